@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+# `make demo` and `make test` do all the set-up themselves; `make help` lists the rest.
+
+PYTHON ?= /usr/bin/python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+SHELL := /bin/bash
+# The one list of Debian packages.
+# At run time; pyparted is built from its source package and needs libparted-dev, pkg-config and a compiler.
+RUN_PACKAGES := python3 python3-venv python3-dev gcc libc6-dev pkg-config libparted-dev libarchive13|libarchive13t64
+# The demo's input comes from busybox, qemu-img and a kernel package that it unpacks and does not install.
+DEMO_PACKAGES := busybox-static qemu-utils
+# Oracles and peers of the tests and benchmarks.
+TEST_PACKAGES := acl attr btrfs-progs cryptsetup-bin dosfstools e2fsprogs fdisk libcap2-bin lvm2 parted procps \
+  qemu-system-x86 tar util-linux xfsprogs zstd
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint unit bench clean packages-run packages-demo packages-test
+
+help: ## list what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: packages-demo $(STAMP) ## install a small Debian onto two instances' disks and show the result
+	@$(PY) -m tests.demo
+
+test: packages-test $(STAMP) lint ## install what the tests need and pass everything
+	@$(PY) -m pytest
+
+lint: $(STAMP) ## mypy --strict and ruff
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+unit: $(STAMP) ## the fast tests that need no root and no other program
+	@$(PY) -m pytest -q -m "not root and not oracle and not boot and not ganeti"
+
+bench: packages-test $(STAMP) ## measure against the peers, in turns
+	@for b in benchmarks/bench_*.py; do echo "== $$b"; $(PY) $$b || exit 1; done
+
+# install the packages of a set that are missing; a|b: either will do
+packages-run: SET = $(RUN_PACKAGES)
+packages-demo: SET = $(RUN_PACKAGES) $(DEMO_PACKAGES)
+packages-test: SET = $(RUN_PACKAGES) $(DEMO_PACKAGES) $(TEST_PACKAGES)
+packages-run packages-demo packages-test:
+	@missing=""; \
+	for entry in $(foreach p,$(SET),'$(p)'); do \
+	  found=no; \
+	  for name in $${entry//|/ }; do dpkg-query -W -f='$${Status}' $$name 2>/dev/null | grep -q 'ok installed' && found=yes; done; \
+	  [ $$found = yes ] || missing="$$missing $$entry"; \
+	done; \
+	[ -n "$$missing" ] || exit 0; \
+	sudo=""; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	echo "make: installing Debian packages:$$missing"; \
+	$$sudo apt-get -qq -o DPkg::Lock::Timeout=600 update || exit 1; \
+	names=""; \
+	for entry in $$missing; do \
+	  for name in $${entry//|/ }; do apt-cache show $$name >/dev/null 2>&1 && { names="$$names $$name"; break; }; done; \
+	done; \
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 \
+	  install -y --no-install-recommends $$names >/dev/null
+
+$(STAMP): pyproject.toml meson.build
+	@$(MAKE) --no-print-directory packages-run
+	@echo "make: creating $(VENV)/ with $(PYTHON) and installing pydiskimg into it"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check "meson-python>=0.15" "meson>=1.0" ninja setuptools wheel
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[fast,test]'
+	@touch $@
+
+clean: ## remove what was built
+	rm -rf $(VENV) build .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""Everything pydiskimg raises for a cause outside the program.
+
+The text of each error is one sentence: where (path, byte offset), what, found and expected, what to do.
+A subclass exists where a caller acts on it, and stores what the caller needs for that.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class DiskImageError(Exception):
+    """Root of every error that bad input, a full disk or a refused system call can cause."""
+
+
+class InvalidImageError(DiskImageError):
+    """The bytes of an image contradict the format's specification: truncated, corrupt or hostile."""
+
+
+class UnsupportedImageError(DiskImageError):
+    """A valid image that uses a feature which is not read here, or that is marked unsafe to read."""
+
+
+class DoesNotFitError(DiskImageError):
+    """What is to be written is larger than the place for it; nothing was written.
+
+    needed and available are bytes.
+    """
+
+    def __init__(self, message: str, *, needed: int, available: int) -> None:
+        super().__init__(message)
+        self.needed = needed
+        self.available = available
+
+
+class ArchiveError(DiskImageError):
+    """An archive is truncated, corrupt, not an archive, or holds an entry that cannot be restored faithfully.
+
+    entry is the entry's path inside the archive, or None when the archive itself is at fault.
+    """
+
+    def __init__(self, message: str, *, entry: str | None = None) -> None:
+        super().__init__(message)
+        self.entry = entry
+
+
+class PartitionError(DiskImageError):
+    """A partition table cannot be made as asked, or cannot be read."""
+
+
+class FileSystemError(DiskImageError):
+    """A file system cannot be made as asked, or its metadata cannot be read."""
+
+
+class VerificationError(DiskImageError):
+    """Reading back gave other bytes than were written, the first of them at offset (bytes)."""
+
+    def __init__(self, message: str, *, offset: int) -> None:
+        super().__init__(message)
+        self.offset = offset
+
+
+class StorageError(DiskImageError, OSError):
+    """A system call on a file or device failed; also an OSError, with errno and filename."""
+
+    def __init__(self, message: str, *, errno: int | None, filename: str | None) -> None:
+        super().__init__(message)
+        self.errno = errno
+        self.filename = filename
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class InUseError(StorageError):
+    """The device or file is held by somebody else: mounted, in a running guest, or in another process."""
+
+
+class OutsideTreeError(StorageError):
+    """A path inside a guest's tree does not resolve to what was asked for without leaving the tree."""
+
+
+def storage_error(cause: OSError, where: str, doing: str) -> StorageError:
+    """Return a StorageError that says where and at what the system call failed; raise it `from` the cause.
+
+    where is the path (with the byte offset when there is one); doing is a phrase such as "cannot write
+    1048576 bytes at offset 0".
+    """
+    reason = os.strerror(cause.errno) if cause.errno else str(cause)
+    return StorageError(f"{where}: {doing}: {reason}", errno=cause.errno, filename=where)

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: MIT
+"""ioctls of block devices (linux/fs.h). All sizes are bytes."""
+
+from __future__ import annotations
+
+import fcntl
+import struct
+
+BLKGETSIZE64 = 0x80081272
+BLKSSZGET = 0x1268
+BLKZEROOUT = 0x127F
+BLKFLSBUF = 0x1261
+
+
+def device_size(fd: int) -> int:
+    """Size of the block device in bytes."""
+    return int(struct.unpack("=Q", fcntl.ioctl(fd, BLKGETSIZE64, bytes(8)))[0])
+
+
+def logical_sector_size(fd: int) -> int:
+    """Logical sector size in bytes: the unit of partition tables, and what offsets of ioctls are multiples of."""
+    return int(struct.unpack("=i", fcntl.ioctl(fd, BLKSSZGET, bytes(4)))[0])
+
+
+def zero_out(fd: int, offset: int, length: int) -> None:
+    """Make [offset, offset + length) read as zero; the kernel writes zeros where the device has no command for it.
+
+    Both must be multiples of the logical sector size. On thin storage this allocates.
+    """
+    fcntl.ioctl(fd, BLKZEROOUT, struct.pack("=QQ", offset, length))
+
+
+def flush_buffers(fd: int) -> None:
+    """Write back and forget the device's page cache."""
+    fcntl.ioctl(fd, BLKFLSBUF)

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+"""Whole reads and writes at an offset: short transfers are continued, failures say where."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from pydiskimg.errors import InvalidImageError, storage_error
+from pydiskimg.protocols import Buffer, WritableBuffer
+
+
+def pread_into(fd: int, offset: int, buffer: WritableBuffer, *, name: str) -> None:
+    """Fill buffer from the byte offset on, whatever the file's cursor is.
+
+    Raises InvalidImageError when the file ends before that, StorageError when the system refuses; name is for
+    their text.
+    """
+    view = memoryview(buffer)
+    done = 0
+    while done < len(view):
+        try:
+            count = os.preadv(fd, [view[done:]], offset + done)
+        except OSError as error:
+            raise storage_error(
+                error, name, f"cannot read {len(view) - done} bytes at offset {offset + done}"
+            ) from error
+        if not count:
+            raise InvalidImageError(
+                f"{name}: the file ends at byte {offset + done}, where {len(view) - done} more bytes were expected; "
+                "it is truncated or was changed while it was read"
+            )
+        done += count
+
+
+def pwrite_all(fd: int, offset: int, data: Buffer, *, name: str) -> None:
+    """Write all of data at offset. Raises StorageError; name is for its text."""
+    view = memoryview(data)
+    done = 0
+    while done < len(view):
+        try:
+            count = os.pwrite(fd, view[done:], offset + done)
+            if not count:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            doing = f"cannot write {len(view) - done} bytes at offset {offset + done}"
+            raise storage_error(error, name, doing) from error
+        done += count

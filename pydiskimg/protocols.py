@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+"""The contracts between the parts: what a Source, a Disk and a Tree promise.
+
+Nothing here does I/O by itself. The copy engine, the partition table and the file system makers know these
+names only, so each of them works on a block device, a file, a partition or a test's memory alike.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, TypeAlias
+
+from pydiskimg.extents import Extent
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+WritableBuffer: TypeAlias = bytearray | memoryview
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with (done, total) in bytes, from one thread at a time, done never falling."""
+
+
+class Source(Protocol):
+    """Something of a fixed size whose bytes can be read at any offset.
+
+    There is no cursor, and every method may be called from several threads at once.
+    """
+
+    @property
+    def name(self) -> str:
+        """What messages call it; a path where there is one."""
+
+    @property
+    def size(self) -> int:
+        """Size in bytes."""
+
+    def extents(self) -> Iterator[Extent]:
+        """Yield the extents from 0 to size as Extent describes them; lazily, in bounded memory."""
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        """Fill the whole buffer with the bytes from offset on.
+
+        Raises ValueError when [offset, offset + len(buffer)) is not inside the source, StorageError when the
+        system refuses, InvalidImageError when the image is corrupt there.
+        """
+
+
+class ImageSource(Source, Protocol):
+    """A Source that holds files open: a context manager, closed once or more often."""
+
+    @property
+    def format(self) -> str:
+        """The image format's name as qemu-img spells it: raw, qcow2."""
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> ImageSource: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+class Disk(Source, Protocol):
+    """A Source that can be written at any offset. Its size does not change.
+
+    What was written is durable when flush() has returned.
+    """
+
+    @property
+    def sector_size(self) -> int:
+        """Logical sector size in bytes: 512 or 4096."""
+
+    @property
+    def reads_as_zero(self) -> bool:
+        """True when every byte that was not yet written is known to read as zero."""
+
+    def write(self, offset: int, data: Buffer) -> None:
+        """Write all of data at offset. Raises ValueError outside the disk, StorageError when the system refuses."""
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make [offset, offset + length) read as zero, by the cheapest way the disk has. Errors as for write()."""
+
+    def flush(self) -> None:
+        """Return once all that was written is on stable storage; raises StorageError otherwise."""
+
+    def drop_cache(self) -> None:
+        """Make the next reads come from the device where the system can do that; call flush() first."""
+
+
+class Tree(Protocol):
+    """A guest's files, seen from the guest's own root.
+
+    Paths are absolute inside the guest ("/etc/fstab"); "..", absolute and relative symlinks resolve inside the
+    tree and never outside it. A path that does not exist raises FileNotFoundError; other failures StorageError.
+    """
+
+    def read(self, path: str, *, limit: int = 1 << 20) -> bytes:
+        """Return the contents of a regular file, at most limit bytes (StorageError beyond it)."""
+
+    def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
+        """Replace the contents of a regular file, or make one of this mode; owner and mode of an old file stay."""
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Replace an existing file in one step: a reader sees the old or the new contents, never a part."""
+
+    def stat(self, path: str, *, follow_symlinks: bool = True) -> os.stat_result:
+        """Return what os.stat() gives for the path inside the tree."""
+
+    def exists(self, path: str) -> bool:
+        """True when path resolves to something inside the tree."""
+
+    def list(self, path: str) -> Iterable[str]:
+        """Return the sorted names in a directory."""
+
+    def walk(self, path: str = "/") -> Iterator[tuple[str, os.stat_result]]:
+        """Yield (path, lstat) for everything below path, sorted, symlinks not followed, mounts not entered."""
+
+
+def read_bytes(source: Source, offset: int, length: int) -> bytes:
+    """Return length bytes of source from offset; errors as for Source.read_into()."""
+    buffer = bytearray(length)
+    source.read_into(offset, buffer)
+    return bytes(buffer)
+
+
+def check_range(source: Source, offset: int, length: int) -> None:
+    """Raise ValueError unless [offset, offset + length) lies inside the source."""
+    if offset < 0 or length < 0 or offset + length > source.size:
+        raise ValueError(f"{source.name}: bytes {offset} to {offset + length} are outside of 0 to {source.size}")

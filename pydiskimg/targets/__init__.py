@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Where bytes go: block devices, regular files, memory."""

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+"""A disk in memory: the double that tests and callers without a file use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydiskimg.extents import Extent, Kind
+from pydiskimg.protocols import Buffer, WritableBuffer, check_range
+
+
+class MemoryDisk:
+    """A Disk over a bytearray, filled with one byte value (0xFF shows what was left unwritten).
+
+    It counts the bytes that write() got in bytes_written. Not meant for sizes beyond what memory holds.
+    """
+
+    def __init__(self, size: int, *, fill: int = 0, sector_size: int = 512, name: str = "memory") -> None:
+        self.data = bytearray([fill]) * size
+        self.name = name
+        self.sector_size = sector_size
+        self.reads_as_zero = fill == 0
+        self.bytes_written = 0
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def extents(self) -> Iterator[Extent]:
+        if self.data:
+            yield Extent(0, len(self.data), Kind.DATA)
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        check_range(self, offset, len(buffer))
+        buffer[:] = self.data[offset : offset + len(buffer)]
+
+    def write(self, offset: int, data: Buffer) -> None:
+        check_range(self, offset, len(data))
+        self.data[offset : offset + len(data)] = data
+        self.bytes_written += len(data)
+
+    def zero(self, offset: int, length: int) -> None:
+        check_range(self, offset, length)
+        self.data[offset : offset + length] = bytes(length)
+
+    def flush(self) -> None:
+        """Memory has nothing to flush."""
+
+    def drop_cache(self) -> None:
+        """Memory has no cache below it."""

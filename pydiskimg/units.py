@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+"""Sizes as people write and read them; everything is bytes inside."""
+
+from __future__ import annotations
+
+import re
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+TIB = 1 << 40
+
+_SUFFIXES = {"": 1, "b": 1, "k": KIB, "m": MIB, "g": GIB, "t": TIB, "p": 1 << 50, "e": 1 << 60}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([bkmgtpe]?)(?:i?b)?", re.IGNORECASE)
+
+
+def format_size(size: int) -> str:
+    """Return size (bytes) in the largest binary unit that keeps it at or above one: 10 GiB, 1.5 MiB, 512 bytes."""
+    for suffix, unit in (("EiB", 1 << 60), ("PiB", 1 << 50), ("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+        if size >= unit:
+            return f"{size / unit:.3g} {suffix}" if size < 1000 * unit else f"{size // unit} {suffix}"
+    return f"{size} bytes"
+
+
+def format_bytes(size: int) -> str:
+    """Return size exactly and readably: 10737418240 bytes (10 GiB)."""
+    if size < KIB:
+        return f"{size} bytes"
+    return f"{size} bytes ({format_size(size)})"
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes that text names: 1048576, 512k, 10G, 1.5T, as qemu-img reads them (powers of 1024).
+
+    Raises ValueError for anything else, a negative size and one over 8 EiB.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a size; expected a number and k, M, G or T, such as 512M or 10G")
+    number, suffix = match.group(1), match.group(2).lower()
+    unit = _SUFFIXES[suffix]
+    size = int(number) * unit if number.isdigit() else int(float(number) * unit)
+    if size >= 1 << 63:
+        raise ValueError(f"{text!r} is larger than any disk can be (8 EiB)")
+    return size

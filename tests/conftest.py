@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""Guards and the leak check: a test that needs a privilege tries it; in CI a skip is a failure."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def loop_devices() -> set[str]:
+    """Attached loop devices with their backing files."""
+    found = set()
+    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            found.add(f"{path.parts[3]} {path.read_text().strip()}")
+        except OSError:  # detached between the glob and the read
+            continue
+    return found
+
+
+def mounts() -> set[str]:
+    return set(Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+def descriptors() -> set[str]:
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
+        except OSError:
+            continue
+    return found
+
+
+def need(condition: bool, reason: str) -> None:
+    """Skip on a developer's machine, fail in CI, where everything a test needs is installed."""
+    if condition:
+        return
+    if os.environ.get("CI"):
+        pytest.fail(f"skipped in CI: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _guard_and_leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
+    if not request.node.get_closest_marker("root"):
+        yield
+        return
+    need(os.geteuid() == 0 and os.access("/dev/loop-control", os.R_OK | os.W_OK), "needs root and loop devices")
+    before = loop_devices(), mounts(), descriptors()
+    yield
+    assert loop_devices() <= before[0], "loop devices left attached"
+    assert mounts() <= before[1], "mounts left behind"
+    assert {item for item in descriptors() - before[2] if "/proc" not in item} == set(), "descriptors left open"
+
+
+@pytest.fixture
+def tool() -> object:
+    """Return a function that finds a program of the system and skips (fails in CI) when it is missing."""
+
+    def find(name: str) -> str:
+        path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+        need(path is not None, f"{name} is not installed")
+        assert path is not None
+        return path
+
+    return find
