@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+"""Who holds a disk: for the sentence that says why it was refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def device_holder(path: str) -> str:
+    """Return in a few words what holds the block device: its mount points, a device on top, or a process."""
+    try:
+        number = os.stat(path).st_rdev
+    except OSError:
+        return "unknown holder"
+    device = f"{os.major(number)}:{os.minor(number)}"
+    points = _mount_points(device)
+    if points:
+        return "mounted on " + ", ".join(points)
+    on_top = _names(Path(f"/sys/dev/block/{device}/holders"))
+    if on_top:
+        return "part of " + ", ".join(on_top)
+    return "another process has opened it exclusively"
+
+
+def loop_over_file(fd: int) -> str | None:
+    """Return the loop device that the regular file behind fd is attached to, if there is one."""
+    ours = os.fstat(fd)
+    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            found = os.stat(backing.read_text(errors="surrogateescape").rstrip("\n"))
+        except (OSError, ValueError):  # detached meanwhile, deleted, or in another mount namespace
+            continue
+        if os.path.samestat(found, ours):
+            return f"/dev/{backing.parts[3]}"
+    return None
+
+
+def _mount_points(device: str) -> list[str]:
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return []
+    # proc(5): mount ID, parent ID, major:minor, root, mount point, ...
+    fields = (line.split(" ") for line in lines)
+    return [field[4] for field in fields if len(field) > 4 and field[2] == device]
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except OSError:
+        return []

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: MIT
+"""A regular file as a Disk. It keeps its size: nothing here truncates or grows it."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+
+from pydiskimg.linux.fallocate import punch_hole, zero_range
+from pydiskimg.targets.descriptor import DescriptorDisk
+from pydiskimg.targets.zeroing import Rung
+
+SECTOR_SIZE = 512
+
+
+class FileDisk(DescriptorDisk):
+    """A Disk over the descriptor of a regular file, which the caller owns.
+
+    reads_as_zero is True only for a file that the caller has just made. Sectors are 512 bytes, as hypervisors
+    present a file, unless the caller says otherwise.
+    """
+
+    def __init__(self, fd: int, name: str, *, sector_size: int = SECTOR_SIZE, reads_as_zero: bool = False) -> None:
+        super().__init__(
+            fd,
+            name,
+            size=os.fstat(fd).st_size,
+            sector_size=sector_size,
+            rungs=(Rung("punch hole", partial(punch_hole, fd)), Rung("zero range", partial(zero_range, fd))),
+            zero_alignment=1,
+            reads_as_zero=reads_as_zero,
+        )

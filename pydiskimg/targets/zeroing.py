@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""The ladder of ways to make a range read as zero: the cheapest that works is found once and kept."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pydiskimg.errors import storage_error
+from pydiskimg.units import MIB
+
+log = logging.getLogger(__name__)
+
+_ZEROS = bytes(MIB)
+
+# What kernels and devices answer when they cannot do it this way. EIO and EREMOTEIO come from devices that reject
+# the command itself (WRITE SAME, WRITE ZEROES): written zeros then either work or fail with the true error.
+_CANNOT = frozenset(
+    {
+        errno.EOPNOTSUPP,
+        errno.ENOSYS,
+        errno.ENOTTY,
+        errno.EINVAL,
+        errno.ENODEV,
+        errno.EPERM,
+        errno.EIO,
+        errno.EREMOTEIO,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One way to zero: zero(offset, length) in bytes; raises OSError where it does not work."""
+
+    name: str
+    zero: Callable[[int, int], None]
+
+
+class ZeroLadder:
+    """Zeroes by the first rung that works; the last resort, written zeros, needs no rung.
+
+    A rung that the system cannot do is logged and never tried again. alignment is bytes: the rungs get offsets
+    and lengths that are multiples of it, and the ragged ends are written. Safe from several threads.
+    """
+
+    def __init__(
+        self, name: str, rungs: Sequence[Rung], *, write: Callable[[int, memoryview], None], alignment: int
+    ) -> None:
+        self._name = name
+        self._rungs = tuple(rungs)
+        self._write = write
+        self._alignment = alignment
+
+    @property
+    def current(self) -> str:
+        """The name of the rung that the next range gets."""
+        return self._rungs[0].name if self._rungs else "written zeros"
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make [offset, offset + length) read as zero. Raises StorageError."""
+        end = offset + length
+        middle = min(-(-offset // self._alignment) * self._alignment, end)
+        middle_end = max(end // self._alignment * self._alignment, middle)
+        self._write_zeros(offset, middle - offset)
+        self._climb(middle, middle_end - middle)
+        self._write_zeros(middle_end, end - middle_end)
+
+    def _climb(self, offset: int, length: int) -> None:
+        while length and (rungs := self._rungs):
+            rung = rungs[0]
+            try:
+                rung.zero(offset, length)
+            except InterruptedError:
+                continue
+            except OSError as error:
+                if error.errno not in _CANNOT:
+                    raise storage_error(
+                        error, self._name, f"cannot zero {length} bytes at offset {offset} ({rung.name})"
+                    ) from error
+                # Only the rung that failed goes: another thread may have dropped it already.
+                if self._rungs is rungs:
+                    self._rungs = rungs[1:]
+                    log.info("%s: %s does not work here (%s); using %s", self._name, rung.name, error, self.current)
+            else:
+                return
+        self._write_zeros(offset, length)
+
+    def _write_zeros(self, offset: int, length: int) -> None:
+        zeros = memoryview(_ZEROS)
+        end = offset + length
+        while offset < end:
+            piece = min(end - offset, len(zeros))
+            self._write(offset, zeros[:piece])
+            offset += piece
