@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""What no partition table can hold is refused in a sentence."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from pydiskimg.errors import DoesNotFitError, PartitionError
+from pydiskimg.partition import Content, NewPartition, plan_partition_table
+from pydiskimg.targets.memory import MemoryDisk
+from pydiskimg.units import MIB, TIB
+
+LINUX = NewPartition(Content.LINUX, 100 * MIB)
+
+
+def test_a_disk_too_small_is_refused_with_both_sizes() -> None:
+    with pytest.raises(
+        DoesNotFitError, match=r"need 106954752 bytes \(102 MiB\) at least, the disk has 50 MiB|52428800"
+    ):
+        plan_partition_table(50 * MIB, 512, [LINUX, NewPartition(Content.LINUX)])
+
+
+@pytest.mark.parametrize("size", [0, 1, 512, MIB, MIB + 1])
+def test_tiny_disks(size: int) -> None:
+    with pytest.raises(DoesNotFitError):
+        plan_partition_table(size, 512, [NewPartition(Content.LINUX)])
+
+
+def test_limits() -> None:
+    with pytest.raises(PartitionError, match="an MBR holds 4 partitions, 5 were asked for"):
+        plan_partition_table(TIB, 512, [LINUX] * 5)
+    with pytest.raises(PartitionError, match="only the last partition"):
+        plan_partition_table(TIB, 512, [NewPartition(Content.LINUX), LINUX])
+
+
+def test_only_a_disk_of_the_planned_size_gets_the_table() -> None:
+    table = plan_partition_table(10 * MIB, 512, [NewPartition(Content.LINUX)])
+    with pytest.raises(PartitionError, match="planned for 10485760 bytes"):
+        table.write(MemoryDisk(11 * MIB))
+    with pytest.raises(PartitionError, match="sectors of 4096"):
+        table.write(MemoryDisk(10 * MIB, sector_size=4096))
+
+
+def test_few_bytes_are_written_and_the_environment_is_as_before() -> None:
+    before = dict(os.environ)
+    disk = MemoryDisk(10 * MIB, fill=0xFF)
+    plan_partition_table(disk.size, 512, [NewPartition(Content.LINUX)]).write(disk)
+    assert disk.bytes_written == 512
+    assert dict(os.environ) == before
+
+
+def test_two_tables_differ_in_their_identifier() -> None:
+    first, second = (plan_partition_table(10 * MIB, 512, [NewPartition(Content.LINUX)]) for _ in range(2))
+    assert first.blocks[0][1][440:444] != second.blocks[0][1][440:444]
