@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: MIT
+"""The partition table of a disk that a guest may have written: MBR with logical partitions, and GPT.
+
+Read here rather than by libparted, because the bytes are hostile and may lie on any Source. MBR: as in UEFI 2.10,
+section 5.2 and the extended boot records every PC system writes; GPT: UEFI 2.10, section 5.3.
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydiskimg.errors import PartitionError
+from pydiskimg.protocols import Source, read_bytes
+
+# MBR and extended boot record. Little-endian.
+MBR_ENTRIES_OFFSET = 446
+MBR_ENTRY = struct.Struct(
+    "<B"  #  0  BootIndicator  0x80: bootable
+    "3s"  #  1  StartingCHS
+    "B"  #   4  OSType
+    "3s"  #  5  EndingCHS
+    "I"  #   8  StartingLBA    sectors; in an extended boot record relative to it
+    "I"  #  12  SizeInLBA      sectors
+)
+assert MBR_ENTRY.size == 16
+MBR_SIGNATURE = b"\x55\xaa"  # at byte 510
+
+# GPT header, in sector 1 or, as a backup, in the last sector. Little-endian.
+GPT_HEADER = struct.Struct(
+    "<8s"  #  0  Signature                 b"EFI PART"
+    "I"  #    8  Revision
+    "I"  #   12  HeaderSize                92 to one sector
+    "I"  #   16  HeaderCRC32               over HeaderSize bytes, itself taken as zero
+    "I"  #   20  Reserved
+    "Q"  #   24  MyLBA
+    "Q"  #   32  AlternateLBA
+    "Q"  #   40  FirstUsableLBA
+    "Q"  #   48  LastUsableLBA
+    "16s"  # 56  DiskGUID
+    "Q"  #   72  PartitionEntryLBA
+    "I"  #   80  NumberOfPartitionEntries
+    "I"  #   84  SizeOfPartitionEntry      128 * 2**n
+    "I"  #   88  PartitionEntryArrayCRC32
+)
+assert GPT_HEADER.size == 92
+GPT_ENTRY = struct.Struct(
+    "<16s"  #  0  PartitionTypeGUID    zero: unused
+    "16s"  #  16  UniquePartitionGUID
+    "Q"  #    32  StartingLBA
+    "Q"  #    40  EndingLBA            inclusive
+    "Q"  #    48  Attributes
+    "72s"  #  56  PartitionName        UTF-16LE
+)
+assert GPT_ENTRY.size == 128
+GPT_SIGNATURE = b"EFI PART"
+
+PROTECTIVE = 0xEE
+EXTENDED = frozenset({0x05, 0x0F, 0x85})
+# The kernel's own bounds are 256 and 128; a table beyond them is nobody's.
+MAX_LOGICAL = 256
+MAX_GPT_ENTRIES = 1024
+MAX_GPT_ENTRY_SIZE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A partition that was found: start and length are bytes and lie inside the disk.
+
+    number is the kernel's (1 to 4 primary, from 5 logical; GPT: the entry). type is the MBR's byte as 0x83 or the
+    GPT's GUID in capitals.
+    """
+
+    number: int
+    start: int
+    length: int
+    type: str
+
+
+def read_partition_table(source: Source, *, sector_size: int = 512) -> list[Partition]:
+    """Return the partitions in the order of their numbers; an empty list where there is no partition table.
+
+    Extended partitions themselves are left out: their logical ones are listed. A partition that lies wholly or in
+    part beyond the end of the disk raises PartitionError, as do a chain of extended boot records that is circular
+    and a GPT whose two copies are both damaged. At most 4 MiB are read.
+    """
+    if source.size < 2 * sector_size:
+        return []
+    sector = read_bytes(source, 0, 512)
+    if sector[510:512] != MBR_SIGNATURE:
+        return []
+    entries = _entries(sector)
+    if any(entry[2] == PROTECTIVE for entry in entries):
+        return _read_gpt(source, sector_size)
+    # A file system's boot sector has the signature too; its "entries" hold text or code.
+    if any(entry[0] not in (0, 0x80) for entry in entries):
+        return []
+    return list(_read_mbr(source, entries, sector_size))
+
+
+def _entries(sector: bytes) -> list[tuple[int, bytes, int, bytes, int, int]]:
+    return [MBR_ENTRY.unpack_from(sector, MBR_ENTRIES_OFFSET + 16 * i) for i in range(4)]
+
+
+def _read_mbr(
+    source: Source, entries: list[tuple[int, bytes, int, bytes, int, int]], sector_size: int
+) -> Iterator[Partition]:
+    extended = None
+    for number, (_, _, kind, _, start, length) in enumerate(entries, start=1):
+        if kind in EXTENDED and length:
+            extended = extended or start
+        elif kind and length:
+            yield _inside(source, Partition(number, start * sector_size, length * sector_size, f"{kind:#04x}"))
+    if extended:
+        yield from _read_logical(source, extended, sector_size)
+
+
+def _read_logical(source: Source, extended: int, sector_size: int) -> Iterator[Partition]:
+    """Follow the chain of extended boot records: each holds one logical partition and the place of the next."""
+    record = extended
+    number = 5
+    seen = set()
+    while record not in seen and number < 5 + MAX_LOGICAL:
+        seen.add(record)
+        offset = record * sector_size
+        if offset + 512 > source.size:
+            raise PartitionError(
+                f"{source.name}: extended boot record at byte {offset} lies beyond the end of the disk ({source.size})"
+            )
+        sector = read_bytes(source, offset, 512)
+        if sector[510:512] != MBR_SIGNATURE:
+            raise PartitionError(
+                f"{source.name}: extended boot record at byte {offset} has no signature (found "
+                f"{sector[510:512].hex()}, expected 55aa)"
+            )
+        logical, following = _entries(sector)[:2]
+        if logical[2] and logical[5]:
+            start = (record + logical[4]) * sector_size
+            yield _inside(source, Partition(number, start, logical[5] * sector_size, f"{logical[2]:#04x}"))
+            number += 1
+        if following[2] not in EXTENDED or not following[4]:
+            return
+        record = extended + following[4]
+    raise PartitionError(
+        f"{source.name}: the chain of extended boot records is circular or longer than {MAX_LOGICAL} "
+        f"(at byte {record * sector_size})"
+    )
+
+
+def _read_gpt(source: Source, sector_size: int) -> list[Partition]:
+    problems = []
+    for offset in (sector_size, source.size // sector_size * sector_size - sector_size):
+        try:
+            return list(_read_gpt_copy(source, offset, sector_size))
+        except _DamagedError as error:
+            problems.append(str(error))
+    raise PartitionError(f"{source.name}: both copies of the GPT are damaged: {'; '.join(problems)}")
+
+
+class _DamagedError(Exception):
+    """This copy cannot be believed; the other one may."""
+
+
+def _read_gpt_copy(source: Source, offset: int, sector_size: int) -> Iterator[Partition]:
+    first, count, size = _gpt_header(source, offset, sector_size)
+    array = read_bytes(source, first, count * size)
+    _check_crc(array, _gpt_array_crc(source, offset), f"partition entries at byte {first}")
+    return _gpt_partitions(source, array, size, sector_size)
+
+
+def _gpt_header(source: Source, offset: int, sector_size: int) -> tuple[int, int, int]:
+    """Return the checked place of the partition entries: first byte, number of entries, size of each."""
+    sector = read_bytes(source, offset, sector_size)
+    header = GPT_HEADER.unpack_from(sector)
+    signature, header_size, crc = header[0], header[2], header[3]
+    if signature != GPT_SIGNATURE:
+        raise _DamagedError(f"no GPT header at byte {offset}")
+    if not GPT_HEADER.size <= header_size <= sector_size:
+        raise _DamagedError(f"header size {header_size} at byte {offset}")
+    _check_crc(sector[:16] + bytes(4) + sector[20:header_size], crc, f"header at byte {offset}")
+    first, count, size = header[10] * sector_size, header[11], header[12]
+    if not (count <= MAX_GPT_ENTRIES and GPT_ENTRY.size <= size <= MAX_GPT_ENTRY_SIZE and size % 8 == 0):
+        raise _DamagedError(f"{count} entries of {size} bytes, stated at byte {offset}")
+    if first + count * size > source.size:
+        raise _DamagedError(f"partition entries at byte {first} lie beyond the end of the disk")
+    return first, count, size
+
+
+def _gpt_array_crc(source: Source, offset: int) -> int:
+    return int(GPT_HEADER.unpack(read_bytes(source, offset, GPT_HEADER.size))[13])
+
+
+def _check_crc(data: bytes, expected: int, what: str) -> None:
+    found = zlib.crc32(data)
+    if found != expected:
+        raise _DamagedError(f"{what}: CRC {found:#010x}, expected {expected:#010x}")
+
+
+def _gpt_partitions(source: Source, array: bytes, size: int, sector_size: int) -> Iterator[Partition]:
+    for index in range(len(array) // size):
+        kind, _, first, last, _, _ = GPT_ENTRY.unpack_from(array, index * size)
+        if not any(kind):
+            continue
+        if last < first:
+            raise PartitionError(
+                f"{source.name}: partition {index + 1} ends (sector {last}) before it starts ({first})"
+            )
+        name = str(uuid.UUID(bytes_le=kind)).upper()
+        yield _inside(source, Partition(index + 1, first * sector_size, (last - first + 1) * sector_size, name))
+
+
+def _inside(source: Source, partition: Partition) -> Partition:
+    if partition.start + partition.length > source.size:
+        raise PartitionError(
+            f"{source.name}: partition {partition.number} (bytes {partition.start} to "
+            f"{partition.start + partition.length}) lies beyond the end of the disk ({source.size})"
+        )
+    return partition
