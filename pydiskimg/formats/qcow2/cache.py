@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: MIT
+"""A cache that forgets what was not used for longest, bounded in bytes and safe from several threads."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+
+
+class Cache(Generic[Value]):
+    """Values under integer keys; their sizes (bytes) sum up to at most capacity, but the newest always stays.
+
+    The lock is held for the bookkeeping only: whoever misses loads the value outside and puts it in. Two
+    threads may therefore load the same value once each, which costs time and harms nothing.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._used = 0
+        self._lock = threading.Lock()
+        self._items: OrderedDict[int, tuple[Value, int]] = OrderedDict()
+
+    def get(self, key: int) -> Value | None:
+        """Return the value, which becomes the most recently used one, or None."""
+        with self._lock:
+            item = self._items.get(key)
+            if item is None:
+                return None
+            self._items.move_to_end(key)
+            return item[0]
+
+    def put(self, key: int, value: Value, size: int) -> None:
+        """Keep value, and forget the least recently used ones until size fits."""
+        with self._lock:
+            _, replaced = self._items.pop(key, (None, 0))
+            self._used += size - replaced
+            self._items[key] = value, size
+            while self._used > self._capacity and len(self._items) > 1:
+                _, (_, dropped) = self._items.popitem(last=False)
+                self._used -= dropped

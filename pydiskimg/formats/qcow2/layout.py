@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""The bytes of a qcow2 file (QEMU docs/interop/qcow2). Every number is big-endian; offsets and sizes are bytes."""
+
+from __future__ import annotations
+
+import struct
+
+MAGIC = b"QFI\xfb"
+
+# Section "Header": the part that versions 2 and 3 share.
+HEADER_V2 = struct.Struct(
+    ">4s"  #   0  magic
+    "I"  #     4  version
+    "Q"  #     8  backing_file_offset      0: no backing file
+    "I"  #    16  backing_file_size        length of the name, at most 1023
+    "I"  #    20  cluster_bits
+    "Q"  #    24  size                     of the virtual disk
+    "I"  #    32  crypt_method
+    "I"  #    36  l1_size                  entries
+    "Q"  #    40  l1_table_offset
+    "Q"  #    48  refcount_table_offset
+    "I"  #    56  refcount_table_clusters
+    "I"  #    60  nb_snapshots
+    "Q"  #    64  snapshots_offset
+)
+assert HEADER_V2.size == 72
+
+# Section "Header", version 3: follows HEADER_V2 directly.
+HEADER_V3 = struct.Struct(
+    ">Q"  #   72  incompatible_features
+    "Q"  #    80  compatible_features
+    "Q"  #    88  autoclear_features
+    "I"  #    96  refcount_order
+    "I"  #   100  header_length
+)
+assert HEADER_V2.size + HEADER_V3.size == 104
+
+# Section "Additional fields": there only when header_length is larger than the offset.
+COMPRESSION_TYPE_OFFSET = 104
+
+# Section "Header extensions"
+EXTENSION = struct.Struct(
+    ">I"  #    0  type
+    "I"  #     4  length                   of the data that follows, without its padding to 8 bytes
+)
+assert EXTENSION.size == 8
+
+EXTENSION_END = 0x00000000
+EXTENSION_BACKING_FORMAT = 0xE2792ACA
+EXTENSION_FEATURE_NAMES = 0x6803F857
+EXTENSION_DATA_FILE = 0x44415441
+
+# Section "Feature name table"
+FEATURE_NAME = struct.Struct(
+    ">B"  #    0  type                     0: incompatible, 1: compatible, 2: autoclear
+    "B"  #     1  bit
+    "46s"  #   2  name                     padded with zeros
+)
+assert FEATURE_NAME.size == 48
+
+# Bits of incompatible_features
+INCOMPATIBLE_DIRTY = 1 << 0
+INCOMPATIBLE_CORRUPT = 1 << 1
+INCOMPATIBLE_DATA_FILE = 1 << 2
+INCOMPATIBLE_COMPRESSION_TYPE = 1 << 3
+INCOMPATIBLE_EXTENDED_L2 = 1 << 4
+INCOMPATIBLE_KNOWN = (1 << 5) - 1
+
+CRYPT_NONE, CRYPT_AES, CRYPT_LUKS = 0, 1, 2
+COMPRESSION_ZLIB, COMPRESSION_ZSTD = 0, 1
+
+# Section "Cluster mapping": bits of the entries of L1 and L2 tables.
+ENTRY_SIZE = 8
+ENTRY_OFFSET = 0x00FF_FFFF_FFFF_FE00  # bits 9 to 55
+L1_RESERVED = 0x7F00_0000_0000_01FF  # bits 0 to 8, 56 to 62
+L2_COMPRESSED = 1 << 62
+L2_ZERO = 1 << 0  # version 3 only
+L2_STANDARD_RESERVED = 0x3F00_0000_0000_01FE  # bits 1 to 8, 56 to 61
+
+SECTOR = 512  # the unit in which a compressed cluster's length is given
+
+# Limits: the specification's, and those that QEMU's own reader has (block/qcow2.h).
+MIN_CLUSTER_BITS = 9
+MAX_CLUSTER_BITS = 21
+MAX_REFCOUNT_ORDER = 6
+MAX_BACKING_FILE_SIZE = 1023
+MAX_L1_TABLE_SIZE = 32 << 20
+MAX_REFCOUNT_TABLE_SIZE = 8 << 20
+MAX_SNAPSHOTS = 65536

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: MIT
+"""A qcow2 image as a Source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from pydiskimg.errors import InvalidImageError
+from pydiskimg.extents import Extent
+from pydiskimg.formats.qcow2.cache import Cache
+from pydiskimg.formats.qcow2.compressed import Decompress, decompressor
+from pydiskimg.formats.qcow2.header import Header, read_header
+from pydiskimg.formats.qcow2.mapping import COMPRESSED, DATA, Mapping, Run
+from pydiskimg.protocols import Source, WritableBuffer, check_range
+
+# Compressed clusters that lie close together in the file are fetched by one read of at most this, gaps included.
+BATCH = 1 << 20
+GAP = 16 << 10
+
+# Decompressed clusters are kept only when less than the whole cluster was asked for.
+CLUSTER_CACHE = 4 << 20
+
+_ZEROS = memoryview(bytes(256 << 10))
+
+
+class Qcow2Source:
+    """A Source over the active layer of a qcow2 file; internal snapshots are not looked at.
+
+    file is the qcow2 file itself, as a Source, and stays the caller's; close() only calls on_close. The file
+    must not change meanwhile. Made by open_qcow2().
+    """
+
+    format = "qcow2"
+
+    def __init__(
+        self, file: Source, header: Header, decompress: Decompress, *, on_close: Callable[[], None] | None = None
+    ) -> None:
+        self.name = file.name
+        self.header = header
+        self._file = file
+        self._mapping = Mapping(file, header)
+        self._decompress = decompress
+        self._clusters: Cache[bytes] = Cache(CLUSTER_CACHE)
+        self._on_close = on_close
+
+    @property
+    def size(self) -> int:
+        """Size of the virtual disk in bytes, exactly as the header has it."""
+        return self.header.size
+
+    @property
+    def version(self) -> int:
+        """Version of the format: 2 or 3."""
+        return self.header.version
+
+    @property
+    def cluster_size(self) -> int:
+        """Bytes in a cluster: a power of two from 512 to 2 MiB."""
+        return self.header.cluster_size
+
+    @property
+    def compression_type(self) -> str:
+        """How compressed clusters, if there are any, are compressed: zlib or zstd."""
+        return self.header.compression_type
+
+    def extents(self) -> Iterator[Extent]:
+        """Yield the extents as Source.extents() does. Raises InvalidImageError where a table is corrupt."""
+        return self._mapping.extents()
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        """Fill buffer as Source.read_into() does."""
+        view = memoryview(buffer)
+        check_range(self, offset, len(view))
+        batch: list[Run] = []
+        for run in self._mapping.runs(offset, len(view)):
+            if batch and not self._joins(batch, run):
+                self._read_compressed(batch, offset, view)
+                batch = []
+            if run.kind == COMPRESSED:
+                batch.append(run)
+                continue
+            part = view[run.start - offset : run.start - offset + run.length]
+            if run.kind == DATA:
+                self._read_data(run, part)
+            else:
+                _fill_with_zeros(part)
+        if batch:
+            self._read_compressed(batch, offset, view)
+
+    def close(self) -> None:
+        """Call on_close, the first time."""
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            on_close()
+
+    def __enter__(self) -> Qcow2Source:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _read_data(self, run: Run, part: memoryview) -> None:
+        if run.host + run.length > self._file.size:
+            raise InvalidImageError(
+                f"{self.name}: the data of guest bytes {run.start} to {run.start + run.length} is at 0x{run.host:x} "
+                f"and ends beyond the end of the file (0x{self._file.size:x}); the image is truncated or corrupt"
+            )
+        self._file.read_into(run.host, part)
+
+    @staticmethod
+    def _joins(batch: list[Run], run: Run) -> bool:
+        """True when run is compressed and lies in the file shortly after the batch."""
+        first, last = batch[0], batch[-1]
+        return (
+            run.kind == COMPRESSED
+            and last.host <= run.host <= last.host + last.host_length + GAP
+            and run.host + run.host_length - first.host <= BATCH
+        )
+
+    def _read_compressed(self, batch: list[Run], offset: int, view: memoryview) -> None:
+        """Read neighbouring compressed clusters at once, then put what each gives into its place in view."""
+        if len(batch) == 1 and self._copy_cached(batch[0], offset, view):
+            return
+        start = batch[0].host
+        # The end is a sector's, and the file may end where the data does.
+        wanted = max(run.host + run.host_length for run in batch)
+        stored = bytearray(min(wanted, self._file.size) - start)
+        self._file.read_into(start, stored)
+        whole = memoryview(stored)
+        for run in batch:
+            data = whole[run.host - start : run.host - start + run.host_length]
+            cluster = self._decompressed(run, data)
+            self._copy(run, cluster, offset, view)
+
+    def _copy_cached(self, run: Run, offset: int, view: memoryview) -> bool:
+        cluster = self._clusters.get(run.host)
+        if cluster is not None:
+            self._copy(run, cluster, offset, view)
+        return cluster is not None
+
+    def _copy(self, run: Run, cluster: bytes, offset: int, view: memoryview) -> None:
+        at, inside = run.start - offset, run.start % self.cluster_size
+        view[at : at + run.length] = memoryview(cluster)[inside : inside + run.length]
+
+    def _decompressed(self, run: Run, data: memoryview) -> bytes:
+        size = self.cluster_size
+        try:
+            cluster = self._decompress(data, size)
+        except ValueError as error:
+            raise self._corrupt(run, f"does not decompress ({error})") from error
+        if len(cluster) != size:
+            raise self._corrupt(run, f"decompresses to {len(cluster)} bytes, expected {size}")
+        if run.length < size:
+            self._clusters.put(run.host, cluster, size)
+        return cluster
+
+    def _corrupt(self, run: Run, what: str) -> InvalidImageError:
+        guest = run.start - run.start % self.cluster_size
+        return InvalidImageError(
+            f"{self.name}: the compressed cluster of guest offset {guest} at 0x{run.host:x} in the file {what}; "
+            "the image is truncated or corrupt"
+        )
+
+
+def open_qcow2(file: Source, *, on_close: Callable[[], None] | None = None) -> Qcow2Source:
+    """Return the virtual disk in the qcow2 file; on_close is what its close() calls.
+
+    Raises InvalidImageError and UnsupportedImageError, each with one sentence, StorageError when the system refuses;
+    on_close is not called then.
+    """
+    header = read_header(file)
+    decompress = decompressor(header.compression_type, name=file.name)
+    return Qcow2Source(file, header, decompress, on_close=on_close)
+
+
+def _fill_with_zeros(part: memoryview) -> None:
+    for at in range(0, len(part), len(_ZEROS)):
+        piece = part[at : at + len(_ZEROS)]
+        piece[:] = _ZEROS[: len(piece)]

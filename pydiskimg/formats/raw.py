@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""A raw image, which is the disk itself: a regular file with its holes, or a block device."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+
+from pydiskimg.errors import InvalidImageError, StorageError, storage_error
+from pydiskimg.extents import Extent, Kind, merged
+from pydiskimg.linux.blockdev import device_size
+from pydiskimg.linux.fileio import pread_into
+from pydiskimg.protocols import WritableBuffer, check_range
+
+# What a file system answers that has no SEEK_DATA and SEEK_HOLE.
+_NO_SEEK_DATA = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS}
+
+# How far to go when a file system's answers do not let us advance.
+_STEP = 4096
+
+_OTHER_FILES = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISCHR, "a character device"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+class RawSource:
+    """A Source over a descriptor of a regular file or block device, whose size (bytes) stays what it was.
+
+    The descriptor is closed by close() when it is owned, and left open otherwise.
+    """
+
+    format = "raw"
+
+    def __init__(self, fd: int, *, name: str, size: int, is_block_device: bool = False, owned: bool = False) -> None:
+        self.name = name
+        self.size = size
+        self.is_block_device = is_block_device
+        self._fd = fd
+        self._owned = owned
+
+    def extents(self) -> Iterator[Extent]:
+        """Yield the extents as Source.extents() does: what the file system does not store is HOLE.
+
+        Data that the file system calls data is DATA even when it is zero. A block device is one DATA extent.
+        Raises InvalidImageError when the file became shorter.
+        """
+        return merged(self._pieces())
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        """Fill buffer as Source.read_into() does. Raises InvalidImageError when the file became shorter."""
+        check_range(self, offset, len(buffer))
+        pread_into(self._fd, offset, buffer, name=self.name)
+
+    def close(self) -> None:
+        """Close the descriptor, if it is owned. May be called again."""
+        fd, self._fd = self._fd, -1
+        if self._owned and fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> RawSource:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _pieces(self) -> Iterator[Extent]:
+        if self.is_block_device:
+            yield Extent(0, self.size, Kind.DATA)
+            return
+        position = 0
+        while position < self.size:
+            data = min(self._seek(position, os.SEEK_DATA, missing=self.size), self.size)
+            if data > position:
+                yield Extent(position, data - position, Kind.HOLE)
+                position = data
+                continue
+            hole = min(self._seek(position, os.SEEK_HOLE, missing=position + _STEP), self.size)
+            hole = max(hole, min(position + _STEP, self.size))
+            yield Extent(position, hole - position, Kind.DATA)
+            position = hole
+
+    def _seek(self, position: int, whence: int, *, missing: int) -> int:
+        """Where data or a hole starts at or after position; missing when there is none (ENXIO)."""
+        try:
+            found = os.lseek(self._fd, position, whence)
+        except OSError as error:
+            if error.errno in _NO_SEEK_DATA:
+                return position if whence == os.SEEK_DATA else self.size
+            if error.errno != errno.ENXIO:
+                raise storage_error(error, self.name, f"cannot look for data from offset {position} on") from error
+            found = missing
+        if found >= self.size or found == missing:
+            self._check_size()
+        return found
+
+    def _check_size(self) -> None:
+        size = os.fstat(self._fd).st_size
+        if size < self.size:
+            raise InvalidImageError(
+                f"{self.name}: the file has {size} bytes now and had {self.size} when it was opened; "
+                "it was changed while it was read"
+            )
+
+
+def describe(fd: int, *, name: str) -> RawSource:
+    """Return the Source over an open descriptor, which stays the caller's.
+
+    Raises StorageError when it is neither a regular file nor a block device, or when the system refuses.
+    """
+    try:
+        mode, size = (status := os.fstat(fd)).st_mode, status.st_size
+        is_block_device = stat.S_ISBLK(mode)
+        if is_block_device:
+            size = device_size(fd)
+    except OSError as error:
+        raise storage_error(error, name, "cannot find out its size") from error
+    _check_kind(mode, name)
+    return RawSource(fd, name=name, size=size, is_block_device=is_block_device)
+
+
+def open_raw(path: str | os.PathLike[str]) -> RawSource:
+    """Open a regular file or block device for reading; close() of the result closes it.
+
+    Raises StorageError when there is no such file, it may not be read, or it is of another kind.
+    """
+    name = os.fsdecode(path)
+    try:
+        # Asked before it is opened: opening a pipe waits, and opening some devices does something.
+        _check_kind(os.stat(path).st_mode, name)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except StorageError:
+        raise
+    except (OSError, ValueError) as error:
+        cause = error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error))
+        raise storage_error(cause, name, "cannot open the image") from error
+    try:
+        source = describe(fd, name=name)
+        os.set_blocking(fd, True)
+    except BaseException:
+        os.close(fd)
+        raise
+    return RawSource(fd, name=name, size=source.size, is_block_device=source.is_block_device, owned=True)
+
+
+def _check_kind(mode: int, name: str) -> None:
+    if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
+        return
+    kind = next((text for test, text in _OTHER_FILES if test(mode)), "neither a file nor a device")
+    number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+    raise StorageError(f"{name}: is {kind}; an image is a regular file or a block device", errno=number, filename=name)
