@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: MIT
+"""Taking things down in order: every step runs, and the first error is the one that is told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def teardown(*steps: Callable[[], object]) -> Iterator[None]:
+    """Run every step, in the order given, when the context is left, also after steps that failed with an OSError.
+
+    The error of the body is raised when there is one, else that of the first step that failed; the others are logged.
+    An ExitStack would raise the last one.
+    """
+    try:
+        yield
+    except BaseException:
+        _log(_failures(steps))
+        raise
+    failures = _failures(steps)
+    _log(failures[1:])
+    if failures:
+        raise failures[0]
+
+
+def _log(errors: list[OSError]) -> None:
+    for error in errors:
+        logger.warning("%s (after another error, which is the one reported)", error)
+
+
+def _failures(steps: tuple[Callable[[], object], ...]) -> list[OSError]:
+    failures = []
+    for step in steps:
+        try:
+            step()
+        except OSError as error:
+            failures.append(error)
+    return failures
