@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+"""mount(2), umount2(2), syncfs(2) and what the kernel says of mounts; failures are OSError."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from dataclasses import dataclass
+
+from pydiskimg.linux import libc
+
+# linux/mount.h
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REC = 0x4000
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+UMOUNT_NOFOLLOW = 8
+
+
+def mount(source: str | None, target: str, fs_type: str | None, flags: int, options: str = "") -> None:
+    """Mount, or change a mount, as mount(2) does. options are the file system's own, separated by commas."""
+    libc.call("mount", _text(source), _text(target), _text(fs_type), ctypes.c_ulong(flags), _text(options or None))
+
+
+def unmount(target: str) -> None:
+    """Take the uppermost mount off target, now and completely. EBUSY: somebody uses it."""
+    libc.call("umount2", _text(target), UMOUNT_NOFOLLOW)
+
+
+def sync_file_system(fd: int) -> None:
+    """Bring the whole file system that fd lies on to stable storage (errors are reported since Linux 5.8)."""
+    libc.call("syncfs", fd)
+
+
+def _text(value: str | None) -> ctypes.c_char_p:
+    return ctypes.c_char_p(None if value is None else os.fsencode(value))
+
+
+@dataclass(frozen=True, slots=True)
+class MountEntry:
+    """One mount of this process's namespace, as /proc/self/mountinfo shows it."""
+
+    mount_id: int
+    mount_point: str
+    fs_type: str
+    source: str
+
+
+def mount_entries() -> list[MountEntry]:
+    """Every mount of this namespace in the kernel's order: a later one at the same place covers an earlier one."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        return [_entry(line) for line in file]
+
+
+def _entry(line: bytes) -> MountEntry:
+    # proc_pid_mountinfo(5): id parent major:minor root mount-point options [optional]... - type source options
+    before, _, after = line.partition(b" - ")
+    left, right = before.split(b" "), after.split(b" ")
+    return MountEntry(int(left[0]), _unescaped(left[4]), _unescaped(right[0]), _unescaped(right[1]))
+
+
+def _unescaped(field: bytes) -> str:
+    # Blank, tab, newline and backslash are written as three octal digits.
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match.group(1), 8) & 0xFF]), field))

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: MIT
+"""Mounts in a mount namespace of our own, which the kernel takes away with the process."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from pydiskimg.errors import DiskImageError, FileSystemError, InUseError, StorageError, storage_error
+from pydiskimg.linux import mounts, namespaces
+from pydiskimg.linux.holders import holders
+from pydiskimg.teardown import teardown
+
+# What each type is always mounted with, and with what besides when nothing may be written. Read-only alone still
+# replays a journal. noinit_itable: a fresh file system is not zeroed in the background while we fill it. nouuid: two
+# guests made from one image have one UUID. umask: vfat would take the process's.
+_OPTIONS = {
+    "ext2": ("errors=remount-ro", ""),
+    "ext3": ("errors=remount-ro", "noload"),
+    "ext4": ("errors=remount-ro,noinit_itable", "noload"),
+    "xfs": ("nouuid", "norecovery"),
+    "btrfs": ("", "rescue=nologreplay"),
+    "vfat": ("umask=0022", ""),
+}
+
+# Directories that every system has and seldom uses; a private tmpfs hides one of them from us only (ADR 0050).
+_PLACES = ("/mnt", "/media", "/srv", "/opt", "/var/opt", "/var/local")
+_TMPFS_OPTIONS = "mode=0755,size=64k,nr_inodes=64"
+
+# Whoever looks at new mounts and devices lets go by itself; a process that was left behind does not.
+_UNMOUNT_SECONDS = 10.0
+
+_ours: set[str] = set()
+
+
+def enter_private_namespace() -> None:
+    """Give this process a mount namespace of its own, once; further calls do nothing.
+
+    In Linux a mount namespace belongs to a thread and is handed on to what the thread starts. Call this in the main
+    thread before other threads are started: those that exist already stay in the system's namespace. Mounts made on
+    the system appear here too, and unmounting there is not held up by us; ours never appear there (ADR 0050).
+
+    Raises StorageError without CAP_SYS_ADMIN, RuntimeError in a thread other than the main one.
+    """
+    if namespaces.mount_namespace() in _ours:
+        return
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("enter_private_namespace() must be called in the main thread before others are started")
+    try:
+        namespaces.unshare(namespaces.CLONE_NEWNS)
+        mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_SLAVE)
+    except OSError as error:
+        text = f"cannot make a private mount namespace: {os.strerror(error.errno or 0)}"
+        hint = "; mounting needs root (CAP_SYS_ADMIN)" if error.errno == errno.EPERM else ""
+        raise StorageError(text + hint, errno=error.errno, filename=None) from error
+    _ours.add(namespaces.mount_namespace())
+
+
+@dataclass(frozen=True, slots=True)
+class _Mount:
+    device: str
+    fs_type: str
+    target: str
+    flags: int
+    options: str
+
+    @property
+    def read_only(self) -> bool:
+        return bool(self.flags & mounts.MS_RDONLY)
+
+
+@contextmanager
+def mounted(
+    device_path: str,
+    *,
+    fs_type: str,
+    target: str | None = None,
+    read_only: bool = False,
+    nosuid: bool = True,
+    nodev: bool = True,
+    noexec: bool = True,
+    options: str = "",
+) -> Iterator[str]:
+    """Mount the file system on a block device while the context lasts, and yield where.
+
+    fs_type is what probe() found: ext2, ext3, ext4, xfs, btrfs or vfat; the kernel never guesses. target is an
+    existing directory; None gives a private one that leaves no trace. With read_only nothing is written to the device,
+    not even a journal replayed, so what was not yet in place when the guest stopped is missing. options are added to
+    those that are always given for the type. Scripts that enter the guest need noexec and nodev to be False.
+
+    The mount exists in this process's private namespace only (enter_private_namespace() is called). Leaving brings
+    everything to stable storage and unmounts completely, never lazily; an error of the body is never hidden.
+
+    Raises FileSystemError for a type that is not mounted here, InUseError when the device is busy, or on leaving when
+    a process still uses the mount (the message names it), StorageError for everything else the kernel refuses.
+    """
+    if fs_type not in _OPTIONS:
+        known = ", ".join(_OPTIONS)
+        raise FileSystemError(f"{device_path}: {fs_type!r} cannot be mounted; expected one of {known}")
+    flags = mounts.MS_RDONLY if read_only else 0
+    flags |= mounts.MS_NOSUID if nosuid else 0
+    flags |= mounts.MS_NODEV if nodev else 0
+    flags |= mounts.MS_NOEXEC if noexec else 0
+    always, when_read_only = _OPTIONS[fs_type]
+    given = ",".join(part for part in (always, when_read_only if read_only else "", options) if part)
+    enter_private_namespace()
+    with ExitStack() as stack:
+        where = target if target is not None else stack.enter_context(_private_directory())
+        yield stack.enter_context(_mounted(_Mount(device_path, fs_type, where, flags, given)))
+
+
+@contextmanager
+def _mounted(wanted: _Mount) -> Iterator[str]:
+    device_fd = _open_device(wanted.device)
+    with ExitStack() as stack:
+        stack.callback(os.close, device_fd)
+        try:
+            mounts.mount(wanted.device, wanted.target, wanted.fs_type, wanted.flags, wanted.options)
+        except OSError as error:
+            raise _refused(error, wanted) from error
+        name = f"{wanted.device} on {wanted.target}"
+        mount_id = _uppermost(wanted.target)
+        stack.enter_context(
+            teardown(
+                lambda: _unmount(wanted.target, mount_id, name),
+                lambda: _sync(os.fsync, device_fd, wanted),  # umount2() reports no error of its last writes
+            )
+        )
+        # Held from the start: syncfs() then tells of every error since.
+        root_fd = _open_root(wanted.target, name)
+        stack.enter_context(
+            teardown(
+                lambda: _sync(mounts.sync_file_system, root_fd, wanted),
+                lambda: _check_still_writable(root_fd, wanted),
+                lambda: os.close(root_fd),
+            )
+        )
+        yield wanted.target
+
+
+def _open_device(path: str) -> int:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        raise storage_error(error, path, "cannot be opened to be mounted") from error
+    if not stat.S_ISBLK(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise StorageError(f"{path}: only a block device can be mounted", errno=errno.ENOTBLK, filename=path)
+    return fd
+
+
+def _refused(error: OSError, wanted: _Mount) -> DiskImageError:
+    number = error.errno
+    start = f"{wanted.device}: the {wanted.fs_type} file system cannot be mounted on {wanted.target}"
+    reasons = {
+        errno.EINVAL: f"the kernel finds no valid one there, or refuses the options {wanted.options!r}; see dmesg",
+        errno.EUCLEAN: "it is damaged; check it (fsck) and see dmesg",
+        errno.EBADMSG: "it is damaged (a checksum is wrong); check it (fsck) and see dmesg",
+        errno.EROFS: "it must be written to first (its journal replayed), and the device is read-only",
+        errno.EACCES: "the device is read-only",
+        errno.ENODEV: "this kernel does not know that type; its module is missing",
+        errno.EEXIST: "one with the same UUID is mounted from another device",
+        errno.EPERM: "mounting needs root (CAP_SYS_ADMIN)",
+        errno.EBUSY: "the device is mounted elsewhere or held by another process",
+    }
+    text = f"{start}: {reasons.get(number or 0, error.strerror)}"
+    kind = InUseError if number == errno.EBUSY else StorageError
+    return kind(text, errno=number, filename=wanted.device)
+
+
+def _open_root(target: str, name: str) -> int:
+    try:
+        return os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise storage_error(error, name, "its root directory cannot be opened") from error
+
+
+def _sync(sync: Callable[[int], object], fd: int, wanted: _Mount) -> None:
+    if wanted.read_only:
+        return
+    try:
+        sync(fd)
+    except OSError as error:
+        name = f"{wanted.device} on {wanted.target}"
+        raise storage_error(error, name, "what was written did not reach stable storage") from error
+
+
+def _check_still_writable(root_fd: int, wanted: _Mount) -> None:
+    if not wanted.read_only and os.fstatvfs(root_fd).f_flag & os.ST_RDONLY:
+        text = "the kernel found errors in the file system and made it read-only; not all was written; see dmesg"
+        where = f"{wanted.device} on {wanted.target}"
+        raise StorageError(f"{where}: {text}", errno=errno.EROFS, filename=wanted.device)
+
+
+def _uppermost(target: str) -> int | None:
+    """The identifier of the mount that a path lookup of target ends on; None when it is no mount point."""
+    place = os.path.realpath(target)
+    return next((entry.mount_id for entry in reversed(mounts.mount_entries()) if entry.mount_point == place), None)
+
+
+def _unmount(target: str, mount_id: int | None, name: str) -> None:
+    deadline = time.monotonic() + _UNMOUNT_SECONDS
+    pause = 0.001
+    while True:
+        if _uppermost(target) != mount_id:
+            text = "it was unmounted by somebody else, or something else was mounted over it and not taken away"
+            raise StorageError(f"{name}: {text}", errno=errno.EINVAL, filename=target)
+        try:
+            mounts.unmount(target)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise storage_error(error, name, "cannot be unmounted") from error
+            if time.monotonic() > deadline:
+                raise _still_used(target, mount_id, name) from error
+        else:
+            return
+        time.sleep(pause)
+        pause = min(pause * 2, 0.1)
+
+
+def _still_used(target: str, mount_id: int | None, name: str) -> InUseError:
+    place = os.path.realpath(target)
+    below = [entry.mount_point for entry in mounts.mount_entries() if entry.mount_point.startswith(place + "/")]
+    users = [f"a mount on {point}" for point in below]
+    users += [str(holder) for holder in holders(place, -1 if mount_id is None else mount_id)]
+    who = ", ".join(users[:10]) or "something that /proc does not show"
+    text = f"cannot be unmounted, still in use after {_UNMOUNT_SECONDS:.0f} seconds by {who}"
+    return InUseError(f"{name}: {text}", errno=errno.EBUSY, filename=target)
+
+
+@contextmanager
+def _private_directory() -> Iterator[str]:
+    """Yield an empty directory that no other process sees and that is gone with this one."""
+    place = next(filter(_is_free, _PLACES), None)
+    if place is None:
+        text = f"no place to mount on: none of {', '.join(_PLACES)} is an empty directory that is not a mount point"
+        raise StorageError(f"{text}; empty one of them or name a target", errno=errno.ENOENT, filename=_PLACES[0])
+    try:
+        mounts.mount("pydiskimg", place, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC, _TMPFS_OPTIONS)
+    except OSError as error:
+        raise storage_error(error, place, "cannot mount a private tmpfs there") from error
+    mount_id = _uppermost(place)
+    with teardown(lambda: _unmount(place, mount_id, f"the private tmpfs on {place}")):
+        target = f"{place}/target"
+        os.mkdir(target)
+        yield target
+
+
+def _is_free(place: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(place).st_mode) and not os.path.ismount(place) and not os.listdir(place)
+    except OSError:
+        return False
