@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: MIT
+"""Which processes use a directory's file systems: what keeps them from being unmounted, found in /proc (proc(5)).
+
+A use is told by the device number when a file system is mounted below the directory only, by the mount's id when it
+is mounted elsewhere too (a bind mount of /dev), and by the path when the directory is no mount point. So processes
+count that see it from another mount namespace, or whose files are deleted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_OCTAL = re.compile(r"\\([0-7]{3})")
+_MAPPING = re.compile(r"\S+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) \d+ *(.*)")
+_LINKS = (("cwd", "working directory"), ("root", "root directory"), ("exe", "program"))
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process, the command it runs, and what it uses: "working directory /mnt/home"."""
+
+    pid: int
+    command: str
+    use: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Mount:
+    id: int
+    device: tuple[int, int]
+    point: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """How a use is recognised; path is empty when the directory is a mount point."""
+
+    devices: frozenset[tuple[int, int]]
+    mounts: frozenset[int]
+    path: str
+    namespace: str
+
+    def device(self, number: int) -> bool:
+        return (os.major(number), os.minor(number)) in self.devices
+
+    def below(self, path: str) -> bool:
+        return bool(self.path) and (path == self.path or path.startswith(self.path.rstrip("/") + "/"))
+
+
+def holders(target: str) -> list[Holder]:
+    """Return the processes other than this one that use the file system at target or one mounted below it.
+
+    Processes that may not be looked at are left out: as root there are none.
+    """
+    wanted = _wanted(os.path.realpath(target))
+    found = []
+    for name in sorted((name for name in os.listdir("/proc") if name.isdigit()), key=int):
+        if int(name) != os.getpid() and (use := _use(name, wanted)):
+            found.append(Holder(int(name), _command(name), use))
+    return found
+
+
+def _wanted(target: str) -> _Wanted:
+    mounts = list(_mounts("self"))
+    inside = [mount for mount in mounts if f"{mount.point}/".startswith(f"{target.rstrip('/')}/")]
+    elsewhere = {mount.device for mount in mounts if mount not in inside}
+    devices = {mount.device for mount in inside} - elsewhere
+    status = os.stat(target)
+    is_mount_point = any(mount.point == target for mount in inside)
+    if is_mount_point and devices:  # on btrfs files have another device number than the mount
+        devices.add((os.major(status.st_dev), os.minor(status.st_dev)))
+        devices -= elsewhere
+    return _Wanted(
+        frozenset(devices),
+        frozenset(mount.id for mount in inside),
+        "" if is_mount_point else target,
+        os.readlink("/proc/self/ns/mnt"),
+    )
+
+
+def _mounts(process: str) -> Iterator[_Mount]:
+    with open(f"/proc/{process}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            fields = line.split(" ")
+            major, minor = fields[2].split(":")
+            point = _OCTAL.sub(lambda match: chr(int(match.group(1), 8)), fields[4])
+            yield _Mount(int(fields[0]), (int(major), int(minor)), point)
+
+
+def _use(process: str, wanted: _Wanted) -> str:
+    """Return the first use that a process makes of it, or nothing."""
+    for find in (_links, _files, _mappings, _namespace):
+        try:
+            use = find(process, wanted)
+        except OSError:  # it ended while it was looked at
+            continue
+        if use:
+            return use
+    return ""
+
+
+def _links(process: str, wanted: _Wanted) -> str:
+    for name, meaning in _LINKS:
+        link = f"/proc/{process}/{name}"
+        try:
+            path = os.readlink(link)
+            if wanted.device(os.stat(link).st_dev) or wanted.below(path) or _mount_id(link) in wanted.mounts:
+                return f"{meaning} {path}"
+        except OSError:  # a kernel thread has no program
+            continue
+    return ""
+
+
+def _mount_id(path: str) -> int:
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        return _mount_id_in(f"/proc/self/fdinfo/{fd}")
+    finally:
+        os.close(fd)
+
+
+def _mount_id_in(path: str) -> int:
+    with open(path, encoding="ascii", errors="replace") as file:
+        for line in file:
+            if line.startswith("mnt_id:"):
+                return int(line.split()[1])
+    return -1
+
+
+def _files(process: str, wanted: _Wanted) -> str:
+    for name in os.listdir(f"/proc/{process}/fd"):
+        link = f"/proc/{process}/fd/{name}"
+        try:
+            path = os.readlink(link)
+            if (
+                wanted.device(os.stat(link).st_dev)
+                or wanted.below(path)
+                or _mount_id_in(f"/proc/{process}/fdinfo/{name}") in wanted.mounts
+            ):
+                return f"open file {path}"
+        except OSError:  # closed since it was listed
+            continue
+    return ""
+
+
+def _mappings(process: str, wanted: _Wanted) -> str:
+    with open(f"/proc/{process}/maps", encoding="utf-8", errors="backslashreplace") as file:
+        for line in file:
+            match = _MAPPING.match(line)
+            if match is None:
+                continue
+            major, minor, path = match.groups()
+            if (int(major, 16), int(minor, 16)) in wanted.devices or wanted.below(path):
+                return f"mapped file {path}"
+    return ""
+
+
+def _namespace(process: str, wanted: _Wanted) -> str:
+    if os.readlink(f"/proc/{process}/ns/mnt") == wanted.namespace:
+        return ""
+    for mount in _mounts(process):
+        if mount.device in wanted.devices:
+            return f"mount namespace of its own with {mount.point}"
+    return ""
+
+
+def _command(process: str) -> str:
+    """Return the command line, shortened; the short name where there is none."""
+    try:
+        with open(f"/proc/{process}/cmdline", "rb") as file:
+            words = file.read(4096).rstrip(b"\0").split(b"\0")
+        text = b" ".join(words).decode("utf-8", "backslashreplace")
+        if not text:
+            with open(f"/proc/{process}/comm", encoding="utf-8", errors="backslashreplace") as file:
+                text = file.read().strip()
+    except OSError:
+        return "ended since"
+    return text if len(text) <= 80 else text[:77] + "..."

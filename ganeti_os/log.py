@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: MIT
+"""Messages to standard error: each line says which instance and which step; never standard output.
+
+image create inst1.example: partitioning: writing the label
+image create inst1.example: copying: 40 %, 4 GiB of 10 GiB
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from pydiskimg.protocols import Progress
+from pydiskimg.units import format_size
+
+log = logging.getLogger(__name__)
+
+STEP_PERCENT = 10
+STEP_SECONDS = 10.0
+
+
+class _Formatter(logging.Formatter):
+    """Puts the prefix before every line; what could drive a terminal is shown as an escape."""
+
+    def __init__(self, prefix: Callable[[], str]) -> None:
+        super().__init__()
+        self._prefix = prefix
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        if record.exc_info and record.levelno <= logging.DEBUG:
+            text += "\n" + self.formatException(record.exc_info)
+        level = f"{record.levelname.lower()}: " if record.levelno == logging.WARNING else ""
+        return "\n".join(f"{self._prefix()}{level}{_printable(line)}" for line in text.split("\n"))
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name and signature
+        """Stay silent: a standard error that is closed or full must not end an installation."""
+
+
+class Messages:
+    """Where a verb's messages go; made once, by the verb's main function."""
+
+    def __init__(self, *, os_name: str, verb: str, instance: str = "") -> None:
+        self._who = " ".join(word for word in (os_name, verb, instance) if word)
+        self._steps: list[str] = []
+        self._failed: tuple[BaseException, str] | None = None
+
+    def attach(self, *, debug: bool = False, stream: TextIO | None = None) -> None:
+        """Send every logger's records of level INFO (DEBUG with debug) to stream (None: standard error)."""
+        handler = _Handler(stream or sys.stderr)
+        handler.setFormatter(_Formatter(self.prefix))
+        root = logging.getLogger()
+        root.handlers[:] = [handler]
+        self.set_debug(debug)
+
+    def set_debug(self, debug: bool) -> None:
+        """Show DEBUG records or hide them, once the settings are known."""
+        logging.getLogger().setLevel(logging.DEBUG if debug else logging.INFO)
+
+    def set_instance(self, *, os_name: str, verb: str, instance: str) -> None:
+        """Name the instance, once the request is known."""
+        self._who = " ".join(word for word in (os_name, verb, instance) if word)
+
+    def prefix(self) -> str:
+        """Return what every line begins with."""
+        return f"{_printable(self._who)}: " + "".join(f"{step}: " for step in self._steps[-1:])
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Name what is being done for the lines of the block, and for the failure() of an error that leaves it."""
+        self._steps.append(name)
+        try:
+            yield
+        except BaseException as error:
+            if self._failed is None or self._failed[0] is not error:
+                self._failed = error, name
+            raise
+        finally:
+            self._steps.pop()
+
+    def failure(self, error: BaseException) -> None:
+        """Write the error as the last line, in one piece; its traceback goes before it when DEBUG is shown."""
+        if self._failed is not None and self._failed[0] is error:
+            self._steps.append(self._failed[1])
+        log.debug("%s", type(error).__name__, exc_info=error)
+        log.error("%s", " ".join(str(error).split()) or type(error).__name__)
+
+    def progress(self, doing: str) -> Progress:
+        """Return a callback that logs a line for each STEP_PERCENT, and one when nothing was said for STEP_SECONDS."""
+        return ProgressLines(doing)
+
+
+class ProgressLines:
+    """A Progress that writes few lines: how far, and how much of how much."""
+
+    def __init__(self, doing: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._doing = doing
+        self._clock = clock
+        self._next_percent = STEP_PERCENT
+        self._said = clock()
+
+    def __call__(self, done: int, total: int) -> None:
+        percent = 100 * done // total if total else 100
+        now = self._clock()
+        if percent < self._next_percent and now - self._said < STEP_SECONDS:
+            return
+        if percent >= 100 and self._next_percent > 100:
+            return
+        self._said = now
+        self._next_percent = max(self._next_percent, (percent // STEP_PERCENT + 1) * STEP_PERCENT)
+        log.info("%s: %d %%, %s of %s", self._doing, percent, format_size(done), format_size(total))
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() or char == "\t" else repr(char)[1:-1] for char in text)
