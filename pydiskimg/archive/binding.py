@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""What is called of libarchive, declared in one table on the library that libarchive-c has loaded.
+
+libarchive-c's own declarations turn a warning (ARCHIVE_WARN) into a line of log; here a warning is a failed
+extraction, so the functions are declared again, without its checks. Return values are for the caller to judge.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_size_t, c_ssize_t, c_uint, c_void_p
+from typing import Any
+
+_SONAME = "libarchive.so.13"  # Debian 10 to 13, Fedora, openSUSE, Arch: the ABI has been this one since 2013
+
+
+def _load() -> Any:
+    """Import libarchive-c without its search for the library, for which ctypes starts ldconfig, gcc and ld."""
+    search = ctypes.util.find_library
+    vars(ctypes.util)["find_library"] = lambda name: _SONAME if name == "archive" else search(name)
+    try:
+        from libarchive import ffi
+    except OSError as error:
+        raise ImportError(f"{_SONAME} cannot be loaded ({error}); install libarchive (Debian: libarchive13)") from error
+    finally:
+        vars(ctypes.util)["find_library"] = search
+    return ffi
+
+
+_ffi = _load()
+
+OK: int = _ffi.ARCHIVE_OK
+EOF: int = _ffi.ARCHIVE_EOF
+WARN: int = _ffi.ARCHIVE_WARN
+FATAL: int = _ffi.ARCHIVE_FATAL
+
+Callback = CFUNCTYPE(c_ssize_t, c_void_p, c_void_p, POINTER(c_void_p))
+"""Called as (archive, client_data, buffer): stores the address of a block, returns its length; 0 at the end."""
+
+
+def _function(name: str, argtypes: list[Any], restype: Any) -> Any:
+    # By index, not by attribute: that gives a function object of our own, whose types nobody else changes.
+    function = _ffi.libarchive[f"archive_{name}"]
+    function.argtypes = argtypes
+    function.restype = restype
+    return function
+
+
+_archive = c_void_p
+_entry = c_void_p
+
+error_string = _function("error_string", [_archive], c_char_p)
+version_string = _function("version_string", [], c_char_p)
+
+read_new = _function("read_new", [], _archive)
+read_free = _function("read_free", [_archive], c_int)
+read_support_format_raw = _function("read_support_format_raw", [_archive], c_int)
+read_support_format_tar = _function("read_support_format_tar", [_archive], c_int)
+read_open = _function("read_open", [_archive, c_void_p, c_void_p, Callback, c_void_p], c_int)
+read_open_fd = _function("read_open_fd", [_archive, c_int, c_size_t], c_int)
+read_next_header = _function("read_next_header", [_archive, POINTER(_entry)], c_int)
+read_header_position = _function("read_header_position", [_archive], c_int64)
+read_data_block = _function(
+    "read_data_block", [_archive, POINTER(c_void_p), POINTER(c_size_t), POINTER(c_int64)], c_int
+)
+filter_bytes = _function("filter_bytes", [_archive, c_int], c_int64)
+
+entry_pathname = _function("entry_pathname", [_entry], c_char_p)
+entry_hardlink = _function("entry_hardlink", [_entry], c_char_p)
+entry_symlink = _function("entry_symlink", [_entry], c_char_p)
+entry_filetype = _function("entry_filetype", [_entry], c_uint)
+entry_perm = _function("entry_perm", [_entry], c_uint)
+entry_uid = _function("entry_uid", [_entry], c_int64)
+entry_gid = _function("entry_gid", [_entry], c_int64)
+entry_size = _function("entry_size", [_entry], c_int64)
+entry_mtime = _function("entry_mtime", [_entry], c_int64)
+entry_rdevmajor = _function("entry_rdevmajor", [_entry], c_uint)
+entry_rdevminor = _function("entry_rdevminor", [_entry], c_uint)
+
+# Filters inside libarchive only. gzip is inflated by us; lzop, grzip and lrzip are external programs (lzop always
+# on Debian), uu and rpm wrap nothing that a root file system comes in.
+_FILTERS = ("bzip2", "compress", "lz4", "lzip", "lzma", "xz", "zstd")
+
+
+def _filters_in_library() -> list[Any]:
+    """Return the functions that enable the filters which this libarchive does not hand to an external program."""
+    scratch = read_new()
+    try:
+        functions = [_function(f"read_support_filter_{name}", [_archive], c_int) for name in _FILTERS]
+        # ARCHIVE_WARN says "using external program": it was built without that compression library.
+        return [function for function in functions if function(scratch) == OK]
+    finally:
+        read_free(scratch)
+
+
+FILTERS = _filters_in_library()
+
+
+_memory_view = ctypes.pythonapi.PyMemoryView_FromMemory
+_memory_view.argtypes = [c_void_p, c_ssize_t, c_int]
+_memory_view.restype = ctypes.py_object
+_PYBUF_READ = 0x100
+
+
+def view(address: int | None, length: int) -> memoryview:
+    """Return length bytes of libarchive's memory, not copied: valid until the next call on the archive."""
+    if not address or not length:
+        return memoryview(b"")
+    result: memoryview = _memory_view(address, length, _PYBUF_READ)
+    return result

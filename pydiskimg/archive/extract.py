@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""Unpacking an archive into a directory, as a whole."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from pydiskimg.archive.inflate import Ahead, inflate
+from pydiskimg.archive.reader import Reader
+from pydiskimg.archive.writer import Writer
+from pydiskimg.errors import ArchiveError, storage_error
+from pydiskimg.linux.charset import c_locale
+from pydiskimg.protocols import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """What an extraction made: entries, and the bytes of the regular files among them, holes included."""
+
+    entries: int
+    bytes: int
+
+
+def extract(
+    archive_path: str | os.PathLike[str], directory: str | int, *, progress: Progress | None = None
+) -> Extracted:
+    """Unpack a tar archive, compressed or not, into a directory.
+
+    directory is a path, or a descriptor of a directory, which stays open. Numeric owners, modes, times, links, devices,
+    POSIX ACLs, extended attributes and holes come out as they were packed; what cannot be restored is an error. Names
+    are the archive's bytes. What is in an entry's place is replaced, except for a directory, which is kept when the
+    entry is one too. Nothing outside the directory is touched, whatever the archive says: symlinks in an entry's path
+    are followed inside the directory only, as if it were "/". Nothing is flushed: sync the file system afterwards.
+
+    progress gets bytes of the archive file.
+
+    Raises ArchiveError, which names the archive and the entry, when the archive is truncated, corrupt or none, or has
+    an entry that cannot be restored faithfully and safely; StorageError when the system refuses a read or write. The
+    directory then holds a part of the archive.
+    """
+    name = os.fspath(archive_path)
+    with ExitStack() as stack:
+        fd, size = _open_archive(name)
+        stack.callback(os.close, fd)
+        if isinstance(directory, int):
+            root_fd, where = directory, f"/proc/self/fd/{directory}"
+        else:
+            root_fd, where = _open_directory(directory), directory
+            stack.callback(os.close, root_fd)
+        stack.enter_context(c_locale())
+        ahead = Ahead(inflate(fd, name))
+        stack.callback(ahead.close)
+        reader = Reader(ahead, name, lambda consumed: progress(min(consumed, size), size) if progress else None)
+        stack.callback(reader.close)
+        writer = Writer(root_fd, where=_shown(where), archive=name)
+        stack.callback(writer.close)
+        return _extract(reader, writer)
+
+
+def _extract(reader: Reader, writer: Writer) -> Extracted:
+    entries = total = 0
+    for entry in reader.entries():
+        writer.make(entry, reader.data(entry))
+        if entry.kind == stat.S_IFREG:
+            total += entry.size
+        else:
+            reader.skip()
+        entries += 1
+    writer.finish()
+    return Extracted(entries, total)
+
+
+def _open_archive(name: str) -> tuple[int, int]:
+    """Return a descriptor and the size in bytes; O_NONBLOCK so that a FIFO is refused and not waited for."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise storage_error(error, name, "cannot open the archive") from error
+    status = os.fstat(fd)
+    if stat.S_ISREG(status.st_mode) and status.st_size:
+        return fd, status.st_size
+    os.close(fd)
+    what = "is empty" if stat.S_ISREG(status.st_mode) else "is no regular file"
+    raise ArchiveError(f"{name}: {what}; an archive was expected")
+
+
+def _open_directory(directory: str) -> int:
+    try:
+        return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise storage_error(error, directory, "cannot open the directory to unpack into") from error
+
+
+def _shown(where: str) -> str:
+    """A descriptor's path, for messages; whether it can still be read does not matter."""
+    if not where.startswith("/proc/self/fd/"):
+        return where
+    try:
+        return os.readlink(where)
+    except OSError:
+        return where

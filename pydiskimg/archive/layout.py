@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: MIT
+"""The 512-byte header of a tar member and the records of a pax extended header.
+
+POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended Header"; GNU tar 1.35 manual, appendix "Tar Internals".
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import NamedTuple
+
+BLOCK = 512
+
+USTAR = struct.Struct(
+    "100s"  #   0  name
+    "8s"  # 100  mode        octal, as all numbers; or base-256 with the top bit set (GNU, star)
+    "8s"  # 108  uid
+    "8s"  # 116  gid
+    "12s"  # 124  size        bytes of the body, which is padded to whole blocks
+    "12s"  # 136  mtime
+    "8s"  # 148  chksum      sum of all bytes of the header, this field taken as spaces
+    "c"  # 156  typeflag
+    "100s"  # 157  linkname
+    "8s"  # 257  magic and version: b"ustar\x0000" POSIX, b"ustar  \0" GNU, anything else older
+    "32s"  # 265  uname
+    "32s"  # 297  gname
+    "8s"  # 329  devmajor
+    "8s"  # 337  devminor
+    "155s"  # 345  prefix; the fields of GNU's typeflag S lie in it: realsize is 483 to 495
+    "12s"  # 500  padding
+)
+assert USTAR.size == BLOCK
+
+MAGIC_GNU = b"ustar  \0"
+GNU_REALSIZE = slice(483, 495)
+
+_OCTAL = re.compile(rb"[ \0]*([0-7]*)")
+_RECORD = re.compile(rb"([0-9]{1,19}) ")
+
+
+class Header(NamedTuple):
+    """The fields of USTAR, as bytes."""
+
+    name: bytes
+    mode: bytes
+    uid: bytes
+    gid: bytes
+    size: bytes
+    mtime: bytes
+    chksum: bytes
+    typeflag: bytes
+    linkname: bytes
+    magic: bytes
+    uname: bytes
+    gname: bytes
+    devmajor: bytes
+    devminor: bytes
+    prefix: bytes
+    padding: bytes
+
+
+def number(field: bytes) -> int:
+    """Return a numeric field: octal up to the first other character, or base-256, which may be negative."""
+    if field[0] & 0x80:
+        bits = 8 * len(field) - 1
+        value = int.from_bytes(field, "big") - (1 << bits)
+        return value - (1 << bits) if field[0] & 0x40 else value
+    digits = _OCTAL.match(field)
+    return int(digits[1] or b"0", 8) if digits else 0
+
+
+def checksum_is_right(block: bytes) -> bool:
+    """True when chksum is the sum of the header's bytes; some old writers summed them as signed."""
+    field = block[148:156]
+    expected = number(field)
+    total = sum(block) - sum(field) + 8 * 0x20
+    if total == expected:
+        return True
+    return total - 256 * sum(byte > 127 for byte in block[:148] + block[156:]) == expected
+
+
+def records(body: bytes) -> dict[bytes, bytes]:
+    """Return the keywords and values of a pax extended header; of a keyword given twice the last, as POSIX says.
+
+    Raises ValueError where the body is not a sequence of "LENGTH KEYWORD=VALUE\\n".
+    """
+    found = {}
+    position = 0
+    while position < len(body):
+        length = _RECORD.match(body, position)
+        end = position + int(length[1]) if length else 0
+        keyword, equals, value = body[length.end() if length else 0 : end].partition(b"=")
+        if length is None or end > len(body) or not keyword or not equals or value[-1:] != b"\n":
+            raise ValueError(f"byte {position} of the extended header does not begin a record")
+        found[keyword] = value[:-1]
+        position = end
+    return found

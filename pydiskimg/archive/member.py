@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: MIT
+"""A second reading of each member's headers, against which libarchive's is checked.
+
+libarchive 3.6 to 3.8 changes what it reads: names in pax headers are brought to Unicode NFC, times before 1970 lose
+their sign on the fraction, percent-encoded xattr names stay encoded, and sparse members of star's format (typeflag S
+with the POSIX magic) come out with their holes cut away, without a word. docs/adr/0031 lists what was seen. So the
+extended headers are taken from the bytes, and the sizes that libarchive acts on must be the ones in the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydiskimg.archive import layout
+
+Peek = Callable[[int, int], bytes]
+"""Called with (position, length): bytes of the inflated archive that were read a moment ago."""
+
+_SPECIAL_HEADERS = 32  # libarchive's own limit
+_EXTENDED = b"xX"
+_LONG_NAMES = {b"L": b"path", b"K": b"linkpath"}
+_GLOBAL_WITHOUT_EFFECT = {b"comment", b"charset"}
+_SUPPORTED = b"\x0001234567SD"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What the bytes say of one member: the last header of its chain, and the records of its extended header."""
+
+    header: layout.Header
+    block: bytes
+    records: dict[bytes, bytes]
+
+    @property
+    def stored_size(self) -> int:
+        """Bytes of the body; a sparse member of pax version 1.0 has its map in there too."""
+        size = self.records.get(b"size")
+        return int(size) if size else layout.number(self.header.size)
+
+    @property
+    def map_in_body(self) -> bool:
+        """True for the sparse format 1.0."""
+        return self.records.get(b"GNU.sparse.major") == b"1"
+
+    @property
+    def real_size(self) -> int | None:
+        """Size of a sparse member with its holes; None for any other member."""
+        if self.header.typeflag == b"S":
+            return layout.number(self.block[layout.GNU_REALSIZE])
+        if not any(keyword.startswith(b"GNU.sparse.") for keyword in self.records):
+            return None
+        keyword = b"GNU.sparse.realsize" if b"GNU.sparse.realsize" in self.records else b"GNU.sparse.size"
+        return int(self.records.get(keyword, b"-1"))
+
+
+def read_member(peek: Peek, position: int) -> Member:
+    """Return the member whose first header is at position. Raises ValueError with a clause that says what is wrong."""
+    records: dict[bytes, bytes] = {}
+    seen: set[bytes] = set()
+    for _ in range(_SPECIAL_HEADERS):
+        block = peek(position, layout.BLOCK)
+        if not layout.checksum_is_right(block):
+            raise ValueError(f"the header at byte {position} of the inflated archive has a wrong checksum")
+        header = layout.Header._make(layout.USTAR.unpack(block))
+        if header.typeflag not in b"xXgLKV":
+            member = Member(header, block, records)
+            _check(member, seen)
+            return member
+        size = 0 if header.typeflag == b"V" else layout.number(header.size)
+        if size < 0:
+            raise ValueError(f"the header at byte {position} of the inflated archive has a negative size")
+        if header.typeflag in _EXTENDED or header.typeflag == b"g":
+            found = layout.records(peek(position + layout.BLOCK, size))
+            records = _combined(header.typeflag, records, found)
+        seen.add(header.typeflag)
+        position += layout.BLOCK + -(-size // layout.BLOCK) * layout.BLOCK
+    raise ValueError(f"it has more than {_SPECIAL_HEADERS} extension headers")
+
+
+def _combined(typeflag: bytes, records: dict[bytes, bytes], found: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    if typeflag == b"g":
+        effective = sorted(found.keys() - _GLOBAL_WITHOUT_EFFECT)
+        if effective:
+            keyword = effective[0].decode(errors="backslashreplace")
+            raise ValueError(f"a global extended header sets {keyword}, which is not applied")
+        return records
+    if records:
+        raise ValueError("it has two extended headers")
+    return found
+
+
+def _check(member: Member, seen: set[bytes]) -> None:
+    """Refuse what libarchive is known to read otherwise than it was written."""
+    header = member.header
+    if header.typeflag not in _SUPPORTED:
+        raise ValueError(f"its type {header.typeflag!r} is none that can be unpacked")
+    for flag, keyword in _LONG_NAMES.items():
+        if flag in seen and keyword in member.records:
+            raise ValueError(f"its {keyword.decode()} is given twice")
+    if header.typeflag == b"S" and header.magic != layout.MAGIC_GNU:
+        raise ValueError("it is sparse in a format other than GNU tar's; pack it with GNU tar --sparse")
+    if b"SUN.holesdata" in member.records or b"SCHILY.realsize" in member.records:
+        raise ValueError("it is sparse in a format other than GNU tar's; pack it with GNU tar --sparse")
+    if b"SCHILY.acl.ace" in member.records:
+        raise ValueError("it has an NFSv4 ACL, which no Linux file system stores")
+    for keyword in (b"size", b"GNU.sparse.size", b"GNU.sparse.realsize"):
+        if keyword in member.records and not member.records[keyword].isdigit():
+            raise ValueError(f"its {keyword.decode()} is no number")

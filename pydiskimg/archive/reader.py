@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: MIT
+"""The entries of a tar archive, one after the other, as libarchive reads them and the bytes confirm."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import stat
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from pydiskimg.archive import binding, layout
+from pydiskimg.archive.entry import Entry, nanoseconds, printable, split_acls
+from pydiskimg.archive.inflate import Ahead
+from pydiskimg.archive.member import Member, read_member
+from pydiskimg.errors import ArchiveError
+
+# Headers and sparse map of one member. libarchive keeps a map in memory, several times as large as it was.
+_HEADERS_LIMIT = 8 << 20
+_KINDS = {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO}
+
+# Said of a name in a pax header that is not ASCII, in the C locale: libarchive then leaves the bytes as they are.
+_CONVERSION = re.compile(rb"(Pathname|Linkname|Uname|Gname) can't be converted from ")
+
+
+class _Feed:
+    """Hands inflated blocks to libarchive, and keeps the last of them to be looked at again."""
+
+    def __init__(self, ahead: Ahead, consumed: Callable[[int], None]) -> None:
+        self._ahead = ahead
+        self._consumed = consumed
+        self._recent: deque[tuple[int, bytes]] = deque()
+        self._end = 0
+        self._budget: int | None = None
+        self.error: BaseException | None = None
+        self.callback = binding.Callback(self._read)
+
+    def limit(self, length: int | None) -> None:
+        """Fail once more than length bytes, and a block, were asked for from now on; None: no limit."""
+        self._budget = length
+
+    def _read(self, _archive: int, _data: int, buffer: ctypes._Pointer[ctypes.c_void_p]) -> int:
+        try:
+            data = self._next()
+        except BaseException as error:  # noqa: BLE001 - nothing may pass through C; raised again behind it
+            self.error = error
+            return binding.FATAL
+        buffer[0] = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p)
+        return len(data)
+
+    def _next(self) -> bytes:
+        if self._budget is not None and self._budget < 0:
+            raise ValueError(f"its headers are larger than {_HEADERS_LIMIT} bytes")
+        block = self._ahead.next_block()
+        if block is None:
+            return b""
+        self._consumed(block.consumed)
+        self._recent.append((self._end, block.data))
+        self._end += len(block.data)
+        if self._budget is not None:
+            self._budget -= len(block.data)
+        # Two limits: the budget is noticed a block late.
+        while self._recent[0][0] + len(self._recent[0][1]) < self._end - 2 * _HEADERS_LIMIT:
+            self._recent.popleft()
+        return block.data
+
+    def peek(self, position: int, length: int) -> bytes:
+        """Return bytes that libarchive was given a moment ago. Raises ValueError when they are not there (any more)."""
+        parts: list[bytes] = []
+        end = position + length
+        for start, data in reversed(self._recent):
+            if start < end:
+                parts.append(data[max(position - start, 0) : end - start])
+            if start <= position:
+                break
+        found = b"".join(reversed(parts))
+        if len(found) != length:
+            raise ValueError(f"its headers do not lie together at byte {position} of the inflated archive")
+        return found
+
+    def zeros_to_the_end(self, position: int) -> bool:
+        """Read the rest of the stream; True when there are at least 512 bytes from position on, all of them zero."""
+        before = (data[max(position - start, 0) :] for start, data in list(self._recent))
+        clean = not any(part.strip(b"\0") for part in before)
+        while block := self._ahead.next_block():
+            self._consumed(block.consumed)
+            self._end += len(block.data)
+            clean = clean and not block.data.strip(b"\0")
+        return clean and self._end - position >= layout.BLOCK
+
+
+class Reader:
+    """Reads entries from inflated blocks. Iterate entries(), and data() of each regular file before the next one.
+
+    Every error is an ArchiveError that names the archive and the entry.
+    """
+
+    def __init__(self, ahead: Ahead, name: str, consumed: Callable[[int], None]) -> None:
+        self._name = name
+        self._feed = _Feed(ahead, consumed)
+        self._current: bytes | None = None
+        self._archive = binding.read_new()
+
+    def close(self) -> None:
+        if self._archive:
+            binding.read_free(self._archive)
+        self._archive = None
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield each entry; at the end the rest of the file is read too, so that its checksums are checked."""
+        count = 0
+        self._check(binding.read_support_format_tar(self._archive))
+        self._check(binding.read_open(self._archive, None, None, self._feed.callback, None))
+        while (pointer := self._next_header()) is not None:
+            count += 1
+            entry, self._member = self._entry(pointer)
+            yield entry
+        self._check_end(count)
+
+    def _next_header(self) -> ctypes.c_void_p | None:
+        pointer = ctypes.c_void_p()
+        self._feed.limit(_HEADERS_LIMIT)
+        result = binding.read_next_header(self._archive, ctypes.byref(pointer))
+        self._feed.limit(None)
+        if result == binding.EOF:
+            return None
+        if result == binding.WARN and _CONVERSION.match(binding.error_string(self._archive) or b""):
+            return pointer
+        if result == binding.WARN:
+            self._current = binding.entry_pathname(pointer)
+        self._check(result)
+        return pointer
+
+    def _entry(self, pointer: ctypes.c_void_p) -> tuple[Entry, Member]:
+        self._current = binding.entry_pathname(pointer)
+        try:
+            member = read_member(self._feed.peek, binding.read_header_position(self._archive))
+            entry = _restored(pointer, member)
+            self._current = entry.path
+            _check_sizes(entry, member)
+        except ValueError as error:
+            raise self._error(str(error)) from error
+        return entry, member
+
+    def data(self, entry: Entry) -> Iterator[tuple[int, memoryview]]:
+        """Yield (offset, bytes) of the entry's contents, ascending; what lies between is a hole.
+
+        The bytes are libarchive's own and valid until the next step.
+        """
+        address, size, offset = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_int64()
+        arguments = ctypes.byref(address), ctypes.byref(size), ctypes.byref(offset)
+        end = delivered = 0
+        while (result := binding.read_data_block(self._archive, *arguments)) == binding.OK:
+            start = offset.value
+            if start < end or start + size.value > entry.size:
+                where = f"outside of {end} to {entry.size}"
+                raise self._error(f"its sparse map places {size.value} bytes at {start}, {where}")
+            end = start + size.value
+            delivered += size.value
+            yield start, binding.view(address.value, size.value)
+        self._check(result)
+        self._check_delivered(delivered)
+
+    def skip(self) -> None:
+        """Read what the current entry has of data, and drop it."""
+        address, size, offset = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_int64()
+        arguments = ctypes.byref(address), ctypes.byref(size), ctypes.byref(offset)
+        while (result := binding.read_data_block(self._archive, *arguments)) == binding.OK:
+            pass
+        self._check(result)
+
+    def _check_delivered(self, delivered: int) -> None:
+        stored = self._member.stored_size
+        if self._member.map_in_body:
+            right = stored - delivered >= layout.BLOCK and (stored - delivered) % layout.BLOCK == 0
+        else:
+            right = stored == delivered
+        if not right:
+            raise self._error(
+                f"libarchive read {delivered} bytes of data where {stored} are stored; "
+                f"{(binding.version_string() or b'').decode()} cannot unpack this archive"
+            )
+
+    def _check(self, result: int) -> None:
+        if result in (binding.OK, binding.EOF):
+            return
+        error = self._feed.error
+        if isinstance(error, ValueError):
+            raise self._error(str(error)) from error
+        if error is not None:
+            raise error
+        message = (binding.error_string(self._archive) or b"corrupt or truncated").decode(errors="backslashreplace")
+        raise self._error(message.rstrip("."))
+
+    def _check_end(self, count: int) -> None:
+        self._current = None
+        position = binding.read_header_position(self._archive)
+        if not self._feed.zeros_to_the_end(position):
+            raise self._error(
+                f"no end-of-archive marker and nothing but zeros at byte {position} of the inflated archive; it is "
+                "truncated, or something was appended to it"
+            )
+        if not count:
+            raise self._error("the archive has no entries")
+
+    def _error(self, message: str) -> ArchiveError:
+        if self._current is None:
+            return ArchiveError(f"{self._name}: {message}")
+        path = printable(self._current)
+        return ArchiveError(f"{self._name}: entry {path}: {message}", entry=path)
+
+
+def _restored(pointer: ctypes.c_void_p, member: Member) -> Entry:
+    """Return what is to be restored; raises ValueError with what cannot be."""
+    records = member.records
+    kind = binding.entry_filetype(pointer)
+    hard_link = binding.entry_hardlink(pointer)
+    link = hard_link or binding.entry_symlink(pointer) or b""
+    attributes, acls = split_acls(records)
+    mtime = records.get(b"mtime")
+    mtime_ns = nanoseconds(mtime) if mtime else binding.entry_mtime(pointer) * 1_000_000_000
+    atime = records.get(b"atime")
+    path = records.get(b"GNU.sparse.name") or records.get(b"path") or binding.entry_pathname(pointer) or b""
+    return Entry(
+        path=path,
+        kind=0 if hard_link is not None else kind,
+        mode=binding.entry_perm(pointer) & 0o7777,
+        uid=binding.entry_uid(pointer),
+        gid=binding.entry_gid(pointer),
+        mtime_ns=mtime_ns,
+        atime_ns=nanoseconds(atime) if atime else mtime_ns,
+        size=binding.entry_size(pointer),
+        link=(records.get(b"linkpath") or link) if link else b"",
+        device=(binding.entry_rdevmajor(pointer), binding.entry_rdevminor(pointer)),
+        xattrs=attributes,
+        acls=acls,
+    )
+
+
+def _check_sizes(entry: Entry, member: Member) -> None:
+    if not entry.path or b"\0" in entry.path or b"\0" in entry.link:
+        raise ValueError("its name is empty or has a null byte in it")
+    if entry.kind not in _KINDS and not entry.is_hard_link:
+        raise ValueError("its type is none that can be unpacked")
+    for what, number in (("owner", entry.uid), ("group", entry.gid)):
+        if not 0 <= number < 0xFFFFFFFF:
+            raise ValueError(f"its {what} {number} is outside of 0 to 4294967294")
+    if entry.kind != stat.S_IFREG:
+        return
+    if entry.size < 0:
+        raise ValueError("its size is negative")
+    size = member.stored_size if member.real_size is None else member.real_size
+    if entry.size != size:
+        raise ValueError(
+            f"libarchive reads its size as {entry.size} where the header has {size}; "
+            f"{(binding.version_string() or b'').decode()} cannot unpack this archive"
+        )

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: MIT
+"""Entries of an archive made into files below one directory, with everything that belongs to them.
+
+Nothing is followed and nothing is opened but what was just made, so that no entry reaches outside: see
+docs/adr/0030. Contents come before the owner (a write and chown() drop set-user-id bits and capabilities), the owner
+before attributes, attributes before a mode that forbids setting them, the mode before the ACL, times last; those of a
+directory when all is in it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from pydiskimg.archive.entry import Entry, printable
+from pydiskimg.archive.resolve import Parents, UnsafePathError, components
+from pydiskimg.errors import ArchiveError, StorageError, storage_error
+from pydiskimg.linux.fileio import pwrite_all
+
+Contents = Iterable[tuple[int, memoryview]]
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEEDS_ROOT = "; restoring owners, devices and trusted attributes needs root"
+
+
+@dataclass(frozen=True, slots=True)
+class _Directory:
+    """What is set on a directory when everything is in it."""
+
+    parts: list[bytes]
+    entry: Entry
+
+
+class Writer:
+    """Makes entries below root_fd, which it borrows; where and archive are names for messages.
+
+    Call finish() after the last entry, and close() in any case.
+    """
+
+    def __init__(self, root_fd: int, *, where: str, archive: str) -> None:
+        self._root_fd = root_fd
+        self._where = where.rstrip("/")
+        self._archive = archive
+        self._parents = Parents(root_fd)
+        self._directories: dict[tuple[int, int], _Directory] = {}
+
+    def close(self) -> None:
+        self._parents.close()
+
+    def make(self, entry: Entry, contents: Contents) -> None:
+        """Make one entry; contents are read when it is a regular file. Raises ArchiveError and StorageError."""
+        try:
+            parts = components(entry.path)
+            if not parts:
+                self._make_root(entry)
+                return
+            self._make_below(self._parents.open(parts[:-1]), parts, entry, contents)
+        except UnsafePathError as error:
+            raise self._refused(entry, str(error)) from error
+        except StorageError:
+            raise
+        except OSError as error:
+            raise self._failed(error, entry) from error
+
+    def finish(self) -> None:
+        """Set modes, ACLs and times of all directories, the deepest first."""
+        self._parents.forget()
+        for identity, directory in sorted(self._directories.items(), key=lambda item: -len(item[1].parts)):
+            try:
+                self._finish_directory(identity, directory)
+            except UnsafePathError as error:
+                raise self._refused(directory.entry, str(error)) from error
+            except StorageError:
+                raise
+            except OSError as error:
+                raise self._failed(error, directory.entry) from error
+
+    def _make_root(self, entry: Entry) -> None:
+        if not entry.is_directory:
+            raise UnsafePathError("it names the directory that the archive is unpacked into, but is none")
+        fd = os.open(".", _OPEN_DIRECTORY, dir_fd=self._root_fd)
+        try:
+            self._take_directory(fd, [], entry)
+        finally:
+            os.close(fd)
+
+    def _make_below(self, parent: int, parts: list[bytes], entry: Entry, contents: Contents) -> None:
+        name = parts[-1]
+        if entry.is_hard_link:
+            self._make_hard_link(parent, name, entry)
+        elif entry.kind == stat.S_IFREG:
+            self._make_file(parent, name, entry, contents)
+        elif entry.kind == stat.S_IFDIR:
+            self._make_directory(parent, parts, entry)
+        elif entry.kind == stat.S_IFLNK:
+            self._replacing(parent, name, lambda: os.symlink(entry.link, name, dir_fd=parent))
+            self._set_by_name(parent, name, entry)
+            self._parents.forget()
+        else:
+            self._make_node(parent, name, entry)
+
+    def _make_file(self, parent: int, name: bytes, entry: Entry, contents: Contents) -> None:
+        fd = self._replacing(parent, name, lambda: os.open(name, _CREATE, 0o600, dir_fd=parent))
+        try:
+            where = self._path(entry)
+            end = 0
+            for offset, data in contents:
+                pwrite_all(fd, offset, data, name=where)
+                end = offset + len(data)
+            if end != entry.size:
+                os.ftruncate(fd, entry.size)
+            os.fchown(fd, entry.uid, entry.gid)
+            self._set_attributes(fd, entry.xattrs, entry)
+            os.fchmod(fd, entry.mode)
+            self._set_attributes(fd, entry.acls, entry)
+            os.utime(fd, ns=(entry.atime_ns, entry.mtime_ns))
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)  # where a network file system tells of a failed write
+
+    def _make_directory(self, parent: int, parts: list[bytes], entry: Entry) -> None:
+        name = parts[-1]
+        try:
+            fd = os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+            self._replacing(parent, name, lambda: os.mkdir(name, 0o700, dir_fd=parent))
+            fd = os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
+        try:
+            self._take_directory(fd, parts, entry)
+        finally:
+            os.close(fd)
+
+    def _take_directory(self, fd: int, parts: list[bytes], entry: Entry) -> None:
+        os.fchown(fd, entry.uid, entry.gid)
+        self._set_attributes(fd, entry.xattrs, entry)
+        status = os.fstat(fd)
+        self._directories[status.st_dev, status.st_ino] = _Directory(parts, entry)
+
+    def _make_node(self, parent: int, name: bytes, entry: Entry) -> None:
+        major, minor = entry.device
+        if major >= 1 << 12 or minor >= 1 << 20:
+            raise UnsafePathError(f"its device number {major}:{minor} is larger than Linux has them")
+        device = 0 if entry.kind == stat.S_IFIFO else os.makedev(major, minor)
+        self._replacing(parent, name, lambda: os.mknod(name, entry.kind | 0o600, device, dir_fd=parent))
+        self._set_by_name(parent, name, entry)
+
+    def _set_by_name(self, parent: int, name: bytes, entry: Entry) -> None:
+        """Set what belongs to a symlink, device or FIFO, none of which is ever opened."""
+        os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+        path = b"/proc/self/fd/%d/%s" % (parent, name)
+        self._set_attributes(path, entry.xattrs, entry)
+        if entry.kind != stat.S_IFLNK:
+            os.chmod(name, entry.mode, dir_fd=parent)
+            self._set_attributes(path, entry.acls, entry)
+        os.utime(name, ns=(entry.atime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
+
+    def _make_hard_link(self, parent: int, name: bytes, entry: Entry) -> None:
+        target = components(entry.link)
+        if not target:
+            raise UnsafePathError("it is a hard link to the directory that the archive is unpacked into")
+        linked = printable(entry.link)
+        others = Parents(self._root_fd)
+        try:
+            directory = others.open(target[:-1], make=False)
+            status = os.stat(target[-1], dir_fd=directory, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                raise UnsafePathError(f"it is a hard link to the directory {linked}")
+            if _is_same(parent, name, status):
+                return
+            self._replacing(
+                parent,
+                name,
+                lambda: os.link(target[-1], name, src_dir_fd=directory, dst_dir_fd=parent, follow_symlinks=False),
+            )
+        except FileNotFoundError as error:
+            raise UnsafePathError(f"it is a hard link to {linked}, which is not there") from error
+        finally:
+            others.close()
+
+    def _replacing(self, parent: int, name: bytes, make: Callable[[], int | None]) -> int:
+        """Call make(), which fails where something exists; if something does, take it away and call again."""
+        try:
+            return make() or 0
+        except FileExistsError:
+            self._remove(parent, name)
+            return make() or 0
+
+    def _remove(self, parent: int, name: bytes) -> None:
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if not stat.S_ISDIR(status.st_mode):
+            os.unlink(name, dir_fd=parent)
+            return
+        try:
+            os.rmdir(name, dir_fd=parent)
+        except OSError as error:
+            raise UnsafePathError("a directory that is not empty, or is in use, is in its place") from error
+        self._directories.pop((status.st_dev, status.st_ino), None)
+        self._parents.forget()
+
+    def _finish_directory(self, identity: tuple[int, int], directory: _Directory) -> None:
+        entry = directory.entry
+        parent = self._parents.open(directory.parts[:-1], make=False)
+        fd = os.open(directory.parts[-1] if directory.parts else b".", _OPEN_DIRECTORY, dir_fd=parent)
+        try:
+            status = os.fstat(fd)
+            if (status.st_dev, status.st_ino) != identity:
+                raise UnsafePathError("another directory took its place while the archive was unpacked")
+            os.fchmod(fd, entry.mode)
+            self._set_attributes(fd, entry.acls, entry)
+            os.utime(fd, ns=(entry.atime_ns, entry.mtime_ns))
+        finally:
+            os.close(fd)
+
+    def _set_attributes(self, file: int | bytes, attributes: Mapping[bytes, bytes], entry: Entry) -> None:
+        for name, value in attributes.items():
+            try:
+                os.setxattr(file, name, value, follow_symlinks=isinstance(file, int))
+            except OSError as error:
+                raise self._failed(error, entry, f"cannot set the attribute {printable(name)}") from error
+
+    def _path(self, entry: Entry) -> str:
+        return f"{self._where}/{printable(entry.path).lstrip('/')}"
+
+    def _refused(self, entry: Entry, reason: str) -> ArchiveError:
+        path = printable(entry.path)
+        return ArchiveError(f"{self._archive}: entry {path}: {reason}", entry=path)
+
+    def _failed(self, error: OSError, entry: Entry, doing: str = "cannot be unpacked") -> StorageError:
+        if error.errno == errno.EPERM and os.geteuid() != 0:
+            doing += _NEEDS_ROOT
+        return storage_error(error, self._path(entry), doing)
+
+
+def _is_same(parent: int, name: bytes, status: os.stat_result) -> bool:
+    try:
+        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(found, status)
