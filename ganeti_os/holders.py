@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Which processes use a directory's file systems: what keeps them from being unmounted, found in /proc (proc(5)).
 
-A use is told by the device number when a file system is mounted below the directory only, by the mount's id when it
-is mounted elsewhere too (a bind mount of /dev), and by the path when the directory is no mount point. So processes
-count that see it from another mount namespace, or whose files are deleted.
+A use is told by the mount's id (which a bind mount of /dev below the directory has for itself), by the device number
+for mapped files and for mount namespaces of others, and by the path when the directory is no mount point. Files are
+never looked at through another process: one on a dead network file system would block.
 """
 
 from __future__ import annotations
@@ -43,9 +43,6 @@ class _Wanted:
     path: str
     namespace: str
 
-    def device(self, number: int) -> bool:
-        return (os.major(number), os.minor(number)) in self.devices
-
     def below(self, path: str) -> bool:
         return bool(self.path) and (path == self.path or path.startswith(self.path.rstrip("/") + "/"))
 
@@ -56,11 +53,9 @@ def holders(target: str) -> list[Holder]:
     Processes that may not be looked at are left out: as root there are none.
     """
     wanted = _wanted(os.path.realpath(target))
-    found = []
-    for name in sorted((name for name in os.listdir("/proc") if name.isdigit()), key=int):
-        if int(name) != os.getpid() and (use := _use(name, wanted)):
-            found.append(Holder(int(name), _command(name), use))
-    return found
+    pids = sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
+    uses = ((pid, _use(str(pid), wanted)) for pid in pids if pid != os.getpid())
+    return [Holder(pid, _command(str(pid)), use) for pid, use in uses if use]
 
 
 def _wanted(target: str) -> _Wanted:
@@ -107,7 +102,7 @@ def _links(process: str, wanted: _Wanted) -> str:
         link = f"/proc/{process}/{name}"
         try:
             path = os.readlink(link)
-            if wanted.device(os.stat(link).st_dev) or wanted.below(path) or _mount_id(link) in wanted.mounts:
+            if wanted.below(path) or _mount_id(link) in wanted.mounts:
                 return f"{meaning} {path}"
         except OSError:  # a kernel thread has no program
             continue
@@ -135,11 +130,7 @@ def _files(process: str, wanted: _Wanted) -> str:
         link = f"/proc/{process}/fd/{name}"
         try:
             path = os.readlink(link)
-            if (
-                wanted.device(os.stat(link).st_dev)
-                or wanted.below(path)
-                or _mount_id_in(f"/proc/{process}/fdinfo/{name}") in wanted.mounts
-            ):
+            if wanted.below(path) or _mount_id_in(f"/proc/{process}/fdinfo/{name}") in wanted.mounts:
                 return f"open file {path}"
         except OSError:  # closed since it was listed
             continue

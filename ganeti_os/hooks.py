@@ -17,7 +17,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from ganeti_os.holders import Holder, holders
@@ -111,7 +111,7 @@ def _check_trusted(path: str, status: os.stat_result) -> None:
         )
 
 
-def script_environment(  # noqa: PLR0913 - one parameter for each variable that scripts are promised
+def script_environment(
     ganeti: Mapping[str, str], *, target: str, blockdev: str, root_dev: str, boot_dev: str | None, image_type: str
 ) -> dict[str, str]:
     """Return the environment of a script: Ganeti's own variables, a PATH, and what was made for the script.
@@ -167,7 +167,7 @@ def run_script(script: str, environment: Mapping[str, str]) -> None:
             _end_group(process)
             if not isinstance(error, _Interrupted):
                 raise
-            status = process.returncode
+            status = process.poll() or -signal.SIGKILL
     if status:
         raise ScriptError(f"{script}: {_ending(status)}", script=script)
 
@@ -224,10 +224,8 @@ def _ending(status: int) -> str:
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     """Ask the script's process group to end, insist after GRACE_SECONDS, and collect the script."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-        except ProcessLookupError:
-            pass
         try:
             process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -271,5 +269,5 @@ def _deferred_signals() -> Iterator[_Signals]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-        for number in signals.arrived[:1]:
-            signal.raise_signal(number)
+        for arrived in signals.arrived[:1]:
+            signal.raise_signal(arrived)

@@ -32,7 +32,7 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = record.getMessage()
-        if record.exc_info and record.levelno <= logging.DEBUG:
+        if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
         level = f"{record.levelname.lower()}: " if record.levelno == logging.WARNING else ""
         return "\n".join(f"{self._prefix()}{level}{_printable(line)}" for line in text.split("\n"))

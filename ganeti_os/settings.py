@@ -162,7 +162,8 @@ SETTINGS = (
         "IMAGE_TYPE",
         "qemu, tarball, raw or qcow2",
         "qemu",
-        "kind of the image: NAME-ARCH and .img (qemu: raw or qcow2, by looking), .tar.gz (tarball), .raw or .qcow2",
+        "kind of the image, which is IMAGE_NAME-ARCH and .img (qemu: raw or qcow2, by looking), .tar.gz (tarball), "
+        ".raw or .qcow2",
         _image_type,
     ),
     Setting("IMAGE_DIR", _DIRECTORY, "{localstatedir}/cache/ganeti-instance-image", "where the images are", _directory),
