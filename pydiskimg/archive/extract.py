@@ -57,7 +57,10 @@ def extract(
         stack.callback(reader.close)
         writer = Writer(root_fd, where=_shown(where), archive=name)
         stack.callback(writer.close)
-        return _extract(reader, writer)
+        extracted = _extract(reader, writer)
+        if progress:
+            progress(size, size)
+        return extracted
 
 
 def _extract(reader: Reader, writer: Writer) -> Extracted:

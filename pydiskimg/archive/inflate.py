@@ -139,7 +139,7 @@ def _filter(fd: int, name: str) -> Generator[Inflated, None, None]:
         while _check(archive, binding.read_data_block(archive, *arguments), name):
             if address.value and size.value:
                 data = ctypes.string_at(address.value, size.value)
-                yield Inflated(data, binding.filter_bytes(archive, -1))
+                yield Inflated(data, os.lseek(fd, 0, os.SEEK_CUR))
     finally:
         binding.read_free(archive)
 
