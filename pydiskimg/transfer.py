@@ -63,13 +63,7 @@ def copy(
     error of any worker, after all have stopped: the disk is then in an undefined state. VerificationError says
     where the bytes differ.
     """
-    if source.size > disk.size:
-        raise DoesNotFitError(
-            f"{disk.name}: the image {source.name} needs {format_bytes(source.size)}, "
-            f"the disk has {format_bytes(disk.size)}; nothing was written",
-            needed=source.size,
-            available=disk.size,
-        )
+    check_fits(source, disk)
     count = workers or min(MAX_WORKERS, max(2, os.cpu_count() or 1))
     total = source.size * (2 if verify else 1)
     copying = _Copying(source, disk)
@@ -80,6 +74,17 @@ def copy(
         disk.drop_cache()
         _Crew(_pieces(source), _Verifying(source, disk).piece, meter).run(count)
     return copying.result()
+
+
+def check_fits(source: Source, disk: Disk) -> None:
+    """Raise DoesNotFitError, with both sizes, when source is larger than disk; call it before the first byte."""
+    if source.size > disk.size:
+        raise DoesNotFitError(
+            f"{disk.name}: the image {source.name} needs {format_bytes(source.size)}, "
+            f"the disk has {format_bytes(disk.size)}; nothing was written",
+            needed=source.size,
+            available=disk.size,
+        )
 
 
 class _Meter:

@@ -1,2 +1,60 @@
 # SPDX-License-Identifier: MIT
-"""The `pydiskimg` command."""
+"""The `pydiskimg` command. Its subcommands and options are called as qemu-img calls them, where it has them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from pydiskimg.errors import DiskImageError
+
+COMMANDS = ("info", "convert", "mkfs", "mkswap")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0 done, 1 failed, 2 wrong usage."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        arguments = _parser().parse_args(argv)
+        arguments.run(arguments)
+        sys.stdout.flush()
+    except DiskImageError as error:
+        print(f"pydiskimg: {_printable(str(error))}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # Nobody reads on; the interpreter must not complain about it either when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("pydiskimg: interrupted; what was being written is not complete", file=sys.stderr)
+        return 128 + signal.SIGINT
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pydiskimg", description="Disk images, file systems and swap areas, without external programs."
+    )
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        import_module(f"pydiskimg.cli.{name}").add_parser(subparsers)
+    return parser
+
+
+def _printable(text: str) -> str:
+    """Show names from images and file systems without letting them speak to the terminal."""
+    return (
+        "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        .encode("utf-8", "backslashreplace")
+        .decode("utf-8")
+    )
+
+
+def _terminated(*_: object) -> NoReturn:
+    """Leave as on Ctrl-C, so that every context manager cleans up."""
+    raise KeyboardInterrupt

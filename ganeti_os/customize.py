@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""Running the customisation scripts over an installed system, mounted for them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+from ganeti_os import hooks
+from ganeti_os.guest.root import Volume, find_guest
+from ganeti_os.installation import Installation
+from pydiskimg.errors import DiskImageError, storage_error
+from pydiskimg.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
+from pydiskimg.loop import loop_device
+from pydiskimg.mount import enter_private_namespace, mounted
+from pydiskimg.partition import wipe_partition_table
+
+
+def customize_image(installation: Installation) -> None:
+    """Find and mount the root of the system on the disk, its /boot in it, and run the scripts. Needs root.
+
+    When that fails the partition table is taken away again: a system that lacks its customisation must not be
+    started by mistake.
+    """
+    disk = installation.disk
+    enter_private_namespace()
+    with _wiped_on_failure(installation), ExitStack() as stack:
+        guest = find_guest(disk)
+        root_device = _loop(stack, installation, guest.root)
+        target = _mount(stack, root_device, guest.root, None)
+        boot_device = None
+        if guest.boot is not None:
+            boot_device = _loop(stack, installation, guest.boot)
+            _mount(stack, boot_device, guest.boot, _mount_point_inside(target, "boot"))
+        run_scripts(installation, target, root_device, boot_device)
+    disk.flush()
+
+
+def run_scripts(installation: Installation, target: str, root_device: str, boot_device: str | None) -> None:
+    """Run the scripts with target as the guest's root; a disk that is a file gets a block device for them."""
+    request = installation.request
+    with _block_device(installation) as blockdev:
+        environment = hooks.script_environment(
+            request.environment,
+            target=target,
+            blockdev=blockdev,
+            root_dev=root_device,
+            boot_dev=boot_device,
+            image_type=installation.settings.image_type,
+        )
+        hooks.run(installation.scripts, environment, target=target)
+
+
+@contextmanager
+def _block_device(installation: Installation) -> Iterator[str]:
+    disk = installation.disk
+    if stat.S_ISBLK(os.fstat(disk.fd).st_mode):
+        yield disk.name
+        return
+    with loop_device(disk.fd, length=disk.size // disk.sector_size * disk.sector_size) as loop:
+        yield loop.path
+
+
+@contextmanager
+def _wiped_on_failure(installation: Installation) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        with suppress(DiskImageError):  # the first error is the one to report
+            wipe_partition_table(installation.disk)
+        raise
+
+
+def _loop(stack: ExitStack, installation: Installation, volume: Volume) -> str:
+    disk, partition = installation.disk, volume.partition
+    return stack.enter_context(
+        loop_device(disk.fd, offset=partition.start, length=partition.length, sector_size=disk.sector_size)
+    ).path
+
+
+def _mount(stack: ExitStack, device: str, volume: Volume, target: str | None) -> str:
+    """Mount for scripts, which run the guest's programs and make device nodes."""
+    assert volume.content is not None
+    return stack.enter_context(
+        mounted(device, fs_type=volume.content.type, target=target, nosuid=False, nodev=False, noexec=False)
+    )
+
+
+def _mount_point_inside(target: str, path: str) -> str:
+    """Return a path to a directory of the guest that no symlink of the guest's leads out of its root."""
+    root_fd = os.open(target, os.O_PATH | os.O_DIRECTORY)
+    try:
+        fd = openat2(root_fd, path, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    except OSError as error:
+        raise storage_error(error, f"/{path} in the guest", "cannot be a mount point") from error
+    finally:
+        os.close(root_fd)
+    with ExitStack() as closing:
+        closing.callback(os.close, fd)
+        return os.readlink(f"/proc/self/fd/{fd}")

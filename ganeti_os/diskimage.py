@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: MIT
+"""Installing a disk image (qcow2 or raw): a copy, and the scripts where there are some."""
+
+from __future__ import annotations
+
+import logging
+
+from ganeti_os.customize import customize_image
+from ganeti_os.imagefile import ImageFile
+from ganeti_os.installation import Installation
+from pydiskimg.deferred import DeferredHead
+from pydiskimg.fs.swap import make_swap
+from pydiskimg.image import open_image
+from pydiskimg.transfer import check_fits, copy
+from pydiskimg.units import format_size
+
+log = logging.getLogger(__name__)
+
+
+def install_disk_image(image: ImageFile, installation: Installation) -> None:
+    """Copy the image onto the disk, its first MiB last. Nothing is mounted unless there are scripts."""
+    disk, swap, messages = installation.disk, installation.swap, installation.messages
+    with messages.step("copying"), open_image(image.path, format=image.format) as source:
+        log.info("%s (%s, %s) to %s", image.path, source.format, format_size(source.size), disk.name)
+        check_fits(source, disk)
+        target = DeferredHead(disk)
+        copied = copy(source, target, progress=messages.progress("copied"))
+        if swap is not None:
+            make_swap(swap)
+            swap.flush()
+        target.commit()
+        log.debug("%d bytes written, %d zeroed by %s", copied.written, copied.zeroed, disk.ladder.current)
+    if installation.scripts:
+        with messages.step("customising"):
+            customize_image(installation)

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: MIT
+"""Finding the root file system of an installed guest: by looking into each, not by its number."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ganeti_os.guest import fstab
+from pydiskimg.errors import DiskImageError
+from pydiskimg.fs.probe import FileSystemKind, probe
+from pydiskimg.loop import loop_device
+from pydiskimg.mount import mounted
+from pydiskimg.partition_reader import Partition, read_partition_table
+from pydiskimg.protocols import Tree
+from pydiskimg.region import Region
+from pydiskimg.targets.descriptor import DescriptorDisk
+from pydiskimg.tree import open_tree
+
+log = logging.getLogger(__name__)
+
+MOUNTABLE = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "vfat"})
+# A root has all of one line; a /usr, /boot or /home of its own has none.
+_MARKS = (("/etc/os-release",), ("/etc/fstab", "/etc/passwd"), ("/etc", "/sbin/init"), ("/etc", "/bin/sh"))
+_DEVICE_NUMBER = re.compile(r"/dev/(?:[a-z]+|[a-z]+\d+n\d+p|mmcblk\d+p)(\d+)")
+
+
+class NoRootError(DiskImageError):
+    """No file system on the disk looks like the root of a Linux system."""
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A partition, or the whole disk as number 0, and what is on it (None: nothing that is known)."""
+
+    partition: Partition
+    content: FileSystemKind | None
+
+    def __str__(self) -> str:
+        where = f"partition {self.partition.number}" if self.partition.number else "the whole disk"
+        return f"{where} ({self.content.type if self.content else 'nothing known'})"
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """The root volume, and the one that its fstab mounts on /boot."""
+
+    root: Volume
+    boot: Volume | None
+
+
+def volumes(disk: DescriptorDisk) -> list[Volume]:
+    """Return the partitions of the disk with their contents, or the disk itself where it has no table."""
+    partitions = read_partition_table(disk, sector_size=disk.sector_size)
+    if not partitions:
+        partitions = [Partition(0, 0, disk.size, "")]
+    return [Volume(part, probe(Region(disk, part.start, part.length))) for part in partitions]
+
+
+def find_guest(disk: DescriptorDisk) -> Guest:
+    """Mount each file system read-only, in private, until one is a root. Needs root.
+
+    Raises NoRootError, which lists what there is.
+    """
+    found = volumes(disk)
+    reasons = []
+    for volume in found:
+        if volume.content is None or volume.content.type not in MOUNTABLE:
+            reasons.append(str(volume))
+            continue
+        try:
+            entries = _fstab_of_root(disk, volume)
+        except DiskImageError as error:
+            reasons.append(f"{volume}: {error}")
+            continue
+        if entries is not None:
+            log.debug("the root file system is on %s", volume)
+            return Guest(volume, _boot_volume(found, entries))
+        reasons.append(f"{volume}: no /etc of a Linux system")
+    raise NoRootError(
+        f"{disk.name}: no root file system was found; there is: {'; '.join(reasons)}; "
+        "set NOMOUNT=yes for a system without one"
+    )
+
+
+def _fstab_of_root(disk: DescriptorDisk, volume: Volume) -> list[fstab.Entry] | None:
+    """Return the fstab entries when the volume holds a root, None when it does not."""
+    assert volume.content is not None
+    with (
+        loop_device(
+            disk.fd,
+            offset=volume.partition.start,
+            length=volume.partition.length,
+            sector_size=disk.sector_size,
+            read_only=True,
+        ) as loop,
+        mounted(loop.path, fs_type=volume.content.type, read_only=True) as target,
+        open_tree(target) as tree,
+    ):
+        return fstab.read_entries(tree) if _is_root(tree) else None
+
+
+def _is_root(tree: Tree) -> bool:
+    return any(all(_there(tree, path) for path in mark) for mark in _MARKS)
+
+
+def _there(tree: Tree, path: str) -> bool:
+    """Count a symlink as there wherever it leads: it may lead to a /usr of its own."""
+    try:
+        tree.stat(path, follow_symlinks=False)
+    except (FileNotFoundError, DiskImageError):
+        return False
+    return True
+
+
+def _boot_volume(found: Sequence[Volume], entries: Sequence[fstab.Entry]) -> Volume | None:
+    spec = next((entry.spec for entry in entries if entry.mount_point == "/boot"), None)
+    if spec is None:
+        return None
+    for volume in found:
+        if volume.content is not None and volume.content.type in MOUNTABLE and _names(spec, volume):
+            return volume
+    log.warning("fstab mounts %s on /boot, which is on none of: %s", spec, ", ".join(map(str, found)))
+    return None
+
+
+def _names(spec: str, volume: Volume) -> bool:
+    assert volume.content is not None
+    kind, _, value = spec.partition("=")
+    value = value.strip('"')
+    if kind == "UUID":
+        return value.lower() == str(volume.content.uuid).lower()
+    if kind == "LABEL":
+        return value == volume.content.label
+    match = _DEVICE_NUMBER.fullmatch(spec)
+    return match is not None and int(match.group(1)) == volume.partition.number

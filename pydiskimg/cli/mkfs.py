@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""pydiskimg mkfs: ext2, ext3 or ext4 on a device, a partition or a file."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from pydiskimg.cli.output import add_output_option, show
+from pydiskimg.cli.place import add_place_options, place
+from pydiskimg.fs.ext4 import make_ext
+from pydiskimg.units import format_size
+
+KINDS = ("ext2", "ext3", "ext4")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser(
+        "mkfs",
+        help="make an ext2, ext3 or ext4 file system",
+        description="Make a file system on DISK, which keeps its size. What is there is not overwritten without --force.",
+    )
+    parser.add_argument("-t", dest="kind", choices=KINDS, default="ext4", help="type (default: ext4)")
+    parser.add_argument("-b", dest="block_size", type=int, metavar="BYTES", help="block size: 1024, 2048 or 4096")
+    add_place_options(parser)
+    add_output_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Make the file system that the arguments ask for."""
+    with place(arguments) as disk:
+        made = make_ext(
+            disk,
+            kind=arguments.kind,
+            label=arguments.label,
+            uuid=arguments.uuid,
+            block_size=arguments.block_size,
+        )
+        name, size = disk.name, disk.size
+    facts = {
+        "filename": arguments.disk,
+        "type": arguments.kind,
+        "uuid": str(made.uuid),
+        "label": made.label,
+        "size": size,
+        "block-size": made.block_size,
+        "blocks": made.blocks,
+        "inodes": made.inodes,
+    }
+    line = (
+        f"{name}: {arguments.kind}, {format_size(size)}, {made.blocks} blocks of {made.block_size} bytes, "
+        f"{made.inodes} inodes, UUID {made.uuid}"
+    )
+    show(facts, [line], arguments.output)

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT
+"""pydiskimg mkswap: a swap area on a device, a partition or a file."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from pydiskimg.cli.output import add_output_option, show
+from pydiskimg.cli.place import add_place_options, place
+from pydiskimg.fs.swap import make_swap
+from pydiskimg.units import format_size
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser(
+        "mkswap",
+        help="make a swap area",
+        description="Make a swap area on DISK, which keeps its size. What is there is not overwritten without --force.",
+    )
+    add_place_options(parser)
+    add_output_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Make the swap area that the arguments ask for."""
+    with place(arguments) as disk:
+        made = make_swap(disk, label=arguments.label, uuid=arguments.uuid)
+        name, size = disk.name, disk.size
+    facts = {"filename": arguments.disk, "type": "swap", "uuid": str(made.uuid), "label": made.label, "size": size}
+    show(facts, [f"{name}: swap, {format_size(size)}, UUID {made.uuid}"], arguments.output)

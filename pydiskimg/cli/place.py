@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+"""Where a file system or swap area is to be made: a whole disk, a partition of it, or a new file."""
+
+from __future__ import annotations
+
+import argparse
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pydiskimg.disk import open_disk
+from pydiskimg.errors import DiskImageError, PartitionError
+from pydiskimg.fs.probe import probe
+from pydiskimg.new_file import new_disk_file
+from pydiskimg.partition_reader import read_partition_table
+from pydiskimg.protocols import Disk
+from pydiskimg.region import Region
+from pydiskimg.units import parse_size
+
+
+class OverwriteError(DiskImageError):
+    """Something that may be wanted is there already."""
+
+
+def add_place_options(parser: argparse.ArgumentParser) -> None:
+    """Add what mkfs and mkswap have in common: DISK, --partition, --create, -L, -U, --force."""
+    parser.add_argument("-L", dest="label", default="", help="label")
+    parser.add_argument("-U", dest="uuid", type=_uuid, help="UUID (default: a random one)")
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--partition", type=int, metavar="N", help="work on partition N of DISK")
+    place.add_argument("--create", type=_size, metavar="SIZE", help="make a new file DISK of SIZE, such as 512M")
+    parser.add_argument("--force", action="store_true", help="overwrite a file system or swap area that is there")
+    parser.add_argument("disk", metavar="DISK", help="block device or file")
+
+
+@contextmanager
+def place(arguments: argparse.Namespace) -> Iterator[Disk]:
+    """Give the Disk to work on; what was written is durable when the context is left without an error."""
+    if arguments.create is not None:
+        with new_disk_file(arguments.disk, arguments.create) as file:
+            yield file
+        return
+    with open_disk(arguments.disk, writable=True) as disk:
+        target = disk if arguments.partition is None else _partition(disk, arguments.partition)
+        if not arguments.force:
+            _refuse_to_overwrite(target, whole_disk=arguments.partition is None)
+        yield target
+        disk.flush()
+
+
+def _partition(disk: Disk, number: int) -> Region:
+    partitions = read_partition_table(disk, sector_size=disk.sector_size)
+    for partition in partitions:
+        if partition.number == number:
+            return Region(disk, partition.start, partition.length, name=f"{disk.name} partition {number}")
+    found = ", ".join(str(partition.number) for partition in partitions) or "none"
+    raise PartitionError(f"{disk.name}: has no partition {number}; found: {found}")
+
+
+def _refuse_to_overwrite(disk: Disk, *, whole_disk: bool) -> None:
+    found = probe(disk)
+    if found is not None:
+        raise OverwriteError(
+            f"{disk.name}: holds {found.type} (label {found.label!r}, UUID {found.uuid}); use --force to overwrite it"
+        )
+    if whole_disk and read_partition_table(disk, sector_size=disk.sector_size):
+        raise OverwriteError(f"{disk.name}: holds a partition table; use --force to overwrite it, or --partition N")
+
+
+def _uuid(text: str) -> uuid.UUID:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a UUID") from None
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""A disk whose beginning is written last, so that an interrupted copy boots nowhere and looks like nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydiskimg.extents import Extent
+from pydiskimg.protocols import Buffer, Disk, WritableBuffer, check_range
+from pydiskimg.units import MIB
+
+# Holds the boot code, the partition table, the primary GPT and the superblock of a file system without a table.
+HEAD_SIZE = MIB
+
+
+class DeferredHead:
+    """A Disk over another one that keeps what is written to the first MiB in memory until commit().
+
+    Making it zeroes the first and the last MiB of the disk, durably: an old partition table and its backup are gone
+    before anything new is written. The disk stays the caller's.
+    """
+
+    def __init__(self, disk: Disk) -> None:
+        self.disk = disk
+        self.name = disk.name
+        self.size = disk.size
+        self.sector_size = disk.sector_size
+        self._head = bytearray(min(HEAD_SIZE, disk.size))
+        disk.zero(0, len(self._head))
+        disk.zero(disk.size - len(self._head), len(self._head))
+        disk.flush()
+
+    @property
+    def reads_as_zero(self) -> bool:
+        return self.disk.reads_as_zero
+
+    def commit(self) -> None:
+        """Flush what was written so far, then write the beginning and flush that."""
+        self.disk.flush()
+        self.disk.write(0, self._head)
+        self.disk.flush()
+
+    def extents(self) -> Iterator[Extent]:
+        return self.disk.extents()
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        check_range(self, offset, len(buffer))
+        self.disk.read_into(offset, buffer)
+        kept = self._head[offset : offset + len(buffer)] if offset < len(self._head) else b""
+        buffer[: len(kept)] = kept
+
+    def write(self, offset: int, data: Buffer) -> None:
+        check_range(self, offset, len(data))
+        kept = self._kept(offset, len(data))
+        with memoryview(data) as view:
+            self._head[offset : offset + kept] = view[:kept]
+            if kept < len(view):
+                self.disk.write(offset + kept, view[kept:])
+
+    def zero(self, offset: int, length: int) -> None:
+        check_range(self, offset, length)
+        kept = self._kept(offset, length)
+        self._head[offset : offset + kept] = bytes(kept)
+        if kept < length:
+            self.disk.zero(offset + kept, length - kept)
+
+    def flush(self) -> None:
+        """Flush what is not kept back."""
+        self.disk.flush()
+
+    def drop_cache(self) -> None:
+        self.disk.drop_cache()
+
+    def _kept(self, offset: int, length: int) -> int:
+        """Return how many of length bytes at offset belong to the head."""
+        return max(0, min(length, len(self._head) - offset))

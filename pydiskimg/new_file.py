@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""A new disk file that appears under its name only when it is complete."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+from pydiskimg.errors import DoesNotFitError, StorageError, storage_error
+from pydiskimg.targets.file import FileDisk
+from pydiskimg.units import format_bytes
+
+
+@contextmanager
+def new_disk_file(path: str | os.PathLike[str], size: int) -> Iterator[FileDisk]:
+    """Give an empty sparse file of size bytes as a Disk; leaving the context makes it durable under path.
+
+    A regular file of that name is replaced then, in one step, and keeps its mode; until then, and after an error
+    or a kill, it is as before. Raises DoesNotFitError when the file system cannot hold such a size, StorageError
+    when path names something other than a regular file or the directory cannot be written.
+    """
+    name = os.path.realpath(path)
+    with ExitStack() as stack:
+        try:
+            mode = _replaceable_mode(name)
+            directory = stack.enter_context(_directory(os.path.dirname(name)))
+            fd, temporary = _anonymous(directory)
+        except OSError as error:
+            raise _named(error, name) from error
+        stack.callback(os.close, fd)
+        if temporary is not None:
+            stack.callback(_unlink, temporary, directory)
+        _set_size(fd, name, size)
+        disk = FileDisk(fd, name, reads_as_zero=True)
+        yield disk
+        disk.flush()
+        try:
+            _publish(fd, temporary, directory, os.path.basename(name), mode)
+        except OSError as error:
+            raise storage_error(error, name, "cannot give the finished file its name") from error
+
+
+def _replaceable_mode(name: str) -> int | None:
+    """Return the mode of the file to be replaced, None where there is none."""
+    try:
+        mode = os.stat(name).st_mode
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(mode):
+        raise StorageError(
+            f"{name}: exists and is no regular file; expected a file, or a block device",
+            errno=errno.EEXIST,
+            filename=name,
+        )
+    return stat.S_IMODE(mode)
+
+
+@contextmanager
+def _directory(path: str) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _anonymous(directory: int) -> tuple[int, str | None]:
+    """Open a file without a name, or with a temporary one where the file system has no O_TMPFILE (NFS)."""
+    with suppress(OSError):
+        return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666, dir_fd=directory), None
+    temporary = _temporary_name()
+    return os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=directory), temporary
+
+
+def _temporary_name() -> str:
+    return f".pydiskimg-{secrets.token_hex(8)}"
+
+
+def _set_size(fd: int, name: str, size: int) -> None:
+    try:
+        os.ftruncate(fd, size)
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise DoesNotFitError(
+                f"{name}: the file system does not hold files of {format_bytes(size)}; nothing was written",
+                needed=size,
+                available=0,
+            ) from error
+        raise storage_error(error, name, f"cannot set the size to {format_bytes(size)}") from error
+
+
+def _publish(fd: int, temporary: str | None, directory: int, name: str, mode: int | None) -> None:
+    if mode is not None:
+        os.fchmod(fd, mode)
+    if temporary is None:
+        temporary = _temporary_name()
+        os.link(f"/proc/self/fd/{fd}", temporary, dst_dir_fd=directory, follow_symlinks=True)
+    try:
+        os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except OSError:
+        _unlink(temporary, directory)
+        raise
+    os.fsync(directory)
+
+
+def _unlink(temporary: str, directory: int) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=directory)
+
+
+def _named(error: OSError, name: str) -> StorageError:
+    return error if isinstance(error, StorageError) else storage_error(error, name, "cannot create")
