@@ -225,9 +225,12 @@ def _encoded(path: str) -> bytes:
     if not path.startswith("/"):
         raise ValueError(f"{path!r} is not absolute; paths in a guest's tree start at its root")
     try:
-        return path.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as error:
-        raise StorageError("is no name that a file can have", errno=errno.EINVAL, filename=None) from error
+        encoded = path.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        encoded = b"\0"
+    if b"\0" in encoded:
+        raise StorageError("is no name that a file can have", errno=errno.EINVAL, filename=None)
+    return encoded
 
 
 def _decoded(name: bytes) -> str:
