@@ -10,6 +10,8 @@ from pydiskimg.formats.qcow2 import layout
 from pydiskimg.protocols import Source, read_bytes
 from pydiskimg.units import format_bytes
 
+_TELLING_EXTENSIONS = (layout.EXTENSION_BACKING_FORMAT, layout.EXTENSION_FEATURE_NAMES, layout.EXTENSION_DATA_FILE)
+
 
 @dataclass(frozen=True, slots=True)
 class Header:
@@ -218,7 +220,7 @@ class _Parser:
         return self.head[self.backing_offset : end]
 
     def _extensions(self, header: Header) -> dict[int, bytes]:
-        """Header extensions by type; the last of a type wins."""
+        """The header extensions that say something about a refusal, by type; the last of a type wins."""
         found: dict[int, bytes] = {}
         end = len(self.head)
         if 0 < self.backing_offset < end:
@@ -234,7 +236,8 @@ class _Parser:
                     f"the extension 0x{kind:08x} at byte {at - layout.EXTENSION.size} has {length} bytes, "
                     f"and {end - at} are left in the first cluster"
                 )
-            found[kind] = self.head[at : at + length]
+            if kind in _TELLING_EXTENSIONS:
+                found[kind] = self.head[at : at + length]
             at += -(-length // 8) * 8
         return found
 

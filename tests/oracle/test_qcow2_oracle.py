@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: MIT
+"""QEMU writes images in every way it knows; what we read and map is what QEMU reads and maps."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.extents import Extent, Kind, merged
+from pydiskimg.formats.qcow2.reader import Qcow2Source
+from pydiskimg.image import open_image
+from pydiskimg.protocols import Source, read_bytes
+from tests.fixtures.qcow2_images import SHAPES, assert_contract, make_image, run
+
+pytestmark = pytest.mark.oracle
+
+Tool = Callable[[str], str]
+
+
+@pytest.fixture(autouse=True)
+def _qemu(tool: Tool) -> None:
+    tool("qemu-img")
+    tool("qemu-io")
+
+
+@pytest.fixture(params=[(shape, seed) for shape in SHAPES for seed in (1, 2)], ids=lambda p: f"{p[0][0]}-{p[1]}")
+def image(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, bytes]:
+    shape, seed = request.param
+    return make_image(tmp_path, shape, seed=seed)
+
+
+def mapped_by_qemu(path: Path) -> list[Extent]:
+    def kind(entry: dict[str, bool]) -> Kind:
+        if entry["data"]:
+            return Kind.DATA
+        return Kind.ZERO if entry["present"] else Kind.HOLE
+
+    entries = json.loads(run("qemu-img", "map", "-f", "qcow2", "--output=json", str(path)))
+    return list(merged(Extent(entry["start"], entry["length"], kind(entry)) for entry in entries))
+
+
+def random_reads(source: Source, expected: bytes, *, seed: int, count: int = 200) -> None:
+    rng = random.Random(seed)
+    for _ in range(count):
+        offset = rng.randrange(source.size)
+        length = min(rng.choice((1, 511, 512, 4096, 65536, 100_000, 1 << 20, 5 << 20)), source.size - offset)
+        if rng.random() < 0.5:
+            length = rng.randrange(length + 1)
+        found = read_bytes(source, offset, length)
+        assert found == expected[offset : offset + length], f"offset {offset}, length {length}"
+
+
+def test_reads_and_maps_as_qemu_does(image: tuple[Path, bytes]) -> None:
+    path, expected = image
+    with open_image(path) as source:
+        assert (source.format, source.size) == ("qcow2", len(expected))
+        assert read_bytes(source, 0, source.size) == expected
+        extents = assert_contract(source)
+        random_reads(source, expected, seed=1, count=60)
+    assert extents == mapped_by_qemu(path)
+    for extent in extents:
+        assert extent.kind is Kind.DATA or not any(expected[extent.start : extent.end])
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape[0] in ("v2-4k", "v3-64k-zstd", "v3-64k")])
+def test_eight_threads_read_what_one_does(shape: tuple[str, int, str], tmp_path: Path) -> None:
+    path, expected = make_image(tmp_path, shape, seed=8)
+    with open_image(path) as source, ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(random_reads, source, expected, seed=seed) for seed in range(8)]:
+            done.result()
+
+
+@pytest.mark.parametrize("options", ["compat=0.10", "compat=1.1", "compression_type=zstd", "cluster_size=2M"])
+def test_compressed_by_convert(options: str, tmp_path: Path) -> None:
+    raw, path = tmp_path / "a disk.raw", tmp_path / "a disk.qcow2"
+    rng = random.Random(options)
+    raw.write_bytes(b"".join(rng.choice((rng.randbytes(4096), bytes(8192), b"ab" * 3000)) for _ in range(500)))
+    os.truncate(raw, raw.stat().st_size // 512 * 512)
+    run("qemu-img", "convert", "-c", "-O", "qcow2", "-o", options, str(raw), str(path))
+    with open_image(path) as source:
+        assert isinstance(source, Qcow2Source)
+        assert source.compression_type == ("zstd" if "zstd" in options else "zlib")
+        random_reads(source, raw.read_bytes(), seed=3)
+        assert read_bytes(source, 0, source.size) == raw.read_bytes()
+        assert assert_contract(source) == mapped_by_qemu(path)
+
+
+def test_snapshots_are_not_looked_at(tmp_path: Path) -> None:
+    path, _ = make_image(tmp_path, ("v3-64k", 4 << 20, "compat=1.1"), seed=5)
+    run("qemu-img", "snapshot", "-c", "first", str(path))
+    run("qemu-io", "-c", "write -P 77 100k 300k", str(path))
+    raw = tmp_path / "active.raw"
+    run("qemu-img", "convert", "-O", "raw", str(path), str(raw))
+    with open_image(path) as source:
+        assert read_bytes(source, 0, source.size) == raw.read_bytes()
+        assert assert_contract(source) == mapped_by_qemu(path)
+
+
+def test_dirty_image_is_read(tmp_path: Path) -> None:
+    path, expected = make_image(tmp_path, ("v3-64k", 1 << 20, "compat=1.1"), seed=6)
+    content = bytearray(path.read_bytes())
+    content[79] |= 1
+    path.write_bytes(content)
+    with open_image(path) as source:
+        assert read_bytes(source, 0, source.size) == expected
+
+
+@pytest.mark.parametrize("grow", ["+5000192", "+2T"])
+def test_resized_image(grow: str, tmp_path: Path) -> None:
+    path, expected = make_image(tmp_path, ("v3-4k", 1000448, "compat=1.1,cluster_size=4096"), seed=7)
+    run("qemu-img", "resize", "-q", "-f", "qcow2", str(path), grow)
+    with open_image(path) as source:
+        assert read_bytes(source, 0, len(expected) + 65536) == expected + bytes(65536)
+        assert assert_contract(source) == mapped_by_qemu(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("-b base.raw -F raw", "has the backing file 'base.raw' (format 'raw'), and backing files are not read"),
+        ("-o data_file=d.raw", "keeps its data in the external file 'd.raw', and external data files are not read"),
+        ("-o extended_l2=on", "has extended L2 entries (subclusters), which are not read"),
+        (
+            "--object secret,id=s,data=x -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10",
+            "is encrypted with LUKS, and encrypted images are not read",
+        ),
+    ],
+)
+def test_what_qemu_makes_and_we_refuse(
+    options: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("base.raw").write_bytes(bytes(1 << 20))
+    run("qemu-img", "create", "-q", "-f", "qcow2", *options.split(), "image.qcow2", "1M")
+    with pytest.raises(UnsupportedImageError, match=f"^{re.escape(f'image.qcow2: {sentence}; ')}"):
+        open_image("image.qcow2")
+
+
+@pytest.mark.parametrize("options", ["", "-o subformat=streamOptimized"])
+@pytest.mark.parametrize("format_name", ["qcow", "qed", "vmdk", "vdi", "vpc", "vhdx", "parallels"])
+def test_other_formats_of_qemu_are_named(format_name: str, options: str, tmp_path: Path) -> None:
+    if options and format_name != "vmdk":
+        return
+    path = tmp_path / "disk.img"
+    run("qemu-img", "create", "-q", "-f", format_name, *options.split(), str(path), "4M")
+    with pytest.raises(
+        UnsupportedImageError, match="only raw and qcow2 images are read; convert it with: qemu-img convert"
+    ):
+        open_image(path)
+    with open_image(path, format="raw") as source:
+        assert source.size == path.stat().st_size

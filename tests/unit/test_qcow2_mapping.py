@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: MIT
+"""L1 and L2 tables: runs, extents, and entries that contradict the specification."""
+
+from __future__ import annotations
+
+import random
+import tracemalloc
+from itertools import groupby
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pydiskimg.errors import InvalidImageError
+from pydiskimg.extents import Extent, Kind
+from pydiskimg.formats.qcow2.reader import Qcow2Source, open_qcow2
+from pydiskimg.protocols import WritableBuffer, read_bytes
+from tests.fixtures.qcow2_images import BytesSource, Craft, assert_contract, compressed_entry, deflate
+
+CLUSTER = 512
+COPIED = 1 << 63
+PATTERNS = [bytes([number]) * CLUSTER for number in range(1, 20)]
+
+
+def opened(craft: Craft) -> Qcow2Source:
+    return open_qcow2(BytesSource(craft.build()))
+
+
+def data_craft(*, l2: list[list[int]], size: int, version: int = 3) -> Craft:
+    """l2 holds numbers of patterns from 1 on, 0 for a hole, -1 for a zero cluster; all in clusters of 512 bytes."""
+    craft = Craft(version=version, size=size, l2=[[0] * 64] * len(l2), data=b"".join(PATTERNS))
+
+    def entry(number: int) -> int:
+        return {0: 0, -1: 1}.get(number, COPIED | craft.data_offset + (number - 1) * CLUSTER)
+
+    craft.l2 = [[entry(number) for number in table] for table in l2]
+    return craft
+
+
+def expected_bytes(l2: list[list[int]], size: int) -> bytes:
+    flat = [number for table in l2 for number in table + [0] * (64 - len(table))]
+    return b"".join(PATTERNS[number - 1] if number > 0 else bytes(CLUSTER) for number in flat).ljust(size, b"\0")[:size]
+
+
+tables = st.lists(
+    st.lists(st.one_of(st.sampled_from([0, -1]), st.integers(1, 19)), max_size=64), min_size=1, max_size=3
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(l2=tables, cut=st.integers(0, 600), offset=st.integers(0, 1 << 20), length=st.integers(0, 1 << 20))
+def test_any_table_reads_as_it_says(l2: list[list[int]], cut: int, offset: int, length: int) -> None:
+    size = len(l2) * 64 * CLUSTER - cut
+    source = opened(data_craft(l2=l2, size=size))
+    whole = expected_bytes(l2, size)
+    assert read_bytes(source, 0, size) == whole
+    offset = min(offset % (size + 1), size)
+    length = min(length, size - offset)
+    assert read_bytes(source, offset, length) == whole[offset : offset + length]
+    kinds = [Kind.DATA if n > 0 else Kind.ZERO if n else Kind.HOLE for t in l2 for n in t + [0] * (64 - len(t))]
+    found = assert_contract(source)
+    position, wanted = 0, []
+    for kind, group in groupby(kinds):
+        run = min(len(list(group)) * CLUSTER, size - position)
+        if run > 0:
+            wanted.append(Extent(position, run, kind))
+        position += run
+    assert found == wanted
+
+
+class CountingSource(BytesSource):
+    """Counts the reads."""
+
+    reads = 0
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        self.reads += 1
+        super().read_into(offset, buffer)
+
+
+def test_neighbours_in_the_file_are_one_read() -> None:
+    file = CountingSource(data_craft(l2=[list(range(1, 20)), []], size=2 * 64 * CLUSTER).build())
+    source = open_qcow2(file)
+    read_bytes(source, 0, 19 * CLUSTER)
+    before = file.reads
+    read_bytes(source, 100, 18 * CLUSTER)
+    assert file.reads == before + 1
+
+
+def test_neighbouring_compressed_clusters_are_one_read_and_cached() -> None:
+    random_data = random.Random(1).randbytes(CLUSTER // 4)
+    clusters = [bytes([number]) * (CLUSTER - len(random_data)) + random_data for number in range(64)]
+    parts = [deflate(cluster) for cluster in clusters]
+    craft = Craft(l2=[[0]], data=b"".join(parts))
+    at, entries = craft.data_offset, []
+    for part in parts:
+        entries.append(compressed_entry(9, at, len(part)))
+        at += len(part)
+    craft.l2 = [entries]
+    file = CountingSource(craft.build())
+    source = open_qcow2(file)
+    assert read_bytes(source, 0, source.size) == b"".join(clusters)
+    assert assert_contract(source) == [Extent(0, source.size, Kind.DATA)]
+    before = file.reads
+    assert read_bytes(source, 0, source.size) == b"".join(clusters)
+    assert file.reads == before + 1
+    for offset in range(0, CLUSTER, 16):
+        assert read_bytes(source, offset, 16) == clusters[0][offset : offset + 16]
+    assert file.reads == before + 2
+
+
+BAD_ENTRIES = [
+    (
+        3,
+        COPIED | 0x4000_0000_0000 & ~511,
+        "L2 table 0, entry 1: cluster offset 0x400000000000 lies beyond the end of the file (0xa00)",
+    ),
+    (3, 1 << 56 | 2048, "L2 table 0, entry 1: 0x0100000000000800 has reserved bits set or is not aligned"),
+    (3, 2048 | 2, "L2 table 0, entry 1: 0x0000000000000802 has reserved bits set or is not aligned"),
+    (2, 2048 | 1, "L2 table 0, entry 1: 0x0000000000000801 has reserved bits set or is not aligned"),
+    (2, 1, "L2 table 0, entry 1: 0x0000000000000001 has reserved bits set or is not aligned"),
+    (
+        3,
+        1 << 62 | 0xA00,
+        "L2 table 0, entry 1: compressed cluster offset 0xa00 lies beyond the end of the file (0xa00)",
+    ),
+    (
+        3,
+        1 << 62 | 1 << 60,
+        "L2 table 0, entry 1: compressed cluster offset 0x1000000000000000 lies beyond the end of the file",
+    ),
+]
+
+
+@pytest.mark.parametrize(("version", "entry", "sentence"), BAD_ENTRIES)
+@pytest.mark.parametrize("beside", [0, 2048, 1 << 62 | 2048])
+def test_bad_l2_entry(version: int, entry: int, sentence: str, beside: int) -> None:
+    source = opened(Craft(version=version, l2=[[beside, entry]], data=bytes(512)))
+    for action in (lambda: list(source.extents()), lambda: read_bytes(source, 5, 5)):
+        with pytest.raises(InvalidImageError) as caught:
+            action()
+        assert str(caught.value).startswith(f"test.qcow2: {sentence}")
+        assert str(caught.value).endswith("; the image is truncated or corrupt")
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        (1 << 40, "L1 entry 0: L2 table offset 0x10000000000 lies beyond the end of the file (0x600)"),
+        (0x600, "L1 entry 0: L2 table offset 0x600 lies beyond the end of the file (0x600)"),
+        (0x400 | 1, "L1 entry 0: 0x0000000000000401 has reserved bits set or is not aligned"),
+        (0x400 | 1 << 56, "L1 entry 0: 0x0100000000000400 has reserved bits set or is not aligned"),
+    ],
+)
+def test_bad_l1_entry(entry: int, sentence: str) -> None:
+    source = opened(Craft(l1=[entry]))
+    for action in (lambda: list(source.extents()), lambda: read_bytes(source, 0, 1)):
+        with pytest.raises(InvalidImageError) as caught:
+            action()
+        assert str(caught.value) == f"test.qcow2: {sentence}; the image is truncated or corrupt"
+
+
+def test_unaligned_entries_of_larger_clusters() -> None:
+    source = opened(
+        Craft(cluster_bits=12, size=1 << 20, l2=[[COPIED | 4 << 12, COPIED | 4 << 12 | 512]], data=bytes(8192))
+    )
+    with pytest.raises(
+        InvalidImageError, match="L2 table 0, entry 1: 0x8000000000004200 has reserved bits set or is not"
+    ):
+        list(source.extents())
+
+
+def test_zero_cluster_may_name_any_host_cluster() -> None:
+    source = opened(Craft(l2=[[1 | 1 << 50, 0]]))
+    assert list(source.extents()) == [Extent(0, 512, Kind.ZERO), Extent(512, 63 * 512, Kind.HOLE)]
+    assert read_bytes(source, 0, 1024) == bytes(1024)
+
+
+def test_empty_l1_entry_with_the_copied_bit_is_a_hole() -> None:
+    source = opened(Craft(l1=[COPIED]))
+    assert list(source.extents()) == [Extent(0, 64 * 512, Kind.HOLE)]
+
+
+@pytest.mark.parametrize("missing", [1, 511])
+def test_last_cluster_may_end_with_the_virtual_disk(missing: int) -> None:
+    """What lies behind the virtual size need not be in the file; what lies before it must."""
+    craft = data_craft(l2=[[19]], size=512 - missing)
+    image = craft.build()[:-missing]
+    assert read_bytes(open_qcow2(BytesSource(image)), 0, 512 - missing) == PATTERNS[18][missing:]
+    source = open_qcow2(BytesSource(image[:-1] if missing < 511 else image))
+    if missing < 511:
+        with pytest.raises(
+            InvalidImageError, match=r"the data of guest bytes 0 to 511 is at 0x2c00 and ends beyond the"
+        ):
+            read_bytes(source, 0, source.size)
+
+
+def test_tables_of_a_huge_disk_cost_nothing() -> None:
+    l1 = [0] * 512
+    craft = Craft(cluster_bits=21, size=512 * (1 << 39), l1=l1)
+    tracemalloc.start()
+    try:
+        source = open_qcow2(BytesSource(craft.build()))
+        tracemalloc.reset_peak()
+        start = tracemalloc.get_traced_memory()[0]
+        assert list(source.extents()) == [Extent(0, 512 << 39, Kind.HOLE)]
+        assert tracemalloc.get_traced_memory()[1] - start < 1 << 20
+    finally:
+        tracemalloc.stop()
+    buffer = bytearray(b"\xff") * 100
+    source.read_into((512 << 39) - 100, buffer)
+    assert buffer == bytes(100)
+
+
+def test_l2_tables_are_forgotten() -> None:
+    """Many full tables of 2 MiB are mapped in the memory of a few."""
+    table = [COPIED | 2 << 21] * (1 << 18)
+    craft = Craft(cluster_bits=21, size=40 << 39, l2=[table], l1=[3 << 21] * 40, data=bytes(1 << 21))
+    source = open_qcow2(BytesSource(craft.build()))
+    tracemalloc.start()
+    try:
+        assert list(source.extents()) == [Extent(0, 40 << 39, Kind.DATA)]
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("offset", "length"), [(-1, 1), (0, 64 * 512 + 1), (64 * 512, 1)])
+def test_outside_of_the_disk(offset: int, length: int) -> None:
+    with pytest.raises(ValueError, match="are outside of 0 to 32768"):
+        opened(Craft()).read_into(offset, bytearray(length))
