@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: MIT
+"""A disk seen as numbered blocks."""
+
+from __future__ import annotations
+
+from pydiskimg.protocols import Buffer, Disk
+
+
+class BlockWriter:
+    """Writes at block numbers and counts the bytes."""
+
+    def __init__(self, disk: Disk, block_size: int) -> None:
+        self._disk = disk
+        self._block_size = block_size
+        self.bytes_written = 0
+
+    def write(self, block: int, data: Buffer) -> None:
+        """Write data, of any length, from the start of a block on."""
+        self._disk.write(block * self._block_size, data)
+        self.bytes_written += len(data)
+
+    def zero(self, block: int, count: int) -> None:
+        """Make count blocks read as zero; nothing is done where a disk reads as zero by itself."""
+        if not self._disk.reads_as_zero:
+            self._disk.zero(block * self._block_size, count * self._block_size)

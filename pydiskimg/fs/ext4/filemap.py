@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""How an inode finds the blocks of its file: an extent tree, or the block pointers of ext2 and ext3 (ifork.rst)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.placement import Placement, Run
+
+
+@dataclass(slots=True)
+class FileMap:
+    """The mapping of one file.
+
+    i_block holds the root (60 bytes), runs the blocks taken (with those of the map itself where they lie between the
+    data), blocks how many blocks all that is, and nodes the contents of the map's own blocks, whole, by number.
+    leaf_maximum is eh_max of an extent node, 0 where there is none: its checksum is still to be filled in.
+    """
+
+    i_block: bytes
+    runs: list[Run]
+    blocks: int
+    first_block: int
+    nodes: dict[int, bytearray] = field(default_factory=dict)
+    leaf_maximum: int = 0
+
+
+def map_by_extents(placement: Placement, block_size: int, goal: int, blocks: int) -> FileMap:
+    """Allocate blocks for a file from goal on and map them by extents. Errors as for Placement.allocate()."""
+    runs: list[Run] = []
+    leaf = None
+    left = blocks
+    while left:
+        start, end = placement.allocate(goal, min(left, layout.EXTENT_MAX_LENGTH))
+        runs.append((start, end))
+        left -= end - start
+        goal = end
+        if len(runs) == layout.EXTENTS_IN_INODE + 1:
+            leaf = placement.allocate(runs[0][0] - 1, 1)[0]
+    return extent_map(runs, block_size, leaf)
+
+
+def extent_map(runs: list[Run], block_size: int, leaf: int | None) -> FileMap:
+    """Map runs that are already allocated; leaf is the block for the extents when the inode has no room for them."""
+    blocks = sum(end - start for start, end in runs)
+    if leaf is None:
+        assert len(runs) <= layout.EXTENTS_IN_INODE
+        root = _header(len(runs), layout.EXTENTS_IN_INODE, 0) + b"".join(_extents(runs))
+        return FileMap(root.ljust(60, b"\0"), runs, blocks, runs[0][0])
+    maximum = (block_size - layout.EXTENT_HEADER.size) // layout.EXTENT.size
+    assert len(runs) <= maximum, "free space is never cut into so many pieces by the metadata of empty groups"
+    node = _header(len(runs), maximum, 0) + b"".join(_extents(runs))
+    index = layout.EXTENT_INDEX.pack(ei_block=0, ei_leaf_lo=leaf & 0xFFFFFFFF, ei_leaf_hi=leaf >> 32)
+    root = _header(1, layout.EXTENTS_IN_INODE, 1) + index
+    nodes = {leaf: bytearray(node.ljust(block_size, b"\0"))}
+    return FileMap(root.ljust(60, b"\0"), runs, blocks + 1, runs[0][0], nodes, maximum)
+
+
+def _header(entries: int, maximum: int, depth: int) -> bytes:
+    return layout.EXTENT_HEADER.pack(eh_magic=layout.EXTENT_MAGIC, eh_entries=entries, eh_max=maximum, eh_depth=depth)
+
+
+def _extents(runs: list[Run]) -> Iterator[bytes]:
+    logical = 0
+    for start, end in runs:
+        yield layout.EXTENT.pack(
+            ee_block=logical, ee_len=end - start, ee_start_hi=start >> 32, ee_start_lo=start & 0xFFFFFFFF
+        )
+        logical += end - start
+
+
+def map_by_pointers(placement: Placement, block_size: int, goal: int, blocks: int) -> FileMap:
+    """Allocate blocks for a file from goal on and map them by pointers; each pointer block lies before what it maps."""
+    pointers = pointer_blocks(blocks, block_size // 4)
+    runs = list(placement.allocate_all(goal, blocks + pointers))
+    return pointer_map(runs, block_size, blocks)
+
+
+def pointer_blocks(blocks: int, per_block: int) -> int:
+    """Return how many blocks of pointers a file of that many blocks needs."""
+    count, left = 0, blocks - layout.DIRECT_BLOCKS
+    for depth in (1, 2, 3):
+        covered = min(left, per_block**depth)
+        if covered <= 0:
+            break
+        count += sum(-(-covered // per_block**level) for level in range(1, depth + 1))
+        left -= covered
+    return count
+
+
+def pointer_map(runs: list[Run], block_size: int, blocks: int) -> FileMap:
+    """Map runs that are already allocated and have room for the data blocks and the blocks of pointers."""
+    builder = _PointerTree(runs, block_size // 4, blocks)
+    root = builder.data(layout.DIRECT_BLOCKS)
+    root += [0] * (layout.DIRECT_BLOCKS - len(root))
+    root += [builder.node(depth) if builder.left else 0 for depth in (1, 2, 3)]
+    i_block = struct.pack(f"<{layout.BLOCK_POINTERS}I", *root)
+    total = sum(end - start for start, end in runs)
+    return FileMap(i_block, runs, total, runs[0][0], builder.nodes)
+
+
+class _PointerTree:
+    """Hands out the blocks of runs in order, to data and to the pointer blocks before them."""
+
+    def __init__(self, runs: list[Run], per_block: int, left: int) -> None:
+        self._blocks = list(chain.from_iterable(range(start, end) for start, end in runs))
+        self._per_block = per_block
+        self._at = 0
+        self.left = left
+        self.nodes: dict[int, bytearray] = {}
+
+    def data(self, most: int) -> list[int]:
+        count = min(most, self.left)
+        self.left -= count
+        self._at += count
+        return self._blocks[self._at - count : self._at]
+
+    def node(self, depth: int) -> int:
+        """Return the block of a new node of pointers; its children are data (depth 1) or nodes."""
+        block = self._blocks[self._at]
+        self._at += 1
+        if depth == 1:
+            children = self.data(self._per_block)
+        else:
+            children = []
+            while self.left and len(children) < self._per_block:
+                children.append(self.node(depth - 1))
+        content = bytearray(4 * self._per_block)
+        struct.pack_into(f"<{len(children)}I", content, 0, *children)
+        self.nodes[block] = content
+        return block

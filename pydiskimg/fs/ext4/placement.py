@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: MIT
+"""Where the metadata of each group lies, and which blocks are free.
+
+A flex group is 16 neighbouring groups (1 without flex_bg). Its block bitmaps, inode bitmaps and inode tables lie
+together at its start, around the copies of the superblock:
+
+    | super, descriptors, reserve | bitmaps | inode tables ...      |super..|  ... free ...                     |
+    |  group 0                              |  group 1 ...          |  ...                        |  group 15   |
+
+Nearly all flex groups look the same from their own start, so each pattern is worked out once; a file system of
+16 TiB has about thirty patterns for its thousands of flex groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydiskimg.errors import FileSystemError
+from pydiskimg.fs.ext4.geometry import Geometry
+
+Run = tuple[int, int]
+"""First block and the block after the last."""
+
+_TABLES = 2  # the column of the inode tables, after those of the two bitmaps
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """The metadata of one flex group; block numbers count from the flex group's start.
+
+    The tuples have one item for each group; used holds the runs in use, merged and ascending; initialised says
+    which groups hold more than their own superblock and descriptors, so that their block bitmap must be written.
+    """
+
+    block_bitmaps: tuple[int, ...]
+    inode_bitmaps: tuple[int, ...]
+    inode_tables: tuple[int, ...]
+    used: tuple[Run, ...]
+    sizes: tuple[int, ...]
+    initialised: tuple[bool, ...]
+
+    def used_in(self, group: int, blocks_per_group: int) -> list[Run]:
+        """Return the runs in use in one group of the flex group, counted from that group's start."""
+        start = group * blocks_per_group
+        return clipped(self.used, start, start + self.sizes[group])
+
+
+def clipped(runs: tuple[Run, ...] | list[Run], start: int, end: int) -> list[Run]:
+    """Return the parts of runs inside [start, end), counted from start."""
+    return [(max(first, start) - start, min(last, end) - start) for first, last in runs if first < end and last > start]
+
+
+def total(runs: list[Run] | tuple[Run, ...]) -> int:
+    """Return how many blocks disjoint runs have."""
+    return sum(last - first for first, last in runs)
+
+
+def insert(runs: list[Run], start: int, end: int) -> None:
+    """Add the free run [start, end) to ascending disjoint runs and join neighbours."""
+    at = 0
+    while at < len(runs) and runs[at][1] < start:
+        at += 1
+    stop = at
+    while stop < len(runs) and runs[stop][0] <= end:
+        start, end = min(start, runs[stop][0]), max(end, runs[stop][1])
+        stop += 1
+    runs[at:stop] = [(start, end)]
+
+
+def find(runs: list[Run], start: int, before: int, length: int, limit: int) -> int | None:
+    """Return the first block from start on, below before, that begins length free blocks ending by limit."""
+    for first, last in runs:
+        if last <= start:
+            continue
+        if first >= start + length:
+            break
+        start = last
+    return start if start < before and start + length <= limit else None
+
+
+class _FlexGroup:
+    """Works out one pattern: the runs in use grow as tables are placed. Mirrors the choices of mke2fs."""
+
+    def __init__(self, geometry: Geometry, heads: tuple[int, ...], sizes: tuple[int, ...], last: bool) -> None:
+        self.geometry = geometry
+        self.heads = heads
+        self.sizes = sizes
+        self.last = last
+        self.end = (len(sizes) - 1) * geometry.blocks_per_group + sizes[-1]
+        self.gap = len(sizes) if last and len(sizes) > 1 else geometry.flex_size
+        self.used: list[Run] = []
+        for group, head in enumerate(heads):
+            if head:
+                insert(self.used, self._start(group), self._start(group) + head)
+
+    def _start(self, group: int) -> int:
+        return group * self.geometry.blocks_per_group
+
+    def pattern(self) -> Pattern | None:
+        """Return the pattern, or None when the tables do not fit."""
+        columns: list[list[int]] = [[], [], []]  # block bitmaps, inode bitmaps, inode tables
+        lengths = (1, 1, self.geometry.inode_blocks)
+        for group in range(len(self.sizes)):
+            for column, length in enumerate(lengths):
+                if self.geometry.features.flex_bg:
+                    block = self._place_together(group, length, self._after(columns, column))
+                else:
+                    block = self._place_in_group(group, length)
+                if block is None:
+                    return None
+                insert(self.used, block, block + length)
+                columns[column].append(block)
+        blocks, inodes, tables = (tuple(column) for column in columns)
+        return Pattern(blocks, inodes, tables, tuple(self.used), self.sizes, self._initialised())
+
+    def _initialised(self) -> tuple[bool, ...]:
+        found = [
+            total(clipped(self.used, self._start(group), self._start(group) + size)) > self.heads[group]
+            for group, size in enumerate(self.sizes)
+        ]
+        found[-1] |= self.last  # its bitmap also says that the blocks after the end do not exist
+        return tuple(found)
+
+    def _after(self, columns: list[list[int]], column: int) -> int | None:
+        """Return where the next table of a column should go: after the one before, or after the column before."""
+        if columns[column]:
+            return columns[column][-1] + (self.geometry.inode_blocks if column == _TABLES else 1)
+        return columns[column - 1][0] + self.gap if column else None
+
+    def _place_in_group(self, group: int, length: int) -> int | None:
+        end = self._start(group) + self.sizes[group]
+        return find(self.used, self._start(group), end, length, end)
+
+    def _place_together(self, group: int, length: int, after: int | None) -> int | None:
+        """Place a table near after; failing that where those of all groups to come fit, or else anywhere."""
+        wanted = min((len(self.sizes) - group) * length, self.geometry.blocks_per_group // 4)
+        if after is not None:
+            found = find(self.used, after, after + wanted, length, self.end)
+            if found is not None:
+                return found
+        found = find(self.used, 0, self.end, wanted, self.end)
+        return found if found is not None else find(self.used, 0, self.end, length, self.end)
+
+
+class Placement:
+    """Which blocks are in use: the patterns of all flex groups, and what was allocated since.
+
+    Memory depends on the number of patterns and allocations, not on the number of groups.
+    """
+
+    def __init__(self, geometry: Geometry, where: str) -> None:
+        self.geometry = geometry
+        self._where = where
+        self._patterns: dict[tuple[tuple[int, ...], tuple[int, ...], bool], Pattern] = {}
+        self._allocated: dict[int, list[Run]] = {}  # group -> runs, counted from the group's start
+        self._with_backup = frozenset(group // geometry.flex_size for group in (0, *geometry.backups()))
+        self._plain: dict[int, Pattern] = {}
+
+    @property
+    def flex_groups(self) -> int:
+        return -(-self.geometry.groups // self.geometry.flex_size)
+
+    def flex_start(self, flex: int) -> int:
+        """The first block of a flex group."""
+        return self.geometry.group_start(flex * self.geometry.flex_size)
+
+    def pattern(self, flex: int) -> Pattern:
+        """Return the pattern of a flex group. Raises FileSystemError when its tables do not fit."""
+        last = flex == self.flex_groups - 1
+        if last or flex in self._with_backup:
+            return self._keyed_pattern(flex, last)
+        spread = self.geometry.features.meta_bg
+        phase = flex * self.geometry.flex_size % self.geometry.desc_per_block if spread else 0
+        found = self._plain.get(phase)
+        if found is None:
+            found = self._plain[phase] = self._keyed_pattern(flex, last)
+        return found
+
+    def _keyed_pattern(self, flex: int, last: bool) -> Pattern:
+        geometry = self.geometry
+        groups = range(flex * geometry.flex_size, min((flex + 1) * geometry.flex_size, geometry.groups))
+        heads = tuple(map(geometry.group_head, groups))
+        sizes = tuple(geometry.group_end(group) - geometry.group_start(group) for group in groups)
+        found = self._patterns.get((heads, sizes, last))
+        if found is None:
+            found = _FlexGroup(geometry, heads, sizes, last).pattern()
+            if found is None:
+                raise FileSystemError(
+                    f"{self._where}: the inode tables of groups {groups[0]} to {groups[-1]} do not fit; "
+                    "use more bytes per inode; nothing was written"
+                )
+            self._patterns[heads, sizes, last] = found
+        return found
+
+    def used_in(self, group: int) -> list[Run]:
+        """Return the runs in use in a group, counted from the group's start."""
+        flex, index = divmod(group, self.geometry.flex_size)
+        runs = self.pattern(flex).used_in(index, self.geometry.blocks_per_group)
+        for start, end in self._allocated.get(group, ()):
+            insert(runs, start, end)
+        return runs
+
+    def free_in(self, group: int) -> int:
+        """Return how many blocks of a group are free."""
+        return self.geometry.group_end(group) - self.geometry.group_start(group) - total(self.used_in(group))
+
+    def touched(self) -> list[int]:
+        """Return the groups in which something was allocated, ascending."""
+        return sorted(self._allocated)
+
+    def allocated_blocks(self) -> int:
+        """Return how many blocks were allocated."""
+        return sum(total(runs) for runs in self._allocated.values())
+
+    def allocate(self, goal: int, length: int) -> Run:
+        """Take the first free blocks at or after the block goal, going on from the front after the end.
+
+        Returns a run of at least one and at most length blocks, which may reach over several groups. Raises
+        FileSystemError when no block is free.
+        """
+        start = self._first_free(goal)
+        end = start
+        while end < start + length:
+            more = min(self._free_until(end), start + length) - end
+            if not more:
+                break
+            self._mark(end, end + more)
+            end += more
+        return start, end
+
+    def allocate_all(self, goal: int, length: int) -> Iterator[Run]:
+        """Take length blocks in as few runs as the free space has; errors as for allocate()."""
+        while length:
+            start, end = self.allocate(goal, length)
+            yield start, end
+            length -= end - start
+            goal = end
+
+    def _first_free(self, goal: int) -> int:
+        geometry = self.geometry
+        goal = goal if geometry.first_data_block <= goal < geometry.blocks else geometry.first_data_block
+        first = geometry.group_of(goal)
+        for turn in range(geometry.groups + 1):
+            group = (first + turn) % geometry.groups
+            start, end = geometry.group_start(group), geometry.group_end(group)
+            skip = goal - start if not turn else 0
+            found = find(self.used_in(group), skip, end - start, 1, end - start)
+            if found is not None:
+                return start + found
+        raise FileSystemError(
+            f"{self._where}: {geometry.blocks} blocks of {geometry.block_size} bytes have no room for the metadata "
+            "and the journal; use more bytes per inode; nothing was written"
+        )
+
+    def _free_until(self, block: int) -> int:
+        """Return the end of the free run that begins at block, within its group; block itself when it is in use."""
+        if block >= self.geometry.blocks:
+            return block
+        group = self.geometry.group_of(block)
+        start = self.geometry.group_start(group)
+        for first, last in self.used_in(group):
+            if last > block - start:
+                return max(block, start + first)
+        return self.geometry.group_end(group)
+
+    def _mark(self, start: int, end: int) -> None:
+        group = self.geometry.group_of(start)
+        base = self.geometry.group_start(group)
+        insert(self._allocated.setdefault(group, []), start - base, end - base)

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+"""A binary record declared as the table of the specification: offset, struct code, field name."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import TypeAlias
+
+Value: TypeAlias = int | bytes
+
+
+class Record:
+    """A fixed-size record with named fields, for reading and writing alike.
+
+    The table has one line per field: byte offset, struct code (I, H, B, Q, 16s, ...), name; the rest of the line is
+    a comment. The offsets are checked against the codes, so that the margin cannot lie, and the size is asserted.
+    """
+
+    def __init__(self, name: str, byte_order: str, size: int, table: str) -> None:
+        fields = [line.split(None, 3) for line in table.strip().splitlines()]
+        self.name = name
+        self.size = size
+        self.names = tuple(field[2] for field in fields)
+        self.codes = dict(zip(self.names, (field[1] for field in fields), strict=True))
+        self.offsets: dict[str, int] = {}
+        self._struct = struct.Struct(byte_order + "".join(self.codes.values()))
+        self._order = byte_order
+        at = 0
+        for margin, code, field_name, *_ in fields:
+            assert int(margin, 16) == at, (
+                f"{name}.{field_name}: the margin says {margin}, the fields before say {at:#x}"
+            )
+            self.offsets[field_name] = at
+            at += struct.calcsize(byte_order + code)
+        assert self._struct.size == size == at, f"{name}: {at} bytes, expected {size}"
+        self._empty = {key: b"" if code.endswith("s") else 0 for key, code in self.codes.items()}
+
+    def pack(self, **values: Value) -> bytes:
+        """Return the record; fields that are not given are zero. KeyError for a field that does not exist."""
+        if unknown := values.keys() - self.offsets.keys():
+            raise KeyError(f"{self.name} has no field {', '.join(sorted(unknown))}")
+        return self._struct.pack(*({**self._empty, **values}.values()))
+
+    def unpack(self, data: bytes | bytearray | memoryview, offset: int = 0) -> dict[str, Value]:
+        """Return every field of the record at offset of data."""
+        return dict(zip(self.names, self._struct.unpack_from(data, offset), strict=True))
+
+    def put(self, data: bytearray, values: Mapping[str, Value], offset: int = 0) -> None:
+        """Change single fields of a record in place."""
+        for field, value in values.items():
+            struct.pack_into(self._order + self.codes[field], data, offset + self.offsets[field], value)

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""Forget what a disk held before: the places where file systems, RAID and volume managers leave their signatures.
+
+A maker zeroes them before it writes anything, so that no later look at the disk (libblkid, udev, mdadm, LVM, zpool,
+a boot loader) takes it for what it was. The places, from the on-disk formats:
+
+    0                1 MiB   +4 KiB         2, 4, 64 MiB                              size - 2 MiB       size
+    |  everything that starts  |   | second headers |                                 |  superblocks at   |
+    |  at the front            |   | LUKS2, btrfs,  |                                 |  the end          |
+                                   | VMFS, bcachefs |
+
+Front: boot code and partition tables, LVM (first four sectors), LUKS, xfs, md 1.1 and 1.2, swap (pages of 4 to
+64 KiB), ISO 9660 and UDF (32 KiB), btrfs and reiserfs (64 KiB), UFS (up to 256 KiB), ZFS labels (two of 256 KiB),
+LUKS2 second headers (16 KiB to 4 MiB). End: GPT backup, md 0.90 and 1.0, DRBD, nilfs2, bcachefs, ZFS labels (two of
+256 KiB), firmware RAID (the farthest, Promise, looks 3087 sectors back).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydiskimg.protocols import Disk
+from pydiskimg.units import KIB, MIB
+
+_FRONT = MIB + 4 * KIB
+_SECOND_HEADERS = (2 * MIB, 4 * MIB, 64 * MIB)
+_SECOND_HEADER_SIZE = 4 * KIB
+_END = 2 * MIB
+
+
+def signature_ranges(size: int) -> Iterator[tuple[int, int]]:
+    """Yield the (offset, length) in bytes to be zeroed on a disk of size bytes; ascending, disjoint, all inside."""
+    end = max(0, size - _END) // (4 * KIB) * (4 * KIB)
+    done = 0
+    for offset, length in (
+        (0, _FRONT),
+        *((offset, _SECOND_HEADER_SIZE) for offset in _SECOND_HEADERS),
+        (end, _END * 2),
+    ):
+        start, stop = max(offset, done), min(offset + length, size)
+        if start < stop:
+            yield start, stop - start
+            done = stop
+
+
+def wipe_signatures(disk: Disk) -> None:
+    """Zero every place where a signature of an earlier use may be, and return when that is on stable storage.
+
+    This also holds for a disk that reads as zero: somebody may have written to it since it was opened, and zeroing
+    a hole costs nothing. Raises StorageError.
+    """
+    for offset, length in signature_ranges(disk.size):
+        disk.zero(offset, length)
+    disk.flush()
