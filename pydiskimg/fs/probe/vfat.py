@@ -111,7 +111,8 @@ def _geometry(head: bytes) -> _Geometry | None:
         return None
     table = table_16 or table_32
     root_sectors = -(-root_entries * DIRECTORY_ENTRY.size // sector)
-    first_data = reserved + tables * table + root_sectors
+    allocated = reserved + tables * table
+    first_data = allocated + root_sectors
     clusters = ((total_16 or total_32) - first_data) // per_cluster
     bits = (16 if clusters > _LARGEST[12] else 12) if table_16 else 32
     if not table or not 0 <= clusters <= _LARGEST[bits]:
@@ -122,9 +123,9 @@ def _geometry(head: bytes) -> _Geometry | None:
         cluster=per_cluster * sector,
         table=reserved * sector,
         table_size=table * sector,
-        root=(reserved + tables * table) * sector,
+        root=allocated * sector,
         root_size=root_entries * DIRECTORY_ENTRY.size,
-        data=first_data * sector,
+        data=(allocated if bits == 32 else first_data) * sector,
         root_cluster=root_cluster,
         info=info * sector if bits == 32 else 0,
     )

@@ -26,7 +26,7 @@ SUPERBLOCK = struct.Struct(
     "H"  #   100  sb_versionnum   low four bits: the version
     "H"  #   102  sb_sectsize     bytes
     "H"  #   104  sb_inodesize    bytes
-    "H"  #   106  sb_inopblock
+    "2x"  #  106  sb_inopblock
     "12s"  # 108  sb_fname
     "B"  #   120  sb_blocklog
     "B"  #   121  sb_sectlog
@@ -43,7 +43,7 @@ def probe(_source: Source, head: bytes) -> FileSystemKind | None:
     """Return the XFS whose superblock is in head, the first bytes of the source."""
     if len(head) < 512 or not head.startswith(MAGIC):
         return None
-    (_, block, blocks, uuid, extent, group, groups, version, sector, inode, per_block, name, *logs, percent) = (
+    (_, block, blocks, uuid, extent, group, groups, version, sector, inode, name, *logs, percent) = (
         SUPERBLOCK.unpack_from(head)
     )
     block_log, sector_log, inode_log, per_block_log = logs
@@ -52,7 +52,6 @@ def probe(_source: Source, head: bytes) -> FileSystemKind | None:
         and 512 <= block == 1 << block_log <= 65536
         and 256 <= inode == 1 << inode_log <= 2048
         and block_log - inode_log == per_block_log
-        and per_block == 1 << per_block_log
         and 4096 <= extent * block <= 1 << 30
         and percent <= 100
         and group > 0
