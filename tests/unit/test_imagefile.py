@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MIT
+"""From IMAGE_NAME to a file, and what is said when there is none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ganeti_os.imagefile import ImageFile, MissingImageError, find_image
+from ganeti_os.settings import Layer, Settings
+from pydiskimg.errors import StorageError
+
+
+def settings(directory: Path, name: str = "debian-12", kind: str = "qemu") -> Settings:
+    values = {"IMAGE_DIR": str(directory), "IMAGE_NAME": name, "IMAGE_TYPE": kind, "ARCH": "x86_64"}
+    return Settings.from_layers([Layer("test", values)])
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix", "is_archive", "opened_as"),
+    [
+        ("qemu", ".img", False, None),
+        ("raw", ".raw", False, "raw"),
+        ("qcow2", ".qcow2", False, "qcow2"),
+        ("tarball", ".tar.gz", True, None),
+    ],
+)
+def test_finds(tmp_path: Path, kind: str, suffix: str, is_archive: bool, opened_as: str | None) -> None:
+    path = tmp_path / f"debian-12-x86_64{suffix}"
+    path.touch()
+    assert find_image(settings(tmp_path, kind=kind)) == ImageFile(str(path), is_archive, opened_as)
+
+
+def missing(directory: Path, name: str = "debian-12") -> str:
+    with pytest.raises(MissingImageError) as caught:
+        find_image(settings(directory, name))
+    return str(caught.value)
+
+
+def test_lists_what_is_there_and_offers_the_nearest(tmp_path: Path) -> None:
+    for name in ("debian-11-x86_64.img", "win dows.img", "zebra.tar.gz"):
+        (tmp_path / name).touch()
+    assert missing(tmp_path) == (
+        f"{tmp_path}/debian-12-x86_64.img: there is no such image; did you mean debian-11-x86_64.img? "
+        f"in {tmp_path} there is: debian-11-x86_64.img, 'win dows.img', zebra.tar.gz"
+    )
+
+
+def test_lists_twenty_at_most(tmp_path: Path) -> None:
+    for index in range(25):
+        (tmp_path / f"q{index:02}").touch()
+    text = missing(tmp_path)
+    assert "q19 and 5 more" in text
+    assert "q20" not in text
+    assert "did you mean" not in text
+
+
+def test_empty_and_absent_directories(tmp_path: Path) -> None:
+    assert missing(tmp_path).endswith(f"there is no such image; the directory {tmp_path} is empty")
+    assert missing(tmp_path / "no").endswith(f"the directory {tmp_path}/no does not exist")
+    (tmp_path / "file").touch()
+    assert missing(tmp_path / "file").endswith("cannot be listed: Not a directory")
+
+
+def test_no_name(tmp_path: Path) -> None:
+    (tmp_path / "a-x86_64.img").touch()
+    assert missing(tmp_path, "").startswith("IMAGE_NAME is not set")
+    assert "a-x86_64.img" in missing(tmp_path, "")
+
+
+def test_names_cannot_drive_a_terminal(tmp_path: Path) -> None:
+    (tmp_path / "x\x1b[2J").touch()
+    assert "\x1b" not in missing(tmp_path)
+
+
+def test_dangling_link(tmp_path: Path) -> None:
+    os.symlink("/nowhere/x.img", tmp_path / "debian-12-x86_64.img")
+    assert missing(tmp_path).endswith("the image is a symbolic link to '/nowhere/x.img', which does not exist")
+
+
+def test_directory_in_its_place(tmp_path: Path) -> None:
+    (tmp_path / "debian-12-x86_64.img").mkdir()
+    with pytest.raises(StorageError, match="found a directory or special file"):
+        find_image(settings(tmp_path))
+
+
+def test_link_loop(tmp_path: Path) -> None:
+    os.symlink("debian-12-x86_64.img", tmp_path / "debian-12-x86_64.img")
+    with pytest.raises(StorageError, match="Too many levels of symbolic links"):
+        find_image(settings(tmp_path))

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: MIT
+"""Settings: defaults, layers, and the sentence for each value that makes no sense."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from ganeti_os.settings import SETTINGS, WITHOUT_EFFECT, Layer, Paths, Settings, node_architecture, read_settings
+from ganeti_os.shellfile import SettingsError
+
+FILE = "/etc/default/ganeti-instance-image"
+
+
+def settings(*layers: dict[str, str], machine: str = "x86_64") -> Settings:
+    named = [Layer(f"layer {index}", values) for index, values in enumerate(layers)]
+    return Settings.from_layers(named, machine=machine)
+
+
+def test_defaults() -> None:
+    assert settings() == Settings(
+        cdinstall=False,
+        swap=True,
+        swap_size_mib=None,
+        boot_size_mib=100,
+        filesystem="ext4",
+        image_name="",
+        image_type="qemu",
+        image_dir="/var/cache/ganeti-instance-image",
+        arch="x86_64",
+        nomount=False,
+        customize_dir="/etc/ganeti/instance-image.d",
+        image_debug=False,
+    )
+
+
+def test_configured_paths() -> None:
+    found = Settings.from_layers([], paths=Paths("/opt/{x}/etc", "/opt/var"), machine="x86_64")
+    assert (found.customize_dir, found.image_dir) == (
+        "/opt/{x}/etc/ganeti/instance-image.d",
+        "/opt/var/cache/ganeti-instance-image",
+    )
+
+
+def test_later_layers_win_and_empty_is_the_default() -> None:
+    found = settings({"FILESYSTEM": "ext2", "SWAP": "no", "BOOT_SIZE": "50"}, {"FILESYSTEM": "ext3", "BOOT_SIZE": ""})
+    assert (found.filesystem, found.swap, found.boot_size_mib) == ("ext3", False, 100)
+
+
+@pytest.mark.parametrize(
+    ("machine", "arch"),
+    [
+        ("x86_64", "x86_64"),
+        ("amd64", "x86_64"),
+        ("i386", "x86"),
+        ("i486", "x86"),
+        ("i686", "x86"),
+        ("aarch64", "aarch64"),
+    ],
+)
+def test_architecture_of_the_node(machine: str, arch: str) -> None:
+    assert node_architecture(machine) == arch
+    assert settings(machine=machine).arch == arch
+    assert settings({"ARCH": arch}, machine=machine).arch == arch
+
+
+@pytest.mark.parametrize("text", ["yes", "1", "true", "YES", "True"])
+def test_yes(text: str) -> None:
+    assert settings({"CDINSTALL": text}).cdinstall
+
+
+@pytest.mark.parametrize("text", ["no", "0", "false", "No"])
+def test_no(text: str) -> None:
+    assert not settings({"SWAP": text}).swap
+
+
+def test_values() -> None:
+    found = settings(
+        {
+            "SWAP_SIZE": "0512",
+            "BOOT_SIZE": "16777216",
+            "IMAGE_NAME": "debian 12",
+            "IMAGE_TYPE": "tarball",
+            "IMAGE_DIR": "/srv/images/",
+            "ARCH": "x86",
+            "IMAGE_DEBUG": "1",
+        }
+    )
+    assert (found.swap_size_mib, found.boot_size_mib, found.image_name) == (512, 16777216, "debian 12")
+    assert (found.image_type, found.image_dir, found.arch, found.image_debug) == ("tarball", "/srv/images", "x86", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "part"),
+    [
+        *((name, "maybe", "expected yes or no") for name in ("CDINSTALL", "SWAP", "NOMOUNT", "IMAGE_DEBUG")),
+        *(
+            ("SWAP_SIZE", text, "expected a size in MiB from 1")
+            for text in ("0", "-1", "1.5", "512M", "²", " 5", "9" * 30)
+        ),
+        ("BOOT_SIZE", "16777217", "expected a size in MiB from 1 to 16777216"),
+        ("FILESYSTEM", "xfs", "expected ext2, ext3 or ext4"),
+        ("IMAGE_TYPE", "vmdk", "expected qemu, tarball, raw or qcow2"),
+        ("IMAGE_TYPE", "dump", "replace the image by a tarball or a qemu image"),
+        *(("IMAGE_NAME", text, "expected a file name without /") for text in ("a/b", "..", ".", "a\n", "a\x1b", " a")),
+        *(("IMAGE_DIR", text, "expected the absolute path") for text in ("images", "/a\nb")),
+        ("CUSTOMIZE_DIR", "hooks", "expected the absolute path"),
+        ("ARCH", "arm64", "expected x86 or x86_64"),
+        ("ARCH", "a/b", "expected x86 or x86_64"),
+    ],
+)
+def test_refuses(name: str, text: str, part: str) -> None:
+    layer = Layer(FILE, {name: text}, {name: 7})
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_layers([layer], machine="x86_64")
+    assert str(caught.value).startswith(f"{FILE}:7: {name} is {text!r}; ")
+    assert part in str(caught.value)
+
+
+def test_refuses_by_the_layers_name() -> None:
+    with pytest.raises(SettingsError, match=r"^the OS parameters: SWAP is 'x'; expected yes or no$"):
+        Settings.from_layers([Layer("the OS parameters", {"SWAP": "x"})])
+
+
+def test_arch_names_the_node_that_is_neither() -> None:
+    with pytest.raises(SettingsError, match="expected x86 or x86_64, or aarch64 as this node"):
+        settings({"ARCH": "sparc"}, machine="aarch64")
+
+
+def test_unknown_names_warn_with_the_nearest(caplog: pytest.LogCaptureFixture) -> None:
+    settings({"IMAGE_NAMES": "x", "filesystem": "ext3", "QUITE_DIFFERENT": "x"})
+    assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
+        (logging.WARNING, "layer 0: IMAGE_NAMES is no setting and is ignored; did you mean IMAGE_NAME?"),
+        (logging.WARNING, "layer 0: filesystem is no setting and is ignored; did you mean FILESYSTEM?"),
+        (logging.WARNING, "layer 0: QUITE_DIFFERENT is no setting and is ignored"),
+    ]
+
+
+@pytest.mark.parametrize("name", WITHOUT_EFFECT)
+def test_names_without_effect_are_noted(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    settings({name: "x"}, {name: ""})
+    assert [record.getMessage() for record in caplog.records] == [f"layer 0: {name} has no effect (yet)"]
+    assert caplog.records[0].levelno == logging.INFO
+
+
+def test_reads_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    paths = Paths(str(tmp_path), "/var")
+    assert read_settings(paths, machine="x86_64") == Settings.from_layers([], paths=paths, machine="x86_64")
+    (tmp_path / "default").mkdir()
+    (tmp_path / "default/ganeti-instance-image").write_text('BASE=/srv\nIMAGE_DIR="$BASE/images"\nSWAP=no\n')
+    found = read_settings(paths, [Layer("later", {"SWAP": "yes"})], machine="x86_64")
+    assert (found.image_dir, found.swap) == ("/srv/images", True)
+    assert not caplog.records  # BASE is the administrator's own
+    (tmp_path / "default/ganeti-instance-image").write_text("SWAP=yes\n\nSWAP=perhaps")
+    with pytest.raises(SettingsError, match="default/ganeti-instance-image:3: SWAP is 'perhaps'"):
+        read_settings(paths)
+
+
+def test_the_table_describes_every_setting() -> None:
+    for setting in SETTINGS:
+        assert setting.meaning
+        assert setting.expected
+        text = setting.default.format(sysconfdir="/etc", localstatedir="/var")
+        assert not text or setting.check(text) is not None
+    assert not {setting.name for setting in SETTINGS} & set(WITHOUT_EFFECT)
