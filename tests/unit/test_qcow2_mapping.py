@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import random
+import time
 import tracemalloc
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 
 import pytest
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.extents import Extent, Kind
+from pydiskimg.formats.qcow2.header import read_header
 from pydiskimg.formats.qcow2.reader import Qcow2Source, open_qcow2
 from pydiskimg.protocols import WritableBuffer, read_bytes
 from tests.fixtures.qcow2_images import BytesSource, Craft, assert_contract, compressed_entry, deflate
@@ -107,6 +111,26 @@ def test_neighbouring_compressed_clusters_are_one_read_and_cached() -> None:
     for offset in range(0, CLUSTER, 16):
         assert read_bytes(source, offset, 16) == clusters[0][offset : offset + 16]
     assert file.reads == before + 2
+
+
+def test_threads_that_want_parts_of_a_cluster_share_the_work() -> None:
+    cluster = random.Random(2).randbytes(128) * 32
+    stored = deflate(cluster)
+    craft = Craft(cluster_bits=12, size=1 << 20, l2=[[0]], data=stored)
+    craft.l2 = [[compressed_entry(12, craft.data_offset, len(stored))]]
+    file = BytesSource(craft.build())
+    calls = []
+
+    def slow(data: memoryview, size: int) -> bytes:
+        calls.append(size)
+        time.sleep(0.05)
+        return zlib.decompressobj(-15).decompress(data, size)
+
+    source = Qcow2Source(file, read_header(file), slow)
+    with ThreadPoolExecutor(8) as pool:
+        parts = list(pool.map(lambda part: read_bytes(source, part * 512, 512), range(8)))
+    assert b"".join(parts) == cluster
+    assert calls == [4096]
 
 
 BAD_ENTRIES = [

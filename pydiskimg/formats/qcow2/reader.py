@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 
 from pydiskimg.errors import InvalidImageError
@@ -18,7 +19,8 @@ BATCH = 1 << 20
 GAP = 16 << 10
 
 # Decompressed clusters are kept only when less than the whole cluster was asked for.
-CLUSTER_CACHE = 4 << 20
+CLUSTER_CACHE = 8 << 20
+GATES = 61  # locks that share the clusters between them; a prime, as offsets are multiples of powers of two
 
 _ZEROS = memoryview(bytes(256 << 10))
 
@@ -41,6 +43,7 @@ class Qcow2Source:
         self._mapping = Mapping(file, header)
         self._decompress = decompress
         self._clusters: Cache[bytes] = Cache(CLUSTER_CACHE)
+        self._gates = [threading.Lock() for _ in range(GATES)]
         self._on_close = on_close
 
     @property
@@ -74,18 +77,19 @@ class Qcow2Source:
         batch: list[Run] = []
         for run in self._mapping.runs(offset, len(view)):
             if batch and not self._joins(batch, run):
-                self._read_compressed(batch, offset, view)
+                self._read_batch(batch, offset, view)
                 batch = []
-            if run.kind == COMPRESSED:
-                batch.append(run)
-                continue
             part = view[run.start - offset : run.start - offset + run.length]
             if run.kind == DATA:
                 self._read_data(run, part)
-            else:
+            elif run.kind != COMPRESSED:
                 _fill_with_zeros(part)
+            elif run.length < self.cluster_size:
+                self._read_part_of_cluster(run, part)
+            else:
+                batch.append(run)
         if batch:
-            self._read_compressed(batch, offset, view)
+            self._read_batch(batch, offset, view)
 
     def close(self) -> None:
         """Call on_close, the first time."""
@@ -107,51 +111,50 @@ class Qcow2Source:
             )
         self._file.read_into(run.host, part)
 
-    @staticmethod
-    def _joins(batch: list[Run], run: Run) -> bool:
-        """True when run is compressed and lies in the file shortly after the batch."""
+    def _joins(self, batch: list[Run], run: Run) -> bool:
+        """True when run is a whole compressed cluster and lies in the file shortly after the batch."""
         first, last = batch[0], batch[-1]
         return (
             run.kind == COMPRESSED
+            and run.length == self.cluster_size
             and last.host <= run.host <= last.host + last.host_length + GAP
             and run.host + run.host_length - first.host <= BATCH
         )
 
-    def _read_compressed(self, batch: list[Run], offset: int, view: memoryview) -> None:
+    def _read_batch(self, batch: list[Run], offset: int, view: memoryview) -> None:
         """Read neighbouring compressed clusters at once, then put what each gives into its place in view."""
-        if len(batch) == 1 and self._copy_cached(batch[0], offset, view):
-            return
         start = batch[0].host
-        # The end is a sector's, and the file may end where the data does.
-        wanted = max(run.host + run.host_length for run in batch)
-        stored = bytearray(min(wanted, self._file.size) - start)
-        self._file.read_into(start, stored)
-        whole = memoryview(stored)
+        stored = self._stored(start, max(run.host + run.host_length for run in batch))
         for run in batch:
-            data = whole[run.host - start : run.host - start + run.host_length]
-            cluster = self._decompressed(run, data)
-            self._copy(run, cluster, offset, view)
+            data = stored[run.host - start : run.host - start + run.host_length]
+            view[run.start - offset : run.start - offset + run.length] = self._decompressed(run, data)
 
-    def _copy_cached(self, run: Run, offset: int, view: memoryview) -> bool:
-        cluster = self._clusters.get(run.host)
-        if cluster is not None:
-            self._copy(run, cluster, offset, view)
-        return cluster is not None
+    def _read_part_of_cluster(self, run: Run, part: memoryview) -> None:
+        """Decompress a cluster for a part of it, and keep it for the reader of the next part.
 
-    def _copy(self, run: Run, cluster: bytes, offset: int, view: memoryview) -> None:
-        at, inside = run.start - offset, run.start % self.cluster_size
-        view[at : at + run.length] = memoryview(cluster)[inside : inside + run.length]
+        That one may be another thread at the same time: it waits, since to decompress as well would not be sooner.
+        """
+        with self._gates[run.host % len(self._gates)]:
+            cluster = self._clusters.get(run.host)
+            if cluster is None:
+                cluster = self._decompressed(run, self._stored(run.host, run.host + run.host_length))
+                self._clusters.put(run.host, cluster, len(cluster))
+        inside = run.start % self.cluster_size
+        part[:] = memoryview(cluster)[inside : inside + len(part)]
+
+    def _stored(self, start: int, end: int) -> memoryview:
+        """The bytes from start to end of the file, fewer where it ends: end is a sector's, not the data's."""
+        stored = memoryview(bytearray(min(end, self._file.size) - start))
+        self._file.read_into(start, stored)
+        return stored
 
     def _decompressed(self, run: Run, data: memoryview) -> bytes:
-        size = self.cluster_size
         try:
-            cluster = self._decompress(data, size)
+            cluster = self._decompress(data, self.cluster_size)
         except ValueError as error:
             raise self._corrupt(run, f"does not decompress ({error})") from error
-        if len(cluster) != size:
-            raise self._corrupt(run, f"decompresses to {len(cluster)} bytes, expected {size}")
-        if run.length < size:
-            self._clusters.put(run.host, cluster, size)
+        if len(cluster) != self.cluster_size:
+            raise self._corrupt(run, f"decompresses to {len(cluster)} bytes, expected {self.cluster_size}")
         return cluster
 
     def _corrupt(self, run: Run, what: str) -> InvalidImageError:
