@@ -62,20 +62,8 @@ def fat_boot_sector(bits: int = 16, **changes: int) -> bytes:
     if bits == 32:
         numbers |= {"entries": 0, "total_16": 0, "table_16": 0, "total_32": 4096, "table_32": 32, "root": 2}
     numbers |= changes
-    names = [
-        "sector",
-        "per_cluster",
-        "reserved",
-        "tables",
-        "entries",
-        "total_16",
-        "media",
-        "table_16",
-        "total_32",
-        "table_32",
-        "root",
-        "info",
-    ]
+    names = ["sector", "per_cluster", "reserved", "tables", "entries", "total_16", "media", "table_16"]
+    names += ["total_32", "table_32", "root", "info"]
     sector = bytearray(vfat.BPB.pack(*(numbers[name] for name in names)).ljust(512, b"\0"))
     sector[0:3] = b"\xeb\x3c\x90"
     at = 64 if bits == 32 else 36
