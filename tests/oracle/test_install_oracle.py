@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+"""What meson installs, and what goes into a wheel."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.oracle
+
+ROOT = Path(__file__).parents[2]
+VERBS = {"create", "import", "export", "rename", "verify"}
+# meson and ninja come with the virtual environment.
+SEARCH_PATH = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '/usr/bin:/bin')}"
+
+
+def call(*command: str | Path, cwd: Path, environ: Mapping[str, str] | None = None, umask: int = 0o077) -> str:
+    """Run a command; its output, of both kinds, is returned."""
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env={"PATH": SEARCH_PATH, "HOME": str(cwd), "LC_ALL": "C.UTF-8", **(environ or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        umask=umask,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project without what is built, and with what a test run leaves behind."""
+    copied = tmp_path_factory.mktemp("source")
+    for name in ("meson.build", "meson_options.txt", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copied)
+    for name in ("pydiskimg", "ganeti_os"):
+        shutil.copytree(ROOT / name, copied / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for directory in ("ganeti_os", "pydiskimg/linux"):
+        (copied / directory / "__pycache__").mkdir()
+        (copied / directory / "__pycache__/junk.cpython-311.pyc").touch()
+    return copied
+
+
+def test_install_with_odd_options(source: Path, tmp_path: Path) -> None:
+    build, destination = tmp_path / "build", tmp_path / "dest with blanks"
+    call(
+        *("meson", "setup", build, "--prefix=/opt/odd prefix", "--sysconfdir=/opt/etc dir", "--localstatedir=/opt/var"),
+        *("-Dos-dir=/srv/ganeti os", "-Dos-name=my-image", f"-Dpython={sys.executable}", "-Dpython.install_env=prefix"),
+        cwd=source,
+    )
+    call("meson", "install", "-C", build, cwd=source, environ={"DESTDIR": str(destination)})
+    os_dir = destination / "srv/ganeti os/my-image"
+    assert {path.name for path in os_dir.iterdir()} == VERBS | {"ganeti_api_version", "parameters.list"}
+    for verb in VERBS:
+        check_executable(os_dir / verb, verb)
+    settings = destination / "opt/etc dir/default/ganeti-instance-image"
+    assert '#IMAGE_DIR="/opt/var/cache/ganeti-instance-image"\n' in settings.read_text()
+    assert '#CUSTOMIZE_DIR="/opt/etc dir/ganeti/instance-image.d"\n' in settings.read_text()
+    modes = {
+        path: stat.S_IMODE(path.stat().st_mode) for path in destination.rglob("*") if path.parent.name != "my-image"
+    }
+    assert {mode for path, mode in modes.items() if path.is_dir()} == {0o755}
+    assert {mode for path, mode in modes.items() if path.is_file()} == {0o644}
+    assert not list(destination.rglob("__pycache__"))
+    assert not list(destination.rglob("definition"))
+
+    settings.write_text("IMAGE_NAME=mine\n")
+    (os_dir / "create").write_text("old")
+    out = call("meson", "install", "-C", build, cwd=source, environ={"DESTDIR": str(destination)})
+    assert settings.read_text() == "IMAGE_NAME=mine\n"
+    assert f"Keeping the existing {settings}" in out
+    check_executable(os_dir / "create", "create")
+
+
+def check_executable(path: Path, verb: str) -> None:
+    """It can be started, says where its directories are, and takes nothing from whoever starts it."""
+    text = path.read_text()
+    first, *_ = text.splitlines()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o755
+    assert first == f"#!{sys.executable} -I"
+    assert os.access(first.removeprefix("#!").split(" ")[0], os.X_OK)
+    assert f'run_verb("{verb}", sysconfdir="/opt/etc dir", localstatedir="/opt/var")' in text
+    assert "@" not in text
+    compile(text, str(path), "exec")
+
+
+def test_installed_definition_runs(source: Path, tmp_path: Path) -> None:
+    """The interpreter does not look below the prefix by itself: the executable names the place of the packages."""
+    prefix = tmp_path / "prefix"
+    call(
+        *("meson", "setup", tmp_path / "build", f"--prefix={prefix}", "-Dos-dir=os", "-Dpython=/usr/bin/python3"),
+        *("--sysconfdir=etc", "--localstatedir=var"),
+        cwd=source,
+    )
+    call("meson", "install", "-C", tmp_path / "build", cwd=source)
+    (tmp_path / "ganeti_os.py").write_text("raise SystemExit('the current directory was searched')\n")
+    done = subprocess.run(
+        [prefix / "os/image/verify", "parameters"],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path), "PYTHONHOME": "/nowhere", "OS_API_VERSION": "99"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "the current directory" not in done.stderr
+    if "No module named" in done.stderr:  # the interpreter of the system lacks what the verbs import
+        assert "'ganeti_os" not in done.stderr
+        assert str(prefix) in done.stderr
+    else:
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.splitlines()[-1].endswith("OS_API_VERSION is '99'; expected one of 5, 10, 15, 20")
+
+
+@pytest.mark.parametrize(
+    ("option", "part"),
+    [
+        ("-Dpython=/no/such/python", "-Dpython=: /no/such/python does not exist"),
+        ("-Dos-name=a/b", "-Dos-name=: 'a/b'; expected letters"),
+        ("-Dos-name=", "-Dos-name=: ''; expected letters"),
+        ("-Dos-dir=/srv/$x", "-Dos-dir=: '/srv/$x/image'; expected an absolute path"),
+        ('--sysconfdir=/e"tc', "--sysconfdir: '/e\"tc'; expected an absolute path"),
+    ],
+)
+def test_options_that_make_no_sense(source: Path, tmp_path: Path, option: str, part: str) -> None:
+    with pytest.raises(AssertionError, match="ERROR") as caught:
+        call("meson", "setup", tmp_path / "build", option, cwd=source)
+    assert part in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_wheel_holds_the_packages_only(source: Path, tmp_path: Path) -> None:
+    build_wheel = f"import mesonpy; mesonpy.build_wheel({str(tmp_path)!r})"
+    call(sys.executable, "-c", build_wheel, cwd=source)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names} == {
+        "pydiskimg",
+        "ganeti_os",
+        f"{wheel.name.split('-py3')[0]}.dist-info",
+    }
+    assert {"pydiskimg/py.typed", "ganeti_os/py.typed", "ganeti_os/settings.py"} <= set(names)
+    assert not [name for name in names if "__pycache__" in name or "definition" in name]
