@@ -183,9 +183,9 @@ def odd_tree(root: Path) -> None:
     (root / "composed-\u00e9").write_text("not the same as e\u0301")
     os.link(root / "decomposed-e\u0301", root / "hard-decomposed-e\u0301")
     base = os.fsencode(root)
-    for name in (b"latin-\xe4", b"not-utf8-\xff\xfe", b"cut-\xe6\x97"):
-        with open(os.path.join(base, name), "wb") as file:
-            file.write(name)
+    for bad in (b"latin-\xe4", b"not-utf8-\xff\xfe", b"cut-\xe6\x97"):
+        with open(os.path.join(base, bad), "wb") as file:
+            file.write(bad)
     os.symlink(b"target-\xff", os.path.join(base, b"symlink-\xff"))
     os.link(os.path.join(base, b"latin-\xe4"), os.path.join(base, b"hard-\xe4"))
     times = {"before-1970": -1_500_000_000, "just-before": -250_000_000, "long-before": -(1 << 30) * NANOSECOND + 1}

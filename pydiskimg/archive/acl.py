@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: MIT
 """POSIX.1e access control lists: the text in pax headers as the attribute that Linux stores.
 
-Text as acl_to_text(3) writes it, with star's numeric id as an optional fourth field; the attribute as in
+Text as acl_to_text(3) writes it, with star's and libarchive's numeric id as a fourth field; the attribute as in
 linux/posix_acl_xattr.h.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from typing import NamedTuple
 
 ACCESS = b"system.posix_acl_access"
 DEFAULT = b"system.posix_acl_default"
+
+Lookup = Callable[[bytes, bytes], int]
+"""Called with b"user" or b"group" and a name: its number. Raises ValueError for a name that is not known."""
 
 _HEADER = struct.Struct("<I")  # 0  version, 2
 _ENTRY = struct.Struct(
@@ -29,49 +34,68 @@ _TAGS: dict[bytes, tuple[int, int | None]] = {
     b"mask": (0x10, None),
     b"other": (0x20, None),
 }
+_WORDS = {tag: (word, tag != tags[0]) for word, tags in _TAGS.items() for tag in tags if tag is not None}
 _BITS = {ord("r"): 4, ord("w"): 2, ord("x"): 1, ord("-"): 0}
 
 
-def encode(text: bytes) -> bytes:
-    """Return the attribute for an ACL's text, such as "user::rwx,user:1000:r-x,group::r-x,mask::r-x,other::r-x".
+class AclEntry(NamedTuple):
+    """One entry: the tag's word, whom it is for (nobody, a number or a name), and the permissions."""
 
-    Users and groups must be given by number (GNU tar --numeric-owner; star adds a field with the number): names are
-    never looked up on this host. Raises ValueError.
+    word: bytes
+    qualifier: int | bytes | None
+    bits: int
+
+
+def parse(text: bytes) -> list[AclEntry]:
+    """Return the entries of a text such as "user::rwx,user:lisa:r-x:1000,group::r-x,mask::r-x,other::r-x".
+
+    Raises ValueError.
     """
     lines = (line.split(b"#", 1)[0].strip() for line in text.replace(b"\n", b",").split(b","))
-    entries = sorted(_entry(line) for line in lines if line)
-    return _HEADER.pack(_VERSION) + b"".join(_ENTRY.pack(tag, bits, number) for tag, number, bits in entries)
+    return [_entry(line) for line in lines if line]
 
 
-def is_minimal(name: bytes, value: bytes) -> bool:
+def decode(value: bytes) -> list[AclEntry]:
+    """Return the entries of an ACL that is packed as the attribute itself. Raises ValueError."""
+    if len(value) % _ENTRY.size != _HEADER.size or _HEADER.unpack_from(value)[0] != _VERSION:
+        raise ValueError("its ACL attribute is malformed")
+    entries = []
+    for tag, bits, number in _ENTRY.iter_unpack(value[_HEADER.size :]):
+        if tag not in _WORDS or bits > 7:
+            raise ValueError("its ACL attribute is malformed")
+        word, needs_number = _WORDS[tag]
+        entries.append(AclEntry(word, number if needs_number else None, bits))
+    return entries
+
+
+def encode(entries: list[AclEntry], lookup: Lookup) -> bytes:
+    """Return the attribute; lookup is asked for the number of each qualifier that is a name. Raises ValueError."""
+    packed = []
+    for word, qualifier, bits in entries:
+        plain, qualified = _TAGS[word]
+        if qualifier is None:
+            packed.append((plain, _NO_ID, bits))
+            continue
+        number = lookup(word, qualifier) if isinstance(qualifier, bytes) else qualifier
+        if qualified is None or not 0 <= number < _NO_ID:
+            raise ValueError(f"its ACL gives {word.decode()} the number {number}, which cannot be")
+        packed.append((qualified, number, bits))
+    return _HEADER.pack(_VERSION) + b"".join(_ENTRY.pack(tag, bits, number) for tag, number, bits in sorted(packed))
+
+
+def is_minimal(name: bytes, entries: list[AclEntry]) -> bool:
     """True when the ACL says no more than the mode does."""
-    return name == ACCESS and len(value) <= _HEADER.size + 3 * _ENTRY.size
+    return name == ACCESS and all(entry.qualifier is None and entry.word != b"mask" for entry in entries)
 
 
-def _entry(line: bytes) -> tuple[int, int, int]:
+def _entry(line: bytes) -> AclEntry:
     fields = [field.strip() for field in line.split(b":")]
-    shown = line.decode(errors="backslashreplace")
     if len(fields) == 2:  # "other:r-x", as Solaris and star write it
         fields.insert(1, b"")
-    if len(fields) not in (3, 4) or fields[0] not in _TAGS:
-        raise ValueError(f"its ACL entry {shown!r} is malformed")
-    plain, qualified = _TAGS[fields[0]]
-    bits = _permissions(fields[2], shown)
+    if len(fields) not in (3, 4) or fields[0] not in _TAGS or not fields[2] or not set(fields[2]) <= _BITS.keys():
+        raise ValueError(f"its ACL entry {line.decode(errors='backslashreplace')!r} is malformed")
+    bits = sum({_BITS[letter] for letter in fields[2]})
     if not fields[1]:
-        return plain, _NO_ID, bits
+        return AclEntry(fields[0], None, bits)
     number = fields[3] if len(fields) == 4 else fields[1]
-    if qualified is None or not number.isdigit() or int(number) >= _NO_ID:
-        raise ValueError(
-            f"its ACL entry {shown!r} names a {fields[0].decode()} without a number, and names are not looked up on "
-            "this host; pack it with --numeric-owner"
-        )
-    return qualified, int(number), bits
-
-
-def _permissions(text: bytes, shown: str) -> int:
-    bits = 0
-    for letter in text:
-        if letter not in _BITS:
-            raise ValueError(f"its ACL entry {shown!r} is malformed")
-        bits |= _BITS[letter]
-    return bits
+    return AclEntry(fields[0], int(number) if number.isdigit() else fields[1], bits)

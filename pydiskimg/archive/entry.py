@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
-from pydiskimg.archive import acl
+from pydiskimg.archive.acl import ACCESS, DEFAULT, AclEntry, decode, is_minimal, parse
 
 _TIME = re.compile(rb"(-?)([0-9]{1,18})(?:\.([0-9]*))?")
 _SCHILY_XATTR = b"SCHILY.xattr."
 _LIBARCHIVE_XATTR = b"LIBARCHIVE.xattr."
-_ENCODED = re.compile(rb"%(3D|25)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +23,7 @@ class Entry:
 
     path and link are the archive's own bytes. kind is one of the S_IF constants of stat, or 0 for a hard link, whose
     link is another entry's path. mode is the twelve permission bits. Times are nanoseconds since 1970. size is that of
-    a regular file with its holes, in bytes. acls are system.posix_acl_* attributes by name.
+    a regular file with its holes, in bytes. xattrs and acls are by the attribute's name.
     """
 
     path: bytes
@@ -38,7 +37,11 @@ class Entry:
     link: bytes = b""
     device: tuple[int, int] = (0, 0)
     xattrs: Mapping[bytes, bytes] = field(default_factory=dict)
-    acls: Mapping[bytes, bytes] = field(default_factory=dict)
+    acls: Mapping[bytes, list[AclEntry]] = field(default_factory=dict)
+
+    @property
+    def acls_have_names(self) -> bool:
+        return any(isinstance(entry.qualifier, bytes) for entries in self.acls.values() for entry in entries)
 
     @property
     def is_hard_link(self) -> bool:
@@ -71,31 +74,34 @@ def nanoseconds(text: bytes) -> int:
 def xattrs(records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     """Return the extended attributes in a pax header, POSIX ACLs included where they are stored as attributes.
 
-    SCHILY.xattr.NAME=VALUE is what star, GNU tar and libarchive write; GNU tar writes "=" and "%" in a name as %3D
-    and %25. LIBARCHIVE.xattr.NAME has the name percent-encoded and the value in base64.
+    SCHILY.xattr.NAME=VALUE is what star, GNU tar and libarchive write; in the name GNU tar has "=" and "%" as %3D and
+    %25, libarchive everything that is not printable ASCII too. LIBARCHIVE.xattr.NAME has the value in base64. Raises
+    ValueError.
     """
     found = {}
     for keyword, value in records.items():
-        if keyword.startswith(_LIBARCHIVE_XATTR):
+        if keyword.startswith(_SCHILY_XATTR):
+            found[unquote_to_bytes(keyword[len(_SCHILY_XATTR) :])] = value
+        elif keyword.startswith(_LIBARCHIVE_XATTR):
             name = unquote_to_bytes(keyword[len(_LIBARCHIVE_XATTR) :])
             found[name] = base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
         elif keyword == b"RHT.security.selinux":
             found[b"security.selinux"] = value
-    for keyword, value in records.items():
-        if keyword.startswith(_SCHILY_XATTR):
-            name = keyword[len(_SCHILY_XATTR) :]
-            found[_ENCODED.sub(lambda match: unquote_to_bytes(match[0]), name)] = value
     if any(b"\0" in name for name in found):
         raise ValueError("the name of an extended attribute has a null byte in it")
     return found
 
 
-def split_acls(records: Mapping[bytes, bytes]) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
-    """Return (extended attributes, ACLs) of a pax header, both as attributes by name. Raises ValueError."""
-    attributes = xattrs(records)
-    acls = {name: attributes.pop(name) for name in (acl.ACCESS, acl.DEFAULT) if name in attributes}
-    for keyword, name in ((b"SCHILY.acl.access", acl.ACCESS), (b"SCHILY.acl.default", acl.DEFAULT)):
+def acls(records: Mapping[bytes, bytes], attributes: dict[bytes, bytes]) -> dict[bytes, list[AclEntry]]:
+    """Return the POSIX ACLs in a pax header, by the attribute's name, but for those that the mode says already.
+
+    One that is packed as an attribute is taken out of attributes. Raises ValueError.
+    """
+    found = {}
+    for keyword, name in ((b"SCHILY.acl.access", ACCESS), (b"SCHILY.acl.default", DEFAULT)):
+        attribute = attributes.pop(name, None)
         text = records.get(keyword)
-        if text:
-            acls[name] = acl.encode(text)
-    return attributes, {name: value for name, value in acls.items() if not acl.is_minimal(name, value)}
+        entries = parse(text) if text else decode(attribute) if attribute else []
+        if entries and not is_minimal(name, entries):
+            found[name] = entries
+    return found

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from pydiskimg.archive import binding, layout
-from pydiskimg.archive.entry import Entry, nanoseconds, printable, split_acls
+from pydiskimg.archive.entry import Entry, acls, nanoseconds, printable, xattrs
 from pydiskimg.archive.inflate import Ahead
 from pydiskimg.archive.member import Member, read_member
 from pydiskimg.errors import ArchiveError
@@ -216,7 +216,7 @@ def _restored(pointer: ctypes.c_void_p, member: Member) -> Entry:
     kind = binding.entry_filetype(pointer)
     hard_link = binding.entry_hardlink(pointer)
     link = hard_link or binding.entry_symlink(pointer) or b""
-    attributes, acls = split_acls(records)
+    attributes = xattrs(records)
     mtime = records.get(b"mtime")
     mtime_ns = nanoseconds(mtime) if mtime else binding.entry_mtime(pointer) * 1_000_000_000
     atime = records.get(b"atime")
@@ -233,7 +233,7 @@ def _restored(pointer: ctypes.c_void_p, member: Member) -> Entry:
         link=(records.get(b"linkpath") or link) if link else b"",
         device=(binding.entry_rdevmajor(pointer), binding.entry_rdevminor(pointer)),
         xattrs=attributes,
-        acls=acls,
+        acls=acls(records, attributes),
     )
 
 

@@ -13,9 +13,11 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from pydiskimg.archive.acl import ACCESS, DEFAULT, encode
 from pydiskimg.archive.entry import Entry, printable
+from pydiskimg.archive.names import Names
 from pydiskimg.archive.resolve import Parents, UnsafePathError, components
 from pydiskimg.errors import ArchiveError, StorageError, storage_error
 from pydiskimg.linux.fileio import pwrite_all
@@ -24,12 +26,13 @@ Contents = Iterable[tuple[int, memoryview]]
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LATER_ACL_ENTRIES = 200_000  # about 50 MB
 _NEEDS_ROOT = "; restoring owners, devices and trusted attributes needs root"
 
 
 @dataclass(frozen=True, slots=True)
-class _Directory:
-    """What is set on a directory when everything is in it."""
+class _Later:
+    """What is set when everything is unpacked: on a directory, and where an ACL has names in it."""
 
     parts: list[bytes]
     entry: Entry
@@ -46,7 +49,9 @@ class Writer:
         self._where = where.rstrip("/")
         self._archive = archive
         self._parents = Parents(root_fd)
-        self._directories: dict[tuple[int, int], _Directory] = {}
+        self._names = Names(root_fd)
+        self._later: dict[tuple[int, int], _Later] = {}
+        self._later_acl_entries = 0
 
     def close(self) -> None:
         self._parents.close()
@@ -59,7 +64,7 @@ class Writer:
                 self._make_root(entry)
                 return
             self._make_below(self._parents.open(parts[:-1]), parts, entry, contents)
-        except UnsafePathError as error:
+        except ValueError as error:
             raise self._refused(entry, str(error)) from error
         except StorageError:
             raise
@@ -67,17 +72,17 @@ class Writer:
             raise self._failed(error, entry) from error
 
     def finish(self) -> None:
-        """Set modes, ACLs and times of all directories, the deepest first."""
+        """Set modes, ACLs and times of all directories, the deepest first, and the ACLs that have names in them."""
         self._parents.forget()
-        for identity, directory in sorted(self._directories.items(), key=lambda item: -len(item[1].parts)):
+        for identity, later in sorted(self._later.items(), key=lambda item: -len(item[1].parts)):
             try:
-                self._finish_directory(identity, directory)
-            except UnsafePathError as error:
-                raise self._refused(directory.entry, str(error)) from error
+                self._finish(identity, later)
+            except ValueError as error:
+                raise self._refused(later.entry, str(error)) from error
             except StorageError:
                 raise
             except OSError as error:
-                raise self._failed(error, directory.entry) from error
+                raise self._failed(error, later.entry) from error
 
     def _make_root(self, entry: Entry) -> None:
         if not entry.is_directory:
@@ -93,17 +98,18 @@ class Writer:
         if entry.is_hard_link:
             self._make_hard_link(parent, name, entry)
         elif entry.kind == stat.S_IFREG:
-            self._make_file(parent, name, entry, contents)
+            self._make_file(parent, parts, entry, contents)
         elif entry.kind == stat.S_IFDIR:
             self._make_directory(parent, parts, entry)
         elif entry.kind == stat.S_IFLNK:
             self._replacing(parent, name, lambda: os.symlink(entry.link, name, dir_fd=parent))
-            self._set_by_name(parent, name, entry)
+            self._set_by_name(parent, parts, entry)
             self._parents.forget()
         else:
-            self._make_node(parent, name, entry)
+            self._make_node(parent, parts, entry)
 
-    def _make_file(self, parent: int, name: bytes, entry: Entry, contents: Contents) -> None:
+    def _make_file(self, parent: int, parts: list[bytes], entry: Entry, contents: Contents) -> None:
+        name = parts[-1]
         fd = self._replacing(parent, name, lambda: os.open(name, _CREATE, 0o600, dir_fd=parent))
         try:
             where = self._path(entry)
@@ -116,7 +122,7 @@ class Writer:
             os.fchown(fd, entry.uid, entry.gid)
             self._set_attributes(fd, entry.xattrs, entry)
             os.fchmod(fd, entry.mode)
-            self._set_attributes(fd, entry.acls, entry)
+            self._set_acls(fd, parts, entry)
             os.utime(fd, ns=(entry.atime_ns, entry.mtime_ns))
         except BaseException:
             os.close(fd)
@@ -138,27 +144,29 @@ class Writer:
             os.close(fd)
 
     def _take_directory(self, fd: int, parts: list[bytes], entry: Entry) -> None:
+        _drop_acls(fd)
         os.fchown(fd, entry.uid, entry.gid)
         self._set_attributes(fd, entry.xattrs, entry)
-        status = os.fstat(fd)
-        self._directories[status.st_dev, status.st_ino] = _Directory(parts, entry)
+        self._set_later(os.fstat(fd), parts, entry)
 
-    def _make_node(self, parent: int, name: bytes, entry: Entry) -> None:
+    def _make_node(self, parent: int, parts: list[bytes], entry: Entry) -> None:
+        name = parts[-1]
         major, minor = entry.device
         if major >= 1 << 12 or minor >= 1 << 20:
             raise UnsafePathError(f"its device number {major}:{minor} is larger than Linux has them")
         device = 0 if entry.kind == stat.S_IFIFO else os.makedev(major, minor)
         self._replacing(parent, name, lambda: os.mknod(name, entry.kind | 0o600, device, dir_fd=parent))
-        self._set_by_name(parent, name, entry)
+        self._set_by_name(parent, parts, entry)
 
-    def _set_by_name(self, parent: int, name: bytes, entry: Entry) -> None:
+    def _set_by_name(self, parent: int, parts: list[bytes], entry: Entry) -> None:
         """Set what belongs to a symlink, device or FIFO, none of which is ever opened."""
+        name = parts[-1]
         os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
-        path = b"/proc/self/fd/%d/%s" % (parent, name)
+        path = _path_of(parent, name)
         self._set_attributes(path, entry.xattrs, entry)
         if entry.kind != stat.S_IFLNK:
             os.chmod(name, entry.mode, dir_fd=parent)
-            self._set_attributes(path, entry.acls, entry)
+            self._set_acls(path, parts, entry)
         os.utime(name, ns=(entry.atime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
 
     def _make_hard_link(self, parent: int, name: bytes, entry: Entry) -> None:
@@ -194,6 +202,7 @@ class Writer:
 
     def _remove(self, parent: int, name: bytes) -> None:
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        self._later.pop((status.st_dev, status.st_ino), None)
         if not stat.S_ISDIR(status.st_mode):
             os.unlink(name, dir_fd=parent)
             return
@@ -201,22 +210,36 @@ class Writer:
             os.rmdir(name, dir_fd=parent)
         except OSError as error:
             raise UnsafePathError("a directory that is not empty, or is in use, is in its place") from error
-        self._directories.pop((status.st_dev, status.st_ino), None)
         self._parents.forget()
 
-    def _finish_directory(self, identity: tuple[int, int], directory: _Directory) -> None:
-        entry = directory.entry
-        parent = self._parents.open(directory.parts[:-1], make=False)
-        fd = os.open(directory.parts[-1] if directory.parts else b".", _OPEN_DIRECTORY, dir_fd=parent)
-        try:
-            status = os.fstat(fd)
-            if (status.st_dev, status.st_ino) != identity:
-                raise UnsafePathError("another directory took its place while the archive was unpacked")
-            os.fchmod(fd, entry.mode)
-            self._set_attributes(fd, entry.acls, entry)
-            os.utime(fd, ns=(entry.atime_ns, entry.mtime_ns))
-        finally:
-            os.close(fd)
+    def _finish(self, identity: tuple[int, int], later: _Later) -> None:
+        entry = later.entry
+        parent = self._parents.open(later.parts[:-1], make=False)
+        name = later.parts[-1] if later.parts else b"."
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if (status.st_dev, status.st_ino) != identity:
+            raise UnsafePathError("something else took its place while the archive was unpacked")
+        path = _path_of(parent, name)
+        if entry.is_directory:
+            os.chmod(name, entry.mode, dir_fd=parent)
+        acls = {attribute: encode(entries, self._names.number) for attribute, entries in entry.acls.items()}
+        self._set_attributes(path, acls, entry)
+        if entry.is_directory:
+            os.utime(name, ns=(entry.atime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
+
+    def _set_acls(self, file: int | bytes, parts: list[bytes], entry: Entry) -> None:
+        if entry.acls_have_names:
+            status = os.stat(file) if isinstance(file, int) else os.lstat(file)
+            self._set_later(status, parts, entry)
+            return
+        acls = {attribute: encode(entries, self._names.number) for attribute, entries in entry.acls.items()}
+        self._set_attributes(file, acls, entry)
+
+    def _set_later(self, status: os.stat_result, parts: list[bytes], entry: Entry) -> None:
+        self._later_acl_entries += sum(map(len, entry.acls.values()))
+        if self._later_acl_entries > _LATER_ACL_ENTRIES:
+            raise UnsafePathError("the archive has more ACLs than can be kept in memory until everything is unpacked")
+        self._later[status.st_dev, status.st_ino] = _Later(parts, replace(entry, xattrs={}))
 
     def _set_attributes(self, file: int | bytes, attributes: Mapping[bytes, bytes], entry: Entry) -> None:
         for name, value in attributes.items():
@@ -236,6 +259,21 @@ class Writer:
         if error.errno == errno.EPERM and os.geteuid() != 0:
             doing += _NEEDS_ROOT
         return storage_error(error, self._path(entry), doing)
+
+
+def _drop_acls(fd: int) -> None:
+    """Take away what an older directory has, or a new one inherited: what is made in it would inherit it too."""
+    for attribute in (ACCESS, DEFAULT):
+        try:
+            os.removexattr(fd, attribute)
+        except OSError as error:
+            if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
+                raise
+
+
+def _path_of(parent: int, name: bytes) -> bytes:
+    """A path for what has no variant with dir_fd; it is as safe: parent is held open, name is one component."""
+    return b"/proc/self/fd/%d/%s" % (parent, name)
 
 
 def _is_same(parent: int, name: bytes, status: os.stat_result) -> bool:

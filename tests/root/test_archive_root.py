@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: MIT
+"""Owners, devices, capabilities, ACLs and every namespace of extended attributes, with GNU tar as the judge."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pydiskimg.archive import extract
+from pydiskimg.errors import ArchiveError, StorageError
+from tests.archive_trees import differences, odd_tree, picture, sparse_file, sparse_tree
+
+pytestmark = [pytest.mark.root, pytest.mark.oracle]
+Tool = Callable[[str], str]
+
+EVERYTHING = ("--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls")
+
+
+def run(*command: str | Path) -> None:
+    subprocess.run([str(word) for word in command], check=True, capture_output=True)
+
+
+def privileged_tree(tool: Tool, root: Path) -> None:
+    """odd_tree() and what only root can make."""
+    odd_tree(root)
+    sparse_tree(root / "sparse")
+    os.mknod(root / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    os.mknod(root / "disk", stat.S_IFBLK | 0o660, os.makedev(8, 0))
+    os.mknod(root / "large-numbers", stat.S_IFBLK | 0o660, os.makedev(4095, (1 << 20) - 1))
+    os.chmod(root / "null", 0o666)
+    os.chmod(root / "disk", 0o4660)
+    owners = {
+        "text": (1000, 1001),
+        "directory": (65534, 65534),
+        "fifo": (3, 4),
+        "null": (0, 5),
+        "empty": (4_000_000_000,) * 2,
+    }
+    for name, (uid, gid) in owners.items():
+        os.chown(root / name, uid, gid)
+    os.chown(root / "symlink", 7, 8, follow_symlinks=False)
+    for name, mode in (("script", 0o6755), ("set-group", 0o2755), ("sticky", 0o1777)):
+        os.chown(root / name, 1000, 1000)
+        os.chmod(root / name, mode)
+    attributes(root)
+    (root / "capable").write_text("#!/bin/sh\n")
+    os.chown(root / "capable", 12, 13)
+    run(tool("setcap"), "cap_net_raw,cap_sys_admin+ep", root / "capable")
+    acls(tool, root)
+
+
+def attributes(root: Path) -> None:
+    for path, name, value in (
+        ("text", "user.text", b"value"),
+        ("text", "user.binary", bytes(range(256))),
+        ("text", "user.empty", b""),
+        ("text", "user.with=equals%and%3Dpercent", b"a=b\n"),
+        ("text", "user.grün-日本", "grün".encode()),
+        ("text", "user.long", b"x" * 2000),
+        ("read-only", "user.on-read-only", b"1"),
+        ("read-only", "trusted.on-read-only", b"2"),
+        ("directory", "user.on-directory", b"3"),
+        ("directory", "trusted.overlay.opaque", b"y"),
+        ("symlink", "trusted.on-symlink", b"4"),
+        ("fifo", "trusted.on-fifo", b"5"),
+        ("null", "trusted.on-device", b"6"),
+        ("text", "security.test", b"7\0"),
+    ):
+        os.setxattr(root / path, name, value, follow_symlinks=False)
+
+
+def acls(tool: Tool, root: Path) -> None:
+    setfacl = tool("setfacl")
+    run(setfacl, "-m", "u:71000:rw,u:70000:r,g:72000:rwx,m::rx", root / "text")
+    run(setfacl, "-m", "u:71000:x", root / "capable")
+    run(setfacl, "-m", "g:70005:r", root / "null")
+    (root / "with-default").mkdir()
+    run(setfacl, "-d", "-m", "u::rwx,u:71000:rwx,g::---,g:70004:r,o::---", root / "with-default")
+    run(setfacl, "-m", "u:71234:rx", root / "with-default")
+    (root / "with-default/inherits").write_text("an ACL of its parent's making")
+    (root / "with-default/has-none").write_text("")
+    run(setfacl, "-b", root / "with-default/has-none")
+    (root / "with-default/below").mkdir()
+    run(setfacl, "-b", root / "with-default/below")
+    (root / "with-default/below/plain").write_text("plain")
+
+
+def test_names_in_acls_are_the_trees_own(tool: Tool, tmp_path: Path) -> None:
+    """GNU tar writes ACLs with names; the number is that of the tree's own files, not of the host that unpacks."""
+    tree, ours = tmp_path / "tree", tmp_path / "ours"
+    (tree / "etc").mkdir(parents=True)
+    ours.mkdir()
+    (tree / "etc/group").write_text("root:x:0:\nadm:x:4242:\nadm:x:4:\n")
+    (tree / "etc/passwd").write_text("daemon:x:4343:4343::/:/bin/sh\n")
+    (tree / "a-journal").mkdir()
+    (tree / "a-file").write_text("")
+    run(tool("setfacl"), "-m", "g:adm:rx,d:g:adm:rx", tree / "a-journal")
+    run(tool("setfacl"), "-m", "u:daemon:rw", tree / "a-file")
+    run(tool("tar"), "-cf", tmp_path / "a.tar", *EVERYTHING, "--sort=name", "--format=pax", "-C", tree, ".")
+    assert b"adm" in (tmp_path / "a.tar").read_bytes()
+    extract(tmp_path / "a.tar", str(ours))
+    shown = subprocess.run(
+        [tool("getfacl"), "-cn", ours / "a-journal", ours / "a-file"], check=True, capture_output=True, text=True
+    ).stdout
+    assert "group:4242:r-x" in shown
+    assert "default:group:4242:r-x" in shown
+    assert "user:4343:rw-" in shown
+    (tree / "etc/group").unlink()
+    run(tool("tar"), "-cf", tmp_path / "b.tar", *EVERYTHING, "--format=pax", "-C", tree, ".")
+    (ours / "etc/group").unlink()
+    with pytest.raises(ArchiveError, match=r"its ACL names the group 'adm' without a number, and the tree's etc/group"):
+        extract(tmp_path / "b.tar", str(ours))
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_everything_comes_out_as_it_was(tool: Tool, tmp_path: Path, umask: int) -> None:
+    tree, ours, theirs = tmp_path / "tree", tmp_path / "ours", tmp_path / "theirs"
+    for path in (tree, ours, theirs):
+        path.mkdir()
+    privileged_tree(tool, tree)
+    archive = tmp_path / "a.tar.gz"
+    run(tool("tar"), "-czf", archive, *EVERYTHING, "--format=pax", "--sparse", "-C", tree, ".")
+    before = os.umask(umask)
+    try:
+        extract(archive, str(ours))
+        run(tool("tar"), "-xpf", archive, *EVERYTHING, "-C", theirs)
+    finally:
+        os.umask(before)
+    assert differences(ours, tree) == []
+    # GNU tar 1.34 leaves the ACL that was inherited on what has none.
+    assert [line for line in differences(ours, theirs) if "with-default/" not in line] == []
+
+
+def test_bsdtar_packs_attributes_and_acls(tool: Tool, tmp_path: Path) -> None:
+    tree, ours = tmp_path / "tree", tmp_path / "ours"
+    tree.mkdir()
+    ours.mkdir()
+    privileged_tree(tool, tree)
+    archive = tmp_path / "a.tar"
+    run(tool("bsdtar"), "-cf", archive, "--acls", "--xattrs", "--numeric-owner", "--format=pax", "-C", tree, ".")
+    extract(archive, str(ours))
+    assert [line for line in differences(ours, tree) if "before" not in line] == []
+
+
+def test_it_replaces_what_is_there_and_keeps_directories(tool: Tool, tmp_path: Path) -> None:
+    tree, ours = tmp_path / "tree", tmp_path / "ours"
+    tree.mkdir()
+    ours.mkdir()
+    privileged_tree(tool, tree)
+    archive = tmp_path / "a.tar"
+    run(tool("tar"), "-cf", archive, *EVERYTHING, "--format=pax", "--sparse", "-C", tree, ".")
+    extract(archive, str(ours))
+    first = picture(ours)
+    extract(archive, str(ours))
+    assert picture(ours) == first
+    assert differences(ours, tree) == []
+
+
+def test_extraction_as_another_user_says_what_it_needs(tool: Tool, tmp_path: Path) -> None:
+    tree, ours = tmp_path / "tree", tmp_path / "ours"
+    tree.mkdir()
+    ours.mkdir()
+    (tree / "file").write_text("root's")
+    run(tool("tar"), "-cf", tmp_path / "a.tar", "-C", tree, "file")
+    os.chown(ours, 65534, 65534)
+    for directory in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        os.chmod(directory, 0o755)
+    script = (
+        "import os, sys\nfrom pydiskimg.archive import extract\nos.setgid(65534); os.setuid(65534)\n"
+        "try: extract(sys.argv[1], sys.argv[2])\nexcept OSError as error: print(error)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "a.tar"), str(ours)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout == (
+        f"{ours}/file: cannot be unpacked; restoring owners, devices and trusted attributes needs root: "
+        "Operation not permitted\n"
+    )
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MiB and few inodes."""
+    directory = tmp_path / "small"
+    directory.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=2m,nr_inodes=200", "tmpfs", directory)
+    yield directory
+    run("umount", directory)
+
+
+def test_a_full_file_system_is_named(tool: Tool, tmp_path: Path, small: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "big").write_bytes(os.urandom(3 << 20))
+    run(tool("tar"), "-czf", tmp_path / "a.tar.gz", "-C", tree, ".")
+    with pytest.raises(StorageError, match=r"small/\./big: cannot write .* bytes at .*: No space left on device"):
+        extract(tmp_path / "a.tar.gz", str(small))
+
+
+def test_no_inode_left_is_named(tool: Tool, tmp_path: Path, small: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for index in range(300):
+        (tree / f"{index:03}").write_text("")
+    run(tool("tar"), "-cf", tmp_path / "a.tar", "--sort=name", "-C", tree, ".")
+    with pytest.raises(StorageError, match=r"small/./\d+: cannot be unpacked: No space left on device"):
+        extract(tmp_path / "a.tar", str(small))
+
+
+def test_an_attribute_that_cannot_be_stored_is_named(tool: Tool, tmp_path: Path, small: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "file").write_text("")
+    os.setxattr(tree / "file", "user.big", b"x" * 3000)
+    run(tool("tar"), "-cf", tmp_path / "a.tar", "--xattrs", "--format=pax", "-C", tree, ".")
+    ramfs = tmp_path / "ramfs"
+    ramfs.mkdir()
+    run("mount", "-t", "ramfs", "ramfs", ramfs)
+    try:
+        with pytest.raises(StorageError, match=r"file: cannot set the attribute user\.big: Operation not supported"):
+            extract(tmp_path / "a.tar", str(ramfs))
+    finally:
+        run("umount", ramfs)
+
+
+def test_holes_are_kept(tool: Tool, tmp_path: Path) -> None:
+    tree, ours = tmp_path / "tree", tmp_path / "ours"
+    tree.mkdir()
+    ours.mkdir()
+    sparse_file(tree / "huge", 1 << 40, [(0, 4096), (1 << 39, 4096)])
+    run(tool("tar"), "-cSf", tmp_path / "a.tar", "-C", tree, ".")
+    extract(tmp_path / "a.tar", str(ours))
+    status = os.stat(ours / "huge")
+    assert (status.st_size, status.st_blocks) == (1 << 40, os.stat(tree / "huge").st_blocks)
+
+
+def test_the_locale_of_the_process_stays(tool: Tool, tmp_path: Path) -> None:
+    libc = ctypes.CDLL(None)
+    libc.uselocale.restype = ctypes.c_void_p
+    libc.uselocale.argtypes = [ctypes.c_void_p]
+    before = libc.uselocale(None)
+    run(tool("tar"), "-cf", tmp_path / "a.tar", "-C", tmp_path, "--exclude=*", "--no-recursion", ".")
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "file").write_text("")
+    run(tool("tar"), "-cf", tmp_path / "a.tar", "-C", tmp_path, "file")
+    extract(tmp_path / "a.tar", str(tmp_path / "ours"))
+    assert libc.uselocale(None) == before
