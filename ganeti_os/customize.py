@@ -76,7 +76,8 @@ def _wiped_on_failure(installation: Installation) -> Iterator[None]:
 def _loop(stack: ExitStack, installation: Installation, volume: Volume) -> str:
     disk, partition = installation.disk, volume.partition
     return stack.enter_context(
-        loop_device(disk.fd, offset=partition.start, length=partition.length, sector_size=disk.sector_size)
+        # 512-byte sectors, whatever the disk has: an image's file system may have blocks smaller than its sectors.
+        loop_device(disk.fd, offset=partition.start, length=partition.length)
     ).path
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.debian_system import DebianSystem, debian_system
+
 
 def loop_devices() -> set[str]:
     """Attached loop devices with their backing files."""
@@ -69,3 +71,11 @@ def tool() -> object:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def debian() -> DebianSystem:
+    """The small Debian system that the demo uses too, made once and kept in .demo/."""
+    work = Path(__file__).resolve().parent.parent / ".demo"
+    work.mkdir(exist_ok=True)
+    return debian_system(work)

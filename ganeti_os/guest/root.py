@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ganeti_os.guest import fstab
-from pydiskimg.errors import DiskImageError
+from pydiskimg.errors import DiskImageError, PartitionError
 from pydiskimg.fs.probe import FileSystemKind, probe
 from pydiskimg.loop import loop_device
 from pydiskimg.mount import mounted
@@ -52,10 +52,28 @@ class Guest:
 
 
 def volumes(disk: DescriptorDisk) -> list[Volume]:
-    """Return the partitions of the disk with their contents, or the disk itself where it has no table."""
-    partitions = read_partition_table(disk, sector_size=disk.sector_size)
-    if not partitions:
-        partitions = [Partition(0, 0, disk.size, "")]
+    """Return the partitions of the disk with their contents, or the disk itself where it has no table.
+
+    An image may have been made for sectors of another size than this disk's: the size whose partitions hold
+    something known is the right one. Raises PartitionError when the table can be read with none.
+    """
+    readings = []
+    problem = None
+    for sector_size in dict.fromkeys((disk.sector_size, 512, 4096)):
+        try:
+            partitions = read_partition_table(disk, sector_size=sector_size)
+        except PartitionError as error:
+            problem = problem or error
+            continue
+        readings.append(_probed(disk, partitions or [Partition(0, 0, disk.size, "")]))
+        if any(volume.content for volume in readings[-1]):
+            return readings[-1]
+    if not readings and problem is not None:
+        raise problem
+    return readings[0]
+
+
+def _probed(disk: DescriptorDisk, partitions: Sequence[Partition]) -> list[Volume]:
     return [Volume(part, probe(Region(disk, part.start, part.length))) for part in partitions]
 
 
@@ -93,7 +111,6 @@ def _fstab_of_root(disk: DescriptorDisk, volume: Volume) -> list[fstab.Entry] | 
             disk.fd,
             offset=volume.partition.start,
             length=volume.partition.length,
-            sector_size=disk.sector_size,
             read_only=True,
         ) as loop,
         mounted(loop.path, fs_type=volume.content.type, read_only=True) as target,

@@ -8,6 +8,7 @@ that is done by the verb `create`, run as Ganeti runs it, with a PATH on which t
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -96,7 +97,7 @@ def show(path: Path) -> None:
             print(f"   {root}: {len(files)} files and directories, among them:")
             for name, status in files:
                 if name.count("/") == 1 or name.startswith(("/boot/", "/etc/")):
-                    print(f"      {oct(status.st_mode)[2:]:>6} {status.st_size:>10} {name}")
+                    print(f"      {stat.filemode(status.st_mode)} {status.st_size:>10} {name}")
             print("   /etc/fstab:")
             print("".join(f"      {line}\n" for line in tree.read("/etc/fstab").decode().splitlines()), end="")
 

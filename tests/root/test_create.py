@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: MIT
+"""The create verb on real images: what is on the disk afterwards, judged by sfdisk, e2fsck and the kernel."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fixtures.block_devices import block_device, filled_file
+from tests.fixtures.debian_system import NAME, DebianSystem
+from tests.fixtures.node import Node, create_environment, last_line
+
+pytestmark = pytest.mark.root
+MIB = 1 << 20
+
+
+@pytest.fixture
+def node(tmp_path: Path, debian: DebianSystem) -> Node:
+    made = Node.make(tmp_path / "a node", IMAGE_NAME=NAME, IMAGE_TYPE="tarball")
+    for path in (debian.tarball, debian.qcow2):
+        (made.images / path.name).symlink_to(path)
+    return made
+
+
+@pytest.fixture(params=[None, 512, 4096], ids=["file", "512", "4096"])
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A disk full of 0xFF: a file, or a block device with this sector size."""
+    path = filled_file(tmp_path / "the disk", 700 * MIB)
+    if request.param is None:
+        yield str(path)
+    else:
+        with block_device(path, sector_size=request.param) as device:
+            yield device
+
+
+def partitions(disk: str) -> list[dict[str, Any]]:
+    done = subprocess.run(["sfdisk", "--json", disk], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    table = json.loads(done.stdout)["partitiontable"]
+    for partition in table["partitions"]:
+        partition["offset"] = partition["start"] * table.get("sectorsize", 512)
+        partition["length"] = partition["size"] * table.get("sectorsize", 512)
+    return list(table["partitions"])
+
+
+@contextmanager
+def inside(disk: str, partition: dict[str, Any], tmp_path: Path) -> Iterator[Path]:
+    """e2fsck a partition and mount it with mount(8), read-only."""
+    place = ["--offset", str(partition["offset"]), "--sizelimit", str(partition["length"])]
+    loop = subprocess.run(
+        ["losetup", "--find", "--show", "--read-only", *place, disk], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    try:
+        fsck = subprocess.run(["e2fsck", "-fn", loop], capture_output=True, text=True, check=False)
+        assert fsck.returncode == 0, fsck.stdout
+        point = tmp_path / "mnt"
+        point.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-o", "ro", loop, point], check=True)
+        try:
+            yield point
+        finally:
+            subprocess.run(["umount", point], check=True)
+    finally:
+        subprocess.run(["losetup", "--detach", loop], check=True)
+
+
+def blkid(disk: str, partition: dict[str, Any], tag: str) -> str:
+    place = ["--offset", str(partition["offset"]), "--size", str(partition["length"])]
+    return subprocess.run(
+        ["blkid", "-p", *place, "-s", tag, "-o", "value", disk], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_a_tarball_becomes_a_disk(node: Node, disk: str, tmp_path: Path, debian: DebianSystem) -> None:
+    done = node.create(disk)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    boot, swap, root = partitions(disk)
+    assert [(p["type"], p.get("bootable", False)) for p in (boot, swap, root)] == [
+        ("83", True),
+        ("82", False),
+        ("83", False),
+    ]
+    assert (boot["length"], swap["length"]) == (100 * MIB, 64 * MIB)
+    assert blkid(disk, swap, "TYPE") == "swap"
+    packed = subprocess.run(["tar", "tzf", debian.tarball], capture_output=True, text=True, check=True).stdout
+    with inside(disk, boot, tmp_path) as point:
+        assert {path.name for path in point.glob("vmlinuz-*")} == {
+            os.path.basename(name) for name in packed.splitlines() if "/boot/vmlinuz-" in name
+        }
+    with inside(disk, root, tmp_path) as point:
+        diff = subprocess.run(
+            ["tar", "--compare", "--numeric-owner", "-zf", debian.tarball, "--exclude", "./boot/*", "-C", point],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        differing = {line.split(":")[0] for line in diff.stdout.splitlines()}
+        assert differing <= {"./etc/fstab", ".", "./boot"}, diff.stdout + diff.stderr
+        lines = [line.split() for line in (point / "etc/fstab").read_text().splitlines() if line[0] != "#"]
+        assert [(fields[0], fields[1], fields[2]) for fields in lines] == [
+            (f"UUID={blkid(disk, root, 'UUID')}", "/", "ext4"),
+            (f"UUID={blkid(disk, boot, 'UUID')}", "/boot", "ext4"),
+            (f"UUID={blkid(disk, swap, 'UUID')}", "none", "swap"),
+        ]
+        assert (point / "etc/fstab").stat().st_mode & 0o777 == 0o644
+
+
+def test_an_image_becomes_a_disk(node: Node, disk: str, tmp_path: Path, debian: DebianSystem) -> None:
+    node.configure(IMAGE_NAME=NAME, IMAGE_TYPE="qcow2")
+    done = node.create(disk)
+    assert done.returncode == 0, done.stderr
+    compared = subprocess.run(
+        ["qemu-img", "compare", "-f", "qcow2", "-F", "raw", debian.qcow2, disk],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # The image is smaller than the disk, whose rest keeps what it had: 0xFF, but for the wiped last MiB.
+    assert f"Content mismatch at offset {400 * MIB}!" in compared.stdout, compared.stdout
+    with inside(disk, {"offset": MIB, "length": 399 * MIB}, tmp_path) as point:
+        assert (point / "etc/hostname").read_text() == "debian-small\n"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "swap", "filesystem", "types"),
+    [
+        ("", "no", "ext3", ["83", "83"]),
+        ("/boot/vmlinuz", "yes", "ext2", ["82", "83"]),
+        ("/boot/vmlinuz", "no", "ext4", ["83"]),
+    ],
+)
+def test_partitions_follow_the_settings(
+    node: Node, tmp_path: Path, kernel: str, swap: str, filesystem: str, types: list[str]
+) -> None:
+    node.configure(IMAGE_NAME=NAME, IMAGE_TYPE="tarball", SWAP=swap, SWAP_SIZE="33", FILESYSTEM=filesystem)
+    disk = filled_file(tmp_path / "disk", 400 * MIB)
+    done = node.create(disk, INSTANCE_HV_kernel_path=kernel)
+    assert done.returncode == 0, done.stderr
+    found = partitions(str(disk))
+    assert [p["type"] for p in found] == types
+    assert blkid(str(disk), found[-1], "TYPE") == filesystem
+    with inside(str(disk), found[-1], tmp_path) as point:
+        assert (point / "boot").is_dir()
+
+
+def test_os_api_5_makes_the_second_disk_swap(node: Node, tmp_path: Path) -> None:
+    disk, swap = filled_file(tmp_path / "sda", 400 * MIB), filled_file(tmp_path / "sdb", 20 * MIB)
+    done = node.run("create", "-i", "inst1.example.org", "-b", str(disk), "-s", str(swap))
+    assert done.returncode == 0, done.stderr
+    assert [p["type"] for p in partitions(str(disk))] == ["83", "83"]
+    uuid = blkid(str(swap), {"offset": 0, "length": 20 * MIB}, "UUID")
+    with inside(str(disk), partitions(str(disk))[1], tmp_path) as point:
+        assert f"UUID={uuid} none swap" in (point / "etc/fstab").read_text()
+
+
+SCRIPT = """#!/bin/sh
+set -e
+test -b "$BLOCKDEV" && test -b "$ROOT_DEV"
+echo "$IMAGE_TYPE $INSTANCE_NAME $(stat -c %a "$TARGET/etc/fstab") [${BOOT_DEV:+boot}]" >"$TARGET/etc/customised"
+chroot "$TARGET" /bin/sh -c 'echo from the inside >/root/inside; mknod /dev/made c 1 3; echo x >/dev/made'
+"""
+
+
+@pytest.mark.parametrize("image_type", ["tarball", "qcow2"])
+def test_scripts_change_the_guest(node: Node, disk: str, tmp_path: Path, image_type: str) -> None:
+    node.configure(IMAGE_NAME=NAME, IMAGE_TYPE=image_type)
+    node.add_script("10-change", SCRIPT)
+    node.add_script("20.ignored", "#!/bin/sh\nexit 1\n")
+    done = node.create(disk)
+    assert done.returncode == 0, done.stderr
+    with inside(disk, partitions(disk)[-1], tmp_path) as point:
+        boot = "boot" if image_type == "tarball" else ""
+        assert (point / "etc/customised").read_text() == f"{image_type} inst1.example.org 644 [{boot}]\n"
+        assert (point / "root/inside").read_text() == "from the inside\n"
+
+
+@pytest.mark.parametrize("image_type", ["tarball", "qcow2"])
+def test_a_script_that_fails_fails_the_create(node: Node, tmp_path: Path, image_type: str) -> None:
+    node.configure(IMAGE_NAME=NAME, IMAGE_TYPE=image_type)
+    script = node.add_script("10-fail", "#!/bin/sh\nexit 3\n")
+    disk = filled_file(tmp_path / "disk", 500 * MIB)
+    done = node.create(disk)
+    assert done.returncode == 1
+    assert last_line(done) == f"image create inst1.example.org: customising: {script}: exited with status 3"
+    types = subprocess.run(["sfdisk", "-d", disk], capture_output=True, text=True, check=False).stdout
+    assert "type=83" not in types, "a failed installation looks complete"
+
+
+def test_a_script_that_leaves_a_process_is_named_with_it(node: Node, tmp_path: Path) -> None:
+    script = node.add_script(
+        "10-stay", f'#!/bin/sh\ncd "$TARGET"\nsleep 300 >/dev/null 2>&1 &\necho $! >{tmp_path}/pid\n'
+    )
+    done = node.create(filled_file(tmp_path / "disk", 400 * MIB))
+    pid = int((tmp_path / "pid").read_text())
+    try:
+        assert done.returncode == 1
+        assert str(script) in last_line(done)
+        assert str(pid) in last_line(done)
+        assert "sleep" in last_line(done)
+    finally:
+        os.kill(pid, 9)
+
+
+def test_a_reinstall_over_an_old_system_is_a_clean_one(node: Node, tmp_path: Path) -> None:
+    disk = filled_file(tmp_path / "disk", 700 * MIB)
+    for image_type in ("tarball", "qcow2", "tarball"):
+        node.configure(IMAGE_NAME=NAME, IMAGE_TYPE=image_type)
+        assert node.create(disk, INSTANCE_REINSTALL="1").returncode == 0
+    with inside(str(disk), partitions(str(disk))[2], tmp_path) as point:
+        assert (point / "sbin/init").is_symlink()
+
+
+@pytest.mark.parametrize("environment", [{}, {"LC_ALL": "C"}, {"LC_ALL": "nonsense", "PYTHONSTARTUP": "/x"}])
+def test_two_creates_side_by_side(node: Node, tmp_path: Path, environment: dict[str, str]) -> None:
+    disks = [filled_file(tmp_path / f"disk{index}", 400 * MIB) for index in range(2)]
+    running = [node.start("create", **create_environment(disk, **environment)) for disk in disks]
+    for process in running:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+    for disk in disks:
+        with inside(str(disk), partitions(str(disk))[2], tmp_path) as point:
+            assert (point / "etc/debian_version").exists()
+
+
+def test_two_creates_on_one_disk_exclude_each_other(node: Node, tmp_path: Path) -> None:
+    disk = filled_file(tmp_path / "disk", 400 * MIB)
+    running = [node.start("create", **create_environment(disk)) for _ in range(2)]
+    statuses = {}
+    for process in running:
+        _, err = process.communicate(timeout=120)
+        statuses[process.returncode] = err
+    assert sorted(statuses) == [0, 1]
+    assert "is in use" in statuses[1].splitlines()[-1]
+    with inside(str(disk), partitions(str(disk))[2], tmp_path) as point:
+        assert (point / "etc/debian_version").exists()

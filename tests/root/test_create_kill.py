@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""kill -9 and SIGTERM at random instants of a create: nothing is left, and the next run succeeds."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import loop_devices, mounts
+from tests.fixtures.block_devices import filled_file
+from tests.fixtures.debian_system import NAME, DebianSystem
+from tests.fixtures.node import Node, create_environment
+
+pytestmark = pytest.mark.root
+MIB = 1 << 20
+TEMPORARY = ("/tmp", "/var/tmp", "/mnt", "/media", "/srv", "/run")
+
+
+def temporary_files() -> set[str]:
+    return {f"{directory}/{name}" for directory in TEMPORARY for name in os.listdir(directory)}
+
+
+def no_new_loop_devices(before: set[str]) -> bool:
+    """The kernel detaches by itself a moment after the last user has gone."""
+    for _ in range(100):
+        if loop_devices() <= before:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def wipe(disk: Path) -> None:
+    """Take away the table of the run before, so that what is found is this run's."""
+    with disk.open("r+b") as file:
+        file.write(b"\xff" * MIB)
+
+
+@pytest.mark.parametrize("image_type", ["tarball", "qcow2"])
+def test_killed_at_random_instants(tmp_path: Path, debian: DebianSystem, image_type: str) -> None:
+    node = Node.make(tmp_path / "node", IMAGE_NAME=NAME, IMAGE_TYPE=image_type, IMAGE_DIR=str(debian.directory))
+    node.add_script("10-slow", '#!/bin/sh\necho x >"$TARGET/root/x"\nsleep 0.2\n')
+    disk = filled_file(tmp_path / "disk", 450 * MIB)
+    before = loop_devices(), mounts(), temporary_files()
+    start = time.monotonic()
+    assert node.create(disk).returncode == 0
+    duration = time.monotonic() - start
+    rng = random.Random(image_type)
+    finished = 0
+    for attempt in range(10):
+        wipe(disk)
+        process = node.start("create", **create_environment(disk))
+        time.sleep(rng.uniform(0.25, duration))
+        process.send_signal(signal.SIGKILL if attempt % 5 else signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+        finished += process.returncode == 0
+        if process.returncode > 0:
+            assert "ended by SIGTERM; the disk is not complete" in err.splitlines()[-1], err
+        assert no_new_loop_devices(before[0]), "loop devices left attached"
+        assert mounts() <= before[1]
+        assert temporary_files() <= before[2]
+        if process.returncode and (image_type == "tarball" or "customising" not in err):
+            dump = subprocess.run(["sfdisk", "-d", disk], capture_output=True, text=True, check=False).stdout
+            assert "type=83" not in dump, "an interrupted installation looks complete"
+    assert finished < 10
+    done = node.create(disk)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""create with bad input: one clear sentence at the end, exit status 1 or 2, and the disk as it was."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.node import Node, last_line
+
+SIZE = 4 << 20
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node.make(tmp_path / "node", IMAGE_NAME="x", ARCH="x86_64", IMAGE_TYPE="raw")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    path = tmp_path / "the disk"
+    path.write_bytes(b"\xff" * SIZE)
+    return path
+
+
+def refused(node: Node, disk: Path, *words: str, status: int = 1) -> None:
+    done = node.create(disk)
+    assert done.returncode == status, done.stderr
+    for word in words:
+        assert word in last_line(done)
+    assert disk.read_bytes() == b"\xff" * SIZE, "the disk was written to"
+
+
+def test_an_image_larger_than_the_disk(node: Node, disk: Path) -> None:
+    with (node.images / "x-x86_64.raw").open("wb") as file:
+        file.truncate(SIZE + 1)
+    refused(node, disk, "needs 4194305 bytes (4 MiB), the disk has 4194304 bytes (4 MiB); nothing was written")
+
+
+def test_a_missing_image_lists_what_there_is(node: Node, disk: Path) -> None:
+    (node.images / "y-x86_64.raw").touch()
+    refused(node, disk, f"{node.images}/x-x86_64.raw", "y-x86_64.raw")
+
+
+def test_a_file_that_is_no_image(node: Node, disk: Path) -> None:
+    node.configure(IMAGE_NAME="x", ARCH="x86_64", IMAGE_TYPE="qcow2")
+    (node.images / "x-x86_64.qcow2").write_bytes(b"#!/bin/sh\n" * 100)
+    refused(node, disk, "x-x86_64.qcow2", "qcow2")
+
+
+def test_a_truncated_header(node: Node, disk: Path) -> None:
+    node.configure(IMAGE_NAME="x", ARCH="x86_64", IMAGE_TYPE="qcow2")
+    (node.images / "x-x86_64.qcow2").write_bytes(b"QFI\xfb\0\0\0\3")
+    refused(node, disk, "x-x86_64.qcow2")
+
+
+def test_a_disk_that_does_not_exist(node: Node, disk: Path, tmp_path: Path) -> None:
+    (node.images / "x-x86_64.raw").write_bytes(b"x" * 512)
+    done = node.create(tmp_path / "missing")
+    assert (done.returncode, "No such file or directory" in last_line(done)) == (1, True)
+    assert not (tmp_path / "missing").exists()
+
+
+def test_a_disk_too_small_for_the_partitions(node: Node, disk: Path) -> None:
+    node.configure(IMAGE_NAME="x", ARCH="x86_64", IMAGE_TYPE="tarball")
+    with tarfile.open(node.images / "x-x86_64.tar.gz", "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("etc"))
+    if os.geteuid() == 0:
+        refused(node, disk, "the partitions need", "the disk has 4194304 bytes (4 MiB); nothing was written")
+    else:
+        refused(node, disk, "needs root")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"IMAGE_TYPE": "iso"}, "IMAGE_TYPE is 'iso'; expected"),
+        ({"SWAP_SIZE": "-5"}, "SWAP_SIZE is '-5'; expected a size in MiB"),
+        ({"FILESYSTEM": "ntfs"}, "FILESYSTEM is 'ntfs'"),
+        ({"IMAGE_TYPE": "tarball", "NOMOUNT": "yes"}, "NOMOUNT=yes contradicts"),
+        ({"IMAGE_NAME": "../x"}, "IMAGE_NAME is '../x'"),
+    ],
+)
+def test_settings_that_make_no_sense(node: Node, disk: Path, settings: dict[str, str], words: str) -> None:
+    (node.images / "x-x86_64.tar.gz").write_bytes(gzip.compress(b""))
+    node.configure(**{"IMAGE_NAME": "x", "ARCH": "x86_64", **settings})
+    refused(node, disk, words)
+
+
+def test_a_line_that_is_no_assignment(node: Node, disk: Path) -> None:
+    file = node.directory / "etc/default/ganeti-instance-image"
+    file.write_text("IMAGE_NAME=x\nrm -rf /\n")
+    refused(node, disk, f"{file}:2:")
+
+
+def test_cdinstall_prepares_nothing_and_says_so(node: Node, disk: Path) -> None:
+    node.configure(CDINSTALL="yes")
+    done = node.create(disk)
+    assert done.returncode == 0
+    assert "CDINSTALL=yes" in last_line(done)
+    assert disk.read_bytes() == b"\xff" * SIZE
+
+
+@pytest.mark.parametrize("arguments", [[], ["-i", "x"], ["-i", "x", "-b", "/d", "-s", "/s", "more"], ["-z"]])
+def test_wrong_arguments_print_usage(node: Node, arguments: list[str]) -> None:
+    done = node.run("create", *arguments)
+    assert done.returncode == 2
+    assert "usage: create -i instance_name -b blockdev_sda -s blockdev_sdb" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help(node: Node, option: str) -> None:
+    done = node.run("create", option)
+    assert done.returncode == 0
+    assert "usage: create" in done.stdout
+
+
+def test_other_verbs_say_that_they_are_not_there(node: Node, disk: Path) -> None:
+    done = node.run("export", "-i", "inst", "-b", str(disk))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "has no export" in last_line(done)
+
+
+def test_a_raw_image_needs_no_root_and_leaves_the_rest_of_the_disk(node: Node, disk: Path) -> None:
+    data = os.urandom(2 << 20)
+    (node.images / "x-x86_64.raw").write_bytes(data)
+    done = node.create(disk)
+    assert done.returncode == 0, done.stderr
+    assert disk.read_bytes() == data + b"\xff" * (1 << 20) + bytes(1 << 20)
+
+
+def test_a_full_file_system_gives_one_sentence(node: Node, tmp_path: Path) -> None:
+    image = io.BytesIO(os.urandom(1 << 20))
+    (node.images / "x-x86_64.raw").write_bytes(image.getvalue())
+    done = node.create("/dev/full")
+    assert (done.returncode, "is a character device" in last_line(done)) == (1, True)
