@@ -90,7 +90,7 @@ def is_minimal(name: bytes, entries: list[AclEntry]) -> bool:
 
 def _entry(line: bytes) -> AclEntry:
     fields = [field.strip() for field in line.split(b":")]
-    if len(fields) == 2:  # "other:r-x", as Solaris and star write it
+    if len(fields) == 2 and fields[0] in (b"mask", b"other"):  # "other:r-x", as Solaris writes it
         fields.insert(1, b"")
     if len(fields) not in (3, 4) or fields[0] not in _TAGS or not fields[2] or not set(fields[2]) <= _BITS.keys():
         raise ValueError(f"its ACL entry {line.decode(errors='backslashreplace')!r} is malformed")

@@ -104,6 +104,8 @@ def _check(member: Member, seen: set[bytes]) -> None:
         raise ValueError("it is sparse in a format other than GNU tar's; pack it with GNU tar --sparse")
     if b"SCHILY.acl.ace" in member.records:
         raise ValueError("it has an NFSv4 ACL, which no Linux file system stores")
+    if b"GNU.sparse.map" in member.records and not member.records[b"GNU.sparse.map"].count(b",") % 2:
+        raise ValueError("its sparse map has an odd number of values")
     for keyword in (b"size", b"GNU.sparse.size", b"GNU.sparse.realsize"):
         if keyword in member.records and not member.records[keyword].isdigit():
             raise ValueError(f"its {keyword.decode()} is no number")

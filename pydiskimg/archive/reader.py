@@ -114,6 +114,7 @@ class Reader:
         while (pointer := self._next_header()) is not None:
             count += 1
             entry, self._member = self._entry(pointer)
+            self._mapped = _mapped(pointer) if self._member.real_size is not None else None
             yield entry
         self._check_end(count)
 
@@ -170,6 +171,8 @@ class Reader:
         self._check(result)
 
     def _check_delivered(self, delivered: int) -> None:
+        if self._mapped not in (None, delivered):
+            raise self._error(f"its sparse map asks for {self._mapped} bytes of data where {delivered} are stored")
         stored = self._member.stored_size
         if self._member.map_in_body:
             right = stored - delivered >= layout.BLOCK and (stored - delivered) % layout.BLOCK == 0
@@ -208,6 +211,18 @@ class Reader:
             return ArchiveError(f"{self._name}: {message}")
         path = printable(self._current)
         return ArchiveError(f"{self._name}: entry {path}: {message}", entry=path)
+
+
+def _mapped(pointer: ctypes.c_void_p) -> int | None:
+    """Return the bytes of data in the entry's sparse map, as far as they lie inside of its size; None: no map."""
+    offset, length = ctypes.c_int64(), ctypes.c_int64()
+    arguments = ctypes.byref(offset), ctypes.byref(length)
+    total = 0
+    if not binding.entry_sparse_reset(pointer):
+        return None
+    while binding.entry_sparse_next(pointer, *arguments) == binding.OK:
+        total += length.value
+    return total
 
 
 def _restored(pointer: ctypes.c_void_p, member: Member) -> Entry:

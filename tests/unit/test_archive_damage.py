@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: MIT
+"""Archives that are truncated, corrupt or contradictory: one clear error each, in bounded time and memory."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import random
+import resource
+import sys
+import tarfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from pydiskimg.archive import extract
+from pydiskimg.errors import ArchiveError, DiskImageError
+from tests.archive_trees import walk
+
+END = bytes(1024)
+
+
+def header(
+    name: bytes, size: int = 0, *, flag: bytes = b"0", magic: bytes = b"ustar\x0000", link: bytes = b""
+) -> bytearray:
+    block = bytearray(512)
+    block[0 : len(name)] = name
+    block[100:108] = b"0000644\0"
+    block[108:116] = b"%07o\0" % os.getuid()
+    block[116:124] = b"%07o\0" % os.getgid()
+    block[124:136] = b"%011o\0" % size
+    block[136:148] = b"%011o\0" % 1_000_000_000
+    block[156:157] = flag
+    block[157 : 157 + len(link)] = link
+    block[257:265] = magic
+    return summed(block)
+
+
+def summed(block: bytearray) -> bytearray:
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return block
+
+
+def padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 512)
+
+
+def record(keyword: bytes, value: bytes) -> bytes:
+    length = len(keyword) + len(value) + 3
+    while len(str(length)) + len(keyword) + len(value) + 3 != length:
+        length = len(str(length)) + len(keyword) + len(value) + 3
+    return b"%d %s=%s\n" % (length, keyword, value)
+
+
+def extended(*records: tuple[bytes, bytes], flag: bytes = b"x") -> bytes:
+    body = b"".join(record(*pair) for pair in records)
+    return bytes(header(b"pax", len(body), flag=flag)) + padded(body)
+
+
+def plain(name: bytes = b"file", data: bytes = b"data") -> bytes:
+    return bytes(header(name, len(data))) + padded(data)
+
+
+def unpack(tmp_path: Path, data: bytes) -> Path:
+    (tmp_path / "a.tar").write_bytes(data)
+    target = tmp_path / "target"
+    target.mkdir(exist_ok=True)
+    extract(tmp_path / "a.tar", str(target))
+    return target
+
+
+def test_the_helpers_make_archives(tmp_path: Path) -> None:
+    target = unpack(tmp_path, extended((b"mtime", b"-1.25"), (b"path", "é".encode())) + plain() + END)
+    assert (target / "é").read_text() == "data"
+    assert (target / "é").stat().st_mtime_ns == -1_250_000_000
+
+
+GOOD = plain()
+BAD: dict[str, tuple[bytes, str]] = {
+    "empty file": (b"", "a.tar: is empty; an archive was expected"),
+    "text": (b"this is no archive\n" * 100, "nrecognized archive format"),
+    "one byte": (b"x", "a.tar: "),
+    "random": (random.Random(1).randbytes(100_000), "a.tar: "),
+    "zeros": (bytes(10240), "the archive has no entries"),
+    "one zero": (b"\0", "a.tar: "),
+    "no end marker": (GOOD, "no end-of-archive marker"),
+    "half an end marker": (GOOD + bytes(511), "a.tar: "),
+    "something after the end": (GOOD + END + b"x", "nothing but zeros"),
+    "another archive after the end": (GOOD + END + GOOD + END, "nothing but zeros"),
+    "cut in the header": (GOOD + GOOD[:300], "Truncated"),
+    "cut in the data": (GOOD[:514], "entry file: Truncated"),
+    "cut in the padding": (GOOD[:700], "entry file: "),
+    "wrong checksum": (GOOD[:20] + b"!" + GOOD[21:] + END, "a.tar: "),
+    "second checksum wrong": (GOOD + GOOD[:20] + b"!" + GOOD[21:] + END, "Damaged"),
+    "no name": (bytes(header(b"")) + END, "name is empty"),
+    "unknown type": (bytes(header(b"f", flag=b"Z")) + END, "entry f: its type b'Z' is none that can be unpacked"),
+    "multi-volume": (bytes(header(b"f", flag=b"M", magic=b"ustar  \0")) + END, "type b'M'"),
+    "two extended headers": (
+        extended((b"path", b"a")) + extended((b"path", b"b")) + GOOD + END,
+        "a.tar: ",
+    ),
+    "global header": (extended((b"mtime", b"5"), flag=b"g") + GOOD + END, "global extended header sets mtime"),
+    "long name and path": (
+        bytes(header(b"l", 5, flag=b"L", magic=b"ustar  \0"))
+        + padded(b"long\0")
+        + extended((b"path", b"a"))
+        + GOOD
+        + END,
+        "its path is given twice",
+    ),
+    "bad time": (extended((b"mtime", b"noon")) + GOOD + END, "entry file: 'noon' is no time"),
+    "bad size": (extended((b"size", b"-1")) + GOOD + END, "a.tar: "),
+    "huge size": (extended((b"size", b"9" * 30)) + GOOD + END, "a.tar: "),
+    "size beyond the file": (extended((b"size", b"999999")) + GOOD + END, "Truncated"),
+    "bad record": (bytes(header(b"p", 9, flag=b"x")) + padded(b"9 noequal") + GOOD + END, "a.tar: "),
+    "record too long": (bytes(header(b"p", 9, flag=b"x")) + padded(b"99 a=bcd\n") + GOOD + END, "a.tar: "),
+    "record of no length": (bytes(header(b"p", 9, flag=b"x")) + padded(b"0 a=bcde\n") + GOOD + END, "a.tar: "),
+    "null byte in the path": (extended((b"path", b"a\0b")) + GOOD + END, "null byte"),
+    "null byte in an xattr": (extended((b"SCHILY.xattr.user.%00", b"")) + GOOD + END, "null byte"),
+    "bad base64": (extended((b"LIBARCHIVE.xattr.user.a", b"***")) + GOOD + END, "entry file: "),
+    "bad ACL": (extended((b"SCHILY.acl.access", b"user:rw")) + GOOD + END, "ACL entry 'user:rw' is malformed"),
+    "bad ACL and a name": (
+        extended((b"SCHILY.acl.access", b"nobody"), (b"path", "é".encode())) + GOOD + END,
+        "entry é: its ACL entry 'nobody' is malformed",
+    ),
+    "bad ACL attribute": (extended((b"SCHILY.xattr.system.posix_acl_access", b"abc")) + GOOD + END, "is malformed"),
+    "NFSv4 ACL": (extended((b"SCHILY.acl.ace", b"owner@:rwx::allow")) + GOOD + END, "NFSv4 ACL"),
+    "negative owner": (extended((b"uid", b"-5")) + GOOD + END, "its owner -5 is outside"),
+    "huge owner": (extended((b"gid", b"4294967295")) + GOOD + END, "its group 4294967295 is outside"),
+    "star's sparse format": (
+        bytes(header(b"f", 4, flag=b"S")) + padded(b"data") + END,
+        "sparse in a format other than GNU",
+    ),
+    "xstar's sparse format": (extended((b"SCHILY.realsize", b"9")) + GOOD + END, "sparse in a format other than GNU"),
+    "Solaris' sparse format": (extended((b"SUN.holesdata", b" 0 4")) + GOOD + END, "sparse in a format other than GNU"),
+    "sparse of no version": (
+        extended((b"GNU.sparse.major", b"7"), (b"GNU.sparse.minor", b"0")) + GOOD + END,
+        "a.tar: ",
+    ),
+    "sparse directory": (extended((b"GNU.sparse.map", b"0,1")) + bytes(header(b"d/", flag=b"5")) + END, "a.tar: "),
+    "sparse 0.1, odd map": (
+        extended((b"GNU.sparse.size", b"9"), (b"GNU.sparse.numblocks", b"1"), (b"GNU.sparse.map", b"0,4,7"))
+        + GOOD
+        + END,
+        "its sparse map has an odd number of values",
+    ),
+    "sparse 0.1, descending": (
+        extended((b"GNU.sparse.size", b"99"), (b"GNU.sparse.map", b"50,2,0,2")) + GOOD + END,
+        "sparse map places 2 bytes at 0, outside of 52 to 99",
+    ),
+    "sparse 0.1, overlapping": (
+        extended((b"GNU.sparse.size", b"99"), (b"GNU.sparse.map", b"0,3,2,1")) + GOOD + END,
+        "sparse map places",
+    ),
+    "sparse 0.1, beyond the size": (
+        extended((b"GNU.sparse.size", b"9"), (b"GNU.sparse.map", b"8,4")) + GOOD + END,
+        "sparse map places 4 bytes at 8, outside of 0 to 9",
+    ),
+    "sparse 0.1, less than stored": (
+        extended((b"GNU.sparse.size", b"9"), (b"GNU.sparse.map", b"0,2")) + GOOD + END,
+        "read 2 bytes of data where 4 are stored",
+    ),
+    "sparse 0.1, more than stored": (
+        extended((b"GNU.sparse.size", b"99"), (b"GNU.sparse.map", b"0,2,20,70")) + GOOD + END,
+        "sparse map asks for 72 bytes",
+    ),
+    "sparse 1.0, no map": (
+        extended((b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.realsize", b"9")) + GOOD + END,
+        "a.tar: ",
+    ),
+    "sparse of 8 EiB": (
+        extended((b"GNU.sparse.size", b"9223372036854775807"), (b"GNU.sparse.map", b"0,4")) + GOOD + END,
+        "File too large",
+    ),
+    "hard link with a body": (
+        GOOD + bytes(header(b"b", 4, flag=b"1", link=b"nowhere")) + padded(b"evil") + END,
+        "entry b: it is a hard link to nowhere, which is not there",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_one_sentence_each(name: str, tmp_path: Path) -> None:
+    data, reason = BAD[name]
+    with pytest.raises(DiskImageError) as caught:
+        unpack(tmp_path, data)
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_body_of_a_hard_link_is_passed_over(tmp_path: Path) -> None:
+    linked = bytes(header(b"b", 4, flag=b"1", link=b"file")) + padded(b"evil")
+    target = unpack(tmp_path, extended((b"comment", b"this is pax")) + GOOD + linked + plain(b"after") + END)
+    assert (target / "b").read_text() == "data"
+    assert (target / "after").read_text() == "data"
+
+
+def test_gzip_is_checked_to_its_last_byte(tmp_path: Path) -> None:
+    whole = gzip.compress(GOOD + END)
+    assert (unpack(tmp_path, whole) / "file").read_text() == "data"
+    assert (unpack(tmp_path, whole + bytes(5000)) / "file").read_text() == "data"
+    halves = gzip.compress(GOOD[:100]) + gzip.compress(GOOD[100:]) + gzip.compress(b"") + gzip.compress(END)
+    assert (unpack(tmp_path, halves) / "file").read_text() == "data"
+    for length in range(1, len(whole)):
+        with pytest.raises(ArchiveError, match=r"a\.tar"):
+            unpack(tmp_path, whole[:length])
+    for position in range(len(whole) - 8, len(whole)):
+        with pytest.raises(ArchiveError, match=r"a\.tar: the gzip data before byte \d+ of the file are corrupt"):
+            unpack(tmp_path, whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+    with pytest.raises(ArchiveError, match="are no gzip data"):
+        unpack(tmp_path, whole + b"garbage")
+
+
+def test_gzip_without_isal_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "isal", None)
+    test_gzip_is_checked_to_its_last_byte(tmp_path)
+
+
+def seeds() -> dict[str, bytes]:
+    """Small archives with everything in them that is parsed."""
+    owner = (b"uid", b"%d" % os.getuid()), (b"gid", b"%d" % os.getgid())
+    pax = (
+        extended(*owner, (b"path", "é/x".encode()), (b"mtime", b"-1.5"), (b"SCHILY.xattr.user.a", b"b"))
+        + plain()
+        + extended((b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.realsize", b"9000"))
+        + bytes(header(b"GNUSparseFile.0/s", 516))
+        + padded(b"1\n4096\n4\n")
+        + padded(b"data")
+        + extended((b"GNU.sparse.size", b"9000"), (b"GNU.sparse.map", b"0,2,4096,2"))
+        + plain(b"t")
+        + extended((b"SCHILY.acl.access", b"user::rw-,user:7:r--,group::r--,mask::r--,other::r--"))
+        + plain(b"acl")
+        + END
+    )
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for name, kind, link in (
+            ("n" * 150, tarfile.REGTYPE, ""),
+            ("d", tarfile.DIRTYPE, ""),
+            ("d/s", tarfile.SYMTYPE, "../" + "l" * 150),
+            ("d/h", tarfile.LNKTYPE, "n" * 150),
+            ("f", tarfile.FIFOTYPE, ""),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname, info.uid, info.gid = kind, link, os.getuid(), os.getgid()
+            archive.addfile(info)
+    sparse = header(b"old", 4, flag=b"S", magic=b"ustar  \0")
+    sparse[386:410] = b"%011o\0%011o\0" % (4096, 4)
+    sparse[483:495] = b"%011o\0" % 9000
+    return {"pax": pax, "gnu": stream.getvalue()[:8192], "sparse": bytes(summed(sparse)) + padded(b"data") + END}
+
+
+@pytest.mark.parametrize("name", ["pax", "gnu", "sparse"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_damage_is_an_error_or_stays_inside(name: str, compressed: bool, tmp_path: Path) -> None:
+    """Change bytes at random; with a right header checksum half of the time, or nothing behind it would be reached."""
+    whole = seeds()[name]
+    unpack(tmp_path, whole)
+    source = random.Random(f"{name} {compressed}")
+    outcomes = {True: 0, False: 0}
+    for _ in range(400):
+        data = damaged(whole, source)
+        if compressed:
+            data = gzip.compress(data, 1)
+            if source.random() < 0.3:
+                data = damaged(data, source)
+        try:
+            unpack(tmp_path, data)
+            outcomes[True] += 1
+        except DiskImageError:
+            outcomes[False] += 1
+        clear(tmp_path / "target")
+        assert sorted(os.listdir(tmp_path)) == ["a.tar", "target"]
+    assert outcomes[False] > 50
+
+
+def damaged(whole: bytes, source: random.Random) -> bytes:
+    data = bytearray(whole)
+    for _ in range(source.choice((1, 1, 1, 2, 5))):
+        position = source.randrange(len(data))
+        data[position] = source.choice((0, 0x20, 0x2F, 0x30, 0x37, 0x80, 0xFF, source.randrange(256)))
+        block = position // 512 * 512
+        if source.random() < 0.7 and data[block + 257 : block + 262] == b"ustar":
+            data[block : block + 512] = summed(data[block : block + 512])
+    if source.random() < 0.1:
+        del data[source.randrange(len(data)) :]
+    return bytes(data)
+
+
+def clear(target: Path) -> None:
+    """Empty the directory; modes may be anything."""
+    for path in sorted(walk(os.fsencode(target)), key=len, reverse=True):
+        if os.path.islink(path) or not os.path.isdir(path):
+            os.unlink(path)
+        elif path != os.fsencode(target):
+            os.rmdir(path)
+
+
+BOMBS = {
+    "one long sparse map": lambda: (
+        extended((b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.realsize", b"9"))
+        + bytes(header(b"f", 200 << 20))
+        + b"99999999\n"
+        + b"0\n0\n" * (50 << 20)
+    ),
+    "old sparse map without an end": lambda: (
+        bytes(old_sparse_with_extension()) + (b"%011o\0%011o\0" % (0, 0) * 21 + b"\1" + bytes(7)) * 200_000
+    ),
+    "extended header of 4 GiB": lambda: bytes(header(b"x", (1 << 32) - 1, flag=b"x")) + bytes(100 << 20),
+    "extended headers without an end": lambda: extended((b"comment", b"c" * 1000)) * 100_000,
+    "long names without an end": lambda: (bytes(header(b"l", 1 << 20, flag=b"L")) + b"n" * (1 << 20)) * 100,
+}
+
+
+def old_sparse_with_extension() -> bytearray:
+    block = header(b"f", 4, flag=b"S", magic=b"ustar  \0")
+    block[386:410] = b"%011o\0%011o\0" % (0, 0)
+    block[482] = 1
+    block[483:495] = b"%011o\0" % 9000
+    return summed(block)
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_memory_stays_bounded(name: str, tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "a.tar", "wb", compresslevel=1) as file:
+        file.write(BOMBS[name]())
+    peak = 0
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.002):
+            peak = max(peak, resident())
+
+    before = resident()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    (tmp_path / "target").mkdir()
+    try:
+        with pytest.raises(ArchiveError):
+            extract(tmp_path / "a.tar", str(tmp_path / "target"))
+    finally:
+        done.set()
+        watcher.join()
+    assert peak - before < 250 << 20, f"{(peak - before) >> 20} MiB"
+
+
+def resident() -> int:
+    """The memory of this process that is in use now, in bytes."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
