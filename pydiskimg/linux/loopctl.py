@@ -9,12 +9,10 @@ from dataclasses import dataclass
 
 LOOP_CTL_GET_FREE = 0x4C82
 LOOP_CONFIGURE = 0x4C0A
-LOOP_CLR_FD = 0x4C01
 LOOP_GET_STATUS64 = 0x4C05
 
 LO_FLAGS_READ_ONLY = 1
 LO_FLAGS_AUTOCLEAR = 4
-LO_FLAGS_DIRECT_IO = 16
 
 # struct loop_info64, in the machine's byte order
 LOOP_INFO64 = struct.Struct(
@@ -81,8 +79,3 @@ def get_status(loop_fd: int) -> LoopStatus:
     """Return the device's settings. ENXIO: it is not bound."""
     fields = LOOP_INFO64.unpack(fcntl.ioctl(loop_fd, LOOP_GET_STATUS64, bytes(LOOP_INFO64.size)))
     return LoopStatus(offset=fields[3], size_limit=fields[4], flags=fields[8])
-
-
-def clear(loop_fd: int) -> None:
-    """Detach the file; when others hold the device, as soon as the last of them lets go."""
-    fcntl.ioctl(loop_fd, LOOP_CLR_FD)
