@@ -64,7 +64,6 @@ read_header_position = _function("read_header_position", [_archive], c_int64)
 read_data_block = _function(
     "read_data_block", [_archive, POINTER(c_void_p), POINTER(c_size_t), POINTER(c_int64)], c_int
 )
-filter_bytes = _function("filter_bytes", [_archive, c_int], c_int64)
 
 entry_pathname = _function("entry_pathname", [_entry], c_char_p)
 entry_hardlink = _function("entry_hardlink", [_entry], c_char_p)

@@ -132,11 +132,11 @@ def _filter(fd: int, name: str) -> Generator[Inflated, None, None]:
             enable(archive)
         binding.read_support_format_raw(archive)
         entry = ctypes.c_void_p()
-        _check(archive, binding.read_open_fd(archive, fd, _READ), name)
-        _check(archive, binding.read_next_header(archive, ctypes.byref(entry)), name)
+        _check(archive, binding.read_open_fd(archive, fd, _READ), fd, name)
+        _check(archive, binding.read_next_header(archive, ctypes.byref(entry)), fd, name)
         address, size, offset = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_int64()
         arguments = ctypes.byref(address), ctypes.byref(size), ctypes.byref(offset)
-        while _check(archive, binding.read_data_block(archive, *arguments), name):
+        while _check(archive, binding.read_data_block(archive, *arguments), fd, name):
             if address.value and size.value:
                 data = ctypes.string_at(address.value, size.value)
                 yield Inflated(data, os.lseek(fd, 0, os.SEEK_CUR))
@@ -144,14 +144,14 @@ def _filter(fd: int, name: str) -> Generator[Inflated, None, None]:
         binding.read_free(archive)
 
 
-def _check(archive: int, result: int, name: str) -> bool:
+def _check(archive: int, result: int, fd: int, name: str) -> bool:
     """Return False at the end; anything that is neither that nor success is corrupt or truncated data."""
     if result in (binding.OK, binding.EOF):
         return result == binding.OK
-    position = binding.filter_bytes(archive, -1)
     message = (binding.error_string(archive) or b"no reason given").decode(errors="backslashreplace").rstrip(".")
     raise ArchiveError(
-        f"{name}: the compressed data cannot be read at about byte {position}: {message}; "
+        f"{name}: the compressed data cannot be read: {message} (before byte "
+        f"{os.lseek(fd, 0, os.SEEK_CUR)} of the file); "
         "the file is truncated, corrupt or no archive"
     )
 

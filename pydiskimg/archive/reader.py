@@ -99,6 +99,7 @@ class Reader:
         self._name = name
         self._feed = _Feed(ahead, consumed)
         self._current: bytes | None = None
+        self._place = "entry"
         self._archive = binding.read_new()
 
     def close(self) -> None:
@@ -129,6 +130,7 @@ class Reader:
             return pointer
         if result == binding.WARN:
             self._current = binding.entry_pathname(pointer)
+        self._place = "entry" if result >= binding.WARN else "the entry after"
         self._check(result)
         return pointer
 
@@ -192,8 +194,8 @@ class Reader:
             raise self._error(str(error)) from error
         if error is not None:
             raise error
-        message = (binding.error_string(self._archive) or b"corrupt or truncated").decode(errors="backslashreplace")
-        raise self._error(message.rstrip("."))
+        message = (binding.error_string(self._archive) or b"unreadable").decode(errors="backslashreplace")
+        raise self._error(f"{message.rstrip('.')}; the archive is truncated, corrupt or no tar archive")
 
     def _check_end(self, count: int) -> None:
         self._current = None
@@ -210,7 +212,7 @@ class Reader:
         if self._current is None:
             return ArchiveError(f"{self._name}: {message}")
         path = printable(self._current)
-        return ArchiveError(f"{self._name}: entry {path}: {message}", entry=path)
+        return ArchiveError(f"{self._name}: {self._place} {path}: {message}", entry=path)
 
 
 def _mapped(pointer: ctypes.c_void_p) -> int | None:
