@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +48,14 @@ def need(condition: bool, reason: str) -> None:
     pytest.skip(reason)
 
 
+def _wait_for_detaching(before: set[str]) -> None:
+    """The kernel detaches a loop device a moment after its last user has gone."""
+    for _ in range(60):
+        if loop_devices() <= before:
+            return
+        time.sleep(0.05)
+
+
 @pytest.fixture(autouse=True)
 def _guard_and_leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
     if not request.node.get_closest_marker("root"):
@@ -55,6 +64,7 @@ def _guard_and_leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
     need(os.geteuid() == 0 and os.access("/dev/loop-control", os.R_OK | os.W_OK), "needs root and loop devices")
     before = loop_devices(), mounts(), descriptors()
     yield
+    _wait_for_detaching(before[0])
     assert loop_devices() <= before[0], "loop devices left attached"
     assert mounts() <= before[1], "mounts left behind"
     assert {item for item in descriptors() - before[2] if "/proc" not in item} == set(), "descriptors left open"

@@ -23,6 +23,7 @@ LAYERS = {
     "pydiskimg.fs": 2,
     "pydiskimg": 3,
     "pydiskimg.cli": 4,
+    "pydiskimg.__main__": 4,
     "ganeti_os": 4,
 }
 APART = ("pydiskimg.formats", "pydiskimg.targets", "pydiskimg.fs")

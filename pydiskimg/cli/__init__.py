@@ -40,10 +40,24 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pydiskimg", description="Disk images, file systems and swap areas, without external programs."
     )
+    parser.add_argument("--version", action=_Version, help="print the version")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in COMMANDS:
         import_module(f"pydiskimg.cli.{name}").add_parser(subparsers)
     return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:  # noqa: A002
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"pydiskimg {version('pydiskimg')}")
+        parser.exit()
 
 
 def _printable(text: str) -> str:

@@ -19,7 +19,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "mkfs",
         help="make an ext2, ext3 or ext4 file system",
-        description="Make a file system on DISK, which keeps its size. What is there is not overwritten without --force.",
+        description="Make a file system on DISK, which keeps its size. What is there is not overwritten without "
+        "--force.",
     )
     parser.add_argument("-t", dest="kind", choices=KINDS, default="ext4", help="type (default: ext4)")
     parser.add_argument("-b", dest="block_size", type=int, metavar="BYTES", help="block size: 1024, 2048 or 4096")

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: MIT
+"""Images onto block devices full of 0xFF, judged by qemu-img; every rung of the ladder on real devices."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pydiskimg.disk import open_disk
+from pydiskimg.errors import InUseError, StorageError
+from pydiskimg.image import open_image
+from pydiskimg.loop import loop_device
+from pydiskimg.mount import mounted
+from pydiskimg.targets.descriptor import DescriptorDisk
+from pydiskimg.transfer import copy
+from tests.fixtures.block_devices import block_device, filled_file
+
+pytestmark = pytest.mark.root
+MIB = 1 << 20
+
+
+@pytest.fixture(params=["v2-512", "v3-64k-zlib", "v3-2M-zstd", "v3-4k-odd"])
+def image(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A qcow2 with data, zero clusters and holes at odd places, made by qemu-img and qemu-io."""
+    compat, cluster, more, size = {
+        "v2-512": ("0.10", 512, "", 40 * MIB),
+        "v3-64k-zlib": ("1.1", 65536, "", 64 * MIB),
+        "v3-2M-zstd": ("1.1", 2 * MIB, ",compression_type=zstd", 64 * MIB),
+        "v3-4k-odd": ("1.1", 4096, "", 50 * MIB + 512 * 3),
+    }[request.param]
+    path = tmp_path / "an image.qcow2"
+    options = f"compat={compat},cluster_size={cluster}{more}"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", options, path, str(size)], check=True)
+    commands = ["write -P 17 0 1M", f"write -P 34 5M {cluster}", "write -P 51 7777k 9999k", "write -z 9M 3M"]
+    if compat == "1.1":
+        commands += [f"write -c -P 68 {30 * MIB} {cluster}", "write -z -u 36M 2M"]
+    arguments = [part for command in commands for part in ("-c", command)]
+    subprocess.run(["qemu-io", "-f", "qcow2", *arguments, path], check=True, capture_output=True)
+    return path
+
+
+@pytest.mark.parametrize("sector_size", [512, 4096])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_the_device_reads_as_the_image(tmp_path: Path, image: Path, sector_size: int, workers: int) -> None:
+    with block_device(filled_file(tmp_path / "disk", 70 * MIB), sector_size=sector_size) as device:
+        with open_image(image) as source, open_disk(device, writable=True) as disk:
+            assert disk.sector_size == sector_size
+            copied = copy(source, disk, workers=workers, verify=True)
+            size = source.size
+            assert disk.ladder.current == "punch hole"
+        assert copied.total == copied.written + copied.zeroed == size
+        raw = tmp_path / "image.raw"
+        subprocess.run(["qemu-img", "convert", "-O", "raw", image, raw], check=True)
+        subprocess.run(["cmp", "-n", str(size), raw, device], check=True)
+        tail = subprocess.run(["tail", "-c", str(70 * MIB - size), device], capture_output=True, check=True).stdout
+        assert tail.count(b"\xff") == len(tail), "bytes beyond the image were changed"
+
+
+@pytest.mark.parametrize("drop", [0, 1, 2, 3])
+@pytest.mark.parametrize("sector_size", [512, 4096])
+def test_each_rung_zeroes_a_real_device(tmp_path: Path, drop: int, sector_size: int) -> None:
+    with block_device(filled_file(tmp_path / "disk", 9 * MIB), sector_size=sector_size) as device:
+        with open_disk(device, writable=True) as disk:
+            _drop_rungs(disk, drop)
+            disk.zero(5000, 7 * MIB + 1)
+            disk.flush()
+        found = Path(device).read_bytes()
+    assert found == b"\xff" * 5000 + bytes(7 * MIB + 1) + b"\xff" * (9 * MIB - 7 * MIB - 5001)
+
+
+def _drop_rungs(disk: DescriptorDisk, count: int) -> None:
+    ladder = disk.ladder
+    names = ["punch hole", "zero range", "BLKZEROOUT", "written zeros"]
+    ladder._rungs = ladder._rungs[count:]
+    assert ladder.current == names[count]
+
+
+def test_a_mounted_device_is_refused_and_its_mount_point_named(tmp_path: Path, tool: Callable[[str], str]) -> None:
+    path = filled_file(tmp_path / "disk", 16 * MIB)
+    subprocess.run([tool("mke2fs"), "-q", "-F", path], check=True)
+    with block_device(path) as device:
+        with mounted(device, fs_type="ext2") as point, pytest.raises(InUseError, match=f"in use .mounted on {point}"):
+            open_disk(device, writable=True)
+        with open_disk(device, writable=True), pytest.raises(InUseError, match="opened it exclusively"):
+            open_disk(device, writable=True)
+        with pytest.raises(InUseError, match=f"attached to {device}"):
+            open_disk(path, writable=True)
+
+
+def test_a_device_that_is_full_gives_one_error(tmp_path: Path) -> None:
+    """A sparse file on a file system with less room than the image needs."""
+    small = filled_file(tmp_path / "small", 16 * MIB, fill=b"\0")
+    subprocess.run(["mke2fs", "-q", "-F", small], check=True)
+    image = filled_file(tmp_path / "image", 40 * MIB, fill=b"x")
+    with loop_device(small) as loop, mounted(loop.path, fs_type="ext2") as point:
+        disk_path = Path(point) / "disk"
+        with disk_path.open("wb") as file:
+            file.truncate(64 * MIB)
+        with (
+            open_image(image) as source,
+            open_disk(disk_path, writable=True) as disk,
+            pytest.raises(StorageError, match=r"cannot write \d+ bytes at offset \d+: No space left on device"),
+        ):
+            copy(source, disk)
+
+
+def test_peak_memory_is_bounded(tmp_path: Path) -> None:
+    """A child converts 600 MiB of data; its peak is measured by the kernel."""
+    image = filled_file(tmp_path / "image", 600 * MIB, fill=b"y")
+    with block_device(filled_file(tmp_path / "disk", 600 * MIB, fill=b"\0")) as device:
+        code = (
+            "import sys\nfrom pydiskimg.cli import main\n"
+            "assert main(['convert', '-m', '8', sys.argv[1], sys.argv[2]]) == 0\n"
+            "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+        )
+        done = subprocess.run([sys.executable, "-c", code, image, device], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100 * 1024, f"peak {done.stdout} KiB"

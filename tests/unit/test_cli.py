@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: MIT
+"""The command line as a person and as a program see it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import stat
+import subprocess
+import sys
+import termios
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from pydiskimg.fs.probe import probe
+from pydiskimg.image import open_image
+
+COMMAND = [sys.executable, "-m", "pydiskimg"]
+ROOT = Path(__file__).resolve().parent.parent.parent
+MIB = 1 << 20
+
+
+def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        umask=0o077,
+    )
+
+
+def fails(*arguments: str | Path, words: str, status: int = 1) -> None:
+    done = run(*arguments)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    assert words in done.stderr.splitlines()[-1]
+    assert done.stdout == ""
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "an image"
+    with path.open("wb") as file:
+        file.write(os.urandom(3 * MIB))
+        file.truncate(64 * MIB)
+        file.seek(40 * MIB + 5)
+        file.write(b"data")
+    return path
+
+
+def test_info(image: Path) -> None:
+    facts = json.loads(run("info", "--output", "json", image).stdout)
+    assert facts["virtual-size"] == 64 * MIB
+    assert facts["format"] == "raw"
+    assert facts["filename"] == str(image)
+    assert "virtual size: 67108864 bytes (64 MiB)" in run("info", image).stdout
+
+
+def test_convert_makes_a_sparse_copy_that_keeps_the_mode_of_what_it_replaces(image: Path, tmp_path: Path) -> None:
+    target = tmp_path / "a target"
+    target.write_bytes(b"old")
+    target.chmod(0o640)
+    done = run("convert", "-p", "--verify", image, target)
+    assert done.returncode == 0, done.stderr
+    assert "100% (128 MiB of 128 MiB)" in done.stderr
+    assert target.read_bytes() == image.read_bytes()
+    assert target.stat().st_blocks * 512 < 5 * MIB
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a target", "an image"]
+
+
+def test_convert_in_place_keeps_the_size(image: Path, tmp_path: Path) -> None:
+    target = tmp_path / "disk"
+    target.write_bytes(b"\xff" * (65 * MIB))
+    inode = target.stat().st_ino
+    assert run("convert", "-n", image, target).returncode == 0
+    assert target.read_bytes() == image.read_bytes() + b"\xff" * MIB
+    assert target.stat().st_ino == inode
+
+
+def test_a_failed_convert_leaves_the_old_file(image: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"old")
+    image.write_bytes(b"QFI\xfb\0\0\0\3" + bytes(200))
+    fails("convert", image, target, words="an image: ")
+    assert target.read_bytes() == b"old"
+
+
+def test_errors_are_sentences(image: Path, tmp_path: Path) -> None:
+    fails("info", tmp_path / "missing", words="No such file or directory")
+    fails("info", tmp_path, words="directory")
+    fails("convert", image, tmp_path / "no" / "target", words="cannot create: No such file or directory")
+    fails("convert", image, tmp_path, words="is no regular file")
+    fails("convert", "-n", image, tmp_path / "missing", words="No such file or directory")
+    (tmp_path / "small").write_bytes(b"\xff" * 10)
+    fails("convert", "-n", image, tmp_path / "small", words="the disk has 10 bytes; nothing was written")
+    fails("mkfs", "--create", "1M", tmp_path / "new", words="8 MiB")
+    fails("mkfs", "--create", "many", tmp_path / "new", words="'many' is not a size", status=2)
+    fails("mkfs", "-L", "a label that is too long", "--create", "9M", tmp_path / "new", words="at most 16")
+    fails("mkswap", "--create", "4k", tmp_path / "new", words="40960")
+    fails("convert", "-m", "0", image, "x", words="not a number from 1 to 64", status=2)
+    fails("nonsense", words="invalid choice", status=2)
+    assert not (tmp_path / "new").exists()
+
+
+def test_mkfs_and_mkswap_do_not_overwrite_unasked(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    uuid = "12345678-1234-5678-1234-567812345678"
+    done = run("mkfs", "--create", "16M", "-L", "data", "-U", uuid, "--output", "json", disk)
+    assert json.loads(done.stdout)["uuid"] == uuid
+    with open_image(disk, format="raw") as source:
+        found = probe(source)
+    assert found is not None
+    assert (found.type, found.label, UUID(str(found.uuid))) == ("ext4", "data", UUID(uuid))
+    fails("mkswap", disk, words="holds ext4 (label 'data'")
+    assert run("mkswap", "--force", disk).returncode == 0
+    fails("mkfs", "-t", "ext2", disk, words="holds swap")
+    fails("mkfs", "--partition", "1", disk, words="has no partition 1; found: none")
+
+
+def test_version_and_help() -> None:
+    assert run("--version").stdout.startswith("pydiskimg 0.")
+    for command in ("info", "convert", "mkfs", "mkswap"):
+        assert "usage: pydiskimg" in run(command, "--help").stdout
+
+
+def test_a_bar_on_a_terminal(image: Path, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    with subprocess.Popen([*COMMAND, "convert", "-p", image, tmp_path / "x"], cwd=ROOT, stderr=theirs) as process:
+        os.close(theirs)
+        seen = b""
+        try:
+            while block := os.read(ours, 4096):
+                seen += block
+        except OSError:  # the terminal's other end is closed
+            pass
+        assert process.wait(60) == 0
+    os.close(ours)
+    assert b"an image: 100%|" in seen
+
+
+def test_names_do_not_speak_to_the_terminal(tmp_path: Path) -> None:
+    done = run("info", tmp_path / "\x1b[31mred\n")
+    assert "\x1b" not in done.stderr
+    assert "\\x1b[31mred\\n" in done.stderr
+    raw = subprocess.run(
+        [*COMMAND, "info", os.fsencode(tmp_path) + b"/caf\xe9"],
+        cwd=ROOT,
+        env={"PATH": "/bin", "LC_ALL": "C"},
+        capture_output=True,
+        check=False,
+    )
+    assert (raw.returncode, b"Traceback" in raw.stderr) == (1, False)
+
+
+def test_a_reader_that_goes_away(image: Path) -> None:
+    done = subprocess.run(
+        f'"{sys.executable}" -m pydiskimg info --output json "{image}" | true',
+        shell=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
