@@ -4,6 +4,7 @@
 PYTHON ?= /usr/bin/python3
 VENV := .venv
 PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
 SHELL := /bin/bash
 # The one list of Debian packages.
@@ -15,6 +16,9 @@ DEMO_PACKAGES := busybox-static qemu-utils
 TEST_PACKAGES := acl attr btrfs-progs cryptsetup-bin dosfstools e2fsprogs fdisk libcap2-bin lvm2 parted procps \
   qemu-system-x86 tar util-linux xfsprogs zstd
 
+# Loop devices and mounts need root.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit bench clean packages-run packages-demo packages-test
 
@@ -22,10 +26,10 @@ help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: packages-demo $(STAMP) ## install a small Debian onto two instances' disks and show the result
-	@$(PY) -m tests.demo
+	@$(SUDO) $(PY) -m tests.demo
 
 test: packages-test $(STAMP) lint ## install what the tests need and pass everything
-	@$(PY) -m pytest
+	@$(SUDO) $(if $(SUDO),env CI=$(CI)) $(PY) -m pytest
 
 lint: $(STAMP) ## mypy --strict and ruff
 	@$(VENV)/bin/ruff check .
@@ -50,22 +54,28 @@ packages-run packages-demo packages-test:
 	  [ $$found = yes ] || missing="$$missing $$entry"; \
 	done; \
 	[ -n "$$missing" ] || exit 0; \
-	sudo=""; [ "$$(id -u)" = 0 ] || sudo=sudo; \
 	echo "make: installing Debian packages:$$missing"; \
-	$$sudo apt-get -qq -o DPkg::Lock::Timeout=600 update || exit 1; \
+	$(SUDO) apt-get -qq -o DPkg::Lock::Timeout=600 update || exit 1; \
 	names=""; \
 	for entry in $$missing; do \
 	  for name in $${entry//|/ }; do apt-cache show $$name >/dev/null 2>&1 && { names="$$names $$name"; break; }; done; \
 	done; \
-	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 \
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 \
 	  install -y --no-install-recommends $$names >/dev/null
 
-$(STAMP): pyproject.toml meson.build
+# The environment, with everything that pyproject.toml asks for.
+$(VENV)/.dependencies: pyproject.toml
 	@$(MAKE) --no-print-directory packages-run
-	@echo "make: creating $(VENV)/ with $(PYTHON) and installing pydiskimg into it"
+	@echo "make: creating $(VENV)/ with $(PYTHON) and installing the dependencies into it"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PY) -m pip install --quiet --disable-pip-version-check "meson-python>=0.15" "meson>=1.0" ninja setuptools wheel
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[fast,test]'
+	@$(PIP) "meson-python>=0.15" "meson>=1.0" ninja setuptools wheel
+	@$(PIP) --no-build-isolation '.[fast,test]'
+	@touch $@
+
+# The package itself, installed as a user installs it; tests run on the checkout.
+$(STAMP): $(VENV)/.dependencies meson.build meson_options.txt $(shell find pydiskimg ganeti_os -name '*.py')
+	@echo "make: installing pydiskimg into $(VENV)/"
+	@$(PIP) --no-build-isolation --no-deps --force-reinstall .
 	@touch $@
 
 clean: ## remove what was built

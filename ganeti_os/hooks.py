@@ -20,9 +20,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from ganeti_os.holders import Holder, holders
 from pydiskimg.errors import DiskImageError, storage_error
 from pydiskimg.linux import libc
+from pydiskimg.linux.holders import Holder, holders
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def check_holders(script: str, target: str) -> None:
     deadline = time.monotonic() + HOLDER_SECONDS
     while found := holders(target):
         if time.monotonic() >= deadline:
-            names = ", ".join(f"process {holder.pid} ({holder.command}: {holder.use})" for holder in found[:5])
+            names = ", ".join(map(str, found[:5]))
             raise ScriptHoldsError(
                 f"{script}: ended, but left behind what uses {target}: {names}; the script has to end what it starts",
                 script=script,

@@ -217,18 +217,18 @@ def _unmount(target: str, mount_id: int | None, name: str) -> None:
             if error.errno != errno.EBUSY:
                 raise storage_error(error, name, "cannot be unmounted") from error
             if time.monotonic() > deadline:
-                raise _still_used(target, mount_id, name) from error
+                raise _still_used(target, name) from error
         else:
             return
         time.sleep(pause)
         pause = min(pause * 2, 0.1)
 
 
-def _still_used(target: str, mount_id: int | None, name: str) -> InUseError:
+def _still_used(target: str, name: str) -> InUseError:
     place = os.path.realpath(target)
     below = [entry.mount_point for entry in mounts.mount_entries() if entry.mount_point.startswith(place + "/")]
     users = [f"a mount on {point}" for point in below]
-    users += [str(holder) for holder in holders(place, -1 if mount_id is None else mount_id)]
+    users += [str(holder) for holder in holders(place, ourselves=True)]
     who = ", ".join(users[:10]) or "something that /proc does not show"
     text = f"cannot be unmounted, still in use after {_UNMOUNT_SECONDS:.0f} seconds by {who}"
     return InUseError(f"{name}: {text}", errno=errno.EBUSY, filename=target)

@@ -1,83 +1,175 @@
 # SPDX-License-Identifier: MIT
-"""Which processes keep a mount busy, from /proc alone."""
+"""Which processes use a directory's file systems: what keeps them from being unmounted, found in /proc (proc(5)).
+
+A use is told by the mount's id (which a bind mount of /dev below the directory has for itself), by the device number
+for mapped files and for mount namespaces of others, and by the path when the directory is no mount point. Files are
+never looked at through another process: one on a dead network file system would block.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+_OCTAL = re.compile(r"\\([0-7]{3})")
+_MAPPING = re.compile(r"\S+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) \d+ *(.*)")
+_LINKS = (("cwd", "working directory"), ("root", "root directory"), ("exe", "program"))
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A process that uses a mount; command is the kernel's short name of it (15 bytes)."""
+    """A process, the command it runs, and what it uses: "working directory /mnt/home"."""
 
     pid: int
     command: str
+    use: str
 
     def __str__(self) -> str:
-        return f"{self.command} (process {self.pid})"
+        return f"process {self.pid} ({self.command}: {self.use})"
 
 
-def holders(mount_point: str, mount_id: int) -> list[Holder]:
-    """Return the processes whose working directory, root, program, open files or mappings lie on the mount.
+@dataclass(frozen=True, slots=True)
+class _Mount:
+    id: int
+    device: tuple[int, int]
+    point: str
 
-    mount_id is that of /proc/self/mountinfo. Nothing on the mount is opened or looked up, so a dead file system
-    cannot make this wait. Processes that end meanwhile, or that we may not look at, are left out.
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """How a use is recognised; path is empty when the directory is a mount point."""
+
+    devices: frozenset[tuple[int, int]]
+    mounts: frozenset[int]
+    path: str
+    namespace: str
+
+    def below(self, path: str) -> bool:
+        return bool(self.path) and (path == self.path or path.startswith(self.path.rstrip("/") + "/"))
+
+
+def holders(target: str, *, ourselves: bool = False) -> list[Holder]:
+    """Return the processes that use the file system at target or one mounted below it; this one with ourselves.
+
+    Processes that may not be looked at are left out: as root there are none.
     """
-    found = []
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        base = f"/proc/{name}"
+    wanted = _wanted(os.path.realpath(target))
+    pids = sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
+    uses = ((pid, _use(str(pid), wanted)) for pid in pids if ourselves or pid != os.getpid())
+    return [Holder(pid, _command(str(pid)), use) for pid, use in uses if use]
+
+
+def _wanted(target: str) -> _Wanted:
+    mounts = list(_mounts("self"))
+    inside = [mount for mount in mounts if f"{mount.point}/".startswith(f"{target.rstrip('/')}/")]
+    elsewhere = {mount.device for mount in mounts if mount not in inside}
+    devices = {mount.device for mount in inside} - elsewhere
+    status = os.stat(target)
+    is_mount_point = any(mount.point == target for mount in inside)
+    if is_mount_point and devices:  # on btrfs files have another device number than the mount
+        devices.add((os.major(status.st_dev), os.minor(status.st_dev)))
+        devices -= elsewhere
+    return _Wanted(
+        frozenset(devices),
+        frozenset(mount.id for mount in inside),
+        "" if is_mount_point else target,
+        os.readlink("/proc/self/ns/mnt"),
+    )
+
+
+def _mounts(process: str) -> Iterator[_Mount]:
+    with open(f"/proc/{process}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            fields = line.split(" ")
+            major, minor = fields[2].split(":")
+            point = _OCTAL.sub(lambda match: chr(int(match.group(1), 8)), fields[4])
+            yield _Mount(int(fields[0]), (int(major), int(minor)), point)
+
+
+def _use(process: str, wanted: _Wanted) -> str:
+    """Return the first use that a process makes of it, or nothing."""
+    for find in (_links, _files, _mappings, _namespace):
         try:
-            if any(_uses(base, os.path.realpath(mount_point), mount_id)):
-                found.append(Holder(int(name), _first_line(f"{base}/comm")))
-        except OSError:
+            use = find(process, wanted)
+        except OSError:  # it ended while it was looked at
             continue
-    return sorted(found, key=lambda holder: holder.pid)
+        if use:
+            return use
+    return ""
 
 
-def _uses(base: str, mount_point: str, mount_id: int) -> Iterator[bool]:
-    for link in ("cwd", "root", "exe"):
-        yield _link_below(f"{base}/{link}", mount_point)
-    for name in _names(f"{base}/fdinfo"):
-        yield _fd_mount_id(f"{base}/fdinfo/{name}") == mount_id
-    yield _maps_below(f"{base}/maps", mount_point)
+def _links(process: str, wanted: _Wanted) -> str:
+    for name, meaning in _LINKS:
+        link = f"/proc/{process}/{name}"
+        try:
+            path = os.readlink(link)
+            if wanted.below(path) or _mount_id(link) in wanted.mounts:
+                return f"{meaning} {path}"
+        except OSError:  # a kernel thread has no program
+            continue
+    return ""
 
 
-def _below(path: str, mount_point: str) -> bool:
-    return path == mount_point or path.startswith(mount_point.rstrip("/") + "/")
-
-
-def _link_below(link: str, mount_point: str) -> bool:
+def _mount_id(path: str) -> int:
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        return _below(os.readlink(link), mount_point)
-    except OSError:  # kernel threads have none
-        return False
+        return _mount_id_in(f"/proc/self/fdinfo/{fd}")
+    finally:
+        os.close(fd)
 
 
-def _names(directory: str) -> list[str]:
+def _mount_id_in(path: str) -> int:
+    with open(path, encoding="ascii", errors="replace") as file:
+        for line in file:
+            if line.startswith("mnt_id:"):
+                return int(line.split()[1])
+    return -1
+
+
+def _files(process: str, wanted: _Wanted) -> str:
+    for name in os.listdir(f"/proc/{process}/fd"):
+        link = f"/proc/{process}/fd/{name}"
+        try:
+            path = os.readlink(link)
+            if wanted.below(path) or _mount_id_in(f"/proc/{process}/fdinfo/{name}") in wanted.mounts:
+                return f"open file {path}"
+        except OSError:  # closed since it was listed
+            continue
+    return ""
+
+
+def _mappings(process: str, wanted: _Wanted) -> str:
+    with open(f"/proc/{process}/maps", encoding="utf-8", errors="backslashreplace") as file:
+        for line in file:
+            match = _MAPPING.match(line)
+            if match is None:
+                continue
+            major, minor, path = match.groups()
+            if (int(major, 16), int(minor, 16)) in wanted.devices or wanted.below(path):
+                return f"mapped file {path}"
+    return ""
+
+
+def _namespace(process: str, wanted: _Wanted) -> str:
+    if os.readlink(f"/proc/{process}/ns/mnt") == wanted.namespace:
+        return ""
+    for mount in _mounts(process):
+        if mount.device in wanted.devices:
+            return f"mount namespace of its own with {mount.point}"
+    return ""
+
+
+def _command(process: str) -> str:
+    """Return the command line, shortened; the short name where there is none."""
     try:
-        return os.listdir(directory)
+        with open(f"/proc/{process}/cmdline", "rb") as file:
+            words = file.read(4096).rstrip(b"\0").split(b"\0")
+        text = b" ".join(words).decode("utf-8", "backslashreplace")
+        if not text:
+            with open(f"/proc/{process}/comm", encoding="utf-8", errors="backslashreplace") as file:
+                text = file.read().strip()
     except OSError:
-        return []
-
-
-def _fd_mount_id(path: str) -> int | None:
-    try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return next((int(line.split()[1]) for line in file if line.startswith("mnt_id:")), None)
-    except OSError:
-        return None
-
-
-def _maps_below(path: str, mount_point: str) -> bool:
-    # proc_pid_maps(5): range, access, offset, device, inode and the path, which may hold blanks
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return any(_below(line.rstrip("\n").split(maxsplit=5)[5], mount_point) for line in file if "/" in line)
-
-
-def _first_line(path: str) -> str:
-    with open(path, encoding="utf-8", errors="backslashreplace") as file:
-        return file.readline().rstrip("\n")
+        return "ended since"
+    return text if len(text) <= 80 else text[:77] + "..."

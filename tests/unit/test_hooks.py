@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from ganeti_os import hooks
-from ganeti_os.holders import holders
 from ganeti_os.hooks import ScriptError, ScriptHoldsError, enabled, run, run_script, script_environment
 from pydiskimg.errors import StorageError
+from pydiskimg.linux.holders import holders
 
 ENVIRONMENT = script_environment(
     {"INSTANCE_NAME": "inst1"}, target="/t", blockdev="/b", root_dev="/r", boot_dev=None, image_type="qemu"

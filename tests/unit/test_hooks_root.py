@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_os.holders import holders
 from ganeti_os.hooks import ScriptError, enabled
+from pydiskimg.linux.holders import holders
 
 pytestmark = pytest.mark.root
 
