@@ -8,6 +8,7 @@ parse_request().
 from __future__ import annotations
 
 import getopt
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -212,7 +213,8 @@ def _options(verb: str, argv: Sequence[str]) -> dict[str, str]:
     for option, value in found:
         if option[1:] in values:
             raise UsageError(f"{verb}: the option {option} is given twice", usage=usage(verb))
-        values[option[1:]] = value
+        # Only a person gives a relative path, and means it from here; scripts run elsewhere.
+        values[option[1:]] = os.path.abspath(value) if value and option in ("-b", "-s") else value
     missing = [f"-{letter} {meaning}" for letter, meaning in meanings.items() if letter not in values]
     if missing:
         found_nothing = "" if argv else "; for a call by environment OS_API_VERSION must be set"

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from ganeti_os.protocol import HelpRequested, InstanceDisk, RequestError, UsageError, parse_request, usage
@@ -222,7 +224,7 @@ def test_other_verbs_environment_that_makes_no_sense(verb: str, changes: dict[st
     ("argv", "part"),
     [
         (["-i", "", "-b", "/dev/a", "-s", "/dev/b"], "-i is empty or not set"),
-        (["-i", "x", "-b", "sda", "-s", "/dev/b"], "-b is 'sda'"),
+        (["-i", "x", "-b", "", "-s", "/dev/b"], "-b is ''"),
         (["-i", "x", "-b", "/dev/a", "-s", "/dev/a"], "-s is '/dev/a', which -b names already"),
     ],
 )
@@ -236,3 +238,8 @@ def test_frozen() -> None:
     request = parse_request("create", [], CREATE)
     with pytest.raises(AttributeError):
         request.instance = "other"  # type: ignore[misc]  # what is tested
+
+
+def test_a_relative_path_on_the_command_line_is_meant_from_here() -> None:
+    request = parse_request("create", ["-i", "x", "-b", "sda", "-s", "./sdb"], {})
+    assert (request.disks[0].path, request.swap_path) == (os.path.abspath("sda"), os.path.abspath("sdb"))
