@@ -178,6 +178,10 @@ UNSUPPORTED: list[tuple[Craft, str]] = [
         "needs incompatible features 5, 6, 7, 8 and 55 more, which a reader",
     ),
     (
+        Craft(header={"incompatible_features": 32}, extensions=extension(0x1234, b"odd") + NAMES),
+        "needs incompatible feature 5 ('holograms'), which a reader must",
+    ),
+    (
         Craft(header={"incompatible_features": 4}, extensions=extension(layout.EXTENSION_DATA_FILE, b"a\x1b[31m.raw")),
         "keeps its data in the external file 'a\\x1b[31m.raw', and external data files are not read; ",
     ),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 import tracemalloc
 import zlib
@@ -17,13 +18,14 @@ from hypothesis import strategies as st
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.formats.qcow2.header import read_header
+from pydiskimg.formats.qcow2.mapping import Mapping
 from pydiskimg.formats.qcow2.reader import Qcow2Source, open_qcow2
 from pydiskimg.protocols import WritableBuffer, read_bytes
 from tests.fixtures.qcow2_images import BytesSource, Craft, assert_contract, compressed_entry, deflate
 
 CLUSTER = 512
 COPIED = 1 << 63
-PATTERNS = [bytes([number]) * CLUSTER for number in range(1, 20)]
+PATTERNS = [random.Random(number).randbytes(CLUSTER) for number in range(1, 20)]
 
 
 def opened(craft: Craft) -> Qcow2Source:
@@ -52,7 +54,7 @@ tables = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
-@given(l2=tables, cut=st.integers(0, 600), offset=st.integers(0, 1 << 20), length=st.integers(0, 1 << 20))
+@given(l2=tables, cut=st.integers(0, 64 * CLUSTER - 1), offset=st.integers(0, 1 << 20), length=st.integers(0, 1 << 20))
 def test_any_table_reads_as_it_says(l2: list[list[int]], cut: int, offset: int, length: int) -> None:
     size = len(l2) * 64 * CLUSTER - cut
     source = opened(data_craft(l2=l2, size=size))
@@ -72,13 +74,22 @@ def test_any_table_reads_as_it_says(l2: list[list[int]], cut: int, offset: int, 
     assert found == wanted
 
 
-class CountingSource(BytesSource):
-    """Counts the reads."""
+@pytest.mark.parametrize("number", [0, -1, 7])
+@pytest.mark.parametrize("cut", [1, 511, 512, 5000])
+def test_a_full_table_ends_with_the_disk(number: int, cut: int) -> None:
+    size = 64 * CLUSTER - cut
+    kind = {0: Kind.HOLE, -1: Kind.ZERO, 7: Kind.DATA}[number]
+    assert list(opened(data_craft(l2=[[number] * 64], size=size)).extents()) == [Extent(0, size, kind)]
 
-    reads = 0
+
+class CountingSource(BytesSource):
+    """Counts the reads, and keeps the length of the longest."""
+
+    reads = longest = 0
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         self.reads += 1
+        self.longest = max(self.longest, len(buffer))
         super().read_into(offset, buffer)
 
 
@@ -111,6 +122,34 @@ def test_neighbouring_compressed_clusters_are_one_read_and_cached() -> None:
     for offset in range(0, CLUSTER, 16):
         assert read_bytes(source, offset, 16) == clusters[0][offset : offset + 16]
     assert file.reads == before + 2
+
+
+@pytest.mark.parametrize("step", [1, -1, 5])
+def test_compressed_clusters_in_any_order_of_the_file(step: int) -> None:
+    """23 clusters of 64 KiB that hardly compress: more than one read, none of them long."""
+    clusters = [random.Random(number).randbytes(60000) + bytes(5536) for number in range(23)]
+    parts = [deflate(cluster) for cluster in clusters]
+    craft = Craft(cluster_bits=16, size=23 << 16, l2=[[0]])
+    entries, at = [0] * 23, craft.data_offset
+    order = [number * step % 23 for number in range(23)]
+    for number in order:
+        entries[number] = compressed_entry(16, at, len(parts[number]))
+        at += len(parts[number])
+    craft.data = b"".join(parts[number] for number in order)
+    craft.l2 = [entries]
+    file = CountingSource(craft.build())
+    source = open_qcow2(file)
+    file.longest = 0
+    assert read_bytes(source, 0, source.size) == b"".join(clusters)
+    assert file.longest <= 1 << 20
+
+
+@pytest.mark.parametrize("cluster_bits", [9, 12, 16, 21])
+def test_where_the_data_of_a_compressed_cluster_ends(cluster_bits: int) -> None:
+    mapping = Mapping(BytesSource(b""), read_header(BytesSource(Craft(cluster_bits=cluster_bits).build())))
+    for offset, length in ((1024, 1), (1024, 512), (1535, 1), (1535, 2), (1100, 5)):
+        found = mapping.compressed_at(compressed_entry(cluster_bits, offset, length))
+        assert found == (offset, -(-(offset + length) // 512) * 512 - offset)
 
 
 def test_threads_that_want_parts_of_a_cluster_share_the_work() -> None:
@@ -194,6 +233,14 @@ def test_unaligned_entries_of_larger_clusters() -> None:
         list(source.extents())
 
 
+def test_unaligned_l2_table_of_larger_clusters() -> None:
+    source = opened(Craft(cluster_bits=12, size=1 << 20, l1=[3 << 12 | 512], data=bytes(1 << 16)))
+    with pytest.raises(
+        InvalidImageError, match="L1 entry 0: 0x0000000000003200 has reserved bits set or is not aligned"
+    ):
+        list(source.extents())
+
+
 def test_zero_cluster_may_name_any_host_cluster() -> None:
     source = opened(Craft(l2=[[1 | 1 << 50, 0]]))
     assert list(source.extents()) == [Extent(0, 512, Kind.ZERO), Extent(512, 63 * 512, Kind.HOLE)]
@@ -210,13 +257,14 @@ def test_last_cluster_may_end_with_the_virtual_disk(missing: int) -> None:
     """What lies behind the virtual size need not be in the file; what lies before it must."""
     craft = data_craft(l2=[[19]], size=512 - missing)
     image = craft.build()[:-missing]
-    assert read_bytes(open_qcow2(BytesSource(image)), 0, 512 - missing) == PATTERNS[18][missing:]
-    source = open_qcow2(BytesSource(image[:-1] if missing < 511 else image))
-    if missing < 511:
-        with pytest.raises(
-            InvalidImageError, match=r"the data of guest bytes 0 to 511 is at 0x2c00 and ends beyond the"
-        ):
-            read_bytes(source, 0, source.size)
+    assert read_bytes(open_qcow2(BytesSource(image)), 0, 512 - missing) == PATTERNS[18][:-missing]
+    source = open_qcow2(BytesSource(image[:-1]))
+    sentence = {
+        1: "the data of guest bytes 0 to 511 is at 0x2c00 and ends beyond the end of the file (0x2dfe)",
+        511: "L2 table 0, entry 0: cluster offset 0x2c00 lies beyond the end of the file (0x2c00)",
+    }[missing]
+    with pytest.raises(InvalidImageError, match=re.escape(f"test.qcow2: {sentence}; the image is truncated")):
+        read_bytes(source, 0, source.size)
 
 
 def test_tables_of_a_huge_disk_cost_nothing() -> None:
