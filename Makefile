@@ -40,7 +40,7 @@ unit: $(STAMP) ## the fast tests that need no root and no other program
 	@$(PY) -m pytest -q -m "not root and not oracle and not boot and not ganeti"
 
 bench: packages-test $(STAMP) ## measure against the peers, in turns
-	@for b in benchmarks/bench_*.py; do echo "== $$b"; $(PY) $$b || exit 1; done
+	@for b in benchmarks/bench_*.py; do echo "== $$b"; $(SUDO) $(PY) -m benchmarks.$$(basename $$b .py) || exit 1; done
 
 # install the packages of a set that are missing; a|b: either will do
 packages-run: SET = $(RUN_PACKAGES)

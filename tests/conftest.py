@@ -26,7 +26,9 @@ def loop_devices() -> set[str]:
 
 
 def mounts() -> set[str]:
-    return set(Path("/proc/self/mountinfo").read_text().splitlines())
+    """Device, root, mount point and type of each mount; the ids before them change with the namespace."""
+    lines = (line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    return {" ".join([*fields[2:5], fields[fields.index("-") + 1]]) for fields in lines}
 
 
 def descriptors() -> set[str]:
