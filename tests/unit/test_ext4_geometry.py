@@ -69,6 +69,7 @@ def test_sectors_of_4096_bytes_need_blocks_of_4096() -> None:
 REFUSED: list[tuple[dict[str, Any], type[FileSystemError] | type[DoesNotFitError], str]] = [
     ({"kind": "xfs"}, FileSystemError, "'xfs' is not a kind of file system made here; expected ext2, ext3, ext4"),
     ({"block_size": 512}, FileSystemError, "512 is not a block size of ext4; expected 1024, 2048 or 4096"),
+    ({"sector_size": 8192}, FileSystemError, "the disk has sectors of 8192 bytes"),
     ({"block_size": 8192}, FileSystemError, "8192 is not a block size"),
     ({"bytes_per_inode": 0}, FileSystemError, "0 bytes per inode are outside of 1024 to 67108864"),
     ({"bytes_per_inode": -4096}, FileSystemError, "-4096 bytes per inode are outside"),

@@ -92,8 +92,8 @@ _EXT2 = Features(
 )
 _EXT3 = Features(_EXT2.compat | Compat.HAS_JOURNAL, _EXT2.incompat, _EXT2.ro_compat)
 
-# What mke2fs 1.47 gives by default, except orphan_file and metadata_csum_seed: kernels before 5.15 and boot loaders
-# of that time refuse the former two.
+# What mke2fs 1.47 gives by default, except orphan_file (refused by e2fsck before 1.47) and metadata_csum_seed
+# (refused by GRUB up to 2.06).
 FEATURES = {
     "ext2": _EXT2,
     "ext3": _EXT3,

@@ -171,6 +171,11 @@ def plan_geometry(
     Raises FileSystemError or DoesNotFitError when it cannot be made as asked.
     """
     _check(size, kind, where, block_size, bytes_per_inode, reserved_percent)
+    if sector_size > BLOCK_SIZES[-1]:
+        raise FileSystemError(
+            f"{where}: the disk has sectors of {sector_size} bytes, and {kind} is made with blocks of at most "
+            f"{BLOCK_SIZES[-1]}; nothing was written"
+        )
     usable = size // _PAGE_SIZE * _PAGE_SIZE
     usual_block, usual_ratio = _usual(usable)
     chosen = block_size or max(usual_block, sector_size)
