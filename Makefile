@@ -11,10 +11,10 @@ SHELL := /bin/bash
 # At run time; pyparted is built from its source package and needs libparted-dev, pkg-config and a compiler.
 RUN_PACKAGES := python3 python3-venv python3-dev gcc libc6-dev pkg-config libparted-dev libarchive13|libarchive13t64
 # The demo's input comes from busybox, qemu-img and a kernel package that it unpacks and does not install.
-DEMO_PACKAGES := busybox-static qemu-utils
+DEMO_PACKAGES := busybox-static e2fsprogs fdisk qemu-utils tar xz-utils
 # Oracles and peers of the tests and benchmarks.
-TEST_PACKAGES := acl attr btrfs-progs cryptsetup-bin dosfstools e2fsprogs fdisk libcap2-bin lvm2 parted procps \
-  qemu-system-x86 tar util-linux xfsprogs zstd
+TEST_PACKAGES := acl attr btrfs-progs cryptsetup-bin dosfstools libcap2-bin lvm2 parted procps \
+  qemu-system-x86 util-linux xfsprogs zstd
 
 # Loop devices and mounts need root.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
