@@ -20,7 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 done, 1 failed, 2 wrong usage."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        arguments = _parser().parse_args(argv)
+        words = sys.argv[1:] if argv is None else list(argv)
+        # Only the wanted subcommand is imported: a short command must not pay for the others.
+        arguments = _parser(words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS).parse_args(words)
         arguments.run(arguments)
         sys.stdout.flush()
     except DiskImageError as error:
@@ -36,13 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(commands: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pydiskimg", description="Disk images, file systems and swap areas, without external programs."
     )
     parser.add_argument("--version", action=_Version, help="print the version")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name in COMMANDS:
+    for name in commands:
         import_module(f"pydiskimg.cli.{name}").add_parser(subparsers)
     return parser
 
