@@ -4,7 +4,7 @@
 PYTHON ?= /usr/bin/python3
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+PIP := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pip install --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
 SHELL := /bin/bash
 # The one list of Debian packages.
