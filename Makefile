@@ -69,7 +69,7 @@ $(VENV)/.dependencies: pyproject.toml
 	@echo "make: creating $(VENV)/ with $(PYTHON) and installing the dependencies into it"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) "meson-python>=0.15" "meson>=1.0" ninja setuptools wheel
-	@$(PIP) --no-build-isolation '.[fast,test]'
+	@$(PIP) --no-build-isolation --use-pep517 '.[fast,test]'
 	@touch $@
 
 # The package itself, installed as a user installs it; tests run on the checkout.
