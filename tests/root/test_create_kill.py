@@ -19,11 +19,12 @@ from tests.fixtures.node import Node, create_environment
 
 pytestmark = pytest.mark.root
 MIB = 1 << 20
-TEMPORARY = ("/tmp", "/var/tmp", "/mnt", "/media", "/srv", "/run")
+MOUNT_PLACES = ("/mnt", "/media", "/srv", "/opt", "/var/opt", "/var/local")
 
 
-def temporary_files() -> set[str]:
-    return {f"{directory}/{name}" for directory in TEMPORARY for name in os.listdir(directory)}
+def left_files(temporary: Path) -> set[str]:
+    """What is in the places that are mounted over, and in the directory for temporary files."""
+    return {f"{place}/{name}" for place in (*MOUNT_PLACES, temporary) for name in os.listdir(place)}
 
 
 def no_new_loop_devices(before: set[str]) -> bool:
@@ -46,7 +47,10 @@ def test_killed_at_random_instants(tmp_path: Path, debian: DebianSystem, image_t
     node = Node.make(tmp_path / "node", IMAGE_NAME=NAME, IMAGE_TYPE=image_type, IMAGE_DIR=str(debian.directory))
     node.add_script("10-slow", '#!/bin/sh\necho x >"$TARGET/root/x"\nsleep 0.2\n')
     disk = filled_file(tmp_path / "disk", 450 * MIB)
-    before = loop_devices(), mounts(), temporary_files()
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    environment = create_environment(disk, TMPDIR=str(temporary))
+    before = loop_devices(), mounts(), left_files(temporary)
     start = time.monotonic()
     assert node.create(disk).returncode == 0
     duration = time.monotonic() - start
@@ -54,7 +58,7 @@ def test_killed_at_random_instants(tmp_path: Path, debian: DebianSystem, image_t
     finished = 0
     for attempt in range(10):
         wipe(disk)
-        process = node.start("create", **create_environment(disk))
+        process = node.start("create", **environment)
         time.sleep(rng.uniform(0.25, duration))
         process.send_signal(signal.SIGKILL if attempt % 5 else signal.SIGTERM)
         _, err = process.communicate(timeout=60)
@@ -63,7 +67,7 @@ def test_killed_at_random_instants(tmp_path: Path, debian: DebianSystem, image_t
             assert "ended by SIGTERM; the disk is not complete" in err.splitlines()[-1], err
         assert no_new_loop_devices(before[0]), "loop devices left attached"
         assert mounts() <= before[1]
-        assert temporary_files() <= before[2]
+        assert left_files(temporary) <= before[2]
         if process.returncode and (image_type == "tarball" or "customising" not in err):
             dump = subprocess.run(["sfdisk", "-d", disk], capture_output=True, text=True, check=False).stdout
             assert "type=83" not in dump, "an interrupted installation looks complete"
