@@ -51,7 +51,7 @@ _archive = c_void_p
 _entry = c_void_p
 
 error_string = _function("error_string", [_archive], c_char_p)
-version_string = _function("version_string", [], c_char_p)
+_version_number = _function("version_number", [], c_int)
 
 read_new = _function("read_new", [], _archive)
 read_free = _function("read_free", [_archive], c_int)
@@ -76,8 +76,21 @@ entry_size = _function("entry_size", [_entry], c_int64)
 entry_sparse_reset = _function("entry_sparse_reset", [_entry], c_int)
 entry_sparse_next = _function("entry_sparse_next", [_entry, POINTER(c_int64), POINTER(c_int64)], c_int)
 entry_mtime = _function("entry_mtime", [_entry], c_int64)
-entry_rdevmajor = _function("entry_rdevmajor", [_entry], c_uint)
-entry_rdevminor = _function("entry_rdevminor", [_entry], c_uint)
+
+# As libarchive encodes it: 3.7.5 is 3007005.
+_BROKEN_SINCE, _MENDED_IN = 3007005, 3007009
+
+
+def version() -> str:
+    """Return libarchive's version: 3.6.2."""
+    number = _version_number()
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
+
+
+def is_broken() -> bool:
+    """True for libarchive 3.7.5 to 3.7.8, which ignore sizes in pax headers and crash on damaged ones."""
+    return bool(_BROKEN_SINCE <= _version_number() < _MENDED_IN)
+
 
 # Filters inside libarchive only. gzip is inflated by us; lzop, grzip and lrzip are external programs (lzop always
 # on Debian), uu and rpm wrap nothing that a root file system comes in.

@@ -55,6 +55,8 @@ class Entry:
 def printable(path: bytes) -> str:
     """Return path as text for messages: bytes that are no UTF-8, and control characters, as backslash escapes."""
     text = path.decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 

@@ -8,6 +8,7 @@ import stat
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from pydiskimg.archive import binding
 from pydiskimg.archive.inflate import Ahead, inflate
 from pydiskimg.archive.reader import Reader
 from pydiskimg.archive.writer import Writer
@@ -42,6 +43,8 @@ def extract(
     directory then holds a part of the archive.
     """
     name = os.fspath(archive_path)
+    if binding.is_broken():
+        raise ArchiveError(f"{name}: libarchive {binding.version()} reads archives wrong; install 3.7.9 or later")
     with ExitStack() as stack:
         fd, size = _open_archive(name)
         stack.callback(os.close, fd)

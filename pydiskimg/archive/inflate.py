@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from types import ModuleType
 from typing import NamedTuple
 
-from pydiskimg.archive import binding
+from pydiskimg.archive import binding, layout
 from pydiskimg.errors import ArchiveError, storage_error
 
 _READ = 128 << 10
@@ -40,8 +40,11 @@ def inflate(fd: int, name: str) -> Generator[Inflated, None, None]:
     contradict their checksum, StorageError when the file cannot be read.
     """
     os.lseek(fd, 0, os.SEEK_SET)
-    if os.pread(fd, 2, 0) == b"\x1f\x8b":
+    start = os.pread(fd, layout.BLOCK, 0)
+    if start.startswith(b"\x1f\x8b"):
         return _gathered(_gunzip(fd, name))
+    if len(start) == layout.BLOCK and start[0] and layout.checksum_is_right(start):
+        return _uncompressed(fd, name)
     return _gathered(_filter(fd, name))
 
 
@@ -61,6 +64,13 @@ def _gathered(blocks: Generator[Inflated, None, None]) -> Generator[Inflated, No
         yield Inflated(b"".join(parts), consumed)
 
 
+def _uncompressed(fd: int, name: str) -> Generator[Inflated, None, None]:
+    consumed = 0
+    while data := _read(fd, name, _INFLATED):
+        consumed += len(data)
+        yield Inflated(data, consumed)
+
+
 def _zlib() -> ModuleType:
     try:
         from isal import isal_zlib
@@ -77,7 +87,7 @@ def _gunzip(fd: int, name: str) -> Generator[Inflated, None, None]:
     pending = b""
     while True:
         if not pending:
-            pending = _read(fd, name)
+            pending = _read(fd, name, _READ)
             consumed += len(pending)
         if inflater is None:
             pending = _next_member(pending, consumed, name)
@@ -118,9 +128,9 @@ def _next_member(pending: bytes, consumed: int, name: str) -> bytes:
     return rest
 
 
-def _read(fd: int, name: str) -> bytes:
+def _read(fd: int, name: str, length: int) -> bytes:
     try:
-        return os.read(fd, _READ)
+        return os.read(fd, length)
     except OSError as error:
         raise storage_error(error, name, "cannot read the archive") from error
 
@@ -150,8 +160,7 @@ def _check(archive: int, result: int, fd: int, name: str) -> bool:
         return result == binding.OK
     message = (binding.error_string(archive) or b"no reason given").decode(errors="backslashreplace").rstrip(".")
     raise ArchiveError(
-        f"{name}: the compressed data cannot be read: {message} (before byte "
-        f"{os.lseek(fd, 0, os.SEEK_CUR)} of the file); "
+        f"{name}: the data before byte {os.lseek(fd, 0, os.SEEK_CUR)} of the file cannot be inflated: {message}; "
         "the file is truncated, corrupt or no archive"
     )
 

@@ -44,6 +44,18 @@ class Member:
         return self.records.get(b"GNU.sparse.major") == b"1"
 
     @property
+    def device(self) -> tuple[int, int]:
+        """Major and minor number; libarchive 3.8 cuts large ones off."""
+        if not self.header.magic.startswith(b"ustar"):
+            return 0, 0
+        major = self.records.get(b"SCHILY.devmajor")
+        minor = self.records.get(b"SCHILY.devminor")
+        return (
+            int(major) if major else layout.number(self.header.devmajor),
+            int(minor) if minor else layout.number(self.header.devminor),
+        )
+
+    @property
     def real_size(self) -> int | None:
         """Size of a sparse member with its holes; None for any other member."""
         if self.header.typeflag == b"S":

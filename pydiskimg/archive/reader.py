@@ -20,7 +20,7 @@ _HEADERS_LIMIT = 8 << 20
 _KINDS = {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO}
 
 # Said of a name in a pax header that is not ASCII, in the C locale: libarchive then leaves the bytes as they are.
-_CONVERSION = re.compile(rb"(Pathname|Linkname|Uname|Gname) can't be converted from ")
+_CONVERSION = re.compile(rb"\w+ can't be converted from ")
 
 
 class _Feed:
@@ -183,7 +183,7 @@ class Reader:
         if not right:
             raise self._error(
                 f"libarchive read {delivered} bytes of data where {stored} are stored; "
-                f"{(binding.version_string() or b'').decode()} cannot unpack this archive"
+                f"libarchive {binding.version()} cannot unpack this archive"
             )
 
     def _check(self, result: int) -> None:
@@ -194,7 +194,9 @@ class Reader:
             raise self._error(str(error)) from error
         if error is not None:
             raise error
-        message = (binding.error_string(self._archive) or b"unreadable").decode(errors="backslashreplace")
+        message = (binding.error_string(self._archive) or b"libarchive gives no reason").decode(
+            errors="backslashreplace"
+        )
         raise self._error(f"{message.rstrip('.')}; the archive is truncated, corrupt or no tar archive")
 
     def _check_end(self, count: int) -> None:
@@ -248,7 +250,7 @@ def _restored(pointer: ctypes.c_void_p, member: Member) -> Entry:
         atime_ns=nanoseconds(atime) if atime else mtime_ns,
         size=binding.entry_size(pointer),
         link=(records.get(b"linkpath") or link) if link else b"",
-        device=(binding.entry_rdevmajor(pointer), binding.entry_rdevminor(pointer)),
+        device=member.device,
         xattrs=attributes,
         acls=acls(records, attributes),
     )
@@ -270,5 +272,5 @@ def _check_sizes(entry: Entry, member: Member) -> None:
     if entry.size != size:
         raise ValueError(
             f"libarchive reads its size as {entry.size} where the header has {size}; "
-            f"{(binding.version_string() or b'').decode()} cannot unpack this archive"
+            f"libarchive {binding.version()} cannot unpack this archive"
         )

@@ -152,8 +152,8 @@ class Writer:
     def _make_node(self, parent: int, parts: list[bytes], entry: Entry) -> None:
         name = parts[-1]
         major, minor = entry.device
-        if major >= 1 << 12 or minor >= 1 << 20:
-            raise UnsafePathError(f"its device number {major}:{minor} is larger than Linux has them")
+        if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
+            raise UnsafePathError(f"its device number {major}:{minor} is none that Linux has")
         device = 0 if entry.kind == stat.S_IFIFO else os.makedev(major, minor)
         self._replacing(parent, name, lambda: os.mknod(name, entry.kind | 0o600, device, dir_fd=parent))
         self._set_by_name(parent, parts, entry)
