@@ -14,7 +14,7 @@ from ganeti_os.installation import Installation
 from pydiskimg.errors import DiskImageError, storage_error
 from pydiskimg.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from pydiskimg.loop import loop_device
-from pydiskimg.mount import enter_private_namespace, mounted
+from pydiskimg.mount import mounted
 from pydiskimg.partition import wipe_partition_table
 
 
@@ -25,7 +25,6 @@ def customize_image(installation: Installation) -> None:
     started by mistake.
     """
     disk = installation.disk
-    enter_private_namespace()
     with _wiped_on_failure(installation), ExitStack() as stack:
         guest = find_guest(disk)
         root_device = _loop(stack, installation, guest.root)

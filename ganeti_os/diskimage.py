@@ -11,6 +11,7 @@ from ganeti_os.installation import Installation
 from pydiskimg.deferred import DeferredHead
 from pydiskimg.fs.swap import make_swap
 from pydiskimg.image import open_image
+from pydiskimg.mount import enter_private_namespace
 from pydiskimg.transfer import check_fits, copy
 from pydiskimg.units import format_size
 
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 def install_disk_image(image: ImageFile, installation: Installation) -> None:
     """Copy the image onto the disk, its first MiB last. Nothing is mounted unless there are scripts."""
     disk, swap, messages = installation.disk, installation.swap, installation.messages
+    if installation.scripts:  # refused without root before anything is written
+        enter_private_namespace()
     with messages.step("copying"), open_image(image.path, format=image.format) as source:
         log.info("%s (%s, %s) to %s", image.path, source.format, format_size(source.size), disk.name)
         check_fits(source, disk)

@@ -11,19 +11,20 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import NoReturn
 
 from ganeti_os.log import Messages
-from ganeti_os.protocol import HelpRequested, Request, RequestError, UsageError, parse_request
-from ganeti_os.settings import Paths, Settings, read_settings
-from ganeti_os.verbs import create, verify
+from ganeti_os.protocol import HelpRequested, RequestError, UsageError, parse_request
+from ganeti_os.settings import Paths, read_settings
 from pydiskimg.errors import DiskImageError
+from pydiskimg.linux.stdio import keep_standard_descriptors
 
 OS_NAME = "image"
-
-Verb = Callable[[Request, Settings, Messages], None]
-VERBS: Mapping[str, Verb] = {"create": create.run, "verify": verify.run}
+VERBS = ("create", "verify")
+# By the name that is imported: what to install for it.
+PACKAGES = {"parted": "python3-parted (pyparted)", "libarchive": "python3-libarchive-c (libarchive-c)"}
 
 
 class TerminatedError(BaseException):
@@ -37,6 +38,7 @@ def run_verb(
 
     sysconfdir and localstatedir are the configured directories; argv is without the program's name.
     """
+    keep_standard_descriptors()
     arguments = sys.argv[1:] if argv is None else argv
     sys.exit(_run(verb, arguments, os.environ, Paths(sysconfdir, localstatedir)))
 
@@ -48,32 +50,41 @@ def _run(verb: str, argv: Sequence[str], environ: Mapping[str, str], paths: Path
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _terminated)
     try:
-        request = parse_request(verb, argv, environ)
-        messages.set_instance(os_name=request.os_name or OS_NAME, verb=verb, instance=request.instance)
-        messages.set_debug(request.debug_level > 0)
-        settings = read_settings(paths)
-        messages.set_debug(request.debug_level > 0 or settings.image_debug)
-        if verb not in VERBS:
-            raise RequestError(f"this version of the OS definition creates instances only; it has no {verb}")
-        VERBS[verb](request, settings, messages)
-    except HelpRequested as request_for_help:
-        print(request_for_help)  # noqa: T201 - asked for by a person; no verb runs
+        _serve(verb, argv, environ, paths, messages)
+    except HelpRequested as usage:
+        print(usage)  # noqa: T201 - asked for by a person; no verb runs
         return 0
     except UsageError as error:
         print(error.usage, file=sys.stderr)  # noqa: T201 - the sentence comes last
         messages.failure(error)
         return 2
-    except DiskImageError as error:
+    except (DiskImageError, TerminatedError) as error:
         messages.failure(error)
         return 1
-    except TerminatedError as error:
-        messages.failure(error)
-        return 1
-    except Exception as error:  # a defect of ours must end in one sentence as well
-        logging.getLogger(__name__).info("what follows is a defect; please report it", exc_info=error)
-        messages.failure(RuntimeError(f"internal error: {type(error).__name__}: {error}; the disk is not complete"))
+    except Exception as error:  # a defect of ours, or a broken installation, must end in one sentence as well
+        messages.failure(_defect(error))
         return 1
     return 0
+
+
+def _serve(verb: str, argv: Sequence[str], environ: Mapping[str, str], paths: Paths, messages: Messages) -> None:
+    request = parse_request(verb, argv, environ)
+    messages.set_instance(os_name=request.os_name or OS_NAME, verb=verb, instance=request.instance)
+    messages.set_debug(request.debug_level > 0)
+    settings = read_settings(paths)
+    messages.set_debug(request.debug_level > 0 or settings.image_debug)
+    if verb not in VERBS:
+        raise RequestError(f"this version of the OS definition creates instances only; it has no {verb}")
+    # Imported only here: a package that is missing must end in a sentence, too.
+    import_module(f"ganeti_os.verbs.{verb}").run(request, settings, messages)
+
+
+def _defect(error: Exception) -> RuntimeError:
+    if isinstance(error, ImportError):
+        name = (error.name or "").partition(".")[0]
+        return RuntimeError(f"{sys.executable} has no Python package {name}; install {PACKAGES.get(name, name)} for it")
+    logging.getLogger(__name__).info("what follows is a defect; please report it", exc_info=error)
+    return RuntimeError(f"internal error: {type(error).__name__}: {error}; the disk is not complete")
 
 
 def _terminated(number: int, _frame: object) -> NoReturn:

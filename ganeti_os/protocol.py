@@ -213,13 +213,20 @@ def _options(verb: str, argv: Sequence[str]) -> dict[str, str]:
     for option, value in found:
         if option[1:] in values:
             raise UsageError(f"{verb}: the option {option} is given twice", usage=usage(verb))
-        # Only a person gives a relative path, and means it from here; scripts run elsewhere.
-        values[option[1:]] = os.path.abspath(value) if value and option in ("-b", "-s") else value
+        values[option[1:]] = _from_here(value) if value and option in ("-b", "-s") else value
     missing = [f"-{letter} {meaning}" for letter, meaning in meanings.items() if letter not in values]
     if missing:
         found_nothing = "" if argv else "; for a call by environment OS_API_VERSION must be set"
         raise UsageError(f"{verb}: missing {', '.join(missing)}{found_nothing}", usage=usage(verb))
     return values
+
+
+def _from_here(path: str) -> str:
+    """Make a relative path absolute: only a person gives one, and scripts run in another directory."""
+    try:
+        return os.path.abspath(path)
+    except OSError as error:
+        raise RequestError(f"{path!r} is a relative path, and the current directory is gone") from error
 
 
 def _variables_from_arguments(values: Mapping[str, str], environ: Mapping[str, str]) -> Mapping[str, str]:

@@ -12,12 +12,14 @@ from importlib import import_module
 from typing import NoReturn
 
 from pydiskimg.errors import DiskImageError
+from pydiskimg.linux.stdio import keep_standard_descriptors
 
 COMMANDS = ("info", "convert", "mkfs", "mkswap")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 done, 1 failed, 2 wrong usage."""
+    keep_standard_descriptors()
     signal.signal(signal.SIGTERM, _terminated)
     try:
         words = sys.argv[1:] if argv is None else list(argv)

@@ -6,12 +6,14 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from tests.fixtures.node import Node, last_line
+from tests.fixtures.node import ROOT, Node, last_line
 
 SIZE = 4 << 20
 
@@ -139,3 +141,36 @@ def test_a_full_file_system_gives_one_sentence(node: Node, tmp_path: Path) -> No
     (node.images / "x-x86_64.raw").write_bytes(image.getvalue())
     done = node.create("/dev/full")
     assert (done.returncode, "is a character device" in last_line(done)) == (1, True)
+
+
+def test_closed_standard_descriptors_do_not_become_the_disk(node: Node, disk: Path) -> None:
+    data = os.urandom(3 << 20)
+    (node.images / "x-x86_64.raw").write_bytes(data)
+    command = [*node.command("create", "-i", "i", "-b", str(disk), "-s", str(disk) + "2")]
+    disk.with_name(disk.name + "2").write_bytes(b"\xff" * SIZE)
+    done = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command], cwd=ROOT, check=False)
+    assert done.returncode == 0
+    assert disk.read_bytes()[: len(data)] == data
+
+
+@pytest.mark.parametrize(("module", "package"), [("parted", "pyparted"), ("libarchive", "libarchive-c")])
+def test_a_missing_package_is_a_sentence(node: Node, disk: Path, tmp_path: Path, module: str, package: str) -> None:
+    (node.images / "x-x86_64.raw").write_bytes(b"x" * 512)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / f"{module}.py").write_text(f"raise ModuleNotFoundError('gone', name='{module}')")
+    done = node.run("create", "-i", "i", "-b", str(disk), "-s", "/s", PYTHONPATH=str(tmp_path / "site"))
+    assert done.returncode == 1
+    assert f"has no Python package {module}; install" in last_line(done)
+    assert package in last_line(done)
+
+
+def test_a_relative_path_and_no_current_directory(node: Node, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code = f"import os; os.chdir({str(gone)!r}); os.rmdir({str(gone)!r}); from ganeti_os.main import run_verb; "
+    code += "run_verb('create', argv=['-i', 'x', '-b', 'disk', '-s', 'swap'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "'disk' is a relative path, and the current directory is gone" in last_line(done)
