@@ -61,7 +61,7 @@ def _run(verb: str, argv: Sequence[str], environ: Mapping[str, str], paths: Path
     except (DiskImageError, TerminatedError) as error:
         messages.failure(error)
         return 1
-    except Exception as error:  # a defect of ours, or a broken installation, must end in one sentence as well
+    except Exception as error:  # noqa: BLE001 - a defect or a broken installation ends in one sentence as well
         messages.failure(_defect(error))
         return 1
     return 0
