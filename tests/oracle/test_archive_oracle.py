@@ -6,12 +6,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pydiskimg.archive import extract
+from pydiskimg.errors import ArchiveError
 from tests.archive_trees import differences, odd_tree, plain_tree, sparse_tree, walk
 
 pytestmark = pytest.mark.oracle
@@ -121,8 +123,6 @@ def test_compressions(tool: Tool, tmp_path: Path, program: str) -> None:
 
 
 def test_every_truncation_of_every_compression_is_an_error(tool: Tool, tmp_path: Path) -> None:
-    from pydiskimg.errors import ArchiveError
-
     tree = tmp_path / "tree"
     tree.mkdir()
     (tree / "file").write_bytes(os.urandom(3000))
@@ -142,6 +142,7 @@ def test_every_truncation_of_every_compression_is_an_error(tool: Tool, tmp_path:
 SCRIPT = """
 import os, sys
 from pydiskimg.archive import extract
+from pydiskimg.errors import ArchiveError
 os.umask(0o077)
 extract(sys.argv[1], sys.argv[2])
 """
@@ -159,6 +160,25 @@ def test_locale_and_umask_do_not_matter(tool: Tool, tmp_path: Path, language: st
     done = subprocess.run(command, env=environment, check=False, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
     assert differences(ours, tree) == []
+
+
+def test_sparse_members_of_star_are_refused_and_not_collapsed(tool: Tool, tmp_path: Path) -> None:
+    """GNU tar reads them; libarchive gives the four bytes that are stored as the whole file, without an error."""
+    block = bytearray(tarfile.TarInfo("f").tobuf(tarfile.USTAR_FORMAT))
+    block[124:136] = b"%011o\0" % 4
+    block[156:157] = b"S"
+    block[356:404] = b"%011o %011o " % (4096, 4) + b"%011o %011o " % (9000, 0)
+    block[452:464] = b"%011o " % 9000
+    block[476:500] = b"%011o %011o " % (1_000_000_000, 1_000_000_000)
+    block[508:512] = b"tar\0"
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    (tmp_path / "a.tar").write_bytes(bytes(block) + b"data" + bytes(508 + 1024))
+    run(tool("tar"), "-xf", tmp_path / "a.tar", "-C", tmp_path)
+    assert (tmp_path / "f").stat().st_size == 9000
+    (tmp_path / "ours").mkdir()
+    with pytest.raises(ArchiveError, match="entry f: it is sparse in a format other than GNU tar's"):
+        extract(tmp_path / "a.tar", str(tmp_path / "ours"))
 
 
 def test_a_real_tree(tool: Tool, tmp_path: Path) -> None:
