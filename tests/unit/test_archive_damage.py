@@ -309,6 +309,9 @@ def damaged(whole: bytes, source: random.Random) -> bytes:
 
 def clear(target: Path) -> None:
     """Empty the directory; modes may be anything."""
+    for path in walk(os.fsencode(target)):
+        if os.path.isdir(path) and not os.path.islink(path):
+            os.chmod(path, 0o700)  # before walk() lists it
     for path in sorted(walk(os.fsencode(target)), key=len, reverse=True):
         if os.path.islink(path) or not os.path.isdir(path):
             os.unlink(path)

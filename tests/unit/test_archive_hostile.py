@@ -162,6 +162,9 @@ def test_it_lands_inside(name: str, form: int, tmp_path: Path, outside: Path) ->
     target.mkdir()
     before = picture(outside)
     extract(pack(tmp_path / "a.tar", placed(members, outside), form=form), str(target))
+    if name == "unlistable directory":
+        assert (target / "d").stat().st_mode & 0o7777 == 0
+        (target / "d").chmod(0o700)
     assert picture(outside) == before
     for path, contents in expected.items():
         inside = path.replace("{outside}", str(outside)).lstrip("/")
