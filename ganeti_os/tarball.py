@@ -13,7 +13,7 @@ from ganeti_os.customize import run_scripts
 from ganeti_os.guest import fstab
 from ganeti_os.installation import Installation
 from ganeti_os.shellfile import SettingsError
-from pydiskimg.archive import extract
+from pydiskimg.archive import check_archive, extract
 from pydiskimg.errors import ArchiveError
 from pydiskimg.fs.ext4 import make_ext
 from pydiskimg.fs.swap import make_swap
@@ -59,6 +59,7 @@ def install_tarball(path: str, installation: Installation) -> None:
     messages, disk = installation.messages, installation.disk
     with messages.step("partitioning"):
         enter_private_namespace()
+        check_archive(path)
         layout = plan_layout(installation)
         wipe_partition_table(disk)
     with messages.step("making file systems"):

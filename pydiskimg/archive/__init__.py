@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Archives: a tarball unpacked faithfully and safely. The only importer of libarchive."""
 
-from pydiskimg.archive.extract import Extracted, extract
+from pydiskimg.archive.extract import Extracted, check_archive, extract
 
-__all__ = ["Extracted", "extract"]
+__all__ = ["Extracted", "check_archive", "extract"]

@@ -43,27 +43,43 @@ def extract(
     directory then holds a part of the archive.
     """
     name = os.fspath(archive_path)
-    if binding.is_broken():
-        raise ArchiveError(f"{name}: libarchive {binding.version()} reads archives wrong; install 3.7.9 or later")
     with ExitStack() as stack:
-        fd, size = _open_archive(name)
-        stack.callback(os.close, fd)
+        reader, size = _open_reader(stack, name, progress)
         if isinstance(directory, int):
             root_fd, where = directory, f"/proc/self/fd/{directory}"
         else:
             root_fd, where = _open_directory(directory), directory
             stack.callback(os.close, root_fd)
-        stack.enter_context(c_locale())
-        ahead = Ahead(inflate(fd, name))
-        stack.callback(ahead.close)
-        reader = Reader(ahead, name, lambda consumed: progress(min(consumed, size), size) if progress else None)
-        stack.callback(reader.close)
         writer = Writer(root_fd, where=_shown(where), archive=name)
         stack.callback(writer.close)
         extracted = _extract(reader, writer)
         if progress:
             progress(size, size)
         return extracted
+
+
+def check_archive(archive_path: str | os.PathLike[str]) -> None:
+    """Raise what extract() would raise for the beginning of the archive, up to its first entry; write nothing.
+
+    For callers that must refuse what is no archive before they take away what is in its place.
+    """
+    with ExitStack() as stack:
+        reader, _ = _open_reader(stack, os.fspath(archive_path), None)
+        next(reader.entries())
+
+
+def _open_reader(stack: ExitStack, name: str, progress: Progress | None) -> tuple[Reader, int]:
+    """Return a reader of the archive and the file's size in bytes; the stack closes all that it stands on."""
+    if binding.is_broken():
+        raise ArchiveError(f"{name}: libarchive {binding.version()} reads archives wrong; install 3.7.9 or later")
+    fd, size = _open_archive(name)
+    stack.callback(os.close, fd)
+    stack.enter_context(c_locale())
+    ahead = Ahead(inflate(fd, name))
+    stack.callback(ahead.close)
+    reader = Reader(ahead, name, lambda consumed: progress(min(consumed, size), size) if progress else None)
+    stack.callback(reader.close)
+    return reader, size
 
 
 def _extract(reader: Reader, writer: Writer) -> Extracted:

@@ -78,6 +78,13 @@ def test_a_disk_too_small_for_the_partitions(node: Node, disk: Path) -> None:
         refused(node, disk, "needs root")
 
 
+@pytest.mark.parametrize("contents", [b"", b"hello\n", gzip.compress(b"hello\n"), b"\x1f\x8b\x08"])
+def test_a_tarball_that_is_none(node: Node, disk: Path, contents: bytes) -> None:
+    node.configure(IMAGE_NAME="x", ARCH="x86_64", IMAGE_TYPE="tarball")
+    (node.images / "x-x86_64.tar.gz").write_bytes(contents)
+    refused(node, disk, "x-x86_64.tar.gz: " if os.geteuid() == 0 else "needs root")
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
