@@ -190,7 +190,7 @@ def test_a_sparse_member_larger_than_the_file_system_takes(tmp_path: Path) -> No
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 40, before[1]))  # tmpfs takes any size
     try:
-        with pytest.raises(DiskImageError, match="file: .*File too large"):
+        with pytest.raises(DiskImageError, match=r"file: .*File too large"):
             unpack(tmp_path, data)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
