@@ -13,6 +13,7 @@ from pydiskimg.fs.swap import make_swap
 from pydiskimg.image import open_image
 from pydiskimg.mount import enter_private_namespace
 from pydiskimg.transfer import check_fits, copy
+from pydiskimg.unfinished import finish, unfinished
 from pydiskimg.units import format_size
 
 log = logging.getLogger(__name__)
@@ -28,11 +29,15 @@ def install_disk_image(image: ImageFile, installation: Installation) -> None:
         check_fits(source, disk)
         target = DeferredHead(disk)
         copied = copy(source, target, progress=messages.progress("copied"))
+        log.debug("%d bytes written, %d zeroed by %s", copied.written, copied.zeroed, disk.ladder.current)
         if swap is not None:
             make_swap(swap)
             swap.flush()
+    if not installation.scripts:
         target.commit()
-        log.debug("%d bytes written, %d zeroed by %s", copied.written, copied.zeroed, disk.ladder.current)
-    if installation.scripts:
-        with messages.step("customising"):
-            customize_image(installation)
+        return
+    with messages.step("customising"):
+        # Boot loaders' installers want a table; this one has every place and nothing that boots or is mounted by it.
+        target.commit(unfinished(target.head))
+        customize_image(installation)
+        finish(disk, target.head)

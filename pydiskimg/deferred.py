@@ -34,10 +34,15 @@ class DeferredHead:
     def reads_as_zero(self) -> bool:
         return self.disk.reads_as_zero
 
-    def commit(self) -> None:
-        """Flush what was written so far, then write the beginning and flush that."""
+    @property
+    def head(self) -> bytes:
+        """What was written to the first MiB so far."""
+        return bytes(self._head)
+
+    def commit(self, head: bytes | None = None) -> None:
+        """Flush what was written so far, then write the beginning (head: another one of its size) and flush that."""
         self.disk.flush()
-        self.disk.write(0, self._head)
+        self.disk.write(0, self._head if head is None else head)
         self.disk.flush()
 
     def extents(self) -> Iterator[Extent]:

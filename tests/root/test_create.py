@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.fixtures.block_devices import block_device, filled_file
 from tests.fixtures.debian_system import NAME, DebianSystem
+from tests.fixtures.judges import blkid, inside, partitions
 from tests.fixtures.node import Node, create_environment, last_line
 
 pytestmark = pytest.mark.root
@@ -38,44 +36,6 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     else:
         with block_device(path, sector_size=request.param) as device:
             yield device
-
-
-def partitions(disk: str) -> list[dict[str, Any]]:
-    done = subprocess.run(["sfdisk", "--json", disk], capture_output=True, text=True, check=True)
-    assert done.stderr == ""
-    table = json.loads(done.stdout)["partitiontable"]
-    for partition in table["partitions"]:
-        partition["offset"] = partition["start"] * table.get("sectorsize", 512)
-        partition["length"] = partition["size"] * table.get("sectorsize", 512)
-    return list(table["partitions"])
-
-
-@contextmanager
-def inside(disk: str, partition: dict[str, Any], tmp_path: Path) -> Iterator[Path]:
-    """e2fsck a partition and mount it with mount(8), read-only."""
-    place = ["--offset", str(partition["offset"]), "--sizelimit", str(partition["length"])]
-    loop = subprocess.run(
-        ["losetup", "--find", "--show", "--read-only", *place, disk], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    try:
-        fsck = subprocess.run(["e2fsck", "-fn", loop], capture_output=True, text=True, check=False)
-        assert fsck.returncode == 0, fsck.stdout
-        point = tmp_path / "mnt"
-        point.mkdir(exist_ok=True)
-        subprocess.run(["mount", "-o", "ro", loop, point], check=True)
-        try:
-            yield point
-        finally:
-            subprocess.run(["umount", point], check=True)
-    finally:
-        subprocess.run(["losetup", "--detach", loop], check=True)
-
-
-def blkid(disk: str, partition: dict[str, Any], tag: str) -> str:
-    place = ["--offset", str(partition["offset"]), "--size", str(partition["length"])]
-    return subprocess.run(
-        ["blkid", "-p", *place, "-s", tag, "-o", "value", disk], capture_output=True, text=True, check=True
-    ).stdout.strip()
 
 
 def test_a_tarball_becomes_a_disk(node: Node, disk: str, tmp_path: Path, debian: DebianSystem) -> None:
