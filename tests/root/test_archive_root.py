@@ -103,7 +103,8 @@ def test_names_in_acls_are_the_trees_own(tool: Tool, tmp_path: Path) -> None:
     (tree / "a-file").write_text("")
     run(tool("setfacl"), "-m", "g:adm:rx,d:g:adm:rx", tree / "a-journal")
     run(tool("setfacl"), "-m", "u:daemon:rw", tree / "a-file")
-    run(tool("tar"), "-cf", tmp_path / "a.tar", *EVERYTHING, "--sort=name", "--format=pax", "-C", tree, ".")
+    with_names = EVERYTHING[1:]  # GNU tar 1.34 writes them with --numeric-owner too
+    run(tool("tar"), "-cf", tmp_path / "a.tar", *with_names, "--sort=name", "--format=pax", "-C", tree, ".")
     assert b"adm" in (tmp_path / "a.tar").read_bytes()
     extract(tmp_path / "a.tar", str(ours))
     shown = subprocess.run(
@@ -113,7 +114,7 @@ def test_names_in_acls_are_the_trees_own(tool: Tool, tmp_path: Path) -> None:
     assert "default:group:4242:r-x" in shown
     assert "user:4343:rw-" in shown
     (tree / "etc/group").unlink()
-    run(tool("tar"), "-cf", tmp_path / "b.tar", *EVERYTHING, "--format=pax", "-C", tree, ".")
+    run(tool("tar"), "-cf", tmp_path / "b.tar", *with_names, "--format=pax", "-C", tree, ".")
     (ours / "etc/group").unlink()
     with pytest.raises(ArchiveError, match=r"its ACL names the group 'adm' without a number, and the tree's etc/group"):
         extract(tmp_path / "b.tar", str(ours))

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydiskimg.fs.ext4.crc32c import crc32c
 from pydiskimg.fs.ext4.layout import SUPERBLOCK, SUPERBLOCK_MAGIC, SUPERBLOCK_OFFSET
 from pydiskimg.fs.probe.kind import FileSystemKind, label_text, uuid_text
 from pydiskimg.protocols import Source
 
+_MAX_LOG_BLOCK_SIZE = 6  # 64 KiB
 _HAS_JOURNAL = 0x4  # compat
 _JOURNAL_DEV = 0x8  # incompat: not a file system but the journal of one
 _METADATA_CSUM = 0x400  # ro_compat
@@ -27,6 +30,8 @@ def probe(_source: Source, head: bytes) -> FileSystemKind | None:
     fields = SUPERBLOCK.unpack(raw)
     if fields["s_magic"] != SUPERBLOCK_MAGIC:
         return None
+    if not _is_plausible(fields):
+        return None
     compat, incompat, ro_compat, flags = (
         int(fields[name]) for name in ("s_feature_compat", "s_feature_incompat", "s_feature_ro_compat", "s_flags")
     )
@@ -36,6 +41,12 @@ def probe(_source: Source, head: bytes) -> FileSystemKind | None:
     if name is None or (name == "ext4" and flags & _TEST_FILESYS):
         return None
     return FileSystemKind(name, uuid_text(bytes(fields["s_uuid"])), label_text(bytes(fields["s_volume_name"])))
+
+
+def _is_plausible(fields: Mapping[str, object]) -> bool:
+    """Tell a superblock from two bytes that happen to be the magic: no driver takes one without these."""
+    counts = ("s_inodes_count", "s_blocks_count_lo", "s_blocks_per_group", "s_inodes_per_group")
+    return all(fields[name] for name in counts) and int(str(fields["s_log_block_size"])) <= _MAX_LOG_BLOCK_SIZE
 
 
 def _name(compat: int, incompat: int, ro_compat: int) -> str | None:
