@@ -179,7 +179,8 @@ def test_two_signatures_are_refused_as_blkid_does(tool: Tool, tmp_path: Path, ma
         patches = [(1024, other[1024:2048])]
     for offset, data in patches:
         patched(path, offset, data)
-    assert verdict(ours, path) == verdict(lambda name: blkid(tool, name), path) == "ambiguous"
+    assert verdict(ours, path) == "ambiguous"
+    assert verdict(lambda name: blkid(tool, name), path) in ("ambiguous", None)  # None: since 2.41, without a word
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,16 @@ def disk(*parts: tuple[int, bytes], size: int = 2 * MIB) -> MemoryDisk:
 
 
 def ext(**fields: int | bytes) -> bytes:
-    return SUPERBLOCK.pack(s_magic=0xEF53, s_uuid=UUID, s_volume_name=b"root", **fields)
+    counts = {"s_inodes_count": 1, "s_blocks_count_lo": 9, "s_blocks_per_group": 8192, "s_inodes_per_group": 8}
+    return SUPERBLOCK.pack(**{"s_magic": 0xEF53, "s_uuid": UUID, "s_volume_name": b"root", **counts, **fields})
+
+
+@pytest.mark.parametrize(
+    "fields", [{"s_inodes_count": 0}, {"s_blocks_count_lo": 0}, {"s_inodes_per_group": 0}, {"s_log_block_size": 7}]
+)
+def test_a_magic_alone_is_no_ext(fields: dict[str, int]) -> None:
+    assert probe(disk((1024, ext()))) is not None
+    assert probe(disk((1024, ext(**fields)))) is None
 
 
 def swap(page: int = 4096, signature: bytes = b"SWAPSPACE2", version: bytes = b"\1\0\0\0") -> list[tuple[int, bytes]]:
