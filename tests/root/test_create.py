@@ -13,7 +13,7 @@ import pytest
 from tests.fixtures.block_devices import block_device, filled_file
 from tests.fixtures.debian_system import NAME, DebianSystem
 from tests.fixtures.judges import blkid, inside, partitions
-from tests.fixtures.node import Node, create_environment, last_line
+from tests.fixtures.node import PATH, ROOT, Node, create_environment, last_line
 
 pytestmark = pytest.mark.root
 MIB = 1 << 20
@@ -203,3 +203,70 @@ def test_two_creates_on_one_disk_exclude_each_other(node: Node, tmp_path: Path) 
     assert "is in use" in statuses[1].splitlines()[-1]
     with inside(str(disk), partitions(str(disk))[2], tmp_path) as point:
         assert (point / "etc/debian_version").exists()
+
+
+@pytest.mark.parametrize(
+    ("image_type", "sentence"),
+    [
+        ("qcow2", "copying: {disk}: cannot write"),
+        ("tarball", "what was written did not reach stable storage: Input/output error"),
+    ],
+)
+def test_a_full_disk_gives_one_clear_error(node: Node, tmp_path: Path, image_type: str, sentence: str) -> None:
+    node.configure(IMAGE_NAME=NAME, IMAGE_TYPE=image_type)
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=50m", "tmpfs", small], check=True)
+    try:
+        disk = small / "disk"
+        with disk.open("wb") as file:
+            file.truncate(700 * MIB)
+        done = node.create(disk)
+        assert done.returncode == 1
+        assert sentence.format(disk=disk) in last_line(done)
+        dump = subprocess.run(["sfdisk", "-d", disk], capture_output=True, text=True, check=False).stdout
+        assert "type=83" not in dump
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_a_device_in_use_is_refused(node: Node, tmp_path: Path) -> None:
+    path = filled_file(tmp_path / "disk", 16 * MIB)
+    subprocess.run(["mke2fs", "-q", "-F", path], check=True)
+    before = path.read_bytes()
+    point = tmp_path / "point"
+    point.mkdir()
+    with block_device(path) as device:
+        subprocess.run(["mount", "-o", "ro", device, point], check=True)
+        try:
+            done = node.create(device)
+        finally:
+            subprocess.run(["umount", point], check=True)
+    assert done.returncode == 1
+    assert f"{device}: is in use (mounted on {point}); nothing was written" in last_line(done)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(("image_type", "script"), [("tarball", False), ("qcow2", True)])
+def test_without_the_right_to_mount(node: Node, tmp_path: Path, image_type: str, script: bool) -> None:
+    node.configure(IMAGE_NAME=NAME, IMAGE_TYPE=image_type)
+    if script:
+        node.add_script("10-any", "#!/bin/sh\n")
+    disk = filled_file(tmp_path / "disk", 450 * MIB)
+    command = ["/usr/bin/setpriv", "--bounding-set=-sys_admin", *node.command("create")]
+    done = subprocess.run(
+        command, cwd=ROOT, env={"PATH": PATH, **create_environment(disk)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "mounting needs root (CAP_SYS_ADMIN)" in last_line(done)
+    with disk.open("rb") as file:
+        assert file.read(MIB) == b"\xff" * MIB, "the disk was written to"
+
+
+def test_an_image_without_scripts_needs_no_right_to_mount(node: Node, tmp_path: Path) -> None:
+    node.configure(IMAGE_NAME=NAME, IMAGE_TYPE="qcow2")
+    disk = filled_file(tmp_path / "disk", 450 * MIB)
+    command = ["/usr/bin/setpriv", "--bounding-set=-sys_admin", *node.command("create")]
+    environment = {"PATH": "/nonexistent", **create_environment(disk)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
