@@ -23,6 +23,7 @@ from pydiskimg.linux.stdio import keep_standard_descriptors
 
 OS_NAME = "image"
 VERBS = ("create", "verify")
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # By the name that is imported: what to install for it.
 PACKAGES = {"parted": "python3-parted (pyparted)", "libarchive": "python3-libarchive-c (libarchive-c)"}
 
@@ -46,7 +47,7 @@ def run_verb(
 def _run(verb: str, argv: Sequence[str], environ: Mapping[str, str], paths: Paths) -> int:
     messages = Messages(os_name=OS_NAME, verb=verb)
     messages.attach()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in _ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _terminated)
     try:
@@ -88,4 +89,6 @@ def _defect(error: Exception) -> RuntimeError:
 
 
 def _terminated(number: int, _frame: object) -> NoReturn:
+    for other in _ENDING:  # once is enough: a second one must not break into the cleaning up
+        signal.signal(other, signal.SIG_IGN)
     raise TerminatedError(f"ended by {signal.Signals(number).name}; the disk is not complete")

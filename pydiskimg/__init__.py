@@ -1,2 +1,58 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg: disk images, partitions, file systems and archives, without external programs."""
+"""pydiskimg: disk images, partitions, file systems and archives, without external programs.
+
+The names that most callers need are here; each is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydiskimg.archive import extract
+    from pydiskimg.disk import open_disk
+    from pydiskimg.errors import DiskImageError
+    from pydiskimg.extents import Extent, Kind
+    from pydiskimg.fs.ext4 import make_ext
+    from pydiskimg.fs.probe import probe
+    from pydiskimg.fs.swap import make_swap
+    from pydiskimg.image import open_image
+    from pydiskimg.region import Region
+    from pydiskimg.transfer import copy
+
+__all__ = [
+    "DiskImageError",
+    "Extent",
+    "Kind",
+    "Region",
+    "copy",
+    "extract",
+    "make_ext",
+    "make_swap",
+    "open_disk",
+    "open_image",
+    "probe",
+]
+
+_HOMES = {
+    "DiskImageError": "errors",
+    "Extent": "extents",
+    "Kind": "extents",
+    "Region": "region",
+    "copy": "transfer",
+    "extract": "archive",
+    "make_ext": "fs.ext4",
+    "make_swap": "fs.swap",
+    "open_disk": "disk",
+    "open_image": "image",
+    "probe": "fs.probe",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"pydiskimg.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -74,5 +74,6 @@ def _printable(text: str) -> str:
 
 
 def _terminated(*_: object) -> NoReturn:
-    """Leave as on Ctrl-C, so that every context manager cleans up."""
+    """Leave as on Ctrl-C, so that every context manager cleans up; once."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
