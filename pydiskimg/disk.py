@@ -64,7 +64,10 @@ def open_disk(path: str | os.PathLike[str], *, writable: bool = False) -> OpenDi
         try:
             if writable and not is_block:
                 _lock_file(fd, name)
-            disk = BlockDisk(fd, name) if is_block else FileDisk(fd, name)
+            if is_block:
+                disk = BlockDisk(fd, name, direct_fd=_open_direct(stack, fd) if writable else None)
+            else:
+                disk = FileDisk(fd, name)
         except StorageError:
             raise
         except OSError as error:
@@ -96,6 +99,16 @@ def _open(name: str, *, writable: bool) -> int:
         raise storage_error(error, name, "cannot open for writing" if writable else "cannot open") from error
     except ValueError as error:  # a NUL byte
         raise StorageError(f"{name!r}: is not a path ({error})", errno=errno.EINVAL, filename=name) from error
+
+
+def _open_direct(stack: ExitStack, fd: int) -> int | None:
+    """Open the device behind fd once more, past the page cache; None where that is not to be had."""
+    try:
+        direct_fd = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
+    except OSError:
+        return None
+    stack.callback(os.close, direct_fd)
+    return direct_fd
 
 
 def _lock_file(fd: int, name: str) -> None:

@@ -16,6 +16,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from mmap import mmap
 
 from pydiskimg.errors import DoesNotFitError, VerificationError
 from pydiskimg.extents import Extent, Kind
@@ -121,11 +122,11 @@ class _Copying:
         self._zeroed = 0
         self._skipped = 0
 
-    def piece(self, piece: Extent, buffer: bytearray) -> None:
+    def piece(self, piece: Extent, buffer: memoryview) -> None:
         if piece.kind is not Kind.DATA:
             self._zero(piece.start, piece.length)
             return
-        with memoryview(buffer)[: piece.length] as view:
+        with buffer[: piece.length] as view:
             self._source.read_into(piece.start, view)
             for start, end, is_zero in _runs(view):
                 if is_zero:
@@ -153,12 +154,12 @@ class _Verifying:
         self._source = source
         self._disk = disk
 
-    def piece(self, piece: Extent, buffer: bytearray) -> None:
+    def piece(self, piece: Extent, buffer: memoryview) -> None:
         for start in range(piece.start, piece.end, CHUNK_SIZE):
             length = min(CHUNK_SIZE, piece.end - start)
             found = bytearray(length)
             self._disk.read_into(start, found)
-            with memoryview(buffer)[:length] as view:
+            with buffer[:length] as view:
                 if piece.kind is Kind.DATA:
                     self._source.read_into(start, view)
                 else:
@@ -197,7 +198,7 @@ def _runs(view: memoryview) -> Iterator[tuple[int, int, bool]]:
 class _Crew:
     """Threads that take piece after piece until all are done or one has failed."""
 
-    def __init__(self, pieces: Iterator[Extent], work: Callable[[Extent, bytearray], None], meter: _Meter) -> None:
+    def __init__(self, pieces: Iterator[Extent], work: Callable[[Extent, memoryview], None], meter: _Meter) -> None:
         self._pieces = pieces
         self._work = work
         self._meter = meter
@@ -223,7 +224,7 @@ class _Crew:
             raise self._failures[0]
 
     def _worker(self) -> None:
-        buffer = bytearray(CHUNK_SIZE)
+        buffer = memoryview(mmap(-1, CHUNK_SIZE))  # at a page boundary, as direct I/O wants it
         try:
             while (piece := self._next()) is not None:
                 self._work(piece, buffer)

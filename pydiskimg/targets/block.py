@@ -4,12 +4,20 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
+import logging
 from functools import partial
 
+from pydiskimg.errors import StorageError
 from pydiskimg.linux import blockdev
 from pydiskimg.linux.fallocate import punch_hole, zero_range
+from pydiskimg.linux.fileio import pwrite_all
+from pydiskimg.protocols import Buffer, check_range
 from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.targets.zeroing import Rung
+
+log = logging.getLogger(__name__)
 
 # The page cache works in pages: a range of whole pages never touches a neighbour's dirty half page.
 PAGE_SIZE = 4096
@@ -18,11 +26,15 @@ PAGE_SIZE = 4096
 class BlockDisk(DescriptorDisk):
     """A Disk over the descriptor of a block device, which the caller owns (opened O_EXCL for writing).
 
+    direct_fd, also the caller's, is the same device opened with O_DIRECT: whole pages from buffers that lie at page
+    boundaries go to the device past the page cache, which a node needs for better things than a copy of an image.
+    The kernel keeps both ways coherent. A device that refuses gets everything by fd.
+
     Size and sector size come from the device. Zeroing: punch hole unmaps and guarantees zeros (Linux 4.9),
     zero range keeps the blocks, BLKZEROOUT lets the kernel write where the device cannot; then we write.
     """
 
-    def __init__(self, fd: int, name: str) -> None:
+    def __init__(self, fd: int, name: str, *, direct_fd: int | None = None) -> None:
         super().__init__(
             fd,
             name,
@@ -35,9 +47,33 @@ class BlockDisk(DescriptorDisk):
             ),
             zero_alignment=PAGE_SIZE,
         )
+        self._direct_fd = direct_fd
+
+    def write(self, offset: int, data: Buffer) -> None:
+        direct_fd = self._direct_fd
+        if direct_fd is None or not _is_aligned(offset, data):
+            super().write(offset, data)
+            return
+        check_range(self, offset, len(data))
+        try:
+            pwrite_all(direct_fd, offset, data, name=self.name)
+        except StorageError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            log.info("%s: takes no direct writes; they go through the page cache", self.name)
+            self._direct_fd = None
+            super().write(offset, data)
 
     def drop_cache(self) -> None:
         # Needs CAP_SYS_ADMIN; without it the advice alone still drops clean pages.
         with contextlib.suppress(OSError):
             blockdev.flush_buffers(self.fd)
         super().drop_cache()
+
+
+def _is_aligned(offset: int, data: Buffer) -> bool:
+    """True when offset, length and the place in memory are multiples of a page."""
+    if offset % PAGE_SIZE or len(data) % PAGE_SIZE or not len(data):
+        return False
+    with memoryview(data) as view:
+        return not view.readonly and ctypes.addressof(ctypes.c_char.from_buffer(view)) % PAGE_SIZE == 0

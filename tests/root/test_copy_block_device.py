@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from mmap import mmap
 from pathlib import Path
 
 import pytest
@@ -119,3 +123,51 @@ def test_peak_memory_is_bounded(tmp_path: Path) -> None:
         )
         done = subprocess.run([sys.executable, "-c", code, image, device], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 100 * 1024, f"peak {done.stdout} KiB"
+
+
+@pytest.mark.parametrize("sector_size", [512, 4096])
+def test_direct_and_buffered_writes_are_coherent(tmp_path: Path, sector_size: int) -> None:
+    page = memoryview(mmap(-1, 2 * MIB))
+    page[:] = b"\x11" * len(page)
+    found, again = bytearray(8 * MIB), bytearray(8 * MIB)
+    path = filled_file(tmp_path / "disk", 8 * MIB)
+    with block_device(path, sector_size=sector_size) as device, open_disk(device, writable=True) as disk:
+        disk.write(0, b"\x22" * 3 * MIB)  # buffered, still dirty
+        disk.write(MIB, page)  # direct, over it
+        disk.write(MIB + 100, b"\x33" * 50)  # buffered, inside
+        disk.write(4 * MIB, page[: 2 * MIB - 512])  # not whole pages: buffered
+        disk.read_into(0, found)
+        disk.flush()
+        disk.drop_cache()
+        disk.read_into(0, again)
+    expected = bytearray(b"\xff" * 8 * MIB)
+    expected[:MIB] = b"\x22" * MIB
+    expected[MIB : 3 * MIB] = b"\x11" * 2 * MIB
+    expected[MIB + 100 : MIB + 150] = b"\x33" * 50
+    expected[4 * MIB : 6 * MIB - 512] = b"\x11" * (2 * MIB - 512)
+    assert found == again == expected
+
+
+def test_a_device_without_direct_writes_gets_buffered_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = memoryview(mmap(-1, 4096))
+    page[:] = b"\x44" * 4096
+    true_pwrite = os.pwrite
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
+            raise OSError(refusal, os.strerror(refusal))
+        return true_pwrite(fd, data, offset)
+
+    with block_device(filled_file(tmp_path / "disk", MIB)) as device:
+        with open_disk(device, writable=True) as disk, caplog.at_level("INFO"):
+            monkeypatch.setattr(os, "pwrite", pwrite)
+            refusal = errno.EIO
+            with pytest.raises(StorageError, match="cannot write 4096 bytes at offset 0: Input/output error"):
+                disk.write(0, page)
+            refusal = errno.EINVAL
+            disk.write(0, page)
+            disk.flush()
+        assert Path(device).read_bytes()[:4097] == b"\x44" * 4096 + b"\xff"
+    assert "takes no direct writes" in caplog.text
