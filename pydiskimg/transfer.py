@@ -29,7 +29,7 @@ CHUNK_SIZE = 2 * MIB
 ZERO_CHUNK_SIZE = GIB
 # Zeros inside DATA are looked for in units of this size: a cluster of most images, and enough for one command.
 ZERO_UNIT = 64 * KIB
-# Beyond this, threads wait for each other and for the device rather than work.
+# Beyond this, threads wait for each other and for the device rather than work, and memory grows.
 MAX_WORKERS = 8
 
 _ZEROS = bytearray(ZERO_UNIT)
@@ -56,8 +56,8 @@ def copy(
     """Make the first source.size bytes of disk equal to source, durably.
 
     What is not data becomes zero on the disk: by the disk's cheapest way, or not at all where the disk is known
-    to read as zero. Runs of zeros inside data are treated so too. Memory is bounded by workers * 2 MiB plus
-    what the source holds. progress counts the bytes of source, of every kind. verify reads everything back,
+    to read as zero. Runs of zeros inside data are treated so too. workers is the number of threads (None: by the
+    number of CPUs; never more than 8), and memory is bounded by workers * 2 MiB plus what the source holds. progress counts the bytes of source, of every kind. verify reads everything back,
     from the device where the system allows it, and compares.
 
     Raises DoesNotFitError before the first byte when the source is larger than the disk; otherwise the first
@@ -65,7 +65,7 @@ def copy(
     where the bytes differ.
     """
     check_fits(source, disk)
-    count = workers or min(MAX_WORKERS, max(2, os.cpu_count() or 1))
+    count = min(MAX_WORKERS, workers or max(2, os.cpu_count() or 1))
     total = source.size * (2 if verify else 1)
     copying = _Copying(source, disk)
     meter = _Meter(progress, total)

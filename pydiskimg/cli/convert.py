@@ -27,7 +27,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("-f", dest="format", choices=("raw", "qcow2"), help="format of SRC (default: by its contents)")
     parser.add_argument("-O", dest="output_format", choices=("raw",), default="raw", help="format of DST")
     parser.add_argument("-n", dest="in_place", action="store_true", help="DST exists: write into it")
-    parser.add_argument("-m", dest="workers", type=_workers, metavar="N", help="number of workers (default: by CPUs)")
+    parser.add_argument(
+        "-m",
+        dest="workers",
+        type=_workers,
+        metavar="N",
+        help="number of workers (default: by the CPUs; 8 at most are used)",
+    )
     parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
     parser.add_argument("--verify", action="store_true", help="read everything back and compare")
     parser.add_argument("source", metavar="SRC")
@@ -59,6 +65,6 @@ def _is_block_device(path: str) -> bool:
 
 
 def _workers(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 64:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 64")
+    if not text.isdecimal() or not 1 <= int(text) <= 16:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 16")
     return int(text)

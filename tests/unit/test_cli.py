@@ -105,7 +105,7 @@ def test_errors_are_sentences(image: Path, tmp_path: Path) -> None:
     fails("mkfs", "--create", "many", tmp_path / "new", words="'many' is not a size", status=2)
     fails("mkfs", "-L", "a label that is too long", "--create", "9M", tmp_path / "new", words="at most 16")
     fails("mkswap", "--create", "4k", tmp_path / "new", words="40960")
-    fails("convert", "-m", "0", image, "x", words="not a number from 1 to 64", status=2)
+    fails("convert", "-m", "0", image, "x", words="not a number from 1 to 16", status=2)
     fails("nonsense", words="invalid choice", status=2)
     assert not (tmp_path / "new").exists()
 
