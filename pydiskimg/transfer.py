@@ -57,8 +57,9 @@ def copy(
 
     What is not data becomes zero on the disk: by the disk's cheapest way, or not at all where the disk is known
     to read as zero. Runs of zeros inside data are treated so too. workers is the number of threads (None: by the
-    number of CPUs; never more than 8), and memory is bounded by workers * 2 MiB plus what the source holds. progress counts the bytes of source, of every kind. verify reads everything back,
-    from the device where the system allows it, and compares.
+    number of CPUs; never more than 8); memory is bounded by workers * 2 MiB plus what the source holds. progress
+    counts the bytes of source, of every kind. verify reads everything back, from the device where the system
+    allows it, and compares.
 
     Raises DoesNotFitError before the first byte when the source is larger than the disk; otherwise the first
     error of any worker, after all have stopped: the disk is then in an undefined state. VerificationError says
