@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 
 from ganeti_os import hooks
 from ganeti_os.guest.root import Volume, find_guest
@@ -17,15 +18,13 @@ from pydiskimg.loop import loop_device
 from pydiskimg.mount import mounted
 from pydiskimg.partition import wipe_partition_table
 
+log = logging.getLogger(__name__)
+
 
 def customize_image(installation: Installation) -> None:
-    """Find and mount the root of the system on the disk, its /boot in it, and run the scripts. Needs root.
-
-    When that fails the partition table is taken away again: a system that lacks its customisation must not be
-    started by mistake.
-    """
+    """Find and mount the root of the system on the disk, its /boot in it, and run the scripts. Needs root."""
     disk = installation.disk
-    with _wiped_on_failure(installation), ExitStack() as stack:
+    with ExitStack() as stack:
         guest = find_guest(disk)
         root_device = _loop(stack, installation, guest.root)
         target = _mount(stack, root_device, guest.root, None)
@@ -63,12 +62,15 @@ def _block_device(installation: Installation) -> Iterator[str]:
 
 
 @contextmanager
-def _wiped_on_failure(installation: Installation) -> Iterator[None]:
+def wiped_on_failure(installation: Installation) -> Iterator[None]:
+    """Take the partition table away when the block fails: a system without its customisation must not be started."""
     try:
         yield
     except BaseException:
-        with suppress(DiskImageError):  # the first error is the one to report
+        try:
             wipe_partition_table(installation.disk)
+        except DiskImageError as error:  # the first error is the one to report
+            log.warning("the partition table could not be taken away: %s", error)
         raise
 
 

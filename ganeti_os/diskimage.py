@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import logging
 
-from ganeti_os.customize import customize_image
+from ganeti_os.customize import customize_image, wiped_on_failure
 from ganeti_os.imagefile import ImageFile
 from ganeti_os.installation import Installation
 from pydiskimg.deferred import DeferredHead
-from pydiskimg.fs.swap import make_swap
+from pydiskimg.errors import InUseError
+from pydiskimg.fs.swap import check_swap, make_swap
+from pydiskimg.holders import is_same_file
 from pydiskimg.image import open_image
 from pydiskimg.mount import enter_private_namespace
 from pydiskimg.transfer import check_fits, copy
@@ -27,6 +29,10 @@ def install_disk_image(image: ImageFile, installation: Installation) -> None:
     with messages.step("copying"), open_image(image.path, format=image.format) as source:
         log.info("%s (%s, %s) to %s", image.path, source.format, format_size(source.size), disk.name)
         check_fits(source, disk)
+        if is_same_file(image.path, disk.fd):
+            raise InUseError(f"{disk.name}: is the image itself; nothing was written", errno=None, filename=disk.name)
+        if swap is not None:
+            check_swap(swap)
         target = DeferredHead(disk)
         copied = copy(source, target, progress=messages.progress("copied"))
         log.debug("%d bytes written, %d zeroed by %s", copied.written, copied.zeroed, disk.ladder.current)
@@ -36,7 +42,7 @@ def install_disk_image(image: ImageFile, installation: Installation) -> None:
     if not installation.scripts:
         target.commit()
         return
-    with messages.step("customising"):
+    with messages.step("customising"), wiped_on_failure(installation):
         # Boot loaders' installers want a table; this one has every place and nothing that boots or is mounted by it.
         target.commit(unfinished(target.head))
         customize_image(installation)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from uuid import UUID
@@ -16,7 +17,7 @@ from ganeti_os.shellfile import SettingsError
 from pydiskimg.archive import check_archive, extract
 from pydiskimg.errors import ArchiveError
 from pydiskimg.fs.ext4 import make_ext
-from pydiskimg.fs.swap import make_swap
+from pydiskimg.fs.swap import check_swap, make_swap
 from pydiskimg.loop import LoopDevice, loop_device
 from pydiskimg.mount import enter_private_namespace, mounted
 from pydiskimg.partition import (
@@ -39,7 +40,6 @@ class Layout:
     """Which partition is what; the table is not written yet. boot and swap are None when not wanted."""
 
     table: PartitionTable
-    wanted: tuple[NewPartition, ...]
     boot: PlannedPartition | None
     swap: PlannedPartition | None
     root: PlannedPartition
@@ -61,6 +61,8 @@ def install_tarball(path: str, installation: Installation) -> None:
         enter_private_namespace()
         check_archive(path)
         layout = plan_layout(installation)
+        if installation.swap is not None:
+            check_swap(installation.swap)
         wipe_partition_table(disk)
     with messages.step("making file systems"):
         volumes = _make_volumes(layout, installation)
@@ -72,13 +74,13 @@ def install_tarball(path: str, installation: Installation) -> None:
             unpacked = extract(path, target, progress=messages.progress("unpacked"))
             log.info("%d entries, %s", unpacked.entries, format_size(unpacked.bytes))
         with messages.step("writing fstab"), open_tree(target) as tree:
-            if not tree.exists("/etc"):
-                raise ArchiveError(f"{path}: holds no /etc, so it is not the root of a Linux system")
+            if not (tree.exists("/etc") and stat.S_ISDIR(tree.stat("/etc").st_mode)):
+                raise ArchiveError(f"{path}: holds no directory /etc, so it is not the root of a Linux system")
             fstab.write_entries(tree, fstab_entries(volumes, installation.settings.filesystem))
         if installation.scripts:
             with messages.step("customising"):
                 # Boot loaders want a table; this one has every place and nothing that boots or mounts by it.
-                _plan(installation, layout.wanted, unfinished=True).write(disk)
+                layout.table.write(disk, unfinished=True)
                 run_scripts(installation, target, root_device, boot_device)
     with messages.step("writing the partition table"):
         disk.flush()
@@ -97,21 +99,16 @@ def plan_layout(installation: Installation) -> Layout:
     if settings.swap and installation.swap is None:
         wanted.append(NewPartition(Content.SWAP, _swap_size_mib(installation) * MIB))
     wanted.append(NewPartition(Content.LINUX, bootable=not request.kernel_inside))
-    table = _plan(installation, tuple(wanted), unfinished=False)
+    disk = installation.disk
+    table = plan_partition_table(disk.size, disk.sector_size, wanted)
     linux = [partition for partition in table.partitions if partition.content is Content.LINUX]
     swap = [partition for partition in table.partitions if partition.content is Content.SWAP]
     return Layout(
         table,
-        tuple(wanted),
         boot=linux[0] if request.kernel_inside else None,
         swap=swap[0] if swap else None,
         root=linux[-1],
     )
-
-
-def _plan(installation: Installation, wanted: tuple[NewPartition, ...], *, unfinished: bool) -> PartitionTable:
-    disk = installation.disk
-    return plan_partition_table(disk.size, disk.sector_size, wanted, unfinished=unfinished)
 
 
 def _swap_size_mib(installation: Installation) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import stat
 from contextlib import ExitStack
@@ -16,6 +17,8 @@ from pydiskimg.protocols import Disk
 from pydiskimg.targets.block import BlockDisk
 from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.targets.file import FileDisk
+
+log = logging.getLogger(__name__)
 
 
 class OpenDisk:
@@ -44,7 +47,12 @@ class OpenDisk:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except StorageError as late:
+            if error is None:
+                raise
+            log.warning("%s (after another error, which is the one reported)", late)
 
 
 def open_disk(path: str | os.PathLike[str], *, writable: bool = False) -> OpenDisk:
@@ -123,6 +131,8 @@ def _lock_file(fd: int, name: str) -> None:
         raise InUseError(
             f"{name}: is in use (another process has locked it); nothing was written", errno=errno.EBUSY, filename=name
         ) from error
+    except OSError as error:
+        raise storage_error(error, name, "cannot lock") from error
 
 
 def _what(mode: int) -> str:

@@ -77,6 +77,10 @@ class InUseError(StorageError):
     """The device or file is held by somebody else: mounted, in a running guest, or in another process."""
 
 
+class MissingPathError(StorageError, FileNotFoundError):
+    """A path does not exist inside a guest's tree; also a FileNotFoundError."""
+
+
 class OutsideTreeError(StorageError):
     """A path inside a guest's tree does not resolve to what was asked for without leaving the tree."""
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 
@@ -34,6 +35,14 @@ def loop_over_file(fd: int) -> str | None:
         if os.path.samestat(found, ours):
             return f"/dev/{backing.parts[3]}"
     return None
+
+
+def is_same_file(path: str, fd: int) -> bool:
+    """True when path names the file or block device that fd is open on."""
+    named, opened = os.stat(path), os.fstat(fd)
+    if stat.S_ISBLK(named.st_mode) and stat.S_ISBLK(opened.st_mode):
+        return named.st_rdev == opened.st_rdev
+    return os.path.samestat(named, opened)
 
 
 def _mount_points(device: str) -> list[str]:

@@ -217,13 +217,13 @@ def _identity(path: str) -> tuple[str, ...]:
     base = f"/sys/block/{os.path.basename(path)}"
     try:
         bound = tuple(_text(f"{base}/loop/{name}") for name in ("backing_file", "offset", "sizelimit"))
+        # Counts every medium; since Linux 5.15.
+        sequence = f"{base}/diskseq"
+        return (*bound, _text(sequence)) if os.path.exists(sequence) else bound
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):  # gone before or while it was read
             return ()
         raise
-    # Counts every medium; since Linux 5.15.
-    sequence = f"{base}/diskseq"
-    return (*bound, _text(sequence)) if os.path.exists(sequence) else bound
 
 
 def _text(path: str) -> str:

@@ -37,9 +37,13 @@ def new_disk_file(path: str | os.PathLike[str], size: int) -> Iterator[FileDisk]
         _set_size(fd, name, size)
         disk = FileDisk(fd, name, reads_as_zero=True)
         yield disk
-        disk.flush()
         try:
-            _publish(fd, temporary, directory, os.path.basename(name), mode)
+            if mode is not None:
+                os.fchmod(fd, mode)
+            disk.flush()
+            _publish(fd, temporary, directory, os.path.basename(name))
+        except StorageError:
+            raise
         except OSError as error:
             raise storage_error(error, name, "cannot give the finished file its name") from error
 
@@ -93,15 +97,13 @@ def _set_size(fd: int, name: str, size: int) -> None:
         raise storage_error(error, name, f"cannot set the size to {format_bytes(size)}") from error
 
 
-def _publish(fd: int, temporary: str | None, directory: int, name: str, mode: int | None) -> None:
-    if mode is not None:
-        os.fchmod(fd, mode)
+def _publish(fd: int, temporary: str | None, directory: int, name: str) -> None:
     if temporary is None:
         temporary = _temporary_name()
         os.link(f"/proc/self/fd/{fd}", temporary, dst_dir_fd=directory, follow_symlinks=True)
     try:
         os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-    except OSError:
+    except BaseException:
         _unlink(temporary, directory)
         raise
     os.fsync(directory)

@@ -20,6 +20,7 @@ import parted
 from pydiskimg.errors import DoesNotFitError, PartitionError
 from pydiskimg.linux.memfd import data_ranges, sparse_memfd
 from pydiskimg.protocols import Disk, read_bytes
+from pydiskimg.unfinished import unfinished as as_unfinished
 from pydiskimg.units import MIB, TIB, format_bytes
 
 # Every partition starts at a multiple of this, which suits any device's erase blocks and RAID stripes.
@@ -73,9 +74,11 @@ class PartitionTable:
     partitions: tuple[PlannedPartition, ...]
     blocks: tuple[tuple[int, bytes], ...]
 
-    def write(self, disk: Disk) -> None:
+    def write(self, disk: Disk, *, unfinished: bool = False) -> None:
         """Write the table and flush it; boot code in the first sector stays.
 
+        unfinished gives an MBR types that nothing mounts and no boot flag (a GPT stays as it is): for tools that
+        need a table while the disk is still being filled. Its identifiers are those of the table that follows.
         The disk should have been wiped by wipe_partition_table() before. Raises PartitionError when the disk is
         not of the planned size, StorageError.
         """
@@ -88,19 +91,17 @@ class PartitionTable:
             if offset:
                 disk.write(offset, contents)
                 continue
+            head = as_unfinished(contents) if unfinished else contents
             boot_code = read_bytes(disk, 0, BOOT_CODE_SIZE)
-            disk.write(0, (boot_code if any(boot_code) else contents[:BOOT_CODE_SIZE]) + contents[BOOT_CODE_SIZE:])
+            disk.write(0, (boot_code if any(boot_code) else head[:BOOT_CODE_SIZE]) + head[BOOT_CODE_SIZE:])
         disk.flush()
 
 
-def plan_partition_table(
-    disk_size: int, sector_size: int, wanted: Sequence[NewPartition], *, unfinished: bool = False
-) -> PartitionTable:
+def plan_partition_table(disk_size: int, sector_size: int, wanted: Sequence[NewPartition]) -> PartitionTable:
     """Lay out the wanted partitions, in their order, each starting at a multiple of 1 MiB.
 
     disk_size and sector_size (512 or 4096) are bytes. Below 2 TiB the table is an MBR; from there, a GPT that begins
-    with a BIOS boot partition. unfinished gives the same places with the type "diagnostics" (MBR 0x12) and no boot
-    flag: a table for tools that need one while the disk is still being filled, and that nothing boots from.
+    with a BIOS boot partition.
 
     Raises DoesNotFitError when the disk is too small, PartitionError for what no table can hold.
     """
@@ -110,7 +111,7 @@ def plan_partition_table(
     elif len(wanted) > MBR_ENTRIES:
         raise PartitionError(f"an MBR holds {MBR_ENTRIES} partitions, {len(wanted)} were asked for")
     partitions = _place(disk_size, label, wanted)
-    with _label_on_memfd(disk_size, sector_size, label, partitions, unfinished=unfinished) as fd:
+    with _label_on_memfd(disk_size, sector_size, label, partitions) as fd:
         blocks = tuple(_filled_sectors(fd, sector_size))
     return PartitionTable(label, disk_size, sector_size, partitions, blocks)
 
@@ -151,7 +152,7 @@ def _rounded(length: int) -> int:
 
 @contextmanager
 def _label_on_memfd(
-    disk_size: int, sector_size: int, label: str, partitions: Sequence[PlannedPartition], *, unfinished: bool
+    disk_size: int, sector_size: int, label: str, partitions: Sequence[PlannedPartition]
 ) -> Iterator[int]:
     try:
         with sparse_memfd("partition-table", disk_size) as fd, _libparted_sectors(sector_size):
@@ -159,7 +160,7 @@ def _label_on_memfd(
             try:
                 table = parted.freshDisk(device, "msdos" if label == "dos" else "gpt")
                 for partition in partitions:
-                    _add(table, device, partition, unfinished=unfinished)
+                    _add(table, device, partition)
                 table.commitToDevice()
             finally:
                 # libparted keeps every device by path, and the same number may name another file next time.
@@ -169,7 +170,7 @@ def _label_on_memfd(
         raise PartitionError(f"libparted cannot make the partition table: {error}") from error
 
 
-def _add(table: Any, device: Any, partition: PlannedPartition, *, unfinished: bool) -> None:
+def _add(table: Any, device: Any, partition: PlannedPartition) -> None:
     sector_size = device.sectorSize
     geometry = parted.Geometry(device, start=partition.start // sector_size, length=partition.length // sector_size)
     is_bios_boot = partition.content is Content.BIOS_BOOT
@@ -178,8 +179,6 @@ def _add(table: Any, device: Any, partition: PlannedPartition, *, unfinished: bo
     table.addPartition(made, constraint=parted.Constraint(exactGeom=geometry))
     if is_bios_boot:
         made.setFlag(parted.PARTITION_BIOS_GRUB)
-    elif unfinished:
-        made.setFlag(parted.PARTITION_DIAG)
     elif partition.bootable and table.type == "msdos":  # in a GPT this flag would mean "EFI system partition"
         made.setFlag(parted.PARTITION_BOOT)
 

@@ -85,7 +85,7 @@ def read_partition_table(source: Source, *, sector_size: int = 512) -> list[Part
 
     Extended partitions themselves are left out: their logical ones are listed. A partition that lies wholly or in
     part beyond the end of the disk raises PartitionError, as do a chain of extended boot records that is circular
-    and a GPT whose two copies are both damaged. At most 4 MiB are read.
+    and a GPT whose two copies are both damaged. At most 8 MiB are read.
     """
     if source.size < 2 * sector_size:
         return []

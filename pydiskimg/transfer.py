@@ -15,10 +15,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from mmap import mmap
 
-from pydiskimg.errors import DoesNotFitError, VerificationError
+from pydiskimg.errors import DoesNotFitError, InvalidImageError, VerificationError, storage_error
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.protocols import Disk, Progress, Source
 from pydiskimg.units import GIB, KIB, MIB, format_bytes
@@ -147,6 +148,11 @@ class _Copying:
             self._zeroed += length
 
     def result(self) -> Copied:
+        done = self._written + self._zeroed + self._skipped
+        if done != self._source.size:
+            raise InvalidImageError(
+                f"{self._source.name}: its extents cover {done} bytes of {self._source.size}; nothing can be relied on"
+            )
         return Copied(self._source.size, self._written, self._zeroed, self._skipped)
 
 
@@ -209,24 +215,21 @@ class _Crew:
     def run(self, count: int) -> None:
         """Return when all pieces are done; raise the first failure, after every thread has stopped."""
         threads = [threading.Thread(target=self._worker, name=f"copy-{i}", daemon=True) for i in range(count)]
-        started = []
         try:
             for thread in threads:
                 thread.start()
-                started.append(thread)
             for thread in threads:
                 thread.join()
         except BaseException as error:  # a signal in the caller's thread: the workers end with their piece
             self._fail(error)
-            for thread in started:
-                thread.join()
+            _join_whatever_comes(threads)
             raise
         if self._failures:
             raise self._failures[0]
 
     def _worker(self) -> None:
-        buffer = memoryview(mmap(-1, CHUNK_SIZE))  # at a page boundary, as direct I/O wants it
         try:
+            buffer = _page_aligned_buffer()
             while (piece := self._next()) is not None:
                 self._work(piece, buffer)
                 with self._lock:
@@ -241,3 +244,22 @@ class _Crew:
     def _fail(self, error: BaseException) -> None:
         with self._lock:
             self._failures.append(error)
+
+
+def _join_whatever_comes(threads: list[threading.Thread]) -> None:
+    """Wait for every thread that was started: none may write once the caller has closed the disk.
+
+    A further signal is dropped; the first is on its way to the caller.
+    """
+    for thread in threads:
+        while thread.ident is not None and thread.is_alive():
+            with suppress(BaseException):
+                thread.join()
+
+
+def _page_aligned_buffer() -> memoryview:
+    """Return a buffer for one chunk, at a page boundary, as direct I/O wants it."""
+    try:
+        return memoryview(mmap(-1, CHUNK_SIZE))
+    except OSError as error:
+        raise storage_error(error, "copying", f"no buffer of {CHUNK_SIZE} bytes is to be had") from error

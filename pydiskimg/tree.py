@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from pydiskimg.errors import OutsideTreeError, StorageError, storage_error
+from pydiskimg.errors import MissingPathError, OutsideTreeError, StorageError, storage_error
 from pydiskimg.linux.fileio import pwrite_all
 from pydiskimg.linux.openat2 import (
     RESOLVE_BENEATH,
@@ -212,7 +212,8 @@ class MountedTree:
 
     def _translated(self, error: OSError, path: str, doing: str) -> OSError:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            return FileNotFoundError(errno.ENOENT, f"No such file in the guest's tree {self.name}", path)
+            text = f"{self._where(path)}: {doing}: there is no such file in the guest"
+            return MissingPathError(text, errno=errno.ENOENT, filename=path)
         if error.errno in (errno.ELOOP, errno.EXDEV):
             text = (
                 f"{self._where(path)}: {doing}: its symbolic links form a loop, or lead out of the tree through /proc"

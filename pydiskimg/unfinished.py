@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An MBR that says "not ready": every partition in its place, with a type that nothing mounts, and none to boot.
+"""An MBR that says "not ready": the primary partitions in their places, of a type that nothing mounts or boots.
 
 For tools that need a table while a disk is still being changed. A GPT, whose entries are under checksums, and a disk
 without a table stay as they are.

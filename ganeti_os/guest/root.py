@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 MOUNTABLE = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "vfat"})
 # A root has all of one line; a /usr, /boot or /home of its own has none.
 _MARKS = (("/etc/os-release",), ("/etc/fstab", "/etc/passwd"), ("/etc", "/sbin/init"), ("/etc", "/bin/sh"))
-_DEVICE_NUMBER = re.compile(r"/dev/(?:[a-z]+|[a-z]+\d+n\d+p|mmcblk\d+p)(\d+)")
+_DEVICE = re.compile(r"(/dev/(?:[a-z]+|nvme[0-9]+n[0-9]+p|mmcblk[0-9]+p))([0-9]{1,3})")
 
 
 class NoRootError(DiskImageError):
@@ -95,7 +95,7 @@ def find_guest(disk: DescriptorDisk) -> Guest:
             continue
         if entries is not None:
             log.debug("the root file system is on %s", volume)
-            return Guest(volume, _boot_volume(found, entries))
+            return Guest(volume, _boot_volume(found, entries, volume))
         reasons.append(f"{volume}: no /etc of a Linux system")
     raise NoRootError(
         f"{disk.name}: no root file system was found; there is: {'; '.join(reasons)}; "
@@ -132,18 +132,26 @@ def _there(tree: Tree, path: str) -> bool:
     return True
 
 
-def _boot_volume(found: Sequence[Volume], entries: Sequence[fstab.Entry]) -> Volume | None:
+def _boot_volume(found: Sequence[Volume], entries: Sequence[fstab.Entry], root: Volume) -> Volume | None:
+    """Return the volume that fstab mounts on /boot: another one than the root, which must not be mounted twice."""
     spec = next((entry.spec for entry in entries if entry.mount_point == "/boot"), None)
     if spec is None:
         return None
+    root_spec = next((entry.spec for entry in entries if entry.mount_point == "/"), "")
     for volume in found:
-        if volume.content is not None and volume.content.type in MOUNTABLE and _names(spec, volume):
+        mountable = volume.content is not None and volume.content.type in MOUNTABLE
+        if mountable and not _overlap(volume, root) and _names(spec, volume, root_spec):
             return volume
     log.warning("fstab mounts %s on /boot, which is on none of: %s", spec, ", ".join(map(str, found)))
     return None
 
 
-def _names(spec: str, volume: Volume) -> bool:
+def _overlap(one: Volume, other: Volume) -> bool:
+    first, second = sorted((one.partition, other.partition), key=lambda partition: partition.start)
+    return first.start + first.length > second.start
+
+
+def _names(spec: str, volume: Volume, root_spec: str) -> bool:
     assert volume.content is not None
     kind, _, value = spec.partition("=")
     value = value.strip('"')
@@ -151,5 +159,7 @@ def _names(spec: str, volume: Volume) -> bool:
         return value.lower() == str(volume.content.uuid).lower()
     if kind == "LABEL":
         return value == volume.content.label
-    match = _DEVICE_NUMBER.fullmatch(spec)
-    return match is not None and int(match.group(1)) == volume.partition.number
+    match, root = _DEVICE.fullmatch(spec), _DEVICE.fullmatch(root_spec)
+    if match is None or (root is not None and root.group(1) != match.group(1)):  # on another disk than the root
+        return False
+    return int(match.group(2)) == volume.partition.number

@@ -15,12 +15,14 @@ from pydiskimg.errors import DiskImageError
 from pydiskimg.linux.stdio import keep_standard_descriptors
 
 COMMANDS = ("info", "convert", "mkfs", "mkswap")
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 done, 1 failed, 2 wrong usage."""
     keep_standard_descriptors()
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in _ENDING:
+        signal.signal(number, _terminated)
     try:
         words = sys.argv[1:] if argv is None else list(argv)
         # Only the wanted subcommand is imported: a short command must not pay for the others.
@@ -32,6 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except BrokenPipeError:
         # Nobody reads on; the interpreter must not complain about it either when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"pydiskimg: standard output: {error.strerror}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
@@ -75,5 +81,6 @@ def _printable(text: str) -> str:
 
 def _terminated(*_: object) -> NoReturn:
     """Leave as on Ctrl-C, so that every context manager cleans up; once."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

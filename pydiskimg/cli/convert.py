@@ -10,6 +10,8 @@ from typing import Any
 
 from pydiskimg.cli.progress import progress
 from pydiskimg.disk import open_disk
+from pydiskimg.errors import InUseError
+from pydiskimg.holders import is_same_file
 from pydiskimg.image import open_image
 from pydiskimg.new_file import new_disk_file
 from pydiskimg.protocols import Disk, Source
@@ -46,6 +48,12 @@ def run(arguments: argparse.Namespace) -> None:
     with open_image(arguments.source, format=arguments.format) as source:
         if arguments.in_place or _is_block_device(arguments.destination):
             with open_disk(arguments.destination, writable=True) as disk:
+                if is_same_file(arguments.source, disk.fd):
+                    raise InUseError(
+                        f"{disk.name}: is both source and destination; nothing was written",
+                        errno=None,
+                        filename=disk.name,
+                    )
                 _copy(source, disk, arguments)
         else:
             with new_disk_file(arguments.destination, source.size) as disk:

@@ -52,6 +52,17 @@ def make_swap(disk: Disk, *, label: str = "", uuid: UUID | None = None) -> SwapI
     Raises DoesNotFitError under 10 pages, FileSystemError for a label that does not fit, StorageError.
     """
     name = _encoded(label, disk.name)
+    check_swap(disk)
+    pages = min(disk.size // PAGE_SIZE, MAXIMUM_PAGES)
+    identity = uuid or uuid4()
+    wipe_signatures(disk)
+    disk.write(0, HEADER.pack(b"", VERSION, pages - 1, 0, identity.bytes, name, b"", b"", MAGIC))
+    disk.flush()
+    return SwapInfo(identity, label, pages - 1, pages * PAGE_SIZE)
+
+
+def check_swap(disk: Disk) -> None:
+    """Raise DoesNotFitError when the disk is too small for a swap area; nothing is written."""
     if disk.size < MINIMUM_PAGES * PAGE_SIZE:
         needed = MINIMUM_PAGES * PAGE_SIZE
         raise DoesNotFitError(
@@ -60,12 +71,6 @@ def make_swap(disk: Disk, *, label: str = "", uuid: UUID | None = None) -> SwapI
             needed=needed,
             available=disk.size,
         )
-    pages = min(disk.size // PAGE_SIZE, MAXIMUM_PAGES)
-    identity = uuid or uuid4()
-    wipe_signatures(disk)
-    disk.write(0, HEADER.pack(b"", VERSION, pages - 1, 0, identity.bytes, name, b"", b"", MAGIC))
-    disk.flush()
-    return SwapInfo(identity, label, pages - 1, pages * PAGE_SIZE)
 
 
 def _encoded(label: str, where: str) -> bytes:

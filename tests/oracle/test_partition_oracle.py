@@ -25,7 +25,7 @@ BOOT_SWAP_ROOT = [
 ROOT = [NewPartition(Content.LINUX, bootable=True)]
 
 
-def write(path: Path, size: int, wanted: list[NewPartition], **options: Any) -> PartitionTable:
+def write(path: Path, size: int, wanted: list[NewPartition], *, unfinished: bool = False) -> PartitionTable:
     """Put a table on a file whose ends are full of 0xFF."""
     with path.open("wb") as file:
         file.write(b"\xff" * 2 * MIB)
@@ -33,9 +33,9 @@ def write(path: Path, size: int, wanted: list[NewPartition], **options: Any) -> 
         file.seek(size - 2 * MIB)
         file.write(b"\xff" * 2 * MIB)
     with open_disk(path, writable=True) as disk:
-        table = plan_partition_table(disk.size, disk.sector_size, wanted, **options)
+        table = plan_partition_table(disk.size, disk.sector_size, wanted)
         wipe_partition_table(disk)
-        table.write(disk)
+        table.write(disk, unfinished=unfinished)
     return table
 
 
@@ -109,10 +109,13 @@ def test_an_unfinished_table_has_the_places_but_not_the_types(tmp_path: Path, to
     assert [(p["start"] * 512, p["type"], p.get("bootable")) for p in found["partitions"]] == [
         (p.start, "12", None) for p in table.partitions
     ]
+    identifier = found["id"]
     with open_disk(path, writable=True) as disk:
         disk.write(0, b"boot code" + bytes(431))
-        plan_partition_table(GIB, 512, BOOT_SWAP_ROOT).write(disk)
-    assert [p["type"] for p in sfdisk(tool, path)["partitions"]] == ["83", "82", "83"]
+        table.write(disk)
+    found = sfdisk(tool, path)
+    assert [p["type"] for p in found["partitions"]] == ["83", "82", "83"]
+    assert found["id"] == identifier, "what a boot loader noted as PARTUUID is gone"
     with path.open("rb") as file:
         assert file.read(9) == b"boot code"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -270,3 +271,57 @@ def test_an_image_without_scripts_needs_no_right_to_mount(node: Node, tmp_path: 
     environment = {"PATH": "/nonexistent", **create_environment(disk)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("contents", ["etc as a file", "a dangling fstab"])
+def test_a_tarball_that_is_no_root(node: Node, tmp_path: Path, contents: str) -> None:
+    with tarfile.open(node.images / "odd-x86_64.tar.gz", "w:gz") as archive:
+        if contents == "etc as a file":
+            archive.addfile(tarfile.TarInfo("etc"))
+        else:
+            for name, kind, link in (("etc", tarfile.DIRTYPE, ""), ("etc/fstab", tarfile.SYMTYPE, "/gone/fstab")):
+                member = tarfile.TarInfo(name)
+                member.type, member.linkname, member.mode = kind, link, 0o755
+                archive.addfile(member)
+    node.configure(IMAGE_NAME="odd", IMAGE_TYPE="tarball", ARCH="x86_64")
+    done = node.create(filled_file(tmp_path / "disk", 300 * MIB))
+    assert done.returncode == 1
+    assert "internal error" not in last_line(done)
+    expected = "holds no directory /etc" if contents == "etc as a file" else "there is no such file in the guest"
+    assert expected in last_line(done)
+
+
+def test_a_swap_disk_too_small_is_refused_first(node: Node, tmp_path: Path) -> None:
+    for image_type in ("qcow2", "tarball"):
+        node.configure(IMAGE_NAME=NAME, IMAGE_TYPE=image_type)
+        disk, swap = filled_file(tmp_path / "sda", 450 * MIB), filled_file(tmp_path / "sdb", 4096)
+        done = node.run("create", "-i", "i", "-b", str(disk), "-s", str(swap))
+        assert done.returncode == 1
+        assert "a swap area needs at least" in last_line(done)
+        with disk.open("rb") as file:
+            assert file.read(MIB) == b"\xff" * MIB
+
+
+def test_an_image_that_is_the_disk_itself(node: Node, tmp_path: Path) -> None:
+    disk = filled_file(tmp_path / "disk", 3 * MIB)
+    (node.images / "self-x86_64.raw").symlink_to(disk)
+    node.configure(IMAGE_NAME="self", IMAGE_TYPE="raw", ARCH="x86_64")
+    done = node.create(disk)
+    assert done.returncode == 1
+    assert "is the image itself; nothing was written" in last_line(done)
+    assert disk.read_bytes() == b"\xff" * 3 * MIB
+
+
+def test_a_gpt_image_whose_customisation_fails_does_not_look_complete(node: Node, tmp_path: Path) -> None:
+    raw = node.images / "gpt-x86_64.raw"
+    with raw.open("wb") as file:
+        file.truncate(64 * MIB)
+    subprocess.run(["sfdisk", "-q", raw], input="label: gpt\n,,L\n", text=True, check=True)
+    node.configure(IMAGE_NAME="gpt", IMAGE_TYPE="raw", ARCH="x86_64")
+    node.add_script("any", "#!/bin/sh\n")
+    disk = filled_file(tmp_path / "disk", 64 * MIB)
+    done = node.create(disk)
+    assert done.returncode == 1
+    assert "no root file system was found" in last_line(done)
+    dump = subprocess.run(["sfdisk", "-d", disk], capture_output=True, text=True, check=False)
+    assert "does not contain a recognized partition table" in dump.stderr

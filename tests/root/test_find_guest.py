@@ -153,3 +153,24 @@ def test_partitions_beyond_the_disk_are_refused(tmp_path: Path) -> None:
         file.truncate(120 * MIB)
     with open_disk(path) as opened, pytest.raises(PartitionError, match="lies beyond the end of the disk"):
         volumes(opened)
+
+
+@pytest.mark.parametrize("spec", ["/dev/sda1", "/dev/sdb1", "UUID={root}", "LABEL=itself", "/dev/sda" + "1" * 5000])
+def test_the_root_is_never_its_own_boot(tmp_path: Path, spec: str) -> None:
+    uuid = "99999999-2222-3333-4444-555555555555"
+    files = {**ROOT_FILES, "etc/fstab": f"/dev/sda1 / ext4 x 0 1\n{spec.replace('{root}', uuid)} /boot ext4 x 0 2\n"}
+    root = file_system(tmp_path / "root.fs", 60, tree(tmp_path / "root", files), "-U", uuid, "-L", "itself")
+    path = disk(tmp_path / "disk", "label: dos\n1M,60M,L\n", [(1, root)])
+    with open_disk(path, writable=True) as opened:
+        assert find_guest(opened).boot is None
+
+
+def test_boot_on_another_disk_is_not_taken_for_a_partition_of_this_one(
+    tmp_path: Path, boot_fs: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = {**ROOT_FILES, "etc/fstab": "/dev/sda2 / ext4 x 0 1\n/dev/sdb1 /boot ext4 x 0 2\n"}
+    root = file_system(tmp_path / "root.fs", 60, tree(tmp_path / "root", files))
+    path = disk(tmp_path / "disk", "label: dos\n1M,20M,L\n30M,60M,L\n", [(1, boot_fs), (30, root)])
+    with open_disk(path, writable=True) as opened:
+        assert find_guest(opened).boot is None
+    assert "fstab mounts /dev/sdb1 on /boot, which is on none of" in caplog.text

@@ -171,3 +171,18 @@ def test_a_reader_that_goes_away(image: Path) -> None:
         check=False,
     )
     assert done.stderr == ""
+
+
+def test_source_and_destination_must_differ(image: Path, tmp_path: Path) -> None:
+    before = image.read_bytes()
+    (tmp_path / "link").symlink_to(image)
+    fails("convert", "-n", tmp_path / "link", image, words="is both source and destination; nothing was written")
+    assert image.read_bytes() == before
+
+
+def test_a_full_standard_output(image: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, "info", image], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "pydiskimg: standard output: No space left on device\n")

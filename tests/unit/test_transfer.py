@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import errno
+import signal
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydiskimg.errors import DoesNotFitError, InvalidImageError, VerificationError
+from pydiskimg import transfer
+from pydiskimg.errors import DoesNotFitError, InvalidImageError, StorageError, VerificationError
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.protocols import Buffer, WritableBuffer
 from pydiskimg.targets.memory import MemoryDisk
@@ -150,3 +154,51 @@ def test_a_progress_callback_that_raises_stops_the_copy() -> None:
     source = ListSource([(Kind.DATA, 3 * CHUNK_SIZE)])
     with pytest.raises(KeyboardInterrupt):
         copy(source, MemoryDisk(source.size), progress=stop)
+
+
+def test_a_worker_without_memory_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: object) -> object:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(transfer, "mmap", no_memory)
+    with pytest.raises(StorageError, match="no buffer of 2097152 bytes is to be had: Cannot allocate memory"):
+        copy(ListSource([(Kind.DATA, 10)]), MemoryDisk(10))
+
+
+def test_extents_that_do_not_reach_the_end_are_a_failure() -> None:
+    class Short(ListSource):
+        def extents(self) -> Iterator[Extent]:
+            yield self.all[0]
+
+    with pytest.raises(InvalidImageError, match="its extents cover 10 bytes of 20"):
+        copy(Short([(Kind.DATA, 10), (Kind.HOLE, 10)]), MemoryDisk(20))
+
+
+class Slow(MemoryDisk):
+    def write(self, offset: int, data: Buffer) -> None:
+        time.sleep(0.3)
+        super().write(offset, data)
+
+
+def test_no_worker_writes_after_an_interruption_even_when_it_comes_twice() -> None:
+    source = ListSource([(Kind.DATA, 8 * CHUNK_SIZE)])
+    disk = Slow(source.size)
+    interruptions = []
+
+    def interrupt(*_: object) -> None:
+        interruptions.append(time.monotonic())
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.05)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            copy(source, disk, workers=2)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        alive = [thread for thread in threading.enumerate() if thread.name.startswith("copy-") and thread.is_alive()]
+        assert not alive
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert len(interruptions) > 1
+    assert disk.bytes_written < source.size
