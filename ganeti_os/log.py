@@ -44,11 +44,17 @@ class _Handler(logging.StreamHandler[TextIO]):
 
 
 class Messages:
-    """Where a verb's messages go; made once, by the verb's main function."""
+    """Where a verb's messages go; made once, by the verb's main function.
 
-    def __init__(self, *, os_name: str, verb: str, instance: str = "") -> None:
+    check is called where a step begins or gets on, and may raise to end the verb there.
+    """
+
+    def __init__(
+        self, *, os_name: str, verb: str, instance: str = "", check: Callable[[], None] = lambda: None
+    ) -> None:
         self._who = " ".join(word for word in (os_name, verb, instance) if word)
         self._steps: list[str] = []
+        self._check = check
         self._failed: tuple[BaseException, str] | None = None
 
     def attach(self, *, debug: bool = False, stream: TextIO | None = None) -> None:
@@ -74,6 +80,7 @@ class Messages:
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Name what is being done for the lines of the block, and for the failure() of an error that leaves it."""
+        self._check()
         self._steps.append(name)
         try:
             yield
@@ -93,7 +100,13 @@ class Messages:
 
     def progress(self, doing: str) -> Progress:
         """Return a callback that logs a line for each STEP_PERCENT, and one when nothing was said for STEP_SECONDS."""
-        return ProgressLines(doing)
+        lines = ProgressLines(doing)
+
+        def progress(done: int, total: int) -> None:
+            self._check()
+            lines(done, total)
+
+        return progress
 
 
 class ProgressLines:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import NoReturn
 
+from ganeti_os.ending import Ending, TerminatedError
 from ganeti_os.log import Messages
 from ganeti_os.protocol import HelpRequested, RequestError, UsageError, parse_request
 from ganeti_os.settings import Paths, read_settings
@@ -23,13 +23,8 @@ from pydiskimg.linux.stdio import keep_standard_descriptors
 
 OS_NAME = "image"
 VERBS = ("create", "verify")
-_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # By the name that is imported: what to install for it.
 PACKAGES = {"parted": "python3-parted (pyparted)", "libarchive": "python3-libarchive-c (libarchive-c)"}
-
-
-class TerminatedError(BaseException):
-    """A signal asks us to end; raised in the main thread, so that every context manager cleans up."""
 
 
 def run_verb(
@@ -40,16 +35,21 @@ def run_verb(
     sysconfdir and localstatedir are the configured directories; argv is without the program's name.
     """
     keep_standard_descriptors()
+    ending = Ending()
+    ending.install()
     arguments = sys.argv[1:] if argv is None else argv
-    sys.exit(_run(verb, arguments, os.environ, Paths(sysconfdir, localstatedir)))
+    status = _run(verb, arguments, os.environ, Paths(sysconfdir, localstatedir), ending)
+    try:
+        sys.stderr.flush()
+    except (OSError, AttributeError):  # a log that is full or closed does not change the outcome
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.exit(status)
 
 
-def _run(verb: str, argv: Sequence[str], environ: Mapping[str, str], paths: Paths) -> int:
-    messages = Messages(os_name=OS_NAME, verb=verb)
+def _run(verb: str, argv: Sequence[str], environ: Mapping[str, str], paths: Paths, ending: Ending) -> int:
+    messages = Messages(os_name=OS_NAME, verb=verb, check=ending.check)
     messages.attach()
-    for number in _ENDING:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _terminated)
+    logging.getLogger("libarchive").setLevel(logging.WARNING)  # it tells of features that nobody asked for
     try:
         _serve(verb, argv, environ, paths, messages)
     except HelpRequested as usage:
@@ -59,13 +59,18 @@ def _run(verb: str, argv: Sequence[str], environ: Mapping[str, str], paths: Path
         print(error.usage, file=sys.stderr)  # noqa: T201 - the sentence comes last
         messages.failure(error)
         return 2
-    except (DiskImageError, TerminatedError) as error:
-        messages.failure(error)
-        return 1
     except Exception as error:  # noqa: BLE001 - a defect or a broken installation ends in one sentence as well
-        messages.failure(_defect(error))
+        messages.failure(_reported(error, ending))
         return 1
     return 0
+
+
+def _reported(error: Exception, ending: Ending) -> Exception:
+    """Return what the last line is to say: an error that a signal brought about is that signal's."""
+    if ending.number and not isinstance(error, TerminatedError):
+        logging.getLogger(__name__).info("%s", error)
+        return ending.error()
+    return error if isinstance(error, DiskImageError | TerminatedError) else _defect(error)
 
 
 def _serve(verb: str, argv: Sequence[str], environ: Mapping[str, str], paths: Paths, messages: Messages) -> None:
@@ -86,9 +91,3 @@ def _defect(error: Exception) -> RuntimeError:
         return RuntimeError(f"{sys.executable} has no Python package {name}; install {PACKAGES.get(name, name)} for it")
     logging.getLogger(__name__).info("what follows is a defect; please report it", exc_info=error)
     return RuntimeError(f"internal error: {type(error).__name__}: {error}; the disk is not complete")
-
-
-def _terminated(number: int, _frame: object) -> NoReturn:
-    for other in _ENDING:  # once is enough: a second one must not break into the cleaning up
-        signal.signal(other, signal.SIG_IGN)
-    raise TerminatedError(f"ended by {signal.Signals(number).name}; the disk is not complete")

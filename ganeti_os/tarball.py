@@ -15,7 +15,7 @@ from ganeti_os.guest import fstab
 from ganeti_os.installation import Installation
 from ganeti_os.shellfile import SettingsError
 from pydiskimg.archive import check_archive, extract
-from pydiskimg.errors import ArchiveError
+from pydiskimg.errors import ArchiveError, DoesNotFitError
 from pydiskimg.fs.ext4 import make_ext
 from pydiskimg.fs.swap import check_swap, make_swap
 from pydiskimg.loop import LoopDevice, loop_device
@@ -29,10 +29,13 @@ from pydiskimg.partition import (
     wipe_partition_table,
 )
 from pydiskimg.region import Region
+from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.tree import open_tree
-from pydiskimg.units import MIB, format_size
+from pydiskimg.units import MIB, format_bytes, format_size
 
 log = logging.getLogger(__name__)
+
+SMALLEST_FILE_SYSTEM_MIB = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,12 @@ def plan_layout(installation: Installation) -> Layout:
         wanted.append(NewPartition(Content.SWAP, _swap_size_mib(installation) * MIB))
     wanted.append(NewPartition(Content.LINUX, bootable=not request.kernel_inside))
     disk = installation.disk
+    if request.kernel_inside and settings.boot_size_mib < SMALLEST_FILE_SYSTEM_MIB:
+        raise SettingsError(
+            f"BOOT_SIZE is {settings.boot_size_mib}; a file system needs at least {SMALLEST_FILE_SYSTEM_MIB} MiB"
+        )
     table = plan_partition_table(disk.size, disk.sector_size, wanted)
+    check_root_size(table.partitions[-1], disk)
     linux = [partition for partition in table.partitions if partition.content is Content.LINUX]
     swap = [partition for partition in table.partitions if partition.content is Content.SWAP]
     return Layout(
@@ -109,6 +117,18 @@ def plan_layout(installation: Installation) -> Layout:
         swap=swap[0] if swap else None,
         root=linux[-1],
     )
+
+
+def check_root_size(root: PlannedPartition, disk: DescriptorDisk) -> None:
+    """Raise DoesNotFitError when nothing is left for the root file system."""
+    needed = SMALLEST_FILE_SYSTEM_MIB * MIB
+    if root.length < needed:
+        raise DoesNotFitError(
+            f"{disk.name}: the disk has {format_bytes(disk.size)}, which leaves {format_bytes(root.length)} for the "
+            f"root file system; expected {format_bytes(needed)} at least; nothing was written",
+            needed=needed,
+            available=root.length,
+        )
 
 
 def _swap_size_mib(installation: Installation) -> int:

@@ -13,6 +13,7 @@ from types import TracebackType
 
 from pydiskimg.errors import InUseError, StorageError, storage_error
 from pydiskimg.holders import device_holder, loop_over_file
+from pydiskimg.linux.blockdev import is_read_only
 from pydiskimg.protocols import Disk
 from pydiskimg.targets.block import BlockDisk
 from pydiskimg.targets.descriptor import DescriptorDisk
@@ -72,6 +73,8 @@ def open_disk(path: str | os.PathLike[str], *, writable: bool = False) -> OpenDi
         try:
             if writable and not is_block:
                 _lock_file(fd, name)
+            if is_block and writable and is_read_only(fd):
+                raise StorageError(f"{name}: the device is read-only", errno=errno.EROFS, filename=name)
             if is_block:
                 disk = BlockDisk(fd, name, direct_fd=_open_direct(stack, fd) if writable else None)
             else:

@@ -23,6 +23,8 @@ def new_disk_file(path: str | os.PathLike[str], size: int) -> Iterator[FileDisk]
     or a kill, it is as before. Raises DoesNotFitError when the file system cannot hold such a size, StorageError
     when path names something other than a regular file or the directory cannot be written.
     """
+    if not os.fspath(path):
+        raise StorageError("'' is no path for a new file", errno=errno.ENOENT, filename="")
     name = os.path.realpath(path)
     with ExitStack() as stack:
         try:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
 
+from pydiskimg.cli.output import printable
 from pydiskimg.errors import DiskImageError
 from pydiskimg.linux.stdio import keep_standard_descriptors
 
@@ -21,6 +22,8 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 done, 1 failed, 2 wrong usage."""
     keep_standard_descriptors()
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open to the end
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open to the end
     for number in _ENDING:
         signal.signal(number, _terminated)
     try:
@@ -30,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.run(arguments)
         sys.stdout.flush()
     except DiskImageError as error:
-        print(f"pydiskimg: {_printable(str(error))}", file=sys.stderr)
+        print(f"pydiskimg: {printable(str(error))}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # Nobody reads on; the interpreter must not complain about it either when it flushes at exit.
@@ -68,15 +71,6 @@ class _Version(argparse.Action):
 
         print(f"pydiskimg {version('pydiskimg')}")
         parser.exit()
-
-
-def _printable(text: str) -> str:
-    """Show names from images and file systems without letting them speak to the terminal."""
-    return (
-        "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-        .encode("utf-8", "backslashreplace")
-        .decode("utf-8")
-    )
 
 
 def _terminated(*_: object) -> NoReturn:

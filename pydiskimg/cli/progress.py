@@ -6,8 +6,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from pydiskimg.cli.output import printable
 from pydiskimg.units import format_size
 
 LINE_SECONDS = 10.0
@@ -49,10 +50,8 @@ def _lines(title: str) -> Callable[[int, int], None]:
             return
         said = now
         percent = 100 * done // total if total else 100
-        print(
-            f"{title}: {percent}% ({format_size(done)} of {format_size(total)}) after {now - start:.1f} s",
-            file=sys.stderr,
-            flush=True,
-        )
+        text = f"{title}: {percent}% ({format_size(done)} of {format_size(total)}) after {now - start:.1f} s"
+        with suppress(OSError):  # a full log must not end the copy
+            print(printable(text), file=sys.stderr, flush=True)
 
     return update

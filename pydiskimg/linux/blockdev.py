@@ -10,6 +10,7 @@ BLKGETSIZE64 = 0x80081272
 BLKSSZGET = 0x1268
 BLKZEROOUT = 0x127F
 BLKFLSBUF = 0x1261
+BLKROGET = 0x125E
 
 
 def device_size(fd: int) -> int:
@@ -28,6 +29,11 @@ def zero_out(fd: int, offset: int, length: int) -> None:
     Both must be multiples of the logical sector size. On thin storage this allocates.
     """
     fcntl.ioctl(fd, BLKZEROOUT, struct.pack("=QQ", offset, length))
+
+
+def is_read_only(fd: int) -> bool:
+    """True when the kernel refuses every write to the device, whatever the descriptor allows."""
+    return bool(struct.unpack("=i", fcntl.ioctl(fd, BLKROGET, bytes(4)))[0])
 
 
 def flush_buffers(fd: int) -> None:

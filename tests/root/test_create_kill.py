@@ -81,3 +81,23 @@ def test_killed_at_random_instants(tmp_path: Path, debian: DebianSystem, image_t
     assert finished < 12
     done = node.create(disk)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_asked_to_end_at_random_instants(tmp_path: Path, debian: DebianSystem, number: signal.Signals) -> None:
+    """It ends soon, in one sentence, whatever it is doing: nothing of its own keeps its mounts busy."""
+    node = Node.make(tmp_path / "node", IMAGE_NAME=NAME, IMAGE_TYPE="tarball", IMAGE_DIR=str(debian.directory))
+    disk = filled_file(tmp_path / "disk", 450 * MIB)
+    rng = random.Random(number)
+    ended = 0
+    for _ in range(8):
+        process = node.start("create", **create_environment(disk))
+        time.sleep(rng.uniform(0.15, 0.8))
+        process.send_signal(number)
+        asked = time.monotonic()
+        _, err = process.communicate(timeout=60)
+        assert time.monotonic() - asked < 8, err
+        if process.returncode == 1:
+            ended += 1
+            assert err.splitlines()[-1].endswith(f"ended by {number.name}; the disk is not complete"), err
+    assert ended

@@ -186,3 +186,20 @@ def test_a_full_standard_output(image: Path) -> None:
             [*COMMAND, "info", image], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
     assert (done.returncode, done.stderr) == (1, "pydiskimg: standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize("redirections", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_descriptors(image: Path, tmp_path: Path, redirections: str) -> None:
+    shell = f'exec "$@" {redirections}'
+    for arguments in (["info", str(image)], ["convert", "-p", str(image), str(tmp_path / "out")]):
+        done = subprocess.run(
+            ["sh", "-c", shell, "sh", *COMMAND, *arguments], cwd=ROOT, stderr=subprocess.PIPE, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, b"") or b"100%" in done.stderr
+    assert (tmp_path / "out").read_bytes() == image.read_bytes()
+
+
+def test_a_full_log_does_not_end_a_copy(image: Path, tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        subprocess.run([*COMMAND, "convert", "-p", image, tmp_path / "out"], cwd=ROOT, stderr=full, check=False)
+    assert (tmp_path / "out").read_bytes() == image.read_bytes()

@@ -181,3 +181,26 @@ def test_a_relative_path_and_no_current_directory(node: Node, tmp_path: Path) ->
     )
     assert done.returncode == 1
     assert "'disk' is a relative path, and the current directory is gone" in last_line(done)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("boot", "words"), [("7", "BOOT_SIZE is 7; a file system needs at least 8 MiB"), ("8", "")])
+def test_partitions_too_small_for_a_file_system(node: Node, tmp_path: Path, boot: str, words: str) -> None:
+    node.configure(IMAGE_NAME="x", ARCH="x86_64", IMAGE_TYPE="tarball", BOOT_SIZE=boot, SWAP="no")
+    with tarfile.open(node.images / "x-x86_64.tar.gz", "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("etc"))
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"\xff" * (14 << 20))
+    done = node.create(disk)
+    assert done.returncode == 1
+    assert (words or "leaves 5242880 bytes (5 MiB) for the root file system") in last_line(done)
+    assert disk.read_bytes() == b"\xff" * (14 << 20)
+
+
+def test_a_full_log_does_not_change_the_outcome(node: Node, disk: Path) -> None:
+    (node.images / "x-x86_64.raw").write_bytes(b"x" * 512)
+    disk.with_name("swap").write_bytes(bytes(SIZE))
+    command = node.command("create", "-i", "i", "-b", str(disk), "-s", str(disk.with_name("swap")))
+    with open("/dev/full", "w") as full:
+        assert subprocess.run(command, cwd=ROOT, stderr=full, check=False).returncode == 0
+    assert disk.read_bytes()[:512] == b"x" * 512
