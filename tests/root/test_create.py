@@ -217,7 +217,7 @@ def test_a_full_disk_gives_one_clear_error(node: Node, tmp_path: Path, image_typ
     node.configure(IMAGE_NAME=NAME, IMAGE_TYPE=image_type)
     small = tmp_path / "small"
     small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=50m", "tmpfs", small], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", small], check=True)
     try:
         disk = small / "disk"
         with disk.open("wb") as file:
