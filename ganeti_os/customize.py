@@ -16,7 +16,7 @@ from pydiskimg.errors import DiskImageError, storage_error
 from pydiskimg.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from pydiskimg.loop import loop_device
 from pydiskimg.mount import mounted
-from pydiskimg.partition import wipe_partition_table
+from pydiskimg.wipe import wipe_partition_table
 
 log = logging.getLogger(__name__)
 

@@ -26,12 +26,12 @@ from pydiskimg.partition import (
     PartitionTable,
     PlannedPartition,
     plan_partition_table,
-    wipe_partition_table,
 )
 from pydiskimg.region import Region
 from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.tree import open_tree
 from pydiskimg.units import MIB, format_bytes, format_size
+from pydiskimg.wipe import wipe_partition_table
 
 log = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pydiskimg.extents import Extent
 from pydiskimg.protocols import Buffer, Disk, WritableBuffer, check_range
 from pydiskimg.units import MIB
+from pydiskimg.wipe import wipe_partition_table
 
 # Holds the boot code, the partition table, the primary GPT and the superblock of a file system without a table.
 HEAD_SIZE = MIB
@@ -26,9 +27,7 @@ class DeferredHead:
         self.size = disk.size
         self.sector_size = disk.sector_size
         self._head = bytearray(min(HEAD_SIZE, disk.size))
-        disk.zero(0, len(self._head))
-        disk.zero(disk.size - len(self._head), len(self._head))
-        disk.flush()
+        wipe_partition_table(disk)
 
     @property
     def reads_as_zero(self) -> bool:

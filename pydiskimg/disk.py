@@ -14,7 +14,6 @@ from types import TracebackType
 from pydiskimg.errors import InUseError, StorageError, storage_error
 from pydiskimg.holders import device_holder, loop_over_file
 from pydiskimg.linux.blockdev import is_read_only
-from pydiskimg.protocols import Disk
 from pydiskimg.targets.block import BlockDisk
 from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.targets.file import FileDisk
@@ -148,6 +147,3 @@ def _what(mode: int) -> str:
         if test(mode):
             return words
     return "neither a file nor a device"
-
-
-__all__ = ["Disk", "OpenDisk", "open_disk"]

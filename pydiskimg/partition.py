@@ -116,14 +116,6 @@ def plan_partition_table(disk_size: int, sector_size: int, wanted: Sequence[NewP
     return PartitionTable(label, disk_size, sector_size, partitions, blocks)
 
 
-def wipe_partition_table(disk: Disk) -> None:
-    """Zero the first and last MiB, where MBR, GPT, its backup and whole-disk signatures are, and flush."""
-    length = min(MIB, disk.size)
-    disk.zero(0, length)
-    disk.zero(disk.size - length, length)
-    disk.flush()
-
-
 def _place(disk_size: int, label: str, wanted: Sequence[NewPartition]) -> tuple[PlannedPartition, ...]:
     # The backup GPT takes the last 33 sectors: 1 MiB holds them whatever the sector size.
     end = disk_size // ALIGNMENT * ALIGNMENT - (ALIGNMENT if label == "gpt" else 0)

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from pydiskimg.disk import open_disk
-from pydiskimg.partition import Content, NewPartition, PartitionTable, plan_partition_table, wipe_partition_table
+from pydiskimg.partition import Content, NewPartition, PartitionTable, plan_partition_table
 from pydiskimg.units import GIB, MIB, TIB
+from pydiskimg.wipe import wipe_partition_table
 
 pytestmark = pytest.mark.oracle
 

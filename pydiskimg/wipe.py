@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: MIT
+"""Taking away what makes a disk look like a system: its partition table, the table's backup and what is beside them."""
+
+from __future__ import annotations
+
+from pydiskimg.protocols import Disk
+from pydiskimg.units import MIB
+
+
+def wipe_partition_table(disk: Disk) -> None:
+    """Zero the first and last MiB, where MBR, GPT, its backup and whole-disk signatures are, and flush."""
+    length = min(MIB, disk.size)
+    disk.zero(0, length)
+    disk.zero(disk.size - length, length)
+    disk.flush()
