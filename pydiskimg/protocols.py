@@ -86,6 +86,30 @@ class Disk(Source, Protocol):
         """Make the next reads come from the device where the system can do that; call flush() first."""
 
 
+class Store(Protocol):
+    """Where an image's own bytes live while it is written: a file that grows as it is written, or a block device.
+
+    Positional and without a cursor; its methods may be called from several threads at once.
+    """
+
+    @property
+    def name(self) -> str:
+        """What messages call it; a path where there is one."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that can be read now: of a file, the end of what was written; of a device, its size."""
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        """Fill the whole buffer; errors as for Source.read_into()."""
+
+    def write(self, offset: int, data: Buffer) -> None:
+        """Write all of data at offset, growing a file. Raises StorageError: also beyond the end of a device."""
+
+    def flush(self) -> None:
+        """Return once all that was written is on stable storage; raises StorageError otherwise."""
+
+
 class Tree(Protocol):
     """A guest's files, seen from the guest's own root.
 

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""One cluster becomes compressed data: raw deflate ("zlib" in QEMU's words) or zstd.
+
+The libraries give up the interpreter lock while they work, so that several threads compress on several cores.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import zlib
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.protocols import Buffer
+
+Compress: TypeAlias = Callable[[Buffer], bytes]
+"""Called with the bytes of one cluster, from any thread; the result may be longer than they are."""
+
+COMPRESSION_TYPES = ("zlib", "zstd")
+
+# QEMU decompresses with a window of 12 bits. zlib itself would take distances beyond it, since QEMU gives it the
+# whole cluster at once; nothing promises that for the other libraries that QEMU is built with.
+_RAW_DEFLATE = -12
+_MEMORY_LEVEL = 8
+
+# Of the levels of ISA-L, 2 is as fast as 1 and smaller; zlib at its fastest is six times as slow.
+_ISAL_LEVEL = 2
+_ZLIB_LEVEL = 1
+_ZSTD_LEVEL = 1
+
+
+def compressor(compression_type: str, *, name: str) -> Compress:
+    """Return the function for a compression_type ("zlib" or "zstd"), with the fastest library that is installed.
+
+    The same cluster always gives the same bytes while the process lives. Raises UnsupportedImageError when there is
+    no library for zstd, or no such type; name is the new image's, for its text.
+    """
+    if compression_type == "zlib":
+        return _deflate()
+    if compression_type != "zstd":
+        raise UnsupportedImageError(
+            f"{name}: the compression type {compression_type!r} is not known; expected {' or '.join(COMPRESSION_TYPES)}"
+        )
+    for find in (_zstandard, _python_zstd):
+        try:
+            return find()
+        except ImportError:
+            continue
+    raise UnsupportedImageError(
+        f"{name}: cannot be compressed with zstd: no zstd library is installed for this Python; "
+        "install the package python3-zstandard, or use compression_type=zlib"
+    )
+
+
+def stored_deflate(cluster: Buffer) -> bytes:
+    """Return cluster as deflate data that holds it uncompressed (RFC 1951, section 3.2.4): a few bytes longer."""
+    pieces: list[bytes | memoryview] = []
+    with memoryview(cluster) as view:
+        for start in range(0, len(view), 0xFFFF):
+            piece = view[start : start + 0xFFFF]
+            final = start + len(piece) == len(view)
+            length = len(piece)
+            pieces += (bytes((final,)), length.to_bytes(2, "little"), (length ^ 0xFFFF).to_bytes(2, "little"), piece)
+        return b"".join(pieces)
+
+
+def _deflate() -> Compress:
+    try:
+        library: Any = importlib.import_module("isal.isal_zlib")
+        level = _ISAL_LEVEL
+    except ImportError:
+        library, level = zlib, _ZLIB_LEVEL
+    new, method = library.compressobj, zlib.DEFLATED
+
+    def deflate(cluster: Buffer) -> bytes:
+        stream = new(level, method, _RAW_DEFLATE, _MEMORY_LEVEL)
+        return bytes(stream.compress(cluster) + stream.flush())
+
+    return deflate
+
+
+def _zstandard() -> Compress:
+    """The package zstandard; a compressor of it must not be used by two threads at once."""
+    zstandard = importlib.import_module("zstandard")
+    local = threading.local()
+
+    def compress(cluster: Buffer) -> bytes:
+        try:
+            context = local.context
+        except AttributeError:
+            context = local.context = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
+        return bytes(context.compress(cluster))
+
+    return compress
+
+
+def _python_zstd() -> Compress:
+    """The standard library's own, since Python 3.14."""
+    zstd = importlib.import_module("compression.zstd")
+
+    def compress(cluster: Buffer) -> bytes:
+        return bytes(zstd.compress(cluster, level=_ZSTD_LEVEL))
+
+    return compress
