@@ -6,9 +6,7 @@ The names that most callers need are here; each is imported when it is first use
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pydiskimg.archive import extract
     from pydiskimg.disk import open_disk
@@ -53,6 +51,8 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     value: object = getattr(import_module(f"pydiskimg.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

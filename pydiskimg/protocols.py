@@ -7,16 +7,20 @@ names only, so each of them works on a block device, a file, a partition or a te
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeAlias
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Protocol, TypeAlias
 
-from pydiskimg.extents import Extent
+    from pydiskimg.extents import Extent
+else:
+    Protocol = object  # to import typing takes as long as a short command may take in all
 
-Buffer: TypeAlias = bytes | bytearray | memoryview
-WritableBuffer: TypeAlias = bytearray | memoryview
+Buffer: TypeAlias = "bytes | bytearray | memoryview"
+WritableBuffer: TypeAlias = "bytearray | memoryview"
 
-Progress: TypeAlias = Callable[[int, int], None]
+Progress: TypeAlias = "Callable[[int, int], None]"
 """Called with (done, total) in bytes, from one thread at a time, done never falling."""
 
 

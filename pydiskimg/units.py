@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import re
-
 KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
 TIB = 1 << 40
 
 _SUFFIXES = {"": 1, "b": 1, "k": KIB, "m": MIB, "g": GIB, "t": TIB, "p": 1 << 50, "e": 1 << 60}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([bkmgtpe]?)(?:i?b)?", re.IGNORECASE)
+_SIZE = r"(\d+(?:\.\d+)?)\s*([bkmgtpe]?)(?:i?b)?"
 
 
 def format_size(size: int) -> str:
@@ -34,7 +32,9 @@ def parse_size(text: str) -> int:
 
     Raises ValueError for anything else, a negative size and one over 8 EiB.
     """
-    match = _SIZE.fullmatch(text.strip())
+    import re
+
+    match = re.fullmatch(_SIZE, text.strip(), re.IGNORECASE)
     if match is None:
         raise ValueError(f"{text!r} is not a size; expected a number and k, M, G or T, such as 512M or 10G")
     number, suffix = match.group(1), match.group(2).lower()

@@ -7,7 +7,10 @@ import errno
 import os
 
 from pydiskimg.errors import InvalidImageError, storage_error
-from pydiskimg.protocols import Buffer, WritableBuffer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pydiskimg.protocols import Buffer, WritableBuffer
 
 
 def pread_into(fd: int, offset: int, buffer: WritableBuffer, *, name: str) -> None:
