@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydiskimg import transfer
+from pydiskimg import crew
 from pydiskimg.errors import DoesNotFitError, InvalidImageError, StorageError, VerificationError
 from pydiskimg.extents import Extent, Kind
+from pydiskimg.pieces import CHUNK_SIZE, ZeroRuns, pieces
 from pydiskimg.protocols import Buffer, WritableBuffer
 from pydiskimg.targets.memory import MemoryDisk
-from pydiskimg.transfer import CHUNK_SIZE, ZERO_UNIT, copy
+from pydiskimg.transfer import FREE_UNIT, ZERO_UNIT, copy
 
 
 class ListSource:
@@ -47,6 +48,32 @@ class ListSource:
 
 
 KINDS = st.sampled_from(list(Kind))
+UNITS = [512, 4096, 65536, 2 << 20]
+
+
+class Clusters(MemoryDisk):
+    """A disk made of clusters of unit bytes, which takes only whole ones; the last ends with the image."""
+
+    def __init__(self, size: int, unit: int, *, fill: int = 0xFF) -> None:
+        super().__init__(size, fill=fill)
+        self.unit = unit
+        self.written: set[int] = set()
+
+    def write(self, offset: int, data: Buffer) -> None:
+        self._check(offset, len(data))
+        clusters = range(offset // self.unit, -(-(offset + len(data)) // self.unit))
+        assert self.written.isdisjoint(clusters), "a cluster was written twice"
+        self.written.update(clusters)
+        super().write(offset, data)
+
+    def zero(self, offset: int, length: int) -> None:
+        self._check(offset, length)
+        super().zero(offset, length)
+
+    def _check(self, offset: int, length: int) -> None:
+        assert length > 0
+        assert offset % self.unit == 0
+        assert (offset + length) % self.unit == 0 or offset + length == self.size
 
 
 @given(
@@ -64,19 +91,103 @@ def test_the_disk_reads_as_the_image(lengths: list[tuple[Kind, int]], extra: int
     assert copied.written + copied.zeroed + copied.skipped == copied.total == source.size
 
 
-def test_zeros_inside_data_are_not_written() -> None:
+@given(
+    st.lists(st.tuples(KINDS, st.integers(1, 300_000) | st.integers(1, 40).map(lambda n: n * 512)), max_size=12),
+    st.sampled_from(UNITS),
+    st.booleans(),
+    st.sampled_from([0, 0xFF]),
+)
+def test_every_write_is_of_whole_units(lengths: list[tuple[Kind, int]], unit: int, zero_data: bool, fill: int) -> None:
+    source = ListSource(lengths, zero_data=zero_data)
+    disk = Clusters(source.size, unit, fill=fill)
+    copied = copy(source, disk, unit=unit, workers=2, verify=True)
+    assert disk.data == source.image
+    with_data = {
+        number
+        for extent in source.all
+        if extent.kind is Kind.DATA and not zero_data
+        for number in range(extent.start // unit, (extent.end - 1) // unit + 1)
+    }
+    assert disk.written == with_data
+    assert copied.written == disk.bytes_written
+    assert copied.written + copied.zeroed + copied.skipped == copied.total == source.size
+
+
+@given(st.lists(st.tuples(KINDS, st.integers(1, 5_000_000)), max_size=12), st.sampled_from(UNITS))
+def test_pieces_cover_the_source_in_order(lengths: list[tuple[Kind, int]], unit: int) -> None:
+    source = ListSource([])
+    source.all, start = [], 0
+    for kind, length in lengths:
+        source.all.append(Extent(start, length, kind))
+        start += length
+    source.size = start
+    position = 0
+    for piece in pieces(source, unit):
+        assert piece.start == position
+        assert piece.length > 0
+        assert piece.start % unit == 0
+        if piece.kind is Kind.DATA:
+            assert piece.start // CHUNK_SIZE == (piece.end - 1) // CHUNK_SIZE
+        position = piece.end
+    assert position == source.size
+
+
+def test_small_extents_of_one_chunk_are_one_piece() -> None:
+    source = ListSource([(Kind.HOLE, 512), (Kind.DATA, 512)] * (CHUNK_SIZE // 1024 * 3))
+    found = list(pieces(source, 1024))
+    assert [(piece.start, piece.length) for piece in found] == [(n * CHUNK_SIZE, CHUNK_SIZE) for n in range(3)]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 5), st.sampled_from([0, 1, 511, 256, 100, None])), max_size=20),
+    st.integers(0, 511),
+)
+def test_runs_of_zeros(units: list[tuple[int, int | None]], cut: int) -> None:
+    """Units that are zero, or have one byte that is not, at a place that samples may miss."""
+    data = bytearray()
+    for count, place in units:
+        for _ in range(count):
+            unit = bytearray(512)
+            if place is not None:
+                unit[place] = 7
+            data += unit
+    del data[len(data) - min(cut, len(data)) :]
+    position = 0
+    was_zero = None
+    for start, end, is_zero in ZeroRuns(512)(memoryview(data)):
+        assert start == position < end
+        assert is_zero is not was_zero
+        for at in range(start, end, 512):
+            assert any(data[at : at + 512]) is not is_zero
+        position, was_zero = end, is_zero
+    assert position == len(data)
+
+
+@pytest.mark.parametrize("unit", [0, 256, 768, 4 << 20, -512])
+def test_other_units_are_refused(unit: int) -> None:
+    disk = MemoryDisk(10, fill=0xFF)
+    with pytest.raises(ValueError, match=f"unit {unit} is no power of two from 512 to 2097152"):
+        copy(ListSource([(Kind.DATA, 10)]), disk, unit=unit)
+    assert disk.data == b"\xff" * 10
+
+
+@pytest.mark.parametrize(("fill", "unit"), [(0xFF, ZERO_UNIT), (0, FREE_UNIT)])
+def test_zeros_inside_data_are_not_written(fill: int, unit: int) -> None:
     source = ListSource([(Kind.DATA, 4 * CHUNK_SIZE)], zero_data=True)
     source.image[ZERO_UNIT] = 1
-    disk = MemoryDisk(source.size, fill=0xFF)
+    disk = MemoryDisk(source.size, fill=fill)
     copied = copy(source, disk)
     assert disk.data == source.image
-    assert disk.bytes_written == copied.written == ZERO_UNIT
+    assert disk.bytes_written == copied.written == unit
 
 
 def test_nothing_is_zeroed_on_a_disk_that_reads_as_zero() -> None:
     source = ListSource([(Kind.HOLE, 5), (Kind.DATA, 10), (Kind.ZERO, 7)])
     copied = copy(source, MemoryDisk(30))
-    assert (copied.written, copied.zeroed, copied.skipped) == (10, 0, 12)
+    assert (copied.written, copied.zeroed, copied.skipped) == (22, 0, 0)
+    source = ListSource([(Kind.HOLE, 8192), (Kind.DATA, 4096), (Kind.ZERO, 700)])
+    copied = copy(source, MemoryDisk(30000))
+    assert (copied.written, copied.zeroed, copied.skipped) == (4096, 0, 8892)
 
 
 def test_an_image_larger_than_the_disk_is_refused_before_the_first_byte() -> None:
@@ -160,7 +271,7 @@ def test_a_worker_without_memory_is_a_failure(monkeypatch: pytest.MonkeyPatch) -
     def no_memory(*_: object) -> object:
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
-    monkeypatch.setattr(transfer, "mmap", no_memory)
+    monkeypatch.setattr(crew, "mmap", no_memory)
     with pytest.raises(StorageError, match="no buffer of 2097152 bytes is to be had: Cannot allocate memory"):
         copy(ListSource([(Kind.DATA, 10)]), MemoryDisk(10))
 
@@ -172,6 +283,16 @@ def test_extents_that_do_not_reach_the_end_are_a_failure() -> None:
 
     with pytest.raises(InvalidImageError, match="its extents cover 10 bytes of 20"):
         copy(Short([(Kind.DATA, 10), (Kind.HOLE, 10)]), MemoryDisk(20))
+
+
+def test_extents_with_a_gap_are_a_failure() -> None:
+    class Gap(ListSource):
+        def extents(self) -> Iterator[Extent]:
+            yield self.all[0]
+            yield self.all[2]
+
+    with pytest.raises(InvalidImageError, match="its extents cover 10 bytes of 30"):
+        copy(Gap([(Kind.DATA, 10), (Kind.HOLE, 10), (Kind.DATA, 10)]), MemoryDisk(30))
 
 
 class Slow(MemoryDisk):

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""What is copied in one step: the extents of a Source, cut and widened to whole units; zeros inside data.
+
+extents   |  DATA    |     HOLE        |DATA|HOLE|   ZERO   |
+units     |      |      |      |      |      |      |      |
+pieces    |    DATA     |    ZERO     | DATA |    ZERO     |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydiskimg.errors import InvalidImageError
+from pydiskimg.extents import Extent, Kind
+from pydiskimg.protocols import Source
+from pydiskimg.units import GIB, MIB
+
+# A multiple of every qcow2 cluster size, so that no cluster is decompressed twice or written in parts.
+CHUNK_SIZE = 2 * MIB
+# Zeroing is one call to the kernel; a bound keeps progress moving and signals answered.
+ZERO_CHUNK_SIZE = GIB
+
+
+def pieces(source: Source, unit: int) -> Iterator[Extent]:
+    """Yield what source consists of, from 0 to its size, as DATA (at most 2 MiB) and ZERO (at most 1 GiB).
+
+    Pieces begin and end at multiples of unit (bytes, a power of two, at most 2 MiB); the last ends at the source's
+    size. A unit is DATA when any byte of it is DATA in source. Raises InvalidImageError when the extents have gaps,
+    or do not end where the source does.
+    """
+    start = end = 0  # the DATA that was seen and not yet yielded; start is where the next piece begins
+    for extent in _checked(source):
+        if extent.kind is not Kind.DATA:
+            continue
+        first = extent.start - extent.start % unit
+        if first > end:
+            yield from _cut(start, end, CHUNK_SIZE, Kind.DATA)
+            yield from _cut(end, first, ZERO_CHUNK_SIZE, Kind.ZERO)
+            start = first
+        end = min(extent.end + -extent.end % unit, source.size)
+        whole = end - end % CHUNK_SIZE
+        if start < whole:
+            yield from _cut(start, whole, CHUNK_SIZE, Kind.DATA)
+            start = whole
+    yield from _cut(start, end, CHUNK_SIZE, Kind.DATA)
+    yield from _cut(end, source.size, ZERO_CHUNK_SIZE, Kind.ZERO)
+
+
+def _checked(source: Source) -> Iterator[Extent]:
+    position = 0
+    for extent in source.extents():
+        if extent.start != position:
+            break
+        position = extent.end
+        yield extent
+    if position != source.size:
+        raise InvalidImageError(
+            f"{source.name}: its extents cover {position} bytes of {source.size}; nothing can be relied on"
+        )
+
+
+def _cut(start: int, end: int, size: int, kind: Kind) -> Iterator[Extent]:
+    """Cut at multiples of size."""
+    while start < end:
+        stop = min(end, start - start % size + size)
+        yield Extent(start, stop - start, kind)
+        start = stop
+
+
+class ZeroRuns:
+    """Finds runs of units that are zero in a piece of data. unit is bytes; safe from several threads."""
+
+    def __init__(self, unit: int) -> None:
+        self._unit = unit
+        self._zeros = bytearray(unit)
+
+    def __call__(self, view: memoryview) -> Iterator[tuple[int, int, bool]]:
+        """Yield (start, end, is_zero) of the runs of zero and other units in view; the last unit may be cut."""
+        unit, start = self._unit, 0
+        marks = self._marks(view)
+        index = marks.find(0)
+        while index >= 0:
+            after = index
+            while after < len(marks) and not marks[after] and self._is_zero(view[after * unit : (after + 1) * unit]):
+                after += 1
+            if after > index:
+                if start < index * unit:
+                    yield start, index * unit, False
+                start = min(after * unit, len(view))
+                yield index * unit, start, True
+            index = marks.find(0, after + 1)
+        if start < len(view):
+            yield start, len(view), False
+
+    def _marks(self, view: memoryview) -> bytes:
+        """One byte for each unit: not zero where two samples suffice to say that the unit is not zero."""
+        first = view[:: self._unit].tobytes()
+        middle = view[self._unit // 2 :: self._unit].tobytes().ljust(len(first), b"\0")
+        both = int.from_bytes(first, "little") | int.from_bytes(middle, "little")
+        return both.to_bytes(len(first), "little")
+
+    def _is_zero(self, unit: memoryview) -> bool:
+        # A bytearray on the left compares by memcmp, which leaves at the first byte that differs.
+        return (self._zeros if len(unit) == self._unit else self._zeros[: len(unit)]) == unit
