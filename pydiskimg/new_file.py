@@ -23,6 +23,17 @@ def new_disk_file(path: str | os.PathLike[str], size: int) -> Iterator[FileDisk]
     or a kill, it is as before. Raises DoesNotFitError when the file system cannot hold such a size, StorageError
     when path names something other than a regular file or the directory cannot be written.
     """
+    with new_file(path) as (fd, name):
+        _set_size(fd, name, size)
+        yield FileDisk(fd, name, reads_as_zero=True)
+
+
+@contextmanager
+def new_file(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
+    """Give (descriptor, name) of an empty file that appears under path, durable, when the context is left.
+
+    The descriptor stays ours. Replacing and errors are as for new_disk_file().
+    """
     if not os.fspath(path):
         raise StorageError("'' is no path for a new file", errno=errno.ENOENT, filename="")
     name = os.path.realpath(path)
@@ -36,18 +47,23 @@ def new_disk_file(path: str | os.PathLike[str], size: int) -> Iterator[FileDisk]
         stack.callback(os.close, fd)
         if temporary is not None:
             stack.callback(_unlink, temporary, directory)
-        _set_size(fd, name, size)
-        disk = FileDisk(fd, name, reads_as_zero=True)
-        yield disk
+        yield fd, name
         try:
             if mode is not None:
                 os.fchmod(fd, mode)
-            disk.flush()
+            _flush(fd, name)
             _publish(fd, temporary, directory, os.path.basename(name))
         except StorageError:
             raise
         except OSError as error:
             raise storage_error(error, name, "cannot give the finished file its name") from error
+
+
+def _flush(fd: int, name: str) -> None:
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        raise storage_error(error, name, "cannot flush written data to stable storage") from error
 
 
 def _replaceable_mode(name: str) -> int | None:

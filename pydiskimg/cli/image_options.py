@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""The option -o of convert and create: key=value,key=value as qemu-img spells them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydiskimg.units import parse_size
+
+_VERSIONS = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
+_COMPRESSION_TYPES = ("zlib", "zstd")
+_CLUSTER_SIZES = tuple(1 << bits for bits in range(9, 22))
+
+# Options whose only value here is what they are without being named.
+_FIXED = {"preallocation": ("off",), "refcount_bits": ("16",), "lazy_refcounts": ("off", "false", "no")}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOptions:
+    """What -o asks of a new qcow2 image; cluster_size is bytes, given tells whether anything was asked for."""
+
+    cluster_size: int = 65536
+    version: int = 3
+    compression_type: str = "zlib"
+    given: bool = False
+
+
+def add_image_options(parser: argparse.ArgumentParser) -> None:
+    """Declare -o; image_options(arguments) is what it says."""
+    parser.add_argument(
+        "-o",
+        dest="image_options",
+        action="append",
+        metavar="OPTIONS",
+        help="options of a new qcow2 image: cluster_size=64k, compat=0.10|1.1, compression_type=zlib|zstd",
+    )
+    parser.set_defaults(_image_options_error=parser.error)
+
+
+def image_options(arguments: argparse.Namespace) -> ImageOptions:
+    """Return the options of every -o, the last of a kind winning; ends with a usage error for a wrong one."""
+    options = ImageOptions()
+    try:
+        for text in arguments.image_options or ():
+            options = parse_image_options(text, options)
+        if options.version == 2 and options.compression_type != "zlib":
+            raise ValueError(f"compression_type={options.compression_type} needs compat=1.1")
+    except ValueError as error:
+        end: Callable[[str], Any] = arguments._image_options_error  # noqa: SLF001 - a namespace's attribute, set above
+        end(f"argument -o: {error}")
+    return options
+
+
+def parse_image_options(text: str, options: ImageOptions | None = None) -> ImageOptions:
+    """Return options changed as text asks. Raises ValueError with a sentence for a wrong one."""
+    options = replace(options or ImageOptions(), given=True)
+    for pair in text.split(","):
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise ValueError(f"{pair!r} is no option; expected key=value")
+        options = _changed(options, key.strip(), value.strip())
+    return options
+
+
+def _changed(options: ImageOptions, key: str, value: str) -> ImageOptions:
+    if key == "cluster_size":
+        size = parse_size(value)
+        if size not in _CLUSTER_SIZES:
+            raise ValueError(f"cluster_size={value} is not possible; expected a power of two from 512 to 2M")
+        return replace(options, cluster_size=size)
+    if key == "compat":
+        return replace(options, version=_VERSIONS[_one_of(key, value, _VERSIONS)])
+    if key == "compression_type":
+        return replace(options, compression_type=_one_of(key, value, _COMPRESSION_TYPES))
+    if key in _FIXED:
+        _one_of(key, value, _FIXED[key])
+        return options
+    known = ", ".join(("cluster_size", "compat", "compression_type", *_FIXED))
+    raise ValueError(f"the option {key!r} is not known; expected one of {known}")
+
+
+def _one_of(key: str, value: str, allowed: Any) -> str:
+    if value not in allowed:
+        raise ValueError(f"{key}={value} is not possible here; expected {' or '.join(allowed)}")
+    return value

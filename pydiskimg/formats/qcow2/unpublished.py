@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MIT
+"""A new image whose header is held back until everything else is there."""
+
+from __future__ import annotations
+
+import threading
+
+from pydiskimg.protocols import Buffer, Store, WritableBuffer
+
+
+class UnpublishedStore:
+    """A Store that keeps the first head_size bytes in memory and passes the rest on to store, which it does not own.
+
+    An interrupted image has no header, so nothing but publish() has to be durable: flush() does nothing, and no
+    order is kept. The old head of the store is wiped, durably, before the first byte goes anywhere.
+    """
+
+    def __init__(self, store: Store, head_size: int) -> None:
+        self.name = store.name
+        self._store = store
+        self._head = bytearray(head_size)
+        self._lock = threading.Lock()
+        self._published = False
+        if store.size:
+            store.write(0, bytes(min(head_size, store.size)))
+            store.flush()
+
+    @property
+    def size(self) -> int:
+        return max(self._store.size, len(self._head))
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        split = self._split(offset, len(buffer))
+        view = memoryview(buffer)
+        view[:split] = self._head[offset : offset + split]
+        if split < len(view):
+            self._store.read_into(offset + split, view[split:])
+
+    def write(self, offset: int, data: Buffer) -> None:
+        split = self._split(offset, len(data))
+        view = memoryview(data)
+        if split:
+            with self._lock:
+                self._head[offset : offset + split] = view[:split]
+        if split < len(view):
+            self._store.write(offset + split, view[split:])
+
+    def flush(self) -> None:
+        if self._published:
+            self._store.flush()
+
+    def publish(self) -> None:
+        """Make everything durable, then the head. From here on it is a Store like any other."""
+        self._store.flush()
+        self._store.write(0, self._head)
+        self._store.flush()
+        self._published = True
+
+    def _split(self, offset: int, length: int) -> int:
+        """How many of the bytes from offset on are in the head."""
+        if self._published:
+            return 0
+        return max(0, min(length, len(self._head) - offset))

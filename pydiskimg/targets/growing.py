@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""Where an image's own bytes go while it is written: a regular file that grows, a device that does not."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+
+from pydiskimg.errors import StorageError, storage_error
+from pydiskimg.linux.fileio import pread_into, pwrite_all
+from pydiskimg.protocols import Buffer, WritableBuffer, check_range
+from pydiskimg.targets.descriptor import DescriptorDisk
+from pydiskimg.units import format_bytes
+
+
+class GrowingFile:
+    """A Store over the descriptor of a regular file, which the caller owns and nobody else may write meanwhile."""
+
+    def __init__(self, fd: int, name: str) -> None:
+        self.fd = fd
+        self.name = name
+        self.size = os.fstat(fd).st_size
+        self._lock = threading.Lock()
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        check_range(self, offset, len(buffer))
+        pread_into(self.fd, offset, buffer, name=self.name)
+
+    def write(self, offset: int, data: Buffer) -> None:
+        pwrite_all(self.fd, offset, data, name=self.name)
+        end = offset + len(data)
+        if end > self.size:
+            with self._lock:
+                self.size = max(self.size, end)
+
+    def flush(self) -> None:
+        try:
+            os.fsync(self.fd)
+        except OSError as error:
+            raise storage_error(error, self.name, "cannot flush written data to stable storage") from error
+
+
+class FixedStore:
+    """A Store over a Disk that keeps its size, such as a block device; the Disk stays the caller's."""
+
+    def __init__(self, disk: DescriptorDisk) -> None:
+        self.disk = disk
+        self.name = disk.name
+        self.size = disk.size
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        self.disk.read_into(offset, buffer)
+
+    def write(self, offset: int, data: Buffer) -> None:
+        end = offset + len(data)
+        if end > self.size:
+            raise StorageError(
+                f"{self.name}: is too small: the image needs {format_bytes(end)} or more, "
+                f"the device has {format_bytes(self.size)}; what was written there is incomplete",
+                errno=errno.ENOSPC,
+                filename=self.name,
+            )
+        self.disk.write(offset, data)
+
+    def flush(self) -> None:
+        self.disk.flush()
