@@ -1,42 +1,40 @@
 # SPDX-License-Identifier: MIT
-"""The `pydiskimg` command. Its subcommands and options are called as qemu-img calls them, where it has them."""
+"""The `pydiskimg` command. Its subcommands and options are called as qemu-img calls them, where it has them.
+
+What `pydiskimg info` passes through imports nothing that is slow to import: the whole command takes little longer
+than Python's own start.
+"""
 
 from __future__ import annotations
 
-import argparse
 import os
-import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
-from importlib import import_module
-from typing import NoReturn
 
-from pydiskimg.cli.output import printable
 from pydiskimg.errors import DiskImageError
 from pydiskimg.linux.stdio import keep_standard_descriptors
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 COMMANDS = ("info", "convert", "create", "map", "compare", "check", "snapshot", "mkfs", "mkswap")
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_INTERRUPTED = 128 + 2  # as a shell tells of SIGINT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 done, 1 failed, 2 wrong usage.
 
-    A subcommand's run() may return another one, where it has more to tell (compare, check).
+    A subcommand may return another one, where it has more to tell (compare, check).
     """
     keep_standard_descriptors()
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open to the end
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open to the end
-    for number in _ENDING:
-        signal.signal(number, _terminated)
     try:
-        words = sys.argv[1:] if argv is None else list(argv)
-        # Only the wanted subcommand is imported: a short command must not pay for the others.
-        arguments = _parser(words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS).parse_args(words)
-        status: int | None = arguments.run(arguments)
+        status = _run(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()
     except DiskImageError as error:
+        from pydiskimg.cli.output import printable
+
         print(f"pydiskimg: {printable(str(error))}", file=sys.stderr)
         return 1
     except BrokenPipeError:
@@ -49,37 +47,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("pydiskimg: interrupted; what was being written is not complete", file=sys.stderr)
-        return 128 + signal.SIGINT
-    return status or 0
+        return _INTERRUPTED
+    return status
 
 
-def _parser(commands: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="pydiskimg", description="Disk images, file systems and swap areas, without external programs."
-    )
-    parser.add_argument("--version", action=_Version, help="print the version")
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name in commands:
-        with suppress(ModuleNotFoundError):  # until all of them are there
-            import_module(f"pydiskimg.cli.{name}").add_parser(subparsers)
-    return parser
+def _run(words: list[str]) -> int:
+    if words[:1] == ["info"]:
+        from pydiskimg.cli.info import run_common_form
 
+        if run_common_form(words[1:]):
+            return 0
+    from pydiskimg.cli.command_line import run
 
-class _Version(argparse.Action):
-    """Looks the version up only when it is asked for."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:  # noqa: A002
-        super().__init__(option_strings, dest, nargs=0, help=help)
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from importlib.metadata import version
-
-        print(f"pydiskimg {version('pydiskimg')}")
-        parser.exit()
-
-
-def _terminated(*_: object) -> NoReturn:
-    """Leave as on Ctrl-C, so that every context manager cleans up; once."""
-    for number in _ENDING:
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    return run(words)

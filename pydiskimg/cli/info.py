@@ -3,72 +3,80 @@
 
 from __future__ import annotations
 
-import argparse
-import os
-from typing import Any
+from pydiskimg.cli.description import describe, describe_lines
+from pydiskimg.cli.output import show
 
-from pydiskimg.cli.output import add_output_option, show
-from pydiskimg.formats.qcow2.reader import Qcow2Source
-from pydiskimg.image import open_image
-from pydiskimg.protocols import ImageSource
-from pydiskimg.units import format_bytes, format_size
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+    from typing import Any
+
+FORMATS = ("raw", "qcow2")
+
+
+def run_common_form(words: Sequence[str]) -> bool:
+    """Do what `info [-f FMT] [--output FORM] [-U] FILE` asks for; return False when the words are anything else.
+
+    argparse takes as long to import as all of the rest: it is left for what is rare and for what is wrong.
+    """
+    format_name, output, files = None, "human", []
+    rest = iter(words)
+    for word in rest:
+        if word == "-f":
+            format_name = next(rest, "")
+            if format_name not in FORMATS:
+                return False
+        elif word in ("--output=json", "--output=human"):
+            output = word.partition("=")[2]
+        elif word == "--output":
+            output = next(rest, "")
+            if output not in ("json", "human"):
+                return False
+        elif not word.startswith("-"):
+            files.append(word)
+        elif word != "-U":
+            return False
+    if len(files) != 1:
+        return False
+    _show([describe(files[0], format_name)], output, chain=False)
+    return True
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
+    from pydiskimg.cli.output import add_output_option
+    from pydiskimg.cli.references import add_references_option
+
     parser = subparsers.add_parser(
-        "info", help="describe an image", description="Tell the format, the sizes and the features of an image."
+        "info",
+        help="describe an image",
+        description="Tell the format, the sizes and the features of an image. Files that it names are not opened "
+        "without --backing-chain, and with it only those that --allow-references allows.",
     )
-    parser.add_argument("-f", dest="format", choices=("raw", "qcow2"), help="format (default: by the contents)")
+    parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
+    parser.add_argument("--backing-chain", action="store_true", help="describe the backing files too")
+    parser.add_argument("-U", "--force-share", action="store_true", help="accepted as by qemu-img: nothing is locked")
     add_output_option(parser)
+    add_references_option(parser)
     parser.add_argument("file", metavar="FILE")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Describe the image that the arguments name."""
-    with open_image(arguments.file, format=arguments.format) as source:
-        facts = _facts(source, arguments.file)
-    show(facts, _lines(facts), arguments.output)
+    """Describe the image that the arguments name, and its backing files when they are asked for."""
+    if not arguments.backing_chain:
+        _show([describe(arguments.file, arguments.format)], arguments.output, chain=False)
+        return
+    from pydiskimg.cli.backing_chain import describe_chain
+
+    _show(describe_chain(arguments), arguments.output, chain=True)
 
 
-def _facts(source: ImageSource, path: str) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "virtual-size": source.size,
-        "filename": path,
-        "format": source.format,
-        "actual-size": os.stat(path).st_blocks * 512,
-        "dirty-flag": False,
-    }
-    if isinstance(source, Qcow2Source):
-        header = source.header
-        data = {
-            "compat": "1.1" if header.version == 3 else "0.10",
-            "compression-type": header.compression_type,
-            "refcount-bits": 1 << header.refcount_order,
-        }
-        if header.version == 3:
-            data |= {"lazy-refcounts": bool(header.compatible_features & 1), "corrupt": False, "extended-l2": False}
-        facts["cluster-size"] = header.cluster_size
-        facts["dirty-flag"] = bool(header.incompatible_features & 1)
-        facts["format-specific"] = {"type": "qcow2", "data": data}
-    return facts
-
-
-def _lines(facts: dict[str, Any]) -> list[str]:
-    lines = [
-        f"image: {facts['filename']}",
-        f"file format: {facts['format']}",
-        f"virtual size: {format_bytes(facts['virtual-size'])}",
-        f"disk size: {format_size(facts['actual-size'])}",
-    ]
-    if "cluster-size" in facts:
-        lines.append(f"cluster size: {facts['cluster-size']} bytes")
-        lines += [f"{name}: {_word(value)}" for name, value in facts["format-specific"]["data"].items()]
-    if facts["dirty-flag"]:
-        lines.append("dirty: yes (the reference counts need a repair; reading is not affected)")
-    return lines
-
-
-def _word(value: object) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+def _show(images: list[dict[str, object]], output: str, *, chain: bool) -> None:
+    """Print one object, or with chain a list of them."""
+    lines: list[str] = []
+    for facts in images:
+        lines += [""] * bool(lines)
+        lines += describe_lines(facts)
+    show(images if chain else images[0], lines, output)

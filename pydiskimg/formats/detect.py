@@ -3,43 +3,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.formats.qcow2.layout import MAGIC
-from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.protocols import read_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pydiskimg.protocols import Source
 
 _CONVERT = "convert it with: qemu-img convert -O qcow2 OLD NEW"
 
 
-@dataclass(frozen=True, slots=True)
-class _Signature:
-    """Bytes at an offset that give away a format which is not read, and what to do about it."""
-
-    magic: bytes
-    what: str
-    advice: str = _CONVERT
-    offset: int = 0
-
-
+# Bytes at an offset that give away a format which is not read, and what to do about it.
 _SIGNATURES = (
-    _Signature(MAGIC + b"\0\0\0\x01", "a qcow image of version 1"),
-    _Signature(b"QED\0", "a QED image"),
-    _Signature(b"KDMV", "a VMDK image"),
-    _Signature(b"COWD", "a VMDK image (version 3, of ESX)"),
-    _Signature(b"# Disk DescriptorFile", "the text descriptor of a VMDK image"),
-    _Signature(b"\x7f\x10\xda\xbe", "a VDI image", offset=64),
-    _Signature(b"conectix", "a VHD image"),
-    _Signature(b"vhdxfile", "a VHDX image"),
-    _Signature(b"WithoutFreeSpace", "a Parallels image"),
-    _Signature(b"WithouFreSpacExt", "a Parallels image"),
-    _Signature(b"\x1f\x8b\x08", "compressed with gzip", "decompress it with: gzip -d"),
-    _Signature(b"\xfd7zXZ\0", "compressed with xz", "decompress it with: xz -d"),
-    _Signature(b"\x28\xb5\x2f\xfd", "compressed with zstd", "decompress it with: zstd -d"),
-    *(
-        _Signature(b"BZh%d1AY&SY" % level, "compressed with bzip2", "decompress it with: bzip2 -d")
-        for level in range(1, 10)
-    ),
+    (0, MAGIC + b"\0\0\0\x01", "a qcow image of version 1", _CONVERT),
+    (0, b"QED\0", "a QED image", _CONVERT),
+    (0, b"KDMV", "a VMDK image", _CONVERT),
+    (0, b"COWD", "a VMDK image (version 3, of ESX)", _CONVERT),
+    (0, b"# Disk DescriptorFile", "the text descriptor of a VMDK image", _CONVERT),
+    (64, b"\x7f\x10\xda\xbe", "a VDI image", _CONVERT),
+    (0, b"conectix", "a VHD image", _CONVERT),
+    (0, b"vhdxfile", "a VHDX image", _CONVERT),
+    (0, b"WithoutFreeSpace", "a Parallels image", _CONVERT),
+    (0, b"WithouFreSpacExt", "a Parallels image", _CONVERT),
+    (0, b"\x1f\x8b\x08", "compressed with gzip", "decompress it with: gzip -d"),
+    (0, b"\xfd7zXZ\0", "compressed with xz", "decompress it with: xz -d"),
+    (0, b"\x28\xb5\x2f\xfd", "compressed with zstd", "decompress it with: zstd -d"),
+    *((0, b"BZh%d1AY&SY" % level, "compressed with bzip2", "decompress it with: bzip2 -d") for level in range(1, 10)),
 )
 
 _LOOK_AT = 512
@@ -52,9 +42,7 @@ def detect(source: Source) -> str:
     Raises UnsupportedImageError for a known format that is not read.
     """
     head = read_bytes(source, 0, min(_LOOK_AT, source.size))
-    for signature in _SIGNATURES:
-        if head.startswith(signature.magic, signature.offset):
-            raise UnsupportedImageError(
-                f"{source.name}: is {signature.what}, and only raw and qcow2 images are read; {signature.advice}"
-            )
+    for offset, magic, what, advice in _SIGNATURES:
+        if head.startswith(magic, offset):
+            raise UnsupportedImageError(f"{source.name}: is {what}, and only raw and qcow2 images are read; {advice}")
     return "qcow2" if head.startswith(MAGIC) else "raw"

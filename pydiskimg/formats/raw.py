@@ -6,13 +6,18 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
 
 from pydiskimg.errors import InvalidImageError, StorageError, storage_error
-from pydiskimg.extents import Extent, Kind, merged
 from pydiskimg.linux.blockdev import device_size
 from pydiskimg.linux.fileio import pread_into
-from pydiskimg.protocols import WritableBuffer, check_range
+from pydiskimg.protocols import check_range
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydiskimg.extents import Extent
+    from pydiskimg.protocols import WritableBuffer
 
 # What a file system answers that has no SEEK_DATA and SEEK_HOLE.
 _NO_SEEK_DATA = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS}
@@ -49,6 +54,8 @@ class RawSource:
         Data that the file system calls data is DATA even when it is zero. A block device is one DATA extent.
         Raises InvalidImageError when the file became shorter.
         """
+        from pydiskimg.extents import merged  # not above: who asks for the size alone need not wait for it
+
         return merged(self._pieces())
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
@@ -69,6 +76,8 @@ class RawSource:
         self.close()
 
     def _pieces(self) -> Iterator[Extent]:
+        from pydiskimg.extents import Extent, Kind
+
         if self.is_block_device:
             yield Extent(0, self.size, Kind.DATA)
             return

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""Words become a subcommand and its arguments, by argparse; signals end it as Ctrl-C does."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import NoReturn
+
+from pydiskimg.cli import COMMANDS
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the subcommand that words name and return its exit status; argparse exits where the usage is wrong."""
+    for number in _ENDING:
+        signal.signal(number, _terminated)
+    # Only the wanted subcommand is imported: a short command must not pay for the others.
+    wanted = words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS
+    arguments = _parser(wanted).parse_args(words)
+    status: int | None = arguments.run(arguments)
+    return status or 0
+
+
+def _parser(commands: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pydiskimg", description="Disk images, file systems and swap areas, without external programs."
+    )
+    parser.add_argument("--version", action=_Version, help="print the version")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name in commands:
+        with suppress(ModuleNotFoundError):  # until all of them are there
+            import_module(f"pydiskimg.cli.{name}").add_parser(subparsers)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:  # noqa: A002
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"pydiskimg {version('pydiskimg')}")
+        parser.exit()
+
+
+def _terminated(*_: object) -> NoReturn:
+    """Leave as on Ctrl-C, so that every context manager cleans up; once."""
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
