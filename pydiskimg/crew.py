@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from mmap import mmap
 
 from pydiskimg.errors import storage_error
-from pydiskimg.extents import Extent
 from pydiskimg.pieces import CHUNK_SIZE
-from pydiskimg.protocols import Progress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pydiskimg.extents import Extent
+    from pydiskimg.protocols import Progress
 
 
 class Meter:

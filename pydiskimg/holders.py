@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
 
 
 def device_holder(path: str) -> str:
@@ -18,7 +17,7 @@ def device_holder(path: str) -> str:
     points = _mount_points(device)
     if points:
         return "mounted on " + ", ".join(points)
-    on_top = _names(Path(f"/sys/dev/block/{device}/holders"))
+    on_top = _names(f"/sys/dev/block/{device}/holders")
     if on_top:
         return "part of " + ", ".join(on_top)
     return "another process has opened it exclusively"
@@ -27,13 +26,15 @@ def device_holder(path: str) -> str:
 def loop_over_file(fd: int) -> str | None:
     """Return the loop device that the regular file behind fd is attached to, if there is one."""
     ours = os.fstat(fd)
-    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+    for name in _names("/sys/block"):
+        if not name.startswith("loop"):
+            continue
         try:
-            found = os.stat(backing.read_text(errors="surrogateescape").rstrip("\n"))
+            found = os.stat(_text(f"/sys/block/{name}/loop/backing_file").rstrip("\n"))
         except (OSError, ValueError):  # detached meanwhile, deleted, or in another mount namespace
             continue
         if os.path.samestat(found, ours):
-            return f"/dev/{backing.parts[3]}"
+            return f"/dev/{name}"
     return None
 
 
@@ -47,7 +48,7 @@ def is_same_file(path: str, fd: int) -> bool:
 
 def _mount_points(device: str) -> list[str]:
     try:
-        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+        lines = _text("/proc/self/mountinfo").splitlines()
     except OSError:
         return []
     # proc(5): mount ID, parent ID, major:minor, root, mount point, ...
@@ -55,7 +56,12 @@ def _mount_points(device: str) -> list[str]:
     return [field[4] for field in fields if len(field) > 4 and field[2] == device]
 
 
-def _names(directory: Path) -> list[str]:
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
+
+
+def _names(directory: str) -> list[str]:
     try:
         return sorted(os.listdir(directory))
     except OSError:

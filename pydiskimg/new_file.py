@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -99,7 +98,7 @@ def _anonymous(directory: int) -> tuple[int, str | None]:
 
 
 def _temporary_name() -> str:
-    return f".pydiskimg-{secrets.token_hex(8)}"
+    return f".pydiskimg-{os.urandom(8).hex()}"
 
 
 def _set_size(fd: int, name: str, size: int) -> None:

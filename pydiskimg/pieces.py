@@ -8,12 +8,15 @@ pieces    |    DATA     |    ZERO     | DATA |    ZERO     |
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.protocols import Source
 from pydiskimg.units import GIB, MIB
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydiskimg.protocols import Source
 
 # A multiple of every qcow2 cluster size, so that no cluster is decompressed twice or written in parts.
 CHUNK_SIZE = 2 * MIB

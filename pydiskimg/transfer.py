@@ -17,10 +17,14 @@ import threading
 
 from pydiskimg.crew import Crew, Meter
 from pydiskimg.errors import DoesNotFitError, VerificationError
-from pydiskimg.extents import Extent, Kind
+from pydiskimg.extents import Kind
 from pydiskimg.pieces import CHUNK_SIZE, ZeroRuns, pieces
-from pydiskimg.protocols import Disk, Progress, Source
 from pydiskimg.units import KIB, format_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pydiskimg.extents import Extent
+    from pydiskimg.protocols import Disk, Progress, Source
 
 # Where skipping is free, zeros are looked for page by page; elsewhere a run of them must be worth one command.
 FREE_UNIT = 4 * KIB

@@ -3,10 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
-
-from pydiskimg.linux.libc import call
-
 # linux/falloc.h
 FALLOC_FL_KEEP_SIZE = 0x01
 FALLOC_FL_PUNCH_HOLE = 0x02
@@ -27,4 +23,8 @@ def zero_range(fd: int, offset: int, length: int) -> None:
 
 
 def _fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    import ctypes  # here, as most commands write nothing and must be quick
+
+    from pydiskimg.linux.libc import call
+
     call("fallocate64", ctypes.c_int(fd), ctypes.c_int(mode), ctypes.c_int64(offset), ctypes.c_int64(length))

@@ -3,21 +3,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import errno
-import logging
+from contextlib import suppress
 from functools import partial
 
 from pydiskimg.errors import StorageError
 from pydiskimg.linux import blockdev
 from pydiskimg.linux.fallocate import punch_hole, zero_range
 from pydiskimg.linux.fileio import pwrite_all
-from pydiskimg.protocols import Buffer, check_range
+from pydiskimg.protocols import check_range
 from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.targets.zeroing import Rung
 
-log = logging.getLogger(__name__)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pydiskimg.protocols import Buffer
 
 # The page cache works in pages: a range of whole pages never touches a neighbour's dirty half page.
 PAGE_SIZE = 4096
@@ -60,20 +60,27 @@ class BlockDisk(DescriptorDisk):
         except StorageError as error:
             if error.errno != errno.EINVAL:
                 raise
-            log.info("%s: takes no direct writes; they go through the page cache", self.name)
             self._direct_fd = None
+            self._log_refusal()
             super().write(offset, data)
 
     def drop_cache(self) -> None:
         # Needs CAP_SYS_ADMIN; without it the advice alone still drops clean pages.
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             blockdev.flush_buffers(self.fd)
         super().drop_cache()
+
+    def _log_refusal(self) -> None:
+        from logging import getLogger  # takes longer to import than a small disk to write, and is rarely needed
+
+        getLogger(__name__).info("%s: takes no direct writes; they go through the page cache", self.name)
 
 
 def _is_aligned(offset: int, data: Buffer) -> bool:
     """True when offset, length and the place in memory are multiples of a page."""
     if offset % PAGE_SIZE or len(data) % PAGE_SIZE or not len(data):
         return False
+    import ctypes  # first needed when the first piece has been read: other workers read theirs meanwhile
+
     with memoryview(data) as view:
         return not view.readonly and ctypes.addressof(ctypes.c_char.from_buffer(view)) % PAGE_SIZE == 0

@@ -4,13 +4,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
 
 from pydiskimg.errors import storage_error
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.linux.fileio import pread_into, pwrite_all
-from pydiskimg.protocols import Buffer, WritableBuffer, check_range
-from pydiskimg.targets.zeroing import Rung, ZeroLadder
+from pydiskimg.protocols import check_range
+from pydiskimg.targets.zeroing import ZeroLadder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pydiskimg.protocols import Buffer, WritableBuffer
+    from pydiskimg.targets.zeroing import Rung
 
 
 class DescriptorDisk:

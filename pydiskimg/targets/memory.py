@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.protocols import Buffer, WritableBuffer, check_range
+from pydiskimg.protocols import check_range
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydiskimg.protocols import Buffer, WritableBuffer
 
 
 class MemoryDisk:

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import errno
-import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from pydiskimg.errors import storage_error
 from pydiskimg.units import MIB
 
-log = logging.getLogger(__name__)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 _ZEROS = bytes(MIB)
 
@@ -31,12 +30,14 @@ _CANNOT = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
 class Rung:
     """One way to zero: zero(offset, length) in bytes; raises OSError where it does not work."""
 
-    name: str
-    zero: Callable[[int, int], None]
+    __slots__ = ("name", "zero")
+
+    def __init__(self, name: str, zero: Callable[[int, int], None]) -> None:
+        self.name = name
+        self.zero = zero
 
 
 class ZeroLadder:
@@ -83,10 +84,15 @@ class ZeroLadder:
                 # Only the rung that failed goes: another thread may have dropped it already.
                 if self._rungs is rungs:
                     self._rungs = rungs[1:]
-                    log.info("%s: %s does not work here (%s); using %s", self._name, rung.name, error, self.current)
+                    self._log(rung, error)
             else:
                 return
         self._write_zeros(offset, length)
+
+    def _log(self, rung: Rung, error: OSError) -> None:
+        from logging import getLogger  # takes longer to import than a small disk to write, and is rarely needed
+
+        getLogger(__name__).info("%s: %s does not work here (%s); using %s", self._name, rung.name, error, self.current)
 
     def _write_zeros(self, offset: int, length: int) -> None:
         zeros = memoryview(_ZEROS)
