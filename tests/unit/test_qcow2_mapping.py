@@ -165,7 +165,7 @@ def test_threads_that_want_parts_of_a_cluster_share_the_work() -> None:
         time.sleep(0.05)
         return zlib.decompressobj(-15).decompress(data, size)
 
-    source = Qcow2Source(file, read_header(file), slow)
+    source = Qcow2Source(file, Mapping(file, read_header(file)), slow)
     with ThreadPoolExecutor(8) as pool:
         parts = list(pool.map(lambda part: read_bytes(source, part * 512, 512), range(8)))
     assert b"".join(parts) == cluster

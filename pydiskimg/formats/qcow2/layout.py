@@ -49,6 +49,8 @@ EXTENSION_END = 0x00000000
 EXTENSION_BACKING_FORMAT = 0xE2792ACA
 EXTENSION_FEATURE_NAMES = 0x6803F857
 EXTENSION_DATA_FILE = 0x44415441
+EXTENSION_BITMAPS = 0x23852875
+EXTENSION_CRYPTO = 0x0537BE77
 
 # Section "Feature name table"
 FEATURE_NAME = struct.Struct(
@@ -66,6 +68,11 @@ INCOMPATIBLE_COMPRESSION_TYPE = 1 << 3
 INCOMPATIBLE_EXTENDED_L2 = 1 << 4
 INCOMPATIBLE_KNOWN = (1 << 5) - 1
 
+COMPATIBLE_LAZY_REFCOUNTS = 1 << 0
+
+AUTOCLEAR_BITMAPS = 1 << 0
+AUTOCLEAR_DATA_FILE_RAW = 1 << 1
+
 CRYPT_NONE, CRYPT_AES, CRYPT_LUKS = 0, 1, 2
 COMPRESSION_ZLIB, COMPRESSION_ZSTD = 0, 1
 
@@ -77,6 +84,36 @@ L2_COMPRESSED = 1 << 62
 L2_ZERO = 1 << 0  # version 3 only
 L2_STANDARD_RESERVED = 0x3F00_0000_0000_01FE  # bits 1 to 8, 56 to 61
 
+L2_EXTENDED_RESERVED = L2_STANDARD_RESERVED | L2_ZERO  # the zero bit has moved to the bitmap
+COPIED = 1 << 63
+
+# Section "Extended L2 Entries": the entry is followed by a bitmap; bit n is about subcluster n of the cluster.
+EXTENDED_ENTRY_SIZE = 16
+SUBCLUSTERS = 32  # in a cluster
+SUBCLUSTERS_ALLOCATED = 0x0000_0000_FFFF_FFFF  # bits 0 to 31
+SUBCLUSTERS_ZERO = 0xFFFF_FFFF_0000_0000  # bits 32 to 63: subclusters 0 to 31
+MIN_EXTENDED_CLUSTER_BITS = 14  # a subcluster has 512 bytes at least
+
+# Section "Snapshots": the fixed part of an entry; extra data, id_str, name and padding to 8 bytes follow.
+SNAPSHOT = struct.Struct(
+    ">Q"  #    0  l1_table_offset
+    "I"  #     8  l1_size                  entries
+    "H"  #    12  id_str_size
+    "H"  #    14  name_size
+    "I"  #    16  date_sec                 since 1970
+    "I"  #    20  date_nsec
+    "Q"  #    24  vm_clock_nsec
+    "I"  #    32  vm_state_size            superseded by the one in the extra data
+    "I"  #    36  extra_data_size
+)
+assert SNAPSHOT.size == 40
+
+# Snapshot extra data: each is there when extra_data_size reaches its end.
+SNAPSHOT_VM_STATE_SIZE = 0
+SNAPSHOT_DISK_SIZE = 8
+SNAPSHOT_ICOUNT = 16
+NO_ICOUNT = (1 << 64) - 1
+
 SECTOR = 512  # the unit in which a compressed cluster's length is given
 
 # Limits: the specification's, and those that QEMU's own reader has (block/qcow2.h).
@@ -87,3 +124,5 @@ MAX_BACKING_FILE_SIZE = 1023
 MAX_L1_TABLE_SIZE = 32 << 20
 MAX_REFCOUNT_TABLE_SIZE = 8 << 20
 MAX_SNAPSHOTS = 65536
+MAX_SNAPSHOT_TABLE_SIZE = 64 << 20
+MAX_SNAPSHOT_EXTRA_DATA = 1024

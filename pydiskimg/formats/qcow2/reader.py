@@ -6,12 +6,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 
-from pydiskimg.errors import InvalidImageError
-from pydiskimg.extents import Extent
+from pydiskimg.errors import InvalidImageError, UnsupportedImageError
+from pydiskimg.extents import Extent, merged
+from pydiskimg.formats.qcow2.behind import fill_with_zeros, over, read_behind
 from pydiskimg.formats.qcow2.cache import Cache
 from pydiskimg.formats.qcow2.compressed import Decompress, decompressor
+from pydiskimg.formats.qcow2.extensions import quoted
 from pydiskimg.formats.qcow2.header import Header, read_header
-from pydiskimg.formats.qcow2.mapping import COMPRESSED, DATA, Mapping, Run
+from pydiskimg.formats.qcow2.mapping import COMPRESSED, DATA, HOLE, Mapping, Run
+from pydiskimg.formats.qcow2.readable import require_readable
+from pydiskimg.formats.qcow2.snapshots import find_snapshot, read_snapshots
 from pydiskimg.protocols import Source, WritableBuffer, check_range
 
 # Compressed clusters that lie close together in the file are fetched by one read of at most this, gaps included.
@@ -22,25 +26,33 @@ GAP = 16 << 10
 CLUSTER_CACHE = 8 << 20
 GATES = 61  # locks that share the clusters between them; a prime, as offsets are multiples of powers of two
 
-_ZEROS = memoryview(bytes(256 << 10))
-
 
 class Qcow2Source:
-    """A Source over the active layer of a qcow2 file; internal snapshots are not looked at.
+    """A Source over one layer of a qcow2 file, the active one or an internal snapshot, and what lies behind it.
 
-    file is the qcow2 file itself, as a Source, and stays the caller's; close() only calls on_close. The file
-    must not change meanwhile. Made by open_qcow2().
+    file is the qcow2 file itself, backing what is seen where the layer has a HOLE (nothing: zeros), data where the
+    clusters of DATA are (nothing: in file). All of them stay the caller's; close() only calls on_close. They must not change
+    meanwhile. Made by open_qcow2().
     """
 
     format = "qcow2"
 
     def __init__(
-        self, file: Source, header: Header, decompress: Decompress, *, on_close: Callable[[], None] | None = None
+        self,
+        file: Source,
+        mapping: Mapping,
+        decompress: Decompress,
+        *,
+        data: Source | None = None,
+        backing: Source | None = None,
+        on_close: Callable[[], None] | None = None,
     ) -> None:
         self.name = file.name
-        self.header = header
+        self.header = mapping.header
+        self.backing = backing
         self._file = file
-        self._mapping = Mapping(file, header)
+        self._data = data or file
+        self._mapping = mapping
         self._decompress = decompress
         self._clusters: Cache[bytes] = Cache(CLUSTER_CACHE)
         self._gates = [threading.Lock() for _ in range(GATES)]
@@ -48,8 +60,8 @@ class Qcow2Source:
 
     @property
     def size(self) -> int:
-        """Size of the virtual disk in bytes, exactly as the header has it."""
-        return self.header.size
+        """Size of the virtual disk in bytes, exactly as the header or the snapshot has it."""
+        return self._mapping.size
 
     @property
     def version(self) -> int:
@@ -67,8 +79,17 @@ class Qcow2Source:
         return self.header.compression_type
 
     def extents(self) -> Iterator[Extent]:
-        """Yield the extents as Source.extents() does. Raises InvalidImageError where a table is corrupt."""
-        return self._mapping.extents()
+        """Yield the extents as Source.extents() does; a HOLE of this layer shows the extents of the backing file.
+
+        Raises InvalidImageError where a table is corrupt.
+        """
+        own = self._mapping.extents()
+        return own if self.backing is None else merged(over(own, self.backing))
+
+    def runs(self, offset: int, length: int) -> Iterator[Run]:
+        """Yield the runs of [offset, offset + length) in this layer alone: where its bytes are in the file."""
+        check_range(self, offset, length)
+        return self._mapping.runs(offset, length)
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         """Fill buffer as Source.read_into() does."""
@@ -80,10 +101,8 @@ class Qcow2Source:
                 self._read_batch(batch, offset, view)
                 batch = []
             part = view[run.start - offset : run.start - offset + run.length]
-            if run.kind == DATA:
-                self._read_data(run, part)
-            elif run.kind != COMPRESSED:
-                _fill_with_zeros(part)
+            if run.kind != COMPRESSED:
+                self._read_uncompressed(run, part)
             elif run.length < self.cluster_size:
                 self._read_part_of_cluster(run, part)
             else:
@@ -103,13 +122,22 @@ class Qcow2Source:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def _read_uncompressed(self, run: Run, part: memoryview) -> None:
+        if run.kind == DATA:
+            self._read_data(run, part)
+        elif run.kind == HOLE and self.backing is not None:
+            read_behind(self.backing, run.start, part)
+        else:
+            fill_with_zeros(part)
+
     def _read_data(self, run: Run, part: memoryview) -> None:
-        if run.host + run.length > self._file.size:
+        if run.host + run.length > self._data.size:
+            where = "the file" if self._data is self._file else f"its data file {self._data.name}"
             raise InvalidImageError(
                 f"{self.name}: the data of guest bytes {run.start} to {run.start + run.length} is at 0x{run.host:x} "
-                f"and ends beyond the end of the file (0x{self._file.size:x}); the image is truncated or corrupt"
+                f"and ends beyond the end of {where} (0x{self._data.size:x}); the image is truncated or corrupt"
             )
-        self._file.read_into(run.host, part)
+        self._data.read_into(run.host, part)
 
     def _joins(self, batch: list[Run], run: Run) -> bool:
         """True when run is a whole compressed cluster and lies in the file shortly after the batch."""
@@ -165,18 +193,51 @@ class Qcow2Source:
         )
 
 
-def open_qcow2(file: Source, *, on_close: Callable[[], None] | None = None) -> Qcow2Source:
+def open_qcow2(
+    file: Source,
+    *,
+    backing: Source | None = None,
+    data_file: Source | None = None,
+    snapshot: str | None = None,
+    header: Header | None = None,
+    on_close: Callable[[], None] | None = None,
+) -> Qcow2Source:
     """Return the virtual disk in the qcow2 file; on_close is what its close() calls.
 
-    Raises InvalidImageError and UnsupportedImageError, each with one sentence, StorageError when the system refuses;
-    on_close is not called then.
+    backing and data_file are what the image names: nothing is opened here. They stay the caller's. snapshot is the
+    id or the name of an internal snapshot that is read instead of the active layer; header is what read_header()
+    gave for the file, if the caller has that already.
+
+    Raises InvalidImageError and UnsupportedImageError, each with one sentence (also for a file that is named and was
+    not handed in), StorageError when the system refuses; on_close is not called then.
     """
-    header = read_header(file)
-    decompress = decompressor(header.compression_type, name=file.name)
-    return Qcow2Source(file, header, decompress, on_close=on_close)
+    header = header or read_header(file)
+    require_readable(header, file.name)
+    _require_references(header, file.name, backing=backing, data_file=data_file)
+    place: dict[str, int] = {}
+    if snapshot is not None:
+        found = find_snapshot(read_snapshots(file, header), snapshot, name=file.name)
+        place = {"l1_table_offset": found.l1_table_offset, "l1_size": found.l1_size, "size": found.disk_size}
+    if data_file is not None:
+        place["data_size"] = data_file.size
+    return Qcow2Source(
+        file,
+        Mapping(file, header, **place),
+        decompressor(header.compression_type, name=file.name),
+        data=data_file,
+        backing=backing,
+        on_close=on_close,
+    )
 
 
-def _fill_with_zeros(part: memoryview) -> None:
-    for at in range(0, len(part), len(_ZEROS)):
-        piece = part[at : at + len(_ZEROS)]
-        piece[:] = _ZEROS[: len(piece)]
+def _require_references(header: Header, name: str, *, backing: Source | None, data_file: Source | None) -> None:
+    if header.has_data_file != (data_file is not None):
+        if not header.has_data_file:
+            raise ValueError(f"{name}: has no external data file, and one was handed in")
+        if header.data_file is None:
+            raise InvalidImageError(f"{name}: keeps its data in an external file, and does not say in which")
+        raise UnsupportedImageError(
+            f"{name}: keeps its data in the external file {quoted(header.data_file)}, which was not opened"
+        )
+    if header.backing_file is not None and backing is None:
+        raise UnsupportedImageError(f"{name}: has the backing file {quoted(header.backing_file)}, which was not opened")

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: MIT
+"""L2 tables of a qcow2 file, standard and with subclusters: checked whole, and classified.
+
+A table can have a quarter of a million entries. They are classified by operations over all bytes of the table at
+once; only a table that something is wrong or unusual in is walked entry by entry.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydiskimg.errors import InvalidImageError
+from pydiskimg.formats.qcow2 import layout
+from pydiskimg.formats.qcow2.header import Header
+from pydiskimg.protocols import Source, read_bytes
+
+HOLE, ZERO, DATA, COMPRESSED, MIXED = b"HZDCM"
+
+# Flags of an entry, one byte each while they are put together; the strongest decides on the kind.
+_HAS_COMPRESSED_BIT = bytes(4 * (byte >> 6 & 1) for byte in range(256))
+_HAS_ZERO_BIT = bytes(2 * (byte & 1) for byte in range(256))
+_HAS_COPIED_BIT = bytes(byte >> 7 for byte in range(256))
+_STANDARD = bytes((HOLE, DATA, ZERO, ZERO, *[COMPRESSED] * 4)).ljust(256, b"\0")
+
+_NOT_NONE = bytes((0, *[1] * 255))
+_WITHOUT_BIT_0 = bytes(byte & 0xFE for byte in range(256))
+
+# With subclusters: whether any and whether all of them are allocated (1, 2) or zero (8, 16), and whether the cluster
+# has a place in the file (32).
+_ANY_ALLOCATED, _ANY_ZERO = _NOT_NONE, bytes((0, *[8] * 255))
+_ALL_ALLOCATED, _ALL_ZERO = bytes((*[0] * 255, 2)), bytes((*[0] * 255, 16))
+_STORED = bytes((0, *[32] * 255))
+_EXTENDED = bytes(
+    COMPRESSED if flags & 4 else {0: HOLE, 1 | 2: DATA, 8 | 16: ZERO}.get(flags & 31, MIXED) for flags in range(256)
+)
+# Not compressed, and allocated only where there is a place; the others are looked at one by one.
+_UNSUSPECTED = bytes(flags for flags in range(64) if not flags & 4 and (flags & 32 or not flags & 3))
+
+_BEYOND_ANY_FILE = 1 << 64
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """An L2 table that was checked: one byte of kind for each entry, and its 64-bit words.
+
+    A kind is HOLE, ZERO, DATA, COMPRESSED, or MIXED for a cluster with subclusters of several kinds. words has one
+    word for every entry, or two of them: the entry and the bitmap of its subclusters.
+    """
+
+    words: array[int]
+    kinds: bytes
+    step: int
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it takes up."""
+        return len(self.words) * layout.ENTRY_SIZE + len(self.kinds)
+
+    def entry(self, index: int) -> int:
+        """The entry, without its bitmap."""
+        return self.words[index * self.step]
+
+    def bitmap(self, index: int) -> int:
+        """The bitmap of an entry that has subclusters."""
+        return self.words[index * self.step + 1]
+
+    def host(self, index: int) -> int:
+        """The offset of the cluster of an entry that is not compressed."""
+        return self.words[index * self.step] & layout.ENTRY_OFFSET
+
+    def end_of_neighbours(self, index: int, end: int, cluster_size: int) -> int:
+        """The first index after index, at most end, whose cluster does not follow that of the one before it."""
+        words, step = self.words, self.step
+        expected = self.host(index) + cluster_size
+        for after in range(index + 1, end):
+            if words[after * step] & layout.ENTRY_OFFSET != expected:
+                return after
+            expected += cluster_size
+        return end
+
+
+def subcluster_runs(bitmap: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (kind, first subcluster, how many) for the 32 subclusters of a valid bitmap."""
+    first = 0
+    while first < layout.SUBCLUSTERS:
+        allocated, zero = bitmap >> first, bitmap >> layout.SUBCLUSTERS + first
+        if allocated & 1:
+            kind, same = DATA, allocated
+        elif zero & 1:
+            kind, same = ZERO, zero
+        else:
+            kind, same = HOLE, ~(allocated | zero)
+        # The lowest bit that is not set in same says how many subclusters are of one kind; -1: there is none.
+        count = ((same + 1) & ~same).bit_length() - 1
+        left = layout.SUBCLUSTERS - first
+        count = count if 0 < count < left else left
+        yield kind, first, count
+        first += count
+
+
+class TableReader:
+    """Reads L2 tables of one image, and refuses the ones that contradict the specification."""
+
+    def __init__(self, file: Source, header: Header, *, data_size: int | None) -> None:
+        self._file = file
+        self._header = header
+        # Section "Compressed Clusters Descriptor": the offset has this many bits, the sector count those above.
+        self._offset_bits = 62 - (header.cluster_bits - 8)
+        self._data_end = file.size
+        if header.has_data_file:
+            self._data_end = _BEYOND_ANY_FILE if data_size is None else data_size
+        self._wrong = layout.ENTRY_OFFSET & (header.cluster_size - 1)
+        self._wrong |= layout.L2_EXTENDED_RESERVED if header.extended_l2 else layout.L2_STANDARD_RESERVED
+        if header.version < 3:
+            self._wrong |= layout.L2_ZERO
+
+    def read(self, index: int, offset: int) -> Table:
+        """Return the table at offset in the file; index is its L1 entry's, for messages."""
+        raw = read_bytes(self._file, offset, self._header.cluster_size)
+        words = array("Q", raw)
+        if sys.byteorder == "little":
+            words.byteswap()
+        if not raw.strip(b"\0"):
+            return Table(words, bytes((HOLE,)) * self._header.l2_entries, self._header.l2_entry_size // 8)
+        return self._extended(index, raw, words) if self._header.extended_l2 else self._standard(index, raw, words)
+
+    def compressed_at(self, entry: int) -> tuple[int, int]:
+        """Return (offset, length) in the file of a compressed cluster's data; length is exact to one sector."""
+        offset = entry & ((1 << self._offset_bits) - 1)
+        sectors = ((entry & (layout.L2_COMPRESSED - 1)) >> self._offset_bits) + 1
+        return offset, sectors * layout.SECTOR - offset % layout.SECTOR
+
+    def _standard(self, table: int, raw: bytes, words: array[int]) -> Table:
+        compressed = raw[0::8].translate(_HAS_COMPRESSED_BIT)
+        zero = raw[7::8].translate(_HAS_ZERO_BIT)
+        wrong = any(compressed) or _masked(raw, self._wrong.to_bytes(8, "big"))
+        if wrong or self._beyond_data(raw, 8):
+            for index, entry in enumerate(words):
+                self._check_entry(table, index, entry)
+                self._check_offset(table, index, entry, reads=self._is_stored(entry) and not entry & layout.L2_ZERO)
+        return Table(words, _combined(compressed, zero, self._stored(raw, 8)).translate(_STANDARD), 1)
+
+    def _extended(self, table: int, raw: bytes, words: array[int]) -> Table:
+        allocated = [raw[at :: layout.EXTENDED_ENTRY_SIZE] for at in range(12, 16)]
+        zero = [raw[at :: layout.EXTENDED_ENTRY_SIZE] for at in range(8, 12)]
+        flags = _combined(
+            raw[0::16].translate(_HAS_COMPRESSED_BIT),
+            _combined(*allocated).translate(_ANY_ALLOCATED),
+            _common(*allocated).translate(_ALL_ALLOCATED),
+            _combined(*zero).translate(_ANY_ZERO),
+            _common(*zero).translate(_ALL_ZERO),
+            self._stored(raw, 16).translate(_STORED),
+        )
+        wrong = flags.translate(None, _UNSUSPECTED) or _masked(raw, self._wrong.to_bytes(8, "big") + bytes(8))
+        wrong = wrong or any(any(_common(a, z)) for a, z in zip(allocated, zero, strict=True))
+        if wrong or self._beyond_data(raw, 16):
+            for index in range(self._header.l2_entries):
+                entry, bitmap = words[2 * index], words[2 * index + 1]
+                self._check_entry(table, index, entry)
+                self._check_bitmap(table, index, entry, bitmap)
+                self._check_offset(table, index, entry, reads=bool(bitmap & layout.SUBCLUSTERS_ALLOCATED))
+        return Table(words, flags.translate(_EXTENDED), 2)
+
+    def _stored(self, raw: bytes, size: int) -> bytes:
+        """One byte for each entry of size bytes: 1 where it has a place in the file, which may be 0 of a data file."""
+        parts = [raw[at::size] for at in range(1, 6)]
+        stored = _combined(*parts, raw[6::size].translate(_WITHOUT_BIT_0)).translate(_NOT_NONE)
+        return _combined(stored, raw[0::size].translate(_HAS_COPIED_BIT)) if self._header.has_data_file else stored
+
+    def _is_stored(self, entry: int) -> bool:
+        return bool(entry & (layout.ENTRY_OFFSET | (layout.COPIED if self._header.has_data_file else 0)))
+
+    def _beyond_data(self, raw: bytes, size: int) -> bool:
+        """True when the offset of some entry is not inside the file, whatever the entry's kind."""
+        mask = layout.ENTRY_OFFSET.to_bytes(8, "big") + bytes(size - 8)
+        offsets = array("Q", _masked(raw, mask).to_bytes(len(raw), sys.byteorder))
+        return max(offsets) >= self._data_end
+
+    def _check_entry(self, table: int, index: int, entry: int) -> None:
+        where = f"L2 table {table}, entry {index}"
+        if entry & layout.L2_COMPRESSED:
+            offset, _ = self.compressed_at(entry)
+            if self._header.has_data_file:
+                raise self._invalid(where, "is a compressed cluster, and the image has an external data file")
+            if offset >= self._file.size:
+                raise self._invalid(where, _beyond(f"compressed cluster offset 0x{offset:x}", self._file.size))
+        elif entry & self._wrong:
+            raise self._invalid(where, f"0x{entry:016x} has reserved bits set or is not aligned")
+
+    def _check_bitmap(self, table: int, index: int, entry: int, bitmap: int) -> None:
+        text = ""
+        if bitmap and entry & layout.L2_COMPRESSED:
+            text = "is that of a compressed cluster, which has no subclusters"
+        elif bitmap & bitmap >> layout.SUBCLUSTERS & layout.SUBCLUSTERS_ALLOCATED:
+            text = "has subclusters that are allocated and zero at once"
+        elif bitmap & layout.SUBCLUSTERS_ALLOCATED and not self._is_stored(entry):
+            text = "has allocated subclusters, and the cluster has no place in the file"
+        if text:
+            raise self._invalid(f"L2 table {table}, entry {index}", f"the bitmap 0x{bitmap:016x} {text}")
+
+    def _check_offset(self, table: int, index: int, entry: int, *, reads: bool) -> None:
+        """reads tells that some of the cluster's bytes are to be read from where entry says."""
+        offset = entry & layout.ENTRY_OFFSET
+        if reads and offset >= self._data_end and not entry & layout.L2_COMPRESSED:
+            where = "external data file" if self._header.has_data_file else "file"
+            raise self._invalid(
+                f"L2 table {table}, entry {index}", _beyond(f"cluster offset 0x{offset:x}", self._data_end, where)
+            )
+
+    def _invalid(self, where: str, text: str) -> InvalidImageError:
+        return InvalidImageError(f"{self._file.name}: {where}: {text}; the image is truncated or corrupt")
+
+
+def _beyond(what: str, end: int, file: str = "file") -> str:
+    return f"{what} lies beyond the end of the {file} (0x{end:x})"
+
+
+def _masked(raw: bytes, mask: bytes) -> int:
+    """All of raw as one number, and-ed with the mask, which is repeated over its length."""
+    return int.from_bytes(raw, "big") & int.from_bytes(mask * (len(raw) // len(mask)), "big")
+
+
+def _combined(*flags: bytes) -> bytes:
+    """The bytes of all flags or-ed together, place by place."""
+    number = 0
+    for each in flags:
+        number |= int.from_bytes(each, "big")
+    return number.to_bytes(len(flags[0]), "big")
+
+
+def _common(*flags: bytes) -> bytes:
+    """The bytes of all flags and-ed together, place by place."""
+    number = -1
+    for each in flags:
+        number &= int.from_bytes(each, "big")
+    return number.to_bytes(len(flags[0]), "big")
