@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: MIT
+"""What a qcow2 file holds besides L2 tables and data: which byte ranges it takes, each checked as far as it can be.
+
+| header | refcount table | L1 table | snapshot table | snapshots' L1 tables | LUKS header | bitmaps |
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydiskimg.errors import InvalidImageError
+from pydiskimg.formats.qcow2 import layout
+from pydiskimg.formats.qcow2.check_findings import CheckResult
+from pydiskimg.formats.qcow2.extensions import read_extensions
+from pydiskimg.formats.qcow2.header import Header
+from pydiskimg.formats.qcow2.refcount_reader import numbers, read_padded
+from pydiskimg.protocols import Source
+
+CRYPTO_EXTENSION = struct.Struct(
+    ">Q"  #    0  offset
+    "Q"  #     8  length
+)
+BITMAPS_EXTENSION = struct.Struct(
+    ">I"  #    0  nb_bitmaps
+    "4x"  #    4  reserved
+    "Q"  #     8  bitmap_directory_size
+    "Q"  #    16  bitmap_directory_offset
+)
+BITMAP_DIRECTORY_ENTRY = struct.Struct(
+    ">Q"  #    0  bitmap_table_offset
+    "I"  #     8  bitmap_table_size        entries
+    "I"  #    12  flags
+    "B"  #    16  type
+    "B"  #    17  granularity_bits
+    "H"  #    18  name_size
+    "I"  #    20  extra_data_size
+)
+assert BITMAP_DIRECTORY_ENTRY.size == 24
+
+MAX_BITMAPS = 65535
+MAX_BITMAP_DIRECTORY_SIZE = MAX_BITMAPS * 1024
+MAX_BITMAP_TABLE_SIZE = 0x800_0000  # entries
+BITMAP_RESERVED = 0xFF00_0000_0000_01FE
+SNAPSHOT_EXTRA_DATA_V3 = 16  # bytes that version 3 wants
+PIECE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """A byte range of the file that is taken times times; what is its name in sentences."""
+
+    what: str
+    offset: int
+    length: int
+    times: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class L1Table:
+    """An L1 table of entries entries that belongs to the active layer, or to times snapshots."""
+
+    what: str
+    offset: int
+    entries: int
+    times: int = 1
+
+
+class Areas:
+    """The areas of a qcow2 file, found once; what is wrong with them goes into result.
+
+    Raises InvalidImageError where a table can not even be bounded.
+    """
+
+    def __init__(self, file: Source, header: Header, result: CheckResult) -> None:
+        self._file = file
+        self._header = header
+        self._result = result
+        self._bitmap_bytes = 0
+        self.bitmap_tables: list[Area] = []
+        self.snapshot_tables: list[L1Table] = []
+        self.active_table = L1Table("the L1 table", header.l1_table_offset, header.l1_size)
+        self.all = list(self._find())
+
+    def bitmap_clusters(self) -> Iterator[int]:
+        """Yield the offset of every cluster of bitmap data that the bitmap tables name."""
+        for table in self.bitmap_tables:
+            for at in range(0, table.length, PIECE):
+                for entry in filter(None, self._numbers(table.offset + at, min(PIECE, table.length - at))):
+                    offset = entry & layout.ENTRY_OFFSET
+                    if offset and not self._is_bad_bitmap_entry(entry):
+                        yield offset
+
+    def _find(self) -> Iterator[Area]:
+        header, size = self._header, layout.ENTRY_SIZE
+        yield Area("the header", 0, header.cluster_size)
+        yield Area("the L1 table", header.l1_table_offset, header.l1_size * size)
+        table_size = self._snapshots()
+        for table in self.snapshot_tables:
+            yield Area(table.what, table.offset, table.entries * size, table.times)
+        yield Area("the snapshot table", header.snapshots_offset, table_size)
+        refcount_table_size = header.refcount_table_clusters * header.cluster_size
+        yield Area("the refcount table", header.refcount_table_offset, refcount_table_size)
+        head = read_padded(self._file, 0, header.cluster_size)
+        data = self._extensions(head)
+        if header.crypt_method == layout.CRYPT_LUKS and len(crypto := data.get(layout.EXTENSION_CRYPTO, b"")) == 16:
+            yield Area("the encryption header", *CRYPTO_EXTENSION.unpack(crypto))
+        bitmaps = data.get(layout.EXTENSION_BITMAPS, b"")
+        if header.autoclear_features & layout.AUTOCLEAR_BITMAPS and len(bitmaps) == BITMAPS_EXTENSION.size:
+            yield from self._bitmaps(*BITMAPS_EXTENSION.unpack(bitmaps))
+
+    def _extensions(self, head: bytes) -> dict[int, bytes]:
+        backing_offset = layout.HEADER_V2.unpack_from(head)[2]
+        end = backing_offset if 0 < backing_offset < len(head) else len(head)
+        return read_extensions(head, self._header.header_length, end, name=self._file.name)[1]
+
+    def _snapshots(self) -> int:
+        """Find the snapshots' L1 tables; returns the bytes of the snapshot table."""
+        header, at = self._header, self._header.snapshots_offset
+        tables: Counter[tuple[int, int]] = Counter()
+        for index in range(header.nb_snapshots):
+            fixed = layout.SNAPSHOT.unpack(read_padded(self._file, at, layout.SNAPSHOT.size))
+            offset, entries, id_size, name_size, extra_size = *fixed[:4], fixed[8]
+            if extra_size > layout.MAX_SNAPSHOT_EXTRA_DATA:
+                raise self._invalid(f"snapshot {index}", at, f"has {extra_size} bytes of extra data")
+            if header.version >= 3 and extra_size < SNAPSHOT_EXTRA_DATA_V3:
+                self._result.add_corruption(f"snapshot {index}: its entry at 0x{at:x} is incomplete")
+            at += -(-(layout.SNAPSHOT.size + extra_size + id_size + name_size) // 8) * 8
+            if at - header.snapshots_offset > layout.MAX_SNAPSHOT_TABLE_SIZE:
+                raise self._invalid("the snapshot table", header.snapshots_offset, "is longer than 64 MiB")
+            if self._is_good_l1_table(index, offset, entries):
+                tables[offset, entries] += 1
+        if header.has_data_file and header.nb_snapshots:
+            self._result.add_corruption("an image with an external data file has internal snapshots")
+        self._keep_snapshot_tables(tables)
+        return at - header.snapshots_offset
+
+    def _is_good_l1_table(self, index: int, offset: int, entries: int) -> bool:
+        if offset % self._header.cluster_size:
+            self._result.add_corruption(f"snapshot {index}: its L1 table at 0x{offset:x} is not cluster-aligned")
+        elif entries * layout.ENTRY_SIZE > layout.MAX_L1_TABLE_SIZE:
+            self._result.add_corruption(f"snapshot {index}: its L1 table is too large, it has {entries} entries")
+        else:
+            return True
+        return False
+
+    def _keep_snapshot_tables(self, tables: Counter[tuple[int, int]]) -> None:
+        """L1 tables that differ have clusters of their own: more bytes of them than the file has are not walked."""
+        left = self._file.size + layout.MAX_L1_TABLE_SIZE
+        for (offset, entries), times in tables.items():
+            left -= entries * layout.ENTRY_SIZE
+            if left < 0:
+                self._result.add_check_error("the snapshots' L1 tables overlap; not all of them were checked")
+                return
+            self.snapshot_tables.append(L1Table(f"the snapshots' L1 table at 0x{offset:x}", offset, entries, times))
+
+    def _bitmaps(self, count: int, size: int, offset: int) -> Iterator[Area]:
+        cluster_size = self._header.cluster_size
+        if not count:
+            return
+        if count > MAX_BITMAPS or not 0 < size <= MAX_BITMAP_DIRECTORY_SIZE or offset % cluster_size or not offset:
+            raise self._invalid("the bitmap directory", offset, f"cannot have {count} bitmaps in {size} bytes")
+        yield Area("the bitmap directory", offset, size)
+        directory, at, found = read_padded(self._file, offset, size), 0, 0
+        while at + BITMAP_DIRECTORY_ENTRY.size <= size:
+            table, entries, _, _, _, name_size, extra_size = BITMAP_DIRECTORY_ENTRY.unpack_from(directory, at)
+            at += -(-(BITMAP_DIRECTORY_ENTRY.size + extra_size + name_size) // 8) * 8
+            found += 1
+            if not self._is_good_bitmap_table(offset, table, entries):
+                break
+            area = Area(f"the bitmap table at 0x{table:x}", table, entries * layout.ENTRY_SIZE)
+            self.bitmap_tables.append(area)
+            self._check_bitmap_table(area)
+            yield area
+        if at != size or found != count:
+            self._result.add_corruption(
+                f"the bitmap directory at 0x{offset:x} has {found} readable entries that end at byte {at}, expected "
+                f"{count} that end at byte {size}"
+            )
+            raise self._invalid("the bitmap directory", offset, "cannot be followed")
+
+    def _is_good_bitmap_table(self, directory: int, offset: int, entries: int) -> bool:
+        """False also when the tables together are longer than the file, so that they must overlap."""
+        self._bitmap_bytes += entries * layout.ENTRY_SIZE
+        if offset % self._header.cluster_size or not offset or not 0 < entries <= MAX_BITMAP_TABLE_SIZE:
+            return False
+        if self._bitmap_bytes > self._file.size:
+            raise self._invalid("the bitmap directory", directory, "names tables that are longer than the file")
+        return True
+
+    def _check_bitmap_table(self, table: Area) -> None:
+        for at in range(0, table.length, PIECE):
+            for entry in filter(None, self._numbers(table.offset + at, min(PIECE, table.length - at))):
+                if self._is_bad_bitmap_entry(entry):
+                    self._result.add_corruption(f"{table.what}: the entry 0x{entry:016x} is not valid")
+
+    def _is_bad_bitmap_entry(self, entry: int) -> bool:
+        offset = entry & layout.ENTRY_OFFSET
+        if entry & BITMAP_RESERVED or offset % self._header.cluster_size:
+            return True
+        return bool(offset and entry & 1)
+
+    def _numbers(self, offset: int, length: int) -> Iterator[int]:
+        return iter(numbers(read_padded(self._file, offset, length)))
+
+    def _invalid(self, what: str, offset: int, text: str) -> InvalidImageError:
+        return InvalidImageError(
+            f"{self._file.name}: {what} at 0x{offset:x} {text}; the image is corrupt and was not checked"
+        )

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""What a check finds: exact counts, and a sentence each for the first of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+MAX_DETAILS = 100
+
+
+@dataclass(slots=True)
+class CheckResult:
+    """The outcome of a check; the names are those of `qemu-img check --output=json`.
+
+    corruptions harm data or will when the image is written; leaks only waste space; check_errors counts what could
+    not be checked. image_end_offset (bytes) is where the last cluster ends that is in use. The clusters are those
+    of the active layer: total_clusters of the virtual disk, allocated_clusters of them with a place in the file,
+    fragmented_clusters not directly behind the one before. details has a sentence for each of the first findings.
+    """
+
+    total_clusters: int = 0
+    allocated_clusters: int = 0
+    compressed_clusters: int = 0
+    fragmented_clusters: int = 0
+    image_end_offset: int = 0
+    corruptions: int = 0
+    leaks: int = 0
+    check_errors: int = 0
+    details: list[str] = field(default_factory=list)
+
+    @property
+    def is_clean(self) -> bool:
+        """True when all was checked and nothing was found."""
+        return not (self.corruptions or self.leaks or self.check_errors)
+
+    def add_corruption(self, text: str, count: int = 1) -> None:
+        """Count corruptions that one sentence describes."""
+        self.corruptions += count
+        self._add_detail(text)
+
+    def add_leak(self, text: str) -> None:
+        """Count a cluster that nothing uses as often as its reference count says."""
+        self.leaks += 1
+        self._add_detail(text)
+
+    def add_check_error(self, text: str, count: int = 1) -> None:
+        """Count what could not be checked."""
+        self.check_errors += count
+        self._add_detail(text)
+
+    @property
+    def wants_details(self) -> bool:
+        """False once there are enough sentences: a loop may then only count."""
+        return len(self.details) < MAX_DETAILS
+
+    def _add_detail(self, text: str) -> None:
+        if self.wants_details:
+            self.details.append(text)
