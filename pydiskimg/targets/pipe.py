@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""Descriptors without a position: pipes, sockets, and files written or read from front to back."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+from contextlib import suppress
+
+from pydiskimg.errors import StorageError, storage_error
+from pydiskimg.protocols import Buffer
+from pydiskimg.units import KIB, MIB
+
+# Each filling of a pipe is a switch between two processes; one MiB is what the kernel gives without privilege.
+_PIPE_SIZE = MIB
+_ZEROS = memoryview(bytes(64 * KIB))
+_ZEROS_AT_ONCE = 16
+
+
+class PipeWriter:
+    """Writes all it is given, in order, to a descriptor that the caller owns; from one thread.
+
+    name is for messages; position is the bytes written so far.
+    """
+
+    def __init__(self, fd: int, name: str) -> None:
+        self.name = name
+        self.position = 0
+        self._fd = fd
+        _enlarge(fd)
+
+    def write(self, data: Buffer) -> None:
+        """Write all of data. Raises StorageError; its errno is EPIPE when nobody reads on."""
+        with memoryview(data) as view:
+            done = 0
+            while done < len(view):
+                done += self._some([view[done:]])
+
+    def zeros(self, length: int) -> None:
+        """Write length zero bytes. Errors as for write()."""
+        while length:
+            count = min(_ZEROS_AT_ONCE, length // len(_ZEROS))
+            length -= self._some([_ZEROS] * count if count else [_ZEROS[:length]])
+
+    def flush(self) -> None:
+        """Make what was written to a file durable; of a pipe there is nothing to make durable."""
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EROFS, errno.ENOTSUP):
+                raise storage_error(error, self.name, "cannot flush written data to stable storage") from error
+
+    def _some(self, parts: list[memoryview]) -> int:
+        while True:
+            try:
+                count = os.writev(self._fd, parts)
+            except BlockingIOError:
+                _wait(self._fd, select.POLLOUT)
+            except BrokenPipeError as error:
+                raise StorageError(
+                    f"{self.name}: the reader went away after {self.position} bytes; the stream is not complete",
+                    errno=errno.EPIPE,
+                    filename=self.name,
+                ) from error
+            except OSError as error:
+                raise storage_error(error, self.name, f"cannot write after {self.position} bytes") from error
+            else:
+                self.position += count
+                return count
+
+
+class PipeReader:
+    """Reads a descriptor, which the caller owns, from front to back; from one thread.
+
+    name is for messages; position is the bytes that read_into() has given so far.
+    """
+
+    def __init__(self, fd: int, name: str) -> None:
+        self.name = name
+        self.position = 0
+        self._fd = fd
+        self._ahead = b""
+        _enlarge(fd)
+
+    def peek(self, length: int) -> bytes:
+        """Return the next length bytes, fewer where the stream ends; the next read gives them again."""
+        while len(self._ahead) < length:
+            more = bytearray(length - len(self._ahead))
+            count = self._some(memoryview(more))
+            if not count:
+                break
+            self._ahead += more[:count]
+        return self._ahead[:length]
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Fill the buffer; returns its length, or less at the end of the stream. Raises StorageError."""
+        done = min(len(self._ahead), len(buffer))
+        buffer[:done] = self._ahead[:done]
+        self._ahead = self._ahead[done:]
+        while done < len(buffer) and (count := self._some(buffer[done:])):
+            done += count
+        self.position += done
+        return done
+
+    def _some(self, buffer: memoryview) -> int:
+        while True:
+            try:
+                return os.readv(self._fd, [buffer])
+            except BlockingIOError:
+                _wait(self._fd, select.POLLIN)
+            except OSError as error:
+                raise storage_error(error, self.name, f"cannot read after {self.position} bytes") from error
+
+
+def _enlarge(fd: int) -> None:
+    with suppress(OSError):  # no pipe, or a user at the limit
+        if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) < _PIPE_SIZE:
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+
+
+def _wait(fd: int, event: int) -> None:
+    """Wait for a descriptor that somebody made non-blocking, as terminals' and sockets' owners do."""
+    poll = select.poll()
+    poll.register(fd, event)
+    poll.poll()
