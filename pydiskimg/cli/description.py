@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from pydiskimg.cli.output import nested_lines, word
-from pydiskimg.errors import UnsupportedImageError, storage_error
+from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.formats.detect import detect
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.header import read_header
@@ -41,13 +41,13 @@ def describe_file(file: RawSource, path: str, format_name: str | None) -> Facts:
     if found == "qcow2":
         header = read_header(file)
         facts = {"virtual-size": header.size, "filename": path, "cluster-size": header.cluster_size}
-        facts |= {"format": found, "actual-size": _stored(path), "dirty-flag": header.dirty}
+        facts |= {"format": found, "actual-size": file.stored(), "dirty-flag": header.dirty}
         return facts | _qcow2_facts(file, header, path)
     return {
         "virtual-size": file.size,
         "filename": path,
         "format": found,
-        "actual-size": _stored(path),
+        "actual-size": file.stored(),
         "dirty-flag": False,
     }
 
@@ -96,14 +96,6 @@ def _detected(file: RawSource) -> str:
             "name the format: raw for a disk, qcow2 for an image kept on a device"
         )
     return found
-
-
-def _stored(path: str) -> int:
-    """The bytes that the file occupies."""
-    try:
-        return os.stat(path).st_blocks * 512
-    except OSError as error:
-        raise storage_error(error, path, "cannot find out how much of it is stored") from error
 
 
 def _qcow2_facts(file: Source, header: Header, path: str) -> Facts:

@@ -63,6 +63,13 @@ class RawSource:
         check_range(self, offset, len(buffer))
         pread_into(self._fd, offset, buffer, name=self.name)
 
+    def stored(self) -> int:
+        """Return how many bytes the file system has set aside for the file. Raises StorageError."""
+        try:
+            return os.fstat(self._fd).st_blocks * 512
+        except OSError as error:
+            raise storage_error(error, self.name, "cannot find out how much of it is stored") from error
+
     def close(self) -> None:
         """Close the descriptor, if it is owned. May be called again."""
         fd, self._fd = self._fd, -1

@@ -99,6 +99,24 @@ class Mapping:
                 yield from self._runs_in_table(table, offset, inside, stop)
             offset = stop
 
+    def tables(self, offset: int, length: int) -> Iterator[tuple[int, int, Table | None]]:
+        """Yield (start, end, table) for the parts of [offset, offset + length) that one L2 table maps each.
+
+        What has no L2 table comes as one part with None, however long it is.
+        """
+        position, end, span = offset, offset + length, self._header.l2_span
+        for index in self._used_l1_indices(offset // span, -(-end // span)):
+            table = self._table(index)
+            if table is None:
+                continue
+            start = max(index * span, offset)
+            if start > position:
+                yield position, start, None
+            position = min((index + 1) * span, end)
+            yield start, position, table
+        if position < end:
+            yield position, end, None
+
     def _pieces(self) -> Iterator[Extent]:
         size, span, cluster_size = self._size, self.header.l2_span, self.header.cluster_size
         position = 0
@@ -129,15 +147,16 @@ class Mapping:
                 return
             yield Extent(start, min(count * unit, self._size - start), _EXTENT_KINDS[kind])
 
-    def _used_l1_indices(self) -> Iterator[int]:
-        """Indices of the L1 entries that are not zero, runs of zeros being skipped as bytes."""
+    def _used_l1_indices(self, start: int = 0, end: int | None = None) -> Iterator[int]:
+        """Indices from start to end of the L1 entries that are not zero, runs of zeros being skipped as bytes."""
         entries_in_piece = L1_PIECE // layout.ENTRY_SIZE
-        for first in range(0, self._l1_entries, entries_in_piece):
+        end = self._l1_entries if end is None else end
+        for first in range(start - start % entries_in_piece, end, entries_in_piece):
             piece = self._l1_piece(first // entries_in_piece)
             if not piece.strip(b"\0"):
                 continue
-            at = 0
-            while found := _NOT_ZERO.search(piece, at):
+            at = max(0, start - first) * layout.ENTRY_SIZE
+            while found := _NOT_ZERO.search(piece, at, (end - first) * layout.ENTRY_SIZE):
                 index = found.start() // layout.ENTRY_SIZE
                 yield first + index
                 at = (index + 1) * layout.ENTRY_SIZE

@@ -31,7 +31,7 @@ class Qcow2Source:
     """A Source over one layer of a qcow2 file, the active one or an internal snapshot, and what lies behind it.
 
     file is the qcow2 file itself, backing what is seen where the layer has a HOLE (nothing: zeros), data where the
-    clusters of DATA are (nothing: in file). All of them stay the caller's; close() only calls on_close. They must not change
+    clusters of DATA are (nothing: in file), mapping where each of them is. All of them stay the caller's; close() only calls on_close. They must not change
     meanwhile. Made by open_qcow2().
     """
 
@@ -50,9 +50,9 @@ class Qcow2Source:
         self.name = file.name
         self.header = mapping.header
         self.backing = backing
-        self._file = file
-        self._data = data or file
-        self._mapping = mapping
+        self.file = file
+        self.data = data or file
+        self.mapping = mapping
         self._decompress = decompress
         self._clusters: Cache[bytes] = Cache(CLUSTER_CACHE)
         self._gates = [threading.Lock() for _ in range(GATES)]
@@ -61,7 +61,7 @@ class Qcow2Source:
     @property
     def size(self) -> int:
         """Size of the virtual disk in bytes, exactly as the header or the snapshot has it."""
-        return self._mapping.size
+        return self.mapping.size
 
     @property
     def version(self) -> int:
@@ -83,20 +83,20 @@ class Qcow2Source:
 
         Raises InvalidImageError where a table is corrupt.
         """
-        own = self._mapping.extents()
+        own = self.mapping.extents()
         return own if self.backing is None else merged(over(own, self.backing))
 
     def runs(self, offset: int, length: int) -> Iterator[Run]:
         """Yield the runs of [offset, offset + length) in this layer alone: where its bytes are in the file."""
         check_range(self, offset, length)
-        return self._mapping.runs(offset, length)
+        return self.mapping.runs(offset, length)
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         """Fill buffer as Source.read_into() does."""
         view = memoryview(buffer)
         check_range(self, offset, len(view))
         batch: list[Run] = []
-        for run in self._mapping.runs(offset, len(view)):
+        for run in self.mapping.runs(offset, len(view)):
             if batch and not self._joins(batch, run):
                 self._read_batch(batch, offset, view)
                 batch = []
@@ -131,13 +131,13 @@ class Qcow2Source:
             fill_with_zeros(part)
 
     def _read_data(self, run: Run, part: memoryview) -> None:
-        if run.host + run.length > self._data.size:
-            where = "the file" if self._data is self._file else f"its data file {self._data.name}"
+        if run.host + run.length > self.data.size:
+            where = "the file" if self.data is self.file else f"its data file {self.data.name}"
             raise InvalidImageError(
                 f"{self.name}: the data of guest bytes {run.start} to {run.start + run.length} is at 0x{run.host:x} "
-                f"and ends beyond the end of {where} (0x{self._data.size:x}); the image is truncated or corrupt"
+                f"and ends beyond the end of {where} (0x{self.data.size:x}); the image is truncated or corrupt"
             )
-        self._data.read_into(run.host, part)
+        self.data.read_into(run.host, part)
 
     def _joins(self, batch: list[Run], run: Run) -> bool:
         """True when run is a whole compressed cluster and lies in the file shortly after the batch."""
@@ -172,8 +172,8 @@ class Qcow2Source:
 
     def _stored(self, start: int, end: int) -> memoryview:
         """The bytes from start to end of the file, fewer where it ends: end is a sector's, not the data's."""
-        stored = memoryview(bytearray(min(end, self._file.size) - start))
-        self._file.read_into(start, stored)
+        stored = memoryview(bytearray(min(end, self.file.size) - start))
+        self.file.read_into(start, stored)
         return stored
 
     def _decompressed(self, run: Run, data: memoryview) -> bytes:
