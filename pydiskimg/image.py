@@ -4,34 +4,57 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import ExitStack
 
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.formats.detect import detect
-from pydiskimg.formats.qcow2.reader import open_qcow2
 from pydiskimg.formats.raw import RawSource, open_raw
 from pydiskimg.protocols import ImageSource
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pydiskimg.references import AllowedDirectory
 
-def open_image(path: str | os.PathLike[str], *, format: str | None = None) -> ImageSource:  # noqa: A002  qemu-img's word
-    """Open an image for reading; close() of the result, or leaving its with block, closes the file.
+_FORMATS = ("raw", "qcow2")
+
+
+def open_image(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,  # noqa: A002  qemu-img's word
+    references: AllowedDirectory | None = None,
+    snapshot: str | None = None,
+) -> ImageSource:
+    """Open an image for reading; close() of the result, or leaving its with block, closes every file of it.
 
     format is "raw" or "qcow2". Without it the first bytes decide, which is right for an image that an
     administrator put there and wrong for a disk that a guest has written to: name the format "raw" for that one.
     A block device is taken for raw; one that looks like another format is refused until the format is named.
 
-    Raises StorageError when the path cannot be opened, UnsupportedImageError for a format or a feature that is not
-    read here, InvalidImageError for an image that is truncated or corrupt. Nothing stays open then.
+    references says which files an image may name (backing files, an external data file): what allow_references()
+    gave, or None, which opens none of them. It is needed only while this function runs. snapshot is the id or the
+    name of an internal snapshot of a qcow2 image, which is opened instead of the disk as it is now.
+
+    Raises StorageError when a path cannot be opened, UnsupportedImageError for a format or a feature that is not
+    read here and for a file that the image may not name, InvalidImageError for an image that is truncated or
+    corrupt. Nothing stays open then.
     """
-    if format is not None and format not in _OPENERS:
+    name = os.fsdecode(path)
+    if format is not None and format not in _FORMATS:
         raise UnsupportedImageError(
-            f"{os.fsdecode(path)}: the format {format!r} is not known; the ones that are read: {', '.join(_OPENERS)}"
+            f"{name}: the format {format!r} is not known; the ones that are read: {', '.join(_FORMATS)}"
         )
-    with ExitStack() as stack:
-        file = stack.enter_context(open_raw(path))
-        source = _OPENERS[format or _detected(file)](file)
-        stack.pop_all()
+    with ExitStack() as failure:
+        opened = failure.enter_context(ExitStack())
+        file = opened.enter_context(open_raw(path))
+        source: ImageSource = file
+        if (format or _detected(file)) == "qcow2":
+            from pydiskimg.chain import open_chain
+
+            source = open_chain(file, opened, references=references, snapshot=snapshot)
+        elif snapshot is not None:
+            raise UnsupportedImageError(f"{name}: is a raw image, which has no snapshots; {snapshot!r} was asked for")
+        failure.pop_all()
         return source
 
 
@@ -43,14 +66,3 @@ def _detected(file: RawSource) -> str:
             "name the format: raw for a disk, qcow2 for an image kept on a device"
         )
     return found
-
-
-def _raw(file: RawSource) -> ImageSource:
-    return file
-
-
-def _qcow2(file: RawSource) -> ImageSource:
-    return open_qcow2(file, on_close=file.close)
-
-
-_OPENERS: dict[str, Callable[[RawSource], ImageSource]] = {"raw": _raw, "qcow2": _qcow2}

@@ -48,6 +48,12 @@ class RawSource:
         self._fd = fd
         self._owned = owned
 
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode of the file: two names of one file have the same."""
+        status = os.fstat(self._fd)
+        return status.st_dev, status.st_ino
+
     def extents(self) -> Iterator[Extent]:
         """Yield the extents as Source.extents() does: what the file system does not store is HOLE.
 

@@ -51,8 +51,10 @@ class Mapping:
 
     It is the active one, or that of a snapshot: then l1_table_offset, l1_size (entries) and size (bytes of the
     virtual disk) are the snapshot's. data_size is the size of the external data file, for an image that has one:
-    offsets beyond it are refused; None refuses no offset there. Safe from several threads. Every method, and the
-    constructor, may raise InvalidImageError (a table contradicts the specification) and StorageError.
+    offsets beyond it are refused; None refuses no offset there. l2_cache is the bytes of tables that are kept.
+
+    Safe from several threads. Every method, and the constructor, may raise InvalidImageError (a table contradicts
+    the specification) and StorageError.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Mapping:
         l1_size: int | None = None,
         size: int | None = None,
         data_size: int | None = None,
+        l2_cache: int = L2_CACHE,
     ) -> None:
         self._file = file
         self.header = header
@@ -71,7 +74,7 @@ class Mapping:
         self._l1_offset = header.l1_table_offset if l1_table_offset is None else l1_table_offset
         self._l1_entries = -(-self._size // header.l2_span)
         self._l1_pieces: Cache[bytes] = Cache(L1_CACHE)
-        self._l2_tables: Cache[Table] = Cache(L2_CACHE)
+        self._l2_tables: Cache[Table] = Cache(l2_cache)
         self._reader = TableReader(file, header, data_size=data_size)
         self.compressed_at = self._reader.compressed_at
         if l1_table_offset is not None:
@@ -104,7 +107,7 @@ class Mapping:
 
         What has no L2 table comes as one part with None, however long it is.
         """
-        position, end, span = offset, offset + length, self._header.l2_span
+        position, end, span = offset, offset + length, self.header.l2_span
         for index in self._used_l1_indices(offset // span, -(-end // span)):
             table = self._table(index)
             if table is None:

@@ -13,7 +13,7 @@ from pydiskimg.formats.qcow2.cache import Cache
 from pydiskimg.formats.qcow2.compressed import Decompress, decompressor
 from pydiskimg.formats.qcow2.extensions import quoted
 from pydiskimg.formats.qcow2.header import Header, read_header
-from pydiskimg.formats.qcow2.mapping import COMPRESSED, DATA, HOLE, Mapping, Run
+from pydiskimg.formats.qcow2.mapping import COMPRESSED, DATA, HOLE, L2_CACHE, Mapping, Run
 from pydiskimg.formats.qcow2.readable import require_readable
 from pydiskimg.formats.qcow2.snapshots import find_snapshot, read_snapshots
 from pydiskimg.protocols import Source, WritableBuffer, check_range
@@ -30,9 +30,10 @@ GATES = 61  # locks that share the clusters between them; a prime, as offsets ar
 class Qcow2Source:
     """A Source over one layer of a qcow2 file, the active one or an internal snapshot, and what lies behind it.
 
-    file is the qcow2 file itself, backing what is seen where the layer has a HOLE (nothing: zeros), data where the
-    clusters of DATA are (nothing: in file), mapping where each of them is. All of them stay the caller's; close() only calls on_close. They must not change
-    meanwhile. Made by open_qcow2().
+    file is the qcow2 file itself, mapping where its clusters are, backing what is seen where the layer has a HOLE
+    (None: zeros), data where the clusters of DATA are (None: in file). All of them stay the caller's and must not
+    change meanwhile; close() only calls on_close. cluster_cache is the bytes of decompressed clusters that are kept.
+    Made by open_qcow2().
     """
 
     format = "qcow2"
@@ -45,6 +46,7 @@ class Qcow2Source:
         *,
         data: Source | None = None,
         backing: Source | None = None,
+        cluster_cache: int = CLUSTER_CACHE,
         on_close: Callable[[], None] | None = None,
     ) -> None:
         self.name = file.name
@@ -54,7 +56,7 @@ class Qcow2Source:
         self.data = data or file
         self.mapping = mapping
         self._decompress = decompress
-        self._clusters: Cache[bytes] = Cache(CLUSTER_CACHE)
+        self._clusters: Cache[bytes] = Cache(cluster_cache)
         self._gates = [threading.Lock() for _ in range(GATES)]
         self._on_close = on_close
 
@@ -200,13 +202,14 @@ def open_qcow2(
     data_file: Source | None = None,
     snapshot: str | None = None,
     header: Header | None = None,
+    cache_share: int = 1,
     on_close: Callable[[], None] | None = None,
 ) -> Qcow2Source:
     """Return the virtual disk in the qcow2 file; on_close is what its close() calls.
 
     backing and data_file are what the image names: nothing is opened here. They stay the caller's. snapshot is the
     id or the name of an internal snapshot that is read instead of the active layer; header is what read_header()
-    gave for the file, if the caller has that already.
+    gave for the file, if the caller has that already. cache_share is how many images share the memory for caches.
 
     Raises InvalidImageError and UnsupportedImageError, each with one sentence (also for a file that is named and was
     not handed in), StorageError when the system refuses; on_close is not called then.
@@ -214,7 +217,7 @@ def open_qcow2(
     header = header or read_header(file)
     require_readable(header, file.name)
     _require_references(header, file.name, backing=backing, data_file=data_file)
-    place: dict[str, int] = {}
+    place = {"l2_cache": L2_CACHE // cache_share}
     if snapshot is not None:
         found = find_snapshot(read_snapshots(file, header), snapshot, name=file.name)
         place = {"l1_table_offset": found.l1_table_offset, "l1_size": found.l1_size, "size": found.disk_size}
@@ -226,6 +229,7 @@ def open_qcow2(
         decompressor(header.compression_type, name=file.name),
         data=data_file,
         backing=backing,
+        cluster_cache=CLUSTER_CACHE // cache_share,
         on_close=on_close,
     )
 

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: MIT
+"""The option --allow-references DIR: where the files may be that an image names."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import AbstractContextManager, nullcontext
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pydiskimg.references import AllowedDirectory
+
+
+def add_references_option(parser: argparse.ArgumentParser) -> None:
+    """Add --allow-references DIR."""
+    parser.add_argument(
+        "--allow-references",
+        metavar="DIR",
+        help="let images name backing files and data files below DIR (default: nothing that an image names is opened)",
+    )
+
+
+def references(arguments: argparse.Namespace) -> AbstractContextManager[AllowedDirectory | None]:
+    """Return a context manager that gives the policy for open_image(); it must last until that has returned.
+
+    Raises StorageError, when it is entered, for a directory that does not exist.
+    """
+    if arguments.allow_references is None:
+        return nullcontext()
+    from pydiskimg.references import allow_references
+
+    return allow_references(arguments.allow_references)
