@@ -9,7 +9,7 @@ import threading
 
 from pydiskimg.errors import StorageError, storage_error
 from pydiskimg.linux.fileio import pread_into, pwrite_all
-from pydiskimg.protocols import Buffer, WritableBuffer, check_range
+from pydiskimg.protocols import Buffer, WritableBuffer
 from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.units import format_bytes
 
@@ -24,7 +24,6 @@ class GrowingFile:
         self._lock = threading.Lock()
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
-        check_range(self, offset, len(buffer))
         pread_into(self.fd, offset, buffer, name=self.name)
 
     def write(self, offset: int, data: Buffer) -> None:
@@ -39,6 +38,10 @@ class GrowingFile:
             os.fsync(self.fd)
         except OSError as error:
             raise storage_error(error, self.name, "cannot flush written data to stable storage") from error
+
+    def drop_cache(self) -> None:
+        """Make the next reads come from the device where the system can do that; call flush() first."""
+        os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class FixedStore:
@@ -65,3 +68,7 @@ class FixedStore:
 
     def flush(self) -> None:
         self.disk.flush()
+
+    def drop_cache(self) -> None:
+        """Make the next reads come from the device where the system can do that; call flush() first."""
+        self.disk.drop_cache()

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+"""Ranges of the virtual disk that threads are at work in, so that none is changed under another's hands."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class RangeGuard:
+    """Readers of a range may be several; a writer has it alone. Ranges are [start, end) in bytes.
+
+    Each thread holds one range at a time. As many ranges are looked at as there are threads.
+    """
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._readers: list[tuple[int, int]] = []
+        self._writers: list[tuple[int, int]] = []
+
+    @contextmanager
+    def reading(self, start: int, end: int) -> Iterator[None]:
+        """Wait until nobody writes in the range, and keep writers out."""
+        yield from self._hold(self._readers, (start, end), against=(self._writers,))
+
+    @contextmanager
+    def writing(self, start: int, end: int) -> Iterator[None]:
+        """Wait until nobody else is in the range, and keep everybody out."""
+        yield from self._hold(self._writers, (start, end), against=(self._readers, self._writers))
+
+    def _hold(
+        self, mine: list[tuple[int, int]], held: tuple[int, int], *, against: tuple[list[tuple[int, int]], ...]
+    ) -> Iterator[None]:
+        start, end = held
+        with self._condition:
+            while any(first < end and start < last for others in against for first, last in others):
+                self._condition.wait()
+            mine.append(held)
+        try:
+            yield
+        finally:
+            with self._condition:
+                mine.remove(held)
+                self._condition.notify_all()

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: MIT
+"""The L1 and L2 tables of an image that is being written, and the order in which changes reach the file.
+
+commit() makes every change so far part of the image, and keeps it whole if the machine stops at any moment:
+
+    data, reference counts, new tables   nothing refers to them yet
+    -- flush --
+    L2 tables                            refer to what is durable
+    -- flush --
+    L1 entries                           refer to L2 tables that are durable
+    -- flush --
+    lower reference counts               of what nothing refers to any more
+
+Between two commits the file's tables are as the last one left them: clusters that were let go are not used again
+before the next.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Callable
+
+from pydiskimg.errors import InvalidImageError
+from pydiskimg.formats.qcow2 import layout
+from pydiskimg.formats.qcow2.header import Header
+from pydiskimg.formats.qcow2.refcounts import Refcounts
+from pydiskimg.formats.qcow2.tables import Table, TableCache
+from pydiskimg.protocols import Store
+
+L2_CACHE = 8 << 20  # for clean and for changed tables each
+COPIED = 1 << 63  # the reference count is one: may be written in place
+HEADER_SIZE, HEADER_L1 = 24, 36  # the header's fields size; l1_size and l1_table_offset
+
+
+class GuestMap:
+    """Where the clusters of the virtual disk are. Its caller holds the lock.
+
+    Entries come and go as arrays of 64-bit numbers, as the specification's "L2 table entry" has them. on_release is
+    called after clusters became free. Every method may raise InvalidImageError and StorageError.
+    """
+
+    def __init__(
+        self, store: Store, header: Header, refcounts: Refcounts, *, on_release: Callable[[], None] = lambda: None
+    ) -> None:
+        self._store = store
+        self._refcounts = refcounts
+        self._on_release = on_release
+        self._bits = header.cluster_bits
+        self._cluster_size = header.cluster_size
+        self.entries_per_table = header.l2_entries
+        self._l1_offset = header.l1_table_offset
+        raw = bytearray(header.l1_size * layout.ENTRY_SIZE)
+        store.read_into(self._l1_offset, raw)
+        self._l1 = swapped(array("Q", raw))
+        self._l1_changes: set[int] = set()
+        self._l2 = TableCache(store, header.cluster_size, L2_CACHE)
+        self._wrong = layout.L2_STANDARD_RESERVED | (layout.ENTRY_OFFSET & (header.cluster_size - 1))
+        if header.version < 3:
+            self._wrong |= layout.L2_ZERO
+        self._offset_bits = 62 - (header.cluster_bits - 8)
+        self._protect_l1()
+
+    @property
+    def is_crowded(self) -> bool:
+        """True when commit() should be called before more is changed."""
+        return self._l2.is_crowded or self._refcounts.is_crowded
+
+    @property
+    def is_empty(self) -> bool:
+        """True when nothing is mapped at all."""
+        return not any(self._l1)
+
+    @property
+    def l1_size(self) -> int:
+        """Entries in the L1 table."""
+        return len(self._l1)
+
+    def has_table(self, index: int) -> bool:
+        """True when there is an L2 table under L1 entry index."""
+        return bool(self._l1[index] & layout.ENTRY_OFFSET)
+
+    def entries(self, cluster: int, count: int) -> array[int] | None:
+        """The entries of guest clusters that one L2 table maps; None when there is no such table."""
+        index, at = divmod(cluster, self.entries_per_table)
+        table = self._table(index)
+        if table is None:
+            return None
+        found = swapped(array("Q", table.raw[at * 8 : (at + count) * 8]))
+        for number, entry in enumerate(found):
+            if entry:
+                self._check(cluster + number, entry)
+        return found
+
+    def put(self, cluster: int, new: array[int]) -> None:
+        """Map guest clusters, all in one L2 table; what they were mapped to is let go."""
+        old = self.entries(cluster, len(new))
+        if old is None and not any(new):
+            return
+        index, at = divmod(cluster, self.entries_per_table)
+        table = self._table_to_write(index)
+        for entry in old or ():
+            if entry:
+                self.let_go(entry)
+        table.raw[at * 8 : (at + len(new)) * 8] = swapped(new[:]).tobytes()
+        self._l2.changed(table, at * 8, (at + len(new)) * 8)
+
+    def let_go(self, entry: int) -> None:
+        """Release what an L2 entry refers to."""
+        if entry & layout.L2_COMPRESSED:
+            offset, length = self.compressed_at(entry)
+            first = offset >> self._bits
+            self._refcounts.release(first, ((offset + length - 1) >> self._bits) - first + 1)
+        elif entry & layout.ENTRY_OFFSET:
+            self._refcounts.release((entry & layout.ENTRY_OFFSET) >> self._bits)
+
+    def compressed_at(self, entry: int) -> tuple[int, int]:
+        """Return (offset, length) in the file of a compressed cluster's data; length is exact to one sector."""
+        offset = entry & ((1 << self._offset_bits) - 1)
+        sectors = ((entry & (layout.L2_COMPRESSED - 1)) >> self._offset_bits) + 1
+        return offset, sectors * layout.SECTOR - offset % layout.SECTOR
+
+    def compressed_entry(self, offset: int, length: int) -> int | None:
+        """The L2 entry of compressed data; None when its place is too far back for one."""
+        if (offset + length) >> self._offset_bits:
+            return None
+        sectors = (offset + length - 1) // layout.SECTOR - offset // layout.SECTOR
+        return layout.L2_COMPRESSED | sectors << self._offset_bits | offset
+
+    def commit(self) -> None:
+        """Make all changes part of the image. Lowered reference counts are written by the next one, or by flush()."""
+        self._refcounts.write()
+        if self._l2.is_changed or self._l1_changes:
+            self._store.flush()
+            self._l2.write()
+            if self._l1_changes:
+                self._store.flush()
+                self._write_l1()
+        if self._refcounts.has_releases:
+            self._store.flush()
+            self._refcounts.apply_releases()
+            self._on_release()
+
+    def flush(self) -> None:
+        """Make all changes part of the image, and durable."""
+        self.commit()
+        while True:
+            self._refcounts.write()
+            self._store.flush()
+            if not self._refcounts.has_releases:
+                return
+            self._refcounts.apply_releases()
+            self._on_release()
+
+    def grow(self, size: int, l1_size: int) -> None:
+        """Change the size in the header to size bytes, with l1_size L1 entries or more; durable on return."""
+        self.flush()
+        fields = b""
+        released = None
+        if l1_size > len(self._l1):
+            released = self._move_l1(l1_size)
+            fields = len(self._l1).to_bytes(4, "big") + self._l1_offset.to_bytes(8, "big")
+        # One write in one sector: the new size needs the new table.
+        head = bytearray(HEADER_L1 + 12 - HEADER_SIZE)
+        self._store.read_into(HEADER_SIZE, head)
+        head[:8] = size.to_bytes(8, "big")
+        if fields:
+            head[HEADER_L1 - HEADER_SIZE :] = fields
+        self._store.write(HEADER_SIZE, head)
+        self._store.flush()
+        if released is not None:
+            self._refcounts.give_up(*released)
+            self.flush()
+
+    def clear_cache(self) -> None:
+        """Forget what can be read again."""
+        self._l2.clear()
+        self._refcounts.clear_cache()
+
+    def _move_l1(self, l1_size: int) -> tuple[int, int] | None:
+        """Write the L1 table, longer, to a new place; returns the clusters of the old one."""
+        old = self._l1_clusters()
+        self._l1.extend([0] * (l1_size - len(self._l1)))
+        length = -(-len(self._l1) * layout.ENTRY_SIZE // self._cluster_size)
+        cluster = self._refcounts.allocate_together(length)
+        self._l1_offset = cluster << self._bits
+        raw = swapped(self._l1[:]).tobytes()
+        self._store.write(self._l1_offset, raw.ljust(length << self._bits, b"\0"))
+        self._refcounts.write()
+        self._store.flush()
+        self._protect_l1()
+        return old
+
+    def _protect_l1(self) -> None:
+        clusters = self._l1_clusters()
+        if clusters is not None:
+            self._refcounts.protect(*clusters)
+
+    def _l1_clusters(self) -> tuple[int, int] | None:
+        length = -(-len(self._l1) * layout.ENTRY_SIZE // self._cluster_size)
+        return (self._l1_offset >> self._bits, length) if length else None
+
+    def _write_l1(self) -> None:
+        for index in sorted(self._l1_changes):
+            entry = self._l1[index].to_bytes(8, "big")
+            self._store.write(self._l1_offset + index * layout.ENTRY_SIZE, entry)
+        self._l1_changes.clear()
+
+    def _table(self, index: int) -> Table | None:
+        entry = self._l1[index]
+        offset = entry & layout.ENTRY_OFFSET
+        if not offset:
+            return None
+        if self._l2.holds(offset):
+            return self._l2.get(offset)
+        if entry & layout.L1_RESERVED or offset % self._cluster_size:
+            raise self._corrupt(f"L1 entry {index}: 0x{entry:016x} has reserved bits set or is not aligned")
+        if offset + self._cluster_size > self._store.size:
+            raise self._corrupt(f"L1 entry {index}: " + self._beyond(f"L2 table offset 0x{offset:x}"))
+        return self._l2.get(offset)
+
+    def _table_to_write(self, index: int) -> Table:
+        """The L2 table, the image's own: a new one where there is none, a copy where a snapshot shares it."""
+        table = self._table(index)
+        if table is not None and self._l1[index] & COPIED:
+            return table
+        cluster, _ = self._refcounts.allocate(1)
+        offset = cluster << self._bits
+        new = self._l2.new(offset, bytearray(table.raw if table is not None else self._cluster_size))
+        if table is not None:
+            self._refcounts.release(table.offset >> self._bits)
+        self._l1[index] = offset | COPIED
+        self._l1_changes.add(index)
+        return new
+
+    def _check(self, cluster: int, entry: int) -> None:
+        """Refuse an entry that contradicts the specification or names what the file does not have."""
+        if entry & layout.L2_COMPRESSED:
+            offset = entry & ((1 << self._offset_bits) - 1)
+        elif entry & self._wrong:
+            raise self._corrupt(
+                f"L2 entry of guest cluster {cluster}: 0x{entry:016x} has reserved bits set or is not aligned"
+            )
+        else:
+            offset = entry & layout.ENTRY_OFFSET
+        if offset >= self._store.size and not entry & layout.L2_ZERO:
+            raise self._corrupt(f"L2 entry of guest cluster {cluster}: " + self._beyond(f"cluster offset 0x{offset:x}"))
+
+    def _beyond(self, what: str) -> str:
+        return f"{what} lies beyond the end of the file (0x{self._store.size:x})"
+
+    def _corrupt(self, text: str) -> InvalidImageError:
+        return InvalidImageError(f"{self._store.name}: {text}; the image is truncated or corrupt")
+
+
+def swapped(numbers: array[int]) -> array[int]:
+    """numbers between the machine's byte order and the file's, changed in place."""
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    return numbers

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: MIT
+"""The entries of a refcount block, of every width from 1 to 64 bits (QEMU docs/interop/qcow2, "Refcounts")."""
+
+from __future__ import annotations
+
+
+class RefcountEntries:
+    """How numbers lie in a refcount block: big-endian, or below 8 bits in each byte from its lowest bit on."""
+
+    def __init__(self, order: int) -> None:
+        self.order = order
+        self.largest = (1 << (1 << order)) - 1
+        self._bytes = 1 << max(0, order - 3)
+        self._zero = bytes(self._bytes)
+        # Below 8 bits: 0 for each byte value that has a zero entry in it.
+        width, mask = 1 << min(order, 3), self.largest & 0xFF
+        self._full = bytes(all(byte >> bit & mask for bit in range(0, 8, width)) for byte in range(256))
+
+    def per_block(self, cluster_size: int) -> int:
+        """The number of entries in a block, which is a cluster."""
+        return cluster_size * 8 >> self.order
+
+    def span(self, index: int, count: int = 1) -> tuple[int, int]:
+        """[low, high) of the bytes that entries [index, index + count) are in."""
+        return index << self.order >> 3, ((index + count << self.order) + 7) >> 3
+
+    def get(self, raw: bytearray, index: int) -> int:
+        """The entry."""
+        if self.order >= 3:
+            at = index * self._bytes
+            return int.from_bytes(raw[at : at + self._bytes], "big")
+        bit = index << self.order
+        return raw[bit >> 3] >> (bit & 7) & self.largest
+
+    def put(self, raw: bytearray, index: int, value: int) -> None:
+        """Change the entry; value is from 0 to largest."""
+        if self.order >= 3:
+            at = index * self._bytes
+            raw[at : at + self._bytes] = value.to_bytes(self._bytes, "big")
+            return
+        bit = index << self.order
+        raw[bit >> 3] = raw[bit >> 3] & ~(self.largest << (bit & 7)) | value << (bit & 7)
+
+    def fill(self, raw: bytearray, index: int, count: int, value: int) -> None:
+        """Give count entries one value."""
+        if self.order >= 3:
+            low, high = self.span(index, count)
+            raw[low:high] = value.to_bytes(self._bytes, "big") * count
+            return
+        for at in range(index, index + count):
+            self.put(raw, at, value)
+
+    def are(self, raw: bytearray, index: int, count: int, value: int) -> bool:
+        """True when count entries have this value."""
+        if self.order >= 3:
+            low, high = self.span(index, count)
+            return raw[low:high] == value.to_bytes(self._bytes, "big") * count
+        return all(self.get(raw, at) == value for at in range(index, index + count))
+
+    def first_zero(self, raw: bytearray, index: int) -> int:
+        """The first entry from index on that is zero; the number of entries when there is none."""
+        count = self.per_block(len(raw))
+        if self.order >= 3:
+            at = raw.find(self._zero, index * self._bytes)
+            while at >= 0 and at % self._bytes:
+                at = raw.find(self._zero, at + self._bytes - at % self._bytes)
+            return at // self._bytes if at >= 0 else count
+        while index < count and (index << self.order) % 8:
+            if not self.get(raw, index):
+                return index
+            index += 1
+        at = raw.translate(self._full).find(0, index << self.order >> 3)
+        if at < 0:
+            return count
+        index = at << 3 >> self.order
+        while self.get(raw, index):
+            index += 1
+        return index
+
+    def zeros_from(self, raw: bytearray, index: int, most: int) -> int:
+        """How many entries from index on are zero, at most most."""
+        most = min(most, self.per_block(len(raw)) - index)
+        if self.are(raw, index, most, 0):
+            return most
+        count = 0
+        while not self.get(raw, index + count):
+            count += 1
+        return count
+
+    def last_used(self, raw: bytearray) -> int:
+        """The last entry that is not zero; -1 when there is none."""
+        stripped = len(raw.rstrip(b"\0"))
+        if not stripped:
+            return -1
+        index = min(stripped * 8 >> self.order, self.per_block(len(raw)) - 1)
+        while not self.get(raw, index):
+            index -= 1
+        return index

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""Clusters of metadata in memory (L2 tables, refcount blocks): read, changed, written back; bounded."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from pydiskimg.protocols import Store
+
+_WRITE_UNIT = 512  # what is written of a changed table is whole sectors
+
+
+class Table:
+    """One cluster of metadata: its offset in the file, its bytes, and [low, high), the part of them that changed."""
+
+    __slots__ = ("high", "low", "offset", "raw")
+
+    def __init__(self, offset: int, raw: bytearray) -> None:
+        self.offset = offset
+        self.raw = raw
+        self.low = self.high = 0
+
+
+class TableCache:
+    """The tables of one kind. Its caller holds the lock, and calls changed() after it changed a table's bytes.
+
+    capacity is bytes, for clean tables and for changed ones each; a table that is in use may be dropped only by
+    get() and new(). The caller writes changed ones when is_crowded, which nothing here does by itself.
+    """
+
+    def __init__(self, store: Store, cluster_size: int, capacity: int) -> None:
+        self._store = store
+        self._cluster_size = cluster_size
+        self._most = max(2, capacity // cluster_size)
+        self._clean: OrderedDict[int, Table] = OrderedDict()
+        self._changed: dict[int, Table] = {}
+
+    @property
+    def is_changed(self) -> bool:
+        """True when there is something to write."""
+        return bool(self._changed)
+
+    @property
+    def is_crowded(self) -> bool:
+        """True when the changed tables should be written before more are changed."""
+        return len(self._changed) >= self._most
+
+    def holds(self, offset: int) -> bool:
+        """True when the table at offset was changed and is not written yet."""
+        return offset in self._changed
+
+    def get(self, offset: int) -> Table:
+        """The table at offset of the file, where a whole cluster must be."""
+        table = self._changed.get(offset)
+        if table is not None:
+            return table
+        table = self._clean.get(offset)
+        if table is None:
+            table = Table(offset, bytearray(self._cluster_size))
+            self._store.read_into(offset, table.raw)
+            self._keep(table)
+        else:
+            self._clean.move_to_end(offset)
+        return table
+
+    def new(self, offset: int, raw: bytearray) -> Table:
+        """A table that is not in the file yet; raw becomes the cache's."""
+        self._clean.pop(offset, None)
+        table = Table(offset, raw)
+        self.changed(table, 0, len(raw))
+        return table
+
+    def changed(self, table: Table, low: int, high: int) -> None:
+        """Note that the bytes [low, high) of table have to be written."""
+        if table.high:
+            table.low, table.high = min(table.low, low), max(table.high, high)
+            return
+        table.low, table.high = low, high
+        self._clean.pop(table.offset, None)
+        self._changed[table.offset] = table
+
+    def forget(self, offset: int) -> None:
+        """Drop the table at offset, changed or not: its cluster is no longer one of metadata."""
+        self._clean.pop(offset, None)
+        self._changed.pop(offset, None)
+
+    def clear(self) -> None:
+        """Drop every clean table, so that it is read again."""
+        self._clean.clear()
+
+    def write(self) -> None:
+        """Write what changed. After an error nothing is forgotten, and it may be tried again."""
+        for offset in sorted(self._changed):
+            table = self._changed[offset]
+            low = table.low // _WRITE_UNIT * _WRITE_UNIT
+            high = -(-table.high // _WRITE_UNIT) * _WRITE_UNIT
+            with memoryview(table.raw) as view:
+                self._store.write(offset + low, view[low:high])
+            table.low = table.high = 0
+            del self._changed[offset]
+            self._keep(table)
+
+    def _keep(self, table: Table) -> None:
+        self._clean[table.offset] = table
+        while len(self._clean) > self._most:
+            self._clean.popitem(last=False)
