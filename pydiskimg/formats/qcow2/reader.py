@@ -30,10 +30,9 @@ GATES = 61  # locks that share the clusters between them; a prime, as offsets ar
 class Qcow2Source:
     """A Source over one layer of a qcow2 file, the active one or an internal snapshot, and what lies behind it.
 
-    file is the qcow2 file itself, mapping where its clusters are, backing what is seen where the layer has a HOLE
-    (None: zeros), data where the clusters of DATA are (None: in file). All of them stay the caller's and must not
-    change meanwhile; close() only calls on_close. cluster_cache is the bytes of decompressed clusters that are kept.
-    Made by open_qcow2().
+    file is the qcow2 file itself, backing what is seen where the layer has a HOLE (nothing: zeros), data where the
+    clusters of DATA are (nothing: in file), mapping where each of them is. All of them stay the caller's; close()
+    only calls on_close. They must not change meanwhile. Made by open_qcow2().
     """
 
     format = "qcow2"
