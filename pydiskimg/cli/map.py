@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""pydiskimg map: where the bytes of a virtual disk are, as `qemu-img map` tells it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from pydiskimg.block_map import IS_PRESENT, MapEntry, block_map
+from pydiskimg.cli.output import add_output_option, printable
+from pydiskimg.cli.references import add_references_option, references
+from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.formats.qcow2.placement import IS_COMPRESSED, IS_DATA, IS_ZERO
+from pydiskimg.image import open_image
+from pydiskimg.units import parse_size
+
+_LINES = 4096  # printed at a time
+
+_WORDS = {"present": IS_PRESENT, "zero": IS_ZERO, "data": IS_DATA, "compressed": IS_COMPRESSED}
+# The flags of an entry as JSON, for all of them.
+_FLAGS = [
+    ", ".join(f'"{word}": {"true" if flags & flag else "false"}' for word, flag in _WORDS.items())
+    for flags in range(1 << 5)
+]
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser(
+        "map",
+        help="tell where the data of an image is",
+        description="Tell in which file of the backing chain the bytes of the virtual disk are, and where in it.",
+    )
+    parser.add_argument("-f", dest="format", choices=("raw", "qcow2"), help="format (default: by the contents)")
+    parser.add_argument("-U", "--force-share", action="store_true", help="accepted as by qemu-img: nothing is locked")
+    parser.add_argument("-s", "--start-offset", type=_size, default=0, metavar="N", help="begin at byte N")
+    parser.add_argument("-l", "--max-length", type=_size, metavar="N", help="tell of N bytes at most")
+    add_output_option(parser)
+    add_references_option(parser)
+    parser.add_argument("file", metavar="FILE")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the map of the image that the arguments name."""
+    with (
+        references(arguments) as policy,
+        open_image(arguments.file, format=arguments.format, references=policy) as source,
+    ):
+        start = min(arguments.start_offset, source.size)
+        length = source.size - start
+        if arguments.max_length is not None:
+            length = min(length, arguments.max_length)
+        entries = block_map(source, start, length)
+        _print(_json_lines(entries) if arguments.output == "json" else _table(entries, arguments.file))
+
+
+def _print(lines: Iterator[str]) -> None:
+    while some := list(islice(lines, _LINES)):
+        sys.stdout.write("".join(some))
+
+
+def _json_lines(entries: Iterable[MapEntry]) -> Iterator[str]:
+    separator = "["
+    for entry in entries:
+        offset = "" if entry.offset is None else f', "offset": {entry.offset}'
+        yield (
+            f'{separator}{{ "start": {entry.start}, "length": {entry.length}, "depth": {entry.depth}, '
+            f"{_FLAGS[entry.flags]}{offset}}}"
+        )
+        separator = ",\n"
+    yield "[]\n" if separator == "[" else "]\n"
+
+
+def _table(entries: Iterable[MapEntry], name: str) -> Iterator[str]:
+    yield f"{'Offset':<16}{'Length':<16}{'Mapped to':<16}File\n"
+    for entry in entries:
+        if not entry.data:
+            continue
+        if entry.offset is None:
+            raise UnsupportedImageError(
+                f"{name}: guest bytes {entry.start} to {entry.start + entry.length} are compressed, and have no place "
+                "that this table could tell; use --output json"
+            )
+        if not entry.zero:
+            numbers = "".join(f"{number:#x}".ljust(16) for number in (entry.start, entry.length, entry.offset))
+            yield f"{numbers}{printable(entry.filename)}\n"
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
