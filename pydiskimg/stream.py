@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: MIT
+"""Images through pipes: write_stream() sends one, read_stream() receives one. Neither needs a copy of the data."""
+
+from __future__ import annotations
+
+from pydiskimg.stream_in import Stream, read_stream
+from pydiskimg.stream_out import write_stream
+
+__all__ = ["Stream", "read_stream", "write_stream"]
