@@ -17,7 +17,7 @@ from pydiskimg.formats.qcow2.check_findings import CheckResult
 from pydiskimg.formats.qcow2.check_l1 import L1Walk
 from pydiskimg.formats.qcow2.check_tables import TableChecker
 from pydiskimg.formats.qcow2.header import Header, read_header
-from pydiskimg.formats.qcow2.refcount_reader import MANY, REFTABLE_RESERVED, RefcountReader
+from pydiskimg.formats.qcow2.refcount_reader import MANY, REFTABLE_RESERVED, RefcountReader, is_zero
 from pydiskimg.formats.qcow2.reference_counter import MAX_COUNT, ReferenceCounter, agree
 from pydiskimg.protocols import Progress, Source
 
@@ -121,7 +121,7 @@ class _Check:
 
     def _compare_page(self, first: int, references: bytes, stored: bytes) -> None:
         result = self.result
-        if not result.wants_details and not references.strip(b"\0"):
+        if not result.wants_details and is_zero(references):
             result.leaks += len(stored) - stored.count(0)
             return
         largest = (1 << self._header.refcount_bits) - 1

@@ -111,10 +111,10 @@ class Areas:
         if header.autoclear_features & layout.AUTOCLEAR_BITMAPS and len(bitmaps) == BITMAPS_EXTENSION.size:
             yield from self._bitmaps(*BITMAPS_EXTENSION.unpack(bitmaps))
 
-    def _extensions(self, head: bytes) -> dict[int, bytes]:
+    def _extensions(self, head: bytearray) -> dict[int, bytes]:
         backing_offset = layout.HEADER_V2.unpack_from(head)[2]
         end = backing_offset if 0 < backing_offset < len(head) else len(head)
-        return read_extensions(head, self._header.header_length, end, name=self._file.name)[1]
+        return read_extensions(bytes(head), self._header.header_length, end, name=self._file.name)[1]
 
     def _snapshots(self) -> int:
         """Find the snapshots' L1 tables; returns the bytes of the snapshot table."""

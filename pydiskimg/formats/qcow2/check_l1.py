@@ -10,7 +10,7 @@ from pydiskimg.formats.qcow2.check_areas import L1Table
 from pydiskimg.formats.qcow2.check_findings import CheckResult
 from pydiskimg.formats.qcow2.check_tables import TableChecker
 from pydiskimg.formats.qcow2.header import Header
-from pydiskimg.formats.qcow2.refcount_reader import numbers, read_padded
+from pydiskimg.formats.qcow2.refcount_reader import is_zero, numbers, read_padded
 from pydiskimg.formats.qcow2.reference_counter import ReferenceCounter
 from pydiskimg.protocols import Progress, Source
 
@@ -58,7 +58,7 @@ class L1Walk:
 
     def _piece(self, table: L1Table, offset: int, length: int, *, is_active: bool) -> None:
         raw = read_padded(self._file, offset, length)
-        if not raw.strip(b"\0"):
+        if is_zero(raw):
             return
         found = self._found
         times = 1 if is_active else table.times * _INACTIVE

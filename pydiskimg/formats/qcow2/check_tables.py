@@ -14,17 +14,16 @@ from operator import sub
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.check_findings import CheckResult
 from pydiskimg.formats.qcow2.header import Header
-from pydiskimg.formats.qcow2.refcount_reader import numbers, read_padded
+from pydiskimg.formats.qcow2.refcount_reader import is_zero, numbers, read_padded
 from pydiskimg.formats.qcow2.reference_counter import ReferenceCounter
 from pydiskimg.protocols import Source
 
 # Shorter runs are not worth the calls.
 SHORT = 12
 
-# Stretches of zeros, and what they are shortened to. The lengths differ by multiples of an entry's size, and two
-# entries' worth of zeros stays between two that are not zero, so that these keep their alignment and do not touch.
-_SQUEEZED = bytes(2 * layout.EXTENDED_ENTRY_SIZE)
-_STRETCHES = (bytes(1024), bytes(128))
+# Up to this many entries in a table are looked up one by one; beyond it, going through all of them is sooner.
+FEW = 1024
+_COPIED_BYTE = layout.COPIED >> 56
 
 
 class TableChecker:
@@ -54,15 +53,15 @@ class TableChecker:
         """Check the table at offset, which the active layer names active times, snapshots inactive times."""
         self._table, self._times, self._active = offset, active + inactive, active
         raw = read_padded(self._file, offset, self._cluster_size)
-        for stretch in _STRETCHES:
-            raw = raw.replace(stretch, _SQUEEZED)
-        entries = numbers(raw)
+        if is_zero(raw):
+            return
         if self._header.extended_l2:
+            entries = numbers(raw)
             self._extended(entries[0::2], entries[1::2])
         elif self._header.has_data_file:
-            self._one_by_one(array("Q", filter(None, entries)))
+            self._one_by_one(numbers(raw))
         else:
-            self._standard(array("Q", filter(None, entries)))
+            self._standard(raw)
 
     def add_range(self, offset: int, length: int, times: int, what: str) -> None:
         """Count the references of a byte range, which may end in the file's last cluster but not beyond it."""
@@ -80,29 +79,27 @@ class TableChecker:
         first, last = offset // cluster_size, (offset + length - 1) // cluster_size
         self._counter.add(first, last - first + 1, times)
 
-    def _standard(self, entries: array[int]) -> None:
-        """Entries of a table without subclusters and data file; all of them are not zero."""
-        count = len(entries)
-        if count < SHORT:
+    def _standard(self, raw: bytearray) -> None:
+        """A table without subclusters and data file."""
+        entries = _few_entries(raw) or numbers(raw)
+        if self._is_one_run(entries):
+            self._run(entries[0], len(entries), 0)
+            return
+        if 0 in entries:
+            entries = array("Q", list(filter(None, entries)))
+        steps = map(sub, memoryview(entries)[1:], entries)
+        breaks = [index for index, step in enumerate(steps, 1) if step != self._cluster_size]
+        if len(breaks) * SHORT > len(entries):
             self._singles(entries, 0)
-        elif self._is_one_run(entries):
-            self._run(entries[0], count, 0)
         else:
-            steps = map(sub, memoryview(entries)[1:], entries)
-            breaks = [index for index, step in enumerate(steps, 1) if step != self._cluster_size]
-            if len(breaks) * SHORT > count:
-                self._singles(entries, 0)
-            else:
-                self._runs(entries, breaks)
+            self._runs(entries, breaks)
 
     def _is_one_run(self, entries: array[int]) -> bool:
-        count, cluster_size = len(entries), self._cluster_size
-        if entries[-1] - entries[0] != (count - 1) * cluster_size:
+        count = len(entries)
+        if not entries[0] or entries[-1] - entries[0] != (count - 1) * self._cluster_size:
             return False
-        ones, ramp = _ramp(count)
-        return (entries[0] * ones + cluster_size * ramp).to_bytes(count * 8, sys.byteorder) == (
-            entries if sys.byteorder == "little" else entries[::-1]
-        ).tobytes()
+        ones, ramp = _ramp(count, self._cluster_size)
+        return (entries[0] * ones + ramp).to_bytes(count * 8, "little") == _little_endian(entries)
 
     def _runs(self, entries: array[int], breaks: list[int]) -> None:
         start = following = 0
@@ -168,7 +165,7 @@ class TableChecker:
 
     def _one_by_one(self, entries: array[int]) -> None:
         following = 0
-        for entry in entries:
+        for entry in filter(None, entries):
             following = self._other(entry, 0, following)
 
     def _other(self, entry: int, bitmap: int, following: int) -> int:
@@ -244,11 +241,33 @@ class TableChecker:
         return f"the L2 table at 0x{self._table:x}"
 
 
+def _few_entries(raw: bytearray) -> array[int] | None:
+    """The entries of a table that are not zero, where they are few and all have the copied flag; None otherwise."""
+    flags = raw[0::8]
+    if flags.count(_COPIED_BYTE) > FEW:
+        return None
+    found, place = array("Q"), -1
+    rest = bytearray(raw)
+    with memoryview(rest) as view, view.cast("Q") as places:
+        while (place := flags.find(_COPIED_BYTE, place + 1)) >= 0:
+            found.append(places[place])
+            places[place] = 0
+    if not is_zero(rest):
+        return None
+    if sys.byteorder == "little":
+        found.byteswap()
+    return found
+
+
+def _little_endian(entries: array[int]) -> bytes:
+    if sys.byteorder == "big":
+        entries = entries[:]
+        entries.byteswap()
+    return entries.tobytes()
+
+
 @lru_cache(16)
-def _ramp(count: int) -> tuple[int, int]:
-    """Two numbers of count places of 64 bits: one has 1 in each place, the other 0, 1, 2, ... from the lowest on."""
+def _ramp(count: int, step: int) -> tuple[int, int]:
+    """Two numbers of count places of 64 bits: one has 1 in each place, the other 0, step, 2 * step, ..."""
     ones = int.from_bytes(b"\0\0\0\0\0\0\0\1" * count, "big")
-    places = array("Q", range(count))
-    return ones, int.from_bytes(
-        places.tobytes() if sys.byteorder == "little" else places[::-1].tobytes(), sys.byteorder
-    )
+    return ones, int.from_bytes(_little_endian(array("Q", range(0, count * step, step))), "little")

@@ -54,7 +54,7 @@ class RefcountReader:
         width = 1 << self._order - 3
         return int.from_bytes(read_padded(self._file, block + place * width, width), "big")
 
-    def blocks(self, first: int, end: int) -> Iterator[tuple[int, bytes]]:
+    def blocks(self, first: int, end: int) -> Iterator[tuple[int, bytes | bytearray]]:
         """Yield (cluster, counts) for what is stored about the clusters from first to end, one byte a cluster.
 
         A count of 255 or more is MANY. Clusters without a refcount block are left out.
@@ -81,7 +81,7 @@ class RefcountReader:
         return 0 if offset % self._cluster_size else offset
 
 
-def expanded(block: bytes, order: int) -> bytes:
+def expanded(block: bytes | bytearray, order: int) -> bytes | bytearray:
     """The counts in a part of a refcount block, one byte each, MANY standing for all that are larger."""
     if order < 3:
         return b"".join(map(_UNPACKED[order].__getitem__, block))
@@ -89,13 +89,13 @@ def expanded(block: bytes, order: int) -> bytes:
     low = block[width - 1 :: width]
     for column in range(width - 1):
         high = block[column::width]
-        if high.strip(b"\0"):
+        if not is_zero(high):
             both = int.from_bytes(low, "big") | int.from_bytes(high.translate(_NOT_ZERO), "big")
             low = both.to_bytes(len(low), "big")
     return low
 
 
-def numbers(raw: bytes) -> array[int]:
+def numbers(raw: bytes | bytearray) -> array[int]:
     """The big-endian 64-bit numbers that raw consists of."""
     entries = array("Q", raw)
     if sys.byteorder == "little":
@@ -103,11 +103,16 @@ def numbers(raw: bytes) -> array[int]:
     return entries
 
 
-def read_padded(file: Source, offset: int, length: int) -> bytes:
+def read_padded(file: Source, offset: int, length: int) -> bytearray:
     """Return length bytes of file from offset on; those beyond its end are zero."""
     buffer = bytearray(length)
     inside = min(length, file.size - offset)
     if inside > 0:
         with memoryview(buffer) as view:
             file.read_into(offset, view[:inside])
-    return bytes(buffer)
+    return buffer
+
+
+def is_zero(raw: bytes | bytearray) -> bool:
+    """True when all bytes are zero; as fast as memory is compared."""
+    return raw == bytes(len(raw))

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from functools import lru_cache
 
-from pydiskimg.formats.qcow2.refcount_reader import MANY, RefcountReader
+from pydiskimg.formats.qcow2.refcount_reader import MANY, RefcountReader, is_zero
 
 # Clusters in a window: those of 2 TiB in clusters of 64 KiB, with their tables, so that these need one pass.
 WINDOW = 34 << 20
@@ -43,7 +43,7 @@ class ReferenceCounter:
         self._references = mmap.mmap(-1, max(1, (end - first) * 2), flags=_PRIVATE)
         self._stored = mmap.mmap(-1, max(1, end - first), flags=_PRIVATE)
         for cluster, counts in reader.blocks(first, end):
-            if counts.strip(b"\0"):
+            if not is_zero(counts):
                 self._stored[cluster - first : cluster - first + len(counts)] = counts
         self.references = memoryview(self._references).cast("H")
         self.stored = memoryview(self._stored)
@@ -69,7 +69,7 @@ class ReferenceCounter:
 
     def _add_in_page(self, start: int, stop: int, times: int) -> None:
         now = self._references[start * 2 : stop * 2]
-        if times < MAX_COUNT and not now.strip(b"\0"):
+        if times < MAX_COUNT and is_zero(now):
             self._references[start * 2 : stop * 2] = times.to_bytes(2, sys.byteorder) * (stop - start)
         elif times + (max(now[_HIGH::2]) + 1) * 256 <= MAX_COUNT:
             total = int.from_bytes(now, sys.byteorder) + times * _ones(stop - start)
@@ -88,7 +88,7 @@ class ReferenceCounter:
         for at in range(0, size, PAGE):
             stop = min(at + PAGE, size)
             references, stored = self._references[at * 2 : stop * 2], self._stored[at:stop]
-            if references.strip(b"\0") or stored.strip(b"\0"):
+            if not (is_zero(references) and is_zero(stored)):
                 yield self.first + at, references, stored
 
     def is_unreadable(self, cluster: int) -> bool:
@@ -104,7 +104,7 @@ class ReferenceCounter:
 
 def agree(references: bytes, stored: bytes) -> bool:
     """True when a page's numbers of references equal its stored counts and none is too large to tell."""
-    return references[_LOW::2] == stored and not references[_HIGH::2].strip(b"\0") and MANY not in stored
+    return references[_LOW::2] == stored and is_zero(references[_HIGH::2]) and MANY not in stored
 
 
 @lru_cache(16)

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""pydiskimg check: is a qcow2 file consistent? With the field names of `qemu-img check --output=json`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from pydiskimg.cli.output import add_output_option, printable, show
+from pydiskimg.cli.progress import progress
+from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.formats.detect import detect
+from pydiskimg.formats.qcow2.check import check_qcow2
+from pydiskimg.formats.qcow2.check_findings import CheckResult
+from pydiskimg.formats.raw import RawSource, open_raw
+
+CONSISTENT, NOT_COMPLETED, CORRUPT, LEAKS, NO_CHECKS = 0, 1, 2, 3, 63
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser(
+        "check",
+        help="check a qcow2 image",
+        description="Compare the reference counts of a qcow2 image with what refers to its clusters, and look for "
+        "entries that cannot be. Nothing is changed: repairing (-r) is left to qemu-img check. Exit status: 0 "
+        "consistent, 1 the check was not completed, 2 corrupt, 3 clusters are leaked, which is harmless, 63 the format "
+        "has nothing to check.",
+    )
+    parser.add_argument("-f", dest="format", choices=("raw", "qcow2"), help="format (default: by the contents)")
+    parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
+    parser.add_argument("-q", dest="quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("-U", dest="force_share", action="store_true", help="accepted; images are never locked here")
+    add_output_option(parser)
+    parser.add_argument("file", metavar="FILE")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check the image that the arguments name; returns the exit status."""
+    with open_raw(arguments.file) as file:
+        if (arguments.format or _detected(file)) != "qcow2":
+            _say(f"{file.name}: is a raw image, and there is nothing to check in one")
+            return NO_CHECKS
+        with progress(os.path.basename(arguments.file), shown=arguments.progress) as callback:
+            result = check_qcow2(file, progress=callback)
+    if not arguments.quiet:
+        for text in result.details:
+            _say(f"{file.name}: {text}")
+        show(_facts(result, arguments.file), _lines(result), arguments.output)
+    return _status(result)
+
+
+def _detected(file: RawSource) -> str:
+    found = detect(file)
+    if file.is_block_device and found != "raw":
+        raise UnsupportedImageError(
+            f"{file.name}: looks like a {found} image, which a guest can write to its disk too; name the format"
+        )
+    return found
+
+
+def _say(text: str) -> None:
+    print(f"pydiskimg: {printable(text)}", file=sys.stderr)
+
+
+def _status(result: CheckResult) -> int:
+    if result.check_errors:
+        return NOT_COMPLETED
+    if result.corruptions:
+        return CORRUPT
+    return LEAKS if result.leaks else CONSISTENT
+
+
+def _facts(result: CheckResult, path: str) -> dict[str, object]:
+    """Fields that are zero are left out, apart from check-errors."""
+    counts = {
+        "image-end-offset": result.image_end_offset,
+        "total-clusters": result.total_clusters,
+        "allocated-clusters": result.allocated_clusters,
+        "fragmented-clusters": result.fragmented_clusters,
+        "compressed-clusters": result.compressed_clusters,
+        "corruptions": result.corruptions,
+        "leaks": result.leaks,
+    }
+    facts: dict[str, object] = {"filename": path, "format": "qcow2", "check-errors": result.check_errors}
+    return facts | {name: count for name, count in counts.items() if count}
+
+
+def _lines(result: CheckResult) -> list[str]:
+    lines = []
+    if result.is_clean:
+        lines.append("No errors were found.")
+    if result.corruptions:
+        lines.append(f"{result.corruptions} errors were found: data is corrupt, or will be when the image is written.")
+    if result.leaks:
+        lines.append(f"{result.leaks} clusters are leaked: space is wasted, and no data is harmed.")
+    if result.check_errors:
+        lines.append(f"{result.check_errors} times something could not be checked.")
+    if result.total_clusters and result.allocated_clusters:
+        allocated = result.allocated_clusters
+        lines.append(
+            f"{allocated}/{result.total_clusters} = {allocated / result.total_clusters:.2%} allocated, "
+            f"{result.fragmented_clusters / allocated:.2%} fragmented, "
+            f"{result.compressed_clusters / allocated:.2%} compressed clusters"
+        )
+    if result.image_end_offset:
+        lines.append(f"Image end offset: {result.image_end_offset}")
+    return lines

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""pydiskimg compare: do two images hold the same bytes?"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from contextlib import ExitStack
+from typing import Any
+
+from pydiskimg.cli.output import printable, show
+from pydiskimg.cli.progress import progress
+from pydiskimg.cli.references import add_references_option, references
+from pydiskimg.compare import Comparison, compare
+from pydiskimg.errors import DiskImageError
+from pydiskimg.image import open_image
+
+SAME, DIFFERENT, NOT_OPENED, NOT_READ = 0, 1, 2, 4
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser(
+        "compare",
+        help="compare two images",
+        description="Tell whether two images hold the same bytes; the shorter one counts as continued with zeros. "
+        "Exit status: 0 the same, 1 different, 2 an image cannot be opened, 4 an image cannot be read.",
+    )
+    parser.add_argument(
+        "-f", dest="format", choices=("raw", "qcow2"), help="format of FILE1 (default: by its contents)"
+    )
+    parser.add_argument(
+        "-F", dest="other_format", choices=("raw", "qcow2"), help="format of FILE2 (default: by its contents)"
+    )
+    parser.add_argument("-s", dest="strict", action="store_true", help="sizes and allocation must be the same as well")
+    parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
+    parser.add_argument("-q", dest="quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("-U", dest="force_share", action="store_true", help="accepted; images are never locked here")
+    parser.add_argument("--output", choices=("human", "json"), default="human", help="form of the result")
+    add_references_option(parser)
+    parser.add_argument("file", metavar="FILE1")
+    parser.add_argument("other_file", metavar="FILE2")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare the images that the arguments name; returns the exit status."""
+    with ExitStack() as stack:
+        try:
+            with references(arguments) as policy:
+                a = stack.enter_context(open_image(arguments.file, format=arguments.format, references=policy))
+                b = stack.enter_context(
+                    open_image(arguments.other_file, format=arguments.other_format, references=policy)
+                )
+        except DiskImageError as error:
+            return _failed(error, NOT_OPENED)
+        try:
+            with progress(os.path.basename(arguments.file), shown=arguments.progress) as callback:
+                found = compare(a, b, strict=arguments.strict, progress=callback)
+        except DiskImageError as error:
+            return _failed(error, NOT_READ)
+    if not arguments.quiet:
+        if found.sizes_differ and not arguments.strict:
+            print("pydiskimg: warning: the images differ in size", file=sys.stderr)
+        show(_facts(found), [_line(found)], arguments.output)
+    return SAME if found.identical else DIFFERENT
+
+
+def _failed(error: DiskImageError, status: int) -> int:
+    print(f"pydiskimg: {printable(str(error))}", file=sys.stderr)
+    return status
+
+
+def _facts(found: Comparison) -> dict[str, object]:
+    facts: dict[str, object] = {"identical": found.identical, "sizes-differ": found.sizes_differ}
+    if not found.identical:
+        facts |= {"difference": found.difference, "offset": found.offset}
+    return facts
+
+
+def _line(found: Comparison) -> str:
+    if found.identical:
+        return "Images are identical."
+    if found.difference == "size":
+        return f"Images differ in size, from offset {found.offset} on."
+    return f"Images differ in {found.difference}, first at offset {found.offset}."
