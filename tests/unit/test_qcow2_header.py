@@ -4,13 +4,19 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from pydiskimg.errors import DiskImageError, InvalidImageError, UnsupportedImageError
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.header import read_header
+from pydiskimg.formats.qcow2.reader import open_qcow2
 from tests.fixtures.qcow2_images import BytesSource, Craft, extension
+
+ROOT = Path(__file__).parents[2]
 
 BACKING = extension(layout.EXTENSION_BACKING_FORMAT, b"qcow2")
 NAMES = extension(
@@ -130,6 +136,10 @@ HOSTILE: list[tuple[Craft, str]] = [
         "compression_type is 1 while the compression type bit is 0",
     ),
     (
+        Craft(cluster_bits=13, header={"incompatible_features": 16}),
+        "clusters have 8192 bytes, and extended L2 entries (subclusters) need at least 16384",
+    ),
+    (
         Craft(header={"backing_file_offset": 200, "backing_file_size": 1024}),
         "the backing file's name has 1024 bytes, at most 1023",
     ),
@@ -158,14 +168,6 @@ UNSUPPORTED: list[tuple[Craft, str]] = [
     (Craft(version=4), "is a qcow image of version 4, and versions 2 and 3 are read; convert it with: "),
     (Craft(compression_type=2), "is compressed by method 2, and zlib (0) and zstd (1) are read"),
     (
-        Craft(header={"incompatible_features": 2}),
-        "is marked corrupt by the program that wrote it last; repair it with: ",
-    ),
-    (Craft(header={"incompatible_features": 16}), "has extended L2 entries (subclusters), which are not read; "),
-    (Craft(header={"crypt_method": 1}), "is encrypted with AES, and encrypted images are not read; "),
-    (Craft(header={"crypt_method": 2}), "is encrypted with LUKS, and encrypted images are not read; "),
-    (Craft(header={"crypt_method": 9}), "is encrypted with an unknown method (9), and encrypted images are not read; "),
-    (
         Craft(header={"incompatible_features": 32}, extensions=NAMES),
         "needs incompatible feature 5 ('holograms'), which a reader must",
     ),
@@ -181,22 +183,6 @@ UNSUPPORTED: list[tuple[Craft, str]] = [
         Craft(header={"incompatible_features": 32}, extensions=extension(0x1234, b"odd") + NAMES),
         "needs incompatible feature 5 ('holograms'), which a reader must",
     ),
-    (
-        Craft(header={"incompatible_features": 4}, extensions=extension(layout.EXTENSION_DATA_FILE, b"a\x1b[31m.raw")),
-        "keeps its data in the external file 'a\\x1b[31m.raw', and external data files are not read; ",
-    ),
-    (
-        Craft(header={"backing_file_offset": NAME_AT, "backing_file_size": 9}, extensions=BACKING + b"/etc/\n\xff\0x"),
-        "has the backing file '/etc/\\n\\\\xff\\x00x' (format 'qcow2'), and backing files are not read; ",
-    ),
-    (
-        Craft(header={"backing_file_offset": NAME_AT, "backing_file_size": 300}, extensions=BACKING + b"x" * 300),
-        f"has the backing file '{'x' * 100}'... (format 'qcow2'), and backing files are not read; ",
-    ),
-    (
-        Craft(version=2, header={"backing_file_offset": 72, "backing_file_size": 8}, extensions=b"base.img"),
-        "has the backing file 'base.img', and backing files are not read; ",
-    ),
 ]
 
 
@@ -206,6 +192,88 @@ def test_unsupported_header(craft: Craft, sentence: str) -> None:
     assert kind is UnsupportedImageError
     assert text.startswith(f"test.qcow2: {sentence}")
     assert text.isprintable()
+
+
+UNREADABLE: list[tuple[Craft, str]] = [
+    (
+        Craft(header={"incompatible_features": 2}),
+        "is marked corrupt by the program that wrote it last; repair it with: ",
+    ),
+    (Craft(header={"crypt_method": 1}), "is encrypted with AES, and encrypted images are not read; "),
+    (Craft(header={"crypt_method": 2}), "is encrypted with LUKS, and encrypted images are not read; "),
+    (Craft(header={"crypt_method": 9}), "is encrypted with an unknown method (9), and encrypted images are not read; "),
+    (
+        Craft(header={"incompatible_features": 4}, extensions=extension(layout.EXTENSION_DATA_FILE, b"a\x1b[31m.raw")),
+        "keeps its data in the external file 'a\\x1b[31m.raw', which was not opened",
+    ),
+    (
+        Craft(header={"backing_file_offset": NAME_AT, "backing_file_size": 9}, extensions=BACKING + b"/etc/\n\xff\0x"),
+        "has the backing file '/etc/\\n\\\\xff\\x00x', which was not opened",
+    ),
+    (
+        Craft(header={"backing_file_offset": NAME_AT, "backing_file_size": 300}, extensions=BACKING + b"x" * 300),
+        f"has the backing file '{'x' * 100}'..., which was not opened",
+    ),
+    (
+        Craft(version=2, header={"backing_file_offset": 72, "backing_file_size": 8}, extensions=b"base.img"),
+        "has the backing file 'base.img', which was not opened",
+    ),
+]
+
+
+@pytest.mark.parametrize(("craft", "sentence"), UNREADABLE, ids=lambda value: str(value)[:60])
+def test_a_valid_header_of_what_is_not_read(craft: Craft, sentence: str) -> None:
+    assert read_header(BytesSource(craft.build())).size == craft.size
+    with pytest.raises(UnsupportedImageError, match=f"^test.qcow2: {re.escape(sentence)}") as caught:
+        open_qcow2(BytesSource(craft.build()))
+    assert str(caught.value).isprintable()
+
+
+def test_a_data_file_without_a_name() -> None:
+    with pytest.raises(InvalidImageError, match="keeps its data in an external file, and does not say in which"):
+        open_qcow2(BytesSource(Craft(header={"incompatible_features": 4}).build()))
+
+
+def test_what_a_header_says() -> None:
+    extensions = (
+        BACKING + extension(layout.EXTENSION_DATA_FILE, b"d.raw") + extension(layout.EXTENSION_BITMAPS, bytes(24))
+    )
+    extensions += extension(0x12345678, b"") * 2 + bytes(8)
+    fields = {
+        "backing_file_offset": 112 + len(extensions),
+        "backing_file_size": 4,
+        "incompatible_features": 0b10101,
+        "compatible_features": 1,
+        "autoclear_features": 3,
+        "refcount_order": 0,
+    }
+    craft = Craft(cluster_bits=16, size=1 << 40, extensions=extensions + b"base", header=fields, l1=[0] * 8192)
+    header = read_header(BytesSource(craft.build()))
+    assert (header.backing_file, header.backing_format, header.data_file) == (b"base", b"qcow2", b"d.raw")
+    assert header.extension_types == (layout.EXTENSION_BACKING_FORMAT, 0x44415441, 0x23852875, 0x12345678)
+    assert (header.dirty, header.corrupt, header.has_data_file, header.data_file_raw) == (True, False, True, True)
+    assert (header.extended_l2, header.lazy_refcounts, header.has_bitmaps) == (True, True, True)
+    assert (header.l2_entry_size, header.l2_entries, header.l2_span) == (16, 4096, 256 << 20)
+    assert (header.l1_entries_used, header.subcluster_size, header.refcount_bits) == (4096, 2048, 1)
+
+
+def test_what_a_bare_header_says() -> None:
+    header = read_header(BytesSource(Craft(header={"autoclear_features": 3}).build()))
+    assert (header.backing_file, header.backing_format, header.data_file) == (None, None, None)
+    assert (header.dirty, header.data_file_raw, header.has_bitmaps, header.lazy_refcounts) == (False,) * 4
+    assert (header.l2_entry_size, header.subcluster_size, header.refcount_bits) == (8, 512, 16)
+
+
+HEAVY = {"dataclasses", "typing", "enum", "re", "contextlib", "collections", "collections.abc", "logging"}
+
+
+def test_a_header_imports_nothing_heavy() -> None:
+    """The start-up of the shortest commands is what they take."""
+    script = "import sys; import pydiskimg.formats.qcow2.header, pydiskimg.formats.qcow2.readable; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-S", "-E", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert not HEAVY & set(done.stdout.split())
 
 
 @pytest.mark.parametrize("length", [*range(0, 112, 7), 112, 511, 512, 1023, 1024, 1025, 1031])
