@@ -10,29 +10,40 @@ import os
 import stat
 from contextlib import ExitStack
 from types import TracebackType
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar, overload
 
-from pydiskimg.errors import InUseError, StorageError, storage_error
+from pydiskimg.errors import InUseError, StorageError, UnsupportedImageError, storage_error
 from pydiskimg.holders import device_holder, loop_over_file
 from pydiskimg.linux.blockdev import is_read_only
+from pydiskimg.protocols import Disk
 from pydiskimg.targets.block import BlockDisk
 from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.targets.file import FileDisk
 
+if TYPE_CHECKING:
+    from pydiskimg.formats.qcow2.disk import Qcow2Disk
+    from pydiskimg.references import AllowedDirectory
+
 log = logging.getLogger(__name__)
 
+AnyDisk = TypeVar("AnyDisk", bound=Disk)
 
-class OpenDisk:
+
+class OpenDisk(Generic[AnyDisk]):
     """Owns a Disk's descriptor: a context manager that gives the Disk and closes its descriptor.
 
         with open_disk("/dev/drbd3", writable=True) as disk:
             disk.write(0, data)
 
-    close() may be called again; leaving the block does not flush: call Disk.flush() before success is reported.
+    close() may be called again; leaving the block does not flush a raw disk: call Disk.flush() before success is
+    reported. A qcow2 image is flushed when the block is left without an error: what was written since the last
+    flush() would not be in it otherwise.
     """
 
-    def __init__(self, disk: DescriptorDisk, stack: ExitStack) -> None:
+    def __init__(self, disk: AnyDisk, stack: ExitStack, *, flush: bool = False) -> None:
         self.disk = disk
         self._stack = stack
+        self._flush = flush
 
     def close(self) -> None:
         """Close the descriptor; raises StorageError when the system reports a late write error."""
@@ -41,48 +52,103 @@ class OpenDisk:
         except OSError as error:
             raise storage_error(error, self.disk.name, "cannot close") from error
 
-    def __enter__(self) -> DescriptorDisk:
+    def __enter__(self) -> AnyDisk:
         return self.disk
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self.close()
+            try:
+                if self._flush and error is None:
+                    self.disk.flush()
+            finally:
+                self.close()
         except StorageError as late:
             if error is None:
                 raise
             log.warning("%s (after another error, which is the one reported)", late)
 
 
-def open_disk(path: str | os.PathLike[str], *, writable: bool = False) -> OpenDisk:
+@overload
+def open_disk(
+    path: str | os.PathLike[str], *, writable: bool = False, format: Literal["raw"] = "raw"
+) -> OpenDisk[DescriptorDisk]: ...
+
+
+@overload
+def open_disk(
+    path: str | os.PathLike[str],
+    *,
+    writable: bool = False,
+    format: Literal["qcow2"],
+    references: AllowedDirectory | None = None,
+    compress: bool = False,
+) -> OpenDisk[Qcow2Disk]: ...
+
+
+def open_disk(
+    path: str | os.PathLike[str],
+    *,
+    writable: bool = False,
+    format: str = "raw",  # noqa: A002  qemu-img's word
+    references: AllowedDirectory | None = None,
+    compress: bool = False,
+) -> OpenDisk[DescriptorDisk] | OpenDisk[Qcow2Disk]:
     """Open a block device or an existing regular file as a Disk.
 
     For writing, a block device is opened O_EXCL, so that a mounted or otherwise claimed device is refused; a
     file is locked (flock) and refused while it is attached to a loop device. Files are never made, truncated or
-    grown. Raises InUseError when somebody holds it, StorageError for what does not exist, may not be opened, or
-    is neither a device nor a file.
+    grown.
+
+    format "qcow2" gives the virtual disk of the qcow2 image that the file or device holds; the file grows as the
+    disk is filled. references are the files it may name, as for open_image(); compress compresses what is written
+    in whole clusters where nothing was yet.
+
+    Raises InUseError when somebody holds it, StorageError for what does not exist, may not be opened, or is neither
+    a device nor a file; for qcow2 also what open_image() and open_qcow2_disk() raise.
     """
     name = os.fspath(path)
+    if format not in ("raw", "qcow2"):
+        raise UnsupportedImageError(f"{name}: the format {format!r} is not known; expected raw or qcow2")
     with ExitStack() as stack:
-        fd = _open(name, writable=writable)
-        stack.callback(os.close, fd)
-        is_block = stat.S_ISBLK(os.fstat(fd).st_mode)
-        disk: DescriptorDisk
-        try:
-            if writable and not is_block:
-                _lock_file(fd, name)
-            if is_block and writable and is_read_only(fd):
-                raise StorageError(f"{name}: the device is read-only", errno=errno.EROFS, filename=name)
-            if is_block:
-                disk = BlockDisk(fd, name, direct_fd=_open_direct(stack, fd) if writable else None)
-            else:
-                disk = FileDisk(fd, name)
-        except StorageError:
-            raise
-        except OSError as error:
-            raise storage_error(error, name, "cannot find out the size") from error
-        return OpenDisk(disk, stack.pop_all())
+        disk = _open_raw(stack, name, writable=writable)
+        if format == "raw":
+            return OpenDisk(disk, stack.pop_all())
+        image = _open_qcow2(stack, disk, references=references, compress=compress)
+        return OpenDisk(image, stack.pop_all(), flush=writable)
+
+
+def _open_raw(stack: ExitStack, name: str, *, writable: bool) -> DescriptorDisk:
+    """Open a device or file as it is; stack closes it."""
+    fd = _open(name, writable=writable)
+    stack.callback(os.close, fd)
+    is_block = stat.S_ISBLK(os.fstat(fd).st_mode)
+    try:
+        if writable and not is_block:
+            _lock_file(fd, name)
+        if is_block and writable and is_read_only(fd):
+            raise StorageError(f"{name}: the device is read-only", errno=errno.EROFS, filename=name)
+        if is_block:
+            return BlockDisk(fd, name, direct_fd=_open_direct(stack, fd) if writable else None)
+        return FileDisk(fd, name)
+    except StorageError:
+        raise
+    except OSError as error:
+        raise storage_error(error, name, "cannot find out the size") from error
+
+
+def _open_qcow2(
+    stack: ExitStack, disk: DescriptorDisk, *, references: AllowedDirectory | None, compress: bool
+) -> Qcow2Disk:
+    from pydiskimg.formats.qcow2.disk import open_qcow2_disk
+    from pydiskimg.image import open_image
+    from pydiskimg.targets.growing import FixedStore, GrowingFile
+
+    # The image as a reader sees it finds its backing files by the policy, and keeps them open.
+    chain = stack.enter_context(open_image(disk.name, format="qcow2", references=references))
+    store = FixedStore(disk) if isinstance(disk, BlockDisk) else GrowingFile(disk.fd, disk.name)
+    return open_qcow2_disk(store, backing=getattr(chain, "backing", None), compress=compress)
 
 
 def _open(name: str, *, writable: bool) -> int:
