@@ -10,7 +10,7 @@ from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.extents import Extent, merged
 from pydiskimg.formats.qcow2.behind import fill_with_zeros, over, read_behind
 from pydiskimg.formats.qcow2.cache import Cache
-from pydiskimg.formats.qcow2.compressed import Decompress, decompressor
+from pydiskimg.formats.qcow2.compressed import DecompressInto, decompressor_into
 from pydiskimg.formats.qcow2.extensions import quoted
 from pydiskimg.formats.qcow2.header import Header, read_header
 from pydiskimg.formats.qcow2.mapping import COMPRESSED, DATA, HOLE, L2_CACHE, Mapping, Run
@@ -41,7 +41,7 @@ class Qcow2Source:
         self,
         file: Source,
         mapping: Mapping,
-        decompress: Decompress,
+        decompress_into: DecompressInto,
         *,
         data: Source | None = None,
         backing: Source | None = None,
@@ -54,8 +54,8 @@ class Qcow2Source:
         self.file = file
         self.data = data or file
         self.mapping = mapping
-        self._decompress = decompress
-        self._clusters: Cache[bytes] = Cache(cluster_cache)
+        self._decompress_into = decompress_into
+        self._clusters: Cache[bytearray] = Cache(cluster_cache)
         self._gates = [threading.Lock() for _ in range(GATES)]
         self._on_close = on_close
 
@@ -156,7 +156,7 @@ class Qcow2Source:
         stored = self._stored(start, max(run.host + run.host_length for run in batch))
         for run in batch:
             data = stored[run.host - start : run.host - start + run.host_length]
-            view[run.start - offset : run.start - offset + run.length] = self._decompressed(run, data)
+            self._decompress(run, data, view[run.start - offset : run.start - offset + run.length])
 
     def _read_part_of_cluster(self, run: Run, part: memoryview) -> None:
         """Decompress a cluster for a part of it, and keep it for the reader of the next part.
@@ -166,7 +166,8 @@ class Qcow2Source:
         with self._gates[run.host % len(self._gates)]:
             cluster = self._clusters.get(run.host)
             if cluster is None:
-                cluster = self._decompressed(run, self._stored(run.host, run.host + run.host_length))
+                cluster = bytearray(self.cluster_size)
+                self._decompress(run, self._stored(run.host, run.host + run.host_length), memoryview(cluster))
                 self._clusters.put(run.host, cluster, len(cluster))
         inside = run.start % self.cluster_size
         part[:] = memoryview(cluster)[inside : inside + len(part)]
@@ -177,14 +178,14 @@ class Qcow2Source:
         self.file.read_into(start, stored)
         return stored
 
-    def _decompressed(self, run: Run, data: memoryview) -> bytes:
+    def _decompress(self, run: Run, data: memoryview, cluster: memoryview) -> None:
+        """Fill the whole cluster from data."""
         try:
-            cluster = self._decompress(data, self.cluster_size)
+            length = self._decompress_into(data, cluster)
         except ValueError as error:
             raise self._corrupt(run, f"does not decompress ({error})") from error
-        if len(cluster) != self.cluster_size:
-            raise self._corrupt(run, f"decompresses to {len(cluster)} bytes, expected {self.cluster_size}")
-        return cluster
+        if length != self.cluster_size:
+            raise self._corrupt(run, f"decompresses to {length} bytes, expected {self.cluster_size}")
 
     def _corrupt(self, run: Run, what: str) -> InvalidImageError:
         guest = run.start - run.start % self.cluster_size
@@ -225,7 +226,7 @@ def open_qcow2(
     return Qcow2Source(
         file,
         Mapping(file, header, **place),
-        decompressor(header.compression_type, name=file.name),
+        decompressor_into(header.compression_type, name=file.name),
         data=data_file,
         backing=backing,
         cluster_cache=CLUSTER_CACHE // cache_share,
