@@ -53,6 +53,7 @@ class _Check:
         self.result = CheckResult(total_clusters=-(-header.size // header.cluster_size))
         self._areas = Areas(file, header, self.result)
         self._reader = RefcountReader(file, header)
+        self._largest = (1 << header.refcount_bits) - 1
         self._highest = -1
         # A range that ends in a last cluster which is not whole may reach into one more.
         self._end = clusters + 1
@@ -101,11 +102,17 @@ class _Check:
                 what = "is beyond the end of the file"
             else:
                 counter.add(cluster, 1)
-                if counter.first <= cluster < counter.end and counter.references[cluster - counter.first] != 1:
+                if counter.first <= cluster < counter.end and self._is_shared(
+                    counter.references[cluster - counter.first]
+                ):
                     self.result.add_corruption(f"refcount block {index} at 0x{offset:x} is something else as well")
                 continue
             if is_first:
                 self.result.add_corruption(f"refcount table entry {index}: 0x{entry:016x} {what}")
+
+    def _is_shared(self, references: int) -> bool:
+        """False also where a reference count cannot tell, so that the surplus is reported and nothing else."""
+        return min(references, self._largest) != 1
 
     def _compare(self, counter: ReferenceCounter) -> None:
         end = self._clusters
@@ -124,14 +131,13 @@ class _Check:
         if not result.wants_details and is_zero(references):
             result.leaks += len(stored) - stored.count(0)
             return
-        largest = (1 << self._header.refcount_bits) - 1
         for place, (found, count) in enumerate(zip(array("H", references), stored, strict=True)):
             if found == count != MANY:
                 continue
-            cluster, surplus = first + place, found - largest
+            cluster, surplus = first + place, found - self._largest
             if surplus > 0:
                 self._overflow(cluster, surplus)
-                found = largest  # noqa: PLW2901 - as many as can be stored
+                found = self._largest  # noqa: PLW2901 - as many as can be stored
             self._compare_cluster(cluster, found, count)
 
     def _compare_cluster(self, cluster: int, found: int, count: int) -> None:

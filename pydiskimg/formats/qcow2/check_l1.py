@@ -17,6 +17,8 @@ from pydiskimg.protocols import Progress, Source
 # L2 tables that are remembered before they are visited: about 16 MiB.
 GROUP = 128 << 10
 PIECE = 1 << 20
+# L2 tables at wrong places overlap each other: without a limit a small file would make much work.
+MISALIGNED = 64
 _INACTIVE = 1 << 32  # references by snapshots are counted above those by the active layer
 
 
@@ -40,6 +42,7 @@ class L1Walk:
         self._result = result
         self._is_first_pass = is_first_pass
         self._found: dict[int, int] = {}
+        self._misaligned: set[int] = set()
         self._done = 0
         self._total = 0
 
@@ -81,7 +84,10 @@ class L1Walk:
                 self._result.add_corruption(
                     f"{table.what}: the entry 0x{entry:016x} names an L2 table that is not aligned", table.times
                 )
-            return False
+            if len(self._misaligned) < MISALIGNED:
+                self._misaligned.add(offset)
+            elif offset not in self._misaligned:
+                return False
         return offset < self._file.size
 
     def _check_copied(self, entry: int, cluster: int) -> None:

@@ -43,6 +43,8 @@ class TableChecker:
         self._is_first_pass = is_first_pass
         self._cluster_size = header.cluster_size
         self._offset_bits = 62 - (header.cluster_bits - 8)
+        # Clusters of the window that begin inside the file.
+        self._size = min(counter.end, -(-file.size // header.cluster_size)) - counter.first
         # Aligned offsets are multiples of this, so that everything else in an entry shows in one mask.
         self._aligned = layout.ENTRY_OFFSET & -header.cluster_size
         self._unusual = ~(self._aligned | layout.COPIED)
@@ -117,7 +119,7 @@ class TableChecker:
         end = offset + count * cluster_size
         place = offset // cluster_size - counter.first
         is_whole = not entry & self._unusual and offset > 0 and end <= self._file.size
-        is_here = place >= 0 and place + count <= counter.end - counter.first
+        is_here = place >= 0 and place + count <= self._size
         if not (is_whole and is_here):
             return self._singles(array("Q", range(entry, entry + count * cluster_size, cluster_size)), following)
         counter.add(place + counter.first, count, self._times)
@@ -133,7 +135,7 @@ class TableChecker:
     def _singles(self, entries: array[int], following: int) -> int:
         """Entries in any order; following is where a cluster is no fragment (0: anywhere). Returns the next one."""
         counter, cluster_size, bits = self._counter, self._cluster_size, self._header.cluster_bits
-        references, stored, first, size = counter.references, counter.stored, counter.first, counter.end - counter.first
+        references, stored, first, size = counter.references, counter.stored, counter.first, self._size
         unusual, mask, active, times = self._unusual, self._aligned, self._active, self._times
         fragments = others = 0
         for entry in entries:
@@ -187,7 +189,6 @@ class TableChecker:
         offset = entry & layout.ENTRY_OFFSET
         if bitmap >> 32 & bitmap & layout.SUBCLUSTERS_ALLOCATED:
             self._corrupt(f"0x{entry:016x} has subclusters that are allocated and zero (0x{bitmap:016x})")
-            return following
         if offset % self._cluster_size:
             self._corrupt(f"0x{entry:016x} names a cluster that is not aligned")
         if self._active and self._is_first_pass:
@@ -220,6 +221,8 @@ class TableChecker:
     def _check_copied(self, cluster: int, is_copied: bool) -> None:
         """The copied flag says that the stored count is 1; checked in the pass whose window has the cluster."""
         counter = self._counter
+        if not self._table:  # an L1 entry without an offset: there is no flag to compare
+            return
         if cluster < counter.first or (cluster >= counter.end and not counter.is_last):
             return
         if counter.is_unreadable(cluster):

@@ -11,6 +11,7 @@ from pydiskimg.formats.qcow2.header import Header
 from pydiskimg.protocols import Source
 
 REFTABLE_RESERVED = 0x1FF  # bits 0 to 8 of an entry
+MAX_FILE_SIZE = (1 << 63) - (1 << 30)  # beyond it QEMU reads nothing
 MANY = 255  # what expanded() gives for every count from here on
 
 _NOT_ZERO = bytes([0] + [MANY] * 255)
@@ -37,9 +38,12 @@ class RefcountReader:
         self.block_clusters = header.cluster_size * 8 >> header.refcount_order
 
     def is_unreadable(self, cluster: int) -> bool:
-        """True when the refcount block that counts the cluster is not aligned, so that there is no count."""
+        """True when the refcount block that counts the cluster is where none can be, so that there is no count."""
         index = cluster // self.block_clusters
-        return index < len(self.entries) and bool((self.entries[index] & ~REFTABLE_RESERVED) % self._cluster_size)
+        return index < len(self.entries) and self._is_impossible(self.entries[index] & ~REFTABLE_RESERVED)
+
+    def _is_impossible(self, offset: int) -> bool:
+        return bool(offset % self._cluster_size) or offset + self._cluster_size > MAX_FILE_SIZE
 
     def count(self, cluster: int) -> int:
         """The stored reference count of one cluster, exactly; 0 where there is no refcount block."""
@@ -76,9 +80,9 @@ class RefcountReader:
             cluster = after
 
     def _block_offset(self, index: int) -> int:
-        """Where the refcount block is; 0 for none and for one that is not aligned."""
+        """Where the refcount block is; 0 for none and for one that is where none can be."""
         offset = self.entries[index] & ~REFTABLE_RESERVED
-        return 0 if offset % self._cluster_size else offset
+        return 0 if self._is_impossible(offset) else offset
 
 
 def expanded(block: bytes | bytearray, order: int) -> bytes | bytearray:
