@@ -37,7 +37,7 @@ def describe(path: str, format_name: str | None = None) -> Facts:
 
 def describe_file(file: RawSource, path: str, format_name: str | None) -> Facts:
     """Return the facts about the image in an open file, which stays open; path is shown as its name."""
-    found = format_name or _detected(file)
+    found = format_name or format_of(file)
     if found == "qcow2":
         header = read_header(file)
         facts = {"virtual-size": header.size, "filename": path, "cluster-size": header.cluster_size}
@@ -88,7 +88,8 @@ def full_backing_filename(path: str, backing: str) -> str:
     return path[: path.rfind("/") + 1] + backing
 
 
-def _detected(file: RawSource) -> str:
+def format_of(file: RawSource) -> str:
+    """Return the format that the first bytes tell, which on a block device must be no other than raw."""
     found = detect(file)
     if file.is_block_device and found != "raw":
         raise UnsupportedImageError(

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""info --backing-chain: an image and its backing files, as far as the policy lets them be opened."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+
+from pydiskimg.chain import MAX_BACKING_FILES
+from pydiskimg.cli.description import Facts, describe_file, format_of
+from pydiskimg.cli.references import references
+from pydiskimg.errors import InvalidImageError, UnsupportedImageError
+from pydiskimg.formats.qcow2.header import read_header
+from pydiskimg.formats.raw import RawSource, open_raw
+from pydiskimg.references import AllowedDirectory, Reference, denied
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+
+def describe_chain(arguments: argparse.Namespace) -> list[Facts]:
+    """Return the facts about the image and about each of its backing files, the image's own first.
+
+    Raises what describe() does, and UnsupportedImageError for a backing file that may not be opened.
+    """
+    images: list[Facts] = []
+    seen: dict[tuple[int, int], str] = {}
+    with references(arguments) as policy, ExitStack() as opened:
+        file: RawSource | None = opened.enter_context(open_raw(arguments.file))
+        format_name: str | None = arguments.format
+        while file is not None:
+            if file.identity in seen:
+                raise InvalidImageError(
+                    f"{file.name}: is {seen[file.identity]} again; an image cannot be its own backing file"
+                )
+            if len(images) > MAX_BACKING_FILES:
+                raise UnsupportedImageError(
+                    f"{file.name}: comes after {MAX_BACKING_FILES} backing files, and at most that many are opened"
+                )
+            seen[file.identity] = file.name
+            format_name = format_name or format_of(file)
+            images.append(describe_file(file, file.name, format_name))
+            file, format_name = _backing(file, format_name, policy, opened)
+    return images
+
+
+def _backing(
+    file: RawSource, format_name: str, policy: AllowedDirectory | None, opened: ExitStack
+) -> tuple[RawSource | None, str | None]:
+    """The backing file of an image, and its format where the image tells; None where there is none."""
+    header = read_header(file) if format_name == "qcow2" else None
+    if header is None or header.backing_file is None:
+        return None, None
+    reference = Reference(header.backing_file, "backing file", file.name, os.path.dirname(file.name))
+    if policy is None:
+        raise denied(reference)
+    stated = None if header.backing_format is None else os.fsdecode(header.backing_format)
+    if stated not in (None, "raw", "qcow2"):
+        raise UnsupportedImageError(f"{reference} of format {stated!r}; only raw and qcow2 are read")
+    return opened.enter_context(policy.open(reference)), stated

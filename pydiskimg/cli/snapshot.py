@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: MIT
+"""pydiskimg snapshot -l: the internal snapshots of a qcow2 image."""
+
+from __future__ import annotations
+
+import time
+
+from pydiskimg.formats.detect import detect
+from pydiskimg.formats.qcow2.header import Header, read_header
+from pydiskimg.formats.qcow2.snapshots import read_snapshots
+from pydiskimg.formats.raw import open_raw
+from pydiskimg.protocols import Source
+from pydiskimg.units import format_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
+Facts = dict[str, Any] if TYPE_CHECKING else dict
+_COLUMNS = "{:<9} {:<16} {:>8} {:>20} {:>13} {:>11}"
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the subcommand."""
+    from pydiskimg.cli.output import add_output_option
+
+    parser = subparsers.add_parser(
+        "snapshot",
+        help="list the internal snapshots of an image",
+        description="List the internal snapshots of an image. They are made, applied and deleted with qemu-img "
+        "snapshot; one of them is read with convert -l.",
+    )
+    parser.add_argument("-l", dest="list", action="store_true", required=True, help="list the snapshots")
+    parser.add_argument("-U", "--force-share", action="store_true", help="accepted as by qemu-img: nothing is locked")
+    add_output_option(parser)
+    parser.add_argument("file", metavar="FILE")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """List the snapshots of the image that the arguments name; a raw image has none."""
+    from pydiskimg.cli.output import show
+
+    snapshots: list[Facts] = []
+    with open_raw(arguments.file) as file:
+        if not file.is_block_device and detect(file) == "qcow2":
+            snapshots = snapshot_facts(file, read_header(file))
+    lines = ["Snapshot list:", *snapshot_lines(snapshots)] if snapshots else []
+    show(snapshots, lines, arguments.output)
+
+
+def snapshot_facts(file: Source, header: Header) -> list[Facts]:
+    """Return the snapshots under the names of `qemu-img info --output=json`."""
+    return [
+        {
+            "id": snapshot.id,
+            "name": snapshot.name,
+            "vm-state-size": snapshot.vm_state_size,
+            "date-sec": snapshot.date_sec,
+            "date-nsec": snapshot.date_nsec,
+            "vm-clock-sec": snapshot.vm_clock_nsec // 1_000_000_000,
+            "vm-clock-nsec": snapshot.vm_clock_nsec % 1_000_000_000,
+        }
+        | ({} if snapshot.icount is None else {"icount": snapshot.icount})
+        for snapshot in read_snapshots(file, header)
+    ]
+
+
+def snapshot_lines(snapshots: Sequence[Facts]) -> Iterator[str]:
+    """Yield a table of the snapshots: the date is local time, the clock is the guest's running time."""
+    yield _COLUMNS.format("ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT")
+    for snapshot in snapshots:
+        date = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(snapshot["date-sec"]))
+        minutes, seconds = divmod(snapshot["vm-clock-sec"], 60)
+        clock = f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}.{snapshot['vm-clock-nsec'] // 1_000_000:03}"
+        size = format_size(snapshot["vm-state-size"])
+        yield _COLUMNS.format(snapshot["id"], snapshot["name"], size, date, clock, str(snapshot.get("icount", "")))
