@@ -52,14 +52,21 @@ class Stream(ABC):
         self._spool = spool
 
     def copy_to(
-        self, disk: Disk, *, unit: int | None = None, workers: int | None = None, progress: Progress | None = None
+        self,
+        disk: Disk,
+        *,
+        grow: bool = False,
+        unit: int | None = None,
+        workers: int | None = None,
+        progress: Progress | None = None,
     ) -> int:
         """Make the first bytes of disk equal to the image, durably, and return how many they are.
 
         What is not data becomes zero, by disk.zero(), or not at all where the disk reads as zero. A disk that does
         not is one that was in use: its first MiB is zeroed before anything else, and written last, when the whole
-        stream has proved to be in order. A disk with a method grow(size) is made as large as a raw image. unit is as
-        for copy(); workers is the number of threads (at most 8); progress is told 0 as the total of a raw image.
+        stream has proved to be in order. With grow, a disk that has a method grow(size) is made as large as a raw
+        image. unit is as for copy(); workers is the number of threads (at most 8); progress is told 0 as the total of
+        a raw image.
 
         Raises DoesNotFitError before anything is written; StorageError, its errno ENOSPC when more of a raw image
         comes than fits; InvalidImageError when the stream ends early or is not what it says. After an error the disk
@@ -68,7 +75,7 @@ class Stream(ABC):
         if self.size is not None:
             check_size_fits(self.name, self.size, disk)
         self._prepare()
-        return self._run(DiskSink(disk, self.name, unit=unit), workers, progress)
+        return self._run(DiskSink(disk, self.name, unit=unit, grow=grow), workers, progress)
 
     def write_to(
         self, fd: int, *, name: str = "standard output", workers: int | None = None, progress: Progress | None = None

@@ -48,10 +48,10 @@ class Sink(Protocol):
 class DiskSink:
     """Writes to a disk: its first MiB last, unless the disk reads as zero and so was new."""
 
-    def __init__(self, disk: Disk, source_name: str, *, unit: int | None) -> None:
+    def __init__(self, disk: Disk, source_name: str, *, unit: int | None, grow: bool) -> None:
         self._disk = disk
         self._source_name = source_name
-        self._grows = isinstance(disk, GrowingDisk)
+        self._may_grow = grow
         self._gate = _Gate()
         self._unit = unit or (FREE_UNIT if disk.reads_as_zero else ZERO_UNIT)
         self._zero_runs = ZeroRuns(self._unit)
@@ -61,7 +61,7 @@ class DiskSink:
         disk = self._disk
         if end <= disk.size:
             return
-        if not isinstance(disk, GrowingDisk):
+        if not self._may_grow or not isinstance(disk, GrowingDisk):
             raise StorageError(
                 f"{disk.name}: is full with its {disk.size} bytes, and more come from {self._source_name}; "
                 "what was written is not complete",

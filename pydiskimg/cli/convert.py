@@ -1,33 +1,43 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg convert: an image becomes a raw file or the contents of a block device."""
+"""pydiskimg convert: an image becomes another one: raw or qcow2, in a file, on a block device or through a pipe."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options
+from pydiskimg.cli.pipes import destination_pipe, is_destination_pipe, is_source_pipe, source_pipe
 from pydiskimg.cli.progress import progress
-from pydiskimg.disk import open_disk
-from pydiskimg.errors import InUseError
-from pydiskimg.holders import is_same_file
+from pydiskimg.cli.references import add_references_option, references
+from pydiskimg.errors import InUseError, UnsupportedImageError
 from pydiskimg.image import open_image
-from pydiskimg.new_file import new_disk_file
-from pydiskimg.protocols import Disk, Source
-from pydiskimg.transfer import copy
+from pydiskimg.protocols import Disk, ImageSource, Source
+
+_DESCRIPTION = """\
+Copy the image SRC to DST, sparsely and durably. A new file appears under its name when it is complete; a block
+device, and with -n an existing image, is written in place and keeps its size. "-" is standard input or output, a
+pipe is written and read from front to back: the format of SRC must be named by -f when it is a qcow2 that comes
+through a pipe, and must have its tables first, as it has when this command has written it to a pipe.
+"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
-        "convert",
-        help="copy an image to a file or block device",
-        description="Copy the image SRC to DST, sparsely and durably. A new file appears under its name when it is "
-        "complete; a block device, and with -n an existing file, is written in place and keeps its size.",
+        "convert", help="copy an image to a file, block device or pipe", description=_DESCRIPTION
     )
-    parser.add_argument("-f", dest="format", choices=("raw", "qcow2"), help="format of SRC (default: by its contents)")
-    parser.add_argument("-O", dest="output_format", choices=("raw",), default="raw", help="format of DST")
+    formats = ("raw", "qcow2")
+    parser.add_argument(
+        "-f", dest="format", choices=formats, help="format of SRC (default: by its contents; of a pipe: raw)"
+    )
+    parser.add_argument("-O", dest="output_format", choices=formats, default="raw", help="format of DST (default: raw)")
+    parser.add_argument("-c", dest="compress", action="store_true", help="compress the clusters of a qcow2")
+    add_image_options(parser)
     parser.add_argument("-n", dest="in_place", action="store_true", help="DST exists: write into it")
     parser.add_argument(
         "-m",
@@ -36,38 +46,201 @@ def add_parser(subparsers: Any) -> None:
         metavar="N",
         help="number of workers (default: by the CPUs; 8 at most are used)",
     )
-    parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
-    parser.add_argument("--verify", action="store_true", help="read everything back and compare")
+    parser.add_argument("-p", dest="progress", action="store_true", help="show progress on standard error")
+    parser.add_argument("-l", dest="snapshot", metavar="SNAPSHOT", help="copy this internal snapshot (id or name)")
+    parser.add_argument("--verify", action="store_true", help="read everything back and compare; not for pipes")
+    add_references_option(parser)
     parser.add_argument("source", metavar="SRC")
     parser.add_argument("destination", metavar="DST")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, usage_error=parser.error)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Convert as the arguments say."""
-    with open_image(arguments.source, format=arguments.format) as source:
-        if arguments.in_place or _is_block_device(arguments.destination):
-            with open_disk(arguments.destination, writable=True) as disk:
-                if is_same_file(arguments.source, disk.fd):
-                    raise InUseError(
-                        f"{disk.name}: is both source and destination; nothing was written",
-                        errno=None,
-                        filename=disk.name,
-                    )
-                _copy(source, disk, arguments)
-        else:
-            with new_disk_file(arguments.destination, source.size) as disk:
-                _copy(source, disk, arguments)
-
-
-def _copy(source: Source, disk: Disk, arguments: argparse.Namespace) -> None:
+    options = image_options(arguments)
+    from_pipe, to_pipe = is_source_pipe(arguments.source), is_destination_pipe(arguments.destination)
+    _check_usage(arguments, options, from_pipe=from_pipe, to_pipe=to_pipe)
     with progress(os.path.basename(arguments.source), shown=arguments.progress) as callback:
-        copy(source, disk, workers=arguments.workers, progress=callback, verify=arguments.verify)
+        if from_pipe:
+            _from_pipe(arguments, options, callback, to_pipe=to_pipe)
+            return
+        with references(arguments) as policy:
+            source = open_image(
+                arguments.source, format=arguments.format, references=policy, snapshot=arguments.snapshot
+            )
+        with source:
+            _refuse_own_file(source, arguments.destination)
+            if to_pipe:
+                _to_pipe(source, arguments, options, callback)
+            else:
+                _to_disk(source, arguments, options, callback)
+
+
+def _check_usage(arguments: argparse.Namespace, options: ImageOptions, *, from_pipe: bool, to_pipe: bool) -> None:
+    """End with a usage error where options do not go together."""
+    error: Callable[[str], None] = arguments.usage_error
+    if arguments.output_format != "qcow2" and (arguments.compress or options.given):
+        error("-c and -o are for a qcow2 image: add -O qcow2")
+    if arguments.in_place and options.given:
+        error("-o is for a new image, and with -n there is one already")
+    if arguments.in_place and to_pipe:
+        error("-n is for a DST that exists, and a pipe holds nothing")
+    if arguments.verify and (from_pipe or to_pipe):
+        error("--verify reads everything again, which a pipe cannot do")
+    if arguments.snapshot is not None and from_pipe:
+        error("-l is for an image in a file: a snapshot cannot be read from a pipe")
+
+
+def _from_pipe(arguments: argparse.Namespace, options: ImageOptions, callback: Any, *, to_pipe: bool) -> None:
+    from pydiskimg.stream import read_stream
+
+    with source_pipe(arguments.source) as (fd, name), read_stream(fd, format=arguments.format, name=name) as stream:
+        report = _of_unknown_size(callback) if stream.size is None else callback
+        if to_pipe:
+            if arguments.output_format == "qcow2":
+                raise UnsupportedImageError(
+                    f"{name}: cannot become a qcow2 in a pipe: its tables come first, which needs a source that can be "
+                    "read twice; convert it to a file, and that to the pipe"
+                )
+            with destination_pipe(arguments.destination) as (out, out_name):
+                done = stream.write_to(out, name=out_name, workers=arguments.workers, progress=report)
+        else:
+            with _target(arguments, options, stream.size) as disk:
+                done = stream.copy_to(
+                    disk,
+                    grow=not arguments.in_place,
+                    unit=_unit(disk, arguments),
+                    workers=arguments.workers,
+                    progress=report,
+                )
+    if callback is not None:
+        callback(done, done)
+
+
+def _to_pipe(source: ImageSource, arguments: argparse.Namespace, options: ImageOptions, callback: Any) -> None:
+    from pydiskimg.stream import write_stream
+
+    with destination_pipe(arguments.destination) as (fd, name):
+        write_stream(
+            source,
+            fd,
+            format=arguments.output_format,
+            version=options.version,
+            cluster_size=options.cluster_size,
+            compression_type=options.compression_type if arguments.compress else None,
+            workers=arguments.workers,
+            progress=callback,
+            name=name,
+        )
+
+
+def _to_disk(source: Source, arguments: argparse.Namespace, options: ImageOptions, callback: Any) -> None:
+    from pydiskimg.transfer import copy
+
+    with _target(arguments, options, source.size) as disk:
+        copy(
+            source,
+            disk,
+            unit=_unit(disk, arguments),
+            workers=arguments.workers,
+            progress=callback,
+            verify=arguments.verify,
+        )
+
+
+def _target(arguments: argparse.Namespace, options: ImageOptions, size: int | None) -> AbstractContextManager[Disk]:
+    """The Disk to write to; size None is that of a raw stream, not known yet."""
+    path, is_raw = arguments.destination, arguments.output_format == "raw"
+    if arguments.in_place or (is_raw and _is_block_device(path)):
+        from pydiskimg.disk import open_disk
+
+        if is_raw:
+            return open_disk(path, writable=True)
+        return _existing_qcow2(arguments)
+    if is_raw and size is None:
+        return _growing_file(path)
+    if is_raw:
+        from pydiskimg.new_file import new_disk_file
+
+        return new_disk_file(path, size or 0)
+    from pydiskimg.new_image import new_image
+
+    return new_image(
+        path,
+        size or 0,
+        format="qcow2",
+        cluster_size=options.cluster_size,
+        version=options.version,
+        compression_type=options.compression_type,
+        compress=arguments.compress,
+    )
+
+
+@contextmanager
+def _existing_qcow2(arguments: argparse.Namespace) -> Iterator[Disk]:
+    from pydiskimg.disk import open_disk
+
+    with references(arguments) as policy:
+        opened = open_disk(
+            arguments.destination, writable=True, format="qcow2", references=policy, compress=arguments.compress
+        )
+    with opened as disk:
+        yield disk
+
+
+@contextmanager
+def _growing_file(path: str) -> Iterator[Disk]:
+    from pydiskimg.new_file import new_file
+    from pydiskimg.targets.growing_disk import GrowingDisk
+
+    with new_file(path) as (fd, name):
+        yield GrowingDisk(fd, name)
+
+
+def _unit(disk: Disk, arguments: argparse.Namespace) -> int | None:
+    """What the disk is best written in, for copy(): whole clusters of a qcow2."""
+    return getattr(disk, "cluster_size", None) if arguments.output_format == "qcow2" else None
+
+
+def _refuse_own_file(source: ImageSource, destination: str) -> None:
+    """Raise InUseError when the destination is one of the files that source is read from."""
+    try:
+        status = os.stat(1 if destination == "-" else destination)
+    except (OSError, ValueError):
+        return
+    for name in _files(source):
+        try:
+            own = os.stat(name)
+        except OSError:
+            continue
+        if os.path.samestat(own, status) or (_is_block(own) and _is_block(status) and own.st_rdev == status.st_rdev):
+            is_source = name == source.name
+            role = "both source and destination" if is_source else f"the destination, and {source.name} stands on it"
+            raise InUseError(f"{destination}: is {role}; nothing was written", errno=None, filename=destination)
+
+
+def _files(source: Source | None) -> Iterator[str]:
+    """The names of all files that source is read from: its own, data files and backing files."""
+    while source is not None:
+        yield source.name
+        data: Source | None = getattr(source, "data", None)
+        if data is not None:
+            yield data.name
+        source = getattr(source, "backing", None)
+
+
+def _of_unknown_size(callback: Any) -> Any:
+    """A callback that never shows the end: nobody knows how much more comes."""
+    return None if callback is None else lambda done, _: callback(done, done + 1)
+
+
+def _is_block(status: os.stat_result) -> bool:
+    return stat.S_ISBLK(status.st_mode)
 
 
 def _is_block_device(path: str) -> bool:
     try:
-        return stat.S_ISBLK(os.stat(path).st_mode)
+        return _is_block(os.stat(path))
     except (OSError, ValueError):
         return False
 

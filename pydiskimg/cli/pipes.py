@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""Which arguments are pipes: "-", the names of open descriptors, and named pipes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pydiskimg.errors import StorageError, storage_error
+
+_DESCRIPTOR = re.compile(r"/dev/(?:std(?P<standard>in|out|err)|fd/(?P<dev>\d+))|/proc/self/fd/(?P<proc>\d+)")
+_STANDARD = {"in": 0, "out": 1, "err": 2}
+_NAMES = {0: "standard input", 1: "standard output", 2: "standard error"}
+
+
+def is_source_pipe(path: str) -> bool:
+    """True when path is to be read from front to back; a file behind the name of a descriptor can be sought in."""
+    return path == "-" or _is(path, stat.S_ISFIFO) or (_number(path) is not None and not _is_file(path))
+
+
+def is_destination_pipe(path: str) -> bool:
+    """True when path is to be written from front to back: any descriptor that was opened for us is, but a device."""
+    return path == "-" or _is(path, stat.S_ISFIFO) or (_number(path) is not None and not _is(path, stat.S_ISBLK))
+
+
+@contextmanager
+def source_pipe(path: str) -> Iterator[tuple[int, str]]:
+    """Give (descriptor, name for messages) to read from. Raises StorageError; a named pipe waits for its writer."""
+    with _pipe(path, 0, os.O_RDONLY) as (fd, name):
+        yield fd, name
+
+
+@contextmanager
+def destination_pipe(path: str) -> Iterator[tuple[int, str]]:
+    """Give (descriptor, name for messages) to write to. Raises StorageError; a named pipe waits for its reader."""
+    with _pipe(path, 1, os.O_WRONLY) as (fd, name):
+        yield fd, name
+
+
+@contextmanager
+def _pipe(path: str, standard: int, flags: int) -> Iterator[tuple[int, str]]:
+    number = standard if path == "-" else _number(path)
+    if number is not None:
+        name = _NAMES.get(number, path)
+        _check_usable(number, name)
+        yield number, name
+        return
+    try:
+        fd = os.open(path, flags | os.O_CLOEXEC)
+    except OSError as error:
+        raise storage_error(error, path, "cannot open the pipe") from error
+    try:
+        yield fd, path
+    finally:
+        os.close(fd)
+
+
+def _check_usable(fd: int, name: str) -> None:
+    # What was closed when the process began is /dev/null by now, and would take or give anything.
+    closed = (fd == 0 and sys.__stdin__ is None) or (fd == 1 and sys.__stdout__ is None)
+    try:
+        os.fstat(fd)
+    except OSError:
+        closed = True
+    if closed:
+        raise StorageError(f"{name}: is not open", errno=errno.EBADF, filename=name)
+    if os.isatty(fd):
+        raise StorageError(
+            f"{name}: is a terminal, which is no place for an image; redirect it", errno=errno.EINVAL, filename=name
+        )
+
+
+def _number(path: str) -> int | None:
+    match = _DESCRIPTOR.fullmatch(path)
+    if match is None:
+        return None
+    if match["standard"]:
+        return _STANDARD[match["standard"]]
+    return int(match["dev"] or match["proc"])
+
+
+def _is_file(path: str) -> bool:
+    return _is(path, stat.S_ISREG) or _is(path, stat.S_ISBLK)
+
+
+def _is(path: str, test: Callable[[int], bool]) -> bool:
+    try:
+        return test(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
