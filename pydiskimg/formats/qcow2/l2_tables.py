@@ -116,6 +116,9 @@ class TableReader:
         self._wrong |= layout.L2_EXTENDED_RESERVED if header.extended_l2 else layout.L2_STANDARD_RESERVED
         if header.version < 3:
             self._wrong |= layout.L2_ZERO
+        self._sound = _bytes_without(self._wrong | layout.L2_COMPRESSED)
+        # Without these bits an offset is below a power of two that is not beyond the end.
+        self._near = _bytes_without(layout.ENTRY_OFFSET & -(1 << max(0, self._data_end.bit_length() - 1)))
 
     def read(self, index: int, offset: int) -> Table:
         """Return the table at offset in the file; index is its L1 entry's, for messages."""
@@ -134,29 +137,29 @@ class TableReader:
         return offset, sectors * layout.SECTOR - offset % layout.SECTOR
 
     def _standard(self, table: int, raw: bytes, words: array[int]) -> Table:
-        compressed = raw[0::8].translate(_HAS_COMPRESSED_BIT)
-        zero = raw[7::8].translate(_HAS_ZERO_BIT)
-        wrong = any(compressed) or _masked(raw, self._wrong.to_bytes(8, "big"))
-        if wrong or self._beyond_data(raw, 8):
+        parts = [raw[at::8] for at in range(8)]
+        compressed = parts[0].translate(_HAS_COMPRESSED_BIT)
+        if self._looks_wrong(parts, words, compressed):
             for index, entry in enumerate(words):
                 self._check_entry(table, index, entry)
                 self._check_offset(table, index, entry, reads=self._is_stored(entry) and not entry & layout.L2_ZERO)
-        return Table(words, _combined(compressed, zero, self._stored(raw, 8)).translate(_STANDARD), 1)
+        zero = parts[7].translate(_HAS_ZERO_BIT)
+        return Table(words, _combined(compressed, zero, self._stored(parts)).translate(_STANDARD), 1)
 
     def _extended(self, table: int, raw: bytes, words: array[int]) -> Table:
-        allocated = [raw[at :: layout.EXTENDED_ENTRY_SIZE] for at in range(12, 16)]
-        zero = [raw[at :: layout.EXTENDED_ENTRY_SIZE] for at in range(8, 12)]
+        parts = [raw[at::16] for at in range(16)]
+        entry_bytes, zero, allocated = parts[:8], parts[8:12], parts[12:]
+        compressed = parts[0].translate(_HAS_COMPRESSED_BIT)
         flags = _combined(
-            raw[0::16].translate(_HAS_COMPRESSED_BIT),
+            compressed,
             _combined(*allocated).translate(_ANY_ALLOCATED),
             _common(*allocated).translate(_ALL_ALLOCATED),
             _combined(*zero).translate(_ANY_ZERO),
             _common(*zero).translate(_ALL_ZERO),
-            self._stored(raw, 16).translate(_STORED),
+            self._stored(entry_bytes).translate(_STORED),
         )
-        wrong = flags.translate(None, _UNSUSPECTED) or _masked(raw, self._wrong.to_bytes(8, "big") + bytes(8))
-        wrong = wrong or any(any(_common(a, z)) for a, z in zip(allocated, zero, strict=True))
-        if wrong or self._beyond_data(raw, 16):
+        wrong = flags.translate(None, _UNSUSPECTED) or self._looks_wrong(entry_bytes, words[0::2], compressed)
+        if wrong or any(_common(a, z).strip(b"\0") for a, z in zip(allocated, zero, strict=True)):
             for index in range(self._header.l2_entries):
                 entry, bitmap = words[2 * index], words[2 * index + 1]
                 self._check_entry(table, index, entry)
@@ -164,20 +167,33 @@ class TableReader:
                 self._check_offset(table, index, entry, reads=bool(bitmap & layout.SUBCLUSTERS_ALLOCATED))
         return Table(words, flags.translate(_EXTENDED), 2)
 
-    def _stored(self, raw: bytes, size: int) -> bytes:
-        """One byte for each entry of size bytes: 1 where it has a place in the file, which may be 0 of a data file."""
-        parts = [raw[at::size] for at in range(1, 6)]
-        stored = _combined(*parts, raw[6::size].translate(_WITHOUT_BIT_0)).translate(_NOT_NONE)
-        return _combined(stored, raw[0::size].translate(_HAS_COPIED_BIT)) if self._header.has_data_file else stored
+    def _looks_wrong(self, parts: list[bytes], entries: array[int], compressed: bytes) -> bool:
+        """True unless all entries are known to be sound; parts are their first bytes, their second ones, and so on."""
+        if not compressed.strip(b"\0"):
+            if any(part.translate(None, sound) for part, sound in zip(parts, self._sound, strict=True)):
+                return True
+            if not any(part.translate(None, near) for part, near in zip(parts, self._near, strict=True)):
+                return False
+            return max([entry & layout.ENTRY_OFFSET for entry in entries]) >= self._data_end
+        packed = [entry for entry in entries if entry & layout.L2_COMPRESSED]
+        others = [entry for entry in entries if not entry & layout.L2_COMPRESSED]
+        offset_mask, wrong = (1 << self._offset_bits) - 1, self._wrong
+        return (
+            self._header.has_data_file
+            or max([entry & offset_mask for entry in packed]) >= self._file.size
+            or any(entry & wrong for entry in others)
+            or max([entry & layout.ENTRY_OFFSET for entry in others], default=0) >= self._data_end
+        )
+
+    def _stored(self, parts: list[bytes]) -> bytes:
+        """One byte for each entry: 1 where it has a place in the file (0 is a place in an external data file)."""
+        places = [*parts[1:6], parts[6].translate(_WITHOUT_BIT_0)]
+        if self._header.has_data_file:
+            places.append(parts[0].translate(_HAS_COPIED_BIT))
+        return _combined(*places).translate(_NOT_NONE)
 
     def _is_stored(self, entry: int) -> bool:
         return bool(entry & (layout.ENTRY_OFFSET | (layout.COPIED if self._header.has_data_file else 0)))
-
-    def _beyond_data(self, raw: bytes, size: int) -> bool:
-        """True when the offset of some entry is not inside the file, whatever the entry's kind."""
-        mask = layout.ENTRY_OFFSET.to_bytes(8, "big") + bytes(size - 8)
-        offsets = array("Q", _masked(raw, mask).to_bytes(len(raw), sys.byteorder))
-        return max(offsets) >= self._data_end
 
     def _check_entry(self, table: int, index: int, entry: int) -> None:
         where = f"L2 table {table}, entry {index}"
@@ -218,16 +234,17 @@ def _beyond(what: str, end: int, file: str = "file") -> str:
     return f"{what} lies beyond the end of the {file} (0x{end:x})"
 
 
-def _masked(raw: bytes, mask: bytes) -> int:
-    """All of raw as one number, and-ed with the mask, which is repeated over its length."""
-    return int.from_bytes(raw, "big") & int.from_bytes(mask * (len(raw) // len(mask)), "big")
+def _bytes_without(mask: int) -> list[bytes]:
+    """For each of the eight bytes of an entry: the values that it has when no bit of mask is set."""
+    return [bytes(byte for byte in range(256) if not byte & bits) for bits in mask.to_bytes(8, "big")]
 
 
 def _combined(*flags: bytes) -> bytes:
     """The bytes of all flags or-ed together, place by place."""
     number = 0
     for each in flags:
-        number |= int.from_bytes(each, "big")
+        if each.strip(b"\0"):
+            number |= int.from_bytes(each, "big")
     return number.to_bytes(len(flags[0]), "big")
 
 
