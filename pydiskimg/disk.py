@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import logging
 import os
 import stat
 from contextlib import ExitStack
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from pydiskimg.formats.qcow2.disk import Qcow2Disk
     from pydiskimg.references import AllowedDirectory
 
-log = logging.getLogger(__name__)
 
 AnyDisk = TypeVar("AnyDisk", bound=Disk)
 
@@ -67,7 +65,9 @@ class OpenDisk(Generic[AnyDisk]):
         except StorageError as late:
             if error is None:
                 raise
-            log.warning("%s (after another error, which is the one reported)", late)
+            from logging import getLogger  # takes longer to import than this module, and is rarely needed
+
+            getLogger(__name__).warning("%s (after another error, which is the one reported)", late)
 
 
 @overload

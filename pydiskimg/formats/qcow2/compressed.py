@@ -70,14 +70,12 @@ def decompressor_into(compression_type: str, *, name: str) -> DecompressInto:
 
 
 def _deflate() -> DecompressInto:
-    import zlib
-
-    library: Any = zlib
-    with suppress(ImportError):
-        from isal import isal_zlib as library
-    new, corrupt = library.decompressobj, (zlib.error, library.error)
+    library: list[tuple[Any, Any]] = []
 
     def inflate(data: memoryview, cluster: memoryview) -> int:
+        if not library:  # only now, as most images that are looked at have no cluster to decompress
+            library.append(_deflate_library())
+        new, corrupt = library[0]
         try:
             found = new(_RAW_DEFLATE).decompress(data, len(cluster))
         except corrupt as error:
@@ -86,6 +84,16 @@ def _deflate() -> DecompressInto:
         return len(found)
 
     return inflate
+
+
+def _deflate_library() -> tuple[Any, Any]:
+    """Return what makes a decompressor, and the errors that it raises."""
+    import zlib
+
+    library: Any = zlib
+    with suppress(ImportError):
+        from isal import isal_zlib as library
+    return library.decompressobj, (zlib.error, library.error)
 
 
 def _zstandard() -> DecompressInto:
