@@ -9,8 +9,7 @@ import threading
 
 from pydiskimg.errors import StorageError, storage_error
 from pydiskimg.linux.fileio import pread_into, pwrite_all
-from pydiskimg.protocols import Buffer, WritableBuffer
-from pydiskimg.targets.descriptor import DescriptorDisk
+from pydiskimg.protocols import Buffer, Disk, WritableBuffer
 from pydiskimg.units import format_bytes
 
 
@@ -47,7 +46,7 @@ class GrowingFile:
 class FixedStore:
     """A Store over a Disk that keeps its size, such as a block device; the Disk stays the caller's."""
 
-    def __init__(self, disk: DescriptorDisk) -> None:
+    def __init__(self, disk: Disk) -> None:
         self.disk = disk
         self.name = disk.name
         self.size = disk.size
