@@ -16,9 +16,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sequence
-    from typing import Any
+    from typing import Any, TypeAlias
 
-Facts = dict[str, Any] if TYPE_CHECKING else dict
+Facts: TypeAlias = "dict[str, Any]"
 _COLUMNS = "{:<9} {:<16} {:>8} {:>20} {:>13} {:>11}"
 
 

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""pydiskimg create: a new, empty image."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options
+from pydiskimg.cli.output import printable
+from pydiskimg.errors import InUseError, UnsupportedImageError
+from pydiskimg.formats.qcow2.create import create_qcow2, round_size
+from pydiskimg.formats.qcow2.header import read_header
+from pydiskimg.formats.raw import open_raw
+from pydiskimg.new_file import new_file
+from pydiskimg.new_image import FORMATS, new_image
+from pydiskimg.targets.growing import GrowingFile
+from pydiskimg.units import format_bytes, parse_size
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser(
+        "create",
+        help="make an empty image",
+        description="Make an empty image FILE of SIZE, such as 10G, rounded up to 512 bytes. A file of that name is "
+        "replaced when the new one is complete. With a backing file the image shows that one's contents until it is "
+        "written to, and has its size where SIZE is left out.",
+    )
+    parser.add_argument("-f", dest="format", choices=FORMATS, default="raw", help="format (default: raw)")
+    add_image_options(parser)
+    parser.add_argument("-b", dest="backing", metavar="BACKING", help="backing file; relative to FILE's directory")
+    parser.add_argument("-F", dest="backing_format", choices=FORMATS, help="format of BACKING, which must be told")
+    parser.add_argument("-u", dest="unsafe", action="store_true", help="do not look at BACKING, which may be missing")
+    parser.add_argument("-q", dest="quiet", action="store_true", help="say nothing")
+    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("size", metavar="SIZE", nargs="?", type=_size)
+    parser.set_defaults(run=run, usage_error=parser.error)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Make the image that the arguments ask for."""
+    options = image_options(arguments)
+    _check_usage(arguments, options)
+    size: int | None = arguments.size
+    if arguments.backing is not None and not arguments.unsafe:
+        backing_size = _backing_size(arguments.file, arguments.backing, arguments.backing_format)
+        size = backing_size if size is None else size
+    assert size is not None
+    size = round_size(size)
+    if arguments.backing is None:
+        _create(arguments, options, size)
+    else:
+        _create_overlay(arguments, options, size)
+    if not arguments.quiet:
+        print(f"{printable(arguments.file)}: {arguments.format}, {format_bytes(size)}")
+
+
+def _check_usage(arguments: argparse.Namespace, options: ImageOptions) -> None:
+    problem = None
+    if arguments.format == "raw" and (options.given or arguments.backing is not None):
+        problem = "-o and -b are for qcow2 images: add -f qcow2"
+    elif arguments.backing is not None and arguments.backing_format is None:
+        problem = "-b needs -F: the format of a backing file is not guessed"
+    elif arguments.backing is None and (arguments.backing_format is not None or arguments.unsafe):
+        problem = "-F and -u need -b"
+    elif arguments.size is None and (arguments.backing is None or arguments.unsafe):
+        problem = "SIZE is missing"
+    if problem is not None:
+        arguments.usage_error(problem)
+
+
+def _backing_size(path: str, backing: str, format_name: str) -> int:
+    """Return the size of the virtual disk in the backing file. The administrator named it, so it is opened."""
+    if ":" in backing.partition("/")[0]:
+        raise UnsupportedImageError(
+            f"{backing}: is the name of a protocol to QEMU, and only files are opened; write it unseen with -u and SIZE"
+        )
+    name = os.path.join(os.path.dirname(path), backing)
+    with open_raw(name) as file:
+        if os.path.exists(path) and os.path.samefile(path, name):
+            raise InUseError(f"{name}: is the backing file and the new image at once", errno=None, filename=name)
+        return read_header(file).size if format_name == "qcow2" else file.size
+
+
+def _create(arguments: argparse.Namespace, options: ImageOptions, size: int) -> None:
+    with new_image(
+        arguments.file,
+        size,
+        format=arguments.format,
+        cluster_size=options.cluster_size,
+        version=options.version,
+        compression_type=options.compression_type,
+    ):
+        pass
+
+
+def _create_overlay(arguments: argparse.Namespace, options: ImageOptions, size: int) -> None:
+    with new_file(arguments.file) as (fd, name):
+        create_qcow2(
+            GrowingFile(fd, name),
+            size,
+            cluster_size=options.cluster_size,
+            version=options.version,
+            compression_type=options.compression_type,
+            backing_file=os.fsencode(arguments.backing),
+            backing_format=arguments.backing_format.encode(),
+        )
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
