@@ -120,10 +120,13 @@ def _backing_format(header: Header, name: str) -> str | None:
 
 def _require_raw(backing: RawSource, name: str) -> None:
     """Let a backing file of no stated format pass only when reading it as raw is what everybody would do."""
-    found = detect(backing)
+    try:
+        found = detect(backing)
+    except UnsupportedImageError:
+        found = "another format"
     if found != "raw":
         raise UnsupportedImageError(
-            f"{name}: does not say which format its backing file {backing.name} has, which looks like {found} and may "
-            f"be a raw disk that a guest wrote that to; write the format into the image with: qemu-img rebase -u "
-            f"-b {quoted(os.fsencode(backing.name))} -F raw|qcow2"
+            f"{name}: does not say which format its backing file has; {quoted(os.fsencode(backing.name))} looks like "
+            f"{found}, and may be a raw disk that a guest wrote that to; write the right format into the image with: "
+            "qemu-img rebase -u -F FORMAT -b BACKING-FILE"
         )

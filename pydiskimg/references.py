@@ -57,9 +57,9 @@ def denied(reference: Reference) -> UnsupportedImageError:
 
 
 class AllowedDirectory:
-    """The policy that lets images name regular files below one directory. Made by allow_references().
+    """The policy that lets images name regular files below one directory, until close(). Made by allow_references().
 
-    fd is a descriptor of the directory, which stays the caller's, and path its absolute path without symlinks.
+    fd is a descriptor of the directory, which belongs to this object, and path its absolute path without symlinks.
     """
 
     def __init__(self, fd: int, path: str) -> None:
@@ -94,6 +94,12 @@ class AllowedDirectory:
         finally:
             os.close(place)
         return RawSource(fd, name=name, size=os.fstat(fd).st_size, owned=True)
+
+    def close(self) -> None:
+        """Close the directory: nothing more can be opened. May be called again."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def _below(self, reference: Reference) -> bytes:
         """The path from the allowed directory on.
@@ -133,10 +139,11 @@ def allow_references(directory: str | os.PathLike[str]) -> Iterator[AllowedDirec
     except (OSError, ValueError) as error:
         cause = error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error))
         raise storage_error(cause, name, "cannot open the directory that images may name files of") from error
+    allowed = AllowedDirectory(fd, os.path.realpath(name))
     try:
-        yield AllowedDirectory(fd, os.path.realpath(name))
+        yield allowed
     finally:
-        os.close(fd)
+        allowed.close()
 
 
 def _check_name(reference: Reference) -> None:
