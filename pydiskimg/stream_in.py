@@ -22,7 +22,7 @@ from pydiskimg.formats.qcow2.spool import Spool
 from pydiskimg.formats.qcow2.stream_reader import Chunk, StreamReader
 from pydiskimg.formats.qcow2.stream_tables import Prefix, read_stream_header
 from pydiskimg.ordered import Buffers, items_at_once, ordered, worker_count
-from pydiskimg.pieces import CHUNK_SIZE, ZERO_CHUNK_SIZE
+from pydiskimg.pieces import CHUNK_SIZE
 from pydiskimg.protocols import Disk, Progress, WritableBuffer
 from pydiskimg.stream_sinks import DiskSink, PipeSink, Sink, check_size_fits
 from pydiskimg.targets.pipe import PipeReader, PipeWriter
@@ -175,13 +175,13 @@ class Qcow2Stream(Stream):
     def _prepare(self) -> None:
         self._reader.fetch_tables()
 
-    def _items(self, take_buffer: Callable[[], memoryview], sink: Sink) -> Iterator[_Item]:  # noqa: ARG002
+    def _items(self, take_buffer: Callable[[], memoryview], sink: Sink) -> Iterator[_Item]:
         end = 0
         for chunk in self._reader.chunks(CHUNK_SIZE, take_buffer):
-            yield from _zeros(end, chunk.start)
+            yield from _zeros(end, chunk.start, sink.zeros_at_once)
             yield chunk
             end = chunk.start + chunk.length
-        yield from _zeros(end, self.size)
+        yield from _zeros(end, self.size, sink.zeros_at_once)
 
     def _unpack(self, chunk: Chunk) -> None:
         self._reader.unpack(chunk)
@@ -240,8 +240,8 @@ class _Beginning:
         buffer[:] = self._data[offset : offset + len(buffer)]
 
 
-def _zeros(start: int, end: int) -> Iterator[tuple[int, int]]:
+def _zeros(start: int, end: int, at_once: int) -> Iterator[tuple[int, int]]:
     while start < end:
-        length = min(ZERO_CHUNK_SIZE, end - start)
+        length = min(at_once, end - start)
         yield start, length
         start += length

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Protocol, runtime_checkable
 from pydiskimg.errors import DoesNotFitError, StorageError
 from pydiskimg.formats.qcow2.stream_reader import Chunk
 from pydiskimg.head_last import HeadLast
-from pydiskimg.pieces import ZeroRuns
+from pydiskimg.pieces import ZERO_CHUNK_SIZE, ZeroRuns
 from pydiskimg.protocols import Disk
 from pydiskimg.targets.pipe import PipeWriter
 from pydiskimg.transfer import FREE_UNIT, ZERO_UNIT
@@ -29,7 +30,12 @@ class GrowingDisk(Protocol):
 
 
 class Sink(Protocol):
-    """What a stream is written to. data() and zeros() run on several threads, everything else on one."""
+    """What a stream is written to. data() and zeros() run on several threads, everything else on one.
+
+    zeros_at_once is how many bytes zeros() is given at most: of a disk that is zero already, all of it.
+    """
+
+    zeros_at_once: int
 
     def room_for(self, end: int) -> None:
         """Make sure that bytes up to end can be written. Raises StorageError."""
@@ -52,6 +58,7 @@ class DiskSink:
         self._disk = disk
         self._source_name = source_name
         self._may_grow = grow
+        self.zeros_at_once = sys.maxsize if disk.reads_as_zero else ZERO_CHUNK_SIZE
         self._gate = _Gate()
         self._unit = unit or (FREE_UNIT if disk.reads_as_zero else ZERO_UNIT)
         self._zero_runs = ZeroRuns(self._unit)
@@ -101,6 +108,8 @@ class DiskSink:
 
 class PipeSink:
     """Writes raw bytes, zeros included, into a pipe."""
+
+    zeros_at_once = ZERO_CHUNK_SIZE
 
     def __init__(self, pipe: PipeWriter) -> None:
         self._pipe = pipe

@@ -113,7 +113,7 @@ def _from_pipe(arguments: argparse.Namespace, options: ImageOptions, callback: A
                     workers=arguments.workers,
                     progress=report,
                 )
-    if callback is not None:
+    if callback is not None and stream.size is None:
         callback(done, done)
 
 
