@@ -79,7 +79,7 @@ def memory_file(data: bytes = b"") -> Iterator[int]:
 
 def written(source: SparseSource | BytesSource, **options: object) -> bytes:
     with memory_file() as fd:
-        length = write_stream(source, fd, **options)
+        length = write_stream(source, fd, **options)  # type: ignore[arg-type]
         data = os.pread(fd, os.fstat(fd).st_size, 0)
         assert len(data) == length
         return data
