@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """python -m pydiskimg"""
 
-import sys
+from pydiskimg.cli import launch
 
-from pydiskimg.cli import main
-
-sys.exit(main())
+launch()

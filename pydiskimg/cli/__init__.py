@@ -16,9 +16,19 @@ from pydiskimg.linux.stdio import keep_standard_descriptors
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import NoReturn
 
 COMMANDS = ("info", "convert", "create", "map", "compare", "check", "snapshot", "mkfs", "mkswap")
 _INTERRUPTED = 128 + 2  # as a shell tells of SIGINT
+
+
+def launch() -> NoReturn:
+    """Run the command line and end the process: what bin/pydiskimg and `python -m pydiskimg` do."""
+    status = main()
+    if status == 0:
+        # All is written and closed: to take the interpreter apart would be a tenth of the time of a short command.
+        os._exit(0)
+    sys.exit(status)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
