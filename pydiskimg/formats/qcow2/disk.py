@@ -14,7 +14,7 @@ from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.compress import Compress, compressor
 from pydiskimg.formats.qcow2.create import l1_entries, round_size
 from pydiskimg.formats.qcow2.guard import RangeGuard
-from pydiskimg.formats.qcow2.guest_map import COPIED, GuestMap
+from pydiskimg.formats.qcow2.guest_map import COPIED, GuestMap, is_in_place
 from pydiskimg.formats.qcow2.header import Header, read_header
 from pydiskimg.formats.qcow2.host_io import ClusterReader
 from pydiskimg.formats.qcow2.packing import Packing, joined
@@ -169,9 +169,9 @@ class Qcow2Disk:
 
     def _write_partial(self, cluster: int, inside: int, view: memoryview) -> None:
         with self._lock:
-            entries = self._map.entries(cluster, 1)
+            entries = self._map.entries_to_write(cluster, 1)
         entry = entries[0] if entries else 0
-        if _in_place(entry):
+        if is_in_place(entry):
             self._store.write((entry & layout.ENTRY_OFFSET) + inside, view)
             return
         whole = bytearray(self.cluster_size)
@@ -189,14 +189,14 @@ class Qcow2Disk:
         size = self.cluster_size
         count = len(view) // size
         with self._lock:
-            entries = self._map.entries(cluster, count)
+            entries = self._map.entries_to_write(cluster, count)
         if entries is None or not any(entries):
             self._write_new(cluster, view)
             return
         start = 0
         while start < count:
             end = start + 1
-            if _in_place(entries[start]):
+            if is_in_place(entries[start]):
                 while end < count and entries[end] == entries[end - 1] + size:
                     end += 1
                 self._store.write(entries[start] & layout.ENTRY_OFFSET, view[start * size : end * size])
@@ -205,7 +205,7 @@ class Qcow2Disk:
                     end += 1
                 self._write_new(cluster + start, view[start * size : end * size])
             else:
-                while end < count and entries[end] and not _in_place(entries[end]):
+                while end < count and entries[end] and not is_in_place(entries[end]):
                     end += 1
                 self._write_standard(cluster + start, view[start * size : end * size])
             start = end
@@ -330,8 +330,8 @@ class Qcow2Disk:
 
     def _write_whole_uncompressed(self, cluster: int, view: memoryview) -> None:
         with self._lock:
-            entries = self._map.entries(cluster, 1)
-        if entries and _in_place(entries[0]):
+            entries = self._map.entries_to_write(cluster, 1)
+        if entries and is_in_place(entries[0]):
             self._store.write(entries[0] & layout.ENTRY_OFFSET, view)
         else:
             self._write_standard(cluster, view)
@@ -407,11 +407,6 @@ def _require_writable(header: Header, name: str, *, has_backing: bool) -> None:
             )
     if header.backing_file is not None and not has_backing:
         raise UnsupportedImageError(f"{name}: has a backing file, which must be opened with it")
-
-
-def _in_place(entry: int) -> bool:
-    """True for a cluster that only this entry refers to, and that holds data as it is."""
-    return bool(entry & COPIED) and not entry & (layout.L2_COMPRESSED | layout.L2_ZERO)
 
 
 def _standard_entries(first: int, count: int, size: int) -> array[int]:

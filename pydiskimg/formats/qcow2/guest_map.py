@@ -29,7 +29,7 @@ from pydiskimg.formats.qcow2.tables import Table, TableCache
 from pydiskimg.protocols import Store
 
 L2_CACHE = 8 << 20  # for clean and for changed tables each
-COPIED = 1 << 63  # the reference count is one: may be written in place
+COPIED = layout.COPIED  # the reference count is one: may be written in place
 HEADER_SIZE, HEADER_L1 = 24, 36  # the header's fields size; l1_size and l1_table_offset
 
 
@@ -59,7 +59,7 @@ class GuestMap:
         if header.version < 3:
             self._wrong |= layout.L2_ZERO
         self._offset_bits = 62 - (header.cluster_bits - 8)
-        self._protect_l1()
+        self._protect_tables()
 
     @property
     def is_crowded(self) -> bool:
@@ -90,6 +90,19 @@ class GuestMap:
         for number, entry in enumerate(found):
             if entry:
                 self._check(cluster + number, entry)
+        return found
+
+    def entries_to_write(self, cluster: int, count: int) -> array[int] | None:
+        """As entries(); those that are to be written in place name no tables of the image itself."""
+        found = self.entries(cluster, count)
+        for entry in found or ():
+            if is_in_place(entry):
+                host = (entry & layout.ENTRY_OFFSET) >> self._bits
+                if self._refcounts.metadata.first_of(host, 1) is not None:
+                    raise self._corrupt(
+                        f"guest data from offset {cluster << self._bits} on is mapped to 0x{host << self._bits:x}, "
+                        "where there are tables of the image itself"
+                    )
         return found
 
     def put(self, cluster: int, new: array[int]) -> None:
@@ -188,13 +201,17 @@ class GuestMap:
         self._store.write(self._l1_offset, raw.ljust(length << self._bits, b"\0"))
         self._refcounts.write()
         self._store.flush()
-        self._protect_l1()
+        self._refcounts.protect(cluster, length)
         return old
 
-    def _protect_l1(self) -> None:
+    def _protect_tables(self) -> None:
         clusters = self._l1_clusters()
         if clusters is not None:
             self._refcounts.protect(*clusters)
+        for entry in self._l1:
+            offset = entry & layout.ENTRY_OFFSET
+            if offset and offset < self._store.size:  # one that is not is refused when it is used
+                self._refcounts.protect(offset >> self._bits)
 
     def _l1_clusters(self) -> tuple[int, int] | None:
         length = -(-len(self._l1) * layout.ENTRY_SIZE // self._cluster_size)
@@ -229,6 +246,7 @@ class GuestMap:
         new = self._l2.new(offset, bytearray(table.raw if table is not None else self._cluster_size))
         if table is not None:
             self._refcounts.release(table.offset >> self._bits)
+        self._refcounts.protect(cluster)
         self._l1[index] = offset | COPIED
         self._l1_changes.add(index)
         return new
@@ -251,6 +269,11 @@ class GuestMap:
 
     def _corrupt(self, text: str) -> InvalidImageError:
         return InvalidImageError(f"{self._store.name}: {text}; the image is truncated or corrupt")
+
+
+def is_in_place(entry: int) -> bool:
+    """True for a cluster that only this L2 entry refers to, and that holds data as it is."""
+    return bool(entry & COPIED and entry & layout.ENTRY_OFFSET) and not entry & (layout.L2_COMPRESSED | layout.L2_ZERO)
 
 
 def swapped(numbers: array[int]) -> array[int]:

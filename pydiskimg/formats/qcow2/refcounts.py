@@ -19,6 +19,7 @@ from array import array
 from pydiskimg.errors import InvalidImageError, StorageError
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.header import Header
+from pydiskimg.formats.qcow2.metadata_clusters import MetadataClusters
 from pydiskimg.formats.qcow2.refcount_entries import RefcountEntries
 from pydiskimg.formats.qcow2.tables import Table, TableCache
 from pydiskimg.protocols import Store
@@ -54,10 +55,12 @@ class Refcounts:
         self._moved_from: tuple[int, int] | None = None
         self._releases: list[tuple[int, int]] = []
         self._holes: dict[int, int] = {}  # block: its first entry that may be zero
-        self._fixed: list[tuple[int, int]] = []
+        self.metadata = MetadataClusters()
         self._end = 0
-        self.protect(0, 1)
+        self.protect(0)
         self.protect(self._table_offset >> self._cluster_bits, self._table_clusters)
+        if header.nb_snapshots:
+            self.protect(header.snapshots_offset >> self._cluster_bits)
         self._end = self._find_end()
         self._unscanned = 0
         self._to_scan = -(-self._end // self._per_block)
@@ -82,10 +85,15 @@ class Refcounts:
         """True when there are notes for apply_releases()."""
         return bool(self._releases)
 
-    def protect(self, cluster: int, count: int) -> None:
-        """Never give out these clusters, whatever their counts are."""
-        self._fixed.append((cluster, cluster + count))
+    def protect(self, cluster: int, count: int = 1) -> None:
+        """Never give out these clusters, whatever their counts are: they hold tables of the image."""
+        self.metadata.add(cluster, count)
         self._end = max(self._end, cluster + count)
+
+    def give_up(self, cluster: int, count: int) -> None:
+        """Release clusters of a table that has moved away, and stop protecting them."""
+        self.metadata.discard(cluster, count)
+        self.release(cluster, count)
 
     def get(self, cluster: int) -> int:
         """The count of a cluster."""
@@ -177,19 +185,20 @@ class Refcounts:
         return _swapped(array("Q", raw))
 
     def _find_end(self) -> int:
-        """The first cluster after the last that is counted, and after all that is protected."""
-        end = self._end
+        """The first cluster after the last that is counted, and after all of the tables."""
+        last = -1
         empty: set[int] = set()
         for number in range(len(self._table) - 1, -1, -1):
             offset = self._table[number]
-            if not offset or offset in empty:
+            if not offset:
                 continue
-            end = max(end, (offset >> self._cluster_bits) + 1)
-            last = self._entries.last_used(self._block(number).raw)
-            if last >= 0:
-                return max(end, number * self._per_block + last + 1)
-            empty.add(offset)
-        return end
+            if last < 0 and offset not in empty:
+                index = self._entries.last_used(self._block(number).raw)
+                last = number * self._per_block + index if index >= 0 else -1
+                empty.add(offset)
+            if offset < self._store.size:  # one that is not is refused when it is used
+                self.protect(offset >> self._cluster_bits)
+        return max(self._end, last + 1)
 
     def _block(self, number: int) -> Table:
         offset = self._table[number]
@@ -262,16 +271,12 @@ class Refcounts:
         index = self._entries.first_zero(raw, start)
         while index < self._per_block and base + index < self._end:
             count = self._entries.zeros_from(raw, index, min(most, self._end - base - index))
-            fixed = self._fixed_at(base + index, count)
-            if fixed is None:
+            table = self.metadata.first_of(base + index, count)
+            if table != base + index:
                 self._holes[number] = index
-                return base + index, count
-            index = self._entries.first_zero(raw, max(index + 1, min(fixed - base, self._per_block)))
+                return base + index, count if table is None else table - base - index
+            index = self._entries.first_zero(raw, index + 1)
         return None
-
-    def _fixed_at(self, cluster: int, count: int) -> int | None:
-        """The end of a protected range that these clusters touch."""
-        return next((end for start, end in self._fixed if start < cluster + count and cluster < end), None)
 
     def _at_end(self, most: int) -> tuple[int, int]:
         """Free clusters at the end; where no block counts those yet, one is made there first."""
@@ -297,6 +302,7 @@ class Refcounts:
         self._blocks.new(offset, bytearray(self._cluster_size))
         self._table[number] = offset
         self._table_changes.add(number)
+        self.metadata.add(cluster)
 
     def _grow_table(self, needed: int) -> None:
         """Find a place for a table of twice the entries at least; it is written with the next write()."""
@@ -334,11 +340,6 @@ class Refcounts:
         first, count = self._moved_from
         self._moved_from = None
         self.give_up(first, count)
-
-    def give_up(self, first: int, count: int) -> None:
-        """Stop protecting clusters of a table that has moved away, and release them."""
-        self._fixed = [each for each in self._fixed if each != (first, first + count)]
-        self.release(first, count)
 
     def _write_blocks(self) -> None:
         """Changed counts may go to the file at any time, as long as no new block is among them."""
