@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import argparse
 import signal
-from collections.abc import Sequence
-from contextlib import suppress
 from importlib import import_module
-from typing import NoReturn
 
 from pydiskimg.cli import COMMANDS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -31,10 +33,10 @@ def _parser(commands: Sequence[str]) -> argparse.ArgumentParser:
         prog="pydiskimg", description="Disk images, file systems and swap areas, without external programs."
     )
     parser.add_argument("--version", action=_Version, help="print the version")
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    # Given prog, argparse need not look at the terminal's width (shutil) before there is anything to print.
+    subparsers = parser.add_subparsers(prog="pydiskimg", metavar="COMMAND", required=True)
     for name in commands:
-        with suppress(ModuleNotFoundError):  # until all of them are there
-            import_module(f"pydiskimg.cli.{name}").add_parser(subparsers)
+        import_module(f"pydiskimg.cli.{name}").add_parser(subparsers)
     return parser
 
 

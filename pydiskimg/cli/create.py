@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
 
 from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options
 from pydiskimg.cli.output import printable
@@ -17,6 +16,10 @@ from pydiskimg.new_file import new_file
 from pydiskimg.new_image import FORMATS, new_image
 from pydiskimg.targets.growing import GrowingFile
 from pydiskimg.units import format_bytes, parse_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def add_parser(subparsers: Any) -> None:

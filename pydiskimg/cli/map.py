@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any
 
 from pydiskimg.block_map import IS_PRESENT, MapEntry, block_map
 from pydiskimg.cli.output import add_output_option, printable
@@ -16,6 +14,11 @@ from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.formats.qcow2.placement import IS_COMPRESSED, IS_DATA, IS_ZERO
 from pydiskimg.image import open_image
 from pydiskimg.units import parse_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
 
 _LINES = 4096  # printed at a time
 
