@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.formats.detect import detect
@@ -15,18 +14,21 @@ from pydiskimg.formats.qcow2.readable import require_readable
 from pydiskimg.formats.qcow2.reader import Qcow2Source, open_qcow2
 from pydiskimg.formats.raw import RawSource
 from pydiskimg.protocols import Source
-from pydiskimg.references import AllowedDirectory, Reference, denied
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pydiskimg.references import AllowedDirectory
 
 MAX_BACKING_FILES = 32
 
 
-@dataclass(frozen=True, slots=True)
 class _Layer:
     """One qcow2 file of the chain, and where its clusters are when they are not in it."""
 
-    file: RawSource
-    header: Header
-    data_file: Source | None
+    def __init__(self, file: RawSource, header: Header, data_file: Source | None) -> None:
+        self.file = file
+        self.header = header
+        self.data_file = data_file
 
 
 def open_chain(
@@ -80,7 +82,7 @@ class _Chain:
                     "at most that many are opened; merge some with: qemu-img convert -O qcow2 OLD NEW"
                 )
             backing_format = _backing_format(header, file.name)
-            backing = self._open(Reference(header.backing_file, "backing file", file.name, os.path.dirname(file.name)))
+            backing = self._open(header.backing_file, "backing file", file)
             if backing_format is None:
                 _require_raw(backing, file.name)
             if backing_format != "qcow2":
@@ -92,18 +94,21 @@ class _Chain:
             return None
         if header.data_file is None:
             raise InvalidImageError(f"{file.name}: keeps its data in an external file, and does not say in which")
-        return self._open(Reference(header.data_file, "data file", file.name, os.path.dirname(file.name)))
+        return self._open(header.data_file, "data file", file)
 
-    def _open(self, reference: Reference) -> RawSource:
+    def _open(self, name: bytes, role: str, file: RawSource) -> RawSource:
+        from pydiskimg.references import Reference, denied  # only here, as few images name any
+
+        reference = Reference(name, role, file.name, os.path.dirname(file.name))
         if self._references is None:
             raise denied(reference)
-        file = self._opened.enter_context(self._references.open(reference))
-        if file.identity in self._seen:
+        found = self._opened.enter_context(self._references.open(reference))
+        if found.identity in self._seen:
             raise InvalidImageError(
-                f"{reference}, which is {self._seen[file.identity]} again; an image cannot stand on itself"
+                f"{reference}, which is {self._seen[found.identity]} again; an image cannot stand on itself"
             )
-        self._seen[file.identity] = file.name
-        return file
+        self._seen[found.identity] = found.name
+        return found
 
 
 def _backing_format(header: Header, name: str) -> str | None:

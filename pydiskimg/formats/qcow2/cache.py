@@ -5,9 +5,15 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import Generic, TypeVar
 
-Value = TypeVar("Value")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Generic, TypeVar
+
+    Value = TypeVar("Value")
+else:
+    # typing takes longer to import than what reads an image, and only the checker needs it.
+    Generic, Value = (object,), 0
 
 
 class Cache(Generic[Value]):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.formats.qcow2 import layout
@@ -42,7 +41,6 @@ _UNSUSPECTED = bytes(flags for flags in range(64) if not flags & 4 and (flags & 
 _BEYOND_ANY_FILE = 1 << 64
 
 
-@dataclass(frozen=True, slots=True)
 class Table:
     """An L2 table that was checked: one byte of kind for each entry, and its 64-bit words.
 
@@ -50,9 +48,12 @@ class Table:
     word for every entry, or two of them: the entry and the bitmap of its subclusters.
     """
 
-    words: array[int]
-    kinds: bytes
-    step: int
+    __slots__ = ("kinds", "step", "words")
+
+    def __init__(self, words: array[int], kinds: bytes, step: int) -> None:
+        self.words = words
+        self.kinds = kinds
+        self.step = step
 
     @property
     def memory(self) -> int:

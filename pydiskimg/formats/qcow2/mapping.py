@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.extents import Extent, Kind, merged
@@ -30,7 +29,6 @@ _SAME_KIND = {HOLE: re.compile(b"H+"), ZERO: re.compile(b"Z+"), DATA: re.compile
 _NOT_ZERO = re.compile(rb"[^\0]")
 
 
-@dataclass(frozen=True, slots=True)
 class Run:
     """Bytes [start, start + length) of the guest that are found in one place.
 
@@ -39,11 +37,18 @@ class Run:
     (COMPRESSED), which has host_length bytes at most.
     """
 
-    kind: int
-    start: int
-    length: int
-    host: int = 0
-    host_length: int = 0
+    # By hand: a frozen dataclass takes three times as long to make, and its module as long to import as all of this.
+    __slots__ = ("host", "host_length", "kind", "length", "start")
+
+    def __init__(self, kind: int, start: int, length: int, host: int = 0, host_length: int = 0) -> None:
+        self.kind = kind
+        self.start = start
+        self.length = length
+        self.host = host
+        self.host_length = host_length
+
+    def __repr__(self) -> str:
+        return f"Run({self.kind}, {self.start}, {self.length}, {self.host}, {self.host_length})"
 
 
 class Mapping:

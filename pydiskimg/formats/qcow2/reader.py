@@ -15,7 +15,6 @@ from pydiskimg.formats.qcow2.extensions import quoted
 from pydiskimg.formats.qcow2.header import Header, read_header
 from pydiskimg.formats.qcow2.mapping import COMPRESSED, DATA, HOLE, L2_CACHE, Mapping, Run
 from pydiskimg.formats.qcow2.readable import require_readable
-from pydiskimg.formats.qcow2.snapshots import find_snapshot, read_snapshots
 from pydiskimg.protocols import Source, WritableBuffer, check_range
 
 # Compressed clusters that lie close together in the file are fetched by one read of at most this, gaps included.
@@ -219,6 +218,8 @@ def open_qcow2(
     _require_references(header, file.name, backing=backing, data_file=data_file)
     place = {"l2_cache": L2_CACHE // cache_share}
     if snapshot is not None:
+        from pydiskimg.formats.qcow2.snapshots import find_snapshot, read_snapshots  # only here: rarely asked for
+
         found = find_snapshot(read_snapshots(file, header), snapshot, name=file.name)
         place = {"l1_table_offset": found.l1_table_offset, "l1_size": found.l1_size, "size": found.disk_size}
     if data_file is not None:
