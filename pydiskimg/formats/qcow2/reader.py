@@ -29,9 +29,10 @@ GATES = 61  # locks that share the clusters between them; a prime, as offsets ar
 class Qcow2Source:
     """A Source over one layer of a qcow2 file, the active one or an internal snapshot, and what lies behind it.
 
-    file is the qcow2 file itself, backing what is seen where the layer has a HOLE (nothing: zeros), data where the
-    clusters of DATA are (nothing: in file), mapping where each of them is. All of them stay the caller's; close()
-    only calls on_close. They must not change meanwhile. Made by open_qcow2().
+    file is the qcow2 file itself, mapping where its clusters are, backing what is seen where the layer has a HOLE
+    (None: zeros), data where the clusters of DATA are (None: in file). All of them stay the caller's and must not
+    change meanwhile; close() only calls on_close. cluster_cache is the bytes of decompressed clusters that are kept.
+    Made by open_qcow2().
     """
 
     format = "qcow2"
@@ -51,7 +52,7 @@ class Qcow2Source:
         self.header = mapping.header
         self.backing = backing
         self.file = file
-        self.data = data or file
+        self.data = file if data is None else data
         self.mapping = mapping
         self._decompress_into = decompress_into
         self._clusters: Cache[bytearray] = Cache(cluster_cache)
@@ -221,7 +222,7 @@ def open_qcow2(
         from pydiskimg.formats.qcow2.snapshots import find_snapshot, read_snapshots  # only here: rarely asked for
 
         found = find_snapshot(read_snapshots(file, header), snapshot, name=file.name)
-        place = {"l1_table_offset": found.l1_table_offset, "l1_size": found.l1_size, "size": found.disk_size}
+        place |= {"l1_table_offset": found.l1_table_offset, "l1_size": found.l1_size, "size": found.disk_size}
     if data_file is not None:
         place["data_size"] = data_file.size
     return Qcow2Source(
