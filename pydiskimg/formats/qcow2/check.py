@@ -18,7 +18,7 @@ from pydiskimg.formats.qcow2.check_l1 import L1Walk
 from pydiskimg.formats.qcow2.check_tables import TableChecker
 from pydiskimg.formats.qcow2.header import Header, read_header
 from pydiskimg.formats.qcow2.refcount_reader import MANY, REFTABLE_RESERVED, RefcountReader, is_zero
-from pydiskimg.formats.qcow2.reference_counter import MAX_COUNT, ReferenceCounter, agree
+from pydiskimg.formats.qcow2.reference_counter import MAX_COUNT, ReferenceCounter, agree, used_clusters
 from pydiskimg.protocols import Progress, Source
 
 # More than this is refused, as QEMU does: 128 TiB in clusters of 64 KiB.
@@ -101,10 +101,10 @@ class _Check:
             elif cluster >= self._clusters:
                 what = "is beyond the end of the file"
             else:
+                if not counter.first <= cluster < counter.end:
+                    continue
                 counter.add(cluster, 1)
-                if counter.first <= cluster < counter.end and self._is_shared(
-                    counter.references[cluster - counter.first]
-                ):
+                if self._is_shared(counter.references[cluster - counter.first]):
                     self.result.add_corruption(f"refcount block {index} at 0x{offset:x} is something else as well")
                 continue
             if is_first:
@@ -119,8 +119,7 @@ class _Check:
         if counter.is_last and counter.references[self._clusters - counter.first]:
             end += 1
         for first, references, stored in counter.pages(end):
-            used = max(-(-len(references.rstrip(b"\0")) // 2), len(stored.rstrip(b"\0")))
-            self._highest = first + used - 1
+            self._highest = first + used_clusters(references, stored) - 1
             if not agree(references, stored):
                 self._compare_page(first, references, stored)
         self._unreadable_blocks(counter, min(counter.end, end))

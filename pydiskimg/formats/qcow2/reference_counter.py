@@ -107,6 +107,12 @@ def agree(references: bytes, stored: bytes) -> bool:
     return references[_LOW::2] == stored and is_zero(references[_HIGH::2]) and MANY not in stored
 
 
+def used_clusters(references: bytes, stored: bytes) -> int:
+    """How far into a page the last cluster is that has references or a stored count, itself included."""
+    referenced = 0 if is_zero(references) else -(-len(references.rstrip(b"\0")) // 2)
+    return referenced if is_zero(stored) else max(referenced, len(stored.rstrip(b"\0")))
+
+
 @lru_cache(16)
 def _ones(count: int) -> int:
     """The number that has a 1 in each of count places of 16 bits."""

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""compare says what qemu-img compare says, with its exit statuses."""
+
+from __future__ import annotations
+
+import random
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from fixtures.qcow2_images import SHAPES, make_image, run
+
+from pydiskimg.cli import main
+
+pytestmark = pytest.mark.oracle
+
+_OFFSET = re.compile(r"offset (\d+)", re.IGNORECASE)
+
+
+def verdicts(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, int | None, int, int | None]:
+    """Our exit status and offset, and qemu-img's."""
+    status = main(("compare", *words))
+    ours = _OFFSET.search(capsys.readouterr().out)
+    done = subprocess.run(("qemu-img", "compare", *words), capture_output=True, text=True, check=False)
+    theirs = _OFFSET.search(done.stdout)
+    return status, int(ours[1]) if ours else None, done.returncode, int(theirs[1]) if theirs else None
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str], seed: int) -> None:
+    rng = random.Random(seed)
+    shape = rng.choice(SHAPES)
+    image, contents = make_image(tmp_path, shape, seed=seed, writes=15)
+    raw, other = tmp_path / "copy.raw", tmp_path / "copy.qcow2"
+    changed = bytearray(contents)
+    for change in range(4):
+        if change:
+            changed[rng.randrange(len(changed))] ^= 0x55
+        longer = bytes(changed) + bytes(rng.choice((0, 512, 100 * 512)))
+        raw.write_bytes(longer)
+        run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(other))
+        for words in ((str(image), str(other)), ("-f", "raw", "-F", "qcow2", str(raw), str(image))):
+            ours, offset, theirs, sector = verdicts(capsys, *words)
+            assert ours == theirs == (1 if change else 0)
+            # qemu-img names the sector, we the byte.
+            assert (offset is None) == (sector is None)
+            assert offset is None or (offset // 512 * 512 == sector and changed[offset] != contents[offset])
+
+
+def test_length_that_is_not_zero_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    short, long = tmp_path / "short", tmp_path / "long"
+    short.write_bytes(b"x" * 4096)
+    long.write_bytes(b"x" * 4096 + bytes(8192) + b"y" + bytes(511))
+    for words in ((str(short), str(long)), (str(long), str(short))):
+        assert verdicts(capsys, "-f", "raw", "-F", "raw", *words) == (1, 4096 + 8192, 1, 4096 + 8192)
+        assert verdicts(capsys, "-s", "-f", "raw", "-F", "raw", *words)[::2] == (1, 1)
+
+
+def test_strict_looks_at_allocation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty, allocated, zeroed = (str(tmp_path / name) for name in ("empty", "allocated", "zeroed"))
+    for name in (empty, allocated, zeroed):
+        run("qemu-img", "create", "-q", "-f", "qcow2", name, "4M")
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 0 1M 128k", allocated)
+    run("qemu-io", "-f", "qcow2", "-c", "write -z 2M 128k", zeroed)
+    assert verdicts(capsys, "-s", empty, empty) == (0, None, 0, None)
+    # qemu-img names the beginning of a longer stretch, or of another one: it also compares which one is the last.
+    assert verdicts(capsys, "-s", empty, allocated)[:3] == (1, 1 << 20, 1)
+    assert verdicts(capsys, "-s", empty, zeroed)[:3] == (1, 2 << 20, 1)
+    assert verdicts(capsys, empty, allocated) == (0, None, 0, None)
+
+
+def test_images_that_cannot_be_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    there = tmp_path / "there"
+    there.write_bytes(bytes(512))
+    assert verdicts(capsys, str(there), str(tmp_path / "absent"))[::2] == (2, 2)
+    assert verdicts(capsys, "-f", "qcow2", str(there), str(there))[::2] == (2, 2)
+
+
+def test_image_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both say so, with statuses that are neither 0 nor 1; qemu-img may notice it earlier."""
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    run("qemu-img", "create", "-q", "-f", "qcow2", str(good), "1M")
+    run("qemu-io", "-f", "qcow2", "-c", "write 0 1M", str(good))
+    data = bytearray(good.read_bytes())
+    data[0x30000:0x30008] = (1 << 63 | 512).to_bytes(8, "big")  # the L1 entry: a misaligned L2 table
+    bad.write_bytes(data)
+    ours, _, theirs, _ = verdicts(capsys, str(good), str(bad))
+    assert (ours, theirs) == (4, 3)
