@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: MIT
+"""What is done with an image that may lie. Each target returns a word for the outcome.
+
+A DiskImageError is an outcome as good as data, when it is one printable line; any other exception, and any
+contradiction between two ways to read the same bytes, is a finding.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from itertools import islice
+
+from pydiskimg.block_map import block_map
+from pydiskimg.cli import main
+from pydiskimg.errors import DiskImageError, StorageError
+from pydiskimg.extents import Kind
+from pydiskimg.formats.qcow2.check import check_qcow2
+from pydiskimg.formats.qcow2.disk import open_qcow2_disk
+from pydiskimg.formats.qcow2.header import read_header
+from pydiskimg.formats.qcow2.reader import Qcow2Source, open_qcow2
+from pydiskimg.formats.qcow2.snapshots import read_snapshots
+from pydiskimg.image import open_image
+from pydiskimg.protocols import Buffer, Disk, Source, read_bytes
+from pydiskimg.stream_in import read_stream
+from pydiskimg.targets.growing import GrowingFile
+from pydiskimg.targets.memory import MemoryDisk
+from tests.fixtures.qcow2_images import BytesSource
+
+NAME = "test.qcow2"
+SMALL = 8 << 20  # a virtual disk that may be read as a whole
+EXTENTS = 3000  # extents that are looked at
+LONGEST = 500  # characters in a message
+STORE_LIMIT = 64 << 20
+
+BEHIND = random.Random(1).randbytes(1 << 16) * 24
+"""What the backing file and the data file of any image have in them."""
+
+
+@contextmanager
+def file_of(image: bytes) -> Iterator[int]:
+    """Give the descriptor of an anonymous file that holds the image, at its beginning."""
+    fd = os.memfd_create("image", os.MFD_CLOEXEC)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(image)
+        os.lseek(fd, 0, os.SEEK_SET)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+class LimitedStore(GrowingFile):
+    """A file on a file system that is full at 64 MiB."""
+
+    def write(self, offset: int, data: Buffer) -> None:
+        if offset + len(data) > STORE_LIMIT:
+            raise StorageError(f"{self.name}: no space left", errno=errno.ENOSPC, filename=self.name)
+        super().write(offset, data)
+
+
+def assert_sentence(error: BaseException) -> None:
+    text = str(error)
+    assert text.isprintable(), f"not printable: {text!r}"
+    assert len(text) < LONGEST, f"{len(text)} characters: {text}"
+    assert ": " in text, f"does not say where: {text}"
+
+
+def open_bytes(image: bytes, snapshot: str | None = None) -> Qcow2Source:
+    """Open an image as open_image() would, with BEHIND in the place of what it names."""
+    file = BytesSource(image, NAME)
+    header = read_header(file)
+    data_file = BytesSource(BEHIND, "data.raw") if header.data_file is not None and header.has_data_file else None
+    backing = BytesSource(BEHIND, "base.raw") if header.backing_file is not None else None
+    return open_qcow2(file, data_file=data_file, backing=backing, snapshot=snapshot)
+
+
+def use_source(source: Source, rng: random.Random) -> None:
+    """Look at the extents, and read pieces; what is no DATA is zero."""
+    position, last = 0, None
+    for extent in islice(source.extents(), EXTENTS):
+        assert extent.start == position, "extents are not contiguous"
+        assert extent.length > 0, "an empty extent"
+        assert extent.kind is not last, "two extents of one kind"
+        position, last = extent.end, extent.kind
+        if extent.kind is not Kind.DATA and rng.random() < 0.05:
+            length = min(extent.length, 1 << 16)
+            assert not any(read_bytes(source, extent.end - length, length)), "a hole has data"
+    assert position <= source.size, "extents beyond the end"
+    for _ in range(4):
+        if source.size:
+            offset = rng.choice((0, rng.randrange(source.size), max(0, source.size - 70000)))
+            read_bytes(source, offset, min(rng.choice((1, 512, 4096, 1 << 18)), source.size - offset))
+
+
+def read(image: bytes, rng: random.Random) -> str:
+    source = open_bytes(image)
+    use_source(source, rng)
+    if source.size <= SMALL:
+        whole = read_bytes(source, 0, source.size)
+        offset = rng.randrange(source.size + 1)
+        length = min(rng.randrange(1 << 17), source.size - offset)
+        assert read_bytes(source, offset, length) == whole[offset : offset + length], "two reads differ"
+    return "data"
+
+
+def snapshots(image: bytes, rng: random.Random) -> str:
+    file = BytesSource(image, NAME)
+    found = read_snapshots(file, read_header(file))
+    for snapshot in found[:3]:
+        use_source(open_bytes(image, snapshot.id), rng)
+    return "data" if found else "none"
+
+
+def check(image: bytes, rng: random.Random) -> str:
+    result = check_qcow2(BytesSource(image, NAME))
+    for detail in result.details:
+        assert detail.isprintable(), f"not printable: {detail!r}"
+        assert len(detail) < LONGEST, detail
+    return "clean" if result.is_clean else "unclean"
+
+
+def stream(image: bytes, rng: random.Random) -> str:
+    """What the stream gives is what reading at random gives."""
+    with file_of(image) as fd:
+        disk = MemoryDisk(SMALL, fill=0xFF)
+        with read_stream(fd, format="qcow2", name=NAME, spool_directory="/dev/shm") as reader:
+            size = reader.copy_to(disk, workers=2)
+    source = open_bytes(image)
+    assert size == source.size, "the stream has another size"
+    assert read_bytes(disk, 0, size) == read_bytes(source, 0, size), "the stream gives other bytes"
+    return "data"
+
+
+def disk(image: bytes, rng: random.Random) -> str:
+    """What was written is read back, by the disk and by a reader of what is in the file then."""
+    backing = None
+    if read_header(BytesSource(image, NAME)).backing_file is not None:
+        backing = BytesSource(BEHIND, "base.raw")
+    with file_of(image) as fd:
+        changed = open_qcow2_disk(LimitedStore(fd, NAME), backing=backing, compress=rng.random() < 0.3)
+        in_order = changed.size <= SMALL and not check_qcow2(BytesSource(image, NAME)).corruptions
+        model = bytearray(read_bytes(changed, 0, changed.size)) if in_order else None
+        for _ in range(rng.randrange(1, 6)):
+            _write_something(changed, rng, model)
+        changed.flush()
+        if model is None:
+            return "written"
+        assert read_bytes(changed, 0, changed.size) == model, "the disk lost what was written"
+        file = BytesSource(os.pread(fd, STORE_LIMIT, 0), NAME)
+    reader = open_qcow2(file, backing=backing)
+    assert read_bytes(reader, 0, reader.size) == model, "the image lost what was written"
+    after = check_qcow2(file)
+    assert not after.corruptions, f"the image was corrupted: {after.details[:1]}"
+    return "written and checked"
+
+
+def _write_something(changed: Disk, rng: random.Random, model: bytearray | None) -> None:
+    if not changed.size:
+        return
+    offset = rng.choice((rng.randrange(changed.size), 0, max(0, changed.size - 5000)))
+    length = min(rng.choice((1, 512, 5000, 65536, 150_000)), changed.size - offset)
+    data = rng.choice((bytes(length), rng.randbytes(length), b"abc" * length))[:length]
+    if rng.random() < 0.3:
+        data = bytes(length)
+        changed.zero(offset, length)
+    else:
+        changed.write(offset, data)
+    if model is not None:
+        model[offset : offset + length] = data
+        assert read_bytes(changed, offset, length) == data, "what was just written is not read back"
+
+
+def info_and_map(image: bytes, rng: random.Random) -> str:
+    """The commands say one line when they fail, and the map covers the disk without gaps."""
+    with file_of(image) as fd:
+        path = f"/proc/self/fd/{fd}"
+        statuses = [_command("info", "-f", "qcow2", path), _command("info", "--output", "json", "-f", "qcow2", path)]
+        statuses.append(_command("snapshot", "-l", path))
+        with open_image(path, format="qcow2") as source:
+            position = 0
+            for entry in islice(block_map(source), EXTENTS):
+                assert entry.start == position, "the map has a gap"
+                assert entry.length > 0, "an empty entry of the map"
+                position += entry.length
+            assert position <= source.size, "the map goes beyond the end"
+    return "data" if not any(statuses) else "refused"
+
+
+def _command(*words: str) -> int:
+    output, complaint = io.StringIO(), io.StringIO()
+    with redirect_stdout(output), redirect_stderr(complaint):
+        status = main(words)
+    text = complaint.getvalue()
+    assert status in (0, 1), f"{words[0]}: exit status {status}"
+    assert bool(text) == bool(status), f"{words[0]}: status {status} and says {text!r}"
+    assert text.count("\n") <= 1, f"{words[0]}: says {text!r}"
+    assert text.rstrip("\n").isprintable(), f"{words[0]}: says {text!r}"
+    assert output.getvalue().replace("\n", "").isprintable(), f"{words[0]}: prints {output.getvalue()!r}"
+    return status
+
+
+Target = Callable[[bytes, random.Random], str]
+TARGETS: Mapping[str, Target] = {
+    "read": read,
+    "snapshots": snapshots,
+    "check": check,
+    "stream": stream,
+    "disk": disk,
+    "info": info_and_map,
+}
+
+
+def outcome(target: str, image: bytes, seed: object) -> str:
+    """Run a target; returns its word, or "refused" for an error of ours that is in order."""
+    try:
+        return TARGETS[target](image, random.Random(f"{target} {seed}"))
+    except DiskImageError as error:
+        assert_sentence(error)
+        return "refused"
