@@ -9,9 +9,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from fixtures.qcow2_images import SHAPES, make_image, run
 
 from pydiskimg.cli import main
+from tests.fixtures.qcow2_images import SHAPES, make_image, run
 
 pytestmark = pytest.mark.oracle
 

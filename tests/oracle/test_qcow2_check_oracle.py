@@ -8,13 +8,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from fixtures.qcow2_damage import SHAPES, Shape, damage, make
-from fixtures.qcow2_images import run
 
 from pydiskimg.cli import main
 from pydiskimg.errors import DiskImageError
 from pydiskimg.formats.qcow2.check import check_qcow2
 from pydiskimg.formats.raw import open_raw
+from tests.fixtures.qcow2_damage import SHAPES, Shape, damage, make
+from tests.fixtures.qcow2_images import run
 
 pytestmark = pytest.mark.oracle
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fixtures.qcow2_images import BytesSource
 
 from pydiskimg.cli import main
 from pydiskimg.compare import Comparison, compare
@@ -16,6 +15,7 @@ from pydiskimg.errors import InvalidImageError
 from pydiskimg.extents import Extent, Kind, merged
 from pydiskimg.pieces import CHUNK_SIZE
 from pydiskimg.protocols import WritableBuffer
+from tests.fixtures.qcow2_images import BytesSource
 
 IDENTICAL = Comparison(None, None, sizes_differ=False)
 

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from fixtures.qcow2_images import BytesSource, Craft, compressed_entry
 
 from pydiskimg.cli import main
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
@@ -18,6 +17,7 @@ from pydiskimg.formats.qcow2 import layout, reference_counter
 from pydiskimg.formats.qcow2.check import check_qcow2
 from pydiskimg.formats.qcow2.check_findings import MAX_DETAILS, CheckResult
 from pydiskimg.formats.qcow2.refcount_reader import MANY, expanded
+from tests.fixtures.qcow2_images import BytesSource, Craft, compressed_entry
 
 CLUSTER = 512
 COPIED = 1 << 63

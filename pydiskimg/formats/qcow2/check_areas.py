@@ -46,6 +46,7 @@ MAX_BITMAP_TABLE_SIZE = 0x800_0000  # entries
 BITMAP_RESERVED = 0xFF00_0000_0000_01FE
 SNAPSHOT_EXTRA_DATA_V3 = 16  # bytes that version 3 wants
 PIECE = 1 << 20
+SLACK = 1 << 20  # bytes by which tables may overlap before it is too much work
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +98,10 @@ class Areas:
         header, size = self._header, layout.ENTRY_SIZE
         yield Area("the header", 0, header.cluster_size)
         yield Area("the L1 table", header.l1_table_offset, header.l1_size * size)
-        table_size = self._snapshots()
-        for table in self.snapshot_tables:
-            yield Area(table.what, table.offset, table.entries * size, table.times)
+        tables, table_size = self._snapshots()
+        for (offset, entries), times in tables.items():
+            yield Area(f"the snapshots' L1 table at 0x{offset:x}", offset, entries * size, times)
+        self._keep_snapshot_tables(tables)
         yield Area("the snapshot table", header.snapshots_offset, table_size)
         refcount_table_size = header.refcount_table_clusters * header.cluster_size
         yield Area("the refcount table", header.refcount_table_offset, refcount_table_size)
@@ -116,8 +118,8 @@ class Areas:
         end = backing_offset if 0 < backing_offset < len(head) else len(head)
         return read_extensions(bytes(head), self._header.header_length, end, name=self._file.name)[1]
 
-    def _snapshots(self) -> int:
-        """Find the snapshots' L1 tables; returns the bytes of the snapshot table."""
+    def _snapshots(self) -> tuple[Counter[tuple[int, int]], int]:
+        """Find the snapshots' L1 tables, (offset, entries), and the bytes of the snapshot table."""
         header, at = self._header, self._header.snapshots_offset
         tables: Counter[tuple[int, int]] = Counter()
         for index in range(header.nb_snapshots):
@@ -134,8 +136,7 @@ class Areas:
                 tables[offset, entries] += 1
         if header.has_data_file and header.nb_snapshots:
             self._result.add_corruption("an image with an external data file has internal snapshots")
-        self._keep_snapshot_tables(tables)
-        return at - header.snapshots_offset
+        return tables, at - header.snapshots_offset
 
     def _is_good_l1_table(self, index: int, offset: int, entries: int) -> bool:
         if offset % self._header.cluster_size:
@@ -147,14 +148,18 @@ class Areas:
         return False
 
     def _keep_snapshot_tables(self, tables: Counter[tuple[int, int]]) -> None:
-        """L1 tables that differ have clusters of their own: more bytes of them than the file has are not walked."""
-        left = self._file.size + layout.MAX_L1_TABLE_SIZE
+        """L1 tables that differ have clusters of their own: more bytes of them than the file has are not walked.
+
+        What a table has beyond the end of the file is zero, and need not be walked either.
+        """
+        left = self._file.size + SLACK
         for (offset, entries), times in tables.items():
-            left -= entries * layout.ENTRY_SIZE
+            inside = max(0, min(entries, -(-(self._file.size - offset) // layout.ENTRY_SIZE)))
+            left -= inside * layout.ENTRY_SIZE
             if left < 0:
                 self._result.add_check_error("the snapshots' L1 tables overlap; not all of them were checked")
                 return
-            self.snapshot_tables.append(L1Table(f"the snapshots' L1 table at 0x{offset:x}", offset, entries, times))
+            self.snapshot_tables.append(L1Table(f"the snapshots' L1 table at 0x{offset:x}", offset, inside, times))
 
     def _bitmaps(self, count: int, size: int, offset: int) -> Iterator[Area]:
         cluster_size = self._header.cluster_size
