@@ -8,23 +8,26 @@ import fcntl
 import os
 import stat
 from contextlib import ExitStack
-from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar, overload
 
 from pydiskimg.errors import InUseError, StorageError, UnsupportedImageError, storage_error
 from pydiskimg.holders import device_holder, loop_over_file
 from pydiskimg.linux.blockdev import is_read_only
-from pydiskimg.protocols import Disk
 from pydiskimg.targets.block import BlockDisk
 from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.targets.file import FileDisk
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Generic, Literal, TypeVar, overload
+
     from pydiskimg.formats.qcow2.disk import Qcow2Disk
+    from pydiskimg.protocols import Disk
     from pydiskimg.references import AllowedDirectory
 
-
-AnyDisk = TypeVar("AnyDisk", bound=Disk)
+    AnyDisk = TypeVar("AnyDisk", bound=Disk)
+else:
+    Generic, AnyDisk = (object,), 0
 
 
 class OpenDisk(Generic[AnyDisk]):
@@ -70,21 +73,23 @@ class OpenDisk(Generic[AnyDisk]):
             getLogger(__name__).warning("%s (after another error, which is the one reported)", late)
 
 
-@overload
-def open_disk(
-    path: str | os.PathLike[str], *, writable: bool = False, format: Literal["raw"] = "raw"
-) -> OpenDisk[DescriptorDisk]: ...
+# Only the checker needs these, and typing takes longer to import than what opens a disk.
+if TYPE_CHECKING:
 
+    @overload
+    def open_disk(
+        path: str | os.PathLike[str], *, writable: bool = False, format: Literal["raw"] = "raw"
+    ) -> OpenDisk[DescriptorDisk]: ...
 
-@overload
-def open_disk(
-    path: str | os.PathLike[str],
-    *,
-    writable: bool = False,
-    format: Literal["qcow2"],
-    references: AllowedDirectory | None = None,
-    compress: bool = False,
-) -> OpenDisk[Qcow2Disk]: ...
+    @overload
+    def open_disk(
+        path: str | os.PathLike[str],
+        *,
+        writable: bool = False,
+        format: Literal["qcow2"],
+        references: AllowedDirectory | None = None,
+        compress: bool = False,
+    ) -> OpenDisk[Qcow2Disk]: ...
 
 
 def open_disk(

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from collections import namedtuple
 
 from pydiskimg.units import parse_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 _VERSIONS = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
 _COMPRESSION_TYPES = ("zlib", "zstd")
@@ -18,14 +21,16 @@ _CLUSTER_SIZES = tuple(1 << bits for bits in range(9, 22))
 _FIXED = {"preallocation": ("off",), "refcount_bits": ("16",), "lazy_refcounts": ("off", "false", "no")}
 
 
-@dataclass(frozen=True, slots=True)
-class ImageOptions:
+_Fields = namedtuple(
+    "_Fields", ("cluster_size", "version", "compression_type", "given"), defaults=(65536, 3, "zlib", False)
+)
+
+
+# dataclasses and typing, which are for this, take longer to import than the rest of a conversion.
+class ImageOptions(_Fields):
     """What -o asks of a new qcow2 image; cluster_size is bytes, given tells whether anything was asked for."""
 
-    cluster_size: int = 65536
-    version: int = 3
-    compression_type: str = "zlib"
-    given: bool = False
+    __slots__ = ()
 
 
 def add_image_options(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +61,7 @@ def image_options(arguments: argparse.Namespace) -> ImageOptions:
 
 def parse_image_options(text: str, options: ImageOptions | None = None) -> ImageOptions:
     """Return options changed as text asks. Raises ValueError with a sentence for a wrong one."""
-    options = replace(options or ImageOptions(), given=True)
+    options = (options or ImageOptions())._replace(given=True)
     for pair in text.split(","):
         key, separator, value = pair.partition("=")
         if not separator:
@@ -70,11 +75,11 @@ def _changed(options: ImageOptions, key: str, value: str) -> ImageOptions:
         size = parse_size(value)
         if size not in _CLUSTER_SIZES:
             raise ValueError(f"cluster_size={value} is not possible; expected a power of two from 512 to 2M")
-        return replace(options, cluster_size=size)
+        return options._replace(cluster_size=size)
     if key == "compat":
-        return replace(options, version=_VERSIONS[_one_of(key, value, _VERSIONS)])
+        return options._replace(version=_VERSIONS[_one_of(key, value, _VERSIONS)])
     if key == "compression_type":
-        return replace(options, compression_type=_one_of(key, value, _COMPRESSION_TYPES))
+        return options._replace(compression_type=_one_of(key, value, _COMPRESSION_TYPES))
     if key in _FIXED:
         _one_of(key, value, _FIXED[key])
         return options
