@@ -49,7 +49,7 @@ def assert_reads(path: Path, expected: bytes, *, seed: int, snapshot: str | None
     return extents
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("shape", EXTENDED_SHAPES, ids=lambda shape: shape[0])
 def test_subclusters(shape: tuple[str, int, str], seed: int, tmp_path: Path) -> None:
     path, expected = make_image(tmp_path, shape, seed=seed)
@@ -67,7 +67,7 @@ FORMS = [
 ]
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_chains(seed: int, tmp_path: Path) -> None:
     """Chains of two to five files of any form, each larger or smaller than the one below it."""
     rng = random.Random(seed)
@@ -75,7 +75,7 @@ def test_chains(seed: int, tmp_path: Path) -> None:
     size = rng.randrange(1, 6000) * 512
     if form == "raw":
         below.write_bytes(rng.randbytes(size))
-        os.truncate(below, size + 512 * rng.randrange(500))
+        os.truncate(below, size + rng.randrange(250_000))  # whole sectors or not
     else:
         run("qemu-img", "create", "-q", "-f", "qcow2", str(below), str(size))
         write_at_random(below, size, rng=rng, writes=10)
@@ -85,24 +85,19 @@ def test_chains(seed: int, tmp_path: Path) -> None:
         named = rng.choice([below.name, f"./{below.name}", str(below)])
         where = ("-b", named, "-F", form, "-o", options)
         run("qemu-img", "create", "-q", "-f", "qcow2", *where, str(path), str(size))
-        # QEMU 7.2 fails an assertion when it zeroes the partial end of a v2 overlay
         write_at_random(path, size, rng=rng, options=options, writes=10)
         below, form = path, "qcow2"
-    extents = assert_reads(below, read_by_qemu(below), seed=seed)
-    if seed:
-        return
+    assert_reads(below, read_by_qemu(below), seed=seed)
     with pytest.raises(UnsupportedImageError, match=r"names the backing file .* it was not opened"):
         open_image(below)
-    assert extents
 
 
 @pytest.mark.parametrize("raw", ["on", "off"])
 @pytest.mark.parametrize("options", ["", "extended_l2=on", "cluster_size=512", "cluster_size=2M"])
-@pytest.mark.parametrize("seed", range(2))
-def test_data_files(raw: str, options: str, seed: int, tmp_path: Path) -> None:
+def test_data_files(raw: str, options: str, tmp_path: Path) -> None:
     where = f"data_file={tmp_path}/data file,data_file_raw={raw}" + (f",{options}" if options else "")
-    path, expected = make_image(tmp_path, ("data", 3_000_320, where), seed=seed)
-    assert_reads(path, expected, seed=seed)
+    path, expected = make_image(tmp_path, ("data", 3_000_320, where), seed=1)
+    assert_reads(path, expected, seed=1)
     if raw == "on":
         assert (tmp_path / "data file").read_bytes()[: len(expected)] == expected
     with pytest.raises(UnsupportedImageError, match=r"names the data file '.*/data file', which would be"):
