@@ -1,27 +1,34 @@
 # SPDX-License-Identifier: MIT
-"""Whatever the bytes: data or one of our errors, soon, and in little memory."""
+"""Whatever the bytes: data or one of our errors, soon, and in little memory. tests/fuzz does it for longer."""
 
 from __future__ import annotations
 
+import os
 import random
 import time
-import tracemalloc
-from itertools import islice
+from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pydiskimg.errors import DiskImageError
-from pydiskimg.formats.qcow2.reader import open_qcow2
-from pydiskimg.protocols import read_bytes
+from pydiskimg.errors import DiskImageError, InvalidImageError
+from pydiskimg.formats.qcow2.create import create_qcow2
+from pydiskimg.formats.qcow2.disk import open_qcow2_disk
+from pydiskimg.stream_out import write_stream
+from pydiskimg.targets.growing import GrowingFile
+from tests.fixtures.hostile_images import extended
+from tests.fixtures.hostile_snapshots import SnapshotEntry, with_snapshots
 from tests.fixtures.qcow2_images import BytesSource, Craft, compressed_entry, deflate
+from tests.fuzz import targets, worker
+from tests.fuzz.mutations import find_places, mutate
+from tests.fuzz.targets import TARGETS, file_of, outcome
+from tests.fuzz.worker import MEMORY, SECONDS, Fuzzer, peak_memory, reset_peak
 
-SECONDS = 2.0
-MEMORY = 64 << 20
 
-
-def small_image(version: int, cluster_bits: int) -> bytes:
+def crafted(version: int, cluster_bits: int) -> bytes:
+    """Data, a hole, a zero cluster, a compressed one."""
     size = 1 << cluster_bits
     cluster = random.Random(cluster_bits).randbytes(size // 4) + bytes(size - size // 4)
     stored = deflate(cluster)
@@ -35,38 +42,59 @@ def small_image(version: int, cluster_bits: int) -> bytes:
     return craft.build()
 
 
-IMAGES = [small_image(version, bits) for version in (2, 3) for bits in (9, 12, 16)]
+def streamed(compression_type: str | None, cluster_size: int) -> bytes:
+    rng = random.Random(cluster_size)
+    content = b"".join(rng.choice((rng.randbytes(3000), bytes(7000), b"text" * 800)) for _ in range(20))
+    with file_of(b"") as fd:
+        source = BytesSource(content[: len(content) // 512 * 512])
+        write_stream(source, fd, cluster_size=cluster_size, compression_type=compression_type)
+        return os.pread(fd, 1 << 24, 0)
 
 
-def outcome(image: bytes) -> str:
-    """Open, map and read as a caller would: "data" or "error"; another exception than ours fails the test."""
-    complaint = ""
-    try:
-        use(image)
-    except DiskImageError as error:
-        complaint = str(error)
-    assert not complaint or complaint.startswith("test.qcow2: ")
-    assert len(complaint) < 500
-    return "error" if complaint else "data"
+def written(cluster_size: int, *, compress: bool) -> bytes:
+    rng = random.Random(cluster_size)
+    with file_of(b"") as fd:
+        store = GrowingFile(fd, "new")
+        create_qcow2(store, 200_192, cluster_size=cluster_size)
+        disk = open_qcow2_disk(store, compress=compress)
+        for offset in range(0, 150_000, 50_000):
+            disk.write(offset, rng.randbytes(3000) * 9)
+        disk.zero(60_000, 5000)
+        disk.flush()
+        return os.pread(fd, 1 << 24, 0)
 
 
-def use(image: bytes) -> None:
-    source = open_qcow2(BytesSource(image))
-    for extent in islice(source.extents(), 2000):
-        assert extent.length > 0
-    for offset in (0, source.size // 2, max(0, source.size - (1 << 18))):
-        read_bytes(source, offset, min(1 << 18, source.size - offset))
+@cache
+def seeds() -> dict[str, bytes]:
+    images = {f"crafted {version} {bits}": crafted(version, bits) for version in (2, 3) for bits in (9, 12, 16)}
+    images |= {"disk": written(4096, compress=False), "disk compressed": written(512, compress=True)}
+    images |= {"stream": streamed(None, 4096), "stream zlib": streamed("zlib", 4096)}
+    images |= {"stream zstd": streamed("zstd", 65536), "extended": extended(1 << 63 | 4 << 14, 0x00F0_0000_0000_0F0F)}
+    table = SnapshotEntry(l1_table_offset=0x400), SnapshotEntry(l1_table_offset=0x400, id_str=b"2", name=b"x" * 99)
+    return images | {"snapshots": with_snapshots(*table, tail=bytes(600))}
 
 
-def hold_to_limits(image: bytes) -> None:
-    start = time.monotonic()
-    outcome(image)
-    assert time.monotonic() - start < SECONDS
+def suitable(target: str) -> list[bytes]:
+    return [image for name, image in seeds().items() if target not in ("stream", "snapshots") or target in name]
 
 
-@settings(max_examples=300, deadline=None)
+def hold_to_limits(target: str, image: bytes, seed: int = 0) -> str:
+    reset_peak()
+    before, start = peak_memory(), time.process_time()
+    word = outcome(target, image, seed)
+    assert time.process_time() - start < SECONDS
+    assert peak_memory() - before < MEMORY
+    return word
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_images_in_order_are_no_finding(target: str) -> None:
+    assert {outcome(target, image, 1) for image in suitable(target)} != {"refused"}
+
+
+@settings(max_examples=60, deadline=None)
 @given(
-    image=st.sampled_from(IMAGES),
+    image=st.sampled_from(sorted(seeds().values())),
     changes=st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), min_size=1, max_size=8),
     near=st.sampled_from([112, 2048, 1 << 16]),
     cut=st.one_of(st.none(), st.integers(0, 1 << 16)),
@@ -75,59 +103,62 @@ def test_changed_bytes(image: bytes, changes: list[tuple[int, int]], near: int, 
     changed = bytearray(image)
     for at, value in changes:
         changed[at % min(near, len(changed))] = value
-    hold_to_limits(bytes(changed[:cut]))
+    for target in ("read", "check", "disk"):
+        hold_to_limits(target, bytes(changed[:cut]))
 
 
-INTERESTING = [
-    0,
-    1,
-    2,
-    511,
-    512,
-    1 << 31,
-    (1 << 32) - 1,
-    1 << 55,
-    1 << 56,
-    1 << 62,
-    (1 << 62) - 1,
-    1 << 63,
-    (1 << 64) - 1,
-]
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_changed_numbers(seed: int) -> None:
-    rng = random.Random(seed)
+@pytest.mark.parametrize("target", TARGETS)
+def test_changes_where_it_hurts(target: str) -> None:
+    rng = random.Random(target)
+    images = [(image, find_places(image)) for image in suitable(target)]
     seen = set()
-    for _ in range(400):
-        changed = bytearray(rng.choice(IMAGES))
-        for _ in range(rng.randrange(1, 4)):
-            width = rng.choice((4, 8))
-            at = rng.choice((rng.randrange(4, 112 - width, 4), rng.randrange(0, len(changed) - width, 8)))
-            value = rng.choice(INTERESTING) + rng.choice((-512, -1, 0, 0, 0, 1, 512))
-            changed[at : at + width] = (value % (1 << 8 * width)).to_bytes(width, "big")
-        start = time.monotonic()
-        seen.add(outcome(bytes(changed)))
-        assert time.monotonic() - start < SECONDS
-    assert seen == {"data", "error"}
+    for seed in range(60):
+        image, places = rng.choice(images)
+        seen.add(hold_to_limits(target, mutate(image, places, rng), seed))
+    assert "refused" in seen
+    assert len(seen) > 1
 
 
-def test_memory_stays_small() -> None:
-    rng = random.Random(99)
-    for _ in range(60):
-        changed = bytearray(rng.choice(IMAGES))
-        for _ in range(3):
-            at = rng.randrange(20, 104)
-            changed[at] = rng.randrange(256)
-        tracemalloc.start()
-        try:
-            outcome(bytes(changed))
-            assert tracemalloc.get_traced_memory()[1] < MEMORY
-        finally:
-            tracemalloc.stop()
-
-
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.binary(max_size=2000))
 def test_any_bytes_behind_the_magic(content: bytes) -> None:
-    hold_to_limits(b"QFI\xfb\0\0\0\x03" + content)
+    for target in TARGETS:
+        hold_to_limits(target, b"QFI\xfb\0\0\0\x03" + content)
+
+
+# The fuzzer itself: it finds what is wrong, and makes it small.
+
+
+def _raises(error: Exception) -> targets.Target:
+    def target(image: bytes, rng: random.Random) -> str:
+        if image[30] != seeds()["disk"][30]:
+            raise error
+        return "data"
+
+    return target
+
+
+@pytest.mark.parametrize(
+    ("error", "key"),
+    [
+        (KeyError("x"), "read KeyError"),
+        (MemoryError(), "read MemoryError"),
+        (DiskImageError("two: lines\nof it"), "read AssertionError"),
+        (DiskImageError("long: " + "x" * 500), "read AssertionError"),
+        (InvalidImageError("nowhere"), "read AssertionError"),
+    ],
+)
+def test_what_is_a_finding(error: Exception, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets, "TARGETS", {"read": _raises(error)})
+    monkeypatch.setattr(worker, "TURNS", ("read",))
+    (tmp_path / "seeds").mkdir()
+    (tmp_path / "seeds" / "disk").write_bytes(seeds()["disk"])
+    fuzzer = Fuzzer(tmp_path, tmp_path, qemu=False)
+    for number in range(60):
+        fuzzer.run(number)
+    assert len(fuzzer.found) == 1
+    assert next(iter(fuzzer.found)).startswith(key)
+    (kept,) = tmp_path.glob("read-*.qcow2")
+    image, seed = kept.read_bytes(), seeds()["disk"]
+    if len(image) == len(seed):
+        assert [at for at in range(len(seed)) if image[at] != seed[at]] == [30]
