@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from pydiskimg.crew import Crew, Meter
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.pieces import CHUNK_SIZE
 from pydiskimg.protocols import Progress, Source, WritableBuffer
+from pydiskimg.units import KIB
 
 # Beyond this, threads wait for each other.
 MAX_WORKERS = 8
+# What is compared in one step: two of them stay in a processor's cache between being read and being compared.
+CHUNK_SIZE = 256 * KIB
 # How far one step goes over what both sides hold as zero.
 SKIP_SIZE = 1 << 30
 _SMALL = 512
@@ -74,7 +76,7 @@ class _Comparing:
         self.first: tuple[str | None, int | None] = (None, None)
 
     def pieces(self, size: int) -> Iterator[Extent]:
-        """Yield DATA where something has to be read, at most 2 MiB, and ZERO elsewhere."""
+        """Yield DATA where something has to be read, at most a chunk, and ZERO elsewhere."""
         start = end = 0  # the DATA that was seen and not yet yielded
         for position, length, kind_a, kind_b in _aligned(_kinds(self._a, size), _kinds(self._b, size)):
             if self._strict and kind_a is not kind_b:
