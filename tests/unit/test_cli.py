@@ -203,3 +203,83 @@ def test_a_full_log_does_not_end_a_copy(image: Path, tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
         subprocess.run([*COMMAND, "convert", "-p", image, tmp_path / "out"], cwd=ROOT, stderr=full, check=False)
     assert (tmp_path / "out").read_bytes() == image.read_bytes()
+
+
+def test_convert_says_which_options_go_together(image: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    fails("convert", "-c", image, new, words="add -O qcow2", status=2)
+    fails("convert", "-o", "cluster_size=4k", image, new, words="add -O qcow2", status=2)
+    fails("convert", "-n", "-O", "qcow2", "-o", "compat=v2", image, new, words="-o is for a new image", status=2)
+    fails("convert", "-n", image, "-", words="a pipe holds nothing", status=2)
+    fails("convert", "--verify", image, "-", words="a pipe cannot do", status=2)
+    fails("convert", "--verify", "-", new, words="a pipe cannot do", status=2)
+    fails("convert", "-l", "one", "-", new, words="-l is for an image in a file", status=2)
+    fails("convert", "-O", "qcow2", "-o", "cluster_size=1", image, new, words="cluster_size=1", status=2)
+    fails("convert", image, image, words="is both source and destination; nothing was written")
+    assert not new.exists()
+
+
+def test_convert_through_pipes(image: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    shell = '"$0" -m pydiskimg convert -c -O qcow2 "$1" - | "$0" -m pydiskimg convert -p -f qcow2 - "$2"'
+    done = subprocess.run(
+        ["sh", "-c", shell, sys.executable, image, new], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stderr.count("100% (64 MiB of 64 MiB)") == 1
+    assert new.read_bytes() == image.read_bytes()
+    shell = 'cat "$1" | "$0" -m pydiskimg convert -p - "$2"'
+    done = subprocess.run(
+        ["sh", "-c", shell, sys.executable, image, new], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "100% (64 MiB of 64 MiB)" in done.stderr
+    assert new.read_bytes() == image.read_bytes()
+    assert new.stat().st_blocks * 512 < 5 * MIB
+
+
+@pytest.mark.parametrize(
+    ("redirection", "arguments", "words"),
+    [
+        (">&-", '"$1" -', "standard output: is not open"),
+        ("<&-", '- "$2"', "standard input: is not open"),
+        ("</dev/null", '- "$2"', "standard input: is empty; nothing was written"),
+        ("", '"$1" /dev/fd/77', "/dev/fd/77: is not open"),
+        ("> /dev/full", '"$1" -', "No space left on device"),
+        ('>> "$1"', '"$1" -', "is both source and destination; nothing was written"),
+        ("< ", '- "$2"', "name the format (-f)"),
+    ],
+)
+def test_convert_and_descriptors_that_are_not_right(
+    image: Path, tmp_path: Path, redirection: str, arguments: str, words: str
+) -> None:
+    if redirection == "< ":
+        redirection = '< "$1"'
+        image.write_bytes(b"QFI\xfb" + bytes(1000))
+    before = image.read_bytes()
+    shell = f'"$0" -m pydiskimg convert {arguments} {redirection}'
+    done = subprocess.run(
+        ["sh", "-c", shell, sys.executable, image, tmp_path / "new"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE if ">" not in redirection else None,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert image.read_bytes() == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_image_is_not_written_to_a_terminal(image: Path) -> None:
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [*COMMAND, "convert", image, "-"], cwd=ROOT, stdout=theirs, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(theirs)
+    os.close(ours)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "pydiskimg: standard output: is a terminal, which is no place for an image; redirect it\n",
+    )
