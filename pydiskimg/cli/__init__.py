@@ -67,6 +67,11 @@ def _run(words: list[str]) -> int:
 
         if run_common_form(words[1:]):
             return 0
+    if words[:1] == ["convert"]:
+        from pydiskimg.cli.convert import run_common_form
+
+        if run_common_form(words[1:]):
+            return 0
     from pydiskimg.cli.command_line import run
 
     return run(words)

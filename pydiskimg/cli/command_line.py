@@ -1,26 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Words become a subcommand and its arguments, by argparse; signals end it as Ctrl-C does."""
+"""Words become a subcommand and its arguments, by argparse."""
 
 from __future__ import annotations
 
 import argparse
-import signal
 from importlib import import_module
 
 from pydiskimg.cli import COMMANDS
+from pydiskimg.cli.endings import end_as_interrupted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import NoReturn
-
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run(words: Sequence[str]) -> int:
     """Run the subcommand that words name and return its exit status; argparse exits where the usage is wrong."""
-    for number in _ENDING:
-        signal.signal(number, _terminated)
+    end_as_interrupted()
     # Only the wanted subcommand is imported: a short command must not pay for the others.
     wanted = words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS
     arguments = _parser(wanted).parse_args(words)
@@ -51,10 +47,3 @@ class _Version(argparse.Action):
 
         print(f"pydiskimg {version('pydiskimg')}")
         parser.exit()
-
-
-def _terminated(*_: object) -> NoReturn:
-    """Leave as on Ctrl-C, so that every context manager cleans up; once."""
-    for number in _ENDING:
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt

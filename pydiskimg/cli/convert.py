@@ -3,20 +3,29 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from contextlib import contextmanager
 
+from pydiskimg.cli.convert_form import UncommonError, common_form
 from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options
 from pydiskimg.cli.pipes import destination_pipe, is_destination_pipe, is_source_pipe, source_pipe
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import InUseError, UnsupportedImageError
 from pydiskimg.image import open_image
-from pydiskimg.protocols import Disk, ImageSource, Source
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from types import SimpleNamespace
+    from typing import Any, TypeAlias
+
+    from pydiskimg.protocols import Disk, ImageSource, Source
+
+    Arguments: TypeAlias = argparse.Namespace | SimpleNamespace
 
 _DESCRIPTION = """\
 Copy the image SRC to DST, sparsely and durably. A new file appears under its name when it is complete; a block
@@ -24,6 +33,19 @@ device, and with -n an existing image, is written in place and keeps its size. "
 pipe is written and read from front to back: the format of SRC must be named by -f when it is a qcow2 that comes
 through a pipe, and must have its tables first, as it has when this command has written it to a pipe.
 """
+
+
+def run_common_form(words: Sequence[str]) -> bool:
+    """Convert as the words say; return False, with nothing done, when they are not of a common form or wrong."""
+    try:
+        arguments = common_form(words)
+        from pydiskimg.cli.endings import end_as_interrupted
+
+        end_as_interrupted()
+        run(arguments)
+    except UncommonError:
+        return False
+    return True
 
 
 def add_parser(subparsers: Any) -> None:
@@ -55,7 +77,7 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run, usage_error=parser.error)
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: Arguments) -> None:
     """Convert as the arguments say."""
     options = image_options(arguments)
     from_pipe, to_pipe = is_source_pipe(arguments.source), is_destination_pipe(arguments.destination)
@@ -76,7 +98,7 @@ def run(arguments: argparse.Namespace) -> None:
                 _to_disk(source, arguments, options, callback)
 
 
-def _check_usage(arguments: argparse.Namespace, options: ImageOptions, *, from_pipe: bool, to_pipe: bool) -> None:
+def _check_usage(arguments: Arguments, options: ImageOptions, *, from_pipe: bool, to_pipe: bool) -> None:
     """End with a usage error where options do not go together."""
     error: Callable[[str], None] = arguments.usage_error
     if arguments.output_format != "qcow2" and (arguments.compress or options.given):
@@ -91,7 +113,7 @@ def _check_usage(arguments: argparse.Namespace, options: ImageOptions, *, from_p
         error("-l is for an image in a file: a snapshot cannot be read from a pipe")
 
 
-def _from_pipe(arguments: argparse.Namespace, options: ImageOptions, callback: Any, *, to_pipe: bool) -> None:
+def _from_pipe(arguments: Arguments, options: ImageOptions, callback: Any, *, to_pipe: bool) -> None:
     from pydiskimg.stream import read_stream
 
     with source_pipe(arguments.source) as (fd, name), read_stream(fd, format=arguments.format, name=name) as stream:
@@ -117,7 +139,7 @@ def _from_pipe(arguments: argparse.Namespace, options: ImageOptions, callback: A
         callback(done, done)
 
 
-def _to_pipe(source: ImageSource, arguments: argparse.Namespace, options: ImageOptions, callback: Any) -> None:
+def _to_pipe(source: ImageSource, arguments: Arguments, options: ImageOptions, callback: Any) -> None:
     from pydiskimg.stream import write_stream
 
     with destination_pipe(arguments.destination) as (fd, name):
@@ -134,7 +156,7 @@ def _to_pipe(source: ImageSource, arguments: argparse.Namespace, options: ImageO
         )
 
 
-def _to_disk(source: Source, arguments: argparse.Namespace, options: ImageOptions, callback: Any) -> None:
+def _to_disk(source: Source, arguments: Arguments, options: ImageOptions, callback: Any) -> None:
     from pydiskimg.transfer import copy
 
     with _target(arguments, options, source.size) as disk:
@@ -148,7 +170,7 @@ def _to_disk(source: Source, arguments: argparse.Namespace, options: ImageOption
         )
 
 
-def _target(arguments: argparse.Namespace, options: ImageOptions, size: int | None) -> AbstractContextManager[Disk]:
+def _target(arguments: Arguments, options: ImageOptions, size: int | None) -> AbstractContextManager[Disk]:
     """The Disk to write to; size None is that of a raw stream, not known yet."""
     path, is_raw = arguments.destination, arguments.output_format == "raw"
     if arguments.in_place or (is_raw and _is_block_device(path)):
@@ -177,7 +199,7 @@ def _target(arguments: argparse.Namespace, options: ImageOptions, size: int | No
 
 
 @contextmanager
-def _existing_qcow2(arguments: argparse.Namespace) -> Iterator[Disk]:
+def _existing_qcow2(arguments: Arguments) -> Iterator[Disk]:
     from pydiskimg.disk import open_disk
 
     with references(arguments) as policy:
@@ -197,7 +219,7 @@ def _growing_file(path: str) -> Iterator[Disk]:
         yield GrowingDisk(fd, name)
 
 
-def _unit(disk: Disk, arguments: argparse.Namespace) -> int | None:
+def _unit(disk: Disk, arguments: Arguments) -> int | None:
     """What the disk is best written in, for copy(): whole clusters of a qcow2."""
     return getattr(disk, "cluster_size", None) if arguments.output_format == "qcow2" else None
 
@@ -247,5 +269,7 @@ def _is_block_device(path: str) -> bool:
 
 def _workers(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 16:
+        import argparse
+
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 16")
     return int(text)

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import namedtuple
 
 from pydiskimg.units import parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
+    from types import SimpleNamespace
     from typing import Any
 
 _VERSIONS = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
@@ -45,7 +46,7 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(_image_options_error=parser.error)
 
 
-def image_options(arguments: argparse.Namespace) -> ImageOptions:
+def image_options(arguments: argparse.Namespace | SimpleNamespace) -> ImageOptions:
     """Return the options of every -o, the last of a kind winning; ends with a usage error for a wrong one."""
     options = ImageOptions()
     try:

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-import argparse
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import argparse
+    from contextlib import AbstractContextManager
+    from types import SimpleNamespace
+
     from pydiskimg.references import AllowedDirectory
 
 
@@ -20,7 +23,7 @@ def add_references_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def references(arguments: argparse.Namespace) -> AbstractContextManager[AllowedDirectory | None]:
+def references(arguments: argparse.Namespace | SimpleNamespace) -> AbstractContextManager[AllowedDirectory | None]:
     """Return a context manager that gives the policy for open_image(); it must last until that has returned.
 
     Raises StorageError, when it is entered, for a directory that does not exist.

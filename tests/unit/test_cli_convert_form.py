@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""What is understood without argparse means what argparse understands."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pydiskimg.cli.command_line import _parser
+from pydiskimg.cli.convert_form import UncommonError, common_form
+
+WORDS = st.sampled_from(
+    [
+        "-c",
+        "-n",
+        "-p",
+        "-f",
+        "-O",
+        "-m",
+        "raw",
+        "qcow2",
+        "vmdk",
+        "1",
+        "16",
+        "17",
+        "0",
+        "01",
+        "a",
+        "-",
+        "--",
+        "-fraw",
+        "--verify",
+        "-l",
+        "-o",
+        "--allow-references",
+        "-W",
+        "",
+        "-m8",
+        "--ver",
+    ]
+)
+
+
+def by_argparse(words: list[str]) -> dict[str, object]:
+    found = vars(_parser(["convert"]).parse_args(["convert", *words]))
+    return {
+        key: value
+        for key, value in found.items()
+        if key not in ("run", "version", "usage_error", "_image_options_error")
+    }
+
+
+@given(st.lists(WORDS, max_size=8))
+def test_any_words(words: list[str]) -> None:
+    try:
+        found = vars(common_form(words))
+    except UncommonError:
+        return
+    del found["usage_error"]
+    assert found == by_argparse(words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["a", "b"], ["-f", "qcow2", "a", "b"], ["a", "-n", "-p", "b", "-m", "8"], ["-c", "-O", "qcow2", "-", "-"]],
+)
+def test_common_words(words: list[str]) -> None:
+    found = vars(common_form(words))
+    del found["usage_error"]
+    assert found == by_argparse(words)
+
+
+@pytest.mark.parametrize("words", [["a"], ["a", "b", "c"], ["-m", "17", "a", "b"], ["-f", "x", "a", "b"], ["-m"]])
+def test_wrong_words_are_left_to_argparse(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UncommonError):
+        common_form(words)
+    with pytest.raises(SystemExit):
+        by_argparse(words)
+    assert "usage:" in capsys.readouterr().err
