@@ -76,7 +76,7 @@ def test_runs_of_a_bitmap(bitmap: int) -> None:
     assert all(one != other for (one, *_), (other, *_) in pairwise(runs))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     table=st.lists(entry, max_size=8),
     cut=st.integers(0, CLUSTER - 1),
@@ -110,16 +110,17 @@ def test_any_table_reads_as_it_says(table: list[Entry], cut: int, has_backing: b
 
 
 def expected_extents(kinds: list[int], size: int, backing_size: int) -> list[Extent]:
-    flat: list[Kind] = []
+    pieces = []
     for number, kind in enumerate(kinds):
-        for at in range(number * SUB, (number + 1) * SUB):
-            behind = Kind.DATA if at < backing_size else Kind.HOLE
-            flat.append({DATA: Kind.DATA, ZERO: Kind.ZERO, HOLE: behind}[kind])
-    extents, start = [], 0
-    for found, group in groupby(flat[:size]):
-        length = len(list(group))
-        extents.append(Extent(start, length, found))
-        start += length
+        start, end = number * SUB, min((number + 1) * SUB, size)
+        middle = min(max(start, backing_size), end)
+        for first, last, behind in ((start, middle, Kind.DATA), (middle, end, Kind.HOLE)):
+            found = {DATA: Kind.DATA, ZERO: Kind.ZERO, HOLE: behind}[kind]
+            pieces += [(first, last, found)] if first < last else []
+    extents = []
+    for found, group in groupby(pieces, key=lambda piece: piece[2]):
+        run = list(group)
+        extents.append(Extent(run[0][0], run[-1][1] - run[0][0], found))
     return extents
 
 
@@ -181,9 +182,9 @@ def test_the_largest_table_is_quick_and_small() -> None:
     mapping = Mapping(file, read_header(file))
     tracemalloc.start()
     try:
-        start = time.monotonic()
+        start = time.process_time()
         assert next(iter(mapping.runs(size // 2, 1))).length == 1
-        assert time.monotonic() - start < 1
+        assert time.process_time() - start < 1
         assert tracemalloc.get_traced_memory()[1] < 24 << 20
     finally:
         tracemalloc.stop()
