@@ -17,6 +17,8 @@ from pydiskimg.protocols import Source, check_range
 from pydiskimg.stored_ranges import StoredRanges
 
 IS_PRESENT = 16
+_DECIDED = IS_DATA | IS_ZERO
+_PLACED_DATA = IS_DATA | HAS_PLACE
 _STORED = IS_DATA | IS_PRESENT | HAS_PLACE
 _UNFILLED = IS_ZERO | IS_PRESENT | HAS_PLACE
 
@@ -117,9 +119,9 @@ class _Qcow2Layer:
 
     def pieces(self, offset: int, length: int) -> Iterator[tuple[int, int, int, int]]:
         for start, piece_length, flags, place in placements(self._mapping, offset, length):
-            if not flags & (IS_DATA | IS_ZERO):
+            if not flags & _DECIDED:
                 yield start, piece_length, flags, place
-            elif self._ranges is None or flags != IS_DATA | HAS_PLACE:
+            elif self._ranges is None or flags != _PLACED_DATA:
                 yield start, piece_length, flags | IS_PRESENT, place
             else:
                 for at, stored_length, is_stored in self._ranges.pieces(place, piece_length):
@@ -153,11 +155,13 @@ def _pieces(layers: list[_Layer], depth: int, offset: int, length: int) -> Itera
     """The pieces of [offset, offset + length) as the layers from depth on show it."""
     below_size = layers[depth + 1].size if depth + 1 < len(layers) else 0
     for start, piece_length, flags, place in layers[depth].pieces(offset, length):
-        if flags & (IS_DATA | IS_ZERO):
+        if flags & _DECIDED:
             yield start, piece_length, depth, flags, place
             continue
-        covered = min(max(below_size - start, 0), piece_length)
-        if covered:
-            yield from _pieces(layers, depth + 1, start, covered)
-        if covered < piece_length:  # nothing lies behind: it reads as zero
+        if below_size <= start:  # nothing lies behind: it reads as zero
+            yield start, piece_length, depth, flags | IS_ZERO, place
+            continue
+        covered = min(below_size - start, piece_length)
+        yield from _pieces(layers, depth + 1, start, covered)
+        if covered < piece_length:
             yield start + covered, piece_length - covered, depth, flags | IS_ZERO, place + covered

@@ -17,6 +17,7 @@ Piece = tuple[int, int, int, int]
 """start, length, flags, and the place of the first byte in the file (with HAS_PLACE)."""
 
 _FLAGS = {HOLE: 0, ZERO: IS_ZERO, DATA: IS_DATA, COMPRESSED: IS_DATA | IS_COMPRESSED}
+_PLACED_DATA = IS_DATA | HAS_PLACE
 _RUNS = re.compile(b"H+|Z+|D+|C+|M")
 
 
@@ -31,24 +32,25 @@ def placements(mapping: Mapping, offset: int, length: int) -> Iterator[Piece]:
 
 def _in_table(mapping: Mapping, table: Table, start: int, end: int) -> Iterator[Piece]:
     header = mapping.header
-    bits, first = header.cluster_bits, start - start % header.l2_span
+    bits, first, extended = header.cluster_bits, start - start % header.l2_span, header.extended_l2
     last_index = (end - 1 - first >> bits) + 1
+    position = start
     for found in _RUNS.finditer(table.kinds, start - first >> bits, last_index):
-        kind, index, after = found[0][0], found.start(), found.end()
-        position = max(first + (index << bits), start)
-        stop = min(first + (after << bits), end)
+        index, after = found.span()
+        kind, stop = table.kinds[index], min(first + (after << bits), end)
         if kind == MIXED:
             yield from _in_cluster(mapping, table, index, position, stop)
-        elif kind == DATA or (kind in (ZERO, HOLE) and _has_places(mapping, table, index, after)):
+        elif kind == DATA and after == index + 1:
+            yield position, stop - position, _PLACED_DATA, table.host(index) + position - first - (index << bits)
+        elif kind == DATA or ((kind == ZERO or (kind == HOLE and extended)) and _has_places(table, index, after)):
             yield from _placed(mapping, table, index, position, stop)
         else:
             yield position, stop - position, _FLAGS[kind], 0
+        position = stop
 
 
-def _has_places(mapping: Mapping, table: Table, index: int, after: int) -> bool:
+def _has_places(table: Table, index: int, after: int) -> bool:
     """True when one of these clusters, which are read as zero or from behind, has a place nevertheless."""
-    if table.kinds[index] == HOLE and not mapping.header.extended_l2:
-        return False
     highest = max(table.words[index * table.step : after * table.step : table.step])
     return highest > layout.L2_ZERO
 
