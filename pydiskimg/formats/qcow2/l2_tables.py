@@ -35,8 +35,8 @@ _STORED = bytes((0, *[32] * 255))
 _EXTENDED = bytes(
     COMPRESSED if flags & 4 else {0: HOLE, 1 | 2: DATA, 8 | 16: ZERO}.get(flags & 31, MIXED) for flags in range(256)
 )
-# Not compressed, and allocated only where there is a place; the others are looked at one by one.
-_UNSUSPECTED = bytes(flags for flags in range(64) if not flags & 4 and (flags & 32 or not flags & 3))
+# Allocated only where there is a place, compressed only without a bitmap; the others are looked at one by one.
+_UNSUSPECTED = bytes(flags for flags in range(64) if (not flags & 27 if flags & 4 else flags & 32 or not flags & 3))
 
 _BEYOND_ANY_FILE = 1 << 64
 
