@@ -54,11 +54,11 @@ class Layer:
         )
 
     @property
-    def keeps_snapshots(self) -> bool:
-        return self.format == "qcow2" and not any(
-            option.startswith(("data_file", "refcount_bits=1=")) or option == "refcount_bits=1"
-            for option in self.options
-        )
+    def most_snapshots(self) -> int:
+        """How many internal snapshots QEMU can make: each counts every cluster once more."""
+        if self.format == "raw" or any(option.startswith("data_file") for option in self.options):
+            return 0
+        return {"refcount_bits=1": 0, "refcount_bits=2": 1}.get(next(iter(self.options[1:]), ""), 3)
 
 
 def compare_image(seed: int, directory: Path) -> str:
@@ -127,17 +127,17 @@ def _make(rng: random.Random, layer: Layer, below: list[Layer], directory: Path)
     commands = _compressed_writes(rng, layer, text) if layer.compresses and rng.random() < 0.6 else []
     commands += [random_write(rng, layer.size, text) for _ in range(rng.randrange(16))]
     qemu_io(layer.path, layer.format, commands)
-    if layer.keeps_snapshots and rng.random() < 0.35:
-        for number in range(rng.choice((1, 1, 3))):
+    if layer.most_snapshots and rng.random() < 0.35:
+        for number in range(min(layer.most_snapshots, rng.choice((1, 1, 3)))):
             run("qemu-img", "snapshot", "-c", f"snapshot {number}", str(layer.path))
             qemu_io(layer.path, layer.format, [random_write(rng, layer.size, text) for _ in range(rng.randrange(8))])
-    elif layer.format == "qcow2" and rng.random() < 0.1 and not _has_raw_data(layer):
+    elif layer.format == "qcow2" and rng.random() < 0.1 and _grows(layer):
         layer.size += rng.randrange(SECTOR, 1 << 20, SECTOR)
         run("qemu-img", "resize", "-q", "-f", "qcow2", str(layer.path), str(layer.size))
 
 
-def _has_raw_data(layer: Layer) -> bool:
-    return "data_file_raw=on" in layer.options
+def _grows(layer: Layer) -> bool:
+    return "data_file_raw=on" not in layer.options and "compat=0.10" not in layer.options
 
 
 def qemu_io(path: Path, image_format: str, commands: list[str]) -> None:

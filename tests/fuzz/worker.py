@@ -12,6 +12,7 @@ import json
 import os
 import random
 import resource
+import signal
 import sys
 import time
 import traceback
@@ -26,6 +27,7 @@ SECONDS = 2.0
 MEMORY = 256 << 20
 # Address space is more than memory: stacks and arenas of threads that are never touched.
 ADDRESS_SPACE = 1 << 30
+LOOP = 5.0  # seconds of the processor after which a case is broken off
 QEMU_EACH = 10  # one case of so many is read by qemu-img too
 
 TURNS = ("read", "read", "read", "disk", "disk", "disk", "stream", "stream", "check", "check", "snapshots", "info")
@@ -75,12 +77,15 @@ class Fuzzer:
         """Return (key, text) of what is wrong with the outcome, None when it is in order."""
         reset_peak()
         before, start = peak_memory(), time.process_time()
+        signal.setitimer(signal.ITIMER_PROF, LOOP)
         try:
             word = outcome(target, image, number)
             if self.qemu and target == "read" and word == "data" and number % QEMU_EACH == 0:
                 word = compare_with_qemu(image, self.directory / f"qemu-{os.getpid()}")
         except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
             return _where(target, error), traceback.format_exc()
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
         seconds, memory = time.process_time() - start, peak_memory() - before
         self.slowest, self.largest = max(self.slowest, seconds), max(self.largest, memory)
         if seconds > SECONDS:
@@ -124,8 +129,18 @@ class Fuzzer:
         )
 
 
+class LoopError(Exception):
+    """A case takes so long that it is not known whether it would end."""
+
+
+def _break_off(number: int, frame: object) -> None:
+    raise LoopError(f"no outcome after {LOOP:.0f} seconds of the processor")
+
+
 def _where(target: str, error: Exception) -> str:
     """One word for all findings of one cause: the target, the error and the place."""
+    if isinstance(error, LoopError):
+        return f"{target} takes too long"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/tests/" not in frame.filename]
     frames = frames or list(traceback.extract_tb(error.__traceback__))
     text = "".join(character for character in str(error)[:60] if not character.isdigit())
@@ -151,10 +166,10 @@ def main() -> None:
     parser.add_argument("--step", type=int, default=1)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--no-qemu", action="store_true")
-    parser.add_argument("--only", type=int, help="try this case alone, and show what it gives")
     arguments = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGPROF, _break_off)
     fuzzer = Fuzzer(arguments.directory, arguments.findings, qemu=not arguments.no_qemu)
     current = os.open(arguments.directory / f"current-{os.getpid()}", os.O_RDWR | os.O_CREAT, 0o600)
     deadline, number, count = time.monotonic() + arguments.seconds, arguments.first, 0

@@ -16,14 +16,16 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.cli import main
-from pydiskimg.errors import DiskImageError, InvalidImageError
+from pydiskimg.errors import DiskImageError, InvalidImageError, UnsupportedImageError
 from pydiskimg.extents import Kind
+from pydiskimg.formats.qcow2.check import check_qcow2
 from pydiskimg.formats.qcow2.header import read_header
+from pydiskimg.formats.qcow2.preallocation import has_unfilled_clusters
 from pydiskimg.formats.qcow2.readable import require_readable
 from pydiskimg.formats.qcow2.reader import Qcow2Source, open_qcow2
 from pydiskimg.formats.qcow2.snapshots import read_snapshots
 from pydiskimg.image import open_image
-from pydiskimg.protocols import read_bytes
+from pydiskimg.protocols import WritableBuffer, check_range, read_bytes
 from pydiskimg.references import allow_references
 from tests.fixtures.hostile_images import LIES, TABLE_LIES, Lie, one_cluster
 from tests.fixtures.hostile_references import ALLOWED, DENIED, IMAGE, SECRET, SIZE, NamingLie, naming
@@ -295,3 +297,32 @@ def test_the_command_refuses_too(lie: Lie, tmp_path: Path, capfd: pytest.Capture
 
 def test_the_table_for_people_is_complete() -> None:
     assert table() == (ROOT / "docs" / "hostile-images.md").read_text().partition("<!-- table -->\n")[2]
+
+
+# A file may be of any size and take no place: nothing may go through all of it.
+
+
+class SparseSource(BytesSource):
+    """A file whose bytes are followed by a hole."""
+
+    def __init__(self, data: bytes, size: int) -> None:
+        super().__init__(data)
+        self.size = size
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        check_range(self, offset, len(buffer))
+        buffer[:] = self.data[offset : offset + len(buffer)].ljust(len(buffer), b"\0")
+
+
+@pytest.mark.parametrize("size", [1 << 40, 1 << 62, (1 << 63) - 1])
+def test_a_hole_of_any_size_behind_the_image(size: int) -> None:
+    file = SparseSource(one_cluster(1 << 63 | 0x800, b"x" * 512), size)
+    with limits():
+        header = read_header(file)
+        assert not has_unfilled_clusters(file, header, 4096)
+        source = open_qcow2(file)
+        assert read_bytes(source, 0, 512) == b"x" * 512
+        assert [extent.length for extent in source.extents()] == [512]
+        if size > 1 << 40:
+            with pytest.raises(UnsupportedImageError, match="clusters, and at most 2147483647 are checked"):
+                check_qcow2(file)

@@ -21,6 +21,7 @@ def has_unfilled_clusters(file: Source, header: Header, stored: int) -> bool:
     if end < threshold:
         return False
     reader = RefcountReader(file, header)
+    end = min(end, len(reader.entries) * reader.block_clusters)  # a file of no contents may have any size
     used = 0
     for first in range(0, end, _WINDOW):
         for _, counts in reader.blocks(first, min(first + _WINDOW, end)):
