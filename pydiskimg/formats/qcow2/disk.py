@@ -228,7 +228,7 @@ class Qcow2Disk:
                 self._store.write(first * size, view[: count * size])
                 with self._lock:
                     self._map.put(cluster, _standard_entries(first, count, size))
-            except BaseException:
+            except Exception:  # after a signal nobody knows whether they are mapped: they are rather wasted
                 with self._lock:
                     self._refcounts.release(first, count)
                 raise
@@ -274,12 +274,16 @@ class Qcow2Disk:
                     self._map.put(cluster + start, array("Q", (entry or 0 for entry in new)))
                     waiting.difference_update(place for place, entry in zip(places, new, strict=True) if entry)
                     refused += [indices[place] for place, entry in zip(places, new, strict=True) if not entry]
-        finally:
-            if waiting:
-                with self._lock:
-                    for place in waiting:
-                        self._packing.take_back(offsets[place], len(pieces[place]))
+        except Exception:  # as in _write_standard()
+            self._take_back(offsets, pieces, waiting)
+            raise
+        self._take_back(offsets, pieces, waiting)
         return refused
+
+    def _take_back(self, offsets: list[int], pieces: list[bytes], places: set[int]) -> None:
+        with self._lock:
+            for place in places:
+                self._packing.take_back(offsets[place], len(pieces[place]))
 
     def _zero(self, start: int, end: int) -> None:
         """Zero [start, end): whole clusters by their entries, the rest of others by writing where there is data."""

@@ -112,11 +112,12 @@ class GuestMap:
             return
         index, at = divmod(cluster, self.entries_per_table)
         table = self._table_to_write(index)
+        # Interrupted in between by a signal, this may leave something counted too often, never too seldom.
+        table.raw[at * 8 : (at + len(new)) * 8] = swapped(new[:]).tobytes()
+        self._l2.changed(table, at * 8, (at + len(new)) * 8)
         for entry in old or ():
             if entry:
                 self.let_go(entry)
-        table.raw[at * 8 : (at + len(new)) * 8] = swapped(new[:]).tobytes()
-        self._l2.changed(table, at * 8, (at + len(new)) * 8)
 
     def let_go(self, entry: int) -> None:
         """Release what an L2 entry refers to."""
@@ -244,11 +245,11 @@ class GuestMap:
         cluster, _ = self._refcounts.allocate(1)
         offset = cluster << self._bits
         new = self._l2.new(offset, bytearray(table.raw if table is not None else self._cluster_size))
-        if table is not None:
-            self._refcounts.release(table.offset >> self._bits)
         self._refcounts.protect(cluster)
         self._l1[index] = offset | COPIED
         self._l1_changes.add(index)
+        if table is not None:
+            self._refcounts.release(table.offset >> self._bits)
         return new
 
     def _check(self, cluster: int, entry: int) -> None:

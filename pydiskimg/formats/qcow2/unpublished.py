@@ -49,6 +49,13 @@ class UnpublishedStore:
         if self._published:
             self._store.flush()
 
+    def drop_cache(self) -> None:
+        """Make the next reads come from the device where the system can do that."""
+        drop = getattr(self._store, "drop_cache", None)
+        if drop is not None:
+            self._store.flush()
+            drop()
+
     def publish(self) -> None:
         """Make everything durable, then the head. From here on it is a Store like any other."""
         self._store.flush()
