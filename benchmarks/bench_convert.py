@@ -1,74 +1,118 @@
 # SPDX-License-Identifier: MIT
-"""qcow2 to a block device (a loop device on tmpfs), against qemu-img with its best flags. Needs root."""
+"""Images to a block device (a loop device on tmpfs) and to a file, against qemu-img with its best flags. Needs root.
+
+    python -m benchmarks.bench_convert [ROUNDS [SIZE-IN-MIB]]
+
+The disk is an ext4 file system of real files; with a SIZE above 1024, several of them with different content.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.turns import in_turns, report
 
 MIB = 1 << 20
-SIZE = 1024 * MIB
+PART = 1024 * MIB
+DATA_IN_PART = 400 * MIB
 PYTHON = [sys.executable, "-m", "pydiskimg"]
 
 
 def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
+    size = int(sys.argv[2]) * MIB if len(sys.argv) > 2 else PART
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
         work = Path(name)
-        raw = make_disk(work)
+        raw = make_disk(work, size)
         images = {
-            "uncompressed": qcow2(raw, work / "plain.qcow2"),
-            "zlib": qcow2(raw, work / "zlib.qcow2", "-c"),
-            "zstd": qcow2(raw, work / "zstd.qcow2", "-c", "-o", "compression_type=zstd"),
+            "qcow2 (uncompressed)": qcow2(raw, work / "plain.qcow2"),
+            "qcow2 (zlib)": qcow2(raw, work / "zlib.qcow2", "-c"),
+            "qcow2 (zstd)": qcow2(raw, work / "zstd.qcow2", "-c", "-o", "compression_type=zstd"),
+            "raw": raw,
         }
-        target = work / "target"
-        target.write_bytes(b"\xff" * SIZE)
-        device = run("losetup", "--find", "--show", str(target)).strip()
-        try:
+        with block_device(work / "target", size) as device:
             for kind, image in images.items():
-                medians = in_turns(contenders(image, device))
-                report(f"convert qcow2 ({kind}) to a block device", medians, ours="pydiskimg")
-        finally:
-            run("losetup", "--detach", device)
+                medians = in_turns(onto(image, device), rounds=rounds)
+                report(f"{kind} to a block device", medians, ours="pydiskimg")
+        for kind, image in images.items():
+            medians = in_turns(into_new_file(image, work / "new.raw"), rounds=rounds)
+            report(f"{kind} to a new raw file", medians, ours="pydiskimg")
 
 
-def contenders(image: Path, device: str) -> dict[str, Callable[[], object]]:
+def onto(image: Path, device: str) -> dict[str, Callable[[], object]]:
+    """Onto what exists and holds old data: all of it is written or zeroed."""
+    return contenders(image, device, "-n", "-W", "-m", "8")
+
+
+def into_new_file(image: Path, path: Path) -> dict[str, Callable[[], object]]:
+    def fresh(convert: Callable[[], object]) -> Callable[[], object]:
+        def run_fresh() -> None:
+            path.unlink(missing_ok=True)
+            convert()
+
+        return run_fresh
+
+    return {name: fresh(convert) for name, convert in contenders(image, str(path), "-W", "-m", "8").items()}
+
+
+def contenders(image: Path, target: str, *options: str) -> dict[str, Callable[[], object]]:
+    format_name = "raw" if image.suffix == ".raw" else "qcow2"
+
     def qemu(cache: str) -> Callable[[], object]:
-        return lambda: run(
-            *("qemu-img", "convert", "-n", "-W", "-m", "8", "-t", cache, "-f", "qcow2", "-O", "raw", str(image), device)
-        )
+        words = ("convert", *options, "-t", cache, "-f", format_name, "-O", "raw", str(image), target)
+        return lambda: run("qemu-img", *words)
 
     return {
-        "pydiskimg": lambda: run(*PYTHON, "convert", "-f", "qcow2", str(image), device),
+        "pydiskimg": lambda: run(*PYTHON, "convert", "-f", format_name, str(image), target),
         "qemu-img -t none": qemu("none"),
         "qemu-img -t writeback": qemu("writeback"),
     }
 
 
-def make_disk(work: Path) -> Path:
-    """A disk with an ext4 file system of real files: /usr/lib and /usr/bin, about 400 MiB of them."""
+def make_disk(work: Path, size: int) -> Path:
+    """A raw disk of parts, each with an ext4 file system of other files below /usr, about 400 MiB of them."""
     raw = work / "disk.raw"
-    tree = work / "tree"
-    tree.mkdir()
-    subprocess.run(
-        f"tar -C / -cf - usr/bin usr/lib 2>/dev/null | head -c {400 * MIB} | tar -C {tree} -xf - 2>/dev/null",
-        shell=True,
-        check=False,
-    )
     with raw.open("wb") as file:
-        file.truncate(SIZE)
-    run("mke2fs", "-q", "-F", "-d", str(tree), str(raw))
-    run("rm", "-rf", str(tree))
+        file.truncate(size)
+    for number in range(max(1, size // PART)):
+        tree = work / "tree"
+        tree.mkdir()
+        skipped = number * DATA_IN_PART
+        subprocess.run(
+            "{ tar -C / -cf - usr/bin usr/lib usr/share usr/include; tar -C / -cf - usr/bin usr/lib; } 2>/dev/null"
+            f" | tail -c +{skipped + 1} | head -c {DATA_IN_PART} | tar -C {tree} -ixf - 2>/dev/null",
+            shell=True,
+            check=False,
+        )
+        offset = f"offset={number * PART}"
+        run("mke2fs", "-q", "-F", "-E", offset, "-d", str(tree), str(raw), f"{min(PART, size) >> 10}k")
+        run("rm", "-rf", str(tree))
     return raw
 
 
 def qcow2(raw: Path, path: Path, *options: str) -> Path:
     run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", *options, str(raw), str(path))
     return path
+
+
+@contextmanager
+def block_device(path: Path, size: int) -> Iterator[str]:
+    """A loop device over a new file full of 0xFF."""
+    with path.open("wb") as file:
+        for _ in range(size // MIB):
+            file.write(b"\xff" * MIB)
+    device = run("losetup", "--find", "--show", str(path)).strip()
+    try:
+        yield device
+    finally:
+        run("losetup", "--detach", device)
+        os.unlink(path)
 
 
 def run(*command: str) -> str:
