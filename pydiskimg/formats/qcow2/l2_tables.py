@@ -175,7 +175,7 @@ class TableReader:
                 return True
             if not any(part.translate(None, near) for part, near in zip(parts, self._near, strict=True)):
                 return False
-            return max([entry & layout.ENTRY_OFFSET for entry in entries]) >= self._data_end
+            return _largest_offset(entries) >= self._data_end
         packed = [entry for entry in entries if entry & layout.L2_COMPRESSED]
         others = [entry for entry in entries if not entry & layout.L2_COMPRESSED]
         offset_mask, wrong = (1 << self._offset_bits) - 1, self._wrong
@@ -233,6 +233,13 @@ class TableReader:
 
 def _beyond(what: str, end: int, file: str = "file") -> str:
     return f"{what} lies beyond the end of the {file} (0x{end:x})"
+
+
+def _largest_offset(entries: array[int]) -> int:
+    """The largest offset in sound entries, which have nothing above it but the copied bit."""
+    raw = bytearray(entries.tobytes())
+    raw[7 if sys.byteorder == "little" else 0 :: 8] = bytes(len(entries))
+    return max(array("Q", raw)) & layout.ENTRY_OFFSET
 
 
 def _bytes_without(mask: int) -> list[bytes]:
