@@ -7,8 +7,8 @@ import os
 from contextlib import ExitStack
 
 from pydiskimg.errors import UnsupportedImageError
-from pydiskimg.formats.detect import detect
-from pydiskimg.formats.raw import RawSource, open_raw
+from pydiskimg.formats.detect import detect_image
+from pydiskimg.formats.raw import open_raw
 from pydiskimg.protocols import ImageSource
 
 TYPE_CHECKING = False
@@ -48,7 +48,7 @@ def open_image(
         opened = failure.enter_context(ExitStack())
         file = opened.enter_context(open_raw(path))
         source: ImageSource = file
-        if (format or _detected(file)) == "qcow2":
+        if (format or detect_image(file)) == "qcow2":
             from pydiskimg.chain import open_chain
 
             source = open_chain(file, opened, references=references, snapshot=snapshot)
@@ -56,13 +56,3 @@ def open_image(
             raise UnsupportedImageError(f"{name}: is a raw image, which has no snapshots; {snapshot!r} was asked for")
         failure.pop_all()
         return source
-
-
-def _detected(file: RawSource) -> str:
-    found = detect(file)
-    if file.is_block_device and found != "raw":
-        raise UnsupportedImageError(
-            f"{file.name}: looks like a {found} image, which a guest can write to its disk too; "
-            "name the format: raw for a disk, qcow2 for an image kept on a device"
-        )
-    return found

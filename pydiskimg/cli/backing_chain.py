@@ -7,9 +7,10 @@ import os
 from contextlib import ExitStack
 
 from pydiskimg.chain import MAX_BACKING_FILES
-from pydiskimg.cli.description import Facts, describe_file, format_of
+from pydiskimg.cli.description import Facts, describe_file
 from pydiskimg.cli.references import references
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
+from pydiskimg.formats.detect import detect_image
 from pydiskimg.formats.qcow2.header import read_header
 from pydiskimg.formats.raw import RawSource, open_raw
 from pydiskimg.references import AllowedDirectory, Reference, denied
@@ -39,7 +40,7 @@ def describe_chain(arguments: argparse.Namespace) -> list[Facts]:
                     f"{file.name}: comes after {MAX_BACKING_FILES} backing files, and at most that many are opened"
                 )
             seen[file.identity] = file.name
-            format_name = format_name or format_of(file)
+            format_name = format_name or detect_image(file)
             images.append(describe_file(file, file.name, format_name))
             file, format_name = _backing(file, format_name, policy, opened)
     return images

@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 
 from pydiskimg.cli.output import nested_lines, word
-from pydiskimg.errors import UnsupportedImageError
-from pydiskimg.formats.detect import detect
+from pydiskimg.formats.detect import detect_image
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.header import read_header
 from pydiskimg.formats.raw import open_raw
@@ -37,7 +36,7 @@ def describe(path: str, format_name: str | None = None) -> Facts:
 
 def describe_file(file: RawSource, path: str, format_name: str | None) -> Facts:
     """Return the facts about the image in an open file, which stays open; path is shown as its name."""
-    found = format_name or format_of(file)
+    found = format_name or detect_image(file)
     if found == "qcow2":
         header = read_header(file)
         facts = {"virtual-size": header.size, "filename": path, "cluster-size": header.cluster_size}
@@ -86,17 +85,6 @@ def full_backing_filename(path: str, backing: str) -> str:
     if has_protocol or backing.startswith("/"):
         return backing
     return path[: path.rfind("/") + 1] + backing
-
-
-def format_of(file: RawSource) -> str:
-    """Return the format that the first bytes tell, which on a block device must be no other than raw."""
-    found = detect(file)
-    if file.is_block_device and found != "raw":
-        raise UnsupportedImageError(
-            f"{file.name}: looks like a {found} image, which a guest can write to its disk too; "
-            "name the format: raw for a disk, qcow2 for an image kept on a device"
-        )
-    return found
 
 
 def _qcow2_facts(file: Source, header: Header, path: str) -> Facts:

@@ -9,6 +9,7 @@ from pydiskimg.protocols import read_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pydiskimg.formats.raw import RawSource
     from pydiskimg.protocols import Source
 
 _CONVERT = "convert it with: qemu-img convert -O qcow2 OLD NEW"
@@ -46,3 +47,17 @@ def detect(source: Source) -> str:
         if head.startswith(magic, offset):
             raise UnsupportedImageError(f"{source.name}: is {what}, and only raw and qcow2 images are read; {advice}")
     return "qcow2" if head.startswith(MAGIC) else "raw"
+
+
+def detect_image(file: RawSource) -> str:
+    """Return the format of an opened image as detect() does; a block device must not look like anything but raw.
+
+    Raises UnsupportedImageError for a device that does, and for a known format that is not read.
+    """
+    found = detect(file)
+    if file.is_block_device and found != "raw":
+        raise UnsupportedImageError(
+            f"{file.name}: looks like a {found} image, which a guest can write to its disk too; "
+            "name the format: raw for a disk, qcow2 for an image kept on a device"
+        )
+    return found
