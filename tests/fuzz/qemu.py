@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A changed image that qemu-img finds clean: what qemu-img reads of it is what we read."""
+"""A changed image that qemu-img reads: what it reads is what we read, even where the image is damaged."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -21,18 +20,11 @@ def compare_with_qemu(image: bytes, directory: Path) -> str:
     directory.mkdir(exist_ok=True)
     path, raw = directory / "image.qcow2", directory / "image.raw"
     path.write_bytes(image)
-    if _qemu("check", "-q", "-f", "qcow2", str(path)) not in (0, 3):  # 3: leaks, and nothing else
-        return "data, and qemu-img finds the image damaged"
-    if _qemu("convert", "-f", "qcow2", "-O", "raw", str(path), str(raw)):
+    command = ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(path), str(raw)]
+    if subprocess.run(command, capture_output=True, check=False, timeout=_SECONDS).returncode:
         return "data, and qemu-img reads none"
-    theirs = raw.read_bytes()
+    theirs = raw.read_bytes()  # QEMU forgets what is behind the last whole sector
     mine = read_bytes(source, 0, source.size)
-    assert abs(len(mine) - len(theirs)) < 512, "qemu-img finds another size"
-    common = min(len(mine), len(theirs))
-    assert mine[:common] == theirs[:common], "qemu-img reads other bytes"
-    os.unlink(raw)
+    assert len(mine) - 512 < len(theirs) <= len(mine), "qemu-img finds another size"
+    assert mine[: len(theirs)] == theirs, "qemu-img reads other bytes"
     return "data, as qemu-img reads it"
-
-
-def _qemu(*words: str) -> int:
-    return subprocess.run(["qemu-img", *words], capture_output=True, check=False, timeout=_SECONDS).returncode
