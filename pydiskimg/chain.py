@@ -127,14 +127,11 @@ def _require_raw(backing: RawSource, name: str) -> None:
     """Let a backing file of no stated format pass only when reading it as raw is what everybody would do."""
     try:
         found = detect(backing)
-    except UnsupportedImageError as error:
-        raise UnsupportedImageError(
-            f"{name}: does not say which format its backing file has, and {error}; if it is a raw disk, write that "
-            "into the image with: qemu-img rebase -u -F raw -b BACKING-FILE"
-        ) from error
+    except UnsupportedImageError:
+        found = "another format"
     if found != "raw":
         raise UnsupportedImageError(
-            f"{name}: does not say which format its backing file {backing.name} has, which looks like {found} and may "
-            "be a raw disk that a guest wrote that to; write the right format into the image with: "
+            f"{name}: does not say which format its backing file has; {quoted(os.fsencode(backing.name))} looks like "
+            f"{found}, and may be a raw disk that a guest wrote that to; write the right format into the image with: "
             "qemu-img rebase -u -F FORMAT -b BACKING-FILE"
         )

@@ -299,14 +299,12 @@ def test_backing_formats(tree: Path) -> None:
         image.write_bytes(overlay(b"base.raw", backing_format))
         assert read(image, directory) == BASE.ljust(SIZE, b"\0")
     looks_like_qcow2 = overlay(b"../outside/secret")
-    guest = "looks like qcow2 and may be a raw disk that a guest wrote that to; write the right format into the image"
-    vmdk = "is a VMDK image, and only raw and qcow2 .*; if it is a raw disk, write that into the image with: qemu-img"
-    for content, what in ((looks_like_qcow2, guest), (b"KDMV" + bytes(600), vmdk)):
+    for content, what in ((looks_like_qcow2, "qcow2"), (b"KDMV" + bytes(600), "another format")):
         base.write_bytes(content)
         image.write_bytes(overlay(b"base.raw", None))
         error = refused(image, directory)
         assert isinstance(error, UnsupportedImageError)
-        assert re.search(f"image: does not say which format its backing file .*{what}", str(error))
+        assert re.search(rf"does not say which format .*looks like {what}, and may be a raw disk that a", str(error))
         image.write_bytes(overlay(b"base.raw", b"raw"))
         assert read(image, directory) == content.ljust(SIZE, b"\0")[:SIZE]
     for other in (b"vmdk", b"host_device", b"RAW", b"\x1b[2J", b"x" * 400):
