@@ -14,7 +14,6 @@ from pydiskimg.formats.detect import detect_image
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.header import read_header
 from pydiskimg.formats.raw import open_raw
-from pydiskimg.units import format_bytes, format_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,6 +52,8 @@ def describe_file(file: RawSource, path: str, format_name: str | None) -> Facts:
 
 def describe_lines(facts: Facts) -> list[str]:
     """Return the lines that tell a person the same."""
+    from pydiskimg.units import format_bytes, format_size
+
     rest = dict(facts)
     virtual, actual = rest.pop("virtual-size"), rest.pop("actual-size")
     assert isinstance(virtual, int)

@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _show(images: list[dict[str, object]], output: str, *, chain: bool) -> None:
     """Print one object, or with chain a list of them."""
     lines: list[str] = []
-    for facts in images:
+    for facts in images if output == "human" else ():
         lines += [""] * bool(lines)
         lines += describe_lines(facts)
     show(images if chain else images[0], lines, output)

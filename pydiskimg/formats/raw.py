@@ -8,7 +8,6 @@ import os
 import stat
 
 from pydiskimg.errors import InvalidImageError, StorageError, storage_error
-from pydiskimg.linux.blockdev import device_size
 from pydiskimg.linux.fileio import pread_into
 from pydiskimg.protocols import check_range
 
@@ -138,6 +137,8 @@ def describe(fd: int, *, name: str) -> RawSource:
         mode, size = (status := os.fstat(fd)).st_mode, status.st_size
         is_block_device = stat.S_ISBLK(mode)
         if is_block_device:
+            from pydiskimg.linux.blockdev import device_size
+
             size = device_size(fd)
     except OSError as error:
         raise storage_error(error, name, "cannot find out its size") from error
