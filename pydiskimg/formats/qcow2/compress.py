@@ -6,16 +6,19 @@ The libraries give up the interpreter lock while they work, so that several thre
 
 from __future__ import annotations
 
-import importlib
 import threading
 import zlib
-from collections.abc import Callable
-from typing import Any, TypeAlias
 
 from pydiskimg.errors import UnsupportedImageError
-from pydiskimg.protocols import Buffer
 
-Compress: TypeAlias = Callable[[Buffer], bytes]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeAlias
+
+    from pydiskimg.protocols import Buffer
+
+Compress: TypeAlias = "Callable[[Buffer], bytes]"
 """Called with the bytes of one cluster, from any thread; the result may be longer than they are."""
 
 COMPRESSION_TYPES = ("zlib", "zstd")
@@ -68,7 +71,9 @@ def stored_deflate(cluster: Buffer) -> bytes:
 
 def _deflate() -> Compress:
     try:
-        library: Any = importlib.import_module("isal.isal_zlib")
+        from isal import isal_zlib
+
+        library: Any = isal_zlib
         level = _ISAL_LEVEL
     except ImportError:
         library, level = zlib, _ZLIB_LEVEL
@@ -83,7 +88,8 @@ def _deflate() -> Compress:
 
 def _zstandard() -> Compress:
     """The package zstandard; a compressor of it must not be used by two threads at once."""
-    zstandard = importlib.import_module("zstandard")
+    import zstandard
+
     local = threading.local()
 
     def compress(cluster: Buffer) -> bytes:
@@ -98,7 +104,9 @@ def _zstandard() -> Compress:
 
 def _python_zstd() -> Compress:
     """The standard library's own, since Python 3.14."""
-    zstd = importlib.import_module("compression.zstd")
+    from importlib import import_module  # a module that the type checker's Python does not have
+
+    zstd = import_module("compression.zstd")
 
     def compress(cluster: Buffer) -> bytes:
         return bytes(zstd.compress(cluster, level=_ZSTD_LEVEL))

@@ -7,13 +7,16 @@ cluster 0   1                    1 + T              1 + T + B        end
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import namedtuple
 
 from pydiskimg.errors import DoesNotFitError, UnsupportedImageError
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.compress import COMPRESSION_TYPES
-from pydiskimg.protocols import Store
 from pydiskimg.units import MIB, format_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pydiskimg.protocols import Store
 
 DEFAULT_CLUSTER_SIZE = 64 << 10
 REFCOUNT_ORDER = 4  # 16 bits, what version 2 always has
@@ -33,20 +36,29 @@ _FEATURES = (
 _HEADER_LENGTH = layout.COMPRESSION_TYPE_OFFSET + 8
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+_Fields = namedtuple(
+    "_Fields",
+    (
+        "version",
+        "cluster_size",
+        "size",
+        "l1_size",
+        "l1_table_offset",
+        "refcount_table_offset",
+        "refcount_table_clusters",
+        "compression_type",
+        "backing_file",
+        "backing_format",
+    ),
+    defaults=("zlib", b"", b""),
+)
+
+
+# dataclasses take longer to import than an empty image takes to make.
+class Plan(_Fields):
     """What a new image's header says. size is bytes, a multiple of 512; l1_size is entries; the rest is bytes."""
 
-    version: int
-    cluster_size: int
-    size: int
-    l1_size: int
-    l1_table_offset: int
-    refcount_table_offset: int
-    refcount_table_clusters: int
-    compression_type: str = "zlib"
-    backing_file: bytes = b""
-    backing_format: bytes = b""
+    __slots__ = ()
 
 
 def create_qcow2(
@@ -166,7 +178,7 @@ def pack_header(plan: Plan, *, name: str) -> bytes:
         names = b""  # a convenience only
     extensions += names + end
     backing_offset = start + len(extensions) if plan.backing_file else 0
-    header = _fields(plan, backing_offset) + extensions + plan.backing_file
+    header: bytes = _fields(plan, backing_offset) + extensions + plan.backing_file
     if len(header) > plan.cluster_size:
         raise UnsupportedImageError(
             f"{name}: the backing file's name does not fit into a cluster of {plan.cluster_size} bytes; "
@@ -176,7 +188,7 @@ def pack_header(plan: Plan, *, name: str) -> bytes:
 
 
 def _fields(plan: Plan, backing_offset: int) -> bytes:
-    two = layout.HEADER_V2.pack(
+    two: bytes = layout.HEADER_V2.pack(
         layout.MAGIC,
         plan.version,
         backing_offset,

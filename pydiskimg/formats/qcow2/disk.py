@@ -5,22 +5,29 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections.abc import Iterator
-from typing import cast
 
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.extents import Extent, Kind, merged
 from pydiskimg.formats.qcow2 import layout
-from pydiskimg.formats.qcow2.compress import Compress, compressor
+from pydiskimg.formats.qcow2.compress import compressor
 from pydiskimg.formats.qcow2.create import l1_entries, round_size
 from pydiskimg.formats.qcow2.guard import RangeGuard
 from pydiskimg.formats.qcow2.guest_map import COPIED, GuestMap, is_in_place
-from pydiskimg.formats.qcow2.header import Header, read_header
+from pydiskimg.formats.qcow2.header import read_header
 from pydiskimg.formats.qcow2.host_io import ClusterReader
 from pydiskimg.formats.qcow2.packing import Packing, joined
 from pydiskimg.formats.qcow2.readable import require_readable
 from pydiskimg.formats.qcow2.refcounts import Refcounts
-from pydiskimg.protocols import Buffer, Source, Store, WritableBuffer, check_range
+from pydiskimg.protocols import check_range
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from pydiskimg.formats.qcow2.compress import Compress
+    from pydiskimg.formats.qcow2.header import Header
+    from pydiskimg.protocols import Buffer, Source, Store, WritableBuffer
 
 _AUTOCLEAR_FIELD = 88
 
@@ -383,7 +390,8 @@ def open_qcow2_disk(store: Store, *, backing: Source | None = None, compress: bo
     clusters that write() gets where nothing is mapped yet; everything else is stored as it is.
     Raises InvalidImageError, UnsupportedImageError for what is not written here, StorageError.
     """
-    header = read_header(cast(Source, store))  # which reads, and asks for name and size
+    file: Any = store  # what a header is read from needs no extents
+    header = read_header(file)
     _require_writable(header, store.name, has_backing=backing is not None)
     return Qcow2Disk(
         store,

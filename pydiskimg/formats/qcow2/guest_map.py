@@ -19,14 +19,19 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Callable
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.formats.qcow2 import layout
-from pydiskimg.formats.qcow2.header import Header
-from pydiskimg.formats.qcow2.refcounts import Refcounts
-from pydiskimg.formats.qcow2.tables import Table, TableCache
-from pydiskimg.protocols import Store
+from pydiskimg.formats.qcow2.tables import TableCache
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pydiskimg.formats.qcow2.header import Header
+    from pydiskimg.formats.qcow2.refcounts import Refcounts
+    from pydiskimg.formats.qcow2.tables import Table
+    from pydiskimg.protocols import Store
 
 L2_CACHE = 8 << 20  # for clean and for changed tables each
 COPIED = layout.COPIED  # the reference count is one: may be written in place

@@ -9,9 +9,11 @@ A host cluster is counted once for each compressed cluster that touches it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
-from pydiskimg.formats.qcow2.refcounts import Refcounts
+    from pydiskimg.formats.qcow2.refcounts import Refcounts
 
 
 class Packing:
