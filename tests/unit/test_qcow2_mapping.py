@@ -285,11 +285,25 @@ def test_tables_of_a_huge_disk_cost_nothing() -> None:
     assert buffer == bytes(100)
 
 
+class EndlessSource(BytesSource):
+    """A file of which the last cluster comes again and again."""
+
+    def __init__(self, data: bytes, cluster_size: int, clusters: int) -> None:
+        super().__init__(data)
+        self.cluster_size = cluster_size
+        self.size = clusters * cluster_size
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        if offset >= len(self.data):
+            offset = len(self.data) - self.cluster_size + offset % self.cluster_size
+        buffer[:] = self.data[offset : offset + len(buffer)]
+
+
 def test_l2_tables_are_forgotten() -> None:
     """Many full tables of 2 MiB are mapped in the memory of a few."""
     table = [COPIED | 2 << 21] * (1 << 18)
-    craft = Craft(cluster_bits=21, size=40 << 39, l2=[table], l1=[3 << 21] * 40, data=bytes(1 << 21))
-    source = open_qcow2(BytesSource(craft.build()))
+    craft = Craft(cluster_bits=21, size=40 << 39, l2=[table], l1=[index + 3 << 21 for index in range(40)])
+    source = open_qcow2(EndlessSource(craft.build(), 1 << 21, 50))
     tracemalloc.start()
     try:
         assert list(source.extents()) == [Extent(0, 40 << 39, Kind.DATA)]
@@ -302,3 +316,15 @@ def test_l2_tables_are_forgotten() -> None:
 def test_outside_of_the_disk(offset: int, length: int) -> None:
     with pytest.raises(ValueError, match="are outside of 0 to 32768"):
         opened(Craft()).read_into(offset, bytearray(length))
+
+
+def test_l1_entries_that_share_a_table() -> None:
+    """A small file that claims petabytes through one L2 table must not keep a reader busy for them."""
+    craft = Craft(cluster_bits=16, l2=[[0] * 8192])
+    craft.l1 = [craft.l2_offset | 1 << 63] * 8192
+    craft.size = 8192 * 8192 * 65536
+    source = open_qcow2(BytesSource(craft.build()))
+    start = time.monotonic()
+    with pytest.raises(InvalidImageError, match=r"^test.qcow2: L1 table: it has more L2 tables than the file"):
+        list(source.extents())
+    assert time.monotonic() - start < 1

@@ -156,8 +156,13 @@ class Mapping:
             yield Extent(start, min(count * unit, self._size - start), _EXTENT_KINDS[kind])
 
     def _used_l1_indices(self, start: int = 0, end: int | None = None) -> Iterator[int]:
-        """Indices from start to end of the L1 entries that are not zero, runs of zeros being skipped as bytes."""
+        """Indices from start to end of the L1 entries that are not zero, runs of zeros being skipped as bytes.
+
+        An L2 table stands under one entry only. A small file whose entries share tables would otherwise keep a
+        reader busy for as long as the size that it claims.
+        """
         entries_in_piece = L1_PIECE // layout.ENTRY_SIZE
+        left = self._file.size // self.header.cluster_size
         end = self._l1_entries if end is None else end
         for first in range(start - start % entries_in_piece, end, entries_in_piece):
             piece = self._l1_piece(first // entries_in_piece)
@@ -166,6 +171,11 @@ class Mapping:
             at = max(0, start - first) * layout.ENTRY_SIZE
             while found := _NOT_ZERO.search(piece, at, (end - first) * layout.ENTRY_SIZE):
                 index = found.start() // layout.ENTRY_SIZE
+                if not left:
+                    raise self._invalid(
+                        "L1 table", f"it has more L2 tables than the file (0x{self._file.size:x}) holds"
+                    )
+                left -= 1
                 yield first + index
                 at = (index + 1) * layout.ENTRY_SIZE
 
