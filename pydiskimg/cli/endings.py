@@ -20,5 +20,10 @@ def end_as_interrupted() -> None:
 
 def _terminated(*_: object) -> NoReturn:
     for number in _ENDING:
-        signal.signal(number, signal.SIG_IGN)
+        # Not SIG_IGN: of a signal that has come meanwhile the interpreter would print a traceback.
+        signal.signal(number, _too_late)
     raise KeyboardInterrupt
+
+
+def _too_late(*_: object) -> None:
+    """The first signal is being seen to."""

@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pydiskimg.cli.command_line import _parser
 from pydiskimg.cli.convert_form import UncommonError, common_form
+from tests.fixtures.qcow2_images import Craft
 
 WORDS = st.sampled_from(
     [
@@ -78,3 +83,18 @@ def test_wrong_words_are_left_to_argparse(words: list[str], capsys: pytest.Captu
     with pytest.raises(SystemExit):
         by_argparse(words)
     assert "usage:" in capsys.readouterr().err
+
+
+def test_what_a_common_form_does_not_import(tmp_path: Path) -> None:
+    """Each of them takes as long to import as some ten MiB to copy (docs/adr/0008)."""
+    (tmp_path / "a.qcow2").write_bytes(Craft(cluster_bits=12, size=1 << 20).build())
+    code = (
+        "import sys; from pydiskimg.cli import main; status = main(sys.argv[1:]); print(*sys.modules); sys.exit(status)"
+    )
+    words = ["convert", str(tmp_path / "a.qcow2"), str(tmp_path / "b")]
+    root = Path(__file__).resolve().parent.parent.parent
+    command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(root)!r}); {code}", *words]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    slow = {"argparse", "ctypes", "dataclasses", "inspect", "json", "logging", "pathlib", "random", "tqdm", "typing"}
+    assert slow.isdisjoint(loaded), slow.intersection(loaded)
+    assert (tmp_path / "b").read_bytes() == bytes(1 << 20)
