@@ -12,12 +12,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.formats.qcow2.create import DEFAULT_CLUSTER_SIZE, check_options, l1_entries, round_size
 from pydiskimg.formats.qcow2.spool import Spool
 from pydiskimg.formats.qcow2.stream_layout import Contents, Layout, lay_out
-from pydiskimg.formats.qcow2.stream_writer import Batch, batches, cluster_compressor, joined, metadata
+from pydiskimg.formats.qcow2.stream_writer import Batch, ClusterCompressor, batches, joined, metadata
 from pydiskimg.ordered import Buffers, items_at_once, ordered, worker_count
 from pydiskimg.pieces import CHUNK_SIZE, ZeroRuns, pieces
 from pydiskimg.protocols import Buffer, Progress, Source
@@ -66,11 +66,12 @@ def write_stream(  # noqa: PLR0913 - the options of one call, each named
         write_stream(source, 1, compression_type="zstd")
 
     format is "qcow2", or "raw" with zeros for what is not data. compression_type "zlib" or "zstd" compresses every
-    cluster of a qcow2. source is read twice for that and must not change meanwhile: it is an error where a cluster's
-    compressed length shows it, and a mixture otherwise. find_zeros, for an uncompressed one, also reads twice, to
-    leave out clusters of zeros that source calls data; None does so unless source is a qcow2 image. workers is the
-    number of threads (at most 8), name the descriptor's for messages, spool_directory (/var/tmp) where the lengths of
-    a large image's clusters are kept, 4 bytes for each. progress counts the passes together. fd stays the caller's.
+    cluster of a qcow2. source is read twice for that and must not change meanwhile: it is an error where a cluster
+    does not fit its place any more, and a mixture of old and new otherwise. find_zeros, for an uncompressed one, also
+    reads twice, to leave out clusters of zeros that source calls data; None does so unless source is a qcow2 image.
+    workers is the number of threads (at most 8), name the descriptor's for messages, spool_directory (/var/tmp) where
+    the lengths of a large image's clusters are kept, 4 bytes for each. progress counts the passes together. fd stays
+    the caller's.
 
     Raises StorageError when the descriptor cannot be written (errno EPIPE: its reader went away), DoesNotFitError and
     UnsupportedImageError before the first byte when options and size do not go together, InvalidImageError when
@@ -135,7 +136,7 @@ class _Qcow2:
         self._progress = progress
         self._cluster_size = options.cluster_size
         self._contents = Contents(options.cluster_size, spool)
-        self._compress = cluster_compressor(compression_type, name=pipe.name) if options.compression_type else None
+        self._compress = ClusterCompressor(compression_type, name=pipe.name) if options.compression_type else None
         self._zero_runs = ZeroRuns(options.cluster_size)
         # As many as are being worked on, and the one that is being written.
         self._buffers = Buffers(items_at_once(workers), CHUNK_SIZE)
@@ -185,7 +186,7 @@ class _Qcow2:
                 elif self._compress is None:
                     lengths += [cluster_size] * len(clusters)
                 else:
-                    lengths += [len(self._compress(data[at : at + cluster_size])) for at in clusters]
+                    lengths += [self._compress.length(data[at : at + cluster_size]) for at in clusters]
             return piece, lengths
         finally:
             self._buffers.give(buffer)
@@ -222,14 +223,25 @@ class _Qcow2:
         return batch, self._read(batch.extents, buffer), buffer
 
     def _packed(self, batch: Batch) -> _Written:
-        assert self._compress is not None
         buffer = self._buffers.take()
         try:
-            data, cluster_size = self._read(batch.extents, buffer), self._cluster_size
-            compressed = [self._compress(data[at : at + cluster_size]) for at in range(0, len(data), cluster_size)]
+            data = self._read(batch.extents, buffer)
+            return batch, joined(batch, self._fitted(data, batch.lengths)), None
         finally:
             self._buffers.give(buffer)
-        return batch, joined(batch, compressed, name=self._source.name), None
+
+    def _fitted(self, data: memoryview, lengths: list[int]) -> Iterator[bytes]:
+        """Compress each cluster of data to the length that it was given in the first pass."""
+        assert self._compress is not None
+        cluster_size = self._cluster_size
+        for number, length in enumerate(lengths):
+            fitted = self._compress.fitted(data[number * cluster_size : (number + 1) * cluster_size], length)
+            if fitted is None:
+                raise InvalidImageError(
+                    f"{self._source.name}: was changed while it was read: a cluster that had {length} bytes compressed "
+                    "does not become as small any more; what was written is not complete and cannot be used"
+                )
+            yield fitted
 
     def _report(self, done: int) -> None:
         if self._progress is not None:

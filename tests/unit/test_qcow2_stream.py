@@ -7,7 +7,8 @@ import os
 import random
 import threading
 import tracemalloc
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 import pytest
@@ -22,7 +23,7 @@ from pydiskimg.errors import (
     UnsupportedImageError,
 )
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.formats.qcow2 import layout, spool, stream_reader, stream_tables
+from pydiskimg.formats.qcow2 import layout, spool, stream_reader, stream_tables, stream_writer
 from pydiskimg.formats.qcow2.check import check_qcow2
 from pydiskimg.formats.qcow2.reader import open_qcow2
 from pydiskimg.protocols import WritableBuffer, check_range, read_bytes
@@ -372,14 +373,39 @@ class ChangingSource(BytesSource):
 
 @pytest.mark.parametrize("compression", ["zlib", "zstd"])
 def test_a_source_that_changes(compression: str) -> None:
-    noise = random.Random(4).randbytes(100_000)
-    for first, second in ((noise, b"a" * 100_000), (b"a" * 100_000, noise), (b"a" * 100_000, bytes(100_000))):
-        with memory_file() as fd:
-            with pytest.raises(InvalidImageError, match="disk: was changed while it was read"):
-                write_stream(ChangingSource(first, second), fd, compression_type=compression)
-            os.lseek(fd, 0, os.SEEK_SET)
-            with pytest.raises(InvalidImageError, match="the stream ends after"), read_stream(fd, format="qcow2") as s:
-                s.copy_to(MemoryDisk(1 << 20))
+    noise, text = random.Random(4).randbytes(100_000), b"a" * 100_000
+    with memory_file() as fd:
+        with pytest.raises(InvalidImageError, match="disk: was changed while it was read"):
+            write_stream(ChangingSource(text, noise), fd, compression_type=compression)
+        os.lseek(fd, 0, os.SEEK_SET)
+        with pytest.raises(InvalidImageError, match="the stream ends after"), read_stream(fd, format="qcow2") as stream:
+            stream.copy_to(MemoryDisk(1 << 20))
+    # What still fits is sent as it is now.
+    for second in (text, bytes(100_000)):
+        stream_bytes = written(ChangingSource(noise, second), compression_type=compression)
+        assert restored(stream_bytes)[:100_000] == second
+        found = check_qcow2(BytesSource(stream_bytes))
+        assert (found.corruptions, found.leaks) == (0, 0)
+
+
+@pytest.mark.parametrize("cluster_size", [512, 4096, 65536])
+def test_a_compressor_whose_lengths_vary(cluster_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(6)
+
+    def varying(*_: object, **__: object) -> Callable[[memoryview], bytes]:
+        return lambda cluster: zlib_deflated(cluster) + b"\xee" * rng.randrange(3 if cluster_size == 512 else 8)
+
+    monkeypatch.setattr(stream_writer, "compressor", varying)
+    data = b"".join(b"%d " % (number * 7919 % 10007) for number in range(100_000)) + rng.randbytes(20_000)
+    stream = written(BytesSource(data), cluster_size=cluster_size, compression_type="zlib")
+    assert restored(stream)[: len(data)] == data
+    found = check_qcow2(BytesSource(stream))
+    assert (found.corruptions, found.leaks) == (0, 0)
+
+
+def zlib_deflated(cluster: memoryview) -> bytes:
+    fast = zlib.compressobj(1, zlib.DEFLATED, -12)
+    return fast.compress(cluster) + fast.flush()
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)

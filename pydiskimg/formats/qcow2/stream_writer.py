@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from pydiskimg.errors import InvalidImageError
 from pydiskimg.formats.qcow2 import create, layout
-from pydiskimg.formats.qcow2.compress import Compress, compressor, stored_deflate
+from pydiskimg.formats.qcow2.compress import compressor, stored_deflate
 from pydiskimg.formats.qcow2.stream_layout import Contents, Layout, Packer, big_endian
 
 COPIED = 1 << 63  # refcount is exactly one; never set for a compressed cluster
+QEMU_WINDOW = -12  # raw deflate, with the window that QEMU decompresses with
+SLACK = 2  # bytes
+NEARLY = 16  # what shrinks by less has a place in which it can be stored
 
 
 def metadata(contents: Contents, places: Layout, *, compressed: bool, name: str) -> Iterator[bytes]:
@@ -149,35 +152,42 @@ def batches(contents: Contents, places: Layout, limit: int) -> Iterator[Batch]:
         yield batch
 
 
-def cluster_compressor(compression_type: str, *, name: str) -> Compress:
-    """Return the function for a stream's clusters: what does not shrink is stored, a few bytes longer.
+class ClusterCompressor:
+    """Compresses the clusters of a stream; what does not shrink is stored, a few bytes longer. Safe from threads.
 
-    Raises UnsupportedImageError as compressor() does.
+    The same cluster does not always give the same length: ISA-L works with memory that it has not cleared, and once in
+    ten thousand clusters that shows in a byte. So a place is a little longer than the data was at first, and what is
+    shorter than its place is padded: whoever decompresses stops at the end of the cluster.
     """
-    compress = compressor(compression_type, name=name)
-    if compression_type != "zlib":
-        return compress  # zstd stores such data by itself
 
-    def deflate(cluster: bytes | bytearray | memoryview) -> bytes:
-        data = compress(cluster)
-        return data if len(data) < len(cluster) else stored_deflate(cluster)
+    def __init__(self, compression_type: str, *, name: str) -> None:
+        """Raises UnsupportedImageError as compressor() does; name is the stream's, for its text."""
+        self._compress = compressor(compression_type, name=name)
+        self._is_zlib = compression_type == "zlib"
 
-    return deflate
+    def length(self, cluster: memoryview) -> int:
+        """Return how long the place for the cluster's data is to be."""
+        length = len(self._compress(cluster))
+        if not self._is_zlib:
+            return length  # zstd is the same every time, and stores by itself what does not shrink
+        return length + SLACK if length + NEARLY < len(cluster) else len(stored_deflate(cluster))
+
+    def fitted(self, cluster: memoryview, length: int) -> bytes | None:
+        """Return the cluster's data, padded to length; None when it cannot be made as short."""
+        data = self._compress(cluster)
+        if len(data) >= len(cluster) and self._is_zlib:
+            data = stored_deflate(cluster)
+        if len(data) > length and self._is_zlib:
+            thorough = zlib.compressobj(9, zlib.DEFLATED, QEMU_WINDOW)
+            data = thorough.compress(cluster) + thorough.flush()
+        return data.ljust(length, b"\0") if len(data) <= length else None
 
 
-def joined(batch: Batch, compressed: list[bytes], *, name: str) -> bytes:
-    """Return a batch's compressed clusters as they lie in the stream.
-
-    Raises InvalidImageError when one is not as long as it was found to be in the first pass: the image was changed.
-    """
+def joined(batch: Batch, compressed: Iterable[bytes]) -> bytes:
+    """Return a batch's compressed clusters, each of the batch's length, as they lie in the stream."""
     parts: list[bytes] = []
     position = batch.places[0]
-    for place, length, data in zip(batch.places, batch.lengths, compressed, strict=True):
-        if len(data) != length:
-            raise InvalidImageError(
-                f"{name}: was changed while it was read: a cluster that had {length} bytes compressed has {len(data)} "
-                "now; what was written is not complete and cannot be used"
-            )
+    for place, data in zip(batch.places, compressed, strict=True):
         parts += (bytes(place - position), data)
-        position = place + length
+        position = place + len(data)
     return b"".join(parts)
