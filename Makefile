@@ -70,10 +70,12 @@ $(VENV)/.dependencies: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) "meson-python>=0.15" "meson>=1.0" ninja setuptools wheel
 	@$(PIP) --no-build-isolation --use-pep517 '.[fast,test]'
+	@$(PY) -m pip uninstall --quiet --yes setuptools wheel  # only building needs them, and each start of Python reads their .pth
 	@touch $@
 
 # The package itself, installed as a user installs it; tests run on the checkout.
-$(STAMP): $(VENV)/.dependencies meson.build meson_options.txt $(shell find pydiskimg ganeti_os -name '*.py')
+$(STAMP): $(VENV)/.dependencies meson.build meson_options.txt pydiskimg/cli/launcher \
+    $(shell find pydiskimg ganeti_os -name '*.py')
 	@echo "make: installing pydiskimg into $(VENV)/"
 	@$(PIP) --no-build-isolation --no-deps --force-reinstall .
 	@touch $@

@@ -23,7 +23,7 @@ _INTERRUPTED = 128 + 2  # as a shell tells of SIGINT
 
 
 def launch() -> NoReturn:
-    """Run the command line and end the process: what bin/pydiskimg and `python -m pydiskimg` do."""
+    """Run the command line and end the process: what the launcher and `python -m pydiskimg` do."""
     status = main()
     if status == 0:
         # All is written and closed: to take the interpreter apart would be a tenth of the time of a short command.
