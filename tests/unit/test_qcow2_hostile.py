@@ -19,6 +19,7 @@ from pydiskimg.cli import main
 from pydiskimg.errors import DiskImageError, InvalidImageError, UnsupportedImageError
 from pydiskimg.extents import Kind
 from pydiskimg.formats.qcow2.check import check_qcow2
+from pydiskimg.formats.qcow2.disk import open_qcow2_disk
 from pydiskimg.formats.qcow2.header import read_header
 from pydiskimg.formats.qcow2.preallocation import has_unfilled_clusters
 from pydiskimg.formats.qcow2.readable import require_readable
@@ -27,12 +28,14 @@ from pydiskimg.formats.qcow2.snapshots import read_snapshots
 from pydiskimg.image import open_image
 from pydiskimg.protocols import WritableBuffer, check_range, read_bytes
 from pydiskimg.references import allow_references
-from tests.fixtures.hostile_images import LIES, TABLE_LIES, Lie, one_cluster
+from tests.fixtures.hostile_images import COMPRESSED_LIES, HEADER_LIES, LIES, TABLE_LIES, Lie, one_cluster
+from tests.fixtures.hostile_overlaps import OVERLAP_LIES, InOrder
 from tests.fixtures.hostile_references import ALLOWED, DENIED, IMAGE, SECRET, SIZE, NamingLie, naming
 from tests.fixtures.hostile_snapshots import SNAPSHOT_LIES
 from tests.fixtures.hostile_table import table
 from tests.fixtures.odd_images import ODDITIES, Oddity
 from tests.fixtures.qcow2_images import BytesSource
+from tests.fuzz.targets import TARGETS, LimitedStore, file_of, outcome
 
 SECONDS = 2.0
 MEMORY = 64 << 20
@@ -121,6 +124,62 @@ def test_an_oddity_is_read_for_what_it_is(oddity: Oddity) -> None:
         read_bytes(source, max(0, source.size - (1 << 20)), min(1 << 20, source.size))
         for extent in islice(source.extents(), 5000):
             assert extent.length > 0
+
+
+def check(image: bytes) -> str:
+    try:
+        return "\n".join(check_qcow2(BytesSource(image)).details)
+    except DiskImageError as error:
+        return str(error)
+
+
+def write(image: bytes) -> tuple[str, bytes]:
+    """Write data over data, and some more; returns what was said against it, and the file as it is then."""
+    with file_of(image) as fd:
+        try:
+            disk = open_qcow2_disk(LimitedStore(fd, "test.qcow2"))
+            disk.write(0, b"new!" * 128)
+            disk.write(5 * 512, b"more" * 128)
+            disk.flush()
+        except DiskImageError as error:
+            return str(error), os.pread(fd, 1 << 20, 0)
+        return "", os.pread(fd, 1 << 20, 0)
+
+
+def test_the_image_that_is_falsified_is_in_order() -> None:
+    image = bytes(InOrder().image)
+    assert check(image) == ""
+    complaint, changed = write(image)
+    assert (complaint, check(changed)) == ("", "")
+    assert changed != image
+
+
+@pytest.mark.parametrize("lie", OVERLAP_LIES, ids=lambda lie: f"{lie.stage} {lie.claim}")
+def test_what_lies_upon_each_other(lie: Lie) -> None:
+    """It is read for what is there; check tells of it, and no table is written to."""
+    image = lie.image()
+    with limits():
+        outcome("read", image, 1)
+        found = check(image)
+        assert found
+        complaint, changed = write(image)
+    assert lie.says in (found if lie.stage == "check" else complaint)
+    if lie.stage == "write":
+        assert_sentence(complaint)
+        assert changed == image
+
+
+@pytest.mark.parametrize("lie", [*LIES, *SNAPSHOT_LIES, *OVERLAP_LIES], ids=lambda lie: f"{lie.stage} {lie.claim}")
+def test_everything_bears_every_lie(lie: Lie) -> None:
+    image = lie.image()
+    for target in TARGETS:
+        with limits():
+            outcome(target, image, 1)
+
+
+@pytest.mark.parametrize("lie", [*HEADER_LIES, *TABLE_LIES, *COMPRESSED_LIES], ids=lambda lie: lie.claim)
+def test_no_stream_is_believed_either(lie: Lie) -> None:
+    assert outcome("stream", lie.image(), 1) == "refused"
 
 
 # What is opened: an audit hook sees every open() of Python's own, and inotify whatever else touches the secret.

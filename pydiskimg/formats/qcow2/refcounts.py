@@ -86,7 +86,10 @@ class Refcounts:
         return bool(self._releases)
 
     def protect(self, cluster: int, count: int = 1) -> None:
-        """Never give out these clusters, whatever their counts are: they hold tables of the image."""
+        """Never give out these clusters, whatever their counts are: they hold tables of the image, and one each."""
+        shared = self.metadata.first_of(cluster, count)
+        if shared is not None:
+            raise self._corrupt(f"two tables of the image are at 0x{shared << self._cluster_bits:x}")
         self.metadata.add(cluster, count)
         self._end = max(self._end, cluster + count)
 
