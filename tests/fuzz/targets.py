@@ -17,6 +17,7 @@ from itertools import islice
 
 from pydiskimg.block_map import block_map
 from pydiskimg.cli import main
+from pydiskimg.compare import compare
 from pydiskimg.errors import DiskImageError, StorageError
 from pydiskimg.extents import Kind
 from pydiskimg.formats.qcow2.check import check_qcow2
@@ -27,8 +28,10 @@ from pydiskimg.formats.qcow2.snapshots import read_snapshots
 from pydiskimg.image import open_image
 from pydiskimg.protocols import Buffer, Disk, Source, read_bytes
 from pydiskimg.stream_in import read_stream
+from pydiskimg.stream_out import write_stream
 from pydiskimg.targets.growing import GrowingFile
 from pydiskimg.targets.memory import MemoryDisk
+from pydiskimg.transfer import copy
 from tests.fixtures.qcow2_images import BytesSource
 
 NAME = "test.qcow2"
@@ -105,7 +108,27 @@ def read(image: bytes, rng: random.Random) -> str:
         offset = rng.randrange(source.size + 1)
         length = min(rng.randrange(1 << 17), source.size - offset)
         assert read_bytes(source, offset, length) == whole[offset : offset + length], "two reads differ"
+        if source.size and rng.random() < 0.3:
+            _through_an_engine(source, whole, rng)
     return "data"
+
+
+def _through_an_engine(source: Source, whole: bytes, rng: random.Random) -> None:
+    """Copied, compared and streamed, the image has the same bytes."""
+    copied = MemoryDisk(source.size, fill=0xFF)
+    copy(source, copied, unit=rng.choice((None, 512, 4096, 65536)), workers=2)
+    assert read_bytes(copied, 0, source.size) == whole, "the copy has other bytes"
+    assert compare(source, copied, workers=2).identical, "the copy is not identical"
+    if source.size % 512:
+        return
+    with file_of(b"") as fd:
+        kind = rng.choice((None, "zlib", "zstd"))
+        write_stream(source, fd, compression_type=kind, workers=2, spool_directory="/dev/shm")
+        os.lseek(fd, 0, os.SEEK_SET)
+        back = MemoryDisk(source.size, fill=0xFF)
+        with read_stream(fd, format="qcow2", spool_directory="/dev/shm") as reader:
+            reader.copy_to(back, workers=2)
+    assert read_bytes(back, 0, source.size) == whole, "the stream has other bytes"
 
 
 def snapshots(image: bytes, rng: random.Random) -> str:
