@@ -23,7 +23,7 @@ from pydiskimg.errors import (
     UnsupportedImageError,
 )
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.formats.qcow2 import layout, spool, stream_reader, stream_tables, stream_writer
+from pydiskimg.formats.qcow2 import layout, spool, stream_layout, stream_reader, stream_tables, stream_writer
 from pydiskimg.formats.qcow2.check import check_qcow2
 from pydiskimg.formats.qcow2.reader import open_qcow2
 from pydiskimg.protocols import WritableBuffer, check_range, read_bytes
@@ -326,7 +326,6 @@ def test_what_a_stream_does_not_hold() -> None:
 
 
 def test_tables_that_nobody_wants_are_not_read_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_tables, "TABLES_LIMIT", 4096)
     monkeypatch.setattr(stream_tables.fetch_tables, "__kwdefaults__", {"limit": 4096})
     data = random.Random(2).randbytes(200_000)
     stream = written(BytesSource(data), cluster_size=512)
@@ -334,6 +333,12 @@ def test_tables_that_nobody_wants_are_not_read_in(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(UnsupportedImageError, match="of tables before its data, and at most 4096 bytes"):
             reading.copy_to(MemoryDisk(1 << 20))
         assert os.lseek(fd, 0, os.SEEK_CUR) <= 4096
+
+
+def test_tables_that_nobody_would_read_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_layout, "TABLES_LIMIT", 4096)
+    with memory_file() as fd, pytest.raises(UnsupportedImageError, match="use a larger cluster size"):
+        write_stream(BytesSource(random.Random(2).randbytes(200_000)), fd, cluster_size=512)
 
 
 def test_the_size_is_compared_first() -> None:

@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.formats.qcow2 import create, layout
 from pydiskimg.formats.qcow2.spool import Spool
-from pydiskimg.units import format_bytes
+from pydiskimg.units import GIB, format_bytes
+
+# What readers take in before the data: enough for 64 TiB in clusters of 64 KiB, all of them allocated.
+TABLES_LIMIT = 16 * GIB
 
 
 class Packer:
@@ -125,6 +128,11 @@ def lay_out(contents: Contents, size: int, *, version: int, compression_type: st
     )
     l2_cluster = l1_cluster + l1_clusters
     data_cluster = l2_cluster + tables
+    if data_cluster * cluster_size > TABLES_LIMIT:
+        raise UnsupportedImageError(
+            f"{name}: the tables of a stream would have {format_bytes(data_cluster * cluster_size)}, at most "
+            f"{format_bytes(TABLES_LIMIT)} are possible; use a larger cluster size"
+        )
     return Layout(
         plan, blocks, l2_cluster * cluster_size, data_cluster * cluster_size, (data_cluster + data) * cluster_size
     )

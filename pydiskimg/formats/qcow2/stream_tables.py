@@ -18,11 +18,10 @@ from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.header import Header, read_header
 from pydiskimg.formats.qcow2.readable import require_readable
 from pydiskimg.formats.qcow2.spool import Spool
+from pydiskimg.formats.qcow2.stream_layout import TABLES_LIMIT
 from pydiskimg.protocols import WritableBuffer, read_bytes
-from pydiskimg.units import GIB, MIB, format_bytes
+from pydiskimg.units import MIB, format_bytes
 
-# What the tables of 32 TiB in clusters of 64 KiB need, all of them allocated.
-TABLES_LIMIT = 8 * GIB
 _PIECE = MIB
 _NEVER_ENDS = 1 << 63
 
