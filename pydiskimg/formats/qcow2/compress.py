@@ -37,8 +37,8 @@ _ZSTD_LEVEL = 1
 def compressor(compression_type: str, *, name: str) -> Compress:
     """Return the function for a compression_type ("zlib" or "zstd"), with the fastest library that is installed.
 
-    The same cluster does not always give the same bytes: ISA-L's differ now and then. Raises UnsupportedImageError when there is
-    no library for zstd, or no such type; name is the new image's, for its text.
+    The same cluster does not always give the same bytes: ISA-L's differ now and then. Raises UnsupportedImageError
+    when there is no library for zstd, or no such type; name is the new image's, for its text.
     """
     if compression_type == "zlib":
         return _deflate()
