@@ -34,6 +34,10 @@ _HEADER_FIELDS = (
 )
 
 
+# What the first header extensions point to, where they do: LUKS header, bitmap directory.
+_EXTENSION_POINTERS = tuple((at, 8) for at in range(120, 400, 8))
+
+
 def find_places(image: bytes) -> Places:
     """Look into an image that is in order; what it says is believed as far as it lies inside."""
 
@@ -55,10 +59,14 @@ def find_places(image: bytes) -> Places:
         snapshots = number(64, 8)
         entries += [(snapshots + at, width) for at in range(0, 160, 4) for width in (2, 4, 8)]
         tables.append(snapshots)
+    for at, _ in _EXTENSION_POINTERS:
+        if (pointed := number(at, 8)) and pointed % cluster == 0 and pointed + 1024 <= len(image):
+            entries += [(pointed + place, 4) for place in range(0, 640, 4)]
+            tables.append(pointed)
     tables += [l1, refcount_table, *blocks]
     inside = [(at, width) for at, width in entries if at + width <= len(image)]
     where = [table for table in dict.fromkeys(tables) if 0 < table < len(image)]
-    return Places(_HEADER_FIELDS, inside, where, cluster)
+    return Places((*_HEADER_FIELDS, *_EXTENSION_POINTERS[:6]), inside, where, cluster)
 
 
 def mutate(image: bytes, places: Places, rng: random.Random) -> bytes:

@@ -37,6 +37,7 @@ def make_seeds(directory: Path) -> dict[str, bytes]:
     """Make all of them in directory; returns their contents by name."""
     (directory / "base.raw").write_bytes(random.Random(1).randbytes(1 << 16) * 24)
     seeds = {name: _by_qemu(directory, name, size, options, more) for name, size, options, more in _SHAPES}
+    seeds["luks"] = _encrypted(directory)
     seeds.update(_by_us(directory))
     return seeds
 
@@ -54,6 +55,15 @@ def _by_qemu(directory: Path, name: str, size: int, options: str, more: str) -> 
         _write(path, _commands(rng, size, 20000, compressed=False))
         run("qemu-img", "snapshot", "-c", "second one", str(path))
         _write(path, _commands(rng, size, 5000, compressed=False)[:3])
+    return path.read_bytes()
+
+
+def _encrypted(directory: Path) -> bytes:
+    """An image encrypted with LUKS, which takes little time to make as it is not meant to be secure."""
+    path = directory / "luks"
+    secret = "secret,id=s,data=x"
+    options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10,cluster_size=4096"
+    run("qemu-img", "create", "-q", "-f", "qcow2", "--object", secret, "-o", options, str(path), "1M")
     return path.read_bytes()
 
 

@@ -28,6 +28,7 @@ from pydiskimg.formats.qcow2.snapshots import read_snapshots
 from pydiskimg.image import open_image
 from pydiskimg.protocols import WritableBuffer, check_range, read_bytes
 from pydiskimg.references import allow_references
+from tests.fixtures.hostile_descriptions import DESCRIPTION_LIES, bitmap, with_bitmaps, with_luks
 from tests.fixtures.hostile_images import COMPRESSED_LIES, HEADER_LIES, LIES, TABLE_LIES, Lie, one_cluster
 from tests.fixtures.hostile_overlaps import OVERLAP_LIES, InOrder
 from tests.fixtures.hostile_references import ALLOWED, DENIED, IMAGE, SECRET, SIZE, NamingLie, naming
@@ -169,7 +170,9 @@ def test_what_lies_upon_each_other(lie: Lie) -> None:
         assert changed == image
 
 
-@pytest.mark.parametrize("lie", [*LIES, *SNAPSHOT_LIES, *OVERLAP_LIES], ids=lambda lie: f"{lie.stage} {lie.claim}")
+@pytest.mark.parametrize(
+    "lie", [*LIES, *SNAPSHOT_LIES, *OVERLAP_LIES, *DESCRIPTION_LIES], ids=lambda lie: f"{lie.stage} {lie.claim}"
+)
 def test_everything_bears_every_lie(lie: Lie) -> None:
     image = lie.image()
     for target in TARGETS:
@@ -336,6 +339,26 @@ def test_a_file_whose_tables_change(images: Path) -> None:
 
 
 # The command says the same, as one line, and exits with status 1.
+
+
+@pytest.mark.parametrize("lie", DESCRIPTION_LIES, ids=lambda lie: lie.claim)
+def test_what_info_looks_at(lie: Lie, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "test.qcow2"
+    path.write_bytes(lie.image())
+    with limits():
+        assert main(["info", "-f", "qcow2", str(path)]) == 1
+    output, complaint = capfd.readouterr()
+    assert output == ""
+    assert lie.says in complaint
+    assert complaint.startswith("pydiskimg: ")
+    assert complaint.count("\n") == 1
+
+
+@pytest.mark.parametrize("image", [with_bitmaps(1, 32, directory=bitmap(name=b"\x1b")), with_luks()])
+def test_what_info_looks_at_in_order(image: bytes) -> None:
+    assert outcome("info", image, 1) in ("data", "refused")
+    with file_of(image) as fd:
+        assert main(["info", "-f", "qcow2", f"/proc/self/fd/{fd}"]) == 0
 
 
 READ_BY_CONVERT = [lie for lie in LIES if lie.stage == "open"] + [lie for lie in TABLE_LIES if lie.stage == "read"]
