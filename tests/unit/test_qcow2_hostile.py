@@ -1,15 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Images that lie: each is refused with its one sentence, soon, in little memory, and nothing else is opened."""
+"""Images that lie: each is refused with its one sentence, soon, and in little memory."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import struct
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +12,6 @@ import pytest
 
 from pydiskimg.cli import main
 from pydiskimg.errors import DiskImageError, InvalidImageError, UnsupportedImageError
-from pydiskimg.extents import Kind
 from pydiskimg.formats.qcow2.check import check_qcow2
 from pydiskimg.formats.qcow2.disk import open_qcow2_disk
 from pydiskimg.formats.qcow2.header import read_header
@@ -27,43 +21,18 @@ from pydiskimg.formats.qcow2.reader import Qcow2Source, open_qcow2
 from pydiskimg.formats.qcow2.snapshots import read_snapshots
 from pydiskimg.image import open_image
 from pydiskimg.protocols import WritableBuffer, check_range, read_bytes
-from pydiskimg.references import allow_references
 from tests.fixtures.hostile_descriptions import DESCRIPTION_LIES, bitmap, with_bitmaps, with_luks
 from tests.fixtures.hostile_images import COMPRESSED_LIES, HEADER_LIES, LIES, TABLE_LIES, Lie, one_cluster
 from tests.fixtures.hostile_overlaps import OVERLAP_LIES, InOrder
-from tests.fixtures.hostile_references import ALLOWED, DENIED, IMAGE, SECRET, SIZE, NamingLie, naming
+from tests.fixtures.hostile_references import IMAGE
 from tests.fixtures.hostile_snapshots import SNAPSHOT_LIES
 from tests.fixtures.hostile_table import table
+from tests.fixtures.limits import assert_sentence, limits
 from tests.fixtures.odd_images import ODDITIES, Oddity
 from tests.fixtures.qcow2_images import BytesSource
 from tests.fuzz.targets import TARGETS, LimitedStore, file_of, outcome
 
-SECONDS = 2.0
-MEMORY = 64 << 20
 ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-def assert_sentence(text: str) -> None:
-    """One line that can be printed, begins with the image's name and is not long."""
-    assert text.isprintable()
-    assert len(text) < 500
-    assert ": " in text
-
-
-@contextmanager
-def limits() -> Iterator[None]:
-    """Hold what is done inside to the limits on time and on memory, that of C libraries included; proc(5)."""
-    Path("/proc/self/clear_refs").write_text("5")
-    before, start = peak_memory(), time.process_time()
-    yield
-    assert time.process_time() - start < SECONDS
-    assert peak_memory() - before < MEMORY
-
-
-def peak_memory() -> int:
-    """The largest resident size of this process in bytes, since it was reset."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) << 10
 
 
 def open_bytes(image: bytes, snapshot: str | None = None) -> Qcow2Source:
@@ -185,131 +154,11 @@ def test_no_stream_is_believed_either(lie: Lie) -> None:
     assert outcome("stream", lie.image(), 1) == "refused"
 
 
-# What is opened: an audit hook sees every open() of Python's own, and inotify whatever else touches the secret.
-
-_opened: list[str] | None = None
-
-
-def _audit(event: str, arguments: tuple[object, ...]) -> None:
-    if _opened is not None and (
-        event == "open" or event.startswith(("socket.", "subprocess.", "os.exec", "os.system"))
-    ):
-        _opened.append(f"{arguments[0]!s}" if event == "open" else event)
-
-
-sys.addaudithook(_audit)
-
-
-@contextmanager
-def record_opened() -> Iterator[list[str]]:
-    """Give the list of the files that are opened inside, modules of Python apart, and of what else reaches out."""
-    global _opened  # noqa: PLW0603 - an audit hook cannot be taken back
-    found: list[str] = []
-    _opened = found
-    try:
-        yield found
-    finally:
-        _opened = None
-        found[:] = [name for name in found if not name.endswith((".py", ".pyc", ".so"))]
-
-
-_IN_ACCESS, _IN_OPEN, _EVENT = 0x1, 0x20, struct.Struct("iIII")
-
-
-@contextmanager
-def watch(path: Path) -> Iterator[Callable[[], bool]]:
-    """Give a function that tells whether the file was opened or read since; inotify(7)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-    assert fd >= 0, os.strerror(ctypes.get_errno())
-    assert libc.inotify_add_watch(fd, os.fsencode(path), _IN_ACCESS | _IN_OPEN) >= 0
-
-    def touched() -> bool:
-        try:
-            return len(os.read(fd, 4096)) >= _EVENT.size
-        except BlockingIOError:
-            return False
-
-    try:
-        yield touched
-    finally:
-        os.close(fd)
-
-
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    (tmp_path / SECRET).write_bytes(b"s" * SIZE)
     directory = tmp_path / "images"
     directory.mkdir()
     return directory
-
-
-@pytest.mark.parametrize(
-    "lie", [*DENIED, *ALLOWED], ids=lambda lie: f"{'allowed' if lie.allowed else 'denied'} {lie.claim}"
-)
-def test_what_an_image_may_not_name_is_not_opened(lie: NamingLie, images: Path) -> None:
-    lie.make(images)
-    policy = allow_references(images) if lie.allowed else nullcontext()
-    with policy as references, watch(images.parent / SECRET) as touched, limits(), record_opened() as opened:
-        with pytest.raises(DiskImageError) as caught:
-            open_image(images / IMAGE, references=references).close()
-        assert not touched()
-    text = str(caught.value)
-    assert lie.says.replace("{dir}", str(images)) in text
-    assert_sentence(text.replace(str(images), ""))
-    below = [name for name in opened if lie.allowed and name.startswith("/proc/self/fd/")]
-    assert [name for name in opened if name not in below] == [str(images / IMAGE)]
-    assert len(below) <= 32
-
-
-def test_the_watch_sees_what_is_opened(images: Path) -> None:
-    secret = images.parent / SECRET
-    with watch(secret) as touched, record_opened() as opened:
-        assert not touched()
-        secret.read_bytes()
-        assert touched()
-    assert opened == [str(secret)]
-
-
-@pytest.mark.parametrize("lie", DENIED, ids=lambda lie: lie.claim)
-def test_nobody_is_allowed_by_being_in_the_same_directory(lie: NamingLie, images: Path) -> None:
-    """Whatever names lie around, without a policy the outcome is the same."""
-    for name in ("base", "nbd:unix:", "secret"):
-        (images / name).write_bytes(bytes(SIZE))
-    lie.make(images)
-    with record_opened() as opened, pytest.raises(DiskImageError):
-        open_image(images / IMAGE)
-    assert opened == [str(images / IMAGE)]
-
-
-def test_a_chain_of_32_is_read(images: Path) -> None:
-    for number in range(32):
-        name = str(number) if number else IMAGE
-        (images / name).write_bytes(naming(backing=b"%d" % (number + 1), backing_format=b"qcow2"))
-    (images / "32").write_bytes(one_cluster(1 << 63 | 0x800, b"end".ljust(512)))
-    with allow_references(images) as references, open_image(images / IMAGE, references=references) as source:
-        assert read_bytes(source, 0, 3) == b"end"
-        assert [extent.kind for extent in source.extents()] == [Kind.DATA]
-
-
-# Polyglots: what a guest writes to its disk is never taken for an image by anybody who says raw.
-
-
-def test_a_raw_disk_that_begins_like_qcow2_is_raw(images: Path) -> None:
-    disk = images / "disk"
-    disk.write_bytes(naming(backing=b"../secret"))
-    content = disk.read_bytes()
-    with record_opened() as opened, open_image(disk, format="raw") as source:
-        assert read_bytes(source, 0, source.size) == content
-    assert opened == [str(disk)]
-
-
-def test_a_raw_backing_file_that_begins_like_qcow2_is_raw(images: Path) -> None:
-    guest = naming(backing=b"../secret")
-    (images / "base").write_bytes(guest)
-    (images / IMAGE).write_bytes(naming(backing=b"base", backing_format=b"raw"))
-    with allow_references(images) as references, open_image(images / IMAGE, references=references) as source:
-        assert read_bytes(source, 0, SIZE) == guest[:SIZE]
 
 
 # A file that changes while it is read.
