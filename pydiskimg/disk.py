@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Generic, Literal, TypeVar, overload
 
-    from pydiskimg.formats.qcow2.disk import Qcow2Disk
+    from pydiskimg.formats.qcow2.write.disk import Qcow2Disk
     from pydiskimg.protocols import Disk
     from pydiskimg.references import AllowedDirectory
 
@@ -146,7 +146,7 @@ def _open_raw(stack: ExitStack, name: str, *, writable: bool) -> DescriptorDisk:
 def _open_qcow2(
     stack: ExitStack, disk: DescriptorDisk, *, references: AllowedDirectory | None, compress: bool
 ) -> Qcow2Disk:
-    from pydiskimg.formats.qcow2.disk import open_qcow2_disk
+    from pydiskimg.formats.qcow2.write.disk import open_qcow2_disk
     from pydiskimg.image import open_image
     from pydiskimg.targets.growing import FixedStore, GrowingFile
 

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 from pydiskimg.disk import open_disk
 from pydiskimg.errors import UnsupportedImageError
-from pydiskimg.formats.qcow2.create import DEFAULT_CLUSTER_SIZE, create_qcow2
-from pydiskimg.formats.qcow2.disk import open_qcow2_disk
-from pydiskimg.formats.qcow2.unpublished import UnpublishedStore
+from pydiskimg.formats.qcow2.write.create import DEFAULT_CLUSTER_SIZE, create_qcow2
+from pydiskimg.formats.qcow2.write.disk import open_qcow2_disk
+from pydiskimg.formats.qcow2.write.unpublished import UnpublishedStore
 from pydiskimg.new_file import new_disk_file, new_file
 from pydiskimg.protocols import Disk, Store
 from pydiskimg.targets.growing import FixedStore, GrowingFile

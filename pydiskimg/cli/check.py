@@ -13,7 +13,7 @@ from pydiskimg.cli.progress import progress
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.formats.detect import detect
 from pydiskimg.formats.qcow2.check import check_qcow2
-from pydiskimg.formats.qcow2.check_findings import CheckResult
+from pydiskimg.formats.qcow2.check.findings import CheckResult
 from pydiskimg.formats.raw import RawSource, open_raw
 
 CONSISTENT, NOT_COMPLETED, CORRUPT, LEAKS, NO_CHECKS = 0, 1, 2, 3, 63

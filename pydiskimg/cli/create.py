@@ -9,8 +9,8 @@ import os
 from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options
 from pydiskimg.cli.output import printable
 from pydiskimg.errors import InUseError, UnsupportedImageError
-from pydiskimg.formats.qcow2.create import create_qcow2, round_size
 from pydiskimg.formats.qcow2.header import read_header
+from pydiskimg.formats.qcow2.write.create import create_qcow2, round_size
 from pydiskimg.formats.raw import open_raw
 from pydiskimg.new_file import new_file
 from pydiskimg.new_image import FORMATS, new_image

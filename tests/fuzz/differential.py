@@ -28,8 +28,8 @@ from pydiskimg.image import open_image
 from pydiskimg.new_image import new_image
 from pydiskimg.protocols import Disk, ImageSource, Source, read_bytes
 from pydiskimg.references import AllowedDirectory, allow_references
-from pydiskimg.stream_in import read_stream
-from pydiskimg.stream_out import write_stream
+from pydiskimg.stream.incoming import read_stream
+from pydiskimg.stream.outgoing import write_stream
 from pydiskimg.targets.memory import MemoryDisk
 from tests.fixtures.qcow2_images import BytesSource, assert_contract, run
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pydiskimg.new_image import new_image
-from pydiskimg.stream_out import write_stream
+from pydiskimg.stream.outgoing import write_stream
 from tests.fixtures.hostile_descriptions import with_luks
 from tests.fixtures.qcow2_images import BytesSource, run
 

@@ -21,14 +21,14 @@ from pydiskimg.compare import compare
 from pydiskimg.errors import DiskImageError, StorageError
 from pydiskimg.extents import Kind
 from pydiskimg.formats.qcow2.check import check_qcow2
-from pydiskimg.formats.qcow2.disk import open_qcow2_disk
 from pydiskimg.formats.qcow2.header import read_header
 from pydiskimg.formats.qcow2.reader import Qcow2Source, open_qcow2
 from pydiskimg.formats.qcow2.snapshots import read_snapshots
+from pydiskimg.formats.qcow2.write.disk import open_qcow2_disk
 from pydiskimg.image import open_image
 from pydiskimg.protocols import Buffer, Disk, Source, read_bytes
-from pydiskimg.stream_in import read_stream
-from pydiskimg.stream_out import write_stream
+from pydiskimg.stream.incoming import read_stream
+from pydiskimg.stream.outgoing import write_stream
 from pydiskimg.targets.growing import GrowingFile
 from pydiskimg.targets.memory import MemoryDisk
 from pydiskimg.transfer import copy

@@ -15,9 +15,9 @@ from uuid import UUID
 import pytest
 
 from pydiskimg.disk import open_disk
-from pydiskimg.formats.qcow2 import guest_map, refcounts
-from pydiskimg.formats.qcow2.create import create_qcow2
-from pydiskimg.formats.qcow2.disk import Qcow2Disk, open_qcow2_disk
+from pydiskimg.formats.qcow2.write import guest_map, refcounts
+from pydiskimg.formats.qcow2.write.create import create_qcow2
+from pydiskimg.formats.qcow2.write.disk import Qcow2Disk, open_qcow2_disk
 from pydiskimg.fs.ext4 import make_ext
 from pydiskimg.image import open_image
 from pydiskimg.new_image import new_image

@@ -14,7 +14,7 @@ import pytest
 
 from pydiskimg.disk import open_disk
 from pydiskimg.errors import InUseError, StorageError
-from pydiskimg.formats.qcow2.disk import Qcow2Disk
+from pydiskimg.formats.qcow2.write.disk import Qcow2Disk
 from pydiskimg.image import open_image
 from pydiskimg.new_image import new_image
 from pydiskimg.protocols import read_bytes

@@ -13,9 +13,9 @@ import pytest
 
 from pydiskimg.cli import main
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
-from pydiskimg.formats.qcow2 import layout, reference_counter
-from pydiskimg.formats.qcow2.check import check_qcow2
-from pydiskimg.formats.qcow2.check_findings import MAX_DETAILS, CheckResult
+from pydiskimg.formats.qcow2 import layout
+from pydiskimg.formats.qcow2.check import check_qcow2, reference_counter
+from pydiskimg.formats.qcow2.check.findings import MAX_DETAILS, CheckResult
 from pydiskimg.formats.qcow2.refcount_reader import MANY, expanded
 from tests.fixtures.qcow2_images import BytesSource, Craft, compressed_entry
 

@@ -11,9 +11,9 @@ import pytest
 from pydiskimg.errors import DoesNotFitError, StorageError, UnsupportedImageError
 from pydiskimg.formats.detect import detect
 from pydiskimg.formats.qcow2 import layout
-from pydiskimg.formats.qcow2.create import create_qcow2
 from pydiskimg.formats.qcow2.header import read_header
-from pydiskimg.formats.qcow2.unpublished import UnpublishedStore
+from pydiskimg.formats.qcow2.write.create import create_qcow2
+from pydiskimg.formats.qcow2.write.unpublished import UnpublishedStore
 from pydiskimg.image import open_image
 from pydiskimg.new_image import new_image
 from pydiskimg.protocols import Buffer

@@ -17,11 +17,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from pydiskimg.disk import open_disk
 from pydiskimg.errors import DoesNotFitError, InvalidImageError, StorageError, UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.formats.qcow2 import guest_map, layout, refcounts
+from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.check import check_qcow2
-from pydiskimg.formats.qcow2.create import create_qcow2
-from pydiskimg.formats.qcow2.disk import Qcow2Disk, open_qcow2_disk
 from pydiskimg.formats.qcow2.reader import open_qcow2
+from pydiskimg.formats.qcow2.write import guest_map, refcounts
+from pydiskimg.formats.qcow2.write.create import create_qcow2
+from pydiskimg.formats.qcow2.write.disk import Qcow2Disk, open_qcow2_disk
 from pydiskimg.new_image import new_image
 from pydiskimg.protocols import Buffer, read_bytes
 from tests.fixtures.qcow2_images import BytesSource, Craft, assert_contract

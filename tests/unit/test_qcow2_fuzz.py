@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pydiskimg.errors import DiskImageError, InvalidImageError
-from pydiskimg.formats.qcow2.create import create_qcow2
-from pydiskimg.formats.qcow2.disk import open_qcow2_disk
-from pydiskimg.stream_out import write_stream
+from pydiskimg.formats.qcow2.write.create import create_qcow2
+from pydiskimg.formats.qcow2.write.disk import open_qcow2_disk
+from pydiskimg.stream.outgoing import write_stream
 from pydiskimg.targets.growing import GrowingFile
 from tests.fixtures.hostile_images import extended
 from tests.fixtures.hostile_snapshots import SnapshotEntry, with_snapshots

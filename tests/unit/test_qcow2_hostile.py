@@ -13,12 +13,12 @@ import pytest
 from pydiskimg.cli import main
 from pydiskimg.errors import DiskImageError, InvalidImageError, UnsupportedImageError
 from pydiskimg.formats.qcow2.check import check_qcow2
-from pydiskimg.formats.qcow2.disk import open_qcow2_disk
 from pydiskimg.formats.qcow2.header import read_header
 from pydiskimg.formats.qcow2.preallocation import has_unfilled_clusters
 from pydiskimg.formats.qcow2.readable import require_readable
 from pydiskimg.formats.qcow2.reader import Qcow2Source, open_qcow2
 from pydiskimg.formats.qcow2.snapshots import read_snapshots
+from pydiskimg.formats.qcow2.write.disk import open_qcow2_disk
 from pydiskimg.image import open_image
 from pydiskimg.protocols import WritableBuffer, check_range, read_bytes
 from tests.fixtures.hostile_descriptions import DESCRIPTION_LIES, bitmap, with_bitmaps, with_luks

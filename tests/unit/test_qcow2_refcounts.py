@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from pydiskimg.errors import InvalidImageError, StorageError
 from pydiskimg.formats.qcow2.check import check_qcow2
-from pydiskimg.formats.qcow2.create import create_qcow2, refcount_clusters
-from pydiskimg.formats.qcow2.disk import open_qcow2_disk
 from pydiskimg.formats.qcow2.header import read_header
-from pydiskimg.formats.qcow2.metadata_clusters import MetadataClusters
-from pydiskimg.formats.qcow2.packing import Packing, joined
-from pydiskimg.formats.qcow2.refcount_entries import RefcountEntries
-from pydiskimg.formats.qcow2.refcounts import Refcounts
+from pydiskimg.formats.qcow2.write.create import create_qcow2, refcount_clusters
+from pydiskimg.formats.qcow2.write.disk import open_qcow2_disk
+from pydiskimg.formats.qcow2.write.metadata_clusters import MetadataClusters
+from pydiskimg.formats.qcow2.write.packing import Packing, joined
+from pydiskimg.formats.qcow2.write.refcount_entries import RefcountEntries
+from pydiskimg.formats.qcow2.write.refcounts import Refcounts
 from tests.fixtures.qcow2_images import BytesSource
 from tests.fixtures.stores import MemoryStore
 

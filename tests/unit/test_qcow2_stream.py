@@ -23,9 +23,14 @@ from pydiskimg.errors import (
     UnsupportedImageError,
 )
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.formats.qcow2 import layout, spool, stream_layout, stream_reader, stream_tables, stream_writer
+from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.check import check_qcow2
 from pydiskimg.formats.qcow2.reader import open_qcow2
+from pydiskimg.formats.qcow2.stream import layout as stream_layout
+from pydiskimg.formats.qcow2.stream import reader as stream_reader
+from pydiskimg.formats.qcow2.stream import spool
+from pydiskimg.formats.qcow2.stream import tables as stream_tables
+from pydiskimg.formats.qcow2.stream import writer as stream_writer
 from pydiskimg.protocols import WritableBuffer, check_range, read_bytes
 from pydiskimg.stream import read_stream, write_stream
 from pydiskimg.targets.memory import MemoryDisk

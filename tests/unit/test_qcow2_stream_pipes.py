@@ -19,10 +19,10 @@ from pydiskimg.formats.qcow2.reader import open_qcow2
 from pydiskimg.formats.raw import open_raw
 from pydiskimg.new_file import new_file
 from pydiskimg.new_image import new_image
-from pydiskimg.ordered import ordered
 from pydiskimg.protocols import WritableBuffer, read_bytes
 from pydiskimg.stream import read_stream, write_stream
-from pydiskimg.stream_sinks import fill_units
+from pydiskimg.stream.ordered import ordered
+from pydiskimg.stream.sinks import fill_units
 from pydiskimg.targets.growing_disk import GrowingDisk
 from pydiskimg.targets.memory import MemoryDisk
 from pydiskimg.targets.pipe import PipeReader, PipeWriter
@@ -251,7 +251,7 @@ def test_peeking_loses_nothing() -> None:
 @pytest.mark.parametrize("seed", range(40))
 def test_units_are_filled(seed: int) -> None:
     """What is widened covers the extents in whole units, and everything in it that is not stored is zero."""
-    from pydiskimg.formats.qcow2.stream_reader import Chunk
+    from pydiskimg.formats.qcow2.stream.reader import Chunk
 
     rng = random.Random(seed)
     length = rng.choice((4096, 4000, 512, 1))

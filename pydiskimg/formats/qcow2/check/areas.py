@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.formats.qcow2 import layout
-from pydiskimg.formats.qcow2.check_findings import CheckResult
+from pydiskimg.formats.qcow2.check.findings import CheckResult
 from pydiskimg.formats.qcow2.extensions import read_extensions
 from pydiskimg.formats.qcow2.header import Header
 from pydiskimg.formats.qcow2.refcount_reader import numbers, read_padded

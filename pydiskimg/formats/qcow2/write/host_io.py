@@ -8,8 +8,8 @@ from array import array
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.compressed import Decompress, decompressor
-from pydiskimg.formats.qcow2.guest_map import GuestMap
 from pydiskimg.formats.qcow2.header import Header
+from pydiskimg.formats.qcow2.write.guest_map import GuestMap
 from pydiskimg.protocols import Source, Store
 
 

@@ -10,14 +10,14 @@ from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.extents import Extent, Kind, merged
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.compress import compressor
-from pydiskimg.formats.qcow2.create import l1_entries, round_size
-from pydiskimg.formats.qcow2.guard import RangeGuard
-from pydiskimg.formats.qcow2.guest_map import COPIED, GuestMap, is_in_place
 from pydiskimg.formats.qcow2.header import read_header
-from pydiskimg.formats.qcow2.host_io import ClusterReader
-from pydiskimg.formats.qcow2.packing import Packing, joined
 from pydiskimg.formats.qcow2.readable import require_readable
-from pydiskimg.formats.qcow2.refcounts import Refcounts
+from pydiskimg.formats.qcow2.write.create import l1_entries, round_size
+from pydiskimg.formats.qcow2.write.guard import RangeGuard
+from pydiskimg.formats.qcow2.write.guest_map import COPIED, GuestMap, is_in_place
+from pydiskimg.formats.qcow2.write.host_io import ClusterReader
+from pydiskimg.formats.qcow2.write.packing import Packing, joined
+from pydiskimg.formats.qcow2.write.refcounts import Refcounts
 from pydiskimg.protocols import check_range
 
 TYPE_CHECKING = False

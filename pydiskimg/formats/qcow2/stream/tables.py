@@ -17,8 +17,8 @@ from pydiskimg.extents import Extent, Kind
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.header import Header, read_header
 from pydiskimg.formats.qcow2.readable import require_readable
-from pydiskimg.formats.qcow2.spool import Spool
-from pydiskimg.formats.qcow2.stream_layout import TABLES_LIMIT
+from pydiskimg.formats.qcow2.stream.layout import TABLES_LIMIT
+from pydiskimg.formats.qcow2.stream.spool import Spool
 from pydiskimg.protocols import WritableBuffer, read_bytes
 from pydiskimg.units import MIB, format_bytes
 

@@ -19,9 +19,9 @@ from array import array
 from pydiskimg.errors import InvalidImageError, StorageError
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.header import Header
-from pydiskimg.formats.qcow2.metadata_clusters import MetadataClusters
-from pydiskimg.formats.qcow2.refcount_entries import RefcountEntries
-from pydiskimg.formats.qcow2.tables import Table, TableCache
+from pydiskimg.formats.qcow2.write.metadata_clusters import MetadataClusters
+from pydiskimg.formats.qcow2.write.refcount_entries import RefcountEntries
+from pydiskimg.formats.qcow2.write.tables import Table, TableCache
 from pydiskimg.protocols import Store
 from pydiskimg.units import format_bytes
 

@@ -15,7 +15,7 @@ from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.compressed import Decompress, decompressor
 from pydiskimg.formats.qcow2.header import Header
 from pydiskimg.formats.qcow2.mapping import COMPRESSED, DATA, Mapping, Run
-from pydiskimg.formats.qcow2.stream_tables import Front, Prefix, fetch_tables, read_exactly
+from pydiskimg.formats.qcow2.stream.tables import Front, Prefix, fetch_tables, read_exactly
 from pydiskimg.units import MIB
 
 # Zeros behind the image: what fills the last block of a tape or of dd. More of them is something else.

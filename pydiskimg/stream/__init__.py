@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from pydiskimg.stream_in import Stream, read_stream
-from pydiskimg.stream_out import write_stream
+from pydiskimg.stream.incoming import Stream, read_stream
+from pydiskimg.stream.outgoing import write_stream
 
 __all__ = ["Stream", "read_stream", "write_stream"]

@@ -14,13 +14,13 @@ from typing import TypeAlias
 
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.formats.qcow2.create import DEFAULT_CLUSTER_SIZE, check_options, l1_entries, round_size
-from pydiskimg.formats.qcow2.spool import Spool
-from pydiskimg.formats.qcow2.stream_layout import Contents, Layout, lay_out
-from pydiskimg.formats.qcow2.stream_writer import Batch, ClusterCompressor, batches, joined, metadata
-from pydiskimg.ordered import Buffers, items_at_once, ordered, worker_count
+from pydiskimg.formats.qcow2.stream.layout import Contents, Layout, lay_out
+from pydiskimg.formats.qcow2.stream.spool import Spool
+from pydiskimg.formats.qcow2.stream.writer import Batch, ClusterCompressor, batches, joined, metadata
+from pydiskimg.formats.qcow2.write.create import DEFAULT_CLUSTER_SIZE, check_options, l1_entries, round_size
 from pydiskimg.pieces import CHUNK_SIZE, ZeroRuns, pieces
 from pydiskimg.protocols import Buffer, Progress, Source
+from pydiskimg.stream.ordered import Buffers, items_at_once, ordered, worker_count
 from pydiskimg.targets.pipe import PipeWriter
 from pydiskimg.units import KIB
 

@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pydiskimg.errors import UnsupportedImageError
-from pydiskimg.formats.qcow2 import create, layout
-from pydiskimg.formats.qcow2.spool import Spool
+from pydiskimg.formats.qcow2 import layout
+from pydiskimg.formats.qcow2.stream.spool import Spool
+from pydiskimg.formats.qcow2.write import create
 from pydiskimg.units import GIB, format_bytes
 
 # What readers take in before the data: enough for 64 TiB in clusters of 64 KiB, all of them allocated.

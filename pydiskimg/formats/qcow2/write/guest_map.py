@@ -22,15 +22,15 @@ from array import array
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.formats.qcow2 import layout
-from pydiskimg.formats.qcow2.tables import TableCache
+from pydiskimg.formats.qcow2.write.tables import TableCache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pydiskimg.formats.qcow2.header import Header
-    from pydiskimg.formats.qcow2.refcounts import Refcounts
-    from pydiskimg.formats.qcow2.tables import Table
+    from pydiskimg.formats.qcow2.write.refcounts import Refcounts
+    from pydiskimg.formats.qcow2.write.tables import Table
     from pydiskimg.protocols import Store
 
 L2_CACHE = 8 << 20  # for clean and for changed tables each

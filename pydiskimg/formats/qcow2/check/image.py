@@ -11,14 +11,14 @@ from __future__ import annotations
 from array import array
 
 from pydiskimg.errors import UnsupportedImageError
-from pydiskimg.formats.qcow2 import reference_counter
-from pydiskimg.formats.qcow2.check_areas import Areas
-from pydiskimg.formats.qcow2.check_findings import CheckResult
-from pydiskimg.formats.qcow2.check_l1 import L1Walk
-from pydiskimg.formats.qcow2.check_tables import TableChecker
+from pydiskimg.formats.qcow2.check import reference_counter
+from pydiskimg.formats.qcow2.check.areas import Areas
+from pydiskimg.formats.qcow2.check.findings import CheckResult
+from pydiskimg.formats.qcow2.check.l1 import L1Walk
+from pydiskimg.formats.qcow2.check.reference_counter import MAX_COUNT, ReferenceCounter, agree, used_clusters
+from pydiskimg.formats.qcow2.check.tables import TableChecker
 from pydiskimg.formats.qcow2.header import Header, read_header
 from pydiskimg.formats.qcow2.refcount_reader import MANY, REFTABLE_RESERVED, RefcountReader, is_zero
-from pydiskimg.formats.qcow2.reference_counter import MAX_COUNT, ReferenceCounter, agree, used_clusters
 from pydiskimg.protocols import Progress, Source
 
 # More than this is refused, as QEMU does: 128 TiB in clusters of 64 KiB.

@@ -18,13 +18,13 @@ from typing import TypeAlias
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.formats.detect import detect
-from pydiskimg.formats.qcow2.spool import Spool
-from pydiskimg.formats.qcow2.stream_reader import Chunk, StreamReader
-from pydiskimg.formats.qcow2.stream_tables import Prefix, read_stream_header
-from pydiskimg.ordered import Buffers, items_at_once, ordered, worker_count
+from pydiskimg.formats.qcow2.stream.reader import Chunk, StreamReader
+from pydiskimg.formats.qcow2.stream.spool import Spool
+from pydiskimg.formats.qcow2.stream.tables import Prefix, read_stream_header
 from pydiskimg.pieces import CHUNK_SIZE
 from pydiskimg.protocols import Disk, Progress, WritableBuffer
-from pydiskimg.stream_sinks import DiskSink, PipeSink, Sink, check_size_fits
+from pydiskimg.stream.ordered import Buffers, items_at_once, ordered, worker_count
+from pydiskimg.stream.sinks import DiskSink, PipeSink, Sink, check_size_fits
 from pydiskimg.targets.pipe import PipeReader, PipeWriter
 
 FORMATS = ("raw", "qcow2")

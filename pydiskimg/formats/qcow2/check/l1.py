@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pydiskimg.formats.qcow2 import layout
-from pydiskimg.formats.qcow2.check_areas import L1Table
-from pydiskimg.formats.qcow2.check_findings import CheckResult
-from pydiskimg.formats.qcow2.check_tables import TableChecker
+from pydiskimg.formats.qcow2.check.areas import L1Table
+from pydiskimg.formats.qcow2.check.findings import CheckResult
+from pydiskimg.formats.qcow2.check.reference_counter import ReferenceCounter
+from pydiskimg.formats.qcow2.check.tables import TableChecker
 from pydiskimg.formats.qcow2.header import Header
 from pydiskimg.formats.qcow2.refcount_reader import is_zero, numbers, read_padded
-from pydiskimg.formats.qcow2.reference_counter import ReferenceCounter
 from pydiskimg.protocols import Progress, Source
 
 # L2 tables that are remembered before they are visited: about 16 MiB.

@@ -8,9 +8,10 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from pydiskimg.formats.qcow2 import create, layout
+from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.compress import compressor, stored_deflate
-from pydiskimg.formats.qcow2.stream_layout import Contents, Layout, Packer, big_endian
+from pydiskimg.formats.qcow2.stream.layout import Contents, Layout, Packer, big_endian
+from pydiskimg.formats.qcow2.write import create
 
 COPIED = 1 << 63  # refcount is exactly one; never set for a compressed cluster
 QEMU_WINDOW = -12  # raw deflate, with the window that QEMU decompresses with

@@ -12,10 +12,10 @@ from functools import lru_cache
 from operator import sub
 
 from pydiskimg.formats.qcow2 import layout
-from pydiskimg.formats.qcow2.check_findings import CheckResult
+from pydiskimg.formats.qcow2.check.findings import CheckResult
+from pydiskimg.formats.qcow2.check.reference_counter import ReferenceCounter
 from pydiskimg.formats.qcow2.header import Header
 from pydiskimg.formats.qcow2.refcount_reader import is_zero, numbers, read_padded
-from pydiskimg.formats.qcow2.reference_counter import ReferenceCounter
 from pydiskimg.protocols import Source
 
 # Shorter runs are not worth the calls.

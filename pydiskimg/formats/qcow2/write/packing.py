@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pydiskimg.formats.qcow2.refcounts import Refcounts
+    from pydiskimg.formats.qcow2.write.refcounts import Refcounts
 
 
 class Packing:

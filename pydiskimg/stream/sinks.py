@@ -12,10 +12,10 @@ from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 from pydiskimg.errors import DoesNotFitError, StorageError
-from pydiskimg.formats.qcow2.stream_reader import Chunk
-from pydiskimg.head_last import HeadLast
+from pydiskimg.formats.qcow2.stream.reader import Chunk
 from pydiskimg.pieces import ZERO_CHUNK_SIZE, ZeroRuns
 from pydiskimg.protocols import Disk
+from pydiskimg.stream.head_last import HeadLast
 from pydiskimg.targets.pipe import PipeWriter
 from pydiskimg.transfer import FREE_UNIT, ZERO_UNIT
 from pydiskimg.units import format_bytes

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""qcow2 front to back, through pipes."""
