@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pydiskimg.crew import Crew, Meter
@@ -23,8 +23,6 @@ from pydiskimg.units import KIB
 MAX_WORKERS = 8
 # What is compared in one step: two of them stay in a processor's cache between being read and being compared.
 CHUNK_SIZE = 256 * KIB
-# How far one step goes over what both sides hold as zero.
-SKIP_SIZE = 1 << 30
 _SMALL = 512
 
 
@@ -85,7 +83,7 @@ class _Comparing:
                 return
             if kind_a is not Kind.DATA and kind_b is not Kind.DATA:
                 yield from self._until_found(_cut(start, end, CHUNK_SIZE, Kind.DATA))
-                yield from self._until_found(_cut(position, position + length, SKIP_SIZE, Kind.ZERO))
+                yield from self._until_found([Extent(position, length, Kind.ZERO)])
                 start = end = position + length
             else:
                 end = position + length
@@ -115,7 +113,7 @@ class _Comparing:
             buffer = self._spare.buffer = bytearray(length)
         return buffer
 
-    def _until_found(self, pieces: Iterator[Extent]) -> Iterator[Extent]:
+    def _until_found(self, pieces: Iterable[Extent]) -> Iterator[Extent]:
         for piece in pieces:
             if self.first[1] is not None:
                 return

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 CHUNK_SIZE = 2 * MIB
 # Zeroing is one call to the kernel; a bound keeps progress moving and signals answered.
 ZERO_CHUNK_SIZE = GIB
+# Where nothing is done for zeros they come whole: a small image can claim exabytes of them.
+WHOLE = 1 << 63
 
 
-def pieces(source: Source, unit: int) -> Iterator[Extent]:
-    """Yield what source consists of, from 0 to its size, as DATA (at most 2 MiB) and ZERO (at most 1 GiB).
+def pieces(source: Source, unit: int, *, zero_size: int = ZERO_CHUNK_SIZE) -> Iterator[Extent]:
+    """Yield what source consists of, from 0 to its size, as DATA (at most 2 MiB) and ZERO (at most zero_size).
 
     Pieces begin and end at multiples of unit (bytes, a power of two, at most 2 MiB); the last ends at the source's
     size. A unit is DATA when any byte of it is DATA in source. Raises InvalidImageError when the extents have gaps,
@@ -38,7 +40,7 @@ def pieces(source: Source, unit: int) -> Iterator[Extent]:
         first = extent.start - extent.start % unit
         if first > end:
             yield from _cut(start, end, CHUNK_SIZE, Kind.DATA)
-            yield from _cut(end, first, ZERO_CHUNK_SIZE, Kind.ZERO)
+            yield from _cut(end, first, zero_size, Kind.ZERO)
             start = first
         end = min(extent.end + -extent.end % unit, source.size)
         whole = end - end % CHUNK_SIZE
@@ -46,7 +48,7 @@ def pieces(source: Source, unit: int) -> Iterator[Extent]:
             yield from _cut(start, whole, CHUNK_SIZE, Kind.DATA)
             start = whole
     yield from _cut(start, end, CHUNK_SIZE, Kind.DATA)
-    yield from _cut(end, source.size, ZERO_CHUNK_SIZE, Kind.ZERO)
+    yield from _cut(end, source.size, zero_size, Kind.ZERO)
 
 
 def _checked(source: Source) -> Iterator[Extent]:

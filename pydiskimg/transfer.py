@@ -18,7 +18,7 @@ import threading
 from pydiskimg.crew import Crew, Meter
 from pydiskimg.errors import DoesNotFitError, VerificationError
 from pydiskimg.extents import Kind
-from pydiskimg.pieces import CHUNK_SIZE, ZeroRuns, pieces
+from pydiskimg.pieces import CHUNK_SIZE, WHOLE, ZERO_CHUNK_SIZE, ZeroRuns, pieces
 from pydiskimg.units import KIB, format_bytes
 
 TYPE_CHECKING = False
@@ -80,7 +80,8 @@ def copy(
     count = min(MAX_WORKERS, workers or max(MIN_WORKERS, os.cpu_count() or 1))
     copying = _Copying(source, disk, unit)
     meter = Meter(progress, source.size * (2 if verify else 1))
-    Crew(pieces(source, unit), copying.piece, meter).run(count)
+    zero_size = WHOLE if disk.reads_as_zero else ZERO_CHUNK_SIZE
+    Crew(pieces(source, unit, zero_size=zero_size), copying.piece, meter).run(count)
     disk.flush()
     if verify:
         disk.drop_cache()

@@ -18,7 +18,7 @@ from pydiskimg.formats.qcow2.stream.layout import Contents, Layout, lay_out
 from pydiskimg.formats.qcow2.stream.spool import Spool
 from pydiskimg.formats.qcow2.stream.writer import Batch, ClusterCompressor, batches, joined, metadata
 from pydiskimg.formats.qcow2.write.create import DEFAULT_CLUSTER_SIZE, check_options, l1_entries, round_size
-from pydiskimg.pieces import CHUNK_SIZE, ZeroRuns, pieces
+from pydiskimg.pieces import CHUNK_SIZE, WHOLE, ZeroRuns, pieces
 from pydiskimg.protocols import Buffer, Progress, Source
 from pydiskimg.stream.ordered import Buffers, items_at_once, ordered, worker_count
 from pydiskimg.targets.pipe import PipeWriter
@@ -167,7 +167,7 @@ class _Qcow2:
         self._contents.finish()
 
     def _data_pieces(self) -> Iterator[Extent]:
-        return (piece for piece in pieces(self._source, self._cluster_size) if piece.kind is Kind.DATA)
+        return (piece for piece in pieces(self._source, self._cluster_size, zero_size=WHOLE) if piece.kind is Kind.DATA)
 
     def _measured(self, piece: Extent) -> tuple[Extent, list[int]]:
         """Find the length of each cluster of piece in the stream, 0 for those that are zero."""

@@ -139,15 +139,17 @@ def test_options_that_make_no_sense(source: Path, tmp_path: Path, option: str, p
     assert "Traceback" not in str(caught.value)
 
 
-def test_wheel_holds_the_packages_only(source: Path, tmp_path: Path) -> None:
+def test_wheel_holds_the_packages_and_the_command(source: Path, tmp_path: Path) -> None:
     build_wheel = f"import mesonpy; mesonpy.build_wheel({str(tmp_path)!r})"
     call(sys.executable, "-c", build_wheel, cwd=source)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names} == {
-        "pydiskimg",
-        "ganeti_os",
-        f"{wheel.name.split('-py3')[0]}.dist-info",
-    }
+    distribution = wheel.name.split("-py3")[0]
+    packages = {name for name in names if not name.startswith(f"{distribution}.")}
+    assert {name.split("/")[0] for name in packages} == {"pydiskimg", "ganeti_os"}
+    assert [name for name in names if name.startswith(f"{distribution}.data/")] == [
+        f"{distribution}.data/scripts/pydiskimg"
+    ]
+    assert "pydiskimg/cli/launcher" not in names
     assert {"pydiskimg/py.typed", "ganeti_os/py.typed", "ganeti_os/settings.py"} <= set(names)
     assert not [name for name in names if "__pycache__" in name or "definition" in name]

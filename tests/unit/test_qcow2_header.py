@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.errors import DiskImageError, InvalidImageError, UnsupportedImageError
+from pydiskimg.extents import Kind
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.header import read_header
 from pydiskimg.formats.qcow2.reader import open_qcow2
@@ -195,10 +196,6 @@ def test_unsupported_header(craft: Craft, sentence: str) -> None:
 
 
 UNREADABLE: list[tuple[Craft, str]] = [
-    (
-        Craft(header={"incompatible_features": 2}),
-        "is marked corrupt by the program that wrote it last; repair it with: ",
-    ),
     (Craft(header={"crypt_method": 1}), "is encrypted with AES, and encrypted images are not read; "),
     (Craft(header={"crypt_method": 2}), "is encrypted with LUKS, and encrypted images are not read; "),
     (Craft(header={"crypt_method": 9}), "is encrypted with an unknown method (9), and encrypted images are not read; "),
@@ -281,3 +278,9 @@ def test_truncated_anywhere_before_the_tables_end(length: int) -> None:
     kind, text = refused(Craft().build()[:length])
     assert kind is InvalidImageError
     assert re.search(r"the file ends at byte|has \d+ bytes|beyond the end of the file|in the first cluster", text)
+
+
+def test_a_mark_of_corruption_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    source = open_qcow2(BytesSource(Craft(header={"incompatible_features": 2}).build()))
+    assert next(source.extents()).kind is Kind.HOLE
+    assert [record.getMessage().partition(" by ")[0] for record in caplog.records] == ["test.qcow2: is marked corrupt"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What makes a valid qcow2 image unreadable: a mark of corruption, or encryption.
+"""What keeps a valid qcow2 image from being read, or from being written: encryption, a mark of corruption.
 
 Imports nothing but the layout: the fastest commands come through here.
 """
@@ -15,15 +15,32 @@ if TYPE_CHECKING:
 
 
 def require_readable(header: Header, name: str) -> None:
-    """Raise UnsupportedImageError when the image's data is not to be read; name is the image's, for the text."""
-    if header.corrupt:
-        raise UnsupportedImageError(
-            f"{name}: is marked corrupt by the program that wrote it last; repair it with: qemu-img check -r all"
-        )
+    """Raise UnsupportedImageError when the image's data cannot be read; name is the image's, for the text."""
     if header.crypt_method != layout.CRYPT_NONE:
         raise UnsupportedImageError(
             f"{name}: is encrypted with {encryption(header)}, and encrypted images are not read; "
             "decrypt it with qemu-img convert"
+        )
+
+
+def warn_of_corruption(header: Header, name: str) -> None:
+    """Log a warning for an image that is marked corrupt: it is read, as QEMU does, since its tables are checked."""
+    if not header.corrupt:
+        return
+    import logging  # only here: it takes long to import
+
+    logging.getLogger(__name__).warning(
+        "%s: is marked corrupt by the program that wrote it last; it is read all the same, and what comes out may be "
+        "wrong; repair it with: qemu-img check -r all",
+        name,
+    )
+
+
+def require_sound(header: Header, name: str) -> None:
+    """Raise UnsupportedImageError for an image that is marked corrupt: it must not be written, nor be relied on."""
+    if header.corrupt:
+        raise UnsupportedImageError(
+            f"{name}: is marked corrupt by the program that wrote it last; repair it with: qemu-img check -r all"
         )
 
 

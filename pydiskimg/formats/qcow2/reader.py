@@ -14,7 +14,7 @@ from pydiskimg.formats.qcow2.compressed import DecompressInto, decompressor_into
 from pydiskimg.formats.qcow2.extensions import quoted
 from pydiskimg.formats.qcow2.header import Header, read_header
 from pydiskimg.formats.qcow2.mapping import COMPRESSED, DATA, HOLE, L2_CACHE, Mapping, Run
-from pydiskimg.formats.qcow2.readable import require_readable
+from pydiskimg.formats.qcow2.readable import require_readable, warn_of_corruption
 from pydiskimg.protocols import Source, WritableBuffer, check_range
 
 # Compressed clusters that lie close together in the file are fetched by one read of at most this, gaps included.
@@ -216,6 +216,7 @@ def open_qcow2(
     """
     header = header or read_header(file)
     require_readable(header, file.name)
+    warn_of_corruption(header, file.name)
     _require_references(header, file.name, backing=backing, data_file=data_file)
     place = {"l2_cache": L2_CACHE // cache_share}
     if snapshot is not None:

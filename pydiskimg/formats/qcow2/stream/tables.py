@@ -16,7 +16,7 @@ from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.header import Header, read_header
-from pydiskimg.formats.qcow2.readable import require_readable
+from pydiskimg.formats.qcow2.readable import require_readable, require_sound
 from pydiskimg.formats.qcow2.stream.layout import TABLES_LIMIT
 from pydiskimg.formats.qcow2.stream.spool import Spool
 from pydiskimg.protocols import WritableBuffer, read_bytes
@@ -89,6 +89,7 @@ def read_stream_header(prefix: Prefix) -> Header:
     Raises InvalidImageError and UnsupportedImageError as read_header() does, and for what a stream cannot hold.
     """
     header, name = read_header(prefix), prefix.name
+    require_sound(header, name)
     require_readable(header, name)
     if header.backing_file is not None:
         raise _unfit(name, f"has the backing file {header.backing_file[:100]!r}")

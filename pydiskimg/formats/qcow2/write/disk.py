@@ -11,7 +11,7 @@ from pydiskimg.extents import Extent, Kind, merged
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.compress import compressor
 from pydiskimg.formats.qcow2.header import read_header
-from pydiskimg.formats.qcow2.readable import require_readable
+from pydiskimg.formats.qcow2.readable import require_readable, require_sound
 from pydiskimg.formats.qcow2.write.create import l1_entries, round_size
 from pydiskimg.formats.qcow2.write.guard import RangeGuard
 from pydiskimg.formats.qcow2.write.guest_map import COPIED, GuestMap, is_in_place
@@ -402,6 +402,7 @@ def open_qcow2_disk(store: Store, *, backing: Source | None = None, compress: bo
 
 
 def _require_writable(header: Header, name: str, *, has_backing: bool) -> None:
+    require_sound(header, name)
     require_readable(header, name)
     if header.dirty:
         raise UnsupportedImageError(
