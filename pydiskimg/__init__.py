@@ -9,6 +9,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pydiskimg.archive import extract
+    from pydiskimg.comparison import compare
     from pydiskimg.disk import open_disk
     from pydiskimg.errors import DiskImageError
     from pydiskimg.extents import Extent, Kind
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from pydiskimg.fs.probe import probe
     from pydiskimg.fs.swap import make_swap
     from pydiskimg.image import open_image
+    from pydiskimg.image_creation import new_image
+    from pydiskimg.references import allow_references
     from pydiskimg.region import Region
+    from pydiskimg.stream import read_stream, write_stream
     from pydiskimg.transfer import copy
 
 __all__ = [
@@ -24,13 +28,18 @@ __all__ = [
     "Extent",
     "Kind",
     "Region",
+    "allow_references",
+    "compare",
     "copy",
     "extract",
     "make_ext",
     "make_swap",
+    "new_image",
     "open_disk",
     "open_image",
     "probe",
+    "read_stream",
+    "write_stream",
 ]
 
 _HOMES = {
@@ -38,13 +47,18 @@ _HOMES = {
     "Extent": "extents",
     "Kind": "extents",
     "Region": "region",
+    "allow_references": "references",
+    "compare": "comparison",
     "copy": "transfer",
     "extract": "archive",
     "make_ext": "fs.ext4",
     "make_swap": "fs.swap",
+    "new_image": "image_creation",
     "open_disk": "disk",
     "open_image": "image",
     "probe": "fs.probe",
+    "read_stream": "stream",
+    "write_stream": "stream",
 }
 
 

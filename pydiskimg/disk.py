@@ -146,14 +146,16 @@ def _open_raw(stack: ExitStack, name: str, *, writable: bool) -> DescriptorDisk:
 def _open_qcow2(
     stack: ExitStack, disk: DescriptorDisk, *, references: AllowedDirectory | None, compress: bool
 ) -> Qcow2Disk:
+    from pydiskimg.chain import open_chain
     from pydiskimg.formats.qcow2.write.disk import open_qcow2_disk
-    from pydiskimg.image import open_image
+    from pydiskimg.formats.raw import describe
     from pydiskimg.targets.growing import FixedStore, GrowingFile
 
     # The image as a reader sees it finds its backing files by the policy, and keeps them open.
-    chain = stack.enter_context(open_image(disk.name, format="qcow2", references=references))
+    opened = stack.enter_context(ExitStack())
+    chain = open_chain(describe(disk.fd, name=disk.name), opened, references=references, snapshot=None)
     store = FixedStore(disk) if isinstance(disk, BlockDisk) else GrowingFile(disk.fd, disk.name)
-    return open_qcow2_disk(store, backing=getattr(chain, "backing", None), compress=compress)
+    return open_qcow2_disk(store, backing=chain.backing, compress=compress)
 
 
 def _open(name: str, *, writable: bool) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from pydiskimg.cli.output import printable, show
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
-from pydiskimg.compare import Comparison, compare
+from pydiskimg.comparison import Comparison, compare
 from pydiskimg.errors import DiskImageError
 from pydiskimg.image import open_image
 

@@ -185,7 +185,7 @@ def _target(arguments: Arguments, options: ImageOptions, size: int | None) -> Ab
         from pydiskimg.new_file import new_disk_file
 
         return new_disk_file(path, size or 0)
-    from pydiskimg.new_image import new_image
+    from pydiskimg.image_creation import new_image
 
     return new_image(
         path,

@@ -12,8 +12,8 @@ from pydiskimg.errors import InUseError, UnsupportedImageError
 from pydiskimg.formats.qcow2.header import read_header
 from pydiskimg.formats.qcow2.write.create import create_qcow2, round_size
 from pydiskimg.formats.raw import open_raw
+from pydiskimg.image_creation import FORMATS, new_image
 from pydiskimg.new_file import new_file
-from pydiskimg.new_image import FORMATS, new_image
 from pydiskimg.targets.growing import GrowingFile
 from pydiskimg.units import format_bytes, parse_size
 

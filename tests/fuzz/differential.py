@@ -25,7 +25,7 @@ from pydiskimg.formats.qcow2.check import check_qcow2
 from pydiskimg.formats.qcow2.header import read_header
 from pydiskimg.formats.qcow2.snapshots import read_snapshots
 from pydiskimg.image import open_image
-from pydiskimg.new_image import new_image
+from pydiskimg.image_creation import new_image
 from pydiskimg.protocols import Disk, ImageSource, Source, read_bytes
 from pydiskimg.references import AllowedDirectory, allow_references
 from pydiskimg.stream.incoming import read_stream

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydiskimg.new_image import new_image
+from pydiskimg.image_creation import new_image
 from pydiskimg.stream.outgoing import write_stream
 from tests.fixtures.hostile_descriptions import with_luks
 from tests.fixtures.qcow2_images import BytesSource, run

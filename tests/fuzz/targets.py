@@ -17,7 +17,7 @@ from itertools import islice
 
 from pydiskimg.block_map import block_map
 from pydiskimg.cli import main
-from pydiskimg.compare import compare
+from pydiskimg.comparison import compare
 from pydiskimg.errors import DiskImageError, StorageError
 from pydiskimg.extents import Kind
 from pydiskimg.formats.qcow2.check import check_qcow2

@@ -20,7 +20,7 @@ from pydiskimg.formats.qcow2.write.create import create_qcow2
 from pydiskimg.formats.qcow2.write.disk import Qcow2Disk, open_qcow2_disk
 from pydiskimg.fs.ext4 import make_ext
 from pydiskimg.image import open_image
-from pydiskimg.new_image import new_image
+from pydiskimg.image_creation import new_image
 from pydiskimg.partition import Content, NewPartition, plan_partition_table
 from pydiskimg.references import allow_references
 from pydiskimg.region import Region

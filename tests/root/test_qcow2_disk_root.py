@@ -16,7 +16,7 @@ from pydiskimg.disk import open_disk
 from pydiskimg.errors import InUseError, StorageError
 from pydiskimg.formats.qcow2.write.disk import Qcow2Disk
 from pydiskimg.image import open_image
-from pydiskimg.new_image import new_image
+from pydiskimg.image_creation import new_image
 from pydiskimg.protocols import read_bytes
 from pydiskimg.transfer import copy
 from tests.fixtures.block_devices import block_device, filled_file
@@ -90,7 +90,7 @@ def test_one_writer(tmp_path: Path) -> None:
 
 KILLED = """
 import sys
-from pydiskimg.new_image import new_image
+from pydiskimg.image_creation import new_image
 with new_image(sys.argv[1], 1 << 30, format="qcow2", compress=True) as disk:
     for start in range(0, 1 << 30, 1 << 20):
         disk.write(start, start.to_bytes(8, "big") * (1 << 17))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.cli import main
-from pydiskimg.compare import CHUNK_SIZE, Comparison, compare
+from pydiskimg.comparison import CHUNK_SIZE, Comparison, compare
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.extents import Extent, Kind, merged
 from pydiskimg.protocols import WritableBuffer

@@ -15,7 +15,7 @@ from pydiskimg.formats.qcow2.header import read_header
 from pydiskimg.formats.qcow2.write.create import create_qcow2
 from pydiskimg.formats.qcow2.write.unpublished import UnpublishedStore
 from pydiskimg.image import open_image
-from pydiskimg.new_image import new_image
+from pydiskimg.image_creation import new_image
 from pydiskimg.protocols import Buffer
 from pydiskimg.targets.growing import FixedStore, GrowingFile
 from pydiskimg.targets.memory import MemoryDisk

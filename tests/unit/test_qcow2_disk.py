@@ -23,7 +23,7 @@ from pydiskimg.formats.qcow2.reader import open_qcow2
 from pydiskimg.formats.qcow2.write import guest_map, refcounts
 from pydiskimg.formats.qcow2.write.create import create_qcow2
 from pydiskimg.formats.qcow2.write.disk import Qcow2Disk, open_qcow2_disk
-from pydiskimg.new_image import new_image
+from pydiskimg.image_creation import new_image
 from pydiskimg.protocols import Buffer, read_bytes
 from tests.fixtures.qcow2_images import BytesSource, Craft, assert_contract
 from tests.fixtures.stores import MemoryStore

@@ -17,8 +17,8 @@ import pytest
 from pydiskimg.errors import InvalidImageError, StorageError, UnsupportedImageError
 from pydiskimg.formats.qcow2.reader import open_qcow2
 from pydiskimg.formats.raw import open_raw
+from pydiskimg.image_creation import new_image
 from pydiskimg.new_file import new_file
-from pydiskimg.new_image import new_image
 from pydiskimg.protocols import WritableBuffer, read_bytes
 from pydiskimg.stream import read_stream, write_stream
 from pydiskimg.stream.ordered import ordered
