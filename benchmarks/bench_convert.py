@@ -9,24 +9,19 @@ The disk is an ext4 file system of real files; with a SIZE above 1024, several o
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.turns import in_turns, report
-
-MIB = 1 << 20
-PART = 1024 * MIB
-DATA_IN_PART = 400 * MIB
-PYTHON = [sys.executable, "-m", "pydiskimg"]
+from benchmarks.raw_disk import MIB, SIZE, make_disk, run
+from benchmarks.turns import COMMAND, in_turns, report
 
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
-    size = int(sys.argv[2]) * MIB if len(sys.argv) > 2 else PART
+    size = int(sys.argv[2]) * MIB if len(sys.argv) > 2 else SIZE
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
         work = Path(name)
         raw = make_disk(work, size)
@@ -69,31 +64,10 @@ def contenders(image: Path, target: str, *options: str) -> dict[str, Callable[[]
         return lambda: run("qemu-img", *words)
 
     return {
-        "pydiskimg": lambda: run(*PYTHON, "convert", "-f", format_name, str(image), target),
+        "pydiskimg": lambda: run(COMMAND, "convert", "-f", format_name, str(image), target),
         "qemu-img -t none": qemu("none"),
         "qemu-img -t writeback": qemu("writeback"),
     }
-
-
-def make_disk(work: Path, size: int) -> Path:
-    """A raw disk of parts, each with an ext4 file system of other files below /usr, about 400 MiB of them."""
-    raw = work / "disk.raw"
-    with raw.open("wb") as file:
-        file.truncate(size)
-    for number in range(max(1, size // PART)):
-        tree = work / "tree"
-        tree.mkdir()
-        skipped = number * DATA_IN_PART
-        subprocess.run(
-            "{ tar -C / -cf - usr/bin usr/lib usr/share usr/include; tar -C / -cf - usr/bin usr/lib; } 2>/dev/null"
-            f" | tail -c +{skipped + 1} | head -c {DATA_IN_PART} | tar -C {tree} -ixf - 2>/dev/null",
-            shell=True,
-            check=False,
-        )
-        offset = f"offset={number * PART}"
-        run("mke2fs", "-q", "-F", "-E", offset, "-d", str(tree), str(raw), f"{min(PART, size) >> 10}k")
-        run("rm", "-rf", str(tree))
-    return raw
 
 
 def qcow2(raw: Path, path: Path, *options: str) -> Path:
@@ -113,10 +87,6 @@ def block_device(path: Path, size: int) -> Iterator[str]:
     finally:
         run("losetup", "--detach", device)
         os.unlink(path)
-
-
-def run(*command: str) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 main()

@@ -11,12 +11,11 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from benchmarks.turns import in_turns, report
+from benchmarks.turns import COMMAND, in_turns, report
 
 CLUSTER = 1 << 16
 TIB = 1 << 40
 ENTRIES = CLUSTER // 8
-OURS = [str(Path(sys.executable).parent / "pydiskimg")]
 
 
 def main() -> None:
@@ -27,9 +26,9 @@ def main() -> None:
         for title, image in (("empty, 64 TiB", empty), ("1 TiB, 1 % in random clusters", sparse)):
             for command, rounds in (("info", 41), ("map", 7)):
                 words = (command, "--output=json", str(image))
-                contenders = {"pydiskimg": runner(*OURS, *words), "qemu-img": runner("qemu-img", *words)}
+                contenders = {"pydiskimg": runner(COMMAND, *words), "qemu-img": runner("qemu-img", *words)}
                 report(f"{command}: {title}", in_turns(contenders, rounds=rounds), ours="pydiskimg")
-                print(f"   peak memory: {peak_memory(*OURS, *words) >> 20} MiB")
+                print(f"   peak memory: {peak_memory(COMMAND, *words) >> 20} MiB")
 
 
 def scatter(path: Path) -> None:

@@ -6,16 +6,15 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.raw_disk import make_disk
-from benchmarks.turns import in_turns, report
+from benchmarks.turns import COMMAND, in_turns, report
 
 MIB = 1 << 20
-PYTHON = f"{sys.executable} -m pydiskimg convert"
+CONVERT = f"{COMMAND} convert"
 KINDS = {
     "uncompressed": ("", ""),
     "zlib": ("-c", "-c"),
@@ -32,7 +31,7 @@ def main() -> None:
             stream = work / "stream.qcow2"
             medians = in_turns(
                 {
-                    "pydiskimg": shell(f"{PYTHON} {ours} -O qcow2 {raw} - | cat > /dev/null"),
+                    "pydiskimg": shell(f"{CONVERT} {ours} -O qcow2 {raw} - | cat > /dev/null"),
                     "qemu-img + cat": shell(
                         f"qemu-img convert -f raw -O qcow2 -W -m 8 {theirs} {raw} {work}/t && "
                         f"cat {work}/t | cat > /dev/null"
@@ -41,14 +40,14 @@ def main() -> None:
                 rounds=rounds,
             )
             report(f"a disk to a pipe ({kind})", medians, ours="pydiskimg")
-            memory(f"{PYTHON} {ours} -O qcow2 {raw} - > {stream}")
+            memory(f"{CONVERT} {ours} -O qcow2 {raw} - > {stream}")
             size = f"{stream.stat().st_size / MIB:.0f} MiB"
             subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", stream], check=True)
             subprocess.run(["qemu-img", "convert", *theirs.split(), "-O", "qcow2", raw, work / "t"], check=True)
             print(f"   size {size}, qemu-img's {(work / 't').stat().st_size / MIB:.0f} MiB")
             medians = in_turns(
                 {
-                    "pydiskimg": shell(f"cat {stream} | {PYTHON} -f qcow2 - {work}/back"),
+                    "pydiskimg": shell(f"cat {stream} | {CONVERT} -f qcow2 - {work}/back"),
                     "cat + qemu-img": shell(
                         f"cat {stream} | cat > {work}/t && "
                         f"qemu-img convert -W -m 8 -f qcow2 -O raw {work}/t {work}/back"
@@ -57,7 +56,7 @@ def main() -> None:
                 rounds=rounds,
             )
             report(f"a pipe to a file ({kind})", medians, ours="pydiskimg")
-            memory(f"{PYTHON} -f qcow2 - {work}/back < {stream}")
+            memory(f"{CONVERT} -f qcow2 - {work}/back < {stream}")
             subprocess.run(["qemu-img", "compare", "-q", "-f", "raw", "-F", "raw", raw, work / "back"], check=True)
 
 

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.raw_disk import MIB, make_disk, run
-from benchmarks.turns import in_turns, report
+from benchmarks.turns import COMMAND, in_turns, report
 
-PYTHON = [sys.executable, "-m", "pydiskimg"]
 KINDS = {
     "uncompressed": ([], ["-W", "-m", "8"], 7),
     "zlib": (["-c"], ["-W", "-m", "8"], 3),
@@ -41,7 +40,7 @@ def contenders(
 ) -> dict[str, Callable[[], object]]:
     common = ["convert", "-f", "raw", "-O", "qcow2"]
     return {
-        "pydiskimg": lambda: run(*PYTHON, *common, *options, str(raw), str(ours)),
+        "pydiskimg": lambda: run(COMMAND, *common, *options, str(raw), str(ours)),
         "qemu-img": lambda: run("qemu-img", *common, *options, str(raw), str(theirs)),
         "qemu-img -W -m 8": lambda: run("qemu-img", *common, *options, *fast, str(raw), str(theirs)),
     }

@@ -8,22 +8,26 @@ from pathlib import Path
 
 MIB = 1 << 20
 SIZE = 1024 * MIB
+DATA = 400 * MIB
 
 
-def make_disk(work: Path) -> Path:
-    """A disk with an ext4 file system of real files: /usr/lib and /usr/bin, about 400 MiB of them."""
+def make_disk(work: Path, size: int = SIZE) -> Path:
+    """A raw disk with an ext4 file system of real files below /usr in each GiB, about 400 MiB of them, other ones each."""
     raw = work / "disk.raw"
-    tree = work / "tree"
-    tree.mkdir()
-    subprocess.run(
-        f"tar -C / -cf - usr/bin usr/lib 2>/dev/null | head -c {400 * MIB} | tar -C {tree} -xf - 2>/dev/null",
-        shell=True,
-        check=False,
-    )
     with raw.open("wb") as file:
-        file.truncate(SIZE)
-    run("mke2fs", "-q", "-F", "-d", str(tree), str(raw))
-    run("rm", "-rf", str(tree))
+        file.truncate(size)
+    for number in range(max(1, size // SIZE)):
+        tree = work / "tree"
+        tree.mkdir()
+        subprocess.run(
+            "{ tar -C / -cf - usr/bin usr/lib usr/share usr/include; tar -C / -cf - usr/bin usr/lib; } 2>/dev/null"
+            f" | tail -c +{number * DATA + 1} | head -c {DATA} | tar -C {tree} -ixf - 2>/dev/null",
+            shell=True,
+            check=False,
+        )
+        offset = f"offset={number * SIZE}"
+        run("mke2fs", "-q", "-F", "-E", offset, "-d", str(tree), str(raw), f"{min(SIZE, size) >> 10}k")
+        run("rm", "-rf", str(tree))
     return raw
 
 

@@ -4,8 +4,13 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
+
+# The installed command: from a checkout, Python may have to compile what it runs.
+COMMAND = str(Path(sys.executable).parent / "pydiskimg")
 
 
 def in_turns(contenders: Mapping[str, Callable[[], object]], *, rounds: int = 5) -> dict[str, float]:
