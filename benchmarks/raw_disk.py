@@ -12,7 +12,7 @@ DATA = 400 * MIB
 
 
 def make_disk(work: Path, size: int = SIZE) -> Path:
-    """A raw disk with an ext4 file system of real files below /usr in each GiB, about 400 MiB of them, other ones each."""
+    """A raw disk: in each GiB an ext4 file system with some 400 MiB of real files from /usr, other ones each time."""
     raw = work / "disk.raw"
     with raw.open("wb") as file:
         file.truncate(size)
