@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pydiskimg.crew import Crew, Meter
-from pydiskimg.errors import InvalidImageError
 from pydiskimg.extents import Extent, Kind
+from pydiskimg.pieces import checked_extents, cut
 from pydiskimg.protocols import Progress, Source, WritableBuffer
 from pydiskimg.units import KIB
 
@@ -78,22 +78,22 @@ class _Comparing:
         start = end = 0  # the DATA that was seen and not yet yielded
         for position, length, kind_a, kind_b in _aligned(_kinds(self._a, size), _kinds(self._b, size)):
             if self._strict and kind_a is not kind_b:
-                yield from _cut(start, end, CHUNK_SIZE, Kind.DATA)
+                yield from cut(start, end, CHUNK_SIZE, Kind.DATA)
                 self._found("allocation", position)
                 return
             if kind_a is not Kind.DATA and kind_b is not Kind.DATA:
-                yield from self._until_found(_cut(start, end, CHUNK_SIZE, Kind.DATA))
+                yield from self._until_found(cut(start, end, CHUNK_SIZE, Kind.DATA))
                 yield from self._until_found([Extent(position, length, Kind.ZERO)])
                 start = end = position + length
             else:
                 end = position + length
                 whole = end - end % CHUNK_SIZE
                 if start < whole:
-                    yield from self._until_found(_cut(start, whole, CHUNK_SIZE, Kind.DATA))
+                    yield from self._until_found(cut(start, whole, CHUNK_SIZE, Kind.DATA))
                     start = whole
             if self.first[1] is not None:
                 return
-        yield from self._until_found(_cut(start, end, CHUNK_SIZE, Kind.DATA))
+        yield from self._until_found(cut(start, end, CHUNK_SIZE, Kind.DATA))
 
     def compare(self, piece: Extent, buffer: memoryview) -> None:
         """Compare one piece; buffer has room for it."""
@@ -127,18 +127,9 @@ class _Comparing:
 
 def _kinds(source: Source, size: int) -> Iterator[Extent]:
     """The extents of source, continued with a HOLE up to size."""
-    position = 0
-    for extent in source.extents():
-        if extent.start != position:
-            break
-        position = extent.end
-        yield extent
-    if position != source.size:
-        raise InvalidImageError(
-            f"{source.name}: its extents cover {position} bytes of {source.size}; nothing can be relied on"
-        )
-    if position < size:
-        yield Extent(position, size - position, Kind.HOLE)
+    yield from checked_extents(source)
+    if source.size < size:
+        yield Extent(source.size, size - source.size, Kind.HOLE)
 
 
 def _aligned(a: Iterator[Extent], b: Iterator[Extent]) -> Iterator[tuple[int, int, Kind, Kind]]:
@@ -153,13 +144,6 @@ def _aligned(a: Iterator[Extent], b: Iterator[Extent]) -> Iterator[tuple[int, in
             one = next(a, None)
         if other.end == end:
             other = next(b, None)
-
-
-def _cut(start: int, end: int, size: int, kind: Kind) -> Iterator[Extent]:
-    while start < end:
-        stop = min(end, start - start % size + size)
-        yield Extent(start, stop - start, kind)
-        start = stop
 
 
 def _read(source: Source, start: int, buffer: WritableBuffer) -> None:

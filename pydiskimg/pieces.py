@@ -34,24 +34,25 @@ def pieces(source: Source, unit: int, *, zero_size: int = ZERO_CHUNK_SIZE) -> It
     or do not end where the source does.
     """
     start = end = 0  # the DATA that was seen and not yet yielded; start is where the next piece begins
-    for extent in _checked(source):
+    for extent in checked_extents(source):
         if extent.kind is not Kind.DATA:
             continue
         first = extent.start - extent.start % unit
         if first > end:
-            yield from _cut(start, end, CHUNK_SIZE, Kind.DATA)
-            yield from _cut(end, first, zero_size, Kind.ZERO)
+            yield from cut(start, end, CHUNK_SIZE, Kind.DATA)
+            yield from cut(end, first, zero_size, Kind.ZERO)
             start = first
         end = min(extent.end + -extent.end % unit, source.size)
         whole = end - end % CHUNK_SIZE
         if start < whole:
-            yield from _cut(start, whole, CHUNK_SIZE, Kind.DATA)
+            yield from cut(start, whole, CHUNK_SIZE, Kind.DATA)
             start = whole
-    yield from _cut(start, end, CHUNK_SIZE, Kind.DATA)
-    yield from _cut(end, source.size, zero_size, Kind.ZERO)
+    yield from cut(start, end, CHUNK_SIZE, Kind.DATA)
+    yield from cut(end, source.size, zero_size, Kind.ZERO)
 
 
-def _checked(source: Source) -> Iterator[Extent]:
+def checked_extents(source: Source) -> Iterator[Extent]:
+    """Yield the extents of source. Raises InvalidImageError when they have gaps, or do not end where source does."""
     position = 0
     for extent in source.extents():
         if extent.start != position:
@@ -64,8 +65,8 @@ def _checked(source: Source) -> Iterator[Extent]:
         )
 
 
-def _cut(start: int, end: int, size: int, kind: Kind) -> Iterator[Extent]:
-    """Cut at multiples of size."""
+def cut(start: int, end: int, size: int, kind: Kind) -> Iterator[Extent]:
+    """Cut [start, end) of a kind at multiples of size (bytes)."""
     while start < end:
         stop = min(end, start - start % size + size)
         yield Extent(start, stop - start, kind)

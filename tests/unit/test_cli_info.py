@@ -14,7 +14,7 @@ from pydiskimg.cli import main
 from pydiskimg.cli.description import full_backing_filename
 from pydiskimg.cli.info import run_common_form
 from pydiskimg.cli.output import json_text, nested_lines
-from pydiskimg.formats.qcow2 import bitmaps, layout, luks
+from pydiskimg.formats.qcow2 import layout, luks
 from tests.fixtures.qcow2_images import Craft, extension
 
 
@@ -145,7 +145,7 @@ def test_where_a_backing_file_is(path: str, backing: str, full: str) -> None:
 
 def bitmap_entry(name: bytes, *, flags: int = 2, bits: int = 16, name_size: int | None = None, extra: int = 0) -> bytes:
     size = len(name) if name_size is None else name_size
-    entry = bitmaps.ENTRY.pack(4096, 1, flags, 1, bits, size, extra) + name
+    entry = layout.BITMAP_ENTRY.pack(4096, 1, flags, 1, bits, size, extra) + name
     return entry + bytes(-len(entry) % 8)
 
 
@@ -153,7 +153,7 @@ def with_bitmaps(directory: bytes, *, count: int = 1, size: int | None = None, o
     craft = Craft(header={"autoclear_features": 1})
     end = len(craft.build())
     size = len(directory) if size is None else size
-    pointer = bitmaps.EXTENSION.pack(count, 0, size, end if offset is None else offset)
+    pointer = layout.BITMAPS.pack(count, size, end if offset is None else offset)
     craft.extensions = extension(layout.EXTENSION_BITMAPS, pointer)
     return craft.build() + directory
 
@@ -199,7 +199,9 @@ def luks_header(magic: bytes = luks.MAGIC) -> bytes:
 def with_luks(pointer: bytes | None = None, header: bytes | None = None) -> bytes:
     header = luks_header() if header is None else header
     craft = Craft(header={"crypt_method": 2})
-    craft.extensions = extension(layout.EXTENSION_CRYPTO, pointer or luks.POINTER.pack(len(craft.build()), 4096))
+    craft.extensions = extension(
+        layout.EXTENSION_CRYPTO, pointer or layout.CRYPTO_HEADER.pack(len(craft.build()), 4096)
+    )
     return craft.build() + header
 
 
@@ -218,8 +220,8 @@ def test_luks(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (with_luks(pointer=luks.POINTER.pack((1 << 64) - 1, 4096)), "expected 592 or more"),
-        (with_luks(pointer=luks.POINTER.pack(512, 100)), "100 bytes at 0x200"),
+        (with_luks(pointer=layout.CRYPTO_HEADER.pack((1 << 64) - 1, 4096)), "expected 592 or more"),
+        (with_luks(pointer=layout.CRYPTO_HEADER.pack(512, 100)), "100 bytes at 0x200"),
         (with_luks(pointer=b"short"), "has 5 bytes, expected 16"),
         (with_luks(header=luks_header(b"LUKS\0\0")), r"b'LUKS\x00\x00' at"),
         (with_luks(header=b""), "expected 592 or more"),

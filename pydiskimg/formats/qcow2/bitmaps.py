@@ -3,41 +3,13 @@
 
 from __future__ import annotations
 
-import struct
-
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.extensions import read_extensions
 from pydiskimg.formats.qcow2.header import Header
 from pydiskimg.protocols import Source, read_bytes
 
-# Section "Bitmaps extension"
-EXTENSION = struct.Struct(
-    ">I"  #    0  nb_bitmaps
-    "I"  #     4  reserved
-    "Q"  #     8  bitmap_directory_size    bytes
-    "Q"  #    16  bitmap_directory_offset
-)
-assert EXTENSION.size == 24
-
-# Section "Bitmap directory": the fixed part of an entry; extra data, name and padding to 8 bytes follow.
-ENTRY = struct.Struct(
-    ">Q"  #    0  bitmap_table_offset
-    "I"  #     8  bitmap_table_size        entries
-    "I"  #    12  flags
-    "B"  #    16  type
-    "B"  #    17  granularity_bits
-    "H"  #    18  name_size
-    "I"  #    20  extra_data_size
-)
-assert ENTRY.size == 24
-
 IN_USE, AUTO = 1 << 0, 1 << 1
-
-# Limits that QEMU's own reader has.
-MAX_BITMAPS = 65535
-MAX_NAME = 1023
-MAX_DIRECTORY = MAX_BITMAPS * 1024
 
 
 class Bitmap:
@@ -59,11 +31,15 @@ def read_bitmaps(file: Source, header: Header) -> list[Bitmap]:
     head = read_bytes(file, 0, min(header.cluster_size, file.size))
     _, found = read_extensions(head, header.header_length, len(head), name=file.name)
     extension = found.get(layout.EXTENSION_BITMAPS, b"")
-    if len(extension) != EXTENSION.size:
-        raise _invalid(file, f"the header extension has {len(extension)} bytes, expected {EXTENSION.size}")
-    count, _, size, offset = EXTENSION.unpack(extension)
-    if count > MAX_BITMAPS or size > MAX_DIRECTORY:
-        raise _invalid(file, f"{count} entries in {size} bytes, at most {MAX_BITMAPS} in {MAX_DIRECTORY} are allowed")
+    if len(extension) != layout.BITMAPS.size:
+        raise _invalid(file, f"the header extension has {len(extension)} bytes, expected {layout.BITMAPS.size}")
+    count, size, offset = layout.BITMAPS.unpack(extension)
+    if count > layout.MAX_BITMAPS or size > layout.MAX_BITMAP_DIRECTORY_SIZE:
+        raise _invalid(
+            file,
+            f"{count} entries in {size} bytes, at most {layout.MAX_BITMAPS} in "
+            f"{layout.MAX_BITMAP_DIRECTORY_SIZE} are allowed",
+        )
     if offset + size > file.size:
         raise _invalid(file, f"it ends at 0x{offset + size:x}, beyond the end of the file (0x{file.size:x})")
     return _entries(file, read_bytes(file, offset, size), count)
@@ -73,12 +49,12 @@ def _entries(file: Source, directory: bytes, count: int) -> list[Bitmap]:
     bitmaps: list[Bitmap] = []
     at = 0
     for number in range(count):
-        if at + ENTRY.size > len(directory):
+        if at + layout.BITMAP_ENTRY.size > len(directory):
             raise _invalid(file, f"it ends inside entry {number} of {count}")
-        _, _, flags, _, granularity_bits, name_size, extra_size = ENTRY.unpack_from(directory, at)
-        name_at = at + ENTRY.size + extra_size
+        _, _, flags, _, granularity_bits, name_size, extra_size = layout.BITMAP_ENTRY.unpack_from(directory, at)
+        name_at = at + layout.BITMAP_ENTRY.size + extra_size
         at = name_at + name_size
-        if name_size > MAX_NAME or granularity_bits > 63 or at > len(directory):
+        if name_size > layout.MAX_BITMAP_NAME_SIZE or granularity_bits > 63 or at > len(directory):
             raise _invalid(
                 file,
                 f"entry {number} has {extra_size} bytes of extra data, a name of {name_size} bytes and the granularity "

@@ -126,3 +126,37 @@ MAX_REFCOUNT_TABLE_SIZE = 8 << 20
 MAX_SNAPSHOTS = 65536
 MAX_SNAPSHOT_TABLE_SIZE = 64 << 20
 MAX_SNAPSHOT_EXTRA_DATA = 1024
+
+# Section "Full disk encryption header pointer"
+CRYPTO_HEADER = struct.Struct(
+    ">Q"  #    0  offset
+    "Q"  #     8  length
+)
+assert CRYPTO_HEADER.size == 16
+
+# Section "Bitmaps extension"
+BITMAPS = struct.Struct(
+    ">I"  #    0  nb_bitmaps
+    "4x"  #    4  reserved
+    "Q"  #     8  bitmap_directory_size    bytes
+    "Q"  #    16  bitmap_directory_offset
+)
+assert BITMAPS.size == 24
+
+# Section "Bitmap directory": the fixed part of an entry; extra data, name and padding to 8 bytes follow.
+BITMAP_ENTRY = struct.Struct(
+    ">Q"  #    0  bitmap_table_offset
+    "I"  #     8  bitmap_table_size        entries
+    "I"  #    12  flags
+    "B"  #    16  type
+    "B"  #    17  granularity_bits
+    "H"  #    18  name_size
+    "I"  #    20  extra_data_size
+)
+assert BITMAP_ENTRY.size == 24
+
+BITMAP_RESERVED = 0xFF00_0000_0000_01FE  # bits of an entry of a bitmap table
+MAX_BITMAPS = 65535
+MAX_BITMAP_NAME_SIZE = 1023
+MAX_BITMAP_DIRECTORY_SIZE = MAX_BITMAPS * 1024
+MAX_BITMAP_TABLE_SIZE = 0x800_0000  # entries

@@ -16,12 +16,6 @@ from pydiskimg.formats.qcow2.extensions import read_extensions
 from pydiskimg.formats.qcow2.header import Header
 from pydiskimg.protocols import Source, read_bytes
 
-POINTER = struct.Struct(
-    ">Q"  #    0  offset
-    "Q"  #     8  length
-)
-assert POINTER.size == 16
-
 HEADER = struct.Struct(
     ">6s"  #   0  magic                    "LUKS" 0xba 0xbe
     "H"  #     6  version
@@ -77,9 +71,9 @@ def read_luks_header(file: Source, header: Header) -> LuksHeader:
     head = read_bytes(file, 0, min(header.cluster_size, file.size))
     _, found = read_extensions(head, header.header_length, len(head), name=file.name)
     pointer = found.get(layout.EXTENSION_CRYPTO, b"")
-    if len(pointer) != POINTER.size:
+    if len(pointer) != layout.CRYPTO_HEADER.size:
         raise _invalid(file, f"the header extension that tells where it is has {len(pointer)} bytes, expected 16")
-    offset, length = POINTER.unpack(pointer)
+    offset, length = layout.CRYPTO_HEADER.unpack(pointer)
     size = HEADER.size + KEY_SLOTS * KEY_SLOT.size
     if length < size or offset + size > file.size:
         raise _invalid(file, f"{length} bytes at 0x{offset:x} of a file of {file.size} bytes, expected {size} or more")

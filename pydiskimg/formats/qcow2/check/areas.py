@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,31 +18,6 @@ from pydiskimg.formats.qcow2.header import Header
 from pydiskimg.formats.qcow2.refcount_reader import numbers, read_padded
 from pydiskimg.protocols import Source
 
-CRYPTO_EXTENSION = struct.Struct(
-    ">Q"  #    0  offset
-    "Q"  #     8  length
-)
-BITMAPS_EXTENSION = struct.Struct(
-    ">I"  #    0  nb_bitmaps
-    "4x"  #    4  reserved
-    "Q"  #     8  bitmap_directory_size
-    "Q"  #    16  bitmap_directory_offset
-)
-BITMAP_DIRECTORY_ENTRY = struct.Struct(
-    ">Q"  #    0  bitmap_table_offset
-    "I"  #     8  bitmap_table_size        entries
-    "I"  #    12  flags
-    "B"  #    16  type
-    "B"  #    17  granularity_bits
-    "H"  #    18  name_size
-    "I"  #    20  extra_data_size
-)
-assert BITMAP_DIRECTORY_ENTRY.size == 24
-
-MAX_BITMAPS = 65535
-MAX_BITMAP_DIRECTORY_SIZE = MAX_BITMAPS * 1024
-MAX_BITMAP_TABLE_SIZE = 0x800_0000  # entries
-BITMAP_RESERVED = 0xFF00_0000_0000_01FE
 SNAPSHOT_EXTRA_DATA_V3 = 16  # bytes that version 3 wants
 PIECE = 1 << 20
 SLACK = 1 << 20  # bytes by which tables may overlap before it is too much work
@@ -108,10 +82,10 @@ class Areas:
         head = read_padded(self._file, 0, header.cluster_size)
         data = self._extensions(head)
         if header.crypt_method == layout.CRYPT_LUKS and len(crypto := data.get(layout.EXTENSION_CRYPTO, b"")) == 16:
-            yield Area("the encryption header", *CRYPTO_EXTENSION.unpack(crypto))
+            yield Area("the encryption header", *layout.CRYPTO_HEADER.unpack(crypto))
         bitmaps = data.get(layout.EXTENSION_BITMAPS, b"")
-        if header.autoclear_features & layout.AUTOCLEAR_BITMAPS and len(bitmaps) == BITMAPS_EXTENSION.size:
-            yield from self._bitmaps(*BITMAPS_EXTENSION.unpack(bitmaps))
+        if header.autoclear_features & layout.AUTOCLEAR_BITMAPS and len(bitmaps) == layout.BITMAPS.size:
+            yield from self._bitmaps(*layout.BITMAPS.unpack(bitmaps))
 
     def _extensions(self, head: bytearray) -> dict[int, bytes]:
         backing_offset = layout.HEADER_V2.unpack_from(head)[2]
@@ -165,13 +139,18 @@ class Areas:
         cluster_size = self._header.cluster_size
         if not count:
             return
-        if count > MAX_BITMAPS or not 0 < size <= MAX_BITMAP_DIRECTORY_SIZE or offset % cluster_size or not offset:
+        if (
+            count > layout.MAX_BITMAPS
+            or not 0 < size <= layout.MAX_BITMAP_DIRECTORY_SIZE
+            or offset % cluster_size
+            or not offset
+        ):
             raise self._invalid("the bitmap directory", offset, f"cannot have {count} bitmaps in {size} bytes")
         yield Area("the bitmap directory", offset, size)
         directory, at, found = read_padded(self._file, offset, size), 0, 0
-        while at + BITMAP_DIRECTORY_ENTRY.size <= size:
-            table, entries, _, _, _, name_size, extra_size = BITMAP_DIRECTORY_ENTRY.unpack_from(directory, at)
-            at += -(-(BITMAP_DIRECTORY_ENTRY.size + extra_size + name_size) // 8) * 8
+        while at + layout.BITMAP_ENTRY.size <= size:
+            table, entries, _, _, _, name_size, extra_size = layout.BITMAP_ENTRY.unpack_from(directory, at)
+            at += -(-(layout.BITMAP_ENTRY.size + extra_size + name_size) // 8) * 8
             found += 1
             if not self._is_good_bitmap_table(offset, table, entries):
                 break
@@ -189,7 +168,7 @@ class Areas:
     def _is_good_bitmap_table(self, directory: int, offset: int, entries: int) -> bool:
         """False also when the tables together are longer than the file, so that they must overlap."""
         self._bitmap_bytes += entries * layout.ENTRY_SIZE
-        if offset % self._header.cluster_size or not offset or not 0 < entries <= MAX_BITMAP_TABLE_SIZE:
+        if offset % self._header.cluster_size or not offset or not 0 < entries <= layout.MAX_BITMAP_TABLE_SIZE:
             return False
         if self._bitmap_bytes > self._file.size:
             raise self._invalid("the bitmap directory", directory, "names tables that are longer than the file")
@@ -203,7 +182,7 @@ class Areas:
 
     def _is_bad_bitmap_entry(self, entry: int) -> bool:
         offset = entry & layout.ENTRY_OFFSET
-        if entry & BITMAP_RESERVED or offset % self._header.cluster_size:
+        if entry & layout.BITMAP_RESERVED or offset % self._header.cluster_size:
             return True
         return bool(offset and entry & 1)
 
