@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,13 @@ from typing import Any
 import pytest
 
 from pydiskimg.cli import main
-from tests.fixtures.qcow2_images import run
+from tests.fixtures.qcow2_images import qemu_info, run
 
 pytestmark = pytest.mark.oracle
 
 
 def info(path: Path) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads(run("qemu-img", "info", "--output=json", str(path)))
+    facts: dict[str, Any] = qemu_info(path)
     return facts
 
 

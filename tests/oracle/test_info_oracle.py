@@ -18,7 +18,7 @@ import pytest
 
 from pydiskimg.cli import main
 from pydiskimg.formats.qcow2 import luks
-from tests.fixtures.qcow2_images import SHAPES, make_image, run
+from tests.fixtures.qcow2_images import SHAPES, make_image, qemu_info, run
 from tests.fixtures.random_chains import make_chain
 
 pytestmark = pytest.mark.oracle
@@ -33,7 +33,7 @@ def ours(*arguments: str | Path) -> Any:
 
 
 def assert_equal_info(path: Path, *options: str) -> dict[str, Any]:
-    theirs: dict[str, Any] = json.loads(run("qemu-img", "info", "--output=json", *options, str(path)))
+    theirs: dict[str, Any] = qemu_info(path, *options)
     found: dict[str, Any] = ours("info", *options, "--output=json", path)
     for facts in found, theirs:
         if "data-file" in facts.get("format-specific", {}).get("data", {}):
@@ -74,7 +74,7 @@ def test_written_images(tmp_path: Path, shape: tuple[str, int, str]) -> None:
 def test_chains(tmp_path: Path, seed: int) -> None:
     path, kind = make_chain(tmp_path, seed)
     assert_equal_info(path, "-f", kind)
-    chain = json.loads(run("qemu-img", "info", "--output=json", "--backing-chain", "-f", kind, str(path)))
+    chain = qemu_info(path, "--backing-chain", "-f", kind)
     found = ours("info", "--output", "json", "--backing-chain", "-f", kind, "--allow-references", tmp_path, path)
     for facts in (*chain, *found):
         del facts["actual-size"]
@@ -86,7 +86,7 @@ def test_backing_names(tmp_path: Path, backing: str) -> None:
     path = tmp_path / "image"
     run("qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", backing, "-F", "raw", str(path), "1M")
     found = ours("info", "--output=json", path)
-    theirs = json.loads(run("qemu-img", "info", "--output=json", str(path)))
+    theirs = qemu_info(path)
     assert found == theirs
 
 
