@@ -81,10 +81,10 @@ class _Chain:
                     f"{file.name}: is the end of a chain of {MAX_BACKING_FILES} backing files and names one more, "
                     "at most that many are opened; merge some with: qemu-img convert -O qcow2 OLD NEW"
                 )
-            backing_format = _backing_format(header, file.name)
+            backing_format = stated_backing_format(header, file.name)
             backing = self._open(header.backing_file, "backing file", file)
             if backing_format is None:
-                _require_raw(backing, file.name)
+                require_raw(backing, file.name)
             if backing_format != "qcow2":
                 return backing
             file = backing
@@ -111,7 +111,7 @@ class _Chain:
         return found
 
 
-def _backing_format(header: Header, name: str) -> str | None:
+def stated_backing_format(header: Header, name: str) -> str | None:
     """The format that the image gives its backing file; None when it gives none."""
     if header.backing_format in (b"raw", b"qcow2"):
         return header.backing_format.decode()
@@ -123,7 +123,7 @@ def _backing_format(header: Header, name: str) -> str | None:
     )
 
 
-def _require_raw(backing: RawSource, name: str) -> None:
+def require_raw(backing: RawSource, name: str) -> None:
     """Let a backing file of no stated format pass only when reading it as raw is what everybody would do."""
     try:
         found = detect(backing)

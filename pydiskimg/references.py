@@ -60,11 +60,13 @@ class AllowedDirectory:
     """The policy that lets images name regular files below one directory, until close(). Made by allow_references().
 
     fd is a descriptor of the directory, which belongs to this object, and path its absolute path without symlinks.
+    spelling is the absolute path as the caller gave it: absolute names in images mostly say it that way.
     """
 
-    def __init__(self, fd: int, path: str) -> None:
+    def __init__(self, fd: int, path: str, spelling: str) -> None:
         self._fd = fd
         self._path = path
+        self._spelling = spelling
 
     def open(self, reference: Reference) -> RawSource:
         """Open what reference names, for reading; close() of the result closes it.
@@ -113,10 +115,11 @@ class AllowedDirectory:
             if parts.pop(0) == "..":
                 directory = os.path.dirname(directory)
         here = [part for part in directory.split("/") if part] + [part for part in parts if part != "."]
-        allowed = [part for part in self._path.split("/") if part]
-        if here[: len(allowed)] != allowed or len(here) == len(allowed):
-            raise self._outside(reference)
-        return "/".join(here[len(allowed) :]).encode("utf-8", "surrogateescape")
+        for path in (self._path, self._spelling):
+            allowed = [part for part in path.split("/") if part]
+            if here[: len(allowed)] == allowed and len(here) > len(allowed):
+                return "/".join(here[len(allowed) :]).encode("utf-8", "surrogateescape")
+        raise self._outside(reference)
 
     def _outside(self, reference: Reference) -> UnsupportedImageError:
         return UnsupportedImageError(
@@ -139,7 +142,13 @@ def allow_references(directory: str | os.PathLike[str]) -> Iterator[AllowedDirec
     except (OSError, ValueError) as error:
         cause = error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error))
         raise storage_error(cause, name, "cannot open the directory that images may name files of") from error
-    allowed = AllowedDirectory(fd, os.path.realpath(name))
+    try:
+        resolved, spelling = os.path.realpath(name), os.path.join(os.getcwd() if name[:1] != "/" else "", name)
+    except OSError as error:  # the current directory was removed
+        os.close(fd)
+        raise storage_error(error, name, "cannot tell where the directory that images may name files of is") from error
+    # A path with ".." in it may mean another place than its text does, when there are symlinks in front of that.
+    allowed = AllowedDirectory(fd, resolved, resolved if ".." in spelling.split("/") else os.path.normpath(spelling))
     try:
         yield allowed
     finally:

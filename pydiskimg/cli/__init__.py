@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_standard_descriptors()
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open to the end
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open to the end
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name in an image may have what the locale has not
     try:
         status = _run(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()

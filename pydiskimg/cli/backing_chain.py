@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
-from pydiskimg.chain import MAX_BACKING_FILES
+from pydiskimg.chain import MAX_BACKING_FILES, require_raw, stated_backing_format
 from pydiskimg.cli.description import Facts, describe_file
 from pydiskimg.cli.references import references
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
@@ -56,7 +56,8 @@ def _backing(
     reference = Reference(header.backing_file, "backing file", file.name, os.path.dirname(file.name))
     if policy is None:
         raise denied(reference)
-    stated = None if header.backing_format is None else os.fsdecode(header.backing_format)
-    if stated not in (None, "raw", "qcow2"):
-        raise UnsupportedImageError(f"{reference} of format {stated!r}; only raw and qcow2 are read")
-    return opened.enter_context(policy.open(reference)), stated
+    stated = stated_backing_format(header, file.name)
+    backing = opened.enter_context(policy.open(reference))
+    if stated is None:
+        require_raw(backing, file.name)
+    return backing, stated or "raw"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 
-from pydiskimg.formats.detect import detect
+from pydiskimg.formats.detect import detect_image
 from pydiskimg.formats.qcow2.header import Header, read_header
 from pydiskimg.formats.qcow2.snapshots import read_snapshots
 from pydiskimg.formats.raw import open_raw
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     snapshots: list[Facts] = []
     with open_raw(arguments.file) as file:
-        if not file.is_block_device and detect(file) == "qcow2":
+        if detect_image(file) == "qcow2":
             snapshots = snapshot_facts(file, read_header(file))
     lines = ["Snapshot list:", *snapshot_lines(snapshots)] if snapshots else []
     show(snapshots, lines, arguments.output)

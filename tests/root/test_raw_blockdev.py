@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pydiskimg.cli import main
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.image import open_image
@@ -48,3 +49,8 @@ def test_the_format_of_a_device_is_not_guessed(device: str) -> None:
     with open_image(device, format="qcow2") as source:
         assert (source.format, source.size) == ("qcow2", 64 << 9)
         assert read_bytes(source, 0, source.size) == bytes(64 << 9)
+
+
+def test_snapshots_of_a_device_are_not_guessed(device: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["snapshot", "-l", device]) == 1
+    assert "name the format" in capsys.readouterr().err

@@ -13,6 +13,7 @@ import pytest
 from pydiskimg.errors import DiskImageError, InvalidImageError, UnsupportedImageError
 from pydiskimg.extents import Kind
 from pydiskimg.formats.qcow2 import layout
+from pydiskimg.formats.qcow2.bitmaps import read_bitmaps
 from pydiskimg.formats.qcow2.header import read_header
 from pydiskimg.formats.qcow2.reader import open_qcow2
 from tests.fixtures.qcow2_images import BytesSource, Craft, extension
@@ -281,6 +282,20 @@ def test_truncated_anywhere_before_the_tables_end(length: int) -> None:
 
 
 def test_a_mark_of_corruption_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    source = open_qcow2(BytesSource(Craft(header={"incompatible_features": 2}).build()))
+    source = open_qcow2(BytesSource(Craft(header={"incompatible_features": 2}).build(), name="a\x1b[31m\nb"))
     assert next(source.extents()).kind is Kind.HOLE
-    assert [record.getMessage().partition(" by ")[0] for record in caplog.records] == ["test.qcow2: is marked corrupt"]
+    (record,) = caplog.records
+    assert record.getMessage().startswith("'a\\x1b[31m\\nb': is marked corrupt by ")
+    assert record.getMessage().isprintable()
+
+
+def test_bitmaps_before_a_backing_name_without_an_end_marker(tmp_path: Path) -> None:
+    """The extensions end where the backing file's name begins, also for those who read a single one."""
+    entry = layout.BITMAP_ENTRY.pack(4096, 1, 0, 1, 16, 1, 0) + b"b" + bytes(7)
+    name = b"a" * 16 + b".raw"
+    craft = Craft(cluster_bits=12, size=1 << 15, header={"autoclear_features": 1})
+    pointer = extension(layout.EXTENSION_BITMAPS, layout.BITMAPS.pack(1, len(entry), len(craft.build())))
+    craft.extensions = pointer + name
+    craft.header |= {"backing_file_offset": 112 + len(pointer), "backing_file_size": len(name)}
+    file = BytesSource(craft.build() + entry)
+    assert [bitmap.name for bitmap in read_bitmaps(file, read_header(file))] == ["b"]

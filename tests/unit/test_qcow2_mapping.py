@@ -8,6 +8,7 @@ import re
 import time
 import tracemalloc
 import zlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 
@@ -15,8 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pydiskimg.block_map import block_map
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.extents import Extent, Kind
+from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.header import read_header
 from pydiskimg.formats.qcow2.mapping import Mapping
 from pydiskimg.formats.qcow2.reader import Qcow2Source, open_qcow2
@@ -328,3 +331,42 @@ def test_l1_entries_that_share_a_table() -> None:
     with pytest.raises(InvalidImageError, match=r"^test.qcow2: L1 table: it has more L2 tables than the file"):
         list(source.extents())
     assert time.monotonic() - start < 1
+
+
+def test_a_map_asks_the_layer_below_for_each_hole() -> None:
+    """That one must not look at all of its L1 table each time."""
+    rows = 1900
+    holes_and_zeros = [[1, 0] * 32] * rows
+    top = many_tables(holes_and_zeros, b"below")
+    below = many_tables([*[None] * 8191, [1] * 64])
+    source = open_qcow2(BytesSource(top), backing=open_qcow2(BytesSource(below)))
+    start = time.monotonic()
+    assert sum(1 for _ in block_map(source)) == rows * 64
+    assert time.monotonic() - start < 2
+
+
+def many_tables(l2: Sequence[Sequence[int] | None], backing: bytes = b"") -> bytes:
+    """An image of 512-byte clusters with these L2 tables; None has no table."""
+    at = 3 * 512
+    first = at + -(-len(l2) * 8 // 512) * 512
+    tables = [b"".join(entry.to_bytes(8, "big") for entry in table) for table in l2 if table is not None]
+    places = iter(range(first, first + 512 * len(tables), 512))
+    l1 = b"".join((0 if table is None else next(places)).to_bytes(8, "big") for table in l2)
+    backing_at = 200 if backing else 0
+    head = layout.HEADER_V2.pack(
+        layout.MAGIC, 3, backing_at, len(backing), 9, len(l2) << 15, 0, len(l2), at, 512, 1, 0, 0
+    ) + layout.HEADER_V3.pack(0, 0, 0, 4, 104)
+    head = head.ljust(200, b"\0") + backing
+    return head.ljust(at, b"\0") + l1.ljust(first - at, b"\0") + b"".join(table.ljust(512, b"\0") for table in tables)
+
+
+def test_what_was_read_before_does_not_matter() -> None:
+    """Two entries name one compressed cluster, and the second tells fewer sectors than it has."""
+    data = deflate(random.Random(1).randbytes(16384))
+    craft = Craft(cluster_bits=14, size=1 << 20, l2=[[]], data=data)
+    at = craft.data_offset
+    craft.l2 = [[compressed_entry(14, at, len(data)), compressed_entry(14, at, 600)]]
+    source = open_qcow2(BytesSource(craft.build()))
+    source.read_into(0, bytearray(512))
+    with pytest.raises(InvalidImageError, match="compressed cluster"):
+        source.read_into(16384, bytearray(512))

@@ -7,11 +7,14 @@ import errno
 import os
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pydiskimg.cli import main
 from pydiskimg.errors import DiskImageError, InvalidImageError, StorageError, UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.formats.qcow2 import layout
@@ -353,3 +356,37 @@ def test_a_directory_that_is_none(tree: Path) -> None:
         with pytest.raises(StorageError) as caught, allow_references(os.path.join(tree, name)):
             pass
         assert caught.value.errno == number
+
+
+def test_an_allowed_directory_by_its_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to("real")
+    (link / "base.raw").write_bytes(BASE)
+    (link / "image").write_bytes(overlay(os.fsencode(link / "base.raw")))
+    with allow_references(link) as policy, open_image(link / "image", references=policy) as image:
+        assert read_bytes(image, 0, 4) == b"base"
+
+
+def test_a_current_directory_that_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(StorageError, match="directory that images may name files of"), allow_references("."):
+        pass
+
+
+def test_a_backing_chain_is_described_as_it_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A backing file without a stated format that looks like qcow2 is not taken for one."""
+    (tmp_path / "base").write_bytes(Craft(cluster_bits=12).build())
+    (tmp_path / "image").write_bytes(overlay(b"base", None))
+    assert main(["info", "--backing-chain", "--allow-references", str(tmp_path), str(tmp_path / "image")]) == 1
+    assert "does not say which format" in capsys.readouterr().err
+
+
+def test_names_that_the_locale_has_not(tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(overlay("\u65e5".encode()))
+    command = [sys.executable, "-X", "utf8", "-m", "pydiskimg", "info", str(tmp_path / "image")]
+    root = Path(__file__).resolve().parent.parent.parent
+    done = subprocess.run(command, cwd=root, env={"PYTHONIOENCODING": "latin-1"}, capture_output=True, check=True)
+    assert b"\\u65e5" in done.stdout

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.formats.qcow2 import layout
-from pydiskimg.formats.qcow2.extensions import read_extensions
+from pydiskimg.formats.qcow2.extensions import extensions_of
 from pydiskimg.formats.qcow2.header import Header
 from pydiskimg.protocols import Source, read_bytes
 
@@ -29,7 +29,7 @@ def read_bitmaps(file: Source, header: Header) -> list[Bitmap]:
     Raises InvalidImageError when the directory contradicts the specification or lies outside of the file.
     """
     head = read_bytes(file, 0, min(header.cluster_size, file.size))
-    _, found = read_extensions(head, header.header_length, len(head), name=file.name)
+    _, found = extensions_of(head, header.header_length, name=file.name)
     extension = found.get(layout.EXTENSION_BITMAPS, b"")
     if len(extension) != layout.BITMAPS.size:
         raise _invalid(file, f"the header extension has {len(extension)} bytes, expected {layout.BITMAPS.size}")

@@ -45,6 +45,13 @@ def read_extensions(head: bytes, start: int, end: int, *, name: str) -> tuple[tu
     return tuple(types), found
 
 
+def extensions_of(head: bytes, header_length: int, *, name: str) -> tuple[tuple[int, ...], dict[int, bytes]]:
+    """Return what read_extensions() does for the first cluster: they end where the backing file's name begins."""
+    backing_offset = layout.HEADER_V2.unpack_from(head)[2]
+    end = backing_offset if 0 < backing_offset < len(head) else len(head)
+    return read_extensions(head, header_length, end, name=name)
+
+
 def feature_list(unknown: int, names: bytes) -> str:
     """Return "incompatible features 5 ('name'), 6" for the bits of unknown; names is the feature name table."""
     whole = len(names) - len(names) % layout.FEATURE_NAME.size

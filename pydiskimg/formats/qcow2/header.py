@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.formats.qcow2 import layout
-from pydiskimg.formats.qcow2.extensions import feature_list, read_extensions
+from pydiskimg.formats.qcow2.extensions import extensions_of, feature_list
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -246,8 +246,7 @@ class _Parser:
 
     def _check_features_and_extensions(self, backing_offset: int, backing_size: int) -> None:
         header = self.header
-        end = backing_offset if 0 < backing_offset < len(self.head) else len(self.head)
-        header.extension_types, data = read_extensions(self.head, header.header_length, end, name=self.name)
+        header.extension_types, data = extensions_of(self.head, header.header_length, name=self.name)
         header.backing_file = self._backing_name(backing_offset, backing_size)
         header.backing_format = data.get(layout.EXTENSION_BACKING_FORMAT) or None
         header.data_file = data.get(layout.EXTENSION_DATA_FILE) or None

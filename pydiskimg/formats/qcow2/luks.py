@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.formats.qcow2 import layout
-from pydiskimg.formats.qcow2.extensions import read_extensions
+from pydiskimg.formats.qcow2.extensions import extensions_of
 from pydiskimg.formats.qcow2.header import Header
 from pydiskimg.protocols import Source, read_bytes
 
@@ -69,7 +69,7 @@ class LuksHeader:
 def read_luks_header(file: Source, header: Header) -> LuksHeader:
     """Return the LUKS header of an image whose crypt_method is LUKS. Raises InvalidImageError where there is none."""
     head = read_bytes(file, 0, min(header.cluster_size, file.size))
-    _, found = read_extensions(head, header.header_length, len(head), name=file.name)
+    _, found = extensions_of(head, header.header_length, name=file.name)
     pointer = found.get(layout.EXTENSION_CRYPTO, b"")
     if len(pointer) != layout.CRYPTO_HEADER.size:
         raise _invalid(file, f"the header extension that tells where it is has {len(pointer)} bytes, expected 16")

@@ -166,10 +166,11 @@ class Mapping:
         end = self._l1_entries if end is None else end
         for first in range(start - start % entries_in_piece, end, entries_in_piece):
             piece = self._l1_piece(first // entries_in_piece)
-            if not piece.strip(b"\0"):
+            at, stop = max(0, start - first) * layout.ENTRY_SIZE, (end - first) * layout.ENTRY_SIZE
+            # Only what was asked for: a layer below is asked once for every hole of the one above it.
+            if not piece[at:stop].strip(b"\0"):
                 continue
-            at = max(0, start - first) * layout.ENTRY_SIZE
-            while found := _NOT_ZERO.search(piece, at, (end - first) * layout.ENTRY_SIZE):
+            while found := _NOT_ZERO.search(piece, at, stop):
                 index = found.start() // layout.ENTRY_SIZE
                 if not left:
                     raise self._invalid(

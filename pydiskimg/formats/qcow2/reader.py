@@ -163,12 +163,14 @@ class Qcow2Source:
 
         That one may be another thread at the same time: it waits, since to decompress as well would not be sooner.
         """
+        # With the length: an entry that tells too few sectors is corrupt, also when another one read enough of them.
+        key = run.host << 24 | run.host_length
         with self._gates[run.host % len(self._gates)]:
-            cluster = self._clusters.get(run.host)
+            cluster = self._clusters.get(key)
             if cluster is None:
                 cluster = bytearray(self.cluster_size)
                 self._decompress(run, self._stored(run.host, run.host + run.host_length), memoryview(cluster))
-                self._clusters.put(run.host, cluster, len(cluster))
+                self._clusters.put(key, cluster, len(cluster))
         inside = run.start % self.cluster_size
         part[:] = memoryview(cluster)[inside : inside + len(part)]
 

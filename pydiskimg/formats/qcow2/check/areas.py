@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.check.findings import CheckResult
-from pydiskimg.formats.qcow2.extensions import read_extensions
+from pydiskimg.formats.qcow2.extensions import extensions_of
 from pydiskimg.formats.qcow2.header import Header
 from pydiskimg.formats.qcow2.refcount_reader import numbers, read_padded
 from pydiskimg.protocols import Source
@@ -88,9 +88,7 @@ class Areas:
             yield from self._bitmaps(*layout.BITMAPS.unpack(bitmaps))
 
     def _extensions(self, head: bytearray) -> dict[int, bytes]:
-        backing_offset = layout.HEADER_V2.unpack_from(head)[2]
-        end = backing_offset if 0 < backing_offset < len(head) else len(head)
-        return read_extensions(bytes(head), self._header.header_length, end, name=self._file.name)[1]
+        return extensions_of(bytes(head), self._header.header_length, name=self._file.name)[1]
 
     def _snapshots(self) -> tuple[Counter[tuple[int, int]], int]:
         """Find the snapshots' L1 tables, (offset, entries), and the bytes of the snapshot table."""
