@@ -3,14 +3,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pydiskimg.disk import open_disk
-from pydiskimg.errors import UnsupportedImageError
-from pydiskimg.formats.qcow2.write.create import DEFAULT_CLUSTER_SIZE, create_qcow2
+from pydiskimg.errors import StorageError, UnsupportedImageError
+from pydiskimg.formats.qcow2.compress import compressor
+from pydiskimg.formats.qcow2.write.create import (
+    DEFAULT_CLUSTER_SIZE,
+    check_options,
+    create_qcow2,
+    l1_entries,
+    round_size,
+)
 from pydiskimg.formats.qcow2.write.disk import open_qcow2_disk
 from pydiskimg.formats.qcow2.write.unpublished import UnpublishedStore
 from pydiskimg.new_file import new_disk_file, new_file
@@ -40,15 +48,20 @@ def new_image(
     written in place: raw is the device itself, with the device's size; of a qcow2 image the header goes first and
     comes back last, so that an interrupted one is no image. The options after format are those of a qcow2 image,
     whose size is rounded up to 512 bytes; compress compresses what write() gets in whole clusters.
-    Raises as create_qcow2(), new_disk_file() and open_disk() do.
+    Raises UnsupportedImageError for a negative size, otherwise as create_qcow2(), new_disk_file() and open_disk() do.
     """
-    if format not in FORMATS:
-        raise UnsupportedImageError(f"{os.fspath(path)}: the format {format!r} is not written; expected raw or qcow2")
+    _check_arguments(os.fspath(path), size, format)
     device = _is_block_device(path)
     if format == "raw":
         with open_disk(path, writable=True) if device else new_disk_file(path, size) as raw:
             yield raw
         return
+    # Before a device's old beginning is wiped.
+    name = os.fspath(path)
+    check_options(name, cluster_size=cluster_size, version=version, compression_type=compression_type)
+    l1_entries(round_size(size), cluster_size, name=name)
+    if compress:
+        compressor(compression_type, name=name)
     with _new_store(path, device=device) as store:
         held = UnpublishedStore(store, cluster_size)
         create_qcow2(held, size, cluster_size=cluster_size, version=version, compression_type=compression_type)
@@ -56,6 +69,15 @@ def new_image(
         yield disk
         disk.flush()
         held.publish()
+
+
+def _check_arguments(name: str, size: int, format_name: str) -> None:
+    if "\0" in name:
+        raise StorageError(f"{name!r}: is not a path (it has a null byte)", errno=errno.EINVAL, filename=name)
+    if format_name not in FORMATS:
+        raise UnsupportedImageError(f"{name}: the format {format_name!r} is not written; expected raw or qcow2")
+    if size < 0:
+        raise UnsupportedImageError(f"{name}: a size of {size} bytes is not possible; expected 0 or more")
 
 
 @contextmanager

@@ -104,8 +104,8 @@ def _temporary_name() -> str:
 def _set_size(fd: int, name: str, size: int) -> None:
     try:
         os.ftruncate(fd, size)
-    except OSError as error:
-        if error.errno == errno.EFBIG:
+    except (OSError, OverflowError) as error:
+        if isinstance(error, OverflowError) or error.errno == errno.EFBIG:
             raise DoesNotFitError(
                 f"{name}: the file system does not hold files of {format_bytes(size)}; nothing was written",
                 needed=size,
@@ -115,13 +115,13 @@ def _set_size(fd: int, name: str, size: int) -> None:
 
 
 def _publish(fd: int, temporary: str | None, directory: int, name: str) -> None:
-    if temporary is None:
-        temporary = _temporary_name()
-        os.link(f"/proc/self/fd/{fd}", temporary, dst_dir_fd=directory, follow_symlinks=True)
+    linked = temporary or _temporary_name()
     try:
-        os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        if temporary is None:
+            os.link(f"/proc/self/fd/{fd}", linked, dst_dir_fd=directory, follow_symlinks=True)
+        os.replace(linked, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
-        _unlink(temporary, directory)
+        _unlink(linked, directory)
         raise
     os.fsync(directory)
 

@@ -8,8 +8,9 @@ MIB = 1 << 20
 GIB = 1 << 30
 TIB = 1 << 40
 
-_SUFFIXES = {"": 1, "b": 1, "k": KIB, "m": MIB, "g": GIB, "t": TIB, "p": 1 << 50, "e": 1 << 60}
-_SIZE = r"(\d+(?:\.\d+)?)\s*([bkmgtpe]?)(?:i?b)?"
+_SUFFIXES = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": TIB, "p": 1 << 50, "e": 1 << 60}
+_SIZE = r"(?P<whole>[0-9]+)(?:\.(?P<part>[0-9]+))?(?: ?(?P<suffix>[kmgtpe])(?:i?b)?|b?)|(?P<hexadecimal>0x[0-9a-f]+)"
+_LONGEST = 100  # characters in a size
 
 
 def format_size(size: int) -> str:
@@ -28,18 +29,24 @@ def format_bytes(size: int) -> str:
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes that text names: 1048576, 512k, 10G, 1.5T, as qemu-img reads them (powers of 1024).
+    """Return the bytes that text names: 1048576, 0x100000, 512k, 10G, 1.5T, as qemu-img reads them (powers of 1024).
 
-    Raises ValueError for anything else, a negative size and one over 8 EiB.
+    Raises ValueError for anything else: a negative size, one over 8 EiB, and a fraction of a byte.
     """
     import re
 
-    match = re.fullmatch(_SIZE, text.strip(), re.IGNORECASE)
+    match = re.fullmatch(_SIZE, text, re.IGNORECASE | re.ASCII) if len(text) <= _LONGEST else None
     if match is None:
-        raise ValueError(f"{text!r} is not a size; expected a number and k, M, G or T, such as 512M or 10G")
-    number, suffix = match.group(1), match.group(2).lower()
-    unit = _SUFFIXES[suffix]
-    size = int(number) * unit if number.isdigit() else int(float(number) * unit)
+        raise ValueError(
+            f"{text[:_LONGEST]!r} is not a size; expected a number and k, M, G, T, P or E, such as 512M or 10G"
+        )
+    if match["hexadecimal"]:
+        size = int(match["hexadecimal"], 16)
+    else:
+        unit, part = _SUFFIXES[(match["suffix"] or "").lower()], match["part"] or ""
+        size = int(match["whole"] + part) * unit // 10 ** len(part)
+        if int(part or 0) and (unit == 1 or size == 0):
+            raise ValueError(f"{text!r} is not a whole number of bytes")
     if size >= 1 << 63:
         raise ValueError(f"{text!r} is larger than any disk can be (8 EiB)")
     return size

@@ -13,13 +13,20 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def end_as_interrupted() -> None:
-    """Let SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread, the first of them only."""
-    for number in _ENDING:
+    """Let SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread, the first of them only.
+
+    One that the caller has us ignore (nohup, a background job of a shell) stays ignored.
+    """
+    for number in _taken():
         signal.signal(number, _terminated)
 
 
+def _taken() -> list[signal.Signals]:
+    return [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+
+
 def _terminated(*_: object) -> NoReturn:
-    for number in _ENDING:
+    for number in _taken():
         # Not SIG_IGN: of a signal that has come meanwhile the interpreter would print a traceback.
         signal.signal(number, _too_late)
     raise KeyboardInterrupt

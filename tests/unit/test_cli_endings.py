@@ -30,3 +30,18 @@ def test_two_signals_at_once_end_it_once(monkeypatch: pytest.MonkeyPatch) -> Non
         for number, handler in before.items():
             signal.signal(number, handler)
     assert not complaints
+
+
+def test_a_signal_that_the_caller_ignores_stays_ignored() -> None:
+    before = {number: signal.getsignal(number) for number in (*BOTH, signal.SIGHUP)}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        end_as_interrupted()
+        os.kill(os.getpid(), signal.SIGHUP)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -15,6 +15,7 @@ from typing import Protocol
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.formats.qcow2 import layout
+from pydiskimg.formats.qcow2.extensions import quoted
 from pydiskimg.formats.qcow2.header import Header, read_header
 from pydiskimg.formats.qcow2.readable import require_readable, require_sound
 from pydiskimg.formats.qcow2.stream.layout import TABLES_LIMIT
@@ -92,7 +93,7 @@ def read_stream_header(prefix: Prefix) -> Header:
     require_sound(header, name)
     require_readable(header, name)
     if header.backing_file is not None:
-        raise _unfit(name, f"has the backing file {header.backing_file[:100]!r}")
+        raise _unfit(name, f"has the backing file {quoted(header.backing_file)}")
     if header.has_data_file:
         raise _unfit(name, "keeps its data in an external file")
     if header.nb_snapshots:
@@ -158,8 +159,8 @@ def _check_limit(name: str, end: int, limit: int) -> None:
 def _no_stream(name: str, end: int) -> InvalidImageError:
     return InvalidImageError(
         f"{name}: is a qcow2 image whose tables do not all come before its data (the last one ends at byte {end}), so "
-        "that it cannot be read from a pipe; save it in a file and read that, or make it with: pydiskimg convert -O "
-        "qcow2 SRC -"
+        "that it cannot be read from front to back; save it in a file and read that (where standard input is a file, "
+        "/dev/stdin reads it as one), or make it with: pydiskimg convert -O qcow2 SRC -"
     )
 
 
