@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from contextlib import suppress
 from mmap import mmap
@@ -47,16 +49,27 @@ class Crew:
         """Return when all pieces are done; raise the first failure, after every thread has stopped."""
         threads = [threading.Thread(target=self._worker, name=f"copy-{i}", daemon=True) for i in range(count)]
         try:
+            self._start(threads)
             for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+                if thread.ident is not None:
+                    thread.join()
         except BaseException as error:  # a signal in the caller's thread: the workers end with their piece
             self._fail(error)
             _join_whatever_comes(threads)
             raise
         if self._failures:
             raise self._failures[0]
+
+    def _start(self, threads: list[threading.Thread]) -> None:
+        """Start as many as the system allows: one is enough."""
+        for number, thread in enumerate(threads):
+            try:
+                thread.start()
+            except RuntimeError as error:
+                if not number:
+                    cause = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+                    raise storage_error(cause, "copying", "no thread is to be had") from error
+                return
 
     def _worker(self) -> None:
         try:

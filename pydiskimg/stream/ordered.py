@@ -38,17 +38,35 @@ def ordered(items: Iterable[Item], work: Callable[[Item], Result], *, workers: i
     Raises the first error, in the items' order. When the generator is closed or fails, no work runs any more.
     """
     pending: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="stream") as pool:
-        try:
-            for item in items:
-                pending.append(pool.submit(work, item))
-                if len(pending) >= workers + _AHEAD:
-                    yield pending.popleft().result()
-            while pending:
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="stream")
+    try:
+        for item in items:
+            pending.append(pool.submit(work, item))
+            if len(pending) >= workers + _AHEAD:
                 yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+        _wait_whatever_comes(pool)
+
+
+def _wait_whatever_comes(pool: ThreadPoolExecutor) -> None:
+    """Wait for the threads: none may write once the caller has closed what they write to.
+
+    Of the signals that come meanwhile the first is raised afterwards.
+    """
+    first: BaseException | None = None
+    while True:
+        try:
+            pool.shutdown()
+        except BaseException as error:  # noqa: BLE001 - raised below
+            first = first or error
+        else:
+            break
+    if first is not None:
+        raise first
 
 
 class Buffers:

@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pydiskimg import image_creation
 from pydiskimg.errors import DoesNotFitError, StorageError, UnsupportedImageError
 from pydiskimg.formats.detect import detect
 from pydiskimg.formats.qcow2 import layout
@@ -161,6 +165,24 @@ def test_a_device_is_no_image_until_the_end() -> None:
     held.publish()
     assert detect(device) == "qcow2"
     assert read_header(device).size == 2 << 20
+
+
+@pytest.mark.parametrize("options", [{"size": 4 << 40, "cluster_size": 512}, {"cluster_size": 1000}, {"version": 4}])
+def test_what_is_refused_leaves_a_device_as_it_was(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    device = MemoryDisk(4 << 20, fill=0xFF)
+
+    @contextmanager
+    def store_of_a_device(_: object, *, device: bool) -> Iterator[FixedStore]:
+        yield fixed
+
+    fixed = FixedStore(device)
+    monkeypatch.setattr(image_creation, "_new_store", store_of_a_device)
+    with (
+        pytest.raises((DoesNotFitError, UnsupportedImageError)),
+        new_image("d", **{"size": 512, **options}, format="qcow2"),
+    ):
+        pass
+    assert device.data.count(0xFF) == len(device.data)
 
 
 def test_a_device_too_small_says_so() -> None:

@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,9 @@ from pydiskimg.formats.qcow2.write import guest_map, refcounts
 from pydiskimg.formats.qcow2.write.create import create_qcow2
 from pydiskimg.formats.qcow2.write.disk import Qcow2Disk, open_qcow2_disk
 from pydiskimg.image_creation import new_image
-from pydiskimg.protocols import Buffer, read_bytes
+from pydiskimg.protocols import Buffer, WritableBuffer, read_bytes
 from tests.fixtures.qcow2_images import BytesSource, Craft, assert_contract
-from tests.fixtures.stores import MemoryStore
+from tests.fixtures.stores import CrashingStore, MemoryStore
 
 CLUSTER = 512
 
@@ -211,9 +212,19 @@ def test_one_write_for_compressed_clusters() -> None:
     assert store.writes == 1
 
 
+class YieldingStore(MemoryStore):
+    """Lets other threads run between what is read and what is written after it."""
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        super().read_into(offset, buffer)
+        time.sleep(0.0001)
+
+
 def test_threads() -> None:
     size = 2 << 20
-    store, disk = new_disk(size, cluster_size=4096, compress=True)
+    store = YieldingStore()
+    create_qcow2(store, size, cluster_size=4096)
+    disk = open_qcow2_disk(store, compress=True)
     data = bytearray(size)
     failures: list[BaseException] = []
 
@@ -276,6 +287,26 @@ def test_a_write_that_fails_leaves_the_image_whole(left: int, *, compress: bool)
     disk.flush()
     assert read_bytes(disk, 0, 60000) == b"three " * 10000
     assert not check_qcow2(BytesSource(bytes(store.data))).corruptions
+
+
+@pytest.mark.parametrize("tried_again", [False, True])
+@pytest.mark.parametrize("left", range(3))
+def test_growing_that_fails_changes_nothing(left: int, *, tried_again: bool) -> None:
+    store = FailingStore()
+    create_qcow2(store, 32768, cluster_size=CLUSTER)
+    disk = open_qcow2_disk(store)
+    store.left = left
+    with pytest.raises(StorageError, match="full"):
+        disk.grow(1 << 20)
+    store.left = 1 << 30
+    if tried_again:
+        disk.grow(1 << 20)
+    disk.write(0, b"data" * 128)
+    disk.flush()
+    assert not check_qcow2(BytesSource(bytes(store.data))).corruptions
+    source = open_qcow2(BytesSource(bytes(store.data)))
+    assert source.size == (1 << 20 if tried_again else 32768)
+    assert read_bytes(source, 0, 512) == b"data" * 128
 
 
 @pytest.mark.parametrize(
@@ -413,3 +444,39 @@ def test_open_disk(tmp_path: Path) -> None:
     with pytest.raises(InvalidImageError, match="not a qcow2 image"):
         open_disk(path, writable=True, format="qcow2")
     assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_zeros_before_a_backing_file_stay_small_when_compressed(version: int) -> None:
+    store, backing = MemoryStore(), BytesSource(b"\1" * (1 << 20))
+    create_qcow2(store, 1 << 20, cluster_size=4096, version=version, backing_file=b"base", backing_format=b"raw")
+    disk = open_qcow2_disk(store, backing=backing, compress=True)
+    data = (b"a" * 4096 + bytes(4096)) * 128
+    disk.write(0, data)
+    disk.flush()
+    assert read_bytes(disk, 0, 1 << 20) == data
+    assert store.size < 100_000
+    assert_clean(store)
+
+
+def test_refcounts_that_claim_the_far_end() -> None:
+    """They would have new clusters put there, and a small file become a huge one."""
+    store, _ = new_disk(1 << 20, cluster_size=4096)
+    block = len(store.data)
+    store.write(block, b"\0\1" * 2048)
+    store.write(4096 + 8 * 500, block.to_bytes(8, "big"))
+    with pytest.raises(InvalidImageError, match=r"clusters up to 0x.* are counted as used, and the file ends at 0x"):
+        open_qcow2_disk(store)
+
+
+def test_growing_over_a_longer_backing_file_never_shows_it() -> None:
+    """Whatever was written when the machine stops, what is behind the old end reads as zero."""
+    backing = BytesSource(b"\1" * (64 << 10))
+    store = CrashingStore()
+    create_qcow2(store, 16 << 10, cluster_size=4096, backing_file=b"base", backing_format=b"raw")
+    store = CrashingStore(bytes(store.data))
+    open_qcow2_disk(store, backing=backing).grow(64 << 10)
+    for _, image in store.crashes(random.Random(7), each=6):
+        found = open_qcow2(BytesSource(image), backing=backing)
+        if found.size > 16 << 10:
+            assert read_bytes(found, 16 << 10, found.size - (16 << 10)) == bytes(found.size - (16 << 10))

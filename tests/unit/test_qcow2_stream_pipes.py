@@ -6,10 +6,12 @@ from __future__ import annotations
 import errno
 import os
 import random
+import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -288,3 +290,26 @@ def test_ordered_gives_results_in_order_and_stops_at_the_first_failure() -> None
         list(ordered(iter(range(1000)), work, workers=2))
     assert max(done) < 20
     assert threading.active_count() == 1
+
+
+def test_ordered_waits_for_its_threads_whatever_comes() -> None:
+    ended: list[int] = []
+
+    def work(item: int) -> int:
+        time.sleep(0.4)
+        ended.append(item)
+        return item
+
+    def interrupt_twice() -> None:
+        for _ in range(2):
+            time.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt_twice)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt), closing(ordered(range(9), work, workers=2)) as results:
+        next(results)
+    there = len(ended)
+    thread.join()
+    time.sleep(0.6)
+    assert len(ended) == there

@@ -323,3 +323,23 @@ def test_no_worker_writes_after_an_interruption_even_when_it_comes_twice() -> No
         signal.signal(signal.SIGALRM, before)
     assert len(interruptions) > 1
     assert disk.bytes_written < source.size
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_threads_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, allowed: int) -> None:
+    start, left = threading.Thread.start, [allowed]
+
+    def limited(thread: threading.Thread) -> None:
+        if not left[0]:
+            raise RuntimeError("can't start new thread")
+        left[0] -= 1
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    source, disk = MemoryDisk(5 << 20, fill=7), MemoryDisk(5 << 20, fill=0xFF)
+    if allowed:
+        copy(source, disk)
+        assert disk.data == source.data
+    else:
+        with pytest.raises(StorageError, match="no thread is to be had"):
+            copy(source, disk)

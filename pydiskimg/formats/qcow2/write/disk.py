@@ -121,14 +121,21 @@ class Qcow2Disk:
                     f"{self.name}: cannot be made larger: the state of a saved machine lies behind the disk's end; "
                     "delete the snapshot that it belongs to"
                 )
-            self._map.grow(size, l1_size)
-            self.size = size
-        # What lies behind the old end in its own table, and what the backing file has there.
+            self._map.grow(old, l1_size)
+        # What lies behind the old end in its own table, and what the backing file has there, is zero before the
+        # header tells of the new size: a crash must not show it.
         span = self._map.entries_per_table * self.cluster_size
         backing_size = self.backing.size if self.backing is not None else 0
         end = min(size, max(used * span, backing_size))
-        if end > old:
-            self.zero(old, end - old)
+        self.size = size
+        try:
+            if end > old:
+                self.zero(old, end - old)
+            with self._lock:
+                self._map.grow(size, l1_size)
+        except BaseException:
+            self.size = old
+            raise
 
     def _clusters_around(self, offset: int, length: int) -> tuple[int, int]:
         size = self.cluster_size
@@ -249,7 +256,8 @@ class Qcow2Disk:
         kept: list[int] = []
         for index in range(len(view) // size):
             part = view[index * size : (index + 1) * size]
-            if self._zeros == part:
+            # Version 2 has no entry for zeros in front of a backing file: there they are compressed like all else.
+            if self._zeros == part and (self.version >= 3 or not self._has_backing(cluster + index)):
                 continue
             piece = compress(part)
             if len(piece) < size:

@@ -172,23 +172,27 @@ class GuestMap:
             self._on_release()
 
     def grow(self, size: int, l1_size: int) -> None:
-        """Change the size in the header to size bytes, with l1_size L1 entries or more; durable on return."""
+        """Change the size in the header to size bytes, with l1_size L1 entries or more; durable on return.
+
+        After an error the L1 table is the one that the header named before, and it may be tried again.
+        """
         self.flush()
-        fields = b""
-        released = None
-        if l1_size > len(self._l1):
-            released = self._move_l1(l1_size)
-            fields = len(self._l1).to_bytes(4, "big") + self._l1_offset.to_bytes(8, "big")
         # One write in one sector: the new size needs the new table.
         head = bytearray(HEADER_L1 + 12 - HEADER_SIZE)
         self._store.read_into(HEADER_SIZE, head)
         head[:8] = size.to_bytes(8, "big")
-        if fields:
-            head[HEADER_L1 - HEADER_SIZE :] = fields
+        if l1_size <= len(self._l1):
+            self._store.write(HEADER_SIZE, head)
+            self._store.flush()
+            return
+        old, longer = self._l1_clusters(), self._l1 + array("Q", bytes((l1_size - len(self._l1)) * layout.ENTRY_SIZE))
+        offset = self._write_longer_l1(longer)
+        head[HEADER_L1 - HEADER_SIZE :] = l1_size.to_bytes(4, "big") + offset.to_bytes(8, "big")
         self._store.write(HEADER_SIZE, head)
+        self._l1, self._l1_offset = longer, offset
         self._store.flush()
-        if released is not None:
-            self._refcounts.give_up(*released)
+        if old is not None:
+            self._refcounts.give_up(*old)
             self.flush()
 
     def clear_cache(self) -> None:
@@ -196,19 +200,20 @@ class GuestMap:
         self._l2.clear()
         self._refcounts.clear_cache()
 
-    def _move_l1(self, l1_size: int) -> tuple[int, int] | None:
-        """Write the L1 table, longer, to a new place; returns the clusters of the old one."""
-        old = self._l1_clusters()
-        self._l1.extend([0] * (l1_size - len(self._l1)))
-        length = -(-len(self._l1) * layout.ENTRY_SIZE // self._cluster_size)
+    def _write_longer_l1(self, table: array[int]) -> int:
+        """Write an L1 table, which nothing names yet, to a new place, durably; returns its offset."""
+        length = -(-len(table) * layout.ENTRY_SIZE // self._cluster_size)
         cluster = self._refcounts.allocate_together(length)
-        self._l1_offset = cluster << self._bits
-        raw = swapped(self._l1[:]).tobytes()
-        self._store.write(self._l1_offset, raw.ljust(length << self._bits, b"\0"))
-        self._refcounts.write()
-        self._store.flush()
-        self._refcounts.protect(cluster, length)
-        return old
+        try:
+            raw = swapped(table[:]).tobytes()
+            self._store.write(cluster << self._bits, raw.ljust(length << self._bits, b"\0"))
+            self._refcounts.write()
+            self._store.flush()
+            self._refcounts.protect(cluster, length)
+        except Exception:
+            self._refcounts.release(cluster, length)
+            raise
+        return cluster << self._bits
 
     def _protect_tables(self) -> None:
         clusters = self._l1_clusters()

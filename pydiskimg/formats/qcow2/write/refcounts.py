@@ -56,7 +56,7 @@ class Refcounts:
         self._releases: list[tuple[int, int]] = []
         self._holes: dict[int, int] = {}  # block: its first entry that may be zero
         self.metadata = MetadataClusters()
-        self._end = 0
+        self._end = self._given_end = 0
         self.protect(0)
         self.protect(self._table_offset >> self._cluster_bits, self._table_clusters)
         if header.nb_snapshots:
@@ -72,8 +72,8 @@ class Refcounts:
 
     @property
     def end(self) -> int:
-        """The first cluster behind all that are in use, or were since the image was opened."""
-        return self._end
+        """The first cluster behind all that were given out since the image was opened."""
+        return self._given_end
 
     @property
     def is_crowded(self) -> bool:
@@ -201,7 +201,15 @@ class Refcounts:
                 empty.add(offset)
             if offset < self._store.size:  # one that is not is refused when it is used
                 self.protect(offset >> self._cluster_bits)
-        return max(self._end, last + 1)
+        end = max(self._end, last + 1)
+        # A machine that stops leaves a few behind the end. New clusters go behind them all: a small file with a lie
+        # about its far end would become a huge one.
+        if (end - self._per_block) << self._cluster_bits > self._store.size:
+            raise self._corrupt(
+                f"clusters up to 0x{end << self._cluster_bits:x} are counted as used, and the file ends at "
+                f"0x{self._store.size:x}"
+            )
+        return end
 
     def _block(self, number: int) -> Table:
         offset = self._table[number]
@@ -216,6 +224,7 @@ class Refcounts:
 
     def _set(self, cluster: int, count: int, value: int) -> None:
         """Give clusters, which have blocks, one count."""
+        self._given_end = max(self._given_end, cluster + count)
         while count:
             number, index = divmod(cluster, self._per_block)
             some = min(count, self._per_block - index)
@@ -324,8 +333,15 @@ class Refcounts:
                     filename=self._store.name,
                 )
         old = self._table_offset >> self._cluster_bits, self._table_clusters
-        self._table.extend([0] * (clusters * entries_in_cluster - len(self._table)))
-        cluster = self.allocate_together(clusters)
+        longer = self._table + array("Q", bytes((clusters * entries_in_cluster - len(self._table)) * layout.ENTRY_SIZE))
+        self._table, shorter = longer, self._table
+        try:
+            cluster = self.allocate_together(clusters)
+        except BaseException:
+            # Nobody may write an entry behind the table that there is.
+            self._table = shorter
+            self._table_changes = {number for number in self._table_changes if number < len(shorter)}
+            raise
         if self._moved_from is None:
             self._moved_from = old
         else:

@@ -79,11 +79,6 @@ class TableCache:
         self._clean.pop(table.offset, None)
         self._changed[table.offset] = table
 
-    def forget(self, offset: int) -> None:
-        """Drop the table at offset, changed or not: its cluster is no longer one of metadata."""
-        self._clean.pop(offset, None)
-        self._changed.pop(offset, None)
-
     def clear(self) -> None:
         """Drop every clean table, so that it is read again."""
         self._clean.clear()
