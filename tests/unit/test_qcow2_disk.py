@@ -219,6 +219,10 @@ class YieldingStore(MemoryStore):
         super().read_into(offset, buffer)
         time.sleep(0.0001)
 
+    def write(self, offset: int, data: Buffer) -> None:
+        time.sleep(0.0001)
+        super().write(offset, data)
+
 
 def test_threads() -> None:
     size = 2 << 20
@@ -227,13 +231,15 @@ def test_threads() -> None:
     disk = open_qcow2_disk(store, compress=True)
     data = bytearray(size)
     failures: list[BaseException] = []
+    together = threading.Barrier(8, timeout=20)
 
     def work(number: int) -> None:
-        """Sectors of its own in every cluster: two threads are at work in one cluster all the time."""
+        """Sectors of its own in every cluster, at the same time as the other threads write theirs."""
         rng = random.Random(number)
         try:
-            for _ in range(150):
-                start = rng.randrange(size // 4096) * 4096 + number * 512
+            for cluster in range(150):
+                together.wait()
+                start = cluster * 4096 + number * 512
                 new = rng.choice((rng.randbytes(512), bytes([number + 1]) * 512))
                 disk.write(start, new)
                 data[start : start + 512] = new
