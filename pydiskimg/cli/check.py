@@ -6,8 +6,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
+from pydiskimg.cli.names import require_file_name
 from pydiskimg.cli.output import add_output_option, printable, show
 from pydiskimg.cli.progress import progress
 from pydiskimg.formats.detect import detect_image
@@ -25,13 +26,14 @@ def add_parser(subparsers: Any) -> None:
         help="check a qcow2 image",
         description="Compare the reference counts of a qcow2 image with what refers to its clusters, and look for "
         "entries that cannot be. Nothing is changed: repairing (-r) is left to qemu-img check. Exit status: 0 "
-        "consistent, 1 the check was not completed, 2 corrupt, 3 clusters are leaked, which is harmless, 63 the format "
-        "has nothing to check.",
+        "consistent, 1 the check was not completed or the usage is wrong, 2 corrupt, 3 clusters are leaked, which is "
+        "harmless, 63 the format has nothing to check.",
     )
     parser.add_argument("-f", dest="format", choices=("raw", "qcow2"), help="format (default: by the contents)")
     parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
     parser.add_argument("-q", dest="quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("-U", dest="force_share", action="store_true", help="accepted; images are never locked here")
+    parser.add_argument("-r", type=_no_repair, metavar="all|leaks", help="refused: repairing is qemu-img's")
     add_output_option(parser)
     parser.add_argument("file", metavar="FILE")
     parser.set_defaults(run=run)
@@ -39,6 +41,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check the image that the arguments name; returns the exit status."""
+    require_file_name(arguments.file)
     with open_raw(arguments.file) as file:
         if (arguments.format or detect_image(file)) != "qcow2":
             _say(f"{file.name}: is a raw image, and there is nothing to check in one")
@@ -50,6 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
             _say(f"{file.name}: {text}")
         show(_facts(result, arguments.file), _lines(result), arguments.output)
     return _status(result)
+
+
+def _no_repair(text: str) -> NoReturn:
+    raise argparse.ArgumentTypeError(f"nothing is repaired here; use: qemu-img check -r {text}")
 
 
 def _say(text: str) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from importlib import import_module
 
 from pydiskimg.cli import COMMANDS
@@ -13,14 +14,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_WRONG_USAGE = 2  # argparse's exit status
+_OWN_WRONG_USAGE = {"check": 1}  # where 2 says something else: that an image is corrupt
+
 
 def run(words: Sequence[str]) -> int:
     """Run the subcommand that words name and return its exit status; argparse exits where the usage is wrong."""
     end_as_interrupted()
     # Only the wanted subcommand is imported: a short command must not pay for the others.
     wanted = words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS
-    arguments = _parser(wanted).parse_args(words)
-    status: int | None = arguments.run(arguments)
+    try:
+        arguments = _parser(wanted).parse_args(words)
+        status: int | None = arguments.run(arguments)
+    except SystemExit as ended:
+        if ended.code == _WRONG_USAGE:
+            sys.exit(_OWN_WRONG_USAGE.get(words[0] if words else "", _WRONG_USAGE))
+        raise
     return status or 0
 
 

@@ -9,6 +9,7 @@ import sys
 from contextlib import ExitStack
 from typing import Any
 
+from pydiskimg.cli.names import require_file_name
 from pydiskimg.cli.output import printable, show
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
@@ -48,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare the images that the arguments name; returns the exit status."""
     with ExitStack() as stack:
         try:
+            require_file_name(arguments.file)
+            require_file_name(arguments.other_file)
             with references(arguments) as policy:
                 a = stack.enter_context(open_image(arguments.file, format=arguments.format, references=policy))
                 b = stack.enter_context(

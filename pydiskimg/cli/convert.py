@@ -7,12 +7,13 @@ import os
 import stat
 from contextlib import contextmanager
 
-from pydiskimg.cli.convert_form import UncommonError, common_form
+from pydiskimg.cli.convert_form import CACHE_MODES, UncommonError, common_form
 from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options
+from pydiskimg.cli.names import require_name
 from pydiskimg.cli.pipes import destination_pipe, is_destination_pipe, is_source_pipe, source_pipe
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
-from pydiskimg.errors import InUseError, UnsupportedImageError
+from pydiskimg.errors import DiskImageError, InUseError, UnsupportedImageError
 from pydiskimg.image import open_image
 
 TYPE_CHECKING = False
@@ -66,10 +67,17 @@ def add_parser(subparsers: Any) -> None:
         dest="workers",
         type=_workers,
         metavar="N",
-        help="number of workers (default: by the CPUs; 8 at most are used)",
+        help="number of workers, from 1 to 16, of which 8 at most are used (default: by the CPUs)",
     )
     parser.add_argument("-p", dest="progress", action="store_true", help="show progress on standard error")
-    parser.add_argument("-l", dest="snapshot", metavar="SNAPSHOT", help="copy this internal snapshot (id or name)")
+    parser.add_argument("-q", dest="quiet", action="store_true", help="show no progress, even with -p")
+    _add_ignored_options(parser)
+    parser.add_argument(
+        "-l",
+        dest="snapshot",
+        metavar="SNAPSHOT",
+        help="copy this internal snapshot: its id or name, or snapshot.id=ID, snapshot.name=NAME or both with a comma",
+    )
     parser.add_argument("--verify", action="store_true", help="read everything back and compare; not for pipes")
     add_references_option(parser)
     parser.add_argument("source", metavar="SRC")
@@ -77,18 +85,30 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run, usage_error=parser.error)
 
 
+def _add_ignored_options(parser: argparse.ArgumentParser) -> None:
+    """Add what scripts pass to qemu-img and what changes nothing here."""
+    without = "accepted as by qemu-img, without effect: "
+    parser.add_argument("-U", dest="ignored", action="store_true", help=without + "images are never locked here")
+    parser.add_argument("-W", dest="ignored", action="store_true", help=without + "the order of writing is free anyway")
+    for option, whose in (("-t", "DST"), ("-T", "SRC")):
+        text = f"{without}how {whose} is cached ({', '.join(CACHE_MODES)})"
+        parser.add_argument(option, dest="ignored", choices=CACHE_MODES, metavar="CACHE", help=text)
+
+
 def run(arguments: Arguments) -> None:
     """Convert as the arguments say."""
+    require_name(arguments.source)
+    require_name(arguments.destination, "destination")
     options = image_options(arguments)
     from_pipe, to_pipe = is_source_pipe(arguments.source), is_destination_pipe(arguments.destination)
     _check_usage(arguments, options, from_pipe=from_pipe, to_pipe=to_pipe)
-    with progress(os.path.basename(arguments.source), shown=arguments.progress) as callback:
+    with progress(os.path.basename(arguments.source), shown=arguments.progress and not arguments.quiet) as callback:
         if from_pipe:
             _from_pipe(arguments, options, callback, to_pipe=to_pipe)
             return
         with references(arguments) as policy:
             source = open_image(
-                arguments.source, format=arguments.format, references=policy, snapshot=arguments.snapshot
+                arguments.source, format=arguments.format, references=policy, snapshot=_snapshot(arguments)
             )
         with source:
             _refuse_own_file(source, arguments.destination)
@@ -106,11 +126,23 @@ def _check_usage(arguments: Arguments, options: ImageOptions, *, from_pipe: bool
     if arguments.in_place and options.given:
         error("-o is for a new image, and with -n there is one already")
     if arguments.in_place and to_pipe:
-        error("-n is for a DST that exists, and a pipe holds nothing")
+        error(
+            "-n writes all over a file, and a descriptor is written from front to back: name the file by its path"
+            if os.path.isfile(arguments.destination)
+            else "-n is for a DST that exists, and a pipe holds nothing"
+        )
     if arguments.verify and (from_pipe or to_pipe):
         error("--verify reads everything again, which a pipe cannot do")
     if arguments.snapshot is not None and from_pipe:
         error("-l is for an image in a file: a snapshot cannot be read from a pipe")
+
+
+def _snapshot(arguments: Arguments) -> str | None:
+    if arguments.snapshot is None:
+        return None
+    from pydiskimg.cli.snapshot_choice import chosen_snapshot
+
+    return chosen_snapshot(arguments.source, arguments.format, arguments.snapshot)
 
 
 def _from_pipe(arguments: Arguments, options: ImageOptions, callback: Any, *, to_pipe: bool) -> None:
@@ -127,7 +159,7 @@ def _from_pipe(arguments: Arguments, options: ImageOptions, callback: Any, *, to
             with destination_pipe(arguments.destination) as (out, out_name):
                 done = stream.write_to(out, name=out_name, workers=arguments.workers, progress=report)
         else:
-            with _target(arguments, options, stream.size) as disk:
+            with _writing(arguments, options, stream.size) as disk:
                 done = stream.copy_to(
                     disk,
                     grow=not arguments.in_place,
@@ -159,7 +191,7 @@ def _to_pipe(source: ImageSource, arguments: Arguments, options: ImageOptions, c
 def _to_disk(source: Source, arguments: Arguments, options: ImageOptions, callback: Any) -> None:
     from pydiskimg.transfer import copy
 
-    with _target(arguments, options, source.size) as disk:
+    with _writing(arguments, options, source.size) as disk:
         copy(
             source,
             disk,
@@ -168,6 +200,21 @@ def _to_disk(source: Source, arguments: Arguments, options: ImageOptions, callba
             progress=callback,
             verify=arguments.verify,
         )
+
+
+@contextmanager
+def _writing(arguments: Arguments, options: ImageOptions, size: int | None) -> Iterator[Disk]:
+    """Give the Disk to write to; the sentence of an error says so when it leaves a device or an image incomplete."""
+    begun = False
+    in_place = arguments.in_place or _is_block_device(arguments.destination)
+    try:
+        with _target(arguments, options, size) as disk:
+            begun = in_place
+            yield disk
+    except DiskImageError as error:
+        if begun and "nothing was written" not in str(error):
+            error.args = (f"{error}; {arguments.destination} is not complete", *error.args[1:])
+        raise
 
 
 def _target(arguments: Arguments, options: ImageOptions, size: int | None) -> AbstractContextManager[Disk]:
@@ -268,7 +315,7 @@ def _is_block_device(path: str) -> bool:
 
 
 def _workers(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 16:
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 16:
         import argparse
 
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 16")

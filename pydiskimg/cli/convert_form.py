@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
-_FLAGS = {"-c": "compress", "-n": "in_place", "-p": "progress"}
+_FLAGS = {"-c": "compress", "-n": "in_place", "-p": "progress", "-q": "quiet"}
+_IGNORED = ("-U", "-W")
+CACHE_MODES = ("none", "writeback", "writethrough", "directsync", "unsafe")
 _FORMATS = {"-f": "format", "-O": "output_format"}
 
 
@@ -19,13 +21,13 @@ class UncommonError(Exception):
 
 
 def common_form(words: Sequence[str]) -> SimpleNamespace:
-    """Return what argparse would for `[-c] [-n] [-p] [-f FMT] [-O FMT] [-m N] SRC DST`, in any order.
+    """Return what argparse would for SRC, DST and any of -c -n -p -q -U -W -t -T -f -O -m, in any order.
 
     Raises UncommonError when the words are anything else, right or wrong.
     """
     found = SimpleNamespace(
         format=None, output_format="raw", compress=False, image_options=None, in_place=False, workers=None,
-        progress=False, snapshot=None, verify=False, allow_references=None, usage_error=_uncommon,
+        progress=False, quiet=False, snapshot=None, verify=False, allow_references=None, usage_error=_uncommon,
     )  # fmt: skip
     names = []
     rest = iter(words)
@@ -34,6 +36,10 @@ def common_form(words: Sequence[str]) -> SimpleNamespace:
             setattr(found, _FLAGS[word], True)
         elif word in _FORMATS:
             setattr(found, _FORMATS[word], _one_of(("raw", "qcow2"), next(rest, "")))
+        elif word in _IGNORED:
+            pass
+        elif word in ("-t", "-T"):
+            _one_of(CACHE_MODES, next(rest, ""))
         elif word == "-m":
             found.workers = int(_one_of([str(number) for number in range(1, 17)], next(rest, "")))
         elif word.startswith("-") and word != "-":

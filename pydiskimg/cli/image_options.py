@@ -19,7 +19,28 @@ _COMPRESSION_TYPES = ("zlib", "zstd")
 _CLUSTER_SIZES = tuple(1 << bits for bits in range(9, 22))
 
 # Options whose only value here is what they are without being named.
-_FIXED = {"preallocation": ("off",), "refcount_bits": ("16",), "lazy_refcounts": ("off", "false", "no")}
+_OFF = ("off", "false", "no")
+_FIXED = {
+    "preallocation": ("off",),
+    "refcount_bits": ("16",),
+    "lazy_refcounts": _OFF,
+    "extended_l2": _OFF,
+    "data_file_raw": _OFF,
+    "encryption": _OFF,
+    "nocow": _OFF,
+}
+_ELSEWHERE = {
+    "backing_file": "use create -b",
+    "backing_fmt": "use create -F",
+    "size": "it is the argument SIZE of create",
+    "data_file": "no external data file is written by pydiskimg",
+}
+_KEYS = {
+    "cluster_size": "512, 1k, 2k ... 2M (default: 64k)",
+    "compat": "1.1 or v3 (default), 0.10 or v2",
+    "compression_type": "zlib (default), zstd (needs compat=1.1)",
+    **{key: f"{values[0]}, and nothing else" for key, values in _FIXED.items()},
+}
 
 
 _Fields = namedtuple(
@@ -40,10 +61,20 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         "-o",
         dest="image_options",
         action="append",
+        type=_text,
         metavar="OPTIONS",
-        help="options of a new qcow2 image: cluster_size=64k, compat=0.10|1.1, compression_type=zlib|zstd",
+        help="options of a new qcow2 image, as key=value,key=value; help lists them and ends: "
+        + "; ".join(f"{key}={values}" for key, values in _KEYS.items()),
     )
     parser.set_defaults(_image_options_error=parser.error)
+
+
+def _text(text: str) -> str:
+    """Return text; where it asks for help, print the keys and values and end, whatever else is wanted."""
+    if {"help", "?"}.isdisjoint(text.split(",")):
+        return text
+    print("Options of a new qcow2 image:", *(f"  {key + '=':18}{values}" for key, values in _KEYS.items()), sep="\n")
+    raise SystemExit(0)
 
 
 def image_options(arguments: argparse.Namespace | SimpleNamespace) -> ImageOptions:
@@ -67,7 +98,7 @@ def parse_image_options(text: str, options: ImageOptions | None = None) -> Image
         key, separator, value = pair.partition("=")
         if not separator:
             raise ValueError(f"{pair!r} is no option; expected key=value")
-        options = _changed(options, key.strip(), value.strip())
+        options = _changed(options, key, value)
     return options
 
 
@@ -82,10 +113,14 @@ def _changed(options: ImageOptions, key: str, value: str) -> ImageOptions:
     if key == "compression_type":
         return options._replace(compression_type=_one_of(key, value, _COMPRESSION_TYPES))
     if key in _FIXED:
-        _one_of(key, value, _FIXED[key])
+        if value not in _FIXED[key]:
+            raise ValueError(f"{key}={value} is not written by pydiskimg; expected {' or '.join(_FIXED[key])}")
         return options
-    known = ", ".join(("cluster_size", "compat", "compression_type", *_FIXED))
-    raise ValueError(f"the option {key!r} is not known; expected one of {known}")
+    if key in _ELSEWHERE:
+        raise ValueError(f"{key} is no option here: {_ELSEWHERE[key]}")
+    if key.partition(".")[0] == "encrypt":
+        raise ValueError(f"{key}: an encrypted image is not written by pydiskimg")
+    raise ValueError(f"the option {key!r} is not known; expected one of {', '.join(_KEYS)}")
 
 
 def _one_of(key: str, value: str, allowed: Any) -> str:

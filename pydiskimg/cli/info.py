@@ -37,7 +37,7 @@ def run_common_form(words: Sequence[str]) -> bool:
             files.append(word)
         elif word != "-U":
             return False
-    if len(files) != 1:
+    if len(files) != 1 or files[0] in ("", "-"):
         return False
     _show([describe(files[0], format_name)], output, chain=False)
     return True
@@ -65,6 +65,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Describe the image that the arguments name, and its backing files when they are asked for."""
+    from pydiskimg.cli.names import require_file_name
+
+    require_file_name(arguments.file)
     if not arguments.backing_chain:
         _show([describe(arguments.file, arguments.format)], arguments.output, chain=False)
         return

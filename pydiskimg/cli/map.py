@@ -8,6 +8,7 @@ import sys
 from itertools import islice
 
 from pydiskimg.block_map import IS_PRESENT, MapEntry, block_map
+from pydiskimg.cli.names import require_file_name
 from pydiskimg.cli.output import add_output_option, printable
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import UnsupportedImageError
@@ -49,6 +50,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the map of the image that the arguments name."""
+    require_file_name(arguments.file)
     with (
         references(arguments) as policy,
         open_image(arguments.file, format=arguments.format, references=policy) as source,

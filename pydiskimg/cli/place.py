@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pydiskimg.cli.names import require_name
 from pydiskimg.disk import open_disk
 from pydiskimg.errors import DiskImageError, PartitionError
+from pydiskimg.formats.detect import looks_like
 from pydiskimg.fs.probe import probe
 from pydiskimg.new_file import new_disk_file
 from pydiskimg.partition_reader import read_partition_table
@@ -29,14 +32,21 @@ def add_place_options(parser: argparse.ArgumentParser) -> None:
     place = parser.add_mutually_exclusive_group()
     place.add_argument("--partition", type=int, metavar="N", help="work on partition N of DISK")
     place.add_argument("--create", type=_size, metavar="SIZE", help="make a new file DISK of SIZE, such as 512M")
-    parser.add_argument("--force", action="store_true", help="overwrite a file system or swap area that is there")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="overwrite what is there: a file system, swap area, partition table or image, or with --create a file",
+    )
     parser.add_argument("disk", metavar="DISK", help="block device or file")
 
 
 @contextmanager
 def place(arguments: argparse.Namespace) -> Iterator[Disk]:
     """Give the Disk to work on; what was written is durable when the context is left without an error."""
+    require_name(arguments.disk, "disk")
     if arguments.create is not None:
+        if os.path.isfile(arguments.disk) and not arguments.force:
+            raise OverwriteError(f"{arguments.disk}: exists already; use --force to replace it with a new file")
         with new_disk_file(arguments.disk, arguments.create) as file:
             yield file
         return
@@ -58,6 +68,10 @@ def _partition(disk: Disk, number: int) -> Region:
 
 
 def _refuse_to_overwrite(disk: Disk, *, whole_disk: bool) -> None:
+    image = looks_like(disk) if whole_disk else None
+    if image is not None:
+        held = image if image.startswith(("a ", "the ")) else f"data {image}"
+        raise OverwriteError(f"{disk.name}: holds {held}; use --force to overwrite it")
     found = probe(disk)
     if found is not None:
         raise OverwriteError(

@@ -10,14 +10,28 @@ if TYPE_CHECKING:
     import argparse
     from contextlib import AbstractContextManager
     from types import SimpleNamespace
+    from typing import Any
 
     from pydiskimg.references import AllowedDirectory
 
 
 def add_references_option(parser: argparse.ArgumentParser) -> None:
-    """Add --allow-references DIR."""
+    """Add --allow-references DIR, which may be given once."""
+    import argparse
+
+    class Once(argparse.Action):
+        def __call__(
+            self, _parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: object
+        ) -> None:
+            if not values:
+                raise argparse.ArgumentError(self, "the name of the directory is empty")
+            if getattr(namespace, self.dest) is not None:
+                raise argparse.ArgumentError(self, "is given once only: one directory that holds them all")
+            setattr(namespace, self.dest, values)
+
     parser.add_argument(
         "--allow-references",
+        action=Once,
         metavar="DIR",
         help="let images name backing files and data files below DIR (default: nothing that an image names is opened)",
     )

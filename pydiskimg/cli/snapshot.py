@@ -41,8 +41,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """List the snapshots of the image that the arguments name; a raw image has none."""
+    from pydiskimg.cli.names import require_file_name
     from pydiskimg.cli.output import show
 
+    require_file_name(arguments.file)
     snapshots: list[Facts] = []
     with open_raw(arguments.file) as file:
         if detect_image(file) == "qcow2":

@@ -43,10 +43,28 @@ def detect(source: Source) -> str:
     Raises UnsupportedImageError for a known format that is not read.
     """
     head = read_bytes(source, 0, min(_LOOK_AT, source.size))
+    unread = _unread(head)
+    if unread is not None:
+        what, advice = unread
+        raise UnsupportedImageError(f"{source.name}: is {what}, and only raw and qcow2 images are read; {advice}")
+    return "qcow2" if head.startswith(MAGIC) else "raw"
+
+
+def looks_like(source: Source) -> str | None:
+    """Return what the first bytes say, such as "a VMDK image" or "compressed with xz"; None for what may be raw."""
+    head = read_bytes(source, 0, min(_LOOK_AT, source.size))
+    unread = _unread(head)
+    if unread is not None:
+        return unread[0]
+    return "a qcow2 image" if head.startswith(MAGIC) else None
+
+
+def _unread(head: bytes) -> tuple[str, str] | None:
+    """What these first bytes are that is not read, and what to do about it."""
     for offset, magic, what, advice in _SIGNATURES:
         if head.startswith(magic, offset):
-            raise UnsupportedImageError(f"{source.name}: is {what}, and only raw and qcow2 images are read; {advice}")
-    return "qcow2" if head.startswith(MAGIC) else "raw"
+            return what, advice
+    return None
 
 
 def detect_image(file: RawSource) -> str:

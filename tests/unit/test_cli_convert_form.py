@@ -40,6 +40,11 @@ WORDS = st.sampled_from(
         "-o",
         "--allow-references",
         "-W",
+        "-U",
+        "-q",
+        "-t",
+        "-T",
+        "none",
         "",
         "-m8",
         "--ver",
@@ -52,7 +57,7 @@ def by_argparse(words: list[str]) -> dict[str, object]:
     return {
         key: value
         for key, value in found.items()
-        if key not in ("run", "version", "usage_error", "_image_options_error")
+        if key not in ("run", "version", "usage_error", "_image_options_error", "ignored")
     }
 
 
@@ -68,7 +73,13 @@ def test_any_words(words: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["a", "b"], ["-f", "qcow2", "a", "b"], ["a", "-n", "-p", "b", "-m", "8"], ["-c", "-O", "qcow2", "-", "-"]],
+    [
+        ["a", "b"],
+        ["-q", "-U", "-W", "-t", "none", "-T", "writeback", "a", "b"],
+        ["-f", "qcow2", "a", "b"],
+        ["a", "-n", "-p", "b", "-m", "8"],
+        ["-c", "-O", "qcow2", "-", "-"],
+    ],
 )
 def test_common_words(words: list[str]) -> None:
     found = vars(common_form(words))
@@ -76,7 +87,9 @@ def test_common_words(words: list[str]) -> None:
     assert found == by_argparse(words)
 
 
-@pytest.mark.parametrize("words", [["a"], ["a", "b", "c"], ["-m", "17", "a", "b"], ["-f", "x", "a", "b"], ["-m"]])
+@pytest.mark.parametrize(
+    "words", [["a"], ["a", "b", "c"], ["-m", "17", "a", "b"], ["-f", "x", "a", "b"], ["-m"], ["-t", "x", "a", "b"]]
+)
 def test_wrong_words_are_left_to_argparse(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UncommonError):
         common_form(words)

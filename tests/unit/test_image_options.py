@@ -17,7 +17,10 @@ from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_o
         ("cluster_size=2M,compat=1.1,compression_type=zstd", ImageOptions(2 << 20, 3, "zstd", given=True)),
         ("compat=0.10", ImageOptions(65536, 2, "zlib", given=True)),
         ("compat=v3,compat=v2", ImageOptions(65536, 2, "zlib", given=True)),
-        ("preallocation=off,refcount_bits=16,lazy_refcounts=off", ImageOptions(given=True)),
+        (
+            "preallocation=off,refcount_bits=16,lazy_refcounts=off,extended_l2=no,encryption=false",
+            ImageOptions(given=True),
+        ),
     ],
 )
 def test_words(text: str, expected: ImageOptions) -> None:
@@ -32,9 +35,17 @@ def test_words(text: str, expected: ImageOptions) -> None:
         ("cluster_size=many", "'many' is not a size"),
         ("compat=2", "compat=2 is not possible here; expected 0.10 or v2 or 1.1 or v3"),
         ("compression_type=lzo", "expected zlib or zstd"),
-        ("preallocation=full", "preallocation=full is not possible here; expected off"),
+        ("preallocation=full", "preallocation=full is not written by pydiskimg; expected off"),
+        ("extended_l2=on", "extended_l2=on is not written by pydiskimg; expected off"),
+        ("encryption=on", "encryption=on is not written by pydiskimg"),
+        ("encrypt.format=luks", "an encrypted image is not written by pydiskimg"),
+        ("data_file=x", "data_file is no option here: no external data file is written by pydiskimg"),
+        ("backing_file=x", "use create -b"),
+        ("backing_fmt=raw", "use create -F"),
+        ("nonsense=on", "the option 'nonsense' is not known; expected one of cluster_size, compat"),
+        (" cluster_size=64k", "the option ' cluster_size' is not known"),
+        ("cluster_size= 64k", "' 64k' is not a size"),
         ("refcount_bits=1", "expected 16"),
-        ("encryption=on", "the option 'encryption' is not known"),
         ("cluster_size", "'cluster_size' is no option; expected key=value"),
         ("compat=1.1,", "'' is no option"),
     ],
@@ -54,3 +65,17 @@ def test_several_and_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
         image_options(parser.parse_args(["-o", "compat=0.10,compression_type=zstd"]))
     assert ended.value.code == 2
     assert "argument -o: compression_type=zstd needs compat=1.1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["help", "?", "compat=1.1,help"])
+def test_help(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser(prog="test")
+    add_image_options(parser)
+    parser.add_argument("file")
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(["-o", word])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    for key in ("cluster_size", "compat", "compression_type", "preallocation", "refcount_bits", "lazy_refcounts"):
+        assert f"  {key}=" in shown
+        assert f"{key}=" in " ".join(parser.format_help().split())

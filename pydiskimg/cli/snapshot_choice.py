@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: MIT
+"""The values of convert -l: a snapshot's id or name, or, as qemu-img has it too, snapshot.id=ID,snapshot.name=NAME."""
+
+from __future__ import annotations
+
+from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.formats.detect import detect_image
+from pydiskimg.formats.qcow2.header import read_header
+from pydiskimg.formats.qcow2.snapshots import read_snapshots
+from pydiskimg.formats.raw import open_raw
+
+_KEYS = ("snapshot.id", "snapshot.name")
+
+
+def chosen_snapshot(path: str, format_name: str | None, text: str) -> str:
+    """Return the id or name for open_image(); of snapshot.id= and snapshot.name= the id of the one that has both.
+
+    Raises UnsupportedImageError where no snapshot has, and for another key.
+    """
+    if not text.startswith("snapshot."):
+        return text
+    wanted = _wanted(text)
+    with open_raw(path) as file:
+        if (format_name or detect_image(file)) != "qcow2":
+            return text  # open_image() says that there are none
+        for snapshot in read_snapshots(file, read_header(file)):
+            if wanted.items() <= {"snapshot.id": snapshot.id, "snapshot.name": snapshot.name}.items():
+                return snapshot.id
+    raise UnsupportedImageError(f"{path}: has no snapshot {text!r}; list them with: pydiskimg snapshot -l")
+
+
+def _wanted(text: str) -> dict[str, str]:
+    wanted = {}
+    for pair in text.split(","):
+        key, _, value = pair.partition("=")
+        if key not in _KEYS or not value:
+            raise UnsupportedImageError(
+                f"-l {text}: {pair!r} is not understood; expected snapshot.id=ID, snapshot.name=NAME, or an id or name"
+            )
+        wanted[key] = value
+    return wanted

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: MIT
+"""Words on the command line that cannot be meant as they are: what each subcommand says, and its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pydiskimg.cli import main
+from pydiskimg.formats.qcow2 import layout
+from tests.fixtures.qcow2_images import Craft
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pydiskimg.cli.endings.end_as_interrupted", lambda: None)
+    monkeypatch.setattr("pydiskimg.cli.command_line.end_as_interrupted", lambda: None)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        try:
+            status = main(words)
+        except SystemExit as ended:
+            status = ended.code if isinstance(ended.code, int) else 1
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return call
+
+
+@pytest.fixture
+def qcow2(tmp_path: Path) -> Path:
+    path = tmp_path / "t"
+    path.write_bytes(Craft(cluster_bits=16, size=1 << 20).build().ljust(16 << 20, b"\0"))
+    return path
+
+
+@pytest.mark.parametrize("command", ["mkfs", "mkswap"])
+def test_an_image_is_not_overwritten_unasked(run: Run, qcow2: Path, command: str) -> None:
+    before = qcow2.read_bytes()
+    assert run(command, "t") == (1, "", "pydiskimg: t: holds a qcow2 image; use --force to overwrite it\n")
+    assert qcow2.read_bytes() == before
+    assert run(command, "--force", "t")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (b"KDMV", "holds a VMDK image"),
+        (b"vhdxfile", "holds a VHDX image"),
+        (bytes(64) + b"\x7f\x10\xda\xbe", "holds a VDI image"),
+        (b"# Disk DescriptorFile", "holds the text descriptor of a VMDK image"),
+        (b"\xfd7zXZ\0", "holds data compressed with xz"),
+    ],
+)
+def test_other_images_neither(run: Run, tmp_path: Path, head: bytes, words: str) -> None:
+    (tmp_path / "t").write_bytes(head.ljust(1 << 20, b"\0"))
+    status, _, err = run("mkswap", "t")
+    assert status == 1
+    assert f"{words}; use --force to overwrite it" in err
+    assert (tmp_path / "t").read_bytes().startswith(head)
+
+
+@pytest.mark.parametrize("command", ["mkfs", "mkswap"])
+def test_create_replaces_no_file_unasked(run: Run, tmp_path: Path, command: str) -> None:
+    (tmp_path / "t").write_bytes(b"precious")
+    words = "pydiskimg: t: exists already; use --force to replace it with a new file\n"
+    assert run(command, "--create", "16M", "t") == (1, "", words)
+    assert (tmp_path / "t").read_bytes() == b"precious"
+    assert run(command, "--create", "16M", "--force", "t")[0] == 0
+    assert (tmp_path / "t").stat().st_size == 16 << 20
+
+
+def test_wrong_usage_of_check_is_not_corruption(run: Run, qcow2: Path) -> None:
+    assert run("check", "--nonsense", "t")[0] == 1
+    assert run("check")[0] == 1
+    status, _, err = run("check", "-r", "all", "t")
+    assert status == 1
+    assert "nothing is repaired here; use: qemu-img check -r all" in err
+    assert run("compare", "--nonsense", "t")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["info", ""], 1),
+        (["map", ""], 1),
+        (["check", ""], 1),
+        (["snapshot", "-l", ""], 1),
+        (["compare", "", "t"], 2),
+        (["compare", "t", ""], 2),
+        (["convert", "", "x"], 1),
+        (["mkswap", ""], 1),
+        (["mkfs", "--create", "16M", ""], 1),
+    ],
+)
+def test_empty_names(run: Run, qcow2: Path, tmp_path: Path, words: list[str], status: int) -> None:
+    found, out, err = run(*words)
+    assert (found, out) == (status, "")
+    assert err.startswith("pydiskimg: the name of the ")
+    assert err.endswith(" is empty\n")
+    assert list(tmp_path.iterdir()) == [qcow2]
+
+
+def test_an_empty_destination(run: Run, qcow2: Path) -> None:
+    assert run("convert", "t", "") == (1, "", "pydiskimg: the name of the destination is empty\n")
+
+
+def test_where_references_may_be(run: Run, qcow2: Path) -> None:
+    status, _, err = run("convert", "--allow-references", "", "t", "x")
+    assert (status, "the name of the directory is empty" in err) == (2, True)
+    status, _, err = run("convert", "--allow-references", ".", "--allow-references", ".", "t", "x")
+    assert (status, "--allow-references: is given once only" in err) == (2, True)
+    assert run("convert", "--allow-references", ".", "t", "x")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["info"], 1),
+        (["info", "--output=json"], 1),
+        (["map"], 1),
+        (["check"], 1),
+        (["snapshot", "-l"], 1),
+        (["compare", "t"], 2),
+    ],
+)
+def test_pipes_are_for_convert(run: Run, qcow2: Path, words: list[str], status: int) -> None:
+    found, out, err = run(*words, "-")
+    assert (found, out) == (status, "")
+    assert "only convert reads from a pipe; where standard input is a file, name it /dev/stdin" in err
+
+
+def test_a_file_of_that_name(run: Run, qcow2: Path) -> None:
+    qcow2.rename(qcow2.with_name("-"))
+    status, out, _ = run("info", "--output=json", "-")
+    assert (status, json.loads(out)["format"]) == (0, "qcow2")
+
+
+def test_quiet_convert_shows_no_progress(run: Run, qcow2: Path) -> None:
+    assert run("convert", "-q", "-p", "-U", "-W", "-t", "none", "-T", "none", "t", "x") == (0, "", "")
+    status, _, err = run("convert", "-t", "nonsense", "t", "x")
+    assert (status, "invalid choice: 'nonsense'" in err) == (2, True)
+
+
+def test_writing_through_a_descriptor(run: Run, qcow2: Path) -> None:
+    with qcow2.with_name("disk").open("wb") as file:
+        file.truncate(1 << 20)
+        status, _, err = run("convert", "-n", "t", f"/dev/fd/{file.fileno()}")
+    assert (status, "name the file by its path" in err) == (2, True)
+
+
+def test_what_a_failure_leaves_in_place(run: Run, tmp_path: Path) -> None:
+    # Its one cluster is compressed, and is no such thing.
+    broken = Craft(cluster_bits=16, size=1 << 20, data=b"\xff" * 65536, l2=[[]])
+    broken.l2 = [[layout.L2_COMPRESSED | broken.data_offset]]
+    (tmp_path / "broken").write_bytes(broken.build())
+    (tmp_path / "small").write_bytes(bytes(1000))
+    (tmp_path / "disk").write_bytes(bytes(1 << 20))
+    status, _, err = run("convert", "-n", "broken", "disk")
+    assert (status, err.endswith("; disk is not complete\n")) == (1, True)
+    status, _, err = run("convert", "-n", "broken", "small")
+    assert (status, err.endswith("nothing was written\n")) == (1, True)
+    status, _, err = run("convert", "broken", "new")
+    assert (status, "not complete" in err) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ("1", b"o"),
+        ("first", b"o"),
+        ("snapshot.id=1", b"o"),
+        ("snapshot.name=first", b"o"),
+        ("snapshot.name=first,snapshot.id=1", b"o"),
+        ("snapshot.name=1", b""),
+        ("snapshot.id=1,snapshot.name=second", b""),
+        ("snapshot.date=1", b""),
+        ("snapshot.id=", b""),
+    ],
+)
+def test_a_snapshot_as_qemu_img_names_it(run: Run, tmp_path: Path, wanted: str, found: bytes) -> None:
+    # clusters: 3 the snapshot's L1 table, 4 its L2 table, 5 its data, 6 the snapshot table
+    entry = layout.SNAPSHOT.pack(3 * 512, 1, 1, 5, 0, 0, 0, 0, 16) + (0).to_bytes(8, "big") + (512).to_bytes(8, "big")
+    clusters = [(4 * 512).to_bytes(8, "big"), (5 * 512).to_bytes(8, "big"), b"o" * 512, entry + b"1first"]
+    data = b"".join(cluster.ljust(512, b"\0") for cluster in clusters)
+    craft = Craft(size=512, l1=[0], data=data, header={"nb_snapshots": 1, "snapshots_offset": 6 * 512})
+    (tmp_path / "t").write_bytes(craft.build())
+    status, _, err = run("convert", "-l", wanted, "t", "x")
+    if found:
+        assert (status, (tmp_path / "x").read_bytes()) == (0, found * 512)
+    else:
+        assert (status, f"{wanted}" in err) == (1, True)
+        assert not (tmp_path / "x").exists()
+
+
+def test_hostile_names_are_json(run: Run, tmp_path: Path) -> None:
+    name = b'\xff"\\\n\x1b\xed\xa0\x80\xf0\x9f\x92\xbe'
+    craft = Craft(header={"backing_file_offset": 400, "backing_file_size": len(name)})
+    data = bytearray(craft.build())
+    data[400 : 400 + len(name)] = name
+    (tmp_path / "t").write_bytes(data)
+    for words in (["info", "--output=json", "t"], ["map", "--output=json", "-f", "raw", "t"]):
+        status, out, _ = run(*words)
+        assert status == 0
+        assert out.isascii()
+        json.loads(out)
+    shown = json.loads(run("info", "--output=json", "t")[1])["backing-filename"]
+    assert shown.encode("utf-8", "surrogateescape") == name
+
+
+def test_a_pipe_says_which_backing_file(run: Run, tmp_path: Path) -> None:
+    craft = Craft(header={"backing_file_offset": 400, "backing_file_size": 4})
+    data = bytearray(craft.build())
+    data[400:404] = b"\xc3\xa9.x"
+    (tmp_path / "t").write_bytes(data)
+    with (tmp_path / "t").open("rb") as file:
+        reader, writer = os.pipe()
+        os.write(writer, file.read())
+        os.close(writer)
+        status, _, err = run("convert", "-f", "qcow2", f"/dev/fd/{reader}", "x")
+        os.close(reader)
+    assert (status, "has the backing file 'é.x'" in err) == (1, True)
