@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 from contextlib import ExitStack
 
 from pydiskimg.errors import InUseError, StorageError, UnsupportedImageError, storage_error
-from pydiskimg.holders import device_holder, loop_over_file
+from pydiskimg.holders import claim_file, claim_from_machines, device_holder
 from pydiskimg.linux.blockdev import is_read_only
 from pydiskimg.targets.block import BlockDisk
 from pydiskimg.targets.descriptor import DescriptorDisk
@@ -131,9 +130,11 @@ def _open_raw(stack: ExitStack, name: str, *, writable: bool) -> DescriptorDisk:
     is_block = stat.S_ISBLK(os.fstat(fd).st_mode)
     try:
         if writable and not is_block:
-            _lock_file(fd, name)
-        if is_block and writable and is_read_only(fd):
-            raise StorageError(f"{name}: the device is read-only", errno=errno.EROFS, filename=name)
+            claim_file(fd, name)
+        if is_block and writable:
+            if is_read_only(fd):
+                raise StorageError(f"{name}: the device is read-only", errno=errno.EROFS, filename=name)
+            claim_from_machines(fd, name)
         if is_block:
             return BlockDisk(fd, name, direct_fd=_open_direct(stack, fd) if writable else None)
         return FileDisk(fd, name)
@@ -192,22 +193,6 @@ def _open_direct(stack: ExitStack, fd: int) -> int | None:
         return None
     stack.callback(os.close, direct_fd)
     return direct_fd
-
-
-def _lock_file(fd: int, name: str) -> None:
-    loop = loop_over_file(fd)
-    if loop is not None:
-        raise InUseError(
-            f"{name}: is in use (attached to {loop}); nothing was written", errno=errno.EBUSY, filename=name
-        )
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise InUseError(
-            f"{name}: is in use (another process has locked it); nothing was written", errno=errno.EBUSY, filename=name
-        ) from error
-    except OSError as error:
-        raise storage_error(error, name, "cannot lock") from error
 
 
 def _what(mode: int) -> str:

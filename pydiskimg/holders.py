@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Who holds a disk: for the sentence that says why it was refused."""
+"""Who holds a disk: for the sentence that says why it was refused; and how it is held by us."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
-import stat
+
+from pydiskimg.errors import InUseError, storage_error
+from pydiskimg.linux.locks import lock_as_writer, lock_holder
+from pydiskimg.overlap import loop_backing, overlap
 
 
 def device_holder(path: str) -> str:
@@ -25,25 +30,60 @@ def device_holder(path: str) -> str:
 
 def loop_over_file(fd: int) -> str | None:
     """Return the loop device that the regular file behind fd is attached to, if there is one."""
-    ours = os.fstat(fd)
+    status = os.fstat(fd)
+    ours = (status.st_dev, status.st_ino)
     for name in _names("/sys/block"):
-        if not name.startswith("loop"):
-            continue
-        try:
-            found = os.stat(_text(f"/sys/block/{name}/loop/backing_file").rstrip("\n"))
-        except (OSError, ValueError):  # detached meanwhile, deleted, or in another mount namespace
-            continue
-        if os.path.samestat(found, ours):
+        if name.startswith("loop") and loop_backing(name, by_name=True) == ours:
             return f"/dev/{name}"
     return None
 
 
 def is_same_file(path: str, fd: int) -> bool:
-    """True when path names the file or block device that fd is open on."""
-    named, opened = os.stat(path), os.fstat(fd)
-    if stat.S_ISBLK(named.st_mode) and stat.S_ISBLK(opened.st_mode):
-        return named.st_rdev == opened.st_rdev
-    return os.path.samestat(named, opened)
+    """True when path names bytes that fd is open on: of the same file or block device, or through loop devices."""
+    return overlap(os.stat(path), os.fstat(fd))
+
+
+def claim_file(fd: int, name: str) -> None:
+    """Lock the regular file behind fd, until that is closed, against all who would write it.
+
+    Raises InUseError when a process has locked it (flock), a loop device shows it or a virtual machine has it.
+    """
+    loop = loop_over_file(fd)
+    if loop is not None:
+        raise _in_use(name, f"attached to {loop}")
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise _in_use(name, "another process has locked it") from error
+    except OSError as error:
+        raise storage_error(error, name, "cannot lock") from error
+    claim_from_machines(fd, name)
+
+
+def claim_from_machines(fd: int, name: str) -> None:
+    """Keep QEMU from using the file or device behind fd, until that is closed, for more than to look at it.
+
+    Raises InUseError when it is used already.
+    """
+    try:
+        if lock_as_writer(fd):
+            return
+        process = lock_holder(fd)
+    except OSError as error:
+        raise storage_error(error, name, "cannot lock") from error
+    who = "a virtual machine or another program" if process is None else f"process {process}, {_command(process)},"
+    raise _in_use(name, f"{who} has locked it as QEMU does")
+
+
+def _in_use(name: str, why: str) -> InUseError:
+    return InUseError(f"{name}: is in use ({why}); nothing was written", errno=errno.EBUSY, filename=name)
+
+
+def _command(process: int) -> str:
+    try:
+        return _text(f"/proc/{process}/comm").strip()
+    except OSError:
+        return "which has ended"
 
 
 def _mount_points(device: str) -> list[str]:

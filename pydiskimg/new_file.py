@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from pydiskimg.errors import DoesNotFitError, StorageError, storage_error
+from pydiskimg.holders import claim_file
 from pydiskimg.targets.file import FileDisk
 from pydiskimg.units import format_bytes
 
@@ -19,8 +20,10 @@ def new_disk_file(path: str | os.PathLike[str], size: int) -> Iterator[FileDisk]
     """Give an empty sparse file of size bytes as a Disk; leaving the context makes it durable under path.
 
     A regular file of that name is replaced then, in one step, and keeps its mode; until then, and after an error
-    or a kill, it is as before. Raises DoesNotFitError when the file system cannot hold such a size, StorageError
-    when path names something other than a regular file or the directory cannot be written.
+    or a kill, it is as before. It is locked meanwhile, as open_disk() locks a file for writing. Raises DoesNotFitError
+    when the file system cannot hold such a size, InUseError when somebody has the old file locked, a loop device shows
+    it or a virtual machine has it, StorageError when path names something other than a regular file or the directory
+    cannot be written.
     """
     with new_file(path) as (fd, name):
         _set_size(fd, name, size)
@@ -38,7 +41,7 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
     name = os.path.realpath(path)
     with ExitStack() as stack:
         try:
-            mode = _replaceable_mode(name)
+            mode = stack.enter_context(_replaceable(name))
             directory = stack.enter_context(_directory(os.path.dirname(name)))
             fd, temporary = _anonymous(directory)
         except OSError as error:
@@ -65,19 +68,29 @@ def _flush(fd: int, name: str) -> None:
         raise storage_error(error, name, "cannot flush written data to stable storage") from error
 
 
-def _replaceable_mode(name: str) -> int | None:
-    """Return the mode of the file to be replaced, None where there is none."""
+@contextmanager
+def _replaceable(name: str) -> Iterator[int | None]:
+    """Give the mode of the file to be replaced, None where there is none; nobody begins to use it meanwhile."""
     try:
         mode = os.stat(name).st_mode
     except FileNotFoundError:
-        return None
+        yield None
+        return
     if not stat.S_ISREG(mode):
         raise StorageError(
             f"{name}: exists and is no regular file; expected a file, or a block device",
             errno=errno.EEXIST,
             filename=name,
         )
-    return stat.S_IMODE(mode)
+    with ExitStack() as stack:
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        except (PermissionError, FileNotFoundError):  # it may be replaced all the same, and went meanwhile
+            yield stat.S_IMODE(mode)
+            return
+        stack.callback(os.close, fd)
+        claim_file(fd, name)
+        yield stat.S_IMODE(mode)
 
 
 @contextmanager

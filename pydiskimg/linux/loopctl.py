@@ -46,11 +46,15 @@ assert LOOP_CONFIG.size == 304
 
 @dataclass(frozen=True, slots=True)
 class LoopStatus:
-    """What a configured loop device says of itself. offset and size_limit are bytes; size_limit 0 is to the end."""
+    """What a configured loop device says of itself. offset and size_limit are bytes; size_limit 0 is to the end.
+
+    backing is what it shows: (st_dev, st_ino) of a file, (st_rdev, None) of a block device, as os.stat() has them.
+    """
 
     offset: int
     size_limit: int
     flags: int
+    backing: tuple[int, int | None]
 
 
 def get_free(control_fd: int) -> int:
@@ -78,4 +82,6 @@ def configure(
 def get_status(loop_fd: int) -> LoopStatus:
     """Return the device's settings. ENXIO: it is not bound."""
     fields = LOOP_INFO64.unpack(fcntl.ioctl(loop_fd, LOOP_GET_STATUS64, bytes(LOOP_INFO64.size)))
-    return LoopStatus(offset=fields[3], size_limit=fields[4], flags=fields[8])
+    device, inode, device_below = fields[:3]
+    backing = (device_below, None) if device_below else (device, inode)
+    return LoopStatus(offset=fields[3], size_limit=fields[4], flags=fields[8], backing=backing)

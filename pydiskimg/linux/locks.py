@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""The locks that QEMU places on the images it has open: single bytes of the file, locked by fcntl(2) ("OFD" locks).
+
+        100                        200
+    -----+--+--+--+-----------------+--+--+--+-----
+         |  |  |  resize            |  |  |  resize
+         |  |  write what is there  |  |  write what is there
+         |  write                   |  write
+         consistent reading         consistent reading
+         held by whoever does it    held by whoever bears no other that does it
+
+All are read locks, so that several programs can hold the same ones. Whoever opens an image holds the bytes of what
+it does and of what it does not bear, and then looks at the opposite bytes of the others. The bytes need not exist,
+and neither reading nor writing them is hindered.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+
+# struct flock, with the machine's alignment: l_type, l_whence, l_start, l_len, l_pid (0 for OFD locks)
+_FLOCK = struct.Struct("hhqqi0q")
+
+_USES = 100
+_REFUSALS = 200
+_READING, _WRITING, _RESIZING = 0, 1, 3
+_END = 300
+
+# What file systems answer that have no such locks: network and FUSE ones.
+_CANNOT = frozenset({errno.ENOLCK, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
+
+
+def lock_as_writer(fd: int) -> bool:
+    """Hold the locks of a writer that bears readers only, until the open file behind fd is closed.
+
+    Returns False when somebody else writes, or does not bear a writer. A QEMU that bears one (qemu-img -U) goes on
+    reading. A file system without such locks lets everybody pass. Raises OSError for other failures; fd must be
+    open for reading.
+    """
+    try:
+        # Placed before the others' are looked at: of two that come at once none, rather than both, may have it.
+        _read_lock(fd, _USES + _READING, _RESIZING - _READING + 1)
+        _read_lock(fd, _REFUSALS + _WRITING, _RESIZING - _WRITING + 1)
+        return not (_is_locked(fd, _USES + _WRITING, _REFUSALS) or _is_locked(fd, _REFUSALS, _END))
+    except OSError as error:
+        if error.errno in _CANNOT:
+            return True
+        raise
+
+
+def lock_holder(fd: int) -> int | None:
+    """Return the id of a process that has such locks on the file behind fd, where /proc tells (proc(5), fdinfo)."""
+    path = os.readlink(f"/proc/self/fd/{fd}")
+    for process in os.listdir("/proc"):
+        if process.isdigit() and int(process) != os.getpid() and _holds(process, path):
+            return int(process)
+    return None
+
+
+def _read_lock(fd: int, start: int, length: int) -> None:
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, start, length, 0))
+
+
+def _is_locked(fd: int, start: int, end: int) -> bool:
+    """True when another open file has any lock in [start, end)."""
+    wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, end - start, 0)
+    found: int = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, wanted))[0]
+    return found != fcntl.F_UNLCK
+
+
+def _holds(process: str, path: str) -> bool:
+    try:
+        for name in os.listdir(f"/proc/{process}/fd"):
+            # By its name only: a look at the file itself might block.
+            if os.readlink(f"/proc/{process}/fd/{name}") != path:
+                continue
+            with open(f"/proc/{process}/fdinfo/{name}", encoding="ascii", errors="replace") as file:
+                if "OFDLCK" in file.read():
+                    return True
+    except OSError:  # it ended meanwhile, or may not be looked at
+        pass
+    return False
