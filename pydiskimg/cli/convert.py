@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from pydiskimg.cli.convert_form import CACHE_MODES, UncommonError, common_form
 from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options
@@ -148,7 +148,10 @@ def _snapshot(arguments: Arguments) -> str | None:
 def _from_pipe(arguments: Arguments, options: ImageOptions, callback: Any, *, to_pipe: bool) -> None:
     from pydiskimg.stream import read_stream
 
-    with source_pipe(arguments.source) as (fd, name), read_stream(fd, format=arguments.format, name=name) as stream:
+    with ExitStack() as stack:
+        fd, name = stack.enter_context(source_pipe(arguments.source))
+        _refuse_own_pipe(fd, arguments.destination)
+        stream = stack.enter_context(read_stream(fd, format=arguments.format, name=name))
         report = _of_unknown_size(callback) if stream.size is None else callback
         if to_pipe:
             if arguments.output_format == "qcow2":
@@ -273,19 +276,38 @@ def _unit(disk: Disk, arguments: Arguments) -> int | None:
 
 def _refuse_own_file(source: ImageSource, destination: str) -> None:
     """Raise InUseError when the destination is one of the files that source is read from."""
-    try:
-        status = os.stat(1 if destination == "-" else destination)
-    except (OSError, ValueError):
+    status = _destination_status(destination)
+    if status is None:
         return
     for name in _files(source):
         try:
             own = os.stat(name)
         except OSError:
             continue
-        if os.path.samestat(own, status) or (_is_block(own) and _is_block(status) and own.st_rdev == status.st_rdev):
-            is_source = name == source.name
-            role = "both source and destination" if is_source else f"the destination, and {source.name} stands on it"
-            raise InUseError(f"{destination}: is {role}; nothing was written", errno=None, filename=destination)
+        role = "" if name == source.name else f"the destination, and {source.name} stands on it"
+        _refuse_overlap(own, status, destination, role)
+
+
+def _refuse_own_pipe(fd: int, destination: str) -> None:
+    """Raise InUseError when the destination is what stands behind the descriptor that is read from."""
+    status = _destination_status(destination)
+    if status is not None:
+        _refuse_overlap(os.fstat(fd), status, destination)
+
+
+def _refuse_overlap(own: os.stat_result, status: os.stat_result, destination: str, role: str = "") -> None:
+    from pydiskimg.overlap import overlap
+
+    if overlap(own, status):
+        role = role or "both source and destination"
+        raise InUseError(f"{destination}: is {role}; nothing was written", errno=None, filename=destination)
+
+
+def _destination_status(destination: str) -> os.stat_result | None:
+    try:
+        return os.stat(1 if destination == "-" else destination)
+    except (OSError, ValueError):
+        return None
 
 
 def _files(source: Source | None) -> Iterator[str]:
