@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -41,7 +42,7 @@ def ordered(items: Iterable[Item], work: Callable[[Item], Result], *, workers: i
     pool = ThreadPoolExecutor(workers, thread_name_prefix="stream")
     try:
         for item in items:
-            pending.append(pool.submit(work, item))
+            pending.append(_submit(pool, work, item))
             if len(pending) >= workers + _AHEAD:
                 yield pending.popleft().result()
         while pending:
@@ -50,6 +51,14 @@ def ordered(items: Iterable[Item], work: Callable[[Item], Result], *, workers: i
         for future in pending:
             future.cancel()
         _wait_whatever_comes(pool)
+
+
+def _submit(pool: ThreadPoolExecutor, work: Callable[[Item], Result], item: Item) -> Future[Result]:
+    try:
+        return pool.submit(work, item)
+    except RuntimeError as error:  # the system gives no thread
+        cause = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        raise storage_error(cause, "copying", "no thread is to be had") from error
 
 
 def _wait_whatever_comes(pool: ThreadPoolExecutor) -> None:

@@ -313,3 +313,12 @@ def test_ordered_waits_for_its_threads_whatever_comes() -> None:
     thread.join()
     time.sleep(0.6)
     assert len(ended) == there
+
+
+def test_no_thread_is_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with pytest.raises(StorageError, match="no thread is to be had"):
+        list(ordered([1], lambda item: item, workers=2))
