@@ -69,6 +69,9 @@ def _run(words: list[str]) -> int:
 
         if run_common_form(words[1:]):
             return 0
+    from pydiskimg.cli.endings import end_as_interrupted
+
+    end_as_interrupted()  # before anything else is imported: a signal's exit status is the same early and late
     if words[:1] == ["convert"]:
         from pydiskimg.cli.convert import run_common_form
 

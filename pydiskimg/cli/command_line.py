@@ -8,7 +8,6 @@ import sys
 from importlib import import_module
 
 from pydiskimg.cli import COMMANDS
-from pydiskimg.cli.endings import end_as_interrupted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ _OWN_WRONG_USAGE = {"check": 1}  # where 2 says something else: that an image is
 
 def run(words: Sequence[str]) -> int:
     """Run the subcommand that words name and return its exit status; argparse exits where the usage is wrong."""
-    end_as_interrupted()
     # Only the wanted subcommand is imported: a short command must not pay for the others.
     wanted = words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS
     try:

@@ -26,7 +26,8 @@ def add_parser(subparsers: Any) -> None:
         "compare",
         help="compare two images",
         description="Tell whether two images hold the same bytes; the shorter one counts as continued with zeros. "
-        "Exit status: 0 the same, 1 different, 2 an image cannot be opened, 4 an image cannot be read.",
+        "Exit status: 0 the same, 1 different, 2 an image cannot be opened or the usage is wrong, 4 an image cannot be "
+        "read.",
     )
     parser.add_argument(
         "-f", dest="format", choices=("raw", "qcow2"), help="format of FILE1 (default: by its contents)"

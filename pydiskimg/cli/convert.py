@@ -39,11 +39,7 @@ through a pipe, and must have its tables first, as it has when this command has 
 def run_common_form(words: Sequence[str]) -> bool:
     """Convert as the words say; return False, with nothing done, when they are not of a common form or wrong."""
     try:
-        arguments = common_form(words)
-        from pydiskimg.cli.endings import end_as_interrupted
-
-        end_as_interrupted()
-        run(arguments)
+        run(common_form(words))
     except UncommonError:
         return False
     return True
@@ -88,7 +84,7 @@ def add_parser(subparsers: Any) -> None:
 def _add_ignored_options(parser: argparse.ArgumentParser) -> None:
     """Add what scripts pass to qemu-img and what changes nothing here."""
     without = "accepted as by qemu-img, without effect: "
-    parser.add_argument("-U", dest="ignored", action="store_true", help=without + "images are never locked here")
+    parser.add_argument("-U", dest="ignored", action="store_true", help=without + "SRC is read without a lock")
     parser.add_argument("-W", dest="ignored", action="store_true", help=without + "the order of writing is free anyway")
     for option, whose in (("-t", "DST"), ("-T", "SRC")):
         text = f"{without}how {whose} is cached ({', '.join(CACHE_MODES)})"

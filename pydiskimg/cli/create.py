@@ -7,6 +7,7 @@ import argparse
 import os
 
 from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options
+from pydiskimg.cli.names import require_name
 from pydiskimg.cli.output import printable
 from pydiskimg.errors import InUseError, UnsupportedImageError
 from pydiskimg.formats.qcow2.header import read_header
@@ -46,6 +47,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Make the image that the arguments ask for."""
     options = image_options(arguments)
     _check_usage(arguments, options)
+    if arguments.backing is not None:
+        require_name(arguments.backing, "backing file")
     size: int | None = arguments.size
     if arguments.backing is not None and not arguments.unsafe:
         backing_size = _backing_size(arguments.file, arguments.backing, arguments.backing_format)

@@ -39,7 +39,7 @@ _KEYS = {
     "cluster_size": "512, 1k, 2k ... 2M (default: 64k)",
     "compat": "1.1 or v3 (default), 0.10 or v2",
     "compression_type": "zlib (default), zstd (needs compat=1.1)",
-    **{key: f"{values[0]}, and nothing else" for key, values in _FIXED.items()},
+    **{key: f"{values[0]} only" for key, values in _FIXED.items()},
 }
 
 

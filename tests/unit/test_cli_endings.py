@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +47,23 @@ def test_a_signal_that_the_caller_ignores_stays_ignored() -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("module", ["pydiskimg.cli.convert", "argparse"])
+def test_an_early_signal_has_the_same_exit_status(module: str, number: int) -> None:
+    code = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).resolve().parent.parent.parent)!r})
+class Killer:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            os.kill(os.getpid(), {int(number)})
+sys.meta_path.insert(0, Killer())
+from pydiskimg.cli import main
+sys.exit(main(["convert", "--verify", "/nowhere", "/nowhere"]))
+"""
+    command = [sys.executable, "-I", "-S", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert done.stderr == "pydiskimg: interrupted; what was being written is not complete\n"

@@ -21,7 +21,6 @@ Run = Callable[..., tuple[int, str, str]]
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pydiskimg.cli.endings.end_as_interrupted", lambda: None)
-    monkeypatch.setattr("pydiskimg.cli.command_line.end_as_interrupted", lambda: None)
 
     def call(*words: str) -> tuple[int, str, str]:
         try:
@@ -96,6 +95,7 @@ def test_wrong_usage_of_check_is_not_corruption(run: Run, qcow2: Path) -> None:
         (["compare", "", "t"], 2),
         (["compare", "t", ""], 2),
         (["convert", "", "x"], 1),
+        (["create", "-u", "-f", "qcow2", "-b", "", "-F", "raw", "x", "1M"], 1),
         (["mkswap", ""], 1),
         (["mkfs", "--create", "16M", ""], 1),
     ],
