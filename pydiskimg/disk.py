@@ -35,9 +35,9 @@ class OpenDisk(Generic[AnyDisk]):
         with open_disk("/dev/drbd3", writable=True) as disk:
             disk.write(0, data)
 
-    close() may be called again; leaving the block does not flush a raw disk: call Disk.flush() before success is
-    reported. A qcow2 image is flushed when the block is left without an error: what was written since the last
-    flush() would not be in it otherwise.
+    close() may be called again; using the Disk afterwards raises StorageError. Leaving the block does not flush a raw
+    disk: call Disk.flush() before success is reported. A qcow2 image is flushed when the block is left without an
+    error: what was written since the last flush() would not be in it otherwise.
     """
 
     def __init__(self, disk: AnyDisk, stack: ExitStack, *, flush: bool = False) -> None:
@@ -102,7 +102,9 @@ def open_disk(
     """Open a block device or an existing regular file as a Disk.
 
     For writing, a block device is opened O_EXCL, so that a mounted or otherwise claimed device is refused; a
-    file is locked (flock) and refused while it is attached to a loop device. Files are never made, truncated or
+    file is locked (flock) and refused while it is attached to a loop device. Both are refused while a virtual machine
+    or qemu-img uses them, and are locked as QEMU does, so that these do not begin to; looking at them with
+    `qemu-img -U` goes on. Where a file system has no such locks nobody is kept out. Files are never made, truncated or
     grown.
 
     format "qcow2" gives the virtual disk of the qcow2 image that the file or device holds; the file grows as the
@@ -119,7 +121,7 @@ def open_disk(
         disk = _open_raw(stack, name, writable=writable)
         if format == "raw":
             return OpenDisk(disk, stack.pop_all())
-        image = _open_qcow2(stack, disk, references=references, compress=compress)
+        image = _open_qcow2(stack, disk, references=references, compress=compress, writable=writable)
         return OpenDisk(image, stack.pop_all(), flush=writable)
 
 
@@ -135,9 +137,13 @@ def _open_raw(stack: ExitStack, name: str, *, writable: bool) -> DescriptorDisk:
             if is_read_only(fd):
                 raise StorageError(f"{name}: the device is read-only", errno=errno.EROFS, filename=name)
             claim_from_machines(fd, name)
+        disk: DescriptorDisk
         if is_block:
-            return BlockDisk(fd, name, direct_fd=_open_direct(stack, fd) if writable else None)
-        return FileDisk(fd, name)
+            disk = BlockDisk(fd, name, direct_fd=_open_direct(stack, fd) if writable else None)
+        else:
+            disk = FileDisk(fd, name)
+        stack.callback(disk.release)  # first of all
+        return disk
     except StorageError:
         raise
     except OSError as error:
@@ -145,7 +151,7 @@ def _open_raw(stack: ExitStack, name: str, *, writable: bool) -> DescriptorDisk:
 
 
 def _open_qcow2(
-    stack: ExitStack, disk: DescriptorDisk, *, references: AllowedDirectory | None, compress: bool
+    stack: ExitStack, disk: DescriptorDisk, *, references: AllowedDirectory | None, compress: bool, writable: bool
 ) -> Qcow2Disk:
     from pydiskimg.chain import open_chain
     from pydiskimg.formats.qcow2.write.disk import open_qcow2_disk
@@ -156,7 +162,11 @@ def _open_qcow2(
     opened = stack.enter_context(ExitStack())
     chain = open_chain(describe(disk.fd, name=disk.name), opened, references=references, snapshot=None)
     store = FixedStore(disk) if isinstance(disk, BlockDisk) else GrowingFile(disk.fd, disk.name)
-    return open_qcow2_disk(store, backing=chain.backing, compress=compress)
+    image = open_qcow2_disk(store, backing=chain.backing, compress=compress)
+    if not writable:
+        image.forbid_writing()
+    stack.callback(image.close)
+    return image
 
 
 def _open(name: str, *, writable: bool) -> int:

@@ -7,6 +7,7 @@ A subclass exists where a caller acts on it, and stores what the caller needs fo
 
 from __future__ import annotations
 
+import errno as numbers  # errno is also the name of a field
 import os
 
 
@@ -93,3 +94,13 @@ def storage_error(cause: OSError, where: str, doing: str) -> StorageError:
     """
     reason = os.strerror(cause.errno) if cause.errno else str(cause)
     return StorageError(f"{where}: {doing}: {reason}", errno=cause.errno, filename=where)
+
+
+def closed_error(where: str) -> StorageError:
+    """Return a StorageError for the use of something after its close."""
+    return StorageError(f"{where}: is closed", errno=numbers.EBADF, filename=where)
+
+
+def read_only_error(where: str) -> StorageError:
+    """Return a StorageError for writing to what was opened without asking for that."""
+    return StorageError(f"{where}: was opened for reading only", errno=numbers.EBADF, filename=where)

@@ -31,6 +31,9 @@ def open_image(
     administrator put there and wrong for a disk that a guest has written to: name the format "raw" for that one.
     A block device is taken for raw; one that looks like another format is refused until the format is named.
 
+    Reading neither takes locks nor looks at any: an image that is being written is read as it happens to be, which
+    may be an error or old data.
+
     references says which files an image may name (backing files, an external data file): what allow_references()
     gave, or None, which opens none of them. It is needed only while this function runs. snapshot is the id or the
     name of an internal snapshot of a qcow2 image, which is opened instead of the disk as it is now.

@@ -66,8 +66,11 @@ def new_image(
         held = UnpublishedStore(store, cluster_size)
         create_qcow2(held, size, cluster_size=cluster_size, version=version, compression_type=compression_type)
         disk = open_qcow2_disk(held, compress=compress)
-        yield disk
-        disk.flush()
+        try:
+            yield disk
+            disk.flush()
+        finally:
+            disk.close()
         held.publish()
 
 

@@ -27,7 +27,11 @@ def new_disk_file(path: str | os.PathLike[str], size: int) -> Iterator[FileDisk]
     """
     with new_file(path) as (fd, name):
         _set_size(fd, name, size)
-        yield FileDisk(fd, name, reads_as_zero=True)
+        disk = FileDisk(fd, name, reads_as_zero=True)
+        try:
+            yield disk
+        finally:
+            disk.release()
 
 
 @contextmanager

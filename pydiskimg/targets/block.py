@@ -64,6 +64,10 @@ class BlockDisk(DescriptorDisk):
             self._log_refusal()
             super().write(offset, data)
 
+    def release(self) -> None:
+        self._direct_fd = None
+        super().release()
+
     def drop_cache(self) -> None:
         # Needs CAP_SYS_ADMIN; without it the advice alone still drops clean pages.
         with suppress(OSError):

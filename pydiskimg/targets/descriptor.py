@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""What block devices and regular files have in common: a Disk over an open descriptor."""
+"""What block devices and regular files have in common: a Disk over an open descriptor, until that is closed."""
 
 from __future__ import annotations
 
+import errno
 import os
 
-from pydiskimg.errors import storage_error
+from pydiskimg.errors import StorageError, closed_error, read_only_error, storage_error
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.linux.fileio import pread_into, pwrite_all
 from pydiskimg.protocols import check_range
@@ -19,8 +20,42 @@ if TYPE_CHECKING:
     from pydiskimg.targets.zeroing import Rung
 
 
-class DescriptorDisk:
-    """A Disk over a descriptor that the caller opened and closes.
+class BorrowedDescriptor:
+    """A descriptor that the caller opened and closes, with its name for messages.
+
+    The caller calls release() before the close: the system gives the number to the next file, which is nobody's to
+    write to from here.
+    """
+
+    def __init__(self, fd: int, name: str) -> None:
+        self._fd = fd
+        self.name = name
+
+    @property
+    def fd(self) -> int:
+        """The descriptor. Raises StorageError after release()."""
+        if self._fd < 0:
+            raise closed_error(self.name)
+        return self._fd
+
+    def release(self) -> None:
+        """Refuse everything from now on; nothing may be under way."""
+        self._fd = -1
+
+    def flush(self) -> None:
+        fd = self.fd
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            raise storage_error(error, self.name, "cannot flush written data to stable storage") from error
+
+    def drop_cache(self) -> None:
+        """Make the next reads come from the device where the system can do that; call flush() first."""
+        os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+class DescriptorDisk(BorrowedDescriptor):
+    """A Disk over a descriptor that the caller opened and closes, after release().
 
     size and sector_size are bytes. Everything is one DATA extent: a disk is read as what it holds.
     """
@@ -36,8 +71,7 @@ class DescriptorDisk:
         zero_alignment: int,
         reads_as_zero: bool = False,
     ) -> None:
-        self.fd = fd
-        self.name = name
+        super().__init__(fd, name)
         self.size = size
         self.sector_size = sector_size
         self.reads_as_zero = reads_as_zero
@@ -49,7 +83,7 @@ class DescriptorDisk:
         )
 
     def extents(self) -> Iterator[Extent]:
-        if self.size:
+        if self.fd >= 0 and self.size:
             yield Extent(0, self.size, Kind.DATA)
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
@@ -58,17 +92,21 @@ class DescriptorDisk:
 
     def write(self, offset: int, data: Buffer) -> None:
         check_range(self, offset, len(data))
-        pwrite_all(self.fd, offset, data, name=self.name)
+        fd = self.fd
+        try:
+            pwrite_all(fd, offset, data, name=self.name)
+        except StorageError as error:
+            if error.errno == errno.EBADF:
+                raise read_only_error(self.name) from error
+            raise
 
     def zero(self, offset: int, length: int) -> None:
         check_range(self, offset, length)
-        self.ladder.zero(offset, length)
-
-    def flush(self) -> None:
+        if self.fd < 0:  # which raises: the ladder keeps the number
+            return
         try:
-            os.fsync(self.fd)
-        except OSError as error:
-            raise storage_error(error, self.name, "cannot flush written data to stable storage") from error
-
-    def drop_cache(self) -> None:
-        os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            self.ladder.zero(offset, length)
+        except StorageError as error:
+            if error.errno == errno.EBADF:
+                raise read_only_error(self.name) from error
+            raise

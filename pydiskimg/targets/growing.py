@@ -7,18 +7,18 @@ import errno
 import os
 import threading
 
-from pydiskimg.errors import StorageError, storage_error
+from pydiskimg.errors import StorageError
 from pydiskimg.linux.fileio import pread_into, pwrite_all
 from pydiskimg.protocols import Buffer, Disk, WritableBuffer
+from pydiskimg.targets.descriptor import BorrowedDescriptor
 from pydiskimg.units import format_bytes
 
 
-class GrowingFile:
+class GrowingFile(BorrowedDescriptor):
     """A Store over the descriptor of a regular file, which the caller owns and nobody else may write meanwhile."""
 
     def __init__(self, fd: int, name: str) -> None:
-        self.fd = fd
-        self.name = name
+        super().__init__(fd, name)
         self.size = os.fstat(fd).st_size
         self._lock = threading.Lock()
 
@@ -31,16 +31,6 @@ class GrowingFile:
         if end > self.size:
             with self._lock:
                 self.size = max(self.size, end)
-
-    def flush(self) -> None:
-        try:
-            os.fsync(self.fd)
-        except OSError as error:
-            raise storage_error(error, self.name, "cannot flush written data to stable storage") from error
-
-    def drop_cache(self) -> None:
-        """Make the next reads come from the device where the system can do that; call flush() first."""
-        os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class FixedStore:

@@ -6,7 +6,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from mmap import mmap
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +18,11 @@ from hypothesis import strategies as st
 
 from pydiskimg.disk import open_disk
 from pydiskimg.errors import InUseError, StorageError
+from pydiskimg.image_creation import new_image
+from pydiskimg.new_file import new_disk_file
+from pydiskimg.protocols import Disk
 from pydiskimg.region import Region
+from pydiskimg.targets.growing import FixedStore, GrowingFile
 from pydiskimg.targets.memory import MemoryDisk
 from pydiskimg.targets.zeroing import Rung, ZeroLadder
 
@@ -144,3 +152,82 @@ def test_a_region_is_a_disk_with_its_own_bounds() -> None:
         region.write(19, b"ab")
     with pytest.raises(ValueError, match="outside"):
         Region(disk, 90, 11)
+
+
+def _open_raw(path: Path) -> AbstractContextManager[Disk]:
+    path.write_bytes(b"old" * 100_000)
+    return open_disk(path, writable=True)
+
+
+def _open_qcow2(path: Path) -> AbstractContextManager[Disk]:
+    with new_image(path, 300_000, format="qcow2"):
+        pass
+    return open_disk(path, writable=True, format="qcow2")
+
+
+def _new_qcow2(path: Path) -> AbstractContextManager[Disk]:
+    return new_image(path, 300_000, format="qcow2", compress=True)
+
+
+def _new_raw(path: Path) -> AbstractContextManager[Disk]:
+    return new_disk_file(path, 300_000)
+
+
+OPERATIONS: list[Callable[[Any], object]] = [
+    lambda disk: disk.write(0, b"over the next file"),
+    lambda disk: disk.write(4096, memoryview(mmap(-1, 4096))),
+    lambda disk: disk.zero(0, 4096),
+    lambda disk: disk.read_into(0, bytearray(10)),
+    lambda disk: disk.flush(),
+    lambda disk: disk.drop_cache(),
+    lambda disk: list(disk.extents()),
+]
+
+
+@pytest.mark.parametrize("opened", [_open_raw, _open_qcow2, _new_raw, _new_qcow2])
+def test_a_closed_disk_writes_to_nobody(tmp_path: Path, opened: Callable[[Path], AbstractContextManager[Disk]]) -> None:
+    """The descriptor's number is given to the next file that is opened."""
+    others = [tmp_path / f"other {index}" for index in range(8)]
+    for other in others:
+        other.write_bytes(b"not ours" * 10_000)
+    with opened(tmp_path / "disk") as disk:
+        disk.write(0, b"ours")
+    with ExitStack() as stack:
+        for other in others:
+            stack.enter_context(other.open("r+b"))
+        for operation in OPERATIONS:
+            with pytest.raises(StorageError, match=r"/disk: is closed$") as caught:
+                operation(disk)
+            assert caught.value.errno == errno.EBADF
+    assert {other.read_bytes() for other in others} == {b"not ours" * 10_000}
+
+
+def test_a_closed_growing_disk(tmp_path: Path) -> None:
+    with open_disk(_file(tmp_path / "disk", 4096), writable=True) as disk:
+        stores: list[Any] = [FixedStore(disk), GrowingFile(disk.fd, disk.name)]
+    stores[1].release()
+    for store in stores:
+        for operation in OPERATIONS[:1] + OPERATIONS[3:6]:
+            with pytest.raises(StorageError, match=r"/disk: is closed$"):
+                operation(store)
+
+
+def _file(path: Path, size: int) -> Path:
+    path.write_bytes(bytes(size))
+    return path
+
+
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_what_was_opened_for_reading_is_not_written(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "disk"
+    with new_image(path, 300_000, format=form) as made:
+        made.write(0, b"old")
+    before = path.read_bytes()
+    with open_disk(path, format=form) as disk:  # type: ignore[call-overload]  # both are known
+        for operation in OPERATIONS[:3]:
+            with pytest.raises(StorageError, match=r"/disk: was opened for reading only$") as caught:
+                operation(disk)
+            assert caught.value.errno == errno.EBADF
+        for operation in OPERATIONS[3:]:
+            operation(disk)
+    assert path.read_bytes() == before

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from array import array
 
-from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.errors import UnsupportedImageError, closed_error, read_only_error
 from pydiskimg.extents import Extent, Kind, merged
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.compress import compressor
@@ -49,6 +49,7 @@ class Qcow2Disk:
         self.size = header.size
         self.version = header.version
         self.backing = backing
+        self._closed = self._read_only = False
         self._store = store
         self._compress = compress
         self._autoclear = header.autoclear_features
@@ -63,9 +64,11 @@ class Qcow2Disk:
 
     def extents(self) -> Iterator[Extent]:
         """Yield the extents; what is not stored is DATA as far as there is a backing file, and a HOLE beyond."""
+        self._require_open()
         return merged(self._extents())
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        self._require_open()
         view = memoryview(buffer)
         check_range(self, offset, len(view))
         with self._guard.reading(*self._clusters_around(offset, len(view))):
@@ -75,6 +78,7 @@ class Qcow2Disk:
                 self._reader.read(cluster, count, entries, start, view[start - offset : end - offset])
 
     def write(self, offset: int, data: Buffer) -> None:
+        self._require_open(writing=True)
         view = memoryview(data)
         check_range(self, offset, len(view))
         if not view:
@@ -85,6 +89,7 @@ class Qcow2Disk:
                 self._write_in_table(cluster, count, start, view[start - offset : end - offset])
 
     def zero(self, offset: int, length: int) -> None:
+        self._require_open(writing=True)
         check_range(self, offset, length)
         if not length:
             return
@@ -93,11 +98,23 @@ class Qcow2Disk:
             self._zero(offset, offset + length)
 
     def flush(self) -> None:
+        self._require_open()
+        if self._read_only:
+            return
         with self._lock:
             self._pad()
             self._map.flush()
 
+    def close(self) -> None:
+        """Refuse everything from now on: the store goes, which stays the caller's; flushes nothing."""
+        self._closed = True
+
+    def forbid_writing(self) -> None:
+        """Refuse what changes the image, as the store was opened for reading only."""
+        self._read_only = True
+
     def drop_cache(self) -> None:
+        self._require_open()
         with self._lock:
             self._map.clear_cache()
         drop = getattr(self._store, "drop_cache", None)
@@ -109,6 +126,7 @@ class Qcow2Disk:
 
         Nothing else may be called meanwhile. Raises DoesNotFitError when clusters of this size cannot map so much.
         """
+        self._require_open(writing=True)
         size, old = round_size(size), self.size
         if size <= old:
             return
@@ -136,6 +154,12 @@ class Qcow2Disk:
         except BaseException:
             self.size = old
             raise
+
+    def _require_open(self, *, writing: bool = False) -> None:
+        if self._closed:
+            raise closed_error(self.name)
+        if writing and self._read_only:
+            raise read_only_error(self.name)
 
     def _clusters_around(self, offset: int, length: int) -> tuple[int, int]:
         size = self.cluster_size
