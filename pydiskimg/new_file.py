@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from pydiskimg.errors import DoesNotFitError, StorageError, storage_error
+from pydiskimg.errors import DoesNotFitError, InUseError, StorageError, storage_error
 from pydiskimg.holders import claim_file
 from pydiskimg.targets.file import FileDisk
 from pydiskimg.units import format_bytes
@@ -86,15 +86,33 @@ def _replaceable(name: str) -> Iterator[int | None]:
             errno=errno.EEXIST,
             filename=name,
         )
-    with ExitStack() as stack:
-        try:
-            fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        except (PermissionError, FileNotFoundError):  # it may be replaced all the same, and went meanwhile
-            yield stat.S_IMODE(mode)
-            return
-        stack.callback(os.close, fd)
-        claim_file(fd, name)
+    fd = _opened_to_lock(name)
+    try:
+        if fd is not None:
+            _claim(fd, name)
         yield stat.S_IMODE(mode)
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def _opened_to_lock(name: str) -> int | None:
+    """Open the old file, for writing where that may be: NFS locks no others; None where it may not even be read."""
+    for access in (os.O_RDWR, os.O_RDONLY):
+        with suppress(OSError):
+            return os.open(name, access | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    return None
+
+
+def _claim(fd: int, name: str) -> None:
+    try:
+        claim_file(fd, name)
+    except InUseError:
+        raise
+    except StorageError as error:  # a file system without locks; the file can be replaced all the same
+        from logging import getLogger  # takes longer to import than a small file to write, and is rarely needed
+
+        getLogger(__name__).info("%s; it is replaced without", error)
 
 
 @contextmanager

@@ -53,11 +53,12 @@ def lock_as_writer(fd: int) -> bool:
 
 def lock_holder(fd: int) -> int | None:
     """Return the id of a process that has such locks on the file behind fd, where /proc tells (proc(5), fdinfo)."""
-    path = os.readlink(f"/proc/self/fd/{fd}")
-    for process in os.listdir("/proc"):
-        if process.isdigit() and int(process) != os.getpid() and _holds(process, path):
-            return int(process)
-    return None
+    try:
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        processes = [name for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
+    except OSError:
+        return None
+    return next((int(process) for process in processes if _holds(process, path)), None)
 
 
 def _read_lock(fd: int, start: int, length: int) -> None:

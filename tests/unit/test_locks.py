@@ -142,3 +142,52 @@ def test_a_file_that_may_not_be_read_is_replaced(tmp_path: Path) -> None:
         pass
     path.chmod(0o600)
     assert path.read_bytes() == bytes(5)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EBADF])
+def test_a_file_is_replaced_where_files_cannot_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """EBADF: NFS locks for writing only what is open for writing."""
+    path = tmp_path / "disk"
+    path.write_bytes(b"old")
+
+    def refuse(fd: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with new_disk_file(path, 5):
+        pass
+    assert path.read_bytes() == bytes(5)
+
+
+def test_the_file_to_be_replaced_is_open_for_writing_when_it_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(b"old")
+    modes = []
+    true_flock = fcntl.flock
+
+    def flock(fd: int, operation: int) -> None:
+        modes.append(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE)
+        true_flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with new_disk_file(path, 5):
+        pass
+    assert modes == [os.O_RDWR]
+
+
+def test_who_holds_a_lock_may_be_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without /proc."""
+    path = tmp_path / "disk"
+    path.write_bytes(b"old")
+
+    def refuse(path: str) -> str:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    with locked(path, WRITER):
+        monkeypatch.setattr(os, "readlink", refuse)
+        with pytest.raises(InUseError, match="a virtual machine or another program has locked it as QEMU does"):
+            open_disk(path, writable=True)
