@@ -44,32 +44,62 @@ class Crew:
         self._meter = meter
         self._lock = threading.Lock()
         self._failures: list[BaseException] = []
+        self._threads: list[threading.Thread] = []
+        self._working = 0
+        self._all_done = threading.Event()
 
     def run(self, count: int) -> None:
-        """Return when all pieces are done; raise the first failure, after every thread has stopped."""
-        threads = [threading.Thread(target=self._worker, name=f"copy-{i}", daemon=True) for i in range(count)]
+        """Return when all pieces are done; raise the first failure, after every worker has stopped."""
         try:
-            self._start(threads)
-            for thread in threads:
-                if thread.ident is not None:
-                    thread.join()
+            self._start(count)
+            self._all_done.wait()
+            for thread in self._threads:
+                thread.join()
         except BaseException as error:  # a signal in the caller's thread: the workers end with their piece
             self._fail(error)
-            _join_whatever_comes(threads)
+            self._wait_whatever_comes()
             raise
         if self._failures:
             raise self._failures[0]
 
-    def _start(self, threads: list[threading.Thread]) -> None:
+    def _start(self, count: int) -> None:
         """Start as many as the system allows: one is enough."""
-        for number, thread in enumerate(threads):
+        for number in range(count):
+            thread = threading.Thread(target=self._worker, name=f"copy-{number}", daemon=True)
+            self._count(1)
+            self._threads.append(thread)
             try:
                 thread.start()
             except RuntimeError as error:
+                self._threads.pop()
+                self._count(-1)
                 if not number:
                     cause = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
                     raise storage_error(cause, "copying", "no thread is to be had") from error
                 return
+            except BaseException as error:  # a signal; should the thread begin later, it finds nothing to do
+                self._fail(error)
+                if thread.ident is None:
+                    self._count(-1)
+                raise
+
+    def _wait_whatever_comes(self) -> None:
+        """Wait for every worker: none may write once the caller has closed the disk.
+
+        A further signal is dropped; the first is on its way to the caller. To join the threads would not do: a join()
+        that a signal interrupts takes the thread for ended (seen with Python 3.11).
+        """
+        while self._working > 0:
+            with suppress(BaseException):
+                self._all_done.wait()
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._working += change
+            if self._working > 0:
+                self._all_done.clear()
+            else:
+                self._all_done.set()
 
     def _worker(self) -> None:
         try:
@@ -80,6 +110,8 @@ class Crew:
                     self._meter.advance(piece.length)
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
             self._fail(error)
+        finally:
+            self._count(-1)
 
     def _next(self) -> Extent | None:
         with self._lock:
@@ -88,17 +120,6 @@ class Crew:
     def _fail(self, error: BaseException) -> None:
         with self._lock:
             self._failures.append(error)
-
-
-def _join_whatever_comes(threads: list[threading.Thread]) -> None:
-    """Wait for every thread that was started: none may write once the caller has closed the disk.
-
-    A further signal is dropped; the first is on its way to the caller.
-    """
-    for thread in threads:
-        while thread.ident is not None and thread.is_alive():
-            with suppress(BaseException):
-                thread.join()
 
 
 def page_aligned_buffer() -> memoryview:

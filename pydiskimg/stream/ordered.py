@@ -7,7 +7,7 @@ import errno
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from mmap import mmap
 from queue import SimpleQueue
 from typing import TypeVar
@@ -44,13 +44,20 @@ def ordered(items: Iterable[Item], work: Callable[[Item], Result], *, workers: i
         for item in items:
             pending.append(_submit(pool, work, item))
             if len(pending) >= workers + _AHEAD:
-                yield pending.popleft().result()
+                yield _first(pending)
         while pending:
-            yield pending.popleft().result()
+            yield _first(pending)
     finally:
-        for future in pending:
-            future.cancel()
-        _wait_whatever_comes(pool)
+        pool.shutdown(wait=False, cancel_futures=True)
+        _wait_whatever_comes(pending)
+        pool.shutdown()
+
+
+def _first(pending: deque[Future[Result]]) -> Result:
+    """Take the first result; it stays pending until it is there."""
+    result = pending[0].result()
+    pending.popleft()
+    return result
 
 
 def _submit(pool: ThreadPoolExecutor, work: Callable[[Item], Result], item: Item) -> Future[Result]:
@@ -61,19 +68,18 @@ def _submit(pool: ThreadPoolExecutor, work: Callable[[Item], Result], item: Item
         raise storage_error(cause, "copying", "no thread is to be had") from error
 
 
-def _wait_whatever_comes(pool: ThreadPoolExecutor) -> None:
-    """Wait for the threads: none may write once the caller has closed what they write to.
+def _wait_whatever_comes(pending: Iterable[Future[Result]]) -> None:
+    """Wait for the work that has begun: none may write once the caller has closed what it writes to.
 
-    Of the signals that come meanwhile the first is raised afterwards.
+    Of the signals that come meanwhile the first is raised afterwards. To join the threads would not do: a join() that
+    a signal interrupts takes the thread for ended (seen with Python 3.11).
     """
     first: BaseException | None = None
-    while True:
+    while running := [future for future in pending if not future.done()]:
         try:
-            pool.shutdown()
+            wait(running)
         except BaseException as error:  # noqa: BLE001 - raised below
             first = first or error
-        else:
-            break
     if first is not None:
         raise first
 
