@@ -30,6 +30,7 @@ class BorrowedDescriptor:
     def __init__(self, fd: int, name: str) -> None:
         self._fd = fd
         self.name = name
+        self._flush_error: OSError | None = None
 
     @property
     def fd(self) -> int:
@@ -45,8 +46,12 @@ class BorrowedDescriptor:
     def flush(self) -> None:
         fd = self.fd
         try:
+            # The kernel tells of lost pages once, and calls them clean then: what failed once cannot succeed later.
+            if self._flush_error is not None:
+                raise self._flush_error
             os.fsync(fd)
         except OSError as error:
+            self._flush_error = error
             raise storage_error(error, self.name, "cannot flush written data to stable storage") from error
 
     def drop_cache(self) -> None:

@@ -22,6 +22,7 @@ from pydiskimg.image_creation import new_image
 from pydiskimg.new_file import new_disk_file
 from pydiskimg.protocols import Disk
 from pydiskimg.region import Region
+from pydiskimg.targets.file import FileDisk
 from pydiskimg.targets.growing import FixedStore, GrowingFile
 from pydiskimg.targets.memory import MemoryDisk
 from pydiskimg.targets.zeroing import Rung, ZeroLadder
@@ -231,3 +232,20 @@ def test_what_was_opened_for_reading_is_not_written(tmp_path: Path, form: str) -
         for operation in OPERATIONS[3:]:
             operation(disk)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", [FileDisk, GrowingFile])
+def test_a_flush_that_failed_once_is_never_a_success(
+    kind: type[FileDisk | GrowingFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with (tmp_path / "file").open("wb+") as file:
+        target = kind(file.fileno(), "file")
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", fails)
+            with pytest.raises(StorageError, match="cannot flush"):
+                target.flush()
+        with pytest.raises(StorageError, match="cannot flush"):
+            target.flush()
