@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 FREE_UNIT = 4 * KIB
 ZERO_UNIT = 64 * KIB
 MIN_UNIT = 512
-# Fewer leave the device or the processors without work: a worker in a system call needs no processor.
-MIN_WORKERS = 4
+# Fewer leave the device or the processors without work: a worker in a system call needs no processor. Where reading
+# is decompressing, more than 4 take the processor from each other (measured on two: docs/adr/0008).
+MIN_WORKERS = 6
+MIN_WORKERS_DECOMPRESSING = 4
 # Beyond this, threads wait for each other and for the device rather than work, and memory grows.
 MAX_WORKERS = 8
 
@@ -66,10 +68,10 @@ def copy(
     to read as zero. Runs of zeros inside data are treated so too. unit (bytes, a power of two from 512 to 2 MiB)
     is what both are looked at in: every write() and zero() begins and ends at a multiple of unit or at the end of
     the source, so that a disk made of clusters of unit bytes gets whole ones. None is for disks that do not care:
-    4 KiB where the disk reads as zero, otherwise 64 KiB. workers is the number of threads (None: one for each CPU,
-    at least 4; never more than 8); memory is bounded by workers * 2 MiB plus what the source holds. progress counts
-    the bytes of source, of every kind. verify reads everything back, from the device where the system allows it,
-    and compares.
+    4 KiB where the disk reads as zero, otherwise 64 KiB. workers is the number of threads (None: one for each CPU, at
+    least 6, or 4 where source decompresses; never more than 8); memory is bounded by workers * 2 MiB plus what the
+    source holds. progress counts the bytes of source, of every kind. verify reads everything back, from the device
+    where the system allows it, and compares.
 
     Raises ValueError for another unit and DoesNotFitError when the source is larger than the disk, both before the
     first byte; otherwise the first error of any worker, after all have stopped: the disk is then in an undefined
@@ -77,7 +79,7 @@ def copy(
     """
     unit = _checked_unit(unit, disk)
     check_fits(source, disk)
-    count = min(MAX_WORKERS, workers or max(MIN_WORKERS, os.cpu_count() or 1))
+    count = min(MAX_WORKERS, workers or _worker_count(source))
     copying = _Copying(source, disk, unit)
     meter = Meter(progress, source.size * (2 if verify else 1))
     zero_size = WHOLE if disk.reads_as_zero else ZERO_CHUNK_SIZE
@@ -98,6 +100,11 @@ def check_fits(source: Source, disk: Disk) -> None:
             needed=source.size,
             available=disk.size,
         )
+
+
+def _worker_count(source: Source) -> int:
+    least = MIN_WORKERS_DECOMPRESSING if getattr(source, "is_compressed", False) else MIN_WORKERS
+    return max(least, os.cpu_count() or 1)
 
 
 def _checked_unit(unit: int | None, disk: Disk) -> int:

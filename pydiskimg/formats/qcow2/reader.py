@@ -111,6 +111,14 @@ class Qcow2Source:
         if batch:
             self._read_batch(batch, offset, view)
 
+    @property
+    def is_compressed(self) -> bool:
+        """True when there is a compressed cluster under the first L2 table: reading then takes processor time."""
+        for _, _, table in self.mapping.tables(0, self.size):
+            if table is not None:
+                return COMPRESSED in table.kinds
+        return False
+
     def close(self) -> None:
         """Call on_close, the first time."""
         on_close, self._on_close = self._on_close, None
