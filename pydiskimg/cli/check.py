@@ -32,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("-f", dest="format", choices=("raw", "qcow2"), help="format (default: by the contents)")
     parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
     parser.add_argument("-q", dest="quiet", action="store_true", help="print nothing but errors")
-    parser.add_argument("-U", dest="force_share", action="store_true", help="accepted; images are never locked here")
+    parser.add_argument("-U", dest="force_share", action="store_true", help="accepted; reading takes no lock")
     parser.add_argument("-r", type=_no_repair, metavar="all|leaks", help="refused: repairing is qemu-img's")
     add_output_option(parser)
     parser.add_argument("file", metavar="FILE")

@@ -38,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("-s", dest="strict", action="store_true", help="sizes and allocation must be the same as well")
     parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
     parser.add_argument("-q", dest="quiet", action="store_true", help="print nothing but errors")
-    parser.add_argument("-U", dest="force_share", action="store_true", help="accepted; images are never locked here")
+    parser.add_argument("-U", dest="force_share", action="store_true", help="accepted; reading takes no lock")
     parser.add_argument("--output", choices=("human", "json"), default="human", help="form of the result")
     add_references_option(parser)
     parser.add_argument("file", metavar="FILE1")

@@ -33,6 +33,7 @@ def add_parser(subparsers: Any) -> None:
         "snapshot; one of them is read with convert -l.",
     )
     parser.add_argument("-l", dest="list", action="store_true", required=True, help="list the snapshots")
+    parser.add_argument("-f", dest="format", choices=("raw", "qcow2"), help="format (default: by the contents)")
     parser.add_argument("-U", "--force-share", action="store_true", help="accepted as by qemu-img: nothing is locked")
     add_output_option(parser)
     parser.add_argument("file", metavar="FILE")
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
     require_file_name(arguments.file)
     snapshots: list[Facts] = []
     with open_raw(arguments.file) as file:
-        if detect_image(file) == "qcow2":
+        if (arguments.format or detect_image(file)) == "qcow2":
             snapshots = snapshot_facts(file, read_header(file))
     lines = ["Snapshot list:", *snapshot_lines(snapshots)] if snapshots else []
     show(snapshots, lines, arguments.output)

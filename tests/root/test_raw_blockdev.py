@@ -54,3 +54,4 @@ def test_the_format_of_a_device_is_not_guessed(device: str) -> None:
 def test_snapshots_of_a_device_are_not_guessed(device: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["snapshot", "-l", device]) == 1
     assert "name the format" in capsys.readouterr().err
+    assert main(["snapshot", "-l", "-f", "qcow2", device]) == 0
