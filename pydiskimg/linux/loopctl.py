@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import fcntl
 import struct
-from dataclasses import dataclass
 
 LOOP_CTL_GET_FREE = 0x4C82
 LOOP_CONFIGURE = 0x4C0A
@@ -44,17 +43,19 @@ LOOP_CONFIG = struct.Struct(
 assert LOOP_CONFIG.size == 304
 
 
-@dataclass(frozen=True, slots=True)
 class LoopStatus:
     """What a configured loop device says of itself. offset and size_limit are bytes; size_limit 0 is to the end.
 
     backing is what it shows: (st_dev, st_ino) of a file, (st_rdev, None) of a block device, as os.stat() has them.
     """
 
-    offset: int
-    size_limit: int
-    flags: int
-    backing: tuple[int, int | None]
+    __slots__ = ("backing", "flags", "offset", "size_limit")  # dataclasses take longer to import than a disk to open
+
+    def __init__(self, *, offset: int, size_limit: int, flags: int, backing: tuple[int, int | None]) -> None:
+        self.offset = offset
+        self.size_limit = size_limit
+        self.flags = flags
+        self.backing = backing
 
 
 def get_free(control_fd: int) -> int:

@@ -83,3 +83,10 @@ def test_the_package_alone_imports_nothing() -> None:
 def test_map_leaves_the_slow_ones_alone(image: str) -> None:
     slow = {"inspect", "json", "logging", "pathlib"}
     assert not imported("map", "--output", "json", image) & slow
+
+
+def test_asking_a_loop_device_what_it_shows_imports_little() -> None:
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); before = set(sys.modules)\n"
+    code += "import pydiskimg.linux.loopctl; print(*(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & (SLOW | {"inspect"})
