@@ -135,10 +135,16 @@ def _choice(*choices: str) -> Callable[[str], str]:
     return check
 
 
-def _image_type(text: str) -> str:
-    if text == "dump":
-        raise SettingsError("images made by dump are not supported; replace the image by a tarball or a qemu image")
-    return _choice("qemu", "tarball", "raw", "qcow2")(text)
+def _url(text: str) -> str:
+    if not re.fullmatch(r"https?://[!-~]+", text):
+        raise ValueError
+    return text.rstrip("/")
+
+
+def _one_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError
+    return text
 
 
 _BOOLEAN = "yes or no"
@@ -160,13 +166,35 @@ SETTINGS = (
     Setting("IMAGE_NAME", "a file name without /", "", "name of the image, such as debian-12", _image_name),
     Setting(
         "IMAGE_TYPE",
-        "qemu, tarball, raw or qcow2",
+        "qemu, tarball, raw, qcow2 or dump",
         "qemu",
         "kind of the image, which is IMAGE_NAME-ARCH and .img (qemu: raw or qcow2, by looking), .tar.gz (tarball), "
-        ".raw or .qcow2",
-        _image_type,
+        ".raw, .qcow2, or -root.dump and -boot.dump (dump)",
+        _choice("qemu", "tarball", "raw", "qcow2", "dump"),
     ),
     Setting("IMAGE_DIR", _DIRECTORY, "{localstatedir}/cache/ganeti-instance-image", "where the images are", _directory),
+    Setting(
+        "IMAGE_URL",
+        "an address that begins with http:// or https://",
+        "",
+        "where images are fetched from, as IMAGE_URL/FILE; empty: they are in IMAGE_DIR already",
+        _url,
+    ),
+    Setting(
+        "IMAGE_VERIFY",
+        _BOOLEAN,
+        "yes",
+        "use a fetched image only when it matches its checksum beside it: SHA256SUMS, FILE.sha256 or (SHA-1) FILE.sig",
+        _boolean,
+    ),
+    Setting("IMAGE_CLEANUP", _BOOLEAN, "no", "delete a fetched image after the installation", _boolean),
+    Setting(
+        "CACHE_DIR",
+        _DIRECTORY,
+        "{localstatedir}/cache/ganeti-instance-image",
+        "where fetched images are kept",
+        _directory,
+    ),
     Setting("ARCH", "x86 or x86_64", "", "architecture in the image's name; empty: the node's", _word),
     Setting("NOMOUNT", _BOOLEAN, "no", "copy the image and change nothing inside; for systems without Linux", _boolean),
     Setting(
@@ -176,18 +204,61 @@ SETTINGS = (
         "where the customisation scripts are; run as root, in C order",
         _directory,
     ),
+    Setting(
+        "OVERLAY",
+        "the name of a directory in OVERLAYS_DIR",
+        "",
+        "directory whose files are copied over the installed system",
+        _image_name,
+    ),
+    Setting(
+        "OVERLAYS_DIR", _DIRECTORY, "{sysconfdir}/ganeti/instance-image/overlays", "where overlays are", _directory
+    ),
+    Setting(
+        "NETWORKS_DIR",
+        _DIRECTORY,
+        "{sysconfdir}/ganeti/instance-image/networks",
+        "where instances/NAME and subnets/NAME tell static addresses",
+        _directory,
+    ),
+    Setting(
+        "VARIANTS_DIR",
+        _DIRECTORY,
+        "{sysconfdir}/ganeti/instance-image/variants",
+        "where the settings of variants are, as NAME.conf",
+        _directory,
+    ),
+    Setting("KERNEL_ARGS", "one line", "", "arguments of the kernel, for the customisation scripts", _one_line),
+    Setting(
+        "EXPORT_COMPRESSION",
+        "none, zlib or zstd",
+        "zlib",
+        "how an export is compressed",
+        _choice("none", "zlib", "zstd"),
+    ),
+    Setting(
+        "IMPORT_FORMAT",
+        "auto, qcow2, raw or tar",
+        "auto",
+        "what a backup is: qcow2 (our export), raw (a disk's bytes) or tar (ganeti-instance-image); auto looks",
+        _choice("auto", "qcow2", "raw", "tar"),
+    ),
+    Setting(
+        "GROW",
+        _BOOLEAN,
+        "no",
+        "after an import onto a larger disk, grow the last partition and its file system to the end of the disk",
+        _boolean,
+    ),
     Setting("IMAGE_DEBUG", _BOOLEAN, "no", "show what is done in detail", _boolean),
 )
 
 # Names of ganeti-instance-image 0.7 that have no effect here.
-WITHOUT_EFFECT = (
-    *("CACHE_DIR", "EXPORT_DIR", "FDISK", "IMAGE_CLEANUP", "IMAGE_URL", "IMAGE_VERIFY", "KERNEL_ARGS"),
-    *("NETWORKS_DIR", "OVERLAY", "OVERLAYS_DIR", "VARIANTS_DIR"),
-)
+WITHOUT_EFFECT = ("EXPORT_DIR", "FDISK")
 
 # Where a Settings field is not the name in lower case: its unit is part of it.
 _FIELDS = {"SWAP_SIZE": "swap_size_mib", "BOOT_SIZE": "boot_size_mib"}
-_EMPTY = {"IMAGE_NAME": ""}
+_EMPTY = dict.fromkeys(("IMAGE_NAME", "IMAGE_URL", "OVERLAY", "KERNEL_ARGS"), "")
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 
@@ -208,9 +279,21 @@ class Settings:
     image_name: str
     image_type: str
     image_dir: str
+    image_url: str
+    image_verify: bool
+    image_cleanup: bool
+    cache_dir: str
     arch: str
     nomount: bool
     customize_dir: str
+    overlay: str
+    overlays_dir: str
+    networks_dir: str
+    variants_dir: str
+    kernel_args: str
+    export_compression: str
+    import_format: str
+    grow: bool
     image_debug: bool
 
     @classmethod
