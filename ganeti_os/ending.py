@@ -20,11 +20,20 @@ class TerminatedError(Exception):
 class Ending:
     """Notes the first of SIGNALS that arrives once install() was called, in the main thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "the disk") -> None:
+        """What is what is not complete when a signal ends us."""
         self.number = 0
+        self._what = what
+        self._patience = 0.0
 
-    def install(self) -> None:
-        """Handle the signals, but for those that we were started to ignore."""
+    def install(self, *, patience_seconds: float = 0.0) -> None:
+        """Handle the signals, but for those that we were started to ignore.
+
+        patience_seconds is for what waits for another process, which may never go on: when check() was not called for
+        so long after a signal, error() is raised in the main thread, wherever that is. 0: never.
+        """
+        self._patience = patience_seconds
+        signal.signal(signal.SIGALRM, self._lose_patience)
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._note)
@@ -36,7 +45,13 @@ class Ending:
 
     def error(self) -> TerminatedError:
         """Return what check() raises."""
-        return TerminatedError(f"ended by {signal.Signals(self.number).name}; the disk is not complete")
+        name = signal.Signals(self.number or signal.SIGALRM).name
+        return TerminatedError(f"ended by {name}; {self._what} is not complete")
 
     def _note(self, number: int, _frame: object) -> None:
         self.number = self.number or number
+        if self._patience:
+            signal.setitimer(signal.ITIMER_REAL, self._patience)
+
+    def _lose_patience(self, *_: object) -> None:
+        raise self.error()

@@ -119,8 +119,13 @@ class ProgressLines:
         self._said = clock()
 
     def __call__(self, done: int, total: int) -> None:
-        percent = 100 * done // total if total else 100
         now = self._clock()
+        if not total and done:  # of a stream whose length nobody knows
+            if now - self._said >= STEP_SECONDS:
+                self._said = now
+                log.info("%s: %s", self._doing, format_size(done))
+            return
+        percent = 100 * done // total if total else 100
         if percent < self._next_percent and now - self._said < STEP_SECONDS:
             return
         if percent >= 100 and self._next_percent > 100:

@@ -22,7 +22,11 @@ from pydiskimg.errors import DiskImageError
 from pydiskimg.linux.stdio import keep_standard_descriptors
 
 OS_NAME = "image"
-VERBS = ("create", "verify")
+VERBS = ("create", "export", "import", "verify")
+STREAMING = {"export": 1, "import": 0}  # and the descriptor that the backup goes through
+# How long a verb that was told to end may wait for whoever is at the other end of the pipe.
+PATIENCE_SECONDS = 2.0
+MODULES = {"import": "import_"}  # a keyword is no name of a module
 # By the name that is imported: what to install for it.
 PACKAGES = {"parted": "python3-parted (pyparted)", "libarchive": "python3-libarchive-c (libarchive-c)"}
 
@@ -34,11 +38,11 @@ def run_verb(
 
     sysconfdir and localstatedir are the configured directories; argv is without the program's name.
     """
-    keep_standard_descriptors()
-    ending = Ending()
-    ending.install()
+    closed = keep_standard_descriptors()
+    ending = Ending("the backup" if verb == "export" else "the disk")
+    ending.install(patience_seconds=PATIENCE_SECONDS if verb in STREAMING else 0.0)
     arguments = sys.argv[1:] if argv is None else argv
-    status = _run(verb, arguments, os.environ, Paths(sysconfdir, localstatedir), ending)
+    status = _run(verb, arguments, Paths(sysconfdir, localstatedir), ending, closed)
     try:
         sys.stderr.flush()
     except (OSError, AttributeError):  # a log that is full or closed does not change the outcome
@@ -46,12 +50,14 @@ def run_verb(
     sys.exit(status)
 
 
-def _run(verb: str, argv: Sequence[str], environ: Mapping[str, str], paths: Paths, ending: Ending) -> int:
+def _run(verb: str, argv: Sequence[str], paths: Paths, ending: Ending, closed: set[int]) -> int:
     messages = Messages(os_name=OS_NAME, verb=verb, check=ending.check)
     messages.attach()
     logging.getLogger("libarchive").setLevel(logging.WARNING)  # it tells of features that nobody asked for
     try:
-        _serve(verb, argv, environ, paths, messages)
+        if STREAMING.get(verb) in closed:
+            raise RequestError(f"descriptor {STREAMING[verb]} is closed, and {verb} needs it for the backup")
+        _serve(verb, argv, os.environ, paths, messages)
     except HelpRequested as usage:
         print(usage)  # noqa: T201 - asked for by a person; no verb runs
         return 0
@@ -82,7 +88,7 @@ def _serve(verb: str, argv: Sequence[str], environ: Mapping[str, str], paths: Pa
     if verb not in VERBS:
         raise RequestError(f"this version of the OS definition creates instances only; it has no {verb}")
     # Imported only here: a package that is missing must end in a sentence, too.
-    import_module(f"ganeti_os.verbs.{verb}").run(request, settings, messages)
+    import_module(f"ganeti_os.verbs.{MODULES.get(verb, verb)}").run(request, settings, messages)
 
 
 def _defect(error: Exception) -> RuntimeError:

@@ -6,55 +6,21 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
-from uuid import UUID
+from contextlib import ExitStack
 
 from ganeti_os.customize import run_scripts
 from ganeti_os.guest import fstab
 from ganeti_os.installation import Installation
-from ganeti_os.shellfile import SettingsError
+from ganeti_os.volumes import fstab_entries, make_volumes, mount_volume, partition_loop, plan_layout
 from pydiskimg.archive import check_archive, extract
-from pydiskimg.errors import ArchiveError, DoesNotFitError
-from pydiskimg.fs.ext4 import make_ext
-from pydiskimg.fs.swap import check_swap, make_swap
-from pydiskimg.loop import LoopDevice, loop_device
-from pydiskimg.mount import enter_private_namespace, mounted
-from pydiskimg.partition import (
-    Content,
-    NewPartition,
-    PartitionTable,
-    PlannedPartition,
-    plan_partition_table,
-)
-from pydiskimg.region import Region
-from pydiskimg.targets.descriptor import DescriptorDisk
+from pydiskimg.errors import ArchiveError
+from pydiskimg.fs.swap import check_swap
+from pydiskimg.mount import enter_private_namespace
 from pydiskimg.tree import open_tree
-from pydiskimg.units import MIB, format_bytes, format_size
+from pydiskimg.units import format_size
 from pydiskimg.wipe import wipe_partition_table
 
 log = logging.getLogger(__name__)
-
-SMALLEST_FILE_SYSTEM_MIB = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Which partition is what; the table is not written yet. boot and swap are None when not wanted."""
-
-    table: PartitionTable
-    boot: PlannedPartition | None
-    swap: PlannedPartition | None
-    root: PlannedPartition
-
-
-@dataclass(frozen=True, slots=True)
-class Volumes:
-    """UUIDs of what was made; swap is the area on a partition or on the disk of its own."""
-
-    root: UUID
-    boot: UUID | None
-    swap: UUID | None
 
 
 def install_tarball(path: str, installation: Installation) -> None:
@@ -68,12 +34,16 @@ def install_tarball(path: str, installation: Installation) -> None:
             check_swap(installation.swap)
         wipe_partition_table(disk)
     with messages.step("making file systems"):
-        volumes = _make_volumes(layout, installation)
+        volumes = make_volumes(layout, installation)
     with ExitStack() as stack:
-        root_device = stack.enter_context(_loop(installation, layout.root)).path
-        boot_device = stack.enter_context(_loop(installation, layout.boot)).path if layout.boot else None
+        root_device = stack.enter_context(partition_loop(installation, layout.root)).path
+        boot_device = stack.enter_context(partition_loop(installation, layout.boot)).path if layout.boot else None
         with messages.step("unpacking"):
-            target = _mount(stack, installation, root_device, boot_device)
+            target = mount_volume(stack, installation, root_device)
+            if boot_device is not None:
+                boot = os.path.join(target, "boot")
+                os.mkdir(boot, 0o755)
+                mount_volume(stack, installation, boot_device, target=boot)
             unpacked = extract(path, target, progress=messages.progress("unpacked"))
             log.info("%d entries, %s", unpacked.entries, format_size(unpacked.bytes))
         with messages.step("writing fstab"), open_tree(target) as tree:
@@ -88,102 +58,3 @@ def install_tarball(path: str, installation: Installation) -> None:
     with messages.step("writing the partition table"):
         disk.flush()
         layout.table.write(disk)
-
-
-def plan_layout(installation: Installation) -> Layout:
-    """Decide on the partitions: /boot when the kernel is inside, swap unless it has a disk of its own, the root.
-
-    Raises DoesNotFitError or SettingsError before anything was written.
-    """
-    settings, request = installation.settings, installation.request
-    wanted = []
-    if request.kernel_inside:
-        wanted.append(NewPartition(Content.LINUX, settings.boot_size_mib * MIB, bootable=True))
-    if settings.swap and installation.swap is None:
-        wanted.append(NewPartition(Content.SWAP, _swap_size_mib(installation) * MIB))
-    wanted.append(NewPartition(Content.LINUX, bootable=not request.kernel_inside))
-    disk = installation.disk
-    if request.kernel_inside and settings.boot_size_mib < SMALLEST_FILE_SYSTEM_MIB:
-        raise SettingsError(
-            f"BOOT_SIZE is {settings.boot_size_mib}; a file system needs at least {SMALLEST_FILE_SYSTEM_MIB} MiB"
-        )
-    table = plan_partition_table(disk.size, disk.sector_size, wanted)
-    check_root_size(table.partitions[-1], disk)
-    linux = [partition for partition in table.partitions if partition.content is Content.LINUX]
-    swap = [partition for partition in table.partitions if partition.content is Content.SWAP]
-    return Layout(
-        table,
-        boot=linux[0] if request.kernel_inside else None,
-        swap=swap[0] if swap else None,
-        root=linux[-1],
-    )
-
-
-def check_root_size(root: PlannedPartition, disk: DescriptorDisk) -> None:
-    """Raise DoesNotFitError when nothing is left for the root file system."""
-    needed = SMALLEST_FILE_SYSTEM_MIB * MIB
-    if root.length < needed:
-        raise DoesNotFitError(
-            f"{disk.name}: the disk has {format_bytes(disk.size)}, which leaves {format_bytes(root.length)} for the "
-            f"root file system; expected {format_bytes(needed)} at least; nothing was written",
-            needed=needed,
-            available=root.length,
-        )
-
-
-def _swap_size_mib(installation: Installation) -> int:
-    size = installation.settings.swap_size_mib or installation.request.memory_mib
-    if size is None:
-        raise SettingsError(
-            "SWAP=yes, but SWAP_SIZE is empty and Ganeti did not tell the instance's memory (INSTANCE_BE_maxmem); "
-            "set SWAP_SIZE in MiB, or SWAP=no"
-        )
-    return size
-
-
-def _make_volumes(layout: Layout, installation: Installation) -> Volumes:
-    """Make file systems and swap, and bring them to stable storage before the kernel looks at them."""
-    disk, kind = installation.disk, installation.settings.filesystem
-
-    def region(partition: PlannedPartition) -> Region:
-        return Region(disk, partition.start, partition.length, name=f"{disk.name} partition {partition.number}")
-
-    root = make_ext(region(layout.root), kind=kind, label="/").uuid
-    boot = make_ext(region(layout.boot), kind=kind, label="/boot").uuid if layout.boot else None
-    swap = None
-    if installation.swap is not None:
-        swap = make_swap(installation.swap).uuid
-        installation.swap.flush()
-    elif layout.swap is not None:
-        swap = make_swap(region(layout.swap)).uuid
-    disk.flush()
-    return Volumes(root, boot, swap)
-
-
-def _loop(installation: Installation, partition: PlannedPartition) -> AbstractContextManager[LoopDevice]:
-    disk = installation.disk
-    return loop_device(disk.fd, offset=partition.start, length=partition.length, sector_size=disk.sector_size)
-
-
-def _mount(stack: ExitStack, installation: Installation, root_device: str, boot_device: str | None) -> str:
-    """Mount the new root, and the new /boot in it; scripts may run programs and use device nodes there."""
-    closed = not installation.scripts
-    fs_type = installation.settings.filesystem
-    target = stack.enter_context(mounted(root_device, fs_type=fs_type, nosuid=closed, nodev=closed, noexec=closed))
-    if boot_device is not None:
-        boot = os.path.join(target, "boot")
-        os.mkdir(boot, 0o755)
-        stack.enter_context(
-            mounted(boot_device, fs_type=fs_type, target=boot, nosuid=closed, nodev=closed, noexec=closed)
-        )
-    return target
-
-
-def fstab_entries(volumes: Volumes, filesystem: str) -> list[fstab.Entry]:
-    """Return the lines for what was made, by UUID."""
-    entries = [fstab.Entry(f"UUID={volumes.root}", "/", filesystem, "errors=remount-ro", 0, 1)]
-    if volumes.boot:
-        entries.append(fstab.Entry(f"UUID={volumes.boot}", "/boot", filesystem, "defaults", 0, 2))
-    if volumes.swap:
-        entries.append(fstab.Entry(f"UUID={volumes.swap}", "none", "swap", "sw", 0, 0))
-    return entries

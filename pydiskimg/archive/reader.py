@@ -8,10 +8,11 @@ import re
 import stat
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from pydiskimg.archive import binding, layout
 from pydiskimg.archive.entry import Entry, acls, nanoseconds, printable, xattrs
-from pydiskimg.archive.inflate import Ahead
+from pydiskimg.archive.inflate import Inflated
 from pydiskimg.archive.member import Member, read_member
 from pydiskimg.errors import ArchiveError
 
@@ -23,11 +24,18 @@ _KINDS = {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, 
 _CONVERSION = re.compile(rb"\w+ can't be converted from ")
 
 
+class Blocks(Protocol):
+    """Where the bytes of an archive come from."""
+
+    def next_block(self) -> Inflated | None:
+        """Return the next block, None at the end, again and again."""
+
+
 class _Feed:
     """Hands inflated blocks to libarchive, and keeps the last of them to be looked at again."""
 
-    def __init__(self, ahead: Ahead, consumed: Callable[[int], None]) -> None:
-        self._ahead = ahead
+    def __init__(self, blocks: Blocks, consumed: Callable[[int], None]) -> None:
+        self._blocks = blocks
         self._consumed = consumed
         self._recent: deque[tuple[int, bytes]] = deque()
         self._end = 0
@@ -51,7 +59,7 @@ class _Feed:
     def _next(self) -> bytes:
         if self._budget is not None and self._budget < 0:
             raise ValueError(f"its headers are larger than {_HEADERS_LIMIT} bytes")
-        block = self._ahead.next_block()
+        block = self._blocks.next_block()
         if block is None:
             return b""
         self._consumed(block.consumed)
@@ -82,7 +90,7 @@ class _Feed:
         """Read the rest of the stream; True when there are at least 512 bytes from position on, all of them zero."""
         before = (data[max(position - start, 0) :] for start, data in list(self._recent))
         clean = not any(part.strip(b"\0") for part in before)
-        while block := self._ahead.next_block():
+        while block := self._blocks.next_block():
             self._consumed(block.consumed)
             self._end += len(block.data)
             clean = clean and not block.data.strip(b"\0")
@@ -95,9 +103,9 @@ class Reader:
     Every error is an ArchiveError that names the archive and the entry.
     """
 
-    def __init__(self, ahead: Ahead, name: str, consumed: Callable[[int], None]) -> None:
+    def __init__(self, blocks: Blocks, name: str, consumed: Callable[[int], None]) -> None:
         self._name = name
-        self._feed = _Feed(ahead, consumed)
+        self._feed = _Feed(blocks, consumed)
         self._current: bytes | None = None
         self._place = "entry"
         self._archive = binding.read_new()

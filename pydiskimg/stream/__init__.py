@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from pydiskimg.stream.incoming import Stream, read_stream
+from pydiskimg.stream.incoming import Stream, read_stream, stream_of
 from pydiskimg.stream.outgoing import write_stream
 
-__all__ = ["Stream", "read_stream", "write_stream"]
+__all__ = ["Stream", "read_stream", "stream_of", "write_stream"]

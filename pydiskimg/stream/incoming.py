@@ -56,6 +56,7 @@ class Stream(ABC):
         disk: Disk,
         *,
         grow: bool = False,
+        at_least: int = 0,
         unit: int | None = None,
         workers: int | None = None,
         progress: Progress | None = None,
@@ -65,7 +66,8 @@ class Stream(ABC):
         What is not data becomes zero, by disk.zero(), or not at all where the disk reads as zero. A disk that does
         not is one that was in use: its first MiB is zeroed before anything else, and written last, when the whole
         stream has proved to be in order. With grow, a disk that has a method grow(size) is made as large as a raw
-        image. unit is as for copy(); workers is the number of threads (at most 8); progress is told 0 as the total of
+        image. at_least is the bytes that the image must have, which is all that tells of a raw one that it ended
+        early. unit is as for copy(); workers is the number of threads (at most 8); progress is told 0 as the total of
         a raw image.
 
         Raises DoesNotFitError before anything is written; StorageError, its errno ENOSPC when more of a raw image
@@ -75,7 +77,7 @@ class Stream(ABC):
         if self.size is not None:
             check_size_fits(self.name, self.size, disk)
         self._prepare()
-        return self._run(DiskSink(disk, self.name, unit=unit, grow=grow), workers, progress)
+        return self._run(DiskSink(disk, self.name, unit=unit, grow=grow), workers, progress, at_least=at_least)
 
     def write_to(
         self, fd: int, *, name: str = "standard output", workers: int | None = None, progress: Progress | None = None
@@ -107,7 +109,7 @@ class Stream(ABC):
     def _unpack(self, chunk: Chunk) -> None:
         """Make the chunk's bytes complete; on several threads."""
 
-    def _run(self, sink: Sink, workers: int | None, progress: Progress | None) -> int:
+    def _run(self, sink: Sink, workers: int | None, progress: Progress | None, *, at_least: int = 0) -> int:
         count = worker_count(workers)
         buffers = Buffers(items_at_once(count) + _GROWN_AT_ONCE, CHUNK_SIZE)
         end = 0
@@ -130,6 +132,10 @@ class Stream(ABC):
                     end = sum(item)
                 if progress is not None:
                     progress(end, self.size or 0)
+        if end < at_least:
+            raise InvalidImageError(
+                f"{self.name}: ends at byte {end}, and what is in it reaches to byte {at_least}; the stream ended early"
+            )
         sink.finish()
         return end
 
@@ -207,9 +213,19 @@ def read_stream(
     Raises UnsupportedImageError for a format or a feature that is not read from a stream, InvalidImageError for a
     header that is corrupt or cut off, StorageError. fd stays the caller's.
     """
+    return stream_of(PipeReader(fd, name), format=format, spool_directory=spool_directory)
+
+
+def stream_of(
+    pipe: PipeReader,
+    *,
+    format: str | None,  # noqa: A002 - as in read_stream()
+    spool_directory: str | None = None,
+) -> Stream:
+    """Begin to read an image from a pipe of which nothing was read yet but by peek(); all else as read_stream()."""
+    name = pipe.name
     if format not in (None, *FORMATS):
         raise UnsupportedImageError(f"{name}: the format {format!r} is not read; expected raw or qcow2")
-    pipe = PipeReader(fd, name)
     if format == "qcow2":
         spool = Spool(spool_directory)
         try:

@@ -7,7 +7,7 @@ the second writes. Nothing of the data is kept between them, only the lengths.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -58,6 +58,7 @@ def write_stream(  # noqa: PLR0913 - the options of one call, each named
     find_zeros: bool | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
+    announce: Callable[[int], None] | None = None,
     name: str = "standard output",
     spool_directory: str | None = None,
 ) -> int:
@@ -70,8 +71,9 @@ def write_stream(  # noqa: PLR0913 - the options of one call, each named
     does not fit its place any more, and a mixture of old and new otherwise. find_zeros, for an uncompressed one, also
     reads twice, to leave out clusters of zeros that source calls data; None does so unless source is a qcow2 image.
     workers is the number of threads (at most 8), name the descriptor's for messages, spool_directory (/var/tmp) where
-    the lengths of a large image's clusters are kept, 4 bytes for each. progress counts the passes together. fd stays
-    the caller's.
+    the lengths of a large image's clusters are kept, 4 bytes for each. progress counts the passes together. announce is
+    called once, before the first byte is written, with the number of bytes that the stream will have. fd stays the
+    caller's.
 
     Raises StorageError when the descriptor cannot be written (errno EPIPE: its reader went away), DoesNotFitError and
     UnsupportedImageError before the first byte when options and size do not go together, InvalidImageError when
@@ -80,10 +82,12 @@ def write_stream(  # noqa: PLR0913 - the options of one call, each named
     if format not in FORMATS:
         raise UnsupportedImageError(f"{name}: the format {format!r} is not written; expected raw or qcow2")
     if format == "raw":
+        if announce is not None:
+            announce(source.size)
         return _write_raw(source, PipeWriter(fd, name), worker_count(workers), progress)
     options = StreamOptions(version, cluster_size, compression_type, find_zeros, spool_directory)
     with Spool(spool_directory) as spool:
-        return _Qcow2(source, PipeWriter(fd, name), options, spool, worker_count(workers), progress).write()
+        return _Qcow2(source, PipeWriter(fd, name), options, spool, worker_count(workers), progress).write(announce)
 
 
 def _write_raw(source: Source, pipe: PipeWriter, workers: int, progress: Progress | None) -> int:
@@ -141,7 +145,7 @@ class _Qcow2:
         # As many as are being worked on, and the one that is being written.
         self._buffers = Buffers(items_at_once(workers), CHUNK_SIZE)
 
-    def write(self) -> int:
+    def write(self, announce: Callable[[int], None] | None) -> int:
         """Both passes; returns the bytes written."""
         self._first_pass()
         places = lay_out(
@@ -151,6 +155,8 @@ class _Qcow2:
             compression_type=self._options.compression_type or "zlib",
             name=self._pipe.name,
         )
+        if announce is not None:
+            announce(places.end)
         for part in metadata(self._contents, places, compressed=self._compress is not None, name=self._pipe.name):
             self._pipe.write(part)
         self._second_pass(places)

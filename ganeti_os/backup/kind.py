@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT
+"""What a backup is, by the administrator's word or by its first bytes."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from ganeti_os.protocol import RequestError
+from pydiskimg.archive import looks_like_archive
+from pydiskimg.described_end import described_end
+from pydiskimg.errors import FileSystemError
+from pydiskimg.fs.probe import probe
+from pydiskimg.targets.memory import MemoryDisk
+from pydiskimg.targets.pipe import PipeReader
+
+# Superblocks of everything that is known lie in here: that of btrfs is the last, at 64 KiB.
+LOOK_AT = 128 << 10
+
+_QCOW2_MAGIC = b"QFI\xfb"
+_DUMP_MAGIC_OFFSET = 24
+_DUMP_MAGICS = ((60012).to_bytes(4, "little"), (60012).to_bytes(4, "big"))
+_COMPRESSIONS = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"LZIP": "lzip",
+    b"\x04\x22\x4d\x18": "lz4",
+}
+
+
+class BackupKind(Enum):
+    """A qcow2 that is read front to back, a tar of ganeti-instance-image, a dump(8) of a root, the bytes of a disk."""
+
+    QCOW2 = "qcow2"
+    TAR = "tar"
+    DUMP = "dump"
+    RAW = "raw"
+
+
+def backup_kind(pipe: PipeReader, wanted: str) -> BackupKind:
+    """Return what comes through the pipe; wanted is the setting IMPORT_FORMAT.
+
+    An export of ours is a qcow2 whatever the guest's disk begins with, so that no guest decides here. Raises
+    RequestError for an empty stream and for one that "auto" cannot tell.
+    """
+    beginning = pipe.peek(LOOK_AT)
+    if not beginning:
+        raise RequestError(f"{pipe.name}: is empty; expected a backup; nothing was written")
+    if wanted != "auto":
+        return BackupKind(wanted)
+    if beginning.startswith(_QCOW2_MAGIC):
+        return BackupKind.QCOW2
+    if looks_like_archive(beginning):
+        return BackupKind.TAR
+    if beginning[_DUMP_MAGIC_OFFSET : _DUMP_MAGIC_OFFSET + 4] in _DUMP_MAGICS:
+        return BackupKind.DUMP
+    for magic, name in _COMPRESSIONS.items():
+        if beginning.startswith(magic):
+            raise RequestError(
+                f"{pipe.name}: the backup is compressed with {name}; decompress it before the import (or set "
+                "IMPORT_FORMAT=raw, if it is a disk that begins so); nothing was written"
+            )
+    if described_end(beginning) or _holds_file_system(beginning):
+        return BackupKind.RAW
+    raise RequestError(
+        f"{pipe.name}: is neither a qcow2, nor a backup of ganeti-instance-image, nor a disk with a partition table or "
+        "a file system that is known; set IMPORT_FORMAT=raw for the bytes of another disk; nothing was written"
+    )
+
+
+def _holds_file_system(beginning: bytes) -> bool:
+    disk = MemoryDisk(LOOK_AT)
+    disk.write(0, beginning)
+    try:
+        return probe(disk) is not None
+    except FileSystemError:  # of two, in one place
+        return True

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: MIT
+"""export: one of the instance's disks becomes a qcow2 on standard output (docs/backup-format.md)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+
+from ganeti_os.log import Messages
+from ganeti_os.protocol import Request, RequestError
+from ganeti_os.settings import Settings
+from pydiskimg.image import open_image
+from pydiskimg.protocols import Progress
+from pydiskimg.stream import write_stream
+from pydiskimg.units import format_size
+
+log = logging.getLogger(__name__)
+
+_STANDARD_OUTPUT = 1
+
+
+def run(request: Request, settings: Settings, messages: Messages) -> None:
+    """Write the request's device to standard output, without what its file systems say is free.
+
+    The disk is raw, whatever its first bytes say: a guest wrote them.
+    """
+    assert request.device is not None
+    if os.isatty(_STANDARD_OUTPUT):
+        raise RequestError("standard output is a terminal, and a backup is no text; send it to a file or a pipe")
+    started = time.monotonic()
+    compression = settings.export_compression
+    with open_image(request.device, format="raw") as disk, messages.step("exporting"):
+        written = write_stream(
+            disk,
+            _STANDARD_OUTPUT,
+            compression_type=None if compression == "none" else compression,
+            progress=messages.progress("exported"),
+            announce=lambda size: _announce(request.size_fd, size),
+        )
+    log.info(
+        "%s: %s became a backup of %s (%.1f s)",
+        request.device,
+        format_size(disk.size),
+        format_size(written),
+        time.monotonic() - started,
+    )
+
+
+def _of_the_disk(progress: Progress) -> Progress:
+    """Count bytes of the disk for a person, where a stream counts its two passes."""
+    return lambda done, total: progress(done // 2, total // 2)
+
+
+def _announce(fd: int | None, size: int) -> None:
+    """Tell Ganeti how many bytes will come, for its estimate of the time; it does without when it cannot be told."""
+    if fd is None or fd <= 2:
+        return
+    try:
+        os.write(fd, b"%d\n" % size)
+    except OSError as error:
+        log.debug("EXP_SIZE_FD=%d: %s", fd, error)

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: MIT
+"""import: a backup on standard input becomes one of the instance's disks (docs/backup-format.md)."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from ganeti_os.backup.disk import restore_disk
+from ganeti_os.backup.kind import BackupKind, backup_kind
+from ganeti_os.log import Messages
+from ganeti_os.protocol import Request
+from ganeti_os.settings import Settings
+from pydiskimg.disk import open_disk
+from pydiskimg.targets.pipe import PipeReader
+
+log = logging.getLogger(__name__)
+
+_STANDARD_INPUT = 0
+
+
+def run(request: Request, settings: Settings, messages: Messages) -> None:
+    """Write what comes on standard input to the request's device, as it arrives.
+
+    Whatever ends early leaves a disk that begins with zeros, or has no partition table.
+    """
+    assert request.device is not None
+    started = time.monotonic()
+    with open_disk(request.device, writable=True) as disk, messages.step("restoring"):
+        pipe = PipeReader(_STANDARD_INPUT, "standard input")
+        kind = backup_kind(pipe, settings.import_format)
+        if kind in (BackupKind.QCOW2, BackupKind.RAW):
+            restore_disk(pipe, kind, disk, messages)
+    log.info("%s is restored (%.1f s)", request.device, time.monotonic() - started)
