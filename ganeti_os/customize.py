@@ -31,7 +31,7 @@ def customize_image(installation: Installation) -> None:
         boot_device = None
         if guest.boot is not None:
             boot_device = _loop(stack, installation, guest.boot)
-            _mount(stack, boot_device, guest.boot, _mount_point_inside(target, "boot"))
+            _mount(stack, boot_device, guest.boot, mount_point_inside(target, "boot"))
         run_scripts(installation, target, root_device, boot_device)
     disk.flush()
 
@@ -90,7 +90,7 @@ def _mount(stack: ExitStack, device: str, volume: Volume, target: str | None) ->
     )
 
 
-def _mount_point_inside(target: str, path: str) -> str:
+def mount_point_inside(target: str, path: str) -> str:
     """Return a path to a directory of the guest that no symlink of the guest's leads out of its root."""
     root_fd = os.open(target, os.O_PATH | os.O_DIRECTORY)
     try:

@@ -237,6 +237,13 @@ SETTINGS = (
         _choice("none", "zlib", "zstd"),
     ),
     Setting(
+        "EXPORT_DIR",
+        _DIRECTORY,
+        "/var/tmp",
+        "where the import of a disk image made by ganeti-instance-image keeps it meanwhile",
+        _directory,
+    ),
+    Setting(
         "IMPORT_FORMAT",
         "auto, qcow2, raw or tar",
         "auto",
@@ -254,7 +261,7 @@ SETTINGS = (
 )
 
 # Names of ganeti-instance-image 0.7 that have no effect here.
-WITHOUT_EFFECT = ("EXPORT_DIR", "FDISK")
+WITHOUT_EFFECT = ("FDISK",)
 
 # Where a Settings field is not the name in lower case: its unit is part of it.
 _FIELDS = {"SWAP_SIZE": "swap_size_mib", "BOOT_SIZE": "boot_size_mib"}
@@ -292,6 +299,7 @@ class Settings:
     variants_dir: str
     kernel_args: str
     export_compression: str
+    export_dir: str
     import_format: str
     grow: bool
     image_debug: bool

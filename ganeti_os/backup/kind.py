@@ -6,7 +6,6 @@ from __future__ import annotations
 from enum import Enum
 
 from ganeti_os.protocol import RequestError
-from pydiskimg.archive import looks_like_archive
 from pydiskimg.described_end import described_end
 from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.probe import probe
@@ -51,6 +50,8 @@ def backup_kind(pipe: PipeReader, wanted: str) -> BackupKind:
         return BackupKind(wanted)
     if beginning.startswith(_QCOW2_MAGIC):
         return BackupKind.QCOW2
+    from pydiskimg.archive import looks_like_archive  # only here: an import of ours need not wait for libarchive
+
     if looks_like_archive(beginning):
         return BackupKind.TAR
     if beginning[_DUMP_MAGIC_OFFSET : _DUMP_MAGIC_OFFSET + 4] in _DUMP_MAGICS:

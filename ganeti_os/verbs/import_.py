@@ -12,6 +12,7 @@ from ganeti_os.log import Messages
 from ganeti_os.protocol import Request
 from ganeti_os.settings import Settings
 from pydiskimg.disk import open_disk
+from pydiskimg.growth import grow_last_volume
 from pydiskimg.targets.pipe import PipeReader
 
 log = logging.getLogger(__name__)
@@ -26,9 +27,26 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
     """
     assert request.device is not None
     started = time.monotonic()
-    with open_disk(request.device, writable=True) as disk, messages.step("restoring"):
-        pipe = PipeReader(_STANDARD_INPUT, "standard input")
-        kind = backup_kind(pipe, settings.import_format)
-        if kind in (BackupKind.QCOW2, BackupKind.RAW):
-            restore_disk(pipe, kind, disk, messages)
+    with open_disk(request.device, writable=True) as disk:
+        with messages.step("restoring"):
+            pipe = PipeReader(_STANDARD_INPUT, "standard input")
+            kind = backup_kind(pipe, settings.import_format)
+            if kind in (BackupKind.QCOW2, BackupKind.RAW):
+                restore_disk(pipe, kind, disk, messages)
+            else:
+                restore_files(pipe, kind, Installation(request, settings, messages, disk, swap=None, scripts=()))
+        if settings.grow:
+            with messages.step("growing"):
+                log.info("%s", grow_last_volume(disk))
     log.info("%s is restored (%.1f s)", request.device, time.monotonic() - started)
+
+
+def restore_files(pipe: PipeReader, kind: BackupKind, installation: Installation) -> None:
+    """Restore a backup of ganeti-instance-image."""
+    # Only here, as libarchive and libparted take longer to import than a small disk to restore.
+    from ganeti_os.backup.predecessor import restore_archive, restore_dump_of_root
+
+    if kind is BackupKind.TAR:
+        restore_archive(pipe, installation)
+    else:
+        restore_dump_of_root(pipe, installation)

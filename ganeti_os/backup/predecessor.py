@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""Backups of ganeti-instance-image: a tar of disk.img (a qcow2), or of root.dump and boot.dump (dump(8))."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import posixpath
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+
+from ganeti_os import hooks
+from ganeti_os.backup.dumps import BOOT, ROOT, DumpFile, restore_dumps
+from ganeti_os.installation import Installation
+from pydiskimg.archive import FileInArchive, files_in_archive
+from pydiskimg.deferred import DeferredHead
+from pydiskimg.errors import InvalidImageError, StorageError, storage_error
+from pydiskimg.image import open_image
+from pydiskimg.linux.fileio import pwrite_all
+from pydiskimg.targets.pipe import PipeReader
+from pydiskimg.transfer import check_fits, copy
+from pydiskimg.units import MIB, format_size
+
+log = logging.getLogger(__name__)
+
+_DISK = "disk.img"
+_DUMPS = {"root.dump": ROOT, "boot.dump": BOOT}
+
+
+def restore_archive(pipe: PipeReader, installation: Installation) -> None:
+    """Restore what the tar on the pipe holds. Dumps need root, and room for nothing but the disk."""
+    with closing(_members(pipe)) as members:
+        first = next(members, None)
+        if first is None:
+            raise InvalidImageError(f"{pipe.name}: the archive is empty; expected {_DISK}, or root.dump and boot.dump")
+        kind, file = first
+        if kind == _DISK:
+            _restore_disk(file, members, installation)
+        else:
+            restore_dumps(_dumps(first, members), for_import(installation))
+
+
+def restore_dump_of_root(pipe: PipeReader, installation: Installation) -> None:
+    """Restore a dump(8) that comes as it is."""
+    restore_dumps([(ROOT, PipeFile(pipe))], for_import(installation))
+
+
+def for_import(installation: Installation) -> Installation:
+    """Leave the one script that a restored system needs, and tell it why it runs, as ganeti-instance-image does.
+
+    A dump has no boot loader in front of its partitions: a script called grub puts one there.
+    """
+    enabled = hooks.enabled(installation.settings.customize_dir)
+    scripts = tuple(script for script in enabled if os.path.basename(script) == "grub")
+    if not scripts and installation.request.kernel_inside:
+        log.warning(
+            "no boot loader is installed: dumps hold none, and there is no script grub in %s",
+            installation.settings.customize_dir,
+        )
+    environment = {**installation.request.environment, "IMPORT_SCRIPT": "1"}
+    return replace(installation, scripts=scripts, request=replace(installation.request, environment=environment))
+
+
+class PipeFile:
+    """A pipe, read as a dump is."""
+
+    def __init__(self, pipe: PipeReader) -> None:
+        self.name = pipe.name
+        self._pipe = pipe
+
+    def read(self, length: int) -> bytes:
+        """Return the next bytes, length at most; none at the end."""
+        buffer = bytearray(length)
+        with memoryview(buffer) as view:
+            count = self._pipe.read_into(view)
+        return bytes(buffer[:count])
+
+
+def _members(pipe: PipeReader) -> Iterator[tuple[str, FileInArchive]]:
+    with closing(files_in_archive(pipe)) as files:
+        for file in files:
+            name = posixpath.normpath(file.path)
+            if name != _DISK and name not in _DUMPS:
+                raise InvalidImageError(
+                    f"{file.name}: is no part of a backup; expected {_DISK}, or root.dump and boot.dump"
+                )
+            yield name, file
+
+
+def _dumps(
+    first: tuple[str, FileInArchive], others: Iterator[tuple[str, FileInArchive]]
+) -> Iterator[tuple[str, DumpFile]]:
+    yield _DUMPS[first[0]], first[1]
+    for name, file in others:
+        if name not in _DUMPS:
+            raise InvalidImageError(f"{file.name}: lies beside dumps; expected either a disk or dumps")
+        yield _DUMPS[name], file
+
+
+def _restore_disk(file: FileInArchive, others: Iterator[tuple[str, FileInArchive]], installation: Installation) -> None:
+    """Keep the image in a file without a name, as its tables lie anywhere in it, and copy it from there."""
+    messages, disk = installation.messages, installation.disk
+    with _kept(file, installation.settings.export_dir) as path, open_image(path, format="qcow2") as image:
+        log.info("%s: qcow2, %s", file.name, format_size(image.size))
+        if next(others, None) is not None:  # also the end of the archive, which proves that it is whole
+            raise InvalidImageError(f"{file.name}: is not the only file of the backup; expected one disk")
+        check_fits(image, disk)
+        target = DeferredHead(disk)
+        copy(image, target, progress=messages.progress("restored"))
+        target.commit()
+
+
+@contextmanager
+def _kept(file: FileInArchive, directory: str) -> Iterator[str]:
+    """Write the file to an unnamed one in directory, and yield a path to that."""
+    try:
+        fd = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise storage_error(error, directory, f"cannot keep {file.path} there meanwhile (EXPORT_DIR)") from error
+    try:
+        position = 0
+        while data := file.read(MIB):
+            pwrite_all(fd, position, data, name=directory)
+            position += len(data)
+        yield f"/proc/self/fd/{fd}"
+    except StorageError as error:
+        if error.errno == errno.ENOSPC and error.filename == directory:
+            message = (
+                f"{directory}: has no room for {file.path}, {format_size(file.size)}; set EXPORT_DIR to a directory "
+                "that has; nothing was written to the disk"
+            )
+            raise StorageError(message, errno=errno.ENOSPC, filename=directory) from error
+        raise
+    finally:
+        os.close(fd)
