@@ -10,11 +10,12 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Protocol
 
+from pydiskimg.dumpfile import open_dump, restore_dump
+
 from ganeti_os.customize import mount_point_inside, run_scripts
 from ganeti_os.guest import fstab
 from ganeti_os.installation import Installation
 from ganeti_os.volumes import Volumes, fstab_entries, make_volumes, mount_volume, partition_loop, plan_layout
-from pydiskimg.dumpfile import open_dump, restore_dump
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.fs.swap import check_swap
 from pydiskimg.mount import enter_private_namespace

@@ -7,7 +7,7 @@ import errno
 import logging
 import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 
@@ -78,7 +78,7 @@ class PipeFile:
         return bytes(buffer[:count])
 
 
-def _members(pipe: PipeReader) -> Iterator[tuple[str, FileInArchive]]:
+def _members(pipe: PipeReader) -> Generator[tuple[str, FileInArchive], None, None]:
     with closing(files_in_archive(pipe)) as files:
         for file in files:
             name = posixpath.normpath(file.path)

@@ -6,13 +6,15 @@ from __future__ import annotations
 import logging
 import time
 
+from pydiskimg.growth import grow_last_volume
+
 from ganeti_os.backup.disk import restore_disk
 from ganeti_os.backup.kind import BackupKind, backup_kind
+from ganeti_os.installation import Installation
 from ganeti_os.log import Messages
 from ganeti_os.protocol import Request
 from ganeti_os.settings import Settings
 from pydiskimg.disk import open_disk
-from pydiskimg.growth import grow_last_volume
 from pydiskimg.targets.pipe import PipeReader
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 
 from pydiskimg.archive import binding, layout
@@ -58,7 +58,9 @@ class FileInArchive:
         return self._zeros > 0
 
 
-def files_in_archive(pipe: PipeReader, *, progress: Callable[[int], None] | None = None) -> Iterator[FileInArchive]:
+def files_in_archive(
+    pipe: PipeReader, *, progress: Callable[[int], None] | None = None
+) -> Generator[FileInArchive, None, None]:
     """Yield each regular file of an archive that is not compressed, in its order; directories are passed over.
 
     What the receiver has not read of a file is dropped when it asks for the next one. progress gets the bytes of the
