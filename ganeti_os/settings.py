@@ -239,7 +239,7 @@ SETTINGS = (
     Setting(
         "EXPORT_DIR",
         _DIRECTORY,
-        "/var/tmp",
+        "/var/tmp",  # noqa: S108 - a file without a name
         "where the import of a disk image made by ganeti-instance-image keeps it meanwhile",
         _directory,
     ),

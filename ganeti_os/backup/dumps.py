@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""dump(8)s of a root and a /boot become a disk: new partitions and file systems, their files, fstab, the boot loader."""
+"""dump(8)s of a root and a /boot become a disk: partitions, file systems, their files, fstab, the boot loader."""
 
 from __future__ import annotations
 
