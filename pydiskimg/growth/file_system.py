@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""A mounted file system grown by its own driver, and what the driver's refusals mean."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+from pydiskimg.errors import FileSystemError
+from pydiskimg.linux import fsgrowth
+
+# What grows, with the driver that can do it and options besides those of every mount. The drivers for ext2 and ext3
+# alone cannot. A balance that the guest has begun would go on here, and nothing grows meanwhile.
+MOUNTED_AS = {
+    "ext2": ("ext4", ""),
+    "ext3": ("ext4", ""),
+    "ext4": ("ext4", ""),
+    "xfs": ("xfs", ""),
+    "btrfs": ("btrfs", "skip_balance"),
+}
+
+_REASONS = {
+    errno.EPERM: "the kernel found errors in it",
+    errno.EOPNOTSUPP: "it has a feature with which the kernel does not grow it, such as sparse_super2",
+    errno.EINVAL: "the kernel cannot make it so large: its inodes, or its group descriptors, would not fit",
+    errno.ENOSPC: "it is too full: the kernel needs a little space to begin with",
+    errno.EROFS: "it can only be mounted read-only, or became so because of errors",
+    errno.EUCLEAN: "it is damaged; check it",
+    errno.EBUSY: "it is being grown by somebody else",
+    errno.ENOTTY: "this kernel cannot grow it while it is mounted",
+}
+
+
+def grow_mounted(target: str, fs_type: str, size: int, *, name: str) -> None:
+    """Grow the file system mounted on target as MOUNTED_AS says to at most size (bytes); it never shrinks.
+
+    name is what messages call it. Raises FileSystemError when the kernel does not do it.
+    """
+    fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _GROWERS[fs_type](fd, size, name)
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, error.strerror)
+        raise FileSystemError(f"{name}: the {fs_type} file system does not grow: {reason}; see dmesg") from error
+    finally:
+        os.close(fd)
+
+
+def _ext(fd: int, size: int, _name: str) -> None:
+    status = os.fstatvfs(fd)  # f_frsize is the block size
+    fsgrowth.grow_ext(fd, size // status.f_frsize)
+
+
+def _xfs(fd: int, size: int, _name: str) -> None:
+    block_size, blocks, inodes_percent = fsgrowth.xfs_geometry(fd)
+    if size // block_size > blocks:
+        fsgrowth.grow_xfs(fd, size // block_size, inodes_percent)
+
+
+def _btrfs(fd: int, _size: int, name: str) -> None:
+    count, highest = fsgrowth.btrfs_devices(fd)
+    if count != 1:
+        raise FileSystemError(f"{name}: its btrfs is spread over {count} devices; none of them is grown")
+    if not fsgrowth.grow_btrfs(fd, highest):
+        raise FileSystemError(f"{name}: its btrfs has a balance under way; let it end or cancel it in the guest first")
+
+
+_GROWERS: dict[str, Callable[[int, int, str], None]] = {
+    "ext2": _ext,
+    "ext3": _ext,
+    "ext4": _ext,
+    "xfs": _xfs,
+    "btrfs": _btrfs,
+}
