@@ -93,7 +93,7 @@ def _covered(descriptor: bytes) -> bytes:
     return descriptor[:_CHECKSUM] + descriptor[_CHECKSUM + 2 :]
 
 
-def _descriptor(table: bytes, at: int, volume: Volume, group: int, is_intact: bool) -> Descriptor:  # noqa: FBT001
+def _descriptor(table: bytes, at: int, volume: Volume, group: int, is_intact: bool) -> Descriptor:
     is_long = volume.desc_size >= layout.GROUP_DESCRIPTOR_64.size
     record = layout.GROUP_DESCRIPTOR_64 if is_long else layout.GROUP_DESCRIPTOR_32
     fields = record.unpack(table, at)

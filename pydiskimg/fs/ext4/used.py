@@ -14,11 +14,11 @@ from collections.abc import Iterator
 
 from pydiskimg.fs.ext4.crc32c import crc32c
 from pydiskimg.fs.ext4.descriptors import Descriptor, place_problem, read_descriptors
+from pydiskimg.fs.ext4.doubt import NotBelievedError
 from pydiskimg.fs.ext4.layout import BLOCK_UNINIT
 from pydiskimg.fs.ext4.metadata_places import MetadataPlaces
 from pydiskimg.fs.ext4.recovery import after_recovery
-from pydiskimg.fs.ext4.volume import Volume, read_volume, state_problem
-from pydiskimg.fs.ext4.doubt import NotBelievedError
+from pydiskimg.fs.ext4.volume import read_volume, state_problem
 from pydiskimg.protocols import Source, read_bytes
 
 _KNOWN_CHECKSUMS = 64

@@ -139,7 +139,9 @@ def read_volume(source: Source) -> Volume:
     problem = _unknown(numbers) or _checksum_problem(raw, numbers) or _size_problem(numbers)
     if problem is None:
         volume = _volume(source.name, numbers, raw)
-        problem = _count_problem(volume, numbers) or _room_problem(volume, source.size)
+        problem = (
+            _group_problem(volume, numbers) or _count_problem(volume, numbers) or _room_problem(volume, source.size)
+        )
         if problem is None:
             return volume
     raise NotBelievedError(source.name, problem)
@@ -239,8 +241,8 @@ def _volume(name: str, numbers: Mapping[str, int], raw: bytes) -> Volume:
     )
 
 
-def _count_problem(volume: Volume, numbers: Mapping[str, int]) -> str | None:
-    """Judge the numbers by each other."""
+def _group_problem(volume: Volume, numbers: Mapping[str, int]) -> str | None:
+    """Judge the size of the groups."""
     per_group, most = volume.blocks_per_group, 8 * volume.block_size * volume.cluster_blocks
     if per_group % 8 or not _MIN_BLOCKS_PER_GROUP <= per_group <= most or per_group % volume.cluster_blocks:
         return f"its groups have {per_group} blocks, with blocks of {volume.block_size} bytes"
@@ -250,10 +252,15 @@ def _count_problem(volume: Volume, numbers: Mapping[str, int]) -> str | None:
     expected = int(volume.block_size * volume.cluster_blocks == 1024)
     if volume.first_data_block != expected:
         return f"its first data block is {volume.first_data_block}, and {expected} is expected"
+    return None
+
+
+def _count_problem(volume: Volume, numbers: Mapping[str, int]) -> str | None:
+    """Judge the numbers of blocks, groups and inodes by each other."""
     if not 0 < volume.inodes_per_group <= 8 * volume.block_size:
         return f"its groups have {volume.inodes_per_group} inodes, with blocks of {volume.block_size} bytes"
     if not 0 < volume.groups <= _MAX_GROUPS:
-        return f"it has {volume.blocks} blocks in groups of {per_group}"
+        return f"it has {volume.blocks} blocks in groups of {volume.blocks_per_group}"
     if numbers["s_inodes_count"] != volume.inodes_per_group * volume.groups:
         return (
             f"it has {numbers['s_inodes_count']} inodes, and {volume.groups} groups of {volume.inodes_per_group} "
