@@ -3,24 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from pydiskimg.extents import Extent
-from pydiskimg.protocols import Buffer, Disk, WritableBuffer, check_range
+from pydiskimg.protocols import Buffer, Disk, check_range
+from pydiskimg.source_region import SourceRegion
 
 
-class Region:
+class Region(SourceRegion):
     """[start, start + length) of a Disk (bytes). Offsets count from start; errors name the disk and the region.
 
     Raises ValueError when the range is not inside the disk. The disk stays the caller's.
     """
 
     def __init__(self, disk: Disk, start: int, length: int, *, name: str | None = None) -> None:
-        check_range(disk, start, length)
+        super().__init__(disk, start, length, name=name)
         self.disk = disk
-        self.start = start
-        self.size = length
-        self.name = name or f"{disk.name} (bytes {start} to {start + length})"
 
     @property
     def sector_size(self) -> int:
@@ -29,17 +24,6 @@ class Region:
     @property
     def reads_as_zero(self) -> bool:
         return self.disk.reads_as_zero
-
-    def extents(self) -> Iterator[Extent]:
-        end = self.start + self.size
-        for extent in self.disk.extents():
-            first, last = max(extent.start, self.start), min(extent.end, end)
-            if first < last:
-                yield Extent(first - self.start, last - first, extent.kind)
-
-    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
-        check_range(self, offset, len(buffer))
-        self.disk.read_into(self.start + offset, buffer)
 
     def write(self, offset: int, data: Buffer) -> None:
         check_range(self, offset, len(data))

@@ -14,6 +14,7 @@ class Compat(IntFlag):
     EXT_ATTR = 0x8
     RESIZE_INODE = 0x10
     DIR_INDEX = 0x20
+    SPARSE_SUPER2 = 0x200
 
 
 class Incompat(IntFlag):
@@ -24,7 +25,14 @@ class Incompat(IntFlag):
     META_BG = 0x10
     EXTENTS = 0x40
     BIT64 = 0x80
+    MMP = 0x100
     FLEX_BG = 0x200
+    EA_INODE = 0x400
+    CSUM_SEED = 0x2000
+    LARGEDIR = 0x4000
+    INLINE_DATA = 0x8000
+    ENCRYPT = 0x10000
+    CASEFOLD = 0x20000
 
 
 class RoCompat(IntFlag):
@@ -32,10 +40,18 @@ class RoCompat(IntFlag):
 
     SPARSE_SUPER = 0x1
     LARGE_FILE = 0x2
+    BTREE_DIR = 0x4
     HUGE_FILE = 0x8
+    GDT_CSUM = 0x10
     DIR_NLINK = 0x20
     EXTRA_ISIZE = 0x40
+    QUOTA = 0x100
+    BIGALLOC = 0x200
     METADATA_CSUM = 0x400
+    READONLY = 0x1000
+    PROJECT = 0x2000
+    VERITY = 0x8000
+    ORPHAN_PRESENT = 0x10000
 
 
 @dataclass(frozen=True, slots=True)

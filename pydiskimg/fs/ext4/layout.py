@@ -32,7 +32,7 @@ SUPERBLOCK = Record("ext4_super_block", "<", 1024, """
     034 H   s_mnt_count
     036 h   s_max_mnt_count            -1: never check because of mounts
     038 H   s_magic
-    03a H   s_state                    1: unmounted cleanly
+    03a H   s_state                    1: unmounted cleanly; 2: errors were seen
     03c H   s_errors                   1: continue
     03e H   s_minor_rev_level
     040 I   s_lastcheck
@@ -281,3 +281,60 @@ JOURNAL_SUPERBLOCK = Record("journal_superblock_s", ">", 1024, """
     100 768s s_users
 """)  # fmt: skip
 JOURNAL_SUPERBLOCK_V2 = 4
+JOURNAL_SUPERBLOCK_V1 = 3  # without features
+
+# What every block of the log begins with that is not a copy of a block of the file system.
+JOURNAL_HEADER = Record("journal_header_s", ">", 12, """
+    0 I h_magic
+    4 I h_blocktype
+    8 I h_sequence                   number of the transaction
+""")  # fmt: skip
+JOURNAL_DESCRIPTOR = 1  # tags, each for one of the blocks that follow
+JOURNAL_COMMIT = 2
+JOURNAL_REVOKE = 5
+
+# s_feature_incompat and, the last one, s_feature_compat of the journal
+JOURNAL_HAS_REVOKE = 0x1
+JOURNAL_64BIT = 0x2
+JOURNAL_ASYNC_COMMIT = 0x4
+JOURNAL_CSUM_V2 = 0x8
+JOURNAL_CSUM_V3 = 0x10
+JOURNAL_FAST_COMMIT = 0x20
+JOURNAL_COMPAT_CHECKSUM = 0x1
+
+# A tag; the last field is there with 64bit only. CSUM_V2 has two bytes of nothing after it.
+JOURNAL_TAG = Record("journal_block_tag_s", ">", 12, """
+    0 I t_blocknr
+    4 H t_checksum                   CSUM_V2: low half of crc32c(uuid, sequence, block)
+    6 H t_flags
+    8 I t_blocknr_high
+""")  # fmt: skip
+JOURNAL_TAG_V3 = Record("journal_block_tag3_s", ">", 16, """
+    0 I t_blocknr
+    4 I t_flags
+    8 I t_blocknr_high
+    c I t_checksum                   crc32c(uuid, sequence, block)
+""")  # fmt: skip
+TAG_ESCAPED = 0x1  # the block begins with the journal's magic, which is zero in its copy
+TAG_SAME_UUID = 0x2  # else 16 bytes of UUID follow the tag
+TAG_LAST = 0x8
+
+JOURNAL_COMMIT_BLOCK = Record("commit_header", ">", 60, """
+    00 I   h_magic
+    04 I   h_blocktype
+    08 I   h_sequence
+    0c B   h_chksum_type
+    0d B   h_chksum_size
+    0e 2s  h_padding
+    10 I   h_chksum                  CSUM_V2, CSUM_V3: crc32c(uuid, block)
+    14 28s h_chksum_more
+    30 Q   h_commit_sec
+    38 I   h_commit_nsec
+""")  # fmt: skip
+JOURNAL_REVOKE_BLOCK = Record("jbd2_journal_revoke_header_s", ">", 16, """
+    0 I h_magic
+    4 I h_blocktype
+    8 I h_sequence
+    c I r_count                      bytes in use, with this header
+""")  # fmt: skip
+JOURNAL_TAIL_SIZE = 4  # of descriptor and revoke blocks with CSUM_V2 or CSUM_V3: crc32c(uuid, block)

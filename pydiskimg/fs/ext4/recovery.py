@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""A file system seen as it will be once its journal has been replayed; nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydiskimg.extents import Extent, Kind
+from pydiskimg.fs.ext4.doubt import NotBelievedError
+from pydiskimg.fs.ext4.features import Compat
+from pydiskimg.fs.ext4.log import Copy, Log
+from pydiskimg.fs.ext4.volume import ERROR_FS, Volume
+from pydiskimg.protocols import Source, WritableBuffer, check_range
+
+
+class RecoveredSource:
+    """A Source over another one, with the blocks that the log holds in their places.
+
+    read_into() raises NotBelievedError where the copy of a block is damaged.
+    """
+
+    def __init__(self, source: Source, log: Log, copies: dict[int, Copy], block_size: int) -> None:
+        self.name = source.name
+        self.size = source.size
+        self._source = source
+        self._log = log
+        self._copies = copies
+        self._block_size = block_size
+
+    def extents(self) -> Iterator[Extent]:
+        if self.size:
+            yield Extent(0, self.size, Kind.DATA)
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        check_range(self, offset, len(buffer))
+        self._source.read_into(offset, buffer)
+        view, size, end = memoryview(buffer), self._block_size, offset + len(buffer)
+        for block in range(offset // size, -(-end // size)):
+            copy = self._copies.get(block)
+            if copy is not None:
+                first, last = max(offset, block * size), min(end, (block + 1) * size)
+                data = self._log.content(copy)
+                view[first - offset : last - offset] = data[first - block * size : last - block * size]
+
+
+def after_recovery(source: Source, volume: Volume) -> tuple[Source, int]:
+    """Return the file system as recovery will leave it, and how many blocks that changes; source itself for none.
+
+    Raises NotBelievedError when it cannot be told what recovery would do, and as reading does.
+    """
+    if Compat.HAS_JOURNAL not in volume.compat:
+        if volume.needs_recovery:
+            raise NotBelievedError(volume.name, "it needs recovery and has no journal")
+        return source, 0
+    if not volume.journal_inode:
+        if volume.needs_recovery:
+            raise NotBelievedError(volume.name, "its journal, on another device, has changes that are not in place yet")
+        return source, 0
+    log = Log(source, volume)
+    if log.error or volume.state & ERROR_FS:
+        raise NotBelievedError(volume.name, "the kernel has seen errors in it, and it was not checked since")
+    if volume.needs_recovery and log.has_fast_commits:
+        raise NotBelievedError(volume.name, "it needs recovery by fast commits, which are not read here")
+    if not log.start:
+        return source, 0
+    if not volume.needs_recovery:
+        raise NotBelievedError(volume.name, "its journal holds changes, and its superblock says that there are none")
+    copies = log.copies()
+    if not copies:
+        return source, 0
+    return RecoveredSource(source, log, copies, volume.block_size), len(copies)

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""What of an ext2, ext3 or ext4 file system is in use: its block bitmaps, believed where they are consistent.
+
+    superblock ─ journal ─ descriptors ─ bitmap of each group ─> ranges of bytes that are in use
+        │           │                         │
+        └───────────┴── wrong: everything     └── wrong: the whole group
+
+docs/adr/0024 says what consistent means, 0025 what a journal changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydiskimg.fs.ext4.crc32c import crc32c
+from pydiskimg.fs.ext4.descriptors import Descriptor, place_problem, read_descriptors
+from pydiskimg.fs.ext4.doubt import NotBelievedError
+from pydiskimg.fs.ext4.layout import BLOCK_UNINIT
+from pydiskimg.fs.ext4.metadata_places import MetadataPlaces
+from pydiskimg.fs.ext4.recovery import after_recovery
+from pydiskimg.fs.ext4.volume import read_volume, state_problem
+from pydiskimg.protocols import Source, read_bytes
+
+_KNOWN_CHECKSUMS = 64
+
+
+class ExtUsage:
+    """What is in use of the file system that source holds from its first byte on.
+
+    groups counts the groups, replayed_blocks those that its journal still has to put in their places.
+    doubtful_groups counts those that are taken as a whole because they contradict themselves, first_doubt says why
+    for the first of them; both are complete when ranges() has come to its end.
+    """
+
+    def __init__(self, source: Source) -> None:
+        """Read all but the bitmaps. Raises NotBelievedError when nothing can be told, and as reading source does."""
+        self._size = source.size
+        volume = read_volume(source)
+        self._source, self.replayed_blocks = after_recovery(source, volume)
+        if self.replayed_blocks:
+            volume = read_volume(self._source)
+        problem = state_problem(volume)
+        if problem is not None:
+            raise NotBelievedError(volume.name, problem)
+        self._volume = volume
+        self._places = MetadataPlaces(self._source, volume)
+        self._checksums: dict[bytes, int] = {}
+        self.doubtful_groups = 0
+        self.first_doubt: str | None = None
+
+    @property
+    def groups(self) -> int:
+        return self._volume.groups
+
+    def ranges(self) -> Iterator[tuple[int, int]]:
+        """Yield the ranges in use, each as its first byte and the byte after its last; lazily, one group at a time.
+
+        They ascend and do not touch each other. What lies in source behind the file system is in use. Errors are
+        those of reading source, and NotBelievedError where its journal turns out to be damaged.
+        """
+        start = end = 0
+        for first, last in self._pieces():
+            if first > end:
+                if end > start:
+                    yield start, end
+                start = first
+            end = max(end, last)
+        if end > start:
+            yield start, end
+
+    def _pieces(self) -> Iterator[tuple[int, int]]:
+        """Yield what ranges() joins, ascending."""
+        volume = self._volume
+        size = volume.block_size
+        self.doubtful_groups, self.first_doubt = 0, None
+        yield 0, volume.first_data_block * size
+        for descriptor in read_descriptors(self._source, volume):
+            start, end = volume.group_start(descriptor.group), volume.group_end(descriptor.group)
+            used = self._used(descriptor, start, end)
+            if isinstance(used, str):
+                self.doubtful_groups += 1
+                self.first_doubt = self.first_doubt or f"group {descriptor.group}: {used}"
+                yield start * size, end * size
+                continue
+            for first, last in runs(used):
+                last_block = min(start + last * volume.cluster_blocks, end)
+                yield (start + first * volume.cluster_blocks) * size, last_block * size
+        yield volume.blocks * size, self._size
+
+    def _used(self, descriptor: Descriptor, start: int, end: int) -> int | str:
+        """Return the bits of the clusters in use (the first is bit 0), or why they are not believed."""
+        problem = place_problem(self._volume, descriptor)
+        if problem is not None:
+            return problem
+        clusters = -(-(end - start) // self._volume.cluster_blocks)
+        metadata = self._metadata(descriptor, start, end)
+        if not descriptor.flags & BLOCK_UNINIT:
+            bits = self._bitmap(descriptor, clusters)
+        else:
+            bits = metadata if descriptor.group else "it is the first group, and its block bitmap was never written"
+        if isinstance(bits, str):
+            return bits
+        free = clusters - bits.bit_count()
+        if free != descriptor.free_blocks:
+            return f"{free} of its clusters are free, and its descriptor says {descriptor.free_blocks}"
+        if bits & metadata != metadata:
+            return "its block bitmap has bitmaps, inode tables or copies of the superblock as free"
+        return bits
+
+    def _bitmap(self, descriptor: Descriptor, clusters: int) -> int | str:
+        volume = self._volume
+        data = read_bytes(self._source, descriptor.block_bitmap * volume.block_size, volume.block_size)
+        if volume.has_checksums:
+            width = 0xFFFFFFFF if volume.desc_size >= 64 else 0xFFFF
+            if self._checksum(data) & width != descriptor.bitmap_checksum:
+                return "the checksum of its block bitmap does not hold"
+        bits = int.from_bytes(data, "little")
+        if bits >> clusters != (1 << 8 * len(data) - clusters) - 1:
+            return "its block bitmap has bits of blocks behind its end as free"
+        return bits & (1 << clusters) - 1
+
+    def _checksum(self, data: bytes) -> int:
+        """Return the checksum of a bitmap; those of equal ones (many groups are empty) are computed once."""
+        covered = data[: self._volume.blocks_per_group // self._volume.cluster_blocks // 8]
+        found = self._checksums.get(covered)
+        if found is None:
+            if len(self._checksums) >= _KNOWN_CHECKSUMS:
+                self._checksums.clear()
+            found = self._checksums[covered] = crc32c(covered, self._volume.checksum_seed)
+        return found
+
+    def _metadata(self, descriptor: Descriptor, start: int, end: int) -> int:
+        """Return the bits of the clusters in [start, end) that hold metadata of this and other groups."""
+        ratio = self._volume.cluster_blocks
+        head = min(self._volume.group_head(descriptor.group), end - start)
+        bits = (1 << -(-head // ratio)) - 1
+        for first, last in self._places.within(start, end):
+            bits |= (1 << -(-(last - start) // ratio)) - (1 << (first - start) // ratio)
+        return bits
+
+
+def runs(bits: int) -> Iterator[tuple[int, int]]:
+    """Yield the runs of ones in bits, from bit 0 on, each as its first bit and the bit after its last."""
+    text = f"{bits:b}"[::-1]  # one step for each run: a loop over bits takes a hundred times as long
+    start = text.find("1")
+    while start >= 0:
+        end = text.find("0", start)
+        if end < 0:
+            yield start, len(text)
+            return
+        yield start, end
+        start = text.find("1", end)
