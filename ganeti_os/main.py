@@ -22,7 +22,7 @@ from pydiskimg.errors import DiskImageError
 from pydiskimg.linux.stdio import keep_standard_descriptors
 
 OS_NAME = "image"
-VERBS = ("create", "verify")
+VERBS = ("create", "rename", "verify")
 # By the name that is imported: what to install for it.
 PACKAGES = {"parted": "python3-parted (pyparted)", "libarchive": "python3-libarchive-c (libarchive-c)"}
 
