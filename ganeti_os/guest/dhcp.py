@@ -14,7 +14,7 @@ from ganeti_os.guest.span import Span, substituted
 log = logging.getLogger(__name__)
 
 _QUOTE = rb"[\"']?"
-_NAME = rb"([A-Za-z0-9_-]++(?:\.[A-Za-z0-9_-]++)*+)"
+_NAME = rb"([A-Za-z0-9_-]++(?:\.[A-Za-z0-9_-]++)*)"
 _END = rb"\.?+(?![^\s\"';])"
 
 

@@ -61,6 +61,14 @@ class Draft:
         """True when path ends, through symlinks, on anything."""
         return path in self._new or self._tree.exists(path)
 
+    def is_dangling(self, path: str) -> bool:
+        """True when path is a symlink that leads to nothing: a file cannot always be made through it."""
+        try:
+            self._tree.stat(path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return not self.exists(path)
+
     def files(self, directory: str, pattern: str) -> list[str]:
         """Return the paths of the regular files in directory whose names match, sorted; none without a directory.
 

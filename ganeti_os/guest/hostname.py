@@ -50,12 +50,14 @@ class _Place:
 
 
 def check_host_name(draft: Draft, renaming: Renaming) -> None:
-    """Raise GuestError when the guest's name is neither the old nor the new one, or cannot be read.
+    """Raise GuestError when the guest's name is neither the old nor the new one, cannot be read or has no place.
 
     The first place that holds a name decides: it is the one that the system reads.
     """
     place = next((place for place in _places(draft) if not place.is_unset), None)
     if place is None:
+        if draft.is_dangling(DEBIAN):
+            raise GuestError(f"{DEBIAN} is a symbolic link to a file that the guest does not have; nothing was changed")
         return
     if place.span is None:
         text = f"{place.path} does not say the host name in plain text (a variable, a command or several lines)"

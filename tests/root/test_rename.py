@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.block_devices import block_device
-from tests.fixtures.node import PATH, ROOT, Node, create_environment, last_line
+from tests.fixtures.node import Node, create_environment, last_line
 
 pytestmark = pytest.mark.root
 Tool = Callable[[str], str]
@@ -101,7 +100,8 @@ def test_a_system_gets_its_new_name(node: Node, tool: Tool, tmp_path: Path, fs_t
         disk, offset = tmp_path / "disk", 20 * MIB
         with disk.open("wb") as file:
             file.truncate((SIZES[fs_type] + 40) * MIB)
-        subprocess.run(["sfdisk", "-q", disk], input=f"label: {table}\n1M,10M,L\n20M,{SIZES[fs_type]}M,L\n", text=True)
+        script = f"label: {table}\n1M,10M,L\n20M,{SIZES[fs_type]}M,L\n"
+        subprocess.run(["sfdisk", "-q", disk], input=script, text=True, check=True)
         with disk.open("r+b") as file, path.open("rb") as source:
             file.seek(offset)
             shutil.copyfileobj(source, file, MIB)
