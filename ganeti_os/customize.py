@@ -86,7 +86,15 @@ def _mount(stack: ExitStack, device: str, volume: Volume, target: str | None) ->
     """Mount for scripts, which run the guest's programs and make device nodes."""
     assert volume.content is not None
     return stack.enter_context(
-        mounted(device, fs_type=volume.content.type, target=target, nosuid=False, nodev=False, noexec=False)
+        mounted(
+            device,
+            fs_type=volume.content.type,
+            target=target,
+            nosuid=False,
+            nodev=False,
+            noexec=False,
+            options=volume.options,
+        )
     )
 
 

@@ -22,7 +22,7 @@ from pydiskimg.errors import DiskImageError
 from pydiskimg.linux.stdio import keep_standard_descriptors
 
 OS_NAME = "image"
-VERBS = ("create", "export", "import", "verify")
+VERBS = ("create", "export", "import", "rename", "verify")
 STREAMING = {"export": 1, "import": 0}  # and the descriptor that the backup goes through
 # How long a verb that was told to end may wait for whoever is at the other end of the pipe.
 PATIENCE_SECONDS = 2.0

@@ -6,10 +6,10 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ganeti_os.guest import fstab
-from pydiskimg.errors import DiskImageError, PartitionError
+from pydiskimg.errors import DiskImageError, PartitionError, StorageError
 from pydiskimg.fs.probe import FileSystemKind, probe
 from pydiskimg.loop import loop_device
 from pydiskimg.mount import mounted
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 MOUNTABLE = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "vfat"})
 # A root has all of one line; a /usr, /boot or /home of its own has none.
 _MARKS = (("/etc/os-release",), ("/etc/fstab", "/etc/passwd"), ("/etc", "/sbin/init"), ("/etc", "/bin/sh"))
+# Of a btrfs whose default subvolume holds no root: Ubuntu and SuSE; Fedora; Debian.
+_SUBVOLUMES = ("/@", "/root", "/@rootfs")
 _DEVICE = re.compile(r"(/dev/(?:[a-z]+|nvme[0-9]+n[0-9]+p|mmcblk[0-9]+p))([0-9]{1,3})")
 
 
@@ -33,10 +35,14 @@ class NoRootError(DiskImageError):
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A partition, or the whole disk as number 0, and what is on it (None: nothing that is known)."""
+    """A partition, or the whole disk as number 0, and what is on it (None: nothing that is known).
+
+    options are what it is to be mounted with: the subvolume of a btrfs.
+    """
 
     partition: Partition
     content: FileSystemKind | None
+    options: str = ""
 
     def __str__(self) -> str:
         where = f"partition {self.partition.number}" if self.partition.number else "the whole disk"
@@ -89,18 +95,38 @@ def find_guest(disk: DescriptorDisk) -> Guest:
             reasons.append(str(volume))
             continue
         try:
-            entries = _fstab_of_root(disk, volume)
+            root = _root_on(disk, volume)
         except DiskImageError as error:
             reasons.append(f"{volume}: {error}")
             continue
-        if entries is not None:
+        if root is not None:
             log.debug("the root file system is on %s", volume)
-            return Guest(volume, _boot_volume(found, entries, volume))
+            return Guest(root[0], _boot_volume(found, root[1], volume))
         reasons.append(f"{volume}: no /etc of a Linux system")
     raise NoRootError(
         f"{disk.name}: no root file system was found; there is: {'; '.join(reasons)}; "
         "set NOMOUNT=yes for a system without one"
     )
+
+
+def _root_on(disk: DescriptorDisk, volume: Volume) -> tuple[Volume, list[fstab.Entry]] | None:
+    """Return the volume with the options that show a root, and its fstab; None when it holds no root."""
+    assert volume.content is not None
+    entries = _fstab_of_root(disk, volume)
+    if entries is not None:
+        return volume, entries
+    if volume.content.type != "btrfs":
+        return None
+    for subvolume in _SUBVOLUMES:
+        inside = replace(volume, options=f"subvol={subvolume}")
+        try:
+            entries = _fstab_of_root(disk, inside)
+        except StorageError as error:
+            log.debug("%s", error)  # most likely there is no such subvolume
+            continue
+        if entries is not None:
+            return inside, entries
+    return None
 
 
 def _fstab_of_root(disk: DescriptorDisk, volume: Volume) -> list[fstab.Entry] | None:
@@ -113,7 +139,7 @@ def _fstab_of_root(disk: DescriptorDisk, volume: Volume) -> list[fstab.Entry] | 
             length=volume.partition.length,
             read_only=True,
         ) as loop,
-        mounted(loop.path, fs_type=volume.content.type, read_only=True) as target,
+        mounted(loop.path, fs_type=volume.content.type, read_only=True, options=volume.options) as target,
         open_tree(target) as tree,
     ):
         return fstab.read_entries(tree) if _is_root(tree) else None

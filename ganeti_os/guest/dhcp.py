@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""The names that a guest's DHCP clients send, and others that follow the host name: one table of lines."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+
+from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.names import Renaming
+from ganeti_os.guest.span import Span, substituted
+
+log = logging.getLogger(__name__)
+
+_QUOTE = rb"[\"']?"
+_NAME = rb"([A-Za-z0-9_-]++(?:\.[A-Za-z0-9_-]++)*)"
+_END = rb"\.?+(?![^\s\"';])"
+
+
+def _line(before: bytes) -> re.Pattern[bytes]:
+    return re.compile(rb"^[ \t]*+" + before + _QUOTE + _NAME + _END, re.MULTILINE | re.IGNORECASE)
+
+
+_DHCLIENT = _line(rb"(?:send|supersede)[ \t]++(?:host-name|fqdn\.fqdn)[ \t]++")
+_IFCFG = _line(rb"(?:DHCP_HOSTNAME|DHCP_FQDN|DHCLIENT_HOSTNAME_OPTION)=")
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """Files in a directory whose names match, and the line that holds a name, as its one group."""
+
+    directory: str
+    pattern: str
+    line: re.Pattern[bytes]
+
+
+_RULES = (
+    _Rule("/etc", "dhclient*.conf", _DHCLIENT),
+    _Rule("/etc/dhcp", "dhclient*.conf", _DHCLIENT),
+    _Rule("/etc/dhcp3", "dhclient*.conf", _DHCLIENT),
+    _Rule("/etc", "dhcpcd.conf", _line(rb"hostname[ \t]++")),
+    _Rule("/etc/network", "interfaces", _line(rb"hostname[ \t]++")),
+    _Rule("/etc/network/interfaces.d", "*", _line(rb"hostname[ \t]++")),
+    _Rule("/etc/sysconfig/network-scripts", "ifcfg-*", _IFCFG),
+    _Rule("/etc/sysconfig/network", "ifcfg-*", _IFCFG),
+    _Rule("/etc/sysconfig/network", "dhcp", _IFCFG),
+    _Rule("/etc/NetworkManager/system-connections", "*", _line(rb"dhcp-(?:hostname|fqdn)[ \t]*+=[ \t]*+")),
+    _Rule("/etc/systemd/network", "*.network", _line(rb"Hostname[ \t]*+=[ \t]*+")),
+    _Rule("/etc/netplan", "*.yaml", _line(rb"hostname[ \t]*+:[ \t]++")),
+    _Rule("/etc", "mailname", _line(rb"")),
+)
+
+_CLOUD = "/etc/cloud/cloud.cfg"
+_PRESERVE = re.compile(rb"^preserve_hostname[ \t]*+:[ \t]*+([A-Za-z]++)", re.MULTILINE)
+
+
+def change_client_names(draft: Draft, renaming: Renaming) -> None:
+    """Replace the old name where it is sent to a DHCP server, and in /etc/mailname."""
+    for rule in _RULES:
+        for path in draft.files(rule.directory, rule.pattern):
+            data = draft.read(path) or b""
+            spans = [Span.of(match, 1) for match in rule.line.finditer(data)]
+            replacements = [(span, new) for span in spans if (new := renaming.replaced_bytes(span.text)) != span.text]
+            draft.change(path, substituted(data, replacements), "the name that is announced")
+
+
+def note_cloud_init(draft: Draft) -> None:
+    """Say when cloud-init may set another name at the next boot."""
+    if not draft.is_file(_CLOUD) or draft.exists("/etc/cloud/cloud-init.disabled"):
+        return
+    preserved = b"false"
+    for path in [_CLOUD, *draft.files("/etc/cloud/cloud.cfg.d", "*.cfg")]:  # a later one counts
+        for match in _PRESERVE.finditer(draft.read(path) or b""):
+            preserved = match.group(1)
+    if preserved.lower() not in (b"true", b"yes", b"on"):
+        log.info("cloud-init is installed and may set the host name at boot; preserve_hostname: true prevents it")

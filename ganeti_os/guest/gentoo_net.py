@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: MIT
+"""conf.d/net of Gentoo's netifrc: config_NAME="ADDRESS ..." and routes_NAME="default via ..."."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ganeti_os.guest.addresses import Interface, parse_address
+from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.span import Span
+
+_PATH = "/etc/conf.d/net"
+_VALUE = re.compile(rb"^[ \t]*+(config|routes)_([A-Za-z0-9_]++)=(\([^)]*+\)|\"[^\"]*+\"|'[^']*+')", re.MULTILINE)
+_WORD = re.compile(rb"[^\s\"'()]++")
+_KINDS = {b"netmask": "netmask", b"broadcast": "broadcast", b"brd": "broadcast"}
+
+
+def gentoo_interfaces(draft: Draft) -> Iterator[Interface]:
+    """Yield each interface that has a config_NAME; addresses behind variables are not seen."""
+    data = draft.read(_PATH)
+    if data is None:
+        return
+    interfaces: dict[bytes, Interface] = {}
+    values = list(_VALUE.finditer(data))
+    for value in values:
+        if value.group(1) == b"config":
+            interface = interfaces.setdefault(value.group(2), Interface(value.group(2).decode("ascii")))
+            _add_config(interface, [Span.of(word) for word in _WORD.finditer(data, *value.span(3))])
+    for value in values:
+        if value.group(1) == b"routes" and value.group(2) in interfaces:
+            words = [Span.of(word) for word in _WORD.finditer(data, *value.span(3))]
+            for before, via, gateway in zip(words, words[1:], words[2:], strict=False):
+                if before.text == b"default" and via.text in (b"via", b"gw"):
+                    interfaces[value.group(2)].add(_PATH, "gateway", gateway)
+    yield from interfaces.values()
+
+
+def _add_config(interface: Interface, words: list[Span]) -> None:
+    previous = b""
+    for word in words:
+        kind = _KINDS.get(previous)
+        if kind is not None:
+            interface.add(_PATH, kind, word)
+        elif parse_address(word.text.partition(b"/")[0]) is not None:
+            interface.add(_PATH, "address", word)
+        previous = word.text

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+"""*.network of systemd-networkd, and the keyfiles of NetworkManager: sections that name addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ganeti_os.guest.addresses import Interface
+from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.ini import ini_values
+from ganeti_os.guest.span import Span
+
+_NETWORKD = {
+    ("network", "address"): "address",
+    ("address", "address"): "address",
+    ("network", "gateway"): "gateway",
+    ("route", "gateway"): "gateway",
+}
+
+
+def networkd_interfaces(draft: Draft) -> Iterator[Interface]:
+    """Yield each *.network file as one interface; it is named by [Match] Name=, or by the file."""
+    for path in draft.files("/etc/systemd/network", "*.network"):
+        interface = Interface(path.rpartition("/")[2].removesuffix(".network"))
+        routes_elsewhere = False
+        for section, key, span in ini_values(draft.read(path) or b""):
+            if (section, key) == ("match", "name"):
+                interface.name = span.text.decode("latin-1")
+            routes_elsewhere |= (section, key) == ("route", "destination")
+            kind = _NETWORKD.get((section, key))
+            if kind is not None and not (section == "route" and routes_elsewhere):
+                interface.add(path, kind, span)
+        yield interface
+
+
+def keyfile_interfaces(draft: Draft) -> Iterator[Interface]:
+    """Yield each connection as one interface; it is named by interface-name=, or by the file."""
+    for path in draft.files("/etc/NetworkManager/system-connections", "*"):
+        interface = Interface(path.rpartition("/")[2].removesuffix(".nmconnection"))
+        for section, key, span in ini_values(draft.read(path) or b""):
+            if (section, key) == ("connection", "interface-name"):
+                interface.name = span.text.decode("latin-1")
+            elif section in ("ipv4", "ipv6"):
+                _add(interface, path, key, span)
+        yield interface
+
+
+def _add(interface: Interface, path: str, key: str, span: Span) -> None:
+    if key == "gateway":
+        interface.add(path, "gateway", span)
+    elif key.rstrip("0123456789") == "address":  # address1=10.0.0.5/24,10.0.0.1
+        address, comma, gateway = span.text.partition(b",")
+        interface.add(path, "address", Span(span.start, span.start + len(address), address))
+        if comma:
+            interface.add(path, "gateway", Span(span.end - len(gateway), span.end, gateway))

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""The addresses of an instance: what Ganeti knows of its NICs, and the administrator's files in NETWORKS_DIR.
+
+instances/NAME assigns ADDRESS and SUBNET, subnets/SUBNET assigns NETMASK and GATEWAY.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Network, IPv6Network
+
+from ganeti_os.guest.addresses import IPAddress, parse_address
+from ganeti_os.protocol import InstanceNic, Request
+from ganeti_os.settings import Settings
+from ganeti_os.shellfile import Assignment, SettingsError, read_shell_file
+
+log = logging.getLogger(__name__)
+
+IPNetwork = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class NewAddress:
+    """What a NIC is to have; network is the one that the address lies in, or None when nobody told."""
+
+    address: IPAddress
+    network: IPNetwork | None = None
+    gateway: IPAddress | None = None
+
+
+def new_addresses(request: Request, settings: Settings) -> dict[int, NewAddress]:
+    """Return the addresses that are known, by the NIC's number: Ganeti's before the one of the files (NIC 0).
+
+    Raises SettingsError for files that make no sense.
+    """
+    found = {nic.index: address for nic in request.nics if (address := _of_nic(nic)) is not None}
+    own = file_address(request.instance, settings)
+    if own is not None and (0 not in found or (found[0].address == own.address and found[0].network is None)):
+        found[0] = own
+    return found
+
+
+def file_address(instance: str, settings: Settings) -> NewAddress | None:
+    """Return what NETWORKS_DIR says of the instance; None when it says nothing."""
+    path = f"{settings.networks_dir}/instances/{instance}"
+    values = _read(path)
+    if "ADDRESS" not in values:
+        return None
+    address = _address(values, "ADDRESS", path)
+    assert address is not None
+    subnet = values["SUBNET"].value if "SUBNET" in values else ""
+    if not subnet:
+        return NewAddress(address)
+    if "/" in subnet or subnet.startswith("."):
+        raise SettingsError(f"{path}:{values['SUBNET'].line}: SUBNET is {subnet!r}; expected the name of a file")
+    path = f"{settings.networks_dir}/subnets/{subnet}"
+    values = _read(path)
+    if not values:
+        log.warning("%s tells nothing of the subnet; the guest keeps its netmask and gateway", path)
+        return NewAddress(address)
+    network = None
+    if "NETMASK" in values:
+        text = f"{address}/{values['NETMASK'].value}"
+        try:
+            network = ipaddress.ip_interface(text).network
+        except ValueError:
+            raise SettingsError(f"{path}: {text} is no address with its netmask") from None
+    return NewAddress(address, network, _address(values, "GATEWAY", path))
+
+
+def _read(path: str) -> Mapping[str, Assignment]:
+    try:
+        return read_shell_file(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+
+
+def _address(values: Mapping[str, Assignment], name: str, path: str) -> IPAddress | None:
+    if name not in values or not values[name].value:
+        return None
+    address = parse_address(values[name].value)
+    if address is None:
+        raise SettingsError(f"{path}:{values[name].line}: {name} is {values[name].value!r}; expected an IP address")
+    return address
+
+
+def _of_nic(nic: InstanceNic) -> NewAddress | None:
+    if not nic.ip or nic.ip == "none":
+        return None
+    address = parse_address(nic.ip)
+    if address is None:
+        log.warning("NIC_%d_IP is %r, which is no IP address; it is not used", nic.index, nic.ip)
+        return None
+    suffix = "" if address.version == 4 else "6"
+    found = NewAddress(address)
+    try:
+        network = ipaddress.ip_network(nic.network.get(f"SUBNET{suffix}", ""))
+    except ValueError:
+        return found
+    if address not in network:
+        return found
+    gateway = parse_address(nic.network.get(f"GATEWAY{suffix}", ""))
+    return replace(found, network=network, gateway=gateway)

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: MIT
+"""rename: the system on the instance's disk gets the instance's new name, and its new address where it has one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from ganeti_os.guest import hosts
+from ganeti_os.guest.dhcp import change_client_names, note_cloud_init
+from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.hostname import PATHS, change_host_name, check_host_name
+from ganeti_os.guest.names import Renaming
+from ganeti_os.guest.network import change_addresses
+from ganeti_os.guest.root import NoRootError, Volume, find_guest
+from ganeti_os.log import Messages
+from ganeti_os.networks import file_address, new_addresses
+from ganeti_os.protocol import Request
+from ganeti_os.settings import Settings
+from pydiskimg.disk import open_disk
+from pydiskimg.errors import DiskImageError, PartitionError
+from pydiskimg.loop import loop_device
+from pydiskimg.mount import mounted
+from pydiskimg.protocols import Tree
+from pydiskimg.targets.descriptor import DescriptorDisk
+from pydiskimg.tree import open_tree
+
+log = logging.getLogger(__name__)
+
+
+def run(request: Request, settings: Settings, messages: Messages) -> None:
+    """Rename the system on the first of the request's disks that holds one; again is a success without a change.
+
+    Raises GuestError when the system has a name that is neither the old nor the new one, NoRootError when there is no
+    system; no file was written then.
+    """
+    reason = _nothing_to_do(request, settings)
+    if reason is not None:
+        log.info("%s: nothing is changed inside", reason)
+        return
+    with ExitStack() as stack:
+        with messages.step("finding the root file system"):
+            disk, root = _find(stack, request)
+        with messages.step("renaming"):
+            with _mounted_tree(disk, root) as tree:
+                rename_system(tree, request, settings)
+            disk.flush()
+
+
+def rename_system(tree: Tree, request: Request, settings: Settings) -> None:
+    """Change the names and addresses in the tree; everything that can be refused is refused before the first write."""
+    renaming = Renaming(request.old_instance or request.instance, request.instance)
+    draft = Draft(tree)
+    check_host_name(draft, renaming)
+    change_client_names(draft, renaming)
+    new = new_addresses(request, settings)
+    old = file_address(renaming.old, settings) if renaming.old != renaming.new else None
+    moved = change_addresses(draft, new, nic_count=len(request.nics), old=old.address if old else None)
+    hosts.change_hosts(draft, renaming, moved.addresses)
+    change_host_name(draft, renaming)
+    note_cloud_init(draft)
+
+    def order(path: str) -> int:
+        """Last is what the next run goes by when this one is interrupted: the host name, and the old addresses."""
+        if path == hosts.PATH:
+            return 0
+        if path in PATHS:
+            return 2
+        return 3 if path in moved.paths else 1
+
+    if not draft.write(order):
+        log.info("%s is the name that the system has already; nothing was changed", request.instance)
+
+
+def _nothing_to_do(request: Request, settings: Settings) -> str | None:
+    for name, value in (("NOMOUNT=yes", settings.nomount), ("CDINSTALL=yes", settings.cdinstall)):
+        if value:
+            return name
+    return None if request.disks else "the instance has no disks"
+
+
+def _find(stack: ExitStack, request: Request) -> tuple[DescriptorDisk, Volume]:
+    """Return the first disk with a root file system, which stack closes, and where on it that is."""
+    reasons: list[DiskImageError] = []
+    for candidate in request.disks:
+        if candidate.access == "ro":
+            log.info("%s is read-only and not looked at", candidate.path)
+            continue
+        with ExitStack() as opened:
+            disk = opened.enter_context(open_disk(candidate.path, writable=True))
+            try:
+                root = find_guest(disk).root
+            except (NoRootError, PartitionError) as error:
+                reasons.append(error)
+                continue
+            stack.enter_context(opened.pop_all())
+            return disk, root
+    if len(reasons) == 1:
+        raise reasons[0]
+    raise NoRootError("no disk holds a system: " + ("; ".join(map(str, reasons)) or "none can be written to"))
+
+
+@contextmanager
+def _mounted_tree(disk: DescriptorDisk, root: Volume) -> Iterator[Tree]:
+    """Mount for the edit only: nothing of the guest's is run, and its device nodes are not opened."""
+    assert root.content is not None
+    with (
+        loop_device(disk.fd, offset=root.partition.start, length=root.partition.length) as loop,
+        mounted(loop.path, fs_type=root.content.type, options=root.options) as target,
+        open_tree(target) as tree,
+    ):
+        yield tree

@@ -1,0 +1,436 @@
+# SPDX-License-Identifier: MIT
+"""rename over the files that distributions have: which names change, which stay, what is refused."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ganeti_os.guest.draft import Draft, GuestError
+from ganeti_os.guest.hosts import change_hosts
+from ganeti_os.guest.names import Renaming
+from ganeti_os.guest.shell_values import shell_values
+from ganeti_os.guest.span import Span, substituted
+from pydiskimg import tree
+from pydiskimg.errors import DiskImageError
+from pydiskimg.protocols import Tree
+from tests.fixtures.guests import NEW, OLD, GuestFiles
+
+Files = dict[str, str | bytes]
+
+# Each as installed by the distribution, the instance's name given to its installer.
+DEBIAN_12: Files = {
+    "/etc/hostname": "inst1\n",
+    "/etc/hosts": "127.0.0.1\tlocalhost\n127.0.1.1\tinst1.example.org\tinst1\n\n"
+    "# The following lines are desirable for IPv6 capable hosts\n::1     localhost ip6-localhost ip6-loopback\n"
+    "ff02::1 ip6-allnodes\n",
+    "/etc/mailname": "inst1.example.org\n",
+    "/etc/dhcp/dhclient.conf": "option rfc3442-classless-static-routes code 121 = array of unsigned integer 8;\n\n"
+    "send host-name = gethostname();\nrequest subnet-mask, broadcast-address, time-offset, routers,\n"
+    "\tdomain-name, domain-name-servers, domain-search, host-name;\n"
+    '#send host-name "inst1";\nsend host-name "inst1";\nsend fqdn.fqdn "inst1.example.org.";\n',
+}
+CENTOS_6: Files = {
+    "/etc/sysconfig/network": "NETWORKING=yes\nHOSTNAME=inst1.example.org\n",
+    "/etc/hosts": "127.0.0.1   localhost localhost.localdomain localhost4 localhost4.localdomain4\n"
+    "::1         localhost localhost.localdomain localhost6 localhost6.localdomain6\n",
+    "/etc/sysconfig/network-scripts/ifcfg-eth0": 'DEVICE="eth0"\nBOOTPROTO="dhcp"\n'
+    'DHCP_HOSTNAME="inst1"\nONBOOT="yes"\n',
+}
+ROCKY_9: Files = {
+    "/etc/hostname": "inst1.example.org\n",
+    "/etc/sysconfig/network": "# Created by anaconda\n",
+    "/etc/NetworkManager/system-connections/eth0.nmconnection": "[connection]\nid=eth0\nuuid=1\ntype=ethernet\n"
+    "interface-name=eth0\n\n[ethernet]\n\n[ipv4]\ndhcp-hostname=inst1\nmethod=auto\n\n[ipv6]\nmethod=auto\n",
+}
+GENTOO: Files = {
+    "/etc/conf.d/hostname": '# Set to the hostname of this machine\nhostname="inst1"\n',
+    "/etc/hosts": "127.0.0.1\tinst1.example.org inst1 localhost\n::1\t\tlocalhost\n",
+    "/etc/dhcpcd.conf": "# Inform the DHCP server of our hostname for DDNS.\nhostname\nhostname inst1\n",
+}
+OPENSUSE: Files = {
+    "/etc/hostname": "inst1\n",
+    "/etc/sysconfig/network/dhcp": '## Type: string\nDHCLIENT_HOSTNAME_OPTION="AUTO"\n',
+    "/etc/sysconfig/network/ifcfg-eth0": "BOOTPROTO='dhcp'\nSTARTMODE='auto'\n",
+}
+SLES_11: Files = {"/etc/HOSTNAME": "inst1.example.org\n", "/etc/sysconfig/network/config": "A=b\n"}
+UBUNTU: Files = {
+    "/etc/hostname": "inst1\n",
+    "/etc/hosts": "127.0.0.1 localhost\n127.0.1.1 inst1\n",
+    "/etc/netplan/00-installer-config.yaml": "network:\n  ethernets:\n    ens3:\n      dhcp4: true\n"
+    '      dhcp4-overrides:\n        hostname: "inst1"\n  version: 2\n',
+}
+NETWORKD: Files = {
+    "/etc/hostname": "inst1\n",
+    "/etc/systemd/network/20-wired.network": "[Match]\nName=enp1s0\n\n[Network]\nDHCP=yes\n\n"
+    "[DHCPv4]\nHostname=inst1\n",
+}
+SYSTEMS = {
+    name: value for name, value in globals().items() if isinstance(value, dict) and "/etc/" in next(iter(value), "")
+}
+
+
+def expected(files: Files) -> Files:
+    """The old names replaced by plain text, in every file; the fixtures hold them in no other meaning."""
+    changed: Files = {}
+    for path, text in files.items():
+        assert isinstance(text, str)
+        lines = [
+            line if line.startswith("#") else re.sub(r"\binst1\b", "inst2", line.replace(OLD, NEW))
+            for line in text.splitlines(keepends=True)
+        ]
+        changed[path] = "".join(lines)
+    return changed
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_distribution(tmp_path: Path, system: str) -> None:
+    guest = GuestFiles.make(tmp_path, SYSTEMS[system])
+    guest.rename()
+    assert guest.read() == expected(SYSTEMS[system])
+    guest.rename()
+    assert guest.read() == expected(SYSTEMS[system])
+    guest.rename(old=NEW, new=OLD)
+    assert guest.read() == SYSTEMS[system]
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_same_name_writes_nothing(tmp_path: Path, system: str, caplog: pytest.LogCaptureFixture) -> None:
+    guest = GuestFiles.make(tmp_path, SYSTEMS[system])
+    before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in guest.root.rglob("*")}
+    caplog.set_level(logging.INFO)
+    guest.rename(new=OLD)
+    assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in guest.root.rglob("*")} == before
+    assert "nothing was changed" in caplog.text
+
+
+def test_each_changed_file_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    GuestFiles.make(tmp_path, DEBIAN_12).rename()
+    assert caplog.messages == [
+        "/etc/hosts: 2 names",
+        "/etc/dhcp/dhclient.conf: the name that is announced",
+        "/etc/mailname: the name that is announced",
+        "/etc/hostname: host name inst1 is now inst2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "found", "written"),
+    [
+        ("/etc/hostname", "INST1\n", "inst2\n"),
+        ("/etc/hostname", "Inst1.Example.org", "inst2.example.net"),
+        ("/etc/hostname", "\n# what we are called\n  inst1  \n# end\n", "\n# what we are called\n  inst2  \n# end\n"),
+        ("/etc/hostname", "inst1\r\n", "inst2\r\n"),
+        ("/etc/hostname", "", "inst2\n"),
+        ("/etc/hostname", "\n", "inst2\n"),
+        ("/etc/hostname", "# none yet", "# none yet\ninst2\n"),
+        ("/etc/hostname", "localhost\n", "inst2\n"),
+        ("/etc/hostname", "localhost.localdomain\n", "inst2.example.net\n"),
+        ("/etc/hostname", "(none)\n", "inst2\n"),
+        ("/etc/HOSTNAME", "", "inst2.example.net\n"),
+        ("/etc/sysconfig/network", "A=b\n HOSTNAME='inst1' # x\n", "A=b\n HOSTNAME='inst2' # x\n"),
+        ("/etc/sysconfig/network", "export HOSTNAME=inst1;\r\n", "export HOSTNAME=inst2;\r\n"),
+        ("/etc/sysconfig/network", "HOSTNAME=localhost.localdomain", "HOSTNAME=inst2.example.net"),
+        ("/etc/sysconfig/network", "HOSTNAME=\nGATEWAY=192.0.2.1", "HOSTNAME=inst2.example.net\nGATEWAY=192.0.2.1"),
+        ("/etc/sysconfig/network", "NETWORKING=yes", "NETWORKING=yes\nHOSTNAME=inst2.example.net\n"),
+        ("/etc/sysconfig/network", "#HOSTNAME=x\n", "#HOSTNAME=x\nHOSTNAME=inst2.example.net\n"),
+        ("/etc/conf.d/hostname", 'HOSTNAME="inst1"\n', 'HOSTNAME="inst2"\n'),
+        ("/etc/conf.d/hostname", 'hostname="localhost"\n', 'hostname="inst2"\n'),
+    ],
+)
+def test_forms_of_the_host_name(tmp_path: Path, path: str, found: str, written: str) -> None:
+    guest = GuestFiles.make(tmp_path, {path: found})
+    for _ in range(2):
+        guest.rename()
+        assert guest.read() == {path: written}
+
+
+def test_a_system_without_a_name_gets_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    guest = GuestFiles.make(tmp_path, {})
+    guest.rename()
+    assert guest.read() == {"/etc/hostname": "inst2\n"}
+    assert (guest.root / "etc/hostname").stat().st_mode & 0o7777 == 0o644
+    assert "made, with the new host name" in caplog.text
+
+
+def test_systemd_reads_no_sysconfig(tmp_path: Path) -> None:
+    guest = GuestFiles.make(tmp_path, {"/etc/sysconfig/network": "# Created by anaconda\n"})
+    guest.write("/usr/lib/systemd/systemd", "")
+    guest.rename()
+    assert guest.read() == {"/etc/hostname": "inst2\n", "/etc/sysconfig/network": "# Created by anaconda\n"}
+
+
+def test_all_places_that_hold_the_old_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    guest = GuestFiles.make(
+        tmp_path,
+        {
+            "/etc/hostname": "inst1\n",
+            "/etc/sysconfig/network": "HOSTNAME=inst1.example.org\n",
+            "/etc/conf.d/hostname": "hostname=template\nHOSTNAME=`cat /etc/hostname`\n",
+        },
+    )
+    (guest.root / "etc/HOSTNAME").symlink_to("hostname")
+    guest.rename()
+    assert guest.read() == {
+        "/etc/HOSTNAME": "inst2\n",
+        "/etc/hostname": "inst2\n",
+        "/etc/sysconfig/network": "HOSTNAME=inst2.example.net\n",
+        "/etc/conf.d/hostname": "hostname=template\nHOSTNAME=`cat /etc/hostname`\n",
+    }
+    assert (guest.root / "etc/HOSTNAME").is_symlink()
+    assert "/etc/conf.d/hostname holds another host name, 'template', which stays" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("path", "contents", "words"),
+    [
+        ("/etc/hostname", "other\n", "/etc/hostname says that the guest's host name is 'other'; expected the old"),
+        ("/etc/hostname", "inst1.example.com\n", "'inst1.example.com'; expected"),
+        ("/etc/hostname", "inst10\n", "'inst10'"),
+        ("/etc/hostname", "inst1 inst2\n", "'inst1 inst2'"),
+        ("/etc/hostname", b"\xff\xfe\x00\n", "'\\\\xff\\\\xfe\\x00'"),
+        ("/etc/hostname", "x" * 5000, "'" + "x" * 80 + "'"),
+        ("/etc/sysconfig/network", "HOSTNAME=$(hostname -f)\n", "not say the host name in plain text"),
+        ("/etc/sysconfig/network", 'HOSTNAME="$NAME"\n', "not say the host name in plain text"),
+        ("/etc/sysconfig/network", "HOSTNAME='inst1\n'\n", "not say the host name in plain text"),
+        ("/etc/conf.d/hostname", "hostname=inst1`true`\n", "not say the host name in plain text"),
+        ("/etc/conf.d/hostname", 'hostname="inst1" || true\n', "not say the host name in plain text"),
+        ("/etc/conf.d/hostname", 'hostname="inst1"#x\n', "not say the host name in plain text"),
+    ],
+)
+def test_another_name_is_refused(tmp_path: Path, path: str, contents: str | bytes, words: str) -> None:
+    files: Files = {path: contents, "/etc/hosts": "127.0.1.1 inst1\n", "/etc/mailname": "inst1\n"}
+    guest = GuestFiles.make(tmp_path, files)
+    before = guest.read()
+    with pytest.raises(GuestError) as caught:
+        guest.rename()
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert guest.read() == before
+
+
+def test_an_import_under_another_name_that_was_renamed_already(tmp_path: Path) -> None:
+    guest = GuestFiles.make(tmp_path, {"/etc/hostname": "inst2\n", "/etc/hosts": "127.0.1.1 inst1.example.org inst2\n"})
+    guest.rename()
+    assert guest.read() == {"/etc/hostname": "inst2\n", "/etc/hosts": "127.0.1.1 inst2.example.net inst2\n"}
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname", "/etc/hosts", "/etc/HOSTNAME", "/etc/conf.d/hostname"])
+@pytest.mark.parametrize("kind", ["fifo", "directory", "device", "loop", "huge", "outside", "magic"])
+def test_hostile_files(tmp_path: Path, name: str, kind: str) -> None:
+    guest = GuestFiles.make(tmp_path, {"/etc/conf.d/x": "", "/etc/mailname": "inst1\n"})
+    path = Path(f"{guest.root}{name}")
+    secret = tmp_path / "etc/hostname"
+    secret.parent.mkdir()
+    secret.write_text("inst1\n")
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+        (guest.root / "dev").mkdir()
+        os.mkfifo(guest.root / "dev/zero")
+    elif kind == "loop":
+        path.symlink_to(path.name)
+    elif kind == "huge":
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    elif kind == "magic":
+        (guest.root / "proc").symlink_to("/proc")
+        path.symlink_to("/proc/self/root/etc/hostname")
+    else:
+        path.symlink_to("../" * 20 + str(secret).lstrip("/"))
+    host_name = Path("/etc/hostname").read_bytes()
+    if kind == "outside" and name != "/etc/hostname":  # it ends inside, where nothing is
+        guest.rename()
+    else:
+        with pytest.raises(DiskImageError) as caught:
+            guest.rename()
+        assert name in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert (guest.root / "etc/mailname").read_text() == "inst1\n"
+    assert secret.read_text() == "inst1\n"
+    assert Path("/etc/hostname").read_bytes() == host_name
+
+
+def test_too_many_files_are_refused(tmp_path: Path) -> None:
+    files: Files = {"/etc/hostname": "inst1\n", **{f"/etc/network/interfaces.d/{n}": "" for n in range(300)}}
+    guest = GuestFiles.make(tmp_path, files)
+    with pytest.raises(GuestError, match=r"interfaces.d: 300 names match \*; at most 256"):
+        guest.rename()
+    assert guest.read() == files
+
+
+def test_too_many_bytes_are_refused(tmp_path: Path) -> None:
+    files: Files = {"/etc/hostname": "inst1\n", **{f"/etc/netplan/{n}.yaml": b"# \n" * 300000 for n in range(20)}}
+    guest = GuestFiles.make(tmp_path, files)
+    with pytest.raises(GuestError, match="are larger than 16777216 bytes"):
+        guest.rename()
+
+
+def test_special_files_among_many_are_left_out(tmp_path: Path) -> None:
+    guest = GuestFiles.make(tmp_path, {"/etc/hostname": "inst1\n", "/etc/network/interfaces": ""})
+    (guest.root / "etc/network/interfaces.d").mkdir()
+    os.mkfifo(guest.root / "etc/network/interfaces.d/fifo")
+    (guest.root / "etc/network/interfaces.d/loop").symlink_to("loop")
+    guest.rename()
+    assert (guest.root / "etc/hostname").read_text() == "inst2\n"
+
+
+def test_interrupted_anywhere_the_next_run_does_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    static = {"/etc/network/interfaces": "iface eth0 inet static\naddress 192.0.2.10/24\n"}
+    hosts = {"/etc/hosts": "192.0.2.10 inst1\n127.0.1.1 inst1.example.org\n"}
+    files: Files = {**DEBIAN_12, **hosts, **static}
+    wanted = {path: str(text).replace("192.0.2.10", "192.0.2.20") for path, text in expected(files).items()}
+    replace = tree.MountedTree.replace
+    for count in range(5):
+        guest = GuestFiles.make(tmp_path / str(count), files)
+        left = iter(range(count))
+
+        def broken(self: tree.MountedTree, path: str, data: bytes, left: object = left) -> None:
+            if next(left, None) is None:  # type: ignore[call-overload]
+                raise KeyboardInterrupt
+            replace(self, path, data)
+
+        monkeypatch.setattr(tree.MountedTree, "replace", broken)
+        with pytest.raises(KeyboardInterrupt):
+            guest.rename("192.0.2.20")
+        monkeypatch.setattr(tree.MountedTree, "replace", replace)
+        assert guest.read() != wanted
+        guest.rename("192.0.2.20")
+        assert guest.read() == wanted
+
+
+@pytest.mark.parametrize(
+    ("files", "noted"),
+    [
+        ({"/etc/cloud/cloud.cfg": "users:\n - default\n"}, True),
+        ({"/etc/cloud/cloud.cfg": "preserve_hostname: false\n"}, True),
+        ({"/etc/cloud/cloud.cfg": "preserve_hostname: true\n"}, False),
+        ({"/etc/cloud/cloud.cfg": "x: 1\n", "/etc/cloud/cloud.cfg.d/99.cfg": "preserve_hostname:  True\n"}, False),
+        ({"/etc/cloud/cloud.cfg": "x: 1\n", "/etc/cloud/cloud-init.disabled": ""}, False),
+        ({}, False),
+    ],
+)
+def test_cloud_init_is_noted(tmp_path: Path, files: Files, noted: bool, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    GuestFiles.make(tmp_path, {"/etc/hostname": "inst1\n", **files}).rename()
+    assert ("cloud-init is installed" in caplog.text) == noted
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found", "renamed"),
+    [
+        ("a.b", "c.d", "A", "c"),
+        ("a.b", "c.d", "a.B", "c.d"),
+        ("a.b", "c.d", "C.D", "C.D"),
+        ("a.b", "c.d", "a.d", None),
+        ("a.b", "c.d", "b", None),
+        ("a.b", "a.c", "a", "a"),
+        ("a.b", "a.c", "a.b", "a.c"),
+        ("a", "c.d", "a", "c"),
+        ("a.b", "c", "a.b", "c"),
+        ("a.b", "a", "a.b", "a"),
+        ("a", "a.b", "a", "a"),
+    ],
+)
+def test_forms_of_names(old: str, new: str, found: str, renamed: str | None) -> None:
+    assert Renaming(old, new).renamed(found) == renamed
+
+
+class Memory:
+    """A Tree of one file, as far as Draft reads it."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def read(self, path: str, *, limit: int = 1 << 20) -> bytes:
+        return self.data
+
+
+def hosts_after(data: bytes, renaming: Renaming, addresses: dict[bytes, bytes]) -> bytes:
+    memory: Tree = Memory(data)  # type: ignore[assignment]
+    draft = Draft(memory)
+    change_hosts(draft, renaming, addresses)
+    return draft.read("/etc/hosts") or b""
+
+
+WORDS = st.sampled_from(
+    b"inst1 inst1.example.org INST1 inst10 xinst1 inst1. -inst1 a.inst1 inst2 127.0.1.1 192.0.2.10 192.0.2.100 # "
+    b"\xff \0 caf\xc3\xa9".split(b" ")
+)
+BLANKS = st.sampled_from([b" ", b"\t", b"  ", b"\r\n", b"\n", b"\n\n", b"", b"#", b"\x0b", b"\x85"])
+HOSTS = st.lists(st.tuples(WORDS, BLANKS), max_size=30).map(lambda parts: b"".join(map(b"".join, parts)))
+
+
+def model(line: bytes) -> bytes:
+    """One line of hosts, renamed in the obvious way."""
+    text, mark, comment = line.partition(b"#")
+    parts = re.split(rb"([ \t\n\r\x0b\x0c]+)", text)
+    words = [index for index in range(0, len(parts), 2) if parts[index]]
+    for position, index in enumerate(words):
+        if position == 0:
+            parts[index] = b"192.0.2.20" if parts[index] == b"192.0.2.10" else parts[index]
+        elif parts[index].lower() == OLD.encode():
+            parts[index] = NEW.encode()
+        elif parts[index].lower() == b"inst1":
+            parts[index] = b"inst2"
+    return b"".join(parts) + mark + comment
+
+
+@given(HOSTS | st.binary(max_size=200))
+def test_hosts_as_the_obvious_way_says(data: bytes) -> None:
+    renaming, addresses = Renaming(OLD, NEW), {b"192.0.2.10": b"192.0.2.20"}
+    after = hosts_after(data, renaming, addresses)
+    assert after == b"".join(map(model, re.findall(rb"[^\n]*\n|[^\n]+", data)))
+    assert hosts_after(after, renaming, addresses) == after
+
+
+NAMES = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=3).map(".".join)
+
+
+@given(NAMES, NAMES, st.lists(NAMES, max_size=8))
+def test_hosts_twice_is_once_whatever_the_names(old: str, new: str, names: list[str]) -> None:
+    data = f"192.0.2.1 {' '.join(names)}\n".encode()
+    once = hosts_after(data, Renaming(old, new), {})
+    assert hosts_after(once, Renaming(old, new), {}) == once
+
+
+VALUES = st.sampled_from([b"inst1", b"'inst1'", b'"inst1"', b"$X", b"`x`", b"'a b'", b"", b'""', b"a b", b"'", b"\xff"])
+LINES = st.tuples(
+    st.sampled_from([b"HOSTNAME=", b" HOSTNAME=", b"export HOSTNAME=", b"#HOSTNAME=", b"XHOSTNAME=", b"OTHER="]),
+    VALUES,
+    st.sampled_from([b"\n", b"\r\n", b" # x\n", b";\n", b"; A=b\n", b"#x\n", b""]),
+).map(b"".join)
+
+
+@given(st.lists(LINES, max_size=8).map(b"".join) | st.binary(max_size=100))
+def test_shell_values_change_themselves_only(data: bytes) -> None:
+    values = shell_values(data, {"HOSTNAME"})
+    spans = [value.span for value in values if value.span is not None]
+    for span in spans:
+        assert data[span.start : span.end] == span.text
+        assert b"\n" not in span.text
+    assert substituted(data, [(span, span.text) for span in spans]) == data
+    changed = substituted(data, [(span, b"new") for span in spans])
+    again = shell_values(changed, {"HOSTNAME"})
+    assert [value.span and value.span.text for value in again] == [value.span and b"new" for value in values]
+
+
+def test_long_lines_take_no_long_time() -> None:
+    for data in (b"HOSTNAME=a" + b" " * 1000000 + b"x", b" " * 1000000 + b"HOSTNAME", b"HOSTNAME='" + b"a" * 1000000):
+        assert [value.span for value in shell_values(data, {"HOSTNAME"})] in ([None], [])
+    hosts_after(b"a" * 500000 + b" " * 500000 + b"#" * 10000, Renaming(OLD, NEW), {})
+
+
+def test_spans_are_replaced_in_any_order() -> None:
+    assert substituted(b"abcdef", [(Span(4, 5, b"e"), b""), (Span(0, 1, b"a"), b"xyz")]) == b"xyzbcdf"
