@@ -185,8 +185,10 @@ def _redirection(answer: Answer) -> str:
     location = answer.headers.get("Location", "")
     if not location:
         raise FetchError(f"{answer.url}: the server redirects (status {answer.status}) and does not say where to")
-    target = urljoin(answer.url, quote(location, safe="!#$%&'()*+,/:;=?@[]~"))
-    parts = _split(target)
+    try:
+        parts = _split(urljoin(answer.url, quote(location, safe="!#$%&'()*+,/:;=?@[]~")))
+    except ValueError:
+        parts = _split(location)  # which says what is wrong with it
     if answer.url.startswith("https:") and parts.scheme != "https":
         raise FetchError(f"{answer.url}: is redirected from https to {_shown(parts)}, which nothing protects")
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
