@@ -12,6 +12,7 @@ from ganeti_os.diskimage import install_disk_image
 from ganeti_os.imagefile import ImageFile, find_image, image_names
 from ganeti_os.installation import Installation
 from ganeti_os.log import Messages
+from ganeti_os.overlay import find_overlay
 from ganeti_os.protocol import Request
 from ganeti_os.settings import Settings
 from ganeti_os.shellfile import SettingsError
@@ -32,13 +33,16 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
     started = time.monotonic()
     _check_settings(settings)
     scripts = [] if settings.nomount else hooks.enabled(settings.customize_dir)
+    overlay = None if settings.nomount else find_overlay(settings)
+    if settings.nomount and settings.overlay:
+        log.info("NOMOUNT=yes: the overlay %s is not copied", settings.overlay)
     with ExitStack() as stack:
         image = _image(stack, request, settings, messages)
         disk = stack.enter_context(open_disk(request.disks[0].path, writable=True))
         swap = None
         if request.swap_path and settings.swap:
             swap = stack.enter_context(open_disk(request.swap_path, writable=True))
-        installation = Installation(request, settings, messages, disk, swap, tuple(scripts))
+        installation = Installation(request, settings, messages, disk, swap, tuple(scripts), overlay)
         if image.is_archive:
             install_tarball(image.path, installation)
         else:
