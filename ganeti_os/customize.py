@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Running the customisation scripts over an installed system, mounted for them."""
+"""Customising an installed system, mounted for that: the overlay copied over it, then the scripts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from ganeti_os import hooks
 from ganeti_os.guest.root import Volume, find_guest
 from ganeti_os.installation import Installation
+from ganeti_os.overlay import copy_overlay
 from pydiskimg.errors import DiskImageError, storage_error
 from pydiskimg.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from pydiskimg.loop import loop_device
@@ -22,17 +23,21 @@ log = logging.getLogger(__name__)
 
 
 def customize_image(installation: Installation) -> None:
-    """Find and mount the root of the system on the disk, its /boot in it, and run the scripts. Needs root."""
+    """Find and mount the root of the system on the disk, its /boot in it, and customise it. Needs root."""
     disk = installation.disk
+    closed = not installation.scripts
     with ExitStack() as stack:
         guest = find_guest(disk)
         root_device = _loop(stack, installation, guest.root)
-        target = _mount(stack, root_device, guest.root, None)
+        target = _mount(stack, root_device, guest.root, None, closed=closed)
         boot_device = None
         if guest.boot is not None:
             boot_device = _loop(stack, installation, guest.boot)
-            _mount(stack, boot_device, guest.boot, mount_point_inside(target, "boot"))
-        run_scripts(installation, target, root_device, boot_device)
+            _mount(stack, boot_device, guest.boot, mount_point_inside(target, "boot"), closed=closed)
+        if installation.overlay is not None:
+            copy_overlay(installation.overlay, target, installation.messages)
+        if installation.scripts:
+            run_scripts(installation, target, root_device, boot_device)
     disk.flush()
 
 
@@ -82,17 +87,17 @@ def _loop(stack: ExitStack, installation: Installation, volume: Volume) -> str:
     ).path
 
 
-def _mount(stack: ExitStack, device: str, volume: Volume, target: str | None) -> str:
-    """Mount for scripts, which run the guest's programs and make device nodes."""
+def _mount(stack: ExitStack, device: str, volume: Volume, target: str | None, *, closed: bool) -> str:
+    """Mount; closed is False for scripts, which run the guest's programs and make device nodes."""
     assert volume.content is not None
     return stack.enter_context(
         mounted(
             device,
             fs_type=volume.content.type,
             target=target,
-            nosuid=False,
-            nodev=False,
-            noexec=False,
+            nosuid=closed,
+            nodev=closed,
+            noexec=closed,
             options=volume.options,
         )
     )

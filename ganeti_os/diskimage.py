@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Installing a disk image (qcow2 or raw): a copy, and the scripts where there are some."""
+"""Installing a disk image (qcow2 or raw): a copy, and the overlay and scripts where there are some."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 
 
 def install_disk_image(image: ImageFile, installation: Installation) -> None:
-    """Copy the image onto the disk, its first MiB last. Nothing is mounted unless there are scripts."""
+    """Copy the image onto the disk, its first MiB last. Nothing is mounted unless it is customised."""
     disk, swap, messages = installation.disk, installation.swap, installation.messages
-    if installation.scripts:  # refused without root before anything is written
+    if installation.is_customised:  # refused without root before anything is written
         enter_private_namespace()
     with messages.step("copying"), open_image(image.path, format=image.format) as source:
         log.info("%s (%s, %s) to %s", image.path, source.format, format_size(source.size), disk.name)
@@ -39,7 +39,7 @@ def install_disk_image(image: ImageFile, installation: Installation) -> None:
         if swap is not None:
             make_swap(swap)
             swap.flush()
-    if not installation.scripts:
+    if not installation.is_customised:
         target.commit()
         return
     with messages.step("customising"), wiped_on_failure(installation):

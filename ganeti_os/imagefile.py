@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From an image's name to its file: IMAGE_DIR/IMAGE_NAME-ARCH and the suffix of IMAGE_TYPE."""
+"""From an image's name to its file: IMAGE_DIR (CACHE_DIR with IMAGE_URL), IMAGE_NAME-ARCH, IMAGE_TYPE's suffix."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from ganeti_os.settings import Settings
 from pydiskimg.errors import StorageError, storage_error
 
-SUFFIXES = {"tarball": ".tar.gz", "qemu": ".img", "raw": ".raw", "qcow2": ".qcow2"}
+SUFFIXES = {"tarball": ".tar.gz", "qemu": ".img", "raw": ".raw", "qcow2": ".qcow2", "dump": "-root.dump"}
+BOOT_DUMP_SUFFIX = "-boot.dump"
 
 _SHOWN = 20  # names in a message
 _LISTED = 10_000  # names looked at
@@ -26,28 +27,60 @@ class MissingImageError(StorageError):
 class ImageFile:
     """An image that exists. format is what to open it as: raw, qcow2, or None for looking at the contents.
 
-    is_archive tells a tarball, which is unpacked and has no format.
+    is_archive tells a tarball, which is unpacked and has no format; is_dump a dump(8) of the root file system, whose
+    /boot is in boot_path when it is needed.
     """
 
     path: str
     is_archive: bool
     format: str | None
+    is_dump: bool = False
+    boot_path: str | None = None
 
 
-def find_image(settings: Settings) -> ImageFile:
-    """Return the image that the settings name.
+def image_names(settings: Settings, *, kernel_inside: bool) -> list[str]:
+    """Return the names of the image's files, the root's first: one, or two for a dump that has a kernel inside.
+
+    Raises MissingImageError without IMAGE_NAME.
+    """
+    directory = image_directory(settings)
+    if not settings.image_name:
+        raise MissingImageError(
+            f"IMAGE_NAME is not set; expected the name of an image in {directory}; {_listing(directory)}",
+            errno=errno.ENOENT,
+            filename=directory,
+        )
+    stem = f"{settings.image_name}-{settings.arch}"
+    names = [stem + SUFFIXES[settings.image_type]]
+    if settings.image_type == "dump" and kernel_inside:
+        names.append(stem + BOOT_DUMP_SUFFIX)
+    return names
+
+
+def image_directory(settings: Settings) -> str:
+    """Return where the images are: the cache, when they are fetched."""
+    return settings.cache_dir if settings.image_url else settings.image_dir
+
+
+def find_image(settings: Settings, *, kernel_inside: bool = True) -> ImageFile:
+    """Return the image that the settings name; one with IMAGE_URL must have been fetched before.
 
     Raises MissingImageError, which says what there is instead, or StorageError when it cannot be looked at.
     """
-    if not settings.image_name:
-        raise MissingImageError(
-            f"IMAGE_NAME is not set; expected the name of an image in {settings.image_dir}; "
-            f"{_listing(settings.image_dir)}",
-            errno=errno.ENOENT,
-            filename=settings.image_dir,
-        )
-    name = f"{settings.image_name}-{settings.arch}{SUFFIXES[settings.image_type]}"
-    path = os.path.join(settings.image_dir, name)
+    directory = image_directory(settings)
+    paths = [os.path.join(directory, name) for name in image_names(settings, kernel_inside=kernel_inside)]
+    for path in paths:
+        _check_image(path)
+    return ImageFile(
+        paths[0],
+        is_archive=settings.image_type == "tarball",
+        format=settings.image_type if settings.image_type in ("raw", "qcow2") else None,
+        is_dump=settings.image_type == "dump",
+        boot_path=paths[1] if len(paths) > 1 else None,
+    )
+
+
+def _check_image(path: str) -> None:
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -57,8 +90,6 @@ def find_image(settings: Settings) -> ImageFile:
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
         message = f"{path}: found a directory or special file, expected an image"
         raise StorageError(message, errno=errno.EINVAL, filename=path)
-    is_archive = settings.image_type == "tarball"
-    return ImageFile(path, is_archive, settings.image_type if settings.image_type in ("raw", "qcow2") else None)
 
 
 def _missing(path: str) -> MissingImageError:
@@ -87,9 +118,10 @@ def _listing(directory: str) -> str:
 
 
 def _names(directory: str) -> list[str]:
-    """Return the names in a directory in order, _LISTED of them at most."""
+    """Return the names in a directory in order, hidden ones left out, _LISTED of them at most."""
     with os.scandir(directory) as entries:
-        return sorted(entry.name for _, entry in zip(range(_LISTED), entries, strict=False))
+        listed = (entry.name for _, entry in zip(range(_LISTED), entries, strict=False))
+        return sorted(name for name in listed if not name.startswith("."))
 
 
 def _shown(name: str) -> str:

@@ -15,7 +15,8 @@ from pydiskimg.targets.descriptor import DescriptorDisk
 class Installation:
     """disk is the instance's first disk, swap the disk that becomes swap as a whole (OS API 5); both are open.
 
-    scripts are the paths of the enabled customisation scripts, in the order in which they run.
+    scripts are the paths of the enabled customisation scripts, in the order in which they run. overlay is the directory
+    whose files are copied over the installed system before that.
     """
 
     request: Request
@@ -24,3 +25,9 @@ class Installation:
     disk: DescriptorDisk
     swap: DescriptorDisk | None
     scripts: tuple[str, ...]
+    overlay: str | None = None
+
+    @property
+    def is_customised(self) -> bool:
+        """True when something is changed inside the installed system, which has to be mounted for that."""
+        return bool(self.scripts or self.overlay)

@@ -54,7 +54,7 @@ class Messages:
     ) -> None:
         self._who = " ".join(word for word in (os_name, verb, instance) if word)
         self._steps: list[str] = []
-        self._check = check
+        self.check = check
         self._failed: tuple[BaseException, str] | None = None
 
     def attach(self, *, debug: bool = False, stream: TextIO | None = None) -> None:
@@ -80,7 +80,7 @@ class Messages:
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Name what is being done for the lines of the block, and for the failure() of an error that leaves it."""
-        self._check()
+        self.check()
         self._steps.append(name)
         try:
             yield
@@ -103,7 +103,7 @@ class Messages:
         lines = ProgressLines(doing)
 
         def progress(done: int, total: int) -> None:
-            self._check()
+            self.check()
             lines(done, total)
 
         return progress
@@ -120,7 +120,7 @@ class ProgressLines:
 
     def __call__(self, done: int, total: int) -> None:
         now = self._clock()
-        if not total and done:  # of a stream whose length nobody knows
+        if done and not total:  # how much there will be is not known
             if now - self._said >= STEP_SECONDS:
                 self._said = now
                 log.info("%s: %s", self._doing, format_size(done))

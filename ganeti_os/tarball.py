@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Installing a tarball: partitions, file systems, the files, fstab, the scripts, and the partition table last."""
+"""Installing a tarball: partitions, file systems, the files, fstab, overlay, scripts, and the partition table last."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from ganeti_os.customize import run_scripts
 from ganeti_os.guest import fstab
 from ganeti_os.installation import Installation
+from ganeti_os.overlay import copy_overlay
 from ganeti_os.volumes import fstab_entries, make_volumes, mount_volume, partition_loop, plan_layout
 from pydiskimg.archive import check_archive, extract
 from pydiskimg.errors import ArchiveError
@@ -50,6 +51,8 @@ def install_tarball(path: str, installation: Installation) -> None:
             if not (tree.exists("/etc") and stat.S_ISDIR(tree.stat("/etc").st_mode)):
                 raise ArchiveError(f"{path}: holds no directory /etc, so it is not the root of a Linux system")
             fstab.write_entries(tree, fstab_entries(volumes, installation.settings.filesystem))
+        if installation.overlay is not None:
+            copy_overlay(installation.overlay, target, messages)
         if installation.scripts:
             with messages.step("customising"):
                 # Boot loaders want a table; this one has every place and nothing that boots or mounts by it.

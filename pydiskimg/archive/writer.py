@@ -41,11 +41,13 @@ class _Later:
 class Writer:
     """Makes entries below root_fd, which it borrows; where and archive are names for messages.
 
-    Call finish() after the last entry, and close() in any case.
+    With keep_links a symlink that leads to a directory inside the tree counts as that directory where an entry is one:
+    it stays, and so does what the directory has. Call finish() after the last entry, and close() in any case.
     """
 
-    def __init__(self, root_fd: int, *, where: str, archive: str) -> None:
+    def __init__(self, root_fd: int, *, where: str, archive: str, keep_links: bool = False) -> None:
         self._root_fd = root_fd
+        self._keep_links = keep_links
         self._where = where.rstrip("/")
         self._archive = archive
         self._parents = Parents(root_fd)
@@ -136,12 +138,24 @@ class Writer:
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 raise
+            if self._keep_links and self._leads_to_directory(parts):
+                return
             self._replacing(parent, name, lambda: os.mkdir(name, 0o700, dir_fd=parent))
             fd = os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
         try:
             self._take_directory(fd, parts, entry)
         finally:
             os.close(fd)
+
+    def _leads_to_directory(self, parts: list[bytes]) -> bool:
+        found = Parents(self._root_fd)
+        try:
+            found.open(parts, make=False)
+        except (FileNotFoundError, UnsafePathError):
+            return False
+        finally:
+            found.close()
+        return True
 
     def _take_directory(self, fd: int, parts: list[bytes], entry: Entry) -> None:
         _drop_acls(fd)

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MIT
+"""CACHE_DIR: the images that were fetched, and hidden beside each what is known of it.
+
+FILE          the image, complete
+.FILE.part    as much of it as has come, until it is complete and checked
+.FILE.from    JSON: what the part is a part of
+.FILE.json    JSON: what the image was checked with
+.FILE.lock    lock.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ganeti_os.fetch.checksums import Checksum
+from ganeti_os.fetch.errors import FetchError
+from pydiskimg.errors import storage_error
+
+_RECORD_LIMIT = 1 << 16
+_DIRECTORY_MODE = 0o755
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Which version of which file: the validator is its strong ETag or its Last-Modified, empty without either.
+
+    total is its size in bytes, None when the server does not say.
+    """
+
+    url: str
+    validator: str = ""
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the image in the cache is: where from, checked with what (None: not checked), and which file exactly."""
+
+    origin: Origin
+    checksum: Checksum | None
+    size: int
+    mtime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result, origin: Origin, checksum: Checksum | None) -> Record:
+        return cls(origin, checksum, status.st_size, status.st_mtime_ns, status.st_ino)
+
+    def is_of(self, status: os.stat_result) -> bool:
+        """True when the file is the one that was recorded, and nobody has written to it since."""
+        return (self.size, self.mtime_ns, self.inode) == (status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+class CachedFile:
+    """The paths of one image in the cache, and what is recorded of it; whoever writes holds the lock for fetching."""
+
+    def __init__(self, directory: str, name: str) -> None:
+        self.directory = directory
+        self.name = name
+        self.path = os.path.join(directory, name)
+        self.part = os.path.join(directory, f".{name}.part")
+        self.lock = os.path.join(directory, f".{name}.lock")
+        self._origin = os.path.join(directory, f".{name}.from")
+        self._record = os.path.join(directory, f".{name}.json")
+
+    def status(self) -> os.stat_result | None:
+        """Return what os.stat() gives for the image, None when there is none."""
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise storage_error(error, self.path, "cannot look at the image in the cache") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise FetchError(f"{self.path}: found a directory or special file where the fetched image would be")
+        return status
+
+    def record(self) -> Record | None:
+        """Return what is recorded of the image; None when nothing is, or it is about another file than is there."""
+        status = self.status()
+        found = _read_json(self._record)
+        try:
+            origin, checksum = Origin(**found.pop("origin")), found.pop("checksum")
+            record = Record(origin=origin, checksum=Checksum(**checksum) if checksum else None, **found)
+        except (AttributeError, KeyError, TypeError):  # none, or not one of ours
+            return None
+        return record if status is not None and record.is_of(status) else None
+
+    def write_record(self, record: Record) -> None:
+        _write_json(self._record, asdict(record))
+
+    def origin(self) -> Origin | None:
+        """Return what the part is a part of; None when that is not known."""
+        try:
+            return Origin(**_read_json(self._origin))
+        except TypeError:
+            return None
+
+    def write_origin(self, origin: Origin) -> None:
+        _write_json(self._origin, asdict(origin))
+
+    def publish(self, fd: int, origin: Origin, checksum: Checksum | None) -> None:
+        """Make the part, open at fd, the image: durable, then under its name in one step, then recorded."""
+        try:
+            os.fchmod(fd, 0o644)  # whatever the umask
+            os.fsync(fd)
+            os.replace(self.part, self.path)
+            _sync(self.directory)
+        except OSError as error:
+            raise storage_error(error, self.path, "cannot put the fetched image into the cache") from error
+        self.write_record(Record.of(os.fstat(fd), origin, checksum))
+        _remove(self._origin)
+
+    def delete(self) -> None:
+        """Delete the image and what is recorded of it. Raises OSError."""
+        for path in (self.path, self._record):
+            _remove(path)
+
+    def discard_part(self) -> None:
+        for path in (self.part, self._origin):
+            _remove(path)
+
+
+def open_cache(directory: str) -> None:
+    """Make sure that there is a cache directory and that root alone can write to it; make it where it is missing.
+
+    Raises FetchError for one that others can write to, StorageError when it cannot be made.
+    """
+    try:
+        _make(directory)
+        status = os.stat(directory)
+    except OSError as error:
+        raise storage_error(error, directory, "cannot make the cache directory (CACHE_DIR)") from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise FetchError(f"{directory}: CACHE_DIR is no directory")
+    if status.st_uid not in (0, os.geteuid()):
+        raise FetchError(f"{directory}: CACHE_DIR belongs to user {status.st_uid}; expected root as its owner")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise FetchError(
+            f"{directory}: others than its owner can write to CACHE_DIR (mode {stat.S_IMODE(status.st_mode):04o}) and "
+            "so change the images; take the write permission away from group and others"
+        )
+
+
+def _make(directory: str) -> None:
+    if os.path.isdir(directory):
+        return
+    parent = os.path.dirname(directory)
+    if parent != directory:
+        _make(parent)
+    with suppress(FileExistsError):  # another create was faster
+        os.mkdir(directory, 0o700)
+        os.chmod(directory, _DIRECTORY_MODE)  # whatever the umask
+
+
+def _read_json(path: str) -> dict[str, Any]:
+    """Return the object in a file; empty when there is none that can be read."""
+    try:
+        with open(path, "rb") as file:
+            found = json.loads(file.read(_RECORD_LIMIT))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write_json(path: str, value: dict[str, Any]) -> None:
+    temporary = f"{path}.new"
+    try:
+        with open(temporary, "w", encoding="ascii") as file:
+            json.dump(value, file)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise storage_error(error, path, "cannot record what is fetched") from error
+
+
+def _sync(directory: str) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _remove(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)

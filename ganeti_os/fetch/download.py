@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: MIT
+"""One file brought from a site into the part in the cache, going on where an earlier attempt or process ended."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ganeti_os.fetch.cache import CachedFile, Origin
+from ganeti_os.fetch.errors import FetchError, UnreachableError
+from ganeti_os.fetch.site import Answer, Site
+from pydiskimg.errors import DoesNotFitError, StorageError, storage_error
+from pydiskimg.linux.fileio import pwrite_all
+from pydiskimg.protocols import Progress
+from pydiskimg.units import MIB, format_bytes, format_size
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 5  # without getting on
+PAUSE_SECONDS = 1.0  # before the second attempt, twice as long before each that follows
+
+_CHUNK = MIB
+_GOT_ON = MIB  # an attempt that brings less counts as one without getting on
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,18})-[0-9]{1,18}|\*)/([0-9]{1,18}|\*)")
+
+
+class NotNeeded(FetchError):  # noqa: N818 - not an error: the answer to a question
+    """The server says that it has no newer version than the one that was told in the request."""
+
+
+@contextmanager
+def open_part(file: CachedFile) -> Iterator[int]:
+    """Give a descriptor of the part, which is made where there is none, and taken away when nothing is in it."""
+    try:
+        fd = os.open(file.part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise storage_error(error, file.part, "cannot make a file in the cache directory (CACHE_DIR)") from error
+    try:
+        yield fd
+    finally:
+        if not os.fstat(fd).st_size:
+            file.discard_part()
+        os.close(fd)
+
+
+def retried(
+    attempt: Callable[[], None],
+    check: Callable[[], None],
+    *,
+    attempts: int = ATTEMPTS,
+    brought: Callable[[], int] = lambda: 0,
+) -> None:
+    """Call attempt() until it returns, or has raised UnreachableError that often without getting on.
+
+    brought tells how many bytes are there.
+    """
+    failures, furthest = 0, brought()
+    while True:
+        check()
+        try:
+            attempt()
+        except UnreachableError as error:
+            now = brought()
+            failures = 0 if now >= furthest + _GOT_ON else failures + 1
+            furthest = max(furthest, now)
+            if failures >= attempts:
+                raise
+            seconds = PAUSE_SECONDS * 2 ** max(0, failures - 1)
+            log.info("%s; trying again in %.3g s", error, seconds)
+            _pause(seconds, check)
+        else:
+            return
+
+
+def _pause(seconds: float, check: Callable[[], None]) -> None:
+    end = time.monotonic() + seconds
+    while (rest := end - time.monotonic()) > 0:
+        check()
+        time.sleep(min(rest, 0.2))
+
+
+@dataclass(slots=True)
+class Download:
+    """Brings a file into the part open at fd; origin is what the part is a part of, None to begin anew.
+
+    current is the version that is there already: when the server has no other, run() raises NotNeeded. checked tells
+    that a checksum will find what is wrong. started is called with the size, once that is known.
+    """
+
+    site: Site
+    file: CachedFile
+    fd: int
+    progress: Progress
+    check: Callable[[], None]
+    started: Callable[[int], None]
+    checked: bool
+    origin: Origin | None = None
+    current: Origin | None = None
+
+    def run(self) -> Origin:
+        """Return what the part is now, completely. Raises FetchError, DoesNotFitError and StorageError."""
+        retried(self._attempt, self.check, brought=self._size)
+        assert self.origin is not None
+        return self.origin
+
+    def _size(self) -> int:
+        return os.fstat(self.fd).st_size
+
+    def _attempt(self) -> None:
+        position = self._size()
+        headers = _condition(self.current)
+        if position and self.origin and self.origin.validator and self.origin.url == self.site.url(self.file.name):
+            headers = {"Range": f"bytes={position}-", "If-Range": self.origin.validator}
+        else:
+            self._restart()
+        with self.site.open(self.file.name, headers) as answer:
+            if answer.status == 304 and self.current is not None:
+                raise NotNeeded(f"{answer.url}: has not changed")
+            if answer.status == 416 and self._is_complete(answer):
+                return
+            if answer.status == 200:
+                self._restart()
+                self._begin(answer)
+            elif not self._goes_on(answer):
+                self._restart()
+                raise UnreachableError(f"{answer.url}: the server does not continue at byte {position}")
+            self._receive(answer)
+
+    def _restart(self) -> None:
+        os.ftruncate(self.fd, 0)
+        self.origin = None
+
+    def _begin(self, answer: Answer) -> None:
+        if not self.checked and not answer.marks_its_end:
+            raise FetchError(
+                f"{answer.url}: the server does not tell the size, so that without a checksum (IMAGE_VERIFY=no) nobody "
+                "would see that it came whole; put a checksum there"
+            )
+        self.origin = Origin(self.site.url(self.file.name), _validator(answer), answer.length)
+        self.file.write_origin(self.origin)
+
+    def _is_complete(self, answer: Answer) -> bool:
+        return self.origin is not None and _content_range(answer) == (None, self._size())
+
+    def _goes_on(self, answer: Answer) -> bool:
+        """True when the answer begins where the part ends, and is of the same file."""
+        start, total = _content_range(answer)
+        if self.origin is None or answer.status != 206 or start != self._size():
+            return False
+        return None in (total, self.origin.total) or total == self.origin.total
+
+    def _receive(self, answer: Answer) -> None:
+        assert self.origin is not None
+        position, total = self._size(), self.origin.total
+        if total is not None:
+            self.started(total)
+            self._check_space(total - position, total)
+        elif answer.length is not None:
+            total = position + answer.length
+        expected = None if total is None else total - position
+        while data := answer.read(_CHUNK if expected is None else min(_CHUNK, expected)):
+            self._write(position, data)
+            position += len(data)
+            expected = None if expected is None else expected - len(data)
+            self.progress(position, total or 0)
+        if expected:
+            raise UnreachableError(
+                f"{answer.url}: the connection ended after {position} of {format_bytes(position + expected)}"
+            )
+
+    def _check_space(self, needed: int, total: int) -> None:
+        status = os.fstatvfs(self.fd)
+        free = status.f_bavail * status.f_frsize
+        if needed > free:
+            raise DoesNotFitError(
+                f"{self.file.directory}: {self.file.name} has {format_bytes(total)}, of which {format_size(needed)} "
+                f"are still to be fetched, and {format_bytes(free)} are free; free some space or set CACHE_DIR",
+                needed=needed,
+                available=free,
+            )
+
+    def _write(self, position: int, data: bytes) -> None:
+        try:
+            pwrite_all(self.fd, position, data, name=self.file.part)
+        except StorageError as error:
+            if error.errno not in _FULL:
+                raise
+            total = self.origin.total if self.origin else None
+            self._restart()  # a full /var would hurt more than fetching again
+            raise DoesNotFitError(
+                f"{self.file.directory}: became full when {format_bytes(position)} of {self.file.name} "
+                f"({format_bytes(total) if total else 'of a size that the server does not tell'}) had come; "
+                "free some space or set CACHE_DIR",
+                needed=total or position + len(data),
+                available=position,
+            ) from error
+
+
+def _condition(current: Origin | None) -> dict[str, str]:
+    if current is None or not current.validator:
+        return {}
+    return {"If-None-Match" if current.validator.startswith('"') else "If-Modified-Since": current.validator}
+
+
+def _validator(answer: Answer) -> str:
+    """Return what tells this version of the file from others, byte for byte: a weak ETag does not."""
+    tag = answer.headers.get("ETag", "")
+    found = tag if tag.startswith('"') else answer.headers.get("Last-Modified", "")
+    return found if found.isascii() and found.isprintable() and len(found) <= 1024 else ""
+
+
+def _content_range(answer: Answer) -> tuple[int | None, int | None]:
+    """Return first byte and size of the whole file of an answer 206 or 416; None for what it does not say."""
+    match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+    if match is None:
+        return None, None
+    return int(match[1]) if match[1] else None, int(match[2]) if match[2] != "*" else None

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""What a file must be: its checksum, from one of the files beside it; and what it is: the hash of its bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+
+from ganeti_os.fetch.checksums import Checksum, find_checksum
+from ganeti_os.fetch.download import ATTEMPTS, retried
+from ganeti_os.fetch.errors import FetchError, NotThereError, UnreachableError
+from ganeti_os.fetch.site import Answer, Site
+from pydiskimg.errors import storage_error
+from pydiskimg.protocols import Progress
+from pydiskimg.units import MIB, format_size
+
+log = logging.getLogger(__name__)
+
+CHECKSUM_FILE_LIMIT = MIB
+
+
+def fetch_checksum(
+    site: Site, name: str, check: Callable[[], None], *, attempts: int = ATTEMPTS
+) -> tuple[Checksum, str]:
+    """Return the checksum of the file name on the site, and the name of the checksum file that gives it.
+
+    Raises FetchError when none gives one, UnreachableError when the site cannot be asked.
+    """
+    looked_for = []
+    for source, algorithm, alone in (
+        ("SHA256SUMS", "sha256", False),
+        (f"{name}.sha256", "sha256", True),
+        (f"{name}.sig", "sha1", True),
+    ):
+        url = site.url(source)
+        try:
+            data = _small_file(site, source, check, attempts)
+            found = find_checksum(data, name, algorithm, alone=alone)
+        except NotThereError as error:
+            looked_for.append(f"{source} (not there)")
+            log.debug("%s", error)
+            continue
+        except ValueError as error:
+            raise FetchError(f"{url}: {error}; expected one") from None
+        if found is not None:
+            log.debug("%s: %s for %s", url, found, name)
+            return found, source
+        looked_for.append(f"{source} (does not list it)")
+    raise FetchError(
+        f"{site.url(name)}: no checksum was found beside it; looked for {', '.join(looked_for)}; "
+        "put one there, or set IMAGE_VERIFY=no to use the image unchecked"
+    )
+
+
+def _small_file(site: Site, name: str, check: Callable[[], None], attempts: int) -> bytes:
+    found = [b""]
+
+    def attempt() -> None:
+        with site.open(name) as answer:
+            found[0] = _body(answer, check)
+
+    retried(attempt, check, attempts=attempts)
+    return found[0]
+
+
+def _body(answer: Answer, check: Callable[[], None]) -> bytes:
+    data = bytearray()
+    while chunk := answer.read(CHECKSUM_FILE_LIMIT + 1 - len(data)):
+        check()
+        data += chunk
+        if len(data) > CHECKSUM_FILE_LIMIT:
+            limit = format_size(CHECKSUM_FILE_LIMIT)
+            raise FetchError(f"{answer.url}: is larger than {limit}; expected a file of checksums")
+        if len(data) == answer.length:  # some servers keep the connection open
+            break
+    if answer.length is not None and len(data) < answer.length:
+        raise UnreachableError(f"{answer.url}: the connection ended after {len(data)} of {answer.length} bytes")
+    return bytes(data)
+
+
+def digest(fd: int, algorithm: str, *, name: str, progress: Progress) -> Checksum:
+    """Return the checksum of the file open at fd. Raises StorageError, in which name is the file."""
+    made = hashlib.new(algorithm, usedforsecurity=algorithm != "sha1")
+    size, position = os.fstat(fd).st_size, 0
+    buffer = bytearray(MIB)
+    try:
+        while count := os.preadv(fd, [buffer], position):
+            made.update(memoryview(buffer)[:count])
+            position += count
+            progress(position, max(position, size))
+    except OSError as error:
+        raise storage_error(error, name, f"cannot read at offset {position}") from error
+    return Checksum(algorithm, made.hexdigest())

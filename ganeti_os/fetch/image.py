@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: MIT
+"""An image from IMAGE_URL in CACHE_DIR: there already, or fetched and checked by one create while others wait."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ganeti_os.fetch.cache import CachedFile, Origin, Record, open_cache
+from ganeti_os.fetch.checksums import Checksum
+from ganeti_os.fetch.download import ATTEMPTS, Download, NotNeeded, open_part
+from ganeti_os.fetch.errors import FetchError, UnreachableError
+from ganeti_os.fetch.expected import digest, fetch_checksum
+from ganeti_os.fetch.lock import Fetcher, ImageLock, using
+from ganeti_os.fetch.site import Site
+from ganeti_os.log import Messages, ProgressLines
+from ganeti_os.settings import Settings
+from pydiskimg.errors import storage_error
+from pydiskimg.units import format_size
+
+log = logging.getLogger(__name__)
+
+WAIT_IN_SILENCE_SECONDS = 1.0
+_ATTEMPTS_WITH_CACHE = 2  # where an image that was checked can be used instead
+
+
+@contextmanager
+def fetched(name: str, settings: Settings, messages: Messages, *, instance: str = "") -> Iterator[str]:
+    """Give the path of the image IMAGE_URL/name in CACHE_DIR, which stays there while the context lasts.
+
+    It is fetched unless it is there already, and checked unless IMAGE_VERIFY=no. With IMAGE_CLEANUP=yes it is deleted
+    afterwards, unless the block fails or another create on the node needs it. Raises FetchError, DoesNotFitError and
+    StorageError.
+    """
+    site = Site(settings.image_url)
+    open_cache(settings.cache_dir)
+    file = CachedFile(settings.cache_dir, name)
+    done = False
+
+    def last() -> None:
+        if done and settings.image_cleanup:
+            file.delete()
+            log.info("%s is deleted (IMAGE_CLEANUP=yes)", file.path)
+
+    with using(file.lock, messages.check, last) as lock:
+        me = Fetcher(os.getpid(), instance)
+        with messages.step("fetching"), lock.fetching(me, _Waiting(file, messages)):
+            _Fetching(site, file, messages, lock, me).run(verify=settings.image_verify)
+        yield file.path
+        done = True
+
+
+class _Waiting:
+    """What somebody says who waits for the image that another process fetches."""
+
+    def __init__(self, file: CachedFile, messages: Messages) -> None:
+        self._file = file
+        self._check = messages.check
+        self._loud = time.monotonic() + WAIT_IN_SILENCE_SECONDS
+        self._pid = 0
+        self._lines = ProgressLines("")
+
+    def __call__(self, fetcher: Fetcher | None) -> None:
+        self._check()
+        if fetcher is None or time.monotonic() < self._loud:
+            return
+        if fetcher.pid != self._pid:
+            self._pid = fetcher.pid
+            self._lines = ProgressLines(f"fetched by process {fetcher.pid}")
+            log.info("waiting for %s, which fetches %s", fetcher, self._file.path)
+        try:
+            self._lines(os.stat(self._file.part).st_size, fetcher.total)
+        except FileNotFoundError:  # not begun, or complete
+            return
+
+
+class _Fetching:
+    """One turn of the only one who fetches."""
+
+    def __init__(self, site: Site, file: CachedFile, messages: Messages, lock: ImageLock, me: Fetcher) -> None:
+        self._site = site
+        self._file = file
+        self._messages = messages
+        self._lock = lock
+        self._me = me
+        self._url = site.url(file.name)
+
+    def run(self, *, verify: bool) -> None:
+        """Return when the image is in the cache and may be used."""
+        record = self._file.record()
+        if record is not None and record.origin.url != self._url:
+            record = None  # of another server
+        if verify:
+            self._verified(record)
+        else:
+            self._unverified(record)
+
+    def _verified(self, record: Record | None) -> None:
+        known = record.checksum if record else None
+        try:
+            attempts = _ATTEMPTS_WITH_CACHE if known else ATTEMPTS
+            expected, source = fetch_checksum(self._site, self._file.name, self._messages.check, attempts=attempts)
+        except UnreachableError as error:
+            if known is None:
+                raise
+            log.warning("%s; %s is used as it was checked before (%s)", error, self._file.path, known)
+            return
+        if expected.algorithm == "sha1":
+            log.warning("%s is checked by SHA-1 only, which can be forged; put a SHA256SUMS beside it", self._url)
+        if known == expected:
+            log.info("%s is in the cache already (%s)", self._file.path, known)
+        elif not self._is_there(known, expected):
+            self._fetch(expected, source)
+
+    def _is_there(self, known: Checksum | None, expected: Checksum) -> bool:
+        """True when the cache holds the file that is expected, of which there was no such record."""
+        path = self._file.path
+        status = self._file.status()
+        if status is None:
+            return False
+        if known is None or known.algorithm != expected.algorithm:
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise storage_error(error, path, "cannot open the image in the cache") from error
+            try:
+                status = os.fstat(fd)
+                if self._digest(fd, expected, path) == expected:
+                    self._file.write_record(Record.of(status, Origin(self._url), expected))
+                    log.info("%s is in the cache already (%s)", path, expected)
+                    return True
+            finally:
+                os.close(fd)
+        log.info("%s is not the version that the server has; it is fetched anew", path)
+        return False
+
+    def _fetch(self, expected: Checksum, source: str) -> None:
+        with open_part(self._file) as fd:
+            earlier = self._file.origin() if os.fstat(fd).st_size else None
+            if earlier is not None:
+                log.info("%s: %s had come before", self._url, format_size(os.fstat(fd).st_size))
+            for begun in (earlier, None) if earlier else (None,):
+                origin = self._download(fd, begun, checked=True)
+                found = self._digest(fd, expected, self._file.part)
+                if found == expected:
+                    self._file.publish(fd, origin, found)
+                    log.info("%s is fetched and checked (%s)", self._url, found)
+                    return
+                os.ftruncate(fd, 0)
+                if begun is not None:
+                    log.info("%s: the part that had come before is of another version; starting over", self._url)
+        raise FetchError(f"{self._url}: has {found}, and {source} says {expected}; it was deleted and not used")
+
+    def _unverified(self, record: Record | None) -> None:
+        log.warning("IMAGE_VERIFY=no: %s is used without a check", self._url)
+        with open_part(self._file) as fd:
+            try:
+                # No part of an earlier run is gone on with: nobody would see that a crash had spoilt it.
+                origin = self._download(fd, None, checked=False, current=record.origin if record else None)
+            except NotNeeded:
+                log.info("%s is in the cache already", self._file.path)
+            except UnreachableError as error:
+                if record is None:
+                    raise
+                log.warning("%s; %s is used as it was fetched before", error, self._file.path)
+            else:
+                self._file.publish(fd, origin, None)
+                log.info("%s is fetched", self._url)
+
+    def _download(self, fd: int, begun: Origin | None, *, checked: bool, current: Origin | None = None) -> Origin:
+        messages = self._messages
+        return Download(
+            site=self._site,
+            file=self._file,
+            fd=fd,
+            progress=messages.progress("fetched"),
+            check=messages.check,
+            started=lambda total: self._lock.tell(Fetcher(self._me.pid, self._me.instance, total)),
+            checked=checked,
+            origin=begun,
+            current=current,
+        ).run()
+
+    def _digest(self, fd: int, expected: Checksum, name: str) -> Checksum:
+        return digest(fd, expected.algorithm, name=name, progress=self._messages.progress("checked"))

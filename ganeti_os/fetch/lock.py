@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""Who fetches an image and who uses it, of all that run on the node: locks on two bytes of a file beside the image.
+
+    byte 0   use      shared: waits for the image or uses it; exclusive: deletes it
+    byte 1   fetch    exclusive: looks whether the image is good, and fetches it
+
+They are "open file description" locks of fcntl(2), which end with the process however that ends. The file's text
+tells the others who fetches, and how large the image is.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pydiskimg.errors import storage_error
+
+log = logging.getLogger(__name__)
+
+# struct flock, with the machine's alignment: l_type, l_whence, l_start, l_len, l_pid (0 for these locks)
+_FLOCK = struct.Struct("hhqqi0q")
+_USE, _FETCH = 0, 1
+_POLL_SECONDS = 0.1
+_TEXT_LIMIT = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Fetcher:
+    """Who fetches: the process, its instance, and the image's size in bytes, 0 as long as that is not known."""
+
+    pid: int
+    instance: str
+    total: int = 0
+
+    def __str__(self) -> str:
+        return f"process {self.pid} (instance {self.instance or 'not known'})"
+
+
+class ImageLock:
+    """Made by using(); its descriptor is that function's."""
+
+    def __init__(self, fd: int, path: str) -> None:
+        self._fd = fd
+        self._path = path
+
+    @contextmanager
+    def fetching(self, me: Fetcher, wait: Callable[[Fetcher | None], None]) -> Iterator[None]:
+        """Be the only one who fetches. wait is called, several times in a second, as long as somebody else does."""
+        while not _lock(self._fd, _FETCH, fcntl.F_WRLCK):
+            wait(self._fetcher())
+            time.sleep(_POLL_SECONDS)
+        try:
+            self.tell(me)
+            yield
+        finally:
+            _lock(self._fd, _FETCH, fcntl.F_UNLCK)
+
+    def tell(self, me: Fetcher) -> None:
+        """Write for those who wait; only while fetching."""
+        text = f"{me.pid} {me.total} {me.instance}\n".encode("utf-8", "replace")
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, text[:_TEXT_LIMIT], 0)
+
+    def alone(self) -> bool:
+        """Give the use up, and return whether that was the last one: then nobody begins one until we close."""
+        _lock(self._fd, _USE, fcntl.F_UNLCK)
+        return _lock(self._fd, _USE, fcntl.F_WRLCK) and _is(self._fd, self._path)
+
+    def _fetcher(self) -> Fetcher | None:
+        fields = os.pread(self._fd, _TEXT_LIMIT, 0).decode("utf-8", "replace").split()
+        if len(fields) < 2 or not all(field.isdecimal() for field in fields[:2]):  # just being written
+            return None
+        return Fetcher(int(fields[0]), " ".join(fields[2:]), int(fields[1]))
+
+
+@contextmanager
+def using(path: str, check: Callable[[], None], last: Callable[[], None]) -> Iterator[ImageLock]:
+    """Count as one who uses the image whose lock file is at path, while the context lasts.
+
+    check is called while somebody deletes the image, last when the last one leaves, before another can come. The lock
+    file is made where there is none, and the last one takes it away. Raises StorageError; leaving raises nothing.
+    """
+    fd = _open(path, check)
+    lock = ImageLock(fd, path)
+    try:
+        yield lock
+    finally:
+        try:
+            if lock.alone():
+                last()
+                os.unlink(path)
+        except OSError as error:  # the next one who leaves will do it
+            log.warning("%s", storage_error(error, path, "cannot clean up"))
+        finally:
+            os.close(fd)
+
+
+def _open(path: str, check: Callable[[], None]) -> int:
+    while True:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise storage_error(error, path, "cannot make the lock file") from error
+        try:
+            while not _lock(fd, _USE, fcntl.F_RDLCK):
+                check()
+                time.sleep(_POLL_SECONDS)
+            if _is(fd, path):  # not taken away between the two calls
+                return fd
+        except OSError as error:
+            os.close(fd)
+            raise storage_error(error, path, "cannot lock") from error
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def _lock(fd: int, byte: int, kind: int) -> bool:
+    """Take (F_RDLCK, F_WRLCK) or give up (F_UNLCK) the lock on one byte; False when others have it."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def _is(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: MIT
+"""Where images come from: a directory on a web server, asked over HTTP or HTTPS by the standard library (ADR 0045)."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import ssl
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email.message import Message
+from typing import Protocol
+from urllib.error import HTTPError, URLError
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
+
+from ganeti_os.fetch.errors import FetchError, NotThereError, UnreachableError
+
+TIMEOUT_SECONDS = 30.0  # for a connection, and for whatever is to come next
+STALL_SECONDS = 60.0
+STALL_BYTES = 1024
+REDIRECTS = 5
+
+_REDIRECTED = frozenset({301, 302, 303, 307, 308})
+_NOT_THERE = frozenset({403, 404, 410})  # 403: object stores say so of what they do not have
+_ASKED_FOR = frozenset({206, 304, 416})  # answers to Range and If-None-Match
+_PASSING = frozenset({408, 425, 429})  # besides 500 and above
+_URL_LIMIT = 8192
+
+
+class _Stream(Protocol):
+    def read1(self, size: int, /) -> bytes: ...
+
+
+class _Pace:
+    """Finds a connection on which something comes now and then, but next to nothing."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+        self._bytes = 0
+
+    def is_fair(self, count: int) -> bool:
+        """Count bytes that came; False when STALL_SECONDS have brought less than STALL_BYTES."""
+        self._bytes += count
+        now = time.monotonic()
+        if now - self._since < STALL_SECONDS:
+            return True
+        fair = self._bytes >= STALL_BYTES
+        self._since, self._bytes = now, 0
+        return fair
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server said: status 200, 206, 304 or 416, the headers, and the body, to be read once."""
+
+    url: str
+    status: int
+    headers: Message
+    body: _Stream
+    pace: _Pace = field(default_factory=_Pace)
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of the body as Content-Length says; None when it says nothing that can be used."""
+        text = self.headers.get("Content-Length", "")
+        chunked = self.headers.get("Transfer-Encoding", "").lower() not in ("", "identity")
+        return int(text) if _is_number(text) and not chunked else None
+
+    @property
+    def marks_its_end(self) -> bool:
+        """True when a body that ends early can be told from a whole one."""
+        return self.length is not None or self.headers.get("Transfer-Encoding", "").lower() == "chunked"
+
+    def read(self, size: int) -> bytes:
+        """Return up to size bytes of the body, as many as have arrived; none at its end. Raises UnreachableError."""
+        try:
+            data = self.body.read1(size)
+        except TimeoutError as error:
+            raise UnreachableError(f"{self.url}: nothing came for {TIMEOUT_SECONDS:.0f} seconds") from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise UnreachableError(f"{self.url}: the connection broke off: {_reason(error)}") from error
+        if data and not self.pace.is_fair(len(data)):
+            raise UnreachableError(f"{self.url}: less than {STALL_BYTES} bytes came in {STALL_SECONDS:.0f} seconds")
+        return data
+
+
+class Site:
+    """The directory at an address; proxies are those of the environment, as urllib.request takes them.
+
+    The address may have a user and a password in it; they go to that server only, and into no message.
+    """
+
+    def __init__(self, address: str) -> None:
+        parts = _split(address)
+        if parts.query or parts.fragment:
+            raise FetchError(f"IMAGE_URL: {_shown(parts)} has a '?' or '#' in it; expected the address of a directory")
+        self._base = _shown(parts).rstrip("/")
+        self._authorization = _authorization(parts)
+        self._opener = _opener()
+
+    def url(self, name: str) -> str:
+        """Return the address of a file in the directory, as messages show it."""
+        return f"{self._base}/{quote(name)}"
+
+    @contextmanager
+    def open(self, name: str, headers: Mapping[str, str] | None = None) -> Iterator[Answer]:
+        """Ask for a file and give the answer while the context lasts, at most REDIRECTS redirections away.
+
+        Raises NotThereError when the server has no such file, UnreachableError when another attempt may succeed, and
+        FetchError for the rest: a certificate that does not verify, a redirection from https to http.
+        """
+        url = self.url(name)
+        for _ in range(REDIRECTS + 1):
+            answer, response = self._ask(url, dict(headers or {}))
+            with response:
+                if answer.status not in _REDIRECTED:
+                    _check_status(answer, response.reason or "")
+                    yield answer
+                    return
+                url = _redirection(answer)
+        raise FetchError(f"{self.url(name)}: is redirected more than {REDIRECTS} times, at last to {url}")
+
+    def _ask(self, url: str, headers: dict[str, str]) -> tuple[Answer, http.client.HTTPResponse | HTTPError]:
+        headers |= {"Accept-Encoding": "identity", "User-Agent": "ganeti-os-image"}
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310 - http and https only, see _split()
+        if self._authorization and _origin(url) == _origin(self._base):
+            request.add_header("Authorization", self._authorization)
+        try:
+            response = self._opener.open(request, timeout=TIMEOUT_SECONDS)
+        except HTTPError as error:
+            response = error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise _failure(url, error) from error
+        return Answer(url, response.status, response.headers, response), response
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """An opener without what build_opener() would add: other schemes, and redirections that are followed unasked."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(context=ssl.create_default_context()),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, brackets that do not match
+        valid = False
+    if not valid or len(url) > _URL_LIMIT or not url.isascii() or not url.isprintable() or " " in url:
+        raise FetchError(
+            f"{url[:200]!r} is no address that can be fetched; expected http://HOST/... or https://HOST/..."
+        )
+    return parts
+
+
+def _shown(parts: SplitResult) -> str:
+    """The address without user and password."""
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _authorization(parts: SplitResult) -> str:
+    if parts.username is None:
+        return ""
+    text = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return "Basic " + base64.b64encode(text.encode()).decode("ascii")
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port
+
+
+def _redirection(answer: Answer) -> str:
+    location = answer.headers.get("Location", "")
+    if not location:
+        raise FetchError(f"{answer.url}: the server redirects (status {answer.status}) and does not say where to")
+    try:
+        parts = _split(urljoin(answer.url, quote(location, safe="!#$%&'()*+,/:;=?@[]~")))
+    except ValueError:
+        parts = _split(location)  # which says what is wrong with it
+    if answer.url.startswith("https:") and parts.scheme != "https":
+        raise FetchError(f"{answer.url}: is redirected from https to {_shown(parts)}, which nothing protects")
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
+
+
+def _check_status(answer: Answer, reason: str) -> None:
+    status = answer.status
+    if status in _ASKED_FOR or status == 200:
+        return
+    text = f"{answer.url}: the server says {status} {_printable(reason)}".rstrip()
+    if status in _NOT_THERE:
+        raise NotThereError(text)
+    if status in _PASSING or status >= 500:
+        raise UnreachableError(text)
+    raise FetchError(f"{text}; expected the file")
+
+
+def _failure(url: str, error: Exception) -> FetchError:
+    cause = error.reason if isinstance(error, URLError) and isinstance(error.reason, Exception) else error
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return FetchError(f"{url}: the server's certificate is not accepted: {cause.verify_message}")
+    if isinstance(cause, TimeoutError):
+        return UnreachableError(f"{url}: the server did not answer within {TIMEOUT_SECONDS:.0f} seconds")
+    return UnreachableError(f"{url}: cannot be fetched: {_reason(cause)}")
+
+
+def _reason(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return _printable(text) or type(error).__name__
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text[:200])
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 18

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""The overlay: the administrator's files, copied over the installed system before the customisation scripts run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+
+from ganeti_os.log import Messages
+from ganeti_os.settings import Settings
+from pydiskimg.errors import DiskImageError, storage_error
+from pydiskimg.tree_copy import copy_directory
+from pydiskimg.units import format_size
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 20  # names in a message
+
+
+class OverlayError(DiskImageError):
+    """The overlay that the settings name does not exist, or others could have put something into it."""
+
+
+def find_overlay(settings: Settings) -> str | None:
+    """Return the directory OVERLAYS_DIR/OVERLAY; None when OVERLAY is not set.
+
+    Raises OverlayError when there is none, or it or OVERLAYS_DIR is world-writable or belongs to somebody else,
+    StorageError when it cannot be looked at.
+    """
+    if not settings.overlay:
+        return None
+    path = os.path.join(settings.overlays_dir, settings.overlay)
+    try:
+        above, status = os.stat(settings.overlays_dir), os.stat(path)
+    except FileNotFoundError:
+        raise OverlayError(f"{path}: there is no such overlay (OVERLAY); {_listing(settings.overlays_dir)}") from None
+    except OSError as error:
+        raise storage_error(error, path, "cannot look at the overlay") from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise OverlayError(f"{path}: is no directory; an overlay is a directory with the files of a guest's /")
+    for place, found in ((settings.overlays_dir, above), (path, status)):
+        _check_trusted(place, found)
+    return path
+
+
+def copy_overlay(path: str, target: str, messages: Messages) -> None:
+    """Copy what is in the overlay over the guest whose root is mounted at target."""
+    with messages.step("copying the overlay"):
+        copied = copy_directory(path, target, progress=messages.progress("copied"))
+        log.info("%d entries, %s, from %s", copied.entries, format_size(copied.bytes), path)
+
+
+def _check_trusted(path: str, status: os.stat_result) -> None:
+    if status.st_uid not in (0, os.geteuid()):
+        raise OverlayError(
+            f"{path}: belongs to user {status.st_uid}, and what is in it goes into guests; expected root as its owner"
+        )
+    if status.st_mode & stat.S_IWOTH:
+        raise OverlayError(
+            f"{path}: anybody can write to it (mode {stat.S_IMODE(status.st_mode):04o}), and what is in it goes into "
+            "guests; take the write permission away from others"
+        )
+
+
+def _listing(directory: str) -> str:
+    """Return what a directory holds, as the end of a sentence."""
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError as error:
+        return f"the directory {directory} cannot be listed: {os.strerror(error.errno or 0)}"
+    if not names:
+        return f"the directory {directory} is empty"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"in {directory} there is: {', '.join(names[:_SHOWN])}{more}"

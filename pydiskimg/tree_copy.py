@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: MIT
+"""A directory's files copied over those of a guest, as cp -a would, and never out of the guest's root.
+
+The entries are made by the writer of archives (docs/adr/0030), so what resolves where is decided there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+
+from pydiskimg.archive.acl import ACCESS, DEFAULT, AclEntry, decode, is_minimal
+from pydiskimg.archive.entry import Entry
+from pydiskimg.archive.writer import Writer
+from pydiskimg.errors import StorageError, storage_error
+from pydiskimg.linux.fileio import pread_into
+from pydiskimg.linux.memfd import data_ranges
+from pydiskimg.protocols import Progress
+from pydiskimg.units import MIB
+
+_CHUNK = MIB
+_NAMESPACES = (b"user.", b"trusted.", b"security.")  # the others belong to the file system that they are on
+_HARD_LINK = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What was copied: entries, and the bytes of the regular files among them, holes included."""
+
+    entries: int
+    bytes: int
+
+
+def copy_directory(source: str, target: str, *, progress: Progress | None = None) -> Copied:
+    """Copy everything below source over what is below target; target's own owner, mode and times stay.
+
+    Owner, mode, times, POSIX ACLs, extended attributes, hard links, symlinks, devices and holes come out as they are
+    in source. What is in an entry's place is replaced, a symlink too; a directory in a directory's place is kept and
+    becomes like source's, and a symlink to a directory is kept as it is (/lib -> usr/lib). Symlinks of target resolve
+    inside target only; those of source are copied and never followed. Nothing is flushed.
+
+    progress gets the bytes of files. Raises ArchiveError, which names source and the entry, for an entry that cannot
+    be copied safely, InvalidImageError for a file that shrinks meanwhile, StorageError when the system refuses.
+    """
+    with ExitStack() as stack:
+        top = os.fsencode(os.path.realpath(source))
+        root_fd = _open_target(target)
+        stack.callback(os.close, root_fd)
+        writer = Writer(root_fd, where=target, archive=source, keep_links=True)
+        stack.callback(writer.close)
+        copying = _Copying(writer, top, _total(top) if progress else 0, progress)
+        for place in _walk(top):
+            copying.copy(place)
+        writer.finish()
+        return Copied(copying.entries, copying.done)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A name in a directory that is open, its path below the top, and its lstat."""
+
+    directory: int
+    name: bytes
+    path: bytes
+    status: os.stat_result
+
+    @property
+    def where(self) -> bytes:
+        """A path for what has no variant with dir_fd: name is one component of a directory that is held open."""
+        return b"/proc/self/fd/%d/%s" % (self.directory, self.name)
+
+
+@dataclass(slots=True)
+class _Copying:
+    writer: Writer
+    top: bytes
+    total: int
+    progress: Progress | None
+    entries: int = 0
+    done: int = 0
+    _first: dict[tuple[int, int], bytes] = field(default_factory=dict)
+
+    def copy(self, place: _Place) -> None:
+        status = place.status
+        self.entries += 1
+        if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
+            first = self._first.setdefault((status.st_dev, status.st_ino), place.path)
+            if first != place.path and self._link(place, first):
+                return
+        try:
+            if stat.S_ISREG(status.st_mode):
+                self._file(place)
+            elif stat.S_ISDIR(status.st_mode):
+                with _opened(place, os.O_DIRECTORY) as fd:
+                    self.writer.make(_entry(place, os.fstat(fd), fd), ())
+            else:
+                self._other(place)
+        except StorageError:
+            raise
+        except OSError as error:
+            raise self._unreadable(error, place) from error
+
+    def _link(self, place: _Place, first: bytes) -> bool:
+        """Make a hard link to what was made at first; False where the guest has another file system mounted there."""
+        entry = replace(_bare_entry(place.path, place.status), kind=_HARD_LINK, link=first)
+        try:
+            self.writer.make(entry, ())
+        except StorageError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            return False
+        return True
+
+    def _file(self, place: _Place) -> None:
+        with _opened(place, os.O_NONBLOCK) as fd:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, "it was replaced while it was looked at")
+            self.writer.make(_entry(place, status, fd), self._contents(fd, place, status.st_size))
+            self.done += status.st_size
+
+    def _other(self, place: _Place) -> None:
+        entry = _entry(place, place.status, place.where)
+        if entry.kind == stat.S_IFLNK:
+            entry = replace(entry, link=os.readlink(place.name, dir_fd=place.directory))
+        self.writer.make(entry, ())
+
+    def _contents(self, fd: int, place: _Place, size: int) -> Iterator[tuple[int, memoryview]]:
+        buffer = memoryview(bytearray(min(_CHUNK, size)))
+        for start, end in data_ranges(fd):
+            for position in range(start, min(end, size), _CHUNK):
+                chunk = buffer[: min(_CHUNK, min(end, size) - position)]
+                pread_into(fd, position, chunk, name=self._path(place))
+                yield position, chunk
+                if self.progress:
+                    done = self.done + position + len(chunk)
+                    self.progress(done, max(done, self.total))
+
+    def _path(self, place: _Place) -> str:
+        return os.fsdecode(os.path.join(self.top, place.path))
+
+    def _unreadable(self, error: OSError, place: _Place) -> StorageError:
+        return storage_error(error, self._path(place), "cannot be read to be copied")
+
+
+def _walk(top: bytes) -> Iterator[_Place]:
+    """Yield everything below top, sorted by bytes, a directory before what is in it; no symlink is followed."""
+
+    def fail(error: OSError) -> None:
+        where = error.filename if isinstance(error.filename, str | bytes) else top
+        raise storage_error(error, os.fsdecode(where), "cannot be listed") from error
+
+    for directory, directories, files, fd in os.fwalk(top, onerror=fail):
+        below = directory[len(top) :].lstrip(b"/")
+        directories.sort()
+        for name in sorted([*directories, *files]):
+            path = os.path.join(below, name)
+            yield _Place(fd, name, path, os.stat(name, dir_fd=fd, follow_symlinks=False))
+
+
+def _total(top: bytes) -> int:
+    """Bytes of the regular files, each counted once whatever names it has."""
+    found = (place.status for place in _walk(top) if stat.S_ISREG(place.status.st_mode))
+    return sum({(status.st_dev, status.st_ino): status.st_size for status in found}.values())
+
+
+@contextmanager
+def _opened(place: _Place, flags: int) -> Iterator[int]:
+    fd = os.open(place.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, dir_fd=place.directory)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _open_target(target: str) -> int:
+    try:
+        return os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise storage_error(error, target, "cannot open the directory to copy into") from error
+
+
+def _entry(place: _Place, status: os.stat_result, file: int | bytes) -> Entry:
+    xattrs, acls = _attributes(file)
+    return replace(_bare_entry(place.path, status), xattrs=xattrs, acls=acls)
+
+
+def _bare_entry(path: bytes, status: os.stat_result) -> Entry:
+    return Entry(
+        path,
+        stat.S_IFMT(status.st_mode),
+        stat.S_IMODE(status.st_mode),
+        status.st_uid,
+        status.st_gid,
+        status.st_mtime_ns,
+        status.st_atime_ns,
+        size=status.st_size if stat.S_ISREG(status.st_mode) else 0,
+        device=(os.major(status.st_rdev), os.minor(status.st_rdev)),
+    )
+
+
+def _attributes(file: int | bytes) -> tuple[dict[bytes, bytes], dict[bytes, list[AclEntry]]]:
+    """Return the extended attributes of an open file or of a path that is not followed, ACLs apart."""
+    follow = isinstance(file, int)
+    xattrs, acls = {}, {}
+    try:
+        names = [os.fsencode(name) for name in os.listxattr(file, follow_symlinks=follow)]
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:  # the file system has none
+            return {}, {}
+        raise
+    for name in names:
+        if name in (ACCESS, DEFAULT):
+            entries = decode(os.getxattr(file, name, follow_symlinks=follow))
+            if not is_minimal(name, entries):
+                acls[name] = entries
+        elif name.startswith(_NAMESPACES):
+            xattrs[name] = os.getxattr(file, name, follow_symlinks=follow)
+    return xattrs, acls

@@ -1,0 +1,426 @@
+# SPDX-License-Identifier: MIT
+"""Images fetched from a real web server on this machine: whole, checked, once, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ganeti_os.fetch import FetchError, UnreachableError, download, fetched, site
+from ganeti_os.log import Messages
+from ganeti_os.settings import Layer, Settings
+from pydiskimg.errors import DoesNotFitError
+from tests.fixtures.image_server import ImageServer, image_server
+
+NAME = "debian-12-x86_64.img"
+MIB = 1 << 20
+DATA = os.urandom(5 * MIB + 12345)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ImageServer]:
+    monkeypatch.setattr(download, "PAUSE_SECONDS", 0.01)
+    for name in ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with image_server() as found:
+        yield found
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "var" / "cache"
+
+
+def fetch(url: str, cache: Path, *, name: str = NAME, **more: str) -> bytes:
+    """Fetch the image and return its bytes as the installation would find them."""
+    values = {"IMAGE_URL": url, "CACHE_DIR": str(cache), **more}
+    settings = Settings.from_layers([Layer("test", values)])
+    with fetched(name, settings, Messages(os_name="image", verb="create"), instance="inst1") as path:
+        assert path == str(cache / name)
+        return Path(path).read_bytes()
+
+
+def refused(url: str, cache: Path, **more: str) -> str:
+    with pytest.raises((FetchError, DoesNotFitError)) as caught:
+        fetch(url, cache, **more)
+    text = str(caught.value)
+    assert text.isprintable()
+    assert not (cache / NAME).exists()
+    return text
+
+
+def left(cache: Path) -> set[str]:
+    return {path.name for path in cache.iterdir()}
+
+
+def test_an_image_is_fetched_checked_and_used_again(server: ImageServer, cache: Path) -> None:
+    server.put(NAME, DATA)
+    for _ in range(3):
+        assert fetch(server.url, cache) == DATA
+    assert server.count(NAME) == 1
+    assert server.count("SHA256SUMS") == 3
+    assert left(cache) == {NAME, f".{NAME}.json"}
+
+
+def test_modes_do_not_depend_on_the_umask(server: ImageServer, cache: Path) -> None:
+    server.put(NAME, b"x")
+    before = os.umask(0o077)
+    try:
+        fetch(server.url, cache)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o755
+    assert stat.S_IMODE(cache.parent.stat().st_mode) == 0o755
+    assert stat.S_IMODE((cache / NAME).stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("SHA256SUMS", "{sha256} *{name}\n"),
+        ("SHA256SUMS", "# all images\n" + "0" * 64 + "  other\n{sha256}  ./{name}\n"),
+        (f"{NAME}.sha256", "{sha256}"),
+        (f"{NAME}.sha256", "SHA256 (/srv/images/{name}) = {sha256}\n"),
+        (f"{NAME}.sig", "{sha1}  {name}\n"),
+    ],
+)
+def test_checksum_files(
+    server: ImageServer, cache: Path, caplog: pytest.LogCaptureFixture, source: str, text: str
+) -> None:
+    server.put(NAME, DATA, checksum=False)
+    sums = {"sha256": hashlib.sha256(DATA).hexdigest(), "sha1": hashlib.sha1(DATA).hexdigest()}
+    server.sums(text.format(name=NAME, **sums), source)
+    assert fetch(server.url, cache) == DATA
+    assert ("by SHA-1 only" in caplog.text) == source.endswith(".sig")
+
+
+def test_without_a_checksum_the_three_names_are_told(server: ImageServer, cache: Path) -> None:
+    server.put(NAME, DATA, checksum=False)
+    server.sums("0" * 64 + "  another\n")
+    assert refused(server.url, cache) == (
+        f"{server.url}/{NAME}: no checksum was found beside it; looked for SHA256SUMS (does not list it), "
+        f"{NAME}.sha256 (not there), {NAME}.sig (not there); put one there, or set IMAGE_VERIFY=no to use the image "
+        "unchecked"
+    )
+    assert server.count(NAME) == 0, "fetched for nothing"
+    assert left(cache) == set()
+
+
+def test_two_checksums_are_none(server: ImageServer, cache: Path) -> None:
+    server.put(NAME, DATA)
+    server.sums(f"{'0' * 64}  {NAME}\n{'1' * 64}  {NAME}\n")
+    assert "SHA256SUMS: has 2 different checksums for" in refused(server.url, cache)
+
+
+def test_what_differs_from_its_checksum_is_not_used(server: ImageServer, cache: Path) -> None:
+    server.put(NAME, DATA, checksum=False)
+    server.sums(f"{'0' * 64}  {NAME}\n")
+    text = refused(server.url, cache)
+    assert f"has SHA-256 {hashlib.sha256(DATA).hexdigest()}, and SHA256SUMS says SHA-256 {'0' * 64}" in text
+    assert left(cache) == set()
+
+
+def test_a_large_checksum_file_is_refused(server: ImageServer, cache: Path) -> None:
+    server.put(NAME, DATA)
+    server.files["/images/SHA256SUMS"].always = "forever"
+    assert "SHA256SUMS: is larger than 1 MiB" in refused(server.url, cache)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410, 451])
+def test_an_image_that_cannot_be_had(server: ImageServer, cache: Path, status: int) -> None:
+    server.put(NAME, DATA, always=str(status))
+    assert refused(server.url, cache).startswith(f"{server.url}/{NAME}: the server says {status} ")
+    assert server.count(NAME) == 1
+    assert left(cache) == set()
+
+
+def test_a_server_in_trouble_is_asked_again(server: ImageServer, cache: Path) -> None:
+    server.put(NAME, DATA, faults=["500", "503", "429", "garbage"])
+    assert fetch(server.url, cache) == DATA
+
+
+def test_but_not_for_ever(server: ImageServer, cache: Path) -> None:
+    server.put(NAME, DATA, always="500")
+    assert "the server says 500 Internal Server Error" in refused(server.url, cache)
+    assert server.count(NAME) == download.ATTEMPTS
+
+
+@pytest.mark.parametrize("fault", ["cut:3000000", "reset:3000000", "chunked-cut:3000000"])
+@pytest.mark.parametrize("validator", ["etag", "modified"])
+def test_a_connection_that_breaks_is_gone_on_with(server: ImageServer, cache: Path, fault: str, validator: str) -> None:
+    file = server.put(NAME, DATA, faults=[fault])
+    if validator == "modified":
+        file.etag, file.modified = None, "Wed, 21 Oct 2015 07:28:00 GMT"
+    assert fetch(server.url, cache) == DATA
+    first, second = server.ranges(NAME)
+    assert first is None
+    assert second is not None
+    assert int(second.removeprefix("bytes=").removesuffix("-")) > 2 * MIB
+
+
+def test_many_breaks_with_something_each_time(server: ImageServer, cache: Path) -> None:
+    data = os.urandom(12 * MIB)
+    server.put(NAME, data, always=f"cut:{MIB + 7}")
+    assert fetch(server.url, cache) == data
+    assert server.count(NAME) == 12
+
+
+def test_breaks_without_getting_on_end(server: ImageServer, cache: Path) -> None:
+    server.put(NAME, DATA, etag=None, always="cut:2000000")
+    assert "the connection ended after 2000000 of " in refused(server.url, cache)
+    assert server.count(NAME) <= download.ATTEMPTS + 1
+
+
+@pytest.mark.parametrize("how", ["a weak ETag", "no validator", "no ranges", "a wrong range"])
+def test_what_cannot_be_gone_on_with_starts_over(server: ImageServer, cache: Path, how: str) -> None:
+    file = server.put(NAME, DATA, faults=["cut:3000000"])
+    if how == "a weak ETag":
+        file.etag = 'W/"1"'
+    elif how == "no validator":
+        file.etag = None
+    else:
+        file.faults.append("no-range" if how == "no ranges" else "lie:10")
+    assert fetch(server.url, cache) == DATA
+    assert server.ranges(NAME)[-1] == ("bytes=3000000-" if how == "no ranges" else None)
+
+
+@pytest.mark.parametrize("etag", ['"2"', '"1"'], ids=["new version", "new contents that pretend to be the old version"])
+def test_a_part_of_an_earlier_version_is_not_used(server: ImageServer, cache: Path, etag: str) -> None:
+    server.put(NAME, DATA, faults=["cut:3000000", "404"])
+    refused(server.url, cache)
+    assert left(cache) == {f".{NAME}.part", f".{NAME}.from"}
+    other = os.urandom(len(DATA))
+    server.put(NAME, other, etag=etag)
+    assert fetch(server.url, cache) == other
+    assert server.ranges(NAME)[2] == "bytes=3000000-"
+    assert left(cache) == {NAME, f".{NAME}.json"}
+
+
+@pytest.mark.parametrize("size", [len(DATA), len(DATA) + 1])
+def test_a_part_that_is_complete_or_more(server: ImageServer, cache: Path, size: int) -> None:
+    server.put(NAME, DATA, faults=["cut:3000000", "404"])
+    refused(server.url, cache)
+    (cache / f".{NAME}.part").write_bytes((DATA + b"x")[:size])
+    assert fetch(server.url, cache) == DATA
+    assert server.count(NAME) == (3 if size == len(DATA) else 4)
+
+
+@pytest.mark.parametrize("fault", ["short:1", "short:4000000"])
+def test_a_body_shorter_than_its_length(server: ImageServer, cache: Path, fault: str) -> None:
+    server.put(NAME, DATA, etag=None, always=fault)
+    assert "the connection ended after" in refused(server.url, cache)
+
+
+@pytest.mark.parametrize("fault", ["chunked", "unsized"])
+def test_a_body_without_a_length(server: ImageServer, cache: Path, fault: str) -> None:
+    server.put(NAME, DATA, always=fault)
+    assert fetch(server.url, cache) == DATA
+
+
+def test_nothing_comes(server: ImageServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site, "TIMEOUT_SECONDS", 0.2)
+    server.put(NAME, DATA, etag=None, always="stop:1000")
+    assert "nothing came for 0 seconds" in refused(server.url, cache)
+
+
+def test_next_to_nothing_comes(server: ImageServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site, "STALL_SECONDS", 0.1)
+    monkeypatch.setattr(site, "STALL_BYTES", MIB)
+    server.put(NAME, DATA, etag=None, always="slow:0.05")
+    assert "bytes came in 0 seconds" in refused(server.url, cache)
+
+
+def test_nobody_listens(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "PAUSE_SECONDS", 0.01)
+    assert refused("http://127.0.0.1:1/x", cache).endswith("/SHA256SUMS: cannot be fetched: Connection refused")
+
+
+@pytest.mark.parametrize("url", ["http://[::1/x", "http://host:99999/x", "http:///x", "http://h/x?y", "http://h/#x"])
+def test_addresses_that_make_no_sense(cache: Path, url: str) -> None:
+    assert "expected" in refused(url, cache)
+    assert not cache.exists()
+
+
+def test_a_changed_image_is_fetched_anew(server: ImageServer, cache: Path) -> None:
+    server.put(NAME, DATA)
+    fetch(server.url, cache)
+    server.put(NAME, b"new", etag='"2"')
+    assert fetch(server.url, cache) == b"new"
+    assert left(cache) == {NAME, f".{NAME}.json"}
+
+
+def test_without_the_server_what_was_checked_is_used(
+    server: ImageServer, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.put(NAME, DATA)
+    fetch(server.url, cache)
+    server.files["/images/SHA256SUMS"].always = "502"
+    assert fetch(server.url, cache) == DATA
+    assert "is used as it was checked before" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["never checked", "changed since", "of another server"])
+def test_without_the_server_nothing_else_is_used(server: ImageServer, cache: Path, how: str) -> None:
+    server.put(NAME, DATA)
+    fetch(server.url, cache)
+    for file in server.files.values():
+        file.always = "502"
+    if how == "never checked":
+        (cache / f".{NAME}.json").unlink()
+    elif how == "changed since":
+        with (cache / NAME).open("r+b") as image:
+            image.write(b"other")
+    url = f"{server.address}/elsewhere" if how == "of another server" else server.url
+    if how == "of another server":
+        server.sums("", "x").always = "502"
+        server.files["/elsewhere/SHA256SUMS"] = server.files["/images/SHA256SUMS"]
+    with pytest.raises(UnreachableError, match="502"):
+        fetch(url, cache)
+
+
+def test_an_image_that_somebody_put_there_is_checked_and_used(server: ImageServer, cache: Path) -> None:
+    server.put(NAME, DATA)
+    cache.mkdir(parents=True, mode=0o755)
+    (cache / NAME).write_bytes(DATA)
+    for _ in range(2):
+        assert fetch(server.url, cache) == DATA
+    assert server.count(NAME) == 0
+
+
+@pytest.mark.parametrize("record", [b"", b"[]", b"{}", b"{", b'{"origin": 1, "checksum": 2}', b"\xff" * 100_000])
+def test_records_that_are_none(server: ImageServer, cache: Path, record: bytes) -> None:
+    server.put(NAME, DATA)
+    fetch(server.url, cache)
+    (cache / f".{NAME}.json").write_bytes(record)
+    (cache / f".{NAME}.from").write_bytes(record)
+    (cache / f".{NAME}.part").write_bytes(b"garbage")
+    server.put(NAME, DATA + b"more")
+    assert fetch(server.url, cache) == DATA + b"more"
+
+
+def test_unchecked(server: ImageServer, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = server.put(NAME, DATA, checksum=False)
+    for _ in range(2):
+        assert fetch(server.url, cache, IMAGE_VERIFY="no") == DATA
+    assert "IMAGE_VERIFY=no" in caplog.text
+    assert [asked.headers.get("if-none-match") for asked in server.asked] == [None, '"1"']
+    file.data, file.etag = b"new", '"2"'
+    assert fetch(server.url, cache, IMAGE_VERIFY="no") == b"new"
+    file.always = "503"
+    assert fetch(server.url, cache, IMAGE_VERIFY="no") == b"new"
+    assert left(cache) == {NAME, f".{NAME}.json"}
+    with pytest.raises(FetchError):
+        fetch(server.url, cache)  # unchecked is not checked
+
+
+def test_unchecked_and_of_unknown_size_is_refused(server: ImageServer, cache: Path) -> None:
+    server.put(NAME, DATA, checksum=False, always="unsized")
+    assert "the server does not tell the size" in refused(server.url, cache, IMAGE_VERIFY="no")
+    server.put(NAME, DATA, checksum=False, always="chunked")
+    assert fetch(server.url, cache, IMAGE_VERIFY="no") == DATA
+
+
+def test_unchecked_goes_on_with_nothing_of_an_earlier_run(server: ImageServer, cache: Path) -> None:
+    server.put(NAME, DATA, checksum=False, faults=["cut:3000000", "404"])
+    refused(server.url, cache, IMAGE_VERIFY="no")
+    assert fetch(server.url, cache, IMAGE_VERIFY="no") == DATA
+    assert server.ranges(NAME) == [None, "bytes=3000000-", None]
+
+
+def test_clean_up(server: ImageServer, cache: Path) -> None:
+    server.put(NAME, DATA)
+    assert fetch(server.url, cache, IMAGE_CLEANUP="yes") == DATA
+    assert left(cache) == set()
+
+
+def test_no_clean_up_after_a_failure(server: ImageServer, cache: Path) -> None:
+    server.put(NAME, DATA)
+    settings = Settings.from_layers(
+        [Layer("test", {"IMAGE_URL": server.url, "CACHE_DIR": str(cache), "IMAGE_CLEANUP": "yes"})]
+    )
+    with pytest.raises(KeyError), fetched(NAME, settings, Messages(os_name="image", verb="create")):
+        raise KeyError
+    assert left(cache) == {NAME, f".{NAME}.json"}
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777])
+def test_a_cache_that_others_can_write_to_is_refused(server: ImageServer, cache: Path, mode: int) -> None:
+    cache.mkdir(parents=True)
+    cache.chmod(mode)
+    assert f"(mode {mode:04o})" in refused(server.url, cache)
+    assert server.asked == []
+
+
+def test_a_cache_that_is_a_file(server: ImageServer, cache: Path) -> None:
+    cache.parent.mkdir(parents=True)
+    cache.touch()
+    assert refused(server.url, cache).endswith("CACHE_DIR is no directory")
+
+
+def test_a_cache_below_a_file(server: ImageServer, cache: Path) -> None:
+    cache.parent.parent.joinpath("var").touch()
+    with pytest.raises(OSError, match=f"{cache}: cannot make the cache directory"):
+        fetch(server.url, cache)
+
+
+def test_a_part_that_is_a_symlink_is_not_followed(server: ImageServer, cache: Path, tmp_path: Path) -> None:
+    server.put(NAME, DATA)
+    cache.mkdir(parents=True, mode=0o755)
+    (tmp_path / "precious").write_bytes(b"precious")
+    (cache / f".{NAME}.part").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        fetch(server.url, cache)
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
+def test_names_that_a_url_has_to_quote(server: ImageServer, cache: Path) -> None:
+    name = "grün 100%?#.img"
+    server.files["/images/gr%C3%BCn%20100%25%3F%23.img"] = server.put("x", DATA, checksum=False)
+    server.sums(f"{hashlib.sha256(DATA).hexdigest()}  {name}\n")
+    assert fetch(server.url, cache, name=name) == DATA
+
+
+def test_what_does_not_fit_is_refused_before(server: ImageServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.put(NAME, DATA)
+    free = os.statvfs("/")
+    small = os.statvfs_result((*free[:4], 1, *free[5:]))
+    monkeypatch.setattr(os, "fstatvfs", lambda fd: small)
+    text = refused(server.url, cache)
+    assert f"{NAME} has {len(DATA)} bytes (5.01 MiB), of which 5.01 MiB are still to be fetched, and" in text
+    assert left(cache) == set()
+
+
+def test_progress_and_messages(server: ImageServer, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    server.put(NAME, DATA)
+    fetch(server.url, cache)
+    assert "fetched: 100 %, 5.01 MiB of 5.01 MiB" in caplog.text
+    assert "is fetched and checked (SHA-256 " in caplog.text
+
+
+def test_a_signal_ends_it(server: ImageServer, cache: Path) -> None:
+    server.put(NAME, DATA, always="slow:0.02")
+    started = time.monotonic()
+
+    class EndedError(Exception):
+        pass
+
+    def check() -> None:
+        if time.monotonic() > started + 0.3:
+            raise EndedError
+
+    settings = Settings.from_layers([Layer("test", {"IMAGE_URL": server.url, "CACHE_DIR": str(cache)})])
+    messages = Messages(os_name="image", verb="create", check=check)
+    with pytest.raises(EndedError), fetched(NAME, settings, messages):
+        pytest.fail("was not ended")
+    assert left(cache) == {f".{NAME}.part", f".{NAME}.from"}
+    server.files[f"/images/{NAME}"].always = ""
+    assert fetch(server.url, cache) == DATA
+    assert server.ranges(NAME)[-1] is not None

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""Many creates that want one image, and some that are killed: real processes, one server."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ganeti_os.fetch import fetched
+from ganeti_os.log import Messages
+from ganeti_os.settings import Layer, Settings
+from tests.fixtures.image_server import ImageServer, image_server
+
+NAME = "small-x86_64.img"
+MIB = 1 << 20
+DATA = random.Random(1).randbytes(4 * MIB)  # the same in each process
+CONTEXT = multiprocessing.get_context("spawn")  # locks of a fork would be the parent's
+
+
+@pytest.fixture
+def server() -> Iterator[ImageServer]:
+    with image_server() as found:
+        yield found
+
+
+def settings(url: str, cache: Path, **more: str) -> Settings:
+    return Settings.from_layers([Layer("test", {"IMAGE_URL": url, "CACHE_DIR": str(cache), **more})])
+
+
+def create(wanted: Settings, instance: str, log: str, hold_seconds: float) -> None:
+    """What a create does: fetch, use for a while, end. The exit status is 0 when the image was right all the time."""
+    with open(log, "w") as stream:
+        messages = Messages(os_name="image", verb="create", instance=instance)
+        messages.attach(stream=stream)
+        with fetched(NAME, wanted, messages, instance=instance) as path:
+            time.sleep(hold_seconds)
+            if Path(path).read_bytes() != DATA:
+                os._exit(3)
+
+
+def start(wanted: Settings, log: Path, *, instance: str = "inst1", hold_seconds: float = 0.0) -> SpawnProcess:
+    process = CONTEXT.Process(target=create, args=(wanted, instance, str(log), hold_seconds))
+    process.start()
+    return process
+
+
+def wait_until(condition: Any, seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def left(cache: Path) -> set[str]:
+    return {path.name for path in cache.iterdir()}
+
+
+def test_twenty_at_once_download_once(server: ImageServer, tmp_path: Path) -> None:
+    server.put(NAME, DATA, faults=["slow:0.05"])
+    cache = tmp_path / "cache"
+    running = [
+        start(settings(server.url, cache), tmp_path / f"log{index}", instance=f"inst{index}") for index in range(20)
+    ]
+    for process in running:
+        process.join(60)
+    assert [process.exitcode for process in running] == [0] * 20
+    assert server.count(NAME) == 1
+    assert left(cache) == {NAME, f".{NAME}.json"}
+
+
+def test_who_waits_says_for_whom(server: ImageServer, tmp_path: Path) -> None:
+    server.put(NAME, DATA, faults=["slow:0.05"])
+    cache = tmp_path / "cache"
+    first = start(settings(server.url, cache), tmp_path / "log1", instance="inst1.example")
+    wait_until(lambda: server.count(NAME))
+    second = start(settings(server.url, cache), tmp_path / "log2", instance="inst2.example")
+    first.join(30)
+    second.join(30)
+    assert (first.exitcode, second.exitcode) == (0, 0)
+    text = (tmp_path / "log2").read_text()
+    assert f"waiting for process {first.pid} (instance inst1.example), which fetches {cache}/{NAME}" in text
+    assert f"fetched by process {first.pid}: " in text
+    assert "of 4 MiB" in text
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.3, 0.8])
+def test_kill_9_leaves_what_the_next_one_uses(server: ImageServer, tmp_path: Path, seconds: float) -> None:
+    server.put(NAME, DATA, faults=["slow:0.05"])
+    cache = tmp_path / "cache"
+    killed = start(settings(server.url, cache), tmp_path / "log1")
+    wait_until(lambda: server.count(NAME))
+    time.sleep(seconds)
+    killed.kill()
+    killed.join(10)
+    assert killed.exitcode == -signal.SIGKILL
+    had_come = (cache / f".{NAME}.part").stat().st_size
+    after = start(settings(server.url, cache), tmp_path / "log2")
+    after.join(30)
+    assert after.exitcode == 0
+    assert server.ranges(NAME)[1] == (f"bytes={had_come}-" if had_come else None)
+    assert left(cache) == {NAME, f".{NAME}.json"}
+
+
+def test_when_the_one_who_fetches_is_killed_another_goes_on(server: ImageServer, tmp_path: Path) -> None:
+    server.put(NAME, DATA, faults=["slow:0.1"])
+    cache = tmp_path / "cache"
+    killed = start(settings(server.url, cache), tmp_path / "log0")
+    wait_until(lambda: server.count(NAME))
+    waiting = [start(settings(server.url, cache), tmp_path / f"log{index}") for index in range(1, 5)]
+    wait_until(lambda: "waiting for process" in (tmp_path / "log4").read_text() if (tmp_path / "log4").exists() else 0)
+    killed.kill()
+    for process in [killed, *waiting]:
+        process.join(30)
+    assert [process.exitcode for process in waiting] == [0] * 4
+    assert server.count(NAME) == 2
+    assert left(cache) == {NAME, f".{NAME}.json"}
+
+
+def test_clean_up_waits_for_the_last_one(server: ImageServer, tmp_path: Path) -> None:
+    server.put(NAME, DATA)
+    cache = tmp_path / "cache"
+    wanted = settings(server.url, cache, IMAGE_CLEANUP="yes")
+    long = start(wanted, tmp_path / "log1", hold_seconds=4.0)
+    wait_until(
+        lambda: "is fetched and checked" in (tmp_path / "log1").read_text() if (tmp_path / "log1").exists() else 0
+    )
+    short = start(wanted, tmp_path / "log2")
+    short.join(30)
+    assert short.exitcode == 0
+    assert long.is_alive(), "the test is too slow to tell anything"
+    assert NAME in left(cache)
+    long.join(30)
+    assert long.exitcode == 0
+    assert left(cache) == set()
+    assert server.count(NAME) == 1
+
+
+def test_many_that_clean_up_never_miss_the_image(server: ImageServer, tmp_path: Path) -> None:
+    server.put(NAME, DATA)
+    cache = tmp_path / "cache"
+    wanted = settings(server.url, cache, IMAGE_CLEANUP="yes")
+    running = [start(wanted, tmp_path / f"log{index}") for index in range(12)]
+    for process in running:
+        process.join(60)
+    assert [process.exitcode for process in running] == [0] * 12
+    assert left(cache) == set()

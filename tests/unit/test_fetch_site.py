@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""Which server is asked, and whom it may send us to: certificates, redirections, passwords, proxies."""
+
+from __future__ import annotations
+
+import base64
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ganeti_os.fetch import FetchError, NotThereError, UnreachableError, download
+from ganeti_os.fetch.expected import fetch_checksum
+from ganeti_os.fetch.site import REDIRECTS, Site
+from tests.fixtures.image_server import ImageServer, image_server
+
+CERTIFICATE = Path(__file__).parent.parent / "fixtures/self_made_certificate.pem"
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "PAUSE_SECONDS", 0.01)
+    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def server() -> Iterator[ImageServer]:
+    with image_server() as found:
+        found.put("x", b"contents", checksum=False)
+        yield found
+
+
+@pytest.fixture
+def secure() -> Iterator[ImageServer]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    with image_server(tls=context) as found:
+        found.put("x", b"contents", checksum=False)
+        yield found
+
+
+def get(address: str, name: str = "x") -> bytes:
+    with Site(address).open(name) as answer:
+        assert answer.length is not None
+        return answer.read(answer.length)
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(secure: ImageServer) -> None:
+    with pytest.raises(FetchError, match="the server's certificate is not accepted: self-signed certificate") as caught:
+        get(secure.url)
+    assert not isinstance(caught.value, UnreachableError), "trying again would not help"
+    assert secure.asked == []
+
+
+def test_one_that_the_system_trusts_is_not(secure: ImageServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    assert get(secure.url) == b"contents"
+    with pytest.raises(FetchError, match="certificate is not accepted: Hostname mismatch"):
+        get(secure.url.replace("127.0.0.1", "localhost"))
+
+
+def test_https_on_a_port_without(server: ImageServer) -> None:
+    with pytest.raises(UnreachableError, match="cannot be fetched"):
+        get(server.url.replace("http:", "https:"))
+
+
+def test_from_https_to_http_is_refused(
+    secure: ImageServer, server: ImageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    secure.put("x", b"", checksum=False, always=f"to:{server.url}/x")
+    with pytest.raises(FetchError, match=f"is redirected from https to {server.url}/x, which nothing protects"):
+        get(secure.url)
+    assert server.asked == []
+
+
+def test_from_http_to_https_is_followed(
+    secure: ImageServer, server: ImageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    server.put("x", b"", checksum=False, always=f"to:{secure.url}/x")
+    assert get(server.url) == b"contents"
+
+
+@pytest.mark.parametrize("target", ["/images/y", "y", "//{host}/images/y", "http://{host}/images/y"])
+def test_redirections_of_all_kinds(server: ImageServer, target: str) -> None:
+    host = f"127.0.0.1:{server.port}"
+    server.put("y", b"there", checksum=False)
+    server.put("x", b"", checksum=False, always=f"to:{target.format(host=host)}")
+    assert get(server.url) == b"there"
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://[", "gopher:x", ""])
+def test_redirections_to_what_is_no_web_server(server: ImageServer, target: str) -> None:
+    server.put("x", b"", checksum=False, always=f"to:{target}")
+    with pytest.raises(FetchError, match=r"expected http://HOST|does not say where to"):
+        get(server.url)
+
+
+def test_a_circle_of_redirections_ends(server: ImageServer) -> None:
+    server.put("x", b"", checksum=False, always="to:/images/x")
+    with pytest.raises(FetchError, match=f"is redirected more than {REDIRECTS} times"):
+        get(server.url)
+    assert server.count("x") == REDIRECTS + 1
+
+
+def test_a_password_goes_to_its_server_only_and_into_no_message(server: ImageServer) -> None:
+    with image_server() as other:
+        other.put("x", b"there", checksum=False)
+        server.put("x", b"", checksum=False, always=f"to:{other.url}/x")
+        address = server.url.replace("//", "//lisa:s%40cret@")
+        assert get(address) == b"there"
+        expected = "Basic " + base64.b64encode(b"lisa:s@cret").decode()
+        assert server.asked[0].headers["authorization"] == expected
+        assert "authorization" not in other.asked[0].headers
+    with pytest.raises(NotThereError) as caught:
+        get(address, "y")
+    assert "cret" not in str(caught.value)
+    assert Site(address).url("x") == f"{server.url}/x"
+
+
+def test_a_proxy_of_the_environment(server: ImageServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", server.address)
+    server.files["http://images.example/d/x"] = server.files["/images/x"]
+    assert get("http://images.example/d") == b"contents"
+    monkeypatch.setenv("no_proxy", "images.example,127.0.0.1")
+    assert get(server.url) == b"contents"
+
+
+def test_a_checksum_file_that_breaks_off_is_asked_for_again(server: ImageServer) -> None:
+    server.sums(f"{'a' * 64}  x\n").faults.append("cut:10")
+    checksum, source = fetch_checksum(Site(server.url), "x", lambda: None)
+    assert (checksum.digest, source) == ("a" * 64, "SHA256SUMS")
+
+
+@pytest.mark.parametrize("fault", ["chunked", "unsized"])
+def test_a_checksum_file_without_a_length(server: ImageServer, fault: str) -> None:
+    server.sums(f"{'a' * 64}  x\n").always = fault
+    assert fetch_checksum(Site(server.url), "x", lambda: None)[0].digest == "a" * 64
