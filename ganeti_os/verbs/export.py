@@ -14,7 +14,6 @@ from pydiskimg.image import open_image
 from pydiskimg.protocols import Progress
 from pydiskimg.stream import write_stream
 from pydiskimg.units import format_size
-from pydiskimg.used_source import used_source
 
 log = logging.getLogger(__name__)
 

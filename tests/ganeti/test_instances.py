@@ -87,7 +87,7 @@ def host_name(lab: Lab, name: str, tmp_path: Path) -> str:
 def files(lab: Lab, name: str, tmp_path: Path) -> dict[str, tuple[int, ...]]:
     """What there is in the root file system, with mode, owner, size and time of each."""
     with root_of(lab, name, tmp_path) as point:
-        found = {}
+        found: dict[str, tuple[int, ...]] = {}
         for path in sorted(point.rglob("*")):
             status = path.lstat()
             found[str(path.relative_to(point))] = (
