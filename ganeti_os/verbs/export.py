@@ -14,6 +14,7 @@ from pydiskimg.image import open_image
 from pydiskimg.protocols import Progress
 from pydiskimg.stream import write_stream
 from pydiskimg.units import format_size
+from pydiskimg.used_source import used_source
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +31,22 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
         raise RequestError("standard output is a terminal, and a backup is no text; send it to a file or a pipe")
     started = time.monotonic()
     compression = settings.export_compression
-    with open_image(request.device, format="raw") as disk, messages.step("exporting"):
-        written = write_stream(
-            disk,
-            _STANDARD_OUTPUT,
-            compression_type=None if compression == "none" else compression,
-            progress=messages.progress("exported"),
-            announce=lambda size: _announce(request.size_fd, size),
-        )
+    with open_image(request.device, format="raw") as disk:
+        with messages.step("looking for what is in use"):
+            source = used_source(disk)
+            for note in source.notes:
+                log.info("%s", note)
+            used = source.used_bytes
+            log.info("%s of %s are in use", format_size(used), format_size(disk.size))
+            _announce(request.size_fd, used)
+        with messages.step("exporting"):
+            written = write_stream(
+                source,
+                _STANDARD_OUTPUT,
+                compression_type=None if compression == "none" else compression,
+                progress=_of_the_disk(messages.progress("exported")),
+                announce=lambda size: _announce(request.size_fd, size),
+            )
     log.info(
         "%s: %s became a backup of %s (%.1f s)",
         request.device,
