@@ -47,7 +47,7 @@ def add(lab: Lab, instance: str, template: str, *options: str, size: str = "700M
     where, more = TEMPLATES[template]
     disk = f"0:size={size}{more}"
     return lab.run(
-        *("gnt-instance", "add", *where, "-o", "image+default", "-n", NODE, "--disk", disk, "-B", "memory=64M"),
+        *("gnt-instance", "add", *where, "-o", "image", "-n", NODE, "--disk", disk, "-B", "memory=64M"),
         *("--net", "0:mac=generate", *NO_CHECKS, "--no-start", *options, instance),
     )
 
@@ -57,7 +57,7 @@ def backup_import(lab: Lab, of: str, instance: str, template: str, *options: str
     where, more = TEMPLATES[template]
     return lab.succeed(
         *("gnt-backup", "import", "-n", NODE, f"--src-node={NODE}", f"--src-dir={EXPORTS}/{of}", *where),
-        *("-o", "image+default", "--disk", f"0:size={size}{more}", "-B", "memory=64M", "--net", "0:mac=generate"),
+        *("--disk", f"0:size={size}{more}", "-B", "memory=64M", "--net", "0:mac=generate"),
         *(*NO_CHECKS, *options, instance),
     )
 
@@ -118,7 +118,7 @@ def test_the_life_of_an_instance(configured: Lab, template: str, tmp_path: Path)
 
         original = files(lab, second, tmp_path)
         lab.succeed("gnt-backup", "export", "-n", NODE, "--noshutdown", second)
-        backup = next(lab.path(f"{EXPORTS}/{second}").glob("*.snap"))
+        backup = next(path for path in lab.path(f"{EXPORTS}/{second}").iterdir() if path.name != "config.ini")
         checked = subprocess.run(["qemu-img", "check", "-f", "qcow2", backup], capture_output=True, check=False)
         assert checked.returncode == 0, checked.stdout
 
