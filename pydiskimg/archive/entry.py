@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
 from pydiskimg.archive.acl import ACCESS, DEFAULT, AclEntry, decode, is_minimal, parse
+from pydiskimg.printable import printable
 
 _TIME = re.compile(rb"(-?)([0-9]{1,18})(?:\.([0-9]*))?")
 _SCHILY_XATTR = b"SCHILY.xattr."
@@ -50,14 +51,6 @@ class Entry:
     @property
     def is_directory(self) -> bool:
         return self.kind == stat.S_IFDIR
-
-
-def printable(path: bytes) -> str:
-    """Return path as text for messages: bytes that are no UTF-8, and control characters, as backslash escapes."""
-    text = path.decode("utf-8", "backslashreplace")
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def nanoseconds(text: bytes) -> int:

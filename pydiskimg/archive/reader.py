@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from pydiskimg.archive import binding, layout
-from pydiskimg.archive.entry import Entry, acls, nanoseconds, printable, xattrs
+from pydiskimg.archive.entry import Entry, acls, nanoseconds, xattrs
 from pydiskimg.archive.inflate import Inflated
 from pydiskimg.archive.member import Member, read_member
 from pydiskimg.errors import ArchiveError
+from pydiskimg.printable import printable
 
 # Headers and sparse map of one member. libarchive keeps a map in memory, several times as large as it was.
 _HEADERS_LIMIT = 8 << 20

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from pydiskimg.archive.acl import ACCESS, DEFAULT, encode
-from pydiskimg.archive.entry import Entry, printable
+from pydiskimg.archive.entry import Entry
 from pydiskimg.archive.names import Names
 from pydiskimg.archive.resolve import Parents, UnsafePathError, components
 from pydiskimg.errors import ArchiveError, StorageError, storage_error
 from pydiskimg.linux.fileio import pwrite_all
+from pydiskimg.printable import printable
 
 Contents = Iterable[tuple[int, memoryview]]
 

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: MIT
+"""One inode of a dump made into a file, with everything that belongs to it.
+
+Nothing is opened but what was just made. Contents come before the owner (a write and chown() drop set-user-id bits
+and capabilities), the owner before attributes, attributes before a mode that forbids setting them, times after that,
+and flags last: an immutable file takes no further name.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Mapping
+
+from pydiskimg.dumpfile.attributes import ACL_ACCESS, ACL_DEFAULT, INLINE_DATA
+from pydiskimg.dumpfile.names import Name
+from pydiskimg.dumpfile.places import Places
+from pydiskimg.dumpfile.reader import Inode
+from pydiskimg.linux import inodeflags
+from pydiskimg.linux.inodeflags import get_flags, set_flags
+
+Contents = Iterator[tuple[int, memoryview]]
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_LONGEST_LINK = 4095
+_FLAGS = (
+    inodeflags.FS_SECRM_FL
+    | inodeflags.FS_UNRM_FL
+    | inodeflags.FS_SYNC_FL
+    | inodeflags.FS_IMMUTABLE_FL
+    | inodeflags.FS_APPEND_FL
+    | inodeflags.FS_NODUMP_FL
+    | inodeflags.FS_NOATIME_FL
+    | inodeflags.FS_JOURNAL_DATA_FL
+    | inodeflags.FS_NOTAIL_FL
+    | inodeflags.FS_DIRSYNC_FL
+    | inodeflags.FS_TOPDIR_FL
+)
+
+
+class Files:
+    """Makes files in places. flags_left_out counts those whose flags the file system does not have."""
+
+    def __init__(self, places: Places, order: str) -> None:
+        self._places = places
+        self._byte_order = "little" if order == "<" else "big"
+        self.flags_left_out = 0
+
+    def make(self, inode: Inode, names: list[Name], contents: Contents) -> None:
+        """Make the inode by its first name and link the others. Raises ValueError, its text a clause, and OSError."""
+        first = names[0]
+        parent = self._places.open(first.directory)
+        if inode.kind == stat.S_IFREG:
+            self._make_file(parent, inode, names, contents)
+            return
+        if inode.kind == stat.S_IFLNK:
+            os.symlink(_link(inode, contents), first.name, dir_fd=parent)
+        elif inode.kind in (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK):
+            for _ in contents:
+                raise ValueError("it has contents, which a device, FIFO or socket cannot have")
+            os.mknod(first.name, inode.kind | 0o600, self._device(inode), dir_fd=parent)
+        else:
+            raise ValueError(f"its mode {inode.header.di_mode:#o} is that of no file")
+        self._set_by_name(parent, first.name, inode)
+        self._link_others(parent, names)
+        self.flags_left_out += bool(inode.header.di_flags & _FLAGS)
+
+    def set_directory(self, fd: int, inode: Inode) -> None:
+        """Set what belongs to a directory, when all is in it."""
+        self._set_open(fd, inode)
+
+    def _make_file(self, parent: int, inode: Inode, names: list[Name], contents: Contents) -> None:
+        fd = os.open(names[0].name, _CREATE, 0o600, dir_fd=parent)
+        try:
+            end = 0
+            for offset, data in contents:
+                _write(fd, data, offset)
+                end = offset + len(data)
+            if not end and inode.is_inline:
+                data = memoryview(inode.inline_contents())
+                _write(fd, data, 0)
+                end = len(data)
+            if end != inode.size:
+                os.ftruncate(fd, inode.size)
+            self._set_open(fd, inode, names)
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)  # where a network file system tells of a failed write
+
+    def _set_open(self, fd: int, inode: Inode, names: list[Name] | None = None) -> None:
+        header = inode.header
+        os.fchown(fd, header.di_uid, header.di_gid)
+        if inode.attributes:
+            _set_attributes(fd, inode.attributes)
+        os.fchmod(fd, inode.mode)
+        if inode.attributes:
+            _set_acls(fd, inode.attributes)
+        os.utime(fd, ns=(inode.atime_ns, inode.mtime_ns))
+        if names and len(names) > 1:
+            self._link_others(self._places.open(names[0].directory), names)
+        if header.di_flags & _FLAGS:
+            self._set_flags(fd, header.di_flags & _FLAGS)
+
+    def _set_by_name(self, parent: int, name: bytes, inode: Inode) -> None:
+        """Set what belongs to a symlink, device, FIFO or socket, none of which is ever opened."""
+        header = inode.header
+        os.chown(name, header.di_uid, header.di_gid, dir_fd=parent, follow_symlinks=False)
+        path = b"/proc/self/fd/%d/%s" % (parent, name)  # as safe: parent is held open, name is one component
+        _set_attributes(path, inode.attributes)
+        if inode.kind != stat.S_IFLNK:
+            os.chmod(name, inode.mode, dir_fd=parent)
+            _set_acls(path, inode.attributes)
+        os.utime(name, ns=(inode.atime_ns, inode.mtime_ns), dir_fd=parent, follow_symlinks=False)
+
+    def _link_others(self, parent: int, names: list[Name]) -> None:
+        for other in names[1:]:
+            parent = self._places.open(names[0].directory)
+            directory = self._places.open(other.directory)
+            os.link(names[0].name, other.name, src_dir_fd=parent, dst_dir_fd=directory, follow_symlinks=False)
+
+    def _set_flags(self, fd: int, flags: int) -> None:
+        try:
+            set_flags(fd, get_flags(fd) | flags)
+        except OSError as error:
+            if error.errno not in (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+            self.flags_left_out += 1
+
+    def _device(self, inode: Inode) -> int:
+        """Return the number of a device: in the first word of i_block as it was to Linux 2.4, or in the second."""
+        if inode.kind in (stat.S_IFIFO, stat.S_IFSOCK):
+            return 0
+        block = inode.header.di_block
+        old = int.from_bytes(block[:4], self._byte_order)  # type: ignore[arg-type]
+        new = int.from_bytes(block[4:8], self._byte_order)  # type: ignore[arg-type]
+        if old:
+            return os.makedev(old >> 8 & 0xFF, old & 0xFF)
+        return os.makedev(new >> 8 & 0xFFF, new & 0xFF | new >> 12 & 0xFFF00)
+
+
+def _write(fd: int, data: memoryview, offset: int) -> None:
+    done = os.pwrite(fd, data, offset)
+    while done < len(data):
+        count = os.pwrite(fd, data[done:], offset + done)
+        if not count:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        done += count
+
+
+def _link(inode: Inode, contents: Contents) -> bytes:
+    if not 0 < inode.size <= _LONGEST_LINK:
+        raise ValueError(f"it is a symlink to a path of {inode.size} bytes, which cannot be")
+    pieces = [bytes(data) for _, data in contents]
+    target = b"".join(pieces)
+    if not target and inode.is_inline:
+        target = inode.inline_contents()
+    if len(target) != inode.size or b"\0" in target:
+        raise ValueError("it is a symlink to a path with a hole or null bytes in it")
+    return target
+
+
+def _set_attributes(file: int | bytes, attributes: Mapping[bytes, bytes]) -> None:
+    for name, value in attributes.items():
+        if name not in (ACL_ACCESS, ACL_DEFAULT, INLINE_DATA):
+            os.setxattr(file, name, value, follow_symlinks=isinstance(file, int))
+
+
+def _set_acls(file: int | bytes, attributes: Mapping[bytes, bytes]) -> None:
+    for name in (ACL_ACCESS, ACL_DEFAULT):
+        if name in attributes:
+            os.setxattr(file, name, attributes[name], follow_symlinks=isinstance(file, int))

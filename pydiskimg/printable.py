@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: MIT
+"""Names of files, which are bytes, as text for messages."""
+
+from __future__ import annotations
+
+
+def printable(path: bytes) -> str:
+    """Return path as text for messages: bytes that are no UTF-8, and control characters, as backslash escapes."""
+    text = path.decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
