@@ -134,13 +134,13 @@ def _volumes(source: Source, notes: list[str]) -> Sequence[_Volume]:
             continue
         readings[partitions] = _probed(source, partitions or (Partition(0, 0, source.size, ""),), notes)
     known = [partitions for partitions, volumes in readings.items() if any(volume.content for volume in volumes)]
-    if len(known) == 1 and not (problem and not known[0]):
+    if len(known) == 1 and (known[0] or problem is None):
         if not known[0] or not _has_another_whole(source, notes):
             return readings[known[0]]
-    elif problem is not None:
-        notes.append(f"the partition table is not believed: {problem}; the whole disk is copied")
-    elif known:
+    elif len(known) > 1:
         notes.append("the partition table makes sense with two sizes of sectors; the whole disk is copied")
+    elif problem is not None and not any(readings):
+        notes.append(f"the partition table is not believed: {problem}; the whole disk is copied")
     else:
         notes.append("nothing that is known was found on the disk; all of it is copied")
     return ()
