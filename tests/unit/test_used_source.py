@@ -160,6 +160,45 @@ def test_two_signatures_in_one_partition() -> None:
     assert "has the signatures of swap and xfs" in source.notes[0]
 
 
+STRANGERS = (
+    (0, b"integrt\0", "dm-integrity"),
+    (0, b"dmvdo001", "VDO"),
+    (0, b"bluestore block device\n", "Ceph BlueStore"),
+    (0, bytes.fromhex("fc4e2ba9"), "a member of a RAID (md 1.1)"),
+    (3, b"-FVE-FS-", "BitLocker"),
+    (3, b"NTFS    ", "NTFS"),
+    (3, b"EXFAT   ", "exFAT"),
+    (32, b"ORCLDISK", "Oracle ASM"),
+    (512, b"!Stra0tis\x86\xff", "Stratis"),
+    (4096, bytes.fromhex("fc4e2ba9"), "a member of a RAID (md 1.2)"),
+    (4096 + 24, bytes.fromhex("c68573f64e1a45ca"), "bcache or bcachefs"),
+    (8192 + 1372, bytes.fromhex("54190100"), "UFS"),
+    (16384 + 24, b"version\0", "ZFS"),
+    (32768, b"JFS1", "JFS"),
+    (32769, b"CD001", "ISO 9660"),
+    (65536, bytes.fromhex("01161970"), "GFS2"),
+    (65536 + 52, b"ReIsEr2Fs", "reiserfs"),
+    (65536 + 1372, bytes.fromhex("19015419"), "UFS2"),
+    (9 * MIB - 8192, bytes.fromhex("fc4e2ba9"), "a member of a RAID (md 1.0)"),
+    (9 * MIB - 65536, bytes.fromhex("fc4e2ba9"), "a member of a RAID (md 0.90)"),
+)
+
+
+@pytest.mark.parametrize(("offset", "signature", "what"), STRANGERS)
+@pytest.mark.parametrize("content", [ext(9, "ext2"), swap(9)], ids=["ext2", "swap"])
+def test_what_has_taken_a_partition_over(content: bytes, offset: int, signature: bytes, what: str) -> None:
+    taken = bytearray(content)
+    taken[offset : offset + len(signature)] = signature
+    all_is_used(partitioned([(1, 9, bytes(taken))]), f": looks like {what} as well; all of it is copied")
+
+
+@pytest.mark.parametrize(("offset", "signature"), [(4096, "fc4e2ba9"), (24 * MIB - 8192, "fc4e2ba9")])
+def test_what_has_taken_the_disk_over(offset: int, signature: str) -> None:
+    disk = partitioned([(1, 9, ext())])
+    disk.data[offset : offset + 4] = bytes.fromhex(signature)
+    all_is_used(disk, "the disk has partitions and the signature of a member of a RAID (md 1.")
+
+
 def test_a_file_system_over_the_whole_disk_as_well() -> None:
     """Who is right cannot be told: the table may be older than the file system, or younger."""
     disk = partitioned([(2, 9, ext())])
