@@ -11,14 +11,17 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.formats.raw import open_raw
+from pydiskimg.fs.ext4 import make_ext
 from pydiskimg.fs.ext4.doubt import NotBelievedError
 from pydiskimg.fs.ext4.features import Incompat
 from pydiskimg.fs.ext4.recovery import after_recovery
 from pydiskimg.fs.ext4.used import ExtUsage
 from pydiskimg.fs.ext4.volume import read_volume
 from pydiskimg.protocols import read_bytes
+from pydiskimg.targets.memory import MemoryDisk
 from pydiskimg.units import MIB, TIB
 from pydiskimg.used_source import used_source
+from tests.fixtures.journals import JournalWriter, random_log
 from tests.fixtures.used_copy import copy_used
 
 pytestmark = pytest.mark.oracle
@@ -205,6 +208,25 @@ def test_a_journal_is_replayed_as_e2fsck_replays_it(options: str, journal: str, 
         file.seek(9000 * 4096)
         after = file.read(40 * 4096)
     assert found == after != before
+
+
+@pytest.mark.parametrize("kind", ["ext3", "ext4"])
+@pytest.mark.parametrize("features", [1, 3, 9, 11, 17, 19])
+def test_a_log_of_ours_is_replayed_as_e2fsck_replays_it(kind: str, features: int, tmp_path: Path, tool: Tool) -> None:
+    """The logs of the unit tests, so that they are not only what we think a log is."""
+    for seed in range(8):
+        disk = MemoryDisk(8 * MIB)
+        make_ext(disk, kind=kind, block_size=1024)
+        writer = JournalWriter(disk, features, start=1 + seed * 140, first=(1, (1 << 32) - 2)[seed % 2])
+        random_log(writer, random.Random(seed), list(range(7000, 7008)), seed)
+        path = tmp_path / "disk"
+        path.write_bytes(disk.data)
+        source, _ = after_recovery(disk, read_volume(disk))
+        said = run(tool("e2fsck"), "-p", path, check=False)
+        assert "recovering journal" in said
+        with path.open("rb") as file:
+            file.seek(7000 * 1024)
+            assert read_bytes(source, 7000 * 1024, 8 * 1024) == file.read(8 * 1024)
 
 
 def test_a_journal_on_another_device(tmp_path: Path, tool: Tool) -> None:
