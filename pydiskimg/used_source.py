@@ -19,6 +19,7 @@ from pydiskimg.extents import Extent, Kind, merged
 from pydiskimg.fs.ext4.doubt import NotBelievedError
 from pydiskimg.fs.ext4.used import ExtUsage
 from pydiskimg.fs.probe import FileSystemKind, probe
+from pydiskimg.fs.strangers import stranger
 from pydiskimg.fs.swap_used import swap_used
 from pydiskimg.partition_reader import Partition, read_partition_table
 from pydiskimg.protocols import Source, WritableBuffer, check_range
@@ -134,13 +135,13 @@ def _volumes(source: Source, notes: list[str]) -> Sequence[_Volume]:
             continue
         readings[partitions] = _probed(source, partitions or (Partition(0, 0, source.size, ""),), notes)
     known = [partitions for partitions, volumes in readings.items() if any(volume.content for volume in volumes)]
-    if len(known) == 1 and not (problem and not known[0]):
+    if len(known) == 1 and (known[0] or problem is None):
         if not known[0] or not _has_another_whole(source, notes):
             return readings[known[0]]
-    elif problem is not None:
-        notes.append(f"the partition table is not believed: {problem}; the whole disk is copied")
-    elif known:
+    elif len(known) > 1:
         notes.append("the partition table makes sense with two sizes of sectors; the whole disk is copied")
+    elif problem is not None and not any(readings):
+        notes.append(f"the partition table is not believed: {problem}; the whole disk is copied")
     else:
         notes.append("nothing that is known was found on the disk; all of it is copied")
     return ()
@@ -162,7 +163,7 @@ def _has_another_whole(source: Source, notes: list[str]) -> bool:
     """True when something lies on the whole disk as well: the partitions may be what is left of an earlier use."""
     try:
         content = probe(source)
-        what = content.type if content else None
+        what = content.type if content else stranger(source)
     except FileSystemError:
         what = "more than one file system"
     if what is not None:
@@ -192,6 +193,10 @@ def _used_of_volume(source: Source, volume: _Volume, notes: list[str]) -> Sequen
     everything = [(0, part.size)]
     if volume.content is None or volume.content.type not in _EXT | {"swap"}:
         notes.append(f"{volume}: all of it is copied")
+        return everything
+    other = stranger(part)
+    if other is not None:
+        notes.append(f"{volume}: looks like {other} as well; all of it is copied")
         return everything
     if volume.content.type in _EXT:
         try:

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What of a swap area must be kept: its header. The rest is the memory of a system that no longer runs.
 
-Nothing but the header tells that it still is a swap area. Who takes a partition for something else may leave the
-first page as it was, so the header is believed only where nothing is found that begins behind it.
+Nothing but the header tells that it still is a swap area, so the header must be what mkswap writes, to the byte.
 """
 
 from __future__ import annotations
@@ -16,17 +15,6 @@ _BOOT_BITS = 1024
 _NUMBERS = slice(1024, 1036)  # version, last_page, nr_badpages
 _PADDING = slice(1068, 1536)
 _BAD_PAGES = 1536  # 4 bytes for each, up to the magic
-
-_MD_RAID = (0xA92B4EFC).to_bytes(4, "little")
-# What leaves the first page alone: offset, bytes.
-_STRANGERS = (
-    (4 * KIB, _MD_RAID, "a member of a RAID (md 1.2)"),
-    (4 * KIB + 24, bytes.fromhex("c68573f6"), "bcache or bcachefs"),
-    (32 * KIB, b"JFS1", "JFS"),
-    (32 * KIB + 1, b"CD001", "ISO 9660"),
-    (64 * KIB, bytes.fromhex("01161970"), "GFS2"),
-    (64 * KIB + 52, b"ReIsEr", "reiserfs"),
-)
 
 
 def swap_used(source: Source) -> list[tuple[int, int]] | str:
@@ -49,9 +37,6 @@ def swap_used(source: Source) -> list[tuple[int, int]] | str:
         return f"its last page ends at byte {end}, and the place for it at {source.size}"
     if not _is_pristine(page, bad_pages):
         return "its header holds something that mkswap does not write"
-    found = _stranger(source)
-    if found is not None:
-        return f"it looks like {found} as well"
     return [(0, page_size), (end, source.size)] if end < source.size else [(0, page_size)]
 
 
@@ -74,17 +59,3 @@ def _is_pristine(page: bytes, bad_pages: int) -> bool:
     bad_end = _BAD_PAGES + 4 * bad_pages
     rest = page[bad_end : len(page) - len(MAGIC)]
     return bad_end <= len(page) - len(MAGIC) and not any(page[:_BOOT_BITS] + page[_PADDING] + rest)
-
-
-def _stranger(source: Source) -> str | None:
-    """Return what else source may be."""
-    sectors = source.size // 512
-    at_end = (
-        ((sectors - 16) // 8 * 8 * 512, _MD_RAID, "a member of a RAID (md 1.0)"),
-        (source.size // (64 * KIB) * 64 * KIB - 64 * KIB, _MD_RAID, "a member of a RAID (md 0.90)"),
-    )
-    for offset, signature, what in _STRANGERS + at_end:
-        inside = 0 <= offset <= source.size - len(signature)
-        if inside and read_bytes(source, offset, len(signature)) == signature:
-            return what
-    return None

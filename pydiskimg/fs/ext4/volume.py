@@ -213,7 +213,7 @@ def _volume(name: str, numbers: Mapping[str, int], raw: bytes) -> Volume:
     incompat = Incompat(numbers["s_feature_incompat"])
     bits64 = Incompat.BIT64 in incompat
     blocks = numbers["s_blocks_count_lo"] | (numbers["s_blocks_count_hi"] << 32 if bits64 else 0)
-    per_group, first = max(numbers["s_blocks_per_group"], 1), numbers["s_first_data_block"]
+    per_group, first = numbers["s_blocks_per_group"], numbers["s_first_data_block"]
     at = SUPERBLOCK.offsets
     uuid = raw[at["s_uuid"] : at["s_uuid"] + 16]
     backups = raw[at["s_backup_bgs"] : at["s_backup_bgs"] + 8]
@@ -224,7 +224,7 @@ def _volume(name: str, numbers: Mapping[str, int], raw: bytes) -> Volume:
         blocks=blocks,
         first_data_block=first,
         blocks_per_group=per_group,
-        groups=-(-(blocks - first) // per_group),
+        groups=-(-(blocks - first) // per_group) if per_group else 0,
         inodes_per_group=numbers["s_inodes_per_group"],
         inode_size=numbers["s_inode_size"] if numbers["s_rev_level"] else _GOOD_OLD_INODE_SIZE,
         desc_size=numbers["s_desc_size"] if bits64 else 32,
