@@ -85,9 +85,7 @@ def _xfs(source: Source) -> Coverage:
 def _btrfs(source: Source) -> Coverage:
     _, devices, sector_size, size = BTRFS_SIZES.unpack(read_bytes(source, btrfs.OFFSET, BTRFS_SIZES.size))
     if devices != 1:
-        raise FileSystemError(
-            f"{source.name}: its btrfs is spread over {devices} devices; none of them is grown"
-        )
+        raise FileSystemError(f"{source.name}: its btrfs is spread over {devices} devices; none of them is grown")
     return Coverage(size, sector_size)
 
 
