@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: MIT
+"""File systems grow with their partition, keep their files, and stay good when it ends in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from pydiskimg.disk import open_disk
+from pydiskimg.errors import DiskImageError, FileSystemError, InUseError, PartitionError, StorageError
+from pydiskimg.fs.coverage import coverage
+from pydiskimg.fs.ext4 import make_ext
+from pydiskimg.growth import grow_last_volume
+from pydiskimg.growth.partition import plan_partition_growth
+from pydiskimg.linux.capabilities import CAP_SYS_RESOURCE, has_capability
+from pydiskimg.loop import loop_device
+from pydiskimg.mount import enter_private_namespace, mounted
+from pydiskimg.region import Region
+from pydiskimg.units import MIB
+from tests.fixtures.block_devices import block_device
+from tests.fixtures.growing import NEW, TABLES, digest, disk_with, fill, loop, mounted_at, state
+
+pytestmark = pytest.mark.root
+Tool = Callable[[str], str]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _private() -> None:
+    """Once for the module, before the leak check looks: in the new namespace every mount has a new number."""
+    if os.geteuid() == 0:
+        enter_private_namespace()
+
+
+@pytest.fixture(scope="module")
+def contents(tmp_path_factory: pytest.TempPathFactory) -> str:
+    place = tmp_path_factory.mktemp("contents")
+    fill(place)
+    return digest(place)
+
+
+def grow(path: Path | str) -> str:
+    with open_disk(path, writable=True) as disk:
+        return grow_last_volume(disk)
+
+
+def last_place(path: Path) -> tuple[int, int]:
+    """Start and length (bytes) of the partition that ends last, as sfdisk sees it; the whole file without a table."""
+    done = subprocess.run(["sfdisk", "--json", path], capture_output=True, text=True, check=False)
+    if done.returncode:
+        return 0, path.stat().st_size // 512 * 512
+    assert done.stderr == ""
+    partitions = [p for p in json.loads(done.stdout)["partitiontable"]["partitions"] if p["type"] not in ("5", "f")]
+    last = max(partitions, key=lambda p: int(p["start"]))
+    return last["start"] * 512, last["size"] * 512
+
+
+def check(fs_type: str, device: str) -> None:
+    command = {"xfs": ["xfs_repair", "-n"], "btrfs": ["btrfs", "check"]}.get(fs_type, ["e2fsck", "-fn"])
+    done = subprocess.run([*command, device], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def judged(path: Path, fs_type: str, contents: str, tmp_path: Path) -> int:
+    """Check the file system and its files; return its size as the kernel says."""
+    start, length = last_place(path)
+    with loop(path, start, length, read_only=True) as device:
+        check(fs_type, device)
+    options = {"xfs": "ro,norecovery,nouuid", "btrfs": "ro"}.get(fs_type, "ro,noload" if fs_type != "ext2" else "ro")
+    with (
+        loop(path, start, length, read_only=True) as device,
+        mounted_at(device, tmp_path / "judged", "-o", options) as point,
+    ):
+        assert digest(point) == contents
+        status = os.statvfs(point)
+        return status.f_frsize * status.f_blocks
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("fs_type", ["xfs", "btrfs"])
+def test_grown(tmp_path: Path, tool: Tool, contents: str, table: str, fs_type: str) -> None:
+    tool(f"mkfs.{fs_type}")
+    path = disk_with(tmp_path / "disk", table, fs_type)
+    said = grow(path)
+    start, length = last_place(path)
+    assert 0 <= NEW - start - length < 2 * MIB
+    assert judged(path, fs_type, contents, tmp_path) > length - 70 * MIB
+    reached = f"{length // MIB if table != 'none' else 600} MiB"
+    assert re.fullmatch(rf".*the {fs_type} file system .*from \d+ MiB to {reached}", said), said
+    assert ("partition" in said) == (table != "none")
+    # Again there is nothing to do, and nothing is done.
+    before = state(path)
+    assert "nothing to grow: " in grow(path)
+    assert state(path) == before
+
+
+@pytest.mark.parametrize("fs_type", ["ext2", "ext3", "ext4"])
+def test_ext_where_this_machine_lets_us(tmp_path: Path, contents: str, fs_type: str) -> None:
+    """In a container nothing is changed; tests/boot has a machine of its own."""
+    path = disk_with(tmp_path / "disk", "mbr", fs_type)
+    before = state(path)
+    if has_capability(CAP_SYS_RESOURCE):
+        assert re.search(rf"the {fs_type} file system in it from \d+ MiB to 570 MiB", grow(path))
+        assert judged(path, fs_type, contents, tmp_path) > 500 * MIB
+        return
+    with pytest.raises(
+        StorageError, match=f"the {fs_type} file system on partition 3 needs root with CAP_SYS_RESOURCE"
+    ):
+        grow(path)
+    assert state(path) == before
+
+
+def test_on_a_block_device_with_large_sectors(tmp_path: Path, contents: str) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(b"")
+    os.truncate(path, 340 * MIB)
+    with block_device(path, sector_size=4096) as device:
+        subprocess.run(["sfdisk", "-q", device], input="label: gpt\n1M,20M\n30M,,L\n", text=True, check=True)
+    with loop(path, 30 * MIB, 308 * MIB) as device:
+        subprocess.run(["mkfs.xfs", "-q", device], check=True)
+        with mounted_at(device, tmp_path / "point") as point:
+            fill(point)
+    os.truncate(path, NEW // 4096 * 4096)
+    with block_device(path, sector_size=4096) as device:
+        said = grow(device)
+        assert (
+            "partition 2 was grown from 309 MiB to 569 MiB, the xfs file system in it from 308 MiB to 569 MiB" in said
+        )
+        assert (
+            "No errors detected"
+            in subprocess.run(["sfdisk", "--verify", device], capture_output=True, text=True, check=True).stdout
+        )
+    with loop(path, 30 * MIB, 569 * MIB) as device:
+        check("xfs", device)
+
+
+@pytest.mark.parametrize("table", ["mbr", "gpt"])
+def test_an_image_for_other_sectors_is_left(tmp_path: Path, table: str) -> None:
+    path = disk_with(tmp_path / "disk", table, "xfs", contents=False)
+    os.truncate(path, NEW // 4096 * 4096)
+    before = state(path)
+    with block_device(path, sector_size=4096) as device:
+        said = grow(device)
+    assert "nothing to grow: " in said
+    assert "the partition table counts sectors of 512 bytes, the disk has sectors of 4096" in said
+    assert state(path) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [
+        (["mkswap"], "holds swap"),
+        (["mkfs.vfat"], "holds vfat"),
+        (["true"], "holds nothing that is known here"),
+        (["cryptsetup", "-q", "luksFormat", "--type", "luks1", "-i", "1", "-d", "/dev/zero", "-l", "8"], "holds LUKS"),
+    ],
+)
+def test_what_is_not_grown(tmp_path: Path, tool: Tool, command: list[str], what: str) -> None:
+    path = disk_with(tmp_path / "disk", "gpt", "", *command[1:], mkfs=tool(command[0]), contents=False)
+    before = state(path)
+    assert grow(path) == f"{path}: nothing to grow: the last partition (2) {what}"
+    assert state(path) == before
+
+
+def test_swap_behind_the_root(tmp_path: Path) -> None:
+    path = disk_with(tmp_path / "disk", "mbr", "xfs", contents=False)
+    subprocess.run(["sfdisk", "-q", "-a", path], input="345M,,S\n", text=True, check=True)
+    with loop(path, 345 * MIB, 200 * MIB) as device:
+        subprocess.run(["mkswap", device], check=True, capture_output=True)
+    assert grow(path) == f"{path}: nothing to grow: the last partition (4) holds swap"
+
+
+@pytest.mark.parametrize("fs_type", ["xfs", "btrfs"])
+def test_damaged_file_systems_change_nothing(tmp_path: Path, fs_type: str) -> None:
+    """The superblock is good, what it leads to is not."""
+    path = disk_with(tmp_path / "disk", "mbr", fs_type, contents=False)
+    keep = 512 if fs_type == "xfs" else 68 * 1024
+    with path.open("r+b") as file:
+        file.seek(30 * MIB + keep)
+        file.write(b"\xff" * (290 * MIB))
+    before = path.read_bytes()[: 30 * MIB]
+    with pytest.raises(StorageError, match="cannot be mounted"):
+        grow(path)
+    assert path.read_bytes()[: 30 * MIB] == before
+
+
+def test_an_image_that_is_incomplete(tmp_path: Path) -> None:
+    path = disk_with(tmp_path / "disk", "mbr", "xfs", contents=False)
+    table = bytearray(path.read_bytes()[:512])
+    table[446 + 32 + 12 : 446 + 32 + 16] = (290 * MIB // 512).to_bytes(4, "little")
+    with path.open("r+b") as file:
+        file.write(table)
+    with pytest.raises(FileSystemError, match="its xfs file system has 325058560 bytes, the place for it 304087040"):
+        grow(path)
+    assert path.read_bytes()[:512] == table
+
+
+def test_a_hostile_table_is_refused(tmp_path: Path) -> None:
+    path = disk_with(tmp_path / "disk", "gpt", "xfs", contents=False)
+    with path.open("r+b") as file:
+        file.seek(512 + 48)
+        file.write(b"\xff" * 8)
+    with pytest.raises(PartitionError, match="the CRC of its header is wrong"):
+        grow(path)
+
+
+def test_a_btrfs_whose_twin_is_mounted(tmp_path: Path) -> None:
+    path = disk_with(tmp_path / "disk", "none", "btrfs", contents=False)
+    twin = tmp_path / "twin"
+    subprocess.run(["cp", "--sparse=always", path, twin], check=True)
+    before = state(path)
+    with loop_device(twin) as device, mounted(device.path, fs_type="btrfs"):
+        with pytest.raises(InUseError, match=r"a btrfs with the UUID .* is mounted on this machine"):
+            grow(path)
+        assert state(path) == before
+    assert "was grown from 340 MiB to 600 MiB" in grow(path)
+
+
+def test_an_xfs_whose_twin_is_mounted(tmp_path: Path, contents: str) -> None:
+    path = disk_with(tmp_path / "disk", "none", "xfs")
+    twin = tmp_path / "twin"
+    subprocess.run(["cp", "--sparse=always", path, twin], check=True)
+    with loop_device(twin) as device, mounted(device.path, fs_type="xfs"):
+        assert "was grown from 340 MiB to 600 MiB" in grow(path)
+    judged(path, "xfs", contents, tmp_path)
+
+
+def test_a_btrfs_on_two_devices(tmp_path: Path) -> None:
+    path = disk_with(tmp_path / "disk", "none", "btrfs", contents=False)
+    second = tmp_path / "second"
+    second.write_bytes(b"")
+    os.truncate(second, 340 * MIB)
+    with loop(path, 0, 340 * MIB) as one, loop(second, 0, 340 * MIB) as two:
+        subprocess.run(["mkfs.btrfs", "-q", "-f", one, two], check=True)
+    with pytest.raises(FileSystemError, match="is spread over 2 devices"):
+        grow(path)
+
+
+def ext_state(path: Path, **fields: int) -> None:
+    """Change fields of the superblock of an ext file system without checksums."""
+    from pydiskimg.fs.ext4.layout import SUPERBLOCK, SUPERBLOCK_OFFSET
+
+    with path.open("r+b") as file:
+        file.seek(SUPERBLOCK_OFFSET)
+        raw = bytearray(file.read(SUPERBLOCK.size))
+        SUPERBLOCK.put(raw, fields)
+        file.seek(SUPERBLOCK_OFFSET)
+        file.write(raw)
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "message"),
+    [
+        ("ext4", 3, "errors are recorded in its ext file system"),
+        ("ext3", 2, "errors are recorded in its ext file system"),
+        ("ext2", 0, "has no journal and was not unmounted"),
+    ],
+)
+def test_ext_that_needs_a_check_is_refused(tmp_path: Path, kind: str, state: int, message: str) -> None:
+    options = ["-q", "-O", "^metadata_csum"] if kind == "ext4" else ["-q"]
+    path = disk_with(tmp_path / "disk", "none", kind, *options, contents=False)
+    ext_state(path, s_state=state)
+    with pytest.raises(FileSystemError, match=message):
+        grow(path)
+
+
+def test_what_we_made_covers_what_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(b"")
+    os.truncate(path, 100 * MIB)
+    with open_disk(path, writable=True) as disk:
+        make_ext(Region(disk, 0, 80 * MIB), kind="ext4")
+        found = coverage(disk, "ext4")
+    assert found.size == 80 * MIB
+    assert found.limit >= (1 << 32) * 1024 - 1024
+
+
+GROWING = """
+import sys
+from pydiskimg.disk import open_disk
+from pydiskimg.growth import grow_last_volume
+sys.stdin.readline()
+with open_disk(sys.argv[1], writable=True) as disk:
+    grow_last_volume(disk)
+"""
+
+
+def killed_after(path: Path, seconds: float) -> None:
+    process = subprocess.Popen([sys.executable, "-c", GROWING, path], stdin=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    time.sleep(0.5)
+    process.stdin.write("\n")
+    with suppress(BrokenPipeError):
+        process.stdin.flush()
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    process.stdin.close()
+    process.wait()
+
+
+@pytest.mark.parametrize("fs_type", ["xfs", "btrfs"])
+def test_killed_at_any_instant(tmp_path: Path, contents: str, fs_type: str) -> None:
+    """The table is valid, the files are there, and the next run ends what this one began."""
+    clean = disk_with(tmp_path / "clean", "gpt", fs_type)
+    rng = random.Random(9)
+    for _ in range(8):
+        path = tmp_path / "disk"
+        subprocess.run(["cp", "--sparse=always", clean, path], check=True)
+        killed_after(path, rng.uniform(0, 0.25))
+        _wait_until_free(path)
+        with open_disk(path) as disk:
+            growth = plan_partition_growth(disk, 512)
+        assert growth
+        assert growth.partition.number == 2
+        grow(path)
+        judged(path, fs_type, contents, tmp_path)
+        assert last_place(path) == (30 * MIB, 569 * MIB)
+
+
+def _wait_until_free(path: Path) -> None:
+    """The kernel lets go of the loop device a moment after the process has gone."""
+    for _ in range(100):
+        try:
+            open_disk(path, writable=True).close()
+        except DiskImageError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError(f"{path} is still held")
+
+
+def test_without_root(tmp_path: Path) -> None:
+    path = disk_with(tmp_path / "disk", "mbr", "xfs", contents=False)
+    before = state(path)
+    for place in (tmp_path, *tmp_path.parents[:3]):
+        place.chmod(0o755)
+    path.chmod(0o666)
+    script = f"import os; os.setgid(65534); os.setuid(65534)\n{GROWING}"
+    done = subprocess.run([sys.executable, "-c", script, path], input="\n", capture_output=True, text=True, check=False)
+    assert "cannot make a private mount namespace: Operation not permitted; mounting needs root" in done.stderr
+    assert state(path) == before
