@@ -53,8 +53,9 @@ def change_addresses(
     changes: dict[str, dict[Span, bytes]] = {}
     moved: dict[bytes, bytes] = {}
     paths = set()
-    if not any(interface.addresses for interface in found):
-        new = {}
+    static = {field.span.text.decode() for interface in found for field in interface.addresses}
+    if static and not new:
+        log.info("the guest keeps its static addresses (%s): no new one is known", ", ".join(sorted(static)))
     for index, address in sorted(new.items()):
         chosen = _chosen(found, index, address, nic_count=nic_count, old=old if index == 0 else None)
         for interface in chosen:
