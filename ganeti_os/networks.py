@@ -74,7 +74,7 @@ def file_address(instance: str, settings: Settings) -> NewAddress | None:
 def _read(path: str) -> Mapping[str, Assignment]:
     try:
         return read_shell_file(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return {}
 
 

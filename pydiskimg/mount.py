@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from pydiskimg.btrfs_members import require_single_device
 from pydiskimg.errors import DiskImageError, FileSystemError, InUseError, StorageError, storage_error
 from pydiskimg.linux import mounts, namespaces
 from pydiskimg.linux.holders import holders
@@ -97,12 +98,15 @@ def mounted(
     The mount exists in this process's private namespace only (enter_private_namespace() is called). Leaving brings
     everything to stable storage and unmounts completely, never lazily; an error of the body is never hidden.
 
-    Raises FileSystemError for a type that is not mounted here, InUseError when the device is busy, or on leaving when
-    a process still uses the mount (the message names it), StorageError for everything else the kernel refuses.
+    Raises FileSystemError for a type that is not mounted here and for a btrfs of several devices, InUseError when the
+    device is busy, or on leaving when a process still uses the mount (the message names it), StorageError for
+    everything else the kernel refuses.
     """
     if fs_type not in _OPTIONS:
         known = ", ".join(_OPTIONS)
         raise FileSystemError(f"{device_path}: {fs_type!r} cannot be mounted; expected one of {known}")
+    if fs_type == "btrfs":
+        require_single_device(device_path)
     flags = mounts.MS_RDONLY if read_only else 0
     flags |= mounts.MS_NOSUID if nosuid else 0
     flags |= mounts.MS_NODEV if nodev else 0

@@ -11,7 +11,10 @@ from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.span import Span
 
 _PATH = "/etc/conf.d/net"
-_VALUE = re.compile(rb"^[ \t]*+(config|routes)_([A-Za-z0-9_]++)=(\([^)]*+\)|\"[^\"]*+\"|'[^']*+')", re.MULTILINE)
+# Bounded: a guest may open a hundred thousand of them and close none.
+_VALUE = re.compile(
+    rb"^[ \t]*+(config|routes)_([A-Za-z0-9_]++)=(\([^)]{0,4096}+\)|\"[^\"]{0,4096}+\"|'[^']{0,4096}+')", re.MULTILINE
+)
 _WORD = re.compile(rb"[^\s\"'()]++")
 _KINDS = {b"netmask": "netmask", b"broadcast": "broadcast", b"brd": "broadcast"}
 

@@ -79,12 +79,17 @@ def change_host_name(draft: Draft, renaming: Renaming) -> None:
 
 def _change_file(draft: Draft, path: str, places: list[_Place], renaming: Renaming) -> None:
     replacements = []
+    stays: dict[str, None] = {}
     for place in places:
         new = _new_name(place, renaming)
-        if new is None or place.span is None:
-            log.warning("%s holds another host name, %s, which stays", path, place.shown)
+        if place.span is None:
+            stays["one that is not plain text"] = None
+        elif new is None:
+            stays[place.shown] = None
         elif new != place.name:
             replacements.append((place.span, _framed(draft.read(path) or b"", place, new)))
+    if stays:
+        log.warning("%s holds other host names, which stay: %s", path, ", ".join(list(stays)[:10]))
     if replacements:
         old = replacements[0][0].text.decode("utf-8", "backslashreplace")[:_SHOWN] or "(none)"
         what = f"host name {old} is now {replacements[0][1].strip().decode('ascii')}"

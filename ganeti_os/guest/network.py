@@ -31,6 +31,7 @@ _FORMATS = (
     keyfile_interfaces,
     gentoo_interfaces,
 )
+_LIMIT = 1000  # addresses, prefixes, gateways; a guest with more is not meant to be understood
 _KERNEL_NAME = re.compile(r"eth([0-9]{1,3})")
 
 
@@ -53,8 +54,13 @@ def change_addresses(
     changes: dict[str, dict[Span, bytes]] = {}
     moved: dict[bytes, bytes] = {}
     paths = set()
-    if not any(interface.addresses for interface in found):
-        new = {}
+    count = sum(len(interface.addresses) + len(interface.others) for interface in found)
+    if count > _LIMIT:
+        log.warning("the guest's files hold %d addresses and what belongs to them; all of them stay", count)
+        return Moved({}, frozenset())
+    static = {field.span.text.decode() for interface in found for field in interface.addresses}
+    if static and not new:
+        log.info("the guest keeps its static addresses (%s): no new one is known", ", ".join(sorted(static)))
     for index, address in sorted(new.items()):
         chosen = _chosen(found, index, address, nic_count=nic_count, old=old if index == 0 else None)
         for interface in chosen:
@@ -143,15 +149,12 @@ def _is_of_family(field: Field, interface: Interface, new: NewAddress) -> bool:
 def _warn_of_another_network(interface: Interface, new: NewAddress) -> None:
     """Without a word of the new network the guest keeps its netmask and gateway, which may be wrong now."""
     old = next(iter(_addresses([interface], new)))
-    for field in interface.others:
-        if (
-            new.network is not None
-            or field.kind not in ("prefix", "netmask")
-            or not _is_of_family(field, interface, new)
-        ):
-            continue
-        with suppress(ValueError):
-            network = ipaddress.ip_interface(f"{old}/{field.span.text.decode('latin-1')}").network
-            if new.address not in network:
-                text = "%s: %s is not in %s, and nothing tells its network; the netmask and gateway stay"
-                log.warning(text, interface.device, new.address, network)
+    masks = [field for field in interface.others if field.kind in ("prefix", "netmask")]
+    mask = next((field.span.text for field in masks if _is_of_family(field, interface, new)), None)
+    if mask is None or new.network is not None:
+        return
+    with suppress(ValueError):
+        network = ipaddress.ip_interface(f"{old}/{mask.decode('latin-1')}").network
+        if new.address not in network:
+            text = "%s: %s is not in %s, and nothing tells its network; the netmask and gateway stay"
+            log.warning(text, interface.device, new.address, network)

@@ -111,6 +111,22 @@ def test_other_file_systems_without_a_partition_table(tmp_path: Path, kind: str)
     scripted(tmp_path, path, 'test "$(stat -fc %T "$TARGET")" = ' + kind)
 
 
+def test_scripts_see_the_subvolume_that_is_the_root(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    with path.open("wb") as file:
+        file.truncate(130 * MIB)
+    subprocess.run(["mkfs.btrfs", "-q", path], check=True)
+    point = tmp_path / "point"
+    point.mkdir()
+    subprocess.run(["mount", "-o", "loop", path, point], check=True)
+    subprocess.run(["btrfs", "subvolume", "create", point / "root"], check=True, capture_output=True)
+    tree(point / "root", ROOT_FILES)
+    subprocess.run(["umount", point], check=True)
+    with open_disk(path, writable=True) as opened:
+        assert find_guest(opened).root.options == "subvol=/root"
+    scripted(tmp_path, path, 'test -f "$TARGET/etc/os-release"')
+
+
 def test_what_there_is_is_listed_when_there_is_no_root(tmp_path: Path, boot_fs: bytes) -> None:
     path = disk(tmp_path / "disk", "label: dos\n1M,20M,L\n30M,60M,7\n", [(1, boot_fs)])
     with (

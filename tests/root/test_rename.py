@@ -6,13 +6,17 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.fixtures.node import Node, create_environment, last_line
+from tests.fixtures.block_devices import block_device, filled_file
+from tests.fixtures.debian_system import NAME, DebianSystem
+from tests.fixtures.judges import inside, partitions
+from tests.fixtures.node import PATH, ROOT, Node, create_environment, last_line
 
 pytestmark = pytest.mark.root
 Tool = Callable[[str], str]
@@ -115,3 +119,221 @@ def test_a_system_gets_its_new_name(node: Node, tool: Tool, tmp_path: Path, fs_t
             assert (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (0o640, 12, 34)
             assert sorted(os.listdir(root / "etc")) == ["hostname", "hosts", "network", "os-release"]
     assert "nothing was changed" in last_line(done)
+
+
+def test_a_created_system_is_renamed(node: Node, debian: DebianSystem, tmp_path: Path) -> None:
+    node.configure(IMAGE_NAME=NAME, IMAGE_TYPE="tarball")
+    (node.images / debian.tarball.name).symlink_to(debian.tarball)
+    disk = filled_file(tmp_path / "disk", 700 * MIB)
+    assert node.create(disk).returncode == 0
+    done = node.run("rename", **environment(disk, OLD_INSTANCE_NAME=NAME))
+    assert done.returncode == 0, done.stderr
+    with inside(str(disk), partitions(str(disk))[-1], tmp_path) as root:
+        assert (root / "etc/hostname").read_text() == "inst2\n"
+        assert (root / "etc/hosts").read_text() == "127.0.0.1\tlocalhost\n127.0.1.1\tinst2\n"
+
+
+def test_a_block_device_and_the_second_disk(node: Node, ext4: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.write_bytes(b"\xff" * 4 * MIB)
+    with block_device(data) as first, block_device(ext4) as second:
+        done = node.run("rename", **environment(first, second))
+        assert done.returncode == 0, done.stderr
+    assert data.read_bytes() == b"\xff" * 4 * MIB
+    with file_system(ext4, tmp_path) as root:
+        assert read_files(root) == RENAMED
+
+
+def test_os_api_5(node: Node, ext4: Path, tmp_path: Path) -> None:
+    swap = tmp_path / "swap"
+    swap.write_bytes(bytes(MIB))
+    arguments = ["-o", "inst1.example.org", "-n", "inst2.example.net", "-b", str(ext4), "-s", str(swap)]
+    done = node.run("rename", *arguments)
+    assert done.returncode == 0, done.stderr
+    with file_system(ext4, tmp_path) as root:
+        assert (root / "etc/hostname").read_text() == "inst2\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "disks", "words"),
+    [
+        ({"NOMOUNT": "yes"}, 1, "NOMOUNT=yes: nothing is changed inside"),
+        ({"CDINSTALL": "yes"}, 1, "CDINSTALL=yes: nothing is changed inside"),
+        ({}, 0, "the instance has no disks: nothing is changed inside"),
+    ],
+)
+def test_nothing_to_do(
+    node: Node, ext4: Path, settings: dict[str, str], disks: int, words: str, tmp_path: Path
+) -> None:
+    node.configure(**settings)
+    before = ext4.read_bytes()
+    done = node.run("rename", **environment(*[ext4] * disks))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert words in last_line(done)
+    assert ext4.read_bytes() == before
+
+
+def test_no_system_is_a_failure_that_says_what_to_do(node: Node, tmp_path: Path) -> None:
+    disks = [tmp_path / "one", tmp_path / "two"]
+    for disk in disks:
+        disk.write_bytes(b"\xff" * 4 * MIB)
+    for count in (1, 2):
+        done = node.run("rename", **environment(*disks[:count]))
+        assert done.returncode == 1
+        assert "no root file system was found" in last_line(done)
+        assert all(str(disk) in last_line(done) for disk in disks[:count])
+        assert "set NOMOUNT=yes" in last_line(done)
+    done = node.run("rename", **environment(disks[0], DISK_0_ACCESS="ro"))
+    assert (done.returncode, "none can be written to" in last_line(done)) == (1, True)
+
+
+def test_another_name_is_refused_and_nothing_changed(node: Node, ext4: Path, tmp_path: Path) -> None:
+    with file_system(ext4, tmp_path) as root:
+        (root / "etc/hostname").write_text("other\n")
+        before = read_files(root)
+    done = node.run("rename", **environment(ext4))
+    assert done.returncode == 1
+    assert last_line(done).startswith("image rename inst2.example.net: renaming: /etc/hostname says that the guest's")
+    assert "'other'" in last_line(done)
+    with file_system(ext4, tmp_path) as root:
+        assert read_files(root) == before
+
+
+def test_a_full_file_system_keeps_the_old_name(node: Node, ext4: Path, tmp_path: Path) -> None:
+    with file_system(ext4, tmp_path) as root:
+        filled = subprocess.run(["dd", "if=/dev/zero", f"of={root}/fill", "bs=4096"], capture_output=True, check=False)
+        assert b"No space left" in filled.stderr
+        before = read_files(root)
+    done = node.run("rename", **environment(ext4))
+    assert done.returncode == 1
+    assert "No space left on device" in last_line(done)
+    with file_system(ext4, tmp_path) as root:
+        assert read_files(root) == before
+        (root / "fill").unlink()
+    assert node.run("rename", **environment(ext4)).returncode == 0
+
+
+@pytest.mark.parametrize("fs_type", ["xfs", "btrfs"])
+def test_while_the_original_is_mounted(node: Node, tool: Tool, tmp_path: Path, fs_type: str) -> None:
+    """A copy of an instance beside it: one UUID. The original stays as it is, whatever becomes of the copy."""
+    original = formatted(tool, tmp_path / "original", fs_type)
+    with file_system(original, tmp_path) as root:
+        write_files(root, FILES)
+    copied = shutil.copyfile(original, tmp_path / "copy")
+    with file_system(original, tmp_path) as root:
+        done = node.run("rename", **environment(copied))
+        assert {name: (root / name).read_text() for name in FILES} == FILES
+    if done.returncode:  # btrfs before Linux 6.7
+        assert fs_type == "btrfs"
+        assert "one with the same UUID is mounted from another device" in last_line(done)
+        return
+    with file_system(copied, tmp_path) as root:
+        assert read_files(root) == RENAMED
+    with file_system(original, tmp_path) as root:
+        assert {name: (root / name).read_text() for name in FILES} == FILES
+
+
+@pytest.mark.parametrize(("subvolume", "default"), [("@", False), ("root", False), ("@rootfs", False), ("x", True)])
+def test_btrfs_with_the_root_in_a_subvolume(
+    node: Node, tool: Tool, tmp_path: Path, subvolume: str, default: bool
+) -> None:
+    path = formatted(tool, tmp_path / "disk", "btrfs")
+    with file_system(path, tmp_path) as root:
+        subprocess.run([tool("btrfs"), "subvolume", "create", root / subvolume], check=True, capture_output=True)
+        write_files(root / subvolume, FILES)
+        (root / "home").mkdir()
+        if default:
+            subprocess.run([tool("btrfs"), "subvolume", "set-default", root / subvolume], check=True)
+    done = node.run("rename", **environment(path))
+    assert done.returncode == 0, done.stderr
+    with file_system(path, tmp_path) as root:
+        assert read_files(root if default else root / subvolume) == RENAMED
+
+
+def test_a_subvolume_that_is_a_symlink_leads_nowhere(node: Node, tool: Tool, tmp_path: Path) -> None:
+    path = formatted(tool, tmp_path / "disk", "btrfs")
+    write_files(tmp_path / "host", FILES)
+    with file_system(path, tmp_path) as root:
+        (root / "@").symlink_to(tmp_path / "host")
+        (root / "root").mkdir()
+        write_files(root / "root", FILES)  # a directory, no subvolume
+    done = node.run("rename", **environment(path))
+    assert done.returncode == 1
+    assert "no /etc of a Linux system" in last_line(done)
+    assert (tmp_path / "host/etc/hostname").read_text() == "inst1\n"
+
+
+@pytest.mark.parametrize("fs_type", SIZES)
+def test_what_was_only_in_the_journal_counts(node: Node, tool: Tool, tmp_path: Path, fs_type: str) -> None:
+    """The disk as it is when the node lost power: the name in the journal is the true one."""
+    path = formatted(tool, tmp_path / "disk", fs_type)
+    with file_system(path, tmp_path) as root:
+        write_files(root, {**FILES, "etc/hostname": "before\n"})
+    crashed = tmp_path / "crashed"
+    with file_system(path, tmp_path) as root:
+        (root / "etc/hostname").write_text("inst1\n")
+        subprocess.run(["sync", "-d", root / "etc/hostname"], check=True)
+        fd = os.open(root / "etc/hostname", os.O_RDONLY)
+        os.fsync(fd)
+        os.close(fd)
+        shutil.copyfile(path, crashed)
+    done = node.run("rename", **environment(crashed))
+    assert done.returncode == 0, done.stderr
+    with file_system(crashed, tmp_path) as root:
+        assert read_files(root) == RENAMED
+
+
+def test_a_disk_in_use_is_refused(node: Node, ext4: Path, tmp_path: Path) -> None:
+    with file_system(ext4, tmp_path) as root:
+        done = node.run("rename", **environment(ext4))
+        assert (root / "etc/hostname").read_text() == "inst1\n"
+    assert done.returncode == 1
+    assert "is in use" in last_line(done)
+
+
+def test_without_the_right_to_mount(node: Node, ext4: Path) -> None:
+    command = ["/usr/bin/setpriv", "--bounding-set=-sys_admin", *node.command("rename")]
+    given = {"PATH": PATH, **environment(ext4)}
+    done = subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "root" in last_line(done)
+
+
+def test_kill_9_at_any_instant(node: Node, ext4: Path, tmp_path: Path) -> None:
+    """Each time the file system is one that works, and in the end the next run does the rest."""
+    old, new = "inst1.example.org", "inst2.example.net"
+    for round_number in range(12):
+        names = {"OLD_INSTANCE_NAME": old, "INSTANCE_NAME": new}
+        process = node.start("rename", **environment(ext4, **names))
+        time.sleep(0.1 + 0.05 * round_number)
+        process.kill()
+        process.communicate()
+        done = node.run("rename", **environment(ext4, **names))
+        assert done.returncode == 0, done.stderr
+        with file_system(ext4, tmp_path) as root:
+            assert (root / "etc/hostname").read_text() == new.partition(".")[0] + "\n"
+            assert old not in (root / "etc/hosts").read_text()
+        old, new = new, old
+    subprocess.run(["e2fsck", "-fn", ext4], check=True, capture_output=True)
+
+
+def test_two_at_once_exclude_each_other(node: Node, ext4: Path, tmp_path: Path) -> None:
+    running = [node.start("rename", **environment(ext4)) for _ in range(2)]
+    statuses = sorted((process.communicate(timeout=60)[1].splitlines()[-1], process.returncode) for process in running)
+    assert {status for _, status in statuses} in ({0}, {0, 1})
+    assert all(status == 0 or "is in use" in line for line, status in statuses)
+    with file_system(ext4, tmp_path) as root:
+        assert read_files(root) == RENAMED
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_names_that_are_not_utf8(node: Node, ext4: Path, tmp_path: Path, locale: str) -> None:
+    with file_system(ext4, tmp_path) as root:
+        os.makedirs(root / "etc/network/interfaces.d")
+        odd = os.fsencode(root) + b"/etc/network/interfaces.d/caf\xe9\x1b[31m"
+        Path(os.fsdecode(odd)).write_bytes(b"iface eth1 inet dhcp\n hostname inst1\n# \xff\n")
+    done = node.run("rename", **environment(ext4, LC_ALL=locale))
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stderr
+    with file_system(ext4, tmp_path) as root:
+        assert Path(os.fsdecode(odd)).read_bytes() == b"iface eth1 inet dhcp\n hostname inst2\n# \xff\n"

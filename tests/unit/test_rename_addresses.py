@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.netplan import netplan_interfaces
 from ganeti_os.shellfile import SettingsError
+from pydiskimg.errors import DiskImageError
 from tests.fixtures.guests import NEW, OLD, GuestFiles
 
 Files = dict[str, str | bytes]
@@ -318,3 +320,27 @@ def test_deep_yaml_ends_quickly(tmp_path: Path) -> None:
     guest = GuestFiles.make(tmp_path, files)
     guest.rename("10.0.0.3")
     assert guest.read()["/etc/hostname"] == "inst2\n"
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(sorted(SYSTEMS)), st.integers(0, 1 << 20), st.binary(max_size=3), st.integers(0, 3))
+def test_damaged_files(tmp_path: Path, name: str, position: int, inserted: bytes, removed: int) -> None:
+    """Whatever the files say: done, or one sentence and nothing changed; and again is no change."""
+    files = system(name)
+    path = sorted(SYSTEMS[name])[position % len(SYSTEMS[name])]
+    data = str(files[path]).encode()
+    place = position % len(data)
+    with tempfile.TemporaryDirectory(dir=tmp_path) as directory:
+        guest = GuestFiles.make(Path(directory), {**files, path: data[:place] + inserted + data[place + removed :]})
+        before, refusal = guest.read(), None
+        try:
+            guest.rename("198.51.100.5", **NETWORK)
+        except DiskImageError as error:
+            refusal = str(error)
+        if refusal is not None:
+            assert "\n" not in refusal
+            assert guest.read() == before
+            return
+        after = guest.read()
+        guest.rename("198.51.100.5", **NETWORK)
+        assert guest.read() == after
