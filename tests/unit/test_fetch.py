@@ -179,6 +179,12 @@ def test_breaks_without_getting_on_end(server: ImageServer, cache: Path) -> None
     assert server.count(NAME) <= download.ATTEMPTS + 1
 
 
+def test_the_same_bytes_again_and_again_are_no_getting_on(server: ImageServer, cache: Path) -> None:
+    server.put(NAME, DATA, etag=None, faults=["cut:3000000", "cut:1000"] * 20)
+    refused(server.url, cache)
+    assert server.count(NAME) == download.ATTEMPTS + 1
+
+
 @pytest.mark.parametrize("how", ["a weak ETag", "no validator", "no ranges", "a wrong range"])
 def test_what_cannot_be_gone_on_with_starts_over(server: ImageServer, cache: Path, how: str) -> None:
     file = server.put(NAME, DATA, faults=["cut:3000000"])
