@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,8 +22,11 @@ from ganeti_os.fetch.checksums import Checksum
 from ganeti_os.fetch.errors import FetchError
 from pydiskimg.errors import storage_error
 
+FORGOTTEN_SECONDS = 7 * 24 * 3600
+
 _RECORD_LIMIT = 1 << 16
 _DIRECTORY_MODE = 0o755
+_NEW = ".new"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +125,27 @@ class CachedFile:
         for path in (self.path, self._record):
             _remove(path)
 
+    def tidy(self) -> None:
+        """Take away what a process that was killed while it recorded something has left."""
+        for path in (self._origin, self._record):
+            _remove(path + _NEW)
+
     def discard_part(self) -> None:
         for path in (self.part, self._origin):
             _remove(path)
+
+
+def forgotten(directory: str) -> list[CachedFile]:
+    """Return the images of which parts lie in the cache that have not grown for FORGOTTEN_SECONDS."""
+    found = []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if not (entry.name.startswith(".") and entry.name.endswith(".part")):
+                continue
+            with suppress(FileNotFoundError):
+                if entry.stat(follow_symlinks=False).st_mtime < time.time() - FORGOTTEN_SECONDS:
+                    found.append(CachedFile(directory, entry.name[1 : -len(".part")]))
+    return found
 
 
 def open_cache(directory: str) -> None:
@@ -169,7 +191,7 @@ def _read_json(path: str) -> dict[str, Any]:
 
 
 def _write_json(path: str, value: dict[str, Any]) -> None:
-    temporary = f"{path}.new"
+    temporary = path + _NEW
     try:
         with open(temporary, "w", encoding="ascii") as file:
             json.dump(value, file)

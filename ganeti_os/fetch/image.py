@@ -7,9 +7,9 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from ganeti_os.fetch.cache import CachedFile, Origin, Record, open_cache
+from ganeti_os.fetch.cache import CachedFile, Origin, Record, forgotten, open_cache
 from ganeti_os.fetch.checksums import Checksum
 from ganeti_os.fetch.download import ATTEMPTS, Download, NotNeeded, open_part
 from ganeti_os.fetch.errors import FetchError, UnreachableError
@@ -37,6 +37,7 @@ def fetched(name: str, settings: Settings, messages: Messages, *, instance: str 
     """
     site = Site(settings.image_url)
     open_cache(settings.cache_dir)
+    _forget(settings.cache_dir, messages)
     file = CachedFile(settings.cache_dir, name)
     done = False
 
@@ -51,6 +52,25 @@ def fetched(name: str, settings: Settings, messages: Messages, *, instance: str 
             _Fetching(site, file, messages, lock, me).run(verify=settings.image_verify)
         yield file.path
         done = True
+
+
+def _forget(directory: str, messages: Messages) -> None:
+    """Delete parts that nobody has gone on with for long: an image that is no longer wanted, half of it fetched."""
+
+    def busy(_fetcher: Fetcher | None) -> None:
+        raise BlockingIOError
+
+    try:
+        for file in forgotten(directory):
+            with (
+                suppress(BlockingIOError),
+                using(file.lock, messages.check, lambda: None) as lock,
+                lock.fetching(Fetcher(os.getpid(), ""), busy),
+            ):
+                file.discard_part()
+                log.info("%s is deleted: nobody has gone on with it for long", file.part)
+    except OSError as error:
+        log.warning("%s", storage_error(error, directory, "cannot delete old parts of images"))
 
 
 class _Waiting:
@@ -90,6 +110,7 @@ class _Fetching:
 
     def run(self, *, verify: bool) -> None:
         """Return when the image is in the cache and may be used."""
+        self._file.tidy()
         record = self._file.record()
         if record is not None and record.origin.url != self._url:
             record = None  # of another server

@@ -196,6 +196,17 @@ def test_symlinks_that_were_there_before_do_not_lead_out(tmp_path: Path, outside
     assert picture(outside) == before
 
 
+def test_a_directory_of_an_archive_replaces_a_symlink_to_one(tmp_path: Path) -> None:
+    """As GNU tar does without --keep-directory-symlink; copying an overlay does otherwise."""
+    target = tmp_path / "target"
+    target.mkdir()
+    extract(
+        pack(tmp_path / "a.tar", [directory("real"), symlink("s", "real"), directory("s"), file("s/x")]), str(target)
+    )
+    assert not (target / "s").is_symlink()
+    assert os.listdir(target / "real") == []
+
+
 def test_a_directory_that_is_replaced_is_not_finished_twice(tmp_path: Path, outside: Path) -> None:
     target = tmp_path / "target"
     target.mkdir()

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ganeti_os.fetch import FetchError, UnreachableError, download, fetched, site
+from ganeti_os.fetch.lock import Fetcher, using
 from ganeti_os.log import Messages
 from ganeti_os.settings import Layer, Settings
 from pydiskimg.errors import DoesNotFitError
@@ -176,6 +177,12 @@ def test_breaks_without_getting_on_end(server: ImageServer, cache: Path) -> None
     server.put(NAME, DATA, etag=None, always="cut:2000000")
     assert "the connection ended after 2000000 of " in refused(server.url, cache)
     assert server.count(NAME) <= download.ATTEMPTS + 1
+
+
+def test_the_same_bytes_again_and_again_are_no_getting_on(server: ImageServer, cache: Path) -> None:
+    server.put(NAME, DATA, etag=None, faults=["cut:3000000", "cut:1000"] * 20)
+    refused(server.url, cache)
+    assert server.count(NAME) == download.ATTEMPTS + 1
 
 
 @pytest.mark.parametrize("how", ["a weak ETag", "no validator", "no ranges", "a wrong range"])
@@ -424,3 +431,35 @@ def test_a_signal_ends_it(server: ImageServer, cache: Path) -> None:
     server.files[f"/images/{NAME}"].always = ""
     assert fetch(server.url, cache) == DATA
     assert server.ranges(NAME)[-1] is not None
+
+
+@pytest.mark.parametrize("days", [6, 8])
+def test_parts_that_nobody_wants_any_more_go_after_a_week(server: ImageServer, cache: Path, days: int) -> None:
+    server.put(NAME, DATA, faults=["cut:3000000", "404"])
+    refused(server.url, cache)
+    long_ago = time.time() - days * 86400
+    os.utime(cache / f".{NAME}.part", (long_ago, long_ago))
+    server.put("other", b"x")
+    fetch(server.url, cache, name="other")
+    rest = {f".{NAME}.part", f".{NAME}.from"} if days == 6 else set()
+    assert left(cache) == {"other", ".other.json"} | rest
+
+
+def test_but_not_while_somebody_fetches(server: ImageServer, cache: Path) -> None:
+    server.put(NAME, DATA, faults=["cut:3000000", "404"])
+    refused(server.url, cache)
+    os.utime(cache / f".{NAME}.part", (0, 0))
+    server.put("other", b"x")
+    busy = Fetcher(1, "")
+    with using(str(cache / f".{NAME}.lock"), lambda: None, lambda: None) as lock, lock.fetching(busy, lambda _: None):
+        fetch(server.url, cache, name="other")
+        assert (cache / f".{NAME}.part").exists()
+
+
+def test_a_record_that_was_being_written_is_taken_away(server: ImageServer, cache: Path) -> None:
+    server.put(NAME, DATA)
+    cache.mkdir(parents=True, mode=0o755)
+    for kind in ("json", "from"):
+        (cache / f".{NAME}.{kind}.new").write_text("{")
+    fetch(server.url, cache)
+    assert left(cache) == {NAME, f".{NAME}.json"}

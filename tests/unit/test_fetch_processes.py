@@ -36,21 +36,30 @@ def settings(url: str, cache: Path, **more: str) -> Settings:
     return Settings.from_layers([Layer("test", {"IMAGE_URL": url, "CACHE_DIR": str(cache), **more})])
 
 
-def create(wanted: Settings, instance: str, log: str, hold_seconds: float) -> None:
-    """What a create does: fetch, use for a while, end. The exit status is 0 when the image was right all the time."""
+def create(wanted: Settings, instance: str, log: str, until: str | None) -> None:
+    """What a create does: fetch, use (until there is such a file), end. Exit status 3: the image was not right."""
     with open(log, "w") as stream:
         messages = Messages(os_name="image", verb="create", instance=instance)
         messages.attach(stream=stream)
         with fetched(NAME, wanted, messages, instance=instance) as path:
-            time.sleep(hold_seconds)
+            while until is not None and not os.path.exists(until):
+                time.sleep(0.01)
             if Path(path).read_bytes() != DATA:
                 os._exit(3)
 
 
-def start(wanted: Settings, log: Path, *, instance: str = "inst1", hold_seconds: float = 0.0) -> SpawnProcess:
-    process = CONTEXT.Process(target=create, args=(wanted, instance, str(log), hold_seconds))
+def start(wanted: Settings, log: Path, *, instance: str = "inst1", until: Path | None = None) -> SpawnProcess:
+    process = CONTEXT.Process(target=create, args=(wanted, instance, str(log), None if until is None else str(until)))
     process.start()
     return process
+
+
+def says(log: Path, text: str) -> bool:
+    return log.exists() and text in log.read_text()
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else -1
 
 
 def wait_until(condition: Any, seconds: float = 20.0) -> None:
@@ -78,66 +87,62 @@ def test_twenty_at_once_download_once(server: ImageServer, tmp_path: Path) -> No
 
 
 def test_who_waits_says_for_whom(server: ImageServer, tmp_path: Path) -> None:
-    server.put(NAME, DATA, faults=["slow:0.05"])
-    cache = tmp_path / "cache"
+    server.put(NAME, DATA, faults=["gate:3000000"])
+    cache, log = tmp_path / "cache", tmp_path / "log2"
     first = start(settings(server.url, cache), tmp_path / "log1", instance="inst1.example")
     wait_until(lambda: server.count(NAME))
-    second = start(settings(server.url, cache), tmp_path / "log2", instance="inst2.example")
+    second = start(settings(server.url, cache), log, instance="inst2.example")
+    wait_until(lambda: says(log, f"waiting for process {first.pid} (instance inst1.example), which fetches {cache}"))
+    wait_until(lambda: says(log, f"fetched by process {first.pid}: 71 %, 2.86 MiB of 4 MiB"))
+    server.gate.set()
     first.join(30)
     second.join(30)
     assert (first.exitcode, second.exitcode) == (0, 0)
-    text = (tmp_path / "log2").read_text()
-    assert f"waiting for process {first.pid} (instance inst1.example), which fetches {cache}/{NAME}" in text
-    assert f"fetched by process {first.pid}: " in text
-    assert "of 4 MiB" in text
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.3, 0.8])
-def test_kill_9_leaves_what_the_next_one_uses(server: ImageServer, tmp_path: Path, seconds: float) -> None:
-    server.put(NAME, DATA, faults=["slow:0.05"])
+@pytest.mark.parametrize("come", [0, 1, 3_000_000])
+def test_kill_9_leaves_what_the_next_one_uses(server: ImageServer, tmp_path: Path, come: int) -> None:
+    server.put(NAME, DATA, faults=[f"gate:{come}"])
     cache = tmp_path / "cache"
     killed = start(settings(server.url, cache), tmp_path / "log1")
-    wait_until(lambda: server.count(NAME))
-    time.sleep(seconds)
+    wait_until(lambda: size(cache / f".{NAME}.part") == come and server.count(NAME))
     killed.kill()
     killed.join(10)
     assert killed.exitcode == -signal.SIGKILL
-    had_come = (cache / f".{NAME}.part").stat().st_size
     after = start(settings(server.url, cache), tmp_path / "log2")
     after.join(30)
     assert after.exitcode == 0
-    assert server.ranges(NAME)[1] == (f"bytes={had_come}-" if had_come else None)
+    assert server.ranges(NAME) == [None, f"bytes={come}-" if come else None]
     assert left(cache) == {NAME, f".{NAME}.json"}
 
 
 def test_when_the_one_who_fetches_is_killed_another_goes_on(server: ImageServer, tmp_path: Path) -> None:
-    server.put(NAME, DATA, faults=["slow:0.1"])
+    server.put(NAME, DATA, faults=["gate:1000000"])
     cache = tmp_path / "cache"
     killed = start(settings(server.url, cache), tmp_path / "log0")
-    wait_until(lambda: server.count(NAME))
+    wait_until(lambda: size(cache / f".{NAME}.part") == 1_000_000)
     waiting = [start(settings(server.url, cache), tmp_path / f"log{index}") for index in range(1, 5)]
-    wait_until(lambda: "waiting for process" in (tmp_path / "log4").read_text() if (tmp_path / "log4").exists() else 0)
+    for index in range(1, 5):
+        wait_until(lambda index=index: says(tmp_path / f"log{index}", "waiting for process"))
     killed.kill()
     for process in [killed, *waiting]:
         process.join(30)
     assert [process.exitcode for process in waiting] == [0] * 4
-    assert server.count(NAME) == 2
+    assert server.ranges(NAME) == [None, "bytes=1000000-"]
     assert left(cache) == {NAME, f".{NAME}.json"}
 
 
 def test_clean_up_waits_for_the_last_one(server: ImageServer, tmp_path: Path) -> None:
     server.put(NAME, DATA)
-    cache = tmp_path / "cache"
+    cache, release = tmp_path / "cache", tmp_path / "release"
     wanted = settings(server.url, cache, IMAGE_CLEANUP="yes")
-    long = start(wanted, tmp_path / "log1", hold_seconds=4.0)
-    wait_until(
-        lambda: "is fetched and checked" in (tmp_path / "log1").read_text() if (tmp_path / "log1").exists() else 0
-    )
+    long = start(wanted, tmp_path / "log1", until=release)
+    wait_until(lambda: says(tmp_path / "log1", "is fetched and checked"))
     short = start(wanted, tmp_path / "log2")
     short.join(30)
     assert short.exitcode == 0
-    assert long.is_alive(), "the test is too slow to tell anything"
     assert NAME in left(cache)
+    release.touch()
     long.join(30)
     assert long.exitcode == 0
     assert left(cache) == set()

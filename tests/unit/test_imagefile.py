@@ -90,3 +90,27 @@ def test_link_loop(tmp_path: Path) -> None:
     os.symlink("debian-12-x86_64.img", tmp_path / "debian-12-x86_64.img")
     with pytest.raises(StorageError, match="Too many levels of symbolic links"):
         find_image(settings(tmp_path))
+
+
+def test_a_dump_has_two_files_where_the_kernel_is_inside(tmp_path: Path) -> None:
+    root, boot = tmp_path / "debian-12-x86_64-root.dump", tmp_path / "debian-12-x86_64-boot.dump"
+    root.touch()
+    wanted = settings(tmp_path, kind="dump")
+    assert find_image(wanted, kernel_inside=False) == ImageFile(str(root), False, None, is_dump=True)
+    with pytest.raises(MissingImageError, match=r"x86_64-boot\.dump: there is no such image"):
+        find_image(wanted, kernel_inside=True)
+    boot.touch()
+    expected = ImageFile(str(root), False, None, is_dump=True, boot_path=str(boot))
+    assert find_image(wanted, kernel_inside=True) == expected
+
+
+def test_with_an_address_the_image_is_in_the_cache(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/x-x86_64.img").touch()
+    values = {"IMAGE_URL": "http://h/d", "CACHE_DIR": str(tmp_path / "cache"), "IMAGE_NAME": "x", "ARCH": "x86_64"}
+    assert find_image(Settings.from_layers([Layer("test", values)])).path == str(tmp_path / "cache/x-x86_64.img")
+
+
+def test_hidden_names_are_not_offered(tmp_path: Path) -> None:
+    (tmp_path / ".debian-12-x86_64.img.part").touch()
+    assert missing(tmp_path).endswith(f"the directory {tmp_path} is empty")

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""A cache on a file system that becomes full, or that belongs to somebody else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ganeti_os.fetch import FetchError, fetched
+from ganeti_os.log import Messages
+from ganeti_os.settings import Layer, Settings
+from pydiskimg.errors import DoesNotFitError
+from tests.fixtures.image_server import ImageServer, image_server
+
+pytestmark = pytest.mark.root
+NAME = "x-x86_64.img"
+MIB = 1 << 20
+
+
+@pytest.fixture
+def server() -> Iterator[ImageServer]:
+    with image_server() as found:
+        yield found
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB."""
+    point = tmp_path / "small"
+    point.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=755", "tmpfs", point], check=True)
+    try:
+        yield point
+    finally:
+        subprocess.run(["umount", point], check=True)
+
+
+def refused(server: ImageServer, cache: Path) -> str:
+    wanted = Settings.from_layers([Layer("test", {"IMAGE_URL": server.url, "CACHE_DIR": str(cache)})])
+    with (
+        pytest.raises((DoesNotFitError, FetchError)) as caught,
+        fetched(NAME, wanted, Messages(os_name="image", verb="create")),
+    ):
+        pytest.fail("was fetched")
+    return str(caught.value)
+
+
+def test_no_room_is_told_before(server: ImageServer, small: Path) -> None:
+    server.put(NAME, os.urandom(5 * MIB))
+    assert f"{NAME} has 5242880 bytes (5 MiB), of which 5 MiB are still to be fetched, and" in refused(server, small)
+    assert os.listdir(small) == []
+
+
+def test_becoming_full_is_a_sentence_and_leaves_room(server: ImageServer, small: Path) -> None:
+    server.put(NAME, os.urandom(5 * MIB), always="chunked")
+    text = refused(server, small)
+    assert text.startswith(f"{small}: became full when ")
+    assert "of a size that the server does not tell" in text
+    assert os.listdir(small) == []
+
+
+def test_a_cache_of_somebody_else(server: ImageServer, tmp_path: Path) -> None:
+    server.put(NAME, b"x")
+    cache = tmp_path / "cache"
+    cache.mkdir(mode=0o755)
+    os.chown(cache, 1234, 1234)
+    assert refused(server, cache) == f"{cache}: CACHE_DIR belongs to user 1234; expected root as its owner"
+    assert server.asked == []
