@@ -13,8 +13,7 @@ from ganeti_os.imagefile import find_image
 from ganeti_os.installation import Installation
 from ganeti_os.log import Messages
 from ganeti_os.protocol import Request
-from ganeti_os.settings import Settings
-from ganeti_os.shellfile import SettingsError
+from ganeti_os.settings import Settings, check_contradictions
 from ganeti_os.tarball import install_tarball
 from pydiskimg.disk import open_disk
 
@@ -30,9 +29,8 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
         log.info("CDINSTALL=yes: nothing is prepared; install the instance from a CD")
         return
     started = time.monotonic()
+    check_contradictions(settings)
     image = find_image(settings)
-    if image.is_archive and settings.nomount:
-        raise SettingsError("NOMOUNT=yes contradicts IMAGE_TYPE=tarball: a tarball is unpacked into a mounted disk")
     scripts = [] if settings.nomount else hooks.enabled(settings.customize_dir)
     with ExitStack() as stack:
         disk = stack.enter_context(open_disk(request.disks[0].path, writable=True))
