@@ -47,11 +47,11 @@ def run_scripts(installation: Installation, target: str, root_device: str, boot_
     with _block_device(installation) as blockdev:
         environment = hooks.script_environment(
             request.environment,
+            installation.settings.for_scripts(),
             target=target,
             blockdev=blockdev,
             root_dev=root_device,
             boot_dev=boot_device,
-            image_type=installation.settings.image_type,
         )
         hooks.run(installation.scripts, environment, target=target)
 

@@ -67,6 +67,7 @@ def enabled(directory: str) -> list[str]:
         status = os.stat(directory)
     except FileNotFoundError:
         log.debug("%s does not exist; no customisation scripts", directory)
+        _note_predecessor(directory)
         return []
     except OSError as error:
         raise storage_error(error, directory, "cannot list the customisation scripts") from error
@@ -76,6 +77,22 @@ def enabled(directory: str) -> list[str]:
     for script in scripts:
         _check_trusted(script, os.stat(script))
     return scripts
+
+
+def _note_predecessor(directory: str) -> None:
+    """Tell of scripts where ganeti-instance-image has them, beside our own default: somebody means them to run."""
+    if os.path.basename(directory) != "instance-image.d":
+        return
+    theirs = os.path.join(directory.removesuffix(".d"), "hooks")
+    try:
+        scripts = [name for name in os.listdir(theirs) if not _reason_to_skip(os.path.join(theirs, name))]
+    except OSError:
+        return
+    if scripts:
+        log.warning(
+            "%s does not exist, and the scripts in %s are not run (%s); move them, or set CUSTOMIZE_DIR=%s",
+            *(directory, theirs, ", ".join(sorted(scripts)), theirs),
+        )
 
 
 def _is_script(path: str) -> bool:
@@ -112,15 +129,21 @@ def _check_trusted(path: str, status: os.stat_result) -> None:
 
 
 def script_environment(
-    ganeti: Mapping[str, str], *, target: str, blockdev: str, root_dev: str, boot_dev: str | None, image_type: str
+    ganeti: Mapping[str, str],
+    settings: Mapping[str, str],
+    *,
+    target: str,
+    blockdev: str,
+    root_dev: str,
+    boot_dev: str | None,
 ) -> dict[str, str]:
-    """Return the environment of a script: Ganeti's own variables, a PATH, and what was made for the script.
+    """Return the environment of a script: Ganeti's own variables, a PATH, settings, and what was made for the script.
 
-    target is where the guest's root is mounted; boot_dev is None when there is no separate /boot (then BOOT_DEV is
-    empty).
+    settings are by name, as Settings.for_scripts() gives them. target is where the guest's root is mounted; boot_dev is
+    None when there is no separate /boot (then BOOT_DEV is empty).
     """
     made = {"TARGET": target, "BLOCKDEV": blockdev, "ROOT_DEV": root_dev, "BOOT_DEV": boot_dev or ""}
-    return {"PATH": DEFAULT_PATH} | dict(ganeti) | made | {"IMAGE_TYPE": image_type}
+    return {"PATH": DEFAULT_PATH} | dict(ganeti) | dict(settings) | made
 
 
 def run(scripts: Sequence[str], environment: Mapping[str, str], *, target: str) -> None:

@@ -16,17 +16,19 @@ from typing import NoReturn
 
 from ganeti_os.ending import Ending, TerminatedError
 from ganeti_os.log import Messages
-from ganeti_os.protocol import HelpRequested, RequestError, UsageError, parse_request
+from ganeti_os.protocol import VERBS, HelpRequested, RequestError, UsageError, parse_request
 from ganeti_os.settings import Paths, read_settings
 from pydiskimg.errors import DiskImageError
 from pydiskimg.linux.stdio import keep_standard_descriptors
 
+log = logging.getLogger(__name__)
+
 OS_NAME = "image"
-VERBS = ("create", "export", "import", "rename", "verify")
 STREAMING = {"export": 1, "import": 0}  # and the descriptor that the backup goes through
 # How long a verb that was told to end may wait for whoever is at the other end of the pipe.
 PATIENCE_SECONDS = 2.0
-MODULES = {"import": "import_"}  # a keyword is no name of a module
+# A keyword is no name of a module.
+MODULES = {verb: f"ganeti_os.verbs.{verb}" for verb in VERBS} | {"import": "ganeti_os.verbs.import_"}
 # By the name that is imported: what to install for it.
 PACKAGES = {"parted": "python3-parted (pyparted)", "libarchive": "python3-libarchive-c (libarchive-c)"}
 
@@ -74,7 +76,7 @@ def _run(verb: str, argv: Sequence[str], paths: Paths, ending: Ending, closed: s
 def _reported(error: Exception, ending: Ending) -> Exception:
     """Return what the last line is to say: an error that a signal brought about is that signal's."""
     if ending.number and not isinstance(error, TerminatedError):
-        logging.getLogger(__name__).info("%s", error)
+        log.info("%s", error)
         return ending.error()
     return error if isinstance(error, DiskImageError | TerminatedError) else _defect(error)
 
@@ -83,17 +85,18 @@ def _serve(verb: str, argv: Sequence[str], environ: Mapping[str, str], paths: Pa
     request = parse_request(verb, argv, environ)
     messages.set_instance(os_name=request.os_name or OS_NAME, verb=verb, instance=request.instance)
     messages.set_debug(request.debug_level > 0)
-    settings = read_settings(paths)
+    settings = read_settings(paths, variant=request.variant, parameters=request.parameters)
     messages.set_debug(request.debug_level > 0 or settings.image_debug)
-    if verb not in VERBS:
-        raise RequestError(f"this version of the OS definition creates instances only; it has no {verb}")
+    log.debug("settings: %s", " ".join(f"{name}={text!r}" for name, text in settings.texts().items()))
     # Imported only here: a package that is missing must end in a sentence, too.
-    import_module(f"ganeti_os.verbs.{MODULES.get(verb, verb)}").run(request, settings, messages)
+    import_module(MODULES[verb]).run(request, settings, messages)
 
 
 def _defect(error: Exception) -> RuntimeError:
     if isinstance(error, ImportError):
         name = (error.name or "").partition(".")[0]
+        if name in ("ganeti_os", "pydiskimg"):
+            return RuntimeError(f"the installation is incomplete: there is no module {error.name}; install it again")
         return RuntimeError(f"{sys.executable} has no Python package {name}; install {PACKAGES.get(name, name)} for it")
-    logging.getLogger(__name__).info("what follows is a defect; please report it", exc_info=error)
+    log.info("what follows is a defect; please report it", exc_info=error)
     return RuntimeError(f"internal error: {type(error).__name__}: {error}; the disk is not complete")

@@ -1,28 +1,24 @@
 # SPDX-License-Identifier: MIT
-"""The administrator's settings: defaults < settings file < later layers become one frozen Settings.
-
-SETTINGS is the one table of names, kinds, defaults and meanings: what is read, checked and documented comes from it.
-"""
+"""The administrator's settings: defaults < settings file < variant < OS parameters become one frozen Settings."""
 
 from __future__ import annotations
 
 import difflib
 import logging
 import os
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from ganeti_os.parameters import read_parameters
+from ganeti_os.setting_table import BY_NAME, SETTINGS, WITHOUT_EFFECT, Setting, checked
 from ganeti_os.shellfile import SettingsError, read_shell_file
+from ganeti_os.variants import DEFAULT_VARIANT, missing_variant, variant_file
+from pydiskimg.errors import DiskImageError
 
 log = logging.getLogger(__name__)
 
-MAX_SIZE_MIB = 16 << 20  # 16 TiB, the largest ext4 file system that is made
-
-_TRUE = ("yes", "1", "true")
-_FALSE = ("no", "0", "false")
 _MACHINES = {"amd64": "x86_64", "x86_64": "x86_64"} | dict.fromkeys(("i386", "i486", "i586", "i686", "x86"), "x86")
 
 
@@ -37,13 +33,9 @@ class Paths:
     def settings_file(self) -> str:
         return f"{self.sysconfdir}/default/ganeti-instance-image"
 
-    @property
-    def image_dir(self) -> str:
-        return f"{self.localstatedir}/cache/ganeti-instance-image"
-
-    @property
-    def customize_dir(self) -> str:
-        return f"{self.sysconfdir}/ganeti/instance-image.d"
+    def default(self, setting: Setting) -> str:
+        """Return a setting's default as it is written in the file; empty where it is a rule."""
+        return setting.default.format(sysconfdir=self.sysconfdir, localstatedir=self.localstatedir)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +49,11 @@ class Layer:
 
     @classmethod
     def from_file(cls, path: str) -> Layer:
-        """Read a settings file; one that does not exist is an empty layer.
+        """Read a settings file. helpers are the names that other values were built from.
 
-        Raises SettingsError or StorageError. helpers are the names that other values were built from.
+        Raises SettingsError or StorageError; FileNotFoundError stays as it is.
         """
-        try:
-            found = read_shell_file(path)
-        except FileNotFoundError:
-            log.debug("%s does not exist; every setting has its default", path)
-            return cls(path, MappingProxyType({}))
+        found = read_shell_file(path)
         return cls(
             path,
             MappingProxyType({name: item.value for name, item in found.items()}),
@@ -76,197 +64,6 @@ class Layer:
     def place(self, name: str) -> str:
         """Return where a value was set, for messages: path:line: or the layer's name."""
         return f"{self.name}:{self.lines[name]}" if name in self.lines else self.name
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One row of the table.
-
-    expected says what values there are, as in "expected yes or no". default is the text as written in the file, with
-    {sysconfdir} and {localstatedir} standing for the configured directories; empty where the default is a rule.
-    check turns a text into the value and raises ValueError.
-    """
-
-    name: str
-    expected: str
-    default: str
-    meaning: str
-    check: Callable[[str], object]
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() in _TRUE:
-        return True
-    if text.lower() in _FALSE:
-        return False
-    raise ValueError
-
-
-def _size_mib(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,12}", text) or not 0 < int(text) <= MAX_SIZE_MIB:
-        raise ValueError
-    return int(text)
-
-
-def _directory(text: str) -> str:
-    if not text.startswith("/") or not text.isprintable():
-        raise ValueError
-    return text.rstrip("/") or "/"
-
-
-def _image_name(text: str) -> str:
-    if "/" in text or not text.isprintable() or text.startswith(".") or text != text.strip():
-        raise ValueError
-    return text
-
-
-def _word(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", text):
-        raise ValueError
-    return text
-
-
-def _choice(*choices: str) -> Callable[[str], str]:
-    def check(text: str) -> str:
-        if text not in choices:
-            raise ValueError
-        return text
-
-    return check
-
-
-def _url(text: str) -> str:
-    if not re.fullmatch(r"https?://[!-~]+", text):
-        raise ValueError
-    return text.rstrip("/")
-
-
-def _one_line(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError
-    return text
-
-
-_BOOLEAN = "yes or no"
-_SIZE = f"a size in MiB from 1 to {MAX_SIZE_MIB}"
-_DIRECTORY = "the absolute path of a directory"
-
-SETTINGS = (
-    Setting("CDINSTALL", _BOOLEAN, "no", "leave the disk as it is: the instance is installed from a CD", _boolean),
-    Setting("SWAP", _BOOLEAN, "yes", "make a swap area when the disk is built from a tarball", _boolean),
-    Setting("SWAP_SIZE", _SIZE, "", "size of the swap area in MiB; empty: the instance's memory", _size_mib),
-    Setting("BOOT_SIZE", _SIZE, "100", "size of /boot in MiB, which is made when the kernel is inside", _size_mib),
-    Setting(
-        "FILESYSTEM",
-        "ext2, ext3 or ext4",
-        "ext4",
-        "file system made when the disk is built from a tarball",
-        _choice("ext2", "ext3", "ext4"),
-    ),
-    Setting("IMAGE_NAME", "a file name without /", "", "name of the image, such as debian-12", _image_name),
-    Setting(
-        "IMAGE_TYPE",
-        "qemu, tarball, raw, qcow2 or dump",
-        "qemu",
-        "kind of the image, which is IMAGE_NAME-ARCH and .img (qemu: raw or qcow2, by looking), .tar.gz (tarball), "
-        ".raw, .qcow2, or -root.dump and -boot.dump (dump)",
-        _choice("qemu", "tarball", "raw", "qcow2", "dump"),
-    ),
-    Setting("IMAGE_DIR", _DIRECTORY, "{localstatedir}/cache/ganeti-instance-image", "where the images are", _directory),
-    Setting(
-        "IMAGE_URL",
-        "an address that begins with http:// or https://",
-        "",
-        "where images are fetched from, as IMAGE_URL/FILE; empty: they are in IMAGE_DIR already",
-        _url,
-    ),
-    Setting(
-        "IMAGE_VERIFY",
-        _BOOLEAN,
-        "yes",
-        "use a fetched image only when it matches its checksum beside it: SHA256SUMS, FILE.sha256 or (SHA-1) FILE.sig",
-        _boolean,
-    ),
-    Setting("IMAGE_CLEANUP", _BOOLEAN, "no", "delete a fetched image after the installation", _boolean),
-    Setting(
-        "CACHE_DIR",
-        _DIRECTORY,
-        "{localstatedir}/cache/ganeti-instance-image",
-        "where fetched images are kept",
-        _directory,
-    ),
-    Setting("ARCH", "x86 or x86_64", "", "architecture in the image's name; empty: the node's", _word),
-    Setting("NOMOUNT", _BOOLEAN, "no", "copy the image and change nothing inside; for systems without Linux", _boolean),
-    Setting(
-        "CUSTOMIZE_DIR",
-        _DIRECTORY,
-        "{sysconfdir}/ganeti/instance-image.d",
-        "where the customisation scripts are; run as root, in C order",
-        _directory,
-    ),
-    Setting(
-        "OVERLAY",
-        "the name of a directory in OVERLAYS_DIR",
-        "",
-        "directory whose files are copied over the installed system",
-        _image_name,
-    ),
-    Setting(
-        "OVERLAYS_DIR", _DIRECTORY, "{sysconfdir}/ganeti/instance-image/overlays", "where overlays are", _directory
-    ),
-    Setting(
-        "NETWORKS_DIR",
-        _DIRECTORY,
-        "{sysconfdir}/ganeti/instance-image/networks",
-        "where instances/NAME and subnets/NAME tell static addresses",
-        _directory,
-    ),
-    Setting(
-        "VARIANTS_DIR",
-        _DIRECTORY,
-        "{sysconfdir}/ganeti/instance-image/variants",
-        "where the settings of variants are, as NAME.conf",
-        _directory,
-    ),
-    Setting("KERNEL_ARGS", "one line", "", "arguments of the kernel, for the customisation scripts", _one_line),
-    Setting(
-        "EXPORT_COMPRESSION",
-        "none, zlib or zstd",
-        "zlib",
-        "how an export is compressed",
-        _choice("none", "zlib", "zstd"),
-    ),
-    Setting(
-        "EXPORT_DIR",
-        _DIRECTORY,
-        "/var/tmp",  # noqa: S108 - a file without a name
-        "where the import of a disk image made by ganeti-instance-image keeps it meanwhile",
-        _directory,
-    ),
-    Setting(
-        "IMPORT_FORMAT",
-        "auto, qcow2, raw or tar",
-        "auto",
-        "what a backup is: qcow2 (our export), raw (a disk's bytes) or tar (ganeti-instance-image); auto looks",
-        _choice("auto", "qcow2", "raw", "tar"),
-    ),
-    Setting(
-        "GROW",
-        _BOOLEAN,
-        "no",
-        "after an import onto a larger disk, grow the last partition and its file system to the end of the disk",
-        _boolean,
-    ),
-    Setting("IMAGE_DEBUG", _BOOLEAN, "no", "show what is done in detail", _boolean),
-)
-
-# Names of ganeti-instance-image 0.7 that have no effect here.
-WITHOUT_EFFECT = ("FDISK",)
-
-# Where a Settings field is not the name in lower case: its unit is part of it.
-_FIELDS = {"SWAP_SIZE": "swap_size_mib", "BOOT_SIZE": "boot_size_mib"}
-_EMPTY = dict.fromkeys(("IMAGE_NAME", "IMAGE_URL", "OVERLAY", "KERNEL_ARGS"), "")
-_BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 
 def node_architecture(machine: str) -> str:
@@ -318,51 +115,120 @@ class Settings:
         values: dict[str, Any] = {setting.name: _default(setting, paths, native) for setting in SETTINGS}
         for layer in layers:
             for name, text in layer.values.items():
-                setting = _BY_NAME.get(name)
+                setting = BY_NAME.get(name)
                 if setting is None:
                     _note_unknown(layer, name)
                 elif text:
-                    values[name] = _checked(layer, setting, text, native)
+                    values[name] = _checked(layer, setting, native)
                 else:
                     values[name] = _default(setting, paths, native)
-        return cls(**{_FIELDS.get(name, name.lower()): value for name, value in values.items()})
+        return cls(**{BY_NAME[name].field: value for name, value in values.items()})
+
+    def texts(self) -> dict[str, str]:
+        """Return every setting by its name, as it would be written in the file."""
+        return {setting.name: _text(getattr(self, setting.field)) for setting in SETTINGS}
+
+    def for_scripts(self) -> dict[str, str]:
+        """Return the settings that customisation scripts get, by name and as they would be written in the file."""
+        return {name: text for name, text in self.texts().items() if BY_NAME[name].for_scripts}
 
 
-def read_settings(paths: Paths, layers: Sequence[Layer] = (), *, machine: str | None = None) -> Settings:
-    """Return the settings of the settings file and of the layers over it; errors as for Settings.from_layers()."""
-    return Settings.from_layers([Layer.from_file(paths.settings_file), *layers], paths=paths, machine=machine)
+def read_settings(
+    paths: Paths,
+    *,
+    variant: str | None = None,
+    parameters: Mapping[str, str] = MappingProxyType({}),
+    machine: str | None = None,
+) -> Settings:
+    """Return the settings of an instance with this variant of the OS and these OS parameters.
+
+    parameters are by name without OSP_, as in Request. Raises SettingsError for what makes no sense, StorageError for a
+    file that cannot be read. Each wrong parameter is logged first, when there is more than one thing to say.
+    """
+    native = node_architecture(machine or os.uname().machine)
+    values, wrong = read_parameters(parameters, native=native)
+    try:
+        layers = [*_files(paths, variant, native), Layer("the OS parameters", values)]
+        settings = Settings.from_layers(layers, paths=paths, machine=machine)
+    except DiskImageError:
+        _log_each(wrong)
+        raise
+    if len(wrong) == 1:
+        raise SettingsError(wrong[0])
+    if wrong:
+        _log_each(wrong)
+        raise SettingsError(f"{len(wrong)} of {len(parameters)} OS parameters are wrong, as told above")
+    return settings
+
+
+def check_contradictions(settings: Settings) -> None:
+    """Raise SettingsError for settings of which one makes another impossible."""
+    if settings.nomount and settings.image_type in ("tarball", "dump") and not settings.cdinstall:
+        raise SettingsError(
+            f"NOMOUNT=yes contradicts IMAGE_TYPE={settings.image_type}: a {settings.image_type} is unpacked into a "
+            "mounted disk; expected qemu, raw or qcow2, or NOMOUNT=no"
+        )
+
+
+def _files(paths: Paths, variant: str | None, native: str) -> list[Layer]:
+    """Return the layers of the settings file and of the variant's file, as far as there are such files."""
+    layers = []
+    directory = paths.default(BY_NAME["VARIANTS_DIR"])
+    try:
+        layers.append(Layer.from_file(paths.settings_file))
+    except FileNotFoundError:
+        log.debug("%s does not exist; every setting has its default", paths.settings_file)
+    else:
+        if layers[0].values.get("VARIANTS_DIR"):
+            directory = str(_checked(layers[0], BY_NAME["VARIANTS_DIR"], native))
+    if variant is None:
+        return layers
+    path = variant_file(directory, variant)
+    try:
+        layers.append(Layer.from_file(path))
+    except FileNotFoundError:
+        if variant != DEFAULT_VARIANT:
+            raise missing_variant(path, variant) from None
+    else:
+        _note_variants_dir(layers[-1])
+    return layers
+
+
+def _note_variants_dir(layer: Layer) -> None:
+    if layer.values.get("VARIANTS_DIR"):
+        log.warning("%s: VARIANTS_DIR has an effect in the settings file only", layer.place("VARIANTS_DIR"))
+
+
+def _log_each(problems: Sequence[str]) -> None:
+    for problem in problems:
+        log.error("%s", problem)
 
 
 def _default(setting: Setting, paths: Paths, native: str) -> object:
-    if setting.name == "ARCH":
-        return native
-    text = setting.default.format(sysconfdir=paths.sysconfdir, localstatedir=paths.localstatedir)
-    return setting.check(text) if text else _EMPTY.get(setting.name)
+    text = native if setting.name == "ARCH" else paths.default(setting)
+    return checked(setting, text, native=native) if text else setting.kind.empty
 
 
-def _checked(layer: Layer, setting: Setting, text: str, native: str) -> object:
+def _checked(layer: Layer, setting: Setting, native: str) -> object:
     try:
-        value = setting.check(text)
-        if setting.name == "ARCH" and value not in ("x86", "x86_64", native):
-            raise ValueError
-    except ValueError:
-        expected = setting.expected
-        if setting.name == "ARCH" and native not in ("x86", "x86_64"):
-            expected += f", or {native} as this node"
-        message = f"{layer.place(setting.name)}: {setting.name} is {text!r}; expected {expected}"
-        raise SettingsError(message) from None
-    except SettingsError as error:
-        raise SettingsError(f"{layer.place(setting.name)}: {setting.name} is {text!r}; {error}") from None
-    return value
+        return checked(setting, layer.values[setting.name], native=native)
+    except ValueError as error:
+        raise SettingsError(f"{layer.place(setting.name)}: {setting.name} {error}") from None
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)
 
 
 def _note_unknown(layer: Layer, name: str) -> None:
     if name in WITHOUT_EFFECT:
         if layer.values[name]:
-            log.info("%s: %s has no effect (yet)", layer.place(name), name)
+            log.info("%s: %s has no effect: %s", layer.place(name), name, WITHOUT_EFFECT[name])
         return
     if name in layer.helpers:  # the administrator's own, for a later value
         return
-    nearest = difflib.get_close_matches(name.upper(), [*_BY_NAME, *WITHOUT_EFFECT], n=1)
+    nearest = difflib.get_close_matches(name.upper(), [*BY_NAME, *WITHOUT_EFFECT], n=1)
     offer = f"; did you mean {nearest[0]}?" if nearest else ""
     log.warning("%s: %s is no setting and is ignored%s", layer.place(name), name, offer)

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 
 from ganeti_os import hooks
-from ganeti_os.backup.dumps import BOOT, ROOT, DumpFile, restore_dumps
+from ganeti_os.dumps import BOOT, ROOT, DumpFile, restore_dumps
 from ganeti_os.installation import Installation
 from pydiskimg.archive import FileInArchive, files_in_archive
 from pydiskimg.deferred import DeferredHead

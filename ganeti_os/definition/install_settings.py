@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Installs the settings file where there is none yet: install_settings.py TEMPLATE DESTINATION, below $DESTDIR."""
+"""Installs what is the administrator's from then on: nothing that exists is overwritten. Paths are below $DESTDIR.
+
+install_settings.py TEMPLATE DESTINATION      a file
+install_settings.py --link TARGET LINK        a symbolic link to the absolute path TARGET
+"""
 
 from __future__ import annotations
 
@@ -24,12 +28,21 @@ def install(template: str, destination: str) -> bool:
     return True
 
 
+def install_link(target: str, link: str) -> bool:
+    """Make link point to target and return True; leave whatever is there alone and return False."""
+    if os.path.lexists(link):
+        return False
+    os.makedirs(os.path.dirname(link), mode=0o755, exist_ok=True)
+    os.symlink(target, link)
+    return True
+
+
 def main() -> None:
     """Install, and say so on standard output as meson does."""
-    template, destination = sys.argv[1:]
+    *option, source, destination = sys.argv[1:]
     path = os.environ.get("DESTDIR", "") + destination
-    done = f"Installing {template} to" if install(template, path) else "Keeping the existing"
-    sys.stdout.write(f"{done} {path}\n")
+    installed = install_link(source, path) if option == ["--link"] else install(source, path)
+    sys.stdout.write(f"Installing {source} to {path}\n" if installed else f"Keeping the existing {path}\n")
 
 
 if __name__ == "__main__":

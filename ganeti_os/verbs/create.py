@@ -9,13 +9,13 @@ from contextlib import ExitStack
 
 from ganeti_os import hooks
 from ganeti_os.diskimage import install_disk_image
+from ganeti_os.dumps import install_dumps
 from ganeti_os.imagefile import ImageFile, find_image, image_names
 from ganeti_os.installation import Installation
 from ganeti_os.log import Messages
 from ganeti_os.overlay import find_overlay
 from ganeti_os.protocol import Request
-from ganeti_os.settings import Settings
-from ganeti_os.shellfile import SettingsError
+from ganeti_os.settings import Settings, check_contradictions
 from ganeti_os.tarball import install_tarball
 from pydiskimg.disk import open_disk
 
@@ -31,7 +31,7 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
         log.info("CDINSTALL=yes: nothing is prepared; install the instance from a CD")
         return
     started = time.monotonic()
-    _check_settings(settings)
+    check_contradictions(settings)
     scripts = [] if settings.nomount else hooks.enabled(settings.customize_dir)
     overlay = None if settings.nomount else find_overlay(settings)
     if settings.nomount and settings.overlay:
@@ -43,19 +43,13 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
         if request.swap_path and settings.swap:
             swap = stack.enter_context(open_disk(request.swap_path, writable=True))
         installation = Installation(request, settings, messages, disk, swap, tuple(scripts), overlay)
-        if image.is_archive:
+        if image.is_dump:
+            install_dumps(image, installation)
+        elif image.is_archive:
             install_tarball(image.path, installation)
         else:
             install_disk_image(image, installation)
         log.info("%s is installed on %s (%.1f s)", image.path, disk.name, time.monotonic() - started)
-
-
-def _check_settings(settings: Settings) -> None:
-    """Refuse what contradicts itself, or is not done yet."""
-    if settings.image_type == "dump":
-        raise SettingsError("IMAGE_TYPE=dump: dumps cannot be restored yet; expected qemu, qcow2, raw or tarball")
-    if settings.image_type == "tarball" and settings.nomount:
-        raise SettingsError("NOMOUNT=yes contradicts IMAGE_TYPE=tarball: a tarball is unpacked into a mounted disk")
 
 
 def _image(stack: ExitStack, request: Request, settings: Settings, messages: Messages) -> ImageFile:

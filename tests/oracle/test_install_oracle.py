@@ -61,9 +61,16 @@ def test_install_with_odd_options(source: Path, tmp_path: Path) -> None:
     )
     call("meson", "install", "-C", build, cwd=source, environ={"DESTDIR": str(destination)})
     os_dir = destination / "srv/ganeti os/my-image"
-    assert {path.name for path in os_dir.iterdir()} == VERBS | {"ganeti_api_version", "parameters.list"}
+    assert {path.name for path in os_dir.iterdir()} == VERBS | {
+        *("ganeti_api_version", "parameters.list", "variants.list")
+    }
     for verb in VERBS:
         check_executable(os_dir / verb, verb)
+    configured = destination / "opt/etc dir/ganeti/instance-image"
+    assert os.readlink(os_dir / "variants.list") == "/opt/etc dir/ganeti/instance-image/variants.list"
+    assert (configured / "variants.list").read_text() == "default\n"
+    assert (configured / "variants").is_dir()
+    assert len((os_dir / "parameters.list").read_text().splitlines()) == 15
     settings = destination / "opt/etc dir/default/ganeti-instance-image"
     assert '#IMAGE_DIR="/opt/var/cache/ganeti-instance-image"\n' in settings.read_text()
     assert '#CUSTOMIZE_DIR="/opt/etc dir/ganeti/instance-image.d"\n' in settings.read_text()
@@ -76,10 +83,13 @@ def test_install_with_odd_options(source: Path, tmp_path: Path) -> None:
     assert not list(destination.rglob("definition"))
 
     settings.write_text("IMAGE_NAME=mine\n")
+    (configured / "variants.list").write_text("mine\n")
     (os_dir / "create").write_text("old")
     out = call("meson", "install", "-C", build, cwd=source, environ={"DESTDIR": str(destination)})
     assert settings.read_text() == "IMAGE_NAME=mine\n"
     assert f"Keeping the existing {settings}" in out
+    assert (configured / "variants.list").read_text() == "mine\n"
+    assert f"Keeping the existing {os_dir}/variants.list" in out
     check_executable(os_dir / "create", "create")
 
 

@@ -115,26 +115,6 @@ def test_cdinstall_prepares_nothing_and_says_so(node: Node, disk: Path) -> None:
     assert disk.read_bytes() == b"\xff" * SIZE
 
 
-@pytest.mark.parametrize("arguments", [[], ["-i", "x"], ["-i", "x", "-b", "/d", "-s", "/s", "more"], ["-z"]])
-def test_wrong_arguments_print_usage(node: Node, arguments: list[str]) -> None:
-    done = node.run("create", *arguments)
-    assert done.returncode == 2
-    assert "usage: create -i instance_name -b blockdev_sda -s blockdev_sdb" in done.stderr
-
-
-@pytest.mark.parametrize("option", ["-h", "--help"])
-def test_help(node: Node, option: str) -> None:
-    done = node.run("create", option)
-    assert done.returncode == 0
-    assert "usage: create" in done.stdout
-
-
-def test_other_verbs_say_that_they_are_not_there(node: Node, disk: Path) -> None:
-    done = node.run("export", "-i", "inst", "-b", str(disk))
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "has no export" in last_line(done)
-
-
 def test_a_raw_image_needs_no_root_and_leaves_the_rest_of_the_disk(node: Node, disk: Path) -> None:
     data = os.urandom(2 << 20)
     (node.images / "x-x86_64.raw").write_bytes(data)

@@ -14,8 +14,12 @@ from types import ModuleType
 import pytest
 
 from ganeti_os.protocol import API_VERSIONS
-from ganeti_os.settings import SETTINGS, Layer, Paths, Settings
+from ganeti_os.setting_table import BY_NAME, SETTINGS, WITHOUT_EFFECT
+from ganeti_os.settings import Layer, Paths, Settings
+from ganeti_os.settings_doc import main as write_files
+from ganeti_os.settings_doc import written_files
 from ganeti_os.shellfile import parse_shell_text
+from ganeti_os.variants import DEFAULT_VARIANT
 
 DEFINITION = Path(__file__).parents[2] / "ganeti_os" / "definition"
 
@@ -42,9 +46,7 @@ def test_template_sets_nothing() -> None:
 def test_template_shows_the_defaults() -> None:
     text = re.sub("^#(?=[A-Z])", "", template("/e t", "/v"), flags=re.MULTILINE)
     found = {name: item.value for name, item in parse_shell_text(text.encode(), "template").items()}
-    assert found == {
-        setting.name: setting.default.format(sysconfdir="/e t", localstatedir="/v") for setting in SETTINGS
-    }
+    assert found == {setting.name: Paths("/e t", "/v").default(setting) for setting in SETTINGS}
     paths = Paths("/e t", "/v")
     assert Settings.from_layers([Layer("template", found)], paths=paths) == Settings.from_layers([], paths=paths)
 
@@ -52,12 +54,46 @@ def test_template_shows_the_defaults() -> None:
 def test_template_explains_every_setting() -> None:
     words = " ".join(template("/etc", "/var").replace("\n# ", " ").split())
     for setting in SETTINGS:
-        assert f"{setting.name} ({setting.expected}): {setting.meaning} #{setting.name}=" in words
+        assert f"{setting.name} ({setting.kind.expected}): {setting.meaning} #{setting.name}=" in words
 
 
-def test_versions_and_parameters() -> None:
+@pytest.mark.parametrize("path", written_files())
+def test_files_are_as_the_table_says(path: str) -> None:
+    found = (DEFINITION.parents[1] / path).read_text()
+    assert found == written_files()[path], f"{path} is not what `python -m ganeti_os.settings_doc .` writes"
+
+
+def test_files_can_be_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in written_files():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(sys, "argv", ["settings_doc", str(tmp_path)])
+    write_files()
+    assert {path: (tmp_path / path).read_text() for path in written_files()} == written_files()
+
+
+def test_versions() -> None:
     assert (DEFINITION / "ganeti_api_version").read_text() == "".join(f"{version}\n" for version in API_VERSIONS)
-    assert (DEFINITION / "parameters.list").read_text() == ""
+
+
+def test_parameters_as_ganeti_reads_them() -> None:
+    """It splits every line at its first blanks, and takes no comments and no empty lines."""
+    lines = [line.split(None, 1) for line in (DEFINITION / "parameters.list").read_text().splitlines()]
+    names = [name for name, meaning in lines if meaning]
+    assert " ".join(names) == (
+        "cdinstall swap swap_size boot_size filesystem image_name image_type arch nomount overlay kernel_args "
+        "export_compression import_format grow image_debug"
+    )
+
+
+def test_variants_as_ganeti_reads_them() -> None:
+    assert (DEFINITION / "variants.list").read_text() == f"{DEFAULT_VARIANT}\n"
+
+
+def test_the_page_names_every_setting() -> None:
+    page = written_files()["docs/settings.md"]
+    for name in (*BY_NAME, *WITHOUT_EFFECT):
+        assert f"- `{name}`: " in page
+    assert max(len(line) for line in page.splitlines() if not line.startswith("|")) <= 120
 
 
 def test_settings_file_is_installed_once(tmp_path: Path) -> None:
@@ -74,6 +110,21 @@ def test_settings_file_is_installed_once(tmp_path: Path) -> None:
     os.symlink("/nowhere", target)
     assert not install(str(tmp_path / "new"), str(target))
     assert os.listdir(target.parent) == ["x"]
+
+
+def test_the_link_is_installed_once(tmp_path: Path) -> None:
+    install_link = load("install_settings").install_link
+    link = tmp_path / "os" / "image" / "variants.list"
+    assert install_link("/etc/variants.list", str(link))
+    assert os.readlink(link) == "/etc/variants.list"
+    link.unlink()
+    link.symlink_to("/nowhere")
+    assert not install_link("/etc/variants.list", str(link))
+    assert os.readlink(link) == "/nowhere"
+    link.unlink()
+    link.write_text("mine\n")
+    assert not install_link("/etc/variants.list", str(link))
+    assert link.read_text() == "mine\n"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,12 @@ from pydiskimg.errors import StorageError
 from pydiskimg.linux.holders import holders
 
 ENVIRONMENT = script_environment(
-    {"INSTANCE_NAME": "inst1"}, target="/t", blockdev="/b", root_dev="/r", boot_dev=None, image_type="qemu"
+    {"INSTANCE_NAME": "inst1", "OVERLAY": "no"},
+    {"IMAGE_TYPE": "qemu", "KERNEL_ARGS": "a='$x' b", "OVERLAY": ""},
+    target="/t",
+    blockdev="/b",
+    root_dev="/r",
+    boot_dev=None,
 )
 
 
@@ -57,6 +62,26 @@ def test_no_directory_and_a_file_in_its_place(directory: Path) -> None:
         enabled(f"{directory}/file")
 
 
+def test_scripts_where_the_predecessor_has_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ours, theirs = tmp_path / "instance-image.d", tmp_path / "instance-image/hooks"
+    assert enabled(str(ours)) == []
+    theirs.mkdir(parents=True)
+    script(theirs / "grub", "#!/bin/sh\n", 0o644)  # as it is installed: an example
+    assert enabled(str(ours)) == []
+    assert enabled(f"{tmp_path}/instance-image") == []
+    assert not caplog.records
+    script(theirs / "grub", "#!/bin/sh\n")
+    assert enabled(str(ours)) == []
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{ours} does not exist, and the scripts in {theirs} are not run (grub); move them, or set CUSTOMIZE_DIR={theirs}"
+    ]
+    caplog.clear()
+    assert enabled(f"{tmp_path}/other.d") == []
+    ours.mkdir()
+    assert enabled(str(ours)) == []
+    assert not caplog.records
+
+
 def test_world_writable_is_refused(directory: Path) -> None:
     path = script(directory / "a", "#!/bin/sh\n", 0o777)
     with pytest.raises(ScriptError, match=r"/a: anybody can write to it \(mode 0777\)") as caught:
@@ -80,6 +105,7 @@ def test_what_a_script_gets(directory: Path, capfd: pytest.CaptureFixture[str]) 
     found = captured.err.splitlines()
     for line in (
         *("INSTANCE_NAME=inst1", "TARGET=/t", "BLOCKDEV=/b", "ROOT_DEV=/r", "BOOT_DEV=", "IMAGE_TYPE=qemu"),
+        *("KERNEL_ARGS=a='$x' b", "OVERLAY="),
         *(f"PATH={hooks.DEFAULT_PATH}", "cwd /", "0022", "out", "err"),
     ):
         assert line in found
@@ -101,7 +127,7 @@ def test_descriptors_are_not_inherited(directory: Path, capfd: pytest.CaptureFix
 
 def test_ganetis_path_is_kept() -> None:
     environment = script_environment(
-        {"PATH": "/x", "TARGET": "no"}, target="/t", blockdev="/b", root_dev="/r", boot_dev="/d", image_type="tarball"
+        {"PATH": "/x", "TARGET": "no"}, {"TARGET": "no"}, target="/t", blockdev="/b", root_dev="/r", boot_dev="/d"
     )
     assert (environment["PATH"], environment["TARGET"], environment["BOOT_DEV"]) == ("/x", "/t", "/d")
 

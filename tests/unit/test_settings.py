@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_os.settings import SETTINGS, WITHOUT_EFFECT, Layer, Paths, Settings, node_architecture, read_settings
+from ganeti_os.setting_table import SETTINGS, WITHOUT_EFFECT, checked
+from ganeti_os.settings import Layer, Paths, Settings, check_contradictions, node_architecture, read_settings
 from ganeti_os.shellfile import SettingsError
 
 FILE = "/etc/default/ganeti-instance-image"
@@ -29,9 +30,22 @@ def test_defaults() -> None:
         image_name="",
         image_type="qemu",
         image_dir="/var/cache/ganeti-instance-image",
+        image_url="",
+        image_verify=True,
+        image_cleanup=False,
+        cache_dir="/var/cache/ganeti-instance-image",
         arch="x86_64",
         nomount=False,
         customize_dir="/etc/ganeti/instance-image.d",
+        overlay="",
+        overlays_dir="/etc/ganeti/instance-image/overlays",
+        networks_dir="/etc/ganeti/instance-image/networks",
+        variants_dir="/etc/ganeti/instance-image/variants",
+        kernel_args="",
+        export_compression="zlib",
+        export_dir="/var/tmp",
+        import_format="auto",
+        grow=False,
         image_debug=False,
     )
 
@@ -95,16 +109,24 @@ def test_values() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "part"),
     [
-        *((name, "maybe", "expected yes or no") for name in ("CDINSTALL", "SWAP", "NOMOUNT", "IMAGE_DEBUG")),
+        *((name, "maybe", "expected yes or no") for name in ("CDINSTALL", "SWAP", "GROW", "IMAGE_DEBUG")),
         *(
             ("SWAP_SIZE", text, "expected a size in MiB from 1")
             for text in ("0", "-1", "1.5", "512M", "²", " 5", "9" * 30)
         ),
         ("BOOT_SIZE", "16777217", "expected a size in MiB from 1 to 16777216"),
         ("FILESYSTEM", "xfs", "expected ext2, ext3 or ext4"),
-        ("IMAGE_TYPE", "vmdk", "expected qemu, tarball, raw or qcow2"),
-        ("IMAGE_TYPE", "dump", "replace the image by a tarball or a qemu image"),
-        *(("IMAGE_NAME", text, "expected a file name without /") for text in ("a/b", "..", ".", "a\n", "a\x1b", " a")),
+        ("IMAGE_TYPE", "vmdk", "expected qemu, tarball, raw, qcow2 or dump"),
+        *(
+            (name, text, part)
+            for name, part in (("IMAGE_NAME", "a file name without /"), ("OVERLAY", "the name of a directory"))
+            for text in ("a/b", "..", ".", ".a", "a\n", "a\x1b", " a", "a\udcff")
+        ),
+        *(("IMAGE_URL", text, "begins with http:// or https://") for text in ("ftp://x", "http://", "http://a b", "x")),
+        ("KERNEL_ARGS", "a\nb", "expected one line of 4096 characters at most"),
+        ("EXPORT_COMPRESSION", "gzip", "expected none, zlib or zstd"),
+        ("IMPORT_FORMAT", "vmdk", "expected auto, qcow2, raw or tar"),
+        *((name, "x", "expected the absolute path") for name in ("OVERLAYS_DIR", "VARIANTS_DIR", "CACHE_DIR")),
         *(("IMAGE_DIR", text, "expected the absolute path") for text in ("images", "/a\nb")),
         ("CUSTOMIZE_DIR", "hooks", "expected the absolute path"),
         ("ARCH", "arm64", "expected x86 or x86_64"),
@@ -142,7 +164,9 @@ def test_unknown_names_warn_with_the_nearest(caplog: pytest.LogCaptureFixture) -
 def test_names_without_effect_are_noted(name: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     settings({name: "x"}, {name: ""})
-    assert [record.getMessage() for record in caplog.records] == [f"layer 0: {name} has no effect (yet)"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"layer 0: {name} has no effect: {WITHOUT_EFFECT[name]}"
+    ]
     assert caplog.records[0].levelno == logging.INFO
 
 
@@ -151,7 +175,7 @@ def test_reads_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
     assert read_settings(paths, machine="x86_64") == Settings.from_layers([], paths=paths, machine="x86_64")
     (tmp_path / "default").mkdir()
     (tmp_path / "default/ganeti-instance-image").write_text('BASE=/srv\nIMAGE_DIR="$BASE/images"\nSWAP=no\n')
-    found = read_settings(paths, [Layer("later", {"SWAP": "yes"})], machine="x86_64")
+    found = read_settings(paths, parameters={"SWAP": "yes"}, machine="x86_64")
     assert (found.image_dir, found.swap) == ("/srv/images", True)
     assert not caplog.records  # BASE is the administrator's own
     (tmp_path / "default/ganeti-instance-image").write_text("SWAP=yes\n\nSWAP=perhaps")
@@ -162,7 +186,48 @@ def test_reads_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
 def test_the_table_describes_every_setting() -> None:
     for setting in SETTINGS:
         assert setting.meaning
-        assert setting.expected
-        text = setting.default.format(sysconfdir="/etc", localstatedir="/var")
-        assert not text or setting.check(text) is not None
+        assert setting.kind.expected
+        text = Paths().default(setting)
+        assert not text or checked(setting, text, native="x86_64") is not None
     assert not {setting.name for setting in SETTINGS} & set(WITHOUT_EFFECT)
+
+
+@pytest.mark.parametrize("name", ["IMAGE_NAME", "KERNEL_ARGS", "SWAP_SIZE", "ARCH"])
+def test_a_huge_value_gives_a_short_sentence(name: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings({name: "x" * 100_000})
+    assert len(str(caught.value)) < 300
+    assert "(100000 characters)" in str(caught.value)
+
+
+def test_texts_are_what_one_would_write() -> None:
+    written = {"SWAP": "no", "SWAP_SIZE": "512", "KERNEL_ARGS": "a='b c' $x", "ARCH": "x86", "IMAGE_DIR": "/a b"}
+    found = settings(written)
+    assert found.texts().items() >= {**written, "NOMOUNT": "no", "IMAGE_VERIFY": "yes", "OVERLAY": ""}.items()
+    assert settings(found.texts()) == found
+    assert settings().texts()["SWAP_SIZE"] == ""
+
+
+def test_what_scripts_get() -> None:
+    found = settings({"OVERLAY": "web", "SWAP": "no"}).for_scripts()
+    assert found == {
+        "SWAP": "no",
+        "SWAP_SIZE": "",
+        "BOOT_SIZE": "100",
+        "FILESYSTEM": "ext4",
+        "IMAGE_NAME": "",
+        "IMAGE_TYPE": "qemu",
+        "ARCH": "x86_64",
+        "OVERLAY": "web",
+        "OVERLAYS_DIR": "/etc/ganeti/instance-image/overlays",
+        "NETWORKS_DIR": "/etc/ganeti/instance-image/networks",
+        "KERNEL_ARGS": "",
+    }
+
+
+@pytest.mark.parametrize("kind", ["tarball", "dump"])
+def test_contradictions(kind: str) -> None:
+    with pytest.raises(SettingsError, match=f"^NOMOUNT=yes contradicts IMAGE_TYPE={kind}: "):
+        check_contradictions(settings({"NOMOUNT": "yes", "IMAGE_TYPE": kind}))
+    for fine in ({"NOMOUNT": "yes"}, {"IMAGE_TYPE": kind}, {"NOMOUNT": "1", "IMAGE_TYPE": kind, "CDINSTALL": "1"}):
+        check_contradictions(settings(fine))

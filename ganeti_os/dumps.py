@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+"""dump(8)s of a root and a /boot become a disk: partitions, file systems, their files, fstab, the boot loader."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Generator, Iterable
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from itertools import chain
+from typing import Protocol
+
+from ganeti_os.customize import mount_point_inside, run_scripts
+from ganeti_os.guest import fstab
+from ganeti_os.imagefile import ImageFile
+from ganeti_os.installation import Installation
+from ganeti_os.log import Messages
+from ganeti_os.overlay import copy_overlay
+from ganeti_os.volumes import (
+    Layout,
+    Volumes,
+    fstab_entries,
+    make_volumes,
+    mount_volume,
+    partition_loop,
+    plan_layout,
+)
+from pydiskimg.dumpfile import DumpReader, open_dump, restore_dump
+from pydiskimg.errors import InvalidImageError, storage_error
+from pydiskimg.fs.swap import check_swap
+from pydiskimg.mount import enter_private_namespace
+from pydiskimg.protocols import Tree
+from pydiskimg.tree import open_tree
+from pydiskimg.units import format_size
+from pydiskimg.wipe import wipe_partition_table
+
+log = logging.getLogger(__name__)
+
+ROOT, BOOT = "root", "boot"
+_UDEV_RULES = "/etc/udev/rules.d"
+# Rules that give the MAC addresses of another machine's interfaces their names.
+_PERSISTENT_NET = re.compile(r"z.*_persistent-net\.rules")
+
+
+class DumpFile(Protocol):
+    """A dump that is read from front to back; name is for messages."""
+
+    name: str
+
+    def read(self, length: int) -> bytes:
+        """Return the next bytes, length at most; none at the end."""
+
+
+def install_dumps(image: ImageFile, installation: Installation) -> None:
+    """Restore an image that is a dump of a root, and one of a /boot where the kernel is inside."""
+    with ExitStack() as stack:
+        files = [(ROOT, _StoredDump(stack, image.path))]
+        if image.boot_path is not None:
+            files.append((BOOT, _StoredDump(stack, image.boot_path)))
+        restore_dumps(files, installation)
+
+
+def restore_dumps(dumps: Iterable[tuple[str, DumpFile]], installation: Installation) -> None:
+    """Restore the dumps, each ROOT or BOOT, in the order in which they come, the partition table last. Needs root.
+
+    /boot gets its partition as in every new installation: when the kernel is inside.
+    """
+    messages, disk = installation.messages, installation.disk
+    with ExitStack() as stack:
+        readers = stack.enter_context(closing(_readers(dumps)))
+        first = next(readers, None)
+        if first is None:
+            raise InvalidImageError("the backup has no dump; expected root.dump")
+        with messages.step("partitioning"):
+            enter_private_namespace()
+            layout = plan_layout(installation)
+            if installation.swap is not None:
+                check_swap(installation.swap)
+            wipe_partition_table(disk)
+        with messages.step("making file systems"):
+            volumes = make_volumes(layout, installation)
+        root_device = stack.enter_context(partition_loop(installation, layout.root)).path
+        boot_device = stack.enter_context(partition_loop(installation, layout.boot)).path if layout.boot else None
+        with messages.step("restoring"), ExitStack() as apart:
+            target = mount_volume(stack, installation, root_device)
+            places = {ROOT: target}
+            if boot_device is not None:
+                places[BOOT] = mount_volume(apart, installation, boot_device)
+            restored = _restore(chain([first], readers), places, messages)
+        if boot_device is not None and BOOT not in restored:
+            log.warning("there is no dump of /boot, which stays in the root file system; partition 1 is empty")
+            volumes, boot_device = replace(volumes, boot=None), None
+        with messages.step("writing fstab"), open_tree(target) as tree:
+            _adapt(tree, volumes, installation.settings.filesystem)
+        if installation.is_customised:
+            with messages.step("customising"):
+                _customise(installation, layout, target, (root_device, boot_device))
+    with messages.step("writing the partition table"):
+        disk.flush()
+        layout.table.write(disk)
+
+
+def _readers(dumps: Iterable[tuple[str, DumpFile]]) -> Generator[tuple[str, DumpReader], None, None]:
+    """Begin to read each dump when it is its turn; the first one's turn is before anything is written."""
+    for which, file in dumps:
+        with open_dump(file, file.name) as reader:
+            yield which, reader
+
+
+def _restore(readers: Iterable[tuple[str, DumpReader]], places: dict[str, str], messages: Messages) -> set[str]:
+    """Restore each dump into its place; returns which there were."""
+    restored: set[str] = set()
+    for which, reader in readers:
+        if which in restored:
+            raise InvalidImageError(f"{reader.name}: is the second dump of {which}; expected one of each")
+        if which not in places:
+            log.warning("%s is not restored: the instance boots a kernel of the node, and has no /boot", reader.name)
+            continue
+        done = restore_dump(reader, places[which], progress=messages.progress(f"{which} restored"))
+        log.info(
+            "%s: %d files and %d directories, %s", reader.name, done.files, done.directories, format_size(done.bytes)
+        )
+        restored.add(which)
+    if ROOT not in restored:
+        raise InvalidImageError("the backup has no dump of the root file system; expected root.dump")
+    return restored
+
+
+def _customise(installation: Installation, layout: Layout, target: str, devices: tuple[str, str | None]) -> None:
+    root_device, boot_device = devices
+    with ExitStack() as stack:
+        if boot_device is not None:
+            mount_volume(stack, installation, boot_device, target=mount_point_inside(target, "boot"))
+        if installation.overlay is not None:
+            copy_overlay(installation.overlay, target, installation.messages)
+        if installation.scripts:
+            layout.table.write(installation.disk, unfinished=True)
+            run_scripts(installation, target, root_device, boot_device)
+
+
+class _StoredDump:
+    """A dump that is a file of the node; the stack closes it."""
+
+    def __init__(self, stack: ExitStack, path: str) -> None:
+        self.name = path
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise storage_error(error, path, "cannot open the dump") from error
+        stack.callback(os.close, self._fd)
+
+    def read(self, length: int) -> bytes:
+        """Return the next bytes, length at most; none at the end."""
+        try:
+            return os.read(self._fd, length)
+        except OSError as error:
+            raise storage_error(error, self.name, "cannot read the dump") from error
+
+
+def _adapt(tree: Tree, volumes: Volumes, filesystem: str) -> None:
+    """Let the system find its new file systems, and forget the old machine's network cards."""
+    fstab.write_entries(tree, fstab_entries(volumes, filesystem))
+    if not tree.exists(_UDEV_RULES):
+        return
+    for name in tree.list(_UDEV_RULES):
+        if _PERSISTENT_NET.fullmatch(name):
+            tree.write(f"{_UDEV_RULES}/{name}", b"")
+            log.info("%s/%s is emptied: it names network cards by their old addresses", _UDEV_RULES, name)

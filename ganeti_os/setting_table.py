@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: MIT
+"""SETTINGS, the one table of names, kinds, defaults and meanings: what is read, checked and written down is from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+MAX_SIZE_MIB = 16 << 20  # 16 TiB, the largest ext4 file system that is made
+MAX_NAME_BYTES = 200  # of an image: ARCH, a suffix and what a download adds fit in the 255 of a file's name
+MAX_LINE = 4096  # characters; Linux takes 2048 bytes of arguments on x86
+
+_TRUE = ("yes", "1", "true")
+_FALSE = ("no", "0", "false")
+_SHOWN = 80  # characters of a wrong value in a message
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What values a setting has.
+
+    expected says it, as in "expected yes or no". check turns a text, which is not empty, into the value and raises
+    ValueError. empty is the value where text and default are both empty.
+    """
+
+    expected: str
+    check: Callable[[str], object]
+    empty: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table.
+
+    default is the text as written in the file, with {sysconfdir} and {localstatedir} standing for the configured
+    directories; empty where the default is a rule. per_instance: it may be an OS parameter, set by whoever may set
+    those of an instance. for_scripts: customisation scripts get it as an environment variable.
+    """
+
+    name: str
+    kind: Kind
+    default: str
+    meaning: str
+    per_instance: bool = False
+    for_scripts: bool = False
+
+    @property
+    def field(self) -> str:
+        """The name in Settings: in lower case, and with the unit of a size."""
+        return self.name.lower() + ("_mib" if self.kind is SIZE else "")
+
+    @property
+    def parameter(self) -> str:
+        """The name as an OS parameter."""
+        return self.name.lower()
+
+
+def checked(setting: Setting, text: str, *, native: str) -> object:
+    """Return the value of a text that is not empty; native is the node's ARCH.
+
+    Raises ValueError, whose text continues a sentence that begins with the setting's name.
+    """
+    expected = setting.kind.expected
+    is_native = setting.name == "ARCH" and text == native
+    if setting.name == "ARCH" and native not in ARCHITECTURES:
+        expected += f", or {native} as this node"
+    try:
+        return text if is_native else setting.kind.check(text)
+    except ValueError:
+        raise ValueError(f"is {shown(text)}; expected {expected}") from None
+
+
+def shown(text: str) -> str:
+    """Return a text for a message: quoted, printable and short."""
+    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}... ({len(text)} characters)"
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise ValueError
+
+
+def _size_mib(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,12}", text) or not 0 < int(text) <= MAX_SIZE_MIB:
+        raise ValueError
+    return int(text)
+
+
+def _directory(text: str) -> str:
+    if not text.startswith("/") or not text.isprintable():
+        raise ValueError
+    return text.rstrip("/") or "/"
+
+
+def _file_name(text: str) -> str:
+    if "/" in text or not text.isprintable() or text.startswith(".") or text != text.strip():
+        raise ValueError
+    if len(text.encode()) > MAX_NAME_BYTES:
+        raise ValueError
+    return text
+
+
+def _url(text: str) -> str:
+    if not re.fullmatch(r"https?://[!-~]+", text):
+        raise ValueError
+    return text.rstrip("/")
+
+
+def _one_line(text: str) -> str:
+    if not text.isprintable() or len(text) > MAX_LINE:
+        raise ValueError
+    return text
+
+
+def _one_of(*choices: str) -> Kind:
+    def check(text: str) -> str:
+        if text not in choices:
+            raise ValueError
+        return text
+
+    return Kind(f"{', '.join(choices[:-1])} or {choices[-1]}", check)
+
+
+ARCHITECTURES = ("x86", "x86_64")
+
+BOOLEAN = Kind("yes or no", _boolean)
+SIZE = Kind(f"a size in MiB from 1 to {MAX_SIZE_MIB}", _size_mib)
+DIRECTORY = Kind("the absolute path of a directory", _directory)
+ARCHITECTURE = _one_of(*ARCHITECTURES)
+
+SETTINGS = (
+    Setting(
+        "CDINSTALL", BOOLEAN, "no", "leave the disk as it is: the instance is installed from a CD", per_instance=True
+    ),
+    Setting(
+        "SWAP",
+        BOOLEAN,
+        "yes",
+        "make a swap area when the disk is built from a tarball",
+        per_instance=True,
+        for_scripts=True,
+    ),
+    Setting(
+        "SWAP_SIZE",
+        SIZE,
+        "",
+        "size of the swap area in MiB; empty: the instance's memory",
+        per_instance=True,
+        for_scripts=True,
+    ),
+    Setting(
+        "BOOT_SIZE",
+        SIZE,
+        "100",
+        "size of /boot in MiB, which is made when the kernel is inside",
+        per_instance=True,
+        for_scripts=True,
+    ),
+    Setting(
+        "FILESYSTEM",
+        _one_of("ext2", "ext3", "ext4"),
+        "ext4",
+        "file system made when the disk is built from a tarball",
+        per_instance=True,
+        for_scripts=True,
+    ),
+    Setting(
+        "IMAGE_NAME",
+        Kind(f"a file name without / of {MAX_NAME_BYTES} bytes at most", _file_name, ""),
+        "",
+        "name of the image, such as debian-12",
+        per_instance=True,
+        for_scripts=True,
+    ),
+    Setting(
+        "IMAGE_TYPE",
+        _one_of("qemu", "tarball", "raw", "qcow2", "dump"),
+        "qemu",
+        "kind of the image, which is IMAGE_NAME-ARCH and .img (qemu: raw or qcow2, by looking), .tar.gz (tarball), "
+        ".raw, .qcow2, or -root.dump and -boot.dump (dump)",
+        per_instance=True,
+        for_scripts=True,
+    ),
+    Setting("IMAGE_DIR", DIRECTORY, "{localstatedir}/cache/ganeti-instance-image", "where the images are"),
+    Setting(
+        "IMAGE_URL",
+        Kind("an address that begins with http:// or https://", _url, ""),
+        "",
+        "where images are fetched from, as IMAGE_URL/FILE; empty: they are in IMAGE_DIR already",
+    ),
+    Setting(
+        "IMAGE_VERIFY",
+        BOOLEAN,
+        "yes",
+        "use a fetched image only when it matches its checksum beside it: SHA256SUMS, FILE.sha256 or (SHA-1) FILE.sig",
+    ),
+    Setting("IMAGE_CLEANUP", BOOLEAN, "no", "delete a fetched image after the installation"),
+    Setting("CACHE_DIR", DIRECTORY, "{localstatedir}/cache/ganeti-instance-image", "where fetched images are kept"),
+    Setting(
+        "ARCH",
+        ARCHITECTURE,
+        "",
+        "architecture in the image's name; empty: the node's",
+        per_instance=True,
+        for_scripts=True,
+    ),
+    Setting(
+        "NOMOUNT",
+        BOOLEAN,
+        "no",
+        "copy the image and change nothing inside; for systems without Linux",
+        per_instance=True,
+    ),
+    Setting(
+        "CUSTOMIZE_DIR",
+        DIRECTORY,
+        "{sysconfdir}/ganeti/instance-image.d",
+        "where the customisation scripts are; run as root, in C order",
+    ),
+    Setting(
+        "OVERLAY",
+        Kind("the name of a directory in OVERLAYS_DIR", _file_name, ""),
+        "",
+        "directory whose files are copied over the installed system, before the customisation scripts run",
+        per_instance=True,
+        for_scripts=True,
+    ),
+    Setting(
+        "OVERLAYS_DIR",
+        DIRECTORY,
+        "{sysconfdir}/ganeti/instance-image/overlays",
+        "where overlays are",
+        for_scripts=True,
+    ),
+    Setting(
+        "NETWORKS_DIR",
+        DIRECTORY,
+        "{sysconfdir}/ganeti/instance-image/networks",
+        "where instances/NAME and subnets/NAME tell static addresses",
+        for_scripts=True,
+    ),
+    Setting(
+        "VARIANTS_DIR",
+        DIRECTORY,
+        "{sysconfdir}/ganeti/instance-image/variants",
+        "where the settings of variants are, as NAME.conf",
+    ),
+    Setting(
+        "KERNEL_ARGS",
+        Kind(f"one line of {MAX_LINE} characters at most", _one_line, ""),
+        "",
+        "arguments of the kernel, for the customisation scripts",
+        per_instance=True,
+        for_scripts=True,
+    ),
+    Setting(
+        "EXPORT_COMPRESSION",
+        _one_of("none", "zlib", "zstd"),
+        "zlib",
+        "how an export is compressed",
+        per_instance=True,
+    ),
+    Setting(
+        "EXPORT_DIR",
+        DIRECTORY,
+        "/var/tmp",  # noqa: S108 - for a file without a name
+        "where the import of a disk image made by ganeti-instance-image keeps it meanwhile",
+    ),
+    Setting(
+        "IMPORT_FORMAT",
+        _one_of("auto", "qcow2", "raw", "tar"),
+        "auto",
+        "what a backup is: qcow2 (our export), raw (a disk's bytes) or tar (ganeti-instance-image); auto looks",
+        per_instance=True,
+    ),
+    Setting(
+        "GROW",
+        BOOLEAN,
+        "no",
+        "after an import onto a larger disk, grow the last partition and its file system to the end of the disk",
+        per_instance=True,
+    ),
+    Setting("IMAGE_DEBUG", BOOLEAN, "no", "show what is done in detail", per_instance=True),
+)
+BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+# Names of ganeti-instance-image 0.7 that have no effect here, and why.
+WITHOUT_EFFECT = {
+    "FDISK": "no program makes the partitions",
+}

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: MIT
+"""What is written from the table of settings: python -m ganeti_os.settings_doc CHECKOUT writes the files anew.
+
+They are checked in, so that they can be read without running anything; a test compares them with the table.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+
+from ganeti_os.parameters import parameters_list
+from ganeti_os.setting_table import DIRECTORY, SETTINGS, WITHOUT_EFFECT, Setting
+from ganeti_os.settings import Paths
+
+_PATHS = Paths()  # a page cannot know how it will be configured
+
+_TEMPLATE_HEAD = """\
+# Settings of the Ganeti OS definition @OS_NAME@.
+#
+# Assignments in the shell's syntax; the file is read, not executed. Values may be quoted and may use $NAME of a
+# name that was assigned further up. What is commented out is the default.
+"""
+
+_PAGE_HEAD = """\
+# Settings
+
+This page is written by `python -m ganeti_os.settings_doc .` from the table that the settings are read and checked by
+(`ganeti_os/setting_table.py`). It shows `/etc` and `/var`; other directories can be configured (`--sysconfdir`,
+`--localstatedir`).
+
+## Where a setting comes from
+
+The later one wins:
+
+1. the default,
+2. the settings file `/etc/default/ganeti-instance-image`,
+3. the variant's file `/etc/ganeti/instance-image/variants/NAME.conf` for an instance of `image+NAME`,
+4. the instance's OS parameters.
+
+The files are read on the node where a verb runs, so they belong on every node. An empty value stands for the default
+of the table, in a variant and in an OS parameter, too: it undoes what the layers below it set. Every value is checked,
+also one that a later layer replaces. With `IMAGE_DEBUG=yes`, or `--debug` for Ganeti's command, the log shows what all
+settings came to.
+
+## Syntax of the files
+
+Assignments as a shell reads them, one a line or several: `NAME=value`, `NAME='any text'`, `NAME="any text"`, with `#`
+comments, `export`, and `$NAME` or `${NAME}` of a name that was assigned further up in the same file. The files are read
+and never executed; anything else in them is an error with its line. `yes`, `1` and `true` mean yes, `no`, `0` and
+`false` mean no. A name that is no setting is ignored with a warning in the log.
+
+## The settings
+"""
+
+_PAGE_TAIL = """\
+## Variants
+
+`variants.list` in the OS directory is a link to `/etc/ganeti/instance-image/variants.list`, which is yours: it names
+the variants that `gnt-os list` offers, one a line. An installation leaves it alone where it exists. To publish
+`debian`, on every node:
+
+    echo IMAGE_NAME=debian-12 > /etc/ganeti/instance-image/variants/debian.conf
+    echo debian >> /etc/ganeti/instance-image/variants.list
+    gnt-instance add -o image+debian ...
+
+The variant `default` is published from the start and needs no file. A published variant without its file is an error,
+and so is a name that was forced with `--force-variant` and has no file; one that has a file works without being
+published. Ganeti gives the first variant of the list to an instance whose OS is named without one. When the list is
+empty or missing there are no variants, and the OS is just `image`.
+
+## OS parameters
+
+    gnt-instance add -o image+default -O image_name=debian-12,swap=no ...
+    gnt-instance modify -O boot_size=500,grow=yes inst1.example.org
+    gnt-instance modify -O swap=default inst1.example.org       # forget the parameter
+    gnt-instance reinstall -O image_name=debian-13 inst1.example.org
+    gnt-os modify -O image_type=tarball image+default           # of all instances of this OS and variant
+    gnt-os info image                                           # what there is
+
+A comma in a value is written `\\,`, as in `-O 'kernel_args=console=ttyS0\\,115200'`. `gnt-os modify` wants the name
+with its variant as long as there are variants. Ganeti has each node check the parameters (`verify parameters`), and
+shows what is wrong with each.
+
+Whoever may create an instance, by Ganeti's remote API for instance, may set its OS parameters. That is why a setting
+that decides what runs as root on a node, or where on a node files are, is none: directories, `IMAGE_URL` and
+`IMAGE_VERIFY` among them. Take care of `KERNEL_ARGS` and `OVERLAY` in customisation scripts: they hold what that person
+wrote.
+
+## What customisation scripts get
+
+Ganeti's own variables (`INSTANCE_NAME`, `INSTANCE_*`, `DISK_*`, `NIC_*`, `OSP_*`, `OS_VARIANT`, `HYPERVISOR`, ...), as
+ganeti-os-interface(7) describes them, and:
+
+| variable | what |
+| --- | --- |
+| `TARGET` | the directory where the installed system is mounted |
+| `BLOCKDEV` | the block device of the disk |
+| `ROOT_DEV` | the block device that is mounted on `TARGET` |
+| `BOOT_DEV` | the block device that is mounted on `TARGET/boot`; empty when there is none |
+| `PATH` | Ganeti's, or a usual one |
+
+And these settings, as they would be written in the file, with `yes` or `no` where there are only these, and `SWAP_SIZE`
+empty for the instance's memory (`INSTANCE_BE_maxmem`):
+
+{scripts}
+
+## Moving over from ganeti-instance-image
+
+Its settings file, its variants and its `variants.list` are read as they are. These settings have no effect, which the
+log notes:
+
+{without_effect}
+
+Three defaults differ; a file that relies on theirs needs a line:
+
+| setting | ganeti-instance-image | here |
+| --- | --- | --- |
+| `IMAGE_TYPE` | `dump` | `qemu` |
+| `FILESYSTEM` | `ext3` | `ext4` |
+| `CUSTOMIZE_DIR` | `/etc/ganeti/instance-image/hooks` | `/etc/ganeti/instance-image.d` |
+
+As long as our directory of scripts does not exist and theirs holds some, the log says so. Scripts that read
+`common.sh` need a change: it is not there, and what they took from it is in the environment.
+"""
+
+
+def settings_page() -> str:
+    """Return docs/settings.md."""
+    table = ["| setting | values | default | per instance |", "| --- | --- | --- | --- |"]
+    table += [f"| {' | '.join(cells)} |" for cells in map(_cells, SETTINGS)]
+    meanings = [_wrapped(f"- `{setting.name}`: {setting.meaning}.") for setting in SETTINGS]
+    without_effect = "\n".join(f"- `{name}`: {reason}" for name, reason in WITHOUT_EFFECT.items())
+    scripts = ", ".join(f"`{setting.name}`" for setting in SETTINGS if setting.for_scripts)
+    tail = _PAGE_TAIL.format(scripts=_wrapped(scripts, indent=""), without_effect=without_effect)
+    return f"{_PAGE_HEAD}\n{_lines(table)}\n{_lines(meanings)}\n{tail}"
+
+
+def settings_template() -> str:
+    """Return ganeti-instance-image.in, which meson makes the settings file from."""
+    return "\n".join([_TEMPLATE_HEAD, *map(_template_entry, SETTINGS)])
+
+
+def written_files() -> dict[str, str]:
+    """Return the contents of each file that is written from the table, by its path in the checkout."""
+    return {
+        "docs/settings.md": settings_page(),
+        "ganeti_os/definition/ganeti-instance-image.in": settings_template(),
+        "ganeti_os/definition/parameters.list": parameters_list(),
+    }
+
+
+def _template_entry(setting: Setting) -> str:
+    text = f"{setting.name} ({setting.kind.expected}): {setting.meaning}"
+    comment = textwrap.fill(
+        text, 118, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False, break_long_words=False
+    )
+    default = setting.default.format(sysconfdir="@SYSCONFDIR@", localstatedir="@LOCALSTATEDIR@")
+    return f"{comment}\n#{setting.name}={_quoted(default, setting)}\n"
+
+
+def _quoted(text: str, setting: Setting) -> str:
+    return f'"{text}"' if setting.kind is DIRECTORY else text
+
+
+def _cells(setting: Setting) -> tuple[str, ...]:
+    default = _PATHS.default(setting)
+    parameter = f"`{setting.parameter}`" if setting.per_instance else "no"
+    return f"`{setting.name}`", setting.kind.expected, f"`{default}`" if default else "empty", parameter
+
+
+def _wrapped(text: str, *, indent: str = "  ") -> str:
+    return textwrap.fill(text, 120, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
+
+
+def _lines(lines: list[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def main() -> None:
+    """Write the files of the checkout that the argument names."""
+    (checkout,) = sys.argv[1:]
+    for path, text in written_files().items():
+        with open(os.path.join(checkout, path), "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+if __name__ == "__main__":
+    main()
