@@ -225,7 +225,7 @@ SETTINGS = (
         "OVERLAY",
         Kind("the name of a directory in OVERLAYS_DIR", _file_name, ""),
         "",
-        "directory whose files a customisation script copies over the installed system",
+        "directory whose files are copied over the installed system",
         per_instance=True,
         for_scripts=True,
     ),
@@ -265,6 +265,12 @@ SETTINGS = (
         per_instance=True,
     ),
     Setting(
+        "EXPORT_DIR",
+        DIRECTORY,
+        "/var/tmp",  # noqa: S108 - a file without a name
+        "where the import of a disk image made by ganeti-instance-image keeps it meanwhile",
+    ),
+    Setting(
         "IMPORT_FORMAT",
         _one_of("auto", "qcow2", "raw", "tar"),
         "auto",
@@ -284,6 +290,5 @@ BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 # Names of ganeti-instance-image 0.7 that have no effect here, and why.
 WITHOUT_EFFECT = {
-    "EXPORT_DIR": "an export is sent as it is made and needs no directory",
     "FDISK": "no program makes the partitions",
 }

@@ -96,6 +96,7 @@ class Settings:
     variants_dir: str
     kernel_args: str
     export_compression: str
+    export_dir: str
     import_format: str
     grow: bool
     image_debug: bool

@@ -108,17 +108,17 @@ empty for the instance's memory (`INSTANCE_BE_maxmem`):
 
 ## Moving over from ganeti-instance-image
 
-Its settings file, its variants and its `variants.list` are read as they are. These settings have no effect, which the
-log notes:
+Its settings file, its variants and its `variants.list` are read as they are. What has no effect is noted in the log:
 
 {without_effect}
 
-Three defaults differ; a file that relies on theirs needs a line:
+These defaults differ; a file that relies on theirs needs a line:
 
 | setting | ganeti-instance-image | here |
 | --- | --- | --- |
 | `IMAGE_TYPE` | `dump` | `qemu` |
 | `FILESYSTEM` | `ext3` | `ext4` |
+| `EXPORT_DIR` | `/tmp` | `/var/tmp` |
 | `CUSTOMIZE_DIR` | `/etc/ganeti/instance-image/hooks` | `/etc/ganeti/instance-image.d` |
 
 As long as our directory of scripts does not exist and theirs holds some, the log says so. Scripts that read

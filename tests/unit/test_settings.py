@@ -43,6 +43,7 @@ def test_defaults() -> None:
         variants_dir="/etc/ganeti/instance-image/variants",
         kernel_args="",
         export_compression="zlib",
+        export_dir="/var/tmp",
         import_format="auto",
         grow=False,
         image_debug=False,
