@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from ganeti_os.ending import Ending, TerminatedError
 from ganeti_os.log import Messages
-from ganeti_os.protocol import VERBS, HelpRequested, RequestError, UsageError, parse_request
+from ganeti_os.protocol import HelpRequested, RequestError, UsageError, parse_request
 from ganeti_os.settings import Paths, read_settings
 from pydiskimg.errors import DiskImageError
 from pydiskimg.linux.stdio import keep_standard_descriptors
@@ -27,8 +27,7 @@ OS_NAME = "image"
 STREAMING = {"export": 1, "import": 0}  # and the descriptor that the backup goes through
 # How long a verb that was told to end may wait for whoever is at the other end of the pipe.
 PATIENCE_SECONDS = 2.0
-# A keyword is no name of a module.
-MODULES = {verb: f"ganeti_os.verbs.{verb}" for verb in VERBS} | {"import": "ganeti_os.verbs.import_"}
+MODULES = {"import": "import_"}  # a keyword is no name of a module
 # By the name that is imported: what to install for it.
 PACKAGES = {"parted": "python3-parted (pyparted)", "libarchive": "python3-libarchive-c (libarchive-c)"}
 
@@ -89,7 +88,7 @@ def _serve(verb: str, argv: Sequence[str], environ: Mapping[str, str], paths: Pa
     messages.set_debug(request.debug_level > 0 or settings.image_debug)
     log.debug("settings: %s", " ".join(f"{name}={text!r}" for name, text in settings.texts().items()))
     # Imported only here: a package that is missing must end in a sentence, too.
-    import_module(MODULES[verb]).run(request, settings, messages)
+    import_module(f"ganeti_os.verbs.{MODULES.get(verb, verb)}").run(request, settings, messages)
 
 
 def _defect(error: Exception) -> RuntimeError:

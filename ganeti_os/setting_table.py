@@ -225,7 +225,7 @@ SETTINGS = (
         "OVERLAY",
         Kind("the name of a directory in OVERLAYS_DIR", _file_name, ""),
         "",
-        "directory whose files are copied over the installed system, before the customisation scripts run",
+        "directory whose files are copied over the installed system",
         per_instance=True,
         for_scripts=True,
     ),
@@ -267,7 +267,7 @@ SETTINGS = (
     Setting(
         "EXPORT_DIR",
         DIRECTORY,
-        "/var/tmp",  # noqa: S108 - for a file without a name
+        "/var/tmp",  # noqa: S108 - a file without a name
         "where the import of a disk image made by ganeti-instance-image keeps it meanwhile",
     ),
     Setting(

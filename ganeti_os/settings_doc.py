@@ -68,7 +68,9 @@ the variants that `gnt-os list` offers, one a line. An installation leaves it al
 The variant `default` is published from the start and needs no file. A published variant without its file is an error,
 and so is a name that was forced with `--force-variant` and has no file; one that has a file works without being
 published. Ganeti gives the first variant of the list to an instance whose OS is named without one. When the list is
-empty or missing there are no variants, and the OS is just `image`.
+empty or missing there are no variants, and the OS is just `image`. An instance from such a time gets its variant by
+
+    gnt-instance modify --os-type image+default inst1.example.org
 
 ## OS parameters
 
@@ -108,17 +110,17 @@ empty for the instance's memory (`INSTANCE_BE_maxmem`):
 
 ## Moving over from ganeti-instance-image
 
-Its settings file, its variants and its `variants.list` are read as they are. These settings have no effect, which the
-log notes:
+Its settings file, its variants and its `variants.list` are read as they are. What has no effect is noted in the log:
 
 {without_effect}
 
-Three defaults differ; a file that relies on theirs needs a line:
+These defaults differ; a file that relies on theirs needs a line:
 
 | setting | ganeti-instance-image | here |
 | --- | --- | --- |
 | `IMAGE_TYPE` | `dump` | `qemu` |
 | `FILESYSTEM` | `ext3` | `ext4` |
+| `EXPORT_DIR` | `/tmp` | `/var/tmp` |
 | `CUSTOMIZE_DIR` | `/etc/ganeti/instance-image/hooks` | `/etc/ganeti/instance-image.d` |
 
 As long as our directory of scripts does not exist and theirs holds some, the log says so. Scripts that read

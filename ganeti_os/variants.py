@@ -22,7 +22,8 @@ def variant_file(directory: str, variant: str) -> str:
 def published() -> list[str]:
     """Return the names in the OS directory's variants.list, as Ganeti reads it; none when it cannot be read."""
     try:
-        with open(_LIST, encoding="utf-8", errors="replace") as file:
+        fd = os.open(_LIST, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hang
+        with open(fd, encoding="utf-8", errors="replace") as file:
             lines = [line.strip() for line in file.read(_SIZE_LIMIT).splitlines()]
     except OSError:  # it only decides how a message is worded
         return []

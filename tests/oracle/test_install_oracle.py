@@ -114,6 +114,10 @@ def test_installed_definition_runs(source: Path, tmp_path: Path) -> None:
         cwd=source,
     )
     call("meson", "install", "-C", tmp_path / "build", cwd=source)
+    published = prefix / "os/image/variants.list"
+    assert published.is_symlink()
+    assert stat.S_ISREG(os.stat(published).st_mode)  # what Ganeti asks of it
+    assert published.read_text() == "default\n"
     (tmp_path / "ganeti_os.py").write_text("raise SystemExit('the current directory was searched')\n")
     done = subprocess.run(
         [prefix / "os/image/verify", "parameters"],
@@ -130,6 +134,18 @@ def test_installed_definition_runs(source: Path, tmp_path: Path) -> None:
     else:
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.splitlines()[-1].endswith("OS_API_VERSION is '99'; expected one of 5, 10, 15, 20")
+        check_verify(prefix / "os/image", prefix / "etc/ganeti/instance-image/variants/lenny.conf")
+
+
+def check_verify(os_dir: Path, missing: Path) -> None:
+    """Run it as Ganeti does: in the OS directory, whose variants.list publishes what has no file."""
+    (os_dir / "variants.list").write_text("default\nlenny\n")
+    for variant, status in (("default", 0), ("lenny", 1)):
+        environ = {"PATH": "/usr/bin:/bin", "OS_API_VERSION": "20", "OS_VARIANT": variant, "OSP_SWAP": "no"}
+        command = [str(os_dir / "verify"), "parameters"]
+        done = subprocess.run(command, cwd=os_dir, env=environ, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (status, "")
+        assert not status or f"{missing}: does not exist, but the variant lenny is published" in done.stderr
 
 
 @pytest.mark.parametrize(

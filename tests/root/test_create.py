@@ -145,6 +145,27 @@ def test_scripts_change_the_guest(node: Node, disk: str, tmp_path: Path, image_t
         assert (point / "root/inside").read_text() == "from the inside\n"
 
 
+def test_scripts_get_the_settings(node: Node, tmp_path: Path) -> None:
+    """Of every layer, as text that no shell looks into."""
+    node.configure(IMAGE_NAME="none", IMAGE_TYPE="qcow2", SWAP="no", BOOT_SIZE="77")
+    variants = node.directory / "etc/ganeti/instance-image/variants"
+    variants.mkdir(parents=True)
+    (variants / "v.conf").write_text("BOOT_SIZE=78 IMAGE_DEBUG=yes\n")
+    node.add_script("10-env", f'#!/bin/sh\nenv >"{tmp_path}/env"\n')
+    parameters = {"OSP_IMAGE_NAME": NAME, "OSP_KERNEL_ARGS": "a=$(id) 'b c'"}
+    done = node.create(filled_file(tmp_path / "disk", 500 * MIB), OS_VARIANT="v", **parameters)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "env").read_text().splitlines()
+    for line in (
+        *(f"IMAGE_NAME={NAME}", "IMAGE_TYPE=qcow2", "SWAP=no", "SWAP_SIZE=", "BOOT_SIZE=78", "FILESYSTEM=ext4"),
+        *("OVERLAY=", "KERNEL_ARGS=a=$(id) 'b c'", "OSP_KERNEL_ARGS=a=$(id) 'b c'", "OS_VARIANT=v"),
+        *(f"{name}_DIR={node.directory}/etc/ganeti/instance-image/{name.lower()}" for name in ("OVERLAYS", "NETWORKS")),
+    ):
+        assert line in lines
+    assert f"ARCH={os.uname().machine}" in lines
+    assert " BOOT_SIZE='78' " in done.stderr
+
+
 @pytest.mark.parametrize("image_type", ["tarball", "qcow2"])
 def test_a_script_that_fails_fails_the_create(node: Node, tmp_path: Path, image_type: str) -> None:
     node.configure(IMAGE_NAME=NAME, IMAGE_TYPE=image_type)

@@ -73,7 +73,8 @@ def test_scripts_where_the_predecessor_has_them(tmp_path: Path, caplog: pytest.L
     script(theirs / "grub", "#!/bin/sh\n")
     assert enabled(str(ours)) == []
     assert [record.getMessage() for record in caplog.records] == [
-        f"{ours} does not exist, and the scripts in {theirs} are not run (grub); move them, or set CUSTOMIZE_DIR={theirs}"
+        f"{ours} does not exist, and the scripts in {theirs} are not run (grub); move them, "
+        f"or set CUSTOMIZE_DIR={theirs}"
     ]
     caplog.clear()
     assert enabled(f"{tmp_path}/other.d") == []

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+"""The man page's common behaviour: every verb tells how it is used, and takes no wrong number of arguments."""
+
+from __future__ import annotations
+
+from keyword import iskeyword
+from pathlib import Path
+
+import pytest
+
+from ganeti_os.main import MODULES, _defect
+from ganeti_os.protocol import VERBS, RequestError, parse_request, usage
+from tests.fixtures.node import Node, create_environment, last_line
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node.make(tmp_path / "node")
+
+
+def test_the_verbs_and_their_modules() -> None:
+    assert VERBS == ("create", "import", "export", "rename", "verify")
+    assert not any(iskeyword(MODULES.get(verb, verb)) for verb in VERBS)
+    assert MODULES == {"import": "import_"}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help(node: Node, verb: str) -> None:
+    for argument in ("-h", "--help"):
+        done = node.run(verb, argument, OS_API_VERSION="20")
+        assert (done.returncode, done.stdout, done.stderr) == (0, usage(verb) + "\n", "")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_wrong_number_of_arguments(node: Node, verb: str) -> None:
+    calls: list[tuple[list[str], dict[str, str]]] = [([], {}), (["-i", "x", "more"], {}), (["more"], {})]
+    if verb != "verify":
+        calls.append((["more"], create_environment("/disk")))
+    for arguments, environ in calls:
+        done = node.run(verb, *arguments, **environ)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(usage(verb))
+        assert last_line(done).startswith(f"image {verb}: {verb}")
+
+
+@pytest.mark.parametrize("verb", ["create", "import", "export", "rename"])
+def test_a_disk_without_a_path(node: Node, verb: str) -> None:
+    """Ganeti leaves DISK_n_PATH out for a disk that only the hypervisor can reach."""
+    environ = create_environment("", DISK_0_URI="rbd:pool/disk", OLD_INSTANCE_NAME="old")
+    environ |= {f"{verb.upper()}_DISK_URI": "rbd:pool/disk"}
+    for names in (("DISK_0_PATH",), ()):
+        given = {name: value for name, value in environ.items() if name not in names}
+        with pytest.raises(RequestError, match=r"^disk 0 is reachable by DISK_0_URI \(rbd:pool/disk\) only, "):
+            parse_request(verb, [], given)
+    done = node.run(verb, **environ)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "give the disk template kernel-space access" in last_line(done)
+
+
+def test_messages_carry_the_instance(node: Node) -> None:
+    node.configure(SWAP="x")
+    done = node.create("/disk", OS_NAME="debian")
+    assert last_line(done).startswith("debian create inst1.example.org: ")
+
+
+def test_an_installation_that_lacks_a_module() -> None:
+    error = ModuleNotFoundError("no", name="ganeti_os.verbs.export")
+    assert "there is no module ganeti_os.verbs.export; install it again" in str(_defect(error))
