@@ -24,7 +24,7 @@ _REASONS = {
     errno.EPERM: "the kernel found errors in it",
     errno.EOPNOTSUPP: "it has a feature with which the kernel does not grow it, such as sparse_super2",
     errno.EINVAL: "the kernel cannot make it so large: its inodes, or its group descriptors, would not fit",
-    errno.ENOSPC: "it is too full: the kernel needs a little space to begin with",
+    errno.ENOSPC: "no space is left for what the kernel writes, in it or below it",
     errno.EROFS: "it can only be mounted read-only, or became so because of errors",
     errno.EUCLEAN: "it is damaged; check it",
     errno.EBUSY: "it is being grown by somebody else",

@@ -70,8 +70,8 @@ def plan_gpt_growth(source: Source, sector_size: int) -> PartitionGrowth:
     """Return how the last partition grows, with nothing to write when it reaches the end.
 
     Only the copy at the start of the disk is believed: where the backup of a smaller disk lies is known from it alone.
-    Raises PartitionError for a table that is damaged or has partitions in its MBR too, NothingToGrowError for one
-    without partitions.
+    Raises PartitionError for a table that is damaged, NothingToGrowError for one without partitions or with others in
+    its MBR.
     """
     protective = _protective_mbr(source, sector_size)
     header = _read_header(source, sector_size)
@@ -126,9 +126,9 @@ def _protective_mbr(source: Source, sector_size: int) -> tuple[tuple[int, bytes]
     entries = [MBR_ENTRY.unpack_from(sector, MBR_ENTRIES_OFFSET + MBR_ENTRY.size * slot) for slot in range(4)]
     used = [slot for slot, entry in enumerate(entries) if entry[2]]
     if [entries[slot][2] for slot in used] != [PROTECTIVE]:
-        raise PartitionError(
-            f"{source.name}: has partitions in its MBR beside those of its GPT (a hybrid MBR); which of them counts "
-            "depends on who reads it, so nothing was grown"
+        raise NothingToGrowError(
+            "there are partitions in the MBR beside those of the GPT (a hybrid MBR), "
+            "and which of them counts depends on who reads it"
         )
     boot, first, kind, _, start, length = entries[used[0]]
     covered = min(source.size // sector_size - 1, 0xFFFFFFFF)

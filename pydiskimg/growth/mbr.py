@@ -81,12 +81,12 @@ def _growth(
     disk_end = source.size // sector_size
     limit = min(disk_end, MAX_END)
     end = aligned_end(limit, sector_size)
+    limited_by = "an MBR counts no further" if disk_end > limit else ""
     if end <= own.end:
-        return PartitionGrowth(last, last.length, ())
+        return PartitionGrowth(last, last.length, (), limited_by)
     outer = [container] if own.record else []
     outer += [link for link in chain if link.kind in EXTENDED and link.start == own.record]
     writes = [_lengthened(source, entry, end, sector_size) for entry in [*outer, own] if entry and entry.end < end]
-    limited_by = "an MBR counts no further" if disk_end > limit else ""
     return PartitionGrowth(last, end * sector_size - last.start, tuple(writes), limited_by)
 
 

@@ -52,6 +52,11 @@ class _Volume:
         room = min(self.growth.length, self.before.limit)
         return not self.growth.writes and room - self.before.size < self.before.block_size
 
+    @property
+    def full(self) -> str:
+        limits = f" ({self.growth.limited_by})" if self.growth.limited_by else ""
+        return f"{self} and its {self.content.type} file system reach as far as they can{limits}"
+
 
 def grow_last_volume(disk: DescriptorDisk) -> str:
     """Grow the partition that ends last, and the file system in it, to the end of the disk; return what was done.
@@ -92,7 +97,7 @@ def _volume(disk: DescriptorDisk) -> _Volume:
         )
     volume = _Volume(growth, content, before)
     if volume.fills_it:
-        raise NothingToGrowError(f"{volume} ({content.type}) fills the disk")
+        raise NothingToGrowError(volume.full)
     return volume
 
 
@@ -164,7 +169,7 @@ def _grow(disk: DescriptorDisk, volume: _Volume) -> int:
             raise
         raise FileSystemError(
             f"{disk.name}: {volume} was grown to {format_size(length)}, its {fs_type} file system of "
-            f"{format_size(volume.before.size)} was not, and is as good as before: {error}"
+            f"{format_size(volume.before.size)} did not follow, which harms nothing that is in it: {error}"
         ) from error
 
 
@@ -175,6 +180,8 @@ def _outcome(volume: _Volume, size: int) -> str:
     grown = f"from {format_size(before.size)} to {format_size(size)}"
     if growth.length > before.limit:
         grown += " (it counts no further)"
+    if not growth.writes and size == before.size:  # a little is left that makes no block group
+        return f"nothing to grow: {volume.full}"
     if not growth.writes:
         return f"{kind} on {volume} was grown {grown}{limits}"
     table = f"{volume} was grown from {format_size(growth.partition.length)} to {format_size(growth.length)}{limits}"

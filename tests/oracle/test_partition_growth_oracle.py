@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 from collections.abc import Callable
@@ -173,3 +174,26 @@ def test_2_tib_and_more(tmp_path: Path, tool: Tool) -> None:
         assert growth.partition.start + growth.length == end - MIB
         assert dump(tool, path) == expected(before, growth)
         verified(tool, path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "mklabel msdos mkpart primary 1MiB 10MiB mkpart primary 10MiB 30MiB set 1 boot on",
+        "mklabel msdos mkpart primary 1MiB 10MiB mkpart extended 10MiB 60MiB mkpart logical 11MiB 20MiB "
+        "mkpart logical 21MiB 59MiB",
+        "mklabel gpt mkpart esp fat32 1MiB 10MiB set 1 esp on mkpart root ext4 10MiB 100%",
+    ],
+)
+def test_tables_of_parted(tmp_path: Path, tool: Tool, words: str) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(b"boot code".ljust(440, b"."))
+    os.truncate(path, OLD)
+    subprocess.run([tool("parted"), "-s", "-a", "none", path, *words.split()], check=True, capture_output=True)
+    os.truncate(path, NEW)
+    before = dump(tool, path)
+    with open_disk(path, writable=True) as disk:
+        growth = grow_last_partition(disk)
+    assert growth
+    assert dump(tool, path) == expected(before, growth)
+    verified(tool, path)

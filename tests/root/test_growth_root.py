@@ -285,6 +285,22 @@ def test_what_we_made_covers_what_it_says(tmp_path: Path) -> None:
     assert found.limit >= (1 << 32) * 1024 - 1024
 
 
+@pytest.mark.parametrize("fs_type", ["xfs", "btrfs"])
+def test_no_room_for_the_file_of_the_disk(tmp_path: Path, contents: str, fs_type: str) -> None:
+    """Writes of growing fail; the files are there, and with more room it grows."""
+    small = tmp_path / "small"
+    small.mkdir()
+    with mounted_at("none", small, "-t", "tmpfs", "-o", "size=200m"):
+        path = disk_with(small / "disk", "mbr", fs_type)
+        status = os.statvfs(small)
+        (small / "ballast").write_bytes(bytes(status.f_bavail * status.f_frsize - 8192))
+        with pytest.raises(FileSystemError, match=r"partition 3 was grown to 570 MiB, .* did not follow"):
+            grow(path)
+        (small / "ballast").unlink()
+        assert "was grown from 310 MiB to 570 MiB" in grow(path)
+        judged(path, fs_type, contents, tmp_path)
+
+
 GROWING = """
 import sys
 from pydiskimg.disk import open_disk

@@ -310,7 +310,6 @@ LIES: dict[str, tuple[Callable[[], MemoryDisk], str]] = {
         lambda: gpt_disk((40, 400), (400, 500)),
         r"partition 2 \(sectors 400 to 501\) overlaps partition 1",
     ),
-    "hybrid": (hybrid, "has partitions in its MBR beside those of its GPT"),
     "gpt-gone": (without_header, "no header at byte 512"),
 }
 
@@ -351,6 +350,7 @@ def test_arrays_of_other_sizes(count: int, size: int) -> None:
     [
         (lambda: gpt_disk((0, 0)), "the GPT has no partition"),
         (lambda: chain((10, record())), "no partition but an empty extended one"),
+        (hybrid, "partitions in the MBR beside those of the GPT"),
         (with_first, "behind partition 1, an extended partition reaches further"),
     ],
 )
