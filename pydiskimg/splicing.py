@@ -30,7 +30,7 @@ MIN_PIPE_SIZE = 256 * KIB
 # Zeros are looked for in samples: this much of each stretch. A run of zeros as long as a stretch has a sample.
 SAMPLE_STEP = 256 * KIB
 SAMPLE_SIZE = 512
-_ZEROS = bytes(SAMPLE_SIZE)
+_ZEROS = bytes(64 * KIB)
 
 
 class Splicing:
@@ -109,11 +109,13 @@ class Splicing:
 
 
 def _may_hold_zeros(places: list[Place]) -> bool:
-    """True when one of the samples is zero: the first bytes, and those after every SAMPLE_STEP."""
-    start = 0  # of the place, from the first sample that is still to be taken on
+    """True when there are zeros at the beginning or after any SAMPLE_STEP: as far as the sample, and the run, goes."""
+    start = 0
     for fd, position, length in places:
         for at in range(-start % SAMPLE_STEP, length, SAMPLE_STEP):
-            if os.pread(fd, SAMPLE_SIZE, position + at) == _ZEROS:
-                return True
+            if os.pread(fd, SAMPLE_SIZE, position + at) == _ZEROS[:SAMPLE_SIZE]:
+                rest = min(len(_ZEROS), length - at)
+                if os.pread(fd, rest, position + at) == _ZEROS[:rest]:
+                    return True
         start += length
     return False
