@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pydiskimg.extents import Extent
-from pydiskimg.protocols import Buffer, Disk, WritableBuffer, check_range
+from pydiskimg.protocols import Buffer, Disk, WritableBuffer, check_range, write_place
 from pydiskimg.units import MIB
 from pydiskimg.wipe import wipe_partition_table
 
@@ -60,6 +60,10 @@ class DeferredHead:
             self._head[offset : offset + kept] = view[:kept]
             if kept < len(view):
                 self.disk.write(offset + kept, view[kept:])
+
+    def write_place(self, offset: int, length: int) -> tuple[int, int] | None:
+        """Return what PlacedDisk.write_place() of the disk does, for what lies behind the head."""
+        return None if self._kept(offset, length) else write_place(self.disk, offset, length)
 
     def zero(self, offset: int, length: int) -> None:
         check_range(self, offset, length)

@@ -20,6 +20,9 @@ else:
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 WritableBuffer: TypeAlias = "bytearray | memoryview"
 
+Place: TypeAlias = "tuple[int, int, int]"
+"""Where a run of bytes lies in a file: its descriptor, the offset there and the length (bytes)."""
+
 Progress: TypeAlias = "Callable[[int, int], None]"
 """Called with (done, total) in bytes, from one thread at a time, done never falling."""
 
@@ -46,6 +49,17 @@ class Source(Protocol):
 
         Raises ValueError when [offset, offset + len(buffer)) is not inside the source, StorageError when the
         system refuses, InvalidImageError when the image is corrupt there.
+        """
+
+
+class PlacedSource(Source, Protocol):
+    """A Source that may know where its bytes lie in files: what is moved from there need not be read."""
+
+    def read_places(self, offset: int, length: int) -> list[Place] | None:
+        """Return where [offset, offset + length) lies, in order; None when some of it lies in no file as it is.
+
+        Whatever read_into() would raise an error for is None too. The descriptors stay the source's, and are valid
+        until it is closed.
         """
 
 
@@ -88,6 +102,16 @@ class Disk(Source, Protocol):
 
     def drop_cache(self) -> None:
         """Make the next reads come from the device where the system can do that; call flush() first."""
+
+
+class PlacedDisk(Disk, Protocol):
+    """A Disk that may say where its bytes can be written by others, for what is moved there from files."""
+
+    def write_place(self, offset: int, length: int) -> tuple[int, int] | None:
+        """Return the descriptor and the offset there that take [offset, offset + length); None: write() does.
+
+        What is written there counts as written by write(): flush() makes it durable. The descriptor stays the disk's.
+        """
 
 
 class Store(Protocol):
@@ -148,6 +172,18 @@ def read_bytes(source: Source, offset: int, length: int) -> bytes:
     buffer = bytearray(length)
     source.read_into(offset, buffer)
     return bytes(buffer)
+
+
+def read_places(source: Source, offset: int, length: int) -> list[Place] | None:
+    """Return what PlacedSource.read_places() does; None when source is no PlacedSource or ends before that."""
+    find: Callable[[int, int], list[Place] | None] | None = getattr(source, "read_places", None)
+    return None if find is None or offset + length > source.size else find(offset, length)
+
+
+def write_place(disk: Disk, offset: int, length: int) -> tuple[int, int] | None:
+    """Return what PlacedDisk.write_place() does; None when disk is no PlacedDisk."""
+    find: Callable[[int, int], tuple[int, int] | None] | None = getattr(disk, "write_place", None)
+    return None if find is None else find(offset, length)
 
 
 def check_range(source: Source, offset: int, length: int) -> None:

@@ -19,6 +19,7 @@ from pydiskimg.crew import Crew, Meter
 from pydiskimg.errors import DoesNotFitError, VerificationError
 from pydiskimg.extents import Kind
 from pydiskimg.pieces import CHUNK_SIZE, WHOLE, ZERO_CHUNK_SIZE, ZeroRuns, pieces
+from pydiskimg.splicing import Splicing
 from pydiskimg.units import KIB, format_bytes
 
 TYPE_CHECKING = False
@@ -80,10 +81,14 @@ def copy(
     unit = _checked_unit(unit, disk)
     check_fits(source, disk)
     count = min(MAX_WORKERS, workers or _worker_count(source))
-    copying = _Copying(source, disk, unit)
+    spliced = Splicing(source, disk)
+    copying = _Copying(source, disk, unit, spliced)
     meter = Meter(progress, source.size * (2 if verify else 1))
     zero_size = WHOLE if disk.reads_as_zero else ZERO_CHUNK_SIZE
-    Crew(pieces(source, unit, zero_size=zero_size), copying.piece, meter).run(count)
+    try:
+        Crew(pieces(source, unit, zero_size=zero_size), copying.piece, meter).run(count)
+    finally:
+        spliced.close()
     disk.flush()
     if verify:
         disk.drop_cache()
@@ -116,9 +121,10 @@ def _checked_unit(unit: int | None, disk: Disk) -> int:
 
 
 class _Copying:
-    def __init__(self, source: Source, disk: Disk, unit: int) -> None:
+    def __init__(self, source: Source, disk: Disk, unit: int, spliced: Splicing) -> None:
         self._source = source
         self._disk = disk
+        self._spliced = spliced
         self._zero_runs = ZeroRuns(unit)
         self._lock = threading.Lock()
         self._written = 0
@@ -129,6 +135,9 @@ class _Copying:
         if piece.kind is not Kind.DATA:
             self._zero(piece.start, piece.length)
             return
+        if self._spliced.copy(piece):
+            self._count_written(piece.length)
+            return
         with buffer[: piece.length] as view:
             self._source.read_into(piece.start, view)
             for start, end, is_zero in self._zero_runs(view):
@@ -136,8 +145,11 @@ class _Copying:
                     self._zero(piece.start + start, end - start)
                 else:
                     self._disk.write(piece.start + start, view[start:end])
-                    with self._lock:
-                        self._written += end - start
+                    self._count_written(end - start)
+
+    def _count_written(self, length: int) -> None:
+        with self._lock:
+            self._written += length
 
     def _zero(self, offset: int, length: int) -> None:
         if self._disk.reads_as_zero:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pydiskimg.extents import Extent
-    from pydiskimg.protocols import WritableBuffer
+    from pydiskimg.protocols import Place, WritableBuffer
 
 # What a file system answers that has no SEEK_DATA and SEEK_HOLE.
 _NO_SEEK_DATA = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS}
@@ -67,6 +67,11 @@ class RawSource:
         """Fill buffer as Source.read_into() does. Raises InvalidImageError when the file became shorter."""
         check_range(self, offset, len(buffer))
         pread_into(self._fd, offset, buffer, name=self.name)
+
+    def read_places(self, offset: int, length: int) -> list[Place] | None:
+        """Return where PlacedSource.read_places() finds the bytes: here, of course."""
+        check_range(self, offset, length)
+        return [(self._fd, offset, length)]
 
     def stored(self) -> int:
         """Return how many bytes the file system has set aside for the file. Raises StorageError."""

@@ -64,6 +64,14 @@ class BlockDisk(DescriptorDisk):
             self._log_refusal()
             super().write(offset, data)
 
+    def write_place(self, offset: int, length: int) -> tuple[int, int] | None:
+        """Return where pages of files can be written directly, for whole pages of a device that takes direct writes."""
+        direct_fd = self._direct_fd
+        if direct_fd is None or offset % PAGE_SIZE or length % PAGE_SIZE:
+            return None
+        check_range(self, offset, length)
+        return direct_fd, offset
+
     def release(self) -> None:
         self._direct_fd = None
         super().release()

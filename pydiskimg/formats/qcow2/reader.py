@@ -15,7 +15,7 @@ from pydiskimg.formats.qcow2.extensions import quoted
 from pydiskimg.formats.qcow2.header import Header, read_header
 from pydiskimg.formats.qcow2.mapping import COMPRESSED, DATA, HOLE, L2_CACHE, Mapping, Run
 from pydiskimg.formats.qcow2.readable import require_readable, warn_of_corruption
-from pydiskimg.protocols import Source, WritableBuffer, check_range
+from pydiskimg.protocols import Place, Source, WritableBuffer, check_range, read_places
 
 # Compressed clusters that lie close together in the file are fetched by one read of at most this, gaps included.
 BATCH = 1 << 20
@@ -23,6 +23,8 @@ GAP = 16 << 10
 
 # Decompressed clusters are kept only when less than the whole cluster was asked for.
 CLUSTER_CACHE = 8 << 20
+# Nothing is moved in parts of less than a page, and a list of very small ones would be long.
+SMALLEST_PLACE = 4 << 10
 GATES = 61  # locks that share the clusters between them; a prime, as offsets are multiples of powers of two
 
 
@@ -110,6 +112,26 @@ class Qcow2Source:
                 batch.append(run)
         if batch:
             self._read_batch(batch, offset, view)
+
+    def read_places(self, offset: int, length: int) -> list[Place] | None:
+        """Return what PlacedSource.read_places() does; backing files are seen through holes.
+
+        None also where clusters or subclusters are smaller than a page of memory.
+        """
+        check_range(self, offset, length)
+        if self.header.subcluster_size < SMALLEST_PLACE:
+            return None
+        places: list[Place] = []
+        for run in self.mapping.runs(offset, length):
+            found = None
+            if run.kind == DATA:
+                found = read_places(self.data, run.host, run.length)
+            elif run.kind == HOLE and self.backing is not None:
+                found = read_places(self.backing, run.start, run.length)
+            if found is None:
+                return None
+            places += found
+        return places
 
     @property
     def is_compressed(self) -> bool:
