@@ -22,7 +22,8 @@ _PLACED_DATA = IS_DATA | HAS_PLACE
 _STORED = IS_DATA | IS_PRESENT | HAS_PLACE
 _UNFILLED = IS_ZERO | IS_PRESENT | HAS_PLACE
 
-_Piece = tuple[int, int, int, int, int]  # start, length, depth, flags, place
+Row = tuple[int, int, int, int, int]
+"""start, length, depth, flags, and the place of the first byte in the file (with HAS_PLACE)."""
 
 
 class MapEntry:
@@ -73,12 +74,26 @@ def block_map(source: Source, offset: int = 0, length: int | None = None) -> Ite
     Without length it is all to the end. Two neighbours differ in more than their start. Raises what reading the
     image raises, also late, and UnsupportedImageError for a source of another kind.
     """
-    length = source.size - offset if length is None else length
+    files, rows = map_rows(source, offset, source.size - offset if length is None else length)
+    for start, row_length, depth, flags, place in rows:
+        yield MapEntry(start, row_length, depth, flags, place if flags & HAS_PLACE else None, files[depth])
+
+
+def map_rows(source: Source, offset: int, length: int) -> tuple[list[str], Iterator[Row]]:
+    """Return the names of the files of the chain, by depth, and the entries that block_map() yields, as tuples.
+
+    A map of a small image can have millions of entries, and objects would take half of the time. Errors as for
+    block_map().
+    """
     check_range(source, offset, length)
     layers = list(_layers(source))
-    files = [layer.filename for layer in layers]
-    start, end, depth, flags, place = offset, offset, -1, 0, 0
-    for piece_start, piece_length, piece_depth, piece_flags, piece_place in _pieces(layers, 0, offset, length):
+    return [layer.filename for layer in layers], _joined(_pieces(layers, 0, offset, length))
+
+
+def _joined(pieces: Iterator[Row]) -> Iterator[Row]:
+    """Join neighbours that are found in one place and in one way."""
+    start, end, depth, flags, place = 0, 0, -1, 0, 0
+    for piece_start, piece_length, piece_depth, piece_flags, piece_place in pieces:
         if (
             piece_flags == flags
             and piece_depth == depth
@@ -87,11 +102,11 @@ def block_map(source: Source, offset: int = 0, length: int | None = None) -> Ite
             end += piece_length
             continue
         if end > start:
-            yield MapEntry(start, end - start, depth, flags, place if flags & HAS_PLACE else None, files[depth])
+            yield start, end - start, depth, flags, place
         start, end = piece_start, piece_start + piece_length
         depth, flags, place = piece_depth, piece_flags, piece_place
     if end > start:
-        yield MapEntry(start, end - start, depth, flags, place if flags & HAS_PLACE else None, files[depth])
+        yield start, end - start, depth, flags, place
 
 
 class _RawLayer:
@@ -151,7 +166,7 @@ def _is_unfilled(source: Qcow2Source) -> bool:
     return isinstance(file, RawSource) and has_unfilled_clusters(file, source.header, file.stored())
 
 
-def _pieces(layers: list[_Layer], depth: int, offset: int, length: int) -> Iterator[_Piece]:
+def _pieces(layers: list[_Layer], depth: int, offset: int, length: int) -> Iterator[Row]:
     """The pieces of [offset, offset + length) as the layers from depth on show it."""
     below_size = layers[depth + 1].size if depth + 1 < len(layers) else 0
     for start, piece_length, flags, place in layers[depth].pieces(offset, length):

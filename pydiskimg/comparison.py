@@ -23,6 +23,8 @@ from pydiskimg.units import KIB
 MAX_WORKERS = 8
 # What is compared in one step: two of them stay in a processor's cache between being read and being compared.
 CHUNK_SIZE = 256 * KIB
+# To compare so much is sooner done than to find out which parts of it are zero in both.
+_UNIT = 64 * KIB
 _SMALL = 512
 
 
@@ -76,12 +78,12 @@ class _Comparing:
     def pieces(self, size: int) -> Iterator[Extent]:
         """Yield DATA where something has to be read, at most a chunk, and ZERO elsewhere."""
         start = end = 0  # the DATA that was seen and not yet yielded
-        for position, length, kind_a, kind_b in _aligned(_kinds(self._a, size), _kinds(self._b, size)):
+        for position, length, kind_a, kind_b in _aligned(self._kinds(self._a, size), self._kinds(self._b, size)):
             if self._strict and kind_a is not kind_b:
                 yield from cut(start, end, CHUNK_SIZE, Kind.DATA)
                 self._found("allocation", position)
                 return
-            if kind_a is not Kind.DATA and kind_b is not Kind.DATA:
+            if kind_a is not Kind.DATA and kind_b is not Kind.DATA and length >= _UNIT:
                 yield from self._until_found(cut(start, end, CHUNK_SIZE, Kind.DATA))
                 yield from self._until_found([Extent(position, length, Kind.ZERO)])
                 start = end = position + length
@@ -94,6 +96,12 @@ class _Comparing:
             if self.first[1] is not None:
                 return
         yield from self._until_found(cut(start, end, CHUNK_SIZE, Kind.DATA))
+
+    def _kinds(self, source: Source, size: int) -> Iterator[Extent]:
+        """The extents of source, continued with a HOLE up to size; small ones are told apart only where they matter."""
+        yield from checked_extents(source, 1 if self._strict else _UNIT)
+        if source.size < size:
+            yield Extent(source.size, size - source.size, Kind.HOLE)
 
     def compare(self, piece: Extent, buffer: memoryview) -> None:
         """Compare one piece; buffer has room for it."""
@@ -123,13 +131,6 @@ class _Comparing:
         with self._lock:
             if self.first[1] is None or offset < self.first[1]:
                 self.first = (difference, offset)
-
-
-def _kinds(source: Source, size: int) -> Iterator[Extent]:
-    """The extents of source, continued with a HOLE up to size."""
-    yield from checked_extents(source)
-    if source.size < size:
-        yield Extent(source.size, size - source.size, Kind.HOLE)
 
 
 def _aligned(a: Iterator[Extent], b: Iterator[Extent]) -> Iterator[tuple[int, int, Kind, Kind]]:

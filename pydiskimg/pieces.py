@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.units import GIB, MIB
+from pydiskimg.protocols import coarse_extents
+from pydiskimg.units import GIB, KIB, MIB
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,23 +23,28 @@ if TYPE_CHECKING:
 CHUNK_SIZE = 2 * MIB
 # Zeroing is one call to the kernel; a bound keeps progress moving and signals answered.
 ZERO_CHUNK_SIZE = GIB
+# A shorter gap between data is sooner read, and found to be zero, than made a piece of its own.
+SHORT_GAP = 64 * KIB
 # Where nothing is done for zeros they come whole: a small image can claim exabytes of them.
 WHOLE = 1 << 63
 
 
-def pieces(source: Source, unit: int, *, zero_size: int = ZERO_CHUNK_SIZE) -> Iterator[Extent]:
+def pieces(
+    source: Source, unit: int, *, zero_size: int = ZERO_CHUNK_SIZE, short_gap: int = SHORT_GAP
+) -> Iterator[Extent]:
     """Yield what source consists of, from 0 to its size, as DATA (at most 2 MiB) and ZERO (at most zero_size).
 
     Pieces begin and end at multiples of unit (bytes, a power of two, at most 2 MiB); the last ends at the source's
-    size. A unit is DATA when any byte of it is DATA in source. Raises InvalidImageError when the extents have gaps,
-    or do not end where the source does.
+    size. A unit is DATA when any byte of it is DATA in source, and in what comes before such a unit when that is less
+    than short_gap (bytes; 0: never). Raises InvalidImageError when the extents have gaps, or do not end where the
+    source does.
     """
     start = end = 0  # the DATA that was seen and not yet yielded; start is where the next piece begins
-    for extent in checked_extents(source):
+    for extent in checked_extents(source, unit):
         if extent.kind is not Kind.DATA:
             continue
         first = extent.start - extent.start % unit
-        if first > end:
+        if first - end >= max(short_gap, 1):
             yield from cut(start, end, CHUNK_SIZE, Kind.DATA)
             yield from cut(end, first, zero_size, Kind.ZERO)
             start = first
@@ -51,10 +57,13 @@ def pieces(source: Source, unit: int, *, zero_size: int = ZERO_CHUNK_SIZE) -> It
     yield from cut(end, source.size, zero_size, Kind.ZERO)
 
 
-def checked_extents(source: Source) -> Iterator[Extent]:
-    """Yield the extents of source. Raises InvalidImageError when they have gaps, or do not end where source does."""
+def checked_extents(source: Source, unit: int = 1) -> Iterator[Extent]:
+    """Yield the extents of source, as coarse_extents() does for a unit of more than a byte.
+
+    Raises InvalidImageError when they have gaps, or do not end where source does.
+    """
     position = 0
-    for extent in source.extents():
+    for extent in coarse_extents(source, unit):
         if extent.start != position:
             break
         position = extent.end

@@ -190,3 +190,14 @@ def check_range(source: Source, offset: int, length: int) -> None:
     """Raise ValueError unless [offset, offset + length) lies inside the source."""
     if offset < 0 or length < 0 or offset + length > source.size:
         raise ValueError(f"{source.name}: bytes {offset} to {offset + length} are outside of 0 to {source.size}")
+
+
+def coarse_extents(source: Source, unit: int) -> Iterator[Extent]:
+    """Yield extents of source for a reader who looks at unit bytes (a power of two) at a time.
+
+    As Source.extents(), but unit bytes, at a multiple of unit, may be DATA as a whole when any of them is: a source
+    that consists of very small extents then has far fewer of them. What is not DATA reads as zero. Errors as for
+    Source.extents().
+    """
+    coarse = getattr(source, "coarse_extents", None)
+    return source.extents() if coarse is None else coarse(unit)

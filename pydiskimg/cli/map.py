@@ -7,21 +7,21 @@ import argparse
 import sys
 from itertools import islice
 
-from pydiskimg.block_map import IS_PRESENT, MapEntry, block_map
+from pydiskimg.block_map import IS_PRESENT, Row, map_rows
 from pydiskimg.cli.names import require_file_name
 from pydiskimg.cli.output import add_output_option, printable
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import UnsupportedImageError
-from pydiskimg.formats.qcow2.placement import IS_COMPRESSED, IS_DATA, IS_ZERO
+from pydiskimg.formats.qcow2.placement import HAS_PLACE, IS_COMPRESSED, IS_DATA, IS_ZERO
 from pydiskimg.image import open_image
 from pydiskimg.units import parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
-_LINES = 4096  # printed at a time
+_LINES = 512  # printed at a time: more would be memory that the system hands out anew each time
 
 _WORDS = {"present": IS_PRESENT, "zero": IS_ZERO, "data": IS_DATA, "compressed": IS_COMPRESSED}
 # The flags of an entry as JSON, for all of them.
@@ -59,8 +59,8 @@ def run(arguments: argparse.Namespace) -> None:
         length = source.size - start
         if arguments.max_length is not None:
             length = min(length, arguments.max_length)
-        entries = block_map(source, start, length)
-        _print(_json_lines(entries) if arguments.output == "json" else _table(entries, arguments.file))
+        files, rows = map_rows(source, start, length)
+        _print(_json_lines(rows) if arguments.output == "json" else _table(rows, files, arguments.file))
 
 
 def _print(lines: Iterator[str]) -> None:
@@ -68,31 +68,28 @@ def _print(lines: Iterator[str]) -> None:
         sys.stdout.write("".join(some))
 
 
-def _json_lines(entries: Iterable[MapEntry]) -> Iterator[str]:
-    separator = "["
-    for entry in entries:
-        offset = "" if entry.offset is None else f', "offset": {entry.offset}'
-        yield (
-            f'{separator}{{ "start": {entry.start}, "length": {entry.length}, "depth": {entry.depth}, '
-            f"{_FLAGS[entry.flags]}{offset}}}"
-        )
+def _json_lines(rows: Iterable[Row]) -> Iterator[str]:
+    separator, words = "[", _FLAGS
+    for start, length, depth, flags, place in rows:
+        offset = f', "offset": {place}' if flags & HAS_PLACE else ""
+        yield f'{separator}{{ "start": {start}, "length": {length}, "depth": {depth}, {words[flags]}{offset}}}'
         separator = ",\n"
     yield "[]\n" if separator == "[" else "]\n"
 
 
-def _table(entries: Iterable[MapEntry], name: str) -> Iterator[str]:
+def _table(rows: Iterable[Row], files: Sequence[str], name: str) -> Iterator[str]:
     yield f"{'Offset':<16}{'Length':<16}{'Mapped to':<16}File\n"
-    for entry in entries:
-        if not entry.data:
+    shown = [printable(file) for file in files]
+    for start, length, depth, flags, place in rows:
+        if not flags & IS_DATA:
             continue
-        if entry.offset is None:
+        if not flags & HAS_PLACE:
             raise UnsupportedImageError(
-                f"{name}: guest bytes {entry.start} to {entry.start + entry.length} are compressed, and have no place "
+                f"{name}: guest bytes {start} to {start + length} are compressed, and have no place "
                 "that this table could tell; use --output json"
             )
-        if not entry.zero:
-            numbers = "".join(f"{number:#x}".ljust(16) for number in (entry.start, entry.length, entry.offset))
-            yield f"{numbers}{printable(entry.filename)}\n"
+        if not flags & IS_ZERO:
+            yield f"{hex(start):<16}{hex(length):<16}{hex(place):<16}{shown[depth]}\n"
 
 
 def _size(text: str) -> int:

@@ -173,7 +173,8 @@ class _Qcow2:
         self._contents.finish()
 
     def _data_pieces(self) -> Iterator[Extent]:
-        return (piece for piece in pieces(self._source, self._cluster_size, zero_size=WHOLE) if piece.kind is Kind.DATA)
+        found = pieces(self._source, self._cluster_size, zero_size=WHOLE, short_gap=0)  # what is data here is stored
+        return (piece for piece in found if piece.kind is Kind.DATA)
 
     def _measured(self, piece: Extent) -> tuple[Extent, list[int]]:
         """Find the length of each cluster of piece in the stream, 0 for those that are zero."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydiskimg.image_creation import new_image
 from pydiskimg.stream.outgoing import write_stream
+from tests.fixtures.dense_images import ALTERNATING, ZERO_BETWEEN, dense
 from tests.fixtures.hostile_descriptions import with_luks
 from tests.fixtures.qcow2_images import BytesSource, run
 
@@ -42,6 +43,8 @@ def make_seeds(directory: Path) -> dict[str, bytes]:
     (directory / "base.raw").write_bytes(random.Random(1).randbytes(1 << 16) * 24)
     seeds = {name: _by_qemu(directory, name, size, options, more) for name, size, options, more in _SHAPES}
     seeds["luks"] = with_luks(magic=_LUKS)
+    seeds["dense"] = dense()  # 1 MiB, two million extents
+    seeds["dense-small"] = dense(1, data=b"abc" * 5000, bitmap=ALTERNATING | ZERO_BETWEEN, disk=8 << 20)
     seeds.update(_by_us(directory))
     return seeds
 

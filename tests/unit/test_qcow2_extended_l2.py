@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 import time
 import tracemalloc
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import TypeAlias
 
 import pytest
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.formats.qcow2.header import read_header
-from pydiskimg.formats.qcow2.l2_tables import DATA, HOLE, ZERO, subcluster_runs
+from pydiskimg.formats.qcow2.l2_tables import DATA, HOLE, ZERO
 from pydiskimg.formats.qcow2.mapping import Mapping
 from pydiskimg.formats.qcow2.reader import Qcow2Source, open_qcow2
 from pydiskimg.protocols import read_bytes
@@ -65,15 +65,6 @@ entry: st.SearchStrategy[Entry] = st.one_of(
 
 def subcluster_kinds(bitmap: int) -> list[int]:
     return [DATA if bitmap >> n & 1 else ZERO if bitmap >> 32 + n & 1 else HOLE for n in range(32)]
-
-
-@given(bitmaps)
-def test_runs_of_a_bitmap(bitmap: int) -> None:
-    flat = [kind for kind, _, count in subcluster_runs(bitmap) for _ in range(count)]
-    assert flat == subcluster_kinds(bitmap)
-    runs = list(subcluster_runs(bitmap))
-    assert [first for _, first, _ in runs] == [sum(count for *_, count in runs[:n]) for n in range(len(runs))]
-    assert all(one != other for (one, *_), (other, *_) in pairwise(runs))
 
 
 @settings(max_examples=100, deadline=None)

@@ -21,17 +21,19 @@ def read_behind(backing: Source, offset: int, part: memoryview) -> None:
 
 def fill_with_zeros(part: memoryview) -> None:
     """Set every byte of part to zero."""
+    if len(part) <= len(_ZEROS):
+        part[:] = _ZEROS[: len(part)]
+        return
     for at in range(0, len(part), len(_ZEROS)):
         piece = part[at : at + len(_ZEROS)]
         piece[:] = _ZEROS[: len(piece)]
 
 
-def over(own: Iterable[Extent], backing: Source) -> Iterator[Extent]:
-    """Yield the extents of an image over its backing file: every HOLE replaced by what lies behind it.
+def over(own: Iterable[Extent], behind: Iterator[Extent]) -> Iterator[Extent]:
+    """Yield the extents of an image over those of its backing file: every HOLE replaced by what lies behind it.
 
-    Neighbours may be of one kind; merged() joins them. Beyond the end of backing a HOLE stays one.
+    Neighbours may be of one kind; merged() joins them. Beyond the end of the backing file a HOLE stays one.
     """
-    behind = backing.extents()
     current = next(behind, None)
     for extent in own:
         if extent.kind is not Kind.HOLE:

@@ -7,9 +7,9 @@ once; only a table that something is wrong or unusual in is walked entry by entr
 
 from __future__ import annotations
 
+import re
 import sys
 from array import array
-from collections.abc import Iterator
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.formats.qcow2 import layout
@@ -17,6 +17,9 @@ from pydiskimg.formats.qcow2.header import Header
 from pydiskimg.protocols import Source, read_bytes
 
 HOLE, ZERO, DATA, COMPRESSED, MIXED = b"HZDCM"
+# Subclusters are unfolded, a byte for each, of so many clusters at a time.
+UNFOLDED = 1024
+SAME_KIND = re.compile(b"H+|Z+|D+|C+|M{1,%d}" % UNFOLDED)
 
 # Flags of an entry, one byte each while they are put together; the strongest decides on the kind.
 _HAS_COMPRESSED_BIT = bytes(4 * (byte >> 6 & 1) for byte in range(256))
@@ -37,6 +40,11 @@ _EXTENDED = bytes(
 )
 # Allocated only where there is a place, compressed only without a bitmap; the others are looked at one by one.
 _UNSUSPECTED = bytes(flags for flags in range(64) if (not flags & 27 if flags & 4 else flags & 32 or not flags & 3))
+
+# Eight subclusters for each byte of a bitmap: 1 where its bit is set, or 2; and the kind of what both give together.
+_ALLOCATED_BITS = [bytes(byte >> bit & 1 for bit in range(8)) for byte in range(256)]
+_ZERO_BITS = [bytes((byte >> bit & 1) * 2 for bit in range(8)) for byte in range(256)]
+_SUBCLUSTER = bytes((HOLE, DATA, ZERO)).ljust(256, b"\0")
 
 _BEYOND_ANY_FILE = 1 << 64
 
@@ -72,6 +80,21 @@ class Table:
         """The offset of the cluster of an entry that is not compressed."""
         return self.words[index * self.step] & layout.ENTRY_OFFSET
 
+    def subclusters(self, index: int, end: int) -> bytes:
+        """One byte of kind, HOLE, ZERO or DATA, for each subcluster of the entries from index to end.
+
+        The entries have bitmaps and are not compressed. An image of 1 MiB can have two million of these: they are
+        unfolded all together.
+        """
+        bitmaps = self.words[2 * index + 1 : 2 * end : 2]
+        if sys.byteorder == "big":
+            bitmaps.byteswap()
+        with memoryview(bitmaps.tobytes()).cast("I") as halves:
+            allocated, zero = halves[0::2].tobytes(), halves[1::2].tobytes()
+        return _combined(
+            b"".join(map(_ALLOCATED_BITS.__getitem__, allocated)), b"".join(map(_ZERO_BITS.__getitem__, zero))
+        ).translate(_SUBCLUSTER)
+
     def end_of_neighbours(self, index: int, end: int, cluster_size: int) -> int:
         """The first index after index, at most end, whose cluster does not follow that of the one before it."""
         words, step = self.words, self.step
@@ -81,25 +104,6 @@ class Table:
                 return after
             expected += cluster_size
         return end
-
-
-def subcluster_runs(bitmap: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (kind, first subcluster, how many) for the 32 subclusters of a valid bitmap."""
-    first = 0
-    while first < layout.SUBCLUSTERS:
-        allocated, zero = bitmap >> first, bitmap >> layout.SUBCLUSTERS + first
-        if allocated & 1:
-            kind, same = DATA, allocated
-        elif zero & 1:
-            kind, same = ZERO, zero
-        else:
-            kind, same = HOLE, ~(allocated | zero)
-        # The lowest bit that is not set in same says how many subclusters are of one kind; -1: there is none.
-        count = ((same + 1) & ~same).bit_length() - 1
-        left = layout.SUBCLUSTERS - first
-        count = count if 0 < count < left else left
-        yield kind, first, count
-        first += count
 
 
 class TableReader:

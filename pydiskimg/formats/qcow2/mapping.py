@@ -10,22 +10,32 @@ import re
 from collections.abc import Iterator
 
 from pydiskimg.errors import InvalidImageError
-from pydiskimg.extents import Extent, Kind, merged
+from pydiskimg.extents import Extent, Kind
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.cache import Cache
 from pydiskimg.formats.qcow2.header import Header
-from pydiskimg.formats.qcow2.l2_tables import COMPRESSED, DATA, HOLE, MIXED, ZERO, Table, TableReader, subcluster_runs
+from pydiskimg.formats.qcow2.l2_tables import (
+    COMPRESSED,
+    DATA,
+    HOLE,
+    MIXED,
+    SAME_KIND,
+    ZERO,
+    Table,
+    TableReader,
+)
+from pydiskimg.formats.qcow2.subclusters import coarse
 from pydiskimg.protocols import Source, read_bytes
 
-__all__ = ["COMPRESSED", "DATA", "HOLE", "ZERO", "Mapping", "Run"]
+__all__ = ["COMPRESSED", "DATA", "HOLE", "MIXED", "ZERO", "Mapping", "Run"]
 
 L1_PIECE = 64 << 10
 L1_CACHE = 1 << 20
 L2_CACHE = 16 << 20
 
 _EXTENT_KINDS = {HOLE: Kind.HOLE, ZERO: Kind.ZERO, DATA: Kind.DATA, COMPRESSED: Kind.DATA}
-_EXTENTS = re.compile(b"H+|Z+|[DC]+|M")
-_SAME_KIND = {HOLE: re.compile(b"H+"), ZERO: re.compile(b"Z+"), DATA: re.compile(b"D+")}
+_GROUPS = re.compile(b"[HZDC]+|" + SAME_KIND.pattern)
+_EXTENTS = re.compile(b"H+|Z+|[DC]+")
 _NOT_ZERO = re.compile(rb"[^\0]")
 
 
@@ -35,17 +45,23 @@ class Run:
     kind is HOLE, ZERO, DATA or COMPRESSED. host is the offset of the first byte (DATA) in the file, or in the
     external data file of an image that has one; or that of the compressed data of the one cluster the run lies in
     (COMPRESSED), which has host_length bytes at most.
+
+    coarse_runs() has MIXED as well, for clusters that follow each other in the file, host being the place of the first
+    byte: subclusters is a byte of kind for each of their subclusters, from the one that holds the first byte on.
     """
 
     # By hand: a frozen dataclass takes three times as long to make, and its module as long to import as all of this.
-    __slots__ = ("host", "host_length", "kind", "length", "start")
+    __slots__ = ("host", "host_length", "kind", "length", "start", "subclusters")
 
-    def __init__(self, kind: int, start: int, length: int, host: int = 0, host_length: int = 0) -> None:
+    def __init__(
+        self, kind: int, start: int, length: int, host: int = 0, host_length: int = 0, subclusters: bytes = b""
+    ) -> None:
         self.kind = kind
         self.start = start
         self.length = length
         self.host = host
         self.host_length = host_length
+        self.subclusters = subclusters
 
     def __repr__(self) -> str:
         return f"Run({self.kind}, {self.start}, {self.length}, {self.host}, {self.host_length})"
@@ -90,12 +106,35 @@ class Mapping:
         """Bytes of the virtual disk that is mapped."""
         return self._size
 
-    def extents(self) -> Iterator[Extent]:
-        """Yield the extents of the virtual disk, in memory that does not depend on its size."""
-        return merged(self._pieces())
+    def extents(self, unit: int = 1) -> Iterator[Extent]:
+        """Yield the extents of the virtual disk, in memory that does not depend on its size.
+
+        Subclusters smaller than unit (bytes, a power of two) are not told apart: unit bytes, or a whole cluster when
+        that is less, are DATA as soon as any of them is, otherwise HOLE as soon as any is.
+        """
+        start, current = 0, Kind.HOLE
+        for first, step, kinds in self._kinds(unit):
+            position = first
+            for run in _EXTENTS.findall(kinds):
+                kind = _EXTENT_KINDS[run[0]]
+                if kind is not current:
+                    if position > start:
+                        yield Extent(start, position - start, current)
+                    start, current = position, kind
+                position += len(run) * step
+        if self._size > start:
+            yield Extent(start, self._size - start, current)
 
     def runs(self, offset: int, length: int) -> Iterator[Run]:
         """Yield the runs that [offset, offset + length) of the virtual disk consists of, in order."""
+        for run in self.coarse_runs(offset, length):
+            if run.kind == MIXED:
+                yield from self.split(run)
+            else:
+                yield run
+
+    def coarse_runs(self, offset: int, length: int) -> Iterator[Run]:
+        """Yield what runs() does, but clusters whose subclusters differ as runs of their own kind, MIXED."""
         end = offset + length
         while offset < end:
             index, inside = divmod(offset, self.header.l2_span)
@@ -106,6 +145,17 @@ class Mapping:
             else:
                 yield from self._runs_in_table(table, offset, inside, stop)
             offset = stop
+
+    def split(self, run: Run) -> Iterator[Run]:
+        """Yield the runs, each of one kind, that a MIXED one consists of."""
+        unit = self.header.subcluster_size
+        first, stop = run.start - run.start % unit, run.start + run.length
+        for found in SAME_KIND.finditer(run.subclusters):
+            index, after = found.span()
+            start, end = max(first + index * unit, run.start), min(first + after * unit, stop)
+            if start < end:
+                kind = run.subclusters[index]
+                yield Run(kind, start, end - start, run.host + start - run.start if kind == DATA else 0)
 
     def tables(self, offset: int, length: int) -> Iterator[tuple[int, int, Table | None]]:
         """Yield (start, end, table) for the parts of [offset, offset + length) that one L2 table maps each.
@@ -125,35 +175,36 @@ class Mapping:
         if position < end:
             yield position, end, None
 
-    def _pieces(self) -> Iterator[Extent]:
+    def _kinds(self, unit: int) -> Iterator[tuple[int, int, bytes]]:
+        """Yield (position, step, kinds): one kind for each step bytes from position on, none beyond the end."""
         size, span, cluster_size = self._size, self.header.l2_span, self.header.cluster_size
         position = 0
         for index in self._used_l1_indices():
             table = self._table(index)
             if table is None:
                 continue
-            yield Extent(position, index * span - position, Kind.HOLE)
-            position = index * span
-            for found in _EXTENTS.finditer(table.kinds):
-                if position >= size:
-                    return
-                kind = found.group()[0]
-                if kind == MIXED:
-                    yield from self._mixed_pieces(table, found.start(), position)
-                    position = min(position + cluster_size, size)
-                    continue
-                length = min((found.end() - found.start()) * cluster_size, size - position)
-                yield Extent(position, length, _EXTENT_KINDS[kind])
-                position += length
-        yield Extent(position, size - position, Kind.HOLE)
+            first = index * span
+            if first > position:
+                yield position, first - position, b"H"
+            position = min(first + span, size)
+            clusters = -(-(position - first) // cluster_size)
+            for found in _GROUPS.finditer(table.kinds, 0, clusters):
+                at, after = found.span()
+                start = first + at * cluster_size
+                if table.kinds[at] == MIXED:
+                    step, kinds = self._mixed_kinds(table, at, after, unit)
+                    yield start, step, kinds[: -(-(size - start) // step)]
+                else:
+                    yield start, cluster_size, found.group()
+        if size > position:
+            yield position, size - position, b"H"
 
-    def _mixed_pieces(self, table: Table, index: int, position: int) -> Iterator[Extent]:
-        unit = self.header.subcluster_size
-        for kind, first, count in subcluster_runs(table.bitmap(index)):
-            start = position + first * unit
-            if start >= self._size:
-                return
-            yield Extent(start, min(count * unit, self._size - start), _EXTENT_KINDS[kind])
+    def _mixed_kinds(self, table: Table, index: int, after: int, unit: int) -> tuple[int, bytes]:
+        """(step, kinds) of clusters whose subclusters differ."""
+        step = self.header.subcluster_size
+        kinds = table.subclusters(index, after)
+        count = min(unit, self.header.cluster_size) // step
+        return (count * step, coarse(kinds, count)) if count > 1 else (step, kinds)
 
     def _used_l1_indices(self, start: int = 0, end: int | None = None) -> Iterator[int]:
         """Indices from start to end of the L1 entries that are not zero, runs of zeros being skipped as bytes.
@@ -239,31 +290,22 @@ class Mapping:
             elif kind == COMPRESSED:
                 yield Run(kind, offset, length, *self.compressed_at(table.entry(index)))
             elif kind == MIXED:
-                yield from self._runs_in_cluster(table, index, offset, offset + length)
+                unit = self.header.subcluster_size
+                kinds = table.subclusters(index, after)[skip // unit : -(-(skip + length) // unit)]
+                yield Run(kind, offset, length, table.host(index) + skip, subclusters=kinds)
             else:
                 yield Run(kind, offset, length)
             offset += length
             index = after
 
-    def _runs_in_cluster(self, table: Table, index: int, offset: int, stop: int) -> Iterator[Run]:
-        """The runs of [offset, stop), which lies in one cluster whose subclusters differ."""
-        unit = self.header.subcluster_size
-        cluster = offset - offset % self.header.cluster_size
-        host = table.host(index)
-        for kind, first, count in subcluster_runs(table.bitmap(index)):
-            start = max(cluster + first * unit, offset)
-            end = min(cluster + (first + count) * unit, stop)
-            if start < end:
-                yield Run(kind, start, end - start, host + start - cluster if kind == DATA else 0)
-
     def _end_of_run(self, table: Table, index: int, end_index: int) -> int:
-        """The first index after index whose cluster does not continue it: in the guest, and for DATA in the file."""
+        """The first index after index whose cluster does not continue it, for DATA and MIXED in the file as well."""
         kind = table.kinds[index]
-        if kind in (COMPRESSED, MIXED):
+        if kind == COMPRESSED:
             return index + 1
-        same = _SAME_KIND[kind].match(table.kinds, index, end_index)
+        same = SAME_KIND.match(table.kinds, index, end_index)
         end = same.end() if same else index + 1
-        return table.end_of_neighbours(index, end, self.header.cluster_size) if kind == DATA else end
+        return end if kind in (HOLE, ZERO) else table.end_of_neighbours(index, end, self.header.cluster_size)
 
     def _invalid(self, where: str, text: str) -> InvalidImageError:
         return InvalidImageError(f"{self._file.name}: {where}: {text}; the image is truncated or corrupt")

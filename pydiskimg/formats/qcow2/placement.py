@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from pydiskimg.formats.qcow2 import layout
-from pydiskimg.formats.qcow2.l2_tables import COMPRESSED, DATA, HOLE, MIXED, ZERO, Table, subcluster_runs
+from pydiskimg.formats.qcow2.l2_tables import COMPRESSED, DATA, HOLE, MIXED, SAME_KIND, ZERO, Table
 from pydiskimg.formats.qcow2.mapping import Mapping
 
 # What is known about a piece; several of them at once. HOLE is none of the first three.
@@ -18,7 +17,6 @@ Piece = tuple[int, int, int, int]
 
 _FLAGS = {HOLE: 0, ZERO: IS_ZERO, DATA: IS_DATA, COMPRESSED: IS_DATA | IS_COMPRESSED}
 _PLACED_DATA = IS_DATA | HAS_PLACE
-_RUNS = re.compile(b"H+|Z+|D+|C+|M")
 
 
 def placements(mapping: Mapping, offset: int, length: int) -> Iterator[Piece]:
@@ -35,11 +33,11 @@ def _in_table(mapping: Mapping, table: Table, start: int, end: int) -> Iterator[
     bits, first, extended = header.cluster_bits, start - start % header.l2_span, header.extended_l2
     last_index = (end - 1 - first >> bits) + 1
     position = start
-    for found in _RUNS.finditer(table.kinds, start - first >> bits, last_index):
+    for found in SAME_KIND.finditer(table.kinds, start - first >> bits, last_index):
         index, after = found.span()
         kind, stop = table.kinds[index], min(first + (after << bits), end)
         if kind == MIXED:
-            yield from _in_cluster(mapping, table, index, position, stop)
+            yield from _in_clusters(mapping, table, index, position, stop)
         elif kind == DATA and after == index + 1:
             yield position, stop - position, _PLACED_DATA, table.host(index) + position - first - (index << bits)
         elif kind == DATA or ((kind == ZERO or (kind == HOLE and extended)) and _has_places(table, index, after)):
@@ -77,13 +75,24 @@ def _has_place(mapping: Mapping, table: Table, index: int) -> bool:
     return mapping.header.has_data_file and can_hold_data and bool(table.entry(index) & layout.COPIED)
 
 
-def _in_cluster(mapping: Mapping, table: Table, index: int, position: int, stop: int) -> Iterator[Piece]:
-    """The pieces of a cluster whose subclusters differ."""
-    unit = mapping.header.subcluster_size
-    cluster = position - position % mapping.header.cluster_size
-    place, has_place = table.host(index), HAS_PLACE if _has_place(mapping, table, index) else 0
-    for kind, first, count in subcluster_runs(table.bitmap(index)):
-        start = max(cluster + first * unit, position)
-        end = min(cluster + (first + count) * unit, stop)
-        if start < end:
-            yield start, end - start, _FLAGS[kind] | has_place, place + start - cluster
+def _in_clusters(mapping: Mapping, table: Table, index: int, position: int, stop: int) -> Iterator[Piece]:
+    """The pieces of clusters whose subclusters differ."""
+    size, unit = mapping.header.cluster_size, mapping.header.subcluster_size
+    begin = position - position % size
+    kinds = table.subclusters(index, index + -(-(stop - begin) // size))
+    # The first piece may begin inside a subcluster, and the last one end there.
+    first, inside = divmod(position - begin, unit)
+    for number, cluster in enumerate(range(begin, stop, size)):
+        has_place = HAS_PLACE if _has_place(mapping, table, index + number) else 0
+        place = table.host(index + number) + position - cluster
+        after = (number + 1) * layout.SUBCLUSTERS
+        for run in SAME_KIND.findall(kinds, first, after):
+            length = len(run) * unit - inside
+            if position + length >= stop:
+                yield position, stop - position, _FLAGS[run[0]] | has_place, place
+                return
+            yield position, length, _FLAGS[run[0]] | has_place, place
+            position += length
+            place += length
+            inside = 0
+        first = after

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.extents import Extent, merged
@@ -13,9 +14,10 @@ from pydiskimg.formats.qcow2.cache import Cache
 from pydiskimg.formats.qcow2.compressed import DecompressInto, decompressor_into
 from pydiskimg.formats.qcow2.extensions import quoted
 from pydiskimg.formats.qcow2.header import Header, read_header
-from pydiskimg.formats.qcow2.mapping import COMPRESSED, DATA, HOLE, L2_CACHE, Mapping, Run
+from pydiskimg.formats.qcow2.mapping import COMPRESSED, DATA, HOLE, L2_CACHE, MIXED, Mapping, Run
 from pydiskimg.formats.qcow2.readable import require_readable, warn_of_corruption
-from pydiskimg.protocols import Place, Source, WritableBuffer, check_range, read_places
+from pydiskimg.formats.qcow2.subclusters import fill, fill_over
+from pydiskimg.protocols import Place, Source, WritableBuffer, check_range, coarse_extents, read_places
 
 # Compressed clusters that lie close together in the file are fetched by one read of at most this, gaps included.
 BATCH = 1 << 20
@@ -87,7 +89,12 @@ class Qcow2Source:
         Raises InvalidImageError where a table is corrupt.
         """
         own = self.mapping.extents()
-        return own if self.backing is None else merged(over(own, self.backing))
+        return own if self.backing is None else merged(over(own, self.backing.extents()))
+
+    def coarse_extents(self, unit: int) -> Iterator[Extent]:
+        """Yield extents as coarse_extents() of protocols does."""
+        own = self.mapping.extents(unit)
+        return own if self.backing is None else merged(over(own, coarse_extents(self.backing, unit)))
 
     def runs(self, offset: int, length: int) -> Iterator[Run]:
         """Yield the runs of [offset, offset + length) in this layer alone: where its bytes are in the file."""
@@ -99,7 +106,7 @@ class Qcow2Source:
         view = memoryview(buffer)
         check_range(self, offset, len(view))
         batch: list[Run] = []
-        for run in self.mapping.runs(offset, len(view)):
+        for run in self.mapping.coarse_runs(offset, len(view)):
             if batch and not self._joins(batch, run):
                 self._read_batch(batch, offset, view)
                 batch = []
@@ -155,20 +162,39 @@ class Qcow2Source:
 
     def _read_uncompressed(self, run: Run, part: memoryview) -> None:
         if run.kind == DATA:
-            self._read_data(run, part)
+            self._read_data(run, 0, part)
+        elif run.kind == MIXED:
+            self._read_mixed(run, part)
         elif run.kind == HOLE and self.backing is not None:
             read_behind(self.backing, run.start, part)
         else:
             fill_with_zeros(part)
 
-    def _read_data(self, run: Run, part: memoryview) -> None:
-        if run.host + run.length > self.data.size:
+    def _read_mixed(self, run: Run, part: memoryview) -> None:
+        unit, read_data = self.header.subcluster_size, partial(self._read_data, run)
+        if run.start % unit or run.length % unit:
+            for each in self.mapping.split(run):
+                at = each.start - run.start
+                self._read_uncompressed(each, part[at : at + each.length])
+        elif self.backing is None or HOLE not in run.subclusters:
+            fill(run.subclusters, unit, part, read_data)
+        else:
+            fill_over(run.subclusters, unit, part, read_data, partial(self._read_behind, run))
+
+    def _read_behind(self, run: Run, at: int, part: memoryview) -> None:
+        assert self.backing is not None
+        read_behind(self.backing, run.start + at, part)
+
+    def _read_data(self, run: Run, at: int, part: memoryview) -> None:
+        """Fill part with what is stored for byte at of run and those behind it."""
+        host, guest = run.host + at, run.start + at
+        if host + len(part) > self.data.size:
             where = "the file" if self.data is self.file else f"its data file {self.data.name}"
             raise InvalidImageError(
-                f"{self.name}: the data of guest bytes {run.start} to {run.start + run.length} is at 0x{run.host:x} "
+                f"{self.name}: the data of guest bytes {guest} to {guest + len(part)} is at 0x{host:x} "
                 f"and ends beyond the end of {where} (0x{self.data.size:x}); the image is truncated or corrupt"
             )
-        self.data.read_into(run.host, part)
+        self.data.read_into(host, part)
 
     def _joins(self, batch: list[Run], run: Run) -> bool:
         """True when run is a whole compressed cluster and lies in the file shortly after the batch."""
