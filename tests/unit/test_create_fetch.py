@@ -77,13 +77,6 @@ def test_without_a_name(server: ImageServer, disk: Path, tmp_path: Path) -> None
     assert "IMAGE_NAME is not set" in last_line(done)
 
 
-def test_dumps_are_refused_for_now(server: ImageServer, disk: Path, tmp_path: Path) -> None:
-    done = node_for(server, tmp_path, IMAGE_TYPE="dump").create(disk)
-    assert done.returncode == 1
-    assert "IMAGE_TYPE=dump: dumps cannot be restored yet" in last_line(done)
-    assert server.asked == []
-
-
 def test_sigterm_while_it_is_fetched(server: ImageServer, disk: Path, tmp_path: Path) -> None:
     server.put(NAME, DATA, faults=["slow:0.1"])
     node = node_for(server, tmp_path)
