@@ -17,11 +17,13 @@ from typing import Any, NamedTuple
 from pydiskimg.dumpfile.layout import COMPRESS_BZLIB, COMPRESS_LZO, COMPRESS_ZLIB, PREFIX_SIZE, TP_BSIZE, prefix
 from pydiskimg.dumpfile.tape import Input
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
-from pydiskimg.stream.ordered import ordered, worker_count
+from pydiskimg.stream.ordered import MAX_WORKERS, ordered, worker_count
 
 # Bytes that are read or decompressed at once: enough that a file is written in few pieces.
 _CHUNK = 1 << 20
 _READ = 256 << 10
+# Threads beyond the number of CPUs: more of them are ahead when the one that writes has waited for the disk.
+_MORE_WORKERS = 2
 
 
 def plain_chunks(stored: Input, first: bytes) -> Generator[bytes, None, None]:
@@ -70,8 +72,9 @@ def compressed_chunks(
     """
     yield first
     inflate = _Inflater(stored.name, block_size)
+    count = workers or min(MAX_WORKERS, worker_count(None) + _MORE_WORKERS)
     groups = _groups(stored, block_size, order)
-    with closing(ordered(groups, inflate.group, workers=worker_count(workers))) as chunks:
+    with closing(ordered(groups, inflate.group, workers=count)) as chunks:
         yield from chunks
 
 
@@ -131,7 +134,7 @@ class _Inflater:
     def __init__(self, name: str, block_size: int) -> None:
         self._name = name
         self._size = block_size
-        self._zlib, self._corrupt = _zlib_library()
+        self._zlib, self._corrupt = _decompressor()
 
     def group(self, group: _Group) -> bytes:
         view = memoryview(group.data)
@@ -144,7 +147,7 @@ class _Inflater:
         try:
             # One byte more than there can be: only then is the checksum behind the last one looked at.
             data: bytes = decompressor.decompress(stored, self._size + 1)
-        except (*self._corrupt, OSError, EOFError) as error:
+        except self._corrupt as error:
             raise self._error(block, str(error)) from error
         if len(data) != self._size or not decompressor.eof:
             raise self._error(block, f"it gives {len(data)} of {self._size} bytes")
@@ -157,7 +160,7 @@ class _Inflater:
         )
 
 
-def _zlib_library() -> tuple[Callable[[], Any], tuple[type[Exception], ...]]:
+def _decompressor() -> tuple[Callable[[], Any], tuple[type[BaseException], ...]]:
     """Return what makes a decompressor, and the errors that it raises; isal where it is installed."""
     library: Any = zlib
     try:
@@ -166,4 +169,4 @@ def _zlib_library() -> tuple[Callable[[], Any], tuple[type[Exception], ...]]:
         pass
     else:
         library = isal_zlib
-    return library.decompressobj, (zlib.error, library.error)
+    return library.decompressobj, (zlib.error, library.error, OSError, EOFError)  # the last two are bz2's

@@ -44,6 +44,7 @@ class Files:
 
     def __init__(self, places: Places, order: str) -> None:
         self._places = places
+        self._owned_by_root = places.new_files_are_roots()
         self._byte_order = "little" if order == "<" else "big"
         self.flags_left_out = 0
 
@@ -91,7 +92,8 @@ class Files:
 
     def _set_open(self, fd: int, inode: Inode, names: list[Name] | None = None) -> None:
         header = inode.header
-        os.fchown(fd, header.di_uid, header.di_gid)
+        if header.di_uid or header.di_gid or names is None or not self._owned_by_root:
+            os.fchown(fd, header.di_uid, header.di_gid)
         if inode.attributes:
             _set_attributes(fd, inode.attributes)
         os.fchmod(fd, inode.mode)

@@ -165,4 +165,5 @@ def prefix(word: int, order: str) -> Prefix:
 
 def sum_is_right(record: bytes | memoryview, order: str) -> bool:
     """True when the words of a header record add up as c_checksum makes them."""
-    return sum(WORDS[order].unpack(record)) & 0xFFFFFFFF == CHECKSUM
+    total: int = sum(WORDS[order].unpack(record))
+    return total & 0xFFFFFFFF == CHECKSUM

@@ -302,7 +302,7 @@ def _first_header(record: bytes, name: str) -> tuple[Spcl, str]:
 
 
 def _check_supported(first: Spcl, name: str) -> None:
-    if first.c_type != TS_TAPE or first.c_tapea:
+    if first.c_type != TS_TAPE or (first.c_tapea and first.c_volume == 1):
         raise InvalidImageError(f"{name}: begins with record {first.c_tapea} of the type {first.c_type}, not a dump's")
     if first.c_volume != 1:
         raise UnsupportedImageError(

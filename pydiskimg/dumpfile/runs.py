@@ -12,9 +12,9 @@ _MORE = 0x80
 
 
 class Run(NamedTuple):
-    """count records of one kind: they follow (data), or are a hole."""
+    """Records of one kind: they follow (data), or are a hole."""
 
-    count: int
+    length: int
     data: bool
 
 
