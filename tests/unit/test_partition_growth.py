@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -116,6 +117,24 @@ def test_logical_partitions(data: st.DataObject) -> None:
     growth = check_growth(disk)
     if growth:
         assert growth.partition.number == (1 if with_primary else 5 + logical.index(max(logical)))
+        if not with_primary:
+            assert_nested(disk, start, logical, growth)
+
+
+def assert_nested(disk: MemoryDisk, start: int, logical: list[tuple[int, int]], growth: PartitionGrowth) -> None:
+    """The extended partition, and the link to its record, reach as far as the partition that has grown."""
+    end = (growth.partition.start + growth.length) // 512
+    assert entry_at(disk, 0, 0) == (start, end - start)
+    index = growth.partition.number - 5
+    if index:
+        before = start if index == 1 else logical[index - 1][0] - 1
+        record = logical[index][0] - 1
+        assert entry_at(disk, before, 1) == (record - start, end - record)
+
+
+def entry_at(disk: MemoryDisk, sector: int, slot: int) -> tuple[int, int]:
+    start, length = struct.unpack_from("<II", disk.data, sector * 512 + 446 + 16 * slot + 8)
+    return start, length
 
 
 @settings(max_examples=60, deadline=None)
