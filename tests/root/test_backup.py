@@ -42,7 +42,7 @@ def fill(root: Path) -> None:
     (root / "etc/hostname").write_text("guest\n")
     for number in range(40):
         (root / f"deleted{number}").write_bytes(rng.randbytes(MIB))
-    os.sync()
+    subprocess.run(["sync", "--file-system", root], check=True)
     for number in range(40):
         (root / f"deleted{number}").unlink()
     for number in range(30):
@@ -54,7 +54,6 @@ def fill(root: Path) -> None:
     os.link(root / "f2", root / "hard")
     os.setxattr(root / "f3", "user.note", b"kept")
     (root / "bytes \udcff").touch()
-    os.sync()
 
 
 @contextlib.contextmanager
@@ -97,8 +96,10 @@ def guest_disk(tmp_path: Path, kind: str) -> Path:
     return disk
 
 
-@pytest.mark.parametrize("compression", COMPRESSIONS)
-@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize(
+    ("kind", "compression"),
+    [("ext4", "none"), ("ext4", "zlib"), ("ext4", "zstd"), ("ext3-1k", "zlib"), ("xfs", "zlib"), ("btrfs", "zstd")],
+)
 def test_a_file_system_comes_back_equal(node: Node, tmp_path: Path, kind: str, compression: str) -> None:
     node.configure(EXPORT_COMPRESSION=compression)
     disk, backup = guest_disk(tmp_path, kind), tmp_path / "a backup"
