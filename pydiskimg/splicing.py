@@ -12,10 +12,9 @@ What it spares, two thirds of the processor time of a copy, is looked at in docs
 
 from __future__ import annotations
 
-import os
-
 from pydiskimg.linux.pipes import Pipe
 from pydiskimg.protocols import read_places, write_place
+from pydiskimg.sampling import Sampler
 from pydiskimg.units import KIB
 
 TYPE_CHECKING = False
@@ -27,10 +26,6 @@ if TYPE_CHECKING:
 PAGE_SIZE = 4 * KIB
 # A smaller pipe, for a user who has many, makes so many small requests that copying is faster.
 MIN_PIPE_SIZE = 256 * KIB
-# Zeros are looked for in samples: this much of each stretch. A run of zeros as long as a stretch has a sample.
-SAMPLE_STEP = 256 * KIB
-SAMPLE_SIZE = 512
-_ZEROS = bytes(64 * KIB)
 
 
 class Splicing:
@@ -42,6 +37,7 @@ class Splicing:
     def __init__(self, source: Source, disk: Disk) -> None:
         self._source = source
         self._disk = disk
+        self._sampler = Sampler()
         self._refused = False
         self._pipes: list[Pipe] = []
 
@@ -59,7 +55,7 @@ class Splicing:
         if target is None or places is None or any((at | size) % PAGE_SIZE for _, at, size in places):
             return False
         try:
-            return not _may_hold_zeros(places) and self._move(places, *target)
+            return not self._sampler.hold_zeros(places) and self._move(places, *target)
         except OSError as error:
             self._refuse(error)
             return False
@@ -106,16 +102,3 @@ class Splicing:
             from logging import getLogger  # takes longer to import than a small disk to write, and is rarely needed
 
             getLogger(__name__).info("data is read and written, as splicing it does not work here: %s", error)
-
-
-def _may_hold_zeros(places: list[Place]) -> bool:
-    """True when there are zeros at the beginning or after any SAMPLE_STEP: as far as the sample, and the run, goes."""
-    start = 0
-    for fd, position, length in places:
-        for at in range(-start % SAMPLE_STEP, length, SAMPLE_STEP):
-            if os.pread(fd, SAMPLE_SIZE, position + at) == _ZEROS[:SAMPLE_SIZE]:
-                rest = min(len(_ZEROS), length - at)
-                if os.pread(fd, rest, position + at) == _ZEROS[:rest]:
-                    return True
-        start += length
-    return False

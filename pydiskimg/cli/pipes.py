@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -13,8 +12,8 @@ from contextlib import contextmanager
 
 from pydiskimg.errors import StorageError, storage_error
 
-_DESCRIPTOR = re.compile(r"/dev/(?:std(?P<standard>in|out|err)|fd/(?P<dev>\d+))|/proc/self/fd/(?P<proc>\d+)")
-_STANDARD = {"in": 0, "out": 1, "err": 2}
+_STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+_DIRECTORIES = ("/dev/fd/", "/proc/self/fd/")
 _NAMES = {0: "standard input", 1: "standard output", 2: "standard error"}
 
 
@@ -76,12 +75,11 @@ def _check_usable(fd: int, name: str) -> None:
 
 
 def _number(path: str) -> int | None:
-    match = _DESCRIPTOR.fullmatch(path)
-    if match is None:
-        return None
-    if match["standard"]:
-        return _STANDARD[match["standard"]]
-    return int(match["dev"] or match["proc"])
+    for directory in _DIRECTORIES:
+        number = path.removeprefix(directory)
+        if number != path and number.isdecimal():
+            return int(number)
+    return _STANDARD.get(path)
 
 
 def _is_file(path: str) -> bool:

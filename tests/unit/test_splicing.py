@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import random
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from pydiskimg.errors import InvalidImageError, StorageError
 from pydiskimg.formats.qcow2.reader import open_qcow2
 from pydiskimg.formats.raw import open_raw
 from pydiskimg.protocols import Place, Source
-from pydiskimg.splicing import SAMPLE_STEP
+from pydiskimg.sampling import SAMPLE_STEP
 from pydiskimg.targets.file import FileDisk
 from pydiskimg.transfer import Copied, copy
 from tests.fixtures.qcow2_images import Craft
@@ -329,3 +330,53 @@ def test_places_outside_of_the_file(tmp_path: Path) -> None:
         places: list[Place] | None = source.read_places(50, 50)
         assert places is not None
         assert places[0][1:] == (50, 50)
+
+
+def test_what_is_not_in_the_page_cache_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, calls: Calls
+) -> None:
+    data, true_preadv, asked = noise(tmp_path / "raw", 9 * MIB), os.preadv, []
+
+    def preadv(fd: int, buffers: list[bytearray], offset: int, flags: int = 0) -> int:
+        if flags & os.RWF_NOWAIT:
+            asked.append(offset)
+            if offset >= 4 * MIB:
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return true_preadv(fd, buffers, offset, flags & ~os.RWF_NOWAIT)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    with open_raw(tmp_path / "raw") as source, caplog.at_level("INFO"):
+        copied_to_file(source, tmp_path / "disk", data, workers=1)
+    assert calls.moved == 2 * 4 * MIB
+    assert max(asked) == 4 * MIB, "it was asked for more, although one answer was enough"
+    assert "the image is not in the page cache" in caplog.text
+
+
+def test_a_file_system_that_does_not_tell_what_is_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: Calls
+) -> None:
+    data, true_preadv, wanted = noise(tmp_path / "raw", 4 * MIB), os.preadv, []
+    data = bytes(SAMPLE_STEP) + data[SAMPLE_STEP:]
+    (tmp_path / "raw").write_bytes(data)
+
+    def preadv(fd: int, buffers: list[bytearray], offset: int, flags: int = 0) -> int:
+        if flags:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return true_preadv(fd, buffers, offset, flags)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    monkeypatch.setattr(os, "posix_fadvise", lambda fd, at, length, advice: wanted.append((at, length, advice)))
+    with open_raw(tmp_path / "raw") as source:
+        copied = copied_to_file(source, tmp_path / "disk", data, workers=1)
+    assert copied.zeroed == SAMPLE_STEP
+    assert calls.moved == 2 * 2 * MIB
+    assert (2 * MIB, 2 * MIB, os.POSIX_FADV_WILLNEED) in wanted
+
+
+@pytest.mark.parametrize("directory", ["/dev/shm", "/tmp"])
+def test_a_file_system_of_memory_and_one_of_a_disk(directory: str, calls: Calls) -> None:
+    with tempfile.TemporaryDirectory(dir=directory) as name:
+        data = noise(Path(name, "raw"), 8 * MIB)
+        with open_raw(Path(name, "raw")) as source:
+            copied_to_file(source, Path(name, "disk"), data, workers=4)
+    assert calls.moved == 2 * len(data)

@@ -19,6 +19,7 @@ INFO = {
     "__future__",
     "_struct",
     "errno",
+    "gc",
     "pydiskimg",
     "pydiskimg.cli",
     "pydiskimg.cli.description",
