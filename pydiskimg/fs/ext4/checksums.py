@@ -15,11 +15,11 @@ _BG_CHECKSUM = layout.GROUP_DESCRIPTOR_64.offsets["bg_checksum"]
 
 
 class Checksums:
-    """The checksums of one file system; active says whether it has metadata_csum."""
+    """The checksums of one file system; active says whether it has metadata_csum, seed is that of its UUID or another."""
 
-    def __init__(self, uuid: UUID, *, active: bool) -> None:
+    def __init__(self, uuid: UUID, *, active: bool, seed: int | None = None) -> None:
         self.active = active
-        self._seed = crc32c(uuid.bytes)
+        self._seed = crc32c(uuid.bytes) if seed is None else seed
         self._known: dict[bytes, int] = {}
 
     def superblock(self, block: bytearray) -> None:
@@ -41,10 +41,18 @@ class Checksums:
         """Fill in the checksum of an inode; the high half only where i_extra_isize covers its field."""
         if not self.active:
             return
-        value = crc32c(inode, self._for_inode(number))
-        layout.INODE.put(inode, {"i_checksum_lo": value & 0xFFFF})
-        if inode[layout.INODE.offsets["i_extra_isize"]]:
-            layout.INODE.put(inode, {"i_checksum_hi": value >> 16})
+        at = layout.INODE.offsets
+        low, high, generation = at["i_checksum_lo"], at["i_checksum_hi"], at["i_generation"]
+        inode[low : low + 2] = bytes(2)
+        has_high = (
+            len(inode) > layout.GOOD_OLD_INODE_SIZE and inode[at["i_extra_isize"]] >= layout.EXTRA_SIZE_OF_CHECKSUM
+        )
+        if has_high:
+            inode[high : high + 2] = bytes(2)
+        value = crc32c(inode, self._for_inode(number, bytes(inode[generation : generation + 4])))
+        inode[low : low + 2] = (value & 0xFFFF).to_bytes(2, "little")
+        if has_high:
+            inode[high : high + 2] = (value >> 16).to_bytes(2, "little")
 
     def directory_block(self, number: int, block: bytearray) -> None:
         """Fill in det_checksum in the tail of a directory's leaf block."""
@@ -73,6 +81,5 @@ class Checksums:
         table[_BG_CHECKSUM::size] = low
         table[_BG_CHECKSUM + 1 :: size] = second
 
-    def _for_inode(self, number: int) -> int:
-        generation = 0
-        return crc32c(number.to_bytes(4, "little") + generation.to_bytes(4, "little"), self._seed)
+    def _for_inode(self, number: int, generation: bytes = bytes(4)) -> int:
+        return crc32c(number.to_bytes(4, "little") + generation, self._seed)

@@ -29,6 +29,7 @@ class Descriptor:
     inode_bitmap: int
     inode_table: int
     free_blocks: int
+    free_inodes: int
     flags: int
     bitmap_checksum: int
     is_intact: bool
@@ -74,18 +75,33 @@ def _intact(table: bytes, volume: Volume, first_group: int) -> list[bool]:
     if not volume.has_uninitialised_groups:
         return [True] * count
     stored = [int.from_bytes(table[at : at + 2], "little") for at in range(_CHECKSUM, len(table), size)]
+    return [found == value for found, value in zip(_checksums(table, volume, first_group), stored, strict=True)]
+
+
+def seal(table: bytearray, volume: Volume, first_group: int) -> None:
+    """Fill in the checksums of the descriptors in table, numbered from first_group, where the file system has them."""
+    if volume.has_uninitialised_groups:
+        for index, value in enumerate(_checksums(bytes(table), volume, first_group)):
+            at = index * volume.desc_size + _CHECKSUM
+            table[at : at + 2] = value.to_bytes(2, "little")
+
+
+def _checksums(table: bytes, volume: Volume, first_group: int) -> list[int]:
+    """Return the checksum that each descriptor in table should have."""
+    size = volume.desc_size
+    count = len(table) // size
     groups = [(first_group + index).to_bytes(4, "little") for index in range(count)]
     if RoCompat.METADATA_CSUM not in volume.ro_compat:
         seed = crc16(volume.uuid)
         return [
-            crc16(_covered(table[index * size : (index + 1) * size]), crc16(group, seed)) == stored[index]
+            crc16(_covered(table[index * size : (index + 1) * size]), crc16(group, seed))
             for index, group in enumerate(groups)
         ]
     numbers = b"".join(groups)
     columns = [numbers[index::4] for index in range(4)] + [table[index::size] for index in range(size)]
     columns[4 + _CHECKSUM] = columns[5 + _CHECKSUM] = bytes(count)
     low, second, _, _ = crc32c_columns(columns, volume.checksum_seed)
-    return [low[index] | second[index] << 8 == value for index, value in enumerate(stored)]
+    return [one | other << 8 for one, other in zip(low, second, strict=True)]
 
 
 def _covered(descriptor: bytes) -> bytes:
@@ -112,6 +128,7 @@ def _descriptor(table: bytes, at: int, volume: Volume, group: int, is_intact: bo
         joined("bg_inode_bitmap", 32),
         joined("bg_inode_table", 32),
         joined("bg_free_blocks_count", 16),
+        joined("bg_free_inodes_count", 16),
         flags if volume.has_uninitialised_groups else 0,
         joined("bg_block_bitmap_csum", 16),
         is_intact,

@@ -16,7 +16,6 @@ from pydiskimg.protocols import Source, read_bytes
 
 _MAX_DEPTH = 5
 _MAX_NODES = 1 << 16  # a file of 2^22 blocks, each an extent of its own, has a quarter of that in blocks of 1 KiB
-_GOOD_OLD_SIZE = 128
 
 Run = tuple[int, int, int]
 """Number within the file of the first block, where that is, and the number of blocks."""
@@ -28,7 +27,7 @@ def file_runs(source: Source, volume: Volume, inode: int, most: int) -> Iterator
     inode is the number of an inode in the first group. Raises NotBelievedError when the inode or the map is damaged,
     and as reading does.
     """
-    raw, seed = _read_inode(source, volume, inode)
+    raw, seed = read_inode(source, volume, inode)
     fields = layout.INODE.unpack(raw.ljust(layout.INODE.size, b"\0"))
     i_block, flags = fields["i_block"], fields["i_flags"]
     assert isinstance(i_block, bytes)
@@ -37,12 +36,15 @@ def file_runs(source: Source, volume: Volume, inode: int, most: int) -> Iterator
     yield from reader.extents(i_block) if flags & layout.EXTENTS_FLAG else reader.pointers(i_block)
 
 
-def _read_inode(source: Source, volume: Volume, number: int) -> tuple[bytes, int]:
-    """Return the inode and the start value of the checksums of what belongs to it."""
+def read_inode(source: Source, volume: Volume, number: int) -> tuple[bytes, int]:
+    """Return an inode of the first group, and the start value of the checksums of what belongs to it.
+
+    Raises NotBelievedError when its place or its checksum is wrong, and as reading does.
+    """
     descriptor = read_descriptor(source, volume, 0)
     problem = place_problem(volume, descriptor)
     if problem is not None:
-        raise NotBelievedError(volume.name, f"group 0, which has the inode of the journal: {problem}")
+        raise NotBelievedError(volume.name, f"group 0, which has inode {number}{_named(number)}: {problem}")
     at = descriptor.inode_table * volume.block_size + (number - 1) * volume.inode_size
     raw = read_bytes(source, at, volume.inode_size)
     offsets = layout.INODE.offsets
@@ -53,12 +55,19 @@ def _read_inode(source: Source, volume: Volume, number: int) -> tuple[bytes, int
         covered, stored, width = bytearray(raw), raw[low : low + 2], 0xFFFF
         covered[low : low + 2] = bytes(2)
         extra = offsets["i_extra_isize"]
-        if len(raw) > _GOOD_OLD_SIZE and int.from_bytes(raw[extra : extra + 2], "little") >= high + 2 - _GOOD_OLD_SIZE:
+        if (
+            len(raw) > layout.GOOD_OLD_INODE_SIZE
+            and int.from_bytes(raw[extra : extra + 2], "little") >= high + 2 - layout.GOOD_OLD_INODE_SIZE
+        ):
             stored, width = stored + raw[high : high + 2], 0xFFFFFFFF
             covered[high : high + 2] = bytes(2)
         if crc32c(covered, seed) & width != int.from_bytes(stored, "little"):
-            raise NotBelievedError(volume.name, f"the checksum of inode {number} (the journal) does not hold")
+            raise NotBelievedError(volume.name, f"the checksum of inode {number}{_named(number)} does not hold")
     return raw, seed
+
+
+def _named(number: int) -> str:
+    return {layout.RESIZE_INODE: " (the resize inode)", layout.JOURNAL_INODE: " (the journal)"}.get(number, "")
 
 
 class _MapReader:

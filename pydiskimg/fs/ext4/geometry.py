@@ -19,10 +19,10 @@ MAXIMUM_SIZE = 16 * TIB
 BLOCK_SIZES = (1024, 2048, 4096)
 MINIMUM_BYTES_PER_INODE = 1024
 MAXIMUM_BYTES_PER_INODE = 64 * MIB
-_PAGE_SIZE = 4096  # sizes are rounded down to it, whatever the block size
+PAGE_SIZE = 4096  # sizes are rounded down to it, whatever the block size
 _FLEX_SIZE = 16
 _MAX_32 = (1 << 32) - 1
-_SPARE_BLOCKS = 50  # a last group that has fewer blocks than this beyond its own metadata is dropped
+SPARE_BLOCKS = 50  # a last group that has fewer blocks than this beyond its own metadata is dropped
 _MINIMUM_INODES_PER_GROUP = 16  # inodes 1 to 11 are then always in group 0
 
 # Blocks in the file system below the first number -> blocks in the journal; comments for blocks of 4 KiB.
@@ -176,7 +176,7 @@ def plan_geometry(
             f"{where}: the disk has sectors of {sector_size} bytes, and {kind} is made with blocks of at most "
             f"{BLOCK_SIZES[-1]}; nothing was written"
         )
-    usable = size // _PAGE_SIZE * _PAGE_SIZE
+    usable = size // PAGE_SIZE * PAGE_SIZE
     usual_block, usual_ratio = _usual(usable)
     chosen = block_size or max(usual_block, sector_size)
     if chosen < sector_size:
@@ -309,7 +309,7 @@ def _useful_blocks(geometry: Geometry, where: str) -> int:
     if has_backup(geometry.groups - 1):
         overhead += 1 + geometry.desc_blocks + geometry.reserved_gdt_blocks
     remainder = (geometry.blocks - geometry.first_data_block) % geometry.blocks_per_group
-    return geometry.blocks - remainder if remainder < overhead + _SPARE_BLOCKS else geometry.blocks
+    return geometry.blocks - remainder if remainder < overhead + SPARE_BLOCKS else geometry.blocks
 
 
 def _no_room(geometry: Geometry, where: str) -> FileSystemError:

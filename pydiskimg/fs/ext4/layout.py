@@ -153,6 +153,8 @@ INODE_UNINIT = 0x1  # neither the inode bitmap nor the inode table was written
 BLOCK_UNINIT = 0x2  # the block bitmap was not written: only the group's own superblock and descriptors are in use
 INODE_ZEROED = 0x4  # the inode table is known to be zero: the kernel need not clear it
 
+GOOD_OLD_INODE_SIZE = 128
+EXTRA_SIZE_OF_CHECKSUM = 4  # i_extra_isize with which i_checksum_hi is in use
 INODE_SIZE = 256
 INODE_EXTRA_SIZE = 32  # bytes in use beyond the first 128
 INODE = Record("ext4_inode", "<", INODE_SIZE, """

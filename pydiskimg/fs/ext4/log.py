@@ -46,21 +46,26 @@ class Copy:
 
 
 class Log:
-    """The journal of a file system, found through its inode."""
+    """The journal of a file system, found through its inode.
+
+    start and sequence say where its log begins and with which transaction (start is 0 when it is empty), first and end
+    which blocks of the journal the log may have; next_sequence is the transaction after it, once copies() has looked.
+    """
 
     def __init__(self, source: Source, volume: Volume) -> None:
         """Read its superblock. Raises NotBelievedError when it is not that of a sound journal, and as reading does."""
         self._source = source
         self._volume = volume
         self._runs = self._contiguous()
-        self._fields = self._superblock()
-        number = {name: value for name, value in self._fields.items() if isinstance(value, int)}
+        self.fields = self._superblock()
+        number = {name: value for name, value in self.fields.items() if isinstance(value, int)}
         self.start, self.sequence, self.error = number["s_start"], number["s_sequence"], number["s_errno"]
-        self._first, self._end = number["s_first"], number["s_maxlen"]
+        self.next_sequence = self.sequence
+        self.first, self.end = number["s_first"], number["s_maxlen"]
         is_old = number["h_blocktype"] == layout.JOURNAL_SUPERBLOCK_V1
         self._incompat = 0 if is_old else number["s_feature_incompat"]
         self._compat = 0 if is_old else number["s_feature_compat"]
-        uuid = self._fields["s_uuid"]
+        uuid = self.fields["s_uuid"]
         assert isinstance(uuid, bytes)
         self._seed = crc32c(uuid)
         self._has_checksums = bool(self._incompat & (layout.JOURNAL_CSUM_V2 | layout.JOURNAL_CSUM_V3))
@@ -71,11 +76,15 @@ class Log:
 
     def read(self, block: int) -> bytes:
         """Return a block of the journal. Raises NotBelievedError for one that the journal does not have."""
+        size = self._volume.block_size
+        return read_bytes(self._source, self.place(block) * size, size)
+
+    def place(self, block: int) -> int:
+        """Return where in the file system a block of the journal is; errors as for read()."""
         first, at, count = self._runs[bisect_right(self._runs, block, key=itemgetter(0)) - 1]
         if not first <= block < first + count:
             raise self._damaged(f"block {block} is not part of it")
-        size = self._volume.block_size
-        return read_bytes(self._source, (at + block - first) * size, size)
+        return at + block - first
 
     def content(self, copy: Copy) -> bytes:
         """Return the block as it is to be in its place. Raises NotBelievedError when its checksum does not hold."""
@@ -96,9 +105,9 @@ class Log:
             raise self._damaged(
                 f"it has features that are not known here (compat {self._compat:#x}, incompat {unknown:#x})"
             )
-        if not 0 < self._first <= self.start < self._end:
-            raise self._damaged(f"its log starts at block {self.start}, outside of {self._first} to {self._end}")
-        end = self._scan()
+        if not 0 < self.first <= self.start < self.end:
+            raise self._damaged(f"its log starts at block {self.start}, outside of {self.first} to {self.end}")
+        end = self.next_sequence = self._scan()
         found: dict[int, Copy] = {}
         for kind, block, data, sequence in self._blocks(end):
             if kind == layout.JOURNAL_DESCRIPTOR:
@@ -160,7 +169,7 @@ class Log:
 
     def _blocks(self, end: int | None) -> Iterator[tuple[int, int, bytes, int]]:
         """Yield (kind, block of the journal, contents, transaction) of the log's own blocks, up to transaction end."""
-        block, sequence, left = self.start, self.sequence, self._end - self._first
+        block, sequence, left = self.start, self.sequence, self.end - self.first
         while left > 0 and sequence != end:
             data = self.read(block)
             header = layout.JOURNAL_HEADER.unpack(data)
@@ -180,7 +189,7 @@ class Log:
             raise self._damaged("its log goes round and has no end")
 
     def _wrapped(self, block: int) -> int:
-        return block if block < self._end else block - (self._end - self._first)
+        return block if block < self.end else block - (self.end - self.first)
 
     def _tags(self, data: bytes, sequence: int, log_block: int) -> list[tuple[int, Copy]]:
         """Return the blocks that a descriptor block names, with the copies that follow from log_block on."""

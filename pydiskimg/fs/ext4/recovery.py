@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import itemgetter
 
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.fs.ext4.doubt import NotBelievedError
@@ -30,6 +31,16 @@ class RecoveredSource:
     def extents(self) -> Iterator[Extent]:
         if self.size:
             yield Extent(0, self.size, Kind.DATA)
+
+    @property
+    def next_sequence(self) -> int:
+        """The number of the transaction after those of the log."""
+        return self._log.next_sequence
+
+    def replayed(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the blocks that recovery writes, by number, ascending. Raises as read_into() does."""
+        for block, copy in sorted(self._copies.items(), key=itemgetter(0)):
+            yield block, self._log.content(copy)
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         check_range(self, offset, len(buffer))

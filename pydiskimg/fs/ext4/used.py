@@ -36,21 +36,21 @@ class ExtUsage:
         """Read all but the bitmaps. Raises NotBelievedError when nothing can be told, and as reading source does."""
         self._size = source.size
         volume = read_volume(source)
-        self._source, self.replayed_blocks = after_recovery(source, volume)
+        self.source, self.replayed_blocks = after_recovery(source, volume)
         if self.replayed_blocks:
-            volume = read_volume(self._source)
+            volume = read_volume(self.source)
         problem = state_problem(volume)
         if problem is not None:
             raise NotBelievedError(volume.name, problem)
-        self._volume = volume
-        self._places = MetadataPlaces(self._source, volume)
+        self.volume = volume
+        self._places = MetadataPlaces(self.source, volume)
         self._checksums: dict[bytes, int] = {}
         self.doubtful_groups = 0
         self.first_doubt: str | None = None
 
     @property
     def groups(self) -> int:
-        return self._volume.groups
+        return self.volume.groups
 
     def ranges(self) -> Iterator[tuple[int, int]]:
         """Yield the ranges in use, each as its first byte and the byte after its last; lazily, one group at a time.
@@ -70,13 +70,13 @@ class ExtUsage:
 
     def _pieces(self) -> Iterator[tuple[int, int]]:
         """Yield what ranges() joins, ascending."""
-        volume = self._volume
+        volume = self.volume
         size = volume.block_size
         self.doubtful_groups, self.first_doubt = 0, None
         yield 0, volume.first_data_block * size
-        for descriptor in read_descriptors(self._source, volume):
+        for descriptor in read_descriptors(self.source, volume):
             start, end = volume.group_start(descriptor.group), volume.group_end(descriptor.group)
-            used = self._used(descriptor, start, end)
+            used = self.clusters_in_use(descriptor)
             if isinstance(used, str):
                 self.doubtful_groups += 1
                 self.first_doubt = self.first_doubt or f"group {descriptor.group}: {used}"
@@ -87,12 +87,16 @@ class ExtUsage:
                 yield (start + first * volume.cluster_blocks) * size, last_block * size
         yield volume.blocks * size, self._size
 
-    def _used(self, descriptor: Descriptor, start: int, end: int) -> int | str:
-        """Return the bits of the clusters in use (the first is bit 0), or why they are not believed."""
-        problem = place_problem(self._volume, descriptor)
+    def clusters_in_use(self, descriptor: Descriptor) -> int | str:
+        """Return the bits of the clusters of a group that are in use (the first is bit 0), or why they are not believed.
+
+        Raises as ranges() does.
+        """
+        start, end = self.volume.group_start(descriptor.group), self.volume.group_end(descriptor.group)
+        problem = place_problem(self.volume, descriptor)
         if problem is not None:
             return problem
-        clusters = -(-(end - start) // self._volume.cluster_blocks)
+        clusters = -(-(end - start) // self.volume.cluster_blocks)
         metadata = self._metadata(descriptor, start, end)
         if not descriptor.flags & BLOCK_UNINIT:
             bits = self._bitmap(descriptor, clusters)
@@ -108,8 +112,8 @@ class ExtUsage:
         return bits
 
     def _bitmap(self, descriptor: Descriptor, clusters: int) -> int | str:
-        volume = self._volume
-        data = read_bytes(self._source, descriptor.block_bitmap * volume.block_size, volume.block_size)
+        volume = self.volume
+        data = read_bytes(self.source, descriptor.block_bitmap * volume.block_size, volume.block_size)
         if volume.has_checksums:
             width = 0xFFFFFFFF if volume.desc_size >= 64 else 0xFFFF
             if self._checksum(data) & width != descriptor.bitmap_checksum:
@@ -121,18 +125,18 @@ class ExtUsage:
 
     def _checksum(self, data: bytes) -> int:
         """Return the checksum of a bitmap; those of equal ones (many groups are empty) are computed once."""
-        covered = data[: self._volume.blocks_per_group // self._volume.cluster_blocks // 8]
+        covered = data[: self.volume.blocks_per_group // self.volume.cluster_blocks // 8]
         found = self._checksums.get(covered)
         if found is None:
             if len(self._checksums) >= _KNOWN_CHECKSUMS:
                 self._checksums.clear()
-            found = self._checksums[covered] = crc32c(covered, self._volume.checksum_seed)
+            found = self._checksums[covered] = crc32c(covered, self.volume.checksum_seed)
         return found
 
     def _metadata(self, descriptor: Descriptor, start: int, end: int) -> int:
         """Return the bits of the clusters in [start, end) that hold metadata of this and other groups."""
-        ratio = self._volume.cluster_blocks
-        head = min(self._volume.group_head(descriptor.group), end - start)
+        ratio = self.volume.cluster_blocks
+        head = min(self.volume.group_head(descriptor.group), end - start)
         bits = (1 << -(-head // ratio)) - 1
         for first, last in self._places.within(start, end):
             bits |= (1 << -(-(last - start) // ratio)) - (1 << (first - start) // ratio)

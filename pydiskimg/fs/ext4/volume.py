@@ -14,18 +14,17 @@ from pydiskimg.fs.ext4.crc32c import crc32c
 from pydiskimg.fs.ext4.doubt import NotBelievedError
 from pydiskimg.fs.ext4.features import Compat, Incompat, RoCompat
 from pydiskimg.fs.ext4.geometry import has_backup
-from pydiskimg.fs.ext4.layout import SUPERBLOCK, SUPERBLOCK_MAGIC, SUPERBLOCK_OFFSET
+from pydiskimg.fs.ext4.layout import GOOD_OLD_INODE_SIZE, SUPERBLOCK, SUPERBLOCK_MAGIC, SUPERBLOCK_OFFSET
 from pydiskimg.protocols import Source, read_bytes
 
 VALID_FS = 1
 ERROR_FS = 2
 _FAST_COMMIT_REPLAY = 0x20
 _CRC32C = 1
-_GOOD_OLD_INODE_SIZE = 128
 _MAX_LOG_BLOCK_SIZE = 6  # 64 KiB
 _MAX_LOG_CLUSTER_SIZE = 19  # 512 MiB, the kernel's bound
 _MIN_BLOCKS_PER_GROUP = 256  # mke2fs makes no smaller ones
-_MAX_GROUPS = 1 << 22  # 16 TiB in groups of half the smallest usual size
+MAX_GROUPS = 1 << 22  # 16 TiB in groups of half the smallest usual size
 
 # Whoever adds a bit must know that it does not change what a block bitmap means.
 _INCOMPAT = sum(Incompat)
@@ -194,7 +193,7 @@ def _size_problem(numbers: Mapping[str, int]) -> str | None:
     if not log_block <= log_cluster <= _MAX_LOG_CLUSTER_SIZE or (log_cluster > log_block and not bigalloc):
         return f"its cluster size is 1024 << {log_cluster}, with blocks of {block_size} bytes"
     inode_size, desc_size = numbers["s_inode_size"], numbers["s_desc_size"]
-    if numbers["s_rev_level"] and not (_is_power(inode_size) and _GOOD_OLD_INODE_SIZE <= inode_size <= block_size):
+    if numbers["s_rev_level"] and not (_is_power(inode_size) and GOOD_OLD_INODE_SIZE <= inode_size <= block_size):
         return f"its inodes have {inode_size} bytes, with blocks of {block_size}"
     bits64 = bool(numbers["s_feature_incompat"] & Incompat.BIT64)
     if bits64 and not (_is_power(desc_size) and 64 <= desc_size <= block_size):
@@ -226,7 +225,7 @@ def _volume(name: str, numbers: Mapping[str, int], raw: bytes) -> Volume:
         blocks_per_group=per_group,
         groups=-(-(blocks - first) // per_group) if per_group else 0,
         inodes_per_group=numbers["s_inodes_per_group"],
-        inode_size=numbers["s_inode_size"] if numbers["s_rev_level"] else _GOOD_OLD_INODE_SIZE,
+        inode_size=numbers["s_inode_size"] if numbers["s_rev_level"] else GOOD_OLD_INODE_SIZE,
         desc_size=numbers["s_desc_size"] if bits64 else 32,
         reserved_gdt_blocks=numbers["s_reserved_gdt_blocks"],
         first_meta_bg=numbers["s_first_meta_bg"],
@@ -259,7 +258,7 @@ def _count_problem(volume: Volume, numbers: Mapping[str, int]) -> str | None:
     """Judge the numbers of blocks, groups and inodes by each other."""
     if not 0 < volume.inodes_per_group <= 8 * volume.block_size:
         return f"its groups have {volume.inodes_per_group} inodes, with blocks of {volume.block_size} bytes"
-    if not 0 < volume.groups <= _MAX_GROUPS:
+    if not 0 < volume.groups <= MAX_GROUPS:
         return f"it has {volume.blocks} blocks in groups of {volume.blocks_per_group}"
     if numbers["s_inodes_count"] != volume.inodes_per_group * volume.groups:
         return (
