@@ -25,6 +25,15 @@ def loop_devices() -> set[str]:
     return found
 
 
+def no_new_loop_devices(before: set[str]) -> bool:
+    """The kernel detaches by itself a moment after the last user has gone."""
+    for _ in range(100):
+        if loop_devices() <= before:
+            return True
+        time.sleep(0.05)
+    return False
+
+
 def mounts() -> set[str]:
     """Device, root, mount point and type of each mount; the ids before them change with the namespace."""
     lines = (line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines())

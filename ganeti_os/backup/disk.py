@@ -8,11 +8,11 @@ import logging
 from ganeti_os.backup.kind import BackupKind
 from ganeti_os.log import Messages
 from pydiskimg.described_end import LOOK_AT, described_end
-from pydiskimg.errors import DoesNotFitError
 from pydiskimg.stream import stream_of
+from pydiskimg.stream.sinks import check_size_fits
 from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.targets.pipe import PipeReader
-from pydiskimg.units import format_bytes, format_size
+from pydiskimg.units import format_size
 from pydiskimg.wipe import wipe_partition_table
 
 log = logging.getLogger(__name__)
@@ -28,13 +28,7 @@ def restore_disk(pipe: PipeReader, kind: BackupKind, disk: DescriptorDisk, messa
     with stream_of(pipe, format=kind.value) as stream:
         size = described if stream.size is None else stream.size
         log.info("%s: %s, %s", pipe.name, kind.value, format_size(size) if size else "of unknown size")
-        if size > disk.size:
-            raise DoesNotFitError(
-                f"{disk.name}: the backup needs {format_bytes(size)}, the disk has {format_bytes(disk.size)}; "
-                "nothing was written",
-                needed=size,
-                available=disk.size,
-            )
+        check_size_fits(pipe.name, size, disk)
         wipe_partition_table(disk)  # both ends: a backup that is smaller would leave an old GPT's backup in place
         done = stream.copy_to(disk, at_least=described, progress=messages.progress("restored"))
     log.info("%s of the disk came, in %s", format_size(done), format_size(pipe.position))

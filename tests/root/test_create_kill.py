@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import loop_devices, mounts
+from tests.conftest import loop_devices, mounts, no_new_loop_devices
 from tests.fixtures.block_devices import filled_file
 from tests.fixtures.debian_system import NAME, DebianSystem
 from tests.fixtures.judges import inside, partitions
@@ -26,15 +26,6 @@ MOUNT_PLACES = ("/mnt", "/media", "/srv", "/opt", "/var/opt", "/var/local")
 def left_files(temporary: Path) -> set[str]:
     """What is in the places that are mounted over, and in the directory for temporary files."""
     return {f"{place}/{name}" for place in (*MOUNT_PLACES, temporary) for name in os.listdir(place)}
-
-
-def no_new_loop_devices(before: set[str]) -> bool:
-    """The kernel detaches by itself a moment after the last user has gone."""
-    for _ in range(100):
-        if loop_devices() <= before:
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def wipe(disk: Path) -> None:

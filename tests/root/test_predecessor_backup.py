@@ -6,14 +6,16 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import loop_devices, mounts, no_new_loop_devices
 from tests.fixtures.block_devices import block_device, filled_file
 from tests.fixtures.debian_system import NAME
 from tests.fixtures.judges import blkid, inside, partitions
-from tests.fixtures.node import Node, create_environment, last_line
+from tests.fixtures.node import ROOT, Node, create_environment, last_line, stream_environment
 
 pytestmark = pytest.mark.root
 MIB = 1 << 20
@@ -191,3 +193,35 @@ def test_strange_archives(node: Node, tmp_path: Path, dumped: tuple[Path, Path])
     done = node.restore(target, tar(dumped[1], tmp_path / "s.tar", "boot.dump"))
     assert done.returncode == 1
     assert "has no dump of the root" in last_line(done)
+
+
+def test_killed_while_dumps_are_restored(node: Node, tmp_path: Path, dumped: tuple[Path, Path]) -> None:
+    """Nothing is left, and a table is there only when all of the files are."""
+    backup = tar(dumped[1], tmp_path / "backup.tar", "root.dump", "boot.dump")
+    target = filled_file(tmp_path / "target", SIZE)
+    before, start = (loop_devices(), mounts()), time.monotonic()
+    assert node.restore(target, backup).returncode == 0
+    duration = time.monotonic() - start
+    rng = random.Random(1)
+    for _ in range(8):
+        with target.open("r+b") as file:
+            file.write(b"\xff" * MIB)
+        with (
+            backup.open("rb") as source,
+            subprocess.Popen(
+                node.command("import"),
+                cwd=ROOT,
+                env=stream_environment("import", target, PATH="/bin"),
+                stdin=source,
+                stderr=subprocess.DEVNULL,
+            ) as process,
+        ):
+            time.sleep(rng.uniform(0.2, duration))
+            process.kill()
+        assert no_new_loop_devices(before[0]), "loop devices left attached"
+        assert mounts() <= before[1]
+        table = subprocess.run(["sfdisk", "-d", target], capture_output=True, text=True, check=False).stdout
+        if "type=83" in table:
+            with inside(str(target), partitions(str(target))[-1], tmp_path) as point:
+                assert packed_root(point) == packed_root(dumped[0]), "an interrupted import looks complete"
+    assert node.restore(target, backup).returncode == 0
