@@ -27,6 +27,7 @@ OS_NAME = "image"
 STREAMING = {"export": 1, "import": 0}  # and the descriptor that the backup goes through
 # How long a verb that was told to end may wait for whoever is at the other end of the pipe.
 PATIENCE_SECONDS = 2.0
+WHAT = {"export": "the backup", "rename": "the renaming"}  # is not complete when a signal ends the verb
 MODULES = {"import": "import_"}  # a keyword is no name of a module
 # By the name that is imported: what to install for it.
 PACKAGES = {"parted": "python3-parted (pyparted)", "libarchive": "python3-libarchive-c (libarchive-c)"}
@@ -40,7 +41,7 @@ def run_verb(
     sysconfdir and localstatedir are the configured directories; argv is without the program's name.
     """
     closed = keep_standard_descriptors()
-    ending = Ending("the backup" if verb == "export" else "the disk")
+    ending = Ending(WHAT.get(verb, "the disk"))
     ending.install(patience_seconds=PATIENCE_SECONDS if verb in STREAMING else 0.0)
     arguments = sys.argv[1:] if argv is None else argv
     status = _run(verb, arguments, Paths(sysconfdir, localstatedir), ending, closed)

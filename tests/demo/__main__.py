@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""make demo: a small Debian becomes an instance's disk, once from a qcow2 image and once from a tarball.
+"""make demo: a small Debian becomes an instance's disk, once from a qcow2 image and once from a tarball; then a backup
+of the second becomes a third, larger instance, with a name of its own.
 
 The input is made by Debian's own tools (see tests/fixtures/debian_system.py) and kept in .demo/. Everything after
-that is done by the verb `create`, run as Ganeti runs it, with a PATH on which there is no program at all.
+that is done by the verbs, run as Ganeti runs them, with a PATH on which there is no program at all.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 from ganeti_os.guest.root import find_guest, volumes
 from pydiskimg.disk import open_disk
@@ -36,6 +38,7 @@ def main() -> None:
         print(f"   {path.relative_to(WORK.parent)}  {format_size(path.stat().st_size)}")
     install(system, "qcow2", "inst1.example.org")
     install(system, "tarball", "inst2.example.org")
+    back_up("inst2.example.org", "inst3.example.org")
     say(f"Done in {time.monotonic() - started:.1f} s")
 
 
@@ -45,13 +48,42 @@ def install(system: DebianSystem, image_type: str, instance: str) -> None:
         file.truncate(2 * GIB)
     write_settings(system, image_type)
     say(f"create {instance}: a {image_type} image onto {disk.relative_to(WORK.parent)} (2 GiB), PATH={NO_PROGRAMS}")
-    command = [sys.executable, "-m", "ganeti_os", "--sysconfdir", str(WORK / "etc"), "create"]
-    started = time.monotonic()
-    done = subprocess.run(command, env=environment(instance, disk), stdin=subprocess.DEVNULL, check=False)
-    if done.returncode:
-        sys.exit(f"create failed with status {done.returncode}")
-    print(f"   exit status 0 after {time.monotonic() - started:.2f} s")
+    run("create", environment(instance, disk))
     show(disk)
+
+
+def back_up(instance: str, copy: str) -> None:
+    source, target, backup = WORK / f"{instance}.disk", WORK / f"{copy}.disk", WORK / f"{instance}.qcow2"
+    with target.open("wb") as file:
+        file.truncate(3 * GIB)
+    say(f"export {instance} to {backup.relative_to(WORK.parent)}, which is a qcow2 image")
+    with backup.open("wb") as out:
+        run("export", environment(instance, source) | {"EXPORT_DEVICE": str(source)}, stdout=out)
+    print(f"   {format_size(backup.stat().st_size)}")
+    say(f"import {copy} from it, onto a disk of 3 GiB, with GROW=yes; and rename, as Ganeti does then")
+    with (WORK / "etc/default/ganeti-instance-image").open("a") as settings:
+        settings.write("GROW=yes\n")
+    with backup.open("rb") as stream:
+        run("import", environment(copy, target) | {"IMPORT_DEVICE": str(target)}, stdin=stream)
+    # The small Debian has a name of its own, where an installed instance has its instance's.
+    run("rename", environment(copy, target) | {"OLD_INSTANCE_NAME": NAME})
+    show(target)
+
+
+def run(
+    verb: str,
+    variables: dict[str, str],
+    *,
+    stdin: IO[bytes] | int = subprocess.DEVNULL,
+    stdout: IO[bytes] | None = None,
+) -> None:
+    """Run a verb to its end, which has to be a good one."""
+    command = [sys.executable, "-m", "ganeti_os", "--sysconfdir", str(WORK / "etc"), verb]
+    started = time.monotonic()
+    done = subprocess.run(command, env=variables, stdin=stdin, stdout=stdout, check=False)
+    if done.returncode:
+        sys.exit(f"{verb} failed with status {done.returncode}")
+    print(f"   exit status 0 after {time.monotonic() - started:.2f} s")
 
 
 def write_settings(system: DebianSystem, image_type: str) -> None:
@@ -63,7 +95,7 @@ def write_settings(system: DebianSystem, image_type: str) -> None:
 
 
 def environment(instance: str, disk: Path) -> dict[str, str]:
-    """What Ganeti 3.0 gives to create."""
+    """What Ganeti 3.0 gives to every verb."""
     return {
         "PATH": NO_PROGRAMS,
         "OS_API_VERSION": "20",
