@@ -245,7 +245,8 @@ class ExtGrowth:
             count = min(_BLOCKS_AT_ONCE, whole - first)
             data = read_bytes(self._disk, new.descriptor_block(first) * new.block_size, count * new.block_size)
             for group in self._copies():
-                self._write_block(new.group_start(group) + 1 + first, data)
+                if Incompat.META_BG not in new.incompat or group < whole * new.desc_per_block:
+                    self._write_block(new.group_start(group) + 1 + first, data)
         for number in range(max(whole, self._first_table), new.desc_blocks):
             data = read_bytes(self._disk, new.descriptor_block(number) * new.block_size, new.block_size)
             first_group = number * new.desc_per_block
