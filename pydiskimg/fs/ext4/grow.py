@@ -215,10 +215,11 @@ class ExtGrowth:
             self._write_superblock({**before, "s_state": int(before["s_state"]) & ~VALID_FS})
             self._write_blocks(self._changes)
         else:
-            log.commit(changes)
+            # In this order there is never a log that nobody is told of.
             self._write_superblock(
                 {**before, "s_feature_incompat": int(before["s_feature_incompat"]) | Incompat.RECOVER}
             )
+            log.commit(changes)
             self._write_blocks(changes)
             log.finish()
         self._write_superblock(self._fields)
