@@ -10,20 +10,17 @@ from collections.abc import Callable
 from pydiskimg.errors import FileSystemError
 from pydiskimg.linux import fsgrowth
 
-# What grows, with the driver that can do it and options besides those of every mount. The drivers for ext2 and ext3
-# alone cannot. A balance that the guest has begun would go on here, and nothing grows meanwhile.
+# What grows in this way, with the driver that does it and options besides those of every mount. A balance that the
+# guest has begun would go on here, and nothing grows meanwhile.
 MOUNTED_AS = {
-    "ext2": ("ext4", ""),
-    "ext3": ("ext4", ""),
-    "ext4": ("ext4", ""),
     "xfs": ("xfs", ""),
     "btrfs": ("btrfs", "skip_balance"),
 }
 
 _REASONS = {
     errno.EPERM: "the kernel found errors in it",
-    errno.EOPNOTSUPP: "it has a feature with which the kernel does not grow it, such as sparse_super2",
-    errno.EINVAL: "the kernel cannot make it so large: its inodes, or its group descriptors, would not fit",
+    errno.EOPNOTSUPP: "it has a feature with which the kernel does not grow it",
+    errno.EINVAL: "the kernel cannot make it so large",
     errno.ENOSPC: "no space is left for what the kernel writes, in it or below it",
     errno.EROFS: "it can only be mounted read-only, or became so because of errors",
     errno.EUCLEAN: "it is damaged; check it",
@@ -47,11 +44,6 @@ def grow_mounted(target: str, fs_type: str, size: int, *, name: str) -> None:
         os.close(fd)
 
 
-def _ext(fd: int, size: int, _name: str) -> None:
-    status = os.fstatvfs(fd)  # f_frsize is the block size
-    fsgrowth.grow_ext(fd, size // status.f_frsize)
-
-
 def _xfs(fd: int, size: int, _name: str) -> None:
     block_size, blocks, inodes_percent = fsgrowth.xfs_geometry(fd)
     if size // block_size > blocks:
@@ -67,9 +59,6 @@ def _btrfs(fd: int, _size: int, name: str) -> None:
 
 
 _GROWERS: dict[str, Callable[[int, int, str], None]] = {
-    "ext2": _ext,
-    "ext3": _ext,
-    "ext4": _ext,
     "xfs": _xfs,
     "btrfs": _btrfs,
 }

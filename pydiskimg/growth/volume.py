@@ -1,25 +1,28 @@
 # SPDX-License-Identifier: MIT
-"""The last partition of a disk and the file system in it, grown to the disk's end by the kernel.
+"""The last partition of a disk and the file system in it, grown to the disk's end.
 
-    plan ── refuse ── loop device over the new range, mount ── table, durably ── ioctl ── unmount, sync
+    ext2, ext3, ext4:  plan both ──────────────────────────────────────── table, durably ── file system, by us
+    xfs, btrfs:        plan ── loop device over the new range, mount ──── table, durably ── ioctl ── unmount, sync
 
-The file system is mounted before the table is touched, so that one which the kernel refuses changes nothing. Data that
-is there stays good whatever happens: a partition larger than its file system is valid, the other way round is not.
+What is refused is refused before the table is touched, so that nothing has changed then. Data that is there stays good
+whatever happens: a partition larger than its file system is valid, the other way round is not.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from pydiskimg.errors import DiskImageError, FileSystemError, InUseError, PartitionError, StorageError
+from pydiskimg.errors import DiskImageError, FileSystemError, InUseError, PartitionError
 from pydiskimg.fs.coverage import Coverage, coverage
+from pydiskimg.fs.ext4.grow import plan_ext_growth
 from pydiskimg.fs.probe import FileSystemKind, probe
 from pydiskimg.growth.file_system import MOUNTED_AS, grow_mounted
 from pydiskimg.growth.partition import SECTOR_SIZES, other_sectors, plan_partition_growth
 from pydiskimg.growth.plan import NothingToGrowError, PartitionGrowth
-from pydiskimg.linux.capabilities import CAP_SYS_RESOURCE, has_capability
 from pydiskimg.loop import loop_device
 from pydiskimg.mount import enter_private_namespace, mounted
 from pydiskimg.partition_reader import Partition
@@ -29,11 +32,16 @@ from pydiskimg.units import format_size
 
 _SECTOR = 512  # of the loop device: ext4 with blocks of 1 KiB cannot be mounted from larger ones
 
+_EXT = ("ext2", "ext3", "ext4")
 _NOT_GROWN = {
     "swsuspend": "a hibernated system",
     "LVM2_member": "an LVM physical volume",
     "crypto_LUKS": "LUKS",
 }
+
+
+class _PartitionOnlyError(DiskImageError):
+    """The partition has grown and its file system has not; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +70,26 @@ def grow_last_volume(disk: DescriptorDisk) -> str:
     """Grow the partition that ends last, and the file system in it, to the end of the disk; return what was done.
 
     A disk without a partition table grows the file system it holds. ext2, ext3, ext4, xfs and btrfs grow; where the
-    last partition holds swap, LVM, LUKS or nothing that is known, nothing is changed and the sentence says so. Needs
-    root. A process that is killed leaves a disk that is good, with the old or the new table.
+    last partition holds swap, LVM, LUKS or nothing that is known, nothing is changed and the sentence says so. xfs and
+    btrfs need root. A process that is killed leaves a disk that is good, with the old or the new table; an ext2 then
+    needs e2fsck -p, as after a crash.
 
     Raises PartitionError for a table that is damaged or hostile, FileSystemError for a file system that is damaged or
-    that the kernel does not grow, InUseError when a btrfs of the same UUID is mounted, StorageError for what the system
-    refuses. The text says whether the partition was grown; what the disk holds is as good as before.
+    does not grow, DoesNotFitError for an ext that cannot become so large, InUseError when a btrfs of the same UUID is
+    mounted, StorageError for what the system refuses. The text says whether the partition was grown; what the disk
+    holds is as good as before.
     """
     try:
         volume = _volume(disk)
     except NothingToGrowError as reason:
         return f"{disk.name}: nothing to grow: {reason}"
-    _refuse_what_the_kernel_cannot(disk, volume)
-    size = _grow(disk, volume)
+    try:
+        size = _grow_ext(disk, volume) if volume.content.type in _EXT else _grow_mounted(disk, volume)
+    except _PartitionOnlyError as error:
+        raise FileSystemError(
+            f"{disk.name}: {volume} was grown to {format_size(volume.growth.length)}, its {volume.content.type} file "
+            f"system of {format_size(volume.before.size)} did not follow, which harms nothing that is in it: {error}"
+        ) from error
     return f"{disk.name}: {_outcome(volume, size)}"
 
 
@@ -87,7 +102,7 @@ def _volume(disk: DescriptorDisk) -> _Volume:
         other = _other_sector_size(disk)
         hint = f"; {other_sectors(other, disk.sector_size)}" if other else ""
         raise NothingToGrowError(f"{_last(partition)} holds nothing that is known here{hint}")
-    if content.type not in MOUNTED_AS:
+    if content.type not in (*_EXT, *MOUNTED_AS):
         raise NothingToGrowError(f"{_last(partition)} holds {_NOT_GROWN.get(content.type, content.type)}")
     before = coverage(region, content.type)
     if before.size > partition.length:
@@ -129,14 +144,29 @@ def _other_sector_size(disk: DescriptorDisk) -> int | None:
     return None
 
 
-def _refuse_what_the_kernel_cannot(disk: DescriptorDisk, volume: _Volume) -> None:
-    if volume.content.type.startswith("ext") and not has_capability(CAP_SYS_RESOURCE):
-        raise StorageError(
-            f"{disk.name}: growing the {volume.content.type} file system on {volume} needs root with CAP_SYS_RESOURCE, "
-            "which containers mostly take away; nothing was grown",
-            errno=errno.EPERM,
-            filename=disk.name,
-        )
+def _grow_ext(disk: DescriptorDisk, volume: _Volume) -> int:
+    """Return the size (bytes) that the file system has in the end."""
+    growth = volume.growth
+    region = Region(disk, growth.partition.start, growth.length, name=f"{disk.name}, {volume}")
+    planned = plan_ext_growth(region)
+    with _after_table(disk, growth):
+        planned.write()
+    return planned.size
+
+
+@contextmanager
+def _after_table(disk: DescriptorDisk, growth: PartitionGrowth) -> Iterator[None]:
+    """Write the table, if it changes; then a failure of what follows is a _PartitionOnlyError."""
+    growth.write(disk)
+    try:
+        yield
+    except DiskImageError as error:
+        if not growth.writes:
+            raise
+        raise _PartitionOnlyError(str(error)) from error
+
+
+def _refuse_twins(disk: DescriptorDisk, volume: _Volume) -> None:
     # Two devices that claim to be the same part of one btrfs: kernels before 6.7 may write to the wrong one.
     if volume.content.type == "btrfs" and os.path.exists(f"/sys/fs/btrfs/{volume.content.uuid}"):
         raise InUseError(
@@ -147,30 +177,21 @@ def _refuse_what_the_kernel_cannot(disk: DescriptorDisk, volume: _Volume) -> Non
         )
 
 
-def _grow(disk: DescriptorDisk, volume: _Volume) -> int:
+def _grow_mounted(disk: DescriptorDisk, volume: _Volume) -> int:
     """Return the size (bytes) that the file system has in the end."""
+    _refuse_twins(disk, volume)
     growth, fs_type = volume.growth, volume.content.type
     start, length = growth.partition.start, growth.length
     driver, options = MOUNTED_AS[fs_type]
-    table_changed = False
     enter_private_namespace()
     disk.flush()
-    try:
-        with (
-            loop_device(disk.fd, offset=start, length=length, sector_size=_SECTOR) as loop,
-            mounted(loop.path, fs_type=driver, options=options) as target,
-        ):
-            growth.write(disk)
-            table_changed = bool(growth.writes)
+    with ExitStack() as stack:
+        loop = stack.enter_context(loop_device(disk.fd, offset=start, length=length, sector_size=_SECTOR))
+        target = stack.enter_context(mounted(loop.path, fs_type=driver, options=options))
+        with _after_table(disk, growth):
             grow_mounted(target, fs_type, min(length, volume.before.limit), name=f"{disk.name}, {volume}")
-        return coverage(Region(disk, start, length), fs_type).size
-    except DiskImageError as error:
-        if not table_changed:
-            raise
-        raise FileSystemError(
-            f"{disk.name}: {volume} was grown to {format_size(length)}, its {fs_type} file system of "
-            f"{format_size(volume.before.size)} did not follow, which harms nothing that is in it: {error}"
-        ) from error
+            stack.close()
+            return coverage(Region(disk, start, length), fs_type).size
 
 
 def _outcome(volume: _Volume, size: int) -> str:

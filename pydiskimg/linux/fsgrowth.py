@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""ioctls that grow mounted file systems (fs/ext4/ext4.h, xfs_fs.h, linux/btrfs.h); failures are OSError.
+"""ioctls that grow mounted file systems (xfs_fs.h, linux/btrfs.h); failures are OSError.
 
 fd is any open file or directory of the file system. Nothing here shrinks: the callers see to that.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import struct
 
-EXT4_IOC_RESIZE_FS = 0x40086610
 XFS_IOC_FSGEOMETRY_V1 = 0x80705864
 XFS_IOC_FSGROWFSDATA = 0x4010586E
 BTRFS_IOC_RESIZE = 0x50009403
@@ -51,15 +50,6 @@ BTRFS_RESIZE = struct.Struct(
     "4088s"  #  8  name         DEVICE:SIZE
 )
 assert BTRFS_RESIZE.size == 4096
-
-
-def grow_ext(fd: int, blocks: int) -> None:
-    """Grow an ext2, ext3 or ext4 mounted as ext4 to blocks of its own size; the kernel may stop a little before.
-
-    EPERM: no CAP_SYS_RESOURCE, or errors are recorded. EOPNOTSUPP: sparse_super2. EINVAL: the device ends before, or
-    the inodes could not be counted.
-    """
-    fcntl.ioctl(fd, EXT4_IOC_RESIZE_FS, struct.pack("=Q", blocks))
 
 
 def xfs_geometry(fd: int) -> tuple[int, int, int]:

@@ -15,7 +15,7 @@ _BG_CHECKSUM = layout.GROUP_DESCRIPTOR_64.offsets["bg_checksum"]
 
 
 class Checksums:
-    """The checksums of one file system; active says whether it has metadata_csum, seed is that of its UUID or another."""
+    """The checksums of one file system; active says whether it has metadata_csum, seed is its UUID's or another."""
 
     def __init__(self, uuid: UUID, *, active: bool, seed: int | None = None) -> None:
         self.active = active

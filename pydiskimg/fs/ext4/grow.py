@@ -215,10 +215,11 @@ class ExtGrowth:
             self._write_superblock({**before, "s_state": int(before["s_state"]) & ~VALID_FS})
             self._write_blocks(self._changes)
         else:
-            log.commit(changes)
+            # In this order there is never a log that nobody is told of.
             self._write_superblock(
                 {**before, "s_feature_incompat": int(before["s_feature_incompat"]) | Incompat.RECOVER}
             )
+            log.commit(changes)
             self._write_blocks(changes)
             log.finish()
         self._write_superblock(self._fields)
@@ -245,7 +246,8 @@ class ExtGrowth:
             count = min(_BLOCKS_AT_ONCE, whole - first)
             data = read_bytes(self._disk, new.descriptor_block(first) * new.block_size, count * new.block_size)
             for group in self._copies():
-                self._write_block(new.group_start(group) + 1 + first, data)
+                if Incompat.META_BG not in new.incompat or group < whole * new.desc_per_block:
+                    self._write_block(new.group_start(group) + 1 + first, data)
         for number in range(max(whole, self._first_table), new.desc_blocks):
             data = read_bytes(self._disk, new.descriptor_block(number) * new.block_size, new.block_size)
             first_group = number * new.desc_per_block

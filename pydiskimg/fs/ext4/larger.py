@@ -54,10 +54,10 @@ def _refuse(volume: Volume) -> None:
             )
     resize, meta_bg = Compat.RESIZE_INODE in volume.compat, Incompat.META_BG in volume.incompat
     if (resize and meta_bg) or (volume.reserved_gdt_blocks and not resize):
+        found = "the features resize_inode and meta_bg" if resize else "no resize inode"
         raise FileSystemError(
-            f"{volume.name}: its ext file system has {volume.reserved_gdt_blocks} reserved descriptor blocks, with the "
-            f"feature{'s resize_inode and' if resize else ''} meta_bg{'' if meta_bg else ' and resize_inode both absent'}; "
-            "check it (e2fsck -f)"
+            f"{volume.name}: its ext file system has {volume.reserved_gdt_blocks} reserved descriptor blocks and "
+            f"{found}; check it (e2fsck -f)"
         )
     if volume.reserved_gdt_blocks > volume.block_size // 4:
         raise FileSystemError(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """One transaction written into an empty log, so that blocks of the file system change all or not at all (journal.rst).
 
-    log: descriptor, copies, ..., commit ─> journal's superblock: not empty ─> superblock: needs recovery
+    superblock: needs recovery ─> log: descriptor, copies, ..., commit ─> journal's superblock: not empty
         ─> the blocks in their places ─> journal's superblock: empty ─> superblock: clean
 
 The kernel and e2fsck replay it when that ends in the middle.
@@ -40,7 +40,7 @@ class LogWriter:
         return needed <= self._log.end - self._log.first and not (self._is_old and self._features(blocks))
 
     def commit(self, blocks: dict[int, bytes]) -> None:
-        """Write contents by block number as a transaction, durably; it counts once the superblock asks for recovery."""
+        """Write contents by block number as a transaction, durably; the superblock asks for recovery already."""
         # The features say how tags look; those that the kernel has put there come back in finish().
         features = self._features(blocks)
         position = self._log.first

@@ -88,7 +88,7 @@ class ExtUsage:
         yield volume.blocks * size, self._size
 
     def clusters_in_use(self, descriptor: Descriptor) -> int | str:
-        """Return the bits of the clusters of a group that are in use (the first is bit 0), or why they are not believed.
+        """Return the bits of a group's clusters in use (the first is bit 0), or why they are not believed.
 
         Raises as ranges() does.
         """
