@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from pydiskimg.dumpfile.attributes import ACL_ACCESS, ACL_DEFAULT, INLINE_DATA
 from pydiskimg.dumpfile.names import Name
@@ -20,7 +20,7 @@ from pydiskimg.dumpfile.reader import Inode
 from pydiskimg.linux import inodeflags
 from pydiskimg.linux.inodeflags import get_flags, set_flags
 
-Contents = Iterator[tuple[int, memoryview]]
+Contents = Iterable[tuple[int, memoryview]]
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LONGEST_LINK = 4095

@@ -236,7 +236,7 @@ def check_flags(target: Path) -> None:
 
 @pytest.mark.parametrize("options", DUMPS)
 def test_every_form_and_restore_agree(tool: Tool, tmp_path: Path, options: str) -> None:
-    """restore(8) forgets large device numbers, times of symlinks, signs, and most attributes of directories."""
+    """restore(8) forgets large device numbers, times of symlinks, signs, and some attributes of directories."""
     with file_system(tool, tmp_path, "source", "-t", "ext4", size=80 * MIB) as (device, point):
         tree_with_everything(tool, point)
         path = dumped(tool, device, tmp_path / "a.dump", *DUMPS[options])
