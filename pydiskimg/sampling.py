@@ -12,7 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pydiskimg.protocols import Place
 
-# One sample for each stretch, counted from the first byte: a run of zeros as long as that has a sample, wherever it is.
+# One sample for each stretch, counted from the first byte: zeros in whole units of RUN_SIZE, as long as that together,
+# have a sample with a whole unit behind it, wherever they are.
 SAMPLE_STEP = 256 * KIB
 SAMPLE_SIZE = 512
 # Where a sample is zero, as much behind it is looked at, since a file is full of short runs of zeros.

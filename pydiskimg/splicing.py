@@ -7,7 +7,7 @@
                            |     |     |
     device              | c1 | c2 | c3 |              written directly: write_place()
 
-What it spares, two thirds of the processor time of a copy, is looked at in docs/adr/0023.
+It spares half of the processor time of a copy: docs/adr/0023.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pydiskimg.extents import Extent
     from pydiskimg.protocols import Disk, Place, Source
 
-# Any device takes whole pages, and the pipe holds a page in one of its places, or half a page.
+# Any device takes whole pages, and each place in a pipe holds one, or a part of one.
 PAGE_SIZE = 4 * KIB
 # A smaller pipe, for a user who has many, makes so many small requests that copying is faster.
 MIN_PIPE_SIZE = 256 * KIB

@@ -66,9 +66,10 @@ def copy(
     """Make the first source.size bytes of disk equal to source, durably.
 
     What is not data becomes zero on the disk: by the disk's cheapest way, or not at all where the disk is known
-    to read as zero. Runs of zeros inside data are treated so too. unit (bytes, a power of two from 512 to 2 MiB)
-    is what both are looked at in: every write() and zero() begins and ends at a multiple of unit or at the end of
-    the source, so that a disk made of clusters of unit bytes gets whole ones. None is for disks that do not care:
+    to read as zero. Runs of zeros inside data are treated so too; where data is moved from a file to a device without
+    being read (docs/adr/0023), only runs of 256 KiB or more are sure to be. unit (bytes, a power of two from 512 to
+    2 MiB) is what both are looked at in: every write() and zero() begins and ends at a multiple of unit or at the end
+    of the source, so that a disk made of clusters of unit bytes gets whole ones. None is for disks that do not care:
     4 KiB where the disk reads as zero, otherwise 64 KiB. workers is the number of threads (None: one for each CPU, at
     least 6, or 4 where source decompresses; never more than 8); memory is bounded by workers * 2 MiB plus what the
     source holds. progress counts the bytes of source, of every kind. verify reads everything back, from the device

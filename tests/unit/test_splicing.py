@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from pydiskimg.deferred import HEAD_SIZE, DeferredHead
 from pydiskimg.errors import InvalidImageError, StorageError
 from pydiskimg.formats.qcow2.reader import open_qcow2
-from pydiskimg.formats.raw import open_raw
-from pydiskimg.protocols import Place, Source
-from pydiskimg.sampling import SAMPLE_STEP
+from pydiskimg.formats.raw import RawSource, open_raw
+from pydiskimg.protocols import Place, Source, WritableBuffer
+from pydiskimg.sampling import SAMPLE_STEP, Sampler
 from pydiskimg.targets.file import FileDisk
 from pydiskimg.transfer import Copied, copy
 from tests.fixtures.qcow2_images import Craft
@@ -380,3 +380,33 @@ def test_a_file_system_of_memory_and_one_of_a_disk(directory: str, calls: Calls)
         with open_raw(Path(name, "raw")) as source:
             copied_to_file(source, Path(name, "disk"), data, workers=4)
     assert calls.moved == 2 * len(data)
+
+
+def test_samples_are_as_many_for_many_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise(tmp_path / "raw", 2 * MIB)
+    true_preadv, offsets = os.preadv, []
+
+    def preadv(fd: int, buffers: list[bytearray], offset: int, flags: int = 0) -> int:
+        offsets.append(offset)
+        return true_preadv(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    with (tmp_path / "raw").open("rb") as file:
+        assert not Sampler().hold_zeros([(file.fileno(), at, PAGE) for at in range(0, 2 * MIB, PAGE)])
+    assert offsets == list(range(0, 2 * MIB, SAMPLE_STEP))
+
+
+def test_what_does_not_lie_in_whole_pages_is_not_moved(tmp_path: Path, calls: Calls) -> None:
+    """A device would refuse it, and everything after it would be read."""
+    data = noise(tmp_path / "raw", 2 * MIB + 512)
+
+    class Shifted(RawSource):
+        def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+            file.read_into(offset + 512, buffer)
+
+        def read_places(self, offset: int, length: int) -> list[Place] | None:
+            return file.read_places(offset + 512, length)
+
+    with open_raw(tmp_path / "raw") as file:
+        copied_to_file(Shifted(-1, name="shifted", size=2 * MIB, is_block_device=True), tmp_path / "disk", data[512:])
+    assert not calls.count

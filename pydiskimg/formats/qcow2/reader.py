@@ -25,9 +25,10 @@ GAP = 16 << 10
 
 # Decompressed clusters are kept only when less than the whole cluster was asked for.
 CLUSTER_CACHE = 8 << 20
+GATES = 61  # locks that share the clusters between them; a prime, as offsets are multiples of powers of two
+
 # Nothing is moved in parts of less than a page, and a list of very small ones would be long.
 SMALLEST_PLACE = 4 << 10
-GATES = 61  # locks that share the clusters between them; a prime, as offsets are multiples of powers of two
 
 
 class Qcow2Source:
