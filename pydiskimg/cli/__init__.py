@@ -7,6 +7,7 @@ than Python's own start.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
@@ -23,6 +24,19 @@ COMMANDS = ("info", "convert", "create", "map", "compare", "check", "snapshot", 
 # With the interpreter's 700, looking through what is imported takes as long as some of the imports.
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
 _INTERRUPTED = 128 + 2  # as a shell tells of SIGINT
+_NOT_TOLD = {"compare": 4}  # where 1 says something else: that the images differ
+
+
+class _NotOpen:
+    """Standard output of a process that was started without: who prints a result must hear that nobody gets it."""
+
+    def write(self, _: str) -> NoReturn:
+        raise OSError(errno.EBADF, "is not open, and what was to be printed is lost")
+
+    def flush(self) -> None: ...
+
+    def fileno(self) -> int:
+        return 1  # /dev/null by now
 
 
 def launch() -> NoReturn:
@@ -41,12 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     A subcommand may return another one, where it has more to tell (compare, check).
     """
     keep_standard_descriptors()
-    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open to the end
+    if sys.stdout is None:  # what Python makes of a descriptor that is closed
+        sys.stdout = _NotOpen()
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open to the end
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name in an image may have what the locale has not
+    words = sys.argv[1:] if argv is None else list(argv)
     try:
-        status = _run(sys.argv[1:] if argv is None else list(argv))
+        status = _run(words)
         sys.stdout.flush()
     except DiskImageError as error:
         from pydiskimg.cli.output import printable
@@ -60,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"pydiskimg: standard output: {error.strerror}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return _NOT_TOLD.get(words[0], 1)
     except KeyboardInterrupt:
         print("pydiskimg: interrupted; what was being written is not complete", file=sys.stderr)
         return _INTERRUPTED

@@ -188,15 +188,42 @@ def test_a_full_standard_output(image: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "pydiskimg: standard output: No space left on device\n")
 
 
+def redirected(redirections: str, *arguments: str | Path) -> tuple[int, str]:
+    """Run the command with these redirections of a shell's; returns its exit status and standard error."""
+    shell = f'exec "$@" {redirections}'
+    command = ["sh", "-c", shell, "sh", *COMMAND, *arguments]
+    done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
+    return done.returncode, done.stderr
+
+
 @pytest.mark.parametrize("redirections", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_descriptors(image: Path, tmp_path: Path, redirections: str) -> None:
-    shell = f'exec "$@" {redirections}'
-    for arguments in (["info", str(image)], ["convert", "-p", str(image), str(tmp_path / "out")]):
-        done = subprocess.run(
-            ["sh", "-c", shell, "sh", *COMMAND, *arguments], cwd=ROOT, stderr=subprocess.PIPE, check=False
-        )
-        assert (done.returncode, done.stderr) == (0, b"") or b"100%" in done.stderr
+    """They do not become files that a copy writes to."""
+    status, said = redirected(redirections, "convert", "-p", image, tmp_path / "out")
+    assert (status, said) == (0, "") or "100%" in said
     assert (tmp_path / "out").read_bytes() == image.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("status", "command"),
+    [
+        (1, ["info"]),
+        (1, ["info", "--output=json"]),
+        (1, ["map"]),
+        (1, ["map", "--output=json"]),
+        (1, ["snapshot", "-l", "--output=json"]),
+        (1, ["--version"]),
+        (4, ["compare"]),
+    ],
+)
+def test_a_result_that_nobody_gets_is_no_success(image: Path, status: int, command: list[str]) -> None:
+    files = [] if command == ["--version"] else [image] * (2 if command == ["compare"] else 1)
+    lost = "pydiskimg: standard output: is not open, and what was to be printed is lost\n"
+    assert redirected(">&-", *command, *files) == (status, lost)
+    assert redirected(">&- 2>&-", *command, *files) == (status, "")
+    assert redirected("</dev/null >/dev/null", *command, *files) == (0, "")
+    full = "pydiskimg: standard output: No space left on device\n"
+    assert redirected(">/dev/full", *command, *files) == (status, full)
 
 
 def test_a_full_log_does_not_end_a_copy(image: Path, tmp_path: Path) -> None:

@@ -30,14 +30,14 @@ def read_extensions(head: bytes, start: int, end: int, *, name: str) -> tuple[tu
     at = start
     while at + layout.EXTENSION.size <= end:
         kind, length = layout.EXTENSION.unpack_from(head, at)
-        if kind == layout.EXTENSION_END:
-            break
         at += layout.EXTENSION.size
         if length > end - at:
             raise InvalidImageError(
                 f"{name}: qcow2 header: the extension 0x{kind:08x} at byte {at - layout.EXTENSION.size} has {length} "
                 f"bytes, and {end - at} are left in the first cluster; the image is truncated or corrupt"
             )
+        if kind == layout.EXTENSION_END:
+            break
         types[kind] = None
         if kind in _KEPT:
             found[kind] = head[at : at + length]

@@ -139,21 +139,25 @@ class Header:
         return present and bool(self.autoclear_features & layout.AUTOCLEAR_BITMAPS)
 
 
-def read_header(file: Source) -> Header:
+def read_header(file: Source, *, tables_inside: bool = True) -> Header:
     """Read and check the header of the qcow2 file.
+
+    False for tables_inside lets tables begin beyond the end of the file or in the header's cluster, and lets there be
+    no refcount table.
 
     Raises InvalidImageError when it contradicts the specification, UnsupportedImageError when it needs a feature
     that nobody knows here, or a version. That the image can be read is more: see require_readable().
     """
-    return _Parser(file).parse()
+    return _Parser(file, tables_inside=tables_inside).parse()
 
 
 class _Parser:
     """One reading of one header: every check may use the file's name and size."""
 
-    def __init__(self, file: Source) -> None:
+    def __init__(self, file: Source, *, tables_inside: bool) -> None:
         self.file = file
         self.name = file.name
+        self.tables_inside = tables_inside
         self.header = Header()
         self.head = b""
 
@@ -263,7 +267,7 @@ class _Parser:
             )
 
     def _backing_name(self, offset: int, size: int) -> bytes | None:
-        if not offset or not size:
+        if not offset or (not size and offset <= self.header.cluster_size):
             return None
         if size > layout.MAX_BACKING_FILE_SIZE:
             raise self._invalid(
@@ -300,7 +304,8 @@ class _Parser:
                 f"there are {header.nb_snapshots} snapshots, at most {layout.MAX_SNAPSHOTS} are allowed"
             )
         refcount_size = header.refcount_table_clusters << header.cluster_bits
-        if not 0 < refcount_size <= layout.MAX_REFCOUNT_TABLE_SIZE:
+        least = 1 if self.tables_inside else 0
+        if not least <= refcount_size <= layout.MAX_REFCOUNT_TABLE_SIZE:
             raise self._invalid(
                 f"the refcount table has {header.refcount_table_clusters} clusters, expected at least one and at most "
                 f"{layout.MAX_REFCOUNT_TABLE_SIZE} bytes"
@@ -321,9 +326,9 @@ class _Parser:
             raise self._invalid(
                 f"the {what} is at offset 0x{offset:x}, which is no multiple of the cluster size {cluster_size}"
             )
-        if offset < cluster_size:
+        if offset < cluster_size and self.tables_inside:
             raise self._invalid(f"the {what} is at offset 0x{offset:x}, inside the header's cluster")
-        if offset + length > self.file.size:
+        if offset + length > (self.file.size if self.tables_inside else layout.MAX_FILE_SIZE):
             raise self._invalid(
                 f"the {what} at 0x{offset:x} ends at 0x{offset + length:x}, beyond the end of the file "
                 f"(0x{self.file.size:x})"

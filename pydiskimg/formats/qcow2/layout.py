@@ -126,6 +126,7 @@ MAX_REFCOUNT_TABLE_SIZE = 8 << 20
 MAX_SNAPSHOTS = 65536
 MAX_SNAPSHOT_TABLE_SIZE = 64 << 20
 MAX_SNAPSHOT_EXTRA_DATA = 1024
+MAX_FILE_SIZE = (1 << 63) - (1 << 30)  # beyond it nothing can be read
 
 # Section "Full disk encryption header pointer"
 CRYPTO_HEADER = struct.Struct(

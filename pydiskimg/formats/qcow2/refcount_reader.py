@@ -7,11 +7,11 @@ import sys
 from array import array
 from collections.abc import Iterator
 
+from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.header import Header
 from pydiskimg.protocols import Source
 
 REFTABLE_RESERVED = 0x1FF  # bits 0 to 8 of an entry
-MAX_FILE_SIZE = (1 << 63) - (1 << 30)  # beyond it QEMU reads nothing
 MANY = 255  # what expanded() gives for every count from here on
 
 _NOT_ZERO = bytes([0] + [MANY] * 255)
@@ -43,7 +43,7 @@ class RefcountReader:
         return index < len(self.entries) and self._is_impossible(self.entries[index] & ~REFTABLE_RESERVED)
 
     def _is_impossible(self, offset: int) -> bool:
-        return bool(offset % self._cluster_size) or offset + self._cluster_size > MAX_FILE_SIZE
+        return bool(offset % self._cluster_size) or offset + self._cluster_size > layout.MAX_FILE_SIZE
 
     def count(self, cluster: int) -> int:
         """The stored reference count of one cluster, exactly; 0 where there is no refcount block."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.formats.qcow2 import layout
+from pydiskimg.formats.qcow2.check.acceptable import is_possible_bitmap, require_acceptable
 from pydiskimg.formats.qcow2.check.findings import CheckResult
-from pydiskimg.formats.qcow2.extensions import extensions_of
 from pydiskimg.formats.qcow2.header import Header
 from pydiskimg.formats.qcow2.refcount_reader import numbers, read_padded
 from pydiskimg.protocols import Source
@@ -70,6 +70,7 @@ class Areas:
 
     def _find(self) -> Iterator[Area]:
         header, size = self._header, layout.ENTRY_SIZE
+        extensions = require_acceptable(self._file, header)
         yield Area("the header", 0, header.cluster_size)
         yield Area("the L1 table", header.l1_table_offset, header.l1_size * size)
         tables, table_size = self._snapshots()
@@ -79,16 +80,10 @@ class Areas:
         yield Area("the snapshot table", header.snapshots_offset, table_size)
         refcount_table_size = header.refcount_table_clusters * header.cluster_size
         yield Area("the refcount table", header.refcount_table_offset, refcount_table_size)
-        head = read_padded(self._file, 0, header.cluster_size)
-        data = self._extensions(head)
-        if header.crypt_method == layout.CRYPT_LUKS and len(crypto := data.get(layout.EXTENSION_CRYPTO, b"")) == 16:
-            yield Area("the encryption header", *layout.CRYPTO_HEADER.unpack(crypto))
-        bitmaps = data.get(layout.EXTENSION_BITMAPS, b"")
-        if header.autoclear_features & layout.AUTOCLEAR_BITMAPS and len(bitmaps) == layout.BITMAPS.size:
-            yield from self._bitmaps(*layout.BITMAPS.unpack(bitmaps))
-
-    def _extensions(self, head: bytearray) -> dict[int, bytes]:
-        return extensions_of(bytes(head), self._header.header_length, name=self._file.name)[1]
+        if header.crypt_method == layout.CRYPT_LUKS:
+            yield Area("the encryption header", *layout.CRYPTO_HEADER.unpack(extensions[layout.EXTENSION_CRYPTO]))
+        if header.has_bitmaps:
+            yield from self._bitmaps(*layout.BITMAPS.unpack(extensions[layout.EXTENSION_BITMAPS]))
 
     def _snapshots(self) -> tuple[Counter[tuple[int, int]], int]:
         """Find the snapshots' L1 tables, (offset, entries), and the bytes of the snapshot table."""
@@ -135,10 +130,8 @@ class Areas:
 
     def _bitmaps(self, count: int, size: int, offset: int) -> Iterator[Area]:
         cluster_size = self._header.cluster_size
-        if not count:
-            return
         if (
-            count > layout.MAX_BITMAPS
+            not 0 < count <= layout.MAX_BITMAPS
             or not 0 < size <= layout.MAX_BITMAP_DIRECTORY_SIZE
             or offset % cluster_size
             or not offset
@@ -147,11 +140,12 @@ class Areas:
         yield Area("the bitmap directory", offset, size)
         directory, at, found = read_padded(self._file, offset, size), 0, 0
         while at + layout.BITMAP_ENTRY.size <= size:
-            table, entries, _, _, _, name_size, extra_size = layout.BITMAP_ENTRY.unpack_from(directory, at)
+            fixed = bytes(directory[at : at + layout.BITMAP_ENTRY.size])
+            table, entries, _, _, _, name_size, extra_size = layout.BITMAP_ENTRY.unpack(fixed)
+            if not is_possible_bitmap(self._header, fixed) or not self._is_good_bitmap_table(offset, table, entries):
+                break
             at += -(-(layout.BITMAP_ENTRY.size + extra_size + name_size) // 8) * 8
             found += 1
-            if not self._is_good_bitmap_table(offset, table, entries):
-                break
             area = Area(f"the bitmap table at 0x{table:x}", table, entries * layout.ENTRY_SIZE)
             self.bitmap_tables.append(area)
             self._check_bitmap_table(area)

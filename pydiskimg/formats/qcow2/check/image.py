@@ -11,6 +11,7 @@ from __future__ import annotations
 from array import array
 
 from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.check import reference_counter
 from pydiskimg.formats.qcow2.check.areas import Areas
 from pydiskimg.formats.qcow2.check.findings import CheckResult
@@ -32,7 +33,7 @@ def check_qcow2(file: Source, *, progress: Progress | None = None) -> CheckResul
     tables is such that nothing can be checked, or when the file has more than 2^31 clusters; StorageError when the
     system refuses. Memory stays below 150 MiB.
     """
-    header = read_header(file)
+    header = read_header(file, tables_inside=False)  # what was cut off is read as zeros and counted
     clusters = -(-file.size // header.cluster_size)
     if clusters >= MAX_CLUSTERS:
         raise UnsupportedImageError(
@@ -50,7 +51,8 @@ class _Check:
         self._clusters = clusters
         self._progress = progress
         self._passes_done = 0
-        self.result = CheckResult(total_clusters=-(-header.size // header.cluster_size))
+        sectors = header.size // layout.SECTOR  # as QEMU counts: what is less than a sector at the end is not seen
+        self.result = CheckResult(total_clusters=-(-sectors * layout.SECTOR // header.cluster_size))
         self._areas = Areas(file, header, self.result)
         self._reader = RefcountReader(file, header)
         self._largest = (1 << header.refcount_bits) - 1
