@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 MIB = 1 << 20
-SIZE = 1024 * MIB
+GIB = 1 << 30
+SIZE = GIB
 DATA = 400 * MIB
 
 
@@ -19,16 +20,21 @@ def make_disk(work: Path, size: int = SIZE) -> Path:
     for number in range(max(1, size // SIZE)):
         tree = work / "tree"
         tree.mkdir()
-        subprocess.run(
-            "{ tar -C / -cf - usr/bin usr/lib usr/share usr/include; tar -C / -cf - usr/bin usr/lib; } 2>/dev/null"
-            f" | tail -c +{number * DATA + 1} | head -c {DATA} | tar -C {tree} -ixf - 2>/dev/null",
-            shell=True,
-            check=False,
-        )
+        real_files(tree, number)
         offset = f"offset={number * SIZE}"
         run("mke2fs", "-q", "-F", "-E", offset, "-d", str(tree), str(raw), f"{min(SIZE, size) >> 10}k")
         run("rm", "-rf", str(tree))
     return raw
+
+
+def real_files(tree: Path, number: int = 0) -> None:
+    """Put some 400 MiB of real files into the directory tree, other ones for each number."""
+    subprocess.run(
+        "{ tar -C / -cf - usr/bin usr/lib usr/share usr/include; tar -C / -cf - usr/bin usr/lib; } 2>/dev/null"
+        f" | tail -c +{number * DATA + 1} | head -c {DATA} | tar -C {tree} -ixf - 2>/dev/null",
+        shell=True,
+        check=False,
+    )
 
 
 def run(*command: str) -> str:
