@@ -9,15 +9,17 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pydiskimg.linux.capabilities import CAP_SYS_RESOURCE, has_capability
 from tests.fixtures.debian_system import DebianSystem
-from tests.fixtures.ganeti_lab import CONFIGURED, EXPORTS, IMAGES, SYSCONFDIR, Lab
+from tests.fixtures.ganeti_lab import EXPORTS, IMAGES, SYSCONFDIR, Lab
 from tests.fixtures.growing import loop, mounted_at
-from tests.fixtures.judges import blkid, inside, partitions
+from tests.fixtures.judges import blkid, partitions
 from tests.fixtures.lab_instances import (
     MIB,
     add,
@@ -142,7 +144,7 @@ def test_a_create_that_is_killed(lab: Lab, tmp_path: Path) -> None:
     assert host_name(lab, name, tmp_path) == name
 
 
-def _boots(partition: dict[str, object]) -> bool:
+def _boots(partition: dict[str, Any]) -> bool:
     return partition["type"] == "83" or bool(partition.get("bootable"))
 
 
@@ -161,6 +163,17 @@ def xfs_image(lab: Lab, debian: DebianSystem, tmp_path_factory: pytest.TempPathF
     image = lab.path(IMAGES) / debian.qcow2.name.replace("debian-small", "xfs-small")
     subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, image], check=True)
     return "xfs-small"
+
+
+@contextmanager
+def _xfs_root(disk: Path, tmp_path: Path) -> Iterator[Path]:
+    """xfs_repair and mount the only partition of a disk."""
+    (place,) = partitions(str(disk))
+    with loop(disk, place["offset"], place["length"], read_only=True) as device:
+        repair = subprocess.run(["xfs_repair", "-n", device], capture_output=True, text=True, check=False)
+        assert repair.returncode == 0, repair.stderr
+        with mounted_at(device, tmp_path / "xfs", "-o", "ro,norecovery,nouuid") as point:
+            yield point
 
 
 def test_growing_a_root_of_xfs(lab: Lab, xfs_image: str, tmp_path: Path) -> None:
