@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""One cluster for all tests of a session, with the OS definition installed."""
+"""One cluster for all tests of a session, with the OS definition installed; after each test nothing may be in use."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,19 +14,51 @@ import pytest
 
 from tests.conftest import need
 from tests.fixtures.debian_system import NAME, DebianSystem
-from tests.fixtures.ganeti_lab import LOCALSTATEDIR, Lab, install_definition, running_lab
+from tests.fixtures.ganeti_lab import CONFIGURED, IMAGES, NODE_IP, Lab, install_definition, running_lab
+
+PORT = 8080
+# As the script interfaces of ganeti-instance-image does: what rename finds must be the instance's name.
+NAME_SCRIPT = '#!/bin/sh\necho "$INSTANCE_NAME" >"$TARGET/etc/hostname"\n'
 
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory, debian: DebianSystem) -> Iterator[Lab]:
-    """The cluster; its image directory has the small Debian as a tarball and as a qcow2."""
+    """The cluster; its images are the small Debian as a tarball and as a qcow2, each with a variant of that name."""
     need(os.geteuid() == 0, "needs root")
     need(shutil.which("gnt-cluster") is not None, "ganeti is not installed")
-    state = tmp_path_factory.mktemp("lab")
-    with running_lab(state) as made:
+    with running_lab(tmp_path_factory.mktemp("lab")) as made:
         install_definition(made, tmp_path_factory.mktemp("definition"))
-        images = made.path(f"{LOCALSTATEDIR}/cache/ganeti-instance-image")
         for path in (debian.tarball, debian.qcow2):
-            shutil.copy(path, images / Path(path).name)
+            shutil.copy(path, made.path(IMAGES) / Path(path).name)
         made.configure(IMAGE_NAME=NAME, IMAGE_TYPE="qcow2")
+        made.publish("qcow2", IMAGE_TYPE="qcow2")
+        made.publish("tarball", IMAGE_TYPE="tarball", SWAP_SIZE="32")
+        made.add_script(f"{CONFIGURED}/instance-image.d/name", NAME_SCRIPT)
         yield made
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(lab: Lab) -> Iterator[None]:
+    """No loop device over a file of the lab's, and no mount in it, is there after a test that was not there before."""
+    before = lab.loop_devices(), lab.mounts()
+    yield
+    for _ in range(60):
+        if lab.loop_devices() == before[0]:
+            break
+        time.sleep(0.05)
+    assert (lab.loop_devices(), lab.mounts()) == before
+
+
+@pytest.fixture(scope="session")
+def web(lab: Lab) -> tuple[str, Path, Path]:
+    """A web server in the lab, which ends with it: its address, its directory, and the log of its requests."""
+    directory, log = lab.path("/srv/ganeti/web"), lab.path("/srv/ganeti/web.log")
+    directory.mkdir()
+    serve = f"exec {sys.executable} -m http.server {PORT} --bind {NODE_IP} --directory /srv/ganeti/web"
+    lab.start("sh", "-c", f"{serve} >/srv/ganeti/web.log 2>&1")
+    for _ in range(100):
+        probe = lab.run("sh", "-c", f"ss -ltn | grep -q {NODE_IP}:{PORT}")
+        if probe.returncode == 0:
+            return f"http://{NODE_IP}:{PORT}", directory, log
+        time.sleep(0.1)
+    raise AssertionError(log.read_text())

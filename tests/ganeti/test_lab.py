@@ -1,17 +1,52 @@
 # SPDX-License-Identifier: MIT
-"""The OS definition as Ganeti sees it."""
+"""The OS definition as Ganeti sees it: variants and parameters."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.fixtures.ganeti_lab import Lab
+from tests.fixtures.lab_instances import add_fails
 
-pytestmark = [pytest.mark.root, pytest.mark.ganeti]
+pytestmark = pytest.mark.ganeti
 
 
 def test_ganeti_finds_nothing_wrong_with_the_definition(lab: Lab) -> None:
     diagnosed = lab.succeed("gnt-os", "diagnose")
-    assert "image" in diagnosed
-    assert "valid" in diagnosed
+    assert "OS: image [global status: valid]" in diagnosed
     assert "invalid" not in diagnosed
+    assert "API versions: 20, 15, 10, 5" in diagnosed
+    listed = lab.succeed("gnt-os", "list", "--no-headers").split()
+    assert {"image+default", "image+qcow2", "image+tarball"} <= set(listed)
+
+
+def test_wrong_parameters_are_refused_each_with_its_sentence(lab: Lab) -> None:
+    said = add_fails(lab, "wrong.lab.example", "-O", "image_type=nonsense,swap=maybe,swap_size=-1")
+    assert "OS parameter image_type is 'nonsense'; expected" in said
+    assert "OS parameter swap is 'maybe'; expected yes or no" in said
+    assert "OS parameter swap_size is '-1'; expected a size in MiB" in said
+    assert "wrong.lab.example" not in lab.succeed("gnt-instance", "list", "--no-headers", "-o", "name")
+    said = add_fails(lab, "wrong.lab.example", "-O", "customize_dir=/tmp")
+    assert "not supported by the OS image: customize_dir" in said
+
+
+def test_parameters_of_the_cluster(lab: Lab) -> None:
+    changed = lab.run("gnt-os", "modify", "-O", "grow=perhaps", "image+default")
+    assert changed.returncode != 0
+    assert "OS parameter grow is 'perhaps'; expected yes or no" in changed.stdout
+    lab.succeed("gnt-os", "modify", "-O", "image_name=from-the-cluster", "image+default")
+    try:
+        said = add_fails(lab, "cluster.lab.example", os="image+default")
+    finally:
+        lab.succeed("gnt-os", "modify", "-O", "image_name=default", "image+default")
+    assert "from-the-cluster-x86_64.qcow2: there is no such image" in said
+
+
+def test_variants(lab: Lab) -> None:
+    said = add_fails(lab, "variant.lab.example", os="image+nosuch")
+    assert "nosuch" in said
+    said = add_fails(lab, "forced.lab.example", "--force-variant", os="image+nosuch")
+    assert "the variant nosuch is not published; create this file" in said
+    lab.publish("promised")
+    said = add_fails(lab, "promised.lab.example", os="image+promised")
+    assert "promised.conf: does not exist, but the variant promised is published; create this file" in said
