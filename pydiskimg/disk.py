@@ -77,7 +77,7 @@ if TYPE_CHECKING:
 
     @overload
     def open_disk(
-        path: str | os.PathLike[str], *, writable: bool = False, format: Literal["raw"] = "raw"
+        path: str | os.PathLike[str], *, writable: bool = False, is_zero: bool = False, format: Literal["raw"] = "raw"
     ) -> OpenDisk[DescriptorDisk]: ...
 
     @overload
@@ -85,6 +85,7 @@ if TYPE_CHECKING:
         path: str | os.PathLike[str],
         *,
         writable: bool = False,
+        is_zero: bool = False,
         format: Literal["qcow2"],
         references: AllowedDirectory | None = None,
         compress: bool = False,
@@ -95,6 +96,7 @@ def open_disk(
     path: str | os.PathLike[str],
     *,
     writable: bool = False,
+    is_zero: bool = False,
     format: str = "raw",  # noqa: A002  qemu-img's word
     references: AllowedDirectory | None = None,
     compress: bool = False,
@@ -109,7 +111,8 @@ def open_disk(
 
     format "qcow2" gives the virtual disk of the qcow2 image that the file or device holds; the file grows as the
     disk is filled. references are the files it may name, as for open_image(); compress compresses what is written
-    in whole clusters where nothing was yet.
+    in whole clusters where nothing was yet. is_zero is the caller's word that all of the disk reads as zero: then
+    reads_as_zero is True, and nobody zeroes what a copy leaves out.
 
     Raises InUseError when somebody holds it, StorageError for what does not exist, may not be opened, or is neither
     a device nor a file; for qcow2 also what open_image() and open_qcow2_disk() raise.
@@ -120,8 +123,10 @@ def open_disk(
     with ExitStack() as stack:
         disk = _open_raw(stack, name, writable=writable)
         if format == "raw":
+            disk.reads_as_zero = is_zero
             return OpenDisk(disk, stack.pop_all())
         image = _open_qcow2(stack, disk, references=references, compress=compress, writable=writable)
+        image.reads_as_zero = image.reads_as_zero or is_zero
         return OpenDisk(image, stack.pop_all(), flush=writable)
 
 

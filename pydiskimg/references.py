@@ -3,7 +3,7 @@
 
 An image is somebody else's word: the backing file it names can be /etc/shadow, a device, or another guest's disk.
 So nothing that an image names is opened, or looked at, unless the caller allows a directory for it; the kernel
-then sees to it that no name and no symlink leads out of that directory (openat2, RESOLVE_BENEATH).
+then sees to it that no name and no symlink leads out of that directory (beneath.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pydiskimg.errors import UnsupportedImageError, storage_error
 from pydiskimg.formats.qcow2.extensions import quoted
 from pydiskimg.formats.raw import RawSource
-from pydiskimg.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, openat2
+from pydiskimg.linux.beneath import below, open_beneath
 
 MAX_NAME = 1023
 """Bytes in a name, as the qcow2 specification has it for backing files."""
@@ -66,7 +66,7 @@ class AllowedDirectory:
     def __init__(self, fd: int, path: str, spelling: str) -> None:
         self._fd = fd
         self._path = path
-        self._spelling = spelling
+        self._names = [_bytes(path), _bytes(spelling)]
 
     def open(self, reference: Reference) -> RawSource:
         """Open what reference names, for reading; close() of the result closes it.
@@ -76,10 +76,10 @@ class AllowedDirectory:
         """
         _check_name(reference)
         name = reference.path
-        below = self._below(reference)
+        inside = self._below(reference)
         try:
             # A descriptor that only names the file: opening a pipe would wait, opening a device does something.
-            place = openat2(self._fd, below, os.O_PATH, resolve=RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
+            place = open_beneath(self._fd, inside, self._names)
         except OSError as error:
             if error.errno == errno.EXDEV:
                 raise self._outside(reference) from error
@@ -114,12 +114,10 @@ class AllowedDirectory:
         while parts and parts[0] in ("", ".", ".."):
             if parts.pop(0) == "..":
                 directory = os.path.dirname(directory)
-        here = [part for part in directory.split("/") if part] + [part for part in parts if part != "."]
-        for path in (self._path, self._spelling):
-            allowed = [part for part in path.split("/") if part]
-            if here[: len(allowed)] == allowed and len(here) > len(allowed):
-                return "/".join(here[len(allowed) :]).encode("utf-8", "surrogateescape")
-        raise self._outside(reference)
+        inside = below(_bytes("/".join([directory, *parts])), self._names)
+        if inside is None:
+            raise self._outside(reference)
+        return b"/".join(inside)
 
     def _outside(self, reference: Reference) -> UnsupportedImageError:
         return UnsupportedImageError(
@@ -179,4 +177,8 @@ def _check_name(reference: Reference) -> None:
 
 
 def _shown(path: str) -> str:
-    return quoted(path.encode("utf-8", "surrogateescape"))
+    return quoted(_bytes(path))
+
+
+def _bytes(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")

@@ -22,13 +22,23 @@ def run(words: Sequence[str]) -> int:
     # Only the wanted subcommand is imported: a short command must not pay for the others.
     wanted = words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS
     try:
-        arguments = _parser(wanted).parse_args(words)
+        arguments, rest = _parser(wanted).parse_known_args(words)
+        if rest:
+            arguments.parser.error(_misplaced(rest))
         status: int | None = arguments.run(arguments)
     except SystemExit as ended:
         if ended.code == _WRONG_USAGE:
             sys.exit(_OWN_WRONG_USAGE.get(words[0] if words else "", _WRONG_USAGE))
         raise
     return status or 0
+
+
+def _misplaced(words: Sequence[str]) -> str:
+    """What is wrong with words that nothing asks for: an option, or what was meant for one may be among them."""
+    for word in words:
+        if word.startswith("-") and word != "-":
+            return f"there is no option {word.partition('=')[0]}"
+    return f"{words[0]!r} is one argument too many"
 
 
 def _parser(commands: Sequence[str]) -> argparse.ArgumentParser:
@@ -40,6 +50,8 @@ def _parser(commands: Sequence[str]) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(prog="pydiskimg", metavar="COMMAND", required=True)
     for name in commands:
         import_module(f"pydiskimg.cli.{name}").add_parser(subparsers)
+    for subparser in subparsers.choices.values():
+        subparser.set_defaults(parser=subparser)
     return parser
 
 

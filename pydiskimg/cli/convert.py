@@ -7,7 +7,7 @@ import os
 import stat
 from contextlib import ExitStack, contextmanager
 
-from pydiskimg.cli.convert_form import CACHE_MODES, UncommonError, common_form
+from pydiskimg.cli.convert_form import UncommonError, common_form
 from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options
 from pydiskimg.cli.names import require_name
 from pydiskimg.cli.pipes import destination_pipe, is_destination_pipe, is_source_pipe, source_pipe
@@ -47,6 +47,8 @@ def run_common_form(words: Sequence[str]) -> bool:
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
+    from pydiskimg.cli.convert_options import add_ignored_options, add_refused_options, sparse_unit
+
     parser = subparsers.add_parser(
         "convert", help="copy an image to a file, block device or pipe", description=_DESCRIPTION
     )
@@ -59,6 +61,17 @@ def add_parser(subparsers: Any) -> None:
     add_image_options(parser)
     parser.add_argument("-n", dest="in_place", action="store_true", help="DST exists: write into it")
     parser.add_argument(
+        "--target-is-zero", dest="is_zero", action="store_true", help="with -n: DST reads as zero, zero nothing in it"
+    )
+    parser.add_argument(
+        "-S",
+        dest="sparse_unit",
+        type=sparse_unit,
+        metavar="SIZE",
+        help="look for zeros to be left out in pieces of SIZE, or of the power of two below it (default: 4k; 64k onto "
+        "what may hold old data; a qcow2 has always whole clusters)",
+    )
+    parser.add_argument(
         "-m",
         dest="workers",
         type=_workers,
@@ -67,7 +80,8 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("-p", dest="progress", action="store_true", help="show progress on standard error")
     parser.add_argument("-q", dest="quiet", action="store_true", help="show no progress, even with -p")
-    _add_ignored_options(parser)
+    add_ignored_options(parser)
+    add_refused_options(parser)
     parser.add_argument(
         "-l",
         dest="snapshot",
@@ -79,16 +93,6 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("source", metavar="SRC")
     parser.add_argument("destination", metavar="DST")
     parser.set_defaults(run=run, usage_error=parser.error)
-
-
-def _add_ignored_options(parser: argparse.ArgumentParser) -> None:
-    """Add what scripts pass to qemu-img and what changes nothing here."""
-    without = "accepted as by qemu-img, without effect: "
-    parser.add_argument("-U", dest="ignored", action="store_true", help=without + "SRC is read without a lock")
-    parser.add_argument("-W", dest="ignored", action="store_true", help=without + "the order of writing is free anyway")
-    for option, whose in (("-t", "DST"), ("-T", "SRC")):
-        text = f"{without}how {whose} is cached ({', '.join(CACHE_MODES)})"
-        parser.add_argument(option, dest="ignored", choices=CACHE_MODES, metavar="CACHE", help=text)
 
 
 def run(arguments: Arguments) -> None:
@@ -127,6 +131,8 @@ def _check_usage(arguments: Arguments, options: ImageOptions, *, from_pipe: bool
             if os.path.isfile(arguments.destination)
             else "-n is for a DST that exists, and a pipe holds nothing"
         )
+    if arguments.is_zero and not arguments.in_place:
+        error("--target-is-zero is for a DST that exists: add -n")
     if arguments.verify and (from_pipe or to_pipe):
         error("--verify reads everything again, which a pipe cannot do")
     if arguments.snapshot is not None and from_pipe:
@@ -223,7 +229,7 @@ def _target(arguments: Arguments, options: ImageOptions, size: int | None) -> Ab
         from pydiskimg.disk import open_disk
 
         if is_raw:
-            return open_disk(path, writable=True)
+            return open_disk(path, writable=True, is_zero=arguments.is_zero)
         return _existing_qcow2(arguments)
     if is_raw and size is None:
         return _growing_file(path)
@@ -250,7 +256,12 @@ def _existing_qcow2(arguments: Arguments) -> Iterator[Disk]:
 
     with references(arguments) as policy:
         opened = open_disk(
-            arguments.destination, writable=True, format="qcow2", references=policy, compress=arguments.compress
+            arguments.destination,
+            writable=True,
+            is_zero=arguments.is_zero,
+            format="qcow2",
+            references=policy,
+            compress=arguments.compress,
         )
     with opened as disk:
         yield disk
@@ -266,8 +277,9 @@ def _growing_file(path: str) -> Iterator[Disk]:
 
 
 def _unit(disk: Disk, arguments: Arguments) -> int | None:
-    """What the disk is best written in, for copy(): whole clusters of a qcow2."""
-    return getattr(disk, "cluster_size", None) if arguments.output_format == "qcow2" else None
+    """What the disk is best written in, for copy(): whole clusters of a qcow2, else what -S says."""
+    unit: int | None = arguments.sparse_unit
+    return getattr(disk, "cluster_size", None) if arguments.output_format == "qcow2" else unit
 
 
 def _refuse_own_file(source: ImageSource, destination: str) -> None:

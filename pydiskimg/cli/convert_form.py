@@ -27,7 +27,8 @@ def common_form(words: Sequence[str]) -> SimpleNamespace:
     """
     found = SimpleNamespace(
         format=None, output_format="raw", compress=False, image_options=None, in_place=False, workers=None,
-        progress=False, quiet=False, snapshot=None, verify=False, allow_references=None, usage_error=_uncommon,
+        progress=False, quiet=False, snapshot=None, verify=False, allow_references=None, is_zero=False,
+        sparse_unit=None, usage_error=_uncommon,
     )  # fmt: skip
     names = []
     rest = iter(words)

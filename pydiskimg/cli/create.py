@@ -45,8 +45,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Make the image that the arguments ask for."""
-    options = image_options(arguments)
+    options = image_options(arguments, sized=True)
     _check_usage(arguments, options)
+    if arguments.size is None:
+        arguments.size = options.size
     if arguments.backing is not None:
         require_name(arguments.backing, "backing file")
     size: int | None = arguments.size
@@ -71,7 +73,9 @@ def _check_usage(arguments: argparse.Namespace, options: ImageOptions) -> None:
         problem = "-b needs -F: the format of a backing file is not guessed"
     elif arguments.backing is None and (arguments.backing_format is not None or arguments.unsafe):
         problem = "-F and -u need -b"
-    elif arguments.size is None and (arguments.backing is None or arguments.unsafe):
+    elif arguments.size is not None and options.size is not None:
+        problem = "SIZE and -o size are the same: give one of them"
+    elif arguments.size is None and options.size is None and (arguments.backing is None or arguments.unsafe):
         problem = "SIZE is missing"
     if problem is not None:
         arguments.usage_error(problem)

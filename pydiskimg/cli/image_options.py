@@ -32,7 +32,7 @@ _FIXED = {
 _ELSEWHERE = {
     "backing_file": "use create -b",
     "backing_fmt": "use create -F",
-    "size": "it is the argument SIZE of create",
+    "size": "a copy has the size of what is copied",
     "data_file": "no external data file is written by pydiskimg",
 }
 _KEYS = {
@@ -44,13 +44,18 @@ _KEYS = {
 
 
 _Fields = namedtuple(
-    "_Fields", ("cluster_size", "version", "compression_type", "given"), defaults=(65536, 3, "zlib", False)
+    "_Fields",
+    ("cluster_size", "version", "compression_type", "size", "given"),
+    defaults=(65536, 3, "zlib", None, False),
 )
 
 
 # dataclasses and typing, which are for this, take longer to import than the rest of a conversion.
 class ImageOptions(_Fields):
-    """What -o asks of a new qcow2 image; cluster_size is bytes, given tells whether anything was asked for."""
+    """What -o asks of a new image; cluster_size and size are bytes.
+
+    given tells whether anything was asked for that only a qcow2 has.
+    """
 
     __slots__ = ()
 
@@ -77,12 +82,15 @@ def _text(text: str) -> str:
     raise SystemExit(0)
 
 
-def image_options(arguments: argparse.Namespace | SimpleNamespace) -> ImageOptions:
-    """Return the options of every -o, the last of a kind winning; ends with a usage error for a wrong one."""
+def image_options(arguments: argparse.Namespace | SimpleNamespace, *, sized: bool = False) -> ImageOptions:
+    """Return the options of every -o, the last of a kind winning; ends with a usage error for a wrong one.
+
+    sized tells that size is one of them.
+    """
     options = ImageOptions()
     try:
         for text in arguments.image_options or ():
-            options = parse_image_options(text, options)
+            options = parse_image_options(text, options, sized=sized)
         if options.version == 2 and options.compression_type != "zlib":
             raise ValueError(f"compression_type={options.compression_type} needs compat=1.1")
     except ValueError as error:
@@ -91,14 +99,20 @@ def image_options(arguments: argparse.Namespace | SimpleNamespace) -> ImageOptio
     return options
 
 
-def parse_image_options(text: str, options: ImageOptions | None = None) -> ImageOptions:
-    """Return options changed as text asks. Raises ValueError with a sentence for a wrong one."""
-    options = (options or ImageOptions())._replace(given=True)
+def parse_image_options(text: str, options: ImageOptions | None = None, *, sized: bool = False) -> ImageOptions:
+    """Return options changed as text asks, by size too where the image is sized.
+
+    Raises ValueError with a sentence for a wrong one.
+    """
+    options = options or ImageOptions()
     for pair in text.split(","):
         key, separator, value = pair.partition("=")
         if not separator:
             raise ValueError(f"{pair!r} is no option; expected key=value")
-        options = _changed(options, key, value)
+        if key == "size" and sized:
+            options = options._replace(size=parse_size(value))
+        else:
+            options = _changed(options._replace(given=True), key, value)
     return options
 
 

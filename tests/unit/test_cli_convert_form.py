@@ -48,6 +48,9 @@ WORDS = st.sampled_from(
         "",
         "-m8",
         "--ver",
+        "-S",
+        "--target-is-zero",
+        "-r",
     ]
 )
 
@@ -57,7 +60,7 @@ def by_argparse(words: list[str]) -> dict[str, object]:
     return {
         key: value
         for key, value in found.items()
-        if key not in ("run", "version", "usage_error", "_image_options_error", "ignored")
+        if key not in ("run", "version", "usage_error", "_image_options_error", "ignored", "parser")
     }
 
 

@@ -227,3 +227,74 @@ def test_a_pipe_says_which_backing_file(run: Run, tmp_path: Path) -> None:
         status, _, err = run("convert", "-f", "qcow2", f"/dev/fd/{reader}", "x")
         os.close(reader)
     assert (status, "has the backing file 'é.x'" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-X", "t", "o"], "there is no option -X"),
+        (["--nothing=7", "t", "o"], "there is no option --nothing"),
+        (["-X", "4k", "t", "o"], "there is no option -X"),
+        (["t", "o", "p"], "'p' is one argument too many"),
+        (["-S", "0", "t", "o"], "argument -S: zeros are never written out: a copy is sparse where it can be"),
+        (["-S", "3000", "t", "o"], "argument -S: 3000 is no multiple of 512 bytes up to 16 MiB"),
+        (["-S", "17M", "t", "o"], "argument -S: 17M is no multiple of 512 bytes up to 16 MiB"),
+        (["-S", "x", "t", "o"], "argument -S: 'x' is not a size"),
+        (["-r", "10M", "t", "o"], "argument -r: no rate is kept to"),
+        (["-B", "b", "t", "o"], "argument -B: a copy holds all of the data; an image that stands on FILE is made by"),
+        (["-O", "qcow2", "-o", "backing_file=b", "t", "o"], "backing_file is no option here: use create -b"),
+        (["-O", "qcow2", "-o", "size=1M", "t", "o"], "size is no option here: a copy has the size of what is copied"),
+        (["--salvage", "t", "o"], "argument --salvage: bytes that cannot be read are an error"),
+        (["--image-opts", "t", "o"], "argument --image-opts: images are named by their path"),
+        (["--target-is-zero", "t", "o"], "--target-is-zero is for a DST that exists: add -n"),
+    ],
+)
+def test_convert_says_which_option_it_has_not(run: Run, qcow2: Path, words: list[str], said: str) -> None:
+    status, out, err = run("convert", *words)
+    assert (status, out) == (2, "")
+    assert said in err.splitlines()[-1]
+    assert err.splitlines()[-1].startswith("pydiskimg convert: error: ")
+    assert os.listdir() == ["t"]
+
+
+def test_every_command_names_an_unknown_option_alone(run: Run, qcow2: Path) -> None:
+    for command in ("info", "map", "check", "create", "snapshot -l", "mkfs"):
+        status, _, err = run(*command.split(), "-Z", "t")
+        assert status == (1 if command == "check" else 2)
+        assert err.endswith("error: there is no option -Z\n")
+
+
+def test_convert_looks_for_zeros_as_finely_as_it_is_told(run: Run, tmp_path: Path) -> None:
+    data = (b"x" * 4096 + bytes(4096)) * 64
+    (tmp_path / "t").write_bytes(data)
+    stored = {}
+    for size in ("4k", "12k", "64k", "16M"):
+        assert run("convert", "-f", "raw", "-S", size, "t", "o")[0] == 0
+        assert (tmp_path / "o").read_bytes() == data
+        stored[size] = (tmp_path / "o").stat().st_blocks * 512
+    assert stored["4k"] <= len(data) * 5 // 8
+    assert stored["12k"] >= len(data)
+    assert stored["64k"] == stored["16M"] == len(data)
+
+
+def test_a_target_that_is_zero_is_not_zeroed(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "t").write_bytes(bytes(1 << 20) + b"x" * 4096)
+    for words, format_name in (([], "raw"), (["-O", "qcow2"], "qcow2")):
+        assert run("create", "-q", "-f", format_name, "o", "2M")[0] == 0
+        assert run("convert", "-n", *words, "-f", "raw", "--target-is-zero", "t", "o")[0] == 0
+        assert run("compare", "-q", "-f", "raw", "-F", format_name, "t", "o")[0] == 0
+    (tmp_path / "o").write_bytes(b"\xff" * (2 << 20))  # it was said, and is believed
+    assert run("convert", "-n", "-f", "raw", "--target-is-zero", "t", "o")[0] == 0
+    assert (tmp_path / "o").read_bytes()[: 1 << 20] == b"\xff" * (1 << 20)
+
+
+def test_create_takes_the_size_as_an_option(run: Run, tmp_path: Path) -> None:
+    for words in (["-o", "size=3M", "o"], ["-f", "qcow2", "-o", "compat=v2,size=3M", "o"]):
+        assert run("create", "-q", *words)[0] == 0
+        assert json.loads(run("info", "--output=json", "o")[1])["virtual-size"] == 3 << 20
+    status, _, err = run("create", "-o", "size=3M", "o", "4M")
+    assert (status, err.splitlines()[-1]) == (
+        2,
+        "pydiskimg create: error: SIZE and -o size are the same: give one of them",
+    )
+    assert run("create", "-f", "qcow2", "-o", "cluster_size=4k", "o")[2].endswith("SIZE is missing\n")

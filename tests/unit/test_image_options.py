@@ -55,6 +55,15 @@ def test_wrong_words(text: str, words: str) -> None:
         parse_image_options(text)
 
 
+def test_a_size_is_an_option_where_the_image_is_sized() -> None:
+    assert parse_image_options("size=3G", sized=True) == ImageOptions(size=3 << 30)
+    assert parse_image_options("size=1k,compat=v2", sized=True) == ImageOptions(version=2, size=1024, given=True)
+    with pytest.raises(ValueError, match="size is no option here: a copy has the size of what is copied"):
+        parse_image_options("size=3G")
+    with pytest.raises(ValueError, match="'many' is not a size"):
+        parse_image_options("size=many", sized=True)
+
+
 def test_several_and_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser(prog="test")
     add_image_options(parser)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pydiskimg.errors import DiskImageError
+from pydiskimg.errors import DiskImageError, StorageError, UnsupportedImageError
 from pydiskimg.extents import Kind
 from pydiskimg.formats.qcow2.reader import Qcow2Source
 from pydiskimg.formats.raw import RawSource
@@ -152,6 +152,13 @@ def maze(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("sub/out", "../../secret"),
         ("sub/in", "deep/up/disk"),
         ("absolute", str(images / "disk")),
+        ("absolute-sub", f"{images}/./sub/"),
+        ("absolute-up", f"{images}/sub/../.."),
+        ("absolute-out", f"{images}/out/disk"),
+        ("absolute-self", f"{images}/self/absolute-sub/in"),
+        ("to-absolute", "sub/to-absolute"),
+        ("sub/to-absolute", "../absolute-self"),
+        ("absolute-loop", f"{images}/absolute-loop"),
         ("proc", "/proc/self/root"),
     ):
         (images / name).symlink_to(target)
@@ -171,6 +178,12 @@ _STEPS = (
     "back",
     "in",
     "absolute",
+    "absolute-sub",
+    "absolute-up",
+    "absolute-out",
+    "absolute-self",
+    "to-absolute",
+    "absolute-loop",
     "proc",
     "images",
     "other",
@@ -203,6 +216,44 @@ def test_no_name_leads_out_of_the_allowed_directory(maze: Path, steps: list[str]
             assert source.backing.identity == (os.stat(real).st_dev, os.stat(real).st_ino)
 
 
+def test_absolute_symlinks_are_followed_as_long_as_they_stay_below(images: Path) -> None:
+    """Also where the directory is allowed by a path that has a symlink in it, and links are written that way."""
+    (images / "real").mkdir()
+    (images / "real" / "disk").write_bytes(b"d" * SIZE)
+    alias = images.parent / "alias"
+    alias.symlink_to(images)
+    (images / "one").symlink_to(alias / "real" / "disk")
+    (images / "two").symlink_to(images / "real" / "disk")
+    (images / "three").symlink_to(images.parent / SECRET)
+    for name, allowed, reads in (
+        ("one", alias, b"d"),
+        ("two", alias, b"d"),
+        ("two", images, b"d"),
+        ("one", images, None),
+        ("three", images, None),
+        ("two", images / "real", None),
+    ):
+        (images / IMAGE).write_bytes(naming(backing=name.encode()))
+        with allow_references(allowed) as references:
+            if reads is None:
+                with pytest.raises(UnsupportedImageError, match="is not below the directory that is allowed"):
+                    open_image(images / IMAGE, references=references)
+                continue
+            with open_image(images / IMAGE, references=references) as source:
+                assert read_bytes(source, 0, 1) == reads
+
+
+def test_absolute_symlinks_in_a_circle_end(images: Path) -> None:
+    (images / "one").symlink_to(images / "two")
+    (images / "two").symlink_to(images / "one")
+    (images / IMAGE).write_bytes(naming(backing=b"one"))
+    with (
+        allow_references(images) as references,
+        pytest.raises(StorageError, match="Too many levels of symbolic links"),
+    ):
+        open_image(images / IMAGE, references=references)
+
+
 # Polyglots: what a guest writes to its disk is never taken for an image by anybody who says raw.
 
 
@@ -225,7 +276,15 @@ def test_a_raw_backing_file_that_begins_like_qcow2_is_raw(images: Path) -> None:
 
 def test_what_is_allowed_is_opened(maze: Path) -> None:
     image = maze / "images" / IMAGE
-    for name in ("disk", "sub/disk", "sub/../disk", "self/disk", "./sub/in", "up/images/disk", f"{maze}/images/disk"):
+    absolute = (
+        "absolute",
+        "absolute-sub/disk",
+        "absolute-self",
+        "to-absolute",
+        "sub/to-absolute",
+        "absolute-up/secret",
+    )
+    for name in (*absolute, "disk", "sub/disk", "self/disk", "./sub/in", "up/images/disk", f"{maze}/images/disk"):
         image.write_bytes(naming(backing=name.encode()))
         with allow_references(maze) as references, open_image(image, references=references) as source:
             assert source.size == SIZE

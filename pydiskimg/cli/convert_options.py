@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+"""Options of qemu-img convert that are taken without effect here, or refused in a sentence."""
+
+from __future__ import annotations
+
+import argparse
+
+from pydiskimg.cli.convert_form import CACHE_MODES
+from pydiskimg.units import format_size, parse_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+_SECTOR = 512
+_LARGEST_RUN = 16 << 20  # qemu-img's limit
+_LARGEST_UNIT = 2 << 20  # in which zeros are looked for
+
+_REFUSED = {
+    "-B": ("FILE", "a copy holds all of the data; an image that stands on FILE is made by: create -b FILE -F FORMAT"),
+    "-F": ("FORMAT", "a copy has no backing file; an image that has one is made by: create -b FILE -F FORMAT"),
+    "-r": ("RATE", "no rate is kept to; limit what the process may read and write, for example with: systemd-run -p"),
+    "-s": ("SNAPSHOT", "a snapshot is chosen by -l"),
+    "--object": ("OBJECT", "no secrets are taken, since encrypted images are not read"),
+}
+_REFUSED_FLAGS = {
+    "--salvage": "bytes that cannot be read are an error",
+    "--bitmaps": "dirty bitmaps are not copied",
+    "--skip-broken-bitmaps": "dirty bitmaps are not copied",
+    "--image-opts": "images are named by their path",
+    "--target-image-opts": "images are named by their path",
+}
+
+
+def add_ignored_options(parser: argparse.ArgumentParser) -> None:
+    """Add what scripts pass to qemu-img and what changes nothing here."""
+    without = "accepted as by qemu-img, without effect: "
+    parser.add_argument("-U", dest="ignored", action="store_true", help=without + "SRC is read without a lock")
+    parser.add_argument("-W", dest="ignored", action="store_true", help=without + "the order of writing is free anyway")
+    parser.add_argument("-C", dest="ignored", action="store_true", help=without + "the kernel copies where it can")
+    for option, whose in (("-t", "DST"), ("-T", "SRC")):
+        text = f"{without}how {whose} is cached ({', '.join(CACHE_MODES)})"
+        parser.add_argument(option, dest="ignored", choices=CACHE_MODES, metavar="CACHE", help=text)
+
+
+def add_refused_options(parser: argparse.ArgumentParser) -> None:
+    """Add what qemu-img has, and what is refused with the reason rather than as unknown."""
+    for option, (value, reason) in _REFUSED.items():
+        parser.add_argument(option, dest="ignored", type=_refusal(reason), metavar=value, help=argparse.SUPPRESS)
+    for option, reason in _REFUSED_FLAGS.items():
+        parser.add_argument(option, dest=reason, action=_RefusedFlag, help=argparse.SUPPRESS)
+
+
+def sparse_unit(text: str) -> int:
+    """Return the unit (bytes) for copy() that -S asks for."""
+    try:
+        size = parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not size:
+        raise argparse.ArgumentTypeError("zeros are never written out: a copy is sparse where it can be")
+    if size % _SECTOR or size > _LARGEST_RUN:
+        raise argparse.ArgumentTypeError(f"{text} is no multiple of 512 bytes up to {format_size(_LARGEST_RUN)}")
+    return min(1 << size.bit_length() - 1, _LARGEST_UNIT)
+
+
+def _refusal(reason: str) -> Any:
+    def refuse(_: str) -> NoReturn:
+        raise argparse.ArgumentTypeError(reason)
+
+    return refuse
+
+
+class _RefusedFlag(argparse.Action):
+    """Ends with the reason, which is the dest."""
+
+    def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:  # noqa: A002
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, *_: object) -> NoReturn:
+        raise argparse.ArgumentError(self, self.dest)
