@@ -49,7 +49,9 @@ class Bench:
         (work / "tmp").mkdir()
         for kind in KINDS:
             (work / kind / "etc/default").mkdir(parents=True)
-            settings = f"EXPORT_COMPRESSION={kind}\nCUSTOMIZE_DIR={work}\nEXPORT_DIR={work}\nBOOT_SIZE={BOOT[1] // MIB}\n"
+            settings = (
+                f"EXPORT_COMPRESSION={kind}\nCUSTOMIZE_DIR={work}\nEXPORT_DIR={work}\nBOOT_SIZE={BOOT[1] // MIB}\n"
+            )
             (work / kind / "etc/default/ganeti-instance-image").write_text(settings)
 
     @property
@@ -113,10 +115,12 @@ class Bench:
         for kind in KINDS:
             ours = {OURS: self.shell(f"cat {self.export(kind)} | {self.verb('import', kind)}")}
             report(f"import ({kind})", in_turns({**ours, **old}, rounds=self.rounds), ours=OURS)
+            ours[OURS]()
             self.check()
         for way, run_old in old.items():
             ours = {OURS: self.shell(f"cat {self.export(way)} | {self.verb('import', 'none')}"), way: run_old}
             report(f"import of the predecessor's ({way})", in_turns(ours, rounds=self.rounds), ours=OURS)
+            ours[OURS]()
             if way == "qemu-img":
                 self.check()
 
@@ -163,7 +167,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--directory", default="/dev/shm")
-    parser.add_argument("parts", nargs="*", default=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}; all by default")
+    parser.add_argument(
+        "parts", nargs="*", default=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}; all by default"
+    )
     arguments = parser.parse_args()
     for size in (GIB, LARGE):
         if size == LARGE and "memory" not in arguments.parts:
