@@ -208,7 +208,7 @@ class _Qcow2:
         """Fill the buffer's beginning with the extents, one after another, and zeros where the disk has ended."""
         at = 0
         for start, length in extents:
-            inside = min(length, self._source.size - start)
+            inside = max(0, min(length, self._source.size - start))
             self._source.read_into(start, buffer[at : at + inside])
             if inside < length:
                 buffer[at + inside : at + length] = bytes(length - inside)
