@@ -4,8 +4,9 @@
 usage: bench_backup.py [--rounds N] [--directory DIR] [export] [import] [memory]
 
 Measured is a block device (a loop device over a file in DIR, which should be in memory) to a pipe and back: a
-partition table, /boot with 40 MiB that do not compress, swap, a root of ext4 with some 400 MiB of files from /usr, 1 GiB
-in all. The old ways are those of its scripts, without what these do besides (partitioning, GRUB): in their favour.
+partition table, /boot with 40 MiB that do not compress, swap, a root of ext4 with some 400 MiB of files from /usr, on a
+disk of 1 GiB and on one of 10 GiB. The old ways are those of its scripts, without what these do besides (partitioning,
+GRUB): in their favour. So is that their temporary files are in DIR, too, and not on a disk.
 """
 
 from __future__ import annotations
@@ -25,18 +26,19 @@ from benchmarks.turns import in_turns, report
 
 KINDS = ("none", "zlib", "zstd")
 PARTS = ("export", "import", "memory")
-LARGE = 4 * GIB + 512 * MIB
+# Sizes, and how many times 400 MiB of files are on each.
+DISKS = ((GIB, 1), (10 * GIB, 2))
 OURS = "ganeti_os"
 
 
 class Bench:
     """A disk that is exported, one that is restored onto, and the directory that all lies in."""
 
-    def __init__(self, stack: ExitStack, work: Path, rounds: int, size: int = GIB) -> None:
+    def __init__(self, stack: ExitStack, work: Path, rounds: int, size: int, data: int) -> None:
         self.work = work
         self.rounds = rounds
         self.size = size
-        self.disk = make_guest_disk(work / "disk.raw", size)
+        self.disk = make_guest_disk(work / "disk.raw", size, data)
         self.device = stack.enter_context(partition(self.disk))
         self.parts = {
             "root": stack.enter_context(partition(self.disk, self.root)),
@@ -115,10 +117,12 @@ class Bench:
         for kind in KINDS:
             ours = {OURS: self.shell(f"cat {self.export(kind)} | {self.verb('import', kind)}")}
             report(f"import ({kind})", in_turns({**ours, **old}, rounds=self.rounds), ours=OURS)
+            ours[OURS]()
             self.check()
         for way, run_old in old.items():
             ours = {OURS: self.shell(f"cat {self.export(way)} | {self.verb('import', 'none')}"), way: run_old}
             report(f"import of the predecessor's ({way})", in_turns(ours, rounds=self.rounds), ours=OURS)
+            ours[OURS]()
             if way == "qemu-img":
                 self.check()
 
@@ -165,19 +169,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--directory", default="/dev/shm")
-    parser.add_argument(
-        "parts", nargs="*", default=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}; all by default"
-    )
+    parser.add_argument("parts", nargs="*", default=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
     arguments = parser.parse_args()
-    for size in (GIB, LARGE):
-        if size == LARGE and "memory" not in arguments.parts:
-            continue
+    for size, data in DISKS:
         with tempfile.TemporaryDirectory(dir=arguments.directory) as name, ExitStack() as stack:
-            bench = Bench(stack, Path(name), arguments.rounds, size)
+            bench = Bench(stack, Path(name), arguments.rounds, size, data)
             print(f"a disk of {size / GIB:.1f} GiB, {bench.disk.stat().st_blocks * 512 / MIB:.0f} MiB of it stored")
-            if size == GIB and "export" in arguments.parts:
+            if "export" in arguments.parts:
                 bench.exports()
-            if size == GIB and "import" in arguments.parts:
+            if "import" in arguments.parts:
                 bench.imports()
             if "memory" in arguments.parts:
                 print("peak memory:")

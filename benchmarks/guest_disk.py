@@ -15,8 +15,8 @@ SWAP = (101 * MIB, 128 * MIB)
 ROOT_START = 229 * MIB
 
 
-def make_guest_disk(disk: Path, size: int = GIB) -> Path:
-    """Make a raw disk of size bytes, of which each GiB holds some 400 MiB of files from /usr."""
+def make_guest_disk(disk: Path, size: int = GIB, data: int = 1) -> Path:
+    """Make a raw disk of size bytes with data times some 400 MiB of files from /usr."""
     with disk.open("wb") as file:
         file.truncate(size)
     places = (BOOT, SWAP, (ROOT_START, size - ROOT_START))
@@ -35,7 +35,9 @@ def make_guest_disk(disk: Path, size: int = GIB) -> Path:
     with partition(disk, places[2]) as device:
         run("mke2fs", "-q", "-F", "-t", "ext4", device)
         with mounted(device, disk.with_suffix(".mnt")) as point:
-            for number in range(size // GIB):
+            (point / "etc").mkdir()
+            (point / "etc/fstab").write_text("/dev/vda3 / ext4 defaults 0 1\n")
+            for number in range(data):
                 (point / str(number)).mkdir()
                 real_files(point / str(number), number)
     return disk

@@ -22,7 +22,7 @@ from pydiskimg.fs.probe import FileSystemKind, probe
 from pydiskimg.fs.strangers import stranger
 from pydiskimg.fs.swap_used import swap_used
 from pydiskimg.partition_reader import Partition, read_partition_table
-from pydiskimg.protocols import Source, WritableBuffer, check_range
+from pydiskimg.protocols import Place, Source, WritableBuffer, check_range, read_places
 from pydiskimg.range_list import RangeList
 from pydiskimg.source_region import SourceRegion
 from pydiskimg.units import KIB
@@ -86,6 +86,13 @@ class UsedSource:
             view[done - offset : first - offset] = bytes(first - done)
             done = last
         view[done - offset :] = bytes(offset + len(view) - done)
+
+    def read_places(self, offset: int, length: int) -> list[Place] | None:
+        """Return what PlacedSource.read_places() of the other source does; None when not all of it is in use."""
+        check_range(self, offset, length)
+        if next(self._used.within(offset, offset + length), None) != (offset, offset + length):
+            return None
+        return read_places(self._source, offset, length)
 
     def _pieces(self) -> Iterator[Extent]:
         for extent in self._source.extents():

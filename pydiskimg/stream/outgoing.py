@@ -21,6 +21,7 @@ from pydiskimg.formats.qcow2.write.create import DEFAULT_CLUSTER_SIZE, check_opt
 from pydiskimg.pieces import CHUNK_SIZE, WHOLE, ZeroRuns, pieces
 from pydiskimg.protocols import Buffer, Progress, Source
 from pydiskimg.stream.ordered import Buffers, items_at_once, ordered, worker_count
+from pydiskimg.stream.placed import Placed, placed, write_placed
 from pydiskimg.targets.pipe import PipeWriter
 from pydiskimg.units import KIB
 
@@ -28,8 +29,8 @@ FORMATS = ("raw", "qcow2")
 # A raw stream is read in whole units of this; smaller holes are not worth a piece of their own.
 _RAW_UNIT = 64 * KIB
 
-# A batch, its bytes in the stream, and the buffer that is free once these are written.
-_Written: TypeAlias = tuple[Batch, Buffer, memoryview | None]
+# A batch, its parts in the stream, and the buffer that is free once these are written.
+_Written: TypeAlias = "tuple[Batch, list[Buffer | Placed], memoryview | None]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,7 @@ class _Qcow2:
         """Fill the buffer's beginning with the extents, one after another, and zeros where the disk has ended."""
         at = 0
         for start, length in extents:
-            inside = min(length, self._source.size - start)
+            inside = max(0, min(length, self._source.size - start))
             self._source.read_into(start, buffer[at : at + inside])
             if inside < length:
                 buffer[at + inside : at + length] = bytes(length - inside)
@@ -218,22 +219,36 @@ class _Qcow2:
         work = self._stored if self._compress is None else self._packed
         all_batches = batches(self._contents, places, CHUNK_SIZE)
         with closing(ordered(all_batches, work, workers=self._workers)) as results:
-            for batch, data, buffer in results:
+            for batch, parts, buffer in results:
                 self._pipe.zeros(batch.places[0] - self._pipe.position)
-                self._pipe.write(data)
+                for part in parts:
+                    if isinstance(part, Placed):
+                        write_placed(self._source, part, self._pipe)
+                    else:
+                        self._pipe.write(part)
                 if buffer is not None:
                     self._buffers.give(buffer)
                 self._report(self._source.size + min(self._source.size, sum(batch.extents[-1])))
 
     def _stored(self, batch: Batch) -> _Written:
-        buffer = self._buffers.take()
-        return batch, self._read(batch.extents, buffer), buffer
+        found = list(placed(self._source, batch.extents, self._pipe))
+        if all(part.places for part in found):
+            return batch, [*found], None
+        buffer, at = self._buffers.take(), 0
+        parts: list[Buffer | Placed] = []
+        for part in found:
+            if part.places is None:
+                parts.append(self._read([(part.start, part.length)], buffer[at:]))
+                at += part.length
+            else:
+                parts.append(part)
+        return batch, parts, buffer
 
     def _packed(self, batch: Batch) -> _Written:
         buffer = self._buffers.take()
         try:
             data = self._read(batch.extents, buffer)
-            return batch, joined(batch, self._fitted(data, batch.lengths)), None
+            return batch, [joined(batch, self._fitted(data, batch.lengths))], None
         finally:
             self._buffers.give(buffer)
 

@@ -10,7 +10,7 @@ import select
 from contextlib import suppress
 
 from pydiskimg.errors import StorageError, storage_error
-from pydiskimg.protocols import Buffer
+from pydiskimg.protocols import Buffer, Place
 from pydiskimg.units import KIB, MIB
 
 # Each filling of a pipe is a switch between two processes; one MiB is what the kernel gives without privilege.
@@ -22,14 +22,14 @@ _ZEROS_AT_ONCE = 16
 class PipeWriter:
     """Writes all it is given, in order, to a descriptor that the caller owns; from one thread.
 
-    name is for messages; position is the bytes written so far.
+    name is for messages; position is the bytes written so far; can_move is False where move() does nothing.
     """
 
     def __init__(self, fd: int, name: str) -> None:
         self.name = name
         self.position = 0
         self._fd = fd
-        _enlarge(fd)
+        self.can_move = _enlarge(fd)
 
     def write(self, data: Buffer) -> None:
         """Write all of data. Raises StorageError; its errno is EPIPE when nobody reads on."""
@@ -44,6 +44,22 @@ class PipeWriter:
             count = min(_ZEROS_AT_ONCE, length // len(_ZEROS))
             length -= self._some([_ZEROS] * count if count else [_ZEROS[:length]])
 
+    def move(self, places: list[Place]) -> int:
+        """Write the bytes of files without copying them (splice(2)), and return how many were: the first ones.
+
+        Fewer than wanted are for the caller to read and write(): where this is no pipe, or a file cannot do that, has
+        ended or has an error, for which reading finds the words. What changes in a file before the other end has
+        read it changes in the pipe, too. Raises StorageError as write() does.
+        """
+        start = self.position
+        for fd, offset, length in places if self.can_move else ():
+            done = 0
+            while done < length:
+                if not (count := self._moved(fd, offset + done, length - done)):
+                    return self.position - start
+                done += count
+        return self.position - start
+
     def flush(self) -> None:
         """Make what was written to a file durable; of a pipe there is nothing to make durable."""
         try:
@@ -52,6 +68,29 @@ class PipeWriter:
             if error.errno not in (errno.EINVAL, errno.EROFS, errno.ENOTSUP):
                 raise storage_error(error, self.name, "cannot flush written data to stable storage") from error
 
+    def _moved(self, fd: int, offset: int, length: int) -> int:
+        """Move some bytes; 0 when it does not work, and then nothing more is moved."""
+        while True:
+            try:
+                count = os.splice(fd, self._fd, length, offset_src=offset)
+            except BlockingIOError:
+                _wait(self._fd, select.POLLOUT)
+            except BrokenPipeError as error:
+                raise self._reader_went_away() from error
+            except OSError:
+                self.can_move = False
+                return 0
+            else:
+                self.position += count
+                return count
+
+    def _reader_went_away(self) -> StorageError:
+        return StorageError(
+            f"{self.name}: the reader went away after {self.position} bytes; the stream is not complete",
+            errno=errno.EPIPE,
+            filename=self.name,
+        )
+
     def _some(self, parts: list[memoryview]) -> int:
         while True:
             try:
@@ -59,11 +98,7 @@ class PipeWriter:
             except BlockingIOError:
                 _wait(self._fd, select.POLLOUT)
             except BrokenPipeError as error:
-                raise StorageError(
-                    f"{self.name}: the reader went away after {self.position} bytes; the stream is not complete",
-                    errno=errno.EPIPE,
-                    filename=self.name,
-                ) from error
+                raise self._reader_went_away() from error
             except OSError as error:
                 raise storage_error(error, self.name, f"cannot write after {self.position} bytes") from error
             else:
@@ -114,10 +149,16 @@ class PipeReader:
                 raise storage_error(error, self.name, f"cannot read after {self.position} bytes") from error
 
 
-def _enlarge(fd: int) -> None:
-    with suppress(OSError):  # no pipe, or a user at the limit
-        if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) < _PIPE_SIZE:
+def _enlarge(fd: int) -> bool:
+    """Make a pipe as large as it may be; False when it is no pipe."""
+    try:
+        size = fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
+    except OSError:
+        return False
+    if size < _PIPE_SIZE:
+        with suppress(OSError):  # a user at the limit
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+    return True
 
 
 def _wait(fd: int, event: int) -> None:
