@@ -102,7 +102,9 @@ def _refuse_crowded(volume: Volume, grown: Volume) -> None:
 
 
 def _too_large(volume: Volume, blocks: int, groups: int, why: str) -> DoesNotFitError:
-    available = (volume.first_data_block + groups * volume.blocks_per_group) * volume.block_size
+    available = (
+        (volume.first_data_block + groups * volume.blocks_per_group) * volume.block_size // PAGE_SIZE * PAGE_SIZE
+    )
     needed = blocks * volume.block_size
     return DoesNotFitError(
         f"{volume.name}: its ext file system cannot grow to {format_bytes(needed)}, at most to "
