@@ -104,12 +104,13 @@ def _overhead(volume: Volume, group: int) -> int:
 
 def _refuse_crowded(volume: Volume, grown: Volume) -> None:
     """Refuse numbers that no file system has, or that a descriptor cannot hold."""
-    largest = 1 + grown.desc_blocks + grown.reserved_gdt_blocks + 2 + grown.inode_blocks
+    table = max(grown.first_meta_bg, 1) if Incompat.META_BG in grown.incompat else grown.desc_blocks
+    largest = 1 + table + grown.reserved_gdt_blocks + 2 + grown.inode_blocks
     is_short = volume.desc_size < 64
     if largest > volume.blocks_per_group or (
         is_short and max(volume.blocks_per_group, volume.inodes_per_group) > _MAX_IN_16_BITS
     ):
         raise FileSystemError(
             f"{volume.name}: a group of {volume.blocks_per_group} blocks of its ext file system has no room for "
-            f"{grown.inode_blocks} blocks of inodes and {grown.desc_blocks} of descriptors; nothing was grown"
+            f"{grown.inode_blocks} blocks of inodes and {table} of descriptors; nothing was grown"
         )
