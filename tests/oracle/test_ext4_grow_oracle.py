@@ -224,10 +224,10 @@ def test_features_that_are_refused(tmp_path: Path, tool: Tool, feature: str) -> 
 STOPPED = {
     "-t ext4 -b 1024 -E resize=600000": (20 * MIB, 500 * MIB),
     "-t ext4 -b 4096": (20 * MIB, 500 * MIB),
-    "-t ext3 -b 1024 -E resize=600000": (20 * MIB, 150 * MIB),
+    "-t ext3 -b 1024 -g 1024 -O uninit_bg -E resize=600000": (20 * MIB, 50 * MIB),
     "-t ext4 -b 1024 -O ^resize_inode": (20 * MIB, 500 * MIB),
     "-t ext4 -b 1024 -O meta_bg,^resize_inode": (20 * MIB, 200 * MIB),
-    "-t ext2 -b 1024 -E resize=600000": (20 * MIB, 150 * MIB),
+    "-t ext2 -b 1024 -g 1024 -E resize=600000": (20 * MIB, 50 * MIB),
     "-t ext4 -O ^has_journal -b 1024 -E resize=600000": (20 * MIB, 500 * MIB),
 }
 

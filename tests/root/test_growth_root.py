@@ -21,6 +21,9 @@ from pydiskimg.disk import open_disk
 from pydiskimg.errors import DiskImageError, FileSystemError, InUseError, PartitionError, StorageError
 from pydiskimg.fs.coverage import coverage
 from pydiskimg.fs.ext4 import make_ext
+from pydiskimg.fs.ext4.grow import plan_ext_growth
+from pydiskimg.fs.ext4.log import Log
+from pydiskimg.fs.ext4.volume import read_volume
 from pydiskimg.growth import grow_last_volume
 from pydiskimg.growth.partition import plan_partition_growth
 from pydiskimg.loop import loop_device
@@ -29,6 +32,7 @@ from pydiskimg.region import Region
 from pydiskimg.units import MIB
 from tests.fixtures.block_devices import block_device
 from tests.fixtures.growing import NEW, OLD, TABLES, digest, disk_with, fill, loop, mounted_at, state
+from tests.fixtures.stopping_disk import StoppedError, StoppingDisk
 
 pytestmark = pytest.mark.root
 Tool = Callable[[str], str]
@@ -399,3 +403,34 @@ def test_without_root(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script, path], input="\n", capture_output=True, text=True, check=False)
     assert "cannot make a private mount namespace: Operation not permitted; mounting needs root" in done.stderr
     assert state(path) == before
+
+
+@pytest.mark.parametrize("writes_after", [0, 3, 6])
+def test_the_kernel_ends_what_was_interrupted(tmp_path: Path, contents: str, writes_after: int) -> None:
+    """The transaction is complete, the blocks are not in their places: mounting replays it."""
+    clean = disk_with(tmp_path / "clean", "none", "ext4", "-q", "-b", "4096")
+    path = tmp_path / "disk"
+    for writes in range(1000):
+        subprocess.run(["cp", "--sparse=always", clean, path], check=True)
+        with open_disk(path, writable=True) as disk, suppress(StoppedError):
+            plan_ext_growth(StoppingDisk(disk, writes)).write()
+        if log_is_full(path):
+            break
+    subprocess.run(["cp", "--sparse=always", clean, path], check=True)
+    with open_disk(path, writable=True) as disk, suppress(StoppedError):
+        plan_ext_growth(StoppingDisk(disk, writes + writes_after)).write()
+    assert log_is_full(path)
+    with loop(path, 0, NEW // 4096 * 4096) as device:
+        for _ in range(2):  # the first time the kernel counts the groups before it replays
+            with mounted_at(device, tmp_path / "point") as point:
+                assert digest(point) == contents
+        assert subprocess.run(["e2fsck", "-fp", device], check=False, capture_output=True).returncode in (0, 1)
+        check("ext4", device)
+        with mounted_at(device, tmp_path / "point", "-o", "ro") as point:
+            assert digest(point) == contents
+            assert os.statvfs(point).f_blocks * 4096 > 540 * MIB
+
+
+def log_is_full(path: Path) -> bool:
+    with open_disk(path) as disk:
+        return Log(disk, read_volume(disk)).start != 0
