@@ -21,15 +21,18 @@ from pydiskimg.disk import open_disk
 from pydiskimg.errors import DiskImageError, FileSystemError, InUseError, PartitionError, StorageError
 from pydiskimg.fs.coverage import coverage
 from pydiskimg.fs.ext4 import make_ext
+from pydiskimg.fs.ext4.grow import plan_ext_growth
+from pydiskimg.fs.ext4.log import Log
+from pydiskimg.fs.ext4.volume import read_volume
 from pydiskimg.growth import grow_last_volume
 from pydiskimg.growth.partition import plan_partition_growth
-from pydiskimg.linux.capabilities import CAP_SYS_RESOURCE, has_capability
 from pydiskimg.loop import loop_device
 from pydiskimg.mount import enter_private_namespace, mounted
 from pydiskimg.region import Region
 from pydiskimg.units import MIB
 from tests.fixtures.block_devices import block_device
-from tests.fixtures.growing import NEW, TABLES, digest, disk_with, fill, loop, mounted_at, state
+from tests.fixtures.growing import NEW, OLD, TABLES, digest, disk_with, fill, loop, mounted_at, state
+from tests.fixtures.stopping_disk import StoppedError, StoppingDisk
 
 pytestmark = pytest.mark.root
 Tool = Callable[[str], str]
@@ -87,7 +90,7 @@ def judged(path: Path, fs_type: str, contents: str, tmp_path: Path) -> int:
 
 
 @pytest.mark.parametrize("table", TABLES)
-@pytest.mark.parametrize("fs_type", ["xfs", "btrfs"])
+@pytest.mark.parametrize("fs_type", ["ext2", "ext3", "ext4", "xfs", "btrfs"])
 def test_grown(tmp_path: Path, tool: Tool, contents: str, table: str, fs_type: str) -> None:
     tool(f"mkfs.{fs_type}")
     path = disk_with(tmp_path / "disk", table, fs_type)
@@ -104,20 +107,55 @@ def test_grown(tmp_path: Path, tool: Tool, contents: str, table: str, fs_type: s
     assert state(path) == before
 
 
-@pytest.mark.parametrize("fs_type", ["ext2", "ext3", "ext4"])
-def test_ext_where_this_machine_lets_us(tmp_path: Path, contents: str, fs_type: str) -> None:
-    """In a container nothing is changed; tests/boot has a machine of its own."""
-    path = disk_with(tmp_path / "disk", "mbr", fs_type)
-    before = state(path)
-    if has_capability(CAP_SYS_RESOURCE):
-        assert re.search(rf"the {fs_type} file system in it from \d+ MiB to 570 MiB", grow(path))
-        assert judged(path, fs_type, contents, tmp_path) > 500 * MIB
-        return
-    with pytest.raises(
-        StorageError, match=f"the {fs_type} file system on partition 3 needs root with CAP_SYS_RESOURCE"
-    ):
-        grow(path)
-    assert state(path) == before
+@pytest.mark.parametrize("options", ["-t ext2", "-t ext3 -b 1024", "-t ext4", "-t ext4 -b 1024 -O ^resize_inode"])
+def test_the_kernel_fills_what_ext_has_gained(tmp_path: Path, tool: Tool, options: str) -> None:
+    """Inodes and blocks of all new groups, over what the disk held before."""
+    path = disk_with(tmp_path / "disk", "none", "", *options.split(), mkfs=tool("mke2fs"), contents=False)
+    with path.open("r+b") as file:
+        file.seek(OLD)
+        while file.tell() < NEW:
+            file.write(b"\xff" * min(MIB, NEW - file.tell()))
+    grow(path)
+    with loop(path, 0, NEW // 512 * 512) as device:
+        with mounted_at(device, tmp_path / "point") as point:
+            for number in range(3000):
+                (point / f"directory {number}").mkdir()
+            free = os.statvfs(point).f_bavail * os.statvfs(point).f_frsize
+            (point / "large").write_bytes(b"8" * (free - 4 * MIB))
+        check("ext4", device)
+        with mounted_at(device, tmp_path / "point", "-o", "ro") as point:
+            assert (point / "large").stat().st_size == free - 4 * MIB
+            assert len(list(point.iterdir())) == 3002
+
+
+def test_ext_of_a_running_guest(tmp_path: Path, contents: str) -> None:
+    """What is in the file while it is mounted: the journal is replayed, as the guest's next start would."""
+    living = disk_with(tmp_path / "living", "mbr", "ext4", "-q", contents=False)
+    path = tmp_path / "disk"
+    with loop(living, 30 * MIB, 310 * MIB) as device, mounted_at(device, tmp_path / "filling") as point:
+        fill(point)
+        subprocess.run(["sync", "-f", point], check=True)
+        subprocess.run(["cp", "--sparse=always", living, path], check=True)
+    assert "needs_recovery" in superblock_of(path, 30 * MIB)
+    assert "the ext4 file system in it from 310 MiB to 570 MiB" in grow(path)
+    assert "needs_recovery" not in superblock_of(path, 30 * MIB)
+    judged(path, "ext4", contents, tmp_path)
+
+
+def superblock_of(path: Path, start: int) -> str:
+    with loop(path, start, 300 * MIB, read_only=True) as device:
+        return subprocess.run(["dumpe2fs", "-h", device], capture_output=True, text=True, check=True).stdout
+
+
+def test_ext_without_root(tmp_path: Path, contents: str) -> None:
+    path = disk_with(tmp_path / "disk", "mbr", "ext4")
+    for place in (tmp_path, *tmp_path.parents[:3]):
+        place.chmod(0o755)
+    path.chmod(0o666)
+    script = f"import os; os.setgid(65534); os.setuid(65534)\n{GROWING}"
+    done = subprocess.run([sys.executable, "-c", script, path], input="\n", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert judged(path, "ext4", contents, tmp_path) > 500 * MIB
 
 
 def test_on_a_block_device_with_large_sectors(tmp_path: Path, contents: str) -> None:
@@ -285,7 +323,7 @@ def test_what_we_made_covers_what_it_says(tmp_path: Path) -> None:
     assert found.limit >= (1 << 32) * 1024 - 1024
 
 
-@pytest.mark.parametrize("fs_type", ["xfs", "btrfs"])
+@pytest.mark.parametrize("fs_type", ["ext3", "xfs", "btrfs"])
 def test_no_room_for_the_file_of_the_disk(tmp_path: Path, contents: str, fs_type: str) -> None:
     """Writes of growing fail; the files are there, and with more room it grows."""
     small = tmp_path / "small"
@@ -324,7 +362,7 @@ def killed_after(path: Path, seconds: float) -> None:
     process.wait()
 
 
-@pytest.mark.parametrize("fs_type", ["xfs", "btrfs"])
+@pytest.mark.parametrize("fs_type", ["ext4", "xfs", "btrfs"])
 def test_killed_at_any_instant(tmp_path: Path, contents: str, fs_type: str) -> None:
     """The table is valid, the files are there, and the next run ends what this one began."""
     clean = disk_with(tmp_path / "clean", "gpt", fs_type)
@@ -365,3 +403,34 @@ def test_without_root(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script, path], input="\n", capture_output=True, text=True, check=False)
     assert "cannot make a private mount namespace: Operation not permitted; mounting needs root" in done.stderr
     assert state(path) == before
+
+
+@pytest.mark.parametrize("writes_after", [0, 3, 6])
+def test_the_kernel_ends_what_was_interrupted(tmp_path: Path, contents: str, writes_after: int) -> None:
+    """The transaction is complete, the blocks are not in their places: mounting replays it."""
+    clean = disk_with(tmp_path / "clean", "none", "ext4", "-q", "-b", "4096")
+    path = tmp_path / "disk"
+    for writes in range(1000):
+        subprocess.run(["cp", "--sparse=always", clean, path], check=True)
+        with open_disk(path, writable=True) as disk, suppress(StoppedError):
+            plan_ext_growth(StoppingDisk(disk, writes)).write()
+        if log_is_full(path):
+            break
+    subprocess.run(["cp", "--sparse=always", clean, path], check=True)
+    with open_disk(path, writable=True) as disk, suppress(StoppedError):
+        plan_ext_growth(StoppingDisk(disk, writes + writes_after)).write()
+    assert log_is_full(path)
+    with loop(path, 0, NEW // 4096 * 4096) as device:
+        for _ in range(2):  # the first time the kernel counts the groups before it replays
+            with mounted_at(device, tmp_path / "point") as point:
+                assert digest(point) == contents
+        assert subprocess.run(["e2fsck", "-fp", device], check=False, capture_output=True).returncode in (0, 1)
+        check("ext4", device)
+        with mounted_at(device, tmp_path / "point", "-o", "ro") as point:
+            assert digest(point) == contents
+            assert os.statvfs(point).f_blocks * 4096 > 540 * MIB
+
+
+def log_is_full(path: Path) -> bool:
+    with open_disk(path) as disk:
+        return Log(disk, read_volume(disk)).start != 0

@@ -60,29 +60,38 @@ class ExtGrowth:
         self._new = new = larger(old, disk.size)
         self.size = new.blocks * new.block_size
         self.gains = new is not old
-        if not self.gains:
-            return
         self._checksums = Checksums(UUID(bytes=old.uuid), active=old.has_checksums, seed=old.checksum_seed)
         self._groups = NewGroups(new, old.groups, self._checksums)
         self._first_table = (old.groups - 1) // old.desc_per_block
         self._changes: dict[int, bytes] = {}
+        raw = read_bytes(self._source, layout.SUPERBLOCK_OFFSET, layout.SUPERBLOCK.size)
+        self._fields = layout.SUPERBLOCK.unpack(raw)
+        if not self.gains:
+            self._fields["s_feature_incompat"] = int(new.incompat & ~Incompat.RECOVER)
+            return
+        self._before = dict(self._fields)
         free_blocks, free_inodes, last = self._counted()
         self._last_descriptor = self._last_group(last)
-        self._fields = self._superblock_fields(free_blocks, free_inodes)
+        self._fields |= self._counts(free_blocks, free_inodes)
         self._plan_changes()
 
     def write(self) -> None:
         """Make the file system larger. Raises StorageError; what was there is then as good as before."""
-        if not self.gains:
-            return
-        self._replay()
+        if self.gains:
+            self._replay()
+            self._write_new_groups()
+            self._switch()
+            self._write_copies()
+        elif self._usage.replayed_blocks:  # it was grown before, up to here
+            self._replay()
+            self._write_superblock(self._fields)
+            self._write_copies()
+
+    def _write_new_groups(self) -> None:
         self._groups.write(self._disk)
         for number in range(self._first_table, self._new.desc_blocks):
             if self._is_new(self._new.descriptor_block(number)):
                 self._write_block(self._new.descriptor_block(number), self._table(number))
-        self._disk.flush()
-        self._switch()
-        self._write_copies()
         self._disk.flush()
 
     def _counted(self) -> tuple[int, int, Descriptor]:
@@ -118,18 +127,17 @@ class ExtGrowth:
             values["bg_flags"] = descriptor.flags & ~layout.BLOCK_UNINIT
         return values
 
-    def _superblock_fields(self, free_blocks: int, free_inodes: int) -> dict[str, int | bytes]:
+    def _counts(self, free_blocks: int, free_inodes: int) -> dict[str, int | bytes]:
+        """Return the fields of the superblock that change."""
         old, new = self._old, self._new
-        raw = read_bytes(self._source, layout.SUPERBLOCK_OFFSET, layout.SUPERBLOCK.size)
-        fields = layout.SUPERBLOCK.unpack(raw)
-        number = {name: value for name, value in fields.items() if isinstance(value, int)}
+        number = {name: value for name, value in self._fields.items() if isinstance(value, int)}
         if new.incompat != old.incompat and not number["s_rev_level"]:
             raise NotBelievedError(old.name, "it has revision 0, which cannot have the descriptors of more groups")
         groups = range(old.groups, new.groups)
         added = new.group_end(old.groups - 1) - old.blocks
         free_blocks += added + sum(map(self._groups.free_blocks, groups))
         reserved = number["s_r_blocks_count_lo"] | self._high(number["s_r_blocks_count_hi"]) << 32
-        fields |= {
+        fields: dict[str, int | bytes] = {
             "s_inodes_count": new.inodes_per_group * new.groups,
             "s_free_inodes_count": free_inodes + new.inodes_per_group * len(groups),
             "s_reserved_gdt_blocks": new.reserved_gdt_blocks,
@@ -210,7 +218,7 @@ class ExtGrowth:
         incompat = int(self._fields["s_feature_incompat"])
         meanwhile = {**self._fields, "s_feature_incompat": incompat | Incompat.RECOVER}
         changes = {**self._changes, self._primary: self._primary_block(meanwhile)}
-        before = layout.SUPERBLOCK.unpack(read_bytes(self._source, layout.SUPERBLOCK_OFFSET, layout.SUPERBLOCK.size))
+        before = self._before
         if log is None or not log.fits(changes):
             self._write_superblock({**before, "s_state": int(before["s_state"]) & ~VALID_FS})
             self._write_blocks(self._changes)
@@ -254,6 +262,7 @@ class ExtGrowth:
             for group in (first_group + 1, first_group + new.desc_per_block - 1):
                 if group < new.groups:
                     self._write_block(new.group_start(group) + new.has_superblock(group), data)
+        self._disk.flush()
 
     def _copies(self) -> Iterator[int]:
         return (group for group in range(1, self._new.groups) if self._new.has_superblock(group))

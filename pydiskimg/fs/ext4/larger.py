@@ -69,19 +69,33 @@ def _refuse(volume: Volume) -> None:
 def _divided(volume: Volume, blocks: int) -> Volume:
     """Return volume with that many blocks, its descriptors taken from the reserve or spread."""
     groups = -(-(blocks - volume.first_data_block) // volume.blocks_per_group)
-    most = min(MAX_GROUPS, _MAX_32 // volume.inodes_per_group)
-    if groups > most:
-        raise _too_large(volume, blocks, most, "its inodes, or its groups, could not be counted")
+    _refuse_too_many(volume, blocks, groups)
     grown = replace(volume, blocks=blocks, groups=groups)
-    more = grown.desc_blocks - volume.desc_blocks
-    if more <= 0 or Incompat.META_BG in volume.incompat:
+    more = max(grown.desc_blocks - volume.desc_blocks, 0)
+    if not more or Incompat.META_BG in volume.incompat:
         return grown
     if Compat.RESIZE_INODE not in volume.compat:
         return replace(grown, incompat=volume.incompat | Incompat.META_BG, first_meta_bg=volume.desc_blocks)
-    if more > volume.reserved_gdt_blocks:
-        most = (volume.desc_blocks + volume.reserved_gdt_blocks) * volume.desc_per_block
-        raise _too_large(volume, blocks, most, "no more was reserved for its group descriptors when it was made")
     return replace(grown, reserved_gdt_blocks=volume.reserved_gdt_blocks - more)
+
+
+def _refuse_too_many(volume: Volume, blocks: int, groups: int) -> None:
+    most = min(MAX_GROUPS, _MAX_32 // volume.inodes_per_group)
+    why = "its inodes, or its groups, could not be counted"
+    if Compat.RESIZE_INODE in volume.compat:
+        described = (volume.desc_blocks + volume.reserved_gdt_blocks) * volume.desc_per_block
+        if described < most:
+            most, why = described, "no more was reserved for its group descriptors when it was made"
+    if groups > most:
+        available = (volume.first_data_block + most * volume.blocks_per_group) * volume.block_size
+        available = available // PAGE_SIZE * PAGE_SIZE
+        needed = blocks * volume.block_size
+        raise DoesNotFitError(
+            f"{volume.name}: its ext file system cannot grow to {format_bytes(needed)}, at most to "
+            f"{format_bytes(available)}: {why}; nothing was grown",
+            needed=needed,
+            available=available,
+        )
 
 
 def _overhead(volume: Volume, group: int) -> int:
@@ -90,23 +104,13 @@ def _overhead(volume: Volume, group: int) -> int:
 
 def _refuse_crowded(volume: Volume, grown: Volume) -> None:
     """Refuse numbers that no file system has, or that a descriptor cannot hold."""
-    largest = 1 + grown.desc_blocks + grown.reserved_gdt_blocks + 2 + grown.inode_blocks
+    table = max(grown.first_meta_bg, 1) if Incompat.META_BG in grown.incompat else grown.desc_blocks
+    largest = 1 + table + grown.reserved_gdt_blocks + 2 + grown.inode_blocks
     is_short = volume.desc_size < 64
     if largest > volume.blocks_per_group or (
         is_short and max(volume.blocks_per_group, volume.inodes_per_group) > _MAX_IN_16_BITS
     ):
         raise FileSystemError(
             f"{volume.name}: a group of {volume.blocks_per_group} blocks of its ext file system has no room for "
-            f"{grown.inode_blocks} blocks of inodes and {grown.desc_blocks} of descriptors; nothing was grown"
+            f"{grown.inode_blocks} blocks of inodes and {table} of descriptors; nothing was grown"
         )
-
-
-def _too_large(volume: Volume, blocks: int, groups: int, why: str) -> DoesNotFitError:
-    available = (volume.first_data_block + groups * volume.blocks_per_group) * volume.block_size
-    needed = blocks * volume.block_size
-    return DoesNotFitError(
-        f"{volume.name}: its ext file system cannot grow to {format_bytes(needed)}, at most to "
-        f"{format_bytes(available)}: {why}; nothing was grown",
-        needed=needed,
-        available=available,
-    )
