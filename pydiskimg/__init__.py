@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pydiskimg.archive import extract
     from pydiskimg.comparison import compare
     from pydiskimg.disk import open_disk
+    from pydiskimg.dumpfile import open_dump, restore_dump
     from pydiskimg.errors import DiskImageError
     from pydiskimg.extents import Extent, Kind
     from pydiskimg.fs.ext4 import make_ext
@@ -36,9 +37,11 @@ __all__ = [
     "make_swap",
     "new_image",
     "open_disk",
+    "open_dump",
     "open_image",
     "probe",
     "read_stream",
+    "restore_dump",
     "write_stream",
 ]
 
@@ -55,9 +58,11 @@ _HOMES = {
     "make_swap": "fs.swap",
     "new_image": "image_creation",
     "open_disk": "disk",
+    "open_dump": "dumpfile",
     "open_image": "image",
     "probe": "fs.probe",
     "read_stream": "stream",
+    "restore_dump": "dumpfile",
     "write_stream": "stream",
 }
 

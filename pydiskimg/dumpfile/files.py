@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from pydiskimg.dumpfile.attributes import ACL_ACCESS, ACL_DEFAULT, INLINE_DATA
 from pydiskimg.dumpfile.names import Name
@@ -45,6 +47,7 @@ class Files:
     def __init__(self, places: Places, order: str) -> None:
         self._places = places
         self._owned_by_root = places.new_files_are_roots()
+        self._masked = _umask() | 0o7000
         self._byte_order = "little" if order == "<" else "big"
         self.flags_left_out = 0
 
@@ -72,7 +75,9 @@ class Files:
         self._set_open(fd, inode)
 
     def _make_file(self, parent: int, inode: Inode, names: list[Name], contents: Contents) -> None:
-        fd = os.open(names[0].name, _CREATE, 0o600, dir_fd=parent)
+        # One system call less for each where the mode can be given at once.
+        exact = not (inode.mode & self._masked or inode.attributes)
+        fd = os.open(names[0].name, _CREATE, inode.mode if exact else 0o600, dir_fd=parent)
         try:
             end = 0
             for offset, data in contents:
@@ -84,19 +89,20 @@ class Files:
                 end = len(data)
             if end != inode.size:
                 os.ftruncate(fd, inode.size)
-            self._set_open(fd, inode, names)
+            self._set_open(fd, inode, names, has_mode=exact)
         except BaseException:
             os.close(fd)
             raise
         os.close(fd)  # where a network file system tells of a failed write
 
-    def _set_open(self, fd: int, inode: Inode, names: list[Name] | None = None) -> None:
+    def _set_open(self, fd: int, inode: Inode, names: list[Name] | None = None, *, has_mode: bool = False) -> None:
         header = inode.header
         if header.di_uid or header.di_gid or names is None or not self._owned_by_root:
             os.fchown(fd, header.di_uid, header.di_gid)
         if inode.attributes:
             _set_attributes(fd, inode.attributes)
-        os.fchmod(fd, inode.mode)
+        if not has_mode:
+            os.fchmod(fd, inode.mode)
         if inode.attributes:
             _set_acls(fd, inode.attributes)
         os.utime(fd, ns=(inode.atime_ns, inode.mtime_ns))
@@ -140,6 +146,14 @@ class Files:
         if old:
             return os.makedev(old >> 8 & 0xFF, old & 0xFF)
         return os.makedev(new >> 8 & 0xFFF, new & 0xFF | new >> 12 & 0xFFF00)
+
+
+def _umask() -> int:
+    """Return this process's umask; all of it where Linux (before 4.7) does not tell it without changing it."""
+    with suppress(OSError), open("/proc/self/status", "rb") as file:
+        if found := re.search(rb"^Umask:\s*([0-7]+)$", file.read(), re.MULTILINE):
+            return int(found[1], 8)
+    return 0o777
 
 
 def _write(fd: int, data: memoryview, offset: int) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The names in a dump's directories, checked, and found again by inode number in ascending order.
 
-This is the one thing that grows with the file system: the directories' bytes as they are in the dump, and some 50
-bytes for each name.
+This is the one thing that grows with the file system: the directories' bytes as they are in the dump, and what Python
+needs for each directory and each name.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from pydiskimg.dumpfile.reader import Inode
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.printable import printable
 
-# Bytes of all directories and their attributes: about five million names of usual length.
-_LARGEST = 128 << 20
+# Bytes that all of it may need: about seven million names of usual length.
+_LARGEST = 512 << 20
+_DIRECTORY_OVERHEAD = 1000
+_NAME_OVERHEAD = 48
 _SHOWN_PATH = 200
 
 
@@ -60,10 +62,9 @@ class Names:
 
     def add(self, inode: Inode, data: bytes) -> None:
         """Take a directory and its entries. Raises InvalidImageError when there is more than can be kept."""
-        self._size += len(data) + sum(map(len, inode.attributes.values()))
-        if self._size > _LARGEST:
-            raise InvalidImageError(f"{self._dump}: its directories are larger than {_LARGEST} bytes")
-        directory = Directory(inode, len(self._directories), data)
+        self._grow(len(data) + sum(map(len, inode.attributes.values())) + _DIRECTORY_OVERHEAD)
+        header = inode.header._replace(c_addr=b"", c_label=b"", c_filesys=b"", c_dev=b"", c_host=b"", c_spare=b"")
+        directory = Directory(Inode(header, inode.attributes), len(self._directories), data)
         self._directories.append(directory)
         self._by_number[inode.number] = directory
 
@@ -100,6 +101,13 @@ class Names:
         """Yield the inode number of every name that is no directory's, ascending."""
         return (key >> 64 for key in self._keys)
 
+    def _grow(self, size: int) -> None:
+        self._size += size
+        if self._size > _LARGEST:
+            raise InvalidImageError(
+                f"{self._dump}: its directories and names need more than {_LARGEST} bytes of memory"
+            )
+
     def _name(self, key: int) -> Name:
         directory = self._directories[key >> 32 & 0xFFFFFFFF]
         position = key & 0xFFFFFFFF
@@ -109,6 +117,7 @@ class Names:
 
     def _take(self, directory: Directory) -> None:
         """Give names to the directories in this one, and note those of everything else."""
+        before = len(self._keys)
         low = directory.index << 32
         dots = {b".": directory.number, b"..": directory.parent.number if directory.parent else ROOTINO}
         for number, position, name in self._entries(directory):
@@ -119,6 +128,7 @@ class Names:
                 self._adopt(directory, child, name)
             else:
                 self._keys.append(number << 64 | low | position)
+        self._grow((len(self._keys) - before) * _NAME_OVERHEAD)
 
     def _adopt(self, directory: Directory, child: Directory, name: bytes) -> None:
         if child.parent is not None or child.number == ROOTINO:

@@ -56,6 +56,11 @@ class Places:
             status = os.stat(directory.name, dir_fd=parent, follow_symlinks=False)
             if not stat.S_ISDIR(status.st_mode):
                 raise
+            fd = self.open_to_set(directory)
+            try:
+                drop_acls(fd)
+            finally:
+                os.close(fd)
 
     def open(self, directory: Directory) -> int:
         """Return an O_PATH descriptor of a directory that is made; ours, and valid until the next two calls."""

@@ -40,6 +40,7 @@ from pydiskimg.printable import printable
 _LARGEST_TAPE_BLOCK = 1024  # records; the option -b takes no more
 _LARGEST_MAP = 64 << 20  # bytes: half a thousand million inodes, of 8 TiB with mke2fs's defaults
 _LARGEST_ATTRIBUTES = 64  # records: an attribute block is one block of the file system
+_ATTRIBUTE_PLACES = 2  # in the inode, and a block
 _EXT4_INLINE_DATA_FL = 0x10000000
 _I_BLOCK_SIZE = 60
 
@@ -204,6 +205,7 @@ class DumpReader:
             raise self.error(f"inode {header.c_inumber}: {error}") from error
 
     def _attributes(self, inode: Inode) -> None:
+        places = 0
         while self._next.c_type == TS_INODE and self._next.c_flags & DR_EXTATTRIBUTES:
             header = self._next
             if header.c_inumber != inode.number:
@@ -213,8 +215,9 @@ class DumpReader:
                     f"{self.name}: inode {inode.number} has extended attributes of the kind {header.c_extattributes}, "
                     "which are those of Mac OS X; only Linux's are restored"
                 )
-            if not 0 < header.c_count <= _LARGEST_ATTRIBUTES:
-                raise self.error(f"inode {inode.number} has {header.c_count} records of extended attributes")
+            places += 1
+            if places > _ATTRIBUTE_PLACES or not 0 < header.c_count <= _LARGEST_ATTRIBUTES:
+                raise self.error(f"inode {inode.number} has more extended attributes than there is room for")
             # dump before 0.4b43 left c_addr as it was for the file: every record is there.
             data = b"".join(self._tape.data(header.c_count))
             try:

@@ -124,6 +124,7 @@ class _Restore:
         self._make_files(inode, inodes, listed)
         for directory in reversed(directories):
             self._finish_directory(directory)
+        self._report()
         self._done.flags_left_out = sum(files.flags_left_out for files in self._files)
         return self._done
 
@@ -199,7 +200,7 @@ class _Restore:
                 self._report()
                 continue
             batch.append(_File(inode, names, list(contents)))
-            size += inode.size
+            size += inode.size + sum(map(len, inode.attributes.values()))
             if len(batch) == _BATCH or size > _SMALL:
                 yield batch
                 batch, size = [], 0

@@ -202,6 +202,20 @@ def test_inline_data_is_taken_from_the_inode(tmp_path: Path, size: int) -> None:
     assert os.readlink(tmp_path / "link") == "t" * 60 + "u" * 20
 
 
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
+def test_the_umask_does_not_count(tmp_path: Path, umask: int) -> None:
+    modes = [0o000, 0o444, 0o600, 0o644, 0o755, 0o777, 0o4755, 0o1644]
+    names = [(b"%o" % mode, number) for number, mode in enumerate(modes, 12)]
+    tree: dict[int, File | Dir] = {2: Dir(names)}
+    tree.update({number: File(mode=REG | mode, data=b"x") for number, mode in enumerate(modes, 12)})
+    before = os.umask(umask)
+    try:
+        restored(dump(tree), tmp_path)
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(os.lstat(os.fsencode(tmp_path) + b"/" + name).st_mode) for name, _ in names] == modes
+
+
 def test_inline_data_that_is_not_all_there(tmp_path: Path) -> None:
     tree: dict[int, File | Dir] = {
         2: Dir([(b"inline", 12)]),
@@ -335,6 +349,10 @@ ODD_FILES: dict[str, tuple[File, str]] = {
     "attribute of an encrypted file": (File(attributes=[xattr_block([(9, b"c", b"")])]), "of the kind 9 is the key"),
     "attribute twice": (File(attributes=[xattr_block([(1, b"a", b""), (1, b"a", b"")])]), "comes twice"),
     "attribute twice in two": (File(attributes=[xattr_block([(1, b"a", b"")])] * 2), "has an extended attribute twice"),
+    "attributes without end in sight": (
+        File(attributes=[xattr_block([(1, b"%d" % number, b"")]) for number in range(9)]),
+        "has more extended attributes than there is room for",
+    ),
     "malformed acl": (File(attributes=[xattr_block([(2, b"", b"\1\0\0\0\3\0")])]), "its ACL is malformed"),
 }
 
@@ -350,6 +368,13 @@ def test_a_value_in_another_inode(tmp_path: Path) -> None:
     block[36:40] = struct.pack("<I", 77)
     file = File(attributes=[bytes(block)])
     assert "is in an inode of its own (77)" in refused(dump({2: Dir([(b"f", 12)]), 12: file}), tmp_path)
+
+
+def test_more_names_than_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pydiskimg.dumpfile.names._LARGEST", 5000)
+    tree: dict[int, File | Dir] = {2: Dir([(b"%d" % number, number) for number in range(12, 90)])}
+    tree.update({number: File() for number in range(12, 90)})
+    assert "its directories and names need more than 5000 bytes" in refused(dump(tree), tmp_path)
 
 
 # Headers: each case changes the fields of the first record of a type and makes its checksum right again.
