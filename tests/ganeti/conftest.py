@@ -38,8 +38,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory, debian: DebianSystem) -> Itera
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left(lab: Lab) -> Iterator[None]:
+def _nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """No loop device over a file of the lab's, and no mount in it, is there after a test that was not there before."""
+    if "lab" not in request.fixturenames:
+        yield
+        return
+    lab: Lab = request.getfixturevalue("lab")
     before = lab.loop_devices(), lab.mounts()
     yield
     for _ in range(60):
@@ -50,15 +54,23 @@ def _nothing_is_left(lab: Lab) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def web(lab: Lab) -> tuple[str, Path, Path]:
-    """A web server in the lab, which ends with it: its address, its directory, and the log of its requests."""
+def web(lab: Lab) -> Iterator[tuple[str, Path, Path]]:
+    """A web server in the lab: its address, its directory, and the log of its requests."""
     directory, log = lab.path("/srv/ganeti/web"), lab.path("/srv/ganeti/web.log")
     directory.mkdir()
-    serve = f"exec {sys.executable} -m http.server {PORT} --bind {NODE_IP} --directory /srv/ganeti/web"
-    lab.start("sh", "-c", f"{serve} >/srv/ganeti/web.log 2>&1")
+    serve = f"{sys.executable} -m http.server {PORT} --bind {NODE_IP} --directory /srv/ganeti/web"
+    command = f"exec setpriv --pdeathsig KILL {serve} >/srv/ganeti/web.log 2>&1"
+    with lab.start("sh", "-c", command) as server:
+        try:
+            _wait_for_server(lab, log)
+            yield f"http://{NODE_IP}:{PORT}", directory, log
+        finally:
+            server.kill()
+
+
+def _wait_for_server(lab: Lab, log: Path) -> None:
     for _ in range(100):
-        probe = lab.run("sh", "-c", f"ss -ltn | grep -q {NODE_IP}:{PORT}")
-        if probe.returncode == 0:
-            return f"http://{NODE_IP}:{PORT}", directory, log
+        if lab.run("sh", "-c", f"ss -ltn | grep -q {NODE_IP}:{PORT}").returncode == 0:
+            return
         time.sleep(0.1)
     raise AssertionError(log.read_text())
