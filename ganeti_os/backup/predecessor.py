@@ -12,7 +12,6 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 
 from ganeti_os import hooks
-from ganeti_os.dumps import BOOT, ROOT, DumpFile, restore_dumps
 from ganeti_os.installation import Installation
 from pydiskimg.archive import FileInArchive, files_in_archive
 from pydiskimg.deferred import DeferredHead
@@ -21,12 +20,16 @@ from pydiskimg.image import open_image
 from pydiskimg.linux.fileio import pwrite_all
 from pydiskimg.targets.pipe import PipeReader
 from pydiskimg.transfer import check_fits, copy
-from pydiskimg.units import MIB, format_size
+from pydiskimg.units import format_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ganeti_os.dumps import DumpFile
 
 log = logging.getLogger(__name__)
 
 _DISK = "disk.img"
-_DUMPS = {"root.dump": ROOT, "boot.dump": BOOT}
+_DUMPS = {"root.dump": "root", "boot.dump": "boot"}
 
 
 def restore_archive(pipe: PipeReader, installation: Installation) -> None:
@@ -39,11 +42,15 @@ def restore_archive(pipe: PipeReader, installation: Installation) -> None:
         if kind == _DISK:
             _restore_disk(file, members, installation)
         else:
+            from ganeti_os.dumps import restore_dumps  # and with it libparted, which a disk.img need not wait for
+
             restore_dumps(_dumps(first, members), for_import(installation))
 
 
 def restore_dump_of_root(pipe: PipeReader, installation: Installation) -> None:
     """Restore a dump(8) that comes as it is."""
+    from ganeti_os.dumps import ROOT, restore_dumps
+
     restore_dumps([(ROOT, PipeFile(pipe))], for_import(installation))
 
 
@@ -120,10 +127,9 @@ def _kept(file: FileInArchive, directory: str) -> Iterator[str]:
     except OSError as error:
         raise storage_error(error, directory, f"cannot keep {file.path} there meanwhile (EXPORT_DIR)") from error
     try:
-        position = 0
-        while data := file.read(MIB):
+        for position, data in file.blocks():
             pwrite_all(fd, position, data, name=directory)
-            position += len(data)
+        _end_at(fd, file.size, directory)  # with a hole at the end, if there is one
         yield f"/proc/self/fd/{fd}"
     except StorageError as error:
         if error.errno == errno.ENOSPC and error.filename == directory:
@@ -135,3 +141,11 @@ def _kept(file: FileInArchive, directory: str) -> Iterator[str]:
         raise
     finally:
         os.close(fd)
+
+
+def _end_at(fd: int, size: int, directory: str) -> None:
+    try:
+        os.ftruncate(fd, size)
+    except (OSError, OverflowError) as error:  # a size that no file has
+        cause = error if isinstance(error, OSError) else OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        raise storage_error(cause, directory, f"cannot keep a file of {size} bytes there meanwhile") from error

@@ -6,8 +6,6 @@ from __future__ import annotations
 import logging
 import time
 
-from pydiskimg.growth import grow_last_volume
-
 from ganeti_os.backup.disk import restore_disk
 from ganeti_os.backup.kind import BackupKind, backup_kind
 from ganeti_os.installation import Installation
@@ -38,6 +36,8 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
             else:
                 restore_files(pipe, kind, Installation(request, settings, messages, disk, swap=None, scripts=()))
         if settings.grow:
+            from pydiskimg.growth import grow_last_volume  # only here: most imports do without
+
             with messages.step("growing"):
                 log.info("%s", grow_last_volume(disk))
     log.info("%s is restored (%.1f s)", request.device, time.monotonic() - started)

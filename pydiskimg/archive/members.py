@@ -48,6 +48,13 @@ class FileInArchive:
         data, self._block = self._block[:length], self._block[length:]
         return bytes(data)
 
+    def blocks(self) -> Iterator[tuple[int, memoryview]]:
+        """Yield (offset, bytes) of everything but holes, instead of read(); the bytes are there until the next ones.
+
+        Raises ArchiveError for a damaged archive.
+        """
+        return self._data
+
     def _next(self) -> bool:
         for offset, view in self._data:
             self._zeros = offset - self._position

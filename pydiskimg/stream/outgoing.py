@@ -209,7 +209,8 @@ class _Qcow2:
         at = 0
         for start, length in extents:
             inside = max(0, min(length, self._source.size - start))
-            self._source.read_into(start, buffer[at : at + inside])
+            if inside:
+                self._source.read_into(start, buffer[at : at + inside])
             if inside < length:
                 buffer[at + inside : at + length] = bytes(length - inside)
             at += length
