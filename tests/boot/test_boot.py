@@ -6,22 +6,63 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from ganeti_os.guest.root import volumes
 from pydiskimg.disk import open_disk
+from pydiskimg.image import open_image
+from pydiskimg.image_creation import new_image
+from pydiskimg.new_file import new_disk_file
+from pydiskimg.transfer import copy
 from tests.conftest import need
 from tests.fixtures.debian_system import NAME, DebianSystem
 from tests.fixtures.node import Node
+from tests.fixtures.qcow2_images import run
+from tests.fixtures.qcow2_system import install
 
 pytestmark = [pytest.mark.boot, pytest.mark.root]
 
 
-@pytest.mark.parametrize("image_type", ["tarball", "qcow2"])
-def test_it_boots(tmp_path: Path, debian: DebianSystem, image_type: str) -> None:
+def console_of(disk: Path, disk_format: str, root_uuid: object, debian: DebianSystem) -> str:
+    """Start the system on the disk, and return what it says until it powers off."""
     qemu = shutil.which("qemu-system-x86_64")
     need(qemu is not None, "qemu-system-x86_64 is not installed")
+    done = subprocess.run(
+        [
+            *(str(qemu), "-accel", "tcg", "-m", "256", "-nographic", "-no-reboot", "-net", "none"),
+            *("-kernel", str(debian.kernel), "-initrd", str(debian.initrd)),
+            *("-append", f"console=ttyS0 quiet root=UUID={root_uuid} poweroff_when_up"),
+            *("-drive", f"file={disk},format={disk_format},if=virtio"),
+        ],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=180,
+        check=False,
+    )
+    return done.stdout.decode(errors="replace")
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_system_in_a_qcow2_of_ours_boots_and_leaves_it_clean(
+    tmp_path: Path, debian: DebianSystem, *, compress: bool
+) -> None:
+    """QEMU writes to it meanwhile: the root file system is mounted for writing."""
+    root_uuid = uuid4()
+    disk = tmp_path / "disk.qcow2"
+    with new_image(disk, 700 << 20, format="qcow2", compress=compress) as image:
+        install(image, debian.tarball, tmp_path, root_uuid=root_uuid)
+    console = console_of(disk, "qcow2", root_uuid, debian)
+    assert "root on /dev/vda2" in console, console[-2000:]
+    run("qemu-img", "check", "-q", "-f", "qcow2", str(disk))
+    with open_image(disk, format="qcow2") as source, new_disk_file(tmp_path / "disk.raw", source.size) as raw:
+        copy(source, raw)
+    run("qemu-img", "compare", "-q", "-f", "qcow2", "-F", "raw", str(disk), str(tmp_path / "disk.raw"))
+
+
+@pytest.mark.parametrize("image_type", ["tarball", "qcow2"])
+def test_it_boots(tmp_path: Path, debian: DebianSystem, image_type: str) -> None:
     node = Node.make(tmp_path / "node", IMAGE_NAME=NAME, IMAGE_TYPE=image_type, IMAGE_DIR=str(debian.directory))
     node.add_script("10-hostname", '#!/bin/sh\necho "$INSTANCE_NAME" >"$TARGET/etc/hostname"\n')
     disk = tmp_path / "disk"
@@ -31,17 +72,5 @@ def test_it_boots(tmp_path: Path, debian: DebianSystem, image_type: str) -> None
     with open_disk(disk) as opened:
         root = volumes(opened)[-1]
     assert root.content is not None
-    done = subprocess.run(
-        [
-            *(str(qemu), "-accel", "tcg", "-m", "256", "-nographic", "-no-reboot", "-net", "none"),
-            *("-kernel", str(debian.kernel), "-initrd", str(debian.initrd)),
-            *("-append", f"console=ttyS0 quiet root=UUID={root.content.uuid} poweroff_when_up"),
-            *("-drive", f"file={disk},format=raw,if=virtio"),
-        ],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=180,
-        check=False,
-    )
-    console = done.stdout.decode(errors="replace")
+    console = console_of(disk, "raw", root.content.uuid, debian)
     assert f"SYSTEM IS UP: inst1.example.org, root on /dev/vda{root.partition.number}" in console, console[-2000:]
