@@ -62,10 +62,14 @@ def need(condition: bool, reason: str) -> None:
 def _left_attached(before: set[str], own: Path) -> set[str]:
     """Loop devices that came since; the kernel detaches one a moment after its last user has gone.
 
-    Those over files of another run of the tests are that run's.
+    Those over files in temporary directories other than own are somebody else's.
     """
     for _ in range(60):
-        left = {item for item in loop_devices() - before if "/pytest-of-" not in item or str(own) in item}
+        left = {
+            item
+            for item in loop_devices() - before
+            if str(own) in item or not item.partition(" ")[2].startswith(("/tmp/", "/dev/shm/"))
+        }
         if not left:
             break
         time.sleep(0.05)
