@@ -11,24 +11,18 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
-from queue import SimpleQueue
-from typing import NamedTuple
 
-from pydiskimg.dumpfile.files import Contents, Files
+from pydiskimg.dumpfile.files import Files
 from pydiskimg.dumpfile.names import Directory, Name, Names, path_of
 from pydiskimg.dumpfile.places import Places, drop_acls
 from pydiskimg.dumpfile.reader import DumpReader, Inode
 from pydiskimg.errors import DiskImageError, InvalidImageError, StorageError, storage_error
 from pydiskimg.printable import printable
 from pydiskimg.protocols import Progress
-from pydiskimg.stream.ordered import ordered
 
 _LARGEST_DIRECTORY = 128 << 20
-_WRITERS = 2
-_SMALL = 256 << 10  # bytes of files that are kept to be written by another thread
-_BATCH = 64
 _EXT4_EA_INODE_FL = 0x00200000
 _NEEDS_ROOT = "; restoring owners, devices and trusted attributes needs root"
 _KINDS = {
@@ -84,34 +78,20 @@ def restore_dump(reader: DumpReader, directory: str | int, *, progress: Progress
         else:
             root_fd, where = _open_directory(directory), directory
             stack.callback(os.close, root_fd)
-        places = [Places(root_fd) for _ in range(1 + _WRITERS)]
-        for each in places:
-            stack.callback(each.close)
+        places = Places(root_fd)
+        stack.callback(places.close)
         return _Restore(reader, places, where.rstrip("/"), progress).run(root_fd)
 
 
-class _File(NamedTuple):
-    """An inode with its names and contents: all of them when it is small, else as they are read."""
-
-    inode: Inode
-    names: list[Name]
-    contents: Contents
-
-
 class _Restore:
-    """places and files: the first is this thread's, the others are the writers'."""
-
-    def __init__(self, reader: DumpReader, places: list[Places], where: str, progress: Progress | None) -> None:
+    def __init__(self, reader: DumpReader, places: Places, where: str, progress: Progress | None) -> None:
         self._reader = reader
-        self._places = places[0]
+        self._places = places
         self._where = where
         self._progress = progress
         self._reported = 0
         self._names = Names(reader.name, reader.order)
-        self._files = [Files(each, reader.order) for each in places]
-        self._free: SimpleQueue[Files] = SimpleQueue()
-        for files in self._files[1:]:
-            self._free.put(files)
+        self._files = Files(places, reader.order)
         self._done = Restored()
 
     def run(self, root_fd: int) -> Restored:
@@ -125,7 +105,7 @@ class _Restore:
         for directory in reversed(directories):
             self._finish_directory(directory)
         self._report()
-        self._done.flags_left_out = sum(files.flags_left_out for files in self._files)
+        self._done.flags_left_out = self._files.flags_left_out
         return self._done
 
     def _take_directories(self, inodes: Iterator[Inode], listed: bytearray) -> Inode | None:
@@ -166,54 +146,18 @@ class _Restore:
         return self._directories
 
     def _make_files(self, inode: Inode | None, inodes: Iterator[Inode], listed: bytearray) -> None:
-        """Make everything else, which has to come as the map lists it; small files on threads, many at once."""
-        batches = self._batches(self._in_turn(inode, inodes, listed))
-        with closing(ordered(batches, self._make_batch, workers=_WRITERS)) as results:
-            for _ in results:
-                self._report()
-
-    def _in_turn(self, inode: Inode | None, inodes: Iterator[Inode], listed: bytearray) -> Iterator[Inode]:
+        """Make everything else, which has to come as the map lists it."""
         expected = _numbers(listed)
         while inode is not None:
             number = next(expected, 0)
             if number != inode.number:
                 raise self._out_of_turn(number, inode.number)
-            yield inode
+            self._make(inode)
+            self._report()
             inode = next(inodes, None)
         number = next(expected, 0)
         if number:
             raise self._out_of_turn(number, 0)
-
-    def _batches(self, inodes: Iterator[Inode]) -> Iterator[list[_File]]:
-        """Read what is small and hand it out in batches; a large file is made here, as it is read."""
-        batch: list[_File] = []
-        size = 0
-        for inode in inodes:
-            names = self._names.of(inode.number)
-            if not names:
-                self._skip(inode)
-                continue
-            self._count(inode, names)
-            contents = self._reader.contents()
-            if inode.size > _SMALL:
-                self._make(self._files[0], _File(inode, names, contents))
-                self._report()
-                continue
-            batch.append(_File(inode, names, list(contents)))
-            size += inode.size + sum(map(len, inode.attributes.values()))
-            if len(batch) == _BATCH or size > _SMALL:
-                yield batch
-                batch, size = [], 0
-        if batch:
-            yield batch
-
-    def _make_batch(self, batch: list[_File]) -> None:
-        files = self._free.get()
-        try:
-            for file in batch:
-                self._make(files, file)
-        finally:
-            self._free.put(files)
 
     def _out_of_turn(self, expected: int, found: int) -> InvalidImageError:
         comes = f"inode {found} comes" if found else "the end comes"
@@ -222,19 +166,20 @@ class _Restore:
             f"{self._reader.name}: {comes} where {wanted}; the dump is damaged, or of a file system that was in use"
         )
 
-    def _make(self, files: Files, file: _File) -> None:
-        inode, names, contents = file
+    def _make(self, inode: Inode) -> None:
+        names = self._names.of(inode.number)
+        if not names:
+            self._skip(inode)
+            return
         try:
             self._check(inode, names)
-            files.make(inode, names, contents)
+            self._files.make(inode, names, self._reader.contents())
         except ValueError as error:
             raise self._refused(str(error), names) from error
         except DiskImageError:
             raise
         except OSError as error:
             raise self._failed(error, path_of(names[0].directory, names[0].name)) from error
-
-    def _count(self, inode: Inode, names: list[Name]) -> None:
         self._done.files += 1
         self._done.links += len(names) - 1
         if inode.kind == stat.S_IFREG:
@@ -261,7 +206,7 @@ class _Restore:
         try:
             fd = self._places.open_to_set(directory)
             try:
-                self._files[0].set_directory(fd, directory.inode)
+                self._files.set_directory(fd, directory.inode)
             finally:
                 os.close(fd)
         except OSError as error:
