@@ -150,7 +150,15 @@ def test_long_names(tree: Path) -> None:
     assert "whose name has 1024 bytes; nothing was opened, at most 1023" in str(refused(path, tree / "allowed"))
 
 
-ALLOWED = ["base.raw", "./base.raw", "sub/../base.raw", ".//base.raw", "link.raw", "../allowed/base.raw"]
+ALLOWED = [
+    "base.raw",
+    "./base.raw",
+    "sub/../base.raw",
+    ".//base.raw",
+    "link.raw",
+    "absolute link",
+    "../allowed/base.raw",
+]
 
 
 @pytest.mark.parametrize("name", ALLOWED)
@@ -178,7 +186,6 @@ OUTSIDE = [
     "sub/../../outside/secret",
     "bad link",
     "bad absolute",
-    "absolute link",
     "bad directory/secret",
     "bad directory/../allowed/base.raw",
     "/etc/hostname",
