@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """export and import of an instance's disk against the ways of ganeti-instance-image 0.7: times, sizes, peak memory.
 
-usage: bench_backup.py [--rounds N] [--directory DIR] [export] [import] [memory]
+usage: bench_backup.py [--rounds N] [--directory DIR] [--temporary DIR] [export] [import] [memory]
 
 Measured is a block device (a loop device over a file in DIR, which should be in memory) to a pipe and back: a
 partition table, /boot with 40 MiB that do not compress, swap, a root of ext4 with some 400 MiB of files from /usr, on a
 disk of 1 GiB and on one of 10 GiB. The old ways are those of its scripts, without what these do besides (partitioning,
-GRUB): in their favour. So is that their temporary files are in DIR, too, and not on a disk.
+GRUB): in their favour. Their temporary files are where those scripts put them unless told otherwise, below /tmp.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ OURS = "ganeti_os"
 class Bench:
     """A disk that is exported, one that is restored onto, and the directory that all lies in."""
 
-    def __init__(self, stack: ExitStack, work: Path, rounds: int, size: int, data: int) -> None:
+    def __init__(self, stack: ExitStack, work: Path, temporary: str, rounds: int, size: int, data: int) -> None:
         self.work = work
+        self.temporary = stack.enter_context(tempfile.TemporaryDirectory(dir=temporary))
         self.rounds = rounds
         self.processor: dict[str, list[float]] = {}
         self.size = size
@@ -50,7 +51,6 @@ class Bench:
         with self.target.open("wb") as file:
             file.truncate(size)
         self.target_device = stack.enter_context(partition(self.target))
-        (work / "tmp").mkdir()
         for kind in KINDS:
             (work / kind / "etc/default").mkdir(parents=True)
             settings = (
@@ -75,7 +75,7 @@ class Bench:
 
     def shell(self, command: str) -> Callable[[], object]:
         """Return a call of the command in a temporary directory of its own; what is in it is removed, in its time."""
-        whole = f"set -e -o pipefail; cd {self.work}/tmp; {{ {command}\n}} 2>{self.work}/log; rm -rf {self.work}/tmp/*"
+        whole = f"set -e -o pipefail; cd {self.temporary}; {{ {command}\n}} 2>{self.work}/log; rm -rf {self.temporary}/*"
         return lambda: self.measured(command, whole)
 
     def measured(self, command: str, whole: str) -> None:
@@ -183,11 +183,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--directory", default="/dev/shm")
+    parser.add_argument("--temporary", default="/tmp", help="where the old ways put their files")
     parser.add_argument("parts", nargs="*", default=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
     arguments = parser.parse_args()
     for size, data in DISKS:
         with tempfile.TemporaryDirectory(dir=arguments.directory) as name, ExitStack() as stack:
-            bench = Bench(stack, Path(name), arguments.rounds, size, data)
+            bench = Bench(stack, Path(name), arguments.temporary, arguments.rounds, size, data)
             print(f"a disk of {size / GIB:.1f} GiB, {bench.disk.stat().st_blocks * 512 / MIB:.0f} MiB of it stored")
             if "export" in arguments.parts:
                 bench.exports()
