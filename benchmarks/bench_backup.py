@@ -75,7 +75,9 @@ class Bench:
 
     def shell(self, command: str) -> Callable[[], object]:
         """Return a call of the command in a temporary directory of its own; what is in it is removed, in its time."""
-        whole = f"set -e -o pipefail; cd {self.temporary}; {{ {command}\n}} 2>{self.work}/log; rm -rf {self.temporary}/*"
+        whole = (
+            f"set -e -o pipefail; cd {self.temporary}; {{ {command}\n}} 2>{self.work}/log; rm -rf {self.temporary}/*"
+        )
         return lambda: self.measured(command, whole)
 
     def measured(self, command: str, whole: str) -> None:

@@ -7,10 +7,10 @@ that tells its stored length; one that did not become smaller is stored uncompre
 
 from __future__ import annotations
 
-import bz2
 import struct
 import zlib
-from collections.abc import Callable, Generator, Iterator
+from bz2 import BZ2Decompressor
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -22,8 +22,11 @@ from pydiskimg.stream.ordered import MAX_WORKERS, ordered, worker_count
 # Bytes that are read or decompressed at once: enough that a file is written in few pieces.
 _CHUNK = 1 << 20
 _READ = 256 << 10
+# Deflate makes at most this many bytes of one; what could become longer than the limit is decompressed step by step.
+_MOST_DEFLATED = 1032
+_LONGEST_AT_ONCE = 16 << 20
 # Threads beyond the number of CPUs: more of them are ahead when the one that writes has waited for the disk.
-_MORE_WORKERS = 2
+_MORE_WORKERS = 1
 
 
 def plain_chunks(stored: Input, first: bytes) -> Generator[bytes, None, None]:
@@ -90,9 +93,10 @@ def _groups(stored: Input, block_size: int, order: str) -> Iterator[_Group]:
         position = 0
         blocks: list[_Block] = []
         while len(data) - position >= PREFIX_SIZE:
-            compressed, method, length = prefix(word.unpack_from(data, position)[0], order)
+            compressed, method, length = found = prefix(word.unpack_from(data, position)[0], order)
             start = position + PREFIX_SIZE
-            _check_prefix(stored.name, offset + position, (compressed, method, length), block_size)
+            if not compressed or method != COMPRESS_ZLIB or not 0 < length <= block_size:
+                _check_prefix(stored.name, offset + position, found, block_size)
             if start + length > len(data):
                 break
             position = start + length
@@ -134,7 +138,7 @@ class _Inflater:
     def __init__(self, name: str, block_size: int) -> None:
         self._name = name
         self._size = block_size
-        self._zlib, self._corrupt = _decompressor()
+        self._library, self._corrupt = _decompressor()
 
     def group(self, group: _Group) -> bytes:
         view = memoryview(group.data)
@@ -143,13 +147,18 @@ class _Inflater:
     def _block(self, stored: memoryview, block: _Block) -> bytes | memoryview:
         if not block.compressed:
             return stored
-        decompressor = self._zlib() if block.method == COMPRESS_ZLIB else bz2.BZ2Decompressor()
         try:
-            # One byte more than there can be: only then is the checksum behind the last one looked at.
-            data: bytes = decompressor.decompress(stored, self._size + 1)
+            if block.method == COMPRESS_ZLIB and len(stored) * _MOST_DEFLATED <= _LONGEST_AT_ONCE:
+                data: bytes = self._library.decompress(stored, zlib.MAX_WBITS, self._size)
+                is_whole = True
+            else:
+                decompressor = self._library.decompressobj() if block.method == COMPRESS_ZLIB else BZ2Decompressor()
+                # One byte more than there can be: only then is the checksum behind the last one looked at.
+                data = decompressor.decompress(stored, self._size + 1)
+                is_whole = decompressor.eof
         except self._corrupt as error:
             raise self._error(block, str(error)) from error
-        if len(data) != self._size or not decompressor.eof:
+        if len(data) != self._size or not is_whole:
             raise self._error(block, f"it gives {len(data)} of {self._size} bytes")
         return data
 
@@ -160,8 +169,8 @@ class _Inflater:
         )
 
 
-def _decompressor() -> tuple[Callable[[], Any], tuple[type[BaseException], ...]]:
-    """Return what makes a decompressor, and the errors that it raises; isal where it is installed."""
+def _decompressor() -> tuple[Any, tuple[type[BaseException], ...]]:
+    """Return the module to decompress with, and the errors that it raises; isal where it is installed."""
     library: Any = zlib
     try:
         from isal import isal_zlib
@@ -169,4 +178,4 @@ def _decompressor() -> tuple[Callable[[], Any], tuple[type[BaseException], ...]]
         pass
     else:
         library = isal_zlib
-    return library.decompressobj, (zlib.error, library.error, OSError, EOFError)  # the last two are bz2's
+    return library, (zlib.error, library.error, OSError, EOFError)  # the last two are bz2's

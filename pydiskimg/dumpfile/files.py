@@ -24,6 +24,8 @@ from pydiskimg.linux.inodeflags import get_flags, set_flags
 
 Contents = Iterable[tuple[int, memoryview]]
 
+# Files of this many bytes are written to the disk at once, not all together when the last one is there.
+_WRITE_BACK = 1 << 20
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LONGEST_LINK = 4095
 _FLAGS = (
@@ -89,6 +91,8 @@ class Files:
                 end = len(data)
             if end != inode.size:
                 os.ftruncate(fd, inode.size)
+            if end >= _WRITE_BACK:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # starts to write it, and waits for nothing
             self._set_open(fd, inode, names, has_mode=exact)
         except BaseException:
             os.close(fd)

@@ -31,13 +31,12 @@ class Input:
 
     def up_to(self, length: int) -> bytes:
         """Return length bytes, fewer only at the end."""
-        data = self.some(length)
-        while data and len(data) < length:
-            more = self.some(length - len(data))
-            if not more:
-                break
-            data += more
-        return data
+        pieces: list[bytes] = []
+        left = length
+        while left and (piece := self.some(left)):
+            pieces.append(piece)
+            left -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 class Tape:

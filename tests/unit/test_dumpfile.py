@@ -484,12 +484,15 @@ def test_tape_blocks_that_lie(tmp_path: Path, word: int, error: type[Exception],
         restored(bytes(data), tmp_path)
 
 
-def test_a_block_that_inflates_without_end(tmp_path: Path) -> None:
-    data = dump(small_tree(), method="zlib")
-    bomb = zlib.compress(bytes(9 << 20), 9)
-    assert len(bomb) < 10240
-    forged = data[:10240] + struct.pack("<I", 1 | len(bomb) << 4) + bomb
-    assert "it gives 10241 of 10240 bytes" in refused(forged, tmp_path)
+@pytest.mark.parametrize(("ntrec", "bomb_size", "given"), [(10, 9 << 20, 9 << 20), (1000, 200 << 20, 1_024_001)])
+def test_a_block_that_inflates_without_end(tmp_path: Path, ntrec: int, bomb_size: int, given: int) -> None:
+    """A small one gives at most 16 MiB; of a large one no more is decompressed than a block has."""
+    block_size = ntrec * 1024
+    bomb = zlib.compress(bytes(bomb_size), 9)
+    assert len(bomb) < block_size
+    first = first_header(c_flags=0x82, c_ntrec=ntrec)[:block_size].ljust(block_size, b"\0")
+    forged = first + struct.pack("<I", 1 | len(bomb) << 4) + bomb
+    assert f"it gives {given} of {block_size} bytes" in refused(forged, tmp_path)
 
 
 @pytest.mark.parametrize("at", [0.3, 0.6, 0.9])
