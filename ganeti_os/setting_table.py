@@ -129,6 +129,7 @@ ARCHITECTURES = ("x86", "x86_64")
 
 BOOLEAN = Kind("yes or no", _boolean)
 SIZE = Kind(f"a size in MiB from 1 to {MAX_SIZE_MIB}", _size_mib)
+URL = Kind("an address that begins with http:// or https://", _url, "")
 DIRECTORY = Kind("the absolute path of a directory", _directory)
 ARCHITECTURE = _one_of(*ARCHITECTURES)
 
@@ -188,9 +189,16 @@ SETTINGS = (
     Setting("IMAGE_DIR", DIRECTORY, "{localstatedir}/cache/ganeti-instance-image", "where the images are"),
     Setting(
         "IMAGE_URL",
-        Kind("an address that begins with http:// or https://", _url, ""),
+        URL,
         "",
         "where images are fetched from, as IMAGE_URL/FILE; empty: they are in IMAGE_DIR already",
+    ),
+    Setting(
+        "IMAGE_PROXY",
+        URL,
+        "",
+        "the proxy through which IMAGE_URL is reached, as http://HOST:PORT; empty: none, since Ganeti starts the verbs "
+        "without the node's http_proxy",
     ),
     Setting(
         "IMAGE_VERIFY",

@@ -84,6 +84,7 @@ class Settings:
     image_type: str
     image_dir: str
     image_url: str
+    image_proxy: str
     image_verify: bool
     image_cleanup: bool
     cache_dir: str

@@ -88,18 +88,20 @@ class Answer:
 
 
 class Site:
-    """The directory at an address; proxies are those of the environment, as urllib.request takes them.
+    """The directory at an address, reached through a proxy (http://HOST:PORT).
 
-    The address may have a user and a password in it; they go to that server only, and into no message.
+    Where none is named, proxies are those of the environment, as urllib.request takes them. The address may have a user
+    and a password in it; they go to that server only, and into no message.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, proxy: str = "") -> None:
         parts = _split(address)
         if parts.query or parts.fragment:
             raise FetchError(f"IMAGE_URL: {_shown(parts)} has a '?' or '#' in it; expected the address of a directory")
         self._base = _shown(parts).rstrip("/")
         self._authorization = _authorization(parts)
-        self._opener = _opener()
+        self._opener = _opener(proxy)
+        self._through = f" (through the proxy {_shown(_split(proxy))})" if proxy else ""
 
     def url(self, name: str) -> str:
         """Return the address of a file in the directory, as messages show it."""
@@ -133,15 +135,15 @@ class Site:
         except HTTPError as error:
             response = error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise _failure(url, error) from error
+            raise _failure(f"{url}{self._through}", error) from error
         return Answer(url, response.status, response.headers, response), response
 
 
-def _opener() -> urllib.request.OpenerDirector:
+def _opener(proxy: str) -> urllib.request.OpenerDirector:
     """An opener without what build_opener() would add: other schemes, and redirections that are followed unasked."""
     opener = urllib.request.OpenerDirector()
     for handler in (
-        urllib.request.ProxyHandler(),
+        urllib.request.ProxyHandler({"http": proxy, "https": proxy} if proxy else None),
         urllib.request.HTTPHandler(),
         urllib.request.HTTPSHandler(context=ssl.create_default_context()),
         urllib.request.HTTPDefaultErrorHandler(),
@@ -206,13 +208,13 @@ def _check_status(answer: Answer, reason: str) -> None:
     raise FetchError(f"{text}; expected the file")
 
 
-def _failure(url: str, error: Exception) -> FetchError:
+def _failure(where: str, error: Exception) -> FetchError:
     cause = error.reason if isinstance(error, URLError) and isinstance(error.reason, Exception) else error
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return FetchError(f"{url}: the server's certificate is not accepted: {cause.verify_message}")
+        return FetchError(f"{where}: the server's certificate is not accepted: {cause.verify_message}")
     if isinstance(cause, TimeoutError):
-        return UnreachableError(f"{url}: the server did not answer within {TIMEOUT_SECONDS:.0f} seconds")
-    return UnreachableError(f"{url}: cannot be fetched: {_reason(cause)}")
+        return UnreachableError(f"{where}: the server did not answer within {TIMEOUT_SECONDS:.0f} seconds")
+    return UnreachableError(f"{where}: cannot be fetched: {_reason(cause)}")
 
 
 def _reason(error: Exception) -> str:

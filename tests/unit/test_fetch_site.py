@@ -130,6 +130,22 @@ def test_a_proxy_of_the_environment(server: ImageServer, monkeypatch: pytest.Mon
     assert get(server.url) == b"contents"
 
 
+def test_a_proxy_that_the_settings_name(server: ImageServer) -> None:
+    server.files["http://images.example/d/x"] = server.files["/images/x"]
+    with Site("http://images.example/d", server.address.replace("//", "//lisa:cret@")).open("x") as answer:
+        assert answer.read(100) == b"contents"
+    assert server.asked[0].headers["proxy-authorization"] == "Basic " + base64.b64encode(b"lisa:cret").decode()
+
+
+def test_a_proxy_that_does_not_answer_is_named() -> None:
+    through = r"http://a.example/d/x \(through the proxy http://127.0.0.1:1\): cannot be fetched: Connection refused"
+    with (
+        pytest.raises(UnreachableError, match=through),
+        Site("http://a.example/d", "http://lisa:cret@127.0.0.1:1").open("x"),
+    ):
+        pass
+
+
 def test_a_checksum_file_that_breaks_off_is_asked_for_again(server: ImageServer) -> None:
     server.sums(f"{'a' * 64}  x\n").faults.append("cut:10")
     checksum, source = fetch_checksum(Site(server.url), "x", lambda: None)

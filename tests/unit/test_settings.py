@@ -31,6 +31,7 @@ def test_defaults() -> None:
         image_type="qemu",
         image_dir="/var/cache/ganeti-instance-image",
         image_url="",
+        image_proxy="",
         image_verify=True,
         image_cleanup=False,
         cache_dir="/var/cache/ganeti-instance-image",
