@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 
-from ganeti_os.customize import customize_image, wiped_on_failure
 from ganeti_os.imagefile import ImageFile
 from ganeti_os.installation import Installation
 from pydiskimg.deferred import DeferredHead
@@ -13,7 +12,6 @@ from pydiskimg.errors import InUseError
 from pydiskimg.fs.swap import check_swap, make_swap
 from pydiskimg.holders import is_same_file
 from pydiskimg.image import open_image
-from pydiskimg.mount import enter_private_namespace
 from pydiskimg.transfer import check_fits, copy
 from pydiskimg.unfinished import finish, unfinished
 from pydiskimg.units import format_size
@@ -23,9 +21,25 @@ log = logging.getLogger(__name__)
 
 def install_disk_image(image: ImageFile, installation: Installation) -> None:
     """Copy the image onto the disk, its first MiB last. Nothing is mounted unless it is customised."""
+    if not installation.is_customised:
+        _copy(image, installation).commit()
+        return
+    # Only here, as what mounts takes longer to import than a small image to copy; and before anything is written.
+    from ganeti_os.customize import customize_image, wiped_on_failure
+    from pydiskimg.mount import enter_private_namespace
+
+    enter_private_namespace()  # refused without root before anything is written
+    target = _copy(image, installation)
+    with installation.messages.step("customising"), wiped_on_failure(installation):
+        # Boot loaders' installers want a table; this one has every place and nothing that boots or is mounted by it.
+        target.commit(unfinished(target.head))
+        customize_image(installation)
+        finish(installation.disk, target.head)
+
+
+def _copy(image: ImageFile, installation: Installation) -> DeferredHead:
+    """Copy all of the image but its first MiB, and make the swap area. The caller commits what is returned."""
     disk, swap, messages = installation.disk, installation.swap, installation.messages
-    if installation.is_customised:  # refused without root before anything is written
-        enter_private_namespace()
     with messages.step("copying"), open_image(image.path, format=image.format) as source:
         log.info("%s (%s, %s) to %s", image.path, source.format, format_size(source.size), disk.name)
         check_fits(source, disk)
@@ -39,11 +53,4 @@ def install_disk_image(image: ImageFile, installation: Installation) -> None:
         if swap is not None:
             make_swap(swap)
             swap.flush()
-    if not installation.is_customised:
-        target.commit()
-        return
-    with messages.step("customising"), wiped_on_failure(installation):
-        # Boot loaders' installers want a table; this one has every place and nothing that boots or is mounted by it.
-        target.commit(unfinished(target.head))
-        customize_image(installation)
-        finish(disk, target.head)
+    return target

@@ -9,14 +9,11 @@ from contextlib import ExitStack
 
 from ganeti_os import hooks
 from ganeti_os.diskimage import install_disk_image
-from ganeti_os.dumps import install_dumps
 from ganeti_os.imagefile import ImageFile, find_image, image_names
 from ganeti_os.installation import Installation
 from ganeti_os.log import Messages
-from ganeti_os.overlay import find_overlay
 from ganeti_os.protocol import Request
 from ganeti_os.settings import Settings, check_contradictions
-from ganeti_os.tarball import install_tarball
 from pydiskimg.disk import open_disk
 
 log = logging.getLogger(__name__)
@@ -33,9 +30,7 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
     started = time.monotonic()
     check_contradictions(settings)
     scripts = [] if settings.nomount else hooks.enabled(settings.customize_dir)
-    overlay = None if settings.nomount else find_overlay(settings)
-    if settings.nomount and settings.overlay:
-        log.info("NOMOUNT=yes: the overlay %s is not copied", settings.overlay)
+    overlay = _overlay(settings)
     with ExitStack() as stack:
         image = _image(stack, request, settings, messages)
         disk = stack.enter_context(open_disk(request.disks[0].path, writable=True))
@@ -43,13 +38,22 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
         if request.swap_path and settings.swap:
             swap = stack.enter_context(open_disk(request.swap_path, writable=True))
         installation = Installation(request, settings, messages, disk, swap, tuple(scripts), overlay)
-        if image.is_dump:
-            install_dumps(image, installation)
-        elif image.is_archive:
-            install_tarball(image.path, installation)
+        if image.is_dump or image.is_archive:
+            _install_files(image, installation)
         else:
             install_disk_image(image, installation)
         log.info("%s is installed on %s (%.1f s)", image.path, disk.name, time.monotonic() - started)
+
+
+def _overlay(settings: Settings) -> str | None:
+    if not settings.overlay:
+        return None
+    if settings.nomount:
+        log.info("NOMOUNT=yes: the overlay %s is not copied", settings.overlay)
+        return None
+    from ganeti_os.overlay import find_overlay  # libarchive comes with it, and without that nothing is written
+
+    return find_overlay(settings)
 
 
 def _image(stack: ExitStack, request: Request, settings: Settings, messages: Messages) -> ImageFile:
@@ -60,3 +64,16 @@ def _image(stack: ExitStack, request: Request, settings: Settings, messages: Mes
         for name in image_names(settings, kernel_inside=request.kernel_inside):
             stack.enter_context(fetched(name, settings, messages, instance=request.instance))
     return find_image(settings, kernel_inside=request.kernel_inside)
+
+
+def _install_files(image: ImageFile, installation: Installation) -> None:
+    """Install an image that holds a system's files, on file systems that are made for it."""
+    # Only here, as libarchive and libparted take longer to import than a small disk image to copy.
+    if image.is_dump:
+        from ganeti_os.dumps import install_dumps
+
+        install_dumps(image, installation)
+    else:
+        from ganeti_os.tarball import install_tarball
+
+        install_tarball(image.path, installation)

@@ -140,15 +140,45 @@ def test_closed_standard_descriptors_do_not_become_the_disk(node: Node, disk: Pa
     assert disk.read_bytes()[: len(data)] == data
 
 
-@pytest.mark.parametrize(("module", "package"), [("parted", "pyparted"), ("libarchive", "libarchive-c")])
-def test_a_missing_package_is_a_sentence(node: Node, disk: Path, tmp_path: Path, module: str, package: str) -> None:
-    (node.images / "x-x86_64.raw").write_bytes(b"x" * 512)
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / f"{module}.py").write_text(f"raise ModuleNotFoundError('gone', name='{module}')")
-    done = node.run("create", "-i", "i", "-b", str(disk), "-s", "/s", PYTHONPATH=str(tmp_path / "site"))
+def hide(module: str, tmp_path: Path) -> dict[str, str]:
+    """Return the environment in which the module is not installed."""
+    site = tmp_path / "site"
+    site.mkdir(exist_ok=True)
+    (site / f"{module}.py").write_text(f"raise ModuleNotFoundError('gone', name='{module}')")
+    return {"PYTHONPATH": str(site)}
+
+
+@pytest.mark.parametrize(
+    ("image_type", "overlay", "module", "package"),
+    [
+        ("tarball", "", "parted", "pyparted"),
+        ("tarball", "", "libarchive", "libarchive-c"),
+        ("dump", "", "parted", "pyparted"),
+        ("raw", "extra", "libarchive", "libarchive-c"),
+    ],
+)
+def test_a_missing_package_is_a_sentence(
+    node: Node, disk: Path, tmp_path: Path, image_type: str, overlay: str, module: str, package: str
+) -> None:
+    node.configure(IMAGE_NAME="x", ARCH="x86_64", IMAGE_TYPE=image_type, OVERLAYS_DIR=str(tmp_path), OVERLAY=overlay)
+    (tmp_path / "extra").mkdir()
+    for name in ("x-x86_64.raw", "x-x86_64.tar.gz", "x-x86_64-root.dump", "x-x86_64-boot.dump"):
+        (node.images / name).write_bytes(b"x" * 512)
+    before = disk.read_bytes()
+    done = node.create(disk, **hide(module, tmp_path))
     assert done.returncode == 1
     assert f"has no Python package {module}; install" in last_line(done)
     assert package in last_line(done)
+    assert disk.read_bytes() == before
+
+
+def test_a_disk_image_needs_no_package(node: Node, disk: Path, tmp_path: Path) -> None:
+    data = os.urandom(512)
+    (node.images / "x-x86_64.raw").write_bytes(data)
+    hidden = hide("parted", tmp_path) | hide("libarchive", tmp_path)
+    done = node.create(disk, **hidden)
+    assert done.returncode == 0, done.stderr
+    assert disk.read_bytes()[:512] == data
 
 
 def test_a_relative_path_and_no_current_directory(node: Node, tmp_path: Path) -> None:

@@ -91,3 +91,12 @@ def test_asking_a_loop_device_what_it_shows_imports_little() -> None:
     code += "import pydiskimg.linux.loopctl; print(*(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
     assert not set(done.stdout.split()) & (SLOW | {"inspect"})
+
+
+def test_create_has_a_disk_image_copied_without_what_tarballs_need() -> None:
+    libraries = {"parted", "_ped", "libarchive", "pydiskimg.mount"}
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {{}}; print(*sys.modules)"
+    for module, needed in (("ganeti_os.verbs.create", set[str]()), ("ganeti_os.tarball", libraries)):
+        command = [sys.executable, "-c", code.format(module)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert set(done.stdout.split()) & libraries == needed
