@@ -12,29 +12,18 @@ from dataclasses import replace
 from itertools import chain
 from typing import Protocol
 
-from ganeti_os.customize import mount_point_inside, run_scripts
+from ganeti_os.customize import mount_point_inside
 from ganeti_os.guest import fstab
 from ganeti_os.imagefile import ImageFile
 from ganeti_os.installation import Installation
 from ganeti_os.log import Messages
 from ganeti_os.overlay import copy_overlay
-from ganeti_os.volumes import (
-    Layout,
-    Volumes,
-    fstab_entries,
-    make_volumes,
-    mount_volume,
-    partition_loop,
-    plan_layout,
-)
+from ganeti_os.volumes import NewSystem, Volumes, customise_unfinished, fstab_entries, mount_volume, new_system
 from pydiskimg.dumpfile import DumpReader, open_dump, restore_dump
 from pydiskimg.errors import InvalidImageError, storage_error
-from pydiskimg.fs.swap import check_swap
-from pydiskimg.mount import enter_private_namespace
 from pydiskimg.protocols import Tree
 from pydiskimg.tree import open_tree
 from pydiskimg.units import format_size
-from pydiskimg.wipe import wipe_partition_table
 
 log = logging.getLogger(__name__)
 
@@ -67,39 +56,24 @@ def restore_dumps(dumps: Iterable[tuple[str, DumpFile]], installation: Installat
 
     /boot gets its partition as in every new installation: when the kernel is inside.
     """
-    messages, disk = installation.messages, installation.disk
-    with ExitStack() as stack:
-        readers = stack.enter_context(closing(_readers(dumps)))
+    messages = installation.messages
+    with closing(_readers(dumps)) as readers:
         first = next(readers, None)
         if first is None:
             raise InvalidImageError("the backup has no dump; expected root.dump")
-        with messages.step("partitioning"):
-            enter_private_namespace()
-            layout = plan_layout(installation)
-            if installation.swap is not None:
-                check_swap(installation.swap)
-            wipe_partition_table(disk)
-        with messages.step("making file systems"):
-            volumes = make_volumes(layout, installation)
-        root_device = stack.enter_context(partition_loop(installation, layout.root)).path
-        boot_device = stack.enter_context(partition_loop(installation, layout.boot)).path if layout.boot else None
-        with messages.step("restoring"), ExitStack() as apart:
-            target = mount_volume(stack, installation, root_device)
-            places = {ROOT: target}
-            if boot_device is not None:
-                places[BOOT] = mount_volume(apart, installation, boot_device)
-            restored = _restore(chain([first], readers), places, messages)
-        if boot_device is not None and BOOT not in restored:
-            log.warning("there is no dump of /boot, which stays in the root file system; partition 1 is empty")
-            volumes, boot_device = replace(volumes, boot=None), None
-        with messages.step("writing fstab"), open_tree(target) as tree:
-            _adapt(tree, volumes, installation.settings.filesystem)
-        if installation.is_customised:
-            with messages.step("customising"):
-                _customise(installation, layout, target, (root_device, boot_device))
-    with messages.step("writing the partition table"):
-        disk.flush()
-        layout.table.write(disk)
+        with new_system(installation) as made, ExitStack() as mounts:
+            with messages.step("restoring"), ExitStack() as apart:
+                target = mount_volume(mounts, installation, made.root_device)
+                places = {ROOT: target}
+                if made.boot_device is not None:
+                    places[BOOT] = mount_volume(apart, installation, made.boot_device)
+                restored = _restore(chain([first], readers), places, messages)
+            system = made if made.boot_device is None or BOOT in restored else _without_boot(made)
+            with messages.step("writing fstab"), open_tree(target) as tree:
+                _adapt(tree, system.volumes, installation.settings.filesystem)
+            if installation.is_customised:
+                with messages.step("customising"):
+                    _customise(installation, system, target)
 
 
 def _readers(dumps: Iterable[tuple[str, DumpFile]]) -> Generator[tuple[str, DumpReader], None, None]:
@@ -128,16 +102,20 @@ def _restore(readers: Iterable[tuple[str, DumpReader]], places: dict[str, str], 
     return restored
 
 
-def _customise(installation: Installation, layout: Layout, target: str, devices: tuple[str, str | None]) -> None:
-    root_device, boot_device = devices
-    with ExitStack() as stack:
-        if boot_device is not None:
-            mount_volume(stack, installation, boot_device, target=mount_point_inside(target, "boot"))
+def _without_boot(system: NewSystem) -> NewSystem:
+    log.warning("there is no dump of /boot, which stays in the root file system; partition 1 is empty")
+    return replace(system, volumes=replace(system.volumes, boot=None), boot_device=None)
+
+
+def _customise(installation: Installation, system: NewSystem, target: str) -> None:
+    with ExitStack() as mounts:
+        if system.boot_device is not None:
+            boot = mount_point_inside(target, "boot")
+            mount_volume(mounts, installation, system.boot_device, target=boot)
         if installation.overlay is not None:
             copy_overlay(installation.overlay, target, installation.messages)
         if installation.scripts:
-            layout.table.write(installation.disk, unfinished=True)
-            run_scripts(installation, target, root_device, boot_device)
+            customise_unfinished(installation, system, target)
 
 
 class _StoredDump:

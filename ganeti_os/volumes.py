@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""The file systems of a system that is built from its files: partitions, /boot, swap and root, and their fstab."""
+"""The disk of a system that is built from its files: partitions, file systems, their fstab, and the table last."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
+from ganeti_os.customize import run_scripts
 from ganeti_os.guest import fstab
 from ganeti_os.installation import Installation
 from ganeti_os.shellfile import SettingsError
 from pydiskimg.errors import DoesNotFitError
 from pydiskimg.fs.ext4 import make_ext
-from pydiskimg.fs.swap import make_swap
-from pydiskimg.loop import LoopDevice, loop_device
-from pydiskimg.mount import mounted
+from pydiskimg.fs.swap import check_swap, make_swap
+from pydiskimg.loop import loop_device
+from pydiskimg.mount import enter_private_namespace, mounted
 from pydiskimg.partition import (
     Content,
     NewPartition,
@@ -25,6 +27,7 @@ from pydiskimg.partition import (
 from pydiskimg.region import Region
 from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.units import MIB, format_bytes
+from pydiskimg.wipe import wipe_partition_table
 
 SMALLEST_FILE_SYSTEM_MIB = 8
 
@@ -46,6 +49,40 @@ class Volumes:
     root: UUID
     boot: UUID | None
     swap: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewSystem:
+    """Empty file systems on a disk that has no partition table yet, and the devices that show them."""
+
+    layout: Layout
+    volumes: Volumes
+    root_device: str
+    boot_device: str | None
+
+
+@contextmanager
+def new_system(installation: Installation) -> Iterator[NewSystem]:
+    """Make the file systems; what the block puts into them gets its partition table when it leaves without an error.
+
+    Whatever can be refused is refused before the disk is wiped. Needs root.
+    """
+    messages, disk = installation.messages, installation.disk
+    with messages.step("partitioning"):
+        enter_private_namespace()
+        layout = plan_layout(installation)
+        if installation.swap is not None:
+            check_swap(installation.swap)
+        wipe_partition_table(disk)
+    with messages.step("making file systems"):
+        volumes = make_volumes(layout, installation)
+    with ExitStack() as stack:
+        root_device = _loop(stack, disk, layout.root)
+        boot_device = _loop(stack, disk, layout.boot) if layout.boot else None
+        yield NewSystem(layout, volumes, root_device, boot_device)
+    with messages.step("writing the partition table"):
+        disk.flush()
+        layout.table.write(disk)
 
 
 def plan_layout(installation: Installation) -> Layout:
@@ -118,9 +155,10 @@ def make_volumes(layout: Layout, installation: Installation) -> Volumes:
     return Volumes(root, boot, swap)
 
 
-def partition_loop(installation: Installation, partition: PlannedPartition) -> AbstractContextManager[LoopDevice]:
-    disk = installation.disk
-    return loop_device(disk.fd, offset=partition.start, length=partition.length, sector_size=disk.sector_size)
+def _loop(stack: ExitStack, disk: DescriptorDisk, partition: PlannedPartition) -> str:
+    return stack.enter_context(
+        loop_device(disk.fd, offset=partition.start, length=partition.length, sector_size=disk.sector_size)
+    ).path
 
 
 def mount_volume(stack: ExitStack, installation: Installation, device: str, *, target: str | None = None) -> str:
@@ -130,6 +168,13 @@ def mount_volume(stack: ExitStack, installation: Installation, device: str, *, t
     return stack.enter_context(
         mounted(device, fs_type=fs_type, target=target, nosuid=closed, nodev=closed, noexec=closed)
     )
+
+
+def customise_unfinished(installation: Installation, system: NewSystem, target: str) -> None:
+    """Run the scripts on the new system, mounted at target."""
+    # Boot loaders want a table; this one has every place and nothing that boots or mounts by it.
+    system.layout.table.write(installation.disk, unfinished=True)
+    run_scripts(installation, target, system.root_device, system.boot_device)
 
 
 def fstab_entries(volumes: Volumes, filesystem: str) -> list[fstab.Entry]:
