@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,11 @@ import pytest
 from pydiskimg.archive import extract
 from pydiskimg.errors import ArchiveError
 from tests.archive_trees import differences, odd_tree, plain_tree, sparse_tree, walk
+from tests.fixtures.programs import Tool, run
 
 pytestmark = pytest.mark.oracle
-Tool = Callable[[str], str]
 
 EXTRACT = ("--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--atime-preserve")
-
-
-def run(*command: str | Path) -> None:
-    subprocess.run([str(word) for word in command], check=True, capture_output=True)
 
 
 def pack(tool: Tool, archive: Path, tree: Path, *options: str) -> None:

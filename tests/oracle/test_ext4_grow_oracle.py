@@ -6,8 +6,7 @@ from __future__ import annotations
 import os
 import random
 import re
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,13 +23,13 @@ from pydiskimg.fs.ext4.layout import SUPERBLOCK
 from pydiskimg.region import Region
 from pydiskimg.targets.memory import MemoryDisk
 from pydiskimg.units import GIB, KIB, MIB
+from tests.fixtures.ext_files import made_ext, sized, some_files
 from tests.fixtures.growing import digest
 from tests.fixtures.journals import JournalWriter, random_log
+from tests.fixtures.programs import Tool, run
 from tests.fixtures.stopping_disk import StoppedError, StoppingDisk
 
 pytestmark = pytest.mark.oracle
-
-Tool = Callable[[str], str]
 
 # What mke2fs is told, and whether resize2fs makes the same of it.
 FEATURES = {
@@ -73,24 +72,6 @@ IGNORED = re.compile(
 )
 
 
-def run(*command: str | Path, expect: tuple[int, ...] = (0,)) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    assert done.returncode in expect, f"{command}: {done.returncode} {done.stdout[-2000:]}{done.stderr}"
-    return done.stdout
-
-
-def sized(path: Path, size: int) -> Path:
-    with path.open("ab") as file:
-        file.truncate(size)
-    return path
-
-
-def made(tool: Tool, path: Path, options: str, size: int, contents: Path | None = None) -> Path:
-    filled = ["-d", str(contents)] if contents else []
-    run(tool("mke2fs"), "-q", "-F", *filled, *options.split(), sized(path, size))
-    return path
-
-
 def copied(path: Path, name: str) -> Path:
     target = path.with_name(name)
     run("cp", "--sparse=always", path, target)
@@ -111,12 +92,7 @@ def header(tool: Tool, path: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def contents(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("contents")
-    rng = random.Random(1)
-    for number in range(40):
-        (root / f"directory {number % 7}").mkdir(exist_ok=True)
-        (root / f"directory {number % 7}" / f"file {number}").write_bytes(rng.randbytes(rng.randrange(60000)))
-    return root
+    return some_files(tmp_path_factory.mktemp("contents"), 40)
 
 
 def files(tool: Tool, path: Path, where: Path) -> str:
@@ -137,13 +113,13 @@ def same_as_resize2fs(tool: Tool, path: Path, size: int) -> None:
 @pytest.mark.parametrize(("old", "new"), SIZES)
 @pytest.mark.parametrize("options", [options for options, same in FEATURES.items() if same])
 def test_what_resize2fs_makes(tmp_path: Path, tool: Tool, options: str, old: int, new: int) -> None:
-    same_as_resize2fs(tool, made(tool, tmp_path / "image", options, old), new)
+    same_as_resize2fs(tool, made_ext(tool, tmp_path / "image", options, old), new)
 
 
 @pytest.mark.parametrize("options", list(FEATURES))
 def test_files_and_copies_stay_good(tmp_path: Path, tool: Tool, contents: Path, options: str) -> None:
     """Grown twice; then the copy of the superblock in an old group, and in a new one, leads to all of it."""
-    path = made(tool, tmp_path / "image", options, 20 * MIB, contents)
+    path = made_ext(tool, tmp_path / "image", options, 20 * MIB, contents)
     before = files(tool, path, tmp_path / "files")
     for size in (45 * MIB, 800 * MIB):
         grown(path, size)
@@ -179,7 +155,7 @@ def test_any_sizes(tmp_path: Path, tool: Tool, options: str, old: int, sizes: li
     path = tmp_path / "image"
     with suppress(FileNotFoundError):
         path.unlink()
-    made(tool, path, options, old * KIB)
+    made_ext(tool, path, options, old * KIB)
     size = old
     for more in sizes:
         size += more
@@ -197,13 +173,13 @@ def test_ours(tmp_path: Path, tool: Tool, kind: str, block_size: int) -> None:
 
 def test_terabytes(tmp_path: Path, tool: Tool) -> None:
     """A table of hundreds of blocks out of the reserve, and none for more."""
-    path = made(tool, tmp_path / "image", "-t ext4 -b 4096", 2 * GIB)
+    path = made_ext(tool, tmp_path / "image", "-t ext4 -b 4096", 2 * GIB)
     assert grown(path, 2 << 40) == 2 << 40
     run(tool("e2fsck"), "-fn", path)
 
 
 def test_the_reserve_is_used_up(tmp_path: Path, tool: Tool) -> None:
-    path = made(tool, tmp_path / "image", "-t ext4 -b 1024 -E resize=300000", 20 * MIB)
+    path = made_ext(tool, tmp_path / "image", "-t ext4 -b 1024 -E resize=300000", 20 * MIB)
     before = path.read_bytes()  # of 20 MiB
     with pytest.raises(DoesNotFitError, match="at most to") as caught:
         grown(path, 3 * GIB)
@@ -216,7 +192,7 @@ def test_the_reserve_is_used_up(tmp_path: Path, tool: Tool) -> None:
 
 @pytest.mark.parametrize("feature", ["bigalloc", "sparse_super2", "mmp"])
 def test_features_that_are_refused(tmp_path: Path, tool: Tool, feature: str) -> None:
-    path = made(tool, tmp_path / "image", f"-t ext4 -O {feature}", 20 * MIB)
+    path = made_ext(tool, tmp_path / "image", f"-t ext4 -O {feature}", 20 * MIB)
     with pytest.raises(FileSystemError, match=f"has the feature {feature}"):
         grown(path, 40 * MIB)
 
@@ -261,7 +237,7 @@ def is_marked(path: Path) -> bool:
 def test_stopped_at_each_write(tmp_path: Path, tool: Tool, contents: Path, options: str) -> None:
     """The old or the new file system: by the journal alone or by growing again, else by e2fsck -y."""
     old, new = STOPPED[options]
-    path = made(tool, tmp_path / "image", options, old, contents)
+    path = made_ext(tool, tmp_path / "image", options, old, contents)
     before = files(tool, path, tmp_path / "files")
     counts = [header(tool, path)["Block count"]]
     has_journal = "ext2" not in options and "^has_journal" not in options

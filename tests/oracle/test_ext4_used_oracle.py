@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,12 +19,12 @@ from pydiskimg.protocols import read_bytes
 from pydiskimg.targets.memory import MemoryDisk
 from pydiskimg.units import MIB, TIB
 from pydiskimg.used_source import used_source
+from tests.fixtures.ext_files import made_ext, some_files
 from tests.fixtures.journals import JournalWriter, random_log
+from tests.fixtures.programs import ANY_STATUS, Tool, run
 from tests.fixtures.used_copy import copy_used
 
 pytestmark = pytest.mark.oracle
-
-Tool = Callable[[str], str]
 
 FEATURES = (
     "-t ext2",
@@ -75,28 +73,9 @@ FEATURES = (
 )
 
 
-def run(*command: str | Path, check: bool = True) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-    return done.stdout
-
-
-def made(tool: Tool, path: Path, options: str, size: int, contents: Path | None = None) -> Path:
-    with path.open("wb") as file:
-        file.truncate(size)
-    filled = ["-d", str(contents)] if contents else []
-    run(tool("mke2fs"), "-q", "-F", *filled, *options.split(), path)
-    return path
-
-
 @pytest.fixture(scope="module")
 def contents(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("contents")
-    rng = random.Random(1)
-    for number in range(60):
-        (root / f"directory {number % 7}").mkdir(exist_ok=True)
-        (root / f"directory {number % 7}" / f"file {number}").write_bytes(rng.randbytes(rng.randrange(60000)))
-    return root
+    return some_files(tmp_path_factory.mktemp("contents"), 60)
 
 
 def fields_of(tool: Tool, path: Path) -> tuple[int, int, int, set[int]]:
@@ -129,9 +108,9 @@ def judge(tool: Tool, path: Path, copy: Path) -> None:
 
 @pytest.mark.parametrize("options", FEATURES)
 def test_exactly_what_is_free(options: str, tmp_path: Path, contents: Path, tool: Tool) -> None:
-    path = made(tool, tmp_path / "disk", options, 100 * MIB, contents)
+    path = made_ext(tool, tmp_path / "disk", options, 100 * MIB, contents)
     if "quota" in options:  # mke2fs -d does not count
-        run(tool("e2fsck"), "-fp", path, check=False)
+        run(tool("e2fsck"), "-fp", path, expect=ANY_STATUS)
     judge(tool, path, tmp_path / "copy")
     target = tmp_path / "out"
     target.mkdir()
@@ -143,18 +122,18 @@ def test_exactly_what_is_free(options: str, tmp_path: Path, contents: Path, tool
 @pytest.mark.parametrize("to", [1000 * MIB, 3000 * MIB, 60 * MIB])
 @pytest.mark.parametrize("options", ["-t ext4 -b 1024", "-t ext4", "-t ext3", "-t ext4 -O ^resize_inode", "-t ext2"])
 def test_after_resize2fs(options: str, to: int, tmp_path: Path, contents: Path, tool: Tool) -> None:
-    path = made(tool, tmp_path / "disk", options, 100 * MIB, contents)
+    path = made_ext(tool, tmp_path / "disk", options, 100 * MIB, contents)
     if to > 100 * MIB:
         with path.open("r+b") as file:
             file.truncate(to)
-    run(tool("e2fsck"), "-fp", path, check=False)
+    run(tool("e2fsck"), "-fp", path, expect=ANY_STATUS)
     run(tool("resize2fs"), path, f"{to // 1024}K")
     judge(tool, path, tmp_path / "copy")
 
 
 @pytest.mark.parametrize(("options", "size"), [("-t ext4 -b 1024", TIB), ("-t ext4", 4 * TIB), ("-t ext3", TIB)])
 def test_large_ones(options: str, size: int, tmp_path: Path, tool: Tool) -> None:
-    path = made(tool, tmp_path / "disk", f"{options} -E lazy_itable_init=1", size)
+    path = made_ext(tool, tmp_path / "disk", f"{options} -E lazy_itable_init=1", size)
     with open_raw(path) as source:
         usage = ExtUsage(source)
         used = sum(end - start for start, end in usage.ranges())
@@ -180,7 +159,7 @@ JOURNALS = (
 @pytest.mark.parametrize(("options", "journal"), JOURNALS)
 def test_a_journal_is_replayed_as_e2fsck_replays_it(options: str, journal: str, tmp_path: Path, tool: Tool) -> None:
     """Written twice, revoked, revoked and written again, beginning with the journal's magic; a transaction too few."""
-    path = made(tool, tmp_path / "disk", f"{options} -b 4096", 64 * MIB)
+    path = made_ext(tool, tmp_path / "disk", f"{options} -b 4096", 64 * MIB)
     block = tmp_path / "block"
     commands = [f"journal_open {journal}"]
     rng = random.Random(5)
@@ -203,7 +182,7 @@ def test_a_journal_is_replayed_as_e2fsck_replays_it(options: str, journal: str, 
         assert count > 10
         found = read_bytes(recovered, 9000 * 4096, 40 * 4096)
         before = read_bytes(source, 9000 * 4096, 40 * 4096)
-    run(tool("e2fsck"), "-p", path, check=False)
+    run(tool("e2fsck"), "-p", path, expect=ANY_STATUS)
     with path.open("rb") as file:
         file.seek(9000 * 4096)
         after = file.read(40 * 4096)
@@ -222,7 +201,7 @@ def test_a_log_of_ours_is_replayed_as_e2fsck_replays_it(kind: str, features: int
         path = tmp_path / "disk"
         path.write_bytes(disk.data)
         source, _ = after_recovery(disk, read_volume(disk))
-        said = run(tool("e2fsck"), "-p", path, check=False)
+        said = run(tool("e2fsck"), "-p", path, expect=ANY_STATUS)
         assert "recovering journal" in said
         with path.open("rb") as file:
             file.seek(7000 * 1024)
@@ -231,7 +210,7 @@ def test_a_log_of_ours_is_replayed_as_e2fsck_replays_it(kind: str, features: int
 
 def test_a_journal_on_another_device(tmp_path: Path, tool: Tool) -> None:
     """It is not there, so the file system is believed only when it says that nothing is in it."""
-    path = made(tool, tmp_path / "disk", "-t ext4 -O ^has_journal", 64 * MIB)
+    path = made_ext(tool, tmp_path / "disk", "-t ext4 -O ^has_journal", 64 * MIB)
     run(tool("debugfs"), "-w", "-R", "feature has_journal", path)
     run(tool("debugfs"), "-w", "-R", "set_super_value journal_dev 0x700", path)
     with open_raw(path) as source:

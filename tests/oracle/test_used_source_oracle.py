@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,10 +16,10 @@ from pydiskimg.partition_reader import read_partition_table
 from pydiskimg.stream import read_stream, write_stream
 from pydiskimg.units import MIB
 from pydiskimg.used_source import used_source
+from tests.fixtures.programs import Tool, run
 
 pytestmark = pytest.mark.oracle
 
-Tool = Callable[[str], str]
 SIZE = 700 * MIB
 
 TABLES = {
@@ -47,11 +45,6 @@ NOTES = (
     r" (vfat): all of it is copied",
     r" (nothing known): all of it is copied",
 )
-
-
-def run(*command: str | Path, given: str | None = None) -> None:
-    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 
 
 def made(tool: Tool, path: Path, table: str) -> Path:

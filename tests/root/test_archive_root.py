@@ -8,7 +8,7 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,15 +16,12 @@ import pytest
 from pydiskimg.archive import extract
 from pydiskimg.errors import ArchiveError, StorageError
 from tests.archive_trees import differences, odd_tree, picture, sparse_file, sparse_tree
+from tests.fixtures.privileged_files import make_capable, set_acls, set_attributes, set_owners
+from tests.fixtures.programs import Tool, run
 
 pytestmark = [pytest.mark.root, pytest.mark.oracle]
-Tool = Callable[[str], str]
 
 EVERYTHING = ("--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls")
-
-
-def run(*command: str | Path) -> None:
-    subprocess.run([str(word) for word in command], check=True, capture_output=True)
 
 
 def privileged_tree(tool: Tool, root: Path) -> None:
@@ -36,59 +33,22 @@ def privileged_tree(tool: Tool, root: Path) -> None:
     os.mknod(root / "large-numbers", stat.S_IFBLK | 0o660, os.makedev(4095, (1 << 20) - 1))
     os.chmod(root / "null", 0o666)
     os.chmod(root / "disk", 0o4660)
-    owners = {
-        "text": (1000, 1001),
-        "directory": (65534, 65534),
-        "fifo": (3, 4),
-        "null": (0, 5),
-        "empty": (4_000_000_000,) * 2,
-    }
-    for name, (uid, gid) in owners.items():
-        os.chown(root / name, uid, gid)
-    os.chown(root / "symlink", 7, 8, follow_symlinks=False)
-    for name, mode in (("script", 0o6755), ("set-group", 0o2755), ("sticky", 0o1777)):
-        os.chown(root / name, 1000, 1000)
-        os.chmod(root / name, mode)
-    attributes(root)
-    (root / "capable").write_text("#!/bin/sh\n")
-    os.chown(root / "capable", 12, 13)
-    run(tool("setcap"), "cap_net_raw,cap_sys_admin+ep", root / "capable")
-    acls(tool, root)
-
-
-def attributes(root: Path) -> None:
-    for path, name, value in (
-        ("text", "user.text", b"value"),
-        ("text", "user.binary", bytes(range(256))),
-        ("text", "user.empty", b""),
+    set_owners(root, {"null": (0, 5), "empty": (4_000_000_000,) * 2})
+    set_attributes(
+        root,
         ("text", "user.with=equals%and%3Dpercent", b"a=b\n"),
         ("text", "user.grün-日本", "grün".encode()),
         ("text", "user.long", b"x" * 2000),
         ("read-only", "user.on-read-only", b"1"),
-        ("read-only", "trusted.on-read-only", b"2"),
-        ("directory", "user.on-directory", b"3"),
         ("directory", "trusted.overlay.opaque", b"y"),
-        ("symlink", "trusted.on-symlink", b"4"),
-        ("fifo", "trusted.on-fifo", b"5"),
         ("null", "trusted.on-device", b"6"),
         ("text", "security.test", b"7\0"),
-    ):
-        os.setxattr(root / path, name, value, follow_symlinks=False)
-
-
-def acls(tool: Tool, root: Path) -> None:
-    setfacl = tool("setfacl")
-    run(setfacl, "-m", "u:71000:rw,u:70000:r,g:72000:rwx,m::rx", root / "text")
-    run(setfacl, "-m", "u:71000:x", root / "capable")
-    run(setfacl, "-m", "g:70005:r", root / "null")
-    (root / "with-default").mkdir()
-    run(setfacl, "-d", "-m", "u::rwx,u:71000:rwx,g::---,g:70004:r,o::---", root / "with-default")
-    run(setfacl, "-m", "u:71234:rx", root / "with-default")
-    (root / "with-default/inherits").write_text("an ACL of its parent's making")
-    (root / "with-default/has-none").write_text("")
-    run(setfacl, "-b", root / "with-default/has-none")
+    )
+    make_capable(tool, root)
+    set_acls(tool, root, file="text", device="null")
+    run(tool("setfacl"), "-m", "u:71000:x", root / "capable")
     (root / "with-default/below").mkdir()
-    run(setfacl, "-b", root / "with-default/below")
+    run(tool("setfacl"), "-b", root / "with-default/below")
     (root / "with-default/below/plain").write_text("plain")
 
 

@@ -11,7 +11,7 @@ import stat
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +23,10 @@ from pydiskimg.errors import DiskImageError, InvalidImageError, StorageError
 from pydiskimg.linux.inodeflags import FS_APPEND_FL, FS_IMMUTABLE_FL, FS_NOATIME_FL, get_flags
 from tests.archive_trees import Node, odd_tree, picture, sparse_file, sparse_tree
 from tests.fixtures.limits import assert_sentence, limits
+from tests.fixtures.privileged_files import make_capable, set_acls, set_attributes, set_owners
+from tests.fixtures.programs import Tool, run
 
 pytestmark = [pytest.mark.root, pytest.mark.oracle]
-Tool = Callable[[str], str]
 MIB = 1 << 20
 
 FILE_SYSTEMS = {
@@ -44,10 +45,6 @@ DUMPS = {
     "-b 64 -z9": ("-b", "64", "-z9"),
     "-b 32": ("-b", "32"),
 }
-
-
-def run(*command: str | Path, cwd: Path | None = None) -> None:
-    subprocess.run([str(word) for word in command], check=True, capture_output=True, cwd=cwd)
 
 
 @contextmanager
@@ -103,8 +100,15 @@ def tree_with_everything(tool: Tool, root: Path) -> None:
     for length in (59, 60, 61, 150, 1023):
         os.symlink("t" * length, root / f"link-of-{length}")
     nodes(root)
-    attributes(tool, root)
-    owners(root)
+    set_attributes(
+        root,
+        ("node-null", "trusted.on-device", b"6"),
+        ("big", "security.test", b"7\0"),
+        ("empty", "user.long", b"x" * 700),
+    )
+    make_capable(tool, root)
+    set_acls(tool, root, file="block", device="node-disk")
+    set_owners(root, {"empty": (4 << 29, 70_000)})
     flags(tool, root)
 
 
@@ -122,48 +126,6 @@ def nodes(root: Path) -> None:
         os.chdir(root)
         listener.bind("socket")
         os.chdir(before)
-
-
-def attributes(tool: Tool, root: Path) -> None:
-    for path, name, value in (
-        ("text", "user.text", b"value"),
-        ("text", "user.binary", bytes(range(256))),
-        ("text", "user.empty", b""),
-        ("read-only", "trusted.on-read-only", b"2"),
-        ("directory", "user.on-directory", b"3"),
-        ("symlink", "trusted.on-symlink", b"4"),
-        ("fifo", "trusted.on-fifo", b"5"),
-        ("node-null", "trusted.on-device", b"6"),
-        ("big", "security.test", b"7\0"),
-        ("empty", "user.long", b"x" * 700),
-    ):
-        os.setxattr(root / path, name, value, follow_symlinks=False)
-    (root / "capable").write_text("#!/bin/sh\n")
-    os.chown(root / "capable", 12, 13)
-    run(tool("setcap"), "cap_net_raw,cap_sys_admin+ep", root / "capable")
-    setfacl = tool("setfacl")
-    run(setfacl, "-m", "u:71000:rw,u:70000:r,g:72000:rwx,m::rx", root / "block")
-    run(setfacl, "-m", "g:70005:r", root / "node-disk")
-    (root / "with-default").mkdir()
-    run(setfacl, "-d", "-m", "u::rwx,u:71000:rwx,g::---,g:70004:r,o::---", root / "with-default")
-    run(setfacl, "-m", "u:71234:rx", root / "with-default")
-    (root / "with-default/inherits").write_text("an ACL of its parent's making")
-    (root / "with-default/has-none").write_text("")
-    run(setfacl, "-b", root / "with-default/has-none")
-
-
-def owners(root: Path) -> None:
-    for name, uid, gid in (
-        ("text", 1000, 1001),
-        ("directory", 65534, 65534),
-        ("fifo", 3, 4),
-        ("empty", 4 << 29, 70_000),
-    ):
-        os.chown(root / name, uid, gid)
-    os.chown(root / "symlink", 7, 8, follow_symlinks=False)
-    for name, mode in (("script", 0o6755), ("set-group", 0o2755), ("sticky", 0o1777)):
-        os.chown(root / name, 1000, 1000)
-        os.chmod(root / name, mode)
 
 
 def flags(tool: Tool, root: Path) -> None:

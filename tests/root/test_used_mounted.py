@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,11 +21,12 @@ from pydiskimg.mount import enter_private_namespace
 from pydiskimg.units import MIB
 from pydiskimg.used_source import used_source
 from tests.fixtures.block_devices import block_device
+from tests.fixtures.ext_files import made_ext
+from tests.fixtures.programs import Tool, run
 from tests.fixtures.used_copy import copy_used
 
 pytestmark = pytest.mark.root
 
-Tool = Callable[[str], str]
 SIZE = 96 * MIB
 
 
@@ -35,12 +35,6 @@ def _private() -> None:
     """Nobody who makes a mount namespace meanwhile takes our mounts along and keeps them."""
     if os.geteuid() == 0:
         enter_private_namespace()
-
-
-def run(*command: str | Path, accept: tuple[int, ...] = (0,)) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode in accept, f"{command}: {done.stdout}{done.stderr}"
-    return done.stdout
 
 
 @contextmanager
@@ -96,13 +90,6 @@ def tree_of(image: Path, at: Path) -> dict[str, bytes | None]:
     return found
 
 
-def made(tool: Tool, path: Path, options: str) -> Path:
-    with path.open("wb") as file:
-        file.truncate(SIZE)
-    run(tool("mke2fs"), "-q", "-F", *options.split(), path)
-    return path
-
-
 def total(path: Path) -> int:
     with open_raw(path) as source:
         return sum(end - start for start, end in ExtUsage(source).ranges())
@@ -123,7 +110,7 @@ RUNNING = (
 
 @pytest.mark.parametrize(("options", "mount_options"), RUNNING)
 def test_a_snapshot_of_a_running_machine(options: str, mount_options: str, tmp_path: Path, tool: Tool) -> None:
-    disk = made(tool, tmp_path / "disk", options)
+    disk = made_ext(tool, tmp_path / "disk", options, SIZE)
     snapshots = []
     with mounted(disk, tmp_path / "mnt", mount_options) as root:
         aging = Aging(root, seed=1)
@@ -141,7 +128,7 @@ def test_a_snapshot_of_a_running_machine(options: str, mount_options: str, tmp_p
             assert [note for note in used.notes if "not believed" in note] == []
             copy_used(used, tmp_path / "copy")
         shutil.copyfile(tmp_path / "copy", tmp_path / "checked")
-        run(tool("e2fsck"), "-p", tmp_path / "checked", accept=(0, 1))
+        run(tool("e2fsck"), "-p", tmp_path / "checked", expect=(0, 1))
         run(tool("e2fsck"), "-fn", tmp_path / "checked")
         files = tree_of(snapshot, tmp_path / "mnt")
         assert len(files) > 100
@@ -164,7 +151,7 @@ def test_a_snapshot_of_a_running_machine(options: str, mount_options: str, tmp_p
 def test_a_snapshot_that_is_not_believed(
     options: str, mount_options: str, reason: str, tmp_path: Path, tool: Tool
 ) -> None:
-    disk = made(tool, tmp_path / "disk", options)
+    disk = made_ext(tool, tmp_path / "disk", options, SIZE)
     with mounted(disk, tmp_path / "mnt", mount_options) as root:
         aging = Aging(root, seed=2)
         aging.step(0)
@@ -198,7 +185,7 @@ def fill(path: Path) -> None:
 )
 def test_an_aged_file_system(options: str, tmp_path: Path, tool: Tool) -> None:
     """Filled to the last block, emptied in parts, filled again, unmounted."""
-    disk = made(tool, tmp_path / "disk", options)
+    disk = made_ext(tool, tmp_path / "disk", options, SIZE)
     with mounted(disk, tmp_path / "mnt", "defaults") as root:
         aging = Aging(root, seed=3)
         for number in range(4):
