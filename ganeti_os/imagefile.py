@@ -9,14 +9,12 @@ import os
 import stat
 from dataclasses import dataclass
 
+from ganeti_os.listing import listed_names, listing, shown_name
 from ganeti_os.settings import Settings
 from pydiskimg.errors import StorageError, storage_error
 
 SUFFIXES = {"tarball": ".tar.gz", "qemu": ".img", "raw": ".raw", "qcow2": ".qcow2", "dump": "-root.dump"}
 BOOT_DUMP_SUFFIX = "-boot.dump"
-
-_SHOWN = 20  # names in a message
-_LISTED = 10_000  # names looked at
 
 
 class MissingImageError(StorageError):
@@ -46,7 +44,7 @@ def image_names(settings: Settings, *, kernel_inside: bool) -> list[str]:
     directory = image_directory(settings)
     if not settings.image_name:
         raise MissingImageError(
-            f"IMAGE_NAME is not set; expected the name of an image in {directory}; {_listing(directory)}",
+            f"IMAGE_NAME is not set; expected the name of an image in {directory}; {listing(directory)}",
             errno=errno.ENOENT,
             filename=directory,
         )
@@ -98,38 +96,13 @@ def _missing(path: str) -> MissingImageError:
         message = f"{path}: the image is a symbolic link to {os.readlink(path)!r}, which does not exist"
         return MissingImageError(message, errno=errno.ENOENT, filename=path)
     nearest = _nearest(wanted, directory)
-    offer = f"did you mean {_shown(nearest[0])}? " if nearest else ""
-    message = f"{path}: there is no such image; {offer}{_listing(directory)}"
+    offer = f"did you mean {shown_name(nearest[0])}? " if nearest else ""
+    message = f"{path}: there is no such image; {offer}{listing(directory)}"
     return MissingImageError(message, errno=errno.ENOENT, filename=path)
-
-
-def _listing(directory: str) -> str:
-    """Return what a directory holds, as the end of a sentence."""
-    try:
-        names = _names(directory)
-    except FileNotFoundError:
-        return f"the directory {directory} does not exist"
-    except OSError as error:
-        return f"the directory {directory} cannot be listed: {os.strerror(error.errno or 0)}"
-    if not names:
-        return f"the directory {directory} is empty"
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"in {directory} there is: {', '.join(map(_shown, names[:_SHOWN]))}{more}"
-
-
-def _names(directory: str) -> list[str]:
-    """Return the names in a directory in order, hidden ones left out, _LISTED of them at most."""
-    with os.scandir(directory) as entries:
-        listed = (entry.name for _, entry in zip(range(_LISTED), entries, strict=False))
-        return sorted(name for name in listed if not name.startswith("."))
-
-
-def _shown(name: str) -> str:
-    return name if name.isprintable() and " " not in name else repr(name)
 
 
 def _nearest(wanted: str, directory: str) -> list[str]:
     try:
-        return difflib.get_close_matches(wanted, _names(directory), n=1)
+        return difflib.get_close_matches(wanted, listed_names(directory), n=1)
     except OSError:  # the listing says why
         return []

@@ -7,6 +7,7 @@ import logging
 import os
 import stat
 
+from ganeti_os.listing import listing
 from ganeti_os.log import Messages
 from ganeti_os.settings import Settings
 from pydiskimg.errors import DiskImageError, storage_error
@@ -14,8 +15,6 @@ from pydiskimg.tree_copy import copy_directory
 from pydiskimg.units import format_size
 
 log = logging.getLogger(__name__)
-
-_SHOWN = 20  # names in a message
 
 
 class OverlayError(DiskImageError):
@@ -34,7 +33,7 @@ def find_overlay(settings: Settings) -> str | None:
     try:
         above, status = os.stat(settings.overlays_dir), os.stat(path)
     except FileNotFoundError:
-        raise OverlayError(f"{path}: there is no such overlay (OVERLAY); {_listing(settings.overlays_dir)}") from None
+        raise OverlayError(f"{path}: there is no such overlay (OVERLAY); {listing(settings.overlays_dir)}") from None
     except OSError as error:
         raise storage_error(error, path, "cannot look at the overlay") from error
     if not stat.S_ISDIR(status.st_mode):
@@ -61,15 +60,3 @@ def _check_trusted(path: str, status: os.stat_result) -> None:
             f"{path}: anybody can write to it (mode {stat.S_IMODE(status.st_mode):04o}), and what is in it goes into "
             "guests; take the write permission away from others"
         )
-
-
-def _listing(directory: str) -> str:
-    """Return what a directory holds, as the end of a sentence."""
-    try:
-        names = sorted(os.listdir(directory))
-    except OSError as error:
-        return f"the directory {directory} cannot be listed: {os.strerror(error.errno or 0)}"
-    if not names:
-        return f"the directory {directory} is empty"
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"in {directory} there is: {', '.join(names[:_SHOWN])}{more}"

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: MIT
+"""What a directory holds, for the message that something is not in it."""
+
+from __future__ import annotations
+
+import os
+
+_SHOWN = 20  # names in a message
+_LISTED = 10_000  # names looked at
+
+
+def listing(directory: str) -> str:
+    """Return what a directory holds, as the end of a sentence."""
+    try:
+        names = listed_names(directory)
+    except FileNotFoundError:
+        return f"the directory {directory} does not exist"
+    except OSError as error:
+        return f"the directory {directory} cannot be listed: {os.strerror(error.errno or 0)}"
+    if not names:
+        return f"the directory {directory} is empty"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"in {directory} there is: {', '.join(map(shown_name, names[:_SHOWN]))}{more}"
+
+
+def listed_names(directory: str) -> list[str]:
+    """Return the names in a directory in order, hidden ones left out, _LISTED of them at most. Raises OSError."""
+    with os.scandir(directory) as entries:
+        listed = (entry.name for _, entry in zip(range(_LISTED), entries, strict=False))
+        return sorted(name for name in listed if not name.startswith("."))
+
+
+def shown_name(name: str) -> str:
+    """Return the name as it is, or quoted where it would look like several words of a sentence."""
+    return name if name.isprintable() and " " not in name else repr(name)
