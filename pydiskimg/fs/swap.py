@@ -7,7 +7,8 @@ import struct
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from pydiskimg.errors import DoesNotFitError, FileSystemError
+from pydiskimg.errors import DoesNotFitError
+from pydiskimg.fs.label import encoded_label
 from pydiskimg.fs.signatures import wipe_signatures
 from pydiskimg.protocols import Disk
 from pydiskimg.units import format_bytes
@@ -16,7 +17,6 @@ PAGE_SIZE = 4096
 VERSION = 1
 MINIMUM_PAGES = 10
 MAXIMUM_PAGES = 1 << 32  # last_page has 32 bits
-LABEL_SIZE = 16
 MAGIC = b"SWAPSPACE2"
 
 # union swap_header, info, for pages of 4096 bytes. Byte order of the machine: little-endian, as the pages are ours.
@@ -51,7 +51,7 @@ def make_swap(disk: Disk, *, label: str = "", uuid: UUID | None = None) -> SwapI
     first; the header is written last, so that an interrupted run leaves nothing that looks like swap.
     Raises DoesNotFitError under 10 pages, FileSystemError for a label that does not fit, StorageError.
     """
-    name = _encoded(label, disk.name)
+    name = encoded_label(label, disk.name)
     check_swap(disk)
     pages = min(disk.size // PAGE_SIZE, MAXIMUM_PAGES)
     identity = uuid or uuid4()
@@ -71,13 +71,3 @@ def check_swap(disk: Disk) -> None:
             needed=needed,
             available=disk.size,
         )
-
-
-def _encoded(label: str, where: str) -> bytes:
-    name = label.encode("utf-8", "surrogateescape")
-    if len(name) > LABEL_SIZE or b"\0" in name:
-        raise FileSystemError(
-            f"{where}: the label {label!r} has {len(name)} bytes; a swap area's label has at most {LABEL_SIZE} "
-            "and no zero byte; nothing was written"
-        )
-    return name

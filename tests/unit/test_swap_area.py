@@ -42,7 +42,7 @@ def test_ten_pages_are_the_least() -> None:
 @pytest.mark.parametrize("label", ["x" * 17, "ß" * 9, "a\0b"])
 def test_labels_that_do_not_fit(label: str) -> None:
     disk = MemoryDisk(1 * MIB, fill=0xFF)
-    with pytest.raises(FileSystemError, match="a swap area's label has at most 16"):
+    with pytest.raises(FileSystemError, match="a label has at most 16"):
         make_swap(disk, label=label)
     assert disk.data == b"\xff" * MIB
 

@@ -25,13 +25,13 @@ from pydiskimg.fs.ext4.inodes import Inodes, make_directories, make_resize_inode
 from pydiskimg.fs.ext4.journal import journal_superblock, place_journal
 from pydiskimg.fs.ext4.placement import Placement
 from pydiskimg.fs.ext4.superblock import Identity, superblock, superblock_values
+from pydiskimg.fs.label import encoded_label
 from pydiskimg.fs.signatures import wipe_signatures
 from pydiskimg.protocols import Disk
 from pydiskimg.units import format_size
 
 _log = logging.getLogger(__name__)
 
-LABEL_SIZE = 16
 _TIME_LIMIT = (1 << 34) - (1 << 31)  # what an inode's times reach, in the year 2446
 
 
@@ -76,7 +76,7 @@ def make_ext(  # noqa: PLR0913 - each option is independent, optional and named
     when the file system cannot be made as asked, StorageError when the disk refuses.
     """
     identity = Identity(
-        uuid or uuid4(), hash_seed or uuid4(), _encoded(label, disk.name), _checked_time(now, disk.name)
+        uuid or uuid4(), hash_seed or uuid4(), encoded_label(label, disk.name), _checked_time(now, disk.name)
     )
     geometry = plan_geometry(
         disk.size,
@@ -103,16 +103,6 @@ def make_ext(  # noqa: PLR0913 - each option is independent, optional and named
         geometry.journal_blocks,
         maker.bytes_written,
     )
-
-
-def _encoded(label: str, where: str) -> bytes:
-    name = label.encode("utf-8", "surrogateescape")
-    if len(name) > LABEL_SIZE or b"\0" in name:
-        raise FileSystemError(
-            f"{where}: the label {label!r} has {len(name)} bytes; a label has at most {LABEL_SIZE} and no zero byte; "
-            "nothing was written"
-        )
-    return name
 
 
 def _checked_time(now: int | None, where: str) -> int:
