@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from ganeti_os import hooks
-from ganeti_os.guest.root import Volume, find_guest
+from ganeti_os.guest.root import find_guest
+from ganeti_os.guest.volume import mounted_volume, volume_device
 from ganeti_os.installation import Installation
 from ganeti_os.overlay import copy_overlay
 from pydiskimg.errors import DiskImageError, storage_error
 from pydiskimg.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from pydiskimg.loop import loop_device
-from pydiskimg.mount import mounted
 from pydiskimg.wipe import wipe_partition_table
 
 log = logging.getLogger(__name__)
@@ -25,15 +25,16 @@ log = logging.getLogger(__name__)
 def customize_image(installation: Installation) -> None:
     """Find and mount the root of the system on the disk, its /boot in it, and customise it. Needs root."""
     disk = installation.disk
-    closed = not installation.scripts
+    closed = not installation.scripts  # these run the guest's programs and make device nodes
     with ExitStack() as stack:
         guest = find_guest(disk)
-        root_device = _loop(stack, installation, guest.root)
-        target = _mount(stack, root_device, guest.root, None, closed=closed)
+        root_device = stack.enter_context(volume_device(disk, guest.root)).path
+        target = stack.enter_context(mounted_volume(root_device, guest.root, closed=closed))
         boot_device = None
         if guest.boot is not None:
-            boot_device = _loop(stack, installation, guest.boot)
-            _mount(stack, boot_device, guest.boot, mount_point_inside(target, "boot"), closed=closed)
+            boot_device = stack.enter_context(volume_device(disk, guest.boot)).path
+            boot = mount_point_inside(target, "boot")
+            stack.enter_context(mounted_volume(boot_device, guest.boot, target=boot, closed=closed))
         if installation.overlay is not None:
             copy_overlay(installation.overlay, target, installation.messages)
         if installation.scripts:
@@ -77,30 +78,6 @@ def wiped_on_failure(installation: Installation) -> Iterator[None]:
         except DiskImageError as error:  # the first error is the one to report
             log.warning("the partition table could not be taken away: %s", error)
         raise
-
-
-def _loop(stack: ExitStack, installation: Installation, volume: Volume) -> str:
-    disk, partition = installation.disk, volume.partition
-    return stack.enter_context(
-        # 512-byte sectors, whatever the disk has: an image's file system may have blocks smaller than its sectors.
-        loop_device(disk.fd, offset=partition.start, length=partition.length)
-    ).path
-
-
-def _mount(stack: ExitStack, device: str, volume: Volume, target: str | None, *, closed: bool) -> str:
-    """Mount; closed is False for scripts, which run the guest's programs and make device nodes."""
-    assert volume.content is not None
-    return stack.enter_context(
-        mounted(
-            device,
-            fs_type=volume.content.type,
-            target=target,
-            nosuid=closed,
-            nodev=closed,
-            noexec=closed,
-            options=volume.options,
-        )
-    )
 
 
 def mount_point_inside(target: str, path: str) -> str:

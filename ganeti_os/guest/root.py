@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ganeti_os.guest import fstab
+from ganeti_os.guest.volume import Volume, mounted_volume, volume_device
 from pydiskimg.errors import DiskImageError, PartitionError, StorageError
-from pydiskimg.fs.probe import FileSystemKind, probe
-from pydiskimg.loop import loop_device
-from pydiskimg.mount import mounted
+from pydiskimg.fs.probe import probe
 from pydiskimg.partition_reader import Partition, read_partition_table
 from pydiskimg.protocols import Tree
 from pydiskimg.region import Region
@@ -31,22 +30,6 @@ _DEVICE = re.compile(r"(/dev/(?:[a-z]+|nvme[0-9]+n[0-9]+p|mmcblk[0-9]+p))([0-9]{
 
 class NoRootError(DiskImageError):
     """No file system on the disk looks like the root of a Linux system."""
-
-
-@dataclass(frozen=True, slots=True)
-class Volume:
-    """A partition, or the whole disk as number 0, and what is on it (None: nothing that is known).
-
-    options are what it is to be mounted with: the subvolume of a btrfs.
-    """
-
-    partition: Partition
-    content: FileSystemKind | None
-    options: str = ""
-
-    def __str__(self) -> str:
-        where = f"partition {self.partition.number}" if self.partition.number else "the whole disk"
-        return f"{where} ({self.content.type if self.content else 'nothing known'})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +114,9 @@ def _root_on(disk: DescriptorDisk, volume: Volume) -> tuple[Volume, list[fstab.E
 
 def _fstab_of_root(disk: DescriptorDisk, volume: Volume) -> list[fstab.Entry] | None:
     """Return the fstab entries when the volume holds a root, None when it does not."""
-    assert volume.content is not None
     with (
-        loop_device(
-            disk.fd,
-            offset=volume.partition.start,
-            length=volume.partition.length,
-            read_only=True,
-        ) as loop,
-        mounted(loop.path, fs_type=volume.content.type, read_only=True, options=volume.options) as target,
+        volume_device(disk, volume, read_only=True) as loop,
+        mounted_volume(loop.path, volume, read_only=True) as target,
         open_tree(target) as tree,
     ):
         return fstab.read_entries(tree) if _is_root(tree) else None

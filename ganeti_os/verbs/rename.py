@@ -13,15 +13,14 @@ from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.hostname import PATHS, change_host_name, check_host_name
 from ganeti_os.guest.names import Renaming
 from ganeti_os.guest.network import change_addresses
-from ganeti_os.guest.root import NoRootError, Volume, find_guest
+from ganeti_os.guest.root import NoRootError, find_guest
+from ganeti_os.guest.volume import Volume, mounted_volume, volume_device
 from ganeti_os.log import Messages
 from ganeti_os.networks import file_address, new_addresses
 from ganeti_os.protocol import Request
 from ganeti_os.settings import Settings
 from pydiskimg.disk import open_disk
 from pydiskimg.errors import DiskImageError, PartitionError
-from pydiskimg.loop import loop_device
-from pydiskimg.mount import mounted
 from pydiskimg.protocols import Tree
 from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.tree import open_tree
@@ -104,10 +103,9 @@ def _find(stack: ExitStack, request: Request) -> tuple[DescriptorDisk, Volume]:
 @contextmanager
 def _mounted_tree(disk: DescriptorDisk, root: Volume) -> Iterator[Tree]:
     """Mount for the edit only: nothing of the guest's is run, and its device nodes are not opened."""
-    assert root.content is not None
     with (
-        loop_device(disk.fd, offset=root.partition.start, length=root.partition.length) as loop,
-        mounted(loop.path, fs_type=root.content.type, options=root.options) as target,
+        volume_device(disk, root) as loop,
+        mounted_volume(loop.path, root) as target,
         open_tree(target) as tree,
     ):
         yield tree

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""A volume of a guest's disk, shown as a device and mounted."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from pydiskimg.fs.probe import FileSystemKind
+from pydiskimg.loop import LoopDevice, loop_device
+from pydiskimg.mount import mounted
+from pydiskimg.partition_reader import Partition
+from pydiskimg.targets.descriptor import DescriptorDisk
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A partition, or the whole disk as number 0, and what is on it (None: nothing that is known).
+
+    options are what it is to be mounted with: the subvolume of a btrfs.
+    """
+
+    partition: Partition
+    content: FileSystemKind | None
+    options: str = ""
+
+    def __str__(self) -> str:
+        where = f"partition {self.partition.number}" if self.partition.number else "the whole disk"
+        return f"{where} ({self.content.type if self.content else 'nothing known'})"
+
+
+def volume_device(
+    disk: DescriptorDisk, volume: Volume, *, read_only: bool = False
+) -> AbstractContextManager[LoopDevice]:
+    """Show the volume as a device while the context lasts.
+
+    It has 512-byte sectors, whatever the disk has: its file system may have blocks smaller than the disk's sectors
+    (docs/adr/0004).
+    """
+    partition = volume.partition
+    return loop_device(disk.fd, offset=partition.start, length=partition.length, read_only=read_only)
+
+
+def mounted_volume(
+    device: str, volume: Volume, *, target: str | None = None, read_only: bool = False, closed: bool = True
+) -> AbstractContextManager[str]:
+    """Mount the volume, which device shows, as mounted() does; its content is known.
+
+    With closed nothing of the guest's is run, and its device nodes are not opened; scripts may need both.
+    """
+    assert volume.content is not None
+    return mounted(
+        device,
+        fs_type=volume.content.type,
+        target=target,
+        read_only=read_only,
+        nosuid=closed,
+        nodev=closed,
+        noexec=closed,
+        options=volume.options,
+    )
