@@ -18,16 +18,21 @@ class DeferredHead:
     """A Disk over another one that keeps what is written to the first MiB in memory until commit().
 
     Making it zeroes the first and the last MiB of the disk, durably: an old partition table and its backup are gone
-    before anything new is written. The disk stays the caller's.
+    before anything new is written. With keep_end the last MiB stays, for an image that is only the beginning of a disk
+    whose end may hold other things. The disk stays the caller's. Safe from several threads.
     """
 
-    def __init__(self, disk: Disk) -> None:
+    def __init__(self, disk: Disk, *, keep_end: bool = False) -> None:
         self.disk = disk
         self.name = disk.name
         self.size = disk.size
         self.sector_size = disk.sector_size
         self._head = bytearray(min(HEAD_SIZE, disk.size))
-        wipe_partition_table(disk)
+        if keep_end:
+            disk.zero(0, len(self._head))
+            disk.flush()
+        else:
+            wipe_partition_table(disk)
 
     @property
     def reads_as_zero(self) -> bool:

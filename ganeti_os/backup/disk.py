@@ -7,13 +7,13 @@ import logging
 
 from ganeti_os.backup.kind import BackupKind
 from ganeti_os.log import Messages
+from pydiskimg.deferred import DeferredHead
 from pydiskimg.described_end import LOOK_AT, described_end
 from pydiskimg.stream import stream_of
 from pydiskimg.stream.sinks import check_size_fits
 from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.targets.pipe import PipeReader
 from pydiskimg.units import format_size
-from pydiskimg.wipe import wipe_partition_table
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,6 @@ def restore_disk(pipe: PipeReader, kind: BackupKind, disk: DescriptorDisk, messa
         size = described if stream.size is None else stream.size
         log.info("%s: %s, %s", pipe.name, kind.value, format_size(size) if size else "of unknown size")
         check_size_fits(pipe.name, size, disk)
-        wipe_partition_table(disk)  # both ends: a backup that is smaller would leave an old GPT's backup in place
-        done = stream.copy_to(disk, at_least=described, progress=messages.progress("restored"))
+        target = DeferredHead(disk)  # both ends: a backup that is smaller would leave an old GPT's backup in place
+        done = stream.copy_to(target, at_least=described, progress=messages.progress("restored"))
     log.info("%s of the disk came, in %s", format_size(done), format_size(pipe.position))

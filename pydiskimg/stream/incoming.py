@@ -65,10 +65,11 @@ class Stream(ABC):
 
         What is not data becomes zero, by disk.zero(), or not at all where the disk reads as zero. A disk that does
         not is one that was in use: its first MiB is zeroed before anything else, and written last, when the whole
-        stream has proved to be in order. With grow, a disk that has a method grow(size) is made as large as a raw
-        image. at_least is the bytes that the image must have, which is all that tells of a raw one that it ended
-        early. unit is as for copy(); workers is the number of threads (at most 8); progress is told 0 as the total of
-        a raw image.
+        stream has proved to be in order. A DeferredHead, whose first MiB is zero already, is committed then.
+
+        With grow, a disk that has a method grow(size) is made as large as a raw image. at_least is the bytes that the
+        image must have, which is all that tells of a raw one that it ended early. unit is as for copy(); workers is
+        the number of threads (at most 8); progress is told 0 as the total of a raw image.
 
         Raises DoesNotFitError before anything is written; StorageError, its errno ENOSPC when more of a raw image
         comes than fits; InvalidImageError when the stream ends early or is not what it says. After an error the disk

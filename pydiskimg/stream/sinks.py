@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
+from pydiskimg.deferred import DeferredHead
 from pydiskimg.errors import DoesNotFitError, StorageError
 from pydiskimg.formats.qcow2.stream.reader import Chunk
 from pydiskimg.pieces import ZERO_CHUNK_SIZE, ZeroRuns
 from pydiskimg.protocols import Disk
-from pydiskimg.stream.head_last import HeadLast
 from pydiskimg.targets.pipe import PipeWriter
 from pydiskimg.transfer import FREE_UNIT, ZERO_UNIT
 from pydiskimg.units import format_bytes
@@ -52,7 +52,7 @@ class Sink(Protocol):
 
 
 class DiskSink:
-    """Writes to a disk: its first MiB last, unless the disk reads as zero and so was new."""
+    """Writes to a disk: its first MiB last, unless the disk reads as zero and so was new; commits a DeferredHead."""
 
     def __init__(self, disk: Disk, source_name: str, *, unit: int | None, grow: bool) -> None:
         self._disk = disk
@@ -62,7 +62,8 @@ class DiskSink:
         self._gate = _Gate()
         self._unit = unit or (FREE_UNIT if disk.reads_as_zero else ZERO_UNIT)
         self._zero_runs = ZeroRuns(self._unit)
-        self._target: Disk | HeadLast = disk if disk.reads_as_zero else HeadLast(disk)
+        begun = disk.reads_as_zero or isinstance(disk, DeferredHead)
+        self._target = disk if begun else DeferredHead(disk, keep_end=True)
 
     def room_for(self, end: int) -> None:
         disk = self._disk
@@ -100,7 +101,7 @@ class DiskSink:
         """Nothing is left to do."""
 
     def finish(self) -> None:
-        if isinstance(self._target, HeadLast):
+        if isinstance(self._target, DeferredHead):
             self._target.commit()
         else:
             self._target.flush()

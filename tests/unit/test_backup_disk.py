@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""A backup goes onto a disk: wherever that ends early, the disk does not begin like the old system or the new one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from ganeti_os.backup.disk import restore_disk
+from ganeti_os.backup.kind import BackupKind
+from ganeti_os.log import Messages
+from pydiskimg.errors import InvalidImageError
+from pydiskimg.protocols import Buffer, Disk
+from pydiskimg.targets.memory import MemoryDisk
+from pydiskimg.targets.pipe import PipeReader
+from pydiskimg.units import KIB, MIB
+from tests.fixtures.qcow2_images import BytesSource
+from tests.fixtures.stopping_disk import StoppedError, StoppingDisk
+from tests.fixtures.streams import memory_file, written
+
+SIZE = 8 * MIB
+RAW = random.Random(1).randbytes(3 * MIB) + bytes(MIB) + random.Random(2).randbytes(MIB + 512)
+BACKUPS = {
+    BackupKind.RAW: RAW,
+    BackupKind.QCOW2: written(BytesSource(RAW), cluster_size=64 * KIB, compression_type="zlib"),
+}
+
+
+class RecordingDisk(MemoryDisk):
+    """An old disk, full of 0xFF, and what is done to it."""
+
+    def __init__(self) -> None:
+        super().__init__(SIZE, fill=0xFF)
+        self.done: list[tuple[str, int, int]] = []
+
+    def write(self, offset: int, data: Buffer) -> None:
+        super().write(offset, data)
+        self.done.append(("write", offset, len(data)))
+
+    def zero(self, offset: int, length: int) -> None:
+        super().zero(offset, length)
+        self.done.append(("zero", offset, length))
+
+    def flush(self) -> None:
+        self.done.append(("flush", 0, 0))
+
+
+def restore(backup: bytes, kind: BackupKind, disk: Disk) -> None:
+    messages = Messages(os_name="image", verb="import")
+    with memory_file(backup) as fd:
+        restore_disk(PipeReader(fd, "pipe"), kind, disk, messages)  # type: ignore[arg-type] # any Disk does
+
+
+@pytest.mark.parametrize("kind", BACKUPS)
+def test_both_ends_are_wiped_once_and_the_beginning_comes_last(kind: BackupKind) -> None:
+    disk = RecordingDisk()
+    restore(BACKUPS[kind], kind, disk)
+    assert disk.data == RAW + b"\xff" * (SIZE - MIB - len(RAW)) + bytes(MIB)
+    assert disk.done[:3] == [("zero", 0, MIB), ("zero", SIZE - MIB, MIB), ("flush", 0, 0)]
+    assert disk.done[-3:] == [("flush", 0, 0), ("write", 0, MIB), ("flush", 0, 0)]
+    between = [offset for name, offset, _ in disk.done[3:-3] if name != "flush"]
+    assert between
+    assert min(between) >= MIB
+
+
+def cut(backup: bytes) -> Iterator[bytes]:
+    rng = random.Random(3)
+    begin = 70 * KIB  # the header is whole, and what follows is not
+    for length in (begin, len(backup) - 1, *(rng.randrange(begin, len(backup)) for _ in range(5))):
+        yield backup[:length]
+
+
+def test_a_stream_that_ends_early_leaves_no_beginning() -> None:
+    for part in cut(BACKUPS[BackupKind.QCOW2]):
+        disk = MemoryDisk(SIZE, fill=0xFF)
+        with pytest.raises(InvalidImageError):
+            restore(part, BackupKind.QCOW2, disk)
+        assert disk.data[:MIB] == bytes(MIB)
+        assert disk.data[-MIB:] == bytes(MIB)
+
+
+@pytest.mark.parametrize("kind", BACKUPS)
+def test_a_disk_that_dies_at_any_write_has_no_beginning(kind: BackupKind) -> None:
+    whole = StoppingDisk(MemoryDisk(SIZE, fill=0xFF), 1 << 30)
+    restore(BACKUPS[kind], kind, whole)
+    assert whole.written > 5
+    for writes in range(1, whole.written):
+        disk = MemoryDisk(SIZE, fill=0xFF)
+        with suppress(StoppedError):
+            restore(BACKUPS[kind], kind, StoppingDisk(disk, writes))
+        assert disk.data[:MIB] == bytes(MIB), f"it begins with something after {writes} writes"
