@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import loop_devices, mounts, no_new_loop_devices
-from tests.fixtures.block_devices import block_device, filled_file
+from tests.fixtures.block_devices import block_device, filled_file, has_no_beginning
 from tests.fixtures.debian_system import NAME
-from tests.fixtures.judges import blkid, inside, partitions
+from tests.fixtures.judges import blkid, inside, packed, partitions
 from tests.fixtures.node import ROOT, Node, create_environment, last_line, stream_environment
 
 pytestmark = pytest.mark.root
@@ -50,10 +50,7 @@ def root_tree(path: Path) -> Path:
 def packed_root(root: Path, *leave_out: str) -> str:
     """What tar sees of a tree, without what an import changes and without times, of which a dump has seconds only."""
     exclude = [f"--exclude=./{name}" for name in ("boot", "lost+found", "etc/fstab", RULES, *leave_out)]
-    tar = ["tar", "--xattrs", "--xattrs-include=user.*", "--sort=name", "--numeric-owner", "--mtime=@0", "--format=pax"]
-    tar += ["--pax-option=delete=atime,delete=ctime", *exclude, "-cf-", "."]
-    done = subprocess.run(tar, cwd=root, capture_output=True, check=True)
-    return subprocess.run(["sha256sum"], input=done.stdout, capture_output=True, check=True).stdout.decode()
+    return packed(root, "--xattrs-include=user.*", "--numeric-owner", "--mtime=@0", *exclude)
 
 
 def dump(tree: Path, image: Path, out: Path, fs_type: str) -> None:
@@ -173,8 +170,7 @@ def test_an_archive_that_ends_early(
         done = node.restore(target, cut)
         assert done.returncode == 1, length
         last_line(done)
-        with target.open("rb") as file:
-            assert file.read(MIB) in (b"\xff" * MIB, bytes(MIB)), "it looks whole"
+        assert has_no_beginning(target), "it looks whole"
 
 
 def test_strange_archives(node: Node, tmp_path: Path, dumped: tuple[Path, Path]) -> None:
