@@ -20,6 +20,7 @@ from pydiskimg.errors import StorageError, storage_error
 from pydiskimg.linux.fileio import pread_into
 from pydiskimg.linux.memfd import data_ranges
 from pydiskimg.protocols import Progress
+from pydiskimg.target_directory import target_directory
 from pydiskimg.units import MIB
 
 _CHUNK = MIB
@@ -48,9 +49,8 @@ def copy_directory(source: str, target: str, *, progress: Progress | None = None
     """
     with ExitStack() as stack:
         top = os.fsencode(os.path.realpath(source))
-        root_fd = _open_target(target)
-        stack.callback(os.close, root_fd)
-        writer = Writer(root_fd, where=target, archive=source, keep_links=True)
+        root_fd, where = stack.enter_context(target_directory(target, doing="copy"))
+        writer = Writer(root_fd, where=where, archive=source, keep_links=True)
         stack.callback(writer.close)
         copying = _Copying(writer, top, _total(top) if progress else 0, progress)
         for place in _walk(top):
@@ -175,13 +175,6 @@ def _opened(place: _Place, flags: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-def _open_target(target: str) -> int:
-    try:
-        return os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise storage_error(error, target, "cannot open the directory to copy into") from error
 
 
 def _entry(place: _Place, status: os.stat_result, file: int | bytes) -> Entry:

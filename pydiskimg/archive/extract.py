@@ -15,6 +15,7 @@ from pydiskimg.archive.writer import Writer
 from pydiskimg.errors import ArchiveError, storage_error
 from pydiskimg.linux.charset import c_locale
 from pydiskimg.protocols import Progress
+from pydiskimg.target_directory import target_directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,8 @@ def extract(
     name = os.fspath(archive_path)
     with ExitStack() as stack:
         reader, size = _open_reader(stack, name, progress)
-        if isinstance(directory, int):
-            root_fd, where = directory, f"/proc/self/fd/{directory}"
-        else:
-            root_fd, where = _open_directory(directory), directory
-            stack.callback(os.close, root_fd)
-        writer = Writer(root_fd, where=_shown(where), archive=name)
+        root_fd, where = stack.enter_context(target_directory(directory, doing="unpack"))
+        writer = Writer(root_fd, where=where, archive=name)
         stack.callback(writer.close)
         extracted = _extract(reader, writer)
         if progress:
@@ -107,20 +104,3 @@ def _open_archive(name: str) -> tuple[int, int]:
     os.close(fd)
     what = "is empty" if stat.S_ISREG(status.st_mode) else "is no regular file"
     raise ArchiveError(f"{name}: {what}; an archive was expected")
-
-
-def _open_directory(directory: str) -> int:
-    try:
-        return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise storage_error(error, directory, "cannot open the directory to unpack into") from error
-
-
-def _shown(where: str) -> str:
-    """A descriptor's path, for messages; whether it can still be read does not matter."""
-    if not where.startswith("/proc/self/fd/"):
-        return where
-    try:
-        return os.readlink(where)
-    except OSError:
-        return where

@@ -22,13 +22,13 @@ from pydiskimg.archive.resolve import Parents, UnsafePathError, components
 from pydiskimg.errors import ArchiveError, StorageError, storage_error
 from pydiskimg.linux.fileio import pwrite_all
 from pydiskimg.printable import printable
+from pydiskimg.target_directory import NEEDS_ROOT
 
 Contents = Iterable[tuple[int, memoryview]]
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LATER_ACL_ENTRIES = 200_000  # about 50 MB
-_NEEDS_ROOT = "; restoring owners, devices and trusted attributes needs root"
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +272,7 @@ class Writer:
 
     def _failed(self, error: OSError, entry: Entry, doing: str = "cannot be unpacked") -> StorageError:
         if error.errno == errno.EPERM and os.geteuid() != 0:
-            doing += _NEEDS_ROOT
+            doing += NEEDS_ROOT
         return storage_error(error, self._path(entry), doing)
 
 

@@ -21,10 +21,10 @@ from pydiskimg.dumpfile.reader import DumpReader, Inode
 from pydiskimg.errors import DiskImageError, InvalidImageError, StorageError, storage_error
 from pydiskimg.printable import printable
 from pydiskimg.protocols import Progress
+from pydiskimg.target_directory import NEEDS_ROOT, target_directory
 
 _LARGEST_DIRECTORY = 128 << 20
 _EXT4_EA_INODE_FL = 0x00200000
-_NEEDS_ROOT = "; restoring owners, devices and trusted attributes needs root"
 _KINDS = {
     1: stat.S_IFIFO,
     2: stat.S_IFCHR,
@@ -73,11 +73,7 @@ def restore_dump(reader: DumpReader, directory: str | int, *, progress: Progress
     directory then holds a part of the dump.
     """
     with ExitStack() as stack:
-        if isinstance(directory, int):
-            root_fd, where = directory, _shown(directory)
-        else:
-            root_fd, where = _open_directory(directory), directory
-            stack.callback(os.close, root_fd)
+        root_fd, where = stack.enter_context(target_directory(directory, doing="restore"))
         places = Places(root_fd)
         stack.callback(places.close)
         return _Restore(reader, places, where.rstrip("/"), progress).run(root_fd)
@@ -227,7 +223,7 @@ class _Restore:
             return InvalidImageError(f"{self._reader.name}: {printable(path)}: a name comes twice, or was there before")
         if isinstance(error, StorageError):
             return error
-        doing = "cannot be restored" + (_NEEDS_ROOT if isinstance(error, PermissionError) and os.geteuid() else "")
+        doing = "cannot be restored" + (NEEDS_ROOT if isinstance(error, PermissionError) and os.geteuid() else "")
         return storage_error(error, f"{self._where}{printable(path)}", doing)
 
 
@@ -243,18 +239,3 @@ def _numbers(listed: bytearray) -> Iterator[int]:
         for bit in range(8):
             if byte >> bit & 1:
                 yield base + bit
-
-
-def _open_directory(directory: str) -> int:
-    try:
-        return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise storage_error(error, directory, "cannot open the directory to restore into") from error
-
-
-def _shown(fd: int) -> str:
-    """A descriptor's path, for messages; whether it can still be read does not matter."""
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}")
-    except OSError:
-        return f"/proc/self/fd/{fd}"
