@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
@@ -16,15 +15,11 @@ from pydiskimg.fs.ext4 import make_ext
 from pydiskimg.fs.swap import SwapInfo, make_swap
 from pydiskimg.targets.file import FileDisk
 from pydiskimg.units import GIB, KIB, MIB
+from tests.fixtures.programs import Tool, run
 
 pytestmark = pytest.mark.oracle
 
-Tool = Callable[[str], str]
 ONE = UUID("a3c1f2d4-0b1e-4c55-9a6f-1234567890ab")
-
-
-def run(*command: str) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def swap_on(path: Path, *, label: str = "", before: Callable[[FileDisk], object] = lambda disk: None) -> SwapInfo:

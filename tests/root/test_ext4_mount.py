@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -19,17 +18,11 @@ from pydiskimg.fs.ext4 import ExtInfo, make_ext
 from pydiskimg.targets.block import BlockDisk
 from pydiskimg.units import GIB, MIB
 from tests.fixtures.block_devices import block_device, filled_file
+from tests.fixtures.programs import Tool, run
 
 pytestmark = pytest.mark.root
 
-Tool = Callable[[str], str]
 KINDS = ("ext2", "ext3", "ext4")
-
-
-def run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-    return done.stdout
 
 
 def make(device: str, **options: object) -> ExtInfo:
