@@ -25,15 +25,6 @@ def loop_devices() -> set[str]:
     return found
 
 
-def no_new_loop_devices(before: set[str]) -> bool:
-    """The kernel detaches by itself a moment after the last user has gone."""
-    for _ in range(100):
-        if loop_devices() <= before:
-            return True
-        time.sleep(0.05)
-    return False
-
-
 def mounts() -> set[str]:
     """Device, root, mount point and type of each mount; the ids before them change with the namespace."""
     lines = (line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines())
@@ -59,7 +50,7 @@ def need(condition: bool, reason: str) -> None:
     pytest.skip(reason)
 
 
-def _left_attached(before: set[str], own: Path) -> set[str]:
+def left_attached(before: set[str], own: Path) -> set[str]:
     """Loop devices that came since; the kernel detaches one a moment after its last user has gone.
 
     Those over files in temporary directories other than own are somebody else's.
@@ -84,7 +75,7 @@ def _guard_and_leak_check(request: pytest.FixtureRequest, tmp_path_factory: pyte
     need(os.geteuid() == 0 and os.access("/dev/loop-control", os.R_OK | os.W_OK), "needs root and loop devices")
     before = loop_devices(), mounts(), descriptors()
     yield
-    assert not _left_attached(before[0], tmp_path_factory.getbasetemp()), "loop devices left attached"
+    assert not left_attached(before[0], tmp_path_factory.getbasetemp()), "loop devices left attached"
     assert mounts() <= before[1], "mounts left behind"
     assert {item for item in descriptors() - before[2] if "/proc" not in item} == set(), "descriptors left open"
 

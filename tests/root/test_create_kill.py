@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import loop_devices, mounts, no_new_loop_devices
+from tests.conftest import left_attached, loop_devices, mounts
 from tests.fixtures.block_devices import filled_file
 from tests.fixtures.debian_system import NAME, DebianSystem
 from tests.fixtures.judges import inside, partitions
@@ -65,7 +65,7 @@ def test_killed_at_random_instants(tmp_path: Path, debian: DebianSystem, image_t
         finished += process.returncode == 0
         if process.returncode > 0:
             assert "ended by SIGTERM; the disk is not complete" in err.splitlines()[-1], err
-        assert no_new_loop_devices(before[0]), "loop devices left attached"
+        assert not left_attached(before[0], tmp_path), "loop devices left attached"
         assert mounts() <= before[1]
         assert left_files(temporary) <= before[2]
         check_what_looks_complete(disk, tmp_path)
