@@ -67,6 +67,13 @@ def left_attached(before: set[str], own: Path) -> set[str]:
     return left
 
 
+def left_mounted(before: set[str], own: Path) -> set[str]:
+    """Mounts that came since, but those in other test runs' temporary directories than own."""
+    return {
+        item for item in mounts() - before if str(own) in item or not item.split(" ")[2].startswith("/tmp/pytest-of-")
+    }
+
+
 @pytest.fixture(autouse=True)
 def _guard_and_leak_check(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     if not request.node.get_closest_marker("root"):
@@ -75,8 +82,9 @@ def _guard_and_leak_check(request: pytest.FixtureRequest, tmp_path_factory: pyte
     need(os.geteuid() == 0 and os.access("/dev/loop-control", os.R_OK | os.W_OK), "needs root and loop devices")
     before = loop_devices(), mounts(), descriptors()
     yield
-    assert not left_attached(before[0], tmp_path_factory.getbasetemp()), "loop devices left attached"
-    assert mounts() <= before[1], "mounts left behind"
+    own = tmp_path_factory.getbasetemp()
+    assert not left_attached(before[0], own), "loop devices left attached"
+    assert not left_mounted(before[1], own), "mounts left behind"
     assert {item for item in descriptors() - before[2] if "/proc" not in item} == set(), "descriptors left open"
 
 

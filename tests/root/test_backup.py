@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import left_attached, loop_devices, mounts
+from tests.conftest import left_attached, left_mounted, loop_devices, mounts
 from tests.fixtures.block_devices import block_device, filled_file, has_no_beginning
 from tests.fixtures.judges import packed
 from tests.fixtures.node import ROOT, Node, last_line, stream_environment
@@ -299,7 +299,7 @@ def test_ended_at_random_instants(node: Node, tmp_path: Path, verb: str, number:
         if process.returncode > 0:
             assert "ended by SIGTERM; " in said.decode().splitlines()[-1], said
         assert not left_attached(left[0], tmp_path), "loop devices left attached"
-        assert mounts() <= left[1]
+        assert not left_mounted(left[1], tmp_path), "mounts left behind"
         assert set(os.listdir("/var/tmp")) <= left[2]
         if verb == "import" and process.returncode and not has_no_beginning(target):  # it had done its work by then
             assert contents(target, tmp_path, MIB, "ext4") == before, "it looks whole"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import left_attached, loop_devices, mounts
+from tests.conftest import left_attached, left_mounted, loop_devices, mounts
 from tests.fixtures.block_devices import filled_file
 from tests.fixtures.debian_system import NAME, DebianSystem
 from tests.fixtures.judges import inside, partitions
@@ -66,7 +66,7 @@ def test_killed_at_random_instants(tmp_path: Path, debian: DebianSystem, image_t
         if process.returncode > 0:
             assert "ended by SIGTERM; the disk is not complete" in err.splitlines()[-1], err
         assert not left_attached(before[0], tmp_path), "loop devices left attached"
-        assert mounts() <= before[1]
+        assert not left_mounted(before[1], tmp_path), "mounts left behind"
         assert left_files(temporary) <= before[2]
         check_what_looks_complete(disk, tmp_path)
     assert finished < 12

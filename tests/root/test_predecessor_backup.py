@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import left_attached, loop_devices, mounts
+from tests.conftest import left_attached, left_mounted, loop_devices, mounts
 from tests.fixtures.block_devices import block_device, filled_file, has_no_beginning
 from tests.fixtures.debian_system import NAME
 from tests.fixtures.judges import blkid, inside, packed, partitions
@@ -215,7 +215,7 @@ def test_killed_while_dumps_are_restored(node: Node, tmp_path: Path, dumped: tup
             time.sleep(rng.uniform(0.2, duration))
             process.kill()
         assert not left_attached(before[0], tmp_path), "loop devices left attached"
-        assert mounts() <= before[1]
+        assert not left_mounted(before[1], tmp_path), "mounts left behind"
         table = subprocess.run(["sfdisk", "-d", target], capture_output=True, text=True, check=False).stdout
         if "type=83" in table:
             with inside(str(target), partitions(str(target))[-1], tmp_path) as point:
