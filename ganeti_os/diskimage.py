@@ -6,13 +6,12 @@ from __future__ import annotations
 import logging
 
 from ganeti_os.customize import customize_image, wiped_on_failure
-from ganeti_os.imagefile import ImageFile
+from ganeti_os.imagefile import ImageFile, open_complete_image
 from ganeti_os.installation import Installation
 from pydiskimg.deferred import DeferredHead
 from pydiskimg.errors import InUseError
 from pydiskimg.fs.swap import check_swap, make_swap
 from pydiskimg.holders import is_same_file
-from pydiskimg.image import open_image
 from pydiskimg.mount import enter_private_namespace
 from pydiskimg.transfer import check_fits, copy
 from pydiskimg.unfinished import finish, unfinished
@@ -26,7 +25,7 @@ def install_disk_image(image: ImageFile, installation: Installation) -> None:
     disk, swap, messages = installation.disk, installation.swap, installation.messages
     if installation.is_customised:  # refused without root before anything is written
         enter_private_namespace()
-    with messages.step("copying"), open_image(image.path, format=image.format) as source:
+    with messages.step("copying"), open_complete_image(image.path, format=image.format) as source:
         log.info("%s (%s, %s) to %s", image.path, source.format, format_size(source.size), disk.name)
         check_fits(source, disk)
         if is_same_file(image.path, disk.fd):
