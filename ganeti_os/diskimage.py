@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import logging
 
-from ganeti_os.imagefile import ImageFile
+from ganeti_os.imagefile import ImageFile, open_complete_image
 from ganeti_os.installation import Installation
 from pydiskimg.deferred import DeferredHead
 from pydiskimg.errors import InUseError
 from pydiskimg.fs.swap import check_swap, make_swap
 from pydiskimg.holders import is_same_file
-from pydiskimg.image import open_image
 from pydiskimg.transfer import check_fits, copy
 from pydiskimg.unfinished import finish, unfinished
 from pydiskimg.units import format_size
@@ -40,7 +39,7 @@ def install_disk_image(image: ImageFile, installation: Installation) -> None:
 def _copy(image: ImageFile, installation: Installation) -> DeferredHead:
     """Copy all of the image but its first MiB, and make the swap area. The caller commits what is returned."""
     disk, swap, messages = installation.disk, installation.swap, installation.messages
-    with messages.step("copying"), open_image(image.path, format=image.format) as source:
+    with messages.step("copying"), open_complete_image(image.path, format=image.format) as source:
         log.info("%s (%s, %s) to %s", image.path, source.format, format_size(source.size), disk.name)
         check_fits(source, disk)
         if is_same_file(image.path, disk.fd):

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 from ganeti_os.listing import listed_names, listing, shown_name
 from ganeti_os.settings import Settings
-from pydiskimg.errors import StorageError, storage_error
+from pydiskimg.errors import ReferenceDeniedError, StorageError, UnsupportedImageError, storage_error
+from pydiskimg.image import open_image
+from pydiskimg.protocols import ImageSource
 
 SUFFIXES = {"tarball": ".tar.gz", "qemu": ".img", "raw": ".raw", "qcow2": ".qcow2", "dump": "-root.dump"}
 BOOT_DUMP_SUFFIX = "-boot.dump"
@@ -68,7 +70,7 @@ def find_image(settings: Settings, *, kernel_inside: bool = True) -> ImageFile:
     directory = image_directory(settings)
     paths = [os.path.join(directory, name) for name in image_names(settings, kernel_inside=kernel_inside)]
     for path in paths:
-        _check_image(path)
+        _check_image(path, settings)
     return ImageFile(
         paths[0],
         is_archive=settings.image_type == "tarball",
@@ -78,11 +80,22 @@ def find_image(settings: Settings, *, kernel_inside: bool = True) -> ImageFile:
     )
 
 
-def _check_image(path: str) -> None:
+def open_complete_image(path: str, *, format: str | None, name: str | None = None) -> ImageSource:  # noqa: A002
+    """Open a disk image as open_image() does, and refuse one that needs another file in words for an administrator."""
+    try:
+        return open_image(path, format=format, name=name)
+    except ReferenceDeniedError as error:
+        raise UnsupportedImageError(
+            f"{error.reference}, and an image must be complete without other files here; make such a one with: "
+            "pydiskimg convert --allow-references DIR -O qcow2 IMAGE NEW"
+        ) from None
+
+
+def _check_image(path: str, settings: Settings) -> None:
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
-        raise _missing(path) from None
+        raise _missing(path, settings) from None
     except OSError as error:
         raise storage_error(error, path, "cannot look at the image") from error
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
@@ -90,19 +103,26 @@ def _check_image(path: str) -> None:
         raise StorageError(message, errno=errno.EINVAL, filename=path)
 
 
-def _missing(path: str) -> MissingImageError:
+def _missing(path: str, settings: Settings) -> MissingImageError:
     directory, wanted = os.path.split(path)
     if os.path.islink(path):
         message = f"{path}: the image is a symbolic link to {os.readlink(path)!r}, which does not exist"
         return MissingImageError(message, errno=errno.ENOENT, filename=path)
-    nearest = _nearest(wanted, directory)
-    offer = f"did you mean {shown_name(nearest[0])}? " if nearest else ""
-    message = f"{path}: there is no such image; {offer}{listing(directory)}"
+    message = f"{path}: there is no such image; {_offer(wanted, directory, settings)}{listing(directory)}"
     return MissingImageError(message, errno=errno.ENOENT, filename=path)
 
 
-def _nearest(wanted: str, directory: str) -> list[str]:
+def _offer(wanted: str, directory: str, settings: Settings) -> str:
+    """Return what may have been meant: the image as another IMAGE_TYPE, or the nearest name."""
     try:
-        return difflib.get_close_matches(wanted, listed_names(directory), n=1)
+        names = listed_names(directory)
     except OSError:  # the listing says why
-        return []
+        return ""
+    if wanted.endswith(BOOT_DUMP_SUFFIX):  # its root is there
+        return "it is the /boot of an instance that boots its own kernel; "
+    for image_type, suffix in SUFFIXES.items():
+        name = f"{settings.image_name}-{settings.arch}{suffix}"
+        if name in names:
+            return f"IMAGE_TYPE is {settings.image_type}, did you mean {image_type}, {shown_name(name)}? "
+    nearest = difflib.get_close_matches(wanted, names, n=1)
+    return f"did you mean {shown_name(nearest[0])}? " if nearest else ""

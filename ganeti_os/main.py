@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from ganeti_os.ending import Ending, TerminatedError
 from ganeti_os.log import Messages
-from ganeti_os.protocol import HelpRequested, RequestError, UsageError, parse_request
+from ganeti_os.protocol import HelpRequested, RequestError, UsageError, apparent_instance, parse_request
 from ganeti_os.settings import Paths, read_settings
 from pydiskimg.errors import DiskImageError
 from pydiskimg.linux.stdio import keep_standard_descriptors
@@ -28,6 +28,13 @@ STREAMING = {"export": 1, "import": 0}  # and the descriptor that the backup goe
 # How long a verb that was told to end may wait for whoever is at the other end of the pipe.
 PATIENCE_SECONDS = 2.0
 WHAT = {"export": "the backup", "rename": "the renaming"}  # is not complete when a signal ends the verb
+DOING = {  # what a verb does in general, for messages that no step of its own names
+    "create": "installing",
+    "export": "exporting",
+    "import": "restoring",
+    "rename": "renaming",
+    "verify": "checking",
+}
 MODULES = {"import": "import_"}  # a keyword is no name of a module
 # By the name that is imported: what to install for it.
 PACKAGES = {"parted": "python3-parted (pyparted)", "libarchive": "python3-libarchive-c (libarchive-c)"}
@@ -53,13 +60,13 @@ def run_verb(
 
 
 def _run(verb: str, argv: Sequence[str], paths: Paths, ending: Ending, closed: set[int]) -> int:
-    messages = Messages(os_name=OS_NAME, verb=verb, check=ending.check)
+    messages = Messages(
+        os_name=OS_NAME, verb=verb, instance=apparent_instance(verb, argv, os.environ), check=ending.check
+    )
     messages.attach()
     logging.getLogger("libarchive").setLevel(logging.WARNING)  # it tells of features that nobody asked for
     try:
-        if STREAMING.get(verb) in closed:
-            raise RequestError(f"descriptor {STREAMING[verb]} is closed, and {verb} needs it for the backup")
-        _serve(verb, argv, os.environ, paths, messages)
+        _serve(verb, argv, os.environ, paths, messages, closed)
     except HelpRequested as usage:
         print(usage)  # noqa: T201 - asked for by a person; no verb runs
         return 0
@@ -81,15 +88,22 @@ def _reported(error: Exception, ending: Ending) -> Exception:
     return error if isinstance(error, DiskImageError | TerminatedError) else _defect(error)
 
 
-def _serve(verb: str, argv: Sequence[str], environ: Mapping[str, str], paths: Paths, messages: Messages) -> None:
-    request = parse_request(verb, argv, environ)
-    messages.set_instance(os_name=request.os_name or OS_NAME, verb=verb, instance=request.instance)
-    messages.set_debug(request.debug_level > 0)
-    settings = read_settings(paths, variant=request.variant, parameters=request.parameters)
-    messages.set_debug(request.debug_level > 0 or settings.image_debug)
-    log.debug("settings: %s", " ".join(f"{name}={text!r}" for name, text in settings.texts().items()))
-    # Imported only here: a package that is missing must end in a sentence, too.
-    import_module(f"ganeti_os.verbs.{MODULES.get(verb, verb)}").run(request, settings, messages)
+def _serve(
+    verb: str, argv: Sequence[str], environ: Mapping[str, str], paths: Paths, messages: Messages, closed: set[int]
+) -> None:
+    with messages.step("request"):
+        request = parse_request(verb, argv, environ)
+        messages.set_instance(os_name=request.os_name or OS_NAME, verb=verb, instance=request.instance)
+        messages.set_debug(request.debug_level > 0)
+        if STREAMING.get(verb) in closed:
+            raise RequestError(f"descriptor {STREAMING[verb]} is closed, and {verb} needs it for the backup")
+    with messages.step("settings"):
+        settings = read_settings(paths, variant=request.variant, parameters=request.parameters)
+        messages.set_debug(request.debug_level > 0 or settings.image_debug)
+        log.debug("%s", " ".join(f"{name}={text!r}" for name, text in settings.texts().items()))
+    with messages.step(DOING[verb]):
+        # Imported only here: a package that is missing must end in a sentence, too.
+        import_module(f"ganeti_os.verbs.{MODULES.get(verb, verb)}").run(request, settings, messages)
 
 
 def _defect(error: Exception) -> RuntimeError:

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from types import MappingProxyType
 
 from pydiskimg.errors import DiskImageError
@@ -144,6 +145,14 @@ def parse_request(verb: str, argv: Sequence[str], environ: Mapping[str, str]) ->
         message = f"{verb} takes no arguments with OS API {version}, where all comes by environment; found {argv[0]!r}"
         raise UsageError(message, usage=usage(verb))
     return _environment_request(verb, environ, version)
+
+
+def apparent_instance(verb: str, argv: Sequence[str], environ: Mapping[str, str]) -> str:
+    """Return the instance that a call is about as far as one can see, for what is said of a call that is wrong."""
+    option = "-n" if verb == "rename" else "-i"
+    given = [value for name, value in pairwise(argv) if name == option]
+    names = given if given and verb in _OPTIONS else [environ.get("INSTANCE_NAME", "")]
+    return names[0] if _HOST_NAME.fullmatch(names[0]) else ""
 
 
 def _api_version(environ: Mapping[str, str]) -> int:

@@ -23,6 +23,14 @@ class UnsupportedImageError(DiskImageError):
     """A valid image that uses a feature which is not read here, or that is marked unsafe to read."""
 
 
+class ReferenceDeniedError(UnsupportedImageError):
+    """An image names a file, and the caller allows none; reference is the beginning of the text, which says which."""
+
+    def __init__(self, message: str, *, reference: str) -> None:
+        super().__init__(message)
+        self.reference = reference
+
+
 class DoesNotFitError(DiskImageError):
     """What is to be written is larger than the place for it; nothing was written.
 

@@ -24,6 +24,7 @@ def open_image(
     format: str | None = None,  # noqa: A002  qemu-img's word
     references: AllowedDirectory | None = None,
     snapshot: str | None = None,
+    name: str | None = None,
 ) -> ImageSource:
     """Open an image for reading; close() of the result, or leaving its with block, closes every file of it.
 
@@ -36,20 +37,21 @@ def open_image(
 
     references says which files an image may name (backing files, an external data file): what allow_references()
     gave, or None, which opens none of them. It is needed only while this function runs. snapshot is the id or the
-    name of an internal snapshot of a qcow2 image, which is opened instead of the disk as it is now.
+    name of an internal snapshot of a qcow2 image, which is opened instead of the disk as it is now. name
+    is what messages call the image, where path says nothing to anybody.
 
     Raises StorageError when a path cannot be opened, UnsupportedImageError for a format or a feature that is not
     read here and for a file that the image may not name, InvalidImageError for an image that is truncated or
     corrupt. Nothing stays open then.
     """
-    name = os.fsdecode(path)
+    name = name or os.fsdecode(path)
     if format is not None and format not in _FORMATS:
         raise UnsupportedImageError(
             f"{name}: the format {format!r} is not known; the ones that are read: {', '.join(_FORMATS)}"
         )
     with ExitStack() as failure:
         opened = failure.enter_context(ExitStack())
-        file = opened.enter_context(open_raw(path))
+        file = opened.enter_context(open_raw(path, name=name))
         source: ImageSource = file
         if (format or detect_image(file)) == "qcow2":
             from pydiskimg.chain import open_chain

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pydiskimg.errors import UnsupportedImageError, storage_error
+from pydiskimg.errors import ReferenceDeniedError, UnsupportedImageError, storage_error
 from pydiskimg.formats.qcow2.extensions import quoted
 from pydiskimg.formats.raw import RawSource
 from pydiskimg.linux.beneath import below, open_beneath
@@ -46,13 +46,14 @@ class Reference:
         return f"{self.image}: names the {self.role} {quoted(self.name)}"
 
 
-def denied(reference: Reference) -> UnsupportedImageError:
+def denied(reference: Reference) -> ReferenceDeniedError:
     """Return the error for a reference when no directory is allowed; nothing is looked at for it."""
     _check_name(reference)
-    return UnsupportedImageError(
+    return ReferenceDeniedError(
         f"{reference}, which would be the file {_shown(reference.path)}; it was not opened, since files that an image "
         "names are opened only below a directory that is allowed: --allow-references DIR, or "
-        "references=allow_references(DIR)"
+        "references=allow_references(DIR)",
+        reference=str(reference),
     )
 
 

@@ -12,11 +12,11 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 
 from ganeti_os import hooks
+from ganeti_os.imagefile import open_complete_image
 from ganeti_os.installation import Installation
 from pydiskimg.archive import FileInArchive, files_in_archive
 from pydiskimg.deferred import DeferredHead
 from pydiskimg.errors import InvalidImageError, StorageError, storage_error
-from pydiskimg.image import open_image
 from pydiskimg.linux.fileio import pwrite_all
 from pydiskimg.targets.pipe import PipeReader
 from pydiskimg.transfer import check_fits, copy
@@ -109,7 +109,10 @@ def _dumps(
 def _restore_disk(file: FileInArchive, others: Iterator[tuple[str, FileInArchive]], installation: Installation) -> None:
     """Keep the image in a file without a name, as its tables lie anywhere in it, and copy it from there."""
     messages, disk = installation.messages, installation.disk
-    with _kept(file, installation.settings.export_dir) as path, open_image(path, format="qcow2") as image:
+    with (
+        _kept(file, installation.settings.export_dir) as path,
+        open_complete_image(path, format="qcow2", name=file.name) as image,
+    ):
         log.info("%s: qcow2, %s", file.name, format_size(image.size))
         if next(others, None) is not None:  # also the end of the archive, which proves that it is whole
             raise InvalidImageError(f"{file.name}: is not the only file of the backup; expected one disk")

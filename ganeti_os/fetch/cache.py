@@ -11,6 +11,7 @@ FILE          the image, complete
 from __future__ import annotations
 
 import json
+import logging
 import os
 import stat
 import time
@@ -21,6 +22,8 @@ from typing import Any
 from ganeti_os.fetch.checksums import Checksum
 from ganeti_os.fetch.errors import FetchError
 from pydiskimg.errors import storage_error
+
+log = logging.getLogger(__name__)
 
 FORGOTTEN_SECONDS = 7 * 24 * 3600
 
@@ -191,6 +194,7 @@ def _read_json(path: str) -> dict[str, Any]:
 
 
 def _write_json(path: str, value: dict[str, Any]) -> None:
+    """Record something, or nothing where there is no room: then the image is checked, or fetched, once more."""
     temporary = path + _NEW
     try:
         with open(temporary, "w", encoding="ascii") as file:
@@ -200,7 +204,10 @@ def _write_json(path: str, value: dict[str, Any]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise storage_error(error, path, "cannot record what is fetched") from error
+        log.info("%s", storage_error(error, path, "cannot record what is fetched"))
+        for name in (temporary, path):  # what was recorded before is not true any more
+            with suppress(OSError):
+                os.unlink(name)
 
 
 def _sync(directory: str) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 from ganeti_os.fetch.checksums import Checksum, find_checksum
 from ganeti_os.fetch.download import ATTEMPTS, retried
@@ -26,7 +27,8 @@ def fetch_checksum(
 ) -> tuple[Checksum, str]:
     """Return the checksum of the file name on the site, and the name of the checksum file that gives it.
 
-    Raises FetchError when none gives one, UnreachableError when the site cannot be asked.
+    Raises FetchError when none gives one, NotThereError when there is no such file either, UnreachableError when the
+    site cannot be asked.
     """
     looked_for = []
     for source, algorithm, alone in (
@@ -48,10 +50,20 @@ def fetch_checksum(
             log.debug("%s: %s for %s", url, found, name)
             return found, source
         looked_for.append(f"{source} (does not list it)")
+    _check_there(site, name)
     raise FetchError(
         f"{site.url(name)}: no checksum was found beside it; looked for {', '.join(looked_for)}; "
         "put one there, or set IMAGE_VERIFY=no to use the image unchecked"
     )
+
+
+def _check_there(site: Site, name: str) -> None:
+    """Raise NotThereError for a file that the site does not have: whoever misspelt its name needs no checksum."""
+    try:
+        with suppress(UnreachableError), site.open(name, {"Range": "bytes=0-0"}):
+            pass
+    except NotThereError as error:
+        raise NotThereError(f"{error}; the name comes from IMAGE_NAME, ARCH and IMAGE_TYPE") from None
 
 
 def _small_file(site: Site, name: str, check: Callable[[], None], attempts: int) -> bytes:

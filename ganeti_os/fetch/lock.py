@@ -63,10 +63,13 @@ class ImageLock:
             _lock(self._fd, _FETCH, fcntl.F_UNLCK)
 
     def tell(self, me: Fetcher) -> None:
-        """Write for those who wait; only while fetching."""
+        """Write for those who wait, who do without it on a full file system; only while fetching."""
         text = f"{me.pid} {me.total} {me.instance}\n".encode("utf-8", "replace")
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, text[:_TEXT_LIMIT], 0)
+        try:
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, text[:_TEXT_LIMIT], 0)
+        except OSError as error:
+            log.debug("%s", storage_error(error, self._path, "cannot tell who fetches"))
 
     def alone(self) -> bool:
         """Give the use up, and return whether that was the last one: then nobody begins one until we close."""

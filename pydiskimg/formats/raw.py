@@ -151,12 +151,13 @@ def describe(fd: int, *, name: str) -> RawSource:
     return RawSource(fd, name=name, size=size, is_block_device=is_block_device)
 
 
-def open_raw(path: str | os.PathLike[str]) -> RawSource:
+def open_raw(path: str | os.PathLike[str], *, name: str | None = None) -> RawSource:
     """Open a regular file or block device for reading; close() of the result closes it.
 
-    Raises StorageError when there is no such file, it may not be read, or it is of another kind.
+    name is what messages call it, instead of path. Raises StorageError when there is no such file, it may not be read,
+    or it is of another kind.
     """
-    name = os.fsdecode(path)
+    name = name or os.fsdecode(path)
     try:
         # Asked before it is opened: opening a pipe waits, and opening some devices does something.
         _check_kind(os.stat(path).st_mode, name)

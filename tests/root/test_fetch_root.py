@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -39,11 +40,21 @@ def small(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", point], check=True)
 
 
+def settings(server: ImageServer, cache: Path) -> Settings:
+    return Settings.from_layers([Layer("test", {"IMAGE_URL": server.url, "CACHE_DIR": str(cache)})])
+
+
+def fill(directory: Path) -> None:
+    """Leave no room for a single block."""
+    with suppress(OSError), (directory / "fill").open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
 def refused(server: ImageServer, cache: Path) -> str:
-    wanted = Settings.from_layers([Layer("test", {"IMAGE_URL": server.url, "CACHE_DIR": str(cache)})])
     with (
         pytest.raises((DoesNotFitError, FetchError)) as caught,
-        fetched(NAME, wanted, Messages(os_name="image", verb="create")),
+        fetched(NAME, settings(server, cache), Messages(os_name="image", verb="create")),
     ):
         pytest.fail("was fetched")
     return str(caught.value)
@@ -70,3 +81,20 @@ def test_a_cache_of_somebody_else(server: ImageServer, tmp_path: Path) -> None:
     os.chown(cache, 1234, 1234)
     assert refused(server, cache) == f"{cache}: CACHE_DIR belongs to user 1234; expected root as its owner"
     assert server.asked == []
+
+
+def test_a_full_cache_that_has_the_image(server: ImageServer, small: Path) -> None:
+    """Nothing needs room then: what cannot be recorded is checked again."""
+    server.put(NAME, b"x" * MIB)
+    (small / NAME).write_bytes(b"x" * MIB)
+    fill(small)
+    for _ in range(2):
+        with fetched(NAME, settings(server, small), Messages(os_name="image", verb="create")) as path:
+            assert Path(path).read_bytes() == b"x" * MIB
+        assert set(os.listdir(small)) == {NAME, "fill"}
+
+
+def test_a_full_cache_is_a_sentence(server: ImageServer, small: Path) -> None:
+    server.put(NAME, b"x" * MIB)
+    fill(small)
+    assert f"{NAME} has 1048576 bytes (1 MiB), of which 1 MiB are still to be fetched" in refused(server, small)

@@ -152,6 +152,7 @@ def test_a_disk_image_that_does_not_fit(node: Node, tmp_path: Path, disk_image: 
     target = filled_file(tmp_path / "target", 99 * MIB)
     done = node.restore(target, disk_image[1])
     assert done.returncode == 1
+    assert "the image standard input: ./disk.img needs 104857600 bytes" in last_line(done)
     assert "nothing was written" in last_line(done)
     assert target.read_bytes() == b"\xff" * (99 * MIB)
 
@@ -179,7 +180,11 @@ def test_strange_archives(node: Node, tmp_path: Path, dumped: tuple[Path, Path])
     (directory / "what.txt").write_text("?")
     (directory / "disk.img").write_bytes(b"QFI\xfb" + bytes(2000))
     (directory / "link").symlink_to("/etc/passwd")
-    for names, sentence in ((["what.txt"], "is no part of a backup"), (["link"], "neither a file"), (["disk.img"], "")):
+    for names, sentence in (
+        (["what.txt"], "is no part of a backup"),
+        (["link"], "neither a file"),
+        (["disk.img"], "standard input: disk.img: "),
+    ):
         target = filled_file(tmp_path / "target", 20 * MIB)
         done = node.restore(target, tar(directory, tmp_path / "s.tar", *names))
         assert done.returncode == 1

@@ -110,8 +110,17 @@ def test_without_a_checksum_the_three_names_are_told(server: ImageServer, cache:
         f"{NAME}.sha256 (not there), {NAME}.sig (not there); put one there, or set IMAGE_VERIFY=no to use the image "
         "unchecked"
     )
-    assert server.count(NAME) == 0, "fetched for nothing"
+    assert server.ranges(NAME) == ["bytes=0-0"], "fetched for nothing"
     assert left(cache) == set()
+
+
+@pytest.mark.parametrize("sums", ["", "0" * 64 + "  another\n"])
+def test_an_image_that_the_server_does_not_have_lacks_no_checksum(server: ImageServer, cache: Path, sums: str) -> None:
+    if sums:
+        server.sums(sums)
+    assert refused(server.url, cache) == (
+        f"{server.url}/{NAME}: the server says 404 Not Found; the name comes from IMAGE_NAME, ARCH and IMAGE_TYPE"
+    )
 
 
 def test_two_checksums_are_none(server: ImageServer, cache: Path) -> None:

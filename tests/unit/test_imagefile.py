@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_os.imagefile import ImageFile, MissingImageError, find_image
+from ganeti_os.imagefile import ImageFile, MissingImageError, find_image, open_complete_image
 from ganeti_os.settings import Layer, Settings
-from pydiskimg.errors import StorageError
+from pydiskimg.errors import StorageError, UnsupportedImageError
+from tests.fixtures.qcow2_images import Craft
 
 
 def settings(directory: Path, name: str = "debian-12", kind: str = "qemu") -> Settings:
@@ -114,3 +115,23 @@ def test_with_an_address_the_image_is_in_the_cache(tmp_path: Path) -> None:
 def test_hidden_names_are_not_offered(tmp_path: Path) -> None:
     (tmp_path / ".debian-12-x86_64.img.part").touch()
     assert missing(tmp_path).endswith(f"the directory {tmp_path} is empty")
+
+
+def test_an_image_of_another_type(tmp_path: Path) -> None:
+    """What ganeti-instance-image took without IMAGE_TYPE was a dump."""
+    (tmp_path / "debian-12-x86_64-root.dump").touch()
+    (tmp_path / "debian-11-x86_64.img").touch()
+    text = missing(tmp_path)
+    assert "; IMAGE_TYPE is qemu, did you mean dump, debian-12-x86_64-root.dump? in " in text
+    with pytest.raises(
+        MissingImageError, match=r"-boot\.dump: there is no such image; it is the /boot of an instance "
+    ):
+        find_image(settings(tmp_path, kind="dump"))
+
+
+def test_an_image_that_is_not_complete(tmp_path: Path) -> None:
+    path = tmp_path / "x.qcow2"
+    header = {"backing_file_offset": 120, "backing_file_size": 8}
+    path.write_bytes(Craft(cluster_bits=12, size=4096, extensions=bytes(8) + b"base.img", header=header).build())
+    with pytest.raises(UnsupportedImageError, match=r"^disk: names the backing file 'base\.img', and an image must be"):
+        open_complete_image(str(path), format="qcow2", name="disk")

@@ -123,10 +123,12 @@ def test_verify_tells_of_each(node: Node) -> None:
     done = node.run("verify", "parameters", OS_API_VERSION="20", OS_NAME="image", **wrong)
     lines = done.stderr.splitlines()
     assert (done.returncode, done.stdout, len(lines)) == (1, "", 4)
-    assert lines[0] == "image verify: OS parameter boot_size is '10G'; expected a size in MiB from 1 to 16777216"
-    assert lines[1].startswith("image verify: OS parameter image_url is refused: ")
-    assert lines[2] == "image verify: OS parameter swap is 'perhaps'; expected yes or no"
-    assert lines[3] == "image verify: 3 of 4 OS parameters are wrong, as told above"
+    assert (
+        lines[0] == "image verify: settings: OS parameter boot_size is '10G'; expected a size in MiB from 1 to 16777216"
+    )
+    assert lines[1].startswith("image verify: settings: OS parameter image_url is refused: ")
+    assert lines[2] == "image verify: settings: OS parameter swap is 'perhaps'; expected yes or no"
+    assert lines[3] == "image verify: settings: 3 of 4 OS parameters are wrong, as told above"
 
 
 def test_verify_tells_of_parameters_and_of_the_rest(node: Node) -> None:
@@ -169,7 +171,7 @@ def test_create_uses_the_parameters_and_refuses_the_same(node: Node, tmp_path: P
     chosen = {"OSP_IMAGE_NAME": "y", "OSP_IMAGE_TYPE": "raw", "OSP_ARCH": "x86_64"}
     done = node.create(disk, **chosen, OSP_IMAGE_DIR=str(tmp_path))
     assert (done.returncode, disk.read_bytes()) == (1, b"\xff" * (1 << 20))
-    assert "inst1.example.org: OS parameter image_dir is refused" in last_line(done)
+    assert "inst1.example.org: settings: OS parameter image_dir is refused" in last_line(done)
     done = node.create(disk, **chosen)
     assert done.returncode == 0, done.stderr
     assert disk.read_bytes().startswith(b"image" * 100)

@@ -33,14 +33,19 @@ def test_help(node: Node, verb: str) -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_wrong_number_of_arguments(node: Node, verb: str) -> None:
-    calls: list[tuple[list[str], dict[str, str]]] = [([], {}), (["-i", "x", "more"], {}), (["more"], {})]
+    named = ["-n" if verb == "rename" else "-i", "x", "more"]
+    calls: list[tuple[list[str], dict[str, str], str]] = [
+        ([], {}, ""),
+        (named, {}, "" if verb == "verify" else " x"),
+        (["more"], {}, ""),
+    ]
     if verb != "verify":
-        calls.append((["more"], create_environment("/disk")))
-    for arguments, environ in calls:
+        calls.append((["more"], create_environment("/disk"), " inst1.example.org"))
+    for arguments, environ, instance in calls:
         done = node.run(verb, *arguments, **environ)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith(usage(verb))
-        assert last_line(done).startswith(f"image {verb}: {verb}")
+        assert last_line(done).startswith(f"image {verb}{instance}: request: {verb}")
 
 
 @pytest.mark.parametrize("verb", ["create", "import", "export", "rename"])
@@ -61,6 +66,35 @@ def test_messages_carry_the_instance(node: Node) -> None:
     node.configure(SWAP="x")
     done = node.create("/disk", OS_NAME="debian")
     assert last_line(done).startswith("debian create inst1.example.org: ")
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "environ", "beginning"),
+    [
+        ("create", "-i inst1 -b /disk", {}, "image create inst1: request: create: missing -s"),
+        ("rename", "-o a -n inst1 -b /disk -s", {}, "image rename inst1: request: rename: "),
+        ("export", "-i inst\x1b1 -b /disk", {}, "image export: request: -i is 'inst\\x1b1'"),
+        ("import", "", {"DISK_COUNT": ""}, "image import inst1.example.org: request: DISK_COUNT"),
+        ("create", "", {"OS_NAME": "debian", "OS_VARIANT": "none"}, "debian create inst1.example.org: settings: /"),
+        ("create", "", {}, "image create inst1.example.org: installing: IMAGE_NAME is not set"),
+        (
+            "rename",
+            "",
+            {"OLD_INSTANCE_NAME": "a"},
+            "image rename inst1.example.org: finding the root file system: /disk",
+        ),
+        ("export", "", {"EXPORT_DEVICE": "/disk"}, "image export inst1.example.org: exporting: /disk: "),
+        ("import", "", {"IMPORT_DEVICE": "/disk"}, "image import inst1.example.org: restoring: /disk: "),
+    ],
+)
+def test_messages_carry_the_instance_and_the_step(
+    node: Node, verb: str, arguments: str, environ: dict[str, str], beginning: str
+) -> None:
+    given = {} if arguments else {**create_environment("/disk"), **environ}
+    done = node.run(verb, *arguments.split(), **given)
+    assert done.returncode in (1, 2)
+    assert last_line(done).startswith(beginning)
+    assert all(line.startswith((beginning[:20], "usage: ", "       ")) for line in done.stderr.splitlines())
 
 
 def test_an_installation_that_lacks_a_module() -> None:

@@ -137,8 +137,14 @@ class StreamReader:
 
     def _finish(self) -> None:
         """See that the stream ends with this cluster; zeros may follow, of a limited number."""
-        end = self._front.position + -self._front.position % self.header.cluster_size
-        self._skip_to(end)
+        here = self._front.position
+        end = here + -here % self.header.cluster_size
+        if here < end and self._front.read_into(memoryview(bytearray(end - here))) < end - here:
+            raise InvalidImageError(
+                f"{self._front.name}: the stream ends after {self._front.position} bytes, and a stream is filled up "
+                f"with zeros to byte {end}, the end of its last cluster; it was cut off, or qemu-img made it, which "
+                "does not fill images: make a stream of such a one with pydiskimg convert -O qcow2 SRC -"
+            )
         buffer = memoryview(bytearray(MIB))
         while count := self._front.read_into(buffer):
             if self._front.position - end > PADDING_LIMIT or bytes(buffer[:count]).strip(b"\0"):
