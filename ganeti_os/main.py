@@ -27,7 +27,8 @@ OS_NAME = "image"
 STREAMING = {"export": 1, "import": 0}  # and the descriptor that the backup goes through
 # How long a verb that was told to end may wait for whoever is at the other end of the pipe.
 PATIENCE_SECONDS = 2.0
-WHAT = {"export": "the backup", "rename": "the renaming"}  # is not complete when a signal ends the verb
+# What is not complete when a signal ends the verb, also before anything was written.
+WHAT = {"create": "the installation", "export": "the backup", "rename": "the renaming"}
 DOING = {  # what a verb does in general, for messages that no step of its own names
     "create": "installing",
     "export": "exporting",

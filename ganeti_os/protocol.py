@@ -20,8 +20,8 @@ from pydiskimg.errors import DiskImageError
 VERBS = ("create", "import", "export", "rename", "verify")
 API_VERSIONS = (20, 15, 10, 5)
 
-_MAX_DISKS = 64  # Ganeti's own limit is 16
-_MAX_NICS = 64  # Ganeti's own limit is 8
+_MAX_DISKS = 1024  # any number, but not one that a typing error makes; Ganeti stops at 16
+_MAX_NICS = 1024  # Ganeti stops at 8
 _OPTIONS = {  # OS API 5: option letter -> what it stands for
     "create": {"i": "instance_name", "b": "blockdev_sda", "s": "blockdev_sdb"},
     "import": {"i": "instance_name", "b": "blockdev_sda", "s": "blockdev_sdb"},

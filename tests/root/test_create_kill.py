@@ -64,7 +64,7 @@ def test_killed_at_random_instants(tmp_path: Path, debian: DebianSystem, image_t
         _, err = process.communicate(timeout=60)
         finished += process.returncode == 0
         if process.returncode > 0:
-            assert "ended by SIGTERM; the disk is not complete" in err.splitlines()[-1], err
+            assert "ended by SIGTERM; the installation is not complete" in err.splitlines()[-1], err
         assert not left_attached(before[0], tmp_path), "loop devices left attached"
         assert not left_mounted(before[1], tmp_path), "mounts left behind"
         assert left_files(temporary) <= before[2]
@@ -90,5 +90,5 @@ def test_asked_to_end_at_random_instants(tmp_path: Path, debian: DebianSystem, n
         assert time.monotonic() - asked < 8, err
         if process.returncode == 1:
             ended += 1
-            assert err.splitlines()[-1].endswith(f"ended by {number.name}; the disk is not complete"), err
+            assert err.splitlines()[-1].endswith(f"ended by {number.name}; the installation is not complete"), err
     assert ended

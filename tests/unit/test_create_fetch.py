@@ -89,7 +89,7 @@ def test_sigterm_while_it_is_fetched(server: ImageServer, disk: Path, tmp_path: 
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert err.strip().splitlines()[-1].endswith("fetching: ended by SIGTERM; the disk is not complete")
+    assert err.strip().splitlines()[-1].endswith("fetching: ended by SIGTERM; the installation is not complete")
     assert disk.read_bytes() == b"\xff" * SIZE
     assert node.create(disk).returncode == 0
     assert server.ranges(NAME)[1] is not None

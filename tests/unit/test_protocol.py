@@ -176,7 +176,7 @@ def test_wrong_arguments(verb: str, argv: list[str], environ: dict[str, str], pa
         ({"DISK_COUNT": "-1"}, "DISK_COUNT is '-1'"),
         ({"DISK_COUNT": "²"}, "DISK_COUNT is '²'"),
         ({"DISK_COUNT": "0"}, "DISK_COUNT is 0; create needs at least one disk"),
-        ({"DISK_COUNT": "999999999"}, "DISK_COUNT is 999999999; expected a number from 0 to 64"),
+        ({"DISK_COUNT": "999999999"}, "DISK_COUNT is 999999999; expected a number from 0 to 1024"),
         ({"DISK_COUNT": "9" * 5000}, "expected a whole number"),
         ({"DISK_COUNT": "3"}, "DISK_2_PATH is not set"),
         ({"DISK_0_PATH": None}, "DISK_0_PATH is not set"),
@@ -187,7 +187,7 @@ def test_wrong_arguments(verb: str, argv: list[str], environ: dict[str, str], pa
         ({"DISK_0_ACCESS": "w"}, "DISK_0_ACCESS is 'w'; expected rw or ro"),
         ({"DISK_0_SIZE": "10G"}, "DISK_0_SIZE is '10G'"),
         ({"NIC_COUNT": "x"}, "NIC_COUNT is 'x'"),
-        ({"NIC_COUNT": "65"}, "NIC_COUNT is 65"),
+        ({"NIC_COUNT": "1025"}, "NIC_COUNT is 1025"),
         ({"INSTANCE_BE_maxmem": "0"}, "INSTANCE_BE_maxmem is 0"),
         ({"INSTANCE_BE_maxmem": "1g"}, "INSTANCE_BE_maxmem is '1g'"),
         ({"INSTANCE_REINSTALL": "maybe"}, "INSTANCE_REINSTALL is 'maybe'"),
@@ -243,3 +243,10 @@ def test_frozen() -> None:
 def test_a_relative_path_on_the_command_line_is_meant_from_here() -> None:
     request = parse_request("create", ["-i", "x", "-b", "sda", "-s", "./sdb"], {})
     assert (request.disks[0].path, request.swap_path) == (os.path.abspath("sda"), os.path.abspath("sdb"))
+
+
+def test_more_disks_and_nics_than_ganeti_has_today() -> None:
+    paths = {f"DISK_{index}_PATH": f"/dev/disk{index}" for index in range(100)}
+    request = parse_request("create", [], with_(DISK_COUNT="100", NIC_COUNT="100", NIC_99_IP="10.0.0.9", **paths))
+    assert [disk.path for disk in request.disks] == list(paths.values())
+    assert [nic.index for nic in request.nics if nic.ip == "10.0.0.9"] == [99]
