@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,13 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.debian_system import DebianSystem, debian_system
+
+# A background job of a script's ignores SIGINT, one of nohup's SIGHUP, and commands inherit that: the tests have to
+# interrupt them. What has a handler here is the default again in a command; we ourselves survive SIGHUP as before.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def loop_devices() -> set[str]:
