@@ -23,13 +23,15 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 
 
 def loop_devices() -> set[str]:
-    """Attached loop devices with their backing files."""
+    """Attached loop devices with their backing files; without those over instances' disks, of a node or of a lab."""
     found = set()
     for path in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
-            found.add(f"{path.parts[3]} {path.read_text().strip()}")
+            file = path.read_text().strip()
         except OSError:  # detached between the glob and the read
             continue
+        if not file.startswith("/srv/ganeti/"):
+            found.add(f"{path.parts[3]} {file}")
     return found
 
 
