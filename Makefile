@@ -93,5 +93,7 @@ $(STAMP): $(VENV)/.dependencies meson.build meson_options.txt pydiskimg/cli/laun
 	@$(PIP) --no-build-isolation --no-deps --force-reinstall .
 	@touch $@
 
+# What demo and tests leave is root's when they ran with sudo.
+BUILT = $(VENV) build .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis $(shell find . -name __pycache__ -prune)
 clean: ## remove what was built
-	rm -rf $(VENV) build .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(BUILT) 2>/dev/null || $(SUDO) rm -rf $(BUILT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,15 +14,24 @@ import pytest
 
 from tests.fixtures.debian_system import DebianSystem, debian_system
 
+# A background job of a script's ignores SIGINT, one of nohup's SIGHUP, and commands inherit that: the tests have to
+# interrupt them. What has a handler here is the default again in a command; we ourselves survive SIGHUP as before.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
+
 
 def loop_devices() -> set[str]:
-    """Attached loop devices with their backing files."""
+    """Attached loop devices with their backing files; without those over instances' disks, of a node or of a lab."""
     found = set()
     for path in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
-            found.add(f"{path.parts[3]} {path.read_text().strip()}")
+            file = path.read_text().strip()
         except OSError:  # detached between the glob and the read
             continue
+        if not file.startswith("/srv/ganeti/"):
+            found.add(f"{path.parts[3]} {file}")
     return found
 
 

@@ -99,4 +99,8 @@ def _run(words: list[str]) -> int:
             return 0
     from pydiskimg.cli.command_line import run
 
-    return run(words)
+    try:
+        return run(words)
+    except SystemExit:  # of --version and --help; what they print has to arrive like any result
+        sys.stdout.flush()
+        raise

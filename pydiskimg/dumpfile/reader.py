@@ -32,7 +32,7 @@ from pydiskimg.dumpfile.layout import (
     Spcl,
     sum_is_right,
 )
-from pydiskimg.dumpfile.runs import runs
+from pydiskimg.dumpfile.runs import attribute_records, runs
 from pydiskimg.dumpfile.tape import Input, Tape
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.printable import printable
@@ -216,11 +216,11 @@ class DumpReader:
                     "which are those of Mac OS X; only Linux's are restored"
                 )
             places += 1
-            if places > _ATTRIBUTE_PLACES or not 0 < header.c_count <= _LARGEST_ATTRIBUTES:
-                raise self.error(f"inode {inode.number} has more extended attributes than there is room for")
-            # dump before 0.4b43 left c_addr as it was for the file: every record is there.
-            data = b"".join(self._tape.data(header.c_count))
             try:
+                count = attribute_records(header)
+                if places > _ATTRIBUTE_PLACES or not 0 < count <= _LARGEST_ATTRIBUTES:
+                    raise self.error(f"inode {inode.number} has more extended attributes than there is room for")
+                data = b"".join(self._tape.data(count))
                 found = attributes.decode(data[: header.di_size])
             except ValueError as error:
                 raise self.error(f"inode {inode.number}: {error}") from error

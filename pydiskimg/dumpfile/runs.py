@@ -39,6 +39,20 @@ def runs(header: Spcl) -> list[Run]:
     return found
 
 
+def attribute_records(header: Spcl) -> int:
+    """Return how many records of extended attributes follow a header. Raises ValueError, its text a clause.
+
+    A plain list does not tell: dump before 0.4b43 left it as it was for the file's contents. All records are there.
+    """
+    listed = header.c_addr[: max(header.c_count, 0)]
+    if not listed.strip(_PLAIN):
+        return header.c_count
+    found = _packed(listed)
+    if not all(run.data for run in found):
+        raise ValueError("its extended attributes have a hole")
+    return sum(run.length for run in found)
+
+
 def _packed(listed: bytes) -> list[Run]:
     """The form of dump 0.4b49 and later: 0nnnnnnd is n + 1 records, 1nnnnnnd NNNNNNNN is 64 * N + n + 65 of them."""
     found = []

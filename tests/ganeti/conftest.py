@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -58,7 +59,7 @@ def web(lab: Lab) -> Iterator[tuple[str, Path, Path]]:
     """A web server in the lab: its address, its directory, and the log of its requests."""
     directory, log = lab.path("/srv/ganeti/web"), lab.path("/srv/ganeti/web.log")
     directory.mkdir()
-    serve = f"{sys.executable} -m http.server {PORT} --bind {NODE_IP} --directory /srv/ganeti/web"
+    serve = f"{shlex.quote(sys.executable)} -m http.server {PORT} --bind {NODE_IP} --directory /srv/ganeti/web"
     command = f"exec setpriv --pdeathsig KILL {serve} >/srv/ganeti/web.log 2>&1"
     with lab.start("sh", "-c", command) as server:
         try:

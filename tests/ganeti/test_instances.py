@@ -14,7 +14,6 @@ from tests.fixtures.ganeti_lab import CONFIGURED, Lab
 from tests.fixtures.judges import inside, partitions
 from tests.fixtures.lab_instances import (
     MIB,
-    NO_CHECKS,
     add,
     backup_import,
     differences,
@@ -22,6 +21,7 @@ from tests.fixtures.lab_instances import (
     files,
     host_name,
     is_sound_qcow2,
+    rename,
     root_of,
 )
 
@@ -63,7 +63,7 @@ def test_the_life_of_an_instance(lab: Lab, tmp_path: Path, template: str, kind: 
     lab.succeed("gnt-instance", "reinstall", "-f", first)
     assert files(lab, first, tmp_path).keys() == before.keys()
 
-    lab.succeed("gnt-instance", "rename", "-f", *NO_CHECKS, first, renamed)
+    rename(lab, first, renamed)
     assert host_name(lab, renamed, tmp_path) == renamed
 
     fill_second_disk(lab.written_disk(renamed, 1), second)

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
-from tests.fixtures.ganeti_lab import Lab
+from tests.fixtures.ganeti_lab import ROOT, Lab
 from tests.fixtures.lab_instances import add_fails
 
 pytestmark = pytest.mark.ganeti
@@ -18,6 +20,14 @@ def test_ganeti_finds_nothing_wrong_with_the_definition(lab: Lab) -> None:
     assert "API versions: 20, 15, 10, 5" in diagnosed
     listed = lab.succeed("gnt-os", "list", "--no-headers").split()
     assert {"image+default", "image+qcow2", "image+tarball"} <= set(listed)
+
+
+def test_the_readme_looks_at_the_definition_as_the_client_can(lab: Lab) -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines if line.startswith("    gnt-os diagnose")]
+    assert commands
+    for command in commands:
+        assert "OS: image [global status: valid]" in lab.succeed(*command)
 
 
 def test_wrong_parameters_are_refused_each_with_its_sentence(lab: Lab) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.fixtures.ganeti_lab import SYSCONFDIR, Lab
 from tests.fixtures.growing import loop, mounted_at
 from tests.fixtures.judges import partitions
-from tests.fixtures.lab_instances import NO_CHECKS, add, add_command, add_fails, host_name, starts_with_zeros
+from tests.fixtures.lab_instances import add, add_command, add_fails, host_name, rename, starts_with_zeros
 
 pytestmark = pytest.mark.ganeti
 
@@ -40,7 +40,7 @@ def test_a_system_with_a_foreign_host_name_is_not_renamed(lab: Lab, tmp_path: Pa
     root = partitions(str(disk))[-1]
     with loop(disk, root["offset"], root["length"]) as device, mounted_at(device, tmp_path / "edited") as point:
         (point / "etc/hostname").write_text("foreign\n")
-    said = lab.run("gnt-instance", "rename", "-f", *NO_CHECKS, "own.lab.example", "other.lab.example").stdout
+    said = rename(lab, "own.lab.example", "other.lab.example")
     assert "/etc/hostname says that the guest's host name is 'foreign'; expected the old name, own.lab.example" in said
     assert host_name(lab, "other.lab.example", tmp_path) == "foreign"
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.interpreter import for_first_line
+
 pytestmark = pytest.mark.oracle
 
 ROOT = Path(__file__).parents[2]
@@ -54,9 +56,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_install_with_odd_options(source: Path, tmp_path: Path) -> None:
     build, destination = tmp_path / "build", tmp_path / "dest with blanks"
+    python = for_first_line(tmp_path)
     call(
         *("meson", "setup", build, "--prefix=/opt/odd prefix", "--sysconfdir=/opt/etc dir", "--localstatedir=/opt/var"),
-        *("-Dos-dir=/srv/ganeti os", "-Dos-name=my-image", f"-Dpython={sys.executable}", "-Dpython.install_env=prefix"),
+        *("-Dos-dir=/srv/ganeti os", "-Dos-name=my-image", f"-Dpython={python}", "-Dpython.install_env=prefix"),
         cwd=source,
     )
     call("meson", "install", "-C", build, cwd=source, environ={"DESTDIR": str(destination)})
@@ -65,7 +68,7 @@ def test_install_with_odd_options(source: Path, tmp_path: Path) -> None:
         *("ganeti_api_version", "parameters.list", "variants.list")
     }
     for verb in VERBS:
-        check_executable(os_dir / verb, verb)
+        check_executable(os_dir / verb, verb, python)
     configured = destination / "opt/etc dir/ganeti/instance-image"
     assert os.readlink(os_dir / "variants.list") == "/opt/etc dir/ganeti/instance-image/variants.list"
     assert (configured / "variants.list").read_text() == "default\n"
@@ -90,15 +93,15 @@ def test_install_with_odd_options(source: Path, tmp_path: Path) -> None:
     assert f"Keeping the existing {settings}" in out
     assert (configured / "variants.list").read_text() == "mine\n"
     assert f"Keeping the existing {os_dir}/variants.list" in out
-    check_executable(os_dir / "create", "create")
+    check_executable(os_dir / "create", "create", python)
 
 
-def check_executable(path: Path, verb: str) -> None:
+def check_executable(path: Path, verb: str, python: str) -> None:
     """It can be started, says where its directories are, and takes nothing from whoever starts it."""
     text = path.read_text()
     first, *_ = text.splitlines()
     assert stat.S_IMODE(path.stat().st_mode) == 0o755
-    assert first == f"#!{sys.executable} -I"
+    assert first == f"#!{python} -I"
     assert os.access(first.removeprefix("#!").split(" ")[0], os.X_OK)
     assert f'run_verb("{verb}", sysconfdir="/opt/etc dir", localstatedir="/opt/var")' in text
     assert "@" not in text

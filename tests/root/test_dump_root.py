@@ -198,7 +198,10 @@ def check_flags(target: Path) -> None:
 
 @pytest.mark.parametrize("options", DUMPS)
 def test_every_form_and_restore_agree(tool: Tool, tmp_path: Path, options: str) -> None:
-    """restore(8) forgets large device numbers, times of symlinks, signs, and some attributes of directories."""
+    """restore(8) forgets large device numbers, times of symlinks, signs, and some attributes of directories.
+
+    That of dump 0.4b49 sets owners after capabilities, which the kernel removes then.
+    """
     with file_system(tool, tmp_path, "source", "-t", "ext4", size=80 * MIB) as (device, point):
         tree_with_everything(tool, point)
         path = dumped(tool, device, tmp_path / "a.dump", *DUMPS[options])
@@ -222,6 +225,8 @@ def compare_with_restore(ours: Path, theirs: Path) -> None:
         if node.rdev != other.rdev:
             other = replace(other, rdev=node.rdev)
         if stat.S_ISDIR(node.mode):
+            other = replace(other, xattrs=node.xattrs)
+        if path == b"/capable" and not other.xattrs:
             other = replace(other, xattrs=node.xattrs)
         assert node == other, path
 

@@ -34,6 +34,7 @@ from tests.fixtures.block_devices import block_device
 from tests.fixtures.growing import NEW, OLD, TABLES, digest, disk_with, fill, loop, mounted_at, state
 from tests.fixtures.stopping_disk import StoppedError, StoppingDisk
 
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.root
 Tool = Callable[[str], str]
 
@@ -149,11 +150,7 @@ def superblock_of(path: Path, start: int) -> str:
 
 def test_ext_without_root(tmp_path: Path, contents: str) -> None:
     path = disk_with(tmp_path / "disk", "mbr", "ext4")
-    for place in (tmp_path, *tmp_path.parents[:3]):
-        place.chmod(0o755)
-    path.chmod(0o666)
-    script = f"import os; os.setgid(65534); os.setuid(65534)\n{GROWING}"
-    done = subprocess.run([sys.executable, "-c", script, path], input="\n", capture_output=True, text=True, check=False)
+    done = grown_by_nobody(path)
     assert (done.returncode, done.stderr) == (0, "")
     assert judged(path, "ext4", contents, tmp_path) > 500 * MIB
 
@@ -349,6 +346,28 @@ with open_disk(sys.argv[1], writable=True) as disk:
 """
 
 
+# All is imported before: the checkout may lie where nobody else may look. The disk's place is the current directory.
+BY_NOBODY = """
+import os, sys
+import pydiskimg.fs.ext4.grow, pydiskimg.linux.namespaces, pydiskimg.loop, pydiskimg.mount
+from pydiskimg.disk import open_disk
+from pydiskimg.growth import grow_last_volume
+os.setgid(65534)
+os.setuid(65534)
+with open_disk(sys.argv[1], writable=True) as disk:
+    grow_last_volume(disk)
+"""
+
+
+def grown_by_nobody(path: Path) -> subprocess.CompletedProcess[str]:
+    """Let a process that is not root's grow the disk, which it may read and write, in a directory it may look into."""
+    path.parent.chmod(0o755)
+    path.chmod(0o666)
+    command = [sys.executable, "-c", BY_NOBODY, path.name]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=path.parent, env=environment, capture_output=True, text=True, check=False)
+
+
 def killed_after(path: Path, seconds: float) -> None:
     process = subprocess.Popen([sys.executable, "-c", GROWING, path], stdin=subprocess.PIPE, text=True)
     assert process.stdin is not None
@@ -396,11 +415,7 @@ def _wait_until_free(path: Path) -> None:
 def test_without_root(tmp_path: Path) -> None:
     path = disk_with(tmp_path / "disk", "mbr", "xfs", contents=False)
     before = state(path)
-    for place in (tmp_path, *tmp_path.parents[:3]):
-        place.chmod(0o755)
-    path.chmod(0o666)
-    script = f"import os; os.setgid(65534); os.setuid(65534)\n{GROWING}"
-    done = subprocess.run([sys.executable, "-c", script, path], input="\n", capture_output=True, text=True, check=False)
+    done = grown_by_nobody(path)
     assert "cannot make a private mount namespace: Operation not permitted; mounting needs root" in done.stderr
     assert state(path) == before
 

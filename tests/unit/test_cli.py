@@ -192,7 +192,9 @@ def redirected(redirections: str, *arguments: str | Path) -> tuple[int, str]:
     """Run the command with these redirections of a shell's; returns its exit status and standard error."""
     shell = f'exec "$@" {redirections}'
     command = ["sh", "-c", shell, "sh", *COMMAND, *arguments]
-    done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
+    # Unbuffered, each line would hear of an error that otherwise comes with the last flush.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, check=False)
     return done.returncode, done.stderr
 
 
@@ -213,11 +215,13 @@ def test_closed_descriptors(image: Path, tmp_path: Path, redirections: str) -> N
         (1, ["map", "--output=json"]),
         (1, ["snapshot", "-l", "--output=json"]),
         (1, ["--version"]),
+        (1, ["--help"]),
+        (1, ["convert", "--help"]),
         (4, ["compare"]),
     ],
 )
 def test_a_result_that_nobody_gets_is_no_success(image: Path, status: int, command: list[str]) -> None:
-    files = [] if command == ["--version"] else [image] * (2 if command == ["compare"] else 1)
+    files = [] if command[-1] in ("--version", "--help") else [image] * (2 if command == ["compare"] else 1)
     lost = "pydiskimg: standard output: is not open, and what was to be printed is lost\n"
     assert redirected(">&-", *command, *files) == (status, lost)
     assert redirected(">&- 2>&-", *command, *files) == (status, "")

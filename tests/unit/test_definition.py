@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 import stat
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,7 @@ from ganeti_os.settings_doc import main as write_files
 from ganeti_os.settings_doc import written_files
 from ganeti_os.shellfile import parse_shell_text
 from ganeti_os.variants import DEFAULT_VARIANT
+from tests.fixtures.interpreter import for_first_line
 
 DEFINITION = Path(__file__).parents[2] / "ganeti_os" / "definition"
 
@@ -142,7 +144,17 @@ def test_interpreters_that_cannot_stand_in_a_first_line(tmp_path: Path, python: 
         os.symlink(sys.executable, path)
     with pytest.raises(SystemExit, match=f"-Dpython=: .*{part}"):
         load("check_options").check_python(path)
-    load("check_options").check_python(sys.executable)
+    load("check_options").check_python(for_first_line(tmp_path))
+
+
+def test_a_checkout_with_blanks_has_an_interpreter_for_a_first_line(tmp_path: Path) -> None:
+    environment = tmp_path / "a checkout/.venv"
+    environment.parent.mkdir()
+    environment.symlink_to(sys.prefix)
+    python = for_first_line(tmp_path, environment / "bin" / Path(sys.executable).name)
+    load("check_options").check_python(python)
+    done = subprocess.run([python, "-c", "import pydiskimg"], cwd="/", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("directory", ["relative", '/a"b', "/a'b", "/a\\b", "/a$b", "/a`b", "/a\nb"])

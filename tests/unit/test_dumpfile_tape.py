@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -42,6 +43,7 @@ from tests.fixtures.dumps import (
     restored,
     small_tree,
     summed,
+    xattr_block,
 )
 from tests.fixtures.limits import assert_sentence, limits
 
@@ -194,6 +196,39 @@ def test_packed_lists_of_blocks() -> None:
     assert runs(header) == [Run(2, data), Run(64, hole), Run(65, data), Run(64 * 255 + 63 + 65, hole)]
     with pytest.raises(ValueError, match="ends within an entry"):
         runs(header._replace(c_count=len(listed) - 1))
+
+
+def with_packed_attributes(listed: bytes) -> bytes:
+    """A dump whose attribute block of 4096 bytes has this packed list."""
+    tree = small_tree()
+    tree[12] = File(data=b"hello\n", nlink=2, attributes=[xattr_block([(1, b"block", b"v" * 1500)])])
+    builder = built(tree)
+    for index, record in enumerate(builder.records):
+        found = Spcl._make(SPCL["<"].unpack(record))
+        if found.c_magic == EMPTY.c_magic and found.c_flags & DR_EXTATTRIBUTES:
+            packed = found._replace(c_count=len(listed), c_addr=listed)
+            builder.records[index] = summed(SPCL["<"].pack(*packed))
+            return builder.stored()
+    raise AssertionError(tree)
+
+
+def test_packed_lists_of_attributes(tmp_path: Path) -> None:
+    """As dump 0.4b49 and later write them: a block of attributes has one entry, of all its records."""
+    restored(with_packed_attributes(bytes([3 << 1 | 1])), tmp_path)
+    assert os.getxattr(tmp_path / "hello", "user.block") == b"v" * 1500
+
+
+@pytest.mark.parametrize(
+    ("listed", "said"),
+    [
+        (bytes([3 << 1]), "inode 12: its extended attributes have a hole"),
+        (bytes([0x81, 0]), "inode 12 has more extended attributes than there is room for"),
+        (bytes([0x81]), "inode 12: its list of blocks ends within an entry"),
+        (bytes([2 << 1 | 1]), "is not within its 3072 bytes"),
+    ],
+)
+def test_packed_lists_of_attributes_that_cannot_be(tmp_path: Path, listed: bytes, said: str) -> None:
+    assert said in refused(with_packed_attributes(listed), tmp_path)
 
 
 @given(st.lists(st.booleans(), max_size=512))
