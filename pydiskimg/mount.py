@@ -9,7 +9,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 from pydiskimg.btrfs_members import require_single_device
@@ -241,6 +241,39 @@ def _still_used(target: str, name: str) -> InUseError:
 @contextmanager
 def _private_directory() -> Iterator[str]:
     """Yield an empty directory that no other process sees and that is gone with this one."""
+    namespace = namespaces.mount_namespace()
+    tmpfs = _private.get(namespace) or _cover(namespace)
+    tmpfs.users += 1
+    target = f"{tmpfs.place}/target{tmpfs.directories or ''}"
+    tmpfs.directories += 1
+    with teardown(lambda: tmpfs.let_go(namespace, target)):
+        os.mkdir(target)
+        yield target
+
+
+@dataclass(slots=True)
+class _PrivateTmpfs:
+    """A tmpfs that hides the empty directory place from us only; mounts that exist together share it."""
+
+    place: str
+    mount_id: int | None
+    users: int = 0
+    directories: int = 0
+
+    def let_go(self, namespace: str, target: str) -> None:
+        with suppress(OSError):  # something keeps writing there; that is lost with the tmpfs
+            os.rmdir(target)
+        self.users -= 1
+        if not self.users:
+            del _private[namespace]
+            _unmount(self.place, self.mount_id, f"the private tmpfs on {self.place}")
+
+
+# Of each mount namespace.
+_private: dict[str, _PrivateTmpfs] = {}
+
+
+def _cover(namespace: str) -> _PrivateTmpfs:
     place = next(filter(_is_free, _PLACES), None)
     if place is None:
         text = f"no place to mount on: none of {', '.join(_PLACES)} is an empty directory that is not a mount point"
@@ -249,11 +282,8 @@ def _private_directory() -> Iterator[str]:
         mounts.mount("pydiskimg", place, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC, _TMPFS_OPTIONS)
     except OSError as error:
         raise storage_error(error, place, "cannot mount a private tmpfs there") from error
-    mount_id = _uppermost(place)
-    with teardown(lambda: _unmount(place, mount_id, f"the private tmpfs on {place}")):
-        target = f"{place}/target"
-        os.mkdir(target)
-        yield target
+    tmpfs = _private[namespace] = _PrivateTmpfs(place, _uppermost(place))
+    return tmpfs
 
 
 def _is_free(place: str) -> bool:

@@ -295,6 +295,27 @@ def test_no_place_left(monkeypatch: pytest.MonkeyPatch, device: LoopDevice, tmp_
         pass
 
 
+def test_one_place_is_enough_for_several(monkeypatch: pytest.MonkeyPatch, tool: Tool, tmp_path: Path) -> None:
+    place, images = tmp_path / "place", [made(tool, tmp_path / name) for name in ("one", "other", "third")]
+    place.mkdir()
+    monkeypatch.setattr(mount, "_PLACES", (str(place),))
+    with ExitStack() as stack:
+        devices = [stack.enter_context(loop_device(image)).path for image in images]
+        first, second = mounted(devices[0], fs_type="ext4"), mounted(devices[1], fs_type="ext4")
+        Path(first.__enter__(), "file").write_text("one")
+        Path(second.__enter__(), "file").write_text("other")
+        first.__exit__(None, None, None)  # not the one that came last
+        with mounted(devices[2], fs_type="ext4") as third:
+            assert Path(third).parent == place
+            assert not Path(third, "file").exists()
+        assert [(Path(at, "file").exists()) for at in sorted(place.iterdir())] == [True]
+        second.__exit__(None, None, None)
+        assert list(place.iterdir()) == []
+        assert not place.is_mount()
+        with mounted(devices[1], fs_type="ext4") as again:
+            assert Path(again, "file").read_text() == "other"
+
+
 def test_only_the_main_thread_may_enter(tool: Tool) -> None:
     done = run_child("import threading\nt = threading.Thread(target=enter_private_namespace); t.start(); t.join()\n")
     assert "RuntimeError: enter_private_namespace() must be called in the main thread" in done.stderr
