@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from _typeshed import SupportsWrite
+
 _WRONG_USAGE = 2  # argparse's exit status
 _OWN_WRONG_USAGE = {"check": 1}  # where 2 says something else: that an image is corrupt
 
@@ -42,7 +44,7 @@ def _misplaced(words: Sequence[str]) -> str:
 
 
 def _parser(commands: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="pydiskimg", description="Disk images, file systems and swap areas, without external programs."
     )
     parser.add_argument("--version", action=_Version, help="print the version")
@@ -53,6 +55,13 @@ def _parser(commands: Sequence[str]) -> argparse.ArgumentParser:
     for subparser in subparsers.choices.values():
         subparser.set_defaults(parser=subparser)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Hears that nobody gets its help, of which argparse says nothing since Python 3.12."""
+
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        print(self.format_help(), end="", file=file)
 
 
 class _Version(argparse.Action):

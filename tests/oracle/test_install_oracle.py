@@ -162,8 +162,9 @@ def check_verify(os_dir: Path, missing: Path) -> None:
     ],
 )
 def test_options_that_make_no_sense(source: Path, tmp_path: Path, option: str, part: str) -> None:
+    python = [] if option.startswith("-Dpython=") else [f"-Dpython={for_first_line(tmp_path)}"]
     with pytest.raises(AssertionError, match="ERROR") as caught:
-        call("meson", "setup", tmp_path / "build", option, cwd=source)
+        call("meson", "setup", tmp_path / "build", *python, option, cwd=source)
     assert part in str(caught.value)
     assert "Traceback" not in str(caught.value)
 
