@@ -19,6 +19,8 @@ hosts /etc/hosts
 hostname /etc/hostname
 default /etc/default/ganeti
 EOF
+# The definition may be installed on this machine: of one that is in two places, gnt-os diagnose ends with a traceback.
+[ ! -d /usr/share/ganeti/os ] || mount -t tmpfs -o mode=755 tmpfs /usr/share/ganeti/os
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -m 1777 /run/lock
 hostname "$node"
