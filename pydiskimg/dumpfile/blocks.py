@@ -95,8 +95,7 @@ def _groups(stored: Input, block_size: int, order: str) -> Iterator[_Group]:
         while len(data) - position >= PREFIX_SIZE:
             compressed, method, length = found = prefix(word.unpack_from(data, position)[0], order)
             start = position + PREFIX_SIZE
-            if not compressed or method != COMPRESS_ZLIB or not 0 < length <= block_size:
-                _check_prefix(stored.name, offset + position, found, block_size)
+            _check_prefix(stored.name, offset + position, found, block_size)
             if start + length > len(data):
                 break
             position = start + length
