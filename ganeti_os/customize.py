@@ -29,12 +29,12 @@ def customize_image(installation: Installation) -> None:
     with ExitStack() as stack:
         guest = find_guest(disk)
         root_device = stack.enter_context(volume_device(disk, guest.root)).path
-        target = stack.enter_context(mounted_volume(root_device, guest.root, closed=closed))
+        target = stack.enter_context(mounted_volume(disk, root_device, guest.root, closed=closed))
         boot_device = None
         if guest.boot is not None:
             boot_device = stack.enter_context(volume_device(disk, guest.boot)).path
             boot = mount_point_inside(target, "boot")
-            stack.enter_context(mounted_volume(boot_device, guest.boot, target=boot, closed=closed))
+            stack.enter_context(mounted_volume(disk, boot_device, guest.boot, target=boot, closed=closed))
         if installation.overlay is not None:
             copy_overlay(installation.overlay, target, installation.messages)
         if installation.scripts:

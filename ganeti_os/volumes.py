@@ -163,11 +163,8 @@ def _loop(stack: ExitStack, disk: DescriptorDisk, partition: PlannedPartition) -
 
 def mount_volume(stack: ExitStack, installation: Installation, device: str, *, target: str | None = None) -> str:
     """Mount a new file system until the stack is closed; scripts may run programs and use device nodes there."""
-    closed = not installation.scripts
     fs_type = installation.settings.filesystem
-    return stack.enter_context(
-        mounted(device, fs_type=fs_type, target=target, nosuid=closed, nodev=closed, noexec=closed)
-    )
+    return stack.enter_context(mounted(device, fs_type=fs_type, target=target, closed=not installation.scripts))
 
 
 def customise_unfinished(installation: Installation, system: NewSystem, target: str) -> None:

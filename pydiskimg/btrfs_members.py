@@ -34,11 +34,11 @@ _SUPERBLOCK = struct.Struct(
 assert _SUPERBLOCK.size == 283
 
 
-def require_single_device(device_path: str) -> None:
+def require_single_device(device_path: str, *, name: str) -> None:
     """Raise FileSystemError unless the btrfs on the device is the only member of its file system that is known.
 
     What is no btrfs passes: the kernel refuses it. Other devices with the same bytes (the disk below a partition, a
-    snapshot) are no other members.
+    snapshot) are no other members. name is what messages call the device.
     """
     try:
         fd = os.open(device_path, os.O_RDONLY | os.O_NONBLOCK)
@@ -47,7 +47,7 @@ def require_single_device(device_path: str) -> None:
         finally:
             os.close(fd)
     except OSError as error:
-        raise storage_error(error, device_path, f"cannot read the superblock at offset {_OFFSET}") from error
+        raise storage_error(error, name, f"cannot read the superblock at offset {_OFFSET}") from error
     if len(block) < _SUPERBLOCK.size:
         return
     raw_fsid, magic, num_devices, raw_device = _SUPERBLOCK.unpack(block)
@@ -55,11 +55,11 @@ def require_single_device(device_path: str) -> None:
         return
     if num_devices != 1:
         text = f"the btrfs spans {num_devices} devices; one of a single device is expected"
-        raise FileSystemError(f"{device_path}: {text}, because the kernel would open the others too")
+        raise FileSystemError(f"{name}: {text}, because the kernel would open the others too")
     other = _other_member(str(uuid.UUID(bytes=raw_fsid)), str(uuid.UUID(bytes=raw_device)))
     if other is not None:
         text = f"the btrfs has the fsid {uuid.UUID(bytes=raw_fsid)} of another member, block device {other}"
-        raise FileSystemError(f"{device_path}: {text}; it is not mounted, because the kernel would join them")
+        raise FileSystemError(f"{name}: {text}; it is not mounted, because the kernel would join them")
 
 
 def _other_member(fsid: str, device_uuid: str) -> str | None:

@@ -101,6 +101,8 @@ def storage_error(cause: OSError, where: str, doing: str) -> StorageError:
     1048576 bytes at offset 0".
     """
     reason = os.strerror(cause.errno) if cause.errno else str(cause)
+    if cause.errno == numbers.EUCLEAN:  # "Structure needs cleaning", says the kernel
+        reason = "the file system is damaged; check it (fsck) and see dmesg"
     return StorageError(f"{where}: {doing}: {reason}", errno=cause.errno, filename=where)
 
 

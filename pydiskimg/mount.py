@@ -70,6 +70,7 @@ class _Mount:
     target: str
     flags: int
     options: str
+    name: str
 
     @property
     def read_only(self) -> bool:
@@ -83,17 +84,17 @@ def mounted(
     fs_type: str,
     target: str | None = None,
     read_only: bool = False,
-    nosuid: bool = True,
-    nodev: bool = True,
-    noexec: bool = True,
+    closed: bool = True,
     options: str = "",
+    name: str | None = None,
 ) -> Iterator[str]:
     """Mount the file system on a block device while the context lasts, and yield where.
 
     fs_type is what probe() found: ext2, ext3, ext4, xfs, btrfs or vfat; the kernel never guesses. target is an
     existing directory; None gives a private one that leaves no trace. With read_only nothing is written to the device,
     not even a journal replayed, so what was not yet in place when the guest stopped is missing. options are added to
-    those that are always given for the type. Scripts that enter the guest need noexec and nodev to be False.
+    those that are always given for the type. closed is nosuid, nodev and noexec; scripts that enter the guest need the
+    contrary. name is what messages call the device; None: its path, and the target where it was given.
 
     The mount exists in this process's private namespace only (enter_private_namespace() is called). Leaving brings
     everything to stable storage and unmounts completely, never lazily; an error of the body is never hidden.
@@ -102,21 +103,21 @@ def mounted(
     device is busy, or on leaving when a process still uses the mount (the message names it), StorageError for
     everything else the kernel refuses.
     """
+    if name is None:
+        name = f"{device_path} on {target}" if target is not None else device_path
     if fs_type not in _OPTIONS:
         known = ", ".join(_OPTIONS)
-        raise FileSystemError(f"{device_path}: {fs_type!r} cannot be mounted; expected one of {known}")
+        raise FileSystemError(f"{name}: {fs_type!r} cannot be mounted; expected one of {known}")
     if fs_type == "btrfs":
-        require_single_device(device_path)
+        require_single_device(device_path, name=name)
     flags = mounts.MS_RDONLY if read_only else 0
-    flags |= mounts.MS_NOSUID if nosuid else 0
-    flags |= mounts.MS_NODEV if nodev else 0
-    flags |= mounts.MS_NOEXEC if noexec else 0
+    flags |= mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC if closed else 0
     always, when_read_only = _OPTIONS[fs_type]
     given = ",".join(part for part in (always, when_read_only if read_only else "", options) if part)
     enter_private_namespace()
     with ExitStack() as stack:
         where = target if target is not None else stack.enter_context(_private_directory())
-        yield stack.enter_context(_mounted(_Mount(device_path, fs_type, where, flags, given)))
+        yield stack.enter_context(_mounted(_Mount(device_path, fs_type, where, flags, given, name)))
 
 
 @contextmanager
@@ -128,16 +129,15 @@ def _mounted(wanted: _Mount) -> Iterator[str]:
             mounts.mount(wanted.device, wanted.target, wanted.fs_type, wanted.flags, wanted.options)
         except OSError as error:
             raise _refused(error, wanted) from error
-        name = f"{wanted.device} on {wanted.target}"
         mount_id = _uppermost(wanted.target)
         stack.enter_context(
             teardown(
-                lambda: _unmount(wanted.target, mount_id, name),
+                lambda: _unmount(wanted.target, mount_id, wanted.name),
                 lambda: _sync(os.fsync, device_fd, wanted),  # umount2() reports no error of its last writes
             )
         )
         # Held from the start: syncfs() then tells of every error since.
-        root_fd = _open_root(wanted.target, name)
+        root_fd = _open_root(wanted.target, wanted.name)
         stack.enter_context(
             teardown(
                 lambda: _sync(mounts.sync_file_system, root_fd, wanted),
@@ -161,11 +161,12 @@ def _open_device(path: str) -> int:
 
 def _refused(error: OSError, wanted: _Mount) -> DiskImageError:
     number = error.errno
-    start = f"{wanted.device}: the {wanted.fs_type} file system cannot be mounted on {wanted.target}"
+    start = f"{wanted.name}: the {wanted.fs_type} file system cannot be mounted"
     reasons = {
         errno.EINVAL: f"the kernel finds no valid one there, or refuses the options {wanted.options!r}; see dmesg",
         errno.EUCLEAN: "it is damaged; check it (fsck) and see dmesg",
         errno.EBADMSG: "it is damaged (a checksum is wrong); check it (fsck) and see dmesg",
+        errno.EIO: "it cannot be read, or is damaged; check it (fsck) and see dmesg",
         errno.EROFS: "it must be written to first (its journal replayed), and the device is read-only",
         errno.EACCES: "the device is read-only",
         errno.ENODEV: "this kernel does not know that type; its module is missing",
@@ -191,15 +192,13 @@ def _sync(sync: Callable[[int], object], fd: int, wanted: _Mount) -> None:
     try:
         sync(fd)
     except OSError as error:
-        name = f"{wanted.device} on {wanted.target}"
-        raise storage_error(error, name, "what was written did not reach stable storage") from error
+        raise storage_error(error, wanted.name, "what was written did not reach stable storage") from error
 
 
 def _check_still_writable(root_fd: int, wanted: _Mount) -> None:
     if not wanted.read_only and os.fstatvfs(root_fd).f_flag & os.ST_RDONLY:
         text = "the kernel found errors in the file system and made it read-only; not all was written; see dmesg"
-        where = f"{wanted.device} on {wanted.target}"
-        raise StorageError(f"{where}: {text}", errno=errno.EROFS, filename=wanted.device)
+        raise StorageError(f"{wanted.name}: {text}", errno=errno.EROFS, filename=wanted.device)
 
 
 def _uppermost(target: str) -> int | None:

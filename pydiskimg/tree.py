@@ -31,17 +31,18 @@ _NAMES = 1 << 20  # in one directory; their names take about 100 MB
 _BATCH = 1000
 
 
-def open_tree(directory: str | os.PathLike[str]) -> MountedTree:
+def open_tree(directory: str | os.PathLike[str], *, name: str | None = None) -> MountedTree:
     """Return the tree whose root is directory: a mount point, or any other directory. The caller closes it.
 
-    The tree keeps the directory open, so a mounted file system cannot be unmounted before.
+    The tree keeps the directory open, so a mounted file system cannot be unmounted before. name is what messages call
+    the tree; None: the directory's path.
     """
     path = os.fspath(directory)
     try:
         fd = os.open(path, os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
         raise storage_error(error, path, "cannot be opened as the root of a guest's tree") from error
-    return MountedTree(fd, path)
+    return MountedTree(fd, path if name is None else name)
 
 
 class MountedTree:

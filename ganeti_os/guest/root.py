@@ -116,8 +116,8 @@ def _fstab_of_root(disk: DescriptorDisk, volume: Volume) -> list[fstab.Entry] | 
     """Return the fstab entries when the volume holds a root, None when it does not."""
     with (
         volume_device(disk, volume, read_only=True) as loop,
-        mounted_volume(loop.path, volume, read_only=True) as target,
-        open_tree(target) as tree,
+        mounted_volume(disk, loop.path, volume, read_only=True) as target,
+        open_tree(target, name=f"{disk.name}, {volume.place}") as tree,
     ):
         return fstab.read_entries(tree) if _is_root(tree) else None
 

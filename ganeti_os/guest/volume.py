@@ -24,9 +24,12 @@ class Volume:
     content: FileSystemKind | None
     options: str = ""
 
+    @property
+    def place(self) -> str:
+        return f"partition {self.partition.number}" if self.partition.number else "the whole disk"
+
     def __str__(self) -> str:
-        where = f"partition {self.partition.number}" if self.partition.number else "the whole disk"
-        return f"{where} ({self.content.type if self.content else 'nothing known'})"
+        return f"{self.place} ({self.content.type if self.content else 'nothing known'})"
 
 
 def volume_device(
@@ -42,20 +45,22 @@ def volume_device(
 
 
 def mounted_volume(
-    device: str, volume: Volume, *, target: str | None = None, read_only: bool = False, closed: bool = True
+    disk: DescriptorDisk,
+    device: str,
+    volume: Volume,
+    *,
+    target: str | None = None,
+    read_only: bool = False,
+    closed: bool = True,
 ) -> AbstractContextManager[str]:
-    """Mount the volume, which device shows, as mounted() does; its content is known.
-
-    With closed nothing of the guest's is run, and its device nodes are not opened; scripts may need both.
-    """
+    """Mount the volume of the disk, which device shows, as mounted() does; its content is known."""
     assert volume.content is not None
     return mounted(
         device,
         fs_type=volume.content.type,
         target=target,
         read_only=read_only,
-        nosuid=closed,
-        nodev=closed,
-        noexec=closed,
+        closed=closed,
         options=volume.options,
+        name=f"{disk.name}, {volume.place}",
     )

@@ -105,7 +105,7 @@ def _mounted_tree(disk: DescriptorDisk, root: Volume) -> Iterator[Tree]:
     """Mount for the edit only: nothing of the guest's is run, and its device nodes are not opened."""
     with (
         volume_device(disk, root) as loop,
-        mounted_volume(loop.path, root) as target,
-        open_tree(target) as tree,
+        mounted_volume(disk, loop.path, root) as target,
+        open_tree(target, name=f"{disk.name}, {root.place}") as tree,
     ):
         yield tree

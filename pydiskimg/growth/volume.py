@@ -183,13 +183,14 @@ def _grow_mounted(disk: DescriptorDisk, volume: _Volume) -> int:
     growth, fs_type = volume.growth, volume.content.type
     start, length = growth.partition.start, growth.length
     driver, options = MOUNTED_AS[fs_type]
+    name = f"{disk.name}, {volume}"
     enter_private_namespace()
     disk.flush()
     with ExitStack() as stack:
         loop = stack.enter_context(loop_device(disk.fd, offset=start, length=length, sector_size=_SECTOR))
-        target = stack.enter_context(mounted(loop.path, fs_type=driver, options=options))
+        target = stack.enter_context(mounted(loop.path, fs_type=driver, options=options, name=name))
         with _after_table(disk, growth):
-            grow_mounted(target, fs_type, min(length, volume.before.limit), name=f"{disk.name}, {volume}")
+            grow_mounted(target, fs_type, min(length, volume.before.limit), name=name)
             stack.close()
             return coverage(Region(disk, start, length), fs_type).size
 
