@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from ganeti_os.guest import fstab
 from ganeti_os.guest.volume import Volume, mounted_volume, volume_device
+from pydiskimg.deferred import HEAD_SIZE
 from pydiskimg.errors import DiskImageError, PartitionError, StorageError
 from pydiskimg.fs.probe import probe
 from pydiskimg.partition_reader import Partition, read_partition_table
@@ -17,6 +18,7 @@ from pydiskimg.protocols import Tree
 from pydiskimg.region import Region
 from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.tree import open_tree
+from pydiskimg.units import format_size
 
 log = logging.getLogger(__name__)
 
@@ -86,10 +88,22 @@ def find_guest(disk: DescriptorDisk) -> Guest:
             log.debug("the root file system is on %s", volume)
             return Guest(root[0], _boot_volume(found, root[1], volume))
         reasons.append(f"{volume}: no /etc of a Linux system")
+    if _begins_with_zeros(disk):
+        raise NoRootError(
+            f"{disk.name}: no root file system was found: the first {format_size(HEAD_SIZE)} are zeros; either nothing "
+            "was installed on the disk, or an installation or import of it has failed"
+        )
     raise NoRootError(
         f"{disk.name}: no root file system was found; there is: {'; '.join(reasons)}; "
         "set NOMOUNT=yes for a system without one"
     )
+
+
+def _begins_with_zeros(disk: DescriptorDisk) -> bool:
+    """Tell whether the disk is as DeferredHead leaves it when what it was to get did not come whole."""
+    beginning = bytearray(min(HEAD_SIZE, disk.size))
+    disk.read_into(0, beginning)
+    return not beginning.strip(b"\0")
 
 
 def _root_on(disk: DescriptorDisk, volume: Volume) -> tuple[Volume, list[fstab.Entry]] | None:

@@ -139,6 +139,14 @@ def test_what_there_is_is_listed_when_there_is_no_root(tmp_path: Path, boot_fs: 
         find_guest(opened)
 
 
+def test_a_disk_that_failed_to_become_a_system_is_no_system_of_another_kind(tmp_path: Path) -> None:
+    """Ganeti renames after each import, also after one that failed, and that is the last thing it tells of."""
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(MIB) + b"\xff" * MIB)
+    with open_disk(path) as opened, pytest.raises(NoRootError, match=r"an installation or import of it has failed$"):
+        find_guest(opened)
+
+
 def test_a_damaged_file_system_is_one_sentence(tmp_path: Path, root_fs: bytes) -> None:
     damaged = root_fs[:2048] + b"\xff" * 65536 + root_fs[2048 + 65536 :]
     node = Node.make(tmp_path / "node", IMAGE_NAME="x", IMAGE_TYPE="raw", ARCH="x86_64")
