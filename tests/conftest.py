@@ -11,8 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.fixtures.debian_system import DebianSystem, debian_system
+
+# How long an example takes is the machine's affair; Hypothesis itself gives no deadline only where it finds CI.
+settings.register_profile("without deadlines", parent=settings(), deadline=None)
+settings.load_profile("without deadlines")
 
 # A background job of a script's ignores SIGINT, one of nohup's SIGHUP, and commands inherit that: the tests have to
 # interrupt them. What has a handler here is the default again in a command; we ourselves survive SIGHUP as before.
