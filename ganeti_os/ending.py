@@ -18,12 +18,14 @@ class TerminatedError(Exception):
 
 
 class Ending:
-    """Notes the first of SIGNALS that arrives once install() was called, in the main thread."""
+    """Notes the first of SIGNALS that arrives once install() was called, in the main thread.
 
-    def __init__(self, what: str = "the disk") -> None:
-        """What is what is not complete when a signal ends us."""
+    what names, for messages, the thing that is not complete when a signal ends us.
+    """
+
+    def __init__(self, what: str) -> None:
         self.number = 0
-        self._what = what
+        self.what = what
         self._patience = 0.0
 
     def install(self, *, patience_seconds: float = 0.0) -> None:
@@ -46,7 +48,7 @@ class Ending:
     def error(self) -> TerminatedError:
         """Return what check() raises."""
         name = signal.Signals(self.number or signal.SIGALRM).name
-        return TerminatedError(f"ended by {name}; {self._what} is not complete")
+        return TerminatedError(f"ended by {name}; {self.what} is not complete")
 
     def _note(self, number: int, _frame: object) -> None:
         self.number = self.number or number

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import NoReturn
 
@@ -27,8 +28,14 @@ OS_NAME = "image"
 STREAMING = {"export": 1, "import": 0}  # and the descriptor that the backup goes through
 # How long a verb that was told to end may wait for whoever is at the other end of the pipe.
 PATIENCE_SECONDS = 2.0
-# What is not complete when a signal ends the verb, also before anything was written.
-WHAT = {"create": "the installation", "export": "the backup", "rename": "the renaming"}
+# What is not complete when a signal or a defect ends the verb, also before anything was written.
+WHAT = {
+    "create": "the installation",
+    "import": "the disk",
+    "export": "the backup",
+    "rename": "the renaming",
+    "verify": "the check",
+}
 DOING = {  # what a verb does in general, for messages that no step of its own names
     "create": "installing",
     "export": "exporting",
@@ -49,14 +56,15 @@ def run_verb(
     sysconfdir and localstatedir are the configured directories; argv is without the program's name.
     """
     closed = keep_standard_descriptors()
-    ending = Ending(WHAT.get(verb, "the disk"))
+    ending = Ending(WHAT[verb])
     ending.install(patience_seconds=PATIENCE_SECONDS if verb in STREAMING else 0.0)
     arguments = sys.argv[1:] if argv is None else argv
     status = _run(verb, arguments, Paths(sysconfdir, localstatedir), ending, closed)
-    try:
-        sys.stderr.flush()
-    except (OSError, AttributeError):  # a log that is full or closed does not change the outcome
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    for fd, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            stream.flush()
+        except (OSError, AttributeError):  # a log that is full or closed does not change the outcome
+            os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
     sys.exit(status)
 
 
@@ -69,14 +77,24 @@ def _run(verb: str, argv: Sequence[str], paths: Paths, ending: Ending, closed: s
     try:
         _serve(verb, argv, os.environ, paths, messages, closed)
     except HelpRequested as usage:
-        print(usage)  # noqa: T201 - asked for by a person; no verb runs
-        return 0
+        return _show(str(usage), messages)
     except UsageError as error:
-        print(error.usage, file=sys.stderr)  # noqa: T201 - the sentence comes last
+        with suppress(OSError, AttributeError):  # a log that is full or closed
+            sys.stderr.write(f"{error.usage}\n")
         messages.failure(error)
         return 2
     except Exception as error:  # noqa: BLE001 - a defect or a broken installation ends in one sentence as well
         messages.failure(_reported(error, ending))
+        return 1
+    return 0
+
+
+def _show(usage: str, messages: Messages) -> int:
+    """Print what a person asked for, and return the exit status; no verb runs."""
+    try:
+        print(usage, flush=True)  # noqa: T201
+    except OSError as error:
+        messages.failure(OSError(f"the usage cannot be written to standard output: {os.strerror(error.errno or 0)}"))
         return 1
     return 0
 
@@ -86,7 +104,7 @@ def _reported(error: Exception, ending: Ending) -> Exception:
     if ending.number and not isinstance(error, TerminatedError):
         log.info("%s", error)
         return ending.error()
-    return error if isinstance(error, DiskImageError | TerminatedError) else _defect(error)
+    return error if isinstance(error, DiskImageError | TerminatedError) else _defect(error, ending.what)
 
 
 def _serve(
@@ -107,11 +125,11 @@ def _serve(
         import_module(f"ganeti_os.verbs.{MODULES.get(verb, verb)}").run(request, settings, messages)
 
 
-def _defect(error: Exception) -> RuntimeError:
+def _defect(error: Exception, what: str) -> RuntimeError:
     if isinstance(error, ImportError):
         name = (error.name or "").partition(".")[0]
         if name in ("ganeti_os", "pydiskimg"):
             return RuntimeError(f"the installation is incomplete: there is no module {error.name}; install it again")
         return RuntimeError(f"{sys.executable} has no Python package {name}; install {PACKAGES.get(name, name)} for it")
     log.info("what follows is a defect; please report it", exc_info=error)
-    return RuntimeError(f"internal error: {type(error).__name__}: {error}; the disk is not complete")
+    return RuntimeError(f"internal error: {type(error).__name__}: {error}; {what} is not complete")

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
+import subprocess
 from keyword import iskeyword
 from pathlib import Path
 
 import pytest
 
-from ganeti_os.main import MODULES, _defect
+from ganeti_os.main import MODULES, WHAT, _defect
 from ganeti_os.protocol import VERBS, RequestError, parse_request, usage
-from tests.fixtures.node import Node, create_environment, last_line
+from tests.fixtures.node import ROOT, Node, create_environment, last_line
 
 
 @pytest.fixture
@@ -99,4 +100,24 @@ def test_messages_carry_the_instance_and_the_step(
 
 def test_an_installation_that_lacks_a_module() -> None:
     error = ModuleNotFoundError("no", name="ganeti_os.verbs.export")
-    assert "there is no module ganeti_os.verbs.export; install it again" in str(_defect(error))
+    assert "there is no module ganeti_os.verbs.export; install it again" in str(_defect(error, "the backup"))
+
+
+def test_a_defect_is_told_with_what_it_spoilt() -> None:
+    assert str(_defect(KeyError("x"), "the backup")) == "internal error: KeyError: 'x'; the backup is not complete"
+    assert not {verb for verb in VERBS if verb not in WHAT}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "redirection", "status", "words"),
+    [
+        ("create -x", "2>/dev/full", 2, ""),
+        ("create -x", "2>&-", 2, ""),
+        ("create --help", ">/dev/full", 1, "image create: the usage cannot be written to standard output: No space"),
+    ],
+)
+def test_usage_that_nobody_gets(node: Node, arguments: str, redirection: str, status: int, words: str) -> None:
+    command = ["sh", "-c", f'exec "$@" {redirection}', "sh", *node.command(*arguments.split())]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert last_line(done).startswith(words)
