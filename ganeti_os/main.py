@@ -18,6 +18,7 @@ from typing import NoReturn
 from ganeti_os.ending import Ending, TerminatedError
 from ganeti_os.log import Messages
 from ganeti_os.protocol import HelpRequested, RequestError, UsageError, apparent_instance, parse_request
+from ganeti_os.setting_table import without_password
 from ganeti_os.settings import Paths, read_settings
 from pydiskimg.errors import DiskImageError
 from pydiskimg.linux.stdio import keep_standard_descriptors
@@ -119,7 +120,7 @@ def _serve(
     with messages.step("settings"):
         settings = read_settings(paths, variant=request.variant, parameters=request.parameters)
         messages.set_debug(request.debug_level > 0 or settings.image_debug)
-        log.debug("%s", " ".join(f"{name}={text!r}" for name, text in settings.texts().items()))
+        log.debug("%s", " ".join(f"{name}={without_password(text)!r}" for name, text in settings.texts().items()))
     with messages.step(DOING[verb]):
         # Imported only here: a package that is missing must end in a sentence, too.
         import_module(f"ganeti_os.verbs.{MODULES.get(verb, verb)}").run(request, settings, messages)

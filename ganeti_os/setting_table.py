@@ -14,6 +14,7 @@ MAX_LINE = 4096  # characters; Linux takes 2048 bytes of arguments on x86
 _TRUE = ("yes", "1", "true")
 _FALSE = ("no", "0", "false")
 _SHOWN = 80  # characters of a wrong value in a message
+_USER_OF_ADDRESS = re.compile(r"(?<=://)[^/]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,14 @@ def checked(setting: Setting, text: str, *, native: str) -> object:
         raise ValueError(f"is {shown(text)}; expected {expected}") from None
 
 
+def without_password(text: str) -> str:
+    """Return a value for a message: without the user and the password of an address."""
+    return _USER_OF_ADDRESS.sub("", text)
+
+
 def shown(text: str) -> str:
     """Return a text for a message: quoted, printable and short."""
+    text = without_password(text)
     return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}... ({len(text)} characters)"
 
 

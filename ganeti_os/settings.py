@@ -230,6 +230,6 @@ def _note_unknown(layer: Layer, name: str) -> None:
         return
     if name in layer.helpers:  # the administrator's own, for a later value
         return
-    nearest = difflib.get_close_matches(name.upper(), [*BY_NAME, *WITHOUT_EFFECT], n=1)
+    nearest = difflib.get_close_matches(name.upper(), BY_NAME, n=1)
     offer = f"; did you mean {nearest[0]}?" if nearest else ""
     log.warning("%s: %s is no setting and is ignored%s", layer.place(name), name, offer)

@@ -17,6 +17,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from ganeti_os.fetch.errors import FetchError, NotThereError, UnreachableError
+from ganeti_os.setting_table import without_password
 
 TIMEOUT_SECONDS = 30.0  # for a connection, and for whatever is to come next
 STALL_SECONDS = 60.0
@@ -161,7 +162,8 @@ def _split(url: str) -> SplitResult:
         valid = False
     if not valid or len(url) > _URL_LIMIT or not url.isascii() or not url.isprintable() or " " in url:
         raise FetchError(
-            f"{url[:200]!r} is no address that can be fetched; expected http://HOST/... or https://HOST/..."
+            f"{without_password(url)[:200]!r} is no address that can be fetched; expected http://HOST/... or "
+            "https://HOST/..."
         )
     return parts
 

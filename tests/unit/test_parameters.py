@@ -164,6 +164,15 @@ def test_details_on_request(node: Node, environ: dict[str, str]) -> None:
     assert " IMAGE_NAME='debian-12' " in done.stderr
 
 
+def test_details_have_no_passwords(node: Node) -> None:
+    node.configure(IMAGE_URL="https://lisa:cr%40et@images.example/d", IMAGE_PROXY="http://lisa:cret@proxy.example:3128")
+    done = node.run("verify", "parameters", OS_API_VERSION="20", OS_NAME="image", DEBUG_LEVEL="1")
+    assert "IMAGE_URL='https://images.example/d' IMAGE_PROXY='http://proxy.example:3128' " in done.stderr
+    node.configure(IMAGE_URL="htps://lisa:cr%40et@images.example/d")
+    done = node.run("verify", "parameters", OS_API_VERSION="20", OS_NAME="image")
+    assert "IMAGE_URL is 'htps://images.example/d'; expected" in last_line(done)
+
+
 def test_create_uses_the_parameters_and_refuses_the_same(node: Node, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.write_bytes(b"\xff" * (1 << 20))
