@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ganeti_os.listing import listed_names, listing, shown_name
 from ganeti_os.settings import Settings
-from pydiskimg.errors import ReferenceDeniedError, StorageError, UnsupportedImageError, storage_error
+from pydiskimg.errors import InvalidImageError, ReferenceDeniedError, StorageError, UnsupportedImageError, storage_error
 from pydiskimg.image import open_image
 from pydiskimg.protocols import ImageSource
 
@@ -81,14 +81,21 @@ def find_image(settings: Settings, *, kernel_inside: bool = True) -> ImageFile:
 
 
 def open_complete_image(path: str, *, format: str | None, name: str | None = None) -> ImageSource:  # noqa: A002
-    """Open a disk image as open_image() does, and refuse one that needs another file in words for an administrator."""
+    """Open a disk image as open_image() does, and refuse one that is not all of a disk in words for an administrator.
+
+    That is one that needs another file, and one of 0 bytes.
+    """
     try:
-        return open_image(path, format=format, name=name)
+        image = open_image(path, format=format, name=name)
     except ReferenceDeniedError as error:
         raise UnsupportedImageError(
             f"{error.reference}, and an image must be complete without other files here; make such a one with: "
             "pydiskimg convert --allow-references DIR -O qcow2 IMAGE NEW"
         ) from None
+    if not image.size:
+        image.close()
+        raise InvalidImageError(f"{image.name}: is the image of a disk of 0 bytes; expected one that holds something")
+    return image
 
 
 def _check_image(path: str, settings: Settings) -> None:

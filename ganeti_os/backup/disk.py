@@ -9,6 +9,7 @@ from ganeti_os.backup.kind import BackupKind
 from ganeti_os.log import Messages
 from pydiskimg.deferred import DeferredHead
 from pydiskimg.described_end import LOOK_AT, described_end
+from pydiskimg.errors import InvalidImageError
 from pydiskimg.stream import stream_of
 from pydiskimg.stream.sinks import check_size_fits
 from pydiskimg.targets.descriptor import DescriptorDisk
@@ -16,6 +17,9 @@ from pydiskimg.targets.pipe import PipeReader
 from pydiskimg.units import format_size
 
 log = logging.getLogger(__name__)
+
+# A qcow2 has whole sectors: where the disk that was exported ends within one, the backup has zeros behind it.
+_PADDING = {BackupKind.QCOW2: 511, BackupKind.RAW: 0}
 
 
 def restore_disk(pipe: PipeReader, kind: BackupKind, disk: DescriptorDisk, messages: Messages) -> None:
@@ -27,8 +31,15 @@ def restore_disk(pipe: PipeReader, kind: BackupKind, disk: DescriptorDisk, messa
     described = described_end(pipe.peek(LOOK_AT)) if kind is BackupKind.RAW else 0
     with stream_of(pipe, format=kind.value) as stream:
         size = described if stream.size is None else stream.size
-        log.info("%s: %s, %s", pipe.name, kind.value, format_size(size) if size else "of unknown size")
-        check_size_fits(pipe.name, size, disk)
+        if stream.size == 0:
+            raise InvalidImageError(f"{pipe.name}: is the image of a disk of 0 bytes; nothing was written")
+        if size:
+            log.info("%s: %s, %s", pipe.name, kind.value, format_size(size))
+        else:
+            log.warning("%s: nothing in it tells its size, so an early end would not be seen", pipe.name)
+        check_size_fits(pipe.name, size, disk, padding=_PADDING[kind])
         target = DeferredHead(disk)  # both ends: a backup that is smaller would leave an old GPT's backup in place
-        done = stream.copy_to(target, at_least=described, progress=messages.progress("restored"))
+        done = stream.copy_to(
+            target, at_least=described, padding=_PADDING[kind], progress=messages.progress("restored")
+        )
     log.info("%s of the disk came, in %s", format_size(done), format_size(pipe.position))

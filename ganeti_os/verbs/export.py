@@ -32,6 +32,8 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
     started = time.monotonic()
     compression = settings.export_compression
     with open_image(request.device, format="raw") as disk:
+        if not disk.size:  # as a device has that nothing is behind
+            raise RequestError(f"{request.device}: has 0 bytes; expected a disk that holds something to back up")
         with messages.step("looking for what is in use"):
             source = used_source(disk)
             for note in source.notes:

@@ -57,6 +57,7 @@ class Stream(ABC):
         *,
         grow: bool = False,
         at_least: int = 0,
+        padding: int = 0,
         unit: int | None = None,
         workers: int | None = None,
         progress: Progress | None = None,
@@ -68,15 +69,16 @@ class Stream(ABC):
         stream has proved to be in order. A DeferredHead, whose first MiB is zero already, is committed then.
 
         With grow, a disk that has a method grow(size) is made as large as a raw image. at_least is the bytes that the
-        image must have, which is all that tells of a raw one that it ended early. unit is as for copy(); workers is
+        image must have, which is all that tells of a raw one that it ended early. padding is how many bytes at the end
+        of the image a smaller disk may lack, provided that they prove to be zero. unit is as for copy(); workers is
         the number of threads (at most 8); progress is told 0 as the total of a raw image.
 
         Raises DoesNotFitError before anything is written; StorageError, its errno ENOSPC when more of a raw image
-        comes than fits; InvalidImageError when the stream ends early or is not what it says. After an error the disk
-        holds parts of the image and is worth nothing.
+        comes than fits, or padding is none; InvalidImageError when the stream ends early or is not what it says. After
+        an error the disk holds parts of the image and is worth nothing.
         """
         if self.size is not None:
-            check_size_fits(self.name, self.size, disk)
+            check_size_fits(self.name, self.size, disk, padding=padding)
         self._prepare()
         return self._run(DiskSink(disk, self.name, unit=unit, grow=grow), workers, progress, at_least=at_least)
 

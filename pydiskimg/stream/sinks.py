@@ -70,12 +70,7 @@ class DiskSink:
         if end <= disk.size:
             return
         if not self._may_grow or not isinstance(disk, GrowingDisk):
-            raise StorageError(
-                f"{disk.name}: is full with its {disk.size} bytes, and more come from {self._source_name}; "
-                "what was written is not complete",
-                errno=errno.ENOSPC,
-                filename=disk.name,
-            )
+            raise self._full()
         with self._gate.closed():
             disk.grow(end)
 
@@ -90,11 +85,12 @@ class DiskSink:
                     if is_zero:
                         self.zeros(chunk.start + start + first, last - first)
                     else:
-                        self._target.write(chunk.start + start + first, chunk.buffer[start + first : start + last])
+                        self._write(chunk.start + start + first, chunk.buffer[start + first : start + last])
             self.zeros(chunk.start + at, chunk.length - at)
 
     def zeros(self, start: int, length: int) -> None:
-        if length and not self._disk.reads_as_zero:
+        length = min(length, self._disk.size - start)
+        if length > 0 and not self._disk.reads_as_zero:
             self._target.zero(start, length)
 
     def in_order(self, item: Chunk | tuple[int, int]) -> None:
@@ -105,6 +101,21 @@ class DiskSink:
             self._target.commit()
         else:
             self._target.flush()
+
+    def _write(self, offset: int, data: memoryview) -> None:
+        """Write data, but for padding, which must be zero, beyond the end of the disk."""
+        inside = max(0, self._disk.size - offset)
+        if any(data[inside:]):
+            raise self._full()
+        self._target.write(offset, data[:inside])
+
+    def _full(self) -> StorageError:
+        return StorageError(
+            f"{self._disk.name}: is full with its {self._disk.size} bytes, and more come from {self._source_name}; "
+            "what was written is not complete",
+            errno=errno.ENOSPC,
+            filename=self._disk.name,
+        )
 
 
 class PipeSink:
@@ -161,9 +172,9 @@ def fill_units(chunk: Chunk, unit: int) -> list[tuple[int, int]]:
     return widened
 
 
-def check_size_fits(name: str, size: int, disk: Disk) -> None:
-    """Raise DoesNotFitError unless an image of size bytes, called name, fits on the disk."""
-    if size > disk.size:
+def check_size_fits(name: str, size: int, disk: Disk, *, padding: int = 0) -> None:
+    """Raise DoesNotFitError unless an image of size bytes, called name, fits on the disk but for padding at its end."""
+    if size - padding > disk.size:
         raise DoesNotFitError(
             f"{disk.name}: the image {name} needs {format_bytes(size)}, the disk has {format_bytes(disk.size)}; "
             "nothing was written",

@@ -6,23 +6,26 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from ganeti_os.backup.disk import restore_disk
 from ganeti_os.backup.kind import BackupKind
 from ganeti_os.log import Messages
-from pydiskimg.errors import InvalidImageError
+from pydiskimg.errors import DoesNotFitError, InvalidImageError, StorageError
 from pydiskimg.protocols import Buffer, Disk
 from pydiskimg.targets.memory import MemoryDisk
 from pydiskimg.targets.pipe import PipeReader
 from pydiskimg.units import KIB, MIB
+from tests.fixtures.node import Node, last_line
 from tests.fixtures.qcow2_images import BytesSource
 from tests.fixtures.stopping_disk import StoppedError, StoppingDisk
 from tests.fixtures.streams import memory_file, written
 
 SIZE = 8 * MIB
 RAW = random.Random(1).randbytes(3 * MIB) + bytes(MIB) + random.Random(2).randbytes(MIB + 512)
+RAW_SIZE = len(RAW)
 BACKUPS = {
     BackupKind.RAW: RAW,
     BackupKind.QCOW2: written(BytesSource(RAW), cluster_size=64 * KIB, compression_type="zlib"),
@@ -92,3 +95,49 @@ def test_a_disk_that_dies_at_any_write_has_no_beginning(kind: BackupKind) -> Non
         with suppress(StoppedError):
             restore(BACKUPS[kind], kind, StoppingDisk(disk, writes))
         assert disk.data[:MIB] == bytes(MIB), f"it begins with something after {writes} writes"
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("size", [RAW_SIZE - 1, RAW_SIZE - 511])
+def test_a_disk_that_ends_within_a_sector_comes_back(compression: str | None, size: int) -> None:
+    """A qcow2 has whole sectors only: the export filled the last one up."""
+    backup = written(BytesSource(RAW[:size]), compression_type=compression)
+    disk = MemoryDisk(size, fill=0xFF)
+    restore(backup, BackupKind.QCOW2, disk)
+    assert disk.data == RAW[:size]
+
+
+def test_a_disk_that_is_smaller_by_a_part_of_a_sector_with_data() -> None:
+    disk = MemoryDisk(RAW_SIZE - 1, fill=0xFF)
+    with pytest.raises(StorageError, match=f"memory: is full with its {RAW_SIZE - 1} bytes, and more come from pipe"):
+        restore(BACKUPS[BackupKind.QCOW2], BackupKind.QCOW2, disk)
+    assert disk.data[:MIB] == bytes(MIB)
+
+
+@pytest.mark.parametrize(
+    ("image", "size"), [(RAW, RAW_SIZE - 512), (RAW, RAW_SIZE - 513), (RAW[:-512], RAW_SIZE - 1024)]
+)
+def test_a_disk_that_is_smaller_by_a_sector_is_not_touched(image: bytes, size: int) -> None:
+    disk = MemoryDisk(size, fill=0xFF)
+    with pytest.raises(DoesNotFitError, match="nothing was written"):
+        restore(written(BytesSource(image)), BackupKind.QCOW2, disk)
+    assert disk.data == b"\xff" * size
+
+
+def test_a_disk_of_no_bytes_is_no_backup(tmp_path: Path) -> None:
+    """Such are devices that nothing is behind."""
+    node, disk, backup = Node.make(tmp_path / "node"), tmp_path / "disk", tmp_path / "backup"
+    disk.touch()
+    done = node.export(disk, backup)
+    assert (done.returncode, backup.read_bytes()) == (1, b"")
+    assert last_line(done).endswith(f"{disk}: has 0 bytes; expected a disk that holds something to back up")
+    backup.write_bytes(written(BytesSource(b"")))
+    disk.write_bytes(b"\xff" * MIB)
+    done = node.restore(disk, backup)
+    assert (done.returncode, disk.read_bytes()) == (1, b"\xff" * MIB)
+    assert last_line(done).endswith("standard input: is the image of a disk of 0 bytes; nothing was written")
+
+
+def test_raw_bytes_that_tell_no_size_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    restore(RAW, BackupKind.RAW, MemoryDisk(SIZE, fill=0xFF))
+    assert "pipe: nothing in it tells its size, so an early end would not be seen" in caplog.text

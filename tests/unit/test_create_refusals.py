@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.node import ROOT, Node, last_line
+from tests.fixtures.qcow2_images import BytesSource
+from tests.fixtures.streams import written
 
 SIZE = 4 << 20
 
@@ -53,6 +55,14 @@ def test_a_file_that_is_no_image(node: Node, disk: Path) -> None:
     node.configure(IMAGE_NAME="x", ARCH="x86_64", IMAGE_TYPE="qcow2")
     (node.images / "x-x86_64.qcow2").write_bytes(b"#!/bin/sh\n" * 100)
     refused(node, disk, "x-x86_64.qcow2", "qcow2")
+
+
+@pytest.mark.parametrize("image_type", ["raw", "qcow2"])
+def test_an_image_of_no_bytes(node: Node, disk: Path, image_type: str) -> None:
+    node.configure(IMAGE_NAME="x", ARCH="x86_64", IMAGE_TYPE=image_type)
+    image = b"" if image_type == "raw" else written(BytesSource(b""))
+    (node.images / f"x-x86_64.{image_type}").write_bytes(image)
+    refused(node, disk, f"x-x86_64.{image_type}: is the image of a disk of 0 bytes; expected one that holds something")
 
 
 def test_a_truncated_header(node: Node, disk: Path) -> None:
