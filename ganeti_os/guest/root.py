@@ -75,6 +75,7 @@ def find_guest(disk: DescriptorDisk) -> Guest:
     """
     found = volumes(disk)
     reasons = []
+    hint = "; set NOMOUNT=yes for a system without one"  # no help against what could not be looked into
     for volume in found:
         if volume.content is None or volume.content.type not in MOUNTABLE:
             reasons.append(str(volume))
@@ -83,6 +84,7 @@ def find_guest(disk: DescriptorDisk) -> Guest:
             root = _root_on(disk, volume)
         except DiskImageError as error:
             reasons.append(f"{volume}: {error}")
+            hint = ""
             continue
         if root is not None:
             log.debug("the root file system is on %s", volume)
@@ -93,10 +95,7 @@ def find_guest(disk: DescriptorDisk) -> Guest:
             f"{disk.name}: no root file system was found: the first {format_size(HEAD_SIZE)} are zeros; either nothing "
             "was installed on the disk, or an installation or import of it has failed"
         )
-    raise NoRootError(
-        f"{disk.name}: no root file system was found; there is: {'; '.join(reasons)}; "
-        "set NOMOUNT=yes for a system without one"
-    )
+    raise NoRootError(f"{disk.name}: no root file system was found; there is: {'; '.join(reasons)}{hint}")
 
 
 def _begins_with_zeros(disk: DescriptorDisk) -> bool:

@@ -21,6 +21,7 @@ from ganeti_os.protocol import Request
 from ganeti_os.settings import Settings
 from pydiskimg.disk import open_disk
 from pydiskimg.errors import DiskImageError, PartitionError
+from pydiskimg.mount import enter_private_namespace
 from pydiskimg.protocols import Tree
 from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.tree import open_tree
@@ -40,6 +41,7 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
         return
     with ExitStack() as stack:
         with messages.step("finding the root file system"):
+            enter_private_namespace()  # first: that it needs root is not a matter of one file system
             disk, root = _find(stack, request)
         with messages.step("renaming"):
             with _mounted_tree(disk, root) as tree:

@@ -157,6 +157,7 @@ def test_a_damaged_file_system_is_one_sentence(tmp_path: Path, root_fs: bytes) -
     done = node.create(target)
     assert done.returncode == 1
     assert "no root file system was found; there is: partition 1 (ext4): " in last_line(done)
+    assert "NOMOUNT" not in last_line(done)
     assert not any(target.read_bytes()[: MIB // 2]), "a failed installation looks complete"
 
 
