@@ -124,7 +124,8 @@ These defaults differ; a file that relies on theirs needs a line:
 | `CUSTOMIZE_DIR` | `/etc/ganeti/instance-image/hooks` | `/etc/ganeti/instance-image.d` |
 
 As long as our directory of scripts does not exist and theirs holds some, the log says so. Scripts that read
-`common.sh` need a change: it is not there, and what they took from it is in the environment.
+`common.sh` need a change: it is not there. What they took from it is in the environment, as told above; a name of your
+own in the settings file is not.
 """
 
 
