@@ -47,44 +47,57 @@ def file_address(instance: str, settings: Settings) -> NewAddress | None:
     """Return what NETWORKS_DIR says of the instance; None when it says nothing."""
     path = f"{settings.networks_dir}/instances/{instance}"
     values = _read(path)
-    if "ADDRESS" not in values:
-        return None
     address = _address(values, "ADDRESS", path)
-    assert address is not None
-    subnet = values["SUBNET"].value if "SUBNET" in values else ""
-    if not subnet:
+    if address is None:
+        if values:
+            log.warning("%s assigns no ADDRESS, so it is not used", path)
+        return None
+    subnet = values.get("SUBNET")
+    if subnet is None:
         return NewAddress(address)
-    if "/" in subnet or subnet.startswith("."):
-        raise SettingsError(f"{path}:{values['SUBNET'].line}: SUBNET is {subnet!r}; expected the name of a file")
-    path = f"{settings.networks_dir}/subnets/{subnet}"
+    if "/" in subnet.value or subnet.value.startswith("."):
+        raise SettingsError(f"{path}:{subnet.line}: SUBNET is {subnet.value!r}; expected the name of a file")
+    path = f"{settings.networks_dir}/subnets/{subnet.value}"
     values = _read(path)
     if not values:
         log.warning("%s tells nothing of the subnet; the guest keeps its netmask and gateway", path)
         return NewAddress(address)
-    network = None
-    if "NETMASK" in values:
-        text = f"{address}/{values['NETMASK'].value}"
-        try:
-            network = ipaddress.ip_interface(text).network
-        except ValueError:
-            raise SettingsError(f"{path}: {text} is no address with its netmask") from None
-    return NewAddress(address, network, _address(values, "GATEWAY", path))
+    gateway = _address(values, "GATEWAY", path, like=address)
+    return NewAddress(address, _network(values.get("NETMASK"), address, path), gateway)
 
 
 def _read(path: str) -> Mapping[str, Assignment]:
+    """Return what the file assigns, without empty values; nothing when there is no such file."""
     try:
-        return read_shell_file(path)
+        return {name: found for name, found in read_shell_file(path).items() if found.value}
     except FileNotFoundError:
         return {}
 
 
-def _address(values: Mapping[str, Assignment], name: str, path: str) -> IPAddress | None:
-    if name not in values or not values[name].value:
+def _address(
+    values: Mapping[str, Assignment], name: str, path: str, *, like: IPAddress | None = None
+) -> IPAddress | None:
+    """Return an address, of the family of like if that is given; None when it is not assigned."""
+    found = values.get(name)
+    if found is None:
         return None
-    address = parse_address(values[name].value)
-    if address is None:
-        raise SettingsError(f"{path}:{values[name].line}: {name} is {values[name].value!r}; expected an IP address")
+    address = parse_address(found.value)
+    if address is None or (like is not None and address.version != like.version):
+        expected = f"an address of IPv{like.version}, as {like} is" if like is not None else "an IP address"
+        raise SettingsError(f"{path}:{found.line}: {name} is {found.value!r}; expected {expected}")
     return address
+
+
+def _network(netmask: Assignment | None, address: IPAddress, path: str) -> IPNetwork | None:
+    if netmask is None:
+        return None
+    try:
+        return ipaddress.ip_interface(f"{address}/{netmask.value}").network
+    except ValueError:
+        raise SettingsError(
+            f"{path}:{netmask.line}: NETMASK is {netmask.value!r}; expected the netmask of {address}, or the length of "
+            "its prefix"
+        ) from None
 
 
 def _of_nic(nic: InstanceNic) -> NewAddress | None:

@@ -260,9 +260,10 @@ def test_what_ganeti_says_comes_before_the_files(tmp_path: Path) -> None:
         (
             "ADDRESS=10.0.0.3\nSUBNET=v\n",
             "NETMASK=255.0.255.0\n",
-            "10.0.0.3/255.0.255.0 is no address with its netmask",
+            "subnets/v:1: NETMASK is '255.0.255.0'; expected the netmask of 10.0.0.3, or the length of its prefix",
         ),
-        ("ADDRESS=10.0.0.3\nSUBNET=v\n", "GATEWAY=x\n", "GATEWAY is 'x'; expected an IP address"),
+        ("ADDRESS=10.0.0.3\nSUBNET=v\n", "\nGATEWAY=2001:db8::1\n", "subnets/v:2: GATEWAY is '2001:db8::1'; expected"),
+        ("ADDRESS=10.0.0.3\nSUBNET=v\n", "GATEWAY=x\n", "GATEWAY is 'x'; expected an address of IPv4, as 10.0.0.3 is"),
         ("ADDRESS=`ip`\n", "", "instances/inst2.example.net:1: found '`'"),
     ],
 )
@@ -274,6 +275,25 @@ def test_files_of_networks_dir_that_make_no_sense(tmp_path: Path, instance: str,
         guest.rename()
     assert words in str(caught.value)
     assert guest.read() == system("DEBIAN")
+
+
+@pytest.mark.parametrize("instance", ["ADDRESS=\nSUBNET=v\n", "SUBNET=v\n", "IP=10.0.0.3\n"])
+def test_a_file_of_networks_dir_that_tells_no_address(
+    tmp_path: Path, instance: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    guest = GuestFiles.make(tmp_path, eth("10.0.0.1"))
+    guest.tell(f"instances/{NEW}", instance)
+    guest.rename()
+    assert interfaces(guest) == ["10.0.0.1"]
+    assert f"instances/{NEW} assigns no ADDRESS, so it is not used" in caplog.text
+
+
+def test_empty_values_of_a_subnet_are_none(tmp_path: Path) -> None:
+    guest = GuestFiles.make(tmp_path, eth("10.0.0.1"))
+    guest.tell(f"instances/{NEW}", "ADDRESS=10.0.0.3\nSUBNET=v\n")
+    guest.tell("subnets/v", "NETMASK=\nGATEWAY=\n")
+    guest.rename()
+    assert interfaces(guest) == ["10.0.0.3"]
 
 
 def test_dhcp_is_left_alone(tmp_path: Path) -> None:
