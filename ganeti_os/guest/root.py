@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from ganeti_os.guest import fstab
 from ganeti_os.guest.volume import Volume, mounted_volume, volume_device
 from pydiskimg.deferred import HEAD_SIZE
-from pydiskimg.errors import DiskImageError, PartitionError, StorageError
+from pydiskimg.errors import DiskImageError, FileSystemError, PartitionError, StorageError
 from pydiskimg.fs.probe import probe
 from pydiskimg.partition_reader import Partition, read_partition_table
 from pydiskimg.protocols import Tree
@@ -65,7 +65,15 @@ def volumes(disk: DescriptorDisk) -> list[Volume]:
 
 
 def _probed(disk: DescriptorDisk, partitions: Sequence[Partition]) -> list[Volume]:
-    return [Volume(part, probe(Region(disk, part.start, part.length))) for part in partitions]
+    found = []
+    for part in partitions:
+        content = None
+        try:
+            content = probe(Region(disk, part.start, part.length))
+        except FileSystemError as error:  # the root may be on another one
+            log.warning("%s", error)
+        found.append(Volume(part, content))
+    return found
 
 
 def find_guest(disk: DescriptorDisk) -> Guest:
