@@ -57,13 +57,13 @@ class Messages:
         self.check = check
         self._failed: tuple[BaseException, str] | None = None
 
-    def attach(self, *, debug: bool = False, stream: TextIO | None = None) -> None:
-        """Send every logger's records of level INFO (DEBUG with debug) to stream (None: standard error)."""
+    def attach(self, *, stream: TextIO | None = None) -> None:
+        """Send every logger's records of level INFO to stream (None: standard error)."""
         handler = _Handler(stream or sys.stderr)
         handler.setFormatter(_Formatter(self.prefix))
         root = logging.getLogger()
         root.handlers[:] = [handler]
-        self.set_debug(debug)
+        self.set_debug(False)
 
     def set_debug(self, debug: bool) -> None:
         """Show DEBUG records or hide them, once the settings are known."""

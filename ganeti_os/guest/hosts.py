@@ -29,13 +29,9 @@ def change_hosts(draft: Draft, renaming: Renaming, addresses: Mapping[bytes, byt
         if address is not None and address != words[0].text:
             moved.append((words[0], address))
         names += [(word, new) for word in words[1:] if (new := renaming.replaced_bytes(word.text)) != word.text]
-    counts = [(len(names), "name"), (len(moved), "address")]
-    what = ", ".join(f"{count} {word}{_plural(word) if count > 1 else ''}" for count, word in counts if count)
+    counts = [(len(names), "name", "names"), (len(moved), "address", "addresses")]
+    what = ", ".join(f"{count} {one if count == 1 else many}" for count, one, many in counts if count)
     draft.change(PATH, substituted(data, names + moved), what)
-
-
-def _plural(word: str) -> str:
-    return "es" if word.endswith("s") else "s"
 
 
 def _lines(data: bytes) -> Iterator[list[Span]]:
