@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from ganeti_os.trust import distrust
 from pydiskimg.errors import DiskImageError, storage_error
 from pydiskimg.linux import libc
 from pydiskimg.linux.holders import Holder, holders
@@ -115,17 +116,9 @@ def _reason_to_skip(path: str) -> str:
 
 
 def _check_trusted(path: str, status: os.stat_result) -> None:
-    if status.st_uid not in (0, os.geteuid()):
-        raise ScriptError(
-            f"{path}: belongs to user {status.st_uid}, and what is in it would run as root; expected root as its owner",
-            script=path,
-        )
-    if status.st_mode & stat.S_IWOTH:
-        raise ScriptError(
-            f"{path}: anybody can write to it (mode {stat.S_IMODE(status.st_mode):04o}), and what is in it would run "
-            "as root; take the write permission away from others",
-            script=path,
-        )
+    problem = distrust(path, status, "would run as root")
+    if problem:
+        raise ScriptError(problem, script=path)
 
 
 def script_environment(

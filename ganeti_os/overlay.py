@@ -10,6 +10,7 @@ import stat
 from ganeti_os.listing import listing
 from ganeti_os.log import Messages
 from ganeti_os.settings import Settings
+from ganeti_os.trust import distrust
 from pydiskimg.errors import DiskImageError, storage_error
 from pydiskimg.tree_copy import copy_directory
 from pydiskimg.units import format_size
@@ -39,7 +40,9 @@ def find_overlay(settings: Settings) -> str | None:
     if not stat.S_ISDIR(status.st_mode):
         raise OverlayError(f"{path}: is no directory; an overlay is a directory with the files of a guest's /")
     for place, found in ((settings.overlays_dir, above), (path, status)):
-        _check_trusted(place, found)
+        problem = distrust(place, found, "goes into guests")
+        if problem:
+            raise OverlayError(problem)
     return path
 
 
@@ -48,15 +51,3 @@ def copy_overlay(path: str, target: str, messages: Messages) -> None:
     with messages.step("copying the overlay"):
         copied = copy_directory(path, target, progress=messages.progress("copied"))
         log.info("%d entries, %s, from %s", copied.entries, format_size(copied.bytes), path)
-
-
-def _check_trusted(path: str, status: os.stat_result) -> None:
-    if status.st_uid not in (0, os.geteuid()):
-        raise OverlayError(
-            f"{path}: belongs to user {status.st_uid}, and what is in it goes into guests; expected root as its owner"
-        )
-    if status.st_mode & stat.S_IWOTH:
-        raise OverlayError(
-            f"{path}: anybody can write to it (mode {stat.S_IMODE(status.st_mode):04o}), and what is in it goes into "
-            "guests; take the write permission away from others"
-        )
