@@ -108,6 +108,21 @@ empty for the instance's memory (`INSTANCE_BE_maxmem`):
 
 {scripts}
 
+## Static addresses
+
+`rename` gives a guest with a static address the one that Ganeti knows of the NIC, with netmask and gateway when the NIC
+is in a network of Ganeti's ([what it changes, and what it leaves](adr/0054-rename.md)). Where Ganeti knows none, two
+files in `NETWORKS_DIR` may tell it for the first NIC, in the syntax of the settings file; other names in them are left
+to customisation scripts:
+
+    # /etc/ganeti/instance-image/networks/instances/inst1.example.org
+    ADDRESS=192.0.2.10
+    SUBNET=vlan42
+
+    # /etc/ganeti/instance-image/networks/subnets/vlan42
+    NETMASK=255.255.255.0
+    GATEWAY=192.0.2.1
+
 ## Moving over from ganeti-instance-image
 
 Its settings file, its variants and its `variants.list` are read as they are. What has no effect is noted in the log:
