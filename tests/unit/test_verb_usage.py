@@ -100,7 +100,7 @@ def test_an_installation_that_lacks_a_module() -> None:
 
 def test_a_defect_is_told_with_what_it_spoilt() -> None:
     assert str(_defect(KeyError("x"), "the backup")) == "internal error: KeyError: 'x'; the backup is not complete"
-    assert not {verb for verb in VERBS if verb not in WHAT}
+    assert set(WHAT) == set(VERBS)
 
 
 @pytest.mark.parametrize(
