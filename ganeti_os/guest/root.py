@@ -67,12 +67,14 @@ def volumes(disk: DescriptorDisk) -> list[Volume]:
 def _probed(disk: DescriptorDisk, partitions: Sequence[Partition]) -> list[Volume]:
     found = []
     for part in partitions:
-        content = None
+        volume = Volume(part, None)
         try:
-            content = probe(Region(disk, part.start, part.length))
+            content = probe(Region(disk, part.start, part.length, name=f"{disk.name}, {volume.place}"))
         except FileSystemError as error:  # the root may be on another one
             log.warning("%s", error)
-        found.append(Volume(part, content))
+        else:
+            volume = replace(volume, content=content)
+        found.append(volume)
     return found
 
 

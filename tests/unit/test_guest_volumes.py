@@ -25,4 +25,4 @@ def test_a_partition_with_the_signatures_of_two_file_systems(caplog: pytest.LogC
     disk.write(table.partitions[0].start + 4096 - 10, b"SWAPSPACE2")
     found = volumes(disk)  # type: ignore[arg-type] # any Disk does
     assert [volume.content and volume.content.type for volume in found] == [None, "ext2"]
-    assert "has the signatures of swap and ext2" in caplog.text
+    assert "memory, partition 1: has the signatures of swap and ext2" in caplog.text
