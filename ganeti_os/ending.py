@@ -31,8 +31,8 @@ class Ending:
     def install(self, *, patience_seconds: float = 0.0) -> None:
         """Handle the signals, but for those that we were started to ignore.
 
-        patience_seconds is for what waits for another process, which may never go on: when check() was not called for
-        so long after a signal, error() is raised in the main thread, wherever that is. 0: never.
+        patience_seconds is for what waits for another process, which may never go on: if we have not ended so long
+        after a signal, error() is raised in the main thread, wherever that is. 0: never.
         """
         self._patience = patience_seconds
         signal.signal(signal.SIGALRM, self._lose_patience)
