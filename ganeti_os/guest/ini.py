@@ -14,13 +14,18 @@ _LINE = re.compile(
 )
 
 
-def ini_values(data: bytes) -> Iterator[tuple[str, str, Span]]:
-    """Yield (section, key, value) in the order of the file, section and key in lower case."""
-    section = ""
+def ini_values(data: bytes) -> Iterator[tuple[int, str, str, Span]]:
+    """Yield (number, section, key, value) in the order of the file, section and key in lower case.
+
+    number counts the sections, of which several may have one name.
+    """
+    number, section = 0, ""
     for match in _LINE.finditer(data):
         if match.group("section") is not None:
+            number += 1
             section = match.group("section").decode("latin-1").lower()
             continue
         text = match.group("value").rstrip()
         start = match.start("value")
-        yield section, match.group("key").decode("ascii").lower(), Span(start, start + len(text), text)
+        key = match.group("key").decode("ascii").lower()
+        yield number, section, key, Span(start, start + len(text), text)

@@ -14,22 +14,25 @@ _NETWORKD = {
     ("network", "address"): "address",
     ("address", "address"): "address",
     ("network", "gateway"): "gateway",
-    ("route", "gateway"): "gateway",
 }
+_DEFAULT = (b"0.0.0.0/0", b"::/0")
 
 
 def networkd_interfaces(draft: Draft) -> Iterator[Interface]:
     """Yield each *.network file as one interface; it is named by [Match] Name=, or by the file."""
     for path in draft.files("/etc/systemd/network", "*.network"):
         interface = Interface(path.rpartition("/")[2].removesuffix(".network"))
-        routes_elsewhere = False
-        for section, key, span in ini_values(draft.read(path) or b""):
+        routes: dict[int, dict[str, Span]] = {}
+        for number, section, key, span in ini_values(draft.read(path) or b""):
             if (section, key) == ("match", "name"):
                 interface.name = span.text.decode("latin-1")
-            routes_elsewhere |= (section, key) == ("route", "destination")
-            kind = _NETWORKD.get((section, key))
-            if kind is not None and not (section == "route" and routes_elsewhere):
+            elif section == "route":
+                routes.setdefault(number, {})[key] = span
+            elif kind := _NETWORKD.get((section, key)):
                 interface.add(path, kind, span)
+        for route in routes.values():
+            if "gateway" in route and ("destination" not in route or route["destination"].text in _DEFAULT):
+                interface.add(path, "gateway", route["gateway"])
         yield interface
 
 
@@ -37,7 +40,7 @@ def keyfile_interfaces(draft: Draft) -> Iterator[Interface]:
     """Yield each connection as one interface; it is named by interface-name=, or by the file."""
     for path in draft.files("/etc/NetworkManager/system-connections", "*"):
         interface = Interface(path.rpartition("/")[2].removesuffix(".nmconnection"))
-        for section, key, span in ini_values(draft.read(path) or b""):
+        for _, section, key, span in ini_values(draft.read(path) or b""):
             if (section, key) == ("connection", "interface-name"):
                 interface.name = span.text.decode("latin-1")
             elif section in ("ipv4", "ipv6"):

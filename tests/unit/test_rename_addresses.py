@@ -227,6 +227,26 @@ def test_families_in_one_file(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("route", "is_default"),
+    [
+        ("Gateway=192.0.2.1\n", True),
+        ("Destination=0.0.0.0/0\nGateway=192.0.2.1\n", True),
+        ("Gateway=192.0.2.1\nDestination=203.0.113.0/24\n", False),
+        ("Destination=203.0.113.0/24\nGateway=192.0.2.1\n\n[Route]\nMetric=5\n", False),
+    ],
+)
+def test_networkd_has_a_section_for_each_route(tmp_path: Path, route: str, is_default: bool) -> None:
+    path = "/etc/systemd/network/10-ens3.network"
+    sections = ["Route]\nDestination=198.18.0.0/15\nGateway=192.0.2.3\n", f"Route]\n{route}"]
+    for number, routes in enumerate((sections, sections[::-1])):
+        text = "[" + "\n[".join(["Match]\nName=ens3\n", "Network]\nAddress=192.0.2.10/24\n", *routes])
+        guest = GuestFiles.make(tmp_path / str(number), {"/etc/hostname": "inst1\n", path: text})
+        guest.rename("198.51.100.5", **NETWORK)
+        moved = text.replace("192.0.2.10/24", "198.51.100.5/26")
+        assert guest.read()[path] == (moved.replace("192.0.2.1\n", "198.51.100.62\n") if is_default else moved)
+
+
 def test_files_of_networks_dir(tmp_path: Path) -> None:
     guest = GuestFiles.make(tmp_path, system("DEBIAN_OLD"))
     guest.tell(f"instances/{NEW}", "ADDRESS=198.51.100.5\nSUBNET=vlan42\n")
