@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from ganeti_os.guest.span import Span
 
@@ -54,6 +56,17 @@ class Interface:
             self.others.append(Field(path, "prefix", Span(start, span.end, prefix)))
             span = Span(span.start, span.start + len(text), text)
         (self.addresses if kind == "address" else self.others).append(Field(path, kind, span))
+
+    def reaches(self, gateway: IPAddress) -> bool:
+        """True when the gateway lies in the network of an address, by what a prefix or netmask tells."""
+        masks = [field.span.text for field in self.others if field.kind in ("prefix", "netmask")]
+        return any(gateway in network for field in self.addresses for network in _networks(field.span.text, masks))
+
+
+def _networks(address: bytes, masks: list[bytes]) -> Iterator[IPv4Network | IPv6Network]:
+    for mask in masks:
+        with suppress(ValueError):
+            yield ipaddress.ip_interface(f"{address.decode('ascii')}/{mask.decode('latin-1')}").network
 
 
 def parse_address(text: bytes | str) -> IPAddress | None:

@@ -247,6 +247,30 @@ def test_networkd_has_a_section_for_each_route(tmp_path: Path, route: str, is_de
         assert guest.read()[path] == (moved.replace("192.0.2.1\n", "198.51.100.62\n") if is_default else moved)
 
 
+@pytest.mark.parametrize("moved", [0, 1])
+@pytest.mark.parametrize("style", ["Red Hat", "SuSE"])
+def test_the_gateway_of_all_interfaces_goes_with_the_one_that_reaches_it(
+    tmp_path: Path, style: str, moved: int
+) -> None:
+    common, line = ("network", "GATEWAY={}\n") if style == "Red Hat" else ("network/routes", "default {} - -\n")
+    files = "network-scripts" if style == "Red Hat" else "network"
+    guest = GuestFiles.make(
+        tmp_path,
+        {
+            "/etc/hostname": "inst1\n",
+            f"/etc/sysconfig/{files}/ifcfg-eth0": "IPADDR=192.0.2.10\nNETMASK=255.255.255.0\n",
+            f"/etc/sysconfig/{files}/ifcfg-eth1": "IPADDR=10.0.0.5/24\n",
+            f"/etc/sysconfig/{common}": line.format("192.0.2.1"),
+        },
+    )
+    networks = [("192.0.2.0/24", "192.0.2.254"), ("10.0.0.0/24", "10.0.0.254")]
+    told = {f"NIC_{n}_NETWORK_SUBNET": networks[n][0] for n in (0, 1)}
+    told |= {f"NIC_{n}_NETWORK_GATEWAY": networks[n][1] for n in (0, 1)}
+    guest.rename("192.0.2.11" if moved == 0 else "192.0.2.10", "10.0.0.6" if moved == 1 else "10.0.0.5", **told)
+    assert ("10.0.0.6" in str(guest.read())) == (moved == 1)
+    assert guest.read()[f"/etc/sysconfig/{common}"] == line.format("192.0.2.254" if moved == 0 else "192.0.2.1")
+
+
 def test_files_of_networks_dir(tmp_path: Path) -> None:
     guest = GuestFiles.make(tmp_path, system("DEBIAN_OLD"))
     guest.tell(f"instances/{NEW}", "ADDRESS=198.51.100.5\nSUBNET=vlan42\n")
@@ -362,7 +386,7 @@ def test_deep_yaml_ends_quickly(tmp_path: Path) -> None:
     assert guest.read()["/etc/hostname"] == "inst2\n"
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(sorted(SYSTEMS)), st.integers(0, 1 << 20), st.binary(max_size=3), st.integers(0, 3))
 def test_damaged_files(tmp_path: Path, name: str, position: int, inserted: bytes, removed: int) -> None:
     """Whatever the files say: done, or one sentence and nothing changed; and again is no change."""
