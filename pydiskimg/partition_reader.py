@@ -11,12 +11,13 @@ import struct
 import uuid
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from pydiskimg.errors import PartitionError
 from pydiskimg.protocols import Source, read_bytes
 
 # MBR and extended boot record. Little-endian.
+MBR_DISK_SIGNATURE = slice(440, 444)
 MBR_ENTRIES_OFFSET = 446
 MBR_ENTRY = struct.Struct(
     "<B"  #  0  BootIndicator  0x80: bootable
@@ -71,13 +72,15 @@ class Partition:
     """A partition that was found: start and length are bytes and lie inside the disk.
 
     number is the kernel's (1 to 4 primary, from 5 logical; GPT: the entry). type is the MBR's byte as 0x83 or the
-    GPT's GUID in capitals.
+    GPT's GUID in capitals. uuid is the kernel's PARTUUID: the GPT's own GUID of the partition, or the MBR's disk
+    signature and the number; empty where there is no table.
     """
 
     number: int
     start: int
     length: int
     type: str
+    uuid: str = field(default="", compare=False)
 
 
 def read_partition_table(source: Source, *, sector_size: int = 512) -> list[Partition]:
@@ -98,7 +101,9 @@ def read_partition_table(source: Source, *, sector_size: int = 512) -> list[Part
     # A file system's boot sector has the signature too; its "entries" hold text or code.
     if any(entry[0] not in (0, 0x80) for entry in entries):
         return []
-    return list(_read_mbr(source, entries, sector_size))
+    signature = int.from_bytes(sector[MBR_DISK_SIGNATURE], "little")
+    found = _read_mbr(source, entries, sector_size)
+    return [replace(partition, uuid=f"{signature:08x}-{partition.number:02x}") for partition in found]
 
 
 def _entries(sector: bytes) -> list[tuple[int, bytes, int, bytes, int, int]]:
@@ -201,7 +206,7 @@ def _check_crc(data: bytes, expected: int, what: str) -> None:
 
 def _gpt_partitions(source: Source, array: bytes, size: int, sector_size: int) -> Iterator[Partition]:
     for index in range(len(array) // size):
-        kind, _, first, last, _, _ = GPT_ENTRY.unpack_from(array, index * size)
+        kind, guid, first, last, _, _ = GPT_ENTRY.unpack_from(array, index * size)
         if not any(kind):
             continue
         if last < first:
@@ -209,7 +214,8 @@ def _gpt_partitions(source: Source, array: bytes, size: int, sector_size: int) -
                 f"{source.name}: partition {index + 1} ends (sector {last}) before it starts ({first})"
             )
         name = str(uuid.UUID(bytes_le=kind)).upper()
-        yield _inside(source, Partition(index + 1, first * sector_size, (last - first + 1) * sector_size, name))
+        start, length = first * sector_size, (last - first + 1) * sector_size
+        yield _inside(source, Partition(index + 1, start, length, name, str(uuid.UUID(bytes_le=guid))))
 
 
 def _inside(source: Source, partition: Partition) -> Partition:

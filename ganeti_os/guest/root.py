@@ -185,6 +185,8 @@ def _names(spec: str, volume: Volume, root_spec: str) -> bool:
         return value.lower() == str(volume.content.uuid).lower()
     if kind == "LABEL":
         return value == volume.content.label
+    if kind == "PARTUUID":
+        return bool(value) and value.lower() == volume.partition.uuid
     match, root = _DEVICE.fullmatch(spec), _DEVICE.fullmatch(root_spec)
     if match is None or (root is not None and root.group(1) != match.group(1)):  # on another disk than the root
         return False

@@ -41,12 +41,14 @@ def read(path: Path) -> list[Partition]:
 def test_as_sfdisk_reads_it(tmp_path: Path, tool: Callable[[str], str], script: str) -> None:
     path = partitioned(tool, tmp_path / "disk", script)
     done = subprocess.run([tool("sfdisk"), "--json", path], capture_output=True, text=True, check=True)
-    expected = [
-        (p["start"] * 512, p["size"] * 512, p["type"].upper())
-        for p in json.loads(done.stdout)["partitiontable"]["partitions"]
-        if p["type"] != "5"
-    ]
+    table = json.loads(done.stdout)["partitiontable"]
+    expected = [(p["start"] * 512, p["size"] * 512, p["type"].upper()) for p in table["partitions"] if p["type"] != "5"]
     found = read(path)
+    if script is MBR:  # as fstab has it: PARTUUID=1a2b3c4d-05
+        uuids = [f"{int(table['id'], 16):08x}-{p.number:02x}" for p in found]
+    else:
+        uuids = [p["uuid"].lower() for p in table["partitions"]]
+    assert [p.uuid for p in found] == uuids
     assert [(p.start, p.length, p.type.upper().removeprefix("0X0").removeprefix("0X")) for p in found] == expected
     assert [p.number for p in found] == ([1, 2, 5, 6, 7] if script is MBR else [1, 2, 3])
 
