@@ -41,11 +41,17 @@ def backup_kind(pipe: PipeReader, wanted: str) -> BackupKind:
     """Return what comes through the pipe; wanted is the setting IMPORT_FORMAT.
 
     An export of ours is a qcow2 whatever the guest's disk begins with, so that no guest decides here. Raises
-    RequestError for an empty stream and for one that "auto" cannot tell.
+    RequestError for an empty stream, a compressed one (but for "raw"), and one that "auto" cannot tell.
     """
     beginning = pipe.peek(LOOK_AT)
     if not beginning:
         raise RequestError(f"{pipe.name}: is empty; expected a backup; nothing was written")
+    compression = next((name for magic, name in _COMPRESSIONS.items() if beginning.startswith(magic)), None)
+    if compression is not None and wanted != "raw":
+        raise RequestError(
+            f"{pipe.name}: the backup is compressed with {compression}; decompress it before the import (or set "
+            "IMPORT_FORMAT=raw, if it is a disk that begins so); nothing was written"
+        )
     if wanted != "auto":
         return BackupKind(wanted)
     if beginning.startswith(_QCOW2_MAGIC):
@@ -56,12 +62,6 @@ def backup_kind(pipe: PipeReader, wanted: str) -> BackupKind:
         return BackupKind.TAR
     if beginning[_DUMP_MAGIC_OFFSET : _DUMP_MAGIC_OFFSET + 4] in _DUMP_MAGICS:
         return BackupKind.DUMP
-    for magic, name in _COMPRESSIONS.items():
-        if beginning.startswith(magic):
-            raise RequestError(
-                f"{pipe.name}: the backup is compressed with {name}; decompress it before the import (or set "
-                "IMPORT_FORMAT=raw, if it is a disk that begins so); nothing was written"
-            )
     if described_end(beginning) or _holds_file_system(beginning):
         return BackupKind.RAW
     raise RequestError(

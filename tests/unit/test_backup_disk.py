@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from ganeti_os.backup.disk import restore_disk
-from ganeti_os.backup.kind import BackupKind
+from ganeti_os.backup.kind import BackupKind, backup_kind
 from ganeti_os.log import Messages
+from ganeti_os.protocol import RequestError
 from pydiskimg.errors import DoesNotFitError, InvalidImageError, StorageError
 from pydiskimg.protocols import Buffer, Disk
 from pydiskimg.targets.memory import MemoryDisk
@@ -141,3 +143,12 @@ def test_a_disk_of_no_bytes_is_no_backup(tmp_path: Path) -> None:
 def test_raw_bytes_that_tell_no_size_are_told(caplog: pytest.LogCaptureFixture) -> None:
     restore(RAW, BackupKind.RAW, MemoryDisk(SIZE, fill=0xFF))
     assert "pipe: nothing in it tells its size, so an early end would not be seen" in caplog.text
+
+
+@pytest.mark.parametrize("wanted", ["auto", "tar", "qcow2"])
+def test_a_backup_that_somebody_compressed_is_refused_by_name(wanted: str) -> None:
+    with memory_file(gzip.compress(BACKUPS[BackupKind.QCOW2])) as fd:
+        pipe = PipeReader(fd, "pipe")
+        with pytest.raises(RequestError, match=r"^pipe: the backup is compressed with gzip; decompress it before"):
+            backup_kind(pipe, wanted)
+        assert backup_kind(pipe, "raw") is BackupKind.RAW
