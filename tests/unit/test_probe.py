@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 
 import pytest
@@ -235,6 +236,19 @@ def test_fat32_chain_that_never_ends(root: int) -> None:
     table = b"".join(index.to_bytes(4, "little") for index in range(4096))  # each cluster is followed by itself
     found = probe(disk((0, fat_boot_sector(32, root=root)), (512, table)))
     assert found == FileSystemKind("vfat", "ABCD-1234")
+
+
+@pytest.mark.parametrize(
+    "entry", [directory_entry(b"FILE", 0x20), directory_entry(b"\xe5GONE", 0x08)], ids=["files", "deleted"]
+)
+def test_fat32_root_directory_as_large_as_none_may_be(entry: bytes) -> None:
+    """A table has room for a thousand partitions, and each may have clusters of 512 KiB, a hundred in a circle."""
+    boot = fat_boot_sector(32, sector=4096, per_cluster=128, reserved=1, tables=1, table_32=1, total_32=512)
+    hostile = disk((0, boot), (4096 + 8, (2).to_bytes(4, "little")), (8192, entry * (512 * 32)))
+    start = time.process_time()
+    for _ in range(5):
+        assert probe(hostile) == FileSystemKind("vfat", "ABCD-1234")
+    assert time.process_time() - start < 1
 
 
 def test_fat_larger_than_its_source() -> None:
