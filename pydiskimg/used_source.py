@@ -201,9 +201,9 @@ def _used_of_volume(source: Source, volume: _Volume, notes: list[str]) -> Sequen
     if volume.content is None or volume.content.type not in _EXT | {"swap"}:
         notes.append(f"{volume}: all of it is copied")
         return everything
-    other = stranger(part)
-    if other is not None:
-        notes.append(f"{volume}: looks like {other} as well; all of it is copied")
+    sign = _sign_of_another_use(part)
+    if sign is not None:
+        notes.append(f"{volume}: {sign} as well; all of it is copied")
         return everything
     if volume.content.type in _EXT:
         try:
@@ -217,6 +217,18 @@ def _used_of_volume(source: Source, volume: _Volume, notes: list[str]) -> Sequen
         return everything
     notes.append(f"{volume}: its contents are left out")
     return used
+
+
+def _sign_of_another_use(part: Source) -> str | None:
+    """Return a clause: who may have taken the volume over and left its superblock alone; None for nobody."""
+    other = stranger(part)
+    if other is not None:
+        return f"looks like {other}"
+    try:  # an MBR leaves a superblock at byte 1024 where it is
+        has_table = any(read_partition_table(part, sector_size=sector_size) for sector_size in _SECTOR_SIZES)
+    except PartitionError:
+        has_table = True
+    return "has a partition table of its own" if has_table else None
 
 
 def _used_of_ext(part: Source, volume: _Volume, notes: list[str]) -> RangeList:

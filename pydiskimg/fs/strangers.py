@@ -23,6 +23,8 @@ _FRONT = (
     (3, b"EXFAT   ", "exFAT"),
     (32, b"ORCLDISK", "Oracle ASM"),
     (512, b"!Stra0tis", "Stratis"),
+    (512, bytes.fromhex("57455682"), "a BSD disklabel"),
+    (512 + 12, bytes.fromhex("eede0d60"), "a Solaris label"),
     (4 * KIB, _MD_RAID, "a member of a RAID (md 1.2)"),
     (4 * KIB + 24, bytes.fromhex("c68573f6"), "bcache or bcachefs"),
     (8 * KIB + 1372, (0x00011954).to_bytes(4, "little"), "UFS"),

@@ -170,6 +170,8 @@ STRANGERS = (
     (3, b"EXFAT   ", "exFAT"),
     (32, b"ORCLDISK", "Oracle ASM"),
     (512, b"!Stra0tis\x86\xff", "Stratis"),
+    (512, bytes.fromhex("57455682"), "a BSD disklabel"),
+    (512 + 12, bytes.fromhex("eede0d60"), "a Solaris label"),
     (4096, bytes.fromhex("fc4e2ba9"), "a member of a RAID (md 1.2)"),
     (4096 + 24, bytes.fromhex("c68573f64e1a45ca"), "bcache or bcachefs"),
     (8192 + 1372, bytes.fromhex("54190100"), "UFS"),
@@ -190,6 +192,24 @@ def test_what_has_taken_a_partition_over(content: bytes, offset: int, signature:
     taken = bytearray(content)
     taken[offset : offset + len(signature)] = signature
     all_is_used(partitioned([(1, 9, bytes(taken))]), f": looks like {what} as well; all of it is copied")
+
+
+@pytest.mark.parametrize("content", [ext(9, "ext2"), ext(9)], ids=["ext2", "ext4"])
+@pytest.mark.parametrize(("kind", "start", "length"), [(0x83, 2048, 4096), (0x8E, 8, 16), (0x05, 2048, 1 << 31)])
+def test_a_partition_that_became_another_machines_disk(content: bytes, kind: int, start: int, length: int) -> None:
+    """Who makes an MBR leaves the superblock of what the partition held before, at byte 1024, as it is."""
+    taken = bytearray(content)
+    taken[:512] = bytes(510) + b"\x55\xaa"
+    struct.pack_into("<B3sB3sII", taken, 446, 0, b"", kind, b"", start, length)
+    all_is_used(partitioned([(1, 9, bytes(taken))]), ": has a partition table of its own as well; all of it is copied")
+
+
+def test_boot_code_in_a_partition_is_no_table() -> None:
+    """GRUB and LILO leave the table's place zero, others have code and text there."""
+    for rest in (bytes(64), b"\x0dCould not find kernel image".ljust(64, b"\x90")):
+        bootable = bytearray(ext())
+        bootable[:512] = (b"\xeb\x63\x90".ljust(446, b"\x90") + rest) + b"\x55\xaa"
+        assert free_of(used_source(partitioned([(1, 9, bytes(bootable))])), 1, 9) > 4 * MIB
 
 
 @pytest.mark.parametrize(("offset", "signature"), [(4096, "fc4e2ba9"), (24 * MIB - 8192, "fc4e2ba9")])
