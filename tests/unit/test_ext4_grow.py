@@ -16,10 +16,13 @@ from pydiskimg.fs.ext4.crc32c import crc32c
 from pydiskimg.fs.ext4.features import Incompat
 from pydiskimg.fs.ext4.grow import plan_ext_growth
 from pydiskimg.fs.ext4.larger import larger
+from pydiskimg.fs.ext4.used import ExtUsage
 from pydiskimg.fs.ext4.volume import read_volume
+from pydiskimg.protocols import Buffer
 from pydiskimg.region import Region
 from pydiskimg.targets.memory import MemoryDisk
 from pydiskimg.units import MIB
+from tests.fixtures.journals import JournalWriter
 from tests.fixtures.stopping_disk import StoppingDisk
 
 OLD, NEW = 10 * MIB, 20 * MIB
@@ -92,6 +95,36 @@ def test_planning_writes_nothing(kind: str) -> None:
     growth = plan_ext_growth(StoppingDisk(image(kind), 0))
     assert growth.gains
     assert growth.size == NEW
+
+
+class WatchedDisk(MemoryDisk):
+    """Counts the writes to the log of a journal, and refuses them while the journal says that the log is in use."""
+
+    def watch(self, writer: JournalWriter) -> None:
+        self.journal, self.log, self.seen = writer.at(0), writer.at(1), 0
+
+    def write(self, offset: int, data: Buffer) -> None:
+        if offset == self.log:
+            self.seen += 1
+            assert layout.JOURNAL_SUPERBLOCK.unpack(self.data, self.journal)["s_start"] == 0
+        super().write(offset, data)
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+def test_a_log_that_changes_nothing_is_emptied_first(revoked: bool) -> None:
+    """What is written where it begins would be taken for a part of it after an interruption."""
+    disk = WatchedDisk(0, name="disk")
+    disk.data = image("ext4").data
+    writer = JournalWriter(disk, layout.JOURNAL_CSUM_V3)
+    writer.write({7000: bytes(1024)})
+    if revoked:
+        writer.revoke([7000])
+        writer.commit()
+    writer.close()
+    disk.watch(writer)
+    plan_ext_growth(disk).write()
+    assert disk.seen == 1
+    assert ExtUsage(disk).volume.blocks * 1024 == NEW
 
 
 @pytest.mark.parametrize("kind", ["ext2", "ext3", "ext4"])

@@ -55,7 +55,7 @@ class RecoveredSource:
 
 
 def after_recovery(source: Source, volume: Volume) -> tuple[Source, int]:
-    """Return the file system as recovery will leave it, and how many blocks that changes; source itself for none.
+    """Return the file system as recovery will leave it, and how many blocks that changes; source for an empty log.
 
     Raises NotBelievedError when it cannot be told what recovery would do, and as reading does.
     """
@@ -77,6 +77,4 @@ def after_recovery(source: Source, volume: Volume) -> tuple[Source, int]:
     if not volume.needs_recovery:
         raise NotBelievedError(volume.name, "its journal holds changes, and its superblock says that there are none")
     copies = log.copies()
-    if not copies:
-        return source, 0
     return RecoveredSource(source, log, copies, volume.block_size), len(copies)
