@@ -205,6 +205,16 @@ def test_a_log_without_an_end() -> None:
     not_believed(disk, "its log goes round and has no end")
 
 
+def test_a_log_of_more_blocks_than_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes memory; the real bound is one million."""
+    writer = log()
+    writer.close()
+    monkeypatch.setattr("pydiskimg.fs.ext4.log._MAX_COPIES", 3)
+    assert after_recovery(writer.disk, read_volume(writer.disk))[1] == 2
+    monkeypatch.setattr("pydiskimg.fs.ext4.log._MAX_COPIES", 2)
+    not_believed(writer.disk, "its journal: its log has more than 2 blocks")
+
+
 def test_a_revoke_block_that_says_it_is_longer() -> None:
     writer = JournalWriter(disk_of("ext3"))
     writer.write({7000: BLOCK})

@@ -25,10 +25,12 @@ from pydiskimg.fs.ext4.volume import Volume
 from pydiskimg.protocols import Source, read_bytes
 
 _MAX_BLOCKS = 1 << 22
+_MAX_COPIES = 1 << 20  # about 200 bytes of memory each; four times as many as the largest journal that mke2fs chooses
 _MAX_RUNS = 1 << 16
 _KNOWN = layout.JOURNAL_HAS_REVOKE | layout.JOURNAL_64BIT | layout.JOURNAL_CSUM_V2 | layout.JOURNAL_CSUM_V3
 _HEADER = layout.JOURNAL_HEADER.size
 _UUID_SIZE = 16
+_FLAGS = 7  # the lowest byte of t_flags in a tag of any kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,8 @@ class Log:
         for kind, block, data, sequence in self._blocks(end):
             if kind == layout.JOURNAL_DESCRIPTOR:
                 found.update(self._tags(data, sequence, block + 1))
+                if len(found) > _MAX_COPIES:
+                    raise self._damaged(f"its log has more than {_MAX_COPIES} blocks")
         for kind, _, data, sequence in self._blocks(end):
             if kind == layout.JOURNAL_REVOKE:
                 for revoked in found.keys() & self._revoked(data):
@@ -181,7 +185,7 @@ class Log:
             yield kind, block, data, sequence
             steps = 1
             if kind == layout.JOURNAL_DESCRIPTOR:
-                steps += len(self._tags(data, sequence, block + 1))
+                steps += sum(1 for _ in self._tag_places(data))
             elif kind == layout.JOURNAL_COMMIT:
                 sequence = sequence + 1 & 0xFFFFFFFF
             block, left = self._wrapped(block + steps), left - steps
@@ -191,30 +195,35 @@ class Log:
     def _wrapped(self, block: int) -> int:
         return block if block < self.end else block - (self.end - self.first)
 
-    def _tags(self, data: bytes, sequence: int, log_block: int) -> list[tuple[int, Copy]]:
-        """Return the blocks that a descriptor block names, with the copies that follow from log_block on."""
+    def _tags(self, data: bytes, sequence: int, log_block: int) -> Iterator[tuple[int, Copy]]:
+        """Yield the blocks that a descriptor block names, with the copies that follow from log_block on."""
         is_v3 = bool(self._incompat & layout.JOURNAL_CSUM_V3)
         bits64 = bool(self._incompat & layout.JOURNAL_64BIT)
         record = layout.JOURNAL_TAG_V3 if is_v3 else layout.JOURNAL_TAG
         size = self._tag_size()
-        found: list[tuple[int, Copy]] = []
+        for index, at in enumerate(self._tag_places(data)):
+            tag = {name: int(value) for name, value in record.unpack(data[at : at + size].ljust(16, b"\0")).items()}
+            yield (
+                tag["t_blocknr"] | (tag["t_blocknr_high"] << 32 if bits64 else 0),
+                Copy(
+                    self._wrapped(log_block + index),
+                    sequence,
+                    bool(tag["t_flags"] & layout.TAG_ESCAPED),
+                    tag["t_checksum"] if self._has_checksums else None,
+                    0xFFFFFFFF if is_v3 else 0xFFFF,
+                ),
+            )
+
+    def _tag_places(self, data: bytes) -> Iterator[int]:
+        """Yield where the tags of a descriptor block begin; there is at least one."""
+        size = self._tag_size()
         at, end = _HEADER, len(data) - (layout.JOURNAL_TAIL_SIZE if self._has_checksums else 0)
         while at + size <= end:
-            tag = {name: int(value) for name, value in record.unpack(data[at : at + size].ljust(16, b"\0")).items()}
-            target = tag["t_blocknr"] | (tag["t_blocknr_high"] << 32 if bits64 else 0)
-            flags = tag["t_flags"]
-            copy = Copy(
-                self._wrapped(log_block + len(found)),
-                sequence,
-                bool(flags & layout.TAG_ESCAPED),
-                tag["t_checksum"] if self._has_checksums else None,
-                0xFFFFFFFF if is_v3 else 0xFFFF,
-            )
-            found.append((target, copy))
-            at += size + (0 if flags & layout.TAG_SAME_UUID else _UUID_SIZE)
+            yield at
+            flags = data[at + _FLAGS]
             if flags & layout.TAG_LAST:
-                break
-        return found
+                return
+            at += size + (0 if flags & layout.TAG_SAME_UUID else _UUID_SIZE)
 
     def _tag_size(self) -> int:
         if self._incompat & layout.JOURNAL_CSUM_V3:
