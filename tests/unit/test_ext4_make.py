@@ -188,8 +188,16 @@ def test_times_after_2038() -> None:
     assert (inode["i_mtime"], inode["i_mtime_extra"]) == (5, 1)
     raw = bytearray(disk.data[at : at + layout.INODE_SIZE])
     layout.INODE.put(raw, {"i_checksum_lo": 0, "i_checksum_hi": 0})
-    Checksums(ONE, active=True).inode(layout.ROOT_INODE, raw)
+    Checksums(crc32c(ONE.bytes), active=True).inode(layout.ROOT_INODE, raw)
     assert raw == disk.data[at : at + layout.INODE_SIZE]
+
+
+def test_a_large_inode_has_the_high_half_of_its_checksum() -> None:
+    """i_extra_isize has two bytes, and in an inode of 512 bytes it may be 256 or more."""
+    inode = bytearray(512)
+    layout.INODE.put(inode, {"i_extra_isize": 256})
+    Checksums(crc32c(ONE.bytes), active=True).inode(layout.ROOT_INODE, inode)
+    assert layout.INODE.unpack(inode)["i_checksum_hi"] != 0
 
 
 @pytest.mark.parametrize(

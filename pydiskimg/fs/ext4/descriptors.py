@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.checksums import descriptor_checksums
 from pydiskimg.fs.ext4.crc16 import crc16
-from pydiskimg.fs.ext4.crc32c import crc32c_columns
-from pydiskimg.fs.ext4.features import Incompat, RoCompat
+from pydiskimg.fs.ext4.features import Incompat
 from pydiskimg.fs.ext4.volume import Volume
 from pydiskimg.protocols import Source, read_bytes
 
@@ -89,19 +89,16 @@ def seal(table: bytearray, volume: Volume, first_group: int) -> None:
 def _checksums(table: bytes, volume: Volume, first_group: int) -> list[int]:
     """Return the checksum that each descriptor in table should have."""
     size = volume.desc_size
-    count = len(table) // size
-    groups = [(first_group + index).to_bytes(4, "little") for index in range(count)]
-    if RoCompat.METADATA_CSUM not in volume.ro_compat:
-        seed = crc16(volume.uuid)
-        return [
-            crc16(_covered(table[index * size : (index + 1) * size]), crc16(group, seed))
-            for index, group in enumerate(groups)
-        ]
-    numbers = b"".join(groups)
-    columns = [numbers[index::4] for index in range(4)] + [table[index::size] for index in range(size)]
-    columns[4 + _CHECKSUM] = columns[5 + _CHECKSUM] = bytes(count)
-    low, second, _, _ = crc32c_columns(columns, volume.checksum_seed)
-    return [one | other << 8 for one, other in zip(low, second, strict=True)]
+    if volume.has_checksums:
+        low, high = descriptor_checksums(table, size, first_group, volume.checksum_seed)
+        return [one | other << 8 for one, other in zip(low, high, strict=True)]
+    seed = crc16(volume.uuid)
+    return [
+        crc16(
+            _covered(table[index * size : (index + 1) * size]), crc16((first_group + index).to_bytes(4, "little"), seed)
+        )
+        for index in range(len(table) // size)
+    ]
 
 
 def _covered(descriptor: bytes) -> bytes:

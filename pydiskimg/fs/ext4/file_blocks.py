@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Iterator
 
 from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.checksums import Checksums
 from pydiskimg.fs.ext4.crc32c import crc32c
 from pydiskimg.fs.ext4.descriptors import place_problem, read_descriptor
 from pydiskimg.fs.ext4.doubt import NotBelievedError
@@ -47,23 +48,13 @@ def read_inode(source: Source, volume: Volume, number: int) -> tuple[bytes, int]
         raise NotBelievedError(volume.name, f"group 0, which has inode {number}{_named(number)}: {problem}")
     at = descriptor.inode_table * volume.block_size + (number - 1) * volume.inode_size
     raw = read_bytes(source, at, volume.inode_size)
-    offsets = layout.INODE.offsets
-    generation = raw[offsets["i_generation"] : offsets["i_generation"] + 4]
-    seed = crc32c(number.to_bytes(4, "little") + generation, volume.checksum_seed)
-    if volume.has_checksums:
-        low, high = offsets["i_checksum_lo"], offsets["i_checksum_hi"]
-        covered, stored, width = bytearray(raw), raw[low : low + 2], 0xFFFF
-        covered[low : low + 2] = bytes(2)
-        extra = offsets["i_extra_isize"]
-        if (
-            len(raw) > layout.GOOD_OLD_INODE_SIZE
-            and int.from_bytes(raw[extra : extra + 2], "little") >= high + 2 - layout.GOOD_OLD_INODE_SIZE
-        ):
-            stored, width = stored + raw[high : high + 2], 0xFFFFFFFF
-            covered[high : high + 2] = bytes(2)
-        if crc32c(covered, seed) & width != int.from_bytes(stored, "little"):
-            raise NotBelievedError(volume.name, f"the checksum of inode {number}{_named(number)} does not hold")
-    return raw, seed
+    checksums = Checksums(volume.checksum_seed, active=volume.has_checksums)
+    sealed = bytearray(raw)
+    checksums.inode(number, sealed)
+    if sealed != raw:
+        raise NotBelievedError(volume.name, f"the checksum of inode {number}{_named(number)} does not hold")
+    generation = layout.INODE.offsets["i_generation"]
+    return raw, checksums.for_inode(number, raw[generation : generation + 4])
 
 
 def _named(number: int) -> str:

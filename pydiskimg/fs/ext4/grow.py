@@ -11,7 +11,6 @@ marked as not unmounted meanwhile, and e2fsck -p makes it good after an interrup
 from __future__ import annotations
 
 from collections.abc import Iterator
-from uuid import UUID
 
 from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4 import layout
@@ -60,7 +59,7 @@ class ExtGrowth:
         self._new = new = larger(old, disk.size)
         self.size = new.blocks * new.block_size
         self.gains = new is not old
-        self._checksums = Checksums(UUID(bytes=old.uuid), active=old.has_checksums, seed=old.checksum_seed)
+        self._checksums = Checksums(old.checksum_seed, active=old.has_checksums)
         self._groups = NewGroups(new, old.groups, self._checksums)
         self._first_table = (old.groups - 1) // old.desc_per_block
         self._changes: dict[int, bytes] = {}

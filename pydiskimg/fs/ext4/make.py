@@ -18,6 +18,7 @@ from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.blockwriter import BlockWriter
 from pydiskimg.fs.ext4.checksums import Checksums
+from pydiskimg.fs.ext4.crc32c import crc32c
 from pydiskimg.fs.ext4.filemap import FileMap
 from pydiskimg.fs.ext4.geometry import Geometry, plan_geometry
 from pydiskimg.fs.ext4.groups import Groups
@@ -121,7 +122,7 @@ class _Maker:
         self._disk = disk
         self._geometry = geometry
         self._identity = identity
-        self._checksums = Checksums(identity.uuid, active=geometry.features.checksums)
+        self._checksums = Checksums(crc32c(identity.uuid.bytes), active=geometry.features.checksums)
         self._placement = Placement(geometry, disk.name)
         self._inodes = Inodes(geometry, self._checksums, identity.now)
         self._writer = BlockWriter(disk, geometry.block_size)
