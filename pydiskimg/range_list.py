@@ -14,7 +14,7 @@ _FIRST_GAP = 4 * KIB
 
 
 class RangeList:
-    """Ascending ranges, each its first byte and the byte after its last; 16 bytes of memory each.
+    """Ascending ranges, each its first byte (or block) and the one after its last; 16 bytes of memory each.
 
     Beyond max_ranges of them, those that lie closest together become one with the gap between them, so that the list
     covers more than was put in, and never less.
@@ -38,14 +38,6 @@ class RangeList:
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return zip(self._starts, self._ends, strict=True)
-
-    def __len__(self) -> int:
-        return len(self._starts)
-
-    @property
-    def total(self) -> int:
-        """Bytes in all ranges."""
-        return sum(self._ends) - sum(self._starts)
 
     def within(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Yield the parts of the ranges that lie in [start, end), ascending."""

@@ -16,6 +16,7 @@ LAYERS = {
     "pydiskimg.errors": 0,
     "pydiskimg.units": 0,
     "pydiskimg.extents": 0,
+    "pydiskimg.range_list": 0,
     "pydiskimg.protocols": 1,
     "pydiskimg.linux": 1,
     "pydiskimg.formats": 2,

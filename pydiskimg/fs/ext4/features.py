@@ -97,9 +97,6 @@ class Features:
         """Return the features with descriptors spread over the groups, which excludes the resize inode."""
         return Features(self.compat & ~Compat.RESIZE_INODE, self.incompat | Incompat.META_BG, self.ro_compat)
 
-    def without_journal(self) -> Features:
-        return Features(self.compat & ~Compat.HAS_JOURNAL, self.incompat, self.ro_compat)
-
 
 _EXT2 = Features(
     Compat.EXT_ATTR | Compat.RESIZE_INODE | Compat.DIR_INDEX,

@@ -18,7 +18,6 @@ _SIGNED_HASH = 1
 _CRC32C = 1
 _JOURNAL_BACKUP = 1
 _XATTR_USER, _ACL = 0x4, 0x8
-_NEVER = -1 & 0xFFFF
 _LAST_GROUP_NUMBER = 0xFFFF  # the field has 16 bits
 
 

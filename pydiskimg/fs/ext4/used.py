@@ -16,7 +16,7 @@ from pydiskimg.fs.ext4.crc32c import crc32c
 from pydiskimg.fs.ext4.descriptors import Descriptor, place_problem, read_descriptors
 from pydiskimg.fs.ext4.doubt import NotBelievedError
 from pydiskimg.fs.ext4.layout import BLOCK_UNINIT
-from pydiskimg.fs.ext4.metadata_places import MetadataPlaces
+from pydiskimg.fs.ext4.metadata_places import metadata_places
 from pydiskimg.fs.ext4.recovery import after_recovery
 from pydiskimg.fs.ext4.volume import read_volume, state_problem
 from pydiskimg.protocols import Source, read_bytes
@@ -43,7 +43,7 @@ class ExtUsage:
         if problem is not None:
             raise NotBelievedError(volume.name, problem)
         self.volume = volume
-        self._places = MetadataPlaces(self.source, volume)
+        self._places = metadata_places(self.source, volume)
         self._checksums: dict[bytes, int] = {}
         self.doubtful_groups = 0
         self.first_doubt: str | None = None
