@@ -18,11 +18,11 @@ def device_holder(path: str) -> str:
         number = os.stat(path).st_rdev
     except OSError:
         return "unknown holder"
-    device = f"{os.major(number)}:{os.minor(number)}"
-    points = _mount_points(device)
+    major, minor = os.major(number), os.minor(number)
+    points = _mount_points((major, minor))
     if points:
         return "mounted on " + ", ".join(points)
-    on_top = _names(f"/sys/dev/block/{device}/holders")
+    on_top = _names(f"/sys/dev/block/{major}:{minor}/holders")
     if on_top:
         return "part of " + ", ".join(on_top)
     return "another process has opened it exclusively"
@@ -86,14 +86,13 @@ def _command(process: int) -> str:
         return "which has ended"
 
 
-def _mount_points(device: str) -> list[str]:
+def _mount_points(device: tuple[int, int]) -> list[str]:
+    from pydiskimg.linux.mounts import mount_entries  # takes longer to import than this module, and is rarely needed
+
     try:
-        lines = _text("/proc/self/mountinfo").splitlines()
+        return [entry.mount_point for entry in mount_entries() if entry.device == device]
     except OSError:
         return []
-    # proc(5): mount ID, parent ID, major:minor, root, mount point, ...
-    fields = (line.split(" ") for line in lines)
-    return [field[4] for field in fields if len(field) > 4 and field[2] == device]
 
 
 def _text(path: str) -> str:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-_OCTAL = re.compile(r"\\([0-7]{3})")
+from pydiskimg.linux.mounts import mount_entries
+
 _MAPPING = re.compile(r"\S+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) \d+ *(.*)")
 _LINKS = (("cwd", "working directory"), ("root", "root directory"), ("exe", "program"))
 
@@ -28,13 +28,6 @@ class Holder:
 
     def __str__(self) -> str:
         return f"process {self.pid} ({self.command}: {self.use})"
-
-
-@dataclass(frozen=True, slots=True)
-class _Mount:
-    id: int
-    device: tuple[int, int]
-    point: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,30 +55,21 @@ def holders(target: str, *, ourselves: bool = False) -> list[Holder]:
 
 
 def _wanted(target: str) -> _Wanted:
-    mounts = list(_mounts("self"))
-    inside = [mount for mount in mounts if f"{mount.point}/".startswith(f"{target.rstrip('/')}/")]
+    mounts = mount_entries()
+    inside = [mount for mount in mounts if f"{mount.mount_point}/".startswith(f"{target.rstrip('/')}/")]
     elsewhere = {mount.device for mount in mounts if mount not in inside}
     devices = {mount.device for mount in inside} - elsewhere
     status = os.stat(target)
-    is_mount_point = any(mount.point == target for mount in inside)
+    is_mount_point = any(mount.mount_point == target for mount in inside)
     if is_mount_point and devices:  # on btrfs files have another device number than the mount
         devices.add((os.major(status.st_dev), os.minor(status.st_dev)))
         devices -= elsewhere
     return _Wanted(
         frozenset(devices),
-        frozenset(mount.id for mount in inside),
+        frozenset(mount.mount_id for mount in inside),
         "" if is_mount_point else target,
         os.readlink("/proc/self/ns/mnt"),
     )
-
-
-def _mounts(process: str) -> Iterator[_Mount]:
-    with open(f"/proc/{process}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            fields = line.split(" ")
-            major, minor = fields[2].split(":")
-            point = _OCTAL.sub(lambda match: chr(int(match.group(1), 8)), fields[4])
-            yield _Mount(int(fields[0]), (int(major), int(minor)), point)
 
 
 def _use(process: str, wanted: _Wanted) -> str:
@@ -155,9 +139,9 @@ def _mappings(process: str, wanted: _Wanted) -> str:
 def _namespace(process: str, wanted: _Wanted) -> str:
     if os.readlink(f"/proc/{process}/ns/mnt") == wanted.namespace:
         return ""
-    for mount in _mounts(process):
+    for mount in mount_entries(process):
         if mount.device in wanted.devices:
-            return f"mount namespace of its own with {mount.point}"
+            return f"mount namespace of its own with {mount.mount_point}"
     return ""
 
 

@@ -42,17 +42,20 @@ def _text(value: str | None) -> ctypes.c_char_p:
 
 @dataclass(frozen=True, slots=True)
 class MountEntry:
-    """One mount of this process's namespace, as /proc/self/mountinfo shows it."""
+    """One mount of a process's namespace, as /proc/PID/mountinfo shows it; device is its major and minor number."""
 
     mount_id: int
+    device: tuple[int, int]
     mount_point: str
-    fs_type: str
     source: str
 
 
-def mount_entries() -> list[MountEntry]:
-    """Every mount of this namespace in the kernel's order: a later one at the same place covers an earlier one."""
-    with open("/proc/self/mountinfo", "rb") as file:
+def mount_entries(process: str = "self") -> list[MountEntry]:
+    """Every mount of a process's namespace in the kernel's order: a later one at the same place covers an earlier one.
+
+    Raises OSError for a process that has ended or may not be looked at.
+    """
+    with open(f"/proc/{process}/mountinfo", "rb") as file:
         return [_entry(line) for line in file]
 
 
@@ -60,7 +63,8 @@ def _entry(line: bytes) -> MountEntry:
     # proc_pid_mountinfo(5): id parent major:minor root mount-point options [optional]... - type source options
     before, _, after = line.partition(b" - ")
     left, right = before.split(b" "), after.split(b" ")
-    return MountEntry(int(left[0]), _unescaped(left[4]), _unescaped(right[0]), _unescaped(right[1]))
+    major, minor = left[2].split(b":")
+    return MountEntry(int(left[0]), (int(major), int(minor)), _unescaped(left[4]), _unescaped(right[1]))
 
 
 def _unescaped(field: bytes) -> str:
