@@ -140,7 +140,8 @@ def _volumes(source: Source, notes: list[str]) -> Sequence[_Volume]:
         except PartitionError as error:
             problem = problem or error
             continue
-        readings[partitions] = _probed(source, partitions or (Partition(0, 0, source.size, ""),), notes)
+        if partitions not in readings:
+            readings[partitions] = _probed(source, partitions or (Partition(0, 0, source.size, ""),), notes)
     known = [partitions for partitions, volumes in readings.items() if any(volume.content for volume in volumes)]
     if len(known) == 1 and (known[0] or problem is None):
         if not known[0] or not _has_another_whole(source, notes):

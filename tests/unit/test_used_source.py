@@ -150,14 +150,25 @@ def test_swap_that_is_not_believed() -> None:
     all_is_used(partitioned([(1, 2, bytes(content))]), "partition 1 (swap): its header holds something that mkswap")
 
 
-def test_two_signatures_in_one_partition() -> None:
+def swap_and_xfs() -> bytes:
     content = bytearray(swap())
     fields = (b"XFSB", 4096, 512, ONE.bytes, 1, 512, 1, 4, 512, 256, b"", 12, 9, 8, 4, 25)
     content[: xfs.SUPERBLOCK.size] = xfs.SUPERBLOCK.pack(*fields)
-    source = used_source(partitioned([(1, 2, bytes(content)), (4, 9, ext())]))
+    return bytes(content)
+
+
+def test_two_signatures_in_one_partition() -> None:
+    source = used_source(partitioned([(1, 2, swap_and_xfs()), (4, 9, ext())]))
     assert free_of(source, 1, 2) == 0
     assert free_of(source, 4, 9) > 4 * MIB
     assert "has the signatures of swap and xfs" in source.notes[0]
+
+
+def test_two_signatures_on_a_disk_without_a_table() -> None:
+    disk = MemoryDisk(0, name="disk")
+    disk.data = bytearray(swap_and_xfs())
+    all_is_used(disk, "has the signatures of swap and xfs")
+    assert [note for note in used_source(disk).notes if "signatures" in note] == used_source(disk).notes[:1]
 
 
 STRANGERS = (
