@@ -8,14 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pydiskimg.errors import FileSystemError
-from pydiskimg.fs.ext4.layout import SUPERBLOCK, SUPERBLOCK_OFFSET
+from pydiskimg.fs.ext4.features import Compat, Incompat
+from pydiskimg.fs.ext4.layout import ERROR_FS, SUPERBLOCK, SUPERBLOCK_OFFSET, VALID_FS
 from pydiskimg.fs.probe import btrfs, xfs
 from pydiskimg.protocols import Source, read_bytes
-
-_HAS_JOURNAL = 0x4  # compat
-_64BIT = 0x80  # incompat
-_CLEAN = 0x1  # s_state
-_ERRORS = 0x2
 
 BTRFS_SIZES = struct.Struct(
     "<"
@@ -59,15 +55,15 @@ def _ext(source: Source) -> Coverage:
     fields = SUPERBLOCK.unpack(read_bytes(source, SUPERBLOCK_OFFSET, SUPERBLOCK.size))
     state, compat, incompat = _numbers(fields, "s_state", "s_feature_compat", "s_feature_incompat")
     low, high, log_size = _numbers(fields, "s_blocks_count_lo", "s_blocks_count_hi", "s_log_block_size")
-    if state & _ERRORS:
+    if state & ERROR_FS:
         raise FileSystemError(
             f"{source.name}: errors are recorded in its ext file system, which then does not grow; check it (e2fsck -f)"
         )
-    if not (compat & _HAS_JOURNAL or state & _CLEAN):
+    if not (compat & Compat.HAS_JOURNAL or state & VALID_FS):
         raise FileSystemError(
             f"{source.name}: its ext file system has no journal and was not unmounted; check it (e2fsck -f) first"
         )
-    is_64bit = bool(incompat & _64BIT)
+    is_64bit = bool(incompat & Incompat.BIT64)
     block_size = 1024 << min(log_size, 10)
     blocks = low | (high << 32 if is_64bit else 0)
     return Coverage(blocks * block_size, block_size, ((1 << 48 if is_64bit else 1 << 32) - 1) * block_size)

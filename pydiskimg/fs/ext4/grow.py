@@ -25,7 +25,6 @@ from pydiskimg.fs.ext4.recovery import RecoveredSource
 from pydiskimg.fs.ext4.reserve import regrown_reserve
 from pydiskimg.fs.ext4.superblock import superblock
 from pydiskimg.fs.ext4.used import ExtUsage
-from pydiskimg.fs.ext4.volume import VALID_FS
 from pydiskimg.protocols import Disk, read_bytes
 
 _BLOCKS_AT_ONCE = 256
@@ -219,7 +218,7 @@ class ExtGrowth:
         changes = {**self._changes, self._primary: self._primary_block(meanwhile)}
         before = self._before
         if log is None or not log.fits(changes):
-            self._write_superblock({**before, "s_state": int(before["s_state"]) & ~VALID_FS})
+            self._write_superblock({**before, "s_state": int(before["s_state"]) & ~layout.VALID_FS})
             self._write_blocks(self._changes)
         else:
             # In this order there is never a log that nobody is told of.

@@ -32,7 +32,7 @@ SUPERBLOCK = Record("ext4_super_block", "<", 1024, """
     034 H   s_mnt_count
     036 h   s_max_mnt_count            -1: never check because of mounts
     038 H   s_magic
-    03a H   s_state                    1: unmounted cleanly; 2: errors were seen
+    03a H   s_state                    VALID_FS: unmounted cleanly; ERROR_FS: errors were seen
     03c H   s_errors                   1: continue
     03e H   s_minor_rev_level
     040 I   s_lastcheck
@@ -119,6 +119,13 @@ SUPERBLOCK = Record("ext4_super_block", "<", 1024, """
     284 376s s_reserved
     3fc I   s_checksum                 crc32c of the bytes before it
 """)  # fmt: skip
+
+# s_state
+VALID_FS = 0x1
+ERROR_FS = 0x2
+FAST_COMMIT_REPLAY = 0x20
+
+CHECKSUMS_CRC32C = 1  # s_checksum_type
 
 _DESCRIPTOR_LOW = """
     00 I  bg_block_bitmap_lo

@@ -9,8 +9,9 @@ from operator import itemgetter
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.fs.ext4.doubt import NotBelievedError
 from pydiskimg.fs.ext4.features import Compat
+from pydiskimg.fs.ext4.layout import ERROR_FS
 from pydiskimg.fs.ext4.log import Copy, Log
-from pydiskimg.fs.ext4.volume import ERROR_FS, Volume
+from pydiskimg.fs.ext4.volume import Volume
 from pydiskimg.protocols import Source, WritableBuffer, check_range
 
 

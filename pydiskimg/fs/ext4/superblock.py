@@ -10,12 +10,10 @@ from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.checksums import Checksums
 from pydiskimg.fs.ext4.geometry import Geometry
 
-_CLEAN = 1
 _ERRORS_CONTINUE = 1
 _DYNAMIC_REVISION = 1
 _HALF_MD4 = 1
 _SIGNED_HASH = 1
-_CRC32C = 1
 _JOURNAL_BACKUP = 1
 _XATTR_USER, _ACL = 0x4, 0x8
 _LAST_GROUP_NUMBER = 0xFFFF  # the field has 16 bits
@@ -51,7 +49,7 @@ def superblock_values(
         "s_inodes_per_group": geometry.inodes_per_group,
         "s_max_mnt_count": -1,
         "s_magic": layout.SUPERBLOCK_MAGIC,
-        "s_state": _CLEAN,
+        "s_state": layout.VALID_FS,
         "s_errors": _ERRORS_CONTINUE,
         "s_rev_level": _DYNAMIC_REVISION,
         "s_first_ino": layout.FIRST_INODE,
@@ -70,7 +68,7 @@ def superblock_values(
         "s_want_extra_isize": layout.INODE_EXTRA_SIZE,
         "s_flags": _SIGNED_HASH,
         "s_log_groups_per_flex": geometry.flex_size.bit_length() - 1,
-        "s_checksum_type": _CRC32C if features.checksums else 0,
+        "s_checksum_type": layout.CHECKSUMS_CRC32C if features.checksums else 0,
         "s_overhead_clusters": overhead,
     }
     for name, number in (

@@ -14,13 +14,18 @@ from pydiskimg.fs.ext4.crc32c import crc32c
 from pydiskimg.fs.ext4.doubt import NotBelievedError
 from pydiskimg.fs.ext4.features import Compat, Incompat, RoCompat
 from pydiskimg.fs.ext4.geometry import has_backup
-from pydiskimg.fs.ext4.layout import GOOD_OLD_INODE_SIZE, SUPERBLOCK, SUPERBLOCK_MAGIC, SUPERBLOCK_OFFSET
+from pydiskimg.fs.ext4.layout import (
+    CHECKSUMS_CRC32C,
+    ERROR_FS,
+    FAST_COMMIT_REPLAY,
+    GOOD_OLD_INODE_SIZE,
+    SUPERBLOCK,
+    SUPERBLOCK_MAGIC,
+    SUPERBLOCK_OFFSET,
+    VALID_FS,
+)
 from pydiskimg.protocols import Source, read_bytes
 
-VALID_FS = 1
-ERROR_FS = 2
-_FAST_COMMIT_REPLAY = 0x20
-_CRC32C = 1
 _MAX_LOG_BLOCK_SIZE = 6  # 64 KiB
 _MAX_LOG_CLUSTER_SIZE = 19  # 512 MiB, the kernel's bound
 _MIN_BLOCKS_PER_GROUP = 256  # mke2fs makes no smaller ones
@@ -152,7 +157,7 @@ def state_problem(volume: Volume) -> str | None:
         return "the kernel has seen errors in it, and it was not checked since"
     if not volume.state & VALID_FS:
         return "it was not unmounted cleanly and has no journal that would tell what was changed"
-    if volume.state & _FAST_COMMIT_REPLAY:
+    if volume.state & FAST_COMMIT_REPLAY:
         return "a replay of its fast commits was interrupted"
     return None
 
@@ -175,7 +180,7 @@ def _unknown(numbers: Mapping[str, int]) -> str | None:
 def _checksum_problem(raw: bytes, numbers: Mapping[str, int]) -> str | None:
     if not numbers["s_feature_ro_compat"] & RoCompat.METADATA_CSUM:
         return None
-    if numbers["s_checksum_type"] != _CRC32C:
+    if numbers["s_checksum_type"] != CHECKSUMS_CRC32C:
         return f"its checksums are of type {numbers['s_checksum_type']}, and 1 (crc32c) is known"
     found = crc32c(raw[: SUPERBLOCK.offsets["s_checksum"]])
     if found != numbers["s_checksum"]:

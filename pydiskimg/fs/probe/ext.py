@@ -43,10 +43,10 @@ def probe(_source: Source, head: bytes) -> FileSystemKind | None:
     return FileSystemKind(name, uuid_text(bytes(fields["s_uuid"])), label_text(bytes(fields["s_volume_name"])))
 
 
-def _is_plausible(fields: Mapping[str, object]) -> bool:
+def _is_plausible(fields: Mapping[str, int | bytes]) -> bool:
     """Tell a superblock from two bytes that happen to be the magic: no driver takes one without these."""
     counts = ("s_inodes_count", "s_blocks_count_lo", "s_blocks_per_group", "s_inodes_per_group")
-    return all(fields[name] for name in counts) and int(str(fields["s_log_block_size"])) <= _MAX_LOG_BLOCK_SIZE
+    return all(fields[name] for name in counts) and int(fields["s_log_block_size"]) <= _MAX_LOG_BLOCK_SIZE
 
 
 def _name(compat: int, incompat: int, ro_compat: int) -> str | None:
