@@ -8,6 +8,7 @@ import fcntl
 import os
 
 from pydiskimg.errors import InUseError, storage_error
+from pydiskimg.linux.fileio import system_text
 from pydiskimg.linux.locks import lock_as_writer, lock_holder
 from pydiskimg.overlap import loop_backing, overlap
 
@@ -81,7 +82,7 @@ def _in_use(name: str, why: str) -> InUseError:
 
 def _command(process: int) -> str:
     try:
-        return _text(f"/proc/{process}/comm").strip()
+        return system_text(f"/proc/{process}/comm").strip()
     except OSError:
         return "which has ended"
 
@@ -93,11 +94,6 @@ def _mount_points(device: tuple[int, int]) -> list[str]:
         return [entry.mount_point for entry in mount_entries() if entry.device == device]
     except OSError:
         return []
-
-
-def _text(path: str) -> str:
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return file.read()
 
 
 def _names(directory: str) -> list[str]:

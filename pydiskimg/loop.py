@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from pydiskimg.errors import InUseError, StorageError, storage_error
 from pydiskimg.linux import blockdev, loopctl
+from pydiskimg.linux.fileio import system_text
 from pydiskimg.teardown import teardown
 from pydiskimg.units import format_bytes
 
@@ -216,19 +217,14 @@ def _identity(path: str) -> tuple[str, ...]:
     """What tells this use of /dev/loopN from the next one, which may be somebody else's; empty when it is unbound."""
     base = f"/sys/block/{os.path.basename(path)}"
     try:
-        bound = tuple(_text(f"{base}/loop/{name}") for name in ("backing_file", "offset", "sizelimit"))
+        bound = tuple(system_text(f"{base}/loop/{name}") for name in ("backing_file", "offset", "sizelimit"))
         # Counts every medium; since Linux 5.15.
         sequence = f"{base}/diskseq"
-        return (*bound, _text(sequence)) if os.path.exists(sequence) else bound
+        return (*bound, system_text(sequence)) if os.path.exists(sequence) else bound
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):  # gone before or while it was read
             return ()
         raise
-
-
-def _text(path: str) -> str:
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return file.read()
 
 
 def _sync(fd: int, name: str, shown: _Range) -> None:

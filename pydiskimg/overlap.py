@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import stat
 
+from pydiskimg.linux.fileio import system_text
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -52,7 +54,7 @@ def loop_backing(name: str, *, by_name: bool = False) -> Identity | None:
     """
     directory = f"/sys/block/{name}/loop"
     try:
-        path = os.fsencode(_text(f"{directory}/backing_file").rstrip("\n"))
+        path = os.fsencode(system_text(f"{directory}/backing_file").rstrip("\n"))
     except OSError:
         return None
     for tell in (_named, _asked) if by_name else (_asked, _named):
@@ -82,15 +84,15 @@ def _below(top: _Range) -> _Range | None:
     directory = os.path.realpath(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
     try:
         if os.path.exists(f"{directory}/partition"):
-            major, minor = _text(f"{os.path.dirname(directory)}/dev").split(":")
-            offset = int(_text(f"{directory}/start")) * _SECTOR_SIZE
-            size = int(_text(f"{directory}/size")) * _SECTOR_SIZE
+            major, minor = system_text(f"{os.path.dirname(directory)}/dev").split(":")
+            offset = int(system_text(f"{directory}/start")) * _SECTOR_SIZE
+            size = int(system_text(f"{directory}/size")) * _SECTOR_SIZE
             return _shifted(top, (os.makedev(int(major), int(minor)), None), offset, size)
         backing = loop_backing(os.path.basename(directory))
         if backing is None:
             return None
-        limit = int(_text(f"{directory}/loop/sizelimit"))
-        return _shifted(top, backing, int(_text(f"{directory}/loop/offset")), limit or _TO_THE_END)
+        limit = int(system_text(f"{directory}/loop/sizelimit"))
+        return _shifted(top, backing, int(system_text(f"{directory}/loop/offset")), limit or _TO_THE_END)
     except (OSError, ValueError):  # it went meanwhile
         return None
 
@@ -115,8 +117,3 @@ def _asked(name: str, _: bytes) -> Identity:
 
 def _identity(status: os.stat_result) -> Identity:
     return (status.st_rdev, None) if stat.S_ISBLK(status.st_mode) else (status.st_dev, status.st_ino)
-
-
-def _text(path: str) -> str:
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return file.read()

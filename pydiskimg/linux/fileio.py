@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whole reads and writes at an offset: short transfers are continued, failures say where."""
+"""Whole reads and writes at an offset: short transfers are continued, failures say where; files of /proc and /sys."""
 
 from __future__ import annotations
 
@@ -49,3 +49,9 @@ def pwrite_all(fd: int, offset: int, data: Buffer, *, name: str) -> None:
             doing = f"cannot write {len(view) - done} bytes at offset {offset + done}"
             raise storage_error(error, name, doing) from error
         done += count
+
+
+def system_text(path: str) -> str:
+    """Return the text of a file of /proc or /sys, with surrogate escapes for what is not UTF-8. Raises OSError."""
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
