@@ -215,6 +215,16 @@ def test_a_log_of_more_blocks_than_are_kept(monkeypatch: pytest.MonkeyPatch) -> 
     not_believed(writer.disk, "its journal: its log has more than 2 blocks")
 
 
+def test_a_log_of_more_transactions_than_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checksum of each block of the log's own takes time; there are six, and the real bound is half a million."""
+    writer = log()
+    writer.close()
+    monkeypatch.setattr("pydiskimg.fs.ext4.log._MAX_OWN_BLOCKS", 6)
+    check(writer)
+    monkeypatch.setattr("pydiskimg.fs.ext4.log._MAX_OWN_BLOCKS", 5)
+    not_believed(writer.disk, "its journal: its log has more than 5 blocks of its own")
+
+
 def test_a_revoke_block_that_says_it_is_longer() -> None:
     writer = JournalWriter(disk_of("ext3"))
     writer.write({7000: BLOCK})

@@ -26,6 +26,7 @@ from pydiskimg.protocols import Source, read_bytes
 
 _MAX_BLOCKS = 1 << 22
 _MAX_COPIES = 1 << 20  # about 200 bytes of memory each; four times as many as the largest journal that mke2fs chooses
+_MAX_OWN_BLOCKS = 1 << 19  # what a descriptor, revoke or commit block takes is time: 0.1 ms for its checksum
 _MAX_RUNS = 1 << 16
 _KNOWN = layout.JOURNAL_HAS_REVOKE | layout.JOURNAL_64BIT | layout.JOURNAL_CSUM_V2 | layout.JOURNAL_CSUM_V3
 _HEADER = layout.JOURNAL_HEADER.size
@@ -161,7 +162,9 @@ class Log:
         """Return the number of the first transaction that is not complete."""
         is_intact = True
         sequence = self.sequence
-        for kind, block, data, _ in self._blocks(None):
+        for number, (kind, block, data, _) in enumerate(self._blocks(None)):
+            if number >= _MAX_OWN_BLOCKS:
+                raise self._damaged(f"its log has more than {_MAX_OWN_BLOCKS} blocks of its own")
             if kind != layout.JOURNAL_COMMIT:
                 is_intact = is_intact and self._tail_holds(data)
                 continue
