@@ -42,7 +42,10 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
     """
     if not os.fspath(path):
         raise StorageError("'' is no path for a new file", errno=errno.ENOENT, filename="")
-    name = os.path.realpath(path)
+    try:
+        name = os.path.realpath(path)
+    except OSError as error:  # the current directory was removed
+        raise storage_error(error, os.fspath(path), "cannot create") from error
     with ExitStack() as stack:
         try:
             mode = stack.enter_context(_replaceable(name))

@@ -42,11 +42,18 @@ class _NotOpen:
 def launch() -> NoReturn:
     """Run the command line and end the process: what the launcher and `python -m pydiskimg` do."""
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
-    status = main()
-    if status == 0:
-        # All is written and closed: to take the interpreter apart would be a tenth of the time of a short command.
-        os._exit(0)
-    sys.exit(status)
+    try:
+        status = main()
+    except SystemExit as ended:  # argparse's
+        status = ended.code if isinstance(ended.code, int) else 1
+    for stream in (sys.stdout, sys.stderr):
+        try:  # noqa: SIM105 - contextlib is slow to import
+            stream.flush()
+        except OSError:  # a result that is lost was told of, and a message that is lost cannot be
+            pass
+    # All is written and closed: to take the interpreter apart would be a tenth of the time of a short command, and end
+    # with another status where standard error is full.
+    os._exit(status)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,22 +72,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = _run(words)
         sys.stdout.flush()
     except DiskImageError as error:
-        from pydiskimg.cli.output import printable
-
-        print(f"pydiskimg: {printable(str(error))}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:
-        # Nobody reads on; the interpreter must not complain about it either when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _tell(str(error))
         return 1
     except OSError as error:
-        print(f"pydiskimg: standard output: {error.strerror}", file=sys.stderr)
+        if not isinstance(error, BrokenPipeError):  # who reads no further need not be told
+            _tell(f"standard output: {error.strerror}")
+        # The interpreter must not complain either when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _NOT_TOLD.get(words[0], 1)
+    except MemoryError:
+        _tell("there is not enough memory; what was being written is not complete")
+        return _NOT_TOLD.get(words[0], 1)
     except KeyboardInterrupt:
-        print("pydiskimg: interrupted; what was being written is not complete", file=sys.stderr)
+        _tell("interrupted; what was being written is not complete")
         return _INTERRUPTED
     return status
+
+
+def _tell(text: str) -> None:
+    from pydiskimg.cli.output import tell
+
+    tell(text)
 
 
 def _run(words: list[str]) -> int:

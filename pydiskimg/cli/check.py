@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from typing import Any, NoReturn
 
 from pydiskimg.cli.names import require_file_name
-from pydiskimg.cli.output import add_output_option, printable, show
+from pydiskimg.cli.output import add_output_option, show, tell
 from pydiskimg.cli.progress import progress
 from pydiskimg.formats.detect import detect_image
 from pydiskimg.formats.qcow2.check import check_qcow2
@@ -44,23 +43,19 @@ def run(arguments: argparse.Namespace) -> int:
     require_file_name(arguments.file)
     with open_raw(arguments.file) as file:
         if (arguments.format or detect_image(file)) != "qcow2":
-            _say(f"{file.name}: is a raw image, and there is nothing to check in one")
+            tell(f"{file.name}: is a raw image, and there is nothing to check in one")
             return NO_CHECKS
         with progress(os.path.basename(arguments.file), shown=arguments.progress) as callback:
             result = check_qcow2(file, progress=callback)
     if not arguments.quiet:
         for text in result.details:
-            _say(f"{file.name}: {text}")
+            tell(f"{file.name}: {text}")
         show(_facts(result, arguments.file), _lines(result), arguments.output)
     return _status(result)
 
 
 def _no_repair(text: str) -> NoReturn:
     raise argparse.ArgumentTypeError(f"nothing is repaired here; use: qemu-img check -r {text}")
-
-
-def _say(text: str) -> None:
-    print(f"pydiskimg: {printable(text)}", file=sys.stderr)
 
 
 def _status(result: CheckResult) -> int:

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from contextlib import ExitStack
 from typing import Any
 
 from pydiskimg.cli.names import require_file_name
-from pydiskimg.cli.output import printable, show
+from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.comparison import Comparison, compare
@@ -58,22 +57,19 @@ def run(arguments: argparse.Namespace) -> int:
                     open_image(arguments.other_file, format=arguments.other_format, references=policy)
                 )
         except DiskImageError as error:
-            return _failed(error, NOT_OPENED)
+            tell(str(error))
+            return NOT_OPENED
         try:
             with progress(os.path.basename(arguments.file), shown=arguments.progress) as callback:
                 found = compare(a, b, strict=arguments.strict, progress=callback)
         except DiskImageError as error:
-            return _failed(error, NOT_READ)
+            tell(str(error))
+            return NOT_READ
     if not arguments.quiet:
         if found.sizes_differ and not arguments.strict:
-            print("pydiskimg: warning: the images differ in size", file=sys.stderr)
+            tell("warning: the images differ in size")
         show(_facts(found), [_line(found)], arguments.output)
     return SAME if found.identical else DIFFERENT
-
-
-def _failed(error: DiskImageError, status: int) -> int:
-    print(f"pydiskimg: {printable(str(error))}", file=sys.stderr)
-    return status
 
 
 def _facts(found: Comparison) -> dict[str, object]:

@@ -7,7 +7,7 @@ import os
 import stat
 from contextlib import ExitStack, contextmanager
 
-from pydiskimg.cli.convert_form import UncommonError, common_form
+from pydiskimg.cli.convert_form import WORKERS, UncommonError, common_form
 from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options
 from pydiskimg.cli.names import require_name
 from pydiskimg.cli.pipes import destination_pipe, is_destination_pipe, is_source_pipe, source_pipe
@@ -217,7 +217,7 @@ def _writing(arguments: Arguments, options: ImageOptions, size: int | None) -> I
             begun = in_place
             yield disk
     except DiskImageError as error:
-        if begun and "nothing was written" not in str(error):
+        if begun and not str(error).endswith(("nothing was written", "is not complete", "is incomplete")):
             error.args = (f"{error}; {arguments.destination} is not complete", *error.args[1:])
         raise
 
@@ -345,8 +345,8 @@ def _is_block_device(path: str) -> bool:
 
 
 def _workers(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 16:
+    if text not in WORKERS:
         import argparse
 
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 16")
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a number from 1 to 16")
     return int(text)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _FLAGS = {"-c": "compress", "-n": "in_place", "-p": "progress", "-q": "quiet"}
+WORKERS = tuple(str(number) for number in range(1, 17))
 _IGNORED = ("-U", "-W")
 CACHE_MODES = ("none", "writeback", "writethrough", "directsync", "unsafe")
 _FORMATS = {"-f": "format", "-O": "output_format"}
@@ -42,7 +43,7 @@ def common_form(words: Sequence[str]) -> SimpleNamespace:
         elif word in ("-t", "-T"):
             _one_of(CACHE_MODES, next(rest, ""))
         elif word == "-m":
-            found.workers = int(_one_of([str(number) for number in range(1, 17)], next(rest, "")))
+            found.workers = int(_one_of(WORKERS, next(rest, "")))
         elif word.startswith("-") and word != "-":
             _uncommon()
         else:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Results on standard output: JSON for programs, lines for people."""
+"""Results on standard output: JSON for programs, lines for people; messages on standard error."""
 
 from __future__ import annotations
+
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +22,14 @@ def printable(text: str) -> str:
     """Show names from images and file systems without letting them speak to the terminal."""
     shown = text if text.isprintable() else "".join(map(_printable_character, text))
     return shown.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def tell(text: str) -> None:
+    """Print a message. That nobody gets it changes neither what is done nor the exit status."""
+    from contextlib import suppress  # only here: few commands have anything to tell
+
+    with suppress(OSError):
+        print(f"pydiskimg: {printable(text)}", file=sys.stderr)
 
 
 def show(result: object, lines: Sequence[str], output: str) -> None:

@@ -64,7 +64,7 @@ def _check_usable(fd: int, name: str) -> None:
     closed = (fd == 0 and sys.__stdin__ is None) or (fd == 1 and sys.__stdout__ is None)
     try:
         os.fstat(fd)
-    except OSError:
+    except (OSError, OverflowError):
         closed = True
     if closed:
         raise StorageError(f"{name}: is not open", errno=errno.EBADF, filename=name)

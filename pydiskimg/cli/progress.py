@@ -17,6 +17,7 @@ LINE_SECONDS = 10.0
 @contextmanager
 def progress(title: str, *, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
     """Give a Progress callback, or None when nothing is to be shown."""
+    title = printable(title)
     if not shown:
         yield None
     elif sys.stderr.isatty():
@@ -52,6 +53,6 @@ def _lines(title: str) -> Callable[[int, int], None]:
         percent = 100 * done // total if total else 100
         text = f"{title}: {percent}% ({format_size(done)} of {format_size(total)}) after {now - start:.1f} s"
         with suppress(OSError):  # a full log must not end the copy
-            print(printable(text), file=sys.stderr, flush=True)
+            print(text, file=sys.stderr, flush=True)
 
     return update

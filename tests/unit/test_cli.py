@@ -230,6 +230,31 @@ def test_a_result_that_nobody_gets_is_no_success(image: Path, status: int, comma
     assert redirected(">/dev/full", *command, *files) == (status, full)
 
 
+def test_a_lost_message_changes_no_exit_status(image: Path, tmp_path: Path) -> None:
+    """Of compare 1 says that the images differ: neither a full log nor a reader that went away may say so."""
+    longer = tmp_path / "longer"
+    longer.write_bytes(image.read_bytes() + bytes(MIB))
+    assert redirected("2>/dev/full", "compare", image, longer)[0] == 0
+    assert redirected("2>/dev/full", "compare", image, tmp_path / "missing")[0] == 2
+    assert redirected("2>/dev/full", "check", image)[0] == 63
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([*COMMAND, "compare", image, image], cwd=ROOT, stdout=write, check=False)
+    os.close(write)
+    assert done.returncode == 4
+
+
+def test_the_current_directory_may_be_gone(image: Path, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    shell = f'cd "$1"; rmdir "$1"; shift; PYTHONPATH="{ROOT}" exec "$@"'
+    for words in (["create", "new", "1M"], ["convert", image, "new"], ["mkfs", "--create", "64M", "new"]):
+        gone.mkdir(exist_ok=True)
+        command = ["sh", "-c", shell, "sh", gone, *COMMAND, *words]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (1, "pydiskimg: new: cannot create: No such file or directory\n")
+
+
 def test_a_full_log_does_not_end_a_copy(image: Path, tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
         subprocess.run([*COMMAND, "convert", "-p", image, tmp_path / "out"], cwd=ROOT, stderr=full, check=False)
@@ -274,6 +299,8 @@ def test_convert_through_pipes(image: Path, tmp_path: Path) -> None:
         ("<&-", '- "$2"', "standard input: is not open"),
         ("</dev/null", '- "$2"', "standard input: is empty; nothing was written"),
         ("", '"$1" /dev/fd/77', "/dev/fd/77: is not open"),
+        ("", '"$1" /dev/fd/77777777777', "/dev/fd/77777777777: is not open"),
+        ("", '/proc/self/fd/77777777777 "$2"', "/proc/self/fd/77777777777: is not open"),
         ("> /dev/full", '"$1" -', "No space left on device"),
         ('>> "$1"', '"$1" -', "is both source and destination; nothing was written"),
         ("< ", '- "$2"', "name the format (-f)"),

@@ -171,6 +171,31 @@ def test_what_a_failure_leaves_in_place(run: Run, tmp_path: Path) -> None:
     assert (status, "not complete" in err) == (1, False)
 
 
+def test_that_a_disk_is_not_complete_is_said_once(run: Run, tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.write(write, b"x" * 60000)
+    os.close(write)
+    (tmp_path / "disk").write_bytes(bytes(4096))
+    status, _, err = run("convert", "-n", f"/dev/fd/{read}", "disk")
+    os.close(read)
+    assert (status, err.count("complete")) == (1, 1), err
+
+
+def test_the_number_of_workers_has_few_digits(run: Run) -> None:
+    status, _, err = run("convert", "-m", "9" * 5000, "t", "x")
+    assert (status, err.splitlines()[-1].endswith("9' is not a number from 1 to 16")) == (2, True)
+
+
+def test_too_little_memory_is_a_sentence(run: Run, qcow2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("pydiskimg.cli.compare.compare", no_memory)
+    status, out, err = run("compare", "t", "t")
+    assert (status, out, err.count("\n")) == (4, "", 1)
+    assert "there is not enough memory" in err
+
+
 @pytest.mark.parametrize(
     ("wanted", "found"),
     [
