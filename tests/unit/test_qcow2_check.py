@@ -239,10 +239,10 @@ def test_small_hostile_image_takes_little_time_and_memory() -> None:
     struct.pack_into(">IQ", data, 60, 900, len(data))
     data += snapshots.ljust((1 << 20) - len(data), b"\0")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.monotonic()
+    start = time.process_time()
     result = check(data)
     assert result.corruptions
-    assert time.monotonic() - start < 10  # a tenth of that on an idle machine
+    assert time.process_time() - start < 10  # a tenth of that on an idle machine
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
 
 

@@ -26,6 +26,8 @@ from pydiskimg.formats.qcow2.write.create import create_qcow2
 from pydiskimg.formats.qcow2.write.disk import Qcow2Disk, open_qcow2_disk
 from pydiskimg.image_creation import new_image
 from pydiskimg.protocols import Buffer, WritableBuffer, read_bytes
+from pydiskimg.targets.growing import FixedStore
+from pydiskimg.targets.memory import MemoryDisk
 from tests.fixtures.qcow2_images import BytesSource, Craft, assert_contract
 from tests.fixtures.stores import CrashingStore, MemoryStore
 
@@ -385,6 +387,26 @@ def test_an_entry_that_names_metadata(where: str) -> None:
     with pytest.raises(InvalidImageError, match="tables of the image"):
         disk.write(0, b"y" * CLUSTER)
     assert store.data == before
+
+
+@pytest.mark.parametrize("offset", [1 << 21, (1 << 21) + 1])
+def test_compressed_data_beyond_the_end_of_a_device(offset: int) -> None:
+    """Its last bit says of compressed data nothing but where it is, and a device is not read beyond its end."""
+    device = MemoryDisk(1 << 20, name="device")
+    store = FixedStore(device)
+    create_qcow2(store, 1 << 20, cluster_size=CLUSTER)
+    disk = open_qcow2_disk(store)
+    disk.write(0, b"x" * CLUSTER)
+    disk.flush()
+    l1 = int.from_bytes(device.data[40:48], "big")
+    l2 = int.from_bytes(device.data[l1 : l1 + 8], "big") & layout.ENTRY_OFFSET
+    device.data[l2 : l2 + 8] = (layout.L2_COMPRESSED | offset).to_bytes(8, "big")
+    before = bytes(device.data)
+    disk = open_qcow2_disk(store)
+    for call in (lambda: read_bytes(disk, 0, 1), lambda: disk.write(1, b"y"), lambda: disk.write(0, b"y" * CLUSTER)):
+        with pytest.raises(InvalidImageError, match=f"cluster offset 0x{offset:x} lies beyond the end of the file"):
+            call()
+    assert device.data == before
 
 
 def test_an_entry_that_names_the_header() -> None:

@@ -151,7 +151,7 @@ def test_compressed_clusters_in_any_order_of_the_file(step: int) -> None:
 def test_where_the_data_of_a_compressed_cluster_ends(cluster_bits: int) -> None:
     mapping = Mapping(BytesSource(b""), read_header(BytesSource(Craft(cluster_bits=cluster_bits).build())))
     for offset, length in ((1024, 1), (1024, 512), (1535, 1), (1535, 2), (1100, 5)):
-        found = mapping.compressed_at(compressed_entry(cluster_bits, offset, length))
+        found = mapping.header.compressed_at(compressed_entry(cluster_bits, offset, length))
         assert found == (offset, -(-(offset + length) // 512) * 512 - offset)
 
 
@@ -327,10 +327,10 @@ def test_l1_entries_that_share_a_table() -> None:
     craft.l1 = [craft.l2_offset | 1 << 63] * 8192
     craft.size = 8192 * 8192 * 65536
     source = open_qcow2(BytesSource(craft.build()))
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(InvalidImageError, match=r"^test.qcow2: L1 table: it has more L2 tables than the file"):
         list(source.extents())
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_a_map_asks_the_layer_below_for_each_hole() -> None:
@@ -340,9 +340,9 @@ def test_a_map_asks_the_layer_below_for_each_hole() -> None:
     top = many_tables(holes_and_zeros, b"below")
     below = many_tables([*[None] * 8191, [1] * 64])
     source = open_qcow2(BytesSource(top), backing=open_qcow2(BytesSource(below)))
-    start = time.monotonic()
+    start = time.process_time()
     assert sum(1 for _ in block_map(source)) == rows * 64
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 def many_tables(l2: Sequence[Sequence[int] | None], backing: bytes = b"") -> bytes:

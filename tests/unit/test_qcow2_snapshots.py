@@ -117,10 +117,10 @@ def test_a_table_of_64_mib_is_where_it_ends() -> None:
     """More entries than 64 MiB can hold: nothing is read beyond."""
     file = Endless(image(count=65536))
     header = read_header(file)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(InvalidImageError, match=r"snapshot 512 of 65536.* ends beyond the 67108864 bytes a table may"):
         read_snapshots(file, header)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_open_by_id_or_name() -> None:

@@ -336,9 +336,9 @@ def test_it_is_cheap_for_a_large_disk(tmp_path: Path) -> None:
     finally:
         os.close(fd)
     with open_raw(path) as raw:
-        start = time.monotonic()
+        start = time.process_time()
         source = used_source(raw)
-        assert time.monotonic() - start < 2
+        assert time.process_time() - start < 2
         assert source.used_bytes < 200 * MIB
         tracemalloc.start()
         used_source(raw)

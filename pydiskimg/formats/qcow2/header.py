@@ -98,6 +98,18 @@ class Header:
         return self.cluster_size // layout.SUBCLUSTERS if self.extended_l2 else self.cluster_size
 
     @property
+    def compressed_offset_bits(self) -> int:
+        """Bits that an offset has in the L2 entry of a compressed cluster; those above them are a number of sectors."""
+        return 62 - (self.cluster_bits - 8)
+
+    def compressed_at(self, entry: int) -> tuple[int, int]:
+        """Return (offset, length) in the file of a compressed cluster's data; length is exact to one sector."""
+        bits = self.compressed_offset_bits
+        offset = entry & ((1 << bits) - 1)
+        sectors = ((entry & (layout.L2_COMPRESSED - 1)) >> bits) + 1
+        return offset, sectors * layout.SECTOR - offset % layout.SECTOR
+
+    @property
     def refcount_bits(self) -> int:
         """Width of a reference count: a power of two from 1 to 64."""
         return 1 << self.refcount_order

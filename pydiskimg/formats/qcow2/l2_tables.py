@@ -112,8 +112,6 @@ class TableReader:
     def __init__(self, file: Source, header: Header, *, data_size: int | None) -> None:
         self._file = file
         self._header = header
-        # Section "Compressed Clusters Descriptor": the offset has this many bits, the sector count those above.
-        self._offset_bits = 62 - (header.cluster_bits - 8)
         self._data_end = file.size
         if header.has_data_file:
             self._data_end = _BEYOND_ANY_FILE if data_size is None else data_size
@@ -134,12 +132,6 @@ class TableReader:
         if not raw.strip(b"\0"):
             return Table(words, bytes((HOLE,)) * self._header.l2_entries, self._header.l2_entry_size // 8)
         return self._extended(index, raw, words) if self._header.extended_l2 else self._standard(index, raw, words)
-
-    def compressed_at(self, entry: int) -> tuple[int, int]:
-        """Return (offset, length) in the file of a compressed cluster's data; length is exact to one sector."""
-        offset = entry & ((1 << self._offset_bits) - 1)
-        sectors = ((entry & (layout.L2_COMPRESSED - 1)) >> self._offset_bits) + 1
-        return offset, sectors * layout.SECTOR - offset % layout.SECTOR
 
     def _standard(self, table: int, raw: bytes, words: array[int]) -> Table:
         parts = [raw[at::8] for at in range(8)]
@@ -182,7 +174,7 @@ class TableReader:
             return _largest_offset(entries) >= self._data_end
         packed = [entry for entry in entries if entry & layout.L2_COMPRESSED]
         others = [entry for entry in entries if not entry & layout.L2_COMPRESSED]
-        offset_mask, wrong = (1 << self._offset_bits) - 1, self._wrong
+        offset_mask, wrong = (1 << self._header.compressed_offset_bits) - 1, self._wrong
         return (
             self._header.has_data_file
             or max([entry & offset_mask for entry in packed]) >= self._file.size
@@ -203,7 +195,7 @@ class TableReader:
     def _check_entry(self, table: int, index: int, entry: int) -> None:
         where = f"L2 table {table}, entry {index}"
         if entry & layout.L2_COMPRESSED:
-            offset, _ = self.compressed_at(entry)
+            offset, _ = self._header.compressed_at(entry)
             if self._header.has_data_file:
                 raise self._invalid(where, "is a compressed cluster, and the image has an external data file")
             if offset >= self._file.size:

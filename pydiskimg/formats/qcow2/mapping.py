@@ -97,7 +97,6 @@ class Mapping:
         self._l1_pieces: Cache[bytes] = Cache(L1_CACHE)
         self._l2_tables: Cache[Table] = Cache(l2_cache)
         self._reader = TableReader(file, header, data_size=data_size)
-        self.compressed_at = self._reader.compressed_at
         if l1_table_offset is not None:
             self._check_l1_table(header.l1_size if l1_size is None else l1_size)
 
@@ -288,7 +287,7 @@ class Mapping:
             if kind == DATA:
                 yield Run(kind, offset, length, table.host(index) + skip)
             elif kind == COMPRESSED:
-                yield Run(kind, offset, length, *self.compressed_at(table.entry(index)))
+                yield Run(kind, offset, length, *self.header.compressed_at(table.entry(index)))
             elif kind == MIXED:
                 unit = self.header.subcluster_size
                 kinds = table.subclusters(index, after)[skip // unit : -(-(skip + length) // unit)]

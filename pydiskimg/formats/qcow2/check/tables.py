@@ -42,7 +42,6 @@ class TableChecker:
         self._result = result
         self._is_first_pass = is_first_pass
         self._cluster_size = header.cluster_size
-        self._offset_bits = 62 - (header.cluster_bits - 8)
         # Clusters of the window that begin inside the file.
         self._size = min(counter.end, -(-file.size // header.cluster_size)) - counter.first
         # Aligned offsets are multiples of this, so that everything else in an entry shows in one mask.
@@ -209,9 +208,7 @@ class TableChecker:
         if bitmap:
             self._corrupt(f"0x{entry:016x} is compressed and has subclusters (0x{bitmap:016x})")
             return
-        start = entry & (1 << self._offset_bits) - 1
-        sectors = ((entry & layout.L2_COMPRESSED - 1) >> self._offset_bits) + 1
-        length = sectors * layout.SECTOR - start % layout.SECTOR
+        start, length = self._header.compressed_at(entry)
         self.add_range(start, length, self._times, f"the compressed cluster of an entry of {self._name}")
         if self._active and self._is_first_pass:
             self._result.allocated_clusters += self._active

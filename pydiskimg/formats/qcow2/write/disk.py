@@ -58,7 +58,7 @@ class Qcow2Disk:
         self._refcounts = Refcounts(store, header)
         self._packing = Packing(self._refcounts, header.cluster_size)
         self._map = GuestMap(store, header, self._refcounts, on_release=self._packing.after_releases)
-        self._reader = ClusterReader(store, header, backing, self._map)
+        self._reader = ClusterReader(store, header, backing)
         self._zeros = bytearray(header.cluster_size)
         self.reads_as_zero = backing is None and self._map.is_empty
 

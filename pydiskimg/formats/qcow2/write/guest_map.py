@@ -17,12 +17,11 @@ before the next.
 
 from __future__ import annotations
 
-import sys
 from array import array
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.formats.qcow2 import layout
-from pydiskimg.formats.qcow2.write.tables import TableCache
+from pydiskimg.formats.qcow2.write.tables import TableCache, swapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +62,8 @@ class GuestMap:
         self._wrong = layout.L2_STANDARD_RESERVED | (layout.ENTRY_OFFSET & (header.cluster_size - 1))
         if header.version < 3:
             self._wrong |= layout.L2_ZERO
-        self._offset_bits = 62 - (header.cluster_bits - 8)
+        self._offset_bits = header.compressed_offset_bits
+        self._compressed_at = header.compressed_at
         self._protect_tables()
 
     @property
@@ -127,17 +127,11 @@ class GuestMap:
     def let_go(self, entry: int) -> None:
         """Release what an L2 entry refers to."""
         if entry & layout.L2_COMPRESSED:
-            offset, length = self.compressed_at(entry)
+            offset, length = self._compressed_at(entry)
             first = offset >> self._bits
             self._refcounts.release(first, ((offset + length - 1) >> self._bits) - first + 1)
         elif entry & layout.ENTRY_OFFSET:
             self._refcounts.release((entry & layout.ENTRY_OFFSET) >> self._bits)
-
-    def compressed_at(self, entry: int) -> tuple[int, int]:
-        """Return (offset, length) in the file of a compressed cluster's data; length is exact to one sector."""
-        offset = entry & ((1 << self._offset_bits) - 1)
-        sectors = ((entry & (layout.L2_COMPRESSED - 1)) >> self._offset_bits) + 1
-        return offset, sectors * layout.SECTOR - offset % layout.SECTOR
 
     def compressed_entry(self, offset: int, length: int) -> int | None:
         """The L2 entry of compressed data; None when its place is too far back for one."""
@@ -265,14 +259,14 @@ class GuestMap:
     def _check(self, cluster: int, entry: int) -> None:
         """Refuse an entry that contradicts the specification or names what the file does not have."""
         if entry & layout.L2_COMPRESSED:
-            offset = entry & ((1 << self._offset_bits) - 1)
+            offset, _ = self._compressed_at(entry)
         elif entry & self._wrong:
             raise self._corrupt(
                 f"L2 entry of guest cluster {cluster}: 0x{entry:016x} has reserved bits set or is not aligned"
             )
         else:
-            offset = entry & layout.ENTRY_OFFSET
-        if offset >= self._store.size and not entry & layout.L2_ZERO:
+            offset = 0 if entry & layout.L2_ZERO else entry & layout.ENTRY_OFFSET
+        if offset >= self._store.size:
             raise self._corrupt(f"L2 entry of guest cluster {cluster}: " + self._beyond(f"cluster offset 0x{offset:x}"))
 
     def _beyond(self, what: str) -> str:
@@ -285,10 +279,3 @@ class GuestMap:
 def is_in_place(entry: int) -> bool:
     """True for a cluster that only this L2 entry refers to, and that holds data as it is."""
     return bool(entry & COPIED and entry & layout.ENTRY_OFFSET) and not entry & (layout.L2_COMPRESSED | layout.L2_ZERO)
-
-
-def swapped(numbers: array[int]) -> array[int]:
-    """numbers between the machine's byte order and the file's, changed in place."""
-    if sys.byteorder == "little":
-        numbers.byteswap()
-    return numbers

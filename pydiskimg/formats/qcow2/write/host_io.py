@@ -9,20 +9,19 @@ from pydiskimg.errors import InvalidImageError
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.compressed import Decompress, decompressor
 from pydiskimg.formats.qcow2.header import Header
-from pydiskimg.formats.qcow2.write.guest_map import GuestMap
 from pydiskimg.protocols import Source, Store
 
 
 class ClusterReader:
     """Reads what entries refer to. Safe from several threads; the entries must stay true meanwhile."""
 
-    def __init__(self, store: Store, header: Header, backing: Source | None, guest_map: GuestMap) -> None:
+    def __init__(self, store: Store, header: Header, backing: Source | None) -> None:
         self._store = store
         self._name = store.name
         self._size = header.cluster_size
         self._compression_type = header.compression_type
         self._backing = backing
-        self._map = guest_map
+        self._compressed_at = header.compressed_at
         self._decompress: Decompress | None = None
 
     def read(self, cluster: int, count: int, entries: array[int] | None, start: int, view: memoryview) -> None:
@@ -71,7 +70,7 @@ class ClusterReader:
         view[behind:] = bytes(len(view) - behind)
 
     def _decompressed(self, entry: int, start: int) -> bytes:
-        offset, length = self._map.compressed_at(entry)
+        offset, length = self._compressed_at(entry)
         stored = bytearray(max(0, min(length, self._store.size - offset)))
         self._store.read_into(offset, stored)
         if self._decompress is None:

@@ -13,7 +13,6 @@ release() takes notes, and its caller says apply_releases() at that point.
 from __future__ import annotations
 
 import errno
-import sys
 from array import array
 
 from pydiskimg.errors import InvalidImageError, StorageError
@@ -21,7 +20,7 @@ from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.header import Header
 from pydiskimg.formats.qcow2.write.metadata_clusters import MetadataClusters
 from pydiskimg.formats.qcow2.write.refcount_entries import RefcountEntries
-from pydiskimg.formats.qcow2.write.tables import Table, TableCache
+from pydiskimg.formats.qcow2.write.tables import Table, TableCache, swapped
 from pydiskimg.protocols import Store
 from pydiskimg.units import format_bytes
 
@@ -185,7 +184,7 @@ class Refcounts:
             raise self._corrupt(f"the refcount table at 0x{self._table_offset:x} ends beyond the end of the file")
         raw = bytearray(size)
         self._store.read_into(self._table_offset, raw)
-        return _swapped(array("Q", raw))
+        return swapped(array("Q", raw))
 
     def _find_end(self) -> int:
         """The first cluster after the last that is counted, and after all of the tables."""
@@ -350,7 +349,7 @@ class Refcounts:
         self.protect(cluster, clusters)
 
     def _write_moved_table(self) -> None:
-        self._store.write(self._table_offset, _swapped(self._table[:]).tobytes())
+        self._store.write(self._table_offset, swapped(self._table[:]).tobytes())
         self._store.flush()
         fields = self._table_offset.to_bytes(8, "big") + self._table_clusters.to_bytes(4, "big")
         self._store.write(_TABLE_FIELDS, fields)
@@ -382,10 +381,3 @@ class Refcounts:
         return InvalidImageError(
             f"{self._store.name}: {text}; the image is truncated or corrupt: repair it with qemu-img check -r all"
         )
-
-
-def _swapped(numbers: array[int]) -> array[int]:
-    """numbers between the machine's byte order and the file's, changed in place."""
-    if sys.byteorder == "little":
-        numbers.byteswap()
-    return numbers
