@@ -3,9 +3,16 @@
 
 from __future__ import annotations
 
+_LONGEST = 4096  # bytes
+
 
 def printable(path: bytes) -> str:
-    """Return path as text for messages: bytes that are no UTF-8, and control characters, as backslash escapes."""
+    """Return path as text for messages: bytes that are no UTF-8, and control characters, as backslash escapes.
+
+    What is longer than any path that the kernel takes, as only a hostile archive has it, is cut off.
+    """
+    if len(path) > _LONGEST:
+        return printable(path[:_LONGEST]) + "..."
     text = path.decode("utf-8", "backslashreplace")
     if text.isprintable():
         return text

@@ -26,6 +26,7 @@ _ENTRY = struct.Struct(
 assert _ENTRY.size == 8
 _VERSION = 2
 _NO_ID = 0xFFFFFFFF
+_DIGITS = 10  # of an id, at most
 
 # (tag without a qualifier, tag with one)
 _TAGS: dict[bytes, tuple[int, int | None]] = {
@@ -93,9 +94,17 @@ def _entry(line: bytes) -> AclEntry:
     if len(fields) == 2 and fields[0] in (b"mask", b"other"):  # "other:r-x", as Solaris writes it
         fields.insert(1, b"")
     if len(fields) not in (3, 4) or fields[0] not in _TAGS or not fields[2] or not set(fields[2]) <= _BITS.keys():
-        raise ValueError(f"its ACL entry {line.decode(errors='backslashreplace')!r} is malformed")
+        raise _malformed(line)
     bits = sum({_BITS[letter] for letter in fields[2]})
     if not fields[1]:
         return AclEntry(fields[0], None, bits)
     number = fields[3] if len(fields) == 4 else fields[1]
-    return AclEntry(fields[0], int(number) if number.isdigit() else fields[1], bits)
+    if not number.isdigit():
+        return AclEntry(fields[0], fields[1], bits)
+    if len(number) > _DIGITS:
+        raise _malformed(line)
+    return AclEntry(fields[0], int(number), bits)
+
+
+def _malformed(line: bytes) -> ValueError:
+    return ValueError(f"its ACL entry {line[:100].decode(errors='backslashreplace')!r} is malformed")

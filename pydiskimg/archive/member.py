@@ -9,6 +9,7 @@ extended headers are taken from the bytes, and the sizes that libarchive acts on
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ _SPECIAL_HEADERS = 32  # libarchive's own limit
 _EXTENDED = b"xX"
 _LONG_NAMES = {b"L": b"path", b"K": b"linkpath"}
 _GLOBAL_WITHOUT_EFFECT = {b"comment", b"charset"}
+_NUMBERS = (b"size", b"GNU.sparse.size", b"GNU.sparse.realsize", b"SCHILY.devmajor", b"SCHILY.devminor")
+_NUMBER = re.compile(rb"[0-9]{1,19}")
 _SUPPORTED = b"\x0001234567SD"
 
 
@@ -94,7 +97,7 @@ def _combined(typeflag: bytes, records: dict[bytes, bytes], found: dict[bytes, b
     if typeflag == b"g":
         effective = sorted(found.keys() - _GLOBAL_WITHOUT_EFFECT)
         if effective:
-            keyword = effective[0].decode(errors="backslashreplace")
+            keyword = effective[0][:100].decode(errors="backslashreplace")
             raise ValueError(f"a global extended header sets {keyword}, which is not applied")
         return records
     if records:
@@ -118,6 +121,6 @@ def _check(member: Member, seen: set[bytes]) -> None:
         raise ValueError("it has an NFSv4 ACL, which no Linux file system stores")
     if b"GNU.sparse.map" in member.records and not member.records[b"GNU.sparse.map"].count(b",") % 2:
         raise ValueError("its sparse map has an odd number of values")
-    for keyword in (b"size", b"GNU.sparse.size", b"GNU.sparse.realsize"):
-        if keyword in member.records and not member.records[keyword].isdigit():
+    for keyword in _NUMBERS:
+        if keyword in member.records and not _NUMBER.fullmatch(member.records[keyword]):
             raise ValueError(f"its {keyword.decode()} is no number")

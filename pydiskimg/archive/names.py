@@ -28,8 +28,9 @@ class Names:
             self._numbers[word] = _numbers(self._read(_FILES.get(word, "")))
         found = self._numbers[word].get(name)
         if found is None:
+            shown = name[:100].decode(errors="backslashreplace")
             raise ValueError(
-                f"its ACL names the {word.decode()} {name.decode(errors='backslashreplace')!r} without a number, and "
+                f"its ACL names the {word.decode()} {shown!r} without a number, and "
                 f"the tree's {_FILES.get(word)} does not list it; pack with bsdtar or star, which write the number"
             )
         return found

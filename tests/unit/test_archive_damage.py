@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import os
@@ -15,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg.archive import binding, extract
+from pydiskimg.archive import binding, extract, files_in_archive
 from pydiskimg.errors import ArchiveError, DiskImageError
+from pydiskimg.targets.pipe import PipeReader
 from tests.archive_trees import walk
 
 END = bytes(1024)
@@ -178,6 +180,23 @@ BAD: dict[str, tuple[bytes, str]] = {
         extended((b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.realsize", b"9")) + GOOD + END,
         "a.tar: ",
     ),
+    "a size of thousands of digits": (
+        extended((b"GNU.sparse.size", b"9"), (b"GNU.sparse.map", b"0,4"), (b"size", b"0" * 5000 + b"4")) + GOOD + END,
+        "entry file: its size is no number",
+    ),
+    "a device number that is none": (
+        extended((b"SCHILY.devmajor", b"five")) + bytes(device(1)) + END,
+        "entry device: its SCHILY.devmajor is no number",
+    ),
+    "an ACL for a number of thousands of digits": (
+        extended((b"SCHILY.acl.access", b"user:a:rwx:" + b"7" * 5000)) + GOOD + END,
+        "entry file: its ACL entry 'user:a:rwx:7777",
+    ),
+    "a time of thousands of bytes": (extended((b"mtime", b"n" * 5000)) + GOOD + END, "entry file: 'nnnn"),
+    "a global header's keyword of thousands of bytes": (
+        extended((b"n" * 5000, b"5"), flag=b"g") + GOOD + END,
+        "global extended header sets nnnn",
+    ),
     "hard link with a body": (
         GOOD + bytes(header(b"b", 4, flag=b"1", link=b"nowhere")) + padded(b"evil") + END,
         "entry b: it is a hard link to nowhere, which is not there",
@@ -204,6 +223,22 @@ def test_one_sentence_each(name: str, tmp_path: Path) -> None:
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_comes_through_a_pipe_is_refused_no_other_way(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(BAD[name][0])
+    with (tmp_path / "a.tar").open("rb") as file, contextlib.suppress(DiskImageError):
+        for found in files_in_archive(PipeReader(file.fileno(), "pipe")):
+            while found.read(1 << 20):
+                pass
+
+
+def test_a_name_in_a_message_is_not_longer_than_a_path(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match=r"its path of 900000 bytes is longer than the kernel takes") as caught:
+        unpack(tmp_path, extended((b"path", b"n" * 900_000)) + GOOD + END)
+    assert len(str(caught.value)) < 5000
 
 
 def test_versions_of_libarchive_that_are_broken_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
