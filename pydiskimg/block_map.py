@@ -9,81 +9,35 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pydiskimg.errors import UnsupportedImageError
-from pydiskimg.formats.qcow2.placement import HAS_PLACE, IS_COMPRESSED, IS_DATA, IS_ZERO, placements
+from pydiskimg.formats.qcow2.placement import HAS_PLACE, IS_DATA, IS_ZERO, placements
 from pydiskimg.formats.qcow2.preallocation import has_unfilled_clusters
 from pydiskimg.formats.qcow2.reader import Qcow2Source
 from pydiskimg.formats.raw import RawSource
 from pydiskimg.protocols import Source, check_range
 from pydiskimg.stored_ranges import StoredRanges
 
-IS_PRESENT = 16
+IS_PRESENT = 16  # the file at this depth decides on the bytes; without it no file of the chain does
 _DECIDED = IS_DATA | IS_ZERO
 _PLACED_DATA = IS_DATA | HAS_PLACE
 _STORED = IS_DATA | IS_PRESENT | HAS_PLACE
 _UNFILLED = IS_ZERO | IS_PRESENT | HAS_PLACE
 
 Row = tuple[int, int, int, int, int]
-"""start, length, depth, flags, and the place of the first byte in the file (with HAS_PLACE)."""
+"""start and length (bytes of the virtual disk), depth, flags, place: of bytes that are found in one way, in one place.
 
-
-class MapEntry:
-    """Bytes [start, start + length) of the virtual disk that are found in one place and in one way.
-
-    depth counts the files of the backing chain, 0 being the image itself. offset is where the bytes are in the file
-    called filename: None for compressed data, and for what has no place.
-    """
-
-    __slots__ = ("depth", "filename", "flags", "length", "offset", "start")
-
-    def __init__(self, start: int, length: int, depth: int, flags: int, offset: int | None, filename: str) -> None:
-        self.start = start
-        self.length = length
-        self.depth = depth
-        self.flags = flags
-        self.offset = offset
-        self.filename = filename
-
-    @property
-    def present(self) -> bool:
-        """True when the file at this depth decides on the bytes; False when no file of the chain does."""
-        return bool(self.flags & IS_PRESENT)
-
-    @property
-    def zero(self) -> bool:
-        """True when the bytes are known to read as zero."""
-        return bool(self.flags & IS_ZERO)
-
-    @property
-    def data(self) -> bool:
-        """True when the bytes are stored; with zero as well in a place that the file system has not filled."""
-        return bool(self.flags & IS_DATA)
-
-    @property
-    def compressed(self) -> bool:
-        """True when the bytes are stored compressed."""
-        return bool(self.flags & IS_COMPRESSED)
-
-    def __repr__(self) -> str:
-        words = [word for word in ("present", "zero", "data", "compressed") if getattr(self, word)]
-        return f"MapEntry({self.start}, {self.length}, depth={self.depth}, {' '.join(words)}, offset={self.offset})"
-
-
-def block_map(source: Source, offset: int = 0, length: int | None = None) -> Iterator[MapEntry]:
-    """Yield the entries of [offset, offset + length) of an image that open_image() gave, lazily and in order.
-
-    Without length it is all to the end. Two neighbours differ in more than their start. Raises what reading the
-    image raises, also late, and UnsupportedImageError for a source of another kind.
-    """
-    files, rows = map_rows(source, offset, source.size - offset if length is None else length)
-    for start, row_length, depth, flags, place in rows:
-        yield MapEntry(start, row_length, depth, flags, place if flags & HAS_PLACE else None, files[depth])
+depth counts the files of the backing chain, 0 being the image itself. place is where the first byte is in that file,
+with the flag HAS_PLACE: compressed data has none.
+"""
 
 
 def map_rows(source: Source, offset: int, length: int) -> tuple[list[str], Iterator[Row]]:
-    """Return the names of the files of the chain, by depth, and the entries that block_map() yields, as tuples.
+    """Return the names of the files of the chain, by depth, and the rows of [offset, offset + length), in order.
 
-    A map of a small image can have millions of entries, and objects would take half of the time. Errors as for
-    block_map().
+    source is an image that open_image() gave; two neighbours differ in more than their start. Rows are tuples,
+    since a map of a small image can have millions of them, and objects would take half of the time.
+
+    Raises ValueError outside of the source and UnsupportedImageError for one of another kind; the iterator is lazy and
+    raises what reading the image raises.
     """
     check_range(source, offset, length)
     layers = list(_layers(source))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg map and block_map(): crafted images; tests/oracle/test_map_oracle.py has the random ones."""
+"""pydiskimg map and map_rows(): crafted images; tests/oracle/test_map_oracle.py has the random ones."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from pydiskimg.block_map import block_map
+from pydiskimg.block_map import IS_PRESENT, map_rows
 from pydiskimg.cli import main
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
+from pydiskimg.formats.qcow2.placement import HAS_PLACE, IS_COMPRESSED, IS_DATA, IS_ZERO
 from pydiskimg.formats.qcow2.reader import open_qcow2
 from pydiskimg.image import open_image
 from pydiskimg.stored_ranges import StoredRanges
@@ -23,12 +24,13 @@ COPIED = 1 << 63
 DATA, ZEROS = b"\xaa" * CLUSTER, bytes(CLUSTER)
 
 
-def entries(source: Any, *window: int) -> list[tuple[int, int, int, str, int | None]]:
-    """(start, length, depth, letters of what is true, offset) of each entry."""
-    names = (("present", "p"), ("zero", "z"), ("data", "d"), ("compressed", "c"))
+def entries(source: Any, start: int = 0, length: int | None = None) -> list[tuple[int, int, int, str, int | None]]:
+    """(start, length, depth, letters of what is true, offset) of each row."""
+    letters = ((IS_PRESENT, "p"), (IS_ZERO, "z"), (IS_DATA, "d"), (IS_COMPRESSED, "c"))
+    _, rows = map_rows(source, start, source.size - start if length is None else length)
     return [
-        (e.start, e.length, e.depth, "".join(letter for name, letter in names if getattr(e, name)), e.offset)
-        for e in block_map(source, *window)
+        (*row[:3], "".join(letter for flag, letter in letters if row[3] & flag), row[4] if row[3] & HAS_PLACE else None)
+        for row in rows
     ]
 
 
@@ -54,9 +56,9 @@ def test_every_kind_of_entry() -> None:
     ]
     assert entries(source, 100, 500) == [(100, 412, 0, "pd", at + 100), (512, 88, 0, "pd", at + 1024)]
     assert entries(source, 40 * 512, 0) == []
-    assert next(iter(block_map(source))).filename == "test.qcow2"
+    assert map_rows(source, 0, 1)[0] == ["test.qcow2"]
     with pytest.raises(ValueError, match="outside"):
-        list(block_map(source, 0, 65 * 512))
+        map_rows(source, 0, 65 * 512)
 
 
 def test_neighbours_are_joined_where_their_places_adjoin() -> None:
@@ -125,13 +127,13 @@ def test_a_shorter_backing_file() -> None:
 
 def test_what_has_no_map() -> None:
     with pytest.raises(UnsupportedImageError, match="neither a raw nor a qcow2 image"):
-        list(block_map(BytesSource(b"x" * 512)))
+        map_rows(BytesSource(b"x" * 512), 0, 512)
 
 
 def test_a_damaged_table_is_found_when_it_is_reached() -> None:
     craft = Craft(size=128 * CLUSTER, l2=[[1], [1 << 60]])
-    found = block_map(open_qcow2(BytesSource(craft.build())))
-    assert next(found).length == 512
+    _, found = map_rows(open_qcow2(BytesSource(craft.build())), 0, craft.size)
+    assert next(found)[:2] == (0, 512)
     with pytest.raises(InvalidImageError, match="L2 table 1"):
         list(found)
 
