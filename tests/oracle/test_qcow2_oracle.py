@@ -93,7 +93,7 @@ def test_compressed_by_convert(options: str, tmp_path: Path) -> None:
     run("qemu-img", "convert", "-c", "-O", "qcow2", "-o", options, str(raw), str(path))
     with open_image(path) as source:
         assert isinstance(source, Qcow2Source)
-        assert source.compression_type == ("zstd" if "zstd" in options else "zlib")
+        assert source.header.compression_type == ("zstd" if "zstd" in options else "zlib")
         random_reads(source, raw.read_bytes(), seed=3)
         assert read_bytes(source, 0, source.size) == raw.read_bytes()
         assert assert_contract(source) == mapped_by_qemu(path)

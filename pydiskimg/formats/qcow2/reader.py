@@ -70,19 +70,9 @@ class Qcow2Source:
         return self.mapping.size
 
     @property
-    def version(self) -> int:
-        """Version of the format: 2 or 3."""
-        return self.header.version
-
-    @property
     def cluster_size(self) -> int:
         """Bytes in a cluster: a power of two from 512 to 2 MiB."""
         return self.header.cluster_size
-
-    @property
-    def compression_type(self) -> str:
-        """How compressed clusters, if there are any, are compressed: zlib or zstd."""
-        return self.header.compression_type
 
     def extents(self) -> Iterator[Extent]:
         """Yield the extents as Source.extents() does; a HOLE of this layer shows the extents of the backing file.
@@ -96,11 +86,6 @@ class Qcow2Source:
         """Yield extents as coarse_extents() of protocols does."""
         own = self.mapping.extents(unit)
         return own if self.backing is None else merged(over(own, coarse_extents(self.backing, unit)))
-
-    def runs(self, offset: int, length: int) -> Iterator[Run]:
-        """Yield the runs of [offset, offset + length) in this layer alone: where its bytes are in the file."""
-        check_range(self, offset, length)
-        return self.mapping.runs(offset, length)
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         """Fill buffer as Source.read_into() does."""
