@@ -7,7 +7,7 @@ import argparse
 from typing import Any
 
 from pydiskimg.cli.output import add_output_option, show
-from pydiskimg.cli.place import add_place_options, place
+from pydiskimg.cli.place import KEPT, add_place_options, place
 from pydiskimg.fs.ext4 import make_ext
 from pydiskimg.units import format_size
 
@@ -19,8 +19,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "mkfs",
         help="make an ext2, ext3 or ext4 file system",
-        description="Make a file system on DISK, which keeps its size. What is there is not overwritten without "
-        "--force.",
+        description=f"Make a file system on DISK, which keeps its size. {KEPT}",
     )
     parser.add_argument("-t", dest="kind", choices=KINDS, default="ext4", help="type (default: ext4)")
     parser.add_argument("-b", dest="block_size", type=int, metavar="BYTES", help="block size: 1024, 2048 or 4096")

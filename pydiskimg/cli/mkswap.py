@@ -7,7 +7,7 @@ import argparse
 from typing import Any
 
 from pydiskimg.cli.output import add_output_option, show
-from pydiskimg.cli.place import add_place_options, place
+from pydiskimg.cli.place import KEPT, add_place_options, place
 from pydiskimg.fs.swap import make_swap
 from pydiskimg.units import format_size
 
@@ -17,7 +17,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "mkswap",
         help="make a swap area",
-        description="Make a swap area on DISK, which keeps its size. What is there is not overwritten without --force.",
+        description=f"Make a swap area on DISK, which keeps its size. {KEPT}",
     )
     add_place_options(parser)
     add_output_option(parser)

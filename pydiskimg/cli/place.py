@@ -11,14 +11,18 @@ from contextlib import contextmanager
 
 from pydiskimg.cli.names import require_name
 from pydiskimg.disk import open_disk
-from pydiskimg.errors import DiskImageError, PartitionError
+from pydiskimg.errors import DiskImageError, FileSystemError, PartitionError
 from pydiskimg.formats.detect import looks_like
 from pydiskimg.fs.probe import probe
+from pydiskimg.fs.strangers import stranger
 from pydiskimg.new_file import new_disk_file
 from pydiskimg.partition_reader import read_partition_table
 from pydiskimg.protocols import Disk
 from pydiskimg.region import Region
 from pydiskimg.units import parse_size
+
+KEPT = "A file system, RAID, volume, partition table or image that is known here is not overwritten without --force."
+_TABLE = "holds a partition table"
 
 
 class OverwriteError(DiskImageError):
@@ -68,17 +72,27 @@ def _partition(disk: Disk, number: int) -> Region:
 
 
 def _refuse_to_overwrite(disk: Disk, *, whole_disk: bool) -> None:
+    try:
+        found = _found(disk, whole_disk=whole_disk)
+    except (FileSystemError, PartitionError) as error:  # something, and not only one thing or damaged
+        raise OverwriteError(f"{error}; use --force to overwrite it") from error
+    if found is not None:
+        advice = ", or --partition N" if found == _TABLE else ""
+        raise OverwriteError(f"{disk.name}: {found}; use --force to overwrite it{advice}")
+
+
+def _found(disk: Disk, *, whole_disk: bool) -> str | None:
+    """Say what is there; None for nothing that is known."""
     image = looks_like(disk) if whole_disk else None
     if image is not None:
-        held = image if image.startswith(("a ", "the ")) else f"data {image}"
-        raise OverwriteError(f"{disk.name}: holds {held}; use --force to overwrite it")
+        return f"holds {image}" if image.startswith(("a ", "the ")) else f"holds data {image}"
     found = probe(disk)
     if found is not None:
-        raise OverwriteError(
-            f"{disk.name}: holds {found.type} (label {found.label!r}, UUID {found.uuid}); use --force to overwrite it"
-        )
-    if whole_disk and read_partition_table(disk, sector_size=disk.sector_size):
-        raise OverwriteError(f"{disk.name}: holds a partition table; use --force to overwrite it, or --partition N")
+        return f"holds {found.type} (label {found.label!r}, UUID {found.uuid})"
+    other = stranger(disk)
+    if other is not None:
+        return f"looks like {other}"
+    return _TABLE if whole_disk and read_partition_table(disk, sector_size=disk.sector_size) else None
 
 
 def _uuid(text: str) -> uuid.UUID:

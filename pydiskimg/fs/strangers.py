@@ -2,7 +2,8 @@
 """Signatures of what takes a partition or disk over and leaves an old file system's or swap area's superblock alone.
 
 fs.probe tells what is to be mounted, by its own superblock. Whether that superblock is still in force is another
-question: a member of a RAID, a cache or a pool keeps its own somewhere else, and writes its data over the rest.
+question: a member of a RAID, a cache or a pool keeps its own somewhere else, and writes its data over the rest. Where
+there is no other superblock these signatures still tell that somebody has data there.
 """
 
 from __future__ import annotations

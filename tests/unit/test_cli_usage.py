@@ -12,6 +12,8 @@ import pytest
 
 from pydiskimg.cli import main
 from pydiskimg.formats.qcow2 import layout
+from pydiskimg.targets.memory import MemoryDisk
+from tests.fixtures.partition_tables import gpt
 from tests.fixtures.qcow2_images import Craft
 
 Run = Callable[..., tuple[int, str, str]]
@@ -64,6 +66,47 @@ def test_other_images_neither(run: Run, tmp_path: Path, head: bytes, words: str)
     assert status == 1
     assert f"{words}; use --force to overwrite it" in err
     assert (tmp_path / "t").read_bytes().startswith(head)
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        ({3: b"NTFS    "}, "looks like NTFS"),
+        ({4096: bytes.fromhex("fc4e2ba9")}, "looks like a member of a RAID (md 1.2)"),
+        ({32769: b"CD001"}, "looks like ISO 9660"),
+        ({450: b"\xee", 454: b"\1\0\0\0\xff\xff", 510: b"\x55\xaa"}, "both copies of the GPT are damaged"),
+    ],
+)
+@pytest.mark.parametrize("command", ["mkfs", "mkswap"])
+def test_what_is_known_by_its_signature_alone_stays(
+    run: Run, tmp_path: Path, command: str, places: dict[int, bytes], words: str
+) -> None:
+    data = bytearray(16 << 20)
+    for offset, signature in places.items():
+        data[offset : offset + len(signature)] = signature
+    (tmp_path / "t").write_bytes(data)
+    status, _, err = run(command, "t")
+    assert (status, err.endswith("; use --force to overwrite it\n"), words in err) == (1, True, True), err
+    assert (tmp_path / "t").read_bytes() == data
+    assert run(command, "--force", "t")[0] == 0
+
+
+def test_two_file_systems_at_once_stay(run: Run, tmp_path: Path) -> None:
+    assert run("mkfs", "-t", "ext2", "--create", "16M", "t")[0] == 0
+    with (tmp_path / "t").open("r+b") as file:
+        for offset, part in ((1024, b"\1\0\0\0\x09"), (65526, b"SWAPSPACE2")):
+            file.seek(offset)
+            file.write(part)
+    status, _, err = run("mkswap", "t")
+    assert (status, "has the signatures of swap and ext2" in err, "; use --force" in err) == (1, True, True), err
+
+
+def test_a_partition_table_in_larger_sectors_stays(run: Run, tmp_path: Path) -> None:
+    disk = MemoryDisk(16 << 20, sector_size=4096)
+    gpt(disk, [(300, 3000)], sectors=4096)
+    (tmp_path / "t").write_bytes(disk.data)
+    status, _, err = run("mkfs", "t")
+    assert (status, "; use --force" in err) == (1, True), err
 
 
 @pytest.mark.parametrize("command", ["mkfs", "mkswap"])
