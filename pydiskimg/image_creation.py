@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pydiskimg.disk import open_disk
-from pydiskimg.errors import StorageError, UnsupportedImageError
+from pydiskimg.errors import DoesNotFitError, StorageError, UnsupportedImageError
 from pydiskimg.formats.qcow2.compress import compressor
 from pydiskimg.formats.qcow2.write.create import (
     DEFAULT_CLUSTER_SIZE,
@@ -21,9 +20,11 @@ from pydiskimg.formats.qcow2.write.create import (
 )
 from pydiskimg.formats.qcow2.write.disk import open_qcow2_disk
 from pydiskimg.formats.qcow2.write.unpublished import UnpublishedStore
+from pydiskimg.linux.blockdev import is_block_device
 from pydiskimg.new_file import new_disk_file, new_file
 from pydiskimg.protocols import Disk, Store
 from pydiskimg.targets.growing import FixedStore, GrowingFile
+from pydiskimg.units import format_bytes
 
 FORMATS = ("raw", "qcow2")
 
@@ -48,12 +49,14 @@ def new_image(
     written in place: raw is the device itself, with the device's size; of a qcow2 image the header goes first and
     comes back last, so that an interrupted one is no image. The options after format are those of a qcow2 image,
     whose size is rounded up to 512 bytes; compress compresses what write() gets in whole clusters.
-    Raises UnsupportedImageError for a negative size, otherwise as create_qcow2(), new_disk_file() and open_disk() do.
+    Raises UnsupportedImageError for a negative size and DoesNotFitError for a device that is smaller, otherwise as
+    create_qcow2(), new_disk_file() and open_disk() do.
     """
     _check_arguments(os.fspath(path), size, format)
-    device = _is_block_device(path)
+    device = is_block_device(path)
     if format == "raw":
         with open_disk(path, writable=True) if device else new_disk_file(path, size) as raw:
+            _check_fits(raw, size)
             yield raw
         return
     # Before a device's old beginning is wiped.
@@ -83,6 +86,16 @@ def _check_arguments(name: str, size: int, format_name: str) -> None:
         raise UnsupportedImageError(f"{name}: a size of {size} bytes is not possible; expected 0 or more")
 
 
+def _check_fits(disk: Disk, size: int) -> None:
+    if size > disk.size:
+        raise DoesNotFitError(
+            f"{disk.name}: the image needs {format_bytes(size)}, the disk has {format_bytes(disk.size)}; "
+            "nothing was written",
+            needed=size,
+            available=disk.size,
+        )
+
+
 @contextmanager
 def _new_store(path: str | os.PathLike[str], *, device: bool) -> Iterator[Store]:
     if not device:
@@ -91,10 +104,3 @@ def _new_store(path: str | os.PathLike[str], *, device: bool) -> Iterator[Store]
         return
     with open_disk(path, writable=True) as disk:
         yield FixedStore(disk)
-
-
-def _is_block_device(path: str | os.PathLike[str]) -> bool:
-    try:
-        return stat.S_ISBLK(os.stat(path).st_mode)
-    except (OSError, ValueError):
-        return False

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from contextlib import ExitStack, contextmanager
 
 from pydiskimg.cli.convert_form import WORKERS, UncommonError, common_form
@@ -15,6 +14,7 @@ from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import DiskImageError, InUseError, UnsupportedImageError
 from pydiskimg.image import open_image
+from pydiskimg.linux.blockdev import is_block_device
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def _to_disk(source: Source, arguments: Arguments, options: ImageOptions, callba
 def _writing(arguments: Arguments, options: ImageOptions, size: int | None) -> Iterator[Disk]:
     """Give the Disk to write to; the sentence of an error says so when it leaves a device or an image incomplete."""
     begun = False
-    in_place = arguments.in_place or _is_block_device(arguments.destination)
+    in_place = arguments.in_place or is_block_device(arguments.destination)
     try:
         with _target(arguments, options, size) as disk:
             begun = in_place
@@ -225,7 +225,7 @@ def _writing(arguments: Arguments, options: ImageOptions, size: int | None) -> I
 def _target(arguments: Arguments, options: ImageOptions, size: int | None) -> AbstractContextManager[Disk]:
     """The Disk to write to; size None is that of a raw stream, not known yet."""
     path, is_raw = arguments.destination, arguments.output_format == "raw"
-    if arguments.in_place or (is_raw and _is_block_device(path)):
+    if arguments.in_place or (is_raw and is_block_device(path)):
         from pydiskimg.disk import open_disk
 
         if is_raw:
@@ -331,17 +331,6 @@ def _files(source: Source | None) -> Iterator[str]:
 def _of_unknown_size(callback: Any) -> Any:
     """A callback that never shows the end: nobody knows how much more comes."""
     return None if callback is None else lambda done, _: callback(done, done + 1)
-
-
-def _is_block(status: os.stat_result) -> bool:
-    return stat.S_ISBLK(status.st_mode)
-
-
-def _is_block_device(path: str) -> bool:
-    try:
-        return _is_block(os.stat(path))
-    except (OSError, ValueError):
-        return False
 
 
 def _workers(text: str) -> int:

@@ -14,6 +14,7 @@ from pydiskimg.formats.qcow2.header import read_header
 from pydiskimg.formats.qcow2.write.create import create_qcow2, round_size
 from pydiskimg.formats.raw import open_raw
 from pydiskimg.image_creation import FORMATS, new_image
+from pydiskimg.linux.blockdev import is_block_device
 from pydiskimg.new_file import new_file
 from pydiskimg.targets.growing import GrowingFile
 from pydiskimg.units import format_bytes, parse_size
@@ -21,6 +22,10 @@ from pydiskimg.units import format_bytes, parse_size
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+
+_DEVICE_IS_RAW = "that is a raw disk already, and nothing is to be made on it"
+_DEVICE_HAS_NO_BACKING = "an image that has a backing file is made as a file"
 
 
 def add_parser(subparsers: Any) -> None:
@@ -71,6 +76,9 @@ def _check_usage(arguments: argparse.Namespace, options: ImageOptions) -> None:
         problem = "-o and -b are for qcow2 images: add -f qcow2"
     elif arguments.backing is not None and arguments.backing_format is None:
         problem = "-b needs -F: the format of a backing file is not guessed"
+    elif (arguments.format == "raw" or arguments.backing is not None) and is_block_device(arguments.file):
+        problem = _DEVICE_IS_RAW if arguments.format == "raw" else _DEVICE_HAS_NO_BACKING
+        problem = f"{arguments.file} is a block device: {problem}"
     elif arguments.backing is None and (arguments.backing_format is not None or arguments.unsafe):
         problem = "-F and -u need -b"
     elif arguments.size is not None and options.size is not None:

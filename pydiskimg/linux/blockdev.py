@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""ioctls of block devices (linux/fs.h). All sizes are bytes."""
+"""Block devices: which names are those of one, and its ioctls (linux/fs.h). All sizes are bytes."""
 
 from __future__ import annotations
 
 import fcntl
+import os
+import stat
 import struct
 
 BLKGETSIZE64 = 0x80081272
@@ -11,6 +13,14 @@ BLKSSZGET = 0x1268
 BLKZEROOUT = 0x127F
 BLKFLSBUF = 0x1261
 BLKROGET = 0x125E
+
+
+def is_block_device(path: str | os.PathLike[str]) -> bool:
+    """True when path names a block device; False also where it names nothing, or cannot be looked at."""
+    try:
+        return stat.S_ISBLK(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def device_size(fd: int) -> int:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from pydiskimg.cli import main
 from pydiskimg.disk import open_disk
-from pydiskimg.errors import InUseError, StorageError
+from pydiskimg.errors import DoesNotFitError, InUseError, StorageError
 from pydiskimg.formats.qcow2.write.disk import Qcow2Disk
 from pydiskimg.image import open_image
 from pydiskimg.image_creation import new_image
@@ -75,6 +76,25 @@ def test_a_raw_image_is_the_device(tmp_path: Path) -> None:
             disk.write(0, b"raw")
             disk.flush()
         assert (tmp_path / "disk").read_bytes()[:4] == b"raw\xff"
+        words = f"^{device}: the image needs 1048577 bytes .*, the disk has 1048576 bytes .*; nothing was written$"
+        with pytest.raises(DoesNotFitError, match=words), new_image(device, MIB + 1, format="raw"):
+            raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["1M"], "that is a raw disk already"),
+        (["-f", "qcow2", "-u", "-b", "x", "-F", "raw", "1M"], "an image that has a backing file is made as a file"),
+    ],
+)
+def test_what_create_does_not_make_on_a_device(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], reason: str
+) -> None:
+    with block_device(filled_file(tmp_path / "disk", MIB)) as device, pytest.raises(SystemExit, match="2"):
+        main(["create", device, *words])
+    assert f"{device} is a block device: {reason}" in capsys.readouterr().err
+    assert (tmp_path / "disk").read_bytes() == b"\xff" * MIB
 
 
 def test_one_writer(tmp_path: Path) -> None:
