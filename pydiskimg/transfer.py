@@ -93,7 +93,7 @@ def copy(
     disk.flush()
     if verify:
         disk.drop_cache()
-        Crew(pieces(source, unit), _Verifying(source, disk).piece, meter).run(count)
+        Crew(pieces(source, unit, zero_size=CHUNK_SIZE), _Verifying(source, disk).piece, meter).run(count)
     return copying.result()
 
 
@@ -171,17 +171,15 @@ class _Verifying:
         self._disk = disk
 
     def piece(self, piece: Extent, buffer: memoryview) -> None:
-        for start in range(piece.start, piece.end, CHUNK_SIZE):
-            length = min(CHUNK_SIZE, piece.end - start)
-            found = bytearray(length)
-            self._disk.read_into(start, found)
-            with buffer[:length] as view:
-                if piece.kind is Kind.DATA:
-                    self._source.read_into(start, view)
-                else:
-                    view[:] = bytes(length)
-                if found != view:
-                    self._differs(start, found, view)
+        found = bytearray(piece.length)
+        self._disk.read_into(piece.start, found)
+        with buffer[: piece.length] as view:
+            if piece.kind is Kind.DATA:
+                self._source.read_into(piece.start, view)
+            else:
+                view[:] = bytes(piece.length)
+            if found != view:
+                self._differs(piece.start, found, view)
 
     def _differs(self, start: int, found: bytearray, expected: memoryview) -> None:
         index = next(i for i, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b)
