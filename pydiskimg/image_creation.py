@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pydiskimg.disk import open_disk
-from pydiskimg.errors import DoesNotFitError, StorageError, UnsupportedImageError
+from pydiskimg.errors import StorageError, UnsupportedImageError
 from pydiskimg.formats.qcow2.compress import compressor
 from pydiskimg.formats.qcow2.write.create import (
     DEFAULT_CLUSTER_SIZE,
@@ -24,7 +24,7 @@ from pydiskimg.linux.blockdev import is_block_device
 from pydiskimg.new_file import new_disk_file, new_file
 from pydiskimg.protocols import Disk, Store
 from pydiskimg.targets.growing import FixedStore, GrowingFile
-from pydiskimg.units import format_bytes
+from pydiskimg.transfer import check_size_fits
 
 FORMATS = ("raw", "qcow2")
 
@@ -56,7 +56,7 @@ def new_image(
     device = is_block_device(path)
     if format == "raw":
         with open_disk(path, writable=True) if device else new_disk_file(path, size) as raw:
-            _check_fits(raw, size)
+            check_size_fits("to be made", size, raw)
             yield raw
         return
     # Before a device's old beginning is wiped.
@@ -84,16 +84,6 @@ def _check_arguments(name: str, size: int, format_name: str) -> None:
         raise UnsupportedImageError(f"{name}: the format {format_name!r} is not written; expected raw or qcow2")
     if size < 0:
         raise UnsupportedImageError(f"{name}: a size of {size} bytes is not possible; expected 0 or more")
-
-
-def _check_fits(disk: Disk, size: int) -> None:
-    if size > disk.size:
-        raise DoesNotFitError(
-            f"{disk.name}: the image needs {format_bytes(size)}, the disk has {format_bytes(disk.size)}; "
-            "nothing was written",
-            needed=size,
-            available=disk.size,
-        )
 
 
 @contextmanager

@@ -99,11 +99,16 @@ def copy(
 
 def check_fits(source: Source, disk: Disk) -> None:
     """Raise DoesNotFitError, with both sizes, when source is larger than disk; call it before the first byte."""
-    if source.size > disk.size:
+    check_size_fits(source.name, source.size, disk)
+
+
+def check_size_fits(name: str, size: int, disk: Disk, *, padding: int = 0) -> None:
+    """Raise what check_fits() does unless an image of size bytes, called name, fits but for padding at its end."""
+    if size - padding > disk.size:
         raise DoesNotFitError(
-            f"{disk.name}: the image {source.name} needs {format_bytes(source.size)}, "
-            f"the disk has {format_bytes(disk.size)}; nothing was written",
-            needed=source.size,
+            f"{disk.name}: the image {name} needs {format_bytes(size)}, the disk has {format_bytes(disk.size)}; "
+            "nothing was written",
+            needed=size,
             available=disk.size,
         )
 

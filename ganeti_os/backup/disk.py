@@ -11,9 +11,9 @@ from pydiskimg.deferred import DeferredHead
 from pydiskimg.described_end import LOOK_AT, described_end
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.stream import stream_of
-from pydiskimg.stream.sinks import check_size_fits
 from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.targets.pipe import PipeReader
+from pydiskimg.transfer import check_size_fits
 from pydiskimg.units import format_size
 
 log = logging.getLogger(__name__)

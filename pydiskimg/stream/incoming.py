@@ -24,8 +24,9 @@ from pydiskimg.formats.qcow2.stream.tables import Prefix, read_stream_header
 from pydiskimg.pieces import CHUNK_SIZE
 from pydiskimg.protocols import Disk, Progress, WritableBuffer
 from pydiskimg.stream.ordered import Buffers, items_at_once, ordered, worker_count
-from pydiskimg.stream.sinks import DiskSink, PipeSink, Sink, check_size_fits
+from pydiskimg.stream.sinks import DiskSink, PipeSink, Sink
 from pydiskimg.targets.pipe import PipeReader, PipeWriter
+from pydiskimg.transfer import check_size_fits
 
 FORMATS = ("raw", "qcow2")
 _LOOK_AT = 512

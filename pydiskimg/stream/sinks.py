@@ -12,13 +12,12 @@ from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 from pydiskimg.deferred import DeferredHead
-from pydiskimg.errors import DoesNotFitError, StorageError
+from pydiskimg.errors import StorageError
 from pydiskimg.formats.qcow2.stream.reader import Chunk
 from pydiskimg.pieces import ZERO_CHUNK_SIZE, ZeroRuns
 from pydiskimg.protocols import Disk
 from pydiskimg.targets.pipe import PipeWriter
 from pydiskimg.transfer import FREE_UNIT, ZERO_UNIT
-from pydiskimg.units import format_bytes
 
 
 @runtime_checkable
@@ -170,17 +169,6 @@ def fill_units(chunk: Chunk, unit: int) -> list[tuple[int, int]]:
             first = widened.pop()[0]
         widened.append((first, last - first))
     return widened
-
-
-def check_size_fits(name: str, size: int, disk: Disk, *, padding: int = 0) -> None:
-    """Raise DoesNotFitError unless an image of size bytes, called name, fits on the disk but for padding at its end."""
-    if size - padding > disk.size:
-        raise DoesNotFitError(
-            f"{disk.name}: the image {name} needs {format_bytes(size)}, the disk has {format_bytes(disk.size)}; "
-            "nothing was written",
-            needed=size,
-            available=disk.size,
-        )
 
 
 class _Gate:

@@ -76,7 +76,7 @@ def test_a_raw_image_is_the_device(tmp_path: Path) -> None:
             disk.write(0, b"raw")
             disk.flush()
         assert (tmp_path / "disk").read_bytes()[:4] == b"raw\xff"
-        words = f"^{device}: the image needs 1048577 bytes .*, the disk has 1048576 bytes .*; nothing was written$"
+        words = f"^{device}: the image to be made needs 1048577 bytes .*, the disk has 1048576 .*; nothing was written$"
         with pytest.raises(DoesNotFitError, match=words), new_image(device, MIB + 1, format="raw"):
             raise AssertionError
 
