@@ -202,7 +202,8 @@ def redirected(redirections: str, *arguments: str | Path) -> tuple[int, str]:
 def test_closed_descriptors(image: Path, tmp_path: Path, redirections: str) -> None:
     """They do not become files that a copy writes to."""
     status, said = redirected(redirections, "convert", "-p", image, tmp_path / "out")
-    assert (status, said) == (0, "") or "100%" in said
+    assert status == 0
+    assert "2>&-" in redirections or said.count("100%") == 1
     assert (tmp_path / "out").read_bytes() == image.read_bytes()
 
 
@@ -257,7 +258,7 @@ def test_the_current_directory_may_be_gone(image: Path, tmp_path: Path) -> None:
 
 def test_a_full_log_does_not_end_a_copy(image: Path, tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
-        subprocess.run([*COMMAND, "convert", "-p", image, tmp_path / "out"], cwd=ROOT, stderr=full, check=False)
+        subprocess.run([*COMMAND, "convert", "-p", image, tmp_path / "out"], cwd=ROOT, stderr=full, check=True)
     assert (tmp_path / "out").read_bytes() == image.read_bytes()
 
 
