@@ -19,11 +19,11 @@ from pydiskimg.units import format_bytes
 def new_disk_file(path: str | os.PathLike[str], size: int) -> Iterator[FileDisk]:
     """Give an empty sparse file of size bytes as a Disk; leaving the context makes it durable under path.
 
-    A regular file of that name is replaced then, in one step, and keeps its mode; until then, and after an error
-    or a kill, it is as before. It is locked meanwhile, as open_disk() locks a file for writing. Raises DoesNotFitError
-    when the file system cannot hold such a size, InUseError when somebody has the old file locked, a loop device shows
-    it or a virtual machine has it, StorageError when path names something other than a regular file or the directory
-    cannot be written.
+    A regular file of that name is replaced then, in one step, and keeps its mode, and its owner where we may say so;
+    until then, and after an error or a kill, it is as before. It is locked meanwhile, as open_disk() locks a file for
+    writing. Raises DoesNotFitError when the file system cannot hold such a size, InUseError when somebody has the old
+    file locked, a loop device shows it or a virtual machine has it, StorageError when path names something other than
+    a regular file or the directory cannot be written.
     """
     with new_file(path) as (fd, name):
         _set_size(fd, name, size)
@@ -48,7 +48,7 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
         raise storage_error(error, os.fspath(path), "cannot create") from error
     with ExitStack() as stack:
         try:
-            mode = stack.enter_context(_replaceable(name))
+            old = stack.enter_context(_replaceable(name))
             directory = stack.enter_context(_directory(os.path.dirname(name)))
             fd, temporary = _anonymous(directory)
         except OSError as error:
@@ -58,8 +58,11 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
             stack.callback(_unlink, temporary, directory)
         yield fd, name
         try:
-            if mode is not None:
-                os.fchmod(fd, mode)
+            if old is not None:
+                for owner in ((old.st_uid, -1), (-1, old.st_gid)):
+                    with suppress(OSError):
+                        os.fchown(fd, *owner)
+                os.fchmod(fd, stat.S_IMODE(old.st_mode))
             _flush(fd, name)
             _publish(fd, temporary, directory, os.path.basename(name))
         except StorageError:
@@ -76,14 +79,14 @@ def _flush(fd: int, name: str) -> None:
 
 
 @contextmanager
-def _replaceable(name: str) -> Iterator[int | None]:
-    """Give the mode of the file to be replaced, None where there is none; nobody begins to use it meanwhile."""
+def _replaceable(name: str) -> Iterator[os.stat_result | None]:
+    """Give what is known of the file to be replaced, None where there is none; nobody begins to use it meanwhile."""
     try:
-        mode = os.stat(name).st_mode
+        status = os.stat(name)
     except FileNotFoundError:
         yield None
         return
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(status.st_mode):
         raise StorageError(
             f"{name}: exists and is no regular file; expected a file, or a block device",
             errno=errno.EEXIST,
@@ -93,7 +96,7 @@ def _replaceable(name: str) -> Iterator[int | None]:
     try:
         if fd is not None:
             _claim(fd, name)
-        yield stat.S_IMODE(mode)
+        yield status
     finally:
         if fd is not None:
             os.close(fd)

@@ -56,6 +56,17 @@ def convert(*words: str | Path, stdin: Path | str = "/dev/null") -> subprocess.C
         return subprocess.run(command, stdin=file, capture_output=True, text=True, check=False)
 
 
+def test_a_file_that_is_replaced_keeps_its_owner(tmp_path: Path) -> None:
+    """Or the guest whose image it is could not open it any more."""
+    source, target = made(tmp_path / "source", "qcow2"), made(tmp_path / "target", "raw")
+    os.chown(target, 4711, 4712)
+    target.chmod(0o640)
+    assert convert(source, target).returncode == 0
+    status = target.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (4711, 4712, 0o640)
+    assert target.read_bytes().startswith(b"guest's data")
+
+
 # Of a raw image a reader like qemu-io bears writers, and QEMU lets them in, too.
 @pytest.mark.parametrize(("form", "options"), [("raw", []), ("qcow2", []), ("qcow2", ["-r"])])
 def test_an_image_that_qemu_has_open(tmp_path: Path, form: str, options: list[str]) -> None:
