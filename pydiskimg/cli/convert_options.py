@@ -6,7 +6,8 @@ from __future__ import annotations
 import argparse
 
 from pydiskimg.cli.convert_form import CACHE_MODES
-from pydiskimg.units import format_size, parse_size
+from pydiskimg.cli.sizes import size_argument
+from pydiskimg.units import format_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,10 +54,7 @@ def add_refused_options(parser: argparse.ArgumentParser) -> None:
 
 def sparse_unit(text: str) -> int:
     """Return the unit (bytes) for copy() that -S asks for."""
-    try:
-        size = parse_size(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    size = size_argument(text)
     if not size:
         raise argparse.ArgumentTypeError("zeros are never written out: a copy is sparse where it can be")
     if size % _SECTOR or size > _LARGEST_RUN:

@@ -9,6 +9,7 @@ import os
 from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options
 from pydiskimg.cli.names import require_name
 from pydiskimg.cli.output import printable
+from pydiskimg.cli.sizes import size_argument
 from pydiskimg.errors import InUseError, UnsupportedImageError
 from pydiskimg.formats.qcow2.header import read_header
 from pydiskimg.formats.qcow2.write.create import create_qcow2, round_size
@@ -17,7 +18,7 @@ from pydiskimg.image_creation import FORMATS, new_image
 from pydiskimg.linux.blockdev import is_block_device
 from pydiskimg.new_file import new_file
 from pydiskimg.targets.growing import GrowingFile
-from pydiskimg.units import format_bytes, parse_size
+from pydiskimg.units import format_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("-u", dest="unsafe", action="store_true", help="do not look at BACKING, which may be missing")
     parser.add_argument("-q", dest="quiet", action="store_true", help="say nothing")
     parser.add_argument("file", metavar="FILE")
-    parser.add_argument("size", metavar="SIZE", nargs="?", type=_size)
+    parser.add_argument("size", metavar="SIZE", nargs="?", type=size_argument)
     parser.set_defaults(run=run, usage_error=parser.error)
 
 
@@ -125,10 +126,3 @@ def _create_overlay(arguments: argparse.Namespace, options: ImageOptions, size: 
             backing_file=os.fsencode(arguments.backing),
             backing_format=arguments.backing_format.encode(),
         )
-
-
-def _size(text: str) -> int:
-    try:
-        return parse_size(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None

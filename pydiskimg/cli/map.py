@@ -11,10 +11,10 @@ from pydiskimg.block_map import IS_PRESENT, Row, map_rows
 from pydiskimg.cli.names import require_file_name
 from pydiskimg.cli.output import add_output_option, printable
 from pydiskimg.cli.references import add_references_option, references
+from pydiskimg.cli.sizes import size_argument
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.formats.qcow2.placement import HAS_PLACE, IS_COMPRESSED, IS_DATA, IS_ZERO
 from pydiskimg.image import open_image
-from pydiskimg.units import parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("-f", dest="format", choices=("raw", "qcow2"), help="format (default: by the contents)")
     parser.add_argument("-U", "--force-share", action="store_true", help="accepted as by qemu-img: nothing is locked")
-    parser.add_argument("-s", "--start-offset", type=_size, default=0, metavar="N", help="begin at byte N")
-    parser.add_argument("-l", "--max-length", type=_size, metavar="N", help="tell of N bytes at most")
+    parser.add_argument("-s", "--start-offset", type=size_argument, default=0, metavar="N", help="begin at byte N")
+    parser.add_argument("-l", "--max-length", type=size_argument, metavar="N", help="tell of N bytes at most")
     add_output_option(parser)
     add_references_option(parser)
     parser.add_argument("file", metavar="FILE")
@@ -90,10 +90,3 @@ def _table(rows: Iterable[Row], files: Sequence[str], name: str) -> Iterator[str
             )
         if not flags & IS_ZERO:
             yield f"{hex(start):<16}{hex(length):<16}{hex(place):<16}{shown[depth]}\n"
-
-
-def _size(text: str) -> int:
-    try:
-        return parse_size(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None

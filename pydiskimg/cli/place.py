@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pydiskimg.cli.names import require_name
+from pydiskimg.cli.sizes import size_argument
 from pydiskimg.disk import open_disk
 from pydiskimg.errors import DiskImageError, FileSystemError, PartitionError
 from pydiskimg.formats.detect import looks_like
@@ -19,7 +20,6 @@ from pydiskimg.new_file import new_disk_file
 from pydiskimg.partition_reader import read_partition_table
 from pydiskimg.protocols import Disk
 from pydiskimg.region import Region
-from pydiskimg.units import parse_size
 
 KEPT = "A file system, RAID, volume, partition table or image that is known here is not overwritten without --force."
 _TABLE = "holds a partition table"
@@ -35,7 +35,9 @@ def add_place_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-U", dest="uuid", type=_uuid, help="UUID (default: a random one)")
     place = parser.add_mutually_exclusive_group()
     place.add_argument("--partition", type=int, metavar="N", help="work on partition N of DISK")
-    place.add_argument("--create", type=_size, metavar="SIZE", help="make a new file DISK of SIZE, such as 512M")
+    place.add_argument(
+        "--create", type=size_argument, metavar="SIZE", help="make a new file DISK of SIZE, such as 512M"
+    )
     parser.add_argument(
         "--force",
         action="store_true",
@@ -100,10 +102,3 @@ def _uuid(text: str) -> uuid.UUID:
         return uuid.UUID(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a UUID") from None
-
-
-def _size(text: str) -> int:
-    try:
-        return parse_size(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
