@@ -13,6 +13,7 @@ from pydiskimg.archive.inflate import Inflated
 from pydiskimg.archive.reader import Reader
 from pydiskimg.errors import ArchiveError
 from pydiskimg.linux.charset import c_locale
+from pydiskimg.printable import printable
 from pydiskimg.targets.pipe import PipeReader
 
 _AT_ONCE = 1 << 20
@@ -25,10 +26,13 @@ def looks_like_archive(beginning: bytes) -> bool:
 
 
 class FileInArchive:
-    """A regular file of the archive: path is its name as text, size is bytes. It is read once, from front to back."""
+    """A regular file of the archive: path is its name as text, name that for messages, size is bytes.
+
+    It is read once, from front to back.
+    """
 
     def __init__(self, name: str, path: str, size: int, data: Iterator[tuple[int, memoryview]]) -> None:
-        self.name = f"{name}: {path}"
+        self.name = f"{name}: {printable(os.fsencode(path))}"
         self.path = path
         self.size = size
         self._data = data
@@ -86,7 +90,8 @@ def files_in_archive(
                 if entry.kind == stat.S_IFREG:
                     yield FileInArchive(pipe.name, path, entry.size, reader.data(entry))
                 elif not entry.is_directory:
-                    raise ArchiveError(f"{pipe.name}: {path!r} is neither a file nor a directory", entry=path)
+                    shown = printable(entry.path)
+                    raise ArchiveError(f"{pipe.name}: {shown} is neither a file nor a directory", entry=shown)
                 reader.skip()
 
 

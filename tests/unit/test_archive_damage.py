@@ -241,6 +241,19 @@ def test_a_name_in_a_message_is_not_longer_than_a_path(tmp_path: Path) -> None:
     assert len(str(caught.value)) < 5000
 
 
+def test_a_name_that_comes_through_a_pipe_is_shown_safely(tmp_path: Path) -> None:
+    for name, kind in ((b"a\x1b[2J\n" + b"n" * 900_000, b"0"), (b"a\x1b[2J\n" + b"n" * 900_000, b"6")):
+        (tmp_path / "a.tar").write_bytes(extended((b"path", name)) + bytes(header(b"f", flag=kind)) + END)
+        with (tmp_path / "a.tar").open("rb") as file:
+            files = files_in_archive(PipeReader(file.fileno(), "pipe"))
+            try:
+                shown = next(files).name
+            except ArchiveError as error:
+                shown = str(error)
+        assert shown.startswith("pipe: a\\x1b[2J\\nnnn")
+        assert len(shown) < 5000
+
+
 def test_versions_of_libarchive_that_are_broken_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, broken in ((3006002, False), (3007004, False), (3007005, True), (3007008, True), (3007009, False)):
         monkeypatch.setattr(binding, "_version_number", lambda number=number: number)
