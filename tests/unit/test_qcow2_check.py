@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.cli import main
-from pydiskimg.errors import InvalidImageError, UnsupportedImageError
+from pydiskimg.errors import InvalidImageError, StorageError, UnsupportedImageError
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.check import check_qcow2, reference_counter
 from pydiskimg.formats.qcow2.check.findings import MAX_DETAILS, CheckResult
 from pydiskimg.formats.qcow2.refcount_reader import MANY, expanded
+from pydiskimg.formats.raw import open_raw
 from tests.fixtures.qcow2_images import BytesSource, Craft, compressed_entry
 
 CLUSTER = 512
@@ -261,3 +262,19 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().out == ""
     assert main(["check", "-f", "raw", str(path)]) == 63
     assert "nothing to check" in capsys.readouterr().err
+
+
+def test_too_little_memory_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.write(image([]))
+        file.truncate(20 << 30)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with open_raw(path) as source:
+        resource.setrlimit(resource.RLIMIT_AS, (used + (40 << 20), before[1]))
+        try:
+            with pytest.raises(StorageError, match=r"^checking: no .* bytes of memory are to be had: Cannot"):
+                check_qcow2(source)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)

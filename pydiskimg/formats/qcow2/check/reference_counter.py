@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from functools import lru_cache
 
+from pydiskimg.errors import storage_error
 from pydiskimg.formats.qcow2.refcount_reader import MANY, RefcountReader, is_zero
 
 # Clusters in a window: those of 2 TiB in clusters of 64 KiB, with their tables, so that these need one pass.
@@ -22,7 +23,6 @@ PAGE = 64 << 10
 MAX_COUNT = 0xFFFF
 
 _LOW, _HIGH = (0, 1) if sys.byteorder == "little" else (1, 0)
-_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
 class ReferenceCounter:
@@ -39,9 +39,8 @@ class ReferenceCounter:
         self.is_last = end == last_end
         self.lost = 0
         self._reader = reader
-        # Private memory that nobody wrote costs nothing, and is zero.
-        self._references = mmap.mmap(-1, max(1, (end - first) * 2), flags=_PRIVATE)
-        self._stored = mmap.mmap(-1, max(1, end - first), flags=_PRIVATE)
+        self._references = _zeros(max(1, (end - first) * 2))
+        self._stored = _zeros(max(1, end - first))
         for cluster, counts in reader.blocks(first, end):
             if not is_zero(counts):
                 self._stored[cluster - first : cluster - first + len(counts)] = counts
@@ -100,6 +99,14 @@ class ReferenceCounter:
         if self.first <= cluster < self.end and (count := self.stored[cluster - self.first]) < MANY:
             return count
         return self._reader.count(cluster)
+
+
+def _zeros(length: int) -> mmap.mmap:
+    """Private memory that nobody wrote costs nothing, and is zero."""
+    try:
+        return mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise storage_error(error, "checking", f"no {length} bytes of memory are to be had") from error
 
 
 def agree(references: bytes, stored: bytes) -> bool:
