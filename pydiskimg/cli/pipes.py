@@ -64,7 +64,7 @@ def _check_usable(fd: int, name: str) -> None:
     closed = (fd == 0 and sys.__stdin__ is None) or (fd == 1 and sys.__stdout__ is None)
     try:
         os.fstat(fd)
-    except (OSError, OverflowError):
+    except OSError:
         closed = True
     if closed:
         raise StorageError(f"{name}: is not open", errno=errno.EBADF, filename=name)
@@ -78,7 +78,7 @@ def _number(path: str) -> int | None:
     for directory in _DIRECTORIES:
         number = path.removeprefix(directory)
         if number != path and number.isdecimal():
-            return int(number)
+            return int(number) if len(number) < 10 else -1  # which is not open either
     return _STANDARD.get(path)
 
 
