@@ -51,7 +51,7 @@ def restore_dump_of_root(pipe: PipeReader, installation: Installation) -> None:
     """Restore a dump(8) that comes as it is."""
     from ganeti_os.dumps import ROOT, restore_dumps
 
-    restore_dumps([(ROOT, PipeFile(pipe))], for_import(installation))
+    restore_dumps([(ROOT, pipe)], for_import(installation))
 
 
 def for_import(installation: Installation) -> Installation:
@@ -68,21 +68,6 @@ def for_import(installation: Installation) -> Installation:
         )
     environment = {**installation.request.environment, "IMPORT_SCRIPT": "1"}
     return replace(installation, scripts=scripts, request=replace(installation.request, environment=environment))
-
-
-class PipeFile:
-    """A pipe, read as a dump is."""
-
-    def __init__(self, pipe: PipeReader) -> None:
-        self.name = pipe.name
-        self._pipe = pipe
-
-    def read(self, length: int) -> bytes:
-        """Return the next bytes, length at most; none at the end."""
-        buffer = bytearray(length)
-        with memoryview(buffer) as view:
-            count = self._pipe.read_into(view)
-        return bytes(buffer[:count])
 
 
 def _members(pipe: PipeReader) -> Generator[tuple[str, FileInArchive], None, None]:

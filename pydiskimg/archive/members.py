@@ -37,20 +37,21 @@ class FileInArchive:
         self.size = size
         self._data = data
         self._position = 0
-        self._block = memoryview(b"")
+        self._block = b""
+        self._at = 0
         self._zeros = 0  # of a hole, before the block
 
     def read(self, length: int) -> bytes:
         """Return the next bytes, length at most; none at the end. Raises ArchiveError for a damaged archive."""
-        while not self._zeros and not self._block:
+        while not self._zeros and self._at == len(self._block):
             if not self._next():
                 return b""
         if self._zeros:
             count = min(self._zeros, length)
             self._zeros -= count
             return bytes(count)
-        data, self._block = self._block[:length], self._block[length:]
-        return bytes(data)
+        start, self._at = self._at, min(self._at + length, len(self._block))
+        return self._block[start : self._at]  # the block itself where that is all of it
 
     def blocks(self) -> Iterator[tuple[int, memoryview]]:
         """Yield (offset, bytes) of everything but holes, instead of read(); the bytes are there until the next ones.
@@ -62,7 +63,7 @@ class FileInArchive:
     def _next(self) -> bool:
         for offset, view in self._data:
             self._zeros = offset - self._position
-            self._block = memoryview(bytes(view))  # libarchive's own bytes are gone with its next step
+            self._block, self._at = bytes(view), 0  # libarchive's own bytes are gone with its next step
             self._position = offset + len(self._block)
             return True
         self._zeros, self._position = self.size - self._position, self.size
@@ -98,11 +99,10 @@ def files_in_archive(
 class _Blocks:
     def __init__(self, pipe: PipeReader) -> None:
         self._pipe = pipe
-        self._buffer = memoryview(bytearray(_AT_ONCE))
 
     def next_block(self) -> Inflated | None:
-        count = self._pipe.read_into(self._buffer)
-        return Inflated(bytes(self._buffer[:count]), self._pipe.position) if count else None
+        data = self._pipe.read(_AT_ONCE)
+        return Inflated(data, self._pipe.position) if data else None
 
 
 def _nothing(_: int) -> None:

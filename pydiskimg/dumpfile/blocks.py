@@ -19,9 +19,10 @@ from pydiskimg.dumpfile.tape import Input
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.stream.ordered import MAX_WORKERS, ordered, worker_count
 
-# Bytes that are read or decompressed at once: enough that a file is written in few pieces.
-_CHUNK = 1 << 20
-_READ = 256 << 10
+# Bytes that are read or decompressed at once: enough that a file is written in few pieces, and that Python lets other
+# threads run while it joins blocks, which it does from 1 MiB on.
+_CHUNK = 2 << 20
+_READ = 1 << 20
 # Deflate makes at most this many bytes of one; what could become longer than the limit is decompressed step by step.
 _MOST_DEFLATED = 1032
 _LONGEST_AT_ONCE = 16 << 20
@@ -88,7 +89,7 @@ def _groups(stored: Input, block_size: int, order: str) -> Iterator[_Group]:
     data = b""
     offset = stored.consumed
     while True:
-        more = stored.up_to(max(_READ, block_size))
+        more = stored.up_to(max(_READ, block_size), enough=_READ // 2)
         data += more
         position = 0
         blocks: list[_Block] = []

@@ -29,11 +29,12 @@ class Input:
         self.consumed += len(data)
         return data
 
-    def up_to(self, length: int) -> bytes:
-        """Return length bytes, fewer only at the end."""
+    def up_to(self, length: int, *, enough: int | None = None) -> bytes:
+        """Return length bytes, or fewer when they are enough; at the end fewer than that."""
         pieces: list[bytes] = []
         left = length
-        while left and (piece := self.some(left)):
+        least = length if enough is None else enough
+        while length - left < least and (piece := self.some(left)):
             pieces.append(piece)
             left -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -7,7 +7,10 @@ import errno
 import fcntl
 import os
 import select
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from typing import TypeVar
 
 from pydiskimg.errors import StorageError, storage_error
 from pydiskimg.protocols import Buffer, Place
@@ -17,6 +20,8 @@ from pydiskimg.units import KIB, MIB
 _PIPE_SIZE = MIB
 _ZEROS = memoryview(bytes(64 * KIB))
 _ZEROS_AT_ONCE = 16
+
+_Some = TypeVar("_Some", bytes, int)
 
 
 class PipeWriter:
@@ -109,7 +114,7 @@ class PipeWriter:
 class PipeReader:
     """Reads a descriptor, which the caller owns, from front to back; from one thread.
 
-    name is for messages; position is the bytes that read_into() has given so far.
+    name is for messages; position is the bytes that read() and read_into() have given so far.
     """
 
     def __init__(self, fd: int, name: str) -> None:
@@ -121,28 +126,31 @@ class PipeReader:
 
     def peek(self, length: int) -> bytes:
         """Return the next length bytes, fewer where the stream ends; the next read gives them again."""
-        while len(self._ahead) < length:
-            more = bytearray(length - len(self._ahead))
-            count = self._some(memoryview(more))
-            if not count:
-                break
-            self._ahead += more[:count]
+        while (missing := length - len(self._ahead)) > 0 and (more := self._some(partial(os.read, self._fd, missing))):
+            self._ahead += more
         return self._ahead[:length]
+
+    def read(self, length: int) -> bytes:
+        """Return the next bytes, length at most, as they come; none at the end. Raises StorageError."""
+        data, self._ahead = self._ahead[:length], self._ahead[length:]
+        data = data or self._some(partial(os.read, self._fd, length))
+        self.position += len(data)
+        return data
 
     def read_into(self, buffer: memoryview) -> int:
         """Fill the buffer; returns its length, or less at the end of the stream. Raises StorageError."""
         done = min(len(self._ahead), len(buffer))
         buffer[:done] = self._ahead[:done]
         self._ahead = self._ahead[done:]
-        while done < len(buffer) and (count := self._some(buffer[done:])):
+        while done < len(buffer) and (count := self._some(partial(os.readv, self._fd, [buffer[done:]]))):
             done += count
         self.position += done
         return done
 
-    def _some(self, buffer: memoryview) -> int:
+    def _some(self, read: Callable[[], _Some]) -> _Some:
         while True:
             try:
-                return os.readv(self._fd, [buffer])
+                return read()
             except BlockingIOError:
                 _wait(self._fd, select.POLLIN)
             except OSError as error:

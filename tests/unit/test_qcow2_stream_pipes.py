@@ -250,6 +250,15 @@ def test_peeking_loses_nothing() -> None:
         assert reader.read_into(memoryview(buffer)) == 0
 
 
+def test_reading_as_much_as_there_is() -> None:
+    with writer(send(b"0123456789")) as fd:
+        reader = PipeReader(fd, "pipe")
+        assert reader.peek(3) == b"012"
+        assert [reader.read(2), reader.read(5), reader.position] == [b"01", b"2", 3]
+        assert b"".join(iter(lambda: reader.read(4), b"")) == b"3456789"
+        assert reader.position == 10
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_units_are_filled(seed: int) -> None:
     """What is widened covers the extents in whole units, and everything in it that is not stored is zero."""
