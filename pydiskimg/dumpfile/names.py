@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pydiskimg.dumpfile.layout import DIRBLKSIZ, DIRECT, ROOTINO
 from pydiskimg.dumpfile.reader import Inode
-from pydiskimg.errors import InvalidImageError
+from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.printable import printable
 
 # Bytes that all of it may need: about seven million names of usual length.
@@ -21,6 +21,9 @@ _LARGEST = 512 << 20
 _DIRECTORY_OVERHEAD = 1000
 _NAME_OVERHEAD = 48
 _SHOWN_PATH = 200
+# Levels. One far down is found by walking there, for each of its files; no path of 4096 bytes leads to most that are
+# farther, and restore(8) knows nothing else.
+_DEEPEST = 1024
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +35,7 @@ class Directory:
     data: bytes
     parent: Directory | None = None
     name: bytes = b""
+    depth: int = 0
     children: list[Directory] = field(default_factory=list)
 
     @property
@@ -69,7 +73,10 @@ class Names:
         self._by_number[inode.number] = directory
 
     def build(self) -> list[Directory]:
-        """Return all directories, each after its parent. Raises InvalidImageError unless they are one tree."""
+        """Return all directories, each after its parent.
+
+        Raises InvalidImageError unless they are one tree, UnsupportedImageError for one of more than 1024 levels.
+        """
         root = self._by_number.get(ROOTINO)
         if root is None:
             raise InvalidImageError(f"{self._dump}: holds no root directory (inode {ROOTINO}); the dump is damaged")
@@ -133,7 +140,12 @@ class Names:
     def _adopt(self, directory: Directory, child: Directory, name: bytes) -> None:
         if child.parent is not None or child.number == ROOTINO:
             raise self._error(directory, f"its entry {printable(name)} is a directory that has a name already")
-        child.parent, child.name = directory, name
+        if directory.depth == _DEEPEST:
+            raise UnsupportedImageError(
+                f"{self._dump}: directory {printable(path_of(directory))} (inode {directory.number}) lies {_DEEPEST} "
+                "levels deep, and has directories in it; deeper ones are not restored"
+            )
+        child.parent, child.name, child.depth = directory, name, directory.depth + 1
         directory.children.append(child)
 
     def _entries(self, directory: Directory) -> Iterator[tuple[int, int, bytes]]:

@@ -94,9 +94,10 @@ class _Restore:
         listed = bytearray(self._reader.read_map())
         inodes = self._reader.inodes()
         inode = self._take_directories(inodes, listed)
+        directories = self._names.build()
         self._done.left_out = sum(not _is_listed(listed, number) for number in self._names.numbers())
         drop_acls(root_fd)
-        directories = self._make_directories()
+        self._make_directories(directories)
         self._make_files(inode, inodes, listed)
         for directory in reversed(directories):
             self._finish_directory(directory)
@@ -105,41 +106,31 @@ class _Restore:
         return self._done
 
     def _take_directories(self, inodes: Iterator[Inode], listed: bytearray) -> Inode | None:
-        """Read all directories, take them out of the map, and build the tree; return the first other inode."""
+        """Read all directories and take them out of the map; return the first other inode."""
         last = 0
-        following: Inode | None = None
         for inode in inodes:
             if inode.kind != stat.S_IFDIR:
-                following = inode
-                break
+                return inode
             if inode.number <= last or not _is_listed(listed, inode.number):
                 raise self._reader.error(f"directory inode {inode.number} is not in its turn, or not in the map")
             last = inode.number
             if inode.size > _LARGEST_DIRECTORY:
                 raise self._reader.error(f"directory inode {inode.number} has {inode.size} bytes")
-            data = b"".join(self._pieces(inode))
+            data = b"".join(piece for _, piece in self._reader.contents())
+            if len(data) != inode.size:
+                raise self._reader.error(f"directory inode {inode.number} has a hole")
             self._names.add(inode, data)
             listed[last - 1 >> 3] &= ~(1 << (last - 1 & 7))
             self._report()
-        self._directories = self._names.build()
-        return following
+        return None
 
-    def _pieces(self, inode: Inode) -> Iterator[memoryview]:
-        end = 0
-        for offset, data in self._reader.contents():
-            if offset != end:
-                raise self._reader.error(f"directory inode {inode.number} has a hole")
-            end += len(data)
-            yield data
-
-    def _make_directories(self) -> list[Directory]:
-        for directory in self._directories[1:]:
+    def _make_directories(self, directories: list[Directory]) -> None:
+        for directory in directories[1:]:
             try:
                 self._places.make(directory)
             except OSError as error:
                 raise self._failed(error, path_of(directory)) from error
-        self._done.directories = len(self._directories)
-        return self._directories
+        self._done.directories = len(directories)
 
     def _make_files(self, inode: Inode | None, inodes: Iterator[Inode], listed: bytearray) -> None:
         """Make everything else, which has to come as the map lists it."""

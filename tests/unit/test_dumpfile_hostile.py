@@ -13,12 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pydiskimg.dumpfile.layout import (
-    TP_BSIZE,
-    TS_END,
-)
+from pydiskimg.dumpfile.layout import TP_BSIZE, TS_BITS, TS_CLRI, TS_END, TS_INODE, TS_TAPE
 from pydiskimg.errors import InvalidImageError, StorageError, UnsupportedImageError
 from tests.fixtures.dumps import (
+    Builder,
     Dir,
     File,
     built,
@@ -72,6 +70,32 @@ def test_directories_that_hold_each_other(tmp_path: Path) -> None:
         12: Dir([(b"b", 11)], parent=11),
     }
     assert "no other directory names it" in refused(dump(tree), tmp_path)
+
+
+@pytest.mark.parametrize("addr", [b"\0\1", b"\1\0", b"\0\0"])
+def test_a_directory_with_a_hole(tmp_path: Path, addr: bytes) -> None:
+    """Wherever it is, names would be lost without a word: a file of root's without one is taken for a quota."""
+    builder = Builder()
+    builder.header(TS_TAPE)
+    builder.map(TS_CLRI, [2, 11])
+    builder.map(TS_BITS, [2, 11])
+    builder.directory(2, Dir([(b"d", 11)]), {})
+    builder.header(TS_INODE, c_inumber=11, di_mode=stat.S_IFDIR, di_size=2 * TP_BSIZE, c_count=2, c_addr=addr)
+    builder.data(directory_bytes([(b".", 11), (b"..", 2)], {}).ljust(TP_BSIZE, b"\0") * addr.count(1))
+    builder.end()
+    assert "directory inode 11 has a hole" in refused(builder.stored(), tmp_path)
+
+
+def test_directories_deeper_than_any_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is found by walking there, so that the time for a chain of them grows with its square."""
+    monkeypatch.setattr("pydiskimg.dumpfile.names._DEEPEST", 20)
+    tree: dict[int, File | Dir] = {2: Dir([(b"d", 10)])}
+    tree.update({at: Dir([(b"d", at + 1)], parent=2 if at == 10 else at - 1) for at in range(10, 29)})
+    tree[29] = Dir(parent=28)
+    assert restored(dump(tree), tmp_path).directories == 21
+    tree[29], tree[30] = Dir([(b"d", 30)], parent=28), Dir(parent=29)
+    with pytest.raises(UnsupportedImageError, match=r"\(inode 29\) lies 20 levels deep, and has directories in it"):
+        restored(dump(tree), tmp_path)
 
 
 def test_a_directory_that_is_a_file(tmp_path: Path) -> None:
