@@ -131,10 +131,7 @@ class _StoredDump:
 
     def read(self, length: int) -> bytes:
         """Return the next bytes, length at most; none at the end."""
-        try:
-            return os.read(self._fd, length)
-        except OSError as error:
-            raise storage_error(error, self.name, "cannot read the dump") from error
+        return os.read(self._fd, length)
 
 
 def _adapt(tree: Tree, volumes: Volumes, filesystem: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -310,7 +309,7 @@ def _nameless(parent: int) -> tuple[int, bytes | None]:
 
 
 def _temporary_name() -> bytes:
-    return b".pydiskimg-" + secrets.token_hex(8).encode()
+    return b".pydiskimg-" + os.urandom(8).hex().encode()
 
 
 def _copy_metadata(old: int, new: int) -> None:

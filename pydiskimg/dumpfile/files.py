@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import stat
+import struct
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
@@ -50,7 +51,7 @@ class Files:
         self._places = places
         self._owned_by_root = places.new_files_are_roots()
         self._masked = _umask() | 0o7000
-        self._byte_order = "little" if order == "<" else "big"
+        self._device_words = struct.Struct(order + "II")
         self.flags_left_out = 0
 
     def make(self, inode: Inode, names: list[Name], contents: Contents) -> None:
@@ -69,7 +70,7 @@ class Files:
         else:
             raise ValueError(f"its mode {inode.header.di_mode:#o} is that of no file")
         self._set_by_name(parent, first.name, inode)
-        self._link_others(parent, names)
+        self._link_others(names)
         self.flags_left_out += bool(inode.header.di_flags & _FLAGS)
 
     def set_directory(self, fd: int, inode: Inode) -> None:
@@ -111,7 +112,7 @@ class Files:
             _set_acls(fd, inode.attributes)
         os.utime(fd, ns=(inode.atime_ns, inode.mtime_ns))
         if names and len(names) > 1:
-            self._link_others(self._places.open(names[0].directory), names)
+            self._link_others(names)
         if header.di_flags & _FLAGS:
             self._set_flags(fd, header.di_flags & _FLAGS)
 
@@ -126,7 +127,7 @@ class Files:
             _set_acls(path, inode.attributes)
         os.utime(name, ns=(inode.atime_ns, inode.mtime_ns), dir_fd=parent, follow_symlinks=False)
 
-    def _link_others(self, parent: int, names: list[Name]) -> None:
+    def _link_others(self, names: list[Name]) -> None:
         for other in names[1:]:
             parent = self._places.open(names[0].directory)
             directory = self._places.open(other.directory)
@@ -144,9 +145,7 @@ class Files:
         """Return the number of a device: in the first word of i_block as it was to Linux 2.4, or in the second."""
         if inode.kind in (stat.S_IFIFO, stat.S_IFSOCK):
             return 0
-        block = inode.header.di_block
-        old = int.from_bytes(block[:4], self._byte_order)  # type: ignore[arg-type]
-        new = int.from_bytes(block[4:8], self._byte_order)  # type: ignore[arg-type]
+        old, new = self._device_words.unpack_from(inode.header.di_block)
         if old:
             return os.makedev(old >> 8 & 0xFF, old & 0xFF)
         return os.makedev(new >> 8 & 0xFFF, new & 0xFF | new >> 12 & 0xFFF00)

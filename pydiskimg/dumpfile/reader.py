@@ -111,12 +111,10 @@ class DumpReader:
     def __init__(self, name: str, stored: Input, tape: Tape, first: Spcl) -> None:
         self.name = name
         self.date = first.c_date
-        self.level = first.c_level
         self.label = _text(first.c_label)
         self.filesystem = _text(first.c_filesys)
         self.device = _text(first.c_dev)
         self.host = _text(first.c_host)
-        self.compressed = bool(first.c_flags & DR_COMPRESSED)
         self.order = tape.order
         self._stored = stored
         self._tape = tape

@@ -12,9 +12,7 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.dumpfile import Restored, attributes, open_dump, restore_dump
-from pydiskimg.dumpfile.layout import (
-    TP_BSIZE,
-)
+from pydiskimg.dumpfile.layout import TP_BSIZE
 from tests.fixtures.dumps import (
     DATE,
     Dir,
@@ -49,8 +47,8 @@ def test_everything_comes_out(tmp_path: Path, order: str, method: str) -> None:
 
 def test_what_a_dump_says_of_itself() -> None:
     with open_dump(io.BytesIO(dump(small_tree())), "a.dump") as reader:
-        found = (reader.label, reader.device, reader.filesystem, reader.host, reader.date, reader.level)
-    assert found == ("label", "/dev/sda1", "/", "host", DATE, 0)
+        found = (reader.label, reader.device, reader.filesystem, reader.host, reader.date)
+    assert found == ("label", "/dev/sda1", "/", "host", DATE)
 
 
 @pytest.mark.parametrize("method", ["", "zlib"])
@@ -194,6 +192,3 @@ def test_a_symlink_in_a_directorys_place_is_not_followed(tmp_path: Path) -> None
     (target / "etc").symlink_to(outside)
     assert "was there before" in refused(dump(small_tree()), target)
     assert not list(outside.iterdir())
-
-
-# What is refused: each a small tree, or bytes, wrong in one place.
