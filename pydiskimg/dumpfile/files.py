@@ -78,8 +78,8 @@ class Files:
         self._set_open(fd, inode)
 
     def _make_file(self, parent: int, inode: Inode, names: list[Name], contents: Contents) -> None:
-        # One system call less for each where the mode can be given at once.
-        exact = not (inode.mode & self._masked or inode.attributes)
+        # One system call less for each where the mode can be given at once; attributes, known later, need it writable.
+        exact = bool(inode.mode & 0o200) and not inode.mode & self._masked
         fd = os.open(names[0].name, _CREATE, inode.mode if exact else 0o600, dir_fd=parent)
         try:
             end = 0

@@ -111,6 +111,24 @@ def test_attributes(tmp_path: Path) -> None:
     assert os.getxattr(tmp_path / "etc", "user.dir") == b""
 
 
+def test_attributes_of_what_its_owner_may_not_write(tmp_path: Path) -> None:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    user = os.geteuid()
+    if user == 0:
+        os.chown(fd, 65534, 0)
+        os.seteuid(65534)
+    try:
+        block = xattr_block([(1, b"a", b"value")], in_inode=True)
+        tree: dict[int, File | Dir] = {2: Dir([(b"f", 12)]), 12: File(mode=REG | 0o444, data=b"x", attributes=[block])}
+        with open_dump(io.BytesIO(dump(tree)), "a.dump") as reader:
+            restore_dump(reader, fd)
+    finally:
+        os.seteuid(user)
+        os.close(fd)
+    assert os.getxattr(tmp_path / "f", "user.a") == b"value"
+    assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == 0o444
+
+
 def test_acls_get_an_id_everywhere() -> None:
     disk = (
         struct.pack("<I", 1) + struct.pack("<HH", 1, 7) + struct.pack("<HHI", 2, 6, 71000) + struct.pack("<HH", 16, 7)
@@ -146,7 +164,7 @@ def test_inline_data_is_taken_from_the_inode(tmp_path: Path, size: int) -> None:
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
 def test_the_umask_does_not_count(tmp_path: Path, umask: int) -> None:
-    modes = [0o000, 0o444, 0o600, 0o644, 0o755, 0o777, 0o4755, 0o1644]
+    modes = [0o000, 0o200, 0o444, 0o600, 0o644, 0o755, 0o777, 0o4755, 0o1644]
     names = [(b"%o" % mode, number) for number, mode in enumerate(modes, 12)]
     tree: dict[int, File | Dir] = {2: Dir(names)}
     tree.update({number: File(mode=REG | mode, data=b"x") for number, mode in enumerate(modes, 12)})
