@@ -32,7 +32,7 @@ from pydiskimg.dumpfile.layout import (
     Spcl,
     sum_is_right,
 )
-from pydiskimg.dumpfile.runs import attribute_records, runs
+from pydiskimg.dumpfile.runs import Run, attribute_records, runs
 from pydiskimg.dumpfile.tape import Input, Tape
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.printable import printable
@@ -196,9 +196,9 @@ class DumpReader:
         """Return an error that says where in the dump something is wrong."""
         return InvalidImageError(f"{self.name}: before record {self._tape.record}: {what}; the dump is damaged")
 
-    def _runs(self, header: Spcl) -> list[tuple[int, bool]]:
+    def _runs(self, header: Spcl) -> list[Run]:
         try:
-            return list(runs(header))
+            return runs(header)
         except ValueError as error:
             raise self.error(f"inode {header.c_inumber}: {error}") from error
 

@@ -8,6 +8,9 @@ from collections.abc import Callable, Generator, Iterator
 from pydiskimg.dumpfile.layout import SPCL, TP_BSIZE, Spcl, sum_is_right
 from pydiskimg.errors import InvalidImageError, storage_error
 
+# Bytes behind the last record, as of an image in a stream; a hole in a tar has any number of them for nothing.
+_PADDING_LIMIT = 16 << 20
+
 Read = Callable[[int], bytes]
 """Called with a number of bytes: returns at least one and at most so many of the next, and b"" at the end."""
 
@@ -90,9 +93,18 @@ class Tape:
             yield self._chunk[start : start + length]
 
     def drain(self) -> None:
-        """Read the stream to its end, so that whoever writes it is not cut off."""
+        """Read the stream to its end, so that whoever writes it is not cut off.
+
+        Raises InvalidImageError when more follows than what fills up a tape.
+        """
+        left = _PADDING_LIMIT
         for chunk in self._chunks:
-            self._before += len(chunk) // TP_BSIZE
+            left -= len(chunk)
+            if left < 0:
+                raise InvalidImageError(
+                    f"{self.name}: more than {_PADDING_LIMIT} bytes follow the end mark after record {self.record}; a "
+                    "dump has nothing but the rest of a tape block there"
+                )
 
     def _advance(self) -> None:
         self._before += self._end // TP_BSIZE

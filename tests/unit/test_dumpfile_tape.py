@@ -135,6 +135,13 @@ def test_every_truncation_is_seen(tmp_path: Path, method: str) -> None:
             restored(data[:length], target)
 
 
+def test_what_follows_the_end_mark(tmp_path: Path) -> None:
+    """The rest of a tape, but not as much as a sparse file in a tar has for nothing."""
+    (tmp_path / "first").mkdir()
+    assert restored(dump(small_tree()) + bytes(1 << 20), tmp_path / "first").files == 5
+    assert "bytes follow the end mark after record" in refused(dump(small_tree()) + bytes(18 << 20), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("word", "error", "expected"),
     [
