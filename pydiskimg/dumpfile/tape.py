@@ -23,8 +23,7 @@ class Input:
         self.consumed = 0
         self._read = read
 
-    def some(self, length: int) -> bytes:
-        """Return at most length bytes, none at the end. Raises StorageError when the system refuses."""
+    def _some(self, length: int) -> bytes:
         try:
             data = self._read(length)
         except OSError as error:
@@ -33,13 +32,15 @@ class Input:
         return data
 
     def up_to(self, length: int, *, enough: int | None = None) -> bytes:
-        """Return length bytes, or fewer when they are enough; at the end fewer than that."""
+        """Return length bytes, or fewer when they are enough; at the end fewer than that.
+
+        Raises StorageError when the system refuses.
+        """
         pieces: list[bytes] = []
-        left = length
-        least = length if enough is None else enough
-        while length - left < least and (piece := self.some(left)):
+        found = 0
+        while found < (enough or length) and (piece := self._some(length - found)):
             pieces.append(piece)
-            left -= len(piece)
+            found += len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
