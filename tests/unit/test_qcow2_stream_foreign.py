@@ -7,9 +7,7 @@ import random
 
 import pytest
 
-from pydiskimg.errors import (
-    UnsupportedImageError,
-)
+from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.check import check_qcow2
 from tests.fixtures.qcow2_images import BytesSource, Craft, compressed_entry, deflate, extension
