@@ -19,10 +19,10 @@ from pydiskimg.dumpfile.tape import Input
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.stream.ordered import MAX_WORKERS, ordered, worker_count
 
-# Bytes that are read or decompressed at once: enough that a file is written in few pieces, and that Python lets other
-# threads run while it joins blocks, which it does from 1 MiB on.
-_CHUNK = 2 << 20
-_READ = 1 << 20
+# Bytes that are read or decompressed at once: enough that a file is written in few pieces, that threads are seldom
+# given work, and that Python lets others run while it joins blocks, which it does from 1 MiB on.
+_CHUNK = 4 << 20
+_READ = 2 << 20
 # Deflate makes at most this many bytes of one; what could become longer than the limit is decompressed step by step.
 _MOST_DEFLATED = 1032
 _LONGEST_AT_ONCE = 16 << 20

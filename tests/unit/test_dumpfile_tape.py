@@ -139,7 +139,7 @@ def test_what_follows_the_end_mark(tmp_path: Path) -> None:
     """The rest of a tape, but not as much as a sparse file in a tar has for nothing."""
     (tmp_path / "first").mkdir()
     assert restored(dump(small_tree()) + bytes(1 << 20), tmp_path / "first").files == 5
-    assert "bytes follow the end mark after record" in refused(dump(small_tree()) + bytes(18 << 20), tmp_path)
+    assert "bytes follow the end mark after record" in refused(dump(small_tree()) + bytes(24 << 20), tmp_path)
 
 
 @pytest.mark.parametrize(
