@@ -142,7 +142,7 @@ def test_files_and_copies_stay_good(tmp_path: Path, tool: Tool, contents: Path, 
         assert header(tool, damaged)["Block count"] == found["Block count"]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     options=st.sampled_from(
         ("-t ext4 -b 1024 -g 256 -N 16", "-t ext2 -b 1024 -g 512", "-t ext4 -b 1024 -O meta_bg,^resize_inode -g 256")

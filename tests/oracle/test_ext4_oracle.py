@@ -133,7 +133,7 @@ def test_over_a_disk_full_of_ones(kind: str, block_size: int, size: int, tmp_pat
     assert (fields["TYPE"], fields["UUID"], fields["LABEL"]) == (kind, str(info.uuid), "root")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     size=st.integers(8 * MIB, 256 * MIB) | st.integers(8 * MIB, 64 * GIB),
     kind=st.sampled_from(KINDS),

@@ -63,7 +63,7 @@ LINE = st.tuples(
 
 
 @given(st.lists(st.one_of(LINE, LINE, REFERENCE), min_size=1, max_size=6))
-@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, suppress_health_check=list(HealthCheck))
 def test_files_as_people_write_them(tool: Callable[[str], str], shells: list[list[str]], lines: list[str]) -> None:
     tool("bash")
     text = ("V_A=first\n" + "\n".join(lines)).encode()
@@ -82,7 +82,7 @@ TOKENS = [
 
 
 @given(st.lists(st.sampled_from(TOKENS), max_size=14))
-@settings(max_examples=4000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4000, suppress_health_check=list(HealthCheck))
 def test_whatever_is_accepted_means_the_same(
     tool: Callable[[str], str], shells: list[list[str]], tokens: list[str]
 ) -> None:

@@ -185,7 +185,7 @@ SEEDS: Mapping[str, bytes] = {method or "plain": dump(small_tree(), method=metho
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_mutations(tmp_path_factory: pytest.TempPathFactory, seed: str, data: st.DataObject) -> None:
     """Whatever is changed: an error of ours, or a success that has all files; nothing outside of the target."""

@@ -51,7 +51,7 @@ NUMBERS = [name for name, code in layout.SUPERBLOCK.codes.items() if not code.en
 WIDTHS = {"B": 8, "H": 16, "h": 15, "I": 32, "Q": 64}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     kind=st.sampled_from(("ext2", "ext4")),
     changes=st.lists(st.tuples(st.sampled_from(NUMBERS), st.integers(0, (1 << 64) - 1)), min_size=1, max_size=3),
@@ -64,7 +64,7 @@ def test_any_number_in_the_superblock(kind: str, changes: list[tuple[str, int]],
     attempt(disk)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(kind=st.sampled_from(("ext2", "ext3", "ext4")), seed=st.integers(0, 1 << 32), flips=st.integers(1, 12))
 def test_any_damage(kind: str, seed: int, flips: int) -> None:
     """Bytes of the first blocks: superblock, descriptors, resize inode's map, bitmaps, inodes."""

@@ -57,7 +57,7 @@ def check(writer: JournalWriter) -> None:
         assert read_bytes(source, 7000 * 1024 + offset, length) == expected[offset : offset + length]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     kind=st.sampled_from(["ext3", "ext4"]),
     features=st.sampled_from(FEATURES),
@@ -293,7 +293,7 @@ def test_a_map_that_goes_round_ends() -> None:
     assert time.monotonic() - start < 5
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     features=st.sampled_from(FEATURES),
     changes=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 1023), st.integers(0, 255)), min_size=1, max_size=5),

@@ -260,7 +260,7 @@ def test_the_first_group_has_a_bitmap() -> None:
     doubted(disk, "ext4", 0, "its block bitmap was never written")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(kind=st.sampled_from(KINDS), where=st.integers(0, 1 << 30), bit=st.integers(0, 7), data=st.data())
 def test_one_flipped_bit_loses_nothing(kind: str, where: int, bit: int, data: st.DataObject) -> None:
     """In the superblock, the descriptors and the block bitmaps: more may be in use than is, never less."""
@@ -276,7 +276,7 @@ def test_one_flipped_bit_loses_nothing(kind: str, where: int, bit: int, data: st
     assert blocks(used(disk)) >= truth(kind)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     kind=st.sampled_from(KINDS),
     changes=st.lists(st.tuples(st.integers(1024, 64 * 1024), st.binary(min_size=1, max_size=8)), max_size=6),
@@ -291,7 +291,7 @@ def test_whatever_is_there_is_read_or_refused(kind: str, changes: list[tuple[int
     used(disk)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(fields=st.dictionaries(st.sampled_from([n for n in SUPER.names if SUPER.codes[n] in "BHI"]), st.integers(0, 7)))
 def test_numbers_of_any_size_end_soon(fields: dict[str, int]) -> None:
     choices = {"B": (0, 1, 2, 6, 7, 64, 254, 255), "H": (0, 1, 7, 64, 256, 1024, 32768, 65535)}

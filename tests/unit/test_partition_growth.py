@@ -84,7 +84,7 @@ def ranges(draw: st.DrawFn, first: int, last: int, most: int) -> list[tuple[int,
     return draw(st.permutations(found))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ranges(1, SECTORS, 4), st.sampled_from([512, 4096]))
 def test_primary_partitions(places: list[tuple[int, int]], sector_size: int) -> None:
     disk = mbr_disk(
@@ -104,7 +104,7 @@ def test_primary_partitions(places: list[tuple[int, int]], sector_size: int) -> 
         assert bytes(disk.data[512:]) == b"\xaa" * (disk.size - 512)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_logical_partitions(data: st.DataObject) -> None:
     start = data.draw(st.integers(2, 100))
@@ -137,7 +137,7 @@ def entry_at(disk: MemoryDisk, sector: int, slot: int) -> tuple[int, int]:
     return start, length
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ranges(34, MIB // 512, 5), st.integers(MIB // 512 + 40, SECTORS), st.sampled_from([512, 4096]))
 def test_gpt(places: list[tuple[int, int]], sectors: int, sector_size: int) -> None:
     disk = MemoryDisk(SECTORS * sector_size, fill=0xAA, sector_size=sector_size)

@@ -296,7 +296,7 @@ def test_labels_are_safe(raw: bytes, text: str | None) -> None:
     assert label_text(raw) == text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     name=st.sampled_from(sorted(KNOWN)),
     edits=st.lists(st.tuples(st.integers(0, 70_000), st.binary(min_size=1, max_size=8)), min_size=1, max_size=6),
@@ -316,7 +316,7 @@ def test_mutations_give_an_answer(name: str, edits: list[tuple[int, bytes]]) -> 
         assert (found.uuid or "x").isprintable()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=5000))
 def test_noise_gives_an_answer(noise: bytes) -> None:
     made = MemoryDisk(len(noise))

@@ -66,7 +66,7 @@ kinds = st.lists(st.sampled_from(list(Kind)), max_size=40)
 size = st.integers(0, MOST)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     base=kinds,
     base_size=size,

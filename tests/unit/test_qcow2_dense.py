@@ -167,7 +167,7 @@ def test_one_piece_of_a_copy_has_many_small_extents() -> None:
 KINDS = st.lists(st.sampled_from([Kind.DATA, Kind.ZERO, Kind.HOLE]), min_size=256, max_size=256)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(kinds=KINDS, unit=st.sampled_from([1, 512, 1024, 4096, 16384, 65536, 2 << 20]), cut=st.integers(0, 16383))
 def test_coarse_extents(kinds: list[Kind], unit: int, cut: int) -> None:
     """A step of unit bytes, at most a cluster, is DATA when any of it is, otherwise HOLE when any of it is."""
@@ -185,7 +185,7 @@ def test_coarse_extents(kinds: list[Kind], unit: int, cut: int) -> None:
     assert sum(extent.length for extent in found) == source.size
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(kinds=KINDS, data=st.data())
 def test_a_window_of_the_map_is_that_part_of_the_map(kinds: list[Kind], data: st.DataObject) -> None:
     source = opened(_image(kinds, 8 * 16384))

@@ -140,7 +140,7 @@ class DiskMachine(RuleBasedStateMachine):
             assert read_bytes(source, 0, source.size) == self.data
 
 
-DiskMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+DiskMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
 TestDiskMachine = DiskMachine.TestCase
 
 

@@ -67,7 +67,7 @@ def subcluster_kinds(bitmap: int) -> list[int]:
     return [DATA if bitmap >> n & 1 else ZERO if bitmap >> 32 + n & 1 else HOLE for n in range(32)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     table=st.lists(entry, max_size=8),
     cut=st.integers(0, CLUSTER - 1),

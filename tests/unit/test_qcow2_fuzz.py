@@ -92,7 +92,7 @@ def test_images_in_order_are_no_finding(target: str) -> None:
     assert {outcome(target, image, 1) for image in suitable(target)} != {"refused"}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     image=st.sampled_from(sorted(seeds().values())),
     changes=st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), min_size=1, max_size=8),
@@ -119,7 +119,7 @@ def test_changes_where_it_hurts(target: str) -> None:
     assert len(seen) > 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.binary(max_size=2000))
 def test_any_bytes_behind_the_magic(content: bytes) -> None:
     for target in TARGETS:

@@ -190,7 +190,7 @@ _STEPS = (
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     steps=st.lists(st.sampled_from((*_STEPS, "disk", "secret", "disk", "image.qcow2")), min_size=1, max_size=7),
     absolute=st.booleans(),

@@ -56,7 +56,7 @@ tables = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(l2=tables, cut=st.integers(0, 64 * CLUSTER - 1), offset=st.integers(0, 1 << 20), length=st.integers(0, 1 << 20))
 def test_any_table_reads_as_it_says(l2: list[list[int]], cut: int, offset: int, length: int) -> None:
     size = len(l2) * 64 * CLUSTER - cut

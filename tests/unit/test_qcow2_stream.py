@@ -39,7 +39,7 @@ TIB = 1 << 40
 MIB = 1 << 20
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0, 2**32), st.sampled_from((9, 10, 12, 16, 21)), st.sampled_from(COMPRESSIONS), st.sampled_from((2, 3))
 )
@@ -90,7 +90,7 @@ def test_what_follows_the_image(compression: str | None, monkeypatch: pytest.Mon
     refused(stream + bytes(10001), "something else follows")
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from(COMPRESSIONS), st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 7)), min_size=1, max_size=4)
 )
@@ -311,7 +311,7 @@ def test_progress_counts_both_passes() -> None:
 
 
 @example(0)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 2**32))
 def test_stored_clusters_reach_as_far_as_they_can(seed: int) -> None:
     """Clusters of 512 bytes that do not shrink begin with a sector where two sectors would not hold them."""

@@ -20,7 +20,7 @@ from pydiskimg.protocols import read_bytes
 from tests.fixtures.qcow2_images import assert_contract
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     size=st.integers(0, 1 << 20),
     writes=st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(1, 1 << 16)), max_size=6),

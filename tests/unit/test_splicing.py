@@ -95,7 +95,7 @@ def test_whole_pages_are_moved_and_the_rest_is_written(tmp_path: Path, calls: Ca
     assert calls.moved == 2 * 4 * MIB, "into the pipe, and out of it; the last piece is no multiple of a page"
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(

@@ -81,7 +81,7 @@ def test_what_is_not_believed(offset: int, data: bytes, reason: str) -> None:
     assert reason in found
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     size=st.integers(0, 200 * KIB),
     changes=st.lists(st.tuples(st.integers(0, 5000), st.binary(min_size=1, max_size=6)), max_size=4),

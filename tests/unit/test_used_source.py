@@ -265,7 +265,7 @@ def test_two_tables_in_one() -> None:
     all_is_used(disk, "the partition table makes sense with two sizes of sectors")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     boundaries=st.lists(st.integers(0, 400_000), max_size=30).map(sorted),
     reads=st.lists(st.tuples(st.integers(0, 400_000), st.integers(0, 400_000)), max_size=5),
@@ -303,7 +303,7 @@ def test_holes_of_the_file_stay(tmp_path: Path) -> None:
         ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(changes=st.lists(st.tuples(st.integers(0, 3 * MIB), st.binary(min_size=1, max_size=4)), max_size=8))
 def test_damage_anywhere_is_no_crash(changes: list[tuple[int, bytes]]) -> None:
     disk = _damaged()
