@@ -25,7 +25,7 @@ def run(words: Sequence[str]) -> int:
     wanted = words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS
     try:
         arguments, rest = _parser(wanted).parse_known_args(words)
-        if rest:
+        if rest and not _taken_late(arguments, rest):
             arguments.parser.error(_misplaced(rest))
         status: int | None = arguments.run(arguments)
     except SystemExit as ended:
@@ -33,6 +33,15 @@ def run(words: Sequence[str]) -> int:
             sys.exit(_OWN_WRONG_USAGE.get(words[0] if words else "", _WRONG_USAGE))
         raise
     return status or 0
+
+
+def _taken_late(arguments: argparse.Namespace, words: Sequence[str]) -> bool:
+    """Whether words are an operand that may be left out, behind options: older argparse takes it for left out there."""
+    name: str | None = getattr(arguments, "optional_operand", None)
+    if name is None or len(words) != 1 or words[0].startswith("-") or getattr(arguments, name) is not None:
+        return False
+    arguments.parser.parse_args(["--", arguments.file, words[0]], namespace=arguments)
+    return True
 
 
 def _misplaced(words: Sequence[str]) -> str:

@@ -46,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("-q", dest="quiet", action="store_true", help="say nothing")
     parser.add_argument("file", metavar="FILE")
     parser.add_argument("size", metavar="SIZE", nargs="?", type=size_argument)
-    parser.set_defaults(run=run, usage_error=parser.error)
+    parser.set_defaults(run=run, usage_error=parser.error, optional_operand="size")
 
 
 def run(arguments: argparse.Namespace) -> None:
