@@ -14,6 +14,7 @@ from array import array
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.header import Header
+from pydiskimg.formats.qcow2.words import numbers
 from pydiskimg.protocols import Source, read_bytes
 
 HOLE, ZERO, DATA, COMPRESSED, MIXED = b"HZDCM"
@@ -126,9 +127,7 @@ class TableReader:
     def read(self, index: int, offset: int) -> Table:
         """Return the table at offset in the file; index is its L1 entry's, for messages."""
         raw = read_bytes(self._file, offset, self._header.cluster_size)
-        words = array("Q", raw)
-        if sys.byteorder == "little":
-            words.byteswap()
+        words = numbers(raw)
         if not raw.strip(b"\0"):
             return Table(words, bytes((HOLE,)) * self._header.l2_entries, self._header.l2_entry_size // 8)
         return self._extended(index, raw, words) if self._header.extended_l2 else self._standard(index, raw, words)

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import sys
-from array import array
 from collections.abc import Iterator
 
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.header import Header
+from pydiskimg.formats.qcow2.words import numbers
 from pydiskimg.protocols import Source
 
 REFTABLE_RESERVED = 0x1FF  # bits 0 to 8 of an entry
@@ -97,14 +96,6 @@ def expanded(block: bytes | bytearray, order: int) -> bytes | bytearray:
             both = int.from_bytes(low, "big") | int.from_bytes(high.translate(_NOT_ZERO), "big")
             low = both.to_bytes(len(low), "big")
     return low
-
-
-def numbers(raw: bytes | bytearray) -> array[int]:
-    """The big-endian 64-bit numbers that raw consists of."""
-    entries = array("Q", raw)
-    if sys.byteorder == "little":
-        entries.byteswap()
-    return entries
 
 
 def read_padded(file: Source, offset: int, length: int) -> bytearray:

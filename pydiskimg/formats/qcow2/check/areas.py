@@ -15,7 +15,8 @@ from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.check.acceptable import is_possible_bitmap, require_acceptable
 from pydiskimg.formats.qcow2.check.findings import CheckResult
 from pydiskimg.formats.qcow2.header import Header
-from pydiskimg.formats.qcow2.refcount_reader import numbers, read_padded
+from pydiskimg.formats.qcow2.refcount_reader import read_padded
+from pydiskimg.formats.qcow2.words import numbers
 from pydiskimg.protocols import Source
 
 SNAPSHOT_EXTRA_DATA_V3 = 16  # bytes that version 3 wants

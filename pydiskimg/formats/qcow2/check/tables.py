@@ -15,7 +15,8 @@ from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.check.findings import CheckResult
 from pydiskimg.formats.qcow2.check.reference_counter import ReferenceCounter
 from pydiskimg.formats.qcow2.header import Header
-from pydiskimg.formats.qcow2.refcount_reader import is_zero, numbers, read_padded
+from pydiskimg.formats.qcow2.refcount_reader import is_zero, read_padded
+from pydiskimg.formats.qcow2.words import numbers
 from pydiskimg.protocols import Source
 
 # Shorter runs are not worth the calls.

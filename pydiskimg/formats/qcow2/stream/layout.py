@@ -8,7 +8,6 @@ Nothing lies between these and nothing behind them; the last cluster is filled u
 
 from __future__ import annotations
 
-import sys
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -137,10 +136,3 @@ def lay_out(contents: Contents, size: int, *, version: int, compression_type: st
     return Layout(
         plan, blocks, l2_cluster * cluster_size, data_cluster * cluster_size, (data_cluster + data) * cluster_size
     )
-
-
-def big_endian(numbers: array[int]) -> bytes:
-    """Return the numbers as a table has them; the array may be swapped on the way."""
-    if sys.byteorder == "little":
-        numbers.byteswap()
-    return numbers.tobytes()

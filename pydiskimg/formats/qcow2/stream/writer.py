@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.compress import compressor, stored_deflate
-from pydiskimg.formats.qcow2.stream.layout import Contents, Layout, Packer, big_endian
+from pydiskimg.formats.qcow2.stream.layout import Contents, Layout, Packer
+from pydiskimg.formats.qcow2.words import big_endian
 from pydiskimg.formats.qcow2.write import create
 
 COPIED = 1 << 63  # refcount is exactly one; never set for a compressed cluster

@@ -21,7 +21,8 @@ from array import array
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.formats.qcow2 import layout
-from pydiskimg.formats.qcow2.write.tables import TableCache, swapped
+from pydiskimg.formats.qcow2.words import big_endian, numbers
+from pydiskimg.formats.qcow2.write.tables import TableCache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class GuestMap:
         self._l1_offset = header.l1_table_offset
         raw = bytearray(header.l1_size * layout.ENTRY_SIZE)
         store.read_into(self._l1_offset, raw)
-        self._l1 = swapped(array("Q", raw))
+        self._l1 = numbers(raw)
         self._l1_changes: set[int] = set()
         self._l2 = TableCache(store, header.cluster_size, L2_CACHE)
         self._wrong = layout.L2_STANDARD_RESERVED | (layout.ENTRY_OFFSET & (header.cluster_size - 1))
@@ -91,7 +92,7 @@ class GuestMap:
         table = self._table(index)
         if table is None:
             return None
-        found = swapped(array("Q", table.raw[at * 8 : (at + count) * 8]))
+        found = numbers(table.raw[at * 8 : (at + count) * 8])
         for number, entry in enumerate(found):
             if entry:
                 self._check(cluster + number, entry)
@@ -118,7 +119,7 @@ class GuestMap:
         index, at = divmod(cluster, self.entries_per_table)
         table = self._table_to_write(index)
         # Interrupted in between by a signal, this may leave something counted too often, never too seldom.
-        table.raw[at * 8 : (at + len(new)) * 8] = swapped(new[:]).tobytes()
+        table.raw[at * 8 : (at + len(new)) * 8] = big_endian(new[:])
         self._l2.changed(table, at * 8, (at + len(new)) * 8)
         for entry in old or ():
             if entry:
@@ -199,7 +200,7 @@ class GuestMap:
         length = -(-len(table) * layout.ENTRY_SIZE // self._cluster_size)
         cluster = self._refcounts.allocate_together(length)
         try:
-            raw = swapped(table[:]).tobytes()
+            raw = big_endian(table[:])
             self._store.write(cluster << self._bits, raw.ljust(length << self._bits, b"\0"))
             self._refcounts.write()
             self._store.flush()

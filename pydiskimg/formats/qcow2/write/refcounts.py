@@ -18,9 +18,10 @@ from array import array
 from pydiskimg.errors import InvalidImageError, StorageError
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.header import Header
+from pydiskimg.formats.qcow2.words import big_endian, numbers
 from pydiskimg.formats.qcow2.write.metadata_clusters import MetadataClusters
 from pydiskimg.formats.qcow2.write.refcount_entries import RefcountEntries
-from pydiskimg.formats.qcow2.write.tables import Table, TableCache, swapped
+from pydiskimg.formats.qcow2.write.tables import Table, TableCache
 from pydiskimg.protocols import Store
 from pydiskimg.units import format_bytes
 
@@ -184,7 +185,7 @@ class Refcounts:
             raise self._corrupt(f"the refcount table at 0x{self._table_offset:x} ends beyond the end of the file")
         raw = bytearray(size)
         self._store.read_into(self._table_offset, raw)
-        return swapped(array("Q", raw))
+        return numbers(raw)
 
     def _find_end(self) -> int:
         """The first cluster after the last that is counted, and after all of the tables."""
@@ -349,7 +350,7 @@ class Refcounts:
         self.protect(cluster, clusters)
 
     def _write_moved_table(self) -> None:
-        self._store.write(self._table_offset, swapped(self._table[:]).tobytes())
+        self._store.write(self._table_offset, big_endian(self._table[:]))
         self._store.flush()
         fields = self._table_offset.to_bytes(8, "big") + self._table_clusters.to_bytes(4, "big")
         self._store.write(_TABLE_FIELDS, fields)

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import sys
-from array import array
 from collections import OrderedDict
 
 from pydiskimg.protocols import Store
@@ -101,10 +99,3 @@ class TableCache:
         self._clean[table.offset] = table
         while len(self._clean) > self._most:
             self._clean.popitem(last=False)
-
-
-def swapped(numbers: array[int]) -> array[int]:
-    """numbers between the machine's byte order and the file's, changed in place."""
-    if sys.byteorder == "little":
-        numbers.byteswap()
-    return numbers
