@@ -11,12 +11,13 @@ from contextlib import ExitStack, contextmanager
 
 from ganeti_os import hooks
 from ganeti_os.guest.root import find_guest
-from ganeti_os.guest.volume import mounted_volume, volume_device
+from ganeti_os.guest.volume import Volume, mounted_volume, volume_device
 from ganeti_os.installation import Installation
 from ganeti_os.overlay import copy_overlay
 from pydiskimg.errors import DiskImageError, storage_error
 from pydiskimg.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from pydiskimg.loop import loop_device
+from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.wipe import wipe_partition_table
 
 log = logging.getLogger(__name__)
@@ -35,11 +36,23 @@ def customize_image(installation: Installation) -> None:
             boot_device = stack.enter_context(volume_device(disk, guest.boot)).path
             boot = mount_point_inside(target, "boot")
             stack.enter_context(mounted_volume(disk, boot_device, guest.boot, target=boot, closed=closed))
+        if guest.efi is not None:
+            _mount_efi(stack, disk, guest.efi, target, closed=closed)
         if installation.overlay is not None:
             copy_overlay(installation.overlay, target, installation.messages)
         if installation.scripts:
             run_scripts(installation, target, root_device, boot_device)
     disk.flush()
+
+
+def _mount_efi(stack: ExitStack, disk: DescriptorDisk, efi: Volume, target: str, *, closed: bool) -> None:
+    """Mount the guest's /boot/efi; where it cannot be, the scripts run without it: few have anything to do there."""
+    try:
+        point = mount_point_inside(target, "boot/efi")
+        device = stack.enter_context(volume_device(disk, efi)).path
+        stack.enter_context(mounted_volume(disk, device, efi, target=point, closed=closed))
+    except DiskImageError as error:
+        log.warning("/boot/efi is not mounted: %s", error)
 
 
 def run_scripts(installation: Installation, target: str, root_device: str, boot_device: str | None) -> None:

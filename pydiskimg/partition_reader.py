@@ -73,7 +73,8 @@ class Partition:
 
     number is the kernel's (1 to 4 primary, from 5 logical; GPT: the entry). type is the MBR's byte as 0x83 or the
     GPT's GUID in capitals. uuid is the kernel's PARTUUID: the GPT's own GUID of the partition, or the MBR's disk
-    signature and the number; empty where there is no table.
+    signature and the number; empty where there is no table. name is the GPT's name of the partition, arbitrary text of
+    whoever wrote the table.
     """
 
     number: int
@@ -81,6 +82,7 @@ class Partition:
     length: int
     type: str
     uuid: str = field(default="", compare=False)
+    name: str = field(default="", compare=False)
 
 
 def read_partition_table(source: Source, *, sector_size: int = 512) -> list[Partition]:
@@ -206,16 +208,17 @@ def _check_crc(data: bytes, expected: int, what: str) -> None:
 
 def _gpt_partitions(source: Source, array: bytes, size: int, sector_size: int) -> Iterator[Partition]:
     for index in range(len(array) // size):
-        kind, guid, first, last, _, _ = GPT_ENTRY.unpack_from(array, index * size)
+        kind, guid, first, last, _, label = GPT_ENTRY.unpack_from(array, index * size)
         if not any(kind):
             continue
         if last < first:
             raise PartitionError(
                 f"{source.name}: partition {index + 1} ends (sector {last}) before it starts ({first})"
             )
-        name = str(uuid.UUID(bytes_le=kind)).upper()
+        type_guid, own_guid = (str(uuid.UUID(bytes_le=raw)) for raw in (kind, guid))
         start, length = first * sector_size, (last - first + 1) * sector_size
-        yield _inside(source, Partition(index + 1, start, length, name, str(uuid.UUID(bytes_le=guid))))
+        name = label.decode("utf-16-le", "replace").partition("\0")[0]
+        yield _inside(source, Partition(index + 1, start, length, type_guid.upper(), own_guid, name))
 
 
 def _inside(source: Source, partition: Partition) -> Partition:

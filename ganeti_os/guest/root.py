@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import logging
-import re
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ganeti_os.guest import fstab
+from ganeti_os.guest.device_names import names_volume
 from ganeti_os.guest.volume import Volume, mounted_volume, volume_device
 from pydiskimg.deferred import HEAD_SIZE
 from pydiskimg.errors import DiskImageError, FileSystemError, PartitionError, StorageError
@@ -27,7 +28,6 @@ MOUNTABLE = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "vfat"})
 _MARKS = (("/etc/os-release",), ("/etc/fstab", "/etc/passwd"), ("/etc", "/sbin/init"), ("/etc", "/bin/sh"))
 # Of a btrfs whose default subvolume holds no root: Ubuntu and SuSE; Fedora; Debian.
 _SUBVOLUMES = ("/@", "/root", "/@rootfs")
-_DEVICE = re.compile(r"(/dev/(?:[a-z]+|nvme[0-9]+n[0-9]+p|mmcblk[0-9]+p))([0-9]{1,3})")
 
 
 class NoRootError(DiskImageError):
@@ -36,10 +36,11 @@ class NoRootError(DiskImageError):
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """The root volume, and the one that its fstab mounts on /boot."""
+    """The root volume, and those that its fstab mounts on /boot and /boot/efi, where they are on the same disk."""
 
     root: Volume
     boot: Volume | None
+    efi: Volume | None
 
 
 def volumes(disk: DescriptorDisk) -> list[Volume]:
@@ -98,7 +99,9 @@ def find_guest(disk: DescriptorDisk) -> Guest:
             continue
         if root is not None:
             log.debug("the root file system is on %s", volume)
-            return Guest(root[0], _boot_volume(found, root[1], volume))
+            boot = _volume_at("/boot", found, root[1], taken=[volume])
+            efi = _volume_at("/boot/efi", found, root[1], taken=[volume, *([boot] if boot else [])])
+            return Guest(root[0], boot, efi)
         reasons.append(f"{volume}: no /etc of a Linux system")
     if _begins_with_zeros(disk):
         raise NoRootError(
@@ -158,36 +161,23 @@ def _there(tree: Tree, path: str) -> bool:
     return True
 
 
-def _boot_volume(found: Sequence[Volume], entries: Sequence[fstab.Entry], root: Volume) -> Volume | None:
-    """Return the volume that fstab mounts on /boot: another one than the root, which must not be mounted twice."""
-    spec = next((entry.spec for entry in entries if entry.mount_point == "/boot"), None)
+def _volume_at(
+    mount_point: str, found: Sequence[Volume], entries: Sequence[fstab.Entry], *, taken: Sequence[Volume]
+) -> Volume | None:
+    """Return the volume that fstab mounts there; none of those taken, since no file system may be mounted twice."""
+    specs = {posixpath.normpath(entry.mount_point): entry.spec for entry in reversed(entries)}  # the first one counts
+    spec = specs.get(mount_point)
     if spec is None:
         return None
-    root_spec = next((entry.spec for entry in entries if entry.mount_point == "/"), "")
     for volume in found:
         mountable = volume.content is not None and volume.content.type in MOUNTABLE
-        if mountable and not _overlap(volume, root) and _names(spec, volume, root_spec):
+        free = not any(_overlap(volume, other) for other in taken)
+        if mountable and free and names_volume(spec, volume, root_spec=specs.get("/", "")):
             return volume
-    log.warning("fstab mounts %s on /boot, which is on none of: %s", spec, ", ".join(map(str, found)))
+    log.warning("fstab mounts %s on %s, which is on none of: %s", spec, mount_point, ", ".join(map(str, found)))
     return None
 
 
 def _overlap(one: Volume, other: Volume) -> bool:
     first, second = sorted((one.partition, other.partition), key=lambda partition: partition.start)
     return first.start + first.length > second.start
-
-
-def _names(spec: str, volume: Volume, root_spec: str) -> bool:
-    assert volume.content is not None
-    kind, _, value = spec.partition("=")
-    value = value.strip('"')
-    if kind == "UUID":
-        return value.lower() == str(volume.content.uuid).lower()
-    if kind == "LABEL":
-        return value == volume.content.label
-    if kind == "PARTUUID":
-        return bool(value) and value.lower() == volume.partition.uuid
-    match, root = _DEVICE.fullmatch(spec), _DEVICE.fullmatch(root_spec)
-    if match is None or (root is not None and root.group(1) != match.group(1)):  # on another disk than the root
-        return False
-    return int(match.group(2)) == volume.partition.number

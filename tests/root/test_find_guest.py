@@ -81,8 +81,35 @@ def test_root_and_boot(
     scripted(tmp_path, path, 'test -f "$TARGET/boot/vmlinuz"')
 
 
-def scripted(tmp_path: Path, image: Path, script: str) -> None:
-    """create copies the image and runs a script over it."""
+@pytest.mark.parametrize("by", ["uuid", "label", "partuuid", "partlabel"])
+@pytest.mark.parametrize("link", [True, False])
+def test_scripts_see_boot_and_efi_by_any_name(tmp_path: Path, boot_fs: bytes, by: str, link: bool) -> None:
+    """Ubuntu's installer writes /dev/disk/by-uuid/...; the kernel here mounts no vfat, and any file system will do."""
+    names = {"uuid": BOOT_UUID, "label": "bt", "partuuid": "AAAABBBB-CCCC-4DDD-8EEE-FFFF00001111", "partlabel": "b o"}
+    tree(tmp_path / "b", {"efi/x": ""})  # the directory to mount on
+    boot = file_system(tmp_path / "boot.fs", 20, tmp_path / "b", "-U", BOOT_UUID, "-L", "bt")
+    efi = file_system(tmp_path / "efi.fs", 20, tree(tmp_path / "e", {"EFI/debian/grubx64.efi": "x"}), "-L", "ESP")
+    if link:
+        spec = f"/dev/disk/by-{by}/{names[by]}".replace(" ", r"\x20")
+    else:
+        spec = f"{by.upper()}={names[by]}".replace(" ", r"\040")
+    files = {**ROOT_FILES, "etc/fstab": f"{spec} /boot ext4 x 0 2\nLABEL=ESP /boot/efi vfat umask=0077 0 1\n"}
+    root = file_system(tmp_path / "root.fs", 60, tree(tmp_path / "root", files))
+    table = f'label: gpt\nstart=1MiB,size=20MiB,uuid={names["partuuid"]},name="b o"\nstart=30MiB,size=20MiB\n'
+    path = disk(tmp_path / "disk", f"{table}start=60MiB,size=60MiB\n", [(1, boot), (30, efi), (60, root)])
+    scripted(tmp_path, path, 'test -f "$TARGET/boot/vmlinuz" && test -f "$TARGET/boot/efi/EFI/debian/grubx64.efi"')
+
+
+def test_an_efi_that_cannot_be_mounted_is_a_warning(tmp_path: Path, boot_fs: bytes) -> None:
+    files = {**ROOT_FILES, "etc/fstab": "LABEL=bt /boot/efi vfat defaults 0 1\n"}  # there is no directory /boot/efi
+    root = file_system(tmp_path / "root.fs", 60, tree(tmp_path / "root", files))
+    path = disk(tmp_path / "disk", "label: dos\n1M,20M,L\n30M,60M,L\n", [(1, boot_fs), (30, root)])
+    log = scripted(tmp_path, path, 'test -d "$TARGET/boot"')
+    assert "warning: /boot/efi is not mounted: /boot/efi in the guest: cannot be a mount point" in log
+
+
+def scripted(tmp_path: Path, image: Path, script: str) -> str:
+    """create copies the image and runs a script over it; return its log."""
     node = Node.make(tmp_path / "node", IMAGE_NAME="x", IMAGE_TYPE="raw", ARCH="x86_64")
     (node.images / "x-x86_64.raw").symlink_to(image)
     node.add_script("check", f"#!/bin/sh\nset -e\n{script}\n")
@@ -91,6 +118,7 @@ def scripted(tmp_path: Path, image: Path, script: str) -> None:
         file.truncate(image.stat().st_size)
     done = node.create(target)
     assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
 @pytest.mark.parametrize("kind", ["xfs", "btrfs"])

@@ -7,10 +7,14 @@ from uuid import UUID
 
 import pytest
 
+from ganeti_os.guest.device_names import names_volume
 from ganeti_os.guest.fstab import Entry
-from ganeti_os.guest.root import _boot_volume, volumes
+from ganeti_os.guest.root import _volume_at, volumes
+from ganeti_os.guest.volume import Volume
 from pydiskimg.fs.ext4 import make_ext
+from pydiskimg.fs.probe.kind import FileSystemKind, label_text
 from pydiskimg.partition import Content, NewPartition, plan_partition_table
+from pydiskimg.partition_reader import Partition
 from pydiskimg.region import Region
 from pydiskimg.targets.memory import MemoryDisk
 from pydiskimg.units import MIB
@@ -47,9 +51,72 @@ def test_boot_by_the_uuid_of_its_partition(label: str) -> None:
     boot, root = volumes(disk)  # type: ignore[arg-type] # any Disk does
     assert [boot.partition.uuid, root.partition.uuid] == names
     for name, found in ((names[0], boot), (names[0].upper(), boot), (names[1], None), ("0-01", None), ("", None)):
-        assert _boot_volume([boot, root], [Entry(f"PARTUUID={name}", "/boot", "ext4")], root) == found
+        assert _volume_at("/boot", [boot, root], [Entry(f"PARTUUID={name}", "/boot", "ext4")], taken=[root]) == found
     whole = MemoryDisk(40 * MIB)
     make_ext(whole)
     (only,) = volumes(whole)  # type: ignore[arg-type] # any Disk does
     assert only.partition.uuid == ""
-    assert _boot_volume([only], [Entry("PARTUUID=", "/boot", "ext4")], root) is None
+    assert _volume_at("/boot", [only], [Entry("PARTUUID=", "/boot", "ext4")], taken=[root]) is None
+
+
+FS_UUID = "0F0F0F0F-1111-4222-8333-abcdefabcdef"
+PART_UUID = "02020202-0202-0202-0202-020202020202"
+VOLUME = Volume(
+    Partition(2, 0, MIB, "", uuid=PART_UUID, name="my boot\\x"),
+    FileSystemKind("ext4", FS_UUID.lower(), label_text(b"b\xc3\xa4r \xff")),
+)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        f"UUID={FS_UUID}",
+        f'UUID="{FS_UUID}"',
+        f"/dev/disk/by-uuid/{FS_UUID.lower()}",
+        "LABEL=b\u00e4r\\040\\377",
+        "/dev/disk/by-label/b\u00e4r\\x20\\xff",
+        f"PARTUUID={PART_UUID}",
+        f"/dev/disk/by-partuuid/{PART_UUID}",
+        "PARTLABEL=my\\040boot\\134x",
+        "/dev/disk/by-partlabel/my\\x20boot\\x5cx",
+        "/dev/vda2",
+    ],
+)
+def test_every_name_of_a_volume(spec: str) -> None:
+    assert names_volume(spec, VOLUME, root_spec="/dev/vda1")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "",
+        "UUID=",
+        "LABEL=",
+        "LABEL=bar",
+        "PARTLABEL=MY\\040BOOT\\134x",
+        "/dev/disk/by-uuid/",
+        "/dev/disk/by-label/my\\x20boot\\x5cx",
+        "/dev/disk/by-id/virtio-0-part2",
+        f"/dev/disk/by-uuid/x/{FS_UUID}",
+        "ID=2",
+        "/dev/vdb2",
+        "/dev/vda1",
+        "\\777",
+    ],
+)
+def test_names_of_others(spec: str) -> None:
+    assert not names_volume(spec, VOLUME, root_spec="/dev/vda1")
+    assert not names_volume(spec, Volume(Partition(1, 0, MIB, ""), None), root_spec="/dev/vda9") or spec == "/dev/vda1"
+
+
+def test_boot_and_efi_are_two_volumes() -> None:
+    """A line for each that names the same volume must not mount it twice."""
+    disk = MemoryDisk(40 * MIB)
+    gpt(disk, [(2048, 20479), (20480, 81000)], sectors=40 * 2048)
+    for start, length in ((1, 9), (10, 29)):
+        make_ext(Region(disk, start * MIB, length * MIB), label=f"l{start}")
+    other, root = volumes(disk)  # type: ignore[arg-type] # any Disk does
+    entries = [Entry("LABEL=l1", "/boot/", "ext4"), Entry("LABEL=l1", "/boot//efi", "vfat"), Entry("x", "/boot", "")]
+    assert _volume_at("/boot", [other, root], entries, taken=[root]) == other
+    assert _volume_at("/boot/efi", [other, root], entries, taken=[root]) == other
+    assert _volume_at("/boot/efi", [other, root], entries, taken=[root, other]) is None
