@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 
@@ -13,11 +14,15 @@ from ganeti_os.log import Messages
 from ganeti_os.protocol import Request
 from ganeti_os.settings import Settings
 from pydiskimg.disk import open_disk
+from pydiskimg.errors import DiskImageError, StorageError
+from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.targets.pipe import PipeReader
 
 log = logging.getLogger(__name__)
 
 _STANDARD_INPUT = 0
+# The node's disk is at fault, and not what the guest has on it.
+_DISK_FAILS = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENXIO, errno.EREMOTEIO})
 
 
 def run(request: Request, settings: Settings, messages: Messages) -> None:
@@ -35,12 +40,29 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
                 restore_disk(pipe, kind, disk, messages)
             else:
                 restore_files(pipe, kind, Installation(request, settings, messages, disk, swap=None, scripts=()))
+        ending = "is restored"
         if settings.grow:
-            from pydiskimg.growth import grow_last_volume  # only here: most imports do without
-
             with messages.step("growing"):
-                log.info("%s", grow_last_volume(disk))
-    log.info("%s is restored (%.1f s)", request.device, time.monotonic() - started)
+                ending = _grow(disk)
+    log.info("%s %s (%.1f s)", request.device, ending, time.monotonic() - started)
+
+
+def _grow(disk: DescriptorDisk) -> str:
+    """Grow what is restored; return how the import ended. What does not grow is whole all the same.
+
+    Raises StorageError when the disk itself fails.
+    """
+    from pydiskimg.growth import grow_last_volume  # only here: most imports do without
+
+    try:
+        log.info("%s", grow_last_volume(disk))
+    except DiskImageError as error:
+        if isinstance(error, StorageError) and error.errno in _DISK_FAILS:
+            text = f"everything is restored, but growing failed: {error}"
+            raise StorageError(text, errno=error.errno, filename=disk.name) from error
+        log.warning("%s", error)
+        return "is restored and did not grow"
+    return "is restored"
 
 
 def restore_files(pipe: PipeReader, kind: BackupKind, installation: Installation) -> None:
