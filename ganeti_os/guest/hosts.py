@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from ganeti_os.guest.addresses import parse_address
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.names import Renaming
 from ganeti_os.guest.span import Span, substituted
@@ -18,7 +19,9 @@ _WORD = re.compile(rb"[^\s#]++")
 def change_hosts(draft: Draft, renaming: Renaming, addresses: Mapping[bytes, bytes]) -> None:
     """Replace the old names in the columns of names, and old addresses by new ones in the first column.
 
-    addresses are spelled as the guest spells them.
+    On the system's own lines (a loopback address, one of addresses, or the instance's old name) the old name is
+    replaced in whatever domain it is: the first name there is what `hostname -f` says. addresses are spelled as the
+    guest spells them.
     """
     data = draft.read(PATH)
     if data is None:
@@ -28,10 +31,26 @@ def change_hosts(draft: Draft, renaming: Renaming, addresses: Mapping[bytes, byt
         address = addresses.get(words[0].text)
         if address is not None and address != words[0].text:
             moved.append((words[0], address))
-        names += [(word, new) for word in words[1:] if (new := renaming.replaced_bytes(word.text)) != word.text]
+        names += _renamed(words[1:], renaming, is_own=address is not None or _is_own(words, renaming))
     counts = [(len(names), "name", "names"), (len(moved), "address", "addresses")]
     what = ", ".join(f"{count} {one if count == 1 else many}" for count, one, many in counts if count)
     draft.change(PATH, substituted(data, names + moved), what)
+
+
+def _is_own(words: list[Span], renaming: Renaming) -> bool:
+    """Tell whether a line is about the system itself: by its address, or by a name that is the instance's old one."""
+    address = parse_address(words[0].text)
+    return (address is not None and address.is_loopback) or any(
+        renaming.replaced_bytes(word.text) != word.text for word in words[1:]
+    )
+
+
+def _renamed(words: list[Span], renaming: Renaming, *, is_own: bool) -> Iterator[tuple[Span, bytes]]:
+    for word in words:
+        found = word.text.decode("latin-1")  # one character for each byte, and no other byte is a letter of a name
+        new = renaming.replaced_in_any_domain(found) if is_own else renaming.replaced(found)
+        if new is not None and new != found:
+            yield word, new.encode("latin-1")
 
 
 def _lines(data: bytes) -> Iterator[list[Span]]:

@@ -44,6 +44,20 @@ class Renaming:
             return short(self.new)
         return self.new if name == self.old.lower() else None
 
+    def replaced_in_any_domain(self, found: str) -> str | None:
+        """Return what becomes of the old name, also in a domain that is not the instance's; None for any other.
+
+        It gets the new name's domain, or keeps its own where the new name has none; a dot at the end stays. Where the
+        instance keeps its name, so does the guest.
+        """
+        name = found.removesuffix(".")
+        dot = found[len(name) :]
+        host, _, domain = name.partition(".")
+        new = self.replaced(name)
+        if new is None and self.old != self.new and host.lower() == short(self.old).lower():
+            new = self.new if "." in self.new else f"{self.new}.{domain}"
+        return None if new is None else new + dot
+
     def replaced_bytes(self, found: bytes) -> bytes:
         """Return found, or what becomes of it where it is the old name."""
         # Latin-1 maps each byte to one character and back, and no other byte equals a letter of a host name.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from ganeti_os.guest.addresses import Interface
@@ -16,6 +17,9 @@ _NETWORKD = {
     ("network", "gateway"): "gateway",
 }
 _DEFAULT = (b"0.0.0.0/0", b"::/0")
+# ADDRESS/PREFIX,GATEWAY in a keyfile; to NetworkManager "/", "," and ";" are one as good as the other there.
+_ADDRESS_KEY = re.compile(r"address(?:es)?[0-9]*+")
+_WORD = re.compile(rb"[^/;,\s]++")
 
 
 def networkd_interfaces(draft: Draft) -> Iterator[Interface]:
@@ -51,8 +55,11 @@ def keyfile_interfaces(draft: Draft) -> Iterator[Interface]:
 def _add(interface: Interface, path: str, key: str, span: Span) -> None:
     if key == "gateway":
         interface.add(path, "gateway", span)
-    elif key.rstrip("0123456789") == "address":  # address1=10.0.0.5/24,10.0.0.1
-        address, comma, gateway = span.text.partition(b",")
-        interface.add(path, "address", Span(span.start, span.start + len(address), address))
-        if comma:
-            interface.add(path, "gateway", Span(span.end - len(gateway), span.end, gateway))
+    elif _ADDRESS_KEY.fullmatch(key):
+        words = [
+            Span(span.start + match.start(), span.start + match.end(), match[0]) for match in _WORD.finditer(span.text)
+        ]
+        has_prefix = len(words) > 1 and words[1].text.isdigit()
+        kinds = ("address", "prefix", "gateway") if has_prefix else ("address", "gateway")
+        for kind, word in zip(kinds, words, strict=False):
+            interface.add(path, kind, word)

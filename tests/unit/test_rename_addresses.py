@@ -151,6 +151,29 @@ def test_the_whole_network(tmp_path: Path, name: str) -> None:
         assert "198.51.100.5 inst2 # 192.0.2.10\n192.0.2.1 gw" in text
 
 
+@pytest.mark.parametrize(
+    ("line", "after"),
+    [
+        ("address1=192.0.2.10/24,192.0.2.1", "address1=198.51.100.5/26,198.51.100.62"),
+        ("address=192.0.2.10/24", "address=198.51.100.5/26"),
+        ("addresses=192.0.2.10/24", "addresses=198.51.100.5/26"),
+        ("addresses1=192.0.2.10/24, 192.0.2.1", "addresses1=198.51.100.5/26, 198.51.100.62"),
+        ("addresses1=192.0.2.10;24;192.0.2.1;", "addresses1=198.51.100.5;26;198.51.100.62;"),
+        ("address1=192.0.2.10/24;192.0.2.1;", "address1=198.51.100.5/26;198.51.100.62;"),
+        ("address1=192.0.2.10,24/192.0.2.1", "address1=198.51.100.5,26/198.51.100.62"),
+        ("address1=192.0.2.10,192.0.2.1", "address1=198.51.100.5,198.51.100.62"),
+        ("address12=192.0.2.10", "address12=198.51.100.5"),
+        ("address-data=192.0.2.10", "address-data=192.0.2.10"),
+    ],
+)
+def test_every_way_to_write_an_address_that_networkmanager_reads(tmp_path: Path, line: str, after: str) -> None:
+    path = "/etc/NetworkManager/system-connections/ens3.nmconnection"
+    head = "[connection]\nid=ens3\ninterface-name=ens3\n\n[ipv4]\nmethod=manual\n"
+    guest = GuestFiles.make(tmp_path, {"/etc/hostname": "inst1\n", path: f"{head}{line}\n"})
+    guest.rename("198.51.100.5", **NETWORK)
+    assert guest.read()[path] == f"{head}{after}\n"
+
+
 def eth(*addresses: str, first: int = 0, name: str = "eth") -> Files:
     stanzas = [f"iface {name}{first + n} inet static\n address {a}/24\n" for n, a in enumerate(addresses)]
     return {"/etc/hostname": "inst2\n", "/etc/network/interfaces": "".join(stanzas)}

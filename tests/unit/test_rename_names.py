@@ -367,8 +367,8 @@ def hosts_after(data: bytes, renaming: Renaming, addresses: dict[bytes, bytes]) 
 
 
 WORDS = st.sampled_from(
-    b"inst1 inst1.example.org INST1 inst10 xinst1 inst1. -inst1 a.inst1 inst2 127.0.1.1 192.0.2.10 192.0.2.100 # "
-    b"\xff \0 caf\xc3\xa9".split(b" ")
+    b"inst1 inst1.example.org INST1 inst10 xinst1 inst1. -inst1 a.inst1 inst2 inst1.corp.example 127.0.1.1 192.0.2.10 "
+    b"192.0.2.100 # \xff \0 caf\xc3\xa9".split(b" ")
 )
 BLANKS = st.sampled_from([b" ", b"\t", b"  ", b"\r\n", b"\n", b"\n\n", b"", b"#", b"\x0b", b"\x85"])
 HOSTS = st.lists(st.tuples(WORDS, BLANKS), max_size=30).map(lambda parts: b"".join(map(b"".join, parts)))
@@ -379,6 +379,8 @@ def model(line: bytes) -> bytes:
     text, mark, comment = line.partition(b"#")
     parts = re.split(rb"([ \t\n\r\x0b\x0c]+)", text)
     words = [index for index in range(0, len(parts), 2) if parts[index]]
+    lower = [parts[index].lower() for index in words]
+    own = lower[:1] in ([b"127.0.1.1"], [b"192.0.2.10"]) or any(name in (OLD.encode(), b"inst1") for name in lower[1:])
     for position, index in enumerate(words):
         if position == 0:
             parts[index] = b"192.0.2.20" if parts[index] == b"192.0.2.10" else parts[index]
@@ -386,6 +388,9 @@ def model(line: bytes) -> bytes:
             parts[index] = NEW.encode()
         elif parts[index].lower() == b"inst1":
             parts[index] = b"inst2"
+        elif own and parts[index].lower().startswith(b"inst1."):  # in another domain, or with a dot at the end
+            dot = b"." * parts[index].endswith(b".")
+            parts[index] = (b"inst2" if parts[index].lower() == b"inst1." else NEW.encode()) + dot
     return b"".join(parts) + mark + comment
 
 
@@ -395,6 +400,27 @@ def test_hosts_as_the_obvious_way_says(data: bytes) -> None:
     after = hosts_after(data, renaming, addresses)
     assert after == b"".join(map(model, re.findall(rb"[^\n]*\n|[^\n]+", data)))
     assert hosts_after(after, renaming, addresses) == after
+
+
+@pytest.mark.parametrize(
+    ("line", "old", "new", "after"),
+    [
+        ("127.0.1.1 web.corp.example web", "web.example.org", "shop.example.org", "127.0.1.1 shop.example.org shop"),
+        ("127.0.1.1 web.example.org web", "web", "shop", "127.0.1.1 shop.example.org shop"),
+        ("127.0.1.1 web.example.org. web", "web.example.org", "shop.example.org", "127.0.1.1 shop.example.org. shop"),
+        ("::1 web.corp.example", "web.example.org", "shop.example.org", "::1 shop.example.org"),
+        ("192.0.2.9 web.corp.example web", "web.example.org", "shop.example.org", "192.0.2.9 shop.example.org shop"),
+        ("192.0.2.10 web.corp.example", "web.example.org", "shop.example.org", "192.0.2.20 shop.example.org"),
+        ("192.0.2.9 web.corp.example", "web.example.org", "shop.example.org", "192.0.2.9 web.corp.example"),
+        ("127.0.1.1 web2.corp.example web", "web.example.org", "shop.example.org", "127.0.1.1 web2.corp.example shop"),
+        ("127.0.1.1 web.corp.example web", "web.example.org", "web.example.org", "127.0.1.1 web.corp.example web"),
+        ("127.0.1.1 web.corp.example web", "web.example.org", "web.example.net", "127.0.1.1 web.example.net web"),
+    ],
+)
+def test_own_lines_of_hosts_name_the_new_host_in_any_domain(line: str, old: str, new: str, after: str) -> None:
+    addresses = {b"192.0.2.10": b"192.0.2.20"}
+    assert hosts_after(line.encode(), Renaming(old, new), addresses).decode() == after
+    assert hosts_after(after.encode(), Renaming(old, new), addresses).decode() == after
 
 
 NAMES = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=3).map(".".join)
