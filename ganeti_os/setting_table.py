@@ -14,7 +14,7 @@ MAX_LINE = 4096  # characters; Linux takes 2048 bytes of arguments on x86
 _TRUE = ("yes", "1", "true")
 _FALSE = ("no", "0", "false")
 _SHOWN = 80  # characters of a wrong value in a message
-_USER_OF_ADDRESS = re.compile(r"(?<=://)[^/]*@")
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://|https?:/*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,12 @@ def checked(setting: Setting, text: str, *, native: str) -> object:
 
 
 def without_password(text: str) -> str:
-    """Return a value for a message: without the user and the password of an address."""
-    return _USER_OF_ADDRESS.sub("", text)
+    """Return a value for a message: without the user and the password of an address, also of one that is misspelt."""
+    before, _, host = text.rpartition("@")
+    if ":" not in before:
+        return text
+    scheme = _SCHEME.match(before)
+    return f"{scheme[0] if scheme else ''}{host}"
 
 
 def shown(text: str) -> str:
@@ -211,7 +215,8 @@ SETTINGS = (
         "IMAGE_VERIFY",
         BOOLEAN,
         "yes",
-        "use a fetched image only when it matches its checksum beside it: SHA256SUMS, FILE.sha256 or (SHA-1) FILE.sig",
+        "use a fetched image only when it matches its checksum beside it: SHA256SUMS, SHA512SUMS, CHECKSUM, FILE.sha256, "
+        "FILE.sha512, FILE.CHECKSUM or (SHA-1) FILE.sig",
     ),
     Setting("IMAGE_CLEANUP", BOOLEAN, "no", "delete a fetched image after the installation"),
     Setting("CACHE_DIR", DIRECTORY, "{localstatedir}/cache/ganeti-instance-image", "where fetched images are kept"),

@@ -138,6 +138,18 @@ class CachedFile:
             _remove(path)
 
 
+def open_regular(path: str, flags: int) -> int:
+    """Return a descriptor of a file in the cache, which the caller closes. Raises OSError, also for a special file.
+
+    A FIFO would let open() wait for its other end, which may never come.
+    """
+    fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise OSError("it is not a regular file")
+
+
 def forgotten(directory: str) -> list[CachedFile]:
     """Return the images of which parts lie in the cache that have not grown for FORGOTTEN_SECONDS."""
     found = []
@@ -186,7 +198,7 @@ def _make(directory: str) -> None:
 def _read_json(path: str) -> dict[str, Any]:
     """Return the object in a file; empty when there is none that can be read."""
     try:
-        with open(path, "rb") as file:
+        with open(open_regular(path, os.O_RDONLY), "rb") as file:
             found = json.loads(file.read(_RECORD_LIMIT))
     except (OSError, ValueError, RecursionError):
         return {}
@@ -197,7 +209,7 @@ def _write_json(path: str, value: dict[str, Any]) -> None:
     """Record something, or nothing where there is no room: then the image is checked, or fetched, once more."""
     temporary = path + _NEW
     try:
-        with open(temporary, "w", encoding="ascii") as file:
+        with open(open_regular(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w", encoding="ascii") as file:
             json.dump(value, file)
             file.flush()
             os.fchmod(file.fileno(), 0o644)

@@ -1,65 +1,130 @@
 # SPDX-License-Identifier: MIT
 """The checksum of one file in a checksum file, whoever wrote that: sha256sum, BSD's sha256, openssl, or by hand.
 
-e3b0c442...  debian-12-x86_64.img           GNU, text
-e3b0c442... *debian-12-x86_64.img           GNU, binary
-SHA256 (debian-12-x86_64.img) = e3b0c442... BSD, sha256sum --tag
-e3b0c442...                                 alone, where the file is about one image only
+e3b0c442...  debian-12-x86_64.img            GNU, text
+e3b0c442... *debian-12-x86_64.img            GNU, binary
+SHA256 (debian-12-x86_64.img) = e3b0c442...  BSD, sha256sum --tag
+SHA2-256(debian-12-x86_64.img)= e3b0c442...  openssl 3
+e3b0c442...                                  alone, where the file is about one image only
+
+Blanks may be tabs and stand before a line; the text may be UTF-8 or UTF-16, and clear-signed (RFC 9580, section 7; the
+signature is not checked).
 """
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_DIGITS = {"sha256": 64, "sha1": 40}
+# By hashlib's names, the strongest first.
+_DIGITS = {"sha512": 128, "sha256": 64, "sha1": 40}
+_SHOWN = {"sha512": "SHA-512", "sha256": "SHA-256", "sha1": "SHA-1"}
 _ESCAPES = re.compile(r"\\([\\nr])")
 _ESCAPED = {"\\": "\\", "n": "\n", "r": "\r"}
+_LINE_END = re.compile(r"\r\n|\n|\r")
+_DASH_ESCAPE = "- "
+_CLEAR_SIGNED = "-----BEGIN PGP SIGNED MESSAGE-----"
+_BLANKS = " \t"
+_MOST_SHOWN = 100  # characters of a line in a message
+
+
+class NotUnderstoodError(ValueError):
+    """A checksum file names the file in a line that is not understood; the text, a clause, shows the line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """algorithm is hashlib's name of it, sha256 or sha1; digest is in lower-case hexadecimal digits."""
+    """algorithm is hashlib's name of it: sha512, sha256 or sha1; digest is in lower-case hexadecimal digits."""
 
     algorithm: str
     digest: str
 
     def __str__(self) -> str:
-        return f"{'SHA-256' if self.algorithm == 'sha256' else 'SHA-1'} {self.digest}"
+        return f"{_SHOWN.get(self.algorithm, self.algorithm)} {self.digest}"
 
 
-def find_checksum(data: bytes, name: str, algorithm: str, *, alone: bool = False) -> Checksum | None:
-    """Return the checksum that a checksum file gives for the file name; None when it gives none.
+def find_checksum(data: bytes, name: str, *, alone: bool = False, sha1: bool = False) -> Checksum | None:
+    """Return the strongest checksum that a checksum file gives for the file name; None when it does not name the file.
 
     alone tells that the checksum file is about this one file: then a checksum without a name counts, and whatever
-    directory is written before the name. Raises ValueError, with a clause for a message, when it gives two.
+    directory is written before the name. SHA-1 counts with sha1 only. Raises NotUnderstoodError for a file that names
+    it otherwise, ValueError, with a clause for a message, when it gives two.
     """
-    digests = {digest for digest, found in _lines(data, algorithm) if _means(found, name, alone=alone)}
-    if len(digests) > 1:
-        raise ValueError(f"has {len(digests)} different checksums for {name}")
-    return Checksum(algorithm, digests.pop()) if digests else None
+    lines = _lines(data)
+    for algorithm, digits in _DIGITS.items():
+        if algorithm == "sha1" and not sha1:
+            continue
+        found = {digest for line in lines for digest in _digests(line, algorithm, digits, name, alone=alone)}
+        if len(found) > 1:
+            raise ValueError(f"has {len(found)} different {_SHOWN[algorithm]} checksums for {name}")
+        if found:
+            return Checksum(algorithm, found.pop())
+    _refuse_unread(lines, name, alone=alone)
+    return None
+
+
+def _refuse_unread(lines: list[str], name: str, *, alone: bool) -> None:
+    """Raise NotUnderstoodError for a line that names the file, or in a file about it alone may be its checksum."""
+    named = re.compile(rf"(?<![\w.+-]){re.escape(name)}(?![\w.+-])")
+    unread = [line for line in lines if named.search(line)]
+    if alone and not unread and not any(_is_checksum(line) for line in lines):
+        unread = lines
+    if unread:
+        line = unread[0]
+        shown = line if len(line) <= _MOST_SHOWN else f"{line[:_MOST_SHOWN]}..."
+        raise NotUnderstoodError(f"has a line that is not understood: {shown!r}")
+
+
+def _is_checksum(line: str) -> bool:
+    return any(re.fullmatch(form, line) for form in _forms("[0-9]+", *_DIGITS.values()))
+
+
+def _lines(data: bytes) -> list[str]:
+    """Return the lines that hold something, without the blanks around it."""
+    text = _decoded(data)
+    lines = [line.strip(_BLANKS) for line in _LINE_END.split(text)]
+    if _CLEAR_SIGNED in lines:
+        lines = [line.removeprefix(_DASH_ESCAPE).lstrip(_BLANKS) for line in lines]
+    return [line for line in lines if line]
+
+
+def _decoded(data: bytes) -> str:
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", "replace")
+    if data[1:2] == b"\0":
+        return data.decode("utf-16-le", "replace")
+    if data[:1] == b"\0":
+        return data.decode("utf-16-be", "replace")
+    return data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+
+
+def _digests(line: str, algorithm: str, digits: int, name: str, *, alone: bool) -> Iterator[str]:
+    """Yield the digest of a line that is about the file, by any reading of the line."""
+    for form in _forms(algorithm[3:], digits):
+        match = re.fullmatch(form, line)
+        if match is not None and _means(_unescaped(match), name, alone=alone):
+            yield match["digest"].lower()
+
+
+def _forms(bits: str, *digits: int) -> tuple[str, ...]:
+    digest = f"(?P<digest>{'|'.join(f'[0-9A-Fa-f]{{{count}}}' for count in digits)})"
+    return (
+        rf"(?P<escaped>\\?){digest}(?: [ *]?(?P<name>.+))?",
+        rf"(?P<escaped>\\?){digest}[ \t]++[*]?(?P<name>.+)",
+        rf"(?P<escaped>\\?)SHA(?:-?|2-){bits}[ \t]*+\((?P<name>.+)\)[ \t]*+=[ \t]*+{digest}",
+    )
+
+
+def _unescaped(match: re.Match[str]) -> str | None:
+    name: str | None = match["name"]
+    if match["escaped"] and name is not None:
+        return _ESCAPES.sub(lambda escape: _ESCAPED[escape[1]], name)
+    return name
 
 
 def _means(found: str | None, name: str, *, alone: bool) -> bool:
     if found is None:
         return alone
     return found in (name, f"./{name}") or (alone and found.endswith(f"/{name}"))
-
-
-def _lines(data: bytes, algorithm: str) -> Iterator[tuple[str, str | None]]:
-    """Yield digest and name (None: there is none) of each line that has a checksum of this algorithm."""
-    digest = f"(?P<digest>[0-9A-Fa-f]{{{_DIGITS[algorithm]}}})"
-    word = f"SHA-?{algorithm[3:]}"
-    forms = [
-        re.compile(rf"(?P<escaped>\\?){digest}(?: [ *]?(?P<name>.+))?"),
-        re.compile(rf"(?P<escaped>\\?){word} ?\((?P<name>.+)\) ?= ?{digest}"),
-    ]
-    for line in data.decode("utf-8", "surrogateescape").split("\n"):
-        text = line.rstrip("\r\t ")
-        match = next(filter(None, (form.fullmatch(text) for form in forms)), None)
-        if match is not None:
-            found: str | None = match["name"]
-            if match["escaped"] and found is not None:
-                found = _ESCAPES.sub(lambda escape: _ESCAPED[escape[1]], found)
-            yield match["digest"].lower(), found

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ganeti_os.fetch.cache import CachedFile, Origin
+from ganeti_os.fetch.cache import CachedFile, Origin, open_regular
 from ganeti_os.fetch.errors import FetchError, UnreachableError
 from ganeti_os.fetch.site import Answer, Site
 from pydiskimg.errors import DoesNotFitError, StorageError, storage_error
@@ -39,7 +39,7 @@ class NotNeeded(FetchError):  # noqa: N818 - not an error: the answer to a quest
 def open_part(file: CachedFile) -> Iterator[int]:
     """Give a descriptor of the part, which is made where there is none, and taken away when nothing is in it."""
     try:
-        fd = os.open(file.part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        fd = open_regular(file.part, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise storage_error(error, file.part, "cannot make a file in the cache directory (CACHE_DIR)") from error
     try:
@@ -154,7 +154,14 @@ class Download:
         start, total = _content_range(answer)
         if self.origin is None or answer.status != 206 or start != self._size():
             return False
+        if not self._has_validator(answer, self.origin.validator):
+            return False
         return None in (total, self.origin.total) or total == self.origin.total
+
+    def _has_validator(self, answer: Answer, validator: str) -> bool:
+        """Tell whether the answer is of the version of the part; one that says nothing is believed with a checksum."""
+        found = answer.headers.get("ETag" if validator.startswith('"') else "Last-Modified")
+        return self.checked if found is None else found == validator
 
     def _receive(self, answer: Answer) -> None:
         assert self.origin is not None

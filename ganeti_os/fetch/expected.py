@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
-from ganeti_os.fetch.checksums import Checksum, find_checksum
+from ganeti_os.fetch.checksums import Checksum, NotUnderstoodError, find_checksum
 from ganeti_os.fetch.download import ATTEMPTS, retried
 from ganeti_os.fetch.errors import FetchError, NotThereError, UnreachableError
 from ganeti_os.fetch.site import Answer, Site
@@ -20,6 +20,7 @@ from pydiskimg.units import MIB, format_size
 log = logging.getLogger(__name__)
 
 CHECKSUM_FILE_LIMIT = MIB
+_SIG = ".sig"  # with a SHA-1, as ganeti-instance-image has it
 
 
 def fetch_checksum(
@@ -30,30 +31,47 @@ def fetch_checksum(
     Raises FetchError when none gives one, NotThereError when there is no such file either, UnreachableError when the
     site cannot be asked.
     """
-    looked_for = []
-    for source, algorithm, alone in (
-        ("SHA256SUMS", "sha256", False),
-        (f"{name}.sha256", "sha256", True),
-        (f"{name}.sig", "sha1", True),
-    ):
+    there: list[str] = []
+    for source, alone in _sources(name):
         url = site.url(source)
         try:
-            data = _small_file(site, source, check, attempts)
-            found = find_checksum(data, name, algorithm, alone=alone)
+            found = find_checksum(
+                _small_file(site, source, check, attempts), name, alone=alone, sha1=source.endswith(_SIG)
+            )
         except NotThereError as error:
-            looked_for.append(f"{source} (not there)")
             log.debug("%s", error)
+            continue
+        except NotUnderstoodError as error:
+            there.append(f"{source} {error}")
             continue
         except ValueError as error:
             raise FetchError(f"{url}: {error}; expected one") from None
         if found is not None:
             log.debug("%s: %s for %s", url, found, name)
             return found, source
-        looked_for.append(f"{source} (does not list it)")
+        there.append(f"{source} does not list it")
     _check_there(site, name)
-    raise FetchError(
-        f"{site.url(name)}: no checksum was found beside it; looked for {', '.join(looked_for)}; "
-        "put one there, or set IMAGE_VERIFY=no to use the image unchecked"
+    raise FetchError(_no_checksum(site, name, there))
+
+
+def _sources(name: str) -> list[tuple[str, bool]]:
+    """Return the names of checksum files, and whether each is about this one file, in the order of asking."""
+    directory = [(source, False) for source in ("SHA256SUMS", "SHA512SUMS", "CHECKSUM")]
+    own = [(f"{name}{suffix}", True) for suffix in (".sha256", ".sha512", ".CHECKSUM", _SIG)]
+    return [directory[0], own[0], *directory[1:], *own[1:]]
+
+
+def _no_checksum(site: Site, name: str, there: list[str]) -> str:
+    if there:
+        return (
+            f"{site.url(name)}: no checksum was found beside it: {'; '.join(there)}; expected "
+            "'DIGEST  FILE' or 'SHA256 (FILE) = DIGEST', with SHA-256 or SHA-512; or set IMAGE_VERIFY=no to use the "
+            "image unchecked"
+        )
+    sources = ", ".join(source for source, _ in _sources(name))
+    return (
+        f"{site.url(name)}: no checksum was found beside it; the server has none of {sources}; put one there, or set "
+        "IMAGE_VERIFY=no to use the image unchecked"
     )
 
 

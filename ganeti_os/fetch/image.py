@@ -35,7 +35,7 @@ def fetched(name: str, settings: Settings, messages: Messages, *, instance: str 
     afterwards, unless the block fails or another create on the node needs it. Raises FetchError, DoesNotFitError and
     StorageError.
     """
-    site = Site(settings.image_url, settings.image_proxy)
+    site = Site(settings.image_url, settings.image_proxy, check=messages.check)
     open_cache(settings.cache_dir)
     _forget(settings.cache_dir, messages)
     file = CachedFile(settings.cache_dir, name)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ganeti_os.fetch.cache import open_regular
 from pydiskimg.errors import storage_error
 
 log = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ def using(path: str, check: Callable[[], None], last: Callable[[], None]) -> Ite
 def _open(path: str, check: Callable[[], None]) -> int:
     while True:
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            fd = open_regular(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise storage_error(error, path, "cannot make the lock file") from error
         try:

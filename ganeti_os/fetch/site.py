@@ -8,18 +8,20 @@ import http.client
 import ssl
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
-from typing import Protocol
+from typing import cast
 from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from ganeti_os.fetch.errors import FetchError, NotThereError, UnreachableError
+from ganeti_os.fetch.exchange import Exchange, NoAnswerError, Response
 from ganeti_os.setting_table import without_password
 
 TIMEOUT_SECONDS = 30.0  # for a connection, and for whatever is to come next
+HEADERS_SECONDS = 60.0  # for all until the headers are there, however slowly they come
 STALL_SECONDS = 60.0
 STALL_BYTES = 1024
 REDIRECTS = 5
@@ -29,10 +31,7 @@ _NOT_THERE = frozenset({403, 404, 410})  # 403: object stores say so of what the
 _ASKED_FOR = frozenset({206, 304, 416})  # answers to Range and If-None-Match
 _PASSING = frozenset({408, 425, 429})  # besides 500 and above
 _URL_LIMIT = 8192
-
-
-class _Stream(Protocol):
-    def read1(self, size: int, /) -> bytes: ...
+_SUFFIXES = {"gzip": (".gz", ".tgz"), "x-gzip": (".gz", ".tgz"), "zstd": (".zst",), "br": (".br",)}
 
 
 class _Pace:
@@ -60,7 +59,8 @@ class Answer:
     url: str
     status: int
     headers: Message
-    body: _Stream
+    body: Exchange
+    check: Callable[[], None]
     pace: _Pace = field(default_factory=_Pace)
 
     @property
@@ -78,7 +78,7 @@ class Answer:
     def read(self, size: int) -> bytes:
         """Return up to size bytes of the body, as many as have arrived; none at its end. Raises UnreachableError."""
         try:
-            data = self.body.read1(size)
+            data = self.body.read(size, self.check)
         except TimeoutError as error:
             raise UnreachableError(f"{self.url}: nothing came for {TIMEOUT_SECONDS:.0f} seconds") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -92,16 +92,18 @@ class Site:
     """The directory at an address, reached through a proxy (http://HOST:PORT).
 
     Where none is named, proxies are those of the environment, as urllib.request takes them. The address may have a user
-    and a password in it; they go to that server only, and into no message.
+    and a password in it; they go to that server only, and into no message. check is called several times in a second
+    while the server is waited for, and may raise.
     """
 
-    def __init__(self, address: str, proxy: str = "") -> None:
+    def __init__(self, address: str, proxy: str = "", *, check: Callable[[], None] = lambda: None) -> None:
         parts = _split(address)
         if parts.query or parts.fragment:
             raise FetchError(f"IMAGE_URL: {_shown(parts)} has a '?' or '#' in it; expected the address of a directory")
         self._base = _shown(parts).rstrip("/")
         self._authorization = _authorization(parts)
         self._opener = _opener(proxy)
+        self._check = check
         self._through = f" (through the proxy {_shown(_split(proxy))})" if proxy else ""
 
     def url(self, name: str) -> str:
@@ -117,27 +119,36 @@ class Site:
         """
         url = self.url(name)
         for _ in range(REDIRECTS + 1):
-            answer, response = self._ask(url, dict(headers or {}))
-            with response:
+            with self._exchange(url, dict(headers or {})) as exchange:
+                response = self._begin(exchange, url)
+                answer = Answer(url, response.status, response.headers, exchange, self._check)
                 if answer.status not in _REDIRECTED:
                     _check_status(answer, response.reason or "")
+                    _check_encoding(answer, name)
                     yield answer
                     return
                 url = _redirection(answer)
         raise FetchError(f"{self.url(name)}: is redirected more than {REDIRECTS} times, at last to {url}")
 
-    def _ask(self, url: str, headers: dict[str, str]) -> tuple[Answer, http.client.HTTPResponse | HTTPError]:
+    def _exchange(self, url: str, headers: dict[str, str]) -> Exchange:
         headers |= {"Accept-Encoding": "identity", "User-Agent": "ganeti-os-image"}
         request = urllib.request.Request(url, headers=headers)  # noqa: S310 - http and https only, see _split()
         if self._authorization and _origin(url) == _origin(self._base):
             request.add_header("Authorization", self._authorization)
+
+        def ask() -> Response:
+            try:
+                return cast(Response, self._opener.open(request, timeout=TIMEOUT_SECONDS))
+            except HTTPError as error:
+                return cast(Response, error)  # an answer, too
+
+        return Exchange(ask)
+
+    def _begin(self, exchange: Exchange, url: str) -> Response:
         try:
-            response = self._opener.open(request, timeout=TIMEOUT_SECONDS)
-        except HTTPError as error:
-            response = error
-        except (OSError, http.client.HTTPException, ValueError) as error:
+            return exchange.begin(self._check, seconds=HEADERS_SECONDS)
+        except (OSError, http.client.HTTPException, ValueError, RuntimeError, NoAnswerError) as error:
             raise _failure(f"{url}{self._through}", error) from error
-        return Answer(url, response.status, response.headers, response), response
 
 
 def _opener(proxy: str) -> urllib.request.OpenerDirector:
@@ -210,10 +221,25 @@ def _check_status(answer: Answer, reason: str) -> None:
     raise FetchError(f"{text}; expected the file")
 
 
+def _check_encoding(answer: Answer, name: str) -> None:
+    """Raise FetchError for a body that was encoded although the request said not to: it is not the file's bytes.
+
+    A server may say "gzip" of a file that is one, and then the bytes are the file's.
+    """
+    encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity") and not name.endswith(_SUFFIXES.get(encoding, ())):
+        raise FetchError(
+            f"{answer.url}: the server sent it with Content-Encoding {_printable(encoding)!r}, which was not "
+            "requested; expected the bytes of the file: let the server send it as it is"
+        )
+
+
 def _failure(where: str, error: Exception) -> FetchError:
     cause = error.reason if isinstance(error, URLError) and isinstance(error.reason, Exception) else error
     if isinstance(cause, ssl.SSLCertVerificationError):
         return FetchError(f"{where}: the server's certificate is not accepted: {cause.verify_message}")
+    if isinstance(cause, NoAnswerError):
+        return UnreachableError(f"{where}: the headers of the answer did not come within {HEADERS_SECONDS:.0f} seconds")
     if isinstance(cause, TimeoutError):
         return UnreachableError(f"{where}: the server did not answer within {TIMEOUT_SECONDS:.0f} seconds")
     return UnreachableError(f"{where}: cannot be fetched: {_reason(cause)}")
@@ -221,7 +247,7 @@ def _failure(where: str, error: Exception) -> FetchError:
 
 def _reason(error: Exception) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return _printable(text) or type(error).__name__
+    return _printable(without_password(text)) or type(error).__name__
 
 
 def _printable(text: str) -> str:

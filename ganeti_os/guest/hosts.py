@@ -26,7 +26,8 @@ def change_hosts(draft: Draft, renaming: Renaming, addresses: Mapping[bytes, byt
     data = draft.read(PATH)
     if data is None:
         return
-    names, moved = [], []
+    names: list[tuple[Span, bytes]] = []
+    moved: list[tuple[Span, bytes]] = []
     for words in _lines(data):
         address = addresses.get(words[0].text)
         if address is not None and address != words[0].text:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from ganeti_os.fetch import FetchError, UnreachableError, download, fetched, sit
 from ganeti_os.fetch.lock import Fetcher, using
 from ganeti_os.log import Messages
 from ganeti_os.settings import Layer, Settings
-from pydiskimg.errors import DoesNotFitError
+from pydiskimg.errors import DoesNotFitError, StorageError
 from tests.fixtures.image_server import ImageServer, image_server
 
 NAME = "debian-12-x86_64.img"
@@ -89,6 +90,10 @@ def test_modes_do_not_depend_on_the_umask(server: ImageServer, cache: Path) -> N
         ("SHA256SUMS", "# all images\n" + "0" * 64 + "  other\n{sha256}  ./{name}\n"),
         (f"{NAME}.sha256", "{sha256}"),
         (f"{NAME}.sha256", "SHA256 (/srv/images/{name}) = {sha256}\n"),
+        ("SHA512SUMS", "{sha512}  {name}\n"),
+        ("CHECKSUM", "# {name}: 123 bytes\nSHA512 ({name}) = {sha512}\n"),
+        (f"{NAME}.CHECKSUM", "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\nSHA256 ({name}) = {sha256}\n"),
+        (f"{NAME}.sha512", "SHA2-512({name})= {sha512}\n"),
         (f"{NAME}.sig", "{sha1}  {name}\n"),
     ],
 )
@@ -96,19 +101,31 @@ def test_checksum_files(
     server: ImageServer, cache: Path, caplog: pytest.LogCaptureFixture, source: str, text: str
 ) -> None:
     server.put(NAME, DATA, checksum=False)
-    sums = {"sha256": hashlib.sha256(DATA).hexdigest(), "sha1": hashlib.sha1(DATA).hexdigest()}
+    sums = {algorithm: hashlib.new(algorithm, DATA).hexdigest() for algorithm in ("sha1", "sha256", "sha512")}
     server.sums(text.format(name=NAME, **sums), source)
     assert fetch(server.url, cache) == DATA
     assert ("by SHA-1 only" in caplog.text) == source.endswith(".sig")
 
 
-def test_without_a_checksum_the_three_names_are_told(server: ImageServer, cache: Path) -> None:
+def test_without_a_checksum_the_names_are_told(server: ImageServer, cache: Path) -> None:
+    server.put(NAME, DATA, checksum=False)
+    assert refused(server.url, cache) == (
+        f"{server.url}/{NAME}: no checksum was found beside it; the server has none of SHA256SUMS, {NAME}.sha256, "
+        f"SHA512SUMS, CHECKSUM, {NAME}.sha512, {NAME}.CHECKSUM, {NAME}.sig; put one there, or set IMAGE_VERIFY=no to "
+        "use the image unchecked"
+    )
+    assert server.ranges(NAME) == ["bytes=0-0"], "fetched for nothing"
+    assert left(cache) == set()
+
+
+def test_checksum_files_that_do_not_help_are_told(server: ImageServer, cache: Path) -> None:
     server.put(NAME, DATA, checksum=False)
     server.sums("0" * 64 + "  another\n")
+    server.sums(f"MD5 ({NAME}) = {'0' * 32}\n", "CHECKSUM")
     assert refused(server.url, cache) == (
-        f"{server.url}/{NAME}: no checksum was found beside it; looked for SHA256SUMS (does not list it), "
-        f"{NAME}.sha256 (not there), {NAME}.sig (not there); put one there, or set IMAGE_VERIFY=no to use the image "
-        "unchecked"
+        f"{server.url}/{NAME}: no checksum was found beside it: SHA256SUMS does not list it; CHECKSUM has a line that "
+        f"is not understood: 'MD5 ({NAME}) = {'0' * 32}'; expected 'DIGEST  FILE' or 'SHA256 (FILE) = DIGEST', with "
+        "SHA-256 or SHA-512; or set IMAGE_VERIFY=no to use the image unchecked"
     )
     assert server.ranges(NAME) == ["bytes=0-0"], "fetched for nothing"
     assert left(cache) == set()
@@ -126,7 +143,7 @@ def test_an_image_that_the_server_does_not_have_lacks_no_checksum(server: ImageS
 def test_two_checksums_are_none(server: ImageServer, cache: Path) -> None:
     server.put(NAME, DATA)
     server.sums(f"{'0' * 64}  {NAME}\n{'1' * 64}  {NAME}\n")
-    assert "SHA256SUMS: has 2 different checksums for" in refused(server.url, cache)
+    assert "SHA256SUMS: has 2 different SHA-256 checksums for" in refused(server.url, cache)
 
 
 def test_what_differs_from_its_checksum_is_not_used(server: ImageServer, cache: Path) -> None:
@@ -472,3 +489,68 @@ def test_a_record_that_was_being_written_is_taken_away(server: ImageServer, cach
         (cache / f".{NAME}.{kind}.new").write_text("{")
     fetch(server.url, cache)
     assert left(cache) == {NAME, f".{NAME}.json"}
+
+
+@pytest.mark.parametrize("tag", ['"2"', 'W/"1"', ""])
+def test_a_rest_of_another_version_is_not_joined(server: ImageServer, cache: Path, tag: str) -> None:
+    """A server, or a cache before it, that ignores If-Range; without a checksum nothing else would show it."""
+    file = server.put(NAME, DATA, checksum=False)
+    file.faults += ["cut:3000000", f"tag:{tag}"]
+    assert fetch(server.url, cache, IMAGE_VERIFY="no") == DATA
+    assert server.ranges(NAME) == [None, "bytes=3000000-", None]
+
+
+def test_a_rest_that_says_nothing_of_its_version_is_joined_when_it_is_checked(server: ImageServer, cache: Path) -> None:
+    server.put(NAME, DATA).faults += ["cut:3000000", "tag:"]
+    assert fetch(server.url, cache) == DATA
+    assert server.ranges(NAME) == [None, "bytes=3000000-"]
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding", "taken"),
+    [
+        ("x.img", "gzip", False),
+        ("x.img", "br", False),
+        ("x.tar.gz", "br", False),
+        ("x.img", "Identity", True),
+        ("x.tar.gz", "x-gzip", True),  # Apache's AddEncoding says so of the file itself
+    ],
+)
+def test_an_encoding_that_was_not_asked_for(
+    server: ImageServer, cache: Path, name: str, encoding: str, taken: bool
+) -> None:
+    server.put(name, DATA, always=f"encoded:{encoding}")
+    if taken:
+        assert fetch(server.url, cache, name=name) == DATA
+        return
+    with pytest.raises(FetchError, match=f"the server sent it with Content-Encoding '{encoding}', which was not req"):
+        fetch(server.url, cache, name=name)
+
+
+@pytest.mark.parametrize("fault", ["silent", "drip"])
+def test_headers_have_a_deadline_in_all(
+    server: ImageServer, cache: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr(site, "HEADERS_SECONDS", 0.3)
+    server.put(NAME, DATA).faults += [fault] * 3
+    assert fetch(server.url, cache) == DATA
+    server.put(NAME + "2", DATA, always=fault)
+    with pytest.raises(UnreachableError, match="the headers of the answer did not come within 0 seconds"):
+        fetch(server.url, cache, name=NAME + "2")
+
+
+@pytest.mark.parametrize("name", [NAME, f".{NAME}.part", f".{NAME}.from", f".{NAME}.json", f".{NAME}.lock"])
+@pytest.mark.parametrize("new", ["", ".new"])
+def test_a_fifo_in_the_cache_hangs_nothing(server: ImageServer, cache: Path, name: str, new: str) -> None:
+    server.put(NAME, DATA)
+    cache.mkdir(parents=True)
+    os.mkfifo(cache / (name + new))
+    text = ""
+    try:
+        assert fetch(server.url, cache) == DATA
+    except (FetchError, StorageError) as error:
+        text = str(error)
+    if text:
+        assert not new
+        assert name in text
+        assert re.search("is not a regular file|found a directory or special file", text)

@@ -19,6 +19,7 @@ from ganeti_os.fetch import fetched
 from ganeti_os.log import Messages
 from ganeti_os.settings import Layer, Settings
 from tests.fixtures.image_server import ImageServer, image_server
+from tests.fixtures.node import Node, create_environment
 
 NAME = "small-x86_64.img"
 MIB = 1 << 20
@@ -158,3 +159,18 @@ def test_many_that_clean_up_never_miss_the_image(server: ImageServer, tmp_path: 
         process.join(60)
     assert [process.exitcode for process in running] == [0] * 12
     assert left(cache) == set()
+
+
+@pytest.mark.parametrize("fault", ["silent", "drip", "stop:1000000"])
+def test_sigterm_ends_one_who_waits_for_the_server(server: ImageServer, tmp_path: Path, fault: str) -> None:
+    """The server may say nothing for 30 seconds, which are 60 in all; the limit here is for a busy machine."""
+    server.put(NAME, DATA, always=fault)
+    node = Node.make(tmp_path / "node", IMAGE_NAME="small", ARCH="x86_64", IMAGE_URL=server.url, NOMOUNT="yes")
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(8 * MIB))
+    process = node.start("create", **create_environment(disk))
+    wait_until(lambda: server.count(NAME))
+    process.terminate()
+    _, log = process.communicate(timeout=15)
+    assert process.returncode == 1
+    assert log.splitlines()[-1].endswith(": fetching: ended by SIGTERM; the installation is not complete")

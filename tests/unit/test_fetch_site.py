@@ -13,6 +13,8 @@ import pytest
 from ganeti_os.fetch import FetchError, NotThereError, UnreachableError, download
 from ganeti_os.fetch.expected import fetch_checksum
 from ganeti_os.fetch.site import REDIRECTS, Site
+from ganeti_os.settings import Layer, Settings
+from ganeti_os.shellfile import SettingsError
 from tests.fixtures.image_server import ImageServer, image_server
 
 CERTIFICATE = Path(__file__).parent.parent / "fixtures/self_made_certificate.pem"
@@ -123,6 +125,39 @@ def test_a_password_goes_to_its_server_only_and_into_no_message(server: ImageSer
     with pytest.raises(FetchError, match=r"^'http://images.example:0/d' is no address") as refused:
         Site("http://lisa:s%40cret@images.example:0/d")
     assert "cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http:/lisa:s3cret@images.example/d",
+        "http:lisa:s3cret@images.example",
+        "lisa:s3cret@images.example/d",
+        "ftp://lisa:s3cret@images.example/d",
+        "http://lisa:s3c/ret@images.example/d",
+        "http://lisa:s3cret@x@images.example:99999/d",
+        "http://lisa:s3cret@[::1/d",
+        "HTTP://lisa:s3 cret@images.example/d",
+        "http://lisa:s3cret@images.example:s3/d",
+    ],
+)
+@pytest.mark.parametrize("setting", ["IMAGE_URL", "IMAGE_PROXY"])
+def test_a_password_in_an_address_that_cannot_be_parsed_is_not_shown(address: str, setting: str) -> None:
+    def ask() -> None:
+        settings = Settings.from_layers([Layer("test", {"IMAGE_URL": "http://images.example", setting: address})])
+        with Site(settings.image_url, settings.image_proxy).open("x"):
+            pass
+
+    with pytest.raises((FetchError, SettingsError)) as refused:
+        ask()
+    assert not any(part in str(refused.value) for part in ("s3c", "ret@", "lisa"))
+
+
+def test_a_password_of_a_proxy_in_the_environment_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://lisa:s3cret@127.0.0.1:s3x")
+    with pytest.raises(FetchError) as refused, Site("http://images.example/d").open("x"):
+        pass
+    assert "s3cret" not in str(refused.value)
 
 
 def test_a_proxy_of_the_environment(server: ImageServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""One request and its answer in a thread of its own: the one who waits for it can be told to end, and has a deadline.
+
+The look-up of a name, a connection, TLS and each header line can take as long as the other side likes, and none of them
+ends when a signal comes. Here they only keep a thread that ends with the process.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from email.message import Message
+from typing import Protocol, Self
+
+_POLL_SECONDS = 0.1
+_PIECE = 1 << 20
+_AHEAD = 4 << 20  # bytes that are read before they are asked for
+
+
+class NoAnswerError(Exception):
+    """The headers of the answer have not come in the time that they were given."""
+
+
+class Response(Protocol):
+    """What urllib gives for an answer of any status."""
+
+    status: int
+    headers: Message
+    reason: str | None
+
+    def read1(self, size: int, /) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class Exchange:
+    """Made by begin(), which returns when the headers have come; close() lets go of the connection.
+
+    Only one thread may call its methods.
+    """
+
+    def __init__(self, ask: Callable[[], Response]) -> None:
+        self._ask = ask
+        self._changed = threading.Condition()
+        self._response: Response | None = None
+        self._pieces: deque[bytes] = deque()
+        self._ahead = 0
+        self._error: BaseException | None = None
+        self._ended = False
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def begin(self, check: Callable[[], None], *, seconds: float) -> Response:
+        """Ask, and return the answer with its headers; of its methods none may be called.
+
+        check is called several times in a second and may raise. Raises what ask() raises, NoAnswerError after so many
+        seconds, RuntimeError when the system starts no thread.
+        """
+        threading.Thread(target=self._run, daemon=True).start()
+        end = time.monotonic() + seconds
+        with self._changed:
+            while self._response is None:
+                if self._error is not None:
+                    raise self._error
+                if time.monotonic() >= end:
+                    raise NoAnswerError
+                self._wait(check)
+            return self._response
+
+    def read(self, size: int, check: Callable[[], None]) -> bytes:
+        """Return up to size bytes of the body, as many as have come; none at its end. Raises what reading raises."""
+        with self._changed:
+            while not self._pieces:
+                if self._error is not None:
+                    raise self._error
+                if self._ended:
+                    return b""
+                self._wait(check)
+            taken = self._take(size)
+            self._changed.notify_all()
+            return taken
+
+    def close(self) -> None:
+        """Give the connection up; its thread ends as soon as the other side says something or its time is over."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _wait(self, check: Callable[[], None]) -> None:
+        check()
+        self._changed.wait(_POLL_SECONDS)
+
+    def _take(self, size: int) -> bytes:
+        taken: list[bytes] = []
+        while self._pieces and size:
+            piece = self._pieces.popleft()
+            if len(piece) > size:
+                self._pieces.appendleft(piece[size:])
+                piece = piece[:size]
+            taken.append(piece)
+            size -= len(piece)
+            self._ahead -= len(piece)
+        return taken[0] if len(taken) == 1 else b"".join(taken)
+
+    def _run(self) -> None:
+        response = None
+        try:
+            response = self._ask()
+            with self._changed:
+                self._response = response
+                self._changed.notify_all()
+            while self._has_room() and (piece := response.read1(_PIECE)):
+                self._give(piece)
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            self._fail(error)
+        finally:
+            if response is not None:
+                response.close()
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def _has_room(self) -> bool:
+        """Wait until more may be read; False when nobody wants it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._ahead < _AHEAD)
+            return not self._closed
+
+    def _give(self, piece: bytes) -> None:
+        with self._changed:
+            self._pieces.append(piece)
+            self._ahead += len(piece)
+            self._changed.notify_all()
+
+    def _fail(self, error: BaseException) -> None:
+        with self._changed:
+            self._error = error
+            self._changed.notify_all()
