@@ -215,8 +215,8 @@ SETTINGS = (
         "IMAGE_VERIFY",
         BOOLEAN,
         "yes",
-        "use a fetched image only when it matches its checksum beside it: SHA256SUMS, SHA512SUMS, CHECKSUM, FILE.sha256, "
-        "FILE.sha512, FILE.CHECKSUM or (SHA-1) FILE.sig",
+        "use a fetched image only when it matches its checksum beside it: SHA256SUMS, SHA512SUMS, CHECKSUM, "
+        "FILE.sha256, FILE.sha512, FILE.CHECKSUM or (SHA-1) FILE.sig",
     ),
     Setting("IMAGE_CLEANUP", BOOLEAN, "no", "delete a fetched image after the installation"),
     Setting("CACHE_DIR", DIRECTORY, "{localstatedir}/cache/ganeti-instance-image", "where fetched images are kept"),
