@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pydiskimg.errors import InUseError, StorageError, storage_error
 from pydiskimg.linux import blockdev, loopctl
 from pydiskimg.linux.fileio import system_text
+from pydiskimg.linux.procfs import require_proc
 from pydiskimg.teardown import teardown
 from pydiskimg.units import format_bytes
 
@@ -74,7 +75,7 @@ def loop_device(
     """
     with ExitStack() as stack:
         fd = stack.enter_context(_opened(backing, read_only=read_only))
-        name = os.readlink(f"/proc/self/fd/{fd}") if isinstance(backing, int) else os.fspath(backing)
+        name = _path_of(fd) if isinstance(backing, int) else os.fspath(backing)
         shown = _Range(fd, name, offset, _length(fd, name, offset, length, sector_size), sector_size, read_only)
         device = _attach(shown)
         identity = _identity(device.path)
@@ -87,6 +88,11 @@ def loop_device(
             lambda: _sync(fd, name, shown),
         ):
             yield device
+
+
+def _path_of(fd: int) -> str:
+    require_proc()
+    return os.readlink(f"/proc/self/fd/{fd}")
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from pydiskimg.btrfs_members import require_single_device
 from pydiskimg.errors import DiskImageError, FileSystemError, InUseError, StorageError, storage_error
 from pydiskimg.linux import mounts, namespaces
 from pydiskimg.linux.holders import holders
+from pydiskimg.linux.procfs import require_proc
 from pydiskimg.teardown import teardown
 
 # What each type is always mounted with, and with what besides when nothing may be written. Read-only alone still
@@ -47,20 +48,35 @@ def enter_private_namespace() -> None:
     thread before other threads are started: those that exist already stay in the system's namespace. Mounts made on
     the system appear here too, and unmounting there is not held up by us; ours never appear there (ADR 0050).
 
-    Raises StorageError without CAP_SYS_ADMIN, RuntimeError in a thread other than the main one.
+    In a chroot whose "/" is not a mount point the process is outside of it for an instant (ADR 0070).
+
+    Raises StorageError without CAP_SYS_ADMIN and where /proc is not mounted, RuntimeError in a thread other than the
+    main one.
     """
+    require_proc()
     if namespaces.mount_namespace() in _ours:
         return
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("enter_private_namespace() must be called in the main thread before others are started")
     try:
         namespaces.unshare(namespaces.CLONE_NEWNS)
-        mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_SLAVE)
+        _let_nothing_out()
     except OSError as error:
         text = f"cannot make a private mount namespace: {os.strerror(error.errno or 0)}"
         hint = "; mounting needs root (CAP_SYS_ADMIN)" if error.errno == errno.EPERM else ""
         raise StorageError(text + hint, errno=error.errno, filename=None) from error
     _ours.add(namespaces.mount_namespace())
+
+
+def _let_nothing_out() -> None:
+    """Make every mount of our namespace a slave: what is mounted here does not appear in the system's."""
+    try:
+        mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_SLAVE)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        with namespaces.at_root_of_namespace():  # "/" is not a mount point, and the mount that it lies on is outside
+            mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_SLAVE)
 
 
 @dataclass(frozen=True, slots=True)
