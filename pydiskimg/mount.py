@@ -17,7 +17,7 @@ from pydiskimg.errors import DiskImageError, FileSystemError, InUseError, Storag
 from pydiskimg.linux import mounts, namespaces
 from pydiskimg.linux.holders import holders
 from pydiskimg.linux.procfs import require_proc
-from pydiskimg.teardown import teardown
+from pydiskimg.teardown import patience, teardown
 
 # What each type is always mounted with, and with what besides when nothing may be written. Read-only alone still
 # replays a journal. noinit_itable: a fresh file system is not zeroed in the background while we fill it. nouuid: two
@@ -145,6 +145,7 @@ def _mounted(wanted: _Mount) -> Iterator[str]:
             mounts.mount(wanted.device, wanted.target, wanted.fs_type, wanted.flags, wanted.options)
         except OSError as error:
             raise _refused(error, wanted) from error
+        patience.renew()
         mount_id = _uppermost(wanted.target)
         stack.enter_context(
             teardown(
@@ -224,7 +225,8 @@ def _uppermost(target: str) -> int | None:
 
 
 def _unmount(target: str, mount_id: int | None, name: str) -> None:
-    deadline = time.monotonic() + _UNMOUNT_SECONDS
+    seconds = patience.seconds(_UNMOUNT_SECONDS)
+    deadline = time.monotonic() + seconds
     pause = 0.001
     while True:
         if _uppermost(target) != mount_id:
@@ -236,20 +238,21 @@ def _unmount(target: str, mount_id: int | None, name: str) -> None:
             if error.errno != errno.EBUSY:
                 raise storage_error(error, name, "cannot be unmounted") from error
             if time.monotonic() > deadline:
-                raise _still_used(target, name) from error
+                patience.lose()
+                raise _still_used(target, name, seconds) from error
         else:
             return
         time.sleep(pause)
         pause = min(pause * 2, 0.1)
 
 
-def _still_used(target: str, name: str) -> InUseError:
+def _still_used(target: str, name: str, seconds: float) -> InUseError:
     place = os.path.realpath(target)
     below = [entry.mount_point for entry in mounts.mount_entries() if entry.mount_point.startswith(place + "/")]
     users = [f"a mount on {point}" for point in below]
     users += [str(holder) for holder in holders(place, ourselves=True)]
     who = ", ".join(users[:10]) or "something that /proc does not show"
-    text = f"cannot be unmounted, still in use after {_UNMOUNT_SECONDS:.0f} seconds by {who}"
+    text = f"cannot be unmounted, still in use after {seconds:.0f} seconds by {who}"
     return InUseError(f"{name}: {text}", errno=errno.EBUSY, filename=target)
 
 
