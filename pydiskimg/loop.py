@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pydiskimg.errors import InUseError, StorageError, storage_error
 from pydiskimg.linux import blockdev, loopctl
 from pydiskimg.linux.fileio import system_text
-from pydiskimg.teardown import teardown
+from pydiskimg.linux.procfs import require_proc
+from pydiskimg.teardown import patience, teardown
 from pydiskimg.units import format_bytes
 
 CONTROL = "/dev/loop-control"
@@ -74,9 +75,10 @@ def loop_device(
     """
     with ExitStack() as stack:
         fd = stack.enter_context(_opened(backing, read_only=read_only))
-        name = os.readlink(f"/proc/self/fd/{fd}") if isinstance(backing, int) else os.fspath(backing)
+        name = _path_of(fd) if isinstance(backing, int) else os.fspath(backing)
         shown = _Range(fd, name, offset, _length(fd, name, offset, length, sector_size), sector_size, read_only)
         device = _attach(shown)
+        patience.renew()
         identity = _identity(device.path)
         with teardown(
             # Detaching alone flushes nothing to stable storage: the last close writes the device's page cache into the
@@ -87,6 +89,11 @@ def loop_device(
             lambda: _sync(fd, name, shown),
         ):
             yield device
+
+
+def _path_of(fd: int) -> str:
+    require_proc()
+    return os.readlink(f"/proc/self/fd/{fd}")
 
 
 @contextmanager
@@ -238,11 +245,13 @@ def _sync(fd: int, name: str, shown: _Range) -> None:
 
 
 def _wait_until_detached(path: str, shown: _Range, identity: tuple[str, ...]) -> None:
-    deadline = time.monotonic() + _DETACH_SECONDS
+    seconds = patience.seconds(_DETACH_SECONDS)
+    deadline = time.monotonic() + seconds
     pause = 0.0005
     while identity and _identity(path) == identity:
         if time.monotonic() > deadline:
-            text = f"is still in use {_DETACH_SECONDS:.0f} seconds after we let go of it"
+            patience.lose()
+            text = f"is still in use {seconds:.0f} seconds after we let go of it"
             hint = "a process has it open, or it is mounted; it goes away when that ends"
             raise InUseError(f"{path} over {shown.name}: {text}; {hint}", errno=errno.EBUSY, filename=path)
         time.sleep(pause)

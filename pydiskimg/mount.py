@@ -16,7 +16,8 @@ from pydiskimg.btrfs_members import require_single_device
 from pydiskimg.errors import DiskImageError, FileSystemError, InUseError, StorageError, storage_error
 from pydiskimg.linux import mounts, namespaces
 from pydiskimg.linux.holders import holders
-from pydiskimg.teardown import teardown
+from pydiskimg.linux.procfs import require_proc
+from pydiskimg.teardown import patience, teardown
 
 # What each type is always mounted with, and with what besides when nothing may be written. Read-only alone still
 # replays a journal. noinit_itable: a fresh file system is not zeroed in the background while we fill it. nouuid: two
@@ -47,20 +48,35 @@ def enter_private_namespace() -> None:
     thread before other threads are started: those that exist already stay in the system's namespace. Mounts made on
     the system appear here too, and unmounting there is not held up by us; ours never appear there (ADR 0050).
 
-    Raises StorageError without CAP_SYS_ADMIN, RuntimeError in a thread other than the main one.
+    In a chroot whose "/" is not a mount point the process is outside of it for an instant (ADR 0070).
+
+    Raises StorageError without CAP_SYS_ADMIN and where /proc is not mounted, RuntimeError in a thread other than the
+    main one.
     """
+    require_proc()
     if namespaces.mount_namespace() in _ours:
         return
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("enter_private_namespace() must be called in the main thread before others are started")
     try:
         namespaces.unshare(namespaces.CLONE_NEWNS)
-        mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_SLAVE)
+        _let_nothing_out()
     except OSError as error:
         text = f"cannot make a private mount namespace: {os.strerror(error.errno or 0)}"
         hint = "; mounting needs root (CAP_SYS_ADMIN)" if error.errno == errno.EPERM else ""
         raise StorageError(text + hint, errno=error.errno, filename=None) from error
     _ours.add(namespaces.mount_namespace())
+
+
+def _let_nothing_out() -> None:
+    """Make every mount of our namespace a slave: what is mounted here does not appear in the system's."""
+    try:
+        mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_SLAVE)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        with namespaces.at_root_of_namespace():  # "/" is not a mount point, and the mount that it lies on is outside
+            mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_SLAVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +145,7 @@ def _mounted(wanted: _Mount) -> Iterator[str]:
             mounts.mount(wanted.device, wanted.target, wanted.fs_type, wanted.flags, wanted.options)
         except OSError as error:
             raise _refused(error, wanted) from error
+        patience.renew()
         mount_id = _uppermost(wanted.target)
         stack.enter_context(
             teardown(
@@ -208,7 +225,8 @@ def _uppermost(target: str) -> int | None:
 
 
 def _unmount(target: str, mount_id: int | None, name: str) -> None:
-    deadline = time.monotonic() + _UNMOUNT_SECONDS
+    seconds = patience.seconds(_UNMOUNT_SECONDS)
+    deadline = time.monotonic() + seconds
     pause = 0.001
     while True:
         if _uppermost(target) != mount_id:
@@ -220,20 +238,21 @@ def _unmount(target: str, mount_id: int | None, name: str) -> None:
             if error.errno != errno.EBUSY:
                 raise storage_error(error, name, "cannot be unmounted") from error
             if time.monotonic() > deadline:
-                raise _still_used(target, name) from error
+                patience.lose()
+                raise _still_used(target, name, seconds) from error
         else:
             return
         time.sleep(pause)
         pause = min(pause * 2, 0.1)
 
 
-def _still_used(target: str, name: str) -> InUseError:
+def _still_used(target: str, name: str, seconds: float) -> InUseError:
     place = os.path.realpath(target)
     below = [entry.mount_point for entry in mounts.mount_entries() if entry.mount_point.startswith(place + "/")]
     users = [f"a mount on {point}" for point in below]
     users += [str(holder) for holder in holders(place, ourselves=True)]
     who = ", ".join(users[:10]) or "something that /proc does not show"
-    text = f"cannot be unmounted, still in use after {_UNMOUNT_SECONDS:.0f} seconds by {who}"
+    text = f"cannot be unmounted, still in use after {seconds:.0f} seconds by {who}"
     return InUseError(f"{name}: {text}", errno=errno.EBUSY, filename=target)
 
 

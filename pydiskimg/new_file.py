@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from pydiskimg.errors import DoesNotFitError, InUseError, StorageError, storage_error
 from pydiskimg.holders import claim_file
+from pydiskimg.linux.procfs import require_proc
 from pydiskimg.targets.file import FileDisk
 from pydiskimg.units import format_bytes
 
@@ -131,8 +132,11 @@ def _directory(path: str) -> Iterator[int]:
 
 
 def _anonymous(directory: int) -> tuple[int, str | None]:
-    """Open a file without a name, or with a temporary one where the file system has no O_TMPFILE (NFS)."""
+    """Open a file without a name, or with a temporary one where the file system has no O_TMPFILE (NFS) or /proc, by
+    which it gets its name, is not mounted.
+    """
     with suppress(OSError):
+        require_proc()
         return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666, dir_fd=directory), None
     temporary = _temporary_name()
     return os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=directory), temporary

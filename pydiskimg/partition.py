@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import _ped
 import parted
 
 from pydiskimg.errors import DoesNotFitError, PartitionError
 from pydiskimg.linux.memfd import data_ranges, sparse_memfd
+from pydiskimg.linux.procfs import require_proc
 from pydiskimg.protocols import Disk, read_bytes
 from pydiskimg.unfinished import unfinished as as_unfinished
 from pydiskimg.units import MIB, TIB, format_bytes
@@ -31,6 +33,8 @@ MBR_ENTRIES = 4
 # Boot code precedes the table in the first sector (bytes 0 to 439) and belongs to whoever installs a boot loader.
 BOOT_CODE_SIZE = 440
 BIOS_BOOT_SIZE = MIB
+# What pyparted raises has no class in common: PartedException is one among IOException, CreateException and others.
+_REFUSALS = tuple(kind for name, kind in vars(_ped).items() if name.endswith("Exception"))
 
 
 class Content(Enum):
@@ -146,6 +150,7 @@ def _rounded(length: int) -> int:
 def _label_on_memfd(
     disk_size: int, sector_size: int, label: str, partitions: Sequence[PlannedPartition]
 ) -> Iterator[int]:
+    require_proc()
     try:
         with sparse_memfd("partition-table", disk_size) as fd, _libparted_sectors(sector_size):
             device = parted.getDevice(f"/proc/self/fd/{fd}")
@@ -158,7 +163,7 @@ def _label_on_memfd(
                 # libparted keeps every device by path, and the same number may name another file next time.
                 device.removeFromCache()
             yield fd
-    except (parted.PartedException, OSError) as error:
+    except (*_REFUSALS, OSError) as error:
         raise PartitionError(f"libparted cannot make the partition table: {error}") from error
 
 

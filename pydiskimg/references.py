@@ -19,6 +19,7 @@ from pydiskimg.errors import ReferenceDeniedError, UnsupportedImageError, storag
 from pydiskimg.formats.qcow2.extensions import quoted
 from pydiskimg.formats.raw import RawSource
 from pydiskimg.linux.beneath import below, open_beneath
+from pydiskimg.linux.procfs import require_proc
 
 MAX_NAME = 1023
 """Bytes in a name, as the qcow2 specification has it for backing files."""
@@ -76,6 +77,7 @@ class AllowedDirectory:
         what is no regular file; StorageError when the system refuses.
         """
         _check_name(reference)
+        require_proc()
         name = reference.path
         inside = self._below(reference)
         try:

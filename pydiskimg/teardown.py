@@ -9,6 +9,30 @@ from contextlib import contextmanager
 
 logger = logging.getLogger(__name__)
 
+_HURRIED_SECONDS = 0.2
+
+
+class Patience:
+    """How long taking down waits for others to let go: what is below something that stays busy is busy, too."""
+
+    def __init__(self) -> None:
+        self._in_vain = False
+
+    def renew(self) -> None:
+        """Something new was set up."""
+        self._in_vain = False
+
+    def lose(self) -> None:
+        """Something was waited for in vain."""
+        self._in_vain = True
+
+    def seconds(self, wanted: float) -> float:
+        """Return for how many seconds to wait: those wanted, and hardly any after something was waited for in vain."""
+        return min(wanted, _HURRIED_SECONDS) if self._in_vain else wanted
+
+
+patience = Patience()
+
 
 @contextmanager
 def teardown(*steps: Callable[[], object]) -> Iterator[None]:

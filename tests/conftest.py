@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Guards and the leak check: a test that needs a privilege tries it; in CI a skip is a failure."""
+"""Guards and the leak check: a test that needs a privilege tries it; in CI a skip is a failure. Tests run side by side
+in several workers, whose mounts are apart (ADR 0071).
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,14 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from pydiskimg.errors import StorageError
+from pydiskimg.mount import enter_private_namespace
 from tests.fixtures.debian_system import DebianSystem, debian_system
 
 # How long an example takes is the machine's affair; Hypothesis itself gives no deadline only where it finds CI.
@@ -25,6 +30,30 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Let --dist=loadfile know of the Ganeti lab, of which there is one."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from tests.fixtures.side_by_side import ByFile
+
+    return ByFile(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_mounts() -> None:
+    """Where mounts are not shared, a verb that another worker starts would copy ours and keep them busy."""
+    if os.geteuid() == 0:
+        with suppress(StorageError):  # root without privileges; the tests that need them say so
+            enter_private_namespace()
+
+
+def others_directories(own: Path) -> tuple[str, ...]:
+    """Where other test runs, and other workers of this one, have their files; own is this worker's directory."""
+    beside = (f"{own.parent}/",) if "PYTEST_XDIST_WORKER" in os.environ else ()
+    return ("/tmp/", "/dev/shm/", *beside)
 
 
 def loop_devices() -> set[str]:
@@ -70,11 +99,12 @@ def left_attached(before: set[str], own: Path) -> set[str]:
 
     Those over files in temporary directories other than own are somebody else's.
     """
+    others = others_directories(own)
     for _ in range(60):
         left = {
             item
             for item in loop_devices() - before
-            if str(own) in item or not item.partition(" ")[2].startswith(("/tmp/", "/dev/shm/"))
+            if str(own) in item or not item.partition(" ")[2].startswith(others)
         }
         if not left:
             break

@@ -18,6 +18,7 @@ from pydiskimg.archive import FileInArchive, files_in_archive
 from pydiskimg.deferred import DeferredHead
 from pydiskimg.errors import InvalidImageError, StorageError, storage_error
 from pydiskimg.linux.fileio import pwrite_all
+from pydiskimg.linux.procfs import require_proc
 from pydiskimg.targets.pipe import PipeReader
 from pydiskimg.transfer import check_fits, copy
 from pydiskimg.units import format_size
@@ -110,6 +111,7 @@ def _restore_disk(file: FileInArchive, others: Iterator[tuple[str, FileInArchive
 @contextmanager
 def _kept(file: FileInArchive, directory: str) -> Iterator[str]:
     """Write the file to an unnamed one in directory, and yield a path to that."""
+    require_proc()
     try:
         fd = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError as error:

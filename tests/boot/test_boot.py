@@ -38,7 +38,7 @@ def console_of(disk: Path, disk_format: str, root_uuid: object, debian: DebianSy
         ],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=180,
+        timeout=500,
         check=False,
     )
     return done.stdout.decode(errors="replace")

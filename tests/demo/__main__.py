@@ -18,12 +18,14 @@ from typing import IO
 
 from ganeti_os.guest.root import find_guest, volumes
 from pydiskimg.disk import open_disk
+from pydiskimg.errors import DiskImageError
 from pydiskimg.loop import loop_device
 from pydiskimg.mount import mounted
 from pydiskimg.tree import open_tree
 from pydiskimg.units import format_size
 from tests.fixtures.debian_system import NAME, DebianSystem, debian_system
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 WORK = Path(".demo").resolve()
 NO_PROGRAMS = "/nonexistent"
 GIB = 1 << 30
@@ -80,7 +82,7 @@ def run(
     """Run a verb to its end, which has to be a good one."""
     command = [sys.executable, "-m", "ganeti_os", "--sysconfdir", str(WORK / "etc"), verb]
     started = time.monotonic()
-    done = subprocess.run(command, env=variables, stdin=stdin, stdout=stdout, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=variables, stdin=stdin, stdout=stdout, check=False)
     if done.returncode:
         sys.exit(f"{verb} failed with status {done.returncode}")
     print(f"   exit status 0 after {time.monotonic() - started:.2f} s")
@@ -140,4 +142,7 @@ def say(text: str) -> None:
 
 if os.geteuid() != 0:
     sys.exit("the demo mounts what it made: run it as root (make demo uses sudo)")
-main()
+try:
+    main()
+except (DiskImageError, RuntimeError) as failure:
+    sys.exit(f"demo: {failure}")

@@ -100,7 +100,7 @@ def test_mutations(tmp_path: Path, tool: Callable[[str], str]) -> None:
         clean = partitioned(tool, tmp_path / "disk", script).read_bytes()
         disk = MemoryDisk(0)
         disk.data = bytearray(clean)
-        start = time.monotonic()
+        start = time.process_time()
         for _ in range(300):
             disk.data[:2048] = clean[:2048]
             for _ in range(rng.randint(1, 4)):
@@ -110,5 +110,5 @@ def test_mutations(tmp_path: Path, tool: Callable[[str], str]) -> None:
                     assert 0 <= partition.start < partition.start + partition.length <= disk.size
             except PartitionError:
                 refused += 1
-        assert time.monotonic() - start < 10
+        assert time.process_time() - start < 10
     assert refused

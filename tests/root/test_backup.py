@@ -295,7 +295,7 @@ def test_ended_at_random_instants(node: Node, tmp_path: Path, verb: str, number:
         ):
             time.sleep(rng.uniform(0.05, 0.6))
             process.send_signal(number)
-            _, said = process.communicate(timeout=30)
+            _, said = process.communicate(timeout=120)
         if process.returncode > 0:
             assert "ended by SIGTERM; " in said.decode().splitlines()[-1], said
         assert not left_attached(left[0], tmp_path), "loop devices left attached"
@@ -307,6 +307,14 @@ def test_ended_at_random_instants(node: Node, tmp_path: Path, verb: str, number:
     assert contents(target, tmp_path, MIB, "ext4") == before
 
 
+def is_open(pid: int, path: Path) -> bool:
+    """True when the process has opened the file."""
+    try:
+        return any(os.path.samefile(fd, path) for fd in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:  # closed since it was listed
+        return False
+
+
 def test_a_sender_that_says_nothing_does_not_keep_a_verb_from_ending(node: Node, tmp_path: Path) -> None:
     target = filled_file(tmp_path / "target", MIB)
     with subprocess.Popen(
@@ -316,10 +324,12 @@ def test_a_sender_that_says_nothing_does_not_keep_a_verb_from_ending(node: Node,
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
-        time.sleep(0.7)
+        while not is_open(process.pid, target):  # it waits for the sender then
+            assert process.poll() is None
+            time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
         said = process.stderr.read().decode()
-        assert process.wait(timeout=10) == 1
+        assert process.wait(timeout=60) == 1
     assert said.splitlines()[-1].endswith("ended by SIGTERM; the disk is not complete"), said
     assert "Traceback" not in said

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,20 +12,13 @@ import pytest
 from pydiskimg import btrfs_members
 from pydiskimg.errors import FileSystemError
 from pydiskimg.loop import loop_device
-from pydiskimg.mount import enter_private_namespace, mounted
+from pydiskimg.mount import mounted
 from tests.fixtures.block_devices import block_device
 from tests.fixtures.judges import blkid
 
 pytestmark = pytest.mark.root
 MIB = 1 << 20
 Tool = Callable[[str], str]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _private() -> None:
-    """Before the leak check looks: in the new namespace every mount has a new number."""
-    if os.geteuid() == 0:
-        enter_private_namespace()
 
 
 def formatted(tool: Tool, path: Path, *options: str) -> Path:

@@ -41,7 +41,7 @@ def in_qemu(path: Path | str, form: str, *options: str) -> Iterator[int]:
             assert process.poll() is None
         yield process.pid
     finally:
-        process.communicate(b"quit\n", timeout=20)
+        process.communicate(b"quit\n", timeout=60)
 
 
 def made(path: Path, form: str) -> Path:

@@ -44,13 +44,6 @@ def mount_and_leave(device: LoopDevice) -> None:
         pass
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _private() -> None:
-    """Once for the module, before the leak check looks: in the new namespace every mount has a new number."""
-    if os.geteuid() == 0:
-        enter_private_namespace()
-
-
 @pytest.fixture
 def image(tool: Tool, tmp_path: Path) -> Path:
     return made(tool, tmp_path / "image")
@@ -379,7 +372,7 @@ BUSY = (
 )
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

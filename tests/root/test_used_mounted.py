@@ -17,7 +17,6 @@ import pytest
 
 from pydiskimg.formats.raw import open_raw
 from pydiskimg.fs.ext4.used import ExtUsage
-from pydiskimg.mount import enter_private_namespace
 from pydiskimg.units import MIB
 from pydiskimg.used_source import used_source
 from tests.fixtures.block_devices import block_device
@@ -28,13 +27,6 @@ from tests.fixtures.used_copy import copy_used
 pytestmark = pytest.mark.root
 
 SIZE = 96 * MIB
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _private() -> None:
-    """Nobody who makes a mount namespace meanwhile takes our mounts along and keeps them."""
-    if os.geteuid() == 0:
-        enter_private_namespace()
 
 
 @contextmanager

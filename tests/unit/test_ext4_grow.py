@@ -77,7 +77,7 @@ def test_any_damage(kind: str, seed: int, flips: int) -> None:
 
 
 def attempt(disk: MemoryDisk) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     try:
         growth = plan_ext_growth(disk)
     except DiskImageError as error:
@@ -87,7 +87,7 @@ def attempt(disk: MemoryDisk) -> None:
         assert growth.size <= NEW
         growth.write()
     assert said.startswith("memory: ")
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize("kind", ["ext2", "ext3", "ext4"])

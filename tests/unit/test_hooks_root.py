@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -16,6 +17,7 @@ from ganeti_os.hooks import ScriptError, enabled
 from pydiskimg.linux.holders import holders
 
 pytestmark = pytest.mark.root
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -40,13 +42,20 @@ def start() -> Iterator[Callable[[str, Path], int]]:
 
     def run(command: str, cwd: Path) -> int:
         started.append(subprocess.Popen(["/bin/sh", "-c", command], cwd=cwd, start_new_session=True))
-        time.sleep(0.2)
         return started[-1].pid
 
     yield run
     for process in started:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def wait_for(look: Callable[[], T], expected: object) -> T:
+    """Look until what is expected is seen, for a minute at most, and return what was seen last."""
+    end = time.monotonic() + 60
+    while (seen := look()) != expected and time.monotonic() < end:
+        time.sleep(0.02)
+    return seen
 
 
 @pytest.mark.parametrize(
@@ -62,8 +71,8 @@ def start() -> Iterator[Callable[[str, Path], int]]:
 )
 def test_uses(mounted: Path, start: Callable[[str, Path], int], command: str, use: str) -> None:
     pid = start(command.format(mounted), Path("/"))
-    found = {holder.pid: holder for holder in holders(str(mounted))}
-    assert found[pid].use == use.format(mounted)
+    expected = use.format(mounted)
+    assert wait_for(lambda: {holder.pid: holder.use for holder in holders(str(mounted))}.get(pid), expected) == expected
 
 
 def test_mapped_files(mounted: Path, start: Callable[[str, Path], int]) -> None:
@@ -74,12 +83,13 @@ def test_mapped_files(mounted: Path, start: Callable[[str, Path], int]) -> None:
     )
     (mounted / "program.py").write_text(program)
     pid = start(f"exec python3 '{mounted}/program.py'", Path("/"))
-    time.sleep(0.5)
-    assert {holder.pid: holder.use for holder in holders(str(mounted))} == {pid: f"mapped file {mounted}/data"}
+    expected = {pid: f"mapped file {mounted}/data"}
+    assert wait_for(lambda: {holder.pid: holder.use for holder in holders(str(mounted))}, expected) == expected
 
 
 def test_nobody_and_those_of_dev_itself(mounted: Path, start: Callable[[str, Path], int]) -> None:
-    start("exec 3</dev/null; exec sleep 60", Path("/"))
+    pid = start("exec 3</dev/null; exec sleep 60", Path("/"))
+    assert wait_for(Path(f"/proc/{pid}/comm").read_text, "sleep\n") == "sleep\n"
     assert holders(str(mounted)) == []
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import resource
 
 import pytest
 
@@ -54,3 +55,16 @@ def test_few_bytes_are_written_and_the_environment_is_as_before() -> None:
 def test_two_tables_differ_in_their_identifier() -> None:
     first, second = (plan_partition_table(10 * MIB, 512, [NewPartition(Content.LINUX)]) for _ in range(2))
     assert first.blocks[0][1][440:444] != second.blocks[0][1][440:444]
+
+
+def test_what_libparted_cannot_do_is_a_sentence() -> None:
+    """No descriptor is left for it to open the file that it writes; each of its failures has a class of its own."""
+    fd = os.open("/", os.O_RDONLY)
+    os.close(fd)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (fd + 1, before[1]))
+    try:
+        with pytest.raises(PartitionError, match=r"^libparted cannot make the partition table: .*Too many open files"):
+            plan_partition_table(10 * MIB, 512, [NewPartition(Content.LINUX)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

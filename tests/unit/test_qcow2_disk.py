@@ -233,7 +233,7 @@ def test_threads() -> None:
     disk = open_qcow2_disk(store, compress=True)
     data = bytearray(size)
     failures: list[BaseException] = []
-    together = threading.Barrier(8, timeout=20)
+    together = threading.Barrier(8, timeout=120)
 
     def work(number: int) -> None:
         """Sectors of its own in every cluster, at the same time as the other threads write theirs."""

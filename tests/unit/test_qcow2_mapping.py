@@ -342,7 +342,7 @@ def test_a_map_asks_the_layer_below_for_each_hole() -> None:
     source = open_qcow2(BytesSource(top), backing=open_qcow2(BytesSource(below)))
     start = time.process_time()
     assert sum(1 for _ in map_rows(source, 0, source.size)[1]) == rows * 64
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 8  # 0.3 on a quiet machine
 
 
 def many_tables(l2: Sequence[Sequence[int] | None], backing: bytes = b"") -> bytes:

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+"""What ends no test, or ends a process of the tests, is a failure with a name, and the others go on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.fixtures.chroots import ROOT
+
+TESTS = """
+import os, signal, threading
+
+def test_that_hangs():
+    threading.Event().wait()
+
+def test_that_hangs_in_c():
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+    threading.Event().wait()
+
+def test_that_kills_its_process():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def test_that_passes():
+    pass
+"""
+
+
+def test_hangs_and_crashes_have_names(tmp_path: Path) -> None:
+    (tmp_path / "test_some.py").write_text(TESTS)
+    options = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), "-p", "no:cacheprovider"]
+    options += ["-p", "tests.conftest", "-n", "2", "--dist=loadfile"]
+    limits = ["--timeout=2", "-o", "faulthandler_timeout=6"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment["PYTHONPATH"] = str(ROOT)
+    command = [sys.executable, "-m", "pytest", *options, *limits, str(tmp_path / "test_some.py")]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert "FAILED test_some.py::test_that_hangs - Failed: Timeout" in done.stdout, done.stdout
+    for name in ("test_that_hangs_in_c", "test_that_kills_its_process"):
+        assert f"crashed while running 'test_some.py::{name}'" in done.stdout, done.stdout
+    assert "3 failed, 1 passed in" in done.stdout, done.stdout
+    assert done.returncode == 1
