@@ -6,7 +6,6 @@ They run as root inside our mount namespace, so whoever can write them is root a
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import logging
 import os
@@ -22,8 +21,8 @@ from types import FrameType
 
 from ganeti_os.trust import distrust
 from pydiskimg.errors import DiskImageError, storage_error
-from pydiskimg.linux import libc
 from pydiskimg.linux.holders import Holder, holders
+from pydiskimg.linux.processes import die_with
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +32,6 @@ HOLDER_SECONDS = 2.0  # a pipeline's last process may end a moment after the scr
 
 _RUN_PARTS_NAME = re.compile(r"[A-Za-z0-9_-]+")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_PR_SET_PDEATHSIG = 1
 _STANDARD_ERROR = 2
 
 
@@ -191,11 +189,6 @@ def run_script(script: str, environment: Mapping[str, str]) -> None:
 def _start(script: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     parent = os.getpid()
 
-    def die_with_parent() -> None:
-        libc.call("prctl", ctypes.c_int(_PR_SET_PDEATHSIG), ctypes.c_ulong(signal.SIGKILL))
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGKILL)
-
     try:
         return subprocess.Popen(  # noqa: S603 - the administrator's own script, checked by enabled()
             [script],
@@ -206,7 +199,7 @@ def _start(script: str, environment: Mapping[str, str]) -> subprocess.Popen[byte
             env=dict(environment),
             umask=0o022,
             start_new_session=True,
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call; no thread of ours holds a lock here
+            preexec_fn=lambda: die_with(parent),  # noqa: PLW1509 - one system call; no thread of ours holds a lock here
         )
     except OSError as error:
         raise ScriptError(f"{script}: cannot be started: {_why_not(script, error)}", script=script) from error
