@@ -11,6 +11,7 @@ from pydiskimg.before_mount.reading import Reader
 from pydiskimg.fs.ext4.features import JOURNAL_DEV, Compat, Incompat
 from pydiskimg.fs.ext4.layout import SUPERBLOCK, SUPERBLOCK_MAGIC, SUPERBLOCK_OFFSET
 from pydiskimg.fs.ext4.record import Value
+from pydiskimg.fs.probe.kind import label_text
 
 logger = logging.getLogger(__name__)
 
@@ -77,13 +78,12 @@ def _journal(fields: Mapping[str, Value]) -> str | None:
 
 
 def _mount_options(fields: Mapping[str, Value]) -> str | None:
-    text = bytes(fields["s_mount_opts"]).split(b"\0", 1)[0]
-    for option in text.decode("ascii", "backslashreplace").split(","):
+    text = label_text(bytes(fields["s_mount_opts"]))
+    for option in (text or "").split(","):
         name = option.partition("=")[0]
         if name and name not in _HARMLESS_OPTIONS:
-            shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in option)
             return (
-                f"its superblock asks for the mount option {shown!r}, which is not one of those that concern its own "
+                f"its superblock asks for the mount option '{option}', which is not one of those that concern its own "
                 "data only; take it away (tune2fs -E mount_opts=)"
             )
     return None

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import pytest
 
@@ -18,7 +19,7 @@ MIB = 1 << 20
 COMPAT_JOURNAL, INCOMPAT_JOURNAL_DEV, INCOMPAT_64BIT, INCOMPAT_MMP = 0x4, 0x8, 0x80, 0x100
 
 
-def changed(kind: str = "ext4", **values: int | bytes) -> bytearray:
+def changed(kind: str = "ext4", values: Mapping[str, int | bytes] = MappingProxyType({})) -> bytearray:
     disk = MemoryDisk(24 * MIB)
     make_ext(disk, kind=kind)
     SUPERBLOCK.put(disk.data, values, SUPERBLOCK_OFFSET)
@@ -29,7 +30,7 @@ def field(data: bytearray, name: str) -> int:
     return int(SUPERBLOCK.unpack(data, SUPERBLOCK_OFFSET)[name])
 
 
-def ext_says(data: bytes, *, read_only: bool = False) -> str | None:
+def ext_says(data: bytes | bytearray, *, read_only: bool = False) -> str | None:
     return ext.refusal(lambda offset, length: bytes(data[offset : offset + length]), read_only)
 
 
@@ -55,11 +56,11 @@ def test_what_we_make_is_mounted(kind: str) -> None:
         ({"s_mount_opts": b"\x1b[2J\xff"}, r"'\\x1b\[2J\\xff'"),
         ({"s_blocks_per_group": 8, "s_blocks_count_lo": 1 << 25}, r"4194304 block groups of 8 blocks, at most 2097152"),
         ({"s_blocks_per_group": 0, "s_blocks_count_lo": 1 << 25}, "block groups of 1 blocks"),
-        ({"s_blocks_count_hi": 1 << 30}, "block groups of 32768 blocks"),
+        ({"s_blocks_count_hi": 1 << 30}, "block groups of 8192 blocks"),
     ],
 )
 def test_what_is_refused(values: dict[str, int | bytes], words: str, read_only: bool) -> None:
-    said = ext_says(changed(**values), read_only=read_only)
+    said = ext_says(changed(values=values), read_only=read_only)
     assert said is not None
     assert re.search(words, said), said
 
@@ -75,11 +76,11 @@ def test_what_is_refused(values: dict[str, int | bytes], words: str, read_only: 
     ],
 )
 def test_what_is_not(values: dict[str, int | bytes]) -> None:
-    assert ext_says(changed(**values)) is None
+    assert ext_says(changed(values=values)) is None
 
 
 def test_what_is_named_as_a_journal_without_one_is_not_opened() -> None:
-    data = changed("ext2", s_journal_dev=0x0803)
+    data = changed("ext2", {"s_journal_dev": 0x0803})
     assert not field(data, "s_feature_compat") & COMPAT_JOURNAL
     assert ext_says(data) is None
 
@@ -98,7 +99,7 @@ def test_what_is_named_as_a_journal_without_one_is_not_opened() -> None:
     ],
 )
 def test_multiple_mount_protection(sequence: int, interval: int, in_superblock: int, words: str | None) -> None:
-    data = changed(s_mmp_block=100, s_mmp_interval=in_superblock)
+    data = changed(values={"s_mmp_block": 100, "s_mmp_interval": in_superblock})
     SUPERBLOCK.put(data, {"s_feature_incompat": field(data, "s_feature_incompat") | INCOMPAT_MMP}, SUPERBLOCK_OFFSET)
     at = 100 * (1024 << field(data, "s_log_block_size"))
     struct.pack_into("<2I", data, at, ext.MMP_MAGIC, sequence)
@@ -110,7 +111,7 @@ def test_multiple_mount_protection(sequence: int, interval: int, in_superblock: 
 
 @pytest.mark.parametrize("block", [0, 1 << 40, (1 << 64) - 1])
 def test_multiple_mount_protection_nowhere(block: int) -> None:
-    data = changed(s_mmp_block=block)
+    data = changed(values={"s_mmp_block": block})
     SUPERBLOCK.put(data, {"s_feature_incompat": field(data, "s_feature_incompat") | INCOMPAT_MMP}, SUPERBLOCK_OFFSET)
     assert ext_says(data) is None, "the kernel refuses that itself"
 
