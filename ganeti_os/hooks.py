@@ -13,6 +13,7 @@ import re
 import signal
 import stat
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ from pydiskimg.linux.processes import die_with
 log = logging.getLogger(__name__)
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# What a script reads and writes a guest's files with; it is started by the interpreter that runs us.
+GUEST_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guest", "guest-file")
 GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
 HOLDER_SECONDS = 2.0  # a pipeline's last process may end a moment after the script
 
@@ -134,6 +137,7 @@ def script_environment(
     None when there is no separate /boot (then BOOT_DEV is empty).
     """
     made = {"TARGET": target, "BLOCKDEV": blockdev, "ROOT_DEV": root_dev, "BOOT_DEV": boot_dev or ""}
+    made |= {"GUEST_FILE": GUEST_FILE, "GUEST_FILE_PYTHON": sys.executable}
     return {"PATH": DEFAULT_PATH} | dict(ganeti) | dict(settings) | made
 
 

@@ -85,7 +85,7 @@ def mounted(
     fs_type: str,
     target: str | None = None,
     read_only: bool = False,
-    closed: bool = True,
+    programs: bool = False,
     options: str = "",
     name: str | None = None,
 ) -> Iterator[str]:
@@ -94,8 +94,9 @@ def mounted(
     fs_type is what probe() found: ext2, ext3, ext4, xfs, btrfs or vfat; the kernel never guesses. target is an
     existing directory; None gives a private one that leaves no trace. With read_only nothing is written to the device,
     not even a journal replayed, so what was not yet in place when the guest stopped is missing. options are added to
-    those that are always given for the type. closed is nosuid, nodev and noexec; scripts that enter the guest need the
-    contrary. name is what messages call the device; None: its path, and the target where it was given.
+    those that are always given for the type. It is always nosuid and nodev, and noexec without programs: scripts that
+    enter the guest run what is in it. name is what messages call the device; None: its path, and the target where it
+    was given.
 
     The mount exists in this process's private namespace only (enter_private_namespace() is called). Leaving brings
     everything to stable storage and unmounts completely, never lazily; an error of the body is never hidden.
@@ -111,7 +112,7 @@ def mounted(
         known = ", ".join(_OPTIONS)
         raise FileSystemError(f"{name}: {fs_type!r} cannot be mounted; expected one of {known}")
     flags = mounts.MS_RDONLY if read_only else 0
-    flags |= mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC if closed else 0
+    flags |= mounts.MS_NOSUID | mounts.MS_NODEV | (0 if programs else mounts.MS_NOEXEC)
     always, when_read_only = _OPTIONS[fs_type]
     given = ",".join(part for part in (always, when_read_only if read_only else "", options) if part)
     enter_private_namespace()
