@@ -21,13 +21,14 @@ from pydiskimg.teardown import teardown
 
 # What each type is always mounted with, and with what besides when nothing may be written. Read-only alone still
 # replays a journal. noinit_itable: a fresh file system is not zeroed in the background while we fill it. nouuid: two
-# guests made from one image have one UUID. umask: vfat would take the process's.
+# guests made from one image have one UUID. skip_balance: one that the guest has begun would go on here, and nothing
+# grows meanwhile. umask: vfat would take the process's.
 _OPTIONS = {
     "ext2": ("errors=remount-ro", ""),
     "ext3": ("errors=remount-ro", "noload"),
     "ext4": ("errors=remount-ro,noinit_itable", "noload"),
     "xfs": ("nouuid", "norecovery"),
-    "btrfs": ("", "rescue=nologreplay"),
+    "btrfs": ("skip_balance", "rescue=nologreplay"),
     "vfat": ("umask=0022", ""),
 }
 
