@@ -16,7 +16,7 @@ from pydiskimg.fs.probe.kind import label_text
 logger = logging.getLogger(__name__)
 
 # Options that tune2fs may have put into the superblock (s_mount_opts) and that concern the guest's own data only. Not
-# among them: journal_dev and journal_path (another device), max_batch_time (a wait of an hour), whatever comes later.
+# among them: journal_dev and journal_path (another device), max_batch_time (seconds at each fsync), and all new ones.
 _HARMLESS_OPTIONS = frozenset(
     (
         *("acl", "noacl", "user_xattr", "nouser_xattr", "barrier", "nobarrier", "data", "commit", "errors"),

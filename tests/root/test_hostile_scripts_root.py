@@ -13,7 +13,7 @@ import pytest
 from tests.fixtures.block_devices import filled_file
 from tests.fixtures.ext_files import made_ext
 from tests.fixtures.growing import loop, mounted_at
-from tests.fixtures.node import ROOT, Node, last_line
+from tests.fixtures.node import ROOT, Node, create_environment, last_line
 
 pytestmark = pytest.mark.root
 Tool = Callable[[str], str]
@@ -88,7 +88,7 @@ def test_the_sample_of_the_readme_stays_in_the_guest(
     image(tool, node, tmp_path, lambda etc: TREES[tree](etc, host))
     readme_sample(node)
     disk = filled_file(tmp_path / "disk", 24 * MIB)
-    process = node.start("create", **create_environment_of(disk))
+    process = node.start("create", **create_environment(disk))
     _, err = process.communicate(timeout=60)
     assert sorted(os.listdir(host)) == ["hostname"], "a file was made on the node"
     assert (host / "hostname").read_text() == "node1\n", "a file of the node was written"
@@ -107,12 +107,6 @@ def test_the_sample_of_the_readme_stays_in_the_guest(
 FLAGS = '#!/bin/sh\nset -e\ngrep " $TARGET" /proc/self/mountinfo >"{log}"\n'
 
 
-def create_environment_of(disk: Path) -> dict[str, str]:
-    from tests.fixtures.node import create_environment
-
-    return create_environment(disk)
-
-
 def test_a_device_node_of_the_guest_is_inert_and_set_user_id_too(node: Node, tool: Tool, tmp_path: Path) -> None:
     image(tool, node, tmp_path, directory)
     node.add_script("10-flags", FLAGS.format(log=tmp_path / "flags"))
@@ -127,13 +121,21 @@ def test_a_device_node_of_the_guest_is_inert_and_set_user_id_too(node: Node, too
     assert all({"nosuid", "nodev"} <= set(found) and "noexec" not in found for found in flags)
 
 
-def test_dev_is_bound_for_what_needs_it(node: Node, tool: Tool, tmp_path: Path) -> None:
-    """As settings.md says."""
-    image(tool, node, tmp_path, directory)
-    text = (ROOT / "docs/settings.md").read_text()
-    begin = text.index('    [ -L "$TARGET/dev" ]')
-    sample = "\n".join(line.strip() for line in text[begin:].split("\n\n")[0].splitlines())
-    node.add_script("10-dev", f'#!/bin/sh\nset -e\n{sample}\necho x >"$TARGET/dev/null"\numount "$TARGET/dev"\n')
+@pytest.mark.parametrize("kind", ["directory", "link"])
+def test_dev_is_bound_as_settings_md_says(node: Node, tool: Tool, host: Path, tmp_path: Path, kind: str) -> None:
+    def made(etc: Path) -> None:
+        directory(etc)
+        (etc.parent / "dev").symlink_to(host) if kind == "link" else (etc.parent / "dev").mkdir()
+
+    image(tool, node, tmp_path, made)
+    page = (ROOT / "docs/settings.md").read_text()
+    begin = page.index('    [ -L "$TARGET/dev" ]')
+    lines = [line.strip() for line in page[begin:].split("\n\n")[0].splitlines()]
+    sample = [line for line in lines if not line.startswith("chroot")]
+    assert len(sample) == len(lines) - 1
+    sample.insert(-1, f'echo x >"$TARGET/dev/null"; touch "{tmp_path}/bound"')
+    node.add_script("10-dev", "#!/bin/sh\nset -e\n" + "\n".join(sample) + "\n")
     done = node.create(filled_file(tmp_path / "disk", 24 * MIB))
-    assert done.returncode == 1
-    assert "exited with status 1" in last_line(done), "the guest has no /dev"
+    assert done.returncode == (kind == "link"), last_line(done)
+    assert (tmp_path / "bound").exists() == (kind == "directory")
+    assert sorted(os.listdir(host)) == ["hostname"]
