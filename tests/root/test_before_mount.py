@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from pydiskimg import mount, mounting
+from pydiskimg.before_mount.ext import MMP_CLEAN, MMP_MAGIC
 from pydiskimg.errors import FileSystemError
+from pydiskimg.fs.ext4.layout import SUPERBLOCK, SUPERBLOCK_OFFSET
 from pydiskimg.loop import loop_device
 from pydiskimg.mount import enter_private_namespace, mounted
 from tests.fixtures.block_devices import block_device
@@ -110,19 +112,19 @@ def without_the_checks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def in_use(tool: Tool, path: Path, interval: int, contents: Path | None = None) -> Path:
-    """Make an ext4 whose multiple mount protection says that it is in use, and is updated every interval seconds."""
+def in_use(tool: Tool, path: Path, interval: int, contents: Path | None = None, *, sequence: int = 77) -> Path:
+    """Make an ext4 whose multiple mount protection says that it is in use, and is updated every interval seconds.
+
+    By its bytes: debugfs and tune2fs wait for it as the kernel does.
+    """
     made_ext(tool, path, "-t ext4 -O mmp,^metadata_csum -b 4096", 24 * MIB, contents)
-    run(tool("debugfs"), "-w", "-f", "-", path, given=f"ssv mmp_interval {interval}\n")
-    block = int(run(tool("dumpe2fs"), "-h", path).partition("MMP block number:")[2].split()[0])
     with path.open("r+b") as file:
-        file.seek(block * 4096)
-        magic, _ = struct.unpack("<2I", file.read(8))
-        assert magic == 0x004D4D50
-        file.seek(block * 4096 + 4)
-        file.write(struct.pack("<I", 77))
-        file.seek(block * 4096 + 112)
-        file.write(struct.pack("<H", interval))
+        superblock = os.pread(file.fileno(), SUPERBLOCK.size, SUPERBLOCK_OFFSET)
+        at = int(SUPERBLOCK.unpack(superblock)["s_mmp_block"]) * 4096
+        assert os.pread(file.fileno(), 4, at) == struct.pack("<I", MMP_MAGIC)
+        os.pwrite(file.fileno(), struct.pack("<H", interval), SUPERBLOCK_OFFSET + SUPERBLOCK.offsets["s_mmp_interval"])
+        os.pwrite(file.fileno(), struct.pack("<I", sequence), at + 4)
+        os.pwrite(file.fileno(), struct.pack("<H", interval), at + 112)
     return path
 
 
@@ -178,7 +180,9 @@ MOUNT_IN_A_SECOND = """
 import sys
 from pydiskimg import mounting
 from pydiskimg import mount, mounting
+from pydiskimg.before_mount.ext import MMP_CLEAN, MMP_MAGIC
 from pydiskimg.errors import FileSystemError
+from pydiskimg.fs.ext4.layout import SUPERBLOCK, SUPERBLOCK_OFFSET
 from pydiskimg.mount import mounted
 mounting.MOUNT_SECONDS, mounting._KILL_SECONDS = 1.0, 0.5
 try:
@@ -198,8 +202,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def test_multiple_mount_protection_that_was_left_cleanly_is_no_hindrance(tool: Tool, tmp_path: Path) -> None:
-    disk = in_use(tool, tmp_path / "disk", 65535)
-    run(tool("tune2fs"), "-f", "-E", "clear_mmp", disk)
+    disk = in_use(tool, tmp_path / "disk", 65535, sequence=MMP_CLEAN)
     with loop_device(disk) as loop, mounted(loop.path, fs_type="ext4") as target:
         Path(target, "file").write_text("written")
     run(tool("e2fsck"), "-fn", disk)
