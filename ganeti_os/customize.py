@@ -26,18 +26,18 @@ log = logging.getLogger(__name__)
 def customize_image(installation: Installation) -> None:
     """Find and mount the root of the system on the disk, its /boot in it, and customise it. Needs root."""
     disk = installation.disk
-    closed = not installation.scripts  # these run the guest's programs and make device nodes
+    programs = bool(installation.scripts)  # these enter the guest
     with ExitStack() as stack:
         guest = find_guest(disk)
         root_device = stack.enter_context(volume_device(disk, guest.root)).path
-        target = stack.enter_context(mounted_volume(disk, root_device, guest.root, closed=closed))
+        target = stack.enter_context(mounted_volume(disk, root_device, guest.root, programs=programs))
         boot_device = None
         if guest.boot is not None:
             boot_device = stack.enter_context(volume_device(disk, guest.boot)).path
             boot = mount_point_inside(target, "boot")
-            stack.enter_context(mounted_volume(disk, boot_device, guest.boot, target=boot, closed=closed))
+            stack.enter_context(mounted_volume(disk, boot_device, guest.boot, target=boot, programs=programs))
         if guest.efi is not None:
-            _mount_efi(stack, disk, guest.efi, target, closed=closed)
+            _mount_efi(stack, disk, guest.efi, target, programs=programs)
         if installation.overlay is not None:
             copy_overlay(installation.overlay, target, installation.messages)
         if installation.scripts:
@@ -45,12 +45,12 @@ def customize_image(installation: Installation) -> None:
     disk.flush()
 
 
-def _mount_efi(stack: ExitStack, disk: DescriptorDisk, efi: Volume, target: str, *, closed: bool) -> None:
+def _mount_efi(stack: ExitStack, disk: DescriptorDisk, efi: Volume, target: str, *, programs: bool) -> None:
     """Mount the guest's /boot/efi; where it cannot be, the scripts run without it: few have anything to do there."""
     try:
         point = mount_point_inside(target, "boot/efi")
         device = stack.enter_context(volume_device(disk, efi)).path
-        stack.enter_context(mounted_volume(disk, device, efi, target=point, closed=closed))
+        stack.enter_context(mounted_volume(disk, device, efi, target=point, programs=programs))
     except DiskImageError as error:
         log.warning("/boot/efi is not mounted: %s", error)
 

@@ -6,7 +6,6 @@ They run as root inside our mount namespace, so whoever can write them is root a
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import logging
 import os
@@ -14,6 +13,7 @@ import re
 import signal
 import stat
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,18 +22,19 @@ from types import FrameType
 
 from ganeti_os.trust import distrust
 from pydiskimg.errors import DiskImageError, storage_error
-from pydiskimg.linux import libc
 from pydiskimg.linux.holders import Holder, holders
+from pydiskimg.linux.processes import die_with
 
 log = logging.getLogger(__name__)
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# What a script reads and writes a guest's files with; it is started by the interpreter that runs us.
+GUEST_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guest", "guest-file")
 GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
 HOLDER_SECONDS = 2.0  # a pipeline's last process may end a moment after the script
 
 _RUN_PARTS_NAME = re.compile(r"[A-Za-z0-9_-]+")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_PR_SET_PDEATHSIG = 1
 _STANDARD_ERROR = 2
 
 
@@ -136,6 +137,7 @@ def script_environment(
     None when there is no separate /boot (then BOOT_DEV is empty).
     """
     made = {"TARGET": target, "BLOCKDEV": blockdev, "ROOT_DEV": root_dev, "BOOT_DEV": boot_dev or ""}
+    made |= {"GUEST_FILE": GUEST_FILE, "GUEST_FILE_PYTHON": sys.executable}
     return {"PATH": DEFAULT_PATH} | dict(ganeti) | dict(settings) | made
 
 
@@ -191,11 +193,6 @@ def run_script(script: str, environment: Mapping[str, str]) -> None:
 def _start(script: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     parent = os.getpid()
 
-    def die_with_parent() -> None:
-        libc.call("prctl", ctypes.c_int(_PR_SET_PDEATHSIG), ctypes.c_ulong(signal.SIGKILL))
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGKILL)
-
     try:
         return subprocess.Popen(  # noqa: S603 - the administrator's own script, checked by enabled()
             [script],
@@ -206,7 +203,7 @@ def _start(script: str, environment: Mapping[str, str]) -> subprocess.Popen[byte
             env=dict(environment),
             umask=0o022,
             start_new_session=True,
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call; no thread of ours holds a lock here
+            preexec_fn=lambda: die_with(parent),  # noqa: PLW1509 - one system call; no thread of ours holds a lock here
         )
     except OSError as error:
         raise ScriptError(f"{script}: cannot be started: {_why_not(script, error)}", script=script) from error

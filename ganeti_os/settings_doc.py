@@ -101,12 +101,47 @@ ganeti-os-interface(7) describes them, and:
 | `BLOCKDEV` | the block device of the disk |
 | `ROOT_DEV` | the block device that is mounted on `TARGET` |
 | `BOOT_DEV` | the block device that is mounted on `TARGET/boot`; empty when there is none |
+| `GUEST_FILE` | the command that reads and writes the guest's files: `"$GUEST_FILE" --help` |
+| `GUEST_FILE_PYTHON` | the interpreter that it runs with |
 | `PATH` | Ganeti's, or a usual one |
 
 And these settings, as they would be written in the file, with `yes` or `no` where there are only these, and `SWAP_SIZE`
 empty for the instance's memory (`INSTANCE_BE_maxmem`):
 
 {scripts}
+
+`TARGET` is mounted `nosuid` and `nodev`: device nodes of the guest do nothing. What needs `/dev` in the guest gets the
+node's, for the time:
+
+    [ -L "$TARGET/dev" ] && exit 1
+    mount --bind /dev "$TARGET/dev"
+    chroot "$TARGET" update-initramfs -u
+    umount "$TARGET/dev"
+
+## What a script must not do
+
+A script runs as root of the node, over a tree that somebody else made: whoever made the image, and for a dump or an
+export that became an image (or `import`, which runs the script `grub` over dumps of ganeti-instance-image) whoever was
+root in that guest. Links in it may lead anywhere, and each program and configuration file in it is theirs.
+
+- Do not open a path below `$TARGET` for reading or writing: `>"$TARGET/etc/hostname"`, `sed -i`, `cp`, `cat` and
+  `mkdir -p` follow symbolic links onto the node, where `etc` as much as `hostname` may be one, and wait for ever at a
+  FIFO. Use
+
+      echo "$INSTANCE_NAME" | "$GUEST_FILE" write /etc/hostname
+      "$GUEST_FILE" read /etc/default/grub | sed 's/quiet//' | "$GUEST_FILE" write /etc/default/grub
+
+  which follow links as the guest would and refuse what is not a regular file. `write` keeps owner, mode and attributes
+  of a file that is there; a file with several names gets a copy, so the other names keep their contents. Files that are
+  the same in all guests belong into an [overlay](#the-settings), which is copied with the same care.
+- A single name right below `$TARGET` is safe once it is known not to be a link, as `dev` above: nothing changes the
+  tree while the script runs.
+- Do not `chroot` into an image that you do not trust. What runs there is root of the node, with all its capabilities,
+  and a program that is root leaves a chroot at will. The same holds for `grub-install --root-directory` and whatever
+  else reads configuration as code: do not source (`. "$TARGET/etc/os-release"`) or `eval` what the guest holds.
+- Do not mount anything that the guest's files name (its fstab, its crypttab), and do not start `fsck`, `vgscan`,
+  `mdadm` or `cryptsetup` on what you do not trust.
+- Names that the guest chose go into a command after `--`, in quotes, and into a log without control characters.
 
 ## Static addresses
 

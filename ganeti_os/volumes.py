@@ -162,9 +162,9 @@ def _loop(stack: ExitStack, disk: DescriptorDisk, partition: PlannedPartition) -
 
 
 def mount_volume(stack: ExitStack, installation: Installation, device: str, *, target: str | None = None) -> str:
-    """Mount a new file system until the stack is closed; scripts may run programs and use device nodes there."""
+    """Mount a new file system until the stack is closed; scripts may run programs there."""
     fs_type = installation.settings.filesystem
-    return stack.enter_context(mounted(device, fs_type=fs_type, target=target, closed=not installation.scripts))
+    return stack.enter_context(mounted(device, fs_type=fs_type, target=target, programs=bool(installation.scripts)))
 
 
 def customise_unfinished(installation: Installation, system: NewSystem, target: str) -> None:

@@ -12,22 +12,24 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
-from pydiskimg.btrfs_members import require_single_device
+from pydiskimg.before_mount import require_mountable
 from pydiskimg.errors import DiskImageError, FileSystemError, InUseError, StorageError, storage_error
 from pydiskimg.linux import mounts, namespaces
 from pydiskimg.linux.holders import holders
 from pydiskimg.linux.procfs import require_proc
+from pydiskimg.mounting import MountTimeoutError, mount_in_time
 from pydiskimg.teardown import patience, teardown
 
 # What each type is always mounted with, and with what besides when nothing may be written. Read-only alone still
 # replays a journal. noinit_itable: a fresh file system is not zeroed in the background while we fill it. nouuid: two
-# guests made from one image have one UUID. umask: vfat would take the process's.
+# guests made from one image have one UUID. skip_balance: one that the guest has begun would go on here, and nothing
+# grows meanwhile. umask: vfat would take the process's.
 _OPTIONS = {
     "ext2": ("errors=remount-ro", ""),
     "ext3": ("errors=remount-ro", "noload"),
     "ext4": ("errors=remount-ro,noinit_itable", "noload"),
     "xfs": ("nouuid", "norecovery"),
-    "btrfs": ("", "rescue=nologreplay"),
+    "btrfs": ("skip_balance", "rescue=nologreplay"),
     "vfat": ("umask=0022", ""),
 }
 
@@ -100,7 +102,7 @@ def mounted(
     fs_type: str,
     target: str | None = None,
     read_only: bool = False,
-    closed: bool = True,
+    programs: bool = False,
     options: str = "",
     name: str | None = None,
 ) -> Iterator[str]:
@@ -109,25 +111,25 @@ def mounted(
     fs_type is what probe() found: ext2, ext3, ext4, xfs, btrfs or vfat; the kernel never guesses. target is an
     existing directory; None gives a private one that leaves no trace. With read_only nothing is written to the device,
     not even a journal replayed, so what was not yet in place when the guest stopped is missing. options are added to
-    those that are always given for the type. closed is nosuid, nodev and noexec; scripts that enter the guest need the
-    contrary. name is what messages call the device; None: its path, and the target where it was given.
+    those that are always given for the type. It is always nosuid and nodev, and noexec without programs: scripts that
+    enter the guest run what is in it. name is what messages call the device; None: its path, and the target where it
+    was given.
 
     The mount exists in this process's private namespace only (enter_private_namespace() is called). Leaving brings
     everything to stable storage and unmounts completely, never lazily; an error of the body is never hidden.
 
-    Raises FileSystemError for a type that is not mounted here and for a btrfs of several devices, InUseError when the
-    device is busy, or on leaving when a process still uses the mount (the message names it), StorageError for
-    everything else the kernel refuses.
+    Raises FileSystemError for a type that is not mounted here, for what require_mountable() refuses (the kernel would
+    open another device, or wait), and when mounting takes longer than MOUNT_SECONDS; InUseError when the device is
+    busy, or on leaving when a process still uses the mount (the message names it); StorageError for everything else the
+    kernel refuses.
     """
     if name is None:
         name = f"{device_path} on {target}" if target is not None else device_path
     if fs_type not in _OPTIONS:
         known = ", ".join(_OPTIONS)
         raise FileSystemError(f"{name}: {fs_type!r} cannot be mounted; expected one of {known}")
-    if fs_type == "btrfs":
-        require_single_device(device_path, name=name)
     flags = mounts.MS_RDONLY if read_only else 0
-    flags |= mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC if closed else 0
+    flags |= mounts.MS_NOSUID | mounts.MS_NODEV | (0 if programs else mounts.MS_NOEXEC)
     always, when_read_only = _OPTIONS[fs_type]
     given = ",".join(part for part in (always, when_read_only if read_only else "", options) if part)
     enter_private_namespace()
@@ -141,10 +143,8 @@ def _mounted(wanted: _Mount) -> Iterator[str]:
     device_fd = _open_device(wanted.device)
     with ExitStack() as stack:
         stack.callback(os.close, device_fd)
-        try:
-            mounts.mount(wanted.device, wanted.target, wanted.fs_type, wanted.flags, wanted.options)
-        except OSError as error:
-            raise _refused(error, wanted) from error
+        require_mountable(device_fd, wanted.fs_type, read_only=wanted.read_only, name=wanted.name)
+        _mount(wanted)
         patience.renew()
         mount_id = _uppermost(wanted.target)
         stack.enter_context(
@@ -163,6 +163,20 @@ def _mounted(wanted: _Mount) -> Iterator[str]:
             )
         )
         yield wanted.target
+
+
+def _mount(wanted: _Mount) -> None:
+    before = _uppermost(wanted.target)
+    try:
+        mount_in_time(wanted.device, wanted.target, wanted.fs_type, wanted.flags, wanted.options)
+    except OSError as error:
+        raise _refused(error, wanted) from error
+    except MountTimeoutError as error:
+        if error.stopped and _uppermost(wanted.target) != before:  # mounted in the instant before it was stopped
+            mounts.unmount(wanted.target)
+        ends = "it was stopped" if error.stopped else "it cannot be stopped, and holds the device until it ends"
+        text = f"the kernel was not done with mounting it after {error.seconds:.0f} seconds"
+        raise FileSystemError(f"{wanted.name}: the {wanted.fs_type} file system: {text}; {ends}") from error
 
 
 def _open_device(path: str) -> int:

@@ -36,6 +36,8 @@ ONLY_IMPORTER = {
     "pty": "ganeti_os.hooks",
     "multiprocessing": "ganeti_os.hooks",
 }
+# A child of our own, which runs no program: mount(2) with a time limit.
+MAY_FORK = "pydiskimg.mounting"
 STARTS_A_PROCESS = {"system", "popen", "fork", "forkpty", "posix_spawn", "posix_spawnp"}
 SIZE_LIMIT = 500
 
@@ -98,7 +100,8 @@ def test_one_importer_and_no_programs(module: str) -> None:
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
             starts = node.attr in STARTS_A_PROCESS or node.attr.startswith(("exec", "spawn"))
-            assert not starts or module == "ganeti_os.hooks", f"{module}:{node.lineno} uses os.{node.attr}"
+            allowed = module == "ganeti_os.hooks" or (module == MAY_FORK and node.attr == "fork")
+            assert not starts or allowed, f"{module}:{node.lineno} uses os.{node.attr}"
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -51,7 +51,7 @@ def mounted_volume(
     *,
     target: str | None = None,
     read_only: bool = False,
-    closed: bool = True,
+    programs: bool = False,
 ) -> AbstractContextManager[str]:
     """Mount the volume of the disk, which device shows, as mounted() does; its content is known."""
     assert volume.content is not None
@@ -60,7 +60,7 @@ def mounted_volume(
         fs_type=volume.content.type,
         target=target,
         read_only=read_only,
-        closed=closed,
+        programs=programs,
         options=volume.options,
         name=f"{disk.name}, {volume.place}",
     )

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from pydiskimg.errors import FileSystemError
 from pydiskimg.linux import fsgrowth
 
-# What grows in this way, with the driver that does it and options besides those of every mount. A balance that the
-# guest has begun would go on here, and nothing grows meanwhile.
+# What grows in this way, with the driver that does it and options besides those of every mount.
 MOUNTED_AS = {
     "xfs": ("xfs", ""),
-    "btrfs": ("btrfs", "skip_balance"),
+    "btrfs": ("btrfs", ""),
 }
 
 _REASONS = {

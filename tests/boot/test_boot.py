@@ -64,7 +64,7 @@ def test_a_system_in_a_qcow2_of_ours_boots_and_leaves_it_clean(
 @pytest.mark.parametrize("image_type", ["tarball", "qcow2"])
 def test_it_boots(tmp_path: Path, debian: DebianSystem, image_type: str) -> None:
     node = Node.make(tmp_path / "node", IMAGE_NAME=NAME, IMAGE_TYPE=image_type, IMAGE_DIR=str(debian.directory))
-    node.add_script("10-hostname", '#!/bin/sh\necho "$INSTANCE_NAME" >"$TARGET/etc/hostname"\n')
+    node.add_script("10-hostname", '#!/bin/sh\necho "$INSTANCE_NAME" | "$GUEST_FILE" write /etc/hostname\n')
     disk = tmp_path / "disk"
     with disk.open("wb") as file:
         file.truncate(700 << 20)

@@ -19,7 +19,7 @@ from tests.fixtures.ganeti_lab import CONFIGURED, IMAGES, NODE_IP, Lab, install_
 
 PORT = 8080
 # As the script interfaces of ganeti-instance-image does: what rename finds must be the instance's name.
-NAME_SCRIPT = '#!/bin/sh\necho "$INSTANCE_NAME" >"$TARGET/etc/hostname"\n'
+NAME_SCRIPT = '#!/bin/sh\necho "$INSTANCE_NAME" | "$GUEST_FILE" write /etc/hostname\n'
 
 
 @pytest.fixture(scope="session")

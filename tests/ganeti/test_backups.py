@@ -139,7 +139,7 @@ def test_a_create_that_is_killed(lab: Lab, tmp_path: Path) -> None:
     client.communicate()
     assert client.returncode != 0
     assert not any(_boots(partition) for partition in partitions(str(lab.disk(name))))
-    lab.add_script(f"{scripts}/slow", '#!/bin/sh\necho "$INSTANCE_NAME" >"$TARGET/etc/hostname"\n')
+    lab.add_script(f"{scripts}/slow", '#!/bin/sh\necho "$INSTANCE_NAME" | "$GUEST_FILE" write /etc/hostname\n')
     lab.succeed("gnt-instance", "reinstall", "-f", name)
     assert host_name(lab, name, tmp_path) == name
 

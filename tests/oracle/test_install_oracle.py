@@ -80,6 +80,7 @@ def test_install_with_odd_options(source: Path, tmp_path: Path) -> None:
     modes = {
         path: stat.S_IMODE(path.stat().st_mode) for path in destination.rglob("*") if path.parent.name != "my-image"
     }
+    assert [modes.pop(path) for path in list(modes) if path.name == "guest-file"] == [0o755]
     assert {mode for path, mode in modes.items() if path.is_dir()} == {0o755}
     assert {mode for path, mode in modes.items() if path.is_file()} == {0o644}
     assert not list(destination.rglob("__pycache__"))
@@ -131,6 +132,7 @@ def test_installed_definition_runs(source: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert "the current directory" not in done.stderr
+    check_guest_file(next(prefix.rglob("guest-file")), tmp_path)
     if "No module named" in done.stderr:  # the interpreter of the system lacks what the verbs import
         assert "'ganeti_os" not in done.stderr
         assert str(prefix) in done.stderr
@@ -138,6 +140,19 @@ def test_installed_definition_runs(source: Path, tmp_path: Path) -> None:
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.splitlines()[-1].endswith("OS_API_VERSION is '99'; expected one of 5, 10, 15, 20")
         check_verify(prefix / "os/image", prefix / "etc/ganeti/instance-image/variants/lenny.conf")
+
+
+def check_guest_file(command: Path, tmp_path: Path) -> None:
+    """It finds the packages by its own place, whoever starts it and from wherever."""
+    guest = tmp_path / "guest"
+    (guest / "etc").mkdir(parents=True)
+    environ = {"PATH": "/usr/bin:/bin", "TARGET": str(guest), "GUEST_FILE_PYTHON": "/usr/bin/python3"}
+    write = [str(command), "write", "/etc/hostname"]
+    subprocess.run(write, cwd=tmp_path, env=environ | {"PYTHONPATH": str(tmp_path)}, input=b"inst1\n", check=True)
+    assert (guest / "etc/hostname").read_bytes() == b"inst1\n"
+    assert subprocess.run(
+        [str(command), "read", "/etc/hostname"], env=environ, capture_output=True, check=True
+    ).stdout == (b"inst1\n")
 
 
 def check_verify(os_dir: Path, missing: Path) -> None:

@@ -126,7 +126,11 @@ SCRIPT = """#!/bin/sh
 set -e
 test -b "$BLOCKDEV" && test -b "$ROOT_DEV"
 echo "$IMAGE_TYPE $INSTANCE_NAME $(stat -c %a "$TARGET/etc/fstab") [${BOOT_DEV:+boot}]" >"$TARGET/etc/customised"
-chroot "$TARGET" /bin/sh -c 'echo from the inside >/root/inside; mknod /dev/made c 1 3; echo x >/dev/made'
+chroot "$TARGET" /bin/sh -c 'echo from the inside >/root/inside; mknod /dev/made c 1 3'
+[ ! -L "$TARGET/dev" ]
+mount --bind /dev "$TARGET/dev"
+chroot "$TARGET" /bin/sh -c 'echo x >/dev/null'
+umount "$TARGET/dev"
 """
 
 

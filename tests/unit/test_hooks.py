@@ -106,6 +106,7 @@ def test_what_a_script_gets(directory: Path, capfd: pytest.CaptureFixture[str]) 
     found = captured.err.splitlines()
     for line in (
         *("INSTANCE_NAME=inst1", "TARGET=/t", "BLOCKDEV=/b", "ROOT_DEV=/r", "BOOT_DEV=", "IMAGE_TYPE=qemu"),
+        *(f"GUEST_FILE={hooks.GUEST_FILE}", f"GUEST_FILE_PYTHON={sys.executable}"),
         *("KERNEL_ARGS=a='$x' b", "OVERLAY="),
         *(f"PATH={hooks.DEFAULT_PATH}", "cwd /", "0022", "out", "err"),
     ):

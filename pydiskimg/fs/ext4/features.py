@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntFlag
 
+JOURNAL_DEV = 0x8  # incompat, and not among Incompat's: what has it is not a file system but the journal of one
+
 
 class Compat(IntFlag):
     """A reader or writer that does not know the bit may go on."""

@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pydiskimg.fs.ext4.crc32c import crc32c
+from pydiskimg.fs.ext4.features import JOURNAL_DEV
 from pydiskimg.fs.ext4.layout import SUPERBLOCK, SUPERBLOCK_MAGIC, SUPERBLOCK_OFFSET
 from pydiskimg.fs.probe.kind import FileSystemKind, label_text, uuid_text
 from pydiskimg.protocols import Source
 
 _MAX_LOG_BLOCK_SIZE = 6  # 64 KiB
 _HAS_JOURNAL = 0x4  # compat
-_JOURNAL_DEV = 0x8  # incompat: not a file system but the journal of one
 _METADATA_CSUM = 0x400  # ro_compat
 _TEST_FILESYS = 0x4  # s_flags: of the time when ext4 was under development
 
@@ -50,7 +50,7 @@ def _is_plausible(fields: Mapping[str, int | bytes]) -> bool:
 
 
 def _name(compat: int, incompat: int, ro_compat: int) -> str | None:
-    if incompat & _JOURNAL_DEV:
+    if incompat & JOURNAL_DEV:
         return None
     if ro_compat & ~_OLD_RO_COMPAT or incompat & ~_EXT3_INCOMPAT:
         return "ext4"

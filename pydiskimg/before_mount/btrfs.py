@@ -11,7 +11,7 @@ import os
 import struct
 import uuid
 
-from pydiskimg.errors import FileSystemError, storage_error
+from pydiskimg.before_mount.reading import Reader
 
 # systemd-udevd shows each btrfs that it finds to the kernel, and notes here what it found; nothing else lists them.
 UDEV_DATA = "/run/udev/data"
@@ -23,7 +23,8 @@ _SUPERBLOCK = struct.Struct(
     "<"
     "32x"  #    0  csum
     "16s"  #   32  fsid
-    "16x"  #   48
+    "8x"  #    48  bytenr
+    "Q"  #     56  flags
     "8s"  #    64  magic
     "64x"  #   72
     "Q"  #    136  num_devices
@@ -32,34 +33,34 @@ _SUPERBLOCK = struct.Struct(
     "16s"  #  267  dev_item.uuid
 )
 assert _SUPERBLOCK.size == 283
+# Flags of a change of the UUID that was interrupted. Before Linux 6.7 the kernel joins such a device with others by
+# its metadata_uuid, which udev does not tell us.
+_CHANGING_UUID = 1 << 35 | 1 << 36
 
 
-def require_single_device(device_path: str, *, name: str) -> None:
-    """Raise FileSystemError unless the btrfs on the device is the only member of its file system that is known.
+def refusal(read: Reader, read_only: bool) -> str | None:  # noqa: ARG001 - nothing of it depends on that
+    """Return why the file system must not be mounted: it is not the only member of its file system that is known.
 
     What is no btrfs passes: the kernel refuses it. Other devices with the same bytes (the disk below a partition, a
-    snapshot) are no other members. name is what messages call the device.
+    snapshot) are no other members.
     """
-    try:
-        fd = os.open(device_path, os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            block = os.pread(fd, _SUPERBLOCK.size, _OFFSET)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise storage_error(error, name, f"cannot read the superblock at offset {_OFFSET}") from error
+    block = read(_OFFSET, _SUPERBLOCK.size)
     if len(block) < _SUPERBLOCK.size:
-        return
-    raw_fsid, magic, num_devices, raw_device = _SUPERBLOCK.unpack(block)
+        return None
+    raw_fsid, flags, magic, num_devices, raw_device = _SUPERBLOCK.unpack(block)
     if magic != _MAGIC:
-        return
+        return None
     if num_devices != 1:
-        text = f"the btrfs spans {num_devices} devices; one of a single device is expected"
-        raise FileSystemError(f"{name}: {text}, because the kernel would open the others too")
+        return f"it spans {num_devices} devices; one of a single device is expected, because the kernel would open all"
+    if flags & _CHANGING_UUID:
+        return "a change of its UUID was interrupted; finish it (btrfstune -u)"
     other = _other_member(str(uuid.UUID(bytes=raw_fsid)), str(uuid.UUID(bytes=raw_device)))
     if other is not None:
-        text = f"the btrfs has the fsid {uuid.UUID(bytes=raw_fsid)} of another member, block device {other}"
-        raise FileSystemError(f"{name}: {text}; it is not mounted, because the kernel would join them")
+        return (
+            f"it has the fsid {uuid.UUID(bytes=raw_fsid)} of another member, block device {other}, and the kernel "
+            "would join them"
+        )
+    return None
 
 
 def _other_member(fsid: str, device_uuid: str) -> str | None:

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""mount(2) with a time limit: in a child, which can be left to the kernel (ADR 0074).
+
+What a guest wrote decides how long the kernel works on it before mount(2) returns: journals, lists of orphans. Most of
+that cannot be interrupted by a signal, and a thread of ours would keep our process from ending.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+import warnings
+from contextlib import suppress
+from typing import NoReturn
+
+from pydiskimg.linux import mounts
+from pydiskimg.linux.processes import close_all_descriptors, die_with
+
+# A log of 2 GiB, the largest of XFS, takes minutes on slow disks. Ganeti waits longer for each verb.
+MOUNT_SECONDS = 900.0
+# Between SIGKILL and giving the child up.
+_KILL_SECONDS = 5.0
+_NO_ERRNO = 255
+
+
+class MountTimeoutError(Exception):
+    """mount(2) has not returned; stopped tells whether the kernel gave up, or still works on it."""
+
+    def __init__(self, seconds: float, *, stopped: bool) -> None:
+        super().__init__(f"not mounted after {seconds:.0f} seconds")
+        self.seconds = seconds
+        self.stopped = stopped
+
+
+def mount_in_time(source: str, target: str, fs_type: str, flags: int, options: str) -> None:
+    """Mount as mount(2) does, in this process's mount namespace, within MOUNT_SECONDS.
+
+    Raises OSError as mount(2), MountTimeoutError when it takes longer. Nothing of ours waits for what the kernel still
+    does then: the child holds no descriptor, and a mount that comes too late goes with the namespace.
+    """
+    child = _fork(source, target, fs_type, flags, options)
+    pidfd = os.pidfd_open(child)
+    seconds, status = MOUNT_SECONDS, None
+    try:
+        status = _ended(child, pidfd, seconds)
+    finally:
+        if status is None:  # too late, or a signal's handler has raised
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            status = _ended(child, pidfd, _KILL_SECONDS)
+        os.close(pidfd)
+    if status is None or status < 0:
+        raise MountTimeoutError(seconds, stopped=status is not None)
+    if status:
+        number = status if status != _NO_ERRNO else 0
+        raise OSError(number, os.strerror(number))
+
+
+def _ended(child: int, pidfd: int, seconds: float) -> int | None:
+    """Return the child's exit status, negative for a signal's number; None when it has not ended after seconds."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    deadline = time.monotonic() + seconds
+    while not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        if time.monotonic() >= deadline:
+            return None
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _fork(source: str, target: str, fs_type: str, flags: int, options: str) -> int:
+    parent = os.getpid()
+    with warnings.catch_warnings():
+        # Since Python 3.12, where there are threads. Their locks do not matter to a child that makes system calls only.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        _mount_and_exit(parent, source, target, fs_type, flags, options)
+    return child
+
+
+def _mount_and_exit(parent: int, source: str, target: str, fs_type: str, flags: int, options: str) -> NoReturn:
+    """Be the child: hold nothing that others wait for, die with the parent, mount, and exit with the errno."""
+    status = _NO_ERRNO
+    with suppress(BaseException):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+            signal.signal(number, signal.SIG_IGN)  # the parent decides; a signal would interrupt the kernel
+        close_all_descriptors()
+        die_with(parent)
+        try:
+            mounts.mount(source, target, fs_type, flags, options)
+            status = 0
+        except OSError as error:
+            status = error.errno or _NO_ERRNO
+    os._exit(status)

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: MIT
+"""Every mount(2) of a guest's file system by a verb: what docs/hostile-images.md says goes to the node's kernel."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.block_devices import filled_file
+from tests.fixtures.growing import loop, mounted_at
+from tests.fixtures.node import PATH, ROOT, Node, create_environment, stream_environment
+
+pytestmark = pytest.mark.root
+Tool = Callable[[str], str]
+MIB = 1 << 20
+SIZES = {"ext4": 24, "xfs": 320, "btrfs": 130}
+RDONLY, NOSUID, NODEV, NOEXEC = 1, 2, 4, 8
+CLOSED, OPEN = NOSUID | NODEV | NOEXEC, NOSUID | NODEV
+OPTIONS = {"ext4": "errors=remount-ro,noinit_itable", "xfs": "nouuid", "btrfs": "skip_balance"}
+LOOK = {"ext4": "noload", "xfs": "norecovery", "btrfs": "rescue=nologreplay"}
+
+# Runs a verb and notes what it gives to mount(2), in whatever process.
+RECORDER = """
+import json, os, runpy, sys
+from pydiskimg.linux import mounts
+log, real = sys.argv.pop(1), mounts.mount
+def mount(source, target, fs_type, flags, options=""):
+    if source is not None and source.startswith("/dev/"):
+        with open(log, "a") as file:
+            file.write(json.dumps([fs_type, flags, options, os.path.basename(target)]) + "\\n")
+    real(source, target, fs_type, flags, options)
+mounts.mount = mount
+runpy.run_module("ganeti_os", run_name="__main__")
+"""
+
+
+def recorded(
+    node: Node, verb: str, environment: Mapping[str, str], log: Path, *, stdin: Path | None = None
+) -> list[list[object]]:
+    command = node.command(verb)
+    assert command[1:3] == ["-m", "ganeti_os"]
+    command[1:3] = ["-c", RECORDER, str(log)]
+    with open(stdin or os.devnull, "rb") as given:
+        # import takes a pipe only.
+        source = subprocess.Popen(["cat"], stdin=given, stdout=subprocess.PIPE)
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={"PATH": PATH, **environment},
+            stdin=source.stdout,
+            capture_output=True,
+            check=False,
+            timeout=120,
+        )
+        assert source.stdout is not None
+        source.stdout.close()
+        source.wait()
+    assert done.returncode == 0, done.stderr.decode()
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def system(tool: Tool, tmp_path: Path, fs_type: str, fstab: str = "") -> Path:
+    path = tmp_path / f"{fs_type}.img"
+    with path.open("wb") as file:
+        file.truncate(SIZES[fs_type] * MIB)
+    subprocess.run([tool(f"mkfs.{fs_type}"), "-q", path], check=True, capture_output=True)
+    with loop(path, 0, SIZES[fs_type] * MIB) as device, mounted_at(device, tmp_path / "filling") as root:
+        (root / "etc").mkdir()
+        (root / "boot").mkdir()
+        for name, text in {"os-release": "ID=test\n", "hostname": "inst1\n", "fstab": fstab}.items():
+            (root / "etc" / name).write_text(text)
+    return path
+
+
+def looked_at(fs_type: str) -> list[object]:
+    return [fs_type, RDONLY | CLOSED, f"{OPTIONS[fs_type]},{LOOK[fs_type]}", "target"]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node.make(tmp_path / "node")
+
+
+@pytest.mark.parametrize("fs_type", SIZES)
+def test_rename(node: Node, tool: Tool, tmp_path: Path, fs_type: str) -> None:
+    environment = create_environment(system(tool, tmp_path, fs_type), OLD_INSTANCE_NAME="inst1", INSTANCE_NAME="inst2")
+    assert recorded(node, "rename", environment, tmp_path / "log") == [
+        looked_at(fs_type),
+        [fs_type, CLOSED, OPTIONS[fs_type], "target"],
+    ]
+
+
+@pytest.mark.parametrize("fs_type", SIZES)
+def test_import_that_grows(node: Node, tool: Tool, tmp_path: Path, fs_type: str) -> None:
+    """ext4 grows without the kernel."""
+    node.configure(GROW="yes")
+    backup = system(tool, tmp_path, fs_type)
+    disk = tmp_path / "disk"
+    with disk.open("wb") as file:
+        file.truncate(600 * MIB)
+    mounts = recorded(node, "import", stream_environment("import", disk), tmp_path / "log", stdin=backup)
+    assert mounts == ([] if fs_type == "ext4" else [[fs_type, CLOSED, OPTIONS[fs_type], "target"]])
+
+
+def test_export_and_a_copy_mount_nothing(node: Node, tool: Tool, tmp_path: Path) -> None:
+    disk = system(tool, tmp_path, "ext4")
+    assert recorded(node, "export", stream_environment("export", disk), tmp_path / "log") == []
+    node.configure(IMAGE_NAME="image", IMAGE_TYPE="qemu")
+    shutil.copyfile(disk, node.images / f"image-{os.uname().machine}.img")
+    target = filled_file(tmp_path / "target", 24 * MIB)
+    assert recorded(node, "create", create_environment(target), tmp_path / "log") == []
+
+
+@pytest.mark.parametrize("scripts", [False, True])
+def test_customising_a_disk_image(node: Node, tool: Tool, tmp_path: Path, scripts: bool) -> None:
+    disk = tmp_path / "disk.img"
+    with disk.open("wb") as file:
+        file.truncate(80 * MIB)
+    subprocess.run(["sfdisk", "-q", disk], input="label: dos\n1M,24M,L\n30M,24M,L\n", text=True, check=True)
+    root = system(tool, tmp_path, "ext4", "UUID=x / ext4\n/dev/vda2 /boot ext4\n")
+    with disk.open("r+b") as file:
+        file.seek(MIB)
+        file.write(root.read_bytes())
+        file.seek(30 * MIB)
+        file.write(system(tool, tmp_path, "ext4").read_bytes())
+    shutil.copyfile(disk, node.images / f"image-{os.uname().machine}.img")
+    overlay = node.directory / "etc/ganeti/instance-image/overlays/mine"
+    overlay.mkdir(parents=True)
+    (overlay / "motd").write_text("hello\n")
+    node.configure(IMAGE_NAME="image", IMAGE_TYPE="qemu", OVERLAY="mine")
+    if scripts:
+        node.add_script("10-nothing", "#!/bin/sh\n")
+    target = filled_file(tmp_path / "target", 80 * MIB)
+    flags = OPEN if scripts else CLOSED
+    assert recorded(node, "create", create_environment(target), tmp_path / "log") == [
+        looked_at("ext4"),
+        ["ext4", flags, OPTIONS["ext4"], "target"],
+        ["ext4", flags, OPTIONS["ext4"], "boot"],
+    ]
+
+
+@pytest.mark.parametrize("scripts", [False, True])
+def test_a_tarball_is_unpacked_into_our_own(node: Node, tmp_path: Path, scripts: bool) -> None:
+    (tmp_path / "tree/etc").mkdir(parents=True)
+    archive = node.images / f"image-{os.uname().machine}.tar.gz"
+    subprocess.run(["tar", "-C", tmp_path / "tree", "-czf", archive, "."], check=True)
+    node.configure(IMAGE_NAME="image", IMAGE_TYPE="tarball", SWAP="no")
+    if scripts:
+        node.add_script("10-nothing", "#!/bin/sh\n")
+    target = filled_file(tmp_path / "target", 200 * MIB)
+    flags = OPEN if scripts else CLOSED
+    assert recorded(node, "create", create_environment(target), tmp_path / "log") == [
+        ["ext4", flags, OPTIONS["ext4"], "target"],
+        ["ext4", flags, OPTIONS["ext4"], "boot"],
+    ]
