@@ -176,11 +176,11 @@ def test_details_have_no_passwords(node: Node) -> None:
 def test_create_uses_the_parameters_and_refuses_the_same(node: Node, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.write_bytes(b"\xff" * (1 << 20))
-    (node.images / "y-x86_64.raw").write_bytes(b"image" * 100)
+    (node.images / "y-x86_64.raw").write_bytes(b"\0image" * 100)
     chosen = {"OSP_IMAGE_NAME": "y", "OSP_IMAGE_TYPE": "raw", "OSP_ARCH": "x86_64"}
     done = node.create(disk, **chosen, OSP_IMAGE_DIR=str(tmp_path))
     assert (done.returncode, disk.read_bytes()) == (1, b"\xff" * (1 << 20))
     assert "inst1.example.org: settings: OS parameter image_dir is refused" in last_line(done)
     done = node.create(disk, **chosen)
     assert done.returncode == 0, done.stderr
-    assert disk.read_bytes().startswith(b"image" * 100)
+    assert disk.read_bytes().startswith(b"\0image" * 100)
