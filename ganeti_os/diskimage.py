@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 
+from ganeti_os.imagecheck import check_disk_contents
 from ganeti_os.imagefile import ImageFile, open_complete_image
 from ganeti_os.installation import Installation
 from pydiskimg.deferred import DeferredHead
@@ -41,6 +42,7 @@ def _copy(image: ImageFile, installation: Installation) -> DeferredHead:
     disk, swap, messages = installation.disk, installation.swap, installation.messages
     with messages.step("copying"), open_complete_image(image.path, format=image.format) as source:
         log.info("%s (%s, %s) to %s", image.path, source.format, format_size(source.size), disk.name)
+        check_disk_contents(source)
         check_fits(source, disk)
         if is_same_file(image.path, disk.fd):
             raise InUseError(f"{disk.name}: is the image itself; nothing was written", errno=None, filename=disk.name)

@@ -9,21 +9,33 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from ganeti_os.setting_table import BY_NAME, SETTINGS, checked, shown
+from ganeti_os.setting_table import BY_NAME, NO_NAMES, SETTINGS, Setting, checked, shown
 
 PUBLISHED = tuple(setting for setting in SETTINGS if setting.per_instance)
 
 
-def read_parameters(parameters: Mapping[str, str], *, native: str) -> tuple[dict[str, str], list[str]]:
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """The parameters that OS_PARAMETERS of the settings file leaves, and the place of that line for messages."""
+
+    names: tuple[str, ...]
+    place: str
+
+
+def read_parameters(
+    parameters: Mapping[str, str], *, native: str, allowed: Allowed | None = None
+) -> tuple[dict[str, str], list[str]]:
     """Return the settings of the acceptable parameters, and a sentence about each of the others.
 
-    parameters are by name without OSP_, in upper case as Ganeti passes them; native is the node's ARCH.
+    parameters are by name without OSP_, in upper case as Ganeti passes them; native is the node's ARCH. Without
+    allowed each of PUBLISHED is acceptable.
     """
     values = {}
     wrong = []
     for name, text in sorted(parameters.items()):
-        problem = _problem(name, text, native)
+        problem = _problem(name, text, native, allowed)
         if problem:
             wrong.append(f"OS parameter {problem}")
         else:
@@ -36,18 +48,16 @@ def parameters_list() -> str:
     return "".join(f"{setting.parameter} {setting.kind.expected}: {setting.meaning}\n" for setting in PUBLISHED)
 
 
-def _problem(name: str, text: str, native: str) -> str:
+def _problem(name: str, text: str, native: str, allowed: Allowed | None) -> str:
     setting = BY_NAME.get(name)
     if setting is None:
         known = [setting.parameter for setting in PUBLISHED]
         nearest = difflib.get_close_matches(name.lower(), known, n=1)
         offer = f"did you mean {nearest[0]}?" if nearest else f"there are: {', '.join(known)}"
         return f"{shown(name.lower())} does not exist; {offer}"
-    if not setting.per_instance:
-        return (
-            f"{setting.parameter} is refused: what runs as root on a node, and which of its directories are used, is "
-            f"for the node's administrator to say, by {name} in the settings file or in a variant"
-        )
+    refusal = _refusal(setting, allowed)
+    if refusal:
+        return f"{setting.parameter} is refused: {refusal}"
     if not text:  # the default
         return ""
     try:
@@ -55,3 +65,19 @@ def _problem(name: str, text: str, native: str) -> str:
     except ValueError as error:
         return f"{setting.parameter} {error}"
     return ""
+
+
+def _refusal(setting: Setting, allowed: Allowed | None) -> str:
+    """Return why nobody may choose this setting for an instance, whatever the value."""
+    if not setting.per_instance:
+        files = "the settings file" if setting.node_only else "the settings file or in a variant"
+        return (
+            "what runs as root on a node, and which of its directories are used, is for the node's administrator to "
+            f"say, by {setting.name} in {files}"
+        )
+    if allowed is None or setting.parameter in allowed.names:
+        return ""
+    return (
+        f"{allowed.place}: OS_PARAMETERS has {', '.join(allowed.names) or NO_NAMES}; add it there, or take it from the "
+        f"instance with: gnt-instance modify -O {setting.parameter}=default INSTANCE"
+    )

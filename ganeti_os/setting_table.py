@@ -35,16 +35,23 @@ class Setting:
     """One row of the table.
 
     default is the text as written in the file, with {sysconfdir} and {localstatedir} standing for the configured
-    directories; empty where the default is a rule. per_instance: it may be an OS parameter, set by whoever may set
-    those of an instance. for_scripts: customisation scripts get it as an environment variable.
+    directories; empty where the default is a rule. gives_away is not empty for what may be an OS parameter: what a
+    person gets by it who may create instances. for_scripts: customisation scripts get it as an environment variable.
+    node_only: a variant cannot set it, since the person who creates an instance chooses the variant.
     """
 
     name: str
     kind: Kind
     default: str
     meaning: str
-    per_instance: bool = False
+    gives_away: str = ""
     for_scripts: bool = False
+    node_only: bool = False
+
+    @property
+    def per_instance(self) -> bool:
+        """True when it may be an OS parameter."""
+        return bool(self.gives_away)
 
     @property
     def field(self) -> str:
@@ -55,6 +62,10 @@ class Setting:
     def parameter(self) -> str:
         """The name as an OS parameter."""
         return self.name.lower()
+
+
+class _ReasonError(ValueError):
+    """What is wrong with a text, where that it is not what was expected would say too little."""
 
 
 def checked(setting: Setting, text: str, *, native: str) -> object:
@@ -68,6 +79,8 @@ def checked(setting: Setting, text: str, *, native: str) -> object:
         expected += f", or {native} as this node"
     try:
         return text if is_native else setting.kind.check(text)
+    except _ReasonError:
+        raise
     except ValueError:
         raise ValueError(f"is {shown(text)}; expected {expected}") from None
 
@@ -136,6 +149,19 @@ def _one_of(*choices: str) -> Kind:
     return Kind(f"{', '.join(choices[:-1])} or {choices[-1]}", check)
 
 
+def _parameter_names(text: str) -> tuple[str, ...]:
+    """Return the names of settings that may be OS parameters, in the order of the table."""
+    names = text.lower().split()
+    possible = [setting.parameter for setting in SETTINGS if setting.per_instance]
+    for name in names:
+        if name in possible or names == [NO_NAMES]:
+            continue
+        never = "can never be an OS parameter" if name.upper() in BY_NAME else "is not a setting"
+        raise _ReasonError(f"lists {shown(name)}, which {never}; possible are {NO_NAMES}, or {', '.join(possible)}")
+    return tuple(name for name in possible if name in names)
+
+
+NO_NAMES = "none"
 ARCHITECTURES = ("x86", "x86_64")
 
 BOOLEAN = Kind("yes or no", _boolean)
@@ -146,14 +172,19 @@ ARCHITECTURE = _one_of(*ARCHITECTURES)
 
 SETTINGS = (
     Setting(
-        "CDINSTALL", BOOLEAN, "no", "leave the disk as it is: the instance is installed from a CD", per_instance=True
+        "CDINSTALL",
+        BOOLEAN,
+        "no",
+        "leave the disk as it is: the instance is installed from a CD",
+        gives_away="an instance without the administrator's image and scripts, on a disk that keeps what a former "
+        "instance wrote to it",
     ),
     Setting(
         "SWAP",
         BOOLEAN,
         "yes",
         "make a swap area when the disk is built from a tarball or dumps",
-        per_instance=True,
+        gives_away="how the instance's own disk is divided",
         for_scripts=True,
     ),
     Setting(
@@ -161,7 +192,7 @@ SETTINGS = (
         SIZE,
         "",
         "size of the swap area in MiB; empty: the instance's memory",
-        per_instance=True,
+        gives_away="how the instance's own disk is divided",
         for_scripts=True,
     ),
     Setting(
@@ -169,7 +200,7 @@ SETTINGS = (
         SIZE,
         "100",
         "size of /boot in MiB, which is made when the kernel is inside",
-        per_instance=True,
+        gives_away="how the instance's own disk is divided",
         for_scripts=True,
     ),
     Setting(
@@ -177,7 +208,7 @@ SETTINGS = (
         _one_of("ext2", "ext3", "ext4"),
         "ext4",
         "file system made when the disk is built from a tarball or dumps",
-        per_instance=True,
+        gives_away="which of these file systems the node's kernel mounts",
         for_scripts=True,
     ),
     Setting(
@@ -185,7 +216,8 @@ SETTINGS = (
         Kind(f"a file name without / and without a dot in front, of {MAX_NAME_BYTES} bytes at most", _file_name, ""),
         "",
         "name of the image, such as debian-12",
-        per_instance=True,
+        gives_away="every image in IMAGE_DIR or at IMAGE_URL, also one that is meant for other people, and room in "
+        "CACHE_DIR for each that is fetched",
         for_scripts=True,
     ),
     Setting(
@@ -194,7 +226,7 @@ SETTINGS = (
         "qemu",
         "kind of the image, which is IMAGE_NAME-ARCH and .img (qemu: raw or qcow2, by looking), .tar.gz (tarball), "
         ".raw, .qcow2, or -root.dump and -boot.dump (dump)",
-        per_instance=True,
+        gives_away="as IMAGE_NAME, the files with another ending",
         for_scripts=True,
     ),
     Setting("IMAGE_DIR", DIRECTORY, "{localstatedir}/cache/ganeti-instance-image", "where the images are"),
@@ -225,7 +257,7 @@ SETTINGS = (
         ARCHITECTURE,
         "",
         "architecture in the image's name; empty: the node's",
-        per_instance=True,
+        gives_away="as IMAGE_NAME, the files for another architecture",
         for_scripts=True,
     ),
     Setting(
@@ -233,7 +265,7 @@ SETTINGS = (
         BOOLEAN,
         "no",
         "copy the image and change nothing inside; for systems without Linux",
-        per_instance=True,
+        gives_away="an instance without the administrator's scripts and overlay, which rename leaves as it is",
     ),
     Setting(
         "CUSTOMIZE_DIR",
@@ -246,7 +278,8 @@ SETTINGS = (
         Kind("the name of a directory in OVERLAYS_DIR", _file_name, ""),
         "",
         "directory whose files are copied over the installed system",
-        per_instance=True,
+        gives_away="every directory in OVERLAYS_DIR, also one that is meant for other people, or none where the "
+        "settings file names one",
         for_scripts=True,
     ),
     Setting(
@@ -268,13 +301,14 @@ SETTINGS = (
         DIRECTORY,
         "{sysconfdir}/ganeti/instance-image/variants",
         "where the settings of variants are, as NAME.conf",
+        node_only=True,
     ),
     Setting(
         "KERNEL_ARGS",
         Kind(f"one line of {MAX_LINE} characters at most", _one_line, ""),
         "",
         "arguments of the kernel, for the customisation scripts",
-        per_instance=True,
+        gives_away="a line of text of that person's in the environment of the customisation scripts",
         for_scripts=True,
     ),
     Setting(
@@ -282,7 +316,7 @@ SETTINGS = (
         _one_of("none", "zlib", "zstd"),
         "zlib",
         "how an export is compressed",
-        per_instance=True,
+        gives_away="how much room and processor time an export takes",
     ),
     Setting(
         "EXPORT_DIR",
@@ -295,16 +329,37 @@ SETTINGS = (
         _one_of("auto", "qcow2", "raw", "tar"),
         "auto",
         "what a backup is: qcow2 (our export), raw (a disk's bytes) or tar (ganeti-instance-image); auto looks",
-        per_instance=True,
+        gives_away="which reader gets the backup; tar takes room in EXPORT_DIR",
     ),
     Setting(
         "GROW",
         BOOLEAN,
         "no",
         "after an import onto a larger disk, grow the last partition and its file system to the end of the disk",
-        per_instance=True,
+        gives_away="how the instance's own disk is divided",
     ),
-    Setting("IMAGE_DEBUG", BOOLEAN, "no", "show what is done in detail", per_instance=True),
+    Setting(
+        "WIPE",
+        _one_of("auto", "yes", "no"),
+        "auto",
+        "zero what an installation or import leaves of the disk as a former instance wrote it; auto: where the file "
+        "system or device frees the blocks instead of writing zeros; yes: also where zeros must be written, which "
+        "takes as long as the disk is large; no: where Ganeti wipes new disks itself",
+    ),
+    Setting(
+        "OS_PARAMETERS",
+        Kind(f"names of OS parameters with blanks between them, or {NO_NAMES}", _parameter_names),
+        "",
+        "the OS parameters that are accepted, of those that gnt-os info lists; empty: all of them",
+        node_only=True,
+    ),
+    Setting(
+        "IMAGE_DEBUG",
+        BOOLEAN,
+        "no",
+        "show what is done in detail",
+        gives_away="a log that shows all settings of the node",
+    ),
 )
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 

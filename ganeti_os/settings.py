@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from ganeti_os.parameters import read_parameters
-from ganeti_os.setting_table import BY_NAME, SETTINGS, WITHOUT_EFFECT, Setting, checked
+from ganeti_os.parameters import Allowed, read_parameters
+from ganeti_os.setting_table import BY_NAME, NO_NAMES, SETTINGS, WITHOUT_EFFECT, Setting, checked
 from ganeti_os.shellfile import SettingsError, read_shell_file
 from ganeti_os.variants import DEFAULT_VARIANT, missing_variant, variant_file
 from pydiskimg.errors import DiskImageError
@@ -73,7 +73,10 @@ def node_architecture(machine: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the table's settings came to. swap_size_mib is None for the instance's memory, image_name may be empty."""
+    """What the table's settings came to.
+
+    swap_size_mib is None for the instance's memory, os_parameters None for all that there are; image_name may be empty.
+    """
 
     cdinstall: bool
     swap: bool
@@ -100,6 +103,8 @@ class Settings:
     export_dir: str
     import_format: str
     grow: bool
+    wipe: str
+    os_parameters: tuple[str, ...] | None
     image_debug: bool
 
     @classmethod
@@ -149,7 +154,9 @@ def read_settings(
     native = node_architecture(machine or os.uname().machine)
     values, wrong = read_parameters(parameters, native=native)
     try:
-        layers = [*_files(paths, variant, native), Layer("the OS parameters", values)]
+        layers = _files(paths, variant, native)
+        values, wrong = read_parameters(parameters, native=native, allowed=_allowed(layers, paths, native))
+        layers.append(Layer("the OS parameters", values))
         settings = Settings.from_layers(layers, paths=paths, machine=machine)
     except DiskImageError:
         _log_each(wrong)
@@ -191,13 +198,30 @@ def _files(paths: Paths, variant: str | None, native: str) -> list[Layer]:
         if variant != DEFAULT_VARIANT:
             raise missing_variant(path, variant) from None
     else:
-        _note_variants_dir(layers[-1])
+        _check_variant(layers[-1], paths)
     return layers
 
 
-def _note_variants_dir(layer: Layer) -> None:
+def _check_variant(layer: Layer, paths: Paths) -> None:
+    """Refuse the list of OS parameters: it would protect nothing where the person it is about chooses the variant."""
+    if "OS_PARAMETERS" in layer.values:
+        raise SettingsError(
+            f"{layer.place('OS_PARAMETERS')}: OS_PARAMETERS has no place in a variant, which the person who creates an "
+            f"instance chooses; set it in {paths.settings_file}"
+        )
     if layer.values.get("VARIANTS_DIR"):
         log.warning("%s: VARIANTS_DIR has an effect in the settings file only", layer.place("VARIANTS_DIR"))
+
+
+def _allowed(layers: Sequence[Layer], paths: Paths, native: str) -> Allowed | None:
+    """Return what OS_PARAMETERS of the settings file says; None for all."""
+    setting = BY_NAME["OS_PARAMETERS"]
+    for layer in layers:
+        if layer.name == paths.settings_file and layer.values.get(setting.name):
+            names = _checked(layer, setting, native)
+            assert isinstance(names, tuple)
+            return Allowed(names, layer.place(setting.name))
+    return None
 
 
 def _log_each(problems: Sequence[str]) -> None:
@@ -220,6 +244,8 @@ def _checked(layer: Layer, setting: Setting, native: str) -> object:
 def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return " ".join(value) or NO_NAMES
     return "" if value is None else str(value)
 
 

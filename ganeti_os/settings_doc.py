@@ -85,10 +85,21 @@ A comma in a value is written `\\,`, as in `-O 'kernel_args=console=ttyS0\\,1152
 with its variant as long as there are variants. Ganeti has each node check the parameters (`verify parameters`), and
 shows what is wrong with each.
 
-Whoever may create an instance, by Ganeti's remote API for instance, may set its OS parameters. That is why a setting
-that decides what runs as root on a node, or where on a node files are, is none: directories, `IMAGE_URL` and
+A person who may create an instance, by Ganeti's remote API for example, may set its OS parameters. A setting that
+decides what runs as root on a node, or where on a node files are, is therefore never one: directories, `IMAGE_URL` and
 `IMAGE_VERIFY` among them. Take care of `KERNEL_ARGS` and `OVERLAY` in customisation scripts: they hold what that person
-wrote.
+wrote. An empty value of a parameter undoes what the files set. This is what each parameter gives to that person:
+
+{parameters}
+`OS_PARAMETERS` in the settings file is the list of those that are accepted; without it all of them are. With
+
+    OS_PARAMETERS="image_name swap swap_size boot_size filesystem grow"
+
+nobody switches the customisation scripts off by `nomount` or `cdinstall`: every verb refuses an instance with another
+parameter, and names it. Such an instance can be neither exported nor renamed until the parameter is taken away with
+`gnt-instance modify -O nomount=default INSTANCE`. What `gnt-os modify` sets reaches the node in the same way and is
+refused, too; it belongs into the settings file or a variant. The list has no place in a variant's file: the person who
+creates an instance chooses its variant.
 
 ## What customisation scripts get
 
@@ -186,8 +197,13 @@ def settings_page() -> str:
     meanings = [_wrapped(f"- `{setting.name}`: {setting.meaning}.") for setting in SETTINGS]
     without_effect = "\n".join(f"- `{name}`: {reason}" for name, reason in WITHOUT_EFFECT.items())
     scripts = ", ".join(f"`{setting.name}`" for setting in SETTINGS if setting.for_scripts)
-    tail = _PAGE_TAIL.format(scripts=_wrapped(scripts, indent=""), without_effect=without_effect)
+    tail = _PAGE_TAIL.format(parameters=_gifts(), scripts=_wrapped(scripts, indent=""), without_effect=without_effect)
     return f"{_PAGE_HEAD}\n{_lines(table)}\n{_lines(meanings)}\n{tail}"
+
+
+def _gifts() -> str:
+    rows = [f"| `{setting.parameter}` | {setting.gives_away} |" for setting in SETTINGS if setting.per_instance]
+    return _lines(["| parameter | what it gives |", "| --- | --- |", *rows])
 
 
 def settings_template() -> str:

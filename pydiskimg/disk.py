@@ -9,7 +9,7 @@ import stat
 from contextlib import ExitStack
 
 from pydiskimg.errors import InUseError, StorageError, UnsupportedImageError, storage_error
-from pydiskimg.holders import claim_file, claim_from_machines, device_holder
+from pydiskimg.holders import claim_device, claim_file, device_holder
 from pydiskimg.linux.blockdev import is_read_only
 from pydiskimg.targets.block import BlockDisk
 from pydiskimg.targets.descriptor import DescriptorDisk
@@ -105,9 +105,9 @@ def open_disk(
 
     For writing, a block device is opened O_EXCL, so that a mounted or otherwise claimed device is refused; a
     file is locked (flock) and refused while it is attached to a loop device. Both are refused while a virtual machine
-    or qemu-img uses them, and are locked as QEMU does, so that these do not begin to; looking at them with
-    `qemu-img -U` goes on. Where a file system has no such locks nobody is kept out. Files are never made, truncated or
-    grown.
+    or qemu-img uses them or an export reads them, and are locked as QEMU does, so that these do not begin to; looking
+    at them with `qemu-img -U` goes on. Where a file system has no such locks nobody is kept out. Files are never made,
+    truncated or grown.
 
     format "qcow2" gives the virtual disk of the qcow2 image that the file or device holds; the file grows as the
     disk is filled. references are the files it may name, as for open_image(); compress compresses what is written
@@ -141,7 +141,7 @@ def _open_raw(stack: ExitStack, name: str, *, writable: bool) -> DescriptorDisk:
         if is_block and writable:
             if is_read_only(fd):
                 raise StorageError(f"{name}: the device is read-only", errno=errno.EROFS, filename=name)
-            claim_from_machines(fd, name)
+            claim_device(stack, fd, name)
         disk: DescriptorDisk
         if is_block:
             disk = BlockDisk(fd, name, direct_fd=_open_direct(stack, fd) if writable else None)

@@ -6,11 +6,17 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 
 from pydiskimg.errors import InUseError, storage_error
+from pydiskimg.linux.blockdev import open_kernel_node
 from pydiskimg.linux.fileio import system_text
-from pydiskimg.linux.locks import lock_as_writer, lock_holder
+from pydiskimg.linux.locks import is_read, lock_as_reader, lock_as_writer, lock_holder
 from pydiskimg.overlap import loop_backing, overlap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from contextlib import ExitStack
 
 
 def device_holder(path: str) -> str:
@@ -61,23 +67,61 @@ def claim_file(fd: int, name: str) -> None:
     claim_from_machines(fd, name)
 
 
+def claim_device(stack: ExitStack, fd: int, name: str) -> None:
+    """Keep other writers, exports and QEMU from the block device behind fd, whatever node they open.
+
+    That lasts until fd and stack are closed. Raises InUseError when it is used already.
+    """
+    claim_from_machines(fd, name)
+    node = _kernel_node(stack, fd)
+    if node is not None:
+        claim_from_machines(node, name)
+
+
+def claim_for_reading(stack: ExitStack, fd: int, name: str) -> None:
+    """Keep our own writers from the file or block device behind fd, until fd and stack are closed.
+
+    Other readers do the same side by side, and a virtual machine may go on. Raises InUseError when one of ours writes.
+    """
+    node = _kernel_node(stack, fd) if stat.S_ISBLK(os.fstat(fd).st_mode) else None
+    for place in (fd, node):
+        try:
+            if place is None or lock_as_reader(place):
+                continue
+            process = lock_holder(place)
+        except OSError as error:
+            raise storage_error(error, name, "cannot lock") from error
+        raise _in_use(name, f"{_process(process)} is writing to it", outcome="read")
+
+
 def claim_from_machines(fd: int, name: str) -> None:
     """Keep QEMU from using the file or device behind fd, until that is closed, for more than to look at it.
 
-    Raises InUseError when it is used already.
+    Raises InUseError when it is used already, or is being exported.
     """
     try:
         if lock_as_writer(fd):
             return
-        process = lock_holder(fd)
+        process, exported = lock_holder(fd), is_read(fd)
     except OSError as error:
         raise storage_error(error, name, "cannot lock") from error
-    who = "a virtual machine or another program" if process is None else f"process {process}, {_command(process)},"
-    raise _in_use(name, f"{who} has locked it as QEMU does")
+    doing = "is exporting it" if exported else "has locked it as QEMU does"
+    raise _in_use(name, f"{_process(process)} {doing}")
 
 
-def _in_use(name: str, why: str) -> InUseError:
-    return InUseError(f"{name}: is in use ({why}); nothing was written", errno=errno.EBUSY, filename=name)
+def _kernel_node(stack: ExitStack, fd: int) -> int | None:
+    node = open_kernel_node(fd)
+    if node is not None:
+        stack.callback(os.close, node)
+    return node
+
+
+def _process(process: int | None) -> str:
+    return "a virtual machine or another program" if process is None else f"process {process}, {_command(process)},"
+
+
+def _in_use(name: str, why: str, *, outcome: str = "written") -> InUseError:
+    return InUseError(f"{name}: is in use ({why}); nothing was {outcome}", errno=errno.EBUSY, filename=name)
 
 
 def _command(process: int) -> str:

@@ -8,6 +8,7 @@ from enum import Enum
 from ganeti_os.protocol import RequestError
 from pydiskimg.described_end import described_end
 from pydiskimg.errors import FileSystemError
+from pydiskimg.formats.contents import DUMP_MAGIC_OFFSET, DUMP_MAGICS
 from pydiskimg.fs.probe import probe
 from pydiskimg.targets.memory import MemoryDisk
 from pydiskimg.targets.pipe import PipeReader
@@ -16,8 +17,6 @@ from pydiskimg.targets.pipe import PipeReader
 LOOK_AT = 128 << 10
 
 _QCOW2_MAGIC = b"QFI\xfb"
-_DUMP_MAGIC_OFFSET = 24
-_DUMP_MAGICS = ((60012).to_bytes(4, "little"), (60012).to_bytes(4, "big"))
 _COMPRESSIONS = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
@@ -60,7 +59,7 @@ def backup_kind(pipe: PipeReader, wanted: str) -> BackupKind:
 
     if looks_like_archive(beginning):
         return BackupKind.TAR
-    if beginning[_DUMP_MAGIC_OFFSET : _DUMP_MAGIC_OFFSET + 4] in _DUMP_MAGICS:
+    if beginning[DUMP_MAGIC_OFFSET : DUMP_MAGIC_OFFSET + 4] in DUMP_MAGICS:
         return BackupKind.DUMP
     if described_end(beginning) or _holds_file_system(beginning):
         return BackupKind.RAW

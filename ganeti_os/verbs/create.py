@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 from ganeti_os import hooks
 from ganeti_os.diskimage import install_disk_image
+from ganeti_os.imagecheck import check_image_file
 from ganeti_os.imagefile import ImageFile, find_image, image_names
 from ganeti_os.installation import Installation
 from ganeti_os.log import Messages
@@ -63,7 +64,10 @@ def _image(stack: ExitStack, request: Request, settings: Settings, messages: Mes
 
         for name in image_names(settings, kernel_inside=request.kernel_inside):
             stack.enter_context(fetched(name, settings, messages, instance=request.instance))
-    return find_image(settings, kernel_inside=request.kernel_inside)
+    image = find_image(settings, kernel_inside=request.kernel_inside)
+    for path in filter(None, (image.path, image.boot_path)):
+        check_image_file(path, settings.image_type)
+    return image
 
 
 def _install_files(image: ImageFile, installation: Installation) -> None:

@@ -6,11 +6,13 @@ from __future__ import annotations
 import logging
 import os
 import time
+from contextlib import ExitStack
 
 from ganeti_os.log import Messages
 from ganeti_os.protocol import Request, RequestError
 from ganeti_os.settings import Settings
-from pydiskimg.image import open_image
+from pydiskimg.formats.raw import open_raw
+from pydiskimg.holders import claim_for_reading
 from pydiskimg.protocols import Progress
 from pydiskimg.stream import write_stream
 from pydiskimg.units import format_size
@@ -24,14 +26,16 @@ _STANDARD_OUTPUT = 1
 def run(request: Request, settings: Settings, messages: Messages) -> None:
     """Write the request's device to standard output, without what its file systems say is free.
 
-    The disk is raw, whatever its first bytes say: a guest wrote them.
+    The disk is raw, whatever its first bytes say: a guest wrote them. No create, import or rename of ours writes to it
+    meanwhile; a virtual machine may.
     """
     assert request.device is not None
     if os.isatty(_STANDARD_OUTPUT):
         raise RequestError("standard output is a terminal, and a backup is no text; send it to a file or a pipe")
     started = time.monotonic()
     compression = settings.export_compression
-    with open_image(request.device, format="raw") as disk:
+    with ExitStack() as claims, open_raw(request.device) as disk:
+        claim_for_reading(claims, disk.fileno(), disk.name)
         if not disk.size:  # as a device has that nothing is behind
             raise RequestError(f"{request.device}: has 0 bytes; expected a disk that holds something to back up")
         with messages.step("looking for what is in use"):

@@ -53,6 +53,10 @@ class RawSource:
         status = os.fstat(self._fd)
         return status.st_dev, status.st_ino
 
+    def fileno(self) -> int:
+        """Return the descriptor, which stays the source's."""
+        return self._fd
+
     def extents(self) -> Iterator[Extent]:
         """Yield the extents as Source.extents() does: what the file system does not store is HOLE.
 

@@ -8,6 +8,8 @@ import os
 import stat
 import struct
 
+from pydiskimg.linux.fileio import system_text
+
 BLKGETSIZE64 = 0x80081272
 BLKSSZGET = 0x1268
 BLKZEROOUT = 0x127F
@@ -21,6 +23,28 @@ def is_block_device(path: str | os.PathLike[str]) -> bool:
         return stat.S_ISBLK(os.stat(path).st_mode)
     except (OSError, ValueError):
         return False
+
+
+def open_kernel_node(fd: int) -> int | None:
+    """Open the node that the kernel itself made of the block device behind fd, for reading; the caller closes it.
+
+    None when fd is open on that node, and where there is none: locks are those of a node, and mknod(2) makes others
+    of the same device.
+    """
+    status = os.fstat(fd)
+    try:
+        number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+        lines = system_text(f"/sys/dev/block/{number}/uevent").splitlines()
+        name = next(line.partition("=")[2] for line in lines if line.startswith("DEVNAME="))
+        node = os.open(f"/dev/{name}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, StopIteration):
+        return None
+    found = os.fstat(node)
+    same_device = stat.S_ISBLK(found.st_mode) and found.st_rdev == status.st_rdev
+    if same_device and (found.st_dev, found.st_ino) != (status.st_dev, status.st_ino):
+        return node
+    os.close(node)
+    return None
 
 
 def device_size(fd: int) -> int:

@@ -9,9 +9,12 @@
          consistent reading         consistent reading
          held by whoever does it    held by whoever bears no other that does it
 
-All are read locks, so that several programs can hold the same ones. Whoever opens an image holds the bytes of what
-it does and of what it does not bear, and then looks at the opposite bytes of the others. The bytes need not exist,
-and neither reading nor writing them is hindered.
+All are read locks, so that several programs can hold the same ones. A program that opens an image holds the bytes of
+what it does and of what it does not tolerate, and then looks at the opposite bytes of the others. The bytes need not
+exist, and neither reading nor writing them is hindered.
+
+Two bytes that QEMU does not look at are our own: 150 is held by every writer of ours, 250 by a reader that does not
+tolerate those. A virtual machine may run while such a reader reads.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ _FLOCK = struct.Struct("hhqqi0q")
 _USES = 100
 _REFUSALS = 200
 _READING, _WRITING, _RESIZING = 0, 1, 3
+_OURS = 50
 _END = 300
 
 # What file systems answer that have no such locks: network and FUSE ones.
@@ -34,15 +38,16 @@ _CANNOT = frozenset({errno.ENOLCK, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 def lock_as_writer(fd: int) -> bool:
-    """Hold the locks of a writer that bears readers only, until the open file behind fd is closed.
+    """Hold the locks of a writer that tolerates readers only, until the open file behind fd is closed.
 
-    Returns False when somebody else writes, or does not bear a writer. A QEMU that bears one (qemu-img -U) goes on
-    reading. A file system without such locks lets everybody pass. Raises OSError for other failures; fd must be
-    open for reading.
+    Returns False when another program writes, or does not tolerate a writer. A QEMU that tolerates one (qemu-img -U)
+    goes on reading. A file system without such locks lets every program pass. Raises OSError for other failures; fd
+    must be open for reading.
     """
     try:
         # Placed before the others' are looked at: of two that come at once none, rather than both, may have it.
         _read_lock(fd, _USES + _READING, _RESIZING - _READING + 1)
+        _read_lock(fd, _USES + _OURS, 1)
         _read_lock(fd, _REFUSALS + _WRITING, _RESIZING - _WRITING + 1)
         return not (_is_locked(fd, _USES + _WRITING, _REFUSALS) or _is_locked(fd, _REFUSALS, _END))
     except OSError as error:
@@ -51,14 +56,36 @@ def lock_as_writer(fd: int) -> bool:
         raise
 
 
+def lock_as_reader(fd: int) -> bool:
+    """Keep our own writers out until the open file behind fd is closed; other readers and QEMU go on.
+
+    Returns False when one of them has the file. File systems without locks and errors are as for lock_as_writer().
+    """
+    try:
+        _read_lock(fd, _REFUSALS + _OURS, 1)
+        return not _is_locked(fd, _USES + _OURS, _USES + _OURS + 1)
+    except OSError as error:
+        if error.errno in _CANNOT:
+            return True
+        raise
+
+
+def is_read(fd: int) -> bool:
+    """True when another open file holds what lock_as_reader() places. Raises OSError."""
+    return _is_locked(fd, _REFUSALS + _OURS, _REFUSALS + _OURS + 1)
+
+
 def lock_holder(fd: int) -> int | None:
     """Return the id of a process that has such locks on the file behind fd, where /proc tells (proc(5), fdinfo)."""
     try:
         path = os.readlink(f"/proc/self/fd/{fd}")
+        status = os.fstat(fd)
         processes = [name for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
     except OSError:
         return None
-    return next((int(process) for process in processes if _holds(process, path)), None)
+    # A hard link or another node of a device has another path; btrfs tells another device number than fstat(2).
+    inode = f" {os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino} "
+    return next((int(process) for process in processes if _holds(process, path, inode)), None)
 
 
 def _read_lock(fd: int, start: int, length: int) -> None:
@@ -72,15 +99,14 @@ def _is_locked(fd: int, start: int, end: int) -> bool:
     return found != fcntl.F_UNLCK
 
 
-def _holds(process: str, path: str) -> bool:
+def _holds(process: str, path: str, inode: str) -> bool:
     try:
         for name in os.listdir(f"/proc/{process}/fd"):
-            # By its name only: a look at the file itself might block.
-            if os.readlink(f"/proc/{process}/fd/{name}") != path:
-                continue
             with open(f"/proc/{process}/fdinfo/{name}", encoding="ascii", errors="replace") as file:
-                if "OFDLCK" in file.read():
-                    return True
+                locks = [line for line in file if "OFDLCK" in line]
+            # By its name only: a look at the file itself might block.
+            if locks and (inode in locks[0] or os.readlink(f"/proc/{process}/fd/{name}") == path):
+                return True
     except OSError:  # it ended meanwhile, or may not be looked at
         pass
     return False

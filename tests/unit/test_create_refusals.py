@@ -72,7 +72,7 @@ def test_a_truncated_header(node: Node, disk: Path) -> None:
 
 
 def test_a_disk_that_does_not_exist(node: Node, disk: Path, tmp_path: Path) -> None:
-    (node.images / "x-x86_64.raw").write_bytes(b"x" * 512)
+    (node.images / "x-x86_64.raw").write_bytes(b"\0x" * 256)
     done = node.create(tmp_path / "missing")
     assert (done.returncode, "No such file or directory" in last_line(done)) == (1, True)
     assert not (tmp_path / "missing").exists()
@@ -173,7 +173,7 @@ def test_a_missing_package_is_a_sentence(
     node.configure(IMAGE_NAME="x", ARCH="x86_64", IMAGE_TYPE=image_type, OVERLAYS_DIR=str(tmp_path), OVERLAY=overlay)
     (tmp_path / "extra").mkdir()
     for name in ("x-x86_64.raw", "x-x86_64.tar.gz", "x-x86_64-root.dump", "x-x86_64-boot.dump"):
-        (node.images / name).write_bytes(b"x" * 512)
+        (node.images / name).write_bytes(b"\0x" * 256)
     before = disk.read_bytes()
     done = node.create(disk, **hide(module, tmp_path))
     assert done.returncode == 1
@@ -218,9 +218,9 @@ def test_partitions_too_small_for_a_file_system(node: Node, tmp_path: Path, boot
 
 
 def test_a_full_log_does_not_change_the_outcome(node: Node, disk: Path) -> None:
-    (node.images / "x-x86_64.raw").write_bytes(b"x" * 512)
+    (node.images / "x-x86_64.raw").write_bytes(b"\0x" * 256)
     disk.with_name("swap").write_bytes(bytes(SIZE))
     command = node.command("create", "-i", "i", "-b", str(disk), "-s", str(disk.with_name("swap")))
     with open("/dev/full", "w") as full:
         assert subprocess.run(command, cwd=ROOT, stderr=full, check=False).returncode == 0
-    assert disk.read_bytes()[:512] == b"x" * 512
+    assert disk.read_bytes()[:512] == b"\0x" * 256

@@ -74,7 +74,7 @@ def test_a_reader_that_bears_writers_is_no_hindrance(image: tuple[Path, str]) ->
 def test_the_locks_of_a_writer_are_held_while_it_is_open(image: tuple[Path, str]) -> None:
     path, form = image
     with open_disk(path, writable=True, format=form):  # type: ignore[call-overload]  # both are known
-        assert locks_seen(path) == {100, 101, 102, 103, 201, 202, 203}
+        assert locks_seen(path) == {100, 101, 102, 103, 150, 201, 202, 203}
     assert locks_seen(path) == set()
     with open_disk(path):
         assert locks_seen(path) == set()

@@ -48,7 +48,7 @@ def test_world_writable(tmp_path: Path, which: str) -> None:
 
 def test_create_refuses_before_it_writes(tmp_path: Path) -> None:
     node = Node.make(tmp_path / "node", IMAGE_NAME="x", ARCH="x86_64", IMAGE_TYPE="raw", OVERLAY="web")
-    (node.images / "x-x86_64.raw").write_bytes(b"x" * 512)
+    (node.images / "x-x86_64.raw").write_bytes(b"\0x" * 256)
     disk = tmp_path / "disk"
     disk.write_bytes(b"\xff" * SIZE)
     done = node.create(disk)
@@ -59,7 +59,7 @@ def test_create_refuses_before_it_writes(tmp_path: Path) -> None:
 
 def test_nomount_leaves_it_out(tmp_path: Path) -> None:
     node = Node.make(tmp_path / "node", IMAGE_NAME="x", ARCH="x86_64", IMAGE_TYPE="raw", OVERLAY="web", NOMOUNT="yes")
-    (node.images / "x-x86_64.raw").write_bytes(b"x" * 512)
+    (node.images / "x-x86_64.raw").write_bytes(b"\0x" * 256)
     disk = tmp_path / "disk"
     disk.write_bytes(b"\xff" * SIZE)
     done = node.create(disk)

@@ -15,7 +15,7 @@ from ganeti_os.protocol import parse_request
 from ganeti_os.setting_table import BY_NAME, SETTINGS
 from ganeti_os.settings import Paths, Settings, read_settings
 from ganeti_os.shellfile import SettingsError
-from tests.fixtures.node import Node, last_line
+from tests.fixtures.node import ROOT, Node, last_line, stream_environment
 
 VALUES = {
     "CDINSTALL": "yes",
@@ -53,12 +53,14 @@ def test_what_runs_as_root_on_a_node_is_not_for_users_to_choose(name: str) -> No
     for text in ("/tmp", "no", "http://192.0.2.1/", ""):
         (problem,) = sentences(**{name: text})
         assert problem.startswith(f"OS parameter {name.lower()} is refused: ")
-        assert f"by {name} in the settings file or in a variant" in problem
+        files = "the settings file" if BY_NAME[name].node_only else "the settings file or in a variant"
+        assert problem.endswith(f"by {name} in {files}")
 
 
 def test_directories_and_downloads_are_never_published() -> None:
     """A row that is added to the table must not become a parameter by accident."""
     assert not [s.name for s in PUBLISHED if s.name.endswith(("_DIR", "_URL", "_VERIFY", "_CLEANUP"))]
+    assert not {"OS_PARAMETERS", "WIPE"} & {setting.name for setting in PUBLISHED}
 
 
 def test_an_empty_value_is_the_default() -> None:
@@ -176,11 +178,103 @@ def test_details_have_no_passwords(node: Node) -> None:
 def test_create_uses_the_parameters_and_refuses_the_same(node: Node, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.write_bytes(b"\xff" * (1 << 20))
-    (node.images / "y-x86_64.raw").write_bytes(b"image" * 100)
+    (node.images / "y-x86_64.raw").write_bytes(b"\0image" * 100)
     chosen = {"OSP_IMAGE_NAME": "y", "OSP_IMAGE_TYPE": "raw", "OSP_ARCH": "x86_64"}
     done = node.create(disk, **chosen, OSP_IMAGE_DIR=str(tmp_path))
     assert (done.returncode, disk.read_bytes()) == (1, b"\xff" * (1 << 20))
     assert "inst1.example.org: settings: OS parameter image_dir is refused" in last_line(done)
     done = node.create(disk, **chosen)
     assert done.returncode == 0, done.stderr
-    assert disk.read_bytes().startswith(b"image" * 100)
+    assert disk.read_bytes().startswith(b"\0image" * 100)
+
+
+LISTED = "image_name swap"
+
+
+def listing(tmp_path: Path, names: str, *, variant: str = "") -> Paths:
+    """A settings file whose third line is OS_PARAMETERS, and a variant."""
+    paths = Paths(str(tmp_path / "etc"), "/var")
+    file, conf = Path(paths.settings_file), tmp_path / "etc/ganeti/instance-image/variants/web.conf"
+    for path in (file, conf):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f'SWAP=no\n\nOS_PARAMETERS="{names}"\n')
+    conf.write_text(variant)
+    return paths
+
+
+def refusal(paths: Paths, variant: str | None = None, **parameters: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        read_settings(paths, variant=variant, parameters=parameters)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", [name for name in VALUES if name.lower() not in LISTED.split()])
+@pytest.mark.parametrize("text", ["", "good"])
+def test_what_the_node_does_not_list_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    paths = listing(tmp_path, LISTED)
+    assert refusal(paths, **{name: text and VALUES[name]}) == (
+        f"OS parameter {name.lower()} is refused: {paths.settings_file}:3: OS_PARAMETERS has swap, image_name; add it "
+        f"there, or take it from the instance with: gnt-instance modify -O {name.lower()}=default INSTANCE"
+    )
+
+
+def test_what_the_node_lists_is_accepted(tmp_path: Path) -> None:
+    for names in (LISTED, LISTED.upper(), "swap\timage_name image_name", "", " ".join(VALUES)):
+        found = read_settings(listing(tmp_path, names), parameters={"IMAGE_NAME": "x", "SWAP": "yes"})
+        assert (found.image_name, found.swap) == ("x", True)
+
+
+def test_none_at_all(tmp_path: Path) -> None:
+    paths = listing(tmp_path, "none")
+    assert read_settings(paths).os_parameters == ()
+    assert "OS_PARAMETERS has none; " in refusal(paths, SWAP="yes")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ("image_name image_url", "lists 'image_url', which can never be an OS parameter"),
+        ("OS_PARAMETERS", "lists 'os_parameters', which can never be an OS parameter"),
+        ("swap,grow", "lists 'swap,grow', which is not a setting"),
+        ("swap none", "lists 'none', which is not a setting"),
+        ("\u00fc" * 500, "(500 characters), which is not a setting"),
+    ],
+)
+def test_a_list_that_makes_no_sense(tmp_path: Path, names: str, words: str) -> None:
+    paths = listing(tmp_path, names)
+    sentence = refusal(paths)
+    assert sentence.startswith(f"{paths.settings_file}:3: OS_PARAMETERS lists ")
+    assert words in sentence
+    assert sentence.endswith(f"; possible are none, or {', '.join(VALUES).lower()}")
+
+
+@pytest.mark.parametrize("names", ["", "none", "nomount"])
+def test_a_variant_has_no_list(tmp_path: Path, names: str) -> None:
+    paths = listing(tmp_path, LISTED, variant=f'\nOS_PARAMETERS="{names}"\n')
+    assert read_settings(paths).swap is False
+    sentence = refusal(paths, "web")
+    assert sentence.endswith(f"; set it in {paths.settings_file}")
+    assert "web.conf:2: OS_PARAMETERS has no place in a variant, " in sentence
+
+
+def test_a_list_that_makes_no_sense_hides_no_other_sentence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert "lists 'x'" in refusal(listing(tmp_path, "x"), SWAP="maybe")
+    assert [record.getMessage() for record in caplog.records] == ["OS parameter swap is 'maybe'; expected yes or no"]
+
+
+@pytest.mark.parametrize("verb", ["create", "export", "import", "rename", "verify"])
+def test_every_verb_refuses_it(node: Node, tmp_path: Path, verb: str) -> None:
+    node.configure(OS_PARAMETERS="image_name", CUSTOMIZE_DIR="/nowhere")
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"\xff" * (1 << 20))
+    arguments = ["parameters"] if verb == "verify" else []
+    environment = stream_environment(verb, disk, OSP_NOMOUNT="yes", OLD_INSTANCE_NAME="old.example.org")
+    done = node.run(verb, *arguments, **environment)
+    assert (done.returncode, done.stdout, disk.read_bytes()) == (1, "", b"\xff" * (1 << 20))
+    assert "settings: OS parameter nomount is refused: " in last_line(done)
+
+
+def test_the_page_says_what_each_parameter_gives() -> None:
+    page = (ROOT / "docs/settings.md").read_text()
+    for setting in PUBLISHED:
+        assert f"| `{setting.parameter}` | {setting.gives_away} |" in page

@@ -47,6 +47,8 @@ def test_defaults() -> None:
         export_dir="/var/tmp",
         import_format="auto",
         grow=False,
+        wipe="auto",
+        os_parameters=None,
         image_debug=False,
     )
 
@@ -130,6 +132,7 @@ def test_values() -> None:
         *((name, "x", "expected the absolute path") for name in ("OVERLAYS_DIR", "VARIANTS_DIR", "CACHE_DIR")),
         *(("IMAGE_DIR", text, "expected the absolute path") for text in ("images", "/a\nb")),
         ("CUSTOMIZE_DIR", "hooks", "expected the absolute path"),
+        ("WIPE", "cheap", "expected auto, yes or no"),
         ("ARCH", "arm64", "expected x86 or x86_64"),
         ("ARCH", "a/b", "expected x86 or x86_64"),
     ],
@@ -208,6 +211,10 @@ def test_texts_are_what_one_would_write() -> None:
     assert found.texts().items() >= {**written, "NOMOUNT": "no", "IMAGE_VERIFY": "yes", "OVERLAY": ""}.items()
     assert settings(found.texts()) == found
     assert settings().texts()["SWAP_SIZE"] == ""
+    for text, written_as in (("", ""), ("none", "none"), ("grow SWAP", "swap grow")):
+        found = settings({"OS_PARAMETERS": text})
+        assert found.texts()["OS_PARAMETERS"] == written_as
+        assert settings(found.texts()) == found
 
 
 def test_what_scripts_get() -> None:

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""Is the image what IMAGE_TYPE says? A download's error page or an archive must not become an instance's disk.
+
+What is refused is known to be something else. What is not known is copied with a warning: there are systems whose
+disk labels nobody lists.
+"""
+
+from __future__ import annotations
+
+import logging
+from types import MappingProxyType
+
+from pydiskimg.errors import FileSystemError, InvalidImageError, UnsupportedImageError
+from pydiskimg.formats.contents import Contents, Sort, file_contents
+from pydiskimg.formats.raw import open_raw
+from pydiskimg.fs.probe import probe
+from pydiskimg.fs.strangers import stranger
+from pydiskimg.protocols import ImageSource, Source, read_bytes
+
+log = logging.getLogger(__name__)
+
+_SECTOR = 512  # bytes
+_BOOT_SIGNATURE = b"\x55\xaa"
+
+_EXPECTED = MappingProxyType(
+    {
+        "qemu": "a raw or qcow2 disk image",
+        "raw": "a raw disk image",
+        "qcow2": "a qcow2 disk image",
+        "tarball": "a tar archive",
+        "dump": "a dump(8) of a root file system",
+    }
+)
+# What each may be: a tarball may be compressed, and what that holds is for its reader to say.
+_FITTING = MappingProxyType(
+    {"qemu": (Sort.QCOW2,), "qcow2": (Sort.QCOW2,), "tarball": (Sort.TAR, Sort.COMPRESSED), "dump": (Sort.DUMP,)}
+)
+_ADVICE = MappingProxyType(
+    {
+        Sort.QCOW2: "IMAGE_TYPE=qcow2 installs it, from a name that ends in .qcow2",
+        Sort.IMAGE: "convert it with: qemu-img convert -O qcow2 OLD NEW",
+        Sort.COMPRESSED: "decompress it with: {program} -d",
+        Sort.TAR: "IMAGE_TYPE=tarball installs it, from a name that ends in .tar.gz",
+        Sort.DUMP: "IMAGE_TYPE=dump installs it, from a name that ends in -root.dump",
+        Sort.TEXT: "it may be the error page of a download; put the image in its place",
+        Sort.OTHER: "put the image in its place",
+    }
+)
+
+
+def check_image_file(path: str, image_type: str) -> None:
+    """Raise UnsupportedImageError when the file is known to be something else than an image of this IMAGE_TYPE."""
+    with open_raw(path) as file:
+        found = file_contents(file)
+        if found is not None and found.sort not in _FITTING.get(image_type, ()):
+            raise UnsupportedImageError(_sentence(file, found, _EXPECTED[image_type]))
+
+
+def check_disk_contents(image: ImageSource) -> None:
+    """Raise an error when the disk in the image cannot be one; warn when nothing on it is known.
+
+    UnsupportedImageError for the contents of another file, InvalidImageError for less than a sector.
+    """
+    found = file_contents(image)
+    if found is not None:
+        raise UnsupportedImageError(_sentence(image, found, "a disk"))
+    if image.size < _SECTOR:
+        raise InvalidImageError(
+            f"{image.name}: holds {image.size} bytes; a disk has at least one sector, {_SECTOR} bytes"
+        )
+    if not _is_known(image):
+        log.warning(
+            "%s: no partition table, file system or boot sector was found in it; it is copied as it is", image.name
+        )
+
+
+def _sentence(source: Source, found: Contents, expected: str) -> str:
+    advice = _ADVICE[found.sort].format(program=found.what.rpartition(" ")[2])
+    return f"{source.name}: is {found.what}, expected {expected}; {advice}; nothing was written"
+
+
+def _is_known(disk: Source) -> bool:
+    if read_bytes(disk, _SECTOR - len(_BOOT_SIGNATURE), len(_BOOT_SIGNATURE)) == _BOOT_SIGNATURE:
+        return True
+    try:
+        return probe(disk) is not None or stranger(disk) is not None
+    except FileSystemError:  # of two, in one place
+        return True
