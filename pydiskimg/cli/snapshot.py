@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from itertools import chain
 
 from pydiskimg.formats.detect import detect_image
 from pydiskimg.formats.qcow2.header import Header, read_header
@@ -15,7 +16,7 @@ from pydiskimg.units import format_size
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from typing import Any, TypeAlias
 
 Facts: TypeAlias = "dict[str, Any]"
@@ -46,17 +47,21 @@ def run(arguments: argparse.Namespace) -> None:
     from pydiskimg.cli.output import show
 
     require_file_name(arguments.file)
-    snapshots: list[Facts] = []
+    snapshots: Iterator[Facts] = iter(())
+    lines: Iterator[str] = iter(())
     with open_raw(arguments.file) as file:
-        if (arguments.format or detect_image(file)) == "qcow2":
-            snapshots = snapshot_facts(file, read_header(file))
-    lines = ["Snapshot list:", *snapshot_lines(snapshots)] if snapshots else []
+        if (arguments.format or detect_image(file)) == "qcow2" and (header := read_header(file)).nb_snapshots:
+            snapshots = snapshot_facts(file, header)
+            lines = chain(["Snapshot list:"], snapshot_lines(snapshots))
     show(snapshots, lines, arguments.output)
 
 
-def snapshot_facts(file: Source, header: Header) -> list[Facts]:
-    """Return the snapshots under the names of `qemu-img info --output=json`."""
-    return [
+def snapshot_facts(file: Source, header: Header) -> Iterator[Facts]:
+    """Return an iterator of the snapshots under the names of `qemu-img info --output=json`.
+
+    All of them have been read, with the errors of read_snapshots(), when it returns.
+    """
+    return (
         {
             "id": snapshot.id,
             "name": snapshot.name,
@@ -68,10 +73,10 @@ def snapshot_facts(file: Source, header: Header) -> list[Facts]:
         }
         | ({} if snapshot.icount is None else {"icount": snapshot.icount})
         for snapshot in read_snapshots(file, header)
-    ]
+    )
 
 
-def snapshot_lines(snapshots: Sequence[Facts]) -> Iterator[str]:
+def snapshot_lines(snapshots: Iterable[Facts]) -> Iterator[str]:
     """Yield a table of the snapshots: the date is local time, the clock is the guest's running time."""
     yield _COLUMNS.format("ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT")
     for snapshot in snapshots:
