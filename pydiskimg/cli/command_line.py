@@ -54,7 +54,10 @@ def _misplaced(words: Sequence[str]) -> str:
 
 def _parser(commands: Sequence[str]) -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="pydiskimg", description="Disk images, file systems and swap areas, without external programs."
+        prog="pydiskimg",
+        description="Disk images, file systems and swap areas, without external programs.",
+        epilog="Exit status: 0 done, 1 failed, 2 wrong usage, 128 + N ended by signal N (130 SIGINT, 143 SIGTERM); "
+        "compare and check have others, which their --help lists.",
     )
     parser.add_argument("--version", action=_Version, help="print the version")
     # Given prog, argparse need not look at the terminal's width (shutil) before there is anything to print.
