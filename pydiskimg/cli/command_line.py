@@ -12,6 +12,7 @@ from pydiskimg.cli import COMMANDS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import NoReturn
 
     from _typeshed import SupportsWrite
 
@@ -70,7 +71,10 @@ def _parser(commands: Sequence[str]) -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Hears that nobody gets its help, of which argparse says nothing since Python 3.12."""
+    """Raises where its help cannot be printed, which argparse passes over since Python 3.12; says all in our words."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(message.replace("ignored explicit argument", "takes no value; found"))
 
     def print_help(self, file: SupportsWrite[str] | None = None) -> None:
         print(self.format_help(), end="", file=file)

@@ -33,12 +33,12 @@ def add_parser(subparsers: Any) -> None:
         description="List the internal snapshots of an image. They are made, applied and deleted with qemu-img "
         "snapshot; one of them is read with convert -l.",
     )
-    parser.add_argument("-l", dest="list", action="store_true", required=True, help="list the snapshots")
+    parser.add_argument("-l", dest="list", action="store_true", help="list the snapshots; must be given")
     parser.add_argument("-f", dest="format", choices=("raw", "qcow2"), help="format (default: by the contents)")
     parser.add_argument("-U", "--force-share", action="store_true", help="accepted as by qemu-img: nothing is locked")
     add_output_option(parser)
     parser.add_argument("file", metavar="FILE")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, usage_error=parser.error)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -46,6 +46,8 @@ def run(arguments: argparse.Namespace) -> None:
     from pydiskimg.cli.names import require_file_name
     from pydiskimg.cli.output import show
 
+    if not arguments.list:
+        arguments.usage_error("-l is missing: snapshots are listed only; qemu-img snapshot makes and deletes them")
     require_file_name(arguments.file)
     snapshots: Iterator[Facts] = iter(())
     lines: Iterator[str] = iter(())

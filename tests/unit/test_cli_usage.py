@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -382,3 +383,52 @@ def test_create_takes_the_size_behind_options(run: Run, tmp_path: Path) -> None:
     for words in (["-q", "1M", "2M"], ["1M", "-q", "2M"], ["-q", "1X"], ["-q", "-X"]):
         assert run("create", str(tmp_path / "c"), *words)[0] == 2
     assert not (tmp_path / "c").exists()
+
+
+PYTHON = re.compile(
+    r"\bNone\b|\bb'|\bb\"|invalid \w+ value|Traceback|\bTrue\b|\bFalse\b|explicit argument|Errno|<class|object at 0x"
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (
+            ["mkfs", "--partition", "x", "t"],
+            2,
+            "argument --partition: 'x' is not the number of a partition; expected 1,",
+        ),
+        (["mkfs", "--partition", "-1", "t"], 2, "argument --partition: '-1' is not the number of a partition"),
+        (["mkfs", "--partition", "0", "t"], 2, "argument --partition: '0' is not the number of a partition"),
+        (["mkfs", "--partition", "9" * 5000, "t"], 2, "99' is not the number of a partition"),
+        (["mkswap", "--partition", "1.5", "t"], 2, "argument --partition: '1.5' is not the number of a partition"),
+        (["mkswap", "--partition", "", "t"], 2, "argument --partition: '' is not the number of a partition"),
+        (["mkfs", "-b", "x", "t"], 2, "argument -b: 'x' is not a size"),
+        (["mkfs", "-b", "99", "--force", "t"], 1, "t: 99 is not a block size of ext4; expected 1024, 2048 or 4096"),
+        (["mkfs", "swap"], 1, "swap: holds swap (no label, UUID "),
+        (["mkfs", "named"], 1, "named: holds swap (label 'some', UUID "),
+        (["info", "--help=1"], 2, "argument -h/--help: takes no value; found '1'"),
+        (["convert", "--verify=yes", "t", "o"], 2, "argument --verify: takes no value; found 'yes'"),
+        (
+            ["snapshot", "t"],
+            2,
+            "error: -l is missing: snapshots are listed only; qemu-img snapshot makes and deletes them",
+        ),
+        (["snapshot", "-c", "x", "t"], 2, "error: there is no option -c"),
+        (
+            ["info", "-f", "qcow2", "zeros"],
+            1,
+            "zeros: not a qcow2 image: it starts with 00 00 00 00, expected 51 46 49 fb",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_words_of_the_command(
+    run: Run, qcow2: Path, tmp_path: Path, words: list[str], status: int, said: str
+) -> None:
+    (tmp_path / "zeros").write_bytes(bytes(100))
+    assert run("mkswap", "--create", "1M", "swap")[0] == 0
+    assert run("mkswap", "--create", "1M", "-L", "some", "named")[0] == 0
+    found, out, err = run(*words)
+    assert (found, out) == (status, "")
+    assert said in err
+    assert PYTHON.search(err) is None
