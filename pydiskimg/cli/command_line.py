@@ -74,7 +74,9 @@ class _Parser(argparse.ArgumentParser):
     """Raises where its help cannot be printed, which argparse passes over since Python 3.12; says all in our words."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(message.replace("ignored explicit argument", "takes no value; found"))
+        from pydiskimg.cli.output import message_text
+
+        super().error(message_text(message).replace("ignored explicit argument", "takes no value; found"))
 
     def print_help(self, file: SupportsWrite[str] | None = None) -> None:
         print(self.format_help(), end="", file=file)

@@ -24,13 +24,20 @@ class _Shown(dict[int, "int | str"]):
     def __missing__(self, number: int) -> int | str:
         character = chr(number)
         shown: int | str = number if character.isprintable() else character.encode("unicode_escape").decode()
+        if number in _BYTES:
+            shown = _byte(number)
         if number < _KEPT:
             self[number] = shown
         return shown
 
 
+_BYTES = range(0xDC80, 0xDD00)  # the surrogates that stand for bytes 0x80 to 0xff of a name that is not UTF-8
 _KEPT = 1 << 12  # characters of which the form is kept
 _shown = _Shown()
+
+
+def _byte(surrogate: int) -> str:
+    return f"\\x{surrogate - 0xDC00:02x}"
 
 
 def printable(text: str) -> str:
@@ -39,12 +46,21 @@ def printable(text: str) -> str:
     return shown.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def message_text(text: str) -> str:
+    """Return a message as it is printed: one that quotes an argument which is not UTF-8 shows its bytes as \\xNN."""
+    shown = printable(text)
+    if "\\udc" in shown:
+        for number in _BYTES:
+            shown = shown.replace(f"\\udc{number - 0xDC00:02x}", _byte(number))
+    return shown
+
+
 def tell(text: str) -> None:
     """Print a message. That nobody gets it changes neither what is done nor the exit status."""
     from contextlib import suppress  # only here: few commands have anything to tell
 
     with suppress(OSError):
-        print(f"pydiskimg: {printable(text)}", file=sys.stderr)
+        print(f"pydiskimg: {message_text(text)}", file=sys.stderr)
 
 
 def show(result: object, lines: Iterable[str], output: str) -> None:

@@ -71,10 +71,12 @@ def find_snapshot(snapshots: Sequence[Snapshot], wanted: str, *, name: str) -> S
     for found in chain(by_id, by_name, as_shown):
         return found
     if not snapshots:
-        raise UnsupportedImageError(f"{name}: has no snapshot {wanted!r}; it has none at all")
+        raise UnsupportedImageError(f"{name}: has no snapshot {quoted(whole)}; it has none at all")
     listed = ", ".join(f"{_shown(s.id)} ({_shown(s.name)})" for s in snapshots[:_LISTED])
     more = f" and {len(snapshots) - _LISTED} more" if len(snapshots) > _LISTED else ""
-    raise UnsupportedImageError(f"{name}: has no snapshot {wanted!r}; expected the id or the name of: {listed}{more}")
+    raise UnsupportedImageError(
+        f"{name}: has no snapshot {quoted(whole)}; expected the id or the name of: {listed}{more}"
+    )
 
 
 def _shown(text: str) -> str:
