@@ -72,17 +72,15 @@ class _ReadingBack:
     def piece(self, piece: Extent, buffer: memoryview) -> None:
         if piece.kind is Kind.HOLE:
             return
-        found = bytearray(piece.length)
-        self._disk.read_into(piece.start, found)
-        with buffer[: piece.length] as view:
-            if piece.kind is Kind.DATA:
-                self._source.read_into(piece.start, view)
-            else:
-                view[:] = bytes(piece.length)
-            if found != view:
-                self._differs(piece.start, found, view)
+        expected = bytearray(piece.length)
+        if piece.kind is Kind.DATA:
+            self._source.read_into(piece.start, expected)
+        with buffer[: piece.length] as found:  # at a page boundary, as a device wants it that is read directly
+            self._disk.read_into(piece.start, found)
+            if expected != found:
+                self._differs(piece.start, found, expected)
 
-    def _differs(self, start: int, found: bytearray, expected: memoryview) -> None:
+    def _differs(self, start: int, found: memoryview, expected: bytearray) -> None:
         index = next(i for i, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b)
         raise VerificationError(
             f"{self._disk.name}: reading back byte {start + index} gave {found[index]:#04x}, "
