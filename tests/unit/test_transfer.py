@@ -409,6 +409,28 @@ def test_no_worker_writes_after_an_interruption_even_when_it_comes_twice() -> No
     assert disk.bytes_written < source.size
 
 
+def test_a_signal_while_a_thread_starts_does_not_end_the_wait_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second thread begins, finds nothing to do and ends while the first one still writes."""
+    start = threading.Thread.start
+    late: list[threading.Timer] = []
+
+    def interrupted(thread: threading.Thread) -> None:
+        if thread.name == "copy-1":
+            late.append(threading.Timer(0.1, thread.run))
+            start(late[0])
+            raise KeyboardInterrupt
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    disk = Slow(CHUNK_SIZE)
+    with pytest.raises(KeyboardInterrupt):
+        copy(ListSource([(Kind.DATA, CHUNK_SIZE)]), disk, workers=2)
+    written = disk.bytes_written
+    late[0].join()
+    time.sleep(0.5)
+    assert disk.bytes_written == written
+
+
 @pytest.mark.parametrize("allowed", [0, 1])
 def test_threads_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, allowed: int) -> None:
     start, left = threading.Thread.start, [allowed]
