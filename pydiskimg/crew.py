@@ -45,7 +45,7 @@ class Crew:
         self._lock = threading.Lock()
         self._failures: list[BaseException] = []
         self._threads: list[threading.Thread] = []
-        self._working = 0
+        self._working: set[int] = set()  # numbers of those that may still write
         self._all_done = threading.Event()
 
     def run(self, count: int) -> None:
@@ -65,14 +65,14 @@ class Crew:
     def _start(self, count: int) -> None:
         """Start as many as the system allows: one is enough."""
         for number in range(count):
-            thread = threading.Thread(target=self._worker, name=f"copy-{number}", daemon=True)
-            self._count(1)
-            self._threads.append(thread)
+            thread = threading.Thread(target=self._worker, args=(number,), name=f"copy-{number}", daemon=True)
             try:
+                self._begun(number)
+                self._threads.append(thread)
                 thread.start()
             except RuntimeError as error:
                 self._threads.pop()
-                self._count(-1)
+                self._ended(number)
                 if not number:
                     cause = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
                     raise storage_error(cause, "copying", "no thread is to be had") from error
@@ -80,7 +80,7 @@ class Crew:
             except BaseException as error:  # a signal; should the thread begin later, it finds nothing to do
                 self._fail(error)
                 if thread.ident is None:
-                    self._count(-1)
+                    self._ended(number)
                 raise
 
     def _wait_whatever_comes(self) -> None:
@@ -89,19 +89,23 @@ class Crew:
         A further signal is dropped; the first is on its way to the caller. To join the threads would not do: a join()
         that a signal interrupts takes the thread for ended (seen with Python 3.11).
         """
-        while self._working > 0:
+        while self._working:
             with suppress(BaseException):
                 self._all_done.wait()
 
-    def _count(self, change: int) -> None:
+    def _begun(self, number: int) -> None:
         with self._lock:
-            self._working += change
-            if self._working > 0:
-                self._all_done.clear()
-            else:
+            self._working.add(number)
+            self._all_done.clear()
+
+    def _ended(self, number: int) -> None:
+        """Note the end of a worker; one that was given up before it began may be noted twice."""
+        with self._lock:
+            self._working.discard(number)
+            if not self._working:
                 self._all_done.set()
 
-    def _worker(self) -> None:
+    def _worker(self, number: int) -> None:
         try:
             buffer = page_aligned_buffer()
             while (piece := self._next()) is not None:
@@ -111,7 +115,7 @@ class Crew:
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
             self._fail(error)
         finally:
-            self._count(-1)
+            self._ended(number)
 
     def _next(self) -> Extent | None:
         with self._lock:

@@ -203,7 +203,7 @@ def _open(name: str, *, writable: bool) -> int:
 def _open_direct(stack: ExitStack, fd: int) -> int | None:
     """Open the device behind fd once more, past the page cache; None where that is not to be had."""
     try:
-        direct_fd = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
+        direct_fd = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
     except OSError:
         return None
     stack.callback(os.close, direct_fd)

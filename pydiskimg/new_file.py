@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pydiskimg.errors import DoesNotFitError, InUseError, StorageError, storage_error
 from pydiskimg.holders import claim_file
 from pydiskimg.linux.procfs import require_proc
+from pydiskimg.new_name import refuse_among_devices, resolved_new_name
 from pydiskimg.targets.file import FileDisk
 from pydiskimg.units import format_bytes
 
@@ -41,16 +42,12 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
 
     The descriptor stays ours. Replacing and errors are as for new_disk_file().
     """
-    if not os.fspath(path):
-        raise StorageError("'' is no path for a new file", errno=errno.ENOENT, filename="")
-    try:
-        name = os.path.realpath(path)
-    except OSError as error:  # the current directory was removed
-        raise storage_error(error, os.fspath(path), "cannot create") from error
+    name = resolved_new_name(os.fspath(path))
     with ExitStack() as stack:
         try:
             old = stack.enter_context(_replaceable(name))
             directory = stack.enter_context(_directory(os.path.dirname(name)))
+            refuse_among_devices(directory, name)
             fd, temporary = _anonymous(directory)
         except OSError as error:
             raise _named(error, name) from error
@@ -89,7 +86,7 @@ def _replaceable(name: str) -> Iterator[os.stat_result | None]:
         return
     if not stat.S_ISREG(status.st_mode):
         raise StorageError(
-            f"{name}: exists and is no regular file; expected a file, or a block device",
+            f"{name}: exists and is not a regular file; expected a file, or a block device",
             errno=errno.EEXIST,
             filename=name,
         )

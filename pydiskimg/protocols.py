@@ -201,3 +201,13 @@ def coarse_extents(source: Source, unit: int) -> Iterator[Extent]:
     """
     coarse = getattr(source, "coarse_extents", None)
     return source.extents() if coarse is None else coarse(unit)
+
+
+def stored_extents(disk: Disk) -> Iterator[Extent]:
+    """Yield the extents of disk by its own map of what it stores: what is not DATA reads as zero.
+
+    A file's extents() are one DATA extent, since a disk is read as what it holds; its file system knows more. What was
+    written and is not flushed may be missing. Errors as for Source.extents().
+    """
+    stored = getattr(disk, "stored_extents", None)
+    return disk.extents() if stored is None else stored()

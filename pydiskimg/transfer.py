@@ -16,7 +16,7 @@ import os
 import threading
 
 from pydiskimg.crew import Crew, Meter
-from pydiskimg.errors import DoesNotFitError, VerificationError
+from pydiskimg.errors import DoesNotFitError
 from pydiskimg.extents import Kind
 from pydiskimg.pieces import CHUNK_SIZE, WHOLE, ZERO_CHUNK_SIZE, ZeroRuns, pieces
 from pydiskimg.splicing import Splicing
@@ -73,7 +73,7 @@ def copy(
     4 KiB where the disk reads as zero, otherwise 64 KiB. workers is the number of threads (None: one for each CPU, at
     least 6, or 4 where source decompresses; never more than 8); memory is bounded by workers * 2 MiB plus what the
     source holds. progress counts the bytes of source, of every kind. verify reads everything back, from the device
-    where the system allows it, and compares.
+    where the system allows it, and compares; what is to be zero and a hole by the disk's own map need not be read.
 
     Raises ValueError for another unit and DoesNotFitError when the source is larger than the disk, both before the
     first byte; otherwise the first error of any worker, after all have stopped: the disk is then in an undefined
@@ -92,8 +92,10 @@ def copy(
         spliced.close()
     disk.flush()
     if verify:
+        from pydiskimg.verification import read_back  # only here: most copies are not verified
+
         disk.drop_cache()
-        Crew(pieces(source, unit, zero_size=CHUNK_SIZE), _Verifying(source, disk).piece, meter).run(count)
+        read_back(source, disk, unit=unit, workers=count, meter=meter)
     return copying.result()
 
 
@@ -168,28 +170,3 @@ class _Copying:
 
     def result(self) -> Copied:
         return Copied(self._source.size, self._written, self._zeroed, self._skipped)
-
-
-class _Verifying:
-    def __init__(self, source: Source, disk: Disk) -> None:
-        self._source = source
-        self._disk = disk
-
-    def piece(self, piece: Extent, buffer: memoryview) -> None:
-        found = bytearray(piece.length)
-        self._disk.read_into(piece.start, found)
-        with buffer[: piece.length] as view:
-            if piece.kind is Kind.DATA:
-                self._source.read_into(piece.start, view)
-            else:
-                view[:] = bytes(piece.length)
-            if found != view:
-                self._differs(piece.start, found, view)
-
-    def _differs(self, start: int, found: bytearray, expected: memoryview) -> None:
-        index = next(i for i, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b)
-        raise VerificationError(
-            f"{self._disk.name}: reading back byte {start + index} gave {found[index]:#04x}, "
-            f"{self._source.name} has {expected[index]:#04x} there; the device did not keep what was written",
-            offset=start + index,
-        )

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pydiskimg.archive import layout
+from pydiskimg.printable import printable
 
 Peek = Callable[[int, int], bytes]
 """Called with (position, length): bytes of the inflated archive that were read a moment ago."""
@@ -109,7 +110,7 @@ def _check(member: Member, seen: set[bytes]) -> None:
     """Refuse what libarchive is known to read otherwise than it was written."""
     header = member.header
     if header.typeflag not in _SUPPORTED:
-        raise ValueError(f"its type {header.typeflag!r} is none that can be unpacked")
+        raise ValueError(f"entries of its type, '{printable(header.typeflag)}', cannot be unpacked")
     for flag, keyword in _LONG_NAMES.items():
         if flag in seen and keyword in member.records:
             raise ValueError(f"its {keyword.decode()} is given twice")

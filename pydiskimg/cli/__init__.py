@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 COMMANDS = ("info", "convert", "create", "map", "compare", "check", "snapshot", "mkfs", "mkswap")
 # With the interpreter's 700, looking through what is imported takes as long as some of the imports.
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
-_INTERRUPTED = 128 + 2  # as a shell tells of SIGINT
 _NOT_TOLD = {"compare": 4}  # where 1 says something else: that the images differ
 
 
@@ -57,7 +56,7 @@ def launch() -> NoReturn:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0 done, 1 failed, 2 wrong usage.
+    """Run the command line and return its exit status: 0 done, 1 failed, 2 wrong usage, 128 and more ended by a signal.
 
     A subcommand may return another one, where it has more to tell (compare, check).
     """
@@ -83,9 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         _tell("there is not enough memory; what was being written is not complete")
         return _NOT_TOLD.get(words[0], 1)
-    except KeyboardInterrupt:
-        _tell("interrupted; what was being written is not complete")
-        return _INTERRUPTED
+    except KeyboardInterrupt as error:
+        from pydiskimg.cli.endings import how_ended
+
+        said, status = how_ended(error)
+        _tell(f"{said}; what was being written is not complete")
     return status
 
 

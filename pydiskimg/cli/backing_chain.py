@@ -18,14 +18,14 @@ from pydiskimg.references import AllowedDirectory, Reference, denied
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
 
-def describe_chain(arguments: argparse.Namespace) -> list[Facts]:
-    """Return the facts about the image and about each of its backing files, the image's own first.
+def describe_chain(arguments: argparse.Namespace) -> Iterator[Facts]:
+    """Yield the facts about the image and about each of its backing files, the image's own first.
 
     Raises what describe() does, and UnsupportedImageError for a backing file that may not be opened.
     """
-    images: list[Facts] = []
     seen: dict[tuple[int, int], str] = {}
     with references(arguments) as policy, ExitStack() as opened:
         file: RawSource | None = opened.enter_context(open_raw(arguments.file))
@@ -35,15 +35,14 @@ def describe_chain(arguments: argparse.Namespace) -> list[Facts]:
                 raise InvalidImageError(
                     f"{file.name}: is {seen[file.identity]} again; an image cannot be its own backing file"
                 )
-            if len(images) > MAX_BACKING_FILES:
+            if len(seen) > MAX_BACKING_FILES:
                 raise UnsupportedImageError(
                     f"{file.name}: comes after {MAX_BACKING_FILES} backing files, and at most that many are opened"
                 )
             seen[file.identity] = file.name
             format_name = format_name or detect_image(file)
-            images.append(describe_file(file, file.name, format_name))
+            yield describe_file(file, file.name, format_name)
             file, format_name = _backing(file, format_name, policy, opened)
-    return images
 
 
 def _backing(

@@ -12,6 +12,7 @@ from pydiskimg.cli import COMMANDS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import NoReturn
 
     from _typeshed import SupportsWrite
 
@@ -54,7 +55,10 @@ def _misplaced(words: Sequence[str]) -> str:
 
 def _parser(commands: Sequence[str]) -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="pydiskimg", description="Disk images, file systems and swap areas, without external programs."
+        prog="pydiskimg",
+        description="Disk images, file systems and swap areas, without external programs.",
+        epilog="Exit status: 0 done, 1 failed, 2 wrong usage, 128 + N ended by signal N (130 SIGINT, 143 SIGTERM); "
+        "compare and check have others, which their --help lists.",
     )
     parser.add_argument("--version", action=_Version, help="print the version")
     # Given prog, argparse need not look at the terminal's width (shutil) before there is anything to print.
@@ -67,7 +71,12 @@ def _parser(commands: Sequence[str]) -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Hears that nobody gets its help, of which argparse says nothing since Python 3.12."""
+    """Raises where its help cannot be printed, which argparse passes over since Python 3.12; says all in our words."""
+
+    def error(self, message: str) -> NoReturn:
+        from pydiskimg.cli.output import message_text
+
+        super().error(message_text(message).replace("ignored explicit argument", "takes no value; found"))
 
     def print_help(self, file: SupportsWrite[str] | None = None) -> None:
         print(self.format_help(), end="", file=file)

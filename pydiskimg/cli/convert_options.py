@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 
 from pydiskimg.cli.convert_form import CACHE_MODES
+from pydiskimg.cli.image_options import NO_BACKING
 from pydiskimg.cli.sizes import size_argument
 from pydiskimg.units import format_size
 
@@ -18,8 +19,8 @@ _LARGEST_RUN = 16 << 20  # qemu-img's limit
 _LARGEST_UNIT = 2 << 20  # in which zeros are looked for
 
 _REFUSED = {
-    "-B": ("FILE", "a copy holds all of the data; an image that stands on FILE is made by: create -b FILE -F FORMAT"),
-    "-F": ("FORMAT", "a copy has no backing file; an image that has one is made by: create -b FILE -F FORMAT"),
+    "-B": ("FILE", NO_BACKING),
+    "-F": ("FORMAT", NO_BACKING),
     "-r": ("RATE", "no rate is kept to; limit what the process may read and write, for example with: systemd-run -p"),
     "-s": ("SNAPSHOT", "a snapshot is chosen by -l"),
     "--object": ("OBJECT", "no secrets are taken, since encrypted images are not read"),
@@ -58,7 +59,7 @@ def sparse_unit(text: str) -> int:
     if not size:
         raise argparse.ArgumentTypeError("zeros are never written out: a copy is sparse where it can be")
     if size % _SECTOR or size > _LARGEST_RUN:
-        raise argparse.ArgumentTypeError(f"{text} is no multiple of 512 bytes up to {format_size(_LARGEST_RUN)}")
+        raise argparse.ArgumentTypeError(f"{text} is not a multiple of 512 bytes up to {format_size(_LARGEST_RUN)}")
     return min(1 << size.bit_length() - 1, _LARGEST_UNIT)
 
 

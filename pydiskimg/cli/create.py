@@ -39,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
         "written to, and has its size where SIZE is left out.",
     )
     parser.add_argument("-f", dest="format", choices=FORMATS, default="raw", help="format (default: raw)")
-    add_image_options(parser)
+    add_image_options(parser, empty=True)
     parser.add_argument("-b", dest="backing", metavar="BACKING", help="backing file; relative to FILE's directory")
     parser.add_argument("-F", dest="backing_format", choices=FORMATS, help="format of BACKING, which must be told")
     parser.add_argument("-u", dest="unsafe", action="store_true", help="do not look at BACKING, which may be missing")
@@ -51,7 +51,11 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Make the image that the arguments ask for."""
-    options = image_options(arguments, sized=True)
+    options = image_options(arguments, empty=True)
+    if arguments.backing is None:
+        arguments.backing = options.backing_file
+    if arguments.backing_format is None:
+        arguments.backing_format = options.backing_format
     _check_usage(arguments, options)
     if arguments.size is None:
         arguments.size = options.size

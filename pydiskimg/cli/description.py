@@ -17,6 +17,9 @@ from pydiskimg.formats.raw import open_raw
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
     from pydiskimg.formats.qcow2.header import Header
     from pydiskimg.formats.raw import RawSource
     from pydiskimg.protocols import Source
@@ -27,6 +30,7 @@ Facts = dict[str, object]
 def describe(path: str, format_name: str | None = None) -> Facts:
     """Return the facts about the image at path, in the format of that name or in what its first bytes say.
 
+    Of snapshots and bitmaps, of which there may be thousands, there are iterators: they can be printed once.
     Raises StorageError, InvalidImageError and UnsupportedImageError as open_image() does.
     """
     with open_raw(path) as file:
@@ -50,31 +54,32 @@ def describe_file(file: RawSource, path: str, format_name: str | None) -> Facts:
     }
 
 
-def describe_lines(facts: Facts) -> list[str]:
-    """Return the lines that tell a person the same."""
+def describe_lines(facts: Facts) -> Iterator[str]:
+    """Yield the lines that tell a person the same."""
     from pydiskimg.units import format_bytes, format_size
 
     rest = dict(facts)
     virtual, actual = rest.pop("virtual-size"), rest.pop("actual-size")
     assert isinstance(virtual, int)
     assert isinstance(actual, int)
-    lines = [
-        f"image: {rest.pop('filename')}",
-        f"file format: {rest.pop('format')}",
-        f"virtual size: {format_bytes(virtual)}",
-        f"disk size: {format_size(actual)}",
-    ]
-    dirty, snapshots, specific = rest.pop("dirty-flag"), rest.pop("snapshots", None), rest.pop("format-specific", None)
-    lines += [f"{name.replace('-', ' ')}: {word(value)}" for name, value in rest.items()]
+    yield f"image: {rest.pop('filename')}"
+    yield f"file format: {rest.pop('format')}"
+    yield f"virtual size: {format_bytes(virtual)}"
+    yield f"disk size: {format_size(actual)}"
+    dirty, specific = rest.pop("dirty-flag"), rest.pop("format-specific", None)
+    snapshots: Any = rest.pop("snapshots", None)
+    for name, value in rest.items():
+        yield f"{name.replace('-', ' ')}: {word(value)}"
     if dirty:
-        lines.append("dirty: yes (the reference counts need a repair; reading is not affected)")
-    if isinstance(snapshots, list):
+        yield "dirty: yes (the reference counts need a repair; reading is not affected)"
+    if snapshots is not None:
         from pydiskimg.cli.snapshot import snapshot_lines
 
-        lines += ["snapshots:", *snapshot_lines(snapshots)]
+        yield "snapshots:"
+        yield from snapshot_lines(snapshots)
     if isinstance(specific, dict):
-        lines += ["format specific information:", *nested_lines(specific["data"], "    ")]
-    return lines
+        yield "format specific information:"
+        yield from nested_lines(specific["data"], "    ")
 
 
 def full_backing_filename(path: str, backing: str) -> str:
@@ -113,7 +118,7 @@ def _format_data(file: Source, header: Header) -> Facts:
         from pydiskimg.formats.qcow2.bitmaps import read_bitmaps
 
         if bitmaps := read_bitmaps(file, header):
-            data["bitmaps"] = [{"flags": b.flags, "name": b.name, "granularity": b.granularity} for b in bitmaps]
+            data["bitmaps"] = ({"flags": b.flags, "name": b.name, "granularity": b.granularity} for b in bitmaps)
     data["refcount-bits"] = header.refcount_bits
     if header.has_data_file:
         if header.data_file:

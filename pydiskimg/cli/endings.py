@@ -13,7 +13,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def end_as_interrupted() -> None:
-    """Let SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread, the first of them only.
+    """Let SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt(number) in the main thread, the first of them only.
 
     One that the caller has us ignore (nohup, a background job of a shell) stays ignored.
     """
@@ -25,11 +25,20 @@ def _taken() -> list[signal.Signals]:
     return [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
 
 
-def _terminated(*_: object) -> NoReturn:
-    for number in _taken():
+def how_ended(error: KeyboardInterrupt) -> tuple[str, int]:
+    """Return what to say of a signal, and the exit status of a command that it ended: 128 + its number, as of a shell.
+
+    One without a number is SIGINT, which the interpreter handles before end_as_interrupted() does.
+    """
+    number = error.args[0] if error.args else signal.SIGINT
+    return "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}", 128 + number
+
+
+def _terminated(number: int, _: object) -> NoReturn:
+    for taken in _taken():
         # Not SIG_IGN: of a signal that has come meanwhile the interpreter would print a traceback.
-        signal.signal(number, _too_late)
-    raise KeyboardInterrupt
+        signal.signal(taken, _too_late)
+    raise KeyboardInterrupt(number)
 
 
 def _too_late(*_: object) -> None:

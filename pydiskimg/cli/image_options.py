@@ -29,9 +29,10 @@ _FIXED = {
     "encryption": _OFF,
     "nocow": _OFF,
 }
+NO_BACKING = "a copy holds all of the data; an image that has a backing file is made by: create -b FILE -F FORMAT"
 _ELSEWHERE = {
-    "backing_file": "use create -b",
-    "backing_fmt": "use create -F",
+    "backing_file": NO_BACKING,
+    "backing_fmt": NO_BACKING,
     "size": "a copy has the size of what is copied",
     "data_file": "no external data file is written by pydiskimg",
 }
@@ -41,12 +42,14 @@ _KEYS = {
     "compression_type": "zlib (default), zstd (needs compat=1.1)",
     **{key: f"{values[0]} only" for key, values in _FIXED.items()},
 }
+_KEYS_OF_EMPTY = {"size": "as SIZE", "backing_file": "as -b", "backing_fmt": "as -F"}
+_BACKING_FORMATS = ("raw", "qcow2")
 
 
 _Fields = namedtuple(
     "_Fields",
-    ("cluster_size", "version", "compression_type", "size", "given"),
-    defaults=(65536, 3, "zlib", None, False),
+    ("cluster_size", "version", "compression_type", "size", "given", "backing_file", "backing_format"),
+    defaults=(65536, 3, "zlib", None, False, None, None),
 )
 
 
@@ -54,43 +57,51 @@ _Fields = namedtuple(
 class ImageOptions(_Fields):
     """What -o asks of a new image; cluster_size and size are bytes.
 
-    given tells whether anything was asked for that only a qcow2 has.
+    given tells whether anything was asked for that only a qcow2 has. backing_file and backing_format are None where
+    nothing was said of them.
     """
 
     __slots__ = ()
 
 
-def add_image_options(parser: argparse.ArgumentParser) -> None:
-    """Declare -o; image_options(arguments) is what it says."""
+def add_image_options(parser: argparse.ArgumentParser, *, empty: bool = False) -> None:
+    """Declare -o, for an image that begins empty or for a copy; image_options(arguments) is what it says."""
+    from argparse import ArgumentTypeError
+
+    keys = _KEYS | _KEYS_OF_EMPTY if empty else _KEYS
+
+    def checked(text: str) -> str:
+        """Return text; where it asks for help, print the keys and values and end, whatever else is wanted."""
+        try:
+            parts = split_options(text)
+        except ValueError as error:
+            raise ArgumentTypeError(str(error)) from None
+        if "help" in parts or "?" in parts:
+            print("Options of a new qcow2 image:", *(f"  {key + '=':18}{keys[key]}" for key in keys), sep="\n")
+            raise SystemExit(0)
+        return text
+
     parser.add_argument(
         "-o",
         dest="image_options",
         action="append",
-        type=_text,
+        type=checked,
         metavar="OPTIONS",
-        help="options of a new qcow2 image, as key=value,key=value; help lists them and ends: "
-        + "; ".join(f"{key}={values}" for key, values in _KEYS.items()),
+        help="options of a new qcow2 image, as key=value,key=value (a comma in a value is written ,,); "
+        "help lists them and ends: " + "; ".join(f"{key}={values}" for key, values in keys.items()),
     )
     parser.set_defaults(_image_options_error=parser.error)
 
 
-def _text(text: str) -> str:
-    """Return text; where it asks for help, print the keys and values and end, whatever else is wanted."""
-    if {"help", "?"}.isdisjoint(text.split(",")):
-        return text
-    print("Options of a new qcow2 image:", *(f"  {key + '=':18}{values}" for key, values in _KEYS.items()), sep="\n")
-    raise SystemExit(0)
-
-
-def image_options(arguments: argparse.Namespace | SimpleNamespace, *, sized: bool = False) -> ImageOptions:
+def image_options(arguments: argparse.Namespace | SimpleNamespace, *, empty: bool = False) -> ImageOptions:
     """Return the options of every -o, the last of a kind winning; ends with a usage error for a wrong one.
 
-    sized tells that size is one of them.
+    empty tells that size, backing_file and backing_fmt are among them.
     """
     options = ImageOptions()
     try:
         for text in arguments.image_options or ():
-            options = parse_image_options(text, options, sized=sized)
+            options = parse_image_options(text, options, empty=empty)
         if options.version == 2 and options.compression_type != "zlib":
             raise ValueError(f"compression_type={options.compression_type} needs compat=1.1")
     except ValueError as error:
@@ -99,21 +110,38 @@ def image_options(arguments: argparse.Namespace | SimpleNamespace, *, sized: boo
     return options
 
 
-def parse_image_options(text: str, options: ImageOptions | None = None, *, sized: bool = False) -> ImageOptions:
-    """Return options changed as text asks, by size too where the image is sized.
+def parse_image_options(text: str, options: ImageOptions | None = None, *, empty: bool = False) -> ImageOptions:
+    """Return options changed as text asks; empty as for image_options().
 
     Raises ValueError with a sentence for a wrong one.
     """
     options = options or ImageOptions()
-    for pair in text.split(","):
+    for pair in split_options(text):
         key, separator, value = pair.partition("=")
         if not separator:
-            raise ValueError(f"{pair!r} is no option; expected key=value")
-        if key == "size" and sized:
+            raise ValueError(f"{pair!r} has no value; expected key=value")
+        if key == "size" and empty:
             options = options._replace(size=parse_size(value))
+        elif key == "backing_file" and empty:
+            options = options._replace(given=True, backing_file=value)
+        elif key == "backing_fmt" and empty:
+            options = options._replace(given=True, backing_format=_one_of(key, value, _BACKING_FORMATS))
         else:
             options = _changed(options._replace(given=True), key, value)
     return options
+
+
+def split_options(text: str) -> list[str]:
+    """Return the parts of a list with commas, as QEMU splits it: two commas are one inside of a part.
+
+    Raises ValueError where the list is empty, or begins or ends with a comma that separates.
+    """
+    parts = [part.replace("\0", ",") for part in text.replace(",,", "\0").split(",")]
+    if not text:
+        raise ValueError("the list of options is empty; expected key=value,key=value")
+    if text.startswith(",") or not parts[-1]:
+        raise ValueError(f"{text!r} begins or ends with a comma; expected key=value,key=value")
+    return parts
 
 
 def _changed(options: ImageOptions, key: str, value: str) -> ImageOptions:
@@ -131,7 +159,7 @@ def _changed(options: ImageOptions, key: str, value: str) -> ImageOptions:
             raise ValueError(f"{key}={value} is not written by pydiskimg; expected {' or '.join(_FIXED[key])}")
         return options
     if key in _ELSEWHERE:
-        raise ValueError(f"{key} is no option here: {_ELSEWHERE[key]}")
+        raise ValueError(f"{key} is not an option here: {_ELSEWHERE[key]}")
     if key.partition(".")[0] == "encrypt":
         raise ValueError(f"{key}: an encrypted image is not written by pydiskimg")
     raise ValueError(f"the option {key!r} is not known; expected one of {', '.join(_KEYS)}")

@@ -9,7 +9,7 @@ from pydiskimg.cli.output import show
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
 FORMATS = ("raw", "qcow2")
@@ -73,13 +73,18 @@ def run(arguments: argparse.Namespace) -> None:
         return
     from pydiskimg.cli.backing_chain import describe_chain
 
+    for _ in describe_chain(arguments):  # what is wrong with any of them is found before the first is shown
+        pass
     _show(describe_chain(arguments), arguments.output, chain=True)
 
 
-def _show(images: list[dict[str, object]], output: str, *, chain: bool) -> None:
-    """Print one object, or with chain a list of them."""
-    lines: list[str] = []
-    for facts in images if output == "human" else ():
-        lines += [""] * bool(lines)
-        lines += describe_lines(facts)
-    show(images if chain else images[0], lines, output)
+def _show(images: Iterable[dict[str, object]], output: str, *, chain: bool) -> None:
+    """Print one object, or with chain a list of them, each as it comes."""
+    show(images if chain else next(iter(images)), _lines(images), output)
+
+
+def _lines(images: Iterable[dict[str, object]]) -> Iterator[str]:
+    for number, facts in enumerate(images):
+        if number:
+            yield ""
+        yield from describe_lines(facts)

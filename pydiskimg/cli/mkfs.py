@@ -8,6 +8,7 @@ from typing import Any
 
 from pydiskimg.cli.output import add_output_option, show
 from pydiskimg.cli.place import KEPT, add_place_options, place
+from pydiskimg.cli.sizes import size_argument
 from pydiskimg.fs.ext4 import make_ext
 from pydiskimg.units import format_size
 
@@ -22,7 +23,9 @@ def add_parser(subparsers: Any) -> None:
         description=f"Make a file system on DISK, which keeps its size. {KEPT}",
     )
     parser.add_argument("-t", dest="kind", choices=KINDS, default="ext4", help="type (default: ext4)")
-    parser.add_argument("-b", dest="block_size", type=int, metavar="BYTES", help="block size: 1024, 2048 or 4096")
+    parser.add_argument(
+        "-b", dest="block_size", type=size_argument, metavar="BYTES", help="block size: 1024, 2048 or 4096"
+    )
     add_place_options(parser)
     add_output_option(parser)
     parser.set_defaults(run=run)

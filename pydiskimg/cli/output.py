@@ -8,7 +8,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
 MARGIN = "    "
 
@@ -18,10 +18,41 @@ def add_output_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", choices=("human", "json"), default="human", help="form of the result")
 
 
+class _Shown(dict[int, "int | str"]):
+    """What stands for a character, by its number. str.translate() calls nothing of ours for those that are kept."""
+
+    def __missing__(self, number: int) -> int | str:
+        character = chr(number)
+        shown: int | str = number if character.isprintable() else character.encode("unicode_escape").decode()
+        if number in _BYTES:
+            shown = _byte(number)
+        if number < _KEPT:
+            self[number] = shown
+        return shown
+
+
+_BYTES = range(0xDC80, 0xDD00)  # the surrogates that stand for bytes 0x80 to 0xff of a name that is not UTF-8
+_KEPT = 1 << 12  # characters of which the form is kept
+_shown = _Shown()
+
+
+def _byte(surrogate: int) -> str:
+    return f"\\x{surrogate - 0xDC00:02x}"
+
+
 def printable(text: str) -> str:
     """Show names from images and file systems without letting them speak to the terminal."""
-    shown = text if text.isprintable() else "".join(map(_printable_character, text))
+    shown = text if text.isprintable() else text.translate(_shown)
     return shown.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def message_text(text: str) -> str:
+    """Return a message as it is printed: one that quotes an argument which is not UTF-8 shows its bytes as \\xNN."""
+    shown = printable(text)
+    if "\\udc" in shown:
+        for number in _BYTES:
+            shown = shown.replace(f"\\udc{number - 0xDC00:02x}", _byte(number))
+    return shown
 
 
 def tell(text: str) -> None:
@@ -29,46 +60,59 @@ def tell(text: str) -> None:
     from contextlib import suppress  # only here: few commands have anything to tell
 
     with suppress(OSError):
-        print(f"pydiskimg: {printable(text)}", file=sys.stderr)
+        print(f"pydiskimg: {message_text(text)}", file=sys.stderr)
 
 
-def show(result: object, lines: Sequence[str], output: str) -> None:
-    """Print the result as one JSON value, or the lines."""
+def show(result: object, lines: Iterable[str], output: str) -> None:
+    """Print the result as one JSON value, or the lines; of either only as much as is needed, piece after piece."""
     if output == "json":
-        print(json_text(result))
+        for piece in json_pieces(result):
+            sys.stdout.write(piece)
+        sys.stdout.write("\n")
     else:
         for line in lines:
             print(printable(line))
 
 
-def json_text(value: object, margin: str = "") -> str:
-    """Return value, of dict, list, str, int, bool and None, as JSON over several lines.
+def json_pieces(value: object, margin: str = "") -> Iterator[str]:
+    """Yield value, of dict, iterables, str, int, bool and None, as JSON over several lines, in small pieces.
 
     The module json does the same and takes a millisecond or two to import.
     """
-    inner = margin + MARGIN
-    if isinstance(value, dict):
-        items = [f"{_json_string(name)}: {json_text(item, inner)}" for name, item in value.items()]
-        return _joined("{", items, "}", margin)
-    if isinstance(value, (list, tuple)):
-        return _joined("[", [json_text(item, inner) for item in value], "]", margin)
     if isinstance(value, str):
-        return _json_string(value)
-    if value is None or isinstance(value, bool):
-        return {None: "null", False: "false", True: "true"}[value]
-    if isinstance(value, int):
-        return str(value)
-    raise TypeError(f"{value!r} has no form in JSON here")
+        yield _json_string(value)
+    elif value is None or isinstance(value, bool):
+        yield {None: "null", False: "false", True: "true"}[value]
+    elif isinstance(value, int):
+        yield str(value)
+    elif isinstance(value, dict):
+        yield from _json_items("{", ((f"{_json_string(name)}: ", item) for name, item in value.items()), "}", margin)
+    elif hasattr(value, "__iter__"):
+        yield from _json_items("[", (("", item) for item in value), "]", margin)
+    else:
+        raise TypeError(f"{value!r} has no form in JSON here")
+
+
+def _json_items(start: str, items: Iterable[tuple[str, object]], end: str, margin: str) -> Iterator[str]:
+    separator = start + "\n"
+    for name, item in items:
+        yield f"{separator}{margin}{MARGIN}{name}"
+        yield from json_pieces(item, margin + MARGIN)
+        separator = ",\n"
+    yield start + end if separator.startswith(start) else f"\n{margin}{end}"
 
 
 def nested_lines(value: dict[str, object], margin: str = "") -> Iterator[str]:
     """Yield value as `name: value` lines, what is inside of it further to the right."""
     for name, item in value.items():
         title = f"{margin}{name.replace('-', ' ')}:"
-        if isinstance(item, (dict, list)):
+        if isinstance(item, dict):
             yield title
-            inside = item if isinstance(item, dict) else {f"[{index}]": entry for index, entry in enumerate(item)}
-            yield from nested_lines(inside, margin + MARGIN)
+            yield from nested_lines(item, margin + MARGIN)
+        elif hasattr(item, "__iter__") and not isinstance(item, str):
+            yield title
+            for index, entry in enumerate(item):
+                yield from nested_lines({f"[{index}]": entry}, margin + MARGIN)
         else:
             yield f"{title} {word(item)}"
 
@@ -78,20 +122,9 @@ def word(value: object) -> str:
     return ("no", "yes")[value] if isinstance(value, bool) else str(value)
 
 
-def _joined(start: str, items: list[str], end: str, margin: str) -> str:
-    if not items:
-        return start + end
-    separator = f",\n{margin}{MARGIN}"
-    return f"{start}\n{margin}{MARGIN}{separator.join(items)}\n{margin}{end}"
-
-
 def _json_string(text: str) -> str:
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return f'"{text}"'
     import json
 
     return json.dumps(text)
-
-
-def _printable_character(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape").decode()

@@ -22,6 +22,7 @@ from pydiskimg.protocols import Disk
 from pydiskimg.region import Region
 
 KEPT = "A file system, RAID, volume, partition table or image that is known here is not overwritten without --force."
+_DIGITS = 9  # in a partition's number
 _TABLE = "holds a partition table"
 
 
@@ -34,7 +35,7 @@ def add_place_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-L", dest="label", default="", help="label")
     parser.add_argument("-U", dest="uuid", type=_uuid, help="UUID (default: a random one)")
     place = parser.add_mutually_exclusive_group()
-    place.add_argument("--partition", type=int, metavar="N", help="work on partition N of DISK")
+    place.add_argument("--partition", type=_number, metavar="N", help="work on partition N of DISK")
     place.add_argument(
         "--create", type=size_argument, metavar="SIZE", help="make a new file DISK of SIZE, such as 512M"
     )
@@ -90,11 +91,18 @@ def _found(disk: Disk, *, whole_disk: bool) -> str | None:
         return f"holds {image}" if image.startswith(("a ", "the ")) else f"holds data {image}"
     found = probe(disk)
     if found is not None:
-        return f"holds {found.type} (label {found.label!r}, UUID {found.uuid})"
+        label = "no label" if found.label is None else f"label '{found.label}'"
+        return f"holds {found.type} ({label}, {'no UUID' if found.uuid is None else f'UUID {found.uuid}'})"
     other = stranger(disk)
     if other is not None:
         return f"looks like {other}"
     return _TABLE if whole_disk and read_partition_table(disk, sector_size=disk.sector_size) else None
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or len(text) > _DIGITS or not int(text):
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is not the number of a partition; expected 1, 2, 3 or more")
+    return int(text)
 
 
 def _uuid(text: str) -> uuid.UUID:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from itertools import chain
 
 from pydiskimg.formats.detect import detect_image
 from pydiskimg.formats.qcow2.header import Header, read_header
@@ -15,7 +16,7 @@ from pydiskimg.units import format_size
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from typing import Any, TypeAlias
 
 Facts: TypeAlias = "dict[str, Any]"
@@ -32,12 +33,12 @@ def add_parser(subparsers: Any) -> None:
         description="List the internal snapshots of an image. They are made, applied and deleted with qemu-img "
         "snapshot; one of them is read with convert -l.",
     )
-    parser.add_argument("-l", dest="list", action="store_true", required=True, help="list the snapshots")
+    parser.add_argument("-l", dest="list", action="store_true", help="list the snapshots; must be given")
     parser.add_argument("-f", dest="format", choices=("raw", "qcow2"), help="format (default: by the contents)")
     parser.add_argument("-U", "--force-share", action="store_true", help="accepted as by qemu-img: nothing is locked")
     add_output_option(parser)
     parser.add_argument("file", metavar="FILE")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, usage_error=parser.error)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -45,18 +46,24 @@ def run(arguments: argparse.Namespace) -> None:
     from pydiskimg.cli.names import require_file_name
     from pydiskimg.cli.output import show
 
+    if not arguments.list:
+        arguments.usage_error("-l is missing: snapshots are listed only; qemu-img snapshot makes and deletes them")
     require_file_name(arguments.file)
-    snapshots: list[Facts] = []
+    snapshots: Iterator[Facts] = iter(())
+    lines: Iterator[str] = iter(())
     with open_raw(arguments.file) as file:
-        if (arguments.format or detect_image(file)) == "qcow2":
-            snapshots = snapshot_facts(file, read_header(file))
-    lines = ["Snapshot list:", *snapshot_lines(snapshots)] if snapshots else []
+        if (arguments.format or detect_image(file)) == "qcow2" and (header := read_header(file)).nb_snapshots:
+            snapshots = snapshot_facts(file, header)
+            lines = chain(["Snapshot list:"], snapshot_lines(snapshots))
     show(snapshots, lines, arguments.output)
 
 
-def snapshot_facts(file: Source, header: Header) -> list[Facts]:
-    """Return the snapshots under the names of `qemu-img info --output=json`."""
-    return [
+def snapshot_facts(file: Source, header: Header) -> Iterator[Facts]:
+    """Return an iterator of the snapshots under the names of `qemu-img info --output=json`.
+
+    All of them have been read, with the errors of read_snapshots(), when it returns.
+    """
+    return (
         {
             "id": snapshot.id,
             "name": snapshot.name,
@@ -68,10 +75,10 @@ def snapshot_facts(file: Source, header: Header) -> list[Facts]:
         }
         | ({} if snapshot.icount is None else {"icount": snapshot.icount})
         for snapshot in read_snapshots(file, header)
-    ]
+    )
 
 
-def snapshot_lines(snapshots: Sequence[Facts]) -> Iterator[str]:
+def snapshot_lines(snapshots: Iterable[Facts]) -> Iterator[str]:
     """Yield a table of the snapshots: the date is local time, the clock is the guest's running time."""
     yield _COLUMNS.format("ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT")
     for snapshot in snapshots:

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from os import fsdecode
+
+from pydiskimg.cli.image_options import split_options
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.formats.detect import detect_image
 from pydiskimg.formats.qcow2.header import read_header
@@ -24,14 +27,16 @@ def chosen_snapshot(path: str, format_name: str | None, text: str) -> str:
         if (format_name or detect_image(file)) != "qcow2":
             return text  # open_image() says that there are none
         for snapshot in read_snapshots(file, read_header(file)):
-            if wanted.items() <= {"snapshot.id": snapshot.id, "snapshot.name": snapshot.name}.items():
-                return snapshot.id
+            own = {"snapshot.id": snapshot.id, "snapshot.name": snapshot.name}
+            whole = {"snapshot.id": fsdecode(snapshot.whole_id), "snapshot.name": fsdecode(snapshot.whole_name)}
+            if all(wanted[key] in (own[key], whole[key]) for key in wanted):
+                return whole["snapshot.id"]
     raise UnsupportedImageError(f"{path}: has no snapshot {text!r}; list them with: pydiskimg snapshot -l")
 
 
 def _wanted(text: str) -> dict[str, str]:
     wanted = {}
-    for pair in text.split(","):
+    for pair in _pairs(text):
         key, _, value = pair.partition("=")
         if key not in _KEYS or not value:
             raise UnsupportedImageError(
@@ -39,3 +44,10 @@ def _wanted(text: str) -> dict[str, str]:
             )
         wanted[key] = value
     return wanted
+
+
+def _pairs(text: str) -> list[str]:
+    try:
+        return split_options(text)
+    except ValueError as error:
+        raise UnsupportedImageError(f"-l {text}: {error}") from None

@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 
-from pydiskimg.errors import InvalidImageError, StorageError, storage_error
+from pydiskimg.errors import StorageError, storage_error
 from pydiskimg.linux.fileio import pread_into
 from pydiskimg.protocols import check_range
 
@@ -17,12 +17,6 @@ if TYPE_CHECKING:
 
     from pydiskimg.extents import Extent
     from pydiskimg.protocols import Place, WritableBuffer
-
-# What a file system answers that has no SEEK_DATA and SEEK_HOLE.
-_NO_SEEK_DATA = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS}
-
-# How far to go when a file system's answers do not let us advance.
-_STEP = 4096
 
 _OTHER_FILES = (
     (stat.S_ISDIR, "a directory"),
@@ -63,9 +57,13 @@ class RawSource:
         Data that the file system calls data is DATA even when it is zero. A block device is one DATA extent.
         Raises InvalidImageError when the file became shorter.
         """
-        from pydiskimg.extents import merged  # not above: who asks for the size alone need not wait for it
+        # Not above: who asks for the size alone need not wait for these.
+        from pydiskimg.extents import Extent, Kind, merged
+        from pydiskimg.linux.holes import stored_and_holes
 
-        return merged(self._pieces())
+        if self.is_block_device:
+            return iter([Extent(0, self.size, Kind.DATA)] if self.size else [])
+        return merged(stored_and_holes(self._fd, self.size, name=self.name))
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         """Fill buffer as Source.read_into() does. Raises InvalidImageError when the file became shorter."""
@@ -95,46 +93,6 @@ class RawSource:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-    def _pieces(self) -> Iterator[Extent]:
-        from pydiskimg.extents import Extent, Kind
-
-        if self.is_block_device:
-            yield Extent(0, self.size, Kind.DATA)
-            return
-        position = 0
-        while position < self.size:
-            data = min(self._seek(position, os.SEEK_DATA, missing=self.size), self.size)
-            if data > position:
-                yield Extent(position, data - position, Kind.HOLE)
-                position = data
-                continue
-            hole = min(self._seek(position, os.SEEK_HOLE, missing=position + _STEP), self.size)
-            hole = max(hole, min(position + _STEP, self.size))
-            yield Extent(position, hole - position, Kind.DATA)
-            position = hole
-
-    def _seek(self, position: int, whence: int, *, missing: int) -> int:
-        """Where data or a hole starts at or after position; missing when there is none (ENXIO)."""
-        try:
-            found = os.lseek(self._fd, position, whence)
-        except OSError as error:
-            if error.errno in _NO_SEEK_DATA:
-                return position if whence == os.SEEK_DATA else self.size
-            if error.errno != errno.ENXIO:
-                raise storage_error(error, self.name, f"cannot look for data from offset {position} on") from error
-            found = missing
-        if found >= self.size or found == missing:
-            self._check_size()
-        return found
-
-    def _check_size(self) -> None:
-        size = os.fstat(self._fd).st_size
-        if size < self.size:
-            raise InvalidImageError(
-                f"{self.name}: the file has {size} bytes now and had {self.size} when it was opened; "
-                "it was changed while it was read"
-            )
 
 
 def describe(fd: int, *, name: str) -> RawSource:

@@ -10,14 +10,14 @@ from functools import partial
 from pydiskimg.errors import StorageError
 from pydiskimg.linux import blockdev
 from pydiskimg.linux.fallocate import punch_hole, zero_range
-from pydiskimg.linux.fileio import pwrite_all
+from pydiskimg.linux.fileio import pread_into, pwrite_all
 from pydiskimg.protocols import check_range
 from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.targets.zeroing import Rung
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pydiskimg.protocols import Buffer
+    from pydiskimg.protocols import Buffer, WritableBuffer
 
 # The page cache works in pages: a range of whole pages never touches a neighbour's dirty half page.
 PAGE_SIZE = 4096
@@ -28,7 +28,8 @@ class BlockDisk(DescriptorDisk):
 
     direct_fd, also the caller's, is the same device opened with O_DIRECT: whole pages from buffers that lie at page
     boundaries go to the device past the page cache, which a node needs for better things than a copy of an image.
-    The kernel keeps both ways coherent. A device that refuses gets everything by fd.
+    After drop_cache() they come from it in the same way. The kernel keeps both ways coherent. A device that refuses
+    gets everything by fd.
 
     Size and sector size come from the device. Zeroing: punch hole unmaps and guarantees zeros (Linux 4.9),
     zero range keeps the blocks, BLKZEROOUT lets the kernel write where the device cannot; then we write.
@@ -48,6 +49,21 @@ class BlockDisk(DescriptorDisk):
             zero_alignment=PAGE_SIZE,
         )
         self._direct_fd = direct_fd
+        self._reads_directly = False
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        direct_fd = self._direct_fd
+        if direct_fd is None or not self._reads_directly or not _is_aligned(offset, buffer):
+            super().read_into(offset, buffer)
+            return
+        check_range(self, offset, len(buffer))
+        try:
+            pread_into(direct_fd, offset, buffer, name=self.name)
+        except StorageError as error:
+            if error.errno not in (errno.EINVAL, errno.EBADF):  # refused, or opened for writing only
+                raise
+            self._reads_directly = False
+            super().read_into(offset, buffer)
 
     def write(self, offset: int, data: Buffer) -> None:
         direct_fd = self._direct_fd
@@ -77,6 +93,8 @@ class BlockDisk(DescriptorDisk):
         super().release()
 
     def drop_cache(self) -> None:
+        # A loop device is read ten times as fast in this way as through two page caches.
+        self._reads_directly = True
         # Needs CAP_SYS_ADMIN; without it the advice alone still drops clean pages.
         with suppress(OSError):
             blockdev.flush_buffers(self.fd)

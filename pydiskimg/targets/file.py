@@ -6,9 +6,17 @@ from __future__ import annotations
 import os
 from functools import partial
 
+from pydiskimg.extents import merged
 from pydiskimg.linux.fallocate import punch_hole, zero_range
+from pydiskimg.linux.holes import stored_and_holes
 from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.targets.zeroing import Rung
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydiskimg.extents import Extent
 
 SECTOR_SIZE = 512
 
@@ -30,3 +38,7 @@ class FileDisk(DescriptorDisk):
             zero_alignment=1,
             reads_as_zero=reads_as_zero,
         )
+
+    def stored_extents(self) -> Iterator[Extent]:
+        """Yield what protocols.stored_extents() asks for, by the file system's own map."""
+        return merged(stored_and_holes(self.fd, self.size, name=self.name))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +121,87 @@ def test_usage(tmp_path: Path, arguments: list[str]) -> None:
         main(["create", *words])
     assert ended.value.code == 2
     assert not (tmp_path / "image").exists()
+
+
+OPTION_LISTS = [
+    ["help"],
+    ["?"],
+    ["cluster_size=4k,help"],
+    ["help,cluster_size=4k"],
+    ["nonsense=1,?"],
+    ["cluster_size=4k", "help"],
+    [",help,"],
+    ["help,"],
+    [",help"],
+    [",,help"],
+    [""],
+    [","],
+    ["cluster_size=4k,"],
+    [",cluster_size=4k"],
+    ["cluster_size=4k,,help"],
+    ["cluster_size=4k,", "help"],
+    ["help=on"],
+    ["cluster_size"],
+    ["nonsense=on"],
+    ["compat=0.10,cluster_size=4k"],
+    ["cluster_size=8k", "cluster_size=4k"],
+]
+OVERLAYS = [
+    ["-o", "backing_file=base,backing_fmt=raw"],
+    ["-o", "backing_file=base", "-o", "backing_fmt=raw"],
+    ["-o", "backing_file=base", "-F", "raw"],
+    ["-o", "backing_fmt=raw", "-b", "base"],
+    ["-o", "backing_file=missing,backing_fmt=raw", "-b", "base"],
+    ["-o", "backing_file=a,,b,backing_fmt=raw"],
+    ["-o", "backing_file=missing,backing_fmt=raw"],
+    ["-o", "backing_file=missing,backing_fmt=raw", "-u", "1M"],
+    ["-o", "backing_file=missing,backing_fmt=raw", "-u"],
+    ["-o", "backing_file=,backing_fmt=raw", "1M"],
+    ["-o", "backing_file=base", "1M"],
+    ["-o", "backing_fmt=raw", "1M"],
+    ["-o", "backing_file=base,backing_fmt=vmdk", "1M"],
+    ["-o", "backing_file=base,backing_fmt=", "1M"],
+]
+
+
+def qemu_img(*arguments: str) -> bool:
+    return subprocess.run(["qemu-img", *arguments], capture_output=True, check=False).returncode == 0
+
+
+def ours(*arguments: str) -> bool:
+    try:
+        return main(arguments) == 0
+    except SystemExit as ended:
+        return not ended.code
+
+
+@pytest.fixture
+def bases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("base", "a,b"):
+        (tmp_path / name).write_bytes(bytes(2 << 20))
+    return tmp_path
+
+
+@pytest.mark.parametrize("options", OPTION_LISTS)
+@pytest.mark.parametrize("command", ["create", "convert"])
+def test_a_list_of_options_is_read_as_qemu_img_reads_it(bases: Path, command: str, options: list[str]) -> None:
+    words = [word for text in options for word in ("-o", text)]
+    words = ["create", "-f", "qcow2", *words] if command == "create" else ["convert", "-O", "qcow2", *words, "base"]
+    rest = ["1M"] if command == "create" else []
+    assert ours(*words, "ours", *rest) == qemu_img(*words, "theirs", *rest)
+    assert (bases / "ours").exists() == (bases / "theirs").exists()
+    if (bases / "ours").exists():
+        assert info(bases / "ours")["cluster-size"] == info(bases / "theirs")["cluster-size"]
+
+
+@pytest.mark.parametrize("words", OVERLAYS)
+def test_a_backing_file_among_the_options(bases: Path, words: list[str]) -> None:
+    size = [word for word in words if word == "1M"]
+    words = ["create", "-q", "-f", "qcow2", *(word for word in words if word != "1M")]
+    assert ours(*words, "ours", *size) == qemu_img(*words, "theirs", *size)
+    assert (bases / "ours").exists() == (bases / "theirs").exists()
+    if (bases / "ours").exists():
+        keys = ("virtual-size", "backing-filename", "backing-filename-format")
+        found, expected = ([info(bases / name)[key] for key in keys] for name in ("ours", "theirs"))
+        assert found == expected

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.disk import open_disk
-from pydiskimg.errors import InUseError, StorageError
+from pydiskimg.errors import InUseError, StorageError, VerificationError
 from pydiskimg.image import open_image
 from pydiskimg.loop import loop_device
 from pydiskimg.mount import mounted
+from pydiskimg.targets.block import BlockDisk
 from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.transfer import copy
 from tests.fixtures.block_devices import block_device, filled_file
@@ -62,6 +64,48 @@ def test_the_device_reads_as_the_image(tmp_path: Path, image: Path, sector_size:
         subprocess.run(["cmp", "-n", str(size), raw, device], check=True)
         tail = subprocess.run(["tail", "-c", str(70 * MIB - size), device], capture_output=True, check=True).stdout
         assert tail.count(b"\xff") == len(tail), "bytes beyond the image were changed"
+
+
+@pytest.mark.parametrize("size", [16 * MIB, 16 * MIB + 512 * 3])
+def test_what_was_written_is_read_back_past_the_page_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    (tmp_path / "image").write_bytes(os.urandom(8 * MIB) + bytes(size - 8 * MIB))
+    read = {True: 0, False: 0}
+
+    def noted(fd: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
+        if stat.S_ISBLK(os.fstat(fd).st_mode):
+            read[bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT)] += len(buffers[0])
+        return preadv(fd, buffers, offset, flags)
+
+    preadv = os.preadv
+    with block_device(filled_file(tmp_path / "disk", 18 * MIB)) as device:
+        with open_image(tmp_path / "image") as source, open_disk(device, writable=True) as disk:
+            monkeypatch.setattr(os, "preadv", noted)
+            copy(source, disk, verify=True)
+        monkeypatch.undo()
+        assert Path(device).read_bytes()[:size] == (tmp_path / "image").read_bytes()
+    assert read == {True: 16 * MIB, False: size % 4096}
+
+
+def test_a_byte_that_the_device_changed_is_found(tmp_path: Path) -> None:
+    class Changing(BlockDisk):
+        def flush(self) -> None:
+            super().flush()
+            with (tmp_path / "disk").open("r+b") as file:  # below the loop device
+                file.seek(9 * MIB + 7)
+                file.write(b"x")
+
+    (tmp_path / "image").write_bytes(os.urandom(8 * MIB) + bytes(8 * MIB))
+    with block_device(filled_file(tmp_path / "disk", 16 * MIB)) as device:
+        fd, direct_fd = os.open(device, os.O_RDWR), os.open(device, os.O_RDWR | os.O_DIRECT)
+        try:
+            with open_image(tmp_path / "image") as source, pytest.raises(VerificationError) as caught:
+                copy(source, Changing(fd, device, direct_fd=direct_fd), verify=True)
+        finally:
+            os.close(fd)
+            os.close(direct_fd)
+    assert caught.value.offset == 9 * MIB + 7
 
 
 @pytest.mark.parametrize("drop", [0, 1, 2, 3])

@@ -104,8 +104,8 @@ BAD: dict[str, tuple[bytes, str]] = {
     "wrong checksum": (GOOD[:20] + b"!" + GOOD[21:] + END, "a.tar: "),
     "second checksum wrong": (GOOD + GOOD[:20] + b"!" + GOOD[21:] + END, "Damaged"),
     "no name": (bytes(header(b"")) + END, "name is empty"),
-    "unknown type": (bytes(header(b"f", flag=b"Z")) + END, "entry f: its type b'Z' is none that can be unpacked"),
-    "multi-volume": (bytes(header(b"f", flag=b"M", magic=b"ustar  \0")) + END, "type b'M'"),
+    "unknown type": (bytes(header(b"f", flag=b"Z")) + END, "entry f: entries of its type, 'Z', cannot be unpacked"),
+    "multi-volume": (bytes(header(b"f", flag=b"M", magic=b"ustar  \0")) + END, "its type, 'M', cannot"),
     "two extended headers": (
         extended((b"path", b"a")) + extended((b"path", b"b")) + GOOD + END,
         "a.tar: ",

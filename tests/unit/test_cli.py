@@ -97,7 +97,7 @@ def test_errors_are_sentences(image: Path, tmp_path: Path) -> None:
     fails("info", tmp_path / "missing", words="No such file or directory")
     fails("info", tmp_path, words="directory")
     fails("convert", image, tmp_path / "no" / "target", words="cannot create: No such file or directory")
-    fails("convert", image, tmp_path, words="is no regular file")
+    fails("convert", image, tmp_path, words="is not a regular file")
     fails("convert", "-n", image, tmp_path / "missing", words="No such file or directory")
     (tmp_path / "small").write_bytes(b"\xff" * 10)
     fails("convert", "-n", image, tmp_path / "small", words="the disk has 10 bytes; nothing was written")

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from pydiskimg.cli import main
 from pydiskimg.cli.endings import end_as_interrupted
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 BOTH = {signal.SIGINT, signal.SIGTERM}
 
 
@@ -49,12 +51,19 @@ def test_a_signal_that_the_caller_ignores_stays_ignored() -> None:
             signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+SAID = {
+    signal.SIGINT: "pydiskimg: interrupted; what was being written is not complete\n",
+    signal.SIGTERM: "pydiskimg: ended by SIGTERM; what was being written is not complete\n",
+    signal.SIGHUP: "pydiskimg: ended by SIGHUP; what was being written is not complete\n",
+}
+
+
+@pytest.mark.parametrize("number", SAID)
 @pytest.mark.parametrize("module", ["pydiskimg.cli.convert", "argparse"])
-def test_an_early_signal_has_the_same_exit_status(module: str, number: int) -> None:
+def test_an_early_signal_has_the_same_exit_status(module: str, number: signal.Signals) -> None:
     code = f"""
 import os, sys
-sys.path.insert(0, {str(Path(__file__).resolve().parent.parent.parent)!r})
+sys.path.insert(0, {str(ROOT)!r})
 class Killer:
     def find_spec(self, name, *_):
         if name == {module!r}:
@@ -65,5 +74,27 @@ sys.exit(main(["convert", "--verify", "/nowhere", "/nowhere"]))
 """
     command = [sys.executable, "-I", "-S", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 130
-    assert done.stderr == "pydiskimg: interrupted; what was being written is not complete\n"
+    assert done.returncode == 128 + number
+    assert done.stderr == SAID[number]
+
+
+@pytest.mark.parametrize("number", SAID)
+@pytest.mark.parametrize("kind", ["raw", "qcow2"])
+def test_a_signal_leaves_no_part_of_a_file(tmp_path: Path, kind: str, number: signal.Signals) -> None:
+    """The source is a pipe that stays open: the command waits for more when the signal comes."""
+    (tmp_path / "old").write_bytes(b"old")
+    command = [sys.executable, "-m", "pydiskimg", "convert", "-O", kind, "-", str(tmp_path / "old")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(bytes(range(256)) * 65536)  # 16 MiB: more than a pipe holds, so that it has begun
+        process.send_signal(number)
+        assert process.stderr.read().decode() == SAID[number]
+        assert process.wait() == 128 + number
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
+def test_usage_tells_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "128 + N ended by signal N (130 SIGINT, 143 SIGTERM)" in " ".join(capsys.readouterr().out.split())

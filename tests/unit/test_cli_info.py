@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+from collections.abc import Iterator
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,11 @@ import pytest
 from pydiskimg.cli import main
 from pydiskimg.cli.description import full_backing_filename
 from pydiskimg.cli.info import run_common_form
-from pydiskimg.cli.output import json_text, nested_lines
+from pydiskimg.cli.output import json_pieces, nested_lines, printable
 from pydiskimg.formats.qcow2 import layout, luks
 from tests.fixtures.qcow2_images import Craft, extension
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def facts(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> Any:
@@ -223,7 +228,7 @@ def test_luks(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (with_luks(pointer=layout.CRYPTO_HEADER.pack((1 << 64) - 1, 4096)), "expected 592 or more"),
         (with_luks(pointer=layout.CRYPTO_HEADER.pack(512, 100)), "100 bytes at 0x200"),
         (with_luks(pointer=b"short"), "has 5 bytes, expected 16"),
-        (with_luks(header=luks_header(b"LUKS\0\0")), r"b'LUKS\x00\x00' at"),
+        (with_luks(header=luks_header(b"LUKS\0\0")), "4c 55 4b 53 00 00 at"),
         (with_luks(header=b""), "expected 592 or more"),
     ],
 )
@@ -281,12 +286,12 @@ def test_what_is_left_to_argparse(words: list[str]) -> None:
     ],
 )
 def test_json_is_what_json_writes(value: object) -> None:
-    assert json_text(value) == json.dumps(value, indent=4)
+    assert "".join(json_pieces(value)) == json.dumps(value, indent=4)
 
 
 def test_json_of_what_has_no_form() -> None:
     with pytest.raises(TypeError):
-        json_text(1.5)
+        "".join(json_pieces(1.5))
 
 
 def test_nested_lines() -> None:
@@ -299,3 +304,83 @@ def test_nested_lines() -> None:
         "e:",
         "    f: g",
     ]
+
+
+def test_json_is_made_as_it_is_taken() -> None:
+    taken: list[int] = []
+
+    def endless() -> Iterator[dict[str, object]]:
+        for number in count():
+            taken.append(number)
+            yield {"number": number}
+
+    pieces = json_pieces({"all": endless()})
+    assert json.loads("".join(islice(pieces, 5)) + "]}") == {"all": [{"number": 0}]}
+    assert taken == [0]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain é \N{SNOWMAN} \N{OLD ITALIC LETTER A}", "plain é \N{SNOWMAN} \N{OLD ITALIC LETTER A}"),
+        ("\x1b[2J\n\x00", r"\x1b[2J\n\x00"),
+        ("é\x85\u2028\udcff\U000e0001", r"é\x85\u2028\xff\U000e0001"),
+    ],
+)
+def test_printable(text: str, shown: str) -> None:
+    assert [printable(text), printable(text)] == [shown, shown]  # what was kept is the same
+
+
+def with_snapshots(number: int, entry: bytes) -> bytes:
+    """An image with as many snapshots as that, which are all the same."""
+    header = {"nb_snapshots": number, "snapshots_offset": 9 << 16}
+    image = Craft(cluster_bits=16, size=1 << 20, header=header).build()
+    return image.ljust(9 << 16, b"\0") + (entry + bytes(-len(entry) % 8)) * number
+
+
+MEASURED = """
+import os, sys
+sys.path.insert(0, {root!r})
+from pydiskimg.cli import main
+status = main({words!r})
+sys.stdout.flush()
+# ru_maxrss would count what the parent had when it started this.
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM:")), file=sys.stderr)
+os._exit(status)
+"""
+
+
+def size_and_memory(tmp_path: Path, *words: str | Path) -> tuple[int, int]:
+    """What a command prints in bytes, and how much memory it takes in MiB."""
+    command = [sys.executable, "-I", "-S", "-c", MEASURED.format(root=str(ROOT), words=[*map(str, words)])]
+    with (tmp_path / "out").open("wb") as out:
+        done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, check=True)
+    return (tmp_path / "out").stat().st_size, int(done.stderr) >> 10
+
+
+@pytest.mark.parametrize("form", [["info"], ["info", "--output=json"], ["snapshot", "-l"]])
+@pytest.mark.parametrize(
+    ("number", "size", "byte", "longest"),
+    [
+        (507, 65535, b"\0", 200_000),
+        (507, 65535, b"\x1b", 2_000_000),  # 382 bytes of each, as six characters in JSON
+        (507, 65535, b"\xff", 2_000_000),
+        (60000, 255, b"\x1b", 200_000_000),
+    ],
+)
+def test_many_snapshots_with_long_names(
+    image: Path, tmp_path: Path, form: list[str], number: int, size: int, byte: bytes, longest: int
+) -> None:
+    """A table of 64 MiB: what is shown is bounded, and what is kept meanwhile is not much more than the table."""
+    entry = layout.SNAPSHOT.pack(0x30000, 1, size, size, 0, 0, 0, 0, 16) + bytes(16) + byte * size * 2
+    image.write_bytes(with_snapshots(number, entry))
+    printed, memory = size_and_memory(tmp_path, *form, image)
+    assert printed < longest
+    assert memory < 200
+
+
+@pytest.mark.parametrize("output", ["human", "json"])
+def test_many_bitmaps_with_long_names(image: Path, tmp_path: Path, output: str) -> None:
+    entry = bitmap_entry(b"\x1b" * 1023)
+    image.write_bytes(with_bitmaps(entry * 60000, count=60000))
+    assert size_and_memory(tmp_path, "info", "--output", output, image)[1] < 256

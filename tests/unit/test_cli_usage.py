@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -305,13 +306,19 @@ def test_a_pipe_says_which_backing_file(run: Run, tmp_path: Path) -> None:
         (["-X", "4k", "t", "o"], "there is no option -X"),
         (["t", "o", "p"], "'p' is one argument too many"),
         (["-S", "0", "t", "o"], "argument -S: zeros are never written out: a copy is sparse where it can be"),
-        (["-S", "3000", "t", "o"], "argument -S: 3000 is no multiple of 512 bytes up to 16 MiB"),
-        (["-S", "17M", "t", "o"], "argument -S: 17M is no multiple of 512 bytes up to 16 MiB"),
+        (["-S", "3000", "t", "o"], "argument -S: 3000 is not a multiple of 512 bytes up to 16 MiB"),
+        (["-S", "17M", "t", "o"], "argument -S: 17M is not a multiple of 512 bytes up to 16 MiB"),
         (["-S", "x", "t", "o"], "argument -S: 'x' is not a size"),
         (["-r", "10M", "t", "o"], "argument -r: no rate is kept to"),
-        (["-B", "b", "t", "o"], "argument -B: a copy holds all of the data; an image that stands on FILE is made by"),
-        (["-O", "qcow2", "-o", "backing_file=b", "t", "o"], "backing_file is no option here: use create -b"),
-        (["-O", "qcow2", "-o", "size=1M", "t", "o"], "size is no option here: a copy has the size of what is copied"),
+        (
+            ["-B", "b", "t", "o"],
+            "argument -B: a copy holds all of the data; an image that has a backing file is made by",
+        ),
+        (
+            ["-O", "qcow2", "-o", "backing_file=b", "t", "o"],
+            "backing_file is not an option here: a copy holds all of the data",
+        ),
+        (["-O", "qcow2", "-o", "size=1M", "t", "o"], "size is not an option here: a copy has the size of what is"),
         (["--salvage", "t", "o"], "argument --salvage: bytes that cannot be read are an error"),
         (["--image-opts", "t", "o"], "argument --image-opts: images are named by their path"),
         (["--target-is-zero", "t", "o"], "--target-is-zero is for a DST that exists: add -n"),
@@ -376,3 +383,52 @@ def test_create_takes_the_size_behind_options(run: Run, tmp_path: Path) -> None:
     for words in (["-q", "1M", "2M"], ["1M", "-q", "2M"], ["-q", "1X"], ["-q", "-X"]):
         assert run("create", str(tmp_path / "c"), *words)[0] == 2
     assert not (tmp_path / "c").exists()
+
+
+PYTHON = re.compile(
+    r"\bNone\b|\bb'|\bb\"|invalid \w+ value|Traceback|\bTrue\b|\bFalse\b|explicit argument|Errno|<class|object at 0x"
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (
+            ["mkfs", "--partition", "x", "t"],
+            2,
+            "argument --partition: 'x' is not the number of a partition; expected 1,",
+        ),
+        (["mkfs", "--partition", "-1", "t"], 2, "argument --partition: '-1' is not the number of a partition"),
+        (["mkfs", "--partition", "0", "t"], 2, "argument --partition: '0' is not the number of a partition"),
+        (["mkfs", "--partition", "9" * 5000, "t"], 2, "99' is not the number of a partition"),
+        (["mkswap", "--partition", "1.5", "t"], 2, "argument --partition: '1.5' is not the number of a partition"),
+        (["mkswap", "--partition", "", "t"], 2, "argument --partition: '' is not the number of a partition"),
+        (["mkfs", "-b", "x", "t"], 2, "argument -b: 'x' is not a size"),
+        (["mkfs", "-b", "99", "--force", "t"], 1, "t: 99 is not a block size of ext4; expected 1024, 2048 or 4096"),
+        (["mkfs", "swap"], 1, "swap: holds swap (no label, UUID "),
+        (["mkfs", "named"], 1, "named: holds swap (label 'some', UUID "),
+        (["info", "--help=1"], 2, "argument -h/--help: takes no value; found '1'"),
+        (["convert", "--verify=yes", "t", "o"], 2, "argument --verify: takes no value; found 'yes'"),
+        (
+            ["snapshot", "t"],
+            2,
+            "error: -l is missing: snapshots are listed only; qemu-img snapshot makes and deletes them",
+        ),
+        (["snapshot", "-c", "x", "t"], 2, "error: there is no option -c"),
+        (
+            ["info", "-f", "qcow2", "zeros"],
+            1,
+            "zeros: not a qcow2 image: it starts with 00 00 00 00, expected 51 46 49 fb",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_words_of_the_command(
+    run: Run, qcow2: Path, tmp_path: Path, words: list[str], status: int, said: str
+) -> None:
+    (tmp_path / "zeros").write_bytes(bytes(100))
+    assert run("mkswap", "--create", "1M", "swap")[0] == 0
+    assert run("mkswap", "--create", "1M", "-L", "some", "named")[0] == 0
+    found, out, err = run(*words)
+    assert (found, out) == (status, "")
+    assert said in err
+    assert PYTHON.search(err) is None

@@ -39,15 +39,21 @@ def test_words(text: str, expected: ImageOptions) -> None:
         ("extended_l2=on", "extended_l2=on is not written by pydiskimg; expected off"),
         ("encryption=on", "encryption=on is not written by pydiskimg"),
         ("encrypt.format=luks", "an encrypted image is not written by pydiskimg"),
-        ("data_file=x", "data_file is no option here: no external data file is written by pydiskimg"),
-        ("backing_file=x", "use create -b"),
-        ("backing_fmt=raw", "use create -F"),
+        ("data_file=x", "data_file is not an option here: no external data file is written by pydiskimg"),
+        ("backing_file=x", "an image that has a backing file is made by: create -b FILE -F FORMAT"),
+        ("backing_fmt=raw", "an image that has a backing file is made by: create -b FILE -F FORMAT"),
         ("nonsense=on", "the option 'nonsense' is not known; expected one of cluster_size, compat"),
         (" cluster_size=64k", "the option ' cluster_size' is not known"),
         ("cluster_size= 64k", "' 64k' is not a size"),
         ("refcount_bits=1", "expected 16"),
-        ("cluster_size", "'cluster_size' is no option; expected key=value"),
-        ("compat=1.1,", "'' is no option"),
+        ("cluster_size", "'cluster_size' has no value; expected key=value"),
+        ("cluster_size=4k,,help", "'4k,help' is not a size"),
+        ("cluster_size=4k,,,compat=v2", "'4k,' is not a size"),
+        ("compat=1.1,", "'compat=1.1,' begins or ends with a comma; expected key=value,key=value"),
+        (",compat=1.1", "',compat=1.1' begins or ends with a comma"),
+        (",,compat=1.1", "',,compat=1.1' begins or ends with a comma"),
+        (",", "',' begins or ends with a comma"),
+        ("", "the list of options is empty; expected key=value,key=value"),
     ],
 )
 def test_wrong_words(text: str, words: str) -> None:
@@ -55,13 +61,17 @@ def test_wrong_words(text: str, words: str) -> None:
         parse_image_options(text)
 
 
-def test_a_size_is_an_option_where_the_image_is_sized() -> None:
-    assert parse_image_options("size=3G", sized=True) == ImageOptions(size=3 << 30)
-    assert parse_image_options("size=1k,compat=v2", sized=True) == ImageOptions(version=2, size=1024, given=True)
-    with pytest.raises(ValueError, match="size is no option here: a copy has the size of what is copied"):
+def test_what_only_an_empty_image_has() -> None:
+    assert parse_image_options("size=3G", empty=True) == ImageOptions(size=3 << 30)
+    assert parse_image_options("size=1k,compat=v2", empty=True) == ImageOptions(version=2, size=1024, given=True)
+    with pytest.raises(ValueError, match="size is not an option here: a copy has the size of what is copied"):
         parse_image_options("size=3G")
     with pytest.raises(ValueError, match="'many' is not a size"):
-        parse_image_options("size=many", sized=True)
+        parse_image_options("size=many", empty=True)
+    expected = ImageOptions(backing_file="a,b", backing_format="qcow2", given=True)
+    assert parse_image_options("backing_file=a,,b,backing_fmt=qcow2", empty=True) == expected
+    with pytest.raises(ValueError, match="backing_fmt=vmdk is not possible here; expected raw or qcow2"):
+        parse_image_options("backing_fmt=vmdk", empty=True)
 
 
 def test_several_and_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,7 +86,17 @@ def test_several_and_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert "argument -o: compression_type=zstd needs compat=1.1" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("word", ["help", "?", "compat=1.1,help"])
+@pytest.mark.parametrize("text", [",help", "help,", "cluster_size=4k,,help", "help=on", "compat=,,?"])
+def test_what_does_not_ask_for_help(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser(prog="test")
+    add_image_options(parser)
+    with pytest.raises(SystemExit) as ended:
+        image_options(parser.parse_args(["-o", text]))
+    assert ended.value.code == 2
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("word", ["help", "?", "compat=1.1,help", "help,compat=1.1", "nonsense,?"])
 def test_help(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser(prog="test")
     add_image_options(parser)

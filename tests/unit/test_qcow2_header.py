@@ -84,7 +84,7 @@ def test_a_backing_file_without_a_name_is_none() -> None:
 
 
 HOSTILE: list[tuple[Craft, str]] = [
-    (Craft(magic=b"QFI\xfa"), "not a qcow2 image: it starts with b'QFI\\xfa', not b'QFI\\xfb'"),
+    (Craft(magic=b"QFI\xfa"), "not a qcow2 image: it starts with 51 46 49 fa, expected 51 46 49 fb"),
     (Craft(header={"cluster_bits": 8}), "qcow2 header: cluster_bits is 8, expected 9 to 21"),
     (Craft(header={"cluster_bits": 22}), "qcow2 header: cluster_bits is 22, expected 9 to 21"),
     (Craft(header={"cluster_bits": 2**32 - 1}), "qcow2 header: cluster_bits is 4294967295, expected 9 to 21"),

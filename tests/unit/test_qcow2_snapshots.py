@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 
@@ -57,7 +58,7 @@ def snapshots(content: bytes) -> list[Snapshot]:
 
 def test_one_entry() -> None:
     assert snapshots(image(entry(state=7))) == [
-        Snapshot("1", "first", 0, 1000, 2000, 3000, None, SIZE, L1_OLD, 1),
+        Snapshot(b"1", b"first", 0, 1000, 2000, 3000, None, SIZE, L1_OLD, 1),
     ]
 
 
@@ -73,10 +74,34 @@ def test_extra_data_of_every_length(version: int) -> None:
 
 
 def test_padding_and_odd_names() -> None:
-    names = [b"", b"x", b"seven..", b"eight...", "\N{SNOWMAN}".encode(), b"\xff\0", b"x" * 65535]
+    names = [b"", b"x", b"seven..", b"eight...", "\N{SNOWMAN}".encode(), b"\xff", b"x" * 255]
     found = snapshots(image(*(entry(b"", name, extra=numbers(0, SIZE, 2**64 - 1)) for name in names)))
     assert [s.name.encode("utf-8", "surrogateescape") for s in found] == names
     assert {s.icount for s in found} == {None}
+
+
+@pytest.mark.parametrize(
+    ("stored", "shown_id", "shown_name"),
+    [
+        (b"x" * 65535, b"x" * 127, b"x" * 255),
+        (b"a\0b", b"a", b"a"),
+        (bytes(65535), b"", b""),
+        ("\N{SNOWMAN}".encode() * 100, "\N{SNOWMAN}".encode() * 42 + b"\xe2", "\N{SNOWMAN}".encode() * 85),
+    ],
+)
+def test_names_are_shown_as_far_as_qemu_shows_them(stored: bytes, shown_id: bytes, shown_name: bytes) -> None:
+    found = snapshots(image(entry(stored, stored)))[0]
+    assert os.fsencode(found.id) == shown_id
+    assert os.fsencode(found.name) == shown_name
+
+
+def test_a_long_name_is_found_as_it_is_and_as_it_is_shown() -> None:
+    content = image(entry(b"i" * 300, b"n" * 300), entry(b"2", b"n" * 256, l1=2 * CLUSTER))
+    for wanted, expected in (("i" * 300, OLD), ("n" * 300, OLD), ("n" * 256, NEW), ("i" * 127, OLD), ("n" * 255, OLD)):
+        assert read_bytes(open_qcow2(BytesSource(content), snapshot=wanted), 0, CLUSTER) == expected, len(wanted)
+    for wanted in ("i" * 128, "n" * 257):
+        with pytest.raises(UnsupportedImageError, match="has no snapshot"):
+            open_qcow2(BytesSource(content), snapshot=wanted)
 
 
 def test_no_snapshots() -> None:

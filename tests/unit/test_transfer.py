@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,10 +18,14 @@ from hypothesis import strategies as st
 from pydiskimg import crew
 from pydiskimg.errors import DoesNotFitError, InvalidImageError, StorageError, VerificationError
 from pydiskimg.extents import Extent, Kind
+from pydiskimg.formats.qcow2.write.disk import Qcow2Disk
+from pydiskimg.image_creation import new_image
 from pydiskimg.pieces import CHUNK_SIZE, ZeroRuns, pieces
 from pydiskimg.protocols import Buffer, WritableBuffer
+from pydiskimg.targets.file import FileDisk
 from pydiskimg.targets.memory import MemoryDisk
 from pydiskimg.transfer import FREE_UNIT, ZERO_UNIT, copy
+from pydiskimg.units import MIB
 
 
 class ListSource:
@@ -248,6 +254,83 @@ def test_verification_says_where_the_bytes_differ() -> None:
     assert caught.value.offset == 70_000
 
 
+class Watched(FileDisk):
+    """Notes what is read from it, and writes one more byte with the first piece."""
+
+    def __init__(self, fd: int, *, stray: int | None = None) -> None:
+        super().__init__(fd, "watched", reads_as_zero=True)
+        self.read: list[tuple[int, int]] = []
+        self._stray = stray
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        self.read.append((offset, offset + len(buffer)))
+        super().read_into(offset, buffer)
+
+    def write(self, offset: int, data: Buffer) -> None:
+        super().write(offset, data)
+        if self._stray is not None:
+            super().write(self._stray, b"x")
+
+
+@pytest.fixture
+def sparse_file(tmp_path: Path) -> Iterator[int]:
+    fd = os.open(tmp_path / "disk", os.O_RDWR | os.O_CREAT)
+    os.ftruncate(fd, 64 * MIB)
+    yield fd
+    os.close(fd)
+
+
+AROUND_A_HOLE = [(Kind.DATA, MIB), (Kind.HOLE, 62 * MIB), (Kind.DATA, MIB)]
+
+
+def test_a_hole_of_the_disk_is_not_read_back(sparse_file: int) -> None:
+    seen: list[tuple[int, int]] = []
+    disk = Watched(sparse_file)
+    copy(ListSource(AROUND_A_HOLE), disk, verify=True, progress=lambda done, total: seen.append((done, total)))
+    assert sorted(disk.read) == [(0, MIB), (63 * MIB, 64 * MIB)]
+    assert seen[-1] == (128 * MIB, 128 * MIB)
+
+
+@pytest.mark.parametrize("stray", [MIB, 40 * MIB + 5, 63 * MIB - 1])
+def test_what_is_in_a_hole_that_should_not_be_is_found(sparse_file: int, stray: int) -> None:
+    with pytest.raises(VerificationError) as caught:
+        copy(ListSource(AROUND_A_HOLE), Watched(sparse_file, stray=stray), verify=True)
+    assert caught.value.offset == stray
+
+
+def test_data_that_the_disk_has_as_a_hole_is_read_and_missed(sparse_file: int) -> None:
+    class Losing(Watched):
+        def write(self, offset: int, data: Buffer) -> None:
+            if offset < 62 * MIB:
+                super().write(offset, data)
+
+    with pytest.raises(VerificationError) as caught:
+        copy(ListSource(AROUND_A_HOLE), Losing(sparse_file), verify=True)
+    assert caught.value.offset >= 63 * MIB
+
+
+def test_zeros_that_the_disk_stores_are_read_back(sparse_file: int) -> None:
+    os.pwrite(sparse_file, bytes(4 * MIB), 8 * MIB)
+    disk = Watched(sparse_file)
+    copy(ListSource(AROUND_A_HOLE), disk, verify=True)
+    zeros = sorted((start, end) for start, end in disk.read if MIB <= start < 63 * MIB)
+    assert (zeros[0][0], zeros[-1][1]) == (8 * MIB, 12 * MIB)
+
+
+def test_the_holes_of_a_qcow2_are_not_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    read_into = Qcow2Disk.read_into
+
+    def noted(disk: Qcow2Disk, offset: int, buffer: WritableBuffer) -> None:
+        read.append(offset)
+        read_into(disk, offset, buffer)
+
+    monkeypatch.setattr(Qcow2Disk, "read_into", noted)
+    with new_image(tmp_path / "new.qcow2", 64 * MIB, format="qcow2") as disk:
+        copy(ListSource(AROUND_A_HOLE), disk, unit=65536, verify=True)
+    assert sorted(read) == [0, 63 * MIB]
+
+
 @pytest.mark.parametrize("verify", [False, True])
 def test_progress_rises_to_the_total(verify: bool) -> None:
     seen: list[tuple[int, int]] = []
@@ -324,6 +407,28 @@ def test_no_worker_writes_after_an_interruption_even_when_it_comes_twice() -> No
         signal.signal(signal.SIGALRM, before)
     assert len(interruptions) > 1
     assert disk.bytes_written < source.size
+
+
+def test_a_signal_while_a_thread_starts_does_not_end_the_wait_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second thread begins, finds nothing to do and ends while the first one still writes."""
+    start = threading.Thread.start
+    late: list[threading.Timer] = []
+
+    def interrupted(thread: threading.Thread) -> None:
+        if thread.name == "copy-1":
+            late.append(threading.Timer(0.1, thread.run))
+            start(late[0])
+            raise KeyboardInterrupt
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    disk = Slow(CHUNK_SIZE)
+    with pytest.raises(KeyboardInterrupt):
+        copy(ListSource([(Kind.DATA, CHUNK_SIZE)]), disk, workers=2)
+    written = disk.bytes_written
+    late[0].join()
+    time.sleep(0.5)
+    assert disk.bytes_written == written
 
 
 @pytest.mark.parametrize("allowed", [0, 1])

@@ -13,14 +13,24 @@ IN_USE, AUTO = 1 << 0, 1 << 1
 
 
 class Bitmap:
-    """One entry of the directory: its name, flags ("in-use", "auto") and granularity (bytes that one bit is about)."""
+    """One entry of the directory: its name (bytes), flags (a number) and granularity (bytes that one bit is about)."""
 
-    __slots__ = ("flags", "granularity", "name")
+    __slots__ = ("_flags", "_name", "granularity")
 
-    def __init__(self, name: str, flags: list[str], granularity: int) -> None:
-        self.name = name
-        self.flags = flags
+    def __init__(self, name: bytes, flags: int, granularity: int) -> None:
+        self._name = name
+        self._flags = flags
         self.granularity = granularity
+
+    @property
+    def name(self) -> str:
+        """The name as text, of 1023 bytes at most; what is not UTF-8 is kept as surrogates."""
+        return self._name.decode("utf-8", "surrogateescape")
+
+    @property
+    def flags(self) -> list[str]:
+        """Those that are set, of "in-use" and "auto"."""
+        return [word for bit, word in ((IN_USE, "in-use"), (AUTO, "auto")) if self._flags & bit]
 
 
 def read_bitmaps(file: Source, header: Header) -> list[Bitmap]:
@@ -60,8 +70,7 @@ def _entries(file: Source, directory: bytes, count: int) -> list[Bitmap]:
                 f"entry {number} has {extra_size} bytes of extra data, a name of {name_size} bytes and the granularity "
                 f"2^{granularity_bits}, which is impossible",
             )
-        words = [word for bit, word in ((IN_USE, "in-use"), (AUTO, "auto")) if flags & bit]
-        bitmaps.append(Bitmap(directory[name_at:at].decode("utf-8", "surrogateescape"), words, 1 << granularity_bits))
+        bitmaps.append(Bitmap(directory[name_at:at], flags, 1 << granularity_bits))
         at += -at % 8
     return bitmaps
 

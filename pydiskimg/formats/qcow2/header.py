@@ -218,7 +218,8 @@ class _Parser:
 
     def _check_magic(self, magic: bytes, version: int) -> None:
         if magic != layout.MAGIC:
-            raise InvalidImageError(f"{self.name}: not a qcow2 image: it starts with {magic!r}, not {layout.MAGIC!r}")
+            found, expected = magic.hex(" "), layout.MAGIC.hex(" ")
+            raise InvalidImageError(f"{self.name}: not a qcow2 image: it starts with {found}, expected {expected}")
         if version not in (2, 3):
             raise UnsupportedImageError(
                 f"{self.name}: is a qcow image of version {version}, and versions 2 and 3 are read; "

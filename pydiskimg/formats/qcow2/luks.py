@@ -79,7 +79,7 @@ def read_luks_header(file: Source, header: Header) -> LuksHeader:
         raise _invalid(file, f"{length} bytes at 0x{offset:x} of a file of {file.size} bytes, expected {size} or more")
     raw = read_bytes(file, offset, size)
     if not raw.startswith(MAGIC):
-        raise _invalid(file, f"it starts with {raw[:6]!r} at 0x{offset:x}, not {MAGIC!r}")
+        raise _invalid(file, f"it starts with {raw[:6].hex(' ')} at 0x{offset:x}, expected {MAGIC.hex(' ')}")
     return LuksHeader(raw)
 
 

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.formats.qcow2 import layout
@@ -13,18 +15,20 @@ from pydiskimg.formats.qcow2.header import Header
 from pydiskimg.protocols import Source, read_bytes
 
 _LISTED = 8  # snapshots that an error message names
+# What QEMU shows of them, in bytes; its own snapshots have no longer ones.
+_LONGEST_ID, _LONGEST_NAME = 127, 255
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """One entry of the snapshot table.
 
-    id and name are text whatever their bytes are (what is no UTF-8 is kept as surrogates). Sizes and offsets are
-    bytes, l1_size is entries. disk_size is the size that the virtual disk had. icount is None when not recorded.
+    whole_id and whole_name are the bytes up to the first zero byte, where QEMU ends them. Sizes and offsets are bytes,
+    l1_size is entries. disk_size is the size that the virtual disk had. icount is None when not recorded.
     """
 
-    id: str
-    name: str
+    whole_id: bytes
+    whole_name: bytes
     vm_state_size: int
     date_sec: int
     date_nsec: int
@@ -33,6 +37,16 @@ class Snapshot:
     disk_size: int
     l1_table_offset: int
     l1_size: int
+
+    @property
+    def id(self) -> str:
+        """The id as text, of at most 127 bytes, as QEMU shows it; what is not UTF-8 is kept as surrogates."""
+        return self.whole_id[:_LONGEST_ID].decode("utf-8", "surrogateescape")
+
+    @property
+    def name(self) -> str:
+        """The name as text, of at most 255 bytes, as QEMU shows it; what is not UTF-8 is kept as surrogates."""
+        return self.whole_name[:_LONGEST_NAME].decode("utf-8", "surrogateescape")
 
 
 def read_snapshots(file: Source, header: Header) -> list[Snapshot]:
@@ -46,17 +60,23 @@ def read_snapshots(file: Source, header: Header) -> list[Snapshot]:
 
 
 def find_snapshot(snapshots: Sequence[Snapshot], wanted: str, *, name: str) -> Snapshot:
-    """Return the first snapshot that has the id wanted or, if none has, that name.
+    """Return the first snapshot that has the id wanted or, if none has, that name: the whole one, or what is shown.
 
     Raises UnsupportedImageError, which lists what there is; name is the image's.
     """
-    for found in (*(s for s in snapshots if s.id == wanted), *(s for s in snapshots if s.name == wanted)):
+    whole = os.fsencode(wanted)
+    by_id = (s for s in snapshots if s.whole_id == whole)
+    by_name = (s for s in snapshots if s.whole_name == whole)
+    as_shown = (s for s in snapshots if wanted in (s.id, s.name))
+    for found in chain(by_id, by_name, as_shown):
         return found
     if not snapshots:
-        raise UnsupportedImageError(f"{name}: has no snapshot {wanted!r}; it has none at all")
+        raise UnsupportedImageError(f"{name}: has no snapshot {quoted(whole)}; it has none at all")
     listed = ", ".join(f"{_shown(s.id)} ({_shown(s.name)})" for s in snapshots[:_LISTED])
     more = f" and {len(snapshots) - _LISTED} more" if len(snapshots) > _LISTED else ""
-    raise UnsupportedImageError(f"{name}: has no snapshot {wanted!r}; expected the id or the name of: {listed}{more}")
+    raise UnsupportedImageError(
+        f"{name}: has no snapshot {quoted(whole)}; expected the id or the name of: {listed}{more}"
+    )
 
 
 def _shown(text: str) -> str:
@@ -99,8 +119,8 @@ class _Table:
             raise self._invalid(number, f"has a disk of {disk_size} bytes, and no disk is larger than 2^63 - 1")
         large_state = _number(extra, layout.SNAPSHOT_VM_STATE_SIZE)
         return Snapshot(
-            id=names[:id_size].decode("utf-8", "surrogateescape"),
-            name=names[id_size:].decode("utf-8", "surrogateescape"),
+            whole_id=names[:id_size].partition(b"\0")[0],
+            whole_name=names[id_size:].partition(b"\0")[0],
             vm_state_size=vm_state_size if large_state is None else large_state,
             date_sec=date_sec,
             date_nsec=date_nsec,
