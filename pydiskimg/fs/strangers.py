@@ -32,7 +32,8 @@ def trace(source: Source) -> str | None:
     """Return what source may hold, or have held, and at which byte that is to be seen; None for nothing known.
 
     A signature is enough, at any of the places where its owner keeps one; whether what it begins is sound does not
-    matter. Partition tables are table_trace()'s. About 1 MiB is read, wherever the disk ends; raises StorageError as reading does.
+    matter. Partition tables are table_trace()'s. About 1 MiB is read, wherever the disk ends; raises StorageError as
+    reading does.
     """
     return _described(_first(source, (*TAKES_OVER, *KNOWN, *known_by_size(source.size))))
 
