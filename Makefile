@@ -13,9 +13,9 @@ RUN_PACKAGES := python3 python3-venv python3-dev gcc libc6-dev pkg-config libpar
 # The demo's input comes from busybox, qemu-img and a kernel package that it unpacks and does not install.
 DEMO_PACKAGES := busybox-static e2fsprogs fdisk qemu-utils tar xz-utils
 # Oracles and peers of the tests and benchmarks.
-TEST_PACKAGES := acl attr btrfs-progs bzip2 cryptsetup-bin dosfstools dump ganeti ganeti-3.0|ganeti-3.1 gdisk \
-  iproute2 libarchive-tools libcap2-bin lvm2 lz4 lzip mount \
-  ncompress parted pigz procps qemu-system-x86 util-linux xfsprogs zstd
+TEST_PACKAGES := acl attr btrfs-progs bzip2 cryptsetup-bin dosfstools dump exfatprogs f2fs-tools ganeti \
+  ganeti-3.0|ganeti-3.1 gdisk iproute2 jfsutils libarchive-tools libcap2-bin lvm2 lz4 lzip mount \
+  ncompress nilfs-tools ntfs-3g parted pigz procps qemu-system-x86 udftools util-linux xfsprogs zstd
 
 # Tests run side by side, a file in one process. Much of their time is waiting for disks, so one more than there are
 # processors; a process is replaced when it ends unasked, and the test that it ran has failed.

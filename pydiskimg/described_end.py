@@ -8,16 +8,15 @@ import struct
 from pydiskimg.partition_reader import (
     GPT_HEADER,
     GPT_SIGNATURE,
-    MBR_ENTRIES_OFFSET,
-    MBR_ENTRY,
     MBR_SIGNATURE,
     PROTECTIVE,
+    SECTOR_SIZES,
+    mbr_entries,
 )
 
 # As many bytes of a disk as described_end() looks at: up to the superblock of btrfs.
 LOOK_AT = 68 << 10
 
-_SECTOR_SIZES = (512, 4096)
 _EXT_SUPERBLOCK = 1024
 _EXT_INCOMPAT_64BIT = 0x80
 _XFS_MAGIC = b"XFSB"
@@ -37,7 +36,7 @@ def described_end(beginning: bytes) -> int:
 def _table_end(beginning: bytes) -> int:
     if beginning[510:512] != MBR_SIGNATURE:
         return 0
-    entries = [MBR_ENTRY.unpack_from(beginning, MBR_ENTRIES_OFFSET + 16 * number) for number in range(4)]
+    entries = mbr_entries(beginning)
     if any(indicator not in (0, 0x80) for indicator, *_ in entries):
         return 0  # a boot sector without a table
     if any(kind == PROTECTIVE for _, _, kind, *_ in entries):
@@ -46,7 +45,7 @@ def _table_end(beginning: bytes) -> int:
 
 
 def _gpt_end(beginning: bytes) -> int:
-    for sector_size in _SECTOR_SIZES:
+    for sector_size in SECTOR_SIZES:
         header = beginning[sector_size : sector_size + GPT_HEADER.size]
         if header.startswith(GPT_SIGNATURE) and len(header) == GPT_HEADER.size:
             alternate = GPT_HEADER.unpack(header)[6]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from pydiskimg.errors import PartitionError
@@ -59,12 +59,17 @@ GPT_ENTRY = struct.Struct(
 assert GPT_ENTRY.size == 128
 GPT_SIGNATURE = b"EFI PART"
 
+# A GPT lies in the second sector, so that its place tells for which of these sizes of sectors it was made.
+SECTOR_SIZES = (512, 1024, 2048, 4096)
+
 PROTECTIVE = 0xEE
 EXTENDED = frozenset({0x05, 0x0F, 0x85})
 # The kernel's own bounds are 256 and 128; a table beyond them is nobody's.
 MAX_LOGICAL = 256
 MAX_GPT_ENTRIES = 1024
-MAX_GPT_ENTRY_SIZE = 4096
+
+MbrEntry = tuple[int, bytes, int, bytes, int, int]
+"""The fields of MBR_ENTRY."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +90,25 @@ class Partition:
     name: str = field(default="", compare=False)
 
 
-def read_partition_table(source: Source, *, sector_size: int = 512) -> list[Partition]:
+def read_partition_table(source: Source, *, sector_size: int = 512, backup: bool = True) -> list[Partition]:
     """Return the partitions in the order of their numbers; an empty list where there is no partition table.
 
     Extended partitions themselves are left out: their logical ones are listed. A partition that lies wholly or in
-    part beyond the end of the disk raises PartitionError, as do a chain of extended boot records that is circular
-    and a GPT whose two copies are both damaged. At most 8 MiB are read.
+    part beyond the end of the disk raises PartitionError, as do a chain of extended boot records that is circular, a
+    GPT whose two copies are both damaged, one that Linux ignores, and one for sectors of another size. Where the first
+    copy is damaged, backup says whether the second is read, which Linux does not. At most 8 MiB are read.
     """
     if source.size < 2 * sector_size:
         return []
     sector = read_bytes(source, 0, 512)
     if sector[510:512] != MBR_SIGNATURE:
         return []
-    entries = _entries(sector)
+    entries = mbr_entries(sector)
     if any(entry[2] == PROTECTIVE for entry in entries):
-        return _read_gpt(source, sector_size)
+        problem = protective_problem(entries)
+        if problem is not None:
+            raise PartitionError(f"{source.name}: {problem}")
+        return _read_gpt(source, sector_size, backup=backup)
     # A file system's boot sector has the signature too; its "entries" hold text or code.
     if any(entry[0] not in (0, 0x80) for entry in entries):
         return []
@@ -108,13 +117,53 @@ def read_partition_table(source: Source, *, sector_size: int = 512) -> list[Part
     return [replace(partition, uuid=f"{signature:08x}-{partition.number:02x}") for partition in found]
 
 
-def _entries(sector: bytes) -> list[tuple[int, bytes, int, bytes, int, int]]:
-    return [MBR_ENTRY.unpack_from(sector, MBR_ENTRIES_OFFSET + 16 * i) for i in range(4)]
+def mbr_entries(sector: bytes | bytearray) -> list[MbrEntry]:
+    """Return the four entries of an MBR or extended boot record."""
+    return [MBR_ENTRY.unpack_from(sector, MBR_ENTRIES_OFFSET + MBR_ENTRY.size * slot) for slot in range(4)]
 
 
-def _read_mbr(
-    source: Source, entries: list[tuple[int, bytes, int, bytes, int, int]], sector_size: int
-) -> Iterator[Partition]:
+def protective_problem(entries: Sequence[MbrEntry]) -> str | None:
+    """Return a clause: why Linux ignores the GPT that the entries of an MBR announce; None where it does not.
+
+    Linux wants an entry of type 0xEE that starts at sector 1, whatever the others are (block/partitions/efi.c).
+    """
+    starts = [start for _, _, kind, _, start, _ in entries if kind == PROTECTIVE]
+    if 1 in starts:
+        return None
+    return f"Linux ignores the GPT: its protective MBR entry starts at sector {starts[0]}, expected 1"
+
+
+def gpt_sector_size(source: Source) -> int | None:
+    """Return the size of sectors (bytes) for which source has a GPT, intact or not; None where there is none."""
+    for size in SECTOR_SIZES:
+        if source.size >= 2 * size and read_bytes(source, size, len(GPT_SIGNATURE)) == GPT_SIGNATURE:
+            return size
+    return None
+
+
+def other_sectors(what: str, table: int, disk: int) -> str:
+    """Say that a partition table was made for sectors of another size than the disk has (both bytes)."""
+    return f"{what} for sectors of {table} bytes, while the disk has sectors of {disk}"
+
+
+def refuse_hybrid(source: Source, partitions: Sequence[Partition], *, sector_size: int = 512) -> None:
+    """Raise PartitionError when the MBR of source has a partition that is not among those of its GPT.
+
+    Firmware and other systems than Linux go by the MBR then. partitions are those that read_partition_table() found.
+    """
+    entries = mbr_entries(read_bytes(source, 0, 512)) if partitions else []
+    if all(kind != PROTECTIVE for _, _, kind, *_ in entries):
+        return
+    known = {(partition.start, partition.length) for partition in partitions}
+    for slot, (_, _, kind, _, start, length) in enumerate(entries, start=1):
+        if kind not in (0, PROTECTIVE) and (start * sector_size, length * sector_size) not in known:
+            raise PartitionError(
+                f"{source.name}: entry {slot} of the MBR (type {kind:#04x}, sectors {start} to {start + length}) is "
+                "not a partition of the GPT as well, so which table counts depends on who reads it"
+            )
+
+
+def _read_mbr(source: Source, entries: Sequence[MbrEntry], sector_size: int) -> Iterator[Partition]:
     extended = None
     for number, (_, _, kind, _, start, length) in enumerate(entries, start=1):
         if kind in EXTENDED and length:
@@ -143,7 +192,7 @@ def _read_logical(source: Source, extended: int, sector_size: int) -> Iterator[P
                 f"{source.name}: extended boot record at byte {offset} has no signature (found "
                 f"{sector[510:512].hex()}, expected 55aa)"
             )
-        logical, following = _entries(sector)[:2]
+        logical, following = mbr_entries(sector)[:2]
         if logical[2] and logical[5]:
             start = (record + logical[4]) * sector_size
             yield _inside(source, Partition(number, start, logical[5] * sector_size, f"{logical[2]:#04x}"))
@@ -157,14 +206,18 @@ def _read_logical(source: Source, extended: int, sector_size: int) -> Iterator[P
     )
 
 
-def _read_gpt(source: Source, sector_size: int) -> list[Partition]:
+def _read_gpt(source: Source, sector_size: int, *, backup: bool) -> list[Partition]:
     problems = []
-    for offset in (sector_size, source.size // sector_size * sector_size - sector_size):
+    for offset in (sector_size, source.size // sector_size * sector_size - sector_size)[: 1 + backup]:
         try:
             return list(_read_gpt_copy(source, offset, sector_size))
         except _DamagedError as error:
             problems.append(str(error))
-    raise PartitionError(f"{source.name}: both copies of the GPT are damaged: {'; '.join(problems)}")
+    other = gpt_sector_size(source)
+    if other is not None and other != sector_size:
+        raise PartitionError(f"{source.name}: has {other_sectors('a GPT', other, sector_size)}")
+    which = "both copies of the GPT are" if backup else "the GPT, whose backup Linux does not read, is"
+    raise PartitionError(f"{source.name}: {which} damaged: {'; '.join(problems)}")
 
 
 class _DamagedError(Exception):
@@ -179,7 +232,10 @@ def _read_gpt_copy(source: Source, offset: int, sector_size: int) -> Iterator[Pa
 
 
 def _gpt_header(source: Source, offset: int, sector_size: int) -> tuple[int, int, int]:
-    """Return the checked place of the partition entries: first byte, number of entries, size of each."""
+    """Return the checked place of the partition entries: first byte, number of entries, size of each.
+
+    What Linux checks is checked, so that a GPT is not read here that Linux ignores (block/partitions/efi.c).
+    """
     sector = read_bytes(source, offset, sector_size)
     header = GPT_HEADER.unpack_from(sector)
     signature, header_size, crc = header[0], header[2], header[3]
@@ -188,8 +244,15 @@ def _gpt_header(source: Source, offset: int, sector_size: int) -> tuple[int, int
     if not GPT_HEADER.size <= header_size <= sector_size:
         raise _DamagedError(f"header size {header_size} at byte {offset}")
     _check_crc(sector[:16] + bytes(4) + sector[20:header_size], crc, f"header at byte {offset}")
+    own, first_usable, last_usable = header[5], header[7], header[8]
+    if own != offset // sector_size:
+        raise _DamagedError(f"header of sector {own}, found in sector {offset // sector_size}")
+    if not first_usable <= last_usable < source.size // sector_size:
+        raise _DamagedError(f"usable sectors {first_usable} to {last_usable}, stated at byte {offset}")
     first, count, size = header[10] * sector_size, header[11], header[12]
-    if not (count <= MAX_GPT_ENTRIES and GPT_ENTRY.size <= size <= MAX_GPT_ENTRY_SIZE and size % 8 == 0):
+    if size != GPT_ENTRY.size:
+        raise _DamagedError(f"entries of {size} bytes, stated at byte {offset}; Linux takes {GPT_ENTRY.size}")
+    if count > MAX_GPT_ENTRIES:
         raise _DamagedError(f"{count} entries of {size} bytes, stated at byte {offset}")
     if first + count * size > source.size:
         raise _DamagedError(f"partition entries at byte {first} lie beyond the end of the disk")

@@ -21,7 +21,7 @@ from pydiskimg.fs.ext4.used import ExtUsage
 from pydiskimg.fs.probe import FileSystemKind, probe
 from pydiskimg.fs.strangers import stranger
 from pydiskimg.fs.swap_used import swap_used
-from pydiskimg.partition_reader import Partition, read_partition_table
+from pydiskimg.partition_reader import Partition, gpt_sector_size, read_partition_table, refuse_hybrid
 from pydiskimg.protocols import Place, Source, WritableBuffer, check_range, read_places
 from pydiskimg.range_list import RangeList
 from pydiskimg.source_region import SourceRegion
@@ -136,7 +136,8 @@ def _volumes(source: Source, notes: list[str]) -> Sequence[_Volume]:
     problem = None
     for sector_size in _SECTOR_SIZES:
         try:
-            partitions = tuple(read_partition_table(source, sector_size=sector_size))
+            partitions = tuple(read_partition_table(source, sector_size=sector_size, backup=False))
+            refuse_hybrid(source, partitions, sector_size=sector_size)
         except PartitionError as error:
             problem = problem or error
             continue
@@ -225,6 +226,8 @@ def _sign_of_another_use(part: Source) -> str | None:
     other = stranger(part)
     if other is not None:
         return f"looks like {other}"
+    if gpt_sector_size(part) is not None:  # also one that Linux ignores, for want of a protective MBR
+        return "has a GPT of its own"
     try:  # an MBR leaves a superblock at byte 1024 where it is
         has_table = any(read_partition_table(part, sector_size=sector_size) for sector_size in _SECTOR_SIZES)
     except PartitionError:

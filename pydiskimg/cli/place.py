@@ -12,16 +12,19 @@ from contextlib import contextmanager
 from pydiskimg.cli.names import require_name
 from pydiskimg.cli.sizes import size_argument
 from pydiskimg.disk import open_disk
-from pydiskimg.errors import DiskImageError, FileSystemError, PartitionError
+from pydiskimg.errors import DiskImageError, FileSystemError, PartitionError, StorageError
 from pydiskimg.formats.detect import looks_like
 from pydiskimg.fs.probe import probe
-from pydiskimg.fs.strangers import stranger
+from pydiskimg.fs.strangers import table_trace, trace
 from pydiskimg.new_file import new_disk_file
 from pydiskimg.partition_reader import read_partition_table
 from pydiskimg.protocols import Disk
 from pydiskimg.region import Region
 
-KEPT = "A file system, RAID, volume, partition table or image that is known here is not overwritten without --force."
+KEPT = (
+    "A file system, RAID, volume, partition table or image is not overwritten without --force, even if it is damaged: "
+    "the signatures that wipefs knows are enough, and those of backup copies."
+)
 _DIGITS = 9  # in a partition's number
 _TABLE = "holds a partition table"
 
@@ -79,6 +82,8 @@ def _refuse_to_overwrite(disk: Disk, *, whole_disk: bool) -> None:
         found = _found(disk, whole_disk=whole_disk)
     except (FileSystemError, PartitionError) as error:  # something, and not only one thing or damaged
         raise OverwriteError(f"{error}; use --force to overwrite it") from error
+    except StorageError as error:
+        raise OverwriteError(f"{error}; what is there cannot be told; use --force to overwrite it") from error
     if found is not None:
         advice = ", or --partition N" if found == _TABLE else ""
         raise OverwriteError(f"{disk.name}: {found}; use --force to overwrite it{advice}")
@@ -93,10 +98,12 @@ def _found(disk: Disk, *, whole_disk: bool) -> str | None:
     if found is not None:
         label = "no label" if found.label is None else f"label '{found.label}'"
         return f"holds {found.type} ({label}, {'no UUID' if found.uuid is None else f'UUID {found.uuid}'})"
-    other = stranger(disk)
-    if other is not None:
-        return f"looks like {other}"
-    return _TABLE if whole_disk and read_partition_table(disk, sector_size=disk.sector_size) else None
+    other = trace(disk)
+    if other is None:
+        if whole_disk and read_partition_table(disk, sector_size=disk.sector_size):
+            return _TABLE
+        other = table_trace(disk)
+    return None if other is None else f"looks like {other}"
 
 
 def _number(text: str) -> int:

@@ -24,11 +24,11 @@ from pydiskimg.partition_reader import (
     GPT_HEADER,
     GPT_SIGNATURE,
     MAX_GPT_ENTRIES,
-    MAX_GPT_ENTRY_SIZE,
     MBR_ENTRIES_OFFSET,
     MBR_ENTRY,
     PROTECTIVE,
     Partition,
+    mbr_entries,
 )
 from pydiskimg.protocols import Source, read_bytes
 
@@ -123,7 +123,7 @@ def _differing(source: Source, offset: int, contents: bytes, sector_size: int) -
 def _protective_mbr(source: Source, sector_size: int) -> tuple[tuple[int, bytes], ...]:
     """Return the write that makes the MBR cover the whole disk, or none when it does."""
     sector = bytearray(read_bytes(source, 0, 512))
-    entries = [MBR_ENTRY.unpack_from(sector, MBR_ENTRIES_OFFSET + MBR_ENTRY.size * slot) for slot in range(4)]
+    entries = mbr_entries(sector)
     used = [slot for slot, entry in enumerate(entries) if entry[2]]
     if [entries[slot][2] for slot in used] != [PROTECTIVE]:
         raise NothingToGrowError(
@@ -132,7 +132,7 @@ def _protective_mbr(source: Source, sector_size: int) -> tuple[tuple[int, bytes]
         )
     boot, first, kind, _, start, length = entries[used[0]]
     covered = min(source.size // sector_size - 1, 0xFFFFFFFF)
-    if start != 1 or length >= covered:  # some makers always state the largest number
+    if length >= covered:  # some makers always state the largest number
         return ()
     MBR_ENTRY.pack_into(
         sector, MBR_ENTRIES_OFFSET + MBR_ENTRY.size * used[0], boot, first, kind, b"\xff" * 3, start, covered
@@ -157,7 +157,9 @@ def _read_header(source: Source, sector_size: int) -> _Header:
 
 def _check_places(source: Source, header: _Header, sector_size: int) -> None:
     size, count = header.entry_size, header.count
-    if not (1 <= count <= MAX_GPT_ENTRIES and GPT_ENTRY.size <= size <= MAX_GPT_ENTRY_SIZE and not size & (size - 1)):
+    if size > GPT_ENTRY.size and not size & (size - 1):
+        raise NothingToGrowError(f"Linux ignores the GPT: its entries have {size} bytes, expected {GPT_ENTRY.size}")
+    if not (1 <= count <= MAX_GPT_ENTRIES and size == GPT_ENTRY.size):
         raise _damaged(source, f"{count} entries of {size} bytes")
     sectors = header.array_sectors(sector_size)
     last_sector = source.size // sector_size - 1

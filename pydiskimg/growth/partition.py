@@ -9,14 +9,14 @@ from pydiskimg.growth.mbr import plan_mbr_growth
 from pydiskimg.growth.plan import NothingToGrowError, PartitionGrowth
 from pydiskimg.partition_reader import (
     GPT_SIGNATURE,
-    MBR_ENTRIES_OFFSET,
-    MBR_ENTRY,
     MBR_SIGNATURE,
     PROTECTIVE,
+    gpt_sector_size,
+    mbr_entries,
+    other_sectors,
+    protective_problem,
 )
 from pydiskimg.protocols import Disk, Source, read_bytes
-
-SECTOR_SIZES = (512, 4096)
 
 
 def grow_last_partition(disk: Disk) -> PartitionGrowth | None:
@@ -46,8 +46,11 @@ def plan_partition_growth(source: Source, sector_size: int) -> PartitionGrowth |
     sector = read_bytes(source, 0, 512)
     if sector[510:512] != MBR_SIGNATURE:
         return None
-    entries = [MBR_ENTRY.unpack_from(sector, MBR_ENTRIES_OFFSET + MBR_ENTRY.size * slot) for slot in range(4)]
+    entries = mbr_entries(sector)
     if any(entry[2] == PROTECTIVE for entry in entries):
+        problem = protective_problem(entries)
+        if problem is not None:
+            raise NothingToGrowError(problem)
         _refuse_other_sectors(source, sector_size)
         return plan_gpt_growth(source, sector_size)
     if any(entry[0] not in (0, 0x80) for entry in entries):  # a file system's boot sector, with code or text there
@@ -56,14 +59,8 @@ def plan_partition_growth(source: Source, sector_size: int) -> PartitionGrowth |
 
 
 def _refuse_other_sectors(source: Source, sector_size: int) -> None:
-    """A GPT lies in sector 1, so that its place tells the size of the sectors it was made for."""
-    found = [size for size in SECTOR_SIZES if read_bytes(source, size, len(GPT_SIGNATURE)) == GPT_SIGNATURE]
-    if found and sector_size not in found:
-        raise NothingToGrowError(other_sectors(found[0], sector_size))
-    if not found:
+    found = gpt_sector_size(source)
+    if found is None:
         raise PartitionError(f"{source.name}: the GPT is damaged (no header at byte {sector_size}); nothing was grown")
-
-
-def other_sectors(table: int, disk: int) -> str:
-    """Say that a table counts other sectors than the disk has (both bytes)."""
-    return f"the partition table counts sectors of {table} bytes, the disk has sectors of {disk}"
+    if found != sector_size and read_bytes(source, sector_size, len(GPT_SIGNATURE)) != GPT_SIGNATURE:
+        raise NothingToGrowError(f"there is {other_sectors('a GPT', found, sector_size)}")

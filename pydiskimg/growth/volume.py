@@ -21,11 +21,11 @@ from pydiskimg.fs.coverage import Coverage, coverage
 from pydiskimg.fs.ext4.grow import plan_ext_growth
 from pydiskimg.fs.probe import FileSystemKind, probe
 from pydiskimg.growth.file_system import MOUNTED_AS, grow_mounted
-from pydiskimg.growth.partition import SECTOR_SIZES, other_sectors, plan_partition_growth
+from pydiskimg.growth.partition import plan_partition_growth
 from pydiskimg.growth.plan import NothingToGrowError, PartitionGrowth
 from pydiskimg.loop import loop_device
 from pydiskimg.mount import enter_private_namespace, mounted
-from pydiskimg.partition_reader import Partition
+from pydiskimg.partition_reader import SECTOR_SIZES, Partition, other_sectors
 from pydiskimg.region import Region
 from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.units import format_size
@@ -100,7 +100,7 @@ def _volume(disk: DescriptorDisk) -> _Volume:
     content = probe(region)
     if content is None:
         other = _other_sector_size(disk)
-        hint = f"; {other_sectors(other, disk.sector_size)}" if other else ""
+        hint = f"; there is {_other_table(other, disk)}" if other else ""
         raise NothingToGrowError(f"{_last(partition)} holds nothing that is known here{hint}")
     if content.type not in (*_EXT, *MOUNTED_AS):
         raise NothingToGrowError(f"{_last(partition)} holds {_NOT_GROWN.get(content.type, content.type)}")
@@ -122,12 +122,16 @@ def _plan(disk: DescriptorDisk) -> PartitionGrowth:
     except PartitionError as error:
         other = _other_sector_size(disk)
         if other:
-            raise NothingToGrowError(other_sectors(other, disk.sector_size)) from error
+            raise NothingToGrowError(f"there is {_other_table(other, disk)}") from error
         raise
     if growth is not None:
         return growth
     whole = disk.size // _SECTOR * _SECTOR
     return PartitionGrowth(Partition(0, 0, whole, ""), whole, ())
+
+
+def _other_table(sector_size: int, disk: DescriptorDisk) -> str:
+    return other_sectors("a partition table", sector_size, disk.sector_size)
 
 
 def _other_sector_size(disk: DescriptorDisk) -> int | None:

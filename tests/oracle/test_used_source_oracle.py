@@ -113,19 +113,15 @@ def same_where_used(one: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [(512, 512), (1024, 16384)])
-def test_a_damaged_gpt_is_read_from_its_copy_or_not_at_all(damage: tuple[int, int], tmp_path: Path, tool: Tool) -> None:
+def test_a_damaged_gpt_is_not_believed(damage: tuple[int, int], tmp_path: Path, tool: Tool) -> None:
+    """Its copy is good, and others read that; Linux does not, so it may have been something else for long."""
     path = made(tool, tmp_path / "disk", TABLES["gpt"])
-    with open_raw(path) as source:
-        before = list(used_source(source).extents())
     with path.open("r+b") as file:
         file.seek(damage[0])
         file.write(b"\x5a" * damage[1])
     with open_raw(path) as source:
-        assert list(used_source(source).extents()) == before
-    with path.open("r+b") as file:
-        file.seek(-512, os.SEEK_END)
-        file.write(b"\x5a" * 512)
-    with open_raw(path) as source:
+        assert len(read_partition_table(source)) == len(MAKERS) + 1
         used = used_source(source)
         assert [extent.kind for extent in used.extents()] == [Kind.DATA]
-        assert used.notes[-1].startswith("the partition table is not believed: ")
+        assert "the partition table is not believed: " in used.notes[-1]
+        assert "the GPT, whose backup Linux does not read, is damaged: " in used.notes[-1]

@@ -182,7 +182,37 @@ def test_an_image_for_other_sectors_is_left(tmp_path: Path, table: str) -> None:
     with block_device(path, sector_size=4096) as device:
         said = grow(device)
     assert "nothing to grow: " in said
-    assert "the partition table counts sectors of 512 bytes, the disk has sectors of 4096" in said
+    assert "for sectors of 512 bytes, while the disk has sectors of 4096" in said
+    assert state(path) == before
+
+
+@pytest.mark.parametrize("sector_size", [1024, 2048, 4096])
+def test_a_table_for_larger_sectors_is_left(tmp_path: Path, sector_size: int) -> None:
+    """As sfdisk makes it on a disk with such sectors; it was called damaged."""
+    path = tmp_path / "disk"
+    path.write_bytes(b"")
+    os.truncate(path, 64 * MIB)
+    with block_device(path, sector_size=sector_size) as device:
+        subprocess.run(["sfdisk", "-q", device], input="label: gpt\n1M,20M\n", text=True, check=True)
+    os.truncate(path, 128 * MIB)
+    before = state(path)
+    with block_device(path) as device:
+        said = grow(device)
+    assert (
+        f"nothing to grow: there is a GPT for sectors of {sector_size} bytes, while the disk has sectors of 512" in said
+    )
+    assert state(path) == before
+
+
+def test_a_gpt_that_linux_ignores_is_left(tmp_path: Path) -> None:
+    path = disk_with(tmp_path / "disk", "gpt", "ext4", contents=False)
+    with path.open("r+b") as file:
+        file.seek(446 + 8)
+        file.write((63).to_bytes(4, "little"))
+    before = state(path)
+    assert "nothing to grow: Linux ignores the GPT: its protective MBR entry starts at sector 63, expected 1" in grow(
+        path
+    )
     assert state(path) == before
 
 

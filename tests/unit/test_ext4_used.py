@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pydiskimg.fs.ext4 import layout, make_ext
+from pydiskimg.fs.ext4.checksums import Checksums
 from pydiskimg.fs.ext4.crc16 import crc16
 from pydiskimg.fs.ext4.crc32c import crc32c
 from pydiskimg.fs.ext4.descriptors import read_descriptors
 from pydiskimg.fs.ext4.doubt import NotBelievedError
+from pydiskimg.fs.ext4.file_blocks import file_runs
 from pydiskimg.fs.ext4.used import ExtUsage, runs
 from pydiskimg.fs.ext4.volume import read_volume
 from pydiskimg.targets.memory import MemoryDisk
@@ -223,10 +225,15 @@ def test_bits_behind_the_end() -> None:
 
 def test_the_checksum_of_a_bitmap() -> None:
     disk = disk_of(image("ext4"))
-    at = bitmap_at("ext4", 0)
-    disk.data[at + 900 : at + 902] = disk.data[at + 902 : at + 900 : -1]
+    at = next(bitmap_at("ext4", group) for group in (1, 2, 3) if not uninitialised("ext4", group))
+    group = next(group for group in (1, 2, 3) if not uninitialised("ext4", group))
     disk.data[at : at + 1] = b"\xfd"
-    doubted(disk, "ext4", 0, "the checksum of its block bitmap does not hold")
+    doubted(disk, "ext4", group, "the checksum of its block bitmap does not hold")
+
+
+def uninitialised(kind: str, group: int) -> bool:
+    disk = disk_of(image(kind))
+    return bool(list(read_descriptors(disk, read_volume(disk)))[group].flags & layout.BLOCK_UNINIT)
 
 
 def test_the_checksum_of_a_descriptor() -> None:
@@ -257,7 +264,106 @@ def test_the_first_group_has_a_bitmap() -> None:
     record = layout.GROUP_DESCRIPTOR_64
     record.put(disk.data, {"bg_flags": layout.BLOCK_UNINIT, "bg_checksum": 0}, at)
     record.put(disk.data, {"bg_checksum": crc32c(bytes(4) + disk.data[at : at + 64], seed) & 0xFFFF}, at)
-    doubted(disk, "ext4", 0, "its block bitmap was never written")
+    refused(disk, "group 0: it is the first group, and its block bitmap was never written")
+
+
+def refused(disk: MemoryDisk, reason: str) -> None:
+    with pytest.raises(NotBelievedError) as caught:
+        ExtUsage(disk)
+    assert reason in caught.value.reason
+
+
+def inode_at(kind: str, number: int) -> int:
+    disk = disk_of(image(kind))
+    return next(read_descriptors(disk, read_volume(disk))).inode_table * 1024 + 256 * (number - 1)
+
+
+def root_block_at(kind: str) -> int:
+    disk = disk_of(image(kind))
+    return next(file_runs(disk, read_volume(disk), layout.ROOT_INODE, 1))[1] * 1024
+
+
+def with_root(kind: str, **fields: int | bytes) -> MemoryDisk:
+    """A file system whose root directory's inode says something else, with a checksum that holds."""
+    disk = disk_of(image(kind))
+    at = inode_at(kind, layout.ROOT_INODE)
+    inode = disk.data[at : at + 256]
+    layout.INODE.put(inode, fields)
+    Checksums(crc32c(ONE.bytes), active=kind == "ext4").inode(layout.ROOT_INODE, inode)
+    disk.data[at : at + 256] = inode
+    return disk
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"i_mode": 0}, "inode 2 is not the root directory (mode 0o0, 3 links)"),
+        ({"i_mode": 0x81A4}, "inode 2 is not the root directory (mode 0o100644, 3 links)"),
+        ({"i_links_count": 0}, "inode 2 is not the root directory (mode 0o40755, 0 links)"),
+        ({"i_size_lo": 0}, "its root directory has 0 bytes, with blocks of 1024"),
+        ({"i_size_lo": 1000}, "its root directory has 1000 bytes, with blocks of 1024"),
+        ({"i_block": bytes(60)}, "root directory"),
+        ({"i_block": b"\xff" * 60}, "inode 2 (the root directory): it"),
+    ],
+)
+def test_the_root_directory_makes_sense(kind: str, fields: dict[str, int | bytes], reason: str) -> None:
+    assert ExtUsage(with_root(kind)).groups == 4
+    refused(with_root(kind, **fields), reason)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_root_directory_begins_with_itself(kind: str) -> None:
+    for offset, value in ((0, 3), (6, 2)):
+        disk = disk_of(image(kind))
+        disk.data[root_block_at(kind) + offset] = value
+        refused(disk, f"block {root_block_at(kind) // 1024} does not begin the root directory")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reserved_inodes_are_in_use(kind: str) -> None:
+    disk = disk_of(image(kind))
+    at = next(read_descriptors(disk, read_volume(disk))).inode_bitmap * 1024
+    disk.data[at] &= ~2
+    refused(disk, "one of the first 10 inodes, which are reserved, is free")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("s_magic", 0),
+        ("s_uuid", bytes(16)),
+        ("s_log_block_size", 2),
+        ("s_first_data_block", 0),
+        ("s_blocks_per_group", 4096),
+        ("s_inodes_per_group", 8),
+    ],
+)
+def test_the_first_copy_of_the_superblock_agrees(kind: str, field: str, value: int | bytes) -> None:
+    disk = disk_of(image(kind))
+    SUPER.put(disk.data, {field: value}, (1 + 8192) * 1024)
+    refused(disk, "copy of its superblock in group 1")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_group_without_a_copy_is_not_asked(kind: str) -> None:
+    disk = disk_of(image(kind, size=8 * MIB))
+    assert ExtUsage(disk).groups == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("what", ["inode table", "root directory", "inode bitmap"])
+def test_what_was_written_over(kind: str, what: str) -> None:
+    """A new owner that left superblock, descriptors and bitmaps alone has put its data somewhere."""
+    disk = disk_of(image(kind))
+    at = {
+        "inode table": inode_at(kind, 1),
+        "root directory": root_block_at(kind),
+        "inode bitmap": next(read_descriptors(disk, read_volume(disk))).inode_bitmap * 1024,
+    }[what]
+    disk.data[at : at + 1024] = random.Random(7).randbytes(1024)
+    assert used(disk) == [(0, disk.size)]
 
 
 @settings(max_examples=300)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where the blocks of an existing file lie: by extent tree or by block map (ifork.rst); needed for the journal."""
+"""Where the blocks of an existing file lie: by extent tree or by block map (ifork.rst); for the journal and /."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ def read_inode(source: Source, volume: Volume, number: int) -> tuple[bytes, int]
 
 
 def _named(number: int) -> str:
-    return {layout.RESIZE_INODE: " (the resize inode)", layout.JOURNAL_INODE: " (the journal)"}.get(number, "")
+    names = {layout.ROOT_INODE: "root directory", layout.RESIZE_INODE: "resize inode", layout.JOURNAL_INODE: "journal"}
+    return f" (the {names[number]})" if number in names else ""
 
 
 class _MapReader:
@@ -146,7 +147,7 @@ class _MapReader:
         return block
 
     def _damaged(self, what: str) -> NotBelievedError:
-        return NotBelievedError(self._volume.name, f"inode {self._inode} (the journal): {what}")
+        return NotBelievedError(self._volume.name, f"inode {self._inode}{_named(self._inode)}: {what}")
 
 
 def _numbers(data: bytes) -> array[int]:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What of an ext2, ext3 or ext4 file system is in use: its block bitmaps, believed where they are consistent.
 
-    superblock ─ journal ─ descriptors ─ bitmap of each group ─> ranges of bytes that are in use
-        │           │                         │
-        └───────────┴── wrong: everything     └── wrong: the whole group
+    superblock ─ journal ─ group 0, root directory, copy ─ bitmap of each group ─> ranges of bytes that are in use
+        │           │                   │                       │
+        └───────────┴───────────────────┴── wrong: everything   └── wrong: the whole group
 
 docs/adr/0024 says what consistent means, 0025 what a journal changes.
 """
@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pydiskimg.fs.ext4.beginning import check_beginning
 from pydiskimg.fs.ext4.crc32c import crc32c
-from pydiskimg.fs.ext4.descriptors import Descriptor, place_problem, read_descriptors
+from pydiskimg.fs.ext4.descriptors import Descriptor, place_problem, read_descriptor, read_descriptors
 from pydiskimg.fs.ext4.doubt import NotBelievedError
 from pydiskimg.fs.ext4.layout import BLOCK_UNINIT
 from pydiskimg.fs.ext4.metadata_places import metadata_places
@@ -47,6 +48,10 @@ class ExtUsage:
         self._checksums: dict[bytes, int] = {}
         self.doubtful_groups = 0
         self.first_doubt: str | None = None
+        first = self.clusters_in_use(read_descriptor(self.source, volume, 0))
+        if isinstance(first, str):
+            raise NotBelievedError(volume.name, f"group 0: {first}")
+        check_beginning(self.source, volume)
 
     @property
     def groups(self) -> int:
