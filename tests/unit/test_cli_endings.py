@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 BOTH = {signal.SIGINT, signal.SIGTERM}
 
 
+# raise_signal(), not os.kill(): another thread of the test run could take what this one blocks.
 def test_two_signals_at_once_end_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
     complaints: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", complaints.append)
@@ -26,10 +26,10 @@ def test_two_signals_at_once_end_it_once(monkeypatch: pytest.MonkeyPatch) -> Non
         end_as_interrupted()
         signal.pthread_sigmask(signal.SIG_BLOCK, BOTH)
         for number in BOTH:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
         with pytest.raises(KeyboardInterrupt):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, BOTH)
-        os.kill(os.getpid(), signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -41,10 +41,10 @@ def test_a_signal_that_the_caller_ignores_stays_ignored() -> None:
     try:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         end_as_interrupted()
-        os.kill(os.getpid(), signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGHUP)
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGHUP)
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         for number, handler in before.items():
