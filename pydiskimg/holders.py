@@ -7,12 +7,16 @@ import errno
 import fcntl
 import os
 import stat
+import time
 
 from pydiskimg.errors import InUseError, storage_error
 from pydiskimg.linux.blockdev import open_kernel_node
 from pydiskimg.linux.fileio import system_text
 from pydiskimg.linux.locks import is_read, lock_as_reader, lock_as_writer, lock_holder
 from pydiskimg.overlap import loop_backing, overlap
+
+# For the kernel to finish a mount that a killed process had begun, and to unmount it.
+_MOMENT_SECONDS = 2.0
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +59,7 @@ def claim_file(fd: int, name: str) -> None:
 
     Raises InUseError when a process has locked it (flock), a loop device shows it or a virtual machine has it.
     """
-    loop = loop_over_file(fd)
+    loop = _lasting_loop(fd)
     if loop is not None:
         raise _in_use(name, f"attached to {loop}")
     try:
@@ -107,6 +111,21 @@ def claim_from_machines(fd: int, name: str) -> None:
         raise storage_error(error, name, "cannot lock") from error
     doing = "is exporting it" if exported else "has locked it as QEMU does"
     raise _in_use(name, f"{_process(process)} {doing}")
+
+
+def _lasting_loop(fd: int) -> str | None:
+    """Return the loop device over the file; one of a process that was killed is given a moment to clear itself."""
+    end = time.monotonic() + _MOMENT_SECONDS
+    while (loop := loop_over_file(fd)) is not None and _clears_itself(loop) and time.monotonic() < end:
+        time.sleep(0.02)
+    return loop
+
+
+def _clears_itself(loop: str) -> bool:
+    try:
+        return system_text(f"/sys/block/{os.path.basename(loop)}/loop/autoclear").strip() == "1"
+    except OSError:  # it is gone
+        return True
 
 
 def _kernel_node(stack: ExitStack, fd: int) -> int | None:

@@ -312,7 +312,7 @@ def test_ordered_waits_for_its_threads_whatever_comes() -> None:
     def interrupt_twice() -> None:
         for _ in range(2):
             time.sleep(0.1)
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     thread = threading.Thread(target=interrupt_twice)
     thread.start()
