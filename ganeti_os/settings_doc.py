@@ -121,8 +121,8 @@ empty for the instance's memory (`INSTANCE_BE_maxmem`):
 
 {scripts}
 
-`TARGET` is mounted `nosuid` and `nodev`: device nodes of the guest do nothing. What needs `/dev` in the guest gets the
-node's, for the time:
+`TARGET` is mounted `nosuid` and `nodev`: device nodes of the guest do nothing. What needs `/dev` in a guest whose image
+you trust gets the node's, for the time:
 
     [ -L "$TARGET/dev" ] && exit 1
     mount --bind /dev "$TARGET/dev"
@@ -140,11 +140,12 @@ root in that guest. Links in it may lead anywhere, and each program and configur
   FIFO. Use
 
       echo "$INSTANCE_NAME" | "$GUEST_FILE" write /etc/hostname
-      "$GUEST_FILE" read /etc/default/grub | sed 's/quiet//' | "$GUEST_FILE" write /etc/default/grub
+      text=$("$GUEST_FILE" read /etc/default/grub) || exit
+      printf '%s\\n' "$text" | sed 's/quiet//' | "$GUEST_FILE" write /etc/default/grub
 
   which follow links as the guest would and refuse what is not a regular file. `write` keeps owner, mode and attributes
   of a file that is there; a file with several names gets a copy, so the other names keep their contents. Files that are
-  the same in all guests belong into an [overlay](#the-settings), which is copied with the same care.
+  the same in all guests belong in an [overlay](#the-settings), which is copied with the same care.
 - A single name right below `$TARGET` is safe once it is known not to be a link, as `dev` above: nothing changes the
   tree while the script runs.
 - Do not `chroot` into an image that you do not trust. What runs there is root of the node, with all its capabilities,

@@ -7,6 +7,7 @@ that cannot be interrupted by a signal, and a thread of ours would keep our proc
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -46,12 +47,15 @@ def mount_in_time(source: str, target: str, fs_type: str, flags: int, options: s
     try:
         status = _ended(child, pidfd, seconds)
     finally:
-        if status is None:  # too late, or a signal's handler has raised
+        late = status is None
+        if late:  # too late, or a signal's handler has raised
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             status = _ended(child, pidfd, _KILL_SECONDS)
         os.close(pidfd)
-    if status is None or status < 0:
+    if late and status != 0:
         raise MountTimeoutError(seconds, stopped=status is not None)
+    if status is None or status < 0:  # by somebody else's signal
+        raise OSError(errno.EINTR, os.strerror(errno.EINTR))
     if status:
         number = status if status != _NO_ERRNO else 0
         raise OSError(number, os.strerror(number))

@@ -26,7 +26,9 @@ followed inside of it, and never out of it. Only regular files of at most 64 MiB
 """
 _EPILOG = """\
   echo "$INSTANCE_NAME" | "$GUEST_FILE" write /etc/hostname
-  "$GUEST_FILE" read /etc/ssh/sshd_config | sed 's/^#Port .*/Port 2222/' | "$GUEST_FILE" write /etc/ssh/sshd_config
+
+  text=$("$GUEST_FILE" read /etc/ssh/sshd_config) || exit
+  printf '%s\\n' "$text" | sed 's/^#Port .*/Port 2222/' | "$GUEST_FILE" write /etc/ssh/sshd_config
 """
 
 

@@ -3,7 +3,7 @@
 
 ext     open and write the device that the superblock names as its journal; wait for hours; take mount options
 xfs     (opens nothing by itself); allocate memory for millions of allocation groups
-btrfs   join what carries the same fsid, open what the chunk tree names
+btrfs   join what carries the same fsid, open what the chunk tree names (ADR 0076)
 """
 
 from __future__ import annotations

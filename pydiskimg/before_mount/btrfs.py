@@ -11,6 +11,7 @@ import os
 import struct
 import uuid
 
+from pydiskimg.before_mount.btrfs_devices import foreign_device
 from pydiskimg.before_mount.reading import Reader
 
 # systemd-udevd shows each btrfs that it finds to the kernel, and notes here what it found; nothing else lists them.
@@ -60,7 +61,7 @@ def refusal(read: Reader, read_only: bool) -> str | None:  # noqa: ARG001 - noth
             f"it has the fsid {uuid.UUID(bytes=raw_fsid)} of another member, block device {other}, and the kernel "
             "would join them"
         )
-    return None
+    return foreign_device(read)
 
 
 def _other_member(fsid: str, device_uuid: str) -> str | None:

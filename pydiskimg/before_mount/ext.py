@@ -108,7 +108,7 @@ def _mmp(read: Reader, fields: Mapping[str, Value]) -> str | None:
         return None
     block_size = 1024 << min(int(fields["s_log_block_size"]), 6)
     offset = int(fields["s_mmp_block"]) * block_size
-    raw = read(offset, MMP.size) if offset < 1 << 63 else b""
+    raw = read(offset, MMP.size) if offset < 1 << 62 else b""
     if len(raw) < MMP.size:
         return None
     magic, sequence, interval = MMP.unpack(raw)

@@ -105,6 +105,58 @@ def test_rename_leaves_the_device_that_mount_options_in_the_superblock_name(
     assert done.returncode == 1
 
 
+def two_partitions(path: Path, first: Path, second: Path) -> Path:
+    with path.open("wb") as file:
+        file.truncate(60 * MIB)
+    run("sfdisk", "-q", path, given="label: dos\n1M,24M,L\n30M,24M,L\n")
+    with path.open("r+b") as file:
+        for start, source in ((MIB, first), (30 * MIB, second)):
+            file.seek(start)
+            file.write(source.read_bytes())
+    return path
+
+
+@pytest.mark.parametrize("place", ["the root", "/boot"])
+def test_create_leaves_that_device_too(node: Node, tool: Tool, tmp_path: Path, place: str) -> None:
+    """Where a disk image is customised: its root, and what its fstab mounts on /boot."""
+    node.configure(IMAGE_NAME="hostile", IMAGE_TYPE="qemu")
+    node.add_script("10-write", '#!/bin/sh\necho x >"$TARGET/x"\n')
+    good, bad = sized(tmp_path / "good", 24 * MIB), sized(tmp_path / "bad", 24 * MIB)
+    with other_device(tool, tmp_path) as (journal, bytes_of_it):
+        for path, options in ((good, []), (bad, ["-J", f"device={journal}"])):
+            with block_device(path) as device:
+                run(tool("mke2fs"), "-q", "-F", "-t", "ext4", "-b", "4096", *options, device)
+                filled(device, tmp_path)
+                with mounted_at(device, tmp_path / "filling") as root:
+                    (root / "boot").mkdir()
+                    (root / "etc/fstab").write_text("/dev/vda1 / ext4\n/dev/vda2 /boot ext4\n")
+        first, second = (bad, good) if place == "the root" else (good, bad)
+        if place == "the root":  # of two, the other one would do
+            run(tool("mke2fs"), "-q", "-F", "-t", "ext4", good)
+        two_partitions(node.images / f"hostile-{os.uname().machine}.img", first, second)
+        before = digest(bytes_of_it)
+        done = node.create(sized(tmp_path / "disk", 60 * MIB))
+        assert digest(bytes_of_it) == before, "the kernel wrote to another device of the node"
+    assert done.returncode == 1
+    assert "its journal is on another device" in last_line(done)
+
+
+def test_rename_passes_by_another_partition_of_that_kind(node: Node, tool: Tool, tmp_path: Path) -> None:
+    good, bad = sized(tmp_path / "good", 24 * MIB), sized(tmp_path / "bad", 24 * MIB)
+    with other_device(tool, tmp_path) as (journal, bytes_of_it):
+        for path, options in ((good, []), (bad, ["-J", f"device={journal}"])):
+            with block_device(path) as device:
+                run(tool("mke2fs"), "-q", "-F", "-t", "ext4", "-b", "4096", *options, device)
+                if path == good:
+                    filled(device, tmp_path)
+        disk = two_partitions(tmp_path / "disk", bad, good)
+        before = digest(bytes_of_it)
+        done = rename(node, disk)
+        assert digest(bytes_of_it) == before
+    assert done.returncode == 0, done.stderr
+    assert "inst2" in run(tool("debugfs"), "-R", "cat /etc/hostname", f"{disk}?offset={30 * MIB}")
+
+
 @contextmanager
 def without_the_checks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patched:

@@ -114,3 +114,22 @@ def test_too_much(guest: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert not (guest / "etc/file").exists()
     assert file_command.main(["read", "/etc/large"]) == 1
     assert "is larger than the 10 bytes" in capsys.readouterr().err
+
+
+def test_the_example_of_settings_md_changes_nothing_where_there_is_no_such_file(guest: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/settings.md").read_text()
+    begin = page.index('      text=$("$GUEST_FILE" read /etc/default/grub)')
+    script = page[begin:].split("\n\n")[0]
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "TARGET": str(guest),
+        "GUEST_FILE": GUEST_FILE,
+        "GUEST_FILE_PYTHON": sys.executable,
+    }
+    (guest / "etc/default").mkdir()
+    done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert os.listdir(guest / "etc/default") == []
+    (guest / "etc/default/grub").write_text("A=b\\n\nC=quiet splash\n")
+    subprocess.run(["sh", "-c", script], env=environment, check=True, timeout=60)
+    assert (guest / "etc/default/grub").read_text() == "A=b\\n\nC= splash\n"
