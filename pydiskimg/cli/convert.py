@@ -88,7 +88,11 @@ def add_parser(subparsers: Any) -> None:
         metavar="SNAPSHOT",
         help="copy this internal snapshot: its id or name, or snapshot.id=ID, snapshot.name=NAME or both with a comma",
     )
-    parser.add_argument("--verify", action="store_true", help="read everything back and compare; not for pipes")
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="read everything back and compare, but for holes that DST has by its own map; not for pipes",
+    )
     add_references_option(parser)
     parser.add_argument("source", metavar="SRC")
     parser.add_argument("destination", metavar="DST")

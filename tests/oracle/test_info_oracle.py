@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from pydiskimg.cli import main
-from pydiskimg.formats.qcow2 import luks
+from pydiskimg.formats.qcow2 import layout, luks
 from tests.fixtures.qcow2_images import SHAPES, make_image, qemu_info, run
 from tests.fixtures.random_chains import make_chain
 
@@ -167,3 +167,53 @@ def test_dirty_and_corrupt(tmp_path: Path, bit: int) -> None:
     found = assert_equal_info(path)
     assert found["dirty-flag"] is (bit == 0)
     assert found["format-specific"]["data"]["corrupt"] is (bit == 1)
+
+
+LONG_NAMES = [
+    (b"i" * 300, b"n" * 1000),
+    (b"i" * 127, b"n" * 255),
+    (b"i" * 128, b"n" * 256),
+    (b"a\0b", b"\0name"),
+    (b"\x01\x1b[2J", "\N{SNOWMAN}".encode() * 85),
+    (b"", b""),
+    (b"x" * 65535, b"y" * 65535),
+]
+
+
+def test_long_names_of_snapshots(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    run("qemu-img", "create", "-q", "-f", "qcow2", str(path), "64M")
+    table = b""
+    for snapshot_id, name in LONG_NAMES:
+        table += layout.SNAPSHOT.pack(0x30000, 1, len(snapshot_id), len(name), 0, 0, 0, 0, 16)
+        table += bytes(8) + (64 << 20).to_bytes(8, "big") + snapshot_id + name
+        table += bytes(-len(table) % 8)
+    with path.open("r+b") as file:
+        file.seek(60)
+        file.write(len(LONG_NAMES).to_bytes(4, "big") + (1 << 20).to_bytes(8, "big"))
+        file.seek(1 << 20)
+        file.write(table)
+    assert_equal_info(path)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        "snapshot.name=a,,b",
+        "snapshot.name=a,b",
+        "a,b",
+        "snapshot.id=1,snapshot.name=a,,b",
+        "snapshot.id=2,snapshot.name=a,,b",
+        "snapshot.name=x=y",
+        "snapshot.name=",
+        "snapshot.name=A",
+    ],
+)
+def test_a_snapshot_is_chosen_as_qemu_img_chooses_it(tmp_path: Path, wanted: str) -> None:
+    path = tmp_path / "image"
+    run("qemu-img", "create", "-q", "-f", "qcow2", str(path), "1M")
+    for name in ("a,b", "x=y"):
+        run("qemu-img", "snapshot", "-c", name, str(path))
+    command = ["convert", "-l", wanted, str(path)]
+    theirs = subprocess.run(["qemu-img", *command, str(tmp_path / "theirs")], capture_output=True, check=False)
+    assert (main([*command, str(tmp_path / "ours")]) == 0) == (theirs.returncode == 0)
