@@ -20,6 +20,7 @@ from pydiskimg.errors import DiskImageError, FileSystemError, InUseError, Partit
 from pydiskimg.fs.coverage import Coverage, coverage
 from pydiskimg.fs.ext4.grow import plan_ext_growth
 from pydiskimg.fs.probe import FileSystemKind, probe
+from pydiskimg.fs.strangers import stranger
 from pydiskimg.growth.file_system import MOUNTED_AS, grow_mounted
 from pydiskimg.growth.partition import plan_partition_growth
 from pydiskimg.growth.plan import NothingToGrowError, PartitionGrowth
@@ -104,6 +105,9 @@ def _volume(disk: DescriptorDisk) -> _Volume:
         raise NothingToGrowError(f"{_last(partition)} holds nothing that is known here{hint}")
     if content.type not in (*_EXT, *MOUNTED_AS):
         raise NothingToGrowError(f"{_last(partition)} holds {_NOT_GROWN.get(content.type, content.type)}")
+    owner = stranger(region)
+    if owner is not None:  # the file system may be what that has left of an earlier use
+        raise NothingToGrowError(f"{_last(partition)} holds {content.type}, and looks like {owner} as well")
     before = coverage(region, content.type)
     if before.size > partition.length:
         raise FileSystemError(

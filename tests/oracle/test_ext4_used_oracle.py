@@ -131,6 +131,43 @@ def test_after_resize2fs(options: str, to: int, tmp_path: Path, contents: Path, 
     judge(tool, path, tmp_path / "copy")
 
 
+@pytest.mark.parametrize(
+    ("options", "change"),
+    [
+        ("-t ext4 -b 1024", "-U random"),
+        ("-t ext4", "-U 12345678-1234-5678-1234-567812345678 -L name"),
+        ("-t ext4 -O metadata_csum_seed", "-U random"),
+        ("-t ext4 -O ^metadata_csum,uninit_bg -b 1024", "-U random"),
+        ("-t ext4 -b 1024 -O sparse_super2", "-U random"),
+        ("-t ext3 -b 1024", "-U clear"),
+        ("-t ext2 -b 1024", "-j"),
+        ("-t ext4 -b 1024", "-O ^has_journal"),
+        ("-t ext4 -b 1024", "-O ^metadata_csum"),
+        ("-t ext4 -b 1024 -O ^metadata_csum", "-O metadata_csum"),
+        ("-t ext4 -b 1024 -O ^sparse_super,^resize_inode", "-O sparse_super"),
+        ("-t ext2 -b 1024 -I 128", "-I 256"),
+        ("-t ext4 -b 1024", "-m 0 -c 20 -i 10d -e panic -E stride=4"),
+        ("-t ext2 -b 1024", "-O extents,uninit_bg,dir_index"),
+    ],
+)
+def test_after_tune2fs(options: str, change: str, tmp_path: Path, contents: Path, tool: Tool) -> None:
+    """What is changed in the superblock is changed in its copies, as far as they are compared."""
+    path = made_ext(tool, tmp_path / "disk", options, 100 * MIB, contents)
+    run(tool("e2fsck"), "-fp", path, expect=ANY_STATUS)
+    run(tool("tune2fs"), *change.split(), path)
+    if "uninit_bg" in change or "sparse_super" in change:  # it asks for e2fsck then
+        run(tool("e2fsck"), "-fp", path, expect=ANY_STATUS)
+    judge(tool, path, tmp_path / "copy")
+
+
+def test_after_a_repair_from_a_copy(tmp_path: Path, contents: Path, tool: Tool) -> None:
+    path = made_ext(tool, tmp_path / "disk", "-t ext4 -b 1024", 100 * MIB, contents)
+    with path.open("r+b") as file:
+        file.write(bytes(4096))
+    run(tool("e2fsck"), "-fy", "-b", "8193", path, expect=ANY_STATUS)
+    judge(tool, path, tmp_path / "copy")
+
+
 @pytest.mark.parametrize(("options", "size"), [("-t ext4 -b 1024", TIB), ("-t ext4", 4 * TIB), ("-t ext3", TIB)])
 def test_large_ones(options: str, size: int, tmp_path: Path, tool: Tool) -> None:
     path = made_ext(tool, tmp_path / "disk", f"{options} -E lazy_itable_init=1", size)

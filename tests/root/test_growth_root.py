@@ -204,6 +204,27 @@ def test_a_table_for_larger_sectors_is_left(tmp_path: Path, sector_size: int) ->
     assert state(path) == before
 
 
+def test_what_may_belong_to_another_is_left(tmp_path: Path) -> None:
+    """UDF over an old ext4, and a member of a RAID whose superblock lies where the file system would grow to."""
+    path = disk_with(tmp_path / "disk", "gpt", "ext4", contents=False)
+    with open_disk(path) as disk:
+        plan = plan_partition_growth(disk, 512)
+    assert plan
+    end = plan.partition.start + plan.partition.length
+    clean = path.read_bytes()
+    for offset, mark, what in (
+        (plan.partition.start + 32 * 1024, b"\0BEA01\1", "UDF"),
+        (end - 8192, bytes.fromhex("fc4e2ba9"), "a member of a RAID (md 1.0)"),
+    ):
+        path.write_bytes(clean)
+        with path.open("r+b") as file:
+            file.seek(offset)
+            file.write(mark)
+        before = state(path)
+        assert f"nothing to grow: the last partition (2) holds ext4, and looks like {what} as well" in grow(path)
+        assert state(path) == before
+
+
 def test_a_gpt_that_linux_ignores_is_left(tmp_path: Path) -> None:
     path = disk_with(tmp_path / "disk", "gpt", "ext4", contents=False)
     with path.open("r+b") as file:

@@ -195,3 +195,38 @@ def test_an_aged_file_system(options: str, tmp_path: Path, tool: Tool) -> None:
     files = tree_of(disk, tmp_path / "mnt")
     assert len(files) > 100
     assert tree_of(tmp_path / "copy", tmp_path / "mnt") == files
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "-t ext3 -b 1024",
+        "-t ext3 -b 4096",
+        "-t ext4 -b 1024",
+        "-t ext4 -b 4096",
+        "-t ext4 -O metadata_csum_seed -b 1024",
+        "-t ext4 -O meta_bg,^resize_inode -b 1024",
+        "-t ext4 -O ^metadata_csum,uninit_bg -b 1024",
+        "-t ext4 -O sparse_super2 -b 1024 -E num_backup_sb=1",
+    ],
+)
+@pytest.mark.parametrize("start", [8, 40], ids=["one group", "more"])
+def test_what_was_changed_while_it_was_mounted(options: str, start: int, tmp_path: Path, tool: Tool) -> None:
+    """Grown and given another UUID and label: the kernel and tune2fs keep the copies of the superblock up."""
+    disk = made_ext(tool, tmp_path / "disk", options, start * MIB)
+    os.truncate(disk, 150 * MIB)
+    with mounted(disk, tmp_path / "mnt", "defaults") as root:
+        device = run("findmnt", "-n", "-o", "SOURCE", root).strip()
+        aging = Aging(root, seed=4)
+        run(tool("resize2fs"), device, expect=(0, 1))  # some cannot grow while they are mounted
+        run(tool("tune2fs"), "-L", "other", device)
+        run(tool("tune2fs"), "-U", "random", device, expect=(0, 1))  # where all checksums would change
+        if start > 8:
+            aging.step(0)
+        aging.commit()
+        snapshot = Path(shutil.copyfile(disk, tmp_path / "snapshot"))
+    for path in (snapshot, disk):
+        with open_raw(path) as source:
+            used = used_source(source)
+            assert [note for note in used.notes if "not believed" in note] == []
+            assert used.used_bytes < source.size
