@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
 from collections.abc import Generator, Iterable
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from itertools import chain
 from typing import Protocol
 
@@ -16,11 +16,19 @@ from ganeti_os.customize import mount_point_inside
 from ganeti_os.guest import fstab
 from ganeti_os.imagefile import ImageFile
 from ganeti_os.installation import Installation
-from ganeti_os.log import Messages
 from ganeti_os.overlay import copy_overlay
-from ganeti_os.volumes import NewSystem, Volumes, customise_unfinished, fstab_entries, mount_volume, new_system
+from ganeti_os.volumes import (
+    NewSystem,
+    Volumes,
+    customise_unfinished,
+    fstab_entries,
+    full,
+    mount_volume,
+    new_system,
+    without_boot,
+)
 from pydiskimg.dumpfile import DumpReader, open_dump, restore_dump
-from pydiskimg.errors import InvalidImageError, storage_error
+from pydiskimg.errors import InvalidImageError, StorageError, storage_error
 from pydiskimg.protocols import Tree
 from pydiskimg.tree import open_tree
 from pydiskimg.units import format_size
@@ -67,13 +75,15 @@ def restore_dumps(dumps: Iterable[tuple[str, DumpFile]], installation: Installat
                 places = {ROOT: target}
                 if made.boot_device is not None:
                     places[BOOT] = mount_volume(apart, installation, made.boot_device)
-                restored = _restore(chain([first], readers), places, messages)
-            system = made if made.boot_device is None or BOOT in restored else _without_boot(made)
+                restored = _restore(chain([first], readers), places, installation)
+            if made.boot_device is not None and BOOT not in restored:
+                log.warning("there is no dump of /boot, which stays in the root file system; its partition is empty")
+                without_boot(made, installation)
             with messages.step("writing fstab"), open_tree(target) as tree:
-                _adapt(tree, system.volumes, installation.settings.filesystem)
+                _adapt(tree, made.volumes, installation.settings.filesystem)
             if installation.is_customised:
                 with messages.step("customising"):
-                    _customise(installation, system, target)
+                    _customise(installation, made, target)
 
 
 def _readers(dumps: Iterable[tuple[str, DumpFile]]) -> Generator[tuple[str, DumpReader], None, None]:
@@ -83,7 +93,7 @@ def _readers(dumps: Iterable[tuple[str, DumpFile]]) -> Generator[tuple[str, Dump
             yield which, reader
 
 
-def _restore(readers: Iterable[tuple[str, DumpReader]], places: dict[str, str], messages: Messages) -> set[str]:
+def _restore(readers: Iterable[tuple[str, DumpReader]], places: dict[str, str], installation: Installation) -> set[str]:
     """Restore each dump into its place; returns which there were."""
     restored: set[str] = set()
     for which, reader in readers:
@@ -92,19 +102,24 @@ def _restore(readers: Iterable[tuple[str, DumpReader]], places: dict[str, str], 
         if which not in places:
             log.warning("%s is not restored: the instance boots a kernel of the node, and has no /boot", reader.name)
             continue
-        done = restore_dump(reader, places[which], progress=messages.progress(f"{which} restored"))
-        log.info(
-            "%s: %d files and %d directories, %s", reader.name, done.files, done.directories, format_size(done.bytes)
-        )
+        _restore_one(which, reader, places[which], installation)
         restored.add(which)
     if ROOT not in restored:
         raise InvalidImageError("the backup has no dump of the root file system; expected root.dump")
     return restored
 
 
-def _without_boot(system: NewSystem) -> NewSystem:
-    log.warning("there is no dump of /boot, which stays in the root file system; partition 1 is empty")
-    return replace(system, volumes=replace(system.volumes, boot=None), boot_device=None)
+def _restore_one(which: str, reader: DumpReader, place: str, installation: Installation) -> None:
+    progress = installation.messages.progress(f"{which} restored")
+    try:
+        done = restore_dump(reader, place, progress=progress)
+    except StorageError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise full(error, installation, is_boot=which == BOOT) from error
+    log.info("%s: %d files and %d directories, %s", reader.name, done.files, done.directories, format_size(done.bytes))
+    if done.attributes_left_out:
+        log.warning("%s: %s", reader.name, done.attributes_left_out)
 
 
 def _customise(installation: Installation, system: NewSystem, target: str) -> None:

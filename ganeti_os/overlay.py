@@ -51,3 +51,5 @@ def copy_overlay(path: str, target: str, messages: Messages) -> None:
     with messages.step("copying the overlay"):
         copied = copy_directory(path, target, progress=messages.progress("copied"))
         log.info("%d entries, %s, from %s", copied.entries, format_size(copied.bytes), path)
+        if copied.left_out:
+            log.warning("%s: %s", path, copied.left_out)

@@ -199,7 +199,7 @@ SETTINGS = (
         "BOOT_SIZE",
         SIZE,
         "100",
-        "size of /boot in MiB, which is made when the kernel is inside",
+        "size of /boot in MiB, made when the kernel is inside; left empty where a tarball's /boot is a symlink",
         gives_away="how the instance's own disk is divided",
         for_scripts=True,
     ),

@@ -11,9 +11,17 @@ from contextlib import ExitStack
 from ganeti_os.guest import fstab
 from ganeti_os.installation import Installation
 from ganeti_os.overlay import copy_overlay
-from ganeti_os.volumes import customise_unfinished, fstab_entries, mount_volume, new_system
+from ganeti_os.volumes import (
+    NewSystem,
+    customise_unfinished,
+    fstab_entries,
+    mount_volume,
+    naming_what_is_full,
+    new_system,
+    without_boot,
+)
 from pydiskimg.archive import check_archive, extract
-from pydiskimg.errors import ArchiveError
+from pydiskimg.errors import ArchiveError, MountPointError
 from pydiskimg.mount import enter_private_namespace
 from pydiskimg.tree import open_tree
 from pydiskimg.units import format_size
@@ -30,18 +38,47 @@ def install_tarball(path: str, installation: Installation) -> None:
     with new_system(installation) as system, ExitStack() as mounts:
         with messages.step("unpacking"):
             target = mount_volume(mounts, installation, system.root_device)
-            if system.boot_device is not None:
-                boot = os.path.join(target, "boot")
-                os.mkdir(boot, 0o755)
-                mount_volume(mounts, installation, system.boot_device, target=boot)
-            unpacked = extract(path, target, progress=messages.progress("unpacked"))
-            log.info("%d entries, %s", unpacked.entries, format_size(unpacked.bytes))
+            boot = _unpack(path, installation, system, target, mounts)
         with messages.step("writing fstab"), open_tree(target) as tree:
             if not (tree.exists("/etc") and stat.S_ISDIR(tree.stat("/etc").st_mode)):
                 raise ArchiveError(f"{path}: holds no directory /etc, so it is not the root of a Linux system")
             fstab.write_entries(tree, fstab_entries(system.volumes, installation.settings.filesystem))
         if installation.overlay is not None:
-            copy_overlay(installation.overlay, target, messages)
+            with naming_what_is_full(installation, boot=boot):
+                copy_overlay(installation.overlay, target, messages)
         if installation.scripts:
             with messages.step("customising"):
                 customise_unfinished(installation, system, target)
+
+
+def _unpack(path: str, installation: Installation, system: NewSystem, target: str, mounts: ExitStack) -> str | None:
+    """Unpack onto the root file system, and /boot onto its own where it has one; returns where that is mounted.
+
+    Where the tarball's /boot is a symlink, there is nothing to mount a file system on: what it leads to is packed as
+    files of the root, and stays there.
+    """
+    if system.boot_device is not None:
+        boot = os.path.join(target, "boot")
+        os.mkdir(boot, 0o755)
+        try:
+            with ExitStack() as apart:
+                mount_volume(apart, installation, system.boot_device, target=boot)
+                _extract(path, target, installation, boot=boot)
+                mounts.push(apart.pop_all())
+                return boot
+        except MountPointError as error:
+            text = (
+                "%s: %s is not a directory, so its files stay in the root file system; the partition of /boot is empty"
+            )
+            log.warning(text, path, error.entry)
+            without_boot(system, installation)
+    _extract(path, target, installation, boot=None)
+    return None
+
+
+def _extract(path: str, target: str, installation: Installation, *, boot: str | None) -> None:
+    with naming_what_is_full(installation, boot=boot):
+        unpacked = extract(path, target, progress=installation.messages.progress("unpacked"))
+    log.info("%d entries, %s", unpacked.entries, format_size(unpacked.bytes))
+    if unpacked.left_out:
+        log.warning("%s: %s", path, unpacked.left_out)

@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from ganeti_os.customize import run_scripts
 from ganeti_os.guest import fstab
 from ganeti_os.installation import Installation
 from ganeti_os.shellfile import SettingsError
-from pydiskimg.errors import DoesNotFitError
+from pydiskimg.errors import DoesNotFitError, NoSpaceError, StorageError
 from pydiskimg.fs.ext4 import make_ext
 from pydiskimg.fs.swap import check_swap, make_swap
 from pydiskimg.loop import loop_device
@@ -51,9 +52,12 @@ class Volumes:
     swap: UUID | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NewSystem:
-    """Empty file systems on a disk that has no partition table yet, and the devices that show them."""
+    """Empty file systems on a disk that has no partition table yet, and the devices that show them.
+
+    The layout's table is written at the end, whatever it is by then: see without_boot().
+    """
 
     layout: Layout
     volumes: Volumes
@@ -79,24 +83,51 @@ def new_system(installation: Installation) -> Iterator[NewSystem]:
     with ExitStack() as stack:
         root_device = _loop(stack, disk, layout.root)
         boot_device = _loop(stack, disk, layout.boot) if layout.boot else None
-        yield NewSystem(layout, volumes, root_device, boot_device)
+        system = NewSystem(layout, volumes, root_device, boot_device)
+        yield system
     with messages.step("writing the partition table"):
         disk.flush()
-        layout.table.write(disk)
+        system.layout.table.write(disk)
 
 
-def plan_layout(installation: Installation) -> Layout:
+def without_boot(system: NewSystem, installation: Installation) -> None:
+    """Let /boot be a directory of the root file system, whose partition gets the boot flag; /boot's stays empty."""
+    system.layout = plan_layout(installation, boot_in_root=True)
+    system.volumes = replace(system.volumes, boot=None)
+    system.boot_device = None
+
+
+@contextmanager
+def naming_what_is_full(installation: Installation, *, boot: str | None) -> Iterator[None]:
+    """Add to an error of a full file system what makes it larger; boot is where /boot is mounted, None: in the root."""
+    try:
+        yield
+    except NoSpaceError as error:
+        is_boot = boot is not None and os.stat(boot).st_dev == error.device
+        raise full(error, installation, is_boot=is_boot) from error
+
+
+def full(error: StorageError, installation: Installation, *, is_boot: bool) -> StorageError:
+    """Return an error of a full file system with what makes it larger."""
+    hint = "give the instance a larger disk"
+    if is_boot:
+        hint = f"/boot has {installation.settings.boot_size_mib} MiB; set BOOT_SIZE higher"
+    return StorageError(f"{error}; {hint}", errno=error.errno, filename=error.filename)
+
+
+def plan_layout(installation: Installation, *, boot_in_root: bool = False) -> Layout:
     """Decide on the partitions: /boot when the kernel is inside, swap unless it has a disk of its own, the root.
 
-    Raises DoesNotFitError or SettingsError before anything was written.
+    With boot_in_root that of /boot is not used, though it is there. Raises DoesNotFitError or SettingsError before
+    anything was written.
     """
     settings, request = installation.settings, installation.request
     wanted = []
     if request.kernel_inside:
-        wanted.append(NewPartition(Content.LINUX, settings.boot_size_mib * MIB, bootable=True))
+        wanted.append(NewPartition(Content.LINUX, settings.boot_size_mib * MIB, bootable=not boot_in_root))
     if settings.swap and installation.swap is None:
         wanted.append(NewPartition(Content.SWAP, _swap_size_mib(installation) * MIB))
-    wanted.append(NewPartition(Content.LINUX, bootable=not request.kernel_inside))
+    wanted.append(NewPartition(Content.LINUX, bootable=boot_in_root or not request.kernel_inside))
     disk = installation.disk
     if request.kernel_inside and settings.boot_size_mib < SMALLEST_FILE_SYSTEM_MIB:
         raise SettingsError(
@@ -108,7 +139,7 @@ def plan_layout(installation: Installation) -> Layout:
     swap = [partition for partition in table.partitions if partition.content is Content.SWAP]
     return Layout(
         table,
-        boot=linux[0] if request.kernel_inside else None,
+        boot=linux[0] if request.kernel_inside and not boot_in_root else None,
         swap=swap[0] if swap else None,
         root=linux[-1],
     )

@@ -54,6 +54,10 @@ class ArchiveError(DiskImageError):
         self.entry = entry
 
 
+class MountPointError(ArchiveError):
+    """An entry that is not a directory would take the place of a mount point, which has to be unmounted for it."""
+
+
 class PartitionError(DiskImageError):
     """A partition table cannot be made as asked, or cannot be read."""
 
@@ -80,6 +84,14 @@ class StorageError(DiskImageError, OSError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class NoSpaceError(StorageError):
+    """A file system is full; device is the st_dev of what is on it."""
+
+    def __init__(self, message: str, *, errno: int | None, filename: str | None, device: int) -> None:
+        super().__init__(message, errno=errno, filename=filename)
+        self.device = device
 
 
 class InUseError(StorageError):

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
-from pydiskimg.archive.acl import ACCESS, DEFAULT, AclEntry, decode, is_minimal
+from pydiskimg.archive.acl import AclEntry, decode, is_minimal
 from pydiskimg.archive.entry import Entry
 from pydiskimg.archive.writer import Writer
 from pydiskimg.errors import StorageError, storage_error
+from pydiskimg.file_attributes import ACLS, AttributesLeftOut, get_attributes
 from pydiskimg.linux.fileio import pread_into
 from pydiskimg.linux.memfd import data_ranges
 from pydiskimg.protocols import Progress
@@ -24,39 +25,44 @@ from pydiskimg.target_directory import target_directory
 from pydiskimg.units import MIB
 
 _CHUNK = MIB
-_NAMESPACES = (b"user.", b"trusted.", b"security.")  # the others belong to the file system that they are on
+_COPIED = (b"user.", b"trusted.", b"security.", *ACLS)  # the others belong to the file system that they are on
 _HARD_LINK = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What was copied: entries, and the bytes of the regular files among them, holes included."""
+    """What was copied: entries, and the bytes of the regular files among them, holes included.
+
+    left_out is the extended attributes that target's file system cannot hold.
+    """
 
     entries: int
     bytes: int
+    left_out: AttributesLeftOut
 
 
 def copy_directory(source: str, target: str, *, progress: Progress | None = None) -> Copied:
     """Copy everything below source over what is below target; target's own owner, mode and times stay.
 
     Owner, mode, times, POSIX ACLs, extended attributes, hard links, symlinks, devices and holes come out as they are
-    in source. What is in an entry's place is replaced, a symlink too; a directory in a directory's place is kept and
-    becomes like source's, and a symlink to a directory is kept as it is (/lib -> usr/lib). Symlinks of target resolve
-    inside target only; those of source are copied and never followed. Nothing is flushed.
+    in source; a hard link that would lead from one file system to another becomes a copy. What is in an entry's place
+    is replaced, a symlink too; a directory in a directory's place is kept and becomes like source's, and a symlink to a
+    directory is kept as it is (/lib -> usr/lib). Symlinks of target resolve inside target only; those of source are
+    copied and never followed. Nothing is flushed.
 
     progress gets the bytes of files. Raises ArchiveError, which names source and the entry, for an entry that cannot
     be copied safely, InvalidImageError for a file that shrinks meanwhile, StorageError when the system refuses.
     """
     with ExitStack() as stack:
         top = os.fsencode(os.path.realpath(source))
-        root_fd, where = stack.enter_context(target_directory(target, doing="copy"))
-        writer = Writer(root_fd, where=where, archive=source, keep_links=True)
+        root_fd = stack.enter_context(target_directory(target, doing="copy"))
+        writer = Writer(root_fd, archive=source, done="copied", keep_links=True)
         stack.callback(writer.close)
         copying = _Copying(writer, top, _total(top) if progress else 0, progress)
         for place in _walk(top):
             copying.copy(place)
         writer.finish()
-        return Copied(copying.entries, copying.done)
+        return Copied(copying.entries, copying.done, writer.left_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,8 @@ class _Copying:
         self.entries += 1
         if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
             first = self._first.setdefault((status.st_dev, status.st_ino), place.path)
-            if first != place.path and self._link(place, first):
+            if first != place.path:
+                self.writer.make(replace(_bare_entry(place.path, status), kind=_HARD_LINK, link=first), ())
                 return
         try:
             if stat.S_ISREG(status.st_mode):
@@ -103,17 +110,6 @@ class _Copying:
             raise
         except OSError as error:
             raise self._unreadable(error, place) from error
-
-    def _link(self, place: _Place, first: bytes) -> bool:
-        """Make a hard link to what was made at first; False where the guest has another file system mounted there."""
-        entry = replace(_bare_entry(place.path, place.status), kind=_HARD_LINK, link=first)
-        try:
-            self.writer.make(entry, ())
-        except StorageError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            return False
-        return True
 
     def _file(self, place: _Place) -> None:
         with _opened(place, os.O_NONBLOCK) as fd:
@@ -198,19 +194,6 @@ def _bare_entry(path: bytes, status: os.stat_result) -> Entry:
 
 def _attributes(file: int | bytes) -> tuple[dict[bytes, bytes], dict[bytes, list[AclEntry]]]:
     """Return the extended attributes of an open file or of a path that is not followed, ACLs apart."""
-    follow = isinstance(file, int)
-    xattrs, acls = {}, {}
-    try:
-        names = [os.fsencode(name) for name in os.listxattr(file, follow_symlinks=follow)]
-    except OSError as error:
-        if error.errno == errno.EOPNOTSUPP:  # the file system has none
-            return {}, {}
-        raise
-    for name in names:
-        if name in (ACCESS, DEFAULT):
-            entries = decode(os.getxattr(file, name, follow_symlinks=follow))
-            if not is_minimal(name, entries):
-                acls[name] = entries
-        elif name.startswith(_NAMESPACES):
-            xattrs[name] = os.getxattr(file, name, follow_symlinks=follow)
-    return xattrs, acls
+    xattrs = get_attributes(file, beginnings=_COPIED)
+    packed = {name: decode(xattrs.pop(name)) for name in ACLS if name in xattrs}
+    return xattrs, {name: entries for name, entries in packed.items() if not is_minimal(name, entries)}

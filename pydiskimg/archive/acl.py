@@ -11,8 +11,9 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-ACCESS = b"system.posix_acl_access"
-DEFAULT = b"system.posix_acl_default"
+from pydiskimg.file_attributes import ACL_ACCESS, ACL_DEFAULT
+
+ACCESS, DEFAULT = ACL_ACCESS, ACL_DEFAULT
 
 Lookup = Callable[[bytes, bytes], int]
 """Called with b"user" or b"group" and a name: its number. Raises ValueError for a name that is not known."""
@@ -70,18 +71,44 @@ def decode(value: bytes) -> list[AclEntry]:
 
 
 def encode(entries: list[AclEntry], lookup: Lookup) -> bytes:
-    """Return the attribute; lookup is asked for the number of each qualifier that is a name. Raises ValueError."""
-    packed = []
+    """Return the attribute; lookup is asked for the number of each qualifier that is a name. Raises ValueError.
+
+    An entry that is there twice is taken once; two with different permissions are refused, as the kernel would take
+    either.
+    """
+    packed: dict[tuple[int, int], int] = {}
     for word, qualifier, bits in entries:
         plain, qualified = _TAGS[word]
         if qualifier is None:
-            packed.append((plain, _NO_ID, bits))
+            _add(packed, plain, _NO_ID, bits)
             continue
         number = lookup(word, qualifier) if isinstance(qualifier, bytes) else qualifier
         if qualified is None or not 0 <= number < _NO_ID:
             raise ValueError(f"its ACL gives {word.decode()} the number {number}, which cannot be")
-        packed.append((qualified, number, bits))
-    return _HEADER.pack(_VERSION) + b"".join(_ENTRY.pack(tag, bits, number) for tag, number, bits in sorted(packed))
+        _add(packed, qualified, number, bits)
+    ordered = sorted(packed.items())
+    return _HEADER.pack(_VERSION) + b"".join(_ENTRY.pack(tag, bits, number) for (tag, number), bits in ordered)
+
+
+def check(name: bytes, entries: list[AclEntry], *, is_directory: bool) -> None:
+    """Raise ValueError for an ACL that the kernel would refuse without saying why; name is the attribute's."""
+    kind = "default ACL" if name == DEFAULT else "ACL"
+    if name == DEFAULT and not is_directory:
+        raise ValueError("it has a default ACL, which only a directory can have")
+    present = {(entry.word, entry.qualifier is not None) for entry in entries}
+    for word in (b"user", b"group", b"other"):
+        if (word, False) not in present:
+            raise ValueError(f"its {kind} has no entry {word.decode()}::, which every ACL has")
+    is_extended = (b"user", True) in present or (b"group", True) in present
+    if is_extended and (b"mask", False) not in present:
+        raise ValueError(f"its {kind} names users or groups and has no entry mask::, which such an ACL needs")
+
+
+def _add(packed: dict[tuple[int, int], int], tag: int, number: int, bits: int) -> None:
+    if packed.setdefault((tag, number), bits) != bits:
+        word, is_qualified = _WORDS[tag]
+        whom = number if is_qualified else ""
+        raise ValueError(f"its ACL has two entries {word.decode()}:{whom}: with different permissions")
 
 
 def is_minimal(name: bytes, entries: list[AclEntry]) -> bool:

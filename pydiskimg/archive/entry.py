@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
-from pydiskimg.archive.acl import ACCESS, DEFAULT, AclEntry, decode, is_minimal, parse
+from pydiskimg.archive.acl import ACCESS, DEFAULT, AclEntry, check, decode, is_minimal, parse
 from pydiskimg.printable import printable
 
 _TIME = re.compile(rb"(-?)([0-9]{1,18})(?:\.([0-9]*))?")
@@ -82,15 +82,16 @@ def xattrs(records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
             found[name] = base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
         elif keyword == b"RHT.security.selinux":
             found[b"security.selinux"] = value
-    if any(b"\0" in name for name in found):
-        raise ValueError("the name of an extended attribute has a null byte in it")
+    if any(not name or b"\0" in name for name in found):
+        raise ValueError("the name of an extended attribute is empty or has a null byte in it")
     return found
 
 
-def acls(records: Mapping[bytes, bytes], attributes: dict[bytes, bytes]) -> dict[bytes, list[AclEntry]]:
+def acls(records: Mapping[bytes, bytes], attributes: dict[bytes, bytes], *, kind: int) -> dict[bytes, list[AclEntry]]:
     """Return the POSIX ACLs in a pax header, by the attribute's name, but for those that the mode says already.
 
-    One that is packed as an attribute is taken out of attributes. Raises ValueError.
+    One that is packed as an attribute is taken out of attributes. kind is the entry's, whose ACLs they are. Raises
+    ValueError.
     """
     found = {}
     for keyword, name in ((b"SCHILY.acl.access", ACCESS), (b"SCHILY.acl.default", DEFAULT)):
@@ -98,5 +99,7 @@ def acls(records: Mapping[bytes, bytes], attributes: dict[bytes, bytes]) -> dict
         text = records.get(keyword)
         entries = parse(text) if text else decode(attribute) if attribute else []
         if entries and not is_minimal(name, entries):
+            if kind not in (0, stat.S_IFLNK):  # of a link none is set
+                check(name, entries, is_directory=kind == stat.S_IFDIR)
             found[name] = entries
     return found

@@ -13,6 +13,7 @@ from pydiskimg.archive.inflate import Ahead, inflate
 from pydiskimg.archive.reader import Reader
 from pydiskimg.archive.writer import Writer
 from pydiskimg.errors import ArchiveError, storage_error
+from pydiskimg.file_attributes import AttributesLeftOut
 from pydiskimg.linux.charset import c_locale
 from pydiskimg.protocols import Progress
 from pydiskimg.target_directory import target_directory
@@ -20,10 +21,14 @@ from pydiskimg.target_directory import target_directory
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """What an extraction made: entries, and the bytes of the regular files among them, holes included."""
+    """What an extraction made: entries, and the bytes of the regular files among them, holes included.
+
+    left_out is the extended attributes that the file system cannot hold.
+    """
 
     entries: int
     bytes: int
+    left_out: AttributesLeftOut
 
 
 def extract(
@@ -32,22 +37,25 @@ def extract(
     """Unpack a tar archive, compressed or not, into a directory.
 
     directory is a path, or a descriptor of a directory, which stays open. Numeric owners, modes, times, links, devices,
-    POSIX ACLs, extended attributes and holes come out as they were packed; what cannot be restored is an error. Names
-    are the archive's bytes. What is in an entry's place is replaced, except for a directory, which is kept when the
-    entry is one too. Nothing outside the directory is touched, whatever the archive says: symlinks in an entry's path
-    are followed inside the directory only, as if it were "/". Nothing is flushed: sync the file system afterwards.
+    POSIX ACLs, extended attributes and holes come out as they were packed; what cannot be restored is an error, apart
+    from attributes of other systems, which are counted, and hard links from one file system to another, which become
+    copies. Names are the archive's bytes. What is in an entry's place is replaced, except for a directory, which is
+    kept when the entry is one too. Nothing outside the directory is touched, whatever the archive says: symlinks in an
+    entry's path are followed inside the directory only, as if it were "/". Nothing is flushed: sync the file system
+    afterwards.
 
     progress gets bytes of the archive file.
 
     Raises ArchiveError, which names the archive and the entry, when the archive is truncated, corrupt or none, or has
-    an entry that cannot be restored faithfully and safely; StorageError when the system refuses a read or write. The
-    directory then holds a part of the archive.
+    an entry that cannot be restored faithfully and safely; MountPointError, an ArchiveError, for an entry other than
+    a directory in a mount point's place; StorageError when the system refuses a read or write, NoSpaceError when that
+    is because a file system is full. The directory then holds a part of the archive.
     """
     name = os.fspath(archive_path)
     with ExitStack() as stack:
         reader, size = _open_reader(stack, name, progress)
-        root_fd, where = stack.enter_context(target_directory(directory, doing="unpack"))
-        writer = Writer(root_fd, where=where, archive=name)
+        root_fd = stack.enter_context(target_directory(directory, doing="unpack"))
+        writer = Writer(root_fd, archive=name)
         stack.callback(writer.close)
         extracted = _extract(reader, writer)
         if progress:
@@ -89,7 +97,7 @@ def _extract(reader: Reader, writer: Writer) -> Extracted:
             reader.skip()
         entries += 1
     writer.finish()
-    return Extracted(entries, total)
+    return Extracted(entries, total, writer.left_out)
 
 
 def _open_archive(name: str) -> tuple[int, int]:

@@ -35,7 +35,7 @@ assert USTAR.size == BLOCK
 MAGIC_GNU = b"ustar  \0"
 GNU_REALSIZE = slice(483, 495)
 
-_OCTAL = re.compile(rb"[ \0]*([0-7]*)")
+_OCTAL = re.compile(rb"[ \0]*(-?[0-7]+)")
 _RECORD = re.compile(rb"([0-9]{1,19}) ")
 
 
@@ -61,13 +61,13 @@ class Header(NamedTuple):
 
 
 def number(field: bytes) -> int:
-    """Return a numeric field: octal up to the first other character, or base-256, which may be negative."""
+    """Return a numeric field: octal up to the first other character, or base-256; both may be negative."""
     if field[0] & 0x80:
         bits = 8 * len(field) - 1
         value = int.from_bytes(field, "big") - (1 << bits)
         return value - (1 << bits) if field[0] & 0x40 else value
     digits = _OCTAL.match(field)
-    return int(digits[1] or b"0", 8) if digits else 0
+    return int(digits[1], 8) if digits else 0
 
 
 def checksum_is_right(block: bytes) -> bool:

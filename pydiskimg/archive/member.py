@@ -22,9 +22,23 @@ Peek = Callable[[int, int], bytes]
 _SPECIAL_HEADERS = 32  # libarchive's own limit
 _EXTENDED = b"xX"
 _LONG_NAMES = {b"L": b"path", b"K": b"linkpath"}
-_GLOBAL_WITHOUT_EFFECT = {b"comment", b"charset"}
-_NUMBERS = (b"size", b"GNU.sparse.size", b"GNU.sparse.realsize", b"SCHILY.devmajor", b"SCHILY.devminor")
-_NUMBER = re.compile(rb"[0-9]{1,19}")
+# Of global headers: what tells of the archive, or of times and character sets that nothing here depends on. Of vendors
+# that are not known here nothing is applied to a member either.
+_INFORMS = {b"comment", b"charset", b"hdrcharset", b"ctime", b"GNU.volume.label", b"LIBARCHIVE.creationtime"}
+_INFORMS_BEGINNINGS = (b"SCHILY.archtype", b"SCHILY.release", b"SCHILY.volhdr.")
+_KNOWN_VENDORS = (b"GNU.", b"LIBARCHIVE.", b"RHT.", b"SCHILY.", b"SUN.")
+_VENDOR = re.compile(rb"[A-Z][A-Z0-9_-]*\.")
+_UNSIGNED = re.compile(rb"[0-9]{1,19}")
+_SIGNED = re.compile(rb"(-?[0-9]{1,19})?")  # an empty record means that the header's field is right
+_NUMBERS = {
+    b"size": _UNSIGNED,
+    b"uid": _SIGNED,
+    b"gid": _SIGNED,
+    b"GNU.sparse.size": _UNSIGNED,
+    b"GNU.sparse.realsize": _UNSIGNED,
+    b"SCHILY.devmajor": _UNSIGNED,
+    b"SCHILY.devminor": _UNSIGNED,
+}
 _SUPPORTED = b"\x0001234567SD"
 
 
@@ -46,6 +60,21 @@ class Member:
     def map_in_body(self) -> bool:
         """True for the sparse format 1.0."""
         return self.records.get(b"GNU.sparse.major") == b"1"
+
+    @property
+    def owner(self) -> int:
+        """Number of the user, as it is written: perhaps negative, or larger than any that Linux has."""
+        return self._id(b"uid", self.header.uid)
+
+    @property
+    def group(self) -> int:
+        """Number of the group, as it is written."""
+        return self._id(b"gid", self.header.gid)
+
+    def _id(self, keyword: bytes, field: bytes) -> int:
+        # libarchive bounds it: some versions make a negative one 0, and an empty record 0, which means "as the header".
+        text = self.records.get(keyword)
+        return int(text) if text else layout.number(field)
 
     @property
     def device(self) -> tuple[int, int]:
@@ -96,14 +125,21 @@ def read_member(peek: Peek, position: int) -> Member:
 
 def _combined(typeflag: bytes, records: dict[bytes, bytes], found: dict[bytes, bytes]) -> dict[bytes, bytes]:
     if typeflag == b"g":
-        effective = sorted(found.keys() - _GLOBAL_WITHOUT_EFFECT)
+        effective = sorted(keyword for keyword, value in found.items() if value and not _informs(keyword))
         if effective:
-            keyword = effective[0][:100].decode(errors="backslashreplace")
+            keyword = printable(effective[0][:100])
             raise ValueError(f"a global extended header sets {keyword}, which is not applied")
         return records
     if records:
         raise ValueError("it has two extended headers")
     return found
+
+
+def _informs(keyword: bytes) -> bool:
+    """True when a global header may set it and every member stays as it is."""
+    if keyword in _INFORMS or keyword.startswith(_INFORMS_BEGINNINGS):
+        return True
+    return bool(_VENDOR.match(keyword)) and not keyword.startswith(_KNOWN_VENDORS)
 
 
 def _check(member: Member, seen: set[bytes]) -> None:
@@ -122,6 +158,6 @@ def _check(member: Member, seen: set[bytes]) -> None:
         raise ValueError("it has an NFSv4 ACL, which no Linux file system stores")
     if b"GNU.sparse.map" in member.records and not member.records[b"GNU.sparse.map"].count(b",") % 2:
         raise ValueError("its sparse map has an odd number of values")
-    for keyword in _NUMBERS:
-        if keyword in member.records and not _NUMBER.fullmatch(member.records[keyword]):
-            raise ValueError(f"its {keyword.decode()} is no number")
+    for keyword, pattern in _NUMBERS.items():
+        if keyword in member.records and not pattern.fullmatch(member.records[keyword]):
+            raise ValueError(f"its {keyword.decode()} is not a number")

@@ -19,6 +19,7 @@ from pydiskimg.printable import printable
 
 # Headers and sparse map of one member. libarchive keeps a map in memory, several times as large as it was.
 _HEADERS_LIMIT = 8 << 20
+_HIGHEST_ID = 0xFFFFFFFE  # the one above is (uid_t)-1, which chown(2) takes for "leave it"
 _KINDS = {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO}
 
 # Said of a name in a pax header that is not ASCII, in the C locale: libarchive then leaves the bytes as they are.
@@ -253,15 +254,15 @@ def _restored(pointer: ctypes.c_void_p, member: Member) -> Entry:
         path=path,
         kind=0 if hard_link is not None else kind,
         mode=binding.entry_perm(pointer) & 0o7777,
-        uid=binding.entry_uid(pointer),
-        gid=binding.entry_gid(pointer),
+        uid=member.owner,
+        gid=member.group,
         mtime_ns=mtime_ns,
         atime_ns=nanoseconds(atime) if atime else mtime_ns,
         size=binding.entry_size(pointer),
         link=(records.get(b"linkpath") or link) if link else b"",
         device=member.device,
         xattrs=attributes,
-        acls=acls(records, attributes),
+        acls=acls(records, attributes, kind=0 if hard_link is not None else kind),
     )
 
 
@@ -271,8 +272,8 @@ def _check_sizes(entry: Entry, member: Member) -> None:
     if entry.kind not in _KINDS and not entry.is_hard_link:
         raise ValueError("its type is none that can be unpacked")
     for what, number in (("owner", entry.uid), ("group", entry.gid)):
-        if not 0 <= number < 0xFFFFFFFF:
-            raise ValueError(f"its {what} {number} is outside of 0 to 4294967294")
+        if not 0 <= number <= _HIGHEST_ID:
+            raise ValueError(f"its {what} is {number}; expected a number from 0 to {_HIGHEST_ID}")
     if entry.kind != stat.S_IFREG:
         return
     if entry.size < 0:

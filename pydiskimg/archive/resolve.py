@@ -72,6 +72,14 @@ class Parents:
         self._path, self._fd = path, fd
         return fd
 
+    def device(self, parts: list[bytes]) -> int:
+        """Return the st_dev of the directory that parts name, or of the deepest one above it. Raises OSError."""
+        fd = self._deepest(parts)[1]
+        try:
+            return os.fstat(fd).st_dev
+        finally:
+            os.close(fd)
+
     def _resolve(self, path: bytes) -> int:
         flags = os.O_PATH | os.O_DIRECTORY
         try:
@@ -95,7 +103,7 @@ class Parents:
 
     def _deepest(self, parts: list[bytes]) -> tuple[int, int]:
         """Return how many of parts exist, and a descriptor of the directory that they name."""
-        for known in range(len(parts) - 1, 0, -1):
+        for known in range(len(parts), 0, -1):
             try:
                 return known, self._resolve(b"/".join(parts[:known]))
             except FileNotFoundError:

@@ -14,12 +14,16 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from pydiskimg.archive.acl import ACCESS, DEFAULT, encode
 from pydiskimg.archive.entry import Entry
 from pydiskimg.archive.names import Names
 from pydiskimg.archive.resolve import Parents, UnsafePathError, components
-from pydiskimg.errors import ArchiveError, StorageError, storage_error
+from pydiskimg.archive.twins import Twins
+from pydiskimg.errors import ArchiveError, MountPointError, NoSpaceError, StorageError, storage_error
+from pydiskimg.file_attributes import AttributesLeftOut, set_attribute
+from pydiskimg.file_copy import Spot, copy_file
 from pydiskimg.linux.fileio import pwrite_all
 from pydiskimg.printable import printable
 from pydiskimg.target_directory import NEEDS_ROOT
@@ -31,6 +35,11 @@ _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LATER_ACL_ENTRIES = 200_000  # about 50 MB
 
 
+class _MountPointInTheWayError(UnsafePathError):
+    def __init__(self) -> None:
+        super().__init__("a directory on which a file system is mounted is in its place")
+
+
 @dataclass(frozen=True, slots=True)
 class _Later:
     """What is set when everything is unpacked: on a directory, and where an ACL has names in it."""
@@ -40,19 +49,22 @@ class _Later:
 
 
 class Writer:
-    """Makes entries below root_fd, which it borrows; where and archive are names for messages.
+    """Makes entries below root_fd, which it borrows. left_out is the attributes that the file system cannot hold.
 
-    With keep_links a symlink that leads to a directory inside the tree counts as that directory where an entry is one:
-    it stays, and so does what the directory has. Call finish() after the last entry, and close() in any case.
+    archive and done are for messages: "ARCHIVE: entry PATH: cannot be DONE". With keep_links a symlink that leads to a
+    directory inside the tree counts as that directory where an entry is one: it stays, and so does what the directory
+    has. Call finish() after the last entry, and close() in any case.
     """
 
-    def __init__(self, root_fd: int, *, where: str, archive: str, keep_links: bool = False) -> None:
+    def __init__(self, root_fd: int, *, archive: str, done: str = "unpacked", keep_links: bool = False) -> None:
+        self.left_out = AttributesLeftOut()
         self._root_fd = root_fd
         self._keep_links = keep_links
-        self._where = where.rstrip("/")
         self._archive = archive
+        self._cannot = f"cannot be {done}"
         self._parents = Parents(root_fd)
         self._names = Names(root_fd)
+        self._twins = Twins(root_fd)
         self._later: dict[tuple[int, int], _Later] = {}
         self._later_acl_entries = 0
 
@@ -68,9 +80,7 @@ class Writer:
                 return
             self._make_below(self._parents.open(parts[:-1]), parts, entry, contents)
         except ValueError as error:
-            raise self._refused(entry, str(error)) from error
-        except StorageError:
-            raise
+            raise self._refused(entry, error) from error
         except OSError as error:
             raise self._failed(error, entry) from error
 
@@ -81,9 +91,7 @@ class Writer:
             try:
                 self._finish(identity, later)
             except ValueError as error:
-                raise self._refused(later.entry, str(error)) from error
-            except StorageError:
-                raise
+                raise self._refused(later.entry, error) from error
             except OSError as error:
                 raise self._failed(error, later.entry) from error
 
@@ -99,7 +107,7 @@ class Writer:
     def _make_below(self, parent: int, parts: list[bytes], entry: Entry, contents: Contents) -> None:
         name = parts[-1]
         if entry.is_hard_link:
-            self._make_hard_link(parent, name, entry)
+            self._make_hard_link(parent, parts, entry)
         elif entry.kind == stat.S_IFREG:
             self._make_file(parent, parts, entry, contents)
         elif entry.kind == stat.S_IFDIR:
@@ -115,7 +123,7 @@ class Writer:
         name = parts[-1]
         fd = self._replacing(parent, name, lambda: os.open(name, _CREATE, 0o600, dir_fd=parent))
         try:
-            where = self._path(entry)
+            where = self._name(entry)
             end = 0
             for offset, data in contents:
                 pwrite_all(fd, offset, data, name=where)
@@ -184,28 +192,50 @@ class Writer:
             self._set_acls(path, parts, entry)
         os.utime(name, ns=(entry.atime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
 
-    def _make_hard_link(self, parent: int, name: bytes, entry: Entry) -> None:
+    def _make_hard_link(self, parent: int, parts: list[bytes], entry: Entry) -> None:
         target = components(entry.link)
         if not target:
             raise UnsafePathError("it is a hard link to the directory that the archive is unpacked into")
         linked = printable(entry.link)
         others = Parents(self._root_fd)
         try:
-            directory = others.open(target[:-1], make=False)
-            status = os.stat(target[-1], dir_fd=directory, follow_symlinks=False)
+            first = Spot(others.open(target[:-1], make=False), target[-1])
+            status = first.lstat()
             if stat.S_ISDIR(status.st_mode):
                 raise UnsafePathError(f"it is a hard link to the directory {linked}")
-            if _is_same(parent, name, status):
+            name = Spot(parent, parts[-1])
+            if _is_same(name, status):
                 return
-            self._replacing(
-                parent,
-                name,
-                lambda: os.link(target[-1], name, src_dir_fd=directory, dst_dir_fd=parent, follow_symlinks=False),
-            )
+            if os.fstat(parent).st_dev != status.st_dev or not self._link(first, name):
+                self._link_across(first, target, name, parts, entry)
         except FileNotFoundError as error:
             raise UnsafePathError(f"it is a hard link to {linked}, which is not there") from error
         finally:
             others.close()
+
+    def _link(self, first: Spot, name: Spot) -> bool:
+        """Make name a hard link to first; False where no hard link leads, as onto another file system."""
+        link = partial(os.link, first.name, name.name, src_dir_fd=first.directory, follow_symlinks=False)
+        try:
+            self._replacing(name.directory, name.name, lambda: link(dst_dir_fd=name.directory))
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            return False
+        return True
+
+    def _link_across(self, first: Spot, target: list[bytes], name: Spot, parts: list[bytes], entry: Entry) -> None:
+        """Make name, at parts, a copy of first, at target on another file system; or a link to such a copy."""
+        status = first.lstat()
+        with self._twins.opened(status, os.fstat(name.directory).st_dev) as twin:
+            if twin is not None and (_is_same(name, twin.lstat()) or self._link(twin, name)):
+                return
+        copy = partial(copy_file, first, name, path=entry.path, name=self._name(entry), left_out=self.left_out)
+        self._replacing(name.directory, name.name, copy)
+        self._twins.add(target, status, parts, name.lstat())
+        later = self._later.get((status.st_dev, status.st_ino))
+        if later is not None:
+            self._set_later(name.lstat(), parts, later.entry)
 
     def _replacing(self, parent: int, name: bytes, make: Callable[[], int | None]) -> int:
         """Call make(), which fails where something exists; if something does, take it away and call again."""
@@ -218,13 +248,16 @@ class Writer:
     def _remove(self, parent: int, name: bytes) -> None:
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         self._later.pop((status.st_dev, status.st_ino), None)
+        self._twins.forget(status)
         if not stat.S_ISDIR(status.st_mode):
             os.unlink(name, dir_fd=parent)
             return
         try:
             os.rmdir(name, dir_fd=parent)
         except OSError as error:
-            raise UnsafePathError("a directory that is not empty, or is in use, is in its place") from error
+            if error.errno == errno.EBUSY:
+                raise _MountPointInTheWayError from error
+            raise UnsafePathError("a directory that is not empty is in its place") from error
         self._parents.forget()
 
     def _finish(self, identity: tuple[int, int], later: _Later) -> None:
@@ -259,21 +292,30 @@ class Writer:
     def _set_attributes(self, file: int | bytes, attributes: Mapping[bytes, bytes], entry: Entry) -> None:
         for name, value in attributes.items():
             try:
-                os.setxattr(file, name, value, follow_symlinks=isinstance(file, int))
+                if not set_attribute(file, name, value, kind=entry.kind):
+                    self.left_out.add(name, entry.path)
             except OSError as error:
-                raise self._failed(error, entry, f"cannot set the attribute {printable(name)}") from error
+                what = f"the attribute {printable(name)} of {len(value)} bytes"
+                if error.errno == errno.ENOSPC:  # of the block that ext has for all attributes of a file
+                    raise UnsafePathError(f"{what} does not fit: {os.strerror(errno.ENOSPC)}") from error
+                raise self._failed(error, entry, f"cannot set {what}") from error
 
-    def _path(self, entry: Entry) -> str:
-        return f"{self._where}/{printable(entry.path).lstrip('/')}"
+    def _name(self, entry: Entry) -> str:
+        return f"{self._archive}: entry {printable(entry.path)}"
 
-    def _refused(self, entry: Entry, reason: str) -> ArchiveError:
-        path = printable(entry.path)
-        return ArchiveError(f"{self._archive}: entry {path}: {reason}", entry=path)
+    def _refused(self, entry: Entry, reason: ValueError) -> ArchiveError:
+        kind = MountPointError if isinstance(reason, _MountPointInTheWayError) else ArchiveError
+        return kind(f"{self._name(entry)}: {reason}", entry=printable(entry.path))
 
-    def _failed(self, error: OSError, entry: Entry, doing: str = "cannot be unpacked") -> StorageError:
+    def _failed(self, error: OSError, entry: Entry, doing: str = "") -> StorageError:
+        doing = doing or self._cannot
         if error.errno == errno.EPERM and os.geteuid() != 0:
             doing += NEEDS_ROOT
-        return storage_error(error, self._path(entry), doing)
+        failed = error if isinstance(error, StorageError) else storage_error(error, self._name(entry), doing)
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return failed
+        device = self._parents.device(components(entry.path)[:-1])
+        return NoSpaceError(str(failed), errno=failed.errno, filename=failed.filename, device=device)
 
 
 def _drop_acls(fd: int) -> None:
@@ -291,9 +333,9 @@ def _path_of(parent: int, name: bytes) -> bytes:
     return b"/proc/self/fd/%d/%s" % (parent, name)
 
 
-def _is_same(parent: int, name: bytes, status: os.stat_result) -> bool:
+def _is_same(spot: Spot, status: os.stat_result) -> bool:
     try:
-        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        found = spot.lstat()
     except FileNotFoundError:
         return False
     return os.path.samestat(found, status)

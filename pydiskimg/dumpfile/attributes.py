@@ -9,11 +9,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from pydiskimg.file_attributes import ACL_ACCESS, ACL_DEFAULT
+
 MAGIC_BLOCK = 0xEA020000
 MAGIC_INODE = 0xEA020001  # dump's own, for what stands in the inode
 
-ACL_ACCESS = b"system.posix_acl_access"
-ACL_DEFAULT = b"system.posix_acl_default"
 INLINE_DATA = b"system.data"  # what an inline file has beyond i_block; no attribute that can be set
 
 _BLOCK_HEADER_SIZE = 32

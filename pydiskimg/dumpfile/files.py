@@ -13,13 +13,15 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 
-from pydiskimg.dumpfile.attributes import ACL_ACCESS, ACL_DEFAULT, INLINE_DATA
-from pydiskimg.dumpfile.names import Name
+from pydiskimg.dumpfile.attributes import INLINE_DATA
+from pydiskimg.dumpfile.names import Directory, Name, path_of
 from pydiskimg.dumpfile.places import Places
 from pydiskimg.dumpfile.reader import Inode
+from pydiskimg.file_attributes import ACLS, AttributesLeftOut, set_attributes
+from pydiskimg.file_copy import Spot, copy_file
 from pydiskimg.linux import inodeflags
 from pydiskimg.linux.inodeflags import get_flags, set_flags
 
@@ -45,14 +47,19 @@ _FLAGS = (
 
 
 class Files:
-    """Makes files in places. flags_left_out counts those whose flags the file system does not have."""
+    """Makes files in places; dump is its name for messages.
 
-    def __init__(self, places: Places, order: str) -> None:
+    flags_left_out counts files whose flags the file system does not have, left_out attributes that it cannot hold.
+    """
+
+    def __init__(self, places: Places, order: str, dump: str) -> None:
         self._places = places
+        self._dump = dump
         self._owned_by_root = places.new_files_are_roots()
         self._masked = _umask() | 0o7000
         self._device_words = struct.Struct(order + "II")
         self.flags_left_out = 0
+        self.left_out = AttributesLeftOut()
 
     def make(self, inode: Inode, names: list[Name], contents: Contents) -> None:
         """Make the inode by its first name and link the others. Raises ValueError, its text a clause, and OSError."""
@@ -69,13 +76,13 @@ class Files:
             os.mknod(first.name, inode.kind | 0o600, self._device(inode), dir_fd=parent)
         else:
             raise ValueError(f"its mode {inode.header.di_mode:#o} is that of no file")
-        self._set_by_name(parent, first.name, inode)
+        self._set_by_name(parent, first, inode)
         self._link_others(names)
         self.flags_left_out += bool(inode.header.di_flags & _FLAGS)
 
-    def set_directory(self, fd: int, inode: Inode) -> None:
+    def set_directory(self, fd: int, directory: Directory) -> None:
         """Set what belongs to a directory, when all is in it."""
-        self._set_open(fd, inode)
+        self._set_open(fd, directory.inode, path_of(directory))
 
     def _make_file(self, parent: int, inode: Inode, names: list[Name], contents: Contents) -> None:
         # One system call less for each where the mode can be given at once; attributes, known later, need it writable.
@@ -94,44 +101,88 @@ class Files:
                 os.ftruncate(fd, inode.size)
             if end >= _WRITE_BACK:
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # starts to write it, and waits for nothing
-            self._set_open(fd, inode, names, has_mode=exact)
+            self._set_open(fd, inode, _path(names[0]), names, has_mode=exact)
         except BaseException:
             os.close(fd)
             raise
         os.close(fd)  # where a network file system tells of a failed write
 
-    def _set_open(self, fd: int, inode: Inode, names: list[Name] | None = None, *, has_mode: bool = False) -> None:
+    def _set_open(
+        self, fd: int, inode: Inode, path: bytes, names: list[Name] | None = None, *, has_mode: bool = False
+    ) -> None:
         header = inode.header
         if header.di_uid or header.di_gid or names is None or not self._owned_by_root:
             os.fchown(fd, header.di_uid, header.di_gid)
         if inode.attributes:
-            _set_attributes(fd, inode.attributes)
+            self._set_attributes(fd, inode, path)
         if not has_mode:
             os.fchmod(fd, inode.mode)
         if inode.attributes:
-            _set_acls(fd, inode.attributes)
+            self._set_acls(fd, inode, path)
         os.utime(fd, ns=(inode.atime_ns, inode.mtime_ns))
-        if names and len(names) > 1:
-            self._link_others(names)
+        copies = self._link_others(names) if names and len(names) > 1 else []
         if header.di_flags & _FLAGS:
             self._set_flags(fd, header.di_flags & _FLAGS)
+            for copy in copies:
+                self._set_flags_of(copy, header.di_flags & _FLAGS)
 
-    def _set_by_name(self, parent: int, name: bytes, inode: Inode) -> None:
+    def _set_by_name(self, parent: int, first: Name, inode: Inode) -> None:
         """Set what belongs to a symlink, device, FIFO or socket, none of which is ever opened."""
-        header = inode.header
+        header, name = inode.header, first.name
         os.chown(name, header.di_uid, header.di_gid, dir_fd=parent, follow_symlinks=False)
         path = b"/proc/self/fd/%d/%s" % (parent, name)  # as safe: parent is held open, name is one component
-        _set_attributes(path, inode.attributes)
+        self._set_attributes(path, inode, _path(first))
         if inode.kind != stat.S_IFLNK:
             os.chmod(name, inode.mode, dir_fd=parent)
-            _set_acls(path, inode.attributes)
+            self._set_acls(path, inode, _path(first))
         os.utime(name, ns=(inode.atime_ns, inode.mtime_ns), dir_fd=parent, follow_symlinks=False)
 
-    def _link_others(self, names: list[Name]) -> None:
+    def _link_others(self, names: list[Name]) -> list[Name]:
+        """Link the other names to the first; return those that are copies, on the file systems of mount points."""
+        made = names[:1]
         for other in names[1:]:
-            parent = self._places.open(names[0].directory)
-            directory = self._places.open(other.directory)
-            os.link(names[0].name, other.name, src_dir_fd=parent, dst_dir_fd=directory, follow_symlinks=False)
+            if not any(self._link(name, other) for name in made):
+                copy_file(
+                    self._spot(names[0]), self._spot(other), path=_path(other), name=self._dump, left_out=self.left_out
+                )
+                made.append(other)
+        return made[1:]
+
+    def _link(self, first: Name, other: Name) -> bool:
+        """Make a hard link; False where it would lead to another file system."""
+        source, target = self._spot(first), self._spot(other)
+        try:
+            os.link(
+                source.name,
+                target.name,
+                src_dir_fd=source.directory,
+                dst_dir_fd=target.directory,
+                follow_symlinks=False,
+            )
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            return False
+        return True
+
+    def _spot(self, name: Name) -> Spot:
+        return Spot(self._places.open(name.directory), name.name)
+
+    def _set_flags_of(self, name: Name, flags: int) -> None:
+        spot = self._spot(name)
+        fd = os.open(spot.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=spot.directory)
+        try:
+            self._set_flags(fd, flags)
+        finally:
+            os.close(fd)
+
+    def _set_attributes(self, file: int | bytes, inode: Inode, path: bytes) -> None:
+        found = {name: value for name, value in inode.attributes.items() if name not in (*ACLS, INLINE_DATA)}
+        set_attributes(file, found, kind=inode.kind, path=path, left_out=self.left_out)
+
+    def _set_acls(self, file: int | bytes, inode: Inode, path: bytes) -> None:
+        found = {name: inode.attributes[name] for name in ACLS if name in inode.attributes}
+        set_attributes(file, found, kind=inode.kind, path=path, left_out=self.left_out)
 
     def _set_flags(self, fd: int, flags: int) -> None:
         try:
@@ -180,13 +231,5 @@ def _link(inode: Inode, contents: Contents) -> bytes:
     return target
 
 
-def _set_attributes(file: int | bytes, attributes: Mapping[bytes, bytes]) -> None:
-    for name, value in attributes.items():
-        if name not in (ACL_ACCESS, ACL_DEFAULT, INLINE_DATA):
-            os.setxattr(file, name, value, follow_symlinks=isinstance(file, int))
-
-
-def _set_acls(file: int | bytes, attributes: Mapping[bytes, bytes]) -> None:
-    for name in (ACL_ACCESS, ACL_DEFAULT):
-        if name in attributes:
-            os.setxattr(file, name, attributes[name], follow_symlinks=isinstance(file, int))
+def _path(name: Name) -> bytes:
+    return path_of(name.directory, name.name)

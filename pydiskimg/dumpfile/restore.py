@@ -12,13 +12,14 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydiskimg.dumpfile.files import Files
 from pydiskimg.dumpfile.names import Directory, Name, Names, path_of
 from pydiskimg.dumpfile.places import Places, drop_acls
 from pydiskimg.dumpfile.reader import DumpReader, Inode
 from pydiskimg.errors import DiskImageError, InvalidImageError, StorageError, storage_error
+from pydiskimg.file_attributes import AttributesLeftOut
 from pydiskimg.printable import printable
 from pydiskimg.protocols import Progress
 from pydiskimg.target_directory import NEEDS_ROOT, target_directory
@@ -42,7 +43,7 @@ class Restored:
 
     bytes counts holes, too. left_out is names of what the dump's maker excluded (its map does not list them); unnamed
     is files of the file system's own (quota, orphan file), which are not restored; flags_left_out is files with flags
-    of chattr(1) that could not be set there.
+    of chattr(1) that could not be set there; attributes_left_out is those that the file system cannot hold.
     """
 
     directories: int = 0
@@ -52,6 +53,7 @@ class Restored:
     left_out: int = 0
     unnamed: int = 0
     flags_left_out: int = 0
+    attributes_left_out: AttributesLeftOut = field(default_factory=AttributesLeftOut)
 
 
 def restore_dump(reader: DumpReader, directory: str | int, *, progress: Progress | None = None) -> Restored:
@@ -73,22 +75,21 @@ def restore_dump(reader: DumpReader, directory: str | int, *, progress: Progress
     directory then holds a part of the dump.
     """
     with ExitStack() as stack:
-        root_fd, where = stack.enter_context(target_directory(directory, doing="restore"))
+        root_fd = stack.enter_context(target_directory(directory, doing="restore"))
         places = Places(root_fd)
         stack.callback(places.close)
-        return _Restore(reader, places, where.rstrip("/"), progress).run(root_fd)
+        return _Restore(reader, places, progress).run(root_fd)
 
 
 class _Restore:
-    def __init__(self, reader: DumpReader, places: Places, where: str, progress: Progress | None) -> None:
+    def __init__(self, reader: DumpReader, places: Places, progress: Progress | None) -> None:
         self._reader = reader
         self._places = places
-        self._where = where
         self._progress = progress
         self._reported = 0
         self._names = Names(reader.name, reader.order)
-        self._files = Files(places, reader.order)
-        self._done = Restored()
+        self._files = Files(places, reader.order, reader.name)
+        self._done = Restored(attributes_left_out=self._files.left_out)
 
     def run(self, root_fd: int) -> Restored:
         listed = bytearray(self._reader.read_map())
@@ -193,7 +194,7 @@ class _Restore:
         try:
             fd = self._places.open_to_set(directory)
             try:
-                self._files.set_directory(fd, directory.inode)
+                self._files.set_directory(fd, directory)
             finally:
                 os.close(fd)
         except OSError as error:
@@ -215,7 +216,7 @@ class _Restore:
         if isinstance(error, StorageError):
             return error
         doing = "cannot be restored" + (NEEDS_ROOT if isinstance(error, PermissionError) and os.geteuid() else "")
-        return storage_error(error, f"{self._where}{printable(path)}", doing)
+        return storage_error(error, f"{self._reader.name}: {printable(path)}", doing)
 
 
 def _is_listed(listed: bytearray, number: int) -> bool:

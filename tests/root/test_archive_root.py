@@ -8,13 +8,14 @@ import os
 import stat
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pydiskimg.archive import extract
-from pydiskimg.errors import ArchiveError, StorageError
+from pydiskimg.errors import ArchiveError, NoSpaceError, StorageError
 from tests.archive_trees import differences, odd_tree, picture, sparse_file, sparse_tree
 from tests.fixtures.privileged_files import make_capable, set_acls, set_attributes, set_owners
 from tests.fixtures.programs import Tool, run
@@ -140,8 +141,8 @@ def test_extraction_as_another_user_says_what_it_needs(tool: Tool, tmp_path: Pat
     command = [sys.executable, "-c", script, str(tmp_path / "a.tar"), str(ours)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert done.stdout == (
-        f"{ours}/file: cannot be unpacked; restoring owners, devices and trusted attributes needs root: "
-        "Operation not permitted\n"
+        f"{tmp_path}/a.tar: entry file: cannot be unpacked; restoring owners, devices and trusted attributes needs "
+        "root: Operation not permitted\n"
     )
 
 
@@ -160,8 +161,9 @@ def test_a_full_file_system_is_named(tool: Tool, tmp_path: Path, small: Path) ->
     tree.mkdir()
     (tree / "big").write_bytes(os.urandom(3 << 20))
     run(tool("tar"), "-czf", tmp_path / "a.tar.gz", "-C", tree, ".")
-    with pytest.raises(StorageError, match=r"small/\./big: cannot write .* bytes at .*: No space left on device"):
+    with pytest.raises(NoSpaceError, match=r"a\.tar\.gz: entry \./big: cannot write .*: No space left") as caught:
         extract(tmp_path / "a.tar.gz", str(small))
+    assert caught.value.device == small.stat().st_dev
 
 
 def test_no_inode_left_is_named(tool: Tool, tmp_path: Path, small: Path) -> None:
@@ -170,24 +172,80 @@ def test_no_inode_left_is_named(tool: Tool, tmp_path: Path, small: Path) -> None
     for index in range(300):
         (tree / f"{index:03}").write_text("")
     run(tool("tar"), "-cf", tmp_path / "a.tar", "--sort=name", "-C", tree, ".")
-    with pytest.raises(StorageError, match=r"small/./\d+: cannot be unpacked: No space left on device"):
+    with pytest.raises(NoSpaceError, match=r"a\.tar: entry \./\d+: cannot be unpacked: No space left") as caught:
         extract(tmp_path / "a.tar", str(small))
+    assert caught.value.device == small.stat().st_dev
 
 
-def test_an_attribute_that_cannot_be_stored_is_named(tool: Tool, tmp_path: Path, small: Path) -> None:
+def test_no_inode_left_for_a_directory_that_is_missing(tmp_path: Path, small: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for index in range(60):
+            archive.addfile(tarfile.TarInfo(f"{index}/a/b/c/d/file"))
+    with pytest.raises(
+        NoSpaceError, match=r"a\.tar: entry \d+/a/b/c/d/file: cannot be unpacked: No space left"
+    ) as caught:
+        extract(tmp_path / "a.tar", str(small))
+    assert caught.value.device == small.stat().st_dev
+
+
+@pytest.fixture
+def without_attributes(tmp_path: Path) -> Iterator[Path]:
+    """A file system that has no extended attributes."""
+    directory = tmp_path / "ramfs"
+    directory.mkdir()
+    run("mount", "-t", "ramfs", "ramfs", directory)
+    yield directory
+    run("umount", directory)
+
+
+@pytest.mark.parametrize("name", ["security.capability", "security.test", "trusted.a", "system.posix_acl_access"])
+def test_what_protects_the_system_is_never_left_out(
+    tool: Tool, tmp_path: Path, without_attributes: Path, name: str
+) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
-    (tree / "file").write_text("")
-    os.setxattr(tree / "file", "user.big", b"x" * 3000)
+    make_capable(tool, tree)
+    os.setxattr(tree / "capable", "security.test", b"1")
+    os.setxattr(tree / "capable", "trusted.a", b"1")
+    run(tool("setfacl"), "-m", "u:71000:rw", tree / "capable")
+    only = ["--acls"] if "acl" in name else ["--xattrs", f"--xattrs-include={name}"]
+    run(tool("tar"), "-cf", tmp_path / "a.tar", *only, "--format=pax", "-C", tree, ".")
+    sentence = rf"a\.tar: entry \./capable: cannot set the attribute {name} of \d+ bytes: Operation not supported"
+    with pytest.raises(StorageError, match=sentence):
+        extract(tmp_path / "a.tar", str(without_attributes))
+
+
+def test_user_attributes_are_left_out_where_there_are_none(
+    tool: Tool, tmp_path: Path, without_attributes: Path
+) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "file").write_text("contents")
+    os.setxattr(tree / "file", "user.a", b"1")
     run(tool("tar"), "-cf", tmp_path / "a.tar", "--xattrs", "--format=pax", "-C", tree, ".")
-    ramfs = tmp_path / "ramfs"
-    ramfs.mkdir()
-    run("mount", "-t", "ramfs", "ramfs", ramfs)
+    done = extract(tmp_path / "a.tar", str(without_attributes))
+    assert (done.left_out.count, done.left_out.first) == (1, "user.a of ./file")
+    assert (without_attributes / "file").read_text() == "contents"
+
+
+def test_attributes_larger_than_the_file_system_keeps_are_an_error(tool: Tool, tmp_path: Path) -> None:
+    image, point = tmp_path / "image", tmp_path / "point"
+    point.mkdir()
+    image.touch()
+    os.truncate(image, 8 << 20)
+    run(tool("mke2fs"), "-q", "-b", "1024", image)
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("file")
+        member.pax_headers = {"SCHILY.xattr.user.big": "x" * 2000}
+        archive.addfile(member)
+    run(tool("mount"), "-o", "loop", image, point)
     try:
-        with pytest.raises(StorageError, match=r"file: cannot set the attribute user\.big: Operation not supported"):
-            extract(tmp_path / "a.tar", str(ramfs))
+        with pytest.raises(
+            ArchiveError, match=r"a\.tar: entry file: the attribute user\.big of 2000 bytes does not fit"
+        ):
+            extract(tmp_path / "a.tar", str(point))
     finally:
-        run("umount", ramfs)
+        run(tool("umount"), point)
 
 
 def test_holes_are_kept(tool: Tool, tmp_path: Path) -> None:

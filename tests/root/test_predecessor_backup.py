@@ -109,7 +109,8 @@ def test_a_dump_of_a_root_as_it_is(node: Node, tmp_path: Path, dumped: tuple[Pat
     target = filled_file(tmp_path / "target", SIZE)
     done = node.restore(target, directory / "root.dump")
     assert done.returncode == 0, done.stderr
-    assert b"there is no dump of /boot" in done.stderr
+    assert b"there is no dump of /boot, which stays in the root file system; its partition is empty" in done.stderr
+    assert [part.get("bootable", False) for part in partitions(str(target))] == [False, False, True]
     with inside(str(target), partitions(str(target))[-1], tmp_path) as point:
         assert packed_root(point) == packed_root(tree)
         assert "/boot" not in (point / "etc/fstab").read_text()
@@ -125,6 +126,20 @@ def test_an_image_of_dumps_is_installed(node: Node, tmp_path: Path, dumped: tupl
     assert done.returncode == 0, done.stderr
     with inside(str(target), partitions(str(target))[-1], tmp_path) as point:
         assert packed_root(point) == packed_root(tree)
+
+
+def test_a_boot_that_is_too_small_names_the_setting(node: Node, tmp_path: Path) -> None:
+    node.configure(BOOT_SIZE="8")
+    directory, boot = tmp_path / "dumps", tmp_path / "boot"
+    directory.mkdir()
+    boot.mkdir()
+    (boot / "big").write_bytes(os.urandom(9 * MIB))
+    dump(root_tree(tmp_path / "root"), tmp_path / "root.fs", directory / "root.dump", "ext4")
+    dump(boot, tmp_path / "boot.fs", directory / "boot.dump", "ext4")
+    done = node.restore(filled_file(tmp_path / "target", SIZE), tar(directory, tmp_path / "backup.tar"))
+    assert done.returncode == 1
+    sentence = "./boot.dump: /big: cannot be restored: No space left on device; /boot has 8 MiB; set BOOT_SIZE higher"
+    assert last_line(done).endswith(f"standard input: {sentence}")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import io
 import os
 import random
 import resource
+import struct
 import sys
 import tarfile
 from pathlib import Path
@@ -66,6 +67,21 @@ def device(minor: int) -> bytearray:
     block = header(b"device", flag=b"4")
     block[329:345] = b"0000001\0%07o\0" % minor
     return summed(block)
+
+
+def owned(uid: bytes = b"0000000\0", gid: bytes = b"0000000\0") -> bytes:
+    """An empty file of an owner and a group given as the header has them."""
+    block = header(b"file")
+    block[108:124] = uid + gid
+    return bytes(summed(block))
+
+
+NO = 0xFFFFFFFF
+
+
+def packed(*entries: tuple[int, int, int]) -> bytes:
+    """An ACL as the attribute that Linux has: tag, permissions, number."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
 
 def plain(name: bytes = b"file", data: bytes = b"data") -> bytes:
@@ -138,7 +154,66 @@ BAD: dict[str, tuple[bytes, str]] = {
     "NFSv4 ACL": (extended((b"SCHILY.acl.ace", b"owner@:rwx::allow")) + GOOD + END, "NFSv4 ACL"),
     "huge device number": (bytes(device(0o7777777)) + END, "its device number 1:2097151 is none that Linux has"),
     "negative owner": (extended((b"uid", b"-5")) + GOOD + END, "entry file: "),
-    "huge owner": (extended((b"gid", b"4294967295")) + GOOD + END, "its group 4294967295 is outside"),
+    "huge group": (extended((b"gid", b"4294967295")) + GOOD + END, "entry file: its group is 4294967295; expected"),
+    "huge owner": (extended((b"uid", b"4294967295")) + GOOD + END, "its owner is 4294967295; expected a number from 0"),
+    "owner beyond 32 bits": (extended((b"uid", b"4294967296")) + GOOD + END, "its owner is 4294967296; expected"),
+    "owner beyond 64 bits": (extended((b"uid", b"9" * 19)) + GOOD + END, "its owner is 9999999999999999999; expected"),
+    "owner of 20 digits": (extended((b"uid", b"9" * 20)) + GOOD + END, "entry file: its uid is not a number"),
+    "owner by name": (extended((b"gid", b"root")) + GOOD + END, "entry file: its gid is not a number"),
+    "owner -1 in base 256": (owned(b"\xff" * 8) + END, "entry file: its owner is -1; expected a number from 0"),
+    "owner 2^32-1 in base 256": (owned(b"\x80\0\0\0\xff\xff\xff\xff") + END, "its owner is 4294967295; expected"),
+    "owner 2^32 in base 256": (owned(b"\x80\0\0\1\0\0\0\0") + END, "its owner is 4294967296; expected"),
+    "group -2 in base 256": (owned(gid=b"\xff" * 7 + b"\xfe") + END, "entry file: its group is -2; expected"),
+    "owner -1 in octal": (GOOD + owned(b"-000001\0") + END, "entry file: its owner is -1; expected"),
+    "ACL without a mask": (
+        extended((b"SCHILY.acl.access", b"user::rw-,user:web:r--:1000,group::r--,other::r--")) + GOOD + END,
+        "a.tar: entry file: its ACL names users or groups and has no entry mask::",
+    ),
+    "ACL without a mask, packed": (
+        extended((b"SCHILY.xattr.system.posix_acl_access", packed((1, 6, NO), (2, 4, 1000), (4, 4, NO), (32, 4, NO))))
+        + GOOD
+        + END,
+        "a.tar: entry file: its ACL names users or groups and has no entry mask::",
+    ),
+    "ACL without the owner": (
+        extended((b"SCHILY.acl.access", b"user:web:r--:1000,group::r--,mask::r--,other::r--")) + GOOD + END,
+        "entry file: its ACL has no entry user::, which every ACL has",
+    ),
+    "ACL without the group": (
+        extended((b"SCHILY.acl.access", b"user::rw-,user:web:r--:1000,mask::r--,other::r--")) + GOOD + END,
+        "entry file: its ACL has no entry group::",
+    ),
+    "default ACL without others": (
+        extended((b"SCHILY.acl.default", b"user::rwx,group::r-x")) + bytes(header(b"d/", flag=b"5")) + END,
+        "entry d/: its default ACL has no entry other::",
+    ),
+    "default ACL without a mask": (
+        extended((b"SCHILY.acl.default", b"user::rwx,group::r-x,group:web:r-x:5,other::r-x"))
+        + bytes(header(b"d/", flag=b"5"))
+        + END,
+        "entry d/: its default ACL names users or groups and has no entry mask::",
+    ),
+    "default ACL of a file": (
+        extended((b"SCHILY.acl.default", b"user::rwx,group::r-x,other::r-x")) + GOOD + END,
+        "entry file: it has a default ACL, which only a directory can have",
+    ),
+    "ACL that contradicts itself": (
+        extended((b"SCHILY.acl.access", b"user::rw-,user:a:r--:7,user:b:rw-:7,group::r--,mask::rw-,other::r--"))
+        + GOOD
+        + END,
+        "entry file: its ACL has two entries user:7: with different permissions",
+    ),
+    "ACL of an unknown tag": (
+        extended((b"SCHILY.acl.access", b"user::rw-,everyone::r--,group::r--,other::r--")) + GOOD + END,
+        "entry file: its ACL entry 'everyone::r--' is malformed",
+    ),
+    "ACL for nobody": (
+        extended((b"SCHILY.acl.access", b"user::rw-,user:x:r--:4294967295,group::r--,mask::r--,other::r--"))
+        + GOOD
+        + END,
+        "entry file: its ACL gives user the number 4294967295",
+    ),
+    "attribute without a name": (extended((b"SCHILY.xattr.", b"x")) + GOOD + END, "an extended attribute is empty"),
     "star's sparse format": (
         bytes(header(b"f", 4, flag=b"S")) + padded(b"data") + END,
         "sparse in a format other than GNU",
@@ -182,11 +257,11 @@ BAD: dict[str, tuple[bytes, str]] = {
     ),
     "a size of thousands of digits": (
         extended((b"GNU.sparse.size", b"9"), (b"GNU.sparse.map", b"0,4"), (b"size", b"0" * 5000 + b"4")) + GOOD + END,
-        "entry file: its size is no number",
+        "entry file: its size is not a number",
     ),
     "a device number that is none": (
         extended((b"SCHILY.devmajor", b"five")) + bytes(device(1)) + END,
-        "entry device: its SCHILY.devmajor is no number",
+        "entry device: its SCHILY.devmajor is not a number",
     ),
     "an ACL for a number of thousands of digits": (
         extended((b"SCHILY.acl.access", b"user:a:rwx:" + b"7" * 5000)) + GOOD + END,

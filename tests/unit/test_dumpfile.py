@@ -111,6 +111,17 @@ def test_attributes(tmp_path: Path) -> None:
     assert os.getxattr(tmp_path / "etc", "user.dir") == b""
 
 
+def test_attributes_that_the_file_system_cannot_hold_are_left_out(tmp_path: Path) -> None:
+    tree = small_tree()
+    tree[12] = File(data=b"hello\n", nlink=2, attributes=[xattr_block([(7, b"nfs4_acl", b"1"), (1, b"a", b"kept")])])
+    link = tree[15]
+    assert isinstance(link, File)
+    link.attributes = [xattr_block([(1, b"b", b"2")])]
+    done = restored(dump(tree), tmp_path)
+    assert (done.attributes_left_out.count, done.attributes_left_out.first) == (2, "system.nfs4_acl of /hello")
+    assert os.getxattr(tmp_path / "hello", "user.a") == b"kept"
+
+
 def test_attributes_of_what_its_owner_may_not_write(tmp_path: Path) -> None:
     fd = os.open(tmp_path, os.O_RDONLY)
     user = os.geteuid()

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: MIT
+"""Tarballs whose /boot and /usr share files, whose /boot is a symlink, that do not fit, or come from other systems."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.block_devices import filled_file
+from tests.fixtures.judges import inside, partitions
+from tests.fixtures.node import Node, last_line
+from tests.fixtures.tarballs import DIRECTORY, FILE, LINK, SYMLINK, Member, add
+
+pytestmark = pytest.mark.root
+MIB = 1 << 20
+KERNEL = os.urandom(100_000)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node.make(tmp_path / "a node", IMAGE_NAME="x", IMAGE_TYPE="tarball", ARCH="x86_64", SWAP="no")
+
+
+def tarball(node: Node, *members: Member, headers: dict[str, str] | None = None) -> Path:
+    """A root with these members; headers are the first one's pax headers."""
+    path = node.images / "x-x86_64.tar.gz"
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT, compresslevel=1) as archive:
+        for index, member in enumerate((*members, ("./etc", DIRECTORY, b""))):
+            add(archive, member, headers=None if index else headers)
+    return path
+
+
+def installed(node: Node, tmp_path: Path, *, size: int = 200 * MIB, **environment: str) -> tuple[str, str]:
+    """Create onto a new disk; returns its path and what was logged."""
+    disk = filled_file(tmp_path / "disk", size)
+    done = node.create(disk, **environment)
+    assert done.returncode == 0, done.stderr
+    return str(disk), done.stderr
+
+
+@pytest.mark.parametrize("first", ["boot/vmlinuz-6.1", "usr/lib/modules/6.1/vmlinuz"])
+@pytest.mark.parametrize("kernel", ["", "/boot/vmlinuz"], ids=["inside", "outside"])
+def test_a_kernel_of_two_names(node: Node, tmp_path: Path, first: str, kernel: str) -> None:
+    names = ["boot/vmlinuz-6.1", "usr/lib/modules/6.1/vmlinuz", "usr/lib/kernel", "boot/kernel"]
+    links: list[Member] = [(f"./{name}", LINK, f"./{first}") for name in names if name != first]
+    tarball(node, (f"./{first}", FILE, KERNEL), *links)
+    disk, _ = installed(node, tmp_path, INSTANCE_HV_kernel_path=kernel)
+    root = partitions(disk)[-1]
+    with inside(disk, root, tmp_path) as point:
+        assert (point / "usr/lib/kernel").read_bytes() == KERNEL
+        assert (point / "usr/lib/kernel").samefile(point / "usr/lib/modules/6.1/vmlinuz")
+        assert (point / "usr/lib/kernel").stat().st_nlink == (4 if kernel else 2)
+    if not kernel:
+        with inside(disk, partitions(disk)[0], tmp_path) as point:
+            assert (point / "vmlinuz-6.1").read_bytes() == KERNEL
+            assert (point / "vmlinuz-6.1").samefile(point / "kernel")
+
+
+FILLED: list[Member] = [("./usr/boot/vmlinuz", FILE, KERNEL), ("./usr/boot/grub/grub.cfg", FILE, b"menu")]
+SYMLINKS: dict[str, list[Member]] = {
+    "before what it leads to": [("./boot", SYMLINK, "usr/boot"), *FILLED],
+    "after it": [*FILLED, ("./boot", SYMLINK, "usr/boot")],
+    "absolute": [("./boot", SYMLINK, "/usr/boot"), *FILLED],
+    "written through": [
+        ("./usr/boot", DIRECTORY, b""),
+        ("./boot", SYMLINK, "usr/boot"),
+        ("./boot/vmlinuz", FILE, KERNEL),
+        ("./boot/grub/grub.cfg", FILE, b"menu"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", SYMLINKS)
+def test_boot_as_a_symlink(node: Node, tmp_path: Path, name: str) -> None:
+    tarball(node, *SYMLINKS[name])
+    node.add_script("10-see", '#!/bin/sh\necho "BOOT_DEV=$BOOT_DEV" >&2\nls "$TARGET/usr/boot" >&2\n')
+    disk, log = installed(node, tmp_path)
+    assert "boot is not a directory, so its files stay in the root file system; the partition of /boot is empty" in log
+    assert "BOOT_DEV=\n" in log
+    boot, root = partitions(disk)
+    assert (boot.get("bootable", False), root.get("bootable", False)) == (False, True)
+    with inside(disk, root, tmp_path) as point:
+        assert os.readlink(point / "boot").lstrip("/") == "usr/boot"
+        assert (point / "usr/boot/vmlinuz").read_bytes() == KERNEL
+        assert (point / "usr/boot/grub/grub.cfg").read_text() == "menu"
+        lines = [line.split()[1] for line in (point / "etc/fstab").read_text().splitlines() if line[0] != "#"]
+        assert lines == ["/"]
+    with inside(disk, boot, tmp_path) as point:
+        assert os.listdir(point) == ["lost+found"]
+
+
+def test_a_boot_symlink_that_leads_out_of_the_guest_stays_a_symlink(node: Node, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    tarball(node, ("./boot", SYMLINK, str(outside)))
+    disk, _ = installed(node, tmp_path)
+    with inside(disk, partitions(disk)[1], tmp_path) as point:
+        assert os.readlink(point / "boot") == str(outside)
+    assert not os.listdir(outside)
+
+
+@pytest.mark.parametrize("name", ["./boot/big", "./boot/link"])
+def test_a_boot_that_is_too_small_names_the_setting(node: Node, tmp_path: Path, name: str) -> None:
+    node.configure(IMAGE_NAME="x", IMAGE_TYPE="tarball", ARCH="x86_64", SWAP="no", BOOT_SIZE="8")
+    big = os.urandom(9 * MIB)
+    members: list[Member] = [(name, FILE, big)]
+    if name == "./boot/link":
+        members = [("./usr/big", FILE, big), (name, LINK, "./usr/big")]
+    path = tarball(node, *members)
+    done = node.create(filled_file(tmp_path / "disk", 100 * MIB))
+    assert done.returncode == 1
+    assert last_line(done).startswith(f"image create inst1.example.org: unpacking: {path}: entry {name}: cannot write ")
+    assert last_line(done).endswith("No space left on device; /boot has 8 MiB; set BOOT_SIZE higher")
+
+
+def test_a_disk_that_is_too_small_says_so(node: Node, tmp_path: Path) -> None:
+    path = tarball(node, ("./usr/big", FILE, os.urandom(24 * MIB)))
+    done = node.create(filled_file(tmp_path / "disk", 24 * MIB), INSTANCE_HV_kernel_path="/boot/vmlinuz")
+    assert done.returncode == 1
+    assert f"unpacking: {path}: entry ./usr/big: cannot write " in last_line(done)
+    assert last_line(done).endswith("No space left on device; give the instance a larger disk")
+
+
+def test_an_overlay_that_does_not_fit_into_boot_names_the_setting(node: Node, tmp_path: Path) -> None:
+    tarball(node)
+    overlays = tmp_path / "overlays"
+    (overlays / "web/boot").mkdir(parents=True)
+    (overlays / "web/boot/big").write_bytes(os.urandom(9 * MIB))
+    settings = {"OVERLAY": "web", "OVERLAYS_DIR": str(overlays), "BOOT_SIZE": "8"}
+    node.configure(IMAGE_NAME="x", IMAGE_TYPE="tarball", ARCH="x86_64", SWAP="no", **settings)
+    done = node.create(filled_file(tmp_path / "disk", 100 * MIB))
+    assert done.returncode == 1
+    assert f"{overlays}/web: entry boot/big: cannot write " in last_line(done)
+    assert last_line(done).endswith("; /boot has 8 MiB; set BOOT_SIZE higher")
+
+
+def test_attributes_of_another_system_are_left_out_with_one_warning(node: Node, tmp_path: Path) -> None:
+    headers = {"SCHILY.xattr.com.apple.provenance": "1", "SCHILY.xattr.btrfs.compression": "zstd"}
+    path = tarball(node, ("./etc/motd", FILE, b"welcome"), headers=headers)
+    disk, log = installed(node, tmp_path)
+    assert [line for line in log.splitlines() if "warning: " in line] == [
+        f"image create inst1.example.org: unpacking: warning: {path}: 2 extended attributes that the file system "
+        "cannot hold are left out; the first: com.apple.provenance of ./etc/motd"
+    ]
+    with inside(disk, partitions(disk)[1], tmp_path) as point:
+        assert (point / "etc/motd").read_text() == "welcome"
