@@ -85,9 +85,8 @@ def test_asked_to_end_at_random_instants(tmp_path: Path, debian: DebianSystem, n
         process = node.start("create", **create_environment(disk))
         time.sleep(rng.uniform(0.15, 0.8))
         process.send_signal(number)
-        asked = time.monotonic()
         _, err = process.communicate(timeout=60)
-        assert time.monotonic() - asked < 8, err
+        assert "still in use" not in err, err  # as unmounting and detaching say when they give up
         if process.returncode == 1:
             ended += 1
             assert err.splitlines()[-1].endswith(f"ended by {number.name}; the installation is not complete"), err

@@ -303,16 +303,21 @@ def test_ordered_gives_results_in_order_and_stops_at_the_first_failure() -> None
 
 def test_ordered_waits_for_its_threads_whatever_comes() -> None:
     ended: list[int] = []
+    begun, may_end = threading.Event(), threading.Event()
 
     def work(item: int) -> int:
-        time.sleep(0.4)
+        begun.set()
+        may_end.wait()
         ended.append(item)
         return item
 
     def interrupt_twice() -> None:
+        begun.wait()
         for _ in range(2):
             time.sleep(0.1)
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+        may_end.set()
 
     thread = threading.Thread(target=interrupt_twice)
     thread.start()

@@ -32,7 +32,7 @@ def test_hangs_and_crashes_have_names(tmp_path: Path) -> None:
     (tmp_path / "test_some.py").write_text(TESTS)
     options = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), "-p", "no:cacheprovider"]
     options += ["-p", "tests.conftest", "-n", "2", "--dist=loadfile"]
-    limits = ["--timeout=2", "-o", "faulthandler_timeout=6"]
+    limits = ["--timeout=1", "-o", "faulthandler_timeout=4"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment["PYTHONPATH"] = str(ROOT)
     command = [sys.executable, "-m", "pytest", *options, *limits, str(tmp_path / "test_some.py")]

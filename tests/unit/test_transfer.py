@@ -378,34 +378,49 @@ def test_extents_with_a_gap_are_a_failure() -> None:
         copy(Gap([(Kind.DATA, 10), (Kind.HOLE, 10), (Kind.DATA, 10)]), MemoryDisk(30))
 
 
-class Slow(MemoryDisk):
+class Stopped(MemoryDisk):
+    """A disk whose writes begin, and end when they may."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.begun, self.may_end = threading.Event(), threading.Event()
+
     def write(self, offset: int, data: Buffer) -> None:
-        time.sleep(0.3)
+        self.begun.set()
+        self.may_end.wait()
         super().write(offset, data)
 
 
 def test_no_worker_writes_after_an_interruption_even_when_it_comes_twice() -> None:
     source = ListSource([(Kind.DATA, 8 * CHUNK_SIZE)])
-    disk = Slow(source.size)
+    disk = Stopped(source.size)
     interruptions = []
 
     def interrupt(*_: object) -> None:
-        interruptions.append(time.monotonic())
+        interruptions.append(disk.bytes_written)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.05)
+    def interrupt_twice() -> None:
+        disk.begun.wait()
+        for _ in range(2):
+            time.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.1)
+        disk.may_end.set()
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    thread = threading.Thread(target=interrupt_twice)
+    thread.start()
     try:
         with pytest.raises(KeyboardInterrupt):
             copy(source, disk, workers=2)
-        signal.setitimer(signal.ITIMER_REAL, 0)
         written = disk.bytes_written
+        thread.join()
         time.sleep(0.5)
         assert disk.bytes_written == written
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    assert len(interruptions) > 1
+        signal.signal(signal.SIGUSR1, before)
+    assert len(interruptions) == 2
     assert disk.bytes_written < source.size
 
 
