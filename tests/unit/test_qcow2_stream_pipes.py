@@ -315,7 +315,7 @@ def test_ordered_waits_for_its_threads_whatever_comes() -> None:
         begun.wait()
         for _ in range(2):
             time.sleep(0.1)
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         time.sleep(0.1)
         may_end.set()
 

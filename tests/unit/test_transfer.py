@@ -429,15 +429,22 @@ def test_a_signal_while_a_thread_starts_does_not_end_the_wait_for_another(monkey
     start = threading.Thread.start
     late: list[threading.Timer] = []
 
+    disk = Stopped(CHUNK_SIZE)
+
+    def run_late(thread: threading.Thread) -> None:
+        thread.run()
+        time.sleep(0.2)
+        disk.may_end.set()
+
     def interrupted(thread: threading.Thread) -> None:
         if thread.name == "copy-1":
-            late.append(threading.Timer(0.1, thread.run))
+            disk.begun.wait()
+            late.append(threading.Timer(0.1, run_late, [thread]))
             start(late[0])
             raise KeyboardInterrupt
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
-    disk = Slow(CHUNK_SIZE)
     with pytest.raises(KeyboardInterrupt):
         copy(ListSource([(Kind.DATA, CHUNK_SIZE)]), disk, workers=2)
     written = disk.bytes_written
