@@ -7,9 +7,11 @@ A path of a guest that a shell opens is followed by the node's kernel, out of th
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 if __name__ == "__main__":  # started with -I, by its path
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
@@ -37,19 +39,31 @@ class _TooMuchError(DiskImageError):
 
 
 def _read(tree: Tree, arguments: argparse.Namespace) -> None:
-    data = tree.read(arguments.path, limit=LIMIT)
+    rest = memoryview(tree.read(arguments.path, limit=LIMIT))
     try:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        fd = _descriptor(sys.stdout)
+        while rest:  # without a buffer, which would be flushed once more at exit
+            rest = rest[os.write(fd, rest) :]
     except OSError as error:
-        raise storage_error(error, "standard output", f"cannot be written to with {arguments.path}") from error
+        raise storage_error(error, "standard output", f"cannot write {arguments.path} to it") from error
 
 
 def _write(tree: Tree, arguments: argparse.Namespace) -> None:
-    data = sys.stdin.buffer.read(LIMIT + 1)
+    try:
+        with open(_descriptor(sys.stdin), "rb", closefd=False) as given:
+            data = given.read(LIMIT + 1)
+    except OSError as error:
+        raise storage_error(error, "standard input", "cannot be read") from error
     if len(data) > LIMIT:
         raise _TooMuchError(f"{arguments.path}: standard input has more than {LIMIT} bytes; nothing was written")
     tree.write(arguments.path, data, mode=arguments.mode)
+
+
+def _descriptor(stream: TextIO | None) -> int:
+    """Return the descriptor of a standard stream. Raises OSError for one that is closed, which Python makes None."""
+    if stream is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    return stream.fileno()
 
 
 def _guest_path(text: str) -> str:

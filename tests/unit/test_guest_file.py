@@ -76,6 +76,28 @@ def test_one_sentence(guest: Path, tmp_path: Path, arguments: tuple[str, ...], w
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("read /etc/file >&-", "standard output: cannot write /etc/file to it: Bad file descriptor"),
+        ("read /etc/file >/dev/full", "standard output: cannot write /etc/file to it: No space left on device"),
+        ("write /etc/file <&-", "standard input: cannot be read: Bad file descriptor"),
+        ("write /etc/file 0>/dev/null", "standard input: cannot be read: "),
+    ],
+)
+def test_standard_streams_that_cannot_be_used(guest: Path, words: str, said: str) -> None:
+    (guest / "etc/file").write_text("old")
+    environment = {"TARGET": str(guest), "GUEST_FILE": GUEST_FILE, "GUEST_FILE_PYTHON": sys.executable}
+    script = f'"$GUEST_FILE" {words}'
+    done = subprocess.run(
+        ["sh", "-c", script], env=environment, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"guest-file: {said}")
+    assert (guest / "etc/file").read_text() == "old"
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         (),
