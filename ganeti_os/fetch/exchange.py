@@ -75,9 +75,12 @@ class Exchange:
             return self._response
 
     def read(self, size: int, check: Callable[[], None]) -> bytes:
-        """Return up to size bytes of the body, as many as have come; none at its end. Raises what reading raises."""
+        """Return up to size bytes of the body, as many as have come; none at its end, and at once for a size of 0.
+
+        check is as for begin(). Raises what reading raises.
+        """
         with self._changed:
-            while not self._pieces:
+            while size and not self._pieces:
                 if self._error is not None:
                     raise self._error
                 if self._ended:

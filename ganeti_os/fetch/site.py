@@ -78,14 +78,23 @@ class Answer:
     def read(self, size: int) -> bytes:
         """Return up to size bytes of the body, as many as have arrived; none at its end. Raises UnreachableError."""
         try:
-            data = self.body.read(size, self.check)
+            data = self.body.read(size, self._waiting)
         except TimeoutError as error:
             raise UnreachableError(f"{self.url}: nothing came for {TIMEOUT_SECONDS:.0f} seconds") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise UnreachableError(f"{self.url}: the connection broke off: {_reason(error)}") from error
-        if data and not self.pace.is_fair(len(data)):
-            raise UnreachableError(f"{self.url}: less than {STALL_BYTES} bytes came in {STALL_SECONDS:.0f} seconds")
+        if data:
+            self._count(len(data))
         return data
+
+    def _waiting(self) -> None:
+        """Be called while nothing comes of the body: chunk sizes and trailers count for nothing, however long."""
+        self.check()
+        self._count(0)
+
+    def _count(self, count: int) -> None:
+        if not self.pace.is_fair(count):
+            raise UnreachableError(f"{self.url}: less than {STALL_BYTES} bytes came in {STALL_SECONDS:.0f} seconds")
 
 
 class Site:

@@ -270,6 +270,18 @@ def test_next_to_nothing_comes(server: ImageServer, cache: Path, monkeypatch: py
     assert "bytes came in 0 seconds" in refused(server.url, cache)
 
 
+@pytest.mark.parametrize("fault", ["chunk-size", "trailers"])
+def test_what_comes_besides_the_body_counts_for_nothing(
+    server: ImageServer, cache: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr(site, "STALL_SECONDS", 0.2)
+    server.put(NAME, DATA, etag=None).faults += [fault] * 2
+    assert fetch(server.url, cache) == DATA
+    server.put(NAME + "2", DATA, always=fault)
+    with pytest.raises(UnreachableError, match="less than 1024 bytes came in 0 seconds"):
+        fetch(server.url, cache, name=NAME + "2")
+
+
 def test_nobody_listens(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "PAUSE_SECONDS", 0.01)
     assert refused("http://127.0.0.1:1/x", cache).endswith("/SHA256SUMS: cannot be fetched: Connection refused")

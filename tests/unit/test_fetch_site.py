@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import ssl
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -194,3 +195,14 @@ def test_a_checksum_file_that_breaks_off_is_asked_for_again(server: ImageServer)
 def test_a_checksum_file_without_a_length(server: ImageServer, fault: str) -> None:
     server.sums(f"{'a' * 64}  x\n").always = fault
     assert fetch_checksum(Site(server.url), "x", lambda: None)[0].digest == "a" * 64
+
+
+def test_an_answer_that_is_whole_is_not_waited_for(server: ImageServer) -> None:
+    """A server may keep the connection open after a body whose size only Content-Range tells."""
+    server.put("y", b"whole", always="chunk-size")
+
+    def check() -> None:
+        raise AssertionError("it waits")
+
+    with Site(server.url).open("y") as answer:
+        assert replace(answer, check=check).read(0) == b""
