@@ -166,17 +166,28 @@ def _mounted(wanted: _Mount) -> Iterator[str]:
 
 
 def _mount(wanted: _Mount) -> None:
-    before = _uppermost(wanted.target)
     try:
-        mount_in_time(wanted.device, wanted.target, wanted.fs_type, wanted.flags, wanted.options)
+        with _undone_on_failure(wanted.target):
+            mount_in_time(wanted.device, wanted.target, wanted.fs_type, wanted.flags, wanted.options)
     except OSError as error:
         raise _refused(error, wanted) from error
     except MountTimeoutError as error:
-        if error.stopped and _uppermost(wanted.target) != before:  # mounted in the instant before it was stopped
-            mounts.unmount(wanted.target)
         ends = "it was stopped" if error.stopped else "it cannot be stopped, and holds the device until it ends"
         text = f"the kernel was not done with mounting it after {error.seconds:.0f} seconds"
         raise FileSystemError(f"{wanted.name}: the {wanted.fs_type} file system: {text}; {ends}") from error
+
+
+@contextmanager
+def _undone_on_failure(target: str) -> Iterator[None]:
+    """Unmount what the block has mounted on target when it raises: the mount may come before the child is stopped."""
+    before = _uppermost(target)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # the error of the block is the one to report
+            if _uppermost(target) != before:
+                mounts.unmount(target)
+        raise
 
 
 def _open_device(path: str) -> int:

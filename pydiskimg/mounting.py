@@ -39,26 +39,32 @@ def mount_in_time(source: str, target: str, fs_type: str, flags: int, options: s
     """Mount as mount(2) does, in this process's mount namespace, within MOUNT_SECONDS.
 
     Raises OSError as mount(2), MountTimeoutError when it takes longer. Nothing of ours waits for what the kernel still
-    does then: the child holds no descriptor, and a mount that comes too late goes with the namespace.
+    does then: the child holds no descriptor, and a mount that comes too late goes with the namespace. Whatever is
+    raised, the mount may have been made in the last instant.
     """
-    child = _fork(source, target, fs_type, flags, options)
-    pidfd = os.pidfd_open(child)
     seconds, status = MOUNT_SECONDS, None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the child keeps it so
     try:
-        status = _ended(child, pidfd, seconds)
+        child, pidfd = _start(source, target, fs_type, flags, options)
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            status = _ended(child, pidfd, seconds)
+        finally:
+            late = status is None
+            if late:  # too late, or a signal's handler has raised
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                status = _ended(child, pidfd, _KILL_SECONDS)
+            os.close(pidfd)
     finally:
-        late = status is None
-        if late:  # too late, or a signal's handler has raised
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            status = _ended(child, pidfd, _KILL_SECONDS)
-        os.close(pidfd)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if late and status != 0:
         raise MountTimeoutError(seconds, stopped=status is not None)
-    if status is None or status < 0:  # by somebody else's signal
+    if status is None or status < 0:  # another process has killed it
         raise OSError(errno.EINTR, os.strerror(errno.EINTR))
+    if status == _NO_ERRNO:
+        raise OSError(0, "the process that was to mount it failed")
     if status:
-        number = status if status != _NO_ERRNO else 0
-        raise OSError(number, os.strerror(number))
+        raise OSError(status, os.strerror(status))
 
 
 def _ended(child: int, pidfd: int, seconds: float) -> int | None:
@@ -70,6 +76,16 @@ def _ended(child: int, pidfd: int, seconds: float) -> int | None:
         if time.monotonic() >= deadline:
             return None
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _start(source: str, target: str, fs_type: str, flags: int, options: str) -> tuple[int, int]:
+    """Return the child and a pidfd of it. Raises OSError; then the child is killed, and not waited for."""
+    child = _fork(source, target, fs_type, flags, options)
+    try:
+        return child, os.pidfd_open(child)
+    except OSError:
+        os.kill(child, signal.SIGKILL)
+        raise
 
 
 def _fork(source: str, target: str, fs_type: str, flags: int, options: str) -> int:
@@ -84,11 +100,13 @@ def _fork(source: str, target: str, fs_type: str, flags: int, options: str) -> i
 
 
 def _mount_and_exit(parent: int, source: str, target: str, fs_type: str, flags: int, options: str) -> NoReturn:
-    """Be the child: hold nothing that others wait for, die with the parent, mount, and exit with the errno."""
+    """Be the child: hold nothing that others wait for, die with the parent, mount, and exit with the errno.
+
+    Signals are blocked, except SIGKILL: one would interrupt the kernel, and its handler could raise here and go on with
+    what the parent does.
+    """
     status = _NO_ERRNO
     with suppress(BaseException):
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
-            signal.signal(number, signal.SIG_IGN)  # the parent decides; a signal would interrupt the kernel
         close_all_descriptors()
         die_with(parent)
         try:

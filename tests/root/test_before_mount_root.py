@@ -245,6 +245,48 @@ except FileSystemError as error:
 """
 
 
+def test_a_mount_that_is_interrupted_leaves_nothing_mounted(tool: Tool, tmp_path: Path) -> None:
+    """The handler of a signal raises while the kernel cannot be stopped; then it is done after all."""
+    below = sized(tmp_path / "below", 64 * MIB)
+    run(tool("mke2fs"), "-q", "-F", "-t", "ext4", below)
+    with block_device(below) as device, mounted_at(device, tmp_path / "frozen") as frozen:
+        disk = sized(frozen / "disk", 24 * MIB)
+        run(tool("mke2fs"), "-q", "-F", "-t", "ext4", disk)
+        with block_device(disk) as loop:
+            run(tool("sync"))
+            run(tool("fsfreeze"), "--freeze", frozen)
+            try:
+                process = subprocess.Popen(
+                    [sys.executable, "-u", "-c", INTERRUPTED_MOUNT, loop], cwd=ROOT, stdout=subprocess.PIPE, text=True
+                )
+                assert process.stdout is not None
+                assert process.stdout.readline() == "interrupted\n"
+                time.sleep(0.2)  # for SIGKILL; too short only makes the test easier
+            finally:
+                run(tool("fsfreeze"), "--unfreeze", frozen)
+            assert process.communicate(timeout=60)[0] == "ended, mounted: []\n"
+
+
+INTERRUPTED_MOUNT = """
+import os, signal, sys
+from pydiskimg import mounting
+from pydiskimg.mount import mounted
+
+def interrupt(*_):
+    print("interrupted")
+    raise KeyboardInterrupt
+
+mounting._KILL_SECONDS = 60.0
+signal.signal(signal.SIGALRM, interrupt)
+signal.setitimer(signal.ITIMER_REAL, 2.0)
+try:
+    with mounted(sys.argv[1], fs_type="ext4"):
+        pass
+except KeyboardInterrupt:
+    print("ended, mounted:", [line for line in open("/proc/self/mounts") if sys.argv[1] in line])
+"""
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     for _ in range(600):
         if condition():
