@@ -79,9 +79,10 @@ class _Tree:
 
     def copies(self, logical: int, level: int) -> Iterator[bytes]:
         """Yield each copy of a node that Linux may take: it goes on to the next when one is damaged."""
-        for chunk in self.chunks:
-            if not chunk.start <= logical < chunk.start + chunk.length:
-                continue
+        chunks = [chunk for chunk in self.chunks if chunk.start <= logical < chunk.start + chunk.length]
+        if not chunks:  # Linux may find it by the chunks that it has read from the tree's first nodes
+            raise _UnreadableError("a part of its chunk tree lies outside the superblock's chunks")
+        for chunk in chunks:
             for place in chunk.places:
                 at = place + logical - chunk.start
                 node = self.read(at, self.node_size) if at < 1 << 62 else b""

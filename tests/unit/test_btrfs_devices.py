@@ -132,6 +132,18 @@ def test_a_tree_that_is_too_wide() -> None:
     assert "more than 64 nodes" in said
 
 
+def test_a_node_outside_the_chunks_of_the_superblock() -> None:
+    """The chunk items of a leaf before it could say where it is."""
+    image = Image(level=1)
+    image.inner(0, 1, (1, 1), (1, 64))
+    image.leaf(1, OWN)
+    said = image.says()
+    assert said is not None
+    assert "a part of its chunk tree lies outside the superblock's chunks" in said
+    image.inner(0, 1, (1, 1), (256, 64))  # no device item
+    assert image.says() is None
+
+
 def test_metadata_uuid_is_what_the_items_hold() -> None:
     image = Image(metadata_uuid=OTHER)
     image.leaf(0, (1, DEVICE, OTHER))
