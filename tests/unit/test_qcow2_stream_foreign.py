@@ -119,6 +119,7 @@ def test_compressed_data_that_is_not_in_order() -> None:
     assert restored(craft([one, two], both))[:1024] == b"a" * 512 + b"b" * 512
     refused(craft([two, one], both), "expected at")
     refused(craft([one, one], both), "expected at")
+    refused(craft([compressed_entry(9, at, 600), two], both), "expected at")
     refused(craft([one, compressed_entry(9, at + 513, len(second))], both + both), "expected at")
     refused(craft([one, two], b"\xff" * 512), "does not decompress|decompresses to")
     alone = first.ljust(512, b"\0")

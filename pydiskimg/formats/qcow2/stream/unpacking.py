@@ -57,8 +57,8 @@ def _deflate() -> Inflate:
         if len(found) != len(cluster):
             more = "at least " if len(found) > len(cluster) else ""
             raise ValueError(f"decompresses to {more}{len(found)} bytes, expected {len(cluster)}")
-        unused = len(decompressor.unused_data) - len(_READ_AHEAD)
-        if not decompressor.eof or unused < 0:
+        unused = len(decompressor.unused_data) - len(_READ_AHEAD)  # nothing is unused where no end was found
+        if unused < 0:
             raise ValueError("does not decompress (its end is missing)")
         cluster[:] = found
         return data[len(data) - unused :]
