@@ -127,7 +127,7 @@ def flipped(stream: bytes, at: int, bit: int) -> bytes:
 
 
 def is_listed(shape: str, stream: bytes, changed: bytes, result: bytes) -> bool:
-    """True for what an uncompressed stream cannot show: what came is what the file has, behind the same tables."""
+    """True for what an uncompressed stream cannot show: what came is what the file has, after unchanged tables."""
     start = data_offset(stream)
     if not shape.startswith("none") or changed[:start] != stream[:start] or any(changed[len(stream) :]):
         return False
