@@ -119,14 +119,16 @@ def grown(image: Path, scratch: Path) -> Part:
     checked = program("e2fsck", "-fn", larger)
     if in_order and checked.returncode:
         return ("grow", "damaged", checked.stdout[-500:])
-    return ("grow", *same_files(image, larger, scratch))
+    kind, detail = same_files(image, larger, scratch)
+    return ("grow", "repaired otherwise" if kind == "lost" and not in_order else kind, detail)
 
 
 def same_to_e2fsck(image: Path, out: Path, scratch: Path) -> tuple[str, str]:
     """Compare what e2fsck says of two images, and the files when it has repaired both."""
     first, second = (_said(program("e2fsck", "-fn", path), path) for path in (image, out))
-    # What the journal changes is not there for -n, and the export is of what is there with it.
-    if first != second and not any("skipping journal recovery" in line for line in first):
+    # With -n it reads what the journal is to change, or what it would repair first: blocks that are free.
+    in_order = first[0] == "status 0" and not any("skipping journal recovery" in line for line in first)
+    if in_order and first != second:
         return "lost", f"e2fsck -fn: {_different(first, second)}"
     return same_files(image, out, scratch, alike=True)
 
