@@ -10,7 +10,18 @@ import sys
 import time
 from pathlib import Path
 
-from tests.foreign.outcomes import EXPECTATIONS, NOT_RUN, PASSED, WORDING, Outcome, expectations, judged, summary
+from tests.foreign.outcomes import (
+    EXPECTATIONS,
+    NOT_RUN,
+    PASSED,
+    WORDING,
+    Outcome,
+    expectations,
+    judged,
+    read_differences,
+    summary,
+    table,
+)
 from tests.foreign.sources import KEPT, source
 
 CACHE = Path(__file__).resolve().parent.parent.parent / ".foreign"
@@ -21,10 +32,14 @@ def main() -> int:
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"{', '.join(KEPT)} (default: all)")
     parser.add_argument("--only", default="*", metavar="PATTERN", help="only tests whose name matches")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--table", action="store_true", help="print what is known to differ, as the document has it")
     parser.add_argument("-v", "--verbose", action="store_true", help="show each test")
     arguments = parser.parse_args()
     if strange := set(arguments.suites) - set(KEPT):
         parser.error(f"there is no suite {min(strange)}; expected {', '.join(KEPT)}")
+    if arguments.table:
+        sys.stdout.write(table(read_differences(EXPECTATIONS.read_text())))
+        return 0
     results = [run(suite, arguments) for suite in arguments.suites or KEPT]
     return 0 if all(results) else 1
 

@@ -63,6 +63,13 @@ def expectations(suite: str, text: str) -> dict[str, Expectation]:
     }
 
 
+def table(differences: Iterable[Difference]) -> str:
+    """Return the differences as a table for the document."""
+    lines = ["| suite | how | why | tests |", "| --- | --- | --- | --- |"]
+    lines += [f"| {item.suite} | {item.kind} | {item.reason} | {', '.join(item.tests)} |" for item in differences]
+    return "\n".join(lines) + "\n"
+
+
 @dataclass(frozen=True)
 class Figures:
     """A suite's tests: how many of each kind, what was not expected, and what was expected in vain."""
