@@ -48,15 +48,14 @@ def run(suite: str, arguments: argparse.Namespace) -> bool:
     """Run one suite and print its figures; returns whether everything that differs is listed."""
     started, tree = time.monotonic(), source(suite, CACHE)
     module = importlib.import_module(f"tests.foreign.{suite.replace('-', '_')}")
-    outcomes = []
-    for outcome in module.Suite(tree, CACHE).outcomes(
-        lambda test: fnmatch.fnmatch(test, arguments.only), arguments.jobs
-    ):
+    taken, outcomes = module.Suite(tree, CACHE), []
+    for outcome in taken.outcomes(lambda test: fnmatch.fnmatch(test, arguments.only), arguments.jobs):
         outcomes.append(outcome)
         show(outcome, everything=arguments.verbose)
     figures = judged(outcomes, expectations(suite, EXPECTATIONS.read_text()))
     version = (tree / "VERSION").read_text().strip()
-    sys.stdout.write(f"{summary(suite, figures)}\n  {version}, {time.monotonic() - started:.0f} s\n")
+    remark = f"  {taken.remark}\n" if hasattr(taken, "remark") else ""
+    sys.stdout.write(f"{summary(suite, figures)}\n{remark}  {version}, {time.monotonic() - started:.0f} s\n")
     sys.stdout.flush()
     return not figures.unexpected
 
