@@ -13,6 +13,7 @@ import pytest
 
 from ganeti_os.backup.disk import restore_disk
 from ganeti_os.backup.kind import BackupKind, backup_kind
+from ganeti_os.former import Wiping
 from ganeti_os.log import Messages
 from ganeti_os.protocol import RequestError
 from pydiskimg.errors import DoesNotFitError, InvalidImageError, StorageError
@@ -54,9 +55,9 @@ class RecordingDisk(MemoryDisk):
 
 
 def restore(backup: bytes, kind: BackupKind, disk: Disk) -> None:
-    messages = Messages(os_name="image", verb="import")
+    wiping = Wiping("no", Messages(os_name="image", verb="import"))
     with memory_file(backup) as fd:
-        restore_disk(PipeReader(fd, "pipe"), kind, disk, messages)  # type: ignore[arg-type] # any Disk does
+        restore_disk(PipeReader(fd, "pipe"), kind, disk, wiping)  # type: ignore[arg-type] # any Disk does
 
 
 @pytest.mark.parametrize("kind", BACKUPS)
