@@ -19,7 +19,7 @@ from pydiskimg.formats.qcow2.stream.tables import Front, Prefix, fetch_tables, r
 from pydiskimg.formats.qcow2.stream.unpacking import Unpacker
 from pydiskimg.units import MIB
 
-# Zeros behind the image: what fills the last block of a tape or of dd. More of them is something else.
+# Zeros after the image: what fills the last block of a tape or of dd. More of them is something else.
 PADDING_LIMIT = 16 * MIB
 
 
