@@ -16,6 +16,8 @@ DEMO_PACKAGES := busybox-static e2fsprogs fdisk qemu-utils tar xz-utils
 TEST_PACKAGES := acl attr btrfs-progs bzip2 cryptsetup-bin dosfstools dump exfatprogs f2fs-tools ganeti \
   ganeti-3.0|ganeti-3.1 gdisk iproute2 jfsutils libarchive-tools libcap2-bin lvm2 lz4 lzip mount \
   ncompress nilfs-tools ntfs-3g parted pigz procps qemu-system-x86 udftools util-linux xfsprogs zstd
+# What unpacks the source packages whose tests and images `make foreign` takes.
+FOREIGN_PACKAGES := dpkg-dev
 
 # Tests run side by side, a file in one process. Much of their time is waiting for disks, so one more than there are
 # processors; a process is replaced when it ends unasked, and the test that it ran has failed.
@@ -26,7 +28,7 @@ SIDE_BY_SIDE := -n $(WORKERS) --maxprocesses=8 --dist=loadfile --no-loadscope-re
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit bench clean packages-run packages-demo packages-test
+.PHONY: help demo test lint unit foreign bench clean packages-run packages-demo packages-test packages-foreign
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,6 +46,9 @@ lint: $(STAMP) ## mypy --strict and ruff
 
 unit: $(STAMP) ## the fast tests that need no root and no other program
 	@$(PY) -m pytest -q -m "not root and not oracle and not boot and not ganeti"
+
+foreign: packages-foreign $(STAMP) ## run the tests and images of QEMU, e2fsprogs, libarchive and util-linux on us
+	@$(SUDO) nice -n 10 $(PY) -m tests.foreign $(SUITES)
 
 bench: packages-test $(STAMP) ## measure against the peers, in turns
 	@for b in benchmarks/bench_*.py; do echo "== $$b"; $(SUDO) $(PY) -m benchmarks.$$(basename $$b .py) || exit 1; done
@@ -63,7 +68,8 @@ endef
 packages-run: SET = $(RUN_PACKAGES)
 packages-demo: SET = $(RUN_PACKAGES) $(DEMO_PACKAGES)
 packages-test: SET = $(RUN_PACKAGES) $(DEMO_PACKAGES) $(TEST_PACKAGES)
-packages-run packages-demo packages-test:
+packages-foreign: SET = $(RUN_PACKAGES) $(DEMO_PACKAGES) $(TEST_PACKAGES) $(FOREIGN_PACKAGES)
+packages-run packages-demo packages-test packages-foreign:
 	@missing=""; \
 	for entry in $(foreach p,$(SET),'$(p)'); do \
 	  found=no; \
@@ -98,7 +104,7 @@ $(STAMP): $(VENV)/.dependencies meson.build meson_options.txt pydiskimg/cli/laun
 	@$(PIP) --no-build-isolation --no-deps --force-reinstall .
 	@touch $@
 
-# What demo and tests leave is root's when they ran with sudo.
-BUILT = $(VENV) build .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis $(shell find . -name __pycache__ -prune)
+# What demo, tests and foreign leave is root's when they ran with sudo.
+BUILT = $(VENV) build .demo .foreign .mypy_cache .ruff_cache .pytest_cache .hypothesis $(shell find . -name __pycache__ -prune)
 clean: ## remove what was built
 	@rm -rf $(BUILT) 2>/dev/null || $(SUDO) rm -rf $(BUILT)

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import logging
 
+from ganeti_os.former import WholeDisk
 from ganeti_os.imagecheck import check_disk_contents
 from ganeti_os.imagefile import ImageFile, open_complete_image
 from ganeti_os.installation import Installation
-from pydiskimg.deferred import DeferredHead
 from pydiskimg.errors import InUseError
 from pydiskimg.fs.swap import check_swap, make_swap
 from pydiskimg.holders import is_same_file
@@ -37,7 +37,7 @@ def install_disk_image(image: ImageFile, installation: Installation) -> None:
         finish(installation.disk, target.head)
 
 
-def _copy(image: ImageFile, installation: Installation) -> DeferredHead:
+def _copy(image: ImageFile, installation: Installation) -> WholeDisk:
     """Copy all of the image but its first MiB, and make the swap area. The caller commits what is returned."""
     disk, swap, messages = installation.disk, installation.swap, installation.messages
     with messages.step("copying"), open_complete_image(image.path, format=image.format) as source:
@@ -48,10 +48,11 @@ def _copy(image: ImageFile, installation: Installation) -> DeferredHead:
             raise InUseError(f"{disk.name}: is the image itself; nothing was written", errno=None, filename=disk.name)
         if swap is not None:
             check_swap(swap)
-        target = DeferredHead(disk)
+        target = WholeDisk(disk, installation.wiping)
         copied = copy(source, target, progress=messages.progress("copied"))
         log.debug("%d bytes written, %d zeroed by %s", copied.written, copied.zeroed, disk.ladder.current)
         if swap is not None:
+            installation.wiping.wipe(swap)
             make_swap(swap)
             swap.flush()
     return target

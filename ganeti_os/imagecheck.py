@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Is the image what IMAGE_TYPE says? A download's error page or an archive must not become an instance's disk.
 
-What is refused is known to be something else. What is not known is copied with a warning: there are systems whose
-disk labels nobody lists.
+What is refused is known to be something else. What is not known is copied with a warning: no list has the disk
+labels of all systems.
 """
 
 from __future__ import annotations

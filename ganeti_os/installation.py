@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ganeti_os.former import Wiping
 from ganeti_os.log import Messages
 from ganeti_os.protocol import Request
 from ganeti_os.settings import Settings
@@ -26,6 +27,11 @@ class Installation:
     swap: DescriptorDisk | None
     scripts: tuple[str, ...]
     overlay: str | None = None
+
+    @property
+    def wiping(self) -> Wiping:
+        """What becomes of bytes that a former instance wrote."""
+        return Wiping(self.settings.wipe, self.messages)
 
     @property
     def is_customised(self) -> bool:

@@ -68,7 +68,7 @@ def _problem(name: str, text: str, native: str, allowed: Allowed | None) -> str:
 
 
 def _refusal(setting: Setting, allowed: Allowed | None) -> str:
-    """Return why nobody may choose this setting for an instance, whatever the value."""
+    """Return why this setting may not be chosen for an instance, with any value."""
     if not setting.per_instance:
         files = "the settings file" if setting.node_only else "the settings file or in a variant"
         return (

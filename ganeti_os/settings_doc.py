@@ -131,9 +131,9 @@ you trust gets the node's, for the time:
 
 ## What a script must not do
 
-A script runs as root of the node, over a tree that somebody else made: whoever made the image, and for a dump or an
-export that became an image (or `import`, which runs the script `grub` over dumps of ganeti-instance-image) whoever was
-root in that guest. Links in it may lead anywhere, and each program and configuration file in it is theirs.
+A script runs as root of the node, over a tree that another person made: the author of the image, or root of a guest
+where a dump or an export became the image (and with `import`, which runs the script `grub` over dumps of
+ganeti-instance-image). Links in it may lead anywhere, and each program and configuration file in it is theirs.
 
 - Do not open a path below `$TARGET` for reading or writing: `>"$TARGET/etc/hostname"`, `sed -i`, `cp`, `cat` and
   `mkdir -p` follow symbolic links onto the node, where `etc` as much as `hostname` may be one, and wait for ever at a

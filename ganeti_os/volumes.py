@@ -78,6 +78,7 @@ def new_system(installation: Installation) -> Iterator[NewSystem]:
         if installation.swap is not None:
             check_swap(installation.swap)
         wipe_partition_table(disk)
+        installation.wiping.wipe(disk)
     with messages.step("making file systems"):
         volumes = make_volumes(layout, installation)
     with ExitStack() as stack:
@@ -178,6 +179,7 @@ def make_volumes(layout: Layout, installation: Installation) -> Volumes:
     boot = make_ext(region(layout.boot), kind=kind, label="/boot").uuid if layout.boot else None
     swap = None
     if installation.swap is not None:
+        installation.wiping.wipe(installation.swap)
         swap = make_swap(installation.swap).uuid
         installation.swap.flush()
     elif layout.swap is not None:

@@ -78,8 +78,7 @@ class Partition:
 
     number is the kernel's (1 to 4 primary, from 5 logical; GPT: the entry). type is the MBR's byte as 0x83 or the
     GPT's GUID in capitals. uuid is the kernel's PARTUUID: the GPT's own GUID of the partition, or the MBR's disk
-    signature and the number; empty where there is no table. name is the GPT's name of the partition, arbitrary text of
-    whoever wrote the table.
+    signature and the number; empty where there is no table. name is the GPT's name of the partition, arbitrary text.
     """
 
     number: int

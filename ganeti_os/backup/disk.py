@@ -6,8 +6,7 @@ from __future__ import annotations
 import logging
 
 from ganeti_os.backup.kind import BackupKind
-from ganeti_os.log import Messages
-from pydiskimg.deferred import DeferredHead
+from ganeti_os.former import WholeDisk, Wiping
 from pydiskimg.described_end import LOOK_AT, described_end
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.stream import stream_of
@@ -22,12 +21,13 @@ log = logging.getLogger(__name__)
 _PADDING = {BackupKind.QCOW2: 511, BackupKind.RAW: 0}
 
 
-def restore_disk(pipe: PipeReader, kind: BackupKind, disk: DescriptorDisk, messages: Messages) -> None:
+def restore_disk(pipe: PipeReader, kind: BackupKind, disk: DescriptorDisk, wiping: Wiping) -> None:
     """Write the backup to the disk, its first MiB last.
 
     Raises DoesNotFitError before anything is written; InvalidImageError when the backup ends early or is corrupt, and
     then the disk begins with zeros.
     """
+    messages = wiping.messages
     described = described_end(pipe.peek(LOOK_AT)) if kind is BackupKind.RAW else 0
     with stream_of(pipe, format=kind.value) as stream:
         size = described if stream.size is None else stream.size
@@ -38,7 +38,7 @@ def restore_disk(pipe: PipeReader, kind: BackupKind, disk: DescriptorDisk, messa
         else:
             log.warning("%s: nothing in it tells its size, so an early end would not be seen", pipe.name)
         check_size_fits(pipe.name, size, disk, padding=_PADDING[kind])
-        target = DeferredHead(disk)  # both ends: a backup that is smaller would leave an old GPT's backup in place
+        target = WholeDisk(disk, wiping)  # a backup that is smaller would leave an old GPT's backup in place
         done = stream.copy_to(
             target, at_least=described, padding=_PADDING[kind], progress=messages.progress("restored")
         )

@@ -12,10 +12,10 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 
 from ganeti_os import hooks
+from ganeti_os.former import WholeDisk
 from ganeti_os.imagefile import open_complete_image
 from ganeti_os.installation import Installation
 from pydiskimg.archive import FileInArchive, files_in_archive
-from pydiskimg.deferred import DeferredHead
 from pydiskimg.errors import InvalidImageError, StorageError, storage_error
 from pydiskimg.linux.fileio import pwrite_all
 from pydiskimg.linux.procfs import require_proc
@@ -103,7 +103,7 @@ def _restore_disk(file: FileInArchive, others: Iterator[tuple[str, FileInArchive
         if next(others, None) is not None:  # also the end of the archive, which proves that it is whole
             raise InvalidImageError(f"{file.name}: is not the only file of the backup; expected one disk")
         check_fits(image, disk)
-        target = DeferredHead(disk)
+        target = WholeDisk(disk, installation.wiping)
         copy(image, target, progress=messages.progress("restored"))
         target.commit()
 

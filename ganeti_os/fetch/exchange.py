@@ -131,7 +131,7 @@ class Exchange:
                 self._changed.notify_all()
 
     def _has_room(self) -> bool:
-        """Wait until more may be read; False when nobody wants it."""
+        """Wait until more may be read; False when the exchange was closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._ahead < _AHEAD)
             return not self._closed

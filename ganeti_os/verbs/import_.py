@@ -9,6 +9,7 @@ import time
 
 from ganeti_os.backup.disk import restore_disk
 from ganeti_os.backup.kind import BackupKind, backup_kind
+from ganeti_os.former import Wiping
 from ganeti_os.installation import Installation
 from ganeti_os.log import Messages
 from ganeti_os.protocol import Request
@@ -37,7 +38,7 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
             pipe = PipeReader(_STANDARD_INPUT, "standard input")
             kind = backup_kind(pipe, settings.import_format)
             if kind in (BackupKind.QCOW2, BackupKind.RAW):
-                restore_disk(pipe, kind, disk, messages)
+                restore_disk(pipe, kind, disk, Wiping(settings.wipe, messages))
             else:
                 restore_files(pipe, kind, Installation(request, settings, messages, disk, swap=None, scripts=()))
         ending = "is restored"

@@ -57,6 +57,18 @@ def logical_sector_size(fd: int) -> int:
     return int(struct.unpack("=i", fcntl.ioctl(fd, BLKSSZGET, bytes(4)))[0])
 
 
+def can_discard(fd: int) -> bool:
+    """True when the block device says that it can give blocks back; False also where /sys does not tell."""
+    number = os.fstat(fd).st_rdev
+    device = os.path.realpath(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
+    for directory in (device, os.path.dirname(device)):  # a partition has no queue of its own
+        try:
+            return int(system_text(f"{directory}/queue/discard_max_bytes")) > 0
+        except (OSError, ValueError):
+            continue
+    return False
+
+
 def zero_out(fd: int, offset: int, length: int) -> None:
     """Make [offset, offset + length) read as zero; the kernel writes zeros where the device has no command for it.
 

@@ -38,7 +38,8 @@ class StreamOptions:
     """What a qcow2 stream is to be: compression_type None is uncompressed, workers None by the number of CPUs.
 
     find_zeros reads all data once more to leave zero clusters out; a compressed stream always does. None: unless the
-    source is a qcow2 image, whose writer has left them out. spool_directory is for the lengths of large images.
+    source is a qcow2 image, whose writer has left them out. spool_directory is for the lengths of the clusters and the
+    tables of large images.
     """
 
     version: int = 3
@@ -72,9 +73,9 @@ def write_stream(  # noqa: PLR0913 - the options of one call, each named
     does not fit its place any more, and a mixture of old and new otherwise. find_zeros, for an uncompressed one, also
     reads twice, to leave out clusters of zeros that source calls data; None does so unless source is a qcow2 image.
     workers is the number of threads (at most 8), name the descriptor's for messages, spool_directory (/var/tmp) where
-    the lengths of a large image's clusters are kept, 4 bytes for each. progress counts the passes together. announce is
-    called once, before the first byte is written, with the number of bytes that the stream will have. fd stays the
-    caller's.
+    the lengths of a large image's clusters are kept, 4 bytes for each, and its tables. progress counts the passes
+    together. announce is called once, before the first byte is written, with the number of bytes that the stream will
+    have. fd stays the caller's.
 
     Raises StorageError when the descriptor cannot be written (errno EPIPE: its reader went away), DoesNotFitError and
     UnsupportedImageError before the first byte when options and size do not go together, InvalidImageError when
@@ -158,13 +159,18 @@ class _Qcow2:
         )
         if announce is not None:
             announce(places.end)
-        for part in metadata(self._contents, places, compressed=self._compress is not None, name=self._pipe.name):
-            self._pipe.write(part)
+        self._write_tables(places)
         self._second_pass(places)
         self._pipe.zeros(places.end - self._pipe.position)
         self._pipe.flush()
         self._report(2 * self._source.size)
         return self._pipe.position
+
+    def _write_tables(self, places: Layout) -> None:
+        is_compressed = self._compress is not None
+        with Spool(self._options.spool_directory) as spool:
+            for part in metadata(self._contents, places, spool, compressed=is_compressed, name=self._pipe.name):
+                self._pipe.write(part)
 
     def _first_pass(self) -> None:
         with closing(ordered(self._data_pieces(), self._measured, workers=self._workers)) as results:
@@ -249,16 +255,16 @@ class _Qcow2:
         buffer = self._buffers.take()
         try:
             data = self._read(batch.extents, buffer)
-            return batch, [joined(batch, self._fitted(data, batch.lengths))], None
+            return batch, [joined(batch, self._fitted(data, batch))], None
         finally:
             self._buffers.give(buffer)
 
-    def _fitted(self, data: memoryview, lengths: list[int]) -> Iterator[bytes]:
+    def _fitted(self, data: memoryview, batch: Batch) -> Iterator[bytes]:
         """Compress each cluster of data to the length that it was given in the first pass."""
         assert self._compress is not None
         cluster_size = self._cluster_size
-        for number, length in enumerate(lengths):
-            fitted = self._compress.fitted(data[number * cluster_size : (number + 1) * cluster_size], length)
+        for number, (guest, length) in enumerate(zip(batch.guests, batch.lengths, strict=True)):
+            fitted = self._compress.fitted(data[number * cluster_size : (number + 1) * cluster_size], guest, length)
             if fitted is None:
                 raise InvalidImageError(
                     f"{self._source.name}: was changed while it was read: a cluster that had {length} bytes compressed "

@@ -32,7 +32,8 @@ class BlockDisk(DescriptorDisk):
     gets everything by fd.
 
     Size and sector size come from the device. Zeroing: punch hole unmaps and guarantees zeros (Linux 4.9),
-    zero range keeps the blocks, BLKZEROOUT lets the kernel write where the device cannot; then we write.
+    zero range keeps the blocks, BLKZEROOUT lets the kernel write where the device cannot; then we write. A drive that
+    cannot discard may take the command of the first and write zeros itself, as fast as it turns.
     """
 
     def __init__(self, fd: int, name: str, *, direct_fd: int | None = None) -> None:
@@ -42,7 +43,7 @@ class BlockDisk(DescriptorDisk):
             size=blockdev.device_size(fd),
             sector_size=blockdev.logical_sector_size(fd),
             rungs=(
-                Rung("punch hole", partial(punch_hole, fd)),
+                Rung("punch hole", partial(punch_hole, fd), frees=blockdev.can_discard(fd)),
                 Rung("zero range", partial(zero_range, fd)),
                 Rung("BLKZEROOUT", partial(blockdev.zero_out, fd)),
             ),

@@ -14,7 +14,7 @@ from pydiskimg.targets.zeroing import ZeroLadder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pydiskimg.protocols import Buffer, WritableBuffer
     from pydiskimg.targets.zeroing import Rung
@@ -106,11 +106,18 @@ class DescriptorDisk(BorrowedDescriptor):
             raise
 
     def zero(self, offset: int, length: int) -> None:
+        self._by_ladder(self.ladder.zero, offset, length)
+
+    def free(self, offset: int, length: int) -> bool:
+        """Make [offset, offset + length) read as zero without writing zeros; False where that is not possible."""
+        return bool(self._by_ladder(self.ladder.free, offset, length))
+
+    def _by_ladder(self, do: Callable[[int, int], bool | None], offset: int, length: int) -> bool | None:
         check_range(self, offset, length)
         if self.fd < 0:  # which raises: the ladder keeps the number
-            return
+            return None
         try:
-            self.ladder.zero(offset, length)
+            return do(offset, length)
         except StorageError as error:
             if error.errno == errno.EBADF:
                 raise read_only_error(self.name) from error

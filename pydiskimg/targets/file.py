@@ -34,7 +34,10 @@ class FileDisk(DescriptorDisk):
             name,
             size=os.fstat(fd).st_size,
             sector_size=sector_size,
-            rungs=(Rung("punch hole", partial(punch_hole, fd)), Rung("zero range", partial(zero_range, fd))),
+            rungs=(
+                Rung("punch hole", partial(punch_hole, fd), frees=True),
+                Rung("zero range", partial(zero_range, fd)),
+            ),
             zero_alignment=1,
             reads_as_zero=reads_as_zero,
         )

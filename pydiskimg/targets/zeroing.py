@@ -31,13 +31,17 @@ _CANNOT = frozenset(
 
 
 class Rung:
-    """One way to zero: zero(offset, length) in bytes; raises OSError where it does not work."""
+    """One way to zero: zero(offset, length) in bytes; raises OSError where it does not work.
 
-    __slots__ = ("name", "zero")
+    frees tells a way that gives blocks back instead of writing to them, so that its time does not grow with the range.
+    """
 
-    def __init__(self, name: str, zero: Callable[[int, int], None]) -> None:
+    __slots__ = ("frees", "name", "zero")
+
+    def __init__(self, name: str, zero: Callable[[int, int], None], *, frees: bool = False) -> None:
         self.name = name
         self.zero = zero
+        self.frees = frees
 
 
 class ZeroLadder:
@@ -62,16 +66,40 @@ class ZeroLadder:
 
     def zero(self, offset: int, length: int) -> None:
         """Make [offset, offset + length) read as zero. Raises StorageError."""
-        end = offset + length
-        middle = min(-(-offset // self._alignment) * self._alignment, end)
-        middle_end = max(end // self._alignment * self._alignment, middle)
+        middle, middle_end = self._aligned(offset, length)
         self._write_zeros(offset, middle - offset)
         self._climb(middle, middle_end - middle)
-        self._write_zeros(middle_end, end - middle_end)
+        self._write_zeros(middle_end, offset + length - middle_end)
+
+    def free(self, offset: int, length: int) -> bool:
+        """Make [offset, offset + length) read as zero as zero() does, if blocks are freed for that.
+
+        Returns False, with the range as it was, where that is not possible.
+        """
+        middle, middle_end = self._aligned(offset, length)
+        rungs = self._rungs
+        if not rungs or not rungs[0].frees or not self._attempt(rungs, middle, middle_end - middle):
+            return False
+        self._write_zeros(offset, middle - offset)
+        self._write_zeros(middle_end, offset + length - middle_end)
+        return True
+
+    def _aligned(self, offset: int, length: int) -> tuple[int, int]:
+        """Return where the part of the range that the rungs take begins and ends."""
+        end = offset + length
+        middle = min(-(-offset // self._alignment) * self._alignment, end)
+        return middle, max(end // self._alignment * self._alignment, middle)
 
     def _climb(self, offset: int, length: int) -> None:
         while length and (rungs := self._rungs):
-            rung = rungs[0]
+            if self._attempt(rungs, offset, length):
+                return
+        self._write_zeros(offset, length)
+
+    def _attempt(self, rungs: tuple[Rung, ...], offset: int, length: int) -> bool:
+        """Zero by the first of the rungs; False when it does not work here, and is not tried again."""
+        rung = rungs[0]
+        while length:
             try:
                 rung.zero(offset, length)
             except InterruptedError:
@@ -85,9 +113,9 @@ class ZeroLadder:
                 if self._rungs is rungs:
                     self._rungs = rungs[1:]
                     self._log(rung, error)
-            else:
-                return
-        self._write_zeros(offset, length)
+                return False
+            break
+        return True
 
     def _log(self, rung: Rung, error: OSError) -> None:
         from logging import getLogger  # takes longer to import than a small disk to write, and is rarely needed

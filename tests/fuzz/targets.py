@@ -152,14 +152,18 @@ def check(image: bytes, rng: random.Random) -> str:
 
 
 def stream(image: bytes, rng: random.Random) -> str:
-    """What the stream gives is what reading at random gives."""
+    """What the stream gives is what reading at random gives, and what is refused there is refused here."""
     with file_of(image) as fd:
         disk = MemoryDisk(SMALL, fill=0xFF)
         with read_stream(fd, format="qcow2", name=NAME, spool_directory="/dev/shm") as reader:
             size = reader.copy_to(disk, workers=2)
-    source = open_bytes(image)
+    try:
+        source = open_bytes(image)
+        whole = read_bytes(source, 0, source.size)
+    except DiskImageError as error:
+        raise AssertionError(f"the file is refused, the stream is not: {error}") from error
     assert size == source.size, "the stream has another size"
-    assert read_bytes(disk, 0, size) == read_bytes(source, 0, size), "the stream gives other bytes"
+    assert read_bytes(disk, 0, size) == whole, "the stream gives other bytes"
     return "data"
 
 

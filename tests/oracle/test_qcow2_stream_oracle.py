@@ -7,6 +7,7 @@ import json
 import os
 import random
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,28 @@ def test_small_images_of_qemu_img_are_in_order_already(disk: Path, tmp_path: Pat
     restore(image, tmp_path / "back")
     whole = text.read_bytes()
     assert (tmp_path / "back").read_bytes() == whole + bytes(-len(whole) % 512)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "zstd"])
+def test_a_stream_that_qemu_changed_is_refused_or_read_as_it_is_now(
+    disk: Path, tmp_path: Path, compression: str | None
+) -> None:
+    """Its tables have another checksum then; the file is read, and streamed again."""
+    image, changed, again = tmp_path / "image.qcow2", tmp_path / "changed.raw", tmp_path / "again.qcow2"
+    for number, command in enumerate(("write -P 7 0 64k", "write -P 7 9M 64k", "discard 0 10M", "write -z 64k 64k")):
+        stream_to(image, disk, compression_type=compression)
+        run("qemu-io", "-f", "qcow2", "-c", command, str(image))
+        run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(image), str(changed))
+        with image.open("ab") as file:
+            file.truncate(-(-image.stat().st_size // 65536) * 65536)
+        back = tmp_path / f"back{number}"
+        with suppress(InvalidImageError):
+            restore(image, back)
+            run("qemu-img", "compare", "-f", "raw", "-F", "raw", str(back), str(changed))
+        stream_to(again, image, compression_type=compression)
+        judge(again, changed)
+        restore(again, tmp_path / f"again{number}")
+        run("qemu-img", "compare", "-f", "raw", "-F", "raw", str(tmp_path / f"again{number}"), str(changed))
 
 
 def test_64_tib(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_a_device_that_is_full_gives_one_error(tmp_path: Path) -> None:
 
 
 def test_peak_memory_is_bounded(tmp_path: Path) -> None:
-    """A child converts 600 MiB of data; its peak, a tenth of that, is measured by the kernel."""
+    """A child converts 600 MiB of data; its peak, a twentieth of that, is measured by the kernel."""
     image = filled_file(tmp_path / "image", 600 * MIB, fill=b"y")
     with block_device(filled_file(tmp_path / "disk", 600 * MIB, fill=b"\0")) as device:
         code = (
@@ -173,10 +173,10 @@ def test_peak_memory_is_bounded(tmp_path: Path) -> None:
 def test_peak_memory_of_large_compressed_clusters(tmp_path: Path, compression_type: str) -> None:
     """Eight workers, clusters of 2 MiB of which half is noise, all of it verified."""
     raw, image = tmp_path / "raw", tmp_path / "image.qcow2"
-    raw.write_bytes(b"".join(os.urandom(MIB) + b"text" * (MIB // 4) for _ in range(48)))
+    raw.write_bytes(b"".join(os.urandom(MIB) + b"text" * (MIB // 4) for _ in range(80)))
     options = f"cluster_size=2M,compression_type={compression_type}"
     subprocess.run(["qemu-img", "convert", "-c", "-O", "qcow2", "-o", options, raw, image], check=True)
-    with block_device(filled_file(tmp_path / "disk", 96 * MIB)) as device:
+    with block_device(filled_file(tmp_path / "disk", 160 * MIB)) as device:
         code = (
             "import sys\nfrom pydiskimg.cli import main\n"
             "assert main(['convert', '--verify', '-m', '8', sys.argv[1], sys.argv[2]]) == 0\n"
@@ -184,7 +184,7 @@ def test_peak_memory_of_large_compressed_clusters(tmp_path: Path, compression_ty
         )
         done = subprocess.run([sys.executable, "-c", code, image, device], capture_output=True, text=True, check=True)
         subprocess.run(["cmp", raw, device], check=True)
-    assert int(done.stdout) < 120 * 1024, f"peak {done.stdout} KiB"
+    assert int(done.stdout) < 150 * 1024, f"peak {done.stdout} KiB"  # half of it is enough
 
 
 @pytest.mark.parametrize("sector_size", [512, 4096])

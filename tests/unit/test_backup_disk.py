@@ -6,13 +6,14 @@ from __future__ import annotations
 import gzip
 import random
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
 
 from ganeti_os.backup.disk import restore_disk
 from ganeti_os.backup.kind import BackupKind, backup_kind
+from ganeti_os.former import Wiping
 from ganeti_os.log import Messages
 from ganeti_os.protocol import RequestError
 from pydiskimg.errors import DoesNotFitError, InvalidImageError, StorageError
@@ -23,7 +24,7 @@ from pydiskimg.units import KIB, MIB
 from tests.fixtures.node import Node, last_line
 from tests.fixtures.qcow2_images import BytesSource
 from tests.fixtures.stopping_disk import StoppedError, StoppingDisk
-from tests.fixtures.streams import memory_file, written
+from tests.fixtures.streams import memory_file, without_checksums, written
 
 SIZE = 8 * MIB
 RAW = random.Random(1).randbytes(3 * MIB) + bytes(MIB) + random.Random(2).randbytes(MIB + 512)
@@ -54,9 +55,9 @@ class RecordingDisk(MemoryDisk):
 
 
 def restore(backup: bytes, kind: BackupKind, disk: Disk) -> None:
-    messages = Messages(os_name="image", verb="import")
+    wiping = Wiping("no", Messages(os_name="image", verb="import"))
     with memory_file(backup) as fd:
-        restore_disk(PipeReader(fd, "pipe"), kind, disk, messages)  # type: ignore[arg-type] # any Disk does
+        restore_disk(PipeReader(fd, "pipe"), kind, disk, wiping)  # type: ignore[arg-type] # any Disk does
 
 
 @pytest.mark.parametrize("kind", BACKUPS)
@@ -85,6 +86,22 @@ def test_a_stream_that_ends_early_leaves_no_beginning() -> None:
             restore(part, BackupKind.QCOW2, disk)
         assert disk.data[:MIB] == bytes(MIB)
         assert disk.data[-MIB:] == bytes(MIB)
+
+
+@pytest.mark.parametrize("is_older", [False, True])
+@pytest.mark.parametrize("compression", [None, "zlib", "zstd"])
+def test_a_stream_that_lost_an_entry_leaves_no_beginning(compression: str | None, is_older: bool) -> None:
+    """Clusters that become 100 bytes: several lie in the same sector, and a gap in it is as short."""
+    raw = b"".join(bytes((number,)) * (64 * KIB) for number in range(1, 33))
+    with without_checksums() if is_older else nullcontext():
+        backup = written(BytesSource(raw), compression_type=compression)
+    l1_table = int.from_bytes(backup[40:48], "big")
+    table = int.from_bytes(backup[l1_table + 1 : l1_table + 8], "big")
+    for at in range(table, table + 32 * 8, 8):
+        disk = MemoryDisk(SIZE, fill=0xFF)
+        with pytest.raises(InvalidImageError):
+            restore(backup[:at] + bytes(8) + backup[at + 8 :], BackupKind.QCOW2, disk)
+        assert disk.data[:MIB] == bytes(MIB)
 
 
 @pytest.mark.parametrize("kind", BACKUPS)

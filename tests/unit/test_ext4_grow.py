@@ -127,6 +127,24 @@ def test_a_log_that_changes_nothing_is_emptied_first(revoked: bool) -> None:
     assert ExtUsage(disk).volume.blocks * 1024 == NEW
 
 
+@pytest.mark.parametrize("features", [layout.JOURNAL_CSUM_V2, layout.JOURNAL_CSUM_V3])
+@pytest.mark.parametrize("number", range(3))
+def test_a_damaged_copy_in_the_log_is_found_while_planning(features: int, number: int) -> None:
+    """Not between the blocks that are put in their places: half of a journal would have been replayed."""
+    disk = image("ext4")
+    writer = JournalWriter(disk, features)
+    writer.write(dict.fromkeys((7000, 7001, 7002), bytes(range(256)) * 4))
+    writer.commit()
+    writer.close()
+    disk.data[writer.at(2 + number) + 900] ^= 1
+    with pytest.raises(FileSystemError) as caught:
+        plan_ext_growth(StoppingDisk(disk, 0))
+    assert str(caught.value) == (
+        f"memory: its ext file system does not grow: its journal: the checksum of the copy in block {2 + number} does "
+        "not hold; check it (e2fsck -f)"
+    )
+
+
 @pytest.mark.parametrize("kind", ["ext2", "ext3", "ext4"])
 def test_nothing_is_gained_twice(kind: str) -> None:
     disk = image(kind)

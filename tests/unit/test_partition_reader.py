@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""GPTs that Linux ignores, or that are for other sectors: read by nobody here, named, and copied as a whole."""
+"""GPTs that Linux ignores, or that are for other sectors: not read here, named, and copied as a whole."""
 
 from __future__ import annotations
 

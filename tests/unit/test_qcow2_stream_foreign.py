@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 
 import pytest
 
@@ -118,10 +119,51 @@ def test_compressed_data_that_is_not_in_order() -> None:
     assert restored(craft([one, two], both))[:1024] == b"a" * 512 + b"b" * 512
     refused(craft([two, one], both), "expected at")
     refused(craft([one, one], both), "expected at")
+    refused(craft([compressed_entry(9, at, 600), two], both), "expected at")
     refused(craft([one, compressed_entry(9, at + 513, len(second))], both + both), "expected at")
     refused(craft([one, two], b"\xff" * 512), "does not decompress|decompresses to")
-    assert restored(craft([one, at + 512], both + b"c" * 512))[512:1024] == b"c" * 512
+    alone = first.ljust(512, b"\0")
+    assert restored(craft([one, at + 512], alone + b"c" * 512))[512:1024] == b"c" * 512
+    refused(craft([one, at + 512], both + b"c" * 512), "before what the tables name next, and these are not zero")
+    refused(craft([one, at + 1024], alone + b"c" * 512), "expected at")
     refused(craft([one, at], both + b"c" * 512), "expected at")
+
+
+def test_what_fills_up_a_cluster_is_zero() -> None:
+    at = Craft(l2=[[]]).data_offset
+    first = deflate(b"a" * 512)
+    data = first.ljust(511, b"\0")
+    refused(craft([compressed_entry(9, at, len(first))], data + b"x"), "these are not zero")
+    # A standard cluster after a compressed one of a few sectors, in clusters of 1024 bytes.
+    at = Craft(cluster_bits=10, l2=[[]]).data_offset
+    first = deflate(b"a" * 1024)
+    entries = [compressed_entry(10, at, len(first)), at + 1024]
+    rest = first.ljust(1023, b"\0")
+    assert restored(craft(entries, rest + b"\0" + b"c" * 1024, cluster_bits=10))[:2048] == b"a" * 1024 + b"c" * 1024
+    refused(craft(entries, rest + b"x" + b"c" * 1024, cluster_bits=10), "fills up the cluster .* is not zero")
+    # The virtual disk ends within the last cluster, standard or compressed.
+    whole = b"d" * 512 + bytes(511)
+    for entry, data in ((at, whole + b"x"), (compressed_entry(10, at, 40), deflate(whole + b"x").ljust(1024, b"\0"))):
+        refused(craft([entry], data, cluster_bits=10, size=512), "fills up the cluster .* is not zero")
+    assert restored(craft([at], whole + b"\0", cluster_bits=10, size=512)) == b"d" * 512
+
+
+def test_entries_beyond_the_end_of_the_disk() -> None:
+    at = Craft(l2=[[]]).data_offset
+    for entry in (at + 512, at | 1, 1, 1 << 62 | at + 512, 1 << 40 | COPIED):
+        refused(craft([at, entry], b"a" * 512 + b"b" * 512, size=512), "maps guest offset 512, beyond the end")
+    assert restored(craft([at], b"a" * 512, size=512)) == b"a" * 512
+
+
+def test_compressed_data_that_does_not_end() -> None:
+    at = Craft(l2=[[]]).data_offset
+    endless = zlib.compressobj(6, zlib.DEFLATED, -12)
+    data = endless.compress(b"a" * 512) + endless.flush(zlib.Z_SYNC_FLUSH)
+    refused(
+        craft([compressed_entry(9, at, len(data))], data.ljust(512, b"\0")), "its end is missing|does not decompress"
+    )
+    longer = deflate(b"a" * 513)
+    refused(craft([compressed_entry(9, at, len(longer))], longer.ljust(512, b"\0")), "at least 513 bytes, expected 512")
 
 
 def test_tables_that_do_not_come_first() -> None:

@@ -31,7 +31,7 @@ corrupt.
 ZSTD_WINDOW_LOG = 23
 
 # QEMU compresses with a window of 12 bits; 15 reads that and what other writers make.
-_RAW_DEFLATE = -15
+RAW_DEFLATE = -15
 
 
 def decompressor(compression_type: str, *, name: str) -> Decompress:
@@ -74,10 +74,10 @@ def _deflate() -> DecompressInto:
 
     def inflate(data: memoryview, cluster: memoryview) -> int:
         if not library:  # only now, as most images that are looked at have no cluster to decompress
-            library.append(_deflate_library())
+            library.append(deflate_library())
         new, corrupt = library[0]
         try:
-            found = new(_RAW_DEFLATE).decompress(data, len(cluster))
+            found = new(RAW_DEFLATE).decompress(data, len(cluster))
         except corrupt as error:
             raise ValueError(str(error)) from error
         cluster[: len(found)] = found
@@ -86,8 +86,8 @@ def _deflate() -> DecompressInto:
     return inflate
 
 
-def _deflate_library() -> tuple[Any, Any]:
-    """Return what makes a decompressor, and the errors that it raises."""
+def deflate_library() -> tuple[Any, Any]:
+    """Return zlib.decompressobj or what is faster, and the errors that its results raise."""
     import zlib
 
     library: Any = zlib

@@ -51,6 +51,7 @@ EXTENSION_FEATURE_NAMES = 0x6803F857
 EXTENSION_DATA_FILE = 0x44415441
 EXTENSION_BITMAPS = 0x23852875
 EXTENSION_CRYPTO = 0x0537BE77
+EXTENSION_STREAM = 0x70644372  # ours: checksums of a stream (docs/backup-format.md); others ignore it
 
 # Section "Feature name table"
 FEATURE_NAME = struct.Struct(
@@ -93,6 +94,15 @@ SUBCLUSTERS = 32  # in a cluster
 SUBCLUSTERS_ALLOCATED = 0x0000_0000_FFFF_FFFF  # bits 0 to 31
 SUBCLUSTERS_ZERO = 0xFFFF_FFFF_0000_0000  # bits 32 to 63: subclusters 0 to 31
 MIN_EXTENDED_CLUSTER_BITS = 14  # a subcluster has 512 bytes at least
+
+# Our extension of a stream, directly after the header.
+STREAM_CHECKS = struct.Struct(
+    ">I"  #    0  crc32 of everything before the data, this field being zero
+    "I"  #     4  flags
+)
+assert STREAM_CHECKS.size == 8
+
+STREAM_CLUSTER_CHECKSUMS = 1 << 0  # a crc32 follows the data of each compressed cluster
 
 # Section "Snapshots": the fixed part of an entry; extra data, id_str, name and padding to 8 bytes follow.
 SNAPSHOT = struct.Struct(

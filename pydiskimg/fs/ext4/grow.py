@@ -54,6 +54,8 @@ class ExtGrowth:
         self._disk = disk
         usage = ExtUsage(disk)
         self._usage, self._source = usage, usage.source
+        if isinstance(self._source, RecoveredSource):
+            self._source.check_copies()  # now, and not when a part of them has been put in its place
         self._old = old = usage.volume
         self._new = new = larger(old, disk.size)
         self.size = new.blocks * new.block_size

@@ -38,6 +38,11 @@ class RecoveredSource:
         """The number of the transaction after those of the log."""
         return self._log.next_sequence
 
+    def check_copies(self) -> None:
+        """Raise as replayed() does where a copy is damaged."""
+        for _ in self.replayed():
+            pass
+
     def replayed(self) -> Iterator[tuple[int, bytes]]:
         """Yield the blocks that recovery writes, by number, ascending. Raises as read_into() does."""
         for block, copy in sorted(self._copies.items(), key=itemgetter(0)):

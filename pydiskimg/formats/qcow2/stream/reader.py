@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The data of a streamed qcow2, taken from the stream in the order of the guest's addresses.
 
-What the tables say must be what comes: each cluster's data begins where the last one's ended, from the end of the
-tables to the end of the stream. A lost entry, a swapped or a shared cluster cannot be missed then.
+What the tables say must be what comes: each cluster's data begins where the last one's ended, to the byte, from the
+end of the tables to the end of the stream, and what fills it up is zero. A lost entry, a swapped or a shared cluster
+cannot be missed then.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from dataclasses import dataclass, field
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.formats.qcow2 import layout
-from pydiskimg.formats.qcow2.compressed import Decompress, decompressor
 from pydiskimg.formats.qcow2.header import Header
-from pydiskimg.formats.qcow2.mapping import COMPRESSED, DATA, Mapping, Run
-from pydiskimg.formats.qcow2.stream.tables import Front, Prefix, fetch_tables, read_exactly
+from pydiskimg.formats.qcow2.mapping import COMPRESSED, DATA, HOLE, Mapping, Run
+from pydiskimg.formats.qcow2.stream.tables import Front, Prefix, fetch_tables, read_checks, read_exactly
+from pydiskimg.formats.qcow2.stream.unpacking import Unpacker
 from pydiskimg.units import MIB
 
-# Zeros behind the image: what fills the last block of a tape or of dd. More of them is something else.
+# Zeros after the image: what fills the last block of a tape or of dd. More of them is something else.
 PADDING_LIMIT = 16 * MIB
 
 
@@ -27,14 +28,14 @@ class Chunk:
     """What is stored of one aligned chunk of the guest, start and length in bytes.
 
     buffer has the chunk's bytes wherever extents (offset in the chunk, length), ascending, say; those of packed,
-    compressed clusters with their data, are put there by unpack().
+    compressed clusters with all that lies in their places, are put there by unpack().
     """
 
     start: int
     length: int
     buffer: memoryview
     extents: list[tuple[int, int]] = field(default_factory=list)
-    packed: list[tuple[Run, bytes]] = field(default_factory=list)
+    packed: list[tuple[Run, bytearray]] = field(default_factory=list)
 
 
 class StreamReader:
@@ -44,13 +45,14 @@ class StreamReader:
         self.header = header
         self._front = front
         self._prefix = prefix
-        self._decompress: Decompress = decompressor(header.compression_type, name=front.name)
+        self._unpacker = Unpacker(header.compression_type, name=front.name)
         self._data_offset = 0
-        self._kept = b""  # the end of the last sector that was read: the next compressed cluster may begin in it
+        self._has_checksums = False  # after each compressed cluster's data
 
     def fetch_tables(self) -> None:
-        """Take in the tables, before chunks(). Raises as fetch_tables() does."""
+        """Take in the tables, before chunks(). Raises as fetch_tables() and read_checks() do."""
         self._data_offset = fetch_tables(self._prefix, self.header)
+        self._has_checksums = read_checks(self._prefix, self.header, self._data_offset)
 
     def chunks(self, chunk_size: int, take_buffer: Callable[[], memoryview]) -> Iterator[Chunk]:
         """Yield the chunks that hold data, in order; the rest of the virtual disk is zero.
@@ -60,13 +62,13 @@ class StreamReader:
         is not a qcow2 laid out as a stream; what has been yielded by then is worth nothing.
         """
         chunk: Chunk | None = None
-        for run in self._runs(self._data_offset, chunk_size):
+        for run, end in self._runs(self._data_offset, chunk_size):
             start = run.start - run.start % chunk_size
             if chunk is None or chunk.start != start:
                 if chunk is not None:
                     yield chunk
                 chunk = Chunk(start, min(chunk_size, self.header.size - start), take_buffer())
-            self._take(run, chunk)
+            self._take(run, end, chunk)
         if chunk is not None:
             yield chunk
         self._finish()
@@ -75,76 +77,101 @@ class StreamReader:
         """Decompress what chunk has of compressed clusters. Safe from several threads, for different chunks."""
         cluster_size = self.header.cluster_size
         for run, data in chunk.packed:
-            try:
-                cluster = self._decompress(memoryview(data), cluster_size)
-            except ValueError as error:
-                raise self._corrupt(run, f"does not decompress ({error})") from error
-            if len(cluster) != cluster_size:
-                raise self._corrupt(run, f"decompresses to {len(cluster)} bytes, expected {cluster_size}")
             at = run.start - chunk.start
-            chunk.buffer[at : at + run.length] = memoryview(cluster)[: run.length]
+            is_whole = run.length == cluster_size
+            cluster = chunk.buffer[at : at + cluster_size] if is_whole else memoryview(bytearray(cluster_size))
+            try:
+                self._unpacker.unpack(memoryview(data), run.start, cluster, has_checksum=self._has_checksums)
+            except ValueError as error:
+                raise self._corrupt(run, str(error)) from error
+            if not is_whole:
+                self._require_zeros(cluster[run.length :], run.host + len(data))
+                chunk.buffer[at : at + run.length] = cluster[: run.length]
         chunk.packed.clear()
 
-    def _runs(self, position: int, chunk_size: int) -> Iterator[Run]:
-        """The runs that are stored, cut at chunks; each was checked to begin at position, the end of the one before."""
-        cluster_size, sector = self.header.cluster_size, 0
-        for run in Mapping(self._prefix, self.header).runs(0, self.header.size):
-            if run.kind == COMPRESSED:
-                # sector is that of the last byte of a compressed cluster just before this one; 0: there is none.
-                if not (sector <= run.host - 1 < position if sector else run.host == position):
-                    raise self._out_of_order(run, position)
-                position = run.host + run.host_length
-                sector = max(position - layout.SECTOR, run.host)
-                yield run
-            elif run.kind == DATA:
-                position += -position % cluster_size
-                if run.host != position:
-                    raise self._out_of_order(run, position)
-                position += run.length + -run.length % cluster_size
-                sector = 0
-                yield from _cut(run, chunk_size)
+    def _runs(self, position: int, chunk_size: int) -> Iterator[tuple[Run, int]]:
+        """Yield (run, where its place in the stream ends): what is stored, cut at chunks.
 
-    def _take(self, run: Run, chunk: Chunk) -> None:
+        Each was checked to begin at position, the end of the one before; the place of a compressed cluster ends where
+        the next one begins, or with its last sector.
+        """
+        cluster_size = self.header.cluster_size
+        held: Run | None = None  # a compressed cluster of which it is not known yet where the next one begins
+        for run in self._stored_runs():
+            if run.kind == COMPRESSED:
+                least = max(position - layout.SECTOR, held.host) + 1 if held else position
+                if not least <= run.host <= position:
+                    raise self._out_of_order(run, position)
+                if held:
+                    yield held, run.host
+                held, position = run, run.host + run.host_length
+                continue
+            if held:
+                yield held, position
+                held = None
+            position += -position % cluster_size
+            if run.host != position:
+                raise self._out_of_order(run, position)
+            position += run.length + -run.length % cluster_size
+            yield from ((part, part.host + part.length) for part in _cut(run, chunk_size))
+        if held:
+            yield held, position
+
+    def _stored_runs(self) -> Iterator[Run]:
+        """Yield the runs of DATA and COMPRESSED; raise InvalidImageError for any beyond the end of the virtual disk."""
+        size, cluster_size = self.header.size, self.header.cluster_size
+        mapped = self.header.l1_entries_used * self.header.l2_span
+        mapping = Mapping(self._prefix, self.header, size=mapped)
+        yield from (run for run in mapping.runs(0, size) if run.kind in (DATA, COMPRESSED))
+        end = size + -size % cluster_size
+        for run in mapping.runs(end, mapped - end):
+            if run.kind != HOLE:
+                raise InvalidImageError(
+                    f"{self._front.name}: an L2 entry maps guest offset {run.start}, beyond the end of the virtual "
+                    f"disk ({size}); the stream is corrupt"
+                )
+
+    def _take(self, run: Run, end: int, chunk: Chunk) -> None:
         at = run.start - chunk.start
+        self._skip_to(run.host)
         if run.kind == COMPRESSED:
-            chunk.packed.append((run, self._stored(run.host, run.host_length)))
+            data = bytearray(end - run.host)
+            read_exactly(self._front, memoryview(data))
+            chunk.packed.append((run, data))
         else:
-            self._skip_to(run.host)
             read_exactly(self._front, chunk.buffer[at : at + run.length])
         if chunk.extents and sum(chunk.extents[-1]) == at:
             chunk.extents[-1] = chunk.extents[-1][0], chunk.extents[-1][1] + run.length
         else:
             chunk.extents.append((at, run.length))
 
-    def _stored(self, host: int, length: int) -> bytes:
-        """Return bytes of the stream, of which the first ones may have been read with the cluster before."""
-        end = host + length
-        again = self._front.position - host
-        if again < 0:
-            self._skip_to(host)
-            again = 0
-        data = bytearray(length)
-        data[:again] = self._kept[len(self._kept) - again :] if again else b""
-        if self._front.position < end:
-            read_exactly(self._front, memoryview(data)[again:])
-        self._kept = bytes(data[-layout.SECTOR :])
-        return bytes(data)
-
     def _skip_to(self, position: int) -> None:
-        """Drop what fills up the last sector or cluster."""
+        """Take in what fills up the last cluster."""
         if missing := position - self._front.position:
-            read_exactly(self._front, memoryview(bytearray(missing)))
+            filler = memoryview(bytearray(missing))
+            read_exactly(self._front, filler)
+            self._require_zeros(filler, position)
+
+    def _require_zeros(self, filler: memoryview, end: int) -> None:
+        """Raise InvalidImageError unless filler, which ends at byte end of the stream, is zero."""
+        if bytes(filler).strip(b"\0"):
+            raise InvalidImageError(
+                f"{self._front.name}: what fills up the cluster before byte {end} of the stream is not zero, so that "
+                "its tables do not name all of the data; the stream is corrupt"
+            )
 
     def _finish(self) -> None:
         """See that the stream ends with this cluster; zeros may follow, of a limited number."""
         here = self._front.position
         end = here + -here % self.header.cluster_size
-        if here < end and self._front.read_into(memoryview(bytearray(end - here))) < end - here:
+        filler = memoryview(bytearray(end - here))
+        if filler and self._front.read_into(filler) < end - here:
             raise InvalidImageError(
                 f"{self._front.name}: the stream ends after {self._front.position} bytes, and a stream is filled up "
                 f"with zeros to byte {end}, the end of its last cluster; it was cut off, or qemu-img made it, which "
                 "does not fill images: make a stream of such a one with pydiskimg convert -O qcow2 SRC -"
             )
+        self._require_zeros(filler, end)
         buffer = memoryview(bytearray(MIB))
         while count := self._front.read_into(buffer):
             if self._front.position - end > PADDING_LIMIT or bytes(buffer[:count]).strip(b"\0"):

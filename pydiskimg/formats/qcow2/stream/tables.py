@@ -18,6 +18,7 @@ from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.extensions import quoted
 from pydiskimg.formats.qcow2.header import Header, read_header
 from pydiskimg.formats.qcow2.readable import require_readable, require_sound
+from pydiskimg.formats.qcow2.stream.checks import checksum_of_tables, find_checks
 from pydiskimg.formats.qcow2.stream.layout import TABLES_LIMIT
 from pydiskimg.formats.qcow2.stream.spool import Spool
 from pydiskimg.protocols import WritableBuffer, read_bytes
@@ -130,6 +131,25 @@ def fetch_tables(prefix: Prefix, header: Header, *, limit: int = TABLES_LIMIT) -
     prefix.limit = end
     prefix.fetch(end)
     return end
+
+
+def read_checks(prefix: Prefix, header: Header, end: int) -> bool:
+    """Return True when a checksum follows each compressed cluster, once the tables, up to end (bytes), are taken in.
+
+    Raises InvalidImageError when the stream has a checksum of the tables that is not theirs.
+    """
+    checks = find_checks(read_bytes(prefix, 0, header.cluster_size), header.header_length)
+    if checks is None:
+        return False
+    pieces = (read_bytes(prefix, at, min(_PIECE, end - at)) for at in range(0, end, _PIECE))
+    found = checksum_of_tables(pieces, header.header_length)
+    if found != checks.tables:
+        raise InvalidImageError(
+            f"{prefix.name}: the header and the tables have the checksum 0x{found:08x}, expected "
+            f"0x{checks.tables:08x}; the stream is corrupt, or was a file that has been changed: make a stream of such "
+            "a one with pydiskimg convert -O qcow2 SRC -"
+        )
+    return checks.clusters
 
 
 def _named(prefix: Prefix, offset: int, length: int, cluster_size: int) -> tuple[int, int]:

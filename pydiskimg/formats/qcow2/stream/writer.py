@@ -10,9 +10,17 @@ from dataclasses import dataclass, field
 
 from pydiskimg.formats.qcow2 import layout
 from pydiskimg.formats.qcow2.compress import compressor, stored_deflate
+from pydiskimg.formats.qcow2.stream.checks import (
+    CLUSTER_CHECKSUM_SIZE,
+    checksum_of_cluster,
+    checksum_of_tables,
+    pack_checks,
+)
 from pydiskimg.formats.qcow2.stream.layout import Contents, Layout, Packer
+from pydiskimg.formats.qcow2.stream.spool import Spool
 from pydiskimg.formats.qcow2.words import big_endian
 from pydiskimg.formats.qcow2.write import create
+from pydiskimg.units import MIB
 
 COPIED = 1 << 63  # refcount is exactly one; never set for a compressed cluster
 QEMU_WINDOW = -12  # raw deflate, with the window that QEMU decompresses with
@@ -20,9 +28,26 @@ SLACK = 2  # bytes
 NEARLY = 16  # what shrinks by less has a place in which it can be stored
 
 
-def metadata(contents: Contents, places: Layout, *, compressed: bool, name: str) -> Iterator[bytes]:
-    """Yield everything before the data, in pieces of a cluster."""
-    yield create.pack_header(places.plan, name=name).ljust(contents.cluster_size, b"\0")
+def metadata(contents: Contents, places: Layout, spool: Spool, *, compressed: bool, name: str) -> Iterator[bytes]:
+    """Yield everything before the data. The tables are kept in spool, which is empty: their checksum precedes them."""
+    plan = places.plan
+
+    def header(checksum: int) -> bytes:
+        checks = pack_checks(checksum, clusters=compressed)
+        return create.pack_header(plan._replace(extensions=checks), name=name).ljust(contents.cluster_size, b"\0")
+
+    def parts() -> Iterator[bytes]:
+        yield header(0)
+        for part in _tables(contents, places, compressed=compressed):
+            spool.append(part)
+            yield part
+
+    yield header(checksum_of_tables(parts(), create.header_length(plan)))
+    for start in range(0, spool.size, MIB):
+        yield spool.read(start, min(MIB, spool.size - start))
+
+
+def _tables(contents: Contents, places: Layout, *, compressed: bool) -> Iterator[bytes]:
     yield from _refcount_table(places)
     yield from _refcount_blocks(contents, places, compressed=compressed)
     yield from _l1_table(contents, places)
@@ -125,10 +150,12 @@ def _l2_table(clusters: list[tuple[int, int, int]], cluster_size: int, *, compre
 class Batch:
     """Stored clusters that are read, and written, in one go: bytes of the guest, at most 2 MiB of them together.
 
-    extents are (start, length) in bytes, whole clusters; places and lengths are each cluster's in the stream.
+    extents are (start, length) in bytes, whole clusters; guests are each cluster's offset on the virtual disk, places
+    and lengths each cluster's in the stream.
     """
 
     extents: list[tuple[int, int]] = field(default_factory=list)
+    guests: list[int] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
 
@@ -148,6 +175,7 @@ def batches(contents: Contents, places: Layout, limit: int) -> Iterator[Batch]:
                 batch.extents[-1] = batch.extents[-1][0], batch.extents[-1][1] + cluster_size
             else:
                 batch.extents.append((guest, cluster_size))
+            batch.guests.append(guest)
             batch.places.append(start)
             batch.lengths.append(length)
     if batch.lengths:
@@ -156,6 +184,8 @@ def batches(contents: Contents, places: Layout, limit: int) -> Iterator[Batch]:
 
 class ClusterCompressor:
     """Compresses the clusters of a stream; what does not shrink is stored, a few bytes longer. Safe from threads.
+
+    The checksum of a cluster follows its data.
 
     The same cluster does not always give the same length: ISA-L works with memory that it has not cleared, and once in
     ten thousand clusters that shows in a byte. So a place is a little longer than the data was at first, and what is
@@ -170,19 +200,22 @@ class ClusterCompressor:
     def length(self, cluster: memoryview) -> int:
         """Return how long the place for the cluster's data is to be."""
         length = len(self._compress(cluster))
-        if not self._is_zlib:
-            return length  # zstd is the same every time, and stores by itself what does not shrink
-        return length + SLACK if length + NEARLY < len(cluster) else len(stored_deflate(cluster))
+        if self._is_zlib:  # zstd is the same every time, and stores by itself what does not shrink
+            length = length + SLACK if length + NEARLY < len(cluster) else len(stored_deflate(cluster))
+        return length + CLUSTER_CHECKSUM_SIZE
 
-    def fitted(self, cluster: memoryview, length: int) -> bytes | None:
-        """Return the cluster's data, padded to length; None when it cannot be made as short."""
+    def fitted(self, cluster: memoryview, guest: int, length: int) -> bytes | None:
+        """Return the data of the cluster at offset guest, padded to length; None when it cannot be made as short."""
+        most = length - CLUSTER_CHECKSUM_SIZE
         data = self._compress(cluster)
         if len(data) >= len(cluster) and self._is_zlib:
             data = stored_deflate(cluster)
-        if len(data) > length and self._is_zlib:
+        if len(data) > most and self._is_zlib:
             thorough = zlib.compressobj(9, zlib.DEFLATED, QEMU_WINDOW)
             data = thorough.compress(cluster) + thorough.flush()
-        return data.ljust(length, b"\0") if len(data) <= length else None
+        if len(data) > most:
+            return None
+        return (data + checksum_of_cluster(guest, cluster)).ljust(length, b"\0")
 
 
 def joined(batch: Batch, compressed: Iterable[bytes]) -> bytes:

@@ -49,14 +49,18 @@ _Fields = namedtuple(
         "compression_type",
         "backing_file",
         "backing_format",
+        "extensions",
     ),
-    defaults=("zlib", b"", b""),
+    defaults=("zlib", b"", b"", b""),
 )
 
 
 # dataclasses take longer to import than an empty image takes to make.
 class Plan(_Fields):
-    """What a new image's header says. size is bytes, a multiple of 512; l1_size is entries; the rest is bytes."""
+    """What a new image's header says. size is bytes, a multiple of 512; l1_size is entries; the rest is bytes.
+
+    extensions are packed header extensions, the first ones after the header.
+    """
 
     __slots__ = ()
 
@@ -170,9 +174,11 @@ def pack_header(plan: Plan, *, name: str) -> bytes:
             f"{name}: the backing file's name has {len(plan.backing_file)} bytes, "
             f"at most {layout.MAX_BACKING_FILE_SIZE} are possible"
         )
-    extensions = _extension(layout.EXTENSION_BACKING_FORMAT, plan.backing_format) if plan.backing_format else b""
+    extensions = plan.extensions
+    if plan.backing_format:
+        extensions += pack_extension(layout.EXTENSION_BACKING_FORMAT, plan.backing_format)
     names = _feature_names() if plan.version == 3 else b""
-    start = _HEADER_LENGTH if plan.version == 3 else layout.HEADER_V2.size
+    start = header_length(plan)
     end = layout.EXTENSION.pack(layout.EXTENSION_END, 0)
     if start + len(extensions + names + end + plan.backing_file) > plan.cluster_size:
         names = b""  # a convenience only
@@ -185,6 +191,11 @@ def pack_header(plan: Plan, *, name: str) -> bytes:
             "use a larger cluster size"
         )
     return header
+
+
+def header_length(plan: Plan) -> int:
+    """Return the bytes of the header, without its extensions."""
+    return _HEADER_LENGTH if plan.version == 3 else layout.HEADER_V2.size
 
 
 def _fields(plan: Plan, backing_offset: int) -> bytes:
@@ -215,10 +226,12 @@ def _fields(plan: Plan, backing_offset: int) -> bytes:
 
 
 def _feature_names() -> bytes:
-    return _extension(layout.EXTENSION_FEATURE_NAMES, b"".join(layout.FEATURE_NAME.pack(*each) for each in _FEATURES))
+    names = b"".join(layout.FEATURE_NAME.pack(*each) for each in _FEATURES)
+    return pack_extension(layout.EXTENSION_FEATURE_NAMES, names)
 
 
-def _extension(kind: int, data: bytes) -> bytes:
+def pack_extension(kind: int, data: bytes) -> bytes:
+    """Return a header extension of the type kind."""
     return layout.EXTENSION.pack(kind, len(data)) + data + bytes(-len(data) % 8)
 
 
