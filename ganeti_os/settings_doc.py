@@ -49,7 +49,7 @@ settings came to.
 Assignments as a shell reads them, one a line or several: `NAME=value`, `NAME='any text'`, `NAME="any text"`, with `#`
 comments, `export`, and `$NAME` or `${NAME}` of a name that was assigned further up in the same file. The files are read
 and never executed; anything else in them is an error with its line. `yes`, `1` and `true` mean yes, `no`, `0` and
-`false` mean no. A name that is no setting is ignored with a warning in the log.
+`false` mean no. A name that is not a setting is ignored with a warning in the log.
 
 ## The settings
 """
@@ -95,11 +95,11 @@ wrote. An empty value of a parameter undoes what the files set. This is what eac
 
     OS_PARAMETERS="image_name swap swap_size boot_size filesystem grow"
 
-nobody switches the customisation scripts off by `nomount` or `cdinstall`: every verb refuses an instance with another
+`nomount` and `cdinstall` cannot switch the customisation scripts off: every verb refuses an instance with another
 parameter, and names it. Such an instance can be neither exported nor renamed until the parameter is taken away with
 `gnt-instance modify -O nomount=default INSTANCE`. What `gnt-os modify` sets reaches the node in the same way and is
-refused, too; it belongs into the settings file or a variant. The list has no place in a variant's file: the person who
-creates an instance chooses its variant.
+refused, too; set it in the settings file or a variant instead. `OS_PARAMETERS` itself is refused in a variant's file,
+because the person who creates an instance chooses its variant.
 
 ## What customisation scripts get
 

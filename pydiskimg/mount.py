@@ -37,7 +37,7 @@ _OPTIONS = {
 _PLACES = ("/mnt", "/media", "/srv", "/opt", "/var/opt", "/var/local")
 _TMPFS_OPTIONS = "mode=0755,size=64k,nr_inodes=64"
 
-# Whoever looks at new mounts and devices lets go by itself; a process that was left behind does not.
+# udev and indexers close new mounts and devices again on their own; a process that a script left running does not.
 _UNMOUNT_SECONDS = 10.0
 
 _ours: set[str] = set()
@@ -255,7 +255,7 @@ def _unmount(target: str, mount_id: int | None, name: str) -> None:
     pause = 0.001
     while True:
         if _uppermost(target) != mount_id:
-            text = "it was unmounted by somebody else, or something else was mounted over it and not taken away"
+            text = "another process unmounted it, or something else was mounted over it and not taken away"
             raise StorageError(f"{name}: {text}", errno=errno.EINVAL, filename=target)
         try:
             mounts.unmount(target)

@@ -59,12 +59,12 @@ class Record:
         return cls(origin, checksum, status.st_size, status.st_mtime_ns, status.st_ino)
 
     def is_of(self, status: os.stat_result) -> bool:
-        """True when the file is the one that was recorded, and nobody has written to it since."""
+        """True when the file is the one that was recorded, and was not written to since."""
         return (self.size, self.mtime_ns, self.inode) == (status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 class CachedFile:
-    """The paths of one image in the cache, and what is recorded of it; whoever writes holds the lock for fetching."""
+    """The paths of one image in the cache, and what is recorded of it; to write them, hold the lock for fetching."""
 
     def __init__(self, directory: str, name: str) -> None:
         self.directory = directory
@@ -174,7 +174,7 @@ def open_cache(directory: str) -> None:
     except OSError as error:
         raise storage_error(error, directory, "cannot make the cache directory (CACHE_DIR)") from error
     if not stat.S_ISDIR(status.st_mode):
-        raise FetchError(f"{directory}: CACHE_DIR is no directory")
+        raise FetchError(f"{directory}: CACHE_DIR is not a directory")
     if status.st_uid not in (0, os.geteuid()):
         raise FetchError(f"{directory}: CACHE_DIR belongs to user {status.st_uid}; expected root as its owner")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):

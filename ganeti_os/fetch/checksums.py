@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The checksum of one file in a checksum file, whoever wrote that: sha256sum, BSD's sha256, openssl, or by hand.
+"""The checksum of one file in a checksum file that sha256sum, BSD's sha256, openssl or a person wrote.
 
 e3b0c442...  debian-12-x86_64.img            GNU, text
 e3b0c442... *debian-12-x86_64.img            GNU, binary
@@ -48,8 +48,8 @@ class Checksum:
 def find_checksum(data: bytes, name: str, *, alone: bool = False, sha1: bool = False) -> Checksum | None:
     """Return the strongest checksum that a checksum file gives for the file name; None when it does not name the file.
 
-    alone tells that the checksum file is about this one file: then a checksum without a name counts, and whatever
-    directory is written before the name. SHA-1 counts with sha1 only. Raises NotUnderstoodError for a file that names
+    alone tells that the checksum file is about this one file: then a checksum without a name counts, and any directory
+    may be written before the name. SHA-1 counts with sha1 only. Raises NotUnderstoodError for a file that names
     it otherwise, ValueError, with a clause for a message, when it gives two.
     """
     lines = _lines(data)

@@ -140,8 +140,8 @@ class Download:
     def _begin(self, answer: Answer) -> None:
         if not self.checked and not answer.marks_its_end:
             raise FetchError(
-                f"{answer.url}: the server does not tell the size, so that without a checksum (IMAGE_VERIFY=no) nobody "
-                "would see that it came whole; put a checksum there"
+                f"{answer.url}: the server does not send the size, so without a checksum (IMAGE_VERIFY=no) a truncated "
+                "image would not be noticed; put a checksum there"
             )
         self.origin = Origin(self.site.url(self.file.name), _validator(answer), answer.length)
         self.file.write_origin(self.origin)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One request and its answer in a thread of its own: the one who waits for it can be told to end, and has a deadline.
+"""One request and its answer in a thread of its own, so that the caller can be interrupted and has a deadline.
 
 The look-up of a name, a connection, TLS and each header line can take as long as the other side likes, and none of them
 ends when a signal comes. Here they only keep a thread that ends with the process.

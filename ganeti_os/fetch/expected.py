@@ -76,7 +76,7 @@ def _no_checksum(site: Site, name: str, there: list[str]) -> str:
 
 
 def _check_there(site: Site, name: str) -> None:
-    """Raise NotThereError for a file that the site does not have: whoever misspelt its name needs no checksum."""
+    """Raise NotThereError for a file that the site does not have: a misspelt name is the cause then, not a checksum."""
     try:
         with suppress(UnreachableError), site.open(name, {"Range": "bytes=0-0"}):
             pass

@@ -55,7 +55,7 @@ def fetched(name: str, settings: Settings, messages: Messages, *, instance: str 
 
 
 def _forget(directory: str, messages: Messages) -> None:
-    """Delete parts that nobody has gone on with for long: an image that is no longer wanted, half of it fetched."""
+    """Delete parts that have not grown for long: an image that is no longer wanted, half of it fetched."""
 
     def busy(_fetcher: Fetcher | None) -> None:
         raise BlockingIOError
@@ -68,13 +68,13 @@ def _forget(directory: str, messages: Messages) -> None:
                 lock.fetching(Fetcher(os.getpid(), ""), busy),
             ):
                 file.discard_part()
-                log.info("%s is deleted: nobody has gone on with it for long", file.part)
+                log.info("%s is deleted: it has not grown for a week", file.part)
     except OSError as error:
         log.warning("%s", storage_error(error, directory, "cannot delete old parts of images"))
 
 
 class _Waiting:
-    """What somebody says who waits for the image that another process fetches."""
+    """What is logged while another process fetches the image."""
 
     def __init__(self, file: CachedFile, messages: Messages) -> None:
         self._file = file
@@ -179,7 +179,7 @@ class _Fetching:
         log.warning("IMAGE_VERIFY=no: %s is used without a check", self._url)
         with open_part(self._file) as fd:
             try:
-                # No part of an earlier run is gone on with: nobody would see that a crash had spoilt it.
+                # A part of an earlier run is not continued: damage by a crash would not be noticed.
                 origin = self._download(fd, None, checked=False, current=record.origin if record else None)
             except NotNeeded:
                 log.info("%s is in the cache already", self._file.path)

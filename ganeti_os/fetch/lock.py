@@ -53,7 +53,7 @@ class ImageLock:
 
     @contextmanager
     def fetching(self, me: Fetcher, wait: Callable[[Fetcher | None], None]) -> Iterator[None]:
-        """Be the only one who fetches. wait is called, several times in a second, as long as somebody else does."""
+        """Be the only one who fetches. wait is called, several times in a second, as long as another process does."""
         while not _lock(self._fd, _FETCH, fcntl.F_WRLCK):
             wait(self._fetcher())
             time.sleep(_POLL_SECONDS)
@@ -73,7 +73,7 @@ class ImageLock:
             log.debug("%s", storage_error(error, self._path, "cannot tell who fetches"))
 
     def alone(self) -> bool:
-        """Give the use up, and return whether that was the last one: then nobody begins one until we close."""
+        """Give the use up, and return whether that was the last one: then none begins until we close."""
         _lock(self._fd, _USE, fcntl.F_UNLCK)
         return _lock(self._fd, _USE, fcntl.F_WRLCK) and _is(self._fd, self._path)
 
@@ -88,8 +88,8 @@ class ImageLock:
 def using(path: str, check: Callable[[], None], last: Callable[[], None]) -> Iterator[ImageLock]:
     """Count as one who uses the image whose lock file is at path, while the context lasts.
 
-    check is called while somebody deletes the image, last when the last one leaves, before another can come. The lock
-    file is made where there is none, and the last one takes it away. Raises StorageError; leaving raises nothing.
+    check is called while another process deletes the image, last when the last one leaves, before another can come. The
+    lock file is made where there is none, and the last one takes it away. Raises StorageError; leaving raises nothing.
     """
     fd = _open(path, check)
     lock = ImageLock(fd, path)

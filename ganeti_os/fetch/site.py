@@ -20,7 +20,7 @@ from ganeti_os.fetch.errors import FetchError, NotThereError, UnreachableError
 from ganeti_os.fetch.exchange import Exchange, NoAnswerError, Response
 from ganeti_os.setting_table import without_password
 
-TIMEOUT_SECONDS = 30.0  # for a connection, and for whatever is to come next
+TIMEOUT_SECONDS = 30.0  # for a connection, and for each read
 HEADERS_SECONDS = 60.0  # for all until the headers are there, however slowly they come
 STALL_SECONDS = 60.0
 STALL_BYTES = 1024
@@ -178,12 +178,12 @@ def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is no number, brackets that do not match
+    except ValueError:  # a port that is not a number, brackets that do not match
         valid = False
     if not valid or len(url) > _URL_LIMIT or not url.isascii() or not url.isprintable() or " " in url:
         raise FetchError(
-            f"{without_password(url)[:200]!r} is no address that can be fetched; expected http://HOST/... or "
-            "https://HOST/..."
+            f"{without_password(url)[:200]!r} is not an http:// or https:// address; expected "
+            "http://HOST/... or https://HOST/..."
         )
     return parts
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the kernel would do at a guest's word when it mounts its file system, read before and refused (ADR 0073).
+"""Checks before a mount: what a guest's superblock would make the kernel do is read and refused (ADR 0073).
 
 ext     open and write the device that the superblock names as its journal; wait for hours; take mount options
 xfs     (opens nothing by itself); allocate memory for millions of allocation groups
@@ -30,9 +30,9 @@ _CHECKS: Mapping[str, _Check] = {
 def require_mountable(fd: int, fs_type: str, *, read_only: bool, name: str) -> None:
     """Raise FileSystemError when mounting the device would do more than use that device, or not end.
 
-    fd is open for reading. Only what the kernel itself would read is looked at, where it reads it; what is no file
-    system of fs_type passes, because the kernel refuses it. read_only is how it is to be mounted; name is what messages
-    call the device. Raises StorageError when it cannot be read.
+    fd is open for reading. Only the bytes that the kernel itself would read are checked; a device without a file system
+    of fs_type passes, because the kernel refuses it. read_only is how it is to be mounted; name is what messages call
+    the device. Raises StorageError when it cannot be read.
     """
     check = _CHECKS.get(fs_type)
     if check is None:

@@ -42,8 +42,8 @@ _CHANGING_UUID = 1 << 35 | 1 << 36
 def refusal(read: Reader, read_only: bool) -> str | None:  # noqa: ARG001 - nothing of it depends on that
     """Return why the file system must not be mounted: it is not the only member of its file system that is known.
 
-    What is no btrfs passes: the kernel refuses it. Other devices with the same bytes (the disk below a partition, a
-    snapshot) are no other members.
+    A device without a btrfs passes: the kernel refuses it. Other devices with the same bytes (the disk below a
+    partition, a snapshot) are not other members.
     """
     block = read(_OFFSET, _SUPERBLOCK.size)
     if len(block) < _SUPERBLOCK.size:

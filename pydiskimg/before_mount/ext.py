@@ -40,7 +40,7 @@ MMP_MAGIC = 0x004D4D50
 MMP_CLEAN = 0xFF4D4D50
 MMP_FSCK = 0xE24D4D50
 _MMP_SHORTEST = 5  # seconds
-# A guest that was killed leaves 5 or 10 seconds behind, for which the kernel waits 22 or 42.
+# A guest that was killed leaves an interval of 5 or 10 seconds, for which the kernel waits 22 or 42.
 MMP_WAIT_LIMIT = 60  # seconds
 
 # The kernel keeps some 250 bytes for each group. 2^21 groups of the usual size are 16 TiB with blocks of 1 KiB, and
@@ -49,7 +49,7 @@ GROUP_LIMIT = 1 << 21
 
 
 def refusal(read: Reader, read_only: bool) -> str | None:
-    """Return why the file system must not be mounted; None when nothing speaks against it."""
+    """Return why the file system must not be mounted; None when it may be."""
     raw = read(SUPERBLOCK_OFFSET, SUPERBLOCK.size)
     if len(raw) < SUPERBLOCK.size:
         return None
@@ -83,7 +83,7 @@ def _mount_options(fields: Mapping[str, Value]) -> str | None:
         name = option.partition("=")[0]
         if name and name not in _HARMLESS_OPTIONS:
             return (
-                f"its superblock asks for the mount option '{option}', which is not one of those that concern its own "
+                f"its superblock requests the mount option '{option}', which is not one of those that concern its own "
                 "data only; take it away (tune2fs -E mount_opts=)"
             )
     return None
@@ -98,7 +98,7 @@ def _groups(fields: Mapping[str, Value]) -> str | None:
     if groups <= GROUP_LIMIT:
         return None
     return (
-        f"it has {groups} block groups of {per_group} blocks, at most {GROUP_LIMIT} are taken, because the kernel "
+        f"it has {groups} block groups of {per_group} blocks, at most {GROUP_LIMIT} are accepted, because the kernel "
         "keeps each in memory"
     )
 
@@ -121,8 +121,8 @@ def _mmp(read: Reader, fields: Mapping[str, Value]) -> str | None:
     seconds = 2 * min(2 * longest + 1, longest + 60)
     if seconds > MMP_WAIT_LIMIT:
         return (
-            f"its multiple mount protection says that it is in use, and the kernel would wait {seconds} seconds to see "
-            f"whether it is, at most {MMP_WAIT_LIMIT} are waited; {clear}"
+            f"its multiple mount protection says that it is in use, and the kernel would wait {seconds} seconds to "
+            f"find out (the limit is {MMP_WAIT_LIMIT}); {clear}"
         )
     logger.info("multiple mount protection was not left cleanly: the kernel waits %d seconds before it mounts", seconds)
     return None

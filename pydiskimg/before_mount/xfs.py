@@ -32,7 +32,7 @@ GROUP_LIMIT = 1 << 17
 
 
 def refusal(read: Reader, read_only: bool) -> str | None:  # noqa: ARG001 - nothing of it depends on that
-    """Return why the file system must not be mounted; None when nothing speaks against it."""
+    """Return why the file system must not be mounted; None when it may be."""
     raw = read(0, SUPERBLOCK.size)
     if len(raw) < SUPERBLOCK.size:
         return None
@@ -45,7 +45,7 @@ def refusal(read: Reader, read_only: bool) -> str | None:  # noqa: ARG001 - noth
         return "it has a realtime device; one without is expected"
     if groups > GROUP_LIMIT:
         return (
-            f"it has {groups} allocation groups, at most {GROUP_LIMIT} are taken, because the kernel keeps each in "
-            "memory"
+            f"it has {groups} allocation groups, at most {GROUP_LIMIT} are accepted, because the kernel keeps "
+            "each in memory"
         )
     return None

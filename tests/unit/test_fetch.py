@@ -367,7 +367,7 @@ def test_unchecked(server: ImageServer, cache: Path, caplog: pytest.LogCaptureFi
 
 def test_unchecked_and_of_unknown_size_is_refused(server: ImageServer, cache: Path) -> None:
     server.put(NAME, DATA, checksum=False, always="unsized")
-    assert "the server does not tell the size" in refused(server.url, cache, IMAGE_VERIFY="no")
+    assert "the server does not send the size" in refused(server.url, cache, IMAGE_VERIFY="no")
     server.put(NAME, DATA, checksum=False, always="chunked")
     assert fetch(server.url, cache, IMAGE_VERIFY="no") == DATA
 
@@ -406,7 +406,7 @@ def test_a_cache_that_others_can_write_to_is_refused(server: ImageServer, cache:
 def test_a_cache_that_is_a_file(server: ImageServer, cache: Path) -> None:
     cache.parent.mkdir(parents=True)
     cache.touch()
-    assert refused(server.url, cache).endswith("CACHE_DIR is no directory")
+    assert refused(server.url, cache).endswith("CACHE_DIR is not a directory")
 
 
 def test_a_cache_below_a_file(server: ImageServer, cache: Path) -> None:

@@ -123,7 +123,7 @@ def test_a_password_goes_to_its_server_only_and_into_no_message(server: ImageSer
         get(address, "y")
     assert "cret" not in str(caught.value)
     assert Site(address).url("x") == f"{server.url}/x"
-    with pytest.raises(FetchError, match=r"^'http://images.example:0/d' is no address") as refused:
+    with pytest.raises(FetchError, match=r"^'http://images.example:0/d' is not an http:// or") as refused:
         Site("http://lisa:s%40cret@images.example:0/d")
     assert "cret" not in str(refused.value)
 
