@@ -55,6 +55,7 @@ assert (CHUNK.size, STRIPE.size, HEADER.size, LEAF_ITEM.size, POINTER.size) == (
 DEVICE_OBJECT, DEVICE_ITEM, CHUNK_ITEM = 1, 216, 228
 _MIRRORED = 0x10 | 0x20 | 0x200 | 0x400  # RAID1, DUP, RAID1C3, RAID1C4: each stripe has all of it
 _PROFILES = 0x7F8
+_MOST_COPIES = 4
 # The device items come first in the tree: a btrfs of one device has one, and needs one node for each level.
 _NODES = 64
 
@@ -80,14 +81,13 @@ class _Tree:
     def copies(self, logical: int, level: int) -> Iterator[bytes]:
         """Yield each copy of a node that Linux may take: it goes on to the next when one is damaged."""
         chunks = [chunk for chunk in self.chunks if chunk.start <= logical < chunk.start + chunk.length]
-        if not chunks:  # Linux may find it by the chunks that it has read from the tree's first nodes
-            raise _UnreadableError("a part of its chunk tree lies outside the superblock's chunks")
-        for chunk in chunks:
-            for place in chunk.places:
-                at = place + logical - chunk.start
-                node = self.read(at, self.node_size) if at < 1 << 62 else b""
-                if len(node) == self.node_size and self._is_taken(node, logical, level):
-                    yield node
+        if len(chunks) != 1:  # none: Linux may find it by the chunks that it has read from the tree's first nodes
+            raise _UnreadableError(f"a part of its chunk tree lies in {len(chunks)} of its system chunks, not in one")
+        for place in chunks[0].places:
+            at = place + logical - chunks[0].start
+            node = self.read(at, self.node_size) if at < 1 << 62 else b""
+            if len(node) == self.node_size and self._is_taken(node, logical, level):
+                yield node
 
     def _is_taken(self, node: bytes, logical: int, level: int) -> bool:
         bytenr, _, own_level = HEADER.unpack_from(node)
@@ -128,7 +128,7 @@ def _chunks(array: bytes, devid: int) -> Iterator[_Chunk]:
         _, kind, start = KEY.unpack_from(array, at)
         length, profile, count = CHUNK.unpack_from(array, at + KEY.size)
         at += KEY.size + CHUNK.size
-        if kind != CHUNK_ITEM or at + count * STRIPE.size > len(array):  # Linux refuses that
+        if kind != CHUNK_ITEM or count > _MOST_COPIES or at + count * STRIPE.size > len(array):  # Linux refuses that
             return
         stripes = [STRIPE.unpack_from(array, at + index * STRIPE.size) for index in range(count)]
         at += count * STRIPE.size
