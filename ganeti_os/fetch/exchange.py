@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from email.message import Message
 from typing import Protocol, Self
 
@@ -125,7 +126,8 @@ class Exchange:
             self._fail(error)
         finally:
             if response is not None:
-                response.close()
+                with suppress(Exception):  # what has come has come
+                    response.close()
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()
