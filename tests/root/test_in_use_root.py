@@ -7,12 +7,14 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from pydiskimg import holders
 from pydiskimg.disk import open_disk
 from pydiskimg.errors import InUseError
 from pydiskimg.holders import is_same_file
@@ -128,6 +130,20 @@ def test_our_own_loop_devices_over_a_locked_file(tmp_path: Path) -> None:
             pass
     assert path.read_bytes()[:17] == b"through the loop\xff"
     open_disk(path, writable=True).close()
+
+
+def test_a_loop_device_that_clears_itself_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of a process that was killed while it mounted; one without that flag is refused at once."""
+    monkeypatch.setattr(holders, "_MOMENT_SECONDS", 300.0)
+    path = filled_file(tmp_path / "disk", MIB)
+    with ExitStack() as clearing:
+        clearing.enter_context(loop_device(path))
+        timer = threading.Timer(0.3, clearing.close)
+        timer.start()
+        open_disk(path, writable=True).close()
+        timer.join()
+    with block_device(path) as device, pytest.raises(InUseError, match=f"attached to {device}"):
+        open_disk(path, writable=True)
 
 
 def test_a_file_behind_a_loop_device_is_not_replaced(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ class Endless:
 
     status = 200
     headers = Message()
-    reason = None
+    reason: str | None = None
 
     def __init__(self, pieces: int | None = None, *, failing: bool = False) -> None:
         self.left = pieces
