@@ -19,6 +19,7 @@ from pydiskimg.errors import ArchiveError, NoSpaceError, StorageError
 from tests.archive_trees import differences, odd_tree, picture, sparse_file, sparse_tree
 from tests.fixtures.privileged_files import make_capable, set_acls, set_attributes, set_owners
 from tests.fixtures.programs import Tool, run
+from tests.fixtures.reachable import reachable_by_all
 
 pytestmark = [pytest.mark.root, pytest.mark.oracle]
 
@@ -132,8 +133,7 @@ def test_extraction_as_another_user_says_what_it_needs(tool: Tool, tmp_path: Pat
     (tree / "file").write_text("root's")
     run(tool("tar"), "-cf", tmp_path / "a.tar", "-C", tree, "file")
     os.chown(ours, 65534, 65534)
-    for directory in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        os.chmod(directory, 0o755)
+    reachable_by_all(ours)
     script = (
         "import os, sys\nfrom pydiskimg.archive import extract\nos.setgid(65534); os.setuid(65534)\n"
         "try: extract(sys.argv[1], sys.argv[2])\nexcept OSError as error: print(error)"

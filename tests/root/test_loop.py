@@ -18,6 +18,7 @@ from pydiskimg import loop
 from pydiskimg.errors import InUseError, StorageError
 from pydiskimg.linux import blockdev, loopctl
 from pydiskimg.loop import LoopDevice, loop_device
+from tests.fixtures.reachable import reachable_by_all
 
 pytestmark = pytest.mark.root
 MIB = 1 << 20
@@ -240,9 +241,7 @@ def test_full_disk_below_is_an_error(tmp_path: Path, tool: Callable[[str], str])
 def test_ordinary_users_get_a_sentence(image: Path) -> None:
     """In a child: it becomes nobody."""
     image.chmod(0o666)
-    for parent in image.parents:  # those that pytest made for one user
-        if not parent.stat().st_mode & 1:
-            parent.chmod(parent.stat().st_mode | 0o011)
+    reachable_by_all(image)
     script = (
         "import os, sys; from pydiskimg.loop import loop_device\n"
         "os.setgid(65534); os.setuid(65534)\n"

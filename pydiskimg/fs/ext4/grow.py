@@ -92,6 +92,8 @@ class ExtGrowth:
         for number in range(self._first_table, self._new.desc_blocks):
             if self._is_new(self._new.descriptor_block(number)):
                 self._write_block(self._new.descriptor_block(number), self._table(number))
+        # Without its first copy the larger file system would not be believed (beginning.py) until the last step.
+        self._write_superblocks(first=self._old.groups)
         self._disk.flush()
 
     def _counted(self) -> tuple[int, int, Descriptor]:
@@ -247,8 +249,7 @@ class ExtGrowth:
     def _write_copies(self) -> None:
         """Bring the copies of superblock and descriptors up to date, in old and new groups."""
         new = self._new
-        for group in self._copies():
-            self._write_block(new.group_start(group), superblock(self._fields, self._checksums, group))
+        self._write_superblocks()
         whole = new.first_meta_bg if Incompat.META_BG in new.incompat else new.desc_blocks
         for first in range(0, whole, _BLOCKS_AT_ONCE):
             count = min(_BLOCKS_AT_ONCE, whole - first)
@@ -263,6 +264,12 @@ class ExtGrowth:
                 if group < new.groups:
                     self._write_block(new.group_start(group) + new.has_superblock(group), data)
         self._disk.flush()
+
+    def _write_superblocks(self, *, first: int = 1) -> None:
+        """Write the copies of the superblock from group first on."""
+        for group in self._copies():
+            if group >= first:
+                self._write_block(self._new.group_start(group), superblock(self._fields, self._checksums, group))
 
     def _copies(self) -> Iterator[int]:
         return (group for group in range(1, self._new.groups) if self._new.has_superblock(group))
