@@ -6,31 +6,22 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 import stat
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ganeti_os.fetch import FetchError, UnreachableError, download, fetched, site
-from ganeti_os.fetch.lock import Fetcher, using
 from ganeti_os.log import Messages
 from ganeti_os.settings import Layer, Settings
-from pydiskimg.errors import DoesNotFitError, StorageError
+from tests.fixtures.fetching import DATA, MIB, NAME, at_once, fetch, left, refused
 from tests.fixtures.image_server import ImageServer, image_server
-
-NAME = "debian-12-x86_64.img"
-MIB = 1 << 20
-DATA = os.urandom(5 * MIB + 12345)
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ImageServer]:
-    monkeypatch.setattr(download, "PAUSE_SECONDS", 0.01)
-    for name in ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
+    at_once(monkeypatch)
     with image_server() as found:
         yield found
 
@@ -38,28 +29,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ImageServer]:
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     return tmp_path / "var" / "cache"
-
-
-def fetch(url: str, cache: Path, *, name: str = NAME, **more: str) -> bytes:
-    """Fetch the image and return its bytes as the installation would find them."""
-    values = {"IMAGE_URL": url, "CACHE_DIR": str(cache), **more}
-    settings = Settings.from_layers([Layer("test", values)])
-    with fetched(name, settings, Messages(os_name="image", verb="create"), instance="inst1") as path:
-        assert path == str(cache / name)
-        return Path(path).read_bytes()
-
-
-def refused(url: str, cache: Path, **more: str) -> str:
-    with pytest.raises((FetchError, DoesNotFitError)) as caught:
-        fetch(url, cache, **more)
-    text = str(caught.value)
-    assert text.isprintable()
-    assert not (cache / NAME).exists()
-    return text
-
-
-def left(cache: Path) -> set[str]:
-    return {path.name for path in cache.iterdir()}
 
 
 def test_an_image_is_fetched_checked_and_used_again(server: ImageServer, cache: Path) -> None:
@@ -395,36 +364,6 @@ def test_no_clean_up_after_a_failure(server: ImageServer, cache: Path) -> None:
     assert left(cache) == {NAME, f".{NAME}.json"}
 
 
-@pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777])
-def test_a_cache_that_others_can_write_to_is_refused(server: ImageServer, cache: Path, mode: int) -> None:
-    cache.mkdir(parents=True)
-    cache.chmod(mode)
-    assert f"(mode {mode:04o})" in refused(server.url, cache)
-    assert server.asked == []
-
-
-def test_a_cache_that_is_a_file(server: ImageServer, cache: Path) -> None:
-    cache.parent.mkdir(parents=True)
-    cache.touch()
-    assert refused(server.url, cache).endswith("CACHE_DIR is not a directory")
-
-
-def test_a_cache_below_a_file(server: ImageServer, cache: Path) -> None:
-    cache.parent.parent.joinpath("var").touch()
-    with pytest.raises(OSError, match=f"{cache}: cannot make the cache directory"):
-        fetch(server.url, cache)
-
-
-def test_a_part_that_is_a_symlink_is_not_followed(server: ImageServer, cache: Path, tmp_path: Path) -> None:
-    server.put(NAME, DATA)
-    cache.mkdir(parents=True, mode=0o755)
-    (tmp_path / "precious").write_bytes(b"precious")
-    (cache / f".{NAME}.part").symlink_to(tmp_path / "precious")
-    with pytest.raises(OSError, match="Too many levels of symbolic links"):
-        fetch(server.url, cache)
-    assert (tmp_path / "precious").read_bytes() == b"precious"
-
-
 def test_names_that_a_url_has_to_quote(server: ImageServer, cache: Path) -> None:
     name = "grün 100%?#.img"
     server.files["/images/gr%C3%BCn%20100%25%3F%23.img"] = server.put("x", DATA, checksum=False)
@@ -469,38 +408,6 @@ def test_a_signal_ends_it(server: ImageServer, cache: Path) -> None:
     server.files[f"/images/{NAME}"].always = ""
     assert fetch(server.url, cache) == DATA
     assert server.ranges(NAME)[-1] is not None
-
-
-@pytest.mark.parametrize("days", [6, 8])
-def test_parts_that_nobody_wants_any_more_go_after_a_week(server: ImageServer, cache: Path, days: int) -> None:
-    server.put(NAME, DATA, faults=["cut:3000000", "404"])
-    refused(server.url, cache)
-    long_ago = time.time() - days * 86400
-    os.utime(cache / f".{NAME}.part", (long_ago, long_ago))
-    server.put("other", b"x")
-    fetch(server.url, cache, name="other")
-    rest = {f".{NAME}.part", f".{NAME}.from"} if days == 6 else set()
-    assert left(cache) == {"other", ".other.json"} | rest
-
-
-def test_but_not_while_somebody_fetches(server: ImageServer, cache: Path) -> None:
-    server.put(NAME, DATA, faults=["cut:3000000", "404"])
-    refused(server.url, cache)
-    os.utime(cache / f".{NAME}.part", (0, 0))
-    server.put("other", b"x")
-    busy = Fetcher(1, "")
-    with using(str(cache / f".{NAME}.lock"), lambda: None, lambda: None) as lock, lock.fetching(busy, lambda _: None):
-        fetch(server.url, cache, name="other")
-        assert (cache / f".{NAME}.part").exists()
-
-
-def test_a_record_that_was_being_written_is_taken_away(server: ImageServer, cache: Path) -> None:
-    server.put(NAME, DATA)
-    cache.mkdir(parents=True, mode=0o755)
-    for kind in ("json", "from"):
-        (cache / f".{NAME}.{kind}.new").write_text("{")
-    fetch(server.url, cache)
-    assert left(cache) == {NAME, f".{NAME}.json"}
 
 
 @pytest.mark.parametrize("tag", ['"2"', 'W/"1"', ""])
@@ -549,20 +456,3 @@ def test_headers_have_a_deadline_in_all(
     server.put(NAME + "2", DATA, always=fault)
     with pytest.raises(UnreachableError, match="the headers of the answer did not come within 0 seconds"):
         fetch(server.url, cache, name=NAME + "2")
-
-
-@pytest.mark.parametrize("name", [NAME, f".{NAME}.part", f".{NAME}.from", f".{NAME}.json", f".{NAME}.lock"])
-@pytest.mark.parametrize("new", ["", ".new"])
-def test_a_fifo_in_the_cache_hangs_nothing(server: ImageServer, cache: Path, name: str, new: str) -> None:
-    server.put(NAME, DATA)
-    cache.mkdir(parents=True)
-    os.mkfifo(cache / (name + new))
-    text = ""
-    try:
-        assert fetch(server.url, cache) == DATA
-    except (FetchError, StorageError) as error:
-        text = str(error)
-    if text:
-        assert not new
-        assert name in text
-        assert re.search("is not a regular file|found a directory or special file", text)
