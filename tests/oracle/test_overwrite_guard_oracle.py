@@ -9,7 +9,7 @@ import pytest
 
 from pydiskimg.cli import main
 from pydiskimg.units import KIB, MIB
-from tests.fixtures.programs import Tool, run
+from tests.fixtures.programs import Tool, making, run
 
 pytestmark = pytest.mark.oracle
 
@@ -76,8 +76,7 @@ def recognised(tool: Tool, path: Path) -> set[str]:
 @pytest.mark.parametrize("name", MAKERS)
 def test_what_makers_make(name: str, disk: Path, tool: Tool, capsys: pytest.CaptureFixture[str]) -> None:
     maker, is_known_by_copies = MAKERS[name]
-    program, *options = maker.split()
-    run(tool(program), *options, disk)
+    run(*making(tool, maker), disk)
     assert recognised(tool, disk)
     refused(disk, capsys)
     run(tool("wipefs"), "-q", "-a", "-f", disk)

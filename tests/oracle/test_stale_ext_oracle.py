@@ -14,7 +14,7 @@ from pydiskimg.formats.raw import open_raw
 from pydiskimg.units import KIB, MIB
 from pydiskimg.used_source import used_source
 from tests.fixtures.ext_files import made_ext, some_files
-from tests.fixtures.programs import Tool, run
+from tests.fixtures.programs import Tool, making, run
 from tests.fixtures.used_copy import copy_used
 
 pytestmark = pytest.mark.oracle
@@ -77,8 +77,7 @@ def assert_all_is_there(path: Path, copy: Path) -> None:
 def test_a_new_file_system(maker: str, kind: str, tmp_path: Path, contents: Path, tool: Tool) -> None:
     path = tmp_path / "disk"
     free = aged(tool, path, kind, contents)
-    program, *options = maker.split()
-    run(tool(program), *options, path)
+    run(*making(tool, maker), path)
     fill(path, free)
     assert_all_is_there(path, tmp_path / "copy")
 
