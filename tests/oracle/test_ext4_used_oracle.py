@@ -155,8 +155,9 @@ def test_after_tune2fs(options: str, change: str, tmp_path: Path, contents: Path
     path = made_ext(tool, tmp_path / "disk", options, 100 * MIB, contents)
     run(tool("e2fsck"), "-fp", path, expect=ANY_STATUS)
     run(tool("tune2fs"), *change.split(), path)
-    if "uninit_bg" in change or "sparse_super" in change:  # it asks for e2fsck then
-        run(tool("e2fsck"), "-fp", path, expect=ANY_STATUS)
+    # It asks for e2fsck then; version 1.47.2 leaves the file of orphans to that as well.
+    if any(feature in change for feature in ("uninit_bg", "sparse_super", "has_journal", "metadata_csum")):
+        run(tool("e2fsck"), "-fy", path, expect=ANY_STATUS)
     judge(tool, path, tmp_path / "copy")
 
 
