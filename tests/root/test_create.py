@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -236,7 +237,9 @@ def test_two_creates_on_one_disk_exclude_each_other(node: Node, tmp_path: Path) 
     ("image_type", "sentence"),
     [
         ("qcow2", "copying: {disk}: cannot write"),
-        ("tarball", "what was written did not reach stable storage: Input/output error"),
+        # Found when all is brought to stable storage, or earlier, when the kernel writes some of it on a busy machine:
+        # then the file system has become read-only.
+        ("tarball", "did not reach stable storage: Input/output error|: Input/output error$|[Rr]ead-only"),
     ],
 )
 def test_a_full_disk_gives_one_clear_error(node: Node, tmp_path: Path, image_type: str, sentence: str) -> None:
@@ -250,7 +253,7 @@ def test_a_full_disk_gives_one_clear_error(node: Node, tmp_path: Path, image_typ
             file.truncate(700 * MIB)
         done = node.create(disk)
         assert done.returncode == 1
-        assert sentence.format(disk=disk) in last_line(done)
+        assert re.search(sentence.format(disk=disk), last_line(done))
         dump = subprocess.run(["sfdisk", "-d", disk], capture_output=True, text=True, check=False).stdout
         assert "type=83" not in dump
     finally:
