@@ -15,12 +15,12 @@ from pydiskimg.formats.contents import Contents, Sort, file_contents
 from pydiskimg.formats.raw import open_raw
 from pydiskimg.fs.probe import probe
 from pydiskimg.fs.strangers import stranger
+from pydiskimg.partition_reader import MBR_SIGNATURE
 from pydiskimg.protocols import ImageSource, Source, read_bytes
 
 log = logging.getLogger(__name__)
 
 _SECTOR = 512  # bytes
-_BOOT_SIGNATURE = b"\x55\xaa"
 
 _EXPECTED = MappingProxyType(
     {
@@ -80,7 +80,7 @@ def _sentence(source: Source, found: Contents, expected: str) -> str:
 
 
 def _is_known(disk: Source) -> bool:
-    if read_bytes(disk, _SECTOR - len(_BOOT_SIGNATURE), len(_BOOT_SIGNATURE)) == _BOOT_SIGNATURE:
+    if read_bytes(disk, _SECTOR - len(MBR_SIGNATURE), len(MBR_SIGNATURE)) == MBR_SIGNATURE:
         return True
     try:
         return probe(disk) is not None or stranger(disk) is not None

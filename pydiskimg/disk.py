@@ -106,8 +106,8 @@ def open_disk(
     For writing, a block device is opened O_EXCL, so that a mounted or otherwise claimed device is refused; a
     file is locked (flock) and refused while it is attached to a loop device. Both are refused while a virtual machine
     or qemu-img uses them or an export reads them, and are locked as QEMU does, so that these do not begin to; looking
-    at them with `qemu-img -U` goes on. Where a file system has no such locks nobody is kept out. Files are never made,
-    truncated or grown.
+    at them with `qemu-img -U` goes on. A file system without such locks keeps no other program out. Files are never
+    made, truncated or grown.
 
     format "qcow2" gives the virtual disk of the qcow2 image that the file or device holds; the file grows as the
     disk is filled. references are the files it may name, as for open_image(); compress compresses what is written

@@ -11,13 +11,12 @@ import os
 import struct
 import uuid
 
-from pydiskimg.before_mount.btrfs_devices import foreign_device
+from pydiskimg.before_mount.btrfs_devices import SUPERBLOCK_OFFSET, foreign_device
 from pydiskimg.before_mount.reading import Reader
 
 # systemd-udevd shows each btrfs that it finds to the kernel, and notes here what it found; nothing else lists them.
 UDEV_DATA = "/run/udev/data"
 
-_OFFSET = 64 << 10
 _MAGIC = b"_BHRfS_M"
 # btrfs on-disk format, "Superblock"; little-endian.
 _SUPERBLOCK = struct.Struct(
@@ -45,7 +44,7 @@ def refusal(read: Reader, read_only: bool) -> str | None:  # noqa: ARG001 - noth
     A device without a btrfs passes: the kernel refuses it. Other devices with the same bytes (the disk below a
     partition, a snapshot) are not other members.
     """
-    block = read(_OFFSET, _SUPERBLOCK.size)
+    block = read(SUPERBLOCK_OFFSET, _SUPERBLOCK.size)
     if len(block) < _SUPERBLOCK.size:
         return None
     raw_fsid, flags, magic, num_devices, raw_device = _SUPERBLOCK.unpack(block)
