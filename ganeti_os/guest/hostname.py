@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ganeti_os.guest.draft import Draft, GuestError
-from ganeti_os.guest.names import Renaming, is_unset, short
-from ganeti_os.guest.shell_values import shell_values
-from ganeti_os.guest.span import Span, substituted
+from ganeti_os.guest.network.shell_values import shell_values
+from ganeti_os.guest.network.span import Span, substituted
+from ganeti_os.guest.renaming import Renaming, is_unset, short
 
 log = logging.getLogger(__name__)
 

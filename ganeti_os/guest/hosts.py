@@ -6,10 +6,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from ganeti_os.guest.addresses import parse_address
 from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.names import Renaming
-from ganeti_os.guest.span import Span, substituted
+from ganeti_os.guest.network.addresses import parse_address
+from ganeti_os.guest.network.span import Span, substituted
+from ganeti_os.guest.renaming import Renaming
 
 PATH = "/etc/hosts"
 _LINE = re.compile(rb"^([^#\n]*+)", re.MULTILINE)  # without its comment

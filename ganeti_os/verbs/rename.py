@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from ganeti_os.guest import hosts
-from ganeti_os.guest.dhcp import change_client_names, note_cloud_init
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.hostname import PATHS, change_host_name, check_host_name
-from ganeti_os.guest.names import Renaming
-from ganeti_os.guest.network import change_addresses
+from ganeti_os.guest.network.change import change_addresses
+from ganeti_os.guest.network.dhcp import change_client_names, note_cloud_init
+from ganeti_os.guest.network.new_addresses import file_address, new_addresses
+from ganeti_os.guest.renaming import Renaming
 from ganeti_os.guest.root import NoRootError, find_guest
 from ganeti_os.guest.volume import Volume, mounted_volume, volume_device
 from ganeti_os.log import Messages
-from ganeti_os.networks import file_address, new_addresses
 from ganeti_os.protocol import Request
 from ganeti_os.settings import Settings
 from pydiskimg.disk import open_disk

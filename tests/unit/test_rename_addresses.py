@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.netplan import netplan_interfaces
+from ganeti_os.guest.network.netplan import netplan_interfaces
 from ganeti_os.shellfile import SettingsError
 from pydiskimg.errors import DiskImageError
 from tests.fixtures.guests import NEW, OLD, GuestFiles

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from ganeti_os.guest.draft import Draft, GuestError
 from ganeti_os.guest.hosts import change_hosts
-from ganeti_os.guest.names import Renaming
-from ganeti_os.guest.shell_values import shell_values
-from ganeti_os.guest.span import Span, substituted
+from ganeti_os.guest.network.shell_values import shell_values
+from ganeti_os.guest.network.span import Span, substituted
+from ganeti_os.guest.renaming import Renaming
 from pydiskimg import tree
 from pydiskimg.errors import DiskImageError
 from pydiskimg.protocols import Tree

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ganeti_os.guest.addresses import Interface
 from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.span import Span
+from ganeti_os.guest.network.addresses import Interface
+from ganeti_os.guest.network.span import Span
 
 _DEPTH = 32  # of keys and list items inside each other
 _KINDS = (b"ethernets", b"bonds", b"bridges", b"vlans", b"wifis")

@@ -6,9 +6,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ganeti_os.guest.addresses import Interface
 from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.span import Span
+from ganeti_os.guest.network.addresses import Interface
+from ganeti_os.guest.network.span import Span
 
 _LINE = re.compile(rb"^[ \t]*+([^#\s][^\n]*+)", re.MULTILINE)
 _WORD = re.compile(rb"\S++")

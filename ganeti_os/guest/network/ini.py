@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ganeti_os.guest.span import Span
+from ganeti_os.guest.network.span import Span
 
 _LINE = re.compile(
     rb"^[ \t]*+(?:\[(?P<section>[^\]\r\n]*+)\]|(?P<key>[A-Za-z0-9_.-]++)[ \t]*+=[ \t]*+(?P<value>[^\r\n]*+))",

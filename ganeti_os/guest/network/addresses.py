@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from ganeti_os.guest.span import Span
+from ganeti_os.guest.network.span import Span
 
 IPAddress = IPv4Address | IPv6Address
 

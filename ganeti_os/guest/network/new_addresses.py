@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network
 
-from ganeti_os.guest.addresses import IPAddress, parse_address
+from ganeti_os.guest.network.addresses import IPAddress, parse_address
 from ganeti_os.protocol import InstanceNic, Request
 from ganeti_os.settings import Settings
 from ganeti_os.shellfile import Assignment, SettingsError, read_shell_file

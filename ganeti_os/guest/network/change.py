@@ -11,15 +11,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 
-from ganeti_os.guest.addresses import Field, Interface, IPAddress, natural_order, parse_address
 from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.gentoo_net import gentoo_interfaces
-from ganeti_os.guest.ifcfg import ifcfg_interfaces
-from ganeti_os.guest.ifupdown import ifupdown_interfaces
-from ganeti_os.guest.netplan import netplan_interfaces
-from ganeti_os.guest.networkd import keyfile_interfaces, networkd_interfaces
-from ganeti_os.guest.span import Span, substituted
-from ganeti_os.networks import NewAddress
+from ganeti_os.guest.network.addresses import Field, Interface, IPAddress, natural_order, parse_address
+from ganeti_os.guest.network.gentoo import gentoo_interfaces
+from ganeti_os.guest.network.ifcfg import ifcfg_interfaces
+from ganeti_os.guest.network.ifupdown import ifupdown_interfaces
+from ganeti_os.guest.network.netplan import netplan_interfaces
+from ganeti_os.guest.network.networkd import keyfile_interfaces, networkd_interfaces
+from ganeti_os.guest.network.new_addresses import NewAddress
+from ganeti_os.guest.network.span import Span, substituted
 
 log = logging.getLogger(__name__)
 

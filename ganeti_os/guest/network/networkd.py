@@ -6,10 +6,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ganeti_os.guest.addresses import Interface
 from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.ini import ini_values
-from ganeti_os.guest.span import Span
+from ganeti_os.guest.network.addresses import Interface
+from ganeti_os.guest.network.ini import ini_values
+from ganeti_os.guest.network.span import Span
 
 _NETWORKD = {
     ("network", "address"): "address",

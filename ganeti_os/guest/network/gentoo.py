@@ -6,9 +6,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ganeti_os.guest.addresses import Interface, parse_address
 from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.span import Span
+from ganeti_os.guest.network.addresses import Interface, parse_address
+from ganeti_os.guest.network.span import Span
 
 _PATH = "/etc/conf.d/net"
 # Bounded: a guest may open a hundred thousand of them and close none.

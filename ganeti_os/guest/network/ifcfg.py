@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
-from ganeti_os.guest.addresses import Interface, parse_address
 from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.shell_values import ShellValue, shell_values
-from ganeti_os.guest.span import Span
+from ganeti_os.guest.network.addresses import Interface, parse_address
+from ganeti_os.guest.network.shell_values import ShellValue, shell_values
+from ganeti_os.guest.network.span import Span
 
 _RED_HAT = "/etc/sysconfig/network-scripts"
 _RED_HAT_COMMON = "/etc/sysconfig/network"

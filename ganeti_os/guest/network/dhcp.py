@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass
 
 from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.names import Renaming
-from ganeti_os.guest.span import Span, substituted
+from ganeti_os.guest.network.span import Span, substituted
+from ganeti_os.guest.renaming import Renaming
 
 log = logging.getLogger(__name__)
 
