@@ -93,7 +93,7 @@ $(VENV)/.dependencies: pyproject.toml
 	@echo "make: creating $(VENV)/ with $(PYTHON) and installing the dependencies into it"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) "meson-python>=0.15" "meson>=1.0" ninja setuptools wheel
-	@$(PIP) --no-build-isolation --use-pep517 '.[fast,test]'
+	@$(PIP) --no-build-isolation --use-pep517 '.[fast,ganeti,test]'
 	@$(PY) -m pip uninstall --quiet --yes setuptools wheel  # only building needs them, and each start of Python reads their .pth
 	@touch $@
 

@@ -46,7 +46,12 @@ DOING = {  # what a verb does in general, for messages that no step of its own n
 }
 MODULES = {"import": "import_"}  # a keyword is no name of a module
 # By the name that is imported: what to install for it.
-PACKAGES = {"parted": "python3-parted (pyparted)", "libarchive": "python3-libarchive-c (libarchive-c)"}
+PACKAGES = {
+    "parted": "python3-parted (pyparted)",
+    "libarchive": "python3-libarchive-c (libarchive-c)",
+    "yaml": "python3-yaml (PyYAML)",
+    "cryptography": "python3-cryptography (cryptography)",
+}
 
 
 def run_verb(

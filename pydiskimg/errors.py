@@ -102,6 +102,10 @@ class MissingPathError(StorageError, FileNotFoundError):
     """A path does not exist inside a guest's tree; also a FileNotFoundError."""
 
 
+class ExistingPathError(StorageError, FileExistsError):
+    """Something is at a path of a guest's tree already; also a FileExistsError."""
+
+
 class OutsideTreeError(StorageError):
     """A path inside a guest's tree does not resolve to what was asked for without leaving the tree."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Protocol, TypeAlias
 
     from pydiskimg.extents import Extent
@@ -148,11 +148,28 @@ class Tree(Protocol):
     def read(self, path: str, *, limit: int = 1 << 20) -> bytes:
         """Return the contents of a regular file, at most limit bytes (StorageError beyond it)."""
 
-    def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
-        """Replace the contents of a regular file, or make one of this mode; owner and mode of an old file stay."""
+    def write(
+        self, path: str, data: bytes, *, mode: int = 0o644, attributes: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Replace the contents of a regular file, or make one with this mode and these extended attributes.
+
+        An old file keeps owner, mode and attributes.
+        """
 
     def replace(self, path: str, data: bytes) -> None:
         """Replace an existing file in one step: a reader sees the old or the new contents, never a part."""
+
+    def make_directory(self, path: str, *, mode: int = 0o755, attributes: Mapping[str, bytes] | None = None) -> None:
+        """Make one directory with this mode and these extended attributes; FileExistsError where something is."""
+
+    def symlink(self, path: str, target: str, *, attributes: Mapping[str, bytes] | None = None) -> None:
+        """Make a symlink to target, which the guest resolves; FileExistsError where something is."""
+
+    def remove(self, path: str) -> None:
+        """Take a file's name away, or a symlink itself, durably; a directory raises StorageError."""
+
+    def attribute(self, path: str, name: str) -> bytes | None:
+        """Return an extended attribute of what path resolves to, None where it has none of this name."""
 
     def stat(self, path: str, *, follow_symlinks: bool = True) -> os.stat_result:
         """Return what os.stat() gives for the path inside the tree."""

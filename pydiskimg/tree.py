@@ -6,10 +6,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 
-from pydiskimg.errors import MissingPathError, OutsideTreeError, StorageError, storage_error
+from pydiskimg.errors import ExistingPathError, MissingPathError, OutsideTreeError, StorageError, storage_error
 from pydiskimg.linux.fileio import pwrite_all
 from pydiskimg.linux.openat2 import (
     RESOLVE_BENEATH,
@@ -80,19 +81,23 @@ class MountedTree:
             raise self._error(path, f"is larger than the {limit} bytes that are read of such a file", errno.EFBIG)
         return bytes(data)
 
-    def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
+    def write(
+        self, path: str, data: bytes, *, mode: int = 0o644, attributes: Mapping[str, bytes] | None = None
+    ) -> None:
         """Replace the contents of a regular file in place, or make one of exactly this mode (whatever the umask).
 
-        The old file keeps owner, mode and attributes. One with several names gets a copy of its own under this name,
-        as replace() makes it, so that the contents under the other names stay. A symlink as the last component is
-        followed inside the tree, also to a file that does not exist yet. The data are synced.
+        A new file gets the extended attributes. The old file keeps owner, mode and attributes. One with several names
+        gets a copy of its own under this name, as replace() makes it, so that the contents under the other names stay.
+        A symlink as the last component is followed inside the tree, also to a file that does not exist yet. The data
+        are synced.
         """
         with self._errors(path, "cannot be written"):
             try:
                 place = self._locate(path)
             except FileNotFoundError:
                 with self._parent(path) as (parent, name):
-                    _install(parent, name, data, lambda fd: os.fchmod(fd, mode), where=self._where(path))
+                    dress = partial(_dress, mode=mode, attributes=attributes)
+                    _install(parent, name, data, dress, where=self._where(path))
                 return
             with _opened(place):
                 links = _require_regular(place).st_nlink
@@ -115,6 +120,50 @@ class MountedTree:
             _require_regular(place)
             with _opened(_reopened(place, os.O_RDONLY)) as old:
                 _install(parent, name, data, lambda fd: _copy_metadata(old, fd), where=self._where(path))
+
+    def make_directory(self, path: str, *, mode: int = 0o755, attributes: Mapping[str, bytes] | None = None) -> None:
+        """Make one directory of exactly this mode, with these extended attributes; the one above it is there.
+
+        Raises FileExistsError when anything is at path.
+        """
+        with self._errors(path, "cannot be made"), self._new(path) as (parent, name):
+            os.mkdir(name, 0o700, dir_fd=parent)
+            with _opened(openat2(parent, name, os.O_RDONLY | os.O_DIRECTORY, resolve=_BELOW)) as fd:
+                _dress(fd, mode=mode, attributes=attributes)
+                os.fsync(fd)
+            _sync_directory(parent)
+
+    def symlink(self, path: str, target: str, *, attributes: Mapping[str, bytes] | None = None) -> None:
+        """Make a symlink to target, which is the guest's to resolve, with these extended attributes.
+
+        Raises FileExistsError when anything is at path.
+        """
+        with self._errors(path, "cannot be made"), self._new(path) as (parent, name):
+            os.symlink(os.fsencode(target), name, dir_fd=parent)
+            for attribute, value in (attributes or {}).items():
+                os.setxattr(f"/proc/self/fd/{parent}/{os.fsdecode(name)}", attribute, value, follow_symlinks=False)
+            _sync_directory(parent)
+
+    def remove(self, path: str) -> None:
+        """Take the name of a file away, also of a FIFO or device, or a symlink itself; synced.
+
+        A directory raises StorageError (EISDIR).
+        """
+        with self._errors(path, "cannot be removed"), self._new(path) as (parent, name):
+            if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                raise StorageError("is a directory", errno=errno.EISDIR, filename=None)
+            os.unlink(name, dir_fd=parent)
+            _sync_directory(parent)
+
+    def attribute(self, path: str, name: str) -> bytes | None:
+        """Return an extended attribute of what path resolves to; None where it or its file system has none such."""
+        with self._errors(path, "cannot be looked at"), _opened(self._locate(path)) as place:
+            try:
+                return os.getxattr(f"/proc/self/fd/{place}", name)
+            except OSError as error:
+                if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+                    return None
+                raise
 
     def stat(self, path: str, *, follow_symlinks: bool = True) -> os.stat_result:
         """Return what os.stat() gives for path inside the tree."""
@@ -174,6 +223,16 @@ class MountedTree:
             return os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=place)
 
     @contextmanager
+    def _new(self, path: str) -> Iterator[tuple[int, bytes]]:
+        """Yield the directory (O_PATH) and the last component of path, which is not followed."""
+        directory, _slash, name = _encoded(path).rstrip(b"/").rpartition(b"/")
+        if name in (b"", b".", b".."):
+            raise StorageError("names a directory", errno=errno.EISDIR, filename=None)
+        flags = os.O_PATH | os.O_DIRECTORY
+        with _opened(openat2(self._root_fd, directory or b"/", flags, resolve=_INSIDE)) as parent:
+            yield parent, name
+
+    @contextmanager
     def _parent(self, path: str) -> Iterator[tuple[int, bytes]]:
         """Yield the directory (O_PATH) and name that path ends on, a symlink as its last component resolved."""
         rest = _encoded(path)
@@ -214,6 +273,9 @@ class MountedTree:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             text = f"{self._where(path)}: {doing}: there is no such file in the guest"
             return MissingPathError(text, errno=errno.ENOENT, filename=path)
+        if error.errno == errno.EEXIST:
+            text = f"{self._where(path)}: {doing}: something has this name already"
+            return ExistingPathError(text, errno=errno.EEXIST, filename=path)
         if error.errno in (errno.ELOOP, errno.EXDEV):
             text = (
                 f"{self._where(path)}: {doing}: its symbolic links form a loop, or lead out of the tree through /proc"
@@ -292,8 +354,18 @@ def _install(parent: int, name: bytes, data: bytes, dress: Callable[[int], objec
                 with suppress(OSError):
                     os.unlink(temporary, dir_fd=parent)
             raise
-    with _opened(os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=parent)) as directory:
+    _sync_directory(parent)
+
+
+def _sync_directory(place: int) -> None:
+    with _opened(os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=place)) as directory:
         os.fsync(directory)
+
+
+def _dress(fd: int, *, mode: int, attributes: Mapping[str, bytes] | None) -> None:
+    os.fchmod(fd, mode)
+    for name, value in (attributes or {}).items():
+        os.setxattr(fd, name, value)
 
 
 def _nameless(parent: int) -> tuple[int, bytes | None]:

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""New contents of a guest's files: all computed first, then written, so that a refusal changes nothing."""
+"""A guest's files as they are to be: all computed first, then written, so that a refusal changes nothing."""
 
 from __future__ import annotations
 
 import errno
 import fnmatch
 import logging
+import os
 import stat
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from pydiskimg.errors import DiskImageError, OutsideTreeError, StorageError
 from pydiskimg.protocols import Tree
@@ -22,13 +24,34 @@ class GuestError(DiskImageError):
     """What the guest's files say keeps them from being changed; nothing was written."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What a file is to hold; data None: it is to go. mode is that of a new one."""
+
+    data: bytes | None
+    mode: int = 0o644
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    target: str
+
+
+_New = _Contents | _Link
+_GONE = _Contents(None)
+
+
+def _bytes(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")
+
+
 class Draft:
     """The guest's files as they are to be. Reading sees what was changed before; nothing is written until write()."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._old: dict[str, bytes | None] = {}
-        self._new: dict[str, bytes] = {}
+        self._new: dict[str, _New] = {}
         self._notes: dict[str, list[str]] = {}
         self._total = 0
 
@@ -37,8 +60,9 @@ class Draft:
 
         Raises StorageError for what is no regular file or too large, GuestError when all are too large together.
         """
-        if path in self._new:
-            return self._new[path]
+        new = self._new.get(path)
+        if new is not None:
+            return self.read(new.target) if isinstance(new, _Link) else new.data
         if path not in self._old:
             try:
                 data = self._tree.read(path)
@@ -52,14 +76,26 @@ class Draft:
 
     def is_file(self, path: str) -> bool:
         """True when path ends, through symlinks, on a regular file."""
+        if path in self._new:
+            return self.read(path) is not None
         try:
-            return path in self._new or stat.S_ISREG(self._tree.stat(path).st_mode)
+            return stat.S_ISREG(self._tree.stat(path).st_mode)
         except (FileNotFoundError, OutsideTreeError):
             return False
 
     def exists(self, path: str) -> bool:
         """True when path ends, through symlinks, on anything."""
-        return path in self._new or self._tree.exists(path)
+        new = self._new.get(path)
+        if new is None:
+            return self._tree.exists(path)
+        return self.exists(new.target) if isinstance(new, _Link) else new.data is not None
+
+    def stat(self, path: str, *, follow_symlinks: bool = True) -> os.stat_result | None:
+        """Return what os.stat() gives for path as it was before any change; None where there was nothing."""
+        try:
+            return self._tree.stat(path, follow_symlinks=follow_symlinks)
+        except (FileNotFoundError, OutsideTreeError):
+            return None
 
     def is_dangling(self, path: str) -> bool:
         """True when path is a symlink that leads to nothing: a file cannot always be made through it."""
@@ -77,22 +113,42 @@ class Draft:
         try:
             names = self._tree.list(directory)
         except FileNotFoundError:
-            return []
+            names = []
         except StorageError as error:
-            if error.errno == errno.ENOTDIR:  # /etc/sysconfig/network is a directory on SuSE only
-                return []
-            raise
+            if error.errno != errno.ENOTDIR:  # /etc/sysconfig/network is a directory on SuSE only
+                raise
+            names = []
         matching = [f"{directory}/{name}" for name in names if fnmatch.fnmatchcase(name, pattern)]
         if len(matching) > FILES_LIMIT:
             text = f"{directory}: {len(matching)} names match {pattern}"
             raise GuestError(f"{text}; at most {FILES_LIMIT} such files are looked at, and nothing was changed")
-        return [path for path in matching if self.is_file(path)]
+        made = [path for path in self._new if path.rpartition("/")[0] == directory]
+        matching += [path for path in made if fnmatch.fnmatchcase(path.rpartition("/")[2], pattern)]
+        return sorted({path for path in matching if self.is_file(path)}, key=_bytes)
 
-    def change(self, path: str, data: bytes, what: str) -> None:
-        """Give a file new contents, or make one; what says it for the log. Contents that it has are no change."""
+    def change(self, path: str, data: bytes, what: str, *, mode: int = 0o644) -> None:
+        """Give a file new contents, or make one of this mode, and the directories above it; what says it for the log.
+
+        Contents that it has are no change. An old file keeps its mode.
+        """
         if data == self.read(path):
             return
-        self._new[path] = data
+        self._note(path, _Contents(data, mode), what)
+
+    def remove(self, path: str, what: str) -> None:
+        """Take a file or symlink away; nothing there is no change."""
+        if self.stat(path, follow_symlinks=False) is None:
+            self._new.pop(path, None)
+        elif self._new.get(path) != _GONE:
+            self._note(path, _GONE, what)
+
+    def symlink(self, path: str, target: str, what: str) -> None:
+        """Make a symlink to the absolute path target where nothing is, and the directories above it."""
+        if path not in self._new and self.stat(path, follow_symlinks=False) is None:
+            self._note(path, _Link(target), what)
+
+    def _note(self, path: str, new: _New, what: str) -> None:
+        self._new[path] = new
         self._notes.setdefault(path, []).append(what)
 
     def write(self, order: Callable[[str], int]) -> int:
@@ -102,12 +158,31 @@ class Draft:
         """
         written = 0
         for path in sorted(self._new, key=order):
-            if self._old.get(path) is None:
-                self._tree.write(path, self._new[path])
-            elif self._tree.read(path) != self._new[path]:  # it may be a symlink to one that is written already
-                self._tree.replace(path, self._new[path])
-            else:
-                continue
-            written += 1
-            log.info("%s: %s", path, ", ".join(self._notes[path]))
+            if self._write(path, self._new[path]):
+                written += 1
+                log.info("%s: %s", path, ", ".join(self._notes[path]))
         return written
+
+    def _write(self, path: str, new: _New) -> bool:
+        """Write one file; False where it turns out to be as it is to be."""
+        if new == _GONE:
+            self._tree.remove(path)
+        elif isinstance(new, _Link):
+            self._make_parents(path)
+            self._tree.symlink(path, new.target)
+        elif self._old.get(path) is None:
+            assert new.data is not None
+            self._make_parents(path)
+            self._tree.write(path, new.data, mode=new.mode)
+        elif self._tree.read(path) != new.data:  # it may be a symlink to one that is written already
+            assert new.data is not None
+            self._tree.replace(path, new.data)
+        else:
+            return False
+        return True
+
+    def _make_parents(self, path: str) -> None:
+        parent = path.rpartition("/")[0]
+        if parent and not self._tree.exists(parent):
+            self._make_parents(parent)
+            self._tree.make_directory(parent)

@@ -373,3 +373,48 @@ def test_close_twice_and_missing_root(tmp_path: Path) -> None:
     for path in (tmp_path / "missing", Path("/etc/passwd")):
         with pytest.raises(StorageError, match=str(path)):
             open_tree(path)
+
+
+def test_a_directory_is_made_with_its_mode_and_nothing_outside(tree: MountedTree, root: Path) -> None:
+    (root / "link").symlink_to("/../..")
+    old = os.umask(0o077)
+    try:
+        tree.make_directory("/link/etc/new", mode=0o751)
+    finally:
+        os.umask(old)
+    assert (root / "etc/new").stat().st_mode & 0o7777 == 0o751
+    with pytest.raises(FileExistsError, match=r"^/etc/new in the guest's tree .*: something has this name already$"):
+        tree.make_directory("/etc/new")
+    with pytest.raises(FileNotFoundError):
+        tree.make_directory("/missing/new")
+
+
+def test_a_name_is_taken_away_and_not_what_it_leads_to(tree: MountedTree, root: Path) -> None:
+    (root / "etc/link").symlink_to("shadow")
+    os.mkfifo(root / "etc/fifo")
+    tree.remove("/etc/link")
+    tree.remove("/etc/fifo")
+    assert os.listdir(root / "etc") == ["shadow"]
+    with pytest.raises(FileNotFoundError):
+        tree.remove("/etc/link")
+    with pytest.raises(StorageError, match="it is a directory"):
+        tree.remove("/etc")
+    with pytest.raises(StorageError, match="names a directory"):
+        tree.remove("/")
+
+
+def test_a_symlink_is_made_and_never_over_anything(tree: MountedTree, root: Path) -> None:
+    tree.symlink("/etc/link", "/etc/shadow")
+    assert (root / "etc/link").readlink() == Path("/etc/shadow")
+    assert tree.read("/etc/link") == b"the guest's\n"
+    with pytest.raises(FileExistsError):
+        tree.symlink("/etc/shadow", "/elsewhere")
+
+
+def test_a_new_file_gets_attributes_and_an_old_one_keeps_its_own(tree: MountedTree) -> None:
+    tree.write("/etc/new", b"", attributes={"user.kind": b"first"})
+    tree.write("/etc/new", b"more", attributes={"user.kind": b"second"})
+    assert tree.attribute("/etc/new", "user.kind") == b"first"
+    assert tree.attribute("/etc/new", "user.other") is None
+    tree.make_directory("/etc/dir", attributes={"user.kind": b"dir"})
+    assert tree.attribute("/etc/dir", "user.kind") == b"dir"
