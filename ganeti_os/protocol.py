@@ -95,6 +95,7 @@ class Request:
     nics: tuple[InstanceNic, ...] = ()
     swap_path: str | None = None
     hypervisor: str | None = None
+    uuid: str | None = None
     memory_mib: int | None = None
     kernel_path: str | None = None
     reinstall: bool = False
@@ -262,6 +263,7 @@ def _environment_request(verb: str, environ: Mapping[str, str], version: int) ->
         disks=disks,
         nics=_nics(environ),
         hypervisor=environ.get("HYPERVISOR") or None,
+        uuid=environ.get("INSTANCE_UUID") or None,
         memory_mib=_memory(environ),
         kernel_path=environ.get("INSTANCE_HV_kernel_path") or None,
         reinstall=_flag(environ, "INSTANCE_REINSTALL"),

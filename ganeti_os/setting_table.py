@@ -268,6 +268,21 @@ SETTINGS = (
         gives_away="an instance without the administrator's scripts and overlay, which rename leaves as it is",
     ),
     Setting(
+        "IDENTITY",
+        BOOLEAN,
+        "yes",
+        "make the system the instance: its name, its network, keys and a machine id of its own; no: leave the image's",
+        gives_away="an instance that has the image's keys and is not named by its instance's name",
+    ),
+    Setting(
+        "IMPORT_IDENTITY",
+        _one_of("keep", "new"),
+        "keep",
+        "what an imported system is: keep: the machine that was backed up, with its keys and machine id; new: another "
+        "machine beside it, with its own",
+        gives_away="which keys the instance's own system has",
+    ),
+    Setting(
         "CUSTOMIZE_DIR",
         DIRECTORY,
         "{sysconfdir}/ganeti/instance-image.d",
@@ -334,8 +349,9 @@ SETTINGS = (
     Setting(
         "GROW",
         BOOLEAN,
-        "no",
-        "after an import onto a larger disk, grow the last partition and its file system to the end of the disk",
+        "yes",
+        "let the last partition and its file system grow to the end of the disk, after a disk image was installed or a "
+        "backup imported; never with NOMOUNT=yes",
         gives_away="how the instance's own disk is divided",
     ),
     Setting(

@@ -93,6 +93,8 @@ class Settings:
     cache_dir: str
     arch: str
     nomount: bool
+    identity: bool
+    import_identity: str
     customize_dir: str
     overlay: str
     overlays_dir: str
@@ -129,6 +131,16 @@ class Settings:
                 else:
                     values[name] = _default(setting, paths, native)
         return cls(**{BY_NAME[name].field: value for name, value in values.items()})
+
+    @property
+    def identity_is_off(self) -> str:
+        """The setting that keeps everything inside the guest as the image has it; empty where none does."""
+        switches = {
+            "NOMOUNT=yes": self.nomount,
+            "CDINSTALL=yes": self.cdinstall,
+            "IDENTITY=no": not self.identity,
+        }
+        return next((name for name, is_set in switches.items() if is_set), "")
 
     def texts(self) -> dict[str, str]:
         """Return every setting by its name, as it would be written in the file."""

@@ -53,6 +53,7 @@ class Draft:
         self._old: dict[str, bytes | None] = {}
         self._new: dict[str, _New] = {}
         self._notes: dict[str, list[str]] = {}
+        self._gone: set[str] = set()  # also what something new takes the place of
         self._total = 0
 
     def read(self, path: str) -> bytes | None:
@@ -140,6 +141,7 @@ class Draft:
         if self.stat(path, follow_symlinks=False) is None:
             self._new.pop(path, None)
         elif self._new.get(path) != _GONE:
+            self._gone.add(path)
             self._note(path, _GONE, what)
 
     def symlink(self, path: str, target: str, what: str) -> None:
@@ -165,12 +167,14 @@ class Draft:
 
     def _write(self, path: str, new: _New) -> bool:
         """Write one file; False where it turns out to be as it is to be."""
-        if new == _GONE:
+        if path in self._gone and self.stat(path, follow_symlinks=False) is not None:
             self._tree.remove(path)
-        elif isinstance(new, _Link):
+        if new == _GONE:
+            return True
+        if isinstance(new, _Link):
             self._make_parents(path)
             self._tree.symlink(path, new.target)
-        elif self._old.get(path) is None:
+        elif self._old.get(path) is None or path in self._gone:
             assert new.data is not None
             self._make_parents(path)
             self._tree.write(path, new.data, mode=new.mode)

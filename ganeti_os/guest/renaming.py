@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The old and the new name of an instance, each with and without its domain."""
+"""The names that stood for a system so far, and its instance's, each with and without its domain."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 # What a system has that was given no name: the defaults of distributions, and what hostname(1) shows for none.
@@ -21,31 +22,31 @@ def is_unset(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Renaming:
-    """old and new are the instance's names as Ganeti knows them, with the domain where they have one."""
+    """new is the instance's name, old are those that the system had, each with the domain where it has one."""
 
-    old: str
+    old: tuple[str, ...]
     new: str
 
-    def renamed(self, found: str) -> str | None:
-        """Return the new name in the form that found has (short or with the domain), in any case of letters.
+    @classmethod
+    def of(cls, new: str, old: Iterable[str | None]) -> Renaming:
+        """Return what replaces each of old by new; None, names that stand for none and the new one are left out."""
+        kept = dict.fromkeys(name for name in old if name and not is_unset(name))
+        return cls(tuple(name for name in kept if name.lower() not in (new.lower(), short(new).lower())), new)
 
-        The new name stays as it is; None is a name that is neither the old nor the new one.
-        """
-        name = found.lower()
-        if name in (self.new.lower(), short(self.new).lower()):
-            return found
-        return self.replaced(found)
+    def is_new(self, found: str) -> bool:
+        """True for the new name in either form and any case of letters."""
+        return found.lower() in (self.new.lower(), short(self.new).lower())
 
     def replaced(self, found: str) -> str | None:
-        """Return what becomes of the old name; None for any other."""
+        """Return what becomes of an old name, in the form that found has; None for any other."""
         name = found.lower()
         # The short form first: where the old name has no domain, the system gets none either.
-        if name == short(self.old).lower():
+        if any(name == short(old).lower() for old in self.old):
             return short(self.new)
-        return self.new if name == self.old.lower() else None
+        return self.new if any(name == old.lower() for old in self.old) else None
 
     def replaced_in_any_domain(self, found: str) -> str | None:
-        """Return what becomes of the old name, also in a domain that is not the instance's; None for any other.
+        """Return what becomes of an old name, also in a domain that is not the instance's; None for any other.
 
         It gets the new name's domain, or keeps its own where the new name has none; a dot at the end stays. Where the
         instance keeps its name, so does the guest.
@@ -54,12 +55,12 @@ class Renaming:
         dot = found[len(name) :]
         host, _, domain = name.partition(".")
         new = self.replaced(name)
-        if new is None and self.old != self.new and host.lower() == short(self.old).lower():
+        if new is None and any(host.lower() == short(old).lower() for old in self.old):
             new = self.new if "." in self.new else f"{self.new}.{domain}"
         return None if new is None else new + dot
 
     def replaced_bytes(self, found: bytes) -> bytes:
-        """Return found, or what becomes of it where it is the old name."""
+        """Return found, or what becomes of it where it is an old name."""
         # Latin-1 maps each byte to one character and back, and no other byte equals a letter of a host name.
         new = self.replaced(found.decode("latin-1"))
         return found if new is None else new.encode("ascii")

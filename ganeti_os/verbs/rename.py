@@ -7,13 +7,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from ganeti_os.guest import hosts
-from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.hostname import PATHS, change_host_name, check_host_name
-from ganeti_os.guest.network.change import change_addresses
-from ganeti_os.guest.network.dhcp import change_client_names, note_cloud_init
-from ganeti_os.guest.network.new_addresses import file_address, new_addresses
-from ganeti_os.guest.renaming import Renaming
+from ganeti_os.guest.facts import instance_facts
+from ganeti_os.guest.instance import make_instance
 from ganeti_os.guest.root import NoRootError, find_guest
 from ganeti_os.guest.volume import Volume, mounted_volume, volume_device
 from ganeti_os.log import Messages
@@ -32,8 +27,8 @@ log = logging.getLogger(__name__)
 def run(request: Request, settings: Settings, messages: Messages) -> None:
     """Rename the system on the first of the request's disks that holds one; again is a success without a change.
 
-    Raises GuestError when the system has a name that is neither the old nor the new one, NoRootError when there is no
-    system; no file was written then.
+    Whatever name the system had becomes the new one. Raises NoRootError when there is no system; nothing was written
+    then.
     """
     reason = _nothing_to_do(request, settings)
     if reason is not None:
@@ -45,39 +40,14 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
             disk, root = _find(stack, request)
         with messages.step("renaming"):
             with _mounted_tree(disk, root) as tree:
-                rename_system(tree, request, settings)
+                make_instance(tree, instance_facts(request, settings, is_new=False), settings)
             disk.flush()
 
 
-def rename_system(tree: Tree, request: Request, settings: Settings) -> None:
-    """Change the names and addresses in the tree; everything that can be refused is refused before the first write."""
-    renaming = Renaming(request.old_instance or request.instance, request.instance)
-    draft = Draft(tree)
-    check_host_name(draft, renaming)
-    change_client_names(draft, renaming)
-    new = new_addresses(request, settings)
-    old = file_address(renaming.old, settings) if renaming.old != renaming.new else None
-    moved = change_addresses(draft, new, nic_count=len(request.nics), old=old.address if old else None)
-    hosts.change_hosts(draft, renaming, moved.addresses)
-    change_host_name(draft, renaming)
-    note_cloud_init(draft)
-
-    def order(path: str) -> int:
-        """Last is what the next run goes by when this one is interrupted: the host name, and the old addresses."""
-        if path == hosts.PATH:
-            return 0
-        if path in PATHS:
-            return 2
-        return 3 if path in moved.paths else 1
-
-    if not draft.write(order):
-        log.info("%s is the name that the system has already; nothing was changed", request.instance)
-
-
 def _nothing_to_do(request: Request, settings: Settings) -> str | None:
-    for name, value in (("NOMOUNT=yes", settings.nomount), ("CDINSTALL=yes", settings.cdinstall)):
-        if value:
-            return name
+    switched_off = settings.identity_is_off
+    if switched_off:
+        return switched_off
     return None if request.disks else "the instance has no disks"
 
 

@@ -27,11 +27,13 @@ VALUES = {
     "IMAGE_TYPE": "raw",
     "ARCH": "x86",
     "NOMOUNT": "true",
+    "IDENTITY": "no",
+    "IMPORT_IDENTITY": "new",
     "OVERLAY": "web",
     "KERNEL_ARGS": "console=ttyS0,115200 quiet",
     "EXPORT_COMPRESSION": "zstd",
     "IMPORT_FORMAT": "tar",
-    "GROW": "1",
+    "GROW": "0",
     "IMAGE_DEBUG": "True",
 }
 

@@ -86,7 +86,11 @@ del SYSTEMS["NETWORK"]
 
 def system(name: str) -> Files:
     host = {} if "HOSTNAME" in str(SYSTEMS[name]) else {"/etc/hostname": "inst1\n"}
-    return {"/etc/hosts": "127.0.0.1 localhost\n192.0.2.10 inst1 # 192.0.2.10\n192.0.2.1 gw\n", **host, **SYSTEMS[name]}
+    return {
+        "/etc/hosts": "127.0.0.1 localhost\n192.0.2.10 inst1.example.org inst1 # 192.0.2.10\n192.0.2.1 gw\n",
+        **host,
+        **SYSTEMS[name],
+    }
 
 
 def only_address(files: Files) -> Files:
@@ -148,7 +152,7 @@ def test_the_whole_network(tmp_path: Path, name: str) -> None:
         text = "".join(map(str, guest.read().values()))
         for part in WHOLE[name]:
             assert part in text
-        assert "198.51.100.5 inst2 # 192.0.2.10\n192.0.2.1 gw" in text
+        assert "198.51.100.5 inst2.example.net inst2 # 192.0.2.10\n192.0.2.1 gw" in text
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ OPENSUSE: Files = {
 SLES_11: Files = {"/etc/HOSTNAME": "inst1.example.org\n", "/etc/sysconfig/network/config": "A=b\n"}
 UBUNTU: Files = {
     "/etc/hostname": "inst1\n",
-    "/etc/hosts": "127.0.0.1 localhost\n127.0.1.1 inst1\n",
+    "/etc/hosts": "127.0.0.1 localhost\n127.0.1.1 inst1.example.org inst1\n",
     "/etc/netplan/00-installer-config.yaml": "network:\n  ethernets:\n    ens3:\n      dhcp4: true\n"
     '      dhcp4-overrides:\n        hostname: "inst1"\n  version: 2\n',
 }
@@ -159,7 +159,7 @@ def test_a_system_without_a_name_gets_one(tmp_path: Path, caplog: pytest.LogCapt
     guest.rename()
     assert guest.read() == {"/etc/hostname": "inst2\n"}
     assert (guest.root / "etc/hostname").stat().st_mode & 0o7777 == 0o644
-    assert "made, with the new host name" in caplog.text
+    assert "made, with the host name inst2" in caplog.text
 
 
 def test_systemd_reads_no_sysconfig(tmp_path: Path) -> None:
@@ -179,44 +179,108 @@ def test_all_places_that_hold_the_old_name(tmp_path: Path, caplog: pytest.LogCap
         },
     )
     (guest.root / "etc/HOSTNAME").symlink_to("hostname")
+    caplog.set_level(logging.INFO)
     guest.rename()
     assert guest.read() == {
         "/etc/HOSTNAME": "inst2\n",
         "/etc/hostname": "inst2\n",
         "/etc/sysconfig/network": "HOSTNAME=inst2.example.net\n",
-        "/etc/conf.d/hostname": "hostname=template\nHOSTNAME=`cat /etc/hostname`\n",
+        "/etc/conf.d/hostname": "hostname=inst2\nHOSTNAME=`cat /etc/hostname`\nHOSTNAME=inst2\n",
     }
     assert (guest.root / "etc/HOSTNAME").is_symlink()
-    text = "/etc/conf.d/hostname holds other host names, which stay: 'template', one that is not plain text"
+    text = (
+        "/etc/conf.d/hostname: host name template is now inst2, host name inst2 is assigned at the end, after one that"
+    )
     assert text in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("path", "contents", "words"),
+    ("path", "contents", "after"),
     [
-        ("/etc/hostname", "other\n", "/etc/hostname says that the guest's host name is 'other'; expected the old"),
-        ("/etc/hostname", "inst1.example.com\n", "'inst1.example.com'; expected"),
-        ("/etc/hostname", "inst10\n", "'inst10'"),
-        ("/etc/hostname", "inst1 inst2\n", "'inst1 inst2'"),
-        ("/etc/hostname", b"\xff\xfe\x00\n", "'\\\\xff\\\\xfe\\x00'"),
-        ("/etc/hostname", "x" * 5000, "'" + "x" * 80 + "'"),
-        ("/etc/sysconfig/network", "HOSTNAME=$(hostname -f)\n", "not say the host name in plain text"),
-        ("/etc/sysconfig/network", 'HOSTNAME="$NAME"\n', "not say the host name in plain text"),
-        ("/etc/sysconfig/network", "HOSTNAME='inst1\n'\n", "not say the host name in plain text"),
-        ("/etc/conf.d/hostname", "hostname=inst1`true`\n", "not say the host name in plain text"),
-        ("/etc/conf.d/hostname", 'hostname="inst1" || true\n', "not say the host name in plain text"),
-        ("/etc/conf.d/hostname", 'hostname="inst1"#x\n', "not say the host name in plain text"),
+        ("/etc/hostname", "other\n", "inst2\n"),
+        ("/etc/hostname", "inst1.example.com\n", "inst2.example.net\n"),
+        ("/etc/hostname", "other.\n", "inst2.example.net\n"),
+        ("/etc/hostname", "inst10\n", "inst2\n"),
+        ("/etc/hostname", "inst1 inst2\n", "inst2\n"),
+        ("/etc/hostname", b"\xff\xfe\x00\n", "inst2\n"),
+        ("/etc/hostname", "x" * 5000, "inst2"),
+        ("/etc/HOSTNAME", "x y\n", "inst2.example.net\n"),
+        ("/etc/sysconfig/network", "HOSTNAME=other\n", "HOSTNAME=inst2\n"),
+        ("/etc/sysconfig/network", "HOSTNAME=other.corp.example\nA=b\n", "HOSTNAME=inst2.example.net\nA=b\n"),
+        *(
+            ("/etc/sysconfig/network", f"HOSTNAME={text}\n", f"HOSTNAME={text}\nHOSTNAME=inst2.example.net\n")
+            for text in ("$(hostname -f)", '"$NAME"', "'inst1\n'", "inst1`true`")
+        ),
+        *(
+            ("/etc/conf.d/hostname", f"hostname={text}\n", f"hostname={text}\nhostname=inst2\n")
+            for text in ("inst1`true`", '"inst1" || true', '"inst1"#x')
+        ),
     ],
 )
-def test_another_name_is_refused(tmp_path: Path, path: str, contents: str | bytes, words: str) -> None:
+def test_any_name_becomes_the_new_one(tmp_path: Path, path: str, contents: str | bytes, after: str) -> None:
     files: Files = {path: contents, "/etc/hosts": "127.0.1.1 inst1\n", "/etc/mailname": "inst1\n"}
     guest = GuestFiles.make(tmp_path, files)
-    before = guest.read()
-    with pytest.raises(GuestError) as caught:
+    for _ in range(2):
         guest.rename()
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert guest.read() == before
+        assert guest.read() == {
+            path: after,
+            "/etc/hosts": "127.0.1.1 inst2.example.net inst2\n",
+            "/etc/mailname": "inst2\n",
+        }
+
+
+def test_a_name_that_was_not_the_instances_is_told_and_followed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The image's own name, say, where create left it: it stands for the system in its other files, too."""
+    caplog.set_level(logging.INFO)
+    hosts = "127.0.1.1 template.corp.example template\n192.0.2.9 template\n192.0.2.7 templates\n"
+    guest = GuestFiles.make(
+        tmp_path, {"/etc/hostname": "template\n", "/etc/hosts": hosts, "/etc/mailname": "template\n"}
+    )
+    guest.rename()
+    assert guest.read() == {
+        "/etc/hostname": "inst2\n",
+        "/etc/hosts": "127.0.1.1 inst2.example.net inst2\n192.0.2.9 inst2\n192.0.2.7 templates\n",
+        "/etc/mailname": "inst2\n",
+    }
+    assert "the system called itself template, and not inst1 as its instance" in caplog.text
+    assert "/etc/hostname: host name template is now inst2" in caplog.messages
+
+
+def test_a_host_name_that_is_a_link_to_nothing_becomes_a_file(tmp_path: Path) -> None:
+    guest = GuestFiles.make(tmp_path, {})
+    (guest.root / "etc/hostname").symlink_to("/run/host/name")
+    guest.rename()
+    assert guest.read() == {"/etc/hostname": "inst2\n"}
+    assert not (guest.root / "etc/hostname").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("hosts", "ip", "after"),
+    [
+        (
+            None,
+            "",
+            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\tinst2.example.net inst2\n",
+        ),
+        (
+            "127.0.0.1 localhost\n::1 ip6-localhost",
+            "",
+            "127.0.0.1 localhost\n127.0.1.1\tinst2.example.net inst2\n::1 ip6-localhost\n",
+        ),
+        ("# nothing", "192.0.2.4", "# nothing\n192.0.2.4\tinst2.example.net inst2\n"),
+        ("127.0.0.1 localhost\n127.0.1.1 debian", "", "127.0.0.1 localhost\n127.0.1.1 inst2.example.net inst2"),
+        ("127.0.0.1 localhost debian", "", "127.0.0.1 localhost inst2"),
+        ("127.0.1.1 other.example.org other", "", "127.0.1.1 inst2.example.net inst2 other.example.org other"),
+        ("127.0.1.1 #", "", "127.0.1.1 #\n127.0.1.1\tinst2.example.net inst2\n"),
+    ],
+)
+def test_a_new_system_gets_a_line_in_hosts(tmp_path: Path, hosts: str | None, ip: str, after: str) -> None:
+    guest = GuestFiles.make(tmp_path, {"/etc/hostname": "debian\n", **({} if hosts is None else {"/etc/hosts": hosts})})
+    for _ in range(2):
+        guest.become(ip)
+        assert guest.read() == {"/etc/hostname": "inst2\n", "/etc/hosts": after}
 
 
 def test_an_import_under_another_name_that_was_renamed_already(tmp_path: Path) -> None:
@@ -252,7 +316,7 @@ def test_hostile_files(tmp_path: Path, name: str, kind: str) -> None:
     else:
         path.symlink_to("../" * 20 + str(secret).lstrip("/"))
     host_name = Path("/etc/hostname").read_bytes()
-    if kind == "outside" and name != "/etc/hostname":  # it ends inside, where nothing is
+    if kind == "outside":  # it ends inside, where nothing is
         guest.rename()
     else:
         with pytest.raises(DiskImageError) as caught:
@@ -290,7 +354,7 @@ def test_special_files_among_many_are_left_out(tmp_path: Path) -> None:
 
 def test_interrupted_anywhere_the_next_run_does_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     static = {"/etc/network/interfaces": "iface eth0 inet static\naddress 192.0.2.10/24\n"}
-    hosts = {"/etc/hosts": "192.0.2.10 inst1\n127.0.1.1 inst1.example.org\n"}
+    hosts = {"/etc/hosts": "192.0.2.10 inst1.example.org inst1\n127.0.1.1 inst1.example.org\n"}
     files: Files = {**DEBIAN_12, **hosts, **static}
     wanted = {path: str(text).replace("192.0.2.10", "192.0.2.20") for path, text in expected(files).items()}
     replace = tree.MountedTree.replace
@@ -330,23 +394,22 @@ def test_cloud_init_is_noted(tmp_path: Path, files: Files, noted: bool, caplog: 
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "found", "renamed"),
+    ("old", "new", "found", "replaced"),
     [
         ("a.b", "c.d", "A", "c"),
         ("a.b", "c.d", "a.B", "c.d"),
-        ("a.b", "c.d", "C.D", "C.D"),
+        ("a.b", "c.d", "C.D", None),
         ("a.b", "c.d", "a.d", None),
         ("a.b", "c.d", "b", None),
-        ("a.b", "a.c", "a", "a"),
         ("a.b", "a.c", "a.b", "a.c"),
         ("a", "c.d", "a", "c"),
         ("a.b", "c", "a.b", "c"),
         ("a.b", "a", "a.b", "a"),
-        ("a", "a.b", "a", "a"),
+        ("localhost", "c.d", "localhost", None),
     ],
 )
-def test_forms_of_names(old: str, new: str, found: str, renamed: str | None) -> None:
-    assert Renaming(old, new).renamed(found) == renamed
+def test_forms_of_names(old: str, new: str, found: str, replaced: str | None) -> None:
+    assert Renaming.of(new, [old]).replaced(found) == replaced
 
 
 class Memory:
@@ -391,12 +454,20 @@ def model(line: bytes) -> bytes:
         elif own and parts[index].lower().startswith(b"inst1."):  # in another domain, or with a dot at the end
             dot = b"." * parts[index].endswith(b".")
             parts[index] = (b"inst2" if parts[index].lower() == b"inst1." else NEW.encode()) + dot
+    names = words[1:]
+    if names and parts[words[0]] in (b"127.0.1.1", b"192.0.2.20") and plain(parts[names[0]]) != NEW.encode():
+        others = [parts[index] for index in names if plain(parts[index]) not in (NEW.encode(), b"inst2")]
+        parts[names[0] : names[-1] + 1] = [b" ".join(dict.fromkeys([NEW.encode(), b"inst2", *others]))]
     return b"".join(parts) + mark + comment
+
+
+def plain(name: bytes) -> bytes:
+    return name.lower().removesuffix(b".")
 
 
 @given(HOSTS | st.binary(max_size=200))
 def test_hosts_as_the_obvious_way_says(data: bytes) -> None:
-    renaming, addresses = Renaming(OLD, NEW), {b"192.0.2.10": b"192.0.2.20"}
+    renaming, addresses = Renaming.of(NEW, [OLD]), {b"192.0.2.10": b"192.0.2.20"}
     after = hosts_after(data, renaming, addresses)
     assert after == b"".join(map(model, re.findall(rb"[^\n]*\n|[^\n]+", data)))
     assert hosts_after(after, renaming, addresses) == after
@@ -412,15 +483,26 @@ def test_hosts_as_the_obvious_way_says(data: bytes) -> None:
         ("192.0.2.9 web.corp.example web", "web.example.org", "shop.example.org", "192.0.2.9 shop.example.org shop"),
         ("192.0.2.10 web.corp.example", "web.example.org", "shop.example.org", "192.0.2.20 shop.example.org"),
         ("192.0.2.9 web.corp.example", "web.example.org", "shop.example.org", "192.0.2.9 web.corp.example"),
-        ("127.0.1.1 web2.corp.example web", "web.example.org", "shop.example.org", "127.0.1.1 web2.corp.example shop"),
-        ("127.0.1.1 web.corp.example web", "web.example.org", "web.example.org", "127.0.1.1 web.corp.example web"),
+        (
+            "127.0.1.1 web2.corp.example web",
+            "web.example.org",
+            "shop.example.org",
+            "127.0.1.1 shop.example.org shop web2.corp.example",
+        ),
+        (
+            "127.0.1.1 web.corp.example web",
+            "web.example.org",
+            "web.example.org",
+            "127.0.1.1 web.example.org web web.corp.example",
+        ),
+        ("10.1.2.3 web.corp.example web", "web.example.org", "web.example.org", "10.1.2.3 web.corp.example web"),
         ("127.0.1.1 web.corp.example web", "web.example.org", "web.example.net", "127.0.1.1 web.example.net web"),
     ],
 )
 def test_own_lines_of_hosts_name_the_new_host_in_any_domain(line: str, old: str, new: str, after: str) -> None:
     addresses = {b"192.0.2.10": b"192.0.2.20"}
-    assert hosts_after(line.encode(), Renaming(old, new), addresses).decode() == after
-    assert hosts_after(after.encode(), Renaming(old, new), addresses).decode() == after
+    assert hosts_after(line.encode(), Renaming.of(new, [old]), addresses).decode() == after
+    assert hosts_after(after.encode(), Renaming.of(new, [old]), addresses).decode() == after
 
 
 NAMES = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=3).map(".".join)
@@ -429,8 +511,8 @@ NAMES = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=3).map("
 @given(NAMES, NAMES, st.lists(NAMES, max_size=8))
 def test_hosts_twice_is_once_whatever_the_names(old: str, new: str, names: list[str]) -> None:
     data = f"192.0.2.1 {' '.join(names)}\n".encode()
-    once = hosts_after(data, Renaming(old, new), {})
-    assert hosts_after(once, Renaming(old, new), {}) == once
+    once = hosts_after(data, Renaming.of(new, [old]), {})
+    assert hosts_after(once, Renaming.of(new, [old]), {}) == once
 
 
 VALUES = st.sampled_from([b"inst1", b"'inst1'", b'"inst1"', b"$X", b"`x`", b"'a b'", b"", b'""', b"a b", b"'", b"\xff"])
@@ -457,7 +539,7 @@ def test_shell_values_change_themselves_only(data: bytes) -> None:
 def test_long_lines_take_no_long_time() -> None:
     for data in (b"HOSTNAME=a" + b" " * 1000000 + b"x", b" " * 1000000 + b"HOSTNAME", b"HOSTNAME='" + b"a" * 1000000):
         assert [value.span for value in shell_values(data, {"HOSTNAME"})] in ([None], [])
-    hosts_after(b"a" * 500000 + b" " * 500000 + b"#" * 10000, Renaming(OLD, NEW), {})
+    hosts_after(b"a" * 500000 + b" " * 500000 + b"#" * 10000, Renaming.of(NEW, [OLD]), {})
 
 
 LONG = [

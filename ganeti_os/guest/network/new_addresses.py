@@ -31,11 +31,31 @@ class NewAddress:
     gateway: IPAddress | None = None
 
 
-def new_addresses(request: Request, settings: Settings) -> dict[int, NewAddress]:
-    """Return the addresses that are known, by the NIC's number: Ganeti's before the one of the files (NIC 0).
+@dataclass(frozen=True, slots=True)
+class NicNetwork:
+    """What one NIC of the instance is to have: at most one address of each family; none where it is not known."""
 
-    Raises SettingsError for files that make no sense.
+    index: int
+    mac: str | None = None
+    addresses: tuple[NewAddress, ...] = ()
+    name_servers: tuple[IPAddress, ...] = ()
+    search: tuple[str, ...] = ()
+
+
+def nic_networks(request: Request, settings: Settings) -> tuple[NicNetwork, ...]:
+    """Return what each NIC of the instance is to have, in Ganeti's order.
+
+    Ganeti's address comes before that of the files (NIC 0). Raises SettingsError for files that make no sense.
     """
+    known = _new_addresses(request, settings)
+    macs = {nic.index: nic.mac for nic in request.nics}
+    return tuple(
+        NicNetwork(index, macs.get(index), (known[index],) if index in known else ())
+        for index in sorted(macs.keys() | known.keys())
+    )
+
+
+def _new_addresses(request: Request, settings: Settings) -> dict[int, NewAddress]:
     found = {nic.index: address for nic in request.nics if (address := _of_nic(nic)) is not None}
     own = file_address(request.instance, settings)
     if own is not None and (0 not in found or (found[0].address == own.address and found[0].network is None)):

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: MIT
+"""The system on the disk becomes the instance: create, rename and import end with the same facts, by this code."""
+
+from __future__ import annotations
+
+import logging
+
+from ganeti_os.guest import hosts
+from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.facts import Facts
+from ganeti_os.guest.hostname import PATHS, change_host_name, host_names
+from ganeti_os.guest.network.change import change_addresses
+from ganeti_os.guest.network.dhcp import change_client_names, note_cloud_init
+from ganeti_os.guest.renaming import Renaming, short
+from ganeti_os.settings import Settings
+from pydiskimg.protocols import Tree
+
+log = logging.getLogger(__name__)
+
+
+def make_instance(tree: Tree, facts: Facts, settings: Settings) -> None:  # noqa: ARG001 - access to it follows
+    """Give the system in the tree the instance's name and network, and a new one an identity of its own.
+
+    Everything that can be refused is refused before the first write.
+    """
+    draft = Draft(tree)
+    found = host_names(draft)
+    _tell_of_other_names(found, facts)
+    renaming = Renaming.of(facts.name, [facts.old_name, *found])
+    change_client_names(draft, renaming)
+    new = {nic.index: nic.addresses[0] for nic in facts.nics if nic.addresses}
+    moved = change_addresses(draft, new, nic_count=len(facts.nics), old=facts.old_address)
+    own = _own_address(facts) if facts.is_new else None
+    hosts.change_hosts(draft, renaming, moved.addresses, own_address=own)
+    change_host_name(draft, renaming)
+    note_cloud_init(draft)
+
+    def order(path: str) -> int:
+        """Last is what the next run goes by when this one is interrupted: the host name, and the old addresses."""
+        if path == hosts.PATH:
+            return 0
+        if path in PATHS:
+            return 2
+        return 3 if path in moved.paths else 1
+
+    if not draft.write(order):
+        log.info("%s is the name that the system has already; nothing was changed", facts.name)
+
+
+def _tell_of_other_names(found: list[str], facts: Facts) -> None:
+    """Tell which name a renamed system had, where it was neither its instance's old name nor the new one."""
+    if facts.old_name is None or not found:
+        return
+    expected = Renaming.of(facts.name, [facts.old_name])
+    if not expected.is_new(found[0]) and expected.replaced(found[0]) is None:
+        log.warning("the system called itself %s, and not %s as its instance", found[0], short(facts.old_name))
+
+
+def _own_address(facts: Facts) -> bytes:
+    """Return what /etc/hosts has for the system's own name: the first address of its first NIC, where it is known."""
+    known = [str(address.address) for nic in facts.nics[:1] for address in nic.addresses]
+    return known[0].encode("ascii") if known else hosts.OWN_ADDRESS
