@@ -99,6 +99,7 @@ class Settings:
     overlay: str
     overlays_dir: str
     networks_dir: str
+    cloud_user_data: str
     variants_dir: str
     kernel_args: str
     export_compression: str

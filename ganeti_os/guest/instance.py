@@ -6,11 +6,12 @@ from __future__ import annotations
 import logging
 
 from ganeti_os.guest import hosts
+from ganeti_os.guest.cloud_init import configure_cloud_init
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.facts import Facts
 from ganeti_os.guest.hostname import PATHS, change_host_name, host_names
 from ganeti_os.guest.network.change import change_addresses
-from ganeti_os.guest.network.dhcp import change_client_names, note_cloud_init
+from ganeti_os.guest.network.dhcp import change_client_names
 from ganeti_os.guest.renaming import Renaming, short
 from ganeti_os.settings import Settings
 from pydiskimg.protocols import Tree
@@ -18,7 +19,7 @@ from pydiskimg.protocols import Tree
 log = logging.getLogger(__name__)
 
 
-def make_instance(tree: Tree, facts: Facts, settings: Settings) -> None:  # noqa: ARG001 - access to it follows
+def make_instance(tree: Tree, facts: Facts, settings: Settings) -> None:
     """Give the system in the tree the instance's name and network, and a new one an identity of its own.
 
     Everything that can be refused is refused before the first write.
@@ -33,7 +34,7 @@ def make_instance(tree: Tree, facts: Facts, settings: Settings) -> None:  # noqa
     own = _own_address(facts) if facts.is_new else None
     hosts.change_hosts(draft, renaming, moved.addresses, own_address=own)
     change_host_name(draft, renaming)
-    note_cloud_init(draft)
+    configure_cloud_init(draft, facts, settings)
 
     def order(path: str) -> int:
         """Last is what the next run goes by when this one is interrupted: the host name, and the old addresses."""

@@ -43,6 +43,7 @@ def test_defaults() -> None:
         overlay="",
         overlays_dir="/etc/ganeti/instance-image/overlays",
         networks_dir="/etc/ganeti/instance-image/networks",
+        cloud_user_data="",
         variants_dir="/etc/ganeti/instance-image/variants",
         kernel_args="",
         export_compression="zlib",
