@@ -364,7 +364,7 @@ SETTINGS = (
     ),
     Setting(
         "CLOUD_USER_DATA",
-        Kind("the absolute path of a file", _directory, ""),
+        Kind("the absolute path of a file", _path, ""),
         "",
         "user-data for images with cloud-init, given to it as it is; empty: what the image has, or none",
     ),

@@ -174,12 +174,13 @@ def _renamed_lines(data: bytes, name: str) -> bytes:
 
 
 def renewed_seed(files: dict[str, bytes], facts: Facts) -> dict[str, bytes]:
-    """Return a seed's files with the name and network of an instance that is renamed or imported."""
+    """Return a seed's files for an instance that is renamed or imported: its name, its network, its identity if new."""
     renewed = dict(files)
     for name in (USER_DATA, VENDOR_DATA):
         if name in files:
             renewed[name] = renamed_user_data(files[name], facts.name)
-    renewed[META_DATA] = renamed_meta_data(files.get(META_DATA, b""), facts.name)
+    old = files.get(META_DATA, b"")
+    renewed[META_DATA] = meta_data(facts) if facts.is_new else renamed_meta_data(old, facts.name)
     ours = files.get(NETWORK_CONFIG, b"").startswith(MARK)
     if facts.nics and (ours or any(map(is_known, facts.nics))):
         renewed[NETWORK_CONFIG] = network_config(facts.nics)

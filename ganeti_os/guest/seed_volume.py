@@ -12,6 +12,7 @@ import uuid
 import zlib
 from collections.abc import Sequence
 
+from ganeti_os.authorized_keys import keys_of_settings
 from ganeti_os.guest.cloud_init import (
     META_DATA,
     NETWORK_CONFIG,
@@ -22,9 +23,10 @@ from ganeti_os.guest.cloud_init import (
     read_user_data,
     renewed_seed,
 )
-from ganeti_os.guest.facts import Facts
+from ganeti_os.guest.facts import Facts, instance_facts
 from ganeti_os.guest.network.cloud_config import network_config
 from ganeti_os.guest.root import volumes
+from ganeti_os.protocol import Request
 from ganeti_os.settings import Settings
 from pydiskimg.errors import FileSystemError, PartitionError
 from pydiskimg.fs.fat12 import make_fat12, read_fat12
@@ -40,6 +42,7 @@ LABEL = "CIDATA"
 _NAME = "cidata"
 _SMALLEST = 64 << 10  # bytes
 _LARGEST = 8 * MIB  # bytes of a volume of others that is brought up to date
+_LINUX = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "LVM2_member", "crypto_LUKS"})
 _BASIC_DATA = uuid.UUID("ebd0a0a2-b9e5-4433-87c0-68b6b72699c7")  # what FAT and NTFS have
 
 
@@ -67,10 +70,16 @@ def seed_volume(disk: DescriptorDisk, facts: Facts, settings: Settings) -> bool:
     return True
 
 
-def renew_seed_volume(disk: DescriptorDisk, facts: Facts) -> bool:
-    """Bring the seed on a disk's volume up to date under its old instance-id; False where the disk has none.
+def seed_in_front(disk: DescriptorDisk, request: Request, settings: Settings) -> None:
+    """Give a new instance its seed on a volume where its root, which was not written, may be that of a Linux system."""
+    if any(volume.content is not None and volume.content.type in _LINUX for volume in volumes(disk)):
+        seed_volume(disk, instance_facts(request, settings, is_new=True), settings)
 
-    One that cannot be read is left, after a warning. Raises StorageError when the disk refuses a write.
+
+def renew_seed_volume(disk: DescriptorDisk, facts: Facts) -> bool:
+    """Bring the seed on a disk's volume up to date, under its old instance-id unless the system becomes another machine.
+
+    False where the disk has no such volume. One that cannot be read is left, after a warning. Raises StorageError when the disk refuses a write.
     """
     try:
         found = _find(disk)
@@ -86,11 +95,11 @@ def renew_seed_volume(disk: DescriptorDisk, facts: Facts) -> bool:
             _write(disk, found, new)
             log.info("%s, partition %d: %s for cloud-init", disk.name, found.number, facts.name)
     except FileSystemError as error:
-        log.warning("cloud-init in the guest may keep the old name: %s", error)
+        log.warning("cloud-init in the guest may keep the old name and identity: %s", error)
     return True
 
 
-def own_configuration(*, password_hash: str = "", authorized_keys: Sequence[str] = ()) -> bytes:
+def own_configuration(password_hash: str, authorized_keys: Sequence[str]) -> bytes:
     """Return vendor-data that lets cloud-init do what nobody does in a root that is not written.
 
     It renders the network at each boot and writes /etc/hosts; user-data comes before it.
@@ -113,7 +122,8 @@ def _new_seed(facts: Facts, settings: Settings) -> dict[str, bytes]:
     files = {META_DATA: meta_data(facts), USER_DATA: NO_USER_DATA if user_data is None else user_data}
     if facts.nics:
         files[NETWORK_CONFIG] = network_config(facts.nics)
-    return {**files, VENDOR_DATA: own_configuration()}
+    own = own_configuration(settings.root_password_hash, keys_of_settings(settings))
+    return {**files, VENDOR_DATA: own}
 
 
 def _find(disk: DescriptorDisk) -> Partition | None:

@@ -7,9 +7,10 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from ganeti_os.guest.facts import instance_facts
+from ganeti_os.guest.facts import Facts, instance_facts
 from ganeti_os.guest.instance import make_instance
 from ganeti_os.guest.root import NoRootError, find_guest
+from ganeti_os.guest.seed_volume import renew_seed_volume
 from ganeti_os.guest.volume import Volume, mounted_volume, volume_device
 from ganeti_os.log import Messages
 from ganeti_os.protocol import Request
@@ -27,8 +28,8 @@ log = logging.getLogger(__name__)
 def run(request: Request, settings: Settings, messages: Messages) -> None:
     """Rename the system on the first of the request's disks that holds one; again is a success without a change.
 
-    Whatever name the system had becomes the new one. Raises NoRootError when there is no system; nothing was written
-    then.
+    Whatever name the system had becomes the new one. Where its root cannot be found, the seed of its cloud-init is
+    renamed. Raises NoRootError when there is neither; nothing was written then.
     """
     reason = _nothing_to_do(request, settings)
     if reason is not None:
@@ -37,11 +38,18 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
     with ExitStack() as stack:
         with messages.step("finding the root file system"):
             enter_private_namespace()  # first: that it needs root is not a matter of one file system
-            disk, root = _find(stack, request)
-        with messages.step("renaming"):
-            with _mounted_tree(disk, root) as tree:
-                make_instance(tree, instance_facts(request, settings, is_new=False), settings)
-            disk.flush()
+            facts = instance_facts(request, settings, is_new=False)
+            found = _find(stack, request, facts)
+        if found is not None:
+            with messages.step("renaming"):
+                _rename(*found, facts, settings)
+
+
+def _rename(disk: DescriptorDisk, root: Volume, facts: Facts, settings: Settings) -> None:
+    with _mounted_tree(disk, root) as tree:
+        make_instance(tree, facts, settings)
+    renew_seed_volume(disk, facts)
+    disk.flush()
 
 
 def _nothing_to_do(request: Request, settings: Settings) -> str | None:
@@ -51,8 +59,12 @@ def _nothing_to_do(request: Request, settings: Settings) -> str | None:
     return None if request.disks else "the instance has no disks"
 
 
-def _find(stack: ExitStack, request: Request) -> tuple[DescriptorDisk, Volume]:
-    """Return the first disk with a root file system, which stack closes, and where on it that is."""
+def _find(stack: ExitStack, request: Request, facts: Facts) -> tuple[DescriptorDisk, Volume] | None:
+    """Return the first disk with a root file system, which stack closes, and where on it that is.
+
+    None where there is none, but a volume with a seed of cloud-init, which is renamed.
+    """
+    has_seed = False
     reasons: list[DiskImageError] = []
     for candidate in request.disks:
         if candidate.access == "ro":
@@ -64,9 +76,13 @@ def _find(stack: ExitStack, request: Request) -> tuple[DescriptorDisk, Volume]:
                 root = find_guest(disk).root
             except (NoRootError, PartitionError) as error:
                 reasons.append(error)
+                has_seed |= renew_seed_volume(disk, facts)
                 continue
             stack.enter_context(opened.pop_all())
             return disk, root
+    if has_seed:
+        log.info("the root was not found, so that only cloud-init knows the new name: %s", reasons[0])
+        return None
     if len(reasons) == 1:
         raise reasons[0]
     raise NoRootError("no disk holds a system: " + ("; ".join(map(str, reasons)) or "none can be written to"))
