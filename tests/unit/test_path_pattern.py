@@ -50,25 +50,14 @@ def test_what_matches(pattern: str, path: str, expected: bool) -> None:
     assert found(pattern, path) is expected
 
 
-@pytest.mark.parametrize(
-    "pattern",
-    [
-        "/(a",
-        "/a)",
-        "/[a",
-        "/[a-",
-        "/*+*",
-        "/a**",
-        "/a*+",
-        "/(?=a)",
-        "/(?<n>a)",
-        r"/(a)\1",
-        r"/\bx",
-        "/a{300}",
-        "/a{3,2}",
-    ]
-    + ["/x^", "/x$y", "/[[.a.]]", "/[[:punct:]]", "/[z-a]", "/" + "(" * 21 + ")" * 21, "/(a{200}){200}", "/a\\"],
+_STRANGE = (
+    *("/(a", "/a)", "/[a", "/[a-", "/*+*", "/a**", "/a*+", "/(?=a)", "/(?<n>a)", r"/(a)\1", r"/\bx", "/a{300}"),
+    *("/a{3,2}", "/x^", "/x$y", "/[[.a.]]", "/[[:punct:]]", "/[z-a]", "/(a{200}){200}", "/a\\"),
+    "/" + "(" * 21 + ")" * 21,
 )
+
+
+@pytest.mark.parametrize("pattern", _STRANGE)
 def test_what_is_not_understood_is_said(pattern: str) -> None:
     with pytest.raises(PatternError) as error:
         found(pattern, "/a")
@@ -85,10 +74,10 @@ def test_no_pattern_takes_long(pattern: str) -> None:
 
 
 def test_the_budget_ends_what_is_long_all_the_same() -> None:
-    budget = Budget(10_000)
+    budget = Budget(100)
+    assert not matches(b"/(a*)*b", b"/a", budget)
     with pytest.raises(BudgetError):
-        for _ in range(1000):
-            matches(b"/(a*)*b", b"/aaaa", budget)
+        matches(b"/(a*)*b", b"/aaaaaaaaaaaaaaaa", budget)
 
 
 _ATOMS = st.sampled_from(["a", "b", "/", ".", "[ab]", "[^a]", r"\.", "(a|b)", "(a/)?", "(?:ab|)", "[a-b/]"])
