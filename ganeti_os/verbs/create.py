@@ -8,7 +8,9 @@ import time
 from contextlib import ExitStack
 
 from ganeti_os import hooks
+from ganeti_os.authorized_keys import keys_of_settings
 from ganeti_os.diskimage import install_disk_image
+from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.imagecheck import check_image_file
 from ganeti_os.imagefile import ImageFile, find_image, image_names
 from ganeti_os.installation import Installation
@@ -30,6 +32,10 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
         return
     started = time.monotonic()
     check_contradictions(settings)
+    keys = KeyMaker()
+    if not settings.identity_is_off:
+        keys_of_settings(settings)  # refused here, if they are wrong
+        keys.start()  # while the image is copied
     scripts = [] if settings.nomount else hooks.enabled(settings.customize_dir)
     overlay = _overlay(settings)
     with ExitStack() as stack:
@@ -38,7 +44,7 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
         swap = None
         if request.swap_path and settings.swap:
             swap = stack.enter_context(open_disk(request.swap_path, writable=True))
-        installation = Installation(request, settings, messages, disk, swap, tuple(scripts), overlay)
+        installation = Installation(request, settings, messages, disk, swap, tuple(scripts), overlay, keys)
         if image.is_dump or image.is_archive:
             _install_files(image, installation)
         else:

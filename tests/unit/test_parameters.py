@@ -29,6 +29,8 @@ VALUES = {
     "NOMOUNT": "true",
     "IDENTITY": "no",
     "IMPORT_IDENTITY": "new",
+    "ROOT_PASSWORD_HASH": "$6$salt$Qp9.TlZ/0aB1cD2eF3",
+    "AUTHORIZED_KEYS": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA== me@example.org",
     "OVERLAY": "web",
     "KERNEL_ARGS": "console=ttyS0,115200 quiet",
     "EXPORT_COMPRESSION": "zstd",
