@@ -6,7 +6,7 @@ system is (place.py), finds the guest's file system, and reads grub.cfg and furt
 """
 
 from pydiskimg.boot.core_image import CoreImage, make_core
-from pydiskimg.boot.files import Grub, copy_modules, read_grub
+from pydiskimg.boot.files import Grub, copy_modules, grub_home, read_grub
 from pydiskimg.boot.install import install_core, write_boot_loader
 from pydiskimg.boot.place import Place, check_place, find_place
 
@@ -17,6 +17,7 @@ __all__ = [
     "check_place",
     "copy_modules",
     "find_place",
+    "grub_home",
     "install_core",
     "make_core",
     "read_grub",

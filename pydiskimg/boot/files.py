@@ -7,7 +7,8 @@ The files are the guest's: their sizes and number are bounded, and every path is
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol
 
 from pydiskimg.boot.modules import NAME, check_module
 from pydiskimg.errors import BootLoaderError
@@ -26,7 +27,21 @@ _NAMES_LIMIT = 1024
 _FONT = "unicode.pf2"
 _FONT_DIRECTORIES = ("/usr/share/grub", "/usr/share/grub2")
 _FONT_LIMIT = 16 << 20
+_ENVIRONMENT_NAME = "grubenv"
 _ENVIRONMENT = b"# GRUB Environment Block\n".ljust(1024, b"#")
+# What the packages of Red Hat and SUSE have, whose GRUB is in /boot/grub2.
+_GRUB2 = ("/usr/sbin/grub2-install", "/usr/bin/grub2-install", "/usr/sbin/grub2-mkconfig", "/boot/grub2")
+
+
+class Dress(Protocol):
+    """Says which extended attributes a new file or directory of the guest gets, as the label of its policy."""
+
+    def __call__(self, path: str, *, is_directory: bool) -> Mapping[str, bytes]:
+        """Return attribute names and values."""
+
+
+def _undressed(path: str, *, is_directory: bool) -> Mapping[str, bytes]:  # noqa: ARG001 - a Dress
+    return {}
 
 
 class Grub:
@@ -80,30 +95,39 @@ def read_grub(tree: Tree) -> Grub | None:
     return None
 
 
-def copy_modules(tree: Tree, grub: Grub, target: str, *, attributes: Mapping[str, bytes] | None = None) -> int:
-    """Copy what GRUB reads when it runs to target (as /boot/grub), as grub-install does; return how many modules.
+def grub_home(tree: Tree) -> str:
+    """Return the name of the directory in /boot that the system's own GRUB keeps its files in: grub2 or grub."""
+    return "grub2" if any(tree.exists(path) for path in _GRUB2) else "grub"
+
+
+def copy_modules(tree: Tree, grub: Grub, target: str, *, dress: Dress = _undressed) -> int:
+    """Copy what GRUB reads when it runs to target (as /boot/grub), as grub-install does; return how many files.
 
     Modules and lists go to i386-pc below target, in place of all that are there, the font to fonts; an environment
-    block is made where none is. Directories are made. New files get the extended attributes. They are on stable storage
-    when the file system was synced or unmounted.
+    block is made where none is. Directories are made. dress returns the extended attributes of a new file or directory;
+    the modules get those of the first of them. They are on stable storage when the file system was synced or unmounted.
 
     Raises BootLoaderError for too many or too large files, StorageError.
     """
-    modules = f"{target}/i386-pc"
-    _make_directories(tree, modules)
+    modules, fonts = f"{target}/i386-pc", f"{target}/fonts"
     names = grub.names()
     known = set(names)
+    _make_directories(tree, modules, dress)
     for old in tree.list(modules):
         if old.endswith(_COPIED) and old not in known:
             tree.remove(f"{modules}/{old}")
-    tree.write_files(modules, _contents(grub, names), attributes=attributes)
+    _write(tree, modules, _contents(grub, names), f"{modules}/{names[0]}" if names else modules, dress)
     font = _font(tree)
     if font is not None:
-        _make_directories(tree, f"{target}/fonts")
-        tree.write_files(f"{target}/fonts", [(_FONT, font)], attributes=attributes)
-    if not tree.exists(f"{target}/grubenv"):
-        tree.write_files(target, [("grubenv", _ENVIRONMENT)], attributes=attributes)
+        _make_directories(tree, fonts, dress)
+        _write(tree, fonts, [(_FONT, font)], f"{fonts}/{_FONT}", dress)
+    if not tree.exists(f"{target}/{_ENVIRONMENT_NAME}"):
+        _write(tree, target, [(_ENVIRONMENT_NAME, _ENVIRONMENT)], f"{target}/{_ENVIRONMENT_NAME}", dress)
     return len(names)
+
+
+def _write(tree: Tree, directory: str, files: Iterable[tuple[str, bytes]], first: str, dress: Dress) -> None:
+    tree.write_files(directory, files, attributes=dress(first, is_directory=False))
 
 
 def _contents(grub: Grub, names: list[str]) -> Iterator[tuple[str, bytes]]:
@@ -125,7 +149,7 @@ def _font(tree: Tree) -> bytes | None:
     return None
 
 
-def _make_directories(tree: Tree, path: str) -> None:
+def _make_directories(tree: Tree, path: str, dress: Dress) -> None:
     if path != "/" and not tree.exists(path):
-        _make_directories(tree, posixpath.dirname(path))
-        tree.make_directory(path)
+        _make_directories(tree, posixpath.dirname(path), dress)
+        tree.make_directory(path, attributes=dress(path, is_directory=True))
