@@ -6,7 +6,7 @@ from __future__ import annotations
 from pydiskimg.boot.boot_sector import boot_sector
 from pydiskimg.boot.core_image import SECTOR, CoreImage
 from pydiskimg.boot.files import Grub
-from pydiskimg.boot.place import Place, check_place, check_sectors
+from pydiskimg.boot.place import Place, check_place, check_sectors, own_ranges
 from pydiskimg.errors import DoesNotFitError
 from pydiskimg.protocols import Disk, read_bytes
 from pydiskimg.units import format_bytes
@@ -37,10 +37,15 @@ def install_core(disk: Disk, core: CoreImage, place: Place, grub: Grub) -> bytes
 def write_boot_loader(disk: Disk, core: CoreImage, place: Place, grub: Grub) -> None:
     """Write the core image and then the first sector, of a disk that has its partition table.
 
-    Raises as check_place() and install_core().
+    What a GRUB that is replaced had beyond that becomes zero. Raises as check_place() and install_core().
     """
     check_sectors(disk)
+    old = list(own_ranges(disk, place))
     check_place(disk, place, min(core.size, place.length))
     sector = install_core(disk, core, place, grub)
+    end = place.start + core.size
+    for first, last in old:
+        if last > end:
+            disk.zero(max(first, end), last - max(first, end))
     disk.write(0, sector)
     disk.flush()

@@ -75,7 +75,7 @@ def check_place(disk: Source, place: Place, length: int) -> None:
     sector = read_bytes(disk, 0, SECTOR)
     _check_code(disk, sector)
     held = bytearray(read_bytes(disk, place.start, length))
-    for start, end in _own(disk, sector, place):
+    for start, end in own_ranges(disk, place):
         first, last = max(0, start - place.start), min(len(held), end - place.start)
         if first < last:
             held[first:last] = bytes(last - first)
@@ -104,9 +104,9 @@ def _check_code(disk: Source, sector: bytes) -> None:
     )
 
 
-def _own(disk: Source, sector: bytes, place: Place) -> Iterator[tuple[int, int]]:
-    """Yield the ranges (first byte, byte after the last) of the disk that the GRUB in the first sector loads."""
-    core = names_core(sector)
+def own_ranges(disk: Source, place: Place) -> Iterator[tuple[int, int]]:
+    """Yield the ranges (first byte, byte after the last) at place that the GRUB in the first sector loads, if any."""
+    core = names_core(read_bytes(disk, 0, SECTOR))
     end = (place.start + place.length) // SECTOR
     if core is None or not place.start // SECTOR <= core < end:
         return
@@ -117,7 +117,7 @@ def _own(disk: Source, sector: bytes, place: Place) -> Iterator[tuple[int, int]]
         start, count, _segment = BLOCKS.unpack_from(first, offset)
         if not start:
             return
-        if start < end:
+        if place.start // SECTOR <= start < end:
             yield start * SECTOR, min(start + count, end) * SECTOR
 
 
