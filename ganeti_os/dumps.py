@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing
 from itertools import chain
 from typing import Protocol
 
+from ganeti_os.boot_loader import install_boot_loader
 from ganeti_os.customize import become_instance
 from ganeti_os.guest import fstab
 from ganeti_os.guest.draft import Draft
@@ -128,6 +129,7 @@ def _customise(installation: Installation, system: NewSystem, target: str) -> No
         if installation.overlay is not None:
             copy_overlay(installation.overlay, target, installation.messages)
         become_instance(installation, target)
+        install_boot_loader(installation, system, target)
         if installation.scripts:
             customise_unfinished(installation, system, target)
 

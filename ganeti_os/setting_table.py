@@ -241,6 +241,23 @@ SETTINGS = (
         for_scripts=True,
     ),
     Setting(
+        "PARTITION_TABLE",
+        _one_of("auto", "mbr", "gpt"),
+        "auto",
+        "partition table made when the disk is built from a tarball or dumps; auto: an MBR, and a GPT from 2 TiB on",
+        gives_away="how the instance's own disk is divided",
+        for_scripts=True,
+    ),
+    Setting(
+        "BOOTLOADER",
+        _one_of("auto", "none"),
+        "auto",
+        "boot loader of a disk that is built from a tarball or dumps; auto: GRUB for a BIOS, from the system's own "
+        "/usr/lib/grub/i386-pc, when the kernel is inside; none: the image or a customisation script brings another",
+        gives_away="an instance that does not boot by itself",
+        for_scripts=True,
+    ),
+    Setting(
         "IMAGE_NAME",
         Kind(f"a file name without / and without a dot in front, of {MAX_NAME_BYTES} bytes at most", _file_name, ""),
         "",

@@ -83,6 +83,8 @@ class Settings:
     swap_size_mib: int | None
     boot_size_mib: int
     filesystem: str
+    partition_table: str
+    bootloader: str
     image_name: str
     image_type: str
     image_dir: str

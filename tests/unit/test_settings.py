@@ -27,6 +27,8 @@ def test_defaults() -> None:
         swap_size_mib=None,
         boot_size_mib=100,
         filesystem="ext4",
+        partition_table="auto",
+        bootloader="auto",
         image_name="",
         image_type="qemu",
         image_dir="/var/cache/ganeti-instance-image",
