@@ -144,7 +144,8 @@ class _Builder:
             self._anchors[anchor] = node
 
     def _span(self, event: yaml.ScalarEvent) -> Span | None:
-        assert event.start_mark is not None and event.end_mark is not None
+        assert event.start_mark is not None
+        assert event.end_mark is not None
         value = event.value
         end = event.end_mark.index - (1 if event.style in ("'", '"') else 0)
         start = end - len(value)
