@@ -16,6 +16,7 @@ IPAddress = IPv4Address | IPv6Address
 
 DEFAULT_ROUTES = frozenset({b"default", b"0.0.0.0/0", b"::/0", b"0.0.0.0/0.0.0.0", b"0/0"})
 _LOOPBACK = "lo"
+_PREFIX_DIGITS = 3
 _DIGITS = re.compile("([0-9]+)")
 _MAC = re.compile(rb"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}")
 
@@ -59,23 +60,25 @@ class Interface:
 
     def add(self, path: str, kind: str, span: Span, group: str = "") -> None:
         """Note a value; an address may be followed by its prefix. What is not an address is left out."""
-        if not span.text:
-            return
         if kind == "mac":
             self.macs += [Field(path, kind, mac) for mac in mac_spans(span)]
             return
-        if kind == "netmask" and span.text.isdigit():
-            kind = "prefix"
-        mark = b"%" if kind == "gateway" else b"/"  # fe80::1%eth0
-        text, slash, prefix = span.text.partition(mark)
-        if kind in ("address", "gateway"):
-            if parse_address(text) is None:
-                return
-            start, span = span.start + len(text) + 1, Span(span.start, span.start + len(text), text)
-            if kind == "address" and slash:
-                mask = "prefix" if prefix.isdigit() else "netmask"
-                self.others.append(Field(path, mask, Span(start, start + len(prefix), prefix), group, text))
-        (self.addresses if kind == "address" else self.others).append(Field(path, kind, span, group))
+        text, slash, mask = span.text.partition(b"%" if kind == "gateway" else b"/")  # fe80::1%eth0
+        if kind in ("address", "gateway") and slash:
+            if kind == "address" and parse_address(text) is not None:
+                self._add_mask(path, Span(span.end - len(mask), span.end, mask), group, text)
+            span = Span(span.start, span.start + len(text), text)
+        if kind in ("prefix", "netmask"):
+            self._add_mask(path, span, group, None)
+        elif parse_address(span.text) is not None:
+            (self.addresses if kind == "address" else self.others).append(Field(path, kind, span, group))
+
+    def _add_mask(self, path: str, span: Span, group: str, owner: bytes | None) -> None:
+        """Note how long a network's prefix is, in either form."""
+        if span.text.isdigit() and len(span.text) <= _PREFIX_DIGITS:
+            self.others.append(Field(path, "prefix", span, group, owner))
+        elif parse_address(span.text) is not None:
+            self.others.append(Field(path, "netmask", span, group, owner))
 
     def reaches(self, gateway: IPAddress) -> bool:
         """True when the gateway lies in the network of an address, by what a prefix or netmask tells."""

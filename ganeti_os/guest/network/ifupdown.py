@@ -33,11 +33,14 @@ def ifupdown_interfaces(files: NetworkFiles) -> Iterator[Interface]:
     paths = [*files.files("/etc/network", "interfaces"), *files.files("/etc/network/interfaces.d", "*")]
     templates: dict[str, Interface] = {}
     stanzas: list[tuple[Interface, bytes | None]] = []
+    named: set[tuple[bytes, str, bytes]] = set()
     for path in paths:  # grows
-        for words in _lines(files.read(path)):
-            if words[0].text in _INCLUDES and len(words) > 1:
-                included = [found for word in words[1:] for found in _included(files, path, word, words[0].text)]
-                paths += [found for found in dict.fromkeys(included) if found not in paths][: _FILES - len(paths)]
+        for keyword, word in _includes(files.read(path)):
+            key = (keyword, posixpath.dirname(path), word.text)
+            if key not in named and len(named) < _FILES:
+                named.add(key)
+                included = _included(files, path, word, keyword)
+                paths += [found for found in included if found not in paths][: _FILES - len(paths)]
         for stanza, parent in _stanzas(path, files.read(path)):
             templates[stanza.name] = stanza
             stanzas.append((stanza, parent))
@@ -47,6 +50,13 @@ def ifupdown_interfaces(files: NetworkFiles) -> Iterator[Interface]:
             stanza.others += template.others
             template.names_only = True
     yield from (stanza for stanza, _ in stanzas)
+
+
+def _includes(data: bytes) -> Iterator[tuple[bytes, Span]]:
+    """Yield the keyword and the name of each file or directory that is to be read, too."""
+    for words in _lines(data):
+        if words[0].text in _INCLUDES:
+            yield from ((words[0].text, word) for word in words[1:])
 
 
 def _lines(data: bytes) -> Iterator[list[Span]]:

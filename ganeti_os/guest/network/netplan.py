@@ -34,7 +34,7 @@ _MOST = 2000  # values; a list that many interfaces name by an alias counts agai
 def netplan_interfaces(files: NetworkFiles) -> Iterator[Interface]:
     """Yield each interface with what all files say of it. A file that cannot be understood is told, and kept."""
     interfaces: dict[str, Interface] = {}
-    rest = _TOTAL
+    rest, values = _TOTAL, 0
     for path in files.search_path(_DIRECTORIES, "*.yaml"):
         data = files.read(path)
         rest -= len(data)
@@ -55,6 +55,9 @@ def netplan_interfaces(files: NetworkFiles) -> Iterator[Interface]:
             continue
         for name, settings in _definitions(document):
             _add(interfaces.setdefault(name, Interface(name)), path, settings)
+            values += len(interfaces[name].addresses) + len(interfaces[name].others)
+            if values > _MOST:
+                break
     yield from interfaces.values()
 
 
