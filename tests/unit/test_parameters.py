@@ -30,6 +30,8 @@ VALUES = {
     "IDENTITY": "no",
     "IMPORT_IDENTITY": "new",
     "OVERLAY": "web",
+    "NAME_SERVERS": "192.0.2.53 2001:db8::53",
+    "SEARCH_DOMAINS": "example.org lan",
     "KERNEL_ARGS": "console=ttyS0,115200 quiet",
     "EXPORT_COMPRESSION": "zstd",
     "IMPORT_FORMAT": "tar",
