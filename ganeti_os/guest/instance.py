@@ -11,6 +11,7 @@ from ganeti_os.guest.facts import Facts
 from ganeti_os.guest.hostname import PATHS, change_host_name, host_names
 from ganeti_os.guest.network.change import change_addresses
 from ganeti_os.guest.network.dhcp import change_client_names, note_cloud_init
+from ganeti_os.guest.network.leftovers import tell_of_old_addresses
 from ganeti_os.guest.renaming import Renaming, short
 from ganeti_os.settings import Settings
 from pydiskimg.protocols import Tree
@@ -28,12 +29,12 @@ def make_instance(tree: Tree, facts: Facts, settings: Settings) -> None:  # noqa
     _tell_of_other_names(found, facts)
     renaming = Renaming.of(facts.name, [facts.old_name, *found])
     change_client_names(draft, renaming)
-    new = {nic.index: nic.addresses[0] for nic in facts.nics if nic.addresses}
-    moved = change_addresses(draft, new, nic_count=len(facts.nics), old=facts.old_address)
+    moved = change_addresses(draft, facts.nics, old=facts.old_address)
     own = _own_address(facts) if facts.is_new else None
     hosts.change_hosts(draft, renaming, moved.addresses, own_address=own)
     change_host_name(draft, renaming)
     note_cloud_init(draft)
+    tell_of_old_addresses(draft, moved)
 
     def order(path: str) -> int:
         """Last is what the next run goes by when this one is interrupted: the host name, and the old addresses."""
