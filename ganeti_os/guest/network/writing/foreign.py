@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 # Not a NIC of Ganeti's: what is made of others, wireless, tunnels.
-VIRTUAL = re.compile(r"(?:br|bond|team|vlan|vmbr|virbr|docker|lxc|dummy|wl|ww|tun|tap|wg|ppp|ib|can)[a-z]*-?[0-9]*|.*\..*")
+VIRTUAL = re.compile(
+    r"(?:br|bond|team|vlan|vmbr|virbr|docker|lxc|dummy|wl|ww|tun|tap|wg|ppp|ib|can)[a-z]*-?[0-9]*|.*\..*"
+)
 
 
 @dataclass(slots=True)

@@ -32,15 +32,19 @@ def keyfile_foreign(draft: Draft) -> Foreign:
         if is_ours(draft, path):
             foreign.own |= own_file({path: data})
             continue
-        values = {(section, key): span.text for _, section, key, span in ini_values(data)}
+        values = _values(data)
         if values.get(("connection", "type")) not in _ETHERNET:
             continue
         if any(("connection", key) in values for key in _MASTERS):
             foreign.note_odd(f"{path}: part of a bridge or bond")
         name = values.get(("connection", "interface-name"), b"").decode("latin-1")
-        is_bound = bool(name) or any(("ethernet", key) in values for key in ("mac-address",))
+        is_bound = bool(name) or ("ethernet", "mac-address") in values
         foreign.note(name or path, is_pattern=not is_bound)
     return foreign
+
+
+def _values(data: bytes) -> dict[tuple[str, str], bytes]:
+    return {(one.section, one.key): one.span.text for one in ini_values(data)}
 
 
 def _is_without_default(draft: Draft) -> bool:
@@ -55,7 +59,7 @@ def write_keyfiles(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) ->
     """Write a connection for each NIC; replaces: other connections with static addresses go."""
     if replaces:
         for path in draft.files(_DIRECTORY, "*"):
-            values = {(section, key): span.text for _, section, key, span in ini_values(draft.read(path) or b"")}
+            values = _values(draft.read(path) or b"")
             static = any(section in ("ipv4", "ipv6") and _ADDRESS.fullmatch(key) for section, key in values)
             is_ethernet = values.get(("connection", "type")) in _ETHERNET
             if static and is_ethernet and not is_ours(draft, path):

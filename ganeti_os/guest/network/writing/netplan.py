@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.network.writing.foreign import Foreign, own_file
 from ganeti_os.guest.network.writing.plan import HEADER, NicPlan, StaticAddress, is_ours
+from ganeti_os.guest.network.yaml_nodes import Mapping, YamlError, yaml_document
 
 _DIRECTORY = "/etc/netplan"
 _PATH = f"{_DIRECTORY}/95-ganeti.yaml"
@@ -38,6 +39,29 @@ def netplan_foreign(draft: Draft) -> Foreign:
                 for name, is_matched in names.items():
                     foreign.note(name, is_pattern=is_matched)
     return foreign
+
+
+def _sections(data: bytes) -> dict[str, dict[str, bool]] | None:
+    """Return the interfaces of each kind, and whether each is matched by something else than its name.
+
+    None for what cannot be understood, also where no YAML library is installed.
+    """
+    try:
+        document = yaml_document(data)
+    except (YamlError, ModuleNotFoundError):
+        return None
+    if document is None:
+        return {}
+    network = document.get("network") if isinstance(document, Mapping) else None
+    if not isinstance(network, Mapping):
+        return None
+    found: dict[str, dict[str, bool]] = {}
+    for kind, value in network.items():
+        names = value.items() if isinstance(value, Mapping) else []
+        found[kind.value] = {
+            name.value: isinstance(each, Mapping) and isinstance(each.get("match"), Mapping) for name, each in names
+        }
+    return found
 
 
 def write_netplan(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) -> None:

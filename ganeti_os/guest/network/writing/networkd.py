@@ -38,8 +38,8 @@ def networkd_foreign(draft: Draft) -> Foreign:
 def _note(foreign: Foreign, path: str, data: bytes) -> None:
     names: list[str] = []
     matches = []
-    for _, section, key, span in ini_values(data):
-        text = span.text.decode("latin-1")
+    for value in ini_values(data):
+        section, key, text = value.section, value.key, value.span.text.decode("latin-1")
         if section == "match":
             matches.append(key)
             names += text.split() if key in ("name", "originalname") else []
@@ -62,8 +62,8 @@ def write_networkd(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) ->
     if replaces:
         for path in draft.files(_DIRECTORY, "*.network"):
             values = list(ini_values(draft.read(path) or b""))
-            static = any(section in ("network", "address") and key == "address" for _, section, key, _ in values)
-            loopback = any(key == "name" and span.text == b"lo" for _, _, key, span in values)
+            static = any(one.section in ("network", "address") and one.key == "address" for one in values)
+            loopback = any(one.key == "name" and one.span.text == b"lo" for one in values)
             if static and not loopback and not is_ours(draft, path):
                 draft.remove(path, "its addresses are not the instance's")
     files = {f"{_DIRECTORY}/0-ganeti-{plan.name}.network": "\n".join(_lines(plan)).encode("ascii") for plan in plans}

@@ -16,7 +16,7 @@ from ganeti_os.guest.network.new_addresses import NewAddress, NicNetwork, with_o
 
 log = logging.getLogger(__name__)
 
-HEADER = b"# Written for this instance when it was made or renamed; a rename writes it again, unless this line is gone\n"
+HEADER = b"# Written by the Ganeti OS definition image, which replaces it when the instance is renamed.\n"
 _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 
 
