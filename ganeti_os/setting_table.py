@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from ganeti_os.authorized_keys import LIMIT, parse_keys
 
@@ -13,9 +14,15 @@ MAX_SIZE_MIB = 16 << 20  # 16 TiB, the largest ext4 file system that is made
 MAX_NAME_BYTES = 200  # of an image: ARCH, a suffix and what a download adds fit in the 255 of a file's name
 MAX_LINE = 4096  # characters; Linux takes 2048 bytes of arguments on x86
 
+MAX_RESOLVER_WORDS = 8  # name servers, or domains; glibc uses three of the former
+MAX_DOMAIN = 253  # characters
+
 _TRUE = ("yes", "1", "true")
 _FALSE = ("no", "0", "false")
 _SHOWN = 80  # characters of a wrong value in a message
+_DOMAIN = re.compile(
+    r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+)
 # As crypt(5) has them: MD5, bcrypt, SHA-256 and -512, scrypt, yescrypt, gost-yescrypt; or no password at all.
 _CRYPT_HASH = re.compile(r"\$(?:1|2[aby]?|5|6|7|y|gy)\$[./A-Za-z0-9$=,]{8,400}|[*!]")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://|https?:/*", re.IGNORECASE)
@@ -190,6 +197,26 @@ def _parameter_names(text: str) -> tuple[str, ...]:
     return tuple(name for name in possible if name in names)
 
 
+def _name_servers(text: str) -> tuple[IPv4Address | IPv6Address, ...]:
+    return tuple(ip_address(word) for word in _words(text))
+
+
+def _search_domains(text: str) -> tuple[str, ...]:
+    domains = tuple(word.lower() for word in _words(text))
+    if not all(_DOMAIN.fullmatch(word) and len(word) <= MAX_DOMAIN for word in domains):
+        raise ValueError
+    return domains
+
+
+def _words(text: str) -> list[str]:
+    words = text.replace(",", " ").split()
+    if len(words) > MAX_RESOLVER_WORDS:
+        raise ValueError
+    return words
+
+
+NAME_SERVERS = Kind("IP addresses with blanks between them", _name_servers, ())
+SEARCH_DOMAINS = Kind("domains with blanks between them", _search_domains, ())
 NO_NAMES = "none"
 ARCHITECTURES = ("x86", "x86_64")
 
@@ -377,6 +404,22 @@ SETTINGS = (
         DIRECTORY,
         "{sysconfdir}/ganeti/instance-image/networks",
         "where instances/NAME and subnets/NAME tell static addresses",
+        for_scripts=True,
+    ),
+    Setting(
+        "NAME_SERVERS",
+        NAME_SERVERS,
+        "",
+        "name servers of an instance with a static address; those of a file in NETWORKS_DIR come before them",
+        gives_away="which name servers the instance asks, as its own root may choose, too",
+        for_scripts=True,
+    ),
+    Setting(
+        "SEARCH_DOMAINS",
+        SEARCH_DOMAINS,
+        "",
+        "domains in which an instance with a static address looks for a short name; empty: its own domain",
+        gives_away="where the instance looks for short names, as its own root may choose, too",
         for_scripts=True,
     ),
     Setting(

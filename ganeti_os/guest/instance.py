@@ -11,6 +11,7 @@ from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.facts import Facts
 from ganeti_os.guest.hostname import PATHS, change_host_name, host_names
 from ganeti_os.guest.network.change import change_addresses
+from ganeti_os.guest.network.configure import configure_network
 from ganeti_os.guest.network.dhcp import change_client_names, note_cloud_init
 from ganeti_os.guest.network.leftovers import tell_of_old_addresses
 from ganeti_os.guest.new_identity import make_new_identity
@@ -34,6 +35,7 @@ def make_instance(tree: Tree, facts: Facts, settings: Settings, keys: KeyMaker |
     renaming = Renaming.of(facts.name, [facts.old_name, *found])
     change_client_names(draft, renaming)
     moved = change_addresses(draft, facts.nics, old=facts.old_address)
+    configure_network(draft, facts)
     own = _own_address(facts) if facts.is_new else None
     hosts.change_hosts(draft, renaming, moved.addresses, own_address=own)
     change_host_name(draft, renaming)

@@ -32,6 +32,8 @@ VALUES = {
     "ROOT_PASSWORD_HASH": "$6$salt$Qp9.TlZ/0aB1cD2eF3",
     "AUTHORIZED_KEYS": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA== me@example.org",
     "OVERLAY": "web",
+    "NAME_SERVERS": "192.0.2.53 2001:db8::53",
+    "SEARCH_DOMAINS": "example.org lan",
     "KERNEL_ARGS": "console=ttyS0,115200 quiet",
     "EXPORT_COMPRESSION": "zstd",
     "IMPORT_FORMAT": "tar",

@@ -48,6 +48,8 @@ def test_defaults() -> None:
         overlay="",
         overlays_dir="/etc/ganeti/instance-image/overlays",
         networks_dir="/etc/ganeti/instance-image/networks",
+        name_servers=(),
+        search_domains=(),
         variants_dir="/etc/ganeti/instance-image/variants",
         kernel_args="",
         export_compression="zlib",
@@ -237,6 +239,8 @@ def test_what_scripts_get() -> None:
         "OVERLAY": "web",
         "OVERLAYS_DIR": "/etc/ganeti/instance-image/overlays",
         "NETWORKS_DIR": "/etc/ganeti/instance-image/networks",
+        "NAME_SERVERS": "",
+        "SEARCH_DOMAINS": "",
         "KERNEL_ARGS": "",
     }
 
