@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 
 from ganeti_os.former import WholeDisk
+from ganeti_os.guest.firmware import tell_of_uefi
 from ganeti_os.imagecheck import check_disk_contents
 from ganeti_os.imagefile import ImageFile, open_complete_image
 from ganeti_os.installation import Installation
@@ -39,20 +40,32 @@ def install_disk_image(image: ImageFile, installation: Installation) -> None:
 
 def _copy(image: ImageFile, installation: Installation) -> WholeDisk:
     """Copy all of the image but its first MiB, and make the swap area. The caller commits what is returned."""
-    disk, swap, messages = installation.disk, installation.swap, installation.messages
-    with messages.step("copying"), open_complete_image(image.path, format=image.format) as source:
-        log.info("%s (%s, %s) to %s", image.path, source.format, format_size(source.size), disk.name)
-        check_disk_contents(source)
-        check_fits(source, disk)
+    disk, swap = installation.disk, installation.swap
+    with installation.messages.step("copying"):
         if is_same_file(image.path, disk.fd):
             raise InUseError(f"{disk.name}: is the image itself; nothing was written", errno=None, filename=disk.name)
         if swap is not None:
             check_swap(swap)
-        target = WholeDisk(disk, installation.wiping)
-        copied = copy(source, target, progress=messages.progress("copied"))
-        log.debug("%d bytes written, %d zeroed by %s", copied.written, copied.zeroed, disk.ladder.current)
+        if image.is_packed:
+            from ganeti_os.packedimage import copy_packed  # and with it libarchive, which most images do without
+
+            target = copy_packed(image, installation)
+        else:
+            target = _copy_plain(image, installation)
         if swap is not None:
             installation.wiping.wipe(swap)
             make_swap(swap)
             swap.flush()
+    return target
+
+
+def _copy_plain(image: ImageFile, installation: Installation) -> WholeDisk:
+    disk = installation.disk
+    with open_complete_image(image.path, format=image.format) as source:
+        log.info("%s (%s, %s) to %s", image.path, source.format, format_size(source.size), disk.name)
+        check_disk_contents(source)
+        check_fits(source, disk)
+        target = WholeDisk(disk, installation.wiping)
+        copied = copy(source, target, progress=installation.messages.progress("copied"))
+        log.debug("%d bytes written, %d zeroed by %s", copied.written, copied.zeroed, disk.ladder.current)
     return target

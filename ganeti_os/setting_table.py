@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ganeti_os.image_names import SPELLINGS
+
 MAX_SIZE_MIB = 16 << 20  # 16 TiB, the largest ext4 file system that is made
 MAX_NAME_BYTES = 200  # of an image: ARCH, a suffix and what a download adds fit in the 255 of a file's name
 MAX_LINE = 4096  # characters; Linux takes 2048 bytes of arguments on x86
@@ -162,7 +164,7 @@ def _parameter_names(text: str) -> tuple[str, ...]:
 
 
 NO_NAMES = "none"
-ARCHITECTURES = ("x86", "x86_64")
+ARCHITECTURES = tuple(name for names in SPELLINGS for name in names)
 
 BOOLEAN = Kind("yes or no", _boolean)
 SIZE = Kind(f"a size in MiB from 1 to {MAX_SIZE_MIB}", _size_mib)
@@ -215,7 +217,8 @@ SETTINGS = (
         "IMAGE_NAME",
         Kind(f"a file name without / and without a dot in front, of {MAX_NAME_BYTES} bytes at most", _file_name, ""),
         "",
-        "name of the image, such as debian-12",
+        "the image: a file's whole name, such as debian-13-genericcloud-amd64.qcow2, where there is a file of that name; "
+        "else, such as debian-12, the beginning of the name of IMAGE_NAME-ARCH.img (or what IMAGE_TYPE says)",
         gives_away="every image in IMAGE_DIR or at IMAGE_URL, also one that is meant for other people, and room in "
         "CACHE_DIR for each that is fetched",
         for_scripts=True,
@@ -223,9 +226,10 @@ SETTINGS = (
     Setting(
         "IMAGE_TYPE",
         _one_of("qemu", "tarball", "raw", "qcow2", "dump"),
-        "qemu",
-        "kind of the image, which is IMAGE_NAME-ARCH and .img (qemu: raw or qcow2, by looking), .tar.gz (tarball), "
-        ".raw, .qcow2, or -root.dump and -boot.dump (dump)",
+        "",
+        "kind of the image, and the ending where IMAGE_NAME has none: .img (qemu: raw or qcow2, by looking), .tar.gz "
+        "(tarball), .raw, .qcow2, or -root.dump and -boot.dump (dump); a disk image may be compressed (.xz, .gz, .zst, "
+        ".bz2); empty: tarball or dump where IMAGE_NAME ends so, else qemu",
         gives_away="as IMAGE_NAME, the files with another ending",
         for_scripts=True,
     ),
@@ -256,7 +260,8 @@ SETTINGS = (
         "ARCH",
         ARCHITECTURE,
         "",
-        "architecture in the image's name; empty: the node's",
+        "architecture in the image's name, where IMAGE_NAME is not a whole file name; its other names are looked for, "
+        "too (amd64 for x86_64); empty: the node's",
         gives_away="as IMAGE_NAME, the files for another architecture",
         for_scripts=True,
     ),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from ganeti_os.image_names import SPELLINGS, type_by_ending
 from ganeti_os.parameters import Allowed, read_parameters
 from ganeti_os.setting_table import BY_NAME, NO_NAMES, SETTINGS, WITHOUT_EFFECT, Setting, checked
 from ganeti_os.shellfile import SettingsError, read_shell_file
@@ -19,7 +20,7 @@ from pydiskimg.errors import DiskImageError
 
 log = logging.getLogger(__name__)
 
-_MACHINES = {"amd64": "x86_64", "x86_64": "x86_64"} | dict.fromkeys(("i386", "i486", "i586", "i686", "x86"), "x86")
+_MACHINES = {name: names[0] for names in SPELLINGS for name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Layer:
 
 
 def node_architecture(machine: str) -> str:
-    """Return ARCH for what os.uname().machine says: i686 is x86, amd64 is x86_64, the others keep their name."""
+    """Return ARCH for what os.uname().machine says: i686 is x86, amd64 is x86_64, one that is not known stays."""
     return _MACHINES.get(machine.lower(), machine)
 
 
@@ -130,6 +131,7 @@ class Settings:
                     values[name] = _checked(layer, setting, native)
                 else:
                     values[name] = _default(setting, paths, native)
+        values["IMAGE_TYPE"] = values["IMAGE_TYPE"] or type_by_ending(values["IMAGE_NAME"]) or "qemu"
         return cls(**{BY_NAME[name].field: value for name, value in values.items()})
 
     @property

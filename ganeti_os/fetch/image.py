@@ -6,13 +6,13 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 
 from ganeti_os.fetch.cache import CachedFile, Origin, Record, forgotten, open_cache
 from ganeti_os.fetch.checksums import Checksum
 from ganeti_os.fetch.download import ATTEMPTS, Download, NotNeeded, open_part
-from ganeti_os.fetch.errors import FetchError, UnreachableError
+from ganeti_os.fetch.errors import FetchError, NotThereError, UnreachableError
 from ganeti_os.fetch.expected import digest, fetch_checksum
 from ganeti_os.fetch.lock import Fetcher, ImageLock, using
 from ganeti_os.fetch.site import Site
@@ -25,6 +25,48 @@ log = logging.getLogger(__name__)
 
 WAIT_IN_SILENCE_SECONDS = 1.0
 _ATTEMPTS_WITH_CACHE = 2  # where an image that was checked can be used instead
+
+
+@contextmanager
+def fetched_first(
+    candidates: Sequence[tuple[str, ...]], settings: Settings, messages: Messages, *, instance: str = ""
+) -> Iterator[tuple[str, ...]]:
+    """Fetch the first of the candidates that the site has, each all files of an image, as fetched() does; give which.
+
+    A site that cannot be asked leaves those that are in the cache. Raises NotThereError when the site has none of them.
+    """
+    problem: FetchError | None = None
+    left = list(candidates)
+    with ExitStack() as stack:
+        while left:
+            names = left.pop(0)
+            try:
+                with ExitStack() as attempt:
+                    for name in names:
+                        attempt.enter_context(fetched(name, settings, messages, instance=instance))
+                    stack.push(attempt.pop_all())
+                break
+            except NotThereError as error:
+                problem = problem or error
+            except UnreachableError as error:
+                problem = error
+                left = [others for others in left if _are_cached(others, settings.cache_dir)]
+        else:
+            assert problem is not None
+            raise _none_there(problem, candidates)
+        yield names
+
+
+def _are_cached(names: Sequence[str], directory: str) -> bool:
+    return all(os.path.exists(os.path.join(directory, name)) for name in names)
+
+
+def _none_there(problem: FetchError, candidates: Sequence[tuple[str, ...]]) -> FetchError:
+    if not isinstance(problem, NotThereError):
+        return problem
+    others = " or ".join(names[0] for names in candidates[1:])
+    nor = f", nor does it have {others}" if others else ""
+    return NotThereError(f"{problem}{nor}; the name comes from IMAGE_NAME, ARCH and IMAGE_TYPE")
 
 
 @contextmanager

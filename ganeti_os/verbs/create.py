@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 
 from ganeti_os import hooks
 from ganeti_os.diskimage import install_disk_image
@@ -59,15 +60,16 @@ def _overlay(settings: Settings) -> str | None:
 
 def _image(stack: ExitStack, request: Request, settings: Settings, messages: Messages) -> ImageFile:
     """Return the image, fetched where it has an address; it stays there as long as the stack is open."""
+    names: tuple[str, ...] = ()
     if settings.image_url:
-        from ganeti_os.fetch import fetched  # takes longer to import than a small image to copy
+        from ganeti_os.fetch import fetched_first  # takes longer to import than a small image to copy
 
-        for name in image_names(settings, kernel_inside=request.kernel_inside):
-            stack.enter_context(fetched(name, settings, messages, instance=request.instance))
-    image = find_image(settings, kernel_inside=request.kernel_inside)
+        candidates = image_names(settings, kernel_inside=request.kernel_inside)
+        names = stack.enter_context(fetched_first(candidates, settings, messages, instance=request.instance))
+    image = find_image(settings, kernel_inside=request.kernel_inside, names=names)
     for path in filter(None, (image.path, image.boot_path)):
-        check_image_file(path, settings.image_type)
-    return image
+        is_packed = check_image_file(path, settings.image_type)
+    return replace(image, is_packed=is_packed and not image.is_archive)
 
 
 def _install_files(image: ImageFile, installation: Installation) -> None:
