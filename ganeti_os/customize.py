@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Customising an installed system, mounted for that: the overlay copied over it, then the scripts."""
+"""An installed system, mounted: the overlay copied over it, the instance's identity, then the scripts."""
 
 from __future__ import annotations
 
@@ -10,49 +10,49 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from ganeti_os import hooks
-from ganeti_os.guest.root import find_guest
-from ganeti_os.guest.volume import Volume, mounted_volume, volume_device
+from ganeti_os.guest.facts import instance_facts
+from ganeti_os.guest.instance import make_instance
+from ganeti_os.guest.mounted import mounted_guest
+from ganeti_os.guest.root import NoRootError, find_guest
 from ganeti_os.installation import Installation
 from ganeti_os.overlay import copy_overlay
-from pydiskimg.errors import DiskImageError, storage_error
-from pydiskimg.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
+from pydiskimg.errors import DiskImageError
 from pydiskimg.loop import loop_device
-from pydiskimg.targets.descriptor import DescriptorDisk
+from pydiskimg.tree import open_tree
 from pydiskimg.wipe import wipe_partition_table
 
 log = logging.getLogger(__name__)
 
 
 def customize_image(installation: Installation) -> None:
-    """Find and mount the root of the system on the disk, its /boot in it, and customise it. Needs root."""
+    """Find and mount the system on the disk, let it become the instance, and customise it. Needs root.
+
+    A disk without a Linux system stays as its image made it where nothing else than its identity was to change.
+    """
     disk = installation.disk
-    programs = bool(installation.scripts)  # these enter the guest
     with ExitStack() as stack:
-        guest = find_guest(disk)
-        root_device = stack.enter_context(volume_device(disk, guest.root)).path
-        target = stack.enter_context(mounted_volume(disk, root_device, guest.root, programs=programs))
-        boot_device = None
-        if guest.boot is not None:
-            boot_device = stack.enter_context(volume_device(disk, guest.boot)).path
-            boot = mount_point_inside(target, "boot")
-            stack.enter_context(mounted_volume(disk, boot_device, guest.boot, target=boot, programs=programs))
-        if guest.efi is not None:
-            _mount_efi(stack, disk, guest.efi, target, programs=programs)
+        try:
+            guest = find_guest(disk)
+        except NoRootError as error:
+            if installation.is_customised:
+                raise
+            log.warning("name, network and keys stay those of the image: %s", error)
+            return
+        mounted = stack.enter_context(mounted_guest(disk, guest, programs=bool(installation.scripts)))
         if installation.overlay is not None:
-            copy_overlay(installation.overlay, target, installation.messages)
+            copy_overlay(installation.overlay, mounted.target, installation.messages)
+        become_instance(installation, mounted.target)
         if installation.scripts:
-            run_scripts(installation, target, root_device, boot_device)
+            run_scripts(installation, mounted.target, mounted.root_device, mounted.boot_device)
     disk.flush()
 
 
-def _mount_efi(stack: ExitStack, disk: DescriptorDisk, efi: Volume, target: str, *, programs: bool) -> None:
-    """Mount the guest's /boot/efi; where it cannot be, the scripts run without it: few have anything to do there."""
-    try:
-        point = mount_point_inside(target, "boot/efi")
-        device = stack.enter_context(volume_device(disk, efi)).path
-        stack.enter_context(mounted_volume(disk, device, efi, target=point, programs=programs))
-    except DiskImageError as error:
-        log.warning("/boot/efi is not mounted: %s", error)
+def become_instance(installation: Installation, target: str) -> None:
+    """Give the system whose root is mounted at target the identity of its instance, unless the settings say no."""
+    request, settings = installation.request, installation.settings
+    if installation.gives_identity:
+        with installation.messages.step("identity"), open_tree(target) as tree:
+            make_instance(tree, instance_facts(request, settings, is_new=True), settings)
 
 
 def run_scripts(installation: Installation, target: str, root_device: str, boot_device: str | None) -> None:
@@ -91,17 +91,3 @@ def wiped_on_failure(installation: Installation) -> Iterator[None]:
         except DiskImageError as error:  # the first error is the one to report
             log.warning("the partition table could not be taken away: %s", error)
         raise
-
-
-def mount_point_inside(target: str, path: str) -> str:
-    """Return a path to a directory of the guest that no symlink of the guest's leads out of its root."""
-    root_fd = os.open(target, os.O_PATH | os.O_DIRECTORY)
-    try:
-        fd = openat2(root_fd, path, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
-    except OSError as error:
-        raise storage_error(error, f"/{path} in the guest", "cannot be a mount point") from error
-    finally:
-        os.close(root_fd)
-    with ExitStack() as closing:
-        closing.callback(os.close, fd)
-        return os.readlink(f"/proc/self/fd/{fd}")

@@ -12,8 +12,9 @@ from contextlib import ExitStack, closing
 from itertools import chain
 from typing import Protocol
 
-from ganeti_os.customize import mount_point_inside
+from ganeti_os.customize import become_instance
 from ganeti_os.guest import fstab
+from ganeti_os.guest.mounted import mount_point_inside
 from ganeti_os.imagefile import ImageFile
 from ganeti_os.installation import Installation
 from ganeti_os.overlay import copy_overlay
@@ -81,9 +82,8 @@ def restore_dumps(dumps: Iterable[tuple[str, DumpFile]], installation: Installat
                 without_boot(made, installation)
             with messages.step("writing fstab"), open_tree(target) as tree:
                 _adapt(tree, made.volumes, installation.settings.filesystem)
-            if installation.is_customised:
-                with messages.step("customising"):
-                    _customise(installation, made, target)
+            with messages.step("customising"):
+                _customise(installation, made, target)
 
 
 def _readers(dumps: Iterable[tuple[str, DumpFile]]) -> Generator[tuple[str, DumpReader], None, None]:
@@ -129,6 +129,7 @@ def _customise(installation: Installation, system: NewSystem, target: str) -> No
             mount_volume(mounts, installation, system.boot_device, target=boot)
         if installation.overlay is not None:
             copy_overlay(installation.overlay, target, installation.messages)
+        become_instance(installation, target)
         if installation.scripts:
             customise_unfinished(installation, system, target)
 

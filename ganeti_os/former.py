@@ -56,11 +56,12 @@ class Wiping:
 
 
 class WholeDisk(DeferredHead):
-    """A disk that is written from its beginning: commit() first wipes what lies after the last byte written."""
+    """A disk that is written from its beginning: wipe_rest(), or commit(), wipes what follows the last byte written."""
 
     def __init__(self, disk: DescriptorDisk, wiping: Wiping) -> None:
         super().__init__(disk)
-        self._rest = disk, wiping
+        self._whole = disk
+        self._wiping: Wiping | None = wiping
         self._end = len(self.head)
         self._lock = threading.Lock()
 
@@ -78,9 +79,19 @@ class WholeDisk(DeferredHead):
             self._reached(offset + length)
         return place
 
+    @property
+    def fd(self) -> int:
+        """The descriptor of the disk, whose first MiB is not what is read here."""
+        return self._whole.fd
+
+    def wipe_rest(self) -> None:
+        """Wipe what lies after the last byte written, once: what is written there afterwards stays."""
+        wiping, self._wiping = self._wiping, None
+        if wiping is not None:
+            wiping.wipe(self._whole, self._end)
+
     def commit(self, head: bytes | None = None) -> None:
-        disk, wiping = self._rest
-        wiping.wipe(disk, self._end)
+        self.wipe_rest()
         super().commit(head)
 
     def _reached(self, end: int) -> None:

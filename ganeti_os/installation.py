@@ -35,5 +35,15 @@ class Installation:
 
     @property
     def is_customised(self) -> bool:
-        """True when something is changed inside the installed system, which has to be mounted for that."""
+        """True when the administrator's own files or scripts go into the installed system."""
         return bool(self.scripts or self.overlay)
+
+    @property
+    def gives_identity(self) -> bool:
+        """True when the installed system becomes the instance; what is imported has been a machine before."""
+        return self.request.verb == "create" and not self.settings.identity_is_off
+
+    @property
+    def grows(self) -> bool:
+        """True when a system that is copied as a disk is to fill the instance's disk."""
+        return self.settings.grow and not self.settings.nomount

@@ -8,6 +8,7 @@ import os
 import stat
 from contextlib import ExitStack
 
+from ganeti_os.customize import become_instance
 from ganeti_os.guest import fstab
 from ganeti_os.installation import Installation
 from ganeti_os.overlay import copy_overlay
@@ -46,6 +47,7 @@ def install_tarball(path: str, installation: Installation) -> None:
         if installation.overlay is not None:
             with naming_what_is_full(installation, boot=boot):
                 copy_overlay(installation.overlay, target, messages)
+        become_instance(installation, target)
         if installation.scripts:
             with messages.step("customising"):
                 customise_unfinished(installation, system, target)

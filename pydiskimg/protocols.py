@@ -138,6 +138,14 @@ class Store(Protocol):
         """Return once all that was written is on stable storage; raises StorageError otherwise."""
 
 
+class GrowableDisk(Disk, Protocol):
+    """A Disk whose bytes the kernel sees through fd, from the start of its last partition on at least."""
+
+    @property
+    def fd(self) -> int:
+        """The descriptor of the block device or file."""
+
+
 class Tree(Protocol):
     """A guest's files, seen from the guest's own root.
 

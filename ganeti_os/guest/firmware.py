@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 _EFI_SYSTEM = "C12A7328-F81F-11D2-BA4B-00C93EC93B55"
 _BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
-_EFI_SYSTEM_MBR = "0xef"
+_EFI_SYSTEM_MBR = "0xEF"
 # A firmware volume begins with 16 zero bytes, the GUID of its file system, its length and this (UEFI PI 1.8, volume 3).
 _VOLUME_SIGNATURE = slice(40, 44), b"_FVH"
 _VOLUME_LENGTH = slice(32, 40)
@@ -45,7 +45,7 @@ def boots_by_uefi_only(disk: Source) -> bool:
             continue
         if _EFI_SYSTEM in types:
             return _BIOS_BOOT not in types and not any(code)
-        if _EFI_SYSTEM_MBR.upper() in types:
+        if _EFI_SYSTEM_MBR in types:
             return not any(code)
     return False
 

@@ -14,9 +14,9 @@ from ganeti_os.guest.volume import Volume, mounted_volume, volume_device
 from pydiskimg.deferred import HEAD_SIZE
 from pydiskimg.errors import DiskImageError, FileSystemError, PartitionError, StorageError
 from pydiskimg.fs.probe import probe
-from pydiskimg.partition_reader import Partition, read_partition_table
-from pydiskimg.protocols import Tree
-from pydiskimg.region import Region
+from pydiskimg.partition_reader import SECTOR_SIZES, Partition, read_partition_table
+from pydiskimg.protocols import Source, Tree
+from pydiskimg.source_region import SourceRegion
 from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.tree import open_tree
 from pydiskimg.units import format_size
@@ -65,12 +65,25 @@ def volumes(disk: DescriptorDisk) -> list[Volume]:
     return readings[0]
 
 
-def _probed(disk: DescriptorDisk, partitions: Sequence[Partition]) -> list[Volume]:
+def holds_mountable(source: Source) -> bool:
+    """Tell whether anything on a disk or in its image may be the root of a Linux system."""
+    for sector_size in SECTOR_SIZES:
+        try:
+            partitions = read_partition_table(source, sector_size=sector_size)
+        except PartitionError:
+            continue
+        found = _probed(source, partitions or [Partition(0, 0, source.size, "")])
+        if any(volume.content and volume.content.type in MOUNTABLE for volume in found):
+            return True
+    return False
+
+
+def _probed(disk: Source, partitions: Sequence[Partition]) -> list[Volume]:
     found = []
     for part in partitions:
         volume = Volume(part, None)
         try:
-            content = probe(Region(disk, part.start, part.length, name=f"{disk.name}, {volume.place}"))
+            content = probe(SourceRegion(disk, part.start, part.length, name=f"{disk.name}, {volume.place}"))
         except FileSystemError as error:  # the root may be on another one
             log.warning("%s", error)
         else:

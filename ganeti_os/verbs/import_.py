@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import time
 
@@ -15,15 +14,12 @@ from ganeti_os.log import Messages
 from ganeti_os.protocol import Request
 from ganeti_os.settings import Settings
 from pydiskimg.disk import open_disk
-from pydiskimg.errors import DiskImageError, StorageError
 from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.targets.pipe import PipeReader
 
 log = logging.getLogger(__name__)
 
 _STANDARD_INPUT = 0
-# The node's disk is at fault, and not what the guest has on it.
-_DISK_FAILS = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENXIO, errno.EREMOTEIO})
 
 
 def run(request: Request, settings: Settings, messages: Messages) -> None:
@@ -42,28 +38,23 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
             else:
                 restore_files(pipe, kind, Installation(request, settings, messages, disk, swap=None, scripts=()))
         ending = "is restored"
-        if settings.grow:
+        if settings.grow and not settings.nomount:
+            from ganeti_os.growing import grow  # only here: it takes longer to import than a small disk to restore
+
             with messages.step("growing"):
-                ending = _grow(disk)
+                if not grow(disk, done="everything is restored"):
+                    ending = "is restored and did not grow"
+        if settings.import_identity == "new" and not settings.identity_is_off:
+            with messages.step("identity"):
+                _become_another(disk, request, settings)
     log.info("%s %s (%.1f s)", request.device, ending, time.monotonic() - started)
 
 
-def _grow(disk: DescriptorDisk) -> str:
-    """Grow what is restored; return how the import ended. What does not grow is whole all the same.
+def _become_another(disk: DescriptorDisk, request: Request, settings: Settings) -> None:
+    """Let the system on the disk become another machine than the one that was backed up; a disk may hold none."""
+    from ganeti_os.guest.another import become_another  # only here: most imports do without
 
-    Raises StorageError when the disk itself fails.
-    """
-    from pydiskimg.growth import grow_last_volume  # only here: most imports do without
-
-    try:
-        log.info("%s", grow_last_volume(disk))
-    except DiskImageError as error:
-        if isinstance(error, StorageError) and error.errno in _DISK_FAILS:
-            text = f"everything is restored, but growing failed: {error}"
-            raise StorageError(text, errno=error.errno, filename=disk.name) from error
-        log.warning("%s", error)
-        return "is restored and did not grow"
-    return "is restored"
+    become_another(disk, request, settings)
 
 
 def restore_files(pipe: PipeReader, kind: BackupKind, installation: Installation) -> None:

@@ -65,7 +65,7 @@ def test_a_tarball_becomes_a_disk(node: Node, disk: str, tmp_path: Path, debian:
             check=False,
         )
         differing = {line.split(":")[0] for line in diff.stdout.splitlines()}
-        assert differing <= {"./etc/fstab", ".", "./boot"}, diff.stdout + diff.stderr
+        assert differing <= {"./etc/fstab", "./etc/hostname", "./etc/hosts", ".", "./boot"}, diff.stdout + diff.stderr
         lines = [line.split() for line in (point / "etc/fstab").read_text().splitlines() if line[0] != "#"]
         assert [(fields[0], fields[1], fields[2]) for fields in lines] == [
             (f"UUID={blkid(disk, root, 'UUID')}", "/", "ext4"),
@@ -75,8 +75,25 @@ def test_a_tarball_becomes_a_disk(node: Node, disk: str, tmp_path: Path, debian:
         assert (point / "etc/fstab").stat().st_mode & 0o777 == 0o644
 
 
-def test_an_image_becomes_a_disk(node: Node, disk: str, tmp_path: Path, debian: DebianSystem) -> None:
+def root_of(disk: str) -> dict[str, Any]:
+    """The only partition, which a table that counts sectors of 512 bytes on a disk with larger ones leaves as it was."""
+    found = partitions(disk)
+    return found[0] if found[0]["offset"] == MIB else {"offset": MIB, "length": 399 * MIB}
+
+
+def test_an_image_becomes_the_instance_and_fills_its_disk(node: Node, disk: str, tmp_path: Path) -> None:
     node.configure(IMAGE_NAME=NAME, IMAGE_TYPE="qcow2")
+    done = node.create(disk)
+    assert done.returncode == 0, done.stderr
+    root = root_of(disk)
+    assert root["length"] == (399 if "nothing to grow: there is a partition table" in done.stderr else 699) * MIB
+    with inside(disk, root, tmp_path) as point:
+        assert (point / "etc/hostname").read_text() == "inst1\n"
+        assert (point / "etc/hosts").read_text() == "127.0.0.1\tlocalhost\n127.0.1.1\tinst1.example.org inst1\n"
+
+
+def test_an_image_becomes_a_disk(node: Node, disk: str, tmp_path: Path, debian: DebianSystem) -> None:
+    node.configure(IMAGE_NAME=NAME, IMAGE_TYPE="qcow2", IDENTITY="no", GROW="no")
     done = node.create(disk)
     assert done.returncode == 0, done.stderr
     compared = subprocess.run(
@@ -145,7 +162,7 @@ def test_scripts_change_the_guest(node: Node, disk: str, tmp_path: Path, image_t
     assert done.returncode == 0, done.stderr
     boot = "boot" if image_type == "tarball" else ""
     # The image's own table counts sectors of 512 bytes, whatever this disk has.
-    root = partitions(disk)[-1] if boot else {"offset": MIB, "length": 399 * MIB}
+    root = root_of(disk) if not boot else partitions(disk)[-1]
     with inside(disk, root, tmp_path) as point:
         assert (point / "etc/customised").read_text() == f"{image_type} inst1.example.org 644 [{boot}]\n"
         assert (point / "root/inside").read_text() == "from the inside\n"
@@ -293,9 +310,17 @@ def test_without_the_right_to_mount(node: Node, tmp_path: Path, image_type: str,
         assert file.read(MIB) == b"\xff" * MIB, "the disk was written to"
 
 
-def test_an_image_without_scripts_needs_no_right_to_mount(node: Node, tmp_path: Path) -> None:
-    node.configure(IMAGE_NAME=NAME, IMAGE_TYPE="qcow2")
+@pytest.mark.parametrize("switch", [{"IDENTITY": "no"}, {"NOMOUNT": "yes"}])
+def test_an_image_whose_inside_stays_needs_no_right_to_mount(
+    node: Node, tmp_path: Path, switch: dict[str, str]
+) -> None:
     disk = filled_file(tmp_path / "disk", 450 * MIB)
+    node.configure(IMAGE_NAME=NAME, IMAGE_TYPE="qcow2")
+    command = ["/usr/bin/setpriv", "--bounding-set=-sys_admin", *node.command("create")]
+    environment = {"PATH": "/nonexistent", **create_environment(disk)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert "; IDENTITY=no copies an image as it is, without root, where there are no overlay" in last_line(done)
+    node.configure(IMAGE_NAME=NAME, IMAGE_TYPE="qcow2", **switch)
     command = ["/usr/bin/setpriv", "--bounding-set=-sys_admin", *node.command("create")]
     environment = {"PATH": "/nonexistent", **create_environment(disk)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

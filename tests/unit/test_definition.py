@@ -14,13 +14,13 @@ from types import ModuleType
 
 import pytest
 
+from ganeti_os.parameters import PUBLISHED
 from ganeti_os.protocol import API_VERSIONS
 from ganeti_os.setting_table import BY_NAME, SETTINGS, WITHOUT_EFFECT
 from ganeti_os.settings import Layer, Paths, Settings
 from ganeti_os.settings_doc import main as write_files
 from ganeti_os.settings_doc import written_files
 from ganeti_os.shellfile import parse_shell_text
-from ganeti_os.parameters import PUBLISHED
 from ganeti_os.variants import DEFAULT_VARIANT
 from tests.fixtures.interpreter import for_first_line
 

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT
+"""The system on a disk fills it: what an image or a backup holds is whole also where it does not grow."""
+
+from __future__ import annotations
+
+import errno
+import logging
+
+from pydiskimg.errors import DiskImageError, StorageError
+from pydiskimg.growth import grow_last_volume
+from pydiskimg.protocols import GrowableDisk
+
+log = logging.getLogger(__name__)
+
+# The node's disk is at fault, and not what the guest has on it.
+_DISK_FAILS = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENXIO, errno.EREMOTEIO})
+
+
+def grow(disk: GrowableDisk, *, done: str) -> bool:
+    """Let the last partition and its file system grow; False, after a warning, where they do not.
+
+    done says for an error what is complete all the same: "everything is restored". Raises StorageError when the disk
+    itself fails.
+    """
+    try:
+        log.info("%s", grow_last_volume(disk))
+    except DiskImageError as error:
+        if isinstance(error, StorageError) and error.errno in _DISK_FAILS:
+            text = f"{done}, but growing failed: {error}"
+            raise StorageError(text, errno=error.errno, filename=disk.name) from error
+        log.warning("%s", error)
+        return False
+    return True

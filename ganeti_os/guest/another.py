@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: MIT
+"""A restored system that becomes another machine beside the one that was backed up (IMPORT_IDENTITY=new)."""
+
+from __future__ import annotations
+
+import logging
+
+from ganeti_os.guest.facts import instance_facts
+from ganeti_os.guest.instance import make_instance
+from ganeti_os.guest.mounted import mounted_guest
+from ganeti_os.guest.root import NoRootError, find_guest
+from ganeti_os.protocol import Request
+from ganeti_os.settings import Settings
+from pydiskimg.mount import enter_private_namespace
+from pydiskimg.targets.descriptor import DescriptorDisk
+from pydiskimg.tree import open_tree
+
+log = logging.getLogger(__name__)
+
+
+def become_another(disk: DescriptorDisk, request: Request, settings: Settings) -> None:
+    """Give the system on the disk the instance's name and an identity of its own. Needs root.
+
+    A disk of data only stays as it is; the log says so.
+    """
+    enter_private_namespace()
+    try:
+        guest = find_guest(disk)
+    except NoRootError as error:
+        log.info("no identity is changed: %s", error)
+        return
+    with mounted_guest(disk, guest) as mounted, open_tree(mounted.target) as tree:
+        make_instance(tree, instance_facts(request, settings, is_new=True), settings)
+    disk.flush()

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""A guest's file systems mounted as its fstab has them: the root, and /boot and /boot/efi in it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from ganeti_os.guest.root import Guest
+from ganeti_os.guest.volume import Volume, mounted_volume, volume_device
+from pydiskimg.errors import DiskImageError, storage_error
+from pydiskimg.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
+from pydiskimg.targets.descriptor import DescriptorDisk
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class MountedGuest:
+    """target is where the root is mounted; the devices are those of the root and of /boot (None: in the root)."""
+
+    target: str
+    root_device: str
+    boot_device: str | None
+
+
+@contextmanager
+def mounted_guest(disk: DescriptorDisk, guest: Guest, *, programs: bool = False) -> Iterator[MountedGuest]:
+    """Mount the guest while the context lasts, for reading and writing. Needs root. programs as for mounted()."""
+    with ExitStack() as stack:
+        root_device = stack.enter_context(volume_device(disk, guest.root)).path
+        target = stack.enter_context(mounted_volume(disk, root_device, guest.root, programs=programs))
+        boot_device = None
+        if guest.boot is not None:
+            boot_device = stack.enter_context(volume_device(disk, guest.boot)).path
+            boot = mount_point_inside(target, "boot")
+            stack.enter_context(mounted_volume(disk, boot_device, guest.boot, target=boot, programs=programs))
+        if guest.efi is not None:
+            _mount_efi(stack, disk, guest.efi, target, programs=programs)
+        yield MountedGuest(target, root_device, boot_device)
+
+
+def _mount_efi(stack: ExitStack, disk: DescriptorDisk, efi: Volume, target: str, *, programs: bool) -> None:
+    """Mount the guest's /boot/efi; where it cannot be, scripts run without it: few have anything to do there."""
+    try:
+        point = mount_point_inside(target, "boot/efi")
+        device = stack.enter_context(volume_device(disk, efi)).path
+        stack.enter_context(mounted_volume(disk, device, efi, target=point, programs=programs))
+    except DiskImageError as error:
+        log.warning("/boot/efi is not mounted: %s", error)
+
+
+def mount_point_inside(target: str, path: str) -> str:
+    """Return a path to a directory of the guest that no symlink of the guest's leads out of its root."""
+    root_fd = os.open(target, os.O_PATH | os.O_DIRECTORY)
+    try:
+        fd = openat2(root_fd, path, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    except OSError as error:
+        raise storage_error(error, f"/{path} in the guest", "cannot be a mount point") from error
+    finally:
+        os.close(root_fd)
+    with ExitStack() as closing:
+        closing.callback(os.close, fd)
+        return os.readlink(f"/proc/self/fd/{fd}")
