@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From an image's name to its file in IMAGE_DIR (CACHE_DIR with IMAGE_URL): IMAGE_NAME, or IMAGE_NAME-ARCH and a suffix."""
+"""From an image's name to its file in IMAGE_DIR, or CACHE_DIR with IMAGE_URL: IMAGE_NAME, or IMAGE_NAME-ARCH.img."""
 
 from __future__ import annotations
 

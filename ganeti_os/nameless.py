@@ -15,10 +15,10 @@ from pydiskimg.linux.procfs import require_proc
 
 @contextmanager
 def nameless_file(directory: str, what: str, *, setting: str) -> Iterator[int]:
-    """Give a descriptor of a new empty file in directory while the context lasts; /proc/self/fd/N opens it once more.
+    """Give a descriptor of a new empty file in directory while the context lasts; /proc/self/fd/N opens it again.
 
-    what is what goes into it, setting the setting that names the directory, both for messages. Raises StorageError: also where the directory becomes full in the block, whose errors of writing
-    must have the directory as their file's name.
+    what is what goes into it, setting the setting that names the directory, both for messages. Raises StorageError: also
+    where the directory becomes full in the block, whose errors of writing must have the directory as their file's name.
     """
     require_proc()
     try:

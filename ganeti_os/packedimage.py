@@ -18,7 +18,7 @@ from ganeti_os.installation import Installation
 from ganeti_os.nameless import end_at, nameless_file
 from pydiskimg.archive import PackedFile, open_packed
 from pydiskimg.described_end import LOOK_AT, described_end
-from pydiskimg.errors import InvalidImageError
+from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.formats.qcow2.layout import MAGIC
 from pydiskimg.linux.fileio import pwrite_all
 from pydiskimg.protocols import Progress
@@ -45,9 +45,16 @@ def copy_packed(image: ImageFile, installation: Installation) -> WholeDisk:
     """
     with open_packed(image.path) as packed:
         is_qcow2 = packed.peek(len(MAGIC)) == MAGIC
-        if image.format == "qcow2" or (is_qcow2 and image.format is None):
-            return _copy_qcow2(packed, installation)
-        return _copy_raw(packed, installation)
+        if image.format == "qcow2" and not is_qcow2:
+            raise UnsupportedImageError(
+                f"{packed.name}: what is in it is not a qcow2 disk image, expected one; IMAGE_TYPE=qemu takes any; "
+                "nothing was written"
+            )
+        return (
+            _copy_raw(packed, installation)
+            if image.format == "raw" or not is_qcow2
+            else _copy_qcow2(packed, installation)
+        )
 
 
 def _copy_raw(packed: PackedFile, installation: Installation) -> WholeDisk:

@@ -217,8 +217,8 @@ SETTINGS = (
         "IMAGE_NAME",
         Kind(f"a file name without / and without a dot in front, of {MAX_NAME_BYTES} bytes at most", _file_name, ""),
         "",
-        "the image: a file's whole name, such as debian-13-genericcloud-amd64.qcow2, where there is a file of that name; "
-        "else, such as debian-12, the beginning of the name of IMAGE_NAME-ARCH.img (or what IMAGE_TYPE says)",
+        "the image: a file's whole name, such as debian-13-genericcloud-amd64.qcow2, where there is a file of that "
+        "name; else, such as debian-12, the name of IMAGE_NAME-ARCH.img (or another ending, as IMAGE_TYPE says)",
         gives_away="every image in IMAGE_DIR or at IMAGE_URL, also one that is meant for other people, and room in "
         "CACHE_DIR for each that is fetched",
         for_scripts=True,

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import posixpath
@@ -17,7 +16,7 @@ from ganeti_os.imagefile import open_complete_image
 from ganeti_os.installation import Installation
 from ganeti_os.nameless import end_at, nameless_file
 from pydiskimg.archive import FileInArchive, files_in_archive
-from pydiskimg.errors import InvalidImageError, storage_error
+from pydiskimg.errors import InvalidImageError
 from pydiskimg.linux.fileio import pwrite_all
 from pydiskimg.targets.pipe import PipeReader
 from pydiskimg.transfer import check_fits, copy

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A compressed file that is not an archive, read from front to back as a pipe is: a disk image in gzip, xz, zstd, bzip2.
+"""A compressed file that is not an archive, read from front to back: a disk image in gzip, xz, zstd or bzip2.
 
 Nothing tells how large its contents are before they have come, so the reader bounds what it takes.
 """
