@@ -17,8 +17,8 @@ from pydiskimg.linux.procfs import require_proc
 def nameless_file(directory: str, what: str, *, setting: str) -> Iterator[int]:
     """Give a descriptor of a new empty file in directory while the context lasts; /proc/self/fd/N opens it again.
 
-    what is what goes into it, setting the setting that names the directory, both for messages. Raises StorageError: also
-    where the directory becomes full in the block, whose errors of writing must have the directory as their file's name.
+    what is what goes into it, setting the setting that names the directory, both for messages. Raises StorageError,
+    also where the directory becomes full in the block: its errors of writing have the directory as their filename.
     """
     require_proc()
     try:

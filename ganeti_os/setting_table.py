@@ -169,6 +169,7 @@ ARCHITECTURES = tuple(name for names in SPELLINGS for name in names)
 BOOLEAN = Kind("yes or no", _boolean)
 SIZE = Kind(f"a size in MiB from 1 to {MAX_SIZE_MIB}", _size_mib)
 URL = Kind("an address that begins with http:// or https://", _url, "")
+FILE = Kind("the absolute path of a file", _directory, "")
 DIRECTORY = Kind("the absolute path of a directory", _directory)
 ARCHITECTURE = _one_of(*ARCHITECTURES)
 
@@ -252,7 +253,15 @@ SETTINGS = (
         BOOLEAN,
         "yes",
         "use a fetched image only when it matches its checksum beside it: SHA256SUMS, SHA512SUMS, CHECKSUM, "
-        "FILE.sha256, FILE.sha512, FILE.CHECKSUM or (SHA-1) FILE.sig",
+        "FILE.sha256, FILE.sha512, FILE.CHECKSUM or (SHA-1) FILE.sig, or as Arch, CentOS, Fedora, FreeBSD and OpenWrt "
+        "name it",
+    ),
+    Setting(
+        "IMAGE_KEYRING",
+        FILE,
+        "",
+        "file of OpenPGP keys (as gpg --export writes them), one of which must have signed the checksum file: around "
+        "its text, or in FILE.gpg, FILE.asc, FILE.sign or FILE.sig beside it; empty: signatures are not verified",
     ),
     Setting("IMAGE_CLEANUP", BOOLEAN, "no", "delete a fetched image after the installation"),
     Setting("CACHE_DIR", DIRECTORY, "{localstatedir}/cache/ganeti-instance-image", "where fetched images are kept"),

@@ -90,6 +90,7 @@ class Settings:
     image_url: str
     image_proxy: str
     image_verify: bool
+    image_keyring: str
     image_cleanup: bool
     cache_dir: str
     arch: str
@@ -185,6 +186,11 @@ def read_settings(
 
 def check_contradictions(settings: Settings) -> None:
     """Raise SettingsError for settings of which one makes another impossible."""
+    if settings.image_keyring and not settings.image_verify and settings.image_url:
+        raise SettingsError(
+            "IMAGE_VERIFY=no contradicts IMAGE_KEYRING: a signature is of the checksum that would not be looked at; "
+            "expected IMAGE_VERIFY=yes, or no IMAGE_KEYRING"
+        )
     if settings.nomount and settings.image_type in ("tarball", "dump") and not settings.cdinstall:
         raise SettingsError(
             f"NOMOUNT=yes contradicts IMAGE_TYPE={settings.image_type}: a {settings.image_type} is unpacked into a "

@@ -33,6 +33,7 @@ def test_defaults() -> None:
         image_url="",
         image_proxy="",
         image_verify=True,
+        image_keyring="",
         image_cleanup=False,
         cache_dir="/var/cache/ganeti-instance-image",
         arch="x86_64",
