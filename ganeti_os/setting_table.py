@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ganeti_os.authorized_keys import LIMIT, parse_keys
 from ganeti_os.image_names import SPELLINGS
 
 MAX_SIZE_MIB = 16 << 20  # 16 TiB, the largest ext4 file system that is made
@@ -16,6 +17,8 @@ MAX_LINE = 4096  # characters; Linux takes 2048 bytes of arguments on x86
 _TRUE = ("yes", "1", "true")
 _FALSE = ("no", "0", "false")
 _SHOWN = 80  # characters of a wrong value in a message
+# As crypt(5) has them: MD5, bcrypt, SHA-256 and -512, scrypt, yescrypt, gost-yescrypt; or no password at all.
+_CRYPT_HASH = re.compile(r"\$(?:1|2[aby]?|5|6|7|y|gy)\$[./A-Za-z0-9$=,]{8,400}|[*!]")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://|https?:/*", re.IGNORECASE)
 
 
@@ -39,7 +42,8 @@ class Setting:
     default is the text as written in the file, with {sysconfdir} and {localstatedir} standing for the configured
     directories; empty where the default is a rule. gives_away is not empty for what may be an OS parameter: what a
     person gets by it who may create instances. for_scripts: customisation scripts get it as an environment variable.
-    node_only: a variant cannot set it, since the person who creates an instance chooses the variant.
+    node_only: a variant cannot set it, since the person who creates an instance chooses the variant. secret: its value
+    is in no message, and customisation scripts do not get it.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Setting:
     gives_away: str = ""
     for_scripts: bool = False
     node_only: bool = False
+    secret: bool = False
 
     @property
     def per_instance(self) -> bool:
@@ -76,6 +81,7 @@ def checked(setting: Setting, text: str, *, native: str) -> object:
     Raises ValueError, whose text continues a sentence that begins with the setting's name.
     """
     expected = setting.kind.expected
+    found = "something else, which is not shown" if setting.secret else shown(text)
     is_native = setting.name == "ARCH" and text == native
     if setting.name == "ARCH" and native not in ARCHITECTURES:
         expected += f", or {native} as this node"
@@ -84,7 +90,7 @@ def checked(setting: Setting, text: str, *, native: str) -> object:
     except _ReasonError:
         raise
     except ValueError:
-        raise ValueError(f"is {shown(text)}; expected {expected}") from None
+        raise ValueError(f"is {found}; expected {expected}") from None
 
 
 def without_password(text: str) -> str:
@@ -139,6 +145,28 @@ def _url(text: str) -> str:
 def _one_line(text: str) -> str:
     if not text.isprintable() or len(text) > MAX_LINE:
         raise ValueError
+    return text
+
+
+def _path(text: str) -> str:
+    if not text.startswith("/") or not text.isprintable() or text.endswith("/"):
+        raise ValueError
+    return text
+
+
+def _password_hash(text: str) -> str:
+    if not _CRYPT_HASH.fullmatch(text):
+        raise ValueError
+    return text
+
+
+def _authorized_keys(text: str) -> str:
+    if len(text.encode()) > LIMIT:
+        raise _ReasonError(f"has more than {LIMIT} bytes")
+    try:
+        parse_keys(text)
+    except ValueError as error:
+        raise _ReasonError(f"is wrong: {error}") from None
     return text
 
 
@@ -295,6 +323,28 @@ SETTINGS = (
         "what an imported system is: keep: the machine that was backed up, with its keys and machine id; new: another "
         "machine beside it, with its own",
         gives_away="which keys the instance's own system has",
+    ),
+    Setting(
+        "ROOT_PASSWORD_HASH",
+        Kind("a hash such as 'mkpasswd -m yescrypt' or 'openssl passwd -6' prints, or *", _password_hash, ""),
+        "",
+        "root's password in a new instance, as a hash in single quotes, since it has dollar signs; *: none; empty: the "
+        "image's; who reads this file reads the hash, so better a private or secret OS parameter",
+        gives_away="root's password in the instance's own system",
+        secret=True,
+    ),
+    Setting(
+        "AUTHORIZED_KEYS",
+        Kind("lines of authorized_keys as sshd(8) has them", _authorized_keys, ""),
+        "",
+        "ssh keys that may log into a new instance as root, one a line, beside those of the image",
+        gives_away="who may log into the instance's own system as root",
+    ),
+    Setting(
+        "AUTHORIZED_KEYS_FILE",
+        Kind("the absolute path of a file", _path, ""),
+        "",
+        "a file on the node with more such keys",
     ),
     Setting(
         "CUSTOMIZE_DIR",

@@ -97,6 +97,9 @@ class Settings:
     nomount: bool
     identity: bool
     import_identity: str
+    root_password_hash: str
+    authorized_keys: str
+    authorized_keys_file: str
     customize_dir: str
     overlay: str
     overlays_dir: str
@@ -146,8 +149,9 @@ class Settings:
         return next((name for name, is_set in switches.items() if is_set), "")
 
     def texts(self) -> dict[str, str]:
-        """Return every setting by its name, as it would be written in the file."""
-        return {setting.name: _text(getattr(self, setting.field)) for setting in SETTINGS}
+        """Return every setting by its name, as it would be written in the file; of a secret one only that it is set."""
+        texts = {setting.name: _text(getattr(self, setting.field)) for setting in SETTINGS}
+        return {name: "(not shown)" if text and BY_NAME[name].secret else text for name, text in texts.items()}
 
     def for_scripts(self) -> dict[str, str]:
         """Return the settings that customisation scripts get, by name and as they would be written in the file."""

@@ -104,7 +104,7 @@ because the person who creates an instance chooses its variant.
 ## What customisation scripts get
 
 Ganeti's own variables (`INSTANCE_NAME`, `INSTANCE_*`, `DISK_*`, `NIC_*`, `OSP_*`, `OS_VARIANT`, `HYPERVISOR`, ...), as
-ganeti-os-interface(7) describes them, and:
+ganeti-os-interface(7) describes them, without `OSP_ROOT_PASSWORD_HASH`, and:
 
 | variable | what |
 | --- | --- |

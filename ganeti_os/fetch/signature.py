@@ -107,9 +107,8 @@ class Keyring:
         if certificate.is_revoked:
             return NotSignedError(f"{who}, a key that is revoked")
         if packet.hash_algorithm in _WEAK:
-            return NotSignedError(
-                f"{who} with {packet.hash_algorithm}, which can be forged; expected SHA-256 or better"
-            )
+            weak = str(packet.hash_algorithm).rpartition(".")[2]
+            return NotSignedError(f"{who} with {weak}, which can be forged; expected SHA-256 or better")
         expired = certificate.expiration
         if expired is not None and packet.signature_created is not None and packet.signature_created > expired:
             return NotSignedError(f"{who}, a key that had expired ({expired:%Y-%m-%d}) when it was signed")

@@ -14,7 +14,8 @@ import pytest
 
 from ganeti_os.fetch import FetchError
 from ganeti_os.fetch.signature import NotSignedError, read_keyring
-from ganeti_os.settings import Layer, Settings, SettingsError, check_contradictions
+from ganeti_os.settings import Layer, Settings, check_contradictions
+from ganeti_os.shellfile import SettingsError
 from pydiskimg.errors import StorageError
 from tests.fixtures.fetching import DATA, NAME, at_once, fetch, refused
 from tests.fixtures.gnupg import GnuPG
@@ -146,9 +147,10 @@ def test_without_a_keyring_it_is_said(server: ImageServer, cache: Path, caplog: 
 def test_a_file_that_is_not_signed_is_refused(server: ImageServer, cache: Path, keys: Keys) -> None:
     put(server, "SHA256SUMS", SUMS)
     assert refused(server.url, cache, IMAGE_KEYRING=str(keys.ring)) == (
-        f"{server.url}/{NAME}: no signed checksum was found beside it: SHA256SUMS is not signed (the server has none of "
-        "SHA256SUMS.gpg, SHA256SUMS.asc, SHA256SUMS.sign, SHA256SUMS.sig); expected 'DIGEST  FILE' or 'SHA256 (FILE) = "
-        f"DIGEST', with SHA-256 or SHA-512; or take IMAGE_KEYRING ({keys.ring}) away to use the image without a signature"
+        f"{server.url}/{NAME}: no signed checksum was found beside it: SHA256SUMS is not signed (the server has none "
+        "of SHA256SUMS.gpg, SHA256SUMS.asc, SHA256SUMS.sign, SHA256SUMS.sig); expected 'DIGEST  FILE' or 'SHA256 "
+        f"(FILE) = DIGEST', with SHA-256 or SHA-512; or take IMAGE_KEYRING ({keys.ring}) away to use the image without "
+        "a signature"
     )
 
 
@@ -245,7 +247,7 @@ def test_a_keyring_that_is_not_there_or_special(tmp_path: Path) -> None:
     "signature", [b"", b"junk", b"\xc2\xff\xff\xff\xff\xff", b"-----BEGIN PGP SIGNATURE-----\n\nAAAA\n"]
 )
 def test_what_is_no_signature(keys: Keys, signature: bytes) -> None:
-    with pytest.raises(NotSignedError, match="holds no OpenPGP signature|is signed by"):
+    with pytest.raises(NotSignedError, match=r"holds no OpenPGP signature|is signed by"):
         read_keyring(str(keys.ring)).verified(SUMS, signature)
 
 

@@ -75,8 +75,8 @@ def test_a_tarball_becomes_a_disk(node: Node, disk: str, tmp_path: Path, debian:
         assert (point / "etc/fstab").stat().st_mode & 0o777 == 0o644
 
 
-def root_of(disk: str) -> dict[str, Any]:
-    """The only partition, which a table that counts sectors of 512 bytes on a disk with larger ones leaves as it was."""
+def root_of(disk: str) -> dict[str, int]:
+    """The only partition; on a disk with larger sectors than those of its table it does not grow."""
     found = partitions(disk)
     return found[0] if found[0]["offset"] == MIB else {"offset": MIB, "length": 399 * MIB}
 

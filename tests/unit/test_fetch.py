@@ -80,8 +80,8 @@ def test_without_a_checksum_the_names_are_told(server: ImageServer, cache: Path)
     server.put(NAME, DATA, checksum=False)
     assert refused(server.url, cache) == (
         f"{server.url}/{NAME}: no checksum was found beside it; the server has none of SHA256SUMS, {NAME}.sha256, "
-        f"SHA512SUMS, CHECKSUM, {NAME}.sha512, {NAME}.CHECKSUM, {NAME}.sig; put one there, or set IMAGE_VERIFY=no to "
-        "use the image unchecked"
+        f"SHA512SUMS, CHECKSUM, {NAME}.sha512, {NAME}.CHECKSUM, {NAME}.sig, {NAME}.SHA256, {NAME}.SHA256SUM, "
+        "CHECKSUM.SHA256, sha256sums; put one there, or set IMAGE_VERIFY=no to use the image unchecked"
     )
     assert server.ranges(NAME) == ["bytes=0-0"], "fetched for nothing"
     assert left(cache) == set()
