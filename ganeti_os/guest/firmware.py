@@ -12,9 +12,8 @@ from pydiskimg.protocols import Source, read_bytes
 
 log = logging.getLogger(__name__)
 
-_EFI_SYSTEM = "C12A7328-F81F-11D2-BA4B-00C93EC93B55"
-_BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
-_EFI_SYSTEM_MBR = "0xEF"
+_EFI_SYSTEM = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "0xef")
+_BIOS_BOOT = "21686148-6449-6e6f-744e-656564454649"
 # A firmware volume begins with 16 zero bytes, the GUID of its file system, its length and this (UEFI PI 1.8, volume 3).
 _VOLUME_SIGNATURE = slice(40, 44), b"_FVH"
 _VOLUME_LENGTH = slice(32, 40)
@@ -35,18 +34,16 @@ def holds_firmware_variables(disk: Source) -> bool:
 def boots_by_uefi_only(disk: Source) -> bool:
     """Tell whether the disk has an EFI system partition, and nothing that a BIOS could start.
 
-    That is boot code in the first sector, with a partition for the rest of the boot loader where the table is a GPT.
+    That is boot code in the first sector, or in a GPT a partition for a boot loader.
     """
     code = read_bytes(disk, 0, min(MBR_DISK_SIGNATURE.start, disk.size))
     for sector_size in SECTOR_SIZES:
         try:
-            types = {partition.type.upper() for partition in read_partition_table(disk, sector_size=sector_size)}
+            types = {partition.type.lower() for partition in read_partition_table(disk, sector_size=sector_size)}
         except PartitionError:
             continue
-        if _EFI_SYSTEM in types:
+        if not types.isdisjoint(_EFI_SYSTEM):
             return _BIOS_BOOT not in types and not any(code)
-        if _EFI_SYSTEM_MBR in types:
-            return not any(code)
     return False
 
 
