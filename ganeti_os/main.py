@@ -51,6 +51,7 @@ PACKAGES = {
     "libarchive": "python3-libarchive-c (libarchive-c)",
     "yaml": "python3-yaml (PyYAML)",
     "cryptography": "python3-cryptography (cryptography)",
+    "pysequoia": "pysequoia (with pip; IMAGE_KEYRING needs it)",
 }
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from ganeti_os.authorized_keys import LIMIT, parse_keys
+from ganeti_os.image_names import SPELLINGS
 
 MAX_SIZE_MIB = 16 << 20  # 16 TiB, the largest ext4 file system that is made
 MAX_NAME_BYTES = 200  # of an image: ARCH, a suffix and what a download adds fit in the 255 of a file's name
@@ -218,11 +219,12 @@ def _words(text: str) -> list[str]:
 NAME_SERVERS = Kind("IP addresses with blanks between them", _name_servers, ())
 SEARCH_DOMAINS = Kind("domains with blanks between them", _search_domains, ())
 NO_NAMES = "none"
-ARCHITECTURES = ("x86", "x86_64")
+ARCHITECTURES = tuple(name for names in SPELLINGS for name in names)
 
 BOOLEAN = Kind("yes or no", _boolean)
 SIZE = Kind(f"a size in MiB from 1 to {MAX_SIZE_MIB}", _size_mib)
 URL = Kind("an address that begins with http:// or https://", _url, "")
+FILE = Kind("the absolute path of a file", _directory, "")
 DIRECTORY = Kind("the absolute path of a directory", _directory)
 ARCHITECTURE = _one_of(*ARCHITECTURES)
 
@@ -288,7 +290,8 @@ SETTINGS = (
         "IMAGE_NAME",
         Kind(f"a file name without / and without a dot in front, of {MAX_NAME_BYTES} bytes at most", _file_name, ""),
         "",
-        "name of the image, such as debian-12",
+        "the image: a file's whole name, such as debian-13-genericcloud-amd64.qcow2, where there is a file of that "
+        "name; else, such as debian-12, the name of IMAGE_NAME-ARCH.img (or another ending, as IMAGE_TYPE says)",
         gives_away="every image in IMAGE_DIR or at IMAGE_URL, also one that is meant for other people, and room in "
         "CACHE_DIR for each that is fetched",
         for_scripts=True,
@@ -296,9 +299,10 @@ SETTINGS = (
     Setting(
         "IMAGE_TYPE",
         _one_of("qemu", "tarball", "raw", "qcow2", "dump"),
-        "qemu",
-        "kind of the image, which is IMAGE_NAME-ARCH and .img (qemu: raw or qcow2, by looking), .tar.gz (tarball), "
-        ".raw, .qcow2, or -root.dump and -boot.dump (dump)",
+        "",
+        "kind of the image, and the ending where IMAGE_NAME has none: .img (qemu: raw or qcow2, by looking), .tar.gz "
+        "(tarball), .raw, .qcow2, or -root.dump and -boot.dump (dump); a disk image may be compressed (.xz, .gz, .zst, "
+        ".bz2); empty: tarball or dump where IMAGE_NAME ends so, else qemu",
         gives_away="as IMAGE_NAME, the files with another ending",
         for_scripts=True,
     ),
@@ -321,7 +325,15 @@ SETTINGS = (
         BOOLEAN,
         "yes",
         "use a fetched image only when it matches its checksum beside it: SHA256SUMS, SHA512SUMS, CHECKSUM, "
-        "FILE.sha256, FILE.sha512, FILE.CHECKSUM or (SHA-1) FILE.sig",
+        "FILE.sha256, FILE.sha512, FILE.CHECKSUM or (SHA-1) FILE.sig, or as Arch, CentOS, Fedora, FreeBSD and OpenWrt "
+        "name it",
+    ),
+    Setting(
+        "IMAGE_KEYRING",
+        FILE,
+        "",
+        "file of OpenPGP keys (as gpg --export writes them), one of which must have signed the checksum file: around "
+        "its text, or in FILE.gpg, FILE.asc, FILE.sign or FILE.sig beside it; empty: signatures are not verified",
     ),
     Setting("IMAGE_CLEANUP", BOOLEAN, "no", "delete a fetched image after the installation"),
     Setting("CACHE_DIR", DIRECTORY, "{localstatedir}/cache/ganeti-instance-image", "where fetched images are kept"),
@@ -329,7 +341,8 @@ SETTINGS = (
         "ARCH",
         ARCHITECTURE,
         "",
-        "architecture in the image's name; empty: the node's",
+        "architecture in the image's name, where IMAGE_NAME is not a whole file name; its other names are looked for, "
+        "too (amd64 for x86_64); empty: the node's",
         gives_away="as IMAGE_NAME, the files for another architecture",
         for_scripts=True,
     ),

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 from typing import Any
 
+from ganeti_os.image_names import SPELLINGS, type_by_ending
 from ganeti_os.parameters import Allowed, read_parameters
 from ganeti_os.setting_table import BY_NAME, NO_NAMES, SETTINGS, WITHOUT_EFFECT, Setting, checked
 from ganeti_os.shellfile import SettingsError, read_shell_file
@@ -20,7 +21,7 @@ from pydiskimg.errors import DiskImageError
 
 log = logging.getLogger(__name__)
 
-_MACHINES = {"amd64": "x86_64", "x86_64": "x86_64"} | dict.fromkeys(("i386", "i486", "i586", "i686", "x86"), "x86")
+_MACHINES = {name: names[0] for names in SPELLINGS for name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Layer:
 
 
 def node_architecture(machine: str) -> str:
-    """Return ARCH for what os.uname().machine says: i686 is x86, amd64 is x86_64, the others keep their name."""
+    """Return ARCH for what os.uname().machine says: i686 is x86, amd64 is x86_64, one that is not known stays."""
     return _MACHINES.get(machine.lower(), machine)
 
 
@@ -92,6 +93,7 @@ class Settings:
     image_url: str
     image_proxy: str
     image_verify: bool
+    image_keyring: str
     image_cleanup: bool
     cache_dir: str
     arch: str
@@ -138,6 +140,7 @@ class Settings:
                     values[name] = _checked(layer, setting, native)
                 else:
                     values[name] = _default(setting, paths, native)
+        values["IMAGE_TYPE"] = values["IMAGE_TYPE"] or type_by_ending(values["IMAGE_NAME"]) or "qemu"
         return cls(**{BY_NAME[name].field: value for name, value in values.items()})
 
     @property
@@ -193,6 +196,11 @@ def read_settings(
 
 def check_contradictions(settings: Settings) -> None:
     """Raise SettingsError for settings of which one makes another impossible."""
+    if settings.image_keyring and not settings.image_verify and settings.image_url:
+        raise SettingsError(
+            "IMAGE_VERIFY=no contradicts IMAGE_KEYRING: a signature is of the checksum that would not be looked at; "
+            "expected IMAGE_VERIFY=yes, or no IMAGE_KEYRING"
+        )
     if settings.nomount and settings.image_type in ("tarball", "dump") and not settings.cdinstall:
         raise SettingsError(
             f"NOMOUNT=yes contradicts IMAGE_TYPE={settings.image_type}: a {settings.image_type} is unpacked into a "

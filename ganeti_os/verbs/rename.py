@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from ganeti_os.guest.facts import instance_facts
+from ganeti_os.guest.firmware import holds_firmware_variables
 from ganeti_os.guest.instance import make_instance
-from ganeti_os.guest.root import NoRootError, find_guest
-from ganeti_os.guest.volume import Volume, mounted_volume, volume_device
+from ganeti_os.guest.mounted import mount_inside
+from ganeti_os.guest.root import Guest, NoRootError, find_guest
+from ganeti_os.guest.volume import mounted_volume, volume_device
 from ganeti_os.log import Messages
 from ganeti_os.protocol import Request
 from ganeti_os.settings import Settings
@@ -37,9 +39,9 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
     with ExitStack() as stack:
         with messages.step("finding the root file system"):
             enter_private_namespace()  # first: that it needs root is not a matter of one file system
-            disk, root = _find(stack, request)
+            disk, guest = _find(stack, request)
         with messages.step("renaming"):
-            with _mounted_tree(disk, root) as tree:
+            with _mounted_tree(disk, guest) as tree:
                 make_instance(tree, instance_facts(request, settings, is_new=False), settings)
             disk.flush()
 
@@ -51,8 +53,8 @@ def _nothing_to_do(request: Request, settings: Settings) -> str | None:
     return None if request.disks else "the instance has no disks"
 
 
-def _find(stack: ExitStack, request: Request) -> tuple[DescriptorDisk, Volume]:
-    """Return the first disk with a root file system, which stack closes, and where on it that is."""
+def _find(stack: ExitStack, request: Request) -> tuple[DescriptorDisk, Guest]:
+    """Return the first disk with a root file system, which stack closes, and what is where on it."""
     reasons: list[DiskImageError] = []
     for candidate in request.disks:
         if candidate.access == "ro":
@@ -60,24 +62,30 @@ def _find(stack: ExitStack, request: Request) -> tuple[DescriptorDisk, Volume]:
             continue
         with ExitStack() as opened:
             disk = opened.enter_context(open_disk(candidate.path, writable=True))
+            if holds_firmware_variables(disk):
+                log.info("%s holds firmware variables (UEFI) and stays as it is", candidate.path)
+                continue
             try:
-                root = find_guest(disk).root
+                guest = find_guest(disk)
             except (NoRootError, PartitionError) as error:
                 reasons.append(error)
                 continue
             stack.enter_context(opened.pop_all())
-            return disk, root
+            return disk, guest
     if len(reasons) == 1:
         raise reasons[0]
     raise NoRootError("no disk holds a system: " + ("; ".join(map(str, reasons)) or "none can be written to"))
 
 
 @contextmanager
-def _mounted_tree(disk: DescriptorDisk, root: Volume) -> Iterator[Tree]:
+def _mounted_tree(disk: DescriptorDisk, guest: Guest) -> Iterator[Tree]:
     """Mount for the edit only: nothing of the guest's is run, and its device nodes are not opened."""
+    root = guest.root
     with (
         volume_device(disk, root) as loop,
         mounted_volume(disk, loop.path, root) as target,
+        ExitStack() as inside,
         open_tree(target, name=f"{disk.name}, {root.place}") as tree,
     ):
+        mount_inside(inside, disk, guest, loop.path, target)
         yield tree
