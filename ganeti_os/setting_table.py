@@ -436,6 +436,12 @@ SETTINGS = (
         for_scripts=True,
     ),
     Setting(
+        "CLOUD_USER_DATA",
+        Kind("the absolute path of a file", _path, ""),
+        "",
+        "user-data for images with cloud-init, given to it as it is; empty: what the image has, or none",
+    ),
+    Setting(
         "VARIANTS_DIR",
         DIRECTORY,
         "{sysconfdir}/ganeti/instance-image/variants",

@@ -109,6 +109,7 @@ class Settings:
     networks_dir: str
     name_servers: tuple[IPv4Address | IPv6Address, ...]
     search_domains: tuple[str, ...]
+    cloud_user_data: str
     variants_dir: str
     kernel_args: str
     export_compression: str

@@ -51,6 +51,7 @@ def test_defaults() -> None:
         networks_dir="/etc/ganeti/instance-image/networks",
         name_servers=(),
         search_domains=(),
+        cloud_user_data="",
         variants_dir="/etc/ganeti/instance-image/variants",
         kernel_args="",
         export_compression="zlib",
