@@ -57,7 +57,7 @@ def become_instance(installation: Installation, target: str) -> None:
     request, settings = installation.request, installation.settings
     if installation.gives_identity:
         with installation.messages.step("identity"), open_tree(target) as tree:
-            make_instance(tree, instance_facts(request, settings, is_new=True), settings)
+            make_instance(tree, instance_facts(request, settings, is_new=True), settings, installation.keys)
 
 
 def run_scripts(installation: Installation, target: str, root_device: str, boot_device: str | None) -> None:

@@ -10,6 +10,7 @@ from ganeti_os.guest.instance import make_instance
 from ganeti_os.guest.mounted import mounted_guest
 from ganeti_os.guest.root import NoRootError, find_guest
 from ganeti_os.guest.seed_volume import renew_seed_volume
+from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.protocol import Request
 from ganeti_os.settings import Settings
 from pydiskimg.mount import enter_private_namespace
@@ -19,7 +20,7 @@ from pydiskimg.tree import open_tree
 log = logging.getLogger(__name__)
 
 
-def become_another(disk: DescriptorDisk, request: Request, settings: Settings) -> None:
+def become_another(disk: DescriptorDisk, request: Request, settings: Settings, keys: KeyMaker) -> None:
     """Give the system on the disk the instance's name and an identity of its own. Needs root.
 
     A disk of data only stays as it is; the log says so.
@@ -34,5 +35,5 @@ def become_another(disk: DescriptorDisk, request: Request, settings: Settings) -
             log.info("no identity is changed: %s", error)
         return
     with mounted_guest(disk, guest) as mounted, open_tree(mounted.target) as tree:
-        make_instance(tree, facts, settings)
+        make_instance(tree, facts, settings, keys)
     disk.flush()

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from ganeti_os.guest.facts import Facts, instance_facts
+from ganeti_os.guest.firmware import holds_firmware_variables
 from ganeti_os.guest.instance import make_instance
-from ganeti_os.guest.root import NoRootError, find_guest
+from ganeti_os.guest.mounted import mount_inside
+from ganeti_os.guest.root import Guest, NoRootError, find_guest
 from ganeti_os.guest.seed_volume import renew_seed_volume
-from ganeti_os.guest.volume import Volume, mounted_volume, volume_device
+from ganeti_os.guest.volume import mounted_volume, volume_device
 from ganeti_os.log import Messages
 from ganeti_os.protocol import Request
 from ganeti_os.settings import Settings
@@ -45,8 +47,8 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
                 _rename(*found, facts, settings)
 
 
-def _rename(disk: DescriptorDisk, root: Volume, facts: Facts, settings: Settings) -> None:
-    with _mounted_tree(disk, root) as tree:
+def _rename(disk: DescriptorDisk, guest: Guest, facts: Facts, settings: Settings) -> None:
+    with _mounted_tree(disk, guest) as tree:
         make_instance(tree, facts, settings)
     renew_seed_volume(disk, facts)
     disk.flush()
@@ -59,8 +61,8 @@ def _nothing_to_do(request: Request, settings: Settings) -> str | None:
     return None if request.disks else "the instance has no disks"
 
 
-def _find(stack: ExitStack, request: Request, facts: Facts) -> tuple[DescriptorDisk, Volume] | None:
-    """Return the first disk with a root file system, which stack closes, and where on it that is.
+def _find(stack: ExitStack, request: Request, facts: Facts) -> tuple[DescriptorDisk, Guest] | None:
+    """Return the first disk with a root file system, which stack closes, and what is where on it.
 
     None where there is none, but a volume with a seed of cloud-init, which is renamed.
     """
@@ -72,14 +74,17 @@ def _find(stack: ExitStack, request: Request, facts: Facts) -> tuple[DescriptorD
             continue
         with ExitStack() as opened:
             disk = opened.enter_context(open_disk(candidate.path, writable=True))
+            if holds_firmware_variables(disk):
+                log.info("%s holds firmware variables (UEFI) and stays as it is", candidate.path)
+                continue
             try:
-                root = find_guest(disk).root
+                guest = find_guest(disk)
             except (NoRootError, PartitionError) as error:
                 reasons.append(error)
                 has_seed |= renew_seed_volume(disk, facts)
                 continue
             stack.enter_context(opened.pop_all())
-            return disk, root
+            return disk, guest
     if has_seed:
         log.info("the root was not found, so that only cloud-init knows the new name: %s", reasons[0])
         return None
@@ -89,11 +94,14 @@ def _find(stack: ExitStack, request: Request, facts: Facts) -> tuple[DescriptorD
 
 
 @contextmanager
-def _mounted_tree(disk: DescriptorDisk, root: Volume) -> Iterator[Tree]:
+def _mounted_tree(disk: DescriptorDisk, guest: Guest) -> Iterator[Tree]:
     """Mount for the edit only: nothing of the guest's is run, and its device nodes are not opened."""
+    root = guest.root
     with (
         volume_device(disk, root) as loop,
         mounted_volume(disk, loop.path, root) as target,
+        ExitStack() as inside,
         open_tree(target, name=f"{disk.name}, {root.place}") as tree,
     ):
+        mount_inside(inside, disk, guest, loop.path, target)
         yield tree
