@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from ganeti_os.setting_table import SETTINGS
 from ganeti_os.trust import distrust
 from pydiskimg.errors import DiskImageError, storage_error
 from pydiskimg.linux.holders import Holder, holders
@@ -36,6 +37,8 @@ HOLDER_SECONDS = 2.0  # a pipeline's last process may end a moment after the scr
 _RUN_PARTS_NAME = re.compile(r"[A-Za-z0-9_-]+")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _STANDARD_ERROR = 2
+# OS parameters that scripts do not get.
+_SECRETS = frozenset(f"OSP_{setting.name}" for setting in SETTINGS if setting.secret)
 
 
 class ScriptError(DiskImageError):
@@ -133,12 +136,14 @@ def script_environment(
 ) -> dict[str, str]:
     """Return the environment of a script: Ganeti's own variables, a PATH, settings, and what was made for the script.
 
+    OS parameters that are secret are left out.
     settings are by name, as Settings.for_scripts() gives them. target is where the guest's root is mounted; boot_dev is
     None when there is no separate /boot (then BOOT_DEV is empty).
     """
     made = {"TARGET": target, "BLOCKDEV": blockdev, "ROOT_DEV": root_dev, "BOOT_DEV": boot_dev or ""}
     made |= {"GUEST_FILE": GUEST_FILE, "GUEST_FILE_PYTHON": sys.executable}
-    return {"PATH": DEFAULT_PATH} | dict(ganeti) | dict(settings) | made
+    known = {name: value for name, value in ganeti.items() if name not in _SECRETS}
+    return {"PATH": DEFAULT_PATH} | known | dict(settings) | made
 
 
 def run(scripts: Sequence[str], environment: Mapping[str, str], *, target: str) -> None:

@@ -11,7 +11,8 @@ import sys
 import textwrap
 
 from ganeti_os.parameters import parameters_list
-from ganeti_os.setting_table import DIRECTORY, SETTINGS, WITHOUT_EFFECT, Setting
+from ganeti_os.setting_kinds import DIRECTORY
+from ganeti_os.setting_table import SETTINGS, WITHOUT_EFFECT, Setting
 from ganeti_os.settings import Paths
 
 _PATHS = Paths()  # a page cannot know how it will be configured
@@ -104,7 +105,7 @@ because the person who creates an instance chooses its variant.
 ## What customisation scripts get
 
 Ganeti's own variables (`INSTANCE_NAME`, `INSTANCE_*`, `DISK_*`, `NIC_*`, `OSP_*`, `OS_VARIANT`, `HYPERVISOR`, ...), as
-ganeti-os-interface(7) describes them, and:
+ganeti-os-interface(7) describes them, without `OSP_ROOT_PASSWORD_HASH`, and:
 
 | variable | what |
 | --- | --- |

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ganeti_os.guest.selinux import DIRECTORY, FILE, SYMLINK, Labels
 from pydiskimg.errors import DiskImageError, OutsideTreeError, StorageError
 from pydiskimg.protocols import Tree
 
@@ -37,7 +38,12 @@ class _Link:
     target: str
 
 
-_New = _Contents | _Link
+@dataclass(frozen=True, slots=True)
+class _Directory:
+    mode: int
+
+
+_New = _Contents | _Link | _Directory
 _GONE = _Contents(None)
 
 
@@ -55,6 +61,7 @@ class Draft:
         self._notes: dict[str, list[str]] = {}
         self._gone: set[str] = set()  # also what something new takes the place of
         self._total = 0
+        self._labels = Labels(tree)
 
     def read(self, path: str) -> bytes | None:
         """Return the contents of a regular file, None when there is no such file.
@@ -62,8 +69,10 @@ class Draft:
         Raises StorageError for what is no regular file or too large, GuestError when all are too large together.
         """
         new = self._new.get(path)
-        if new is not None:
-            return self.read(new.target) if isinstance(new, _Link) else new.data
+        if isinstance(new, _Contents):
+            return new.data
+        if isinstance(new, _Link):
+            return self.read(new.target)
         if path not in self._old:
             try:
                 data = self._tree.read(path)
@@ -77,8 +86,9 @@ class Draft:
 
     def is_file(self, path: str) -> bool:
         """True when path ends, through symlinks, on a regular file."""
-        if path in self._new:
-            return self.read(path) is not None
+        new = self._new.get(path)
+        if new is not None:
+            return not isinstance(new, _Directory) and self.read(path) is not None
         try:
             return stat.S_ISREG(self._tree.stat(path).st_mode)
         except (FileNotFoundError, OutsideTreeError):
@@ -89,7 +99,7 @@ class Draft:
         new = self._new.get(path)
         if new is None:
             return self._tree.exists(path)
-        return self.exists(new.target) if isinstance(new, _Link) else new.data is not None
+        return self.exists(new.target) if isinstance(new, _Link) else new != _GONE
 
     def stat(self, path: str, *, follow_symlinks: bool = True) -> os.stat_result | None:
         """Return what os.stat() gives for path as it was before any change; None where there was nothing."""
@@ -111,14 +121,7 @@ class Draft:
 
         Raises GuestError for more than FILES_LIMIT of them.
         """
-        try:
-            names = self._tree.list(directory)
-        except FileNotFoundError:
-            names = []
-        except StorageError as error:
-            if error.errno != errno.ENOTDIR:  # /etc/sysconfig/network is a directory on SuSE only
-                raise
-            names = []
+        names = self._names(directory)
         matching = [f"{directory}/{name}" for name in names if fnmatch.fnmatchcase(name, pattern)]
         if len(matching) > FILES_LIMIT:
             text = f"{directory}: {len(matching)} names match {pattern}"
@@ -126,6 +129,22 @@ class Draft:
         made = [path for path in self._new if path.rpartition("/")[0] == directory]
         matching += [path for path in made if fnmatch.fnmatchcase(path.rpartition("/")[2], pattern)]
         return sorted({path for path in matching if self.is_file(path)}, key=_bytes)
+
+    def directories(self, directory: str, pattern: str) -> list[str]:
+        """Return the paths of at most FILES_LIMIT directories in directory whose names match, sorted."""
+        matching = [f"{directory}/{name}" for name in self._names(directory) if fnmatch.fnmatchcase(name, pattern)]
+        found = [(path, self.stat(path)) for path in sorted(matching, key=_bytes)[:FILES_LIMIT]]
+        return [path for path, status in found if status is not None and stat.S_ISDIR(status.st_mode)]
+
+    def _names(self, directory: str) -> list[str]:
+        try:
+            return list(self._tree.list(directory))
+        except FileNotFoundError:
+            return []
+        except StorageError as error:
+            if error.errno != errno.ENOTDIR:  # /etc/sysconfig/network is a directory on SuSE only
+                raise
+            return []
 
     def change(self, path: str, data: bytes, what: str, *, mode: int = 0o644) -> None:
         """Give a file new contents, or make one of this mode, and the directories above it; what says it for the log.
@@ -135,6 +154,11 @@ class Draft:
         if data == self.read(path):
             return
         self._note(path, _Contents(data, mode), what)
+
+    def make_directory(self, path: str, what: str, *, mode: int = 0o755) -> None:
+        """Make a directory of this mode, and those above it; what is there stays as it is."""
+        if not self.exists(path):
+            self._note(path, _Directory(mode), what)
 
     def remove(self, path: str, what: str) -> None:
         """Take a file or symlink away; nothing there is no change."""
@@ -171,13 +195,15 @@ class Draft:
             self._tree.remove(path)
         if new == _GONE:
             return True
-        if isinstance(new, _Link):
+        if isinstance(new, _Directory):
+            self._make_directory(path)
+        elif isinstance(new, _Link):
             self._make_parents(path)
-            self._tree.symlink(path, new.target)
+            self._tree.symlink(path, new.target, attributes=self._labels.attributes(path, SYMLINK))
         elif self._old.get(path) is None or path in self._gone:
             assert new.data is not None
             self._make_parents(path)
-            self._tree.write(path, new.data, mode=new.mode)
+            self._tree.write(path, new.data, mode=new.mode, attributes=self._labels.attributes(path, FILE))
         elif self._tree.read(path) != new.data:  # it may be a symlink to one that is written already
             assert new.data is not None
             self._tree.replace(path, new.data)
@@ -187,6 +213,13 @@ class Draft:
 
     def _make_parents(self, path: str) -> None:
         parent = path.rpartition("/")[0]
-        if parent and not self._tree.exists(parent):
-            self._make_parents(parent)
-            self._tree.make_directory(parent)
+        if parent:
+            self._make_directory(parent)
+
+    def _make_directory(self, path: str) -> None:
+        if self._tree.exists(path):
+            return
+        self._make_parents(path)
+        new = self._new.get(path)
+        mode = new.mode if isinstance(new, _Directory) else 0o755
+        self._tree.make_directory(path, mode=mode, attributes=self._labels.attributes(path, DIRECTORY))

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from tests.fixtures.bootable_debian import CLOUD_13, DEBIAN_12, DEBIAN_13, BootableDebian, Recipe, bootable_debian
+from tests.fixtures.bootable_debian import BootableDebian, Recipe, bootable_debian
 
 WORK = Path(__file__).resolve().parent.parent.parent / ".demo"
 

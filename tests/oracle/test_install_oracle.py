@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ganeti_os.parameters import PUBLISHED
 from tests.fixtures.interpreter import for_first_line
 
 pytestmark = pytest.mark.oracle
@@ -73,7 +74,7 @@ def test_install_with_odd_options(source: Path, tmp_path: Path) -> None:
     assert os.readlink(os_dir / "variants.list") == "/opt/etc dir/ganeti/instance-image/variants.list"
     assert (configured / "variants.list").read_text() == "default\n"
     assert (configured / "variants").is_dir()
-    assert len((os_dir / "parameters.list").read_text().splitlines()) == 15
+    assert len((os_dir / "parameters.list").read_text().splitlines()) == len(PUBLISHED)
     settings = destination / "opt/etc dir/default/ganeti-instance-image"
     assert '#IMAGE_DIR="/opt/var/cache/ganeti-instance-image"\n' in settings.read_text()
     assert '#CUSTOMIZE_DIR="/opt/etc dir/ganeti/instance-image.d"\n' in settings.read_text()

@@ -33,7 +33,7 @@ COMPRESSIONS = ["none", "zlib", "zstd"]
 
 @pytest.fixture
 def node(tmp_path: Path) -> Node:
-    return Node.make(tmp_path / "a node")
+    return Node.make(tmp_path / "a node", GROW="no")
 
 
 def fill(root: Path) -> None:
@@ -100,7 +100,7 @@ def guest_disk(tmp_path: Path, kind: str) -> Path:
     [("ext4", "none"), ("ext4", "zlib"), ("ext4", "zstd"), ("ext3-1k", "zlib"), ("xfs", "zlib"), ("btrfs", "zstd")],
 )
 def test_a_file_system_comes_back_equal(node: Node, tmp_path: Path, kind: str, compression: str) -> None:
-    node.configure(EXPORT_COMPRESSION=compression)
+    node.configure(EXPORT_COMPRESSION=compression, GROW="no")
     disk, backup = guest_disk(tmp_path, kind), tmp_path / "a backup"
     before = contents(disk, tmp_path, MIB, kind)
     exported = node.export(disk, backup)
@@ -122,7 +122,7 @@ def test_a_file_system_comes_back_equal(node: Node, tmp_path: Path, kind: str, c
 @pytest.mark.parametrize("start", [b"", b"QFI\xfb\0\0\0\3", b"\x1f\x8b\x08"], ids=["zeros", "qcow2", "gzip"])
 def test_a_disk_that_holds_no_file_system(node: Node, tmp_path: Path, compression: str, start: bytes) -> None:
     """Byte for byte, and raw whatever its first bytes say."""
-    node.configure(EXPORT_COMPRESSION=compression)
+    node.configure(EXPORT_COMPRESSION=compression, GROW="no")
     rng = random.Random(5)
     data = start.ljust(512, b"\0") + rng.randbytes(5 * MIB) + bytes(30 * MIB) + rng.randbytes(MIB + 512)
     disk, backup = tmp_path / "raw", tmp_path / "backup"
@@ -173,7 +173,7 @@ def test_a_disk_that_is_too_small_is_not_touched(node: Node, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_a_backup_that_ends_early_is_no_success(node: Node, tmp_path: Path, compression: str) -> None:
-    node.configure(EXPORT_COMPRESSION=compression)
+    node.configure(EXPORT_COMPRESSION=compression, GROW="no")
     disk, backup = guest_disk(tmp_path, "ext4"), tmp_path / "backup"
     assert node.export(disk, backup).returncode == 0
     data, cut = backup.read_bytes(), tmp_path / "cut"

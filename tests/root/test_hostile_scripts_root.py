@@ -22,7 +22,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def node(tmp_path: Path) -> Node:
-    return Node.make(tmp_path / "node", IMAGE_NAME="hostile", IMAGE_TYPE="qemu")
+    return Node.make(tmp_path / "node", IMAGE_NAME="hostile", IMAGE_TYPE="qemu", IDENTITY="no")
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def host(tmp_path: Path) -> Path:
     """Stand for the node's /etc."""
     directory = tmp_path / "host"
     directory.mkdir()
-    (directory / "hostname").write_text("node1\n")
+    (directory / "motd").write_text("node1\n")
     return directory
 
 
@@ -60,25 +60,23 @@ def directory(etc: Path) -> Path:
 
 def hard_linked(etc: Path) -> None:
     (directory(etc) / "other").write_text("of the guest\n")
-    os.link(etc / "other", etc / "hostname")
+    os.link(etc / "other", etc / "motd")
 
 
 TREES: dict[str, Callable[[Path, Path], object]] = {
-    "ordinary": lambda etc, _: (directory(etc) / "hostname").write_text("old\n"),
+    "ordinary": lambda etc, _: (directory(etc) / "motd").write_text("old\n"),
     "none yet": lambda etc, _: directory(etc),
     "etc is a link to the node's": lambda etc, host: etc.symlink_to(host),
     "etc is a link upwards": lambda etc, host: etc.symlink_to("../../../../../../../.." + str(host)),
-    "hostname is a link to the node's": lambda etc, host: (directory(etc) / "hostname").symlink_to(host / "hostname"),
-    "hostname is a link to what is not there": lambda etc, host: (directory(etc) / "hostname").symlink_to(host / "new"),
-    "hostname is a link through /proc": lambda etc, host: (directory(etc) / "hostname").symlink_to(
-        f"/proc/1/root{host}/hostname"
-    ),
-    "hostname is a hard link": lambda etc, _: hard_linked(etc),
-    "hostname is a FIFO": lambda etc, _: os.mkfifo(directory(etc) / "hostname"),
-    "hostname is a device": lambda etc, _: os.mknod(directory(etc) / "hostname", 0o20666, os.makedev(1, 3)),
-    "hostname is a directory": lambda etc, _: (directory(etc) / "hostname").mkdir(),
+    "motd is a link to the node's": lambda etc, host: (directory(etc) / "motd").symlink_to(host / "motd"),
+    "motd is a link to what is not there": lambda etc, host: (directory(etc) / "motd").symlink_to(host / "new"),
+    "motd is a link through /proc": lambda etc, host: (directory(etc) / "motd").symlink_to(f"/proc/1/root{host}/motd"),
+    "motd is a hard link": lambda etc, _: hard_linked(etc),
+    "motd is a FIFO": lambda etc, _: os.mkfifo(directory(etc) / "motd"),
+    "motd is a device": lambda etc, _: os.mknod(directory(etc) / "motd", 0o20666, os.makedev(1, 3)),
+    "motd is a directory": lambda etc, _: (directory(etc) / "motd").mkdir(),
 }
-WRITTEN = {"ordinary", "none yet", "hostname is a hard link"}
+WRITTEN = {"ordinary", "none yet", "motd is a hard link"}
 
 
 @pytest.mark.parametrize("tree", TREES)
@@ -90,18 +88,18 @@ def test_the_sample_of_the_readme_stays_in_the_guest(
     disk = filled_file(tmp_path / "disk", 24 * MIB)
     process = node.start("create", **create_environment(disk))
     _, err = process.communicate(timeout=60)
-    assert sorted(os.listdir(host)) == ["hostname"], "a file was made on the node"
-    assert (host / "hostname").read_text() == "node1\n", "a file of the node was written"
+    assert sorted(os.listdir(host)) == ["motd"], "a file was made on the node"
+    assert (host / "motd").read_text() == "node1\n", "a file of the node was written"
     if tree in WRITTEN:
         assert process.returncode == 0, err
         with loop(disk, 0, 24 * MIB, read_only=True) as device, mounted_at(device, tmp_path / "judge", "-r") as root:
-            assert (root / "etc/hostname").read_text() == "inst1.example.org\n"
-            if tree == "hostname is a hard link":
+            assert (root / "etc/motd").read_text() == "This is inst1.example.org.\n"
+            if tree == "motd is a hard link":
                 assert (root / "etc/other").read_text() == "of the guest\n"
     else:
         assert process.returncode == 1
-        assert "/etc/hostname in the guest" in err, "the helper says which file it is"
-        assert "hostname: exited with status 1" in err.splitlines()[-1]
+        assert "/etc/motd in the guest" in err, "the helper says which file it is"
+        assert "motd: exited with status 1" in err.splitlines()[-1]
 
 
 FLAGS = '#!/bin/sh\nset -e\ngrep " $TARGET" /proc/self/mountinfo >"{log}"\n'
@@ -138,4 +136,4 @@ def test_dev_is_bound_as_settings_md_says(node: Node, tool: Tool, host: Path, tm
     done = node.create(filled_file(tmp_path / "disk", 24 * MIB))
     assert done.returncode == (kind == "link"), last_line(done)
     assert (tmp_path / "bound").exists() == (kind == "directory")
-    assert sorted(os.listdir(host)) == ["hostname"]
+    assert sorted(os.listdir(host)) == ["motd"]

@@ -118,7 +118,7 @@ def test_a_dump_of_a_root_as_it_is(node: Node, tmp_path: Path, dumped: tuple[Pat
 
 def test_an_image_of_dumps_is_installed(node: Node, tmp_path: Path, dumped: tuple[Path, Path]) -> None:
     tree, directory = dumped
-    node.configure(IMAGE_NAME=NAME, IMAGE_TYPE="dump", ARCH="x86_64", BOOT_SIZE="50")
+    node.configure(IMAGE_NAME=NAME, IMAGE_TYPE="dump", ARCH="x86_64", BOOT_SIZE="50", IDENTITY="no")
     for which in ("root", "boot"):
         (node.images / f"{NAME}-x86_64-{which}.dump").symlink_to(directory / f"{which}.dump")
     target = filled_file(tmp_path / "target", SIZE)

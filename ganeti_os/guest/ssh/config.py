@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""sshd_config(5) as far as it is about keys: what its global section says, with the files that it includes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ganeti_os.guest.draft import Draft
+
+PATHS = ("/etc/ssh/sshd_config", "/usr/etc/ssh/sshd_config", "/etc/openssh/sshd_config")  # the first that is there
+
+_LINE = re.compile(rb"^[ \t]*+([A-Za-z0-9]++)(?:[ \t]*+=[ \t]*+|[ \t]++)([^\r\n]*+)", re.MULTILINE)
+_WORD = re.compile(rb'"([^"\n]*+)"|([^\s"#]++)|#.*+')
+_WILDCARDS = re.compile(r"[*?\[]")
+_DEPTH = 4  # of files that include each other; sshd takes 16
+_FILES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line in force: keyword in lower case; place is path:line for messages."""
+
+    keyword: str
+    words: tuple[str, ...]
+    place: str
+
+
+def config_lines(draft: Draft) -> list[Line]:
+    """Return the lines of the global section, in the order in which sshd reads them; none without a configuration.
+
+    Raises StorageError for a file that cannot be read.
+    """
+    path = next((path for path in PATHS if draft.exists(path)), None)
+    return [] if path is None else list(_lines(draft, path, 0, [0]))
+
+
+def _lines(draft: Draft, path: str, depth: int, count: list[int]) -> Iterator[Line]:
+    count[0] += 1
+    if depth > _DEPTH or count[0] > _FILES:
+        return
+    data = draft.read(path) or b""
+    for found in _LINE.finditer(data):
+        keyword = found[1].decode("ascii").lower()
+        if keyword == "match":
+            return
+        words = tuple(_words(found[2]))
+        if keyword != "include":
+            yield Line(keyword, words, f"{path}:{_number(data, found.start())}")
+            continue
+        for included in (name for word in words for name in _included(draft, word, path)):
+            yield from _lines(draft, included, depth + 1, count)
+
+
+def _number(data: bytes, offset: int) -> int:
+    return data.count(b"\n", 0, offset) + 1
+
+
+def _words(text: bytes) -> Iterator[str]:
+    for found in _WORD.finditer(text):
+        if found[0].startswith(b"#"):
+            return
+        yield (found[1] if found[1] is not None else found[2]).decode("utf-8", "surrogateescape")
+
+
+def _included(draft: Draft, word: str, path: str) -> list[str]:
+    """Return the files that an Include line names; a wildcard stands in the last part of a path only."""
+    name = word if word.startswith("/") else f"{path.rpartition('/')[0]}/{word}"
+    directory, _, last = name.rpartition("/")
+    if _WILDCARDS.search(directory):
+        return []
+    if _WILDCARDS.search(last):
+        return draft.files(directory, last)
+    return [name] if draft.is_file(name) else []
