@@ -18,8 +18,8 @@ from ganeti_os.guest.network.new_addresses import NewAddress, NicNetwork
 from ganeti_os.guest.seed_volume import renew_seed_volume, seed_volume
 from ganeti_os.settings import Layer, Settings
 from pydiskimg.disk import open_disk
-from tests.boot.conftest import WORK
-from tests.fixtures.bootable_debian import CLOUD_13, bootable_debian
+from tests.boot.conftest import Systems
+from tests.fixtures.bootable_debian import CLOUD_13, PASSWORD
 from tests.fixtures.bootable_images import CLOUD, BootableImage, bootable_image
 from tests.fixtures.node import Node, last_line
 from tests.fixtures.virtual_machine import Machine, Nic, running
@@ -40,11 +40,8 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZG
 
 
 @pytest.fixture
-def image(tool: object) -> BootableImage:
-    for name in ("mmdebstrap", "qemu-system-x86_64", "ssh-keyscan"):
-        tool(name)  # type: ignore[operator]
-    WORK.mkdir(exist_ok=True)
-    return bootable_image(bootable_debian(WORK, CLOUD_13), CLOUD)
+def image(systems: Systems) -> BootableImage:
+    return bootable_image(systems(CLOUD_13), CLOUD)
 
 
 def instance_disk(directory: Path) -> Path:
@@ -63,8 +60,8 @@ def node_of(directory: Path, image: BootableImage, **settings: str) -> Node:
 
 def boot(disk: Path, name: str, nic: Nic, log: Path) -> dict[str, str]:
     """Boot the system, which has to be the instance, and return what two boots of it are compared by."""
-    with running(disk, nic, log=log) as machine:
-        machine.login(name.partition(".")[0])
+    with running(disk, nic, log) as machine:
+        machine.login(name.partition(".")[0], PASSWORD)
         machine.wait_until_up()
         assert machine.run("hostname -f") == name
         assert machine.run("cat /etc/hostname") in (name, name.partition(".")[0])
