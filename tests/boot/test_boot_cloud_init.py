@@ -8,7 +8,7 @@ new address.
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, ip_address
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,9 @@ from tests.fixtures.virtual_machine import Machine, Nic, running
 pytestmark = [pytest.mark.boot, pytest.mark.root]
 
 OLD, NEW = "cloud1.example.org", "renamed2.example.net"
-NIC = Nic("aa:00:00:c1:0d:01", IPv4Address("198.51.100.71"), ip_network("198.51.100.0/24"), IPv4Address("198.51.100.1"))
+NIC = Nic(
+    "aa:00:00:c1:0d:01", IPv4Address("198.51.100.71"), IPv4Network("198.51.100.0/24"), IPv4Address("198.51.100.1")
+)
 MOVED = replace(NIC, address=IPv4Address("198.51.100.72"))
 GANETI_NIC = {
     "NIC_COUNT": "1",
