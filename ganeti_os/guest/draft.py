@@ -175,6 +175,8 @@ class Draft:
             self._note(path, _Link(target), what)
 
     def _note(self, path: str, new: _New, what: str) -> None:
+        if self._new.get(path) == _GONE:  # what takes its place is what there is to tell
+            self._notes[path] = []
         self._new[path] = new
         self._notes.setdefault(path, []).append(what)
 
