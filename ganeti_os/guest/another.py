@@ -9,6 +9,7 @@ from ganeti_os.guest.facts import instance_facts
 from ganeti_os.guest.instance import make_instance
 from ganeti_os.guest.mounted import mounted_guest
 from ganeti_os.guest.root import NoRootError, find_guest
+from ganeti_os.guest.seed_volume import renew_seed_volume
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.protocol import Request
 from ganeti_os.settings import Settings
@@ -25,11 +26,14 @@ def become_another(disk: DescriptorDisk, request: Request, settings: Settings, k
     A disk of data only stays as it is; the log says so.
     """
     enter_private_namespace()
+    facts = instance_facts(request, settings, is_new=True)
+    has_volume = renew_seed_volume(disk, facts)
     try:
         guest = find_guest(disk)
     except NoRootError as error:
-        log.info("no identity is changed: %s", error)
+        if not has_volume:
+            log.info("no identity is changed: %s", error)
         return
     with mounted_guest(disk, guest) as mounted, open_tree(mounted.target) as tree:
-        make_instance(tree, instance_facts(request, settings, is_new=True), settings, keys)
+        make_instance(tree, facts, settings, keys)
     disk.flush()
