@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.ssh.at_boot import makes_host_keys
@@ -22,6 +24,7 @@ from ganeti_os.guest.ssh.host_keys import make_host_keys
 from ganeti_os.guest.ssh.key_pairs import KeyMaker, Pair
 from pydiskimg.errors import DiskImageError
 from pydiskimg.tree import open_tree
+from tests.fixtures.limits import limits
 
 Files = dict[str, str]
 KINDS = ("rsa", "ecdsa", "ed25519")
@@ -360,3 +363,32 @@ def test_what_fails_in_the_thread_is_raised_where_the_key_is_asked_for(monkeypat
     monkeypatch.setattr("cryptography.hazmat.primitives.asymmetric.rsa.generate_private_key", lambda *_: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         RSA(KeyMaker())
+
+
+@given(st.binary(max_size=200))
+def test_any_configuration_ends_in_lines(data: bytes) -> None:
+    class Files:
+        """A Tree with one file."""
+
+        def read(self, path: str) -> bytes:
+            return data
+
+        def exists(self, path: str) -> bool:
+            return path == "/etc/ssh/sshd_config"
+
+        def stat(self, path: str) -> os.stat_result:
+            raise FileNotFoundError
+
+        def list(self, path: str) -> list[str]:
+            return []
+
+    for line in config_lines(Draft(Files())):  # type: ignore[arg-type]
+        assert line.keyword.isalnum()
+        assert line.place.startswith("/etc/ssh/sshd_config:")
+
+
+@pytest.mark.parametrize("text", ["HostKey " + '"' * (1 << 19), "Include " + " a" * (1 << 18), "a" * (1 << 20)])
+def test_a_long_configuration_takes_no_time(tmp_path: Path, text: str) -> None:
+    guest = Guest(tmp_path, {"etc/ssh/sshd_config": text[: (1 << 20) - 1]})
+    with limits(), open_tree(guest.root) as tree:
+        config_lines(Draft(tree))

@@ -49,7 +49,7 @@ def _lines(draft: Draft, path: str, depth: int, count: list[int]) -> Iterator[Li
         if keyword != "include":
             yield Line(keyword, words, f"{path}:{_number(data, found.start())}")
             continue
-        for included in (name for word in words for name in _included(draft, word, path)):
+        for included in (name for word in words[:_FILES] for name in _included(draft, word, path)):
             yield from _lines(draft, included, depth + 1, count)
 
 
