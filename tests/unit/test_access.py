@@ -347,15 +347,15 @@ def test_wrong_keys_are_refused_before_a_disk_is_touched(tmp_path: Path, verb: s
 def test_any_text_is_keys_or_one_error(text: str) -> None:
     try:
         keys = parse_keys(text)
-    except ValueError as error:
-        assert str(error).isprintable()
-    else:
-        assert all(key.isprintable() for key in keys)
+    except ValueError:
+        return
+    assert all(key.isprintable() for key in keys)
 
 
-@given(
-    st.lists(st.text(st.characters(codec="latin-1", exclude_characters="\r\n:\0"), min_size=1, max_size=5), max_size=4)
-)
+_NAMES = st.text(st.characters(codec="latin-1", exclude_characters="\r\n:\0"), min_size=1, max_size=5)
+
+
+@given(st.lists(_NAMES, max_size=4))
 def test_only_roots_line_of_shadow_changes(names: list[str]) -> None:
     lines = [f"{name}:!:1:2:3:4:5:6:".encode("latin-1") for name in names if name != "root"]
     for place in range(len(lines) + 1):

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.draft import Draft, GuestError
 from ganeti_os.guest.ssh.at_boot import makes_host_keys
 from ganeti_os.guest.ssh.config import config_lines
 from ganeti_os.guest.ssh.host_keys import make_host_keys
@@ -392,3 +392,11 @@ def test_a_long_configuration_takes_no_time(tmp_path: Path, text: str) -> None:
     guest = Guest(tmp_path, {"etc/ssh/sshd_config": text[: (1 << 20) - 1]})
     with limits(), open_tree(guest.root) as tree:
         config_lines(Draft(tree))
+
+
+def test_a_configuration_with_keys_without_end_is_refused(tmp_path: Path) -> None:
+    lines = "".join(f"HostKey /etc/ssh/{number}_rsa\n" for number in range(10_000))
+    guest = Guest(tmp_path, DEBIAN | {"etc/ssh/sshd_config": lines})
+    with pytest.raises(GuestError, match="sshd_config names 10000 host keys; expected 16 at most"):
+        guest.make()
+    assert guest.keys() == []
