@@ -61,16 +61,26 @@ def copy_overlay(path: str, target: str, messages: Messages) -> None:
 
 
 class _Labels:
-    """The SELinux labels of what the overlay brings; a directory that the guest has keeps its own."""
+    """The SELinux labels of what the overlay brings; a directory that the guest has keeps its own.
+
+    There are none on another file system than the root's: /boot/efi cannot hold them.
+    """
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._labels = Labels(tree)
+        self._device = tree.stat("/").st_dev
 
     def attributes(self, path: bytes, kind: int) -> dict[bytes, bytes]:
         """Return the attributes of an entry of the overlay."""
         name = "/" + path.decode("utf-8", "surrogateescape")
         known = {stat.S_IFREG: FILE, stat.S_IFDIR: DIRECTORY, stat.S_IFLNK: SYMLINK}.get(kind)
-        if known is None or (known == DIRECTORY and self._tree.exists(name)):
+        if known is None or (known == DIRECTORY and self._tree.exists(name)) or not self._is_on_root(name):
             return {}
         return {attribute.encode(): value for attribute, value in self._labels.attributes(name, known).items()}
+
+    def _is_on_root(self, name: str) -> bool:
+        above = name.rpartition("/")[0]
+        while above and not self._tree.exists(above):
+            above = above.rpartition("/")[0]
+        return self._tree.stat(above or "/").st_dev == self._device

@@ -290,6 +290,7 @@ def test_hashes(text: str) -> None:
 def test_a_secret_is_neither_shown_nor_given_to_scripts() -> None:
     settings = Settings.from_layers([Layer("file", {"ROOT_PASSWORD_HASH": HASH})])
     assert settings.texts()["ROOT_PASSWORD_HASH"] == "(not shown)"
+    assert HASH not in repr(settings)
     assert Settings.from_layers([]).texts()["ROOT_PASSWORD_HASH"] == ""
     assert not any(setting.for_scripts for setting in SETTINGS if setting.secret)
     environment = hooks.script_environment(

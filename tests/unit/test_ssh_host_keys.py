@@ -387,7 +387,9 @@ def test_any_configuration_ends_in_lines(data: bytes) -> None:
         assert line.place.startswith("/etc/ssh/sshd_config:")
 
 
-@pytest.mark.parametrize("text", ["HostKey " + '"' * (1 << 19), "Include " + " a" * (1 << 18), "a" * (1 << 20)])
+@pytest.mark.parametrize(
+    "text", ["HostKey " + '"' * (1 << 19), "Include " + " a" * (1 << 18), "a" * (1 << 20), "a b\n" * (1 << 18)]
+)
 def test_a_long_configuration_takes_no_time(tmp_path: Path, text: str) -> None:
     guest = Guest(tmp_path, {"etc/ssh/sshd_config": text[: (1 << 20) - 1]})
     with limits(), open_tree(guest.root) as tree:
@@ -400,3 +402,16 @@ def test_a_configuration_with_keys_without_end_is_refused(tmp_path: Path) -> Non
     with pytest.raises(GuestError, match="sshd_config names 10000 host keys; expected 16 at most"):
         guest.make()
     assert guest.keys() == []
+
+
+@pytest.mark.parametrize(
+    "text", ["-", "a", "keyge", " -" * (1 << 19), "ssh-keygen" * 90_000, "ssh_genkeytypes: \n" * 50_000]
+)
+def test_long_scripts_and_units_take_no_time(tmp_path: Path, text: str) -> None:
+    text = (text * (1 << 20))[: (1 << 20) - 1] if len(text) < 10 else text[: (1 << 20) - 1]
+    paths = ("etc/init.d/sshd", "etc/init.d/dropbear", "etc/sysconfig/sshd", f"{UNITS}/sshd.service")
+    for systemd in ({}, {"usr/lib/systemd/systemd": "", "etc/cloud/cloud.cfg": text}):
+        guest = Guest(tmp_path, dict.fromkeys(paths, text) | systemd | {"etc/dropbear/dropbear_rsa_host_key": "old"})
+        with limits():
+            boots(guest)
+            guest.make()
