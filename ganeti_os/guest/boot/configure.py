@@ -41,7 +41,8 @@ class NewFileSystems:
 def configure_boot(draft: Draft, new: NewFileSystems, text: str, *, serial: bool) -> None:
     """Let a system on new file systems find its kernels and its root, by GRUB; text are the kernel's arguments."""
     arguments = KernelArguments.of(text, serial=serial, root=f"UUID={new.root_uuid}")
-    files = BootFiles(new.boot_uuid or new.root_uuid, DIRECTORY if new.boot_uuid is None else "")
+    directory = DIRECTORY if new.boot_uuid is None else ""
+    files = BootFiles(new.boot_uuid or new.root_uuid, directory, new.root_device)
     kernels = find_kernels(draft)
     change_boot_entries(draft, arguments, files)
     change_defaults(draft, arguments)
@@ -56,7 +57,7 @@ def configure_boot(draft: Draft, new: NewFileSystems, text: str, *, serial: bool
         if old is not None:
             draft.change(f"{path}.old", old, "the menu of the image, which boots none of its kernels")
         program = f"{new.home}-mkconfig -o {path}"
-        menu = new_menu(_name(draft), kernels, arguments, files, program=program, root_device=new.root_device)
+        menu = new_menu(_name(draft), kernels, arguments, files, program=program)
     draft.change(path, menu, "the menu of the instance")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from ganeti_os.guest.boot.arguments import SERIAL_SPEED, KernelArguments
@@ -25,10 +25,14 @@ _PLAIN = re.compile(rb"/[A-Za-z0-9._+~/-]++")
 
 @dataclass(frozen=True, slots=True)
 class BootFiles:
-    """Where GRUB finds the kernels: the UUID of their file system, and the path of /boot on it ("" or "/boot")."""
+    """Where GRUB finds the kernels: the UUID of their file system, and the path of /boot on it ("" or "/boot").
+
+    root_device is the root= of a kernel that has no initial RAM disk, and so knows no UUIDs of file systems.
+    """
 
     uuid: UUID
     directory: str
+    root_device: str
 
     def path(self, name: str) -> str:
         return f"{self.directory}/{name}"
@@ -49,24 +53,22 @@ def changed_menu(
             return None
         new = str(files.uuid).encode("ascii")
         data = _SEARCH.sub(lambda line: _IN_SEARCH.sub(new, line.group()), data)
-    data = _LINUX.sub(lambda line: _linux(line, arguments, files), data)
+    alone = frozenset(kernel.image.encode("ascii") for kernel in kernels if kernel.initrd is None)
+    data = _LINUX.sub(lambda line: _linux(line, arguments, files, alone), data)
     if files is not None:
         data = _INITRD.sub(lambda line: line[1] + b" ".join(moved_path(p, files) for p in line[2].split()), data)
     return _OPTIONS.sub(lambda line: line[1] + arguments.added_to(line[2]), data)
 
 
 def new_menu(
-    system: str, kernels: list[Kernel], arguments: KernelArguments, files: BootFiles, *, program: str, root_device: str
+    system: str, kernels: list[Kernel], arguments: KernelArguments, files: BootFiles, *, program: str
 ) -> bytes:
-    """Return a menu of the kernels. program is what replaces it in the running system.
-
-    root_device is the root= of a kernel that has no initial RAM disk and knows no UUIDs of file systems.
-    """
-    return "\n".join(_lines_of_menu(system, kernels, arguments, files, program, root_device)).encode("utf-8") + b"\n"
+    """Return a menu of the kernels. program is what replaces it in the running system."""
+    return "\n".join(_lines_of_menu(system, kernels, arguments, files, program)).encode("utf-8") + b"\n"
 
 
 def _lines_of_menu(
-    system: str, kernels: list[Kernel], arguments: KernelArguments, files: BootFiles, program: str, root_device: str
+    system: str, kernels: list[Kernel], arguments: KernelArguments, files: BootFiles, program: str
 ) -> Iterator[str]:
     yield "# Written when the instance was installed; this replaces it by the system's own:"
     yield f"#   {program}"
@@ -77,8 +79,8 @@ def _lines_of_menu(
     yield f"search --no-floppy --fs-uuid --set=root {files.uuid}"
     name = re.sub(r"[^A-Za-z0-9 ._+/()-]", "", system)[:60] or "Linux"
     for kernel in kernels:
-        root = arguments.root if kernel.initrd else f"{root_device} rootwait"
-        words = " ".join(arguments.missing(b""))
+        root = arguments.root if kernel.initrd else files.root_device
+        words = " ".join([*([] if kernel.initrd else ["rootwait"]), *arguments.missing(b"")])
         yield f"menuentry '{name}, with Linux {kernel.version}' {{"
         yield f"  linux {files.path(kernel.image)} root={root} ro {words}".rstrip()
         if kernel.initrd:
@@ -91,9 +93,15 @@ def _boots(data: bytes, kernels: list[Kernel]) -> bool:
     return any(line[2].rpartition(b"/")[2] in names for line in _LINUX.finditer(data))
 
 
-def _linux(line: re.Match[bytes], arguments: KernelArguments, files: BootFiles | None) -> bytes:
-    path = line[2] if files is None else moved_path(line[2], files)
-    return line[1] + path + arguments.added_to(line[3])
+def _linux(
+    line: re.Match[bytes], arguments: KernelArguments, files: BootFiles | None, alone: frozenset[bytes]
+) -> bytes:
+    """Return the line of a kernel; alone are the names of kernels without an initial RAM disk."""
+    if files is None:
+        return line[1] + line[2] + arguments.added_to(line[3])
+    if line[2].rpartition(b"/")[2] in alone:
+        arguments = replace(arguments, root=files.root_device)
+    return line[1] + moved_path(line[2], files) + arguments.added_to(line[3])
 
 
 def moved_path(path: bytes, files: BootFiles) -> bytes:
