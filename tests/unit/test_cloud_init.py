@@ -159,7 +159,7 @@ def test_a_new_instance(tmp_path: Path) -> None:
         "local-hostname": "inst1.example.org",
     }
     assert read(made, f"{SEED}/user-data") == "#cloud-config\n{}\n"
-    assert yaml.safe_load(read(made, f"{SEED}/network-config"))["ethernets"]["eth0"]["addresses"] == ["192.0.2.10/24"]
+    assert yaml.safe_load(read(made, f"{SEED}/network-config"))["ethernets"]["0-eth0"]["addresses"] == ["192.0.2.10/24"]
     modes = [(made.root / SEED[1:] / name).stat().st_mode & 0o777 for name in ("user-data", "network-config")]
     assert modes == [0o600, 0o600]
     assert not exists(made, "/etc/cloud/cloud.cfg.d")
