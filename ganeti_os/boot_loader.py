@@ -7,9 +7,11 @@ import errno
 import logging
 from dataclasses import replace
 
+from ganeti_os.guest.selinux import DIRECTORY, FILE, Labels
 from ganeti_os.installation import Installation
+from ganeti_os.settings import node_architecture
 from ganeti_os.volumes import NewSystem, full
-from pydiskimg.boot import Place, copy_modules, grub_home, install_core, make_core, read_grub
+from pydiskimg.boot import Dress, Place, copy_modules, grub_home, install_core, make_core, read_grub
 from pydiskimg.errors import BootLoaderError, StorageError
 from pydiskimg.partition import BOOT_CODE_SIZE, Content
 from pydiskimg.protocols import Tree
@@ -51,7 +53,7 @@ def install_boot_loader(installation: Installation, system: NewSystem, target: s
 def _reason_against(installation: Installation) -> str:
     """Return why no BIOS can boot the instance's disk; empty where one can."""
     settings, disk = installation.settings, installation.disk
-    if settings.arch not in _X86:
+    if node_architecture(settings.arch) not in _X86:
         return f"GRUB for a BIOS is for {' and '.join(_X86)}, the system is for {settings.arch}"
     if disk.sector_size != _BIOS_SECTOR:
         return f"a BIOS boots from sectors of {_BIOS_SECTOR} bytes only, those of {disk.name} have {disk.sector_size}"
@@ -73,7 +75,7 @@ def _install(installation: Installation, system: NewSystem, tree: Tree) -> None:
     table = system.layout.table
     place = Place(*table.boot_area, is_partition=table.partitions[0].content is Content.BIOS_BOOT)
     try:
-        copied = copy_modules(tree, grub, f"/boot/{home}")
+        copied = copy_modules(tree, grub, f"/boot/{home}", dress=_labels(tree))
     except StorageError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -88,6 +90,16 @@ def _install(installation: Installation, system: NewSystem, tree: Tree) -> None:
         copied,
         home,
     )
+
+
+def _labels(tree: Tree) -> Dress:
+    """Return what gives new files the SELinux labels of the system's own policy."""
+    labels = Labels(tree)
+
+    def dress(path: str, *, is_directory: bool) -> dict[str, bytes]:
+        return labels.attributes(path, DIRECTORY if is_directory else FILE)
+
+    return dress
 
 
 def _core_parts(system: NewSystem, home: str) -> tuple[list[str], str, str]:
