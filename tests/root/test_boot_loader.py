@@ -6,13 +6,20 @@ from __future__ import annotations
 import lzma
 import os
 import struct
+import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from tests.fixtures.block_devices import filled_file
-from tests.fixtures.grub_files import DIRECTORY, boot_image, grub_files
+from pydiskimg.boot import copy_modules, read_grub
+from pydiskimg.disk import open_disk
+from pydiskimg.errors import StorageError
+from pydiskimg.fs.ext4 import make_ext
+from pydiskimg.mount import mounted
+from pydiskimg.tree import open_tree
+from tests.fixtures.block_devices import block_device, filled_file
+from tests.fixtures.grub_files import DIRECTORY, boot_image, grub_files, write_grub
 from tests.fixtures.judges import blkid, inside, partitions
 from tests.fixtures.node import Node, last_line
 from tests.fixtures.tarballs import DIRECTORY as A_DIRECTORY
@@ -112,6 +119,18 @@ def test_it_finds_its_files_by_uuid(node: Node, tmp_path: Path, member: Member, 
         assert (point / home[1:] / "i386-pc/ext2.mod").exists()
 
 
+def test_an_mbr_on_a_disk_that_is_too_large(node: Node, tmp_path: Path) -> None:
+    node.configure(**settings(PARTITION_TABLE="mbr"))
+    tarball(node)
+    disk = tmp_path / "disk"
+    with disk.open("wb") as file:
+        file.truncate(2 << 40)
+    done = node.create(disk)
+    assert done.returncode == 1
+    assert "PARTITION_TABLE is mbr, which describes disks below 2 TiB; " in last_line(done)
+    assert disk.stat().st_blocks == 0
+
+
 SCRIPT = """\
 #!/bin/sh
 dd if="$BLOCKDEV" of="{out}" bs=512 count=2 2>/dev/null
@@ -202,3 +221,46 @@ def test_a_boot_that_is_full(node: Node, tmp_path: Path) -> None:
     assert "/boot/grub/i386-pc/x" in last_line(done)
     assert "/boot has 16 MiB; set BOOT_SIZE higher" in last_line(done)
     assert not any(disk.read_bytes()[:512])
+
+
+@pytest.mark.parametrize("table", ["mbr", "gpt"])
+def test_killed_while_a_script_runs_nothing_boots(node: Node, tmp_path: Path, table: str) -> None:
+    node.configure(**settings(PARTITION_TABLE=table))
+    tarball(node)
+    node.add_script("10-kill", "#!/bin/sh\nkill -9 $PPID\n")
+    disk = filled_file(tmp_path / "disk", SIZE)
+    assert node.create(disk).returncode == -9
+    with disk.open("rb") as file:
+        head = file.read(512)
+    assert head[:440] == bytes(440)
+    assert head[510:] == b"\x55\xaa"
+
+
+def test_sectors_that_no_bios_boots_from(node: Node, tmp_path: Path) -> None:
+    tarball(node)
+    with block_device(filled_file(tmp_path / "disk", SIZE), sector_size=4096) as device:
+        done = node.create(device)
+    assert done.returncode == 0, done.stderr
+    assert f"{NOT_WRITTEN}a BIOS boots from sectors of 512 bytes only, those of {device} have 4096" in done.stderr
+    with (tmp_path / "disk").open("rb") as file:
+        assert file.read(2) != b"\xeb\x63"
+
+
+@pytest.mark.parametrize("path", ["boot/grub/i386-pc/normal.mod", "boot/grub/i386-pc"])
+def test_what_is_immutable_is_named(tmp_path: Path, path: str) -> None:
+    image = filled_file(tmp_path / "fs", SIZE)
+    with open_disk(image, writable=True) as disk:
+        make_ext(disk)
+    with block_device(image) as device, mounted(device, fs_type="ext4") as target:
+        root = Path(target)
+        write_grub(root)
+        (root / "boot/grub/i386-pc").mkdir(parents=True)
+        (root / "boot/grub/i386-pc/normal.mod").write_bytes(b"old")
+        subprocess.run(["chattr", "+i", root / path], check=True)
+        with open_tree(root) as tree:
+            grub = read_grub(tree)
+            assert grub is not None
+            with pytest.raises(StorageError, match=r"/boot/grub/i386-pc/.*\.(mod|lst|sh) .*Operation not permitted"):
+                copy_modules(tree, grub, "/boot/grub")
+        assert (root / "boot/grub/i386-pc/normal.mod").read_bytes() == b"old"
+        subprocess.run(["chattr", "-i", root / path], check=True)
