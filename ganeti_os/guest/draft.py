@@ -136,6 +136,13 @@ class Draft:
         found = [(path, self.stat(path)) for path in sorted(matching, key=_bytes)[:FILES_LIMIT]]
         return [path for path, status in found if status is not None and stat.S_ISDIR(status.st_mode)]
 
+    def names(self, directory: str, *, limit: int) -> list[str]:
+        """Return the sorted names in a directory as it was; none without it. Raises GuestError for more than limit."""
+        names = self._names(directory)
+        if len(names) > limit:
+            raise GuestError(f"{directory}: holds {len(names)} names; at most {limit} are looked at")
+        return names
+
     def _names(self, directory: str) -> list[str]:
         try:
             return list(self._tree.list(directory))
