@@ -98,6 +98,7 @@ class Request:
     uuid: str | None = None
     memory_mib: int | None = None
     kernel_path: str | None = None
+    serial_console: bool = False
     reinstall: bool = False
     old_instance: str | None = None
     os_name: str | None = None
@@ -206,6 +207,7 @@ def _arguments_request(verb: str, argv: Sequence[str], environ: Mapping[str, str
         swap_path=values.get("s"),
         memory_mib=_memory(environ),
         kernel_path=environ.get("INSTANCE_HV_kernel_path") or None,
+        serial_console=_serial_console(environ),
         old_instance=values.get("o"),
         debug_level=_number(environ, "DEBUG_LEVEL") or 0,
         device=disk.path if works_on_device else None,
@@ -271,6 +273,7 @@ def _environment_request(verb: str, environ: Mapping[str, str], version: int) ->
         uuid=environ.get("INSTANCE_UUID") or None,
         memory_mib=_memory(environ),
         kernel_path=environ.get("INSTANCE_HV_kernel_path") or None,
+        serial_console=_serial_console(environ),
         reinstall=_flag(environ, "INSTANCE_REINSTALL"),
         old_instance=_old_instance(environ) if verb == "rename" else None,
         os_name=environ.get("OS_NAME") or environ.get("INSTANCE_OS") or None,
@@ -406,6 +409,11 @@ def _flag(environ: Mapping[str, str], name: str) -> bool:
     if text not in ("", "0", "1"):
         raise RequestError(f"{name} is {text!r}; expected 1, 0 or nothing")
     return text == "1"
+
+
+def _serial_console(environ: Mapping[str, str]) -> bool:
+    """Tell whether the instance has a serial console: a hypervisor parameter, which Ganeti writes as Python does."""
+    return environ.get("INSTANCE_HV_serial_console", "").lower() in ("true", "1", "yes")
 
 
 def _check_name(what: str, name: str) -> None:
