@@ -85,7 +85,8 @@ class Request:
 
     disks are in Ganeti's order. With OS API 5 disks[0] is sda and swap_path is sdb (None for export, and with the
     other versions: swap is a matter of the settings there). device is the disk (or its snapshot) that export and
-    import work on, device_index its number. environment holds Ganeti's own variables, for customisation scripts.
+    import work on, device_index its number. kernel_path is None when the kernel is on the instance's own disk;
+    serial_console is a hypervisor parameter. environment holds Ganeti's own variables, for customisation scripts.
     """
 
     verb: str
