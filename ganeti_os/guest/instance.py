@@ -29,7 +29,8 @@ def make_instance(tree: Tree, facts: Facts, settings: Settings) -> None:  # noqa
     _tell_of_other_names(found, facts)
     renaming = Renaming.of(facts.name, [facts.old_name, *found])
     change_client_names(draft, renaming)
-    moved = change_addresses(draft, facts.nics, old=facts.old_address)
+    named = hosts.named_addresses(draft, renaming)
+    moved = change_addresses(draft, facts.nics, old=facts.old_address, named=named)
     own = _own_address(facts) if facts.is_new else None
     hosts.change_hosts(draft, renaming, moved.addresses, own_address=own)
     change_host_name(draft, renaming)

@@ -69,11 +69,17 @@ class Moved:
     searched: tuple[str, ...] = ()
 
 
-def change_addresses(draft: Draft, nics: Sequence[NicNetwork], *, old: IPAddress | None = None) -> Moved:
+def change_addresses(
+    draft: Draft,
+    nics: Sequence[NicNetwork],
+    *,
+    old: IPAddress | None = None,
+    named: frozenset[IPAddress] = frozenset(),
+) -> Moved:
     """Give the guest's static addresses the new ones, and what is matched by a NIC's former hardware address its own.
 
-    old is the address that NIC 0 is known to have had, if any. An address that stays is logged with the reason; no
-    contents of a file raise an error.
+    old is the address that NIC 0 is known to have had, if any; named are those that /etc/hosts gives the system's old
+    name. An address that stays is logged with the reason; no contents of a file raise an error.
     """
     files = NetworkFiles(draft)
     found = [item for item in chain.from_iterable(read(files) for read in _FORMATS) if not item.is_loopback]
@@ -83,7 +89,7 @@ def change_addresses(draft: Draft, nics: Sequence[NicNetwork], *, old: IPAddress
     if sum(len(item.addresses) + len(item.others) + len(item.macs) for item in found) > _LIMIT:
         log.warning("the guest's files hold more than %d addresses and what belongs to them; all of them stay", _LIMIT)
         return Moved(old_addresses=_gone(nics, {old} if old else set()), searched=tuple(files.paths))
-    return _Change(draft, files, found, nics, old).run()
+    return _Change(draft, files, found, nics, old, named).run()
 
 
 def _gone(nics: Sequence[NicNetwork], old: set[IPAddress]) -> frozenset[IPAddress]:
@@ -100,6 +106,7 @@ class _Change:
     found: list[Interface]
     nics: Sequence[NicNetwork]
     old: IPAddress | None
+    named: frozenset[IPAddress]
     moved: dict[bytes, bytes] = field(default_factory=dict)
     words: dict[IPAddress, NewAddress] = field(default_factory=dict)
     prefixes: dict[IPAddress, int] = field(default_factory=dict)
@@ -124,7 +131,8 @@ class _Change:
         static = {one.span.text.decode() for interface in self.found for one in interface.addresses}
         if static and not any(nic.addresses for nic in self.nics):
             log.info("the guest keeps its static addresses (%s): no new one is known", ", ".join(sorted(static)))
-        chooser = Chooser(self.files, self.found, len(self.nics), devices_by_mac(self.found, macs))
+        by_mac = devices_by_mac(self.found, macs)
+        chooser = Chooser(self.files, self.found, len(self.nics), by_mac, self.named)
         pairs = [(nic, new) for nic in self.nics for new in nic.addresses]
         choices = [chooser.choose(nic, new, old=self.old if nic.index == 0 else None) for nic, new in pairs]
         return [choice for choice in choices if choice is not None]

@@ -30,12 +30,16 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Chooser:
-    """found are the guest's interfaces; by_mac are the names of those that the guest tells by hardware address."""
+    """found are the guest's interfaces; by_mac are the names of those that the guest tells by hardware address.
+
+    named are the addresses that /etc/hosts gives the system's old name: of several, one of these is its own.
+    """
 
     files: NetworkFiles
     found: list[Interface]
     nic_count: int
     by_mac: Mapping[str, set[str]]
+    named: frozenset[IPAddress] = frozenset()
 
     def choose(self, nic: NicNetwork, new: NewAddress, *, old: IPAddress | None) -> Choice | None:
         """Return what becomes the new address; None when it is there already, or in doubt.
@@ -53,12 +57,15 @@ class Chooser:
         addresses = {address for interface in static for address in interface.of_family(version)}
         if not addresses or new.address in addresses:
             return None
+        if len(addresses & self.named) == 1:
+            addresses &= self.named
         if self.nic_count > 1 and names is None:
             self._warn(static, nic, new, "it is not clear which of the guest's interfaces is that NIC")
         elif len(addresses) > 1:
             self._warn(static, nic, new, f"{static[0].device} has {len(addresses)} addresses")
         else:
-            return self._choice(static, addresses.pop(), new)
+            (found,) = addresses
+            return self._choice([item for item in static if found in item.of_family(version)], found, new)
         return None
 
     def _choice(self, chosen: list[Interface], old: IPAddress, new: NewAddress) -> Choice:

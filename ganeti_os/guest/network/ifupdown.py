@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import posixpath
 import re
 from collections.abc import Iterator
@@ -12,8 +11,6 @@ from ganeti_os.guest.network.addresses import Interface
 from ganeti_os.guest.network.commands import commands
 from ganeti_os.guest.network.files import NetworkFiles, has_wildcard
 from ganeti_os.guest.network.span import Span
-
-log = logging.getLogger(__name__)
 
 # A backslash continues a line, but not a comment.
 _LINE = re.compile(rb"^[ \t]*+([^#\s](?:[^\\\n]|\\(?:[^\n]|\n|\Z))*+)", re.MULTILINE)
@@ -28,11 +25,9 @@ _NAME = re.compile(r"[A-Za-z0-9_-]+")  # of a file in a source-directory
 _FILES = 256
 
 
-def ifupdown_interfaces(files: NetworkFiles) -> Iterator[Interface]:
-    """Yield a stanza `iface` as one interface each, and what commands in it give to other interfaces."""
+def ifupdown_paths(files: NetworkFiles) -> list[str]:
+    """Return the files that ifupdown reads, with those that others name by `source`; at most some hundred."""
     paths = [*files.files("/etc/network", "interfaces"), *files.files("/etc/network/interfaces.d", "*")]
-    templates: dict[str, Interface] = {}
-    stanzas: list[tuple[Interface, bytes | None]] = []
     named: set[tuple[bytes, str, bytes]] = set()
     for path in paths:  # grows
         for keyword, word in _includes(files.read(path)):
@@ -41,6 +36,14 @@ def ifupdown_interfaces(files: NetworkFiles) -> Iterator[Interface]:
                 named.add(key)
                 included = _included(files, path, word, keyword)
                 paths += [found for found in included if found not in paths][: _FILES - len(paths)]
+    return paths
+
+
+def ifupdown_interfaces(files: NetworkFiles) -> Iterator[Interface]:
+    """Yield a stanza `iface` as one interface each, and what commands in it give to other interfaces."""
+    templates: dict[str, Interface] = {}
+    stanzas: list[tuple[Interface, bytes | None]] = []
+    for path in ifupdown_paths(files):
         for stanza, parent in _stanzas(path, files.read(path)):
             templates[stanza.name] = stanza
             stanzas.append((stanza, parent))
@@ -54,7 +57,7 @@ def ifupdown_interfaces(files: NetworkFiles) -> Iterator[Interface]:
 
 def _includes(data: bytes) -> Iterator[tuple[bytes, Span]]:
     """Yield the keyword and the name of each file or directory that is to be read, too."""
-    for words in _lines(data):
+    for words in _lines(data) if b"source" in data else ():
         if words[0].text in _INCLUDES:
             yield from ((words[0].text, word) for word in words[1:])
 
@@ -83,7 +86,7 @@ def _included(files: NetworkFiles, path: str, word: Span, keyword: bytes) -> lis
     target = posixpath.normpath(posixpath.join(posixpath.dirname(path), word.text.decode("utf-8", "surrogateescape")))
     directory, _, name = target.rpartition("/")
     if has_wildcard(directory) or "$" in target or "`" in target:
-        log.warning("%s: what %s names here is not looked for", files.place(path, word.start), keyword.decode())
+        files.warn(f"{files.place(path, word.start)}: what {keyword.decode()} names here is not looked for")
         return []
     if keyword == b"source":
         return files.files(directory, name)

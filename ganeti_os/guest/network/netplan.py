@@ -31,11 +31,16 @@ _TOTAL = 256 << 10  # bytes of all files
 _MOST = 2000  # values; a list that many interfaces name by an alias counts again
 
 
+def netplan_paths(files: NetworkFiles) -> list[str]:
+    """Return the files that netplan joins, in its order."""
+    return files.search_path(_DIRECTORIES, "*.yaml")
+
+
 def netplan_interfaces(files: NetworkFiles) -> Iterator[Interface]:
     """Yield each interface with what all files say of it. A file that cannot be understood is told, and kept."""
     interfaces: dict[str, Interface] = {}
     rest, values = _TOTAL, 0
-    for path in files.search_path(_DIRECTORIES, "*.yaml"):
+    for path in netplan_paths(files):
         data = files.read(path)
         rest -= len(data)
         try:
@@ -47,7 +52,7 @@ def netplan_interfaces(files: NetworkFiles) -> Iterator[Interface]:
                 log.warning(
                     "%s: netplan's files stay as they are: python3-yaml (PyYAML) is missing; install it for them", path
                 )
-            files.kept.update(files.search_path(_DIRECTORIES, "*.yaml"))
+            files.kept.update(netplan_paths(files))
             break
         except YamlError as error:
             log.warning("%s:%d: %s; the file stays as it is", path, error.line, error)
