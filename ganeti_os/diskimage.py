@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections.abc import Callable
 
 from ganeti_os.former import WholeDisk
+from ganeti_os.guest.firmware import tell_of_uefi
 from ganeti_os.imagecheck import check_disk_contents
 from ganeti_os.imagefile import ImageFile, open_complete_image
 from ganeti_os.installation import Installation
@@ -15,7 +17,7 @@ from pydiskimg.errors import InUseError, PartitionError, StorageError
 from pydiskimg.fs.swap import check_swap, make_swap
 from pydiskimg.holders import is_same_file
 from pydiskimg.partition_reader import read_partition_table
-from pydiskimg.protocols import GrowableDisk, ImageSource
+from pydiskimg.protocols import GrowableDisk, ImageSource, Source
 from pydiskimg.transfer import check_fits, copy
 from pydiskimg.unfinished import finish, unfinished
 from pydiskimg.units import format_size
@@ -28,20 +30,39 @@ def install_disk_image(image: ImageFile, installation: Installation) -> None:
 
     Nothing is mounted where neither is wanted and there are no overlay and scripts.
     """
-    with open_complete_image(image.path, format=image.format) as source:
-        enters = installation.is_customised or (installation.gives_identity and _may_hold_linux(source))
-        if enters:
-            _enter_private_namespace()  # refused without root before anything is written
-        target = _copy(image, source, installation)
+    target, enters = _install_packed(image, installation) if image.is_packed else _install_plain(image, installation)
+    tell_of_uefi(target, installation.request)
     grows_early = installation.grows and _lies_after_head(target)
     if grows_early:
         _grow(installation, target)
+    named = False
     if enters:
-        _customise(installation, target)
+        named = _customise(installation, target)
     else:
         target.commit()
     if installation.grows and not grows_early:
         _grow(installation, installation.disk)
+    if installation.gives_identity and not named:
+        _seed(installation)
+
+
+def _install_plain(image: ImageFile, installation: Installation) -> tuple[WholeDisk, bool]:
+    """Copy the image but for its first MiB; return where to, and whether the system on it is to be entered."""
+    with open_complete_image(image.path, format=image.format) as source:
+        enters = installation.is_customised or (installation.gives_identity and _may_hold_linux(source))
+        if enters:
+            _enter_private_namespace()  # refused without root before anything is written
+        return _copied(image, installation, lambda: _copy(image, source, installation)), enters
+
+
+def _install_packed(image: ImageFile, installation: Installation) -> tuple[WholeDisk, bool]:
+    """Copy a compressed image as _install_plain() does: what is in it is seen when it is on the disk."""
+    from ganeti_os.packedimage import copy_packed  # and with it libarchive, which most images do without
+
+    if installation.is_customised or installation.gives_identity:
+        _enter_private_namespace()  # refused without root before anything is written
+    target = _copied(image, installation, lambda: copy_packed(image, installation))
+    return target, installation.is_customised or (installation.gives_identity and _may_hold_linux(target))
 
 
 def _enter_private_namespace() -> None:
@@ -57,14 +78,21 @@ def _enter_private_namespace() -> None:
         raise StorageError(text, errno=error.errno, filename=error.filename) from error
 
 
-def _customise(installation: Installation, target: WholeDisk) -> None:
+def _customise(installation: Installation, target: WholeDisk) -> bool:
     from ganeti_os.customize import customize_image, wiped_on_failure
 
     with installation.messages.step("customising"), wiped_on_failure(installation):
         # Boot loaders' installers want a table; this one has every place and nothing that boots or is mounted by it.
         target.commit(unfinished(target.head))
-        customize_image(installation)
+        named = customize_image(installation)
         finish(installation.disk, target.head)
+    return named
+
+
+def _seed(installation: Installation) -> None:
+    from ganeti_os.guest.seed_volume import seed_in_front  # only here, as _enter_private_namespace()
+
+    seed_in_front(installation.disk, installation.request, installation.settings)
 
 
 def _lies_after_head(target: WholeDisk) -> bool:
@@ -83,7 +111,7 @@ def _grow(installation: Installation, disk: GrowableDisk) -> None:
         grow(disk, done="everything is installed")
 
 
-def _may_hold_linux(source: ImageSource) -> bool:
+def _may_hold_linux(source: Source) -> bool:
     from ganeti_os.guest.root import holds_mountable  # only here, as _enter_private_namespace()
 
     found = holds_mountable(source)
@@ -92,23 +120,29 @@ def _may_hold_linux(source: ImageSource) -> bool:
     return found
 
 
-def _copy(image: ImageFile, source: ImageSource, installation: Installation) -> WholeDisk:
+def _copied(image: ImageFile, installation: Installation, copying: Callable[[], WholeDisk]) -> WholeDisk:
     """Copy all of the image but its first MiB, and make the swap area. The caller commits what is returned."""
-    disk, swap, messages = installation.disk, installation.swap, installation.messages
-    with messages.step("copying"):
-        log.info("%s (%s, %s) to %s", image.path, source.format, format_size(source.size), disk.name)
-        check_disk_contents(source)
-        check_fits(source, disk)
+    disk, swap = installation.disk, installation.swap
+    with installation.messages.step("copying"):
         if is_same_file(image.path, disk.fd):
             raise InUseError(f"{disk.name}: is the image itself; nothing was written", errno=None, filename=disk.name)
         if swap is not None:
             check_swap(swap)
-        target = WholeDisk(disk, installation.wiping)
-        copied = copy(source, target, progress=messages.progress("copied"))
+        target = copying()
         target.wipe_rest()  # before anything that grows writes there
-        log.debug("%d bytes written, %d zeroed by %s", copied.written, copied.zeroed, disk.ladder.current)
         if swap is not None:
             installation.wiping.wipe(swap)
             make_swap(swap)
             swap.flush()
+    return target
+
+
+def _copy(image: ImageFile, source: ImageSource, installation: Installation) -> WholeDisk:
+    disk = installation.disk
+    log.info("%s (%s, %s) to %s", image.path, source.format, format_size(source.size), disk.name)
+    check_disk_contents(source)
+    check_fits(source, disk)
+    target = WholeDisk(disk, installation.wiping)
+    copied = copy(source, target, progress=installation.messages.progress("copied"))
+    log.debug("%d bytes written, %d zeroed by %s", copied.written, copied.zeroed, disk.ladder.current)
     return target

@@ -16,7 +16,7 @@ from pydiskimg.formats.raw import open_raw
 from pydiskimg.fs.probe import probe
 from pydiskimg.fs.strangers import stranger
 from pydiskimg.partition_reader import MBR_SIGNATURE
-from pydiskimg.protocols import ImageSource, Source, read_bytes
+from pydiskimg.protocols import Source, read_bytes
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +35,15 @@ _EXPECTED = MappingProxyType(
 _FITTING = MappingProxyType(
     {"qemu": (Sort.QCOW2,), "qcow2": (Sort.QCOW2,), "tarball": (Sort.TAR, Sort.COMPRESSED), "dump": (Sort.DUMP,)}
 )
+_DISK_TYPES = ("qemu", "raw", "qcow2")
+# As distributions compress their disk images.
+_PACKED = tuple(f"compressed with {program}" for program in ("gzip", "xz", "zstd", "bzip2"))
 _ADVICE = MappingProxyType(
     {
-        Sort.QCOW2: "IMAGE_TYPE=qcow2 installs it, from a name that ends in .qcow2",
+        Sort.QCOW2: "IMAGE_TYPE=qcow2 installs it (without an ending in IMAGE_NAME, from a name that ends in .qcow2)",
         Sort.IMAGE: "convert it with: qemu-img convert -O qcow2 OLD NEW",
         Sort.COMPRESSED: "decompress it with: {program} -d",
-        Sort.TAR: "IMAGE_TYPE=tarball installs it, from a name that ends in .tar.gz",
+        Sort.TAR: "IMAGE_TYPE=tarball installs it (without an ending in IMAGE_NAME, from a name that ends in .tar.gz)",
         Sort.DUMP: "IMAGE_TYPE=dump installs it, from a name that ends in -root.dump",
         Sort.TEXT: "it may be the error page of a download; put the image in its place",
         Sort.OTHER: "put the image in its place",
@@ -48,22 +51,29 @@ _ADVICE = MappingProxyType(
 )
 
 
-def check_image_file(path: str, image_type: str) -> None:
-    """Raise UnsupportedImageError when the file is known to be something else than an image of this IMAGE_TYPE."""
+def check_image_file(path: str, image_type: str) -> bool:
+    """Return whether the file is compressed, and what is in it is to be checked by check_disk_contents().
+
+    Raises UnsupportedImageError when it is known to be something else than an image of this IMAGE_TYPE.
+    """
     with open_raw(path) as file:
         found = file_contents(file)
+        if found is not None and image_type in _DISK_TYPES and found.what in _PACKED:
+            return True
         if found is not None and found.sort not in _FITTING.get(image_type, ()):
             raise UnsupportedImageError(_sentence(file, found, _EXPECTED[image_type]))
+    return False
 
 
-def check_disk_contents(image: ImageSource) -> None:
+def check_disk_contents(image: Source, *, inside: bool = False) -> None:
     """Raise an error when the disk in the image cannot be one; warn when nothing on it is known.
 
-    UnsupportedImageError for the contents of another file, InvalidImageError for less than a sector.
+    inside tells that the bytes are the beginning of what a compressed file holds. UnsupportedImageError for the
+    contents of another file, InvalidImageError for less than a sector.
     """
     found = file_contents(image)
     if found is not None:
-        raise UnsupportedImageError(_sentence(image, found, "a disk"))
+        raise UnsupportedImageError(_sentence(image, found, "a disk", inside=inside))
     if image.size < _SECTOR:
         raise InvalidImageError(
             f"{image.name}: holds {image.size} bytes; a disk has at least one sector, {_SECTOR} bytes"
@@ -74,9 +84,10 @@ def check_disk_contents(image: ImageSource) -> None:
         )
 
 
-def _sentence(source: Source, found: Contents, expected: str) -> str:
+def _sentence(source: Source, found: Contents, expected: str, *, inside: bool = False) -> str:
     advice = _ADVICE[found.sort].format(program=found.what.rpartition(" ")[2])
-    return f"{source.name}: is {found.what}, expected {expected}; {advice}; nothing was written"
+    verb = "holds, decompressed," if inside and found.sort is not Sort.COMPRESSED else "is"
+    return f"{source.name}: {verb} {found.what}, expected {expected}; {advice}; nothing was written"
 
 
 def _is_known(disk: Source) -> bool:

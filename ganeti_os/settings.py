@@ -8,9 +8,11 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 from typing import Any
 
+from ganeti_os.image_names import SPELLINGS, type_by_ending
 from ganeti_os.parameters import Allowed, read_parameters
 from ganeti_os.setting_table import BY_NAME, NO_NAMES, SETTINGS, WITHOUT_EFFECT, Setting, checked
 from ganeti_os.shellfile import SettingsError, read_shell_file
@@ -19,7 +21,7 @@ from pydiskimg.errors import DiskImageError
 
 log = logging.getLogger(__name__)
 
-_MACHINES = {"amd64": "x86_64", "x86_64": "x86_64"} | dict.fromkeys(("i386", "i486", "i586", "i686", "x86"), "x86")
+_MACHINES = {name: names[0] for names in SPELLINGS for name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Layer:
 
 
 def node_architecture(machine: str) -> str:
-    """Return ARCH for what os.uname().machine says: i686 is x86, amd64 is x86_64, the others keep their name."""
+    """Return ARCH for what os.uname().machine says: i686 is x86, amd64 is x86_64, one that is not known stays."""
     return _MACHINES.get(machine.lower(), machine)
 
 
@@ -83,12 +85,15 @@ class Settings:
     swap_size_mib: int | None
     boot_size_mib: int
     filesystem: str
+    partition_table: str
+    bootloader: str
     image_name: str
     image_type: str
     image_dir: str
     image_url: str
     image_proxy: str
     image_verify: bool
+    image_keyring: str
     image_cleanup: bool
     cache_dir: str
     arch: str
@@ -102,6 +107,9 @@ class Settings:
     overlay: str
     overlays_dir: str
     networks_dir: str
+    name_servers: tuple[IPv4Address | IPv6Address, ...]
+    search_domains: tuple[str, ...]
+    cloud_user_data: str
     variants_dir: str
     kernel_args: str
     export_compression: str
@@ -133,6 +141,7 @@ class Settings:
                     values[name] = _checked(layer, setting, native)
                 else:
                     values[name] = _default(setting, paths, native)
+        values["IMAGE_TYPE"] = values["IMAGE_TYPE"] or type_by_ending(values["IMAGE_NAME"]) or "qemu"
         return cls(**{BY_NAME[name].field: value for name, value in values.items()})
 
     @property
@@ -148,6 +157,7 @@ class Settings:
     def texts(self) -> dict[str, str]:
         """Return every setting by its name, as it would be written in the file; of a secret one only that it is set."""
         texts = {setting.name: _text(getattr(self, setting.field)) for setting in SETTINGS}
+        texts |= {"OS_PARAMETERS": NO_NAMES} if self.os_parameters == () else {}
         return {name: "(not shown)" if text and BY_NAME[name].secret else text for name, text in texts.items()}
 
     def for_scripts(self) -> dict[str, str]:
@@ -187,6 +197,11 @@ def read_settings(
 
 def check_contradictions(settings: Settings) -> None:
     """Raise SettingsError for settings of which one makes another impossible."""
+    if settings.image_keyring and not settings.image_verify and settings.image_url:
+        raise SettingsError(
+            "IMAGE_VERIFY=no contradicts IMAGE_KEYRING: a signature is of the checksum that would not be looked at; "
+            "expected IMAGE_VERIFY=yes, or no IMAGE_KEYRING"
+        )
     if settings.nomount and settings.image_type in ("tarball", "dump") and not settings.cdinstall:
         raise SettingsError(
             f"NOMOUNT=yes contradicts IMAGE_TYPE={settings.image_type}: a {settings.image_type} is unpacked into a "
@@ -261,7 +276,7 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
-        return " ".join(value) or NO_NAMES
+        return " ".join(map(str, value))
     return "" if value is None else str(value)
 
 

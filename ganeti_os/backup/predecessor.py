@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import posixpath
@@ -15,10 +14,10 @@ from ganeti_os import hooks
 from ganeti_os.former import WholeDisk
 from ganeti_os.imagefile import open_complete_image
 from ganeti_os.installation import Installation
+from ganeti_os.nameless import end_at, nameless_file
 from pydiskimg.archive import FileInArchive, files_in_archive
-from pydiskimg.errors import InvalidImageError, StorageError, storage_error
+from pydiskimg.errors import InvalidImageError
 from pydiskimg.linux.fileio import pwrite_all
-from pydiskimg.linux.procfs import require_proc
 from pydiskimg.targets.pipe import PipeReader
 from pydiskimg.transfer import check_fits, copy
 from pydiskimg.units import format_size
@@ -58,13 +57,13 @@ def restore_dump_of_root(pipe: PipeReader, installation: Installation) -> None:
 def for_import(installation: Installation) -> Installation:
     """Leave the one script that a restored system needs, and tell it why it runs, as ganeti-instance-image does.
 
-    A dump has no boot loader in front of its partitions: a script called grub puts one there.
+    A dump has no boot loader in front of its partitions. A script called grub puts one there, also in place of ours.
     """
     enabled = hooks.enabled(installation.settings.customize_dir)
     scripts = tuple(script for script in enabled if os.path.basename(script) == "grub")
-    if not scripts and installation.request.kernel_inside:
+    if not scripts and installation.request.kernel_inside and installation.settings.bootloader == "none":
         log.warning(
-            "no boot loader is installed: dumps hold none, and there is no script grub in %s",
+            "no boot loader is installed (BOOTLOADER=none): dumps hold none, and there is no script grub in %s",
             installation.settings.customize_dir,
         )
     environment = {**installation.request.environment, "IMPORT_SCRIPT": "1"}
@@ -111,31 +110,8 @@ def _restore_disk(file: FileInArchive, others: Iterator[tuple[str, FileInArchive
 @contextmanager
 def _kept(file: FileInArchive, directory: str) -> Iterator[str]:
     """Write the file to an unnamed one in directory, and yield a path to that."""
-    require_proc()
-    try:
-        fd = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise storage_error(error, directory, f"cannot keep {file.path} there meanwhile (EXPORT_DIR)") from error
-    try:
+    with nameless_file(directory, f"{file.path}, {format_size(file.size)}", setting="EXPORT_DIR") as fd:
         for position, data in file.blocks():
             pwrite_all(fd, position, data, name=directory)
-        _end_at(fd, file.size, directory)  # with a hole at the end, if there is one
+        end_at(fd, file.size, directory)  # with a hole at the end, if there is one
         yield f"/proc/self/fd/{fd}"
-    except StorageError as error:
-        if error.errno == errno.ENOSPC and error.filename == directory:
-            message = (
-                f"{directory}: has no room for {file.path}, {format_size(file.size)}; set EXPORT_DIR to a directory "
-                "that has; nothing was written to the disk"
-            )
-            raise StorageError(message, errno=errno.ENOSPC, filename=directory) from error
-        raise
-    finally:
-        os.close(fd)
-
-
-def _end_at(fd: int, size: int, directory: str) -> None:
-    try:
-        os.ftruncate(fd, size)
-    except (OSError, OverflowError) as error:  # a size that no file has
-        cause = error if isinstance(error, OSError) else OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-        raise storage_error(cause, directory, f"cannot keep a file of {size} bytes there meanwhile") from error

@@ -2,6 +2,6 @@
 """Images fetched from IMAGE_URL into CACHE_DIR, each once for all creates on the node."""
 
 from ganeti_os.fetch.errors import FetchError, NotThereError, UnreachableError
-from ganeti_os.fetch.image import fetched
+from ganeti_os.fetch.image import fetched, fetched_first
 
-__all__ = ["FetchError", "NotThereError", "UnreachableError", "fetched"]
+__all__ = ["FetchError", "NotThereError", "UnreachableError", "fetched", "fetched_first"]

@@ -46,17 +46,21 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the image in the cache is: where from, checked with what (None: not checked), and which file exactly."""
+    """What the image in the cache is: where from, checked with what (None: not checked), and which file exactly.
+
+    signer is the fingerprint of the certificate that signed the checksum, empty where no signature was verified.
+    """
 
     origin: Origin
     checksum: Checksum | None
     size: int
     mtime_ns: int
     inode: int
+    signer: str = ""
 
     @classmethod
-    def of(cls, status: os.stat_result, origin: Origin, checksum: Checksum | None) -> Record:
-        return cls(origin, checksum, status.st_size, status.st_mtime_ns, status.st_ino)
+    def of(cls, status: os.stat_result, origin: Origin, checksum: Checksum | None, signer: str = "") -> Record:
+        return cls(origin, checksum, status.st_size, status.st_mtime_ns, status.st_ino, signer)
 
     def is_of(self, status: os.stat_result) -> bool:
         """True when the file is the one that was recorded, and was not written to since."""
@@ -111,7 +115,7 @@ class CachedFile:
     def write_origin(self, origin: Origin) -> None:
         _write_json(self._origin, asdict(origin))
 
-    def publish(self, fd: int, origin: Origin, checksum: Checksum | None) -> None:
+    def publish(self, fd: int, origin: Origin, checksum: Checksum | None, signer: str = "") -> None:
         """Make the part, open at fd, the image: durable, then under its name in one step, then recorded."""
         try:
             os.fchmod(fd, 0o644)  # whatever the umask
@@ -120,7 +124,7 @@ class CachedFile:
             _sync(self.directory)
         except OSError as error:
             raise storage_error(error, self.path, "cannot put the fetched image into the cache") from error
-        self.write_record(Record.of(os.fstat(fd), origin, checksum))
+        self.write_record(Record.of(os.fstat(fd), origin, checksum, signer))
         _remove(self._origin)
 
     def delete(self) -> None:
@@ -138,12 +142,12 @@ class CachedFile:
             _remove(path)
 
 
-def open_regular(path: str, flags: int) -> int:
-    """Return a descriptor of a file in the cache, which the caller closes. Raises OSError, also for a special file.
+def open_regular(path: str, flags: int, *, follow: bool = False) -> int:
+    """Return a descriptor of a file, which the caller closes. Raises OSError, also for a special file.
 
-    A FIFO would let open() wait for its other end, which may never come.
+    follow tells that it may be a symlink. A FIFO would let open() wait for its other end, which may never come.
     """
-    fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    fd = os.open(path, flags | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW) | os.O_CLOEXEC, 0o644)
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
     os.close(fd)

@@ -6,8 +6,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 from ganeti_os.fetch.checksums import Checksum, NotUnderstoodError, find_checksum
 from ganeti_os.fetch.download import ATTEMPTS, retried
@@ -17,74 +19,142 @@ from pydiskimg.errors import storage_error
 from pydiskimg.protocols import Progress
 from pydiskimg.units import MIB, format_size
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the library is there only where IMAGE_KEYRING is set
+    from ganeti_os.fetch.signature import Keyring, Signed
+
 log = logging.getLogger(__name__)
 
 CHECKSUM_FILE_LIMIT = MIB
 _SIG = ".sig"  # with a SHA-1, as ganeti-instance-image has it
+# Fedora's file is named after the release: Fedora-Cloud-Base-Generic-42-1.1.x86_64.qcow2, and up to 40 with the
+# architecture first, belong to Fedora-Cloud-42-1.1-x86_64-CHECKSUM.
+_FEDORA = (
+    re.compile(r"Fedora-(?P<what>\w++)-Base[\w-]*?-(?P<release>\d++-[\d.]*\d)\.(?P<arch>[a-z]\w*+)\..*"),
+    re.compile(r"Fedora-(?P<what>\w++)-Base[\w-]*?\.(?P<arch>\w++)-(?P<release>\d++-[\d.]*\d)\..*"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The checksum of a file; source is the checksum file that gives it, signer who signed that ("": not verified)."""
+
+    checksum: Checksum
+    source: str
+    signer: str = ""
 
 
 def fetch_checksum(
-    site: Site, name: str, check: Callable[[], None], *, attempts: int = ATTEMPTS
-) -> tuple[Checksum, str]:
-    """Return the checksum of the file name on the site, and the name of the checksum file that gives it.
+    site: Site,
+    name: str,
+    check: Callable[[], None],
+    *,
+    attempts: int = ATTEMPTS,
+    keyring: Keyring | None = None,
+) -> Expected:
+    """Return the checksum of the file name on the site, from a checksum file that a key of the keyring signed.
 
-    Raises FetchError when none gives one, NotThereError when there is no such file either, UnreachableError when the
-    site cannot be asked.
+    Without a keyring any checksum file is believed. Raises FetchError when none gives one or is signed wrongly,
+    NotThereError when there is no such file either, UnreachableError when the site cannot be asked.
     """
     there: list[str] = []
     for source, alone in _sources(name):
-        url = site.url(source)
         try:
-            found = find_checksum(
-                _small_file(site, source, check, attempts), name, alone=alone, sha1=source.endswith(_SIG)
-            )
+            data = small_file(site, source, check, attempts)
+            found = _found(site, source, data, name, alone=alone)
+            signer = ""
+            if found is not None and keyring is not None:
+                signed = _signed(site, source, data, keyring, check, attempts)
+                found, signer = _found(site, source, signed.data, name, alone=alone), signed.fingerprint
         except NotThereError as error:
             log.debug("%s", error)
             continue
         except NotUnderstoodError as error:
             there.append(f"{source} {error}")
             continue
-        except ValueError as error:
-            raise FetchError(f"{url}: {error}; expected one") from None
+        except _UnsignedError as error:
+            there.append(str(error))
+            continue
         if found is not None:
-            log.debug("%s: %s for %s", url, found, name)
-            return found, source
+            log.debug("%s: %s for %s", site.url(source), found, name)
+            return Expected(found, source, signer)
         there.append(f"{source} does not list it")
     _check_there(site, name)
-    raise FetchError(_no_checksum(site, name, there))
+    raise FetchError(_no_checksum(site, name, there, keyring))
+
+
+def _found(site: Site, source: str, data: bytes, name: str, *, alone: bool) -> Checksum | None:
+    """Return what the data of a checksum file say of the file; raises NotUnderstoodError as find_checksum() does."""
+    try:
+        return find_checksum(data, name, alone=alone, sha1=source.endswith(_SIG))
+    except NotUnderstoodError:
+        raise
+    except ValueError as error:
+        raise FetchError(f"{site.url(source)}: {error}; expected one") from None
+
+
+class _UnsignedError(Exception):
+    """A checksum file has no signature; the text is a clause that begins with its name."""
+
+
+def _signed(site: Site, source: str, data: bytes, keyring: Keyring, check: Callable[[], None], attempts: int) -> Signed:
+    """Return what of the checksum file is signed. Raises FetchError for a wrong signature, _UnsignedError for none."""
+    from ganeti_os.fetch.signature import ENDINGS, NotSignedError, is_clear_signed
+
+    if is_clear_signed(data):
+        try:
+            return keyring.verified(data)
+        except NotSignedError as error:
+            raise FetchError(f"{site.url(source)}: {error}; the image was not used") from None
+    for ending in ENDINGS:
+        try:
+            signature = small_file(site, source + ending, check, attempts)
+        except NotThereError as error:
+            log.debug("%s", error)
+            continue
+        try:
+            return keyring.verified(data, signature)
+        except NotSignedError as error:
+            raise FetchError(f"{site.url(source + ending)}: {error}; the image was not used") from None
+    raise _UnsignedError(f"{source} is not signed (the server has none of {', '.join(map(source.__add__, ENDINGS))})")
 
 
 def _sources(name: str) -> list[tuple[str, bool]]:
     """Return the names of checksum files, and whether each is about this one file, in the order of asking."""
     directory = [(source, False) for source in ("SHA256SUMS", "SHA512SUMS", "CHECKSUM")]
     own = [(f"{name}{suffix}", True) for suffix in (".sha256", ".sha512", ".CHECKSUM", _SIG)]
-    return [directory[0], own[0], *directory[1:], *own[1:]]
+    rare = [(source, False) for source in (*_fedora(name), "CHECKSUM.SHA256", "sha256sums")]
+    rare[0:0] = [(f"{name}{suffix}", True) for suffix in (".SHA256", ".SHA256SUM")]
+    return [directory[0], own[0], *directory[1:], *own[1:], *rare]
 
 
-def _no_checksum(site: Site, name: str, there: list[str]) -> str:
+def _fedora(name: str) -> list[str]:
+    found = next((match for pattern in _FEDORA if (match := pattern.fullmatch(name))), None)
+    return [f"Fedora-{found['what']}-{found['release']}-{found['arch']}-CHECKSUM"] if found else []
+
+
+def _no_checksum(site: Site, name: str, there: list[str], keyring: Keyring | None) -> str:
+    what = "no checksum" if keyring is None else "no signed checksum"
+    advice = "set IMAGE_VERIFY=no to use the image unchecked"
+    if keyring is not None:
+        advice = f"take IMAGE_KEYRING ({keyring.path}) away to use the image without a signature"
     if there:
         return (
-            f"{site.url(name)}: no checksum was found beside it: {'; '.join(there)}; expected "
-            "'DIGEST  FILE' or 'SHA256 (FILE) = DIGEST', with SHA-256 or SHA-512; or set IMAGE_VERIFY=no to use the "
-            "image unchecked"
+            f"{site.url(name)}: {what} was found beside it: {'; '.join(there)}; expected "
+            f"'DIGEST  FILE' or 'SHA256 (FILE) = DIGEST', with SHA-256 or SHA-512; or {advice}"
         )
     sources = ", ".join(source for source, _ in _sources(name))
-    return (
-        f"{site.url(name)}: no checksum was found beside it; the server has none of {sources}; put one there, or set "
-        "IMAGE_VERIFY=no to use the image unchecked"
-    )
+    return f"{site.url(name)}: {what} was found beside it; the server has none of {sources}; put one there, or {advice}"
 
 
 def _check_there(site: Site, name: str) -> None:
     """Raise NotThereError for a file that the site does not have: a misspelt name is the cause then, not a checksum."""
-    try:
-        with suppress(UnreachableError), site.open(name, {"Range": "bytes=0-0"}):
-            pass
-    except NotThereError as error:
-        raise NotThereError(f"{error}; the name comes from IMAGE_NAME, ARCH and IMAGE_TYPE") from None
+    with suppress(UnreachableError), site.open(name, {"Range": "bytes=0-0"}):
+        pass
 
 
-def _small_file(site: Site, name: str, check: Callable[[], None], attempts: int) -> bytes:
+def small_file(site: Site, name: str, check: Callable[[], None], attempts: int) -> bytes:
+    """Return a file of the site that is at most CHECKSUM_FILE_LIMIT large. Raises as fetch_checksum()."""
     found = [b""]
 
     def attempt() -> None:

@@ -6,14 +6,14 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 
 from ganeti_os.fetch.cache import CachedFile, Origin, Record, forgotten, open_cache
 from ganeti_os.fetch.checksums import Checksum
 from ganeti_os.fetch.download import ATTEMPTS, Download, NotNeeded, open_part
-from ganeti_os.fetch.errors import FetchError, UnreachableError
-from ganeti_os.fetch.expected import digest, fetch_checksum
+from ganeti_os.fetch.errors import FetchError, NotThereError, UnreachableError
+from ganeti_os.fetch.expected import Expected, digest, fetch_checksum
 from ganeti_os.fetch.lock import Fetcher, ImageLock, using
 from ganeti_os.fetch.site import Site
 from ganeti_os.log import Messages, ProgressLines
@@ -21,10 +21,56 @@ from ganeti_os.settings import Settings
 from pydiskimg.errors import storage_error
 from pydiskimg.units import format_size
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ganeti_os.fetch.signature import Keyring
+
 log = logging.getLogger(__name__)
 
 WAIT_IN_SILENCE_SECONDS = 1.0
 _ATTEMPTS_WITH_CACHE = 2  # where an image that was checked can be used instead
+
+
+@contextmanager
+def fetched_first(
+    candidates: Sequence[tuple[str, ...]], settings: Settings, messages: Messages, *, instance: str = ""
+) -> Iterator[tuple[str, ...]]:
+    """Fetch the first of the candidates that the site has, each all files of an image, as fetched() does; give which.
+
+    A site that cannot be asked leaves those that are in the cache. Raises NotThereError when the site has none of them.
+    """
+    problem: FetchError | None = None
+    left = list(candidates)
+    with ExitStack() as stack:
+        while left:
+            names = left.pop(0)
+            try:
+                with ExitStack() as attempt:
+                    for name in names:
+                        attempt.enter_context(fetched(name, settings, messages, instance=instance))
+                    stack.push(attempt.pop_all())
+                break
+            except NotThereError as error:
+                problem = problem or error
+            except UnreachableError as error:
+                problem = error
+                left = [others for others in left if _are_cached(others, settings.cache_dir)]
+        else:
+            assert problem is not None
+            raise _none_there(problem, candidates)
+        yield names
+
+
+def _are_cached(names: Sequence[str], directory: str) -> bool:
+    return all(os.path.exists(os.path.join(directory, name)) for name in names)
+
+
+def _none_there(problem: FetchError, candidates: Sequence[tuple[str, ...]]) -> FetchError:
+    if not isinstance(problem, NotThereError):
+        return problem
+    others = " or ".join(names[0] for names in candidates[1:])
+    nor = f", nor does it have {others}" if others else ""
+    return NotThereError(f"{problem}{nor}; the name comes from IMAGE_NAME, ARCH and IMAGE_TYPE")
 
 
 @contextmanager
@@ -49,9 +95,17 @@ def fetched(name: str, settings: Settings, messages: Messages, *, instance: str 
     with using(file.lock, messages.check, last) as lock:
         me = Fetcher(os.getpid(), instance)
         with messages.step("fetching"), lock.fetching(me, _Waiting(file, messages)):
-            _Fetching(site, file, messages, lock, me).run(verify=settings.image_verify)
+            _Fetching(site, file, messages, lock, me, _keyring(settings)).run(verify=settings.image_verify)
         yield file.path
         done = True
+
+
+def _keyring(settings: Settings) -> Keyring | None:
+    if not settings.image_keyring:
+        return None
+    from ganeti_os.fetch.signature import read_keyring  # only here: the library is optional
+
+    return read_keyring(settings.image_keyring)
 
 
 def _forget(directory: str, messages: Messages) -> None:
@@ -100,8 +154,17 @@ class _Waiting:
 class _Fetching:
     """One turn of the only one who fetches."""
 
-    def __init__(self, site: Site, file: CachedFile, messages: Messages, lock: ImageLock, me: Fetcher) -> None:
+    def __init__(
+        self,
+        site: Site,
+        file: CachedFile,
+        messages: Messages,
+        lock: ImageLock,
+        me: Fetcher,
+        keyring: Keyring | None,
+    ) -> None:
         self._site = site
+        self._keyring = keyring
         self._file = file
         self._messages = messages
         self._lock = lock
@@ -120,25 +183,34 @@ class _Fetching:
             self._unverified(record)
 
     def _verified(self, record: Record | None) -> None:
+        if record is not None and self._keyring is not None and not self._keyring.has(record.signer):
+            record = None  # checked, but by a checksum that anybody may have written
         known = record.checksum if record else None
         try:
             attempts = _ATTEMPTS_WITH_CACHE if known else ATTEMPTS
-            expected, source = fetch_checksum(self._site, self._file.name, self._messages.check, attempts=attempts)
+            wanted = fetch_checksum(
+                self._site, self._file.name, self._messages.check, attempts=attempts, keyring=self._keyring
+            )
         except UnreachableError as error:
             if known is None:
                 raise
             log.warning("%s; %s is used as it was checked before (%s)", error, self._file.path, known)
             return
+        expected = wanted.checksum
+        if wanted.signer:
+            log.info("%s is signed by %s", self._site.url(wanted.source), wanted.signer)
+        else:
+            log.info("%s is not verified by a signature: IMAGE_KEYRING is not set", self._site.url(wanted.source))
         if expected.algorithm == "sha1":
             log.warning("%s is checked by SHA-1 only, which can be forged; put a SHA256SUMS beside it", self._url)
         if known == expected:
             log.info("%s is in the cache already (%s)", self._file.path, known)
-        elif not self._is_there(known, expected):
-            self._fetch(expected, source)
+        elif not self._is_there(known, wanted):
+            self._fetch(wanted)
 
-    def _is_there(self, known: Checksum | None, expected: Checksum) -> bool:
+    def _is_there(self, known: Checksum | None, wanted: Expected) -> bool:
         """True when the cache holds the file that is expected, of which there was no such record."""
-        path = self._file.path
+        path, expected = self._file.path, wanted.checksum
         status = self._file.status()
         if status is None:
             return False
@@ -150,7 +222,7 @@ class _Fetching:
             try:
                 status = os.fstat(fd)
                 if self._digest(fd, expected, path) == expected:
-                    self._file.write_record(Record.of(status, Origin(self._url), expected))
+                    self._file.write_record(Record.of(status, Origin(self._url), expected, wanted.signer))
                     log.info("%s is in the cache already (%s)", path, expected)
                     return True
             finally:
@@ -158,7 +230,8 @@ class _Fetching:
         log.info("%s is not the version that the server has; it is fetched anew", path)
         return False
 
-    def _fetch(self, expected: Checksum, source: str) -> None:
+    def _fetch(self, wanted: Expected) -> None:
+        expected = wanted.checksum
         with open_part(self._file) as fd:
             earlier = self._file.origin() if os.fstat(fd).st_size else None
             if earlier is not None:
@@ -167,13 +240,13 @@ class _Fetching:
                 origin = self._download(fd, begun, checked=True)
                 found = self._digest(fd, expected, self._file.part)
                 if found == expected:
-                    self._file.publish(fd, origin, found)
+                    self._file.publish(fd, origin, found, wanted.signer)
                     log.info("%s is fetched and checked (%s)", self._url, found)
                     return
                 os.ftruncate(fd, 0)
                 if begun is not None:
                     log.info("%s: the part that had come before is of another version; starting over", self._url)
-        raise FetchError(f"{self._url}: has {found}, and {source} says {expected}; it was deleted and not used")
+        raise FetchError(f"{self._url}: has {found}, and {wanted.source} says {expected}; it was deleted and not used")
 
     def _unverified(self, record: Record | None) -> None:
         log.warning("IMAGE_VERIFY=no: %s is used without a check", self._url)

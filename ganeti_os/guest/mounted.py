@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A guest's file systems mounted as its fstab has them: the root, and /boot and /boot/efi in it."""
+"""A guest's file systems mounted as its fstab has them: the root, and /var, /boot and others in it."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def mounted_guest(disk: DescriptorDisk, guest: Guest, *, programs: bool = False)
     with ExitStack() as stack:
         root_device = stack.enter_context(volume_device(disk, guest.root)).path
         target = stack.enter_context(mounted_volume(disk, root_device, guest.root, programs=programs))
+        mount_inside(stack, disk, guest, root_device, target, programs=programs)
         boot_device = None
         if guest.boot is not None:
             boot_device = stack.enter_context(volume_device(disk, guest.boot)).path
@@ -41,6 +42,25 @@ def mounted_guest(disk: DescriptorDisk, guest: Guest, *, programs: bool = False)
         if guest.efi is not None:
             _mount_efi(stack, disk, guest.efi, target, programs=programs)
         yield MountedGuest(target, root_device, boot_device)
+
+
+def mount_inside(
+    stack: ExitStack, disk: DescriptorDisk, guest: Guest, root_device: str, target: str, *, programs: bool = False
+) -> None:
+    """Mount what the guest has over directories of its root, which root_device shows and which is mounted at target.
+
+    One that cannot be mounted is told: what is written below it then is hidden when the guest runs.
+    """
+    for mount_point, volume in guest.inside:
+        try:
+            point = mount_point_inside(target, mount_point.lstrip("/"))
+            same = volume.partition == guest.root.partition  # a subvolume of the root's file system
+            device = root_device if same else stack.enter_context(volume_device(disk, volume)).path
+            stack.enter_context(mounted_volume(disk, device, volume, target=point, programs=programs))
+        except DiskImageError as error:
+            log.warning(
+                "%s of the guest is not mounted, and what is written below it is hidden: %s", mount_point, error
+            )
 
 
 def _mount_efi(stack: ExitStack, disk: DescriptorDisk, efi: Volume, target: str, *, programs: bool) -> None:

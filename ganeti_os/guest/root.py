@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import logging
 import posixpath
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ganeti_os.guest import fstab
@@ -27,7 +28,13 @@ MOUNTABLE = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "vfat"})
 # A root has all of one line; a /usr, /boot or /home of its own has none.
 _MARKS = (("/etc/os-release",), ("/etc/fstab", "/etc/passwd"), ("/etc", "/sbin/init"), ("/etc", "/bin/sh"))
 # Of a btrfs whose default subvolume holds no root: Ubuntu and SuSE; Fedora; Debian.
-_SUBVOLUMES = ("/@", "/root", "/@rootfs")
+_SUBVOLUMES = ("/@", "/root", "/@rootfs", "/@/.snapshots/1/snapshot", "/@root")
+# Where a guest may have other file systems over directories of its root that are read or written here: what is
+# written below them in the root would be hidden when the guest runs. A parent comes before what is in it.
+_INSIDE = ("/home", "/root", "/usr", "/usr/local", "/var", "/var/lib")
+_DEVICES = ("/dev/", "UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=")
+# It becomes an option of mount(2), where a comma would begin another one.
+_SUBVOLUME = re.compile(r"(?:subvol=/*+(?P<path>[\w@./+:-]{1,255})|(?P<id>subvolid=[0-9]{1,20}))")
 
 
 class NoRootError(DiskImageError):
@@ -36,11 +43,16 @@ class NoRootError(DiskImageError):
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """The root volume, and those that its fstab mounts on /boot and /boot/efi, where they are on the same disk."""
+    """The root volume, and those that its fstab mounts on /boot and /boot/efi, where they are on the same disk.
+
+    inside are those that it mounts on other directories of the system, /var for example, in the order of mounting: a
+    subvolume of the root's own btrfs, or another volume of the disk.
+    """
 
     root: Volume
     boot: Volume | None
     efi: Volume | None
+    inside: tuple[tuple[str, Volume], ...] = ()
 
 
 def volumes(disk: DescriptorDisk) -> list[Volume]:
@@ -114,7 +126,8 @@ def find_guest(disk: DescriptorDisk) -> Guest:
             log.debug("the root file system is on %s", volume)
             boot = _volume_at("/boot", found, root[1], taken=[volume])
             efi = _volume_at("/boot/efi", found, root[1], taken=[volume, *([boot] if boot else [])])
-            return Guest(root[0], boot, efi)
+            taken = [volume, *filter(None, (boot, efi))]
+            return Guest(root[0], boot, efi, tuple(_volumes_inside(found, root[0], root[1], taken)))
         reasons.append(f"{volume}: no /etc of a Linux system")
     if _begins_with_zeros(disk):
         raise NoRootError(
@@ -189,6 +202,36 @@ def _volume_at(
             return volume
     log.warning("fstab mounts %s on %s, which is on none of: %s", spec, mount_point, ", ".join(map(str, found)))
     return None
+
+
+def _volumes_inside(
+    found: Sequence[Volume], root: Volume, entries: Sequence[fstab.Entry], taken: list[Volume]
+) -> Iterator[tuple[str, Volume]]:
+    """Yield what fstab mounts on each of _INSIDE, as far as it is on this disk."""
+    first = {posixpath.normpath(entry.mount_point): entry for entry in reversed(entries)}  # the first one counts
+    root_spec = first["/"].spec if "/" in first else ""
+    for mount_point in _INSIDE:
+        entry = first.get(mount_point)
+        if entry is None or not entry.spec.startswith(_DEVICES):
+            continue
+        if entry.fs_type == "btrfs" and names_volume(entry.spec, root, root_spec=root_spec):
+            options = _subvolume(entry)
+            if options not in ("", root.options):
+                yield mount_point, replace(root, options=options)
+            continue
+        volume = _volume_at(mount_point, found, entries, taken=taken)
+        if volume is not None:
+            taken.append(volume)
+            yield mount_point, replace(volume, options=_subvolume(entry) if entry.fs_type == "btrfs" else "")
+
+
+def _subvolume(entry: fstab.Entry) -> str:
+    """Return the option that mounts the entry's subvolume; empty without one that can be given to mount(2)."""
+    for option in entry.options.split(","):
+        match = _SUBVOLUME.fullmatch(option)
+        if match is not None and ".." not in (match["path"] or "").split("/"):
+            return f"subvol=/{match['path']}" if match["path"] else match["id"]
+    return ""
 
 
 def _overlap(one: Volume, other: Volume) -> bool:

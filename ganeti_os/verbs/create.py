@@ -6,9 +6,13 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 
 from ganeti_os import hooks
+from ganeti_os.authorized_keys import keys_of_settings
 from ganeti_os.diskimage import install_disk_image
+from ganeti_os.guest.firmware import holds_firmware_variables
+from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.imagecheck import check_image_file
 from ganeti_os.imagefile import ImageFile, find_image, image_names
 from ganeti_os.installation import Installation
@@ -16,6 +20,7 @@ from ganeti_os.log import Messages
 from ganeti_os.protocol import Request
 from ganeti_os.settings import Settings, check_contradictions
 from pydiskimg.disk import open_disk
+from pydiskimg.targets.descriptor import DescriptorDisk
 
 log = logging.getLogger(__name__)
 
@@ -30,20 +35,33 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
         return
     started = time.monotonic()
     check_contradictions(settings)
+    keys = KeyMaker()
+    if not settings.identity_is_off:
+        keys_of_settings(settings)  # refused here, if they are wrong
+        keys.start()  # while the image is copied
     scripts = [] if settings.nomount else hooks.enabled(settings.customize_dir)
     overlay = _overlay(settings)
     with ExitStack() as stack:
         image = _image(stack, request, settings, messages)
         disk = stack.enter_context(open_disk(request.disks[0].path, writable=True))
-        swap = None
-        if request.swap_path and settings.swap:
-            swap = stack.enter_context(open_disk(request.swap_path, writable=True))
-        installation = Installation(request, settings, messages, disk, swap, tuple(scripts), overlay)
+        swap = _swap(stack, request, settings)
+        installation = Installation(request, settings, messages, disk, swap, tuple(scripts), overlay, keys)
         if image.is_dump or image.is_archive:
             _install_files(image, installation)
         else:
             install_disk_image(image, installation)
         log.info("%s is installed on %s (%.1f s)", image.path, disk.name, time.monotonic() - started)
+
+
+def _swap(stack: ExitStack, request: Request, settings: Settings) -> DescriptorDisk | None:
+    """Return the disk that becomes swap as a whole; not one that holds what a guest's firmware keeps."""
+    if not request.swap_path or not settings.swap:
+        return None
+    disk = stack.enter_context(open_disk(request.swap_path, writable=True))
+    if holds_firmware_variables(disk):
+        log.warning("%s holds firmware variables (UEFI) and is left as it is; no swap area is made", disk.name)
+        return None
+    return disk
 
 
 def _overlay(settings: Settings) -> str | None:
@@ -59,15 +77,16 @@ def _overlay(settings: Settings) -> str | None:
 
 def _image(stack: ExitStack, request: Request, settings: Settings, messages: Messages) -> ImageFile:
     """Return the image, fetched where it has an address; it stays there as long as the stack is open."""
+    names: tuple[str, ...] = ()
     if settings.image_url:
-        from ganeti_os.fetch import fetched  # takes longer to import than a small image to copy
+        from ganeti_os.fetch import fetched_first  # takes longer to import than a small image to copy
 
-        for name in image_names(settings, kernel_inside=request.kernel_inside):
-            stack.enter_context(fetched(name, settings, messages, instance=request.instance))
-    image = find_image(settings, kernel_inside=request.kernel_inside)
+        candidates = image_names(settings, kernel_inside=request.kernel_inside)
+        names = stack.enter_context(fetched_first(candidates, settings, messages, instance=request.instance))
+    image = find_image(settings, kernel_inside=request.kernel_inside, names=names)
     for path in filter(None, (image.path, image.boot_path)):
-        check_image_file(path, settings.image_type)
-    return image
+        is_packed = check_image_file(path, settings.image_type)
+    return replace(image, is_packed=is_packed and not image.is_archive)
 
 
 def _install_files(image: ImageFile, installation: Installation) -> None:

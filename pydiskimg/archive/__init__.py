@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""Archives: a tarball unpacked faithfully and safely. The only importer of libarchive."""
+"""Archives: a tarball unpacked faithfully and safely, a compressed image read. The only importer of libarchive."""
 
 from pydiskimg.archive.extract import Extracted, check_archive, extract
 from pydiskimg.archive.members import FileInArchive, files_in_archive, looks_like_archive
+from pydiskimg.archive.packed import PackedFile, open_packed
 
 __all__ = [
     "Extracted",
     "FileInArchive",
+    "PackedFile",
     "check_archive",
     "extract",
     "files_in_archive",
     "looks_like_archive",
+    "open_packed",
 ]

@@ -13,14 +13,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.formats.detect import detect
 from pydiskimg.formats.qcow2.stream.reader import Chunk, StreamReader
 from pydiskimg.formats.qcow2.stream.spool import Spool
-from pydiskimg.formats.qcow2.stream.tables import Prefix, read_stream_header
+from pydiskimg.formats.qcow2.stream.tables import Front, Prefix, read_stream_header
 from pydiskimg.pieces import CHUNK_SIZE
 from pydiskimg.protocols import Disk, Progress, WritableBuffer
 from pydiskimg.stream.ordered import Buffers, items_at_once, ordered, worker_count
@@ -37,6 +37,13 @@ _GROWN_AT_ONCE = 8
 _Item: TypeAlias = Chunk | tuple[int, int]
 
 
+class Incoming(Front, Protocol):
+    """What an image comes from: a PipeReader, or a compressed file."""
+
+    def peek(self, length: int) -> bytes:
+        """Return the next length bytes, fewer where they end; the next read gives them again."""
+
+
 class Stream(ABC):
     """An image that is read once, from front to back. Made by read_stream().
 
@@ -47,7 +54,7 @@ class Stream(ABC):
     format: str
     size: int | None
 
-    def __init__(self, pipe: PipeReader, spool: Spool | None = None) -> None:
+    def __init__(self, pipe: Incoming, spool: Spool | None = None) -> None:
         self.name = pipe.name
         self._pipe = pipe
         self._spool = spool
@@ -175,7 +182,7 @@ class Qcow2Stream(Stream):
 
     format = "qcow2"
 
-    def __init__(self, pipe: PipeReader, spool: Spool) -> None:
+    def __init__(self, pipe: Incoming, spool: Spool) -> None:
         super().__init__(pipe, spool)
         self._prefix = Prefix(pipe, spool)
         self.header = read_stream_header(self._prefix)
@@ -221,7 +228,7 @@ def read_stream(
 
 
 def stream_of(
-    pipe: PipeReader,
+    pipe: Incoming,
     *,
     format: str | None,  # noqa: A002 - as in read_stream()
     spool_directory: str | None = None,

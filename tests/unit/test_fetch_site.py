@@ -187,14 +187,14 @@ def test_a_proxy_that_does_not_answer_is_named() -> None:
 
 def test_a_checksum_file_that_breaks_off_is_asked_for_again(server: ImageServer) -> None:
     server.sums(f"{'a' * 64}  x\n").faults.append("cut:10")
-    checksum, source = fetch_checksum(Site(server.url), "x", lambda: None)
-    assert (checksum.digest, source) == ("a" * 64, "SHA256SUMS")
+    found = fetch_checksum(Site(server.url), "x", lambda: None)
+    assert (found.checksum.digest, found.source) == ("a" * 64, "SHA256SUMS")
 
 
 @pytest.mark.parametrize("fault", ["chunked", "unsized"])
 def test_a_checksum_file_without_a_length(server: ImageServer, fault: str) -> None:
     server.sums(f"{'a' * 64}  x\n").always = fault
-    assert fetch_checksum(Site(server.url), "x", lambda: None)[0].digest == "a" * 64
+    assert fetch_checksum(Site(server.url), "x", lambda: None).checksum.digest == "a" * 64
 
 
 def test_an_answer_that_is_whole_is_not_waited_for(server: ImageServer) -> None:

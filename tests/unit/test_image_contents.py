@@ -58,6 +58,8 @@ def qcow2_bytes() -> bytes:
     return written(BytesSource(disk_bytes()))
 
 
+PACKED = ("tarball", "qemu", "raw", "qcow2")  # test_packed_image.py
+
 # Contents, what is said of them, and the types of image that they are.
 KINDS = {
     "page": (PAGE, "text that begins with '<html><body>404", ()),
@@ -68,11 +70,11 @@ KINDS = {
     "script": (b"#!/bin/sh\nexec tail\n" + bytes(range(256)) * 10, "a script", ()),
     "zip": (zip_bytes(), "a zip archive", ()),
     "tar": (tar_bytes(), "a tar archive", ("tarball",)),
-    "gzip": (gzip.compress(disk_bytes()), "compressed with gzip", ("tarball",)),
-    "xz": (lzma.compress(disk_bytes()), "compressed with xz", ("tarball",)),
+    "gzip": (gzip.compress(disk_bytes()), "compressed with gzip", PACKED),
+    "xz": (lzma.compress(disk_bytes()), "compressed with xz", PACKED),
     "lzma": (lzma.compress(disk_bytes(), format=lzma.FORMAT_ALONE), "compressed with lzma", ("tarball",)),
-    "bzip2": (bz2.compress(disk_bytes()), "compressed with bzip2", ("tarball",)),
-    "zstd": (b"\x28\xb5\x2f\xfd" + bytes(999), "compressed with zstd", ("tarball",)),
+    "bzip2": (bz2.compress(disk_bytes()), "compressed with bzip2", PACKED),
+    "zstd": (b"\x28\xb5\x2f\xfd" + bytes(999), "compressed with zstd", PACKED),
     "vmdk": (b"KDMV" + bytes(9999), "a VMDK image", ()),
     "vhdx": (b"vhdxfile" + bytes(9999), "a VHDX image", ()),
     "vdi": (bytes(64) + b"\x7f\x10\xda\xbe" + bytes(9999), "a VDI image", ()),

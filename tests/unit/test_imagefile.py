@@ -44,7 +44,8 @@ def test_lists_what_is_there_and_offers_the_nearest(tmp_path: Path) -> None:
     for name in ("debian-11-x86_64.img", "win dows.img", "zebra.tar.gz"):
         (tmp_path / name).touch()
     assert missing(tmp_path) == (
-        f"{tmp_path}/debian-12-x86_64.img: there is no such image; did you mean debian-11-x86_64.img? "
+        f"{tmp_path}/debian-12-x86_64.img: there is no such image, nor is there debian-12-amd64.img or "
+        "debian-12-x64.img or debian-12; did you mean debian-11-x86_64.img? "
         f"in {tmp_path} there is: debian-11-x86_64.img, 'win dows.img', zebra.tar.gz"
     )
 
@@ -59,7 +60,7 @@ def test_lists_twenty_at_most(tmp_path: Path) -> None:
 
 
 def test_empty_and_absent_directories(tmp_path: Path) -> None:
-    assert missing(tmp_path).endswith(f"there is no such image; the directory {tmp_path} is empty")
+    assert missing(tmp_path).endswith(f"debian-12; the directory {tmp_path} is empty")
     assert missing(tmp_path / "no").endswith(f"the directory {tmp_path}/no does not exist")
     (tmp_path / "file").touch()
     assert missing(tmp_path / "file").endswith("cannot be listed: Not a directory")
@@ -135,3 +136,65 @@ def test_an_image_that_is_not_complete(tmp_path: Path) -> None:
     path.write_bytes(Craft(cluster_bits=12, size=4096, extensions=bytes(8) + b"base.img", header=header).build())
     with pytest.raises(UnsupportedImageError, match=r"^disk: names the backing file 'base\.img', and an image must be"):
         open_complete_image(str(path), format="qcow2", name="disk")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("debian-13-genericcloud-amd64.qcow2", "qemu"),
+        ("FreeBSD-14.2-RELEASE-amd64.raw.xz", "qemu"),
+        ("openwrt-23.05-x86-64-generic-ext4-combined.img.gz", "qemu"),
+        ("alpine-minirootfs-3.21.0-x86_64.tar.gz", "tarball"),
+        ("rootfs.tar.xz", "tarball"),
+        ("SYSTEM.TXZ", "tarball"),
+        ("web-root.dump", "dump"),
+        ("no-ending-that-tells", "qemu"),
+    ],
+)
+def test_a_whole_file_name_tells_its_type(tmp_path: Path, name: str, kind: str) -> None:
+    (tmp_path / name).touch()
+    (tmp_path / f"{name}-x86_64.img").touch()
+    wanted = settings(tmp_path, name, kind="")
+    assert wanted.image_type == kind
+    found = find_image(wanted, kernel_inside=False)
+    assert (found.path, found.is_archive, found.is_dump) == (str(tmp_path / name), kind == "tarball", kind == "dump")
+
+
+def test_a_type_that_is_set_is_taken_whatever_the_ending(tmp_path: Path) -> None:
+    (tmp_path / "x.img").touch()
+    assert find_image(settings(tmp_path, "x.img", kind="raw")).format == "raw"
+    assert find_image(settings(tmp_path, "x.img", kind="tarball")).is_archive
+
+
+@pytest.mark.parametrize(
+    ("arch", "there", "found"),
+    [
+        ("x86_64", ("x-amd64.img",), "x-amd64.img"),
+        ("x86_64", ("x-amd64.img", "x-x86_64.img"), "x-x86_64.img"),
+        ("amd64", ("x-amd64.img", "x-x86_64.img"), "x-amd64.img"),
+        ("aarch64", ("x-arm64.img", "x-x86_64.img"), "x-arm64.img"),
+        ("arm64", ("x-aarch64.img",), "x-aarch64.img"),
+        ("ppc64el", ("x-ppc64le.img",), "x-ppc64le.img"),
+        ("i386", ("x-i686.img",), "x-i686.img"),
+    ],
+)
+def test_an_architecture_by_any_of_its_names(tmp_path: Path, arch: str, there: tuple[str, ...], found: str) -> None:
+    for name in there:
+        (tmp_path / name).touch()
+    values = {"IMAGE_DIR": str(tmp_path), "IMAGE_NAME": "x", "ARCH": arch}
+    assert find_image(Settings.from_layers([Layer("test", values)])).path == str(tmp_path / found)
+
+
+def test_a_directory_of_that_name_is_something_else(tmp_path: Path) -> None:
+    (tmp_path / "debian-12").mkdir()
+    (tmp_path / "debian-12-x86_64.img").touch()
+    assert find_image(settings(tmp_path)).path == str(tmp_path / "debian-12-x86_64.img")
+
+
+def test_a_whole_name_that_is_missing_is_told_first(tmp_path: Path) -> None:
+    (tmp_path / "debian-13-amd64.qcow2").touch()
+    assert missing(tmp_path, "debian-12-amd64.qcow2") == (
+        f"{tmp_path}/debian-12-amd64.qcow2: there is no such image, nor is there debian-12-amd64.qcow2-x86_64.img or "
+        "debian-12-amd64.qcow2-amd64.img or debian-12-amd64.qcow2-x64.img; did you mean debian-13-amd64.qcow2? "
+        f"in {tmp_path} there is: debian-13-amd64.qcow2"
+    )

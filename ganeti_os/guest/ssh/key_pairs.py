@@ -43,7 +43,9 @@ class KeyMaker:
         self._error: BaseException | None = None
 
     def start(self) -> None:
-        """Begin with the RSA key; again does nothing."""
+        """Begin with the RSA key; again does nothing. Raises ImportError without the library."""
+        import cryptography  # noqa: F401 - what is missing is to be told before a disk is written
+
         if self._thread is None:
             self._thread = threading.Thread(target=self._make_rsa, name="RSA host key", daemon=True)
             self._thread.start()

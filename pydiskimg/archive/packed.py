@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""A compressed file that is not an archive, read from front to back: a disk image in gzip, xz, zstd or bzip2.
+
+Nothing tells how large its contents are before they have come, so the reader bounds what it takes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+from pydiskimg.archive.inflate import Ahead, inflate
+from pydiskimg.errors import storage_error
+
+
+class PackedFile:
+    """The contents of a compressed file, decompressed in a thread of their own; made by open_packed().
+
+    name is for messages; position is the bytes that read() and read_into() have given so far; size is the bytes of the
+    compressed file, consumed those of them that were read. Every method raises ArchiveError where the compressed data
+    end early or are corrupt, StorageError where the file cannot be read. From one thread.
+    """
+
+    def __init__(self, ahead: Ahead, name: str, size: int) -> None:
+        self.name = name
+        self.size = size
+        self.position = 0
+        self.consumed = 0
+        self._blocks = ahead
+        self._ahead = memoryview(b"")
+
+    def peek(self, length: int) -> bytes:
+        """Return the next length bytes, fewer where the contents end; the next read gives them again."""
+        parts = [self._ahead]
+        while sum(map(len, parts)) < length and (data := self._next()):
+            parts.append(data)
+        if len(parts) > 1:
+            self._ahead = memoryview(b"".join(parts))
+        return bytes(self._ahead[:length])
+
+    def read(self, length: int) -> bytes:
+        """Return the next bytes, length at most; none at the end."""
+        if not self._ahead:
+            self._ahead = self._next()
+        data, self._ahead = self._ahead[:length], self._ahead[length:]
+        self.position += len(data)
+        return bytes(data)
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Fill the buffer; returns its length, or less at the end."""
+        done = 0
+        while done < len(buffer):
+            if not self._ahead and not (data := self._next()):
+                break
+            self._ahead = self._ahead or data
+            count = min(len(self._ahead), len(buffer) - done)
+            buffer[done : done + count] = self._ahead[:count]
+            self._ahead = self._ahead[count:]
+            done += count
+        self.position += done
+        return done
+
+    def _next(self) -> memoryview:
+        block = self._blocks.next_block()
+        if block is None:
+            return memoryview(b"")
+        self.consumed = block.consumed
+        return memoryview(block.data)
+
+
+@contextmanager
+def open_packed(path: str | os.PathLike[str], *, name: str | None = None) -> Iterator[PackedFile]:
+    """Decompress a file while the context lasts. Raises StorageError when it cannot be opened."""
+    shown = name or os.fsdecode(path)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise storage_error(error, shown, "cannot open") from error
+    try:
+        with closing(Ahead(inflate(fd, shown))) as ahead:
+            yield PackedFile(ahead, shown, os.fstat(fd).st_size)
+    finally:
+        os.close(fd)
