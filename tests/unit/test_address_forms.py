@@ -357,6 +357,25 @@ def test_a_gateway_outside_the_new_network_is_told(tmp_path: Path, caplog: pytes
     ]
 
 
+@pytest.mark.parametrize(
+    ("files", "warned"),
+    [
+        ({"/etc/systemd/network/a.network": "[Network]\nAddress=192.0.2.10/24\nGateway=192.0.2.1\n"}, True),
+        ({"/etc/systemd/network/a.network": "[Network]\nAddress=192.0.2.10/32\nGateway=192.0.2.1\n"}, False),
+        ({"/etc/NetworkManager/system-connections/a": KEYFILE + "address1=192.0.2.10/24,192.0.2.1\n"}, False),
+    ],
+)
+def test_a_gateway_that_becomes_one_outside_its_network(
+    tmp_path: Path, files: dict[str, str], warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    guest = GuestFiles.make(tmp_path, {"/etc/hostname": "inst1\n", **files})
+    guest.rename("198.51.100.5", NIC_0_NETWORK_SUBNET="198.51.100.5/32", NIC_0_NETWORK_GATEWAY="203.0.113.1")
+    assert "203.0.113.1" in str(contents(guest, files))
+    expected = ["/etc/systemd/network/a.network:3: the gateway 203.0.113.1 is not in 198.51.100.5/32; the file has to "
+                "say that it is on the link"] if warned else []  # fmt: skip
+    assert warnings(caplog) == expected
+
+
 def test_what_a_template_gives_to_two_nics_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     text = (
         "iface lan inet static\n gateway 192.0.2.1\n"

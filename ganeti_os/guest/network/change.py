@@ -197,18 +197,32 @@ def _values(new: NewAddress) -> dict[str, bytes]:
 
 
 def _warn_of_another_network(choice: Choice, files: NetworkFiles) -> None:
-    """Without a word of the new network the guest keeps its netmask and gateway, which may be wrong now."""
+    """Tell which netmask or gateway may be wrong now, because nothing tells another one."""
     new = choice.new
+    masks = [one for one in choice.fields if one.kind in ("prefix", "netmask")]
+    network = None
+    with suppress(ValueError, IndexError):
+        network = ipaddress.ip_interface(f"{choice.old}/{masks[0].span.text.decode('latin-1')}").network
     if new.network is None:
-        masks: list[Field] = [one for one in choice.fields if one.kind in ("prefix", "netmask")]
-        with suppress(ValueError, IndexError):
-            network = ipaddress.ip_interface(f"{choice.old}/{masks[0].span.text.decode('latin-1')}").network
-            if new.address not in network:
-                text = "%s: %s is not in %s, and nothing tells its network; the netmask and gateway stay"
-                log.warning(text, choice.name, new.address, network)
-    elif new.gateway is None:
-        for one in choice.fields:
-            gateway = parse_address(one.span.text) if one.kind == "gateway" else None
-            if gateway is not None and gateway not in new.network and not gateway.is_link_local:
-                text = "%s: the gateway %s stays, which is not in %s: nothing tells another one"
-                log.warning(text, files.place(one.path, one.span.start), gateway, new.network)
+        if network is not None and new.address not in network:
+            text = "%s: %s is not in %s, and nothing tells its network; the netmask and gateway stay"
+            log.warning(text, choice.name, new.address, network)
+        return
+    for one in choice.fields:
+        gateway = parse_address(one.span.text) if one.kind == "gateway" else None
+        if gateway is None or gateway.is_link_local:
+            continue
+        place = files.place(one.path, one.span.start)
+        if new.gateway is None and gateway not in new.network:
+            text = "%s: the gateway %s stays, which is not in %s: nothing tells another one"
+            log.warning(text, place, gateway, new.network)
+        elif _needs_route(one, new, was_inside=network is not None and gateway in network):
+            text = "%s: the gateway %s is not in %s; the file has to say that it is on the link"
+            log.warning(text, place, new.gateway, new.network)
+
+
+def _needs_route(one: Field, new: NewAddress, *, was_inside: bool) -> bool:
+    """True for a gateway that is outside its network now; NetworkManager makes a route to it without being told."""
+    is_outside = new.gateway is not None and new.network is not None and new.gateway not in new.network
+    is_link_local = new.gateway is not None and new.gateway.is_link_local
+    return is_outside and not is_link_local and was_inside and "/NetworkManager/" not in one.path
