@@ -117,6 +117,12 @@ FORMS: dict[str, dict[str, str]] = {
         "/etc/netplan/00-installer.yaml": NETPLAN_HEAD + "      addresses: [ADDR/PLEN]\n      gateway4: GATE\n",
         "/etc/netplan/50-cloud-init.yaml": NETPLAN_HEAD + "      addresses: [ADDR/PLEN]\n      gateway4: GATE\n",
     },
+    "netplan, and the installer's copy for cloud-init": {
+        "/etc/netplan/50-cloud-init.yaml": NETPLAN_HEAD + "      addresses: [ADDR/PLEN]\n      gateway4: GATE\n",
+        "/etc/cloud/cloud.cfg.d/90-installer-network.cfg": NETPLAN_HEAD
+        + "      addresses:\n      - ADDR/PLEN\n      routes:\n      - {to: default, via: GATE}\n",
+        "/etc/cloud/cloud.cfg.d/05.cfg": "system_info: [\n",
+    },
     "netplan in /lib": {"/lib/netplan/a.yaml": NETPLAN_HEAD + "      addresses: [ADDR/PLEN]\n"},
     "netplan, letters beyond ASCII": {
         "/etc/netplan/a.yaml": "# für Ämter 🙂\n" + NETPLAN_HEAD + "      addresses: [ADDR/PLEN] # 🙂\n"
@@ -343,6 +349,19 @@ def test_one_directory_under_two_names_is_read_once(tmp_path: Path, caplog: pyte
     (guest.root / "lib").symlink_to("usr/lib")
     guest.rename("192.0.2.77")
     assert "192.0.2.77/24" in (guest.root / "usr/lib/systemd/network/a.network").read_text()
+    assert warnings(caplog) == []
+
+
+def test_an_installers_copy_that_is_out_of_date_decides_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = "/etc/cloud/cloud.cfg.d/90-installer-network.cfg"
+    files = {"/etc/netplan/a.yaml": NETPLAN_HEAD + "      addresses: [192.0.2.10/24]\n"}
+    files[copy] = NETPLAN_HEAD + "      addresses: [10.0.0.1/8]\n"
+    guest = GuestFiles.make(tmp_path, {"/etc/hostname": "inst1\n", **files})
+    guest.rename("192.0.2.77")
+    assert "192.0.2.77/24" in str(guest.read()["/etc/netplan/a.yaml"])
+    assert guest.read()[copy] == files[copy]
     assert warnings(caplog) == []
 
 

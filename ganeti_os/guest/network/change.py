@@ -21,7 +21,7 @@ from ganeti_os.guest.network.ifcfg import ifcfg_interfaces
 from ganeti_os.guest.network.ifupdown import ifupdown_interfaces
 from ganeti_os.guest.network.keyfile import keyfile_interfaces
 from ganeti_os.guest.network.macs import devices_by_mac, moved_macs
-from ganeti_os.guest.network.netplan import netplan_interfaces
+from ganeti_os.guest.network.netplan import installer_interfaces, netplan_interfaces
 from ganeti_os.guest.network.networkd import networkd_interfaces
 from ganeti_os.guest.network.new_addresses import NewAddress, NicNetwork
 from ganeti_os.guest.network.span import Span
@@ -35,6 +35,7 @@ _FORMATS = (
     ifcfg_interfaces,
     networkd_interfaces,
     netplan_interfaces,
+    installer_interfaces,
     keyfile_interfaces,
     gentoo_interfaces,
     dhcpcd_interfaces,

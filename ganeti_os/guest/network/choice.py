@@ -47,7 +47,7 @@ class Chooser:
         old is the address that the NIC is known to have had.
         """
         version = new.address.version
-        static = [interface for interface in self.found if interface.of_family(version)]
+        static = [interface for interface in self.found if not interface.names_only and interface.of_family(version)]
         if old is not None and old != new.address:
             known = [interface for interface in static if old in interface.of_family(version)]
             if known:
@@ -81,7 +81,8 @@ class Chooser:
         return any(interface.device in names for names in self.by_mac.values())
 
     def _choice(self, chosen: list[Interface], old: IPAddress, new: NewAddress) -> Choice:
-        fields = [one for interface in chosen for one in interface.belonging(old)]
+        copies = [item for item in self.found if item.names_only and old in item.of_family(old.version)]
+        fields = [one for interface in [*chosen, *copies] for one in interface.belonging(old)]
         devices = {interface.device for interface in chosen}
         for interface in self.found:  # a stanza or file with nothing but the gateway
             if interface.device in devices and interface not in chosen and not interface.of_family(old.version):

@@ -50,6 +50,7 @@ def ifupdown_interfaces(files: NetworkFiles) -> Iterator[Interface]:
     for stanza, parent in stanzas:
         template = templates.get(parent.decode("latin-1")) if parent is not None else None
         if template is not None and template is not stanza:
+            stanza.addresses += template.addresses if not stanza.addresses else []
             stanza.others += template.others
             template.names_only = True
     yield from (stanza for stanza, _ in stanzas)

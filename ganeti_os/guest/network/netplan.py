@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from ganeti_os.guest.network.addresses import DEFAULT_ROUTES, Interface
 from ganeti_os.guest.network.files import NetworkFiles, has_wildcard
@@ -112,3 +113,17 @@ def _default_gateway(item: Node) -> Node | None:
     if isinstance(item, Mapping) and isinstance(to, Scalar) and to.value.encode() in DEFAULT_ROUTES:
         return item.get("via")
     return None
+
+
+def installer_interfaces(files: NetworkFiles) -> Iterator[Interface]:
+    """Yield what Ubuntu's installer told cloud-init of the network, in netplan's words: netplan's files say the same.
+
+    It decides nothing: it may be older than they are. A file that cannot be read as YAML is left to be read by words.
+    """
+    for path in files.files("/etc/cloud/cloud.cfg.d", "*.cfg"):
+        data = files.read(path) if files.is_file(path) else b""
+        with suppress(YamlError, ModuleNotFoundError):
+            for name, settings in _definitions(yaml_document(data)) if b"ethernets" in data else ():
+                interface = Interface(name, names_only=True)
+                _add(interface, path, settings)
+                yield interface
