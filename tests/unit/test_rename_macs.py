@@ -39,6 +39,10 @@ FORMS: dict[str, dict[str, str]] = {
         "/etc/netplan/a.yaml": "network: {ethernets: {a: {match: {macaddress: MAC}, addresses: [192.0.2.10/24]}}}\n"
     },
     "udev": {RULES: RULE.format(mac="MAC", name="eth0").replace("(virtio-pci) MAC", f"(virtio-pci) {OLD}")},
+    "ifupdown": {
+        "/etc/network/interfaces": "auto mac/MAC=lan\nallow-hotplug mac/MAC=lan\niface lan inet static\n"
+        " address 192.0.2.10/24\n"
+    },
     "mactab": {"/etc/mactab": "eth0 MAC\n"},
     "several files": {
         "/etc/systemd/network/10-a.link": "[Match]\nMACAddress=MAC\n[Link]\nName=lan0\n",
@@ -57,7 +61,7 @@ def spelled(files: dict[str, str], mac: str) -> dict[str, str]:
 
 
 def _replaced(data: str, mark: str, text: str) -> str:
-    words = {before + mark + after for before in '="( ' for after in '"\n,}'}
+    words = {before + mark + after for before in '="( /' for after in '"\n,}='}
     for word in words:
         data = data.replace(word, word.replace(mark, text))
     return data

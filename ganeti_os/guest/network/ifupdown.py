@@ -22,6 +22,7 @@ _KINDS = ("address", "netmask", "network", "broadcast", "gateway")
 _COMMANDS = (b"up", b"post-up", b"pre-up", b"down", b"post-down", b"pre-down")
 _OWN_NAMES = (None, b"$IFACE", b"${IFACE}", b"--")
 _NAME = re.compile(r"[A-Za-z0-9_-]+")  # of a file in a source-directory
+_BY_MAC = re.compile(rb"/?mac/([0-9A-Fa-f:]{17})=(\S++)")  # auto mac/ADDRESS=NAME
 _FILES = 256
 
 
@@ -45,7 +46,8 @@ def ifupdown_interfaces(files: NetworkFiles) -> Iterator[Interface]:
     stanzas: list[tuple[Interface, bytes | None]] = []
     for path in ifupdown_paths(files):
         for stanza, parent in _stanzas(path, files.read(path)):
-            templates[stanza.name] = stanza
+            if not stanza.names_only:
+                templates[stanza.name] = stanza
             stanzas.append((stanza, parent))
     for stanza, parent in stanzas:
         template = templates.get(parent.decode("latin-1")) if parent is not None else None
@@ -104,6 +106,8 @@ def _stanzas(path: str, data: bytes) -> Iterator[tuple[Interface, bytes | None]]
         keyword = words[0].text
         if keyword in _STARTS or keyword.startswith(b"allow-"):
             stanza = None
+            for named in _named_by_mac(path, words):
+                yield named, None
             if keyword in _STANZAS and len(words) > 1:
                 texts = [word.text for word in words]
                 stanza = Interface(texts[1].decode("latin-1"))
@@ -119,6 +123,15 @@ def _stanzas(path: str, data: bytes) -> Iterator[tuple[Interface, bytes | None]]
                 yield other, None
         elif static and keyword.decode("latin-1") in _KINDS:
             stanza.add(path, keyword.decode("ascii"), words[1])
+
+
+def _named_by_mac(path: str, words: list[Span]) -> Iterator[Interface]:
+    for word in words[1:]:
+        if match := _BY_MAC.fullmatch(word.text):
+            named = Interface(match.group(2).decode("latin-1"), names_only=True)
+            start = word.start + match.start(1)
+            named.add(path, "mac", Span(start, start + len(match.group(1)), match.group(1)))
+            yield named
 
 
 def _add_commands(stanza: Interface, path: str, data: bytes, words: list[Span]) -> Iterator[Interface]:
