@@ -23,6 +23,8 @@ VALUES = {
     "SWAP_SIZE": "512",
     "BOOT_SIZE": "200",
     "FILESYSTEM": "ext3",
+    "PARTITION_TABLE": "gpt",
+    "BOOTLOADER": "none",
     "IMAGE_NAME": "debian-12",
     "IMAGE_TYPE": "raw",
     "ARCH": "x86",

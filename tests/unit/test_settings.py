@@ -235,6 +235,8 @@ def test_what_scripts_get() -> None:
         "SWAP_SIZE": "",
         "BOOT_SIZE": "100",
         "FILESYSTEM": "ext4",
+        "PARTITION_TABLE": "auto",
+        "BOOTLOADER": "auto",
         "IMAGE_NAME": "",
         "IMAGE_TYPE": "qemu",
         "ARCH": "x86_64",
