@@ -359,20 +359,6 @@ def test_an_address_of_ipv6_alone(tmp_path: Path, system: System) -> None:
     assert "dhcp" not in text.lower().replace("dhcp4: false", "")
 
 
-def test_cloud_init_writes_the_network_itself(tmp_path: Path) -> None:
-    guest = DEBIAN_INSTALLED.make(tmp_path)
-    before = files(guest)
-    nics = (NicNetwork(0, MACS[0], (NewAddress(known("198.51.100.7"), None, known("198.51.100.1")),)),)
-    facts = Facts(name="inst2", old_name=None, uuid=None, is_new=True, nics=nics)
-    with open_tree(guest.root) as tree:
-        draft = Draft(tree)
-        configure_network(draft, facts, by_cloud_init=True)
-        assert draft.write(len) == 0
-        configure_network(draft, facts)
-        assert draft.write(len) == 1
-    assert files(guest) != before
-
-
 def known(text: str) -> IPAddress:
     address = parse_address(text)
     assert address is not None

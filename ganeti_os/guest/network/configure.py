@@ -31,14 +31,14 @@ class _Decision:
     replaces: bool = False
 
 
-def configure_network(draft: Draft, facts: Facts, *, by_cloud_init: bool = False) -> None:
+def configure_network(draft: Draft, facts: Facts) -> None:
     """Write the network configuration of the NICs into the guest, after change_addresses().
 
-    by_cloud_init: cloud-init runs in the guest and writes it at boot; nothing is done. Raises StorageError or
-    GuestError for files that cannot be read.
+    Not for a guest in which cloud-init does that at boot. Raises StorageError or GuestError for files that cannot be
+    read.
     """
     plans = nic_plans(facts.nics)
-    if by_cloud_init or not plans:
+    if not plans:
         return
     system = network_system(draft)
     if system is None:
