@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.guests import GuestFiles
-from tests.fixtures.network_guests import ALPINE, ARCH, DEBIAN_CLOUD, DEBIAN_INSTALLED, System, nic
+from tests.fixtures.network_guests import ALPINE, ARCH, DEBIAN_CLOUD, DEBIAN_INSTALLED, System, nic, without_udev
 from tests.fixtures.network_namespaces import Configured, configured
 from tests.fixtures.programs import Tool
 
@@ -33,6 +33,12 @@ for try in $(seq 100); do
 done
 kill "$daemon"
 """
+# A veth has no driver, by which the rule tells a NIC from a VLAN on it.
+UDEV = """
+mkdir -p /run/udev/rules.d
+sed 's/DRIVERS=="?[*]", //' "${1%/network/*}"/udev/rules.d/70-ganeti-nics.rules > /run/udev/rules.d/70-ganeti-nics.rules
+for name in ens3 ens4; do udevadm test -a add /sys/class/net/$name >&2 2>&1; done
+"""
 IFUP = 'mkdir -p /run/network; ifup -a -i "$1" --state-dir=/run/network'
 BUSYBOX = 'mkdir -p /run /run/network; busybox ifup -a -i "$1"'
 
@@ -53,11 +59,19 @@ def expected(gateway: str, first: str, second: str) -> Configured:
 
 
 @pytest.mark.parametrize("gateway", [INSIDE, OUTSIDE])
-def test_ifupdown_finds_the_nics_by_their_mac_addresses(tmp_path: Path, tool: Tool, gateway: str) -> None:
+def test_ifupdown_by_the_names_that_udev_gives(tmp_path: Path, tool: Tool, gateway: str) -> None:
     tool("ifup")
+    tool("udevadm")
     guest = become(DEBIAN_INSTALLED, tmp_path, gateway)
+    found = configured(tool, UDEV + IFUP, guest.root / "etc/network/interfaces", names=("nic0", "nic1"))
+    assert found == expected(gateway, "nic0", "nic1")
+
+
+def test_ifupdown_without_udev_finds_the_nics_by_their_mac_addresses(tmp_path: Path, tool: Tool) -> None:
+    tool("ifup")
+    guest = become(without_udev(), tmp_path, INSIDE)
     found = configured(tool, IFUP, guest.root / "etc/network/interfaces")
-    assert found == expected(gateway, "ens3", "ens4")
+    assert found == expected(INSIDE, "ens3", "ens4")
 
 
 @pytest.mark.parametrize("gateway", [INSIDE, OUTSIDE])

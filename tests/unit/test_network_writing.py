@@ -35,12 +35,14 @@ from tests.fixtures.network_guests import (
     DEBIAN_MINIMAL,
     DEBIAN_TARBALL,
     GENTOO,
+    IFUP,
     LEAP_15,
     MACS,
     ROCKY_9,
     STATIC,
     System,
     nic,
+    without_udev,
 )
 
 MARK = HEADER.decode()
@@ -103,19 +105,21 @@ def test_debian_tarball(tmp_path: Path) -> None:
     told(guest)
     assert become(guest, nic(0), SECOND)["/etc/network/interfaces"] == (
         "# interfaces(5) file used by ifup(8) and ifdown(8)\n# Include files from /etc/network/interfaces.d:\n"
-        f"source /etc/network/interfaces.d/*\n\n{MARK}auto mac/{MACS[0]}=nic0\nallow-hotplug mac/{MACS[0]}=nic0\n"
+        f"source /etc/network/interfaces.d/*\n\n{MARK}auto nic0\n"
         "iface nic0 inet static\n    address 198.51.100.7\n    netmask 255.255.255.0\n    gateway 198.51.100.1\n"
         "    dns-nameservers 198.51.100.53 2001:db8::53\n    dns-search example.net\n"
         "iface nic0 inet6 static\n    address 2001:db8::7\n    netmask 64\n    gateway 2001:db8::1\n\n"
-        f"auto mac/{MACS[1]}=nic1\nallow-hotplug mac/{MACS[1]}=nic1\niface nic1 inet dhcp\n{END}"
+        f"auto nic1\niface nic1 inet dhcp\n{END}"
     )
 
 
 def test_an_installed_debian_loses_the_stanza_of_its_own(tmp_path: Path) -> None:
-    assert changed(DEBIAN_INSTALLED, tmp_path, STATIC) == {
+    found = changed(DEBIAN_INSTALLED, tmp_path, STATIC)
+    assert found.pop("/etc/udev/rules.d/70-ganeti-nics.rules")
+    assert found == {
         "/etc/network/interfaces": "source /etc/network/interfaces.d/*\n\n# The loopback network interface\nauto lo\n"
-        f"iface lo inet loopback\n\n# The primary network interface\n\n{MARK}auto mac/{MACS[0]}=nic0\n"
-        f"allow-hotplug mac/{MACS[0]}=nic0\niface nic0 inet static\n    address 198.51.100.7\n"
+        f"iface lo inet loopback\n\n# The primary network interface\n\n{MARK}auto nic0\n"
+        f"iface nic0 inet static\n    address 198.51.100.7\n"
         f"    netmask 255.255.255.0\n    gateway 198.51.100.1\n{END}"
     }
 
@@ -133,14 +137,21 @@ def test_stanzas_in_other_files_go_too_and_those_of_the_loopback_stay(tmp_path: 
     assert found["/etc/network/interfaces.d/setup"] == "# after\n"
 
 
-def test_ifupdown_without_patterns_goes_by_a_name_that_udev_gives(tmp_path: Path) -> None:
-    old = System(DEBIAN_TARBALL.files | {"/usr/sbin/ifup": b"\x7fELF of Debian 7"}, DEBIAN_TARBALL.links)
-    found = changed(old, tmp_path, STATIC)
-    assert f"{MARK}auto nic0\niface nic0 inet static\n" in (found["/etc/network/interfaces"] or "")
-    assert found["/etc/udev/rules.d/70-ganeti-nics.rules"] == (
-        f'SUBSYSTEM=="net", ACTION=="add", DRIVERS=="?*", ATTR{{address}}=="{MACS[0]}", ATTR{{type}}=="1", '
-        'NAME="nic0"\n'
+def test_udev_names_the_nics_for_ifupdown(tmp_path: Path) -> None:
+    assert changed(DEBIAN_TARBALL, tmp_path, STATIC, SECOND)["/etc/udev/rules.d/70-ganeti-nics.rules"] == "".join(
+        f'SUBSYSTEM=="net", ACTION=="add", DRIVERS=="?*", ATTR{{address}}=="{mac}", ATTR{{type}}=="1", NAME:="{name}"\n'
+        for mac, name in zip(MACS, ("nic0", "nic1"), strict=False)
     )
+
+
+@pytest.mark.parametrize(
+    ("program", "auto"), [(IFUP, f"auto mac/{MACS[0]}=nic0\niface nic0 "), (b"of Debian 7", "auto eth0\niface eth0 ")]
+)
+def test_ifupdown_without_udev(tmp_path: Path, program: bytes, auto: str) -> None:
+    system = without_udev(program)
+    found = changed(system, tmp_path, STATIC)
+    assert list(found) == ["/etc/network/interfaces"]
+    assert f"{MARK}{auto}inet static\n" in (found["/etc/network/interfaces"] or "")
 
 
 def test_alpine_goes_by_the_kernels_names(tmp_path: Path) -> None:
@@ -246,7 +257,7 @@ def test_wicked(tmp_path: Path) -> None:
     assert 'NETCONFIG_DNS_STATIC_SERVERS="198.51.100.53 2001:db8::53"\n' in found[f"{directory}/config"]
     assert 'NETCONFIG_DNS_STATIC_SEARCHLIST="example.net"\n' in found[f"{directory}/config"]
     assert f"{directory}/ifcfg-eth0" not in found
-    assert found["/etc/udev/rules.d/70-ganeti-nics.rules"].count("NAME=") == 2
+    assert found["/etc/udev/rules.d/70-ganeti-nics.rules"].count("NAME:=") == 2
 
 
 def test_netifrc(tmp_path: Path) -> None:
@@ -401,8 +412,7 @@ def test_a_second_nic_is_written_beside_the_administrators_first(tmp_path: Path)
     before = files(guest)["/etc/network/interfaces"]
     found = rename(guest, STATIC, nic(1, "203.0.113.4", subnet="203.0.113.0/24"))["/etc/network/interfaces"]
     assert found == before + (
-        f"\n{MARK}auto mac/{MACS[1]}=nic1\nallow-hotplug mac/{MACS[1]}=nic1\niface nic1 inet static\n"
-        f"    address 203.0.113.4\n    netmask 255.255.255.0\n{END}"
+        f"\n{MARK}auto nic1\niface nic1 inet static\n    address 203.0.113.4\n    netmask 255.255.255.0\n{END}"
     )
     assert rename(guest, STATIC)["/etc/network/interfaces"].rstrip("\n") == before.rstrip("\n")
 
