@@ -23,6 +23,9 @@ NETWORKD = """
 mount -t tmpfs -o mode=755 tmpfs /etc/systemd/network
 cp "$1"/*.network /etc/systemd/network/
 chmod 644 /etc/systemd/network/*
+echo 0123456789abcdef0123456789abcdef > /run/machine-id
+test -e /etc/machine-id || touch /etc/machine-id
+mount --bind /run/machine-id /etc/machine-id
 mkdir -p /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/netif/lldp
 chown -R systemd-network /run/systemd/netif
 /lib/systemd/systemd-networkd &
@@ -37,7 +40,11 @@ kill "$daemon"
 UDEV = """
 mkdir -p /run/udev/rules.d
 sed 's/DRIVERS=="?[*]", //' "${1%/network/*}"/udev/rules.d/70-ganeti-nics.rules > /run/udev/rules.d/70-ganeti-nics.rules
-for name in ens3 ens4; do udevadm test -a add /sys/class/net/$name >&2 2>&1; done
+for pair in ens3/nic0 ens4/nic1; do
+  # As systemd 252 prints it, which renames, too, and 257, which does not.
+  udevadm test -a add "/sys/class/net/${pair%/*}" 2>&1 | grep -qE "INTERFACE=${pair#*/}$|^  ${pair#*/}$"
+  ip link set "${pair%/*}" name "${pair#*/}" 2>&- || test -e "/sys/class/net/${pair#*/}"
+done
 """
 IFUP = 'mkdir -p /run/network; ifup -a -i "$1" --state-dir=/run/network'
 BUSYBOX = 'mkdir -p /run /run/network; busybox ifup -a -i "$1"'
