@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ganeti_os.fetch.signature import NotSignedError, read_keyring
 from ganeti_os.settings import Layer, Settings, check_contradictions
 from ganeti_os.shellfile import SettingsError
 from pydiskimg.errors import StorageError
+from tests.conftest import need
 from tests.fixtures.fetching import DATA, NAME, at_once, fetch, refused
 from tests.fixtures.gnupg import GnuPG
 from tests.fixtures.image_server import ImageServer, image_server
@@ -35,6 +37,7 @@ class Keys:
 @pytest.fixture(scope="module")
 def keys() -> Iterator[Keys]:
     """A keyring with keys of several kinds, and one key that is not in it."""
+    need(shutil.which("gpg") is not None and shutil.which("gpg-agent") is not None, "gpg is not installed")
     with tempfile.TemporaryDirectory(prefix="gpg") as home:
         gpg = GnuPG(Path(home))
         kinds = {"rsa": "rsa2048", "ed": "ed25519", "dsa": "dsa2048", "ec": "nistp256", "old": "ed25519"}

@@ -206,3 +206,45 @@ def test_read_from_front_to_back(tmp_path: Path, ending: str) -> None:
 def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(DiskImageError, match="cannot open: No such file"), open_packed(tmp_path / "x"):
         pass
+
+
+def tarball(files: dict[str, bytes], mode: str = "w:xz", form: int = tarfile.GNU_FORMAT) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode=mode, format=form) as tar:  # type: ignore[call-overload]
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return made.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "form", "inside"),
+    [
+        ("debian-13-genericcloud-amd64.tar.xz", "w:xz", tarfile.GNU_FORMAT, "disk.raw"),
+        ("gce.tar.gz", "w:gz", tarfile.PAX_FORMAT, "disk.raw"),
+        ("x.tar", "w", tarfile.USTAR_FORMAT, "./image.img"),
+        ("x.tbz2", "w:bz2", tarfile.GNU_FORMAT, "debian.qcow2"),
+    ],
+)
+def test_a_tarball_of_a_disk_image(node: Node, disk: Path, name: str, mode: str, form: int, inside: str) -> None:
+    data = disk_bytes()
+    held = written(BytesSource(data)) if inside.endswith("qcow2") else data
+    put(node, name, tarball({inside: held}, mode, form))
+    done = node.create(disk)
+    assert done.returncode == 0, done.stderr
+    assert disk.read_bytes() == data + bytes(SIZE - len(data))
+
+
+def test_a_tarball_of_two_disk_images(node: Node, disk: Path) -> None:
+    put(node, "x.tar.gz", tarball({"disk.raw": disk_bytes(), "other.raw": b"x"}, "w:gz"))
+    done = node.create(disk)
+    assert "x.tar.gz: other.raw: lies beside a disk image in the archive; expected that alone" in last_line(done)
+    assert disk.read_bytes()[:MIB] == bytes(MIB)
+
+
+def test_a_tarball_of_a_disk_image_that_is_cut_off(node: Node, disk: Path) -> None:
+    put(node, "x.tar", tarball({"disk.raw": disk_bytes()}, "w")[: 4 * MIB])
+    done = node.create(disk)
+    assert (done.returncode, disk.read_bytes()[:MIB]) == (1, bytes(MIB))
+    assert "x.tar" in last_line(done)
