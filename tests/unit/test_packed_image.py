@@ -8,6 +8,7 @@ import gzip
 import io
 import lzma
 import os
+import random
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ import zstandard
 
 from pydiskimg.archive import open_packed
 from pydiskimg.errors import DiskImageError
+from pydiskimg.formats.detect import looks_like
+from pydiskimg.formats.raw import open_raw
 from tests.fixtures.node import Node, last_line
 from tests.fixtures.qcow2_images import BytesSource, Craft
 from tests.fixtures.streams import written
@@ -248,3 +251,44 @@ def test_a_tarball_of_a_disk_image_that_is_cut_off(node: Node, disk: Path) -> No
     done = node.create(disk)
     assert (done.returncode, disk.read_bytes()[:MIB]) == (1, bytes(MIB))
     assert "x.tar" in last_line(done)
+
+
+@pytest.mark.parametrize("ending", COMPRESSIONS)
+def test_mutated_files_end_in_an_error_or_in_the_same_bytes(tmp_path: Path, ending: str) -> None:
+    data = b"".join(bytes([number]) * number * 50 for number in range(1, 100))
+    good = COMPRESSIONS[ending](data)
+    rng = random.Random(ending)
+    path = tmp_path / "x"
+    for _ in range(150):
+        bad = bytearray(good)
+        for _ in range(rng.randrange(1, 4)):
+            match rng.randrange(3):
+                case 0:
+                    bad[rng.randrange(len(bad))] = rng.randrange(256)
+                case 1:
+                    del bad[rng.randrange(1, len(bad)) :]
+                case _:
+                    bad += rng.randbytes(20)
+        path.write_bytes(bad)
+        with open_raw(path) as file:
+            looks = looks_like(file)
+        # What begins otherwise is not taken for compressed, and refused by its name; a bzip2 has 14 bytes at least.
+        if looks is None or len(bad) < 14:
+            continue
+        with open_packed(path) as packed:
+            try:
+                found = b"".join(iter(lambda: packed.read(1 << 16), b""))
+            except DiskImageError:
+                continue
+            assert found == data
+
+
+@pytest.mark.parametrize("ending", COMPRESSIONS)
+def test_a_name_that_says_compressed_is_believed(node: Node, disk: Path, ending: str) -> None:
+    """A damaged header must not make a disk of compressed bytes."""
+    packed = bytearray(COMPRESSIONS[ending](disk_bytes()))
+    packed[1] ^= 0xFF
+    path = put(node, f"x.img.{ending}", bytes(packed))
+    done = node.create(disk)
+    assert (done.returncode, disk.read_bytes() == OLD) == (1, True), done.stderr
+    assert f"{path}: does not begin as a file that is compressed, as its name ends in .{ending}" in last_line(done)
