@@ -71,14 +71,17 @@ def _contents(path: str) -> str:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hang
     except OSError as error:
         raise storage_error(error, path, "cannot read the authorised keys") from error
-    with open(fd, "rb") as file:
+    try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise SettingsError(f"{path}: is not a regular file; expected authorised keys")
         problem = distrust(path, status, "opens instances")
         if problem:
             raise SettingsError(problem)
-        data = file.read(LIMIT + 1)
+        with open(fd, "rb", closefd=False) as file:
+            data = file.read(LIMIT + 1)
+    finally:
+        os.close(fd)
     if len(data) > LIMIT:
         raise SettingsError(f"{path}: is larger than {LIMIT} bytes; expected authorised keys")
     try:

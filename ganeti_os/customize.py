@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from ganeti_os import hooks
+from ganeti_os.guest.cloud_init import needs_seed_volume
 from ganeti_os.guest.facts import instance_facts
 from ganeti_os.guest.instance import make_instance
 from ganeti_os.guest.mounted import mounted_guest
@@ -24,10 +25,11 @@ from pydiskimg.wipe import wipe_partition_table
 log = logging.getLogger(__name__)
 
 
-def customize_image(installation: Installation) -> None:
+def customize_image(installation: Installation) -> bool:
     """Find and mount the system on the disk, let it become the instance, and customise it. Needs root.
 
-    A disk without a Linux system stays as its image made it where nothing else than its identity was to change.
+    A disk without a Linux system stays as its image made it where nothing else than its identity was to change. False
+    where the instance's name and network did not get to where the system's cloud-init reads them.
     """
     disk = installation.disk
     with ExitStack() as stack:
@@ -37,14 +39,17 @@ def customize_image(installation: Installation) -> None:
             if installation.is_customised:
                 raise
             log.warning("name, network and keys stay those of the image: %s", error)
-            return
+            return False
         mounted = stack.enter_context(mounted_guest(disk, guest, programs=bool(installation.scripts)))
         if installation.overlay is not None:
             copy_overlay(installation.overlay, mounted.target, installation.messages)
         become_instance(installation, mounted.target)
+        with open_tree(mounted.target) as tree:
+            hidden = needs_seed_volume(tree)
         if installation.scripts:
             run_scripts(installation, mounted.target, mounted.root_device, mounted.boot_device)
     disk.flush()
+    return not hidden
 
 
 def become_instance(installation: Installation, target: str) -> None:
@@ -52,7 +57,7 @@ def become_instance(installation: Installation, target: str) -> None:
     request, settings = installation.request, installation.settings
     if installation.gives_identity:
         with installation.messages.step("identity"), open_tree(target) as tree:
-            make_instance(tree, instance_facts(request, settings, is_new=True), settings)
+            make_instance(tree, instance_facts(request, settings, is_new=True), settings, installation.keys)
 
 
 def run_scripts(installation: Installation, target: str, root_device: str, boot_device: str | None) -> None:

@@ -35,12 +35,15 @@ def install_disk_image(image: ImageFile, installation: Installation) -> None:
     grows_early = installation.grows and _lies_after_head(target)
     if grows_early:
         _grow(installation, target)
+    named = False
     if enters:
-        _customise(installation, target)
+        named = _customise(installation, target)
     else:
         target.commit()
     if installation.grows and not grows_early:
         _grow(installation, installation.disk)
+    if installation.gives_identity and not named:
+        _seed(installation)
 
 
 def _install_plain(image: ImageFile, installation: Installation) -> tuple[WholeDisk, bool]:
@@ -75,14 +78,21 @@ def _enter_private_namespace() -> None:
         raise StorageError(text, errno=error.errno, filename=error.filename) from error
 
 
-def _customise(installation: Installation, target: WholeDisk) -> None:
+def _customise(installation: Installation, target: WholeDisk) -> bool:
     from ganeti_os.customize import customize_image, wiped_on_failure
 
     with installation.messages.step("customising"), wiped_on_failure(installation):
         # Boot loaders' installers want a table; this one has every place and nothing that boots or is mounted by it.
         target.commit(unfinished(target.head))
-        customize_image(installation)
+        named = customize_image(installation)
         finish(installation.disk, target.head)
+    return named
+
+
+def _seed(installation: Installation) -> None:
+    from ganeti_os.guest.seed_volume import seed_in_front  # only here, as _enter_private_namespace()
+
+    seed_in_front(installation.disk, installation.request, installation.settings)
 
 
 def _lies_after_head(target: WholeDisk) -> bool:

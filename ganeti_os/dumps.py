@@ -6,14 +6,16 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import re
 from collections.abc import Generator, Iterable
 from contextlib import ExitStack, closing
 from itertools import chain
 from typing import Protocol
 
+from ganeti_os.boot_loader import install_boot_loader
 from ganeti_os.customize import become_instance
 from ganeti_os.guest import fstab
+from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.machine_ids import forget_network_cards
 from ganeti_os.guest.mounted import mount_point_inside
 from ganeti_os.imagefile import ImageFile
 from ganeti_os.installation import Installation
@@ -37,9 +39,6 @@ from pydiskimg.units import format_size
 log = logging.getLogger(__name__)
 
 ROOT, BOOT = "root", "boot"
-_UDEV_RULES = "/etc/udev/rules.d"
-# Rules that give the MAC addresses of another machine's interfaces their names.
-_PERSISTENT_NET = re.compile(r"z.*_persistent-net\.rules")
 
 
 class DumpFile(Protocol):
@@ -130,6 +129,7 @@ def _customise(installation: Installation, system: NewSystem, target: str) -> No
         if installation.overlay is not None:
             copy_overlay(installation.overlay, target, installation.messages)
         become_instance(installation, target)
+        install_boot_loader(installation, system, target)
         if installation.scripts:
             customise_unfinished(installation, system, target)
 
@@ -153,9 +153,6 @@ class _StoredDump:
 def _adapt(tree: Tree, volumes: Volumes, filesystem: str) -> None:
     """Let the system find its new file systems, and forget the old machine's network cards."""
     fstab.write_entries(tree, fstab_entries(volumes, filesystem))
-    if not tree.exists(_UDEV_RULES):
-        return
-    for name in tree.list(_UDEV_RULES):
-        if _PERSISTENT_NET.fullmatch(name):
-            tree.write(f"{_UDEV_RULES}/{name}", b"")
-            log.info("%s/%s is emptied: it names network cards by their old addresses", _UDEV_RULES, name)
+    draft = Draft(tree)
+    forget_network_cards(draft)
+    draft.write(lambda _: 0)

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ganeti_os.former import Wiping
+from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.log import Messages
 from ganeti_os.protocol import Request
 from ganeti_os.settings import Settings
@@ -17,7 +18,7 @@ class Installation:
     """disk is the instance's first disk, swap the disk that becomes swap as a whole (OS API 5); both are open.
 
     scripts are the paths of the enabled customisation scripts, in the order in which they run. overlay is the directory
-    whose files are copied over the installed system before that.
+    whose files are copied over the installed system before that. keys makes the instance's host keys.
     """
 
     request: Request
@@ -27,6 +28,7 @@ class Installation:
     swap: DescriptorDisk | None
     scripts: tuple[str, ...]
     overlay: str | None = None
+    keys: KeyMaker = field(default_factory=KeyMaker)
 
     @property
     def wiping(self) -> Wiping:

@@ -18,7 +18,7 @@ from typing import NoReturn
 from ganeti_os.ending import Ending, TerminatedError
 from ganeti_os.log import Messages
 from ganeti_os.protocol import HelpRequested, RequestError, UsageError, apparent_instance, parse_request
-from ganeti_os.setting_table import without_password
+from ganeti_os.setting_kinds import without_password
 from ganeti_os.settings import Paths, read_settings
 from pydiskimg.errors import DiskImageError
 from pydiskimg.linux.stdio import keep_standard_descriptors

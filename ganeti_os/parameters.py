@@ -11,7 +11,8 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ganeti_os.setting_table import BY_NAME, NO_NAMES, SETTINGS, Setting, checked, shown
+from ganeti_os.setting_kinds import shown
+from ganeti_os.setting_table import BY_NAME, NO_NAMES, SETTINGS, Setting, checked
 
 PUBLISHED = tuple(setting for setting in SETTINGS if setting.per_instance)
 

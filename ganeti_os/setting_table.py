@@ -3,36 +3,30 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from ganeti_os.authorized_keys import LIMIT, parse_keys
-from ganeti_os.image_names import SPELLINGS
-
-MAX_SIZE_MIB = 16 << 20  # 16 TiB, the largest ext4 file system that is made
-MAX_NAME_BYTES = 200  # of an image: ARCH, a suffix and what a download adds fit in the 255 of a file's name
-MAX_LINE = 4096  # characters; Linux takes 2048 bytes of arguments on x86
-
-_TRUE = ("yes", "1", "true")
-_FALSE = ("no", "0", "false")
-_SHOWN = 80  # characters of a wrong value in a message
-# As crypt(5) has them: MD5, bcrypt, SHA-256 and -512, scrypt, yescrypt, gost-yescrypt; or no password at all.
-_CRYPT_HASH = re.compile(r"\$(?:1|2[aby]?|5|6|7|y|gy)\$[./A-Za-z0-9$=,]{8,400}|[*!]")
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://|https?:/*", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What values a setting has.
-
-    expected says it, as in "expected yes or no". check turns a text, which is not empty, into the value and raises
-    ValueError. empty is the value where text and default are both empty.
-    """
-
-    expected: str
-    check: Callable[[str], object]
-    empty: object = None
+from ganeti_os.setting_kinds import (
+    ARCHITECTURE,
+    ARCHITECTURES,
+    BOOLEAN,
+    DIRECTORY,
+    FILE,
+    MAX_LINE,
+    MAX_NAME_BYTES,
+    NAME_SERVERS,
+    SEARCH_DOMAINS,
+    SIZE,
+    URL,
+    Kind,
+    ReasonError,
+    authorized_keys,
+    file_name,
+    one_line,
+    one_of,
+    password_hash,
+    path_of_file,
+    shown,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +65,6 @@ class Setting:
         return self.name.lower()
 
 
-class _ReasonError(ValueError):
-    """What is wrong with a text, where that it is not what was expected would say too little."""
-
-
 def checked(setting: Setting, text: str, *, native: str) -> object:
     """Return the value of a text that is not empty; native is the node's ARCH.
 
@@ -87,96 +77,10 @@ def checked(setting: Setting, text: str, *, native: str) -> object:
         expected += f", or {native} as this node"
     try:
         return text if is_native else setting.kind.check(text)
-    except _ReasonError:
+    except ReasonError:
         raise
     except ValueError:
         raise ValueError(f"is {found}; expected {expected}") from None
-
-
-def without_password(text: str) -> str:
-    """Return a value for a message: without the user and the password of an address, also of one that is misspelt."""
-    before, _, host = text.rpartition("@")
-    if ":" not in before:
-        return text
-    scheme = _SCHEME.match(before)
-    return f"{scheme[0] if scheme else ''}{host}"
-
-
-def shown(text: str) -> str:
-    """Return a text for a message: quoted, printable and short."""
-    text = without_password(text)
-    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}... ({len(text)} characters)"
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() in _TRUE:
-        return True
-    if text.lower() in _FALSE:
-        return False
-    raise ValueError
-
-
-def _size_mib(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,12}", text) or not 0 < int(text) <= MAX_SIZE_MIB:
-        raise ValueError
-    return int(text)
-
-
-def _directory(text: str) -> str:
-    if not text.startswith("/") or not text.isprintable():
-        raise ValueError
-    return text.rstrip("/") or "/"
-
-
-def _file_name(text: str) -> str:
-    if "/" in text or not text.isprintable() or text.startswith(".") or text != text.strip():
-        raise ValueError
-    if len(text.encode()) > MAX_NAME_BYTES:
-        raise ValueError
-    return text
-
-
-def _url(text: str) -> str:
-    if not re.fullmatch(r"https?://[!-~]+", text):
-        raise ValueError
-    return text.rstrip("/")
-
-
-def _one_line(text: str) -> str:
-    if not text.isprintable() or len(text) > MAX_LINE:
-        raise ValueError
-    return text
-
-
-def _path(text: str) -> str:
-    if not text.startswith("/") or not text.isprintable() or text.endswith("/"):
-        raise ValueError
-    return text
-
-
-def _password_hash(text: str) -> str:
-    if not _CRYPT_HASH.fullmatch(text):
-        raise ValueError
-    return text
-
-
-def _authorized_keys(text: str) -> str:
-    if len(text.encode()) > LIMIT:
-        raise _ReasonError(f"has more than {LIMIT} bytes")
-    try:
-        parse_keys(text)
-    except ValueError as error:
-        raise _ReasonError(f"is wrong: {error}") from None
-    return text
-
-
-def _one_of(*choices: str) -> Kind:
-    def check(text: str) -> str:
-        if text not in choices:
-            raise ValueError
-        return text
-
-    return Kind(f"{', '.join(choices[:-1])} or {choices[-1]}", check)
 
 
 def _parameter_names(text: str) -> tuple[str, ...]:
@@ -187,20 +91,11 @@ def _parameter_names(text: str) -> tuple[str, ...]:
         if name in possible or names == [NO_NAMES]:
             continue
         never = "can never be an OS parameter" if name.upper() in BY_NAME else "is not a setting"
-        raise _ReasonError(f"lists {shown(name)}, which {never}; possible are {NO_NAMES}, or {', '.join(possible)}")
+        raise ReasonError(f"lists {shown(name)}, which {never}; possible are {NO_NAMES}, or {', '.join(possible)}")
     return tuple(name for name in possible if name in names)
 
 
 NO_NAMES = "none"
-ARCHITECTURES = tuple(name for names in SPELLINGS for name in names)
-
-BOOLEAN = Kind("yes or no", _boolean)
-SIZE = Kind(f"a size in MiB from 1 to {MAX_SIZE_MIB}", _size_mib)
-URL = Kind("an address that begins with http:// or https://", _url, "")
-FILE = Kind("the absolute path of a file", _directory, "")
-DIRECTORY = Kind("the absolute path of a directory", _directory)
-ARCHITECTURE = _one_of(*ARCHITECTURES)
-
 SETTINGS = (
     Setting(
         "CDINSTALL",
@@ -236,15 +131,32 @@ SETTINGS = (
     ),
     Setting(
         "FILESYSTEM",
-        _one_of("ext2", "ext3", "ext4"),
+        one_of("ext2", "ext3", "ext4"),
         "ext4",
         "file system made when the disk is built from a tarball or dumps",
         gives_away="which of these file systems the node's kernel mounts",
         for_scripts=True,
     ),
     Setting(
+        "PARTITION_TABLE",
+        one_of("auto", "mbr", "gpt"),
+        "auto",
+        "partition table made when the disk is built from a tarball or dumps; auto: an MBR, and a GPT from 2 TiB on",
+        gives_away="how the instance's own disk is divided",
+        for_scripts=True,
+    ),
+    Setting(
+        "BOOTLOADER",
+        one_of("auto", "none"),
+        "auto",
+        "boot loader of a disk that is built from a tarball or dumps; auto: GRUB for a BIOS, from the system's own "
+        "/usr/lib/grub/i386-pc, when the kernel is inside; none: the image or a customisation script brings another",
+        gives_away="an instance that does not boot by itself",
+        for_scripts=True,
+    ),
+    Setting(
         "IMAGE_NAME",
-        Kind(f"a file name without / and without a dot in front, of {MAX_NAME_BYTES} bytes at most", _file_name, ""),
+        Kind(f"a file name without / and without a dot in front, of {MAX_NAME_BYTES} bytes at most", file_name, ""),
         "",
         "the image: a file's whole name, such as debian-13-genericcloud-amd64.qcow2, where there is a file of that "
         "name; else, such as debian-12, the name of IMAGE_NAME-ARCH.img (or another ending, as IMAGE_TYPE says)",
@@ -254,7 +166,7 @@ SETTINGS = (
     ),
     Setting(
         "IMAGE_TYPE",
-        _one_of("qemu", "tarball", "raw", "qcow2", "dump"),
+        one_of("qemu", "tarball", "raw", "qcow2", "dump"),
         "",
         "kind of the image, and the ending where IMAGE_NAME has none: .img (qemu: raw or qcow2, by looking), .tar.gz "
         "(tarball), .raw, .qcow2, or -root.dump and -boot.dump (dump); a disk image may be compressed (.xz, .gz, .zst, "
@@ -318,7 +230,7 @@ SETTINGS = (
     ),
     Setting(
         "IMPORT_IDENTITY",
-        _one_of("keep", "new"),
+        one_of("keep", "new"),
         "keep",
         "what an imported system is: keep: the machine that was backed up, with its keys and machine id; new: another "
         "machine beside it, with its own",
@@ -326,7 +238,7 @@ SETTINGS = (
     ),
     Setting(
         "ROOT_PASSWORD_HASH",
-        Kind("a hash such as 'mkpasswd -m yescrypt' or 'openssl passwd -6' prints, or *", _password_hash, ""),
+        Kind("a hash such as 'mkpasswd -m yescrypt' or 'openssl passwd -6' prints, or *", password_hash, ""),
         "",
         "root's password in a new instance, as a hash in single quotes, since it has dollar signs; *: none; empty: the "
         "image's; who reads this file reads the hash, so better a private or secret OS parameter",
@@ -335,14 +247,14 @@ SETTINGS = (
     ),
     Setting(
         "AUTHORIZED_KEYS",
-        Kind("lines of authorized_keys as sshd(8) has them", _authorized_keys, ""),
+        Kind("lines of authorized_keys as sshd(8) has them", authorized_keys, ""),
         "",
         "ssh keys that may log into a new instance as root, one a line, beside those of the image",
         gives_away="who may log into the instance's own system as root",
     ),
     Setting(
         "AUTHORIZED_KEYS_FILE",
-        Kind("the absolute path of a file", _path, ""),
+        Kind("the absolute path of a file", path_of_file, ""),
         "",
         "a file on the node with more such keys",
     ),
@@ -354,7 +266,7 @@ SETTINGS = (
     ),
     Setting(
         "OVERLAY",
-        Kind("the name of a directory in OVERLAYS_DIR", _file_name, ""),
+        Kind("the name of a directory in OVERLAYS_DIR", file_name, ""),
         "",
         "directory whose files are copied over the installed system",
         gives_away="every directory in OVERLAYS_DIR, also one that is meant for other people, or none where the "
@@ -376,6 +288,28 @@ SETTINGS = (
         for_scripts=True,
     ),
     Setting(
+        "NAME_SERVERS",
+        NAME_SERVERS,
+        "",
+        "name servers of an instance with a static address; those of a file in NETWORKS_DIR come before them",
+        gives_away="which name servers the instance asks, as its own root may choose, too",
+        for_scripts=True,
+    ),
+    Setting(
+        "SEARCH_DOMAINS",
+        SEARCH_DOMAINS,
+        "",
+        "domains in which an instance with a static address looks for a short name; empty: its own domain",
+        gives_away="where the instance looks for short names, as its own root may choose, too",
+        for_scripts=True,
+    ),
+    Setting(
+        "CLOUD_USER_DATA",
+        Kind("the absolute path of a file", path_of_file, ""),
+        "",
+        "user-data for images with cloud-init, given to it as it is; empty: what the image has, or none",
+    ),
+    Setting(
         "VARIANTS_DIR",
         DIRECTORY,
         "{sysconfdir}/ganeti/instance-image/variants",
@@ -384,7 +318,7 @@ SETTINGS = (
     ),
     Setting(
         "KERNEL_ARGS",
-        Kind(f"one line of {MAX_LINE} characters at most", _one_line, ""),
+        Kind(f"one line of {MAX_LINE} characters at most", one_line, ""),
         "",
         "arguments of the kernel, for the customisation scripts",
         gives_away="a line of text of that person's in the environment of the customisation scripts",
@@ -392,7 +326,7 @@ SETTINGS = (
     ),
     Setting(
         "EXPORT_COMPRESSION",
-        _one_of("none", "zlib", "zstd"),
+        one_of("none", "zlib", "zstd"),
         "zlib",
         "how an export is compressed",
         gives_away="how much room and processor time an export takes",
@@ -405,7 +339,7 @@ SETTINGS = (
     ),
     Setting(
         "IMPORT_FORMAT",
-        _one_of("auto", "qcow2", "raw", "tar"),
+        one_of("auto", "qcow2", "raw", "tar"),
         "auto",
         "what a backup is: qcow2 (our export), raw (a disk's bytes) or tar (ganeti-instance-image); auto looks",
         gives_away="which reader gets the backup; tar takes room in EXPORT_DIR",
@@ -420,7 +354,7 @@ SETTINGS = (
     ),
     Setting(
         "WIPE",
-        _one_of("auto", "yes", "no"),
+        one_of("auto", "yes", "no"),
         "auto",
         "zero what an installation or import leaves of the disk as a former instance wrote it; auto: where the file "
         "system or device frees the blocks instead of writing zeros; yes: also where zeros must be written, which "

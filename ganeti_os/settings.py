@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 from typing import Any
 
@@ -84,6 +85,8 @@ class Settings:
     swap_size_mib: int | None
     boot_size_mib: int
     filesystem: str
+    partition_table: str
+    bootloader: str
     image_name: str
     image_type: str
     image_dir: str
@@ -104,6 +107,9 @@ class Settings:
     overlay: str
     overlays_dir: str
     networks_dir: str
+    name_servers: tuple[IPv4Address | IPv6Address, ...]
+    search_domains: tuple[str, ...]
+    cloud_user_data: str
     variants_dir: str
     kernel_args: str
     export_compression: str
@@ -151,6 +157,7 @@ class Settings:
     def texts(self) -> dict[str, str]:
         """Return every setting by its name, as it would be written in the file; of a secret one only that it is set."""
         texts = {setting.name: _text(getattr(self, setting.field)) for setting in SETTINGS}
+        texts |= {"OS_PARAMETERS": NO_NAMES} if self.os_parameters == () else {}
         return {name: "(not shown)" if text and BY_NAME[name].secret else text for name, text in texts.items()}
 
     def for_scripts(self) -> dict[str, str]:
@@ -269,7 +276,7 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
-        return " ".join(value) or NO_NAMES
+        return " ".join(map(str, value))
     return "" if value is None else str(value)
 
 

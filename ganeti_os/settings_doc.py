@@ -11,7 +11,8 @@ import sys
 import textwrap
 
 from ganeti_os.parameters import parameters_list
-from ganeti_os.setting_table import DIRECTORY, SETTINGS, WITHOUT_EFFECT, Setting
+from ganeti_os.setting_kinds import DIRECTORY
+from ganeti_os.setting_table import SETTINGS, WITHOUT_EFFECT, Setting
 from ganeti_os.settings import Paths
 
 _PATHS = Paths()  # a page cannot know how it will be configured

@@ -8,6 +8,7 @@ import os
 import stat
 from contextlib import ExitStack
 
+from ganeti_os.boot_loader import install_boot_loader
 from ganeti_os.customize import become_instance
 from ganeti_os.guest import fstab
 from ganeti_os.installation import Installation
@@ -48,6 +49,7 @@ def install_tarball(path: str, installation: Installation) -> None:
             with naming_what_is_full(installation, boot=boot):
                 copy_overlay(installation.overlay, target, messages)
         become_instance(installation, target)
+        install_boot_loader(installation, system, target)
         if installation.scripts:
             with messages.step("customising"):
                 customise_unfinished(installation, system, target)

@@ -134,7 +134,8 @@ def plan_layout(installation: Installation, *, boot_in_root: bool = False) -> La
         raise SettingsError(
             f"BOOT_SIZE is {settings.boot_size_mib}; a file system needs at least {SMALLEST_FILE_SYSTEM_MIB} MiB"
         )
-    table = plan_partition_table(disk.size, disk.sector_size, wanted)
+    label = {"auto": None, "mbr": "dos", "gpt": "gpt"}[settings.partition_table]
+    table = plan_partition_table(disk.size, disk.sector_size, wanted, label=label)
     check_root_size(table.partitions[-1], disk)
     linux = [partition for partition in table.partitions if partition.content is Content.LINUX]
     swap = [partition for partition in table.partitions if partition.content is Content.SWAP]

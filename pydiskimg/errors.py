@@ -66,6 +66,10 @@ class FileSystemError(DiskImageError):
     """A file system cannot be made as asked, or its metadata cannot be read."""
 
 
+class BootLoaderError(DiskImageError):
+    """A guest's boot loader cannot be written as bytes: its files are not known, or the disk has no place for it."""
+
+
 class VerificationError(DiskImageError):
     """Reading back gave other bytes than were written, the first of them at offset (bytes)."""
 

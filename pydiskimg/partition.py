@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -69,7 +69,8 @@ class PlannedPartition:
 class PartitionTable:
     """A table for a disk of one size and sector size (bytes), not yet written.
 
-    label is "dos" or "gpt"; blocks are (byte offset, contents) of the sectors that make the table.
+    label is "dos" or "gpt"; blocks are (byte offset, contents) of the sectors that make the table. boot_code is for the
+    first sector: at most 440 bytes, none for libparted's, which boots nothing.
     """
 
     label: str
@@ -77,12 +78,28 @@ class PartitionTable:
     sector_size: int
     partitions: tuple[PlannedPartition, ...]
     blocks: tuple[tuple[int, bytes], ...]
+    boot_code: bytes = b""
+
+    @property
+    def boot_area(self) -> tuple[int, int]:
+        """Where a BIOS's boot loader goes: (start, length) in bytes, of the gap or of a GPT's BIOS boot partition."""
+        first = self.partitions[0]
+        if first.content is Content.BIOS_BOOT:
+            return first.start, first.length
+        return self.sector_size, first.start - self.sector_size
+
+    def with_boot_code(self, code: bytes) -> PartitionTable:
+        """Return the same table with this boot code, of at most 440 bytes."""
+        if len(code) > BOOT_CODE_SIZE:
+            raise ValueError(f"{len(code)} bytes of boot code; the table begins after {BOOT_CODE_SIZE}")
+        return replace(self, boot_code=code)
 
     def write(self, disk: Disk, *, unfinished: bool = False) -> None:
-        """Write the table and flush it; boot code in the first sector stays.
+        """Write the table and flush it; boot code in the first sector stays, as what a script wrote there.
 
-        unfinished gives an MBR types that nothing mounts and no boot flag (a GPT stays as it is): for tools that
-        need a table while the disk is still being filled. Its identifiers are those of the table that follows.
+        unfinished gives an MBR types that nothing mounts and no boot flag (a GPT stays as it is), and no boot code:
+        for tools that need a table while the disk is still being filled. Its identifiers are those of the table that
+        follows.
         The disk should have been wiped by wipe_partition_table() before. Raises PartitionError when the disk is
         not of the planned size, StorageError.
         """
@@ -97,21 +114,33 @@ class PartitionTable:
                 continue
             head = as_unfinished(contents) if unfinished else contents
             boot_code = read_bytes(disk, 0, BOOT_CODE_SIZE)
-            disk.write(0, (boot_code if any(boot_code) else head[:BOOT_CODE_SIZE]) + head[BOOT_CODE_SIZE:])
+            if not any(boot_code):
+                boot_code = bytes(BOOT_CODE_SIZE) if unfinished else self._own_code(head)
+            disk.write(0, boot_code + head[BOOT_CODE_SIZE:])
         disk.flush()
 
+    def _own_code(self, head: bytes) -> bytes:
+        return self.boot_code.ljust(BOOT_CODE_SIZE, b"\0") if self.boot_code else head[:BOOT_CODE_SIZE]
 
-def plan_partition_table(disk_size: int, sector_size: int, wanted: Sequence[NewPartition]) -> PartitionTable:
+
+def plan_partition_table(
+    disk_size: int, sector_size: int, wanted: Sequence[NewPartition], *, label: str | None = None
+) -> PartitionTable:
     """Lay out the wanted partitions, in their order, each starting at a multiple of 1 MiB.
 
-    disk_size and sector_size (512 or 4096) are bytes. Below 2 TiB the table is an MBR; from there, a GPT that begins
-    with a BIOS boot partition.
+    disk_size and sector_size (512 or 4096) are bytes. label is "dos" (an MBR) or "gpt"; None: an MBR below 2 TiB, a GPT
+    from there. A GPT begins with a BIOS boot partition.
 
     Raises DoesNotFitError when the disk is too small, PartitionError for what no table can hold.
     """
-    label = "dos" if disk_size <= MBR_LIMIT else "gpt"
+    if label is None:
+        label = "dos" if disk_size <= MBR_LIMIT else "gpt"
     if label == "gpt":
         wanted = [NewPartition(Content.BIOS_BOOT, BIOS_BOOT_SIZE), *wanted]
+    elif disk_size > MBR_LIMIT:
+        raise PartitionError(
+            f"an MBR describes disks below 2 TiB, the disk has {format_bytes(disk_size)}; make a GPT instead"
+        )
     elif len(wanted) > MBR_ENTRIES:
         raise PartitionError(f"an MBR holds {MBR_ENTRIES} partitions, {len(wanted)} were asked for")
     partitions = _place(disk_size, label, wanted)

@@ -167,6 +167,16 @@ class Tree(Protocol):
     def replace(self, path: str, data: bytes) -> None:
         """Replace an existing file in one step: a reader sees the old or the new contents, never a part."""
 
+    def write_files(
+        self,
+        directory: str,
+        files: Iterable[tuple[str, bytes]],
+        *,
+        mode: int = 0o644,
+        attributes: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Put new files (name, contents) into a directory, in place of any others; not yet on stable storage."""
+
     def make_directory(self, path: str, *, mode: int = 0o755, attributes: Mapping[str, bytes] | None = None) -> None:
         """Make one directory with this mode and these extended attributes; FileExistsError where something is."""
 

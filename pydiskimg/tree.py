@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -120,6 +120,28 @@ class MountedTree:
             _require_regular(place)
             with _opened(_reopened(place, os.O_RDONLY)) as old:
                 _install(parent, name, data, lambda fd: _copy_metadata(old, fd), where=self._where(path))
+
+    def write_files(
+        self,
+        directory: str,
+        files: Iterable[tuple[str, bytes]],
+        *,
+        mode: int = 0o644,
+        attributes: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Put new files of exactly this mode into a directory, in place of files, symlinks and devices of these names.
+
+        files are (name, contents), taken one after the other. For many files: they are not synced, and are on stable
+        storage when the file system was synced or unmounted. A directory in the place of one raises StorageError.
+        """
+        with self._errors(directory, "cannot be written to"), _opened(self._directory(directory)) as place:
+            for name, data in files:
+                path = f"{directory.rstrip('/')}/{name}"
+                with self._errors(path, "cannot be written"):
+                    encoded = _encoded(path).rpartition(b"/")[2]
+                    with _opened(_created(place, encoded)) as fd:
+                        pwrite_all(fd, 0, data, name=self._where(path))
+                        _dress(fd, mode=mode, attributes=attributes)
 
     def make_directory(self, path: str, *, mode: int = 0o755, attributes: Mapping[str, bytes] | None = None) -> None:
         """Make one directory of exactly this mode, with these extended attributes; the one above it is there.
@@ -355,6 +377,16 @@ def _install(parent: int, name: bytes, data: bytes, dress: Callable[[int], objec
                     os.unlink(temporary, dir_fd=parent)
             raise
     _sync_directory(parent)
+
+
+def _created(directory: int, name: bytes) -> int:
+    """Return a new, empty file open for writing; what has its name loses it."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(name, flags, 0o600, dir_fd=directory)
+    except FileExistsError:
+        os.unlink(name, dir_fd=directory)
+        return os.open(name, flags, 0o600, dir_fd=directory)
 
 
 def _sync_directory(place: int) -> None:

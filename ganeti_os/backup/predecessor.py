@@ -57,13 +57,13 @@ def restore_dump_of_root(pipe: PipeReader, installation: Installation) -> None:
 def for_import(installation: Installation) -> Installation:
     """Leave the one script that a restored system needs, and tell it why it runs, as ganeti-instance-image does.
 
-    A dump has no boot loader in front of its partitions: a script called grub puts one there.
+    A dump has no boot loader in front of its partitions. A script called grub puts one there, also in place of ours.
     """
     enabled = hooks.enabled(installation.settings.customize_dir)
     scripts = tuple(script for script in enabled if os.path.basename(script) == "grub")
-    if not scripts and installation.request.kernel_inside:
+    if not scripts and installation.request.kernel_inside and installation.settings.bootloader == "none":
         log.warning(
-            "no boot loader is installed: dumps hold none, and there is no script grub in %s",
+            "no boot loader is installed (BOOTLOADER=none): dumps hold none, and there is no script grub in %s",
             installation.settings.customize_dir,
         )
     environment = {**installation.request.environment, "IMPORT_SCRIPT": "1"}

@@ -9,6 +9,8 @@ from ganeti_os.guest.facts import instance_facts
 from ganeti_os.guest.instance import make_instance
 from ganeti_os.guest.mounted import mounted_guest
 from ganeti_os.guest.root import NoRootError, find_guest
+from ganeti_os.guest.seed_volume import renew_seed_volume
+from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.protocol import Request
 from ganeti_os.settings import Settings
 from pydiskimg.mount import enter_private_namespace
@@ -18,17 +20,20 @@ from pydiskimg.tree import open_tree
 log = logging.getLogger(__name__)
 
 
-def become_another(disk: DescriptorDisk, request: Request, settings: Settings) -> None:
+def become_another(disk: DescriptorDisk, request: Request, settings: Settings, keys: KeyMaker) -> None:
     """Give the system on the disk the instance's name and an identity of its own. Needs root.
 
     A disk of data only stays as it is; the log says so.
     """
     enter_private_namespace()
+    facts = instance_facts(request, settings, is_new=True)
+    has_volume = renew_seed_volume(disk, facts)
     try:
         guest = find_guest(disk)
     except NoRootError as error:
-        log.info("no identity is changed: %s", error)
+        if not has_volume:
+            log.info("no identity is changed: %s", error)
         return
     with mounted_guest(disk, guest) as mounted, open_tree(mounted.target) as tree:
-        make_instance(tree, instance_facts(request, settings, is_new=True), settings)
+        make_instance(tree, facts, settings, keys)
     disk.flush()

@@ -121,14 +121,7 @@ class Draft:
 
         Raises GuestError for more than FILES_LIMIT of them.
         """
-        try:
-            names = self._tree.list(directory)
-        except FileNotFoundError:
-            names = []
-        except StorageError as error:
-            if error.errno != errno.ENOTDIR:  # /etc/sysconfig/network is a directory on SuSE only
-                raise
-            names = []
+        names = self._names(directory)
         matching = [f"{directory}/{name}" for name in names if fnmatch.fnmatchcase(name, pattern)]
         if len(matching) > FILES_LIMIT:
             text = f"{directory}: {len(matching)} names match {pattern}"
@@ -136,6 +129,22 @@ class Draft:
         made = [path for path in self._new if path.rpartition("/")[0] == directory]
         matching += [path for path in made if fnmatch.fnmatchcase(path.rpartition("/")[2], pattern)]
         return sorted({path for path in matching if self.is_file(path)}, key=_bytes)
+
+    def directories(self, directory: str, pattern: str) -> list[str]:
+        """Return the paths of at most FILES_LIMIT directories in directory whose names match, sorted."""
+        matching = [f"{directory}/{name}" for name in self._names(directory) if fnmatch.fnmatchcase(name, pattern)]
+        found = [(path, self.stat(path)) for path in sorted(matching, key=_bytes)[:FILES_LIMIT]]
+        return [path for path, status in found if status is not None and stat.S_ISDIR(status.st_mode)]
+
+    def _names(self, directory: str) -> list[str]:
+        try:
+            return list(self._tree.list(directory))
+        except FileNotFoundError:
+            return []
+        except StorageError as error:
+            if error.errno != errno.ENOTDIR:  # /etc/sysconfig/network is a directory on SuSE only
+                raise
+            return []
 
     def change(self, path: str, data: bytes, what: str, *, mode: int = 0o644) -> None:
         """Give a file new contents, or make one of this mode, and the directories above it; what says it for the log.

@@ -6,34 +6,46 @@ from __future__ import annotations
 import logging
 
 from ganeti_os.guest import hosts
+from ganeti_os.guest.access import give_access
+from ganeti_os.guest.cloud_init import cloud_init_configures_network, configure_cloud_init
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.facts import Facts
 from ganeti_os.guest.hostname import PATHS, change_host_name, host_names
 from ganeti_os.guest.network.change import change_addresses
-from ganeti_os.guest.network.dhcp import change_client_names, note_cloud_init
+from ganeti_os.guest.network.configure import configure_network
+from ganeti_os.guest.network.dhcp import change_client_names
+from ganeti_os.guest.network.leftovers import tell_of_old_addresses
+from ganeti_os.guest.new_identity import make_new_identity
 from ganeti_os.guest.renaming import Renaming, short
+from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.settings import Settings
 from pydiskimg.protocols import Tree
 
 log = logging.getLogger(__name__)
 
 
-def make_instance(tree: Tree, facts: Facts, settings: Settings) -> None:  # noqa: ARG001 - access to it follows
+def make_instance(tree: Tree, facts: Facts, settings: Settings, keys: KeyMaker | None = None) -> None:
     """Give the system in the tree the instance's name and network, and a new one an identity of its own.
 
-    Everything that can be refused is refused before the first write.
+    keys may have been started before, so that they are there by now. Everything that can be refused is refused before
+    the first write.
     """
     draft = Draft(tree)
     found = host_names(draft)
     _tell_of_other_names(found, facts)
     renaming = Renaming.of(facts.name, [facts.old_name, *found])
     change_client_names(draft, renaming)
-    new = {nic.index: nic.addresses[0] for nic in facts.nics if nic.addresses}
-    moved = change_addresses(draft, new, nic_count=len(facts.nics), old=facts.old_address)
+    moved = change_addresses(draft, facts.nics, old=facts.old_address)
+    if not cloud_init_configures_network(draft, facts):
+        configure_network(draft, facts)
     own = _own_address(facts) if facts.is_new else None
     hosts.change_hosts(draft, renaming, moved.addresses, own_address=own)
     change_host_name(draft, renaming)
-    note_cloud_init(draft)
+    if facts.is_new:
+        make_new_identity(draft, facts, keys or KeyMaker())
+        give_access(draft, settings)
+    configure_cloud_init(draft, facts, settings)
+    tell_of_old_addresses(draft, moved)
 
     def order(path: str) -> int:
         """Last is what the next run goes by when this one is interrupted: the host name, and the old addresses."""

@@ -14,17 +14,10 @@ from ganeti_os.guest.ssh.host_keys import make_host_keys
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
 
 
-def prepare() -> KeyMaker:
-    """Begin with what takes long, for make_new_identity(): call it before an image is fetched or copied."""
-    maker = KeyMaker()
-    maker.start()
-    return maker
-
-
-def make_new_identity(draft: Draft, facts: Facts, maker: KeyMaker | None = None) -> None:
+def make_new_identity(draft: Draft, facts: Facts, keys: KeyMaker) -> None:
     """Give a new instance's system an identity of its own; no key or id goes into the log.
 
-    maker is what prepare() returned, where it was called. Raises StorageError for files that cannot be read.
+    Raises StorageError for files that cannot be read.
     """
     make_machine_ids(draft)
-    make_host_keys(draft, f"root@{short(facts.name)}", maker or KeyMaker())
+    make_host_keys(draft, f"root@{short(facts.name)}", keys)

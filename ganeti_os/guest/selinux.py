@@ -78,6 +78,7 @@ class Labels:
         self._tree = tree
         self._policy: _Policy | None = None
         self._is_read = False
+        self._ordered: dict[bytes, list[tuple[bytes, _Specification]]] = {}
         self._budget = Budget(_STEPS)
 
     def attributes(self, path: str, kind: str) -> dict[str, bytes]:
@@ -103,8 +104,11 @@ class Labels:
             return None
         name = path.encode("utf-8", "surrogateescape")
         name = _without_alias(_without_alias(name, self._policy.aliases), self._policy.distribution_aliases)
-        for line in _candidates(self._policy, name):
-            if line.kind not in ("", kind) or not name.startswith(literal_beginning(line.pattern)):
+        stem = _STEM.match(name)
+        lines = self._lines(self._policy, stem.group() if stem else b"/")
+        self._budget.spend(len(lines))
+        for beginning, line in lines:
+            if line.kind not in ("", kind) or not name.startswith(beginning):
                 continue
             try:
                 found = matches(line.pattern, name, self._budget)
@@ -114,13 +118,17 @@ class Labels:
                 return None if line.context == _NONE else line.context
         return None
 
+    def _lines(self, policy: _Policy, stem: bytes) -> list[tuple[bytes, _Specification]]:
+        """Return the lines that may be about a path below stem, in the order in which they are tried.
 
-def _candidates(policy: _Policy, name: bytes) -> list[_Specification]:
-    """Return the lines that may be about a path, in the order in which they are tried."""
-    stem = _STEM.match(name)
-    found = policy.specifications.get(b"", []) + policy.specifications.get(stem.group() if stem else b"/", [])
-    found.sort(key=lambda line: (_ORDER.index(line.file.path.rpartition("/")[2]), line.offset), reverse=True)
-    return sorted(found, key=lambda line: not is_literal(line.pattern))
+        With each is what the paths begin with that it matches.
+        """
+        if stem not in self._ordered:
+            lines = policy.specifications.get(b"", []) + policy.specifications.get(stem, [])
+            lines.sort(key=lambda line: (_ORDER.index(line.file.path.rpartition("/")[2]), line.offset), reverse=True)
+            lines.sort(key=lambda line: not is_literal(line.pattern))
+            self._ordered[stem] = [(literal_beginning(line.pattern), line) for line in lines]
+        return self._ordered[stem]
 
 
 def _read_policy(tree: Tree) -> _Policy | None:

@@ -9,8 +9,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from ganeti_os import hooks
+from ganeti_os.authorized_keys import keys_of_settings
 from ganeti_os.diskimage import install_disk_image
 from ganeti_os.guest.firmware import holds_firmware_variables
+from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.image_names import is_disk_in_tarball
 from ganeti_os.imagecheck import check_image_file
 from ganeti_os.imagefile import ImageFile, find_image, image_names
@@ -34,13 +36,17 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
         return
     started = time.monotonic()
     check_contradictions(settings)
+    keys = KeyMaker()
+    if not settings.identity_is_off:
+        keys_of_settings(settings)  # refused here, if they are wrong
+        keys.start()  # while the image is copied
     scripts = [] if settings.nomount else hooks.enabled(settings.customize_dir)
     overlay = _overlay(settings)
     with ExitStack() as stack:
         image = _image(stack, request, settings, messages)
         disk = stack.enter_context(open_disk(request.disks[0].path, writable=True))
         swap = _swap(stack, request, settings)
-        installation = Installation(request, settings, messages, disk, swap, tuple(scripts), overlay)
+        installation = Installation(request, settings, messages, disk, swap, tuple(scripts), overlay, keys)
         if image.is_dump or image.is_archive:
             _install_files(image, installation)
         else:

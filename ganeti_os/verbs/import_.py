@@ -9,6 +9,7 @@ import time
 from ganeti_os.backup.disk import restore_disk
 from ganeti_os.backup.kind import BackupKind, backup_kind
 from ganeti_os.former import Wiping
+from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.installation import Installation
 from ganeti_os.log import Messages
 from ganeti_os.protocol import Request
@@ -29,6 +30,10 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
     """
     assert request.device is not None
     started = time.monotonic()
+    keys = KeyMaker()
+    another = settings.import_identity == "new" and not settings.identity_is_off
+    if another:
+        keys.start()  # while the disk is restored
     with open_disk(request.device, writable=True) as disk:
         with messages.step("restoring"):
             pipe = PipeReader(_STANDARD_INPUT, "standard input")
@@ -44,17 +49,17 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
             with messages.step("growing"):
                 if not grow(disk, done="everything is restored"):
                     ending = "is restored and did not grow"
-        if settings.import_identity == "new" and not settings.identity_is_off:
+        if another:
             with messages.step("identity"):
-                _become_another(disk, request, settings)
+                _become_another(disk, request, settings, keys)
     log.info("%s %s (%.1f s)", request.device, ending, time.monotonic() - started)
 
 
-def _become_another(disk: DescriptorDisk, request: Request, settings: Settings) -> None:
+def _become_another(disk: DescriptorDisk, request: Request, settings: Settings, keys: KeyMaker) -> None:
     """Let the system on the disk become another machine than the one that was backed up; a disk may hold none."""
     from ganeti_os.guest.another import become_another  # only here: most imports do without
 
-    become_another(disk, request, settings)
+    become_another(disk, request, settings, keys)
 
 
 def restore_files(pipe: PipeReader, kind: BackupKind, installation: Installation) -> None:

@@ -7,11 +7,12 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from ganeti_os.guest.facts import instance_facts
+from ganeti_os.guest.facts import Facts, instance_facts
 from ganeti_os.guest.firmware import holds_firmware_variables
 from ganeti_os.guest.instance import make_instance
 from ganeti_os.guest.mounted import mount_inside
 from ganeti_os.guest.root import Guest, NoRootError, find_guest
+from ganeti_os.guest.seed_volume import renew_seed_volume
 from ganeti_os.guest.volume import mounted_volume, volume_device
 from ganeti_os.log import Messages
 from ganeti_os.protocol import Request
@@ -29,8 +30,8 @@ log = logging.getLogger(__name__)
 def run(request: Request, settings: Settings, messages: Messages) -> None:
     """Rename the system on the first of the request's disks that holds one; again is a success without a change.
 
-    Whatever name the system had becomes the new one. Raises NoRootError when there is no system; nothing was written
-    then.
+    Whatever name the system had becomes the new one. Where its root cannot be found, the seed of its cloud-init is
+    renamed. Raises NoRootError when there is neither; nothing was written then.
     """
     reason = _nothing_to_do(request, settings)
     if reason is not None:
@@ -39,11 +40,18 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
     with ExitStack() as stack:
         with messages.step("finding the root file system"):
             enter_private_namespace()  # first: that it needs root is not a matter of one file system
-            disk, guest = _find(stack, request)
-        with messages.step("renaming"):
-            with _mounted_tree(disk, guest) as tree:
-                make_instance(tree, instance_facts(request, settings, is_new=False), settings)
-            disk.flush()
+            facts = instance_facts(request, settings, is_new=False)
+            found = _find(stack, request, facts)
+        if found is not None:
+            with messages.step("renaming"):
+                _rename(*found, facts, settings)
+
+
+def _rename(disk: DescriptorDisk, guest: Guest, facts: Facts, settings: Settings) -> None:
+    with _mounted_tree(disk, guest) as tree:
+        make_instance(tree, facts, settings)
+    renew_seed_volume(disk, facts)
+    disk.flush()
 
 
 def _nothing_to_do(request: Request, settings: Settings) -> str | None:
@@ -53,8 +61,12 @@ def _nothing_to_do(request: Request, settings: Settings) -> str | None:
     return None if request.disks else "the instance has no disks"
 
 
-def _find(stack: ExitStack, request: Request) -> tuple[DescriptorDisk, Guest]:
-    """Return the first disk with a root file system, which stack closes, and what is where on it."""
+def _find(stack: ExitStack, request: Request, facts: Facts) -> tuple[DescriptorDisk, Guest] | None:
+    """Return the first disk with a root file system, which stack closes, and what is where on it.
+
+    None where there is none, but a volume with a seed of cloud-init, which is renamed.
+    """
+    has_seed = False
     reasons: list[DiskImageError] = []
     for candidate in request.disks:
         if candidate.access == "ro":
@@ -69,9 +81,13 @@ def _find(stack: ExitStack, request: Request) -> tuple[DescriptorDisk, Guest]:
                 guest = find_guest(disk)
             except (NoRootError, PartitionError) as error:
                 reasons.append(error)
+                has_seed |= renew_seed_volume(disk, facts)
                 continue
             stack.enter_context(opened.pop_all())
             return disk, guest
+    if has_seed:
+        log.info("the root was not found, so that only cloud-init knows the new name: %s", reasons[0])
+        return None
     if len(reasons) == 1:
         raise reasons[0]
     raise NoRootError("no disk holds a system: " + ("; ".join(map(str, reasons)) or "none can be written to"))

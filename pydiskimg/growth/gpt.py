@@ -36,7 +36,7 @@ _ENDING_LBA = 40  # in an entry
 
 
 @dataclass(frozen=True, slots=True)
-class _Header:
+class Header:
     """What a header says; all places are sectors. raw are its bytes (HeaderSize of them) as they were read."""
 
     raw: bytes
@@ -73,12 +73,10 @@ def plan_gpt_growth(source: Source, sector_size: int) -> PartitionGrowth:
     Raises PartitionError for a table that is damaged, NothingToGrowError for one without partitions or with others in
     its MBR.
     """
-    protective = _protective_mbr(source, sector_size)
-    header = _read_header(source, sector_size)
-    array = read_bytes(source, header.array * sector_size, header.count * header.entry_size)
-    if zlib.crc32(array) != GPT_HEADER.unpack_from(header.raw)[13]:
-        raise _damaged(source, f"the CRC of its entries at sector {header.array} is wrong")
-    partitions = _partitions(source, header, array, sector_size)
+    protective = protective_mbr(source, sector_size)
+    header = read_header(source, sector_size)
+    array = read_array(source, header, sector_size)
+    partitions = partitions_in(source, header, array, sector_size)
     if not partitions:
         raise NothingToGrowError("the GPT has no partition")
     last = max(partitions, key=lambda partition: partition.start + partition.length)
@@ -89,13 +87,17 @@ def plan_gpt_growth(source: Source, sector_size: int) -> PartitionGrowth:
         return PartitionGrowth(last, last.length, ())
     changed = bytearray(array)
     struct.pack_into("<Q", changed, (last.number - 1) * header.entry_size + _ENDING_LBA, end - 1)
-    writes = _writes(source, sector_size, header, bytes(changed), limit)
+    writes = table_writes(source, sector_size, header, bytes(changed), limit)
     return PartitionGrowth(last, end * sector_size - last.start, (*protective, *writes))
 
 
-def _writes(
-    source: Source, sector_size: int, header: _Header, array: bytes, limit: int
+def table_writes(
+    source: Source, sector_size: int, header: Header, array: bytes, limit: int
 ) -> tuple[tuple[int, bytes], ...]:
+    """Return the writes that put the entries in array into both copies; those of the backup begin at sector limit.
+
+    header is as it is to be, but for the places of the copies: the backup ends the disk.
+    """
     last_sector = source.size // sector_size - 1
     sectors = header.array_sectors(sector_size)
     place = 2 if header.is_unfinished else header.array
@@ -120,7 +122,7 @@ def _differing(source: Source, offset: int, contents: bytes, sector_size: int) -
     return offset + changed[0], contents[changed[0] : changed[-1] + sector_size]
 
 
-def _protective_mbr(source: Source, sector_size: int) -> tuple[tuple[int, bytes], ...]:
+def protective_mbr(source: Source, sector_size: int) -> tuple[tuple[int, bytes], ...]:
     """Return the write that makes the MBR cover the whole disk, or none when it does."""
     sector = bytearray(read_bytes(source, 0, 512))
     entries = mbr_entries(sector)
@@ -140,38 +142,47 @@ def _protective_mbr(source: Source, sector_size: int) -> tuple[tuple[int, bytes]
     return ((0, bytes(sector)),)
 
 
-def _read_header(source: Source, sector_size: int) -> _Header:
+def read_header(source: Source, sector_size: int) -> Header:
+    """Return the header at the start of the disk. Raises PartitionError when it is damaged."""
     sector = read_bytes(source, sector_size, sector_size)
     signature, _, size, crc, _, *places, _, array, count, entry_size, _ = GPT_HEADER.unpack_from(sector)
     if signature != GPT_SIGNATURE:
-        raise _damaged(source, f"no header at byte {sector_size}")
+        raise damaged(source, f"no header at byte {sector_size}")
     if not GPT_HEADER.size <= size <= sector_size:
-        raise _damaged(source, f"a header of {size} bytes")
+        raise damaged(source, f"a header of {size} bytes")
     if zlib.crc32(sector[:16] + bytes(4) + sector[20:size]) != crc:
-        raise _damaged(source, "the CRC of its header is wrong")
+        raise damaged(source, "the CRC of its header is wrong")
     own, alternate, first, last = places
-    header = _Header(sector[:size], own, alternate, first, last, array, count, entry_size)
+    header = Header(sector[:size], own, alternate, first, last, array, count, entry_size)
     _check_places(source, header, sector_size)
     return header
 
 
-def _check_places(source: Source, header: _Header, sector_size: int) -> None:
+def read_array(source: Source, header: Header, sector_size: int) -> bytes:
+    """Return the entries that the header speaks for. Raises PartitionError when they are damaged."""
+    array = read_bytes(source, header.array * sector_size, header.count * header.entry_size)
+    if zlib.crc32(array) != GPT_HEADER.unpack_from(header.raw)[13]:
+        raise damaged(source, f"the CRC of its entries at sector {header.array} is wrong")
+    return array
+
+
+def _check_places(source: Source, header: Header, sector_size: int) -> None:
     size, count = header.entry_size, header.count
     if size > GPT_ENTRY.size and not size & (size - 1):
         raise NothingToGrowError(f"Linux ignores the GPT: its entries have {size} bytes, expected {GPT_ENTRY.size}")
     if not (1 <= count <= MAX_GPT_ENTRIES and size == GPT_ENTRY.size):
-        raise _damaged(source, f"{count} entries of {size} bytes")
+        raise damaged(source, f"{count} entries of {size} bytes")
     sectors = header.array_sectors(sector_size)
     last_sector = source.size // sector_size - 1
     in_front = 2 <= header.array <= header.first_usable - sectors
     unfinished = header.array == last_sector - sectors and 2 + sectors <= header.first_usable
     if header.own != 1 or not header.first_usable <= header.last_usable < last_sector:
-        raise _damaged(source, f"usable sectors {header.first_usable} to {header.last_usable} of {last_sector + 1}")
+        raise damaged(source, f"usable sectors {header.first_usable} to {header.last_usable} of {last_sector + 1}")
     if not (in_front or unfinished):
-        raise _damaged(source, f"entries at sector {header.array}, usable sectors from {header.first_usable}")
+        raise damaged(source, f"entries at sector {header.array}, usable sectors from {header.first_usable}")
 
 
-def _partitions(source: Source, header: _Header, array: bytes, sector_size: int) -> list[Partition]:
+def partitions_in(source: Source, header: Header, array: bytes | bytearray, sector_size: int) -> list[Partition]:
     """Return the partitions once it is known that each is in its place and none upon another."""
     found, spans = [], []
     for index in range(header.count):
@@ -179,7 +190,7 @@ def _partitions(source: Source, header: _Header, array: bytes, sector_size: int)
         if not any(kind):
             continue
         if not header.first_usable <= first <= last <= header.last_usable:
-            raise _damaged(
+            raise damaged(
                 source,
                 f"partition {index + 1} (sectors {first} to {last}) lies outside of the usable ones "
                 f"({header.first_usable} to {header.last_usable})",
@@ -191,5 +202,6 @@ def _partitions(source: Source, header: _Header, array: bytes, sector_size: int)
     return found
 
 
-def _damaged(source: Source, what: str) -> PartitionError:
-    return PartitionError(f"{source.name}: the GPT is damaged ({what}); nothing was grown, repair it first")
+def damaged(source: Source, what: str) -> PartitionError:
+    """Return the error for a table that is damaged, as what says."""
+    return PartitionError(f"{source.name}: the GPT is damaged ({what}); nothing was written, repair it first")

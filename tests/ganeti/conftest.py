@@ -15,11 +15,9 @@ import pytest
 
 from tests.conftest import need
 from tests.fixtures.debian_system import NAME, DebianSystem
-from tests.fixtures.ganeti_lab import CONFIGURED, IMAGES, NODE_IP, Lab, install_definition, running_lab
+from tests.fixtures.ganeti_lab import IMAGES, NODE_IP, Lab, install_definition, running_lab
 
 PORT = 8080
-# As the script interfaces of ganeti-instance-image does: what rename finds must be the instance's name.
-NAME_SCRIPT = '#!/bin/sh\necho "$INSTANCE_NAME" | "$GUEST_FILE" write /etc/hostname\n'
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +32,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory, debian: DebianSystem) -> Itera
         made.configure(IMAGE_NAME=NAME, IMAGE_TYPE="qcow2")
         made.publish("qcow2", IMAGE_TYPE="qcow2")
         made.publish("tarball", IMAGE_TYPE="tarball", SWAP_SIZE="32")
-        made.add_script(f"{CONFIGURED}/instance-image.d/name", NAME_SCRIPT)
         yield made
 
 

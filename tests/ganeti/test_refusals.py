@@ -34,15 +34,16 @@ def test_a_script_that_fails(lab: Lab) -> None:
     assert table.returncode != 0, table.stdout
 
 
-def test_a_system_with_a_foreign_host_name_is_not_renamed(lab: Lab, tmp_path: Path) -> None:
+def test_a_system_with_a_foreign_host_name_is_renamed(lab: Lab, tmp_path: Path) -> None:
     add(lab, "own.lab.example")
     disk = lab.written_disk("own.lab.example")
     root = partitions(str(disk))[-1]
     with loop(disk, root["offset"], root["length"]) as device, mounted_at(device, tmp_path / "edited") as point:
         (point / "etc/hostname").write_text("foreign\n")
     said = rename(lab, "own.lab.example", "other.lab.example")
-    assert "/etc/hostname says that the guest's host name is 'foreign'; expected the old name, own.lab.example" in said
-    assert host_name(lab, "other.lab.example", tmp_path) == "foreign"
+    assert "arning" not in said
+    assert "the system called itself foreign, and not own as its instance" in lab.last_log()
+    assert host_name(lab, "other.lab.example", tmp_path) == "other.lab.example"
 
 
 def test_a_disk_that_is_too_small_for_the_image(lab: Lab) -> None:

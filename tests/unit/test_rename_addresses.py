@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.network.files import NetworkFiles
 from ganeti_os.guest.network.netplan import netplan_interfaces
 from ganeti_os.shellfile import SettingsError
 from pydiskimg.errors import DiskImageError
@@ -198,7 +199,7 @@ def interfaces(guest: GuestFiles) -> list[str]:
         (eth("10.0.0.1", first=1), ("", "10.0.0.4"), ["10.0.0.4"], ""),
         (eth("10.0.0.1", "10.0.0.2", first=9, name="ens"), ("10.0.0.3", ""), ["10.0.0.3", "10.0.0.2"], ""),
         (eth("10.0.0.1", name="ens"), ("10.0.0.3", "10.0.0.4"), ["10.0.0.1"], "it is not clear which"),
-        (eth("10.0.0.1", "10.0.0.2"), ("10.0.0.3",), ["10.0.0.1", "10.0.0.2"], "it has 2 addresses"),
+        (eth("10.0.0.1", "10.0.0.2"), ("10.0.0.3",), ["10.0.0.1", "10.0.0.2"], "eth0 has 2 addresses"),
         (eth("10.0.0.1"), ("10.0.0.3",), ["10.0.0.3"], ""),
         (eth("10.0.0.1"), ("10.9.0.3",), ["10.9.0.3"], "10.9.0.3 is not in 10.0.0.0/24"),
         (eth("10.0.0.1"), ("nonsense",), ["10.0.0.1"], "which is no IP address"),
@@ -226,7 +227,8 @@ def test_an_alias_is_a_second_address(tmp_path: Path, caplog: pytest.LogCaptureF
     guest = GuestFiles.make(tmp_path, files)
     guest.rename("10.0.0.3")
     assert interfaces(guest) == ["10.0.0.1", "10.0.0.2"]
-    assert "eth0: 10.0.0.1, 10.0.0.2 stays, although NIC 0 has 10.0.0.3 now: it has 2 addresses" in caplog.text
+    path = "/etc/network/interfaces"
+    assert f"eth0 has 2 addresses; what stays is {path}:2: 10.0.0.1, {path}:4: 10.0.0.2" in caplog.text
 
 
 def test_both_families(tmp_path: Path) -> None:
@@ -400,7 +402,7 @@ def test_netplan_finds_addresses_where_they_are(tmp_path_factory: pytest.TempPat
         def read(self, path: str, *, limit: int = 1 << 20) -> bytes:
             return data
 
-    for interface in netplan_interfaces(Draft(Files())):  # type: ignore[arg-type]
+    for interface in netplan_interfaces(NetworkFiles(Draft(Files()))):  # type: ignore[arg-type]
         for field in [*interface.addresses, *interface.others]:
             assert data[field.span.start : field.span.end] == field.span.text
             assert field.span.text in (b"10.0.0.1", b"24") or field.kind == "gateway"

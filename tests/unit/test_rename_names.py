@@ -377,23 +377,6 @@ def test_interrupted_anywhere_the_next_run_does_the_rest(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("files", "noted"),
-    [
-        ({"/etc/cloud/cloud.cfg": "users:\n - default\n"}, True),
-        ({"/etc/cloud/cloud.cfg": "preserve_hostname: false\n"}, True),
-        ({"/etc/cloud/cloud.cfg": "preserve_hostname: true\n"}, False),
-        ({"/etc/cloud/cloud.cfg": "x: 1\n", "/etc/cloud/cloud.cfg.d/99.cfg": "preserve_hostname:  True\n"}, False),
-        ({"/etc/cloud/cloud.cfg": "x: 1\n", "/etc/cloud/cloud-init.disabled": ""}, False),
-        ({}, False),
-    ],
-)
-def test_cloud_init_is_noted(tmp_path: Path, files: Files, noted: bool, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    GuestFiles.make(tmp_path, {"/etc/hostname": "inst1\n", **files}).rename()
-    assert ("cloud-init is installed" in caplog.text) == noted
-
-
-@pytest.mark.parametrize(
     ("old", "new", "found", "replaced"),
     [
         ("a.b", "c.d", "A", "c"),

@@ -5,21 +5,28 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.network.addresses import Field, Interface, IPAddress, natural_order, parse_address
+from ganeti_os.guest.network.addresses import Field, Interface, IPAddress, parse_address
+from ganeti_os.guest.network.choice import Choice, Chooser
+from ganeti_os.guest.network.dhcpcd import dhcpcd_interfaces
+from ganeti_os.guest.network.edits import Edits
+from ganeti_os.guest.network.files import NetworkFiles
 from ganeti_os.guest.network.gentoo import gentoo_interfaces
 from ganeti_os.guest.network.ifcfg import ifcfg_interfaces
 from ganeti_os.guest.network.ifupdown import ifupdown_interfaces
+from ganeti_os.guest.network.keyfile import keyfile_interfaces
+from ganeti_os.guest.network.macs import devices_by_mac, moved_macs
 from ganeti_os.guest.network.netplan import netplan_interfaces
-from ganeti_os.guest.network.networkd import keyfile_interfaces, networkd_interfaces
-from ganeti_os.guest.network.new_addresses import NewAddress
-from ganeti_os.guest.network.span import Span, substituted
+from ganeti_os.guest.network.networkd import networkd_interfaces
+from ganeti_os.guest.network.new_addresses import NewAddress, NicNetwork
+from ganeti_os.guest.network.span import Span
+from ganeti_os.guest.network.tokens import Places, address_tokens, comments, like, mac_tokens
+from ganeti_os.guest.network.udev import udev_names
 
 log = logging.getLogger(__name__)
 
@@ -30,131 +37,170 @@ _FORMATS = (
     netplan_interfaces,
     keyfile_interfaces,
     gentoo_interfaces,
+    dhcpcd_interfaces,
+    udev_names,
+)
+# Read word by word: an address that is known to have moved is replaced here, too.
+_MORE = (
+    ("/etc/wicked/ifconfig", "*.xml"),
+    ("/etc/netctl", "*"),
+    ("/etc/conf.d", "network"),
+    ("/etc/conf.d", "staticroute"),
+    ("/etc", "ifconfig.*"),
+    ("/etc/sysconfig/networking/devices", "ifcfg-*"),
+    ("/etc/sysconfig/static-routes", "*"),
+    ("/etc/sysconfig", "static-routes*"),
 )
 _LIMIT = 1000  # addresses, prefixes, gateways; a guest with more is not meant to be understood
-_KERNEL_NAME = re.compile(r"eth([0-9]{1,3})")
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """addresses are the replaced ones with their new ones, as the guest spells them; paths the files that had them."""
+    """addresses are the replaced ones with their new ones, as the guest spells them; paths the files that had them.
 
-    addresses: Mapping[bytes, bytes]
-    paths: frozenset[str]
-
-
-def change_addresses(
-    draft: Draft, new: Mapping[int, NewAddress], *, nic_count: int, old: IPAddress | None = None
-) -> Moved:
-    """Give the guest's static addresses the new ones, which come by the number of the NIC.
-
-    old is the address that NIC 0 is known to have had, if any. An address that stays is logged with the reason.
+    old_addresses and old_macs (in lower case, with colons) are what the instance no longer has. searched are the files
+    that were read for them.
     """
-    found = [item for item in chain.from_iterable(read(draft) for read in _FORMATS) if not item.is_loopback]
-    changes: dict[str, dict[Span, bytes]] = {}
-    moved: dict[bytes, bytes] = {}
-    paths = set()
-    count = sum(len(interface.addresses) + len(interface.others) for interface in found)
-    if count > _LIMIT:
-        log.warning("the guest's files hold %d addresses and what belongs to them; all of them stay", count)
-        return Moved({}, frozenset())
-    static = {field.span.text.decode() for interface in found for field in interface.addresses}
-    if static and not new:
-        log.info("the guest keeps its static addresses (%s): no new one is known", ", ".join(sorted(static)))
-    for index, address in sorted(new.items()):
-        chosen = _chosen(found, index, address, nic_count=nic_count, old=old if index == 0 else None)
-        for interface in chosen:
-            _warn_of_another_network(interface, address)
-        for field, text in chain.from_iterable(_fields(interface, address) for interface in chosen):
-            changes.setdefault(field.path, {})[field.span] = text
-            if field.kind == "address":
-                moved[field.span.text] = text
-                paths.add(field.path)
-    for path, spans in changes.items():
-        gone = [span.text for span in spans if span.text in moved]
-        what = ", ".join(f"{text.decode()} is now {moved[text].decode()}" for text in gone) or "gateway"
-        draft.change(path, substituted(draft.read(path) or b"", spans.items()), what)
-    return Moved(moved, frozenset(paths))
+
+    addresses: Mapping[bytes, bytes] = field(default_factory=dict)
+    paths: frozenset[str] = frozenset()
+    old_addresses: frozenset[IPAddress] = frozenset()
+    old_macs: frozenset[str] = frozenset()
+    searched: tuple[str, ...] = ()
 
 
-def _chosen(
-    found: list[Interface], index: int, new: NewAddress, *, nic_count: int, old: IPAddress | None
-) -> list[Interface]:
-    """Return the stanzas or files whose address becomes the new one; none when it is there already, or in doubt."""
-    static = [interface for interface in found if _addresses([interface], new)]
-    known = [interface for interface in static if _addresses([interface], new) == {old}]
-    if known:
-        return known
-    device = None if nic_count <= 1 else _device(found, index, nic_count)
-    if device is not None:
-        static = [interface for interface in static if interface.device == device]
-    addresses = _addresses(static, new)
-    if not addresses or new.address in addresses:
-        return []
-    listed = ", ".join(sorted(map(str, addresses)))
-    if nic_count > 1 and device is None:
-        why = "it is not clear which of the guest's interfaces is that NIC"
-    elif len(addresses) > 1:
-        why = f"it has {len(addresses)} addresses"
-    else:
-        return static
-    log.warning("%s: %s stays, although NIC %d has %s now: %s", static[0].device, listed, index, new.address, why)
-    return []
+def change_addresses(draft: Draft, nics: Sequence[NicNetwork], *, old: IPAddress | None = None) -> Moved:
+    """Give the guest's static addresses the new ones, and what is matched by a NIC's former hardware address its own.
+
+    old is the address that NIC 0 is known to have had, if any. An address that stays is logged with the reason; no
+    contents of a file raise an error.
+    """
+    files = NetworkFiles(draft)
+    found = [item for item in chain.from_iterable(read(files) for read in _FORMATS) if not item.is_loopback]
+    for directory, pattern in _MORE:
+        for path in files.files(directory, pattern):
+            files.read(path)
+    if sum(len(item.addresses) + len(item.others) + len(item.macs) for item in found) > _LIMIT:
+        log.warning("the guest's files hold more than %d addresses and what belongs to them; all of them stay", _LIMIT)
+        return Moved(old_addresses=_gone(nics, {old} if old else set()), searched=tuple(files.paths))
+    return _Change(draft, files, found, nics, old).run()
 
 
-def _addresses(interfaces: Iterable[Interface], new: NewAddress) -> set[IPAddress]:
-    """Return the different addresses of the new one's family."""
-    texts = (parse_address(field.span.text) for interface in interfaces for field in interface.addresses)
-    return {address for address in texts if address is not None and address.version == new.address.version}
+def _gone(nics: Sequence[NicNetwork], old: set[IPAddress]) -> frozenset[IPAddress]:
+    """Return the old addresses that are not one of the instance's now."""
+    return frozenset(old - {new.address for nic in nics for new in nic.addresses})
 
 
-def _device(found: list[Interface], index: int, nic_count: int) -> str | None:
-    """Return the interface that is NIC index: by the kernel's own names, else by order where there is one for each."""
-    devices = sorted({interface.device for interface in found}, key=natural_order)
-    numbers = [_KERNEL_NAME.fullmatch(device) for device in devices]
-    if all(numbers):
-        return f"eth{index}" if f"eth{index}" in devices else None
-    return devices[index] if len(devices) == nic_count and index < nic_count else None
+@dataclass(slots=True)
+class _Change:
+    """One run: which addresses move, then what is written where."""
+
+    draft: Draft
+    files: NetworkFiles
+    found: list[Interface]
+    nics: Sequence[NicNetwork]
+    old: IPAddress | None
+    moved: dict[bytes, bytes] = field(default_factory=dict)
+    words: dict[IPAddress, NewAddress] = field(default_factory=dict)
+    prefixes: dict[IPAddress, int] = field(default_factory=dict)
+
+    def run(self) -> Moved:
+        edits = Edits(self.files)
+        macs = moved_macs(self.files, self.found, self.nics)
+        choices = self._choices(macs)
+        chosen: set[tuple[str, Span]] = set()
+        for choice in choices:
+            chosen |= self._write(edits, choice)
+        self._note_known()
+        kept = {(one.path, one.span) for item in self.found for one in item.addresses} - chosen
+        for path in self.files.paths:
+            if path not in self.files.kept:
+                self._write_words(edits, path, macs, Places((s.start, s.end) for at, s in kept if at == path))
+        paths = edits.apply(self.draft)
+        old = _gone(self.nics, {*self.words, *({self.old} if self.old else ())})
+        return Moved(self.moved, paths, old, frozenset(macs), tuple(self.files.paths))
+
+    def _choices(self, macs: dict[str, str]) -> list[Choice]:
+        static = {one.span.text.decode() for interface in self.found for one in interface.addresses}
+        if static and not any(nic.addresses for nic in self.nics):
+            log.info("the guest keeps its static addresses (%s): no new one is known", ", ".join(sorted(static)))
+        chooser = Chooser(self.files, self.found, len(self.nics), devices_by_mac(self.found, macs))
+        pairs = [(nic, new) for nic in self.nics for new in nic.addresses]
+        choices = [chooser.choose(nic, new, old=self.old if nic.index == 0 else None) for nic, new in pairs]
+        return [choice for choice in choices if choice is not None]
+
+    def _write(self, edits: Edits, choice: Choice) -> set[tuple[str, Span]]:
+        """Write a new address with its network and gateway; return the places of the address."""
+        values = _values(choice.new)
+        _warn_of_another_network(choice, self.files)
+        places = set()
+        for one in choice.fields:
+            if one.kind == "address":
+                places.add((one.path, one.span))
+                self.moved[one.span.text] = values["address"]
+                self.words[choice.old] = choice.new
+            if one.kind == "prefix" and one.span.text.isdigit():
+                self.prefixes[choice.old] = int(one.span.text[:4])
+            if one.kind in values:
+                note = f"{one.span.text.decode('latin-1')} is now {values[one.kind].decode()}"
+                edits.replace(one.path, one.span, values[one.kind], note if one.kind == "address" else one.kind)
+        return places
+
+    def _note_known(self) -> None:
+        """Let the address that NIC 0 is known to have had move where only words tell it, too."""
+        for nic in self.nics:
+            for new in nic.addresses if nic.index == 0 else ():
+                if self.old is not None and self.old.version == new.address.version and self.old != new.address:
+                    self.words.setdefault(self.old, new)
+                    self.moved.setdefault(str(self.old).encode("ascii"), str(new.address).encode("ascii"))
+
+    def _write_words(self, edits: Edits, path: str, macs: dict[str, str], kept: Places) -> None:
+        """Replace what moved wherever else a network file names it, but not in comments and for other interfaces."""
+        data = self.files.read(path)
+        taken, remarks = edits.taken(path), comments(data)
+        for token in address_tokens(data, self.words):
+            start = token.span.start
+            if start in taken or start in remarks or start in kept:
+                continue
+            new = self.words[token.address]
+            text = str(new.address).encode("ascii")
+            edits.replace(path, token.span, text, f"{token.span.text.decode()} is now {new.address}")
+            is_prefix = token.prefix is not None and int(token.prefix.text) == self.prefixes.get(token.address)
+            if token.prefix is not None and is_prefix and new.network is not None:
+                edits.replace(path, token.prefix, str(new.network.prefixlen).encode("ascii"), "prefix")
+        for span, mac in mac_tokens(data, macs):
+            if span.start not in remarks:
+                edits.replace(path, span, like(macs[mac], span.text), f"{span.text.decode()} is now {macs[mac]}")
 
 
-def _fields(interface: Interface, new: NewAddress) -> list[tuple[Field, bytes]]:
-    """Return what is to be written where; an interface has the values of both families."""
-    network = new.network
-    values = {"address": str(new.address)}
-    if network is not None:
+def _values(new: NewAddress) -> dict[str, bytes]:
+    """Return what each kind of field gets; what is not known is left out."""
+    values: dict[str, object] = {"address": new.address}
+    if new.network is not None:
         values |= {
-            "prefix": str(network.prefixlen),
-            "netmask": str(network.netmask),
-            "network": str(network.network_address),
-            "broadcast": str(network.broadcast_address),
+            "prefix": new.network.prefixlen,
+            "netmask": new.network.netmask,
+            "network": new.network.network_address,
+            "broadcast": new.network.broadcast_address,
         }
     if new.gateway is not None:
-        values["gateway"] = str(new.gateway)
-    return [
-        (field, values[field.kind].encode("ascii"))
-        for field in [*interface.addresses, *interface.others]
-        if field.kind in values and _is_of_family(field, interface, new)
-    ]
+        values["gateway"] = new.gateway
+    return {kind: str(value).encode("ascii") for kind, value in values.items()}
 
 
-def _is_of_family(field: Field, interface: Interface, new: NewAddress) -> bool:
-    address = parse_address(field.span.text)
-    if address is None:  # a prefix: of the address right before it, or of the stanza's first family
-        before = [one for one in interface.addresses if (one.path, one.span.end + 1) == (field.path, field.span.start)]
-        versions = [found.version for one in before or interface.addresses if (found := parse_address(one.span.text))]
-        return min(versions) == new.address.version
-    return address.version == new.address.version
-
-
-def _warn_of_another_network(interface: Interface, new: NewAddress) -> None:
+def _warn_of_another_network(choice: Choice, files: NetworkFiles) -> None:
     """Without a word of the new network the guest keeps its netmask and gateway, which may be wrong now."""
-    old = next(iter(_addresses([interface], new)))
-    masks = [field for field in interface.others if field.kind in ("prefix", "netmask")]
-    mask = next((field.span.text for field in masks if _is_of_family(field, interface, new)), None)
-    if mask is None or new.network is not None:
-        return
-    with suppress(ValueError):
-        network = ipaddress.ip_interface(f"{old}/{mask.decode('latin-1')}").network
-        if new.address not in network:
-            text = "%s: %s is not in %s, and nothing tells its network; the netmask and gateway stay"
-            log.warning(text, interface.device, new.address, network)
+    new = choice.new
+    if new.network is None:
+        masks: list[Field] = [one for one in choice.fields if one.kind in ("prefix", "netmask")]
+        with suppress(ValueError, IndexError):
+            network = ipaddress.ip_interface(f"{choice.old}/{masks[0].span.text.decode('latin-1')}").network
+            if new.address not in network:
+                text = "%s: %s is not in %s, and nothing tells its network; the netmask and gateway stay"
+                log.warning(text, choice.name, new.address, network)
+    elif new.gateway is None:
+        for one in choice.fields:
+            gateway = parse_address(one.span.text) if one.kind == "gateway" else None
+            if gateway is not None and gateway not in new.network and not gateway.is_link_local:
+                text = "%s: the gateway %s stays, which is not in %s: nothing tells another one"
+                log.warning(text, files.place(one.path, one.span.start), gateway, new.network)

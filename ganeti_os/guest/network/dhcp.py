@@ -51,9 +51,6 @@ _RULES = (
     _Rule("/etc", "mailname", _line(rb"")),
 )
 
-_CLOUD = "/etc/cloud/cloud.cfg"
-_PRESERVE = re.compile(rb"^preserve_hostname[ \t]*+:[ \t]*+([A-Za-z]++)", re.MULTILINE)
-
 
 def change_client_names(draft: Draft, renaming: Renaming) -> None:
     """Replace the old name where it is sent to a DHCP server, and in /etc/mailname."""
@@ -63,15 +60,3 @@ def change_client_names(draft: Draft, renaming: Renaming) -> None:
             spans = [Span.of(match, 1) for match in rule.line.finditer(data)]
             replacements = [(span, new) for span in spans if (new := renaming.replaced_bytes(span.text)) != span.text]
             draft.change(path, substituted(data, replacements), "the name that is announced")
-
-
-def note_cloud_init(draft: Draft) -> None:
-    """Say when cloud-init may set another name at the next boot."""
-    if not draft.is_file(_CLOUD) or draft.exists("/etc/cloud/cloud-init.disabled"):
-        return
-    preserved = b"false"
-    for path in [_CLOUD, *draft.files("/etc/cloud/cloud.cfg.d", "*.cfg")]:  # a later one counts
-        for match in _PRESERVE.finditer(draft.read(path) or b""):
-            preserved = match.group(1)
-    if preserved.lower() not in (b"true", b"yes", b"on"):
-        log.info("cloud-init is installed and may set the host name at boot; preserve_hostname: true prevents it")

@@ -1,42 +1,133 @@
 # SPDX-License-Identifier: MIT
-"""interfaces(5) of Debian's ifupdown."""
+"""interfaces(5) of Debian's ifupdown, and of ifupdown-ng, ifupdown2 and busybox, which read the same files."""
 
 from __future__ import annotations
 
+import logging
+import posixpath
 import re
 from collections.abc import Iterator
 
-from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.network.addresses import Interface
+from ganeti_os.guest.network.commands import commands
+from ganeti_os.guest.network.files import NetworkFiles, has_wildcard
 from ganeti_os.guest.network.span import Span
 
-_LINE = re.compile(rb"^[ \t]*+([^#\s][^\n]*+)", re.MULTILINE)
-_WORD = re.compile(rb"\S++")
+log = logging.getLogger(__name__)
+
+# A backslash continues a line, but not a comment.
+_LINE = re.compile(rb"^[ \t]*+([^#\s](?:[^\\\n]|\\(?:[^\n]|\n|\Z))*+)", re.MULTILINE)
+_WORD = re.compile(rb"(?:[^\s\\]|\\(?:\n|[^\s]|\Z))++")
 _STARTS = (b"iface", b"auto", b"mapping", b"source", b"source-directory", b"no-auto-down", b"no-scripts", b"template")
+_STANZAS = (b"iface", b"template")
+_INCLUDES = (b"source", b"source-directory")
 _KINDS = ("address", "netmask", "network", "broadcast", "gateway")
+_COMMANDS = (b"up", b"post-up", b"pre-up", b"down", b"post-down", b"pre-down")
+_OWN_NAMES = (None, b"$IFACE", b"${IFACE}", b"--")
+_NAME = re.compile(r"[A-Za-z0-9_-]+")  # of a file in a source-directory
+_FILES = 256
 
 
-def ifupdown_interfaces(draft: Draft) -> Iterator[Interface]:
-    """Yield a stanza `iface` as one interface each."""
-    paths = [*draft.files("/etc/network", "interfaces"), *draft.files("/etc/network/interfaces.d", "*")]
-    for path in paths:
-        yield from _stanzas(path, draft.read(path) or b"")
+def ifupdown_interfaces(files: NetworkFiles) -> Iterator[Interface]:
+    """Yield a stanza `iface` as one interface each, and what commands in it give to other interfaces."""
+    paths = [*files.files("/etc/network", "interfaces"), *files.files("/etc/network/interfaces.d", "*")]
+    templates: dict[str, Interface] = {}
+    stanzas: list[tuple[Interface, bytes | None]] = []
+    named: set[tuple[bytes, str, bytes]] = set()
+    for path in paths:  # grows
+        for keyword, word in _includes(files.read(path)):
+            key = (keyword, posixpath.dirname(path), word.text)
+            if key not in named and len(named) < _FILES:
+                named.add(key)
+                included = _included(files, path, word, keyword)
+                paths += [found for found in included if found not in paths][: _FILES - len(paths)]
+        for stanza, parent in _stanzas(path, files.read(path)):
+            templates[stanza.name] = stanza
+            stanzas.append((stanza, parent))
+    for stanza, parent in stanzas:
+        template = templates.get(parent.decode("latin-1")) if parent is not None else None
+        if template is not None and template is not stanza:
+            stanza.others += template.others
+            template.names_only = True
+    yield from (stanza for stanza, _ in stanzas)
 
 
-def _stanzas(path: str, data: bytes) -> Iterator[Interface]:
+def _includes(data: bytes) -> Iterator[tuple[bytes, Span]]:
+    """Yield the keyword and the name of each file or directory that is to be read, too."""
+    for words in _lines(data):
+        if words[0].text in _INCLUDES:
+            yield from ((words[0].text, word) for word in words[1:])
+
+
+def _lines(data: bytes) -> Iterator[list[Span]]:
+    """Yield the words of each line; a continued one is one line."""
+    for line in _LINE.finditer(data):
+        words = [word for match in _WORD.finditer(data, *line.span(1)) if (word := _word(match)).text]
+        if words:
+            yield words
+
+
+def _word(match: re.Match[bytes]) -> Span:
+    """Return a word without the continuations of lines that touch it."""
+    text = match[0]
+    start = match.start()
+    while text.startswith(b"\\\n"):
+        text, start = text[2:], start + 2
+    while text.endswith(b"\\\n"):
+        text = text[:-2]
+    return Span(start, start + len(text), text)
+
+
+def _included(files: NetworkFiles, path: str, word: Span, keyword: bytes) -> list[str]:
+    """Return the files that a line `source` or `source-directory` names; a relative name is that of the file's."""
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(path), word.text.decode("utf-8", "surrogateescape")))
+    directory, _, name = target.rpartition("/")
+    if has_wildcard(directory) or "$" in target or "`" in target:
+        log.warning("%s: what %s names here is not looked for", files.place(path, word.start), keyword.decode())
+        return []
+    if keyword == b"source":
+        return files.files(directory, name)
+    parents = files.directories(directory, name) if has_wildcard(name) else [target]
+    found = [found for parent in parents for found in files.files(parent, "*")]
+    return [path for path in found if _NAME.fullmatch(path.rpartition("/")[2])]
+
+
+def _stanzas(path: str, data: bytes) -> Iterator[tuple[Interface, bytes | None]]:
+    """Yield each stanza with the name of the one that it inherits from."""
     stanza: Interface | None = None
     static = False
-    for line in _LINE.finditer(data):
-        words = [Span.of(word) for word in _WORD.finditer(data, *line.span(1))]
+    for words in _lines(data):
         keyword = words[0].text
         if keyword in _STARTS or keyword.startswith(b"allow-"):
-            if stanza is not None:
-                yield stanza
             stanza = None
-            if keyword == b"iface" and len(words) > 3:
-                stanza = Interface(words[1].text.decode("latin-1"))
-                static = words[3].text == b"static"
-        elif stanza is not None and static and len(words) > 1 and keyword.decode("latin-1") in _KINDS:
+            if keyword in _STANZAS and len(words) > 1:
+                texts = [word.text for word in words]
+                stanza = Interface(texts[1].decode("latin-1"))
+                has_method = texts[2:3] in ([b"inet"], [b"inet6"])
+                static = texts[3:4] == [b"static"] if has_method else True  # ifupdown-ng: `iface eth0`
+                inherits = texts.index(b"inherits") if b"inherits" in texts[:-1] else None
+                yield stanza, texts[inherits + 1] if inherits is not None else None
+            continue
+        if stanza is None or len(words) < 2:
+            continue
+        if keyword in _COMMANDS:
+            for other in _add_commands(stanza, path, data, words):
+                yield other, None
+        elif static and keyword.decode("latin-1") in _KINDS:
             stanza.add(path, keyword.decode("ascii"), words[1])
-    if stanza is not None:
-        yield stanza
+
+
+def _add_commands(stanza: Interface, path: str, data: bytes, words: list[Span]) -> Iterator[Interface]:
+    """Add what commands say of the stanza's interface, and yield what they say of others.
+
+    An address beside the stanza's own is one more of the same interface, and not the one that it is known by.
+    """
+    for command in commands(data, words[1].start, words[-1].end):
+        is_own = command.device in (*_OWN_NAMES, stanza.name.encode("latin-1"))
+        target = stanza if is_own else Interface((command.device or b"").decode("latin-1"))
+        if is_own and stanza.addresses and command.gives_address:
+            continue
+        for kind, span in command.values:
+            target.add(path, kind, span)
+        if not is_own:
+            yield target

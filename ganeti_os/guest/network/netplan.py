@@ -1,80 +1,109 @@
 # SPDX-License-Identifier: MIT
-"""netplan's YAML, as far as its files look in practice: keys by their indentation, addresses as words.
-
-A YAML file may say the same in other ways (one line in braces, anchors); an address that is not found stays.
-"""
+"""netplan's YAML: several files whose interfaces are joined by their names."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator
 
-from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.network.addresses import Interface
-from ganeti_os.guest.network.span import Span
+from ganeti_os.guest.network.addresses import DEFAULT_ROUTES, Interface
+from ganeti_os.guest.network.files import NetworkFiles, has_wildcard
+from ganeti_os.guest.network.yaml_nodes import Mapping, Node, Scalar, Sequence, YamlError, yaml_document
 
-_DEPTH = 32  # of keys and list items inside each other
-_KINDS = (b"ethernets", b"bonds", b"bridges", b"vlans", b"wifis")
-_DEFAULT = (b"default", b"0.0.0.0/0", b"::/0")
-_LINE = re.compile(rb"^( *+)([^#\s][^\r\n]*+)", re.MULTILINE)
-_ITEM = re.compile(rb"-(?: ++|$)")
-_KEY = re.compile(rb"[\"']?([\w.@-]++)[\"']?:(?=\s|$)")
-_WORD = re.compile(rb"[^\s\[\],\"'{}#]++")
+log = logging.getLogger(__name__)
 
-_Path = tuple[bytes, ...]
-
-
-def netplan_interfaces(draft: Draft) -> Iterator[Interface]:
-    """Yield each interface of each file."""
-    for path in draft.files("/etc/netplan", "*.yaml"):
-        interfaces: dict[bytes, Interface] = {}
-        routes: dict[_Path, dict[bytes, Span]] = {}
-        for keys, word in _words(draft.read(path) or b""):
-            if len(keys) < 4 or keys[0] != b"network" or keys[1] not in _KINDS:
-                continue
-            interface = interfaces.setdefault(keys[2], Interface(keys[2].decode("latin-1")))
-            if keys[3] == b"addresses":
-                text = word.text.removesuffix(b":")  # an item with options of its own
-                interface.add(path, "address", Span(word.start, word.start + len(text), text))
-            elif keys[3] in (b"gateway4", b"gateway6"):
-                interface.add(path, "gateway", word)
-            elif keys[3] == b"routes" and len(keys) == 6:
-                routes.setdefault(keys[:5], {})[keys[5]] = word
-        for keys, route in routes.items():
-            if b"via" in route and b"to" in route and route[b"to"].text in _DEFAULT:
-                interfaces[keys[2]].add(path, "gateway", route[b"via"])
-        yield from interfaces.values()
+# A file hides one of its name in a later directory; they are read in the order of their names.
+_DIRECTORIES = ("/run/netplan", "/etc/netplan", "/usr/lib/netplan", "/lib/netplan")
+_KINDS = (
+    "ethernets",
+    "bonds",
+    "bridges",
+    "vlans",
+    "wifis",
+    "modems",
+    "tunnels",
+    "vrfs",
+    "dummy-devices",
+    "virtual-ethernets",
+    "nm-devices",
+)
+_TOTAL = 256 << 10  # bytes of all files
+_MOST = 2000  # values; a list that many interfaces name by an alias counts again
 
 
-def _words(data: bytes) -> Iterator[tuple[_Path, Span]]:
-    """Yield each word of each value with the keys above it; an item of a list is a key of its own."""
-    stack: list[tuple[int, bytes]] = []
-    for line in _LINE.finditer(data):
-        column, position, end = len(line.group(1)), line.start(2), line.end(2)
-        while item := _ITEM.match(data, position, end):
-            # A list may be indented as little as the key that it belongs to.
-            _leave(stack, column, items_only=True)
-            stack.append((column, b"- %d" % position))
-            column, position = column + item.end() - position, item.end()
-        key = _KEY.match(data, position, end)
-        if key:
-            _leave(stack, column, items_only=False)
-            stack.append((column, key.group(1)))
-            position = key.end()
-        if len(stack) > _DEPTH:
+def netplan_interfaces(files: NetworkFiles) -> Iterator[Interface]:
+    """Yield each interface with what all files say of it. A file that cannot be understood is told, and kept."""
+    interfaces: dict[str, Interface] = {}
+    rest, values = _TOTAL, 0
+    for path in files.search_path(_DIRECTORIES, "*.yaml"):
+        data = files.read(path)
+        rest -= len(data)
+        try:
+            if rest < 0:
+                raise YamlError(f"with those before it, it is larger than {_TOTAL} bytes")
+            document = yaml_document(data)
+        except ModuleNotFoundError:
+            if b"address" in data:
+                log.warning(
+                    "%s: netplan's files stay as they are: python3-yaml (PyYAML) is missing; install it for them", path
+                )
+            files.kept.update(files.search_path(_DIRECTORIES, "*.yaml"))
+            break
+        except YamlError as error:
+            log.warning("%s:%d: %s; the file stays as it is", path, error.line, error)
+            files.kept.add(path)
+            continue
+        for name, settings in _definitions(document):
+            _add(interfaces.setdefault(name, Interface(name)), path, settings)
+            values += len(interfaces[name].addresses) + len(interfaces[name].others)
+            if values > _MOST:
+                break
+    yield from interfaces.values()
+
+
+def _definitions(document: Node | None) -> Iterator[tuple[str, Mapping]]:
+    network = document.get("network") if isinstance(document, Mapping) else None
+    for kind, definitions in network.items() if isinstance(network, Mapping) else ():
+        if kind.value in _KINDS and isinstance(definitions, Mapping):
+            for name, settings in definitions.items():
+                if isinstance(settings, Mapping):
+                    yield name.value, settings
+
+
+def _add(interface: Interface, path: str, settings: Mapping) -> None:
+    for key, value in settings.items():
+        if len(interface.addresses) + len(interface.others) > _MOST:
             return
-        keys = tuple(name for _, name in stack)
-        for word in _WORD.finditer(data, position, _comment(data, position, end)):
-            yield keys, Span.of(word)
+        match key.value, value:
+            case "addresses", Sequence():
+                _add_all(interface, path, "address", (_address(item) for item in value.items))
+            case (("gateway4" | "gateway6"), Scalar()):
+                _add_all(interface, path, "gateway", [value])
+            case "routes", Sequence():
+                _add_all(interface, path, "gateway", (_default_gateway(item) for item in value.items))
+            case "match", Mapping():
+                _add_all(interface, path, "mac", [value.get("macaddress")])
+                name = value.get("name")
+                if isinstance(name, Scalar) and name.value and not has_wildcard(name.value):
+                    interface.name = name.value
+    new_name = settings.get("set-name")
+    if isinstance(new_name, Scalar) and new_name.value:
+        interface.name = new_name.value
 
 
-def _leave(stack: list[tuple[int, bytes]], column: int, *, items_only: bool) -> None:
-    while stack and (
-        stack[-1][0] > column or (stack[-1][0] == column and not (items_only and not stack[-1][1].startswith(b"- ")))
-    ):
-        stack.pop()
+def _add_all(interface: Interface, path: str, kind: str, nodes: Iterable[Node | None]) -> None:
+    for node in nodes:
+        if isinstance(node, Scalar) and node.span is not None:
+            interface.add(path, kind, node.span)
 
 
-def _comment(data: bytes, position: int, end: int) -> int:
-    found = data.find(b" #", position, end)
-    return end if found < 0 else found
+def _address(item: Node) -> Node | None:
+    """Return an item of addresses; one with options of its own is a mapping of one key."""
+    return item.pairs[0][0] if isinstance(item, Mapping) and len(item.pairs) == 1 else item
+
+
+def _default_gateway(item: Node) -> Node | None:
+    to = item.get("to") if isinstance(item, Mapping) else None
+    if isinstance(item, Mapping) and isinstance(to, Scalar) and to.value.encode() in DEFAULT_ROUTES:
+        return item.get("via")
+    return None

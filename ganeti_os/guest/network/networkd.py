@@ -1,65 +1,82 @@
 # SPDX-License-Identifier: MIT
-"""*.network of systemd-networkd, and the keyfiles of NetworkManager: sections that name addresses."""
+"""*.network of systemd-networkd with their drop-ins, and *.link of udev: sections that name addresses."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.network.addresses import Interface
-from ganeti_os.guest.network.ini import ini_values
+from ganeti_os.guest.network.addresses import DEFAULT_ROUTES, Interface
+from ganeti_os.guest.network.files import NetworkFiles
+from ganeti_os.guest.network.ini import IniValue, ini_values
 from ganeti_os.guest.network.span import Span
 
-_NETWORKD = {
+DIRECTORIES = (
+    "/etc/systemd/network",
+    "/run/systemd/network",
+    "/usr/local/lib/systemd/network",
+    "/usr/lib/systemd/network",
+    "/lib/systemd/network",
+)
+_VALUES = {
+    ("match", "macaddress"): "mac",
+    ("match", "permanentmacaddress"): "mac",
     ("network", "address"): "address",
     ("address", "address"): "address",
+    ("address", "broadcast"): "broadcast",
     ("network", "gateway"): "gateway",
 }
-_DEFAULT = (b"0.0.0.0/0", b"::/0")
-# ADDRESS/PREFIX,GATEWAY in a keyfile; to NetworkManager "/", "," and ";" are one as good as the other there.
-_ADDRESS_KEY = re.compile(r"address(?:es)?[0-9]*+")
-_WORD = re.compile(rb"[^/;,\s]++")
 
 
-def networkd_interfaces(draft: Draft) -> Iterator[Interface]:
-    """Yield each *.network file as one interface; it is named by [Match] Name=, or by the file."""
-    for path in draft.files("/etc/systemd/network", "*.network"):
-        interface = Interface(path.rpartition("/")[2].removesuffix(".network"))
-        routes: dict[int, dict[str, Span]] = {}
-        for number, section, key, span in ini_values(draft.read(path) or b""):
-            if (section, key) == ("match", "name"):
-                interface.name = span.text.decode("latin-1")
-            elif section == "route":
-                routes.setdefault(number, {})[key] = span
-            elif kind := _NETWORKD.get((section, key)):
-                interface.add(path, kind, span)
-        for route in routes.values():
-            if "gateway" in route and ("destination" not in route or route["destination"].text in _DEFAULT):
-                interface.add(path, "gateway", route["gateway"])
-        yield interface
+@dataclass(slots=True)
+class _Unit:
+    """A file with its drop-ins. routes are the values of each section [Route]."""
+
+    interface: Interface
+    routes: dict[tuple[str, int], dict[str, Span]] = field(default_factory=dict)
+
+    def read(self, path: str, data: bytes) -> None:
+        for value in ini_values(data):
+            self._take(path, value)
+
+    def _take(self, path: str, value: IniValue) -> None:
+        key, span = (value.section, value.key), value.span
+        if key == ("match", "name") and span.text:
+            self.interface.name = span.text.decode("latin-1")
+        elif value.section == "route":
+            self.routes.setdefault((path, value.number), {})[value.key] = span
+        elif kind := _VALUES.get(key):
+            if not span.text and value.section == "network":  # an empty value takes back what was before
+                self._forget(kind)
+            # Each section [Address] has what belongs to its own.
+            self.interface.add(path, kind, span, f"{path}:{value.number}" if value.section == "address" else "")
+
+    def _forget(self, kind: str) -> None:
+        unit = self.interface
+        if kind == "address":
+            unit.addresses = [one for one in unit.addresses if one.group]
+            unit.others = [one for one in unit.others if one.group or one.kind == "gateway"]
+        else:
+            unit.others = [one for one in unit.others if one.kind != kind]
+
+    def finish(self) -> Interface:
+        for (path, _), route in self.routes.items():
+            if "gateway" in route and ("destination" not in route or route["destination"].text in DEFAULT_ROUTES):
+                self.interface.add(path, "gateway", route["gateway"])
+        return self.interface
 
 
-def keyfile_interfaces(draft: Draft) -> Iterator[Interface]:
-    """Yield each connection as one interface; it is named by interface-name=, or by the file."""
-    for path in draft.files("/etc/NetworkManager/system-connections", "*"):
-        interface = Interface(path.rpartition("/")[2].removesuffix(".nmconnection"))
-        for _, section, key, span in ini_values(draft.read(path) or b""):
-            if (section, key) == ("connection", "interface-name"):
-                interface.name = span.text.decode("latin-1")
-            elif section in ("ipv4", "ipv6"):
-                _add(interface, path, key, span)
-        yield interface
-
-
-def _add(interface: Interface, path: str, key: str, span: Span) -> None:
-    if key == "gateway":
-        interface.add(path, "gateway", span)
-    elif _ADDRESS_KEY.fullmatch(key):
-        words = [
-            Span(span.start + match.start(), span.start + match.end(), match[0]) for match in _WORD.finditer(span.text)
-        ]
-        has_prefix = len(words) > 1 and words[1].text.isdigit()
-        kinds = ("address", "prefix", "gateway") if has_prefix else ("address", "gateway")
-        for kind, word in zip(kinds, words, strict=False):
-            interface.add(path, kind, word)
+def networkd_interfaces(files: NetworkFiles) -> Iterator[Interface]:
+    """Yield each *.network with its drop-ins as one interface; it is named by [Match] Name=, or by the file."""
+    for suffix, names_only in ((".network", False), (".link", True), (".netdev", True)):
+        units: dict[str, list[str]] = {}
+        for path in files.search_path(DIRECTORIES, f"*{suffix}"):
+            units[path.rpartition("/")[2]] = [path]
+        for name, paths in files.drop_ins(DIRECTORIES, f"*{suffix}").items():
+            # netplan makes its files at boot, so that there are drop-ins of none.
+            units.setdefault(name, []).extend(paths)
+        for name, paths in sorted(units.items()):
+            unit = _Unit(Interface(name.removesuffix(suffix), names_only=names_only))
+            for path in paths:
+                unit.read(path, files.read(path))
+            yield unit.finish()

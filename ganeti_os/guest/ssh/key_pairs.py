@@ -34,7 +34,7 @@ class Pair:
 class KeyMaker:
     """Makes one key of each kind, when it is asked for; the RSA key in a thread from start() on.
 
-    The thread ends by itself, and does not keep the process.
+    The thread ends by itself, and the process with it: one that is cut off in the library aborts the process.
     """
 
     def __init__(self) -> None:
@@ -43,9 +43,11 @@ class KeyMaker:
         self._error: BaseException | None = None
 
     def start(self) -> None:
-        """Begin with the RSA key; again does nothing."""
+        """Begin with the RSA key; again does nothing. Raises ImportError without the library."""
+        import cryptography  # noqa: F401 - what is missing is to be told before a disk is written
+
         if self._thread is None:
-            self._thread = threading.Thread(target=self._make_rsa, name="RSA host key", daemon=True)
+            self._thread = threading.Thread(target=self._make_rsa, name="RSA host key")
             self._thread.start()
 
     def _make_rsa(self) -> None:

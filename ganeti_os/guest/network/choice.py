@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""Which of the guest's static addresses is the one that a NIC's new address takes the place of."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ganeti_os.guest.network.addresses import Field, Interface, IPAddress, natural_order, parse_address
+from ganeti_os.guest.network.files import NetworkFiles
+from ganeti_os.guest.network.macs import KERNEL_NAME
+from ganeti_os.guest.network.new_addresses import NewAddress, NicNetwork
+from ganeti_os.guest.network.tokens import plain_mac
+
+log = logging.getLogger(__name__)
+
+_TOLD = 8  # addresses in one message
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The address old becomes new in these fields, which are those of its prefix and gateway, too."""
+
+    name: str
+    old: IPAddress
+    new: NewAddress
+    fields: tuple[Field, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chooser:
+    """found are the guest's interfaces; by_mac are the names of those that the guest tells by hardware address."""
+
+    files: NetworkFiles
+    found: list[Interface]
+    nic_count: int
+    by_mac: Mapping[str, set[str]]
+
+    def choose(self, nic: NicNetwork, new: NewAddress, *, old: IPAddress | None) -> Choice | None:
+        """Return what becomes the new address; None when it is there already, or in doubt.
+
+        old is the address that the NIC is known to have had.
+        """
+        version = new.address.version
+        static = [interface for interface in self.found if interface.of_family(version)]
+        if old is not None and old != new.address:
+            known = [interface for interface in static if old in interface.of_family(version)]
+            if known:
+                return self._choice(known, old, new)
+        names = self._names(nic)
+        static = [interface for interface in static if names is None or interface.device in names]
+        addresses = {address for interface in static for address in interface.of_family(version)}
+        if not addresses or new.address in addresses:
+            return None
+        if self.nic_count > 1 and names is None:
+            self._warn(static, nic, new, "it is not clear which of the guest's interfaces is that NIC")
+        elif len(addresses) > 1:
+            self._warn(static, nic, new, f"{static[0].device} has {len(addresses)} addresses")
+        else:
+            return self._choice(static, addresses.pop(), new)
+        return None
+
+    def _choice(self, chosen: list[Interface], old: IPAddress, new: NewAddress) -> Choice:
+        fields = [one for interface in chosen for one in interface.belonging(old)]
+        devices = {interface.device for interface in chosen}
+        for interface in self.found:  # a stanza or file with nothing but the gateway
+            if interface.device in devices and interface not in chosen and not interface.of_family(old.version):
+                gateways = (one for one in interface.belonging(old) if one.kind == "gateway")
+                fields += gateways
+        return Choice(chosen[0].device, old, new, tuple(dict.fromkeys(fields)))
+
+    def _names(self, nic: NicNetwork) -> set[str] | None:
+        """Return the names of the interface that is a NIC, None when any may be or none is known.
+
+        The hardware address tells it, else the kernel's own names, else the order where there is one for each NIC.
+        """
+        names = self.by_mac.get(plain_mac(nic.mac or ""))
+        if names and (self.nic_count > 1 or any(item.device in names and item.addresses for item in self.found)):
+            return names
+        if self.nic_count <= 1:
+            return None
+        devices = {interface.device for interface in self.found if not interface.names_only}
+        ordered = sorted(devices, key=natural_order)
+        if all(map(KERNEL_NAME.fullmatch, ordered)):
+            return {f"eth{nic.index}"} if f"eth{nic.index}" in devices else None
+        return {ordered[nic.index]} if len(ordered) == self.nic_count and nic.index < self.nic_count else None
+
+    def _warn(self, static: list[Interface], nic: NicNetwork, new: NewAddress, why: str) -> None:
+        version = new.address.version
+        fields = [one for item in static for one in item.addresses if _is_of(one, version)]
+        listed = [f"{self.files.place(one.path, one.span.start)}: {one.span.text.decode()}" for one in fields[:_TOLD]]
+        more = f" and {len(fields) - _TOLD} more" if len(fields) > _TOLD else ""
+        log.warning(
+            "NIC %d has %s now, but %s; what stays is %s%s", nic.index, new.address, why, ", ".join(listed), more
+        )
+
+
+def _is_of(one: Field, version: int) -> bool:
+    address = parse_address(one.span.text)
+    return address is not None and address.version == version

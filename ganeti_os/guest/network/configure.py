@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: MIT
+"""The network of an instance: each NIC has in the guest what Ganeti says, by files that are right already or ours.
+
+change.py has replaced addresses in place before. Then (ADR 0098) a NIC whose addresses a file of the guest tells is
+right, and that file stays as it is. The others get files of ours.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.facts import Facts
+from ganeti_os.guest.network.addresses import Field, Interface, parse_address
+from ganeti_os.guest.network.files import NetworkFiles
+from ganeti_os.guest.network.systems import System, enable, network_system
+from ganeti_os.guest.network.writing.foreign import Foreign
+from ganeti_os.guest.network.writing.plan import NicPlan, nic_plans
+from ganeti_os.guest.network.writing.resolver import write_resolver
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """plans are written; replaces: what the guest's own files say of NICs goes."""
+
+    plans: tuple[NicPlan, ...]
+    replaces: bool = False
+
+
+def configure_network(draft: Draft, facts: Facts, *, by_cloud_init: bool = False) -> None:
+    """Write the network configuration of the NICs into the guest, after change_addresses().
+
+    by_cloud_init: cloud-init runs in the guest and writes it at boot; nothing is done. Raises StorageError for files
+    that are not regular ones.
+    """
+    plans = nic_plans(facts.nics)
+    if by_cloud_init or not plans:
+        return
+    system = network_system(draft)
+    if system is None:
+        static = ", ".join(str(one.interface) for plan in plans for one in plan.addresses)
+        if static:
+            log.warning("nothing is known to configure the guest's network; it does not get %s", static)
+        return
+    foreign = system.foreign(draft)
+    known = _known(draft, system, foreign)
+    decision = _decide(system, plans, foreign, known, is_new=facts.is_new)
+    if decision is None:
+        return
+    if decision.plans or any(foreign.own.values()):
+        system.write(draft, decision.plans, replaces=decision.replaces)
+    if decision.plans and facts.is_new:
+        enable(draft, system)
+    if not system.keeps_resolver:
+        write_resolver(draft, plans, is_new=facts.is_new)
+
+
+def _decide(
+    system: System, plans: tuple[NicPlan, ...], foreign: Foreign, known: list[_Known], *, is_new: bool
+) -> _Decision | None:
+    """Return what is written; None where all stays, also what is ours."""
+    right = {plan.index for plan in plans if plan.is_static and any(one.is_right(plan) for one in known)}
+    rest = tuple(plan for plan in plans if plan.index not in right)
+    if not any(plan.is_static for plan in rest):
+        # DHCP: as the guest has it, unless it has nothing for a NIC.
+        enough = foreign.covers(len(plans) if is_new else 1)
+        rest = () if enough else rest
+    if not rest or right:
+        return _Decision(tuple(plan for plan in rest if plan.is_static or not foreign.covers(len(plans))))
+    if any(foreign.own.values()) and not is_new:
+        # Ours took the place of what the guest had; what was added since is its administrator's.
+        return _Decision(tuple(plan for plan in rest if plan.is_static or not foreign.devices))
+    if not is_new and known:
+        log.warning(
+            "the addresses in the guest's own network files stay as they are, so it does not get %s; where they are "
+            "not meant to stay, take them away and rename the instance again",
+            ", ".join(str(one.interface) for plan in rest for one in plan.addresses),
+        )
+        return None
+    if foreign.odd:
+        text = "%s: the guest's network files have more than its NICs, so they stay as they are: %s"
+        log.warning(text, system.name, foreign.odd)
+        return None
+    return _Decision(rest, replaces=True)
+
+
+@dataclass(slots=True)
+class _Known:
+    """What the guest's own files give one interface."""
+
+    addresses: set[str]
+    gateways: set[str]
+
+    def is_right(self, plan: NicPlan) -> bool:
+        wanted = {str(one.interface.ip) for one in plan.addresses}
+        gateways = {str(one.gateway) for one in plan.addresses if one.gateway is not None}
+        return wanted <= self.addresses and gateways <= self.gateways
+
+
+def _known(draft: Draft, system: System, foreign: Foreign) -> list[_Known]:
+    """Return the static interfaces of the system's files, without what is ours."""
+    devices: dict[str, _Known] = {}
+    for interface in system.read(NetworkFiles(draft)):
+        if not interface.is_loopback and not interface.names_only:
+            _add(devices.setdefault(interface.device, _Known(set(), set())), interface, system, foreign)
+    return [one for one in devices.values() if one.addresses]
+
+
+def _add(known: _Known, interface: Interface, system: System, foreign: Foreign) -> None:
+    for one in _theirs([*interface.addresses, *interface.others], system, foreign):
+        address = parse_address(one.span.text)
+        if address is not None and one.kind == "address":
+            known.addresses.add(str(address))
+        elif address is not None and one.kind == "gateway":
+            known.gateways.add(str(address))
+
+
+def _theirs(fields: Sequence[Field], system: System, foreign: Foreign) -> Iterator[Field]:
+    for one in fields:
+        if one.path.startswith(system.paths) and one.span.start not in foreign.own.get(one.path, ()):
+            yield one

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""Replacements in the guest's network files, by file and place; two that disagree leave the place as it is."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.network.files import NetworkFiles
+from ganeti_os.guest.network.span import Span, substituted
+from ganeti_os.guest.network.tokens import Places
+
+log = logging.getLogger(__name__)
+
+_TOLD = 10  # notes about one file in the log
+
+
+@dataclass(slots=True)
+class _File:
+    new: dict[Span, bytes] = field(default_factory=dict)
+    disputed: set[Span] = field(default_factory=set)
+    notes: dict[str, None] = field(default_factory=dict)
+
+
+class Edits:
+    """Collects what is to be written where."""
+
+    def __init__(self, files: NetworkFiles) -> None:
+        self._files = files
+        self._edits: dict[str, _File] = {}
+
+    def replace(self, path: str, span: Span, text: bytes, note: str) -> None:
+        """Give a place another text; note says it for the log."""
+        edits = self._edits.setdefault(path, _File())
+        if edits.new.setdefault(span, text) != text:
+            edits.disputed.add(span)
+        if span.text != text:
+            edits.notes[note] = None
+
+    def taken(self, path: str) -> Places:
+        """Return the places of a file that have a new text."""
+        edits = self._edits.get(path, _File())
+        return Places((span.start, span.end) for span in edits.new)
+
+    def apply(self, draft: Draft) -> frozenset[str]:
+        """Change the files of the draft, and return the paths of those that change."""
+        changed = set()
+        for path, edits in self._edits.items():
+            for span in sorted(edits.disputed):
+                place = self._files.place(path, span.start)
+                log.warning("%s: %s stays: it would be another one for each NIC", place, span.text.decode("latin-1"))
+            data = self._files.read(path)
+            new = substituted(data, ((span, text) for span, text in edits.new.items() if span not in edits.disputed))
+            if new != data:
+                draft.change(path, new, ", ".join(list(edits.notes)[:_TOLD]))
+                changed.add(path)
+        return frozenset(changed)

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""The last look: where the old instance's addresses stay in the guest, by file and line."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+
+from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.network.change import Moved
+from ganeti_os.guest.network.files import NetworkFiles
+from ganeti_os.guest.network.tokens import address_tokens, comments, mac_tokens
+
+log = logging.getLogger(__name__)
+
+# Besides the network's own files: where an administrator, an installer or a boot loader writes an address.
+_PLACES = (
+    ("/etc", "hosts"),
+    ("/etc", "resolv.conf"),
+    ("/etc", "issue"),
+    ("/etc", "motd"),
+    ("/etc", "hosts.allow"),
+    ("/etc", "hosts.deny"),
+    ("/etc", "exports"),
+    ("/etc", "rc.local"),
+    ("/etc", "nftables.conf"),
+    ("/etc/rc.d", "rc.local"),
+    ("/etc/local.d", "*.start"),
+    ("/etc/ssh", "sshd_config"),
+    ("/etc/ssh/sshd_config.d", "*.conf"),
+    ("/etc/network/if-up.d", "*"),
+    ("/etc/network/if-pre-up.d", "*"),
+    ("/etc/network/if-down.d", "*"),
+    ("/etc/network/if-post-down.d", "*"),
+    ("/etc/NetworkManager/conf.d", "*.conf"),
+    ("/etc/NetworkManager/dispatcher.d", "*"),
+    ("/etc/networkd-dispatcher/routable.d", "*"),
+    ("/etc/iptables", "*"),
+    ("/etc/nftables", "*"),
+    ("/etc/sysconfig", "iptables"),
+    ("/etc/sysconfig", "ip6tables"),
+    ("/etc/sysconfig", "nftables.conf"),
+    ("/etc/sysconfig/network/scripts", "*"),
+    ("/etc/dhcp", "dhclient*.conf"),
+    ("/etc/default", "grub"),
+    ("/etc/default/grub.d", "*.cfg"),
+    ("/etc/kernel", "cmdline"),
+    ("/etc/cmdline.d", "*.conf"),
+    ("/etc/initramfs-tools", "initramfs.conf"),
+    ("/etc/initramfs-tools/conf.d", "*"),
+    ("/boot/grub", "grub.cfg"),
+    ("/boot/grub2", "grub.cfg"),
+    ("/boot/loader/entries", "*.conf"),
+    ("/etc/cloud", "cloud.cfg"),
+    ("/etc/cloud/cloud.cfg.d", "*.cfg"),
+    ("/var/lib/cloud/seed/nocloud", "*"),
+    ("/var/lib/cloud/seed/nocloud-net", "*"),
+    ("/etc/postfix", "main.cf"),
+    ("/etc/chrony", "chrony.conf"),
+    ("/etc", "chrony.conf"),
+    ("/etc", "ntp.conf"),
+)
+_TOLD = 20  # warnings; the rest is counted
+
+
+def tell_of_old_addresses(draft: Draft, moved: Moved) -> None:
+    """Log each place where the guest still names an address that its instance no longer has.
+
+    What only a comment names is logged as information. Comes after all changes of the draft.
+    """
+    if not moved.old_addresses and not moved.old_macs:
+        return
+    files = NetworkFiles(draft)
+    told = 0
+    for path in dict.fromkeys([*moved.searched, *_paths(files)]):
+        for place, what, is_comment in _left(files, path, moved):
+            if is_comment:
+                log.info("%s: a comment names %s, which the instance has no longer", place, what)
+                continue
+            told += 1
+            if told <= _TOLD:
+                log.warning(
+                    "%s: %s stays here, which the instance has no longer; change it inside the guest", place, what
+                )
+    if told > _TOLD:
+        log.warning("%d more places in the guest name an address that the instance has no longer", told - _TOLD)
+
+
+def _paths(files: NetworkFiles) -> Iterator[str]:
+    for directory, pattern in _PLACES:
+        yield from files.files(directory, pattern)
+
+
+def _left(files: NetworkFiles, path: str, moved: Moved) -> Iterable[tuple[str, str, bool]]:
+    """Yield FILE:LINE, the address, and whether it is in a comment."""
+    data = files.read(path)
+    spans = [token.span for token in address_tokens(data, moved.old_addresses)]
+    spans += [span for span, _ in mac_tokens(data, moved.old_macs)]
+    if not spans:
+        return
+    remarks = comments(data)
+    line, before = 1, 0
+    for span in sorted(spans):
+        line, before = line + data.count(b"\n", before, span.start), span.start
+        yield f"{path}:{line}", span.text.decode("ascii"), span.start in remarks

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""Hardware addresses by which the guest tells its interfaces: a NIC has another after an import under another name."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Sequence
+
+from ganeti_os.guest.network.addresses import Field, Interface, natural_order
+from ganeti_os.guest.network.files import NetworkFiles
+from ganeti_os.guest.network.new_addresses import NicNetwork
+from ganeti_os.guest.network.tokens import plain_mac
+
+log = logging.getLogger(__name__)
+
+KERNEL_NAME = re.compile(r"eth([0-9]{1,3})")
+_MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
+_TOLD = 8
+
+
+def moved_macs(files: NetworkFiles, found: Iterable[Interface], nics: Sequence[NicNetwork]) -> dict[str, str]:
+    """Return the hardware addresses that become a NIC's, in lower case; what is in doubt is logged and stays.
+
+    Beyond doubt is one that is left for one NIC that is left, where the guest knows as many as the instance has NICs;
+    of several the order of the interfaces' names decides.
+    """
+    known = _matched(found)
+    own = {nic.index: plain_mac(nic.mac) for nic in nics if nic.mac and _MAC.fullmatch(plain_mac(nic.mac))}
+    old = {mac: fields for mac, fields in known.items() if mac not in own.values()}
+    new = [index for index, mac in sorted(own.items()) if mac not in known]
+    if not old or not new:
+        return {}
+    pairs = _pairs(old, new) if len(known) == len(nics) == len(own) else None
+    if pairs is not None:
+        return {mac: own[index] for index, mac in pairs.items()}
+    listed = [f"{files.place(one.path, one.span.start)}: {mac}" for mac, fields in old.items() for _, one in fields]
+    log.warning(
+        "it is not clear which NIC is which of the interfaces that the guest tells by hardware addresses of no NIC; "
+        "they stay: %s",
+        ", ".join(listed[:_TOLD]),
+    )
+    return {}
+
+
+def devices_by_mac(found: Iterable[Interface], macs: dict[str, str]) -> dict[str, set[str]]:
+    """Return the interfaces that each hardware address stands for, after the moves."""
+    devices: dict[str, set[str]] = {}
+    for mac, fields in _matched(found).items():
+        devices.setdefault(macs.get(mac, mac), set()).update(interface.device for interface, _ in fields)
+    return devices
+
+
+def _matched(found: Iterable[Interface]) -> dict[str, list[tuple[Interface, Field]]]:
+    known: dict[str, list[tuple[Interface, Field]]] = {}
+    for interface in found:
+        for one in interface.macs:
+            known.setdefault(plain_mac(one.span.text), []).append((interface, one))
+    return known
+
+
+def _pairs(old: dict[str, list[tuple[Interface, Field]]], new: list[int]) -> dict[int, str] | None:
+    """Return which hardware address was that of which NIC, None in doubt."""
+    if len(old) == len(new) == 1:
+        return {new[0]: next(iter(old))}
+    names = {mac: min((interface.device for interface, _ in fields), key=natural_order) for mac, fields in old.items()}
+    if len(set(names.values())) < len(names):
+        return None
+    numbers = {mac: KERNEL_NAME.fullmatch(name) for mac, name in names.items()}
+    if all(numbers.values()):
+        pairs = {int(match.group(1)): mac for mac, match in numbers.items() if match}
+    else:
+        pairs = dict(enumerate(sorted(old, key=lambda mac: natural_order(names[mac]))))
+    return pairs if sorted(pairs) == new else None

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: MIT
+"""SYSTEMS: what may configure a guest's network, and which does: the one that is installed and starts at boot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.network.addresses import Interface
+from ganeti_os.guest.network.files import NetworkFiles
+from ganeti_os.guest.network.gentoo import gentoo_interfaces
+from ganeti_os.guest.network.ifcfg import ifcfg_interfaces
+from ganeti_os.guest.network.ifupdown import ifupdown_interfaces
+from ganeti_os.guest.network.keyfile import keyfile_interfaces
+from ganeti_os.guest.network.netplan import netplan_interfaces
+from ganeti_os.guest.network.networkd import networkd_interfaces
+from ganeti_os.guest.network.writing import ifcfg, ifupdown, keyfile, netifrc, netplan, networkd, wicked
+from ganeti_os.guest.network.writing.foreign import Foreign
+from ganeti_os.guest.network.writing.plan import NicPlan
+
+_NETWORK_FILES = "/etc/systemd/network"
+_UNITS = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+_WANTS = ("multi-user.target.wants", "network-online.target.wants", "network.target.wants", "sysinit.target.wants")
+_GENERATORS = ("/usr/lib/systemd/system-generators/netplan", "/lib/systemd/system-generators/netplan")
+_NETWORKD = ("/usr/lib/systemd/systemd-networkd", "/lib/systemd/systemd-networkd")
+
+_NETWORKD_UNITS = (
+    ("multi-user.target", "systemd-networkd.service"),
+    ("sockets.target", "systemd-networkd.socket"),
+    ("network-online.target", "systemd-networkd-wait-online.service"),
+)
+
+
+class Write(Protocol):
+    """Write the files of all plans; replaces: what other files say of NICs goes."""
+
+    def __call__(self, draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """One way to configure a network. paths begin the names of its files; read yields what they configure.
+
+    keeps_resolver: it writes /etc/resolv.conf itself. enable makes it start at boot.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    read: Callable[[NetworkFiles], Iterator[Interface]]
+    foreign: Callable[[Draft], Foreign]
+    write: Write
+    keeps_resolver: bool = False
+
+
+IFUPDOWN = System("ifupdown", ifupdown.PATHS, ifupdown_interfaces, ifupdown.ifupdown_foreign, ifupdown.write_interfaces)
+NETPLAN = System("netplan", netplan.PATHS, netplan_interfaces, netplan.netplan_foreign, netplan.write_netplan)
+NETWORKD = System(
+    "systemd-networkd", networkd.PATHS, networkd_interfaces, networkd.networkd_foreign, networkd.write_networkd
+)
+KEYFILE = System(
+    "NetworkManager",
+    keyfile.PATHS,
+    keyfile_interfaces,
+    keyfile.keyfile_foreign,
+    keyfile.write_keyfiles,
+    keeps_resolver=True,
+)
+IFCFG = System(
+    "ifcfg files", ifcfg.PATHS, ifcfg_interfaces, ifcfg.ifcfg_foreign, ifcfg.write_ifcfg, keeps_resolver=True
+)
+WICKED = System(
+    "wicked", wicked.PATHS, ifcfg_interfaces, wicked.wicked_foreign, wicked.write_wicked, keeps_resolver=True
+)
+NETIFRC = System(
+    "netifrc", netifrc.PATHS, gentoo_interfaces, netifrc.netifrc_foreign, netifrc.write_netifrc, keeps_resolver=True
+)
+
+
+def network_system(draft: Draft) -> System | None:
+    """Return what configures the guest's network at boot; None where nothing that is known is installed.
+
+    Where several start, the first of these that has something to do for a NIC does. NetworkManager leaves alone what
+    ifupdown configures, and networkd what no *.network file of the guest's own names.
+    """
+    return next((system for system, is_used in _RULES if is_used(draft)), None)
+
+
+def starts_networkd(draft: Draft) -> bool:
+    """True when systemd-networkd starts at boot."""
+    return _starts(draft, "systemd-networkd.service") and not _is_masked(draft, "systemd-networkd.service")
+
+
+def enable(draft: Draft, system: System) -> None:
+    """Let a system that is installed start at boot, where only that is missing."""
+    if system is NETWORKD and not starts_networkd(draft):
+        directory = next((one for one in _UNITS[1:] if draft.exists(one)), _UNITS[1])
+        for target, unit in _NETWORKD_UNITS:
+            wanted = f"{_UNITS[0]}/{target}.wants/{unit}"
+            draft.symlink(wanted, f"{directory}/{unit}", "nothing else configures the network")
+    service = "/etc/init.d/networking"
+    if system is IFUPDOWN and draft.is_file(service) and draft.exists("/etc/runlevels/boot"):
+        levels = ("/etc/runlevels/boot", "/etc/runlevels/default")
+        if not any(draft.files(level, "networking") for level in levels):
+            draft.symlink(f"{levels[0]}/networking", service, "it configures the network")
+
+
+def _uses_netplan(draft: Draft) -> bool:
+    has_files = any(
+        draft.files(directory, "*.yaml") for directory in ("/etc/netplan", "/usr/lib/netplan", "/lib/netplan")
+    )
+    return has_files and any(draft.is_file(path) for path in _GENERATORS)
+
+
+def _has_ifupdown(draft: Draft) -> bool:
+    """True for ifupdown or its likes, which systemd, OpenRC or init starts."""
+    if not any(draft.exists(path) for path in ("/sbin/ifup", "/usr/sbin/ifup")):
+        return False
+    if draft.exists("/etc/sysconfig/network-scripts") or draft.exists("/etc/sysconfig/network"):
+        return False  # Red Hat's and SUSE's ifup
+    if draft.exists("/etc/runlevels/boot") or draft.exists("/etc/runlevels/default"):
+        return draft.is_file("/etc/init.d/networking")
+    if draft.exists("/etc/systemd/system") and any(
+        map(draft.exists, ("/usr/lib/systemd/systemd", "/lib/systemd/systemd"))
+    ):
+        return _starts(draft, "networking.service") and not _is_masked(draft, "networking.service")
+    return draft.exists("/etc/network")
+
+
+def _ifupdown_has_nics(draft: Draft) -> bool:
+    foreign = ifupdown.ifupdown_foreign(draft)
+    return bool(foreign.devices) or any(foreign.own.values())
+
+
+def _prefers_ifcfg(draft: Draft) -> bool:
+    """True where NetworkManager reads ifcfg files, and the guest has some, or scripts that do."""
+    directory = "/etc/sysconfig/network-scripts"
+    names = {path.rpartition("/")[2] for path in draft.files(directory, "ifcfg-*")} - {"ifcfg-lo"}
+    return bool(names) or draft.is_file(f"{directory}/ifup-eth")
+
+
+def _is_old_suse(draft: Draft) -> bool:
+    scripts = ("/etc/sysconfig/network/scripts/ifup-route", "/etc/sysconfig/network/scripts/ifup")
+    return any(draft.is_file(path) for path in scripts) and not draft.is_file("/usr/sbin/NetworkManager")
+
+
+def _starts(draft: Draft, unit: str) -> bool:
+    """True when a target wants the unit, or an alias of it does."""
+    return any(
+        draft.stat(f"{directory}/{target}/{unit}", follow_symlinks=False) is not None
+        for directory in _UNITS
+        for target in _WANTS
+    )
+
+
+def _is_masked(draft: Draft, unit: str) -> bool:
+    path = f"{_UNITS[0]}/{unit}"
+    return draft.stat(path, follow_symlinks=False) is not None and not draft.is_file(path)
+
+
+def _networkd_is_chosen(draft: Draft) -> bool:
+    """True when networkd starts, and ifupdown, which has nothing for a NIC, does not, or networkd has something."""
+    return starts_networkd(draft) and (not _has_ifupdown(draft) or _has_own(draft))
+
+
+def _has_own(draft: Draft) -> bool:
+    """True when the guest has *.network files of its own."""
+    return bool(draft.files(_NETWORK_FILES, "*.network"))
+
+
+def _is_installed(draft: Draft, *paths: str) -> bool:
+    return any(draft.is_file(path) for path in paths)
+
+
+_RULES: tuple[tuple[System, Callable[[Draft], bool]], ...] = (
+    (NETPLAN, _uses_netplan),
+    (IFUPDOWN, lambda draft: _has_ifupdown(draft) and _ifupdown_has_nics(draft)),
+    (IFCFG, lambda draft: _starts(draft, "NetworkManager.service") and _prefers_ifcfg(draft)),
+    (KEYFILE, lambda draft: _starts(draft, "NetworkManager.service")),
+    (WICKED, lambda draft: _starts(draft, "wicked.service") or _is_old_suse(draft)),
+    (NETPLAN, lambda draft: _is_installed(draft, *_GENERATORS) and not _has_ifupdown(draft) and not _has_own(draft)),
+    (NETWORKD, _networkd_is_chosen),
+    (IFUPDOWN, _has_ifupdown),
+    (IFCFG, lambda draft: _is_installed(draft, "/etc/sysconfig/network-scripts/ifup-eth")),
+    (NETIFRC, lambda draft: _is_installed(draft, "/etc/init.d/net.lo") and draft.exists("/etc/runlevels/default")),
+    # Nothing starts these: a first boot enables their unit by a preset, or enable() does.
+    (KEYFILE, lambda draft: _is_installed(draft, "/usr/sbin/NetworkManager")),
+    (
+        NETWORKD,
+        lambda draft: _is_installed(draft, *_NETWORKD) and not _is_masked(draft, "systemd-networkd.service"),
+    ),
+)

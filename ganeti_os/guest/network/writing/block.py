@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: MIT
+"""Our lines at the end of a file that other people write, too."""
+
+from __future__ import annotations
+
+import re
+
+from ganeti_os.guest.network.writing.plan import HEADER
+
+_END = b"# End of what was written for this instance\n"
+_BLOCK = re.compile(re.escape(HEADER) + rb"(?s:.)*?(?:" + re.escape(_END) + rb"|\Z)")
+
+
+def own_block(data: bytes) -> range:
+    """Return where our lines are; an empty range where there are none."""
+    found = _BLOCK.search(data)
+    return range(*found.span()) if found else range(0)
+
+
+def with_block(data: bytes, lines: bytes) -> bytes:
+    """Return data with our lines in place of those before, else at its end; without lines they go."""
+    old = own_block(data)
+    block = HEADER + lines + _END if lines else b""
+    if old:
+        return data[: old.start] + block + data[old.stop :]
+    if not block:
+        return data
+    newline = b"" if not data or data.endswith(b"\n") else b"\n"
+    blank = b"\n" if data and not data.endswith(b"\n\n") else b""
+    return data + newline + blank + block

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""ifcfg-NAME of Red Hat's network scripts, which NetworkManager reads, too, up to RHEL 9."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.network.shell_values import shell_values
+from ganeti_os.guest.network.writing.foreign import VIRTUAL, Foreign, own_file
+from ganeti_os.guest.network.writing.plan import NicPlan, StaticAddress, is_ours, write_own_files
+
+_DIRECTORY = "/etc/sysconfig/network-scripts"
+_COPIES = ("~", ".bak", ".old", ".orig", ".rpmnew", ".rpmorig", ".rpmsave")
+_SCRIPT = f"{_DIRECTORY}/ifup-eth"
+_FIRST = 999  # of NetworkManager's priorities
+_ODD = frozenset({"BRIDGE", "MASTER", "SLAVE", "VLAN", "BONDING_OPTS", "TEAM_MASTER", "TEAM_CONFIG", "PHYSDEV"})
+_READ = _ODD | {"DEVICE", "TYPE", "HWADDR"}
+
+PATHS = (f"{_DIRECTORY}/", "/etc/sysconfig/network")
+
+
+def _others(draft: Draft) -> list[str]:
+    """Return the paths of the files that are not ours, without the loopback's and copies."""
+    paths = draft.files(_DIRECTORY, "ifcfg-*")
+    return [path for path in paths if not path.endswith((*_COPIES, "/ifcfg-lo")) and not is_ours(draft, path)]
+
+
+def ifcfg_foreign(draft: Draft) -> Foreign:
+    """Return what the other files configure."""
+    foreign = Foreign()
+    for path in draft.files(_DIRECTORY, "ifcfg-*"):
+        if is_ours(draft, path):
+            foreign.own |= own_file({path: draft.read(path) or b""})
+    for path in _others(draft):
+        values = {one.name: one.span.text if one.span else b"" for one in shell_values(draft.read(path) or b"", _READ)}
+        name = values.get("DEVICE", b"").decode("latin-1") or path.rpartition("/ifcfg-")[2]
+        is_ethernet = values.get("TYPE", b"Ethernet").lower() == b"ethernet"
+        if not is_ethernet or VIRTUAL.fullmatch(name) or _ODD & values.keys():
+            foreign.note_odd(f"{path}: not a plain ethernet")
+        foreign.note(name.partition(":")[0])
+    return foreign
+
+
+def write_ifcfg(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) -> None:
+    """Write a file for each NIC, and its routes where they cannot be in it; replaces: other NICs' files go."""
+    if replaces:
+        for path in _others(draft):
+            name = path.rpartition("/ifcfg-")[2]
+            draft.remove(path, "the network of the instance takes its place")
+            for kind in ("route", "route6"):
+                draft.remove(f"{_DIRECTORY}/{kind}-{name}", "the network of the instance takes its place")
+    by_scripts = draft.is_file(_SCRIPT)
+    named = {plan.index for plan in plans if by_scripts and any(map(_needs_name, plan.addresses))}
+    files = {f"{_DIRECTORY}/ifcfg-{plan.name}": _text(_lines(plan, is_named=plan.index in named)) for plan in plans}
+    write_own_files(draft, files, directory=_DIRECTORY, pattern="ifcfg-nic*")
+    routes = {
+        f"{_DIRECTORY}/{'route' if one.version == 4 else 'route6'}-{plan.name}": _text(_routes(plan, one))
+        for plan in plans
+        for one in plan.addresses
+        if by_scripts and one.is_on_link
+    }
+    for pattern in ("route-nic*", "route6-nic*"):
+        of_kind = {path: data for path, data in routes.items() if f"/{pattern.removesuffix('nic*')}" in path}
+        write_own_files(draft, of_kind, directory=_DIRECTORY, pattern=pattern)
+
+
+def _text(lines: Iterator[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode("ascii")
+
+
+def _needs_name(one: StaticAddress) -> bool:
+    """True for a gateway that the scripts reach by a route of its own, or in the scope of a link, by a device's name.
+
+    NetworkManager makes such a route itself.
+    """
+    return one.is_on_link or (one.gateway is not None and one.gateway.is_link_local)
+
+
+def _lines(plan: NicPlan, *, is_named: bool) -> Iterator[str]:
+    yield from ("TYPE=Ethernet", f"NAME={plan.name}", f"HWADDR={plan.mac.upper()}", "ONBOOT=yes")
+    if is_named:
+        yield f"DEVICE={plan.name}"  # initscripts' udev rule gives it this name by HWADDR
+    yield f"AUTOCONNECT_PRIORITY={_FIRST}"
+    four, six = plan.of_family(4), plan.of_family(6)
+    yield "BOOTPROTO=none" if plan.is_static else "BOOTPROTO=dhcp"
+    if four is not None:
+        network = four.interface.network
+        yield from (f"IPADDR={four.interface.ip}", f"PREFIX={network.prefixlen}", f"NETMASK={network.netmask}")
+        if four.gateway is not None and not (is_named and four.is_on_link):
+            yield f"GATEWAY={four.gateway}"
+    yield "IPV6INIT=yes"
+    if six is not None:
+        yield from ("IPV6_AUTOCONF=no" if six.gateway is not None else "IPV6_AUTOCONF=yes", f"IPV6ADDR={six.interface}")
+        if six.gateway is not None and not (is_named and six.is_on_link):
+            scope = f"%{plan.name}" if six.gateway.is_link_local and is_named else ""
+            yield f"IPV6_DEFAULTGW={six.gateway}{scope}"
+    for number, server in enumerate(plan.name_servers, 1):
+        yield f"DNS{number}={server}"
+    if plan.name_servers and plan.search:
+        yield f'DOMAIN="{" ".join(plan.search)}"'
+
+
+def _routes(plan: NicPlan, one: StaticAddress) -> Iterator[str]:
+    assert one.gateway is not None
+    yield f"{one.gateway}/{one.gateway.max_prefixlen} dev {plan.name}"
+    yield f"default via {one.gateway} dev {plan.name}"

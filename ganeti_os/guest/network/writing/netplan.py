@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""netplan's YAML: one file for all NICs. A file of another that names an ethernet might match a NIC before ours."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+
+from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.network.writing.foreign import Foreign, own_file
+from ganeti_os.guest.network.writing.plan import HEADER, NicPlan, StaticAddress, is_ours
+from ganeti_os.guest.network.yaml_nodes import Mapping, YamlError, yaml_document
+
+_DIRECTORY = "/etc/netplan"
+_PATH = f"{_DIRECTORY}/95-ganeti.yaml"
+_RENDERER = re.compile(rb"^[ \t]*+[\"']?renderer[\"']?[ \t]*+:[ \t]*+[\"']?NetworkManager", re.MULTILINE)
+_PLAIN = ("version", "renderer", "ethernets")
+
+PATHS = (f"{_DIRECTORY}/",)
+
+
+def netplan_foreign(draft: Draft) -> Foreign:
+    """Return what the other files configure."""
+    foreign = Foreign()
+    for path in draft.files(_DIRECTORY, "*.yaml"):
+        data = draft.read(path) or b""
+        if is_ours(draft, path):
+            foreign.own |= own_file({path: data})
+            continue
+        sections = _sections(data)
+        if sections is None:
+            foreign.note_odd(f"{path}: it is not understood")
+            continue
+        for kind, names in sections.items():
+            if kind not in _PLAIN:
+                foreign.note_odd(f"{path}: {kind}")
+            elif kind == "ethernets":
+                for name, is_matched in names.items():
+                    foreign.note(name, is_pattern=is_matched)
+    return foreign
+
+
+def _sections(data: bytes) -> dict[str, dict[str, bool]] | None:
+    """Return the interfaces of each kind, and whether each is matched by something else than its name.
+
+    None for what cannot be understood, also where no YAML library is installed.
+    """
+    try:
+        document = yaml_document(data)
+    except (YamlError, ModuleNotFoundError):
+        return None
+    if document is None:
+        return {}
+    network = document.get("network") if isinstance(document, Mapping) else None
+    if not isinstance(network, Mapping):
+        return None
+    found: dict[str, dict[str, bool]] = {}
+    for kind, value in network.items():
+        names = value.items() if isinstance(value, Mapping) else []
+        found[kind.value] = {
+            name.value: isinstance(each, Mapping) and isinstance(each.get("match"), Mapping) for name, each in names
+        }
+    return found
+
+
+def write_netplan(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) -> None:
+    """Write our file; replaces: the files that name other ethernets go, except for their renderer."""
+    renderer = ""
+    for path in draft.files(_DIRECTORY, "*.yaml"):
+        data = draft.read(path) or b""
+        if _RENDERER.search(data):
+            renderer = "  renderer: NetworkManager\n"
+        if replaces and not is_ours(draft, path) and "ethernets" in (_sections(data) or {}):
+            draft.remove(path, "the network of the instance takes its place")
+    if not plans:
+        if draft.is_file(_PATH) and is_ours(draft, _PATH):
+            draft.remove(_PATH, "of NICs that are not there")
+        return
+    lines = ["network:", "  version: 2", *([renderer.rstrip()] if renderer else []), "  ethernets:"]
+    lines += [line for plan in plans for line in _lines(plan)]
+    data = HEADER + "".join(f"{line}\n" for line in lines).encode("ascii")
+    draft.change(_PATH, data, "the network of the instance", mode=0o600)
+
+
+def _lines(plan: NicPlan) -> Iterator[str]:
+    yield from (f"    {plan.name}:", "      match:", f'        macaddress: "{plan.mac}"')
+    if not plan.is_static:
+        yield "      dhcp4: true"
+        return
+    yield from ("      dhcp4: false", "      addresses:")
+    yield from (f'        - "{one.interface}"' for one in plan.addresses)
+    if plan.name_servers:
+        yield "      nameservers:"
+        yield f"        addresses: {json.dumps([str(server) for server in plan.name_servers])}"
+        if plan.search:
+            yield f"        search: {json.dumps(plan.search)}"
+    routed = [one for one in plan.addresses if one.gateway is not None]
+    if routed:
+        yield "      routes:"
+        yield from (line for one in routed for line in _route(one))
+
+
+def _route(one: StaticAddress) -> Iterator[str]:
+    yield f'        - to: "{"0.0.0.0/0" if one.version == 4 else "::/0"}"'  # not "default": netplan before 0.103
+    yield f'          via: "{one.gateway}"'
+    if one.is_on_link:
+        yield "          on-link: true"

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""What is written for a NIC, whatever the format, and how its files are told from those of other people."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv6Interface
+
+from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.network.addresses import IPAddress
+from ganeti_os.guest.network.new_addresses import NewAddress, NicNetwork, with_one_default_route
+
+log = logging.getLogger(__name__)
+
+HEADER = b"# Written by the Ganeti OS definition image, which replaces it when the instance is renamed.\n"
+_MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
+
+
+@dataclass(frozen=True, slots=True)
+class StaticAddress:
+    """An address with the length of its prefix, and the gateway of its family."""
+
+    interface: IPv4Interface | IPv6Interface
+    gateway: IPAddress | None = None
+
+    @property
+    def version(self) -> int:
+        return self.interface.version
+
+    @property
+    def is_on_link(self) -> bool:
+        """True when the gateway is reached on the link, although it is outside of the address's network."""
+        gateway = self.gateway
+        return gateway is not None and gateway not in self.interface.network and not gateway.is_link_local
+
+
+@dataclass(frozen=True, slots=True)
+class NicPlan:
+    """What a NIC gets: its addresses, or DHCP where it has none. mac is in lower case, with colons."""
+
+    index: int
+    mac: str
+    addresses: tuple[StaticAddress, ...] = ()
+    name_servers: tuple[IPAddress, ...] = ()
+    search: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The interface's name in files that need one. No kernel or udev gives it to another interface."""
+        return f"nic{self.index}"
+
+    @property
+    def is_static(self) -> bool:
+        return bool(self.addresses)
+
+    def of_family(self, version: int) -> StaticAddress | None:
+        return next((one for one in self.addresses if one.version == version), None)
+
+    def servers(self, version: int) -> list[str]:
+        """Return the name servers of one family."""
+        return [str(one) for one in self.name_servers if one.version == version]
+
+
+def nic_plans(nics: Iterable[NicNetwork]) -> tuple[NicPlan, ...]:
+    """Return what each NIC gets; one without a hardware address gets nothing, since nothing tells it in the guest.
+
+    An address of which neither network nor gateway is known is left out: with a wrong netmask the guest is not
+    reachable, while DHCP may know the right one.
+    """
+    plans = []
+    for nic in with_one_default_route(nics):
+        mac = (nic.mac or "").lower().replace("-", ":")
+        if _MAC.fullmatch(mac):
+            static = tuple(found for one in nic.addresses if (found := _static(nic.index, one)) is not None)
+            plans.append(NicPlan(nic.index, mac, static, nic.name_servers, nic.search))
+        elif nic.addresses:
+            log.info("NIC %d: nothing tells its MAC address, so no network configuration is written for it", nic.index)
+    return tuple(plans)
+
+
+def _static(index: int, new: NewAddress) -> StaticAddress | None:
+    if new.network is None and new.gateway is None:
+        log.info(
+            "NIC %d: nothing tells the network of %s, so it is not written into the guest; put the NIC into a network "
+            "of Ganeti's, or a netmask into NETWORKS_DIR",
+            index,
+            new.address,
+        )
+        return None
+    length = new.address.max_prefixlen if new.network is None else new.network.prefixlen
+    gateway = new.gateway if new.gateway is not None and new.gateway.version == new.address.version else None
+    return StaticAddress(ipaddress.ip_interface(f"{new.address}/{length}"), gateway)
+
+
+def is_ours(draft: Draft, path: str) -> bool:
+    """True for a file that begins with our line."""
+    return (draft.read(path) or b"").startswith(HEADER)
+
+
+def write_own_files(draft: Draft, files: dict[str, bytes], *, directory: str, pattern: str, mode: int = 0o644) -> None:
+    """Write files with our line before their contents, and remove others of ours that match: NICs that are gone."""
+    for path in draft.files(directory, pattern):
+        if path not in files and is_ours(draft, path):
+            draft.remove(path, "of a NIC that is not there")
+    for path, data in files.items():
+        draft.change(path, HEADER + data, "the network of the instance", mode=mode)

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+"""A udev rule that gives a NIC a name by its hardware address, for systems whose files go by names alone.
+
+A rule, not a *.link file: every udev since 2007 and eudev read it, and it decides before the *.link files do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.network.writing.plan import HEADER, NicPlan, is_ours
+
+_PATH = "/etc/udev/rules.d/70-ganeti-nics.rules"
+_UDEV = (
+    "/usr/lib/systemd/systemd-udevd",
+    "/lib/systemd/systemd-udevd",
+    "/sbin/udevd",
+    "/usr/sbin/udevd",
+    "/lib/udev/udevd",
+    "/usr/bin/udevadm",
+    "/bin/udevadm",
+    "/sbin/udevadm",
+)
+
+
+def has_udev(draft: Draft) -> bool:
+    """True when udev runs in the guest: with OpenRC it has to be enabled."""
+    if draft.exists("/etc/runlevels/sysinit"):
+        return draft.stat("/etc/runlevels/sysinit/udev", follow_symlinks=False) is not None
+    return any(draft.is_file(path) for path in _UDEV)
+
+
+def write_names(draft: Draft, plans: Sequence[NicPlan]) -> None:
+    """Let udev name the NICs by their plans. Bridges and VLANs have the address of their NIC, but no driver."""
+    rules = "".join(
+        f'SUBSYSTEM=="net", ACTION=="add", DRIVERS=="?*", ATTR{{address}}=="{plan.mac}", ATTR{{type}}=="1", '
+        f'NAME="{plan.name}"\n'
+        for plan in plans
+    )
+    if rules:
+        draft.change(_PATH, HEADER + rules.encode("ascii"), "the names of the instance's NICs")
+    elif draft.is_file(_PATH) and is_ours(draft, _PATH):
+        draft.remove(_PATH, "no name is given to a NIC")

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""ifcfg-NAME of SUSE's wicked (and its ifup scripts before), with routes in ifroute-NAME: by names alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.network.shell_values import shell_values
+from ganeti_os.guest.network.span import substituted
+from ganeti_os.guest.network.writing.foreign import VIRTUAL, Foreign, own_file
+from ganeti_os.guest.network.writing.plan import NicPlan, is_ours, write_own_files
+from ganeti_os.guest.network.writing.stable_names import write_names
+
+_DIRECTORY = "/etc/sysconfig/network"
+_ROUTES = f"{_DIRECTORY}/routes"
+_CONFIG = f"{_DIRECTORY}/config"
+_COPIES = ("~", ".bak", ".old", ".orig", ".rpmnew", ".rpmorig", ".rpmsave", ".template")
+_ODD = re.compile(r"BRIDGE|BONDING_\w+|ETHERDEVICE|VLAN_ID|TEAM_\w+|WIRELESS\w*|TUNNEL\w*")
+_ASSIGNED = re.compile(rb"^[ \t]*+([A-Z][A-Z0-9_]*+)=", re.MULTILINE)
+_DEFAULT = re.compile(rb"^[ \t]*+default[ \t][^\n]*+\n?", re.MULTILINE)
+
+PATHS = (f"{_DIRECTORY}/",)
+
+
+def _others(draft: Draft) -> list[str]:
+    paths = draft.files(_DIRECTORY, "ifcfg-*")
+    return [path for path in paths if not path.endswith((*_COPIES, "/ifcfg-lo")) and not is_ours(draft, path)]
+
+
+def wicked_foreign(draft: Draft) -> Foreign:
+    """Return what the other files configure."""
+    foreign = Foreign()
+    for path in draft.files(_DIRECTORY, "if*-nic*"):
+        if is_ours(draft, path):
+            foreign.own |= own_file({path: draft.read(path) or b""})
+    for path in _others(draft):
+        name = path.rpartition("/ifcfg-")[2]
+        found = {match[1].decode("ascii") for match in _ASSIGNED.finditer(draft.read(path) or b"")}
+        if VIRTUAL.fullmatch(name) or any(map(_ODD.fullmatch, found)):
+            foreign.note_odd(f"{path}: not a plain ethernet")
+        foreign.note(name)
+    return foreign
+
+
+def write_wicked(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) -> None:
+    """Write two files for each NIC, and name the NICs by udev; replaces: other NICs' files and default routes go."""
+    if replaces:
+        for path in _others(draft):
+            draft.remove(path, "the network of the instance takes its place")
+            draft.remove(path.replace("/ifcfg-", "/ifroute-"), "the network of the instance takes its place")
+        routes = draft.read(_ROUTES) if draft.is_file(_ROUTES) else None
+        if routes is not None:
+            draft.change(_ROUTES, _DEFAULT.sub(b"", routes), "default routes of another network")
+    write_names(draft, plans)
+    interfaces = {f"{_DIRECTORY}/ifcfg-{plan.name}": _text(_lines(plan)) for plan in plans}
+    write_own_files(draft, interfaces, directory=_DIRECTORY, pattern="ifcfg-nic*")
+    routes_of = {f"{_DIRECTORY}/ifroute-{plan.name}": _text(_routes(plan)) for plan in plans}
+    write_own_files(
+        draft, {path: data for path, data in routes_of.items() if data}, directory=_DIRECTORY, pattern="ifroute-nic*"
+    )
+    _write_name_servers(draft, plans)
+
+
+def _text(lines: Iterator[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode("ascii")
+
+
+def _lines(plan: NicPlan) -> Iterator[str]:
+    yield "STARTMODE='auto'"
+    yield "BOOTPROTO='static'" if plan.is_static else "BOOTPROTO='dhcp'"
+    for number, one in enumerate(plan.addresses):
+        yield f"IPADDR{f'_{number}' if number else ''}='{one.interface}'"
+
+
+def _routes(plan: NicPlan) -> Iterator[str]:
+    for one in plan.addresses:
+        if one.gateway is not None:
+            if one.is_on_link:
+                yield f"{one.gateway}/{one.gateway.max_prefixlen} - - {plan.name}"
+            yield f"default {one.gateway} - {plan.name}"
+
+
+def _write_name_servers(draft: Draft, plans: Sequence[NicPlan]) -> None:
+    """Give netconfig the name servers, which writes them with those of DHCP."""
+    wanted = {
+        "NETCONFIG_DNS_STATIC_SERVERS": " ".join(str(server) for plan in plans for server in plan.name_servers),
+        "NETCONFIG_DNS_STATIC_SEARCHLIST": " ".join(domain for plan in plans for domain in plan.search),
+    }
+    if not wanted["NETCONFIG_DNS_STATIC_SERVERS"] or not draft.is_file(_CONFIG):
+        return
+    data = draft.read(_CONFIG) or b""
+    found = {one.name: one.span for one in shell_values(data, wanted)}
+    spans = []
+    added = b""
+    for name, text in wanted.items():
+        span = found.get(name)
+        if span is None or data[span.start - 1 : span.start] not in (b'"', b"'"):
+            added += f'{name}="{text}"\n'.encode("ascii")  # the last assignment counts
+        else:
+            spans.append((span, text.encode("ascii")))
+    newline = b"" if not added or data.endswith(b"\n") or not data else b"\n"
+    draft.change(_CONFIG, substituted(data, spans) + newline + added, "the name servers")

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""The seed of cloud-init on a small FAT volume labelled CIDATA, for systems whose root is not to be written (ADR 0107).
+
+cloud-init looks for the label, reads the seed at each boot, and takes it before a seed in the root.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+import zlib
+from collections.abc import Sequence
+
+from ganeti_os.authorized_keys import keys_of_settings
+from ganeti_os.guest.cloud_init import (
+    META_DATA,
+    NETWORK_CONFIG,
+    NO_USER_DATA,
+    USER_DATA,
+    VENDOR_DATA,
+    meta_data,
+    read_user_data,
+    renewed_seed,
+)
+from ganeti_os.guest.facts import Facts, instance_facts
+from ganeti_os.guest.network.cloud_config import network_config
+from ganeti_os.guest.root import volumes
+from ganeti_os.protocol import Request
+from ganeti_os.settings import Settings
+from pydiskimg.errors import FileSystemError, PartitionError
+from pydiskimg.fs.fat12 import make_fat12, read_fat12
+from pydiskimg.growth.gap import GapPartition, NoGapError, plan_gap_partition
+from pydiskimg.partition_reader import Partition
+from pydiskimg.region import Region
+from pydiskimg.targets.descriptor import DescriptorDisk
+from pydiskimg.units import MIB
+
+log = logging.getLogger(__name__)
+
+LABEL = "CIDATA"
+_NAME = "cidata"
+_SMALLEST = 64 << 10  # bytes
+_LARGEST = 8 * MIB  # bytes of a volume of others that is brought up to date
+_LINUX = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "LVM2_member", "crypto_LUKS"})
+_BASIC_DATA = uuid.UUID("ebd0a0a2-b9e5-4433-87c0-68b6b72699c7")  # what FAT and NTFS have
+
+
+def seed_volume(disk: DescriptorDisk, facts: Facts, settings: Settings) -> bool:
+    """Give a new instance its seed on a volume of its own; False, after a warning, where the disk has no room for one.
+
+    What is at the start of the disk has to be final: the volume goes into the gap in front of the first partition. An
+    image's own volume with the label is used. Raises SettingsError or StorageError when the file that CLOUD_USER_DATA
+    names cannot be read, StorageError when the disk refuses a write.
+    """
+    files = _new_seed(facts, settings)
+    found = _find(disk)
+    try:
+        if found is not None:
+            _write(disk, found, files)
+        else:
+            planned = _plan(disk)
+            _write(disk, planned.partition, files)
+            planned.write(disk)
+            found = planned.partition
+    except (NoGapError, FileSystemError, PartitionError) as error:
+        log.warning("cloud-init in the guest gets no seed with the instance's name and network: %s", error)
+        return False
+    log.info("%s, partition %d: made with label %s, for cloud-init in the guest", disk.name, found.number, LABEL)
+    return True
+
+
+def seed_in_front(disk: DescriptorDisk, request: Request, settings: Settings) -> None:
+    """Give a new instance its seed on a volume where its root, which was not written, may be that of a Linux system."""
+    if any(volume.content is not None and volume.content.type in _LINUX for volume in volumes(disk)):
+        seed_volume(disk, instance_facts(request, settings, is_new=True), settings)
+
+
+def renew_seed_volume(disk: DescriptorDisk, facts: Facts) -> bool:
+    """Bring the seed on a disk's volume up to date, under its old instance-id unless the system becomes another machine.
+
+    False where the disk has no such volume. One that cannot be read is left, after a warning. Raises StorageError when the disk refuses a write.
+    """
+    try:
+        found = _find(disk)
+    except PartitionError as error:
+        log.debug("%s", error)  # whoever looks for the root says so
+        return False
+    if found is None:
+        return False
+    try:
+        old = read_fat12(_region(disk, found))
+        new = renewed_seed(old, facts)
+        if new != old:
+            _write(disk, found, new)
+            log.info("%s, partition %d: %s for cloud-init", disk.name, found.number, facts.name)
+    except FileSystemError as error:
+        log.warning("cloud-init in the guest may keep the old name and identity: %s", error)
+    return True
+
+
+def own_configuration(password_hash: str, authorized_keys: Sequence[str]) -> bytes:
+    """Return vendor-data that lets cloud-init do what nobody does in a root that is not written.
+
+    It renders the network at each boot and writes /etc/hosts; user-data comes before it.
+    """
+    lines = [
+        "#cloud-config",
+        "manage_etc_hosts: true",
+        "updates: {network: {when: [boot-new-instance, boot]}}",
+    ]
+    if authorized_keys:
+        lines += ["disable_root: false", f"ssh_authorized_keys: {json.dumps(list(authorized_keys))}"]
+    if password_hash:
+        user = f"{{name: root, type: hash, password: {json.dumps(password_hash)}}}"
+        lines.append(f"chpasswd: {{expire: false, users: [{user}]}}")
+    return "\n".join(lines).encode() + b"\n"
+
+
+def _new_seed(facts: Facts, settings: Settings) -> dict[str, bytes]:
+    user_data = read_user_data(settings)
+    files = {META_DATA: meta_data(facts), USER_DATA: NO_USER_DATA if user_data is None else user_data}
+    if facts.nics:
+        files[NETWORK_CONFIG] = network_config(facts.nics)
+    own = own_configuration(settings.root_password_hash, keys_of_settings(settings))
+    return {**files, VENDOR_DATA: own}
+
+
+def _find(disk: DescriptorDisk) -> Partition | None:
+    """Return the partition with the label; None where there is none that is small."""
+    for volume in volumes(disk):
+        content, partition = volume.content, volume.partition
+        if content is None or content.type != "vfat" or (content.label or "").upper() != LABEL:
+            continue
+        if partition.number and partition.length <= _LARGEST:
+            return partition
+    return None
+
+
+def _plan(disk: DescriptorDisk) -> GapPartition:
+    return plan_gap_partition(
+        disk,
+        disk.sector_size,
+        type_guid=_BASIC_DATA,
+        identifier=uuid.uuid4(),
+        name=_NAME,
+        smallest=_SMALLEST,
+        largest=MIB,
+    )
+
+
+def _write(disk: DescriptorDisk, partition: Partition, files: dict[str, bytes]) -> None:
+    volume = make_fat12(
+        partition.length,
+        files,
+        label=LABEL,
+        serial=zlib.crc32(files[META_DATA]),
+        sector_size=disk.sector_size,
+        hidden_sectors=partition.start // disk.sector_size,
+    )
+    _region(disk, partition).write(0, volume)
+    disk.flush()
+
+
+def _region(disk: DescriptorDisk, partition: Partition) -> Region:
+    return Region(disk, partition.start, partition.length, name=f"{disk.name}, partition {partition.number}")

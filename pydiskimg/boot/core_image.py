@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""The core image: a first sector that loads the others, a decompressor, and the compressed payload."""
+
+from __future__ import annotations
+
+import lzma
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydiskimg.boot.files import Grub
+from pydiskimg.boot.kernel_image import LINK_ADDRESS, MEMORY_END, read_kernel
+from pydiskimg.boot.modules import closure, read_dependencies
+from pydiskimg.boot.payload import payload
+from pydiskimg.boot.refusal import check, unknown
+from pydiskimg.errors import BootLoaderError
+
+SECTOR = 512
+
+# lzma_decompress.img: it has no room for more than 64 KiB of dictionary.
+_FILTERS = [{"id": lzma.FILTER_LZMA1, "lc": 3, "lp": 0, "pb": 2, "dict_size": 64 << 10}]
+_FAR_JUMP = b"\xea"
+_SIZES = struct.Struct("<III")  # at 0x08: compressed and uncompressed size, bytes of Reed-Solomon redundancy
+_SIZES_OFFSET = 0x08
+_PLAIN_LENGTH = struct.Struct("<H")  # at 0x14: bytes at the start that no redundancy protects
+_PLAIN_LENGTH_OFFSET = 0x14
+_DECOMPRESSOR_ADDRESS = 0x8200
+
+# diskboot.img: its block list is read from the end of the sector towards the start, up to an entry of zeros.
+BLOCKS = struct.Struct(
+    "<Q"  #  0  first sector   512 bytes each, of the disk
+    "H"  #   8  how many
+    "H"  #  10  segment to load them to
+)
+assert BLOCKS.size == 12
+_SEGMENT = 0x820
+_UNSET = BLOCKS.pack(2, 0, _SEGMENT)
+
+
+@dataclass(frozen=True, slots=True)
+class CoreImage:
+    """A core image that knows no place yet; size is bytes, and a multiple of 512."""
+
+    first: bytes
+    rest: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.first) + len(self.rest)
+
+    def at(self, sector: int) -> bytes:
+        """Return the bytes for a place that begins at this sector (512 bytes each) of the disk."""
+        blocks = BLOCKS.pack(sector + 1, len(self.rest) // SECTOR, _SEGMENT)
+        return self.first[: -BLOCKS.size] + blocks + self.rest
+
+
+def make_core(grub: Grub, modules: Sequence[str], *, config: str, prefix: str) -> CoreImage:
+    """Build a core image with the modules, and those that they need, from GRUB's own files.
+
+    config are the commands that it runs first, prefix is where modules and grub.cfg are found without them; both ASCII.
+
+    Raises BootLoaderError for files of an unknown GRUB, and when the image is larger than memory below the BIOS's own.
+    """
+    kernel = read_kernel(grub.file("kernel.img"), grub.path("kernel.img"))
+    listed = grub.path("moddep.lst")
+    names = closure(modules, read_dependencies(grub.file("moddep.lst"), listed), listed)
+    raw = payload(kernel.data, [grub.module(name) for name in names], config=config, prefix=prefix)
+    compressed = lzma.compress(raw, format=lzma.FORMAT_RAW, filters=_FILTERS)
+    rest = _decompressor(grub, len(compressed), len(raw)) + compressed
+    rest += bytes(-len(rest) % SECTOR)
+    core = CoreImage(_loader(grub), rest)
+    if LINK_ADDRESS + max(core.size, len(raw)) > MEMORY_END:
+        raise BootLoaderError(
+            f"{grub.directory}: the boot loader with the modules {', '.join(names)} has {max(core.size, len(raw))} "
+            f"bytes; a BIOS leaves {MEMORY_END - LINK_ADDRESS}"
+        )
+    return core
+
+
+def _decompressor(grub: Grub, compressed: int, uncompressed: int) -> bytes:
+    """Return the decompressor with both sizes (bytes), without redundancy."""
+    name = "lzma_decompress.img"
+    contents, path = grub.file(name), grub.path(name)
+    room = LINK_ADDRESS - _DECOMPRESSOR_ADDRESS
+    if not _PLAIN_LENGTH_OFFSET + _PLAIN_LENGTH.size <= len(contents) <= room:
+        raise unknown(path, "has another size", found=f"{len(contents)} bytes", expected=f"at most {room}")
+    check(path, "begins with other code", found=contents[:1], expected=_FAR_JUMP)
+    fields = contents[_SIZES_OFFSET : _SIZES_OFFSET + _SIZES.size]
+    check(path, f"has other bytes at {_SIZES_OFFSET:#x}", found=fields, expected=bytes(_SIZES.size))
+    (plain,) = _PLAIN_LENGTH.unpack_from(contents, _PLAIN_LENGTH_OFFSET)
+    if not 0 < plain <= len(contents):
+        text = f"has another length at {_PLAIN_LENGTH_OFFSET:#x}"
+        raise unknown(path, text, found=plain, expected=f"1 to {len(contents)}")
+    return contents[:_SIZES_OFFSET] + _SIZES.pack(compressed, uncompressed, 0) + contents[_SIZES_OFFSET + _SIZES.size :]
+
+
+def _loader(grub: Grub) -> bytes:
+    """Return the first sector, whose block list is still unset."""
+    name = "diskboot.img"
+    contents, path = grub.file(name), grub.path(name)
+    check(path, "has another size", found=len(contents), expected=SECTOR)
+    check(path, "has another block list", found=contents[-BLOCKS.size :], expected=_UNSET)
+    end = contents[-2 * BLOCKS.size : -BLOCKS.size]
+    check(path, "has another end of its block list", found=end, expected=bytes(BLOCKS.size))
+    return contents

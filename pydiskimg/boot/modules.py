@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""GRUB's modules: which needs which (moddep.lst), and what a module's file is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from pydiskimg.boot.refusal import unknown
+
+# What a module may be called: it becomes the name of a file.
+NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,62}+")
+_MOST_MODULES = 2048
+_MODULE_IDENTITY = b"\x7fELF\x01\x01\x01"
+_RELOCATABLE = b"\x01\x00\x03\x00"  # e_type and e_machine (i386)
+
+
+def read_dependencies(contents: bytes, path: str) -> dict[str, tuple[str, ...]]:
+    """Return what moddep.lst says: for each module those that it needs itself, as "name: other other".
+
+    Raises BootLoaderError for a line of another form.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    lines = contents.splitlines()
+    if len(lines) > _MOST_MODULES:
+        raise unknown(path, "has too many lines", found=len(lines), expected=f"at most {_MOST_MODULES}")
+    for number, line in enumerate(lines, start=1):
+        name, colon, rest = line.decode("ascii", "backslashreplace").partition(":")
+        names = [name, *rest.split()]
+        if not colon or len(names) > _MOST_MODULES or not all(NAME.fullmatch(text) for text in names):
+            raise unknown(f"{path}:{number}", "is not a line of modules", found=line[:60], expected="NAME: NAMES")
+        found[name] = tuple(names[1:])
+    return found
+
+
+def closure(wanted: Sequence[str], dependencies: Mapping[str, Sequence[str]], path: str) -> list[str]:
+    """Return the wanted modules and all that they need, each after those that it needs, in the order of grub-mkimage.
+
+    path is that of moddep.lst, for messages. Raises BootLoaderError for a module that is not listed and for a circle.
+    """
+    done: dict[str, None] = {}
+    for name in wanted:
+        _add(name, dependencies, path, done)
+    return list(done)
+
+
+def _add(wanted: str, dependencies: Mapping[str, Sequence[str]], path: str, done: dict[str, None]) -> None:
+    """Add a module after those that it needs; without recursion, since the list is the guest's."""
+    pending = [(wanted, False)]
+    entered: set[str] = set()
+    while pending:
+        name, complete = pending.pop()
+        if complete:
+            done[name] = None
+            continue
+        if name in done:
+            continue
+        if name in entered:
+            raise unknown(path, f"the module {name} needs itself", found="a circle", expected="an order")
+        if name not in dependencies:
+            raise unknown(path, f"does not list the module {name}", found="no line", expected=f"{name}: ...")
+        entered.add(name)
+        pending.append((name, True))
+        # grub-mkimage takes the last one that is named first.
+        pending += [(other, False) for other in dependencies[name]]
+
+
+def check_module(contents: bytes, path: str) -> None:
+    """Raise BootLoaderError unless contents are a module: a relocatable ELF file for i386."""
+    if contents[: len(_MODULE_IDENTITY)] != _MODULE_IDENTITY or contents[16:20] != _RELOCATABLE:
+        raise unknown(path, "is not a module for i386", found=contents[:20], expected="a relocatable 32-bit ELF file")

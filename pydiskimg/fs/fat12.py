@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: MIT
+"""A small FAT12 volume with files in its root directory, made and read as bytes (Microsoft FAT specification, 2000).
+
+One sector a cluster, two tables, long names. Times of files are the format's first instant, so that equal files give
+equal bytes.
+
+    | boot sector | table | table | root directory | cluster 2, 3, ... |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from pydiskimg.errors import FileSystemError
+from pydiskimg.fs.ext4.record import Record
+from pydiskimg.protocols import Source, read_bytes
+
+BOOT_SECTOR = Record(
+    "boot sector",
+    "<",
+    62,
+    """
+     0  3s  BS_jmpBoot
+     3  8s  BS_OEMName
+     b  H   BPB_BytsPerSec
+     d  B   BPB_SecPerClus
+     e  H   BPB_RsvdSecCnt
+    10  B   BPB_NumFATs
+    11  H   BPB_RootEntCnt
+    13  H   BPB_TotSec16
+    15  B   BPB_Media
+    16  H   BPB_FATSz16
+    18  H   BPB_SecPerTrk
+    1a  H   BPB_NumHeads
+    1c  I   BPB_HiddSec     sectors of the disk before the volume
+    20  I   BPB_TotSec32    where BPB_TotSec16 is 0
+    24  B   BS_DrvNum
+    25  B   BS_Reserved1
+    26  B   BS_BootSig      0x29: the next three fields are there
+    27  I   BS_VolID
+    2b  11s BS_VolLab
+    36  8s  BS_FilSysType
+    """,
+)
+ENTRY = Record(
+    "directory entry",
+    "<",
+    32,
+    """
+     0  11s DIR_Name
+     b  B   DIR_Attr
+     c  B   DIR_NTRes
+     d  B   DIR_CrtTimeTenth
+     e  H   DIR_CrtTime
+    10  H   DIR_CrtDate
+    12  H   DIR_LstAccDate
+    14  H   DIR_FstClusHI
+    16  H   DIR_WrtTime
+    18  H   DIR_WrtDate
+    1a  H   DIR_FstClusLO
+    1c  I   DIR_FileSize
+    """,
+)
+# In front of the entry of a file, the last part of its name first.
+LONG_NAME = Record(
+    "entry of a long name",
+    "<",
+    32,
+    """
+     0  B   LDIR_Ord        number of the part from 1; 0x40 is added to the last part's
+     1  10s LDIR_Name1
+     b  B   LDIR_Attr       0x0f
+     c  B   LDIR_Type
+     d  B   LDIR_Chksum     of the short name
+     e  12s LDIR_Name2
+    1a  H   LDIR_FstClusLO
+    1c  4s  LDIR_Name3
+    """,
+)
+
+_FIRST_DAY = 0x0021  # 1980-01-01
+_END = 0xFFF  # of a chain of clusters
+_CHAINED = range(2, 0xFF0)
+_MAX_CLUSTERS = 4084  # FAT12 has no more
+_PART = 13  # characters of a long name in one entry
+_LAST_PART, _MAX_PARTS = 0x40, 20
+_VOLUME_ID, _DIRECTORY, _ARCHIVE, _LONG = 0x08, 0x10, 0x20, 0x0F
+_DELETED = 0xE5
+_ROOT_ENTRIES = 128
+_LARGEST = 8 << 20  # bytes of a volume that is read
+_IN_SHORT_NAMES = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where things are in a volume; sector, root_size, and total are bytes, the others sectors or counts."""
+
+    sector: int
+    reserved: int
+    tables: int
+    table_sectors: int
+    root_size: int
+    per_cluster: int
+    total: int
+
+    @property
+    def root(self) -> int:
+        """The root directory's offset (bytes)."""
+        return (self.reserved + self.tables * self.table_sectors) * self.sector
+
+    @property
+    def data(self) -> int:
+        """The offset of cluster 2 (bytes)."""
+        return self.root + -(-self.root_size // self.sector) * self.sector
+
+    @property
+    def cluster(self) -> int:
+        """The size of a cluster (bytes)."""
+        return self.per_cluster * self.sector
+
+    @property
+    def clusters(self) -> int:
+        return max(0, self.total - self.data) // self.cluster
+
+
+def make_fat12(
+    size: int, files: Mapping[str, bytes], *, label: str, serial: int, sector_size: int = 512, hidden_sectors: int = 0
+) -> bytes:
+    """Return a volume of at most size (bytes) with these files.
+
+    sector_size is 512 to 4096 and at least the disk's; hidden_sectors is where on the disk the volume begins. label is
+    of at most 11 capital letters, digits and blanks; the names of files are of printable ASCII, and at most 42 of them
+    fit when they are short. Raises FileSystemError when the files do not fit.
+    """
+    layout = _layout(size, sector_size)
+    table = bytearray(layout.table_sectors * sector_size)
+    _set(table, 0, 0xFF8)
+    _set(table, 1, _END)
+    directory = [ENTRY.pack(DIR_Name=_padded(label, 11), DIR_Attr=_VOLUME_ID, DIR_WrtDate=_FIRST_DAY)]
+    data = bytearray()
+    for number, (name, contents) in enumerate(files.items(), 1):
+        first = 2 + len(data) // layout.cluster
+        count = -(-len(contents) // layout.cluster)
+        if first + count > 2 + layout.clusters:
+            raise FileSystemError(f"{sum(map(len, files.values()))} bytes of files do not fit on {size} bytes of FAT12")
+        for cluster in range(first, first + count):
+            _set(table, cluster, cluster + 1 if cluster + 1 < first + count else _END)
+        directory += _entries(name, number, first if count else 0, len(contents))
+        data += contents.ljust(count * layout.cluster, b"\0")
+    if len(directory) * ENTRY.size > layout.root_size:
+        raise FileSystemError(f"{len(files)} files do not fit in a root directory of {_ROOT_ENTRIES} entries")
+    root = b"".join(directory).ljust(layout.root_size, b"\0")
+    head = _boot_sector(layout, label, serial, hidden_sectors)
+    return b"".join((head, bytes(table) * layout.tables, root, data)).ljust(layout.total, b"\0")
+
+
+def read_fat12(source: Source) -> dict[str, bytes]:
+    """Return the files in the root directory of a FAT12 volume of at most 8 MiB, by name.
+
+    Directories are left out. Raises FileSystemError for anything else than such a volume, and for chains of clusters
+    that are damaged.
+    """
+    if source.size > _LARGEST:
+        raise FileSystemError(f"{source.name}: {source.size} bytes; expected at most {_LARGEST} of a small FAT12")
+    volume = read_bytes(source, 0, source.size)
+    layout = _read_layout(source.name, volume)
+    table = volume[layout.reserved * layout.sector :][: layout.table_sectors * layout.sector]
+    found: dict[str, bytes] = {}
+    used = 0
+    for name, first, size in _files(volume[layout.root : layout.root + layout.root_size]):
+        used += size
+        if used > layout.clusters * layout.cluster:
+            raise FileSystemError(f"{source.name}: its files are larger than the volume")
+        found.setdefault(name, _contents(source.name, volume, layout, table, first, size))
+    return found
+
+
+def _layout(size: int, sector: int) -> _Layout:
+    total = min(size // sector, 0xFFFF)
+    root_size = _ROOT_ENTRIES * ENTRY.size
+    for table_sectors in range(1, 13):
+        layout = _Layout(sector, 1, 2, table_sectors, root_size, 1, total * sector)
+        excess = layout.clusters - _MAX_CLUSTERS
+        if excess > 0:  # FAT16 begins here: the rest of the place stays unused
+            layout = _Layout(sector, 1, 2, table_sectors, root_size, 1, (total - excess) * sector)
+        if layout.clusters > 0 and (layout.clusters + 2) * 3 <= table_sectors * sector * 2:
+            return layout
+    raise FileSystemError(f"{size} bytes are too few for a FAT12 with sectors of {sector} bytes")
+
+
+def _boot_sector(layout: _Layout, label: str, serial: int, hidden_sectors: int) -> bytes:
+    head = BOOT_SECTOR.pack(
+        BS_jmpBoot=b"\xeb\x3c\x90",
+        BS_OEMName=b"pydiskim",
+        BPB_BytsPerSec=layout.sector,
+        BPB_SecPerClus=layout.per_cluster,
+        BPB_RsvdSecCnt=layout.reserved,
+        BPB_NumFATs=layout.tables,
+        BPB_RootEntCnt=layout.root_size // ENTRY.size,
+        BPB_TotSec16=layout.total // layout.sector,
+        BPB_Media=0xF8,
+        BPB_FATSz16=layout.table_sectors,
+        BPB_SecPerTrk=32,
+        BPB_NumHeads=8,
+        BPB_HiddSec=hidden_sectors,
+        BS_DrvNum=0x80,
+        BS_BootSig=0x29,
+        BS_VolID=serial,
+        BS_VolLab=_padded(label, 11),
+        BS_FilSysType=b"FAT12   ",
+    )
+    # Where a BIOS starts it: int 18h (nothing to boot here), then a jump to itself.
+    return (head + b"\xcd\x18\xeb\xfe").ljust(510, b"\0") + b"\x55\xaa" + bytes(layout.sector - 512)
+
+
+def _padded(text: str, length: int) -> bytes:
+    encoded = text.encode("ascii").ljust(length)
+    if len(encoded) != length:
+        raise ValueError(f"{text!r} is longer than {length} characters")
+    return encoded
+
+
+def _entries(name: str, number: int, first: int, size: int) -> list[bytes]:
+    """Return the entries of a file, the parts of its long name in front."""
+    short = _short_name(name, number)
+    parts = [name[at : at + _PART] for at in range(0, len(name), _PART)]
+    if not 1 <= len(parts) <= _MAX_PARTS or not (name.isascii() and name.isprintable()):
+        raise ValueError(f"{name!r} is not a name of printable ASCII")
+    entries = []
+    for index in range(len(parts), 0, -1):
+        text = parts[index - 1].encode("utf-16-le")
+        if len(text) < 2 * _PART:
+            text = (text + b"\0\0").ljust(2 * _PART, b"\xff")
+        entries.append(
+            LONG_NAME.pack(
+                LDIR_Ord=index | (_LAST_PART if index == len(parts) else 0),
+                LDIR_Name1=text[:10],
+                LDIR_Attr=_LONG,
+                LDIR_Chksum=_checksum(short),
+                LDIR_Name2=text[10:22],
+                LDIR_Name3=text[22:],
+            )
+        )
+    day = _FIRST_DAY
+    dates = {"DIR_CrtDate": day, "DIR_LstAccDate": day, "DIR_WrtDate": day}
+    file = ENTRY.pack(DIR_Name=short, DIR_Attr=_ARCHIVE, DIR_FstClusLO=first, DIR_FileSize=size, **dates)
+    return [*entries, file]
+
+
+def _short_name(name: str, number: int) -> bytes:
+    """Return a short name that no other file has: number is the file's own."""
+    tail = f"~{number}"
+    letters = "".join(letter for letter in name.upper() if letter in _IN_SHORT_NAMES)
+    return _padded(letters[: 8 - len(tail)] + tail, 11)
+
+
+def _checksum(short: bytes) -> int:
+    total = 0
+    for byte in short:
+        total = ((total & 1) << 7 | total >> 1) + byte & 0xFF
+    return total
+
+
+def _set(table: bytearray, cluster: int, value: int) -> None:
+    """Two clusters share three bytes, the even one has the lower 12 bits."""
+    at = cluster * 3 // 2
+    word = int.from_bytes(table[at : at + 2], "little")
+    word = (word & 0x000F | value << 4) if cluster & 1 else (word & 0xF000 | value)
+    table[at : at + 2] = word.to_bytes(2, "little")
+
+
+def _next(table: bytes, cluster: int) -> int:
+    word = int.from_bytes(table[cluster * 3 // 2 :][:2], "little")
+    return word >> 4 if cluster & 1 else word & 0xFFF
+
+
+def _read_layout(name: str, volume: bytes) -> _Layout:
+    if len(volume) < 512:
+        raise FileSystemError(f"{name}: {len(volume)} bytes; expected a FAT12")
+    fields = {key: value for key, value in BOOT_SECTOR.unpack(volume).items() if isinstance(value, int)}
+    sector, per_cluster = fields["BPB_BytsPerSec"], fields["BPB_SecPerClus"]
+    layout = _Layout(
+        sector,
+        fields["BPB_RsvdSecCnt"],
+        fields["BPB_NumFATs"],
+        fields["BPB_FATSz16"],
+        fields["BPB_RootEntCnt"] * ENTRY.size,
+        per_cluster,
+        (fields["BPB_TotSec16"] or fields["BPB_TotSec32"]) * sector,
+    )
+    sane = sector in (512, 1024, 2048, 4096) and per_cluster and layout.reserved and layout.tables
+    if not (sane and layout.table_sectors and layout.root_size and layout.total <= len(volume)):
+        raise FileSystemError(f"{name}: its boot sector does not describe a FAT12")
+    if not 0 < layout.clusters <= _MAX_CLUSTERS or (layout.clusters + 2) * 3 > layout.table_sectors * sector * 2:
+        raise FileSystemError(f"{name}: {layout.clusters} clusters; expected a FAT12")
+    return layout
+
+
+def _files(directory: bytes) -> Iterator[tuple[str, int, int]]:
+    """Yield (name, first cluster, size) of each file, in the order of the directory."""
+    parts: list[str] = []
+    for at in range(0, len(directory) - ENTRY.size + 1, ENTRY.size):
+        entry = directory[at : at + ENTRY.size]
+        if entry[0] == 0:
+            return
+        if entry[0] != _DELETED and entry[11] & 0x3F == _LONG:
+            text = entry[1:11] + entry[14:26] + entry[28:32]
+            parts.insert(0, text.decode("utf-16-le", "replace").partition("\0")[0])
+            continue
+        if entry[0] != _DELETED and not entry[11] & (_VOLUME_ID | _DIRECTORY):
+            long_name, first = "".join(parts), int.from_bytes(entry[26:28], "little")
+            yield long_name or _spelled(entry[:11]), first, int.from_bytes(entry[28:32], "little")
+        parts = []
+
+
+def _spelled(short: bytes) -> str:
+    name, suffix = (part.decode("latin-1").rstrip().lower() for part in (short[:8], short[8:]))
+    return f"{name}.{suffix}" if suffix else name
+
+
+def _contents(name: str, volume: bytes, layout: _Layout, table: bytes, cluster: int, size: int) -> bytes:
+    """Return the size bytes of the file whose first cluster this is."""
+    found = bytearray()
+    while len(found) < size:
+        if cluster not in _CHAINED or cluster >= layout.clusters + 2:
+            raise FileSystemError(f"{name}: a chain of clusters is damaged")
+        at = layout.data + (cluster - 2) * layout.cluster
+        found += volume[at : at + layout.cluster]
+        cluster = _next(table, cluster)
+    return bytes(found[:size])
