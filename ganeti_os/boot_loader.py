@@ -7,7 +7,10 @@ import errno
 import logging
 from dataclasses import replace
 
+from ganeti_os.guest.boot.configure import NewFileSystems, configure_boot
+from ganeti_os.guest.draft import Draft
 from ganeti_os.installation import Installation
+from ganeti_os.protocol import Request
 from ganeti_os.volumes import NewSystem, full
 from pydiskimg.boot import Place, copy_modules, grub_home, install_core, make_core, read_grub
 from pydiskimg.errors import BootLoaderError, StorageError
@@ -78,6 +81,7 @@ def _install(installation: Installation, system: NewSystem, tree: Tree) -> None:
         if error.errno != errno.ENOSPC:
             raise
         raise full(error, installation, is_boot=system.boot_device is not None) from error
+    _configure(installation, system, tree, home)
     sector = install_core(installation.disk, core, place, grub)
     system.layout = replace(system.layout, table=table.with_boot_code(sector[:BOOT_CODE_SIZE]))
     log.info(
@@ -88,6 +92,29 @@ def _install(installation: Installation, system: NewSystem, tree: Tree) -> None:
         copied,
         home,
     )
+
+
+def _configure(installation: Installation, system: NewSystem, tree: Tree, home: str) -> None:
+    """Let the menu, which the core image loads, start the system's kernels with its new root."""
+    layout, volumes, request = system.layout, system.volumes, installation.request
+    new = NewFileSystems(
+        volumes.root,
+        volumes.boot if layout.boot is not None else None,
+        f"PARTUUID={layout.table.partuuid(layout.root.number)}",
+        home,
+        _as_the_system_calls_it(request),
+    )
+    draft = Draft(tree)
+    configure_boot(draft, new, installation.settings.kernel_args, serial=request.serial_console)
+    draft.write(lambda _path: 0)
+
+
+def _as_the_system_calls_it(request: Request) -> str:
+    """Return the name of the instance's first disk in the running system."""
+    if (request.hypervisor or "").startswith("xen"):
+        return "/dev/xvda"
+    paravirtual = request.environment.get("INSTANCE_HV_disk_type", "paravirtual") == "paravirtual"
+    return "/dev/vda" if paravirtual else "/dev/sda"
 
 
 def _core_parts(system: NewSystem, home: str) -> tuple[list[str], str, str]:

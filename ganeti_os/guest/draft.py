@@ -17,6 +17,7 @@ from pydiskimg.protocols import Tree
 
 log = logging.getLogger(__name__)
 
+FILE_LIMIT = 1 << 20  # bytes of a file
 TOTAL_LIMIT = 16 << 20  # bytes of all files together; a guest's configuration has some thousand
 FILES_LIMIT = 256  # in one directory that match one pattern
 
@@ -63,8 +64,8 @@ class Draft:
         self._total = 0
         self._labels = Labels(tree)
 
-    def read(self, path: str) -> bytes | None:
-        """Return the contents of a regular file, None when there is no such file.
+    def read(self, path: str, *, limit: int = FILE_LIMIT) -> bytes | None:
+        """Return the contents of a regular file of at most limit bytes, None when there is no such file.
 
         Raises StorageError for what is no regular file or too large, GuestError when all are too large together.
         """
@@ -75,7 +76,7 @@ class Draft:
             return self.read(new.target)
         if path not in self._old:
             try:
-                data = self._tree.read(path)
+                data = self._tree.read(path, limit=limit)
             except FileNotFoundError:
                 data = None
             self._old[path] = data
@@ -121,7 +122,7 @@ class Draft:
 
         Raises GuestError for more than FILES_LIMIT of them.
         """
-        names = self._names(directory)
+        names = self.names(directory)
         matching = [f"{directory}/{name}" for name in names if fnmatch.fnmatchcase(name, pattern)]
         if len(matching) > FILES_LIMIT:
             text = f"{directory}: {len(matching)} names match {pattern}"
@@ -132,11 +133,11 @@ class Draft:
 
     def directories(self, directory: str, pattern: str) -> list[str]:
         """Return the paths of at most FILES_LIMIT directories in directory whose names match, sorted."""
-        matching = [f"{directory}/{name}" for name in self._names(directory) if fnmatch.fnmatchcase(name, pattern)]
+        matching = [f"{directory}/{name}" for name in self.names(directory) if fnmatch.fnmatchcase(name, pattern)]
         found = [(path, self.stat(path)) for path in sorted(matching, key=_bytes)[:FILES_LIMIT]]
         return [path for path, status in found if status is not None and stat.S_ISDIR(status.st_mode)]
 
-    def _names(self, directory: str) -> list[str]:
+    def names(self, directory: str) -> list[str]:
         try:
             return list(self._tree.list(directory))
         except FileNotFoundError:
@@ -204,12 +205,15 @@ class Draft:
             assert new.data is not None
             self._make_parents(path)
             self._tree.write(path, new.data, mode=new.mode, attributes=self._labels.attributes(path, FILE))
-        elif self._tree.read(path) != new.data:  # it may be a symlink to one that is written already
+        elif self._tree.read(path, limit=self._limit(path)) != new.data:  # it may lead to one that is written already
             assert new.data is not None
             self._tree.replace(path, new.data)
         else:
             return False
         return True
+
+    def _limit(self, path: str) -> int:
+        return max(FILE_LIMIT, len(self._old[path] or b""))
 
     def _make_parents(self, path: str) -> None:
         parent = path.rpartition("/")[0]

@@ -7,6 +7,7 @@ import logging
 
 from ganeti_os.guest import hosts
 from ganeti_os.guest.access import give_access
+from ganeti_os.guest.boot.configure import configure_console
 from ganeti_os.guest.cloud_init import cloud_init_configures_network, configure_cloud_init
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.facts import Facts
@@ -44,6 +45,7 @@ def make_instance(tree: Tree, facts: Facts, settings: Settings, keys: KeyMaker |
     if facts.is_new:
         make_new_identity(draft, facts, keys or KeyMaker())
         give_access(draft, settings)
+        configure_console(draft, settings.kernel_args, serial=facts.serial_console)
     configure_cloud_init(draft, facts, settings)
     tell_of_old_addresses(draft, moved)
 
