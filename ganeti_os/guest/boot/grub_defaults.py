@@ -18,9 +18,7 @@ PATH = "/etc/default/grub"
 _PROGRAMS = ("/usr/sbin/update-grub", "/usr/sbin/grub-mkconfig", "/usr/sbin/grub2-mkconfig", "/usr/bin/grub-mkconfig")
 _DEBCONF = "/var/cache/debconf/config.dat"
 _DEBCONF_LIMIT = 8 << 20  # bytes
-_DEVICES = re.compile(
-    rb"^Name: grub-pc/install_devices\n(?:[A-Z][a-z]++:[^\n]*+\n|[ \t][^\n]*+\n)*+", re.MULTILINE
-)
+_DEVICES = re.compile(rb"^Name: grub-pc/install_devices\n(?:[A-Z][a-z]++:[^\n]*+\n|[ \t][^\n]*+\n)*+", re.MULTILINE)
 _VALUE = re.compile(rb"^Value:[^\n]*+\n(?:[ \t][^\n]*+\n)*+", re.MULTILINE)
 
 
