@@ -68,7 +68,8 @@ the variants that `gnt-os list` offers, one a line. An installation leaves it al
 
 The variant `default` is published from the start and needs no file. A published variant without its file is an error,
 and so is a name that was forced with `--force-variant` and has no file; one that has a file works without being
-published. Ganeti gives the first variant of the list to an instance whose OS is named without one. When the list is
+published. As long as there is a variant, Ganeti refuses `-o image`: "OS name 'image' must include a variant", before
+anything of this OS definition runs; `-o image --force-variant` takes the first variant of the list. When the list is
 empty or missing there are no variants, and the OS is just `image`. An instance from such a time gets its variant by
 
     gnt-instance modify --os-type image+default inst1.example.org
