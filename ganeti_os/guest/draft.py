@@ -132,22 +132,29 @@ class Draft:
 
         Raises GuestError for more than FILES_LIMIT of them.
         """
-        names = self.names(directory)
+        names = self._names(directory)
         matching = [f"{directory}/{name}" for name in names if fnmatch.fnmatchcase(name, pattern)]
         if len(matching) > FILES_LIMIT:
             text = f"{directory}: {len(matching)} names match {pattern}"
-            raise GuestError(f"{text}; at most {FILES_LIMIT} such files are looked at, and nothing was changed")
+            raise GuestError(f"{text}; at most {FILES_LIMIT} such files are read")
         made = [path for path in self._new if path.rpartition("/")[0] == directory]
         matching += [path for path in made if fnmatch.fnmatchcase(path.rpartition("/")[2], pattern)]
         return sorted({path for path in matching if self.is_file(path)}, key=_bytes)
 
     def directories(self, directory: str, pattern: str) -> list[str]:
         """Return the paths of at most FILES_LIMIT directories in directory whose names match, sorted."""
-        matching = [f"{directory}/{name}" for name in self.names(directory) if fnmatch.fnmatchcase(name, pattern)]
+        matching = [f"{directory}/{name}" for name in self._names(directory) if fnmatch.fnmatchcase(name, pattern)]
         found = [(path, self.stat(path)) for path in sorted(matching, key=_bytes)[:FILES_LIMIT]]
         return [path for path, status in found if status is not None and stat.S_ISDIR(status.st_mode)]
 
-    def names(self, directory: str) -> list[str]:
+    def names(self, directory: str, *, limit: int) -> list[str]:
+        """Return the sorted names in a directory as it was; none without it. Raises GuestError for more than limit."""
+        names = self._names(directory)
+        if len(names) > limit:
+            raise GuestError(f"{directory}: holds {len(names)} names; at most {limit} are looked at")
+        return names
+
+    def _names(self, directory: str) -> list[str]:
         try:
             return list(self._tree.list(directory))
         except FileNotFoundError:
