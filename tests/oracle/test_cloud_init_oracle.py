@@ -121,7 +121,8 @@ def test_renderers(guest: Guest) -> None:
     said = guest.run(
         f"{convert} -d / -O netplan\n{convert} -d /nm -O network-manager\n{convert} -d /red -O sysconfig -D fedora\n"
         "/usr/libexec/netplan/generate\n"
-        "ls /run/systemd/network/*; cat /run/systemd/network/*-eth?.network; cat /nm/etc/NetworkManager/system-connections/*; cat /red/etc/sysconfig/*/*"
+        "ls /run/systemd/network/*; cat /run/systemd/network/*-eth?.network\n"
+        "cat /nm/etc/NetworkManager/system-connections/*; cat /red/etc/sysconfig/*/*"
     )
     expected = (
         *("PermanentMACAddress=aa:00:00:11:22:33", "Address=192.0.2.10/24", "Address=2001:db8::10/64"),
