@@ -156,10 +156,9 @@ def renamed_meta_data(data: bytes, name: str) -> bytes:
     """Return meta-data, YAML or JSON, with this name; all else in it stays, the instance-id above all."""
     if data.lstrip().startswith(b"{"):
         try:
-            values = json.loads(data)
+            return json.dumps({**json.loads(data), "local-hostname": name}).encode("ascii") + b"\n"
         except (ValueError, RecursionError):
             return data  # cloud-init cannot read it either
-        return json.dumps({**values, "local-hostname": name}).encode("ascii") + b"\n" if values else data
     line = f"local-hostname: {json.dumps(name)}".encode("ascii")
     if _LOCAL_NAME.search(data):
         return _LOCAL_NAME.sub(lambda _: line, data)

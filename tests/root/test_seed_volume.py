@@ -150,21 +150,23 @@ def test_no_volume(tmp_path: Path, disk: Path, kind: str) -> None:
     assert (warned in done.stderr) == (kind == "an MBR")
 
 
-def test_user_data_that_is_missing(tmp_path: Path, disk: Path) -> None:
-    done = node_of(tmp_path, luks(), CLOUD_USER_DATA="/nowhere/user-data").create(disk, **NIC)
-    assert done.returncode == 1
-    assert "/nowhere/user-data: CLOUD_USER_DATA cannot be read" in last_line(done)
-    assert not any(disk.read_bytes()[: 4 << 20])
-
-
-def test_a_volume_that_is_damaged(tmp_path: Path, disk: Path) -> None:
+@pytest.mark.parametrize("where", [0x16, 13 * 512 + 32 + 1, 13 * 512 + 32 + 32 + 28])
+def test_volumes_of_a_hostile_guest(tmp_path: Path, disk: Path, where: int) -> None:
+    """The sectors of a table, a letter of a long name, the size of a file: told, and nothing is written."""
     node = node_of(tmp_path, luks())
     assert node.create(disk, **NIC).returncode == 0
     with disk.open("r+b") as file:
-        file.seek(40 * 512 + 0x16)
-        file.write(b"\x01\x00")  # one sector for each table is too few
+        file.seek(40 * 512 + where)
+        file.write(b"\xff\x5f")
     before = disk.read_bytes()[: 1 << 20]
     done = rename(node, disk)
     assert "Traceback" not in done.stderr
     assert "cloud-init in the guest may keep the old name" in done.stderr or done.returncode == 1, last_line(done)
     assert disk.read_bytes()[: 1 << 20] == before
+
+
+def test_user_data_that_is_missing(tmp_path: Path, disk: Path) -> None:
+    done = node_of(tmp_path, luks(), CLOUD_USER_DATA="/nowhere/user-data").create(disk, **NIC)
+    assert done.returncode == 1
+    assert "/nowhere/user-data: CLOUD_USER_DATA cannot be read" in last_line(done)
+    assert not any(disk.read_bytes()[: 4 << 20])
