@@ -14,7 +14,7 @@ from ganeti_os.guest.selinux import DIRECTORY, FILE, Labels
 from ganeti_os.installation import Installation
 from ganeti_os.settings import node_architecture
 from ganeti_os.volumes import NewSystem, full
-from pydiskimg.boot import Dress, Place, copy_modules, grub_home, install_core, make_core, read_grub
+from pydiskimg.boot import Dress, Grub, Place, copy_modules, grub_home, install_core, make_core, read_grub
 from pydiskimg.errors import BootLoaderError, StorageError
 from pydiskimg.partition import BOOT_CODE_SIZE, Content
 from pydiskimg.protocols import Tree
@@ -25,7 +25,10 @@ log = logging.getLogger(__name__)
 
 _X86 = ("x86", "x86_64")
 _BIOS_SECTOR = 512
-_NOT_WRITTEN = "no boot loader is written, and the instance does not boot by itself: %s"
+_NO_GRUB = (
+    "the system has no /usr/lib/grub/i386-pc; add the package grub-pc-bin (Debian, Ubuntu), grub2-pc-modules (Red Hat, "
+    "Fedora) or grub2-i386-pc (SUSE) to the image"
+)
 
 
 def install_boot_loader(installation: Installation, system: NewSystem, target: str) -> None:
@@ -40,13 +43,13 @@ def install_boot_loader(installation: Installation, system: NewSystem, target: s
     with installation.messages.step("boot loader"), open_tree(target) as tree:
         reason = _reason_against(installation)
         if reason:
-            log.warning(_NOT_WRITTEN, reason)
+            _tell(installation, reason)
             return
         try:
             _install(installation, system, tree)
         except (BootLoaderError, GuestError, StorageError) as error:
             if installation.request.verb == "import" and getattr(error, "errno", None) != errno.EIO:
-                log.warning(_NOT_WRITTEN, error)
+                _tell(installation, error)
                 return
             if isinstance(error, BootLoaderError):
                 raise BootLoaderError(f"{error}; with BOOTLOADER=none the system is installed without it") from error
@@ -63,22 +66,36 @@ def _reason_against(installation: Installation) -> str:
     return ""
 
 
+def _tell(installation: Installation, reason: object) -> None:
+    """Tell why there is no boot loader of ours; a script may bring one."""
+    if installation.scripts:
+        log.info("no boot loader is written, so a customisation script has to bring one: %s", reason)
+    else:
+        log.warning("no boot loader is written, and the instance does not boot by itself: %s", reason)
+
+
 def _install(installation: Installation, system: NewSystem, tree: Tree) -> None:
     grub = read_grub(tree)
     if grub is None:
-        log.warning(
-            _NOT_WRITTEN,
-            "the system has no /usr/lib/grub/i386-pc; add the package grub-pc-bin (Debian, Ubuntu), grub2-pc-modules "
-            "(Red Hat, Fedora) or grub2-i386-pc (SUSE) to the image, or let a customisation script bring a boot loader",
-        )
+        _tell(installation, _NO_GRUB)
         return
     home = grub_home(tree)
     modules, config, prefix = _core_parts(system, home)
     core = make_core(grub, modules, config=config, prefix=prefix)
     table = system.layout.table
     place = Place(*table.boot_area, is_partition=table.partitions[0].content is Content.BIOS_BOOT)
+    _write_files(installation, system, tree, grub)
+    sector = install_core(installation.disk, core, place, grub)
+    system.layout = replace(system.layout, table=table.with_boot_code(sector[:BOOT_CODE_SIZE]))
+    log.info(
+        "GRUB of %s is in /boot/%s, and %s of it at byte %d", grub.directory, home, format_size(core.size), place.start
+    )
+
+
+def _write_files(installation: Installation, system: NewSystem, tree: Tree, grub: Grub) -> None:
+    """Write what GRUB reads when it boots: its modules and its menu."""
     try:
-        copied = copy_modules(tree, grub, f"/boot/{home}", dress=_labels(tree))
+        copy_modules(tree, grub, f"/boot/{grub_home(tree)}", dress=_labels(tree))
         configure_boot(
             tree,
             _boot_place(system),
@@ -89,16 +106,6 @@ def _install(installation: Installation, system: NewSystem, tree: Tree) -> None:
         if error.errno != errno.ENOSPC:
             raise
         raise full(error, installation, is_boot=system.boot_device is not None) from error
-    sector = install_core(installation.disk, core, place, grub)
-    system.layout = replace(system.layout, table=table.with_boot_code(sector[:BOOT_CODE_SIZE]))
-    log.info(
-        "GRUB of %s: %s at byte %d, %d files in /boot/%s",
-        grub.directory,
-        format_size(core.size),
-        place.start,
-        copied,
-        home,
-    )
 
 
 def _boot_place(system: NewSystem) -> BootPlace:
