@@ -85,7 +85,8 @@ class Request:
 
     disks are in Ganeti's order. With OS API 5 disks[0] is sda and swap_path is sdb (None for export, and with the
     other versions: swap is a matter of the settings there). device is the disk (or its snapshot) that export and
-    import work on, device_index its number. environment holds Ganeti's own variables, for customisation scripts.
+    import work on, device_index its number. kernel_path is None when the kernel is on the instance's own disk;
+    serial_console is a hypervisor parameter. environment holds Ganeti's own variables, for customisation scripts.
     """
 
     verb: str
@@ -110,6 +111,11 @@ class Request:
     size_fd: int | None = None
     checks: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def serial_console(self) -> bool:
+        """True when Ganeti gives the instance a serial port, which `gnt-instance console` shows."""
+        return self.environment.get("INSTANCE_HV_serial_console", "").lower() in ("true", "1", "yes")
 
     @property
     def kernel_inside(self) -> bool:

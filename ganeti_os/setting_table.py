@@ -320,8 +320,9 @@ SETTINGS = (
         "KERNEL_ARGS",
         Kind(f"one line of {MAX_LINE} characters at most", one_line, ""),
         "",
-        "arguments of the kernel, for the customisation scripts",
-        gives_away="a line of text of that person's in the environment of the customisation scripts",
+        "arguments of the kernel, added to those of the installed system's boot menu where they are missing",
+        gives_away="with which arguments the instance's own kernel starts, and a line of text of that person's in the "
+        "environment of the customisation scripts",
         for_scripts=True,
     ),
     Setting(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 CONSOLE = "ttyS0"
 _CONSOLES = ("console=tty0", f"console={CONSOLE},115200n8")
+_SERIAL_CONSOLE = re.compile(r"[\"']?console=ttyS[0-9]")
 _WORD = re.compile(r'(?:[^\s"]|"[^"]*")+|"')
 # What GRUB's and the shell's syntax leave alone, with or without quotes.
 _PLAIN = re.compile(r"[A-Za-z0-9._:/%@+,=~-]++")
@@ -34,16 +35,27 @@ def wanted_arguments(kernel_args: str, *, serial_console: bool) -> list[str]:
 
 def has_serial_console(arguments: Iterable[str]) -> bool:
     """Tell whether an argument makes the serial line a console."""
-    return any(re.match(r"console=ttyS[0-9]", argument) for argument in arguments)
+    return any(_SERIAL_CONSOLE.match(argument) for argument in arguments)
 
 
-def missing_arguments(present: Iterable[str], wanted: Sequence[str]) -> list[str]:
-    """Return which of the wanted arguments are not there yet; a serial console that is there is as good as ours."""
-    there = set(present)
-    left = [word for word in wanted if word not in there]
+def missing_words(present: str, wanted: Sequence[str]) -> list[str]:
+    """Return which of the wanted arguments a line does not have; a serial console that it has is as good as ours."""
+    there = set(present.split())
+    left = [word for word in wanted if word not in there and f" {word} " not in f" {present} "]
     if has_serial_console(there):
         left = [word for word in left if word not in _CONSOLES]
     return left
+
+
+def with_words(line: str, wanted: Sequence[str]) -> str:
+    """Return a line of arguments with those of the wanted ones that it does not have."""
+    missing = missing_words(line, wanted)
+    return " ".join([line.rstrip(), *missing]).lstrip(" ") if missing else line
+
+
+def has_root(arguments: Iterable[str]) -> bool:
+    """Tell whether an argument names the root file system."""
+    return any(argument.startswith("root=") for argument in arguments)
 
 
 def without_old_machine(arguments: Iterable[str]) -> list[str]:

@@ -16,6 +16,7 @@ KERNELS_LIMIT = 64
 
 # vmlinuz- is most distributions' name; vmlinux- and Image- are for other machines, bzImage- and kernel- Gentoo's.
 _KERNEL = re.compile(r"(vmlinuz|vmlinux|bzImage|Image|zImage|kernel)(?:-([A-Za-z0-9._+~-]{1,200}))?")
+_OTHERS = (".gz", ".xz", ".bz2", ".zst", ".sig", ".sha256", ".hmac", ".config", ".efi.signed")
 _INITRDS = (
     "initrd.img-{}",  # Debian, Ubuntu
     "initramfs-{}.img",  # Red Hat, Fedora, Arch, dracut and genkernel
@@ -48,8 +49,19 @@ def find_kernels(draft: Draft) -> list[Kernel]:
     Raises StorageError. At most KERNELS_LIMIT.
     """
     found = sorted(_kernels(draft), key=_order, reverse=True)
-    versioned = [kernel for kernel in found if kernel.version]
-    return (versioned or found)[:KERNELS_LIMIT]
+    for preferred in (_is_compressed, _is_versioned):
+        found = [kernel for kernel in found if preferred(kernel)] or found
+    return found[:KERNELS_LIMIT]
+
+
+def _is_compressed(kernel: Kernel) -> bool:
+    """False for vmlinux: where there is a vmlinuz, too, it is for a debugger, and GRUB does not start it."""
+    return not kernel.path.startswith(f"{DIRECTORY}/vmlinux")
+
+
+def _is_versioned(kernel: Kernel) -> bool:
+    """False for /boot/vmlinuz, a symlink to one of the others where there are any."""
+    return bool(kernel.version)
 
 
 def version_key(version: str) -> list[tuple[int, int, str]]:
@@ -73,7 +85,7 @@ def _kernels(draft: Draft) -> Iterator[Kernel]:
     known = set(names)
     for name in names:
         match = _KERNEL.fullmatch(name)
-        if match and _is_loadable(draft, f"{DIRECTORY}/{name}"):
+        if match and not name.endswith(_OTHERS) and _is_loadable(draft, f"{DIRECTORY}/{name}"):
             version = match.group(2) or ""
             yield Kernel(version, f"{DIRECTORY}/{name}", _initrd(draft, known, version))
 
