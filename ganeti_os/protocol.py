@@ -113,11 +113,6 @@ class Request:
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
-    def serial_console(self) -> bool:
-        """True when Ganeti gives the instance a serial port, which `gnt-instance console` shows."""
-        return self.environment.get("INSTANCE_HV_serial_console", "").lower() in ("true", "1", "yes")
-
-    @property
     def kernel_inside(self) -> bool:
         """True when the instance boots the kernel on its own disk: Ganeti names no kernel of the node."""
         return self.kernel_path is None
