@@ -136,7 +136,7 @@ class Draft:
         matching = [f"{directory}/{name}" for name in names if fnmatch.fnmatchcase(name, pattern)]
         if len(matching) > FILES_LIMIT:
             text = f"{directory}: {len(matching)} names match {pattern}"
-            raise GuestError(f"{text}; at most {FILES_LIMIT} such files are looked at, and nothing was changed")
+            raise GuestError(f"{text}; at most {FILES_LIMIT} such files are read")
         made = [path for path in self._new if path.rpartition("/")[0] == directory]
         matching += [path for path in made if fnmatch.fnmatchcase(path.rpartition("/")[2], pattern)]
         return sorted({path for path in matching if self.is_file(path)}, key=_bytes)

@@ -40,7 +40,8 @@ class Field:
 class Interface:
     """One stanza, section or file about an interface. addresses and others are empty where it is not static.
 
-    macs are those by which the interface is matched. names_only: it gives an interface its name and nothing else.
+    macs are those by which the interface is matched. names_only: it names the interface, or repeats what other files
+    say of it, and so decides nothing.
     """
 
     name: str
