@@ -40,12 +40,11 @@ log = logging.getLogger(__name__)
 
 _X86 = ("x86", "x86_64")
 _BIOS_SECTOR = 512
-_WRITTEN = "GRUB of %s: %s at byte %d, %d files in /boot/%s"
+_WRITTEN = "GRUB of %s is in /boot/%s, and %s of it at byte %d"
 _NO_GRUB = (
     "the system has no /usr/lib/grub/i386-pc; add the package grub-pc-bin (Debian, Ubuntu), grub2-pc-modules (Red Hat, "
     "Fedora) or grub2-i386-pc (SUSE) to the image"
 )
-_NOT_WRITTEN = "no boot loader is written, and the instance does not boot by itself: %s"
 
 
 def install_boot_loader(installation: Installation, system: NewSystem, target: str) -> None:
@@ -60,13 +59,13 @@ def install_boot_loader(installation: Installation, system: NewSystem, target: s
     with installation.messages.step("boot loader"), open_tree(target) as tree:
         reason = _reason_against(installation)
         if reason:
-            log.warning(_NOT_WRITTEN, reason)
+            _tell(installation, reason)
             return
         try:
             _install(installation, system, tree)
         except (BootLoaderError, GuestError, StorageError) as error:
             if installation.request.verb == "import" and getattr(error, "errno", None) != errno.EIO:
-                log.warning(_NOT_WRITTEN, error)
+                _tell(installation, error)
                 return
             if isinstance(error, BootLoaderError):
                 raise BootLoaderError(f"{error}; with BOOTLOADER=none the system is installed without it") from error
@@ -83,10 +82,18 @@ def _reason_against(installation: Installation) -> str:
     return ""
 
 
+def _tell(installation: Installation, reason: object) -> None:
+    """Tell why there is no boot loader of ours; a script may bring one."""
+    if installation.scripts:
+        log.info("no boot loader is written, so a customisation script has to bring one: %s", reason)
+    else:
+        log.warning("no boot loader is written, and the instance does not boot by itself: %s", reason)
+
+
 def _install(installation: Installation, system: NewSystem, tree: Tree) -> None:
     grub = read_grub(tree)
     if grub is None:
-        log.warning(_NOT_WRITTEN, f"{_NO_GRUB}, or let a customisation script bring a boot loader")
+        _tell(installation, _NO_GRUB)
         return
     table, layout = system.layout.table, system.layout
     boot = layout.boot if system.volumes.boot is not None and layout.boot is not None else layout.root
@@ -94,14 +101,14 @@ def _install(installation: Installation, system: NewSystem, tree: Tree) -> None:
     core = _core(grub, table.label, boot.number, _boot_place(system), home)
     place = Place(*table.boot_area, is_partition=table.partitions[0].content is Content.BIOS_BOOT)
     try:
-        copied = _write_files(tree, grub, home, _boot_place(system), installation.settings, installation.request)
+        _write_files(tree, grub, home, _boot_place(system), installation.settings, installation.request)
     except StorageError as error:
         if error.errno != errno.ENOSPC:
             raise
         raise full(error, installation, is_boot=system.boot_device is not None) from error
     sector = install_core(installation.disk, core, place, grub)
     system.layout = replace(system.layout, table=table.with_boot_code(sector[:BOOT_CODE_SIZE]))
-    log.info(_WRITTEN, grub.directory, format_size(core.size), place.start, copied, home)
+    log.info(_WRITTEN, grub.directory, home, format_size(core.size), place.start)
 
 
 def write_grub(disk: DescriptorDisk, tree: Tree, place: BootPlace, settings: Settings, request: Request) -> None:
@@ -119,16 +126,15 @@ def write_grub(disk: DescriptorDisk, tree: Tree, place: BootPlace, settings: Set
     if number is None:
         raise BootLoaderError(f"{disk.name}: none of its partitions has the file system {place.uuid} with the kernels")
     core = _core(grub, label, number, place, home)
-    copied = _write_files(tree, grub, home, place, settings, request)
+    _write_files(tree, grub, home, place, settings, request)
     write_boot_loader(disk, core, where, grub)
-    log.info(_WRITTEN, grub.directory, format_size(core.size), where.start, copied, home)
+    log.info(_WRITTEN, grub.directory, home, format_size(core.size), where.start)
 
 
-def _write_files(tree: Tree, grub: Grub, home: str, place: BootPlace, settings: Settings, request: Request) -> int:
-    """Write GRUB's modules and menu; return how many modules and the like."""
-    copied = copy_modules(tree, grub, f"/boot/{home}", dress=_labels(tree))
+def _write_files(tree: Tree, grub: Grub, home: str, place: BootPlace, settings: Settings, request: Request) -> None:
+    """Write what GRUB reads when it boots: its modules and its menu."""
+    copy_modules(tree, grub, f"/boot/{home}", dress=_labels(tree))
     configure_boot(tree, place, kernel_args=settings.kernel_args, serial_console=request.serial_console)
-    return copied
 
 
 def _boot_place(system: NewSystem) -> BootPlace:
