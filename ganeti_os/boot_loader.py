@@ -7,6 +7,9 @@ import errno
 import logging
 from dataclasses import replace
 
+from ganeti_os.guest.boot_config import configure_boot
+from ganeti_os.guest.boot_place import BootPlace
+from ganeti_os.guest.draft import GuestError
 from ganeti_os.guest.selinux import DIRECTORY, FILE, Labels
 from ganeti_os.installation import Installation
 from ganeti_os.settings import node_architecture
@@ -26,7 +29,7 @@ _NOT_WRITTEN = "no boot loader is written, and the instance does not boot by its
 
 
 def install_boot_loader(installation: Installation, system: NewSystem, target: str) -> None:
-    """Write the core image, and give the system's table the code that loads it: nothing boots before that is written.
+    """Write GRUB, what it reads, and give the system's table the code that loads it: nothing boots before that comes.
 
     target is where the system's root is mounted, with its /boot in it. A system without GRUB, or for which there is no
     BIOS, is told in the log. Raises BootLoaderError for a GRUB that is not known and StorageError; an import, whose
@@ -41,7 +44,7 @@ def install_boot_loader(installation: Installation, system: NewSystem, target: s
             return
         try:
             _install(installation, system, tree)
-        except (BootLoaderError, StorageError) as error:
+        except (BootLoaderError, GuestError, StorageError) as error:
             if installation.request.verb == "import" and getattr(error, "errno", None) != errno.EIO:
                 log.warning(_NOT_WRITTEN, error)
                 return
@@ -76,6 +79,12 @@ def _install(installation: Installation, system: NewSystem, tree: Tree) -> None:
     place = Place(*table.boot_area, is_partition=table.partitions[0].content is Content.BIOS_BOOT)
     try:
         copied = copy_modules(tree, grub, f"/boot/{home}", dress=_labels(tree))
+        configure_boot(
+            tree,
+            _boot_place(system),
+            kernel_args=installation.settings.kernel_args,
+            serial_console=installation.request.serial_console,
+        )
     except StorageError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -90,6 +99,11 @@ def _install(installation: Installation, system: NewSystem, tree: Tree) -> None:
         copied,
         home,
     )
+
+
+def _boot_place(system: NewSystem) -> BootPlace:
+    volumes = system.volumes
+    return BootPlace(root_uuid=str(volumes.root), boot_uuid=None if volumes.boot is None else str(volumes.boot))
 
 
 def _labels(tree: Tree) -> Dress:

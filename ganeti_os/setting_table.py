@@ -201,7 +201,8 @@ SETTINGS = (
         FILE,
         "",
         "file of OpenPGP keys (as gpg --export writes them), one of which must have signed the checksum file: around "
-        "its text, or in FILE.gpg, FILE.asc, FILE.sign or FILE.sig beside it; empty: signatures are not verified",
+        "its text, or in FILE.gpg, FILE.asc, FILE.sign or FILE.sig beside it; or the image itself; empty: signatures "
+        "are not verified",
     ),
     Setting("IMAGE_CLEANUP", BOOLEAN, "no", "delete a fetched image after the installation"),
     Setting("CACHE_DIR", DIRECTORY, "{localstatedir}/cache/ganeti-instance-image", "where fetched images are kept"),
@@ -320,8 +321,9 @@ SETTINGS = (
         "KERNEL_ARGS",
         Kind(f"one line of {MAX_LINE} characters at most", one_line, ""),
         "",
-        "arguments of the kernel, for the customisation scripts",
-        gives_away="a line of text of that person's in the environment of the customisation scripts",
+        "arguments of the kernel, added to those of the installed system's boot menu where they are missing",
+        gives_away="with which arguments the instance's own kernel starts, and a line of text of that person's in the "
+        "environment of the customisation scripts",
         for_scripts=True,
     ),
     Setting(

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
+from uuid import UUID
 
 import _ped
 import parted
@@ -31,6 +32,7 @@ ALIGNMENT = MIB
 MBR_LIMIT = 2 * TIB - 512
 MBR_ENTRIES = 4
 # Boot code precedes the table in the first sector (bytes 0 to 439) and belongs to whoever installs a boot loader.
+_GPT_ENTRY_SIZE = 128  # bytes, as libparted makes them
 BOOT_CODE_SIZE = 440
 BIOS_BOOT_SIZE = MIB
 # What pyparted raises has no class in common: PartedException is one among IOException, CreateException and others.
@@ -87,6 +89,17 @@ class PartitionTable:
         if first.content is Content.BIOS_BOOT:
             return first.start, first.length
         return self.sector_size, first.start - self.sector_size
+
+    def partuuid(self, number: int) -> str:
+        """Return what Linux calls PARTUUID of the partition of this number."""
+        beginning = bytearray(max(offset + len(contents) for offset, contents in self.blocks if offset < MIB))
+        for offset, contents in self.blocks:
+            if offset < MIB:
+                beginning[offset : offset + len(contents)] = contents
+        if self.label == "gpt":
+            entry = 2 * self.sector_size + (number - 1) * _GPT_ENTRY_SIZE
+            return str(UUID(bytes_le=bytes(beginning[entry + 16 : entry + 32])))
+        return f"{int.from_bytes(beginning[440:444], 'little'):08x}-{number:02x}"
 
     def with_boot_code(self, code: bytes) -> PartitionTable:
         """Return the same table with this boot code, of at most 440 bytes."""

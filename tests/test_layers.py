@@ -32,6 +32,7 @@ ONLY_IMPORTER = {
     "parted": "pydiskimg.partition",
     "_ped": "pydiskimg.partition",
     "libarchive": "pydiskimg.archive",
+    "yaml": "ganeti_os.guest.network.yaml_nodes",
     "subprocess": "ganeti_os.hooks",
     "pty": "ganeti_os.hooks",
     "multiprocessing": "ganeti_os.hooks",

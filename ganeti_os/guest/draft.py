@@ -8,8 +8,10 @@ import fnmatch
 import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 from ganeti_os.guest.selinux import DIRECTORY, FILE, SYMLINK, Labels
 from pydiskimg.errors import DiskImageError, OutsideTreeError, StorageError
@@ -17,8 +19,17 @@ from pydiskimg.protocols import Tree
 
 log = logging.getLogger(__name__)
 
+FILE_LIMIT = 1 << 20  # bytes of a file
 TOTAL_LIMIT = 16 << 20  # bytes of all files together; a guest's configuration has some thousand
 FILES_LIMIT = 256  # in one directory that match one pattern
+
+
+# What setting one gives on vfat, and on a node with a policy that does not know it.
+_NO_LABEL = (errno.EOPNOTSUPP, errno.EINVAL)
+
+
+class _Make(Protocol):
+    def __call__(self, *, attributes: Mapping[str, bytes]) -> None: ...
 
 
 class GuestError(DiskImageError):
@@ -63,8 +74,8 @@ class Draft:
         self._total = 0
         self._labels = Labels(tree)
 
-    def read(self, path: str) -> bytes | None:
-        """Return the contents of a regular file, None when there is no such file.
+    def read(self, path: str, *, limit: int = FILE_LIMIT) -> bytes | None:
+        """Return the contents of a regular file of at most limit bytes, None when there is no such file.
 
         Raises StorageError for what is no regular file or too large, GuestError when all are too large together.
         """
@@ -75,7 +86,7 @@ class Draft:
             return self.read(new.target)
         if path not in self._old:
             try:
-                data = self._tree.read(path)
+                data = self._tree.read(path, limit=limit)
             except FileNotFoundError:
                 data = None
             self._old[path] = data
@@ -125,7 +136,7 @@ class Draft:
         matching = [f"{directory}/{name}" for name in names if fnmatch.fnmatchcase(name, pattern)]
         if len(matching) > FILES_LIMIT:
             text = f"{directory}: {len(matching)} names match {pattern}"
-            raise GuestError(f"{text}; at most {FILES_LIMIT} such files are looked at, and nothing was changed")
+            raise GuestError(f"{text}; at most {FILES_LIMIT} such files are read")
         made = [path for path in self._new if path.rpartition("/")[0] == directory]
         matching += [path for path in made if fnmatch.fnmatchcase(path.rpartition("/")[2], pattern)]
         return sorted({path for path in matching if self.is_file(path)}, key=_bytes)
@@ -181,6 +192,8 @@ class Draft:
             self._note(path, _Link(target), what)
 
     def _note(self, path: str, new: _New, what: str) -> None:
+        if self._new.get(path) == _GONE:  # what takes its place is what there is to tell
+            self._notes[path] = []
         self._new[path] = new
         self._notes.setdefault(path, []).append(what)
 
@@ -206,17 +219,20 @@ class Draft:
             self._make_directory(path)
         elif isinstance(new, _Link):
             self._make_parents(path)
-            self._tree.symlink(path, new.target, attributes=self._labels.attributes(path, SYMLINK))
+            self._labelled(path, SYMLINK, partial(self._tree.symlink, path, new.target))
         elif self._old.get(path) is None or path in self._gone:
             assert new.data is not None
             self._make_parents(path)
-            self._tree.write(path, new.data, mode=new.mode, attributes=self._labels.attributes(path, FILE))
-        elif self._tree.read(path) != new.data:  # it may be a symlink to one that is written already
+            self._labelled(path, FILE, partial(self._tree.write, path, new.data, mode=new.mode))
+        elif self._tree.read(path, limit=self._limit(path)) != new.data:  # it may lead to one that is written already
             assert new.data is not None
             self._tree.replace(path, new.data)
         else:
             return False
         return True
+
+    def _limit(self, path: str) -> int:
+        return max(FILE_LIMIT, len(self._old[path] or b""))
 
     def _make_parents(self, path: str) -> None:
         parent = path.rpartition("/")[0]
@@ -229,4 +245,16 @@ class Draft:
         self._make_parents(path)
         new = self._new.get(path)
         mode = new.mode if isinstance(new, _Directory) else 0o755
-        self._tree.make_directory(path, mode=mode, attributes=self._labels.attributes(path, DIRECTORY))
+        self._labelled(path, DIRECTORY, partial(self._tree.make_directory, path, mode=mode))
+
+    def _labelled(self, path: str, kind: str, make: _Make) -> None:
+        """Make something with its SELinux label, or without where the file system or the node's kernel takes none."""
+        attributes = self._labels.attributes(path, kind)
+        try:
+            make(attributes=attributes)
+        except StorageError as error:
+            if not attributes or error.errno not in _NO_LABEL:
+                raise
+            log.warning("%s gets no SELinux label: %s", path, error)
+            if kind == FILE or self.stat(path, follow_symlinks=False) is None:  # the others are there by now
+                make(attributes={})

@@ -17,7 +17,8 @@ class Facts:
 
     is_new: the system gets an identity of its own (machine id, keys): it is another machine than the one that its
     files come from. nics are in Ganeti's order, and old_address is the one that NIC 0 is known to have had. uuid is
-    the instance's, where Ganeti tells it. boots_itself: the kernel is the system's own, and not one of the node's.
+    the instance's, where Ganeti tells it. serial_console: `gnt-instance console` shows the first
+    serial port. boots_itself: the kernel is the system's own, and not one of the node's.
     """
 
     name: str

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.network.addresses import parse_address
+from ganeti_os.guest.network.addresses import IPAddress, parse_address
 from ganeti_os.guest.network.span import Span, substituted
 from ganeti_os.guest.renaming import Renaming, short
 
@@ -50,6 +50,17 @@ def change_hosts(
         new = _with_own_line(new, own_address, renaming.new)
         what.append("a line for the instance")
     draft.change(PATH, new, ", ".join(what))
+
+
+def named_addresses(draft: Draft, renaming: Renaming) -> frozenset[IPAddress]:
+    """Return the addresses, but loopback's, on the lines that have an old name of the system."""
+    found: set[IPAddress | None] = set()
+    for words in _lines(draft.read(PATH) or b""):
+        address = parse_address(words[0].text)
+        is_own = address is not None and not address.is_loopback
+        if is_own and any(renaming.replaced_bytes(word.text) != word.text for word in words[1:]):
+            found.add(address)
+    return frozenset(address for address in found if address is not None)
 
 
 def _with_own_line(data: bytes, address: bytes, name: str) -> bytes:

@@ -37,7 +37,8 @@ def make_instance(tree: Tree, facts: Facts, settings: Settings, keys: KeyMaker |
     _tell_of_other_names(found, facts)
     renaming = Renaming.of(facts.name, [facts.old_name, *found])
     change_client_names(draft, renaming)
-    moved = change_addresses(draft, facts.nics, old=facts.old_address)
+    named = hosts.named_addresses(draft, renaming)
+    moved = change_addresses(draft, facts.nics, old=facts.old_address, named=named)
     if not cloud_init_configures_network(draft, facts):
         configure_network(draft, facts)
     own = _own_address(facts) if facts.is_new else None

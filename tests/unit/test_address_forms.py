@@ -5,10 +5,15 @@ from __future__ import annotations
 
 import logging
 import re
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 import pytest
 
+from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.network.change import change_addresses
+from ganeti_os.guest.network.new_addresses import NewAddress, NicNetwork
+from pydiskimg.tree import open_tree
 from tests.fixtures.guests import GuestFiles
 
 NETWORK = {
@@ -111,6 +116,12 @@ FORMS: dict[str, dict[str, str]] = {
     "netplan, the same in two files": {
         "/etc/netplan/00-installer.yaml": NETPLAN_HEAD + "      addresses: [ADDR/PLEN]\n      gateway4: GATE\n",
         "/etc/netplan/50-cloud-init.yaml": NETPLAN_HEAD + "      addresses: [ADDR/PLEN]\n      gateway4: GATE\n",
+    },
+    "netplan, and the installer's copy for cloud-init": {
+        "/etc/netplan/50-cloud-init.yaml": NETPLAN_HEAD + "      addresses: [ADDR/PLEN]\n      gateway4: GATE\n",
+        "/etc/cloud/cloud.cfg.d/90-installer-network.cfg": NETPLAN_HEAD
+        + "      addresses:\n      - ADDR/PLEN\n      routes:\n      - {to: default, via: GATE}\n",
+        "/etc/cloud/cloud.cfg.d/05.cfg": "system_info: [\n",
     },
     "netplan in /lib": {"/lib/netplan/a.yaml": NETPLAN_HEAD + "      addresses: [ADDR/PLEN]\n"},
     "netplan, letters beyond ASCII": {
@@ -341,6 +352,19 @@ def test_one_directory_under_two_names_is_read_once(tmp_path: Path, caplog: pyte
     assert warnings(caplog) == []
 
 
+def test_an_installers_copy_that_is_out_of_date_decides_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = "/etc/cloud/cloud.cfg.d/90-installer-network.cfg"
+    files = {"/etc/netplan/a.yaml": NETPLAN_HEAD + "      addresses: [192.0.2.10/24]\n"}
+    files[copy] = NETPLAN_HEAD + "      addresses: [10.0.0.1/8]\n"
+    guest = GuestFiles.make(tmp_path, {"/etc/hostname": "inst1\n", **files})
+    guest.rename("192.0.2.77")
+    assert "192.0.2.77/24" in str(guest.read()["/etc/netplan/a.yaml"])
+    assert guest.read()[copy] == files[copy]
+    assert warnings(caplog) == []
+
+
 def test_a_gateway_outside_the_new_network_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     text = "iface eth0 inet static\n address 192.0.2.10/24\n gateway 192.0.2.1\n"
     guest = GuestFiles.make(tmp_path, {"/etc/hostname": "inst1\n", "/etc/network/interfaces": text})
@@ -350,6 +374,25 @@ def test_a_gateway_outside_the_new_network_is_told(tmp_path: Path, caplog: pytes
         "/etc/network/interfaces:3: the gateway 192.0.2.1 stays, which is not in 198.51.100.0/26: "
         "nothing tells another one"
     ]
+
+
+@pytest.mark.parametrize(
+    ("files", "warned"),
+    [
+        ({"/etc/systemd/network/a.network": "[Network]\nAddress=192.0.2.10/24\nGateway=192.0.2.1\n"}, True),
+        ({"/etc/systemd/network/a.network": "[Network]\nAddress=192.0.2.10/32\nGateway=192.0.2.1\n"}, False),
+        ({"/etc/NetworkManager/system-connections/a": KEYFILE + "address1=192.0.2.10/24,192.0.2.1\n"}, False),
+    ],
+)
+def test_a_gateway_that_becomes_one_outside_its_network(
+    tmp_path: Path, files: dict[str, str], warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    guest = GuestFiles.make(tmp_path, {"/etc/hostname": "inst1\n", **files})
+    guest.rename("198.51.100.5", NIC_0_NETWORK_SUBNET="198.51.100.5/32", NIC_0_NETWORK_GATEWAY="203.0.113.1")
+    assert "203.0.113.1" in str(contents(guest, files))
+    expected = ["/etc/systemd/network/a.network:3: the gateway 203.0.113.1 is not in 198.51.100.5/32; the file has to "
+                "say that it is on the link"] if warned else []  # fmt: skip
+    assert warnings(caplog) == expected
 
 
 def test_what_a_template_gives_to_two_nics_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -380,3 +423,78 @@ def test_a_source_that_is_not_followed_is_told(tmp_path: Path, pattern: str, cap
     guest = GuestFiles.make(tmp_path, {"/etc/hostname": "inst1\n", "/etc/network/interfaces": f"\nsource {pattern}\n"})
     guest.rename("10.0.0.5")
     assert warnings(caplog) == ["/etc/network/interfaces:2: what source names here is not looked for"]
+
+
+TWO = (
+    "iface eth0 inet static\n address 192.0.2.10/24\n up ip addr add 10.9.9.9/8 dev eth0\n"
+    "iface eth0:1 inet static\n address 192.0.2.11/24\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "after"),
+    [
+        ("192.0.2.11 inst1.example.org inst1\n", "192.0.2.11"),
+        ("192.0.2.10 gw inst1\n10.9.9.9 gw\n", "192.0.2.10"),
+        ("192.0.2.10 inst1\n192.0.2.11 inst1\n", None),
+        ("127.0.1.1 inst1\n192.0.2.11 gw\n", None),
+        ("203.0.113.1 inst1\n", None),
+    ],
+)
+def test_of_several_addresses_it_is_the_one_that_hosts_gives_the_old_name(
+    tmp_path: Path, hosts: str, after: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    guest = GuestFiles.make(tmp_path, {"/etc/hostname": "inst1\n", "/etc/network/interfaces": TWO, "/etc/hosts": hosts})
+    guest.rename("192.0.2.77")
+    assert guest.read()["/etc/network/interfaces"] == (TWO.replace(after, "192.0.2.77") if after else TWO)
+    assert bool(warnings(caplog)) == (after is None)
+    if after is None:
+        assert "/etc/network/interfaces:2: 192.0.2.10, " in caplog.text
+        assert "/etc/network/interfaces:5: 192.0.2.11" in caplog.text
+
+
+def test_both_families_of_one_nic(tmp_path: Path) -> None:
+    text = "[Network]\nAddress={}\nAddress={}\nGateway={}\nGateway={}\n"
+    guest = GuestFiles.make(
+        tmp_path,
+        {"/etc/systemd/network/a.network": text.format("192.0.2.10/24", "2001:db8::10/64", "192.0.2.1", "fe80::1")},
+    )
+    four = NewAddress(IPv4Address("198.51.100.5"), IPv4Network("198.51.100.0/26"), IPv4Address("198.51.100.62"))
+    six = NewAddress(IPv6Address("2001:db8:9::5"), IPv6Network("2001:db8:9::/56"), IPv6Address("2001:db8:9::1"))
+    with open_tree(guest.root) as tree:
+        draft = Draft(tree)
+        moved = change_addresses(draft, (NicNetwork(0, None, (four, six)),))
+        draft.write(lambda path: 0)
+    assert guest.read()["/etc/systemd/network/a.network"] == text.format(
+        "198.51.100.5/26", "2001:db8:9::5/56", "198.51.100.62", "2001:db8:9::1"
+    )
+    assert moved.addresses == {b"192.0.2.10": b"198.51.100.5", b"2001:db8::10": b"2001:db8:9::5"}
+    assert moved.paths == {"/etc/systemd/network/a.network"}
+
+
+NAMES = {
+    "ifupdown, source": {
+        "/etc/network/interfaces": "source other/*\n",
+        "/etc/network/other/eth0": "iface eth0 inet dhcp\n hostname inst1\n udhcpc_opts -x hostname:inst1 -b\n",
+    },
+    "networkd, drop-in": {"/etc/systemd/network/a.network.d/b.conf": "[DHCPv4]\nHostname=inst1.example.org\n"},
+    "netplan in braces": {
+        "/etc/netplan/a.yaml": "network: {ethernets: {inst1: {dhcp4: yes, dhcp4-overrides: {hostname: inst1}}}}\n"
+    },
+    "netplan as JSON": {
+        "/lib/netplan/a.yaml": '{"network": {"ethernets": {"e": {"x": {"hostname":"inst1", "a": 1}}}}}'
+    },
+    "keyfile in /usr/lib": {"/usr/lib/NetworkManager/system-connections/a": "[ipv4]\ndhcp-hostname=inst1\n"},
+}
+
+
+@pytest.mark.parametrize("form", NAMES)
+def test_the_name_for_the_dhcp_server_in_the_same_places(tmp_path: Path, form: str) -> None:
+    guest = GuestFiles.make(tmp_path, {"/etc/hostname": "inst1\n", **NAMES[form]})
+    guest.rename("")
+    kept = "ethernets: {inst1:"
+    after = {
+        path: text.replace(kept, "KEPT").replace("inst1.example.org", "inst2.example.net").replace("inst1", "inst2")
+        for path, text in NAMES[form].items()
+    }
+    assert contents(guest, NAMES[form]) == {path: text.replace("KEPT", kept) for path, text in after.items()}

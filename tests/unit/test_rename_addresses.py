@@ -437,3 +437,11 @@ def test_damaged_files(tmp_path: Path, name: str, position: int, inserted: bytes
         after = guest.read()
         guest.rename("198.51.100.5", **NETWORK)
         assert guest.read() == after
+
+
+def test_an_address_from_a_pool_is_not_the_instances(tmp_path: Path) -> None:
+    """As in systemd's own /usr/lib/systemd/network/80-container-ve.network."""
+    pool = "[Match]\nKind=veth\nName=ve-*\n\n[Network]\nAddress=0.0.0.0/28\nDHCPServer=yes\n"
+    guest = GuestFiles.make(tmp_path, {"/etc/hostname": "inst1\n", "/etc/systemd/network/80-ve.network": pool})
+    guest.rename("192.0.2.20")
+    assert guest.read()["/etc/systemd/network/80-ve.network"] == pool

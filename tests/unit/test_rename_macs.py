@@ -39,6 +39,10 @@ FORMS: dict[str, dict[str, str]] = {
         "/etc/netplan/a.yaml": "network: {ethernets: {a: {match: {macaddress: MAC}, addresses: [192.0.2.10/24]}}}\n"
     },
     "udev": {RULES: RULE.format(mac="MAC", name="eth0").replace("(virtio-pci) MAC", f"(virtio-pci) {OLD}")},
+    "ifupdown": {
+        "/etc/network/interfaces": "auto mac/MAC=lan\nallow-hotplug mac/MAC=lan\niface lan inet static\n"
+        " address 192.0.2.10/24\n"
+    },
     "mactab": {"/etc/mactab": "eth0 MAC\n"},
     "several files": {
         "/etc/systemd/network/10-a.link": "[Match]\nMACAddress=MAC\n[Link]\nName=lan0\n",
@@ -57,7 +61,7 @@ def spelled(files: dict[str, str], mac: str) -> dict[str, str]:
 
 
 def _replaced(data: str, mark: str, text: str) -> str:
-    words = {before + mark + after for before in '="( ' for after in '"\n,}'}
+    words = {before + mark + after for before in '="( /' for after in '"\n,}='}
     for word in words:
         data = data.replace(word, word.replace(mark, text))
     return data
@@ -152,6 +156,18 @@ def test_the_hardware_address_tells_which_nic_an_interface_is(tmp_path: Path, ca
     assert guest.read()["/etc/systemd/network/a.network"] == text.format(MACS[1], "10.0.0.12")
     assert guest.read()["/etc/systemd/network/b.network"] == text.format(MACS[0], "10.0.0.11")
     assert warnings(caplog) == []
+
+
+def test_bridges_over_nics_that_are_told_by_hardware_address(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files: dict[str, str | bytes] = {"/etc/mactab": f"eth0 {MACS[0]}\neth1 {MACS[1]}\n"}
+    text = "iface br0 inet static\n address 10.0.0.1/24\n bridge_ports eth0\niface br1 inet dhcp\n bridge_ports eth1\n"
+    guest = GuestFiles.make(tmp_path, {"/etc/hostname": "inst1\n", "/etc/network/interfaces": text, **files})
+    guest.rename("10.0.0.11", "", NIC_0_MAC=MACS[0], NIC_1_MAC=MACS[1])
+    assert guest.read()["/etc/network/interfaces"] == text
+    assert "it is not clear which of the guest's interfaces is that NIC" in caplog.text
+    assert "/etc/network/interfaces:2: 10.0.0.1" in caplog.text
+    guest.rename("10.0.0.11", NIC_0_MAC=MACS[0])
+    assert guest.read()["/etc/network/interfaces"] == text.replace("10.0.0.1/", "10.0.0.11/")
 
 
 def test_udev_names_the_interface_of_another_file(tmp_path: Path) -> None:

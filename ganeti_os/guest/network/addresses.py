@@ -40,7 +40,8 @@ class Field:
 class Interface:
     """One stanza, section or file about an interface. addresses and others are empty where it is not static.
 
-    macs are those by which the interface is matched. names_only: it gives an interface its name and nothing else.
+    macs are those by which the interface is matched. names_only: it names the interface, or repeats what other files
+    say of it, and so decides nothing.
     """
 
     name: str
@@ -64,8 +65,11 @@ class Interface:
             self.macs += [Field(path, kind, mac) for mac in mac_spans(span)]
             return
         text, slash, mask = span.text.partition(b"%" if kind == "gateway" else b"/")  # fe80::1%eth0
+        address = parse_address(text)
+        if kind == "address" and address is not None and address.is_unspecified:  # networkd takes one from a pool
+            return
         if kind in ("address", "gateway") and slash:
-            if kind == "address" and parse_address(text) is not None:
+            if kind == "address" and address is not None:
                 self._add_mask(path, Span(span.end - len(mask), span.end, mask), group, text)
             span = Span(span.start, span.start + len(text), text)
         if kind in ("prefix", "netmask"):

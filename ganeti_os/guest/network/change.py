@@ -21,7 +21,7 @@ from ganeti_os.guest.network.ifcfg import ifcfg_interfaces
 from ganeti_os.guest.network.ifupdown import ifupdown_interfaces
 from ganeti_os.guest.network.keyfile import keyfile_interfaces
 from ganeti_os.guest.network.macs import devices_by_mac, moved_macs
-from ganeti_os.guest.network.netplan import netplan_interfaces
+from ganeti_os.guest.network.netplan import installer_interfaces, netplan_interfaces
 from ganeti_os.guest.network.networkd import networkd_interfaces
 from ganeti_os.guest.network.new_addresses import NewAddress, NicNetwork
 from ganeti_os.guest.network.span import Span
@@ -35,6 +35,7 @@ _FORMATS = (
     ifcfg_interfaces,
     networkd_interfaces,
     netplan_interfaces,
+    installer_interfaces,
     keyfile_interfaces,
     gentoo_interfaces,
     dhcpcd_interfaces,
@@ -69,11 +70,17 @@ class Moved:
     searched: tuple[str, ...] = ()
 
 
-def change_addresses(draft: Draft, nics: Sequence[NicNetwork], *, old: IPAddress | None = None) -> Moved:
+def change_addresses(
+    draft: Draft,
+    nics: Sequence[NicNetwork],
+    *,
+    old: IPAddress | None = None,
+    named: frozenset[IPAddress] = frozenset(),
+) -> Moved:
     """Give the guest's static addresses the new ones, and what is matched by a NIC's former hardware address its own.
 
-    old is the address that NIC 0 is known to have had, if any. An address that stays is logged with the reason; no
-    contents of a file raise an error.
+    old is the address that NIC 0 is known to have had, if any; named are those that /etc/hosts gives the system's old
+    name. An address that stays is logged with the reason; no contents of a file raise an error.
     """
     files = NetworkFiles(draft)
     found = [item for item in chain.from_iterable(read(files) for read in _FORMATS) if not item.is_loopback]
@@ -83,7 +90,7 @@ def change_addresses(draft: Draft, nics: Sequence[NicNetwork], *, old: IPAddress
     if sum(len(item.addresses) + len(item.others) + len(item.macs) for item in found) > _LIMIT:
         log.warning("the guest's files hold more than %d addresses and what belongs to them; all of them stay", _LIMIT)
         return Moved(old_addresses=_gone(nics, {old} if old else set()), searched=tuple(files.paths))
-    return _Change(draft, files, found, nics, old).run()
+    return _Change(draft, files, found, nics, old, named).run()
 
 
 def _gone(nics: Sequence[NicNetwork], old: set[IPAddress]) -> frozenset[IPAddress]:
@@ -100,6 +107,7 @@ class _Change:
     found: list[Interface]
     nics: Sequence[NicNetwork]
     old: IPAddress | None
+    named: frozenset[IPAddress]
     moved: dict[bytes, bytes] = field(default_factory=dict)
     words: dict[IPAddress, NewAddress] = field(default_factory=dict)
     prefixes: dict[IPAddress, int] = field(default_factory=dict)
@@ -124,7 +132,8 @@ class _Change:
         static = {one.span.text.decode() for interface in self.found for one in interface.addresses}
         if static and not any(nic.addresses for nic in self.nics):
             log.info("the guest keeps its static addresses (%s): no new one is known", ", ".join(sorted(static)))
-        chooser = Chooser(self.files, self.found, len(self.nics), devices_by_mac(self.found, macs))
+        by_mac = devices_by_mac(self.found, macs)
+        chooser = Chooser(self.files, self.found, len(self.nics), by_mac, self.named)
         pairs = [(nic, new) for nic in self.nics for new in nic.addresses]
         choices = [chooser.choose(nic, new, old=self.old if nic.index == 0 else None) for nic, new in pairs]
         return [choice for choice in choices if choice is not None]
@@ -189,18 +198,32 @@ def _values(new: NewAddress) -> dict[str, bytes]:
 
 
 def _warn_of_another_network(choice: Choice, files: NetworkFiles) -> None:
-    """Without a word of the new network the guest keeps its netmask and gateway, which may be wrong now."""
+    """Tell which netmask or gateway may be wrong now, because nothing tells another one."""
     new = choice.new
+    masks = [one for one in choice.fields if one.kind in ("prefix", "netmask")]
+    network = None
+    with suppress(ValueError, IndexError):
+        network = ipaddress.ip_interface(f"{choice.old}/{masks[0].span.text.decode('latin-1')}").network
     if new.network is None:
-        masks: list[Field] = [one for one in choice.fields if one.kind in ("prefix", "netmask")]
-        with suppress(ValueError, IndexError):
-            network = ipaddress.ip_interface(f"{choice.old}/{masks[0].span.text.decode('latin-1')}").network
-            if new.address not in network:
-                text = "%s: %s is not in %s, and nothing tells its network; the netmask and gateway stay"
-                log.warning(text, choice.name, new.address, network)
-    elif new.gateway is None:
-        for one in choice.fields:
-            gateway = parse_address(one.span.text) if one.kind == "gateway" else None
-            if gateway is not None and gateway not in new.network and not gateway.is_link_local:
-                text = "%s: the gateway %s stays, which is not in %s: nothing tells another one"
-                log.warning(text, files.place(one.path, one.span.start), gateway, new.network)
+        if network is not None and new.address not in network:
+            text = "%s: %s is not in %s, and nothing tells its network; the netmask and gateway stay"
+            log.warning(text, choice.name, new.address, network)
+        return
+    for one in choice.fields:
+        gateway = parse_address(one.span.text) if one.kind == "gateway" else None
+        if gateway is None or gateway.is_link_local:
+            continue
+        place = files.place(one.path, one.span.start)
+        if new.gateway is None and gateway not in new.network:
+            text = "%s: the gateway %s stays, which is not in %s: nothing tells another one"
+            log.warning(text, place, gateway, new.network)
+        elif _needs_route(one, new, was_inside=network is not None and gateway in network):
+            text = "%s: the gateway %s is not in %s; the file has to say that it is on the link"
+            log.warning(text, place, new.gateway, new.network)
+
+
+def _needs_route(one: Field, new: NewAddress, *, was_inside: bool) -> bool:
+    """True for a gateway that is outside its network now; NetworkManager makes a route to it without being told."""
+    is_outside = new.gateway is not None and new.network is not None and new.gateway not in new.network
+    is_link_local = new.gateway is not None and new.gateway.is_link_local
+    return is_outside and not is_link_local and was_inside and "/NetworkManager/" not in one.path

@@ -30,12 +30,16 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Chooser:
-    """found are the guest's interfaces; by_mac are the names of those that the guest tells by hardware address."""
+    """found are the guest's interfaces; by_mac are the names of those that the guest tells by hardware address.
+
+    named are the addresses that /etc/hosts gives the system's old name: of several, one of these is its own.
+    """
 
     files: NetworkFiles
     found: list[Interface]
     nic_count: int
     by_mac: Mapping[str, set[str]]
+    named: frozenset[IPAddress] = frozenset()
 
     def choose(self, nic: NicNetwork, new: NewAddress, *, old: IPAddress | None) -> Choice | None:
         """Return what becomes the new address; None when it is there already, or in doubt.
@@ -43,26 +47,42 @@ class Chooser:
         old is the address that the NIC is known to have had.
         """
         version = new.address.version
-        static = [interface for interface in self.found if interface.of_family(version)]
+        static = [interface for interface in self.found if not interface.names_only and interface.of_family(version)]
         if old is not None and old != new.address:
             known = [interface for interface in static if old in interface.of_family(version)]
             if known:
                 return self._choice(known, old, new)
-        names = self._names(nic)
-        static = [interface for interface in static if names is None or interface.device in names]
-        addresses = {address for interface in static for address in interface.of_family(version)}
+        names = self._names(nic, static)
+        own = [interface for interface in static if names is None or interface.device in names]
+        if not own:
+            own = (
+                [interface for interface in static if not self._is_told_by_mac(interface)] if self._by_mac(nic) else []
+            )
+            names = None
+        addresses = {address for interface in own for address in interface.of_family(version)}
         if not addresses or new.address in addresses:
             return None
+        if len(addresses & self.named) == 1:
+            addresses &= self.named
         if self.nic_count > 1 and names is None:
-            self._warn(static, nic, new, "it is not clear which of the guest's interfaces is that NIC")
+            self._warn(own, nic, new, "it is not clear which of the guest's interfaces is that NIC")
         elif len(addresses) > 1:
-            self._warn(static, nic, new, f"{static[0].device} has {len(addresses)} addresses")
+            self._warn(own, nic, new, f"{own[0].device} has {len(addresses)} addresses")
         else:
-            return self._choice(static, addresses.pop(), new)
+            (found,) = addresses
+            return self._choice([item for item in own if found in item.of_family(version)], found, new)
         return None
 
+    def _by_mac(self, nic: NicNetwork) -> set[str]:
+        return self.by_mac.get(plain_mac(nic.mac or ""), set())
+
+    def _is_told_by_mac(self, interface: Interface) -> bool:
+        """True for one that the guest tells by hardware address; a bridge over it has the addresses then."""
+        return any(interface.device in names for names in self.by_mac.values())
+
     def _choice(self, chosen: list[Interface], old: IPAddress, new: NewAddress) -> Choice:
-        fields = [one for interface in chosen for one in interface.belonging(old)]
+        copies = [item for item in self.found if item.names_only and old in item.of_family(old.version)]
+        fields = [one for interface in [*chosen, *copies] for one in interface.belonging(old)]
         devices = {interface.device for interface in chosen}
         for interface in self.found:  # a stanza or file with nothing but the gateway
             if interface.device in devices and interface not in chosen and not interface.of_family(old.version):
@@ -70,13 +90,13 @@ class Chooser:
                 fields += gateways
         return Choice(chosen[0].device, old, new, tuple(dict.fromkeys(fields)))
 
-    def _names(self, nic: NicNetwork) -> set[str] | None:
+    def _names(self, nic: NicNetwork, static: list[Interface]) -> set[str] | None:
         """Return the names of the interface that is a NIC, None when any may be or none is known.
 
         The hardware address tells it, else the kernel's own names, else the order where there is one for each NIC.
         """
-        names = self.by_mac.get(plain_mac(nic.mac or ""))
-        if names and (self.nic_count > 1 or any(item.device in names and item.addresses for item in self.found)):
+        names = self._by_mac(nic)
+        if names and (self.nic_count > 1 or any(interface.device in names for interface in static)):
             return names
         if self.nic_count <= 1:
             return None

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ganeti_os.guest.draft import Draft
@@ -47,6 +48,7 @@ class Edits:
         """Change the files of the draft, and return the paths of those that change."""
         changed = set()
         for path, edits in self._edits.items():
+            edits.disputed |= _overlapping(edits.new)
             for span in sorted(edits.disputed):
                 place = self._files.place(path, span.start)
                 log.warning("%s: %s stays: it would be another one for each NIC", place, span.text.decode("latin-1"))
@@ -56,3 +58,13 @@ class Edits:
                 draft.change(path, new, ", ".join(list(edits.notes)[:_TOLD]))
                 changed.add(path)
         return frozenset(changed)
+
+
+def _overlapping(spans: Iterable[Span]) -> set[Span]:
+    """Return the spans that begin inside one before them."""
+    found, end = set(), 0
+    for span in sorted(spans):
+        if span.start < end:
+            found.add(span)
+        end = max(end, span.end)
+    return found

@@ -16,13 +16,14 @@ _COPIES = ("~", ".bak", ".old", ".orig", ".save", ".swp", ".rpmnew", ".rpmorig",
 
 
 class NetworkFiles:
-    """The guest's network files as the draft has them. What cannot be read is logged, and empty.
+    """The guest's network files as the draft has them. What cannot be read is logged unless quiet, and empty.
 
     paths are those that were read, kept those of which a reader said that they cannot be understood.
     """
 
-    def __init__(self, draft: Draft) -> None:
+    def __init__(self, draft: Draft, *, quiet: bool = False) -> None:
         self._draft = draft
+        self._quiet = quiet
         self._contents: dict[str, bytes] = {}
         self.kept: set[str] = set()
 
@@ -62,7 +63,7 @@ class NetworkFiles:
             try:
                 data = self._draft.read(path)
             except DiskImageError as error:
-                log.warning("%s; it is left as it is", error)
+                self.warn(f"{error}; it is left as it is")
                 data = b""
             if data is None:
                 return b""
@@ -101,8 +102,13 @@ class NetworkFiles:
             return self._untouched(error)
 
     def _untouched(self, error: DiskImageError) -> list[str]:
-        log.warning("%s; the network files there are left as they are", error)
+        self.warn(f"{error}; the network files there are left as they are")
         return []
+
+    def warn(self, text: str) -> None:
+        """Log what keeps a file from being understood."""
+        if not self._quiet:
+            log.warning("%s", text)
 
 
 def line_number(data: bytes, offset: int) -> int:

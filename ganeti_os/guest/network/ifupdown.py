@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import posixpath
 import re
 from collections.abc import Iterator
@@ -12,8 +11,6 @@ from ganeti_os.guest.network.addresses import Interface
 from ganeti_os.guest.network.commands import commands
 from ganeti_os.guest.network.files import NetworkFiles, has_wildcard
 from ganeti_os.guest.network.span import Span
-
-log = logging.getLogger(__name__)
 
 # A backslash continues a line, but not a comment.
 _LINE = re.compile(rb"^[ \t]*+([^#\s](?:[^\\\n]|\\(?:[^\n]|\n|\Z))*+)", re.MULTILINE)
@@ -25,14 +22,13 @@ _KINDS = ("address", "netmask", "network", "broadcast", "gateway")
 _COMMANDS = (b"up", b"post-up", b"pre-up", b"down", b"post-down", b"pre-down")
 _OWN_NAMES = (None, b"$IFACE", b"${IFACE}", b"--")
 _NAME = re.compile(r"[A-Za-z0-9_-]+")  # of a file in a source-directory
+_BY_MAC = re.compile(rb"/?mac/([0-9A-Fa-f:]{17})=(\S++)")  # auto mac/ADDRESS=NAME
 _FILES = 256
 
 
-def ifupdown_interfaces(files: NetworkFiles) -> Iterator[Interface]:
-    """Yield a stanza `iface` as one interface each, and what commands in it give to other interfaces."""
+def ifupdown_paths(files: NetworkFiles) -> list[str]:
+    """Return the files that ifupdown reads, with those that others name by `source`; at most some hundred."""
     paths = [*files.files("/etc/network", "interfaces"), *files.files("/etc/network/interfaces.d", "*")]
-    templates: dict[str, Interface] = {}
-    stanzas: list[tuple[Interface, bytes | None]] = []
     named: set[tuple[bytes, str, bytes]] = set()
     for path in paths:  # grows
         for keyword, word in _includes(files.read(path)):
@@ -41,12 +37,22 @@ def ifupdown_interfaces(files: NetworkFiles) -> Iterator[Interface]:
                 named.add(key)
                 included = _included(files, path, word, keyword)
                 paths += [found for found in included if found not in paths][: _FILES - len(paths)]
+    return paths
+
+
+def ifupdown_interfaces(files: NetworkFiles) -> Iterator[Interface]:
+    """Yield a stanza `iface` as one interface each, and what commands in it give to other interfaces."""
+    templates: dict[str, Interface] = {}
+    stanzas: list[tuple[Interface, bytes | None]] = []
+    for path in ifupdown_paths(files):
         for stanza, parent in _stanzas(path, files.read(path)):
-            templates[stanza.name] = stanza
+            if not stanza.names_only:
+                templates[stanza.name] = stanza
             stanzas.append((stanza, parent))
     for stanza, parent in stanzas:
         template = templates.get(parent.decode("latin-1")) if parent is not None else None
         if template is not None and template is not stanza:
+            stanza.addresses += template.addresses if not stanza.addresses else []
             stanza.others += template.others
             template.names_only = True
     yield from (stanza for stanza, _ in stanzas)
@@ -54,7 +60,7 @@ def ifupdown_interfaces(files: NetworkFiles) -> Iterator[Interface]:
 
 def _includes(data: bytes) -> Iterator[tuple[bytes, Span]]:
     """Yield the keyword and the name of each file or directory that is to be read, too."""
-    for words in _lines(data):
+    for words in _lines(data) if b"source" in data else ():
         if words[0].text in _INCLUDES:
             yield from ((words[0].text, word) for word in words[1:])
 
@@ -83,7 +89,7 @@ def _included(files: NetworkFiles, path: str, word: Span, keyword: bytes) -> lis
     target = posixpath.normpath(posixpath.join(posixpath.dirname(path), word.text.decode("utf-8", "surrogateescape")))
     directory, _, name = target.rpartition("/")
     if has_wildcard(directory) or "$" in target or "`" in target:
-        log.warning("%s: what %s names here is not looked for", files.place(path, word.start), keyword.decode())
+        files.warn(f"{files.place(path, word.start)}: what {keyword.decode()} names here is not looked for")
         return []
     if keyword == b"source":
         return files.files(directory, name)
@@ -100,6 +106,8 @@ def _stanzas(path: str, data: bytes) -> Iterator[tuple[Interface, bytes | None]]
         keyword = words[0].text
         if keyword in _STARTS or keyword.startswith(b"allow-"):
             stanza = None
+            for named in _named_by_mac(path, words):
+                yield named, None
             if keyword in _STANZAS and len(words) > 1:
                 texts = [word.text for word in words]
                 stanza = Interface(texts[1].decode("latin-1"))
@@ -115,6 +123,15 @@ def _stanzas(path: str, data: bytes) -> Iterator[tuple[Interface, bytes | None]]
                 yield other, None
         elif static and keyword.decode("latin-1") in _KINDS:
             stanza.add(path, keyword.decode("ascii"), words[1])
+
+
+def _named_by_mac(path: str, words: list[Span]) -> Iterator[Interface]:
+    for word in words[1:]:
+        if match := _BY_MAC.fullmatch(word.text):
+            named = Interface(match.group(2).decode("latin-1"), names_only=True)
+            start = word.start + match.start(1)
+            named.add(path, "mac", Span(start, start + len(match.group(1)), match.group(1)))
+            yield named
 
 
 def _add_commands(stanza: Interface, path: str, data: bytes, words: list[Span]) -> Iterator[Interface]:

@@ -23,9 +23,14 @@ _WORD = re.compile(rb"[^/;,\s]++")
 _HARDWARE = ("ethernet", "802-3-ethernet", "wifi", "802-11-wireless", "infiniband")
 
 
+def keyfile_paths(files: NetworkFiles) -> list[str]:
+    """Return the connections that NetworkManager reads."""
+    return files.search_path(_DIRECTORIES, "*")
+
+
 def keyfile_interfaces(files: NetworkFiles) -> Iterator[Interface]:
     """Yield each connection as one interface; it is named by interface-name=, or by the file."""
-    for path in files.search_path(_DIRECTORIES, "*"):
+    for path in keyfile_paths(files):
         interface = Interface(path.rpartition("/")[2].removesuffix(".nmconnection"))
         for value in ini_values(files.read(path)):
             key = (value.section, value.key)

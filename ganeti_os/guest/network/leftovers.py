@@ -70,7 +70,7 @@ def tell_of_old_addresses(draft: Draft, moved: Moved) -> None:
     """
     if not moved.old_addresses and not moved.old_macs:
         return
-    files = NetworkFiles(draft)
+    files = NetworkFiles(draft, quiet=True)
     told = 0
     for path in dict.fromkeys([*moved.searched, *_paths(files)]):
         for place, what, is_comment in _left(files, path, moved):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from ganeti_os.guest.network.addresses import DEFAULT_ROUTES, Interface
 from ganeti_os.guest.network.files import NetworkFiles, has_wildcard
@@ -31,11 +32,16 @@ _TOTAL = 256 << 10  # bytes of all files
 _MOST = 2000  # values; a list that many interfaces name by an alias counts again
 
 
+def netplan_paths(files: NetworkFiles) -> list[str]:
+    """Return the files that netplan joins, in its order."""
+    return files.search_path(_DIRECTORIES, "*.yaml")
+
+
 def netplan_interfaces(files: NetworkFiles) -> Iterator[Interface]:
     """Yield each interface with what all files say of it. A file that cannot be understood is told, and kept."""
     interfaces: dict[str, Interface] = {}
     rest, values = _TOTAL, 0
-    for path in files.search_path(_DIRECTORIES, "*.yaml"):
+    for path in netplan_paths(files):
         data = files.read(path)
         rest -= len(data)
         try:
@@ -47,7 +53,7 @@ def netplan_interfaces(files: NetworkFiles) -> Iterator[Interface]:
                 log.warning(
                     "%s: netplan's files stay as they are: python3-yaml (PyYAML) is missing; install it for them", path
                 )
-            files.kept.update(files.search_path(_DIRECTORIES, "*.yaml"))
+            files.kept.update(netplan_paths(files))
             break
         except YamlError as error:
             log.warning("%s:%d: %s; the file stays as it is", path, error.line, error)
@@ -107,3 +113,17 @@ def _default_gateway(item: Node) -> Node | None:
     if isinstance(item, Mapping) and isinstance(to, Scalar) and to.value.encode() in DEFAULT_ROUTES:
         return item.get("via")
     return None
+
+
+def installer_interfaces(files: NetworkFiles) -> Iterator[Interface]:
+    """Yield what Ubuntu's installer told cloud-init of the network, in netplan's words: netplan's files say the same.
+
+    It decides nothing: it may be older than they are. A file that cannot be read as YAML is left to be read by words.
+    """
+    for path in files.files("/etc/cloud/cloud.cfg.d", "*.cfg"):
+        data = files.read(path) if files.is_file(path) else b""
+        with suppress(YamlError, ModuleNotFoundError):
+            for name, settings in _definitions(yaml_document(data)) if b"ethernets" in data else ():
+                interface = Interface(name, names_only=True)
+                _add(interface, path, settings)
+                yield interface

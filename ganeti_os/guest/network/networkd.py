@@ -18,6 +18,7 @@ DIRECTORIES = (
     "/usr/lib/systemd/network",
     "/lib/systemd/network",
 )
+_VENDORS = ("/usr/", "/lib/")  # systemd's own files for containers
 _VALUES = {
     ("match", "macaddress"): "mac",
     ("match", "permanentmacaddress"): "mac",
@@ -79,4 +80,6 @@ def networkd_interfaces(files: NetworkFiles) -> Iterator[Interface]:
             unit = _Unit(Interface(name.removesuffix(suffix), names_only=names_only))
             for path in paths:
                 unit.read(path, files.read(path))
-            yield unit.finish()
+            interface = unit.finish()
+            interface.names_only |= paths[0].startswith(_VENDORS) and not interface.addresses
+            yield interface
