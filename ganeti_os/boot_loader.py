@@ -7,12 +7,14 @@ import errno
 import logging
 from dataclasses import replace
 
-from ganeti_os.guest.boot.configure import NewFileSystems, configure_boot
-from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.boot_config import configure_boot
+from ganeti_os.guest.boot_place import BootPlace
+from ganeti_os.guest.draft import GuestError
+from ganeti_os.guest.selinux import DIRECTORY, FILE, Labels
 from ganeti_os.installation import Installation
-from ganeti_os.protocol import Request
+from ganeti_os.settings import node_architecture
 from ganeti_os.volumes import NewSystem, full
-from pydiskimg.boot import Place, copy_modules, grub_home, install_core, make_core, read_grub
+from pydiskimg.boot import Dress, Place, copy_modules, grub_home, install_core, make_core, read_grub
 from pydiskimg.errors import BootLoaderError, StorageError
 from pydiskimg.partition import BOOT_CODE_SIZE, Content
 from pydiskimg.protocols import Tree
@@ -27,7 +29,7 @@ _NOT_WRITTEN = "no boot loader is written, and the instance does not boot by its
 
 
 def install_boot_loader(installation: Installation, system: NewSystem, target: str) -> None:
-    """Write the core image, and give the system's table the code that loads it: nothing boots before that is written.
+    """Write GRUB, what it reads, and give the system's table the code that loads it: nothing boots before that comes.
 
     target is where the system's root is mounted, with its /boot in it. A system without GRUB, or for which there is no
     BIOS, is told in the log. Raises BootLoaderError for a GRUB that is not known and StorageError; an import, whose
@@ -42,7 +44,7 @@ def install_boot_loader(installation: Installation, system: NewSystem, target: s
             return
         try:
             _install(installation, system, tree)
-        except (BootLoaderError, StorageError) as error:
+        except (BootLoaderError, GuestError, StorageError) as error:
             if installation.request.verb == "import" and getattr(error, "errno", None) != errno.EIO:
                 log.warning(_NOT_WRITTEN, error)
                 return
@@ -54,7 +56,7 @@ def install_boot_loader(installation: Installation, system: NewSystem, target: s
 def _reason_against(installation: Installation) -> str:
     """Return why no BIOS can boot the instance's disk; empty where one can."""
     settings, disk = installation.settings, installation.disk
-    if settings.arch not in _X86:
+    if node_architecture(settings.arch) not in _X86:
         return f"GRUB for a BIOS is for {' and '.join(_X86)}, the system is for {settings.arch}"
     if disk.sector_size != _BIOS_SECTOR:
         return f"a BIOS boots from sectors of {_BIOS_SECTOR} bytes only, those of {disk.name} have {disk.sector_size}"
@@ -76,12 +78,17 @@ def _install(installation: Installation, system: NewSystem, tree: Tree) -> None:
     table = system.layout.table
     place = Place(*table.boot_area, is_partition=table.partitions[0].content is Content.BIOS_BOOT)
     try:
-        copied = copy_modules(tree, grub, f"/boot/{home}")
+        copied = copy_modules(tree, grub, f"/boot/{home}", dress=_labels(tree))
+        configure_boot(
+            tree,
+            _boot_place(system),
+            kernel_args=installation.settings.kernel_args,
+            serial_console=installation.request.serial_console,
+        )
     except StorageError as error:
         if error.errno != errno.ENOSPC:
             raise
         raise full(error, installation, is_boot=system.boot_device is not None) from error
-    _configure(installation, system, tree, home)
     sector = install_core(installation.disk, core, place, grub)
     system.layout = replace(system.layout, table=table.with_boot_code(sector[:BOOT_CODE_SIZE]))
     log.info(
@@ -94,27 +101,19 @@ def _install(installation: Installation, system: NewSystem, tree: Tree) -> None:
     )
 
 
-def _configure(installation: Installation, system: NewSystem, tree: Tree, home: str) -> None:
-    """Let the menu, which the core image loads, start the system's kernels with its new root."""
-    layout, volumes, request = system.layout, system.volumes, installation.request
-    new = NewFileSystems(
-        volumes.root,
-        volumes.boot if layout.boot is not None else None,
-        f"PARTUUID={layout.table.partuuid(layout.root.number)}",
-        home,
-        _as_the_system_calls_it(request),
-    )
-    draft = Draft(tree)
-    configure_boot(draft, new, installation.settings.kernel_args, serial=request.serial_console)
-    draft.write(lambda _path: 0)
+def _boot_place(system: NewSystem) -> BootPlace:
+    volumes = system.volumes
+    return BootPlace(root_uuid=str(volumes.root), boot_uuid=None if volumes.boot is None else str(volumes.boot))
 
 
-def _as_the_system_calls_it(request: Request) -> str:
-    """Return the name of the instance's first disk in the running system."""
-    if (request.hypervisor or "").startswith("xen"):
-        return "/dev/xvda"
-    paravirtual = request.environment.get("INSTANCE_HV_disk_type", "paravirtual") == "paravirtual"
-    return "/dev/vda" if paravirtual else "/dev/sda"
+def _labels(tree: Tree) -> Dress:
+    """Return what gives new files the SELinux labels of the system's own policy."""
+    labels = Labels(tree)
+
+    def dress(path: str, *, is_directory: bool) -> dict[str, bytes]:
+        return labels.attributes(path, DIRECTORY if is_directory else FILE)
+
+    return dress
 
 
 def _core_parts(system: NewSystem, home: str) -> tuple[list[str], str, str]:

@@ -42,6 +42,12 @@ def type_by_ending(name: str) -> str | None:
     return "qemu" if lower.endswith(_DISKS) else None
 
 
+def is_disk_in_tarball(path: str) -> bool:
+    """Tell whether the first file of a tarball is a disk image: Debian's and Google's disk.raw, at the top of it."""
+    name = path.removeprefix("./")
+    return "/" not in name and name.lower().endswith(_DISKS)
+
+
 def spellings(arch: str) -> list[str]:
     """Return the names of an architecture, the given one first; it alone where it is not known."""
     names = next((names for names in SPELLINGS if arch in names), ())

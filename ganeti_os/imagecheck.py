@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from types import MappingProxyType
 
+from ganeti_os.image_names import COMPRESSIONS
 from pydiskimg.errors import FileSystemError, InvalidImageError, UnsupportedImageError
 from pydiskimg.formats.contents import Contents, Sort, file_contents
 from pydiskimg.formats.raw import open_raw
@@ -60,6 +61,12 @@ def check_image_file(path: str, image_type: str) -> bool:
         found = file_contents(file)
         if found is not None and image_type in _DISK_TYPES and found.what in _PACKED:
             return True
+        ending = next((ending for ending in COMPRESSIONS if path.lower().endswith(ending)), None)
+        if found is None and image_type in _DISK_TYPES and ending is not None:
+            raise UnsupportedImageError(
+                f"{path}: does not begin as a file that is compressed, as its name ends in {ending}; it is damaged or "
+                "misnamed; nothing was written"
+            )
         if found is not None and found.sort not in _FITTING.get(image_type, ()):
             raise UnsupportedImageError(_sentence(file, found, _EXPECTED[image_type]))
     return False

@@ -28,7 +28,8 @@ class ImageFile:
     """An image that exists. format is what to open it as: raw, qcow2, or None for looking at the contents.
 
     is_archive tells a tarball, which is unpacked and has no format; is_dump a dump(8) of the root file system, whose
-    /boot is in boot_path when it is needed. is_packed tells a disk image that is compressed.
+    /boot is in boot_path when it is needed. is_packed tells a disk image that is compressed, or
+    in a tarball, as the only file of it.
     """
 
     path: str
@@ -37,6 +38,7 @@ class ImageFile:
     is_dump: bool = False
     boot_path: str | None = None
     is_packed: bool = False
+    in_tarball: bool = False
 
 
 def image_names(settings: Settings, *, kernel_inside: bool) -> list[tuple[str, ...]]:

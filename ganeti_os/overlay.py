@@ -7,11 +7,14 @@ import logging
 import os
 import stat
 
+from ganeti_os.guest.selinux import DIRECTORY, FILE, SYMLINK, Labels
 from ganeti_os.listing import listing
 from ganeti_os.log import Messages
 from ganeti_os.settings import Settings
 from ganeti_os.trust import distrust
 from pydiskimg.errors import DiskImageError, storage_error
+from pydiskimg.protocols import Tree
+from pydiskimg.tree import open_tree
 from pydiskimg.tree_copy import copy_directory
 from pydiskimg.units import format_size
 
@@ -49,7 +52,35 @@ def find_overlay(settings: Settings) -> str | None:
 def copy_overlay(path: str, target: str, messages: Messages) -> None:
     """Copy what is in the overlay over the guest whose root is mounted at target."""
     with messages.step("copying the overlay"):
-        copied = copy_directory(path, target, progress=messages.progress("copied"))
+        with open_tree(target, name="of the instance") as tree:
+            labels = _Labels(tree)
+            copied = copy_directory(path, target, progress=messages.progress("copied"), attributes=labels.attributes)
         log.info("%d entries, %s, from %s", copied.entries, format_size(copied.bytes), path)
         if copied.left_out:
             log.warning("%s: %s", path, copied.left_out)
+
+
+class _Labels:
+    """The SELinux labels of what the overlay brings; a directory that the guest has keeps its own.
+
+    There are none on another file system than the root's: /boot/efi cannot hold them.
+    """
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._labels = Labels(tree)
+        self._device = tree.stat("/").st_dev
+
+    def attributes(self, path: bytes, kind: int) -> dict[bytes, bytes]:
+        """Return the attributes of an entry of the overlay."""
+        name = "/" + path.decode("utf-8", "surrogateescape")
+        known = {stat.S_IFREG: FILE, stat.S_IFDIR: DIRECTORY, stat.S_IFLNK: SYMLINK}.get(kind)
+        if known is None or (known == DIRECTORY and self._tree.exists(name)) or not self._is_on_root(name):
+            return {}
+        return {attribute.encode(): value for attribute, value in self._labels.attributes(name, known).items()}
+
+    def _is_on_root(self, name: str) -> bool:
+        above = name.rpartition("/")[0]
+        while above and not self._tree.exists(above):
+            above = above.rpartition("/")[0]
+        return self._tree.stat(above or "/").st_dev == self._device

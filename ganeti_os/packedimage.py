@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A disk image that is compressed: raw bytes go onto the disk as they come, a qcow2 is unpacked into a file first.
+"""A disk image that is compressed, or in a tarball: raw bytes go onto the disk as they come, a qcow2 is unpacked first.
 
 qcow2 images that qemu-img wrote have their tables anywhere, so that they cannot be read front to back (ADR 0109).
 """
@@ -16,7 +16,7 @@ from ganeti_os.imagecheck import check_disk_contents
 from ganeti_os.imagefile import ImageFile, open_complete_image
 from ganeti_os.installation import Installation
 from ganeti_os.nameless import end_at, nameless_file
-from pydiskimg.archive import PackedFile, open_packed
+from pydiskimg.archive import PackedFile, only_file, open_packed
 from pydiskimg.described_end import LOOK_AT, described_end
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.formats.qcow2.layout import MAGIC
@@ -43,7 +43,7 @@ def copy_packed(image: ImageFile, installation: Installation) -> WholeDisk:
     Raises DoesNotFitError before anything is written where the size is known by then; StorageError when more comes than
     the disk has room for, ArchiveError when the compressed data are corrupt: then the disk begins with zeros.
     """
-    with open_packed(image.path) as packed:
+    with only_file(image.path) if image.in_tarball else open_packed(image.path) as packed:
         is_qcow2 = packed.peek(len(MAGIC)) == MAGIC
         if image.format == "qcow2" and not is_qcow2:
             raise UnsupportedImageError(

@@ -85,7 +85,8 @@ class Request:
 
     disks are in Ganeti's order. With OS API 5 disks[0] is sda and swap_path is sdb (None for export, and with the
     other versions: swap is a matter of the settings there). device is the disk (or its snapshot) that export and
-    import work on, device_index its number. environment holds Ganeti's own variables, for customisation scripts.
+    import work on, device_index its number. kernel_path is None when the kernel is on the instance's own disk;
+    serial_console is a hypervisor parameter. environment holds Ganeti's own variables, for customisation scripts.
     """
 
     verb: str
@@ -98,6 +99,7 @@ class Request:
     uuid: str | None = None
     memory_mib: int | None = None
     kernel_path: str | None = None
+    serial_console: bool = False
     reinstall: bool = False
     old_instance: str | None = None
     os_name: str | None = None
@@ -109,11 +111,6 @@ class Request:
     size_fd: int | None = None
     checks: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-
-    @property
-    def serial_console(self) -> bool:
-        """True when Ganeti gives the instance a serial port, which `gnt-instance console` shows."""
-        return self.environment.get("INSTANCE_HV_serial_console", "").lower() in ("true", "1", "yes")
 
     @property
     def kernel_inside(self) -> bool:
@@ -206,6 +203,7 @@ def _arguments_request(verb: str, argv: Sequence[str], environ: Mapping[str, str
         swap_path=values.get("s"),
         memory_mib=_memory(environ),
         kernel_path=environ.get("INSTANCE_HV_kernel_path") or None,
+        serial_console=_serial_console(environ),
         old_instance=values.get("o"),
         debug_level=_number(environ, "DEBUG_LEVEL") or 0,
         device=disk.path if works_on_device else None,
@@ -271,6 +269,7 @@ def _environment_request(verb: str, environ: Mapping[str, str], version: int) ->
         uuid=environ.get("INSTANCE_UUID") or None,
         memory_mib=_memory(environ),
         kernel_path=environ.get("INSTANCE_HV_kernel_path") or None,
+        serial_console=_serial_console(environ),
         reinstall=_flag(environ, "INSTANCE_REINSTALL"),
         old_instance=_old_instance(environ) if verb == "rename" else None,
         os_name=environ.get("OS_NAME") or environ.get("INSTANCE_OS") or None,
@@ -406,6 +405,11 @@ def _flag(environ: Mapping[str, str], name: str) -> bool:
     if text not in ("", "0", "1"):
         raise RequestError(f"{name} is {text!r}; expected 1, 0 or nothing")
     return text == "1"
+
+
+def _serial_console(environ: Mapping[str, str]) -> bool:
+    """Tell whether the instance has a serial console: a hypervisor parameter, which Ganeti writes as Python does."""
+    return environ.get("INSTANCE_HV_serial_console", "").lower() in ("true", "1", "yes")
 
 
 def _check_name(what: str, name: str) -> None:

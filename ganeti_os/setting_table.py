@@ -201,7 +201,8 @@ SETTINGS = (
         FILE,
         "",
         "file of OpenPGP keys (as gpg --export writes them), one of which must have signed the checksum file: around "
-        "its text, or in FILE.gpg, FILE.asc, FILE.sign or FILE.sig beside it; empty: signatures are not verified",
+        "its text, or in FILE.gpg, FILE.asc, FILE.sign or FILE.sig beside it; or the image itself; empty: signatures "
+        "are not verified",
     ),
     Setting("IMAGE_CLEANUP", BOOLEAN, "no", "delete a fetched image after the installation"),
     Setting("CACHE_DIR", DIRECTORY, "{localstatedir}/cache/ganeti-instance-image", "where fetched images are kept"),

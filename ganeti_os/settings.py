@@ -100,7 +100,7 @@ class Settings:
     nomount: bool
     identity: bool
     import_identity: str
-    root_password_hash: str
+    root_password_hash: str = field(repr=False)
     authorized_keys: str
     authorized_keys_file: str
     customize_dir: str

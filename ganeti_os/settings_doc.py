@@ -68,7 +68,8 @@ the variants that `gnt-os list` offers, one a line. An installation leaves it al
 
 The variant `default` is published from the start and needs no file. A published variant without its file is an error,
 and so is a name that was forced with `--force-variant` and has no file; one that has a file works without being
-published. Ganeti gives the first variant of the list to an instance whose OS is named without one. When the list is
+published. As long as there is a variant, Ganeti refuses `-o image`: "OS name 'image' must include a variant", before
+anything of this OS definition runs; `-o image --force-variant` takes the first variant of the list. When the list is
 empty or missing there are no variants, and the OS is just `image`. An instance from such a time gets its variant by
 
     gnt-instance modify --os-type image+default inst1.example.org
@@ -156,20 +157,50 @@ ganeti-instance-image). Links in it may lead anywhere, and each program and conf
   `mdadm` or `cryptsetup` on what you do not trust.
 - Names that the guest chose go into a command after `--`, in quotes, and into a log without control characters.
 
-## Static addresses
+## The network of an instance
 
-`rename` gives a guest with a static address the one that Ganeti knows of the NIC, with netmask and gateway when the NIC
-is in a network of Ganeti's ([what it changes, and what it leaves](adr/0054-rename.md)). Where Ganeti knows none, two
-files in `NETWORKS_DIR` may tell it for the first NIC, in the syntax of the settings file; other names in them are left
-to customisation scripts:
+`create` and `rename` give each NIC in the guest what Ganeti knows of it: the address in `NIC_n_IP`, with the netmask
+and the gateway of its network (`gnt-network`), told by its MAC address. A NIC without an address, or with one whose
+network nobody tells, keeps the DHCP of the image; where the image has nothing for it, DHCP is written. An IPv6
+address that follows from the MAC address (a network of Ganeti's with an IPv6 subnet) is made by the guest itself. The
+first NIC with a gateway has the default route; a gateway outside of the NIC's network is reached on the link.
+
+| system in the guest | files | how it tells a NIC |
+| --- | --- | --- |
+| netplan | `/etc/netplan/95-ganeti.yaml`; other files that name an ethernet go | MAC address |
+| systemd-networkd | `/etc/systemd/network/0-ganeti-nicN.network`, before all others | MAC address |
+| NetworkManager | `system-connections/ganeti-nicN.nmconnection`, of the highest priority | MAC address |
+| ifcfg (Red Hat up to 8, images with such files) | `network-scripts/ifcfg-nicN`, `route-nicN` | MAC address |
+| ifupdown, ifupdown2 | lines in `/etc/network/interfaces`; other interfaces' stanzas go | a name `nicN` by udev |
+| wicked | `/etc/sysconfig/network/ifcfg-nicN`, `ifroute-nicN` | a name `nicN` by udev |
+| netifrc (Gentoo) | lines in `/etc/conf.d/net`, services `net.nicN` | a name `nicN` by udev |
+| ifupdown-ng, busybox (Alpine) | as ifupdown | `ethN`, as the kernel counts |
+
+The system is the one that is installed and starts at boot. Where the guest has the address already, its file stays as
+it is: an address of another time is replaced in place ([what is changed, and what is left](adr/0054-rename.md)).
+Files and lines of ours begin with a remark, and a rename writes them again; without that remark they are the
+administrator's. A bridge, a bond or a VLAN in the guest is left alone, with a warning ([which file is
+whose](adr/0098-who-writes-the-network.md)).
+
+Where Ganeti knows no address, two files in `NETWORKS_DIR` may tell it for the first NIC, in the syntax of the
+settings file; other names in them are left to customisation scripts:
 
     # /etc/ganeti/instance-image/networks/instances/inst1.example.org
     ADDRESS=192.0.2.10
+    ADDRESS6=2001:db8::10
     SUBNET=vlan42
 
     # /etc/ganeti/instance-image/networks/subnets/vlan42
     NETMASK=255.255.255.0
     GATEWAY=192.0.2.1
+    NETMASK6=64
+    GATEWAY6=2001:db8::1
+    NAME_SERVERS="192.0.2.53 2001:db8::53"
+    SEARCH_DOMAINS="example.org"
+
+`NAME_SERVERS` and `SEARCH_DOMAINS` may be in either file; without them those of the settings count. They are written
+for an instance with a static address: into the system's own files, and into `/etc/resolv.conf` where that is a plain
+file.
 
 ## Moving over from ganeti-instance-image
 

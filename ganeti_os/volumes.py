@@ -12,6 +12,7 @@ from uuid import UUID
 from ganeti_os.customize import run_scripts
 from ganeti_os.guest import fstab
 from ganeti_os.installation import Installation
+from ganeti_os.settings import Settings
 from ganeti_os.shellfile import SettingsError
 from pydiskimg.errors import DoesNotFitError, NoSpaceError, StorageError
 from pydiskimg.fs.ext4 import make_ext
@@ -19,6 +20,7 @@ from pydiskimg.fs.swap import check_swap, make_swap
 from pydiskimg.loop import loop_device
 from pydiskimg.mount import enter_private_namespace, mounted
 from pydiskimg.partition import (
+    MBR_LIMIT,
     Content,
     NewPartition,
     PartitionTable,
@@ -134,8 +136,7 @@ def plan_layout(installation: Installation, *, boot_in_root: bool = False) -> La
         raise SettingsError(
             f"BOOT_SIZE is {settings.boot_size_mib}; a file system needs at least {SMALLEST_FILE_SYSTEM_MIB} MiB"
         )
-    label = {"auto": None, "mbr": "dos", "gpt": "gpt"}[settings.partition_table]
-    table = plan_partition_table(disk.size, disk.sector_size, wanted, label=label)
+    table = plan_partition_table(disk.size, disk.sector_size, wanted, label=_label(settings, disk))
     check_root_size(table.partitions[-1], disk)
     linux = [partition for partition in table.partitions if partition.content is Content.LINUX]
     swap = [partition for partition in table.partitions if partition.content is Content.SWAP]
@@ -145,6 +146,16 @@ def plan_layout(installation: Installation, *, boot_in_root: bool = False) -> La
         swap=swap[0] if swap else None,
         root=linux[-1],
     )
+
+
+def _label(settings: Settings, disk: DescriptorDisk) -> str | None:
+    """Return which table is made; None where the disk's size decides."""
+    if settings.partition_table == "mbr" and disk.size > MBR_LIMIT:
+        raise SettingsError(
+            f"PARTITION_TABLE is mbr, which describes disks below 2 TiB; {disk.name} has {format_bytes(disk.size)}; "
+            "set it to gpt or auto"
+        )
+    return {"auto": None, "mbr": "dos", "gpt": "gpt"}[settings.partition_table]
 
 
 def check_root_size(root: PlannedPartition, disk: DescriptorDisk) -> None:

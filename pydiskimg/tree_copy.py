@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from pydiskimg.archive.acl import AclEntry, decode, is_minimal
 from pydiskimg.archive.entry import Entry
@@ -23,6 +24,8 @@ from pydiskimg.linux.memfd import data_ranges
 from pydiskimg.protocols import Progress
 from pydiskimg.target_directory import target_directory
 from pydiskimg.units import MIB
+
+MoreAttributes: TypeAlias = "Callable[[bytes, int], Mapping[bytes, bytes]]"
 
 _CHUNK = MIB
 _COPIED = (b"user.", b"trusted.", b"security.", *ACLS)  # the others belong to the file system that they are on
@@ -41,7 +44,9 @@ class Copied:
     left_out: AttributesLeftOut
 
 
-def copy_directory(source: str, target: str, *, progress: Progress | None = None) -> Copied:
+def copy_directory(
+    source: str, target: str, *, progress: Progress | None = None, attributes: MoreAttributes | None = None
+) -> Copied:
     """Copy everything below source over what is below target; target's own owner, mode and times stay.
 
     Owner, mode, times, POSIX ACLs, extended attributes, hard links, symlinks, devices and holes come out as they are
@@ -50,15 +55,17 @@ def copy_directory(source: str, target: str, *, progress: Progress | None = None
     directory is kept as it is (/lib -> usr/lib). Symlinks of target resolve inside target only; those of source are
     copied and never followed. Nothing is flushed.
 
-    progress gets the bytes of files. Raises ArchiveError, which names source and the entry, for an entry that cannot
-    be copied safely, InvalidImageError for a file that shrinks meanwhile, StorageError when the system refuses.
+    progress gets the bytes of files. attributes returns, for an entry's path below target and its S_IF constant, the
+    extended attributes that it gets besides; those of source count before these. Raises ArchiveError, which names
+    source and the entry, for an entry that cannot be copied safely, InvalidImageError for a file that shrinks
+    meanwhile, StorageError when the system refuses.
     """
     with ExitStack() as stack:
         top = os.fsencode(os.path.realpath(source))
         root_fd = stack.enter_context(target_directory(target, doing="copy"))
         writer = Writer(root_fd, archive=source, done="copied", keep_links=True)
         stack.callback(writer.close)
-        copying = _Copying(writer, top, _total(top) if progress else 0, progress)
+        copying = _Copying(writer, top, _total(top) if progress else 0, progress, attributes)
         for place in _walk(top):
             copying.copy(place)
         writer.finish()
@@ -86,6 +93,7 @@ class _Copying:
     top: bytes
     total: int
     progress: Progress | None
+    attributes: MoreAttributes | None
     entries: int = 0
     done: int = 0
     _first: dict[tuple[int, int], bytes] = field(default_factory=dict)
@@ -103,7 +111,7 @@ class _Copying:
                 self._file(place)
             elif stat.S_ISDIR(status.st_mode):
                 with _opened(place, os.O_DIRECTORY) as fd:
-                    self.writer.make(_entry(place, os.fstat(fd), fd), ())
+                    self.writer.make(self._entry(place, os.fstat(fd), fd), ())
             else:
                 self._other(place)
         except StorageError:
@@ -116,14 +124,21 @@ class _Copying:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.EINVAL, "it was replaced while it was looked at")
-            self.writer.make(_entry(place, status, fd), self._contents(fd, place, status.st_size))
+            self.writer.make(self._entry(place, status, fd), self._contents(fd, place, status.st_size))
             self.done += status.st_size
 
     def _other(self, place: _Place) -> None:
-        entry = _entry(place, place.status, place.where)
+        entry = self._entry(place, place.status, place.where)
         if entry.kind == stat.S_IFLNK:
             entry = replace(entry, link=os.readlink(place.name, dir_fd=place.directory))
         self.writer.make(entry, ())
+
+    def _entry(self, place: _Place, status: os.stat_result, file: int | bytes) -> Entry:
+        xattrs, acls = _attributes(file)
+        entry = _bare_entry(place.path, status)
+        if self.attributes is not None:
+            xattrs = {**self.attributes(place.path, entry.kind), **xattrs}
+        return replace(entry, xattrs=xattrs, acls=acls)
 
     def _contents(self, fd: int, place: _Place, size: int) -> Iterator[tuple[int, memoryview]]:
         buffer = memoryview(bytearray(min(_CHUNK, size)))
@@ -171,11 +186,6 @@ def _opened(place: _Place, flags: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-def _entry(place: _Place, status: os.stat_result, file: int | bytes) -> Entry:
-    xattrs, acls = _attributes(file)
-    return replace(_bare_entry(place.path, status), xattrs=xattrs, acls=acls)
 
 
 def _bare_entry(path: bytes, status: os.stat_result) -> Entry:

@@ -3,6 +3,7 @@
 
 install_settings.py TEMPLATE DESTINATION      a file
 install_settings.py --link TARGET LINK        a symbolic link to the absolute path TARGET
+install_settings.py --directory DIRECTORY     an empty directory, which root alone can write to
 """
 
 from __future__ import annotations
@@ -37,12 +38,26 @@ def install_link(target: str, link: str) -> bool:
     return True
 
 
+def install_directory(directory: str) -> bool:
+    """Make the directory, mode 0755, and return True; leave whatever is there alone and return False."""
+    if os.path.lexists(directory):
+        return False
+    os.makedirs(os.path.dirname(directory), mode=0o755, exist_ok=True)
+    os.mkdir(directory)
+    os.chmod(directory, 0o755)  # noqa: S103 - as the umask does not decide
+    return True
+
+
 def main() -> None:
     """Install, and say so on standard output as meson does."""
     *option, source, destination = sys.argv[1:]
     path = os.environ.get("DESTDIR", "") + destination
-    installed = install_link(source, path) if option == ["--link"] else install(source, path)
-    sys.stdout.write(f"Installing {source} to {path}\n" if installed else f"Keeping the existing {path}\n")
+    if source == "--directory":
+        installed = install_directory(path)
+    else:
+        installed = install_link(source, path) if option == ["--link"] else install(source, path)
+    what = "directory" if source == "--directory" else source
+    sys.stdout.write(f"Installing {what} to {path}\n" if installed else f"Keeping the existing {path}\n")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ _LINE_END = re.compile(r"\r\n|\n|\r")
 _DASH_ESCAPE = "- "
 _CLEAR_SIGNED = "-----BEGIN PGP SIGNED MESSAGE-----"
 _BLANKS = " \t"
+_WORDS = re.compile(r"[0-9A-Za-z]+")
 _MOST_SHOWN = 100  # characters of a line in a message
 
 
@@ -48,9 +49,11 @@ class Checksum:
 def find_checksum(data: bytes, name: str, *, alone: bool = False, sha1: bool = False) -> Checksum | None:
     """Return the strongest checksum that a checksum file gives for the file name; None when it does not name the file.
 
-    alone tells that the checksum file is about this one file: then a checksum without a name counts, and any directory
-    may be written before the name. SHA-1 counts with sha1 only. Raises NotUnderstoodError for a file that names
-    it otherwise, ValueError, with a clause for a message, when it gives two.
+    alone tells that the checksum file is about this one file: then a checksum without a name counts, any directory
+    may be written before the name, and a longer name of the file is the file where it has the only checksum: that of a
+    build, which openSUSE's images have beside the name that they are published under. SHA-1 counts with sha1 only.
+    Raises NotUnderstoodError for a file that names it otherwise, ValueError, with a clause for a message, when it gives
+    two.
     """
     lines = _lines(data)
     for algorithm, digits in _DIGITS.items():
@@ -61,8 +64,31 @@ def find_checksum(data: bytes, name: str, *, alone: bool = False, sha1: bool = F
             raise ValueError(f"has {len(found)} different {_SHOWN[algorithm]} checksums for {name}")
         if found:
             return Checksum(algorithm, found.pop())
+    if alone and (longer := _of_longer_name(lines, name)) is not None:
+        return longer
     _refuse_unread(lines, name, alone=alone)
     return None
+
+
+def _of_longer_name(lines: list[str], name: str) -> Checksum | None:
+    """Return the only checksum of the file where it is that of a name which has all words of this one, in their order.
+
+    latest is a word that may be missing there.
+    """
+    found = [match for line in lines for match in [_checksum_line(line)] if match is not None]
+    if len(found) != 1:
+        return None
+    digest, longer = found[0]["digest"].lower(), _unescaped(found[0]) or ""
+    words = iter(_WORDS.findall(longer.rpartition("/")[2]))
+    if all(word in words for word in _WORDS.findall(name) if word != "latest"):
+        algorithm = next(algorithm for algorithm, digits in _DIGITS.items() if digits == len(digest))
+        return Checksum(algorithm, digest) if algorithm != "sha1" else None
+    return None
+
+
+def _checksum_line(line: str) -> re.Match[str] | None:
+    matches = (re.fullmatch(form, line) for form in _forms("[0-9]+", *_DIGITS.values()))
+    return next((match for match in matches if match is not None), None)
 
 
 def _refuse_unread(lines: list[str], name: str, *, alone: bool) -> None:
@@ -78,7 +104,7 @@ def _refuse_unread(lines: list[str], name: str, *, alone: bool) -> None:
 
 
 def _is_checksum(line: str) -> bool:
-    return any(re.fullmatch(form, line) for form in _forms("[0-9]+", *_DIGITS.values()))
+    return _checksum_line(line) is not None
 
 
 def _lines(data: bytes) -> list[str]:

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ganeti_os.fetch.checksums import Checksum, NotUnderstoodError, find_checksum
 from ganeti_os.fetch.download import ATTEMPTS, retried
@@ -37,11 +37,17 @@ _FEDORA = (
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The checksum of a file; source is the checksum file that gives it, signer who signed that ("": not verified)."""
+    """The checksum of a file; source is the checksum file that gives it, signer who signed that ("": not verified).
+
+    Where no checksum file is signed and the file itself is, signature is what is still to be verified over its bytes,
+    from the file called signature_source.
+    """
 
     checksum: Checksum
     source: str
     signer: str = ""
+    signature: bytes = b""
+    signature_source: str = ""
 
 
 def fetch_checksum(
@@ -58,6 +64,7 @@ def fetch_checksum(
     NotThereError when there is no such file either, UnreachableError when the site cannot be asked.
     """
     there: list[str] = []
+    unsigned: Expected | None = None
     for source, alone in _sources(name):
         try:
             data = small_file(site, source, check, attempts)
@@ -74,11 +81,14 @@ def fetch_checksum(
             continue
         except _UnsignedError as error:
             there.append(str(error))
+            unsigned = unsigned or (Expected(found, source) if found is not None else None)
             continue
         if found is not None:
             log.debug("%s: %s for %s", site.url(source), found, name)
             return Expected(found, source, signer)
         there.append(f"{source} does not list it")
+    if unsigned is not None and (signed_itself := _with_signature(site, name, unsigned, check, attempts)) is not None:
+        return signed_itself
     _check_there(site, name)
     raise FetchError(_no_checksum(site, name, there, keyring))
 
@@ -117,6 +127,23 @@ def _signed(site: Site, source: str, data: bytes, keyring: Keyring, check: Calla
         except NotSignedError as error:
             raise FetchError(f"{site.url(source + ending)}: {error}; the image was not used") from None
     raise _UnsignedError(f"{source} is not signed (the server has none of {', '.join(map(source.__add__, ENDINGS))})")
+
+
+def _with_signature(
+    site: Site, name: str, unsigned: Expected, check: Callable[[], None], attempts: int
+) -> Expected | None:
+    """Return what is expected of a file that is itself signed, as Arch's and Alpine's are; None where it is not."""
+    from ganeti_os.fetch.signature import ENDINGS, holds_signature
+
+    for ending in ENDINGS:
+        try:
+            signature = small_file(site, name + ending, check, attempts)
+        except NotThereError as error:
+            log.debug("%s", error)
+            continue
+        if holds_signature(signature):
+            return replace(unsigned, signature=signature, signature_source=name + ending)
+    return None
 
 
 def _sources(name: str) -> list[tuple[str, bool]]:

@@ -197,7 +197,9 @@ class _Fetching:
             log.warning("%s; %s is used as it was checked before (%s)", error, self._file.path, known)
             return
         expected = wanted.checksum
-        if wanted.signer:
+        if wanted.signature:
+            log.debug("%s is not signed; the signature is of the image", self._site.url(wanted.source))
+        elif wanted.signer:
             log.info("%s is signed by %s", self._site.url(wanted.source), wanted.signer)
         else:
             log.info("%s is not verified by a signature: IMAGE_KEYRING is not set", self._site.url(wanted.source))
@@ -222,7 +224,7 @@ class _Fetching:
             try:
                 status = os.fstat(fd)
                 if self._digest(fd, expected, path) == expected:
-                    self._file.write_record(Record.of(status, Origin(self._url), expected, wanted.signer))
+                    self._file.write_record(Record.of(status, Origin(self._url), expected, self._signer(fd, wanted)))
                     log.info("%s is in the cache already (%s)", path, expected)
                     return True
             finally:
@@ -240,13 +242,34 @@ class _Fetching:
                 origin = self._download(fd, begun, checked=True)
                 found = self._digest(fd, expected, self._file.part)
                 if found == expected:
-                    self._file.publish(fd, origin, found, wanted.signer)
+                    try:
+                        signer = self._signer(fd, wanted)
+                    except FetchError:
+                        os.ftruncate(fd, 0)
+                        raise
+                    self._file.publish(fd, origin, found, signer)
                     log.info("%s is fetched and checked (%s)", self._url, found)
                     return
                 os.ftruncate(fd, 0)
                 if begun is not None:
                     log.info("%s: the part that had come before is of another version; starting over", self._url)
         raise FetchError(f"{self._url}: has {found}, and {wanted.source} says {expected}; it was deleted and not used")
+
+    def _signer(self, fd: int, wanted: Expected) -> str:
+        """Return who signed the checksum or, where that is not signed, the image open at fd. Raises FetchError."""
+        if not wanted.signature:
+            return wanted.signer
+        assert self._keyring is not None
+        from ganeti_os.fetch.signature import NotSignedError
+
+        url = self._site.url(wanted.signature_source)
+        with self._messages.step("verifying"):
+            try:
+                signer = self._keyring.signer(fd, wanted.signature)
+            except NotSignedError as error:
+                raise FetchError(f"{url}: {error}; the image was not used") from None
+        log.info("%s is signed by %s (%s)", self._url, signer, wanted.signature_source)
+        return signer
 
     def _unverified(self, record: Record | None) -> None:
         log.warning("IMAGE_VERIFY=no: %s is used without a check", self._url)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The OpenPGP signature of a checksum file, verified with the keys of IMAGE_KEYRING by Sequoia (ADR 0110).
+"""The OpenPGP signature of a checksum file or an image, verified with the keys of IMAGE_KEYRING by Sequoia (ADR 0110).
 
 A signature is detached, binary or in armor (SHA256SUMS.gpg), or around the text itself (clear-signed, RFC 9580,
 section 7). One good signature by any key of the keyring is enough: whoever signs beside it cannot spoil it.
@@ -72,7 +72,12 @@ class Keyring:
             start = text.find(_SIGNATURE)
             raise self._reason(_packets(text[start:]) if start >= 0 else [], error) from None
 
-    def _detached(self, data: bytes, signature: bytes) -> Signed:
+    def signer(self, fd: int, signature: bytes) -> str:
+        """Return the fingerprint of who signed the file open at fd. Raises NotSignedError."""
+        return self._detached(f"/proc/self/fd/{fd}", signature).fingerprint
+
+    def _detached(self, data: bytes | str, signature: bytes) -> Signed:
+        """Verify a signature over bytes, or over the file at a path, whose bytes are not returned."""
         packets = _packets(signature)
         problem = _BadSignatureError("holds no OpenPGP signature")
         for packet in packets:
@@ -82,10 +87,13 @@ class Keyring:
                 problem = error
         raise self._reason(packets, problem)
 
-    def _checked(self, data: bytes, packet: Packet | None) -> Signed:
+    def _checked(self, data: bytes | str, packet: Packet | None) -> Signed:
         try:
             signature = None if packet is None else Sig.from_bytes(bytes(packet))
-            found = verify(bytes=data, store=self._wanted, signature=signature)
+            if isinstance(data, str):
+                found = verify(file=data, store=self._wanted, signature=signature)
+            else:
+                found = verify(bytes=data, store=self._wanted, signature=signature)
             return Signed(found.bytes or b"", found.valid_sigs[0].certificate)
         except BaseException as error:  # noqa: BLE001 - a panic of the library is none of Exception; see _refused()
             raise _refused(error) from None
@@ -122,6 +130,11 @@ class _BadSignatureError(Exception):
 def is_clear_signed(data: bytes) -> bool:
     """Tell whether the data are a text with its signature around it."""
     return data.startswith(_CLEAR_SIGNED) or b"\n" + _CLEAR_SIGNED in data
+
+
+def holds_signature(data: bytes) -> bool:
+    """Tell whether the data are a detached signature, in armor or binary."""
+    return not is_clear_signed(data) and bool(_packets(data))
 
 
 def read_keyring(path: str) -> Keyring:

@@ -57,10 +57,10 @@ def set_password(draft: Draft, hashed: str) -> None:
     if root.password != field:
         draft.change(_PASSWD, data[: root.start] + field + data[root.end :], _WHAT)
     if shadow is not None:
-        draft.change(shadow, _with_password(draft.read(shadow) or b"", root.name, secret), _WHAT)
+        draft.change(shadow, with_password(draft.read(shadow) or b"", root.name, secret), _WHAT)
 
 
-def _with_password(data: bytes, name: bytes, secret: bytes) -> bytes:
+def with_password(data: bytes, name: bytes, secret: bytes) -> bytes:
     """Return the contents of a shadow file with the new hash and today as its day; other fields stay."""
     today = str(int(time.time()) // _DAY_SECONDS).encode("ascii")
     found = re.search(rb"^%b:[^:\r\n]*+(?::[^:\r\n]*+)?" % re.escape(name), data, re.MULTILINE)

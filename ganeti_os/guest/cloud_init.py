@@ -59,7 +59,7 @@ _NETWORK = re.compile(rb"^network:", re.MULTILINE)
 _WORD = re.compile(rb"[A-Za-z0-9_-]++")
 _COMMENT = re.compile(rb"#[^\n]*+")
 _MOUNT_POINT = re.compile(rb"^[ \t]*+[^#\s]\S*+[ \t]++(/\S*+)", re.MULTILINE)
-_NAME_LINE = re.compile(rb"^(hostname|fqdn):[ \t]++([\"']?)([A-Za-z0-9._-]++)\2[ \t]*+(?=\r?$|#)", re.MULTILINE)
+_NAME_LINE = re.compile(rb"^(hostname|fqdn):[ \t]++([\"']?)([A-Za-z0-9._-]++)\2(?=[ \t]*+\r?$|[ \t]++#)", re.MULTILINE)
 _LOCAL_NAME = re.compile(rb"^([\"']?)local-hostname\1:[^\n]*+$", re.MULTILINE)
 _DATASOURCE = re.compile(rb"^(DataSource\w++)[^\n\[]*+(?:\[seed=([^\]\n]*+)\])?")
 _STARTS = (

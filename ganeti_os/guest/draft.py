@@ -8,8 +8,10 @@ import fnmatch
 import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 from ganeti_os.guest.selinux import DIRECTORY, FILE, SYMLINK, Labels
 from pydiskimg.errors import DiskImageError, OutsideTreeError, StorageError
@@ -20,6 +22,14 @@ log = logging.getLogger(__name__)
 FILE_LIMIT = 1 << 20  # bytes of a file
 TOTAL_LIMIT = 16 << 20  # bytes of all files together; a guest's configuration has some thousand
 FILES_LIMIT = 256  # in one directory that match one pattern
+
+
+# What setting one gives on vfat, and on a node with a policy that does not know it.
+_NO_LABEL = (errno.EOPNOTSUPP, errno.EINVAL)
+
+
+class _Make(Protocol):
+    def __call__(self, *, attributes: Mapping[str, bytes]) -> None: ...
 
 
 class GuestError(DiskImageError):
@@ -122,7 +132,7 @@ class Draft:
 
         Raises GuestError for more than FILES_LIMIT of them.
         """
-        names = self.names(directory)
+        names = self._names(directory)
         matching = [f"{directory}/{name}" for name in names if fnmatch.fnmatchcase(name, pattern)]
         if len(matching) > FILES_LIMIT:
             text = f"{directory}: {len(matching)} names match {pattern}"
@@ -133,11 +143,18 @@ class Draft:
 
     def directories(self, directory: str, pattern: str) -> list[str]:
         """Return the paths of at most FILES_LIMIT directories in directory whose names match, sorted."""
-        matching = [f"{directory}/{name}" for name in self.names(directory) if fnmatch.fnmatchcase(name, pattern)]
+        matching = [f"{directory}/{name}" for name in self._names(directory) if fnmatch.fnmatchcase(name, pattern)]
         found = [(path, self.stat(path)) for path in sorted(matching, key=_bytes)[:FILES_LIMIT]]
         return [path for path, status in found if status is not None and stat.S_ISDIR(status.st_mode)]
 
-    def names(self, directory: str) -> list[str]:
+    def names(self, directory: str, *, limit: int) -> list[str]:
+        """Return the sorted names in a directory as it was; none without it. Raises GuestError for more than limit."""
+        names = self._names(directory)
+        if len(names) > limit:
+            raise GuestError(f"{directory}: holds {len(names)} names; at most {limit} are looked at")
+        return names
+
+    def _names(self, directory: str) -> list[str]:
         try:
             return list(self._tree.list(directory))
         except FileNotFoundError:
@@ -175,6 +192,8 @@ class Draft:
             self._note(path, _Link(target), what)
 
     def _note(self, path: str, new: _New, what: str) -> None:
+        if self._new.get(path) == _GONE:  # what takes its place is what there is to tell
+            self._notes[path] = []
         self._new[path] = new
         self._notes.setdefault(path, []).append(what)
 
@@ -200,11 +219,11 @@ class Draft:
             self._make_directory(path)
         elif isinstance(new, _Link):
             self._make_parents(path)
-            self._tree.symlink(path, new.target, attributes=self._labels.attributes(path, SYMLINK))
+            self._labelled(path, SYMLINK, partial(self._tree.symlink, path, new.target))
         elif self._old.get(path) is None or path in self._gone:
             assert new.data is not None
             self._make_parents(path)
-            self._tree.write(path, new.data, mode=new.mode, attributes=self._labels.attributes(path, FILE))
+            self._labelled(path, FILE, partial(self._tree.write, path, new.data, mode=new.mode))
         elif self._tree.read(path, limit=self._limit(path)) != new.data:  # it may lead to one that is written already
             assert new.data is not None
             self._tree.replace(path, new.data)
@@ -226,4 +245,16 @@ class Draft:
         self._make_parents(path)
         new = self._new.get(path)
         mode = new.mode if isinstance(new, _Directory) else 0o755
-        self._tree.make_directory(path, mode=mode, attributes=self._labels.attributes(path, DIRECTORY))
+        self._labelled(path, DIRECTORY, partial(self._tree.make_directory, path, mode=mode))
+
+    def _labelled(self, path: str, kind: str, make: _Make) -> None:
+        """Make something with its SELinux label, or without where the file system or the node's kernel takes none."""
+        attributes = self._labels.attributes(path, kind)
+        try:
+            make(attributes=attributes)
+        except StorageError as error:
+            if not attributes or error.errno not in _NO_LABEL:
+                raise
+            log.warning("%s gets no SELinux label: %s", path, error)
+            if kind == FILE or self.stat(path, follow_symlinks=False) is None:  # the others are there by now
+                make(attributes={})

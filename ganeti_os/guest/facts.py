@@ -17,8 +17,8 @@ class Facts:
 
     is_new: the system gets an identity of its own (machine id, keys): it is another machine than the one that its
     files come from. nics are in Ganeti's order, and old_address is the one that NIC 0 is known to have had. uuid is
-    the instance's, where Ganeti tells it.
-    serial_console: `gnt-instance console` shows the first serial port.
+    the instance's, where Ganeti tells it. serial_console: `gnt-instance console` shows the first
+    serial port. boots_itself: the kernel is the system's own, and not one of the node's.
     """
 
     name: str
@@ -28,6 +28,7 @@ class Facts:
     nics: tuple[NicNetwork, ...]
     old_address: IPAddress | None = None
     serial_console: bool = False
+    boots_itself: bool = True
 
 
 def instance_facts(request: Request, settings: Settings, *, is_new: bool) -> Facts:
@@ -42,4 +43,5 @@ def instance_facts(request: Request, settings: Settings, *, is_new: bool) -> Fac
         nics=nic_networks(request, settings),
         old_address=old.address if old else None,
         serial_console=request.serial_console,
+        boots_itself=request.kernel_inside,
     )

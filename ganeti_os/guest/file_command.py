@@ -16,6 +16,7 @@ from typing import TextIO
 if __name__ == "__main__":  # started with -I, by its path
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
+from ganeti_os.guest.selinux import attributes_of_new
 from pydiskimg.errors import DiskImageError, storage_error
 from pydiskimg.protocols import Tree
 from pydiskimg.tree import open_tree
@@ -56,7 +57,8 @@ def _write(tree: Tree, arguments: argparse.Namespace) -> None:
         raise storage_error(error, "standard input", "cannot be read") from error
     if len(data) > LIMIT:
         raise _TooMuchError(f"{arguments.path}: standard input has more than {LIMIT} bytes; nothing was written")
-    tree.write(arguments.path, data, mode=arguments.mode)
+    attributes = attributes_of_new(tree, arguments.path)
+    tree.write(arguments.path, data, mode=arguments.mode, attributes=attributes)
 
 
 def _descriptor(stream: TextIO | None) -> int:

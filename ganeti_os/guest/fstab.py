@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from ganeti_os.guest.selinux import attributes_of_new
 from pydiskimg.protocols import Tree
 
 PATH = "/etc/fstab"
@@ -64,4 +65,4 @@ def write_entries(tree: Tree, entries: Iterable[Entry]) -> None:
         if not entry.spec.startswith(_DEVICE_PREFIXES) and entry.mount_point not in ours and entry.fs_type != "swap"
     ]
     text = _HEADER + "".join(f"{entry}\n" for entry in [*made, *kept])
-    tree.write(PATH, text.encode("utf-8", "surrogateescape"))
+    tree.write(PATH, text.encode("utf-8", "surrogateescape"), attributes=attributes_of_new(tree, PATH))

@@ -7,7 +7,7 @@ import logging
 
 from ganeti_os.guest import hosts
 from ganeti_os.guest.access import give_access
-from ganeti_os.guest.boot.configure import configure_console
+from ganeti_os.guest.boot_config import add_kernel_arguments
 from ganeti_os.guest.cloud_init import cloud_init_configures_network, configure_cloud_init
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.facts import Facts
@@ -18,6 +18,7 @@ from ganeti_os.guest.network.dhcp import change_client_names
 from ganeti_os.guest.network.leftovers import tell_of_old_addresses
 from ganeti_os.guest.new_identity import make_new_identity
 from ganeti_os.guest.renaming import Renaming, short
+from ganeti_os.guest.serial_console import configure_serial_console
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.settings import Settings
 from pydiskimg.protocols import Tree
@@ -46,7 +47,7 @@ def make_instance(tree: Tree, facts: Facts, settings: Settings, keys: KeyMaker |
     if facts.is_new:
         make_new_identity(draft, facts, keys or KeyMaker())
         give_access(draft, settings)
-        configure_console(draft, settings.kernel_args, serial=facts.serial_console)
+        _configure_console(draft, facts, settings)
     configure_cloud_init(draft, facts, settings)
     tell_of_old_addresses(draft, moved)
 
@@ -60,6 +61,14 @@ def make_instance(tree: Tree, facts: Facts, settings: Settings, keys: KeyMaker |
 
     if not draft.write(order):
         log.info("%s is the name that the system has already; nothing was changed", facts.name)
+
+
+def _configure_console(draft: Draft, facts: Facts, settings: Settings) -> None:
+    """Give a new system's kernel its arguments, and the serial console a login. BOOTLOADER=none: no arguments."""
+    if facts.serial_console:
+        configure_serial_console(draft)
+    if facts.boots_itself and settings.bootloader != "none":
+        add_kernel_arguments(draft, kernel_args=settings.kernel_args, serial_console=facts.serial_console)
 
 
 def _tell_of_other_names(found: list[str], facts: Facts) -> None:

@@ -113,14 +113,16 @@ def forget_network_cards(draft: Draft) -> None:
 
 def _forget_machine_id(draft: Draft) -> None:
     """Leave a missing one and "uninitialized" alone: the image's author wants presets to be applied at first boot."""
-    if any(map(draft.exists, _SYSTEMD)):
+    has_systemd = any(map(draft.exists, _SYSTEMD))
+    if has_systemd:
         old = draft.read(_MACHINE_ID)
         if old and old.strip() != _FIRST_BOOT:
             draft.change(_MACHINE_ID, b"", "emptied: the system makes its own when it boots", mode=0o444)
     else:
         _remove(draft, _MACHINE_ID, "a machine id")
-    status = draft.stat(_DBUS_ID, follow_symlinks=False)
-    if status is not None and not stat.S_ISLNK(status.st_mode):
+    status, machine = draft.stat(_DBUS_ID, follow_symlinks=False), draft.stat(_MACHINE_ID)
+    is_same = status is not None and machine is not None and os.path.samestat(status, machine)
+    if status is not None and not stat.S_ISLNK(status.st_mode) and not (has_systemd and is_same):
         _remove(draft, _DBUS_ID, "a machine id")
 
 

@@ -77,9 +77,10 @@ def seed_in_front(disk: DescriptorDisk, request: Request, settings: Settings) ->
 
 
 def renew_seed_volume(disk: DescriptorDisk, facts: Facts) -> bool:
-    """Bring the seed on a disk's volume up to date, under its old instance-id unless the system becomes another machine.
+    """Bring the seed on a disk's volume up to date, under its old instance-id unless the system is new.
 
-    False where the disk has no such volume. One that cannot be read is left, after a warning. Raises StorageError when the disk refuses a write.
+    False where the disk has no such volume. One that cannot be read is left, after a warning. Raises StorageError when
+    the disk refuses a write.
     """
     try:
         found = _find(disk)

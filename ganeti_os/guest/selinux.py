@@ -131,6 +131,14 @@ class Labels:
         return self._ordered[stem]
 
 
+def attributes_of_new(tree: Tree, path: str) -> dict[str, bytes]:
+    """Return the extended attributes of a file that is about to be made; none where it is there already."""
+    try:
+        return {} if tree.exists(path) else Labels(tree).attributes(path, FILE)
+    except StorageError:  # that it is no path of a file is for the writer to say
+        return {}
+
+
 def _read_policy(tree: Tree) -> _Policy | None:
     """Return the policy that the guest's configuration names; None where SELinux is off or there is no policy."""
     config = _read(tree, _CONFIG)

@@ -13,6 +13,7 @@ from ganeti_os.authorized_keys import keys_of_settings
 from ganeti_os.diskimage import install_disk_image
 from ganeti_os.guest.firmware import holds_firmware_variables
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
+from ganeti_os.image_names import is_disk_in_tarball
 from ganeti_os.imagecheck import check_image_file
 from ganeti_os.imagefile import ImageFile, find_image, image_names
 from ganeti_os.installation import Installation
@@ -84,9 +85,20 @@ def _image(stack: ExitStack, request: Request, settings: Settings, messages: Mes
         candidates = image_names(settings, kernel_inside=request.kernel_inside)
         names = stack.enter_context(fetched_first(candidates, settings, messages, instance=request.instance))
     image = find_image(settings, kernel_inside=request.kernel_inside, names=names)
-    for path in filter(None, (image.path, image.boot_path)):
-        is_packed = check_image_file(path, settings.image_type)
-    return replace(image, is_packed=is_packed and not image.is_archive)
+    is_packed = check_image_file(image.path, settings.image_type)
+    if image.boot_path is not None:
+        check_image_file(image.boot_path, settings.image_type)
+    if image.is_archive and _holds_disk(image.path):
+        return replace(image, is_archive=False, is_packed=True, in_tarball=True)
+    return replace(image, is_packed=is_packed)
+
+
+def _holds_disk(tarball: str) -> bool:
+    """Tell whether the tarball is a disk image's, and not a system's files."""
+    from pydiskimg.archive import first_file  # which a tarball is read by anyway
+
+    name = first_file(tarball)
+    return name is not None and is_disk_in_tarball(name)
 
 
 def _install_files(image: ImageFile, installation: Installation) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import time
 
+from ganeti_os.authorized_keys import keys_of_settings
 from ganeti_os.backup.disk import restore_disk
 from ganeti_os.backup.kind import BackupKind, backup_kind
 from ganeti_os.former import Wiping
@@ -33,6 +34,7 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
     keys = KeyMaker()
     another = settings.import_identity == "new" and not settings.identity_is_off
     if another:
+        keys_of_settings(settings)  # refused here, if they are wrong
         keys.start()  # while the disk is restored
     with open_disk(request.device, writable=True) as disk:
         with messages.step("restoring"):

@@ -3,7 +3,7 @@
 
 from pydiskimg.archive.extract import Extracted, check_archive, extract
 from pydiskimg.archive.members import FileInArchive, files_in_archive, looks_like_archive
-from pydiskimg.archive.packed import PackedFile, open_packed
+from pydiskimg.archive.packed import PackedFile, first_file, only_file, open_packed
 
 __all__ = [
     "Extracted",
@@ -12,6 +12,8 @@ __all__ = [
     "check_archive",
     "extract",
     "files_in_archive",
+    "first_file",
     "looks_like_archive",
+    "only_file",
     "open_packed",
 ]

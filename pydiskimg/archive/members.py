@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from typing import Protocol
 
 from pydiskimg.archive import binding, layout
 from pydiskimg.archive.inflate import Inflated
@@ -14,7 +15,6 @@ from pydiskimg.archive.reader import Reader
 from pydiskimg.errors import ArchiveError
 from pydiskimg.linux.charset import c_locale
 from pydiskimg.printable import printable
-from pydiskimg.targets.pipe import PipeReader
 
 _AT_ONCE = 1 << 20
 
@@ -23,6 +23,20 @@ def looks_like_archive(beginning: bytes) -> bool:
     """True when these are the first bytes (512 or more) of a tar archive that is not compressed."""
     block = beginning[: layout.BLOCK]
     return len(block) == layout.BLOCK and bool(block[0]) and layout.checksum_is_right(block)
+
+
+class Forward(Protocol):
+    """What an archive is read from, front to back: a pipe, or a file that is decompressed."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def position(self) -> int:
+        """Bytes read so far."""
+
+    def read(self, length: int) -> bytes:
+        """Return the next bytes, length at most; none at the end."""
 
 
 class FileInArchive:
@@ -71,7 +85,7 @@ class FileInArchive:
 
 
 def files_in_archive(
-    pipe: PipeReader, *, progress: Callable[[int], None] | None = None
+    pipe: Forward, *, progress: Callable[[int], None] | None = None
 ) -> Generator[FileInArchive, None, None]:
     """Yield each regular file of an archive that is not compressed, in its order; directories are passed over.
 
@@ -97,7 +111,7 @@ def files_in_archive(
 
 
 class _Blocks:
-    def __init__(self, pipe: PipeReader) -> None:
+    def __init__(self, pipe: Forward) -> None:
         self._pipe = pipe
 
     def next_block(self) -> Inflated | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A compressed file that is not an archive, read from front to back: a disk image in gzip, xz, zstd or bzip2.
+"""A compressed file, or the only file in an archive, read from front to back: a disk image in .xz or .tar.gz.
 
 Nothing tells how large its contents are before they have come, so the reader bounds what it takes.
 """
@@ -7,27 +7,30 @@ Nothing tells how large its contents are before they have come, so the reader bo
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
-from pydiskimg.archive.inflate import Ahead, inflate
-from pydiskimg.errors import storage_error
+from pydiskimg.archive.inflate import Ahead, Inflated, inflate
+from pydiskimg.archive.members import files_in_archive
+from pydiskimg.errors import ArchiveError, storage_error
+
+_AT_ONCE = 1 << 20  # bytes
 
 
 class PackedFile:
-    """The contents of a compressed file, decompressed in a thread of their own; made by open_packed().
+    """The contents of a compressed file, decompressed in a thread of their own; see open_packed(), only_file().
 
     name is for messages; position is the bytes that read() and read_into() have given so far; size is the bytes of the
     compressed file, consumed those of them that were read. Every method raises ArchiveError where the compressed data
     end early or are corrupt, StorageError where the file cannot be read. From one thread.
     """
 
-    def __init__(self, ahead: Ahead, name: str, size: int) -> None:
+    def __init__(self, next_block: Callable[[], Inflated | None], name: str, size: int) -> None:
         self.name = name
         self.size = size
         self.position = 0
         self.consumed = 0
-        self._blocks = ahead
+        self._next_block = next_block
         self._ahead = memoryview(b"")
 
     def peek(self, length: int) -> bytes:
@@ -62,7 +65,7 @@ class PackedFile:
         return done
 
     def _next(self) -> memoryview:
-        block = self._blocks.next_block()
+        block = self._next_block()
         if block is None:
             return memoryview(b"")
         self.consumed = block.consumed
@@ -79,6 +82,42 @@ def open_packed(path: str | os.PathLike[str], *, name: str | None = None) -> Ite
         raise storage_error(error, shown, "cannot open") from error
     try:
         with closing(Ahead(inflate(fd, shown))) as ahead:
-            yield PackedFile(ahead, shown, os.fstat(fd).st_size)
+            yield PackedFile(ahead.next_block, shown, os.fstat(fd).st_size)
     finally:
         os.close(fd)
+
+
+def first_file(path: str | os.PathLike[str]) -> str | None:
+    """Return the name of the first file of an archive, compressed or not, where only directories come before it.
+
+    None for an archive that begins otherwise or cannot be read: its reader says what is wrong with it. Raises
+    StorageError when the file cannot be opened.
+    """
+    with open_packed(path) as packed, closing(files_in_archive(packed)) as files:
+        try:
+            found = next(files, None)
+        except ArchiveError:
+            return None
+        return None if found is None else found.path
+
+
+@contextmanager
+def only_file(path: str | os.PathLike[str]) -> Iterator[PackedFile]:
+    """Read the only file of an archive, compressed or not, while the context lasts.
+
+    Its end is the archive's: reading it raises ArchiveError where another file follows, and the archive is whole then.
+    """
+    with open_packed(path) as packed, closing(files_in_archive(packed)) as files:
+        file = next(files, None)
+        if file is None:
+            raise ArchiveError(f"{packed.name}: the archive holds no file; expected a disk image")
+
+        def next_block() -> Inflated | None:
+            if data := file.read(_AT_ONCE):
+                return Inflated(data, packed.consumed)
+            other = next(files, None)
+            if other is not None:
+                raise ArchiveError(f"{other.name}: lies beside a disk image in the archive; expected that alone")
+            return None
+
+        yield PackedFile(next_block, file.name, packed.size)

@@ -6,12 +6,13 @@ system is (place.py), finds the guest's file system, and reads grub.cfg and furt
 """
 
 from pydiskimg.boot.core_image import CoreImage, make_core
-from pydiskimg.boot.files import Grub, copy_modules, grub_home, read_grub
+from pydiskimg.boot.files import Dress, Grub, copy_modules, grub_home, read_grub
 from pydiskimg.boot.install import install_core, write_boot_loader
 from pydiskimg.boot.place import Place, check_place, find_place
 
 __all__ = [
     "CoreImage",
+    "Dress",
     "Grub",
     "Place",
     "check_place",

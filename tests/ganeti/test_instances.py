@@ -26,6 +26,8 @@ from tests.fixtures.lab_instances import (
 )
 
 pytestmark = pytest.mark.ganeti
+HASH = "$6$saltsalt$qFmFH.bQmmtXzyBY0s9v7Oicd2z4XSIecDzlB5KiA2/jctKu9YterLp8wwnSq.qc.eoxqOmSuNp2xS0ktL3nh/"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA== me@example.org"
 RENAMED = {"etc", "etc/hostname", "etc/hosts"}
 
 
@@ -98,8 +100,12 @@ def test_adding_with_an_overlay(lab: Lab, tmp_path: Path, template: str, kind: s
     (overlay / "motd").write_text("from the overlay\n")
     os.chown(overlay / "motd", 0, 42)
     name = f"overlay-{kind}.lab.example"
-    add(lab, name, "-O", "overlay=web", os=f"image+{kind}", template=template)
+    hidden = (f"--os-parameters-secret=root_password_hash={HASH}", f"--os-parameters-private=authorized_keys={KEY}")
+    add(lab, name, "-O", "overlay=web", *hidden, os=f"image+{kind}", template=template)
+    assert not [log for log in lab.path("/var/log/ganeti").rglob("*.log") if HASH in log.read_text(errors="replace")]
     with root_of(lab, name, tmp_path) as point:
+        assert f"root:{HASH}:0:0:" in (point / "etc/passwd").read_text()  # this system has no /etc/shadow
+        assert (point / "root/.ssh/authorized_keys").read_text() == f"{KEY}\n"
         assert (point / "etc/motd").read_text() == "from the overlay\n"
         assert (point / "etc/motd").stat().st_gid == 42
         assert (point / "etc/hostname").read_text() == f"overlay-{kind}\n"

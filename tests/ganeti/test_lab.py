@@ -52,6 +52,13 @@ def test_parameters_of_the_cluster(lab: Lab) -> None:
     assert "from-the-cluster-x86_64.qcow2: there is no such image" in said
 
 
+def test_the_os_without_a_variant_is_refused_by_ganeti_itself(lab: Lab) -> None:
+    said = add_fails(lab, "plain.lab.example", os="image")
+    assert "OS name 'image' must include a variant" in said
+    said = add_fails(lab, "plain.lab.example", "--force-variant", "-O", "image_name=no-such-image", os="image")
+    assert "no-such-image-x86_64." in said
+
+
 def test_variants(lab: Lab) -> None:
     said = add_fails(lab, "variant.lab.example", os="image+nosuch")
     assert "nosuch" in said

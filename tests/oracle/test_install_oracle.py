@@ -78,6 +78,9 @@ def test_install_with_odd_options(source: Path, tmp_path: Path) -> None:
     settings = destination / "opt/etc dir/default/ganeti-instance-image"
     assert '#IMAGE_DIR="/opt/var/cache/ganeti-instance-image"\n' in settings.read_text()
     assert '#CUSTOMIZE_DIR="/opt/etc dir/ganeti/instance-image.d"\n' in settings.read_text()
+    images = destination / "opt/var/cache/ganeti-instance-image"
+    assert images.is_dir()
+    assert (destination / "opt/etc dir/ganeti/instance-image.d").is_dir()
     modes = {
         path: stat.S_IMODE(path.stat().st_mode) for path in destination.rglob("*") if path.parent.name != "my-image"
     }
@@ -90,11 +93,14 @@ def test_install_with_odd_options(source: Path, tmp_path: Path) -> None:
     settings.write_text("IMAGE_NAME=mine\n")
     (configured / "variants.list").write_text("mine\n")
     (os_dir / "create").write_text("old")
+    images.chmod(0o700)
     out = call("meson", "install", "-C", build, cwd=source, environ={"DESTDIR": str(destination)})
     assert settings.read_text() == "IMAGE_NAME=mine\n"
     assert f"Keeping the existing {settings}" in out
     assert (configured / "variants.list").read_text() == "mine\n"
     assert f"Keeping the existing {os_dir}/variants.list" in out
+    assert f"Keeping the existing {images}" in out
+    assert stat.S_IMODE(images.stat().st_mode) == 0o700
     check_executable(os_dir / "create", "create", python)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from ganeti_os.fetch.signature import NotSignedError, read_keyring
 from ganeti_os.settings import Layer, Settings, check_contradictions
 from ganeti_os.shellfile import SettingsError
 from pydiskimg.errors import StorageError
-from tests.fixtures.fetching import DATA, NAME, at_once, fetch, refused
+from tests.conftest import need
+from tests.fixtures.fetching import DATA, NAME, at_once, fetch, left, refused
 from tests.fixtures.gnupg import GnuPG
 from tests.fixtures.image_server import ImageServer, image_server
 
@@ -35,6 +37,7 @@ class Keys:
 @pytest.fixture(scope="module")
 def keys() -> Iterator[Keys]:
     """A keyring with keys of several kinds, and one key that is not in it."""
+    need(shutil.which("gpg") is not None and shutil.which("gpg-agent") is not None, "gpg is not installed")
     with tempfile.TemporaryDirectory(prefix="gpg") as home:
         gpg = GnuPG(Path(home))
         kinds = {"rsa": "rsa2048", "ed": "ed25519", "dsa": "dsa2048", "ec": "nistp256", "old": "ed25519"}
@@ -290,3 +293,45 @@ def test_a_keyring_without_a_check_is_a_contradiction() -> None:
     values = {"IMAGE_KEYRING": "/k", "IMAGE_VERIFY": "no", "IMAGE_URL": "http://h/"}
     with pytest.raises(SettingsError, match="IMAGE_VERIFY=no contradicts IMAGE_KEYRING"):
         check_contradictions(Settings.from_layers([Layer("test", values)]))
+
+
+@pytest.mark.parametrize(("ending", "how"), [(".sig", "--detach-sign"), (".asc", "--armor --detach-sign")])
+def test_an_image_that_is_signed_itself(
+    server: ImageServer, cache: Path, keys: Keys, ending: str, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As Arch and Alpine sign theirs; the checksum beside it is not signed."""
+    put(server, f"{NAME}.sha512", sums_for("512"))
+    put(server, NAME + ending, keys.gpg.sign(DATA, "ed", how=how))
+    caplog.set_level("INFO")
+    for _ in range(2):
+        assert fetch(server.url, cache, IMAGE_KEYRING=str(keys.ring)) == DATA
+    assert server.count(NAME) == 1
+    assert f"{server.url}/{NAME} is signed by {keys.prints['ed']} ({NAME}{ending})" in caplog.text
+
+
+@pytest.mark.parametrize(("signed", "key", "words"), [
+    (DATA[:-1] + b"x", "ed", "but the signature is not good"),
+    (DATA, "stranger", "which is not in"),
+])  # fmt: skip
+def test_an_image_that_is_signed_wrongly(
+    server: ImageServer, cache: Path, keys: Keys, signed: bytes, key: str, words: str
+) -> None:
+    put(server, f"{NAME}.SHA256", SUMS)
+    put(server, f"{NAME}.sig", keys.gpg.sign(signed, key))
+    for _ in range(2):
+        text = refused(server.url, cache, IMAGE_KEYRING=str(keys.ring))
+        assert f"{server.url}/{NAME}.sig: is signed by {keys.prints[key]}" in text
+        assert left(cache) == set()
+        assert words in text
+
+
+def test_an_image_from_before_the_keyring_is_verified_where_it_lies(
+    server: ImageServer, cache: Path, keys: Keys
+) -> None:
+    put(server, "SHA256SUMS", SUMS)
+    fetch(server.url, cache)
+    put(server, f"{NAME}.asc", keys.gpg.sign(DATA, "rsa", how="--armor --detach-sign"))
+    assert fetch(server.url, cache, IMAGE_KEYRING=str(keys.ring)) == DATA
+    assert server.count(NAME) == 1
+    put(server, f"{NAME}.asc", keys.gpg.sign(DATA, "stranger", how="--armor --detach-sign"))
+    assert fetch(server.url, cache, IMAGE_KEYRING=str(keys.ring)) == DATA, "it was verified when it came"

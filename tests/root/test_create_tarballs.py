@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from tests.fixtures.block_devices import filled_file
 from tests.fixtures.judges import inside, partitions
 from tests.fixtures.node import Node, last_line
+from tests.fixtures.programs import Tool
 from tests.fixtures.tarballs import DIRECTORY, FILE, LINK, SYMLINK, Member, add
 
 pytestmark = pytest.mark.root
@@ -140,10 +142,34 @@ def test_an_overlay_that_does_not_fit_into_boot_names_the_setting(node: Node, tm
 def test_attributes_of_another_system_are_left_out_with_one_warning(node: Node, tmp_path: Path) -> None:
     headers = {"SCHILY.xattr.com.apple.provenance": "1", "SCHILY.xattr.btrfs.compression": "zstd"}
     path = tarball(node, ("./etc/motd", FILE, b"welcome"), headers=headers)
-    disk, log = installed(node, tmp_path)
+    disk, log = installed(node, tmp_path, OSP_BOOTLOADER="none")
     assert [line for line in log.splitlines() if "warning: " in line] == [
         f"image create inst1.example.org: unpacking: warning: {path}: 2 extended attributes that the file system "
         "cannot hold are left out; the first: com.apple.provenance of ./etc/motd"
     ]
     with inside(disk, partitions(disk)[1], tmp_path) as point:
         assert (point / "etc/motd").read_text() == "welcome"
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("alpine-minirootfs-3.21.0-x86_64.tar.gz", ["gzip", "-1"]),
+        ("rootfs.tar.xz", ["xz", "-0"]),
+        ("rootfs.tar.zst", ["zstd", "-q", "-1"]),
+        ("rootfs.tbz2", ["bzip2", "-1"]),
+        ("rootfs.tar", ["cat"]),
+    ],
+)
+def test_a_tarball_under_its_own_name(tmp_path: Path, tool: Tool, name: str, command: list[str]) -> None:
+    node = Node.make(tmp_path / "a node", IMAGE_NAME=name, SWAP="no", IDENTITY="no")
+    plain = tmp_path / "plain.tar"
+    with tarfile.open(plain, "w", format=tarfile.PAX_FORMAT) as archive:
+        for member in (("./etc", DIRECTORY, b""), ("./etc/os-release", FILE, b"ID=alpine\n")):
+            add(archive, member)
+    with plain.open("rb") as source, (node.images / name).open("wb") as target:
+        subprocess.run([tool(command[0]), *command[1:]], stdin=source, stdout=target, check=True)
+    disk, log = installed(node, tmp_path, INSTANCE_HV_kernel_path="/vmlinuz")
+    assert f"{name} is installed" in log
+    with inside(disk, partitions(disk)[-1], tmp_path) as point:
+        assert (point / "etc/os-release").read_text() == "ID=alpine\n"

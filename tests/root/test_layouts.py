@@ -36,7 +36,7 @@ def text(layout: Layout, disk: Path, work: Path, file: str, subvolume: str) -> s
     part = next(part for part in layout.parts if part.number == layout.root)
     options = ("-o", f"subvol={subvolume}") if subvolume else ()
     with (
-        loop(disk, part.start * MIB, part.size * MIB if part.number else layout.size) as device,
+        loop(disk, part.start * MIB, disk.stat().st_size - part.start * MIB) as device,  # it may have grown
         mounted_at(device, work / "read", *options) as point,
     ):
         return (point / file).read_text()
@@ -193,3 +193,33 @@ def test_a_disk_with_firmware_variables_does_not_become_swap(tool: Tool, tmp_pat
     assert done.returncode == 0, done.stderr
     assert "holds firmware variables (UEFI) and is left as it is; no swap area is made" in done.stderr
     assert nvram.read_bytes() == variables()
+
+
+@pytest.mark.parametrize(
+    ("name", "ending", "command"),
+    [
+        ("debian", "raw.xz", ["xz", "-0", "-c"]),
+        ("fedora", "qcow2.zst", ["zstd", "-q", "-1", "-c"]),
+        ("alpine", "tar.gz", ["tar", "-czf", "-", "--sparse", "-C"]),
+    ],
+)
+def test_a_compressed_image_becomes_the_instance(
+    name: str, ending: str, command: list[str], tool: Tool, tmp_path: Path
+) -> None:
+    layout = LAYOUTS[name]
+    node = Node.make(tmp_path / "node", IMAGE_NAME=f"x.{ending}")
+    raw = build(layout, tmp_path / "disk.raw", tool, tmp_path)
+    if ending.startswith("qcow2"):
+        subprocess.run([tool("qemu-img"), "convert", "-O", "qcow2", raw, tmp_path / "x.qcow2"], check=True)
+        raw = tmp_path / "x.qcow2"
+    words = [str(tmp_path), raw.name] if command[0] == "tar" else [str(raw)]
+    with (node.images / f"x.{ending}").open("wb") as file:
+        subprocess.run([tool(command[0]), *command[1:], *words], stdout=file, check=True)
+    disk = tmp_path / "instance"
+    with disk.open("wb") as file:
+        file.truncate(layout.size + 40 * MIB)
+    done = node.run("create", **create_environment(disk) | {"INSTANCE_NAME": "web.example.org"})
+    assert done.returncode == 0, done.stderr
+    assert "x." + ending + " is installed" in last_line(done)
+    root = layout.default_subvolume or layout.subvolume.removeprefix("subvol=/")
+    assert text(layout, disk, tmp_path, "etc/hostname", root) == "web\n"

@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import left_attached, left_mounted, loop_devices, mounts
 from tests.fixtures.block_devices import block_device, filled_file, has_no_beginning
 from tests.fixtures.debian_system import NAME
+from tests.fixtures.grub_files import write_grub
 from tests.fixtures.judges import blkid, inside, packed, partitions
 from tests.fixtures.node import ROOT, Node, create_environment, last_line, stream_environment
 
@@ -114,6 +115,27 @@ def test_a_dump_of_a_root_as_it_is(node: Node, tmp_path: Path, dumped: tuple[Pat
     with inside(str(target), partitions(str(target))[-1], tmp_path) as point:
         assert packed_root(point) == packed_root(tree)
         assert "/boot" not in (point / "etc/fstab").read_text()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_dumps_get_the_boot_loader_of_their_own_grub(node: Node, tmp_path: Path, *, known: bool) -> None:
+    """One that is not known is told: everything is restored by then."""
+    directory, boot = tmp_path / "dumps", tmp_path / "boot"
+    directory.mkdir()
+    boot.mkdir()
+    tree = root_tree(tmp_path / "root")
+    write_grub(tree, **({} if known else {"kernel_img": b"another"}))
+    dump(tree, tmp_path / "root.fs", directory / "root.dump", "ext4")
+    dump(boot, tmp_path / "boot.fs", directory / "boot.dump", "ext4")
+    target = filled_file(tmp_path / "target", SIZE)
+    done = node.restore(target, tar(directory, tmp_path / "backup.tar"))
+    assert done.returncode == 0, done.stderr
+    with target.open("rb") as file:
+        assert (file.read(2) == b"\xeb\x63") == known
+    warned = b"the instance does not boot by itself: /usr/lib/grub/i386-pc/kernel.img: is too short for an ELF file"
+    assert (warned in done.stderr) != known
+    with inside(str(target), partitions(str(target))[0], tmp_path) as point:
+        assert (point / "grub/i386-pc/normal.mod").exists() == known
 
 
 def test_an_image_of_dumps_is_installed(node: Node, tmp_path: Path, dumped: tuple[Path, Path]) -> None:

@@ -12,10 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ganeti_os import hooks
 from ganeti_os.authorized_keys import keys_of_settings, parse_keys
 from ganeti_os.guest.access import give_access
+from ganeti_os.guest.accounts import with_password
 from ganeti_os.guest.draft import Draft, GuestError
 from ganeti_os.parameters import read_parameters
 from ganeti_os.setting_table import SETTINGS
@@ -287,6 +290,7 @@ def test_hashes(text: str) -> None:
 def test_a_secret_is_neither_shown_nor_given_to_scripts() -> None:
     settings = Settings.from_layers([Layer("file", {"ROOT_PASSWORD_HASH": HASH})])
     assert settings.texts()["ROOT_PASSWORD_HASH"] == "(not shown)"
+    assert HASH not in repr(settings)
     assert Settings.from_layers([]).texts()["ROOT_PASSWORD_HASH"] == ""
     assert not any(setting.for_scripts for setting in SETTINGS if setting.secret)
     environment = hooks.script_environment(
@@ -326,3 +330,37 @@ def test_the_settings_file_may_hold_it_in_single_quotes(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as error:
         read_settings(paths)
     assert "X3DX6M94" not in str(error.value)
+
+
+@pytest.mark.parametrize("verb", ["create", "import"])
+def test_wrong_keys_are_refused_before_a_disk_is_touched(tmp_path: Path, verb: str) -> None:
+    node = Node.make(tmp_path / "node", AUTHORIZED_KEYS_FILE=f"{tmp_path}/none", IMPORT_IDENTITY="new")
+    disk, backup = tmp_path / "disk", tmp_path / "backup"
+    for file in (disk, backup):
+        file.write_bytes(b"\xff" * (1 << 20))
+    done = node.create(disk) if verb == "create" else node.restore(disk, backup)
+    assert done.returncode == 1
+    assert f"{tmp_path}/none: cannot read the authorised keys: No such file or directory" in last_line(done)
+    assert disk.read_bytes() == b"\xff" * (1 << 20)
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=60))
+def test_any_text_is_keys_or_one_error(text: str) -> None:
+    try:
+        keys = parse_keys(text)
+    except ValueError:
+        return
+    assert all(key.isprintable() for key in keys)
+
+
+_NAMES = st.text(st.characters(codec="latin-1", exclude_characters="\r\n:\0"), min_size=1, max_size=5)
+
+
+@given(st.lists(_NAMES, max_size=4))
+def test_only_roots_line_of_shadow_changes(names: list[str]) -> None:
+    lines = [f"{name}:!:1:2:3:4:5:6:".encode("latin-1") for name in names if name != "root"]
+    for place in range(len(lines) + 1):
+        with_root = [*lines[:place], b"root:*:1:0:99999:7:::", *lines[place:]]
+        after = with_password(b"\n".join(with_root) + b"\n", b"root", HASH.encode()).split(b"\n")
+        assert after[:place] + after[place + 1 : -1] == lines
+        assert after[place] == f"root:{HASH}:{today()}:0:99999:7:::".encode()

@@ -161,3 +161,15 @@ def test_directories_that_would_need_quoting(directory: str) -> None:
     with pytest.raises(SystemExit, match=r"-Dos-dir=: .*expected an absolute path"):
         load("check_options").check_directory("-Dos-dir=", directory)
     load("check_options").check_directory("-Dos-dir=", "/a b/ö")
+
+
+def test_a_directory_is_made_once(tmp_path: Path) -> None:
+    install_directory = load("install_settings").install_directory
+    directory = tmp_path / "var" / "cache" / "images"
+    assert install_directory(str(directory))
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o755
+    directory.chmod(0o700)
+    assert not install_directory(str(directory))
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    os.symlink("/nowhere", tmp_path / "link")
+    assert not install_directory(str(tmp_path / "link"))

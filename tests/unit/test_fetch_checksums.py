@@ -163,3 +163,29 @@ def test_a_long_line_takes_no_time() -> None:
 def test_shown() -> None:
     assert str(Checksum("sha1", "ab")) == "SHA-1 ab"
     assert str(Checksum("sha512", "ab")) == "SHA-512 ab"
+
+
+BUILD = "openSUSE-Leap-15.6-Minimal-VM.x86_64-15.6.0-Cloud-Build19.52.qcow2"
+ALIAS = "openSUSE-Leap-15.6-Minimal-VM.x86_64-Cloud.qcow2"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        (ALIAS, f"{'a' * 64}  {BUILD}\n", True),
+        (ALIAS, f"{'a' * 64}  ./x/{BUILD}\n", True),
+        (ALIAS, f"SHA256 ({BUILD}) = {'A' * 64}\n", True),
+        ("C-9-latest.x86_64.qcow2", f"SHA256 (C-9-20250101.0.x86_64.qcow2) = {'a' * 64}\n", True),
+        (ALIAS, f"{'a' * 64}  {BUILD}\n{'b' * 64}  {BUILD}2\n", False),  # which of them?
+        (ALIAS, f"{'a' * 64}  openSUSE-Leap-15.6-Minimal-VM.x86_64-kvm-and-xen.qcow2\n", False),
+        (ALIAS, f"{'a' * 64}  openSUSE-Leap-15.5-Minimal-VM.x86_64-Cloud.qcow2\n", False),
+        (ALIAS, f"{'a' * 64}  {BUILD}.xz\n", True),  # its bytes decide
+        (ALIAS, f"{'a' * 40}  {BUILD}\n", False),
+    ],
+)
+def test_a_longer_name_of_the_same_file(name: str, text: str, found: bool) -> None:
+    """As the file beside the alias of an openSUSE image has it."""
+    checksum = find_checksum(text.encode(), name, alone=True)
+    assert (checksum is not None and checksum.digest == "a" * 64) == found
+    with suppress(NotUnderstoodError):
+        assert find_checksum(text.encode(), name) is None, "only in a file about one image"

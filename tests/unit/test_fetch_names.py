@@ -88,3 +88,15 @@ def test_a_server_that_is_away_leaves_what_is_in_the_cache(
     assert done.returncode == 0, done.stderr
     assert "is used as it was checked before" in done.stderr
     assert disk.read_bytes()[: len(DATA)] == DATA
+
+
+def test_a_missing_library_for_signatures_is_a_sentence(server: ImageServer, disk: Path, tmp_path: Path) -> None:
+    server.put("x.raw", DATA)
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "pysequoia.py").write_text("raise ModuleNotFoundError('gone', name='pysequoia')")
+    node = node_for(server, tmp_path, "x.raw", IMAGE_KEYRING="/k")
+    done = node.create(disk, PYTHONPATH=str(site))
+    assert done.returncode == 1
+    assert "has no Python package pysequoia; install pysequoia (with pip; IMAGE_KEYRING needs it)" in last_line(done)
+    assert disk.read_bytes() == b"\xff" * SIZE

@@ -8,6 +8,7 @@ import gzip
 import io
 import lzma
 import os
+import random
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ import zstandard
 
 from pydiskimg.archive import open_packed
 from pydiskimg.errors import DiskImageError
+from pydiskimg.formats.detect import looks_like
+from pydiskimg.formats.raw import open_raw
 from tests.fixtures.node import Node, last_line
 from tests.fixtures.qcow2_images import BytesSource, Craft
 from tests.fixtures.streams import written
@@ -111,9 +114,10 @@ def test_another_file_inside(node: Node, disk: Path, inside: bytes, words: str) 
     assert f"{node.images}/x.img.gz: {words}" in last_line(done) or words == "qcow2"
 
 
-@pytest.mark.parametrize("ending", COMPRESSIONS)
 @pytest.mark.parametrize("fault", ["cut", "flipped"])
-@pytest.mark.parametrize("inside", ["raw", "qcow2"])
+@pytest.mark.parametrize(
+    ("ending", "inside"), [*((ending, "raw") for ending in COMPRESSIONS), ("xz", "qcow2"), ("zst", "qcow2")]
+)
 def test_damage_leaves_a_disk_that_begins_with_zeros(
     node: Node, disk: Path, ending: str, fault: str, inside: str
 ) -> None:
@@ -206,3 +210,86 @@ def test_read_from_front_to_back(tmp_path: Path, ending: str) -> None:
 def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(DiskImageError, match="cannot open: No such file"), open_packed(tmp_path / "x"):
         pass
+
+
+def tarball(files: dict[str, bytes], mode: str = "w:xz", form: int = tarfile.GNU_FORMAT) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode=mode, format=form) as tar:  # type: ignore[call-overload]
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return made.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "form", "inside"),
+    [
+        ("debian-13-genericcloud-amd64.tar.xz", "w:xz", tarfile.GNU_FORMAT, "disk.raw"),
+        ("gce.tar.gz", "w:gz", tarfile.PAX_FORMAT, "disk.raw"),
+        ("x.tar", "w", tarfile.USTAR_FORMAT, "./image.img"),
+        ("x.tbz2", "w:bz2", tarfile.GNU_FORMAT, "debian.qcow2"),
+    ],
+)
+def test_a_tarball_of_a_disk_image(node: Node, disk: Path, name: str, mode: str, form: int, inside: str) -> None:
+    data = disk_bytes()
+    held = written(BytesSource(data)) if inside.endswith("qcow2") else data
+    put(node, name, tarball({inside: held}, mode, form))
+    done = node.create(disk)
+    assert done.returncode == 0, done.stderr
+    assert disk.read_bytes() == data + bytes(SIZE - len(data))
+
+
+def test_a_tarball_of_two_disk_images(node: Node, disk: Path) -> None:
+    put(node, "x.tar.gz", tarball({"disk.raw": disk_bytes(), "other.raw": b"x"}, "w:gz"))
+    done = node.create(disk)
+    assert "x.tar.gz: other.raw: lies beside a disk image in the archive; expected that alone" in last_line(done)
+    assert disk.read_bytes()[:MIB] == bytes(MIB)
+
+
+def test_a_tarball_of_a_disk_image_that_is_cut_off(node: Node, disk: Path) -> None:
+    put(node, "x.tar", tarball({"disk.raw": disk_bytes()}, "w")[: 4 * MIB])
+    done = node.create(disk)
+    assert (done.returncode, disk.read_bytes()[:MIB]) == (1, bytes(MIB))
+    assert "x.tar" in last_line(done)
+
+
+@pytest.mark.parametrize("ending", COMPRESSIONS)
+def test_mutated_files_end_in_an_error_or_in_the_same_bytes(tmp_path: Path, ending: str) -> None:
+    data = b"".join(bytes([number]) * number * 50 for number in range(1, 100))
+    good = COMPRESSIONS[ending](data)
+    rng = random.Random(ending)
+    path = tmp_path / "x"
+    for _ in range(150):
+        bad = bytearray(good)
+        for _ in range(rng.randrange(1, 4)):
+            match rng.randrange(3):
+                case 0:
+                    bad[rng.randrange(len(bad))] = rng.randrange(256)
+                case 1:
+                    del bad[rng.randrange(1, len(bad)) :]
+                case _:
+                    bad += rng.randbytes(20)
+        path.write_bytes(bad)
+        with open_raw(path) as file:
+            looks = looks_like(file)
+        # What begins otherwise is not taken for compressed, and refused by its name; a bzip2 has 14 bytes at least.
+        if looks is None or len(bad) < 14:
+            continue
+        with open_packed(path) as packed:
+            try:
+                found = b"".join(iter(lambda: packed.read(1 << 16), b""))
+            except DiskImageError:
+                continue
+            assert found == data
+
+
+@pytest.mark.parametrize("ending", COMPRESSIONS)
+def test_a_name_that_says_compressed_is_believed(node: Node, disk: Path, ending: str) -> None:
+    """A damaged header must not make a disk of compressed bytes."""
+    packed = bytearray(COMPRESSIONS[ending](disk_bytes()))
+    packed[1] ^= 0xFF
+    path = put(node, f"x.img.{ending}", bytes(packed))
+    done = node.create(disk)
+    assert (done.returncode, disk.read_bytes() == OLD) == (1, True), done.stderr
+    assert f"{path}: does not begin as a file that is compressed, as its name ends in .{ending}" in last_line(done)

@@ -36,6 +36,17 @@ def test_limits() -> None:
         plan_partition_table(TIB, 512, [NewPartition(Content.LINUX), LINUX])
 
 
+@pytest.mark.parametrize(("size", "label"), [(TIB, "dos"), (2 * TIB - 512, "dos"), (2 * TIB, "gpt")])
+def test_which_table_is_made_when_none_is_named(size: int, label: str) -> None:
+    assert plan_partition_table(size, 512, [LINUX]).label == label
+    assert plan_partition_table(size, 512, [LINUX], label="gpt").partitions[0].content is Content.BIOS_BOOT
+    if label == "gpt":
+        with pytest.raises(
+            PartitionError, match=r"an MBR describes disks below 2 TiB, the disk has .*; make a GPT instead"
+        ):
+            plan_partition_table(size, 512, [LINUX], label="dos")
+
+
 def test_only_a_disk_of_the_planned_size_gets_the_table() -> None:
     table = plan_partition_table(10 * MIB, 512, [NewPartition(Content.LINUX)])
     with pytest.raises(PartitionError, match="planned for 10485760 bytes"):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -14,6 +15,7 @@ import pytest
 
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.selinux import ATTRIBUTE, DIRECTORY, FILE, SYMLINK, Labels
+from pydiskimg.errors import StorageError
 from pydiskimg.tree import MountedTree, open_tree
 
 FILES = "etc/selinux/targeted/contexts/files"
@@ -210,3 +212,25 @@ def test_the_policy_is_read_once(draft: Draft, guest: Guest, caplog: pytest.LogC
             draft.change(f"/etc/{number}", b"", "new")
         draft.write(lambda _: 0)
     assert len(re.findall("has no lines", caplog.text)) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM])
+def test_what_takes_no_label_is_made_without(
+    draft: Draft, guest: Guest, number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Recorder, "__getattr__", lambda self, name: getattr(self._tree, name))
+    monkeypatch.setattr(os, "setxattr", refuse)
+    draft.change("/etc/ssh/key", b"key", "new", mode=0o600)
+    draft.symlink("/etc/link", "/etc/hosts", "new")
+    if number == errno.EPERM:
+        with pytest.raises(StorageError, match=r"/etc/(link|ssh) in the guest's tree"):
+            draft.write(lambda _: 0)
+        return
+    draft.write(lambda _: 0)
+    assert (guest.root / "etc/ssh/key").read_bytes() == b"key"
+    assert (guest.root / "etc/link").is_symlink()
+    for path in ("/etc/ssh", "/etc/ssh/key", "/etc/link"):
+        assert f"{path} gets no SELinux label: {path} in the guest's tree" in caplog.text

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from ganeti_os.guest.network.new_addresses import NewAddress, NicNetwork
+from ganeti_os.guest.network.new_addresses import NewAddress, NicNetwork, with_one_default_route
 
 MARK = b"# Written by the Ganeti OS definition image, which replaces it when the instance is renamed.\n"
 # "default" is netplan's word only: cloud-init's own renderers refuse it.
@@ -24,7 +24,7 @@ def is_known(nic: NicNetwork) -> bool:
 def network_config(nics: Sequence[NicNetwork]) -> bytes:
     """Return the contents of a seed's network-config for the NICs; those without a known address ask by DHCP."""
     lines = ["version: 2", "ethernets:"]
-    for nic in nics:
+    for nic in with_one_default_route(nics):
         lines += _nic(nic)
     return MARK + "\n".join(lines).encode("ascii") + b"\n"
 

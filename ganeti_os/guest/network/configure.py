@@ -31,14 +31,14 @@ class _Decision:
     replaces: bool = False
 
 
-def configure_network(draft: Draft, facts: Facts, *, by_cloud_init: bool = False) -> None:
+def configure_network(draft: Draft, facts: Facts) -> None:
     """Write the network configuration of the NICs into the guest, after change_addresses().
 
-    by_cloud_init: cloud-init runs in the guest and writes it at boot; nothing is done. Raises StorageError for files
-    that are not regular ones.
+    Not for a guest in which cloud-init does that at boot. Raises StorageError or GuestError for files that cannot be
+    read.
     """
     plans = nic_plans(facts.nics)
-    if by_cloud_init or not plans:
+    if not plans:
         return
     system = network_system(draft)
     if system is None:
@@ -73,7 +73,8 @@ def _decide(
         return _Decision(tuple(plan for plan in rest if plan.is_static or not foreign.covers(len(plans))))
     if any(foreign.own.values()) and not is_new:
         # Ours took the place of what the guest had; what was added since is its administrator's.
-        return _Decision(tuple(plan for plan in rest if plan.is_static or not foreign.devices))
+        by_others = bool(foreign.devices) and not system.comes_first
+        return _Decision(tuple(plan for plan in rest if plan.is_static or not by_others))
     if not is_new and known:
         log.warning(
             "the addresses in the guest's own network files stay as they are, so it does not get %s; where they are "

@@ -43,7 +43,7 @@ class Write(Protocol):
 class System:
     """One way to configure a network. paths begin the names of its files; read yields what they configure.
 
-    keeps_resolver: it writes /etc/resolv.conf itself. enable makes it start at boot.
+    keeps_resolver: it writes /etc/resolv.conf itself. comes_first: our files count before others', which stay then.
     """
 
     name: str
@@ -52,12 +52,18 @@ class System:
     foreign: Callable[[Draft], Foreign]
     write: Write
     keeps_resolver: bool = False
+    comes_first: bool = False
 
 
 IFUPDOWN = System("ifupdown", ifupdown.PATHS, ifupdown_interfaces, ifupdown.ifupdown_foreign, ifupdown.write_interfaces)
 NETPLAN = System("netplan", netplan.PATHS, netplan_interfaces, netplan.netplan_foreign, netplan.write_netplan)
 NETWORKD = System(
-    "systemd-networkd", networkd.PATHS, networkd_interfaces, networkd.networkd_foreign, networkd.write_networkd
+    "systemd-networkd",
+    networkd.PATHS,
+    networkd_interfaces,
+    networkd.networkd_foreign,
+    networkd.write_networkd,
+    comes_first=True,
 )
 KEYFILE = System(
     "NetworkManager",
@@ -66,6 +72,7 @@ KEYFILE = System(
     keyfile.keyfile_foreign,
     keyfile.write_keyfiles,
     keeps_resolver=True,
+    comes_first=True,
 )
 IFCFG = System(
     "ifcfg files", ifcfg.PATHS, ifcfg_interfaces, ifcfg.ifcfg_foreign, ifcfg.write_ifcfg, keeps_resolver=True

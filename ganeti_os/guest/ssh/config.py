@@ -41,20 +41,19 @@ def _lines(draft: Draft, path: str, depth: int, count: list[int]) -> Iterator[Li
     if depth > _DEPTH or count[0] > _FILES:
         return
     data = draft.read(path) or b""
+    number, counted = 1, 0
     for found in _LINE.finditer(data):
+        number += data.count(b"\n", counted, found.start())
+        counted = found.start()
         keyword = found[1].decode("ascii").lower()
         if keyword == "match":
             return
         words = tuple(_words(found[2]))
         if keyword != "include":
-            yield Line(keyword, words, f"{path}:{_number(data, found.start())}")
+            yield Line(keyword, words, f"{path}:{number}")
             continue
-        for included in (name for word in words for name in _included(draft, word, path)):
+        for included in (name for word in words[:_FILES] for name in _included(draft, word, path)):
             yield from _lines(draft, included, depth + 1, count)
-
-
-def _number(data: bytes, offset: int) -> int:
-    return data.count(b"\n", 0, offset) + 1
 
 
 def _words(text: bytes) -> Iterator[str]:

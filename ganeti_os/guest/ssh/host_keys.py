@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.draft import Draft, GuestError
 from ganeti_os.guest.ssh import dropbear
 from ganeti_os.guest.ssh.at_boot import makes_host_keys
 from ganeti_os.guest.ssh.config import config_lines
@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 _SERVERS = ("/usr/sbin/sshd", "/usr/bin/sshd", "/sbin/sshd", "/usr/local/sbin/sshd", "/usr/lib/ssh/sshd")
 _DIRECTORIES = ("/etc/ssh", "/etc/openssh")
+_KEYS_LIMIT = 16
 _IMAGES_KEY = "removed: a host key of the image's"
 # What the public file of a key begins with.
 _ALGORITHMS = {b"ssh-rsa": RSA, b"ssh-ed25519": ED25519, b"ecdsa-sha2-nistp": ECDSA}
@@ -31,7 +32,7 @@ class _Key:
 def make_host_keys(draft: Draft, comment: str, maker: KeyMaker) -> None:
     """Take the image's host keys away, and make those that the guest's ssh servers want and its boot does not make.
 
-    comment is for the public files. Raises StorageError for what cannot be read.
+    comment is for the public files. Raises StorageError for what cannot be read, GuestError for too many keys.
     """
     wanted = list(_configured(draft))
     found = [_Key(path, _kind(draft, path)) for path in _found(draft)]
@@ -78,6 +79,10 @@ def _configured(draft: Draft) -> Iterator[_Key]:
             paths[line.words[0]] = None
         elif line.keyword == "hostcertificate":
             log.warning("%s names a host certificate, which is none for the instance's own key", line.place)
+    if len(paths) > _KEYS_LIMIT:
+        raise GuestError(
+            f"sshd_config names {len(paths)} host keys; expected {_KEYS_LIMIT} at most; nothing was changed"
+        )
     for path in paths:
         yield _Key(path, _kind(draft, path))
 

@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
-import re
-
 from ganeti_os.guest.network.writing.plan import HEADER
 
 _END = b"# End of what was written for this instance\n"
-_BLOCK = re.compile(re.escape(HEADER) + rb"(?s:.)*?(?:" + re.escape(_END) + rb"|\Z)")
 
 
 def own_block(data: bytes) -> range:
-    """Return where our lines are; an empty range where there are none."""
-    found = _BLOCK.search(data)
-    return range(*found.span()) if found else range(0)
+    """Return where our lines are; an empty range where there are none. Without its end they reach to the file's."""
+    end = data.rfind(_END)
+    start = data.rfind(HEADER, 0, end) if end >= 0 else -1
+    if start >= 0:
+        return range(start, end + len(_END))
+    start = data.rfind(HEADER)
+    return range(start, len(data)) if start >= 0 else range(0)
 
 
 def with_block(data: bytes, lines: bytes) -> bytes:

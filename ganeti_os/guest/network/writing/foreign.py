@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 # Not a NIC of Ganeti's: what is made of others, wireless, tunnels.
 VIRTUAL = re.compile(
-    r"(?:br|bond|team|vlan|vmbr|virbr|docker|lxc|dummy|wl|ww|tun|tap|wg|ppp|ib|can)[a-z]*-?[0-9]*|.*\..*"
+    r"(?:br|bridge|bond|team|vlan|vmbr|virbr|docker|lxc|dummy|tun|tap|wg|ppp|ib|can)(?:[-_0-9].*)?|wl.*|ww.*|.*\..*",
+    re.DOTALL,
 )
 
 

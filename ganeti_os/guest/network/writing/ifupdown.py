@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """/etc/network/interfaces of ifupdown, ifupdown2, ifupdown-ng and busybox: our stanzas are at the end of the file.
 
-Debian's ifupdown finds an interface by its hardware address (a pattern after auto); the others know names alone.
+They know an interface by its name alone, so udev gives the NIC one. Without udev Debian's ifupdown finds it by its
+hardware address, as ifup -a and nothing else: what names the interface finds no stanza then (ADR 0099).
 """
 
 from __future__ import annotations
@@ -111,8 +112,8 @@ def write_interfaces(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) 
             rest = _without_interfaces(data)
             if rest != data:
                 draft.change(path, rest, "the network of the instance takes its place")
-    by_mac = _matches_by_mac(draft)
-    by_udev = not by_mac and has_udev(draft)
+    by_udev = has_udev(draft)
+    by_mac = not by_udev and _matches_by_mac(draft)
     write_names(draft, plans if by_udev else ())
     lines = "\n".join(_lines(plan, by_mac=by_mac, by_udev=by_udev) for plan in plans)
     data = draft.read(_PATH) or b""
@@ -144,10 +145,8 @@ def _matches_by_mac(draft: Draft) -> bool:
 
 
 def _lines(plan: NicPlan, *, by_mac: bool, by_udev: bool) -> str:
-    # auto for a boot that waits for the network, allow-hotplug for a NIC whose driver comes later.
     name = plan.name if by_mac or by_udev else f"eth{plan.index}"
-    pattern = f"mac/{plan.mac}={name}"
-    lines = [f"auto {pattern}", f"allow-hotplug {pattern}"] if by_mac else [f"auto {name}"]
+    lines = [f"auto mac/{plan.mac}={name}" if by_mac else f"auto {name}"]
     if not plan.is_static:
         lines.append(f"iface {name} inet dhcp")
     for number, one in enumerate(plan.addresses):

@@ -15,6 +15,7 @@ from ganeti_os.guest.network.yaml_nodes import Mapping, YamlError, yaml_document
 _DIRECTORY = "/etc/netplan"
 _PATH = f"{_DIRECTORY}/95-ganeti.yaml"
 _RENDERER = re.compile(rb"^[ \t]*+[\"']?renderer[\"']?[ \t]*+:[ \t]*+[\"']?NetworkManager", re.MULTILINE)
+_TOTAL = 128 << 10  # bytes of all files; PyYAML reads some 200 KB a second
 _PLAIN = ("version", "renderer", "ethernets")
 
 PATHS = (f"{_DIRECTORY}/",)
@@ -23,12 +24,14 @@ PATHS = (f"{_DIRECTORY}/",)
 def netplan_foreign(draft: Draft) -> Foreign:
     """Return what the other files configure."""
     foreign = Foreign()
+    rest = _TOTAL
     for path in draft.files(_DIRECTORY, "*.yaml"):
         data = draft.read(path) or b""
+        rest -= len(data)
         if is_ours(draft, path):
             foreign.own |= own_file({path: data})
             continue
-        sections = _sections(data)
+        sections = _sections(data) if rest >= 0 else None
         if sections is None:
             foreign.note_odd(f"{path}: it is not understood")
             continue

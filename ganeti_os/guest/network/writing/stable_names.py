@@ -32,10 +32,10 @@ def has_udev(draft: Draft) -> bool:
 
 
 def write_names(draft: Draft, plans: Sequence[NicPlan]) -> None:
-    """Let udev name the NICs by their plans. Bridges and VLANs have the address of their NIC, but no driver."""
+    """Let udev name the NICs by their plans, whatever later rules say. A VLAN has its NIC's address, but no driver."""
     rules = "".join(
         f'SUBSYSTEM=="net", ACTION=="add", DRIVERS=="?*", ATTR{{address}}=="{plan.mac}", ATTR{{type}}=="1", '
-        f'NAME="{plan.name}"\n'
+        f'NAME:="{plan.name}"\n'
         for plan in plans
     )
     if rules:

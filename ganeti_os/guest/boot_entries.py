@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT
+"""What grub.cfg is not the place for: BLS entries, GRUB's environment block, and the arguments of kernels to come."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+
+from ganeti_os.guest.boot_place import BootPlace
+from ganeti_os.guest.draft import Draft
+
+log = logging.getLogger(__name__)
+
+ENTRIES = "/boot/loader/entries"
+_KERNEL_CMDLINE = "/etc/kernel/cmdline"  # kernel-install gives it to the entries of later kernels
+_ENVIRONMENT_HEADER = b"# GRUB Environment Block\n"
+_KERNELOPTS = re.compile(rb"^kernelopts=([^\n\\]*+)\n", re.MULTILINE)
+_FIELD = re.compile(r"(linux|initrd|options)([ \t]++)([^\r]*+)(\r?)")
+_WHAT = "the kernel's arguments"
+
+Arguments = Callable[[str], str]  # what a line of arguments becomes
+
+
+def change_entries(draft: Draft, arguments: Arguments, place: BootPlace | None = None) -> list[str]:
+    """Change the arguments of every BLS entry; with a place, also where it finds its kernel. Return their paths.
+
+    An entry whose kernel is not in /boot is left, told in the log, and not among the paths.
+    """
+    changed = []
+    for path in draft.files(ENTRIES, "*.conf"):
+        text = (draft.read(path) or b"").decode("utf-8", "surrogateescape")
+        lines = [_changed_line(line, arguments, place, draft) for line in text.split("\n")]
+        if None in lines:
+            log.warning("%s: starts a kernel that is not in /boot; the entry is left as it is", path)
+            continue
+        new = "\n".join(line for line in lines if line is not None)
+        draft.change(path, new.encode("utf-8", "surrogateescape"), _WHAT)
+        changed.append(path)
+    return changed
+
+
+def _changed_line(line: str, arguments: Arguments, place: BootPlace | None, draft: Draft) -> str | None:
+    match = _FIELD.fullmatch(line)
+    if match is None:
+        return line
+    name, blank, rest, end = match.groups()
+    if name == "options":
+        return line if "$kernelopts" in rest else f"{name}{blank}{arguments(rest)}{end}"
+    if place is None:
+        return line
+    words = [word if word.startswith("$") else place.moved(word, draft.is_file) for word in rest.split()]
+    if None in words:
+        return None
+    return f"{name}{blank}{' '.join(word for word in words if word is not None)}{end}"
+
+
+def change_environment(draft: Draft, home: str, arguments: Arguments) -> None:
+    """Change kernelopts in GRUB's environment block, where it is: RHEL 8 keeps the arguments of all entries there."""
+    path = f"/boot/{home}/grubenv"
+    data = draft.read(path)
+    match = _KERNELOPTS.search(data) if data and data.startswith(_ENVIRONMENT_HEADER) else None
+    if data is None or match is None:
+        return
+    options = arguments(match[1].decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+    text = data[: match.start(1)] + options + data[match.end(1) :].rstrip(b"#")
+    if len(text) > len(data) or b"\\" in options:
+        log.warning("%s: the kernel's arguments do not fit into it and stay as they are", path)
+        return
+    draft.change(path, text.ljust(len(data), b"#"), _WHAT)
+
+
+def change_kernel_command_line(draft: Draft, arguments: Arguments) -> None:
+    """Change the arguments that kernel-install gives to kernels that are installed later, where the system has them."""
+    data = draft.read(_KERNEL_CMDLINE)
+    if data and data.strip():
+        line = " ".join(data.decode("utf-8", "surrogateescape").split())
+        draft.change(_KERNEL_CMDLINE, (arguments(line) + "\n").encode("utf-8", "surrogateescape"), _WHAT)

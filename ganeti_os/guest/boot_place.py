@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+"""Where a new system's boot loader finds its files, and which root it hands to the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+_BOOT = "/boot"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootPlace:
+    """root_uuid is the root file system's; boot_uuid that of /boot where it is a file system of its own, else None."""
+
+    root_uuid: str
+    boot_uuid: str | None = None
+
+    @property
+    def uuid(self) -> str:
+        """The UUID of the file system with the kernels."""
+        return self.boot_uuid or self.root_uuid
+
+    @property
+    def root(self) -> str:
+        """The kernel's root= argument."""
+        return f"root=UUID={self.root_uuid}"
+
+    @property
+    def prefix(self) -> str:
+        """What a path on the file system with the kernels has before the name of a file in /boot."""
+        return "" if self.boot_uuid else _BOOT
+
+    def loader_path(self, path: str) -> str:
+        """Return a path of the guest below /boot as the boot loader has it."""
+        return self.prefix + path.removeprefix(_BOOT)
+
+    def moved(self, path: str, is_file: Callable[[str], bool]) -> str | None:
+        """Return a path of the old machine's boot loader as it is here; None where no such file is in /boot.
+
+        There it began with /boot, with nothing (a /boot of its own) or with a btrfs subvolume (/@/boot).
+        """
+        _, _, below = path.rpartition(f"{_BOOT}/")
+        name = "/" + below.lstrip("/")
+        return self.prefix + name if is_file(_BOOT + name) else None

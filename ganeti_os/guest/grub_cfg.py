@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: MIT
+"""grub.cfg: that of the old machine brought up to date, or one of ours, until the guest's own tools write it anew.
+
+A grub.cfg is a script. What is changed are the lines that GRUB's own tools write: search by UUID, linux and initrd.
+One that finds its files in another way is not changed, and ours takes its place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ganeti_os.guest.boot_place import BootPlace
+from ganeti_os.guest.kernel_arguments import grub_word, has_root, missing_words, with_words, without_old_machine
+from ganeti_os.guest.kernels import Kernel
+
+_TIMEOUT_SECONDS = 2
+_COMMAND = re.compile(r"([ \t]*+)([a-z0-9_.]++)([ \t]++)([^\r]*+)(\r?)")
+_LINUX = ("linux", "linux16")
+_MODULE = ("module", "module2")  # the kernel and its initrd under Xen
+_INITRD = ("initrd", "initrd16")
+_SEARCH = ("search", "search.fs_uuid")
+# A disk's key is asked for; EFI's commands are not there on a BIOS.
+_UNSAFE = ("cryptomount", "linuxefi", "initrdefi")
+_UUID = re.compile(r"['\"]?([0-9A-Fa-f]{4,32}(?:-[0-9A-Fa-f]{4,12}){0,4})['\"]?")
+_BY_UUID = re.compile(r"--fs-uuid|-[a-z]*u[a-z]*")
+_SYSTEMS_LIMIT = 2  # the old root, and an old /boot
+_FONT_LINES = 5  # between a search and the font that it is for
+_DEFAULT_OPTIONS = re.compile(r"([ \t]*+set[ \t]++(?:default_)?kernelopts=\")([^\"$`\\]*+)(\"[ \t\r]*+)")
+_BLSCFG = re.compile(r"^[ \t]*+blscfg\b", re.MULTILINE)
+_KERNEL_NAME = re.compile(r".*/(?:vmlinu|bzImage|Image|zImage|kernel)[^/]*")
+_PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9@._+~-]++)++")
+_TITLE = re.compile(r"[^A-Za-z0-9 ./()_+:,-]")
+_SERIAL = (
+    "if serial --unit=0 --speed=115200; then",
+    "\tterminal_input console serial",
+    "\tterminal_output console serial",
+    "fi",
+)
+
+
+class UnsafeConfigError(ValueError):
+    """A grub.cfg cannot be brought up to date by changing the lines that are known here; the text says why."""
+
+
+@dataclass(slots=True)
+class _Update:
+    """One grub.cfg on its way to the new machine. is_file tells whether a path of the guest is a regular file."""
+
+    place: BootPlace
+    wanted: Sequence[str]
+    is_file: Callable[[str], bool]
+    uuids: set[str] = field(default_factory=set)
+    kernels: int = 0
+
+    def line(self, line: str, following: Sequence[str]) -> str:
+        options = _DEFAULT_OPTIONS.fullmatch(line)
+        if options:
+            return options[1] + new_arguments(options[2], self.place, self.wanted) + options[3]
+        match = _COMMAND.fullmatch(line)
+        if match is None:
+            return line
+        indent, command, blank, rest, end = match.groups()
+        if command in _UNSAFE:
+            raise UnsafeConfigError(f"it has the command {command}")
+        if command not in (*_LINUX, *_MODULE, *_INITRD, *_SEARCH):
+            return line
+        if rest.endswith("\\"):
+            raise UnsafeConfigError(f"a command {command} goes on in the next line")
+        return f"{indent}{command}{blank}{self._rest(command, rest, following)}{end}"
+
+    def _rest(self, command: str, rest: str, following: Sequence[str]) -> str:
+        if command in _SEARCH:
+            return self._searched(rest, command, following)
+        if command in _INITRD:
+            return " ".join(self._moved(word) for word in rest.split())
+        path, blank, arguments = rest.partition(" ")
+        path = self._moved(path)
+        if not _KERNEL_NAME.fullmatch(path):  # memtest86+, an initrd of Xen's
+            return f"{path}{blank}{arguments}"
+        self.kernels += 1
+        if "$kernelopts" in arguments or "${kernelopts}" in arguments:
+            return f"{path}{blank}{arguments}"
+        return f"{path} {new_arguments(arguments, self.place, self.wanted)}"
+
+    def _moved(self, path: str) -> str:
+        if not _PLAIN_PATH.fullmatch(path) or "/../" in path:
+            raise UnsafeConfigError("it names a file by more than a plain path")
+        moved = self.place.moved(path, self.is_file)
+        if moved is None:
+            raise UnsafeConfigError(f"it starts {path}, which is not in /boot")
+        return moved
+
+    def _searched(self, rest: str, command: str, following: Sequence[str]) -> str:
+        """Return a search's arguments for the new file system: the one with the kernels, but for a font in /usr."""
+        options = rest.split()
+        if command == "search" and not any(_BY_UUID.fullmatch(word) for word in options):
+            raise UnsafeConfigError("it searches for a file system by another thing than its UUID")
+        found = {word: match[1] for word in options if (match := _UUID.fullmatch(word))}
+        if len(found) != 1:
+            raise UnsafeConfigError("it searches for a file system whose UUID is not plain text")
+        self.uuids |= {uuid.lower() for uuid in found.values()}
+        if len(self.uuids) > _SYSTEMS_LIMIT:
+            raise UnsafeConfigError(f"it searches for more than {_SYSTEMS_LIMIT} file systems")
+        new = self.place.root_uuid if any("/usr/" in line for line in following) else self.place.uuid
+        return " ".join(new if word in found else word for word in options)
+
+
+def up_to_date(
+    text: str, place: BootPlace, wanted: Sequence[str], is_file: Callable[[str], bool], *, has_entries: bool
+) -> str:
+    """Return an old machine's grub.cfg for the new one. has_entries: there are BLS entries for blscfg to list.
+
+    Raises UnsafeConfigError where it would not boot.
+    """
+    update = _Update(place, wanted, is_file)
+    lines = text.split("\n")
+    new = [update.line(line, lines[index + 1 : index + 1 + _FONT_LINES]) for index, line in enumerate(lines)]
+    if not update.kernels and not (has_entries and _BLSCFG.search(text)):
+        raise UnsafeConfigError("it starts no kernel")
+    if not update.uuids:
+        raise UnsafeConfigError("it searches for no file system by its UUID")
+    return "\n".join(new)
+
+
+def new_arguments(arguments: str, place: BootPlace, wanted: Sequence[str]) -> str:
+    """Return a kernel's arguments with this root and the wanted ones, without those for the old machine's disks.
+
+    What settings ask for stays: a root= among the wanted arguments comes last, and the kernel takes the last one.
+    """
+    old = [word for word in arguments.split() if word not in wanted]
+    position = next((index for index, word in enumerate(old) if has_root([word])), 0)
+    kept = [*without_old_machine(old[:position]), place.root, *without_old_machine(old[position:])]
+    line = " ".join([*kept, *(word for word in arguments.split() if word in wanted)])
+    return with_words(line, [grub_word(word) for word in wanted])
+
+
+def with_arguments(text: str, wanted: Sequence[str]) -> str:
+    """Return a grub.cfg whose kernels with a root= have the wanted arguments, too; every other line stays."""
+    lines = text.split("\n")
+    added = [grub_word(word) for word in wanted]
+    for number, line in enumerate(lines):
+        options = _DEFAULT_OPTIONS.fullmatch(line)
+        match = _COMMAND.fullmatch(line)
+        if options:
+            lines[number] = options[1] + with_words(options[2], wanted) + options[3]
+        elif match and match[2] in (*_LINUX, "linuxefi") and has_root(line.split()) and not match[4].endswith("\\"):
+            missing = missing_words(match[4], added)
+            if missing:
+                lines[number] = " ".join([line.rstrip(), *missing]) + match[5]
+    return "\n".join(lines)
+
+
+def new_config(
+    kernels: Sequence[Kernel],
+    place: BootPlace,
+    arguments: Sequence[str],
+    *,
+    title: str,
+    home: str,
+    serial_console: bool,
+    blscfg: bool,
+) -> str:
+    """Return a grub.cfg that starts the first of the kernels. home is grub or grub2; blscfg: BLS entries come first.
+
+    arguments are those after root=, in GRUB's script language.
+    """
+    command = "grub2-mkconfig -o /boot/grub2/grub.cfg" if home == "grub2" else "update-grub"
+    lines = [
+        "# Written when the instance was created: the system had no grub.cfg that starts a kernel on this disk.",
+        f"# {command} replaces it by one with the settings of /etc/default/grub.",
+        "set default=0",
+        f"set timeout={_TIMEOUT_SECONDS}",
+        *(_SERIAL if serial_console else ()),
+        f"search --no-floppy --fs-uuid --set=root {place.uuid}",
+    ]
+    if blscfg:  # so that a kernel that is installed later is in the menu; the others follow for where blscfg finds none
+        lines += ["set boot=$root", f"set blsdir={place.prefix}/loader/entries", "load_env", "insmod blscfg", "blscfg"]
+    words = " ".join([place.root, *arguments])
+    name = _TITLE.sub("", title) or "Linux"
+    for kernel in kernels:
+        lines += [
+            f"menuentry '{name}, {kernel.path.rpartition('/')[2]}' {{",
+            f"\tlinux {place.loader_path(kernel.path)} {words}",
+            *([f"\tinitrd {place.loader_path(kernel.initrd)}"] if kernel.initrd else ()),
+            "}",
+        ]
+    return "\n".join(lines) + "\n"
