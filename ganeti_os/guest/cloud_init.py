@@ -118,6 +118,14 @@ def configure_cloud_init(draft: Draft, facts: Facts, settings: Settings) -> None
         _renew_seed(draft, facts)
 
 
+def check_user_data(settings: Settings) -> None:
+    """Refuse what CLOUD_USER_DATA names as read_user_data() does, before anything is written; warn where it is odd."""
+    data = read_user_data(settings)
+    if data is not None and not data.startswith(_STARTS):
+        text = "cloud-init ignores user-data that begins like this; expected #cloud-config or #!"
+        log.warning("%s: %s", settings.cloud_user_data, text)
+
+
 def read_user_data(settings: Settings) -> bytes | None:
     """Return the contents of the file that CLOUD_USER_DATA names; None where it names none.
 
@@ -135,8 +143,6 @@ def read_user_data(settings: Settings) -> bytes | None:
         raise SettingsError(
             f"{path}: CLOUD_USER_DATA is larger than {USER_DATA_LIMIT} bytes; make it #include the rest"
         )
-    if not data.startswith(_STARTS):
-        log.warning("%s: cloud-init ignores user-data that begins like this; expected #cloud-config or #!", path)
     return data
 
 
@@ -150,10 +156,9 @@ def renamed_meta_data(data: bytes, name: str) -> bytes:
     """Return meta-data, YAML or JSON, with this name; all else in it stays, the instance-id above all."""
     if data.lstrip().startswith(b"{"):
         try:
-            values = json.loads(data)
+            return json.dumps({**json.loads(data), "local-hostname": name}).encode("ascii") + b"\n"
         except (ValueError, RecursionError):
             return data  # cloud-init cannot read it either
-        return json.dumps({**values, "local-hostname": name}).encode("ascii") + b"\n" if values else data
     line = f"local-hostname: {json.dumps(name)}".encode("ascii")
     if _LOCAL_NAME.search(data):
         return _LOCAL_NAME.sub(lambda _: line, data)

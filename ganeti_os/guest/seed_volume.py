@@ -54,8 +54,8 @@ def seed_volume(disk: DescriptorDisk, facts: Facts, settings: Settings) -> bool:
     names cannot be read, StorageError when the disk refuses a write.
     """
     files = _new_seed(facts, settings)
-    found = _find(disk)
     try:
+        found = _find(disk)
         if found is not None:
             _write(disk, found, files)
         else:
@@ -72,7 +72,12 @@ def seed_volume(disk: DescriptorDisk, facts: Facts, settings: Settings) -> bool:
 
 def seed_in_front(disk: DescriptorDisk, request: Request, settings: Settings) -> None:
     """Give a new instance its seed on a volume where its root, which was not written, may be that of a Linux system."""
-    if any(volume.content is not None and volume.content.type in _LINUX for volume in volumes(disk)):
+    try:
+        found = volumes(disk)
+    except PartitionError as error:
+        log.debug("%s", error)  # the search for a root has told of it
+        return
+    if any(volume.content is not None and volume.content.type in _LINUX for volume in found):
         seed_volume(disk, instance_facts(request, settings, is_new=True), settings)
 
 

@@ -39,6 +39,10 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
     keys = KeyMaker()
     if not settings.identity_is_off:
         keys_of_settings(settings)  # refused here, if they are wrong
+        if settings.cloud_user_data:
+            from ganeti_os.guest.cloud_init import check_user_data  # few have any
+
+            check_user_data(settings)
         keys.start()  # while the image is copied
     scripts = [] if settings.nomount else hooks.enabled(settings.customize_dir)
     overlay = _overlay(settings)

@@ -131,7 +131,7 @@ def make_fat12(
 
     sector_size is 512 to 4096 and at least the disk's; hidden_sectors is where on the disk the volume begins. label is
     of at most 11 capital letters, digits and blanks; the names of files are of printable ASCII, and at most 42 of them
-    fit when they are short. Raises FileSystemError when the files do not fit.
+    fit when they are short. Raises FileSystemError when the files do not fit, and for other names.
     """
     layout = _layout(size, sector_size)
     table = bytearray(layout.table_sectors * sector_size)
@@ -226,7 +226,7 @@ def _entries(name: str, number: int, first: int, size: int) -> list[bytes]:
     short = _short_name(name, number)
     parts = [name[at : at + _PART] for at in range(0, len(name), _PART)]
     if not 1 <= len(parts) <= _MAX_PARTS or not (name.isascii() and name.isprintable()):
-        raise ValueError(f"{name!r} is not a name of printable ASCII")
+        raise FileSystemError(f"{name!r}: such a name is not written; expected printable ASCII")
     entries = []
     for index in range(len(parts), 0, -1):
         text = parts[index - 1].encode("utf-16-le")

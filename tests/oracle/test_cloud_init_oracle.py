@@ -120,8 +120,9 @@ def test_renderers(guest: Guest) -> None:
     convert = "cloud-init devel net-convert -p /seed/network -k yaml -D debian"
     said = guest.run(
         f"{convert} -d / -O netplan\n{convert} -d /nm -O network-manager\n{convert} -d /red -O sysconfig -D fedora\n"
-        "rm -f /etc/netplan/90-default.yaml; /usr/libexec/netplan/generate\n"
-        "cat /run/systemd/network/*; cat /nm/etc/NetworkManager/system-connections/*; cat /red/etc/sysconfig/*/*"
+        "/usr/libexec/netplan/generate\n"
+        "ls /run/systemd/network/*; cat /run/systemd/network/*-eth?.network\n"
+        "cat /nm/etc/NetworkManager/system-connections/*; cat /red/etc/sysconfig/*/*"
     )
     expected = (
         *("PermanentMACAddress=aa:00:00:11:22:33", "Address=192.0.2.10/24", "Address=2001:db8::10/64"),
@@ -132,6 +133,9 @@ def test_renderers(guest: Guest) -> None:
         *("address1=192.0.2.10/24", "route1=0.0.0.0/0,192.0.2.1", "route1=::/0,2001:db8::1", "address1=203.0.113.9/32"),
         *("IPADDR=192.0.2.10", "GATEWAY=192.0.2.1", "IPV6_DEFAULTGW=2001:db8::1", "HWADDR=aa:00:00:11:22:34"),
     )
+    files = [line for line in said.splitlines() if line.endswith(".network")]
+    assert files[0] == "/run/systemd/network/10-netplan-0-eth0.network"
+    assert files[-1] == "/run/systemd/network/10-netplan-all-en.network", "networkd takes the first one that matches"
     assert [text for text in expected if text not in said] == [], said
 
 

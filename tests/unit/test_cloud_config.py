@@ -35,7 +35,7 @@ def test_both_families() -> None:
     addresses = (known("192.0.2.10/24", "192.0.2.1"), known("2001:db8::10/64", "2001:db8::1"))
     servers = (ip_address("192.0.2.53"), ip_address("2001:db8::53"))
     assert ethernets(NicNetwork(0, MAC, addresses, servers, ("example.org", "example.net"))) == {
-        "eth0": {
+        "0-eth0": {
             **MATCH,
             "addresses": ["192.0.2.10/24", "2001:db8::10/64"],
             "routes": [{"to": "0.0.0.0/0", "via": "192.0.2.1"}, {"to": "::/0", "via": "2001:db8::1"}],
@@ -50,7 +50,7 @@ def test_both_families() -> None:
 def test_gateways_outside_the_network() -> None:
     addresses = (known("192.0.2.10/32", "198.51.100.1"), known("2001:db8::10/128", "fe80::1"))
     assert ethernets(NicNetwork(0, MAC, addresses)) == {
-        "eth0": {
+        "0-eth0": {
             **MATCH,
             "addresses": ["192.0.2.10/32", "2001:db8::10/128"],
             "routes": [
@@ -65,8 +65,8 @@ def test_nics_without_a_known_address_ask() -> None:
     alone = NewAddress(ip_address("192.0.2.10"))
     second = NicNetwork(1, "aa:00:00:11:22:34")
     assert ethernets(NicNetwork(0, MAC, (alone,)), second, NicNetwork(2, None)) == {
-        "eth0": {**MATCH, "dhcp4": True},
-        "eth1": {
+        "0-eth0": {**MATCH, "dhcp4": True},
+        "0-eth1": {
             "match": {"macaddress": "aa:00:00:11:22:34"},
             "set-name": "eth1",
             "dhcp4": True,
@@ -78,5 +78,5 @@ def test_nics_without_a_known_address_ask() -> None:
 
 def test_an_address_without_a_gateway() -> None:
     assert ethernets(NicNetwork(0, MAC, (known("192.0.2.10/24"),))) == {
-        "eth0": {**MATCH, "addresses": ["192.0.2.10/24"]}
+        "0-eth0": {**MATCH, "addresses": ["192.0.2.10/24"]}
     }

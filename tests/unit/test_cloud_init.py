@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ganeti_os.guest.cloud_init import (
     USER_DATA_LIMIT,
+    check_user_data,
     cloud_init_configures_network,
     cloud_init_is_active,
     configure_cloud_init,
@@ -159,7 +160,7 @@ def test_a_new_instance(tmp_path: Path) -> None:
         "local-hostname": "inst1.example.org",
     }
     assert read(made, f"{SEED}/user-data") == "#cloud-config\n{}\n"
-    assert yaml.safe_load(read(made, f"{SEED}/network-config"))["ethernets"]["eth0"]["addresses"] == ["192.0.2.10/24"]
+    assert yaml.safe_load(read(made, f"{SEED}/network-config"))["ethernets"]["0-eth0"]["addresses"] == ["192.0.2.10/24"]
     modes = [(made.root / SEED[1:] / name).stat().st_mode & 0o777 for name in ("user-data", "network-config")]
     assert modes == [0o600, 0o600]
     assert not exists(made, "/etc/cloud/cloud.cfg.d")
@@ -174,8 +175,9 @@ def test_the_administrators_user_data(tmp_path: Path, caplog: pytest.LogCaptureF
     configure(made, NEW, CLOUD_USER_DATA=str(file))
     assert (made.root / SEED[1:] / "user-data").read_bytes() == b"#!/bin/sh\n\xff\0"
     assert not caplog.messages
+    check_user_data(cloud_settings())
     file.write_text("hostname: x\n")
-    configure(made, NEW, CLOUD_USER_DATA=str(file))
+    check_user_data(cloud_settings(CLOUD_USER_DATA=str(file)))
     assert "cloud-init ignores user-data that begins like this" in caplog.text
     file.write_bytes(b"#!".ljust(USER_DATA_LIMIT + 1))
     with pytest.raises(DiskImageError, match=f"{file}: CLOUD_USER_DATA is larger than 524288 bytes"):

@@ -32,7 +32,9 @@ def network_config(nics: Sequence[NicNetwork]) -> bytes:
 def _nic(nic: NicNetwork) -> Iterator[str]:
     # The name is part of it: renderers other than netplan's go by the name, which cloud-init gives by the MAC.
     name = f"eth{nic.index}"
-    yield f"  {name}:"
+    # networkd takes the first file that matches, and netplan's are named by these keys: images have their own, such as
+    # Debian's all-en, which matches also eth0 by its other name.
+    yield f'  "0-{name}":' if nic.mac else f"  {name}:"
     if nic.mac:
         yield f"    match: {{macaddress: {json.dumps(nic.mac.lower())}}}"
         yield f"    set-name: {name}"
