@@ -12,7 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ganeti_os.guest.boot_place import BootPlace
-from ganeti_os.guest.kernel_arguments import grub_word, has_root, missing_words, with_words, without_old_machine
+from ganeti_os.guest.kernel_arguments import (
+    grub_word,
+    has_root,
+    missing_words,
+    only_plain,
+    with_words,
+    without_old_machine,
+)
 from ganeti_os.guest.kernels import Kernel
 
 _TIMEOUT_SECONDS = 2
@@ -59,7 +66,7 @@ class _Update:
     def line(self, line: str, following: Sequence[str]) -> str:
         options = _DEFAULT_OPTIONS.fullmatch(line)
         if options:
-            return options[1] + new_arguments(options[2], self.place, self.wanted) + options[3]
+            return options[1] + new_arguments(options[2], self.place, only_plain(self.wanted)) + options[3]
         match = _COMMAND.fullmatch(line)
         if match is None:
             return line
@@ -153,7 +160,7 @@ def with_arguments(text: str, wanted: Sequence[str]) -> str:
         options = _DEFAULT_OPTIONS.fullmatch(line)
         match = _COMMAND.fullmatch(line)
         if options:
-            lines[number] = options[1] + with_words(options[2], wanted) + options[3]
+            lines[number] = options[1] + with_words(options[2], only_plain(wanted)) + options[3]
         elif match and match[2] in (*_LINUX, "linuxefi") and has_root(line.split()) and not match[4].endswith("\\"):
             missing = missing_words(match[4], added)
             if missing:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""update-grub inside a system that was built: this machine's own GRUB, in a root with the built system's /etc and /boot."""
+"""update-grub inside a system that was built: this machine's own GRUB, in a root with that system's /etc and /boot."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UUID = "c0ffee00-2222-4333-8444-0123456789ab"
 VERSION = "6.1.0-28-amd64"
 
 # The mounts are gone with the shell, and the loop device with them. 10_linux writes nothing for a root on a loop device
-# whose file is not a device; losetup of the root's own says that it is one. A name of udev's tells it to take the UUID.
+# whose file is not a device; a losetup of the root's own says that it is. A name of udev's lets it take the UUID.
 _SCRIPT = r"""
 loop=$(losetup --show -f "$1")
 mount "$loop" "$2" || { losetup -d "$loop"; exit 1; }
@@ -89,7 +89,7 @@ def _update_grub(work: Path, tree: Path, written: Path) -> None:
     disk, mounted = work / "disk", work / "mounted"
     mounted.mkdir()
     subprocess.run(["mke2fs", "-q", "-t", "ext4", "-U", UUID, "-d", tree, disk, "32M"], check=True)
-    command = [
+    command: list[str | Path] = [
         "unshare",
         "--mount",
         "--propagation",

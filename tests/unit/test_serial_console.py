@@ -19,7 +19,7 @@ SYSVINIT = "id:2:initdefault:\nsi::sysinit:/etc/init.d/rcS\n1:2345:respawn:/sbin
 ALPINE = (
     "::sysinit:/sbin/openrc sysinit\ntty1::respawn:/sbin/getty 38400 tty1\n#ttyS0::respawn:/sbin/getty -L 0 ttyS0\n"
 )
-CONFIG = f"search --fs-uuid --set=root 1111-2222\nlinux /vmlinuz-1 root=UUID=1111-2222 ro quiet\n"
+CONFIG = "search --fs-uuid --set=root 1111-2222\nlinux /vmlinuz-1 root=UUID=1111-2222 ro quiet\n"
 
 
 def configure(root: Path) -> int:
@@ -94,22 +94,31 @@ def test_systemd_that_is_installed_beside_sysvinit_is_not_the_init(tmp_path: Pat
 def test_hostile_files_are_named_and_nothing_outside_changes(tmp_path: Path, name: str) -> None:
     outside = tmp_path / "host"
     outside.write_text(SYSVINIT)
-    for number, hostile in enumerate((os.mkfifo, os.mkdir, lambda path: os.symlink(outside, path))):
+
+    def link(path: str) -> None:
+        os.symlink(outside, path)
+
+    for number, hostile in enumerate((os.mkfifo, os.mkdir, link)):
         root = make(tmp_path / str(number), {"/sbin/getty": ""})
         Path(f"{root}{name}").parent.mkdir(parents=True)
         hostile(f"{root}{name}")
+        errors = []
         try:
             configure(root)
         except StorageError as error:
-            assert name in str(error)
+            errors.append(str(error))
+        assert all(name in error for error in errors)
     assert outside.read_text() == SYSVINIT
 
 
 @pytest.mark.parametrize(("text", "expected"), [("True", True), ("False", False), ("", False), ("default", False)])
 def test_ganetis_word_for_a_serial_console(text: str, expected: bool) -> None:
     environment = {
-        **{"OS_API_VERSION": "20", "INSTANCE_NAME": "inst1.example.org", "DISK_COUNT": "1"},
-        **{"DISK_0_PATH": "/dev/x", "INSTANCE_HV_serial_console": text},
+        "OS_API_VERSION": "20",
+        "INSTANCE_NAME": "inst1.example.org",
+        "DISK_COUNT": "1",
+        "DISK_0_PATH": "/dev/x",
+        "INSTANCE_HV_serial_console": text,
     }
     assert parse_request("create", [], environment).serial_console is expected
 
