@@ -96,7 +96,7 @@ def told(guest: GuestFiles, *, gateway: str = "198.51.100.1", more: str = "") ->
     guest.tell(
         "subnets/lan",
         f"NETMASK=24\nGATEWAY={gateway}\nNETMASK6=64\nGATEWAY6=2001:db8::1\n"
-        "NAME_SERVERS='198.51.100.53 2001:db8::53'\n",
+        "DNS_SERVERS='198.51.100.53 2001:db8::53'\n",
     )
 
 
