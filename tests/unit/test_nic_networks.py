@@ -94,8 +94,8 @@ SERVERS = {"DNS_SERVERS": "192.0.2.53 2001:db8::53", "DNS_SEARCH": "a.example b.
             ("a.example", "b.example"),
         ),
         (
-            "ADDRESS=192.0.2.9\nSUBNET=lan\nNAME_SERVERS='192.0.2.3, 192.0.2.4'\n",
-            "DNS_SERVERS=192.0.2.1\nSEARCH_DOMAINS=c.example\n",
+            "ADDRESS=192.0.2.9\nSUBNET=lan\nDNS_SERVERS='192.0.2.3, 192.0.2.4'\n",
+            "DNS_SERVERS=192.0.2.1\nDNS_SEARCH=c.example\n",
             SERVERS,
             ["192.0.2.3", "192.0.2.4"],
             ("c.example",),
@@ -128,7 +128,7 @@ def test_name_servers_go_with_the_gateway_and_not_with_dhcp(tmp_path: Path) -> N
             "GATEWAY6=10.0.0.1\n",
             "GATEWAY6 is '10.0.0.1'; expected an address of IPv6",
         ),
-        ("ADDRESS=10.0.0.1\nNAME_SERVERS=ns\n", "", ":2: DNS_SERVERS is 'ns'; expected IP addresses with blanks"),
+        ("ADDRESS=10.0.0.1\nDNS_SERVERS=ns\n", "", ":2: DNS_SERVERS is 'ns'; expected IP addresses with blanks"),
         (
             "ADDRESS=10.0.0.1\nSUBNET=lan\n",
             "DNS_SEARCH='a;b'\n",
