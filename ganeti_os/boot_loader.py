@@ -10,14 +10,29 @@ from dataclasses import replace
 from ganeti_os.guest.boot_config import configure_boot
 from ganeti_os.guest.boot_place import BootPlace
 from ganeti_os.guest.draft import GuestError
+from ganeti_os.guest.root import volumes
 from ganeti_os.guest.selinux import DIRECTORY, FILE, Labels
 from ganeti_os.installation import Installation
-from ganeti_os.settings import node_architecture
+from ganeti_os.protocol import Request
+from ganeti_os.settings import Settings, node_architecture
 from ganeti_os.volumes import NewSystem, full
-from pydiskimg.boot import Dress, Place, copy_modules, grub_home, install_core, make_core, read_grub
+from pydiskimg.boot import (
+    CoreImage,
+    Dress,
+    Grub,
+    Place,
+    copy_modules,
+    find_place,
+    grub_home,
+    install_core,
+    make_core,
+    read_grub,
+    write_boot_loader,
+)
 from pydiskimg.errors import BootLoaderError, StorageError
 from pydiskimg.partition import BOOT_CODE_SIZE, Content
 from pydiskimg.protocols import Tree
+from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.tree import open_tree
 from pydiskimg.units import format_size
 
@@ -25,7 +40,11 @@ log = logging.getLogger(__name__)
 
 _X86 = ("x86", "x86_64")
 _BIOS_SECTOR = 512
-_NOT_WRITTEN = "no boot loader is written, and the instance does not boot by itself: %s"
+_WRITTEN = "GRUB of %s is in /boot/%s, and %s of it at byte %d"
+_NO_GRUB = (
+    "the system has no /usr/lib/grub/i386-pc; add the package grub-pc-bin (Debian, Ubuntu), grub2-pc-modules (Red Hat, "
+    "Fedora) or grub2-i386-pc (SUSE) to the image"
+)
 
 
 def install_boot_loader(installation: Installation, system: NewSystem, target: str) -> None:
@@ -40,13 +59,13 @@ def install_boot_loader(installation: Installation, system: NewSystem, target: s
     with installation.messages.step("boot loader"), open_tree(target) as tree:
         reason = _reason_against(installation)
         if reason:
-            log.warning(_NOT_WRITTEN, reason)
+            _tell(installation, reason)
             return
         try:
             _install(installation, system, tree)
         except (BootLoaderError, GuestError, StorageError) as error:
             if installation.request.verb == "import" and getattr(error, "errno", None) != errno.EIO:
-                log.warning(_NOT_WRITTEN, error)
+                _tell(installation, error)
                 return
             if isinstance(error, BootLoaderError):
                 raise BootLoaderError(f"{error}; with BOOTLOADER=none the system is installed without it") from error
@@ -63,47 +82,64 @@ def _reason_against(installation: Installation) -> str:
     return ""
 
 
+def _tell(installation: Installation, reason: object) -> None:
+    """Tell why there is no boot loader of ours; a script may bring one."""
+    if installation.scripts:
+        log.info("no boot loader is written, so a customisation script has to bring one: %s", reason)
+    else:
+        log.warning("no boot loader is written, and the instance does not boot by itself: %s", reason)
+
+
 def _install(installation: Installation, system: NewSystem, tree: Tree) -> None:
     grub = read_grub(tree)
     if grub is None:
-        log.warning(
-            _NOT_WRITTEN,
-            "the system has no /usr/lib/grub/i386-pc; add the package grub-pc-bin (Debian, Ubuntu), grub2-pc-modules "
-            "(Red Hat, Fedora) or grub2-i386-pc (SUSE) to the image, or let a customisation script bring a boot loader",
-        )
+        _tell(installation, _NO_GRUB)
         return
+    table, layout = system.layout.table, system.layout
+    boot = layout.boot if system.volumes.boot is not None and layout.boot is not None else layout.root
     home = grub_home(tree)
-    modules, config, prefix = _core_parts(system, home)
-    core = make_core(grub, modules, config=config, prefix=prefix)
-    table = system.layout.table
+    core = _core(grub, table.label, boot.number, _boot_place(system), home)
     place = Place(*table.boot_area, is_partition=table.partitions[0].content is Content.BIOS_BOOT)
     try:
-        copied = copy_modules(tree, grub, f"/boot/{home}", dress=_labels(tree))
-        configure_boot(
-            tree,
-            _boot_place(system),
-            kernel_args=installation.settings.kernel_args,
-            serial_console=installation.request.serial_console,
-        )
+        _write_files(tree, grub, home, _boot_place(system), installation.settings, installation.request)
     except StorageError as error:
         if error.errno != errno.ENOSPC:
             raise
         raise full(error, installation, is_boot=system.boot_device is not None) from error
     sector = install_core(installation.disk, core, place, grub)
     system.layout = replace(system.layout, table=table.with_boot_code(sector[:BOOT_CODE_SIZE]))
-    log.info(
-        "GRUB of %s: %s at byte %d, %d files in /boot/%s",
-        grub.directory,
-        format_size(core.size),
-        place.start,
-        copied,
-        home,
-    )
+    log.info(_WRITTEN, grub.directory, home, format_size(core.size), place.start)
+
+
+def write_grub(disk: DescriptorDisk, tree: Tree, place: BootPlace, settings: Settings, request: Request) -> None:
+    """Write the tree's own GRUB to a disk that has its partition table already, and what GRUB reads.
+
+    Raises BootLoaderError, also for a tree without GRUB, and StorageError.
+    """
+    grub = read_grub(tree)
+    if grub is None:
+        raise BootLoaderError(f"{disk.name}: {_NO_GRUB}")
+    home = grub_home(tree)
+    where = find_place(disk)
+    label = "gpt" if where.is_partition else "dos"
+    number = next((v.partition.number for v in volumes(disk) if v.content and v.content.uuid == place.uuid), None)
+    if number is None:
+        raise BootLoaderError(f"{disk.name}: none of its partitions has the file system {place.uuid} with the kernels")
+    core = _core(grub, label, number, place, home)
+    _write_files(tree, grub, home, place, settings, request)
+    write_boot_loader(disk, core, where, grub)
+    log.info(_WRITTEN, grub.directory, home, format_size(core.size), where.start)
+
+
+def _write_files(tree: Tree, grub: Grub, home: str, place: BootPlace, settings: Settings, request: Request) -> None:
+    """Write what GRUB reads when it boots: its modules and its menu."""
+    copy_modules(tree, grub, f"/boot/{home}", dress=_labels(tree))
+    configure_boot(tree, place, kernel_args=settings.kernel_args, serial_console=request.serial_console)
 
 
 def _boot_place(system: NewSystem) -> BootPlace:
-    volumes = system.volumes
-    return BootPlace(root_uuid=str(volumes.root), boot_uuid=None if volumes.boot is None else str(volumes.boot))
+    root, boot = system.volumes.root, system.volumes.boot
+    return BootPlace(root_uuid=str(root), boot_uuid=None if boot is None else str(boot))
 
 
 def _labels(tree: Tree) -> Dress:
@@ -116,13 +152,11 @@ def _labels(tree: Tree) -> Dress:
     return dress
 
 
-def _core_parts(system: NewSystem, home: str) -> tuple[list[str], str, str]:
-    """Return modules, first commands and prefix of a core image that finds its files by their file system's UUID."""
-    layout, volumes = system.layout, system.volumes
-    boot, uuid, directory = layout.root, volumes.root, f"/boot/{home}"
-    if layout.boot is not None and volumes.boot is not None:
-        boot, uuid, directory = layout.boot, volumes.boot, f"/{home}"
-    scheme = "gpt" if layout.table.label == "gpt" else "msdos"
-    config = f"search.fs_uuid {uuid} root\nset prefix=($root)'{directory}'\n"
+def _core(grub: Grub, label: str, number: int, place: BootPlace, home: str) -> CoreImage:
+    """Return a core image that finds its files by their file system's UUID, else in the partition of this number."""
+    directory = place.loader_path(f"/boot/{home}")
+    scheme = "gpt" if label == "gpt" else "msdos"
+    config = f"search.fs_uuid {place.uuid} root\nset prefix=($root)'{directory}'\n"
     # ext2 reads ext3 and ext4, too.
-    return ["biosdisk", f"part_{scheme}", "ext2", "search_fs_uuid"], config, f"(,{scheme}{boot.number}){directory}"
+    modules = ["biosdisk", f"part_{scheme}", "ext2", "search_fs_uuid"]
+    return make_core(grub, modules, config=config, prefix=f"(,{scheme}{number}){directory}")

@@ -17,6 +17,7 @@ from ganeti_os.guest.mounted import mounted_guest
 from ganeti_os.guest.root import NoRootError, find_guest
 from ganeti_os.installation import Installation
 from ganeti_os.overlay import copy_overlay
+from ganeti_os.step_environment import steps_environment
 from pydiskimg.errors import DiskImageError
 from pydiskimg.loop import loop_device
 from pydiskimg.tree import open_tree
@@ -66,7 +67,7 @@ def run_scripts(installation: Installation, target: str, root_device: str, boot_
     with _block_device(installation) as blockdev:
         environment = hooks.script_environment(
             request.environment,
-            installation.settings.for_scripts(),
+            installation.settings.for_scripts() | steps_environment(installation.settings),
             target=target,
             blockdev=blockdev,
             root_dev=root_device,

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What a script reads and writes a guest's files with; it is started by the interpreter that runs us.
 GUEST_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guest", "guest-file")
+# What does one of create's own steps for a script.
+GUEST_STEP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guest", "guest-step")
 GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL
 HOLDER_SECONDS = 2.0  # a pipeline's last process may end a moment after the script
 
@@ -141,7 +143,7 @@ def script_environment(
     None when there is no separate /boot (then BOOT_DEV is empty).
     """
     made = {"TARGET": target, "BLOCKDEV": blockdev, "ROOT_DEV": root_dev, "BOOT_DEV": boot_dev or ""}
-    made |= {"GUEST_FILE": GUEST_FILE, "GUEST_FILE_PYTHON": sys.executable}
+    made |= {"GUEST_FILE": GUEST_FILE, "GUEST_FILE_PYTHON": sys.executable, "GUEST_STEP": GUEST_STEP}
     known = {name: value for name, value in ganeti.items() if name not in _SECRETS}
     return {"PATH": DEFAULT_PATH} | known | dict(settings) | made
 

@@ -78,6 +78,7 @@ class Settings:
     """What the table's settings came to.
 
     swap_size_mib is None for the instance's memory, os_parameters None for all that there are; image_name may be empty.
+    paths are those that they were read with.
     """
 
     cdinstall: bool
@@ -107,8 +108,8 @@ class Settings:
     overlay: str
     overlays_dir: str
     networks_dir: str
-    name_servers: tuple[IPv4Address | IPv6Address, ...]
-    search_domains: tuple[str, ...]
+    dns_servers: tuple[IPv4Address | IPv6Address, ...]
+    dns_search: tuple[str, ...]
     cloud_user_data: str
     variants_dir: str
     kernel_args: str
@@ -119,6 +120,7 @@ class Settings:
     wipe: str
     os_parameters: tuple[str, ...] | None
     image_debug: bool
+    paths: Paths = field(default=Paths(), compare=False)
 
     @classmethod
     def from_layers(
@@ -142,7 +144,7 @@ class Settings:
                 else:
                     values[name] = _default(setting, paths, native)
         values["IMAGE_TYPE"] = values["IMAGE_TYPE"] or type_by_ending(values["IMAGE_NAME"]) or "qemu"
-        return cls(**{BY_NAME[name].field: value for name, value in values.items()})
+        return cls(**{BY_NAME[name].field: value for name, value in values.items()}, paths=paths)
 
     @property
     def identity_is_off(self) -> str:

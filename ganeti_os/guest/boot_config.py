@@ -14,7 +14,7 @@ from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.grub_cfg import UnsafeConfigError, new_arguments, new_config, up_to_date, with_arguments
 from ganeti_os.guest.grub_debconf import forget_grub_devices
 from ganeti_os.guest.grub_defaults import change_defaults, plain_arguments
-from ganeti_os.guest.kernel_arguments import grub_word, wanted_arguments, with_words, without_old_machine
+from ganeti_os.guest.kernel_arguments import grub_word, only_plain, wanted_arguments, with_words, without_old_machine
 from ganeti_os.guest.kernels import Kernel, find_kernels
 from pydiskimg.boot import grub_home
 from pydiskimg.errors import StorageError
@@ -45,7 +45,7 @@ def configure_boot(tree: Tree, place: BootPlace, *, kernel_args: str, serial_con
     change = partial(new_arguments, place=place, wanted=wanted)
     change_defaults(draft, wanted, serial_console=serial_console, is_moved=True)
     entries = change_entries(draft, change, place)
-    change_environment(draft, home, change)
+    change_environment(draft, home, partial(new_arguments, place=place, wanted=only_plain(wanted)))
     change_kernel_command_line(draft, change)
     forget_grub_devices(draft)
     path = f"/boot/{home}/grub.cfg"
@@ -76,7 +76,7 @@ def add_kernel_arguments(draft: Draft, *, kernel_args: str, serial_console: bool
     change_entries(draft, change)
     change_kernel_command_line(draft, change)
     for home in _HOMES:
-        change_environment(draft, home, change)
+        change_environment(draft, home, partial(with_words, wanted=only_plain(wanted)))
         path = f"/boot/{home}/grub.cfg"
         old = draft.read(path)
         if old is not None:

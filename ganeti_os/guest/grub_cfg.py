@@ -12,7 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ganeti_os.guest.boot_place import BootPlace
-from ganeti_os.guest.kernel_arguments import grub_word, has_root, missing_words, with_words, without_old_machine
+from ganeti_os.guest.kernel_arguments import (
+    grub_word,
+    has_root,
+    missing_words,
+    only_plain,
+    with_words,
+    without_old_machine,
+)
 from ganeti_os.guest.kernels import Kernel
 
 _TIMEOUT_SECONDS = 2
@@ -21,8 +28,9 @@ _LINUX = ("linux", "linux16")
 _MODULE = ("module", "module2")  # the kernel and its initrd under Xen
 _INITRD = ("initrd", "initrd16")
 _SEARCH = ("search", "search.fs_uuid")
-# A disk's key is asked for; EFI's commands are not there on a BIOS.
-_UNSAFE = ("cryptomount", "linuxefi", "initrdefi")
+# A disk's key is asked for; a loop device of the machine that packed the system; EFI's are not there on a BIOS.
+_UNSAFE = ("cryptomount", "loopback", "linuxefi", "initrdefi")
+_CHANGED = (*_LINUX, *_MODULE, *_INITRD, *_SEARCH)
 _UUID = re.compile(r"['\"]?([0-9A-Fa-f]{4,32}(?:-[0-9A-Fa-f]{4,12}){0,4})['\"]?")
 _BY_UUID = re.compile(r"--fs-uuid|-[a-z]*u[a-z]*")
 _SYSTEMS_LIMIT = 2  # the old root, and an old /boot
@@ -53,18 +61,21 @@ class _Update:
     is_file: Callable[[str], bool]
     uuids: set[str] = field(default_factory=set)
     kernels: int = 0
+    is_found: bool = True  # root is what was searched for, and not the old disk's number; the core image's at first
 
     def line(self, line: str, following: Sequence[str]) -> str:
         options = _DEFAULT_OPTIONS.fullmatch(line)
         if options:
-            return options[1] + new_arguments(options[2], self.place, self.wanted) + options[3]
+            return options[1] + new_arguments(options[2], self.place, only_plain(self.wanted)) + options[3]
         match = _COMMAND.fullmatch(line)
         if match is None:
             return line
         indent, command, blank, rest, end = match.groups()
         if command in _UNSAFE:
             raise UnsafeConfigError(f"it has the command {command}")
-        if command not in (*_LINUX, *_MODULE, *_INITRD, *_SEARCH):
+        if command == "set" and rest.startswith("root="):
+            self.is_found = False
+        if command not in _CHANGED:
             return line
         if rest.endswith("\\"):
             raise UnsafeConfigError(f"a command {command} goes on in the next line")
@@ -75,13 +86,15 @@ class _Update:
             return self._searched(rest, command, following)
         if command in _INITRD:
             return " ".join(self._moved(word) for word in rest.split())
-        path, blank, arguments = rest.partition(" ")
-        path = self._moved(path)
+        path, *others = rest.split(None, 1)
+        path, arguments = self._moved(path), others[0].rstrip() if others else ""
         if not _KERNEL_NAME.fullmatch(path):  # memtest86+, an initrd of Xen's
-            return f"{path}{blank}{arguments}"
+            return f"{path} {arguments}".rstrip()
         self.kernels += 1
+        if not self.is_found:
+            raise UnsafeConfigError("it has its kernels on a disk of a number")
         if "$kernelopts" in arguments or "${kernelopts}" in arguments:
-            return f"{path}{blank}{arguments}"
+            return f"{path} {arguments}"
         return f"{path} {new_arguments(arguments, self.place, self.wanted)}"
 
     def _moved(self, path: str) -> str:
@@ -103,6 +116,7 @@ class _Update:
         self.uuids |= {uuid.lower() for uuid in found.values()}
         if len(self.uuids) > _SYSTEMS_LIMIT:
             raise UnsafeConfigError(f"it searches for more than {_SYSTEMS_LIMIT} file systems")
+        self.is_found = self.is_found or command != "search" or "--set=root" in options or "--set" in options
         new = self.place.root_uuid if any("/usr/" in line for line in following) else self.place.uuid
         return " ".join(new if word in found else word for word in options)
 
@@ -119,8 +133,6 @@ def up_to_date(
     new = [update.line(line, lines[index + 1 : index + 1 + _FONT_LINES]) for index, line in enumerate(lines)]
     if not update.kernels and not (has_entries and _BLSCFG.search(text)):
         raise UnsafeConfigError("it starts no kernel")
-    if not update.uuids:
-        raise UnsafeConfigError("it searches for no file system by its UUID")
     return "\n".join(new)
 
 
@@ -129,11 +141,15 @@ def new_arguments(arguments: str, place: BootPlace, wanted: Sequence[str]) -> st
 
     What settings ask for stays: a root= among the wanted arguments comes last, and the kernel takes the last one.
     """
-    old = [word for word in arguments.split() if word not in wanted]
-    position = next((index for index, word in enumerate(old) if has_root([word])), 0)
-    kept = [*without_old_machine(old[:position]), place.root, *without_old_machine(old[position:])]
-    line = " ".join([*kept, *(word for word in arguments.split() if word in wanted)])
-    return with_words(line, [grub_word(word) for word in wanted])
+    kept: list[str] = []
+    for word in arguments.split():
+        if word in wanted or without_old_machine([word]):
+            kept.append(word)
+        elif has_root([word]) and place.root not in kept:
+            kept.append(place.root)
+    if place.root not in kept:
+        kept.insert(0, place.root)
+    return with_words(" ".join(kept), [grub_word(word) for word in wanted])
 
 
 def with_arguments(text: str, wanted: Sequence[str]) -> str:
@@ -144,7 +160,7 @@ def with_arguments(text: str, wanted: Sequence[str]) -> str:
         options = _DEFAULT_OPTIONS.fullmatch(line)
         match = _COMMAND.fullmatch(line)
         if options:
-            lines[number] = options[1] + with_words(options[2], wanted) + options[3]
+            lines[number] = options[1] + with_words(options[2], only_plain(wanted)) + options[3]
         elif match and match[2] in (*_LINUX, "linuxefi") and has_root(line.split()) and not match[4].endswith("\\"):
             missing = missing_words(match[4], added)
             if missing:

@@ -12,7 +12,7 @@ from ganeti_os.guest.cloud_init import cloud_init_configures_network, configure_
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.facts import Facts
 from ganeti_os.guest.hostname import PATHS, change_host_name, host_names
-from ganeti_os.guest.network.change import change_addresses
+from ganeti_os.guest.network.change import Moved, change_addresses
 from ganeti_os.guest.network.configure import configure_network
 from ganeti_os.guest.network.dhcp import change_client_names
 from ganeti_os.guest.network.leftovers import tell_of_old_addresses
@@ -33,6 +33,19 @@ def make_instance(tree: Tree, facts: Facts, settings: Settings, keys: KeyMaker |
     the first write.
     """
     draft = Draft(tree)
+    moved = give_name_and_network(draft, facts)
+    if facts.is_new:
+        make_new_identity(draft, facts, keys or KeyMaker())
+        give_access(draft, settings)
+        configure_console(draft, facts, settings)
+    configure_cloud_init(draft, facts, settings)
+    tell_of_old_addresses(draft, moved)
+    if not write_in_order(draft, moved):
+        log.info("%s is the name that the system has already; nothing was changed", facts.name)
+
+
+def give_name_and_network(draft: Draft, facts: Facts) -> Moved:
+    """Give the system the instance's host name and, unless its cloud-init does it, its network."""
     found = host_names(draft)
     _tell_of_other_names(found, facts)
     renaming = Renaming.of(facts.name, [facts.old_name, *found])
@@ -44,26 +57,26 @@ def make_instance(tree: Tree, facts: Facts, settings: Settings, keys: KeyMaker |
     own = _own_address(facts) if facts.is_new else None
     hosts.change_hosts(draft, renaming, moved.addresses, own_address=own)
     change_host_name(draft, renaming)
-    if facts.is_new:
-        make_new_identity(draft, facts, keys or KeyMaker())
-        give_access(draft, settings)
-        _configure_console(draft, facts, settings)
-    configure_cloud_init(draft, facts, settings)
-    tell_of_old_addresses(draft, moved)
+    return moved
+
+
+def write_in_order(draft: Draft, moved: Moved) -> int:
+    """Write what was changed, last what the next run goes by when this one is interrupted; return how many files.
+
+    That is the host name, and then the old addresses.
+    """
 
     def order(path: str) -> int:
-        """Last is what the next run goes by when this one is interrupted: the host name, and the old addresses."""
         if path == hosts.PATH:
             return 0
         if path in PATHS:
             return 2
         return 3 if path in moved.paths else 1
 
-    if not draft.write(order):
-        log.info("%s is the name that the system has already; nothing was changed", facts.name)
+    return draft.write(order)
 
 
-def _configure_console(draft: Draft, facts: Facts, settings: Settings) -> None:
+def configure_console(draft: Draft, facts: Facts, settings: Settings) -> None:
     """Give a new system's kernel its arguments, and the serial console a login. BOOTLOADER=none: no arguments."""
     if facts.serial_console:
         configure_serial_console(draft)

@@ -68,6 +68,11 @@ def is_plain(word: str) -> bool:
     return _PLAIN.fullmatch(word) is not None
 
 
+def only_plain(words: Iterable[str]) -> list[str]:
+    """Return the arguments that need no quotes: a variable of GRUB's can hold no others, since it is read twice."""
+    return [word for word in words if is_plain(word)]
+
+
 def grub_word(word: str) -> str:
     """Return an argument as GRUB's script language has it; GRUB itself puts what has blanks into quotes again."""
     if is_plain(word):

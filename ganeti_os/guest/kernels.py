@@ -25,6 +25,7 @@ _INITRDS = (
     "initrd-{}.img",  # Red Hat 5
 )
 _NAMELESS_INITRDS = ("initrd.img", "initramfs.img", "initrd", "initramfs")
+_OLD = ".old"
 _RESCUE = re.compile(r"rescue|(?:^|-)kdump$|\.old$|fallback")
 _PART = re.compile(r"[0-9]+|[A-Za-z]+")
 
@@ -91,7 +92,9 @@ def _kernels(draft: Draft) -> Iterator[Kernel]:
 
 
 def _initrd(draft: Draft, names: set[str], version: str) -> str | None:
-    candidates = [pattern.format(version) for pattern in _INITRDS] if version else _NAMELESS_INITRDS
+    candidates = [pattern.format(version) for pattern in _INITRDS] if version else [*_NAMELESS_INITRDS]
+    if version.endswith(_OLD):  # Gentoo's kernel-V.old and initramfs-V.img.old
+        candidates += [pattern.format(version.removesuffix(_OLD)) + _OLD for pattern in _INITRDS]
     paths = [f"{DIRECTORY}/{name}" for name in candidates if name in names]
     return next((path for path in paths if _is_loadable(draft, path)), None)
 

@@ -63,7 +63,7 @@ def find_place(disk: Source) -> Place:
     starts = [entry[4] for entry in entries if entry[2]]
     if not starts:
         raise BootLoaderError(f"{disk.name}: has no partitions, and so no place that is known to be a boot loader's")
-    return Place(SECTOR, (min(starts) - 1) * SECTOR, is_partition=False)
+    return Place(SECTOR, max(0, min(starts) - 1) * SECTOR, is_partition=False)
 
 
 def check_place(disk: Source, place: Place, length: int) -> None:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Disk images that create copies boot as the instance, wherever their root is, with the boot loader that they brought."""
+"""Disk images that create copies boot as the instance, wherever their root is, with the boot loader they brought."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from tests.boot.conftest import Systems
 from tests.fixtures.bootable_debian import DEBIAN_12, OWN_MACHINE_ID, PASSWORD
 from tests.fixtures.bootable_images import ROOT_1, ROOT_2, ROOT_5, bootable_image
-from tests.fixtures.booting_instances import MIB, Instance
+from tests.fixtures.booting_instances import MIB, Instance, assert_others, boot_together
 from tests.fixtures.node import Node
 
 pytestmark = [pytest.mark.boot, pytest.mark.root]
@@ -28,12 +27,6 @@ def test_images_with_the_root_as_partition_1_2_and_5_boot_as_themselves(tmp_path
         instance = Instance(node, tmp_path / f"disk{number}", f"{layout.name}.example.org", number)
         instance.create(1400 * MIB)
         instances.append(instance)
-    with ExitStack() as stack:
-        machines = [stack.enter_context(instance.booting(tmp_path)) for instance in instances]
-        told = [instance.ask(machine, PASSWORD) for instance, machine in zip(instances, machines, strict=True)]
-    for instance, answer in zip(instances, told, strict=True):
-        instance.check(answer)
-    assert len({OWN_MACHINE_ID, *(answer.machine_id for answer in told)}) == 4
-    keys = [system.host_keys, *(answer.host_keys for answer in told)]
-    assert all(keys)
-    assert not any(one & other for at, one in enumerate(keys) for other in keys[at + 1 :])
+    told = boot_together(instances, PASSWORD, tmp_path)
+    assert_others([OWN_MACHINE_ID, *(answer.machine_id for answer in told)])
+    assert_others([*system.host_keys, *(key for answer in told for key in answer.host_keys)])

@@ -88,7 +88,7 @@ def test_it_is_written_with_its_modules(node: Node, tmp_path: Path, table: str, 
     with inside(str(tmp_path / "disk"), boot, tmp_path) as point:
         assert (point / "grub/i386-pc/normal.mod").read_bytes() == grub_files()["normal.mod"]
         assert (point / "grub/grub.cfg").read_bytes() == b"menu"
-    assert f"boot loader: GRUB of {DIRECTORY}: " in log
+    assert f"boot loader: GRUB of {DIRECTORY} is in /boot/grub, and " in log
 
 
 def config_in(core: bytes) -> bytes:
@@ -129,6 +129,20 @@ def test_an_mbr_on_a_disk_that_is_too_large(node: Node, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "PARTITION_TABLE is mbr, which describes disks below 2 TiB; " in last_line(done)
     assert disk.stat().st_blocks == 0
+
+
+def test_its_menu_boots_the_kernel_that_is_inside(node: Node, tmp_path: Path) -> None:
+    node.configure(**settings(KERNEL_ARGS="quiet panic=7"))
+    tarball(node, ("./boot/vmlinuz-6.1", FILE, b"a kernel"), ("./boot/initrd.img-6.1", FILE, b"its initrd"))
+    _head, log = create(node, tmp_path, INSTANCE_HV_serial_console="True")
+    assert "warning" not in log
+    disk = str(tmp_path / "disk")
+    boot, root = partitions(disk)
+    with inside(disk, boot, tmp_path) as point:
+        menu = (point / "grub/grub.cfg").read_text()
+    for part in ("/vmlinuz-6.1", "/initrd.img-6.1", "quiet panic=7", "console=ttyS0", blkid(disk, boot, "UUID")):
+        assert part in menu
+    assert f"root=UUID={blkid(disk, root, 'UUID')}" in menu
 
 
 SCRIPT = """\
@@ -191,6 +205,16 @@ def test_a_system_without_grub(node: Node, tmp_path: Path) -> None:
     head, log = create(node, tmp_path)
     assert without_boot_loader(head)
     assert f"{NOT_WRITTEN}the system has no /usr/lib/grub/i386-pc; add the package grub-pc-bin (Debian, Ubuntu)" in log
+
+
+def test_a_system_without_grub_whose_script_brings_it(node: Node, tmp_path: Path) -> None:
+    tarball(node, grub={})
+    node.add_script("10-nothing", "#!/bin/sh\n")
+    _head, log = create(node, tmp_path)
+    assert (
+        "boot loader: no boot loader is written, so a customisation script has to bring one: the system has no" in log
+    )
+    assert "warning" not in log
 
 
 def test_a_system_for_another_machine(node: Node, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.network.change import change_addresses
@@ -498,3 +500,55 @@ def test_the_name_for_the_dhcp_server_in_the_same_places(tmp_path: Path, form: s
         for path, text in NAMES[form].items()
     }
     assert contents(guest, NAMES[form]) == {path: text.replace("KEPT", kept) for path, text in after.items()}
+
+
+PIECES = [
+    "\n",
+    " ",
+    "\\\n",
+    '"',
+    "'",
+    "#",
+    "=",
+    "[",
+    "]",
+    "{",
+    ":",
+    ";",
+    ",",
+    "/",
+    ".",
+    "1",
+    "%",
+    "\x00",
+    "\xe4",
+    "a",
+    "iface ",
+    "via ",
+]
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(sorted(FORMS)),
+    st.lists(st.tuples(st.integers(0, 400), st.sampled_from(PIECES), st.integers(0, 4)), min_size=1, max_size=3),
+)
+def test_of_damaged_files_nothing_but_numbers_changes(
+    tmp_path_factory: pytest.TempPathFactory, form: str, changes: list[tuple[int, str, int]]
+) -> None:
+    files = spelled(FORMS[form], OLD)
+    for position, inserted, removed in changes:
+        path = sorted(files)[position % len(files)]
+        place = position % (len(files[path]) + 1)
+        files[path] = files[path][:place] + inserted + files[path][place + removed :]
+    guest = GuestFiles.make(tmp_path_factory.mktemp("guest"), {"/etc/hostname": "inst1\n", **files})
+    guest.rename("198.51.100.5", **NETWORK)
+    once = contents(guest, files)
+    assert {path: NUMBERS.sub("@", text) for path, text in once.items()} == {
+        path: NUMBERS.sub("@", text) for path, text in files.items()
+    }
+    guest.rename("198.51.100.5", **NETWORK)
+    assert contents(guest, files) == once
+
+
+NUMBERS = re.compile(r"[0-9.]+")

@@ -176,8 +176,9 @@ def test_the_gap_before_a_partition_of_dos_is_too_small() -> None:
     write_boot_loader(made, CORE, find_place(made), GRUB)
 
 
-def test_partitions_without_a_gap() -> None:
-    made = with_mbr((0x83, 1, 10))
+@pytest.mark.parametrize("start", [0, 1])
+def test_partitions_without_a_gap(start: int) -> None:
+    made = with_mbr((0x83, start, 10))
     with pytest.raises(DoesNotFitError, match="has 0 bytes"):
         write_boot_loader(made, CORE, find_place(made), GRUB)
 

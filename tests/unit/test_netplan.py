@@ -183,6 +183,12 @@ def test_what_is_not_understood_is_told_and_stays(
     assert "192.0.2.10 stays here" in found[1]
 
 
+def test_a_name_of_an_interface_cannot_add_a_line_to_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = SANE.replace("ens3", '"a\\nerror b"').replace("[192.0.2.10/24]", "[192.0.2.10/24, 192.0.2.11/24]")
+    renamed(tmp_path, text)
+    assert "a\\nerror b has 2 addresses" in warnings(caplog)[0]
+
+
 def test_many_files_together_are_bounded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     files: dict[str, str | bytes] = {f"/etc/netplan/{n}.yaml": SANE + "#" * 60000 + "\n" for n in range(6)}
     guest = GuestFiles.make(tmp_path, {"/etc/hostname": "inst1\n", **files})

@@ -137,6 +137,35 @@ def test_sources_in_a_circle_and_without_end(tmp_path: Path) -> None:
     assert "address 192.0.2.77/24" in str(guest.read()["/etc/network/interfaces"])
 
 
+@pytest.mark.parametrize(
+    "name", ["/", "//", ".", "..", "../../..", "a\0b", "a" * 5000, "a/" * 3000, "\xff", "-", "*", "[", "/*"]
+)
+@pytest.mark.parametrize("keyword", ["source", "source-directory"])
+def test_sources_with_odd_names(tmp_path: Path, keyword: str, name: str) -> None:
+    text = f"{keyword} {name}\niface eth0 inet static\n address 192.0.2.10/24\n".encode("latin-1")
+    guest = GuestFiles.make(tmp_path, {"/etc/hostname": "inst1\n", "/etc/network/interfaces": text})
+    guest.rename("192.0.2.77")
+    after = Path(f"{guest.root}/etc/network/interfaces").read_bytes()
+    assert after == text.replace(b"192.0.2.10", b"192.0.2.77")
+
+
+@pytest.mark.parametrize("name", ["/", "../x", "a\0b", "a" * 5000, "\xff", "*", "[", "", "%s{}"])
+def test_interfaces_with_odd_names(tmp_path: Path, name: str) -> None:
+    files = {
+        "/etc/sysconfig/network-scripts/ifcfg-a": f'DEVICE="{name}"\nIPADDR=192.0.2.10\n',
+        "/etc/sysconfig/network/ifcfg-a": f'DEVICE="{name}"\nIPADDR=192.0.2.10\n',
+        "/etc/systemd/network/a.network": f"[Match]\nName={name}\n[Network]\nAddress=192.0.2.10/24\n",
+        "/etc/netplan/a.yaml": f"network: {{ethernets: {{'{name}': {{addresses: [192.0.2.10/24]}}}}}}\n",
+        "/etc/dhcpcd.conf": f"interface {name}\nstatic ip_address=192.0.2.10\n",
+        "/etc/network/interfaces": f"iface {name} inet static\n address 192.0.2.10\n",
+    }
+    encoded = {path: text.encode("latin-1") for path, text in files.items()}
+    guest = GuestFiles.make(tmp_path, {"/etc/hostname": "inst1\n", **encoded})
+    guest.rename("192.0.2.77", NIC_0_MAC="aa:00:00:00:00:01")
+    for path in ("/etc/systemd/network/a.network", "/etc/sysconfig/network-scripts/ifcfg-a"):
+        assert Path(f"{guest.root}{path}").read_bytes() == encoded[path].replace(b"192.0.2.10", b"192.0.2.77")
+
+
 SHAPES = [
     b" ",
     b"\\\n",

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from ganeti_os.guest.network.span import Span
+from pydiskimg.printable import printable
 
 IPAddress = IPv4Address | IPv6Address
 
 DEFAULT_ROUTES = frozenset({b"default", b"0.0.0.0/0", b"::/0", b"0.0.0.0/0.0.0.0", b"0/0"})
 _LOOPBACK = "lo"
 _PREFIX_DIGITS = 3
+_SHOWN = 64  # characters
 _DIGITS = re.compile("([0-9]+)")
 _MAC = re.compile(rb"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}")
 
@@ -54,6 +56,11 @@ class Interface:
     def device(self) -> str:
         """The name without the number of an alias: eth0:1 is one more address of eth0."""
         return self.name.partition(":")[0]
+
+    @property
+    def shown(self) -> str:
+        """The device's name for a message: a guest may call it anything."""
+        return printable(self.device.encode("utf-8", "surrogateescape"))[:_SHOWN]
 
     @property
     def is_loopback(self) -> bool:

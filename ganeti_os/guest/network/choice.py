@@ -67,7 +67,7 @@ class Chooser:
         if self.nic_count > 1 and names is None:
             self._warn(own, nic, new, "it is not clear which of the guest's interfaces is that NIC")
         elif len(addresses) > 1:
-            self._warn(own, nic, new, f"{own[0].device} has {len(addresses)} addresses")
+            self._warn(own, nic, new, f"{own[0].shown} has {len(addresses)} addresses")
         else:
             (found,) = addresses
             return self._choice([item for item in own if found in item.of_family(version)], found, new)
@@ -88,7 +88,7 @@ class Chooser:
             if interface.device in devices and interface not in chosen and not interface.of_family(old.version):
                 gateways = (one for one in interface.belonging(old) if one.kind == "gateway")
                 fields += gateways
-        return Choice(chosen[0].device, old, new, tuple(dict.fromkeys(fields)))
+        return Choice(chosen[0].shown, old, new, tuple(dict.fromkeys(fields)))
 
     def _names(self, nic: NicNetwork, static: list[Interface]) -> set[str] | None:
         """Return the names of the interface that is a NIC, None when any may be or none is known.

@@ -33,6 +33,7 @@ _KINDS = {
 # SuSE numbers by any suffix (IPADDR_0, IPADDR_web), Red Hat by digits (IPADDR0).
 _NAME = re.compile(f"({'|'.join(sorted(_KINDS, reverse=True))})((?:_?[0-9]{{1,6}}|_[A-Za-z0-9]{{1,32}})?)")
 _OTHERS = ("START", "END", "SECONDARIES")  # of Red Hat's: a range, and more addresses
+_NOT_A_NAME = re.compile(r"[/\0]")
 _MOST = 16  # default routes in a file; a guest may write a hundred thousand
 _ROUTE = re.compile(rb"^[ \t]*+(?:default|0\.0\.0\.0(?:/0)?|::/0)[ \t]++([0-9A-Fa-f.:]++)", re.MULTILINE)
 _OPERANDS = re.compile(rb"^[ \t]*+(?:(?:to[ \t]++)?default|0\.0\.0\.0/0|::/0)[ \t][^\n]*+", re.MULTILINE)
@@ -101,7 +102,7 @@ def _gateways(files: NetworkFiles, directory: str, interface: Interface) -> Iter
                     yield Field(_RED_HAT_COMMON, "gateway", value.span)
         for name in ("route", "route6"):
             path = f"{directory}/{name}-{interface.name}"
-            if "/" not in interface.name and files.is_file(path):
+            if not _NOT_A_NAME.search(interface.name) and files.is_file(path):
                 yield from islice(_red_hat_routes(path, files.read(path)), _MOST)
         return
     for name in ("routes", f"ifroute-{interface.name}"):

@@ -88,6 +88,8 @@ def _included(files: NetworkFiles, path: str, word: Span, keyword: bytes) -> lis
     """Return the files that a line `source` or `source-directory` names; a relative name is that of the file's."""
     target = posixpath.normpath(posixpath.join(posixpath.dirname(path), word.text.decode("utf-8", "surrogateescape")))
     directory, _, name = target.rpartition("/")
+    if not directory or "\0" in target:  # "/" itself, or no path at all
+        return []
     if has_wildcard(directory) or "$" in target or "`" in target:
         files.warn(f"{files.place(path, word.start)}: what {keyword.decode()} names here is not looked for")
         return []

@@ -81,5 +81,6 @@ def networkd_interfaces(files: NetworkFiles) -> Iterator[Interface]:
             for path in paths:
                 unit.read(path, files.read(path))
             interface = unit.finish()
-            interface.names_only |= paths[0].startswith(_VENDORS) and not interface.addresses
+            is_vendors = all(path.startswith(_VENDORS) for path in paths)
+            interface.names_only |= is_vendors and not interface.addresses
             yield interface
