@@ -150,8 +150,8 @@ def _words(text: str) -> list[str]:
     return words
 
 
-NAME_SERVERS = Kind("IP addresses with blanks between them", _name_servers, ())
-SEARCH_DOMAINS = Kind("domains with blanks between them", _search_domains, ())
+DNS_SERVERS = Kind("IP addresses with blanks between them", _name_servers, ())
+DNS_SEARCH = Kind("domains with blanks between them", _search_domains, ())
 ARCHITECTURES = tuple(name for names in SPELLINGS for name in names)
 
 BOOLEAN = Kind("yes or no", _boolean)

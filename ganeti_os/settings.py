@@ -108,8 +108,8 @@ class Settings:
     overlay: str
     overlays_dir: str
     networks_dir: str
-    name_servers: tuple[IPv4Address | IPv6Address, ...]
-    search_domains: tuple[str, ...]
+    dns_servers: tuple[IPv4Address | IPv6Address, ...]
+    dns_search: tuple[str, ...]
     cloud_user_data: str
     variants_dir: str
     kernel_args: str

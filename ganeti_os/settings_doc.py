@@ -195,10 +195,10 @@ settings file; other names in them are left to customisation scripts:
     GATEWAY=192.0.2.1
     NETMASK6=64
     GATEWAY6=2001:db8::1
-    NAME_SERVERS="192.0.2.53 2001:db8::53"
-    SEARCH_DOMAINS="example.org"
+    DNS_SERVERS="192.0.2.53 2001:db8::53"
+    DNS_SEARCH="example.org"
 
-`NAME_SERVERS` and `SEARCH_DOMAINS` may be in either file; without them those of the settings count. They are written
+`DNS_SERVERS` and `DNS_SEARCH` may be in either file; without them those of the settings count. They are written
 for an instance with a static address: into the system's own files, and into `/etc/resolv.conf` where that is a plain
 file.
 

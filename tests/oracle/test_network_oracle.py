@@ -36,7 +36,7 @@ def become(system: System, directory: Path, gateway: str = "198.51.100.1") -> Gu
     guest.tell(
         "subnets/lan",
         f"NETMASK=24\nGATEWAY={gateway}\nNETMASK6=64\nGATEWAY6=2001:db8::1\n"
-        "NAME_SERVERS='198.51.100.53 2001:db8::53'\nSEARCH_DOMAINS='a.example b.example'\n",
+        "DNS_SERVERS='198.51.100.53 2001:db8::53'\nDNS_SEARCH='a.example b.example'\n",
     )
     guest.become("", "", **nic(0), **nic(1))
     return guest

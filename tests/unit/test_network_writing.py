@@ -96,7 +96,7 @@ def told(guest: GuestFiles, *, gateway: str = "198.51.100.1", more: str = "") ->
     guest.tell(
         "subnets/lan",
         f"NETMASK=24\nGATEWAY={gateway}\nNETMASK6=64\nGATEWAY6=2001:db8::1\n"
-        "NAME_SERVERS='198.51.100.53 2001:db8::53'\n",
+        "DNS_SERVERS='198.51.100.53 2001:db8::53'\n",
     )
 
 
@@ -504,7 +504,7 @@ def test_name_servers_of_a_plain_resolv_conf(tmp_path: Path) -> None:
     expected = f"{MARK}search example.net\nnameserver 198.51.100.53\nnameserver 2001:db8::53\n"
     assert rename(guest, nic(0))["/etc/resolv.conf"] == "nameserver 192.0.2.3\n"
     assert become(guest, nic(0))["/etc/resolv.conf"] == expected
-    guest.tell("subnets/lan", "NETMASK=24\nNETMASK6=64\nNAME_SERVERS=192.0.2.54\nSEARCH_DOMAINS=a.example\n")
+    guest.tell("subnets/lan", "NETMASK=24\nNETMASK6=64\nDNS_SERVERS=192.0.2.54\nDNS_SEARCH=a.example\n")
     assert rename(guest, nic(0))["/etc/resolv.conf"] == f"{MARK}search a.example\nnameserver 192.0.2.54\n"
 
 

@@ -77,25 +77,25 @@ def test_files_of_an_address_of_ipv6_alone(tmp_path: Path) -> None:
     assert told(found) == ["2001:db8::5 2001:db8::/64 None"]
 
 
-SERVERS = {"NAME_SERVERS": "192.0.2.53 2001:db8::53", "SEARCH_DOMAINS": "a.example b.example"}
+SERVERS = {"DNS_SERVERS": "192.0.2.53 2001:db8::53", "DNS_SEARCH": "a.example b.example"}
 
 
 @pytest.mark.parametrize(
     ("instance", "subnet", "settings", "servers", "search"),
     [
         ("", "", {}, [], ()),
-        ("", "", {"NAME_SERVERS": "192.0.2.53"}, ["192.0.2.53"], ("example.net",)),
+        ("", "", {"DNS_SERVERS": "192.0.2.53"}, ["192.0.2.53"], ("example.net",)),
         ("", "", SERVERS, ["192.0.2.53", "2001:db8::53"], ("a.example", "b.example")),
         (
             "ADDRESS=192.0.2.9\nSUBNET=lan\n",
-            "NAME_SERVERS=192.0.2.1\n",
+            "DNS_SERVERS=192.0.2.1\n",
             SERVERS,
             ["192.0.2.1"],
             ("a.example", "b.example"),
         ),
         (
-            "ADDRESS=192.0.2.9\nSUBNET=lan\nNAME_SERVERS='192.0.2.3, 192.0.2.4'\n",
-            "NAME_SERVERS=192.0.2.1\nSEARCH_DOMAINS=c.example\n",
+            "ADDRESS=192.0.2.9\nSUBNET=lan\nDNS_SERVERS='192.0.2.3, 192.0.2.4'\n",
+            "DNS_SERVERS=192.0.2.1\nDNS_SEARCH=c.example\n",
             SERVERS,
             ["192.0.2.3", "192.0.2.4"],
             ("c.example",),
@@ -128,11 +128,11 @@ def test_name_servers_go_with_the_gateway_and_not_with_dhcp(tmp_path: Path) -> N
             "GATEWAY6=10.0.0.1\n",
             "GATEWAY6 is '10.0.0.1'; expected an address of IPv6",
         ),
-        ("ADDRESS=10.0.0.1\nNAME_SERVERS=ns\n", "", ":2: NAME_SERVERS is 'ns'; expected IP addresses with blanks"),
+        ("ADDRESS=10.0.0.1\nDNS_SERVERS=ns\n", "", ":2: DNS_SERVERS is 'ns'; expected IP addresses with blanks"),
         (
             "ADDRESS=10.0.0.1\nSUBNET=lan\n",
-            "SEARCH_DOMAINS='a;b'\n",
-            "subnets/lan:1: SEARCH_DOMAINS is 'a;b'; expected",
+            "DNS_SEARCH='a;b'\n",
+            "subnets/lan:1: DNS_SEARCH is 'a;b'; expected",
         ),
     ],
 )
@@ -145,13 +145,13 @@ def test_files_that_make_no_sense(tmp_path: Path, instance: str, subnet: str, wo
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("NAME_SERVERS", "ns.example.org"),
-        ("NAME_SERVERS", " ".join(["192.0.2.1"] * 9)),
-        ("SEARCH_DOMAINS", "a..b"),
-        ("SEARCH_DOMAINS", "-a"),
-        ("SEARCH_DOMAINS", 'a"'),
-        ("SEARCH_DOMAINS", "a" * 64),
-        ("SEARCH_DOMAINS", ".".join(["a" * 60] * 5)),
+        ("DNS_SERVERS", "ns.example.org"),
+        ("DNS_SERVERS", " ".join(["192.0.2.1"] * 9)),
+        ("DNS_SEARCH", "a..b"),
+        ("DNS_SEARCH", "-a"),
+        ("DNS_SEARCH", 'a"'),
+        ("DNS_SEARCH", "a" * 64),
+        ("DNS_SEARCH", ".".join(["a" * 60] * 5)),
     ],
 )
 def test_settings_that_make_no_sense(tmp_path: Path, name: str, text: str) -> None:

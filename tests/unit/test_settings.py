@@ -49,8 +49,8 @@ def test_defaults() -> None:
         overlay="",
         overlays_dir="/etc/ganeti/instance-image/overlays",
         networks_dir="/etc/ganeti/instance-image/networks",
-        name_servers=(),
-        search_domains=(),
+        dns_servers=(),
+        dns_search=(),
         cloud_user_data="",
         variants_dir="/etc/ganeti/instance-image/variants",
         kernel_args="",
@@ -243,8 +243,8 @@ def test_what_scripts_get() -> None:
         "OVERLAY": "web",
         "OVERLAYS_DIR": "/etc/ganeti/instance-image/overlays",
         "NETWORKS_DIR": "/etc/ganeti/instance-image/networks",
-        "NAME_SERVERS": "",
-        "SEARCH_DOMAINS": "",
+        "DNS_SERVERS": "",
+        "DNS_SEARCH": "",
         "KERNEL_ARGS": "",
     }
 

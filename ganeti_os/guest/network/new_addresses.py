@@ -2,7 +2,7 @@
 """The addresses of an instance: what Ganeti knows of its NICs, and the administrator's files in NETWORKS_DIR.
 
 instances/NAME assigns ADDRESS, ADDRESS6 and SUBNET; subnets/SUBNET assigns NETMASK and GATEWAY, NETMASK6 and GATEWAY6.
-Either may assign NAME_SERVERS and SEARCH_DOMAINS.
+Either may assign DNS_SERVERS and DNS_SEARCH.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from ganeti_os.guest.network.addresses import IPAddress, parse_address
 from ganeti_os.protocol import InstanceNic, Request
-from ganeti_os.setting_kinds import NAME_SERVERS, SEARCH_DOMAINS, Kind
+from ganeti_os.setting_kinds import DNS_SERVERS, DNS_SEARCH, Kind
 from ganeti_os.settings import Settings
 from ganeti_os.shellfile import Assignment, SettingsError, read_shell_file
 
@@ -69,9 +69,9 @@ def nic_networks(request: Request, settings: Settings) -> tuple[NicNetwork, ...]
     if files.addresses:
         first = nics.get(0, NicNetwork(0))
         nics[0] = replace(first, addresses=_joined(first.addresses, files.addresses))
-    servers = files.name_servers or settings.name_servers
+    servers = files.name_servers or settings.dns_servers
     domain = request.instance.partition(".")[2]
-    search = files.search or settings.search_domains or ((domain,) if domain and servers else ())
+    search = files.search or settings.dns_search or ((domain,) if domain and servers else ())
     resolving = _resolving(nics.values())
     if resolving is not None:
         nics[resolving.index] = replace(resolving, name_servers=servers, search=search)
@@ -136,7 +136,7 @@ def _file_network(instance: str, settings: Settings) -> _FileNetwork:
         tuple(_in_subnet(name, address, of_subnet, subnet_path) for name, address in addresses.items()),
         *(
             _words(name, kind, (values, path), (of_subnet, subnet_path))
-            for name, kind in (("NAME_SERVERS", NAME_SERVERS), ("SEARCH_DOMAINS", SEARCH_DOMAINS))
+            for name, kind in (("DNS_SERVERS", DNS_SERVERS), ("DNS_SEARCH", DNS_SEARCH))
         ),
     )
 
