@@ -64,7 +64,7 @@ def boot(disk: Path, name: str, nic: Nic, log: Path) -> dict[str, str]:
     """Boot the system, which has to be the instance, and return what two boots of it are compared by."""
     with running(disk, nic, log) as machine:
         machine.login(name.partition(".")[0], PASSWORD)
-        machine.wait_until_up()
+        assert machine.wait_until_up() == "running", machine.run("systemctl --failed")
         assert machine.run("hostname -f") == name
         assert machine.run("cat /etc/hostname") in (name, name.partition(".")[0])
         _check_hosts(machine, name)
