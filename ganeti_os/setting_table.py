@@ -150,7 +150,8 @@ SETTINGS = (
         one_of("auto", "none"),
         "auto",
         "boot loader of a disk that is built from a tarball or dumps; auto: GRUB for a BIOS, from the system's own "
-        "/usr/lib/grub/i386-pc, when the kernel is inside; none: the image or a customisation script brings another",
+        "/usr/lib/grub/i386-pc, when the kernel is inside; none: the image or a customisation script brings another, "
+        "and no kernel's arguments are changed",
         gives_away="an instance that does not boot by itself",
         for_scripts=True,
     ),

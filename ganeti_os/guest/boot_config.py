@@ -8,7 +8,12 @@ import re
 from collections.abc import Sequence
 from functools import partial
 
-from ganeti_os.guest.boot_entries import change_entries, change_environment, change_kernel_command_line
+from ganeti_os.guest.boot_entries import (
+    change_entries,
+    change_environment,
+    change_extlinux,
+    change_kernel_command_line,
+)
 from ganeti_os.guest.boot_place import BootPlace
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.grub_cfg import UnsafeConfigError, new_arguments, new_config, up_to_date, with_arguments
@@ -75,6 +80,7 @@ def add_kernel_arguments(draft: Draft, *, kernel_args: str, serial_console: bool
     change_defaults(draft, wanted, serial_console=serial_console, is_moved=False)
     change_entries(draft, change)
     change_kernel_command_line(draft, change)
+    change_extlinux(draft, partial(with_words, wanted=wanted))
     for home in _HOMES:
         change_environment(draft, home, partial(with_words, wanted=only_plain(wanted)))
         path = f"/boot/{home}/grub.cfg"

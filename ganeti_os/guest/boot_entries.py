@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What grub.cfg is not the place for: BLS entries, GRUB's environment block, and the arguments of kernels to come."""
+"""Kernels' arguments outside of grub.cfg: BLS entries, GRUB's environment block, extlinux, those of kernels to come."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from collections.abc import Callable
 
 from ganeti_os.guest.boot_place import BootPlace
 from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.kernel_arguments import has_root
+from ganeti_os.guest.network.shell_values import shell_values
+from ganeti_os.guest.network.span import substituted
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +20,9 @@ _KERNEL_CMDLINE = "/etc/kernel/cmdline"  # kernel-install gives it to the entrie
 _ENVIRONMENT_HEADER = b"# GRUB Environment Block\n"
 _KERNELOPTS = re.compile(rb"^kernelopts=([^\n\\]*+)\n", re.MULTILINE)
 _FIELD = re.compile(r"(linux|initrd|options)([ \t]++)([^\r]*+)(\r?)")
+_EXTLINUX = ("/boot/extlinux.conf", "/boot/extlinux/extlinux.conf", "/boot/syslinux/syslinux.cfg")
+_APPEND = re.compile(r"([ \t]*+append[ \t]++)([^\r]*+)(\r?)", re.IGNORECASE)
+_UPDATE_EXTLINUX = "/etc/update-extlinux.conf"  # Alpine: what it writes extlinux.conf from when a kernel is installed
 _WHAT = "the kernel's arguments"
 
 Arguments = Callable[[str], str]  # what a line of arguments becomes
@@ -76,3 +82,29 @@ def change_kernel_command_line(draft: Draft, arguments: Arguments) -> None:
     if data and data.strip():
         line = " ".join(data.decode("utf-8", "surrogateescape").split())
         draft.change(_KERNEL_CMDLINE, (arguments(line) + "\n").encode("utf-8", "surrogateescape"), _WHAT)
+
+
+def change_extlinux(draft: Draft, arguments: Arguments) -> None:
+    """Change the arguments of the kernels that extlinux or syslinux starts, and of those that Alpine installs later."""
+    for path in _EXTLINUX:
+        data = draft.read(path)
+        if data is not None:
+            lines = data.decode("utf-8", "surrogateescape").split("\n")
+            changed = [_changed_append(line, arguments) for line in lines]
+            draft.change(path, "\n".join(changed).encode("utf-8", "surrogateescape"), _WHAT)
+    data = draft.read(_UPDATE_EXTLINUX)
+    values = shell_values(data or b"", ("default_kernel_opts",))
+    span = values[-1].span if values else None
+    if data is None or span is None or data[span.start - 1 : span.start] != b'"':
+        return
+    options = arguments(span.text.decode("utf-8", "surrogateescape"))
+    if not any(byte in options for byte in '"\\$`'):
+        changed_text = options.encode("utf-8", "surrogateescape")
+        draft.change(_UPDATE_EXTLINUX, substituted(data, [(span, changed_text)]), _WHAT)
+
+
+def _changed_append(line: str, arguments: Arguments) -> str:
+    match = _APPEND.fullmatch(line)
+    if match is None or not has_root(match[2].split()):
+        return line
+    return match[1] + arguments(match[2]) + match[3]

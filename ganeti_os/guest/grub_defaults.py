@@ -128,7 +128,7 @@ def _add_arguments(defaults: _Defaults, wanted: Sequence[str]) -> None:
 
 def _add_terminal(defaults: _Defaults) -> None:
     set_terminals = [name for name in _TERMINALS if defaults.last(name) is not None]
-    if not any("serial" in defaults.value(name).split() for name in set_terminals):
+    if not any(word.startswith("serial") for name in set_terminals for word in defaults.value(name).split()):
         defaults.assign(_TERMINALS[0], "console serial")
     if defaults.last("GRUB_SERIAL_COMMAND") is None:
         defaults.assign("GRUB_SERIAL_COMMAND", _SERIAL_COMMAND)

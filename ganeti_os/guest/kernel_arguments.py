@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 CONSOLE = "ttyS0"
 _CONSOLES = ("console=tty0", f"console={CONSOLE},115200n8")
-_SERIAL_CONSOLE = re.compile(r"[\"']?console=ttyS[0-9]")
+_SERIAL_CONSOLE = re.compile(r"[\"']?console=ttyS0(?![0-9])")
 _WORD = re.compile(r'(?:[^\s"]|"[^"]*")+|"')
 # What GRUB's and the shell's syntax leave alone, with or without quotes.
 _PLAIN = re.compile(r"[A-Za-z0-9._:/%@+,=~-]++")
@@ -34,7 +34,7 @@ def wanted_arguments(kernel_args: str, *, serial_console: bool) -> list[str]:
 
 
 def has_serial_console(arguments: Iterable[str]) -> bool:
-    """Tell whether an argument makes the serial line a console."""
+    """Tell whether an argument makes the first serial line, the one that Ganeti shows, a console."""
     return any(_SERIAL_CONSOLE.match(argument) for argument in arguments)
 
 

@@ -27,7 +27,12 @@ mount "$loop" "$2" || { losetup -d "$loop"; exit 1; }
 losetup -d "$loop"
 cd "$2"
 for name in usr bin sbin lib lib64; do
-  if [ -L /$name ]; then cp -a /$name $name; elif [ -d /$name ]; then mkdir -p $name; mount --rbind -o ro /$name $name; fi
+  if [ -L /$name ]; then
+    cp -a /$name $name
+  elif [ -d /$name ]; then
+    mkdir -p $name
+    mount --rbind -o ro /$name $name
+  fi
 done
 mkdir -p dev proc sys tmp var own
 mount -t tmpfs tmpfs dev

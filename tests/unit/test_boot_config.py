@@ -35,7 +35,7 @@ def make(root: Path, files: dict[str, str]) -> Path:
     for name, text in files.items():
         path = Path(f"{root}{name}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_bytes(text.encode())
     return root
 
 
@@ -123,6 +123,19 @@ def test_a_disk_image_gets_the_arguments_and_keeps_the_rest(tmp_path: Path, layo
     assert add(root) == 0
 
 
+def test_an_image_with_extlinux_gets_the_arguments(tmp_path: Path) -> None:
+    config = "DEFAULT lts\nLABEL lts\n  LINUX vmlinuz-lts\n  APPEND root=UUID=1 quiet\r\nLABEL x\n  APPEND hd0\n"
+    settings = 'default_kernel_opts="quiet"\n'
+    root = make(tmp_path, {"/boot/extlinux.conf": config, "/etc/update-extlinux.conf": settings})
+    assert add(root) == 2
+    line = f"  APPEND root=UUID=1 quiet {CONSOLES} net.ifnames=0\r\n"
+    text = (root / "boot/extlinux.conf").read_bytes().decode()
+    assert text == config.replace("  APPEND root=UUID=1 quiet\r\n", line)
+    expected = f'default_kernel_opts="quiet {CONSOLES} net.ifnames=0"\n'
+    assert (root / "etc/update-extlinux.conf").read_text() == expected
+    assert add(root) == 0
+
+
 def test_an_image_without_wishes_stays_byte_for_byte(tmp_path: Path) -> None:
     root = make(tmp_path, LAYOUTS["Rocky 8"].files)
     assert add(root, "", serial=False) == 0
@@ -192,7 +205,8 @@ def test_words_are_parted_as_the_kernel_does() -> None:
 
 @pytest.mark.parametrize("order", [["6.1-rc1", "6.1", "6.1.1", "6.9.0", "6.10.0"], ["6.1.0-9-amd64", "6.1.0-10-amd64"]])
 def test_versions_are_compared_by_number(order: list[str]) -> None:
-    assert sorted(order[::-1], key=version_key) == order
+    shuffled = [*order[1:], order[0]]
+    assert sorted(shuffled, key=version_key) == order
 
 
 def test_a_rescue_kernel_is_last_and_other_names_are_none(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ganeti_os.guest.draft import Draft
@@ -610,6 +610,7 @@ LINES = st.lists(
 
 @settings(max_examples=30)
 @given(LINES)
+@example(["allow-hotplug eth0 \\", MARK.rstrip(), "auto lo eth0"])
 def test_any_interfaces_file_gives_the_same_twice(lines: list[str]) -> None:
     with TemporaryDirectory() as directory:
         guest = DEBIAN_TARBALL.make(Path(directory), {"/etc/network/interfaces": "\n".join(lines)})

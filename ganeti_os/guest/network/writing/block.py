@@ -10,12 +10,20 @@ _END = b"# End of what was written for this instance\n"
 
 def own_block(data: bytes) -> range:
     """Return where our lines are; an empty range where there are none. Without its end they reach to the file's."""
-    end = data.rfind(_END)
-    start = data.rfind(HEADER, 0, end) if end >= 0 else -1
+    end = _last_line(data, _END, len(data))
+    start = _last_line(data, HEADER, end) if end >= 0 else -1
     if start >= 0:
         return range(start, end + len(_END))
-    start = data.rfind(HEADER)
+    start = _last_line(data, HEADER, len(data))
     return range(start, len(data)) if start >= 0 else range(0)
+
+
+def _last_line(data: bytes, line: bytes, end: int) -> int:
+    """Return where the last such line before end begins, or -1; one that continues the line above does not count."""
+    start = data.rfind(line, 0, end)
+    while start > 0 and (data[start - 1 : start] != b"\n" or data[start - 2 : start] == b"\\\n"):
+        start = data.rfind(line, 0, start + len(line) - 1)
+    return start
 
 
 def with_block(data: bytes, lines: bytes) -> bytes:
