@@ -122,10 +122,11 @@ def write_grub(disk: DescriptorDisk, tree: Tree, place: BootPlace, settings: Set
     home = grub_home(tree)
     where = find_place(disk)
     label = "gpt" if where.is_partition else "dos"
-    number = next((v.partition.number for v in volumes(disk) if v.content and v.content.uuid == place.uuid), None)
-    if number is None:
+    found = {volume.content.uuid: volume.partition for volume in volumes(disk) if volume.content}
+    if place.uuid not in found:
         raise BootLoaderError(f"{disk.name}: none of its partitions has the file system {place.uuid} with the kernels")
-    core = _core(grub, label, number, place, home)
+    place = replace(place, root_partuuid=found[place.root_uuid].uuid if place.root_uuid in found else None)
+    core = _core(grub, label, found[place.uuid].number, place, home)
     _write_files(tree, grub, home, place, settings, request)
     write_boot_loader(disk, core, where, grub)
     log.info(_WRITTEN, grub.directory, home, format_size(core.size), where.start)
@@ -138,8 +139,12 @@ def _write_files(tree: Tree, grub: Grub, home: str, place: BootPlace, settings: 
 
 
 def _boot_place(system: NewSystem) -> BootPlace:
-    root, boot = system.volumes.root, system.volumes.boot
-    return BootPlace(root_uuid=str(root), boot_uuid=None if boot is None else str(boot))
+    root, boot, layout = system.volumes.root, system.volumes.boot, system.layout
+    return BootPlace(
+        root_uuid=str(root),
+        boot_uuid=None if boot is None else str(boot),
+        root_partuuid=layout.table.partuuid(layout.root.number),
+    )
 
 
 def _labels(tree: Tree) -> Dress:

@@ -16,7 +16,6 @@ from ganeti_os.guest.instance import make_instance
 from ganeti_os.guest.mounted import mounted_guest
 from ganeti_os.guest.root import NoRootError, find_guest
 from ganeti_os.installation import Installation
-from ganeti_os.overlay import copy_overlay
 from ganeti_os.step_environment import steps_environment
 from pydiskimg.errors import DiskImageError
 from pydiskimg.loop import loop_device
@@ -43,6 +42,8 @@ def customize_image(installation: Installation) -> bool:
             return False
         mounted = stack.enter_context(mounted_guest(disk, guest, programs=bool(installation.scripts)))
         if installation.overlay is not None:
+            from ganeti_os.overlay import copy_overlay  # libarchive comes with it
+
             copy_overlay(installation.overlay, mounted.target, installation.messages)
         become_instance(installation, mounted.target)
         with open_tree(mounted.target) as tree:

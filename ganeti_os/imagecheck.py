@@ -59,9 +59,11 @@ def check_image_file(path: str, image_type: str) -> bool:
     """
     with open_raw(path) as file:
         found = file_contents(file)
-        if found is not None and image_type in _DISK_TYPES and found.what in _PACKED:
-            return True
         ending = next((ending for ending in COMPRESSIONS if path.lower().endswith(ending)), None)
+        if found is not None and image_type in _DISK_TYPES and found.what in _PACKED:
+            if ending is None:
+                log.warning("%s: is %s, as its name does not say; what is in it is installed", path, found.what)
+            return True
         if found is None and image_type in _DISK_TYPES and ending is not None:
             raise UnsupportedImageError(
                 f"{path}: does not begin as a file that is compressed, as its name ends in {ending}; it is damaged or "

@@ -54,7 +54,7 @@ def configure_boot(tree: Tree, place: BootPlace, *, kernel_args: str, serial_con
     change_kernel_command_line(draft, change)
     forget_grub_devices(draft)
     path = f"/boot/{home}/grub.cfg"
-    text = _brought_up_to_date(draft, path, place, wanted, has_entries=bool(entries))
+    text = _brought_up_to_date(draft, path, place, wanted, kernels, has_entries=bool(entries))
     if text is None:
         text = new_config(
             kernels,
@@ -66,7 +66,7 @@ def configure_boot(tree: Tree, place: BootPlace, *, kernel_args: str, serial_con
             blscfg=bool(entries) and draft.is_file(_BLSCFG),
         )
     draft.change(path, text.encode("utf-8", "surrogateescape"), _WHAT, mode=0o600)
-    _tell_of(kernels[0])
+    _tell_of(kernels[0], place)
     draft.write(_order)
     return True
 
@@ -91,7 +91,13 @@ def add_kernel_arguments(draft: Draft, *, kernel_args: str, serial_console: bool
 
 
 def _brought_up_to_date(
-    draft: Draft, path: str, place: BootPlace, wanted: Sequence[str], *, has_entries: bool
+    draft: Draft,
+    path: str,
+    place: BootPlace,
+    wanted: Sequence[str],
+    kernels: Sequence[Kernel],
+    *,
+    has_entries: bool,
 ) -> str | None:
     """Return the old machine's grub.cfg for this one; None where there is none, or none that can be changed."""
     old = draft.read(path)
@@ -105,7 +111,7 @@ def _brought_up_to_date(
             return False
 
     try:
-        return up_to_date(_text(old), place, wanted, is_file, has_entries=has_entries)
+        return up_to_date(_text(old), place, wanted, is_file, kernels, has_entries=has_entries)
     except UnsafeConfigError as error:
         log.warning("%s: %s; it is kept as grub.cfg.old, and replaced", path, error)
         draft.change(f"{path}.old", old, "as the old machine had it", mode=0o600)
@@ -119,8 +125,8 @@ def _new_arguments(draft: Draft, wanted: Sequence[str]) -> list[str]:
     return ["ro", *own, *(grub_word(word) for word in wanted)]
 
 
-def _tell_of(kernel: Kernel) -> None:
-    if kernel.initrd is None:
+def _tell_of(kernel: Kernel, place: BootPlace) -> None:
+    if kernel.initrd is None and place.root_partuuid is None:
         log.warning("%s has no initial RAM disk beside it; a kernel finds root=UUID= by one only", kernel.path)
     log.info("%s is the kernel that the instance boots", kernel.path)
 

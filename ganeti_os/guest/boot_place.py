@@ -4,17 +4,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _BOOT = "/boot"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BootPlace:
-    """root_uuid is the root file system's; boot_uuid that of /boot where it is a file system of its own, else None."""
+    """root_uuid is the root file system's; boot_uuid that of /boot where it is a file system of its own, else None.
+
+    root_partuuid is the root partition's, by which a kernel without an initial RAM disk finds it: has_initrd is False.
+    """
 
     root_uuid: str
     boot_uuid: str | None = None
+    root_partuuid: str | None = None
+    has_initrd: bool = True
 
     @property
     def uuid(self) -> str:
@@ -24,7 +29,13 @@ class BootPlace:
     @property
     def root(self) -> str:
         """The kernel's root= argument."""
-        return f"root=UUID={self.root_uuid}"
+        if self.has_initrd or self.root_partuuid is None:
+            return f"root=UUID={self.root_uuid}"
+        return f"root=PARTUUID={self.root_partuuid}"
+
+    def for_kernel(self, *, has_initrd: bool) -> BootPlace:
+        """Return the place for a kernel with or without an initial RAM disk."""
+        return replace(self, has_initrd=has_initrd)
 
     @property
     def prefix(self) -> str:

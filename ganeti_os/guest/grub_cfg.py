@@ -54,11 +54,15 @@ class UnsafeConfigError(ValueError):
 
 @dataclass(slots=True)
 class _Update:
-    """One grub.cfg on its way to the new machine. is_file tells whether a path of the guest is a regular file."""
+    """One grub.cfg on its way to the new machine. is_file tells whether a path of the guest is a regular file.
+
+    alone are the paths, as GRUB has them, of kernels without an initial RAM disk.
+    """
 
     place: BootPlace
     wanted: Sequence[str]
     is_file: Callable[[str], bool]
+    alone: frozenset[str]
     uuids: set[str] = field(default_factory=set)
     kernels: int = 0
     is_found: bool = True  # root is what was searched for, and not the old disk's number; the core image's at first
@@ -95,7 +99,8 @@ class _Update:
             raise UnsafeConfigError("it has its kernels on a disk of a number")
         if "$kernelopts" in arguments or "${kernelopts}" in arguments:
             return f"{path} {arguments}"
-        return f"{path} {new_arguments(arguments, self.place, self.wanted)}"
+        place = self.place.for_kernel(has_initrd=path not in self.alone)
+        return f"{path} {new_arguments(arguments, place, self.wanted)}"
 
     def _moved(self, path: str) -> str:
         if not _PLAIN_PATH.fullmatch(path) or "/../" in path:
@@ -122,13 +127,22 @@ class _Update:
 
 
 def up_to_date(
-    text: str, place: BootPlace, wanted: Sequence[str], is_file: Callable[[str], bool], *, has_entries: bool
+    text: str,
+    place: BootPlace,
+    wanted: Sequence[str],
+    is_file: Callable[[str], bool],
+    kernels: Sequence[Kernel] = (),
+    *,
+    has_entries: bool,
 ) -> str:
     """Return an old machine's grub.cfg for the new one. has_entries: there are BLS entries for blscfg to list.
 
+    kernels are those that the system has.
+
     Raises UnsafeConfigError where it would not boot.
     """
-    update = _Update(place, wanted, is_file)
+    alone = frozenset(place.loader_path(kernel.path) for kernel in kernels if kernel.initrd is None)
+    update = _Update(place, wanted, is_file, alone)
     lines = text.split("\n")
     new = [update.line(line, lines[index + 1 : index + 1 + _FONT_LINES]) for index, line in enumerate(lines)]
     if not update.kernels and not (has_entries and _BLSCFG.search(text)):
@@ -193,12 +207,12 @@ def new_config(
     ]
     if blscfg:  # so that a kernel that is installed later is in the menu; the others follow for where blscfg finds none
         lines += ["set boot=$root", f"set blsdir={place.prefix}/loader/entries", "load_env", "insmod blscfg", "blscfg"]
-    words = " ".join([place.root, *arguments])
     name = _TITLE.sub("", title) or "Linux"
     for kernel in kernels:
+        root = place.for_kernel(has_initrd=kernel.initrd is not None).root
         lines += [
             f"menuentry '{name}, {kernel.path.rpartition('/')[2]}' {{",
-            f"\tlinux {place.loader_path(kernel.path)} {words}",
+            f"\tlinux {place.loader_path(kernel.path)} {' '.join([root, *arguments])}",
             *([f"\tinitrd {place.loader_path(kernel.initrd)}"] if kernel.initrd else ()),
             "}",
         ]

@@ -377,3 +377,19 @@ def test_damaged_files_never_end_in_a_traceback(tmp_path: Path, caplog: pytest.L
             continue
         texts = [path.read_bytes() for path in (root / "boot").rglob("*") if path.is_file()]
         assert any(b"root=UUID=" + NEW_ROOT.encode() in text for text in texts)
+
+
+@pytest.mark.parametrize("menu", [None, "search --fs-uuid --set=root {old}\nlinux /kernel-6.6.21 root=/dev/vda3 ro\n"])
+def test_a_kernel_without_an_initrd_gets_a_root_that_it_understands(tmp_path: Path, menu: str | None) -> None:
+    """As Gentoo's often are: such a kernel knows no UUIDs of file systems."""
+    root = make(tmp_path, {"/boot/kernel-6.6.21": "kernel"})
+    if menu is not None:
+        make(root, {"/boot/grub/grub.cfg": menu.format(old=OLD_BOOT)})
+    place = BootPlace(root_uuid=NEW_ROOT, boot_uuid=NEW_BOOT, root_partuuid="aabbccdd-03")
+    assert configure(root, place, serial=False)
+    config = (root / "boot/grub/grub.cfg").read_text()
+    assert "linux /kernel-6.6.21 root=PARTUUID=aabbccdd-03 ro net.ifnames=0" in config
+    assert f"--set=root {NEW_BOOT}\n" in config
+    make(root, {"/boot/initramfs-6.6.21.img": "initrd"})
+    assert configure(root, place, serial=False)
+    assert f"linux /kernel-6.6.21 root=UUID={NEW_ROOT} ro net.ifnames=0" in (root / "boot/grub/grub.cfg").read_text()

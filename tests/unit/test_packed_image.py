@@ -293,3 +293,10 @@ def test_a_name_that_says_compressed_is_believed(node: Node, disk: Path, ending:
     done = node.create(disk)
     assert (done.returncode, disk.read_bytes() == OLD) == (1, True), done.stderr
     assert f"{path}: does not begin as a file that is compressed, as its name ends in .{ending}" in last_line(done)
+
+
+def test_a_name_that_does_not_say_that_it_is_compressed_is_told(node: Node, tmp_path: Path) -> None:
+    put(node, "x.img", gzip.compress(disk_bytes()))
+    done = node.create(tmp_path / "disk", INSTANCE_NAME="inst1.example.org")
+    assert "warning: " in done.stderr
+    assert "x.img: is compressed with gzip, as its name does not say; what is in it is installed" in done.stderr

@@ -10,6 +10,7 @@ import pytest
 
 from pydiskimg.errors import DoesNotFitError, PartitionError
 from pydiskimg.partition import Content, NewPartition, plan_partition_table
+from pydiskimg.partition_reader import read_partition_table
 from pydiskimg.targets.memory import MemoryDisk
 from pydiskimg.units import MIB, TIB
 
@@ -79,3 +80,13 @@ def test_what_libparted_cannot_do_is_a_sentence() -> None:
             plan_partition_table(10 * MIB, 512, [NewPartition(Content.LINUX)])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("label", ["dos", "gpt"])
+@pytest.mark.parametrize("sector_size", [512, 4096])
+def test_a_partition_is_known_by_its_uuid_before_the_table_is_written(label: str, sector_size: int) -> None:
+    disk = MemoryDisk(400 * MIB, sector_size=sector_size)
+    table = plan_partition_table(disk.size, sector_size, [LINUX, NewPartition(Content.LINUX)], label=label)
+    table.write(disk)
+    found = {partition.number: partition.uuid for partition in read_partition_table(disk, sector_size=sector_size)}
+    assert {partition.number: table.partuuid(partition.number) for partition in table.partitions} == found

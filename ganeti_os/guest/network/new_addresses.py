@@ -16,7 +16,7 @@ from typing import Any
 
 from ganeti_os.guest.network.addresses import IPAddress, parse_address
 from ganeti_os.protocol import InstanceNic, Request
-from ganeti_os.setting_kinds import DNS_SERVERS, DNS_SEARCH, Kind
+from ganeti_os.setting_kinds import DNS_SEARCH, DNS_SERVERS, Kind
 from ganeti_os.settings import Settings
 from ganeti_os.shellfile import Assignment, SettingsError, read_shell_file
 
