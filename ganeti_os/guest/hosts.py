@@ -24,7 +24,7 @@ def change_hosts(
     """Replace the old names in the columns of names, and old addresses by new ones in the first column.
 
     On lines about the system (a loopback address, one of addresses, or an old name of the instance) an old name is
-    replaced in whatever domain it is. The line of OWN_ADDRESS or of a new address names the instance first, with its
+    replaced in any domain. The line of OWN_ADDRESS or of a new address names the instance first, with its
     domain: that is what `hostname -f` says. addresses are spelled as the guest spells them. With own_address a line is
     added where none names the instance.
     """
