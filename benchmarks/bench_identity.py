@@ -61,6 +61,7 @@ def system_image(work: Path) -> Path:
         for path, text in FILES.items():
             file = Path(f"{point}{path}")
             file.parent.mkdir(parents=True, exist_ok=True)
+            file.unlink(missing_ok=True)  # a symlink to /bin/busybox would lead to the machine's own
             file.write_text(text)
     finally:
         run("umount", point)
