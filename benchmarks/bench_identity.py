@@ -61,7 +61,8 @@ def system_image(work: Path) -> Path:
         for path, text in FILES.items():
             file = Path(f"{point}{path}")
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.unlink(missing_ok=True)  # a symlink to /bin/busybox would lead to the machine's own
+            # busybox's programs are links to its absolute path, which this machine has, too.
+            file.unlink(missing_ok=True)
             file.write_text(text)
     finally:
         run("umount", point)
