@@ -58,7 +58,7 @@ def become_instance(installation: Installation, target: str) -> None:
     """Give the system whose root is mounted at target the identity of its instance, unless the settings say no."""
     request, settings = installation.request, installation.settings
     if installation.gives_identity:
-        with installation.messages.step("identity"), open_tree(target) as tree:
+        with installation.messages.step("identity"), open_tree(target, name=installation.disk.name) as tree:
             make_instance(tree, instance_facts(request, settings, is_new=True), settings, installation.keys)
 
 

@@ -34,6 +34,7 @@ def become_another(disk: DescriptorDisk, request: Request, settings: Settings, k
         if not has_volume:
             log.info("no identity is changed: %s", error)
         return
-    with mounted_guest(disk, guest) as mounted, open_tree(mounted.target) as tree:
+    name = f"{disk.name}, {guest.root.place}"
+    with mounted_guest(disk, guest) as mounted, open_tree(mounted.target, name=name) as tree:
         make_instance(tree, facts, settings, keys)
     disk.flush()

@@ -55,10 +55,10 @@ _BOOT_ENTRIES = "/boot/loader/entries"
 _DISABLED = re.compile(rb"(?<![^\s\"'=])cloud-init=disabled(?![^\s\"'])")
 _POLICY = re.compile(rb"^[ \t]*+policy:[ \t]*+disabled", re.MULTILINE)
 _LIST = re.compile(
-    rb"^datasource_list:[ \t]*+(?:\[([^\]]*+)\]|(?:#[^\n]*+)?\n((?:[ \t]*+(?:-[^\n]*+|#[^\n]*+)?(?:\n|\Z))*+))",
+    rb"^datasource_list:[ \t]*+(?:\[([^][]*+)\]|(?:#[^\n]*+)?\n((?:[ \t]*+(?:-[^\n]*+|#[^\n]*+)?(?:\n|\Z))*+))",
     re.MULTILINE,
 )
-_RENDERERS = re.compile(rb"^[ \t]++renderers:[ \t]*+\[([^\]]*+)\]", re.MULTILINE)
+_RENDERERS = re.compile(rb"^[ \t]++renderers:[ \t]*+\[([^][]*+)\]", re.MULTILINE)
 _NETWORK = re.compile(rb"^network:", re.MULTILINE)
 _WORD = re.compile(rb"[A-Za-z0-9_-]++")
 _COMMENT = re.compile(rb"#[^\n]*+")

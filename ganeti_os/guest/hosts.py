@@ -45,7 +45,7 @@ def change_hosts(
         is_named = is_named or (is_first and len(words) > 1)
     new = substituted(data or b"", names + moved)
     counts = [(len(names), "name", "names"), (len(moved), "address", "addresses")]
-    what = [f"{count} {one if count == 1 else many}" for count, one, many in counts if count]
+    what = [f"{count} {one if count == 1 else many} changed" for count, one, many in counts if count]
     if own_address is not None and not is_named:
         new = _with_own_line(new, own_address, renaming.new)
         what.append("a line for the instance")

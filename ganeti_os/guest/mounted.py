@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 from ganeti_os.guest.root import Guest
 from ganeti_os.guest.volume import Volume, mounted_volume, volume_device
-from pydiskimg.errors import DiskImageError, storage_error
+from pydiskimg.errors import DiskImageError, StorageError, storage_error
 from pydiskimg.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from pydiskimg.targets.descriptor import DescriptorDisk
 
@@ -74,14 +75,19 @@ def _mount_efi(stack: ExitStack, disk: DescriptorDisk, efi: Volume, target: str,
 
 
 def mount_point_inside(target: str, path: str) -> str:
-    """Return a path to a directory of the guest that no symlink of the guest's leads out of its root."""
-    root_fd = os.open(target, os.O_PATH | os.O_DIRECTORY)
-    try:
-        fd = openat2(root_fd, path, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
-    except OSError as error:
-        raise storage_error(error, f"/{path} in the guest", "cannot be a mount point") from error
-    finally:
-        os.close(root_fd)
+    """Return a path to a directory of the guest that no symlink of the guest's leads out of its root, or to it.
+
+    What was mounted over the root would be taken for it.
+    """
     with ExitStack() as closing:
+        root_fd = os.open(target, os.O_PATH | os.O_DIRECTORY)
+        closing.callback(os.close, root_fd)
+        try:
+            fd = openat2(root_fd, path, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+        except OSError as error:
+            raise storage_error(error, f"/{path} in the guest", "cannot be a mount point") from error
         closing.callback(os.close, fd)
+        if os.path.samestat(os.fstat(fd), os.fstat(root_fd)):
+            text = f"/{path} in the guest: cannot be a mount point: it leads to the root itself"
+            raise StorageError(text, errno=errno.ELOOP, filename=path)
         return os.readlink(f"/proc/self/fd/{fd}")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 
@@ -15,12 +16,17 @@ from ganeti_os.log import Messages
 from ganeti_os.protocol import Request
 from ganeti_os.settings import Settings
 from pydiskimg.disk import open_disk
+from pydiskimg.errors import DiskImageError, StorageError
 from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.targets.pipe import PipeReader
 
 log = logging.getLogger(__name__)
 
 _STANDARD_INPUT = 0
+
+
+class NotAnotherError(DiskImageError):
+    """A restored system could not be made another machine."""
 
 
 def run(request: Request, settings: Settings, messages: Messages) -> None:
@@ -33,7 +39,17 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
     keys = KeyMaker()
     another = settings.import_identity == "new" and not settings.identity_is_off
     if another:
+<<<<<<< HEAD
         prepare_identity(settings, keys)
+=======
+        _require_root()
+        keys_of_settings(settings)  # refused here, if they are wrong
+        if settings.cloud_user_data:
+            from ganeti_os.guest.cloud_init import check_user_data  # few have any
+
+            check_user_data(settings)
+        keys.start()  # while the disk is restored
+>>>>>>> main
     with open_disk(request.device, writable=True) as disk:
         with messages.step("restoring"):
             pipe = PipeReader(_STANDARD_INPUT, "standard input")
@@ -55,11 +71,28 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
     log.info("%s %s (%.1f s)", request.device, ending, time.monotonic() - started)
 
 
+def _require_root() -> None:
+    """Refuse without root, which what follows the restoring needs, before anything is written."""
+    from pydiskimg.mount import enter_private_namespace  # only here, as another.py
+
+    try:
+        enter_private_namespace()
+    except StorageError as error:
+        if error.errno != errno.EPERM:
+            raise
+        text = f"{error}; without it IMPORT_IDENTITY=keep restores a disk as it was"
+        raise StorageError(text, errno=error.errno, filename=error.filename) from error
+
+
 def _become_another(disk: DescriptorDisk, request: Request, settings: Settings, keys: KeyMaker) -> None:
     """Let the system on the disk become another machine than the one that was backed up; a disk may hold none."""
     from ganeti_os.guest.another import become_another  # only here: most imports do without
 
-    become_another(disk, request, settings, keys)
+    try:
+        become_another(disk, request, settings, keys)
+    except DiskImageError as error:
+        text = "everything is restored, but the system may still be the machine that was backed up"
+        raise NotAnotherError(f"{text}, with its keys and machine id: {error}") from error
 
 
 def restore_files(pipe: PipeReader, kind: BackupKind, installation: Installation) -> None:

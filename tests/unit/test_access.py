@@ -6,6 +6,8 @@ from __future__ import annotations
 import logging
 import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -26,7 +28,7 @@ from ganeti_os.settings import Layer, Paths, Settings, read_settings
 from ganeti_os.shellfile import SettingsError
 from pydiskimg.errors import DiskImageError, StorageError
 from pydiskimg.tree import open_tree
-from tests.fixtures.node import Node, last_line
+from tests.fixtures.node import ROOT, Node, last_line, stream_environment
 
 HASH = "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$X3DX6M94c7o.9agCG9G317fhZg9SqC.5i5rd.RhAtQ7"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA== me@example.org"
@@ -341,6 +343,34 @@ def test_wrong_keys_are_refused_before_a_disk_is_touched(tmp_path: Path, verb: s
     done = node.create(disk) if verb == "create" else node.restore(disk, backup)
     assert done.returncode == 1
     assert f"{tmp_path}/none: cannot read the authorised keys: No such file or directory" in last_line(done)
+    assert disk.read_bytes() == b"\xff" * (1 << 20)
+
+
+def test_another_machine_needs_root_before_a_disk_is_touched(tmp_path: Path) -> None:
+    """What mounts comes last in an import; that it cannot is known first."""
+    node = Node.make(tmp_path / "node", IMPORT_IDENTITY="new")
+    disk, backup = tmp_path / "disk", tmp_path / "backup"
+    for file in (disk, backup):
+        file.write_bytes(b"\xff" * (1 << 20))
+    code = (
+        "import sys; from ganeti_os import main; from pydiskimg.linux import namespaces\n"
+        "def refused(_): raise PermissionError(1, 'Operation not permitted')\n"
+        "namespaces.unshare = refused\n"
+        "main.run_verb('import', sysconfdir=sys.argv[1], localstatedir=sys.argv[2], argv=[])"
+    )
+    directories = [str(node.directory / name) for name in ("etc", "var")]
+    with backup.open("rb") as stream, subprocess.Popen(["cat"], stdin=stream, stdout=subprocess.PIPE) as cat:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *directories],
+            cwd=ROOT,
+            env=stream_environment("import", disk),
+            stdin=cat.stdout,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "mounting needs root (CAP_SYS_ADMIN); without it IMPORT_IDENTITY=keep restores" in last_line(done)
     assert disk.read_bytes() == b"\xff" * (1 << 20)
 
 

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from ganeti_os.guest.device_names import names_volume
 from ganeti_os.guest.fstab import Entry
+from ganeti_os.guest.mounted import mount_point_inside
 from ganeti_os.guest.root import _volume_at, volumes
 from ganeti_os.guest.volume import Volume
+from pydiskimg.errors import StorageError
 from pydiskimg.fs.ext4 import make_ext
 from pydiskimg.fs.probe.kind import FileSystemKind, label_text
 from pydiskimg.partition import Content, NewPartition, plan_partition_table
@@ -120,3 +123,13 @@ def test_boot_and_efi_are_two_volumes() -> None:
     assert _volume_at("/boot", [other, root], entries, taken=[root]) == other
     assert _volume_at("/boot/efi", [other, root], entries, taken=[root]) == other
     assert _volume_at("/boot/efi", [other, root], entries, taken=[root, other]) is None
+
+
+@pytest.mark.parametrize("target", ["/", "..", "../../..", "usr/..", "/proc/self/root"])
+def test_nothing_is_mounted_over_the_root_itself(tmp_path: Path, target: str) -> None:
+    """What is mounted there would be taken for the root, and get the instance's name in its place."""
+    (tmp_path / "usr").mkdir()
+    (tmp_path / "var").symlink_to(target)
+    with pytest.raises(StorageError, match=r"^/var in the guest"):
+        mount_point_inside(str(tmp_path), "var")
+    assert mount_point_inside(str(tmp_path), "usr") == str(tmp_path / "usr")
