@@ -243,8 +243,8 @@ SETTINGS = (
         Kind("a hash such as 'mkpasswd -m yescrypt' or 'openssl passwd -6' prints, or *", password_hash, ""),
         "",
         "root's password in a new instance, as a crypt(5) hash in single quotes, since it has dollar signs; *: no "
-        "login by password; empty: the image's; a person who can read this file can read the hash, so a private or secret "
-        "OS parameter is better",
+        "login by password; empty: the image's; a person who can read this file can read the hash, so a private or "
+        "secret OS parameter is better",
         gives_away="root's password in the instance's own system",
         secret=True,
     ),

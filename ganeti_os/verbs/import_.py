@@ -39,17 +39,8 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
     keys = KeyMaker()
     another = settings.import_identity == "new" and not settings.identity_is_off
     if another:
-<<<<<<< HEAD
-        prepare_identity(settings, keys)
-=======
         _require_root()
-        keys_of_settings(settings)  # refused here, if they are wrong
-        if settings.cloud_user_data:
-            from ganeti_os.guest.cloud_init import check_user_data  # few have any
-
-            check_user_data(settings)
-        keys.start()  # while the disk is restored
->>>>>>> main
+        prepare_identity(settings, keys)
     with open_disk(request.device, writable=True) as disk:
         with messages.step("restoring"):
             pipe = PipeReader(_STANDARD_INPUT, "standard input")
