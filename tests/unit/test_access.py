@@ -359,7 +359,7 @@ def test_another_machine_needs_root_before_a_disk_is_touched(tmp_path: Path) -> 
         "main.run_verb('import', sysconfdir=sys.argv[1], localstatedir=sys.argv[2], argv=[])"
     )
     directories = [str(node.directory / name) for name in ("etc", "var")]
-    with backup.open("rb") as file, subprocess.Popen(["cat"], stdin=file, stdout=subprocess.PIPE) as cat:
+    with backup.open("rb") as stream, subprocess.Popen(["cat"], stdin=stream, stdout=subprocess.PIPE) as cat:
         done = subprocess.run(
             [sys.executable, "-c", code, *directories],
             cwd=ROOT,

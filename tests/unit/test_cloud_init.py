@@ -424,7 +424,9 @@ def test_long_lines_take_no_time() -> None:
         renamed_meta_data(b"local-hostname:" + b" " * (1 << 20), "n.x")
 
 
-@pytest.mark.parametrize("line", ["datasource_list: [", "datasource_list:", "  renderers: [", "fqdn: a", " [", "/dev/a /"])
+@pytest.mark.parametrize(
+    "line", ["datasource_list: [", "datasource_list:", "  renderers: [", "fqdn: a", " [", "/dev/a /"]
+)
 def test_a_configuration_of_many_beginnings_takes_no_time(tmp_path: Path, line: str) -> None:
     text = f"{line}\n" * ((1 << 20) // (len(line) + 1))
     made = guest(tmp_path, INSTALLED, {"/etc/cloud/cloud.cfg": text, "/etc/fstab": text})

@@ -130,6 +130,6 @@ def test_nothing_is_mounted_over_the_root_itself(tmp_path: Path, target: str) ->
     """What is mounted there would be taken for the root, and get the instance's name in its place."""
     (tmp_path / "usr").mkdir()
     (tmp_path / "var").symlink_to(target)
-    with pytest.raises(StorageError, match="^/var in the guest"):
+    with pytest.raises(StorageError, match=r"^/var in the guest"):
         mount_point_inside(str(tmp_path), "var")
     assert mount_point_inside(str(tmp_path), "usr") == str(tmp_path / "usr")

@@ -370,8 +370,8 @@ def test_any_configuration_ends_in_lines(data: bytes) -> None:
     class Files:
         """A Tree with one file."""
 
-        def read(self, path: str) -> bytes:
-            return data
+        def read(self, path: str, *, limit: int) -> bytes:
+            return data[:limit]
 
         def exists(self, path: str) -> bool:
             return path == "/etc/ssh/sshd_config"
