@@ -61,6 +61,8 @@ def system_image(work: Path) -> Path:
         for path, text in FILES.items():
             file = Path(f"{point}{path}")
             file.parent.mkdir(parents=True, exist_ok=True)
+            # busybox's programs are links to its absolute path, which this machine has, too.
+            file.unlink(missing_ok=True)
             file.write_text(text)
     finally:
         run("umount", point)

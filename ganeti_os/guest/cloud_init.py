@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.facts import Facts
 from ganeti_os.guest.network.cloud_config import MARK, is_known, network_config
+from ganeti_os.guest.network.writing.netplan import remove_foreign_netplan
 from ganeti_os.guest.renaming import short
 from ganeti_os.settings import Settings
 from ganeti_os.shellfile import SettingsError
@@ -247,6 +248,9 @@ def _make_seed(draft: Draft, facts: Facts, settings: Settings) -> None:
         draft.change(f"{seed}/{NETWORK_CONFIG}", network_config(facts.nics), "for cloud-init", mode=0o600)
     draft.change(f"{seed}/{META_DATA}", meta_data(facts), f"cloud-init knows the instance as {facts.name}")
     _admit_seed(draft, facts)
+    if facts.nics and cloud_init_configures_network(draft, facts):
+        # netplan lets the boot wait for what a pattern of theirs found, by the name that it had before.
+        remove_foreign_netplan(draft)
 
 
 def _renew_seed(draft: Draft, facts: Facts) -> None:

@@ -9,13 +9,11 @@ import pytest
 
 from tests.boot.conftest import Systems
 from tests.fixtures.bootable_debian import DEBIAN_12, DEBIAN_13, OWN_MACHINE_ID, Recipe
-from tests.fixtures.booting_instances import MIB, Instance, Told, assert_others, boot_together
+from tests.fixtures.booting_instances import MIB, PASSWORD, PASSWORD_HASH, Instance, Told, assert_others, boot_together
 from tests.fixtures.node import Node
 
 pytestmark = [pytest.mark.boot, pytest.mark.root]
 
-PASSWORD = "of the instance"
-PASSWORD_HASH = "$6$instance$Y9ZziRRDo08a5aOENoKFabbaH0Wd8/4hZ57oNpTssPRIseyeDOO0yd1Q4G9u02k/OLH9eBMNUsC7Ndatc3WuT0"
 SIZE = 1000 * MIB
 
 

@@ -62,13 +62,10 @@ def back_up(instance: str, copy: str) -> None:
     with backup.open("wb") as out:
         run("export", environment(instance, source) | {"EXPORT_DEVICE": str(source)}, stdout=out)
     print(f"   {format_size(backup.stat().st_size)}")
-    say(f"import {copy} from it, onto a disk of 3 GiB, with GROW=yes; and rename, as Ganeti does then")
-    with (WORK / "etc/default/ganeti-instance-image").open("a") as settings:
-        settings.write("GROW=yes\n")
+    say(f"import {copy} from it, onto a disk of 3 GiB, which it fills; and rename, as Ganeti does then")
     with backup.open("rb") as stream:
         run("import", environment(copy, target) | {"IMPORT_DEVICE": str(target)}, stdin=stream)
-    # The small Debian has a name of its own, where an installed instance has its instance's.
-    run("rename", environment(copy, target) | {"OLD_INSTANCE_NAME": NAME})
+    run("rename", environment(copy, target) | {"OLD_INSTANCE_NAME": instance})
     show(target)
 
 
@@ -132,8 +129,9 @@ def show(path: Path) -> None:
             for name, status in files:
                 if name.count("/") == 1 or name.startswith(("/boot/", "/etc/")):
                     print(f"      {stat.filemode(status.st_mode)} {status.st_size:>10} {name}")
-            print("   /etc/fstab:")
-            print("".join(f"      {line}\n" for line in tree.read("/etc/fstab").decode().splitlines()), end="")
+            for name in ("/etc/fstab", "/etc/hostname", "/etc/hosts"):
+                print(f"   {name}:")
+                print("".join(f"      {line}\n" for line in tree.read(name).decode().splitlines()), end="")
 
 
 def say(text: str) -> None:

@@ -117,12 +117,15 @@ def test_schemas(guest: Guest) -> None:
 
 def test_renderers(guest: Guest) -> None:
     guest.write("seed/network", network_config((BOTH, OUTSIDE, ASKS)))
+    guest.write("seed/outside", network_config((OUTSIDE,)))  # alone, it has the default route
     convert = "cloud-init devel net-convert -p /seed/network -k yaml -D debian"
     said = guest.run(
         f"{convert} -d / -O netplan\n{convert} -d /nm -O network-manager\n{convert} -d /red -O sysconfig -D fedora\n"
         "/usr/libexec/netplan/generate\n"
         "ls /run/systemd/network/*; cat /run/systemd/network/*-eth?.network\n"
-        "cat /nm/etc/NetworkManager/system-connections/*; cat /red/etc/sysconfig/*/*"
+        "cat /nm/etc/NetworkManager/system-connections/*; cat /red/etc/sysconfig/*/*\n"
+        "cloud-init devel net-convert -p /seed/outside -k yaml -D debian -d / -O netplan\n"
+        "/usr/libexec/netplan/generate; cat /run/systemd/network/*-0-eth1.network\n"
     )
     expected = (
         *("PermanentMACAddress=aa:00:00:11:22:33", "Address=192.0.2.10/24", "Address=2001:db8::10/64"),

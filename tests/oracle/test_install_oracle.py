@@ -84,7 +84,7 @@ def test_install_with_odd_options(source: Path, tmp_path: Path) -> None:
     modes = {
         path: stat.S_IMODE(path.stat().st_mode) for path in destination.rglob("*") if path.parent.name != "my-image"
     }
-    assert [modes.pop(path) for path in list(modes) if path.name == "guest-file"] == [0o755]
+    assert [modes.pop(path) for path in list(modes) if path.name in ("guest-file", "guest-step")] == [0o755] * 2
     assert {mode for path, mode in modes.items() if path.is_dir()} == {0o755}
     assert {mode for path, mode in modes.items() if path.is_file()} == {0o644}
     assert not list(destination.rglob("__pycache__"))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -261,6 +262,16 @@ def test_who_configures_the_network(tmp_path: Path, files: Files, expected: bool
         assert yaml.safe_load(read(made, own)) == {"network": {"config": "disabled"}}
     assert exists(made, own) != expected
     assert configures_network(made, NEW) == configures_network(made, RENAMED) == expected
+
+
+def test_other_netplan_files_go(tmp_path: Path) -> None:
+    """Debian's pattern en* finds ens3 at boot, before it is eth0, and the boot would wait for it."""
+    text = "network: {version: 2, ethernets: {all-en: {match: {name: 'en*'}, dhcp4: true}}}\n"
+    made = guest(tmp_path, INSTALLED, {"/etc/netplan/90-default.yaml": text, "/etc/netplan/01.yaml": "network: {}\n"})
+    configure(made, replace(NEW, nics=()))
+    assert exists(made, "/etc/netplan/90-default.yaml")
+    configure(made, NEW)
+    assert os.listdir(made.root / "etc/netplan") == ["01.yaml"]
 
 
 @pytest.mark.parametrize(

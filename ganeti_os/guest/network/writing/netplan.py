@@ -67,6 +67,13 @@ def _sections(data: bytes) -> dict[str, dict[str, bool]] | None:
     return found
 
 
+def remove_foreign_netplan(draft: Draft) -> None:
+    """Take the files of others away that name ethernets: what takes their place names each NIC."""
+    for path in draft.files(_DIRECTORY, "*.yaml"):
+        if not is_ours(draft, path) and "ethernets" in (_sections(draft.read(path) or b"") or {}):
+            draft.remove(path, "the network of the instance takes its place")
+
+
 def write_netplan(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) -> None:
     """Write our file; replaces: the files that name other ethernets go, except for their renderer."""
     renderer = ""
@@ -74,8 +81,8 @@ def write_netplan(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) -> 
         data = draft.read(path) or b""
         if _RENDERER.search(data):
             renderer = "  renderer: NetworkManager\n"
-        if replaces and not is_ours(draft, path) and "ethernets" in (_sections(data) or {}):
-            draft.remove(path, "the network of the instance takes its place")
+    if replaces:
+        remove_foreign_netplan(draft)
     if not plans:
         if draft.is_file(_PATH) and is_ours(draft, _PATH):
             draft.remove(_PATH, "of NICs that are not there")
