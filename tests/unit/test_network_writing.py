@@ -95,8 +95,7 @@ def told(guest: GuestFiles, *, gateway: str = "198.51.100.1", more: str = "") ->
     guest.tell("instances/inst2.example.net", f"ADDRESS=198.51.100.7\nADDRESS6=2001:db8::7\nSUBNET=lan\n{more}")
     guest.tell(
         "subnets/lan",
-        f"NETMASK=24\nGATEWAY={gateway}\nNETMASK6=64\nGATEWAY6=2001:db8::1\n"
-        "DNS_SERVERS='198.51.100.53 2001:db8::53'\n",
+        f"NETMASK=24\nGATEWAY={gateway}\nNETMASK6=64\nGATEWAY6=2001:db8::1\nDNS_SERVERS='198.51.100.53 2001:db8::53'\n",
     )
 
 
