@@ -244,6 +244,8 @@ def _make_seed(draft: Draft, facts: Facts, settings: Settings) -> None:
     own = read_user_data(settings)
     _forget_instance(draft, facts)
     old = draft.read(f"{seed}/{USER_DATA}") or NO_USER_DATA
+    if own is not None:  # it may hold passwords, and an old file would keep a mode with which everybody reads it
+        draft.remove(f"{seed}/{USER_DATA}", "of the image")
     draft.change(f"{seed}/{USER_DATA}", own if own is not None else old, "for cloud-init", mode=0o600)
     if facts.nics:
         draft.change(f"{seed}/{NETWORK_CONFIG}", network_config(facts.nics), "for cloud-init", mode=0o600)

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 FILE_LIMIT = 1 << 20  # bytes of a file
 TOTAL_LIMIT = 16 << 20  # bytes of all files together; a guest's configuration has some thousand
+NAMES_LIMIT = 1 << 16  # in one directory
 FILES_LIMIT = 256  # in one directory that match one pattern
 
 
@@ -68,6 +69,7 @@ class Draft:
         self._new: dict[str, _New] = {}
         self._notes: dict[str, list[str]] = {}
         self._gone: set[str] = set()  # also what something new takes the place of
+        self._listed: dict[str, tuple[int, list[str]]] = {}
         self._total = 0
         self._labels = Labels(tree)
 
@@ -152,6 +154,16 @@ class Draft:
         return names
 
     def _names(self, directory: str) -> list[str]:
+        """Return the names in a directory as it was, listed once: a guest may have a million in it."""
+        if directory not in self._listed:
+            found = self._list(directory)
+            self._listed[directory] = len(found), found[:NAMES_LIMIT]
+        count, names = self._listed[directory]
+        if count > NAMES_LIMIT:
+            raise GuestError(f"{directory}: holds {count} names; at most {NAMES_LIMIT} are looked at")
+        return names
+
+    def _list(self, directory: str) -> list[str]:
         try:
             return list(self._tree.list(directory))
         except FileNotFoundError:
@@ -176,9 +188,12 @@ class Draft:
             self._note(path, _Directory(mode), what)
 
     def remove(self, path: str, what: str) -> None:
-        """Take a file or symlink away, if there is one."""
-        if self.stat(path, follow_symlinks=False) is None:
+        """Take a file or symlink away, if there is one. Raises GuestError for a directory."""
+        status = self.stat(path, follow_symlinks=False)
+        if status is None:
             self._new.pop(path, None)
+        elif stat.S_ISDIR(status.st_mode):
+            raise GuestError(f"{path} in the guest: is a directory; expected a file or symlink, which would be removed")
         elif self._new.get(path) != _GONE:
             self._gone.add(path)
             self._note(path, _GONE, what)

@@ -261,14 +261,23 @@ def test_the_nics_as_ganeti_passes_them(whole: Lab, tmp_path: Path) -> None:
     ]
 
 
-def test_the_serial_console_is_a_parameter_of_the_hypervisor(whole: Lab, tmp_path: Path) -> None:
-    """Of KVM's; nothing is started. The menu of the instance that has one shows it there, the other's does not."""
-    lab, names = whole, {"true": "serial.lab.example", "false": "silent.lab.example"}
-    lab.succeed("gnt-cluster", "modify", "--enabled-hypervisors=fake,kvm", "-H", "kvm:kernel_path=,initrd_path=")
+@pytest.fixture
+def kvm(whole: Lab) -> Iterator[Lab]:
+    """The lab with the hypervisor KVM, which starts nothing here; its instances go at the end."""
+    whole.succeed("gnt-cluster", "modify", "--enabled-hypervisors=fake,kvm", "-H", "kvm:kernel_path=,initrd_path=")
+    yield whole
+    listed = whole.succeed("gnt-instance", "list", "--no-headers", "-o", "name,hypervisor")
+    for name in (line.split()[0] for line in listed.splitlines() if line.split()[1] == "kvm"):
+        whole.succeed("gnt-instance", "remove", "-f", "--shutdown-timeout=0", name)
+    whole.succeed("gnt-cluster", "modify", "--enabled-hypervisors=fake")
+
+
+def test_the_serial_console_is_a_parameter_of_the_hypervisor(kvm: Lab, tmp_path: Path) -> None:
+    """The menu of the instance that has one shows it there, after a rename, too; the other's does not."""
+    lab, names = kvm, {"true": "serial.lab.example", "false": "silent.lab.example"}
     menus = {}
     for value, name in names.items():
-        options = ("-H", f"kvm:serial_console={value}")
-        lab.succeed(*add_command(name, *options, os="image+whole", nics=NICS))
+        lab.succeed(*add_command(name, "-H", f"kvm:serial_console={value}", os="image+whole", nics=NICS))
         menus[value], _ = menu_and_fstab(lab, name, tmp_path)
     assert "console=ttyS0" in menus["true"]
     assert "console=ttyS0" not in menus["false"]

@@ -428,6 +428,19 @@ def test_any_user_data(data: bytes) -> None:
     assert renamed_user_data(b"#!/bin/sh\n" + data, "n.x") == b"#!/bin/sh\n" + data
 
 
+def test_user_data_is_for_root_only_also_in_the_place_of_the_images(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_text("#cloud-config\npassword: secret\n")
+    made = guest(tmp_path, INSTALLED, {f"{SEED}/user-data": "#cloud-config\n", f"{SEED}/meta-data": ""})
+    settings = Settings.from_layers([Layer("test", {"CLOUD_USER_DATA": str(own)})])
+    with open_tree(made.root) as tree:
+        draft = Draft(tree)
+        configure_cloud_init(draft, NEW, settings)
+        draft.write(lambda _: 0)
+    written = Path(f"{made.root}{SEED}/user-data")
+    assert (written.read_text(), written.stat().st_mode & 0o777) == (own.read_text(), 0o600)
+
+
 def test_long_lines_take_no_time() -> None:
     data = b"#cloud-config\n" + b"hostname: " + b"a" * (1 << 20) + b"\n" + b"fqdn:" + b" " * (1 << 20)
     with limits(seconds=5):

@@ -6,11 +6,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from ganeti_os.guest.draft import Draft, GuestError
-from pydiskimg.errors import StorageError
+from pydiskimg.protocols import Tree
 from pydiskimg.tree import open_tree
 
 
@@ -87,9 +88,10 @@ def test_a_symlink_itself_is_removed(draft: Draft, root: Path) -> None:
 
 def test_a_directory_in_the_place_of_a_file_is_named(draft: Draft, root: Path) -> None:
     (root / "etc/dir").mkdir()
-    draft.remove("/etc/dir", "removed")
-    with pytest.raises(StorageError, match=r"^/etc/dir in the guest's tree .*: cannot be removed: it is a directory$"):
-        written(draft)
+    draft.change("/etc/motd", b"new\n", "x")
+    with pytest.raises(GuestError, match=r"^/etc/dir in the guest: is a directory; expected a file or symlink"):
+        draft.remove("/etc/dir", "removed")
+    assert (root / "etc/motd").read_text() == "old\n"
 
 
 def test_too_many_files_are_refused(draft: Draft, root: Path) -> None:
@@ -97,3 +99,19 @@ def test_too_many_files_are_refused(draft: Draft, root: Path) -> None:
         (root / f"etc/f{number}").touch()
     with pytest.raises(GuestError, match="300 names match"):
         draft.files("/etc", "f*")
+
+
+def test_a_directory_of_very_many_names_is_listed_once_and_refused() -> None:
+    class ManyNames:
+        calls = 0
+
+        def list(self, _path: str) -> list[str]:
+            self.calls += 1
+            return [f"{number}.conf" for number in range(1 << 17)]
+
+    tree = ManyNames()
+    draft = Draft(cast(Tree, tree))
+    for pattern in ("*", "a", "*.network"):
+        with pytest.raises(GuestError, match=r"^/etc: holds 131072 names; at most 65536 are looked at"):
+            draft.files("/etc", pattern)
+    assert tree.calls == 1

@@ -7,6 +7,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -392,7 +393,16 @@ def test_any_configuration_ends_in_lines(data: bytes) -> None:
 )
 def test_a_long_configuration_takes_no_time(tmp_path: Path, text: str) -> None:
     guest = Guest(tmp_path, {"etc/ssh/sshd_config": text[: (1 << 20) - 1]})
-    with limits(), open_tree(guest.root) as tree:
+    with limits(), open_tree(guest.root) as tree, suppress(GuestError):
+        config_lines(Draft(tree))
+
+
+def test_a_configuration_of_very_many_lines_is_refused(tmp_path: Path) -> None:
+    """15 MiB of them would take 700 MiB of memory."""
+    files = {f"etc/ssh/sshd_config.d/{number}.conf": "a b\n" * 15_000 for number in range(2)}
+    guest = Guest(tmp_path, {"etc/ssh/sshd_config": "Include sshd_config.d/*.conf\n", **files})
+    message = r"^/etc/ssh/sshd_config: it has more than 20000 lines, with what it includes; no more are read$"
+    with open_tree(guest.root) as tree, pytest.raises(GuestError, match=message):
         config_lines(Draft(tree))
 
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
-from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.draft import Draft, GuestError
 
 PATHS = ("/etc/ssh/sshd_config", "/usr/etc/ssh/sshd_config", "/etc/openssh/sshd_config")  # the first that is there
 
@@ -16,6 +17,7 @@ _WORD = re.compile(rb'"([^"\n]*+)"|([^\s"#]++)|#.*+')
 _WILDCARDS = re.compile(r"[*?\[]")
 _DEPTH = 4  # of files that include each other; sshd takes 16
 _FILES = 64
+_LINES = 20_000  # of all files; a system has some dozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +32,15 @@ class Line:
 def config_lines(draft: Draft) -> list[Line]:
     """Return the lines of the global section, in the order in which sshd reads them; none without a configuration.
 
-    Raises StorageError for a file that cannot be read.
+    Raises StorageError for a file that cannot be read, GuestError for more than 20000 lines with what is included.
     """
     path = next((path for path in PATHS if draft.exists(path)), None)
-    return [] if path is None else list(_lines(draft, path, 0, [0]))
+    if path is None:
+        return []
+    lines = list(islice(_lines(draft, path, 0, [0]), _LINES + 1))
+    if len(lines) > _LINES:
+        raise GuestError(f"{path}: it has more than {_LINES} lines, with what it includes; no more are read")
+    return lines
 
 
 def _lines(draft: Draft, path: str, depth: int, count: list[int]) -> Iterator[Line]:
