@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 _X86 = ("x86", "x86_64")
 _BIOS_SECTOR = 512
-_WRITTEN = "GRUB of %s is in /boot/%s, and %s of it at byte %d"
+_WRITTEN = "GRUB from %s: its files are in /boot/%s, its core image of %s at byte %d"
 _NO_GRUB = (
     "the system has no /usr/lib/grub/i386-pc; add the package grub-pc-bin (Debian, Ubuntu), grub2-pc-modules (Red Hat, "
     "Fedora) or grub2-i386-pc (SUSE) to the image"
@@ -51,7 +51,7 @@ def install_boot_loader(installation: Installation, system: NewSystem, target: s
     """Write GRUB, what it reads, and give the system's table the code that loads it: nothing boots before that comes.
 
     target is where the system's root is mounted, with its /boot in it. A system without GRUB, or for which there is no
-    BIOS, is told in the log. Raises BootLoaderError for a GRUB that is not known and StorageError; an import, whose
+    BIOS, is logged. Raises BootLoaderError for a GRUB that is not known and StorageError; an import, whose
     data are all restored by then, logs them.
     """
     if installation.settings.bootloader == "none" or not installation.request.kernel_inside:

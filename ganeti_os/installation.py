@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""One run of create: everything that its steps need to know."""
+"""One run of create: everything that its steps need to know, and what is checked before it writes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ganeti_os.authorized_keys import keys_of_settings
 from ganeti_os.former import Wiping
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.log import Messages
@@ -49,3 +50,17 @@ class Installation:
     def grows(self) -> bool:
         """True when a system that is copied as a disk is to fill the instance's disk."""
         return self.settings.grow and not self.settings.nomount
+
+
+def prepare_identity(settings: Settings, keys: KeyMaker) -> None:
+    """Check what a new system is to be given, and let keys begin with the RSA key while the disk is written.
+
+    Raises SettingsError and StorageError for authorised keys and user-data that cannot be used, ImportError without
+    the library for keys.
+    """
+    keys_of_settings(settings)
+    if settings.cloud_user_data:
+        from ganeti_os.guest.cloud_init import check_user_data  # only here: few settings have any
+
+        check_user_data(settings)
+    keys.start()

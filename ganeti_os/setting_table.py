@@ -242,8 +242,9 @@ SETTINGS = (
         "ROOT_PASSWORD_HASH",
         Kind("a hash such as 'mkpasswd -m yescrypt' or 'openssl passwd -6' prints, or *", password_hash, ""),
         "",
-        "root's password in a new instance, as a hash in single quotes, since it has dollar signs; *: none; empty: the "
-        "image's; who reads this file reads the hash, so better a private or secret OS parameter",
+        "root's password in a new instance, as a crypt(5) hash in single quotes, since it has dollar signs; *: no "
+        "login by password; empty: the image's; a person who can read this file can read the hash, so a private or "
+        "secret OS parameter is better",
         gives_away="root's password in the instance's own system",
         secret=True,
     ),
@@ -251,14 +252,14 @@ SETTINGS = (
         "AUTHORIZED_KEYS",
         Kind("lines of authorized_keys as sshd(8) has them", authorized_keys, ""),
         "",
-        "ssh keys that may log into a new instance as root, one a line, beside those of the image",
+        "ssh keys that may log into a new instance as root, one on each line, added to those of the image",
         gives_away="who may log into the instance's own system as root",
     ),
     Setting(
         "AUTHORIZED_KEYS_FILE",
         Kind("the absolute path of a file", path_of_file, ""),
         "",
-        "a file on the node with more such keys",
+        "file on the node with more keys for AUTHORIZED_KEYS; only root may write it",
     ),
     Setting(
         "CUSTOMIZE_DIR",
@@ -286,7 +287,7 @@ SETTINGS = (
         "NETWORKS_DIR",
         DIRECTORY,
         "{sysconfdir}/ganeti/instance-image/networks",
-        "where instances/NAME and subnets/NAME tell static addresses",
+        "where the files instances/NAME and subnets/NAME with static addresses are",
         for_scripts=True,
     ),
     Setting(

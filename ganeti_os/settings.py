@@ -201,7 +201,7 @@ def check_contradictions(settings: Settings) -> None:
     """Raise SettingsError for settings of which one makes another impossible."""
     if settings.image_keyring and not settings.image_verify and settings.image_url:
         raise SettingsError(
-            "IMAGE_VERIFY=no contradicts IMAGE_KEYRING: a signature is of the checksum that would not be looked at; "
+            "IMAGE_VERIFY=no contradicts IMAGE_KEYRING: a signature is of the checksum that would not be checked; "
             "expected IMAGE_VERIFY=yes, or no IMAGE_KEYRING"
         )
     if settings.nomount and settings.image_type in ("tarball", "dump") and not settings.cdinstall:

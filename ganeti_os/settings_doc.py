@@ -151,8 +151,8 @@ ganeti-instance-image). Links in it may lead anywhere, and each program and conf
 - A single name right below `$TARGET` is safe once it is known not to be a link, as `dev` above: nothing changes the
   tree while the script runs.
 - Do not `chroot` into an image that you do not trust. What runs there is root of the node, with all its capabilities,
-  and a program that is root leaves a chroot at will. The same holds for `grub-install --root-directory` and whatever
-  else reads configuration as code: do not source (`. "$TARGET/etc/os-release"`) or `eval` what the guest holds.
+  and a program that is root leaves a chroot at will. The same holds for `grub-install --root-directory` and other
+  programs that read configuration as code: do not source (`. "$TARGET/etc/os-release"`) or `eval` what the guest holds.
 - Do not mount anything that the guest's files name (its fstab, its crypttab), and do not start `fsck`, `vgscan`,
   `mdadm` or `cryptsetup` on what you do not trust.
 - Names that the guest chose go into a command after `--`, in quotes, and into a log without control characters.
@@ -161,7 +161,7 @@ ganeti-instance-image). Links in it may lead anywhere, and each program and conf
 
 `create` and `rename` give each NIC in the guest what Ganeti knows of it: the address in `NIC_n_IP`, with the netmask
 and the gateway of its network (`gnt-network`), told by its MAC address. A NIC without an address, or with one whose
-network nobody tells, keeps the DHCP of the image; where the image has nothing for it, DHCP is written. An IPv6
+network is not known, keeps the DHCP of the image; where the image has nothing for it, DHCP is written. An IPv6
 address that follows from the MAC address (a network of Ganeti's with an IPv6 subnet) is made by the guest itself. The
 first NIC with a gateway has the default route; a gateway outside of the NIC's network is reached on the link.
 
@@ -178,11 +178,11 @@ first NIC with a gateway has the default route; a gateway outside of the NIC's n
 
 The system is the one that is installed and starts at boot. Where the guest has the address already, its file stays as
 it is: an address of another time is replaced in place ([what is changed, and what is left](adr/0054-rename.md)).
-Files and lines of ours begin with a remark, and a rename writes them again; without that remark they are the
+Files and lines of ours begin with a comment, and a rename writes them again; without that comment they are the
 administrator's. A bridge, a bond or a VLAN in the guest is left alone, with a warning ([which file is
 whose](adr/0098-who-writes-the-network.md)).
 
-Where Ganeti knows no address, two files in `NETWORKS_DIR` may tell it for the first NIC, in the syntax of the
+Where Ganeti knows no address, two files in `NETWORKS_DIR` may give it for the first NIC, in the syntax of the
 settings file; other names in them are left to customisation scripts:
 
     # /etc/ganeti/instance-image/networks/instances/inst1.example.org

@@ -76,7 +76,7 @@ def _members(pipe: PipeReader) -> Generator[tuple[str, FileInArchive], None, Non
             name = posixpath.normpath(file.path)
             if name != _DISK and name not in _DUMPS:
                 raise InvalidImageError(
-                    f"{file.name}: is no part of a backup; expected {_DISK}, or root.dump and boot.dump"
+                    f"{file.name}: is not a part of a backup; expected {_DISK}, or root.dump and boot.dump"
                 )
             yield name, file
 

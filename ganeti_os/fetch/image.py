@@ -184,7 +184,7 @@ class _Fetching:
 
     def _verified(self, record: Record | None) -> None:
         if record is not None and self._keyring is not None and not self._keyring.has(record.signer):
-            record = None  # checked, but by a checksum that anybody may have written
+            record = None  # checked, but by a checksum file without a signature
         known = record.checksum if record else None
         try:
             attempts = _ATTEMPTS_WITH_CACHE if known else ATTEMPTS

@@ -2,7 +2,7 @@
 """The OpenPGP signature of a checksum file or an image, verified with the keys of IMAGE_KEYRING by Sequoia (ADR 0110).
 
 A signature is detached, binary or in armor (SHA256SUMS.gpg), or around the text itself (clear-signed, RFC 9580,
-section 7). One good signature by any key of the keyring is enough: whoever signs beside it cannot spoil it.
+section 7). One good signature by any key of the keyring is enough: a bad signature beside it does not matter.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ from pysequoia.packet import HashAlgorithm, Packet, PacketPile, Tag
 from ganeti_os.fetch.cache import open_regular
 from ganeti_os.fetch.errors import FetchError
 from pydiskimg.errors import storage_error
-from pydiskimg.units import KIB, MIB, format_size
+from pydiskimg.units import MIB, format_size
 
 log = logging.getLogger(__name__)
 
 # In the order of asking, after the name of the checksum file.
 ENDINGS = (".gpg", ".asc", ".sign", ".sig")
-SIGNATURE_LIMIT = 256 * KIB
 _KEYRING_LIMIT = 16 * MIB
-_SIGNATURES = 16  # of one file that are looked at
+_SIGNATURES = 16  # of one file that are tried
 
 _CLEAR_SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
 _SIGNATURE = b"-----BEGIN PGP SIGNATURE-----"

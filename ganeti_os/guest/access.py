@@ -12,6 +12,7 @@ from ganeti_os.authorized_keys import keys_of_settings
 from ganeti_os.guest.accounts import root_account, set_password
 from ganeti_os.guest.draft import Draft, GuestError
 from ganeti_os.guest.ssh.config import config_lines
+from ganeti_os.guest.text import decoded, encoded, with_lines
 from ganeti_os.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -20,9 +21,9 @@ _DEFAULT = ".ssh/authorized_keys"
 
 
 def give_access(draft: Draft, settings: Settings) -> None:
-    """Give root the password and the authorised keys of the settings; without any what the image has stays.
+    """Give root the password and the authorised keys of the settings; without them those of the image stay.
 
-    No password, and no hash of one, goes into a message or a log. Raises SettingsError for keys that make no sense,
+    No password, and no hash of one, goes into a message or a log. Raises SettingsError for keys that are not valid,
     GuestError and StorageError for a guest whose files cannot take them.
     """
     keys = keys_of_settings(settings)
@@ -38,14 +39,12 @@ def _authorise(draft: Draft, keys: tuple[str, ...]) -> None:
     _tell_of_others(draft, directory)
     _tell_of_others(draft, path)
     old = draft.read(path) or b""
-    known = {_key_itself(line) for line in old.decode("utf-8", "surrogateescape").splitlines()}
+    known = {_key_itself(line) for line in decoded(old).splitlines()}
     added = [key for key in keys if _key_itself(key) not in known]
     if not added:
         return
-    draft.make_directory(directory, "made, for authorised keys", mode=0o700)
-    line_end = b"" if not old or old.endswith(b"\n") else b"\n"
-    text = "".join(f"{key}\n" for key in added).encode("utf-8", "surrogateescape")
-    draft.change(path, old + line_end + text, f"{len(added)} authorised keys of root's", mode=0o600)
+    draft.make_directory(directory, "made for authorised keys", mode=0o700)
+    draft.change(path, with_lines(old, *map(encoded, added)), f"authorised keys of root's: {len(added)}", mode=0o600)
 
 
 def _keys_file(draft: Draft) -> str:
@@ -57,7 +56,7 @@ def _keys_file(draft: Draft) -> str:
     if name.lower() == "none":
         log.warning("sshd_config has AuthorizedKeysFile none: sshd does not read %s", usual)
         return usual
-    means = {"%%": "%", "%h": root.home, "%u": root.name.decode("utf-8", "surrogateescape"), "%U": "0"}
+    means = {"%%": "%", "%h": root.home, "%u": decoded(root.name), "%U": "0"}
     name = re.sub("%.", lambda found: means.get(found[0], found[0]), name)
     path = posixpath.normpath(posixpath.join(root.home, name))
     if path == "/" or not path.startswith("/"):
@@ -69,7 +68,11 @@ def _tell_of_others(draft: Draft, path: str) -> None:
     """Tell of a file that sshd refuses to read since others may write it: its mode is the guest's affair."""
     status = draft.stat(path)
     if status is not None and (status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or status.st_uid != 0):
-        log.warning("%s can be written by others than root, so sshd may refuse root's authorised keys", path)
+        log.warning(
+            "%s: can be written by others than root, so sshd may refuse root's authorised keys; change its mode inside "
+            "the guest",
+            path,
+        )
 
 
 def _key_itself(line: str) -> str:

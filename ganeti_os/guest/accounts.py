@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 
 from ganeti_os.guest.draft import Draft, GuestError
+from ganeti_os.guest.text import decoded, with_lines
 
 _PASSWD, _SHADOW = "/etc/passwd", "/etc/shadow"
 _TCB = "/etc/tcb/{}/shadow"  # ALT Linux, Openwall: a file for each account
@@ -33,12 +34,12 @@ def root_account(draft: Draft) -> Root:
     """Return the account root, or else the first one with user id 0. Raises GuestError, StorageError."""
     data = draft.read(_PASSWD)
     if data is None:
-        raise GuestError(f"{_PASSWD}: there is no such file in the guest; expected one with an account root")
+        raise GuestError(f"{_PASSWD}: is missing in the guest; expected one with an account root")
     lines = [line for line in _LINE.finditer(data) if line[3].strip() == b"0"]
     lines.sort(key=lambda line: line[1] != b"root")
     if not lines:
         raise GuestError(f"{_PASSWD}: no account has user id 0; nothing was changed")
-    home = lines[0][4].decode("utf-8", "surrogateescape")
+    home = decoded(lines[0][4])
     if not home.startswith("/") or "\0" in home:
         raise GuestError(f"{_PASSWD}: the home of {_shown(lines[0][1])} is {home!r}; expected an absolute path")
     found = lines[0]
@@ -52,7 +53,7 @@ def set_password(draft: Draft, hashed: str) -> None:
     data = draft.read(_PASSWD) or b""
     shadow = next((path for path in (_TCB.format(root.name.decode("latin-1")), _SHADOW) if draft.is_file(path)), None)
     if shadow is None and draft.exists(_SHADOW):
-        draft.read(_SHADOW)  # which says what it is instead
+        draft.read(_SHADOW)  # not a regular file: this raises the error that says so
     field = secret if shadow is None else _IN_SHADOW
     if root.password != field:
         draft.change(_PASSWD, data[: root.start] + field + data[root.end :], _WHAT)
@@ -66,8 +67,7 @@ def with_password(data: bytes, name: bytes, secret: bytes) -> bytes:
     found = re.search(rb"^%b:[^:\r\n]*+(?::[^:\r\n]*+)?" % re.escape(name), data, re.MULTILINE)
     if found is not None:
         return data[: found.start()] + b":".join((name, secret, today)) + data[found.end() :]
-    line_end = b"" if not data or data.endswith(b"\n") else b"\n"
-    return data + line_end + b":".join((name, secret, today, b"0:99999:7:::")) + b"\n"
+    return with_lines(data, b":".join((name, secret, today, b"0:99999:7:::")))
 
 
 def _shown(name: bytes) -> str:

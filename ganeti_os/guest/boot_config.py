@@ -21,6 +21,7 @@ from ganeti_os.guest.grub_debconf import forget_grub_devices
 from ganeti_os.guest.grub_defaults import change_defaults, plain_arguments
 from ganeti_os.guest.kernel_arguments import grub_word, only_plain, wanted_arguments, with_words, without_old_machine
 from ganeti_os.guest.kernels import Kernel, find_kernels
+from ganeti_os.guest.text import decoded, encoded
 from pydiskimg.boot import grub_home
 from pydiskimg.errors import StorageError
 from pydiskimg.protocols import Tree
@@ -38,12 +39,14 @@ def configure_boot(tree: Tree, place: BootPlace, *, kernel_args: str, serial_con
     """Bring the boot configuration of a system that was built from its files up to date; False where nothing boots.
 
     The tree is the whole system, with its /boot in it; the files of GRUB may be there or come later. A system without a
-    kernel is told in the log. Raises StorageError and GuestError, before anything is written unless writing fails.
+    kernel is logged. Raises StorageError and GuestError, before anything is written unless writing fails.
     """
     draft = Draft(tree)
     kernels = find_kernels(draft)
     if not kernels:
-        log.warning("no kernel is in /boot of the system, and the instance does not boot by itself")
+        log.warning(
+            "/boot: the system has no kernel there, so the instance does not boot by itself; add one to the image"
+        )
         return False
     wanted = wanted_arguments(kernel_args, serial_console=serial_console)
     home = grub_home(tree)
@@ -65,7 +68,7 @@ def configure_boot(tree: Tree, place: BootPlace, *, kernel_args: str, serial_con
             serial_console=serial_console,
             blscfg=bool(entries) and draft.is_file(_BLSCFG),
         )
-    draft.change(path, text.encode("utf-8", "surrogateescape"), _WHAT, mode=0o600)
+    draft.change(path, encoded(text), _WHAT, mode=0o600)
     _tell_of(kernels[0], place)
     draft.write(_order)
     return True
@@ -86,8 +89,8 @@ def add_kernel_arguments(draft: Draft, *, kernel_args: str, serial_console: bool
         path = f"/boot/{home}/grub.cfg"
         old = draft.read(path)
         if old is not None:
-            new = with_arguments(_text(old), wanted)
-            draft.change(path, new.encode("utf-8", "surrogateescape"), "arguments of the kernel")
+            new = with_arguments(decoded(old), wanted)
+            draft.change(path, encoded(new), "arguments of the kernel")
 
 
 def _brought_up_to_date(
@@ -111,7 +114,7 @@ def _brought_up_to_date(
             return False
 
     try:
-        return up_to_date(_text(old), place, wanted, is_file, kernels, has_entries=has_entries)
+        return up_to_date(decoded(old), place, wanted, is_file, kernels, has_entries=has_entries)
     except UnsafeConfigError as error:
         log.warning("%s: %s; it is kept as grub.cfg.old, and replaced", path, error)
         draft.change(f"{path}.old", old, "as the old machine had it", mode=0o600)
@@ -127,22 +130,18 @@ def _new_arguments(draft: Draft, wanted: Sequence[str]) -> list[str]:
 
 def _tell_of(kernel: Kernel, place: BootPlace) -> None:
     if kernel.initrd is None and place.root_partuuid is None:
-        log.warning("%s has no initial RAM disk beside it; a kernel finds root=UUID= by one only", kernel.path)
-    log.info("%s is the kernel that the instance boots", kernel.path)
+        log.warning("%s has no initial RAM disk beside it, and finds its root by UUID only with one", kernel.path)
+    log.info("%s: the kernel that the instance boots", kernel.path)
 
 
 def _order(path: str) -> int:
-    """Last is what is booted by."""
+    """Write grub.cfg last: until then the system boots as before."""
     return int(path.endswith("/grub.cfg"))
 
 
 def _title(draft: Draft) -> str:
     for path in _OS_RELEASE:
-        found = _PRETTY_NAME.search(_text(draft.read(path) or b""))
+        found = _PRETTY_NAME.search(decoded(draft.read(path) or b""))
         if found:
             return found[1]
     return ""
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")

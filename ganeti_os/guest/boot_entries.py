@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Kernels' arguments outside of grub.cfg: BLS entries, GRUB's environment block, extlinux, those of kernels to come."""
+"""Kernels' arguments outside of grub.cfg: BLS entries, GRUB's environment block, extlinux, those of later kernels."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.kernel_arguments import has_root
 from ganeti_os.guest.network.shell_values import shell_values
 from ganeti_os.guest.network.span import substituted
+from ganeti_os.guest.text import decoded, encoded
 
 log = logging.getLogger(__name__)
 
@@ -31,17 +32,17 @@ Arguments = Callable[[str], str]  # what a line of arguments becomes
 def change_entries(draft: Draft, arguments: Arguments, place: BootPlace | None = None) -> list[str]:
     """Change the arguments of every BLS entry; with a place, also where it finds its kernel. Return their paths.
 
-    An entry whose kernel is not in /boot is left, told in the log, and not among the paths.
+    An entry whose kernel is not in /boot stays as it is, is logged, and is not among the paths.
     """
     changed = []
     for path in draft.files(ENTRIES, "*.conf"):
-        text = (draft.read(path) or b"").decode("utf-8", "surrogateescape")
+        text = decoded(draft.read(path) or b"")
         lines = [_changed_line(line, arguments, place, draft) for line in text.split("\n")]
         if None in lines:
             log.warning("%s: starts a kernel that is not in /boot; the entry is left as it is", path)
             continue
         new = "\n".join(line for line in lines if line is not None)
-        draft.change(path, new.encode("utf-8", "surrogateescape"), _WHAT)
+        draft.change(path, encoded(new), _WHAT)
         changed.append(path)
     return changed
 
@@ -68,7 +69,7 @@ def change_environment(draft: Draft, home: str, arguments: Arguments) -> None:
     match = _KERNELOPTS.search(data) if data and data.startswith(_ENVIRONMENT_HEADER) else None
     if data is None or match is None:
         return
-    options = arguments(match[1].decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+    options = encoded(arguments(decoded(match[1])))
     text = data[: match.start(1)] + options + data[match.end(1) :].rstrip(b"#")
     if len(text) > len(data) or b"\\" in options:
         log.warning("%s: the kernel's arguments do not fit into it and stay as they are", path)
@@ -80,8 +81,8 @@ def change_kernel_command_line(draft: Draft, arguments: Arguments) -> None:
     """Change the arguments that kernel-install gives to kernels that are installed later, where the system has them."""
     data = draft.read(_KERNEL_CMDLINE)
     if data and data.strip():
-        line = " ".join(data.decode("utf-8", "surrogateescape").split())
-        draft.change(_KERNEL_CMDLINE, (arguments(line) + "\n").encode("utf-8", "surrogateescape"), _WHAT)
+        line = " ".join(decoded(data).split())
+        draft.change(_KERNEL_CMDLINE, encoded(arguments(line) + "\n"), _WHAT)
 
 
 def change_extlinux(draft: Draft, arguments: Arguments) -> None:
@@ -89,17 +90,17 @@ def change_extlinux(draft: Draft, arguments: Arguments) -> None:
     for path in _EXTLINUX:
         data = draft.read(path)
         if data is not None:
-            lines = data.decode("utf-8", "surrogateescape").split("\n")
+            lines = decoded(data).split("\n")
             changed = [_changed_append(line, arguments) for line in lines]
-            draft.change(path, "\n".join(changed).encode("utf-8", "surrogateescape"), _WHAT)
+            draft.change(path, encoded("\n".join(changed)), _WHAT)
     data = draft.read(_UPDATE_EXTLINUX)
     values = shell_values(data or b"", ("default_kernel_opts",))
     span = values[-1].span if values else None
     if data is None or span is None or data[span.start - 1 : span.start] != b'"':
         return
-    options = arguments(span.text.decode("utf-8", "surrogateescape"))
+    options = arguments(decoded(span.text))
     if not any(byte in options for byte in '"\\$`'):
-        changed_text = options.encode("utf-8", "surrogateescape")
+        changed_text = encoded(options)
         draft.change(_UPDATE_EXTLINUX, substituted(data, [(span, changed_text)]), _WHAT)
 
 

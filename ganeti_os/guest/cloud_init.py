@@ -18,9 +18,12 @@ from collections.abc import Iterator
 
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.facts import Facts
-from ganeti_os.guest.network.cloud_config import MARK, is_known, network_config
+from ganeti_os.guest.network.cloud_config import is_known, network_config
 from ganeti_os.guest.network.writing.netplan import remove_foreign_netplan
+from ganeti_os.guest.network.writing.plan import HEADER
 from ganeti_os.guest.renaming import short
+from ganeti_os.guest.systemd import UNIT_DIRECTORIES, is_masked
+from ganeti_os.guest.text import with_lines
 from ganeti_os.settings import Settings
 from ganeti_os.shellfile import SettingsError
 from pydiskimg.errors import storage_error
@@ -85,7 +88,7 @@ def cloud_init_is_active(draft: Draft) -> bool:
 
 
 def cloud_init_configures_network(draft: Draft, facts: Facts) -> bool:
-    """True when cloud-init makes the network's files from the seed, so that nobody else has to.
+    """True when cloud-init makes the network's files from the seed, so that configure_network() has nothing to do.
 
     It does not where its own configuration has a network, and is kept from it in a new system where its renderer loses
     what the seed says.
@@ -163,7 +166,7 @@ def renamed_meta_data(data: bytes, name: str) -> bytes:
     line = f"local-hostname: {json.dumps(name)}".encode("ascii")
     if _LOCAL_NAME.search(data):
         return _LOCAL_NAME.sub(lambda _: line, data)
-    return data + (b"" if not data or data.endswith(b"\n") else b"\n") + line + b"\n"
+    return with_lines(data, line)
 
 
 def renamed_user_data(data: bytes, name: str) -> bytes:
@@ -187,7 +190,7 @@ def renewed_seed(files: dict[str, bytes], facts: Facts) -> dict[str, bytes]:
             renewed[name] = renamed_user_data(files[name], facts.name)
     old = files.get(META_DATA, b"")
     renewed[META_DATA] = meta_data(facts) if facts.is_new else renamed_meta_data(old, facts.name)
-    ours = files.get(NETWORK_CONFIG, b"").startswith(MARK)
+    ours = files.get(NETWORK_CONFIG, b"").startswith(HEADER)
     if facts.nics and (ours or any(map(is_known, facts.nics))):
         renewed[NETWORK_CONFIG] = network_config(facts.nics)
     return renewed
@@ -218,10 +221,8 @@ def _disabled_by(draft: Draft) -> str | None:
     if _POLICY.search(draft.read("/etc/cloud/ds-identify.cfg") or b""):
         return "/etc/cloud/ds-identify.cfg"
     for unit in _UNITS:
-        path = f"/etc/systemd/system/{unit}"
-        # Masked: a symlink to /dev/null, which a guest's disk has or has not, or an empty file.
-        if draft.is_dangling(path) or (draft.exists(path) and not (draft.is_file(path) and draft.read(path))):
-            return f"{path}, which masks it"
+        if is_masked(draft, unit):
+            return f"{UNIT_DIRECTORIES[0]}/{unit}, which masks it"
     for path in (*_KERNEL_ARGUMENTS, *draft.files(_BOOT_ENTRIES, "*.conf")):
         if draft.is_file(path) and _DISABLED.search(draft.read(path) or b""):
             return f"the kernel's arguments in {path}"
@@ -258,7 +259,7 @@ def _make_seed(draft: Draft, facts: Facts, settings: Settings) -> None:
 def _renew_seed(draft: Draft, facts: Facts) -> None:
     """Bring the seed up to date under its instance-id; a system that cloud-init never configured gets none.
 
-    A seed in front of a cloud-init that never ran would give the system new keys at the next boot.
+    A seed for a cloud-init that never ran would give the system new keys at the next boot.
     """
     _renew_configuration(draft, facts)
     seed = _seed(draft)
@@ -306,7 +307,7 @@ def _tell_of_others(draft: Draft, seed: str | None) -> None:
 
 def _forget_instance(draft: Draft, facts: Facts) -> None:
     """Take away what would tell cloud-init that it has configured this system before."""
-    what = "of another instance"
+    what = "taken away: it is about another instance"
     draft.remove(f"{_STATE}/instance", what)
     for directory in (f"{_STATE}/data", f"{_STATE}/sem", f"{_STATE}/instances/{_instance_id(facts)}/sem"):
         for path in draft.files(directory, "*"):
@@ -318,7 +319,7 @@ def _admit_seed(draft: Draft, facts: Facts) -> None:
     lines = []
     place, sources = _datasource_list(draft)
     if sources and b"NoCloud" not in sources:
-        log.info("%s does not let cloud-init read a NoCloud seed; %s does", place, _own_config(place))
+        log.info("%s: does not let cloud-init read a NoCloud seed; %s lets it", place, _own_config(place))
         lines.append(b"datasource_list: [ NoCloud, None ]\n")
     if not cloud_init_configures_network(draft, facts):
         lines.append(b"network: {config: disabled}\n")

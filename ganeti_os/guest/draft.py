@@ -14,6 +14,7 @@ from functools import partial
 from typing import Protocol
 
 from ganeti_os.guest.selinux import DIRECTORY, FILE, SYMLINK, Labels
+from ganeti_os.guest.text import encoded
 from pydiskimg.errors import DiskImageError, OutsideTreeError, StorageError
 from pydiskimg.protocols import Tree
 
@@ -59,10 +60,6 @@ _New = _Contents | _Link | _Directory
 _GONE = _Contents(None)
 
 
-def _bytes(path: str) -> bytes:
-    return path.encode("utf-8", "surrogateescape")
-
-
 class Draft:
     """The guest's files as they are to be. Reading sees what was changed before; nothing is written until write()."""
 
@@ -79,7 +76,7 @@ class Draft:
     def read(self, path: str, *, limit: int = FILE_LIMIT) -> bytes | None:
         """Return the contents of a regular file of at most limit bytes, None when there is no such file.
 
-        Raises StorageError for what is no regular file or too large, GuestError when all are too large together.
+        Raises StorageError for one that is not a regular file or is too large, GuestError when all together are.
         """
         new = self._new.get(path)
         if isinstance(new, _Contents):
@@ -141,19 +138,19 @@ class Draft:
             raise GuestError(f"{text}; at most {FILES_LIMIT} such files are read")
         made = [path for path in self._new if path.rpartition("/")[0] == directory]
         matching += [path for path in made if fnmatch.fnmatchcase(path.rpartition("/")[2], pattern)]
-        return sorted({path for path in matching if self.is_file(path)}, key=_bytes)
+        return sorted({path for path in matching if self.is_file(path)}, key=encoded)
 
     def directories(self, directory: str, pattern: str) -> list[str]:
         """Return the paths of at most FILES_LIMIT directories in directory whose names match, sorted."""
         matching = [f"{directory}/{name}" for name in self._names(directory) if fnmatch.fnmatchcase(name, pattern)]
-        found = [(path, self.stat(path)) for path in sorted(matching, key=_bytes)[:FILES_LIMIT]]
+        found = [(path, self.stat(path)) for path in sorted(matching, key=encoded)[:FILES_LIMIT]]
         return [path for path, status in found if status is not None and stat.S_ISDIR(status.st_mode)]
 
     def names(self, directory: str, *, limit: int) -> list[str]:
         """Return the sorted names in a directory as it was; none without it. Raises GuestError for more than limit."""
         names = self._names(directory)
         if len(names) > limit:
-            raise GuestError(f"{directory}: holds {len(names)} names; at most {limit} are looked at")
+            raise GuestError(f"{directory}: holds {len(names)} names; at most {limit} are read")
         return names
 
     def _names(self, directory: str) -> list[str]:
@@ -179,21 +176,26 @@ class Draft:
     def change(self, path: str, data: bytes, what: str, *, mode: int = 0o644) -> None:
         """Give a file new contents, or make one of this mode, and the directories above it; what says it for the log.
 
-        Contents that it has are no change. An old file keeps its mode.
+        Nothing is noted where it has these contents. An old file keeps its mode.
         """
         if data == self.read(path):
             return
         self._note(path, _Contents(data, mode), what)
 
     def make_directory(self, path: str, what: str, *, mode: int = 0o755) -> None:
-        """Make a directory of this mode, and those above it; what is there stays as it is."""
+        """Make a directory of this mode, and those above it, unless something has this path."""
         if not self.exists(path):
             self._note(path, _Directory(mode), what)
 
     def remove(self, path: str, what: str) -> None:
+<<<<<<< HEAD
         """Take a file or symlink away; nothing there is no change. Raises GuestError for a directory."""
         status = self.stat(path, follow_symlinks=False)
         if status is None:
+=======
+        """Take a file or symlink away, if there is one."""
+        if self.stat(path, follow_symlinks=False) is None:
+>>>>>>> reader
             self._new.pop(path, None)
         elif stat.S_ISDIR(status.st_mode):
             raise GuestError(f"{path} in the guest: is a directory; expected a file or symlink, which would be removed")
@@ -221,7 +223,7 @@ class Draft:
         for path in sorted(self._new, key=order):
             if self._write(path, self._new[path]):
                 written += 1
-                log.info("%s: %s", path, ", ".join(self._notes[path]))
+                log.info("%s: %s", path, ", ".join(dict.fromkeys(self._notes[path])))
         return written
 
     def _write(self, path: str, new: _New) -> bool:

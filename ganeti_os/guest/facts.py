@@ -32,7 +32,7 @@ class Facts:
 
 
 def instance_facts(request: Request, settings: Settings, *, is_new: bool) -> Facts:
-    """Return the facts of the instance that a verb is about. Raises SettingsError for files that make no sense."""
+    """Return the facts of the request's instance. Raises SettingsError for a file in NETWORKS_DIR that is not valid."""
     old_name = request.old_instance
     old = file_address(old_name, settings) if old_name is not None and old_name != request.instance else None
     return Facts(

@@ -28,7 +28,7 @@ _LINUX = ("linux", "linux16")
 _MODULE = ("module", "module2")  # the kernel and its initrd under Xen
 _INITRD = ("initrd", "initrd16")
 _SEARCH = ("search", "search.fs_uuid")
-# A disk's key is asked for; a loop device of the machine that packed the system; EFI's are not there on a BIOS.
+# GRUB would ask for a disk's key; a loop device of the machine that packed the system; EFI's are not there on a BIOS.
 _UNSAFE = ("cryptomount", "loopback", "linuxefi", "initrdefi")
 _CHANGED = (*_LINUX, *_MODULE, *_INITRD, *_SEARCH)
 _UUID = re.compile(r"['\"]?([0-9A-Fa-f]{4,32}(?:-[0-9A-Fa-f]{4,12}){0,4})['\"]?")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Debian's memory of the disks that grub-pc is installed on: those of the old machine are not there any more.
 
-An upgrade of grub-pc whose grub-install once made a core.img runs grub-install on the remembered devices, and without
-anybody to ask fails when one of them does not exist. Which name this instance's disk has (vda, sda, xvda) changes with
-Ganeti's hypervisor parameters, so none is remembered, and that none is meant (ADR 0096).
+An upgrade of grub-pc whose grub-install once made a core.img runs grub-install on the remembered devices, and fails
+where no person can be asked and one of them does not exist. Which name this instance's disk has (vda, sda, xvda)
+changes with Ganeti's hypervisor parameters, so none is remembered, and that none is meant (ADR 0096).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MEANT = (
 def forget_grub_devices(draft: Draft) -> None:
     """Let an upgrade of grub-pc inside the guest succeed without the disks of the old machine.
 
-    A debconf database that cannot be read is told in the log: it is not what the system boots by.
+    A debconf database that cannot be read is logged: it is not what the system boots by.
     """
     try:
         data = draft.read(PATH)

@@ -10,6 +10,7 @@ from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.kernel_arguments import grub_word, is_plain, missing_words, without_old_machine
 from ganeti_os.guest.network.shell_values import shell_values
 from ganeti_os.guest.network.span import Span
+from ganeti_os.guest.text import decoded, encoded, with_lines
 
 PATH = "/etc/default/grub"
 # Debian's and Ubuntu's grub-mkconfig reads these, too, the last one last. /etc/default/grub itself is made by their
@@ -34,7 +35,7 @@ class _Defaults:
     def last(self, name: str) -> tuple[str, Span | None] | None:
         """Return the file that assigns to name last, and where the value is if it is plain text."""
         for path in reversed(self.files):
-            values = shell_values(_bytes(self.files[path]), (name,))
+            values = shell_values(encoded(self.files[path]), (name,))
             if values:
                 return path, values[-1].span
         return None
@@ -42,7 +43,7 @@ class _Defaults:
     def value(self, name: str) -> str:
         """Return the value of name as far as it is plain text."""
         last = self.last(name)
-        return _text(last[1].text) if last is not None and last[1] is not None else ""
+        return decoded(last[1].text) if last is not None and last[1] is not None else ""
 
     def assign(self, name: str, value: str) -> None:
         """Let name have a plain value, in place where it has one already."""
@@ -50,10 +51,10 @@ class _Defaults:
         if span is None:
             self.append(f'{name}="{value}"', path)
             return
-        data = _bytes(self.files[path])
+        data = encoded(self.files[path])
         is_quoted = data[span.start - 1 : span.start] in (b'"', b"'")
-        text = _bytes(value if is_quoted else f'"{value}"')
-        self._set(path, _text(data[: span.start] + text + data[span.end :]))
+        text = encoded(value if is_quoted else f'"{value}"')
+        self._set(path, decoded(data[: span.start] + text + data[span.end :]))
 
     def append(self, line: str, path: str | None = None) -> None:
         """Add a line at the end of a file, of the own one without a path, unless the file has it."""
@@ -61,8 +62,7 @@ class _Defaults:
         text = self.files.get(path, "")
         if line in text.split("\n"):
             return
-        end = "" if text.endswith("\n") or not text else "\n"
-        self._set(path, f"{text}{end}{line}\n")
+        self._set(path, decoded(with_lines(encoded(text), encoded(line))))
 
     def _set(self, path: str, text: str) -> None:
         self.files[path] = text
@@ -86,7 +86,7 @@ def change_defaults(draft: Draft, wanted: Sequence[str], *, serial_console: bool
     if serial_console:
         _add_terminal(defaults)
     for path in sorted(defaults.changed):
-        draft.change(path, _bytes(defaults.files[path]), "settings of update-grub")
+        draft.change(path, encoded(defaults.files[path]), "settings of update-grub")
 
 
 def plain_arguments(draft: Draft) -> list[str]:
@@ -99,7 +99,7 @@ def plain_arguments(draft: Draft) -> list[str]:
 
 def _read(draft: Draft) -> _Defaults | None:
     paths = [PATH, *draft.files(_DIRECTORY, "*.cfg")]
-    found = {path: _text(data) for path in paths if (data := draft.read(path)) is not None}
+    found = {path: decoded(data) for path in paths if (data := draft.read(path)) is not None}
     if PATH not in found and not any(draft.is_file(path) for path in _GENERATORS):
         return None
     return _Defaults(found, _OWN_FILE if PATH not in found and draft.exists(_DEBIAN) else PATH)
@@ -132,11 +132,3 @@ def _add_terminal(defaults: _Defaults) -> None:
         defaults.assign(_TERMINALS[0], "console serial")
     if defaults.last("GRUB_SERIAL_COMMAND") is None:
         defaults.assign("GRUB_SERIAL_COMMAND", _SERIAL_COMMAND)
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")

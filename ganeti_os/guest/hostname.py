@@ -12,6 +12,8 @@ from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.network.shell_values import shell_values
 from ganeti_os.guest.network.span import Span, substituted
 from ganeti_os.guest.renaming import Renaming, is_unset, short
+from ganeti_os.guest.systemd import has_systemd
+from ganeti_os.guest.text import ended, with_lines
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +28,6 @@ _WITH_DOMAIN = (SUSE, RED_HAT)  # where a name that was never set gets the domai
 _NAME_LINE = re.compile(rb"^[ \t]*+([^#\s][^\r\n]*+)", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}(?:\.[A-Za-z0-9_-]{1,63}){0,32}\.?")
 _SHOWN = 80  # characters of a name in a message
-_SYSTEMD = ("/usr/lib/systemd/systemd", "/lib/systemd/systemd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class _Place:
 
 
 def host_names(draft: Draft) -> list[str]:
-    """Return the names by which the system calls itself, in the order in which its files are looked at."""
+    """Return the names by which the system calls itself, in the order of PATHS."""
     return [place.name for place in _places(draft) if place.name]
 
 
@@ -77,7 +78,7 @@ def _change_file(draft: Draft, path: str, places: list[_Place], renaming: Renami
     for place in {place.variable: place for place in places}.values():  # the last assignment counts
         if place.span is None:
             new = _new_name(place, renaming)
-            changed += _new_line(changed) + f"{place.variable}={new}\n".encode("ascii")
+            changed = with_lines(changed, f"{place.variable}={new}".encode("ascii"))
             told[f"host name {new} is assigned at the end, after one that is not plain text"] = None
     draft.change(path, changed, ", ".join(list(told)[:10]))
 
@@ -96,17 +97,13 @@ def _framed(data: bytes, place: _Place, new: str) -> bytes:
     text = new.encode("ascii")
     if place.variable or (place.span and place.span.text.strip()):
         return text
-    return (_new_line(data) if data.strip() else b"") + text + b"\n"
-
-
-def _new_line(data: bytes) -> bytes:
-    return b"" if not data or data.endswith(b"\n") else b"\n"
+    return (ended(data)[len(data) :] if data.strip() else b"") + text + b"\n"
 
 
 def _make(draft: Draft, renaming: Renaming) -> None:
     data = draft.read(RED_HAT) if draft.is_file(RED_HAT) else None
-    if data is not None and not any(map(draft.exists, _SYSTEMD)):
-        draft.change(RED_HAT, data + _new_line(data) + f"HOSTNAME={renaming.new}\n".encode("ascii"), "a host name")
+    if data is not None and not has_systemd(draft):
+        draft.change(RED_HAT, with_lines(data, f"HOSTNAME={renaming.new}".encode("ascii")), "a host name")
         return
     if draft.is_dangling(DEBIAN):
         draft.remove(DEBIAN, "a symbolic link to nothing is removed")

@@ -24,7 +24,7 @@ def change_hosts(
     """Replace the old names in the columns of names, and old addresses by new ones in the first column.
 
     On lines about the system (a loopback address, one of addresses, or an old name of the instance) an old name is
-    replaced in whatever domain it is. The line of OWN_ADDRESS or of a new address names the instance first, with its
+    replaced in any domain. The line of OWN_ADDRESS or of a new address names the instance first, with its
     domain: that is what `hostname -f` says. addresses are spelled as the guest spells them. With own_address a line is
     added where none names the instance.
     """
@@ -45,7 +45,7 @@ def change_hosts(
         is_named = is_named or (is_first and len(words) > 1)
     new = substituted(data or b"", names + moved)
     counts = [(len(names), "name", "names"), (len(moved), "address", "addresses")]
-    what = [f"{count} {one if count == 1 else many}" for count, one, many in counts if count]
+    what = [f"{count} {one if count == 1 else many} changed" for count, one, many in counts if count]
     if own_address is not None and not is_named:
         new = _with_own_line(new, own_address, renaming.new)
         what.append("a line for the instance")

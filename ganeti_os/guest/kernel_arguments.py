@@ -26,7 +26,7 @@ def words(text: str) -> list[str]:
 
 
 def wanted_arguments(kernel_args: str, *, serial_console: bool) -> list[str]:
-    """Return what the settings ask for: KERNEL_ARGS, and the consoles unless KERNEL_ARGS has a serial one."""
+    """Return what the settings give: KERNEL_ARGS, and the consoles unless KERNEL_ARGS has a serial one."""
     wanted = words(kernel_args)
     if serial_console and not has_serial_console(wanted):
         return [*_CONSOLES, *wanted]

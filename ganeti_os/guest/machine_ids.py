@@ -26,12 +26,12 @@ import uuid
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.network.shell_values import shell_values
 from ganeti_os.guest.network.span import substituted
+from ganeti_os.guest.systemd import has_systemd
 
 log = logging.getLogger(__name__)
 
 _MACHINE_ID = "/etc/machine-id"
 _DBUS_ID = "/var/lib/dbus/machine-id"
-_SYSTEMD = ("/usr/lib/systemd/systemd", "/lib/systemd/systemd")
 _FIRST_BOOT = b"uninitialized"
 # A directory, a pattern of names in it, and what they are.
 _REMOVED = (
@@ -113,8 +113,8 @@ def forget_network_cards(draft: Draft) -> None:
 
 def _forget_machine_id(draft: Draft) -> None:
     """Leave a missing one and "uninitialized" alone: the image's author wants presets to be applied at first boot."""
-    has_systemd = any(map(draft.exists, _SYSTEMD))
-    if has_systemd:
+    is_systemd = has_systemd(draft)
+    if is_systemd:
         old = draft.read(_MACHINE_ID)
         if old and old.strip() != _FIRST_BOOT:
             draft.change(_MACHINE_ID, b"", "emptied: the system makes its own when it boots", mode=0o444)
@@ -122,7 +122,7 @@ def _forget_machine_id(draft: Draft) -> None:
         _remove(draft, _MACHINE_ID, "a machine id")
     status, machine = draft.stat(_DBUS_ID, follow_symlinks=False), draft.stat(_MACHINE_ID)
     is_same = status is not None and machine is not None and os.path.samestat(status, machine)
-    if status is not None and not stat.S_ISLNK(status.st_mode) and not (has_systemd and is_same):
+    if status is not None and not stat.S_ISLNK(status.st_mode) and not (is_systemd and is_same):
         _remove(draft, _DBUS_ID, "a machine id")
 
 

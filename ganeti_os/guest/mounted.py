@@ -50,7 +50,7 @@ def mount_inside(
 ) -> None:
     """Mount what the guest has over directories of its root, which root_device shows and which is mounted at target.
 
-    One that cannot be mounted is told: what is written below it then is hidden when the guest runs.
+    One that cannot be mounted is logged: what is written below it then is hidden when the guest runs.
     """
     for mount_point, volume in guest.inside:
         try:

@@ -49,7 +49,7 @@ _BASIC_DATA = uuid.UUID("ebd0a0a2-b9e5-4433-87c0-68b6b72699c7")  # what FAT and 
 def seed_volume(disk: DescriptorDisk, facts: Facts, settings: Settings) -> bool:
     """Give a new instance its seed on a volume of its own; False, after a warning, where the disk has no room for one.
 
-    What is at the start of the disk has to be final: the volume goes into the gap in front of the first partition. An
+    What is at the start of the disk has to be final: the volume goes into the gap before the first partition. An
     image's own volume with the label is used. Raises SettingsError or StorageError when the file that CLOUD_USER_DATA
     names cannot be read, StorageError when the disk refuses a write.
     """
@@ -66,7 +66,7 @@ def seed_volume(disk: DescriptorDisk, facts: Facts, settings: Settings) -> bool:
     except (NoGapError, FileSystemError, PartitionError) as error:
         log.warning("cloud-init in the guest gets no seed with the instance's name and network: %s", error)
         return False
-    log.info("%s, partition %d: made with label %s, for cloud-init in the guest", disk.name, found.number, LABEL)
+    log.info("%s, partition %d: the seed of cloud-init, label %s, was written", disk.name, found.number, LABEL)
     return True
 
 
@@ -90,7 +90,7 @@ def renew_seed_volume(disk: DescriptorDisk, facts: Facts) -> bool:
     try:
         found = _find(disk)
     except PartitionError as error:
-        log.debug("%s", error)  # whoever looks for the root says so
+        log.debug("%s", error)  # the search for the root reports it
         return False
     if found is None:
         return False
@@ -106,7 +106,7 @@ def renew_seed_volume(disk: DescriptorDisk, facts: Facts) -> bool:
 
 
 def own_configuration(password_hash: str, authorized_keys: Sequence[str]) -> bytes:
-    """Return vendor-data that lets cloud-init do what nobody does in a root that is not written.
+    """Return vendor-data that lets cloud-init do what is not done in a root that is not written.
 
     It renders the network at each boot and writes /etc/hosts; user-data comes before it.
     """

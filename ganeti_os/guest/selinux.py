@@ -27,7 +27,7 @@ _STEPS = 3_000_000  # for all new files; a policy of a distribution takes some t
 _ORDER = ("file_contexts", "file_contexts.homedirs", "file_contexts.local")  # a later one wins
 _ON = (b"enforcing", b"permissive")
 _CONFIG_LINE = re.compile(rb"^[ \t]*+(SELINUX|SELINUXTYPE)[ \t]*+=[ \t]*+([A-Za-z0-9_.-]++)", re.MULTILINE)
-# stem is a first directory without a wildcard in it: it keeps most lines from being looked at closer.
+# stem is a first directory without a wildcard in it: most lines are ruled out by it alone.
 _LINE = re.compile(
     rb"^[ \t]*+(?P<pattern>(?!#)(?P<stem>/[^\s/\\.^$?*+|\[({]++(?=/))?+\S++)[ \t]++(?:(?P<kind>-\S)[ \t]++)?"
     rb"(?P<context>[!-~]{1,255}+)[ \t\r]*+$",
@@ -72,7 +72,7 @@ class _Policy:
 
 
 class Labels:
-    """The labels of a guest's new files; read from the tree when the first one is asked for."""
+    """The labels of a guest's new files; read from the tree when the first one is needed."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
@@ -135,7 +135,7 @@ def attributes_of_new(tree: Tree, path: str) -> dict[str, bytes]:
     """Return the extended attributes of a file that is about to be made; none where it is there already."""
     try:
         return {} if tree.exists(path) else Labels(tree).attributes(path, FILE)
-    except StorageError:  # that it is no path of a file is for the writer to say
+    except StorageError:  # the writer reports a path that cannot be a file's
         return {}
 
 

@@ -11,6 +11,8 @@ import re
 
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.kernel_arguments import CONSOLE
+from ganeti_os.guest.systemd import PROGRAMS
+from ganeti_os.guest.text import with_lines
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +21,6 @@ _UPSTART = "/etc/init"
 _UPSTART_JOB = f"{_UPSTART}/{CONSOLE}.conf"
 _SECURETTY = "/etc/securetty"
 _INIT = "/sbin/init"
-_SYSTEMD = ("/usr/lib/systemd/systemd", "/lib/systemd/systemd")
 _GETTYS = ("/sbin/getty", "/sbin/agetty", "/usr/sbin/agetty", "/usr/bin/agetty", "/usr/bin/getty", "/bin/getty")
 # busybox's init names a terminal where sysvinit has an identifier of four letters at most, and knows no run levels.
 _BUSYBOX = re.compile(rb"^(?:tty[A-Za-z0-9]*+)?::(?:sysinit|respawn|askfirst|wait):", re.MULTILINE)
@@ -51,11 +52,11 @@ def configure_serial_console(draft: Draft) -> None:
         _add_job(draft, jobs, getty)
     elif inittab is not None and not _OWN_GETTY.search(inittab):
         line = _inittab_line(inittab, getty)
-        draft.change(_INITTAB, _with_line(inittab, line.encode("ascii")), _WHAT)
+        draft.change(_INITTAB, with_lines(inittab, line.encode("ascii")), _WHAT)
 
 
 def _is_systemd(draft: Draft) -> bool:
-    systemd = next((status for path in _SYSTEMD if (status := draft.stat(path))), None)
+    systemd = next((status for path in PROGRAMS if (status := draft.stat(path))), None)
     if systemd is None:
         return False
     init = draft.stat(_INIT)
@@ -66,7 +67,7 @@ def _trust(draft: Draft) -> None:
     """Name the line among those that root may log in on, where the system has such a list."""
     old = draft.read(_SECURETTY)
     if old is not None and CONSOLE.encode() not in (line.strip() for line in old.split(b"\n")):
-        draft.change(_SECURETTY, _with_line(old, CONSOLE.encode()), _WHAT)
+        draft.change(_SECURETTY, with_lines(old, CONSOLE.encode()), _WHAT)
 
 
 def _add_job(draft: Draft, jobs: list[str], getty: str) -> None:
@@ -83,8 +84,3 @@ def _inittab_line(inittab: bytes, getty: str) -> str:
     taken = {line.split(b":")[0].strip().decode("ascii", "replace") for line in inittab.split(b"\n")}
     identifier = next((name for name in _IDENTIFIERS if name not in taken), _IDENTIFIERS[0])
     return f"{identifier}:2345:respawn:{getty} -L {CONSOLE} 115200 vt100"
-
-
-def _with_line(data: bytes, line: bytes) -> bytes:
-    end = b"" if data.endswith(b"\n") or not data else b"\n"
-    return data + end + line + b"\n"

@@ -9,14 +9,13 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from ganeti_os import hooks
-from ganeti_os.authorized_keys import keys_of_settings
 from ganeti_os.diskimage import install_disk_image
 from ganeti_os.guest.firmware import holds_firmware_variables
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.image_names import is_disk_in_tarball
 from ganeti_os.imagecheck import check_image_file
 from ganeti_os.imagefile import ImageFile, find_image, image_names
-from ganeti_os.installation import Installation
+from ganeti_os.installation import Installation, prepare_identity
 from ganeti_os.log import Messages
 from ganeti_os.protocol import Request
 from ganeti_os.settings import Settings, check_contradictions
@@ -38,12 +37,7 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
     check_contradictions(settings)
     keys = KeyMaker()
     if not settings.identity_is_off:
-        keys_of_settings(settings)  # refused here, if they are wrong
-        if settings.cloud_user_data:
-            from ganeti_os.guest.cloud_init import check_user_data  # few have any
-
-            check_user_data(settings)
-        keys.start()  # while the image is copied
+        prepare_identity(settings, keys)
     scripts = [] if settings.nomount else hooks.enabled(settings.customize_dir)
     overlay = _overlay(settings)
     with ExitStack() as stack:

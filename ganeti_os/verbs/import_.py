@@ -7,12 +7,11 @@ import errno
 import logging
 import time
 
-from ganeti_os.authorized_keys import keys_of_settings
 from ganeti_os.backup.disk import restore_disk
 from ganeti_os.backup.kind import BackupKind, backup_kind
 from ganeti_os.former import Wiping
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
-from ganeti_os.installation import Installation
+from ganeti_os.installation import Installation, prepare_identity
 from ganeti_os.log import Messages
 from ganeti_os.protocol import Request
 from ganeti_os.settings import Settings
@@ -31,9 +30,9 @@ class NotAnotherError(DiskImageError):
 
 
 def run(request: Request, settings: Settings, messages: Messages) -> None:
-    """Write what comes on standard input to the request's device, as it arrives.
+    """Write the backup on standard input to the request's device, as it arrives.
 
-    Whatever ends early leaves a disk that begins with zeros, or has no partition table.
+    A backup that ends early leaves a disk that begins with zeros, or has no partition table.
     """
     assert request.device is not None
     started = time.monotonic()
@@ -41,12 +40,7 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
     another = settings.import_identity == "new" and not settings.identity_is_off
     if another:
         _require_root()
-        keys_of_settings(settings)  # refused here, if they are wrong
-        if settings.cloud_user_data:
-            from ganeti_os.guest.cloud_init import check_user_data  # few have any
-
-            check_user_data(settings)
-        keys.start()  # while the disk is restored
+        prepare_identity(settings, keys)
     with open_disk(request.device, writable=True) as disk:
         with messages.step("restoring"):
             pipe = PipeReader(_STANDARD_INPUT, "standard input")

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 def run(request: Request, settings: Settings, messages: Messages) -> None:
     """Rename the system on the first of the request's disks that holds one; again is a success without a change.
 
-    Whatever name the system had becomes the new one. Where its root cannot be found, the seed of its cloud-init is
+    Any name that the system had becomes the new one. Where its root cannot be found, the seed of its cloud-init is
     renamed. Raises NoRootError when there is neither; nothing was written then.
     """
     reason = _nothing_to_do(request, settings)
@@ -70,7 +70,7 @@ def _find(stack: ExitStack, request: Request, facts: Facts) -> tuple[DescriptorD
     reasons: list[DiskImageError] = []
     for candidate in request.disks:
         if candidate.access == "ro":
-            log.info("%s is read-only and not looked at", candidate.path)
+            log.info("%s is read-only; it is not searched for a root file system", candidate.path)
             continue
         with ExitStack() as opened:
             disk = opened.enter_context(open_disk(candidate.path, writable=True))

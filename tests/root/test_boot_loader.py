@@ -88,7 +88,7 @@ def test_it_is_written_with_its_modules(node: Node, tmp_path: Path, table: str, 
     with inside(str(tmp_path / "disk"), boot, tmp_path) as point:
         assert (point / "grub/i386-pc/normal.mod").read_bytes() == grub_files()["normal.mod"]
         assert (point / "grub/grub.cfg").read_bytes() == b"menu"
-    assert f"boot loader: GRUB of {DIRECTORY} is in /boot/grub, and " in log
+    assert f"boot loader: GRUB from {DIRECTORY}: its files are in /boot/grub, its core image of " in log
 
 
 def config_in(core: bytes) -> bytes:

@@ -218,7 +218,7 @@ def test_strange_archives(node: Node, tmp_path: Path, dumped: tuple[Path, Path])
     (directory / "disk.img").write_bytes(b"QFI\xfb" + bytes(2000))
     (directory / "link").symlink_to("/etc/passwd")
     for names, sentence in (
-        (["what.txt"], "is no part of a backup"),
+        (["what.txt"], "is not a part of a backup"),
         (["link"], "neither a file"),
         (["disk.img"], "standard input: disk.img: "),
     ):

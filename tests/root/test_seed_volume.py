@@ -102,7 +102,7 @@ def test_a_root_that_is_not_mounted(tmp_path: Path, tool: Tool, disk: Path, kind
     node = node_of(tmp_path, root, CLOUD_USER_DATA=str(user_data))
     done = node.create(disk, INSTANCE_UUID="5eed", **NIC)
     assert done.returncode == 0, done.stderr
-    assert "made with label CIDATA, for cloud-init" in done.stderr
+    assert "the seed of cloud-init, label CIDATA, was written" in done.stderr
     made = seed(disk)
     assert made is not None
     assert made["user-data"] == user_data.read_bytes()

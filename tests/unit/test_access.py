@@ -179,7 +179,7 @@ def test_what_sshd_will_not_read_is_told(guest: Guest, caplog: pytest.LogCapture
     guest.give(keys=KEY)
     assert guest.read("root/.ssh/authorized_keys") == f"{KEY}\n"
     assert "sshd_config has AuthorizedKeysFile none" in caplog.text
-    assert "/root/.ssh/authorized_keys can be written by others than root" in caplog.text
+    assert "/root/.ssh/authorized_keys: can be written by others than root" in caplog.text
 
 
 def test_links_lead_to_places_inside(guest: Guest, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_files_that_are_none_are_refused_by_name(guest: Guest, path: str, what: 
 @pytest.mark.parametrize(
     ("passwd", "words"),
     [
-        (None, "there is no such file"),
+        (None, "is missing in the guest"),
         ("", "no account has user id 0"),
         ("root:x:1:1::/root:\n", "no account has user id 0"),
         ("root:x:0:0::root:\n", "expected an absolute path"),

@@ -220,7 +220,7 @@ def test_a_rescue_kernel_is_last_and_other_names_are_none(tmp_path: Path) -> Non
 def test_a_system_without_kernel_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "boot").mkdir()
     assert not configure(tmp_path, PLACES["/boot apart"])
-    assert "no kernel is in /boot" in caplog.text
+    assert "/boot: the system has no kernel there" in caplog.text
     assert not (tmp_path / "boot/grub").exists()
 
 

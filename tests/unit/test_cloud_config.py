@@ -7,8 +7,9 @@ from ipaddress import ip_address, ip_interface
 
 import yaml
 
-from ganeti_os.guest.network.cloud_config import MARK, network_config
+from ganeti_os.guest.network.cloud_config import network_config
 from ganeti_os.guest.network.new_addresses import NewAddress, NicNetwork
+from ganeti_os.guest.network.writing.plan import HEADER
 
 MAC = "AA:00:00:11:22:33"
 
@@ -20,7 +21,7 @@ def known(text: str, gateway: str | None = None) -> NewAddress:
 
 def ethernets(*nics: NicNetwork) -> dict[str, object]:
     text = network_config(nics)
-    assert text.startswith(MARK)
+    assert text.startswith(HEADER)
     found = yaml.safe_load(text)
     assert found.keys() == {"version", "ethernets"}
     assert found["version"] == 2

@@ -28,8 +28,8 @@ from ganeti_os.guest.cloud_init import (
 )
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.facts import Facts
-from ganeti_os.guest.network.cloud_config import MARK
 from ganeti_os.guest.network.new_addresses import NewAddress, NicNetwork
+from ganeti_os.guest.network.writing.plan import HEADER
 from ganeti_os.settings import Layer, Settings
 from pydiskimg.errors import DiskImageError
 from pydiskimg.tree import open_tree
@@ -348,7 +348,7 @@ def test_a_seed_of_others(tmp_path: Path) -> None:
     assert exists(made, "/var/lib/cloud/data/instance-id")
     assert read(made, f"{SEED}/meta-data") == "instance-id: not complete\n"
     configure(made, RENAMED)
-    assert read(made, f"{SEED}-net/network-config").encode().startswith(MARK)
+    assert read(made, f"{SEED}-net/network-config").encode().startswith(HEADER)
     assert not exists(made, "/var/lib/cloud/data/instance-id")
 
 

@@ -211,7 +211,7 @@ def test_without_pyyaml_one_sentence_says_so(
     guest.rename("198.51.100.5", **NETWORK)
     assert guest.read()[PATH] == SANE
     assert warnings(caplog) == [
-        f"{PATH}: netplan's files stay as they are: python3-yaml (PyYAML) is missing; install it for them"
+        f"{PATH}: netplan's files stay as they are: PyYAML is missing on the node; install python3-yaml"
     ]
     caplog.clear()
     guest = GuestFiles.make(tmp_path / "dhcp", {"/etc/hostname": "inst1\n", PATH: "network: {version: 2}\n"})

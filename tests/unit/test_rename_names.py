@@ -115,7 +115,7 @@ def test_each_changed_file_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixt
     caplog.set_level(logging.INFO)
     GuestFiles.make(tmp_path, DEBIAN_12).rename()
     assert caplog.messages == [
-        "/etc/hosts: 2 names",
+        "/etc/hosts: 2 names changed",
         "/etc/dhcp/dhclient.conf: the name that is announced",
         "/etc/mailname: the name that is announced",
         "/etc/hostname: host name inst1 is now inst2",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A static address as a guest's files configure it, whatever their format."""
+"""A static address as a guest's files configure it, the same for all their formats."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _networks(address: bytes, masks: list[bytes]) -> Iterator[IPv4Network | IPv6
 
 
 def parse_address(text: bytes | str) -> IPAddress | None:
-    """Return the address that a text spells, None when it is none."""
+    """Return the address that a text spells, None when it is not one."""
     if len(text) > 45:
         return None
     try:
@@ -146,5 +146,5 @@ def parse_address(text: bytes | str) -> IPAddress | None:
 
 
 def natural_order(name: str) -> list[tuple[int, str]]:
-    """Sort eth10 behind eth2."""
+    """Return a key that sorts eth10 after eth2."""
     return [(int(part[:9]), part) if part.isdigit() else (0, part) for part in _DIGITS.split(name)]

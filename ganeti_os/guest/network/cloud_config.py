@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterator, Sequence
 
 from ganeti_os.guest.network.new_addresses import NewAddress, NicNetwork, with_one_default_route
+from ganeti_os.guest.network.writing.plan import HEADER
 
-MARK = b"# Written by the Ganeti OS definition image, which replaces it when the instance is renamed.\n"
 # "default" is netplan's word only: cloud-init's own renderers refuse it.
 _DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 
@@ -26,7 +26,7 @@ def network_config(nics: Sequence[NicNetwork]) -> bytes:
     lines = ["version: 2", "ethernets:"]
     for nic in with_one_default_route(nics):
         lines += _nic(nic)
-    return MARK + "\n".join(lines).encode("ascii") + b"\n"
+    return HEADER + "\n".join(lines).encode("ascii") + b"\n"
 
 
 def _nic(nic: NicNetwork) -> Iterator[str]:

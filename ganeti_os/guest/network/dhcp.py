@@ -70,7 +70,7 @@ def change_client_names(draft: Draft, renaming: Renaming) -> None:
     for rule in _RULES:
         for path in draft.files(rule.directory, rule.pattern):
             _change(draft, path, rule.line, renaming)
-    files = NetworkFiles(draft, quiet=True)  # what is odd is told when the addresses are looked for
+    files = NetworkFiles(draft, quiet=True)  # change_addresses() logs what cannot be read
     interfaces = ifupdown_paths(files)
     for line, paths in (
         (_INTERFACES, interfaces),

@@ -22,7 +22,7 @@ _KINDS = {b"netmask": "netmask", b"broadcast": "broadcast", b"brd": "broadcast"}
 
 
 def gentoo_interfaces(files: NetworkFiles) -> Iterator[Interface]:
-    """Yield each interface that has a config_NAME; addresses behind variables are not seen."""
+    """Yield each interface that has a config_NAME; addresses in variables are not found."""
     if not files.is_file(_PATH):
         return
     data = files.read(_PATH)

@@ -10,12 +10,11 @@ from collections.abc import Iterable, Sequence
 from ganeti_os.guest.network.addresses import Field, Interface, natural_order
 from ganeti_os.guest.network.files import NetworkFiles
 from ganeti_os.guest.network.new_addresses import NicNetwork
-from ganeti_os.guest.network.tokens import plain_mac
+from ganeti_os.guest.network.tokens import PLAIN_MAC, plain_mac
 
 log = logging.getLogger(__name__)
 
 KERNEL_NAME = re.compile(r"eth([0-9]{1,3})")
-_MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 _TOLD = 8
 
 
@@ -26,7 +25,7 @@ def moved_macs(files: NetworkFiles, found: Iterable[Interface], nics: Sequence[N
     of several the order of the interfaces' names decides.
     """
     known = _matched(found)
-    own = {nic.index: plain_mac(nic.mac) for nic in nics if nic.mac and _MAC.fullmatch(plain_mac(nic.mac))}
+    own = {nic.index: plain_mac(nic.mac) for nic in nics if nic.mac and PLAIN_MAC.fullmatch(plain_mac(nic.mac))}
     old = {mac: fields for mac, fields in known.items() if mac not in own.values()}
     new = [index for index, mac in sorted(own.items()) if mac not in known]
     if not old or not new:

@@ -38,7 +38,7 @@ def netplan_paths(files: NetworkFiles) -> list[str]:
 
 
 def netplan_interfaces(files: NetworkFiles) -> Iterator[Interface]:
-    """Yield each interface with what all files say of it. A file that cannot be understood is told, and kept."""
+    """Yield each interface with what all files say of it. A file that cannot be understood is logged, and stays."""
     interfaces: dict[str, Interface] = {}
     rest, values = _TOTAL, 0
     for path in netplan_paths(files):
@@ -51,7 +51,7 @@ def netplan_interfaces(files: NetworkFiles) -> Iterator[Interface]:
         except ModuleNotFoundError:
             if b"address" in data:
                 log.warning(
-                    "%s: netplan's files stay as they are: python3-yaml (PyYAML) is missing; install it for them", path
+                    "%s: netplan's files stay as they are: PyYAML is missing on the node; install python3-yaml", path
                 )
             files.kept.update(netplan_paths(files))
             break

@@ -27,7 +27,7 @@ IPNetwork = IPv4Network | IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class NewAddress:
-    """What a NIC is to have; network is the one that the address lies in, or None when nobody told."""
+    """What a NIC is to have; network is the one that the address lies in, or None when it is not known."""
 
     address: IPAddress
     network: IPNetwork | None = None
@@ -61,8 +61,8 @@ class _FileNetwork:
 def nic_networks(request: Request, settings: Settings) -> tuple[NicNetwork, ...]:
     """Return what each NIC of the instance is to have, in Ganeti's order.
 
-    Ganeti's address of a family comes before that of the files (NIC 0). Raises SettingsError for files that make no
-    sense.
+    Ganeti's address of a family comes before that of the files (NIC 0). Raises SettingsError for files that are not
+    valid.
     """
     files = _file_network(request.instance, settings)
     nics = {nic.index: NicNetwork(nic.index, nic.mac, _of_nic(nic)) for nic in request.nics}
@@ -206,7 +206,7 @@ def _of_nic(nic: InstanceNic) -> tuple[NewAddress, ...]:
         return ()
     address = parse_address(nic.ip)
     if address is None:
-        log.warning("NIC_%d_IP is %r, which is no IP address; it is not used", nic.index, nic.ip)
+        log.warning("NIC_%d_IP is %r, which is not an IP address; it is not used", nic.index, nic.ip)
         return ()
     suffix = "" if address.version == 4 else "6"
     try:

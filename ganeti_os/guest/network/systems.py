@@ -19,9 +19,9 @@ from ganeti_os.guest.network.networkd import networkd_interfaces
 from ganeti_os.guest.network.writing import ifcfg, ifupdown, keyfile, netifrc, netplan, networkd, wicked
 from ganeti_os.guest.network.writing.foreign import Foreign
 from ganeti_os.guest.network.writing.plan import NicPlan
+from ganeti_os.guest.systemd import UNIT_DIRECTORIES, has_systemd, is_masked
 
 _NETWORK_FILES = "/etc/systemd/network"
-_UNITS = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 _WANTS = ("multi-user.target.wants", "network-online.target.wants", "network.target.wants", "sysinit.target.wants")
 _GENERATORS = ("/usr/lib/systemd/system-generators/netplan", "/lib/systemd/system-generators/netplan")
 _NETWORKD = ("/usr/lib/systemd/systemd-networkd", "/lib/systemd/systemd-networkd")
@@ -96,21 +96,21 @@ def network_system(draft: Draft) -> System | None:
 
 def starts_networkd(draft: Draft) -> bool:
     """True when systemd-networkd starts at boot."""
-    return _starts(draft, "systemd-networkd.service") and not _is_masked(draft, "systemd-networkd.service")
+    return _starts(draft, "systemd-networkd.service") and not is_masked(draft, "systemd-networkd.service")
 
 
 def enable(draft: Draft, system: System) -> None:
     """Let a system that is installed start at boot, where only that is missing."""
     if system is NETWORKD and not starts_networkd(draft):
-        directory = next((one for one in _UNITS[1:] if draft.exists(one)), _UNITS[1])
+        directory = next((one for one in UNIT_DIRECTORIES[1:] if draft.exists(one)), UNIT_DIRECTORIES[1])
         for target, unit in _NETWORKD_UNITS:
-            wanted = f"{_UNITS[0]}/{target}.wants/{unit}"
-            draft.symlink(wanted, f"{directory}/{unit}", "nothing else configures the network")
+            wanted = f"{UNIT_DIRECTORIES[0]}/{target}.wants/{unit}"
+            draft.symlink(wanted, f"{directory}/{unit}", "enabled: nothing else configures the network")
     service = "/etc/init.d/networking"
     if system is IFUPDOWN and draft.is_file(service) and draft.exists("/etc/runlevels/boot"):
         levels = ("/etc/runlevels/boot", "/etc/runlevels/default")
         if not any(draft.files(level, "networking") for level in levels):
-            draft.symlink(f"{levels[0]}/networking", service, "it configures the network")
+            draft.symlink(f"{levels[0]}/networking", service, "enabled: it configures the network")
 
 
 def _uses_netplan(draft: Draft) -> bool:
@@ -128,10 +128,8 @@ def _has_ifupdown(draft: Draft) -> bool:
         return False  # Red Hat's and SUSE's ifup
     if draft.exists("/etc/runlevels/boot") or draft.exists("/etc/runlevels/default"):
         return draft.is_file("/etc/init.d/networking")
-    if draft.exists("/etc/systemd/system") and any(
-        map(draft.exists, ("/usr/lib/systemd/systemd", "/lib/systemd/systemd"))
-    ):
-        return _starts(draft, "networking.service") and not _is_masked(draft, "networking.service")
+    if draft.exists(UNIT_DIRECTORIES[0]) and has_systemd(draft):
+        return _starts(draft, "networking.service") and not is_masked(draft, "networking.service")
     return draft.exists("/etc/network")
 
 
@@ -156,14 +154,9 @@ def _starts(draft: Draft, unit: str) -> bool:
     """True when a target wants the unit, or an alias of it does."""
     return any(
         draft.stat(f"{directory}/{target}/{unit}", follow_symlinks=False) is not None
-        for directory in _UNITS
+        for directory in UNIT_DIRECTORIES
         for target in _WANTS
     )
-
-
-def _is_masked(draft: Draft, unit: str) -> bool:
-    path = f"{_UNITS[0]}/{unit}"
-    return draft.stat(path, follow_symlinks=False) is not None and not draft.is_file(path)
 
 
 def _networkd_is_chosen(draft: Draft) -> bool:
@@ -195,6 +188,6 @@ _RULES: tuple[tuple[System, Callable[[Draft], bool]], ...] = (
     (KEYFILE, lambda draft: _is_installed(draft, "/usr/sbin/NetworkManager")),
     (
         NETWORKD,
-        lambda draft: _is_installed(draft, *_NETWORKD) and not _is_masked(draft, "systemd-networkd.service"),
+        lambda draft: _is_installed(draft, *_NETWORKD) and not is_masked(draft, "systemd-networkd.service"),
     ),
 )

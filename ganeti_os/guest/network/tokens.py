@@ -17,13 +17,14 @@ _V6 = re.compile(rb"(?<![0-9A-Za-z:.])[0-9A-Fa-f:]{2,45}+(?![0-9A-Za-z]|\.[0-9])
 _MAC = re.compile(
     rb"(?<![0-9A-Za-z:-])[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}(?![0-9A-Za-z]|[:-][0-9A-Za-z])",
 )
+PLAIN_MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")  # as plain_mac() returns it
 _PREFIX = re.compile(rb"/([0-9]{1,3})(?![0-9A-Za-z.])")
 _COMMENT = re.compile(rb"(?:^[ \t]*+[#;]|(?<=[ \t])#)[^\n]*+", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A word that spells an address; prefix is the length that follows behind a slash, if any."""
+    """A word that spells an address; prefix is the length that follows a slash, if any."""
 
     span: Span
     address: IPAddress
@@ -31,7 +32,7 @@ class Token:
 
 
 def address_tokens(data: bytes, wanted: Collection[IPAddress]) -> Iterator[Token]:
-    """Yield each word that is one of the addresses, as anybody may spell it."""
+    """Yield each word that is one of the addresses, however it is spelled."""
     four = {str(address).encode("ascii"): address for address in wanted if address.version == 4}
     six = {address for address in wanted if address.version == 6}
     if four:

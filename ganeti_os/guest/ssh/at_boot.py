@@ -2,7 +2,7 @@
 """Which systems make missing ssh host keys by themselves when they boot (ADR 0103).
 
 The answer is yes only where it is certain: a key that is made here keeps a system from making one, and a key that
-nobody makes keeps sshd from starting.
+is never made keeps sshd from starting.
 
 - Red Hat, Fedora: sshd.service wants sshd-keygen.target, and that sshd-keygen@TYPE.service; RHEL 7: sshd-keygen.service
 - SUSE: sshd.service runs sshd-gen-keys-start
@@ -18,9 +18,8 @@ import re
 
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.network.shell_values import shell_values
+from ganeti_os.guest.systemd import UNIT_DIRECTORIES, has_systemd
 
-_SYSTEMD = ("/usr/lib/systemd/systemd", "/lib/systemd/systemd")
-_UNITS = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 _SERVICES = ("sshd.service", "ssh.service")
 _SCRIPTS = ("/etc/init.d/sshd", "/etc/rc.d/init.d/sshd", "/etc/init.d/ssh", "/etc/sv/sshd/run", "/etc/rc.d/rc.sshd")
 # What switches it off: in a file, a variable with a value.
@@ -50,7 +49,7 @@ def makes_host_keys(draft: Draft) -> bool:
     """
     if any(_switched_off(draft, *off) for off in _OFF):
         return False
-    if any(map(draft.exists, _SYSTEMD)):
+    if has_systemd(draft):
         return any(_service_makes(draft, name) for name in _SERVICES)
     return any(draft.is_file(path) and _IN_SCRIPT.search(draft.read(path) or b"") for path in _SCRIPTS)
 
@@ -101,14 +100,14 @@ def _cloud_init_makes(draft: Draft) -> bool:
 
 def _directives(draft: Draft, unit: str) -> list[tuple[bytes, bytes]]:
     """Return the lines of a unit and its drop-ins; none where there is no such unit, or it is masked."""
-    path = next((f"{directory}/{unit}" for directory in _UNITS if _there(draft, f"{directory}/{unit}")), None)
+    path = next((f"{directory}/{unit}" for directory in UNIT_DIRECTORIES if _there(draft, f"{directory}/{unit}")), None)
     if path is None or not draft.is_file(path):
         return []
     texts = [draft.read(path) or b""]
     if not texts[0].strip():
         return []
     names = {}
-    for directory in reversed(_UNITS):
+    for directory in reversed(UNIT_DIRECTORIES):
         for drop_in in draft.files(f"{directory}/{unit}.d", "*.conf"):
             names[drop_in.rpartition("/")[2]] = drop_in
     texts += [draft.read(names[name]) or b"" for name in sorted(names)]

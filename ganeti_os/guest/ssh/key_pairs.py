@@ -32,7 +32,7 @@ class Pair:
 
 
 class KeyMaker:
-    """Makes one key of each kind, when it is asked for; the RSA key in a thread from start() on.
+    """Makes one key of each kind when it is needed; the RSA key in a thread from start() on.
 
     The thread ends by itself, and the process with it: one that is cut off in the library aborts the process.
     """
@@ -55,7 +55,7 @@ class KeyMaker:
             from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
             self._rsa = generate_private_key(_EXPONENT, RSA_BITS)
-        except BaseException as error:  # noqa: BLE001 - raised where the key is asked for
+        except BaseException as error:  # noqa: BLE001 - raised by rsa()
             self._error = error
 
     def rsa(self) -> RSAPrivateKey:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from ganeti_os.guest.network.writing.plan import HEADER
+from ganeti_os.guest.text import ended
 
 _END = b"# End of what was written for this instance\n"
 
@@ -34,6 +35,5 @@ def with_block(data: bytes, lines: bytes) -> bytes:
         return data[: old.start] + block + data[old.stop :]
     if not block:
         return data
-    newline = b"" if not data or data.endswith(b"\n") else b"\n"
     blank = b"\n" if data and not data.endswith(b"\n\n") else b""
-    return data + newline + blank + block
+    return ended(data) + blank + block

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.network.shell_values import shell_values
 from ganeti_os.guest.network.writing.foreign import VIRTUAL, Foreign, own_file
-from ganeti_os.guest.network.writing.plan import NicPlan, StaticAddress, is_ours, write_own_files
+from ganeti_os.guest.network.writing.plan import NicPlan, StaticAddress, is_ours, text_of, write_own_files
 
 _DIRECTORY = "/etc/sysconfig/network-scripts"
-_COPIES = ("~", ".bak", ".old", ".orig", ".rpmnew", ".rpmorig", ".rpmsave")
+_COPIES = ("~", ".bak", ".old", ".orig", ".rpmnew", ".rpmorig", ".rpmsave", ".template")
 _SCRIPT = f"{_DIRECTORY}/ifup-eth"
 _FIRST = 999  # of NetworkManager's priorities
 _ODD = frozenset({"BRIDGE", "MASTER", "SLAVE", "VLAN", "BONDING_OPTS", "TEAM_MASTER", "TEAM_CONFIG", "PHYSDEV"})
@@ -20,9 +20,9 @@ _READ = _ODD | {"DEVICE", "TYPE", "HWADDR"}
 PATHS = (f"{_DIRECTORY}/", "/etc/sysconfig/network")
 
 
-def _others(draft: Draft) -> list[str]:
-    """Return the paths of the files that are not ours, without the loopback's and copies."""
-    paths = draft.files(_DIRECTORY, "ifcfg-*")
+def ifcfg_of_others(draft: Draft, directory: str) -> list[str]:
+    """Return the paths of the files ifcfg-* that are not ours, without the loopback's and copies."""
+    paths = draft.files(directory, "ifcfg-*")
     return [path for path in paths if not path.endswith((*_COPIES, "/ifcfg-lo")) and not is_ours(draft, path)]
 
 
@@ -32,7 +32,7 @@ def ifcfg_foreign(draft: Draft) -> Foreign:
     for path in draft.files(_DIRECTORY, "ifcfg-*"):
         if is_ours(draft, path):
             foreign.own |= own_file({path: draft.read(path) or b""})
-    for path in _others(draft):
+    for path in ifcfg_of_others(draft, _DIRECTORY):
         values = {one.name: one.span.text if one.span else b"" for one in shell_values(draft.read(path) or b"", _READ)}
         name = values.get("DEVICE", b"").decode("latin-1") or path.rpartition("/ifcfg-")[2]
         is_ethernet = values.get("TYPE", b"Ethernet").lower() == b"ethernet"
@@ -45,17 +45,17 @@ def ifcfg_foreign(draft: Draft) -> Foreign:
 def write_ifcfg(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) -> None:
     """Write a file for each NIC, and its routes where they cannot be in it; replaces: other NICs' files go."""
     if replaces:
-        for path in _others(draft):
+        for path in ifcfg_of_others(draft, _DIRECTORY):
             name = path.rpartition("/ifcfg-")[2]
-            draft.remove(path, "the network of the instance takes its place")
+            draft.remove(path, "taken away: the image's own network")
             for kind in ("route", "route6"):
-                draft.remove(f"{_DIRECTORY}/{kind}-{name}", "the network of the instance takes its place")
+                draft.remove(f"{_DIRECTORY}/{kind}-{name}", "taken away: the image's own network")
     by_scripts = draft.is_file(_SCRIPT)
     named = {plan.index for plan in plans if by_scripts and any(map(_needs_name, plan.addresses))}
-    files = {f"{_DIRECTORY}/ifcfg-{plan.name}": _text(_lines(plan, is_named=plan.index in named)) for plan in plans}
+    files = {f"{_DIRECTORY}/ifcfg-{plan.name}": text_of(_lines(plan, is_named=plan.index in named)) for plan in plans}
     write_own_files(draft, files, directory=_DIRECTORY, pattern="ifcfg-nic*")
     routes = {
-        f"{_DIRECTORY}/{'route' if one.version == 4 else 'route6'}-{plan.name}": _text(_routes(plan, one))
+        f"{_DIRECTORY}/{'route' if one.version == 4 else 'route6'}-{plan.name}": text_of(_routes(plan, one))
         for plan in plans
         for one in plan.addresses
         if by_scripts and one.is_on_link
@@ -63,10 +63,6 @@ def write_ifcfg(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) -> No
     for pattern in ("route-nic*", "route6-nic*"):
         of_kind = {path: data for path, data in routes.items() if f"/{pattern.removesuffix('nic*')}" in path}
         write_own_files(draft, of_kind, directory=_DIRECTORY, pattern=pattern)
-
-
-def _text(lines: Iterator[str]) -> bytes:
-    return "".join(f"{line}\n" for line in lines).encode("ascii")
 
 
 def _needs_name(one: StaticAddress) -> bool:

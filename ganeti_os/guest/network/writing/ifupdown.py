@@ -111,7 +111,7 @@ def write_interfaces(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) 
             data = draft.read(path) or b""
             rest = _without_interfaces(data)
             if rest != data:
-                draft.change(path, rest, "the network of the instance takes its place")
+                draft.change(path, rest, "the image's own interfaces are taken away")
     by_udev = has_udev(draft)
     by_mac = not by_udev and _matches_by_mac(draft)
     write_names(draft, plans if by_udev else ())

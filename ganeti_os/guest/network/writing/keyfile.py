@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.network.ini import ini_values
 from ganeti_os.guest.network.writing.foreign import Foreign, own_file
-from ganeti_os.guest.network.writing.plan import NicPlan, is_ours, write_own_files
+from ganeti_os.guest.network.writing.plan import NicPlan, is_ours, text_of, write_own_files
 
 _DIRECTORY = "/etc/NetworkManager/system-connections"
 _PATTERN = "ganeti-nic*"
@@ -63,11 +63,8 @@ def write_keyfiles(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) ->
             static = any(section in ("ipv4", "ipv6") and _ADDRESS.fullmatch(key) for section, key in values)
             is_ethernet = values.get(("connection", "type")) in _ETHERNET
             if static and is_ethernet and not is_ours(draft, path):
-                draft.remove(path, "its addresses are not the instance's")
-    files = {
-        f"{_DIRECTORY}/ganeti-{plan.name}.nmconnection": "".join(f"{line}\n" for line in _lines(plan)).encode("ascii")
-        for plan in plans
-    }
+                draft.remove(path, "taken away: its addresses are not the instance's")
+    files = {f"{_DIRECTORY}/ganeti-{plan.name}.nmconnection": text_of(_lines(plan)) for plan in plans}
     # NetworkManager takes none that others may read.
     write_own_files(draft, files, directory=_DIRECTORY, pattern=_PATTERN, mode=0o600)
 

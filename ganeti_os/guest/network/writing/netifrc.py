@@ -51,8 +51,8 @@ def write_netifrc(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) -> 
     if replaces:
         for name in _enabled(draft):
             if name not in names.values():
-                draft.remove(f"{_RUNLEVEL}/net.{name}", "the network of the instance takes its place")
-        draft.remove(f"{_RUNLEVEL}/dhcpcd", "the network of the instance takes its place")
+                draft.remove(f"{_RUNLEVEL}/net.{name}", "taken away: the image's own network")
+        draft.remove(f"{_RUNLEVEL}/dhcpcd", "taken away: the image's own network")
     write_names(draft, plans if by_udev else ())
     data = draft.read(_PATH) or b""
     lines = "".join(f"{line}\n" for plan in plans for line in _lines(plan, names[plan.index]))

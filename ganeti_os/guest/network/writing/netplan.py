@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.network.writing.foreign import Foreign, own_file
-from ganeti_os.guest.network.writing.plan import HEADER, NicPlan, StaticAddress, is_ours
+from ganeti_os.guest.network.writing.plan import HEADER, NicPlan, StaticAddress, is_ours, text_of
 from ganeti_os.guest.network.yaml_nodes import Mapping, YamlError, yaml_document
 
 _DIRECTORY = "/etc/netplan"
@@ -71,7 +71,7 @@ def remove_foreign_netplan(draft: Draft) -> None:
     """Take the files of others away that name ethernets: what takes their place names each NIC."""
     for path in draft.files(_DIRECTORY, "*.yaml"):
         if not is_ours(draft, path) and "ethernets" in (_sections(draft.read(path) or b"") or {}):
-            draft.remove(path, "the network of the instance takes its place")
+            draft.remove(path, "taken away: the image's own network")
 
 
 def write_netplan(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) -> None:
@@ -85,11 +85,11 @@ def write_netplan(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) -> 
         remove_foreign_netplan(draft)
     if not plans:
         if draft.is_file(_PATH) and is_ours(draft, _PATH):
-            draft.remove(_PATH, "of NICs that are not there")
+            draft.remove(_PATH, "taken away: it is for NICs that the instance no longer has")
         return
     lines = ["network:", "  version: 2", *([renderer.rstrip()] if renderer else []), "  ethernets:"]
     lines += [line for plan in plans for line in _lines(plan)]
-    data = HEADER + "".join(f"{line}\n" for line in lines).encode("ascii")
+    data = HEADER + text_of(lines)
     draft.change(_PATH, data, "the network of the instance", mode=0o600)
 
 

@@ -65,7 +65,7 @@ def write_networkd(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) ->
             static = any(one.section in ("network", "address") and one.key == "address" for one in values)
             loopback = any(one.key == "name" and one.span.text == b"lo" for one in values)
             if static and not loopback and not is_ours(draft, path):
-                draft.remove(path, "its addresses are not the instance's")
+                draft.remove(path, "taken away: its addresses are not the instance's")
     files = {f"{_DIRECTORY}/0-ganeti-{plan.name}.network": "\n".join(_lines(plan)).encode("ascii") for plan in plans}
     write_own_files(draft, files, directory=_DIRECTORY, pattern=_PATTERN)
 

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""What is written for a NIC, whatever the format, and how its files are told from those of other people."""
+"""What is written for a NIC in any format, and how its files are told from those of other people."""
 
 from __future__ import annotations
 
 import ipaddress
 import logging
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
@@ -13,11 +12,11 @@ from ipaddress import IPv4Interface, IPv6Interface
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.network.addresses import IPAddress
 from ganeti_os.guest.network.new_addresses import NewAddress, NicNetwork, with_one_default_route
+from ganeti_os.guest.network.tokens import PLAIN_MAC, plain_mac
 
 log = logging.getLogger(__name__)
 
 HEADER = b"# Written by the Ganeti OS definition image, which replaces it when the instance is renamed.\n"
-_MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +72,8 @@ def nic_plans(nics: Iterable[NicNetwork]) -> tuple[NicPlan, ...]:
     """
     plans = []
     for nic in with_one_default_route(nics):
-        mac = (nic.mac or "").lower().replace("-", ":")
-        if _MAC.fullmatch(mac):
+        mac = plain_mac(nic.mac or "")
+        if PLAIN_MAC.fullmatch(mac):
             static = tuple(found for one in nic.addresses if (found := _static(nic.index, one)) is not None)
             plans.append(NicPlan(nic.index, mac, static, nic.name_servers, nic.search))
         elif nic.addresses:
@@ -96,6 +95,11 @@ def _static(index: int, new: NewAddress) -> StaticAddress | None:
     return StaticAddress(ipaddress.ip_interface(f"{new.address}/{length}"), gateway)
 
 
+def text_of(lines: Iterable[str]) -> bytes:
+    """Return the contents of a file of these lines."""
+    return "".join(f"{line}\n" for line in lines).encode("ascii")
+
+
 def is_ours(draft: Draft, path: str) -> bool:
     """True for a file that begins with our line."""
     return (draft.read(path) or b"").startswith(HEADER)
@@ -105,6 +109,6 @@ def write_own_files(draft: Draft, files: dict[str, bytes], *, directory: str, pa
     """Write files with our line before their contents, and remove others of ours that match: NICs that are gone."""
     for path in draft.files(directory, pattern):
         if path not in files and is_ours(draft, path):
-            draft.remove(path, "of a NIC that is not there")
+            draft.remove(path, "taken away: it is for a NIC that the instance no longer has")
     for path, data in files.items():
         draft.change(path, HEADER + data, "the network of the instance", mode=mode)

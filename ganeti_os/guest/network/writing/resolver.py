@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""/etc/resolv.conf, where it is a plain file: no program keeps it then, or none that minds."""
+"""/etc/resolv.conf, where it is a plain file: no program then writes it, or one that accepts other lines in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import stat
 from collections.abc import Sequence
 
 from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.network.writing.plan import HEADER, NicPlan
+from ganeti_os.guest.network.writing.plan import HEADER, NicPlan, text_of
 
 _PATH = "/etc/resolv.conf"
 _SERVER = re.compile(rb"^[ \t]*+nameserver[ \t]", re.MULTILINE)
@@ -31,4 +31,4 @@ def write_resolver(draft: Draft, plans: Sequence[NicPlan], *, is_new: bool) -> N
     search = [domain for plan in plans for domain in plan.search]
     lines = [f"search {' '.join(search)}"] if search else []
     lines += [f"nameserver {server}" for server in servers]
-    draft.change(_PATH, HEADER + "".join(f"{line}\n" for line in lines).encode("ascii"), "the name servers")
+    draft.change(_PATH, HEADER + text_of(lines), "the name servers")

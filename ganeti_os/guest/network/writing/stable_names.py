@@ -32,7 +32,7 @@ def has_udev(draft: Draft) -> bool:
 
 
 def write_names(draft: Draft, plans: Sequence[NicPlan]) -> None:
-    """Let udev name the NICs by their plans, whatever later rules say. A VLAN has its NIC's address, but no driver."""
+    """Let udev name the NICs by their plans, also against later rules. A VLAN has its NIC's address, but no driver."""
     rules = "".join(
         f'SUBSYSTEM=="net", ACTION=="add", DRIVERS=="?*", ATTR{{address}}=="{plan.mac}", ATTR{{type}}=="1", '
         f'NAME:="{plan.name}"\n'
@@ -41,4 +41,4 @@ def write_names(draft: Draft, plans: Sequence[NicPlan]) -> None:
     if rules:
         draft.change(_PATH, HEADER + rules.encode("ascii"), "the names of the instance's NICs")
     elif draft.is_file(_PATH) and is_ours(draft, _PATH):
-        draft.remove(_PATH, "no name is given to a NIC")
+        draft.remove(_PATH, "taken away: no NIC needs a name")

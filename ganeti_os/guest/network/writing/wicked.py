@@ -10,23 +10,19 @@ from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.network.shell_values import shell_values
 from ganeti_os.guest.network.span import substituted
 from ganeti_os.guest.network.writing.foreign import VIRTUAL, Foreign, own_file
-from ganeti_os.guest.network.writing.plan import NicPlan, is_ours, write_own_files
+from ganeti_os.guest.network.writing.ifcfg import ifcfg_of_others
+from ganeti_os.guest.network.writing.plan import NicPlan, is_ours, text_of, write_own_files
 from ganeti_os.guest.network.writing.stable_names import write_names
+from ganeti_os.guest.text import with_lines
 
 _DIRECTORY = "/etc/sysconfig/network"
 _ROUTES = f"{_DIRECTORY}/routes"
 _CONFIG = f"{_DIRECTORY}/config"
-_COPIES = ("~", ".bak", ".old", ".orig", ".rpmnew", ".rpmorig", ".rpmsave", ".template")
 _ODD = re.compile(r"BRIDGE|BONDING_\w+|ETHERDEVICE|VLAN_ID|TEAM_\w+|WIRELESS\w*|TUNNEL\w*")
 _ASSIGNED = re.compile(rb"^[ \t]*+([A-Z][A-Z0-9_]*+)=", re.MULTILINE)
 _DEFAULT = re.compile(rb"^[ \t]*+default[ \t][^\n]*+\n?", re.MULTILINE)
 
 PATHS = (f"{_DIRECTORY}/",)
-
-
-def _others(draft: Draft) -> list[str]:
-    paths = draft.files(_DIRECTORY, "ifcfg-*")
-    return [path for path in paths if not path.endswith((*_COPIES, "/ifcfg-lo")) and not is_ours(draft, path)]
 
 
 def wicked_foreign(draft: Draft) -> Foreign:
@@ -35,7 +31,7 @@ def wicked_foreign(draft: Draft) -> Foreign:
     for path in draft.files(_DIRECTORY, "if*-nic*"):
         if is_ours(draft, path):
             foreign.own |= own_file({path: draft.read(path) or b""})
-    for path in _others(draft):
+    for path in ifcfg_of_others(draft, _DIRECTORY):
         name = path.rpartition("/ifcfg-")[2]
         found = {match[1].decode("ascii") for match in _ASSIGNED.finditer(draft.read(path) or b"")}
         if VIRTUAL.fullmatch(name) or any(map(_ODD.fullmatch, found)):
@@ -47,24 +43,20 @@ def wicked_foreign(draft: Draft) -> Foreign:
 def write_wicked(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) -> None:
     """Write two files for each NIC, and name the NICs by udev; replaces: other NICs' files and default routes go."""
     if replaces:
-        for path in _others(draft):
-            draft.remove(path, "the network of the instance takes its place")
-            draft.remove(path.replace("/ifcfg-", "/ifroute-"), "the network of the instance takes its place")
+        for path in ifcfg_of_others(draft, _DIRECTORY):
+            draft.remove(path, "taken away: the image's own network")
+            draft.remove(path.replace("/ifcfg-", "/ifroute-"), "taken away: the image's own network")
         routes = draft.read(_ROUTES) if draft.is_file(_ROUTES) else None
         if routes is not None:
-            draft.change(_ROUTES, _DEFAULT.sub(b"", routes), "default routes of another network")
+            draft.change(_ROUTES, _DEFAULT.sub(b"", routes), "default routes of another network are taken away")
     write_names(draft, plans)
-    interfaces = {f"{_DIRECTORY}/ifcfg-{plan.name}": _text(_lines(plan)) for plan in plans}
+    interfaces = {f"{_DIRECTORY}/ifcfg-{plan.name}": text_of(_lines(plan)) for plan in plans}
     write_own_files(draft, interfaces, directory=_DIRECTORY, pattern="ifcfg-nic*")
-    routes_of = {f"{_DIRECTORY}/ifroute-{plan.name}": _text(_routes(plan)) for plan in plans}
+    routes_of = {f"{_DIRECTORY}/ifroute-{plan.name}": text_of(_routes(plan)) for plan in plans}
     write_own_files(
         draft, {path: data for path, data in routes_of.items() if data}, directory=_DIRECTORY, pattern="ifroute-nic*"
     )
     _write_name_servers(draft, plans)
-
-
-def _text(lines: Iterator[str]) -> bytes:
-    return "".join(f"{line}\n" for line in lines).encode("ascii")
 
 
 def _lines(plan: NicPlan) -> Iterator[str]:
@@ -93,12 +85,11 @@ def _write_name_servers(draft: Draft, plans: Sequence[NicPlan]) -> None:
     data = draft.read(_CONFIG) or b""
     found = {one.name: one.span for one in shell_values(data, wanted)}
     spans = []
-    added = b""
+    added = []
     for name, text in wanted.items():
         span = found.get(name)
         if span is None or data[span.start - 1 : span.start] not in (b'"', b"'"):
-            added += f'{name}="{text}"\n'.encode("ascii")  # the last assignment counts
+            added.append(f'{name}="{text}"'.encode("ascii"))  # the last assignment counts
         else:
             spans.append((span, text.encode("ascii")))
-    newline = b"" if not added or data.endswith(b"\n") or not data else b"\n"
-    draft.change(_CONFIG, substituted(data, spans) + newline + added, "the name servers")
+    draft.change(_CONFIG, with_lines(substituted(data, spans), *added), "the name servers")
