@@ -188,14 +188,9 @@ class Draft:
             self._note(path, _Directory(mode), what)
 
     def remove(self, path: str, what: str) -> None:
-<<<<<<< HEAD
-        """Take a file or symlink away; nothing there is no change. Raises GuestError for a directory."""
+        """Take a file or symlink away, if there is one. Raises GuestError for a directory."""
         status = self.stat(path, follow_symlinks=False)
         if status is None:
-=======
-        """Take a file or symlink away, if there is one."""
-        if self.stat(path, follow_symlinks=False) is None:
->>>>>>> reader
             self._new.pop(path, None)
         elif stat.S_ISDIR(status.st_mode):
             raise GuestError(f"{path} in the guest: is a directory; expected a file or symlink, which would be removed")
