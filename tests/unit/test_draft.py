@@ -33,13 +33,16 @@ def written(draft: Draft) -> int:
 
 
 def test_a_new_file_gets_its_mode_and_the_directories_above_it(draft: Draft, root: Path) -> None:
-    os.umask(0o077)
     draft.change("/etc/a/b/key", b"secret", "a key", mode=0o600)
     assert draft.read("/etc/a/b/key") == b"secret"
     assert draft.is_file("/etc/a/b/key")
     assert draft.files("/etc/a/b", "*") == ["/etc/a/b/key"]
     assert not (root / "etc/a").exists()
-    assert written(draft) == 1
+    before = os.umask(0o077)
+    try:
+        assert written(draft) == 1
+    finally:
+        os.umask(before)
     assert (root / "etc/a/b/key").stat().st_mode & 0o7777 == 0o600
     assert (root / "etc/a").stat().st_mode & 0o7777 == 0o755
 
