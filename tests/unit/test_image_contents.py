@@ -183,7 +183,7 @@ LUKS = b"LUKS\xba\xbe\0\2" + bytes(160) + b"a2c5a4ab-2a44-4f3e-b9d4-0a3a4b9f5a10
     ids=["swap", "boot", "compress?", "script?", "lzma?", "iso", "bsd", "luks"],
 )
 def test_a_disk_is_taken_in_silence(node: Node, disk: Path, data: bytes) -> None:
-    put(node, "qemu", data)
+    put(node, "qemu", data, IDENTITY="no")
     done = node.create(disk)
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
