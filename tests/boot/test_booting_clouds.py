@@ -13,10 +13,10 @@ from tests.fixtures.bootable_images import CLOUD, bootable_image
 from tests.fixtures.booting_instances import MIB, PASSWORD, PASSWORD_HASH, Instance, assert_others, boot_together
 from tests.fixtures.node import Node
 
-pytestmark = [pytest.mark.boot, pytest.mark.root]
+# The system is made first, by one of the processes that need it.
+pytestmark = [pytest.mark.boot, pytest.mark.root, pytest.mark.timeout(1800)]
 
 
-@pytest.mark.timeout(1500)
 def test_an_image_for_clouds_boots_as_itself_and_under_its_new_name(tmp_path: Path, systems: Systems) -> None:
     """Started before it is renamed, it has a cloud-init that remembers the old name."""
     system = systems(CLOUD_13)

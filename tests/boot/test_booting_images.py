@@ -13,7 +13,8 @@ from tests.fixtures.bootable_images import ROOT_1, ROOT_2, ROOT_5, bootable_imag
 from tests.fixtures.booting_instances import MIB, Instance, assert_others, boot_together
 from tests.fixtures.node import Node
 
-pytestmark = [pytest.mark.boot, pytest.mark.root]
+# The system is made first, by one of the processes that need it.
+pytestmark = [pytest.mark.boot, pytest.mark.root, pytest.mark.timeout(1800)]
 
 
 def test_images_with_the_root_as_partition_1_2_and_5_boot_as_themselves(tmp_path: Path, systems: Systems) -> None:

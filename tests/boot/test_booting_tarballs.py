@@ -12,7 +12,8 @@ from tests.fixtures.bootable_debian import DEBIAN_12, DEBIAN_13, OWN_MACHINE_ID,
 from tests.fixtures.booting_instances import MIB, PASSWORD, PASSWORD_HASH, Instance, Told, assert_others, boot_together
 from tests.fixtures.node import Node
 
-pytestmark = [pytest.mark.boot, pytest.mark.root]
+# The system is made first, by one of the processes that need it.
+pytestmark = [pytest.mark.boot, pytest.mark.root, pytest.mark.timeout(1800)]
 
 SIZE = 1000 * MIB
 
@@ -24,7 +25,6 @@ def instance_of(recipe: Recipe, systems: Systems, directory: Path, name: str, nu
     return Instance(node, directory / f"disk{number}", name, number, {"root_password_hash": PASSWORD_HASH})
 
 
-@pytest.mark.timeout(1500)
 def test_a_tarball_of_debian_12_stays_itself_through_every_verb(tmp_path: Path, systems: Systems) -> None:
     """Of two instances, one is renamed, backed up and restored as another, larger one; the other is reinstalled."""
     one = instance_of(DEBIAN_12, systems, tmp_path, "one.example.org", 21)
@@ -52,7 +52,6 @@ def test_a_tarball_of_debian_12_stays_itself_through_every_verb(tmp_path: Path, 
     assert third.root_size > second[0].root_size + 350 * MIB
 
 
-@pytest.mark.timeout(1500)
 def test_a_tarball_of_debian_13_boots_from_a_gpt(tmp_path: Path, systems: Systems) -> None:
     """It is renamed before it is first started, and restored as another machine beside the first."""
     one = instance_of(DEBIAN_13, systems, tmp_path, "one.example.org", 31, PARTITION_TABLE="gpt")

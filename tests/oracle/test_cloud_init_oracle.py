@@ -27,7 +27,7 @@ from tests.boot.conftest import WORK
 from tests.conftest import need
 from tests.fixtures.bootable_debian import CLOUD_13, bootable_debian
 
-pytestmark = [pytest.mark.oracle, pytest.mark.root]
+pytestmark = [pytest.mark.oracle, pytest.mark.root, pytest.mark.timeout(1800)]
 Tool = Callable[[str], str]
 
 KEY = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f an owner\'s: "key"'

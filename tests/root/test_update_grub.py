@@ -15,7 +15,7 @@ from ganeti_os.guest.boot_place import BootPlace
 from pydiskimg.tree import open_tree
 from tests.conftest import need
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.timeout(1800)]
 UUID = "c0ffee00-2222-4333-8444-0123456789ab"
 VERSION = "6.1.0-28-amd64"
 
