@@ -22,6 +22,7 @@ import parted
 from pydiskimg.errors import DoesNotFitError, PartitionError
 from pydiskimg.linux.memfd import data_ranges, sparse_memfd
 from pydiskimg.linux.procfs import require_proc
+from pydiskimg.partition_reader import GPT_ENTRY, MBR_DISK_SIGNATURE
 from pydiskimg.protocols import Disk, read_bytes
 from pydiskimg.unfinished import unfinished as as_unfinished
 from pydiskimg.units import MIB, TIB, format_bytes
@@ -32,7 +33,6 @@ ALIGNMENT = MIB
 MBR_LIMIT = 2 * TIB - 512
 MBR_ENTRIES = 4
 # Boot code precedes the table in the first sector (bytes 0 to 439) and belongs to whoever installs a boot loader.
-_GPT_ENTRY_SIZE = 128  # bytes, as libparted makes them
 BOOT_CODE_SIZE = 440
 BIOS_BOOT_SIZE = MIB
 # What pyparted raises has no class in common: PartedException is one among IOException, CreateException and others.
@@ -97,9 +97,10 @@ class PartitionTable:
             if offset < MIB:
                 beginning[offset : offset + len(contents)] = contents
         if self.label == "gpt":
-            entry = 2 * self.sector_size + (number - 1) * _GPT_ENTRY_SIZE
-            return str(UUID(bytes_le=bytes(beginning[entry + 16 : entry + 32])))
-        return f"{int.from_bytes(beginning[440:444], 'little'):08x}-{number:02x}"
+            offset = 2 * self.sector_size + (number - 1) * GPT_ENTRY.size  # where libparted has the array
+            guid = GPT_ENTRY.unpack_from(beginning, offset)[1]
+            return str(UUID(bytes_le=guid))
+        return f"{int.from_bytes(beginning[MBR_DISK_SIGNATURE], 'little'):08x}-{number:02x}"
 
     def with_boot_code(self, code: bytes) -> PartitionTable:
         """Return the same table with this boot code, of at most 440 bytes."""

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -116,16 +116,11 @@ def _signed(site: Site, source: str, data: bytes, keyring: Keyring, check: Calla
             return keyring.verified(data)
         except NotSignedError as error:
             raise FetchError(f"{site.url(source)}: {error}; the image was not used") from None
-    for ending in ENDINGS:
-        try:
-            signature = small_file(site, source + ending, check, attempts)
-        except NotThereError as error:
-            log.debug("%s", error)
-            continue
+    for name, signature in _signatures(site, source, check, attempts):
         try:
             return keyring.verified(data, signature)
         except NotSignedError as error:
-            raise FetchError(f"{site.url(source + ending)}: {error}; the image was not used") from None
+            raise FetchError(f"{site.url(name)}: {error}; the image was not used") from None
     raise _UnsignedError(f"{source} is not signed (the server has none of {', '.join(map(source.__add__, ENDINGS))})")
 
 
@@ -133,17 +128,23 @@ def _with_signature(
     site: Site, name: str, unsigned: Expected, check: Callable[[], None], attempts: int
 ) -> Expected | None:
     """Return what is expected of a file that is itself signed, as Arch's and Alpine's are; None where it is not."""
-    from ganeti_os.fetch.signature import ENDINGS, holds_signature
+    from ganeti_os.fetch.signature import holds_signature
+
+    for source, signature in _signatures(site, name, check, attempts):
+        if holds_signature(signature):
+            return replace(unsigned, signature=signature, signature_source=source)
+    return None
+
+
+def _signatures(site: Site, name: str, check: Callable[[], None], attempts: int) -> Iterator[tuple[str, bytes]]:
+    """Yield the files beside one that may be its detached signature, each with its name."""
+    from ganeti_os.fetch.signature import ENDINGS
 
     for ending in ENDINGS:
         try:
-            signature = small_file(site, name + ending, check, attempts)
+            yield name + ending, small_file(site, name + ending, check, attempts)
         except NotThereError as error:
             log.debug("%s", error)
-            continue
-        if holds_signature(signature):
-            return replace(unsigned, signature=signature, signature_source=name + ending)
-    return None
 
 
 def _sources(name: str) -> list[tuple[str, bool]]:

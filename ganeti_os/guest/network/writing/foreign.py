@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 # Not a NIC of Ganeti's: what is made of others, wireless, tunnels.
@@ -33,6 +32,10 @@ class Foreign:
         self.devices.add(device)
         self.for_all = self.for_all or is_pattern
 
+    def note_own(self, path: str, data: bytes) -> None:
+        """Note a file that is ours as a whole."""
+        self.own[path] = range(len(data))
+
     def note_odd(self, place: str) -> None:
         """Note the first place that is not replaced."""
         self.odd = self.odd or place
@@ -40,8 +43,3 @@ class Foreign:
     def covers(self, count: int) -> bool:
         """True when as many NICs may be configured by these files."""
         return self.for_all or len(self.devices) >= count
-
-
-def own_file(files: Mapping[str, bytes]) -> dict[str, range]:
-    """Return whole files as what is ours."""
-    return {path: range(len(data)) for path, data in files.items()}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.network.shell_values import shell_values
-from ganeti_os.guest.network.writing.foreign import VIRTUAL, Foreign, own_file
+from ganeti_os.guest.network.writing.foreign import VIRTUAL, Foreign
 from ganeti_os.guest.network.writing.plan import NicPlan, StaticAddress, is_ours, text_of, write_own_files
 
 _DIRECTORY = "/etc/sysconfig/network-scripts"
@@ -31,7 +31,7 @@ def ifcfg_foreign(draft: Draft) -> Foreign:
     foreign = Foreign()
     for path in draft.files(_DIRECTORY, "ifcfg-*"):
         if is_ours(draft, path):
-            foreign.own |= own_file({path: draft.read(path) or b""})
+            foreign.note_own(path, draft.read(path) or b"")
     for path in ifcfg_of_others(draft, _DIRECTORY):
         values = {one.name: one.span.text if one.span else b"" for one in shell_values(draft.read(path) or b"", _READ)}
         name = values.get("DEVICE", b"").decode("latin-1") or path.rpartition("/ifcfg-")[2]

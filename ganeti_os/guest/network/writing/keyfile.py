@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.network.ini import ini_values
-from ganeti_os.guest.network.writing.foreign import Foreign, own_file
+from ganeti_os.guest.network.writing.foreign import Foreign
 from ganeti_os.guest.network.writing.plan import NicPlan, is_ours, text_of, write_own_files
 
 _DIRECTORY = "/etc/NetworkManager/system-connections"
@@ -30,7 +30,7 @@ def keyfile_foreign(draft: Draft) -> Foreign:
     for path in draft.files(_DIRECTORY, "*"):
         data = draft.read(path) or b""
         if is_ours(draft, path):
-            foreign.own |= own_file({path: data})
+            foreign.note_own(path, data)
             continue
         values = _values(data)
         if values.get(("connection", "type")) not in _ETHERNET:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.network.writing.foreign import Foreign, own_file
+from ganeti_os.guest.network.writing.foreign import Foreign
 from ganeti_os.guest.network.writing.plan import HEADER, NicPlan, StaticAddress, is_ours, text_of
 from ganeti_os.guest.network.yaml_nodes import Mapping, YamlError, yaml_document
 
@@ -29,7 +29,7 @@ def netplan_foreign(draft: Draft) -> Foreign:
         data = draft.read(path) or b""
         rest -= len(data)
         if is_ours(draft, path):
-            foreign.own |= own_file({path: data})
+            foreign.note_own(path, data)
             continue
         sections = _sections(data) if rest >= 0 else None
         if sections is None:

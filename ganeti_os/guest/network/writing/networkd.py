@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.network.ini import ini_values
-from ganeti_os.guest.network.writing.foreign import VIRTUAL, Foreign, own_file
+from ganeti_os.guest.network.writing.foreign import VIRTUAL, Foreign
 from ganeti_os.guest.network.writing.plan import NicPlan, is_ours, write_own_files
 
 _DIRECTORY = "/etc/systemd/network"
@@ -29,7 +29,7 @@ def networkd_foreign(draft: Draft) -> Foreign:
         for path in draft.files(directory, "*.network"):
             data = draft.read(path) or b""
             if is_ours(draft, path):
-                foreign.own |= own_file({path: data})
+                foreign.note_own(path, data)
             elif not (directory in _VENDOR and _CONTAINERS.search(path)):
                 _note(foreign, path, data)
     return foreign

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.network.shell_values import shell_values
 from ganeti_os.guest.network.span import substituted
-from ganeti_os.guest.network.writing.foreign import VIRTUAL, Foreign, own_file
+from ganeti_os.guest.network.writing.foreign import VIRTUAL, Foreign
 from ganeti_os.guest.network.writing.ifcfg import ifcfg_of_others
 from ganeti_os.guest.network.writing.plan import NicPlan, is_ours, text_of, write_own_files
 from ganeti_os.guest.network.writing.stable_names import write_names
@@ -30,7 +30,7 @@ def wicked_foreign(draft: Draft) -> Foreign:
     foreign = Foreign()
     for path in draft.files(_DIRECTORY, "if*-nic*"):
         if is_ours(draft, path):
-            foreign.own |= own_file({path: draft.read(path) or b""})
+            foreign.note_own(path, draft.read(path) or b"")
     for path in ifcfg_of_others(draft, _DIRECTORY):
         name = path.rpartition("/ifcfg-")[2]
         found = {match[1].decode("ascii") for match in _ASSIGNED.finditer(draft.read(path) or b"")}
