@@ -65,6 +65,8 @@ def boot(disk: Path, name: str, nic: Nic, log: Path) -> dict[str, str]:
         assert f"inet {nic.address}/{nic.network.prefixlen} " in machine.run("ip -4 addr show dev eth0")
         assert f"default via {nic.gateway} dev eth0" in machine.run("ip -4 route")
         found = {"keys": machine.run("cat /etc/ssh/ssh_host_*_key.pub"), "datasource": machine.run("cloud-id")}
+        assert (shown := machine.host_keys())
+        assert [key for key in shown if key not in found["keys"]] == []
         found["id"] = machine.run("cat /var/lib/cloud/data/instance-id")
         found["root's keys"] = machine.try_run("cat /root/.ssh/authorized_keys")[1]
         assert machine.try_run("cloud-init status --long")[1].count("errors: []") == 1
