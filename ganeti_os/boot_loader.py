@@ -83,7 +83,7 @@ def _reason_against(installation: Installation) -> str:
 
 
 def _tell(installation: Installation, reason: object) -> None:
-    """Tell why there is no boot loader of ours; a script may bring one."""
+    """Log why no boot loader was written; a script may bring one."""
     if installation.scripts:
         log.info("no boot loader is written, so a customisation script has to bring one: %s", reason)
     else:

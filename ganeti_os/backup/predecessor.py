@@ -63,7 +63,7 @@ def for_import(installation: Installation) -> Installation:
     scripts = tuple(script for script in enabled if os.path.basename(script) == "grub")
     if not scripts and installation.request.kernel_inside and installation.settings.bootloader == "none":
         log.warning(
-            "no boot loader is installed (BOOTLOADER=none): dumps hold none, and there is no script grub in %s",
+            "no boot loader is installed (BOOTLOADER=none): dumps hold none, and %s has no script grub",
             installation.settings.customize_dir,
         )
     environment = {**installation.request.environment, "IMPORT_SCRIPT": "1"}

@@ -61,7 +61,7 @@ def fetch_checksum(
     """Return the checksum of the file name on the site, from a checksum file that a key of the keyring signed.
 
     Without a keyring any checksum file is believed. Raises FetchError when none gives one or is signed wrongly,
-    NotThereError when there is no such file either, UnreachableError when the site cannot be asked.
+    NotThereError when the image is not there either, UnreachableError when the site does not answer.
     """
     there: list[str] = []
     unsigned: Expected | None = None

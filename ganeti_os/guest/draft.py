@@ -74,7 +74,7 @@ class Draft:
         self._labels = Labels(tree)
 
     def read(self, path: str, *, limit: int = FILE_LIMIT) -> bytes | None:
-        """Return the contents of a regular file of at most limit bytes, None when there is no such file.
+        """Return the contents of a regular file of at most limit bytes, None when the file does not exist.
 
         Raises StorageError for one that is not a regular file or is too large, GuestError when all together are.
         """

@@ -57,7 +57,7 @@ def host_names(draft: Draft) -> list[str]:
 
 
 def change_host_name(draft: Draft, renaming: Renaming) -> None:
-    """Write the new name in each place that holds any name or none; where there is no place, make one."""
+    """Write the new name in each place that holds a host name or is empty; make a file where there is none."""
     places = list(_places(draft))
     for path in dict.fromkeys(place.path for place in places):
         _change_file(draft, path, [place for place in places if place.path == path], renaming)

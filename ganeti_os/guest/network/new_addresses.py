@@ -163,7 +163,7 @@ def _words(name: str, kind: Kind, *places: tuple[Mapping[str, Assignment], str])
 
 
 def _read(path: str) -> Mapping[str, Assignment]:
-    """Return what the file assigns, without empty values; nothing when there is no such file."""
+    """Return what the file assigns, without empty values; an empty mapping when the file does not exist."""
     try:
         return {name: found for name, found in read_shell_file(path).items() if found.value}
     except FileNotFoundError:
