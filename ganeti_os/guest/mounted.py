@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ganeti_os.guest.root import Guest
 from ganeti_os.guest.volume import Volume, mounted_volume, volume_device
@@ -29,24 +29,34 @@ class MountedGuest:
 
 
 @contextmanager
-def mounted_guest(disk: DescriptorDisk, guest: Guest, *, programs: bool = False) -> Iterator[MountedGuest]:
-    """Mount the guest while the context lasts, for reading and writing. Needs root. programs as for mounted()."""
+def mounted_root(disk: DescriptorDisk, guest: Guest, *, programs: bool = False) -> Iterator[MountedGuest]:
+    """Mount the guest's root, and what it has over directories of it, for reading and writing. Needs root.
+
+    /boot and /boot/efi are left out. programs as for mounted().
+    """
     with ExitStack() as stack:
         root_device = stack.enter_context(volume_device(disk, guest.root)).path
         target = stack.enter_context(mounted_volume(disk, root_device, guest.root, programs=programs))
-        mount_inside(stack, disk, guest, root_device, target, programs=programs)
+        _mount_inside(stack, disk, guest, root_device, target, programs=programs)
+        yield MountedGuest(target, root_device, None)
+
+
+@contextmanager
+def mounted_guest(disk: DescriptorDisk, guest: Guest, *, programs: bool = False) -> Iterator[MountedGuest]:
+    """Mount the guest as mounted_root() does, with its /boot and /boot/efi."""
+    with mounted_root(disk, guest, programs=programs) as root, ExitStack() as stack:
         boot_device = None
         if guest.boot is not None:
             boot_device = stack.enter_context(volume_device(disk, guest.boot)).path
-            boot = mount_point_inside(target, "boot")
+            boot = mount_point_inside(root.target, "boot")
             stack.enter_context(mounted_volume(disk, boot_device, guest.boot, target=boot, programs=programs))
         if guest.efi is not None:
-            _mount_efi(stack, disk, guest.efi, target, programs=programs)
-        yield MountedGuest(target, root_device, boot_device)
+            _mount_efi(stack, disk, guest.efi, root.target, programs=programs)
+        yield replace(root, boot_device=boot_device)
 
 
-def mount_inside(
-    stack: ExitStack, disk: DescriptorDisk, guest: Guest, root_device: str, target: str, *, programs: bool = False
+def _mount_inside(
+    stack: ExitStack, disk: DescriptorDisk, guest: Guest, root_device: str, target: str, *, programs: bool
 ) -> None:
     """Mount what the guest has over directories of its root, which root_device shows and which is mounted at target.
 

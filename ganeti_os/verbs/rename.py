@@ -4,23 +4,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 from ganeti_os.guest.facts import Facts, instance_facts
 from ganeti_os.guest.firmware import holds_firmware_variables
 from ganeti_os.guest.instance import make_instance
-from ganeti_os.guest.mounted import mount_inside
+from ganeti_os.guest.mounted import mounted_root
 from ganeti_os.guest.root import Guest, NoRootError, find_guest
 from ganeti_os.guest.seed_volume import renew_seed_volume
-from ganeti_os.guest.volume import mounted_volume, volume_device
 from ganeti_os.log import Messages
 from ganeti_os.protocol import Request
 from ganeti_os.settings import Settings
 from pydiskimg.disk import open_disk
 from pydiskimg.errors import DiskImageError, PartitionError
 from pydiskimg.mount import enter_private_namespace
-from pydiskimg.protocols import Tree
 from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.tree import open_tree
 
@@ -48,7 +45,9 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
 
 
 def _rename(disk: DescriptorDisk, guest: Guest, facts: Facts, settings: Settings) -> None:
-    with _mounted_tree(disk, guest) as tree:
+    # For the edit only: nothing of the guest's is run, and its device nodes are not opened.
+    name = f"{disk.name}, {guest.root.place}"
+    with mounted_root(disk, guest) as mounted, open_tree(mounted.target, name=name) as tree:
         make_instance(tree, facts, settings)
     renew_seed_volume(disk, facts)
     disk.flush()
@@ -91,17 +90,3 @@ def _find(stack: ExitStack, request: Request, facts: Facts) -> tuple[DescriptorD
     if len(reasons) == 1:
         raise reasons[0]
     raise NoRootError("no disk holds a system: " + ("; ".join(map(str, reasons)) or "none can be written to"))
-
-
-@contextmanager
-def _mounted_tree(disk: DescriptorDisk, guest: Guest) -> Iterator[Tree]:
-    """Mount for the edit only: nothing of the guest's is run, and its device nodes are not opened."""
-    root = guest.root
-    with (
-        volume_device(disk, root) as loop,
-        mounted_volume(disk, loop.path, root) as target,
-        ExitStack() as inside,
-        open_tree(target, name=f"{disk.name}, {root.place}") as tree,
-    ):
-        mount_inside(inside, disk, guest, loop.path, target)
-        yield tree
