@@ -18,17 +18,10 @@ from pathlib import Path
 
 from benchmarks.turns import in_turns, report
 from tests.fixtures.debian_system import debian_system
-from tests.fixtures.node import Node
+from tests.fixtures.node import NIC, Node
 
 MIB = 1 << 20
 START = MIB  # of the only partition
-NIC = {
-    "NIC_COUNT": "1",
-    "NIC_0_MAC": "aa:00:00:11:22:33",
-    "NIC_0_IP": "192.0.2.10",
-    "NIC_0_NETWORK_SUBNET": "192.0.2.0/24",
-    "NIC_0_NETWORK_GATEWAY": "192.0.2.1",
-}
 FILES = {
     "/etc/ssh/sshd_config": "",
     "/usr/sbin/sshd": "",

@@ -34,15 +34,12 @@ from ganeti_os.guest.network.new_addresses import NewAddress, NicNetwork
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.settings import Layer, Settings
 from pydiskimg.boot import copy_modules, grub_home, read_grub
-from pydiskimg.disk import open_disk
 from pydiskimg.errors import DiskImageError
-from pydiskimg.fs.ext4.make import make_ext
-from pydiskimg.loop import loop_device
-from pydiskimg.mount import mounted
 from pydiskimg.tree import MountedTree
 from tests.fixtures import network_guests
 from tests.fixtures.grub_files import write_grub
 from tests.fixtures.limits import peak_memory, reset_peak_memory
+from tests.fixtures.mounted_ext4 import mounted_ext4
 
 pytestmark = pytest.mark.root
 MIB = 1 << 20
@@ -225,13 +222,8 @@ class Ground:
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     image = tmp_path_factory.mktemp("hostile") / "image"
-    with image.open("wb") as file:
-        file.truncate(64 * MIB)
-    with open_disk(image, writable=True) as disk:
-        make_ext(disk, kind="ext4")
-        disk.flush()
-        with loop_device(disk.fd) as loop, mounted(loop.path, fs_type="ext4") as target:
-            yield Ground(Path(target))
+    with mounted_ext4(image) as root:
+        yield Ground(root)
 
 
 def _gone(path: Path) -> None:

@@ -21,12 +21,9 @@ from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.log import Messages
 from ganeti_os.overlay import copy_overlay
 from ganeti_os.settings import Layer, Settings
-from pydiskimg.disk import open_disk
 from pydiskimg.errors import StorageError
-from pydiskimg.fs.ext4.make import make_ext
-from pydiskimg.loop import loop_device
-from pydiskimg.mount import mounted
 from pydiskimg.tree import open_tree
+from tests.fixtures.mounted_ext4 import mounted_ext4
 from tests.fixtures.node import ROOT
 
 pytestmark = pytest.mark.root
@@ -38,26 +35,19 @@ FILES = "etc/selinux/targeted/contexts/files"
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Path]:
     """A guest's root on an ext4 of its own."""
-    image = tmp_path / "image"
-    with image.open("wb") as file:
-        file.truncate(64 * MIB)
-    with open_disk(image, writable=True) as disk:
-        make_ext(disk, kind="ext4")
-        disk.flush()
-        with loop_device(disk.fd) as loop, mounted(loop.path, fs_type="ext4") as target:
-            made = Path(target)
-            for path, text in {
-                "usr/sbin/sshd": "",
-                "usr/lib/systemd/systemd": "",
-                "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
-                "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n",
-                "etc/shadow": "root:*:1:0:99999:7:::\n",
-                "etc/ssh/ssh_host_ed25519_key": "old",
-                "root/.bashrc": "",
-            }.items():
-                (made / path).parent.mkdir(parents=True, exist_ok=True)
-                (made / path).write_text(text)
-            yield made
+    with mounted_ext4(tmp_path / "image") as made:
+        for path, text in {
+            "usr/sbin/sshd": "",
+            "usr/lib/systemd/systemd": "",
+            "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
+            "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n",
+            "etc/shadow": "root:*:1:0:99999:7:::\n",
+            "etc/ssh/ssh_host_ed25519_key": "old",
+            "root/.bashrc": "",
+        }.items():
+            (made / path).parent.mkdir(parents=True, exist_ok=True)
+            (made / path).write_text(text)
+        yield made
 
 
 def become(root: Path) -> None:

@@ -16,7 +16,7 @@ from pydiskimg.fs.fat12 import read_fat12
 from pydiskimg.fs.probe.containers import LUKS_HEADER
 from pydiskimg.region import Region
 from pydiskimg.targets.memory import MemoryDisk
-from tests.fixtures.node import Node, create_environment, last_line
+from tests.fixtures.node import NIC, Node, create_environment, last_line
 from tests.fixtures.partition_tables import entry, gpt, record
 
 pytestmark = [pytest.mark.root, pytest.mark.oracle]
@@ -24,13 +24,6 @@ Tool = Callable[[str], str]
 
 SECTORS, ROOT = 81920, 8192
 OLD, NEW = "inst1.example.org", "inst2.example.net"
-NIC = {
-    "NIC_COUNT": "1",
-    "NIC_0_MAC": "aa:00:00:11:22:33",
-    "NIC_0_IP": "192.0.2.10",
-    "NIC_0_NETWORK_SUBNET": "192.0.2.0/24",
-    "NIC_0_NETWORK_GATEWAY": "192.0.2.1",
-}
 FILES = {
     "etc/os-release": "ID=debian\n",
     "etc/hostname": "image\n",

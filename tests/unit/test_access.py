@@ -29,6 +29,7 @@ from ganeti_os.shellfile import SettingsError
 from pydiskimg.errors import DiskImageError, StorageError
 from pydiskimg.tree import open_tree
 from tests.fixtures.node import ROOT, Node, last_line, stream_environment
+from tests.fixtures.odd_files import put_odd_file
 
 HASH = "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$X3DX6M94c7o.9agCG9G317fhZg9SqC.5i5rd.RhAtQ7"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA== me@example.org"
@@ -200,16 +201,8 @@ def test_links_lead_to_places_inside(guest: Guest, tmp_path: Path) -> None:
 def test_files_that_are_none_are_refused_by_name(guest: Guest, path: str, what: str) -> None:
     file = guest.write(path, "")
     file.unlink()
-    if what == "fifo":
-        os.mkfifo(file)
-    elif what == "directory":
-        file.mkdir()
-    elif what == "large":
-        with file.open("wb") as stream:
-            stream.truncate(10 << 30)
-    else:
-        os.mkfifo(guest.root / "etc/pipe")
-        file.symlink_to("/etc/pipe")
+    os.mkfifo(guest.root / "etc/pipe")
+    put_odd_file(file, what, link="/etc/pipe")
     before = sorted(path for path in guest.root.rglob("*"))
     with pytest.raises(StorageError) as error:
         guest.give(password=HASH, keys=KEY)

@@ -35,6 +35,7 @@ from pydiskimg.errors import DiskImageError
 from pydiskimg.tree import open_tree
 from tests.fixtures.guests import GuestFiles
 from tests.fixtures.limits import limits
+from tests.fixtures.odd_files import put_odd_file
 
 Files = dict[str, str | bytes]
 
@@ -489,17 +490,7 @@ def test_hostile_paths(tmp_path: Path, path: str, kind: str, facts: Facts) -> No
     made = guest(tmp_path, INSTALLED, EC2)
     target = Path(f"{made.root}{path}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    if kind == "symlink":
-        target.symlink_to(outside)
-    elif kind == "fifo":
-        os.mkfifo(target)
-    elif kind == "directory":
-        target.mkdir()
-    elif kind == "large":
-        with target.open("wb") as file:
-            file.truncate(10 << 30)
-    else:
-        target.symlink_to(target.name)
+    put_odd_file(target, kind, link=outside if kind == "symlink" else target.name)
     with limits(seconds=10):
         try:
             configure(made, facts)

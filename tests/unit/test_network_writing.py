@@ -44,6 +44,7 @@ from tests.fixtures.network_guests import (
     nic,
     without_udev,
 )
+from tests.fixtures.odd_files import put_odd_file
 
 MARK = HEADER.decode()
 END = "# End of what was written for this instance\n"
@@ -531,7 +532,7 @@ OURS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["fifo", "directory", "huge", "link", "link to a directory", "parent"])
+@pytest.mark.parametrize("kind", ["fifo", "directory", "large", "link", "link to a directory", "parent"])
 @pytest.mark.parametrize(("path", "system"), OURS.items(), ids=list(OURS))
 def test_hostile_guests(tmp_path: Path, path: str, system: System, kind: str) -> None:
     guest = system.make(tmp_path)
@@ -547,7 +548,7 @@ def test_hostile_guests(tmp_path: Path, path: str, system: System, kind: str) ->
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
-        place_hostile(target, kind, outside)
+        put_odd_file(target, kind, link=outside if "directory" in kind else outside / "file")
     told = path
     started = time.monotonic()
     try:
@@ -558,18 +559,6 @@ def test_hostile_guests(tmp_path: Path, path: str, system: System, kind: str) ->
     assert time.monotonic() - started < 5
     assert [path.name for path in outside.iterdir()] == ["file"]
     assert (outside / "file").read_text() == "of the node\n"
-
-
-def place_hostile(target: Path, kind: str, outside: Path) -> None:
-    if kind == "fifo":
-        os.mkfifo(target)
-    elif kind == "directory":
-        target.mkdir()
-    elif kind == "huge":
-        with target.open("wb") as file:
-            file.truncate(10 << 30)
-    else:
-        target.symlink_to(outside if "directory" in kind else outside / "file")
 
 
 def test_a_program_of_ten_gigabytes_is_not_read(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.selinux import ATTRIBUTE, DIRECTORY, FILE, SYMLINK, Labels
 from pydiskimg.errors import StorageError
 from pydiskimg.tree import MountedTree, open_tree
+from tests.fixtures.odd_files import put_odd_file
 
 FILES = "etc/selinux/targeted/contexts/files"
 LINES = """\
@@ -125,15 +126,7 @@ def test_files_that_are_none_are_told_and_give_no_label(
 ) -> None:
     file = guest.root / path
     file.unlink(missing_ok=True)
-    if what == "fifo":
-        os.mkfifo(file)
-    elif what == "directory":
-        file.mkdir()
-    elif what == "large":
-        with file.open("wb") as stream:
-            stream.truncate(10 << 30)
-    else:
-        file.symlink_to(file.name)
+    put_odd_file(file, what, link=file.name)
     assert guest.label("/etc/x") is None
     assert f"/{path}" in caplog.text
     assert "/etc/x gets no SELinux label" in caplog.text
