@@ -17,21 +17,20 @@ from ganeti_os.guest.mounted import mounted_guest
 from ganeti_os.guest.root import NoRootError, find_guest
 from ganeti_os.installation import Installation
 from ganeti_os.step_environment import steps_environment
-from pydiskimg.errors import DiskImageError
 from pydiskimg.loop import loop_device
+from pydiskimg.protocols import ShownDisk
 from pydiskimg.tree import open_tree
-from pydiskimg.wipe import wipe_partition_table
 
 log = logging.getLogger(__name__)
 
 
-def customize_image(installation: Installation) -> bool:
+def customize_image(installation: Installation, disk: ShownDisk) -> bool:
     """Find and mount the system on the disk, let it become the instance, and customise it. Needs root.
 
-    A disk without a Linux system stays as its image made it where nothing else than its identity was to change. False
-    where the instance's name and network did not get to where the system's cloud-init reads them.
+    disk is the installation's, or what holds its beginning back; scripts see the installation's. A disk without a Linux
+    system stays as its image made it where nothing else than its identity was to change. False where the instance's
+    name and network did not get to where the system's cloud-init reads them.
     """
-    disk = installation.disk
     with ExitStack() as stack:
         try:
             guest = find_guest(disk)
@@ -85,16 +84,3 @@ def _block_device(installation: Installation) -> Iterator[str]:
         return
     with loop_device(disk.fd, length=disk.size // disk.sector_size * disk.sector_size) as loop:
         yield loop.path
-
-
-@contextmanager
-def wiped_on_failure(installation: Installation) -> Iterator[None]:
-    """Take the partition table away when the block fails: a system without its customisation must not be started."""
-    try:
-        yield
-    except BaseException:
-        try:
-            wipe_partition_table(installation.disk)
-        except DiskImageError as error:  # the first error is the one to report
-            log.warning("the partition table could not be taken away: %s", error)
-        raise

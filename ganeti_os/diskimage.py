@@ -7,19 +7,16 @@ import errno
 import logging
 from collections.abc import Callable
 
-from ganeti_os.former import WholeDisk
 from ganeti_os.guest.firmware import tell_of_uefi
+from ganeti_os.held import HeldDisk, released_after
 from ganeti_os.imagecheck import check_disk_contents
 from ganeti_os.imagefile import ImageFile, open_complete_image
 from ganeti_os.installation import Installation
-from pydiskimg.deferred import HEAD_SIZE
-from pydiskimg.errors import InUseError, PartitionError, StorageError
+from pydiskimg.errors import InUseError, StorageError
 from pydiskimg.fs.swap import check_swap, make_swap
 from pydiskimg.holders import is_same_file
-from pydiskimg.partition_reader import read_partition_table
-from pydiskimg.protocols import GrowableDisk, ImageSource, Source
+from pydiskimg.protocols import ImageSource, ShownDisk, Source
 from pydiskimg.transfer import check_fits, copy
-from pydiskimg.unfinished import finish, unfinished
 from pydiskimg.units import format_size
 
 log = logging.getLogger(__name__)
@@ -32,21 +29,18 @@ def install_disk_image(image: ImageFile, installation: Installation) -> None:
     """
     target, enters = _install_packed(image, installation) if image.is_packed else _install_plain(image, installation)
     tell_of_uefi(target, installation.request)
-    grows_early = installation.grows and _lies_after_head(target)
+    grows_early = installation.grows and target.lies_after_head
     if grows_early:
         _grow(installation, target)
-    named = False
-    if enters:
-        named = _customise(installation, target)
-    else:
-        target.commit()
+    with released_after(target, needs_table=bool(installation.scripts)) as disk:
+        named = enters and _customise(installation, disk)
+        if installation.gives_identity and not named:
+            _seed(installation, disk)
     if installation.grows and not grows_early:
-        _grow(installation, installation.disk)
-    if installation.gives_identity and not named:
-        _seed(installation)
+        _grow(installation, installation.disk, done="everything is installed")
 
 
-def _install_plain(image: ImageFile, installation: Installation) -> tuple[WholeDisk, bool]:
+def _install_plain(image: ImageFile, installation: Installation) -> tuple[HeldDisk, bool]:
     """Copy the image but for its first MiB; return where to, and whether the system on it is to be entered."""
     with open_complete_image(image.path, format=image.format) as source:
         enters = installation.is_customised or (installation.gives_identity and _may_hold_linux(source))
@@ -55,7 +49,7 @@ def _install_plain(image: ImageFile, installation: Installation) -> tuple[WholeD
         return _copied(image, installation, lambda: _copy(image, source, installation)), enters
 
 
-def _install_packed(image: ImageFile, installation: Installation) -> tuple[WholeDisk, bool]:
+def _install_packed(image: ImageFile, installation: Installation) -> tuple[HeldDisk, bool]:
     """Copy a compressed image as _install_plain() does: what is in it is seen when it is on the disk."""
     from ganeti_os.packedimage import copy_packed  # and with it libarchive, which most images do without
 
@@ -78,37 +72,24 @@ def _enter_private_namespace() -> None:
         raise StorageError(text, errno=error.errno, filename=error.filename) from error
 
 
-def _customise(installation: Installation, target: WholeDisk) -> bool:
-    from ganeti_os.customize import customize_image, wiped_on_failure
+def _customise(installation: Installation, disk: ShownDisk) -> bool:
+    from ganeti_os.customize import customize_image
 
-    with installation.messages.step("customising"), wiped_on_failure(installation):
-        # Boot loaders' installers want a table; this one has every place and nothing that boots or is mounted by it.
-        target.commit(unfinished(target.head))
-        named = customize_image(installation)
-        finish(installation.disk, target.head)
-    return named
+    with installation.messages.step("customising"):
+        return customize_image(installation, disk)
 
 
-def _seed(installation: Installation) -> None:
+def _seed(installation: Installation, disk: ShownDisk) -> None:
     from ganeti_os.guest.seed_volume import seed_in_front  # only here, as _enter_private_namespace()
 
-    seed_in_front(installation.disk, installation.request, installation.settings)
+    seed_in_front(disk, installation.request, installation.settings)
 
 
-def _lies_after_head(target: WholeDisk) -> bool:
-    """Tell whether what may be mounted to grow it lies on the disk already, and nothing of it in the deferred head."""
-    try:
-        partitions = read_partition_table(target, sector_size=target.sector_size)
-    except PartitionError:  # growing says what is wrong with it
-        return False
-    return bool(partitions) and all(partition.start >= HEAD_SIZE for partition in partitions)
-
-
-def _grow(installation: Installation, disk: GrowableDisk) -> None:
+def _grow(installation: Installation, disk: ShownDisk, *, done: str | None = None) -> None:
     from ganeti_os.growing import grow
 
     with installation.messages.step("growing"):
-        grow(disk, done="everything is installed")
+        grow(disk, done=done)
 
 
 def _may_hold_linux(source: Source) -> bool:
@@ -120,8 +101,8 @@ def _may_hold_linux(source: Source) -> bool:
     return found
 
 
-def _copied(image: ImageFile, installation: Installation, copying: Callable[[], WholeDisk]) -> WholeDisk:
-    """Copy all of the image but its first MiB, and make the swap area. The caller commits what is returned."""
+def _copied(image: ImageFile, installation: Installation, copying: Callable[[], HeldDisk]) -> HeldDisk:
+    """Copy all of the image but its first MiB, and make the swap area. The caller releases what is returned."""
     disk, swap = installation.disk, installation.swap
     with installation.messages.step("copying"):
         if is_same_file(image.path, disk.fd):
@@ -137,12 +118,12 @@ def _copied(image: ImageFile, installation: Installation, copying: Callable[[], 
     return target
 
 
-def _copy(image: ImageFile, source: ImageSource, installation: Installation) -> WholeDisk:
+def _copy(image: ImageFile, source: ImageSource, installation: Installation) -> HeldDisk:
     disk = installation.disk
     log.info("%s (%s, %s) to %s", image.path, source.format, format_size(source.size), disk.name)
     check_disk_contents(source)
     check_fits(source, disk)
-    target = WholeDisk(disk, installation.wiping)
+    target = HeldDisk(disk, installation.wiping)
     copied = copy(source, target, progress=installation.messages.progress("copied"))
     log.debug("%d bytes written, %d zeroed by %s", copied.written, copied.zeroed, disk.ladder.current)
     return target

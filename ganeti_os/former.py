@@ -80,6 +80,11 @@ class WholeDisk(DeferredHead):
         return place
 
     @property
+    def shown(self) -> DescriptorDisk:
+        """The disk as it is, its beginning included."""
+        return self._whole
+
+    @property
     def fd(self) -> int:
         """The descriptor of the disk, whose first MiB is not what is read here."""
         return self._whole.fd
@@ -90,9 +95,9 @@ class WholeDisk(DeferredHead):
         if wiping is not None:
             wiping.wipe(self._whole, self._end)
 
-    def commit(self, head: bytes | None = None) -> None:
+    def commit(self) -> None:
         self.wipe_rest()
-        super().commit(head)
+        super().commit()
 
     def _reached(self, end: int) -> None:
         with self._lock:

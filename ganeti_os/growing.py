@@ -8,7 +8,7 @@ import logging
 
 from pydiskimg.errors import DiskImageError, StorageError
 from pydiskimg.growth import grow_last_volume
-from pydiskimg.protocols import GrowableDisk
+from pydiskimg.protocols import ShownDisk
 
 log = logging.getLogger(__name__)
 
@@ -16,17 +16,17 @@ log = logging.getLogger(__name__)
 _DISK_FAILS = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENXIO, errno.EREMOTEIO})
 
 
-def grow(disk: GrowableDisk, *, done: str) -> bool:
+def grow(disk: ShownDisk, *, done: str | None = None) -> bool:
     """Let the last partition and its file system grow; False, after a warning, where they do not.
 
-    done says for an error what is complete all the same: "everything is restored". Raises StorageError when the disk
-    itself fails.
+    done says for an error what is complete all the same, if anything is: "everything is restored". Raises StorageError
+    when the disk itself fails.
     """
     try:
         log.info("%s", grow_last_volume(disk))
     except DiskImageError as error:
         if isinstance(error, StorageError) and error.errno in _DISK_FAILS:
-            text = f"{done}, but growing failed: {error}"
+            text = f"growing failed: {error}" if done is None else f"{done}, but growing failed: {error}"
             raise StorageError(text, errno=error.errno, filename=disk.name) from error
         log.warning("%s", error)
         return False

@@ -43,8 +43,9 @@ class Installation:
 
     @property
     def gives_identity(self) -> bool:
-        """True when the installed system becomes the instance; what is imported has been a machine before."""
-        return self.request.verb == "create" and not self.settings.identity_is_off
+        """True when the installed system becomes the instance; what is imported is the machine that it was."""
+        is_new = self.request.verb == "create" or self.settings.import_identity == "new"
+        return is_new and not self.settings.identity_is_off
 
     @property
     def grows(self) -> bool:

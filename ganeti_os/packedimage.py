@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ganeti_os.fetch.cache import open_cache
-from ganeti_os.former import WholeDisk, Wiping
+from ganeti_os.held import HeldDisk
 from ganeti_os.imagecheck import check_disk_contents
 from ganeti_os.imagefile import ImageFile, open_complete_image
 from ganeti_os.installation import Installation
@@ -23,7 +23,6 @@ from pydiskimg.formats.qcow2.layout import MAGIC
 from pydiskimg.linux.fileio import pwrite_all
 from pydiskimg.protocols import Progress
 from pydiskimg.stream import stream_of
-from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.targets.memory import MemoryDisk
 from pydiskimg.transfer import check_fits, check_size_fits, copy
 from pydiskimg.units import KIB, MIB, format_size
@@ -37,8 +36,8 @@ _TABLES_SHARE, _TABLES_MORE = 16, 64 * MIB
 _SIZE_FIELD = slice(24, 32)
 
 
-def copy_packed(image: ImageFile, installation: Installation) -> WholeDisk:
-    """Copy what is in the compressed image, but for its first MiB, which the caller commits.
+def copy_packed(image: ImageFile, installation: Installation) -> HeldDisk:
+    """Copy what is in the compressed image, but for its first MiB, which the caller releases.
 
     Raises DoesNotFitError before anything is written where the size is known by then; StorageError when more comes than
     the disk has room for, ArchiveError when the compressed data are corrupt: then the disk begins with zeros.
@@ -57,7 +56,7 @@ def copy_packed(image: ImageFile, installation: Installation) -> WholeDisk:
         )
 
 
-def _copy_raw(packed: PackedFile, installation: Installation) -> WholeDisk:
+def _copy_raw(packed: PackedFile, installation: Installation) -> HeldDisk:
     disk = installation.disk
     beginning = packed.peek(LOOK_AT)
     if not beginning:
@@ -67,7 +66,7 @@ def _copy_raw(packed: PackedFile, installation: Installation) -> WholeDisk:
     check_size_fits(packed.name, described, disk)
     size = f", {format_size(described)} or more" if described else ""
     log.info("%s (raw, compressed%s) to %s", packed.name, size, disk.name)
-    target = _Uncommitted(disk, installation.wiping)
+    target = HeldDisk(disk, installation.wiping)
     messages = installation.messages
     with stream_of(packed, format="raw") as stream:
         done = stream.copy_to(target, progress=_of_file(messages.progress("copied"), packed))
@@ -75,7 +74,7 @@ def _copy_raw(packed: PackedFile, installation: Installation) -> WholeDisk:
     return target
 
 
-def _copy_qcow2(packed: PackedFile, installation: Installation) -> WholeDisk:
+def _copy_qcow2(packed: PackedFile, installation: Installation) -> HeldDisk:
     disk = installation.disk
     size = int.from_bytes(packed.peek(_SIZE_FIELD.stop)[_SIZE_FIELD], "big")
     check_size_fits(packed.name, size, disk)
@@ -86,7 +85,7 @@ def _copy_qcow2(packed: PackedFile, installation: Installation) -> WholeDisk:
         log.info("%s (qcow2, compressed, %s) to %s", packed.name, format_size(source.size), disk.name)
         check_disk_contents(source)
         check_fits(source, disk)
-        target = WholeDisk(disk, installation.wiping)
+        target = HeldDisk(disk, installation.wiping)
         copy(source, target, progress=installation.messages.progress("copied"))
     return target
 
@@ -121,16 +120,3 @@ def _check_beginning(name: str, beginning: bytes) -> None:
 def _of_file(progress: Progress, packed: PackedFile) -> Progress:
     """Tell how much of the compressed file was read: how large its contents are is not known."""
     return lambda _done, _total: progress(packed.consumed, packed.size)
-
-
-class _Uncommitted(WholeDisk):
-    """A disk whose beginning is written by the second commit(): the first is the stream's, which says that it ended."""
-
-    def __init__(self, disk: DescriptorDisk, wiping: Wiping) -> None:
-        super().__init__(disk, wiping)
-        self._has_ended = False
-
-    def commit(self, head: bytes | None = None) -> None:
-        if self._has_ended:
-            super().commit(head)
-        self._has_ended = True

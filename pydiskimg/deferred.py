@@ -43,10 +43,14 @@ class DeferredHead:
         """What was written to the first MiB so far."""
         return bytes(self._head)
 
-    def commit(self, head: bytes | None = None) -> None:
-        """Flush what was written so far, then write the beginning (head: another one of its size) and flush that."""
+    def commit(self) -> None:
+        """Flush what was written so far, then write the beginning and flush that."""
+        self.write_head(self._head)
+
+    def write_head(self, head: Buffer) -> None:
+        """Flush what was written so far, then write head as the beginning, in place of the one kept, and flush that."""
         self.disk.flush()
-        self.disk.write(0, self._head if head is None else head)
+        self.disk.write(0, head)
         self.disk.flush()
 
     def extents(self) -> Iterator[Extent]:

@@ -138,8 +138,8 @@ class Store(Protocol):
         """Return once all that was written is on stable storage; raises StorageError otherwise."""
 
 
-class GrowableDisk(Disk, Protocol):
-    """A Disk whose bytes the kernel sees through fd, from the start of its last partition on at least."""
+class ShownDisk(Disk, Protocol):
+    """A Disk that can be mounted: the kernel sees its bytes through fd, but for a beginning that may be kept back."""
 
     @property
     def fd(self) -> int:

@@ -6,7 +6,8 @@ from __future__ import annotations
 import logging
 
 from ganeti_os.backup.kind import BackupKind
-from ganeti_os.former import WholeDisk, Wiping
+from ganeti_os.former import Wiping
+from ganeti_os.held import HeldDisk
 from pydiskimg.described_end import LOOK_AT, described_end
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.stream import stream_of
@@ -21,8 +22,8 @@ log = logging.getLogger(__name__)
 _PADDING = {BackupKind.QCOW2: 511, BackupKind.RAW: 0}
 
 
-def restore_disk(pipe: PipeReader, kind: BackupKind, disk: DescriptorDisk, wiping: Wiping) -> None:
-    """Write the backup to the disk, its first MiB last.
+def restore_disk(pipe: PipeReader, kind: BackupKind, disk: DescriptorDisk, wiping: Wiping) -> HeldDisk:
+    """Write the backup to the disk but for its first MiB, which the caller releases.
 
     Raises DoesNotFitError before anything is written; InvalidImageError when the backup ends early or is corrupt, and
     then the disk begins with zeros.
@@ -38,8 +39,9 @@ def restore_disk(pipe: PipeReader, kind: BackupKind, disk: DescriptorDisk, wipin
         else:
             log.warning("%s: nothing in it tells its size, so an early end would not be seen", pipe.name)
         check_size_fits(pipe.name, size, disk, padding=_PADDING[kind])
-        target = WholeDisk(disk, wiping)  # a backup that is smaller would leave an old GPT's backup in place
+        target = HeldDisk(disk, wiping)  # a backup that is smaller would leave an old GPT's backup in place
         done = stream.copy_to(
             target, at_least=described, padding=_PADDING[kind], progress=messages.progress("restored")
         )
     log.info("%s of the disk came, in %s", format_size(done), format_size(pipe.position))
+    return target

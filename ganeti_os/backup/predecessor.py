@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 
 from ganeti_os import hooks
-from ganeti_os.former import WholeDisk
+from ganeti_os.held import HeldDisk
 from ganeti_os.imagefile import open_complete_image
 from ganeti_os.installation import Installation
 from ganeti_os.nameless import end_at, nameless_file
@@ -32,19 +32,22 @@ _DISK = "disk.img"
 _DUMPS = {"root.dump": "root", "boot.dump": "boot"}
 
 
-def restore_archive(pipe: PipeReader, installation: Installation) -> None:
-    """Restore what the tar on the pipe holds. Dumps need root, and room for nothing but the disk."""
+def restore_archive(pipe: PipeReader, installation: Installation) -> HeldDisk | None:
+    """Restore what the tar on the pipe holds. Dumps need root, and room for nothing but the disk.
+
+    Returns a disk that the caller releases; None when dumps became one, which is complete.
+    """
     with closing(_members(pipe)) as members:
         first = next(members, None)
         if first is None:
             raise InvalidImageError(f"{pipe.name}: the archive is empty; expected {_DISK}, or root.dump and boot.dump")
         kind, file = first
         if kind == _DISK:
-            _restore_disk(file, members, installation)
-        else:
-            from ganeti_os.dumps import restore_dumps  # and with it libparted, which a disk.img need not wait for
+            return _restore_disk(file, members, installation)
+        from ganeti_os.dumps import restore_dumps  # and with it libparted, which a disk.img need not wait for
 
-            restore_dumps(_dumps(first, members), for_import(installation))
+        restore_dumps(_dumps(first, members), for_import(installation))
+        return None
 
 
 def restore_dump_of_root(pipe: PipeReader, installation: Installation) -> None:
@@ -91,7 +94,9 @@ def _dumps(
         yield _DUMPS[name], file
 
 
-def _restore_disk(file: FileInArchive, others: Iterator[tuple[str, FileInArchive]], installation: Installation) -> None:
+def _restore_disk(
+    file: FileInArchive, others: Iterator[tuple[str, FileInArchive]], installation: Installation
+) -> HeldDisk:
     """Keep the image in a file without a name, as its tables lie anywhere in it, and copy it from there."""
     messages, disk = installation.messages, installation.disk
     with (
@@ -102,9 +107,10 @@ def _restore_disk(file: FileInArchive, others: Iterator[tuple[str, FileInArchive
         if next(others, None) is not None:  # also the end of the archive, which proves that it is whole
             raise InvalidImageError(f"{file.name}: is not the only file of the backup; expected one disk")
         check_fits(image, disk)
-        target = WholeDisk(disk, installation.wiping)
+        target = HeldDisk(disk, installation.wiping)
         copy(image, target, progress=messages.progress("restored"))
         target.commit()
+        return target
 
 
 @contextmanager

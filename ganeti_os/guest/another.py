@@ -14,13 +14,13 @@ from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.protocol import Request
 from ganeti_os.settings import Settings
 from pydiskimg.mount import enter_private_namespace
-from pydiskimg.targets.descriptor import DescriptorDisk
+from pydiskimg.protocols import ShownDisk
 from pydiskimg.tree import open_tree
 
 log = logging.getLogger(__name__)
 
 
-def become_another(disk: DescriptorDisk, request: Request, settings: Settings, keys: KeyMaker) -> None:
+def become_another(disk: ShownDisk, request: Request, settings: Settings, keys: KeyMaker) -> None:
     """Give the system on the disk the instance's name and an identity of its own. Needs root.
 
     A disk of data only stays as it is; the log says so.

@@ -9,15 +9,15 @@ import time
 
 from ganeti_os.backup.disk import restore_disk
 from ganeti_os.backup.kind import BackupKind, backup_kind
-from ganeti_os.former import Wiping
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
+from ganeti_os.held import HeldDisk, released_after
 from ganeti_os.installation import Installation, prepare_identity
 from ganeti_os.log import Messages
 from ganeti_os.protocol import Request
 from ganeti_os.settings import Settings
 from pydiskimg.disk import open_disk
 from pydiskimg.errors import DiskImageError, StorageError
-from pydiskimg.targets.descriptor import DescriptorDisk
+from pydiskimg.protocols import ShownDisk
 from pydiskimg.targets.pipe import PipeReader
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,8 @@ class NotAnotherError(DiskImageError):
 def run(request: Request, settings: Settings, messages: Messages) -> None:
     """Write the backup on standard input to the request's device, as it arrives.
 
-    A backup that ends early leaves a disk that begins with zeros, or has no partition table.
+    A backup that ends early, or does not become the other machine that it was to be, leaves a disk that begins with
+    zeros, or has no partition table.
     """
     assert request.device is not None
     started = time.monotonic()
@@ -42,24 +43,47 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
         _require_root()
         prepare_identity(settings, keys)
     with open_disk(request.device, writable=True) as disk:
+        installation = Installation(request, settings, messages, disk, swap=None, scripts=(), keys=keys)
         with messages.step("restoring"):
-            pipe = PipeReader(_STANDARD_INPUT, "standard input")
-            kind = backup_kind(pipe, settings.import_format)
-            if kind in (BackupKind.QCOW2, BackupKind.RAW):
-                restore_disk(pipe, kind, disk, Wiping(settings.wipe, messages))
-            else:
-                restore_files(pipe, kind, Installation(request, settings, messages, disk, swap=None, scripts=()))
-        ending = "is restored"
-        if settings.grow and not settings.nomount:
-            from ganeti_os.growing import grow  # only here: it takes longer to import than a small disk to restore
-
-            with messages.step("growing"):
-                if not grow(disk, done="everything is restored"):
-                    ending = "is restored and did not grow"
-        if another:
-            with messages.step("identity"):
-                _become_another(disk, request, settings, keys)
+            target = _restore(installation)
+        grew = target is None or _complete(target, installation)
+    ending = "is restored" if grew else "is restored and did not grow"
     log.info("%s %s (%.1f s)", request.device, ending, time.monotonic() - started)
+
+
+def _restore(installation: Installation) -> HeldDisk | None:
+    """Restore what comes; None where file systems were made for it, so that they fill the disk and are complete."""
+    pipe = PipeReader(_STANDARD_INPUT, "standard input")
+    kind = backup_kind(pipe, installation.settings.import_format)
+    if kind in (BackupKind.QCOW2, BackupKind.RAW):
+        return restore_disk(pipe, kind, installation.disk, installation.wiping)
+    # Only here, as libarchive and libparted take longer to import than a small disk to restore.
+    from ganeti_os.backup.predecessor import restore_archive, restore_dump_of_root
+
+    if kind is BackupKind.TAR:
+        return restore_archive(pipe, installation)
+    restore_dump_of_root(pipe, installation)
+    return None
+
+
+def _complete(target: HeldDisk, installation: Installation) -> bool:
+    """Let what was restored be another machine where it is to be, and fill the disk; tell whether it does."""
+    grows_early = installation.grows and installation.gives_identity and target.lies_after_head
+    grew = not grows_early or _grow(target, installation)
+    if installation.gives_identity:
+        _become_another(target, installation)
+    else:
+        target.release()
+    if installation.grows and not grows_early:
+        grew = _grow(target.shown, installation, done="everything is restored")
+    return grew
+
+
+def _grow(disk: ShownDisk, installation: Installation, *, done: str | None = None) -> bool:
+    from ganeti_os.growing import grow  # only here: it takes longer to import than a small disk to restore
+
+    with installation.messages.step("growing"):
+        return grow(disk, done=done)
 
 
 def _require_root() -> None:
@@ -75,23 +99,17 @@ def _require_root() -> None:
         raise StorageError(text, errno=error.errno, filename=error.filename) from error
 
 
-def _become_another(disk: DescriptorDisk, request: Request, settings: Settings, keys: KeyMaker) -> None:
-    """Let the system on the disk become another machine than the one that was backed up; a disk may hold none."""
+def _become_another(target: HeldDisk, installation: Installation) -> None:
+    """Let the system on the disk become another machine than the one that was backed up; a disk may hold none.
+
+    Until it is, the disk has no table: beside the machine that was backed up, it must not be started.
+    """
     from ganeti_os.guest.another import become_another  # only here: most imports do without
 
     try:
-        become_another(disk, request, settings, keys)
+        with installation.messages.step("identity"), released_after(target) as disk:
+            become_another(disk, installation.request, installation.settings, installation.keys)
     except DiskImageError as error:
-        text = "everything is restored, but the system may still be the machine that was backed up"
-        raise NotAnotherError(f"{text}, with its keys and machine id: {error}") from error
-
-
-def restore_files(pipe: PipeReader, kind: BackupKind, installation: Installation) -> None:
-    """Restore a backup of ganeti-instance-image."""
-    # Only here, as libarchive and libparted take longer to import than a small disk to restore.
-    from ganeti_os.backup.predecessor import restore_archive, restore_dump_of_root
-
-    if kind is BackupKind.TAR:
-        restore_archive(pipe, installation)
-    else:
-        restore_dump_of_root(pipe, installation)
+        text = "the system could not be made another machine than the one that was backed up, and is left without"
+        hint = "IMPORT_IDENTITY=keep restores it as it was"
+        raise NotAnotherError(f"{text} its partition table: {error}; {hint}") from error

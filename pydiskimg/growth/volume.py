@@ -27,7 +27,7 @@ from pydiskimg.growth.plan import NothingToGrowError, PartitionGrowth
 from pydiskimg.loop import loop_device
 from pydiskimg.mount import enter_private_namespace, mounted
 from pydiskimg.partition_reader import SECTOR_SIZES, Partition, other_sectors
-from pydiskimg.protocols import GrowableDisk
+from pydiskimg.protocols import ShownDisk
 from pydiskimg.region import Region
 from pydiskimg.units import format_size
 
@@ -67,7 +67,7 @@ class _Volume:
         return f"{self} and its {self.content.type} file system reach as far as they can{limits}"
 
 
-def grow_last_volume(disk: GrowableDisk) -> str:
+def grow_last_volume(disk: ShownDisk) -> str:
     """Grow the partition that ends last, and the file system in it, to the end of the disk; return what was done.
 
     A disk without a partition table grows the file system it holds. ext2, ext3, ext4, xfs and btrfs grow; where the
@@ -94,7 +94,7 @@ def grow_last_volume(disk: GrowableDisk) -> str:
     return f"{disk.name}: {_outcome(volume, size)}"
 
 
-def _volume(disk: GrowableDisk) -> _Volume:
+def _volume(disk: ShownDisk) -> _Volume:
     growth = _plan(disk)
     partition = growth.partition
     region = Region(disk, partition.start, partition.length, name=f"{disk.name}, {_place(partition)}")
@@ -120,7 +120,7 @@ def _volume(disk: GrowableDisk) -> _Volume:
     return volume
 
 
-def _plan(disk: GrowableDisk) -> PartitionGrowth:
+def _plan(disk: ShownDisk) -> PartitionGrowth:
     try:
         growth = plan_partition_growth(disk, disk.sector_size)
     except PartitionError as error:
@@ -134,11 +134,11 @@ def _plan(disk: GrowableDisk) -> PartitionGrowth:
     return PartitionGrowth(Partition(0, 0, whole, ""), whole, ())
 
 
-def _other_table(sector_size: int, disk: GrowableDisk) -> str:
+def _other_table(sector_size: int, disk: ShownDisk) -> str:
     return other_sectors("a partition table", sector_size, disk.sector_size)
 
 
-def _other_sector_size(disk: GrowableDisk) -> int | None:
+def _other_sector_size(disk: ShownDisk) -> int | None:
     """Return the sector size, other than the disk's, with which the last partition holds something known."""
     for size in SECTOR_SIZES:
         if size == disk.sector_size:
@@ -152,7 +152,7 @@ def _other_sector_size(disk: GrowableDisk) -> int | None:
     return None
 
 
-def _grow_ext(disk: GrowableDisk, volume: _Volume) -> int:
+def _grow_ext(disk: ShownDisk, volume: _Volume) -> int:
     """Return the size (bytes) that the file system has in the end."""
     growth = volume.growth
     region = Region(disk, growth.partition.start, growth.length, name=f"{disk.name}, {volume}")
@@ -163,7 +163,7 @@ def _grow_ext(disk: GrowableDisk, volume: _Volume) -> int:
 
 
 @contextmanager
-def _after_table(disk: GrowableDisk, growth: PartitionGrowth) -> Iterator[None]:
+def _after_table(disk: ShownDisk, growth: PartitionGrowth) -> Iterator[None]:
     """Write the table, if it changes; then a failure of what follows is a _PartitionOnlyError."""
     growth.write(disk)
     try:
@@ -174,7 +174,7 @@ def _after_table(disk: GrowableDisk, growth: PartitionGrowth) -> Iterator[None]:
         raise _PartitionOnlyError(str(error)) from error
 
 
-def _refuse_twins(disk: GrowableDisk, volume: _Volume) -> None:
+def _refuse_twins(disk: ShownDisk, volume: _Volume) -> None:
     # Two devices that claim to be the same part of one btrfs: kernels before 6.7 may write to the wrong one.
     if volume.content.type == "btrfs" and os.path.exists(f"/sys/fs/btrfs/{volume.content.uuid}"):
         raise InUseError(
@@ -185,7 +185,7 @@ def _refuse_twins(disk: GrowableDisk, volume: _Volume) -> None:
         )
 
 
-def _grow_mounted(disk: GrowableDisk, volume: _Volume) -> int:
+def _grow_mounted(disk: ShownDisk, volume: _Volume) -> int:
     """Return the size (bytes) that the file system has in the end."""
     _refuse_twins(disk, volume)
     growth, fs_type = volume.growth, volume.content.type

@@ -117,6 +117,19 @@ def test_a_dump_of_a_root_as_it_is(node: Node, tmp_path: Path, dumped: tuple[Pat
         assert "/boot" not in (point / "etc/fstab").read_text()
 
 
+@pytest.mark.parametrize(("identity", "name"), [("keep", "old"), ("new", "inst1")])
+def test_dumps_that_become_another_machine(
+    node: Node, tmp_path: Path, dumped: tuple[Path, Path], identity: str, name: str
+) -> None:
+    node.configure(BOOT_SIZE="50", IMPORT_IDENTITY=identity)
+    target = filled_file(tmp_path / "target", SIZE)
+    done = node.restore(target, tar(dumped[1], tmp_path / "backup.tar"))
+    assert done.returncode == 0, done.stderr
+    assert f"{target} is restored (" in last_line(done)
+    with inside(str(target), partitions(str(target))[-1], tmp_path) as point:
+        assert (point / "etc/hostname").read_text() == f"{name}\n"
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_dumps_get_the_boot_loader_of_their_own_grub(node: Node, tmp_path: Path, *, known: bool) -> None:
     """One that is not known is told: everything is restored by then."""

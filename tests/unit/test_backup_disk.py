@@ -57,7 +57,8 @@ class RecordingDisk(MemoryDisk):
 def restore(backup: bytes, kind: BackupKind, disk: Disk) -> None:
     wiping = Wiping("no", Messages(os_name="image", verb="import"))
     with memory_file(backup) as fd:
-        restore_disk(PipeReader(fd, "pipe"), kind, disk, wiping)  # type: ignore[arg-type] # any Disk does
+        restored = restore_disk(PipeReader(fd, "pipe"), kind, disk, wiping)  # type: ignore[arg-type] # any Disk does
+        restored.release()
 
 
 @pytest.mark.parametrize("kind", BACKUPS)

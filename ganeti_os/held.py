@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""A disk whose beginning waits until the system on it is the instance: killed before that, it boots nowhere."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ganeti_os.former import WholeDisk
+from pydiskimg.deferred import HEAD_SIZE
+from pydiskimg.errors import DiskImageError, PartitionError
+from pydiskimg.partition_reader import read_partition_table
+from pydiskimg.protocols import ShownDisk
+from pydiskimg.unfinished import finish, unfinished
+from pydiskimg.wipe import wipe_partition_table
+
+log = logging.getLogger(__name__)
+
+
+class HeldDisk(WholeDisk):
+    """A WholeDisk that release() makes good, and not the commit() of the stream that was copied to it.
+
+    What mounts it sees zeros in its first MiB until then.
+    """
+
+    def commit(self) -> None:
+        """Wipe what follows the last byte written; the beginning stays in memory."""
+        self.wipe_rest()
+
+    def release(self) -> None:
+        """Write the beginning, durably, after everything else."""
+        super().commit()
+
+    @property
+    def lies_after_head(self) -> bool:
+        """True when all partitions begin behind the first MiB, so that they can be mounted before release()."""
+        try:
+            partitions = read_partition_table(self, sector_size=self.sector_size)
+        except PartitionError:  # whoever looks for a volume says what is wrong with it
+            return False
+        return bool(partitions) and all(partition.start >= HEAD_SIZE for partition in partitions)
+
+
+@contextmanager
+def released_after(target: HeldDisk, *, needs_table: bool = False) -> Iterator[ShownDisk]:
+    """Let the block change what is on the disk that it gets; then release the disk.
+
+    Where a script needs a table, or something begins in the head itself, the disk has its beginning already, with an
+    MBR that says unfinished. A block that fails takes the partition table away: a system that is not the instance yet
+    must not be started.
+    """
+    try:
+        if needs_table or not target.lies_after_head:
+            target.wipe_rest()
+            target.write_head(unfinished(target.head))
+            yield target.shown
+            finish(target.shown, target.head)
+        else:
+            yield target
+            target.release()
+    except BaseException:
+        try:
+            wipe_partition_table(target.shown)
+        except DiskImageError as error:  # the first error is the one to report
+            log.warning("the partition table could not be taken away: %s", error)
+        raise
