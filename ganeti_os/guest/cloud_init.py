@@ -38,6 +38,8 @@ META_DATA, USER_DATA, VENDOR_DATA, NETWORK_CONFIG = "meta-data", "user-data", "v
 _CONFIG = "/etc/cloud/cloud.cfg"
 _CONFIG_DIRECTORY = "/etc/cloud/cloud.cfg.d"
 _OWN_ENDING = "_ganeti.cfg"
+_OWN_COMMENT = b"# Written by the Ganeti OS definition image for a new instance.\n"
+_NO_NETWORK = b"network: {config: disabled}"
 _STATE = "/var/lib/cloud"
 _SEEDS = (f"{_STATE}/seed/nocloud", f"{_STATE}/seed/nocloud-net")  # the first one that is complete counts
 _PROGRAM = "/usr/bin/cloud-init"
@@ -96,6 +98,18 @@ def cloud_init_configures_network(draft: Draft, facts: Facts) -> bool:
     if not cloud_init_is_active(draft) or any(_NETWORK.search(data) for _, data in _configuration(draft)):
         return False
     return _renders_faithfully(draft) if facts.is_new else _seed(draft) is not None
+
+
+def leave_network_without_seed(draft: Draft, facts: Facts) -> None:
+    """Keep an active cloud-init from the network of a new system where no seed of ours tells it what Ganeti knows.
+
+    It would ask for DHCP, or not run at all; the network is then the system's own, as without cloud-init.
+    """
+    seed = _seed(draft) or _SEEDS[0]
+    seeded = (draft.read(f"{seed}/{NETWORK_CONFIG}") or b"").startswith(HEADER)
+    if facts.nics and not seeded and cloud_init_configures_network(draft, facts):
+        own = _own_config(_CONFIG)
+        draft.change(own, with_lines(draft.read(own) or _OWN_COMMENT, _NO_NETWORK), "for cloud-init")
 
 
 def needs_seed_volume(tree: Tree) -> bool:
@@ -320,12 +334,11 @@ def _admit_seed(draft: Draft, facts: Facts) -> None:
     place, sources = _datasource_list(draft)
     if sources and b"NoCloud" not in sources:
         log.info("%s: does not let cloud-init read a NoCloud seed; %s lets it", place, _own_config(place))
-        lines.append(b"datasource_list: [ NoCloud, None ]\n")
+        lines.append(b"datasource_list: [ NoCloud, None ]")
     if not cloud_init_configures_network(draft, facts):
-        lines.append(b"network: {config: disabled}\n")
+        lines.append(_NO_NETWORK)
     if lines:
-        text = b"# Written by the Ganeti OS definition image for a new instance.\n" + b"".join(lines)
-        draft.change(_own_config(place), text, "for cloud-init")
+        draft.change(_own_config(place), with_lines(_OWN_COMMENT, *lines), "for cloud-init")
 
 
 def _datasource_list(draft: Draft) -> tuple[str, list[bytes]]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_os.main import MODULES, WHAT, _defect
+from ganeti_os.defects import defect
+from ganeti_os.main import MODULES, WHAT
 from ganeti_os.protocol import VERBS, RequestError, parse_request, usage
 from tests.fixtures.node import ROOT, Node, create_environment, last_line
 
@@ -95,11 +96,11 @@ def test_messages_carry_the_instance_and_the_step(
 
 def test_an_installation_that_lacks_a_module() -> None:
     error = ModuleNotFoundError("no", name="ganeti_os.verbs.export")
-    assert "there is no module ganeti_os.verbs.export; install it again" in str(_defect(error, "the backup"))
+    assert "there is no module ganeti_os.verbs.export; install it again" in str(defect(error, "the backup"))
 
 
 def test_a_defect_is_told_with_what_it_spoilt() -> None:
-    assert str(_defect(KeyError("x"), "the backup")) == "internal error: KeyError: 'x'; the backup is not complete"
+    assert str(defect(KeyError("x"), "the backup")) == "internal error: KeyError: 'x'; the backup is not complete"
     assert set(WHAT) == set(VERBS)
 
 
