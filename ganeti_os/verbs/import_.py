@@ -10,6 +10,7 @@ import time
 from ganeti_os.backup.disk import restore_disk
 from ganeti_os.backup.kind import BackupKind, backup_kind
 from ganeti_os.former import Wiping
+from ganeti_os.guest.firmware import holds_firmware_variables
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.installation import Installation, prepare_identity
 from ganeti_os.log import Messages
@@ -50,7 +51,10 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
             else:
                 restore_files(pipe, kind, Installation(request, settings, messages, disk, swap=None, scripts=()))
         ending = "is restored"
-        if settings.grow and not settings.nomount:
+        if holds_firmware_variables(disk):
+            log.info("%s holds firmware variables (UEFI) and stays as it was backed up", disk.name)
+            another = False
+        elif settings.grow and not settings.nomount:
             from ganeti_os.growing import grow  # only here: it takes longer to import than a small disk to restore
 
             with messages.step("growing"):
