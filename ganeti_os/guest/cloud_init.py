@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.facts import Facts
@@ -42,6 +42,7 @@ _OWN_COMMENT = b"# Written by the Ganeti OS definition image for a new instance.
 _NO_NETWORK = b"network: {config: disabled}"
 _STATE = "/var/lib/cloud"
 _SEEDS = (f"{_STATE}/seed/nocloud", f"{_STATE}/seed/nocloud-net")  # the first one that is complete counts
+_ABOVE_SEEDS = ("/var", "/var/lib", _STATE, f"{_STATE}/seed")  # the last one that is a mount point holds them
 _PROGRAM = "/usr/bin/cloud-init"
 _UNITS = ("cloud-init.target", "cloud-init.service", "cloud-init-local.service", "cloud-init-main.service")
 _RUN_LEVELS = ("sysinit", "boot", "default")
@@ -112,12 +113,16 @@ def leave_network_without_seed(draft: Draft, facts: Facts) -> None:
         draft.change(own, with_lines(draft.read(own) or _OWN_COMMENT, _NO_NETWORK), "for cloud-init")
 
 
-def needs_seed_volume(tree: Tree) -> bool:
-    """True when a seed in the tree, the system's root, would not be seen: a file system is mounted over its place."""
+def needs_seed_volume(tree: Tree, mounted: Collection[str] = ()) -> bool:
+    """True when the system will not see a seed in the tree: a file system that is not in it comes over its place.
+
+    mounted are the directories of the tree over which the system's own file systems are mounted.
+    """
     draft = Draft(tree)
-    above = {b"/var", b"/var/lib", b"/var/lib/cloud", b"/var/lib/cloud/seed"}
-    points = _MOUNT_POINT.findall(draft.read("/etc/fstab") or b"")
-    return cloud_init_is_active(draft) and any(point.rstrip(b"/") in above for point in points)
+    found = _MOUNT_POINT.findall(draft.read("/etc/fstab") or b"")
+    points = {point.rstrip(b"/").decode("utf-8", "surrogateescape") for point in found}
+    over = [place for place in _ABOVE_SEEDS if place in points]
+    return bool(over) and over[-1] not in mounted and cloud_init_is_active(draft)
 
 
 def configure_cloud_init(draft: Draft, facts: Facts, settings: Settings) -> None:
