@@ -11,7 +11,7 @@ import pytest
 
 from ganeti_os.defects import defect
 from ganeti_os.main import MODULES, WHAT
-from ganeti_os.protocol import VERBS, RequestError, parse_request, usage
+from ganeti_os.protocol import VERBS, RequestError, help_text, parse_request, usage
 from tests.fixtures.node import ROOT, Node, create_environment, last_line
 
 
@@ -30,7 +30,8 @@ def test_the_verbs_and_their_modules() -> None:
 def test_help(node: Node, verb: str) -> None:
     for argument in ("-h", "--help"):
         done = node.run(verb, argument, OS_API_VERSION="20")
-        assert (done.returncode, done.stdout, done.stderr) == (0, usage(verb) + "\n", "")
+        assert (done.returncode, done.stdout, done.stderr) == (0, help_text(verb) + "\n", "")
+        assert done.stdout.startswith(usage(verb))
 
 
 @pytest.mark.parametrize("verb", VERBS)
