@@ -21,7 +21,7 @@ SECTOR = 512
 BIOS_BOOT_TYPE = "21686148-6449-6E6F-744E-656564454649"
 # What libparted puts into a new MBR: code that says no more than that nothing boots here.
 _NOTHING_BOOTS = bytes.fromhex("fa b8 00 10 8e d0 bc 00 b0")
-# What is known to have code in the first sector, by bytes of it.
+# Boot managers that are told apart by bytes of their first sector.
 _OTHERS = (
     (b"LILO", "LILO"),
     (b"\0Geom\0Hard Disk\0", "GRUB Legacy"),
@@ -62,7 +62,7 @@ def find_place(disk: Source) -> Place:
     # An extended partition counts: it begins with a table of its own.
     starts = [entry[4] for entry in entries if entry[2]]
     if not starts:
-        raise BootLoaderError(f"{disk.name}: has no partitions, and so no place that is known to be a boot loader's")
+        raise BootLoaderError(f"{disk.name}: has no partitions, so that no place on it is known to be a boot loader's")
     return Place(SECTOR, max(0, min(starts) - 1) * SECTOR, is_partition=False)
 
 
