@@ -43,7 +43,7 @@ _BIOS_SECTOR = 512
 _WRITTEN = "GRUB from %s: its files are in /boot/%s, its core image of %s at byte %d"
 _NO_GRUB = (
     "the system has no /usr/lib/grub/i386-pc; add the package grub-pc-bin (Debian, Ubuntu), grub2-pc-modules (Red Hat, "
-    "Fedora) or grub2-i386-pc (SUSE) to the image"
+    "Fedora), grub2-i386-pc (SUSE), grub-bios (Alpine) or grub (Arch) to the image"
 )
 
 

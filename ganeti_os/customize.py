@@ -13,7 +13,7 @@ from ganeti_os import hooks
 from ganeti_os.guest.cloud_init import needs_seed_volume
 from ganeti_os.guest.facts import instance_facts
 from ganeti_os.guest.instance import make_instance
-from ganeti_os.guest.mounted import mounted_guest
+from ganeti_os.guest.mounted import MountedGuest, mounted_guest
 from ganeti_os.guest.root import NoRootError, find_guest
 from ganeti_os.installation import Installation
 from ganeti_os.step_environment import steps_environment
@@ -45,12 +45,16 @@ def customize_image(installation: Installation, disk: ShownDisk) -> bool:
 
             copy_overlay(installation.overlay, mounted.target, installation.messages)
         become_instance(installation, mounted.target)
-        with open_tree(mounted.target) as tree:
-            hidden = needs_seed_volume(tree)
+        hidden = installation.gives_identity and _seed_is_hidden(mounted)
         if installation.scripts:
             run_scripts(installation, mounted.target, mounted.root_device, mounted.boot_device)
     disk.flush()
     return not hidden
+
+
+def _seed_is_hidden(mounted: MountedGuest) -> bool:
+    with open_tree(mounted.target) as tree:
+        return needs_seed_volume(tree, mounted.inside)
 
 
 def become_instance(installation: Installation, target: str) -> None:

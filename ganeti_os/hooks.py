@@ -74,20 +74,25 @@ def enabled(directory: str) -> list[str]:
         status = os.stat(directory)
     except FileNotFoundError:
         log.debug("%s does not exist; no customisation scripts", directory)
-        _note_predecessor(directory)
+        _note_predecessor(directory, "does not exist")
         return []
     except OSError as error:
         raise storage_error(error, directory, "cannot list the customisation scripts") from error
     scripts = [path for path in (os.path.join(directory, name) for name in names) if _is_script(path)]
     if scripts:
         _check_trusted(directory, status)
+    else:
+        _note_predecessor(directory, "has no executable script")
     for script in scripts:
         _check_trusted(script, os.stat(script))
     return scripts
 
 
-def _note_predecessor(directory: str) -> None:
-    """Tell of scripts where ganeti-instance-image has them, beside our own default: somebody means them to run."""
+def _note_predecessor(directory: str, what: str) -> None:
+    """Warn of scripts where ganeti-instance-image has them, beside our own default: an administrator enabled them.
+
+    what says why none of ours runs.
+    """
     if os.path.basename(directory) != "instance-image.d":
         return
     theirs = os.path.join(directory.removesuffix(".d"), "hooks")
@@ -97,8 +102,9 @@ def _note_predecessor(directory: str) -> None:
         return
     if scripts:
         log.warning(
-            "%s does not exist, and the scripts in %s are not run (%s); move them, or set CUSTOMIZE_DIR=%s",
-            *(directory, theirs, ", ".join(sorted(scripts)), theirs),
+            "%s %s, and the scripts in %s are not run (%s); move them, set CUSTOMIZE_DIR=%s, or make them not "
+            "executable",
+            *(directory, what, theirs, ", ".join(sorted(scripts)), theirs),
         )
 
 

@@ -63,6 +63,7 @@ class Messages:
         handler.setFormatter(_Formatter(self.prefix))
         root = logging.getLogger()
         root.handlers[:] = [handler]
+        logging.getLogger("libarchive").setLevel(logging.WARNING)  # it reports features that no one asked for
         self.set_debug(False)
 
     def set_debug(self, debug: bool) -> None:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import NoReturn
 
+from ganeti_os.defects import defect
 from ganeti_os.ending import Ending, TerminatedError
 from ganeti_os.log import Messages
 from ganeti_os.protocol import HelpRequested, RequestError, UsageError, apparent_instance, parse_request
@@ -45,14 +46,6 @@ DOING = {  # what a verb does in general, for messages that no step of its own n
     "verify": "checking",
 }
 MODULES = {"import": "import_"}  # a keyword is no name of a module
-# By the name that is imported: what to install for it.
-PACKAGES = {
-    "parted": "python3-parted (pyparted)",
-    "libarchive": "python3-libarchive-c (libarchive-c)",
-    "yaml": "python3-yaml (PyYAML)",
-    "cryptography": "python3-cryptography (cryptography)",
-    "pysequoia": "pysequoia (with pip; IMAGE_KEYRING needs it)",
-}
 
 
 def run_verb(
@@ -80,7 +73,6 @@ def _run(verb: str, argv: Sequence[str], paths: Paths, ending: Ending, closed: s
         os_name=OS_NAME, verb=verb, instance=apparent_instance(verb, argv, os.environ), check=ending.check
     )
     messages.attach()
-    logging.getLogger("libarchive").setLevel(logging.WARNING)  # it tells of features that nobody asked for
     try:
         _serve(verb, argv, os.environ, paths, messages, closed)
     except HelpRequested as usage:
@@ -111,7 +103,7 @@ def _reported(error: Exception, ending: Ending) -> Exception:
     if ending.number and not isinstance(error, TerminatedError):
         log.info("%s", error)
         return ending.error()
-    return error if isinstance(error, DiskImageError | TerminatedError) else _defect(error, ending.what)
+    return error if isinstance(error, DiskImageError | TerminatedError) else defect(error, ending.what)
 
 
 def _serve(
@@ -130,13 +122,3 @@ def _serve(
     with messages.step(DOING[verb]):
         # Imported only here: a package that is missing must end in a sentence, too.
         import_module(f"ganeti_os.verbs.{MODULES.get(verb, verb)}").run(request, settings, messages)
-
-
-def _defect(error: Exception, what: str) -> RuntimeError:
-    if isinstance(error, ImportError):
-        name = (error.name or "").partition(".")[0]
-        if name in ("ganeti_os", "pydiskimg"):
-            return RuntimeError(f"the installation is incomplete: there is no module {error.name}; install it again")
-        return RuntimeError(f"{sys.executable} has no Python package {name}; install {PACKAGES.get(name, name)} for it")
-    log.info("what follows is a defect; please report it", exc_info=error)
-    return RuntimeError(f"internal error: {type(error).__name__}: {error}; {what} is not complete")

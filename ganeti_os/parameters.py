@@ -51,6 +51,8 @@ def parameters_list() -> str:
 
 def _problem(name: str, text: str, native: str, allowed: Allowed | None) -> str:
     setting = BY_NAME.get(name)
+    if setting is None and name.upper() in BY_NAME:
+        return f"{shown(name)} is not in upper case; Ganeti passes the parameter {name.lower()} as OSP_{name.upper()}"
     if setting is None:
         known = [setting.parameter for setting in PUBLISHED]
         nearest = difflib.get_close_matches(name.lower(), known, n=1)

@@ -29,6 +29,13 @@ _OPTIONS = {  # OS API 5: option letter -> what it stands for
     "rename": {"o": "old_name", "n": "new_name", "b": "blockdev_sda", "s": "blockdev_sdb"},
 }
 _CHECKS = ("parameters",)
+_DOES = {
+    "create": "Install the image of the settings on the instance's first disk, and make its system the instance.",
+    "import": "Restore the backup on standard input on one of the instance's disks.",
+    "export": "Write a backup of one of the instance's disks to standard output.",
+    "rename": "Give the system on the instance's disks the new name and what Ganeti knows of its network.",
+    "verify": "Check the OS parameters in the environment against the settings of this node.",
+}
 _HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")  # as Ganeti normalises names, in either case
 _VARIANT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,254}")
 _DIGITS = re.compile(r"[0-9]{1,15}")
@@ -39,7 +46,7 @@ _GANETI_VARIABLE = re.compile(
 
 
 class HelpRequested(DiskImageError):  # noqa: N818 - not an error: the text is the usage, the exit status 0
-    """-h or --help was given; the text is the usage message."""
+    """-h or --help was given; the text is what they show."""
 
 
 class UsageError(DiskImageError):
@@ -118,6 +125,11 @@ class Request:
         return self.kernel_path is None
 
 
+def help_text(verb: str) -> str:
+    """Return what --help shows: the usage message of a verb, and what the verb does."""
+    return f"{usage(verb)}\n\n{_DOES[verb]}"
+
+
 def usage(verb: str) -> str:
     """Return the usage message of a verb."""
     if verb == "verify":
@@ -138,7 +150,7 @@ def parse_request(verb: str, argv: Sequence[str], environ: Mapping[str, str]) ->
     if verb not in VERBS:
         raise ValueError(f"{verb!r} is not one of {', '.join(VERBS)}")
     if any(argument in ("-h", "--help") for argument in argv):
-        raise HelpRequested(usage(verb))
+        raise HelpRequested(help_text(verb))
     version = _api_version(environ)
     if verb == "verify":
         return _verify_request(argv, environ, version)

@@ -66,6 +66,8 @@ the variants that `gnt-os list` offers, one a line. An installation leaves it al
     echo debian >> /etc/ganeti/instance-image/variants.list
     gnt-instance add -o image+debian ...
 
+Where the settings file has an `IMAGE_URL`, a variant whose image is in `IMAGE_DIR` needs a line `IMAGE_URL=`.
+
 The variant `default` is published from the start and needs no file. A published variant without its file is an error,
 and so is a name that was forced with `--force-variant` and has no file; one that has a file works without being
 published. As long as there is a variant, Ganeti refuses `-o image`: "OS name 'image' must include a variant", before
@@ -79,9 +81,13 @@ empty or missing there are no variants, and the OS is just `image`. An instance 
     gnt-instance add -o image+default -O image_name=debian-12,swap=no ...
     gnt-instance modify -O boot_size=500,grow=yes inst1.example.org
     gnt-instance modify -O swap=default inst1.example.org       # forget the parameter
-    gnt-instance reinstall -O image_name=debian-13 inst1.example.org
+    gnt-instance reinstall -O image_name=debian-13 inst1.example.org   # shut down before
     gnt-os modify -O image_type=tarball image+default           # of all instances of this OS and variant
     gnt-os info image                                           # what there is
+
+`gnt-instance reinstall` (of Ganeti 3.0) installs with the parameters that the instance has and those that it is
+given, and then keeps only the latter: what was set by `add` or `modify` is gone for the next reinstall, rename or
+export. Give all of them with each `reinstall`, or set what is to last in a variant's file or by `gnt-os modify`.
 
 A comma in a value is written `\\,`, as in `-O 'kernel_args=console=ttyS0\\,115200'`. `gnt-os modify` wants the name
 with its variant as long as there are variants. Ganeti has each node check the parameters (`verify parameters`), and
@@ -115,7 +121,8 @@ ganeti-os-interface(7) describes them, without `OSP_ROOT_PASSWORD_HASH`, and:
 | `ROOT_DEV` | the block device that is mounted on `TARGET` |
 | `BOOT_DEV` | the block device that is mounted on `TARGET/boot`; empty when there is none |
 | `GUEST_FILE` | the command that reads and writes the guest's files: `"$GUEST_FILE" --help` |
-| `GUEST_FILE_PYTHON` | the interpreter that it runs with |
+| `GUEST_STEP` | the command that does one of create's own steps: `"$GUEST_STEP" --help` |
+| `GUEST_FILE_PYTHON` | the interpreter that both run with |
 | `PATH` | Ganeti's, or a usual one |
 
 And these settings, as they would be written in the file, with `yes` or `no` where there are only these, and `SWAP_SIZE`
@@ -165,6 +172,10 @@ network is not known, keeps the DHCP of the image; where the image has nothing f
 address that follows from the MAC address (a network of Ganeti's with an IPv6 subnet) is made by the guest itself. The
 first NIC with a gateway has the default route; a gateway outside of the NIC's network is reached on the link.
 
+    gnt-network add --network=192.0.2.0/24 --gateway=192.0.2.1 net1
+    gnt-network connect --nic-parameters=mode=bridged,link=br0 net1
+    gnt-instance add --net 0:ip=pool,network=net1 ...
+
 | system in the guest | files | how it tells a NIC |
 | --- | --- | --- |
 | netplan | `/etc/netplan/95-ganeti.yaml`; other files that name an ethernet go | MAC address |
@@ -183,7 +194,7 @@ administrator's. A bridge, a bond or a VLAN in the guest is left alone, with a w
 whose](adr/0098-who-writes-the-network.md)).
 
 Where Ganeti knows no address, two files in `NETWORKS_DIR` may give it for the first NIC, in the syntax of the
-settings file; other names in them are left to customisation scripts:
+settings file; other names in them are left to customisation scripts. No installation makes these directories:
 
     # /etc/ganeti/instance-image/networks/instances/inst1.example.org
     ADDRESS=192.0.2.10
@@ -212,12 +223,12 @@ These defaults differ; a file that relies on theirs needs a line:
 
 | setting | ganeti-instance-image | here |
 | --- | --- | --- |
-| `IMAGE_TYPE` | `dump` | `qemu` |
+| `IMAGE_TYPE` | `dump` | empty: as the file's name ends, else `qemu` |
 | `FILESYSTEM` | `ext3` | `ext4` |
 | `EXPORT_DIR` | `/tmp` | `/var/tmp` |
 | `CUSTOMIZE_DIR` | `/etc/ganeti/instance-image/hooks` | `/etc/ganeti/instance-image.d` |
 
-As long as our directory of scripts does not exist and theirs holds some, the log says so. Scripts that read
+As long as our directory of scripts has none that is enabled and theirs has some, the log says so. Scripts that read
 `common.sh` need a change: it is not there. What they took from it is in the environment, as told above; a name of your
 own in the settings file is not.
 """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""guest-step: one of create's own steps, for a customisation script that does it in the place of create.
+"""guest-step: one of create's own steps, for a customisation script that does it instead of create.
 
-The scripts that ganeti-instance-image brings are a line each over this: it changes the guest as create does, by the
-same code, and never leaves the guest.
+The scripts in definition/instance-image.d, named as those of ganeti-instance-image, are a line each over this. A step
+changes the guest by create's own code, and never leaves the guest.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from collections.abc import Callable, Sequence
 if __name__ == "__main__":  # started with -I, by its path
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from ganeti_os.defects import defect
 from ganeti_os.guest.access import give_access
 from ganeti_os.guest.boot_place import BootPlace
-from ganeti_os.guest.cloud_init import configure_cloud_init
+from ganeti_os.guest.cloud_init import configure_cloud_init, leave_network_without_seed
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.facts import Facts, instance_facts
 from ganeti_os.guest.instance import configure_console, give_name_and_network, write_in_order
@@ -26,7 +27,7 @@ from ganeti_os.guest.renaming import short
 from ganeti_os.guest.ssh.host_keys import make_host_keys
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.log import Messages
-from ganeti_os.protocol import Request, parse_request
+from ganeti_os.protocol import Request, RequestError, parse_request
 from ganeti_os.settings import Settings, read_settings
 from ganeti_os.step_environment import paths_of
 from pydiskimg.errors import DiskImageError, StorageError
@@ -35,20 +36,24 @@ from pydiskimg.fs.probe import probe
 from pydiskimg.protocols import Tree
 from pydiskimg.tree import open_tree
 
+log = logging.getLogger(__name__)
+
 _PROGRAM = "guest-step"
 _DESCRIPTION = """\
 Do one of create's own steps in the guest that is mounted at TARGET, with the settings of the instance. For
 customisation scripts, where a setting keeps create from doing the step itself (IDENTITY=no, BOOTLOADER=none).
 """
+_NOTHING = "the guest has all of it already; nothing was changed"
 
 
 class _Run:
-    """What a step works on; made when it is asked for."""
+    """What the steps work with, as Ganeti and the settings say."""
 
-    def __init__(self, target: str, request: Request, settings: Settings) -> None:
+    def __init__(self, target: str, request: Request, settings: Settings, messages: Messages) -> None:
         self.target = target
         self.request = request
         self.settings = settings
+        self.messages = messages
 
     @property
     def facts(self) -> Facts:
@@ -57,16 +62,19 @@ class _Run:
 
 def _network(run: _Run, tree: Tree) -> None:
     draft = Draft(tree)
-    write_in_order(draft, give_name_and_network(draft, run.facts))
+    leave_network_without_seed(draft, run.facts)
+    if not write_in_order(draft, give_name_and_network(draft, run.facts)):
+        log.info(_NOTHING)
 
 
 def _drafted(step: Callable[[_Run, Draft], None]) -> Callable[[_Run, Tree], None]:
-    """Return a step that writes what a function has computed."""
+    """Return a step that writes what the given function has put into a draft."""
 
     def run(context: _Run, tree: Tree) -> None:
         draft = Draft(tree)
         step(context, draft)
-        draft.write(lambda _path: 0)
+        if not draft.write(lambda _path: 0):
+            log.info(_NOTHING)
 
     return run
 
@@ -75,26 +83,43 @@ def _overlay(run: _Run, _tree: Tree) -> None:
     from ganeti_os.overlay import copy_overlay, find_overlay  # libarchive comes with it
 
     overlay = find_overlay(run.settings)
-    if overlay is not None:
-        copy_overlay(overlay, run.target, _messages(run.request))
+    if overlay is None:
+        log.info("OVERLAY is not set; nothing was copied")
+    else:
+        copy_overlay(overlay, run.target, run.messages)
+
+
+def _console(run: _Run, tree: Tree) -> None:
+    if not run.facts.serial_console:
+        log.info("Ganeti gives the instance no serial console (hypervisor parameter serial_console)")
+    _drafted(lambda context, draft: configure_console(draft, context.facts, context.settings))(run, tree)
 
 
 def _boot_loader(run: _Run, tree: Tree) -> None:
-    """Write GRUB for a system that was built from its files; a disk image brings its own, and gets arguments only."""
+    """Write GRUB for a system that was built from its files; a disk image keeps its own, and gets arguments only."""
     if run.settings.image_type not in ("tarball", "dump") or not run.request.kernel_inside:
+        log.info("GRUB is written for tarballs and dumps with their kernel inside; this instance keeps what boots it")
         _drafted(lambda context, draft: configure_console(draft, context.facts, context.settings))(run, tree)
         return
     from ganeti_os.boot_loader import write_grub
     from pydiskimg.disk import open_disk
 
     boot = os.environ.get("BOOT_DEV")
-    place = BootPlace(root_uuid=_uuid(os.environ.get("ROOT_DEV", "")), boot_uuid=_uuid(boot) if boot else None)
-    with open_disk(os.environ.get("BLOCKDEV", ""), writable=True) as disk:
+    place = BootPlace(root_uuid=_uuid(_device("ROOT_DEV")), boot_uuid=_uuid(boot) if boot else None)
+    with open_disk(_device("BLOCKDEV"), writable=True) as disk:
         write_grub(disk, tree, place, run.settings, run.request)
 
 
+def _device(variable: str) -> str:
+    """Return the block device that a variable of the script's environment names. Raises RequestError without one."""
+    path = os.environ.get(variable)
+    if not path:
+        raise RequestError(f"{variable} is not set; expected a block device, as create gives it to its scripts")
+    return path
+
+
 def _uuid(device: str) -> str:
-    """Return the UUID of the file system on a device of the script's environment."""
+    """Return the UUID of the file system on a block device."""
     with open_raw(device) as disk:
         content = probe(disk)
     if content is None or content.uuid is None:
@@ -119,14 +144,10 @@ STEPS: dict[str, tuple[Callable[[_Run, Tree], None], str]] = {
         "a seed for cloud-init (IDENTITY=no)",
     ),
     "console": (
-        _drafted(lambda run, draft: configure_console(draft, run.facts, run.settings)),
+        _console,
         "kernel arguments, and a login on the serial port where Ganeti gives it one (IDENTITY=no)",
     ),
 }
-
-
-def _messages(request: Request) -> Messages:
-    return Messages(os_name=request.os_name or "image", verb=_PROGRAM, instance=request.instance, check=lambda: None)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -149,15 +170,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     target = os.environ.get("TARGET")
     if not target:
         parser.error("TARGET is not set; it is the directory where the guest is mounted")
-    logging.basicConfig(format=f"{_PROGRAM} {step}: %(message)s", level=logging.INFO, stream=sys.stderr)
+    messages = Messages(os_name=_PROGRAM, verb=step)
+    messages.attach()
     try:
         # Under OS API 5 arguments say what the later versions have in variables, which scripts get under each.
         request = parse_request("create", [], {**os.environ, "OS_API_VERSION": "20"})
         settings = read_settings(paths_of(os.environ), variant=request.variant, parameters=request.parameters)
         with open_tree(target) as tree:
-            STEPS[step][0](_Run(target, request, settings), tree)
+            STEPS[step][0](_Run(target, request, settings, messages), tree)
     except DiskImageError as error:
-        sys.stderr.write(f"{_PROGRAM} {step}: {error}\n")
+        messages.failure(error)
+        return 1
+    except Exception as error:  # noqa: BLE001 - a package that is missing, or a defect, is one sentence, too
+        messages.failure(defect(error, "the step"))
         return 1
     return 0
 

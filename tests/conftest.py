@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -19,6 +20,9 @@ from hypothesis import settings
 from pydiskimg.errors import StorageError
 from pydiskimg.mount import enter_private_namespace
 from tests.fixtures.debian_system import DebianSystem, debian_system
+
+if TYPE_CHECKING:
+    from tests.fixtures.image_server import ImageServer
 
 # How long an example takes is the machine's affair; Hypothesis itself gives no deadline only where it finds CI.
 settings.register_profile("without deadlines", parent=settings(), deadline=None)
@@ -152,3 +156,14 @@ def debian() -> DebianSystem:
     work = Path(__file__).resolve().parent.parent / ".demo"
     work.mkdir(exist_ok=True)
     return debian_system(work)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ImageServer]:
+    """A web server for images, of which is asked again without a pause and without a proxy."""
+    from tests.fixtures.fetching import at_once
+    from tests.fixtures.image_server import image_server
+
+    at_once(monkeypatch)
+    with image_server() as found:
+        yield found

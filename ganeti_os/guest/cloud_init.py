@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.facts import Facts
@@ -38,8 +38,11 @@ META_DATA, USER_DATA, VENDOR_DATA, NETWORK_CONFIG = "meta-data", "user-data", "v
 _CONFIG = "/etc/cloud/cloud.cfg"
 _CONFIG_DIRECTORY = "/etc/cloud/cloud.cfg.d"
 _OWN_ENDING = "_ganeti.cfg"
+_OWN_COMMENT = b"# Written by the Ganeti OS definition image for a new instance.\n"
+_NO_NETWORK = b"network: {config: disabled}"
 _STATE = "/var/lib/cloud"
 _SEEDS = (f"{_STATE}/seed/nocloud", f"{_STATE}/seed/nocloud-net")  # the first one that is complete counts
+_ABOVE_SEEDS = ("/var", "/var/lib", _STATE, f"{_STATE}/seed")  # the last one that is a mount point holds them
 _PROGRAM = "/usr/bin/cloud-init"
 _UNITS = ("cloud-init.target", "cloud-init.service", "cloud-init-local.service", "cloud-init-main.service")
 _RUN_LEVELS = ("sysinit", "boot", "default")
@@ -98,12 +101,28 @@ def cloud_init_configures_network(draft: Draft, facts: Facts) -> bool:
     return _renders_faithfully(draft) if facts.is_new else _seed(draft) is not None
 
 
-def needs_seed_volume(tree: Tree) -> bool:
-    """True when a seed in the tree, the system's root, would not be seen: a file system is mounted over its place."""
+def leave_network_without_seed(draft: Draft, facts: Facts) -> None:
+    """Keep an active cloud-init from the network of a new system where no seed of ours tells it what Ganeti knows.
+
+    It would ask for DHCP, or not run at all; the network is then the system's own, as without cloud-init.
+    """
+    seed = _seed(draft) or _SEEDS[0]
+    seeded = (draft.read(f"{seed}/{NETWORK_CONFIG}") or b"").startswith(HEADER)
+    if facts.nics and not seeded and cloud_init_configures_network(draft, facts):
+        own = _own_config(_CONFIG)
+        draft.change(own, with_lines(draft.read(own) or _OWN_COMMENT, _NO_NETWORK), "for cloud-init")
+
+
+def needs_seed_volume(tree: Tree, mounted: Collection[str] = ()) -> bool:
+    """True when the system will not see a seed in the tree: a file system that is not in it comes over its place.
+
+    mounted are the directories of the tree over which the system's own file systems are mounted.
+    """
     draft = Draft(tree)
-    above = {b"/var", b"/var/lib", b"/var/lib/cloud", b"/var/lib/cloud/seed"}
-    points = _MOUNT_POINT.findall(draft.read("/etc/fstab") or b"")
-    return cloud_init_is_active(draft) and any(point.rstrip(b"/") in above for point in points)
+    found = _MOUNT_POINT.findall(draft.read("/etc/fstab") or b"")
+    points = {point.rstrip(b"/").decode("utf-8", "surrogateescape") for point in found}
+    over = [place for place in _ABOVE_SEEDS if place in points]
+    return bool(over) and over[-1] not in mounted and cloud_init_is_active(draft)
 
 
 def configure_cloud_init(draft: Draft, facts: Facts, settings: Settings) -> None:
@@ -320,12 +339,11 @@ def _admit_seed(draft: Draft, facts: Facts) -> None:
     place, sources = _datasource_list(draft)
     if sources and b"NoCloud" not in sources:
         log.info("%s: does not let cloud-init read a NoCloud seed; %s lets it", place, _own_config(place))
-        lines.append(b"datasource_list: [ NoCloud, None ]\n")
+        lines.append(b"datasource_list: [ NoCloud, None ]")
     if not cloud_init_configures_network(draft, facts):
-        lines.append(b"network: {config: disabled}\n")
+        lines.append(_NO_NETWORK)
     if lines:
-        text = b"# Written by the Ganeti OS definition image for a new instance.\n" + b"".join(lines)
-        draft.change(_own_config(place), text, "for cloud-init")
+        draft.change(_own_config(place), with_lines(_OWN_COMMENT, *lines), "for cloud-init")
 
 
 def _datasource_list(draft: Draft) -> tuple[str, list[bytes]]:

@@ -21,11 +21,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class MountedGuest:
-    """target is where the root is mounted; the devices are those of the root and of /boot (None: in the root)."""
+    """target is where the root is mounted; the devices are those of the root and of /boot (None: in the root).
+
+    inside are the directories of the root over which the guest's other file systems are mounted, as /var.
+    """
 
     target: str
     root_device: str
     boot_device: str | None
+    inside: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -37,8 +41,8 @@ def mounted_root(disk: ShownDisk, guest: Guest, *, programs: bool = False) -> It
     with ExitStack() as stack:
         root_device = stack.enter_context(volume_device(disk, guest.root)).path
         target = stack.enter_context(mounted_volume(disk, root_device, guest.root, programs=programs))
-        _mount_inside(stack, disk, guest, root_device, target, programs=programs)
-        yield MountedGuest(target, root_device, None)
+        inside = _mount_inside(stack, disk, guest, root_device, target, programs=programs)
+        yield MountedGuest(target, root_device, None, inside)
 
 
 @contextmanager
@@ -57,21 +61,25 @@ def mounted_guest(disk: ShownDisk, guest: Guest, *, programs: bool = False) -> I
 
 def _mount_inside(
     stack: ExitStack, disk: ShownDisk, guest: Guest, root_device: str, target: str, *, programs: bool
-) -> None:
+) -> tuple[str, ...]:
     """Mount what the guest has over directories of its root, which root_device shows and which is mounted at target.
 
-    One that cannot be mounted is logged: what is written below it then is hidden when the guest runs.
+    Return these directories. One that cannot be mounted is logged: what is written below it then is hidden when the
+    guest runs.
     """
+    done = []
     for mount_point, volume in guest.inside:
         try:
             point = mount_point_inside(target, mount_point.lstrip("/"))
             same = volume.partition == guest.root.partition  # a subvolume of the root's file system
             device = root_device if same else stack.enter_context(volume_device(disk, volume)).path
             stack.enter_context(mounted_volume(disk, device, volume, target=point, programs=programs))
+            done.append(mount_point)
         except DiskImageError as error:
             log.warning(
                 "%s of the guest is not mounted, and what is written below it is hidden: %s", mount_point, error
             )
+    return tuple(done)
 
 
 def _mount_efi(stack: ExitStack, disk: ShownDisk, efi: Volume, target: str, *, programs: bool) -> None:

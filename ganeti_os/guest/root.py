@@ -6,8 +6,9 @@ from __future__ import annotations
 import logging
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from ganeti_os.guest import fstab
 from ganeti_os.guest.device_names import names_volume
@@ -60,33 +61,38 @@ def volumes(disk: ShownDisk) -> list[Volume]:
     An image may have been made for sectors of another size than this disk's: the size whose partitions hold
     something known is the right one. Raises PartitionError when the table can be read with none.
     """
-    readings = []
-    problem = None
-    for sector_size in dict.fromkeys((disk.sector_size, 512, 4096)):
-        try:
-            partitions = read_partition_table(disk, sector_size=sector_size)
-        except PartitionError as error:
-            problem = problem or error
-            continue
-        readings.append(_probed(disk, partitions or [Partition(0, 0, disk.size, "")]))
-        if any(volume.content for volume in readings[-1]):
-            return readings[-1]
-    if not readings and problem is not None:
-        raise problem
-    return readings[0]
+    problems: list[PartitionError] = []
+    first = None
+    for found in _readings(disk, (disk.sector_size, *SECTOR_SIZES), problems):
+        if any(volume.content for volume in found):
+            return found
+        first = first or found
+    if first is None:
+        raise problems[0]
+    return first
 
 
 def holds_mountable(source: Source) -> bool:
     """Tell whether anything on a disk or in its image may be the root of a Linux system."""
-    for sector_size in SECTOR_SIZES:
+    return any(map(_is_mountable, chain.from_iterable(_readings(source, SECTOR_SIZES, []))))
+
+
+def _is_mountable(volume: Volume) -> bool:
+    return volume.content is not None and volume.content.type in MOUNTABLE
+
+
+def _readings(source: Source, sector_sizes: Iterable[int], problems: list[PartitionError]) -> Iterator[list[Volume]]:
+    """Yield for each sector size the partitions with their contents, or the whole disk where it has no table.
+
+    A size by which the table cannot be read is left out, and its error goes to problems.
+    """
+    for sector_size in dict.fromkeys(sector_sizes):
         try:
             partitions = read_partition_table(source, sector_size=sector_size)
-        except PartitionError:
-            continue
-        found = _probed(source, partitions or [Partition(0, 0, source.size, "")])
-        if any(volume.content and volume.content.type in MOUNTABLE for volume in found):
-            return True
-    return False
+        except PartitionError as error:
+            problems.append(error)
+        else:
+            yield _probed(source, partitions or [Partition(0, 0, source.size, "")])
 
 
 def _probed(disk: Source, partitions: Sequence[Partition]) -> list[Volume]:
@@ -112,7 +118,7 @@ def find_guest(disk: ShownDisk) -> Guest:
     reasons = []
     hint = "; set NOMOUNT=yes for a system without one"  # no help against what could not be looked into
     for volume in found:
-        if volume.content is None or volume.content.type not in MOUNTABLE:
+        if not _is_mountable(volume):
             reasons.append(str(volume))
             continue
         try:
@@ -195,9 +201,8 @@ def _volume_at(
     if spec is None:
         return None
     for volume in found:
-        mountable = volume.content is not None and volume.content.type in MOUNTABLE
         free = not any(_overlap(volume, other) for other in taken)
-        if mountable and free and names_volume(spec, volume, root_spec=specs.get("/", "")):
+        if _is_mountable(volume) and free and names_volume(spec, volume, root_spec=specs.get("/", "")):
             return volume
     log.warning("fstab mounts %s on %s, which is on none of: %s", spec, mount_point, ", ".join(map(str, found)))
     return None

@@ -9,6 +9,7 @@ import time
 
 from ganeti_os.backup.disk import restore_disk
 from ganeti_os.backup.kind import BackupKind, backup_kind
+from ganeti_os.guest.firmware import holds_firmware_variables
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.held import HeldDisk, released_after
 from ganeti_os.installation import Installation, prepare_identity
@@ -67,7 +68,11 @@ def _restore(installation: Installation) -> HeldDisk | None:
 
 
 def _complete(target: HeldDisk, installation: Installation) -> bool:
-    """Let what was restored be another machine where it is to be, and fill the disk; tell whether it does."""
+    """Let what was restored be another machine where it is to be, and fill the disk; False where it does not grow."""
+    if holds_firmware_variables(target):
+        log.info("%s holds firmware variables (UEFI) and stays as it was backed up", target.name)
+        target.release()
+        return True
     grows_early = installation.grows and installation.gives_identity and target.lies_after_head
     grew = not grows_early or _grow(target, installation)
     if installation.gives_identity:

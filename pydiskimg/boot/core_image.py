@@ -39,7 +39,7 @@ _UNSET = BLOCKS.pack(2, 0, _SEGMENT)
 
 @dataclass(frozen=True, slots=True)
 class CoreImage:
-    """A core image that knows no place yet; size is bytes, and a multiple of 512."""
+    """A core image without the block list, which depends on its place; size is bytes, a multiple of 512."""
 
     first: bytes
     rest: bytes
@@ -57,7 +57,8 @@ class CoreImage:
 def make_core(grub: Grub, modules: Sequence[str], *, config: str, prefix: str) -> CoreImage:
     """Build a core image with the modules, and those that they need, from GRUB's own files.
 
-    config are the commands that it runs first, prefix is where modules and grub.cfg are found without them; both ASCII.
+    config are the commands that it runs first; prefix is where it looks for modules and grub.cfg when these commands
+    set no other. Both are ASCII.
 
     Raises BootLoaderError for files of an unknown GRUB, and when the image is larger than memory below the BIOS's own.
     """
@@ -95,7 +96,7 @@ def _decompressor(grub: Grub, compressed: int, uncompressed: int) -> bytes:
 
 
 def _loader(grub: Grub) -> bytes:
-    """Return the first sector, whose block list is still unset."""
+    """Return the first sector, with its block list as GRUB's file has it: at() sets it."""
     name = "diskboot.img"
     contents, path = grub.file(name), grub.path(name)
     check(path, "has another size", found=len(contents), expected=SECTOR)

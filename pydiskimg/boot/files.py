@@ -34,7 +34,7 @@ _GRUB2 = ("/usr/sbin/grub2-install", "/usr/bin/grub2-install", "/usr/sbin/grub2-
 
 
 class Dress(Protocol):
-    """Says which extended attributes a new file or directory of the guest gets, as the label of its policy."""
+    """Says which extended attributes a new file or directory of the guest gets: its policy's SELinux label."""
 
     def __call__(self, path: str, *, is_directory: bool) -> Mapping[str, bytes]:
         """Return attribute names and values."""

@@ -16,8 +16,8 @@ def install_core(disk: Disk, core: CoreImage, place: Place, grub: Grub) -> bytes
     """Write the core image to its place, flush it, and return the first sector that loads it.
 
     The sector has the disk's own partition table; nothing boots before the caller writes it. What the place holds is
-    overwritten: see check_place(). Raises BootLoaderError for sectors that no BIOS boots from and for an unknown GRUB,
-    DoesNotFitError, StorageError; before the first byte but for the last.
+    overwritten: see check_place(). Before the first write raises BootLoaderError for sectors that no BIOS boots from
+    and for an unknown GRUB, and DoesNotFitError; then StorageError.
     """
     check_sectors(disk)
     if core.size > place.length:
@@ -40,8 +40,9 @@ def write_boot_loader(disk: Disk, core: CoreImage, place: Place, grub: Grub) -> 
     What a GRUB that is replaced had beyond that becomes zero. Raises as check_place() and install_core().
     """
     check_sectors(disk)
-    old = list(own_ranges(disk, place))
-    check_place(disk, place, min(core.size, place.length))
+    loader = grub.file("diskboot.img")
+    old = list(own_ranges(disk, place, loader=loader))
+    check_place(disk, place, min(core.size, place.length), loader=loader)
     sector = install_core(disk, core, place, grub)
     end = place.start + core.size
     for first, last in old:

@@ -15,7 +15,7 @@ from pydiskimg.boot.refusal import check, unknown
 LINK_ADDRESS = 0x9000
 # From here on memory may be the BIOS's own; GRUB's own installer keeps the same distance.
 MEMORY_END = 0x78000
-_HEAP_START = 0x68000  # the least that the kernel is left of it
+_HEAP_START = 0x68000  # the kernel, with what it zeroes, has to end before it
 
 # The ELF32 header and its program headers. Little-endian.
 _IDENTITY = b"\x7fELF\x01\x01\x01"  # 32 bits, little-endian, version 1
@@ -65,7 +65,8 @@ def read_kernel(contents: bytes, path: str) -> Kernel:
     Raises BootLoaderError for what differs from the kernels known.
     """
     if len(contents) < _HEADER.size:
-        raise unknown(path, "is too short for an ELF file", found=f"{len(contents)} bytes", expected=_HEADER.size)
+        text = f"at least {_HEADER.size}"
+        raise unknown(path, "is too short for an ELF file", found=f"{len(contents)} bytes", expected=text)
     identity, kind, machine, _, entry, table, *_, entry_size, count, _, _, _ = _HEADER.unpack_from(contents)
     check(path, "is not a 32-bit ELF file", found=identity[: len(_IDENTITY)], expected=_IDENTITY)
     check(path, "is not an executable for i386", found=(kind, machine), expected=(_EXECUTABLE, _I386))
@@ -78,11 +79,14 @@ def read_kernel(contents: bytes, path: str) -> Kernel:
             path,
             "its segment does not fit the file",
             found=f"{size} bytes at byte {offset}, {memory_size} in memory",
-            expected=f"at most {len(contents)} bytes",
+            expected=f"an end within the file's {len(contents)} bytes",
         )
     if LINK_ADDRESS + memory_size > _HEAP_START:
         raise unknown(
-            path, "takes too much memory", found=memory_size, expected=f"at most {_HEAP_START - LINK_ADDRESS} bytes"
+            path,
+            "takes too much memory",
+            found=f"{memory_size} bytes",
+            expected=f"at most {_HEAP_START - LINK_ADDRESS}",
         )
     data = contents[offset : offset + size]
     if _MOV_ECX + struct.pack("<I", size) not in data[:_STARTUP]:
@@ -94,7 +98,10 @@ def _only_segment(contents: bytes, path: str, table: int, count: int) -> tuple[i
     """Return offset, address, size in the file and size in memory of the one segment that is loaded."""
     if count > _MOST_HEADERS or table + count * _PROGRAM_HEADER.size > len(contents):
         raise unknown(
-            path, "its program headers do not fit the file", found=f"{count} at byte {table}", expected=len(contents)
+            path,
+            "its program headers do not fit the file",
+            found=f"{count} at byte {table}",
+            expected=f"at most {_MOST_HEADERS} within its {len(contents)} bytes",
         )
     headers = [_PROGRAM_HEADER.unpack_from(contents, table + i * _PROGRAM_HEADER.size) for i in range(count)]
     loaded = [header for header in headers if header[0] == _PT_LOAD]

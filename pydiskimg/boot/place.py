@@ -21,7 +21,7 @@ SECTOR = 512
 BIOS_BOOT_TYPE = "21686148-6449-6E6F-744E-656564454649"
 # What libparted puts into a new MBR: code that says no more than that nothing boots here.
 _NOTHING_BOOTS = bytes.fromhex("fa b8 00 10 8e d0 bc 00 b0")
-# What is known to have code in the first sector, by bytes of it.
+# Boot managers that are told apart by bytes of their first sector.
 _OTHERS = (
     (b"LILO", "LILO"),
     (b"\0Geom\0Hard Disk\0", "GRUB Legacy"),
@@ -62,20 +62,21 @@ def find_place(disk: Source) -> Place:
     # An extended partition counts: it begins with a table of its own.
     starts = [entry[4] for entry in entries if entry[2]]
     if not starts:
-        raise BootLoaderError(f"{disk.name}: has no partitions, and so no place that is known to be a boot loader's")
+        raise BootLoaderError(f"{disk.name}: has no partitions, so that no place on it is known to be a boot loader's")
     return Place(SECTOR, max(0, min(starts) - 1) * SECTOR, is_partition=False)
 
 
-def check_place(disk: Source, place: Place, length: int) -> None:
+def check_place(disk: Source, place: Place, length: int, *, loader: bytes | None = None) -> None:
     """Raise BootLoaderError when length bytes at place, or the code in the first sector, are not ours to overwrite.
 
-    A GRUB that the first sector loads may be replaced. In a BIOS boot partition only what has a known signature is
-    kept: its type says that the rest is a boot loader's.
+    A GRUB that the first sector loads may be replaced, and a core image at place that begins with this loader: see
+    own_ranges(). In a BIOS boot partition only what has a known signature is kept: its type says that the rest is a
+    boot loader's.
     """
     sector = read_bytes(disk, 0, SECTOR)
     _check_code(disk, sector)
     held = bytearray(read_bytes(disk, place.start, length))
-    for start, end in own_ranges(disk, place):
+    for start, end in own_ranges(disk, place, loader=loader):
         first, last = max(0, start - place.start), min(len(held), end - place.start)
         if first < last:
             held[first:last] = bytes(last - first)
@@ -89,7 +90,7 @@ def check_place(disk: Source, place: Place, length: int) -> None:
     shown = bytes(held[foreign : foreign + _SHOWN]).hex(" ")
     what = known or f"the bytes {shown} at byte {place.start + foreign} are neither zero nor GRUB's"
     raise BootLoaderError(
-        f"{disk.name}: {place.name} holds something else than a boot loader: {what}; nothing was written"
+        f"{disk.name}: {place.name} holds something other than a boot loader: {what}; nothing was written"
     )
 
 
@@ -97,16 +98,22 @@ def _check_code(disk: Source, sector: bytes) -> None:
     code = sector[:CODE_END]
     if not any(code) or code.startswith(_NOTHING_BOOTS) or names_core(sector) is not None:
         return
-    name = next((name for mark, name in _OTHERS if mark in code), "a boot manager that is not known")
+    name = next((name for mark, name in _OTHERS if mark in code), "an unknown boot manager")
     raise BootLoaderError(
         f"{disk.name}: the first sector holds {name} (found {code[:_SHOWN].hex(' ')}, expected GRUB 2 or zeros); "
         "nothing was written"
     )
 
 
-def own_ranges(disk: Source, place: Place) -> Iterator[tuple[int, int]]:
-    """Yield the ranges (first byte, byte after the last) at place that the GRUB in the first sector loads, if any."""
+def own_ranges(disk: Source, place: Place, *, loader: bytes | None = None) -> Iterator[tuple[int, int]]:
+    """Yield the ranges (first byte, byte after the last) at place that hold a GRUB's core image, if any.
+
+    That is the core image that the first sector loads, or else one at the start of place whose first sector is loader
+    (a diskboot.img) but for its block list: the first sector of a disk that is being installed is written last.
+    """
     core = names_core(read_bytes(disk, 0, SECTOR))
+    if core is None and loader is not None and place.length >= SECTOR and _begins_with(disk, place, loader):
+        core = place.start // SECTOR
     end = (place.start + place.length) // SECTOR
     if core is None or not place.start // SECTOR <= core < end:
         return
@@ -119,6 +126,11 @@ def own_ranges(disk: Source, place: Place) -> Iterator[tuple[int, int]]:
             return
         if place.start // SECTOR <= start < end:
             yield start * SECTOR, min(start + count, end) * SECTOR
+
+
+def _begins_with(disk: Source, place: Place, loader: bytes) -> bool:
+    code = loader[: -BLOCKS.size]
+    return read_bytes(disk, place.start, len(code)) == code
 
 
 def check_sectors(disk: Disk) -> None:

@@ -62,7 +62,7 @@ ENTRY = Record(
     1c  I   DIR_FileSize
     """,
 )
-# In front of the entry of a file, the last part of its name first.
+# Before the entry of a file, the last part of its name first.
 LONG_NAME = Record(
     "entry of a long name",
     "<",
@@ -94,7 +94,7 @@ _IN_SHORT_NAMES = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where things are in a volume; sector, root_size, and total are bytes, the others sectors or counts."""
+    """Where things are in a volume; sector, root_size and total are bytes, the others sectors or counts."""
 
     sector: int
     reserved: int
@@ -129,9 +129,10 @@ def make_fat12(
 ) -> bytes:
     """Return a volume of at most size (bytes) with these files.
 
-    sector_size is 512 to 4096 and at least the disk's; hidden_sectors is where on the disk the volume begins. label is
-    of at most 11 capital letters, digits and blanks; the names of files are of printable ASCII, and at most 42 of them
-    fit when they are short. Raises FileSystemError when the files do not fit, and for other names.
+    sector_size is 512 to 4096 (bytes) and at least the disk's; hidden_sectors is where on the disk the volume begins.
+    label has at most 11 capital letters, digits and blanks. Names of files are printable ASCII; the root directory has
+    room for 63 files with names of at most 13 characters. Raises FileSystemError when the files do not fit, and for
+    other names.
     """
     layout = _layout(size, sector_size)
     table = bytearray(layout.table_sectors * sector_size)
@@ -182,7 +183,7 @@ def _layout(size: int, sector: int) -> _Layout:
     for table_sectors in range(1, 13):
         layout = _Layout(sector, 1, 2, table_sectors, root_size, 1, total * sector)
         excess = layout.clusters - _MAX_CLUSTERS
-        if excess > 0:  # FAT16 begins here: the rest of the place stays unused
+        if excess > 0:  # with more clusters it would be a FAT16; the rest of the size stays unused
             layout = _Layout(sector, 1, 2, table_sectors, root_size, 1, (total - excess) * sector)
         if layout.clusters > 0 and (layout.clusters + 2) * 3 <= table_sectors * sector * 2:
             return layout
@@ -210,7 +211,7 @@ def _boot_sector(layout: _Layout, label: str, serial: int, hidden_sectors: int) 
         BS_VolLab=_padded(label, 11),
         BS_FilSysType=b"FAT12   ",
     )
-    # Where a BIOS starts it: int 18h (nothing to boot here), then a jump to itself.
+    # For a BIOS that starts it: int 18h (nothing to boot here), then a jump to itself.
     return (head + b"\xcd\x18\xeb\xfe").ljust(510, b"\0") + b"\x55\xaa" + bytes(layout.sector - 512)
 
 
@@ -222,11 +223,12 @@ def _padded(text: str, length: int) -> bytes:
 
 
 def _entries(name: str, number: int, first: int, size: int) -> list[bytes]:
-    """Return the entries of a file, the parts of its long name in front."""
+    """Return the entries of a file, the parts of its long name first."""
     short = _short_name(name, number)
     parts = [name[at : at + _PART] for at in range(0, len(name), _PART)]
     if not 1 <= len(parts) <= _MAX_PARTS or not (name.isascii() and name.isprintable()):
-        raise FileSystemError(f"{name!r}: such a name is not written; expected printable ASCII")
+        expected = f"1 to {_MAX_PARTS * _PART} characters of printable ASCII"
+        raise FileSystemError(f"{name!r}: cannot be the name of a file; expected {expected}")
     entries = []
     for index in range(len(parts), 0, -1):
         text = parts[index - 1].encode("utf-16-le")
@@ -263,7 +265,7 @@ def _checksum(short: bytes) -> int:
 
 
 def _set(table: bytearray, cluster: int, value: int) -> None:
-    """Two clusters share three bytes, the even one has the lower 12 bits."""
+    """Set a table's entry. Two entries share three bytes; that of the even cluster is the lower 12 bits."""
     at = cluster * 3 // 2
     word = int.from_bytes(table[at : at + 2], "little")
     word = (word & 0x000F | value << 4) if cluster & 1 else (word & 0xF000 | value)
@@ -271,7 +273,8 @@ def _set(table: bytearray, cluster: int, value: int) -> None:
 
 
 def _next(table: bytes, cluster: int) -> int:
-    word = int.from_bytes(table[cluster * 3 // 2 :][:2], "little")
+    at = cluster * 3 // 2
+    word = int.from_bytes(table[at : at + 2], "little")
     return word >> 4 if cluster & 1 else word & 0xFFF
 
 
@@ -298,18 +301,26 @@ def _read_layout(name: str, volume: bytes) -> _Layout:
 
 
 def _files(directory: bytes) -> Iterator[tuple[str, int, int]]:
-    """Yield (name, first cluster, size) of each file, in the order of the directory."""
+    """Yield (name, first cluster, size) of each file, in the order of the directory.
+
+    A long name counts where it carries the checksum of the short one: software that knows short names only leaves the
+    long name of a file that it removes, before the next file's entry.
+    """
     parts: list[str] = []
+    checksum = -1
     for at in range(0, len(directory) - ENTRY.size + 1, ENTRY.size):
         entry = directory[at : at + ENTRY.size]
         if entry[0] == 0:
             return
         if entry[0] != _DELETED and entry[11] & 0x3F == _LONG:
+            if entry[0] & _LAST_PART or entry[13] != checksum:
+                parts, checksum = [], entry[13]
             text = entry[1:11] + entry[14:26] + entry[28:32]
             parts.insert(0, text.decode("utf-16-le", "replace").partition("\0")[0])
             continue
         if entry[0] != _DELETED and not entry[11] & (_VOLUME_ID | _DIRECTORY):
-            long_name, first = "".join(parts), int.from_bytes(entry[26:28], "little")
+            long_name = "".join(parts) if checksum == _checksum(entry[:11]) else ""
+            first = int.from_bytes(entry[26:28], "little")
             yield long_name or _spelled(entry[:11]), first, int.from_bytes(entry[28:32], "little")
         parts = []
 

@@ -2,7 +2,7 @@
 """One more entry of a GPT, for a small partition in a gap that the others leave (ADR 0107).
 
 Images begin their first partition at 1 MiB, for alignment; a GPT of 128 entries ends at 17 KiB. No boot loader of a GPT
-uses what lies between: GRUB's core image is in a BIOS boot partition, and a gap that holds any byte but zero is left.
+uses what lies between: GRUB's core image is in a BIOS boot partition. A gap with any byte that is not zero is not used.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ _NAME_LENGTH = 36  # UTF-16 units
 
 
 class NoGapError(DiskImageError):
-    """The disk has no GPT that one more partition can go into; the text says why, after "no gap: "."""
+    """One more partition has no place on the disk; the text is the reason, without the disk's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class GapPartition:
-    """A partition that is to be, and the writes that make it.
+    """A new partition, and the writes that make it.
 
     writes are (byte offset, contents) in the order in which they have to become durable: an interruption leaves a valid
-    table, the old or the new one. What the partition is to hold goes onto the disk before.
+    table, the old or the new one. The caller writes the partition's contents before.
     """
 
     partition: Partition
@@ -70,11 +70,11 @@ def plan_gap_partition(
     smallest: int,
     largest: int,
 ) -> GapPartition:
-    """Return the partition of smallest to largest bytes that goes into the first gap in front of the last partition.
+    """Return a partition of smallest to largest bytes in the first gap before the last partition that holds only zeros.
 
-    It gets the lowest free number, and those that are there keep everything. A backup that a smaller disk's end had
-    moves to the end of this one. Nothing is written. Raises NoGapError where there is no GPT, no free entry or no such
-    gap of zeros, PartitionError for a table that is damaged.
+    It gets the lowest free number; the other partitions keep their places, numbers and attributes. A backup table at
+    the end of a smaller disk moves to the end of this one. Nothing is written. Raises NoGapError where there is no GPT,
+    no free entry or no such gap, PartitionError for a table that is damaged.
     """
     _require_gpt(source, sector_size)
     header = read_header(source, sector_size)
@@ -92,7 +92,7 @@ def plan_gap_partition(
         source, first * sector_size, partitions, smallest=smallest, largest=largest // _ALIGNMENT * _ALIGNMENT
     )
     if gap is None:
-        raise NoGapError(f"the GPT has no gap of {smallest} bytes, all of them zero, in front of its last partition")
+        raise NoGapError(f"the GPT has no gap of {smallest} bytes, all of them zero, before its last partition")
     made = Partition(number, gap[0], gap[1] - gap[0], str(type_guid).upper(), str(identifier), name)
     _put(array, header, made, type_guid, identifier, sector_size)
     header = replace(header, first_usable=min(header.first_usable, first))

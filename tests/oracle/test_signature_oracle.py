@@ -19,9 +19,9 @@ from ganeti_os.settings import Layer, Settings, check_contradictions
 from ganeti_os.shellfile import SettingsError
 from pydiskimg.errors import StorageError
 from tests.conftest import need
-from tests.fixtures.fetching import DATA, NAME, at_once, fetch, left, refused
+from tests.fixtures.fetching import DATA, NAME, fetch, left, refused
 from tests.fixtures.gnupg import GnuPG
-from tests.fixtures.image_server import ImageServer, image_server
+from tests.fixtures.image_server import ImageServer
 
 pytestmark = pytest.mark.oracle
 SUMS = f"{hashlib.sha256(DATA).hexdigest()}  {NAME}\n".encode()
@@ -58,16 +58,14 @@ def keys() -> Iterator[Keys]:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ImageServer]:
-    at_once(monkeypatch)
-    with image_server() as found:
-        found.put(NAME, DATA, checksum=False)
-        yield found
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
+def server(server: ImageServer) -> ImageServer:
+    server.put(NAME, DATA, checksum=False)
+    return server
 
 
 def put(server: ImageServer, name: str, data: bytes) -> None:

@@ -15,17 +15,11 @@ from ganeti_os.fetch import FetchError, fetched
 from ganeti_os.log import Messages
 from ganeti_os.settings import Layer, Settings
 from pydiskimg.errors import DoesNotFitError
-from tests.fixtures.image_server import ImageServer, image_server
+from tests.fixtures.image_server import ImageServer
 
 pytestmark = pytest.mark.root
 NAME = "x-x86_64.img"
 MIB = 1 << 20
-
-
-@pytest.fixture
-def server() -> Iterator[ImageServer]:
-    with image_server() as found:
-        yield found
 
 
 @pytest.fixture

@@ -128,6 +128,15 @@ def test_grub_writes_the_boot_loader(node: Node, tmp_path: Path) -> None:
     assert alone[:0x1B8] == head[:0x1B8], "the code that create writes by itself"
 
 
+def test_grub_writes_it_again_where_create_wrote_it(node: Node, tmp_path: Path) -> None:
+    enable(node, "grub")
+    node.configure(**settings(BOOTLOADER="auto"))
+    disk, log = create(node, tmp_path)
+    assert log.count("GRUB from /usr/lib/grub/i386-pc") == 2
+    with disk.open("rb") as file:
+        assert file.read(512)[0x68:0x1B8] == boot_image()[0x68:0x1B8]
+
+
 def create_with(node: Node, tmp_path: Path, **more: str) -> tuple[bytes, str]:
     for script in node.hooks.iterdir():
         script.unlink()
@@ -149,6 +158,46 @@ def test_all_of_them_together(node: Node, tmp_path: Path) -> None:
         assert text in found[path]
     assert found["etc/motd"] == "from the overlay\n"
     assert KEY not in log
+    assert "libarchive" not in log
+
+
+@pytest.mark.parametrize("scripts", [("interfaces",), ("cloud-init", "interfaces")])
+def test_the_network_of_a_system_with_cloud_init(node: Node, tmp_path: Path, scripts: tuple[str, ...]) -> None:
+    """Without a seed cloud-init would ask for DHCP at boot, or not run; with one it configures the network."""
+    with tarfile.open(node.images / "x-x86_64.tar.gz", "w:gz", compresslevel=1) as archive:
+        for member in MEMBERS:
+            add(archive, member)
+        add(archive, ("./etc/cloud/cloud.cfg", FILE, b"datasource_list: [NoCloud]\n"))
+        for program in ("usr/bin/cloud-init", "usr/sbin/netplan"):
+            add(archive, (f"./{program}", FILE, b""))
+    enable(node, *scripts)
+    disk, _ = create(node, tmp_path)
+    found = contents(disk, tmp_path)
+    disabled = "network: {config: disabled}" in found.get("etc/cloud/cloud.cfg.d/99_ganeti.cfg", "")
+    in_files = any("192.0.2.10" in text for path, text in found.items() if path.startswith("etc/net"))
+    assert (disabled, in_files) == ((True, True) if scripts == ("interfaces",) else (False, False))
+
+
+def test_what_a_step_says(node: Node, tmp_path: Path) -> None:
+    """Every line names the step, what has no effect says so, and what a person gets wrong is one sentence."""
+    wrong = ("env -u BLOCKDEV", "env -u ROOT_DEV", "env BLOCKDEV=", "env -u INSTANCE_NAME")
+    script = node.hooks / "asks"
+    lines = [f'{how} "$GUEST_STEP" boot-loader && exit 1' for how in wrong]
+    lines += ['"$GUEST_STEP" overlay', 'INSTANCE_HV_serial_console=False "$GUEST_STEP" console', "exit 0"]
+    script.write_text("#!/bin/sh\n" + "\n".join(lines) + "\n")
+    script.chmod(0o755)
+    _, log = create(node, tmp_path)
+    said = log.partition("asks\n")[2].splitlines()[:-1]
+    device = "is not set; expected a block device, as create gives it to its scripts"
+    assert said == [
+        f"guest-step boot-loader: BLOCKDEV {device}",
+        f"guest-step boot-loader: ROOT_DEV {device}",
+        f"guest-step boot-loader: BLOCKDEV {device}",
+        "guest-step boot-loader: INSTANCE_NAME is empty or not set; expected the instance's name",
+        "guest-step overlay: OVERLAY is not set; nothing was copied",
+        "guest-step console: Ganeti gives the instance no serial console (hypervisor parameter serial_console)",
+        "guest-step console: the guest has all of it already; nothing was changed",
+    ]
 
 
 def test_a_step_that_fails_fails_the_installation(node: Node, tmp_path: Path) -> None:

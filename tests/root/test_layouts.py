@@ -195,6 +195,22 @@ def test_a_disk_with_firmware_variables_does_not_become_swap(tool: Tool, tmp_pat
     assert nvram.read_bytes() == variables()
 
 
+def test_a_disk_with_firmware_variables_is_imported_as_it_was(tool: Tool, tmp_path: Path) -> None:
+    """Beside the system's disk: nothing in it grows, and nothing is looked for in it."""
+    node = Node.make(tmp_path / "node", GROW="yes", IMPORT_IDENTITY="new")
+    old, disk, backup = tmp_path / "old", tmp_path / "disk", tmp_path / "backup"
+    old.write_bytes(variables().ljust(MIB, b"\0"))
+    disk.write_bytes(b"\xff" * (2 * MIB))
+    assert node.export(old, backup).returncode == 0
+    done = node.restore(disk, backup)
+    said = done.stderr.decode()
+    assert done.returncode == 0, said
+    assert disk.read_bytes()[:MIB] == old.read_bytes()
+    assert f"{disk} holds firmware variables (UEFI) and stays as it was backed up" in said
+    assert "warning" not in said
+    assert "no identity" not in said
+
+
 @pytest.mark.parametrize(
     ("name", "ending", "command"),
     [

@@ -16,13 +16,14 @@ from pydiskimg.fs.fat12 import read_fat12
 from pydiskimg.fs.probe.containers import LUKS_HEADER
 from pydiskimg.region import Region
 from pydiskimg.targets.memory import MemoryDisk
+from tests.fixtures.judges import inside, partitions
 from tests.fixtures.node import NIC, Node, create_environment, last_line
 from tests.fixtures.partition_tables import entry, gpt, record
 
 pytestmark = [pytest.mark.root, pytest.mark.oracle]
 Tool = Callable[[str], str]
 
-SECTORS, ROOT = 81920, 8192
+SECTORS, ROOT, VAR = 81920, 8192, 69632
 OLD, NEW = "inst1.example.org", "inst2.example.net"
 FILES = {
     "etc/os-release": "ID=debian\n",
@@ -52,10 +53,13 @@ def ext4(tool: Tool, directory: Path, fstab: str, *, unknown: bool = False) -> b
     return bytes(data)
 
 
-def node_of(directory: Path, root: bytes, *, mbr: bool = False, **settings: str) -> Node:
+def node_of(directory: Path, root: bytes, *, mbr: bool = False, var: bytes = b"", **settings: str) -> Node:
     image = MemoryDisk(SECTORS * 512)
     if mbr:
         image.write(0, record(entry(0x83, ROOT, SECTORS - ROOT)))
+    elif var:
+        gpt(image, ((2048, 4095), (ROOT, VAR - 1), (VAR, SECTORS - 2049)), sectors=SECTORS)
+        image.write(VAR * 512, var)
     else:
         gpt(image, ((2048, 4095), (ROOT, SECTORS - 2049)), sectors=SECTORS)
     image.write(ROOT * 512, root)
@@ -125,6 +129,20 @@ def test_a_var_of_its_own(tmp_path: Path, tool: Tool, disk: Path) -> None:
     assert yaml.safe_load(renamed["meta-data"])["local-hostname"] == NEW
 
 
+def test_a_var_that_is_mounted_for_the_edit_needs_none(tmp_path: Path, tool: Tool, disk: Path) -> None:
+    """The seed is written into the /var that the guest mounts, on another partition of the disk."""
+    (tmp_path / "tree/var").mkdir(parents=True)
+    subprocess.run([tool("mke2fs"), "-q", "-t", "ext4", "-L", "var", tmp_path / "var", "4m"], check=True)
+    root = ext4(tool, tmp_path, "LABEL=root / ext4\nLABEL=var /var ext4\n")
+    node = node_of(tmp_path, root, var=(tmp_path / "var").read_bytes())
+    done = node.create(disk, **NIC)
+    assert done.returncode == 0, done.stderr
+    assert seed(disk) is None
+    with inside(str(disk), partitions(str(disk))[-1], tmp_path) as var:
+        meta_data = (var / "lib/cloud/seed/nocloud/meta-data").read_text()
+    assert yaml.safe_load(meta_data)["local-hostname"] == OLD
+
+
 def test_a_root_that_is_written_needs_none(tmp_path: Path, tool: Tool, disk: Path) -> None:
     done = node_of(tmp_path, ext4(tool, tmp_path, "LABEL=root / ext4\n")).create(disk, **NIC)
     assert done.returncode == 0, done.stderr
@@ -133,9 +151,9 @@ def test_a_root_that_is_written_needs_none(tmp_path: Path, tool: Tool, disk: Pat
 
 @pytest.mark.parametrize("kind", ["an MBR", "IDENTITY=no", "no Linux"])
 def test_no_volume(tmp_path: Path, disk: Path, kind: str) -> None:
-    settings = {"IDENTITY": "no"} if kind == "IDENTITY=no" else {}
+    identity = "no" if kind == "IDENTITY=no" else "yes"
     root = bytes(8) if kind == "no Linux" else luks()
-    done = node_of(tmp_path, root, mbr=kind == "an MBR", **settings).create(disk, **NIC)
+    done = node_of(tmp_path, root, mbr=kind == "an MBR", IDENTITY=identity).create(disk, **NIC)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert seed(disk) is None

@@ -287,8 +287,17 @@ def test_other_netplan_files_go(tmp_path: Path) -> None:
 def test_a_seed_under_a_mount_point(tmp_path: Path, fstab: str, expected: bool) -> None:
     with open_tree(guest(tmp_path / "1", INSTALLED, {"/etc/fstab": fstab}).root) as tree:
         assert needs_seed_volume(tree) == expected
+        assert not needs_seed_volume(tree, ("/home", "/var", "/var/lib"))
+        assert needs_seed_volume(tree, ("/home",)) == expected
     with open_tree(guest(tmp_path / "2", {"/usr/bin/sh": "x", "/etc/fstab": fstab}).root) as tree:
         assert not needs_seed_volume(tree)
+
+
+def test_the_mount_point_next_to_the_seed_counts(tmp_path: Path) -> None:
+    fstab = "UUID=1 /var ext4\nUUID=2 /var/lib ext4\n"
+    with open_tree(guest(tmp_path, INSTALLED, {"/etc/fstab": fstab}).root) as tree:
+        assert not needs_seed_volume(tree, ("/var/lib",))
+        assert needs_seed_volume(tree, ("/var",))
 
 
 # A rename.

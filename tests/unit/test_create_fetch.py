@@ -6,23 +6,16 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.fixtures.image_server import ImageServer, image_server
+from tests.fixtures.image_server import ImageServer
 from tests.fixtures.node import Node, create_environment, last_line
 
 SIZE = 4 << 20
 DATA = os.urandom(3 << 20)
 NAME = "x-x86_64.raw"
-
-
-@pytest.fixture
-def server() -> Iterator[ImageServer]:
-    with image_server() as found:
-        yield found
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def test_too_small(size: int) -> None:
 
 @pytest.mark.parametrize("name", ["", "\n", "ä", "x" * 261])
 def test_names_that_cannot_be(name: str) -> None:
-    with pytest.raises(FileSystemError, match="expected printable ASCII"):
+    with pytest.raises(FileSystemError, match="cannot be the name of a file; expected 1 to 260 characters"):
         make_fat12(1 << 20, {name: b""}, label="X", serial=1)
 
 
@@ -94,6 +94,14 @@ def test_short_names_directories_and_deleted_files() -> None:
     assert read_fat12(memory(bytes(volume))) == {"b": b"2"}
     volume[root + 128] = 0xE5
     assert read_fat12(memory(bytes(volume))) == {}
+
+
+def test_the_long_name_of_a_file_that_is_gone() -> None:
+    """Software that knows short names only removes a file's own entry, and writes the next file's into its place."""
+    volume = bytearray(make_fat12(64 * KIB, {"user-data": b"1", "meta-data": b"2"}, label="X", serial=1))
+    root = 512 * (1 + 2 * volume[0x16])
+    volume[root + 64 : root + 75] = b"FILE    TXT"
+    assert read_fat12(memory(bytes(volume))) == {"file.txt": b"1", "meta-data": b"2"}
 
 
 def _loop(volume: bytearray) -> None:

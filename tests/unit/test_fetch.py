@@ -7,7 +7,6 @@ import hashlib
 import logging
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,8 @@ import pytest
 from ganeti_os.fetch import FetchError, UnreachableError, download, fetched, site
 from ganeti_os.log import Messages
 from ganeti_os.settings import Layer, Settings
-from tests.fixtures.fetching import DATA, MIB, NAME, at_once, fetch, left, refused
-from tests.fixtures.image_server import ImageServer, image_server
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ImageServer]:
-    at_once(monkeypatch)
-    with image_server() as found:
-        yield found
+from tests.fixtures.fetching import DATA, MIB, NAME, fetch, left, refused
+from tests.fixtures.image_server import ImageServer
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,15 +13,8 @@ import pytest
 from ganeti_os.fetch import FetchError
 from ganeti_os.fetch.lock import Fetcher, using
 from pydiskimg.errors import StorageError
-from tests.fixtures.fetching import DATA, NAME, at_once, fetch, left, refused
-from tests.fixtures.image_server import ImageServer, image_server
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ImageServer]:
-    at_once(monkeypatch)
-    with image_server() as found:
-        yield found
+from tests.fixtures.fetching import DATA, NAME, fetch, left, refused
+from tests.fixtures.image_server import ImageServer
 
 
 @pytest.fixture

@@ -4,25 +4,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ganeti_os.fetch import download
-from tests.fixtures.fetching import at_once
-from tests.fixtures.image_server import ImageServer, image_server
+from tests.fixtures.image_server import ImageServer
 from tests.fixtures.node import Node, last_line
 
 SIZE = 2 << 20
 DATA = os.urandom(512) * 2000
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ImageServer]:
-    at_once(monkeypatch)
-    with image_server() as found:
-        yield found
 
 
 @pytest.fixture

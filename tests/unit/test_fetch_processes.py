@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
@@ -18,19 +17,13 @@ import pytest
 from ganeti_os.fetch import fetched
 from ganeti_os.log import Messages
 from ganeti_os.settings import Layer, Settings
-from tests.fixtures.image_server import ImageServer, image_server
+from tests.fixtures.image_server import ImageServer
 from tests.fixtures.node import Node, create_environment
 
 NAME = "small-x86_64.img"
 MIB = 1 << 20
 DATA = random.Random(1).randbytes(4 * MIB)  # the same in each process
 CONTEXT = multiprocessing.get_context("spawn")  # locks of a fork would be the parent's
-
-
-@pytest.fixture
-def server() -> Iterator[ImageServer]:
-    with image_server() as found:
-        yield found
 
 
 def settings(url: str, cache: Path, **more: str) -> Settings:

@@ -30,10 +30,9 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def server() -> Iterator[ImageServer]:
-    with image_server() as found:
-        found.put("x", b"contents", checksum=False)
-        yield found
+def server(server: ImageServer) -> ImageServer:
+    server.put("x", b"contents", checksum=False)
+    return server
 
 
 @pytest.fixture

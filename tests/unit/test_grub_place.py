@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pydiskimg.boot import CoreImage, Place, check_place, find_place, make_core, write_boot_loader
+from pydiskimg.boot import CoreImage, Place, check_place, find_place, install_core, make_core, write_boot_loader
 from pydiskimg.errors import BootLoaderError, DiskImageError, DoesNotFitError
 from pydiskimg.partition import Content, NewPartition, plan_partition_table
 from pydiskimg.protocols import read_bytes
@@ -114,6 +114,16 @@ def test_a_grub_in_several_pieces_is_replaced() -> None:
         check_place(made, find_place(made), 20_000)
 
 
+@pytest.mark.parametrize("label", LABELS)
+def test_a_core_image_that_nothing_loads_yet_is_replaced(label: str) -> None:
+    """The first sector of a disk that is being installed is written last, and without it the core image is there."""
+    made = disk(label)
+    place = find_place(made)
+    install_core(made, core_of(60_000), place, GRUB)
+    write_boot_loader(made, CORE, place, GRUB)
+    assert read_bytes(made, place.start, 100_000) == CORE.at(place.start // 512).ljust(100_000, b"\0")
+
+
 MD = struct.pack("<I", 0xA92B4EFC)
 FOREIGN = {
     "a RAID": (4096, MD, r"the gap before the first partition holds .*: a member of a RAID \(md 1\.2\)"),
@@ -160,7 +170,7 @@ def test_a_bios_boot_partition_is_a_boot_loaders() -> None:
             b"\x33\xc0\x8e".ljust(300, b"\x90") + b"Invalid partition table",
             "a boot manager as DOS and Windows write it",
         ),
-        (b"\x33\xc0\x8e", r"a boot manager that is not known \(found 33 c0 8e 00"),
+        (b"\x33\xc0\x8e", r"an unknown boot manager \(found 33 c0 8e 00"),
     ],
 )
 def test_another_boot_manager_is_named(code: bytes, name: str) -> None:

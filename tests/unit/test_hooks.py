@@ -74,12 +74,18 @@ def test_scripts_where_the_predecessor_has_them(tmp_path: Path, caplog: pytest.L
     assert enabled(str(ours)) == []
     assert [record.getMessage() for record in caplog.records] == [
         f"{ours} does not exist, and the scripts in {theirs} are not run (grub); move them, "
-        f"or set CUSTOMIZE_DIR={theirs}"
+        f"set CUSTOMIZE_DIR={theirs}, or make them not executable"
     ]
     caplog.clear()
     assert enabled(f"{tmp_path}/other.d") == []
+    assert not caplog.records
     ours.mkdir()
+    script(ours / "grub", "#!/bin/sh\n", 0o644)  # as the installation brings it
     assert enabled(str(ours)) == []
+    assert f"{ours} has no executable script, and the scripts in {theirs} are not run" in caplog.text
+    caplog.clear()
+    (ours / "grub").chmod(0o755)
+    assert enabled(str(ours)) == [f"{ours}/grub"]
     assert not caplog.records
 
 

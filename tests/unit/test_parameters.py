@@ -78,6 +78,8 @@ def test_an_empty_value_is_the_default() -> None:
 
 
 def test_a_name_that_does_not_exist() -> None:
+    case = "OS parameter 'swap' is not in upper case; Ganeti passes the parameter swap as OSP_SWAP"
+    assert sentences(swap="no") == [case]
     assert sentences(IMAGE_NAMES="x") == ["OS parameter 'image_names' does not exist; did you mean image_name?"]
     assert sentences(FDISK="parted")[0].startswith("OS parameter 'fdisk' does not exist; ")
     (problem,) = sentences(DHCP="x")

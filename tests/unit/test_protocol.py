@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from ganeti_os.protocol import HelpRequested, InstanceDisk, RequestError, UsageError, parse_request, usage
+from ganeti_os.protocol import HelpRequested, InstanceDisk, RequestError, UsageError, help_text, parse_request, usage
 
 CREATE = {
     "OS_API_VERSION": "20",
@@ -129,7 +129,7 @@ def test_verify() -> None:
 def test_help(verb: str, option: str) -> None:
     with pytest.raises(HelpRequested) as caught:
         parse_request(verb, [option], {"OS_API_VERSION": "99"})
-    assert str(caught.value) == usage(verb)
+    assert str(caught.value) == help_text(verb)
     assert usage(verb).startswith(f"usage: {verb}")
 
 

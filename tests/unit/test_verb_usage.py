@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_os.main import MODULES, WHAT, _defect
-from ganeti_os.protocol import VERBS, RequestError, parse_request, usage
+from ganeti_os.defects import defect
+from ganeti_os.main import MODULES, WHAT
+from ganeti_os.protocol import VERBS, RequestError, help_text, parse_request, usage
 from tests.fixtures.node import ROOT, Node, create_environment, last_line
 
 
@@ -29,7 +30,8 @@ def test_the_verbs_and_their_modules() -> None:
 def test_help(node: Node, verb: str) -> None:
     for argument in ("-h", "--help"):
         done = node.run(verb, argument, OS_API_VERSION="20")
-        assert (done.returncode, done.stdout, done.stderr) == (0, usage(verb) + "\n", "")
+        assert (done.returncode, done.stdout, done.stderr) == (0, help_text(verb) + "\n", "")
+        assert done.stdout.startswith(usage(verb))
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -95,11 +97,11 @@ def test_messages_carry_the_instance_and_the_step(
 
 def test_an_installation_that_lacks_a_module() -> None:
     error = ModuleNotFoundError("no", name="ganeti_os.verbs.export")
-    assert "there is no module ganeti_os.verbs.export; install it again" in str(_defect(error, "the backup"))
+    assert "there is no module ganeti_os.verbs.export; install it again" in str(defect(error, "the backup"))
 
 
 def test_a_defect_is_told_with_what_it_spoilt() -> None:
-    assert str(_defect(KeyError("x"), "the backup")) == "internal error: KeyError: 'x'; the backup is not complete"
+    assert str(defect(KeyError("x"), "the backup")) == "internal error: KeyError: 'x'; the backup is not complete"
     assert set(WHAT) == set(VERBS)
 
 

@@ -26,12 +26,18 @@ def ifcfg_of_others(draft: Draft, directory: str) -> list[str]:
     return [path for path in paths if not path.endswith((*_COPIES, "/ifcfg-lo")) and not is_ours(draft, path)]
 
 
-def ifcfg_foreign(draft: Draft) -> Foreign:
-    """Return what the other files configure."""
+def foreign_beside_own(draft: Draft, directory: str, pattern: str) -> Foreign:
+    """Return a Foreign that has noted which of the matching files are ours, and nothing else yet."""
     foreign = Foreign()
-    for path in draft.files(_DIRECTORY, "ifcfg-*"):
+    for path in draft.files(directory, pattern):
         if is_ours(draft, path):
             foreign.note_own(path, draft.read(path) or b"")
+    return foreign
+
+
+def ifcfg_foreign(draft: Draft) -> Foreign:
+    """Return what the other files configure."""
+    foreign = foreign_beside_own(draft, _DIRECTORY, "ifcfg-*")
     for path in ifcfg_of_others(draft, _DIRECTORY):
         values = {one.name: one.span.text if one.span else b"" for one in shell_values(draft.read(path) or b"", _READ)}
         name = values.get("DEVICE", b"").decode("latin-1") or path.rpartition("/ifcfg-")[2]

@@ -10,8 +10,8 @@ from ganeti_os.guest.draft import Draft
 from ganeti_os.guest.network.shell_values import shell_values
 from ganeti_os.guest.network.span import substituted
 from ganeti_os.guest.network.writing.foreign import VIRTUAL, Foreign
-from ganeti_os.guest.network.writing.ifcfg import ifcfg_of_others
-from ganeti_os.guest.network.writing.plan import NicPlan, is_ours, text_of, write_own_files
+from ganeti_os.guest.network.writing.ifcfg import foreign_beside_own, ifcfg_of_others
+from ganeti_os.guest.network.writing.plan import NicPlan, text_of, write_own_files
 from ganeti_os.guest.network.writing.stable_names import write_names
 from ganeti_os.guest.text import with_lines
 
@@ -27,10 +27,7 @@ PATHS = (f"{_DIRECTORY}/",)
 
 def wicked_foreign(draft: Draft) -> Foreign:
     """Return what the other files configure."""
-    foreign = Foreign()
-    for path in draft.files(_DIRECTORY, "if*-nic*"):
-        if is_ours(draft, path):
-            foreign.note_own(path, draft.read(path) or b"")
+    foreign = foreign_beside_own(draft, _DIRECTORY, "if*-nic*")
     for path in ifcfg_of_others(draft, _DIRECTORY):
         name = path.rpartition("/ifcfg-")[2]
         found = {match[1].decode("ascii") for match in _ASSIGNED.finditer(draft.read(path) or b"")}
