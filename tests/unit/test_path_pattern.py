@@ -85,7 +85,9 @@ def test_the_budget_ends_what_is_long_all_the_same() -> None:
         matches(b"/(a*)*b", b"/aaaaaaaaaaaaaaaa", budget)
 
 
-_ATOMS = st.sampled_from(["a", "b", "/", ".", "[ab]", "[^a]", r"\.", "(a|b)", "(a/)?", "(?:ab|)", "[a-b/]", "()", "(a{0})"])
+_ATOMS = st.sampled_from(
+    ["a", "b", "/", ".", "[ab]", "[^a]", r"\.", "(a|b)", "(a/)?", "(?:ab|)", "[a-b/]", "()", "(a{0})"]
+)
 _PATTERNS = st.lists(st.tuples(_ATOMS, st.sampled_from(["", "", "*", "+", "?", "{1,2}"])), max_size=5)
 
 
