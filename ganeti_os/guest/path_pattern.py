@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass, field
 
 INSTRUCTIONS_LIMIT = 2000  # of one pattern, its counted repetitions written out
+LENGTH_LIMIT = 8192  # bytes of one pattern; the longest path has 4096, and each byte of it may be escaped
+_START_STEPS = 100  # what the shortest pattern takes before the first byte of the path
 _DEPTH_LIMIT = 20  # of groups in groups
 _COUNT_LIMIT = 255
 
@@ -43,7 +45,6 @@ _COUNTS = re.compile(r"\{([0-9]{1,3})(,?)([0-9]{0,3})\}")
 _NAMED_CLASS = re.compile(r"\[:([a-z]{5,6}):\]")
 # What a path that matches begins with; the last byte before a quantifier may be missing or come more often.
 _LITERAL = re.compile(rb"(?:[^\\.^$?*+|\[(){}]|\\[^A-Za-z0-9])*+")
-_LITERAL_BYTE = re.compile(rb"\\?(.)", re.DOTALL)
 
 
 class PatternError(ValueError):
@@ -77,6 +78,11 @@ class _Node:
     least: int = 0
     most: int | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        """True when no byte can match it and it takes no instruction."""
+        return self.kind == "all" and not self.parts
+
 
 def literal_beginning(pattern: bytes) -> bytes:
     """Return what each path begins with that the pattern matches; empty where it begins in several ways."""
@@ -85,7 +91,7 @@ def literal_beginning(pattern: bytes) -> bytes:
     text, end = found.group(), found.end()
     if end < len(pattern) and b"|" in pattern[end:] and b"(" not in pattern[: pattern.index(b"|", end)]:
         return b""
-    plain = _LITERAL_BYTE.sub(rb"\1", text)
+    plain = b"\\".join(part.replace(b"\\", b"") for part in text.split(b"\\\\"))
     return plain[:-1] if pattern[end : end + 1] in (b"?", b"*", b"+", b"{") else plain
 
 
@@ -97,8 +103,9 @@ def is_literal(pattern: bytes) -> bool:
 
 def matches(pattern: bytes, path: bytes, budget: Budget) -> bool:
     """Tell whether the whole path matches. Raises PatternError and BudgetError."""
-    budget.spend(len(pattern))
+    budget.spend(_START_STEPS + 4 * len(pattern))
     program = _Compiler().compile(_Parser(pattern.decode("latin-1")).parse())
+    budget.spend(4 * len(program))
     states = _reachable(program, [0], budget)
     for byte in path:
         following = []
@@ -157,7 +164,9 @@ class _Parser:
     def sequence(self) -> _Node:
         parts = []
         while self.position < len(self.text) and self.text[self.position] not in "|)":
-            parts.append(self.repeated(self.atom()))
+            node = self.repeated(self.atom())
+            if not node.is_empty:  # or ((){255}){255} would be gone through 65,025 times, and no instruction end that
+                parts.append(node)
         return _Node("all", parts)
 
     def repeated(self, node: _Node) -> _Node:
@@ -178,7 +187,7 @@ class _Parser:
             raise PatternError(f"a repetition that is not from 0 to {_COUNT_LIMIT}")
         if self.text[self.position : self.position + 1] in tuple(simple):
             raise PatternError("a quantifier of a quantifier")
-        return _Node("repeat", [node], least=least, most=most)
+        return _Node("all") if most == 0 or node.is_empty else _Node("repeat", [node], least=least, most=most)
 
     def atom(self) -> _Node:
         character = self.text[self.position]

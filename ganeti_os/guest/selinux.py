@@ -12,7 +12,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ganeti_os.guest.path_pattern import Budget, BudgetError, PatternError, is_literal, literal_beginning, matches
+from ganeti_os.guest.path_pattern import (
+    LENGTH_LIMIT,
+    Budget,
+    BudgetError,
+    PatternError,
+    is_literal,
+    literal_beginning,
+    matches,
+)
 from pydiskimg.errors import OutsideTreeError, StorageError
 from pydiskimg.protocols import Tree
 
@@ -23,6 +31,7 @@ FILE, DIRECTORY, SYMLINK = "--", "-d", "-l"  # as the policy spells them
 
 _CONFIG = "/etc/selinux/config"
 _SIZE_LIMIT = 4 << 20  # bytes of one file; Fedora's file_contexts has half a million
+_LINES_LIMIT = 40_000  # of all files; a policy of a distribution has some seven thousand
 _STEPS = 3_000_000  # for all new files; a policy of a distribution takes some thousand for each
 _ORDER = ("file_contexts", "file_contexts.homedirs", "file_contexts.local")  # a later one wins
 _ON = (b"enforcing", b"permissive")
@@ -148,15 +157,21 @@ def _read_policy(tree: Tree) -> _Policy | None:
     policy = settings.get(b"SELINUXTYPE", b"targeted").decode("ascii")
     directory = f"/etc/selinux/{policy}/contexts/files"
     lines: dict[bytes, list[_Specification]] = {}
+    count = 0
     for name in _ORDER:
         file = _File(f"{directory}/{name}", _read(tree, f"{directory}/{name}"))
         for stem, line in _specifications(file):
+            count += 1
+            if count > _LINES_LIMIT:
+                raise PatternError(f"{directory}: its files have more than {_LINES_LIMIT} lines, which are not read")
+            if len(line.pattern) > LENGTH_LIMIT:
+                length = len(line.pattern)
+                raise PatternError(f"{line.place} has a pattern of {length} bytes; at most {LENGTH_LIMIT} are read")
             lines.setdefault(stem, []).append(line)
     if not lines:
         log.warning("%s names the policy %s, and %s/file_contexts has no lines", _CONFIG, policy, directory)
         return None
-    aliases = (tuple(_aliases(_read(tree, f"{directory}/file_contexts{name}"))) for name in (".subs", ".subs_dist"))
-    return _Policy(lines, *aliases)
+    return _Policy(lines, *(_aliases(tree, f"{directory}/file_contexts{name}") for name in (".subs", ".subs_dist")))
 
 
 def _read(tree: Tree, path: str) -> bytes:
@@ -175,15 +190,16 @@ def _specifications(file: _File) -> Iterator[tuple[bytes, _Specification]]:
         yield found["stem"] or b"", _Specification(found["pattern"], kind, found["context"], file, found.start())
 
 
-def _aliases(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the aliases in the order in which they are tried: the last line first."""
-    for line in reversed(data.split(b"\n")):
-        words = line.split()
-        if len(words) >= 2 and not words[0].startswith(b"#"):
-            yield words[0], words[1]
+def _aliases(tree: Tree, path: str) -> _Aliases:
+    """Return the aliases in the order in which they are tried: the last line first."""
+    lines = _read(tree, path).split(b"\n")
+    if len(lines) > _LINES_LIMIT:
+        raise PatternError(f"{path}: has more than {_LINES_LIMIT} lines, which are not read")
+    words = (line.split(None, 2) for line in reversed(lines))
+    return tuple((first[0], first[1]) for first in words if len(first) >= 2 and not first[0].startswith(b"#"))
 
 
-def _without_alias(path: bytes, aliases: tuple[tuple[bytes, bytes], ...]) -> bytes:
+def _without_alias(path: bytes, aliases: _Aliases) -> bytes:
     for alias, directory in aliases:
         if path == alias or path.startswith(alias + b"/"):
             rest = path[len(alias) :]

@@ -239,17 +239,30 @@ def read(data: bytes) -> str:
     return ""
 
 
-def test_a_bomb_of_aliases_is_as_large_as_its_text() -> None:
+def test_a_bomb_of_aliases_is_counted_before_it_is_read() -> None:
     lines = ["a0: &a0 [192.0.2.10/24]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
     document = "\n".join([*lines, "network: {ethernets: {e: {addresses: *a29, routes: *a29}}}"]).encode()
     begin = time.process_time()
-    assert yaml_document(document) is not None
+    assert "more than 10000 values" in read(document)
     assert time.process_time() - begin < 5
 
 
+def test_keys_that_come_twice_and_share_their_values_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # As many kinds of as many interfaces of as many settings, each written once: the product is 3 billions.
+    settings = ", ".join(f"k{number}: 1" for number in range(1400))
+    names = ", ".join(f"e{number}: *s" for number in range(1400))
+    document = f"s: &s {{{settings}}}\nn: &n {{{names}}}\nnetwork:\n" + "  ethernets: *n\n" * 1400
+    begin = time.process_time()
+    assert renamed(tmp_path, document) == document.encode()
+    assert time.process_time() - begin < 10
+    assert f"{PATH}:2: it has more than 10000 values; the file stays as it is" in caplog.text
+
+
 def test_lists_that_many_interfaces_share_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    shared = "x: &a [" + ", ".join(f"10.0.{n // 250}.{n % 250}/8" for n in range(900)) + "]\n"
-    names = "".join(f"    e{n}: {{addresses: *a}}\n" for n in range(900))
+    shared = "x: &a [" + ", ".join(f"10.0.{n // 250}.{n % 250}/8" for n in range(90)) + "]\n"
+    names = "".join(f"    e{n}: {{addresses: *a}}\n" for n in range(90))
     renamed(tmp_path, shared + "network:\n  ethernets:\n" + names)
     assert "more than 1000 addresses" in caplog.text
 

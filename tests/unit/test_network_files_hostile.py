@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -207,3 +208,36 @@ def test_a_long_file_of_anything_ends_in_seconds(tmp_path: Path, shape: bytes) -
     begin = time.process_time()
     guest.rename("192.0.2.77", NIC_0_MAC="aa:00:00:00:00:01")
     assert time.process_time() - begin < 15  # it is one second; a step for each pair of lines takes hours
+
+
+@pytest.mark.parametrize("before", ["iface a inet static\n a", "", "source"])
+def test_a_line_that_is_continued_half_a_million_times(tmp_path: Path, before: str) -> None:
+    path = "/etc/network/interfaces"
+    data = (before + "\\\n" * (1 << 20))[: 1 << 20]
+    guest = GuestFiles.make(tmp_path, {"/etc/hostname": "inst1\n", path: data})
+    begin = time.process_time()
+    guest.rename("192.0.2.77")
+    assert time.process_time() - begin < 6  # one; when each continuation copied those after it, nine
+
+
+def test_stanzas_that_all_inherit_all_addresses(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = "/etc/network/interfaces"
+    data = "iface t inet static\n" + " gateway 192.0.2.1\n" * 20_000 + "iface a inherits t\n" * 20_000
+    guest = GuestFiles.make(tmp_path, {"/etc/hostname": "inst1\n", path: data})
+    tracemalloc.start()
+    try:
+        guest.rename("192.0.2.77")
+        assert tracemalloc.get_traced_memory()[1] < 256 << 20
+    finally:
+        tracemalloc.stop()
+    assert "more than 1000 addresses" in caplog.text
+
+
+def test_comments_do_not_fill_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    data = "iface a inet static\n address 192.0.2.10\n" + "# 192.0.2.10\n" * 5000
+    guest = GuestFiles.make(tmp_path, {"/etc/hostname": "inst1\n", "/etc/network/interfaces": data})
+    guest.rename("192.0.2.77")
+    assert "/etc/network/interfaces:3: a comment names 192.0.2.10" in caplog.text
+    assert "4980 more comments in the guest name such an address" in caplog.text
+    assert len(caplog.records) < 40

@@ -65,7 +65,12 @@ def test_what_is_not_understood_is_said(pattern: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["/(a*)*b", "/(a|aa)+b", "/(.*)*(.*)*b", "/" + "a?" * 200 + "a" * 200, "/((a*)*)*b"]
+    "pattern",
+    [
+        *("/(a*)*b", "/(a|aa)+b", "/(.*)*(.*)*b", "/" + "a?" * 200 + "a" * 200, "/((a*)*)*b"),
+        # Groups of nothing take no instruction, however often they are repeated.
+        *("/" + "(" * 20 + "){255}" * 20 + "b", "/((((a{0}){255}){255}){255}){255}b", "/(a" + "()" * 4000 + "){255}b"),
+    ],
 )
 def test_no_pattern_takes_long(pattern: str) -> None:
     started = time.monotonic()
@@ -74,13 +79,15 @@ def test_no_pattern_takes_long(pattern: str) -> None:
 
 
 def test_the_budget_ends_what_is_long_all_the_same() -> None:
-    budget = Budget(100)
+    budget = Budget(250)
     assert not matches(b"/(a*)*b", b"/a", budget)
     with pytest.raises(BudgetError):
         matches(b"/(a*)*b", b"/aaaaaaaaaaaaaaaa", budget)
 
 
-_ATOMS = st.sampled_from(["a", "b", "/", ".", "[ab]", "[^a]", r"\.", "(a|b)", "(a/)?", "(?:ab|)", "[a-b/]"])
+_ATOMS = st.sampled_from(
+    ["a", "b", "/", ".", "[ab]", "[^a]", r"\.", "(a|b)", "(a/)?", "(?:ab|)", "[a-b/]", "()", "(a{0})"]
+)
 _PATTERNS = st.lists(st.tuples(_ATOMS, st.sampled_from(["", "", "*", "+", "?", "{1,2}"])), max_size=5)
 
 
@@ -113,6 +120,7 @@ def test_any_bytes_end_in_an_answer_or_one_error(pattern: bytes) -> None:
         (b"/a|/b", b""),
         (b"/a(b|c)", b"/a"),
         (rb"/\d", b"/"),
+        (rb"/\\\.\\\\x.", rb"/\.\\x"),
     ],
 )
 def test_what_a_path_begins_with(pattern: bytes, beginning: bytes) -> None:

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,7 +141,7 @@ def test_patterns_that_are_not_understood_are_named(guest: Guest, caplog: pytest
 
 @pytest.mark.parametrize("line", ["/(a*)*b x:y:z:s0", "/.*.*.*.*x x:y:z:s0", "/" + "a?" * 500 + "b x:y:z:s0"])
 def test_a_hostile_policy_takes_no_time(guest: Guest, line: str, caplog: pytest.LogCaptureFixture) -> None:
-    guest.write(f"{FILES}/file_contexts", f"{line}\n" * ((3 << 20) // (len(line) + 1)))
+    guest.write(f"{FILES}/file_contexts", f"{line}\n" * min(40_000, (3 << 20) // (len(line) + 1)))
     started = time.monotonic()
     with open_tree(guest.root) as tree:
         labels = Labels(tree)
@@ -148,6 +149,40 @@ def test_a_hostile_policy_takes_no_time(guest: Guest, line: str, caplog: pytest.
             assert labels.attributes("/" + "a" * 60, FILE) == {}
     assert time.monotonic() - started < 30
     assert "too many steps" in caplog.text
+
+
+# As many lines as a file may have bytes for, and lines as long as it may be.
+_LARGE = {
+    "many": b"/etc/x.* x:y:z:s0\n",
+    "many stems": b"".join(b"/%x/a x:y:z:s0\n" % number for number in range(200_000)),
+    "any": b"/.*q x:y:z:s0\n",
+    "long": b"/etc/x" + b"\\." * 1_500_000 + b" x:y:z:s0\n",
+    "groups": b"/etc/x" + b"()" * 500_000 + b" x:y:z:s0\n",
+}
+
+
+@pytest.mark.parametrize("line", _LARGE.values(), ids=_LARGE)
+def test_a_policy_of_too_many_lines_or_bytes_is_not_read(
+    guest: Guest, line: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("file_contexts", "file_contexts.homedirs", "file_contexts.local"):
+        (guest.root / FILES / name).write_bytes(line * ((4 << 20) // len(line)))
+    tracemalloc.start()
+    started = time.monotonic()
+    try:
+        assert guest.label("/etc/x") is None
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+    assert time.monotonic() - started < 20
+    assert re.search(r"more than 40000 lines|a pattern of \d+ bytes; at most 8192 are read", caplog.text)
+
+
+@pytest.mark.parametrize("name", ["file_contexts.subs", "file_contexts.subs_dist"])
+def test_aliases_without_end_are_not_read(guest: Guest, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    guest.write(f"{FILES}/{name}", "/a /b\n" * 600_000)
+    assert guest.label("/etc/x") is None
+    assert f"/{FILES}/{name}: has more than 40000 lines" in caplog.text
 
 
 class Recorder:

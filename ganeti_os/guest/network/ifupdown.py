@@ -24,6 +24,7 @@ _OWN_NAMES = (None, b"$IFACE", b"${IFACE}", b"--")
 _NAME = re.compile(r"[A-Za-z0-9_-]+")  # of a file in a source-directory
 _BY_MAC = re.compile(rb"/?mac/([0-9A-Fa-f:]{17})=(\S++)")  # auto mac/ADDRESS=NAME
 _FILES = 256
+_INHERITED = 1000  # addresses of all templates; a guest may let ten thousand stanzas inherit ten thousand each
 
 
 def ifupdown_paths(files: NetworkFiles) -> list[str]:
@@ -49,9 +50,11 @@ def ifupdown_interfaces(files: NetworkFiles) -> Iterator[Interface]:
             if not stanza.names_only:
                 templates[stanza.name] = stanza
             stanzas.append((stanza, parent))
+    inherited = 0
     for stanza, parent in stanzas:
         template = templates.get(parent.decode("latin-1")) if parent is not None else None
-        if template is not None and template is not stanza:
+        if template is not None and template is not stanza and inherited < _INHERITED:
+            inherited += len(template.addresses) + len(template.others)
             stanza.addresses += template.addresses if not stanza.addresses else []
             stanza.others += template.others
             template.names_only = True
@@ -75,13 +78,12 @@ def _lines(data: bytes) -> Iterator[list[Span]]:
 
 def _word(match: re.Match[bytes]) -> Span:
     """Return a word without the continuations of lines that touch it."""
-    text = match[0]
-    start = match.start()
-    while text.startswith(b"\\\n"):
-        text, start = text[2:], start + 2
-    while text.endswith(b"\\\n"):
-        text = text[:-2]
-    return Span(start, start + len(text), text)
+    data, (start, end) = match.string, match.span()
+    while data.startswith(b"\\\n", start, end):
+        start += 2
+    while data.endswith(b"\\\n", start, end):
+        end -= 2
+    return Span(start, end, data[start:end])
 
 
 def _included(files: NetworkFiles, path: str, word: Span, keyword: bytes) -> list[str]:

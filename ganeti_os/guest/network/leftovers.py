@@ -60,7 +60,7 @@ _PLACES = (
     ("/etc", "chrony.conf"),
     ("/etc", "ntp.conf"),
 )
-_TOLD = 20  # warnings; the rest is counted
+_TOLD = 20  # warnings, and comments; the rest is counted
 
 
 def tell_of_old_addresses(draft: Draft, moved: Moved) -> None:
@@ -71,17 +71,21 @@ def tell_of_old_addresses(draft: Draft, moved: Moved) -> None:
     if not moved.old_addresses and not moved.old_macs:
         return
     files = NetworkFiles(draft, quiet=True)
-    told = 0
+    told = remarks = 0
     for path in dict.fromkeys([*moved.searched, *_paths(files)]):
         for place, what, is_comment in _left(files, path, moved):
             if is_comment:
-                log.info("%s: a comment names %s, which the instance has no longer", place, what)
+                remarks += 1
+                if remarks <= _TOLD:
+                    log.info("%s: a comment names %s, which the instance has no longer", place, what)
                 continue
             told += 1
             if told <= _TOLD:
                 log.warning(
                     "%s: %s stays here, which the instance has no longer; change it inside the guest", place, what
                 )
+    if remarks > _TOLD:
+        log.info("%d more comments in the guest name such an address", remarks - _TOLD)
     if told > _TOLD:
         log.warning("%d more places in the guest name an address that the instance has no longer", told - _TOLD)
 

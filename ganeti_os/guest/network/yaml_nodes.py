@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A YAML document as nodes that know their bytes, so that one value can be replaced and all else stays.
 
-Only this module imports PyYAML. What a guest wrote is bounded: bytes, depth and nodes; an alias is the node that its
-anchor names, so that it costs nothing, and no object is ever made.
+Only this module imports PyYAML. What a guest wrote is bounded: bytes, depth and nodes. An alias is the node that its
+anchor names, and counts as all that is in it, since a reader goes through it again. No object is ever made.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class _Builder:
     def __init__(self, text: str) -> None:
         self._text = text
         self._is_ascii = text.isascii()
-        self._anchors: dict[str, Node] = {}
-        self._open: list[tuple[Sequence | Mapping, list[Node], str | None]] = []
+        self._anchors: dict[str, tuple[Node, int]] = {}  # with the count of the nodes in each
+        self._open: list[tuple[Sequence | Mapping, list[Node], str | None, int]] = []
         self._count = 0
 
     def build(self, events: Iterable[yaml.Event]) -> Node | None:
@@ -98,7 +98,6 @@ class _Builder:
             node = self._node(event)
             if node is None:
                 continue
-            self._count += 1
             if self._count > _NODES:
                 raise YamlError(f"it has more than {_NODES} values", _line(event))
             if not self._open:
@@ -113,16 +112,18 @@ class _Builder:
         match event:
             case yaml.ScalarEvent():
                 scalar = Scalar(event.value, self._span(event))
-                self._name(event.anchor, scalar)
+                self._name(event.anchor, scalar, self._count)
                 return scalar
             case yaml.AliasEvent():
                 found = self._anchors.get(str(event.anchor))
                 if found is None:
                     raise YamlError(f"*{str(event.anchor)[:40]} names no anchor", _line(event))
-                return found
+                node, size = found
+                self._count += size
+                return node
             case yaml.SequenceStartEvent() | yaml.MappingStartEvent():
                 node = Sequence() if isinstance(event, yaml.SequenceStartEvent) else Mapping()
-                self._open.append((node, [], event.anchor))
+                self._open.append((node, [], event.anchor, self._count))
                 if len(self._open) > _DEPTH:
                     raise YamlError(f"more than {_DEPTH} levels are inside each other", _line(event))
             case yaml.CollectionEndEvent():
@@ -130,18 +131,19 @@ class _Builder:
         return None
 
     def _close(self) -> Node:
-        node, items, anchor = self._open.pop()
+        node, items, anchor, before = self._open.pop()
         if isinstance(node, Sequence):
             node.items = items
         else:
             node.pairs = list(zip(items[::2], items[1::2], strict=True))
-        self._name(anchor, node)
+        self._name(anchor, node, before)
         return node
 
-    def _name(self, anchor: str | None, node: Node) -> None:
-        """Note an anchor once its node is complete, so that none contains itself."""
+    def _name(self, anchor: str | None, node: Node, before: int) -> None:
+        """Count a node that is complete, and note its anchor now, so that none contains itself."""
+        self._count += 1
         if anchor is not None:
-            self._anchors[anchor] = node
+            self._anchors[anchor] = node, self._count - before
 
     def _span(self, event: yaml.ScalarEvent) -> Span | None:
         assert event.start_mark is not None
