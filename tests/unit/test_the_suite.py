@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 from tests.fixtures.chroots import ROOT
@@ -26,6 +28,17 @@ def test_that_kills_its_process():
 def test_that_passes():
     pass
 """
+
+
+def test_a_test_with_a_longer_limit_has_it() -> None:
+    """The process of a test is ended later than the test."""
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    marks = [
+        int(seconds)
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for seconds in re.findall(r"pytest\.mark\.timeout\((\d+)\)", path.read_text())
+    ]
+    assert max(options["timeout"], *marks) < options["faulthandler_timeout"]
 
 
 def test_hangs_and_crashes_have_names(tmp_path: Path) -> None:
