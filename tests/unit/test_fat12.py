@@ -79,9 +79,7 @@ def test_too_small(size: int) -> None:
 
 @pytest.mark.parametrize("name", ["", "\n", "ä", "x" * 261])
 def test_names_that_cannot_be(name: str) -> None:
-    with pytest.raises(
-        FileSystemError, match="cannot be the name of a file; expected 1 to 260 characters"
-    ):
+    with pytest.raises(FileSystemError, match="cannot be the name of a file; expected 1 to 260 characters"):
         make_fat12(1 << 20, {name: b""}, label="X", serial=1)
 
 
