@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.addressed_guests import NETWORK
 from tests.fixtures.guests import GuestFiles
 from tests.fixtures.programs import Tool, run
-from tests.unit.test_address_forms import FORMS, NETWORK, OLD, spelled
+from tests.unit.test_address_forms import FORMS, OLD, spelled
 
 pytestmark = pytest.mark.oracle
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 import tracemalloc
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.guests import GuestFiles
+from tests.fixtures.guests import GuestFiles, warnings
 
 OLD = "[Network]\nAddress=192.0.2.10/24\n"
 OWN = "/etc/systemd/network/0.network"
@@ -65,10 +64,6 @@ def _device(path: Path, outside: Path) -> None:
 
 
 MAKERS = [_fifo, _directory, _huge, _outside, _upwards, _loop, _device]
-
-
-def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 @pytest.mark.parametrize("make", MAKERS)

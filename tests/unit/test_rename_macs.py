@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
 
-from tests.fixtures.guests import GuestFiles
+from tests.fixtures.guests import GuestFiles, warnings
 
 OLD, NEW = "aa:00:00:1b:2c:3d", "aa:00:00:00:00:0e"
 RULES = "/etc/udev/rules.d/70-persistent-net.rules"
@@ -65,10 +64,6 @@ def _replaced(data: str, mark: str, text: str) -> str:
     for word in words:
         data = data.replace(word, word.replace(mark, text))
     return data
-
-
-def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def contents(guest: GuestFiles, files: dict[str, str]) -> dict[str, str]:
