@@ -306,7 +306,7 @@ def _files(directory: bytes) -> Iterator[tuple[str, int, int]]:
             return
         if entry[0] != _DELETED and entry[11] & 0x3F == _LONG:
             text = entry[1:11] + entry[14:26] + entry[28:32]
-            parts.insert(0, text.decode("utf-16-le", "replace").partition("\0")[0])
+            parts = [text.decode("utf-16-le", "replace").partition("\0")[0], *parts][:_MAX_PARTS]
             continue
         if entry[0] != _DELETED and not entry[11] & (_VOLUME_ID | _DIRECTORY):
             long_name, first = "".join(parts), int.from_bytes(entry[26:28], "little")
