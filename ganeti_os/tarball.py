@@ -63,7 +63,8 @@ def _unpack(path: str, installation: Installation, system: NewSystem, target: st
     """
     if system.boot_device is not None:
         boot = os.path.join(target, "boot")
-        os.mkdir(boot, 0o755)
+        os.mkdir(boot)
+        os.chmod(boot, 0o755)  # noqa: S103 - the guest sees it where its file system is not mounted
         try:
             with ExitStack() as apart:
                 mount_volume(apart, installation, system.boot_device, target=boot)

@@ -316,7 +316,7 @@ def _files(directory: bytes) -> Iterator[tuple[str, int, int]]:
             if entry[0] & _LAST_PART or entry[13] != checksum:
                 parts, checksum = [], entry[13]
             text = entry[1:11] + entry[14:26] + entry[28:32]
-            parts.insert(0, text.decode("utf-16-le", "replace").partition("\0")[0])
+            parts = [text.decode("utf-16-le", "replace").partition("\0")[0], *parts][:_MAX_PARTS]
             continue
         if entry[0] != _DELETED and not entry[11] & (_VOLUME_ID | _DIRECTORY):
             long_name = "".join(parts) if checksum == _checksum(entry[:11]) else ""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import tarfile
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from tests.fixtures.block_devices import filled_file
 from tests.fixtures.judges import inside, partitions
-from tests.fixtures.node import Node, last_line
+from tests.fixtures.node import PATH, ROOT, Node, create_environment, last_line
 from tests.fixtures.programs import Tool
 from tests.fixtures.tarballs import DIRECTORY, FILE, LINK, SYMLINK, Member, add
 
@@ -59,6 +60,17 @@ def test_a_kernel_of_two_names(node: Node, tmp_path: Path, first: str, kernel: s
         with inside(disk, partitions(disk)[0], tmp_path) as point:
             assert (point / "vmlinuz-6.1").read_bytes() == KERNEL
             assert (point / "vmlinuz-6.1").samefile(point / "kernel")
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
+def test_what_boot_is_mounted_on_has_its_mode_under_any_umask(node: Node, tmp_path: Path, umask: int) -> None:
+    tarball(node, ("./boot/vmlinuz-6.1", FILE, KERNEL))
+    disk = filled_file(tmp_path / "disk", 200 * MIB)
+    command = ["sh", "-c", f'umask {umask:03o}; exec "$@"', "sh", *node.command("create")]
+    environment = {"PATH": PATH, **create_environment(disk)}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    with inside(str(disk), partitions(str(disk))[-1], tmp_path) as point:
+        assert stat.S_IMODE((point / "boot").stat().st_mode) == 0o755
 
 
 FILLED: list[Member] = [("./usr/boot/vmlinuz", FILE, KERNEL), ("./usr/boot/grub/grub.cfg", FILE, b"menu")]

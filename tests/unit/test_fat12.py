@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 
 import pytest
@@ -165,3 +166,17 @@ def test_any_damage_is_read_or_refused() -> None:
 def test_a_large_volume_is_not_read() -> None:
     with pytest.raises(FileSystemError, match="expected at most"):
         read_fat12(MemoryDisk((8 << 20) + 1))
+
+
+def test_a_directory_full_of_parts_of_one_name_is_read_in_a_step_for_each() -> None:
+    volume = bytearray(make_fat12(2 << 20, {"a": b"x"}, label="X", serial=1).ljust(8 << 20, b"\0"))
+    entries = 65520
+    volume[0x11:0x15] = entries.to_bytes(2, "little") + bytes(2)
+    volume[0x20:0x24] = (8100).to_bytes(4, "little")  # sectors: what is left for clusters are as many as in a FAT12
+    root = (1 + 2 * volume[0x16]) * 512
+    part = b"A" * 11 + b"\x0f" + b"B" * 20
+    file = b"FILE       \x20" + bytes(20)
+    volume[root : root + entries * 32] = part * (entries - 1) + file
+    begin = time.process_time()
+    assert [len(name) for name in read_fat12(memory(bytes(volume)))] == [20 * 13]
+    assert time.process_time() - begin < 1.5
