@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ganeti_os import step_command
+from ganeti_os.log import Messages
 from ganeti_os.protocol import parse_request
 from ganeti_os.settings import Layer, Paths, Settings
 from pydiskimg.tree import MountedTree
@@ -65,7 +66,8 @@ def run_of(ground: identity.Ground, node: Path) -> step_command._Run:
     fixed = {"ROOT_PASSWORD_HASH": identity.HASH, "AUTHORIZED_KEYS": identity.KEY, "KERNEL_ARGS": "quiet"}
     values = {**fixed, "IMAGE_TYPE": "tarball", "ARCH": "x86_64", "OVERLAY": "web"}
     settings = Settings.from_layers([Layer("test", values)], paths=Paths(str(node / "etc"), str(node / "var")))
-    return step_command._Run(str(ground.guest), parse_request("create", [], ENVIRONMENT), settings)
+    messages = Messages(os_name="image", verb="create")
+    return step_command._Run(str(ground.guest), parse_request("create", [], ENVIRONMENT), settings, messages)
 
 
 def test_every_path_of_every_step(
