@@ -32,7 +32,7 @@ _SEARCH = ("search", "search.fs_uuid")
 _UNSAFE = ("cryptomount", "loopback", "linuxefi", "initrdefi")
 _CHANGED = (*_LINUX, *_MODULE, *_INITRD, *_SEARCH)
 _UUID = re.compile(r"['\"]?([0-9A-Fa-f]{4,32}(?:-[0-9A-Fa-f]{4,12}){0,4})['\"]?")
-_BY_UUID = re.compile(r"--fs-uuid|-[a-z]*u[a-z]*")
+_BY_UUID = re.compile(r"--fs-uuid|-[a-tv-z]*+u[a-z]*+")
 _SYSTEMS_LIMIT = 2  # the old root, and an old /boot
 _FONT_LINES = 5  # between a search and the font that it is for
 _DEFAULT_OPTIONS = re.compile(r"([ \t]*+set[ \t]++(?:default_)?kernelopts=\")([^\"$`\\]*+)(\"[ \t\r]*+)")

@@ -357,6 +357,22 @@ def test_a_million_bytes_of_lines_take_no_time(tmp_path: Path, line: str) -> Non
     assert (root / "boot/grub/grub.cfg").exists()
 
 
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [
+        *(("search -", "u"), ("search -", "a"), ("search --set=root ", "1111-2222 "), ("linux /", "kernel/")),
+        *(('set kernelopts="', "a "), ("linux /boot/vmlinuz-1 ", "a=b "), ("initrd ", "/a"), ("", "\t"), ("a", "\\\n")),
+    ],
+)
+def test_a_million_bytes_of_one_line_take_no_time(tmp_path: Path, start: str, piece: str) -> None:
+    text = "linux /boot/vmlinuz-1 root=UUID=1111-2222\n" + start + piece * (((1 << 20) - 4096) // len(piece)) + "\1\n"
+    root = make(tmp_path, {"/boot/vmlinuz-1": "k", "/boot/initrd-1": "i", "/boot/grub/grub.cfg": text})
+    began = time.process_time()
+    configure(root, PLACES["/boot apart"])
+    add(root)
+    assert time.process_time() - began < 20
+
+
 def test_damaged_files_never_end_in_a_traceback(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
     dice = random.Random(11)  # the same damage in every run
