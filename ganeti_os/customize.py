@@ -19,19 +19,21 @@ from ganeti_os.installation import Installation
 from ganeti_os.step_environment import steps_environment
 from pydiskimg.errors import DiskImageError
 from pydiskimg.loop import loop_device
+from pydiskimg.protocols import GrowableDisk
 from pydiskimg.tree import open_tree
 from pydiskimg.wipe import wipe_partition_table
 
 log = logging.getLogger(__name__)
 
 
-def customize_image(installation: Installation) -> bool:
+def customize_image(installation: Installation, disk: GrowableDisk) -> bool:
     """Find and mount the system on the disk, let it become the instance, and customise it. Needs root.
+
+    disk is the installation's, or one over it that knows its beginning, which is not there yet: scripts need it there.
 
     A disk without a Linux system stays as its image made it where nothing else than its identity was to change. False
     where the instance's name and network did not get to where the system's cloud-init reads them.
     """
-    disk = installation.disk
     with ExitStack() as stack:
         try:
             guest = find_guest(disk)

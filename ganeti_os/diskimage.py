@@ -35,15 +35,12 @@ def install_disk_image(image: ImageFile, installation: Installation) -> None:
     grows_early = installation.grows and _lies_after_head(target)
     if grows_early:
         _grow(installation, target)
-    named = False
     if enters:
-        named = _customise(installation, target)
+        _customise(installation, target)
     else:
-        target.commit()
+        _finish(installation, target)
     if installation.grows and not grows_early:
         _grow(installation, installation.disk)
-    if installation.gives_identity and not named:
-        _seed(installation)
 
 
 def _install_plain(image: ImageFile, installation: Installation) -> tuple[WholeDisk, bool]:
@@ -78,21 +75,35 @@ def _enter_private_namespace() -> None:
         raise StorageError(text, errno=error.errno, filename=error.filename) from error
 
 
-def _customise(installation: Installation, target: WholeDisk) -> bool:
+def _customise(installation: Installation, target: WholeDisk) -> None:
+    """Let the system on the disk become the instance, before the disk's beginning is there where that is possible."""
     from ganeti_os.customize import customize_image, wiped_on_failure
+    from ganeti_os.guest.root import lies_after
 
     with installation.messages.step("customising"), wiped_on_failure(installation):
+        if not installation.scripts and lies_after(target, HEAD_SIZE):
+            target.flush()
+            _finish(installation, target, named=customize_image(installation, target))
+            return
         # Boot loaders' installers want a table; this one has every place and nothing that boots or is mounted by it.
         target.commit(unfinished(target.head))
-        named = customize_image(installation)
+        named = customize_image(installation, installation.disk)
         finish(installation.disk, target.head)
-    return named
+    if installation.gives_identity and not named:
+        _seed(installation, installation.disk)
 
 
-def _seed(installation: Installation) -> None:
+def _finish(installation: Installation, target: WholeDisk, *, named: bool = False) -> None:
+    """Write the beginning of the disk; before it a seed where the system has not got its name in another way."""
+    if installation.gives_identity and not named:
+        _seed(installation, target)
+    target.commit()
+
+
+def _seed(installation: Installation, disk: GrowableDisk) -> None:
     from ganeti_os.guest.seed_volume import seed_in_front  # only here, as _enter_private_namespace()
 
-    seed_in_front(installation.disk, installation.request, installation.settings)
+    seed_in_front(disk, installation.request, installation.settings)
 
 
 def _lies_after_head(target: WholeDisk) -> bool:

@@ -14,7 +14,7 @@ from ganeti_os.guest.root import Guest
 from ganeti_os.guest.volume import Volume, mounted_volume, volume_device
 from pydiskimg.errors import DiskImageError, StorageError, storage_error
 from pydiskimg.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
-from pydiskimg.targets.descriptor import DescriptorDisk
+from pydiskimg.protocols import GrowableDisk
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class MountedGuest:
 
 
 @contextmanager
-def mounted_root(disk: DescriptorDisk, guest: Guest, *, programs: bool = False) -> Iterator[MountedGuest]:
+def mounted_root(disk: GrowableDisk, guest: Guest, *, programs: bool = False) -> Iterator[MountedGuest]:
     """Mount the guest's root, and what it has over directories of it, for reading and writing. Needs root.
 
     /boot and /boot/efi are left out. programs as for mounted().
@@ -42,7 +42,7 @@ def mounted_root(disk: DescriptorDisk, guest: Guest, *, programs: bool = False) 
 
 
 @contextmanager
-def mounted_guest(disk: DescriptorDisk, guest: Guest, *, programs: bool = False) -> Iterator[MountedGuest]:
+def mounted_guest(disk: GrowableDisk, guest: Guest, *, programs: bool = False) -> Iterator[MountedGuest]:
     """Mount the guest as mounted_root() does, with its /boot and /boot/efi."""
     with mounted_root(disk, guest, programs=programs) as root, ExitStack() as stack:
         boot_device = None
@@ -56,7 +56,7 @@ def mounted_guest(disk: DescriptorDisk, guest: Guest, *, programs: bool = False)
 
 
 def _mount_inside(
-    stack: ExitStack, disk: DescriptorDisk, guest: Guest, root_device: str, target: str, *, programs: bool
+    stack: ExitStack, disk: GrowableDisk, guest: Guest, root_device: str, target: str, *, programs: bool
 ) -> None:
     """Mount what the guest has over directories of its root, which root_device shows and which is mounted at target.
 
@@ -74,7 +74,7 @@ def _mount_inside(
             )
 
 
-def _mount_efi(stack: ExitStack, disk: DescriptorDisk, efi: Volume, target: str, *, programs: bool) -> None:
+def _mount_efi(stack: ExitStack, disk: GrowableDisk, efi: Volume, target: str, *, programs: bool) -> None:
     """Mount the guest's /boot/efi; where it cannot be, scripts run without it: few have anything to do there."""
     try:
         point = mount_point_inside(target, "boot/efi")

@@ -16,9 +16,8 @@ from pydiskimg.deferred import HEAD_SIZE
 from pydiskimg.errors import DiskImageError, FileSystemError, PartitionError, StorageError
 from pydiskimg.fs.probe import probe
 from pydiskimg.partition_reader import SECTOR_SIZES, Partition, read_partition_table
-from pydiskimg.protocols import Source, Tree
+from pydiskimg.protocols import GrowableDisk, Source, Tree
 from pydiskimg.source_region import SourceRegion
-from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.tree import open_tree
 from pydiskimg.units import format_size
 
@@ -55,7 +54,7 @@ class Guest:
     inside: tuple[tuple[str, Volume], ...] = ()
 
 
-def volumes(disk: DescriptorDisk) -> list[Volume]:
+def volumes(disk: GrowableDisk) -> list[Volume]:
     """Return the partitions of the disk with their contents, or the disk itself where it has no table.
 
     An image may have been made for sectors of another size than this disk's: the size whose partitions hold
@@ -90,6 +89,16 @@ def holds_mountable(source: Source) -> bool:
     return False
 
 
+def lies_after(disk: GrowableDisk, offset: int) -> bool:
+    """Tell whether all that may be mounted of a disk begins at this byte or after it."""
+    try:
+        partitions = read_partition_table(disk, sector_size=disk.sector_size)
+    except PartitionError:
+        return False
+    before = _probed(disk, [partition for partition in partitions if partition.start < offset])
+    return bool(partitions) and not any(volume.content and volume.content.type in MOUNTABLE for volume in before)
+
+
 def _probed(disk: Source, partitions: Sequence[Partition]) -> list[Volume]:
     found = []
     for part in partitions:
@@ -104,7 +113,7 @@ def _probed(disk: Source, partitions: Sequence[Partition]) -> list[Volume]:
     return found
 
 
-def find_guest(disk: DescriptorDisk) -> Guest:
+def find_guest(disk: GrowableDisk) -> Guest:
     """Mount each file system read-only, in private, until one is a root. Needs root.
 
     Raises NoRootError, which lists what there is.
@@ -137,14 +146,14 @@ def find_guest(disk: DescriptorDisk) -> Guest:
     raise NoRootError(f"{disk.name}: no root file system was found; there is: {'; '.join(reasons)}{hint}")
 
 
-def _begins_with_zeros(disk: DescriptorDisk) -> bool:
+def _begins_with_zeros(disk: GrowableDisk) -> bool:
     """Tell whether the disk is as DeferredHead leaves it when what it was to get did not come whole."""
     beginning = bytearray(min(HEAD_SIZE, disk.size))
     disk.read_into(0, beginning)
     return not beginning.strip(b"\0")
 
 
-def _root_on(disk: DescriptorDisk, volume: Volume) -> tuple[Volume, list[fstab.Entry]] | None:
+def _root_on(disk: GrowableDisk, volume: Volume) -> tuple[Volume, list[fstab.Entry]] | None:
     """Return the volume with the options that show a root, and its fstab; None when it holds no root."""
     assert volume.content is not None
     entries = _fstab_of_root(disk, volume)
@@ -164,7 +173,7 @@ def _root_on(disk: DescriptorDisk, volume: Volume) -> tuple[Volume, list[fstab.E
     return None
 
 
-def _fstab_of_root(disk: DescriptorDisk, volume: Volume) -> list[fstab.Entry] | None:
+def _fstab_of_root(disk: GrowableDisk, volume: Volume) -> list[fstab.Entry] | None:
     """Return the fstab entries when the volume holds a root, None when it does not."""
     with (
         volume_device(disk, volume, read_only=True) as loop,

@@ -32,8 +32,8 @@ from pydiskimg.errors import FileSystemError, PartitionError
 from pydiskimg.fs.fat12 import make_fat12, read_fat12
 from pydiskimg.growth.gap import GapPartition, NoGapError, plan_gap_partition
 from pydiskimg.partition_reader import Partition
+from pydiskimg.protocols import GrowableDisk
 from pydiskimg.region import Region
-from pydiskimg.targets.descriptor import DescriptorDisk
 from pydiskimg.units import MIB
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ _LINUX = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "LVM2_member", "cryp
 _BASIC_DATA = uuid.UUID("ebd0a0a2-b9e5-4433-87c0-68b6b72699c7")  # what FAT and NTFS have
 
 
-def seed_volume(disk: DescriptorDisk, facts: Facts, settings: Settings) -> bool:
+def seed_volume(disk: GrowableDisk, facts: Facts, settings: Settings) -> bool:
     """Give a new instance its seed on a volume of its own; False, after a warning, where the disk has no room for one.
 
     What is at the start of the disk has to be final: the volume goes into the gap before the first partition. An
@@ -70,7 +70,7 @@ def seed_volume(disk: DescriptorDisk, facts: Facts, settings: Settings) -> bool:
     return True
 
 
-def seed_in_front(disk: DescriptorDisk, request: Request, settings: Settings) -> None:
+def seed_in_front(disk: GrowableDisk, request: Request, settings: Settings) -> None:
     """Give a new instance its seed on a volume where its root, which was not written, may be that of a Linux system."""
     try:
         found = volumes(disk)
@@ -81,7 +81,7 @@ def seed_in_front(disk: DescriptorDisk, request: Request, settings: Settings) ->
         seed_volume(disk, instance_facts(request, settings, is_new=True), settings)
 
 
-def renew_seed_volume(disk: DescriptorDisk, facts: Facts) -> bool:
+def renew_seed_volume(disk: GrowableDisk, facts: Facts) -> bool:
     """Bring the seed on a disk's volume up to date, under its old instance-id unless the system is new.
 
     False where the disk has no such volume. One that cannot be read is left, after a warning. Raises StorageError when
@@ -132,7 +132,7 @@ def _new_seed(facts: Facts, settings: Settings) -> dict[str, bytes]:
     return {**files, VENDOR_DATA: own}
 
 
-def _find(disk: DescriptorDisk) -> Partition | None:
+def _find(disk: GrowableDisk) -> Partition | None:
     """Return the partition with the label; None where there is none that is small."""
     for volume in volumes(disk):
         content, partition = volume.content, volume.partition
@@ -143,7 +143,7 @@ def _find(disk: DescriptorDisk) -> Partition | None:
     return None
 
 
-def _plan(disk: DescriptorDisk) -> GapPartition:
+def _plan(disk: GrowableDisk) -> GapPartition:
     return plan_gap_partition(
         disk,
         disk.sector_size,
@@ -155,7 +155,7 @@ def _plan(disk: DescriptorDisk) -> GapPartition:
     )
 
 
-def _write(disk: DescriptorDisk, partition: Partition, files: dict[str, bytes]) -> None:
+def _write(disk: GrowableDisk, partition: Partition, files: dict[str, bytes]) -> None:
     volume = make_fat12(
         partition.length,
         files,
@@ -168,5 +168,5 @@ def _write(disk: DescriptorDisk, partition: Partition, files: dict[str, bytes]) 
     disk.flush()
 
 
-def _region(disk: DescriptorDisk, partition: Partition) -> Region:
+def _region(disk: GrowableDisk, partition: Partition) -> Region:
     return Region(disk, partition.start, partition.length, name=f"{disk.name}, partition {partition.number}")

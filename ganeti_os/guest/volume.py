@@ -10,7 +10,7 @@ from pydiskimg.fs.probe import FileSystemKind
 from pydiskimg.loop import LoopDevice, loop_device
 from pydiskimg.mount import mounted
 from pydiskimg.partition_reader import Partition
-from pydiskimg.targets.descriptor import DescriptorDisk
+from pydiskimg.protocols import GrowableDisk
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,7 @@ class Volume:
         return f"{self.place} ({self.content.type if self.content else 'nothing known'})"
 
 
-def volume_device(
-    disk: DescriptorDisk, volume: Volume, *, read_only: bool = False
-) -> AbstractContextManager[LoopDevice]:
+def volume_device(disk: GrowableDisk, volume: Volume, *, read_only: bool = False) -> AbstractContextManager[LoopDevice]:
     """Show the volume as a device while the context lasts.
 
     It has 512-byte sectors, whatever the disk has: its file system may have blocks smaller than the disk's sectors
@@ -45,7 +43,7 @@ def volume_device(
 
 
 def mounted_volume(
-    disk: DescriptorDisk,
+    disk: GrowableDisk,
     device: str,
     volume: Volume,
     *,
