@@ -9,9 +9,10 @@ from contextlib import contextmanager
 
 from ganeti_os.former import WholeDisk
 from pydiskimg.deferred import HEAD_SIZE
-from pydiskimg.errors import DiskImageError, PartitionError
-from pydiskimg.partition_reader import read_partition_table
+from pydiskimg.errors import DiskImageError, FileSystemError, PartitionError
+from pydiskimg.partition_reader import Partition, read_partition_table
 from pydiskimg.protocols import ShownDisk
+from pydiskimg.source_region import SourceRegion
 from pydiskimg.unfinished import finish, unfinished
 from pydiskimg.wipe import wipe_partition_table
 
@@ -34,20 +35,28 @@ class HeldDisk(WholeDisk):
 
     @property
     def lies_after_head(self) -> bool:
-        """True when all partitions begin behind the first MiB, so that they can be mounted before release()."""
+        """True when all file systems begin behind the first MiB, so that they can be mounted before release()."""
         try:
             partitions = read_partition_table(self, sector_size=self.sector_size)
-        except PartitionError:  # whoever looks for a volume says what is wrong with it
+            return bool(partitions) and not any(self._holds_something(partition) for partition in partitions)
+        except (PartitionError, FileSystemError):  # whoever looks for a volume says what is wrong with it
             return False
-        return bool(partitions) and all(partition.start >= HEAD_SIZE for partition in partitions)
+
+    def _holds_something(self, partition: Partition) -> bool:
+        """Tell whether a partition begins within the first MiB, and is more than room for a boot loader."""
+        if partition.start >= HEAD_SIZE:
+            return False
+        from pydiskimg.fs.probe import probe  # only here: most disks begin their first partition at 1 MiB
+
+        return probe(SourceRegion(self, partition.start, partition.length)) is not None
 
 
 @contextmanager
 def released_after(target: HeldDisk, *, needs_table: bool = False) -> Iterator[ShownDisk]:
     """Let the block change what is on the disk that it gets; then release the disk.
 
-    Where a script needs a table, or something begins in the head itself, the disk has its beginning already, with an
-    MBR that says unfinished. A block that fails takes the partition table away: a system that is not the instance yet
+    Where a script needs a table, or something begins in the head itself, the disk has its beginning already, with a
+    table that says unfinished. A block that fails takes the partition table away: a system that is not the instance yet
     must not be started.
     """
     try:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""An MBR that says "not ready": the primary partitions in their places, of a type that nothing mounts or boots.
+"""A table that says "not ready": no boot code, and in an MBR the primary partitions of a type that nothing mounts.
 
-For tools that need a table while a disk is still being changed. A GPT, whose entries are under checksums, and a disk
-without a table stay as they are.
+For tools that need a table while a disk is still being changed. The entries of a GPT, which are under checksums, and a
+disk without a table stay as they are.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ from pydiskimg.partition_reader import EXTENDED, MBR_ENTRIES_OFFSET, MBR_ENTRY, 
 from pydiskimg.protocols import Disk, read_bytes
 
 DIAGNOSTICS = 0x12
+_BOOT_CODE = slice(0, 440)  # it does not look at the types of partitions
 _TABLE = slice(MBR_ENTRIES_OFFSET, MBR_ENTRIES_OFFSET + 4 * MBR_ENTRY.size)
 
 
 def unfinished(head: bytes) -> bytes:
-    """Return the beginning of a disk with its MBR marked unfinished, or as it is where there is no MBR."""
+    """Return the beginning of a disk with its table marked unfinished, or as it is where there is no table."""
     if head[510:512] != MBR_SIGNATURE:
         return head
     entries = [list(entry) for entry in MBR_ENTRY.iter_unpack(head[_TABLE])]
-    if any(entry[0] not in (0, 0x80) or entry[2] == PROTECTIVE for entry in entries):
+    if any(entry[0] not in (0, 0x80) for entry in entries) or not any(entry[2] for entry in entries):
+        return head
+    head = bytes(_BOOT_CODE.stop) + head[_BOOT_CODE.stop :]
+    if any(entry[2] == PROTECTIVE for entry in entries):
         return head
     for entry in entries:
         entry[0] = 0
@@ -29,11 +33,15 @@ def unfinished(head: bytes) -> bytes:
 
 
 def finish(disk: Disk, head: bytes) -> None:
-    """Put the table of head, the beginning of the disk as it is to be, in place of the unfinished one, and flush.
+    """Put the first sector of head, the disk's beginning as it is to be, in place of the unfinished one, and flush.
 
     Boot code that was written meanwhile stays, and so does a table that somebody has changed.
     """
-    table = unfinished(head)[_TABLE]
-    if table != head[_TABLE] and read_bytes(disk, _TABLE.start, len(table)) == table:
-        disk.write(_TABLE.start, head[_TABLE])
+    disk.flush()
+    sector = bytearray(read_bytes(disk, 0, disk.sector_size))
+    before = unfinished(head)
+    for part in (_BOOT_CODE, _TABLE):
+        if sector[part] == before[part]:
+            sector[part] = head[part]
+    disk.write(0, sector)
     disk.flush()

@@ -28,6 +28,7 @@ FILES_LIMIT = 256  # in one directory that match one pattern
 
 # What setting one gives on vfat, and on a node with a policy that does not know it.
 _NO_LABEL = (errno.EOPNOTSUPP, errno.EINVAL)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class _Make(Protocol):
@@ -216,7 +217,14 @@ class Draft:
         """
         written = 0
         for path in sorted(self._new, key=order):
-            if self._write(path, self._new[path]):
+            try:
+                is_written = self._write(path, self._new[path])
+            except StorageError as error:
+                if error.errno not in _FULL:
+                    raise
+                text = f"{error}; the guest's file system has no free block or no free inode: make room in it"
+                raise StorageError(text, errno=error.errno, filename=path) from error
+            if is_written:
                 written += 1
                 log.info("%s: %s", path, ", ".join(dict.fromkeys(self._notes[path])))
         return written

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -197,17 +198,37 @@ def test_another_name_becomes_the_new_one_and_is_told(node: Node, ext4: Path, tm
         assert (root / "etc/hostname").read_text() == "inst2\n"
 
 
-def test_a_full_file_system_keeps_the_old_name(node: Node, ext4: Path, tmp_path: Path) -> None:
-    with file_system(ext4, tmp_path) as root:
-        filled = subprocess.run(["dd", "if=/dev/zero", f"of={root}/fill", "bs=4096"], capture_output=True, check=False)
+def fill_blocks(directory: Path) -> None:
+    directory.mkdir(exist_ok=True)
+    for size in ("64k", "512"):  # also what is left where 64 KiB have no room
+        command = ["dd", "if=/dev/zero", f"of={directory}/{len(os.listdir(directory))}", f"bs={size}"]
+        filled = subprocess.run(command, capture_output=True, check=False)
         assert b"No space left" in filled.stderr
+
+
+def fill_inodes(directory: Path) -> None:
+    directory.mkdir(exist_ok=True)
+    with suppress(OSError):
+        for number in itertools.count():
+            (directory / str(number)).touch()
+
+
+FILLING = {"blocks": fill_blocks, "inodes": fill_inodes}
+
+
+@pytest.mark.parametrize("of", FILLING)
+def test_a_full_file_system_keeps_the_old_name(node: Node, ext4: Path, tmp_path: Path, of: str) -> None:
+    for _ in range(2):  # unmounting frees what was set aside
+        with file_system(ext4, tmp_path) as root:
+            FILLING[of](root / "fill")
+    with file_system(ext4, tmp_path) as root:
         before = read_files(root)
     done = node.run("rename", **environment(ext4))
     assert done.returncode == 1
-    assert "No space left on device" in last_line(done)
+    assert "No space left on device; the guest's file system has no free block or no free inode" in last_line(done)
     with file_system(ext4, tmp_path) as root:
         assert read_files(root) == before
-        (root / "fill").unlink()
+        shutil.rmtree(root / "fill")
     assert node.run("rename", **environment(ext4)).returncode == 0
 
 
