@@ -23,8 +23,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from turns import in_turns, report
 
+from pydiskimg.disks.file import FileDisk
 from pydiskimg.fs.ext4 import make_ext
-from pydiskimg.targets.file import FileDisk
 from pydiskimg.units import GIB, MIB, TIB, format_size
 
 CASES = (

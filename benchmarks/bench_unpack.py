@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 TAR = ("--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls")
-OURS = "import sys; from pydiskimg.archive import extract; extract(sys.argv[1], sys.argv[2])"
+OURS = "import sys; from pydiskimg.files.tar import extract; extract(sys.argv[1], sys.argv[2])"
 TREES = ("etc", "usr/share/doc", "usr/bin", "usr/lib/python3", "usr/lib/python3.11")
 
 

@@ -7,7 +7,7 @@ import argparse
 import sys
 
 from ganeti_os.main import run_verb
-from ganeti_os.protocol import VERBS
+from ganeti_os.request import VERBS
 
 
 def main() -> None:

@@ -16,11 +16,11 @@ from importlib import import_module
 from typing import NoReturn
 
 from ganeti_os.defects import defect
-from ganeti_os.ending import Ending, TerminatedError
 from ganeti_os.log import Messages
-from ganeti_os.protocol import HelpRequested, RequestError, UsageError, apparent_instance, parse_request
-from ganeti_os.setting_kinds import without_password
-from ganeti_os.settings import Paths, read_settings
+from ganeti_os.request import HelpRequested, RequestError, UsageError, apparent_instance, parse_request
+from ganeti_os.settings.kinds import without_password
+from ganeti_os.settings.settings import Paths, read_settings
+from ganeti_os.signals import Ending, TerminatedError
 from pydiskimg.errors import DiskImageError
 from pydiskimg.linux.stdio import keep_standard_descriptors
 

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pydiskimg.archive import extract
-    from pydiskimg.comparison import compare
-    from pydiskimg.disk import open_disk
-    from pydiskimg.dumpfile import open_dump, restore_dump
+    from pydiskimg.disks.region import Region
     from pydiskimg.errors import DiskImageError
     from pydiskimg.extents import Extent, Kind
+    from pydiskimg.files.dump import open_dump, restore_dump
+    from pydiskimg.files.tar import extract
     from pydiskimg.fs.ext4 import make_ext
     from pydiskimg.fs.probe import probe
     from pydiskimg.fs.swap import make_swap
-    from pydiskimg.image import open_image
-    from pydiskimg.image_creation import new_image
-    from pydiskimg.references import allow_references
-    from pydiskimg.region import Region
-    from pydiskimg.stream import read_stream, write_stream
-    from pydiskimg.transfer import copy
+    from pydiskimg.images.create import new_image
+    from pydiskimg.images.open import open_image
+    from pydiskimg.images.open_disk import open_disk
+    from pydiskimg.images.references import allow_references
+    from pydiskimg.transfer import read_stream, write_stream
+    from pydiskimg.transfer.compare import compare
+    from pydiskimg.transfer.copy import copy
 
 __all__ = [
     "DiskImageError",
@@ -49,21 +49,21 @@ _HOMES = {
     "DiskImageError": "errors",
     "Extent": "extents",
     "Kind": "extents",
-    "Region": "region",
-    "allow_references": "references",
-    "compare": "comparison",
-    "copy": "transfer",
-    "extract": "archive",
+    "Region": "disks.region",
+    "allow_references": "images.references",
+    "compare": "transfer.compare",
+    "copy": "transfer.copy",
+    "extract": "files.tar.extract",
     "make_ext": "fs.ext4",
     "make_swap": "fs.swap",
-    "new_image": "image_creation",
-    "open_disk": "disk",
-    "open_dump": "dumpfile",
-    "open_image": "image",
+    "new_image": "images.create",
+    "open_disk": "images.open_disk",
+    "open_dump": "files.dump",
+    "open_image": "images.open",
     "probe": "fs.probe",
-    "read_stream": "stream",
-    "restore_dump": "dumpfile",
-    "write_stream": "stream",
+    "read_stream": "transfer",
+    "restore_dump": "files.dump",
+    "write_stream": "transfer",
 }
 
 

@@ -20,7 +20,7 @@ else:
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 WritableBuffer: TypeAlias = "bytearray | memoryview"
 
-Place: TypeAlias = "tuple[int, int, int]"
+FileRange: TypeAlias = "tuple[int, int, int]"
 """Where a run of bytes lies in a file: its descriptor, the offset there and the length (bytes)."""
 
 Progress: TypeAlias = "Callable[[int, int], None]"
@@ -52,10 +52,10 @@ class Source(Protocol):
         """
 
 
-class PlacedSource(Source, Protocol):
+class FileBackedSource(Source, Protocol):
     """A Source that may know where its bytes lie in files: what is moved from there need not be read."""
 
-    def read_places(self, offset: int, length: int) -> list[Place] | None:
+    def file_ranges(self, offset: int, length: int) -> list[FileRange] | None:
         """Return where [offset, offset + length) lies, in order; None when some of it lies in no file as it is.
 
         Whatever read_into() would raise an error for is None too. The descriptors stay the source's, and are valid
@@ -104,10 +104,10 @@ class Disk(Source, Protocol):
         """Make the next reads come from the device where the system can do that; call flush() first."""
 
 
-class PlacedDisk(Disk, Protocol):
+class FileBackedDisk(Disk, Protocol):
     """A Disk that may say where its bytes can be written by others, for what is moved there from files."""
 
-    def write_place(self, offset: int, length: int) -> tuple[int, int] | None:
+    def file_location(self, offset: int, length: int) -> tuple[int, int] | None:
         """Return the descriptor and the offset there that take [offset, offset + length); None: write() does.
 
         What is written there counts as written by write(): flush() makes it durable. The descriptor stays the disk's.
@@ -209,15 +209,15 @@ def read_bytes(source: Source, offset: int, length: int) -> bytes:
     return bytes(buffer)
 
 
-def read_places(source: Source, offset: int, length: int) -> list[Place] | None:
-    """Return what PlacedSource.read_places() does; None when source is no PlacedSource or ends before that."""
-    find: Callable[[int, int], list[Place] | None] | None = getattr(source, "read_places", None)
+def file_ranges(source: Source, offset: int, length: int) -> list[FileRange] | None:
+    """Return what FileBackedSource.file_ranges() does; None when source is no FileBackedSource or ends before that."""
+    find: Callable[[int, int], list[FileRange] | None] | None = getattr(source, "file_ranges", None)
     return None if find is None or offset + length > source.size else find(offset, length)
 
 
-def write_place(disk: Disk, offset: int, length: int) -> tuple[int, int] | None:
-    """Return what PlacedDisk.write_place() does; None when disk is no PlacedDisk."""
-    find: Callable[[int, int], tuple[int, int] | None] | None = getattr(disk, "write_place", None)
+def file_location(disk: Disk, offset: int, length: int) -> tuple[int, int] | None:
+    """Return what FileBackedDisk.file_location() does; None when disk is no FileBackedDisk."""
+    find: Callable[[int, int], tuple[int, int] | None] | None = getattr(disk, "file_location", None)
     return None if find is None else find(offset, length)
 
 

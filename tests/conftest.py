@@ -18,7 +18,7 @@ import pytest
 from hypothesis import settings
 
 from pydiskimg.errors import StorageError
-from pydiskimg.mount import enter_private_namespace
+from pydiskimg.host.mount import enter_private_namespace
 from tests.fixtures.debian_system import DebianSystem, debian_system
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from enum import Enum
 
-from ganeti_os.protocol import RequestError
-from pydiskimg.described_end import described_end
+from ganeti_os.request import RequestError
+from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import FileSystemError
-from pydiskimg.formats.contents import DUMP_MAGIC_OFFSET, DUMP_MAGICS
 from pydiskimg.fs.probe import probe
-from pydiskimg.targets.memory import MemoryDisk
-from pydiskimg.targets.pipe import PipeReader
+from pydiskimg.images.contents import DUMP_MAGIC_OFFSET, DUMP_MAGICS
+from pydiskimg.transfer.pipe import PipeReader
+from pydiskimg.volumes.described_end import described_end
 
 # Superblocks of everything that is known lie in here: that of btrfs is the last, at 64 KiB.
 LOOK_AT = 128 << 10
@@ -55,7 +55,7 @@ def backup_kind(pipe: PipeReader, wanted: str) -> BackupKind:
         return BackupKind(wanted)
     if beginning.startswith(_QCOW2_MAGIC):
         return BackupKind.QCOW2
-    from pydiskimg.archive import looks_like_archive  # only here: an import of ours need not wait for libarchive
+    from pydiskimg.files.tar import looks_like_archive  # only here: an import of ours need not wait for libarchive
 
     if looks_like_archive(beginning):
         return BackupKind.TAR

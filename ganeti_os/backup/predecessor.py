@@ -10,21 +10,22 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 
-from ganeti_os import hooks
-from ganeti_os.held import HeldDisk
-from ganeti_os.imagefile import open_complete_image
-from ganeti_os.installation import Installation
-from ganeti_os.nameless import end_at, nameless_file
-from pydiskimg.archive import FileInArchive, files_in_archive
+from ganeti_os.install import scripts
+from ganeti_os.install.held_disk import HeldDisk
+from ganeti_os.install.image_file import open_complete_image
+from ganeti_os.install.installation import Installation
+from ganeti_os.install.nameless_file import end_at, nameless_file
+from pydiskimg.disks.fits import check_fits
 from pydiskimg.errors import InvalidImageError
+from pydiskimg.files.tar import FileInArchive, files_in_archive
 from pydiskimg.linux.fileio import pwrite_all
-from pydiskimg.targets.pipe import PipeReader
-from pydiskimg.transfer import check_fits, copy
+from pydiskimg.transfer.copy import copy
+from pydiskimg.transfer.pipe import PipeReader
 from pydiskimg.units import format_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ganeti_os.dumps import DumpFile
+    from ganeti_os.install.from_dumps import DumpFile
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,9 @@ def restore_archive(pipe: PipeReader, installation: Installation) -> HeldDisk | 
         kind, file = first
         if kind == _DISK:
             return _restore_disk(file, members, installation)
-        from ganeti_os.dumps import restore_dumps  # and with it libparted, which a disk.img need not wait for
+        from ganeti_os.install.from_dumps import (
+            restore_dumps,  # and with it libparted, which a disk.img need not wait for
+        )
 
         restore_dumps(_dumps(first, members), for_import(installation))
         return None
@@ -52,7 +55,7 @@ def restore_archive(pipe: PipeReader, installation: Installation) -> HeldDisk | 
 
 def restore_dump_of_root(pipe: PipeReader, installation: Installation) -> None:
     """Restore a dump(8) that comes as it is."""
-    from ganeti_os.dumps import ROOT, restore_dumps
+    from ganeti_os.install.from_dumps import ROOT, restore_dumps
 
     restore_dumps([(ROOT, pipe)], for_import(installation))
 
@@ -62,15 +65,15 @@ def for_import(installation: Installation) -> Installation:
 
     A dump has no boot loader in front of its partitions. A script called grub puts one there, also in place of ours.
     """
-    enabled = hooks.enabled(installation.settings.customize_dir)
-    scripts = tuple(script for script in enabled if os.path.basename(script) == "grub")
-    if not scripts and installation.request.kernel_inside and installation.settings.bootloader == "none":
+    enabled = scripts.enabled(installation.settings.customize_dir)
+    grub = tuple(script for script in enabled if os.path.basename(script) == "grub")
+    if not grub and installation.request.kernel_inside and installation.settings.bootloader == "none":
         log.warning(
             "no boot loader is installed (BOOTLOADER=none): dumps hold none, and %s has no script grub",
             installation.settings.customize_dir,
         )
     environment = {**installation.request.environment, "IMPORT_SCRIPT": "1"}
-    return replace(installation, scripts=scripts, request=replace(installation.request, environment=environment))
+    return replace(installation, scripts=grub, request=replace(installation.request, environment=environment))
 
 
 def _members(pipe: PipeReader) -> Generator[tuple[str, FileInArchive], None, None]:

@@ -17,7 +17,7 @@ from ganeti_os.fetch.expected import Expected, digest, fetch_checksum
 from ganeti_os.fetch.lock import Fetcher, ImageLock, using
 from ganeti_os.fetch.site import Site
 from ganeti_os.log import Messages, ProgressLines
-from ganeti_os.settings import Settings
+from ganeti_os.settings.settings import Settings
 from pydiskimg.errors import storage_error
 from pydiskimg.units import format_size
 

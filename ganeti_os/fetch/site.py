@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from ganeti_os.fetch.errors import FetchError, NotThereError, UnreachableError
 from ganeti_os.fetch.exchange import Exchange, NoAnswerError, Response
-from ganeti_os.setting_kinds import without_password
+from ganeti_os.settings.kinds import without_password
 
 TIMEOUT_SECONDS = 30.0  # for a connection, and for each read
 HEADERS_SECONDS = 60.0  # for all until the headers are there, however slowly they come

@@ -8,8 +8,8 @@ import re
 import time
 from dataclasses import dataclass
 
-from ganeti_os.guest.draft import Draft, GuestError
-from ganeti_os.guest.text import decoded, with_lines
+from ganeti_os.guest.files.draft import Draft, GuestError
+from ganeti_os.guest.files.text import decoded, with_lines
 
 _PASSWD, _SHADOW = "/etc/passwd", "/etc/shadow"
 _TCB = "/etc/tcb/{}/shadow"  # ALT Linux, Openwall: a file for each account

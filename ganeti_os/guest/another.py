@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import logging
 
-from ganeti_os.guest.facts import instance_facts
+from ganeti_os.guest.facts.instance import instance_facts
 from ganeti_os.guest.instance import make_instance
 from ganeti_os.guest.mounted import mounted_guest
 from ganeti_os.guest.root import NoRootError, find_guest
 from ganeti_os.guest.seed_volume import renew_seed_volume
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
-from ganeti_os.protocol import Request
-from ganeti_os.settings import Settings
-from pydiskimg.mount import enter_private_namespace
+from ganeti_os.request import Request
+from ganeti_os.settings.settings import Settings
+from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.host.mount import enter_private_namespace
 from pydiskimg.protocols import ShownDisk
-from pydiskimg.tree import open_tree
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def become_another(disk: ShownDisk, request: Request, settings: Settings, keys: 
         if not has_volume:
             log.info("no identity is changed: %s", error)
         return
-    name = f"{disk.name}, {guest.root.place}"
+    name = f"{disk.name}, {guest.root.location}"
     with mounted_guest(disk, guest) as mounted, open_tree(mounted.target, name=name) as tree:
         make_instance(tree, facts, settings, keys)
     disk.flush()

@@ -16,16 +16,16 @@ import logging
 import re
 from collections.abc import Collection, Iterator
 
-from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.facts import Facts
+from ganeti_os.guest.facts.instance import Facts
+from ganeti_os.guest.files.draft import Draft
+from ganeti_os.guest.files.renaming import short
+from ganeti_os.guest.files.systemd import UNIT_DIRECTORIES, is_masked
+from ganeti_os.guest.files.text import with_lines
 from ganeti_os.guest.network.cloud_config import is_known, network_config
 from ganeti_os.guest.network.writing.netplan import remove_foreign_netplan
 from ganeti_os.guest.network.writing.plan import HEADER
-from ganeti_os.guest.renaming import short
-from ganeti_os.guest.systemd import UNIT_DIRECTORIES, is_masked
-from ganeti_os.guest.text import with_lines
-from ganeti_os.settings import Settings
-from ganeti_os.shellfile import SettingsError
+from ganeti_os.settings.settings import Settings
+from ganeti_os.settings.shellfile import SettingsError
 from pydiskimg.errors import storage_error
 from pydiskimg.protocols import Tree
 

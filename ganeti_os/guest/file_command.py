@@ -16,10 +16,10 @@ from typing import TextIO
 if __name__ == "__main__":  # started with -I, by its path
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from ganeti_os.guest.selinux import attributes_of_new
+from ganeti_os.guest.files.selinux import attributes_of_new
 from pydiskimg.errors import DiskImageError, storage_error
+from pydiskimg.files.mounted_tree import open_tree
 from pydiskimg.protocols import Tree
-from pydiskimg.tree import open_tree
 
 LIMIT = 64 << 20  # bytes of a file
 _PROGRAM = "guest-file"

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import logging
 
-from ganeti_os.protocol import Request
+from ganeti_os.request import Request
 from pydiskimg.errors import PartitionError
-from pydiskimg.partition_reader import MBR_DISK_SIGNATURE, SECTOR_SIZES, read_partition_table
+from pydiskimg.partitions.read import MBR_DISK_SIGNATURE, SECTOR_SIZES, read_partition_table
 from pydiskimg.protocols import Source, read_bytes
 
 log = logging.getLogger(__name__)

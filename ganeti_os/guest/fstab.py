@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ganeti_os.guest.selinux import attributes_of_new
+from ganeti_os.guest.files.selinux import attributes_of_new
 from pydiskimg.protocols import Tree
 
 PATH = "/etc/fstab"

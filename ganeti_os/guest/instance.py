@@ -7,20 +7,21 @@ import logging
 
 from ganeti_os.guest import hosts
 from ganeti_os.guest.access import give_access
-from ganeti_os.guest.boot_config import add_kernel_arguments
+from ganeti_os.guest.boot.config import add_kernel_arguments
+from ganeti_os.guest.boot.serial_console import configure_serial_console
 from ganeti_os.guest.cloud_init import cloud_init_configures_network, configure_cloud_init
-from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.facts import Facts
+from ganeti_os.guest.facts.instance import Facts
+from ganeti_os.guest.files.draft import Draft
+from ganeti_os.guest.files.renaming import Renaming, short
 from ganeti_os.guest.hostname import PATHS, change_host_name, host_names
+from ganeti_os.guest.machine_ids import make_machine_ids
 from ganeti_os.guest.network.change import Moved, change_addresses
 from ganeti_os.guest.network.configure import configure_network
 from ganeti_os.guest.network.dhcp import change_client_names
 from ganeti_os.guest.network.leftovers import tell_of_old_addresses
-from ganeti_os.guest.new_identity import make_new_identity
-from ganeti_os.guest.renaming import Renaming, short
-from ganeti_os.guest.serial_console import configure_serial_console
+from ganeti_os.guest.ssh.host_keys import make_host_keys
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
-from ganeti_os.settings import Settings
+from ganeti_os.settings.settings import Settings
 from pydiskimg.protocols import Tree
 
 log = logging.getLogger(__name__)
@@ -97,3 +98,12 @@ def _own_address(facts: Facts) -> bytes:
     """Return what /etc/hosts has for the system's own name: the first address of its first NIC, where it is known."""
     known = [str(address.address) for nic in facts.nics[:1] for address in nic.addresses]
     return known[0].encode("ascii") if known else hosts.OWN_ADDRESS
+
+
+def make_new_identity(draft: Draft, facts: Facts, keys: KeyMaker) -> None:
+    """Give a new instance's system an identity of its own; no key or id goes into the log.
+
+    Raises StorageError for files that cannot be read.
+    """
+    make_machine_ids(draft)
+    make_host_keys(draft, f"root@{short(facts.name)}", keys)

@@ -23,10 +23,10 @@ import re
 import stat
 import uuid
 
-from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.network.shell_values import shell_values
-from ganeti_os.guest.network.span import substituted
-from ganeti_os.guest.systemd import has_systemd
+from ganeti_os.guest.files.draft import Draft
+from ganeti_os.guest.files.shell_values import shell_values
+from ganeti_os.guest.files.span import substituted
+from ganeti_os.guest.files.systemd import has_systemd
 
 log = logging.getLogger(__name__)
 

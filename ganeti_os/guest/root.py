@@ -13,13 +13,13 @@ from itertools import chain
 from ganeti_os.guest import fstab
 from ganeti_os.guest.device_names import names_volume
 from ganeti_os.guest.volume import Volume, mounted_volume, volume_device
-from pydiskimg.deferred import HEAD_SIZE
+from pydiskimg.disks.deferred_head import HEAD_SIZE
+from pydiskimg.disks.region import SourceRegion
 from pydiskimg.errors import DiskImageError, FileSystemError, PartitionError, StorageError
+from pydiskimg.files.mounted_tree import open_tree
 from pydiskimg.fs.probe import probe
-from pydiskimg.partition_reader import SECTOR_SIZES, Partition, read_partition_table
+from pydiskimg.partitions.read import SECTOR_SIZES, Partition, read_partition_table
 from pydiskimg.protocols import ShownDisk, Source, Tree
-from pydiskimg.source_region import SourceRegion
-from pydiskimg.tree import open_tree
 from pydiskimg.units import format_size
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def _probed(disk: Source, partitions: Sequence[Partition]) -> list[Volume]:
     for part in partitions:
         volume = Volume(part, None)
         try:
-            content = probe(SourceRegion(disk, part.start, part.length, name=f"{disk.name}, {volume.place}"))
+            content = probe(SourceRegion(disk, part.start, part.length, name=f"{disk.name}, {volume.location}"))
         except FileSystemError as error:  # the root may be on another one
             log.warning("%s", error)
         else:
@@ -174,7 +174,7 @@ def _fstab_of_root(disk: ShownDisk, volume: Volume) -> list[fstab.Entry] | None:
     with (
         volume_device(disk, volume, read_only=True) as loop,
         mounted_volume(disk, loop.path, volume, read_only=True) as target,
-        open_tree(target, name=f"{disk.name}, {volume.place}") as tree,
+        open_tree(target, name=f"{disk.name}, {volume.location}") as tree,
     ):
         return fstab.read_entries(tree) if _is_root(tree) else None
 

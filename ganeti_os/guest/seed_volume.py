@@ -12,7 +12,6 @@ import uuid
 import zlib
 from collections.abc import Sequence
 
-from ganeti_os.authorized_keys import keys_of_settings
 from ganeti_os.guest.cloud_init import (
     META_DATA,
     NETWORK_CONFIG,
@@ -23,17 +22,18 @@ from ganeti_os.guest.cloud_init import (
     read_user_data,
     renewed_seed,
 )
-from ganeti_os.guest.facts import Facts, instance_facts
+from ganeti_os.guest.facts.instance import Facts, instance_facts
 from ganeti_os.guest.network.cloud_config import network_config
 from ganeti_os.guest.root import volumes
-from ganeti_os.protocol import Request
-from ganeti_os.settings import Settings
+from ganeti_os.request import Request
+from ganeti_os.settings.authorized_keys import keys_of_settings
+from ganeti_os.settings.settings import Settings
+from pydiskimg.disks.region import Region
 from pydiskimg.errors import FileSystemError, PartitionError
 from pydiskimg.fs.fat12 import make_fat12, read_fat12
-from pydiskimg.growth.gap import GapPartition, NoGapError, plan_gap_partition
-from pydiskimg.partition_reader import Partition
+from pydiskimg.partitions.gap import GapPartition, NoGapError, plan_gap_partition
+from pydiskimg.partitions.read import Partition
 from pydiskimg.protocols import ShownDisk
-from pydiskimg.region import Region
 from pydiskimg.units import MIB
 
 log = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from pydiskimg.fs.probe import FileSystemKind
-from pydiskimg.loop import LoopDevice, loop_device
-from pydiskimg.mount import mounted
-from pydiskimg.partition_reader import Partition
+from pydiskimg.host.loop import LoopDevice, loop_device
+from pydiskimg.host.mount import mounted
+from pydiskimg.partitions.read import Partition
 from pydiskimg.protocols import ShownDisk
 
 
@@ -25,11 +25,11 @@ class Volume:
     options: str = ""
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         return f"partition {self.partition.number}" if self.partition.number else "the whole disk"
 
     def __str__(self) -> str:
-        return f"{self.place} ({self.content.type if self.content else 'nothing known'})"
+        return f"{self.location} ({self.content.type if self.content else 'nothing known'})"
 
 
 def volume_device(disk: ShownDisk, volume: Volume, *, read_only: bool = False) -> AbstractContextManager[LoopDevice]:
@@ -60,5 +60,5 @@ def mounted_volume(
         read_only=read_only,
         programs=programs,
         options=volume.options,
-        name=f"{disk.name}, {volume.place}",
+        name=f"{disk.name}, {volume.location}",
     )

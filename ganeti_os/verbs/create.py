@@ -8,19 +8,19 @@ import time
 from contextlib import ExitStack
 from dataclasses import replace
 
-from ganeti_os import hooks
-from ganeti_os.diskimage import install_disk_image
 from ganeti_os.guest.firmware import holds_firmware_variables
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
-from ganeti_os.image_names import is_disk_in_tarball
-from ganeti_os.imagecheck import check_image_file
-from ganeti_os.imagefile import ImageFile, find_image, image_names
-from ganeti_os.installation import Installation, prepare_identity
+from ganeti_os.install import scripts
+from ganeti_os.install.from_image import install_disk_image
+from ganeti_os.install.image_check import check_image_file
+from ganeti_os.install.image_file import ImageFile, find_image, image_names
+from ganeti_os.install.installation import Installation, prepare_identity
 from ganeti_os.log import Messages
-from ganeti_os.protocol import Request
-from ganeti_os.settings import Settings, check_contradictions
-from pydiskimg.disk import open_disk
-from pydiskimg.targets.descriptor import DescriptorDisk
+from ganeti_os.request import Request
+from ganeti_os.settings.image_names import is_disk_in_tarball
+from ganeti_os.settings.settings import Settings, check_contradictions
+from pydiskimg.disks.descriptor import DescriptorDisk
+from pydiskimg.images.open_disk import open_disk
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +38,13 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
     keys = KeyMaker()
     if not settings.identity_is_off:
         prepare_identity(settings, keys)
-    scripts = [] if settings.nomount else hooks.enabled(settings.customize_dir)
+    enabled = [] if settings.nomount else scripts.enabled(settings.customize_dir)
     overlay = _overlay(settings)
     with ExitStack() as stack:
         image = _image(stack, request, settings, messages)
         disk = stack.enter_context(open_disk(request.disks[0].path, writable=True))
         swap = _swap(stack, request, settings)
-        installation = Installation(request, settings, messages, disk, swap, tuple(scripts), overlay, keys)
+        installation = Installation(request, settings, messages, disk, swap, tuple(enabled), overlay, keys)
         if image.is_dump or image.is_archive:
             _install_files(image, installation)
         else:
@@ -69,7 +69,7 @@ def _overlay(settings: Settings) -> str | None:
     if settings.nomount:
         log.info("NOMOUNT=yes: the overlay %s is not copied", settings.overlay)
         return None
-    from ganeti_os.overlay import find_overlay  # libarchive comes with it, and without that nothing is written
+    from ganeti_os.install.overlay import find_overlay  # libarchive comes with it, and without that nothing is written
 
     return find_overlay(settings)
 
@@ -93,7 +93,7 @@ def _image(stack: ExitStack, request: Request, settings: Settings, messages: Mes
 
 def _holds_disk(tarball: str) -> bool:
     """Tell whether the tarball is a disk image's, and not a system's files."""
-    from pydiskimg.archive import first_file  # which a tarball is read by anyway
+    from pydiskimg.files.tar import first_file  # which a tarball is read by anyway
 
     name = first_file(tarball)
     return name is not None and is_disk_in_tarball(name)
@@ -103,10 +103,10 @@ def _install_files(image: ImageFile, installation: Installation) -> None:
     """Install an image that holds a system's files, on file systems that are made for it."""
     # Only here, as libarchive and libparted take longer to import than a small disk image to copy.
     if image.is_dump:
-        from ganeti_os.dumps import install_dumps
+        from ganeti_os.install.from_dumps import install_dumps
 
         install_dumps(image, installation)
     else:
-        from ganeti_os.tarball import install_tarball
+        from ganeti_os.install.from_tarball import install_tarball
 
         install_tarball(image.path, installation)

@@ -9,14 +9,14 @@ import time
 from contextlib import ExitStack
 
 from ganeti_os.log import Messages
-from ganeti_os.protocol import Request, RequestError
-from ganeti_os.settings import Settings
-from pydiskimg.formats.raw import open_raw
-from pydiskimg.holders import claim_for_reading
+from ganeti_os.request import Request, RequestError
+from ganeti_os.settings.settings import Settings
+from pydiskimg.host.claims import claim_for_reading
+from pydiskimg.images.raw import open_raw
 from pydiskimg.protocols import Progress
-from pydiskimg.stream import write_stream
+from pydiskimg.transfer import write_stream
 from pydiskimg.units import format_size
-from pydiskimg.used_source import used_source
+from pydiskimg.volumes.used import used_source
 
 log = logging.getLogger(__name__)
 

@@ -7,19 +7,19 @@ import errno
 import logging
 import time
 
-from ganeti_os.backup.disk import restore_disk
 from ganeti_os.backup.kind import BackupKind, backup_kind
+from ganeti_os.backup.restore import restore_disk
 from ganeti_os.guest.firmware import holds_firmware_variables
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
-from ganeti_os.held import HeldDisk, released_after
-from ganeti_os.installation import Installation, prepare_identity
+from ganeti_os.install.held_disk import HeldDisk, released_after
+from ganeti_os.install.installation import Installation, prepare_identity
 from ganeti_os.log import Messages
-from ganeti_os.protocol import Request
-from ganeti_os.settings import Settings
-from pydiskimg.disk import open_disk
+from ganeti_os.request import Request
+from ganeti_os.settings.settings import Settings
 from pydiskimg.errors import DiskImageError, StorageError
+from pydiskimg.images.open_disk import open_disk
 from pydiskimg.protocols import ShownDisk
-from pydiskimg.targets.pipe import PipeReader
+from pydiskimg.transfer.pipe import PipeReader
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def _complete(target: HeldDisk, installation: Installation) -> bool:
 
 
 def _grow(disk: ShownDisk, installation: Installation, *, done: str | None = None) -> bool:
-    from ganeti_os.growing import grow  # only here: it takes longer to import than a small disk to restore
+    from ganeti_os.install.growing import grow  # only here: it takes longer to import than a small disk to restore
 
     with installation.messages.step("growing"):
         return grow(disk, done=done)
@@ -93,7 +93,7 @@ def _grow(disk: ShownDisk, installation: Installation, *, done: str | None = Non
 
 def _require_root() -> None:
     """Refuse without root, which what follows the restoring needs, before anything is written."""
-    from pydiskimg.mount import enter_private_namespace  # only here, as another.py
+    from pydiskimg.host.mount import enter_private_namespace  # only here, as another.py
 
     try:
         enter_private_namespace()

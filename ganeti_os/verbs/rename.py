@@ -6,20 +6,20 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 
-from ganeti_os.guest.facts import Facts, instance_facts
+from ganeti_os.guest.facts.instance import Facts, instance_facts
 from ganeti_os.guest.firmware import holds_firmware_variables
 from ganeti_os.guest.instance import make_instance
 from ganeti_os.guest.mounted import mounted_root
 from ganeti_os.guest.root import Guest, NoRootError, find_guest
 from ganeti_os.guest.seed_volume import renew_seed_volume
 from ganeti_os.log import Messages
-from ganeti_os.protocol import Request
-from ganeti_os.settings import Settings
-from pydiskimg.disk import open_disk
+from ganeti_os.request import Request
+from ganeti_os.settings.settings import Settings
+from pydiskimg.disks.descriptor import DescriptorDisk
 from pydiskimg.errors import DiskImageError, PartitionError
-from pydiskimg.mount import enter_private_namespace
-from pydiskimg.targets.descriptor import DescriptorDisk
-from pydiskimg.tree import open_tree
+from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.host.mount import enter_private_namespace
+from pydiskimg.images.open_disk import open_disk
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
 
 def _rename(disk: DescriptorDisk, guest: Guest, facts: Facts, settings: Settings) -> None:
     # For the edit only: nothing of the guest's is run, and its device nodes are not opened.
-    name = f"{disk.name}, {guest.root.place}"
+    name = f"{disk.name}, {guest.root.location}"
     with mounted_root(disk, guest) as mounted, open_tree(mounted.target, name=name) as tree:
         make_instance(tree, facts, settings)
     renew_seed_volume(disk, facts)

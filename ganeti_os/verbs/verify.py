@@ -6,8 +6,8 @@ from __future__ import annotations
 import logging
 
 from ganeti_os.log import Messages
-from ganeti_os.protocol import Request
-from ganeti_os.settings import Settings, check_contradictions
+from ganeti_os.request import Request
+from ganeti_os.settings.settings import Settings, check_contradictions
 
 log = logging.getLogger(__name__)
 

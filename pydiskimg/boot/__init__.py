@@ -2,22 +2,22 @@
 """Boot loaders as bytes: GRUB 2 for PCs with a BIOS, built from the files that the guest's own package brought.
 
 A BIOS loads the first sector (boot_sector.py), that loads the core image (core_image.py), which lies where no file
-system is (place.py), finds the guest's file system, and reads grub.cfg and further modules from there (files.py).
+system is (core_area.py), finds the guest's file system, and reads grub.cfg and further modules from there (files.py).
 """
 
+from pydiskimg.boot.core_area import CoreArea, check_core_area, find_core_area
 from pydiskimg.boot.core_image import CoreImage, make_core
 from pydiskimg.boot.files import Dress, Grub, copy_modules, grub_home, read_grub
 from pydiskimg.boot.install import install_core, write_boot_loader
-from pydiskimg.boot.place import Place, check_place, find_place
 
 __all__ = [
+    "CoreArea",
     "CoreImage",
     "Dress",
     "Grub",
-    "Place",
-    "check_place",
+    "check_core_area",
     "copy_modules",
-    "find_place",
+    "find_core_area",
     "grub_home",
     "install_core",
     "make_core",

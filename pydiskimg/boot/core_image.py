@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The core image: a first sector that loads the others, a decompressor, and the compressed payload."""
+"""The core image: a first sector that loads the others, a decompressor, and the compressed payload.
+
+The payload is the kernel, and after it the objects that it finds in memory. A header of three numbers follows the
+kernel, and the objects follow that; each begins with its type and its size, which counts these 8 bytes and the zeros up
+to a multiple of 4. Little-endian.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,47 @@ import lzma
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 from pydiskimg.boot.files import Grub
 from pydiskimg.boot.kernel_image import LINK_ADDRESS, MEMORY_END, read_kernel
 from pydiskimg.boot.modules import closure, read_dependencies
-from pydiskimg.boot.payload import payload
 from pydiskimg.boot.refusal import check, unknown
 from pydiskimg.errors import BootLoaderError
+
+_HEADER = struct.Struct(
+    "<4s"  # 0  magic
+    "I"  #   4  offset of the first object   bytes from the header's own start
+    "I"  #   8  size                         of header and objects
+)
+_MAGIC = b"mimg"
+_OBJECT = struct.Struct("<II")
+_ALIGNMENT = 4
+
+
+class Kind(IntEnum):
+    """What an object is."""
+
+    MODULE = 0
+    CONFIG = 2  # commands, ended by NUL
+    PREFIX = 3  # where modules and grub.cfg are, ended by NUL
+
+
+def payload(kernel: bytes, modules: Sequence[bytes], *, config: str, prefix: str) -> bytes:
+    """Return the uncompressed payload. config are GRUB's commands, prefix a path as (,msdos1)/boot/grub; ASCII."""
+    objects = [
+        *(_object(Kind.MODULE, module) for module in modules),
+        _object(Kind.CONFIG, config.encode("ascii") + b"\0"),
+        _object(Kind.PREFIX, prefix.encode("ascii") + b"\0"),
+    ]
+    size = _HEADER.size + sum(map(len, objects))
+    return b"".join((kernel, _HEADER.pack(_MAGIC, _HEADER.size, size), *objects))
+
+
+def _object(kind: Kind, data: bytes) -> bytes:
+    padding = bytes(-len(data) % _ALIGNMENT)
+    return _OBJECT.pack(kind, _OBJECT.size + len(data) + len(padding)) + data + padding
+
 
 SECTOR = 512
 
@@ -39,7 +78,7 @@ _UNSET = BLOCKS.pack(2, 0, _SEGMENT)
 
 @dataclass(frozen=True, slots=True)
 class CoreImage:
-    """A core image without the block list, which depends on its place; size is bytes, a multiple of 512."""
+    """A core image without the block list, which depends on its area; size is bytes, a multiple of 512."""
 
     first: bytes
     rest: bytes
@@ -49,7 +88,7 @@ class CoreImage:
         return len(self.first) + len(self.rest)
 
     def at(self, sector: int) -> bytes:
-        """Return the bytes for a place that begins at this sector (512 bytes each) of the disk."""
+        """Return the bytes for an area that begins at this sector (512 bytes each) of the disk."""
         blocks = BLOCKS.pack(sector + 1, len(self.rest) // SECTOR, _SEGMENT)
         return self.first[: -BLOCKS.size] + blocks + self.rest
 

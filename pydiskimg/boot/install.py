@@ -4,47 +4,47 @@
 from __future__ import annotations
 
 from pydiskimg.boot.boot_sector import boot_sector
+from pydiskimg.boot.core_area import CoreArea, check_core_area, check_sectors, own_ranges
 from pydiskimg.boot.core_image import SECTOR, CoreImage
 from pydiskimg.boot.files import Grub
-from pydiskimg.boot.place import Place, check_place, check_sectors, own_ranges
 from pydiskimg.errors import DoesNotFitError
 from pydiskimg.protocols import Disk, read_bytes
 from pydiskimg.units import format_bytes
 
 
-def install_core(disk: Disk, core: CoreImage, place: Place, grub: Grub) -> bytes:
-    """Write the core image to its place, flush it, and return the first sector that loads it.
+def install_core(disk: Disk, core: CoreImage, area: CoreArea, grub: Grub) -> bytes:
+    """Write the core image to its area, flush it, and return the first sector that loads it.
 
-    The sector has the disk's own partition table; nothing boots before the caller writes it. What the place holds is
-    overwritten: see check_place(). Before the first write raises BootLoaderError for sectors that no BIOS boots from
-    and for an unknown GRUB, and DoesNotFitError; then StorageError.
+    The sector has the disk's own partition table; nothing boots before the caller writes it. What the area holds is
+    overwritten: see check_core_area(). Before the first write raises BootLoaderError for sectors that no BIOS
+    boots from and for an unknown GRUB, and DoesNotFitError; then StorageError.
     """
     check_sectors(disk)
-    if core.size > place.length:
+    if core.size > area.length:
         raise DoesNotFitError(
-            f"{disk.name}: the boot loader has {format_bytes(core.size)}, {place.name} has "
-            f"{format_bytes(place.length)}; nothing was written",
+            f"{disk.name}: the boot loader has {format_bytes(core.size)}, {area.name} has "
+            f"{format_bytes(area.length)}; nothing was written",
             needed=core.size,
-            available=place.length,
+            available=area.length,
         )
-    first = place.start // SECTOR
+    first = area.start // SECTOR
     sector = boot_sector(grub, first, read_bytes(disk, 0, SECTOR))
-    disk.write(place.start, core.at(first))
+    disk.write(area.start, core.at(first))
     disk.flush()
     return sector
 
 
-def write_boot_loader(disk: Disk, core: CoreImage, place: Place, grub: Grub) -> None:
+def write_boot_loader(disk: Disk, core: CoreImage, area: CoreArea, grub: Grub) -> None:
     """Write the core image and then the first sector, of a disk that has its partition table.
 
-    What a GRUB that is replaced had beyond that becomes zero. Raises as check_place() and install_core().
+    What a GRUB that is replaced had beyond that becomes zero. Raises as check_core_area() and install_core().
     """
     check_sectors(disk)
     loader = grub.file("diskboot.img")
-    old = list(own_ranges(disk, place, loader=loader))
-    check_place(disk, place, min(core.size, place.length), loader=loader)
-    sector = install_core(disk, core, place, grub)
-    end = place.start + core.size
+    old = list(own_ranges(disk, area, loader=loader))
+    check_core_area(disk, area, min(core.size, area.length), loader=loader)
+    sector = install_core(disk, core, area, grub)
+    end = area.start + core.size
     for first, last in old:
         if last > end:
             disk.zero(max(first, end), last - max(first, end))

@@ -6,14 +6,14 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
-from pydiskimg.chain import MAX_BACKING_FILES, require_raw, stated_backing_format
 from pydiskimg.cli.description import Facts, describe_file
 from pydiskimg.cli.references import references
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
-from pydiskimg.formats.detect import detect_image
-from pydiskimg.formats.qcow2.header import read_header
-from pydiskimg.formats.raw import RawSource, open_raw
-from pydiskimg.references import AllowedDirectory, Reference, denied
+from pydiskimg.images.chain import MAX_BACKING_FILES, require_raw, stated_backing_format
+from pydiskimg.images.detect import detect_image
+from pydiskimg.images.qcow2.header import read_header
+from pydiskimg.images.raw import RawSource, open_raw
+from pydiskimg.images.references import AllowedDirectory, Reference, denied
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

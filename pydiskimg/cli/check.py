@@ -10,10 +10,10 @@ from typing import Any, NoReturn
 from pydiskimg.cli.names import require_file_name
 from pydiskimg.cli.output import add_output_option, show, tell
 from pydiskimg.cli.progress import progress
-from pydiskimg.formats.detect import detect_image
-from pydiskimg.formats.qcow2.check import check_qcow2
-from pydiskimg.formats.qcow2.check.findings import CheckResult
-from pydiskimg.formats.raw import open_raw
+from pydiskimg.images.detect import detect_image
+from pydiskimg.images.qcow2.check import check_qcow2
+from pydiskimg.images.qcow2.check.findings import CheckResult
+from pydiskimg.images.raw import open_raw
 
 CONSISTENT, NOT_COMPLETED, CORRUPT, LEAKS, NO_CHECKS = 0, 1, 2, 3, 63
 

@@ -12,9 +12,9 @@ from pydiskimg.cli.names import require_file_name
 from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
-from pydiskimg.comparison import Comparison, compare
 from pydiskimg.errors import DiskImageError
-from pydiskimg.image import open_image
+from pydiskimg.images.open import open_image
+from pydiskimg.transfer.compare import Comparison, compare
 
 SAME, DIFFERENT, NOT_OPENED, NOT_READ = 0, 1, 2, 4
 

@@ -13,7 +13,7 @@ from pydiskimg.cli.pipes import destination_pipe, is_destination_pipe, is_source
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import DiskImageError, InUseError, UnsupportedImageError
-from pydiskimg.image import open_image
+from pydiskimg.images.open import open_image
 from pydiskimg.linux.blockdev import is_block_device
 
 TYPE_CHECKING = False
@@ -152,7 +152,7 @@ def _snapshot(arguments: Arguments) -> str | None:
 
 
 def _from_pipe(arguments: Arguments, options: ImageOptions, callback: Any, *, to_pipe: bool) -> None:
-    from pydiskimg.stream import read_stream
+    from pydiskimg.transfer import read_stream
 
     with ExitStack() as stack:
         fd, name = stack.enter_context(source_pipe(arguments.source))
@@ -181,7 +181,7 @@ def _from_pipe(arguments: Arguments, options: ImageOptions, callback: Any, *, to
 
 
 def _to_pipe(source: ImageSource, arguments: Arguments, options: ImageOptions, callback: Any) -> None:
-    from pydiskimg.stream import write_stream
+    from pydiskimg.transfer import write_stream
 
     with destination_pipe(arguments.destination) as (fd, name):
         write_stream(
@@ -198,7 +198,7 @@ def _to_pipe(source: ImageSource, arguments: Arguments, options: ImageOptions, c
 
 
 def _to_disk(source: Source, arguments: Arguments, options: ImageOptions, callback: Any) -> None:
-    from pydiskimg.transfer import copy
+    from pydiskimg.transfer.copy import copy
 
     with _writing(arguments, options, source.size) as disk:
         copy(
@@ -230,7 +230,7 @@ def _target(arguments: Arguments, options: ImageOptions, size: int | None) -> Ab
     """The Disk to write to; size None is that of a raw stream, not known yet."""
     path, is_raw = arguments.destination, arguments.output_format == "raw"
     if arguments.in_place or (is_raw and is_block_device(path)):
-        from pydiskimg.disk import open_disk
+        from pydiskimg.images.open_disk import open_disk
 
         if is_raw:
             return open_disk(path, writable=True, is_zero=arguments.is_zero)
@@ -238,10 +238,10 @@ def _target(arguments: Arguments, options: ImageOptions, size: int | None) -> Ab
     if is_raw and size is None:
         return _growing_file(path)
     if is_raw:
-        from pydiskimg.new_file import new_disk_file
+        from pydiskimg.disks.new_file import new_disk_file
 
         return new_disk_file(path, size or 0)
-    from pydiskimg.image_creation import new_image
+    from pydiskimg.images.create import new_image
 
     return new_image(
         path,
@@ -256,7 +256,7 @@ def _target(arguments: Arguments, options: ImageOptions, size: int | None) -> Ab
 
 @contextmanager
 def _existing_qcow2(arguments: Arguments) -> Iterator[Disk]:
-    from pydiskimg.disk import open_disk
+    from pydiskimg.images.open_disk import open_disk
 
     with references(arguments) as policy:
         opened = open_disk(
@@ -273,8 +273,8 @@ def _existing_qcow2(arguments: Arguments) -> Iterator[Disk]:
 
 @contextmanager
 def _growing_file(path: str) -> Iterator[Disk]:
-    from pydiskimg.new_file import new_file
-    from pydiskimg.targets.growing_disk import GrowingDisk
+    from pydiskimg.disks.file import GrowingDisk
+    from pydiskimg.disks.new_file import new_file
 
     with new_file(path) as (fd, name):
         yield GrowingDisk(fd, name)
@@ -308,7 +308,7 @@ def _refuse_own_pipe(fd: int, destination: str) -> None:
 
 
 def _refuse_overlap(own: os.stat_result, status: os.stat_result, destination: str, role: str = "") -> None:
-    from pydiskimg.overlap import overlap
+    from pydiskimg.host.same_bytes import overlap
 
     if overlap(own, status):
         role = role or "both source and destination"

@@ -10,14 +10,14 @@ from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_o
 from pydiskimg.cli.names import require_name
 from pydiskimg.cli.output import printable
 from pydiskimg.cli.sizes import size_argument
+from pydiskimg.disks.new_file import new_file
+from pydiskimg.disks.store import GrowingFile
 from pydiskimg.errors import InUseError, UnsupportedImageError
-from pydiskimg.formats.qcow2.header import read_header
-from pydiskimg.formats.qcow2.write.create import create_qcow2, round_size
-from pydiskimg.formats.raw import open_raw
-from pydiskimg.image_creation import FORMATS, new_image
+from pydiskimg.images.create import FORMATS, new_image
+from pydiskimg.images.qcow2.header import read_header
+from pydiskimg.images.qcow2.write.create import create_qcow2, round_size
+from pydiskimg.images.raw import open_raw
 from pydiskimg.linux.blockdev import is_block_device
-from pydiskimg.new_file import new_file
-from pydiskimg.targets.growing import GrowingFile
 from pydiskimg.units import format_bytes
 
 TYPE_CHECKING = False

@@ -10,18 +10,18 @@ from __future__ import annotations
 import os
 
 from pydiskimg.cli.output import nested_lines, word
-from pydiskimg.formats.detect import detect_image
-from pydiskimg.formats.qcow2 import layout
-from pydiskimg.formats.qcow2.header import read_header
-from pydiskimg.formats.raw import open_raw
+from pydiskimg.images.detect import detect_image
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.header import read_header
+from pydiskimg.images.raw import open_raw
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from pydiskimg.formats.qcow2.header import Header
-    from pydiskimg.formats.raw import RawSource
+    from pydiskimg.images.qcow2.header import Header
+    from pydiskimg.images.raw import RawSource
     from pydiskimg.protocols import Source
 
 Facts = dict[str, object]
@@ -115,7 +115,7 @@ def _format_data(file: Source, header: Header) -> Facts:
     if header.version == 3:
         data["lazy-refcounts"] = header.lazy_refcounts
     if header.has_bitmaps:
-        from pydiskimg.formats.qcow2.bitmaps import read_bitmaps
+        from pydiskimg.images.qcow2.bitmaps import read_bitmaps
 
         if bitmaps := read_bitmaps(file, header):
             data["bitmaps"] = ({"flags": b.flags, "name": b.name, "granularity": b.granularity} for b in bitmaps)

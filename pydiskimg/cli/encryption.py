@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from pydiskimg.formats.qcow2 import layout
-from pydiskimg.formats.qcow2.header import Header
-from pydiskimg.formats.qcow2.luks import KeySlot, read_luks_header
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.header import Header
+from pydiskimg.images.qcow2.luks import KeySlot, read_luks_header
 from pydiskimg.protocols import Source
 
 

@@ -7,14 +7,14 @@ import argparse
 import sys
 from itertools import islice
 
-from pydiskimg.block_map import IS_PRESENT, Row, map_rows
 from pydiskimg.cli.names import require_file_name
 from pydiskimg.cli.output import add_output_option, printable
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.cli.sizes import size_argument
 from pydiskimg.errors import UnsupportedImageError
-from pydiskimg.formats.qcow2.placement import HAS_PLACE, IS_COMPRESSED, IS_DATA, IS_ZERO
-from pydiskimg.image import open_image
+from pydiskimg.images.map import IS_PRESENT, Row, map_rows
+from pydiskimg.images.open import open_image
+from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET, IS_COMPRESSED, IS_DATA, IS_ZERO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ def _print(lines: Iterator[str]) -> None:
 
 def _json_lines(rows: Iterable[Row]) -> Iterator[str]:
     separator, words = "[", _FLAGS
-    for start, length, depth, flags, place in rows:
-        offset = f', "offset": {place}' if flags & HAS_PLACE else ""
+    for start, length, depth, flags, host in rows:
+        offset = f', "offset": {host}' if flags & HAS_OFFSET else ""
         yield f'{separator}{{ "start": {start}, "length": {length}, "depth": {depth}, {words[flags]}{offset}}}'
         separator = ",\n"
     yield "[]\n" if separator == "[" else "]\n"
@@ -80,13 +80,13 @@ def _json_lines(rows: Iterable[Row]) -> Iterator[str]:
 def _table(rows: Iterable[Row], files: Sequence[str], name: str) -> Iterator[str]:
     yield f"{'Offset':<16}{'Length':<16}{'Mapped to':<16}File\n"
     shown = [printable(file) for file in files]
-    for start, length, depth, flags, place in rows:
+    for start, length, depth, flags, host in rows:
         if not flags & IS_DATA:
             continue
-        if not flags & HAS_PLACE:
+        if not flags & HAS_OFFSET:
             raise UnsupportedImageError(
                 f"{name}: guest bytes {start} to {start + length} are compressed, and have no place "
                 "that this table could tell; use --output json"
             )
         if not flags & IS_ZERO:
-            yield f"{hex(start):<16}{hex(length):<16}{hex(place):<16}{shown[depth]}\n"
+            yield f"{hex(start):<16}{hex(length):<16}{hex(host):<16}{shown[depth]}\n"

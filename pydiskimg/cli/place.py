@@ -11,15 +11,15 @@ from contextlib import contextmanager
 
 from pydiskimg.cli.names import require_name
 from pydiskimg.cli.sizes import size_argument
-from pydiskimg.disk import open_disk
+from pydiskimg.disks.new_file import new_disk_file
+from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError, FileSystemError, PartitionError, StorageError
-from pydiskimg.formats.detect import looks_like
+from pydiskimg.fs.foreign import table_trace, trace
 from pydiskimg.fs.probe import probe
-from pydiskimg.fs.strangers import table_trace, trace
-from pydiskimg.new_file import new_disk_file
-from pydiskimg.partition_reader import read_partition_table
+from pydiskimg.images.detect import looks_like
+from pydiskimg.images.open_disk import open_disk
+from pydiskimg.partitions.read import read_partition_table
 from pydiskimg.protocols import Disk
-from pydiskimg.region import Region
 
 KEPT = (
     "A file system, RAID, volume, partition table or image is not overwritten without --force, even if it is damaged: "

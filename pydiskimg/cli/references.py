@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from types import SimpleNamespace
     from typing import Any
 
-    from pydiskimg.references import AllowedDirectory
+    from pydiskimg.images.references import AllowedDirectory
 
 
 def add_references_option(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +44,6 @@ def references(arguments: argparse.Namespace | SimpleNamespace) -> AbstractConte
     """
     if arguments.allow_references is None:
         return nullcontext()
-    from pydiskimg.references import allow_references
+    from pydiskimg.images.references import allow_references
 
     return allow_references(arguments.allow_references)

@@ -6,10 +6,10 @@ from __future__ import annotations
 import time
 from itertools import chain
 
-from pydiskimg.formats.detect import detect_image
-from pydiskimg.formats.qcow2.header import Header, read_header
-from pydiskimg.formats.qcow2.snapshots import read_snapshots
-from pydiskimg.formats.raw import open_raw
+from pydiskimg.images.detect import detect_image
+from pydiskimg.images.qcow2.header import Header, read_header
+from pydiskimg.images.qcow2.snapshots import read_snapshots
+from pydiskimg.images.raw import open_raw
 from pydiskimg.protocols import Source
 from pydiskimg.units import format_size
 

@@ -7,10 +7,10 @@ from os import fsdecode
 
 from pydiskimg.cli.image_options import split_options
 from pydiskimg.errors import UnsupportedImageError
-from pydiskimg.formats.detect import detect_image
-from pydiskimg.formats.qcow2.header import read_header
-from pydiskimg.formats.qcow2.snapshots import read_snapshots
-from pydiskimg.formats.raw import open_raw
+from pydiskimg.images.detect import detect_image
+from pydiskimg.images.qcow2.header import read_header
+from pydiskimg.images.qcow2.snapshots import read_snapshots
+from pydiskimg.images.raw import open_raw
 
 _KEYS = ("snapshot.id", "snapshot.name")
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pydiskimg.errors import FileSystemError
-from pydiskimg.fs.ext4.record import Record
 from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.records import Record
 
 BOOT_SECTOR = Record(
     "boot sector",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The places where file systems, RAID, volume managers and partition tables keep what they are known by, as data.
+"""The offsets where file systems, RAID, volume managers and partition tables keep what they are known by, as data.
 
 From the on-disk formats' own descriptions. A format that keeps copies has a row for each of them, so that it is known
 when the first one is damaged or gone. Offsets are bytes.
@@ -17,36 +17,35 @@ SECTOR = 512
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A place so many bytes before the end of the disk, whose size is first rounded down to a multiple of unit."""
+    """An offset so many bytes before the end of the disk, whose size is first rounded down to a multiple of unit."""
 
     back: int
     unit: int = SECTOR
 
 
-Place = int | End
+Offset = int | End
 """An offset from the start of the disk, or from its end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What lies on a disk when each of marks, at its distance from place, is there."""
+    """What lies on a disk when each of marks, at its distance from offset, is there."""
 
     what: str
     marks: tuple[tuple[int, bytes], ...]
-    place: Place
+    offset: Offset
 
     def start(self, size: int) -> int | None:
-        """Return where place is on a disk of size bytes; None where the marks do not fit."""
-        start = (
-            self.place if isinstance(self.place, int) else size // self.place.unit * self.place.unit - self.place.back
-        )
+        """Return where offset is on a disk of size bytes; None where the marks do not fit."""
+        at = self.offset
+        start = at if isinstance(at, int) else size // at.unit * at.unit - at.back
         fits = all(start + distance >= 0 and start + distance + len(mark) <= size for distance, mark in self.marks)
         return start if fits else None
 
 
-def _rows(what: str, mark: bytes | Mapping[int, bytes], *places: Place) -> tuple[Signature, ...]:
+def _rows(what: str, mark: bytes | Mapping[int, bytes], *offsets: Offset) -> tuple[Signature, ...]:
     marks = ((0, mark),) if isinstance(mark, bytes) else tuple(mark.items())
-    return tuple(Signature(what, marks, place) for place in places)
+    return tuple(Signature(what, marks, offset) for offset in offsets)
 
 
 def _le32(value: int) -> bytes:
@@ -66,15 +65,15 @@ _PROMISE = (16, 63, 255, 256, 399, 591, 675, 735, 911, 951, 974, 991, 3087)  # s
 
 def _zfs() -> Iterator[Signature]:
     for label in _ZFS_LABELS:
-        place = label + 16 * KIB if isinstance(label, int) else End(label.back - 16 * KIB, label.unit)
-        yield from _rows("ZFS", {24: b"version\0"}, place)
+        offset = label + 16 * KIB if isinstance(label, int) else End(label.back - 16 * KIB, label.unit)
+        yield from _rows("ZFS", {24: b"version\0"}, offset)
 
 
 def _ufs() -> Iterator[Signature]:
-    for place in (0, 8 * KIB, 64 * KIB, 256 * KIB):
+    for offset in (0, 8 * KIB, 64 * KIB, 256 * KIB):
         for magic in _UFS:
             what = "UFS2" if magic == _UFS[1] else "UFS"
-            yield from (Signature(what, ((1372, mark),), place) for mark in (_le32(magic), _be32(magic)))
+            yield from (Signature(what, ((1372, mark),), offset) for mark in (_le32(magic), _be32(magic)))
 
 
 def _udf() -> Iterator[Signature]:
@@ -86,7 +85,7 @@ def _udf() -> Iterator[Signature]:
 
 
 # What takes a partition or disk over and may leave bytes 1024 to 2048 as they are: it begins elsewhere, or keeps to
-# itself a header at the front or the end while its data goes to places of its own choice.
+# itself a header at the front or the end while its data goes to offsets of its own choice.
 TAKES_OVER: tuple[Signature, ...] = (
     *_rows("dm-integrity", b"integrt\0", 0),
     *_rows("dm-verity", b"verity\0\0", 0),
@@ -187,8 +186,8 @@ def _ext() -> Iterator[Signature]:
     for block_size in _EXT_BLOCK_SIZES:
         yield from (_ext_copy(block_size, group) for group in _EXT_BACKUPS)
         for version in (3, 4):  # of the superblock of an external journal, in the block after that of ext
-            place = max(block_size, KIB) + (KIB if block_size == KIB else 0)
-            yield from _rows("a journal of ext3 or ext4", b"\xc0\x3b\x39\x98" + _be32(version), place)
+            offset = max(block_size, KIB) + (KIB if block_size == KIB else 0)
+            yield from _rows("a journal of ext3 or ext4", b"\xc0\x3b\x39\x98" + _be32(version), offset)
 
 
 def _swap() -> Iterator[Signature]:
@@ -218,10 +217,10 @@ def _minix() -> Iterator[Signature]:
 
 def _hfs() -> Iterator[Signature]:
     """HFS with the highest and lowest byte of drAlBlkSiz, and HFS+ with that of its version; a copy ends the disk."""
-    for place in (KIB, End(KIB)):
-        yield from _rows("HFS", {0: b"BD", 20: b"\0", 23: b"\0"}, place)
-        yield from _rows("HFS+", b"H+\0", place)
-        yield from _rows("HFS+", b"HX\0", place)
+    for offset in (KIB, End(KIB)):
+        yield from _rows("HFS", {0: b"BD", 20: b"\0", 23: b"\0"}, offset)
+        yield from _rows("HFS+", b"H+\0", offset)
+        yield from _rows("HFS+", b"HX\0", offset)
 
 
 def _fat() -> Iterator[Signature]:
@@ -230,18 +229,18 @@ def _fat() -> Iterator[Signature]:
             yield from _rows("FAT", {offset: name}, 0, *(_FAT_BACKUP * sector for sector in _SECTORS))
     for sector in _SECTORS:
         yield from _rows("exFAT", {3: b"EXFAT   "}, 12 * sector)
-    for place in _LAST:
-        yield from _rows("NTFS", {3: b"NTFS    "}, place)
-        yield from _rows("ReFS", b"\0\0\0ReFS\0", place)
+    for last in _LAST:
+        yield from _rows("NTFS", {3: b"NTFS    "}, last)
+        yield from _rows("ReFS", b"\0\0\0ReFS\0", last)
 
 
 def _zfs_uberblocks() -> Iterator[Signature]:
     magic = (0x00BAB10C).to_bytes(8, "little")
     for label in _ZFS_LABELS:
         for slot in range(128 * KIB, 256 * KIB, KIB):
-            place = label + slot if isinstance(label, int) else End(label.back - slot, label.unit)
-            yield from _rows("ZFS", magic, place)
-            yield from _rows("ZFS", magic[::-1], place)
+            offset = label + slot if isinstance(label, int) else End(label.back - slot, label.unit)
+            yield from _rows("ZFS", magic, offset)
+            yield from _rows("ZFS", magic[::-1], offset)
 
 
 def _udf_anchors() -> Iterator[Signature]:
@@ -254,7 +253,8 @@ def _udf_anchors() -> Iterator[Signature]:
 
 
 # Everything else that may be somebody's data, by its magic and by the copies that it keeps. Two bytes alone are
-# believed at one place only, so that of disks full of noise one in 20000 is refused (tests/unit/test_signatures.py).
+# believed at one offset only, so that of disks full of noise one in 20000 is refused
+# (tests/unit/fs/test_signatures.py).
 KNOWN: tuple[Signature, ...] = (
     *_ext(),
     *_xfs(),
@@ -329,7 +329,7 @@ TABLES: tuple[Signature, ...] = (
 
 
 def known_by_size(size: int) -> Iterator[Signature]:
-    """Yield the copies whose places follow from the size (bytes) that a file system had when it was made.
+    """Yield the copies whose offsets follow from the size (bytes) that a file system had when it was made.
 
     It is taken for that of the disk: the last block group of ext (sparse_super2), and the second allocation group of
     XFS, whose number the maker chooses by the size.

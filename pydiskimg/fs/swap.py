@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from pydiskimg.errors import DoesNotFitError
 from pydiskimg.fs.label import encoded_label
-from pydiskimg.fs.signatures import wipe_signatures
+from pydiskimg.fs.wipe import wipe_signatures
 from pydiskimg.protocols import Disk
 from pydiskimg.units import format_bytes
 

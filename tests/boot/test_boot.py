@@ -11,11 +11,11 @@ from uuid import uuid4
 import pytest
 
 from ganeti_os.guest.root import volumes
-from pydiskimg.disk import open_disk
-from pydiskimg.image import open_image
-from pydiskimg.image_creation import new_image
-from pydiskimg.new_file import new_disk_file
-from pydiskimg.transfer import copy
+from pydiskimg.disks.new_file import new_disk_file
+from pydiskimg.images.create import new_image
+from pydiskimg.images.open import open_image
+from pydiskimg.images.open_disk import open_disk
+from pydiskimg.transfer.copy import copy
 from tests.conftest import need
 from tests.fixtures.debian_system import NAME, DebianSystem
 from tests.fixtures.node import Node

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_os.guest.facts import Facts
-from ganeti_os.guest.network.new_addresses import NewAddress, NicNetwork
+from ganeti_os.guest.facts.instance import Facts
+from ganeti_os.guest.facts.nics import NewAddress, NicNetwork
 from ganeti_os.guest.seed_volume import renew_seed_volume, seed_volume
-from ganeti_os.settings import Layer, Settings
-from pydiskimg.disk import open_disk
+from ganeti_os.settings.settings import Layer, Settings
+from pydiskimg.images.open_disk import open_disk
 from tests.boot.conftest import Systems
 from tests.fixtures.bootable_debian import CLOUD_13, PASSWORD
 from tests.fixtures.bootable_images import CLOUD, BootableImage, bootable_image

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import IO
 
 from ganeti_os.guest.root import find_guest, volumes
-from pydiskimg.disk import open_disk
 from pydiskimg.errors import DiskImageError
-from pydiskimg.loop import loop_device
-from pydiskimg.mount import mounted
-from pydiskimg.tree import open_tree
+from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.host.loop import loop_device
+from pydiskimg.host.mount import mounted
+from pydiskimg.images.open_disk import open_disk
 from pydiskimg.units import format_size
 from tests.fixtures.debian_system import NAME, DebianSystem, debian_system
 

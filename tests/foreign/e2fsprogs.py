@@ -17,13 +17,13 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
-from pydiskimg.disk import open_disk
 from pydiskimg.errors import DiskImageError
-from pydiskimg.formats.raw import open_raw
 from pydiskimg.fs.ext4.grow import plan_ext_growth
 from pydiskimg.fs.probe import probe
-from pydiskimg.transfer import copy
-from pydiskimg.used_source import used_source
+from pydiskimg.images.open_disk import open_disk
+from pydiskimg.images.raw import open_raw
+from pydiskimg.transfer.copy import copy
+from pydiskimg.volumes.used import used_source
 from tests.foreign.apart import all_apart, complaint, program, pydiskimg
 from tests.foreign.libarchive import first_difference, tree
 from tests.foreign.outcomes import PASSED, Outcome

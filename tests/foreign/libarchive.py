@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pydiskimg.archive import extract
 from pydiskimg.errors import DiskImageError
+from pydiskimg.files.tar import extract
 from tests.foreign.apart import all_apart, program
 from tests.foreign.outcomes import PASSED, Outcome
 

@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pydiskimg.disk import open_disk
 from pydiskimg.errors import DiskImageError, FileSystemError
 from pydiskimg.fs.probe import probe
-from pydiskimg.partition_reader import read_partition_table
+from pydiskimg.images.open_disk import open_disk
+from pydiskimg.partitions.read import read_partition_table
 from tests.foreign.apart import all_apart, complaint, pydiskimg
 from tests.foreign.outcomes import PASSED, Outcome
 

@@ -19,18 +19,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydiskimg.disk import open_disk
+from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.extents import Kind
-from pydiskimg.formats.qcow2.check import check_qcow2
-from pydiskimg.formats.qcow2.header import read_header
-from pydiskimg.formats.qcow2.snapshots import read_snapshots
-from pydiskimg.image import open_image
-from pydiskimg.image_creation import new_image
+from pydiskimg.images.create import new_image
+from pydiskimg.images.open import open_image
+from pydiskimg.images.open_disk import open_disk
+from pydiskimg.images.qcow2.check import check_qcow2
+from pydiskimg.images.qcow2.header import read_header
+from pydiskimg.images.qcow2.snapshots import read_snapshots
+from pydiskimg.images.references import AllowedDirectory, allow_references
 from pydiskimg.protocols import Disk, ImageSource, Source, read_bytes
-from pydiskimg.references import AllowedDirectory, allow_references
-from pydiskimg.stream.incoming import read_stream
-from pydiskimg.stream.outgoing import write_stream
-from pydiskimg.targets.memory import MemoryDisk
+from pydiskimg.transfer.receive import read_stream
+from pydiskimg.transfer.send import write_stream
 from tests.fixtures.qcow2_images import BytesSource, assert_contract, run
 
 SECTOR = 512

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pydiskimg.formats.qcow2 import layout
+from pydiskimg.images.qcow2 import layout
 
 INTERESTING = (
     *(0, 1, 2, 7, 8, 9, 63, 64, 511, 512, 513, 1023, 1024, 4096, 65535, 65536, 1 << 20, 2 << 20),

@@ -8,8 +8,8 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydiskimg.image_creation import new_image
-from pydiskimg.stream.outgoing import write_stream
+from pydiskimg.images.create import new_image
+from pydiskimg.transfer.send import write_stream
 from tests.fixtures.dense_images import ALTERNATING, ZERO_BETWEEN, dense
 from tests.fixtures.hostile_descriptions import with_luks
 from tests.fixtures.qcow2_images import BytesSource, run

@@ -16,23 +16,23 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from itertools import islice
 
-from pydiskimg.block_map import map_rows
 from pydiskimg.cli import main
-from pydiskimg.comparison import compare
+from pydiskimg.disks.memory import MemoryDisk
+from pydiskimg.disks.store import GrowingFile
 from pydiskimg.errors import DiskImageError, StorageError
 from pydiskimg.extents import Kind
-from pydiskimg.formats.qcow2.check import check_qcow2
-from pydiskimg.formats.qcow2.header import read_header
-from pydiskimg.formats.qcow2.reader import Qcow2Source, open_qcow2
-from pydiskimg.formats.qcow2.snapshots import read_snapshots
-from pydiskimg.formats.qcow2.write.disk import open_qcow2_disk
-from pydiskimg.image import open_image
+from pydiskimg.images.map import map_rows
+from pydiskimg.images.open import open_image
+from pydiskimg.images.qcow2.check import check_qcow2
+from pydiskimg.images.qcow2.header import read_header
+from pydiskimg.images.qcow2.reader import Qcow2Source, open_qcow2
+from pydiskimg.images.qcow2.snapshots import read_snapshots
+from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
 from pydiskimg.protocols import Buffer, Disk, Source, read_bytes
-from pydiskimg.stream.incoming import read_stream
-from pydiskimg.stream.outgoing import write_stream
-from pydiskimg.targets.growing import GrowingFile
-from pydiskimg.targets.memory import MemoryDisk
-from pydiskimg.transfer import copy
+from pydiskimg.transfer.compare import compare
+from pydiskimg.transfer.copy import copy
+from pydiskimg.transfer.receive import read_stream
+from pydiskimg.transfer.send import write_stream
 from tests.fixtures.qcow2_images import BytesSource
 
 NAME = "test.qcow2"

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_os.guest.network.new_addresses import NewAddress, nic_networks
-from ganeti_os.protocol import parse_request
-from ganeti_os.settings import Settings
+from ganeti_os.guest.facts.nics import NewAddress, nic_networks
+from ganeti_os.request import parse_request
+from ganeti_os.settings.settings import Settings
 from tests.fixtures.debian_system import DebianSystem
 from tests.fixtures.ganeti_lab import BRIDGE, IMAGES, SYSCONFDIR, Lab
 from tests.fixtures.growing import loop, mounted_at

@@ -11,7 +11,7 @@ import pytest
 from tests.fixtures.addressed_guests import NETWORK
 from tests.fixtures.guests import GuestFiles
 from tests.fixtures.programs import Tool, run
-from tests.unit.test_address_forms import FORMS, OLD, spelled
+from tests.unit.ganeti_os.guest.network.test_address_forms import FORMS, OLD, spelled
 
 pytestmark = pytest.mark.oracle
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg.archive import extract
 from pydiskimg.errors import ArchiveError
+from pydiskimg.files.tar import extract
 from tests.archive_trees import differences, odd_tree, plain_tree, sparse_tree, walk
 from tests.fixtures.programs import Tool, run
 
@@ -136,7 +136,7 @@ def test_every_truncation_of_every_compression_is_an_error(tool: Tool, tmp_path:
 
 SCRIPT = """
 import os, sys
-from pydiskimg.archive import extract
+from pydiskimg.files.tar import extract
 from pydiskimg.errors import ArchiveError
 os.umask(0o077)
 extract(sys.argv[1], sys.argv[2])

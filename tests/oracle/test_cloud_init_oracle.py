@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 
 from ganeti_os.guest.cloud_init import NO_USER_DATA
-from ganeti_os.guest.facts import Facts
+from ganeti_os.guest.facts.instance import Facts
+from ganeti_os.guest.facts.nics import NewAddress, NicNetwork
 from ganeti_os.guest.network.cloud_config import network_config
-from ganeti_os.guest.network.new_addresses import NewAddress, NicNetwork
 from ganeti_os.guest.seed_volume import own_configuration
 from tests.boot.conftest import WORK
 from tests.conftest import need

@@ -20,8 +20,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pydiskimg.disks.file import FileDisk
 from pydiskimg.fs.ext4 import ExtInfo, make_ext
-from pydiskimg.targets.file import FileDisk
 from pydiskimg.units import GIB, KIB, MIB, TIB
 
 pytestmark = pytest.mark.oracle

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg.formats.raw import open_raw
+from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.fs.ext4 import make_ext
-from pydiskimg.fs.ext4.doubt import NotBelievedError
+from pydiskimg.fs.ext4.errors import NotBelievedError
+from pydiskimg.fs.ext4.existing import read_volume
 from pydiskimg.fs.ext4.features import Incompat
 from pydiskimg.fs.ext4.recovery import after_recovery
-from pydiskimg.fs.ext4.used import ExtUsage
-from pydiskimg.fs.ext4.volume import read_volume
+from pydiskimg.fs.ext4.usage import ExtUsage
+from pydiskimg.images.raw import open_raw
 from pydiskimg.protocols import read_bytes
-from pydiskimg.targets.memory import MemoryDisk
 from pydiskimg.units import MIB, TIB
-from pydiskimg.used_source import used_source
+from pydiskimg.volumes.used import used_source
 from tests.fixtures.ext_files import made_ext, some_files
 from tests.fixtures.journals import JournalWriter, random_log
 from tests.fixtures.programs import ANY_STATUS, Tool, run

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_os.guest.facts import Facts
-from ganeti_os.guest.network.new_addresses import NewAddress, NicNetwork
+from ganeti_os.guest.facts.instance import Facts
+from ganeti_os.guest.facts.nics import NewAddress, NicNetwork
 from ganeti_os.guest.seed_volume import renew_seed_volume, seed_volume
-from ganeti_os.settings import Settings
-from pydiskimg.disk import open_disk
-from pydiskimg.growth import grow_last_partition
+from ganeti_os.settings.settings import Settings
+from pydiskimg.images.open_disk import open_disk
+from pydiskimg.partitions.grow import grow_last_partition
 
 pytestmark = pytest.mark.oracle
 Tool = Callable[[str], str]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_os.guest.boot_config import add_kernel_arguments, configure_boot
-from ganeti_os.guest.boot_place import BootPlace
-from ganeti_os.guest.draft import Draft
-from pydiskimg.tree import open_tree
+from ganeti_os.guest.boot.config import add_kernel_arguments, configure_boot
+from ganeti_os.guest.boot.volumes import BootVolumes
+from ganeti_os.guest.files.draft import Draft
+from pydiskimg.files.mounted_tree import open_tree
 from tests.conftest import need
 from tests.fixtures.boot_layouts import LAYOUTS, NEW_BOOT, NEW_ROOT, Layout
 
@@ -36,7 +36,7 @@ def test_grub_reads_every_config(tmp_path: Path, layout: Layout) -> None:
             draft.write(len)
             _check(config)
         configure_boot(
-            tree, BootPlace(root_uuid=NEW_ROOT, boot_uuid=NEW_BOOT), kernel_args=ARGUMENTS, serial_console=True
+            tree, BootVolumes(root_uuid=NEW_ROOT, boot_uuid=NEW_BOOT), kernel_args=ARGUMENTS, serial_console=True
         )
     _check(config)
     _check_settings(tmp_path)

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg.boot import CoreImage, Grub, find_place, make_core, read_grub, write_boot_loader
-from pydiskimg.disk import open_disk
+from pydiskimg.boot import CoreImage, Grub, find_core_area, make_core, read_grub, write_boot_loader
+from pydiskimg.files.mounted_tree import open_tree
 from pydiskimg.fs.ext4 import make_ext
-from pydiskimg.loop import loop_device
-from pydiskimg.mount import mounted
-from pydiskimg.partition import Content, NewPartition, plan_partition_table
-from pydiskimg.tree import open_tree
+from pydiskimg.host.loop import loop_device
+from pydiskimg.host.mount import mounted
+from pydiskimg.images.open_disk import open_disk
+from pydiskimg.partitions.make import Content, NewPartition, plan_partition_table
 from pydiskimg.units import MIB
 from tests.conftest import need
 from tests.fixtures.qcow2_images import run
@@ -103,7 +103,7 @@ def test_the_first_mebibytes_are_those_of_grub_bios_setup(
             disk.zero(439, 1)
             disk.flush()
     with open_disk(disks[0], writable=True) as disk:
-        write_boot_loader(disk, core, find_place(disk), grub)
+        write_boot_loader(disk, core, find_core_area(disk), grub)
     _bios_setup(tool, core, disks[1], tmp_path)
     ours, theirs = (path.read_bytes() for path in disks)
     assert ours[:512] == theirs[:512]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg.formats.contents import Sort, file_contents
-from pydiskimg.formats.raw import open_raw
+from pydiskimg.images.contents import Sort, file_contents
+from pydiskimg.images.raw import open_raw
 from tests.fixtures.block_devices import filled_file
 from tests.fixtures.qcow2_images import run
 

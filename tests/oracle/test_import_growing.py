@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_os.growing import grow
-from pydiskimg.disk import open_disk
+from ganeti_os.install.growing import grow
 from pydiskimg.errors import StorageError
+from pydiskimg.images.open_disk import open_disk
 from tests.fixtures.node import Node, last_line
 from tests.fixtures.partition_tables import LINUX, entry, record
 

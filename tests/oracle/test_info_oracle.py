@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from pydiskimg.cli import main
-from pydiskimg.formats.qcow2 import layout, luks
+from pydiskimg.images.qcow2 import layout, luks
 from tests.fixtures.qcow2_images import SHAPES, make_image, qemu_info, run
 from tests.fixtures.random_chains import make_chain
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_os.parameters import PUBLISHED
+from ganeti_os.settings.parameters import PUBLISHED
 from tests.fixtures.interpreter import for_first_line
 
 pytestmark = pytest.mark.oracle
@@ -203,5 +203,5 @@ def test_wheel_holds_the_packages_and_the_command(source: Path, tmp_path: Path) 
         f"{distribution}.data/scripts/pydiskimg"
     ]
     assert "pydiskimg/cli/launcher" not in names
-    assert {"pydiskimg/py.typed", "ganeti_os/py.typed", "ganeti_os/settings.py"} <= set(names)
+    assert {"pydiskimg/py.typed", "ganeti_os/py.typed", "ganeti_os/settings/settings.py"} <= set(names)
     assert not [name for name in names if "__pycache__" in name or "definition" in name]

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from pydiskimg.disk import open_disk
-from pydiskimg.growth.partition import grow_last_partition, plan_partition_growth
-from pydiskimg.growth.plan import PartitionGrowth
+from pydiskimg.images.open_disk import open_disk
+from pydiskimg.partitions.grow import grow_last_partition, plan_partition_growth
+from pydiskimg.partitions.growth import PartitionGrowth
 from pydiskimg.units import MIB
 
 pytestmark = pytest.mark.oracle

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from pydiskimg.disk import open_disk
-from pydiskimg.partition import Content, NewPartition, PartitionTable, plan_partition_table
+from pydiskimg.disks.wipe import wipe_partition_table
+from pydiskimg.images.open_disk import open_disk
+from pydiskimg.partitions.make import Content, NewPartition, PartitionTable, plan_partition_table
 from pydiskimg.units import GIB, MIB, TIB
-from pydiskimg.wipe import wipe_partition_table
 
 pytestmark = pytest.mark.oracle
 
@@ -26,7 +26,7 @@ BOOT_SWAP_ROOT = [
 ROOT = [NewPartition(Content.LINUX, bootable=True)]
 
 
-def write(path: Path, size: int, wanted: list[NewPartition], *, unfinished: bool = False) -> PartitionTable:
+def write(path: Path, size: int, wanted: list[NewPartition], *, provisional: bool = False) -> PartitionTable:
     """Put a table on a file whose ends are full of 0xFF."""
     with path.open("wb") as file:
         file.write(b"\xff" * 2 * MIB)
@@ -36,7 +36,7 @@ def write(path: Path, size: int, wanted: list[NewPartition], *, unfinished: bool
     with open_disk(path, writable=True) as disk:
         table = plan_partition_table(disk.size, disk.sector_size, wanted)
         wipe_partition_table(disk)
-        table.write(disk, unfinished=unfinished)
+        table.write(disk, provisional=provisional)
     return table
 
 
@@ -103,9 +103,9 @@ def test_4096_byte_sectors(tmp_path: Path, tool: Callable[[str], str]) -> None:
     ]
 
 
-def test_an_unfinished_table_has_the_places_but_not_the_types(tmp_path: Path, tool: Callable[[str], str]) -> None:
+def test_a_provisional_table_has_the_offsets_but_not_the_types(tmp_path: Path, tool: Callable[[str], str]) -> None:
     path = tmp_path / "disk"
-    table = write(path, GIB, BOOT_SWAP_ROOT, unfinished=True)
+    table = write(path, GIB, BOOT_SWAP_ROOT, provisional=True)
     found = sfdisk(tool, path)
     assert [(p["start"] * 512, p["type"], p.get("bootable")) for p in found["partitions"]] == [
         (p.start, "12", None) for p in table.partitions

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg.disk import open_disk
+from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import PartitionError
-from pydiskimg.partition_reader import Partition, read_partition_table
-from pydiskimg.targets.memory import MemoryDisk
+from pydiskimg.images.open_disk import open_disk
+from pydiskimg.partitions.read import Partition, read_partition_table
 from pydiskimg.units import MIB
 
 pytestmark = pytest.mark.oracle

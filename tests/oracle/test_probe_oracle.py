@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.probe import FileSystemKind, probe
-from pydiskimg.targets.memory import MemoryDisk
 
 pytestmark = pytest.mark.oracle
 Tool = Callable[[str], str]
@@ -124,7 +124,7 @@ def test_lvm_label_in_the_first_four_sectors(tool: Tool, tmp_path: Path, sector:
 
 @pytest.mark.root
 def test_physical_volume(tool: Tool, tmp_path: Path) -> None:
-    from pydiskimg.loop import loop_device
+    from pydiskimg.host.loop import loop_device
 
     path = tmp_path / "image"
     with path.open("wb") as file:

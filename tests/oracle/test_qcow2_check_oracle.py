@@ -12,9 +12,9 @@ import pytest
 
 from pydiskimg.cli import main
 from pydiskimg.errors import DiskImageError
-from pydiskimg.formats.qcow2 import layout
-from pydiskimg.formats.qcow2.check import check_qcow2
-from pydiskimg.formats.raw import open_raw
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.check import check_qcow2
+from pydiskimg.images.raw import open_raw
 from tests.fixtures.qcow2_damage import SHAPES, Shape, damage, make
 from tests.fixtures.qcow2_images import run
 

@@ -12,9 +12,9 @@ import pytest
 
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.image import open_image
+from pydiskimg.images.open import open_image
+from pydiskimg.images.references import allow_references
 from pydiskimg.protocols import read_bytes
-from pydiskimg.references import allow_references
 from tests.fixtures.qcow2_images import EXTENDED_SHAPES, assert_contract, make_image, run, write_at_random
 from tests.oracle.test_qcow2_oracle import mapped_by_qemu, random_reads
 

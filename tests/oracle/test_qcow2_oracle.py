@@ -16,11 +16,11 @@ import pytest
 
 from pydiskimg.errors import DiskImageError, UnsupportedImageError
 from pydiskimg.extents import Extent, Kind, merged
-from pydiskimg.formats.qcow2 import layout
-from pydiskimg.formats.qcow2.header import read_header
-from pydiskimg.formats.qcow2.reader import Qcow2Source
-from pydiskimg.image import open_image
-from pydiskimg.protocols import Source, read_bytes, read_places
+from pydiskimg.images.open import open_image
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.header import read_header
+from pydiskimg.images.qcow2.reader import Qcow2Source
+from pydiskimg.protocols import Source, file_ranges, read_bytes
 from tests.fixtures.qcow2_images import SHAPES, BytesSource, assert_contract, make_image, run
 
 pytestmark = pytest.mark.oracle
@@ -59,9 +59,9 @@ def random_reads(source: Source, expected: bytes, *, seed: int, count: int = 200
             length = rng.randrange(length + 1)
         found = read_bytes(source, offset, length)
         assert found == expected[offset : offset + length], f"offset {offset}, length {length}"
-        places = read_places(source, offset, length)
-        if places is not None:
-            assert b"".join(os.pread(fd, count, at) for fd, at, count in places) == found
+        ranges = file_ranges(source, offset, length)
+        if ranges is not None:
+            assert b"".join(os.pread(fd, count, at) for fd, at, count in ranges) == found
 
 
 def test_reads_and_maps_as_qemu_does(image: tuple[Path, bytes]) -> None:

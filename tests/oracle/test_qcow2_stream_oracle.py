@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from pydiskimg.disks.new_file import new_disk_file
 from pydiskimg.errors import InvalidImageError
-from pydiskimg.image import open_image
-from pydiskimg.new_file import new_disk_file
-from pydiskimg.stream import read_stream, write_stream
+from pydiskimg.images.open import open_image
+from pydiskimg.transfer import read_stream, write_stream
 from tests.fixtures.qcow2_images import SHAPES, make_image, run
 
 pytestmark = pytest.mark.oracle

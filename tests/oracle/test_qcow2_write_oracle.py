@@ -14,18 +14,18 @@ from uuid import UUID
 
 import pytest
 
-from pydiskimg.disk import open_disk
-from pydiskimg.formats.qcow2.write import guest_map, refcounts
-from pydiskimg.formats.qcow2.write.create import create_qcow2
-from pydiskimg.formats.qcow2.write.disk import Qcow2Disk, open_qcow2_disk
+from pydiskimg.disks.region import Region
+from pydiskimg.disks.store import GrowingFile
 from pydiskimg.fs.ext4 import make_ext
-from pydiskimg.image import open_image
-from pydiskimg.image_creation import new_image
-from pydiskimg.partition import Content, NewPartition, plan_partition_table
-from pydiskimg.references import allow_references
-from pydiskimg.region import Region
-from pydiskimg.targets.growing import GrowingFile
-from pydiskimg.transfer import copy
+from pydiskimg.images.create import new_image
+from pydiskimg.images.open import open_image
+from pydiskimg.images.open_disk import open_disk
+from pydiskimg.images.qcow2.write import l2_map, refcounts
+from pydiskimg.images.qcow2.write.create import create_qcow2
+from pydiskimg.images.qcow2.write.disk import Qcow2Disk, open_qcow2_disk
+from pydiskimg.images.references import allow_references
+from pydiskimg.partitions.make import Content, NewPartition, plan_partition_table
+from pydiskimg.transfer.copy import copy
 from tests.fixtures.qcow2_images import SHAPES, make_image, run
 from tests.fixtures.stores import CrashingStore, MemoryStore
 
@@ -350,7 +350,7 @@ def test_a_machine_that_stops(
 ) -> None:
     """Whatever of the writes since the last flush reaches the file: leaks at worst, and what was flushed is there."""
     if small_caches:
-        monkeypatch.setattr(guest_map, "L2_CACHE", 2048)
+        monkeypatch.setattr(l2_map, "L2_CACHE", 2048)
         monkeypatch.setattr(refcounts, "BLOCK_CACHE", 2048)
         monkeypatch.setattr(refcounts, "MOST_RELEASES", 20)
     path, size, rng = tmp_path / "x.qcow2", 2 << 20, random.Random(options)

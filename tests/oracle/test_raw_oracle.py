@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.extents import Extent, Kind, merged
-from pydiskimg.image import open_image
+from pydiskimg.images.open import open_image
 from pydiskimg.protocols import read_bytes
 from tests.fixtures.qcow2_images import assert_contract, run
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from ganeti_os.shellfile import SettingsError, parse_shell_text
+from ganeti_os.settings.shellfile import SettingsError, parse_shell_text
 
 pytestmark = pytest.mark.oracle
 

@@ -15,8 +15,8 @@ import pytest
 
 from ganeti_os.fetch import FetchError
 from ganeti_os.fetch.signature import NotSignedError, read_keyring
-from ganeti_os.settings import Layer, Settings, check_contradictions
-from ganeti_os.shellfile import SettingsError
+from ganeti_os.settings.settings import Layer, Settings, check_contradictions
+from ganeti_os.settings.shellfile import SettingsError
 from pydiskimg.errors import StorageError
 from tests.conftest import need
 from tests.fixtures.fetching import DATA, NAME, fetch, left, refused

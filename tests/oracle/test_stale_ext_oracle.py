@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.extents import Kind
-from pydiskimg.formats.raw import open_raw
+from pydiskimg.images.raw import open_raw
 from pydiskimg.units import KIB, MIB
-from pydiskimg.used_source import used_source
+from pydiskimg.volumes.used import used_source
 from tests.fixtures.ext_files import made_ext, some_files
 from tests.fixtures.programs import Tool, making, run
 from tests.fixtures.used_copy import copy_used

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg.disk import open_disk
 from pydiskimg.extents import Kind
-from pydiskimg.formats.raw import open_raw
-from pydiskimg.partition_reader import read_partition_table
-from pydiskimg.stream import read_stream, write_stream
+from pydiskimg.images.open_disk import open_disk
+from pydiskimg.images.raw import open_raw
+from pydiskimg.partitions.read import read_partition_table
+from pydiskimg.transfer import read_stream, write_stream
 from pydiskimg.units import MIB
-from pydiskimg.used_source import used_source
+from pydiskimg.volumes.used import used_source
 from tests.fixtures.programs import Tool, run
 
 pytestmark = pytest.mark.oracle

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg.archive import extract
 from pydiskimg.errors import ArchiveError, NoSpaceError, StorageError
+from pydiskimg.files.tar import extract
 from tests.archive_trees import differences, odd_tree, picture, sparse_file, sparse_tree
 from tests.fixtures.privileged_files import make_capable, set_acls, set_attributes, set_owners
 from tests.fixtures.programs import Tool, run
@@ -135,7 +135,7 @@ def test_extraction_as_another_user_says_what_it_needs(tool: Tool, tmp_path: Pat
     os.chown(ours, 65534, 65534)
     reachable_by_all(ours)
     script = (
-        "import os, sys\nfrom pydiskimg.archive import extract\nos.setgid(65534); os.setuid(65534)\n"
+        "import os, sys\nfrom pydiskimg.files.tar import extract\nos.setgid(65534); os.setuid(65534)\n"
         "try: extract(sys.argv[1], sys.argv[2])\nexcept OSError as error: print(error)"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "a.tar"), str(ours)]

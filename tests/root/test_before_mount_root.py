@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg import mount, mounting
-from pydiskimg.before_mount.ext import MMP_CLEAN, MMP_MAGIC
 from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4.layout import SUPERBLOCK, SUPERBLOCK_OFFSET
-from pydiskimg.loop import loop_device
-from pydiskimg.mount import enter_private_namespace, mounted
+from pydiskimg.host import mount
+from pydiskimg.host import mount_child as mounting
+from pydiskimg.host.before_mount.ext import MMP_CLEAN, MMP_MAGIC
+from pydiskimg.host.loop import loop_device
+from pydiskimg.host.mount import enter_private_namespace, mounted
 from tests.fixtures.block_devices import block_device
 from tests.fixtures.ext_files import made_ext, sized
 from tests.fixtures.growing import mounted_at
@@ -230,12 +231,13 @@ def test_a_mount_that_cannot_be_stopped_holds_nobody(tool: Tool, tmp_path: Path)
 
 MOUNT_IN_A_SECOND = """
 import sys
-from pydiskimg import mounting
-from pydiskimg import mount, mounting
-from pydiskimg.before_mount.ext import MMP_CLEAN, MMP_MAGIC
+from pydiskimg.host import mount_child as mounting
+from pydiskimg.host import mount
+from pydiskimg.host import mount_child as mounting
+from pydiskimg.host.before_mount.ext import MMP_CLEAN, MMP_MAGIC
 from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4.layout import SUPERBLOCK, SUPERBLOCK_OFFSET
-from pydiskimg.mount import mounted
+from pydiskimg.host.mount import mounted
 mounting.MOUNT_SECONDS, mounting._KILL_SECONDS = 1.0, 0.5
 try:
     with mounted(sys.argv[1], fs_type="ext4"):
@@ -269,8 +271,8 @@ def test_a_mount_that_is_interrupted_leaves_nothing_mounted(tool: Tool, tmp_path
 
 INTERRUPTED_MOUNT = """
 import os, signal, sys
-from pydiskimg import mounting
-from pydiskimg.mount import mounted
+from pydiskimg.host import mount_child as mounting
+from pydiskimg.host.mount import mounted
 
 def interrupt(*_):
     print("interrupted")

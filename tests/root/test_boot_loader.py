@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.boot import copy_modules, read_grub
-from pydiskimg.disk import open_disk
 from pydiskimg.errors import StorageError
+from pydiskimg.files.mounted_tree import open_tree
 from pydiskimg.fs.ext4 import make_ext
-from pydiskimg.mount import mounted
-from pydiskimg.tree import open_tree
+from pydiskimg.host.mount import mounted
+from pydiskimg.images.open_disk import open_disk
 from tests.fixtures.block_devices import block_device, filled_file
 from tests.fixtures.grub_files import DIRECTORY, boot_image, grub_files, write_grub
 from tests.fixtures.judges import blkid, inside, partitions

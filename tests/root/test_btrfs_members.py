@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg.before_mount import btrfs
-from pydiskimg.before_mount.btrfs_devices import foreign_device
+from pydiskimg.crc32c import crc32c
 from pydiskimg.errors import FileSystemError
-from pydiskimg.fs.ext4.crc32c import crc32c
-from pydiskimg.loop import loop_device
-from pydiskimg.mount import mounted
+from pydiskimg.host.before_mount import btrfs
+from pydiskimg.host.before_mount.btrfs_devices import foreign_device
+from pydiskimg.host.loop import loop_device
+from pydiskimg.host.mount import mounted
 from tests.fixtures.block_devices import block_device
 from tests.fixtures.growing import mounted_at
 from tests.fixtures.judges import blkid

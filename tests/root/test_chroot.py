@@ -199,8 +199,8 @@ def test_the_demo(chrooted: Chrooted, debian: DebianSystem, work: Path, without:
 
 WAITING = """
 import os, sys
-from pydiskimg.loop import loop_device
-from pydiskimg.mount import enter_private_namespace, mounted
+from pydiskimg.host.loop import loop_device
+from pydiskimg.host.mount import enter_private_namespace, mounted
 os.chdir("/var/tmp")
 before = sorted(os.listdir("/"))
 enter_private_namespace()

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg.disk import open_disk
+from pydiskimg.disks.block import BlockDisk
+from pydiskimg.disks.descriptor import DescriptorDisk
 from pydiskimg.errors import InUseError, StorageError, VerificationError
-from pydiskimg.image import open_image
-from pydiskimg.loop import loop_device
-from pydiskimg.mount import mounted
-from pydiskimg.targets.block import BlockDisk
-from pydiskimg.targets.descriptor import DescriptorDisk
-from pydiskimg.transfer import copy
+from pydiskimg.host.loop import loop_device
+from pydiskimg.host.mount import mounted
+from pydiskimg.images.open import open_image
+from pydiskimg.images.open_disk import open_disk
+from pydiskimg.transfer.copy import copy
 from tests.fixtures.block_devices import block_device, filled_file
 
 pytestmark = pytest.mark.root

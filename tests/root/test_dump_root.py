@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg.dumpfile import Restored, open_dump, restore_dump
 from pydiskimg.errors import DiskImageError, InvalidImageError, StorageError
+from pydiskimg.files.dump import Restored, open_dump, restore_dump
 from pydiskimg.linux.inodeflags import FS_APPEND_FL, FS_IMMUTABLE_FL, FS_NOATIME_FL, get_flags
 from tests.archive_trees import Node, odd_tree, picture, sparse_file, sparse_tree
 from tests.fixtures.limits import assert_sentence, limits

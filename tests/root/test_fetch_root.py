@@ -13,7 +13,7 @@ import pytest
 
 from ganeti_os.fetch import FetchError, fetched
 from ganeti_os.log import Messages
-from ganeti_os.settings import Layer, Settings
+from ganeti_os.settings.settings import Layer, Settings
 from pydiskimg.errors import DoesNotFitError
 from tests.fixtures.image_server import ImageServer
 

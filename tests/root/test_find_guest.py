@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ganeti_os.guest.root import NoRootError, find_guest, volumes
-from pydiskimg.disk import open_disk
 from pydiskimg.errors import PartitionError
+from pydiskimg.images.open_disk import open_disk
 from tests.fixtures.node import Node, last_line
 
 pytestmark = pytest.mark.root

@@ -17,19 +17,19 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg.disk import open_disk
+from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError, FileSystemError, InUseError, PartitionError, StorageError
-from pydiskimg.fs.coverage import coverage
 from pydiskimg.fs.ext4 import make_ext
+from pydiskimg.fs.ext4.existing import read_volume
 from pydiskimg.fs.ext4.grow import plan_ext_growth
-from pydiskimg.fs.ext4.log import Log
-from pydiskimg.fs.ext4.volume import read_volume
-from pydiskimg.growth import grow_last_volume
-from pydiskimg.growth.partition import plan_partition_growth
-from pydiskimg.loop import loop_device
-from pydiskimg.mount import mounted
-from pydiskimg.region import Region
+from pydiskimg.fs.ext4.journal_reader import Log
+from pydiskimg.fs.probe.size import coverage
+from pydiskimg.host.loop import loop_device
+from pydiskimg.host.mount import mounted
+from pydiskimg.images.open_disk import open_disk
+from pydiskimg.partitions.grow import plan_partition_growth
 from pydiskimg.units import MIB
+from pydiskimg.volumes.grow import grow_last_volume
 from tests.fixtures.block_devices import block_device
 from tests.fixtures.growing import NEW, OLD, TABLES, digest, disk_with, fill, loop, mounted_at, state
 from tests.fixtures.stopping_disk import StoppedError, StoppingDisk
@@ -384,8 +384,8 @@ def test_no_room_for_the_file_of_the_disk(tmp_path: Path, contents: str, fs_type
 
 GROWING = """
 import sys
-from pydiskimg.disk import open_disk
-from pydiskimg.growth import grow_last_volume
+from pydiskimg.images.open_disk import open_disk
+from pydiskimg.volumes.grow import grow_last_volume
 sys.stdin.readline()
 with open_disk(sys.argv[1], writable=True) as disk:
     grow_last_volume(disk)
@@ -395,9 +395,9 @@ with open_disk(sys.argv[1], writable=True) as disk:
 # All is imported before: the checkout may lie where nobody else may look. The disk's place is the current directory.
 BY_NOBODY = """
 import os, sys
-import pydiskimg.fs.ext4.grow, pydiskimg.linux.namespaces, pydiskimg.loop, pydiskimg.mount
-from pydiskimg.disk import open_disk
-from pydiskimg.growth import grow_last_volume
+import pydiskimg.fs.ext4.grow, pydiskimg.linux.namespaces, pydiskimg.host.loop, pydiskimg.host.mount
+from pydiskimg.images.open_disk import open_disk
+from pydiskimg.volumes.grow import grow_last_volume
 os.setgid(65534)
 os.setuid(65534)
 with open_disk(sys.argv[1], writable=True) as disk:

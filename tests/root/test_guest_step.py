@@ -60,8 +60,8 @@ def settings(**more: str) -> dict[str, str]:
 def enable(node: Node, *names: str) -> None:
     """As the installation brings them, with chmod +x."""
     for name in names:
-        shutil.copy(SCRIPTS / name, node.hooks / name)
-        (node.hooks / name).chmod(0o755)
+        shutil.copy(SCRIPTS / name, node.scripts / name)
+        (node.scripts / name).chmod(0o755)
 
 
 def create(node: Node, tmp_path: Path) -> tuple[Path, str]:
@@ -138,7 +138,7 @@ def test_grub_writes_it_again_where_create_wrote_it(node: Node, tmp_path: Path) 
 
 
 def create_with(node: Node, tmp_path: Path, **more: str) -> tuple[bytes, str]:
-    for script in node.hooks.iterdir():
+    for script in node.scripts.iterdir():
         script.unlink()
     node.configure(**settings(**more))
     disk, log = create(node, tmp_path)
@@ -181,7 +181,7 @@ def test_the_network_of_a_system_with_cloud_init(node: Node, tmp_path: Path, scr
 def test_what_a_step_says(node: Node, tmp_path: Path) -> None:
     """Every line names the step, what has no effect says so, and what a person gets wrong is one sentence."""
     wrong = ("env -u BLOCKDEV", "env -u ROOT_DEV", "env BLOCKDEV=", "env -u INSTANCE_NAME")
-    script = node.hooks / "asks"
+    script = node.scripts / "asks"
     lines = [f'{how} "$GUEST_STEP" boot-loader && exit 1' for how in wrong]
     lines += ['"$GUEST_STEP" overlay', 'INSTANCE_HV_serial_console=False "$GUEST_STEP" console', "exit 0"]
     script.write_text("#!/bin/sh\n" + "\n".join(lines) + "\n")
@@ -204,8 +204,8 @@ def test_a_step_that_fails_fails_the_installation(node: Node, tmp_path: Path) ->
     overlay = node.directory / "etc/ganeti/instance-image/overlays/web/etc/ssh"
     overlay.mkdir(parents=True)
     (overlay / "ssh_host_ed25519_key").mkdir()
-    shutil.copy(SCRIPTS / "grub", node.hooks / "grub")
-    (node.hooks / "grub").chmod(0o755)
+    shutil.copy(SCRIPTS / "grub", node.scripts / "grub")
+    (node.scripts / "grub").chmod(0o755)
     with tarfile.open(node.images / "x-x86_64.tar.gz", "w:gz", compresslevel=1) as archive:
         for member in MEMBERS:
             add(archive, member)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg.archive import extract
 from pydiskimg.errors import ArchiveError, MountPointError, NoSpaceError
-from pydiskimg.tree_copy import copy_directory
+from pydiskimg.files.copy import copy_directory
+from pydiskimg.files.tar import extract
 from tests.archive_trees import picture, sparse_file
 from tests.fixtures.dumps import Dir, File, dump, restored
 from tests.fixtures.privileged_files import make_capable

@@ -20,13 +20,14 @@ pytestmark = pytest.mark.root
 # Kills the verb when the system is mounted and about to become the instance.
 _KILLED = """
 import os, sys
-from ganeti_os import customize, main
+from ganeti_os import main
+from ganeti_os.install import customise
 from ganeti_os.guest import another
 
 def kill(*arguments):
     os.kill(os.getpid(), 9)
 
-customize.make_instance = another.make_instance = kill
+customise.make_instance = another.make_instance = kill
 main.run_verb(sys.argv[1], sysconfdir=sys.argv[2] + "/etc", localstatedir=sys.argv[2] + "/var", argv=[])
 """
 

@@ -26,16 +26,16 @@ from typing import Any
 import pytest
 
 from ganeti_os.guest import fstab
-from ganeti_os.guest.boot_config import configure_boot
-from ganeti_os.guest.boot_place import BootPlace
-from ganeti_os.guest.facts import Facts
+from ganeti_os.guest.boot.config import configure_boot
+from ganeti_os.guest.boot.volumes import BootVolumes
+from ganeti_os.guest.facts.instance import Facts
+from ganeti_os.guest.facts.nics import NewAddress, NicNetwork
 from ganeti_os.guest.instance import make_instance
-from ganeti_os.guest.network.new_addresses import NewAddress, NicNetwork
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
-from ganeti_os.settings import Layer, Settings
+from ganeti_os.settings.settings import Layer, Settings
 from pydiskimg.boot import copy_modules, grub_home, read_grub
 from pydiskimg.errors import DiskImageError
-from pydiskimg.tree import MountedTree
+from pydiskimg.files.mounted_tree import MountedTree
 from tests.fixtures import network_guests
 from tests.fixtures.grub_files import write_grub
 from tests.fixtures.limits import peak_memory, reset_peak_memory
@@ -155,7 +155,7 @@ STEPS: dict[str, Callable[[Any], object]] = {
     "fstab": lambda tree: fstab.write_entries(tree, []),
     "new": lambda tree: make_instance(tree, NEW, SETTINGS, Keys()),
     "modules": _modules,
-    "boot": lambda tree: configure_boot(tree, BootPlace(root_uuid=UUID), kernel_args="quiet", serial_console=True),
+    "boot": lambda tree: configure_boot(tree, BootVolumes(root_uuid=UUID), kernel_args="quiet", serial_console=True),
     "rename": lambda tree: make_instance(tree, RENAMED, SETTINGS),
 }
 

@@ -38,7 +38,7 @@ def readme_sample(node: Node) -> None:
     """Make the script as the README says."""
     lines = (ROOT / "README.md").read_text().splitlines()
     (command,) = [line.strip() for line in lines if line.strip().startswith("printf '%s\\n' '#!/bin/sh'")]
-    subprocess.run(["sh", "-e", "-c", command], cwd=node.hooks, check=True)
+    subprocess.run(["sh", "-e", "-c", command], cwd=node.scripts, check=True)
 
 
 def image(tool: Tool, node: Node, tmp_path: Path, etc: Callable[[Path], object]) -> None:

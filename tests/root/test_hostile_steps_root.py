@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from ganeti_os import step_command
+from ganeti_os.install import guest_step
 from ganeti_os.log import Messages
-from ganeti_os.protocol import parse_request
-from ganeti_os.settings import Layer, Paths, Settings
-from pydiskimg.tree import MountedTree
+from ganeti_os.request import parse_request
+from ganeti_os.settings.settings import Layer, Paths, Settings
+from pydiskimg.files.mounted_tree import MountedTree
 from tests.fixtures.mounted_ext4 import mounted_ext4
 from tests.fixtures.node import NIC
 from tests.root import test_hostile_identity_root as identity
@@ -58,7 +58,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def run_of(ground: identity.Ground, node: Path) -> step_command._Run:
+def run_of(ground: identity.Ground, node: Path) -> guest_step._Run:
     """Return what the steps work on: a tarball's system, and an overlay with a file in it."""
     overlay = node / "etc/ganeti/instance-image/overlays/web/etc/web"
     overlay.mkdir(parents=True, exist_ok=True)
@@ -67,22 +67,22 @@ def run_of(ground: identity.Ground, node: Path) -> step_command._Run:
     values = {**fixed, "IMAGE_TYPE": "tarball", "ARCH": "x86_64", "OVERLAY": "web"}
     settings = Settings.from_layers([Layer("test", values)], paths=Paths(str(node / "etc"), str(node / "var")))
     messages = Messages(os_name="image", verb="create")
-    return step_command._Run(str(ground.guest), parse_request("create", [], ENVIRONMENT), settings, messages)
+    return guest_step._Run(str(ground.guest), parse_request("create", [], ENVIRONMENT), settings, messages)
 
 
 def test_every_path_of_every_step(
     ground: identity.Ground, disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(step_command, "KeyMaker", identity.Keys)
+    monkeypatch.setattr(guest_step, "KeyMaker", identity.Keys)
 
     def step(name: str) -> Any:
         def do(tree: MountedTree) -> None:
-            step_command.STEPS[name][0](run_of(ground, tmp_path), tree)
+            guest_step.STEPS[name][0](run_of(ground, tmp_path), tree)
 
         return do
 
-    monkeypatch.setattr(identity, "STEPS", {name: step(name) for name in step_command.STEPS})
+    monkeypatch.setattr(identity, "STEPS", {name: step(name) for name in guest_step.STEPS})
     every = "PYDISKIMG_EVERY_PATH" in os.environ
     done: set[tuple[str, str]] = set()
     faults = []

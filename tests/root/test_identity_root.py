@@ -14,15 +14,15 @@ import pytest
 
 from ganeti_os.guest import fstab
 from ganeti_os.guest.access import give_access
-from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.machine_ids import make_machine_ids
 from ganeti_os.guest.ssh.host_keys import make_host_keys
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
+from ganeti_os.install.overlay import copy_overlay
 from ganeti_os.log import Messages
-from ganeti_os.overlay import copy_overlay
-from ganeti_os.settings import Layer, Settings
+from ganeti_os.settings.settings import Layer, Settings
 from pydiskimg.errors import StorageError
-from pydiskimg.tree import open_tree
+from pydiskimg.files.mounted_tree import open_tree
 from tests.fixtures.mounted_ext4 import mounted_ext4
 from tests.fixtures.node import ROOT
 

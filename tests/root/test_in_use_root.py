@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg import holders
-from pydiskimg.disk import open_disk
+from pydiskimg.disks.new_file import new_disk_file
 from pydiskimg.errors import InUseError
-from pydiskimg.holders import is_same_file
-from pydiskimg.image import open_image
-from pydiskimg.image_creation import new_image
-from pydiskimg.loop import loop_device
-from pydiskimg.new_file import new_disk_file
+from pydiskimg.host import claims
+from pydiskimg.host.claims import is_same_file
+from pydiskimg.host.loop import loop_device
+from pydiskimg.images.create import new_image
+from pydiskimg.images.open import open_image
+from pydiskimg.images.open_disk import open_disk
 from tests.fixtures.block_devices import block_device, filled_file
 from tests.fixtures.limits import limits
 from tests.fixtures.qcow2_images import run
@@ -134,7 +134,7 @@ def test_our_own_loop_devices_over_a_locked_file(tmp_path: Path) -> None:
 
 def test_a_loop_device_that_clears_itself_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As that of a process that was killed while it mounted; one without that flag is refused at once."""
-    monkeypatch.setattr(holders, "_MOMENT_SECONDS", 300.0)
+    monkeypatch.setattr(claims, "_MOMENT_SECONDS", 300.0)
     path = filled_file(tmp_path / "disk", MIB)
     with ExitStack() as clearing:
         clearing.enter_context(loop_device(path))

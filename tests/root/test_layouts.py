@@ -11,8 +11,8 @@ import pytest
 from ganeti_os.guest.firmware import boots_by_uefi_only
 from ganeti_os.guest.mounted import mounted_guest
 from ganeti_os.guest.root import Guest, find_guest
-from pydiskimg.disk import open_disk
-from pydiskimg.tree import open_tree
+from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.images.open_disk import open_disk
 from tests.fixtures.growing import loop, mounted_at
 from tests.fixtures.layouts import LAYOUTS, MIB, Layout, build
 from tests.fixtures.node import Node, create_environment, last_line

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg import loop
 from pydiskimg.errors import InUseError, StorageError
+from pydiskimg.host import loop
+from pydiskimg.host.loop import LoopDevice, loop_device
 from pydiskimg.linux import blockdev, loopctl
-from pydiskimg.loop import LoopDevice, loop_device
 from tests.fixtures.reachable import reachable_by_all
 
 pytestmark = pytest.mark.root
@@ -243,7 +243,7 @@ def test_ordinary_users_get_a_sentence(image: Path) -> None:
     image.chmod(0o666)
     reachable_by_all(image)
     script = (
-        "import os, sys; from pydiskimg.loop import loop_device\n"
+        "import os, sys; from pydiskimg.host.loop import loop_device\n"
         "os.setgid(65534); os.setuid(65534)\n"
         "try:\n"
         "    with loop_device(sys.argv[1]): pass\n"

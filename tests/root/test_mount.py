@@ -18,12 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg import mount
 from pydiskimg.errors import FileSystemError, InUseError, StorageError
+from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.host import mount
+from pydiskimg.host.loop import LoopDevice, loop_device
+from pydiskimg.host.mount import enter_private_namespace, mounted
 from pydiskimg.linux import mounts, namespaces
-from pydiskimg.loop import LoopDevice, loop_device
-from pydiskimg.mount import enter_private_namespace, mounted
-from pydiskimg.tree import open_tree
 
 pytestmark = pytest.mark.root
 Tool = Callable[[str], str]
@@ -295,7 +295,7 @@ def test_full_disk_below_is_an_error(tool: Tool, tmp_path: Path) -> None:
 
 def test_no_place_left(monkeypatch: pytest.MonkeyPatch, device: LoopDevice, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(mount, "_PLACES", (str(tmp_path), str(tmp_path / "file"), "/proc"))
+    monkeypatch.setattr(mount, "_DIRECTORIES", (str(tmp_path), str(tmp_path / "file"), "/proc"))
     with pytest.raises(StorageError, match="name a target"), mounted(device.path, fs_type="ext4"):
         pass
 
@@ -303,7 +303,7 @@ def test_no_place_left(monkeypatch: pytest.MonkeyPatch, device: LoopDevice, tmp_
 def test_one_place_is_enough_for_several(monkeypatch: pytest.MonkeyPatch, tool: Tool, tmp_path: Path) -> None:
     place, images = tmp_path / "place", [made(tool, tmp_path / name) for name in ("one", "other", "third")]
     place.mkdir()
-    monkeypatch.setattr(mount, "_PLACES", (str(place),))
+    monkeypatch.setattr(mount, "_DIRECTORIES", (str(place),))
     with ExitStack() as stack:
         devices = [stack.enter_context(loop_device(image)).path for image in images]
         first, second = mounted(devices[0], fs_type="ext4"), mounted(devices[1], fs_type="ext4")
@@ -326,7 +326,7 @@ def test_only_the_main_thread_may_enter(tool: Tool) -> None:
     assert "RuntimeError: enter_private_namespace() must be called in the main thread" in done.stderr
 
 
-PRELUDE = "import os, sys\nfrom pydiskimg.loop import loop_device\nfrom pydiskimg.mount import *\n"
+PRELUDE = "import os, sys\nfrom pydiskimg.host.loop import loop_device\nfrom pydiskimg.host.mount import *\n"
 
 
 # -S: an editable installation may rebuild itself on import, which two children at once cannot do.
@@ -353,7 +353,7 @@ def test_bare_environment(image: Path, environment: dict[str, str]) -> None:
     script = (
         "os.umask(0o077)\n"
         "with loop_device(sys.argv[1]) as d, mounted(d.path, fs_type='ext4') as t:\n"
-        "    from pydiskimg.tree import open_tree\n"
+        "    from pydiskimg.files.mounted_tree import open_tree\n"
         "    with open_tree(t) as tree: tree.write('/gr\\xfc\\xdfe', b'x'); print(ascii(tree.list('/')))\n"
     )
     done = run_child(script, image, **environment)
@@ -382,7 +382,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> bool:
 
 
 def test_killed_at_any_instant_leaves_nothing(image: Path, tool: Tool) -> None:
-    places = {place: os.listdir(place) for place in mount._PLACES if os.path.isdir(place)}
+    places = {place: os.listdir(place) for place in mount._DIRECTORIES if os.path.isdir(place)}
     files = sorted(os.listdir(image.parent))
     rng = random.Random(0)
     for _ in range(15):

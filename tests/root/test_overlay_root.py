@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg.tree_copy import copy_directory
+from pydiskimg.files.copy import copy_directory
 from tests.archive_trees import differences, picture
 from tests.fixtures.block_devices import filled_file
 from tests.fixtures.debian_system import NAME, DebianSystem

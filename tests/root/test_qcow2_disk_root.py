@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.cli import main
-from pydiskimg.disk import open_disk
 from pydiskimg.errors import DoesNotFitError, InUseError, StorageError
-from pydiskimg.formats.qcow2.write.disk import Qcow2Disk
-from pydiskimg.image import open_image
-from pydiskimg.image_creation import new_image
+from pydiskimg.images.create import new_image
+from pydiskimg.images.open import open_image
+from pydiskimg.images.open_disk import open_disk
+from pydiskimg.images.qcow2.write.disk import Qcow2Disk
 from pydiskimg.protocols import read_bytes
-from pydiskimg.transfer import copy
+from pydiskimg.transfer.copy import copy
 from tests.fixtures.block_devices import block_device, filled_file
 from tests.fixtures.qcow2_images import run
 
@@ -110,7 +110,7 @@ def test_one_writer(tmp_path: Path) -> None:
 
 KILLED = """
 import sys
-from pydiskimg.image_creation import new_image
+from pydiskimg.images.create import new_image
 with new_image(sys.argv[1], 1 << 30, format="qcow2", compress=True) as disk:
     for start in range(0, 1 << 30, 1 << 20):
         disk.write(start, start.to_bytes(8, "big") * (1 << 17))

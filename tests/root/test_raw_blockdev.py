@@ -12,7 +12,7 @@ import pytest
 from pydiskimg.cli import main
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.image import open_image
+from pydiskimg.images.open import open_image
 from pydiskimg.protocols import read_bytes
 from tests.fixtures.qcow2_images import Craft, assert_contract
 

@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from ganeti_os.guest.root import volumes
-from pydiskimg.disk import open_disk
+from pydiskimg.disks.memory import MemoryDisk
+from pydiskimg.disks.region import Region
 from pydiskimg.fs.fat12 import read_fat12
 from pydiskimg.fs.probe.containers import LUKS_HEADER
-from pydiskimg.region import Region
-from pydiskimg.targets.memory import MemoryDisk
+from pydiskimg.images.open_disk import open_disk
 from tests.fixtures.judges import inside, partitions
 from tests.fixtures.node import NIC, Node, create_environment, last_line
 from tests.fixtures.partition_tables import entry, gpt, record

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg.disk import open_disk
 from pydiskimg.errors import StorageError
-from pydiskimg.image import open_image
-from pydiskimg.loop import loop_device
-from pydiskimg.mount import mounted
+from pydiskimg.host.loop import loop_device
+from pydiskimg.host.mount import mounted
+from pydiskimg.images.open import open_image
+from pydiskimg.images.open_disk import open_disk
+from pydiskimg.images.references import allow_references
 from pydiskimg.protocols import read_bytes
-from pydiskimg.references import allow_references
-from pydiskimg.transfer import Copied, copy
+from pydiskimg.transfer.copy import Copied, copy
 from tests.fixtures.block_devices import block_device, filled_file
 from tests.fixtures.qcow2_images import EXTENDED_SHAPES, SHAPES, make_image, run
 from tests.fixtures.random_chains import make_chain

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pydiskimg.disks.block import BlockDisk
 from pydiskimg.fs.swap import make_swap
-from pydiskimg.targets.block import BlockDisk
 from pydiskimg.units import MIB
 from tests.conftest import need
 from tests.fixtures.block_devices import block_device, filled_file

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_os.guest.boot_config import configure_boot
-from ganeti_os.guest.boot_place import BootPlace
-from pydiskimg.tree import open_tree
+from ganeti_os.guest.boot.config import configure_boot
+from ganeti_os.guest.boot.volumes import BootVolumes
+from pydiskimg.files.mounted_tree import open_tree
 from tests.conftest import need
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(1800)]
@@ -66,7 +66,7 @@ def test_a_config_of_update_grub_has_the_arguments_and_the_root(tmp_path: Path, 
         (tree / "usr/sbin/grub-mkconfig").touch()
     with open_tree(tree) as guest:
         assert configure_boot(
-            guest, BootPlace(root_uuid=UUID), kernel_args='net.ifnames=0 a="x y" b=$(id)', serial_console=True
+            guest, BootVolumes(root_uuid=UUID), kernel_args='net.ifnames=0 a="x y" b=$(id)', serial_console=True
         )
     shutil.rmtree(tree / "usr", ignore_errors=True)
     ours = _starts((tree / "boot/grub/grub.cfg").read_text())
@@ -82,7 +82,7 @@ def test_a_config_of_update_grub_has_the_arguments_and_the_root(tmp_path: Path, 
     with open_tree(tree) as guest:  # and what it wrote is understood, too
         (tree / "boot/grub/grub.cfg").write_text(re.sub("(?m)^.*loop0.*$", "", written.read_text()))
         configure_boot(
-            guest, BootPlace(root_uuid="1111-2222", boot_uuid="3333-4444"), kernel_args="", serial_console=False
+            guest, BootVolumes(root_uuid="1111-2222", boot_uuid="3333-4444"), kernel_args="", serial_console=False
         )
     updated = (tree / "boot/grub/grub.cfg").read_text()
     assert not updated.startswith("# Written")

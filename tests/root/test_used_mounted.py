@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg.formats.raw import open_raw
-from pydiskimg.fs.ext4.used import ExtUsage
+from pydiskimg.fs.ext4.usage import ExtUsage
+from pydiskimg.images.raw import open_raw
 from pydiskimg.units import MIB
-from pydiskimg.used_source import used_source
+from pydiskimg.volumes.used import used_source
 from tests.fixtures.block_devices import block_device
 from tests.fixtures.ext_files import made_ext
 from tests.fixtures.programs import Tool, run

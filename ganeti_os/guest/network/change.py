@@ -10,8 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 
-from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.network.addresses import Field, Interface, IPAddress, parse_address
+from ganeti_os.guest.facts.addresses import Field, Interface, IPAddress, parse_address
+from ganeti_os.guest.facts.nics import NewAddress, NicNetwork
+from ganeti_os.guest.facts.tokens import Places, address_tokens, comments, like, mac_tokens
+from ganeti_os.guest.files.draft import Draft
+from ganeti_os.guest.files.span import Span
 from ganeti_os.guest.network.choice import Choice, Chooser
 from ganeti_os.guest.network.dhcpcd import dhcpcd_interfaces
 from ganeti_os.guest.network.edits import Edits
@@ -23,9 +26,6 @@ from ganeti_os.guest.network.keyfile import keyfile_interfaces
 from ganeti_os.guest.network.macs import devices_by_mac, moved_macs
 from ganeti_os.guest.network.netplan import installer_interfaces, netplan_interfaces
 from ganeti_os.guest.network.networkd import networkd_interfaces
-from ganeti_os.guest.network.new_addresses import NewAddress, NicNetwork
-from ganeti_os.guest.network.span import Span
-from ganeti_os.guest.network.tokens import Places, address_tokens, comments, like, mac_tokens
 from ganeti_os.guest.network.udev import udev_names
 
 log = logging.getLogger(__name__)
@@ -142,10 +142,10 @@ class _Change:
         """Write a new address with its network and gateway; return the places of the address."""
         values = _values(choice.new)
         _warn_of_another_network(choice, self.files)
-        places = set()
+        locations = set()
         for one in choice.fields:
             if one.kind == "address":
-                places.add((one.path, one.span))
+                locations.add((one.path, one.span))
                 self.moved[one.span.text] = values["address"]
                 self.words[choice.old] = choice.new
             if one.kind == "prefix" and one.span.text.isdigit():
@@ -153,7 +153,7 @@ class _Change:
             if one.kind in values:
                 note = f"{one.span.text.decode('latin-1')} is now {values[one.kind].decode()}"
                 edits.replace(one.path, one.span, values[one.kind], note if one.kind == "address" else one.kind)
-        return places
+        return locations
 
     def _note_known(self) -> None:
         """Let the address that NIC 0 is known to have had move where only words tell it, too."""
@@ -213,13 +213,13 @@ def _warn_of_another_network(choice: Choice, files: NetworkFiles) -> None:
         gateway = parse_address(one.span.text) if one.kind == "gateway" else None
         if gateway is None or gateway.is_link_local:
             continue
-        place = files.place(one.path, one.span.start)
+        location = files.location(one.path, one.span.start)
         if new.gateway is None and gateway not in new.network:
             text = "%s: the gateway %s stays, which is not in %s: nothing tells another one"
-            log.warning(text, place, gateway, new.network)
+            log.warning(text, location, gateway, new.network)
         elif _needs_route(one, new, was_inside=network is not None and gateway in network):
             text = "%s: the gateway %s is not in %s; the file has to say that it is on the link"
-            log.warning(text, place, new.gateway, new.network)
+            log.warning(text, location, new.gateway, new.network)
 
 
 def _needs_route(one: Field, new: NewAddress, *, was_inside: bool) -> bool:

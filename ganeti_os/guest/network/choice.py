@@ -7,11 +7,11 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ganeti_os.guest.network.addresses import Field, Interface, IPAddress, natural_order, parse_address
+from ganeti_os.guest.facts.addresses import Field, Interface, IPAddress, natural_order, parse_address
+from ganeti_os.guest.facts.nics import NewAddress, NicNetwork
+from ganeti_os.guest.facts.tokens import plain_mac
 from ganeti_os.guest.network.files import NetworkFiles
 from ganeti_os.guest.network.macs import KERNEL_NAME
-from ganeti_os.guest.network.new_addresses import NewAddress, NicNetwork
-from ganeti_os.guest.network.tokens import plain_mac
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,8 @@ class Chooser:
     def _warn(self, static: list[Interface], nic: NicNetwork, new: NewAddress, why: str) -> None:
         version = new.address.version
         fields = [one for item in static for one in item.addresses if _is_of(one, version)]
-        listed = [f"{self.files.place(one.path, one.span.start)}: {one.span.text.decode()}" for one in fields[:_TOLD]]
+        told = fields[:_TOLD]
+        listed = [f"{self.files.location(one.path, one.span.start)}: {one.span.text.decode()}" for one in told]
         more = f" and {len(fields) - _TOLD} more" if len(fields) > _TOLD else ""
         log.warning(
             "NIC %d has %s now, but %s; what stays is %s%s", nic.index, new.address, why, ", ".join(listed), more

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from ganeti_os.guest.network.new_addresses import NewAddress, NicNetwork, with_one_default_route
+from ganeti_os.guest.facts.nics import NewAddress, NicNetwork, with_one_default_route
 from ganeti_os.guest.network.writing.plan import HEADER
 
 # "default" is netplan's word only: cloud-init's own renderers refuse it.

@@ -11,9 +11,9 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.facts import Facts
-from ganeti_os.guest.network.addresses import Field, Interface, parse_address
+from ganeti_os.guest.facts.addresses import Field, Interface, parse_address
+from ganeti_os.guest.facts.instance import Facts
+from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.network.files import NetworkFiles
 from ganeti_os.guest.network.systems import System, enable, network_system
 from ganeti_os.guest.network.writing.foreign import Foreign

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.facts.tokens import Places
+from ganeti_os.guest.files.draft import Draft
+from ganeti_os.guest.files.span import Span, substituted
 from ganeti_os.guest.network.files import NetworkFiles
-from ganeti_os.guest.network.span import Span, substituted
-from ganeti_os.guest.network.tokens import Places
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +50,8 @@ class Edits:
         for path, edits in self._edits.items():
             edits.disputed |= _overlapping(edits.new)
             for span in sorted(edits.disputed):
-                place = self._files.place(path, span.start)
-                log.warning("%s: %s stays: it would be another one for each NIC", place, span.text.decode("latin-1"))
+                location = self._files.location(path, span.start)
+                log.warning("%s: %s stays: it would be another one for each NIC", location, span.text.decode("latin-1"))
             data = self._files.read(path)
             new = substituted(data, ((span, text) for span, text in edits.new.items() if span not in edits.disputed))
             if new != data:

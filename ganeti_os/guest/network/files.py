@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.files.draft import Draft
 from pydiskimg.errors import DiskImageError
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class NetworkFiles:
         except DiskImageError:
             return False
 
-    def place(self, path: str, offset: int) -> str:
+    def location(self, path: str, offset: int) -> str:
         """Return FILE:LINE of a byte, for a message."""
         return f"{path}:{line_number(self.read(path), offset)}"
 

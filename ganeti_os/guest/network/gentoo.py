@@ -6,9 +6,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ganeti_os.guest.network.addresses import DEFAULT_ROUTES, Interface, parse_address
+from ganeti_os.guest.facts.addresses import DEFAULT_ROUTES, Interface, parse_address
+from ganeti_os.guest.files.span import Span
 from ganeti_os.guest.network.files import NetworkFiles
-from ganeti_os.guest.network.span import Span
 
 _PATH = "/etc/conf.d/net"
 # Bounded: a guest may open a hundred thousand of them and close none.

@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
-from ganeti_os.guest.network.addresses import Field, Interface, parse_address
+from ganeti_os.guest.facts.addresses import Field, Interface, parse_address
+from ganeti_os.guest.files.shell_values import ShellValue, shell_values
+from ganeti_os.guest.files.span import Span
 from ganeti_os.guest.network.commands import ip_route
 from ganeti_os.guest.network.files import NetworkFiles
-from ganeti_os.guest.network.shell_values import ShellValue, shell_values
-from ganeti_os.guest.network.span import Span
 
 _RED_HAT = "/etc/sysconfig/network-scripts"
 _RED_HAT_COMMON = "/etc/sysconfig/network"

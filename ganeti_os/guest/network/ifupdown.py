@@ -7,10 +7,10 @@ import posixpath
 import re
 from collections.abc import Iterator
 
-from ganeti_os.guest.network.addresses import Interface
+from ganeti_os.guest.facts.addresses import Interface
+from ganeti_os.guest.files.span import Span
 from ganeti_os.guest.network.commands import commands
 from ganeti_os.guest.network.files import NetworkFiles, has_wildcard
-from ganeti_os.guest.network.span import Span
 
 # A backslash continues a line, but not a comment.
 _LINE = re.compile(rb"^[ \t]*+([^#\s](?:[^\\\n]|\\(?:[^\n]|\n|\Z))*+)", re.MULTILINE)
@@ -93,7 +93,7 @@ def _included(files: NetworkFiles, path: str, word: Span, keyword: bytes) -> lis
     if not directory or "\0" in target:  # "/" itself, or no path at all
         return []
     if has_wildcard(directory) or "$" in target or "`" in target:
-        files.warn(f"{files.place(path, word.start)}: what {keyword.decode()} names here is not looked for")
+        files.warn(f"{files.location(path, word.start)}: what {keyword.decode()} names here is not looked for")
         return []
     if keyword == b"source":
         return files.files(directory, name)

@@ -6,10 +6,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ganeti_os.guest.network.addresses import DEFAULT_ROUTES, Interface
+from ganeti_os.guest.facts.addresses import DEFAULT_ROUTES, Interface
+from ganeti_os.guest.files.ini import IniValue, ini_values
+from ganeti_os.guest.files.span import Span
 from ganeti_os.guest.network.files import NetworkFiles
-from ganeti_os.guest.network.ini import IniValue, ini_values
-from ganeti_os.guest.network.span import Span
 
 _DIRECTORIES = (
     "/etc/NetworkManager/system-connections",

@@ -6,10 +6,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 
-from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.facts.tokens import address_tokens, comments, mac_tokens
+from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.network.change import Moved
 from ganeti_os.guest.network.files import NetworkFiles
-from ganeti_os.guest.network.tokens import address_tokens, comments, mac_tokens
 
 log = logging.getLogger(__name__)
 
@@ -73,16 +73,16 @@ def tell_of_old_addresses(draft: Draft, moved: Moved) -> None:
     files = NetworkFiles(draft, quiet=True)
     told = remarks = 0
     for path in dict.fromkeys([*moved.searched, *_paths(files)]):
-        for place, what, is_comment in _left(files, path, moved):
+        for location, what, is_comment in _left(files, path, moved):
             if is_comment:
                 remarks += 1
                 if remarks <= _TOLD:
-                    log.info("%s: a comment names %s, which the instance has no longer", place, what)
+                    log.info("%s: a comment names %s, which the instance has no longer", location, what)
                 continue
             told += 1
             if told <= _TOLD:
                 log.warning(
-                    "%s: %s stays here, which the instance has no longer; change it inside the guest", place, what
+                    "%s: %s stays here, which the instance has no longer; change it inside the guest", location, what
                 )
     if remarks > _TOLD:
         log.info("%d more comments in the guest name such an address", remarks - _TOLD)

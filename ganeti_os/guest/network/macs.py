@@ -7,10 +7,10 @@ import logging
 import re
 from collections.abc import Iterable, Sequence
 
-from ganeti_os.guest.network.addresses import Field, Interface, natural_order
+from ganeti_os.guest.facts.addresses import Field, Interface, natural_order
+from ganeti_os.guest.facts.nics import NicNetwork
+from ganeti_os.guest.facts.tokens import PLAIN_MAC, plain_mac
 from ganeti_os.guest.network.files import NetworkFiles
-from ganeti_os.guest.network.new_addresses import NicNetwork
-from ganeti_os.guest.network.tokens import PLAIN_MAC, plain_mac
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def moved_macs(files: NetworkFiles, found: Iterable[Interface], nics: Sequence[N
     pairs = _pairs(old, new) if len(known) == len(nics) == len(own) else None
     if pairs is not None:
         return {mac: own[index] for index, mac in pairs.items()}
-    listed = [f"{files.place(one.path, one.span.start)}: {mac}" for mac, fields in old.items() for _, one in fields]
+    listed = [f"{files.location(one.path, one.span.start)}: {mac}" for mac, fields in old.items() for _, one in fields]
     log.warning(
         "it is not clear which NIC is which of the interfaces that the guest tells by hardware addresses of no NIC; "
         "they stay: %s",

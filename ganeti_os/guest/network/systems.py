@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.network.addresses import Interface
+from ganeti_os.guest.facts.addresses import Interface
+from ganeti_os.guest.files.draft import Draft
+from ganeti_os.guest.files.systemd import UNIT_DIRECTORIES, has_systemd, is_masked
 from ganeti_os.guest.network.files import NetworkFiles
 from ganeti_os.guest.network.gentoo import gentoo_interfaces
 from ganeti_os.guest.network.ifcfg import ifcfg_interfaces
@@ -19,7 +20,6 @@ from ganeti_os.guest.network.networkd import networkd_interfaces
 from ganeti_os.guest.network.writing import ifcfg, ifupdown, keyfile, netifrc, netplan, networkd, wicked
 from ganeti_os.guest.network.writing.foreign import Foreign
 from ganeti_os.guest.network.writing.plan import NicPlan
-from ganeti_os.guest.systemd import UNIT_DIRECTORIES, has_systemd, is_masked
 
 _NETWORK_FILES = "/etc/systemd/network"
 _WANTS = ("multi-user.target.wants", "network-online.target.wants", "network.target.wants", "sysinit.target.wants")

@@ -6,9 +6,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ganeti_os.guest.network.addresses import Interface
+from ganeti_os.guest.facts.addresses import Interface
+from ganeti_os.guest.files.span import Span
 from ganeti_os.guest.network.files import NetworkFiles
-from ganeti_os.guest.network.span import Span
 
 _DIRECTORIES = ("/etc/udev/rules.d", "/run/udev/rules.d")
 _RULE = re.compile(rb"^[ \t]*+(?:[^#\s\\]|\\[^\n])(?:[^\\\n]|\\(?:\n|[^\n]))*+", re.MULTILINE)

@@ -10,7 +10,7 @@ import logging
 import re
 import struct
 
-from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.ssh.key_pairs import ECDSA, ED25519, KINDS, RSA, KeyMaker
 
 log = logging.getLogger(__name__)

@@ -10,10 +10,10 @@ from itertools import islice
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.descriptors import read_descriptor
-from pydiskimg.fs.ext4.doubt import NotBelievedError
+from pydiskimg.fs.ext4.errors import NotBelievedError
+from pydiskimg.fs.ext4.existing import Volume
 from pydiskimg.fs.ext4.features import Compat
-from pydiskimg.fs.ext4.file_blocks import file_runs, read_inode
-from pydiskimg.fs.ext4.volume import Volume
+from pydiskimg.fs.ext4.file_map import file_runs, read_inode
 from pydiskimg.protocols import Source, read_bytes
 
 _TYPE = 0xF000  # of i_mode

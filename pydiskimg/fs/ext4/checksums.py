@@ -6,8 +6,8 @@ Without metadata_csum the same calls leave the structures as they are.
 
 from __future__ import annotations
 
+from pydiskimg.crc32c import crc32c, crc32c_columns
 from pydiskimg.fs.ext4 import layout
-from pydiskimg.fs.ext4.crc32c import crc32c, crc32c_columns
 
 _BG_CHECKSUM = layout.GROUP_DESCRIPTOR_64.offsets["bg_checksum"]
 

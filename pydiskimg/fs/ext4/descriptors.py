@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.checksums import descriptor_checksums
 from pydiskimg.fs.ext4.crc16 import crc16
+from pydiskimg.fs.ext4.existing import Volume
 from pydiskimg.fs.ext4.features import Incompat
-from pydiskimg.fs.ext4.volume import Volume
 from pydiskimg.protocols import Source, read_bytes
 
 _BLOCKS_AT_ONCE = 32

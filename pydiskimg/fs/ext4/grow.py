@@ -16,15 +16,15 @@ from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.checksums import Checksums
 from pydiskimg.fs.ext4.descriptors import Descriptor, read_descriptors, seal
-from pydiskimg.fs.ext4.doubt import NotBelievedError
+from pydiskimg.fs.ext4.errors import NotBelievedError
 from pydiskimg.fs.ext4.features import Compat, Incompat
-from pydiskimg.fs.ext4.larger import larger
-from pydiskimg.fs.ext4.log_writer import LogWriter
-from pydiskimg.fs.ext4.new_groups import NewGroups
+from pydiskimg.fs.ext4.grow_geometry import larger
+from pydiskimg.fs.ext4.grow_groups import NewGroups
+from pydiskimg.fs.ext4.grow_reserve import regrown_reserve
+from pydiskimg.fs.ext4.journal_writer import LogWriter
 from pydiskimg.fs.ext4.recovery import RecoveredSource
-from pydiskimg.fs.ext4.reserve import regrown_reserve
 from pydiskimg.fs.ext4.superblock import superblock
-from pydiskimg.fs.ext4.used import ExtUsage
+from pydiskimg.fs.ext4.usage import ExtUsage
 from pydiskimg.protocols import Disk, read_bytes
 
 _BLOCKS_AT_ONCE = 256

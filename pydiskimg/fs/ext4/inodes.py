@@ -7,8 +7,8 @@ import struct
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.checksums import Checksums
-from pydiskimg.fs.ext4.filemap import FileMap, extent_map, pointer_map
 from pydiskimg.fs.ext4.geometry import Geometry
+from pydiskimg.fs.ext4.new_file_map import FileMap, extent_map, pointer_map
 from pydiskimg.fs.ext4.placement import Placement, Run
 from pydiskimg.units import KIB
 

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from pydiskimg.fs.ext4 import layout
-from pydiskimg.fs.ext4.filemap import FileMap, map_by_extents, map_by_pointers
 from pydiskimg.fs.ext4.geometry import Geometry
+from pydiskimg.fs.ext4.new_file_map import FileMap, map_by_extents, map_by_pointers
 from pydiskimg.fs.ext4.placement import Placement
 
 

@@ -8,7 +8,7 @@ margin are hexadecimal byte offsets; fields named reserved or checksum_* are des
 
 from __future__ import annotations
 
-from pydiskimg.fs.ext4.record import Record
+from pydiskimg.records import Record
 
 SUPERBLOCK_OFFSET = 1024
 SUPERBLOCK_MAGIC = 0xEF53

@@ -14,20 +14,20 @@ import time
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
+from pydiskimg.crc32c import crc32c
 from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.blockwriter import BlockWriter
 from pydiskimg.fs.ext4.checksums import Checksums
-from pydiskimg.fs.ext4.crc32c import crc32c
-from pydiskimg.fs.ext4.filemap import FileMap
 from pydiskimg.fs.ext4.geometry import Geometry, plan_geometry
 from pydiskimg.fs.ext4.groups import Groups
 from pydiskimg.fs.ext4.inodes import Inodes, make_directories, make_resize_inode
 from pydiskimg.fs.ext4.journal import journal_superblock, place_journal
+from pydiskimg.fs.ext4.new_file_map import FileMap
 from pydiskimg.fs.ext4.placement import Placement
 from pydiskimg.fs.ext4.superblock import Identity, superblock, superblock_values
 from pydiskimg.fs.label import encoded_label
-from pydiskimg.fs.signatures import wipe_signatures
+from pydiskimg.fs.wipe import wipe_signatures
 from pydiskimg.protocols import Disk
 from pydiskimg.units import format_size
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from operator import itemgetter
 
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.fs.ext4.doubt import NotBelievedError
+from pydiskimg.fs.ext4.errors import NotBelievedError
+from pydiskimg.fs.ext4.existing import Volume
 from pydiskimg.fs.ext4.features import Compat
+from pydiskimg.fs.ext4.journal_reader import Copy, Log
 from pydiskimg.fs.ext4.layout import ERROR_FS
-from pydiskimg.fs.ext4.log import Copy, Log
-from pydiskimg.fs.ext4.volume import Volume
 from pydiskimg.protocols import Source, WritableBuffer, check_range
 
 

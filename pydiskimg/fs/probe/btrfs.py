@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import struct
 
-from pydiskimg.fs.ext4.crc32c import crc32c
+from pydiskimg.crc32c import crc32c
 from pydiskimg.fs.probe.kind import FileSystemKind, label_text, uuid_text
 from pydiskimg.protocols import Source
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydiskimg.fs.ext4.crc32c import crc32c
+from pydiskimg.crc32c import crc32c
 from pydiskimg.fs.ext4.features import JOURNAL_DEV
 from pydiskimg.fs.ext4.layout import SUPERBLOCK, SUPERBLOCK_MAGIC, SUPERBLOCK_OFFSET
 from pydiskimg.fs.probe.kind import FileSystemKind, label_text, uuid_text

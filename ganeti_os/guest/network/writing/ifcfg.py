@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.network.shell_values import shell_values
+from ganeti_os.guest.files.draft import Draft
+from ganeti_os.guest.files.shell_values import shell_values
 from ganeti_os.guest.network.writing.foreign import VIRTUAL, Foreign
 from ganeti_os.guest.network.writing.plan import NicPlan, StaticAddress, is_ours, text_of, write_own_files
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.network.writing.block import own_block, with_block
 from ganeti_os.guest.network.writing.foreign import VIRTUAL, Foreign
 from ganeti_os.guest.network.writing.plan import NicPlan, StaticAddress

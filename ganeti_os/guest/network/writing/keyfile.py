@@ -7,8 +7,8 @@ import re
 import uuid
 from collections.abc import Iterator, Sequence
 
-from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.network.ini import ini_values
+from ganeti_os.guest.files.draft import Draft
+from ganeti_os.guest.files.ini import ini_values
 from ganeti_os.guest.network.writing.foreign import Foreign
 from ganeti_os.guest.network.writing.plan import NicPlan, is_ours, text_of, write_own_files
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.network.writing.block import own_block, with_block
 from ganeti_os.guest.network.writing.foreign import VIRTUAL, Foreign
 from ganeti_os.guest.network.writing.plan import NicPlan

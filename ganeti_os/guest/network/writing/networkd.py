@@ -6,8 +6,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.network.ini import ini_values
+from ganeti_os.guest.files.draft import Draft
+from ganeti_os.guest.files.ini import ini_values
 from ganeti_os.guest.network.writing.foreign import VIRTUAL, Foreign
 from ganeti_os.guest.network.writing.plan import NicPlan, is_ours, write_own_files
 

@@ -7,7 +7,7 @@ import re
 import stat
 from collections.abc import Sequence
 
-from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.network.writing.plan import HEADER, NicPlan, text_of
 
 _PATH = "/etc/resolv.conf"

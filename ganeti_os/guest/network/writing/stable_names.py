@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ganeti_os.guest.draft import Draft
+from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.network.writing.plan import HEADER, NicPlan, is_ours
 
 _PATH = "/etc/udev/rules.d/70-ganeti-nics.rules"

@@ -6,14 +6,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from ganeti_os.guest.draft import Draft
-from ganeti_os.guest.network.shell_values import shell_values
-from ganeti_os.guest.network.span import substituted
+from ganeti_os.guest.files.draft import Draft
+from ganeti_os.guest.files.shell_values import shell_values
+from ganeti_os.guest.files.span import substituted
+from ganeti_os.guest.files.text import with_lines
 from ganeti_os.guest.network.writing.foreign import VIRTUAL, Foreign
 from ganeti_os.guest.network.writing.ifcfg import foreign_beside_own, ifcfg_of_others
 from ganeti_os.guest.network.writing.plan import NicPlan, text_of, write_own_files
 from ganeti_os.guest.network.writing.stable_names import write_names
-from ganeti_os.guest.text import with_lines
 
 _DIRECTORY = "/etc/sysconfig/network"
 _ROUTES = f"{_DIRECTORY}/routes"

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: MIT
+"""A backup that is a disk as a whole, a qcow2 or raw bytes, goes onto the disk as it arrives."""
+
+from __future__ import annotations
+
+import logging
+
+from ganeti_os.backup.kind import BackupKind
+from ganeti_os.install.held_disk import HeldDisk
+from ganeti_os.install.whole_disk import Wiping
+from pydiskimg.disks.descriptor import DescriptorDisk
+from pydiskimg.disks.fits import check_size_fits
+from pydiskimg.errors import InvalidImageError
+from pydiskimg.transfer import stream_of
+from pydiskimg.transfer.pipe import PipeReader
+from pydiskimg.units import format_size
+from pydiskimg.volumes.described_end import LOOK_AT, described_end
+
+log = logging.getLogger(__name__)
+
+# A qcow2 has whole sectors: where the disk that was exported ends within one, the backup has zeros behind it.
+_PADDING = {BackupKind.QCOW2: 511, BackupKind.RAW: 0}
+
+
+def restore_disk(pipe: PipeReader, kind: BackupKind, disk: DescriptorDisk, wiping: Wiping) -> HeldDisk:
+    """Write the backup to the disk but for its first MiB, which the caller releases.
+
+    Raises DoesNotFitError before anything is written; InvalidImageError when the backup ends early or is corrupt, and
+    then the disk begins with zeros.
+    """
+    messages = wiping.messages
+    described = described_end(pipe.peek(LOOK_AT)) if kind is BackupKind.RAW else 0
+    with stream_of(pipe, format=kind.value) as stream:
+        size = described if stream.size is None else stream.size
+        if stream.size == 0:
+            raise InvalidImageError(f"{pipe.name}: is the image of a disk of 0 bytes; nothing was written")
+        if size:
+            log.info("%s: %s, %s", pipe.name, kind.value, format_size(size))
+        else:
+            log.warning("%s: nothing in it tells its size, so an early end would not be seen", pipe.name)
+        check_size_fits(pipe.name, size, disk, padding=_PADDING[kind])
+        target = HeldDisk(disk, wiping)  # a backup that is smaller would leave an old GPT's backup in place
+        done = stream.copy_to(
+            target, at_least=described, padding=_PADDING[kind], progress=messages.progress("restored")
+        )
+    log.info("%s of the disk came, in %s", format_size(done), format_size(pipe.position))
+    return target

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+"""Debian's memory of the disks that grub-pc is installed on: those of the old machine are not there any more.
+
+An upgrade of grub-pc whose grub-install once made a core.img runs grub-install on the remembered devices, and fails
+where no person can be asked and one of them does not exist. Which name this instance's disk has (vda, sda, xvda)
+changes with Ganeti's hypervisor parameters, so none is remembered, and that none is meant (ADR 0096).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from ganeti_os.guest.files.draft import Draft
+from pydiskimg.errors import StorageError
+
+log = logging.getLogger(__name__)
+
+PATH = "/var/cache/debconf/config.dat"
+_DEVICES = re.compile(
+    rb"(^Name: grub-pc/install_devices\n(?:(?!Value:)[^\n]++\n){0,8}?)Value: ([^\n]++)\n", re.MULTILINE
+)
+_EMPTY = re.compile(rb"^Name: grub-pc/install_devices_empty\n(?:[^\n]++\n)*+", re.MULTILINE)
+_MEANT = (
+    b"Name: grub-pc/install_devices_empty\nTemplate: grub-pc/install_devices_empty\nValue: true\nOwners: grub-pc\n"
+    b"Flags: seen\n"
+)
+
+
+def forget_grub_devices(draft: Draft) -> None:
+    """Let an upgrade of grub-pc inside the guest succeed without the disks of the old machine.
+
+    A debconf database that cannot be read is logged: it is not what the system boots by.
+    """
+    try:
+        data = draft.read(PATH)
+    except StorageError as error:
+        log.warning("the devices that grub-pc is installed on stay as they are: %s", error)
+        return
+    if data is None or not _DEVICES.search(data):
+        return
+    new = _DEVICES.sub(rb"\1Value: \n", data, count=1)
+    old = _EMPTY.search(new)
+    start, end = old.span() if old else (len(new), len(new))
+    draft.change(PATH, new[:start] + _MEANT + (new[end:] if old else b"\n"), "no disk of the old machine for grub-pc")

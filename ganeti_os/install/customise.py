@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""An installed system, mounted: the overlay copied over it, the instance's identity, then the scripts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from ganeti_os.guest.cloud_init import needs_seed_volume
+from ganeti_os.guest.facts.instance import instance_facts
+from ganeti_os.guest.instance import make_instance
+from ganeti_os.guest.mounted import MountedGuest, mounted_guest
+from ganeti_os.guest.root import NoRootError, find_guest
+from ganeti_os.install import scripts
+from ganeti_os.install.installation import Installation
+from ganeti_os.install.step_environment import steps_environment
+from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.host.loop import loop_device
+from pydiskimg.protocols import ShownDisk
+
+log = logging.getLogger(__name__)
+
+
+def customise_image(installation: Installation, disk: ShownDisk) -> bool:
+    """Find and mount the system on the disk, let it become the instance, and customise it. Needs root.
+
+    disk is the installation's, or what holds its beginning back; scripts see the installation's. A disk without a Linux
+    system stays as its image made it where nothing else than its identity was to change. False where the instance's
+    name and network did not get to where the system's cloud-init reads them.
+    """
+    with ExitStack() as stack:
+        try:
+            guest = find_guest(disk)
+        except NoRootError as error:
+            if installation.is_customised:
+                raise
+            log.warning("name, network and keys stay those of the image: %s", error)
+            return False
+        mounted = stack.enter_context(mounted_guest(disk, guest, programs=bool(installation.scripts)))
+        if installation.overlay is not None:
+            from ganeti_os.install.overlay import copy_overlay  # libarchive comes with it
+
+            copy_overlay(installation.overlay, mounted.target, installation.messages)
+        become_instance(installation, mounted.target)
+        hidden = installation.gives_identity and _seed_is_hidden(mounted)
+        if installation.scripts:
+            run_scripts(installation, mounted.target, mounted.root_device, mounted.boot_device)
+    disk.flush()
+    return not hidden
+
+
+def _seed_is_hidden(mounted: MountedGuest) -> bool:
+    with open_tree(mounted.target) as tree:
+        return needs_seed_volume(tree, mounted.inside)
+
+
+def become_instance(installation: Installation, target: str) -> None:
+    """Give the system whose root is mounted at target the identity of its instance, unless the settings say no."""
+    request, settings = installation.request, installation.settings
+    if installation.gives_identity:
+        with installation.messages.step("identity"), open_tree(target, name=installation.disk.name) as tree:
+            make_instance(tree, instance_facts(request, settings, is_new=True), settings, installation.keys)
+
+
+def run_scripts(installation: Installation, target: str, root_device: str, boot_device: str | None) -> None:
+    """Run the scripts with target as the guest's root; a disk that is a file gets a block device for them."""
+    request = installation.request
+    with _block_device(installation) as blockdev:
+        environment = scripts.script_environment(
+            request.environment,
+            installation.settings.for_scripts() | steps_environment(installation.settings),
+            target=target,
+            blockdev=blockdev,
+            root_dev=root_device,
+            boot_dev=boot_device,
+        )
+        scripts.run(installation.scripts, environment, target=target)
+
+
+@contextmanager
+def _block_device(installation: Installation) -> Iterator[str]:
+    disk = installation.disk
+    if stat.S_ISBLK(os.fstat(disk.fd).st_mode):
+        yield disk.name
+        return
+    with loop_device(disk.fd, length=disk.size // disk.sector_size * disk.sector_size) as loop:
+        yield loop.path

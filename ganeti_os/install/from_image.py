@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: MIT
+"""Installing a disk image (qcow2 or raw): a copy that fills the disk and becomes the instance."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable
+
+from ganeti_os.guest.firmware import tell_of_uefi
+from ganeti_os.install.held_disk import HeldDisk, released_after
+from ganeti_os.install.image_check import check_disk_contents
+from ganeti_os.install.image_file import ImageFile, open_complete_image
+from ganeti_os.install.installation import Installation
+from pydiskimg.disks.fits import check_fits
+from pydiskimg.errors import InUseError, StorageError
+from pydiskimg.fs.swap import check_swap, make_swap
+from pydiskimg.host.claims import is_same_file
+from pydiskimg.protocols import ImageSource, ShownDisk, Source
+from pydiskimg.transfer.copy import copy
+from pydiskimg.units import format_size
+
+log = logging.getLogger(__name__)
+
+
+def install_disk_image(image: ImageFile, installation: Installation) -> None:
+    """Copy the image onto the disk, its first MiB last, let it fill the disk, and let it become the instance.
+
+    Nothing is mounted where neither is wanted and there are no overlay and scripts.
+    """
+    target, enters = _install_packed(image, installation) if image.is_packed else _install_plain(image, installation)
+    tell_of_uefi(target, installation.request)
+    grows_early = installation.grows and target.lies_after_head
+    if grows_early:
+        _grow(installation, target)
+    with released_after(target, needs_table=bool(installation.scripts)) as disk:
+        named = enters and _customise(installation, disk)
+        if installation.gives_identity and not named:
+            _seed(installation, disk)
+    if installation.grows and not grows_early:
+        _grow(installation, installation.disk, done="everything is installed")
+
+
+def _install_plain(image: ImageFile, installation: Installation) -> tuple[HeldDisk, bool]:
+    """Copy the image but for its first MiB; return where to, and whether the system on it is to be entered."""
+    with open_complete_image(image.path, format=image.format) as source:
+        enters = installation.is_customised or (installation.gives_identity and _may_hold_linux(source))
+        if enters:
+            _enter_private_namespace()  # refused without root before anything is written
+        return _copied(image, installation, lambda: _copy(image, source, installation)), enters
+
+
+def _install_packed(image: ImageFile, installation: Installation) -> tuple[HeldDisk, bool]:
+    """Copy a compressed image as _install_plain() does: what is in it is seen when it is on the disk."""
+    from ganeti_os.install.from_packed import copy_packed  # and with it libarchive, which most images do without
+
+    if installation.is_customised or installation.gives_identity:
+        _enter_private_namespace()  # refused without root before anything is written
+    target = _copied(image, installation, lambda: copy_packed(image, installation))
+    return target, installation.is_customised or (installation.gives_identity and _may_hold_linux(target))
+
+
+def _enter_private_namespace() -> None:
+    # Only here, as what mounts takes longer to import than a small image to copy.
+    from pydiskimg.host.mount import enter_private_namespace
+
+    try:
+        enter_private_namespace()
+    except StorageError as error:
+        if error.errno != errno.EPERM:
+            raise
+        text = f"{error}; IDENTITY=no copies an image as it is, without root, where there are no overlay and scripts"
+        raise StorageError(text, errno=error.errno, filename=error.filename) from error
+
+
+def _customise(installation: Installation, disk: ShownDisk) -> bool:
+    from ganeti_os.install.customise import customise_image
+
+    with installation.messages.step("customising"):
+        return customise_image(installation, disk)
+
+
+def _seed(installation: Installation, disk: ShownDisk) -> None:
+    from ganeti_os.guest.seed_volume import seed_in_front  # only here, as _enter_private_namespace()
+
+    seed_in_front(disk, installation.request, installation.settings)
+
+
+def _grow(installation: Installation, disk: ShownDisk, *, done: str | None = None) -> None:
+    from ganeti_os.install.growing import grow
+
+    with installation.messages.step("growing"):
+        grow(disk, done=done)
+
+
+def _may_hold_linux(source: Source) -> bool:
+    from ganeti_os.guest.root import holds_mountable  # only here, as _enter_private_namespace()
+
+    found = holds_mountable(source)
+    if not found:
+        log.info("%s: no Linux file system was found in it, so its name, network and keys stay", source.name)
+    return found
+
+
+def _copied(image: ImageFile, installation: Installation, copying: Callable[[], HeldDisk]) -> HeldDisk:
+    """Copy all of the image but its first MiB, and make the swap area. The caller releases what is returned."""
+    disk, swap = installation.disk, installation.swap
+    with installation.messages.step("copying"):
+        if is_same_file(image.path, disk.fd):
+            raise InUseError(f"{disk.name}: is the image itself; nothing was written", errno=None, filename=disk.name)
+        if swap is not None:
+            check_swap(swap)
+        target = copying()
+        target.wipe_rest()  # before anything that grows writes there
+        if swap is not None:
+            installation.wiping.wipe(swap)
+            make_swap(swap)
+            swap.flush()
+    return target
+
+
+def _copy(image: ImageFile, source: ImageSource, installation: Installation) -> HeldDisk:
+    disk = installation.disk
+    log.info("%s (%s, %s) to %s", image.path, source.format, format_size(source.size), disk.name)
+    check_disk_contents(source)
+    check_fits(source, disk)
+    target = HeldDisk(disk, installation.wiping)
+    copied = copy(source, target, progress=installation.messages.progress("copied"))
+    log.debug("%d bytes written, %d zeroed by %s", copied.written, copied.zeroed, disk.ladder.current)
+    return target

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: MIT
+"""From an image's name to its file in IMAGE_DIR, or CACHE_DIR with IMAGE_URL: IMAGE_NAME, or IMAGE_NAME-ARCH.img."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+import stat
+from dataclasses import dataclass
+
+from ganeti_os.install.listing import listed_names, listing, shown_name
+from ganeti_os.settings.image_names import BOOT_DUMP, ROOT_DUMP, is_file_name, spellings
+from ganeti_os.settings.settings import Settings
+from pydiskimg.errors import InvalidImageError, ReferenceDeniedError, StorageError, UnsupportedImageError, storage_error
+from pydiskimg.images.open import open_image
+from pydiskimg.protocols import ImageSource
+
+SUFFIXES = {"tarball": ".tar.gz", "qemu": ".img", "raw": ".raw", "qcow2": ".qcow2", "dump": ROOT_DUMP}
+
+
+class MissingImageError(StorageError):
+    """The image that the settings name does not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An image that exists. format is what to open it as: raw, qcow2, or None for looking at the contents.
+
+    is_archive tells a tarball, which is unpacked and has no format; is_dump a dump(8) of the root file system, whose
+    /boot is in boot_path when it is needed. is_packed tells a disk image that is compressed, or
+    in a tarball, as the only file of it.
+    """
+
+    path: str
+    is_archive: bool
+    format: str | None
+    is_dump: bool = False
+    boot_path: str | None = None
+    is_packed: bool = False
+    in_tarball: bool = False
+
+
+def image_names(settings: Settings, *, kernel_inside: bool) -> list[tuple[str, ...]]:
+    """Return what the image's files may be called, in the order of looking; each the root's name first.
+
+    That is IMAGE_NAME itself where it can be a whole file name, then IMAGE_NAME-ARCH and IMAGE_TYPE's suffix, for each
+    name of the architecture. A dump that has a kernel inside has two files, all else has one. A name without an ending
+    is a whole one only where the images are on this node: no server is asked for it. Raises MissingImageError without
+    IMAGE_NAME.
+    """
+    directory = image_directory(settings)
+    name = settings.image_name
+    if not name:
+        raise MissingImageError(
+            f"IMAGE_NAME is not set; expected the name of an image in {directory}; {listing(directory)}",
+            errno=errno.ENOENT,
+            filename=directory,
+        )
+    suffix = SUFFIXES[settings.image_type]
+    names = [f"{name}-{arch}{suffix}" for arch in spellings(settings.arch)]
+    if is_file_name(name) or not settings.image_url:
+        names.insert(0, name)
+    both = settings.image_type == "dump" and kernel_inside
+    return [(name, *_boot_dump(name)) if both else (name,) for name in names]
+
+
+def image_directory(settings: Settings) -> str:
+    """Return where the images are: the cache, when they are fetched."""
+    return settings.cache_dir if settings.image_url else settings.image_dir
+
+
+def find_image(settings: Settings, *, kernel_inside: bool = True, names: tuple[str, ...] = ()) -> ImageFile:
+    """Return the image that the settings name; with IMAGE_URL, names are the files that were fetched.
+
+    Raises MissingImageError, which says what there is instead, or StorageError when it cannot be looked at.
+    """
+    directory = image_directory(settings)
+    candidates = [names] if names else image_names(settings, kernel_inside=kernel_inside)
+    chosen = next((found for found in candidates if _is_there(directory, found[0], settings)), None)
+    if chosen is None:
+        raise _missing(directory, [found[0] for found in candidates], settings)
+    paths = [os.path.join(directory, name) for name in chosen]
+    for path in paths:
+        _check_image(path, settings)
+    return ImageFile(
+        paths[0],
+        is_archive=settings.image_type == "tarball",
+        format=settings.image_type if settings.image_type in ("raw", "qcow2") else None,
+        is_dump=settings.image_type == "dump",
+        boot_path=paths[1] if len(paths) > 1 else None,
+    )
+
+
+def _boot_dump(name: str) -> tuple[str, ...]:
+    """Return the name of the /boot beside a root; none beside one that is not named as a root."""
+    return (name.removesuffix(ROOT_DUMP) + BOOT_DUMP,) if name.endswith(ROOT_DUMP) else ()
+
+
+def _is_there(directory: str, name: str, settings: Settings) -> bool:
+    """Tell whether there is something of that name: also a link to nothing, for a message that says so.
+
+    A directory called IMAGE_NAME is something else of the administrator's.
+    """
+    path = os.path.join(directory, name)
+    return os.path.lexists(path) and not (name == settings.image_name and os.path.isdir(path))
+
+
+def open_complete_image(path: str, *, format: str | None, name: str | None = None) -> ImageSource:  # noqa: A002
+    """Open a disk image as open_image() does, and refuse one that is not all of a disk in words for an administrator.
+
+    That is one that needs another file, and one of 0 bytes.
+    """
+    try:
+        image = open_image(path, format=format, name=name)
+    except ReferenceDeniedError as error:
+        raise UnsupportedImageError(
+            f"{error.reference}, and an image must be complete without other files here; make such a one with: "
+            "pydiskimg convert --allow-references DIR -O qcow2 IMAGE NEW"
+        ) from None
+    if not image.size:
+        image.close()
+        raise InvalidImageError(f"{image.name}: is the image of a disk of 0 bytes; expected one that holds something")
+    return image
+
+
+def _check_image(path: str, settings: Settings) -> None:
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise _missing(*os.path.split(path), settings) from None
+    except OSError as error:
+        raise storage_error(error, path, "cannot look at the image") from error
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        message = f"{path}: found a directory or special file, expected an image"
+        raise StorageError(message, errno=errno.EINVAL, filename=path)
+
+
+def _missing(directory: str, name: str | list[str], settings: Settings) -> MissingImageError:
+    """Return what to raise where there is no file of the name, or of any of the names."""
+    names = [name] if isinstance(name, str) else name
+    usual = [each for each in names if each != settings.image_name or is_file_name(each)]
+    wanted, *others = usual
+    path = os.path.join(directory, wanted)
+    if os.path.islink(path):
+        message = f"{path}: the image is a symbolic link to {os.readlink(path)!r}, which does not exist"
+        return MissingImageError(message, errno=errno.ENOENT, filename=path)
+    others += [each for each in names if each not in usual]
+    nor = f", nor is there {' or '.join(map(shown_name, others))}" if others else ""
+    message = f"{path}: there is no such image{nor}; {_offer(wanted, directory, settings)}{listing(directory)}"
+    return MissingImageError(message, errno=errno.ENOENT, filename=path)
+
+
+def _offer(wanted: str, directory: str, settings: Settings) -> str:
+    """Return what may have been meant: the image as another IMAGE_TYPE, or the nearest name."""
+    try:
+        names = listed_names(directory)
+    except OSError:  # the listing says why
+        return ""
+    if wanted.endswith(BOOT_DUMP):  # its root is there
+        return "it is the /boot of an instance that boots its own kernel; "
+    for image_type, suffix in SUFFIXES.items():
+        for arch in spellings(settings.arch):
+            name = f"{settings.image_name}-{arch}{suffix}"
+            if name in names:
+                return f"IMAGE_TYPE is {settings.image_type}, did you mean {image_type}, {shown_name(name)}? "
+    nearest = difflib.get_close_matches(wanted, names, n=1)
+    return f"did you mean {shown_name(nearest[0])}? " if nearest else ""

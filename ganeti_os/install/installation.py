@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""One run of create: everything that its steps need to know, and what is checked before it writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ganeti_os.guest.ssh.key_pairs import KeyMaker
+from ganeti_os.install.whole_disk import Wiping
+from ganeti_os.log import Messages
+from ganeti_os.request import Request
+from ganeti_os.settings.authorized_keys import keys_of_settings
+from ganeti_os.settings.settings import Settings
+from pydiskimg.disks.descriptor import DescriptorDisk
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """disk is the instance's first disk, swap the disk that becomes swap as a whole (OS API 5); both are open.
+
+    scripts are the paths of the enabled customisation scripts, in the order in which they run. overlay is the directory
+    whose files are copied over the installed system before that. keys makes the instance's host keys.
+    """
+
+    request: Request
+    settings: Settings
+    messages: Messages
+    disk: DescriptorDisk
+    swap: DescriptorDisk | None
+    scripts: tuple[str, ...]
+    overlay: str | None = None
+    keys: KeyMaker = field(default_factory=KeyMaker)
+
+    @property
+    def wiping(self) -> Wiping:
+        """What becomes of bytes that a former instance wrote."""
+        return Wiping(self.settings.wipe, self.messages)
+
+    @property
+    def is_customised(self) -> bool:
+        """True when the administrator's own files or scripts go into the installed system."""
+        return bool(self.scripts or self.overlay)
+
+    @property
+    def gives_identity(self) -> bool:
+        """True when the installed system becomes the instance; what is imported is the machine that it was."""
+        is_new = self.request.verb == "create" or self.settings.import_identity == "new"
+        return is_new and not self.settings.identity_is_off
+
+    @property
+    def grows(self) -> bool:
+        """True when a system that is copied as a disk is to fill the instance's disk."""
+        return self.settings.grow and not self.settings.nomount
+
+
+def prepare_identity(settings: Settings, keys: KeyMaker) -> None:
+    """Check what a new system is to be given, and let keys begin with the RSA key while the disk is written.
+
+    Raises SettingsError and StorageError for authorised keys and user-data that cannot be used, ImportError without
+    the library for keys.
+    """
+    keys_of_settings(settings)
+    if settings.cloud_user_data:
+        from ganeti_os.guest.cloud_init import check_user_data  # only here: few settings have any
+
+        check_user_data(settings)
+    keys.start()

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+"""The overlay: the administrator's files, copied over the installed system before the customisation scripts run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+
+from ganeti_os.guest.files.selinux import DIRECTORY, FILE, SYMLINK, Labels
+from ganeti_os.install.listing import listing
+from ganeti_os.log import Messages
+from ganeti_os.settings.settings import Settings
+from ganeti_os.settings.trust import distrust
+from pydiskimg.errors import DiskImageError, storage_error
+from pydiskimg.files.copy import copy_directory
+from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.protocols import Tree
+from pydiskimg.units import format_size
+
+log = logging.getLogger(__name__)
+
+
+class OverlayError(DiskImageError):
+    """The overlay that the settings name does not exist, or others could have put something into it."""
+
+
+def find_overlay(settings: Settings) -> str | None:
+    """Return the directory OVERLAYS_DIR/OVERLAY; None when OVERLAY is not set.
+
+    Raises OverlayError when there is none, or it or OVERLAYS_DIR is world-writable or belongs to somebody else,
+    StorageError when it cannot be looked at.
+    """
+    if not settings.overlay:
+        return None
+    path = os.path.join(settings.overlays_dir, settings.overlay)
+    try:
+        above, status = os.stat(settings.overlays_dir), os.stat(path)
+    except FileNotFoundError:
+        raise OverlayError(f"{path}: there is no such overlay (OVERLAY); {listing(settings.overlays_dir)}") from None
+    except OSError as error:
+        raise storage_error(error, path, "cannot look at the overlay") from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise OverlayError(f"{path}: is no directory; an overlay is a directory with the files of a guest's /")
+    for place, found in ((settings.overlays_dir, above), (path, status)):
+        problem = distrust(place, found, "goes into guests")
+        if problem:
+            raise OverlayError(problem)
+    return path
+
+
+def copy_overlay(path: str, target: str, messages: Messages) -> None:
+    """Copy what is in the overlay over the guest whose root is mounted at target."""
+    with messages.step("copying the overlay"):
+        with open_tree(target, name="of the instance") as tree:
+            labels = _Labels(tree)
+            copied = copy_directory(path, target, progress=messages.progress("copied"), attributes=labels.attributes)
+        log.info("%d entries, %s, from %s", copied.entries, format_size(copied.bytes), path)
+        if copied.left_out:
+            log.warning("%s: %s", path, copied.left_out)
+
+
+class _Labels:
+    """The SELinux labels of what the overlay brings; a directory that the guest has keeps its own.
+
+    There are none on another file system than the root's: /boot/efi cannot hold them.
+    """
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._labels = Labels(tree)
+        self._device = tree.stat("/").st_dev
+
+    def attributes(self, path: bytes, kind: int) -> dict[bytes, bytes]:
+        """Return the attributes of an entry of the overlay."""
+        name = "/" + path.decode("utf-8", "surrogateescape")
+        known = {stat.S_IFREG: FILE, stat.S_IFDIR: DIRECTORY, stat.S_IFLNK: SYMLINK}.get(kind)
+        if known is None or (known == DIRECTORY and self._tree.exists(name)) or not self._is_on_root(name):
+            return {}
+        return {attribute.encode(): value for attribute, value in self._labels.attributes(name, known).items()}
+
+    def _is_on_root(self, name: str) -> bool:
+        above = name.rpartition("/")[0]
+        while above and not self._tree.exists(above):
+            above = above.rpartition("/")[0]
+        return self._tree.stat(above or "/").st_dev == self._device

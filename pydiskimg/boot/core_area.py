@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""Where a core image goes: the gap between an MBR and the first partition, or the BIOS boot partition of a GPT.
+
+The gap belongs to no one, so RAIDs and boot managers use it, too: bytes that are neither zero nor GRUB's own are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydiskimg.boot.boot_sector import CODE_END, names_core
+from pydiskimg.boot.core_image import BLOCKS
+from pydiskimg.disks.region import SourceRegion
+from pydiskimg.errors import BootLoaderError
+from pydiskimg.fs.foreign import trace
+from pydiskimg.partitions.read import PROTECTIVE, mbr_entries, read_partition_table
+from pydiskimg.protocols import Disk, Source, read_bytes
+
+SECTOR = 512
+BIOS_BOOT_TYPE = "21686148-6449-6E6F-744E-656564454649"
+# What libparted puts into a new MBR: code that says no more than that nothing boots here.
+_NOTHING_BOOTS = bytes.fromhex("fa b8 00 10 8e d0 bc 00 b0")
+# Boot managers that are told apart by bytes of their first sector.
+_OTHERS = (
+    (b"LILO", "LILO"),
+    (b"\0Geom\0Hard Disk\0", "GRUB Legacy"),
+    (b"BOOTMGR", "Windows's boot manager"),
+    (b"Invalid partition table", "a boot manager as DOS and Windows write it"),
+    (b"Missing operating system", "a boot manager as DOS and syslinux write it"),
+)
+_SHOWN = 16  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CoreArea:
+    """start and length are bytes, multiples of 512; is_partition: of a BIOS boot partition, else of the gap."""
+
+    start: int
+    length: int
+    is_partition: bool
+
+    @property
+    def name(self) -> str:
+        return "the BIOS boot partition" if self.is_partition else "the gap before the first partition"
+
+
+def find_core_area(disk: Source) -> CoreArea:
+    """Return where a core image goes on a disk with a partition table (512-byte sectors).
+
+    Raises BootLoaderError when there is no such area, PartitionError for a table that cannot be read.
+    """
+    partitions = read_partition_table(disk)
+    entries = mbr_entries(read_bytes(disk, 0, SECTOR)) if partitions else []
+    if any(entry[2] == PROTECTIVE for entry in entries):
+        for partition in partitions:
+            if partition.type == BIOS_BOOT_TYPE:
+                return CoreArea(partition.start, partition.length // SECTOR * SECTOR, is_partition=True)
+        raise BootLoaderError(
+            f"{disk.name}: its GPT has no BIOS boot partition for GRUB; make one of 1 MiB, type {BIOS_BOOT_TYPE}"
+        )
+    # An extended partition counts: it begins with a table of its own.
+    starts = [entry[4] for entry in entries if entry[2]]
+    if not starts:
+        raise BootLoaderError(f"{disk.name}: has no partitions, so that no place on it is known to be a boot loader's")
+    return CoreArea(SECTOR, max(0, min(starts) - 1) * SECTOR, is_partition=False)
+
+
+def check_core_area(disk: Source, area: CoreArea, length: int, *, loader: bytes | None = None) -> None:
+    """Raise BootLoaderError when length bytes of area, or the code in the first sector, are not ours to overwrite.
+
+    A GRUB that the first sector loads may be replaced, and a core image in area that begins with this loader: see
+    own_ranges(). In a BIOS boot partition only what has a known signature is kept: its type says that the rest is a
+    boot loader's.
+    """
+    sector = read_bytes(disk, 0, SECTOR)
+    _check_code(disk, sector)
+    held = bytearray(read_bytes(disk, area.start, length))
+    for start, end in own_ranges(disk, area, loader=loader):
+        first, last = max(0, start - area.start), min(len(held), end - area.start)
+        if first < last:
+            held[first:last] = bytes(last - first)
+    foreign = next((index for index, byte in enumerate(held) if byte), None) if any(held) else None
+    if foreign is None:
+        return
+    start = area.start if area.is_partition else 0  # what has a signature counts from the start of its device
+    known = trace(SourceRegion(disk, start, area.start + area.length - start))
+    if area.is_partition and known is None:
+        return
+    shown = bytes(held[foreign : foreign + _SHOWN]).hex(" ")
+    what = known or f"the bytes {shown} at byte {area.start + foreign} are neither zero nor GRUB's"
+    raise BootLoaderError(
+        f"{disk.name}: {area.name} holds something other than a boot loader: {what}; nothing was written"
+    )
+
+
+def _check_code(disk: Source, sector: bytes) -> None:
+    code = sector[:CODE_END]
+    if not any(code) or code.startswith(_NOTHING_BOOTS) or names_core(sector) is not None:
+        return
+    name = next((name for mark, name in _OTHERS if mark in code), "an unknown boot manager")
+    raise BootLoaderError(
+        f"{disk.name}: the first sector holds {name} (found {code[:_SHOWN].hex(' ')}, expected GRUB 2 or zeros); "
+        "nothing was written"
+    )
+
+
+def own_ranges(disk: Source, area: CoreArea, *, loader: bytes | None = None) -> Iterator[tuple[int, int]]:
+    """Yield the ranges (first byte, byte after the last) of area that hold a GRUB's core image, if any.
+
+    That is the core image that the first sector loads, or else one at the start of area whose first sector is loader
+    (a diskboot.img) but for its block list: the first sector of a disk that is being installed is written last.
+    """
+    core = names_core(read_bytes(disk, 0, SECTOR))
+    if core is None and loader is not None and area.length >= SECTOR and _begins_with(disk, area, loader):
+        core = area.start // SECTOR
+    end = (area.start + area.length) // SECTOR
+    if core is None or not area.start // SECTOR <= core < end:
+        return
+    first = read_bytes(disk, core * SECTOR, SECTOR)
+    yield core * SECTOR, (core + 1) * SECTOR
+    # The list grows from the end of the sector towards its code.
+    for offset in range(SECTOR - BLOCKS.size, SECTOR // 2, -BLOCKS.size):
+        start, count, _segment = BLOCKS.unpack_from(first, offset)
+        if not start:
+            return
+        if area.start // SECTOR <= start < end:
+            yield start * SECTOR, min(start + count, end) * SECTOR
+
+
+def _begins_with(disk: Source, area: CoreArea, loader: bytes) -> bool:
+    code = loader[: -BLOCKS.size]
+    return read_bytes(disk, area.start, len(code)) == code
+
+
+def check_sectors(disk: Disk) -> None:
+    """Raise BootLoaderError for a disk that no BIOS boots: with sectors of another size than 512 bytes."""
+    if disk.sector_size != SECTOR:
+        raise BootLoaderError(
+            f"{disk.name}: has sectors of {disk.sector_size} bytes; a BIOS boots from sectors of {SECTOR} bytes only"
+        )

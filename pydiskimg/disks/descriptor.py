@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: MIT
+"""What block devices and regular files have in common: a Disk over an open descriptor, until that is closed."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from pydiskimg.disks.zeroing import ZeroLadder
+from pydiskimg.errors import StorageError, closed_error, read_only_error, storage_error
+from pydiskimg.extents import Extent, Kind
+from pydiskimg.linux.fileio import pread_into, pwrite_all
+from pydiskimg.protocols import check_range
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pydiskimg.disks.zeroing import Rung
+    from pydiskimg.protocols import Buffer, WritableBuffer
+
+
+class BorrowedDescriptor:
+    """A descriptor that the caller opened and closes, with its name for messages.
+
+    The caller calls release() before the close: the system gives the number to the next file, which is nobody's to
+    write to from here.
+    """
+
+    def __init__(self, fd: int, name: str) -> None:
+        self._fd = fd
+        self.name = name
+        self._flush_error: OSError | None = None
+
+    @property
+    def fd(self) -> int:
+        """The descriptor. Raises StorageError after release()."""
+        if self._fd < 0:
+            raise closed_error(self.name)
+        return self._fd
+
+    def release(self) -> None:
+        """Refuse everything from now on; nothing may be under way."""
+        self._fd = -1
+
+    def flush(self) -> None:
+        fd = self.fd
+        try:
+            # The kernel tells of lost pages once, and calls them clean then: what failed once cannot succeed later.
+            if self._flush_error is not None:
+                raise self._flush_error
+            os.fsync(fd)
+        except OSError as error:
+            self._flush_error = error
+            raise storage_error(error, self.name, "cannot flush written data to stable storage") from error
+
+    def drop_cache(self) -> None:
+        """Make the next reads come from the device where the system can do that; call flush() first."""
+        os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+class DescriptorDisk(BorrowedDescriptor):
+    """A Disk over a descriptor that the caller opened and closes, after release().
+
+    size and sector_size are bytes. Everything is one DATA extent: a disk is read as what it holds.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        name: str,
+        *,
+        size: int,
+        sector_size: int,
+        rungs: Sequence[Rung],
+        zero_alignment: int,
+        reads_as_zero: bool = False,
+    ) -> None:
+        super().__init__(fd, name)
+        self.size = size
+        self.sector_size = sector_size
+        self.reads_as_zero = reads_as_zero
+        self.ladder = ZeroLadder(
+            name,
+            rungs,
+            write=lambda offset, zeros: pwrite_all(fd, offset, zeros, name=name),
+            alignment=zero_alignment,
+        )
+
+    def extents(self) -> Iterator[Extent]:
+        if self.fd >= 0 and self.size:
+            yield Extent(0, self.size, Kind.DATA)
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        check_range(self, offset, len(buffer))
+        pread_into(self.fd, offset, buffer, name=self.name)
+
+    def write(self, offset: int, data: Buffer) -> None:
+        check_range(self, offset, len(data))
+        fd = self.fd
+        try:
+            pwrite_all(fd, offset, data, name=self.name)
+        except StorageError as error:
+            if error.errno == errno.EBADF:
+                raise read_only_error(self.name) from error
+            raise
+
+    def zero(self, offset: int, length: int) -> None:
+        self._by_ladder(self.ladder.zero, offset, length)
+
+    def free(self, offset: int, length: int) -> bool:
+        """Make [offset, offset + length) read as zero without writing zeros; False where that is not possible."""
+        return bool(self._by_ladder(self.ladder.free, offset, length))
+
+    def _by_ladder(self, do: Callable[[int, int], bool | None], offset: int, length: int) -> bool | None:
+        check_range(self, offset, length)
+        if self.fd < 0:  # which raises: the ladder keeps the number
+            return None
+        try:
+            return do(offset, length)
+        except StorageError as error:
+            if error.errno == errno.EBADF:
+                raise read_only_error(self.name) from error
+            raise

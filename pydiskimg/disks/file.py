@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""Regular files as Disks: one that keeps its size, and one for contents whose length is known when they end."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+
+from pydiskimg.disks.descriptor import DescriptorDisk
+from pydiskimg.disks.zeroing import Rung
+from pydiskimg.errors import storage_error
+from pydiskimg.extents import merged
+from pydiskimg.linux.fallocate import punch_hole, zero_range
+from pydiskimg.linux.holes import stored_and_holes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydiskimg.extents import Extent
+
+
+SECTOR_SIZE = 512
+
+
+class FileDisk(DescriptorDisk):
+    """A Disk over the descriptor of a regular file, which the caller owns.
+
+    reads_as_zero is True only for a file that the caller has just made. Sectors are 512 bytes, as hypervisors
+    present a file, unless the caller says otherwise.
+    """
+
+    def __init__(self, fd: int, name: str, *, sector_size: int = SECTOR_SIZE, reads_as_zero: bool = False) -> None:
+        super().__init__(
+            fd,
+            name,
+            size=os.fstat(fd).st_size,
+            sector_size=sector_size,
+            rungs=(
+                Rung("punch hole", partial(punch_hole, fd), frees=True),
+                Rung("zero range", partial(zero_range, fd)),
+            ),
+            zero_alignment=1,
+            reads_as_zero=reads_as_zero,
+        )
+
+    def stored_extents(self) -> Iterator[Extent]:
+        """Yield what protocols.stored_extents() asks for, by the file system's own map."""
+        return merged(stored_and_holes(self.fd, self.size, name=self.name))
+
+
+class GrowingDisk(FileDisk):
+    """A Disk over the descriptor of a regular file that the caller has just made, and owns."""
+
+    def __init__(self, fd: int, name: str) -> None:
+        super().__init__(fd, name, reads_as_zero=True)
+
+    def grow(self, size: int) -> None:
+        """Make the file size bytes long where it is shorter; what is new reads as zero. Raises StorageError."""
+        if size <= self.size:
+            return
+        try:
+            os.ftruncate(self.fd, size)
+        except OSError as error:
+            raise storage_error(error, self.name, f"cannot grow to {size} bytes") from error
+        self.size = size

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: MIT
+"""A new disk file that appears under its name only when it is complete."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+from pydiskimg.disks.file import FileDisk
+from pydiskimg.errors import DoesNotFitError, InUseError, StorageError, storage_error
+from pydiskimg.host.claims import claim_file
+from pydiskimg.linux.procfs import require_proc
+from pydiskimg.units import format_bytes
+
+
+@contextmanager
+def new_disk_file(path: str | os.PathLike[str], size: int) -> Iterator[FileDisk]:
+    """Give an empty sparse file of size bytes as a Disk; leaving the context makes it durable under path.
+
+    A regular file of that name is replaced then, in one step, and keeps its mode, and its owner where we may say so;
+    until then, and after an error or a kill, it is as before. It is locked meanwhile, as open_disk() locks a file for
+    writing. Raises DoesNotFitError when the file system cannot hold such a size, InUseError when somebody has the old
+    file locked, a loop device shows it or a virtual machine has it, StorageError when path names something other than
+    a regular file or the directory cannot be written.
+    """
+    with new_file(path) as (fd, name):
+        _set_size(fd, name, size)
+        disk = FileDisk(fd, name, reads_as_zero=True)
+        try:
+            yield disk
+        finally:
+            disk.release()
+
+
+@contextmanager
+def new_file(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
+    """Give (descriptor, name) of an empty file that appears under path, durable, when the context is left.
+
+    The descriptor stays ours. Replacing and errors are as for new_disk_file().
+    """
+    name = resolved_new_name(os.fspath(path))
+    with ExitStack() as stack:
+        try:
+            old = stack.enter_context(_replaceable(name))
+            directory = stack.enter_context(_directory(os.path.dirname(name)))
+            refuse_among_devices(directory, name)
+            fd, temporary = _anonymous(directory)
+        except OSError as error:
+            raise _named(error, name) from error
+        stack.callback(os.close, fd)
+        if temporary is not None:
+            stack.callback(_unlink, temporary, directory)
+        yield fd, name
+        try:
+            if old is not None:
+                for owner in ((old.st_uid, -1), (-1, old.st_gid)):
+                    with suppress(OSError):
+                        os.fchown(fd, *owner)
+                os.fchmod(fd, stat.S_IMODE(old.st_mode))
+            _flush(fd, name)
+            _publish(fd, temporary, directory, os.path.basename(name))
+        except StorageError:
+            raise
+        except OSError as error:
+            raise storage_error(error, name, "cannot give the finished file its name") from error
+
+
+def _flush(fd: int, name: str) -> None:
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        raise storage_error(error, name, "cannot flush written data to stable storage") from error
+
+
+@contextmanager
+def _replaceable(name: str) -> Iterator[os.stat_result | None]:
+    """Give what is known of the file to be replaced, None where there is none; nobody begins to use it meanwhile."""
+    try:
+        status = os.stat(name)
+    except FileNotFoundError:
+        yield None
+        return
+    if not stat.S_ISREG(status.st_mode):
+        raise StorageError(
+            f"{name}: exists and is not a regular file; expected a file, or a block device",
+            errno=errno.EEXIST,
+            filename=name,
+        )
+    fd = _opened_to_lock(name)
+    try:
+        if fd is not None:
+            _claim(fd, name)
+        yield status
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def _opened_to_lock(name: str) -> int | None:
+    """Open the old file, for writing where that may be: NFS locks no others; None where it may not even be read."""
+    for access in (os.O_RDWR, os.O_RDONLY):
+        with suppress(OSError):
+            return os.open(name, access | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    return None
+
+
+def _claim(fd: int, name: str) -> None:
+    try:
+        claim_file(fd, name)
+    except InUseError:
+        raise
+    except StorageError as error:  # a file system without locks; the file can be replaced all the same
+        from logging import getLogger  # takes longer to import than a small file to write, and is rarely needed
+
+        getLogger(__name__).info("%s; it is replaced without", error)
+
+
+@contextmanager
+def _directory(path: str) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _anonymous(directory: int) -> tuple[int, str | None]:
+    """Open a file without a name, or with a temporary one where the file system has no O_TMPFILE (NFS) or /proc, by
+    which it gets its name, is not mounted.
+    """
+    with suppress(OSError):
+        require_proc()
+        return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666, dir_fd=directory), None
+    temporary = _temporary_name()
+    return os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=directory), temporary
+
+
+def _temporary_name() -> str:
+    return f".pydiskimg-{os.urandom(8).hex()}"
+
+
+def _set_size(fd: int, name: str, size: int) -> None:
+    try:
+        os.ftruncate(fd, size)
+    except (OSError, OverflowError) as error:
+        if isinstance(error, OverflowError) or error.errno == errno.EFBIG:
+            raise DoesNotFitError(
+                f"{name}: the file system does not hold files of {format_bytes(size)}; nothing was written",
+                needed=size,
+                available=0,
+            ) from error
+        raise storage_error(error, name, f"cannot set the size to {format_bytes(size)}") from error
+
+
+def _publish(fd: int, temporary: str | None, directory: int, name: str) -> None:
+    linked = temporary or _temporary_name()
+    try:
+        if temporary is None:
+            os.link(f"/proc/self/fd/{fd}", linked, dst_dir_fd=directory, follow_symlinks=True)
+        os.replace(linked, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        _unlink(linked, directory)
+        raise
+    os.fsync(directory)
+
+
+def _unlink(temporary: str, directory: int) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=directory)
+
+
+def _named(error: OSError, name: str) -> StorageError:
+    return error if isinstance(error, StorageError) else storage_error(error, name, "cannot create")
+
+
+_DEVICES = "/dev"
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - a name to compare with
+
+
+def resolved_new_name(path: str) -> str:
+    """Return the absolute path of the file that path names, symlinks followed, also one that leads to nothing yet.
+
+    Raises StorageError for an empty path, one that can only name a directory ("x/", "x/."), and one whose directory
+    does not exist.
+    """
+    if not path:
+        raise StorageError("'' is not a path for a new file", errno=errno.ENOENT, filename="")
+    if os.path.basename(path) in ("", ".", ".."):
+        raise StorageError(f"{path}: names a directory; expected the name of a file", errno=errno.EISDIR, filename=path)
+    try:
+        # realpath() drops "x/.." without a look at x, which a system call would say is missing.
+        os.stat(os.path.dirname(path) or ".")
+        return os.path.realpath(path)
+    except OSError as error:
+        raise storage_error(error, path, "cannot create") from error
+
+
+def refuse_among_devices(directory: int, name: str) -> None:
+    """Raise StorageError where a file in the open directory would lie among devices; name is its absolute path.
+
+    A device's name that is misspelt would become a file in memory. devtmpfs calls itself tmpfs, so it is known by being
+    the file system that /dev is on, wherever else that is mounted; /dev/shm is for files.
+    """
+    parent = os.path.dirname(name)
+    if _is_below(parent, _SHARED_MEMORY):
+        return
+    try:
+        devices = os.stat(_DEVICES).st_dev
+    except OSError:  # a chroot that has none
+        return
+    own_file_system = devices != os.stat("/").st_dev
+    if os.fstat(directory).st_dev == devices and (own_file_system or _is_below(parent, _DEVICES)):
+        raise StorageError(
+            f"{name}: is not a device, and no file is made among the devices of {parent}; check the name",
+            errno=errno.ENODEV,
+            filename=name,
+        )
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(f"{directory}/")

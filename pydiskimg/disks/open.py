@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: MIT
+"""A block device or a regular file, opened so that nobody else writes it meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import ExitStack
+
+from pydiskimg.disks.block import BlockDisk
+from pydiskimg.disks.descriptor import DescriptorDisk
+from pydiskimg.disks.file import FileDisk
+from pydiskimg.errors import InUseError, StorageError, storage_error
+from pydiskimg.host.claims import claim_device, claim_file, device_holder
+from pydiskimg.linux.blockdev import is_read_only
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Generic, TypeVar
+
+    from pydiskimg.protocols import Disk
+
+    AnyDisk = TypeVar("AnyDisk", bound=Disk)
+else:
+    Generic, AnyDisk = (object,), 0
+
+
+class OpenDisk(Generic[AnyDisk]):
+    """Owns a Disk's descriptor: a context manager that gives the Disk and closes its descriptor.
+
+        with open_disk("/dev/drbd3", writable=True) as disk:
+            disk.write(0, data)
+
+    close() may be called again; using the Disk afterwards raises StorageError. Leaving the block does not flush a raw
+    disk: call Disk.flush() before success is reported. A qcow2 image is flushed when the block is left without an
+    error: what was written since the last flush() would not be in it otherwise.
+    """
+
+    def __init__(self, disk: AnyDisk, stack: ExitStack, *, flush: bool = False) -> None:
+        self.disk = disk
+        self._stack = stack
+        self._flush = flush
+
+    def close(self) -> None:
+        """Close the descriptor; raises StorageError when the system reports a late write error."""
+        try:
+            self._stack.close()
+        except OSError as error:
+            raise storage_error(error, self.disk.name, "cannot close") from error
+
+    def __enter__(self) -> AnyDisk:
+        return self.disk
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            try:
+                if self._flush and error is None:
+                    self.disk.flush()
+            finally:
+                self.close()
+        except StorageError as late:
+            if error is None:
+                raise
+            from logging import getLogger  # takes longer to import than this module, and is rarely needed
+
+            getLogger(__name__).warning("%s (after another error, which is the one reported)", late)
+
+
+def enter_raw_disk(stack: ExitStack, name: str, *, writable: bool) -> DescriptorDisk:
+    """Open a device or file as it is, as open_disk() describes it; stack closes it."""
+    fd = _open(name, writable=writable)
+    stack.callback(os.close, fd)
+    is_block = stat.S_ISBLK(os.fstat(fd).st_mode)
+    try:
+        if writable and not is_block:
+            claim_file(fd, name)
+        if is_block and writable:
+            if is_read_only(fd):
+                raise StorageError(f"{name}: the device is read-only", errno=errno.EROFS, filename=name)
+            claim_device(stack, fd, name)
+        disk: DescriptorDisk
+        if is_block:
+            disk = BlockDisk(fd, name, direct_fd=_open_direct(stack, fd) if writable else None)
+        else:
+            disk = FileDisk(fd, name)
+        stack.callback(disk.release)  # first of all
+        return disk
+    except StorageError:
+        raise
+    except OSError as error:
+        raise storage_error(error, name, "cannot find out the size") from error
+
+
+def _open(name: str, *, writable: bool) -> int:
+    """Open name after looking at what it is: opening a FIFO would block, and a character device may act."""
+    try:
+        mode = os.stat(name).st_mode
+        if not (stat.S_ISBLK(mode) or stat.S_ISREG(mode)):
+            raise StorageError(
+                f"{name}: is {_what(mode)}; expected a block device or a regular file",
+                errno=errno.EINVAL,
+                filename=name,
+            )
+        flags = os.O_CLOEXEC | os.O_NONBLOCK | (os.O_RDWR if writable else os.O_RDONLY)
+        if writable and stat.S_ISBLK(mode):
+            flags |= os.O_EXCL
+        return os.open(name, flags)
+    except StorageError:
+        raise
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise InUseError(
+                f"{name}: is in use ({device_holder(name)}); nothing was written", errno=errno.EBUSY, filename=name
+            ) from error
+        raise storage_error(error, name, "cannot open for writing" if writable else "cannot open") from error
+    except ValueError as error:  # a NUL byte
+        raise StorageError(f"{name!r}: is not a path ({error})", errno=errno.EINVAL, filename=name) from error
+
+
+def _open_direct(stack: ExitStack, fd: int) -> int | None:
+    """Open the device behind fd once more, past the page cache; None where that is not to be had."""
+    try:
+        direct_fd = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
+    except OSError:
+        return None
+    stack.callback(os.close, direct_fd)
+    return direct_fd
+
+
+def _what(mode: int) -> str:
+    for test, words in (
+        (stat.S_ISDIR, "a directory"),
+        (stat.S_ISFIFO, "a named pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a character device"),
+    ):
+        if test(mode):
+            return words
+    return "neither a file nor a device"

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""A byte range of a Source or Disk that is itself a Source or Disk: a partition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydiskimg.extents import Extent
+from pydiskimg.protocols import Buffer, Disk, Source, WritableBuffer, check_range
+
+
+class SourceRegion:
+    """[start, start + length) of a Source (bytes). Offsets count from start; errors name the source and the region.
+
+    Raises ValueError when the range is not inside the source, which stays the caller's.
+    """
+
+    def __init__(self, source: Source, start: int, length: int, *, name: str | None = None) -> None:
+        check_range(source, start, length)
+        self.source = source
+        self.start = start
+        self.size = length
+        self.name = name or f"{source.name} (bytes {start} to {start + length})"
+
+    def extents(self) -> Iterator[Extent]:
+        end = self.start + self.size
+        for extent in self.source.extents():
+            first, last = max(extent.start, self.start), min(extent.end, end)
+            if first < last:
+                yield Extent(first - self.start, last - first, extent.kind)
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        check_range(self, offset, len(buffer))
+        self.source.read_into(self.start + offset, buffer)
+
+
+class Region(SourceRegion):
+    """[start, start + length) of a Disk (bytes). Offsets count from start; errors name the disk and the region.
+
+    Raises ValueError when the range is not inside the disk. The disk stays the caller's.
+    """
+
+    def __init__(self, disk: Disk, start: int, length: int, *, name: str | None = None) -> None:
+        super().__init__(disk, start, length, name=name)
+        self.disk = disk
+
+    @property
+    def sector_size(self) -> int:
+        return self.disk.sector_size
+
+    @property
+    def reads_as_zero(self) -> bool:
+        return self.disk.reads_as_zero
+
+    def write(self, offset: int, data: Buffer) -> None:
+        check_range(self, offset, len(data))
+        self.disk.write(self.start + offset, data)
+
+    def zero(self, offset: int, length: int) -> None:
+        check_range(self, offset, length)
+        self.disk.zero(self.start + offset, length)
+
+    def flush(self) -> None:
+        self.disk.flush()
+
+    def drop_cache(self) -> None:
+        self.disk.drop_cache()

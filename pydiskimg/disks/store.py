@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MIT
+"""Where an image's own bytes go while it is written: a regular file that grows, a device that does not."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+
+from pydiskimg.disks.descriptor import BorrowedDescriptor
+from pydiskimg.errors import StorageError
+from pydiskimg.linux.fileio import pread_into, pwrite_all
+from pydiskimg.protocols import Buffer, Disk, WritableBuffer
+from pydiskimg.units import format_bytes
+
+
+class GrowingFile(BorrowedDescriptor):
+    """A Store over the descriptor of a regular file, which the caller owns and nobody else may write meanwhile."""
+
+    def __init__(self, fd: int, name: str) -> None:
+        super().__init__(fd, name)
+        self.size = os.fstat(fd).st_size
+        self._lock = threading.Lock()
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        pread_into(self.fd, offset, buffer, name=self.name)
+
+    def write(self, offset: int, data: Buffer) -> None:
+        pwrite_all(self.fd, offset, data, name=self.name)
+        end = offset + len(data)
+        if end > self.size:
+            with self._lock:
+                self.size = max(self.size, end)
+
+
+class FixedStore:
+    """A Store over a Disk that keeps its size, such as a block device; the Disk stays the caller's."""
+
+    def __init__(self, disk: Disk) -> None:
+        self.disk = disk
+        self.name = disk.name
+        self.size = disk.size
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        self.disk.read_into(offset, buffer)
+
+    def write(self, offset: int, data: Buffer) -> None:
+        end = offset + len(data)
+        if end > self.size:
+            raise StorageError(
+                f"{self.name}: is too small: the image needs {format_bytes(end)} or more, "
+                f"the device has {format_bytes(self.size)}; what was written there is incomplete",
+                errno=errno.ENOSPC,
+                filename=self.name,
+            )
+        self.disk.write(offset, data)
+
+    def flush(self) -> None:
+        self.disk.flush()
+
+    def drop_cache(self) -> None:
+        """Make the next reads come from the device where the system can do that; call flush() first."""
+        self.disk.drop_cache()

@@ -1,7 +1,0 @@
-# SPDX-License-Identifier: MIT
-"""Dumps made by dump(8) of Linux: read front to back, and restored into a directory."""
-
-from pydiskimg.dumpfile.reader import DumpReader, open_dump
-from pydiskimg.dumpfile.restore import Restored, restore_dump
-
-__all__ = ["DumpReader", "Restored", "open_dump", "restore_dump"]

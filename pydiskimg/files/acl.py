@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""POSIX.1e access control lists: the text in pax headers as the attribute that Linux stores.
+
+Text as acl_to_text(3) writes it, with star's and libarchive's numeric id as a fourth field; the attribute as in
+linux/posix_acl_xattr.h.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+from pydiskimg.files.attributes import ACL_ACCESS, ACL_DEFAULT
+
+ACCESS, DEFAULT = ACL_ACCESS, ACL_DEFAULT
+
+Lookup = Callable[[bytes, bytes], int]
+"""Called with b"user" or b"group" and a name: its number. Raises ValueError for a name that is not known."""
+
+_HEADER = struct.Struct("<I")  # 0  version, 2
+_ENTRY = struct.Struct(
+    "<H"  # 0  tag
+    "H"  # 2  permissions: 4 read, 2 write, 1 execute
+    "I"  # 4  user or group id; all ones where the tag needs none
+)
+assert _ENTRY.size == 8
+_VERSION = 2
+_NO_ID = 0xFFFFFFFF
+_DIGITS = 10  # of an id, at most
+
+# (tag without a qualifier, tag with one)
+_TAGS: dict[bytes, tuple[int, int | None]] = {
+    b"user": (0x01, 0x02),
+    b"group": (0x04, 0x08),
+    b"mask": (0x10, None),
+    b"other": (0x20, None),
+}
+_WORDS = {tag: (word, tag != tags[0]) for word, tags in _TAGS.items() for tag in tags if tag is not None}
+_BITS = {ord("r"): 4, ord("w"): 2, ord("x"): 1, ord("-"): 0}
+
+
+class AclEntry(NamedTuple):
+    """One entry: the tag's word, whom it is for (nobody, a number or a name), and the permissions."""
+
+    word: bytes
+    qualifier: int | bytes | None
+    bits: int
+
+
+def parse(text: bytes) -> list[AclEntry]:
+    """Return the entries of a text such as "user::rwx,user:lisa:r-x:1000,group::r-x,mask::r-x,other::r-x".
+
+    Raises ValueError.
+    """
+    lines = (line.split(b"#", 1)[0].strip() for line in text.replace(b"\n", b",").split(b","))
+    return [_entry(line) for line in lines if line]
+
+
+def decode(value: bytes) -> list[AclEntry]:
+    """Return the entries of an ACL that is packed as the attribute itself. Raises ValueError."""
+    if len(value) % _ENTRY.size != _HEADER.size or _HEADER.unpack_from(value)[0] != _VERSION:
+        raise ValueError("its ACL attribute is malformed")
+    entries = []
+    for tag, bits, number in _ENTRY.iter_unpack(value[_HEADER.size :]):
+        if tag not in _WORDS or bits > 7:
+            raise ValueError("its ACL attribute is malformed")
+        word, needs_number = _WORDS[tag]
+        entries.append(AclEntry(word, number if needs_number else None, bits))
+    return entries
+
+
+def encode(entries: list[AclEntry], lookup: Lookup) -> bytes:
+    """Return the attribute; lookup is asked for the number of each qualifier that is a name. Raises ValueError.
+
+    An entry that is there twice is taken once; two with different permissions are refused, as the kernel would take
+    either.
+    """
+    packed: dict[tuple[int, int], int] = {}
+    for word, qualifier, bits in entries:
+        plain, qualified = _TAGS[word]
+        if qualifier is None:
+            _add(packed, plain, _NO_ID, bits)
+            continue
+        number = lookup(word, qualifier) if isinstance(qualifier, bytes) else qualifier
+        if qualified is None or not 0 <= number < _NO_ID:
+            raise ValueError(f"its ACL gives {word.decode()} the number {number}, which cannot be")
+        _add(packed, qualified, number, bits)
+    ordered = sorted(packed.items())
+    return _HEADER.pack(_VERSION) + b"".join(_ENTRY.pack(tag, bits, number) for (tag, number), bits in ordered)
+
+
+def check(name: bytes, entries: list[AclEntry], *, is_directory: bool) -> None:
+    """Raise ValueError for an ACL that the kernel would refuse without saying why; name is the attribute's."""
+    kind = "default ACL" if name == DEFAULT else "ACL"
+    if name == DEFAULT and not is_directory:
+        raise ValueError("it has a default ACL, which only a directory can have")
+    present = {(entry.word, entry.qualifier is not None) for entry in entries}
+    for word in (b"user", b"group", b"other"):
+        if (word, False) not in present:
+            raise ValueError(f"its {kind} has no entry {word.decode()}::, which every ACL has")
+    is_extended = (b"user", True) in present or (b"group", True) in present
+    if is_extended and (b"mask", False) not in present:
+        raise ValueError(f"its {kind} names users or groups and has no entry mask::, which such an ACL needs")
+
+
+def _add(packed: dict[tuple[int, int], int], tag: int, number: int, bits: int) -> None:
+    if packed.setdefault((tag, number), bits) != bits:
+        word, is_qualified = _WORDS[tag]
+        whom = number if is_qualified else ""
+        raise ValueError(f"its ACL has two entries {word.decode()}:{whom}: with different permissions")
+
+
+def is_minimal(name: bytes, entries: list[AclEntry]) -> bool:
+    """True when the ACL says no more than the mode does."""
+    return name == ACCESS and all(entry.qualifier is None and entry.word != b"mask" for entry in entries)
+
+
+def _entry(line: bytes) -> AclEntry:
+    fields = [field.strip() for field in line.split(b":")]
+    if len(fields) == 2 and fields[0] in (b"mask", b"other"):  # "other:r-x", as Solaris writes it
+        fields.insert(1, b"")
+    if len(fields) not in (3, 4) or fields[0] not in _TAGS or not fields[2] or not set(fields[2]) <= _BITS.keys():
+        raise _malformed(line)
+    bits = sum({_BITS[letter] for letter in fields[2]})
+    if not fields[1]:
+        return AclEntry(fields[0], None, bits)
+    number = fields[3] if len(fields) == 4 else fields[1]
+    if not number.isdigit():
+        return AclEntry(fields[0], fields[1], bits)
+    if len(number) > _DIGITS:
+        raise _malformed(line)
+    return AclEntry(fields[0], int(number), bits)
+
+
+def _malformed(line: bytes) -> ValueError:
+    return ValueError(f"its ACL entry {line[:100].decode(errors='backslashreplace')!r} is malformed")

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""Unpacking an archive into a directory, as a whole."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from pydiskimg.errors import ArchiveError, storage_error
+from pydiskimg.files.attributes import AttributesLeftOut
+from pydiskimg.files.tar import libarchive
+from pydiskimg.files.tar.inflate import Ahead, inflate
+from pydiskimg.files.tar.reader import Reader
+from pydiskimg.files.target import target_directory
+from pydiskimg.files.writer import Writer
+from pydiskimg.linux.charset import c_locale
+from pydiskimg.protocols import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """What an extraction made: entries, and the bytes of the regular files among them, holes included.
+
+    left_out is the extended attributes that the file system cannot hold.
+    """
+
+    entries: int
+    bytes: int
+    left_out: AttributesLeftOut
+
+
+def extract(
+    archive_path: str | os.PathLike[str], directory: str | int, *, progress: Progress | None = None
+) -> Extracted:
+    """Unpack a tar archive, compressed or not, into a directory.
+
+    directory is a path, or a descriptor of a directory, which stays open. Numeric owners, modes, times, links, devices,
+    POSIX ACLs, extended attributes and holes come out as they were packed; what cannot be restored is an error, apart
+    from attributes of other systems, which are counted, and hard links from one file system to another, which become
+    copies. Names are the archive's bytes. What is in an entry's place is replaced, except for a directory, which is
+    kept when the entry is one too. Nothing outside the directory is touched, whatever the archive says: symlinks in an
+    entry's path are followed inside the directory only, as if it were "/". Nothing is flushed: sync the file system
+    afterwards.
+
+    progress gets bytes of the archive file.
+
+    Raises ArchiveError, which names the archive and the entry, when the archive is truncated, corrupt or none, or has
+    an entry that cannot be restored faithfully and safely; MountPointError, an ArchiveError, for an entry other than
+    a directory in a mount point's place; StorageError when the system refuses a read or write, NoSpaceError when that
+    is because a file system is full. The directory then holds a part of the archive.
+    """
+    name = os.fspath(archive_path)
+    with ExitStack() as stack:
+        reader, size = _open_reader(stack, name, progress)
+        root_fd = stack.enter_context(target_directory(directory, doing="unpack"))
+        writer = Writer(root_fd, archive=name)
+        stack.callback(writer.close)
+        extracted = _extract(reader, writer)
+        if progress:
+            progress(size, size)
+        return extracted
+
+
+def check_archive(archive_path: str | os.PathLike[str]) -> None:
+    """Raise what extract() would raise for the beginning of the archive, up to its first entry; write nothing.
+
+    For callers that must refuse what is no archive before they take away what is in its place.
+    """
+    with ExitStack() as stack:
+        reader, _ = _open_reader(stack, os.fspath(archive_path), None)
+        next(reader.entries())
+
+
+def _open_reader(stack: ExitStack, name: str, progress: Progress | None) -> tuple[Reader, int]:
+    """Return a reader of the archive and the file's size in bytes; the stack closes all that it stands on."""
+    if libarchive.is_broken():
+        raise ArchiveError(f"{name}: libarchive {libarchive.version()} reads archives wrong; install 3.7.9 or later")
+    fd, size = _open_archive(name)
+    stack.callback(os.close, fd)
+    stack.enter_context(c_locale())
+    ahead = Ahead(inflate(fd, name))
+    stack.callback(ahead.close)
+    reader = Reader(ahead, name, lambda consumed: progress(min(consumed, size), size) if progress else None)
+    stack.callback(reader.close)
+    return reader, size
+
+
+def _extract(reader: Reader, writer: Writer) -> Extracted:
+    entries = total = 0
+    for entry in reader.entries():
+        writer.make(entry, reader.data(entry))
+        if entry.kind == stat.S_IFREG:
+            total += entry.size
+        else:
+            reader.skip()
+        entries += 1
+    writer.finish()
+    return Extracted(entries, total, writer.left_out)
+
+
+def _open_archive(name: str) -> tuple[int, int]:
+    """Return a descriptor and the size in bytes; O_NONBLOCK so that a FIFO is refused and not waited for."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise storage_error(error, name, "cannot open the archive") from error
+    status = os.fstat(fd)
+    if stat.S_ISREG(status.st_mode) and status.st_size:
+        return fd, status.st_size
+    os.close(fd)
+    what = "is empty" if stat.S_ISREG(status.st_mode) else "is no regular file"
+    raise ArchiveError(f"{name}: {what}; an archive was expected")

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: MIT
+"""The regular files of a tar archive that comes through a pipe, each read as it passes by."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from typing import Protocol
+
+from pydiskimg.errors import ArchiveError
+from pydiskimg.files.tar import layout, libarchive
+from pydiskimg.files.tar.inflate import Inflated
+from pydiskimg.files.tar.reader import Reader
+from pydiskimg.linux.charset import c_locale
+from pydiskimg.text import printable
+
+_AT_ONCE = 1 << 20
+
+
+def looks_like_archive(beginning: bytes) -> bool:
+    """True when these are the first bytes (512 or more) of a tar archive that is not compressed."""
+    block = beginning[: layout.BLOCK]
+    return len(block) == layout.BLOCK and bool(block[0]) and layout.checksum_is_right(block)
+
+
+class Forward(Protocol):
+    """What an archive is read from, front to back: a pipe, or a file that is decompressed."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def position(self) -> int:
+        """Bytes read so far."""
+
+    def read(self, length: int) -> bytes:
+        """Return the next bytes, length at most; none at the end."""
+
+
+class FileInArchive:
+    """A regular file of the archive: path is its name as text, name that for messages, size is bytes.
+
+    It is read once, from front to back.
+    """
+
+    def __init__(self, name: str, path: str, size: int, data: Iterator[tuple[int, memoryview]]) -> None:
+        self.name = f"{name}: {printable(os.fsencode(path))}"
+        self.path = path
+        self.size = size
+        self._data = data
+        self._position = 0
+        self._block = b""
+        self._at = 0
+        self._zeros = 0  # of a hole, before the block
+
+    def read(self, length: int) -> bytes:
+        """Return the next bytes, length at most; none at the end. Raises ArchiveError for a damaged archive."""
+        while not self._zeros and self._at == len(self._block):
+            if not self._next():
+                return b""
+        if self._zeros:
+            count = min(self._zeros, length)
+            self._zeros -= count
+            return bytes(count)
+        start, self._at = self._at, min(self._at + length, len(self._block))
+        return self._block[start : self._at]  # the block itself where that is all of it
+
+    def blocks(self) -> Iterator[tuple[int, memoryview]]:
+        """Yield (offset, bytes) of everything but holes, instead of read(); the bytes are there until the next ones.
+
+        Raises ArchiveError for a damaged archive.
+        """
+        return self._data
+
+    def _next(self) -> bool:
+        for offset, view in self._data:
+            self._zeros = offset - self._position
+            self._block, self._at = bytes(view), 0  # libarchive's own bytes are gone with its next step
+            self._position = offset + len(self._block)
+            return True
+        self._zeros, self._position = self.size - self._position, self.size
+        return self._zeros > 0
+
+
+def files_in_archive(
+    pipe: Forward, *, progress: Callable[[int], None] | None = None
+) -> Generator[FileInArchive, None, None]:
+    """Yield each regular file of an archive that is not compressed, in its order; directories are passed over.
+
+    What the receiver has not read of a file is dropped when it asks for the next one. progress gets the bytes of the
+    archive that were read. The generator is closed by its receiver, or read to the end: then the archive was whole.
+
+    Raises ArchiveError for an archive that is cut off or corrupt, and for one with anything but files and
+    directories; StorageError when the pipe cannot be read.
+    """
+    if libarchive.is_broken():
+        raise ArchiveError(
+            f"{pipe.name}: libarchive {libarchive.version()} reads archives wrong; install 3.7.9 or later"
+        )
+    with c_locale():
+        reader = Reader(_Blocks(pipe), pipe.name, progress or _nothing)
+        with closing(reader):
+            for entry in reader.entries():
+                path = os.fsdecode(entry.path)
+                if entry.kind == stat.S_IFREG:
+                    yield FileInArchive(pipe.name, path, entry.size, reader.data(entry))
+                elif not entry.is_directory:
+                    shown = printable(entry.path)
+                    raise ArchiveError(f"{pipe.name}: {shown} is neither a file nor a directory", entry=shown)
+                reader.skip()
+
+
+class _Blocks:
+    def __init__(self, pipe: Forward) -> None:
+        self._pipe = pipe
+
+    def next_block(self) -> Inflated | None:
+        data = self._pipe.read(_AT_ONCE)
+        return Inflated(data, self._pipe.position) if data else None
+
+
+def _nothing(_: int) -> None:
+    pass

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: MIT
+"""The bytes of a compressed file, inflated ahead of their reader by a thread.
+
+gzip is inflated here, by isal where it is installed and by zlib elsewhere: both check the length and the CRC in each
+trailer, which libarchive skips. Every other compression is libarchive's, by its "raw" format.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import zlib
+from collections.abc import Generator
+from contextlib import closing
+from queue import SimpleQueue
+from types import ModuleType
+from typing import NamedTuple
+
+from pydiskimg.errors import ArchiveError, storage_error
+from pydiskimg.files.tar import layout, libarchive
+
+_READ = 128 << 10
+_INFLATED = 1 << 20
+_GATHERED = 128 << 10
+_AHEAD = 4
+
+
+class Inflated(NamedTuple):
+    """A run of inflated bytes; consumed is how much of the file (bytes, from its start) was read to get here."""
+
+    data: bytes
+    consumed: int
+
+
+def inflate(fd: int, name: str) -> Generator[Inflated, None, None]:
+    """Yield the contents of the file, inflated, in blocks of at most a few MiB; from its start, whatever its cursor.
+
+    A file that is not compressed is yielded as it is. Raises ArchiveError when the compressed data end early or
+    contradict their checksum, StorageError when the file cannot be read.
+    """
+    os.lseek(fd, 0, os.SEEK_SET)
+    start = os.pread(fd, layout.BLOCK, 0)
+    if start.startswith(b"\x1f\x8b"):
+        return _gathered(_gunzip(fd, name))
+    if len(start) == layout.BLOCK and start[0] and layout.checksum_is_right(start):
+        return _uncompressed(fd, name)
+    return _gathered(_filter(fd, name))
+
+
+def _gathered(blocks: Generator[Inflated, None, None]) -> Generator[Inflated, None, None]:
+    """Join small blocks: archives can be made of many tiny members, and each block costs the same to pass on."""
+    parts: list[bytes] = []
+    length = consumed = 0
+    with closing(blocks):
+        for block in blocks:
+            parts.append(block.data)
+            length += len(block.data)
+            consumed = block.consumed
+            if length >= _GATHERED:
+                yield Inflated(b"".join(parts), consumed)
+                parts, length = [], 0
+    if length:
+        yield Inflated(b"".join(parts), consumed)
+
+
+def _uncompressed(fd: int, name: str) -> Generator[Inflated, None, None]:
+    consumed = 0
+    while data := _read(fd, name, _INFLATED):
+        consumed += len(data)
+        yield Inflated(data, consumed)
+
+
+def _zlib() -> ModuleType:
+    try:
+        from isal import isal_zlib
+    except ImportError:
+        return zlib
+    module: ModuleType = isal_zlib
+    return module
+
+
+def _gunzip(fd: int, name: str) -> Generator[Inflated, None, None]:
+    library = _zlib()
+    inflater = None
+    consumed = 0
+    pending = b""
+    while True:
+        if not pending:
+            pending = _read(fd, name, _READ)
+            consumed += len(pending)
+        if inflater is None:
+            pending = _next_member(pending, consumed, name)
+            if not pending and _at_end(fd, consumed):
+                return
+            if not pending:
+                continue
+            inflater = library.decompressobj(wbits=31)
+        given = len(pending)
+        try:
+            data = inflater.decompress(pending, _INFLATED)
+        except library.error as error:
+            raise ArchiveError(
+                f"{name}: the gzip data before byte {consumed} of the file are corrupt ({error}); get the file again"
+            ) from error
+        if data:
+            yield Inflated(data, consumed)
+        if inflater.eof:
+            pending, inflater = inflater.unused_data, None
+            continue
+        pending = inflater.unconsumed_tail
+        if not data and not given:
+            raise ArchiveError(f"{name}: the gzip data end early, at byte {consumed}; the file is truncated")
+
+
+def _at_end(fd: int, consumed: int) -> bool:
+    return not os.pread(fd, 1, consumed)
+
+
+def _next_member(pending: bytes, consumed: int, name: str) -> bytes:
+    """Return pending from the next gzip member on; tapes and some tools pad the file with zeros."""
+    rest = pending.lstrip(b"\0")
+    if rest and not rest.startswith(b"\x1f"):
+        raise ArchiveError(
+            f"{name}: {len(rest)} bytes before byte {consumed} of the file are no gzip data; "
+            "something was appended to the archive, or it is corrupt"
+        )
+    return rest
+
+
+def _read(fd: int, name: str, length: int) -> bytes:
+    try:
+        return os.read(fd, length)
+    except OSError as error:
+        raise storage_error(error, name, "cannot read the archive") from error
+
+
+def _filter(fd: int, name: str) -> Generator[Inflated, None, None]:
+    archive = libarchive.read_new()
+    try:
+        for enable in libarchive.FILTERS:
+            enable(archive)
+        libarchive.read_support_format_raw(archive)
+        entry = ctypes.c_void_p()
+        _check(archive, libarchive.read_open_fd(archive, fd, _READ), fd, name)
+        _check(archive, libarchive.read_next_header(archive, ctypes.byref(entry)), fd, name)
+        address, size, offset = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_int64()
+        arguments = ctypes.byref(address), ctypes.byref(size), ctypes.byref(offset)
+        while _check(archive, libarchive.read_data_block(archive, *arguments), fd, name):
+            if address.value and size.value:
+                data = ctypes.string_at(address.value, size.value)
+                yield Inflated(data, os.lseek(fd, 0, os.SEEK_CUR))
+    finally:
+        libarchive.read_free(archive)
+
+
+def _check(archive: int, result: int, fd: int, name: str) -> bool:
+    """Return False at the end; anything that is neither that nor success is corrupt or truncated data."""
+    if result in (libarchive.OK, libarchive.EOF):
+        return result == libarchive.OK
+    message = (libarchive.error_string(archive) or b"no reason given").decode(errors="backslashreplace").rstrip(".")
+    raise ArchiveError(
+        f"{name}: the data before byte {os.lseek(fd, 0, os.SEEK_CUR)} of the file cannot be inflated: {message}; "
+        "the file is truncated, corrupt or no archive"
+    )
+
+
+class Ahead:
+    """Runs a generator of blocks in a thread, a few blocks ahead of next_block(). Close it, or the thread stays."""
+
+    def __init__(self, blocks: Generator[Inflated, None, None]) -> None:
+        self._blocks = blocks
+        self._queue: SimpleQueue[Inflated | BaseException | None] = SimpleQueue()
+        self._free = threading.Semaphore(_AHEAD)
+        self._closing = False
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name="inflate", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        last: BaseException | None = None
+        try:
+            with closing(self._blocks) as blocks:
+                for block in blocks:
+                    self._free.acquire()
+                    if self._closing:
+                        break
+                    self._queue.put(block)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the consumer must get it, or waits for ever
+            last = error
+        self._queue.put(last)
+
+    def next_block(self) -> Inflated | None:
+        """Return the next block, None at the end (again and again); raises what the generator raised."""
+        if self._ended:
+            return None
+        item = self._queue.get()
+        self._free.release()
+        if isinstance(item, Inflated):
+            return item
+        self._ended = True
+        if item is not None:
+            raise item
+        return None
+
+    def close(self) -> None:
+        """Stop the thread and wait for it."""
+        self._closing = True
+        self._ended = True
+        self._free.release()
+        self._thread.join()

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+"""What an ext2, ext3 or ext4 superblock makes Linux do besides using its own device (fs/ext4/super.c, mmp.c)."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Mapping
+
+from pydiskimg.fs.ext4.features import JOURNAL_DEV, Compat, Incompat
+from pydiskimg.fs.ext4.layout import SUPERBLOCK, SUPERBLOCK_MAGIC, SUPERBLOCK_OFFSET
+from pydiskimg.fs.probe.kind import label_text
+from pydiskimg.host.before_mount.reading import Reader
+from pydiskimg.records import Value
+
+logger = logging.getLogger(__name__)
+
+# Options that tune2fs may have put into the superblock (s_mount_opts) and that concern the guest's own data only. Not
+# among them: journal_dev and journal_path (another device), max_batch_time (seconds at each fsync), and all new ones.
+_HARMLESS_OPTIONS = frozenset(
+    (
+        *("acl", "noacl", "user_xattr", "nouser_xattr", "barrier", "nobarrier", "data", "commit", "errors"),
+        *("delalloc", "nodelalloc", "auto_da_alloc", "noauto_da_alloc", "discard", "nodiscard"),
+        *("journal_checksum", "nojournal_checksum", "block_validity", "bsddf", "minixdf"),
+    )
+)
+
+# struct mmp_struct (Documentation/filesystems/ext4, "Multiple Mount Protection"); little-endian
+MMP = struct.Struct(
+    "<"
+    "I"  #     0  mmp_magic
+    "I"  #     4  mmp_seq
+    "8x"  #    8  mmp_time
+    "64x"  #  16  mmp_nodename
+    "32x"  #  80  mmp_bdevname
+    "H"  #   112  mmp_check_interval   seconds
+)
+assert MMP.size == 114
+MMP_MAGIC = 0x004D4D50
+MMP_CLEAN = 0xFF4D4D50
+MMP_FSCK = 0xE24D4D50
+_MMP_SHORTEST = 5  # seconds
+# A guest that was killed leaves an interval of 5 or 10 seconds, for which the kernel waits 22 or 42.
+MMP_WAIT_LIMIT = 60  # seconds
+
+# The kernel keeps some 250 bytes for each group. 2^21 groups of the usual size are 16 TiB with blocks of 1 KiB, and
+# 256 TiB with those of 4 KiB.
+GROUP_LIMIT = 1 << 21
+
+
+def refusal(read: Reader, read_only: bool) -> str | None:
+    """Return why the file system must not be mounted; None when it may be."""
+    raw = read(SUPERBLOCK_OFFSET, SUPERBLOCK.size)
+    if len(raw) < SUPERBLOCK.size:
+        return None
+    fields = SUPERBLOCK.unpack(raw)
+    if fields["s_magic"] != SUPERBLOCK_MAGIC:
+        return None
+    # Also read-only, where noload keeps the kernel from opening the journal: it is refused at the first look.
+    reason = _journal(fields) or _mount_options(fields) or _groups(fields)
+    return reason if reason or read_only else _mmp(read, fields)
+
+
+def _journal(fields: Mapping[str, Value]) -> str | None:
+    if int(fields["s_feature_incompat"]) & JOURNAL_DEV:
+        return "it is not a file system but the journal of one"
+    if not int(fields["s_feature_compat"]) & Compat.HAS_JOURNAL:
+        return None
+    inside = "give it a journal of its own (tune2fs -O ^has_journal, then tune2fs -j)"
+    device = int(fields["s_journal_dev"])
+    if device:
+        major, minor = device >> 8 & 0xFFF, device & 0xFF | device >> 12 & 0xFFF00
+        return (
+            f"its journal is on another device (s_journal_dev is block device {major}:{minor}), which the kernel would "
+            f"open and write to; {inside}"
+        )
+    return None if fields["s_journal_inum"] else f"its journal is on another device, of an unknown number; {inside}"
+
+
+def _mount_options(fields: Mapping[str, Value]) -> str | None:
+    text = label_text(bytes(fields["s_mount_opts"]))
+    for option in (text or "").split(","):
+        name = option.partition("=")[0]
+        if name and name not in _HARMLESS_OPTIONS:
+            return (
+                f"its superblock requests the mount option '{option}', which is not one of those that concern its own "
+                "data only; take it away (tune2fs -E mount_opts=)"
+            )
+    return None
+
+
+def _groups(fields: Mapping[str, Value]) -> str | None:
+    blocks = int(fields["s_blocks_count_lo"])
+    if int(fields["s_feature_incompat"]) & Incompat.BIT64:
+        blocks |= int(fields["s_blocks_count_hi"]) << 32
+    per_group = int(fields["s_blocks_per_group"]) or 1
+    groups = -(-blocks // per_group)
+    if groups <= GROUP_LIMIT:
+        return None
+    return (
+        f"it has {groups} block groups of {per_group} blocks, at most {GROUP_LIMIT} are accepted, because the kernel "
+        "keeps each in memory"
+    )
+
+
+def _mmp(read: Reader, fields: Mapping[str, Value]) -> str | None:
+    if not int(fields["s_feature_incompat"]) & Incompat.MMP:
+        return None
+    block_size = 1024 << min(int(fields["s_log_block_size"]), 6)
+    offset = int(fields["s_mmp_block"]) * block_size
+    raw = read(offset, MMP.size) if offset < 1 << 62 else b""
+    if len(raw) < MMP.size:
+        return None
+    magic, sequence, interval = MMP.unpack(raw)
+    if magic != MMP_MAGIC or sequence == MMP_CLEAN:
+        return None
+    clear = "when nothing uses it, clear that (tune2fs -f -E clear_mmp)"
+    if sequence == MMP_FSCK:
+        return f"its multiple mount protection says that e2fsck runs on it, or was interrupted; {clear}"
+    longest = max(_MMP_SHORTEST, interval, int(fields["s_mmp_interval"]))
+    seconds = 2 * min(2 * longest + 1, longest + 60)
+    if seconds > MMP_WAIT_LIMIT:
+        return (
+            f"its multiple mount protection says that it is in use, and the kernel would wait {seconds} seconds to "
+            f"find out (the limit is {MMP_WAIT_LIMIT}); {clear}"
+        )
+    logger.info("multiple mount protection was not left cleanly: the kernel waits %d seconds before it mounts", seconds)
+    return None

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""Who holds a disk: for the sentence that says why it was refused; and how it is held by us."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import time
+
+from pydiskimg.errors import InUseError, storage_error
+from pydiskimg.host.same_bytes import loop_backing, overlap
+from pydiskimg.linux.blockdev import open_kernel_node
+from pydiskimg.linux.fileio import system_text
+from pydiskimg.linux.locks import is_read, lock_as_reader, lock_as_writer, lock_holder
+
+# For the kernel to finish a mount that a killed process had begun, and to unmount it.
+_MOMENT_SECONDS = 2.0
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+
+def device_holder(path: str) -> str:
+    """Return in a few words what holds the block device: its mount points, a device on top, or a process."""
+    try:
+        number = os.stat(path).st_rdev
+    except OSError:
+        return "unknown holder"
+    major, minor = os.major(number), os.minor(number)
+    points = _mount_points((major, minor))
+    if points:
+        return "mounted on " + ", ".join(points)
+    on_top = _names(f"/sys/dev/block/{major}:{minor}/holders")
+    if on_top:
+        return "part of " + ", ".join(on_top)
+    return "another process has opened it exclusively"
+
+
+def loop_over_file(fd: int) -> str | None:
+    """Return the loop device that the regular file behind fd is attached to, if there is one."""
+    status = os.fstat(fd)
+    ours = (status.st_dev, status.st_ino)
+    for name in _names("/sys/block"):
+        if name.startswith("loop") and loop_backing(name, by_name=True) == ours:
+            return f"/dev/{name}"
+    return None
+
+
+def is_same_file(path: str, fd: int) -> bool:
+    """True when path names bytes that fd is open on: of the same file or block device, or through loop devices."""
+    return overlap(os.stat(path), os.fstat(fd))
+
+
+def claim_file(fd: int, name: str) -> None:
+    """Lock the regular file behind fd, until that is closed, against all who would write it.
+
+    Raises InUseError when a process has locked it (flock), a loop device shows it or a virtual machine has it.
+    """
+    loop = _lasting_loop(fd)
+    if loop is not None:
+        raise _in_use(name, f"attached to {loop}")
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise _in_use(name, "another process has locked it") from error
+    except OSError as error:
+        raise storage_error(error, name, "cannot lock") from error
+    claim_from_machines(fd, name)
+
+
+def claim_device(stack: ExitStack, fd: int, name: str) -> None:
+    """Keep other writers, exports and QEMU from the block device behind fd, whatever node they open.
+
+    That lasts until fd and stack are closed. Raises InUseError when it is used already.
+    """
+    claim_from_machines(fd, name)
+    node = _kernel_node(stack, fd)
+    if node is not None:
+        claim_from_machines(node, name)
+
+
+def claim_for_reading(stack: ExitStack, fd: int, name: str) -> None:
+    """Keep our own writers from the file or block device behind fd, until fd and stack are closed.
+
+    Other readers do the same side by side, and a virtual machine may go on. Raises InUseError when one of ours writes.
+    """
+    node = _kernel_node(stack, fd) if stat.S_ISBLK(os.fstat(fd).st_mode) else None
+    for place in (fd, node):
+        try:
+            if place is None or lock_as_reader(place):
+                continue
+            process = lock_holder(place)
+        except OSError as error:
+            raise storage_error(error, name, "cannot lock") from error
+        raise _in_use(name, f"{_process(process)} is writing to it", outcome="read")
+
+
+def claim_from_machines(fd: int, name: str) -> None:
+    """Keep QEMU from using the file or device behind fd, until that is closed, for more than to look at it.
+
+    Raises InUseError when it is used already, or is being exported.
+    """
+    try:
+        if lock_as_writer(fd):
+            return
+        process, exported = lock_holder(fd), is_read(fd)
+    except OSError as error:
+        raise storage_error(error, name, "cannot lock") from error
+    doing = "is exporting it" if exported else "has locked it as QEMU does"
+    raise _in_use(name, f"{_process(process)} {doing}")
+
+
+def _lasting_loop(fd: int) -> str | None:
+    """Return the loop device over the file; one of a process that was killed is given a moment to clear itself."""
+    end = time.monotonic() + _MOMENT_SECONDS
+    while (loop := loop_over_file(fd)) is not None and _clears_itself(loop) and time.monotonic() < end:
+        time.sleep(0.02)
+    return loop
+
+
+def _clears_itself(loop: str) -> bool:
+    try:
+        return system_text(f"/sys/block/{os.path.basename(loop)}/loop/autoclear").strip() == "1"
+    except OSError:  # it is gone
+        return True
+
+
+def _kernel_node(stack: ExitStack, fd: int) -> int | None:
+    node = open_kernel_node(fd)
+    if node is not None:
+        stack.callback(os.close, node)
+    return node
+
+
+def _process(process: int | None) -> str:
+    return "a virtual machine or another program" if process is None else f"process {process}, {_command(process)},"
+
+
+def _in_use(name: str, why: str, *, outcome: str = "written") -> InUseError:
+    return InUseError(f"{name}: is in use ({why}); nothing was {outcome}", errno=errno.EBUSY, filename=name)
+
+
+def _command(process: int) -> str:
+    try:
+        return system_text(f"/proc/{process}/comm").strip()
+    except OSError:
+        return "which has ended"
+
+
+def _mount_points(device: tuple[int, int]) -> list[str]:
+    from pydiskimg.linux.mounts import mount_entries  # takes longer to import than this module, and is rarely needed
+
+    try:
+        return [entry.mount_point for entry in mount_entries() if entry.device == device]
+    except OSError:
+        return []
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except OSError:
+        return []

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""A qcow2 image and everything that it stands on: its backing files, and the data files of each."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+
+from pydiskimg.errors import InvalidImageError, UnsupportedImageError
+from pydiskimg.images.detect import detect
+from pydiskimg.images.qcow2.extensions import quoted
+from pydiskimg.images.qcow2.header import Header, read_header
+from pydiskimg.images.qcow2.reader import Qcow2Source, open_qcow2
+from pydiskimg.images.qcow2.support import require_readable
+from pydiskimg.images.raw import RawSource
+from pydiskimg.protocols import Source
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pydiskimg.images.references import AllowedDirectory
+
+MAX_BACKING_FILES = 32
+
+
+class _Layer:
+    """One qcow2 file of the chain, and where its clusters are when they are not in it."""
+
+    def __init__(self, file: RawSource, header: Header, data_file: Source | None) -> None:
+        self.file = file
+        self.header = header
+        self.data_file = data_file
+
+
+def open_chain(
+    file: RawSource, opened: ExitStack, *, references: AllowedDirectory | None, snapshot: str | None
+) -> Qcow2Source:
+    """Return the disk in the qcow2 file over all that it names; close() of it closes opened.
+
+    opened owns the file, and gets every file that is opened here. snapshot is the topmost image's. Raises what
+    open_image() does; nothing is closed then.
+    """
+    chain = _Chain(opened, references)
+    bottom = chain.descend(file)
+    # The caches of one image are divided between the layers, so that memory does not grow with the chain.
+    share = len(chain.layers)
+    for layer in reversed(chain.layers):
+        top = layer is chain.layers[0]
+        bottom = open_qcow2(
+            layer.file,
+            header=layer.header,
+            backing=bottom,
+            data_file=layer.data_file,
+            snapshot=snapshot if top else None,
+            on_close=opened.close if top else None,
+            cache_share=share,
+        )
+    assert isinstance(bottom, Qcow2Source)
+    return bottom
+
+
+class _Chain:
+    """The layers from the topmost one downwards, as they are found."""
+
+    def __init__(self, opened: ExitStack, references: AllowedDirectory | None) -> None:
+        self.layers: list[_Layer] = []
+        self._opened = opened
+        self._references = references
+        self._seen: dict[tuple[int, int], str] = {}
+
+    def descend(self, file: RawSource) -> Source | None:
+        """Collect the layers below the qcow2 file, itself included; returns what the last one stands on."""
+        self._seen[file.identity] = file.name
+        while True:
+            header = read_header(file)
+            require_readable(header, file.name)
+            self.layers.append(_Layer(file, header, self._data_file(file, header)))
+            if header.backing_file is None:
+                return None
+            if len(self.layers) > MAX_BACKING_FILES:
+                raise UnsupportedImageError(
+                    f"{file.name}: is the end of a chain of {MAX_BACKING_FILES} backing files and names one more, "
+                    "at most that many are opened; merge some with: qemu-img convert -O qcow2 OLD NEW"
+                )
+            backing_format = stated_backing_format(header, file.name)
+            backing = self._open(header.backing_file, "backing file", file)
+            if backing_format is None:
+                require_raw(backing, file.name)
+            if backing_format != "qcow2":
+                return backing
+            file = backing
+
+    def _data_file(self, file: RawSource, header: Header) -> Source | None:
+        if not header.has_data_file:
+            return None
+        if header.data_file is None:
+            raise InvalidImageError(f"{file.name}: keeps its data in an external file, and does not say in which")
+        return self._open(header.data_file, "data file", file)
+
+    def _open(self, name: bytes, role: str, file: RawSource) -> RawSource:
+        from pydiskimg.images.references import Reference, denied  # only here, as few images name any
+
+        reference = Reference(name, role, file.name, os.path.dirname(file.name))
+        if self._references is None:
+            raise denied(reference)
+        found = self._opened.enter_context(self._references.open(reference))
+        if found.identity in self._seen:
+            raise InvalidImageError(
+                f"{reference}, which is {self._seen[found.identity]} again; an image cannot stand on itself"
+            )
+        self._seen[found.identity] = found.name
+        return found
+
+
+def stated_backing_format(header: Header, name: str) -> str | None:
+    """The format that the image gives its backing file; None when it gives none."""
+    if header.backing_format in (b"raw", b"qcow2"):
+        return header.backing_format.decode()
+    if header.backing_format is None:
+        return None
+    raise UnsupportedImageError(
+        f"{name}: says that the format of its backing file {quoted(header.backing_file or b'')} is "
+        f"{quoted(header.backing_format)}; only raw and qcow2 are read"
+    )
+
+
+def require_raw(backing: RawSource, name: str) -> None:
+    """Let a backing file of no stated format pass only when reading it as raw is what everybody would do."""
+    try:
+        found = detect(backing)
+    except UnsupportedImageError:
+        found = "another format"
+    if found != "raw":
+        raise UnsupportedImageError(
+            f"{name}: does not say which format its backing file has; {quoted(os.fsencode(backing.name))} looks like "
+            f"{found}, and may be a raw disk that a guest wrote that to; write the right format into the image with: "
+            "qemu-img rebase -u -F FORMAT -b BACKING-FILE"
+        )

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: MIT
+"""Where the bytes of a virtual disk are: in which file of a backing chain, and at what offset of it.
+
+It is what `qemu-img map` tells, in the same pieces.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator
+
+from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.extents import Kind
+from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET, IS_DATA, IS_ZERO, host_ranges
+from pydiskimg.images.qcow2.preallocation import has_unfilled_clusters
+from pydiskimg.images.qcow2.reader import Qcow2Source
+from pydiskimg.images.raw import RawSource
+from pydiskimg.protocols import Source, check_range
+
+IS_PRESENT = 16  # the file at this depth decides on the bytes; without it no file of the chain does
+_DECIDED = IS_DATA | IS_ZERO
+_LOCATED_DATA = IS_DATA | HAS_OFFSET
+_STORED = IS_DATA | IS_PRESENT | HAS_OFFSET
+_UNFILLED = IS_ZERO | IS_PRESENT | HAS_OFFSET
+
+Row = tuple[int, int, int, int, int]
+"""start and length (bytes of the virtual disk), depth, flags, host: of bytes that are found in one way, in a row.
+
+depth counts the files of the backing chain, 0 being the image itself. host is the offset of the first byte in that
+file, with the flag HAS_OFFSET: compressed data has none.
+"""
+
+
+def map_rows(source: Source, offset: int, length: int) -> tuple[list[str], Iterator[Row]]:
+    """Return the names of the files of the chain, by depth, and the rows of [offset, offset + length), in order.
+
+    source is an image that open_image() gave; two neighbours differ in more than their start. Rows are tuples,
+    since a map of a small image can have millions of them, and objects would take half of the time.
+
+    Raises ValueError outside of the source and UnsupportedImageError for one of another kind; the iterator is lazy and
+    raises what reading the image raises.
+    """
+    check_range(source, offset, length)
+    layers = list(_layers(source))
+    return [layer.filename for layer in layers], _joined(_pieces(layers, 0, offset, length))
+
+
+def _joined(pieces: Iterator[Row]) -> Iterator[Row]:
+    """Join neighbours that are found one after the other and in one way."""
+    start, end, depth, flags, host = 0, 0, -1, 0, 0
+    for piece_start, piece_length, piece_depth, piece_flags, piece_host in pieces:
+        if (
+            piece_flags == flags
+            and piece_depth == depth
+            and (not flags & HAS_OFFSET or piece_host == host + end - start)
+        ):
+            end += piece_length
+            continue
+        if end > start:
+            yield start, end - start, depth, flags, host
+        start, end = piece_start, piece_start + piece_length
+        depth, flags, host = piece_depth, piece_flags, piece_host
+    if end > start:
+        yield start, end - start, depth, flags, host
+
+
+class _RawLayer:
+    """A raw image: every byte is present, and at its own offset."""
+
+    def __init__(self, source: RawSource) -> None:
+        self.size = source.size
+        self.filename = source.name
+        self._ranges = StoredRanges(source)
+
+    def pieces(self, offset: int, length: int) -> Iterator[tuple[int, int, int, int]]:
+        for start, piece_length, is_stored in self._ranges.pieces(offset, length):
+            yield start, piece_length, _STORED if is_stored else _UNFILLED, start
+
+
+class _Qcow2Layer:
+    """One qcow2 file of the chain."""
+
+    def __init__(self, source: Qcow2Source) -> None:
+        self.size = source.size
+        self.filename = source.data.name
+        self._mapping = source.mapping
+        # The file system is asked about the host offsets of clusters only where QEMU asks it too: it may be slow.
+        self._ranges = StoredRanges(source.data) if _is_unfilled(source) else None
+
+    def pieces(self, offset: int, length: int) -> Iterator[tuple[int, int, int, int]]:
+        for start, piece_length, flags, host in host_ranges(self._mapping, offset, length):
+            if not flags & _DECIDED:
+                yield start, piece_length, flags, host
+            elif self._ranges is None or flags != _LOCATED_DATA:
+                yield start, piece_length, flags | IS_PRESENT, host
+            else:
+                for at, stored_length, is_stored in self._ranges.pieces(host, piece_length):
+                    unfilled = 0 if is_stored else IS_ZERO
+                    yield start + at - host, stored_length, _STORED | unfilled, at
+
+
+_Layer = _RawLayer | _Qcow2Layer
+
+
+def _layers(source: Source) -> Iterator[_Layer]:
+    """The files of the chain, the image itself first."""
+    below: Source | None = source
+    while below is not None:
+        if isinstance(below, Qcow2Source):
+            yield _Qcow2Layer(below)
+            below = below.backing
+        elif isinstance(below, RawSource):
+            yield _RawLayer(below)
+            below = None
+        else:
+            raise UnsupportedImageError(f"{below.name}: is neither a raw nor a qcow2 image, so there is no map of it")
+
+
+def _is_unfilled(source: Qcow2Source) -> bool:
+    file = source.file
+    return isinstance(file, RawSource) and has_unfilled_clusters(file, source.header, file.stored())
+
+
+def _pieces(layers: list[_Layer], depth: int, offset: int, length: int) -> Iterator[Row]:
+    """The pieces of [offset, offset + length) as the layers from depth on show it."""
+    below_size = layers[depth + 1].size if depth + 1 < len(layers) else 0
+    for start, piece_length, flags, host in layers[depth].pieces(offset, length):
+        if flags & _DECIDED:
+            yield start, piece_length, depth, flags, host
+            continue
+        if below_size <= start:  # nothing lies behind: it reads as zero
+            yield start, piece_length, depth, flags | IS_ZERO, host
+            continue
+        covered = min(below_size - start, piece_length)
+        yield from _pieces(layers, depth + 1, start, covered)
+        if covered < piece_length:
+            yield start + covered, piece_length - covered, depth, flags | IS_ZERO, host + covered
+
+
+class StoredRanges:
+    """The extents of a source, read when they are first needed and kept as 8 bytes each.
+
+    Of a raw file that is at most one extent for every block of the file system, and few in practice.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._starts = array("Q")
+        self._stored = bytearray()
+
+    def pieces(self, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:
+        """Yield (start, length, whether it is stored) for [offset, offset + length); beyond the end nothing is."""
+        if not self._stored:
+            self._read()
+        end = offset + length
+        index = bisect_right(self._starts, offset) - 1
+        while offset < end:
+            stop = min(self._starts[index + 1], end) if index + 1 < len(self._starts) else end
+            yield offset, stop - offset, bool(self._stored[index])
+            offset, index = stop, index + 1
+
+    def _read(self) -> None:
+        for extent in self._source.extents():
+            self._starts.append(extent.start)
+            self._stored.append(extent.kind is Kind.DATA)
+        self._starts.append(self._source.size)
+        self._stored.append(False)

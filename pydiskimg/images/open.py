@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MIT
+"""open_image(): the one way from a path to a Source."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+
+from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.images.detect import detect_image
+from pydiskimg.images.raw import open_raw
+from pydiskimg.protocols import ImageSource
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pydiskimg.images.references import AllowedDirectory
+
+_FORMATS = ("raw", "qcow2")
+
+
+def open_image(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,  # noqa: A002  qemu-img's word
+    references: AllowedDirectory | None = None,
+    snapshot: str | None = None,
+    name: str | None = None,
+) -> ImageSource:
+    """Open an image for reading; close() of the result, or leaving its with block, closes every file of it.
+
+    format is "raw" or "qcow2". Without it the first bytes decide, which is right for an image that an
+    administrator put there and wrong for a disk that a guest has written to: name the format "raw" for that one.
+    A block device is taken for raw; one that looks like another format is refused until the format is named.
+
+    Reading neither takes locks nor looks at any: an image that is being written is read as it happens to be, which
+    may be an error or old data.
+
+    references says which files an image may name (backing files, an external data file): what allow_references()
+    gave, or None, which opens none of them. It is needed only while this function runs. snapshot is the id or the
+    name of an internal snapshot of a qcow2 image, which is opened instead of the disk as it is now. name
+    is what messages call the image, where path says nothing to anybody.
+
+    Raises StorageError when a path cannot be opened, UnsupportedImageError for a format or a feature that is not
+    read here and for a file that the image may not name, InvalidImageError for an image that is truncated or
+    corrupt. Nothing stays open then.
+    """
+    name = name or os.fsdecode(path)
+    if format is not None and format not in _FORMATS:
+        raise UnsupportedImageError(
+            f"{name}: the format {format!r} is not known; the ones that are read: {', '.join(_FORMATS)}"
+        )
+    with ExitStack() as failure:
+        opened = failure.enter_context(ExitStack())
+        file = opened.enter_context(open_raw(path, name=name))
+        source: ImageSource = file
+        if (format or detect_image(file)) == "qcow2":
+            from pydiskimg.images.chain import open_chain
+
+            source = open_chain(file, opened, references=references, snapshot=snapshot)
+        elif snapshot is not None:
+            raise UnsupportedImageError(f"{name}: is a raw image, which has no snapshots; {snapshot!r} was asked for")
+        failure.pop_all()
+        return source

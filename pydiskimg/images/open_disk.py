@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""open_disk(): a block device or a file as a Disk, or the virtual disk of the qcow2 image that it holds."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+
+from pydiskimg.disks.block import BlockDisk
+from pydiskimg.disks.open import OpenDisk, enter_raw_disk
+from pydiskimg.errors import UnsupportedImageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal, overload
+
+    from pydiskimg.disks.descriptor import DescriptorDisk
+    from pydiskimg.images.qcow2.write.disk import Qcow2Disk
+    from pydiskimg.images.references import AllowedDirectory
+
+# Only the checker needs these, and typing takes longer to import than what opens a disk.
+if TYPE_CHECKING:
+
+    @overload
+    def open_disk(
+        path: str | os.PathLike[str], *, writable: bool = False, is_zero: bool = False, format: Literal["raw"] = "raw"
+    ) -> OpenDisk[DescriptorDisk]: ...
+
+    @overload
+    def open_disk(
+        path: str | os.PathLike[str],
+        *,
+        writable: bool = False,
+        is_zero: bool = False,
+        format: Literal["qcow2"],
+        references: AllowedDirectory | None = None,
+        compress: bool = False,
+    ) -> OpenDisk[Qcow2Disk]: ...
+
+
+def open_disk(
+    path: str | os.PathLike[str],
+    *,
+    writable: bool = False,
+    is_zero: bool = False,
+    format: str = "raw",  # noqa: A002  qemu-img's word
+    references: AllowedDirectory | None = None,
+    compress: bool = False,
+) -> OpenDisk[DescriptorDisk] | OpenDisk[Qcow2Disk]:
+    """Open a block device or an existing regular file as a Disk.
+
+    For writing, a block device is opened O_EXCL, so that a mounted or otherwise claimed device is refused; a
+    file is locked (flock) and refused while it is attached to a loop device. Both are refused while a virtual machine
+    or qemu-img uses them or an export reads them, and are locked as QEMU does, so that these do not begin to; looking
+    at them with `qemu-img -U` goes on. A file system without such locks keeps no other program out. Files are never
+    made, truncated or grown.
+
+    format "qcow2" gives the virtual disk of the qcow2 image that the file or device holds; the file grows as the
+    disk is filled. references are the files it may name, as for open_image(); compress compresses what is written
+    in whole clusters where nothing was yet. is_zero is the caller's word that all of the disk reads as zero: then
+    reads_as_zero is True, and nobody zeroes what a copy leaves out.
+
+    Raises InUseError when somebody holds it, StorageError for what does not exist, may not be opened, or is neither
+    a device nor a file; for qcow2 also what open_image() and open_qcow2_disk() raise.
+    """
+    name = os.fspath(path)
+    if format not in ("raw", "qcow2"):
+        raise UnsupportedImageError(f"{name}: the format {format!r} is not known; expected raw or qcow2")
+    with ExitStack() as stack:
+        disk = enter_raw_disk(stack, name, writable=writable)
+        if format == "raw":
+            disk.reads_as_zero = is_zero
+            return OpenDisk(disk, stack.pop_all())
+        image = _open_qcow2(stack, disk, references=references, compress=compress, writable=writable)
+        image.reads_as_zero = image.reads_as_zero or is_zero
+        return OpenDisk(image, stack.pop_all(), flush=writable)
+
+
+def _open_qcow2(
+    stack: ExitStack, disk: DescriptorDisk, *, references: AllowedDirectory | None, compress: bool, writable: bool
+) -> Qcow2Disk:
+    from pydiskimg.disks.store import FixedStore, GrowingFile
+    from pydiskimg.images.chain import open_chain
+    from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
+    from pydiskimg.images.raw import describe
+
+    # The image as a reader sees it finds its backing files by the policy, and keeps them open.
+    opened = stack.enter_context(ExitStack())
+    chain = open_chain(describe(disk.fd, name=disk.name), opened, references=references, snapshot=None)
+    store = FixedStore(disk) if isinstance(disk, BlockDisk) else GrowingFile(disk.fd, disk.name)
+    image = open_qcow2_disk(store, backing=chain.backing, compress=compress)
+    if not writable:
+        image.forbid_writing()
+    stack.callback(image.close)
+    return image

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: MIT
+"""What a qcow2 file holds besides L2 tables and data: which byte ranges it takes, each checked as far as it can be.
+
+| header | refcount table | L1 table | snapshot table | snapshots' L1 tables | LUKS header | bitmaps |
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydiskimg.errors import InvalidImageError
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.check.acceptable import is_possible_bitmap, require_acceptable
+from pydiskimg.images.qcow2.check.findings import CheckResult
+from pydiskimg.images.qcow2.header import Header
+from pydiskimg.images.qcow2.refcount_reader import read_padded
+from pydiskimg.images.qcow2.words import numbers
+from pydiskimg.protocols import Source
+
+SNAPSHOT_EXTRA_DATA_V3 = 16  # bytes that version 3 wants
+PIECE = 1 << 20
+SLACK = 1 << 20  # bytes by which tables may overlap before it is too much work
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """A byte range of the file that is taken times times; what is its name in sentences."""
+
+    what: str
+    offset: int
+    length: int
+    times: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class L1Table:
+    """An L1 table of entries entries that belongs to the active layer, or to times snapshots."""
+
+    what: str
+    offset: int
+    entries: int
+    times: int = 1
+
+
+class Areas:
+    """The areas of a qcow2 file, found once; what is wrong with them goes into result.
+
+    Raises InvalidImageError where a table can not even be bounded.
+    """
+
+    def __init__(self, file: Source, header: Header, result: CheckResult) -> None:
+        self._file = file
+        self._header = header
+        self._result = result
+        self._bitmap_bytes = 0
+        self.bitmap_tables: list[Area] = []
+        self.snapshot_tables: list[L1Table] = []
+        self.active_table = L1Table("the L1 table", header.l1_table_offset, header.l1_size)
+        self.all = list(self._find())
+
+    def bitmap_clusters(self) -> Iterator[int]:
+        """Yield the offset of every cluster of bitmap data that the bitmap tables name."""
+        for table in self.bitmap_tables:
+            for at in range(0, table.length, PIECE):
+                for entry in filter(None, self._numbers(table.offset + at, min(PIECE, table.length - at))):
+                    offset = entry & layout.ENTRY_OFFSET
+                    if offset and not self._is_bad_bitmap_entry(entry):
+                        yield offset
+
+    def _find(self) -> Iterator[Area]:
+        header, size = self._header, layout.ENTRY_SIZE
+        extensions = require_acceptable(self._file, header)
+        yield Area("the header", 0, header.cluster_size)
+        yield Area("the L1 table", header.l1_table_offset, header.l1_size * size)
+        tables, table_size = self._snapshots()
+        for (offset, entries), times in tables.items():
+            yield Area(f"the snapshots' L1 table at 0x{offset:x}", offset, entries * size, times)
+        self._keep_snapshot_tables(tables)
+        yield Area("the snapshot table", header.snapshots_offset, table_size)
+        refcount_table_size = header.refcount_table_clusters * header.cluster_size
+        yield Area("the refcount table", header.refcount_table_offset, refcount_table_size)
+        if header.crypt_method == layout.CRYPT_LUKS:
+            yield Area("the encryption header", *layout.CRYPTO_HEADER.unpack(extensions[layout.EXTENSION_CRYPTO]))
+        if header.has_bitmaps:
+            yield from self._bitmaps(*layout.BITMAPS.unpack(extensions[layout.EXTENSION_BITMAPS]))
+
+    def _snapshots(self) -> tuple[Counter[tuple[int, int]], int]:
+        """Find the snapshots' L1 tables, (offset, entries), and the bytes of the snapshot table."""
+        header, at = self._header, self._header.snapshots_offset
+        tables: Counter[tuple[int, int]] = Counter()
+        for index in range(header.nb_snapshots):
+            fixed = layout.SNAPSHOT.unpack(read_padded(self._file, at, layout.SNAPSHOT.size))
+            offset, entries, id_size, name_size, extra_size = *fixed[:4], fixed[8]
+            if extra_size > layout.MAX_SNAPSHOT_EXTRA_DATA:
+                raise self._invalid(f"snapshot {index}", at, f"has {extra_size} bytes of extra data")
+            if header.version >= 3 and extra_size < SNAPSHOT_EXTRA_DATA_V3:
+                self._result.add_corruption(f"snapshot {index}: its entry at 0x{at:x} is incomplete")
+            at += -(-(layout.SNAPSHOT.size + extra_size + id_size + name_size) // 8) * 8
+            if at - header.snapshots_offset > layout.MAX_SNAPSHOT_TABLE_SIZE:
+                raise self._invalid("the snapshot table", header.snapshots_offset, "is longer than 64 MiB")
+            if self._is_good_l1_table(index, offset, entries):
+                tables[offset, entries] += 1
+        if header.has_data_file and header.nb_snapshots:
+            self._result.add_corruption("an image with an external data file has internal snapshots")
+        return tables, at - header.snapshots_offset
+
+    def _is_good_l1_table(self, index: int, offset: int, entries: int) -> bool:
+        if offset % self._header.cluster_size:
+            self._result.add_corruption(f"snapshot {index}: its L1 table at 0x{offset:x} is not cluster-aligned")
+        elif entries * layout.ENTRY_SIZE > layout.MAX_L1_TABLE_SIZE:
+            self._result.add_corruption(f"snapshot {index}: its L1 table is too large, it has {entries} entries")
+        else:
+            return True
+        return False
+
+    def _keep_snapshot_tables(self, tables: Counter[tuple[int, int]]) -> None:
+        """L1 tables that differ have clusters of their own: more bytes of them than the file has are not walked.
+
+        What a table has beyond the end of the file is zero, and need not be walked either.
+        """
+        left = self._file.size + SLACK
+        for (offset, entries), times in tables.items():
+            inside = max(0, min(entries, -(-(self._file.size - offset) // layout.ENTRY_SIZE)))
+            left -= inside * layout.ENTRY_SIZE
+            if left < 0:
+                self._result.add_check_error("the snapshots' L1 tables overlap; not all of them were checked")
+                return
+            self.snapshot_tables.append(L1Table(f"the snapshots' L1 table at 0x{offset:x}", offset, inside, times))
+
+    def _bitmaps(self, count: int, size: int, offset: int) -> Iterator[Area]:
+        cluster_size = self._header.cluster_size
+        if (
+            not 0 < count <= layout.MAX_BITMAPS
+            or not 0 < size <= layout.MAX_BITMAP_DIRECTORY_SIZE
+            or offset % cluster_size
+            or not offset
+        ):
+            raise self._invalid("the bitmap directory", offset, f"cannot have {count} bitmaps in {size} bytes")
+        yield Area("the bitmap directory", offset, size)
+        directory, at, found = read_padded(self._file, offset, size), 0, 0
+        while at + layout.BITMAP_ENTRY.size <= size:
+            fixed = bytes(directory[at : at + layout.BITMAP_ENTRY.size])
+            table, entries, _, _, _, name_size, extra_size = layout.BITMAP_ENTRY.unpack(fixed)
+            if not is_possible_bitmap(self._header, fixed) or not self._is_good_bitmap_table(offset, table, entries):
+                break
+            at += -(-(layout.BITMAP_ENTRY.size + extra_size + name_size) // 8) * 8
+            found += 1
+            area = Area(f"the bitmap table at 0x{table:x}", table, entries * layout.ENTRY_SIZE)
+            self.bitmap_tables.append(area)
+            self._check_bitmap_table(area)
+            yield area
+        if at != size or found != count:
+            self._result.add_corruption(
+                f"the bitmap directory at 0x{offset:x} has {found} readable entries that end at byte {at}, expected "
+                f"{count} that end at byte {size}"
+            )
+            raise self._invalid("the bitmap directory", offset, "cannot be followed")
+
+    def _is_good_bitmap_table(self, directory: int, offset: int, entries: int) -> bool:
+        """False also when the tables together are longer than the file, so that they must overlap."""
+        self._bitmap_bytes += entries * layout.ENTRY_SIZE
+        if offset % self._header.cluster_size or not offset or not 0 < entries <= layout.MAX_BITMAP_TABLE_SIZE:
+            return False
+        if self._bitmap_bytes > self._file.size:
+            raise self._invalid("the bitmap directory", directory, "names tables that are longer than the file")
+        return True
+
+    def _check_bitmap_table(self, table: Area) -> None:
+        for at in range(0, table.length, PIECE):
+            for entry in filter(None, self._numbers(table.offset + at, min(PIECE, table.length - at))):
+                if self._is_bad_bitmap_entry(entry):
+                    self._result.add_corruption(f"{table.what}: the entry 0x{entry:016x} is not valid")
+
+    def _is_bad_bitmap_entry(self, entry: int) -> bool:
+        offset = entry & layout.ENTRY_OFFSET
+        if entry & layout.BITMAP_RESERVED or offset % self._header.cluster_size:
+            return True
+        return bool(offset and entry & 1)
+
+    def _numbers(self, offset: int, length: int) -> Iterator[int]:
+        return iter(numbers(read_padded(self._file, offset, length)))
+
+    def _invalid(self, what: str, offset: int, text: str) -> InvalidImageError:
+        return InvalidImageError(
+            f"{self._file.name}: {what} at 0x{offset:x} {text}; the image is corrupt and was not checked"
+        )

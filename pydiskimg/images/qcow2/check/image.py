@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: MIT
+"""Checking a qcow2 file: are its references and its reference counts the same? Nothing is changed.
+
+Every reference (header, tables, data, snapshots, bitmaps) is counted; then the counts are compared with the stored
+ones. Host clusters are looked at in windows, so that memory is bounded whatever the image says; an image of up to
+2 TiB in clusters of 64 KiB is one window.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.check import reference_counter
+from pydiskimg.images.qcow2.check.areas import Areas
+from pydiskimg.images.qcow2.check.findings import CheckResult
+from pydiskimg.images.qcow2.check.l1 import L1Walk
+from pydiskimg.images.qcow2.check.reference_counter import MAX_COUNT, ReferenceCounter, agree, used_clusters
+from pydiskimg.images.qcow2.check.tables import TableChecker
+from pydiskimg.images.qcow2.header import Header, read_header
+from pydiskimg.images.qcow2.refcount_reader import MANY, REFTABLE_RESERVED, RefcountReader, is_zero
+from pydiskimg.protocols import Progress, Source
+
+# More than this is refused, as QEMU does: 128 TiB in clusters of 64 KiB.
+MAX_CLUSTERS = 1 << 31
+
+
+def check_qcow2(file: Source, *, progress: Progress | None = None) -> CheckResult:
+    """Check the qcow2 file and return what was found; its backing and data files are not looked at.
+
+    progress counts bytes of tables. Raises InvalidImageError and UnsupportedImageError when the header or a table of
+    tables is such that nothing can be checked, or when the file has more than 2^31 clusters; StorageError when the
+    system refuses. Memory stays below 150 MiB.
+    """
+    header = read_header(file, tables_inside=False)  # what was cut off is read as zeros and counted
+    clusters = -(-file.size // header.cluster_size)
+    if clusters >= MAX_CLUSTERS:
+        raise UnsupportedImageError(
+            f"{file.name}: the file has {clusters} clusters, and at most {MAX_CLUSTERS - 1} are checked"
+        )
+    return _Check(file, header, clusters, progress).run()
+
+
+class _Check:
+    """One check of one file."""
+
+    def __init__(self, file: Source, header: Header, clusters: int, progress: Progress | None) -> None:
+        self._file = file
+        self._header = header
+        self._clusters = clusters
+        self._progress = progress
+        self._passes_done = 0
+        sectors = header.size // layout.SECTOR  # as QEMU counts: what is less than a sector at the end is not seen
+        self.result = CheckResult(total_clusters=-(-sectors * layout.SECTOR // header.cluster_size))
+        self._areas = Areas(file, header, self.result)
+        self._reader = RefcountReader(file, header)
+        self._largest = (1 << header.refcount_bits) - 1
+        self._highest = -1
+        # A range that ends in a last cluster which is not whole may reach into one more.
+        self._end = clusters + 1
+
+    def run(self) -> CheckResult:
+        for first in range(0, self._end, reference_counter.WINDOW):
+            counter = ReferenceCounter(self._reader, first, self._end)
+            try:
+                self._pass(counter)
+            finally:
+                counter.close()
+            self._passes_done += 1
+        self.result.image_end_offset = (self._highest + 1) * self._header.cluster_size
+        return self.result
+
+    def _pass(self, counter: ReferenceCounter) -> None:
+        """Count everything once more, for the clusters of one window."""
+        areas, is_first = self._areas, counter.first == 0
+        tables = TableChecker(self._file, self._header, counter, self.result, is_first_pass=is_first)
+        for area in areas.all:
+            tables.add_range(area.offset, area.length, area.times, area.what)
+        for offset in areas.bitmap_clusters():
+            tables.add_range(offset, self._header.cluster_size, 1, "a cluster of a bitmap")
+        walk = L1Walk(self._file, self._header, tables, counter, self.result, is_first_pass=is_first)
+        walk.walk([areas.active_table, *areas.snapshot_tables], self._advance)
+        self._refcount_blocks(counter)
+        self._compare(counter)
+
+    def _advance(self, done: int, total: int) -> None:
+        """Tell the progress, of a pass in bytes of L1 tables, over all passes."""
+        if self._progress is not None:
+            passes = -(-self._end // reference_counter.WINDOW)
+            self._progress(self._passes_done * total + done, passes * total)
+
+    def _refcount_blocks(self, counter: ReferenceCounter) -> None:
+        """Count the refcount blocks, after everything else: none of them may be anything else as well."""
+        cluster_size, is_first = self._header.cluster_size, counter.first == 0
+        for index, entry in enumerate(self._reader.entries):
+            if not entry:
+                continue
+            offset = entry & ~REFTABLE_RESERVED
+            cluster = offset // cluster_size
+            if entry & REFTABLE_RESERVED or offset % cluster_size:
+                what = "has reserved bits set or is not aligned"
+            elif cluster >= self._clusters:
+                what = "is beyond the end of the file"
+            else:
+                if not counter.first <= cluster < counter.end:
+                    continue
+                counter.add(cluster, 1)
+                if self._is_shared(counter.references[cluster - counter.first]):
+                    self.result.add_corruption(f"refcount block {index} at 0x{offset:x} is something else as well")
+                continue
+            if is_first:
+                self.result.add_corruption(f"refcount table entry {index}: 0x{entry:016x} {what}")
+
+    def _is_shared(self, references: int) -> bool:
+        """False also where a reference count cannot tell, so that the surplus is reported and nothing else."""
+        return min(references, self._largest) != 1
+
+    def _compare(self, counter: ReferenceCounter) -> None:
+        end = self._clusters
+        if counter.is_last and counter.references[self._clusters - counter.first]:
+            end += 1
+        for first, references, stored in counter.pages(end):
+            self._highest = first + used_clusters(references, stored) - 1
+            if not agree(references, stored):
+                self._compare_page(first, references, stored)
+        self._unreadable_blocks(counter, min(counter.end, end))
+        self._too_many_to_count(counter.lost)
+
+    def _compare_page(self, first: int, references: bytes, stored: bytes) -> None:
+        result = self.result
+        if not result.wants_details and is_zero(references):
+            result.leaks += len(stored) - stored.count(0)
+            return
+        for place, (found, count) in enumerate(zip(array("H", references), stored, strict=True)):
+            if found == count != MANY:
+                continue
+            cluster, surplus = first + place, found - self._largest
+            if surplus > 0:
+                self._overflow(cluster, surplus)
+                found = self._largest  # noqa: PLW2901 - as many as can be stored
+            self._compare_cluster(cluster, found, count)
+
+    def _compare_cluster(self, cluster: int, found: int, count: int) -> None:
+        if self._reader.is_unreadable(cluster):
+            return
+        if count == MANY:
+            count = self._reader.count(cluster)
+        if count == found:
+            return
+        where = f"cluster {cluster} (0x{cluster * self._header.cluster_size:x})"
+        if count < found:
+            self.result.add_corruption(f"{where} has the reference count {count} and {found} references")
+        else:
+            self.result.add_leak(f"{where} is leaked: it has the reference count {count} and {found} references")
+
+    def _overflow(self, cluster: int, surplus: int) -> None:
+        self.result.add_corruption(
+            f"cluster {cluster} has {surplus} references more than {self._header.refcount_bits} bits can count",
+            surplus,
+        )
+
+    def _unreadable_blocks(self, counter: ReferenceCounter, end: int) -> None:
+        """A refcount block at a place that cannot be: none of its clusters could be checked."""
+        size = self._reader.block_clusters
+        for start in range(counter.first - counter.first % size, end, size):
+            if self._reader.is_unreadable(start):
+                first, stop = max(start, counter.first), min(start + size, end)
+                self.result.add_check_error(
+                    f"clusters {first} to {stop - 1} have no readable reference count", stop - first
+                )
+
+    def _too_many_to_count(self, lost: int) -> None:
+        if not lost:
+            return
+        if self._header.refcount_bits <= 16:
+            self.result.add_corruption("there are more references to a cluster than can be counted", lost)
+        else:
+            self.result.add_check_error(f"a cluster has more than {MAX_COUNT} references, which is as far as we count")

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: MIT
+"""One L2 table of a qcow2 file, checked entry by entry: runs of neighbours as bytes, single entries in one tight loop.
+
+A table is visited once however many L1 entries name it; what is found counts as often as it is named.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from functools import lru_cache
+from operator import sub
+
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.check.findings import CheckResult
+from pydiskimg.images.qcow2.check.reference_counter import ReferenceCounter
+from pydiskimg.images.qcow2.header import Header
+from pydiskimg.images.qcow2.refcount_reader import is_zero, read_padded
+from pydiskimg.images.qcow2.words import numbers
+from pydiskimg.protocols import Source
+
+# Shorter runs are not worth the calls.
+SHORT = 12
+
+# Up to this many entries in a table are looked up one by one; beyond it, going through all of them is sooner.
+FEW = 1024
+_COPIED_BYTE = layout.COPIED >> 56
+
+
+class TableChecker:
+    """Counts the references of L2 tables in counter, and what is wrong with their entries in result.
+
+    What can be said without counts (reserved bits, offsets beyond the end, fragments) is said only when
+    is_first_pass: the tables are visited once for each window.
+    """
+
+    def __init__(
+        self, file: Source, header: Header, counter: ReferenceCounter, result: CheckResult, *, is_first_pass: bool
+    ) -> None:
+        self._file = file
+        self._header = header
+        self._counter = counter
+        self._result = result
+        self._is_first_pass = is_first_pass
+        self._cluster_size = header.cluster_size
+        # Clusters of the window that begin inside the file.
+        self._size = min(counter.end, -(-file.size // header.cluster_size)) - counter.first
+        # Aligned offsets are multiples of this, so that everything else in an entry shows in one mask.
+        self._aligned = layout.ENTRY_OFFSET & -header.cluster_size
+        self._unusual = ~(self._aligned | layout.COPIED)
+        # Set for the table that is being visited.
+        self._table = self._times = self._active = 0
+
+    def visit(self, offset: int, active: int, inactive: int) -> None:
+        """Check the table at offset, which the active layer names active times, snapshots inactive times."""
+        self._table, self._times, self._active = offset, active + inactive, active
+        raw = read_padded(self._file, offset, self._cluster_size)
+        if is_zero(raw):
+            return
+        if self._header.extended_l2:
+            entries = numbers(raw)
+            self._extended(entries[0::2], entries[1::2])
+        elif self._header.has_data_file:
+            self._one_by_one(numbers(raw))
+        else:
+            self._standard(raw)
+
+    def add_range(self, offset: int, length: int, times: int, what: str) -> None:
+        """Count the references of a byte range, which may end in the file's last cluster but not beyond it."""
+        cluster_size = self._cluster_size
+        if length <= 0:
+            return
+        if offset + length - self._file.size >= cluster_size:
+            if self._is_first_pass:
+                self._result.add_corruption(
+                    f"{what} at 0x{offset:x} ends at 0x{offset + length:x}, beyond the end of the file "
+                    f"(0x{self._file.size:x})",
+                    times,
+                )
+            return
+        first, last = offset // cluster_size, (offset + length - 1) // cluster_size
+        self._counter.add(first, last - first + 1, times)
+
+    def _standard(self, raw: bytearray) -> None:
+        """A table without subclusters and data file."""
+        entries = _few_entries(raw) or numbers(raw)
+        if self._is_one_run(entries):
+            self._run(entries[0], len(entries), 0)
+            return
+        if 0 in entries:
+            entries = array("Q", list(filter(None, entries)))
+        steps = map(sub, memoryview(entries)[1:], entries)
+        breaks = [index for index, step in enumerate(steps, 1) if step != self._cluster_size]
+        if len(breaks) * SHORT > len(entries):
+            self._singles(entries, 0)
+        else:
+            self._runs(entries, breaks)
+
+    def _is_one_run(self, entries: array[int]) -> bool:
+        count = len(entries)
+        if not entries[0] or entries[-1] - entries[0] != (count - 1) * self._cluster_size:
+            return False
+        ones, ramp = _ramp(count, self._cluster_size)
+        return (entries[0] * ones + ramp).to_bytes(count * 8, "little") == _little_endian(entries)
+
+    def _runs(self, entries: array[int], breaks: list[int]) -> None:
+        start = following = 0
+        for stop in (*breaks, len(entries)):
+            if stop - start < SHORT:
+                following = self._singles(entries[start:stop], following)
+            else:
+                following = self._run(entries[start], stop - start, following)
+            start = stop
+
+    def _run(self, entry: int, count: int, following: int) -> int:
+        """Clusters that lie one behind the other; returns the offset after them."""
+        counter, cluster_size = self._counter, self._cluster_size
+        offset = entry & layout.ENTRY_OFFSET
+        end = offset + count * cluster_size
+        index = offset // cluster_size - counter.first
+        is_whole = not entry & self._unusual and offset > 0 and end <= self._file.size
+        is_here = index >= 0 and index + count <= self._size
+        if not (is_whole and is_here):
+            return self._singles(array("Q", range(entry, entry + count * cluster_size, cluster_size)), following)
+        counter.add(index + counter.first, count, self._times)
+        if self._active:
+            if not (entry & layout.COPIED and counter.are_stored_once(index, index + count)):
+                for cluster in range(offset // cluster_size, end // cluster_size):
+                    self._check_copied(cluster, bool(entry & layout.COPIED))
+            if self._is_first_pass:
+                self._result.allocated_clusters += count * self._active
+                self._result.fragmented_clusters += (following not in (0, offset)) * self._active
+        return end
+
+    def _singles(self, entries: array[int], following: int) -> int:
+        """Entries in any order; following is where a cluster is no fragment (0: anywhere). Returns the next one."""
+        counter, cluster_size, bits = self._counter, self._cluster_size, self._header.cluster_bits
+        references, stored, first, size = counter.references, counter.stored, counter.first, self._size
+        unusual, mask, active, times = self._unusual, self._aligned, self._active, self._times
+        fragments = others = 0
+        for entry in entries:
+            offset = entry & mask
+            index = (offset >> bits) - first
+            if entry & unusual or not offset or not 0 <= index < size:
+                others += 1
+                following = self._other(entry, 0, following)
+                continue
+            if offset != following:
+                fragments += following != 0
+            following = offset + cluster_size
+            try:
+                references[index] += times
+            except ValueError:
+                counter.saturate(index, times)
+            if (stored[index] == 1) != entry >> 63 and active:
+                self._check_copied(offset >> bits, bool(entry >> 63))
+        if active and self._is_first_pass:
+            self._result.allocated_clusters += (len(entries) - others) * active
+            self._result.fragmented_clusters += fragments * active
+        return following
+
+    def _extended(self, entries: array[int], bitmaps: array[int]) -> None:
+        following = 0
+        for entry, bitmap in zip(entries, bitmaps, strict=True):
+            if entry or bitmap:
+                following = self._other(entry, bitmap, following)
+
+    def _one_by_one(self, entries: array[int]) -> None:
+        following = 0
+        for entry in filter(None, entries):
+            following = self._other(entry, 0, following)
+
+    def _other(self, entry: int, bitmap: int, following: int) -> int:
+        """An entry of any kind; returns where the next cluster is no fragment."""
+        if entry & layout.L2_COMPRESSED:
+            self._compressed(entry, bitmap)
+            return following
+        if entry & layout.L2_STANDARD_RESERVED:
+            self._corrupt(f"0x{entry:016x} has reserved bits set")
+        offset = entry & layout.ENTRY_OFFSET
+        is_zero = bool(entry & layout.L2_ZERO) and not self._header.extended_l2
+        if not offset and (is_zero or not (self._header.has_data_file and entry & layout.COPIED)):
+            if not is_zero and bitmap & layout.SUBCLUSTERS_ALLOCATED:
+                self._corrupt(f"0x{entry:016x} has no cluster, and subclusters in it (0x{bitmap:016x})")
+            return following
+        return self._allocated(entry, bitmap, following)
+
+    def _allocated(self, entry: int, bitmap: int, following: int) -> int:
+        offset = entry & layout.ENTRY_OFFSET
+        if bitmap >> 32 & bitmap & layout.SUBCLUSTERS_ALLOCATED:
+            self._corrupt(f"0x{entry:016x} has subclusters that are allocated and zero (0x{bitmap:016x})")
+        if offset % self._cluster_size:
+            self._corrupt(f"0x{entry:016x} names a cluster that is not aligned")
+        if self._active and self._is_first_pass:
+            self._result.allocated_clusters += self._active
+            self._result.fragmented_clusters += (following not in (0, offset)) * self._active
+        if not self._header.has_data_file:
+            self.add_range(offset, self._cluster_size, self._times, f"the cluster of an entry of {self._name}")
+        if self._active:
+            self._check_copied(offset >> self._header.cluster_bits, bool(entry & layout.COPIED))
+        return offset + self._cluster_size
+
+    def _compressed(self, entry: int, bitmap: int) -> None:
+        if entry & layout.COPIED:
+            self._corrupt(f"0x{entry:016x} is compressed and has the copied flag")
+        if self._header.has_data_file:
+            self._corrupt(f"0x{entry:016x} is compressed in an image with an external data file")
+            return
+        if bitmap:
+            self._corrupt(f"0x{entry:016x} is compressed and has subclusters (0x{bitmap:016x})")
+            return
+        start, length = self._header.compressed_at(entry)
+        self.add_range(start, length, self._times, f"the compressed cluster of an entry of {self._name}")
+        if self._active and self._is_first_pass:
+            self._result.allocated_clusters += self._active
+            self._result.compressed_clusters += self._active
+            self._result.fragmented_clusters += self._active
+
+    def _check_copied(self, cluster: int, is_copied: bool) -> None:
+        """The copied flag says that the stored count is 1; checked in the pass whose window has the cluster."""
+        counter = self._counter
+        if not self._table:  # an L1 entry without an offset: there is no flag to compare
+            return
+        if cluster < counter.first or (cluster >= counter.end and not counter.is_last):
+            return
+        if counter.is_unreadable(cluster):
+            return
+        count = 1 if self._header.has_data_file else counter.stored_count(cluster)
+        if (count == 1) != is_copied:
+            self._result.add_corruption(
+                f"{self._name}: cluster {cluster} has the reference count {count}, and the copied flag is "
+                f"{'set' if is_copied else 'not set'}",
+                self._active,
+            )
+
+    def _corrupt(self, text: str) -> None:
+        if self._is_first_pass:
+            self._result.add_corruption(f"{self._name}: the entry {text}", self._times)
+
+    @property
+    def _name(self) -> str:
+        return f"the L2 table at 0x{self._table:x}"
+
+
+def _few_entries(raw: bytearray) -> array[int] | None:
+    """The entries of a table that are not zero, where they are few and all have the copied flag; None otherwise."""
+    flags = raw[0::8]
+    if flags.count(_COPIED_BYTE) > FEW:
+        return None
+    found, index = array("Q"), -1
+    rest = bytearray(raw)
+    with memoryview(rest) as view, view.cast("Q") as words:
+        while (index := flags.find(_COPIED_BYTE, index + 1)) >= 0:
+            found.append(words[index])
+            words[index] = 0
+    if not is_zero(rest):
+        return None
+    if sys.byteorder == "little":
+        found.byteswap()
+    return found
+
+
+def _little_endian(entries: array[int]) -> bytes:
+    if sys.byteorder == "big":
+        entries = entries[:]
+        entries.byteswap()
+    return entries.tobytes()
+
+
+@lru_cache(16)
+def _ramp(count: int, step: int) -> tuple[int, int]:
+    """Two numbers of count words of 64 bits: one has 1 in each word, the other 0, step, 2 * step, ..."""
+    ones = int.from_bytes(b"\0\0\0\0\0\0\0\1" * count, "big")
+    return ones, int.from_bytes(_little_endian(array("Q", range(0, count * step, step))), "little")

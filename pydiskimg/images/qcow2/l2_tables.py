@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: MIT
+"""L2 tables of a qcow2 file, standard and with subclusters: checked whole, and classified.
+
+A table can have a quarter of a million entries. They are classified by operations over all bytes of the table at
+once; only a table that something is wrong or unusual in is walked entry by entry.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from array import array
+
+from pydiskimg.errors import InvalidImageError
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.header import Header
+from pydiskimg.images.qcow2.words import numbers
+from pydiskimg.protocols import Source, read_bytes
+
+HOLE, ZERO, DATA, COMPRESSED, MIXED = b"HZDCM"
+# Subclusters are unfolded, a byte for each, of so many clusters at a time.
+UNFOLDED = 1024
+SAME_KIND = re.compile(b"H+|Z+|D+|C+|M{1,%d}" % UNFOLDED)
+
+# Flags of an entry, one byte each while they are put together; the strongest decides on the kind.
+_HAS_COMPRESSED_BIT = bytes(4 * (byte >> 6 & 1) for byte in range(256))
+_HAS_ZERO_BIT = bytes(2 * (byte & 1) for byte in range(256))
+_HAS_COPIED_BIT = bytes(byte >> 7 for byte in range(256))
+_STANDARD = bytes((HOLE, DATA, ZERO, ZERO, *[COMPRESSED] * 4)).ljust(256, b"\0")
+
+_NOT_NONE = bytes((0, *[1] * 255))
+_WITHOUT_BIT_0 = bytes(byte & 0xFE for byte in range(256))
+
+# With subclusters: whether any and whether all of them are allocated (1, 2) or zero (8, 16), and whether the cluster
+# has a place in the file (32).
+_ANY_ALLOCATED, _ANY_ZERO = _NOT_NONE, bytes((0, *[8] * 255))
+_ALL_ALLOCATED, _ALL_ZERO = bytes((*[0] * 255, 2)), bytes((*[0] * 255, 16))
+_STORED = bytes((0, *[32] * 255))
+_EXTENDED = bytes(
+    COMPRESSED if flags & 4 else {0: HOLE, 1 | 2: DATA, 8 | 16: ZERO}.get(flags & 31, MIXED) for flags in range(256)
+)
+# Allocated only where there is a place, compressed only without a bitmap; the others are looked at one by one.
+_UNSUSPECTED = bytes(flags for flags in range(64) if (not flags & 27 if flags & 4 else flags & 32 or not flags & 3))
+
+# Eight subclusters for each byte of a bitmap: 1 where its bit is set, or 2; and the kind of what both give together.
+_ALLOCATED_BITS = [bytes(byte >> bit & 1 for bit in range(8)) for byte in range(256)]
+_ZERO_BITS = [bytes((byte >> bit & 1) * 2 for bit in range(8)) for byte in range(256)]
+_SUBCLUSTER = bytes((HOLE, DATA, ZERO)).ljust(256, b"\0")
+
+_BEYOND_ANY_FILE = 1 << 64
+
+
+class Table:
+    """An L2 table that was checked: one byte of kind for each entry, and its 64-bit words.
+
+    A kind is HOLE, ZERO, DATA, COMPRESSED, or MIXED for a cluster with subclusters of several kinds. words has one
+    word for every entry, or two of them: the entry and the bitmap of its subclusters.
+    """
+
+    __slots__ = ("kinds", "step", "words")
+
+    def __init__(self, words: array[int], kinds: bytes, step: int) -> None:
+        self.words = words
+        self.kinds = kinds
+        self.step = step
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it takes up."""
+        return len(self.words) * layout.ENTRY_SIZE + len(self.kinds)
+
+    def entry(self, index: int) -> int:
+        """The entry, without its bitmap."""
+        return self.words[index * self.step]
+
+    def bitmap(self, index: int) -> int:
+        """The bitmap of an entry that has subclusters."""
+        return self.words[index * self.step + 1]
+
+    def host(self, index: int) -> int:
+        """The offset of the cluster of an entry that is not compressed."""
+        return self.words[index * self.step] & layout.ENTRY_OFFSET
+
+    def subclusters(self, index: int, end: int) -> bytes:
+        """One byte of kind, HOLE, ZERO or DATA, for each subcluster of the entries from index to end.
+
+        The entries have bitmaps and are not compressed. An image of 1 MiB can have two million of these: they are
+        unfolded all together.
+        """
+        bitmaps = self.words[2 * index + 1 : 2 * end : 2]
+        if sys.byteorder == "big":
+            bitmaps.byteswap()
+        with memoryview(bitmaps.tobytes()).cast("I") as halves:
+            allocated, zero = halves[0::2].tobytes(), halves[1::2].tobytes()
+        return _combined(
+            b"".join(map(_ALLOCATED_BITS.__getitem__, allocated)), b"".join(map(_ZERO_BITS.__getitem__, zero))
+        ).translate(_SUBCLUSTER)
+
+    def end_of_neighbours(self, index: int, end: int, cluster_size: int) -> int:
+        """The first index after index, at most end, whose cluster does not follow that of the one before it."""
+        words, step = self.words, self.step
+        expected = self.host(index) + cluster_size
+        for after in range(index + 1, end):
+            if words[after * step] & layout.ENTRY_OFFSET != expected:
+                return after
+            expected += cluster_size
+        return end
+
+
+class TableReader:
+    """Reads L2 tables of one image, and refuses the ones that contradict the specification."""
+
+    def __init__(self, file: Source, header: Header, *, data_size: int | None) -> None:
+        self._file = file
+        self._header = header
+        self._data_end = file.size
+        if header.has_data_file:
+            self._data_end = _BEYOND_ANY_FILE if data_size is None else data_size
+        self._wrong = layout.ENTRY_OFFSET & (header.cluster_size - 1)
+        self._wrong |= layout.L2_EXTENDED_RESERVED if header.extended_l2 else layout.L2_STANDARD_RESERVED
+        if header.version < 3:
+            self._wrong |= layout.L2_ZERO
+        self._sound = _bytes_without(self._wrong | layout.L2_COMPRESSED)
+        # Without these bits an offset is below a power of two that is not beyond the end.
+        self._near = _bytes_without(layout.ENTRY_OFFSET & -(1 << max(0, self._data_end.bit_length() - 1)))
+
+    def read(self, index: int, offset: int) -> Table:
+        """Return the table at offset in the file; index is its L1 entry's, for messages."""
+        raw = read_bytes(self._file, offset, self._header.cluster_size)
+        words = numbers(raw)
+        if not raw.strip(b"\0"):
+            return Table(words, bytes((HOLE,)) * self._header.l2_entries, self._header.l2_entry_size // 8)
+        return self._extended(index, raw, words) if self._header.extended_l2 else self._standard(index, raw, words)
+
+    def _standard(self, table: int, raw: bytes, words: array[int]) -> Table:
+        parts = [raw[at::8] for at in range(8)]
+        compressed = parts[0].translate(_HAS_COMPRESSED_BIT)
+        if self._looks_wrong(parts, words, compressed):
+            for index, entry in enumerate(words):
+                self._check_entry(table, index, entry)
+                self._check_offset(table, index, entry, reads=self._is_stored(entry) and not entry & layout.L2_ZERO)
+        zero = parts[7].translate(_HAS_ZERO_BIT)
+        return Table(words, _combined(compressed, zero, self._stored(parts)).translate(_STANDARD), 1)
+
+    def _extended(self, table: int, raw: bytes, words: array[int]) -> Table:
+        parts = [raw[at::16] for at in range(16)]
+        entry_bytes, zero, allocated = parts[:8], parts[8:12], parts[12:]
+        compressed = parts[0].translate(_HAS_COMPRESSED_BIT)
+        flags = _combined(
+            compressed,
+            _combined(*allocated).translate(_ANY_ALLOCATED),
+            _common(*allocated).translate(_ALL_ALLOCATED),
+            _combined(*zero).translate(_ANY_ZERO),
+            _common(*zero).translate(_ALL_ZERO),
+            self._stored(entry_bytes).translate(_STORED),
+        )
+        wrong = flags.translate(None, _UNSUSPECTED) or self._looks_wrong(entry_bytes, words[0::2], compressed)
+        if wrong or any(_common(a, z).strip(b"\0") for a, z in zip(allocated, zero, strict=True)):
+            for index in range(self._header.l2_entries):
+                entry, bitmap = words[2 * index], words[2 * index + 1]
+                self._check_entry(table, index, entry)
+                self._check_bitmap(table, index, entry, bitmap)
+                self._check_offset(table, index, entry, reads=bool(bitmap & layout.SUBCLUSTERS_ALLOCATED))
+        return Table(words, flags.translate(_EXTENDED), 2)
+
+    def _looks_wrong(self, parts: list[bytes], entries: array[int], compressed: bytes) -> bool:
+        """True unless all entries are known to be sound; parts are their first bytes, their second ones, and so on."""
+        if not compressed.strip(b"\0"):
+            if any(part.translate(None, sound) for part, sound in zip(parts, self._sound, strict=True)):
+                return True
+            if not any(part.translate(None, near) for part, near in zip(parts, self._near, strict=True)):
+                return False
+            return _largest_offset(entries) >= self._data_end
+        packed = [entry for entry in entries if entry & layout.L2_COMPRESSED]
+        others = [entry for entry in entries if not entry & layout.L2_COMPRESSED]
+        offset_mask, wrong = (1 << self._header.compressed_offset_bits) - 1, self._wrong
+        return (
+            self._header.has_data_file
+            or max([entry & offset_mask for entry in packed]) >= self._file.size
+            or any(entry & wrong for entry in others)
+            or max([entry & layout.ENTRY_OFFSET for entry in others], default=0) >= self._data_end
+        )
+
+    def _stored(self, parts: list[bytes]) -> bytes:
+        """One byte for each entry: 1 where it has a place in the file (0 is a place in an external data file)."""
+        columns = [*parts[1:6], parts[6].translate(_WITHOUT_BIT_0)]
+        if self._header.has_data_file:
+            columns.append(parts[0].translate(_HAS_COPIED_BIT))
+        return _combined(*columns).translate(_NOT_NONE)
+
+    def _is_stored(self, entry: int) -> bool:
+        return bool(entry & (layout.ENTRY_OFFSET | (layout.COPIED if self._header.has_data_file else 0)))
+
+    def _check_entry(self, table: int, index: int, entry: int) -> None:
+        where = f"L2 table {table}, entry {index}"
+        if entry & layout.L2_COMPRESSED:
+            offset, _ = self._header.compressed_at(entry)
+            if self._header.has_data_file:
+                raise self._invalid(where, "is a compressed cluster, and the image has an external data file")
+            if offset >= self._file.size:
+                raise self._invalid(where, _beyond(f"compressed cluster offset 0x{offset:x}", self._file.size))
+        elif entry & self._wrong:
+            raise self._invalid(where, f"0x{entry:016x} has reserved bits set or is not aligned")
+
+    def _check_bitmap(self, table: int, index: int, entry: int, bitmap: int) -> None:
+        text = ""
+        if bitmap and entry & layout.L2_COMPRESSED:
+            text = "is that of a compressed cluster, which has no subclusters"
+        elif bitmap & bitmap >> layout.SUBCLUSTERS & layout.SUBCLUSTERS_ALLOCATED:
+            text = "has subclusters that are allocated and zero at once"
+        elif bitmap & layout.SUBCLUSTERS_ALLOCATED and not self._is_stored(entry):
+            text = "has allocated subclusters, and the cluster has no place in the file"
+        if text:
+            raise self._invalid(f"L2 table {table}, entry {index}", f"the bitmap 0x{bitmap:016x} {text}")
+
+    def _check_offset(self, table: int, index: int, entry: int, *, reads: bool) -> None:
+        """reads tells that some of the cluster's bytes are to be read from where entry says."""
+        offset = entry & layout.ENTRY_OFFSET
+        if reads and offset >= self._data_end and not entry & layout.L2_COMPRESSED:
+            where = "external data file" if self._header.has_data_file else "file"
+            raise self._invalid(
+                f"L2 table {table}, entry {index}", _beyond(f"cluster offset 0x{offset:x}", self._data_end, where)
+            )
+
+    def _invalid(self, where: str, text: str) -> InvalidImageError:
+        return InvalidImageError(f"{self._file.name}: {where}: {text}; the image is truncated or corrupt")
+
+
+def _beyond(what: str, end: int, file: str = "file") -> str:
+    return f"{what} lies beyond the end of the {file} (0x{end:x})"
+
+
+def _largest_offset(entries: array[int]) -> int:
+    """The largest offset in sound entries, which have nothing above it but the copied bit."""
+    raw = bytearray(entries.tobytes())
+    raw[7 if sys.byteorder == "little" else 0 :: 8] = bytes(len(entries))
+    return max(array("Q", raw)) & layout.ENTRY_OFFSET
+
+
+def _bytes_without(mask: int) -> list[bytes]:
+    """For each of the eight bytes of an entry: the values that it has when no bit of mask is set."""
+    return [bytes(byte for byte in range(256) if not byte & bits) for bits in mask.to_bytes(8, "big")]
+
+
+def _combined(*flags: bytes) -> bytes:
+    """The bytes of all flags or-ed together, place by place."""
+    number = 0
+    for each in flags:
+        if each.strip(b"\0"):
+            number |= int.from_bytes(each, "big")
+    return number.to_bytes(len(flags[0]), "big")
+
+
+def _common(*flags: bytes) -> bytes:
+    """The bytes of all flags and-ed together, place by place."""
+    number = -1
+    for each in flags:
+        number &= int.from_bytes(each, "big")
+    return number.to_bytes(len(flags[0]), "big")

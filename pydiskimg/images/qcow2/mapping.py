@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: MIT
+"""From guest offsets to host offsets: the L1 and L2 tables (QEMU docs/interop/qcow2, "Cluster mapping").
+
+A table is checked whole when it is loaded (l2_tables.py), so that what comes out of here can be used as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from pydiskimg.errors import InvalidImageError
+from pydiskimg.extents import Extent, Kind
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.cache import Cache
+from pydiskimg.images.qcow2.header import Header
+from pydiskimg.images.qcow2.l2_tables import (
+    COMPRESSED,
+    DATA,
+    HOLE,
+    MIXED,
+    SAME_KIND,
+    ZERO,
+    Table,
+    TableReader,
+)
+from pydiskimg.images.qcow2.subclusters import coarse
+from pydiskimg.protocols import Source, read_bytes
+
+__all__ = ["COMPRESSED", "DATA", "HOLE", "MIXED", "ZERO", "Mapping", "Run"]
+
+L1_PIECE = 64 << 10
+L1_CACHE = 1 << 20
+L2_CACHE = 16 << 20
+
+_EXTENT_KINDS = {HOLE: Kind.HOLE, ZERO: Kind.ZERO, DATA: Kind.DATA, COMPRESSED: Kind.DATA}
+_GROUPS = re.compile(b"[HZDC]+|" + SAME_KIND.pattern)
+_EXTENTS = re.compile(b"H+|Z+|[DC]+")
+_NOT_ZERO = re.compile(rb"[^\0]")
+
+
+class Run:
+    """Bytes [start, start + length) of the guest that are found in one place.
+
+    kind is HOLE, ZERO, DATA or COMPRESSED. host is the offset of the first byte (DATA) in the file, or in the
+    external data file of an image that has one; or that of the compressed data of the one cluster the run lies in
+    (COMPRESSED), which has host_length bytes at most.
+
+    coarse_runs() has MIXED as well, for clusters that follow each other in the file, host being the place of the first
+    byte: subclusters is a byte of kind for each of their subclusters, from the one that holds the first byte on.
+    """
+
+    # By hand: a frozen dataclass takes three times as long to make, and its module as long to import as all of this.
+    __slots__ = ("host", "host_length", "kind", "length", "start", "subclusters")
+
+    def __init__(
+        self, kind: int, start: int, length: int, host: int = 0, host_length: int = 0, subclusters: bytes = b""
+    ) -> None:
+        self.kind = kind
+        self.start = start
+        self.length = length
+        self.host = host
+        self.host_length = host_length
+        self.subclusters = subclusters
+
+    def __repr__(self) -> str:
+        return f"Run({self.kind}, {self.start}, {self.length}, {self.host}, {self.host_length})"
+
+
+class Mapping:
+    """One L1 table of a qcow2 file and the L2 tables below it, read as they are needed.
+
+    It is the active one, or that of a snapshot: then l1_table_offset, l1_size (entries) and size (bytes of the
+    virtual disk) are the snapshot's. data_size is the size of the external data file, for an image that has one:
+    offsets beyond it are refused; None refuses no offset there. l2_cache is the bytes of tables that are kept.
+
+    Safe from several threads. Every method, and the constructor, may raise InvalidImageError (a table contradicts
+    the specification) and StorageError.
+    """
+
+    def __init__(
+        self,
+        file: Source,
+        header: Header,
+        *,
+        l1_table_offset: int | None = None,
+        l1_size: int | None = None,
+        size: int | None = None,
+        data_size: int | None = None,
+        l2_cache: int = L2_CACHE,
+    ) -> None:
+        self._file = file
+        self.header = header
+        self._size = header.size if size is None else size
+        self._l1_offset = header.l1_table_offset if l1_table_offset is None else l1_table_offset
+        self._l1_entries = -(-self._size // header.l2_span)
+        self._l1_pieces: Cache[bytes] = Cache(L1_CACHE)
+        self._l2_tables: Cache[Table] = Cache(l2_cache)
+        self._reader = TableReader(file, header, data_size=data_size)
+        if l1_table_offset is not None:
+            self._check_l1_table(header.l1_size if l1_size is None else l1_size)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the virtual disk that is mapped."""
+        return self._size
+
+    def extents(self, unit: int = 1) -> Iterator[Extent]:
+        """Yield the extents of the virtual disk, in memory that does not depend on its size.
+
+        Subclusters smaller than unit (bytes, a power of two) are not told apart: unit bytes, or a whole cluster when
+        that is less, are DATA as soon as any of them is, otherwise HOLE as soon as any is.
+        """
+        start, current = 0, Kind.HOLE
+        for first, step, kinds in self._kinds(unit):
+            position = first
+            for run in _EXTENTS.findall(kinds):
+                kind = _EXTENT_KINDS[run[0]]
+                if kind is not current:
+                    if position > start:
+                        yield Extent(start, position - start, current)
+                    start, current = position, kind
+                position += len(run) * step
+        if self._size > start:
+            yield Extent(start, self._size - start, current)
+
+    def runs(self, offset: int, length: int) -> Iterator[Run]:
+        """Yield the runs that [offset, offset + length) of the virtual disk consists of, in order."""
+        for run in self.coarse_runs(offset, length):
+            if run.kind == MIXED:
+                yield from self.split(run)
+            else:
+                yield run
+
+    def coarse_runs(self, offset: int, length: int) -> Iterator[Run]:
+        """Yield what runs() does, but clusters whose subclusters differ as runs of their own kind, MIXED."""
+        end = offset + length
+        while offset < end:
+            index, inside = divmod(offset, self.header.l2_span)
+            stop = min(end, (index + 1) * self.header.l2_span)
+            table = self._table(index)
+            if table is None:
+                yield Run(HOLE, offset, stop - offset)
+            else:
+                yield from self._runs_in_table(table, offset, inside, stop)
+            offset = stop
+
+    def split(self, run: Run) -> Iterator[Run]:
+        """Yield the runs, each of one kind, that a MIXED one consists of."""
+        unit = self.header.subcluster_size
+        first, stop = run.start - run.start % unit, run.start + run.length
+        for found in SAME_KIND.finditer(run.subclusters):
+            index, after = found.span()
+            start, end = max(first + index * unit, run.start), min(first + after * unit, stop)
+            if start < end:
+                kind = run.subclusters[index]
+                yield Run(kind, start, end - start, run.host + start - run.start if kind == DATA else 0)
+
+    def tables(self, offset: int, length: int) -> Iterator[tuple[int, int, Table | None]]:
+        """Yield (start, end, table) for the parts of [offset, offset + length) that one L2 table maps each.
+
+        What has no L2 table comes as one part with None, however long it is.
+        """
+        position, end, span = offset, offset + length, self.header.l2_span
+        for index in self._used_l1_indices(offset // span, -(-end // span)):
+            table = self._table(index)
+            if table is None:
+                continue
+            start = max(index * span, offset)
+            if start > position:
+                yield position, start, None
+            position = min((index + 1) * span, end)
+            yield start, position, table
+        if position < end:
+            yield position, end, None
+
+    def _kinds(self, unit: int) -> Iterator[tuple[int, int, bytes]]:
+        """Yield (position, step, kinds): one kind for each step bytes from position on, none beyond the end."""
+        size, span, cluster_size = self._size, self.header.l2_span, self.header.cluster_size
+        position = 0
+        for index in self._used_l1_indices():
+            table = self._table(index)
+            if table is None:
+                continue
+            first = index * span
+            if first > position:
+                yield position, first - position, b"H"
+            position = min(first + span, size)
+            clusters = -(-(position - first) // cluster_size)
+            for found in _GROUPS.finditer(table.kinds, 0, clusters):
+                at, after = found.span()
+                start = first + at * cluster_size
+                if table.kinds[at] == MIXED:
+                    step, kinds = self._mixed_kinds(table, at, after, unit)
+                    yield start, step, kinds[: -(-(size - start) // step)]
+                else:
+                    yield start, cluster_size, found.group()
+        if size > position:
+            yield position, size - position, b"H"
+
+    def _mixed_kinds(self, table: Table, index: int, after: int, unit: int) -> tuple[int, bytes]:
+        """(step, kinds) of clusters whose subclusters differ."""
+        step = self.header.subcluster_size
+        kinds = table.subclusters(index, after)
+        count = min(unit, self.header.cluster_size) // step
+        return (count * step, coarse(kinds, count)) if count > 1 else (step, kinds)
+
+    def _used_l1_indices(self, start: int = 0, end: int | None = None) -> Iterator[int]:
+        """Indices from start to end of the L1 entries that are not zero, runs of zeros being skipped as bytes.
+
+        An L2 table stands under one entry only. A small file whose entries share tables would otherwise keep a
+        reader busy for as long as the size that it claims.
+        """
+        entries_in_piece = L1_PIECE // layout.ENTRY_SIZE
+        left = self._file.size // self.header.cluster_size
+        end = self._l1_entries if end is None else end
+        for first in range(start - start % entries_in_piece, end, entries_in_piece):
+            piece = self._l1_piece(first // entries_in_piece)
+            at, stop = max(0, start - first) * layout.ENTRY_SIZE, (end - first) * layout.ENTRY_SIZE
+            # Only what was asked for: a layer below is asked once for every hole of the one above it.
+            if not piece[at:stop].strip(b"\0"):
+                continue
+            while found := _NOT_ZERO.search(piece, at, stop):
+                index = found.start() // layout.ENTRY_SIZE
+                if not left:
+                    raise self._invalid(
+                        "L1 table", f"it has more L2 tables than the file (0x{self._file.size:x}) holds"
+                    )
+                left -= 1
+                yield first + index
+                at = (index + 1) * layout.ENTRY_SIZE
+
+    def _l1_piece(self, number: int) -> bytes:
+        piece = self._l1_pieces.get(number)
+        if piece is None:
+            start = number * L1_PIECE
+            length = min(L1_PIECE, self._l1_entries * layout.ENTRY_SIZE - start)
+            piece = read_bytes(self._file, self._l1_offset + start, length)
+            self._l1_pieces.put(number, piece, length)
+        return piece
+
+    def _table(self, index: int) -> Table | None:
+        """The L2 table under L1 entry index; None when nothing is stored there."""
+        number, at = divmod(index * layout.ENTRY_SIZE, L1_PIECE)
+        entry = int.from_bytes(self._l1_piece(number)[at : at + layout.ENTRY_SIZE], "big")
+        offset = self._check_l1_entry(index, entry)
+        if not offset:
+            return None
+        table = self._l2_tables.get(offset)
+        if table is None:
+            table = self._reader.read(index, offset)
+            self._l2_tables.put(offset, table, table.memory)
+        return table
+
+    def _check_l1_table(self, l1_size: int) -> None:
+        """Check what read_header() has checked of the active table."""
+        offset, length = self._l1_offset, l1_size * layout.ENTRY_SIZE
+        where = f"L1 table of {l1_size} entries at 0x{offset:x}"
+        if length > layout.MAX_L1_TABLE_SIZE:
+            raise self._invalid(where, f"at most {layout.MAX_L1_TABLE_SIZE // layout.ENTRY_SIZE} entries are allowed")
+        if l1_size < self._l1_entries:
+            raise self._invalid(where, f"a virtual size of {self._size} bytes needs {self._l1_entries} entries")
+        if length and (offset % self.header.cluster_size or offset < self.header.cluster_size):
+            raise self._invalid(where, "the offset is that of the header, or is not aligned")
+        if length and offset + length > self._file.size:
+            raise self._invalid(where, f"it ends beyond the end of the file (0x{self._file.size:x})")
+
+    def _check_l1_entry(self, index: int, entry: int) -> int:
+        offset = entry & layout.ENTRY_OFFSET
+        if entry & layout.L1_RESERVED or offset % self.header.cluster_size:
+            raise self._invalid(f"L1 entry {index}", f"0x{entry:016x} has reserved bits set or is not aligned")
+        if offset and offset + self.header.cluster_size > self._file.size:
+            text = f"L2 table offset 0x{offset:x} lies beyond the end of the file (0x{self._file.size:x})"
+            raise self._invalid(f"L1 entry {index}", text)
+        return offset
+
+    def _runs_in_table(self, table: Table, offset: int, inside: int, stop: int) -> Iterator[Run]:
+        """inside is offset's distance from the start of what the table maps; stop is not beyond its end."""
+        cluster_size = self.header.cluster_size
+        last = inside + (stop - offset) - 1
+        index, end_index = inside // cluster_size, last // cluster_size + 1
+        while index < end_index:
+            kind = table.kinds[index]
+            after = self._end_of_run(table, index, end_index)
+            skip = offset % cluster_size
+            length = min((after - index) * cluster_size - skip, stop - offset)
+            if kind == DATA:
+                yield Run(kind, offset, length, table.host(index) + skip)
+            elif kind == COMPRESSED:
+                yield Run(kind, offset, length, *self.header.compressed_at(table.entry(index)))
+            elif kind == MIXED:
+                unit = self.header.subcluster_size
+                kinds = table.subclusters(index, after)[skip // unit : -(-(skip + length) // unit)]
+                yield Run(kind, offset, length, table.host(index) + skip, subclusters=kinds)
+            else:
+                yield Run(kind, offset, length)
+            offset += length
+            index = after
+
+    def _end_of_run(self, table: Table, index: int, end_index: int) -> int:
+        """The first index after index whose cluster does not continue it, for DATA and MIXED in the file as well."""
+        kind = table.kinds[index]
+        if kind == COMPRESSED:
+            return index + 1
+        same = SAME_KIND.match(table.kinds, index, end_index)
+        end = same.end() if same else index + 1
+        return end if kind in (HOLE, ZERO) else table.end_of_neighbours(index, end, self.header.cluster_size)
+
+    def _invalid(self, where: str, text: str) -> InvalidImageError:
+        return InvalidImageError(f"{self._file.name}: {where}: {text}; the image is truncated or corrupt")

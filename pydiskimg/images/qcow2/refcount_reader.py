@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: MIT
+"""The reference counts that a qcow2 file stores (QEMU docs/interop/qcow2, "Host cluster management")."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.header import Header
+from pydiskimg.images.qcow2.words import numbers
+from pydiskimg.protocols import Source
+
+REFTABLE_RESERVED = 0x1FF  # bits 0 to 8 of an entry
+MANY = 255  # what expanded() gives for every count from here on
+
+_NOT_ZERO = bytes([0] + [MANY] * 255)
+# For widths of 1, 2 and 4 bits: what the counts in one byte are, the lowest bits first.
+_UNPACKED = {
+    order: [bytes(byte >> at & (1 << (1 << order)) - 1 for at in range(0, 8, 1 << order)) for byte in range(256)]
+    for order in (0, 1, 2)
+}
+
+
+class RefcountReader:
+    """The refcount table (at most 8 MiB, as the header's limits have it) and the blocks it names, read as needed.
+
+    Bytes beyond the end of the file read as zero. Nothing is believed: entries may point anywhere.
+    """
+
+    def __init__(self, file: Source, header: Header) -> None:
+        self._file = file
+        self._order = header.refcount_order
+        self._cluster_size = header.cluster_size
+        length = header.refcount_table_clusters * header.cluster_size
+        self.entries = numbers(read_padded(file, header.refcount_table_offset, length))
+        # Clusters that one refcount block counts.
+        self.block_clusters = header.cluster_size * 8 >> header.refcount_order
+
+    def is_unreadable(self, cluster: int) -> bool:
+        """True when the refcount block that counts the cluster is where none can be, so that there is no count."""
+        index = cluster // self.block_clusters
+        return index < len(self.entries) and self._is_impossible(self.entries[index] & ~REFTABLE_RESERVED)
+
+    def _is_impossible(self, offset: int) -> bool:
+        return bool(offset % self._cluster_size) or offset + self._cluster_size > layout.MAX_FILE_SIZE
+
+    def count(self, cluster: int) -> int:
+        """The stored reference count of one cluster, exactly; 0 where there is no refcount block."""
+        index, entry = divmod(cluster, self.block_clusters)
+        block = self._block_offset(index) if index < len(self.entries) else 0
+        if not block:
+            return 0
+        if self._order < 3:
+            bits = 1 << self._order
+            byte = read_padded(self._file, block + entry * bits // 8, 1)[0]
+            return byte >> entry * bits % 8 & (1 << bits) - 1
+        width = 1 << self._order - 3
+        return int.from_bytes(read_padded(self._file, block + entry * width, width), "big")
+
+    def blocks(self, first: int, end: int) -> Iterator[tuple[int, bytes | bytearray]]:
+        """Yield (cluster, counts) for what is stored about the clusters from first to end, one byte a cluster.
+
+        A count of 255 or more is MANY. Clusters without a refcount block are left out.
+        """
+        cluster = first
+        while cluster < end:
+            index, entry = divmod(cluster, self.block_clusters)
+            if index >= len(self.entries):
+                return
+            after = min(end, (index + 1) * self.block_clusters)
+            block = self._block_offset(index)
+            if block:
+                # In whole bytes of the block, also where a window starts inside of one.
+                start = entry >> max(0, 3 - self._order)
+                stop = -(-(after - index * self.block_clusters) * (1 << self._order) // 8)
+                start = start << max(0, self._order - 3)
+                counts = expanded(read_padded(self._file, block + start, stop - start), self._order)
+                yield cluster, counts[entry - (start * 8 >> self._order) :][: after - cluster]
+            cluster = after
+
+    def _block_offset(self, index: int) -> int:
+        """Where the refcount block is; 0 for none and for one that is where none can be."""
+        offset = self.entries[index] & ~REFTABLE_RESERVED
+        return 0 if self._is_impossible(offset) else offset
+
+
+def expanded(block: bytes | bytearray, order: int) -> bytes | bytearray:
+    """The counts in a part of a refcount block, one byte each, MANY standing for all that are larger."""
+    if order < 3:
+        return b"".join(map(_UNPACKED[order].__getitem__, block))
+    width = 1 << order - 3
+    low = block[width - 1 :: width]
+    for column in range(width - 1):
+        high = block[column::width]
+        if not is_zero(high):
+            both = int.from_bytes(low, "big") | int.from_bytes(high.translate(_NOT_ZERO), "big")
+            low = both.to_bytes(len(low), "big")
+    return low
+
+
+def read_padded(file: Source, offset: int, length: int) -> bytearray:
+    """Return length bytes of file from offset on; those beyond its end are zero."""
+    buffer = bytearray(length)
+    inside = min(length, file.size - offset)
+    if inside > 0:
+        with memoryview(buffer) as view:
+            file.read_into(offset, view[:inside])
+    return buffer
+
+
+def is_zero(raw: bytes | bytearray) -> bool:
+    """True when all bytes are zero; as fast as memory is compared."""
+    return raw == bytes(len(raw))

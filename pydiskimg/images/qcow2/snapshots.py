@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+"""The internal snapshots of a qcow2 file (QEMU docs/interop/qcow2, "Snapshots"): read within bounds, and found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from pydiskimg.errors import InvalidImageError, UnsupportedImageError
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.extensions import quoted
+from pydiskimg.images.qcow2.header import Header
+from pydiskimg.protocols import Source, read_bytes
+
+_LISTED = 8  # snapshots that an error message names
+# What QEMU shows of them, in bytes; its own snapshots have no longer ones.
+_LONGEST_ID, _LONGEST_NAME = 127, 255
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One entry of the snapshot table.
+
+    whole_id and whole_name are the bytes up to the first zero byte, where QEMU ends them. Sizes and offsets are bytes,
+    l1_size is entries. disk_size is the size that the virtual disk had. icount is None when not recorded.
+    """
+
+    whole_id: bytes
+    whole_name: bytes
+    vm_state_size: int
+    date_sec: int
+    date_nsec: int
+    vm_clock_nsec: int
+    icount: int | None
+    disk_size: int
+    l1_table_offset: int
+    l1_size: int
+
+    @property
+    def id(self) -> str:
+        """The id as text, of at most 127 bytes, as QEMU shows it; what is not UTF-8 is kept as surrogates."""
+        return self.whole_id[:_LONGEST_ID].decode("utf-8", "surrogateescape")
+
+    @property
+    def name(self) -> str:
+        """The name as text, of at most 255 bytes, as QEMU shows it; what is not UTF-8 is kept as surrogates."""
+        return self.whole_name[:_LONGEST_NAME].decode("utf-8", "surrogateescape")
+
+
+def read_snapshots(file: Source, header: Header) -> list[Snapshot]:
+    """Return the snapshots of the qcow2 file, in the table's order.
+
+    Raises InvalidImageError when the table does not lie inside the file, is longer than 64 MiB, or an entry
+    contradicts the specification. Where the snapshots' own L1 tables are is checked when one is opened.
+    """
+    table = _Table(file, header)
+    return [table.next(number) for number in range(header.nb_snapshots)]
+
+
+def find_snapshot(snapshots: Sequence[Snapshot], wanted: str, *, name: str) -> Snapshot:
+    """Return the first snapshot that has the id wanted or, if none has, that name: the whole one, or what is shown.
+
+    Raises UnsupportedImageError, which lists what there is; name is the image's.
+    """
+    whole = os.fsencode(wanted)
+    by_id = (s for s in snapshots if s.whole_id == whole)
+    by_name = (s for s in snapshots if s.whole_name == whole)
+    as_shown = (s for s in snapshots if wanted in (s.id, s.name))
+    for found in chain(by_id, by_name, as_shown):
+        return found
+    if not snapshots:
+        raise UnsupportedImageError(f"{name}: has no snapshot {quoted(whole)}; it has none at all")
+    listed = ", ".join(f"{_shown(s.id)} ({_shown(s.name)})" for s in snapshots[:_LISTED])
+    more = f" and {len(snapshots) - _LISTED} more" if len(snapshots) > _LISTED else ""
+    raise UnsupportedImageError(
+        f"{name}: has no snapshot {quoted(whole)}; expected the id or the name of: {listed}{more}"
+    )
+
+
+def _shown(text: str) -> str:
+    return quoted(text.encode("utf-8", "surrogateescape"))
+
+
+class _Table:
+    """The snapshot table, read from front to back in pieces of one entry at most."""
+
+    def __init__(self, file: Source, header: Header) -> None:
+        self._file = file
+        self._header = header
+        self._at = header.snapshots_offset
+
+    def next(self, number: int) -> Snapshot:
+        """Read the entry at the current place, and go behind it."""
+        start = self._at
+        (
+            l1_table_offset,
+            l1_size,
+            id_size,
+            name_size,
+            date_sec,
+            date_nsec,
+            vm_clock_nsec,
+            vm_state_size,
+            extra_size,
+        ) = layout.SNAPSHOT.unpack(self._read(number, layout.SNAPSHOT.size))
+        if extra_size > layout.MAX_SNAPSHOT_EXTRA_DATA:
+            raise self._invalid(
+                number,
+                f"has {extra_size} bytes of extra data, at most {layout.MAX_SNAPSHOT_EXTRA_DATA} are allowed",
+            )
+        rest = self._read(number, extra_size + id_size + name_size)
+        extra, names = rest[:extra_size], rest[extra_size:]
+        self._at += -(self._at - start) % 8
+        disk_size = _number(extra, layout.SNAPSHOT_DISK_SIZE)
+        icount = _number(extra, layout.SNAPSHOT_ICOUNT)
+        if disk_size is not None and disk_size >= 1 << 63:
+            raise self._invalid(number, f"has a disk of {disk_size} bytes, and no disk is larger than 2^63 - 1")
+        large_state = _number(extra, layout.SNAPSHOT_VM_STATE_SIZE)
+        return Snapshot(
+            whole_id=names[:id_size].partition(b"\0")[0],
+            whole_name=names[id_size:].partition(b"\0")[0],
+            vm_state_size=vm_state_size if large_state is None else large_state,
+            date_sec=date_sec,
+            date_nsec=date_nsec,
+            vm_clock_nsec=vm_clock_nsec,
+            icount=None if icount == layout.NO_ICOUNT else icount,
+            disk_size=self._header.size if disk_size is None else disk_size,
+            l1_table_offset=l1_table_offset,
+            l1_size=l1_size,
+        )
+
+    def _read(self, number: int, length: int) -> bytes:
+        end = self._at + length
+        if end - self._header.snapshots_offset > layout.MAX_SNAPSHOT_TABLE_SIZE:
+            raise self._invalid(number, f"ends beyond the {layout.MAX_SNAPSHOT_TABLE_SIZE} bytes a table may have")
+        if end > self._file.size:
+            raise self._invalid(number, f"ends at 0x{end:x}, beyond the end of the file (0x{self._file.size:x})")
+        data = read_bytes(self._file, self._at, length)
+        self._at = end
+        return data
+
+    def _invalid(self, number: int, text: str) -> InvalidImageError:
+        return InvalidImageError(
+            f"{self._file.name}: snapshot {number + 1} of {self._header.nb_snapshots}, at 0x{self._at:x}: {text}; "
+            "the image is truncated or corrupt"
+        )
+
+
+def _number(extra: bytes, at: int) -> int | None:
+    """The 64-bit number at this place of the extra data, None when that ends before."""
+    return int.from_bytes(extra[at : at + 8], "big") if len(extra) >= at + 8 else None

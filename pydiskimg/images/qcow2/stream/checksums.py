@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""Checksums of a stream, which other readers skip: of its tables, and of each compressed cluster (docs/adr/0080).
+
+| header | our extension, other extensions | tables | cluster's data, its checksum, zeros | the next one's data ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.write.create import pack_extension
+from pydiskimg.protocols import Buffer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from zlib import crc32
+else:
+    try:  # 30 times as fast as that of zlib
+        from isal.isal_zlib import crc32
+    except ImportError:
+        from zlib import crc32
+
+CLUSTER_CHECKSUM_SIZE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """What a stream's extension says: the crc32 of its tables, and whether a crc32 follows each compressed cluster."""
+
+    tables: int
+    clusters: bool
+
+
+def pack_checks(tables: int, *, clusters: bool) -> bytes:
+    """Return the extension, which must be the header's first one."""
+    flags = layout.STREAM_CLUSTER_CHECKSUMS if clusters else 0
+    return pack_extension(layout.EXTENSION_STREAM, layout.STREAM_CHECKS.pack(tables, flags))
+
+
+def find_checks(head: Buffer, header_length: int) -> Checks | None:
+    """Return what the first extension after the header says; None when that is not ours.
+
+    A program that changes an image and writes its header anew puts extensions that it does not know last.
+    """
+    start = header_length + layout.EXTENSION.size
+    if start + layout.STREAM_CHECKS.size > len(head):
+        return None
+    if layout.EXTENSION.unpack_from(head, header_length) != (layout.EXTENSION_STREAM, layout.STREAM_CHECKS.size):
+        return None
+    tables, flags = layout.STREAM_CHECKS.unpack_from(head, start)
+    return Checks(tables, bool(flags & layout.STREAM_CLUSTER_CHECKSUMS))
+
+
+def checksum_of_tables(pieces: Iterable[Buffer], header_length: int) -> int:
+    """Return the crc32 of pieces, everything before the data; the first one holds the header and our extension."""
+    field, checksum = header_length + layout.EXTENSION.size, 0
+    for number, piece in enumerate(pieces):
+        if number == 0:
+            with memoryview(piece) as view:
+                checksum = crc32(view[:field])
+                checksum = crc32(bytes(4), checksum)
+                checksum = crc32(view[field + 4 :], checksum)
+        else:
+            checksum = crc32(piece, checksum)
+    return checksum
+
+
+def checksum_of_cluster(guest_offset: int, cluster: Buffer) -> bytes:
+    """Return what follows the data of a compressed cluster: it tells other contents, and another place (bytes)."""
+    checksum: int = crc32(cluster, crc32(guest_offset.to_bytes(8, "big")))
+    return checksum.to_bytes(CLUSTER_CHECKSUM_SIZE, "big")

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: MIT
+"""An empty qcow2 image: the header, the refcounts of what is there, and an L1 table that maps nothing yet.
+
+cluster 0   1                    1 + T              1 + T + B        end
+| header  | refcount table (T) | refcount blocks (B) | L1 table (L) |
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+
+from pydiskimg.errors import DoesNotFitError, UnsupportedImageError
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.compress import COMPRESSION_TYPES
+from pydiskimg.units import MIB, format_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pydiskimg.protocols import Store
+
+DEFAULT_CLUSTER_SIZE = 64 << 10
+REFCOUNT_ORDER = 4  # 16 bits, what version 2 always has
+REFCOUNT_SIZE = 2
+
+# Section "Feature name table": what a program that does not know a bit can call it.
+_FEATURES = (
+    (0, 0, b"dirty bit"),
+    (0, 1, b"corrupt bit"),
+    (0, 2, b"external data file"),
+    (0, 3, b"compression type"),
+    (0, 4, b"extended L2 entries"),
+    (1, 0, b"lazy refcounts"),
+    (2, 0, b"bitmaps"),
+    (2, 1, b"raw external data"),
+)
+_HEADER_LENGTH = layout.COMPRESSION_TYPE_OFFSET + 8
+
+
+_Fields = namedtuple(
+    "_Fields",
+    (
+        "version",
+        "cluster_size",
+        "size",
+        "l1_size",
+        "l1_table_offset",
+        "refcount_table_offset",
+        "refcount_table_clusters",
+        "compression_type",
+        "backing_file",
+        "backing_format",
+        "extensions",
+    ),
+    defaults=("zlib", b"", b"", b""),
+)
+
+
+# dataclasses take longer to import than an empty image takes to make.
+class Plan(_Fields):
+    """What a new image's header says. size is bytes, a multiple of 512; l1_size is entries; the rest is bytes.
+
+    extensions are packed header extensions, the first ones after the header.
+    """
+
+    __slots__ = ()
+
+
+def create_qcow2(
+    store: Store,
+    size: int,
+    *,
+    cluster_size: int = DEFAULT_CLUSTER_SIZE,
+    version: int = 3,
+    compression_type: str = "zlib",
+    backing_file: bytes = b"",
+    backing_format: bytes = b"",
+) -> None:
+    """Lay out an empty image of a virtual disk of size bytes, rounded up to 512 as QEMU does, at the store's start.
+
+    What the store held there is overwritten; the header goes last, after everything else is durable, and is durable
+    itself on return. backing_file and backing_format are only recorded: nothing is opened here.
+    Raises DoesNotFitError when such clusters cannot map that size, UnsupportedImageError for options that do not
+    exist or go together, StorageError when the store cannot be written.
+    """
+    check_options(store.name, cluster_size=cluster_size, version=version, compression_type=compression_type)
+    size = round_size(size)
+    l1_size = l1_entries(size, cluster_size, name=store.name)
+    l1_clusters = -(-l1_size * layout.ENTRY_SIZE // cluster_size)
+    table_clusters, blocks = refcount_clusters(1 + l1_clusters, cluster_size)
+    first_block = 1 + table_clusters
+    used = first_block + blocks + l1_clusters
+    plan = Plan(
+        version=version,
+        cluster_size=cluster_size,
+        size=size,
+        l1_size=l1_size,
+        l1_table_offset=(first_block + blocks) * cluster_size if l1_size else 0,
+        refcount_table_offset=cluster_size,
+        refcount_table_clusters=table_clusters,
+        compression_type=compression_type,
+        backing_file=backing_file,
+        backing_format=backing_format,
+    )
+    header = pack_header(plan, name=store.name)
+    offsets = b"".join(((first_block + index) * cluster_size).to_bytes(8, "big") for index in range(blocks))
+    store.write(0, bytes(cluster_size))
+    store.write(cluster_size, offsets.ljust(table_clusters * cluster_size, b"\0"))
+    counts = (b"\0\1" * used).ljust(blocks * cluster_size, b"\0")
+    store.write(first_block * cluster_size, counts)
+    _write_zeros(store, (first_block + blocks) * cluster_size, l1_clusters * cluster_size)
+    store.flush()
+    store.write(0, header)
+    store.flush()
+
+
+def check_options(name: str, *, cluster_size: int, version: int, compression_type: str) -> None:
+    """Raise UnsupportedImageError unless these can be the options of an image; name is for its text."""
+    if version not in (2, 3):
+        raise UnsupportedImageError(f"{name}: version {version} is not written; expected 2 (0.10) or 3 (1.1)")
+    smallest, largest = 1 << layout.MIN_CLUSTER_BITS, 1 << layout.MAX_CLUSTER_BITS
+    if not smallest <= cluster_size <= largest or cluster_size & (cluster_size - 1):
+        raise UnsupportedImageError(
+            f"{name}: a cluster size of {cluster_size} bytes is not possible; "
+            f"expected a power of two from {smallest} to {largest}"
+        )
+    if compression_type not in COMPRESSION_TYPES:
+        raise UnsupportedImageError(
+            f"{name}: the compression type {compression_type!r} is not known; expected {' or '.join(COMPRESSION_TYPES)}"
+        )
+    if version == 2 and compression_type != "zlib":
+        raise UnsupportedImageError(
+            f"{name}: version 2 (0.10) has no compression type {compression_type}; use version 3 (1.1)"
+        )
+
+
+def round_size(size: int) -> int:
+    """Return the size (bytes) of the virtual disk for contents of size bytes: QEMU sees whole sectors only."""
+    return -(-size // layout.SECTOR) * layout.SECTOR
+
+
+def l1_entries(size: int, cluster_size: int, *, name: str) -> int:
+    """Return the number of L1 entries for a virtual disk of size bytes; DoesNotFitError when it needs too many."""
+    span = cluster_size // layout.ENTRY_SIZE * cluster_size
+    largest = min(layout.MAX_L1_TABLE_SIZE // layout.ENTRY_SIZE * span, (1 << 63) - layout.SECTOR)
+    if size > largest:
+        raise DoesNotFitError(
+            f"{name}: a virtual size of {format_bytes(size)} is too large: clusters of {cluster_size} bytes can map "
+            f"{format_bytes(largest)} at most; nothing was written",
+            needed=size,
+            available=largest,
+        )
+    return -(-size // span)
+
+
+def refcount_clusters(others: int, cluster_size: int) -> tuple[int, int]:
+    """Return (table clusters, blocks) that count others clusters and themselves, with refcounts of 16 bits."""
+    per_block, per_table_cluster = cluster_size // REFCOUNT_SIZE, cluster_size // layout.ENTRY_SIZE
+    table, blocks = 1, 1
+    while True:
+        need_blocks = -(-(others + table + blocks) // per_block)
+        need_table = -(-need_blocks // per_table_cluster)
+        if (need_table, need_blocks) == (table, blocks):
+            return table, blocks
+        table, blocks = max(table, need_table), max(blocks, need_blocks)
+
+
+def pack_header(plan: Plan, *, name: str) -> bytes:
+    """Return the bytes of the first cluster's beginning: header, extensions, the backing file's name.
+
+    Raises UnsupportedImageError when they do not fit into one cluster; name is for its text.
+    """
+    if len(plan.backing_file) > layout.MAX_BACKING_FILE_SIZE:
+        raise UnsupportedImageError(
+            f"{name}: the backing file's name has {len(plan.backing_file)} bytes, "
+            f"at most {layout.MAX_BACKING_FILE_SIZE} are possible"
+        )
+    extensions = plan.extensions
+    if plan.backing_format:
+        extensions += pack_extension(layout.EXTENSION_BACKING_FORMAT, plan.backing_format)
+    names = _feature_names() if plan.version == 3 else b""
+    start = header_length(plan)
+    end = layout.EXTENSION.pack(layout.EXTENSION_END, 0)
+    if start + len(extensions + names + end + plan.backing_file) > plan.cluster_size:
+        names = b""  # a convenience only
+    extensions += names + end
+    backing_offset = start + len(extensions) if plan.backing_file else 0
+    header: bytes = _fields(plan, backing_offset) + extensions + plan.backing_file
+    if len(header) > plan.cluster_size:
+        raise UnsupportedImageError(
+            f"{name}: the backing file's name does not fit into a cluster of {plan.cluster_size} bytes; "
+            "use a larger cluster size"
+        )
+    return header
+
+
+def header_length(plan: Plan) -> int:
+    """Return the bytes of the header, without its extensions."""
+    return _HEADER_LENGTH if plan.version == 3 else layout.HEADER_V2.size
+
+
+def _fields(plan: Plan, backing_offset: int) -> bytes:
+    two: bytes = layout.HEADER_V2.pack(
+        layout.MAGIC,
+        plan.version,
+        backing_offset,
+        len(plan.backing_file),
+        plan.cluster_size.bit_length() - 1,
+        plan.size,
+        layout.CRYPT_NONE,
+        plan.l1_size,
+        plan.l1_table_offset,
+        plan.refcount_table_offset,
+        plan.refcount_table_clusters,
+        0,
+        0,
+    )
+    if plan.version == 2:
+        return two
+    number = COMPRESSION_TYPES.index(plan.compression_type)
+    incompatible = layout.INCOMPATIBLE_COMPRESSION_TYPE if number else 0
+    return (
+        two
+        + layout.HEADER_V3.pack(incompatible, 0, 0, REFCOUNT_ORDER, _HEADER_LENGTH)
+        + bytes([number]).ljust(8, b"\0")
+    )
+
+
+def _feature_names() -> bytes:
+    names = b"".join(layout.FEATURE_NAME.pack(*each) for each in _FEATURES)
+    return pack_extension(layout.EXTENSION_FEATURE_NAMES, names)
+
+
+def pack_extension(kind: int, data: bytes) -> bytes:
+    """Return a header extension of the type kind."""
+    return layout.EXTENSION.pack(kind, len(data)) + data + bytes(-len(data) % 8)
+
+
+def _write_zeros(store: Store, offset: int, length: int) -> None:
+    zeros = memoryview(bytes(min(length, MIB)))
+    for start in range(offset, offset + length, MIB):
+        store.write(start, zeros[: min(MIB, offset + length - start)])

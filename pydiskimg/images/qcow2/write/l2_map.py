@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: MIT
+"""The L1 and L2 tables of an image that is being written, and the order in which changes reach the file.
+
+commit() makes every change so far part of the image, and keeps it whole if the machine stops at any moment:
+
+    data, reference counts, new tables   nothing refers to them yet
+    -- flush --
+    L2 tables                            refer to what is durable
+    -- flush --
+    L1 entries                           refer to L2 tables that are durable
+    -- flush --
+    lower reference counts               of what nothing refers to any more
+
+Between two commits the file's tables are as the last one left them: clusters that were let go are not used again
+before the next.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+from pydiskimg.errors import InvalidImageError
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.words import big_endian, numbers
+from pydiskimg.images.qcow2.write.tables import TableCache
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pydiskimg.images.qcow2.header import Header
+    from pydiskimg.images.qcow2.write.refcounts import Refcounts
+    from pydiskimg.images.qcow2.write.tables import Table
+    from pydiskimg.protocols import Store
+
+L2_CACHE = 8 << 20  # for clean and for changed tables each
+COPIED = layout.COPIED  # the reference count is one: may be written in place
+HEADER_SIZE, HEADER_L1 = 24, 36  # the header's fields size; l1_size and l1_table_offset
+
+
+class GuestMap:
+    """Where the clusters of the virtual disk are. Its caller holds the lock.
+
+    Entries come and go as arrays of 64-bit numbers, as the specification's "L2 table entry" has them. on_release is
+    called after clusters became free. Every method may raise InvalidImageError and StorageError.
+    """
+
+    def __init__(
+        self, store: Store, header: Header, refcounts: Refcounts, *, on_release: Callable[[], None] = lambda: None
+    ) -> None:
+        self._store = store
+        self._refcounts = refcounts
+        self._on_release = on_release
+        self._bits = header.cluster_bits
+        self._cluster_size = header.cluster_size
+        self.entries_per_table = header.l2_entries
+        self._l1_offset = header.l1_table_offset
+        raw = bytearray(header.l1_size * layout.ENTRY_SIZE)
+        store.read_into(self._l1_offset, raw)
+        self._l1 = numbers(raw)
+        self._l1_changes: set[int] = set()
+        self._l2 = TableCache(store, header.cluster_size, L2_CACHE)
+        self._wrong = layout.L2_STANDARD_RESERVED | (layout.ENTRY_OFFSET & (header.cluster_size - 1))
+        if header.version < 3:
+            self._wrong |= layout.L2_ZERO
+        self._offset_bits = header.compressed_offset_bits
+        self._compressed_at = header.compressed_at
+        self._protect_tables()
+
+    @property
+    def is_crowded(self) -> bool:
+        """True when commit() should be called before more is changed."""
+        return self._l2.is_crowded or self._refcounts.is_crowded
+
+    @property
+    def is_empty(self) -> bool:
+        """True when nothing is mapped at all."""
+        return not any(self._l1)
+
+    @property
+    def l1_size(self) -> int:
+        """Entries in the L1 table."""
+        return len(self._l1)
+
+    def has_table(self, index: int) -> bool:
+        """True when there is an L2 table under L1 entry index."""
+        return bool(self._l1[index] & layout.ENTRY_OFFSET)
+
+    def entries(self, cluster: int, count: int) -> array[int] | None:
+        """The entries of guest clusters that one L2 table maps; None when there is no such table."""
+        index, at = divmod(cluster, self.entries_per_table)
+        table = self._table(index)
+        if table is None:
+            return None
+        found = numbers(table.raw[at * 8 : (at + count) * 8])
+        for number, entry in enumerate(found):
+            if entry:
+                self._check(cluster + number, entry)
+        return found
+
+    def entries_to_write(self, cluster: int, count: int) -> array[int] | None:
+        """As entries(); those that are to be written in place name no tables of the image itself."""
+        found = self.entries(cluster, count)
+        for entry in found or ():
+            if is_in_place(entry):
+                host = (entry & layout.ENTRY_OFFSET) >> self._bits
+                if self._refcounts.metadata.first_of(host, 1) is not None:
+                    raise self._corrupt(
+                        f"guest data from offset {cluster << self._bits} on is mapped to 0x{host << self._bits:x}, "
+                        "where there are tables of the image itself"
+                    )
+        return found
+
+    def put(self, cluster: int, new: array[int]) -> None:
+        """Map guest clusters, all in one L2 table; what they were mapped to is let go."""
+        old = self.entries(cluster, len(new))
+        if old is None and not any(new):
+            return
+        index, at = divmod(cluster, self.entries_per_table)
+        table = self._table_to_write(index)
+        # Interrupted in between by a signal, this may leave something counted too often, never too seldom.
+        table.raw[at * 8 : (at + len(new)) * 8] = big_endian(new[:])
+        self._l2.changed(table, at * 8, (at + len(new)) * 8)
+        for entry in old or ():
+            if entry:
+                self.let_go(entry)
+
+    def let_go(self, entry: int) -> None:
+        """Release what an L2 entry refers to."""
+        if entry & layout.L2_COMPRESSED:
+            offset, length = self._compressed_at(entry)
+            first = offset >> self._bits
+            self._refcounts.release(first, ((offset + length - 1) >> self._bits) - first + 1)
+        elif entry & layout.ENTRY_OFFSET:
+            self._refcounts.release((entry & layout.ENTRY_OFFSET) >> self._bits)
+
+    def compressed_entry(self, offset: int, length: int) -> int | None:
+        """The L2 entry of compressed data; None when its host offset is too high for one."""
+        if (offset + length) >> self._offset_bits:
+            return None
+        sectors = (offset + length - 1) // layout.SECTOR - offset // layout.SECTOR
+        return layout.L2_COMPRESSED | sectors << self._offset_bits | offset
+
+    def commit(self) -> None:
+        """Make all changes part of the image. Lowered reference counts are written by the next one, or by flush()."""
+        self._refcounts.write()
+        if self._l2.is_changed or self._l1_changes:
+            self._store.flush()
+            self._l2.write()
+            if self._l1_changes:
+                self._store.flush()
+                self._write_l1()
+        if self._refcounts.has_releases:
+            self._store.flush()
+            self._refcounts.apply_releases()
+            self._on_release()
+
+    def flush(self) -> None:
+        """Make all changes part of the image, and durable."""
+        self.commit()
+        while True:
+            self._refcounts.write()
+            self._store.flush()
+            if not self._refcounts.has_releases:
+                return
+            self._refcounts.apply_releases()
+            self._on_release()
+
+    def grow(self, size: int, l1_size: int) -> None:
+        """Change the size in the header to size bytes, with l1_size L1 entries or more; durable on return.
+
+        After an error the L1 table is the one that the header named before, and it may be tried again.
+        """
+        self.flush()
+        # One write in one sector: the new size needs the new table.
+        head = bytearray(HEADER_L1 + 12 - HEADER_SIZE)
+        self._store.read_into(HEADER_SIZE, head)
+        head[:8] = size.to_bytes(8, "big")
+        if l1_size <= len(self._l1):
+            self._store.write(HEADER_SIZE, head)
+            self._store.flush()
+            return
+        old, longer = self._l1_clusters(), self._l1 + array("Q", bytes((l1_size - len(self._l1)) * layout.ENTRY_SIZE))
+        offset = self._write_longer_l1(longer)
+        head[HEADER_L1 - HEADER_SIZE :] = l1_size.to_bytes(4, "big") + offset.to_bytes(8, "big")
+        self._store.write(HEADER_SIZE, head)
+        self._l1, self._l1_offset = longer, offset
+        self._store.flush()
+        if old is not None:
+            self._refcounts.give_up(*old)
+            self.flush()
+
+    def clear_cache(self) -> None:
+        """Forget what can be read again."""
+        self._l2.clear()
+        self._refcounts.clear_cache()
+
+    def _write_longer_l1(self, table: array[int]) -> int:
+        """Write an L1 table, which nothing names yet, to new clusters, durably; returns its offset."""
+        length = -(-len(table) * layout.ENTRY_SIZE // self._cluster_size)
+        cluster = self._refcounts.allocate_together(length)
+        try:
+            raw = big_endian(table[:])
+            self._store.write(cluster << self._bits, raw.ljust(length << self._bits, b"\0"))
+            self._refcounts.write()
+            self._store.flush()
+            self._refcounts.protect(cluster, length)
+        except Exception:
+            self._refcounts.release(cluster, length)
+            raise
+        return cluster << self._bits
+
+    def _protect_tables(self) -> None:
+        clusters = self._l1_clusters()
+        if clusters is not None:
+            self._refcounts.protect(*clusters)
+        for entry in self._l1:
+            offset = entry & layout.ENTRY_OFFSET
+            if offset and offset < self._store.size:  # one that is not is refused when it is used
+                self._refcounts.protect(offset >> self._bits)
+
+    def _l1_clusters(self) -> tuple[int, int] | None:
+        length = -(-len(self._l1) * layout.ENTRY_SIZE // self._cluster_size)
+        return (self._l1_offset >> self._bits, length) if length else None
+
+    def _write_l1(self) -> None:
+        for index in sorted(self._l1_changes):
+            entry = self._l1[index].to_bytes(8, "big")
+            self._store.write(self._l1_offset + index * layout.ENTRY_SIZE, entry)
+        self._l1_changes.clear()
+
+    def _table(self, index: int) -> Table | None:
+        entry = self._l1[index]
+        offset = entry & layout.ENTRY_OFFSET
+        if not offset:
+            return None
+        if self._l2.holds(offset):
+            return self._l2.get(offset)
+        if entry & layout.L1_RESERVED or offset % self._cluster_size:
+            raise self._corrupt(f"L1 entry {index}: 0x{entry:016x} has reserved bits set or is not aligned")
+        if offset + self._cluster_size > self._store.size:
+            raise self._corrupt(f"L1 entry {index}: " + self._beyond(f"L2 table offset 0x{offset:x}"))
+        return self._l2.get(offset)
+
+    def _table_to_write(self, index: int) -> Table:
+        """The L2 table, the image's own: a new one where there is none, a copy where a snapshot shares it."""
+        table = self._table(index)
+        if table is not None and self._l1[index] & COPIED:
+            return table
+        cluster, _ = self._refcounts.allocate(1)
+        offset = cluster << self._bits
+        new = self._l2.new(offset, bytearray(table.raw if table is not None else self._cluster_size))
+        self._refcounts.protect(cluster)
+        self._l1[index] = offset | COPIED
+        self._l1_changes.add(index)
+        if table is not None:
+            self._refcounts.release(table.offset >> self._bits)
+        return new
+
+    def _check(self, cluster: int, entry: int) -> None:
+        """Refuse an entry that contradicts the specification or names what the file does not have."""
+        if entry & layout.L2_COMPRESSED:
+            offset, _ = self._compressed_at(entry)
+        elif entry & self._wrong:
+            raise self._corrupt(
+                f"L2 entry of guest cluster {cluster}: 0x{entry:016x} has reserved bits set or is not aligned"
+            )
+        else:
+            offset = 0 if entry & layout.L2_ZERO else entry & layout.ENTRY_OFFSET
+        if offset >= self._store.size:
+            raise self._corrupt(f"L2 entry of guest cluster {cluster}: " + self._beyond(f"cluster offset 0x{offset:x}"))
+
+    def _beyond(self, what: str) -> str:
+        return f"{what} lies beyond the end of the file (0x{self._store.size:x})"
+
+    def _corrupt(self, text: str) -> InvalidImageError:
+        return InvalidImageError(f"{self._store.name}: {text}; the image is truncated or corrupt")
+
+
+def is_in_place(entry: int) -> bool:
+    """True for a cluster that only this L2 entry refers to, and that holds data as it is."""
+    return bool(entry & COPIED and entry & layout.ENTRY_OFFSET) and not entry & (layout.L2_COMPRESSED | layout.L2_ZERO)

@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: MIT
+"""Who owns a cluster of the file: reference counts, and with them the finding and giving back of clusters.
+
+    refcount table   | block | block |   0   | block | ...        grows by moving to more clusters
+                         |       |
+    refcount block   | 1 1 1 2 0 1 ... |  one entry for each cluster of the file
+
+A count in the file may be too high, which wastes a cluster, but never too low, whenever the machine stops. Counts
+are therefore raised before anything refers to a cluster, and lowered only when nothing in the file does any more:
+release() takes notes, and its caller says apply_releases() at that point.
+"""
+
+from __future__ import annotations
+
+import errno
+from array import array
+
+from pydiskimg.errors import InvalidImageError, StorageError
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.header import Header
+from pydiskimg.images.qcow2.words import big_endian, numbers
+from pydiskimg.images.qcow2.write.metadata_clusters import MetadataClusters
+from pydiskimg.images.qcow2.write.refcount_entries import RefcountEntries
+from pydiskimg.images.qcow2.write.tables import Table, TableCache
+from pydiskimg.protocols import Store
+from pydiskimg.units import format_bytes
+
+BLOCK_CACHE = 8 << 20  # for clean and for changed blocks each
+MOST_RELEASES = 100_000  # noted runs of clusters
+_TABLE_FIELDS = 48  # the header's refcount_table_offset and refcount_table_clusters
+_OFFSET = 0xFFFF_FFFF_FFFF_FE00
+_MOST_CLUSTERS = 1 << 56  # bytes: what an L2 entry can name
+
+
+class Refcounts:
+    """The reference counts of an image that is being written; its caller holds the lock.
+
+    Clusters are numbered by their offset in the file. Clusters that are free are found again without searching the
+    image for each: what was counted on opening is looked through once, what was given back is remembered by block.
+    Every method may raise InvalidImageError (the refcounts contradict the specification or what is there) and
+    StorageError.
+    """
+
+    def __init__(self, store: Store, header: Header) -> None:
+        self._store = store
+        self._cluster_bits = header.cluster_bits
+        self._cluster_size = header.cluster_size
+        self._entries = RefcountEntries(header.refcount_order)
+        self._per_block = self._entries.per_block(header.cluster_size)
+        self._blocks = TableCache(store, header.cluster_size, BLOCK_CACHE)
+        self._table_offset = header.refcount_table_offset
+        self._table_clusters = header.refcount_table_clusters
+        self._table = self._read_table()
+        self._table_changes: set[int] = set()
+        self._moved_from: tuple[int, int] | None = None
+        self._releases: list[tuple[int, int]] = []
+        self._holes: dict[int, int] = {}  # block: its first entry that may be zero
+        self.metadata = MetadataClusters()
+        self._end = self._given_end = 0
+        self.protect(0)
+        self.protect(self._table_offset >> self._cluster_bits, self._table_clusters)
+        if header.nb_snapshots:
+            self.protect(header.snapshots_offset >> self._cluster_bits)
+        self._end = self._find_end()
+        self._unscanned = 0
+        self._to_scan = -(-self._end // self._per_block)
+
+    @property
+    def largest(self) -> int:
+        """The highest count that the width of an entry allows."""
+        return self._entries.largest
+
+    @property
+    def end(self) -> int:
+        """The first cluster behind all that were given out since the image was opened."""
+        return self._given_end
+
+    @property
+    def is_crowded(self) -> bool:
+        """True when so many changes wait that they should be written."""
+        return self._blocks.is_crowded or len(self._releases) >= MOST_RELEASES
+
+    @property
+    def has_releases(self) -> bool:
+        """True when there are notes for apply_releases()."""
+        return bool(self._releases)
+
+    def protect(self, cluster: int, count: int = 1) -> None:
+        """Never give out these clusters, whatever their counts are: they hold tables of the image, and one each."""
+        shared = self.metadata.first_of(cluster, count)
+        if shared is not None:
+            raise self._corrupt(f"two tables of the image are at 0x{shared << self._cluster_bits:x}")
+        self.metadata.add(cluster, count)
+        self._end = max(self._end, cluster + count)
+
+    def give_up(self, cluster: int, count: int) -> None:
+        """Release clusters of a table that has moved away, and stop protecting them."""
+        self.metadata.discard(cluster, count)
+        self.release(cluster, count)
+
+    def get(self, cluster: int) -> int:
+        """The count of a cluster."""
+        number, index = divmod(cluster, self._per_block)
+        if number >= len(self._table) or not self._table[number]:
+            return 0
+        return self._entries.get(self._block(number).raw, index)
+
+    def allocate(self, most: int) -> tuple[int, int]:
+        """Take 1 to most free clusters that follow each other, each counted once now; returns (first, number)."""
+        first, count = self._hole(most) or self._at_end(most)
+        self._set(first, count, 1)
+        return first, count
+
+    def allocate_together(self, count: int) -> int:
+        """Take count clusters that follow each other, each counted once now; returns the first."""
+        blocks: list[int] = []
+        while True:
+            first = self._end // self._per_block
+            last = (self._end + len(blocks) + count - 1) // self._per_block
+            if last >= len(self._table):
+                self._grow_table(last + 1)
+                blocks = []
+                continue
+            needed = [number for number in range(first, last + 1) if not self._table[number]]
+            if len(needed) <= len(blocks):
+                break
+            blocks = needed
+        first = self._end
+        self._check_end(first + len(blocks) + count)
+        for number in blocks:
+            self._make_block(number, first)
+            first += 1
+        self._end = first + count
+        for number in range(first - len(blocks), first):
+            self._set(number, 1, 1)
+        self._set(first, count, 1)
+        return first
+
+    def increase(self, cluster: int, amount: int) -> None:
+        """Count a cluster amount more times; the caller has seen that largest is not exceeded."""
+        self._set(cluster, 1, self.get(cluster) + amount)
+
+    def release(self, cluster: int, count: int = 1) -> None:
+        """Note that count clusters are to be counted once less each, as soon as apply_releases() is called."""
+        if self._releases:
+            first, number = self._releases[-1]
+            if first + number == cluster:
+                self._releases[-1] = first, number + count
+                return
+        self._releases.append((cluster, count))
+
+    def apply_releases(self) -> None:
+        """Lower the noted counts: nothing in the file refers to those clusters any more, as often as noted."""
+        releases, self._releases = self._releases, []
+        for first, number in releases:
+            cluster, count = first, number
+            while count:
+                some = min(count, self._per_block - cluster % self._per_block)
+                self._lower(cluster, some)
+                cluster, count = cluster + some, count - some
+            if self._blocks.is_crowded:
+                self._write_blocks()
+
+    def write(self) -> None:
+        """Write the counts, and flush where one part must not come before another; not durable on return."""
+        self._blocks.write()
+        if not self._table_changes and self._moved_from is None:
+            return
+        self._store.flush()  # a block before the entry that names it
+        if self._moved_from is not None:
+            self._write_moved_table()
+        else:
+            for number in self._table_changes:
+                entry = self._table[number].to_bytes(8, "big")
+                self._store.write(self._table_offset + number * layout.ENTRY_SIZE, entry)
+        self._table_changes.clear()
+
+    def clear_cache(self) -> None:
+        """Forget what can be read again."""
+        self._blocks.clear()
+
+    def _read_table(self) -> array[int]:
+        size = self._table_clusters << self._cluster_bits
+        if self._table_offset + size > self._store.size:
+            raise self._corrupt(f"the refcount table at 0x{self._table_offset:x} ends beyond the end of the file")
+        raw = bytearray(size)
+        self._store.read_into(self._table_offset, raw)
+        return numbers(raw)
+
+    def _find_end(self) -> int:
+        """The first cluster after the last that is counted, and after all of the tables."""
+        last = -1
+        empty: set[int] = set()
+        for number in range(len(self._table) - 1, -1, -1):
+            offset = self._table[number]
+            if not offset:
+                continue
+            if last < 0 and offset not in empty:
+                index = self._entries.last_used(self._block(number).raw)
+                last = number * self._per_block + index if index >= 0 else -1
+                empty.add(offset)
+            if offset < self._store.size:  # one that is not is refused when it is used
+                self.protect(offset >> self._cluster_bits)
+        end = max(self._end, last + 1)
+        # A machine that stops leaves a few behind the end. New clusters go behind them all: a small file with a lie
+        # about its far end would become a huge one.
+        if (end - self._per_block) << self._cluster_bits > self._store.size:
+            raise self._corrupt(
+                f"clusters up to 0x{end << self._cluster_bits:x} are counted as used, and the file ends at "
+                f"0x{self._store.size:x}"
+            )
+        return end
+
+    def _block(self, number: int) -> Table:
+        offset = self._table[number]
+        if not offset or offset & ~_OFFSET or offset % self._cluster_size:
+            raise self._corrupt(f"refcount table entry {number}: 0x{offset:016x} is no offset of a cluster")
+        if offset + self._cluster_size > self._store.size and not self._blocks.holds(offset):
+            raise self._corrupt(
+                f"refcount table entry {number}: refcount block offset 0x{offset:x} lies beyond the end of the file "
+                f"(0x{self._store.size:x})"
+            )
+        return self._blocks.get(offset)
+
+    def _set(self, cluster: int, count: int, value: int) -> None:
+        """Give clusters, which have blocks, one count."""
+        self._given_end = max(self._given_end, cluster + count)
+        while count:
+            number, index = divmod(cluster, self._per_block)
+            some = min(count, self._per_block - index)
+            block = self._block(number)
+            self._entries.fill(block.raw, index, some, value)
+            self._blocks.changed(block, *self._entries.span(index, some))
+            cluster, count = cluster + some, count - some
+
+    def _lower(self, cluster: int, count: int) -> None:
+        """Count clusters of one block once less each."""
+        number, index = divmod(cluster, self._per_block)
+        if number >= len(self._table) or not self._table[number]:
+            raise self._wrong(cluster)
+        block = self._block(number)
+        freed = index
+        if self._entries.are(block.raw, index, count, 1):
+            self._entries.fill(block.raw, index, count, 0)
+        else:
+            freed = self._lower_each(block, number, index, count)
+        self._blocks.changed(block, *self._entries.span(index, count))
+        if freed < index + count:
+            self._holes[number] = min(self._holes.get(number, freed), freed)
+
+    def _lower_each(self, block: Table, number: int, index: int, count: int) -> int:
+        """Returns the first entry that became zero, index + count when there is none."""
+        freed = index + count
+        for at in range(index, index + count):
+            value = self._entries.get(block.raw, at)
+            if not value:
+                raise self._wrong(number * self._per_block + at)
+            self._entries.put(block.raw, at, value - 1)
+            if value == 1:
+                freed = min(freed, at)
+        return freed
+
+    def _hole(self, most: int) -> tuple[int, int] | None:
+        """Free clusters before the end, not taken yet."""
+        while True:
+            if self._holes:
+                number, start = next(iter(self._holes.items()))
+            elif self._unscanned < self._to_scan:
+                number, start = self._unscanned, 0
+                self._unscanned += 1
+            else:
+                return None
+            found = self._hole_in(number, start, most)
+            if found is not None:
+                return found
+            self._holes.pop(number, None)
+
+    def _hole_in(self, number: int, start: int, most: int) -> tuple[int, int] | None:
+        if number >= len(self._table) or not self._table[number]:
+            return None
+        raw = self._block(number).raw
+        base = number * self._per_block
+        index = self._entries.first_zero(raw, start)
+        while index < self._per_block and base + index < self._end:
+            count = self._entries.zeros_from(raw, index, min(most, self._end - base - index))
+            table = self.metadata.first_of(base + index, count)
+            if table != base + index:
+                self._holes[number] = index
+                return base + index, count if table is None else table - base - index
+            index = self._entries.first_zero(raw, index + 1)
+        return None
+
+    def _at_end(self, most: int) -> tuple[int, int]:
+        """Free clusters at the end; where no block counts those yet, one is made there first."""
+        while True:
+            number = self._end // self._per_block
+            if number >= len(self._table):
+                self._grow_table(number + 1)
+            elif not self._table[number]:
+                self._check_end(self._end + 1)
+                self._make_block(number, self._end)
+                self._end += 1
+                self._set(self._end - 1, 1, 1)
+            else:
+                break
+        first = self._end
+        count = min(most, self._per_block - first % self._per_block)
+        self._check_end(first + count)
+        self._end = first + count
+        return first, count
+
+    def _make_block(self, number: int, cluster: int) -> None:
+        offset = cluster << self._cluster_bits
+        self._blocks.new(offset, bytearray(self._cluster_size))
+        self._table[number] = offset
+        self._table_changes.add(number)
+        self.metadata.add(cluster)
+
+    def _grow_table(self, needed: int) -> None:
+        """Find clusters for a table of twice the entries at least; it is written with the next write()."""
+        entries_in_cluster = self._cluster_size // layout.ENTRY_SIZE
+        wanted = max(2 * len(self._table), needed + needed // 8 + 2)
+        clusters = -(-wanted // entries_in_cluster)
+        most = layout.MAX_REFCOUNT_TABLE_SIZE // self._cluster_size
+        if clusters > most:
+            clusters = most
+            if needed >= clusters * entries_in_cluster:
+                largest = clusters * entries_in_cluster * self._per_block << self._cluster_bits
+                raise StorageError(
+                    f"{self._store.name}: the image file would be larger than {format_bytes(largest)}, the most that "
+                    f"clusters of {self._cluster_size} bytes can count; use a larger cluster size",
+                    errno=errno.EFBIG,
+                    filename=self._store.name,
+                )
+        old = self._table_offset >> self._cluster_bits, self._table_clusters
+        longer = self._table + array("Q", bytes((clusters * entries_in_cluster - len(self._table)) * layout.ENTRY_SIZE))
+        self._table, shorter = longer, self._table
+        try:
+            cluster = self.allocate_together(clusters)
+        except BaseException:
+            # Nobody may write an entry behind the table that there is.
+            self._table = shorter
+            self._table_changes = {number for number in self._table_changes if number < len(shorter)}
+            raise
+        if self._moved_from is None:
+            self._moved_from = old
+        else:
+            self.give_up(*old)  # it was never named
+        self._table_offset, self._table_clusters = cluster << self._cluster_bits, clusters
+        self.protect(cluster, clusters)
+
+    def _write_moved_table(self) -> None:
+        self._store.write(self._table_offset, big_endian(self._table[:]))
+        self._store.flush()
+        fields = self._table_offset.to_bytes(8, "big") + self._table_clusters.to_bytes(4, "big")
+        self._store.write(_TABLE_FIELDS, fields)
+        self._store.flush()
+        assert self._moved_from is not None
+        first, count = self._moved_from
+        self._moved_from = None
+        self.give_up(first, count)
+
+    def _write_blocks(self) -> None:
+        """Changed counts may go to the file at any time, as long as no new block is among them."""
+        if not self._table_changes:
+            self._blocks.write()
+
+    def _check_end(self, end: int) -> None:
+        if end << self._cluster_bits > _MOST_CLUSTERS:
+            raise StorageError(
+                f"{self._store.name}: the image file would end beyond 2^56 bytes, the most that its tables can name",
+                errno=errno.EFBIG,
+                filename=self._store.name,
+            )
+
+    def _wrong(self, cluster: int) -> InvalidImageError:
+        return self._corrupt(
+            f"the cluster at 0x{cluster << self._cluster_bits:x} is in use and has a reference count of 0"
+        )
+
+    def _corrupt(self, text: str) -> InvalidImageError:
+        return InvalidImageError(
+            f"{self._store.name}: {text}; the image is truncated or corrupt: repair it with qemu-img check -r all"
+        )

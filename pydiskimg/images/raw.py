@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: MIT
+"""A raw image, which is the disk itself: a regular file with its holes, or a block device."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from pydiskimg.errors import StorageError, storage_error
+from pydiskimg.linux.fileio import pread_into
+from pydiskimg.protocols import check_range
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydiskimg.extents import Extent
+    from pydiskimg.protocols import FileRange, WritableBuffer
+
+_OTHER_FILES = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISCHR, "a character device"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+class RawSource:
+    """A Source over a descriptor of a regular file or block device, whose size (bytes) stays what it was.
+
+    The descriptor is closed by close() when it is owned, and left open otherwise.
+    """
+
+    format = "raw"
+
+    def __init__(self, fd: int, *, name: str, size: int, is_block_device: bool = False, owned: bool = False) -> None:
+        self.name = name
+        self.size = size
+        self.is_block_device = is_block_device
+        self._fd = fd
+        self._owned = owned
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode of the file: two names of one file have the same."""
+        status = os.fstat(self._fd)
+        return status.st_dev, status.st_ino
+
+    def fileno(self) -> int:
+        """Return the descriptor, which stays the source's."""
+        return self._fd
+
+    def extents(self) -> Iterator[Extent]:
+        """Yield the extents as Source.extents() does: what the file system does not store is HOLE.
+
+        Data that the file system calls data is DATA even when it is zero. A block device is one DATA extent.
+        Raises InvalidImageError when the file became shorter.
+        """
+        # Not above: who asks for the size alone need not wait for these.
+        from pydiskimg.extents import Extent, Kind, merged
+        from pydiskimg.linux.holes import stored_and_holes
+
+        if self.is_block_device:
+            return iter([Extent(0, self.size, Kind.DATA)] if self.size else [])
+        return merged(stored_and_holes(self._fd, self.size, name=self.name))
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        """Fill buffer as Source.read_into() does. Raises InvalidImageError when the file became shorter."""
+        check_range(self, offset, len(buffer))
+        pread_into(self._fd, offset, buffer, name=self.name)
+
+    def file_ranges(self, offset: int, length: int) -> list[FileRange] | None:
+        """Return where FileBackedSource.file_ranges() finds the bytes: here, of course."""
+        check_range(self, offset, length)
+        return [(self._fd, offset, length)]
+
+    def stored(self) -> int:
+        """Return how many bytes the file system has set aside for the file. Raises StorageError."""
+        try:
+            return os.fstat(self._fd).st_blocks * 512
+        except OSError as error:
+            raise storage_error(error, self.name, "cannot find out how much of it is stored") from error
+
+    def close(self) -> None:
+        """Close the descriptor, if it is owned. May be called again."""
+        fd, self._fd = self._fd, -1
+        if self._owned and fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> RawSource:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def describe(fd: int, *, name: str) -> RawSource:
+    """Return the Source over an open descriptor, which stays the caller's.
+
+    Raises StorageError when it is neither a regular file nor a block device, or when the system refuses.
+    """
+    try:
+        mode, size = (status := os.fstat(fd)).st_mode, status.st_size
+        is_block_device = stat.S_ISBLK(mode)
+        if is_block_device:
+            from pydiskimg.linux.blockdev import device_size
+
+            size = device_size(fd)
+    except OSError as error:
+        raise storage_error(error, name, "cannot find out its size") from error
+    _check_kind(mode, name)
+    return RawSource(fd, name=name, size=size, is_block_device=is_block_device)
+
+
+def open_raw(path: str | os.PathLike[str], *, name: str | None = None) -> RawSource:
+    """Open a regular file or block device for reading; close() of the result closes it.
+
+    name is what messages call it, instead of path. Raises StorageError when there is no such file, it may not be read,
+    or it is of another kind.
+    """
+    name = name or os.fsdecode(path)
+    try:
+        # Asked before it is opened: opening a pipe waits, and opening some devices does something.
+        _check_kind(os.stat(path).st_mode, name)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except StorageError:
+        raise
+    except (OSError, ValueError) as error:
+        cause = error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error))
+        raise storage_error(cause, name, "cannot open the image") from error
+    try:
+        source = describe(fd, name=name)
+        os.set_blocking(fd, True)
+    except BaseException:
+        os.close(fd)
+        raise
+    return RawSource(fd, name=name, size=source.size, is_block_device=source.is_block_device, owned=True)
+
+
+def _check_kind(mode: int, name: str) -> None:
+    if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
+        return
+    kind = next((text for test, text in _OTHER_FILES if test(mode)), "neither a file nor a device")
+    number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+    raise StorageError(f"{name}: is {kind}; an image is a regular file or a block device", errno=number, filename=name)

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: MIT
+"""References: the files that an image names, and the policy that decides whether they are opened.
+
+An image is somebody else's word: the backing file it names can be /etc/shadow, a device, or another guest's disk.
+So nothing that an image names is opened, or looked at, unless the caller allows a directory for it; the kernel
+then sees to it that no name and no symlink leads out of that directory (beneath.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pydiskimg.errors import ReferenceDeniedError, UnsupportedImageError, storage_error
+from pydiskimg.images.qcow2.extensions import quoted
+from pydiskimg.images.raw import RawSource
+from pydiskimg.linux.beneath import below, open_beneath
+from pydiskimg.linux.procfs import require_proc
+
+MAX_NAME = 1023
+"""Bytes in a name, as the qcow2 specification has it for backing files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What an image says about a file that it needs.
+
+    name is the image's own word, any bytes. role is "backing file" or "data file". image is what messages call
+    the image, and directory the one it lies in ("" for the current one), at which a relative name begins.
+    """
+
+    name: bytes
+    role: str
+    image: str
+    directory: str
+
+    @property
+    def path(self) -> str:
+        """The path that the name means, whether there is such a file or not."""
+        return os.path.join(self.directory, self.name.decode("utf-8", "surrogateescape"))
+
+    def __str__(self) -> str:
+        return f"{self.image}: names the {self.role} {quoted(self.name)}"
+
+
+def denied(reference: Reference) -> ReferenceDeniedError:
+    """Return the error for a reference when no directory is allowed; nothing is looked at for it."""
+    _check_name(reference)
+    return ReferenceDeniedError(
+        f"{reference}, which would be the file {_shown(reference.path)}; it was not opened, since files that an image "
+        "names are opened only below a directory that is allowed: --allow-references DIR, or "
+        "references=allow_references(DIR)",
+        reference=str(reference),
+    )
+
+
+class AllowedDirectory:
+    """The policy that lets images name regular files below one directory, until close(). Made by allow_references().
+
+    fd is a descriptor of the directory, which belongs to this object, and path its absolute path without symlinks.
+    spelling is the absolute path as the caller gave it: absolute names in images mostly say it that way.
+    """
+
+    def __init__(self, fd: int, path: str, spelling: str) -> None:
+        self._fd = fd
+        self._path = path
+        self._names = [_bytes(path), _bytes(spelling)]
+
+    def open(self, reference: Reference) -> RawSource:
+        """Open what reference names, for reading; close() of the result closes it.
+
+        Raises UnsupportedImageError for a name that is no plain file name or leads out of the directory, and for
+        what is no regular file; StorageError when the system refuses.
+        """
+        _check_name(reference)
+        require_proc()
+        name = reference.path
+        inside = self._below(reference)
+        try:
+            # A descriptor that only names the file: opening a pipe would wait, opening a device does something.
+            place = open_beneath(self._fd, inside, self._names)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                raise self._outside(reference) from error
+            raise storage_error(error, name, f"cannot open the {reference.role} of {reference.image}") from error
+        try:
+            if not stat.S_ISREG(os.fstat(place).st_mode):
+                raise UnsupportedImageError(
+                    f"{reference}, and {_shown(name)} is no regular file; it was not opened, since images may name "
+                    "regular files only"
+                )
+            fd = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise storage_error(error, name, f"cannot open the {reference.role} of {reference.image}") from error
+        finally:
+            os.close(place)
+        return RawSource(fd, name=name, size=os.fstat(fd).st_size, owned=True)
+
+    def close(self) -> None:
+        """Close the directory: nothing more can be opened. May be called again."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _below(self, reference: Reference) -> bytes:
+        """The path from the allowed directory on.
+
+        Only what is in front of it is compared as text: the real path of a directory has no symlinks, so ".." can
+        be taken off it. All the rest, with its symlinks and "..", is for the kernel.
+        """
+        parts = reference.name.decode().split("/")
+        directory = "/" if parts[0] == "" else os.path.realpath(reference.directory or ".")
+        while parts and parts[0] in ("", ".", ".."):
+            if parts.pop(0) == "..":
+                directory = os.path.dirname(directory)
+        inside = below(_bytes("/".join([directory, *parts])), self._names)
+        if inside is None:
+            raise self._outside(reference)
+        return b"/".join(inside)
+
+    def _outside(self, reference: Reference) -> UnsupportedImageError:
+        return UnsupportedImageError(
+            f"{reference}, which would be the file {_shown(reference.path)}; it was not opened, since that is not "
+            f"below the directory that is allowed, {_shown(self._path)}"
+        )
+
+
+@contextmanager
+def allow_references(directory: str | os.PathLike[str]) -> Iterator[AllowedDirectory]:
+    """Allow images to name regular files below directory, while the with block lasts; open_image() takes the result.
+
+    Names are relative to the directory of the image that has them, as for QEMU; an absolute one is allowed when it
+    is below directory. What was opened stays open when the block ends, until its image is closed. Raises
+    StorageError when there is no such directory.
+    """
+    name = os.fsdecode(directory)
+    try:
+        fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        cause = error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error))
+        raise storage_error(cause, name, "cannot open the directory that images may name files of") from error
+    try:
+        resolved, spelling = os.path.realpath(name), os.path.join(os.getcwd() if name[:1] != "/" else "", name)
+    except OSError as error:  # the current directory was removed
+        os.close(fd)
+        raise storage_error(error, name, "cannot tell where the directory that images may name files of is") from error
+    # A path with ".." in it may mean another place than its text does, when there are symlinks in front of that.
+    allowed = AllowedDirectory(fd, resolved, resolved if ".." in spelling.split("/") else os.path.normpath(spelling))
+    try:
+        yield allowed
+    finally:
+        allowed.close()
+
+
+def _check_name(reference: Reference) -> None:
+    """Raise UnsupportedImageError for what could never be opened: a protocol, or no text."""
+    name = reference.name
+    scheme, colon, _ = name.partition(b"/")[0].partition(b":")
+    if colon:
+        raise UnsupportedImageError(
+            f"{reference}, which would be opened by the protocol {quoted(scheme)}; nothing was opened, since only "
+            "plain names of files are understood; write the name of a file into the image with: qemu-img rebase -u"
+        )
+    if len(name) > MAX_NAME:
+        raise UnsupportedImageError(
+            f"{reference}, whose name has {len(name)} bytes; nothing was opened, at most {MAX_NAME} are allowed"
+        )
+    try:
+        valid = name.decode().isprintable()
+    except UnicodeDecodeError:
+        valid = False
+    if not valid:
+        raise UnsupportedImageError(
+            f"{reference}, which is no printable UTF-8 text; nothing was opened, since such a name is not trusted"
+        )
+
+
+def _shown(path: str) -> str:
+    return quoted(_bytes(path))
+
+
+def _bytes(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""The last partition of a disk, grown to the disk's end: nothing but the table is touched."""
+
+from __future__ import annotations
+
+from pydiskimg.errors import PartitionError
+from pydiskimg.partitions.grow_gpt import plan_gpt_growth
+from pydiskimg.partitions.grow_mbr import plan_mbr_growth
+from pydiskimg.partitions.growth import NothingToGrowError, PartitionGrowth
+from pydiskimg.partitions.read import (
+    GPT_SIGNATURE,
+    MBR_SIGNATURE,
+    PROTECTIVE,
+    gpt_sector_size,
+    mbr_entries,
+    other_sectors,
+    protective_problem,
+)
+from pydiskimg.protocols import Disk, Source, read_bytes
+
+
+def grow_last_partition(disk: Disk) -> PartitionGrowth | None:
+    """Let the partition that ends last reach the end of the disk; None when there is none or it does so already.
+
+    An MBR is followed as far as it can count (2 TiB with sectors of 512 bytes). Number, start, type, flags, names,
+    identifiers and boot code stay. An interruption at any instant leaves a valid table, the old or the new one, and
+    what the partition holds is not touched.
+
+    Raises PartitionError for a table that is damaged, hostile or ambiguous, NothingToGrowError for a good one in which
+    nothing can grow; then nothing was written. Raises StorageError when the disk refuses a write.
+    """
+    growth = plan_partition_growth(disk, disk.sector_size)
+    if growth is None or not growth.writes:
+        return None
+    growth.write(disk)
+    return growth
+
+
+def plan_partition_growth(source: Source, sector_size: int) -> PartitionGrowth | None:
+    """Return what grow_last_partition() would do with a table that counts sectors of sector_size (bytes).
+
+    None where there is no table with a partition. Raises as grow_last_partition() does; nothing is written.
+    """
+    if source.size < 2 * max(sector_size, 512):
+        return None
+    sector = read_bytes(source, 0, 512)
+    if sector[510:512] != MBR_SIGNATURE:
+        return None
+    entries = mbr_entries(sector)
+    if any(entry[2] == PROTECTIVE for entry in entries):
+        problem = protective_problem(entries)
+        if problem is not None:
+            raise NothingToGrowError(problem)
+        _refuse_other_sectors(source, sector_size)
+        return plan_gpt_growth(source, sector_size)
+    if any(entry[0] not in (0, 0x80) for entry in entries):  # a file system's boot sector, with code or text there
+        return None
+    return plan_mbr_growth(source, sector_size)
+
+
+def _refuse_other_sectors(source: Source, sector_size: int) -> None:
+    found = gpt_sector_size(source)
+    if found is None:
+        raise PartitionError(f"{source.name}: the GPT is damaged (no header at byte {sector_size}); nothing was grown")
+    if found != sector_size and read_bytes(source, sector_size, len(GPT_SIGNATURE)) != GPT_SIGNATURE:
+        raise NothingToGrowError(f"there is {other_sectors('a GPT', found, sector_size)}")

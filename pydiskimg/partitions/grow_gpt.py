@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: MIT
+"""The last partition of a GPT made longer, and the backup brought to the end of the disk: UEFI 2.10, section 5.3.
+
+The header in sector 1 decides which array of entries counts, and a sector is written whole or not at all. So the header
+points to the backup's array for a moment, while its own is written:
+
+    sector 0     1        2                                                   end
+    | MBR | header | entries |  partitions ...                | entries | header |
+                                                                   1        2      the new backup
+            3: pointing to 1       4: the entries in place     5: the header pointing to 4
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid
+import zlib
+from dataclasses import dataclass, replace
+
+from pydiskimg.errors import PartitionError
+from pydiskimg.partitions.growth import NothingToGrowError, PartitionGrowth, Span, aligned_end, refuse_overlaps
+from pydiskimg.partitions.read import (
+    GPT_ENTRY,
+    GPT_HEADER,
+    GPT_SIGNATURE,
+    MAX_GPT_ENTRIES,
+    MBR_ENTRIES_OFFSET,
+    MBR_ENTRY,
+    PROTECTIVE,
+    Partition,
+    mbr_entries,
+)
+from pydiskimg.protocols import Source, read_bytes
+
+_ENDING_LBA = 40  # in an entry
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a header says; all places are sectors. raw are its bytes (HeaderSize of them) as they were read."""
+
+    raw: bytes
+    own: int
+    alternate: int
+    first_usable: int
+    last_usable: int
+    array: int
+    count: int
+    entry_size: int
+
+    @property
+    def is_unfinished(self) -> bool:
+        """True where a run was interrupted: the entries are those of the backup, behind all partitions."""
+        return self.array > self.last_usable
+
+    def array_sectors(self, sector_size: int) -> int:
+        return -(-self.count * self.entry_size // sector_size)
+
+    def packed(self, array: bytes, sector_size: int) -> bytes:
+        """Return the sector of the header for the entries in array; what is not named here stays as it was read."""
+        old = GPT_HEADER.unpack_from(self.raw)
+        places = (self.own, self.alternate, self.first_usable, self.last_usable)
+        fields = (*old[:3], 0, old[4], *places, old[9], self.array, self.count, self.entry_size, zlib.crc32(array))
+        header = bytearray(GPT_HEADER.pack(*fields) + self.raw[GPT_HEADER.size :])
+        struct.pack_into("<I", header, 16, zlib.crc32(header))
+        return bytes(header).ljust(sector_size, b"\0")
+
+
+def plan_gpt_growth(source: Source, sector_size: int) -> PartitionGrowth:
+    """Return how the last partition grows, with nothing to write when it reaches the end.
+
+    Only the copy at the start of the disk is believed: where the backup of a smaller disk lies is known from it alone.
+    Raises PartitionError for a table that is damaged, NothingToGrowError for one without partitions or with others in
+    its MBR.
+    """
+    protective = protective_mbr(source, sector_size)
+    header = read_header(source, sector_size)
+    array = read_array(source, header, sector_size)
+    partitions = partitions_in(source, header, array, sector_size)
+    if not partitions:
+        raise NothingToGrowError("the GPT has no partition")
+    last = max(partitions, key=lambda partition: partition.start + partition.length)
+    limit = source.size // sector_size - 1 - header.array_sectors(sector_size)
+    old_end = (last.start + last.length) // sector_size
+    end = max(old_end, aligned_end(limit, sector_size))
+    if old_end > limit or (end == old_end and not header.is_unfinished):
+        return PartitionGrowth(last, last.length, ())
+    changed = bytearray(array)
+    struct.pack_into("<Q", changed, (last.number - 1) * header.entry_size + _ENDING_LBA, end - 1)
+    writes = table_writes(source, sector_size, header, bytes(changed), limit)
+    return PartitionGrowth(last, end * sector_size - last.start, (*protective, *writes))
+
+
+def table_writes(
+    source: Source, sector_size: int, header: Header, array: bytes, limit: int
+) -> tuple[tuple[int, bytes], ...]:
+    """Return the writes that put the entries in array into both copies; those of the backup begin at sector limit.
+
+    header is as it is to be, but for the places of the copies: the backup ends the disk.
+    """
+    last_sector = source.size // sector_size - 1
+    sectors = header.array_sectors(sector_size)
+    place = 2 if header.is_unfinished else header.array
+    final = replace(header, alternate=last_sector, last_usable=limit - 1, array=place)
+    backup = replace(final, own=last_sector, alternate=1, array=limit)
+    meanwhile = replace(final, array=limit)
+    padded = array.ljust(sectors * sector_size, b"\0")
+    return (
+        (limit * sector_size, padded),
+        (last_sector * sector_size, backup.packed(array, sector_size)),
+        (sector_size, meanwhile.packed(array, sector_size)),
+        _differing(source, place * sector_size, padded, sector_size),
+        (sector_size, final.packed(array, sector_size)),
+    )
+
+
+def _differing(source: Source, offset: int, contents: bytes, sector_size: int) -> tuple[int, bytes]:
+    """Return the sectors of contents from the first to the last that are not on the disk, at least one."""
+    old = read_bytes(source, offset, len(contents))
+    places = range(0, len(contents), sector_size)
+    changed = [at for at in places if old[at : at + sector_size] != contents[at : at + sector_size]] or [0]
+    return offset + changed[0], contents[changed[0] : changed[-1] + sector_size]
+
+
+def protective_mbr(source: Source, sector_size: int) -> tuple[tuple[int, bytes], ...]:
+    """Return the write that makes the MBR cover the whole disk, or none when it does."""
+    sector = bytearray(read_bytes(source, 0, 512))
+    entries = mbr_entries(sector)
+    used = [slot for slot, entry in enumerate(entries) if entry[2]]
+    if [entries[slot][2] for slot in used] != [PROTECTIVE]:
+        raise NothingToGrowError(
+            "there are partitions in the MBR beside those of the GPT (a hybrid MBR), "
+            "and which of them counts depends on who reads it"
+        )
+    boot, first, kind, _, start, length = entries[used[0]]
+    covered = min(source.size // sector_size - 1, 0xFFFFFFFF)
+    if length >= covered:  # some makers always state the largest number
+        return ()
+    MBR_ENTRY.pack_into(
+        sector, MBR_ENTRIES_OFFSET + MBR_ENTRY.size * used[0], boot, first, kind, b"\xff" * 3, start, covered
+    )
+    return ((0, bytes(sector)),)
+
+
+def read_header(source: Source, sector_size: int) -> Header:
+    """Return the header at the start of the disk. Raises PartitionError when it is damaged."""
+    sector = read_bytes(source, sector_size, sector_size)
+    signature, _, size, crc, _, *places, _, array, count, entry_size, _ = GPT_HEADER.unpack_from(sector)
+    if signature != GPT_SIGNATURE:
+        raise damaged(source, f"no header at byte {sector_size}")
+    if not GPT_HEADER.size <= size <= sector_size:
+        raise damaged(source, f"a header of {size} bytes")
+    if zlib.crc32(sector[:16] + bytes(4) + sector[20:size]) != crc:
+        raise damaged(source, "the CRC of its header is wrong")
+    own, alternate, first, last = places
+    header = Header(sector[:size], own, alternate, first, last, array, count, entry_size)
+    _check_places(source, header, sector_size)
+    return header
+
+
+def read_array(source: Source, header: Header, sector_size: int) -> bytes:
+    """Return the entries that the header speaks for. Raises PartitionError when they are damaged."""
+    array = read_bytes(source, header.array * sector_size, header.count * header.entry_size)
+    if zlib.crc32(array) != GPT_HEADER.unpack_from(header.raw)[13]:
+        raise damaged(source, f"the CRC of its entries at sector {header.array} is wrong")
+    return array
+
+
+def _check_places(source: Source, header: Header, sector_size: int) -> None:
+    size, count = header.entry_size, header.count
+    if size > GPT_ENTRY.size and not size & (size - 1):
+        raise NothingToGrowError(f"Linux ignores the GPT: its entries have {size} bytes, expected {GPT_ENTRY.size}")
+    if not (1 <= count <= MAX_GPT_ENTRIES and size == GPT_ENTRY.size):
+        raise damaged(source, f"{count} entries of {size} bytes")
+    sectors = header.array_sectors(sector_size)
+    last_sector = source.size // sector_size - 1
+    in_front = 2 <= header.array <= header.first_usable - sectors
+    unfinished = header.array == last_sector - sectors and 2 + sectors <= header.first_usable
+    if header.own != 1 or not header.first_usable <= header.last_usable < last_sector:
+        raise damaged(source, f"usable sectors {header.first_usable} to {header.last_usable} of {last_sector + 1}")
+    if not (in_front or unfinished):
+        raise damaged(source, f"entries at sector {header.array}, usable sectors from {header.first_usable}")
+
+
+def partitions_in(source: Source, header: Header, array: bytes | bytearray, sector_size: int) -> list[Partition]:
+    """Return the partitions once it is known that each is in its place and none upon another."""
+    found, spans = [], []
+    for index in range(header.count):
+        kind, _, first, last, _, _ = GPT_ENTRY.unpack_from(array, index * header.entry_size)
+        if not any(kind):
+            continue
+        if not header.first_usable <= first <= last <= header.last_usable:
+            raise damaged(
+                source,
+                f"partition {index + 1} (sectors {first} to {last}) lies outside of the usable ones "
+                f"({header.first_usable} to {header.last_usable})",
+            )
+        spans.append(Span(first, last + 1, f"partition {index + 1}"))
+        name = str(uuid.UUID(bytes_le=kind)).upper()
+        found.append(Partition(index + 1, first * sector_size, (last - first + 1) * sector_size, name))
+    refuse_overlaps(source.name, spans)
+    return found
+
+
+def damaged(source: Source, what: str) -> PartitionError:
+    """Return the error for a table that is damaged, as what says."""
+    return PartitionError(f"{source.name}: the GPT is damaged ({what}); nothing was written, repair it first")

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""The last partition of an MBR, primary or logical, made longer: UEFI 2.10, section 5.2, and extended boot records.
+
+A logical partition is described in three places, each a sector of its own. They are written from the outside inwards,
+so that what is inside never reaches beyond what it is in:
+
+    MBR: extended partition ──> record before: where the next record's area ends ──> its own record
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydiskimg.errors import PartitionError
+from pydiskimg.partitions.growth import NothingToGrowError, PartitionGrowth, Span, aligned_end, refuse_overlaps
+from pydiskimg.partitions.read import (
+    EXTENDED,
+    MAX_LOGICAL,
+    MBR_ENTRIES_OFFSET,
+    MBR_ENTRY,
+    Partition,
+    read_partition_table,
+)
+from pydiskimg.protocols import Source, read_bytes
+
+_RECORD_SIZE = 512
+# Start, length and the first sector behind a partition are counted in 32 bits by some reader or other.
+MAX_END = (1 << 32) - 1
+
+# The geometry that every PC pretends to have, and the address that says "beyond what CHS can count".
+_HEADS, _SECTORS = 255, 63
+_BEYOND_CHS = b"\xfe\xff\xff"
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """An entry that is in use: slot 0 to 3 of the record in a sector; start and end are sectors of the disk."""
+
+    record: int
+    slot: int
+    kind: int
+    start: int
+    end: int
+
+
+def plan_mbr_growth(source: Source, sector_size: int) -> PartitionGrowth | None:
+    """Return how the last partition grows, with nothing to write when it reaches the end; None without partitions.
+
+    Raises PartitionError for a table that is damaged or that no partitioner makes, NothingToGrowError when an
+    extended partition without logical ones is last.
+    """
+    numbered = read_partition_table(source, sector_size=sector_size)
+    entries = _entries(source, 0, 0, sector_size)
+    containers = [entry for entry in entries if entry.kind in EXTENDED]
+    if len(containers) > 1:
+        raise PartitionError(
+            f"{source.name}: has {len(containers)} extended partitions, expected one; nothing was grown"
+        )
+    chain = _chain(source, containers[0], sector_size) if containers else []
+    refuse_overlaps(source.name, [Span(0, 1, "the partition table"), *_spans(entries)])
+    if containers and containers[0].end * sector_size > source.size:
+        raise PartitionError(
+            f"{source.name}: the extended partition (to sector {containers[0].end}) reaches beyond the end of the disk "
+            f"({source.size // sector_size}); nothing was grown"
+        )
+    if not numbered:
+        if containers:
+            raise NothingToGrowError("the disk has no partition but an empty extended one")
+        return None
+    last = max(numbered, key=lambda partition: partition.start + partition.length)
+    return _growth(source, sector_size, last, entries, chain)
+
+
+def _growth(
+    source: Source, sector_size: int, last: Partition, entries: list[_Entry], chain: list[_Entry]
+) -> PartitionGrowth:
+    own = _entry_of(source, last, [*entries, *chain], sector_size)
+    container = next((entry for entry in entries if entry.kind in EXTENDED), None)
+    if container is not None and container.end > own.end and not own.record:
+        raise NothingToGrowError(f"behind partition {last.number}, an extended partition reaches further")
+    disk_end = source.size // sector_size
+    limit = min(disk_end, MAX_END)
+    end = aligned_end(limit, sector_size)
+    limited_by = "an MBR counts no further" if disk_end > limit else ""
+    if end <= own.end:
+        return PartitionGrowth(last, last.length, (), limited_by)
+    outer = [container] if own.record else []
+    outer += [link for link in chain if link.kind in EXTENDED and link.start == own.record]
+    writes = [_lengthened(source, entry, end, sector_size) for entry in [*outer, own] if entry and entry.end < end]
+    return PartitionGrowth(last, end * sector_size - last.start, tuple(writes), limited_by)
+
+
+def _entry_of(source: Source, partition: Partition, entries: list[_Entry], sector_size: int) -> _Entry:
+    for entry in entries:
+        if entry.kind not in EXTENDED and entry.start * sector_size == partition.start:
+            return entry
+    raise PartitionError(
+        f"{source.name}: partition {partition.number} hangs on a record that not everybody finds; nothing was grown"
+    )
+
+
+def _entries(source: Source, record: int, extended: int, sector_size: int) -> list[_Entry]:
+    """Return the entries in use of a record, the MBR being 0: data counts from there, links from the extended one."""
+    sector = read_bytes(source, record * sector_size, _RECORD_SIZE)
+    found = []
+    for slot in range(4):
+        _, _, kind, _, start, length = MBR_ENTRY.unpack_from(sector, MBR_ENTRIES_OFFSET + slot * MBR_ENTRY.size)
+        if kind and length:
+            start += extended if kind in EXTENDED else record
+            found.append(_Entry(record, slot, kind, start, start + length))
+    return found
+
+
+def _chain(source: Source, container: _Entry, sector_size: int) -> list[_Entry]:
+    """Return the entries of every logical record; the reader has seen before that the chain ends."""
+    chain: list[_Entry] = []
+    areas = []
+    record = container.start
+    for _ in range(MAX_LOGICAL + 1):
+        entries = _entries(source, record, container.start, sector_size)
+        links = [entry for entry in entries if entry.kind in EXTENDED]
+        logical = [entry for entry in entries if entry.kind not in EXTENDED]
+        if any(entry.slot != 0 for entry in logical) or any(entry.slot != 1 for entry in links):
+            raise PartitionError(
+                f"{source.name}: the extended boot record at byte {record * sector_size} is not one that "
+                "partitioners write; nothing was grown"
+            )
+        areas += [Span(record, record + 1, f"the extended boot record in sector {record}"), *_spans(logical)]
+        chain += entries
+        if not links:
+            break
+        record = links[0].start
+    refuse_overlaps(source.name, areas)
+    outside = next((area for area in areas if not container.start <= area.start < area.end <= container.end), None)
+    if outside is not None:
+        raise PartitionError(
+            f"{source.name}: {outside.what} (sectors {outside.start} to {outside.end}) lies outside of its extended "
+            f"partition (sectors {container.start} to {container.end}); nothing was grown"
+        )
+    return chain
+
+
+def _spans(entries: list[_Entry]) -> list[Span]:
+    return [
+        Span(entry.start, entry.end, f"the partition of type {entry.kind:#04x} at sector {entry.start}")
+        for entry in entries
+    ]
+
+
+def _lengthened(source: Source, entry: _Entry, end: int, sector_size: int) -> tuple[int, bytes]:
+    """Return the record that holds the entry, with the entry reaching to end; every other byte stays."""
+    offset = entry.record * sector_size
+    record = bytearray(read_bytes(source, offset, _RECORD_SIZE))
+    place = MBR_ENTRIES_OFFSET + entry.slot * MBR_ENTRY.size
+    boot, first, kind, _, start, _ = MBR_ENTRY.unpack_from(record, place)
+    MBR_ENTRY.pack_into(record, place, boot, first, kind, _chs(end - 1), start, end - entry.start)
+    return offset, bytes(record)
+
+
+def _chs(sector: int) -> bytes:
+    """Return the cylinder, head and sector that an MBR states for a sector."""
+    cylinder, rest = divmod(sector, _HEADS * _SECTORS)
+    if cylinder > 1023:
+        return _BEYOND_CHS
+    head, number = divmod(rest, _SECTORS)
+    return bytes((head, (number + 1) | (cylinder >> 8) << 6, cylinder & 0xFF))

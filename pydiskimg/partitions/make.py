@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: MIT
+"""Partition tables made by libparted: MBR, and GPT where an MBR cannot count the sectors. The only importer of parted.
+
+libparted lays the table on an anonymous sparse file of the disk's size. Only the sectors that it filled go to
+the Disk, so any Disk can be partitioned, and the kernel is never asked to read the table again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+import _ped
+import parted
+
+from pydiskimg.errors import DoesNotFitError, PartitionError
+from pydiskimg.linux.memfd import data_ranges, sparse_memfd
+from pydiskimg.linux.procfs import require_proc
+from pydiskimg.partitions.provisional import provisional as as_provisional
+from pydiskimg.partitions.read import GPT_ENTRY, MBR_DISK_SIGNATURE
+from pydiskimg.protocols import Disk, read_bytes
+from pydiskimg.units import MIB, TIB, format_bytes
+
+# Every partition starts at a multiple of this, which suits any device's erase blocks and RAID stripes.
+ALIGNMENT = MIB
+# An MBR counts 512-byte sectors in 32 bits; a disk of 2 TiB has one sector more than that, and fdisk says so.
+MBR_LIMIT = 2 * TIB - 512
+MBR_ENTRIES = 4
+# Boot code precedes the table in the first sector (bytes 0 to 439) and belongs to whoever installs a boot loader.
+BOOT_CODE_SIZE = 440
+BIOS_BOOT_SIZE = MIB
+# What pyparted raises has no class in common: PartedException is one among IOException, CreateException and others.
+_REFUSALS = tuple(kind for name, kind in vars(_ped).items() if name.endswith("Exception"))
+
+
+class Content(Enum):
+    """What a partition is for; each has its type byte in an MBR (in brackets) and its GUID in a GPT."""
+
+    LINUX = "ext4"  # 0x83
+    SWAP = "linux-swap(v1)"  # 0x82
+    BIOS_BOOT = "BIOS boot"  # GPT only: where GRUB puts what an MBR disk keeps before the first partition
+
+
+@dataclass(frozen=True, slots=True)
+class NewPartition:
+    """A partition to be made: length in bytes (rounded up to 1 MiB), None for all that is left (the last one)."""
+
+    content: Content
+    length: int | None = None
+    bootable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPartition:
+    """A partition with its place: start and length are bytes, number counts from 1 as the kernel does."""
+
+    number: int
+    start: int
+    length: int
+    content: Content
+    bootable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionTable:
+    """A table for a disk of one size and sector size (bytes), not yet written.
+
+    label is "dos" or "gpt"; blocks are (byte offset, contents) of the sectors that make the table. boot_code is for the
+    first sector: at most 440 bytes, none for libparted's, which boots nothing.
+    """
+
+    label: str
+    disk_size: int
+    sector_size: int
+    partitions: tuple[PlannedPartition, ...]
+    blocks: tuple[tuple[int, bytes], ...]
+    boot_code: bytes = b""
+
+    @property
+    def boot_area(self) -> tuple[int, int]:
+        """Where a BIOS's boot loader goes: (start, length) in bytes, of the gap or of a GPT's BIOS boot partition."""
+        first = self.partitions[0]
+        if first.content is Content.BIOS_BOOT:
+            return first.start, first.length
+        return self.sector_size, first.start - self.sector_size
+
+    def partuuid(self, number: int) -> str:
+        """Return what Linux calls PARTUUID of the partition of this number."""
+        beginning = bytearray(max(offset + len(contents) for offset, contents in self.blocks if offset < MIB))
+        for offset, contents in self.blocks:
+            if offset < MIB:
+                beginning[offset : offset + len(contents)] = contents
+        if self.label == "gpt":
+            offset = 2 * self.sector_size + (number - 1) * GPT_ENTRY.size  # where libparted has the array
+            guid = GPT_ENTRY.unpack_from(beginning, offset)[1]
+            return str(UUID(bytes_le=guid))
+        return f"{int.from_bytes(beginning[MBR_DISK_SIGNATURE], 'little'):08x}-{number:02x}"
+
+    def with_boot_code(self, code: bytes) -> PartitionTable:
+        """Return the same table with this boot code, of at most 440 bytes."""
+        if len(code) > BOOT_CODE_SIZE:
+            raise ValueError(f"{len(code)} bytes of boot code; the table begins after {BOOT_CODE_SIZE}")
+        return replace(self, boot_code=code)
+
+    def write(self, disk: Disk, *, provisional: bool = False) -> None:
+        """Write the table and flush it; boot code in the first sector stays, as what a script wrote there.
+
+        provisional gives an MBR types that nothing mounts and no boot flag (a GPT stays as it is), and no boot code:
+        for tools that need a table while the disk is still being filled. Its identifiers are those of the table that
+        follows.
+        The disk should have been wiped by wipe_partition_table() before. Raises PartitionError when the disk is
+        not of the planned size, StorageError.
+        """
+        if (disk.size, disk.sector_size) != (self.disk_size, self.sector_size):
+            raise PartitionError(
+                f"{disk.name}: has {disk.size} bytes in sectors of {disk.sector_size}; the partition table was "
+                f"planned for {self.disk_size} bytes in sectors of {self.sector_size}"
+            )
+        for offset, contents in self.blocks:
+            if offset:
+                disk.write(offset, contents)
+                continue
+            head = as_provisional(contents) if provisional else contents
+            boot_code = read_bytes(disk, 0, BOOT_CODE_SIZE)
+            if not any(boot_code):
+                boot_code = bytes(BOOT_CODE_SIZE) if provisional else self._own_code(head)
+            disk.write(0, boot_code + head[BOOT_CODE_SIZE:])
+        disk.flush()
+
+    def _own_code(self, head: bytes) -> bytes:
+        return self.boot_code.ljust(BOOT_CODE_SIZE, b"\0") if self.boot_code else head[:BOOT_CODE_SIZE]
+
+
+def plan_partition_table(
+    disk_size: int, sector_size: int, wanted: Sequence[NewPartition], *, label: str | None = None
+) -> PartitionTable:
+    """Lay out the wanted partitions, in their order, each starting at a multiple of 1 MiB.
+
+    disk_size and sector_size (512 or 4096) are bytes. label is "dos" (an MBR) or "gpt"; None: an MBR below 2 TiB, a GPT
+    from there. A GPT begins with a BIOS boot partition.
+
+    Raises DoesNotFitError when the disk is too small, PartitionError for what no table can hold.
+    """
+    if label is None:
+        label = "dos" if disk_size <= MBR_LIMIT else "gpt"
+    if label == "gpt":
+        wanted = [NewPartition(Content.BIOS_BOOT, BIOS_BOOT_SIZE), *wanted]
+    elif disk_size > MBR_LIMIT:
+        raise PartitionError(
+            f"an MBR describes disks below 2 TiB, the disk has {format_bytes(disk_size)}; make a GPT instead"
+        )
+    elif len(wanted) > MBR_ENTRIES:
+        raise PartitionError(f"an MBR holds {MBR_ENTRIES} partitions, {len(wanted)} were asked for")
+    partitions = _place(disk_size, label, wanted)
+    with _label_on_memfd(disk_size, sector_size, label, partitions) as fd:
+        blocks = tuple(_filled_sectors(fd, sector_size))
+    return PartitionTable(label, disk_size, sector_size, partitions, blocks)
+
+
+def _place(disk_size: int, label: str, wanted: Sequence[NewPartition]) -> tuple[PlannedPartition, ...]:
+    # The backup GPT takes the last 33 sectors: 1 MiB holds them whatever the sector size.
+    end = disk_size // ALIGNMENT * ALIGNMENT - (ALIGNMENT if label == "gpt" else 0)
+    needed = ALIGNMENT + sum(_rounded(partition.length or ALIGNMENT) for partition in wanted)
+    if needed > end:
+        raise DoesNotFitError(
+            f"the partitions need {format_bytes(needed)} at least, the disk has {format_bytes(disk_size)}; "
+            "nothing was written",
+            needed=needed,
+            available=disk_size,
+        )
+    placed = []
+    start = ALIGNMENT
+    for number, partition in enumerate(wanted, start=1):
+        if partition.length is None and number != len(wanted):
+            raise PartitionError("only the last partition can take all that is left")
+        length = end - start if partition.length is None else _rounded(partition.length)
+        placed.append(PlannedPartition(number, start, length, partition.content, partition.bootable))
+        start += length
+    return tuple(placed)
+
+
+def _rounded(length: int) -> int:
+    return -(-length // ALIGNMENT) * ALIGNMENT
+
+
+@contextmanager
+def _label_on_memfd(
+    disk_size: int, sector_size: int, label: str, partitions: Sequence[PlannedPartition]
+) -> Iterator[int]:
+    require_proc()
+    try:
+        with sparse_memfd("partition-table", disk_size) as fd, _libparted_sectors(sector_size):
+            device = parted.getDevice(f"/proc/self/fd/{fd}")
+            try:
+                table = parted.freshDisk(device, "msdos" if label == "dos" else "gpt")
+                for partition in partitions:
+                    _add(table, device, partition)
+                table.commitToDevice()
+            finally:
+                # libparted keeps every device by path, and the same number may name another file next time.
+                device.removeFromCache()
+            yield fd
+    except (*_REFUSALS, OSError) as error:
+        raise PartitionError(f"libparted cannot make the partition table: {error}") from error
+
+
+def _add(table: Any, device: Any, partition: PlannedPartition) -> None:
+    sector_size = device.sectorSize
+    geometry = parted.Geometry(device, start=partition.start // sector_size, length=partition.length // sector_size)
+    is_bios_boot = partition.content is Content.BIOS_BOOT
+    fs = None if is_bios_boot else parted.FileSystem(type=partition.content.value, geometry=geometry)
+    made = parted.Partition(table, parted.PARTITION_NORMAL, geometry=geometry, fs=fs)
+    table.addPartition(made, constraint=parted.Constraint(exactGeom=geometry))
+    if is_bios_boot:
+        made.setFlag(parted.PARTITION_BIOS_GRUB)
+    elif partition.bootable and table.type == "msdos":  # in a GPT this flag would mean "EFI system partition"
+        made.setFlag(parted.PARTITION_BOOT)
+
+
+# libparted takes the sector size of a file from the environment only, which is the process's own.
+_environment_lock = threading.Lock()
+
+
+@contextmanager
+def _libparted_sectors(sector_size: int) -> Iterator[None]:
+    variable = "PARTED_SECTOR_SIZE"
+    with _environment_lock:
+        before = os.environ.get(variable)
+        os.environ[variable] = str(sector_size)
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[variable]
+            else:
+                os.environ[variable] = before
+
+
+def _filled_sectors(fd: int, sector_size: int) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset, contents) of runs of sectors that are not zero."""
+    for start, end in data_ranges(fd):
+        contents = os.pread(fd, end - start, start)
+        run = -1
+        for position in range(0, len(contents) + sector_size, sector_size):
+            if any(contents[position : position + sector_size]):
+                run = position if run < 0 else run
+            elif run >= 0:
+                yield start + run, contents[run:position]
+                run = -1

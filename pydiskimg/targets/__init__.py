@@ -1,2 +1,0 @@
-# SPDX-License-Identifier: MIT
-"""Where bytes go: block devices, regular files, memory. Each is a Disk."""

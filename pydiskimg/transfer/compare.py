@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: MIT
+"""Comparing two Sources: what both hold as zero is not read, the rest by several threads.
+
+a        |  DATA  |  HOLE  |  DATA  |   HOLE   |
+b        |  DATA  |  DATA  |  ZERO  |   ZERO   |   beyond the end of the shorter one: zeros
+compared |  both  | b is 0?| a is 0?|    -     |
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from pydiskimg.extents import Extent, Kind
+from pydiskimg.protocols import Progress, Source, WritableBuffer
+from pydiskimg.transfer.pieces import checked_extents, cut
+from pydiskimg.transfer.workers import Crew, Meter
+from pydiskimg.units import KIB
+
+# Beyond this, threads wait for each other.
+MAX_WORKERS = 8
+# What is compared in one step: two of them stay in a processor's cache between being read and being compared.
+CHUNK_SIZE = 256 * KIB
+# To compare so much is sooner done than to find out which parts of it are zero in both.
+_UNIT = 64 * KIB
+_SMALL = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What compare() found. offset is the first byte that differs, None when the images are identical.
+
+    difference is "content", "allocation" or "size" (both only when strict was asked for), or None. sizes_differ tells
+    of images that are not equally long; they may be identical all the same, when the rest of the longer one is zero.
+    """
+
+    difference: str | None
+    offset: int | None
+    sizes_differ: bool
+
+    @property
+    def identical(self) -> bool:
+        """True when no difference was found."""
+        return self.difference is None
+
+
+def compare(
+    a: Source, b: Source, *, strict: bool = False, progress: Progress | None = None, workers: int | None = None
+) -> Comparison:
+    """Compare the bytes of a and b; the shorter one counts as continued with zeros.
+
+    strict wants equal sizes and the same kind of extent (DATA, ZERO, HOLE) everywhere as well. workers is the number
+    of threads (None: by the number of CPUs; never more than 8); memory is bounded by workers * 4 MiB plus what the
+    sources hold. progress counts the bytes of the longer one. Raises what reading raises.
+    """
+    size = max(a.size, b.size)
+    if strict and a.size != b.size:
+        return Comparison("size", min(a.size, b.size), sizes_differ=True)
+    count = min(MAX_WORKERS, workers or max(2, os.cpu_count() or 1))
+    work = _Comparing(a, b, strict=strict)
+    Crew(work.pieces(size), work.compare, Meter(progress, size)).run(count)
+    return Comparison(*work.first, sizes_differ=a.size != b.size)
+
+
+class _Comparing:
+    """Pieces are given out in order and none after a difference, so that the least offset found is the first one."""
+
+    def __init__(self, a: Source, b: Source, *, strict: bool) -> None:
+        self._a = a
+        self._b = b
+        self._strict = strict
+        self._lock = threading.Lock()
+        self._spare = threading.local()
+        self.first: tuple[str | None, int | None] = (None, None)
+
+    def pieces(self, size: int) -> Iterator[Extent]:
+        """Yield DATA where something has to be read, at most a chunk, and ZERO elsewhere."""
+        start = end = 0  # the DATA that was seen and not yet yielded
+        for position, length, kind_a, kind_b in _aligned(self._kinds(self._a, size), self._kinds(self._b, size)):
+            if self._strict and kind_a is not kind_b:
+                yield from cut(start, end, CHUNK_SIZE, Kind.DATA)
+                self._found("allocation", position)
+                return
+            if kind_a is not Kind.DATA and kind_b is not Kind.DATA and length >= _UNIT:
+                yield from self._until_found(cut(start, end, CHUNK_SIZE, Kind.DATA))
+                yield from self._until_found([Extent(position, length, Kind.ZERO)])
+                start = end = position + length
+            else:
+                end = position + length
+                whole = end - end % CHUNK_SIZE
+                if start < whole:
+                    yield from self._until_found(cut(start, whole, CHUNK_SIZE, Kind.DATA))
+                    start = whole
+            if self.first[1] is not None:
+                return
+        yield from self._until_found(cut(start, end, CHUNK_SIZE, Kind.DATA))
+
+    def _kinds(self, source: Source, size: int) -> Iterator[Extent]:
+        """The extents of source, continued with a HOLE up to size; small ones are told apart only where they matter."""
+        yield from checked_extents(source, 1 if self._strict else _UNIT)
+        if source.size < size:
+            yield Extent(source.size, size - source.size, Kind.HOLE)
+
+    def compare(self, piece: Extent, buffer: memoryview) -> None:
+        """Compare one piece; buffer has room for it."""
+        if piece.kind is not Kind.DATA:
+            return
+        mine = self._buffer(piece.length)
+        with buffer[: piece.length] as other:
+            _read(self._a, piece.start, mine)
+            _read(self._b, piece.start, other)
+            # A bytearray on the left compares by memcmp.
+            if mine != other:
+                self._found("content", piece.start + _first_difference(mine, other))
+
+    def _buffer(self, length: int) -> bytearray:
+        buffer: bytearray | None = getattr(self._spare, "buffer", None)
+        if buffer is None or len(buffer) != length:
+            buffer = self._spare.buffer = bytearray(length)
+        return buffer
+
+    def _until_found(self, pieces: Iterable[Extent]) -> Iterator[Extent]:
+        for piece in pieces:
+            if self.first[1] is not None:
+                return
+            yield piece
+
+    def _found(self, difference: str, offset: int) -> None:
+        with self._lock:
+            if self.first[1] is None or offset < self.first[1]:
+                self.first = (difference, offset)
+
+
+def _aligned(a: Iterator[Extent], b: Iterator[Extent]) -> Iterator[tuple[int, int, Kind, Kind]]:
+    """Yield (start, length, kind in a, kind in b) for the stretches on which neither changes."""
+    one, other = next(a, None), next(b, None)
+    position = 0
+    while one is not None and other is not None:
+        end = min(one.end, other.end)
+        yield position, end - position, one.kind, other.kind
+        position = end
+        if one.end == end:
+            one = next(a, None)
+        if other.end == end:
+            other = next(b, None)
+
+
+def _read(source: Source, start: int, buffer: WritableBuffer) -> None:
+    """Fill buffer from start on, with zeros beyond the end of source."""
+    inside = max(0, min(len(buffer), source.size - start))
+    with memoryview(buffer) as view:
+        if inside:
+            source.read_into(start, view[:inside])
+        view[inside:] = bytes(len(view) - inside)
+
+
+def _first_difference(mine: bytearray, other: memoryview) -> int:
+    """The first index at which two unequal buffers differ: halves are compared as a whole."""
+    start, end = 0, len(mine)
+    while end - start > _SMALL:
+        middle = (start + end) // 2
+        if mine[start:middle] == other[start:middle]:
+            start = middle
+        else:
+            end = middle
+    return next(index for index in range(start, end) if mine[index] != other[index])

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+"""The copy engine: extents of a Source become bytes of a Disk.
+
+    source   |  DATA  |   HOLE   | ZERO |   DATA   |
+                 |         |        |        |
+    workers   copy      zero     zero     copy        each takes the next piece when it is free
+                 v         v        v        v
+    disk     [================================================]  flush, then read back where asked for
+
+It knows the protocols only: which file, device or format lies behind them is not seen here.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from pydiskimg.disks.fits import check_fits
+from pydiskimg.extents import Kind
+from pydiskimg.transfer.pieces import CHUNK_SIZE, WHOLE, ZERO_CHUNK_SIZE, ZeroRuns, pieces
+from pydiskimg.transfer.splice import Splicing
+from pydiskimg.transfer.workers import Crew, Meter
+from pydiskimg.units import KIB
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pydiskimg.extents import Extent
+    from pydiskimg.protocols import Disk, Progress, Source
+
+# Where skipping is free, zeros are looked for page by page; elsewhere a run of them must be worth one command.
+FREE_UNIT = 4 * KIB
+ZERO_UNIT = 64 * KIB
+MIN_UNIT = 512
+# Fewer leave the device or the processors without work: a worker in a system call needs no processor. Where reading
+# is decompressing, more than 4 take the processor from each other (measured on two: docs/adr/0008).
+MIN_WORKERS = 6
+MIN_WORKERS_DECOMPRESSING = 4
+# Beyond this, threads wait for each other and for the device rather than work, and memory grows.
+MAX_WORKERS = 8
+
+
+class Copied:
+    """What copy() did, in bytes: total = source.size = written + zeroed + skipped (already known to be zero)."""
+
+    __slots__ = ("skipped", "total", "written", "zeroed")
+
+    def __init__(self, total: int, written: int, zeroed: int, skipped: int) -> None:
+        self.total = total
+        self.written = written
+        self.zeroed = zeroed
+        self.skipped = skipped
+
+    def __repr__(self) -> str:
+        return f"Copied(total={self.total}, written={self.written}, zeroed={self.zeroed}, skipped={self.skipped})"
+
+
+def copy(
+    source: Source,
+    disk: Disk,
+    *,
+    unit: int | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    verify: bool = False,
+) -> Copied:
+    """Make the first source.size bytes of disk equal to source, durably.
+
+    What is not data becomes zero on the disk: by the disk's cheapest way, or not at all where the disk is known
+    to read as zero. Runs of zeros inside data are treated so too; where data is moved from a file to a device without
+    being read (docs/adr/0023), only runs of 256 KiB or more are sure to be. unit (bytes, a power of two from 512 to
+    2 MiB) is what both are looked at in: every write() and zero() begins and ends at a multiple of unit or at the end
+    of the source, so that a disk made of clusters of unit bytes gets whole ones. None is for disks that do not care:
+    4 KiB where the disk reads as zero, otherwise 64 KiB. workers is the number of threads (None: one for each CPU, at
+    least 6, or 4 where source decompresses; never more than 8); memory is bounded by workers * 2 MiB plus what the
+    source holds. progress counts the bytes of source, of every kind. verify reads everything back, from the device
+    where the system allows it, and compares; what is to be zero and a hole by the disk's own map need not be read.
+
+    Raises ValueError for another unit and DoesNotFitError when the source is larger than the disk, both before the
+    first byte; otherwise the first error of any worker, after all have stopped: the disk is then in an undefined
+    state. VerificationError says where the bytes differ.
+    """
+    unit = _checked_unit(unit, disk)
+    check_fits(source, disk)
+    count = min(MAX_WORKERS, workers or _worker_count(source))
+    spliced = Splicing(source, disk)
+    copying = _Copying(source, disk, unit, spliced)
+    meter = Meter(progress, source.size * (2 if verify else 1))
+    zero_size = WHOLE if disk.reads_as_zero else ZERO_CHUNK_SIZE
+    try:
+        Crew(pieces(source, unit, zero_size=zero_size), copying.piece, meter).run(count)
+    finally:
+        spliced.close()
+    disk.flush()
+    if verify:
+        from pydiskimg.transfer.verify import read_back  # only here: most copies are not verified
+
+        disk.drop_cache()
+        read_back(source, disk, unit=unit, workers=count, meter=meter)
+    return copying.result()
+
+
+def _worker_count(source: Source) -> int:
+    least = MIN_WORKERS_DECOMPRESSING if getattr(source, "is_compressed", False) else MIN_WORKERS
+    return max(least, os.cpu_count() or 1)
+
+
+def _checked_unit(unit: int | None, disk: Disk) -> int:
+    if unit is None:
+        return FREE_UNIT if disk.reads_as_zero else ZERO_UNIT
+    if not MIN_UNIT <= unit <= CHUNK_SIZE or unit & (unit - 1):
+        raise ValueError(f"unit {unit} is no power of two from {MIN_UNIT} to {CHUNK_SIZE}")
+    return unit
+
+
+class _Copying:
+    def __init__(self, source: Source, disk: Disk, unit: int, spliced: Splicing) -> None:
+        self._source = source
+        self._disk = disk
+        self._spliced = spliced
+        self._zero_runs = ZeroRuns(unit)
+        self._lock = threading.Lock()
+        self._written = 0
+        self._zeroed = 0
+        self._skipped = 0
+
+    def piece(self, piece: Extent, buffer: memoryview) -> None:
+        if piece.kind is not Kind.DATA:
+            self._zero(piece.start, piece.length)
+            return
+        if self._spliced.copy(piece):
+            self._count_written(piece.length)
+            return
+        with buffer[: piece.length] as view:
+            self._source.read_into(piece.start, view)
+            for start, end, is_zero in self._zero_runs(view):
+                if is_zero:
+                    self._zero(piece.start + start, end - start)
+                else:
+                    self._disk.write(piece.start + start, view[start:end])
+                    self._count_written(end - start)
+
+    def _count_written(self, length: int) -> None:
+        with self._lock:
+            self._written += length
+
+    def _zero(self, offset: int, length: int) -> None:
+        if self._disk.reads_as_zero:
+            with self._lock:
+                self._skipped += length
+            return
+        self._disk.zero(offset, length)
+        with self._lock:
+            self._zeroed += length
+
+    def result(self) -> Copied:
+        return Copied(self._source.size, self._written, self._zeroed, self._skipped)

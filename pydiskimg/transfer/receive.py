@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: MIT
+"""An image that comes from a descriptor that cannot seek is written to a disk, or passed on as raw bytes.
+
+descriptor   one thread takes the stream apart, in order
+              v       v       v
+chunks       2 MiB   2 MiB   2 MiB   of the guest; threads decompress and write them
+              v       v       v
+disk         [===========================]  flush, and the beginning last
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Protocol, TypeAlias
+
+from pydiskimg.disks.fits import check_size_fits
+from pydiskimg.errors import InvalidImageError, UnsupportedImageError
+from pydiskimg.extents import Extent, Kind
+from pydiskimg.images.detect import detect
+from pydiskimg.images.qcow2.stream.reader import Chunk, StreamReader
+from pydiskimg.images.qcow2.stream.spool import Spool
+from pydiskimg.images.qcow2.stream.tables import Front, Prefix, read_stream_header
+from pydiskimg.protocols import Disk, Progress, WritableBuffer
+from pydiskimg.transfer.ordered import Buffers, items_at_once, ordered, worker_count
+from pydiskimg.transfer.pieces import CHUNK_SIZE
+from pydiskimg.transfer.pipe import PipeReader, PipeWriter
+from pydiskimg.transfer.sinks import DiskSink, PipeSink, Sink
+
+FORMATS = ("raw", "qcow2")
+_LOOK_AT = 512
+# A disk that grows does so once for this many chunks, since nothing is written meanwhile.
+_GROWN_AT_ONCE = 8
+
+# A chunk with data, or (start, length) of bytes that are zero.
+_Item: TypeAlias = Chunk | tuple[int, int]
+
+
+class Incoming(Front, Protocol):
+    """What an image comes from: a PipeReader, or a compressed file."""
+
+    def peek(self, length: int) -> bytes:
+        """Return the next length bytes, fewer where they end; the next read gives them again."""
+
+
+class Stream(ABC):
+    """An image that is read once, from front to back. Made by read_stream().
+
+    size is bytes; None for a raw image, which is as long as it turns out to be. The descriptor stays the caller's;
+    close(), or leaving the with block, gives back what was kept of the tables.
+    """
+
+    format: str
+    size: int | None
+
+    def __init__(self, pipe: Incoming, spool: Spool | None = None) -> None:
+        self.name = pipe.name
+        self._pipe = pipe
+        self._spool = spool
+
+    def copy_to(
+        self,
+        disk: Disk,
+        *,
+        grow: bool = False,
+        at_least: int = 0,
+        padding: int = 0,
+        unit: int | None = None,
+        workers: int | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Make the first bytes of disk equal to the image, durably, and return how many they are.
+
+        What is not data becomes zero, by disk.zero(), or not at all where the disk reads as zero. A disk that does
+        not is one that was in use: its first MiB is zeroed before anything else, and written last, when the whole
+        stream has proved to be in order. A DeferredHead, whose first MiB is zero already, is committed then.
+
+        With grow, a disk that has a method grow(size) is made as large as a raw image. at_least is the bytes that the
+        image must have, which is all that tells of a raw one that it ended early. padding is how many bytes at the end
+        of the image a smaller disk may lack, provided that they prove to be zero. unit is as for copy(); workers is
+        the number of threads (at most 8); progress is told 0 as the total of a raw image.
+
+        Raises DoesNotFitError before anything is written; StorageError, its errno ENOSPC when more of a raw image
+        comes than fits, or padding is none; InvalidImageError when the stream ends early or is not what it says. After
+        an error the disk holds parts of the image and is worth nothing.
+        """
+        if self.size is not None:
+            check_size_fits(self.name, self.size, disk, padding=padding)
+        self._prepare()
+        return self._run(DiskSink(disk, self.name, unit=unit, grow=grow), workers, progress, at_least=at_least)
+
+    def write_to(
+        self, fd: int, *, name: str = "standard output", workers: int | None = None, progress: Progress | None = None
+    ) -> int:
+        """Write the image as raw bytes to the descriptor fd, and return how many they are; errors as for copy_to()."""
+        self._prepare()
+        return self._run(PipeSink(PipeWriter(fd, name)), workers, progress)
+
+    def close(self) -> None:
+        """Give back what was kept. May be called again."""
+        if self._spool is not None:
+            self._spool.close()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def _prepare(self) -> None:
+        """Read what comes before the data; nothing has been written yet."""
+
+    @abstractmethod
+    def _items(self, take_buffer: Callable[[], memoryview], sink: Sink) -> Iterator[_Item]:
+        """Yield all of the image, in order and without gaps; what the sink has no room for is asked for before."""
+
+    @abstractmethod
+    def _unpack(self, chunk: Chunk) -> None:
+        """Make the chunk's bytes complete; on several threads."""
+
+    def _run(self, sink: Sink, workers: int | None, progress: Progress | None, *, at_least: int = 0) -> int:
+        count = worker_count(workers)
+        buffers = Buffers(items_at_once(count) + _GROWN_AT_ONCE, CHUNK_SIZE)
+        end = 0
+
+        def work(item: _Item) -> _Item:
+            if isinstance(item, Chunk):
+                self._unpack(item)
+                sink.data(item)
+            else:
+                sink.zeros(*item)
+            return item
+
+        with closing(ordered(self._items(buffers.take, sink), work, workers=count)) as results:
+            for item in results:
+                sink.in_order(item)
+                if isinstance(item, Chunk):
+                    buffers.give(item.buffer)
+                    end = item.start + item.length
+                else:
+                    end = sum(item)
+                if progress is not None:
+                    progress(end, self.size or 0)
+        if end < at_least:
+            raise InvalidImageError(
+                f"{self.name}: ends at byte {end}, and what is in it reaches to byte {at_least}; the stream ended early"
+            )
+        sink.finish()
+        return end
+
+
+class RawStream(Stream):
+    """Raw bytes, until they end."""
+
+    format = "raw"
+    size = None
+
+    def _prepare(self) -> None:
+        if not self._pipe.peek(1):
+            raise InvalidImageError(f"{self.name}: is empty; nothing was written")
+
+    def _items(self, take_buffer: Callable[[], memoryview], sink: Sink) -> Iterator[_Item]:
+        ended = False
+        while not ended:
+            chunks: list[Chunk] = []
+            while not ended and len(chunks) < _GROWN_AT_ONCE:
+                start, buffer = self._pipe.position, take_buffer()
+                length = self._pipe.read_into(buffer)
+                ended = length < len(buffer)
+                chunks.append(Chunk(start, length, buffer, [(0, length)] if length else []))
+            sink.room_for(self._pipe.position)
+            yield from chunks
+
+    def _unpack(self, chunk: Chunk) -> None:
+        """Nothing is packed."""
+
+
+class Qcow2Stream(Stream):
+    """A qcow2 image whose tables come first; header is read and checked."""
+
+    format = "qcow2"
+
+    def __init__(self, pipe: Incoming, spool: Spool) -> None:
+        super().__init__(pipe, spool)
+        self._prefix = Prefix(pipe, spool)
+        self.header = read_stream_header(self._prefix)
+        self.size: int = self.header.size
+        self._reader = StreamReader(pipe, self._prefix, self.header)
+
+    def _prepare(self) -> None:
+        self._reader.fetch_tables()
+
+    def _items(self, take_buffer: Callable[[], memoryview], sink: Sink) -> Iterator[_Item]:
+        end = 0
+        for chunk in self._reader.chunks(CHUNK_SIZE, take_buffer):
+            yield from _zeros(end, chunk.start, sink.zeros_at_once)
+            yield chunk
+            end = chunk.start + chunk.length
+        yield from _zeros(end, self.size, sink.zeros_at_once)
+
+    def _unpack(self, chunk: Chunk) -> None:
+        self._reader.unpack(chunk)
+
+
+def read_stream(
+    fd: int,
+    *,
+    format: str | None = None,  # noqa: A002 - the field's word, as in open_image()
+    name: str = "standard input",
+    spool_directory: str | None = None,
+) -> Stream:
+    """Begin to read an image from the descriptor fd; what comes next is copy_to() or write_to() of the result.
+
+        with read_stream(0, format="qcow2") as stream, open_disk(path, writable=True) as disk:
+            stream.copy_to(disk)
+
+    format is "raw" or "qcow2". Without it the stream is taken for raw, and refused when it looks like another format:
+    nobody can know whether an administrator's image comes or a guest's disk, which may begin with any bytes. A qcow2
+    must have all of its tables before its data, which must be in the guest's order: as write_stream() makes it. name
+    is the descriptor's for messages, spool_directory (/var/tmp) where tables of more than 8 MiB are kept meanwhile.
+
+    Raises UnsupportedImageError for a format or a feature that is not read from a stream, InvalidImageError for a
+    header that is corrupt or cut off, StorageError. fd stays the caller's.
+    """
+    return stream_of(PipeReader(fd, name), format=format, spool_directory=spool_directory)
+
+
+def stream_of(
+    pipe: Incoming,
+    *,
+    format: str | None,  # noqa: A002 - as in read_stream()
+    spool_directory: str | None = None,
+) -> Stream:
+    """Begin to read an image from a pipe of which nothing was read yet but by peek(); all else as read_stream()."""
+    name = pipe.name
+    if format not in (None, *FORMATS):
+        raise UnsupportedImageError(f"{name}: the format {format!r} is not read; expected raw or qcow2")
+    if format == "qcow2":
+        spool = Spool(spool_directory)
+        try:
+            return Qcow2Stream(pipe, spool)
+        except BaseException:
+            spool.close()
+            raise
+    if format is None and detect(_Beginning(name, pipe.peek(_LOOK_AT))) != "raw":
+        raise UnsupportedImageError(
+            f"{name}: looks like a qcow2 image, which a guest can write to its disk too; name the format (-f): "
+            "qcow2 for an image, raw for a disk"
+        )
+    return RawStream(pipe)
+
+
+class _Beginning:
+    """The first bytes of a stream as a Source."""
+
+    def __init__(self, name: str, data: bytes) -> None:
+        self.name = name
+        self.size = len(data)
+        self._data = data
+
+    def extents(self) -> Iterator[Extent]:
+        yield Extent(0, self.size, Kind.DATA)
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        buffer[:] = self._data[offset : offset + len(buffer)]
+
+
+def _zeros(start: int, end: int, at_once: int) -> Iterator[tuple[int, int]]:
+    while start < end:
+        length = min(at_once, end - start)
+        yield start, length
+        start += length

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: MIT
+"""The last partition of a disk and the file system in it, grown to the disk's end.
+
+    ext2, ext3, ext4:  plan both ──────────────────────────────────────── table, durably ── file system, by us
+    xfs, btrfs:        plan ── loop device over the new range, mount ──── table, durably ── ioctl ── unmount, sync
+
+What is refused is refused before the table is touched, so that nothing has changed then. Data that is there stays good
+whatever happens: a partition larger than its file system is valid, the other way round is not.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from pydiskimg.disks.region import Region
+from pydiskimg.errors import DiskImageError, FileSystemError, InUseError, PartitionError
+from pydiskimg.fs.ext4.grow import plan_ext_growth
+from pydiskimg.fs.foreign import stranger
+from pydiskimg.fs.probe import FileSystemKind, probe
+from pydiskimg.fs.probe.size import Coverage, coverage
+from pydiskimg.host.loop import loop_device
+from pydiskimg.host.mount import enter_private_namespace, mounted
+from pydiskimg.partitions.grow import plan_partition_growth
+from pydiskimg.partitions.growth import NothingToGrowError, PartitionGrowth
+from pydiskimg.partitions.read import SECTOR_SIZES, Partition, other_sectors
+from pydiskimg.protocols import ShownDisk
+from pydiskimg.units import format_size
+from pydiskimg.volumes.grow_mounted import MOUNTED_AS, grow_mounted
+
+_SECTOR = 512  # of the loop device: ext4 with blocks of 1 KiB cannot be mounted from larger ones
+
+_EXT = ("ext2", "ext3", "ext4")
+_NOT_GROWN = {
+    "swsuspend": "a hibernated system",
+    "LVM2_member": "an LVM physical volume",
+    "crypto_LUKS": "LUKS",
+}
+
+
+class _PartitionOnlyError(DiskImageError):
+    """The partition has grown and its file system has not; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Volume:
+    """What is to grow: a partition, or the whole disk as number 0, and the file system that covers it in part."""
+
+    growth: PartitionGrowth
+    content: FileSystemKind
+    before: Coverage
+
+    def __str__(self) -> str:
+        return _place(self.growth.partition)
+
+    @property
+    def fills_it(self) -> bool:
+        room = min(self.growth.length, self.before.limit)
+        return not self.growth.writes and room - self.before.size < self.before.block_size
+
+    @property
+    def full(self) -> str:
+        limits = f" ({self.growth.limited_by})" if self.growth.limited_by else ""
+        return f"{self} and its {self.content.type} file system reach as far as they can{limits}"
+
+
+def grow_last_volume(disk: ShownDisk) -> str:
+    """Grow the partition that ends last, and the file system in it, to the end of the disk; return what was done.
+
+    A disk without a partition table grows the file system it holds. ext2, ext3, ext4, xfs and btrfs grow; where the
+    last partition holds swap, LVM, LUKS or nothing that is known, nothing is changed and the sentence says so. xfs and
+    btrfs need root. A process that is killed leaves a disk that is good, with the old or the new table; an ext2 then
+    needs e2fsck -p, as after a crash.
+
+    Raises PartitionError for a table that is damaged or hostile, FileSystemError for a file system that is damaged or
+    does not grow, DoesNotFitError for an ext that cannot become so large, InUseError when a btrfs of the same UUID is
+    mounted, StorageError for what the system refuses. The text says whether the partition was grown; what the disk
+    holds is as good as before.
+    """
+    try:
+        volume = _volume(disk)
+    except NothingToGrowError as reason:
+        return f"{disk.name}: nothing to grow: {reason}"
+    try:
+        size = _grow_ext(disk, volume) if volume.content.type in _EXT else _grow_mounted(disk, volume)
+    except _PartitionOnlyError as error:
+        raise FileSystemError(
+            f"{disk.name}: {volume} was grown to {format_size(volume.growth.length)}, its {volume.content.type} file "
+            f"system of {format_size(volume.before.size)} did not follow, which harms nothing that is in it: {error}"
+        ) from error
+    return f"{disk.name}: {_outcome(volume, size)}"
+
+
+def _volume(disk: ShownDisk) -> _Volume:
+    growth = _plan(disk)
+    partition = growth.partition
+    region = Region(disk, partition.start, partition.length, name=f"{disk.name}, {_place(partition)}")
+    content = probe(region)
+    if content is None:
+        other = _other_sector_size(disk)
+        hint = f"; there is {_other_table(other, disk)}" if other else ""
+        raise NothingToGrowError(f"{_last(partition)} holds nothing that is known here{hint}")
+    if content.type not in (*_EXT, *MOUNTED_AS):
+        raise NothingToGrowError(f"{_last(partition)} holds {_NOT_GROWN.get(content.type, content.type)}")
+    owner = stranger(region)
+    if owner is not None:  # the file system may be what that has left of an earlier use
+        raise NothingToGrowError(f"{_last(partition)} holds {content.type}, and looks like {owner} as well")
+    before = coverage(region, content.type)
+    if before.size > partition.length:
+        raise FileSystemError(
+            f"{region.name}: its {content.type} file system has {before.size} bytes, the place for it "
+            f"{partition.length}; the image is incomplete, nothing was grown"
+        )
+    volume = _Volume(growth, content, before)
+    if volume.fills_it:
+        raise NothingToGrowError(volume.full)
+    return volume
+
+
+def _plan(disk: ShownDisk) -> PartitionGrowth:
+    try:
+        growth = plan_partition_growth(disk, disk.sector_size)
+    except PartitionError as error:
+        other = _other_sector_size(disk)
+        if other:
+            raise NothingToGrowError(f"there is {_other_table(other, disk)}") from error
+        raise
+    if growth is not None:
+        return growth
+    whole = disk.size // _SECTOR * _SECTOR
+    return PartitionGrowth(Partition(0, 0, whole, ""), whole, ())
+
+
+def _other_table(sector_size: int, disk: ShownDisk) -> str:
+    return other_sectors("a partition table", sector_size, disk.sector_size)
+
+
+def _other_sector_size(disk: ShownDisk) -> int | None:
+    """Return the sector size, other than the disk's, with which the last partition holds something known."""
+    for size in SECTOR_SIZES:
+        if size == disk.sector_size:
+            continue
+        try:
+            growth = plan_partition_growth(disk, size)
+            if growth and probe(Region(disk, growth.partition.start, growth.partition.length)):
+                return size
+        except DiskImageError:
+            continue
+    return None
+
+
+def _grow_ext(disk: ShownDisk, volume: _Volume) -> int:
+    """Return the size (bytes) that the file system has in the end."""
+    growth = volume.growth
+    region = Region(disk, growth.partition.start, growth.length, name=f"{disk.name}, {volume}")
+    planned = plan_ext_growth(region)
+    with _after_table(disk, growth):
+        planned.write()
+    return planned.size
+
+
+@contextmanager
+def _after_table(disk: ShownDisk, growth: PartitionGrowth) -> Iterator[None]:
+    """Write the table, if it changes; then a failure of what follows is a _PartitionOnlyError."""
+    growth.write(disk)
+    try:
+        yield
+    except DiskImageError as error:
+        if not growth.writes:
+            raise
+        raise _PartitionOnlyError(str(error)) from error
+
+
+def _refuse_twins(disk: ShownDisk, volume: _Volume) -> None:
+    # Two devices that claim to be the same part of one btrfs: kernels before 6.7 may write to the wrong one.
+    if volume.content.type == "btrfs" and os.path.exists(f"/sys/fs/btrfs/{volume.content.uuid}"):
+        raise InUseError(
+            f"{disk.name}: a btrfs with the UUID {volume.content.uuid} is mounted on this machine, so the one on "
+            f"{volume} was not grown; unmount the other or give this one a UUID of its own (btrfstune -u)",
+            errno=errno.EBUSY,
+            filename=disk.name,
+        )
+
+
+def _grow_mounted(disk: ShownDisk, volume: _Volume) -> int:
+    """Return the size (bytes) that the file system has in the end."""
+    _refuse_twins(disk, volume)
+    growth, fs_type = volume.growth, volume.content.type
+    start, length = growth.partition.start, growth.length
+    driver, options = MOUNTED_AS[fs_type]
+    name = f"{disk.name}, {volume}"
+    enter_private_namespace()
+    disk.flush()
+    with ExitStack() as stack:
+        loop = stack.enter_context(loop_device(disk.fd, offset=start, length=length, sector_size=_SECTOR))
+        target = stack.enter_context(mounted(loop.path, fs_type=driver, options=options, name=name))
+        with _after_table(disk, growth):
+            grow_mounted(target, fs_type, min(length, volume.before.limit), name=name)
+            stack.close()
+            return coverage(Region(disk, start, length), fs_type).size
+
+
+def _outcome(volume: _Volume, size: int) -> str:
+    growth, before = volume.growth, volume.before
+    kind = f"the {volume.content.type} file system"
+    limits = f" ({growth.limited_by})" if growth.limited_by else ""
+    grown = f"from {format_size(before.size)} to {format_size(size)}"
+    if growth.length > before.limit:
+        grown += " (it counts no further)"
+    if not growth.writes and size == before.size:  # a little is left that makes no block group
+        return f"nothing to grow: {volume.full}"
+    if not growth.writes:
+        return f"{kind} on {volume} was grown {grown}{limits}"
+    table = f"{volume} was grown from {format_size(growth.partition.length)} to {format_size(growth.length)}{limits}"
+    if size == before.size:
+        return f"{table}; {kind} in it cannot use the little that was added"
+    return f"{table}, {kind} in it {grown}"
+
+
+def _last(partition: Partition) -> str:
+    return f"the last partition ({partition.number})" if partition.number else "the whole disk"
+
+
+def _place(partition: Partition) -> str:
+    return f"partition {partition.number}" if partition.number else "the whole disk"

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""What is understood without argparse means what argparse understands."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pydiskimg.cli.command_line import _parser
+from pydiskimg.cli.convert_form import UncommonError, common_form
+from tests.fixtures.checkout import ROOT
+from tests.fixtures.qcow2_images import Craft
+
+WORDS = st.sampled_from(
+    [
+        "-c",
+        "-n",
+        "-p",
+        "-f",
+        "-O",
+        "-m",
+        "raw",
+        "qcow2",
+        "vmdk",
+        "1",
+        "16",
+        "17",
+        "0",
+        "01",
+        "a",
+        "-",
+        "--",
+        "-fraw",
+        "--verify",
+        "-l",
+        "-o",
+        "--allow-references",
+        "-W",
+        "-U",
+        "-q",
+        "-t",
+        "-T",
+        "none",
+        "",
+        "-m8",
+        "--ver",
+        "-S",
+        "--target-is-zero",
+        "-r",
+    ]
+)
+
+
+def by_argparse(words: list[str]) -> dict[str, object]:
+    found = vars(_parser(["convert"]).parse_args(["convert", *words]))
+    return {
+        key: value
+        for key, value in found.items()
+        if key not in ("run", "version", "usage_error", "_image_options_error", "ignored", "parser")
+    }
+
+
+@given(st.lists(WORDS, max_size=8))
+def test_any_words(words: list[str]) -> None:
+    try:
+        found = vars(common_form(words))
+    except UncommonError:
+        return
+    del found["usage_error"]
+    assert found == by_argparse(words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["a", "b"],
+        ["-q", "-U", "-W", "-t", "none", "-T", "writeback", "a", "b"],
+        ["-f", "qcow2", "a", "b"],
+        ["a", "-n", "-p", "b", "-m", "8"],
+        ["-c", "-O", "qcow2", "-", "-"],
+    ],
+)
+def test_common_words(words: list[str]) -> None:
+    found = vars(common_form(words))
+    del found["usage_error"]
+    assert found == by_argparse(words)
+
+
+@pytest.mark.parametrize(
+    "words", [["a"], ["a", "b", "c"], ["-m", "17", "a", "b"], ["-f", "x", "a", "b"], ["-m"], ["-t", "x", "a", "b"]]
+)
+def test_wrong_words_are_left_to_argparse(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UncommonError):
+        common_form(words)
+    with pytest.raises(SystemExit):
+        by_argparse(words)
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_what_a_common_form_does_not_import(tmp_path: Path) -> None:
+    """Each of them takes as long to import as some ten MiB to copy (docs/adr/0008)."""
+    (tmp_path / "a.qcow2").write_bytes(Craft(cluster_bits=12, size=1 << 20).build())
+    code = (
+        "import sys; from pydiskimg.cli import main; status = main(sys.argv[1:]); print(*sys.modules); sys.exit(status)"
+    )
+    words = ["convert", str(tmp_path / "a.qcow2"), str(tmp_path / "b")]
+    command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}", *words]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    slow = {"argparse", "ctypes", "dataclasses", "inspect", "json", "logging", "pathlib", "random", "tqdm", "typing"}
+    assert slow.isdisjoint(loaded), slow.intersection(loaded)
+    assert (tmp_path / "b").read_bytes() == bytes(1 << 20)

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: MIT
+"""Growing what a hostile guest has written: refused with a sentence, or grown inside the disk; never anything else."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pydiskimg.crc32c import crc32c
+from pydiskimg.disks.memory import MemoryDisk
+from pydiskimg.disks.region import Region
+from pydiskimg.errors import DiskImageError, DoesNotFitError, FileSystemError
+from pydiskimg.fs.ext4 import layout, make_ext
+from pydiskimg.fs.ext4.existing import read_volume
+from pydiskimg.fs.ext4.features import Incompat
+from pydiskimg.fs.ext4.grow import plan_ext_growth
+from pydiskimg.fs.ext4.grow_geometry import larger
+from pydiskimg.fs.ext4.usage import ExtUsage
+from pydiskimg.protocols import Buffer
+from pydiskimg.units import MIB
+from tests.fixtures.journals import JournalWriter
+from tests.fixtures.stopping_disk import StoppingDisk
+
+OLD, NEW = 10 * MIB, 20 * MIB
+IMAGES: dict[str, bytes] = {}
+
+
+def image(kind: str) -> MemoryDisk:
+    if kind not in IMAGES:
+        made = MemoryDisk(OLD)
+        make_ext(made, kind=kind, block_size=1024)
+        IMAGES[kind] = bytes(made.data)
+    disk = MemoryDisk(NEW)
+    disk.data[:OLD] = IMAGES[kind]
+    return disk
+
+
+def put_superblock(disk: MemoryDisk, fields: dict[str, int]) -> None:
+    """Change fields as a guest with its own kernel can: the checksum holds."""
+    raw = disk.data[1024:2048]
+    layout.SUPERBLOCK.put(raw, fields)
+    layout.SUPERBLOCK.put(raw, {"s_checksum": crc32c(raw[:0x3FC])})
+    disk.data[1024:2048] = raw
+
+
+NUMBERS = [name for name, code in layout.SUPERBLOCK.codes.items() if not code.endswith("s") and name != "s_checksum"]
+WIDTHS = {"B": 8, "H": 16, "h": 15, "I": 32, "Q": 64}
+
+
+@settings(max_examples=150)
+@given(
+    kind=st.sampled_from(("ext2", "ext4")),
+    changes=st.lists(st.tuples(st.sampled_from(NUMBERS), st.integers(0, (1 << 64) - 1)), min_size=1, max_size=3),
+    small=st.booleans(),
+)
+def test_any_number_in_the_superblock(kind: str, changes: list[tuple[str, int]], small: bool) -> None:
+    disk = image(kind)
+    most = {name: 1 << WIDTHS[layout.SUPERBLOCK.codes[name]] for name, _ in changes}
+    put_superblock(disk, {name: value % (min(most[name], 64) if small else most[name]) for name, value in changes})
+    attempt(disk)
+
+
+@settings(max_examples=100)
+@given(kind=st.sampled_from(("ext2", "ext3", "ext4")), seed=st.integers(0, 1 << 32), flips=st.integers(1, 12))
+def test_any_damage(kind: str, seed: int, flips: int) -> None:
+    """Bytes of the first blocks: superblock, descriptors, resize inode's map, bitmaps, inodes."""
+    disk = image(kind)
+    rng = random.Random(seed)
+    used = [at for at in range(0, 600 * 1024, 16) if any(disk.data[at : at + 16])]
+    for _ in range(flips):
+        disk.data[rng.choice(used) + rng.randrange(16)] = rng.randrange(256)
+    attempt(disk)
+
+
+def attempt(disk: MemoryDisk) -> None:
+    start = time.process_time()
+    try:
+        growth = plan_ext_growth(disk)
+    except DiskImageError as error:
+        said = str(error)
+    else:
+        said = "memory: "
+        assert growth.size <= NEW
+        growth.write()
+    assert said.startswith("memory: ")
+    assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize("kind", ["ext2", "ext3", "ext4"])
+def test_planning_writes_nothing(kind: str) -> None:
+    growth = plan_ext_growth(StoppingDisk(image(kind), 0))
+    assert growth.gains
+    assert growth.size == NEW
+
+
+class WatchedDisk(MemoryDisk):
+    """Counts the writes to the log of a journal, and refuses them while the journal says that the log is in use."""
+
+    def watch(self, writer: JournalWriter) -> None:
+        self.journal, self.log, self.seen = writer.at(0), writer.at(1), 0
+
+    def write(self, offset: int, data: Buffer) -> None:
+        if offset == self.log:
+            self.seen += 1
+            assert layout.JOURNAL_SUPERBLOCK.unpack(self.data, self.journal)["s_start"] == 0
+        super().write(offset, data)
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+def test_a_log_that_changes_nothing_is_emptied_first(revoked: bool) -> None:
+    """What is written where it begins would be taken for a part of it after an interruption."""
+    disk = WatchedDisk(0, name="disk")
+    disk.data = image("ext4").data
+    writer = JournalWriter(disk, layout.JOURNAL_CSUM_V3)
+    writer.write({7000: bytes(1024)})
+    if revoked:
+        writer.revoke([7000])
+        writer.commit()
+    writer.close()
+    disk.watch(writer)
+    plan_ext_growth(disk).write()
+    assert disk.seen == 1
+    assert ExtUsage(disk).volume.blocks * 1024 == NEW
+
+
+@pytest.mark.parametrize("features", [layout.JOURNAL_CSUM_V2, layout.JOURNAL_CSUM_V3])
+@pytest.mark.parametrize("number", range(3))
+def test_a_damaged_copy_in_the_log_is_found_while_planning(features: int, number: int) -> None:
+    """Not between the blocks that are put in their places: half of a journal would have been replayed."""
+    disk = image("ext4")
+    writer = JournalWriter(disk, features)
+    writer.write(dict.fromkeys((7000, 7001, 7002), bytes(range(256)) * 4))
+    writer.commit()
+    writer.close()
+    disk.data[writer.at(2 + number) + 900] ^= 1
+    with pytest.raises(FileSystemError) as caught:
+        plan_ext_growth(StoppingDisk(disk, 0))
+    assert str(caught.value) == (
+        f"memory: its ext file system does not grow: its journal: the checksum of the copy in block {2 + number} does "
+        "not hold; check it (e2fsck -f)"
+    )
+
+
+@pytest.mark.parametrize("kind", ["ext2", "ext3", "ext4"])
+def test_nothing_is_gained_twice(kind: str) -> None:
+    disk = image(kind)
+    plan_ext_growth(disk).write()
+    once = bytes(disk.data)
+    again = plan_ext_growth(disk)
+    again.write()
+    assert (again.gains, again.size) == (False, NEW)
+    assert disk.data == once
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"s_feature_ro_compat": 0x40000000}, "features that are not known here"),
+        ({"s_state": 3}, "the kernel has seen errors"),
+        ({"s_reserved_gdt_blocks": 300}, "300 reserved descriptor blocks, expected at most 256"),
+        ({"s_inodes_count": 3}, "it has 3 inodes"),
+    ],
+)
+def test_what_is_refused(fields: dict[str, int], message: str) -> None:
+    disk = image("ext4")
+    before = dict(layout.SUPERBLOCK.unpack(disk.data, 1024))
+    changed = {**fields}
+    if "s_feature_ro_compat" in changed:
+        changed["s_feature_ro_compat"] |= int(before["s_feature_ro_compat"])
+    put_superblock(disk, changed)
+    with pytest.raises(FileSystemError, match=message):
+        plan_ext_growth(disk)
+
+
+def test_a_resize_inode_with_other_blocks() -> None:
+    """Block 3 is the first reserved one, and names the copies."""
+    disk = image("ext4")
+    disk.data[3 * 1024 + 4] ^= 1
+    with pytest.raises(FileSystemError, match="its resize inode does not hold the blocks reserved"):
+        plan_ext_growth(disk)
+
+
+def test_inodes_are_counted_in_32_bits() -> None:
+    disk = MemoryDisk(10 * MIB)
+    make_ext(disk, kind="ext4", block_size=1024, bytes_per_inode=1024)
+    layout.SUPERBLOCK.put(disk.data, {"s_feature_compat": 0x2C, "s_reserved_gdt_blocks": 0}, 1024)
+    put_superblock(disk, {})
+    volume = read_volume(disk)
+    with pytest.raises(DoesNotFitError, match="could not be counted") as caught:
+        larger(volume, 1 << 50)
+    grown = larger(volume, caught.value.available)
+    assert grown.blocks * 1024 <= caught.value.available
+    assert grown.groups > volume.groups
+
+
+def test_32_bits_end() -> None:
+    """Without 64bit there are no blocks from 2^32 on, however large the disk."""
+    disk = MemoryDisk(10 * MIB)
+    make_ext(Region(disk, 0, 10 * MIB), kind="ext2", block_size=4096)
+    volume = read_volume(disk)
+    assert Incompat.BIT64 not in volume.incompat
+    with pytest.raises(DoesNotFitError) as caught:
+        larger(volume, 1 << 60)
+    assert caught.value.needed < 1 << 44
