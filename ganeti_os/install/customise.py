@@ -41,7 +41,7 @@ def customise_image(installation: Installation, disk: ShownDisk) -> bool:
             return False
         mounted = stack.enter_context(mounted_guest(disk, guest, programs=bool(installation.scripts)))
         if installation.overlay is not None:
-            from ganeti_os.install.overlay import copy_overlay  # libarchive comes with it
+            from ganeti_os.install.overlay import copy_overlay  # only here: few installations have one
 
             copy_overlay(installation.overlay, mounted.target, installation.messages)
         become_instance(installation, mounted.target)

@@ -80,7 +80,7 @@ def _drafted(step: Callable[[_Run, Draft], None]) -> Callable[[_Run, Tree], None
 
 
 def _overlay(run: _Run, _tree: Tree) -> None:
-    from ganeti_os.install.overlay import copy_overlay, find_overlay  # libarchive comes with it
+    from ganeti_os.install.overlay import copy_overlay, find_overlay  # only here: few installations have one
 
     overlay = find_overlay(run.settings)
     if overlay is None:

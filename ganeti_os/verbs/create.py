@@ -69,7 +69,7 @@ def _overlay(settings: Settings) -> str | None:
     if settings.nomount:
         log.info("NOMOUNT=yes: the overlay %s is not copied", settings.overlay)
         return None
-    from ganeti_os.install.overlay import find_overlay  # libarchive comes with it, and without that nothing is written
+    from ganeti_os.install.overlay import find_overlay  # only here: few installations have one
 
     return find_overlay(settings)
 

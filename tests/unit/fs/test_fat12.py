@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import FileSystemError
-from pydiskimg.fs.fat12 import BOOT_SECTOR, make_fat12, read_fat12
+from pydiskimg.fs.fat12 import BOOT_SECTOR, _checksum, make_fat12, read_fat12
 from pydiskimg.fs.probe import probe
 
 KIB = 1 << 10
@@ -174,8 +174,9 @@ def test_a_directory_full_of_parts_of_one_name_is_read_in_a_step_for_each() -> N
     volume[0x11:0x15] = entries.to_bytes(2, "little") + bytes(2)
     volume[0x20:0x24] = (8100).to_bytes(4, "little")  # sectors: what is left for clusters are as many as in a FAT12
     root = (1 + 2 * volume[0x16]) * 512
-    part = b"A" * 11 + b"\x0f" + b"B" * 20
-    file = b"FILE       \x20" + bytes(20)
+    short = b"FILE       "
+    part = b"\1" + b"A" * 10 + b"\x0f\0" + bytes([_checksum(short)]) + b"B" * 18
+    file = short + b"\x20" + bytes(20)
     volume[root : root + entries * 32] = part * (entries - 1) + file
     begin = time.process_time()
     assert [len(name) for name in read_fat12(memory(bytes(volume)))] == [20 * 13]
