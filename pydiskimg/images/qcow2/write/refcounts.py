@@ -125,16 +125,16 @@ class Refcounts:
             if len(needed) <= len(blocks):
                 break
             blocks = needed
-        first = self._end
-        self._check_end(first + len(blocks) + count)
+        cluster = self._end
+        self._check_end(cluster + len(blocks) + count)
         for number in blocks:
-            self._make_block(number, first)
-            first += 1
-        self._end = first + count
-        for number in range(first - len(blocks), first):
+            self._make_block(number, cluster)
+            cluster += 1
+        self._end = cluster + count
+        for number in range(cluster - len(blocks), cluster):
             self._set(number, 1, 1)
-        self._set(first, count, 1)
-        return first
+        self._set(cluster, count, 1)
+        return cluster
 
     def increase(self, cluster: int, amount: int) -> None:
         """Count a cluster amount more times; the caller has seen that largest is not exceeded."""
