@@ -148,8 +148,8 @@ def read_keyring(path: str) -> Keyring:
         raise storage_error(error, path, "cannot read the keyring (IMAGE_KEYRING)") from error
     if len(data) > _KEYRING_LIMIT:
         raise FetchError(f"{path}: IMAGE_KEYRING is larger than {format_size(_KEYRING_LIMIT)}; expected OpenPGP keys")
-    place, magic = _KEYBOX
-    if data[place] == magic:
+    at, magic = _KEYBOX
+    if data[at] == magic:
         raise FetchError(
             f"{path}: IMAGE_KEYRING is a keybox of GnuPG; expected exported keys: "
             "gpg --no-default-keyring --keyring KEYBOX --export >NEW"

@@ -121,7 +121,7 @@ def needs_seed_volume(tree: Tree, mounted: Collection[str] = ()) -> bool:
     draft = Draft(tree)
     found = _MOUNT_POINT.findall(draft.read("/etc/fstab") or b"")
     points = {point.rstrip(b"/").decode("utf-8", "surrogateescape") for point in found}
-    over = [place for place in _ABOVE_SEEDS if place in points]
+    over = [above for above in _ABOVE_SEEDS if above in points]
     return bool(over) and over[-1] not in mounted and cloud_init_is_active(draft)
 
 
@@ -316,12 +316,15 @@ def _tell_of_others(draft: Draft, seed: str | None) -> None:
     found = _DATASOURCE.match(draft.read(f"{_STATE}/instance/datasource") or b"")
     if found is None:
         return
-    source, places = found.group(1).decode("ascii"), (found.group(2) or b"").decode("utf-8", "backslashreplace")[:200]
+    source, seeds = (
+        found.group(1).decode("ascii"),
+        (found.group(2) or b"").decode("utf-8", "backslashreplace")[:200],
+    )
     if source not in ("DataSourceNoCloud", "DataSourceNoCloudNet"):
         if source != "DataSourceNone":
             log.warning("cloud-init in the guest takes its name from %s and may set the old one at boot", source)
-    elif seed is None or "/dev/" in places:
-        log.info("cloud-init in the guest takes its name from the seed on %s first", places)
+    elif seed is None or "/dev/" in seeds:
+        log.info("cloud-init in the guest takes its name from the seed on %s first", seeds)
 
 
 def _forget_instance(draft: Draft, facts: Facts) -> None:
@@ -336,26 +339,26 @@ def _forget_instance(draft: Draft, facts: Facts) -> None:
 def _admit_seed(draft: Draft, facts: Facts) -> None:
     """Let the image's configuration read the seed, and leave the network to others where they do it better."""
     lines = []
-    place, sources = _datasource_list(draft)
+    configured, sources = _datasource_list(draft)
     if sources and b"NoCloud" not in sources:
-        log.info("%s: does not let cloud-init read a NoCloud seed; %s lets it", place, _own_config(place))
+        log.info("%s: does not let cloud-init read a NoCloud seed; %s lets it", configured, _own_config(configured))
         lines.append(b"datasource_list: [ NoCloud, None ]")
     if not cloud_init_configures_network(draft, facts):
         lines.append(_NO_NETWORK)
     if lines:
-        draft.change(_own_config(place), with_lines(_OWN_COMMENT, *lines), "for cloud-init")
+        draft.change(_own_config(configured), with_lines(_OWN_COMMENT, *lines), "for cloud-init")
 
 
 def _datasource_list(draft: Draft) -> tuple[str, list[bytes]]:
     """Return the last file of the image's with a list of datasources, and the names in it; none without a list."""
-    place, sources = _CONFIG, []
+    configured, sources = _CONFIG, []
     for path, data in _configuration(draft):
         for match in () if path.endswith(_OWN_ENDING) else _LIST.finditer(data):
-            place, sources = path, _WORD.findall(_COMMENT.sub(b"", match.group(1) or match.group(2) or b""))
-    return place, sources
+            configured, sources = path, _WORD.findall(_COMMENT.sub(b"", match.group(1) or match.group(2) or b""))
+    return configured, sources
 
 
-def _own_config(place: str) -> str:
-    """Return the path of a configuration file that comes after place."""
+def _own_config(other: str) -> str:
+    """Return the path of a configuration file that comes after the other."""
     own = f"{_CONFIG_DIRECTORY}/99{_OWN_ENDING}"
-    return own if place < own else place.removesuffix(".cfg") + _OWN_ENDING
+    return own if other < own else other.removesuffix(".cfg") + _OWN_ENDING

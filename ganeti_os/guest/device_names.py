@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import re
 
-from ganeti_os.guest.volume import Volume
 from pydiskimg.fs.probe.kind import label_text
+from pydiskimg.volumes.find import Volume
 
 _PARTITION = re.compile(r"(/dev/(?:[a-z]+|nvme[0-9]+n[0-9]+p|mmcblk[0-9]+p))([0-9]{1,3})")
 _OCTAL = re.compile(rb"\\([0-3][0-7]{2})")  # fstab(5): \040 is a blank

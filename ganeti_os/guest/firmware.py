@@ -23,12 +23,12 @@ _KVM_ARGUMENTS = ("pflash", "ovmf", "aavmf", "edk2", "-bios")  # in the hypervis
 
 def holds_firmware_variables(disk: Source) -> bool:
     """Tell whether the disk begins with a firmware volume: the variables that a guest's UEFI keeps between starts."""
-    place, signature = _VOLUME_SIGNATURE
-    if disk.size < place.stop:
+    at, signature = _VOLUME_SIGNATURE
+    if disk.size < at.stop:
         return False
-    header = read_bytes(disk, 0, place.stop)
+    header = read_bytes(disk, 0, at.stop)
     length = int.from_bytes(header[_VOLUME_LENGTH], "little")
-    return header[place] == signature and not any(header[:16]) and 0 < length <= min(disk.size, _VARIABLES_LIMIT)
+    return header[at] == signature and not any(header[:16]) and 0 < length <= min(disk.size, _VARIABLES_LIMIT)
 
 
 def boots_by_uefi_only(disk: Source) -> bool:

@@ -20,7 +20,7 @@ _DEVICE_PREFIXES = ("/dev/", "UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=", "ID="
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class FstabLine:
     """One line: spec is UUID=... or another name of a device, mount_point is "none" for swap."""
 
     spec: str
@@ -34,28 +34,28 @@ class Entry:
         return f"{self.spec} {self.mount_point} {self.fs_type} {self.options} {self.dump} {self.check_pass}"
 
 
-def parse(text: str) -> Iterator[Entry]:
+def parse(text: str) -> Iterator[FstabLine]:
     """Yield the entries of an fstab; lines that are none (comments, too few fields) are left out."""
     for line in text.splitlines():
         fields = line.split()
         if len(fields) >= 3 and not fields[0].startswith("#"):
             spec, mount_point, fs_type = fields[:3]
             options = fields[3] if len(fields) > 3 else "defaults"
-            yield Entry(spec, mount_point, fs_type, options, _number(fields, 4), _number(fields, 5))
+            yield FstabLine(spec, mount_point, fs_type, options, _number(fields, 4), _number(fields, 5))
 
 
 def _number(fields: list[str], index: int) -> int:
     return int(fields[index]) if len(fields) > index and fields[index].isdecimal() and len(fields[index]) < 4 else 0
 
 
-def read_entries(tree: Tree) -> list[Entry]:
+def read_entries(tree: Tree) -> list[FstabLine]:
     """Return the entries of the guest's fstab; none when it has no fstab."""
     if not tree.exists(PATH):
         return []
     return list(parse(tree.read(PATH).decode("utf-8", "surrogateescape")))
 
 
-def write_entries(tree: Tree, entries: Iterable[Entry]) -> None:
+def write_entries(tree: Tree, entries: Iterable[FstabLine]) -> None:
     """Write the guest's fstab: the entries, then what the system had for other than devices (tmpfs, proc, NFS)."""
     made = list(entries)
     ours = {entry.mount_point for entry in made}

@@ -31,8 +31,8 @@ _SHOWN = 80  # characters of a name in a message
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """A place that holds a name; span is None where it is a variable or a command. variable is what it is given to."""
+class _NameSpot:
+    """A spot in a file that holds a name, which variable gets; span is None where it is a variable or a command."""
 
     path: str
     span: Span | None
@@ -53,49 +53,49 @@ class _Place:
 
 def host_names(draft: Draft) -> list[str]:
     """Return the names by which the system calls itself, in the order of PATHS."""
-    return [place.name for place in _places(draft) if place.name]
+    return [spot.name for spot in _spots(draft) if spot.name]
 
 
 def change_host_name(draft: Draft, renaming: Renaming) -> None:
-    """Write the new name in each place that holds a host name or is empty; make a file where there is none."""
-    places = list(_places(draft))
-    for path in dict.fromkeys(place.path for place in places):
-        _change_file(draft, path, [place for place in places if place.path == path], renaming)
-    if not places:
+    """Write the new name in each spot that holds a host name or is empty; make a file where there is none."""
+    spots = list(_spots(draft))
+    for path in dict.fromkeys(spot.path for spot in spots):
+        _change_file(draft, path, [spot for spot in spots if spot.path == path], renaming)
+    if not spots:
         _make(draft, renaming)
 
 
-def _change_file(draft: Draft, path: str, places: list[_Place], renaming: Renaming) -> None:
+def _change_file(draft: Draft, path: str, spots: list[_NameSpot], renaming: Renaming) -> None:
     data = draft.read(path) or b""
     replacements = []
     told: dict[str, None] = {}
-    for place in places:
-        if place.span is not None and not renaming.is_new(place.name):
-            new = _new_name(place, renaming)
-            replacements.append((place.span, _framed(data, place, new)))
-            told[f"host name {place.shown} is now {new}"] = None
+    for spot in spots:
+        if spot.span is not None and not renaming.is_new(spot.name):
+            new = _new_name(spot, renaming)
+            replacements.append((spot.span, _framed(data, spot, new)))
+            told[f"host name {spot.shown} is now {new}"] = None
     changed = substituted(data, replacements)
-    for place in {place.variable: place for place in places}.values():  # the last assignment counts
-        if place.span is None:
-            new = _new_name(place, renaming)
-            changed = with_lines(changed, f"{place.variable}={new}".encode("ascii"))
+    for spot in {spot.variable: spot for spot in spots}.values():  # the last assignment counts
+        if spot.span is None:
+            new = _new_name(spot, renaming)
+            changed = with_lines(changed, f"{spot.variable}={new}".encode("ascii"))
             told[f"host name {new} is assigned at the end, after one that is not plain text"] = None
     draft.change(path, changed, ", ".join(list(told)[:10]))
 
 
-def _new_name(place: _Place, renaming: Renaming) -> str:
+def _new_name(spot: _NameSpot, renaming: Renaming) -> str:
     """Return the new name in the form that the old one has, or in the distribution's where there is none."""
-    if place.name:
-        return renaming.new if "." in place.name else short(renaming.new)
-    if place.span is not None and place.span.text.strip().startswith(b"localhost."):
+    if spot.name:
+        return renaming.new if "." in spot.name else short(renaming.new)
+    if spot.span is not None and spot.span.text.strip().startswith(b"localhost."):
         return renaming.new
-    return renaming.new if place.path in _WITH_DOMAIN else short(renaming.new)
+    return renaming.new if spot.path in _WITH_DOMAIN else short(renaming.new)
 
 
-def _framed(data: bytes, place: _Place, new: str) -> bytes:
+def _framed(data: bytes, spot: _NameSpot, new: str) -> bytes:
     """Put a name that is added to a file of lines on a line of its own."""
     text = new.encode("ascii")
-    if place.variable or (place.span and place.span.text.strip()):
+    if spot.variable or (spot.span and spot.span.text.strip()):
         return text
     return (ended(data)[len(data) :] if data.strip() else b"") + text + b"\n"
 
@@ -110,7 +110,7 @@ def _make(draft: Draft, renaming: Renaming) -> None:
     draft.change(DEBIAN, f"{short(renaming.new)}\n".encode("ascii"), f"made, with the host name {short(renaming.new)}")
 
 
-def _places(draft: Draft) -> Iterator[_Place]:
+def _spots(draft: Draft) -> Iterator[_NameSpot]:
     for path in PATHS:
         if path == RED_HAT and not draft.is_file(path):
             continue
@@ -118,9 +118,9 @@ def _places(draft: Draft) -> Iterator[_Place]:
         if data is None:
             continue
         if path in _VARIABLES:
-            yield from (_Place(path, value.span, value.name) for value in shell_values(data, _VARIABLES[path]))
+            yield from (_NameSpot(path, value.span, value.name) for value in shell_values(data, _VARIABLES[path]))
             continue
-        yield _Place(path, _name_line(data))
+        yield _NameSpot(path, _name_line(data))
 
 
 def _name_line(data: bytes) -> Span:

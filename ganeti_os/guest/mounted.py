@@ -11,10 +11,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from ganeti_os.guest.root import Guest
-from ganeti_os.guest.volume import Volume, mounted_volume, volume_device
+from ganeti_os.guest.volume import mounted_volume, volume_device
 from pydiskimg.errors import DiskImageError, StorageError, storage_error
 from pydiskimg.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from pydiskimg.protocols import ShownDisk
+from pydiskimg.volumes.find import Volume
 
 log = logging.getLogger(__name__)
 

@@ -6,21 +6,20 @@ from __future__ import annotations
 import logging
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
 from ganeti_os.guest import fstab
 from ganeti_os.guest.device_names import names_volume
-from ganeti_os.guest.volume import Volume, mounted_volume, volume_device
+from ganeti_os.guest.volume import mounted_volume, volume_device
 from pydiskimg.disks.deferred_head import HEAD_SIZE
-from pydiskimg.disks.region import SourceRegion
-from pydiskimg.errors import DiskImageError, FileSystemError, PartitionError, StorageError
+from pydiskimg.errors import DiskImageError, StorageError
 from pydiskimg.files.mounted_tree import open_tree
-from pydiskimg.fs.probe import probe
-from pydiskimg.partitions.read import SECTOR_SIZES, Partition, read_partition_table
+from pydiskimg.partitions.read import SECTOR_SIZES
 from pydiskimg.protocols import ShownDisk, Source, Tree
 from pydiskimg.units import format_size
+from pydiskimg.volumes.find import Volume, find_volumes, volume_readings
 
 log = logging.getLogger(__name__)
 
@@ -55,58 +54,13 @@ class Guest:
     inside: tuple[tuple[str, Volume], ...] = ()
 
 
-def volumes(disk: ShownDisk) -> list[Volume]:
-    """Return the partitions of the disk with their contents, or the disk itself where it has no table.
-
-    An image may have been made for sectors of another size than this disk's: the size whose partitions hold
-    something known is the right one. Raises PartitionError when the table can be read with none.
-    """
-    problems: list[PartitionError] = []
-    first = None
-    for found in _readings(disk, (disk.sector_size, *SECTOR_SIZES), problems):
-        if any(volume.content for volume in found):
-            return found
-        first = first or found
-    if first is None:
-        raise problems[0]
-    return first
-
-
 def holds_mountable(source: Source) -> bool:
     """Tell whether anything on a disk or in its image may be the root of a Linux system."""
-    return any(map(_is_mountable, chain.from_iterable(_readings(source, SECTOR_SIZES, []))))
+    return any(map(_is_mountable, chain.from_iterable(volume_readings(source, SECTOR_SIZES, []))))
 
 
 def _is_mountable(volume: Volume) -> bool:
     return volume.content is not None and volume.content.type in MOUNTABLE
-
-
-def _readings(source: Source, sector_sizes: Iterable[int], problems: list[PartitionError]) -> Iterator[list[Volume]]:
-    """Yield for each sector size the partitions with their contents, or the whole disk where it has no table.
-
-    A size by which the table cannot be read is left out, and its error goes to problems.
-    """
-    for sector_size in dict.fromkeys(sector_sizes):
-        try:
-            partitions = read_partition_table(source, sector_size=sector_size)
-        except PartitionError as error:
-            problems.append(error)
-        else:
-            yield _probed(source, partitions or [Partition(0, 0, source.size, "")])
-
-
-def _probed(disk: Source, partitions: Sequence[Partition]) -> list[Volume]:
-    found = []
-    for part in partitions:
-        volume = Volume(part, None)
-        try:
-            content = probe(SourceRegion(disk, part.start, part.length, name=f"{disk.name}, {volume.location}"))
-        except FileSystemError as error:  # the root may be on another one
-            log.warning("%s", error)
-        else:
-            volume = replace(volume, content=content)
-        found.append(volume)
-    return found
 
 
 def find_guest(disk: ShownDisk) -> Guest:
@@ -114,7 +68,7 @@ def find_guest(disk: ShownDisk) -> Guest:
 
     Raises NoRootError, which lists what there is.
     """
-    found = volumes(disk)
+    found = find_volumes(disk)
     reasons = []
     hint = "; set NOMOUNT=yes for a system without one"  # no help against what could not be looked into
     for volume in found:
@@ -149,7 +103,7 @@ def _begins_with_zeros(disk: ShownDisk) -> bool:
     return not beginning.strip(b"\0")
 
 
-def _root_on(disk: ShownDisk, volume: Volume) -> tuple[Volume, list[fstab.Entry]] | None:
+def _root_on(disk: ShownDisk, volume: Volume) -> tuple[Volume, list[fstab.FstabLine]] | None:
     """Return the volume with the options that show a root, and its fstab; None when it holds no root."""
     assert volume.content is not None
     entries = _fstab_of_root(disk, volume)
@@ -169,7 +123,7 @@ def _root_on(disk: ShownDisk, volume: Volume) -> tuple[Volume, list[fstab.Entry]
     return None
 
 
-def _fstab_of_root(disk: ShownDisk, volume: Volume) -> list[fstab.Entry] | None:
+def _fstab_of_root(disk: ShownDisk, volume: Volume) -> list[fstab.FstabLine] | None:
     """Return the fstab entries when the volume holds a root, None when it does not."""
     with (
         volume_device(disk, volume, read_only=True) as loop,
@@ -193,7 +147,7 @@ def _there(tree: Tree, path: str) -> bool:
 
 
 def _volume_at(
-    mount_point: str, found: Sequence[Volume], entries: Sequence[fstab.Entry], *, taken: Sequence[Volume]
+    mount_point: str, found: Sequence[Volume], entries: Sequence[fstab.FstabLine], *, taken: Sequence[Volume]
 ) -> Volume | None:
     """Return the volume that fstab mounts there; none of those taken, since no file system may be mounted twice."""
     specs = {posixpath.normpath(entry.mount_point): entry.spec for entry in reversed(entries)}  # the first one counts
@@ -209,7 +163,7 @@ def _volume_at(
 
 
 def _volumes_inside(
-    found: Sequence[Volume], root: Volume, entries: Sequence[fstab.Entry], taken: list[Volume]
+    found: Sequence[Volume], root: Volume, entries: Sequence[fstab.FstabLine], taken: list[Volume]
 ) -> Iterator[tuple[str, Volume]]:
     """Yield what fstab mounts on each of _INSIDE, as far as it is on this disk."""
     first = {posixpath.normpath(entry.mount_point): entry for entry in reversed(entries)}  # the first one counts
@@ -229,7 +183,7 @@ def _volumes_inside(
             yield mount_point, replace(volume, options=_subvolume(entry) if entry.fs_type == "btrfs" else "")
 
 
-def _subvolume(entry: fstab.Entry) -> str:
+def _subvolume(entry: fstab.FstabLine) -> str:
     """Return the option that mounts the entry's subvolume; empty without one that can be given to mount(2)."""
     for option in entry.options.split(","):
         match = _SUBVOLUME.fullmatch(option)

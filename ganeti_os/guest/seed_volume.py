@@ -24,7 +24,6 @@ from ganeti_os.guest.cloud_init import (
 )
 from ganeti_os.guest.facts.instance import Facts, instance_facts
 from ganeti_os.guest.network.cloud_config import network_config
-from ganeti_os.guest.root import volumes
 from ganeti_os.request import Request
 from ganeti_os.settings.authorized_keys import keys_of_settings
 from ganeti_os.settings.settings import Settings
@@ -35,6 +34,7 @@ from pydiskimg.partitions.gap import GapPartition, NoGapError, plan_gap_partitio
 from pydiskimg.partitions.read import Partition
 from pydiskimg.protocols import ShownDisk
 from pydiskimg.units import MIB
+from pydiskimg.volumes.find import find_volumes
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def seed_volume(disk: ShownDisk, facts: Facts, settings: Settings) -> bool:
 def seed_in_front(disk: ShownDisk, request: Request, settings: Settings) -> None:
     """Give a new instance its seed on a volume where its root, which was not written, may be that of a Linux system."""
     try:
-        found = volumes(disk)
+        found = find_volumes(disk)
     except PartitionError as error:
         log.debug("%s", error)  # the search for a root has told of it
         return
@@ -134,7 +134,7 @@ def _new_seed(facts: Facts, settings: Settings) -> dict[str, bytes]:
 
 def _find(disk: ShownDisk) -> Partition | None:
     """Return the partition with the label; None where there is none that is small."""
-    for volume in volumes(disk):
+    for volume in find_volumes(disk):
         content, partition = volume.content, volume.partition
         if content is None or content.type != "vfat" or (content.label or "").upper() != LABEL:
             continue

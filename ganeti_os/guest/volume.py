@@ -4,32 +4,11 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
-from pydiskimg.fs.probe import FileSystemKind
 from pydiskimg.host.loop import LoopDevice, loop_device
 from pydiskimg.host.mount import mounted
-from pydiskimg.partitions.read import Partition
 from pydiskimg.protocols import ShownDisk
-
-
-@dataclass(frozen=True, slots=True)
-class Volume:
-    """A partition, or the whole disk as number 0, and what is on it (None: nothing that is known).
-
-    options are what it is to be mounted with: the subvolume of a btrfs.
-    """
-
-    partition: Partition
-    content: FileSystemKind | None
-    options: str = ""
-
-    @property
-    def location(self) -> str:
-        return f"partition {self.partition.number}" if self.partition.number else "the whole disk"
-
-    def __str__(self) -> str:
-        return f"{self.location} ({self.content.type if self.content else 'nothing known'})"
+from pydiskimg.volumes.find import Volume
 
 
 def volume_device(disk: ShownDisk, volume: Volume, *, read_only: bool = False) -> AbstractContextManager[LoopDevice]:

@@ -11,7 +11,6 @@ from ganeti_os.guest.boot.config import configure_boot
 from ganeti_os.guest.boot.volumes import BootVolumes
 from ganeti_os.guest.files.draft import GuestError
 from ganeti_os.guest.files.selinux import DIRECTORY, FILE, Labels
-from ganeti_os.guest.root import volumes
 from ganeti_os.install.installation import Installation
 from ganeti_os.install.new_system import NewSystem, full
 from ganeti_os.request import Request
@@ -35,6 +34,7 @@ from pydiskimg.files.mounted_tree import open_tree
 from pydiskimg.partitions.make import BOOT_CODE_SIZE, Content
 from pydiskimg.protocols import Tree
 from pydiskimg.units import format_size
+from pydiskimg.volumes.find import find_volumes
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def write_grub(disk: DescriptorDisk, tree: Tree, boot: BootVolumes, settings: Se
     home = grub_home(tree)
     where = find_core_area(disk)
     label = "gpt" if where.is_partition else "dos"
-    found = {volume.content.uuid: volume.partition for volume in volumes(disk) if volume.content}
+    found = {volume.content.uuid: volume.partition for volume in find_volumes(disk) if volume.content}
     if boot.uuid not in found:
         raise BootLoaderError(f"{disk.name}: none of its partitions has the file system {boot.uuid} with the kernels")
     boot = replace(boot, root_partuuid=found[boot.root_uuid].uuid if boot.root_uuid in found else None)

@@ -21,7 +21,7 @@ from ganeti_os.install.image_file import ImageFile
 from ganeti_os.install.installation import Installation
 from ganeti_os.install.new_system import (
     NewSystem,
-    Volumes,
+    NewUuids,
     customise_provisional,
     fstab_entries,
     full,
@@ -72,10 +72,10 @@ def restore_dumps(dumps: Iterable[tuple[str, DumpFile]], installation: Installat
         with new_system(installation) as made, ExitStack() as mounts:
             with messages.step("restoring"), ExitStack() as apart:
                 target = mount_volume(mounts, installation, made.root_device)
-                places = {ROOT: target}
+                directories = {ROOT: target}
                 if made.boot_device is not None:
-                    places[BOOT] = mount_volume(apart, installation, made.boot_device)
-                restored = _restore(chain([first], readers), places, installation)
+                    directories[BOOT] = mount_volume(apart, installation, made.boot_device)
+                restored = _restore(chain([first], readers), directories, installation)
             if made.boot_device is not None and BOOT not in restored:
                 log.warning("there is no dump of /boot, which stays in the root file system; its partition is empty")
                 without_boot(made, installation)
@@ -92,26 +92,28 @@ def _readers(dumps: Iterable[tuple[str, DumpFile]]) -> Generator[tuple[str, Dump
             yield which, reader
 
 
-def _restore(readers: Iterable[tuple[str, DumpReader]], places: dict[str, str], installation: Installation) -> set[str]:
-    """Restore each dump into its place; returns which there were."""
+def _restore(
+    readers: Iterable[tuple[str, DumpReader]], directories: dict[str, str], installation: Installation
+) -> set[str]:
+    """Restore each dump into its directory; returns which there were."""
     restored: set[str] = set()
     for which, reader in readers:
         if which in restored:
             raise InvalidImageError(f"{reader.name}: is the second dump of {which}; expected one of each")
-        if which not in places:
+        if which not in directories:
             log.warning("%s is not restored: the instance boots a kernel of the node, and has no /boot", reader.name)
             continue
-        _restore_one(which, reader, places[which], installation)
+        _restore_one(which, reader, directories[which], installation)
         restored.add(which)
     if ROOT not in restored:
         raise InvalidImageError("the backup has no dump of the root file system; expected root.dump")
     return restored
 
 
-def _restore_one(which: str, reader: DumpReader, place: str, installation: Installation) -> None:
+def _restore_one(which: str, reader: DumpReader, directory: str, installation: Installation) -> None:
     progress = installation.messages.progress(f"{which} restored")
     try:
-        done = restore_dump(reader, place, progress=progress)
+        done = restore_dump(reader, directory, progress=progress)
     except StorageError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -150,7 +152,7 @@ class _StoredDump:
         return os.read(self._fd, length)
 
 
-def _adapt(tree: Tree, volumes: Volumes, filesystem: str) -> None:
+def _adapt(tree: Tree, volumes: NewUuids, filesystem: str) -> None:
     """Let the system find its new file systems, and forget the old machine's network cards."""
     fstab.write_entries(tree, fstab_entries(volumes, filesystem))
     draft = Draft(tree)

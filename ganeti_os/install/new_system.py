@@ -46,7 +46,7 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class Volumes:
+class NewUuids:
     """UUIDs of what was made; swap is the area on a partition or on the disk of its own."""
 
     root: UUID
@@ -62,7 +62,7 @@ class NewSystem:
     """
 
     layout: Layout
-    volumes: Volumes
+    volumes: NewUuids
     root_device: str
     boot_device: str | None
 
@@ -180,7 +180,7 @@ def _swap_size_mib(installation: Installation) -> int:
     return size
 
 
-def make_volumes(layout: Layout, installation: Installation) -> Volumes:
+def make_volumes(layout: Layout, installation: Installation) -> NewUuids:
     """Make file systems and swap, and bring them to stable storage before the kernel looks at them."""
     disk, kind = installation.disk, installation.settings.filesystem
 
@@ -197,7 +197,7 @@ def make_volumes(layout: Layout, installation: Installation) -> Volumes:
     elif layout.swap is not None:
         swap = make_swap(region(layout.swap)).uuid
     disk.flush()
-    return Volumes(root, boot, swap)
+    return NewUuids(root, boot, swap)
 
 
 def _loop(stack: ExitStack, disk: DescriptorDisk, partition: PlannedPartition) -> str:
@@ -219,11 +219,11 @@ def customise_provisional(installation: Installation, system: NewSystem, target:
     run_scripts(installation, target, system.root_device, system.boot_device)
 
 
-def fstab_entries(volumes: Volumes, filesystem: str) -> list[fstab.Entry]:
+def fstab_entries(volumes: NewUuids, filesystem: str) -> list[fstab.FstabLine]:
     """Return the lines for what was made, by UUID."""
-    entries = [fstab.Entry(f"UUID={volumes.root}", "/", filesystem, "errors=remount-ro", 0, 1)]
+    entries = [fstab.FstabLine(f"UUID={volumes.root}", "/", filesystem, "errors=remount-ro", 0, 1)]
     if volumes.boot:
-        entries.append(fstab.Entry(f"UUID={volumes.boot}", "/boot", filesystem, "defaults", 0, 2))
+        entries.append(fstab.FstabLine(f"UUID={volumes.boot}", "/boot", filesystem, "defaults", 0, 2))
     if volumes.swap:
-        entries.append(fstab.Entry(f"UUID={volumes.swap}", "none", "swap", "sw", 0, 0))
+        entries.append(fstab.FstabLine(f"UUID={volumes.swap}", "none", "swap", "sw", 0, 0))
     return entries

@@ -42,8 +42,8 @@ def find_overlay(settings: Settings) -> str | None:
         raise storage_error(error, path, "cannot look at the overlay") from error
     if not stat.S_ISDIR(status.st_mode):
         raise OverlayError(f"{path}: is no directory; an overlay is a directory with the files of a guest's /")
-    for place, found in ((settings.overlays_dir, above), (path, status)):
-        problem = distrust(place, found, "goes into guests")
+    for directory, found in ((settings.overlays_dir, above), (path, status)):
+        problem = distrust(directory, found, "goes into guests")
         if problem:
             raise OverlayError(problem)
     return path

@@ -30,7 +30,7 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://|https?:/*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ValueKind:
     """What values a setting has.
 
     expected says it, as in "expected yes or no". check turns a text, which is not empty, into the value and raises
@@ -123,13 +123,13 @@ def authorized_keys(text: str) -> str:
     return text
 
 
-def one_of(*choices: str) -> Kind:
+def one_of(*choices: str) -> ValueKind:
     def check(text: str) -> str:
         if text not in choices:
             raise ValueError
         return text
 
-    return Kind(f"{', '.join(choices[:-1])} or {choices[-1]}", check)
+    return ValueKind(f"{', '.join(choices[:-1])} or {choices[-1]}", check)
 
 
 def _name_servers(text: str) -> tuple[IPv4Address | IPv6Address, ...]:
@@ -150,13 +150,13 @@ def _words(text: str) -> list[str]:
     return words
 
 
-DNS_SERVERS = Kind("IP addresses with blanks between them", _name_servers, ())
-DNS_SEARCH = Kind("domains with blanks between them", _search_domains, ())
+DNS_SERVERS = ValueKind("IP addresses with blanks between them", _name_servers, ())
+DNS_SEARCH = ValueKind("domains with blanks between them", _search_domains, ())
 ARCHITECTURES = tuple(name for names in SPELLINGS for name in names)
 
-BOOLEAN = Kind("yes or no", _boolean)
-SIZE = Kind(f"a size in MiB from 1 to {MAX_SIZE_MIB}", _size_mib)
-URL = Kind("an address that begins with http:// or https://", _url, "")
-FILE = Kind("the absolute path of a file", _directory, "")
-DIRECTORY = Kind("the absolute path of a directory", _directory)
+BOOLEAN = ValueKind("yes or no", _boolean)
+SIZE = ValueKind(f"a size in MiB from 1 to {MAX_SIZE_MIB}", _size_mib)
+URL = ValueKind("an address that begins with http:// or https://", _url, "")
+FILE = ValueKind("the absolute path of a file", _directory, "")
+DIRECTORY = ValueKind("the absolute path of a directory", _directory)
 ARCHITECTURE = one_of(*ARCHITECTURES)

@@ -22,7 +22,7 @@ class Allowed:
     """The parameters that OS_PARAMETERS of the settings file leaves, and the place of that line for messages."""
 
     names: tuple[str, ...]
-    place: str
+    location: str
 
 
 def read_parameters(
@@ -81,6 +81,6 @@ def _refusal(setting: Setting, allowed: Allowed | None) -> str:
     if allowed is None or setting.parameter in allowed.names:
         return ""
     return (
-        f"{allowed.place}: OS_PARAMETERS has {', '.join(allowed.names) or NO_NAMES}; add it there, or take it from the "
-        f"instance with: gnt-instance modify -O {setting.parameter}=default INSTANCE"
+        f"{allowed.location}: OS_PARAMETERS has {', '.join(allowed.names) or NO_NAMES}; add it there, or take it from "
+        f"the instance with: gnt-instance modify -O {setting.parameter}=default INSTANCE"
     )

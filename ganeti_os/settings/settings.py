@@ -63,7 +63,7 @@ class Layer:
             frozenset(name for name, item in found.items() if item.used),
         )
 
-    def place(self, name: str) -> str:
+    def location(self, name: str) -> str:
         """Return where a value was set, for messages: path:line: or the layer's name."""
         return f"{self.name}:{self.lines[name]}" if name in self.lines else self.name
 
@@ -238,12 +238,13 @@ def _files(paths: Paths, variant: str | None, native: str) -> list[Layer]:
 def _check_variant(layer: Layer, paths: Paths) -> None:
     """Refuse the list of OS parameters: it would protect nothing where the person it is about chooses the variant."""
     if "OS_PARAMETERS" in layer.values:
+        where = layer.location("OS_PARAMETERS")
         raise SettingsError(
-            f"{layer.place('OS_PARAMETERS')}: OS_PARAMETERS has no place in a variant, which the person who creates an "
-            f"instance chooses; set it in {paths.settings_file}"
+            f"{where}: OS_PARAMETERS has no place in a variant, which the person who creates an instance chooses; set "
+            f"it in {paths.settings_file}"
         )
     if layer.values.get("VARIANTS_DIR"):
-        log.warning("%s: VARIANTS_DIR has an effect in the settings file only", layer.place("VARIANTS_DIR"))
+        log.warning("%s: VARIANTS_DIR has an effect in the settings file only", layer.location("VARIANTS_DIR"))
 
 
 def _allowed(layers: Sequence[Layer], paths: Paths, native: str) -> Allowed | None:
@@ -253,7 +254,7 @@ def _allowed(layers: Sequence[Layer], paths: Paths, native: str) -> Allowed | No
         if layer.name == paths.settings_file and layer.values.get(setting.name):
             names = _checked(layer, setting, native)
             assert isinstance(names, tuple)
-            return Allowed(names, layer.place(setting.name))
+            return Allowed(names, layer.location(setting.name))
     return None
 
 
@@ -271,7 +272,7 @@ def _checked(layer: Layer, setting: Setting, native: str) -> object:
     try:
         return checked(setting, layer.values[setting.name], native=native)
     except ValueError as error:
-        raise SettingsError(f"{layer.place(setting.name)}: {setting.name} {error}") from None
+        raise SettingsError(f"{layer.location(setting.name)}: {setting.name} {error}") from None
 
 
 def _text(value: object) -> str:
@@ -285,10 +286,10 @@ def _text(value: object) -> str:
 def _note_unknown(layer: Layer, name: str) -> None:
     if name in WITHOUT_EFFECT:
         if layer.values[name]:
-            log.info("%s: %s has no effect: %s", layer.place(name), name, WITHOUT_EFFECT[name])
+            log.info("%s: %s has no effect: %s", layer.location(name), name, WITHOUT_EFFECT[name])
         return
     if name in layer.helpers:  # the administrator's own, for a later value
         return
     nearest = difflib.get_close_matches(name.upper(), BY_NAME, n=1)
     offer = f"; did you mean {nearest[0]}?" if nearest else ""
-    log.warning("%s: %s is no setting and is ignored%s", layer.place(name), name, offer)
+    log.warning("%s: %s is no setting and is ignored%s", layer.location(name), name, offer)

@@ -17,8 +17,8 @@ from ganeti_os.settings.kinds import (
     MAX_NAME_BYTES,
     SIZE,
     URL,
-    Kind,
     ReasonError,
+    ValueKind,
     authorized_keys,
     file_name,
     one_line,
@@ -41,7 +41,7 @@ class Setting:
     """
 
     name: str
-    kind: Kind
+    kind: ValueKind
     default: str
     meaning: str
     gives_away: str = ""
@@ -157,7 +157,9 @@ SETTINGS = (
     ),
     Setting(
         "IMAGE_NAME",
-        Kind(f"a file name without / and without a dot in front, of {MAX_NAME_BYTES} bytes at most", file_name, ""),
+        ValueKind(
+            f"a file name without / and without a dot in front, of {MAX_NAME_BYTES} bytes at most", file_name, ""
+        ),
         "",
         "the image: a file's whole name, such as debian-13-genericcloud-amd64.qcow2, where there is a file of that "
         "name; else, such as debian-12, the name of IMAGE_NAME-ARCH.img (or another ending, as IMAGE_TYPE says)",
@@ -240,7 +242,7 @@ SETTINGS = (
     ),
     Setting(
         "ROOT_PASSWORD_HASH",
-        Kind("a hash such as 'mkpasswd -m yescrypt' or 'openssl passwd -6' prints, or *", password_hash, ""),
+        ValueKind("a hash such as 'mkpasswd -m yescrypt' or 'openssl passwd -6' prints, or *", password_hash, ""),
         "",
         "root's password in a new instance, as a crypt(5) hash in single quotes, since it has dollar signs; *: no "
         "login by password; empty: the image's; a person who can read this file can read the hash, so a private or "
@@ -250,14 +252,14 @@ SETTINGS = (
     ),
     Setting(
         "AUTHORIZED_KEYS",
-        Kind("lines of authorized_keys as sshd(8) has them", authorized_keys, ""),
+        ValueKind("lines of authorized_keys as sshd(8) has them", authorized_keys, ""),
         "",
         "ssh keys that may log into a new instance as root, one on each line, added to those of the image",
         gives_away="who may log into the instance's own system as root",
     ),
     Setting(
         "AUTHORIZED_KEYS_FILE",
-        Kind("the absolute path of a file", path_of_file, ""),
+        ValueKind("the absolute path of a file", path_of_file, ""),
         "",
         "file on the node with more keys for AUTHORIZED_KEYS; only root may write it",
     ),
@@ -269,7 +271,7 @@ SETTINGS = (
     ),
     Setting(
         "OVERLAY",
-        Kind("the name of a directory in OVERLAYS_DIR", file_name, ""),
+        ValueKind("the name of a directory in OVERLAYS_DIR", file_name, ""),
         "",
         "directory whose files are copied over the installed system",
         gives_away="every directory in OVERLAYS_DIR, also one that is meant for other people, or none where the "
@@ -308,7 +310,7 @@ SETTINGS = (
     ),
     Setting(
         "CLOUD_USER_DATA",
-        Kind("the absolute path of a file", path_of_file, ""),
+        ValueKind("the absolute path of a file", path_of_file, ""),
         "",
         "user-data for images with cloud-init, given to it as it is; empty: what the image has, or none",
     ),
@@ -321,7 +323,7 @@ SETTINGS = (
     ),
     Setting(
         "KERNEL_ARGS",
-        Kind(f"one line of {MAX_LINE} characters at most", one_line, ""),
+        ValueKind(f"one line of {MAX_LINE} characters at most", one_line, ""),
         "",
         "arguments of the kernel, added to those of the installed system's boot menu where they are missing",
         gives_away="with which arguments the instance's own kernel starts, and a line of text of that person's in the "
@@ -366,7 +368,7 @@ SETTINGS = (
     ),
     Setting(
         "OS_PARAMETERS",
-        Kind(f"names of OS parameters with blanks between them, or {NO_NAMES}", _parameter_names),
+        ValueKind(f"names of OS parameters with blanks between them, or {NO_NAMES}", _parameter_names),
         "",
         "the OS parameters that are accepted, of those that gnt-os info lists; empty: all of them",
         node_only=True,

@@ -30,7 +30,7 @@ _OBJECT = struct.Struct("<II")
 _ALIGNMENT = 4
 
 
-class Kind(IntEnum):
+class ObjectKind(IntEnum):
     """What an object is."""
 
     MODULE = 0
@@ -41,15 +41,15 @@ class Kind(IntEnum):
 def payload(kernel: bytes, modules: Sequence[bytes], *, config: str, prefix: str) -> bytes:
     """Return the uncompressed payload. config are GRUB's commands, prefix a path as (,msdos1)/boot/grub; ASCII."""
     objects = [
-        *(_object(Kind.MODULE, module) for module in modules),
-        _object(Kind.CONFIG, config.encode("ascii") + b"\0"),
-        _object(Kind.PREFIX, prefix.encode("ascii") + b"\0"),
+        *(_object(ObjectKind.MODULE, module) for module in modules),
+        _object(ObjectKind.CONFIG, config.encode("ascii") + b"\0"),
+        _object(ObjectKind.PREFIX, prefix.encode("ascii") + b"\0"),
     ]
     size = _HEADER.size + sum(map(len, objects))
     return b"".join((kernel, _HEADER.pack(_MAGIC, _HEADER.size, size), *objects))
 
 
-def _object(kind: Kind, data: bytes) -> bytes:
+def _object(kind: ObjectKind, data: bytes) -> bytes:
     padding = bytes(-len(data) % _ALIGNMENT)
     return _OBJECT.pack(kind, _OBJECT.size + len(data) + len(padding)) + data + padding
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pydiskimg.cli.disk_argument import KEPT, add_disk_arguments, disk_argument
 from pydiskimg.cli.output import add_output_option, show
-from pydiskimg.cli.place import KEPT, add_place_options, place
 from pydiskimg.cli.sizes import size_argument
 from pydiskimg.fs.ext4 import make_ext
 from pydiskimg.units import format_size
@@ -26,14 +26,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "-b", dest="block_size", type=size_argument, metavar="BYTES", help="block size: 1024, 2048 or 4096"
     )
-    add_place_options(parser)
+    add_disk_arguments(parser)
     add_output_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Make the file system that the arguments ask for."""
-    with place(arguments) as disk:
+    with disk_argument(arguments) as disk:
         made = make_ext(
             disk,
             kind=arguments.kind,

@@ -6,8 +6,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pydiskimg.cli.disk_argument import KEPT, add_disk_arguments, disk_argument
 from pydiskimg.cli.output import add_output_option, show
-from pydiskimg.cli.place import KEPT, add_place_options, place
 from pydiskimg.fs.swap import make_swap
 from pydiskimg.units import format_size
 
@@ -19,14 +19,14 @@ def add_parser(subparsers: Any) -> None:
         help="make a swap area",
         description=f"Make a swap area on DISK, which keeps its size. {KEPT}",
     )
-    add_place_options(parser)
+    add_disk_arguments(parser)
     add_output_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Make the swap area that the arguments ask for."""
-    with place(arguments) as disk:
+    with disk_argument(arguments) as disk:
         made = make_swap(disk, label=arguments.label, uuid=arguments.uuid)
         name, size = disk.name, disk.size
     facts = {"filename": arguments.disk, "type": "swap", "uuid": str(made.uuid), "label": made.label, "size": size}

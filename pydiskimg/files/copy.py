@@ -33,7 +33,7 @@ _HARD_LINK = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Copied:
+class CopiedTree:
     """What was copied: entries, and the bytes of the regular files among them, holes included.
 
     left_out is the extended attributes that target's file system cannot hold.
@@ -46,7 +46,7 @@ class Copied:
 
 def copy_directory(
     source: str, target: str, *, progress: Progress | None = None, attributes: MoreAttributes | None = None
-) -> Copied:
+) -> CopiedTree:
     """Copy everything below source over what is below target; target's own owner, mode and times stay.
 
     Owner, mode, times, POSIX ACLs, extended attributes, hard links, symlinks, devices and holes come out as they are
@@ -69,7 +69,7 @@ def copy_directory(
         for item in _walk(top):
             copying.copy(item)
         writer.finish()
-        return Copied(copying.entries, copying.done, writer.left_out)
+        return CopiedTree(copying.entries, copying.done, writer.left_out)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,9 +31,9 @@ _END = 2 * MIB
 def signature_ranges(size: int) -> Iterator[tuple[int, int]]:
     """Yield the (offset, length) in bytes to be zeroed on a disk of size bytes; ascending, disjoint, all inside."""
     end = max(0, size - _END) // (4 * KIB) * (4 * KIB)
-    places = [(0, _FRONT), *((offset, offset + _SECOND_HEADER_SIZE) for offset in _SECOND_HEADERS), (end, size)]
+    offsets = [(0, _FRONT), *((offset, offset + _SECOND_HEADER_SIZE) for offset in _SECOND_HEADERS), (end, size)]
     done = 0
-    for start, stop in sorted(places):  # on small disks the end begins before some of the second headers
+    for start, stop in sorted(offsets):  # on small disks the end begins before some of the second headers
         first, last = max(start, done), min(stop, size)
         if first < last:
             yield first, last - first

@@ -88,11 +88,11 @@ def claim_for_reading(stack: ExitStack, fd: int, name: str) -> None:
     Other readers do the same side by side, and a virtual machine may go on. Raises InUseError when one of ours writes.
     """
     node = _kernel_node(stack, fd) if stat.S_ISBLK(os.fstat(fd).st_mode) else None
-    for place in (fd, node):
+    for held in (fd, node):
         try:
-            if place is None or lock_as_reader(place):
+            if held is None or lock_as_reader(held):
                 continue
-            process = lock_holder(place)
+            process = lock_holder(held)
         except OSError as error:
             raise storage_error(error, name, "cannot lock") from error
         raise _in_use(name, f"{_process(process)} is writing to it", outcome="read")

@@ -82,22 +82,22 @@ class AllowedDirectory:
         inside = self._below(reference)
         try:
             # A descriptor that only names the file: opening a pipe would wait, opening a device does something.
-            place = open_beneath(self._fd, inside, self._names)
+            handle = open_beneath(self._fd, inside, self._names)
         except OSError as error:
             if error.errno == errno.EXDEV:
                 raise self._outside(reference) from error
             raise storage_error(error, name, f"cannot open the {reference.role} of {reference.image}") from error
         try:
-            if not stat.S_ISREG(os.fstat(place).st_mode):
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise UnsupportedImageError(
                     f"{reference}, and {_shown(name)} is no regular file; it was not opened, since images may name "
                     "regular files only"
                 )
-            fd = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise storage_error(error, name, f"cannot open the {reference.role} of {reference.image}") from error
         finally:
-            os.close(place)
+            os.close(handle)
         return RawSource(fd, name=name, size=os.fstat(fd).st_size, owned=True)
 
     def close(self) -> None:

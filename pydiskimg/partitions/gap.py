@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from pydiskimg.errors import DiskImageError
 from pydiskimg.partitions.grow_gpt import (
-    Header,
+    GptHeader,
     partitions_in,
     protective_mbr,
     read_array,
@@ -138,7 +138,7 @@ def _gaps(begin: int, partitions: list[Partition]) -> Iterator[tuple[int, int]]:
 
 
 def _put(
-    array: bytearray, header: Header, made: Partition, type_guid: uuid.UUID, identifier: uuid.UUID, sector_size: int
+    array: bytearray, header: GptHeader, made: Partition, type_guid: uuid.UUID, identifier: uuid.UUID, sector_size: int
 ) -> None:
     first, end = made.start // sector_size, (made.start + made.length) // sector_size
     name = made.name.encode("utf-16-le")

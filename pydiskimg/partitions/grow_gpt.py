@@ -36,7 +36,7 @@ _ENDING_LBA = 40  # in an entry
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class GptHeader:
     """What a header says; all places are sectors. raw are its bytes (HeaderSize of them) as they were read."""
 
     raw: bytes
@@ -59,8 +59,8 @@ class Header:
     def packed(self, array: bytes, sector_size: int) -> bytes:
         """Return the sector of the header for the entries in array; what is not named here stays as it was read."""
         old = GPT_HEADER.unpack_from(self.raw)
-        places = (self.own, self.alternate, self.first_usable, self.last_usable)
-        fields = (*old[:3], 0, old[4], *places, old[9], self.array, self.count, self.entry_size, zlib.crc32(array))
+        positions = (self.own, self.alternate, self.first_usable, self.last_usable)
+        fields = (*old[:3], 0, old[4], *positions, old[9], self.array, self.count, self.entry_size, zlib.crc32(array))
         header = bytearray(GPT_HEADER.pack(*fields) + self.raw[GPT_HEADER.size :])
         struct.pack_into("<I", header, 16, zlib.crc32(header))
         return bytes(header).ljust(sector_size, b"\0")
@@ -92,7 +92,7 @@ def plan_gpt_growth(source: Source, sector_size: int) -> PartitionGrowth:
 
 
 def table_writes(
-    source: Source, sector_size: int, header: Header, array: bytes, limit: int
+    source: Source, sector_size: int, header: GptHeader, array: bytes, limit: int
 ) -> tuple[tuple[int, bytes], ...]:
     """Return the writes that put the entries in array into both copies; those of the backup begin at sector limit.
 
@@ -100,8 +100,8 @@ def table_writes(
     """
     last_sector = source.size // sector_size - 1
     sectors = header.array_sectors(sector_size)
-    place = 2 if header.is_unfinished else header.array
-    final = replace(header, alternate=last_sector, last_usable=limit - 1, array=place)
+    position = 2 if header.is_unfinished else header.array
+    final = replace(header, alternate=last_sector, last_usable=limit - 1, array=position)
     backup = replace(final, own=last_sector, alternate=1, array=limit)
     meanwhile = replace(final, array=limit)
     padded = array.ljust(sectors * sector_size, b"\0")
@@ -109,7 +109,7 @@ def table_writes(
         (limit * sector_size, padded),
         (last_sector * sector_size, backup.packed(array, sector_size)),
         (sector_size, meanwhile.packed(array, sector_size)),
-        _differing(source, place * sector_size, padded, sector_size),
+        _differing(source, position * sector_size, padded, sector_size),
         (sector_size, final.packed(array, sector_size)),
     )
 
@@ -117,8 +117,8 @@ def table_writes(
 def _differing(source: Source, offset: int, contents: bytes, sector_size: int) -> tuple[int, bytes]:
     """Return the sectors of contents from the first to the last that are not on the disk, at least one."""
     old = read_bytes(source, offset, len(contents))
-    places = range(0, len(contents), sector_size)
-    changed = [at for at in places if old[at : at + sector_size] != contents[at : at + sector_size]] or [0]
+    positions = range(0, len(contents), sector_size)
+    changed = [at for at in positions if old[at : at + sector_size] != contents[at : at + sector_size]] or [0]
     return offset + changed[0], contents[changed[0] : changed[-1] + sector_size]
 
 
@@ -142,23 +142,23 @@ def protective_mbr(source: Source, sector_size: int) -> tuple[tuple[int, bytes],
     return ((0, bytes(sector)),)
 
 
-def read_header(source: Source, sector_size: int) -> Header:
+def read_header(source: Source, sector_size: int) -> GptHeader:
     """Return the header at the start of the disk. Raises PartitionError when it is damaged."""
     sector = read_bytes(source, sector_size, sector_size)
-    signature, _, size, crc, _, *places, _, array, count, entry_size, _ = GPT_HEADER.unpack_from(sector)
+    signature, _, size, crc, _, *positions, _, array, count, entry_size, _ = GPT_HEADER.unpack_from(sector)
     if signature != GPT_SIGNATURE:
         raise damaged(source, f"no header at byte {sector_size}")
     if not GPT_HEADER.size <= size <= sector_size:
         raise damaged(source, f"a header of {size} bytes")
     if zlib.crc32(sector[:16] + bytes(4) + sector[20:size]) != crc:
         raise damaged(source, "the CRC of its header is wrong")
-    own, alternate, first, last = places
-    header = Header(sector[:size], own, alternate, first, last, array, count, entry_size)
-    _check_places(source, header, sector_size)
+    own, alternate, first, last = positions
+    header = GptHeader(sector[:size], own, alternate, first, last, array, count, entry_size)
+    _check_positions(source, header, sector_size)
     return header
 
 
-def read_array(source: Source, header: Header, sector_size: int) -> bytes:
+def read_array(source: Source, header: GptHeader, sector_size: int) -> bytes:
     """Return the entries that the header speaks for. Raises PartitionError when they are damaged."""
     array = read_bytes(source, header.array * sector_size, header.count * header.entry_size)
     if zlib.crc32(array) != GPT_HEADER.unpack_from(header.raw)[13]:
@@ -166,7 +166,7 @@ def read_array(source: Source, header: Header, sector_size: int) -> bytes:
     return array
 
 
-def _check_places(source: Source, header: Header, sector_size: int) -> None:
+def _check_positions(source: Source, header: GptHeader, sector_size: int) -> None:
     size, count = header.entry_size, header.count
     if size > GPT_ENTRY.size and not size & (size - 1):
         raise NothingToGrowError(f"Linux ignores the GPT: its entries have {size} bytes, expected {GPT_ENTRY.size}")
@@ -182,7 +182,7 @@ def _check_places(source: Source, header: Header, sector_size: int) -> None:
         raise damaged(source, f"entries at sector {header.array}, usable sectors from {header.first_usable}")
 
 
-def partitions_in(source: Source, header: Header, array: bytes | bytearray, sector_size: int) -> list[Partition]:
+def partitions_in(source: Source, header: GptHeader, array: bytes | bytearray, sector_size: int) -> list[Partition]:
     """Return the partitions once it is known that each is in its place and none upon another."""
     found, spans = [], []
     for index in range(header.count):

@@ -151,9 +151,9 @@ def _lengthened(source: Source, entry: _Entry, end: int, sector_size: int) -> tu
     """Return the record that holds the entry, with the entry reaching to end; every other byte stays."""
     offset = entry.record * sector_size
     record = bytearray(read_bytes(source, offset, _RECORD_SIZE))
-    place = MBR_ENTRIES_OFFSET + entry.slot * MBR_ENTRY.size
-    boot, first, kind, _, start, _ = MBR_ENTRY.unpack_from(record, place)
-    MBR_ENTRY.pack_into(record, place, boot, first, kind, _chs(end - 1), start, end - entry.start)
+    at = MBR_ENTRIES_OFFSET + entry.slot * MBR_ENTRY.size
+    boot, first, kind, _, start, _ = MBR_ENTRY.unpack_from(record, at)
+    MBR_ENTRY.pack_into(record, at, boot, first, kind, _chs(end - 1), start, end - entry.start)
     return offset, bytes(record)
 
 

@@ -157,13 +157,13 @@ def plan_partition_table(
         )
     elif len(wanted) > MBR_ENTRIES:
         raise PartitionError(f"an MBR holds {MBR_ENTRIES} partitions, {len(wanted)} were asked for")
-    partitions = _place(disk_size, label, wanted)
+    partitions = _laid_out(disk_size, label, wanted)
     with _label_on_memfd(disk_size, sector_size, label, partitions) as fd:
         blocks = tuple(_filled_sectors(fd, sector_size))
     return PartitionTable(label, disk_size, sector_size, partitions, blocks)
 
 
-def _place(disk_size: int, label: str, wanted: Sequence[NewPartition]) -> tuple[PlannedPartition, ...]:
+def _laid_out(disk_size: int, label: str, wanted: Sequence[NewPartition]) -> tuple[PlannedPartition, ...]:
     # The backup GPT takes the last 33 sectors: 1 MiB holds them whatever the sector size.
     end = disk_size // ALIGNMENT * ALIGNMENT - (ALIGNMENT if label == "gpt" else 0)
     needed = ALIGNMENT + sum(_rounded(partition.length or ALIGNMENT) for partition in wanted)
@@ -174,15 +174,15 @@ def _place(disk_size: int, label: str, wanted: Sequence[NewPartition]) -> tuple[
             needed=needed,
             available=disk_size,
         )
-    placed = []
+    planned = []
     start = ALIGNMENT
     for number, partition in enumerate(wanted, start=1):
         if partition.length is None and number != len(wanted):
             raise PartitionError("only the last partition can take all that is left")
         length = end - start if partition.length is None else _rounded(partition.length)
-        placed.append(PlannedPartition(number, start, length, partition.content, partition.bootable))
+        planned.append(PlannedPartition(number, start, length, partition.content, partition.bootable))
         start += length
-    return tuple(placed)
+    return tuple(planned)
 
 
 def _rounded(length: int) -> int:

@@ -21,7 +21,7 @@ from pydiskimg.transfer.pipe import PipeWriter
 
 
 @runtime_checkable
-class GrowingDisk(Protocol):
+class CanGrow(Protocol):
     """A Disk that can be made larger."""
 
     def grow(self, size: int) -> None:
@@ -68,7 +68,7 @@ class DiskSink:
         disk = self._disk
         if end <= disk.size:
             return
-        if not self._may_grow or not isinstance(disk, GrowingDisk):
+        if not self._may_grow or not isinstance(disk, CanGrow):
             raise self._full()
         with self._gate.closed():
             disk.grow(end)

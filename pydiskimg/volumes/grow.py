@@ -46,7 +46,7 @@ class _PartitionOnlyError(DiskImageError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Volume:
+class _Candidate:
     """What is to grow: a partition, or the whole disk as number 0, and the file system that covers it in part."""
 
     growth: PartitionGrowth
@@ -54,7 +54,7 @@ class _Volume:
     before: Coverage
 
     def __str__(self) -> str:
-        return _place(self.growth.partition)
+        return _location(self.growth.partition)
 
     @property
     def fills_it(self) -> bool:
@@ -94,10 +94,10 @@ def grow_last_volume(disk: ShownDisk) -> str:
     return f"{disk.name}: {_outcome(volume, size)}"
 
 
-def _volume(disk: ShownDisk) -> _Volume:
+def _volume(disk: ShownDisk) -> _Candidate:
     growth = _plan(disk)
     partition = growth.partition
-    region = Region(disk, partition.start, partition.length, name=f"{disk.name}, {_place(partition)}")
+    region = Region(disk, partition.start, partition.length, name=f"{disk.name}, {_location(partition)}")
     content = probe(region)
     if content is None:
         other = _other_sector_size(disk)
@@ -114,7 +114,7 @@ def _volume(disk: ShownDisk) -> _Volume:
             f"{region.name}: its {content.type} file system has {before.size} bytes, the place for it "
             f"{partition.length}; the image is incomplete, nothing was grown"
         )
-    volume = _Volume(growth, content, before)
+    volume = _Candidate(growth, content, before)
     if volume.fills_it:
         raise NothingToGrowError(volume.full)
     return volume
@@ -152,7 +152,7 @@ def _other_sector_size(disk: ShownDisk) -> int | None:
     return None
 
 
-def _grow_ext(disk: ShownDisk, volume: _Volume) -> int:
+def _grow_ext(disk: ShownDisk, volume: _Candidate) -> int:
     """Return the size (bytes) that the file system has in the end."""
     growth = volume.growth
     region = Region(disk, growth.partition.start, growth.length, name=f"{disk.name}, {volume}")
@@ -174,7 +174,7 @@ def _after_table(disk: ShownDisk, growth: PartitionGrowth) -> Iterator[None]:
         raise _PartitionOnlyError(str(error)) from error
 
 
-def _refuse_twins(disk: ShownDisk, volume: _Volume) -> None:
+def _refuse_twins(disk: ShownDisk, volume: _Candidate) -> None:
     # Two devices that claim to be the same part of one btrfs: kernels before 6.7 may write to the wrong one.
     if volume.content.type == "btrfs" and os.path.exists(f"/sys/fs/btrfs/{volume.content.uuid}"):
         raise InUseError(
@@ -185,7 +185,7 @@ def _refuse_twins(disk: ShownDisk, volume: _Volume) -> None:
         )
 
 
-def _grow_mounted(disk: ShownDisk, volume: _Volume) -> int:
+def _grow_mounted(disk: ShownDisk, volume: _Candidate) -> int:
     """Return the size (bytes) that the file system has in the end."""
     _refuse_twins(disk, volume)
     growth, fs_type = volume.growth, volume.content.type
@@ -203,7 +203,7 @@ def _grow_mounted(disk: ShownDisk, volume: _Volume) -> int:
             return coverage(Region(disk, start, length), fs_type).size
 
 
-def _outcome(volume: _Volume, size: int) -> str:
+def _outcome(volume: _Candidate, size: int) -> str:
     growth, before = volume.growth, volume.before
     kind = f"the {volume.content.type} file system"
     limits = f" ({growth.limited_by})" if growth.limited_by else ""
@@ -224,5 +224,5 @@ def _last(partition: Partition) -> str:
     return f"the last partition ({partition.number})" if partition.number else "the whole disk"
 
 
-def _place(partition: Partition) -> str:
+def _location(partition: Partition) -> str:
     return f"partition {partition.number}" if partition.number else "the whole disk"

@@ -12,7 +12,6 @@ partition whose contents are not known or contradict themselves.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from pydiskimg.disks.region import SourceRegion
 from pydiskimg.errors import FileSystemError, PartitionError
@@ -20,29 +19,18 @@ from pydiskimg.extents import Extent, Kind, merged
 from pydiskimg.fs.ext4.errors import NotBelievedError
 from pydiskimg.fs.ext4.usage import ExtUsage
 from pydiskimg.fs.foreign import stranger
-from pydiskimg.fs.probe import FileSystemKind, probe
+from pydiskimg.fs.probe import probe
 from pydiskimg.fs.swap_used import swap_used
 from pydiskimg.partitions.read import Partition, gpt_sector_size, read_partition_table, refuse_hybrid
 from pydiskimg.protocols import FileRange, Source, WritableBuffer, check_range, file_ranges
 from pydiskimg.ranges import RangeList
 from pydiskimg.units import KIB
+from pydiskimg.volumes.find import Volume, volume_readings
 
 _SECTOR_SIZES = (512, 4096)
 _EXT = frozenset({"ext2", "ext3", "ext4"})
 # Reading across what is free costs less than another call to the system.
 _READ_ACROSS = 128 * KIB
-
-
-@dataclass(frozen=True, slots=True)
-class _Volume:
-    """A partition, or the whole disk as number 0, and what is on it (None: nothing that is known)."""
-
-    partition: Partition
-    content: FileSystemKind | None
-
-    def __str__(self) -> str:
-        where = f"partition {self.partition.number}" if self.partition.number else "the whole disk"
-        return f"{where} ({self.content.type if self.content else 'nothing known'})"
 
 
 class UsedSource:
@@ -127,45 +115,34 @@ def _used_of_disk(source: Source, notes: list[str]) -> Iterator[tuple[int, int]]
     yield position, source.size
 
 
-def _volumes(source: Source, notes: list[str]) -> Sequence[_Volume]:
+def _volumes(source: Source, notes: list[str]) -> Sequence[Volume]:
     """Return the partitions of the disk, or the disk itself where it has no table; nothing where that is unclear.
 
     The sector size for which the table was written is the one whose partitions hold something known.
     """
-    readings: dict[tuple[Partition, ...], list[_Volume]] = {}
-    problem = None
-    for sector_size in _SECTOR_SIZES:
-        try:
-            partitions = tuple(read_partition_table(source, sector_size=sector_size, backup=False))
-            refuse_hybrid(source, partitions, sector_size=sector_size)
-        except PartitionError as error:
-            problem = problem or error
-            continue
-        if partitions not in readings:
-            readings[partitions] = _probed(source, partitions or (Partition(0, 0, source.size, ""),), notes)
-    known = [partitions for partitions, volumes in readings.items() if any(volume.content for volume in volumes)]
-    if len(known) == 1 and (known[0] or problem is None):
-        if not known[0] or not _has_another_whole(source, notes):
-            return readings[known[0]]
+    problems: list[PartitionError] = []
+    readings = list(volume_readings(source, _SECTOR_SIZES, problems, read=_read, tell=notes.append))
+    known = [volumes for volumes in readings if any(volume.content for volume in volumes)]
+    if len(known) == 1 and (_has_table(known[0]) or not problems):
+        if not _has_table(known[0]) or not _has_another_whole(source, notes):
+            return known[0]
     elif len(known) > 1:
         notes.append("the partition table makes sense with two sizes of sectors; the whole disk is copied")
-    elif problem is not None and not any(readings):
-        notes.append(f"the partition table is not believed: {problem}; the whole disk is copied")
+    elif problems and not any(map(_has_table, readings)):
+        notes.append(f"the partition table is not believed: {problems[0]}; the whole disk is copied")
     else:
         notes.append("nothing that is known was found on the disk; all of it is copied")
     return ()
 
 
-def _probed(source: Source, partitions: Sequence[Partition], notes: list[str]) -> list[_Volume]:
-    volumes = []
-    for partition in partitions:
-        content = None
-        try:
-            content = probe(SourceRegion(source, partition.start, partition.length))
-        except FileSystemError as error:
-            notes.append(str(error))
-        volumes.append(_Volume(partition, content))
-    return volumes
+def _read(source: Source, sector_size: int) -> Sequence[Partition]:
+    partitions = read_partition_table(source, sector_size=sector_size, backup=False)
+    refuse_hybrid(source, partitions, sector_size=sector_size)
+    return partitions
+
+
+def _has_table(volumes: Sequence[Volume]) -> bool:
+    return volumes[0].partition.number != 0
 
 
 def _has_another_whole(source: Source, notes: list[str]) -> bool:
@@ -180,7 +157,7 @@ def _has_another_whole(source: Source, notes: list[str]) -> bool:
     return what is not None
 
 
-def _apart(volumes: Sequence[_Volume], notes: list[str]) -> list[_Volume]:
+def _apart(volumes: Sequence[Volume], notes: list[str]) -> list[Volume]:
     """Return the volumes in the order of their offsets, without those that overlap: they count as in use."""
     ordered = sorted(volumes, key=lambda volume: volume.partition.start)
     overlapping: set[int] = set()
@@ -196,7 +173,7 @@ def _apart(volumes: Sequence[_Volume], notes: list[str]) -> list[_Volume]:
     return [volume for index, volume in enumerate(ordered) if index not in overlapping]
 
 
-def _used_of_volume(source: Source, volume: _Volume, notes: list[str]) -> Sequence[tuple[int, int]] | RangeList:
+def _used_of_volume(source: Source, volume: Volume, notes: list[str]) -> Sequence[tuple[int, int]] | RangeList:
     """Return the ranges in use, from the volume's start on."""
     part = SourceRegion(source, volume.partition.start, volume.partition.length)
     everything = [(0, part.size)]
@@ -235,7 +212,7 @@ def _sign_of_another_use(part: Source) -> str | None:
     return "has a partition table of its own" if has_table else None
 
 
-def _used_of_ext(part: Source, volume: _Volume, notes: list[str]) -> RangeList:
+def _used_of_ext(part: Source, volume: Volume, notes: list[str]) -> RangeList:
     usage = ExtUsage(part)
     used = RangeList(usage.ranges())  # in full, before a byte is called free: the journal may prove damaged late
     if usage.replayed_blocks:

@@ -10,12 +10,12 @@ from uuid import uuid4
 
 import pytest
 
-from ganeti_os.guest.root import volumes
 from pydiskimg.disks.new_file import new_disk_file
 from pydiskimg.images.create import new_image
 from pydiskimg.images.open import open_image
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.transfer.copy import copy
+from pydiskimg.volumes.find import find_volumes
 from tests.conftest import need
 from tests.fixtures.debian_system import NAME, DebianSystem
 from tests.fixtures.node import Node
@@ -70,7 +70,7 @@ def test_it_boots(tmp_path: Path, debian: DebianSystem, image_type: str) -> None
         file.truncate(700 << 20)
     assert node.create(disk).returncode == 0
     with open_disk(disk) as opened:
-        root = volumes(opened)[-1]
+        root = find_volumes(opened)[-1]
     assert root.content is not None
     console = console_of(disk, "raw", root.content.uuid, debian)
     assert f"SYSTEM IS UP: inst1.example.org, root on /dev/vda{root.partition.number}" in console, console[-2000:]

@@ -16,13 +16,14 @@ import time
 from pathlib import Path
 from typing import IO
 
-from ganeti_os.guest.root import find_guest, volumes
+from ganeti_os.guest.root import find_guest
 from pydiskimg.errors import DiskImageError
 from pydiskimg.files.mounted_tree import open_tree
 from pydiskimg.host.loop import loop_device
 from pydiskimg.host.mount import mounted
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.units import format_size
+from pydiskimg.volumes.find import find_volumes
 from tests.fixtures.debian_system import NAME, DebianSystem, debian_system
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -114,7 +115,7 @@ def show(path: Path) -> None:
     """Print the partition table and what is in the root file system."""
     with open_disk(path) as disk:
         print("   partition  start      size       type  contents")
-        for volume in volumes(disk):
+        for volume in find_volumes(disk):
             part, content = volume.partition, volume.content
             what = f"{content.type} {content.label or ''} UUID={content.uuid}" if content else "-"
             print(f"   {part.number:9}  {format_size(part.start):9}  {format_size(part.length):9}  {part.type}  {what}")

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_os.guest.root import NoRootError, find_guest, volumes
+from ganeti_os.guest.root import NoRootError, find_guest
 from pydiskimg.errors import PartitionError
 from pydiskimg.images.open_disk import open_disk
+from pydiskimg.volumes.find import find_volumes
 from tests.fixtures.node import Node, last_line
 
 pytestmark = pytest.mark.root
@@ -205,7 +206,7 @@ def test_partitions_beyond_the_disk_are_refused(tmp_path: Path) -> None:
     with path.open("r+b") as file:
         file.truncate(120 * MIB)
     with open_disk(path) as opened, pytest.raises(PartitionError, match="lies beyond the end of the disk"):
-        volumes(opened)
+        find_volumes(opened)
 
 
 @pytest.mark.parametrize("spec", ["/dev/sda1", "/dev/sdb1", "UUID={root}", "LABEL=itself", "/dev/sda" + "1" * 5000])

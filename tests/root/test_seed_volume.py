@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ganeti_os.guest.root import volumes
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.disks.region import Region
 from pydiskimg.fs.fat12 import read_fat12
 from pydiskimg.fs.probe.containers import LUKS_HEADER
 from pydiskimg.images.open_disk import open_disk
+from pydiskimg.volumes.find import find_volumes
 from tests.fixtures.judges import inside, partitions
 from tests.fixtures.node import NIC, Node, create_environment, last_line
 from tests.fixtures.partition_tables import entry, gpt, record
@@ -71,7 +71,7 @@ def node_of(directory: Path, root: bytes, *, mbr: bool = False, var: bytes = b""
 def seed(disk: Path) -> dict[str, bytes] | None:
     """Return the files on the volume, None where there is none."""
     with open_disk(disk) as opened:
-        for volume in volumes(opened):
+        for volume in find_volumes(opened):
             if volume.content is not None and volume.content.label == "CIDATA":
                 place = volume.partition
                 return read_fat12(Region(opened, place.start, place.length))

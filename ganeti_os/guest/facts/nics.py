@@ -16,7 +16,7 @@ from typing import Any
 
 from ganeti_os.guest.facts.addresses import IPAddress, parse_address
 from ganeti_os.request import InstanceNic, Request
-from ganeti_os.settings.kinds import DNS_SEARCH, DNS_SERVERS, Kind
+from ganeti_os.settings.kinds import DNS_SEARCH, DNS_SERVERS, ValueKind
 from ganeti_os.settings.settings import Settings
 from ganeti_os.settings.shellfile import Assignment, SettingsError, read_shell_file
 
@@ -148,9 +148,9 @@ def _in_subnet(name: str, address: IPAddress, values: Mapping[str, Assignment], 
     return NewAddress(address, _network(f"NETMASK{six}", values, address, path), gateway)
 
 
-def _words(name: str, kind: Kind, *places: tuple[Mapping[str, Assignment], str]) -> Any:
+def _words(name: str, kind: ValueKind, *assigned: tuple[Mapping[str, Assignment], str]) -> Any:
     """Return the value of a list from the first file that has it, empty where none has."""
-    for values, path in places:
+    for values, path in assigned:
         found = values.get(name)
         if found is not None:
             try:

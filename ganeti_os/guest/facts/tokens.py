@@ -77,7 +77,7 @@ def like(mac: str, old: bytes) -> bytes:
     return (text.upper() if old != old.lower() else text).encode("ascii")
 
 
-class Places:
+class SpanSet:
     """Bytes of a file that lie in some spans, which do not overlap."""
 
     def __init__(self, spans: Iterable[tuple[int, int]]) -> None:
@@ -88,6 +88,6 @@ class Places:
         return index >= 0 and self._spans[index][0] <= offset < self._spans[index][1]
 
 
-def comments(data: bytes) -> Places:
+def comments(data: bytes) -> SpanSet:
     """Return where a file has comments, as nearly all programs see them."""
-    return Places(match.span() for match in _COMMENT.finditer(data))
+    return SpanSet(match.span() for match in _COMMENT.finditer(data))

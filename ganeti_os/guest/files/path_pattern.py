@@ -133,10 +133,10 @@ def _reachable(program: _Program, states: list[int], budget: Budget) -> list[int
         if kind in ("set", "match"):
             found.append(state)
             continue
-        for place in (one, other) if kind == "split" else (one,):
-            if place not in seen:
-                seen.add(place)
-                pending.append(place)
+        for following in (one, other) if kind == "split" else (one,):
+            if following not in seen:
+                seen.add(following)
+                pending.append(following)
     budget.spend(len(seen))
     return found
 

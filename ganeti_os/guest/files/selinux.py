@@ -63,7 +63,7 @@ class _Specification:
     offset: int
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         line = self.file.data.count(b"\n", 0, self.offset) + 1
         return f"{self.file.path}:{line}"
 
@@ -122,7 +122,7 @@ class Labels:
             try:
                 found = matches(line.pattern, name, self._budget)
             except PatternError as error:
-                raise PatternError(f"{line.place} has {error}, which is not understood here") from None
+                raise PatternError(f"{line.location} has {error}, which is not understood here") from None
             if found:
                 return None if line.context == _NONE else line.context
         return None
@@ -166,7 +166,7 @@ def _read_policy(tree: Tree) -> _Policy | None:
                 raise PatternError(f"{directory}: its files have more than {_LINES_LIMIT} lines, which are not read")
             if len(line.pattern) > LENGTH_LIMIT:
                 length = len(line.pattern)
-                raise PatternError(f"{line.place} has a pattern of {length} bytes; at most {LENGTH_LIMIT} are read")
+                raise PatternError(f"{line.location} has a pattern of {length} bytes; at most {LENGTH_LIMIT} are read")
             lines.setdefault(stem, []).append(line)
     if not lines:
         log.warning("%s names the policy %s, and %s/file_contexts has no lines", _CONFIG, policy, directory)

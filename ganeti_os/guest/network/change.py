@@ -12,7 +12,7 @@ from itertools import chain
 
 from ganeti_os.guest.facts.addresses import Field, Interface, IPAddress, parse_address
 from ganeti_os.guest.facts.nics import NewAddress, NicNetwork
-from ganeti_os.guest.facts.tokens import Places, address_tokens, comments, like, mac_tokens
+from ganeti_os.guest.facts.tokens import SpanSet, address_tokens, comments, like, mac_tokens
 from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.files.span import Span
 from ganeti_os.guest.network.choice import Choice, Chooser
@@ -123,7 +123,7 @@ class _Change:
         kept = {(one.path, one.span) for item in self.found for one in item.addresses} - chosen
         for path in self.files.paths:
             if path not in self.files.kept:
-                self._write_words(edits, path, macs, Places((s.start, s.end) for at, s in kept if at == path))
+                self._write_words(edits, path, macs, SpanSet((s.start, s.end) for at, s in kept if at == path))
         paths = edits.apply(self.draft)
         old = _gone(self.nics, {*self.words, *({self.old} if self.old else ())})
         return Moved(self.moved, paths, old, frozenset(macs), tuple(self.files.paths))
@@ -163,7 +163,7 @@ class _Change:
                     self.words.setdefault(self.old, new)
                     self.moved.setdefault(str(self.old).encode("ascii"), str(new.address).encode("ascii"))
 
-    def _write_words(self, edits: Edits, path: str, macs: dict[str, str], kept: Places) -> None:
+    def _write_words(self, edits: Edits, path: str, macs: dict[str, str], kept: SpanSet) -> None:
         """Replace what moved wherever else a network file names it, but not in comments and for other interfaces."""
         data = self.files.read(path)
         taken, remarks = edits.taken(path), comments(data)

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ganeti_os.guest.facts.tokens import Places
+from ganeti_os.guest.facts.tokens import SpanSet
 from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.files.span import Span, substituted
 from ganeti_os.guest.network.files import NetworkFiles
@@ -39,10 +39,10 @@ class Edits:
         if span.text != text:
             edits.notes[note] = None
 
-    def taken(self, path: str) -> Places:
+    def taken(self, path: str) -> SpanSet:
         """Return the places of a file that have a new text."""
         edits = self._edits.get(path, _File())
-        return Places((span.start, span.end) for span in edits.new)
+        return SpanSet((span.start, span.end) for span in edits.new)
 
     def apply(self, draft: Draft) -> frozenset[str]:
         """Change the files of the draft, and return the paths of those that change."""

@@ -22,11 +22,11 @@ _LINES = 20_000  # of all files; a system has some dozen
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line in force: keyword in lower case; place is path:line for messages."""
+    """A line in force: keyword in lower case; location is path:line for messages."""
 
     keyword: str
     words: tuple[str, ...]
-    place: str
+    location: str
 
 
 def config_lines(draft: Draft) -> list[Line]:

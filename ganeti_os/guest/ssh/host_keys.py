@@ -78,7 +78,7 @@ def _configured(draft: Draft) -> Iterator[_Key]:
         if line.keyword == "hostkey" and line.words and line.words[0].startswith("/"):
             paths[line.words[0]] = None
         elif line.keyword == "hostcertificate":
-            log.warning("%s names a host certificate, which is none for the instance's own key", line.place)
+            log.warning("%s names a host certificate, which is none for the instance's own key", line.location)
     if len(paths) > _KEYS_LIMIT:
         raise GuestError(
             f"sshd_config names {len(paths)} host keys; expected {_KEYS_LIMIT} at most; nothing was changed"

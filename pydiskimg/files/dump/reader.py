@@ -40,7 +40,7 @@ from pydiskimg.text import printable
 _LARGEST_TAPE_BLOCK = 1024  # records; the option -b takes no more
 _LARGEST_MAP = 64 << 20  # bytes: half a thousand million inodes, of 8 TiB with mke2fs's defaults
 _LARGEST_ATTRIBUTES = 64  # records: an attribute block is one block of the file system
-_ATTRIBUTE_PLACES = 2  # in the inode, and a block
+_ATTRIBUTE_SLOTS = 2  # in the inode, and a block
 _EXT4_INLINE_DATA_FL = 0x10000000
 _I_BLOCK_SIZE = 60
 
@@ -203,7 +203,7 @@ class DumpReader:
             raise self.error(f"inode {header.c_inumber}: {error}") from error
 
     def _attributes(self, inode: Inode) -> None:
-        places = 0
+        slots = 0
         while self._next.c_type == TS_INODE and self._next.c_flags & DR_EXTATTRIBUTES:
             header = self._next
             if header.c_inumber != inode.number:
@@ -213,10 +213,10 @@ class DumpReader:
                     f"{self.name}: inode {inode.number} has extended attributes of the kind {header.c_extattributes}, "
                     "which are those of Mac OS X; only Linux's are restored"
                 )
-            places += 1
+            slots += 1
             try:
                 count = attribute_records(header)
-                if places > _ATTRIBUTE_PLACES or not 0 < count <= _LARGEST_ATTRIBUTES:
+                if slots > _ATTRIBUTE_SLOTS or not 0 < count <= _LARGEST_ATTRIBUTES:
                     raise self.error(f"inode {inode.number} has more extended attributes than there is room for")
                 data = b"".join(self._tape.data(count))
                 found = attributes.decode(data[: header.di_size])

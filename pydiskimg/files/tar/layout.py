@@ -39,7 +39,7 @@ _OCTAL = re.compile(rb"[ \0]*(-?[0-7]+)")
 _RECORD = re.compile(rb"([0-9]{1,19}) ")
 
 
-class Header(NamedTuple):
+class TarHeader(NamedTuple):
     """The fields of USTAR, as bytes."""
 
     name: bytes

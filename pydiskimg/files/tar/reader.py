@@ -109,7 +109,7 @@ class Reader:
         self._name = name
         self._feed = _Feed(blocks, consumed)
         self._current: bytes | None = None
-        self._place = "entry"
+        self._subject = "entry"
         self._archive = libarchive.read_new()
 
     def close(self) -> None:
@@ -140,7 +140,7 @@ class Reader:
             return pointer
         if result == libarchive.WARN:
             self._current = libarchive.entry_pathname(pointer)
-        self._place = "entry" if result >= libarchive.WARN else "the entry after"
+        self._subject = "entry" if result >= libarchive.WARN else "the entry after"
         self._check(result)
         return pointer
 
@@ -224,7 +224,7 @@ class Reader:
         if self._current is None:
             return ArchiveError(f"{self._name}: {message}")
         path = printable(self._current)
-        return ArchiveError(f"{self._name}: {self._place} {path}: {message}", entry=path)
+        return ArchiveError(f"{self._name}: {self._subject} {path}: {message}", entry=path)
 
 
 def _mapped(pointer: ctypes.c_void_p) -> int | None:

@@ -46,7 +46,7 @@ _SUPPORTED = b"\x0001234567SD"
 class Member:
     """What the bytes say of one member: the last header of its chain, and the records of its extended header."""
 
-    header: layout.Header
+    header: layout.TarHeader
     block: bytes
     records: dict[bytes, bytes]
 
@@ -107,7 +107,7 @@ def read_member(peek: Peek, position: int) -> Member:
         block = peek(position, layout.BLOCK)
         if not layout.checksum_is_right(block):
             raise ValueError(f"the header at byte {position} of the inflated archive has a wrong checksum")
-        header = layout.Header._make(layout.USTAR.unpack(block))
+        header = layout.TarHeader._make(layout.USTAR.unpack(block))
         if header.typeflag not in b"xXgLKV":
             member = Member(header, block, records)
             _check(member, seen)

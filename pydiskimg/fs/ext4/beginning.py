@@ -11,7 +11,7 @@ from itertools import islice
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.descriptors import read_descriptor
 from pydiskimg.fs.ext4.errors import NotBelievedError
-from pydiskimg.fs.ext4.existing import Volume
+from pydiskimg.fs.ext4.existing import Division
 from pydiskimg.fs.ext4.features import Compat
 from pydiskimg.fs.ext4.file_map import file_runs, read_inode
 from pydiskimg.protocols import Source, read_bytes
@@ -24,14 +24,14 @@ _MOST_RUNS = 256
 _SHARED = ("s_uuid", "s_log_block_size", "s_first_data_block", "s_blocks_per_group", "s_inodes_per_group")
 
 
-def check_beginning(source: Source, volume: Volume) -> None:
+def check_beginning(source: Source, volume: Division) -> None:
     """Raise NotBelievedError where the beginning of a file system contradicts its superblock; as reading does."""
     problem = _inode_bitmap_problem(source, volume) or _root_problem(source, volume) or _copy_problem(source, volume)
     if problem is not None:
         raise NotBelievedError(volume.name, problem)
 
 
-def _inode_bitmap_problem(source: Source, volume: Volume) -> str | None:
+def _inode_bitmap_problem(source: Source, volume: Division) -> str | None:
     descriptor = read_descriptor(source, volume, 0)
     if descriptor.flags & layout.INODE_UNINIT:
         return "the inode bitmap of its first group was never written"
@@ -40,7 +40,7 @@ def _inode_bitmap_problem(source: Source, volume: Volume) -> str | None:
     return None if not ~bits & (1 << count) - 1 else f"one of the first {count} inodes, which are reserved, is free"
 
 
-def _root_problem(source: Source, volume: Volume) -> str | None:
+def _root_problem(source: Source, volume: Division) -> str | None:
     """Judge the root directory by its inode, the places of its blocks, and its entry for itself."""
     raw, _ = read_inode(source, volume, layout.ROOT_INODE)
     fields = layout.INODE.unpack(raw.ljust(layout.INODE.size, b"\0"))
@@ -60,7 +60,7 @@ def _root_problem(source: Source, volume: Volume) -> str | None:
     return None
 
 
-def _copy_problem(source: Source, volume: Volume) -> str | None:
+def _copy_problem(source: Source, volume: Division) -> str | None:
     """Judge the superblock by its first copy, where it has one."""
     group = _first_copy(volume)
     if group is None:
@@ -75,7 +75,7 @@ def _copy_problem(source: Source, volume: Volume) -> str | None:
     return different and f"the copy of its superblock in group {group} has another {different}"
 
 
-def _first_copy(volume: Volume) -> int | None:
+def _first_copy(volume: Division) -> int | None:
     if Compat.SPARSE_SUPER2 in volume.compat:
         return min((group for group in volume.backup_groups if 0 < group < volume.groups), default=None)
     return 1 if volume.groups > 1 else None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.checksums import descriptor_checksums
 from pydiskimg.fs.ext4.crc16 import crc16
-from pydiskimg.fs.ext4.existing import Volume
+from pydiskimg.fs.ext4.existing import Division
 from pydiskimg.fs.ext4.features import Incompat
 from pydiskimg.protocols import Source, read_bytes
 
@@ -35,7 +35,7 @@ class Descriptor:
     is_intact: bool
 
 
-def read_descriptors(source: Source, volume: Volume) -> Iterator[Descriptor]:
+def read_descriptors(source: Source, volume: Division) -> Iterator[Descriptor]:
     """Yield all descriptors in the order of their groups; a few blocks are held at a time. Raises as reading does."""
     group = 0
     for data in _tables(source, volume):
@@ -46,7 +46,7 @@ def read_descriptors(source: Source, volume: Volume) -> Iterator[Descriptor]:
             group += 1
 
 
-def read_descriptor(source: Source, volume: Volume, group: int) -> Descriptor:
+def read_descriptor(source: Source, volume: Division, group: int) -> Descriptor:
     """Return the descriptor of one group. Raises as reading does."""
     block, index = divmod(group, volume.desc_per_block)
     at = volume.descriptor_block(block) * volume.block_size + index * volume.desc_size
@@ -54,7 +54,7 @@ def read_descriptor(source: Source, volume: Volume, group: int) -> Descriptor:
     return _descriptor(data, 0, volume, group, _intact(data, volume, group)[0])
 
 
-def _tables(source: Source, volume: Volume) -> Iterator[bytes]:
+def _tables(source: Source, volume: Division) -> Iterator[bytes]:
     """Yield the table of descriptors, some neighbouring blocks at a time."""
     number = 0
     while number < volume.desc_blocks:
@@ -68,7 +68,7 @@ def _tables(source: Source, volume: Volume) -> Iterator[bytes]:
         number += count
 
 
-def _intact(table: bytes, volume: Volume, first_group: int) -> list[bool]:
+def _intact(table: bytes, volume: Division, first_group: int) -> list[bool]:
     """Tell for each descriptor in table whether its checksum holds."""
     size = volume.desc_size
     count = len(table) // size
@@ -78,7 +78,7 @@ def _intact(table: bytes, volume: Volume, first_group: int) -> list[bool]:
     return [found == value for found, value in zip(_checksums(table, volume, first_group), stored, strict=True)]
 
 
-def seal(table: bytearray, volume: Volume, first_group: int) -> None:
+def seal(table: bytearray, volume: Division, first_group: int) -> None:
     """Fill in the checksums of the descriptors in table, numbered from first_group, where the file system has them."""
     if volume.has_uninitialised_groups:
         for index, value in enumerate(_checksums(bytes(table), volume, first_group)):
@@ -86,7 +86,7 @@ def seal(table: bytearray, volume: Volume, first_group: int) -> None:
             table[at : at + 2] = value.to_bytes(2, "little")
 
 
-def _checksums(table: bytes, volume: Volume, first_group: int) -> list[int]:
+def _checksums(table: bytes, volume: Division, first_group: int) -> list[int]:
     """Return the checksum that each descriptor in table should have."""
     size = volume.desc_size
     if volume.has_checksums:
@@ -106,7 +106,7 @@ def _covered(descriptor: bytes) -> bytes:
     return descriptor[:_CHECKSUM] + descriptor[_CHECKSUM + 2 :]
 
 
-def _descriptor(table: bytes, at: int, volume: Volume, group: int, is_intact: bool) -> Descriptor:
+def _descriptor(table: bytes, at: int, volume: Division, group: int, is_intact: bool) -> Descriptor:
     is_long = volume.desc_size >= layout.GROUP_DESCRIPTOR_64.size
     record = layout.GROUP_DESCRIPTOR_64 if is_long else layout.GROUP_DESCRIPTOR_32
     fields = record.unpack(table, at)
@@ -132,20 +132,20 @@ def _descriptor(table: bytes, at: int, volume: Volume, group: int, is_intact: bo
     )
 
 
-def place_problem(volume: Volume, descriptor: Descriptor) -> str | None:
+def location_problem(volume: Division, descriptor: Descriptor) -> str | None:
     """Return why the places that a descriptor names cannot be right, or None."""
     if not descriptor.is_intact:
         return "the checksum of its descriptor does not hold"
     first, end = volume.first_data_block, volume.blocks
     if Incompat.FLEX_BG not in volume.incompat:
         first, end = volume.group_start(descriptor.group), volume.group_end(descriptor.group)
-    for what, block, count in places(volume, descriptor):
+    for what, block, count in locations(volume, descriptor):
         if not first <= block <= end - count:
             return f"its {what} is at block {block}, outside of {first} to {end}"
     return None
 
 
-def places(volume: Volume, descriptor: Descriptor) -> tuple[tuple[str, int, int], ...]:
+def locations(volume: Division, descriptor: Descriptor) -> tuple[tuple[str, int, int], ...]:
     """Return what a group's own metadata is, at which block, of how many blocks."""
     return (
         ("block bitmap", descriptor.block_bitmap, 1),

@@ -37,7 +37,7 @@ _RO_COMPAT = sum(RoCompat)
 
 
 @dataclass(frozen=True, slots=True)
-class Volume:
+class Division:
     """The division of a file system; units are blocks where nothing else is said.
 
     cluster_blocks is 1 except with bigalloc; a bit of a block bitmap stands for a cluster. checksum_seed is that of
@@ -129,7 +129,7 @@ class Volume:
         return SUPERBLOCK_OFFSET // self.block_size - self.first_data_block if group == 0 else 0
 
 
-def read_volume(source: Source) -> Volume:
+def read_volume(source: Source) -> Division:
     """Return the file system that begins where source begins.
 
     Raises NotBelievedError when its superblock is not that of a sound ext2, ext3 or ext4 that fits into source, or
@@ -151,7 +151,7 @@ def read_volume(source: Source) -> Volume:
     raise NotBelievedError(source.name, problem)
 
 
-def state_problem(volume: Volume) -> str | None:
+def state_problem(volume: Division) -> str | None:
     """Return why what s_state says forbids to believe the bitmaps, or None."""
     if volume.state & ERROR_FS:
         return "the kernel has seen errors in it, and it was not checked since"
@@ -212,7 +212,7 @@ def _is_power(number: int) -> bool:
     return number > 0 and not number & (number - 1)
 
 
-def _volume(name: str, numbers: Mapping[str, int], raw: bytes) -> Volume:
+def _volume(name: str, numbers: Mapping[str, int], raw: bytes) -> Division:
     block_size = 1024 << numbers["s_log_block_size"]
     incompat = Incompat(numbers["s_feature_incompat"])
     bits64 = Incompat.BIT64 in incompat
@@ -221,7 +221,7 @@ def _volume(name: str, numbers: Mapping[str, int], raw: bytes) -> Volume:
     at = SUPERBLOCK.offsets
     uuid = raw[at["s_uuid"] : at["s_uuid"] + 16]
     backups = raw[at["s_backup_bgs"] : at["s_backup_bgs"] + 8]
-    return Volume(
+    return Division(
         name=name,
         block_size=block_size,
         cluster_blocks=1 << numbers["s_log_cluster_size"] - numbers["s_log_block_size"],
@@ -245,7 +245,7 @@ def _volume(name: str, numbers: Mapping[str, int], raw: bytes) -> Volume:
     )
 
 
-def _group_problem(volume: Volume, numbers: Mapping[str, int]) -> str | None:
+def _group_problem(volume: Division, numbers: Mapping[str, int]) -> str | None:
     """Judge the size of the groups."""
     per_group, most = volume.blocks_per_group, 8 * volume.block_size * volume.cluster_blocks
     if per_group % 8 or not _MIN_BLOCKS_PER_GROUP <= per_group <= most or per_group % volume.cluster_blocks:
@@ -259,7 +259,7 @@ def _group_problem(volume: Volume, numbers: Mapping[str, int]) -> str | None:
     return None
 
 
-def _count_problem(volume: Volume, numbers: Mapping[str, int]) -> str | None:
+def _count_problem(volume: Division, numbers: Mapping[str, int]) -> str | None:
     """Judge the numbers of blocks, groups and inodes by each other."""
     if not 0 < volume.inodes_per_group <= 8 * volume.block_size:
         return f"its groups have {volume.inodes_per_group} inodes, with blocks of {volume.block_size} bytes"
@@ -273,7 +273,7 @@ def _count_problem(volume: Volume, numbers: Mapping[str, int]) -> str | None:
     return None
 
 
-def _room_problem(volume: Volume, size: int) -> str | None:
+def _room_problem(volume: Division, size: int) -> str | None:
     end = volume.blocks * volume.block_size
     if end > size:
         return f"it ends at byte {end}, and the place for it at {size}"

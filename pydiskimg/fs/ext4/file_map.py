@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pydiskimg.crc32c import crc32c
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.checksums import Checksums
-from pydiskimg.fs.ext4.descriptors import place_problem, read_descriptor
+from pydiskimg.fs.ext4.descriptors import location_problem, read_descriptor
 from pydiskimg.fs.ext4.errors import NotBelievedError
-from pydiskimg.fs.ext4.existing import Volume
+from pydiskimg.fs.ext4.existing import Division
 from pydiskimg.protocols import Source, read_bytes
 
 _MAX_DEPTH = 5
@@ -22,7 +22,7 @@ Run = tuple[int, int, int]
 """Number within the file of the first block, where that is, and the number of blocks."""
 
 
-def file_runs(source: Source, volume: Volume, inode: int, most: int) -> Iterator[Run]:
+def file_runs(source: Source, volume: Division, inode: int, most: int) -> Iterator[Run]:
     """Yield the runs of blocks that make up a file, ascending; of a block map at most the first most blocks.
 
     inode is the number of an inode in the first group. Raises NotBelievedError when the inode or the map is damaged,
@@ -37,13 +37,13 @@ def file_runs(source: Source, volume: Volume, inode: int, most: int) -> Iterator
     yield from reader.extents(i_block) if flags & layout.EXTENTS_FLAG else reader.pointers(i_block)
 
 
-def read_inode(source: Source, volume: Volume, number: int) -> tuple[bytes, int]:
+def read_inode(source: Source, volume: Division, number: int) -> tuple[bytes, int]:
     """Return an inode of the first group, and the start value of the checksums of what belongs to it.
 
     Raises NotBelievedError when its place or its checksum is wrong, and as reading does.
     """
     descriptor = read_descriptor(source, volume, 0)
-    problem = place_problem(volume, descriptor)
+    problem = location_problem(volume, descriptor)
     if problem is not None:
         raise NotBelievedError(volume.name, f"group 0, which has inode {number}{_named(number)}: {problem}")
     at = descriptor.inode_table * volume.block_size + (number - 1) * volume.inode_size
@@ -65,7 +65,7 @@ def _named(number: int) -> str:
 class _MapReader:
     """The map of one file; every block of it that is read is counted, so that a circle ends."""
 
-    def __init__(self, source: Source, volume: Volume, inode: int, seed: int, most: int) -> None:
+    def __init__(self, source: Source, volume: Division, inode: int, seed: int, most: int) -> None:
         self._source = source
         self._volume = volume
         self._inode = inode

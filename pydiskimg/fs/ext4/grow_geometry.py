@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pydiskimg.errors import DoesNotFitError, FileSystemError
-from pydiskimg.fs.ext4.existing import MAX_GROUPS, Volume
+from pydiskimg.fs.ext4.existing import MAX_GROUPS, Division
 from pydiskimg.fs.ext4.features import Compat, Incompat, RoCompat
 from pydiskimg.fs.ext4.geometry import PAGE_SIZE, SPARE_BLOCKS
 from pydiskimg.units import format_bytes
@@ -20,7 +20,7 @@ _MAX_48 = (1 << 48) - 1
 _MAX_IN_16_BITS = 65528  # the counts of a descriptor of 32 bytes, and a multiple of 8
 
 
-def larger(volume: Volume, size: int) -> Volume:
+def larger(volume: Division, size: int) -> Division:
     """Return volume as it will be on size bytes, by the rules of resize2fs; volume itself when nothing is gained.
 
     A last group with hardly room for more than its own metadata is left out. Raises FileSystemError for a file system
@@ -41,7 +41,7 @@ def larger(volume: Volume, size: int) -> Volume:
     return grown if grown.blocks > volume.blocks else volume
 
 
-def _refuse(volume: Volume) -> None:
+def _refuse(volume: Division) -> None:
     for present, what in (
         (RoCompat.BIGALLOC in volume.ro_compat, "bigalloc"),
         (Compat.SPARSE_SUPER2 in volume.compat, "sparse_super2"),
@@ -66,7 +66,7 @@ def _refuse(volume: Volume) -> None:
         )
 
 
-def _divided(volume: Volume, blocks: int) -> Volume:
+def _divided(volume: Division, blocks: int) -> Division:
     """Return volume with that many blocks, its descriptors taken from the reserve or spread."""
     groups = -(-(blocks - volume.first_data_block) // volume.blocks_per_group)
     _refuse_too_many(volume, blocks, groups)
@@ -79,7 +79,7 @@ def _divided(volume: Volume, blocks: int) -> Volume:
     return replace(grown, reserved_gdt_blocks=volume.reserved_gdt_blocks - more)
 
 
-def _refuse_too_many(volume: Volume, blocks: int, groups: int) -> None:
+def _refuse_too_many(volume: Division, blocks: int, groups: int) -> None:
     most = min(MAX_GROUPS, _MAX_32 // volume.inodes_per_group)
     why = "its inodes, or its groups, could not be counted"
     if Compat.RESIZE_INODE in volume.compat:
@@ -98,11 +98,11 @@ def _refuse_too_many(volume: Volume, blocks: int, groups: int) -> None:
         )
 
 
-def _overhead(volume: Volume, group: int) -> int:
+def _overhead(volume: Division, group: int) -> int:
     return volume.group_head(group) + 2 + volume.inode_blocks
 
 
-def _refuse_crowded(volume: Volume, grown: Volume) -> None:
+def _refuse_crowded(volume: Division, grown: Division) -> None:
     """Refuse numbers that no file system has, or that a descriptor cannot hold."""
     table = max(grown.first_meta_bg, 1) if Incompat.META_BG in grown.incompat else grown.desc_blocks
     largest = 1 + table + grown.reserved_gdt_blocks + 2 + grown.inode_blocks

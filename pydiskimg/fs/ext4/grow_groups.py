@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.checksums import Checksums
-from pydiskimg.fs.ext4.existing import Volume
+from pydiskimg.fs.ext4.existing import Division
 from pydiskimg.fs.ext4.groups import bitmap
 from pydiskimg.protocols import Disk
 
@@ -18,7 +18,7 @@ from pydiskimg.protocols import Disk
 class NewGroups:
     """The groups of grown from number first on, without any file."""
 
-    def __init__(self, grown: Volume, first: int, checksums: Checksums) -> None:
+    def __init__(self, grown: Division, first: int, checksums: Checksums) -> None:
         self._grown = grown
         self._first = first
         self._checksums = checksums

@@ -16,14 +16,14 @@ from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.checksums import Checksums
 from pydiskimg.fs.ext4.descriptors import read_descriptor
 from pydiskimg.fs.ext4.errors import NotBelievedError
-from pydiskimg.fs.ext4.existing import Volume
+from pydiskimg.fs.ext4.existing import Division
 from pydiskimg.fs.ext4.file_map import read_inode
 from pydiskimg.protocols import Source, read_bytes
 
 _DOUBLE = 13  # in i_block
 
 
-def regrown_reserve(source: Source, volume: Volume, grown: Volume, checksums: Checksums) -> dict[int, bytes]:
+def regrown_reserve(source: Source, volume: Division, grown: Division, checksums: Checksums) -> dict[int, bytes]:
     """Return the blocks of the map and of the inode itself as they are for grown, by number.
 
     Raises NotBelievedError unless source has exactly what volume should have, and as reading does.
@@ -49,7 +49,7 @@ def regrown_reserve(source: Source, volume: Volume, grown: Volume, checksums: Ch
     return {**_map(grown, double), number: block}
 
 
-def _copies(volume: Volume) -> list[int]:
+def _copies(volume: Division) -> list[int]:
     """Return the groups after the first with a copy of the superblock; refuses more than an indirect block names."""
     groups = [group for group in range(1, volume.groups) if volume.has_superblock(group)]
     if len(groups) > volume.block_size // 4:
@@ -59,7 +59,7 @@ def _copies(volume: Volume) -> list[int]:
     return groups
 
 
-def _map(volume: Volume, double: int) -> dict[int, bytes]:
+def _map(volume: Division, double: int) -> dict[int, bytes]:
     per_block = volume.block_size // 4
     first = volume.first_data_block + 1 + volume.desc_blocks
     distances = [group * volume.blocks_per_group for group in _copies(volume)]
@@ -75,17 +75,17 @@ def _map(volume: Volume, double: int) -> dict[int, bytes]:
     return blocks
 
 
-def _sectors(volume: Volume) -> int:
+def _sectors(volume: Division) -> int:
     blocks = 1 + volume.reserved_gdt_blocks * (1 + len(_copies(volume)))
     return blocks * volume.block_size // 512
 
 
-def _is_stored(source: Source, volume: Volume, blocks: dict[int, bytes]) -> bool:
+def _is_stored(source: Source, volume: Division, blocks: dict[int, bytes]) -> bool:
     size = volume.block_size
     return all(read_bytes(source, number * size, size) == content for number, content in blocks.items())
 
 
-def _block_with(source: Source, volume: Volume, inode: bytes) -> tuple[int, bytes]:
+def _block_with(source: Source, volume: Division, inode: bytes) -> tuple[int, bytes]:
     """Return the block of the inode table that holds the resize inode, with inode in its place."""
     size = volume.block_size
     table = read_descriptor(source, volume, 0).inode_table
@@ -95,5 +95,5 @@ def _block_with(source: Source, volume: Volume, inode: bytes) -> tuple[int, byte
     return table + skipped, bytes(block)
 
 
-def _unexpected(volume: Volume) -> NotBelievedError:
+def _unexpected(volume: Division) -> NotBelievedError:
     return NotBelievedError(volume.name, "its resize inode does not hold the blocks reserved for group descriptors")

@@ -9,7 +9,7 @@ from pydiskimg.fs.ext4.new_file_map import FileMap, map_by_extents, map_by_point
 from pydiskimg.fs.ext4.placement import Placement
 
 
-def place_journal(geometry: Geometry, placement: Placement) -> FileMap:
+def allocate_journal(geometry: Geometry, placement: Placement) -> FileMap:
     """Allocate the journal's blocks; errors as for Placement.allocate()."""
     if geometry.features.extents:
         return map_by_extents(placement, geometry.block_size, _middle(geometry, placement), geometry.journal_blocks)

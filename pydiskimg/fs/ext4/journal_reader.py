@@ -20,7 +20,7 @@ from operator import itemgetter
 from pydiskimg.crc32c import crc32c
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.errors import NotBelievedError
-from pydiskimg.fs.ext4.existing import Volume
+from pydiskimg.fs.ext4.existing import Division
 from pydiskimg.fs.ext4.file_map import Run, file_runs
 from pydiskimg.protocols import Source, read_bytes
 
@@ -55,7 +55,7 @@ class Log:
     which blocks of the journal the log may have; next_sequence is the transaction after it, once copies() has looked.
     """
 
-    def __init__(self, source: Source, volume: Volume) -> None:
+    def __init__(self, source: Source, volume: Division) -> None:
         """Read its superblock. Raises NotBelievedError when it is not that of a sound journal, and as reading does."""
         self._source = source
         self._volume = volume
@@ -80,9 +80,9 @@ class Log:
     def read(self, block: int) -> bytes:
         """Return a block of the journal. Raises NotBelievedError for one that the journal does not have."""
         size = self._volume.block_size
-        return read_bytes(self._source, self.place(block) * size, size)
+        return read_bytes(self._source, self.block_of(block) * size, size)
 
-    def place(self, block: int) -> int:
+    def block_of(self, block: int) -> int:
         """Return where in the file system a block of the journal is; errors as for read()."""
         first, at, count = self._runs[bisect_right(self._runs, block, key=itemgetter(0)) - 1]
         if not first <= block < first + count:
@@ -188,7 +188,7 @@ class Log:
             yield kind, block, data, sequence
             steps = 1
             if kind == layout.JOURNAL_DESCRIPTOR:
-                steps += sum(1 for _ in self._tag_places(data))
+                steps += sum(1 for _ in self._tag_offsets(data))
             elif kind == layout.JOURNAL_COMMIT:
                 sequence = sequence + 1 & 0xFFFFFFFF
             block, left = self._wrapped(block + steps), left - steps
@@ -204,7 +204,7 @@ class Log:
         bits64 = bool(self._incompat & layout.JOURNAL_64BIT)
         record = layout.JOURNAL_TAG_V3 if is_v3 else layout.JOURNAL_TAG
         size = self._tag_size()
-        for index, at in enumerate(self._tag_places(data)):
+        for index, at in enumerate(self._tag_offsets(data)):
             tag = {name: int(value) for name, value in record.unpack(data[at : at + size].ljust(16, b"\0")).items()}
             yield (
                 tag["t_blocknr"] | (tag["t_blocknr_high"] << 32 if bits64 else 0),
@@ -217,7 +217,7 @@ class Log:
                 ),
             )
 
-    def _tag_places(self, data: bytes) -> Iterator[int]:
+    def _tag_offsets(self, data: bytes) -> Iterator[int]:
         """Yield where the tags of a descriptor block begin; there is at least one."""
         size = self._tag_size()
         at, end = _HEADER, len(data) - (layout.JOURNAL_TAIL_SIZE if self._has_checksums else 0)

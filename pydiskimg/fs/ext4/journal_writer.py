@@ -13,7 +13,7 @@ from itertools import islice
 
 from pydiskimg.crc32c import crc32c
 from pydiskimg.fs.ext4 import layout
-from pydiskimg.fs.ext4.existing import Volume
+from pydiskimg.fs.ext4.existing import Division
 from pydiskimg.fs.ext4.journal_reader import Log
 from pydiskimg.protocols import Disk
 
@@ -25,7 +25,7 @@ _CHECKED = layout.JOURNAL_CSUM_V2 | layout.JOURNAL_CSUM_V3
 class LogWriter:
     """The journal of the file system on disk, which volume describes."""
 
-    def __init__(self, disk: Disk, volume: Volume) -> None:
+    def __init__(self, disk: Disk, volume: Division) -> None:
         """Raises NotBelievedError when the journal is not sound, and as reading does."""
         self._disk = disk
         self._size = volume.block_size
@@ -86,7 +86,7 @@ class LogWriter:
         return b"".join(parts)
 
     def _put(self, block: int, data: bytes) -> None:
-        self._disk.write(self._log.place(block) * self._size, data.ljust(self._size, b"\0"))
+        self._disk.write(self._log.block_of(block) * self._size, data.ljust(self._size, b"\0"))
 
     def _put_superblock(self, **changed: int) -> None:
         fields = {**self._log.fields, "s_sequence": self._sequence, **changed}
@@ -94,5 +94,5 @@ class LogWriter:
             is_checked = int(fields["s_feature_incompat"]) & _CHECKED
             fields["s_checksum"] = 0
             fields["s_checksum"] = crc32c(layout.JOURNAL_SUPERBLOCK.pack(**fields)) if is_checked else 0
-        self._disk.write(self._log.place(0) * self._size, layout.JOURNAL_SUPERBLOCK.pack(**fields))
+        self._disk.write(self._log.block_of(0) * self._size, layout.JOURNAL_SUPERBLOCK.pack(**fields))
         self._disk.flush()

@@ -22,7 +22,7 @@ from pydiskimg.fs.ext4.checksums import Checksums
 from pydiskimg.fs.ext4.geometry import Geometry, plan_geometry
 from pydiskimg.fs.ext4.groups import Groups
 from pydiskimg.fs.ext4.inodes import Inodes, make_directories, make_resize_inode
-from pydiskimg.fs.ext4.journal import journal_superblock, place_journal
+from pydiskimg.fs.ext4.journal import allocate_journal, journal_superblock
 from pydiskimg.fs.ext4.new_file_map import FileMap
 from pydiskimg.fs.ext4.placement import Placement
 from pydiskimg.fs.ext4.superblock import Identity, superblock, superblock_values
@@ -116,7 +116,7 @@ def _checked_time(now: int | None, where: str) -> int:
 
 
 class _Maker:
-    """One run: first everything is placed, so that what cannot be made is refused before the first write."""
+    """One run: first everything is allocated, so that what cannot be made is refused before the first write."""
 
     def __init__(self, disk: Disk, geometry: Geometry, identity: Identity) -> None:
         self._disk = disk
@@ -135,7 +135,7 @@ class _Maker:
 
     def make(self) -> int:
         """Write the file system and return how many blocks are free."""
-        self._place()
+        self._allocate()
         wipe_signatures(self._disk)
         groups = Groups(
             self._geometry,
@@ -153,13 +153,13 @@ class _Maker:
         self._writer.write(start + pattern.inode_tables[0], self._inodes.first_blocks())
         return self._write_superblocks(groups.metadata_blocks)
 
-    def _place(self) -> None:
+    def _allocate(self) -> None:
         geometry = self._geometry
         self._contents |= make_directories(geometry, self._placement, self._checksums, self._inodes)
         if geometry.features.resize_inode:
             self._contents |= make_resize_inode(geometry, self._placement, self._inodes)
         if geometry.journal_blocks:
-            self._journal = place_journal(geometry, self._placement)
+            self._journal = allocate_journal(geometry, self._placement)
             size = geometry.journal_blocks * geometry.block_size
             mode = layout.REGULAR_FILE | 0o600
             self._inodes.set_mapped(layout.JOURNAL_INODE, mode, 1, size, self._journal)

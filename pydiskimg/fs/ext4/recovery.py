@@ -8,7 +8,7 @@ from operator import itemgetter
 
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.fs.ext4.errors import NotBelievedError
-from pydiskimg.fs.ext4.existing import Volume
+from pydiskimg.fs.ext4.existing import Division
 from pydiskimg.fs.ext4.features import Compat
 from pydiskimg.fs.ext4.journal_reader import Copy, Log
 from pydiskimg.fs.ext4.layout import ERROR_FS
@@ -60,7 +60,7 @@ class RecoveredSource:
                 view[first - offset : last - offset] = data[first - block * size : last - block * size]
 
 
-def after_recovery(source: Source, volume: Volume) -> tuple[Source, int]:
+def after_recovery(source: Source, volume: Division) -> tuple[Source, int]:
     """Return the file system as recovery will leave it, and how many blocks that changes; source for an empty log.
 
     Raises NotBelievedError when it cannot be told what recovery would do, and as reading does.

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 
 from pydiskimg.crc32c import crc32c
 from pydiskimg.fs.ext4.beginning import check_beginning
-from pydiskimg.fs.ext4.descriptors import Descriptor, place_problem, places, read_descriptor, read_descriptors
+from pydiskimg.fs.ext4.descriptors import Descriptor, location_problem, locations, read_descriptor, read_descriptors
 from pydiskimg.fs.ext4.errors import NotBelievedError
-from pydiskimg.fs.ext4.existing import Volume, read_volume, state_problem
+from pydiskimg.fs.ext4.existing import Division, read_volume, state_problem
 from pydiskimg.fs.ext4.layout import BLOCK_UNINIT
 from pydiskimg.fs.ext4.recovery import after_recovery
 from pydiskimg.protocols import Source, read_bytes
@@ -45,7 +45,7 @@ class ExtUsage:
         if problem is not None:
             raise NotBelievedError(volume.name, problem)
         self.volume = volume
-        self._places = metadata_places(self.source, volume)
+        self._metadata_ranges = metadata_ranges(self.source, volume)
         self._checksums: dict[bytes, int] = {}
         self.doubtful_groups = 0
         self.first_doubt: str | None = None
@@ -99,7 +99,7 @@ class ExtUsage:
         Raises as ranges() does.
         """
         start, end = self.volume.group_start(descriptor.group), self.volume.group_end(descriptor.group)
-        problem = place_problem(self.volume, descriptor)
+        problem = location_problem(self.volume, descriptor)
         if problem is not None:
             return problem
         clusters = -(-(end - start) // self.volume.cluster_blocks)
@@ -144,7 +144,7 @@ class ExtUsage:
         ratio = self.volume.cluster_blocks
         head = min(self.volume.group_head(descriptor.group), end - start)
         bits = (1 << -(-head // ratio)) - 1
-        for first, last in self._places.within(start, end):
+        for first, last in self._metadata_ranges.within(start, end):
             bits |= (1 << -(-(last - start) // ratio)) - (1 << (first - start) // ratio)
         return bits
 
@@ -166,7 +166,7 @@ def runs(bits: int) -> Iterator[tuple[int, int]]:
 _MOST = MAX_RANGES
 
 
-def metadata_places(source: Source, volume: Volume) -> RangeList:
+def metadata_ranges(source: Source, volume: Division) -> RangeList:
     """Go through all descriptors and return the runs of blocks that hold their bitmaps and inode tables.
 
     Raises NotBelievedError when two groups name one block, and as reading does.
@@ -174,9 +174,9 @@ def metadata_places(source: Source, volume: Volume) -> RangeList:
     starts, ends = array("Q"), array("Q")
     last = [-1, -1, -1]  # the run that each kind was added to before
     for descriptor in read_descriptors(source, volume):
-        if place_problem(volume, descriptor) is not None:
+        if location_problem(volume, descriptor) is not None:
             continue
-        for kind, (_, block, count) in enumerate(places(volume, descriptor)):
+        for kind, (_, block, count) in enumerate(locations(volume, descriptor)):
             if last[kind] >= 0 and ends[last[kind]] == block:
                 ends[last[kind]] += count
                 continue

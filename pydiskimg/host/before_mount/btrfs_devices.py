@@ -68,7 +68,7 @@ class _UnreadableError(Exception):
 class _Chunk:
     start: int
     length: int
-    places: tuple[int, ...]
+    offsets: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,8 @@ class _Tree:
         chunks = [chunk for chunk in self.chunks if chunk.start <= logical < chunk.start + chunk.length]
         if len(chunks) != 1:  # none: Linux may find it by the chunks that it has read from the tree's first nodes
             raise _UnreadableError(f"a part of its chunk tree lies in {len(chunks)} of its system chunks, not in one")
-        for place in chunks[0].places:
-            at = place + logical - chunks[0].start
+        for offset in chunks[0].offsets:
+            at = offset + logical - chunks[0].start
             node = self.read(at, self.node_size) if at < 1 << 62 else b""
             if len(node) == self.node_size and self._is_taken(node, logical, level):
                 yield node
@@ -122,7 +122,7 @@ def foreign_device(read: Reader) -> str | None:
 
 
 def _chunks(array: bytes, devid: int) -> Iterator[_Chunk]:
-    """Yield the chunks that the tree lies in, with their places on the device."""
+    """Yield the chunks that the tree lies in, with their offsets on the device."""
     at = 0
     while at + KEY.size + CHUNK.size <= len(array):
         _, kind, start = KEY.unpack_from(array, at)
@@ -136,7 +136,7 @@ def _chunks(array: bytes, devid: int) -> Iterator[_Chunk]:
             raise _UnreadableError("a part of its chunk tree is on another device")
         if count > 1 and not profile & _PROFILES & _MIRRORED:
             raise _UnreadableError("its chunk tree is striped")
-        yield _Chunk(start, length, tuple(place for _, place in stripes))
+        yield _Chunk(start, length, tuple(offset for _, offset in stripes))
 
 
 def _devices(tree: _Tree, root: int, root_level: int) -> Iterator[tuple[int, bytes, bytes]]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.l2_tables import COMPRESSED, DATA, HOLE, MIXED, SAME_KIND, ZERO, Table
+from pydiskimg.images.qcow2.l2_tables import COMPRESSED, DATA, HOLE, MIXED, SAME_KIND, ZERO, L2Table
 from pydiskimg.images.qcow2.mapping import Mapping
 
 # What is known about a piece; several of them at once. HOLE is none of the first three.
@@ -28,7 +28,7 @@ def host_ranges(mapping: Mapping, offset: int, length: int) -> Iterator[Piece]:
             yield from _in_table(mapping, table, start, end)
 
 
-def _in_table(mapping: Mapping, table: Table, start: int, end: int) -> Iterator[Piece]:
+def _in_table(mapping: Mapping, table: L2Table, start: int, end: int) -> Iterator[Piece]:
     header = mapping.header
     bits, first, extended = header.cluster_bits, start - start % header.l2_span, header.extended_l2
     last_index = (end - 1 - first >> bits) + 1
@@ -47,13 +47,13 @@ def _in_table(mapping: Mapping, table: Table, start: int, end: int) -> Iterator[
         position = stop
 
 
-def _have_offsets(table: Table, index: int, after: int) -> bool:
+def _have_offsets(table: L2Table, index: int, after: int) -> bool:
     """True when one of these clusters, which are read as zero or from behind, has a host offset nevertheless."""
     highest = max(table.words[index * table.step : after * table.step : table.step])
     return highest > layout.L2_ZERO
 
 
-def _with_offsets(mapping: Mapping, table: Table, index: int, position: int, stop: int) -> Iterator[Piece]:
+def _with_offsets(mapping: Mapping, table: L2Table, index: int, position: int, stop: int) -> Iterator[Piece]:
     """The pieces of clusters of one kind that have, or may have, a host offset: split where these do not adjoin."""
     size = mapping.header.cluster_size
     flags = _FLAGS[table.kinds[index]]
@@ -67,7 +67,7 @@ def _with_offsets(mapping: Mapping, table: Table, index: int, position: int, sto
         position, inside, index = piece_end, 0, index + 1
 
 
-def _has_offset(mapping: Mapping, table: Table, index: int) -> bool:
+def _has_offset(mapping: Mapping, table: L2Table, index: int) -> bool:
     if table.host(index):
         return True
     # In an external data file the offset may be 0: then the copied bit tells, for clusters that can hold data.
@@ -75,7 +75,7 @@ def _has_offset(mapping: Mapping, table: Table, index: int) -> bool:
     return mapping.header.has_data_file and can_hold_data and bool(table.entry(index) & layout.COPIED)
 
 
-def _in_clusters(mapping: Mapping, table: Table, index: int, position: int, stop: int) -> Iterator[Piece]:
+def _in_clusters(mapping: Mapping, table: L2Table, index: int, position: int, stop: int) -> Iterator[Piece]:
     """The pieces of clusters whose subclusters differ."""
     size, unit = mapping.header.cluster_size, mapping.header.subcluster_size
     begin = position - position % size

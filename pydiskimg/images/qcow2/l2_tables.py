@@ -50,7 +50,7 @@ _SUBCLUSTER = bytes((HOLE, DATA, ZERO)).ljust(256, b"\0")
 _BEYOND_ANY_FILE = 1 << 64
 
 
-class Table:
+class L2Table:
     """An L2 table that was checked: one byte of kind for each entry, and its 64-bit words.
 
     A kind is HOLE, ZERO, DATA, COMPRESSED, or MIXED for a cluster with subclusters of several kinds. words has one
@@ -124,15 +124,15 @@ class TableReader:
         # Without these bits an offset is below a power of two that is not beyond the end.
         self._near = _bytes_without(layout.ENTRY_OFFSET & -(1 << max(0, self._data_end.bit_length() - 1)))
 
-    def read(self, index: int, offset: int) -> Table:
+    def read(self, index: int, offset: int) -> L2Table:
         """Return the table at offset in the file; index is its L1 entry's, for messages."""
         raw = read_bytes(self._file, offset, self._header.cluster_size)
         words = numbers(raw)
         if not raw.strip(b"\0"):
-            return Table(words, bytes((HOLE,)) * self._header.l2_entries, self._header.l2_entry_size // 8)
+            return L2Table(words, bytes((HOLE,)) * self._header.l2_entries, self._header.l2_entry_size // 8)
         return self._extended(index, raw, words) if self._header.extended_l2 else self._standard(index, raw, words)
 
-    def _standard(self, table: int, raw: bytes, words: array[int]) -> Table:
+    def _standard(self, table: int, raw: bytes, words: array[int]) -> L2Table:
         parts = [raw[at::8] for at in range(8)]
         compressed = parts[0].translate(_HAS_COMPRESSED_BIT)
         if self._looks_wrong(parts, words, compressed):
@@ -140,9 +140,9 @@ class TableReader:
                 self._check_entry(table, index, entry)
                 self._check_offset(table, index, entry, reads=self._is_stored(entry) and not entry & layout.L2_ZERO)
         zero = parts[7].translate(_HAS_ZERO_BIT)
-        return Table(words, _combined(compressed, zero, self._stored(parts)).translate(_STANDARD), 1)
+        return L2Table(words, _combined(compressed, zero, self._stored(parts)).translate(_STANDARD), 1)
 
-    def _extended(self, table: int, raw: bytes, words: array[int]) -> Table:
+    def _extended(self, table: int, raw: bytes, words: array[int]) -> L2Table:
         parts = [raw[at::16] for at in range(16)]
         entry_bytes, zero, allocated = parts[:8], parts[8:12], parts[12:]
         compressed = parts[0].translate(_HAS_COMPRESSED_BIT)
@@ -161,7 +161,7 @@ class TableReader:
                 self._check_entry(table, index, entry)
                 self._check_bitmap(table, index, entry, bitmap)
                 self._check_offset(table, index, entry, reads=bool(bitmap & layout.SUBCLUSTERS_ALLOCATED))
-        return Table(words, flags.translate(_EXTENDED), 2)
+        return L2Table(words, flags.translate(_EXTENDED), 2)
 
     def _looks_wrong(self, parts: list[bytes], entries: array[int], compressed: bytes) -> bool:
         """True unless all entries are known to be sound; parts are their first bytes, their second ones, and so on."""

@@ -21,7 +21,7 @@ from pydiskimg.images.qcow2.l2_tables import (
     MIXED,
     SAME_KIND,
     ZERO,
-    Table,
+    L2Table,
     TableReader,
 )
 from pydiskimg.images.qcow2.subclusters import coarse
@@ -95,7 +95,7 @@ class Mapping:
         self._l1_offset = header.l1_table_offset if l1_table_offset is None else l1_table_offset
         self._l1_entries = -(-self._size // header.l2_span)
         self._l1_pieces: Cache[bytes] = Cache(L1_CACHE)
-        self._l2_tables: Cache[Table] = Cache(l2_cache)
+        self._l2_tables: Cache[L2Table] = Cache(l2_cache)
         self._reader = TableReader(file, header, data_size=data_size)
         if l1_table_offset is not None:
             self._check_l1_table(header.l1_size if l1_size is None else l1_size)
@@ -156,7 +156,7 @@ class Mapping:
                 kind = run.subclusters[index]
                 yield Run(kind, start, end - start, run.host + start - run.start if kind == DATA else 0)
 
-    def tables(self, offset: int, length: int) -> Iterator[tuple[int, int, Table | None]]:
+    def tables(self, offset: int, length: int) -> Iterator[tuple[int, int, L2Table | None]]:
         """Yield (start, end, table) for the parts of [offset, offset + length) that one L2 table maps each.
 
         What has no L2 table comes as one part with None, however long it is.
@@ -198,7 +198,7 @@ class Mapping:
         if size > position:
             yield position, size - position, b"H"
 
-    def _mixed_kinds(self, table: Table, index: int, after: int, unit: int) -> tuple[int, bytes]:
+    def _mixed_kinds(self, table: L2Table, index: int, after: int, unit: int) -> tuple[int, bytes]:
         """(step, kinds) of clusters whose subclusters differ."""
         step = self.header.subcluster_size
         kinds = table.subclusters(index, after)
@@ -239,7 +239,7 @@ class Mapping:
             self._l1_pieces.put(number, piece, length)
         return piece
 
-    def _table(self, index: int) -> Table | None:
+    def _table(self, index: int) -> L2Table | None:
         """The L2 table under L1 entry index; None when nothing is stored there."""
         number, at = divmod(index * layout.ENTRY_SIZE, L1_PIECE)
         entry = int.from_bytes(self._l1_piece(number)[at : at + layout.ENTRY_SIZE], "big")
@@ -274,7 +274,7 @@ class Mapping:
             raise self._invalid(f"L1 entry {index}", text)
         return offset
 
-    def _runs_in_table(self, table: Table, offset: int, inside: int, stop: int) -> Iterator[Run]:
+    def _runs_in_table(self, table: L2Table, offset: int, inside: int, stop: int) -> Iterator[Run]:
         """inside is offset's distance from the start of what the table maps; stop is not beyond its end."""
         cluster_size = self.header.cluster_size
         last = inside + (stop - offset) - 1
@@ -297,7 +297,7 @@ class Mapping:
             offset += length
             index = after
 
-    def _end_of_run(self, table: Table, index: int, end_index: int) -> int:
+    def _end_of_run(self, table: L2Table, index: int, end_index: int) -> int:
         """The first index after index whose cluster does not continue it, for DATA and MIXED in the file as well."""
         kind = table.kinds[index]
         if kind == COMPRESSED:

@@ -17,7 +17,7 @@ VIRTUAL = re.compile(
 class Foreign:
     """Interfaces that files which are not ours configure, loopback left out.
 
-    for_all: one of the files is for any interface. odd is a place in them that is not replaced by what Ganeti knows:
+    for_all: one of the files is for any interface. odd is a location in them that is not replaced by what Ganeti knows:
     a bridge, a bond, a VLAN, or what is not understood; empty where there is none. own tells which bytes of which
     file are ours.
     """
@@ -36,9 +36,9 @@ class Foreign:
         """Note a file that is ours as a whole."""
         self.own[path] = range(len(data))
 
-    def note_odd(self, place: str) -> None:
-        """Note the first place that is not replaced."""
-        self.odd = self.odd or place
+    def note_odd(self, location: str) -> None:
+        """Note the first location that is not replaced."""
+        self.odd = self.odd or location
 
     def covers(self, count: int) -> bool:
         """True when as many NICs may be configured by these files."""

@@ -132,10 +132,10 @@ class _Check:
         if not result.wants_details and is_zero(references):
             result.leaks += len(stored) - stored.count(0)
             return
-        for place, (found, count) in enumerate(zip(array("H", references), stored, strict=True)):
+        for number, (found, count) in enumerate(zip(array("H", references), stored, strict=True)):
             if found == count != MANY:
                 continue
-            cluster, surplus = first + place, found - self._largest
+            cluster, surplus = first + number, found - self._largest
             if surplus > 0:
                 self._overflow(cluster, surplus)
                 found = self._largest  # noqa: PLW2901 - as many as can be stored
@@ -161,7 +161,7 @@ class _Check:
         )
 
     def _unreadable_blocks(self, counter: ReferenceCounter, end: int) -> None:
-        """A refcount block at a place that cannot be: none of its clusters could be checked."""
+        """A refcount block at an offset that cannot be: none of its clusters could be checked."""
         size = self._reader.block_clusters
         for start in range(counter.first - counter.first % size, end, size):
             if self._reader.is_unreadable(start):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from pydiskimg.images.qcow2.header import Header
     from pydiskimg.images.qcow2.write.refcounts import Refcounts
-    from pydiskimg.images.qcow2.write.tables import Table
+    from pydiskimg.images.qcow2.write.tables import CachedTable
     from pydiskimg.protocols import Store
 
 L2_CACHE = 8 << 20  # for clean and for changed tables each
@@ -229,7 +229,7 @@ class GuestMap:
             self._store.write(self._l1_offset + index * layout.ENTRY_SIZE, entry)
         self._l1_changes.clear()
 
-    def _table(self, index: int) -> Table | None:
+    def _table(self, index: int) -> CachedTable | None:
         entry = self._l1[index]
         offset = entry & layout.ENTRY_OFFSET
         if not offset:
@@ -242,7 +242,7 @@ class GuestMap:
             raise self._corrupt(f"L1 entry {index}: " + self._beyond(f"L2 table offset 0x{offset:x}"))
         return self._l2.get(offset)
 
-    def _table_to_write(self, index: int) -> Table:
+    def _table_to_write(self, index: int) -> CachedTable:
         """The L2 table, the image's own: a new one where there is none, a copy where a snapshot shares it."""
         table = self._table(index)
         if table is not None and self._l1[index] & COPIED:

@@ -21,7 +21,7 @@ from pydiskimg.images.qcow2.header import Header
 from pydiskimg.images.qcow2.words import big_endian, numbers
 from pydiskimg.images.qcow2.write.metadata_clusters import MetadataClusters
 from pydiskimg.images.qcow2.write.refcount_entries import RefcountEntries
-from pydiskimg.images.qcow2.write.tables import Table, TableCache
+from pydiskimg.images.qcow2.write.tables import CachedTable, TableCache
 from pydiskimg.protocols import Store
 from pydiskimg.units import format_bytes
 
@@ -211,7 +211,7 @@ class Refcounts:
             )
         return end
 
-    def _block(self, number: int) -> Table:
+    def _block(self, number: int) -> CachedTable:
         offset = self._table[number]
         if not offset or offset & ~_OFFSET or offset % self._cluster_size:
             raise self._corrupt(f"refcount table entry {number}: 0x{offset:016x} is no offset of a cluster")
@@ -248,7 +248,7 @@ class Refcounts:
         if freed < index + count:
             self._holes[number] = min(self._holes.get(number, freed), freed)
 
-    def _lower_each(self, block: Table, number: int, index: int, count: int) -> int:
+    def _lower_each(self, block: CachedTable, number: int, index: int, count: int) -> int:
         """Returns the first entry that became zero, index + count when there is none."""
         freed = index + count
         for at in range(index, index + count):

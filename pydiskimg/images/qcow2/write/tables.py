@@ -10,7 +10,7 @@ from pydiskimg.protocols import Store
 _WRITE_UNIT = 512  # what is written of a changed table is whole sectors
 
 
-class Table:
+class CachedTable:
     """One cluster of metadata: its offset in the file, its bytes, and [low, high), the part of them that changed."""
 
     __slots__ = ("high", "low", "offset", "raw")
@@ -32,8 +32,8 @@ class TableCache:
         self._store = store
         self._cluster_size = cluster_size
         self._most = max(2, capacity // cluster_size)
-        self._clean: OrderedDict[int, Table] = OrderedDict()
-        self._changed: dict[int, Table] = {}
+        self._clean: OrderedDict[int, CachedTable] = OrderedDict()
+        self._changed: dict[int, CachedTable] = {}
 
     @property
     def is_changed(self) -> bool:
@@ -49,28 +49,28 @@ class TableCache:
         """True when the table at offset was changed and is not written yet."""
         return offset in self._changed
 
-    def get(self, offset: int) -> Table:
+    def get(self, offset: int) -> CachedTable:
         """The table at offset of the file, where a whole cluster must be."""
         table = self._changed.get(offset)
         if table is not None:
             return table
         table = self._clean.get(offset)
         if table is None:
-            table = Table(offset, bytearray(self._cluster_size))
+            table = CachedTable(offset, bytearray(self._cluster_size))
             self._store.read_into(offset, table.raw)
             self._keep(table)
         else:
             self._clean.move_to_end(offset)
         return table
 
-    def new(self, offset: int, raw: bytearray) -> Table:
+    def new(self, offset: int, raw: bytearray) -> CachedTable:
         """A table that is not in the file yet; raw becomes the cache's."""
         self._clean.pop(offset, None)
-        table = Table(offset, raw)
+        table = CachedTable(offset, raw)
         self.changed(table, 0, len(raw))
         return table
 
-    def changed(self, table: Table, low: int, high: int) -> None:
+    def changed(self, table: CachedTable, low: int, high: int) -> None:
         """Note that the bytes [low, high) of table have to be written."""
         if table.high:
             table.low, table.high = min(table.low, low), max(table.high, high)
@@ -95,7 +95,7 @@ class TableCache:
             del self._changed[offset]
             self._keep(table)
 
-    def _keep(self, table: Table) -> None:
+    def _keep(self, table: CachedTable) -> None:
         self._clean[table.offset] = table
         while len(self._clean) > self._most:
             self._clean.popitem(last=False)

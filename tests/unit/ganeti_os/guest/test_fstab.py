@@ -24,7 +24,7 @@ short line
 def test_lines_are_read() -> None:
     entries = list(fstab.parse(OLD))
     assert [entry.mount_point for entry in entries] == ["/", "none", "/data", "/tmp", "/home", "none"]
-    assert entries[0] == fstab.Entry("UUID=aaaa", "/", "ext3", "defaults", 0, 1)
+    assert entries[0] == fstab.FstabLine("UUID=aaaa", "/", "ext3", "defaults", 0, 1)
     assert entries[3].options == "nosuid,size=1G"
 
 
@@ -32,7 +32,7 @@ def test_devices_of_the_old_system_go_and_the_rest_stays(tmp_path: Path) -> None
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/fstab").write_text(OLD)
     with open_tree(tmp_path) as tree:
-        fstab.write_entries(tree, [fstab.Entry("UUID=new", "/", "ext4", "errors=remount-ro", 0, 1)])
+        fstab.write_entries(tree, [fstab.FstabLine("UUID=new", "/", "ext4", "errors=remount-ro", 0, 1)])
         entries = fstab.read_entries(tree)
     assert [(entry.spec, entry.mount_point) for entry in entries] == [
         ("UUID=new", "/"),
@@ -45,7 +45,7 @@ def test_a_system_without_fstab_gets_one(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     with open_tree(tmp_path) as tree:
         assert fstab.read_entries(tree) == []
-        fstab.write_entries(tree, [fstab.Entry("UUID=new", "none", "swap", "sw")])
+        fstab.write_entries(tree, [fstab.FstabLine("UUID=new", "none", "swap", "sw")])
     lines = (tmp_path / "etc/fstab").read_text().splitlines()
     assert lines[-1] == "UUID=new none swap sw 0 0"
 

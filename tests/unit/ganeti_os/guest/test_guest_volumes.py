@@ -9,10 +9,9 @@ from uuid import UUID
 import pytest
 
 from ganeti_os.guest.device_names import names_volume
-from ganeti_os.guest.fstab import Entry
+from ganeti_os.guest.fstab import FstabLine
 from ganeti_os.guest.mounted import mount_point_inside
-from ganeti_os.guest.root import _volume_at, volumes
-from ganeti_os.guest.volume import Volume
+from ganeti_os.guest.root import _volume_at
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.disks.region import Region
 from pydiskimg.errors import StorageError
@@ -21,6 +20,7 @@ from pydiskimg.fs.probe.kind import FileSystemKind, label_text
 from pydiskimg.partitions.make import Content, NewPartition, plan_partition_table
 from pydiskimg.partitions.read import Partition
 from pydiskimg.units import MIB
+from pydiskimg.volumes.find import Volume, find_volumes
 from tests.fixtures.partition_tables import entry, gpt, record
 
 
@@ -34,7 +34,7 @@ def test_a_partition_with_the_signatures_of_two_file_systems(caplog: pytest.LogC
     # A swap area's header: version 1, with pages behind it.
     disk.write(table.partitions[0].start + 1024, (1).to_bytes(4, "little") + (1000).to_bytes(4, "little"))
     disk.write(table.partitions[0].start + 4096 - 10, b"SWAPSPACE2")
-    found = volumes(disk)  # type: ignore[arg-type] # any Disk does
+    found = find_volumes(disk)
     assert [volume.content and volume.content.type for volume in found] == [None, "ext2"]
     assert "memory, partition 1: has the signatures of swap and ext2" in caplog.text
 
@@ -51,15 +51,17 @@ def test_boot_by_the_uuid_of_its_partition(label: str) -> None:
         names = ["baadf00d-01", "baadf00d-02"]
     for start, length in ((1, 9), (10, 29)):
         make_ext(Region(disk, start * MIB, length * MIB))
-    boot, root = volumes(disk)  # type: ignore[arg-type] # any Disk does
+    boot, root = find_volumes(disk)
     assert [boot.partition.uuid, root.partition.uuid] == names
     for name, found in ((names[0], boot), (names[0].upper(), boot), (names[1], None), ("0-01", None), ("", None)):
-        assert _volume_at("/boot", [boot, root], [Entry(f"PARTUUID={name}", "/boot", "ext4")], taken=[root]) == found
+        assert (
+            _volume_at("/boot", [boot, root], [FstabLine(f"PARTUUID={name}", "/boot", "ext4")], taken=[root]) == found
+        )
     whole = MemoryDisk(40 * MIB)
     make_ext(whole)
-    (only,) = volumes(whole)  # type: ignore[arg-type] # any Disk does
+    (only,) = find_volumes(whole)
     assert only.partition.uuid == ""
-    assert _volume_at("/boot", [only], [Entry("PARTUUID=", "/boot", "ext4")], taken=[root]) is None
+    assert _volume_at("/boot", [only], [FstabLine("PARTUUID=", "/boot", "ext4")], taken=[root]) is None
 
 
 FS_UUID = "0F0F0F0F-1111-4222-8333-abcdefabcdef"
@@ -118,8 +120,12 @@ def test_boot_and_efi_are_two_volumes() -> None:
     gpt(disk, [(2048, 20479), (20480, 81000)], sectors=40 * 2048)
     for start, length in ((1, 9), (10, 29)):
         make_ext(Region(disk, start * MIB, length * MIB), label=f"l{start}")
-    other, root = volumes(disk)  # type: ignore[arg-type] # any Disk does
-    entries = [Entry("LABEL=l1", "/boot/", "ext4"), Entry("LABEL=l1", "/boot//efi", "vfat"), Entry("x", "/boot", "")]
+    other, root = find_volumes(disk)
+    entries = [
+        FstabLine("LABEL=l1", "/boot/", "ext4"),
+        FstabLine("LABEL=l1", "/boot//efi", "vfat"),
+        FstabLine("x", "/boot", ""),
+    ]
     assert _volume_at("/boot", [other, root], entries, taken=[root]) == other
     assert _volume_at("/boot/efi", [other, root], entries, taken=[root]) == other
     assert _volume_at("/boot/efi", [other, root], entries, taken=[root, other]) is None

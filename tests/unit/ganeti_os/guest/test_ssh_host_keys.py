@@ -385,7 +385,7 @@ def test_any_configuration_ends_in_lines(data: bytes) -> None:
 
     for line in config_lines(Draft(Files())):  # type: ignore[arg-type]
         assert line.keyword.isalnum()
-        assert line.place.startswith("/etc/ssh/sshd_config:")
+        assert line.location.startswith("/etc/ssh/sshd_config:")
 
 
 @pytest.mark.parametrize(

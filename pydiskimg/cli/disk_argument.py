@@ -33,13 +33,13 @@ class OverwriteError(DiskImageError):
     """Something that may be wanted is there already."""
 
 
-def add_place_options(parser: argparse.ArgumentParser) -> None:
+def add_disk_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what mkfs and mkswap have in common: DISK, --partition, --create, -L, -U, --force."""
     parser.add_argument("-L", dest="label", default="", help="label")
     parser.add_argument("-U", dest="uuid", type=_uuid, help="UUID (default: a random one)")
-    place = parser.add_mutually_exclusive_group()
-    place.add_argument("--partition", type=_number, metavar="N", help="work on partition N of DISK")
-    place.add_argument(
+    options = parser.add_mutually_exclusive_group()
+    options.add_argument("--partition", type=_number, metavar="N", help="work on partition N of DISK")
+    options.add_argument(
         "--create", type=size_argument, metavar="SIZE", help="make a new file DISK of SIZE, such as 512M"
     )
     parser.add_argument(
@@ -51,7 +51,7 @@ def add_place_options(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def place(arguments: argparse.Namespace) -> Iterator[Disk]:
+def disk_argument(arguments: argparse.Namespace) -> Iterator[Disk]:
     """Give the Disk to work on; what was written is durable when the context is left without an error."""
     require_name(arguments.disk, "disk")
     if arguments.create is not None:

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""A disk's partitions, or the disk itself where it has no table, each with what it holds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from pydiskimg.disks.region import SourceRegion
+from pydiskimg.errors import FileSystemError, PartitionError
+from pydiskimg.fs.probe import FileSystemKind, probe
+from pydiskimg.partitions.read import SECTOR_SIZES, Partition, read_partition_table
+from pydiskimg.protocols import Disk, Source
+
+log = logging.getLogger(__name__)
+
+TableReader = Callable[[Source, int], Sequence[Partition]]
+"""Called with a disk and the bytes of a sector; none where the disk has no table. Raises PartitionError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A partition, or the whole disk as number 0, and what is on it (None: nothing that is known).
+
+    options are what it is to be mounted with: the subvolume of a btrfs.
+    """
+
+    partition: Partition
+    content: FileSystemKind | None
+    options: str = ""
+
+    @property
+    def location(self) -> str:
+        return f"partition {self.partition.number}" if self.partition.number else "the whole disk"
+
+    def __str__(self) -> str:
+        return f"{self.location} ({self.content.type if self.content else 'nothing known'})"
+
+    def region(self, source: Source) -> SourceRegion:
+        """Return what it holds, from the disk that it is on."""
+        name = f"{source.name}, {self.location}"
+        return SourceRegion(source, self.partition.start, self.partition.length, name=name)
+
+
+def find_volumes(disk: Disk) -> list[Volume]:
+    """Return the partitions of the disk with their contents, or the disk itself where it has no table.
+
+    An image may have been made for sectors of another size than this disk's, which is tried first: the size whose
+    partitions hold something known is the right one. What cannot be told is logged, and holds nothing known. Raises
+    PartitionError when the table can be read with no size.
+    """
+    problems: list[PartitionError] = []
+    first = None
+    for found in volume_readings(disk, (disk.sector_size, *SECTOR_SIZES), problems):
+        if any(volume.content for volume in found):
+            return found
+        first = first or found
+    if first is None:
+        raise problems[0]
+    return first
+
+
+def volume_readings(
+    source: Source,
+    sector_sizes: Iterable[int],
+    problems: list[PartitionError],
+    *,
+    read: TableReader | None = None,
+    tell: Callable[[str], object] | None = None,
+) -> Iterator[list[Volume]]:
+    """Yield for each sector size (bytes) the volumes that the table names then; the same ones are yielded once.
+
+    A size by which the table cannot be read is left out, and its error goes to problems. read is how the table is read,
+    tell is called with a sentence on each volume whose contents are unclear; by default a warning is logged.
+    """
+    seen = set()
+    for sector_size in dict.fromkeys(sector_sizes):
+        try:
+            partitions = tuple((read or _read)(source, sector_size))
+        except PartitionError as error:
+            problems.append(error)
+            continue
+        if partitions not in seen:
+            seen.add(partitions)
+            yield [_probed(source, part, tell) for part in partitions or (Partition(0, 0, source.size, ""),)]
+
+
+def _read(source: Source, sector_size: int) -> Sequence[Partition]:
+    return read_partition_table(source, sector_size=sector_size)
+
+
+def _probed(source: Source, partition: Partition, tell: Callable[[str], object] | None) -> Volume:
+    volume = Volume(partition, None)
+    try:
+        return replace(volume, content=probe(volume.region(source)))
+    except FileSystemError as error:  # what is looked for may be on another one
+        if tell is None:
+            log.warning("%s", error)
+        else:
+            tell(str(error))
+        return volume
