@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Callable
 
@@ -11,9 +10,9 @@ from ganeti_os.guest.firmware import tell_of_uefi
 from ganeti_os.install.held_disk import HeldDisk, released_after
 from ganeti_os.install.image_check import check_disk_contents
 from ganeti_os.install.image_file import ImageFile, open_complete_image
-from ganeti_os.install.installation import Installation
+from ganeti_os.install.installation import Installation, require_mounting
 from pydiskimg.disks.fits import check_fits
-from pydiskimg.errors import InUseError, StorageError
+from pydiskimg.errors import InUseError
 from pydiskimg.fs.swap import check_swap, make_swap
 from pydiskimg.host.claims import is_same_file
 from pydiskimg.protocols import ImageSource, ShownDisk, Source
@@ -21,6 +20,8 @@ from pydiskimg.transfer.copy import copy
 from pydiskimg.units import format_size
 
 log = logging.getLogger(__name__)
+
+_WITHOUT_ROOT = "IDENTITY=no copies an image as it is, without root, where there are no overlay and scripts"
 
 
 def install_disk_image(image: ImageFile, installation: Installation) -> None:
@@ -46,7 +47,7 @@ def _install_plain(image: ImageFile, installation: Installation) -> tuple[HeldDi
     with open_complete_image(image.path, format=image.format) as source:
         enters = installation.is_customised or (installation.gives_identity and _may_hold_linux(source))
         if enters:
-            _enter_private_namespace()  # refused without root before anything is written
+            require_mounting(_WITHOUT_ROOT)
         return _copied(image, installation, lambda: _copy(image, source, installation)), enters
 
 
@@ -55,22 +56,9 @@ def _install_packed(image: ImageFile, installation: Installation) -> tuple[HeldD
     from ganeti_os.install.from_packed import copy_packed  # and with it libarchive, which most images do without
 
     if installation.is_customised or installation.gives_identity:
-        _enter_private_namespace()  # refused without root before anything is written
+        require_mounting(_WITHOUT_ROOT)
     target = _copied(image, installation, lambda: copy_packed(image, installation))
     return target, installation.is_customised or (installation.gives_identity and _may_hold_linux(target))
-
-
-def _enter_private_namespace() -> None:
-    # Only here, as what mounts takes longer to import than a small image to copy.
-    from pydiskimg.host.mount import enter_private_namespace
-
-    try:
-        enter_private_namespace()
-    except StorageError as error:
-        if error.errno != errno.EPERM:
-            raise
-        text = f"{error}; IDENTITY=no copies an image as it is, without root, where there are no overlay and scripts"
-        raise StorageError(text, errno=error.errno, filename=error.filename) from error
 
 
 def _customise(installation: Installation, disk: ShownDisk) -> bool:
@@ -81,7 +69,7 @@ def _customise(installation: Installation, disk: ShownDisk) -> bool:
 
 
 def _seed(installation: Installation, disk: ShownDisk) -> None:
-    from ganeti_os.guest.seed_volume import seed_in_front  # only here, as _enter_private_namespace()
+    from ganeti_os.guest.seed_volume import seed_in_front  # only here, as what mounts takes long to import
 
     seed_in_front(disk, installation.request, installation.settings)
 
@@ -94,7 +82,7 @@ def _grow(installation: Installation, disk: ShownDisk, *, done: str | None = Non
 
 
 def _may_hold_linux(source: Source) -> bool:
-    from ganeti_os.guest.root import holds_mountable  # only here, as _enter_private_namespace()
+    from ganeti_os.guest.root import holds_mountable  # only here, as what mounts takes long to import
 
     found = holds_mountable(source)
     if not found:

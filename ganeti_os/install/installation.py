@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field
 
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
@@ -12,6 +13,7 @@ from ganeti_os.request import Request
 from ganeti_os.settings.authorized_keys import keys_of_settings
 from ganeti_os.settings.settings import Settings
 from pydiskimg.disks.descriptor import DescriptorDisk
+from pydiskimg.errors import StorageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,18 @@ class Installation:
     def grows(self) -> bool:
         """True when a system that is copied as a disk is to fill the instance's disk."""
         return self.settings.grow and not self.settings.nomount
+
+
+def require_mounting(hint: str) -> None:
+    """Enter the namespace that mounts are made in, before anything is written; without root, refuse with the hint."""
+    from pydiskimg.host.mount import enter_private_namespace  # only here: it takes longer to import than a small copy
+
+    try:
+        enter_private_namespace()
+    except StorageError as error:
+        if error.errno != errno.EPERM:
+            raise
+        raise StorageError(f"{error}; {hint}", errno=error.errno, filename=error.filename) from error
 
 
 def prepare_identity(settings: Settings, keys: KeyMaker) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import time
 
@@ -12,11 +11,11 @@ from ganeti_os.backup.restore import restore_disk
 from ganeti_os.guest.firmware import holds_firmware_variables
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.install.held_disk import HeldDisk, released_after
-from ganeti_os.install.installation import Installation, prepare_identity
+from ganeti_os.install.installation import Installation, prepare_identity, require_mounting
 from ganeti_os.log import Messages
 from ganeti_os.request import Request
 from ganeti_os.settings.settings import Settings
-from pydiskimg.errors import DiskImageError, StorageError
+from pydiskimg.errors import DiskImageError
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.protocols import ShownDisk
 from pydiskimg.transfer.pipe import PipeReader
@@ -41,7 +40,7 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
     keys = KeyMaker()
     another = settings.import_identity == "new" and not settings.identity_is_off
     if another:
-        _require_root()
+        require_mounting("without it IMPORT_IDENTITY=keep restores a disk as it was")
         prepare_identity(settings, keys)
     with open_disk(request.device, writable=True) as disk:
         installation = Installation(request, settings, messages, disk, swap=None, scripts=(), keys=keys)
@@ -89,19 +88,6 @@ def _grow(disk: ShownDisk, installation: Installation, *, done: str | None = Non
 
     with installation.messages.step("growing"):
         return grow(disk, done=done)
-
-
-def _require_root() -> None:
-    """Refuse without root, which what follows the restoring needs, before anything is written."""
-    from pydiskimg.host.mount import enter_private_namespace  # only here, as another.py
-
-    try:
-        enter_private_namespace()
-    except StorageError as error:
-        if error.errno != errno.EPERM:
-            raise
-        text = f"{error}; without it IMPORT_IDENTITY=keep restores a disk as it was"
-        raise StorageError(text, errno=error.errno, filename=error.filename) from error
 
 
 def _become_another(target: HeldDisk, installation: Installation) -> None:
