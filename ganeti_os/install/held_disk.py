@@ -39,7 +39,7 @@ class HeldDisk(WholeDisk):
         try:
             partitions = read_partition_table(self, sector_size=self.sector_size)
             return bool(partitions) and not any(self._holds_something(partition) for partition in partitions)
-        except (PartitionError, FileSystemError):  # whoever looks for a volume says what is wrong with it
+        except (PartitionError, FileSystemError):  # the search for a volume reports it
             return False
 
     def _holds_something(self, partition: Partition) -> bool:
