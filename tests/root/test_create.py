@@ -16,6 +16,7 @@ from tests.fixtures.block_devices import block_device, filled_file
 from tests.fixtures.debian_system import NAME, DebianSystem
 from tests.fixtures.judges import blkid, inside, partitions
 from tests.fixtures.node import PATH, ROOT, Node, create_environment, last_line
+from tests.fixtures.unmounting import unmount
 
 pytestmark = pytest.mark.root
 MIB = 1 << 20
@@ -274,7 +275,7 @@ def test_a_full_disk_gives_one_clear_error(node: Node, tmp_path: Path, image_typ
         dump = subprocess.run(["sfdisk", "-d", disk], capture_output=True, text=True, check=False).stdout
         assert "type=83" not in dump
     finally:
-        subprocess.run(["umount", small], check=True)
+        unmount(small)
 
 
 def test_a_device_in_use_is_refused(node: Node, tmp_path: Path) -> None:

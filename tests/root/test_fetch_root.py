@@ -16,6 +16,7 @@ from ganeti_os.log import Messages
 from ganeti_os.settings.settings import Layer, Settings
 from pydiskimg.errors import DoesNotFitError
 from tests.fixtures.image_server import ImageServer
+from tests.fixtures.unmounting import unmount
 
 pytestmark = pytest.mark.root
 NAME = "x-x86_64.img"
@@ -31,7 +32,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
     try:
         yield point
     finally:
-        subprocess.run(["umount", point], check=True)
+        unmount(point)
 
 
 def settings(server: ImageServer, cache: Path) -> Settings:

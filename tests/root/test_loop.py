@@ -19,6 +19,7 @@ from pydiskimg.host import loop
 from pydiskimg.host.loop import LoopDevice, loop_device
 from pydiskimg.linux import blockdev, loopctl
 from tests.fixtures.reachable import reachable_by_all
+from tests.fixtures.unmounting import unmount
 
 pytestmark = pytest.mark.root
 MIB = 1 << 20
@@ -235,7 +236,7 @@ def test_full_disk_below_is_an_error(tmp_path: Path, tool: Callable[[str], str])
         with expected, loop_device(full / "image") as device:
             write(device, 0, b"x" * 4 * MIB)
     finally:
-        subprocess.run([tool("umount"), full], check=True)
+        unmount(full)
 
 
 def test_ordinary_users_get_a_sentence(image: Path) -> None:

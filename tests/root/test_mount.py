@@ -24,6 +24,7 @@ from pydiskimg.host import mount
 from pydiskimg.host.loop import LoopDevice, loop_device
 from pydiskimg.host.mount import enter_private_namespace, mounted
 from pydiskimg.linux import mounts, namespaces
+from tests.fixtures.unmounting import unmount
 
 pytestmark = pytest.mark.root
 Tool = Callable[[str], str]
@@ -290,7 +291,7 @@ def test_full_disk_below_is_an_error(tool: Tool, tmp_path: Path) -> None:
         ):
             Path(target, "file").write_bytes(os.urandom(12 * MIB))
     finally:
-        subprocess.run([tool("umount"), small], check=True)
+        unmount(small)
 
 
 def test_no_place_left(monkeypatch: pytest.MonkeyPatch, device: LoopDevice, tmp_path: Path) -> None:
