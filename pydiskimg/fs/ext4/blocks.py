@@ -34,10 +34,11 @@ class BlockWriter:
 
 def joined(blocks: Mapping[int, Buffer], block_size: int) -> list[tuple[int, bytes]]:
     """Join the contents of neighbouring blocks, so that each run is one write; ascending."""
-    runs: list[tuple[int, bytearray]] = []
-    for block in sorted(blocks):
-        if runs and runs[-1][0] + len(runs[-1][1]) // block_size == block:
-            runs[-1][1].extend(blocks[block])
-        else:
-            runs.append((block, bytearray(blocks[block])))
-    return [(block, bytes(data)) for block, data in runs]
+    runs: list[tuple[int, list[Buffer]]] = []
+    end = -1
+    for block, data in sorted(blocks.items()):
+        if block != end:
+            runs.append((block, []))
+        runs[-1][1].append(data)
+        end = block + len(data) // block_size
+    return [(block, b"".join(parts)) for block, parts in runs]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The feature flags of ext2, ext3 and ext4 (super.rst, "Feature Sets"), and what each table below says of them.
 
-A flag that is named here is one with which a file system is read: whoever adds it must know that it does not change
-what a block bitmap means, nor where the metadata lies (geometry.py). The tables are FEATURES (what is made), NOT_GROWN
-and those of the drivers, by which ext2, ext3 and ext4 are told apart.
+A file system with a flag that is named here is read: add one only when it changes neither what a block bitmap means
+nor where the metadata lies, or when geometry.py and usage.py know how. The tables are FEATURES (what is made),
+NOT_GROWN and those of the drivers, by which ext2, ext3 and ext4 are told apart.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Features:
     ro_compat: int = 0
 
     def __contains__(self, feature: Feature) -> bool:
-        return bool(getattr(self, _SETS[type(feature)]) & feature.value)
+        return bool(getattr(self, _SETS[type(feature)]) & int(feature))
 
     def with_(self, *features: Feature) -> Features:
         """Return the features with more of them."""

@@ -74,7 +74,7 @@ class Geometry:
 
     @cached_property
     def packed_desc_blocks(self) -> int:
-        """Blocks of that table that lie together, each time behind a superblock; meta_bg spreads the others."""
+        """Blocks of that table that lie together, each time after a superblock; meta_bg spreads the others."""
         return self.first_meta_bg if Incompat.META_BG in self.features else self.desc_blocks
 
     @cached_property

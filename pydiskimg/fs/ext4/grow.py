@@ -65,8 +65,7 @@ class ExtGrowth:
         self._first_table = (old.groups - 1) // old.desc_per_block
         self._changes: dict[int, bytes] = {}
         self._before = fs.superblock.fields
-        recovered = old.features.without(Incompat.RECOVER)
-        self._fields = self._before | recovered.fields
+        self._fields = self._before | old.features.without(Incompat.RECOVER).fields
         if self.gains:
             free_blocks, free_inodes, last = self._counted()
             self._last_descriptor = self._last_group(last)
@@ -133,11 +132,8 @@ class ExtGrowth:
         groups = range(old.groups, new.groups)
         free_blocks += new.group_end(old.groups - 1) - old.blocks + sum(map(self._groups.free_blocks, groups))
         fields = count_fields(new, free_blocks, free_inodes + new.inodes_per_group * len(groups))
-        return {
-            **fields,
-            **new.features.without(Incompat.RECOVER).fields,
-            "s_overhead_clusters": 0,  # the kernel works it out when it mounts
-        }
+        fields["s_overhead_clusters"] = 0  # the kernel works it out when it mounts
+        return fields | new.features.without(Incompat.RECOVER).fields
 
     def _plan_changes(self) -> None:
         """Collect what the smaller file system also looks at, all but its superblock."""
@@ -197,8 +193,7 @@ class ExtGrowth:
     def _switch(self) -> None:
         """Make the smaller file system the larger one."""
         log = LogWriter(self._disk, self._fs) if self._fs.superblock.journal_inode else None
-        incompat = int(self._fields["s_feature_incompat"])
-        meanwhile = {**self._fields, "s_feature_incompat": incompat | Incompat.RECOVER}
+        meanwhile = self._fields | self._new.features.with_(Incompat.RECOVER).fields
         changes = {**self._changes, self._primary: self._primary_block(meanwhile)}
         before = self._before
         if log is None or not log.fits(changes):
@@ -206,9 +201,7 @@ class ExtGrowth:
             self._write_blocks(self._changes)
         else:
             # In this order there is never a log that nobody is told of.
-            self._write_superblock(
-                {**before, "s_feature_incompat": int(before["s_feature_incompat"]) | Incompat.RECOVER}
-            )
+            self._write_superblock(before | self._old.features.with_(Incompat.RECOVER).fields)
             log.commit(changes)
             self._write_blocks(changes)
             log.finish()

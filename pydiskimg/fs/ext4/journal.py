@@ -16,7 +16,7 @@ from pydiskimg.fs.ext4.inodes import read_inode
 from pydiskimg.records import Value
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # whoever reads a journal allocates nothing
+if TYPE_CHECKING:  # to read a journal takes no allocator
     from pydiskimg.fs.ext4.placement import Placement
 
 _MAX_BLOCKS = 1 << 22
