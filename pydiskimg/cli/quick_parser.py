@@ -6,8 +6,6 @@ A subcommand declares its common options by the same calls of add_argument() for
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -30,10 +28,13 @@ class UncommonError(Exception):
     """The words are rare or wrong in some way, and argparse is to say in which."""
 
 
-class QuickArguments(SimpleNamespace):
+class QuickArguments:
     """What the words say; an option that is not among the common ones was not given."""
 
-    def __getattr__(self, _: str) -> None:
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.__dict__.update(values)
+
+    def __getattr__(self, _: str) -> Any:
         return None
 
 
@@ -61,7 +62,7 @@ class QuickParser:
 
     def parse(self, words: Sequence[str]) -> QuickArguments:
         """Return what argparse would; raise UncommonError for words that are anything but common ones."""
-        found = QuickArguments(**self._values)
+        found = QuickArguments(self._values)
         operands = []
         rest = iter(words)
         for word in rest:
