@@ -26,6 +26,7 @@ from pydiskimg.fs.fat import (
     VOLUME_ID,
 )
 from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.text import quoted
 
 _FIRST_DAY = 0x0021  # 1980-01-01
 _END = 0xFFF  # of a chain of clusters
@@ -165,7 +166,7 @@ def _boot_sector(layout: _Layout, label: str, serial: int, hidden_sectors: int) 
 def _padded(text: str, length: int) -> bytes:
     encoded = text.encode("ascii").ljust(length)
     if len(encoded) != length:
-        raise ValueError(f"{text!r} is longer than {length} characters")
+        raise ValueError(f"{quoted(text)} is longer than {length} characters")
     return encoded
 
 
@@ -175,7 +176,7 @@ def _entries(name: str, number: int, first: int, size: int) -> list[bytes]:
     parts = [name[at : at + _PART] for at in range(0, len(name), _PART)]
     if not 1 <= len(parts) <= _MAX_PARTS or not (name.isascii() and name.isprintable()):
         expected = f"1 to {_MAX_PARTS * _PART} characters of printable ASCII"
-        raise FileSystemError(f"{name!r}: cannot be the name of a file; expected {expected}")
+        raise FileSystemError(f"{quoted(name)}: cannot be the name of a file; expected {expected}")
     entries = []
     for index in range(len(parts), 0, -1):
         text = parts[index - 1].encode("utf-16-le")

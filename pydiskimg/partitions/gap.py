@@ -24,6 +24,7 @@ from pydiskimg.partitions.growth import NothingToGrowError
 from pydiskimg.partitions.layout import GPT_ENTRY, MBR, has_mbr, has_protective, mbr_entries
 from pydiskimg.partitions.read import Partition, gpt_sector_size, other_sectors, protective_problem
 from pydiskimg.protocols import Disk, Source, read_bytes
+from pydiskimg.text import quoted
 
 _ALIGNMENT = 4096  # bytes: a physical sector of today's disks
 _NAME_LENGTH = 36  # UTF-16 units
@@ -134,7 +135,7 @@ def _put(
     first, end = made.start // sector_size, (made.start + made.length) // sector_size
     name = made.name.encode("utf-16-le")
     if len(name) > 2 * _NAME_LENGTH:
-        raise ValueError(f"{made.name!r} is longer than {_NAME_LENGTH} characters")
+        raise ValueError(f"{quoted(made.name)} is longer than {_NAME_LENGTH} characters")
     entry = GPT_ENTRY.pack(
         PartitionTypeGUID=type_guid.bytes_le,
         UniquePartitionGUID=identifier.bytes_le,
