@@ -6,9 +6,9 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, contextmanager
 
+from pydiskimg.cli.arguments import require_name
 from pydiskimg.cli.convert_form import WORKERS, UncommonError, common_form
 from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options
-from pydiskimg.cli.names import require_name
 from pydiskimg.cli.pipes import destination_pipe, is_destination_pipe, is_source_pipe, source_pipe
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references

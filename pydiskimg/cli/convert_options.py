@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import argparse
 
+from pydiskimg.cli.arguments import size_argument
 from pydiskimg.cli.convert_form import CACHE_MODES
 from pydiskimg.cli.image_options import NO_BACKING
-from pydiskimg.cli.sizes import size_argument
 from pydiskimg.units import format_size
 
 TYPE_CHECKING = False
