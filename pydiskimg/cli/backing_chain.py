@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
-from pydiskimg.cli.description import Facts, describe_file
+from pydiskimg.cli.info import Facts, describe_file
 from pydiskimg.cli.references import references
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.images.chain import MAX_BACKING_FILES, require_raw, stated_backing_format

@@ -6,8 +6,8 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, contextmanager
 
+from pydiskimg.cli.arguments import require_name
 from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options
-from pydiskimg.cli.names import require_name
 from pydiskimg.cli.pipes import destination_pipe, is_destination_pipe, is_source_pipe, source_pipe
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.quick_parser import run_quickly

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import argparse
 
+from pydiskimg.cli.arguments import size_argument
 from pydiskimg.cli.image_options import NO_BACKING
-from pydiskimg.cli.sizes import size_argument
 from pydiskimg.units import format_size
 
 TYPE_CHECKING = False

@@ -21,6 +21,7 @@ from pydiskimg.linux.openat2 import (
     openat2,
 )
 from pydiskimg.linux.tmpfile import sync_directory, unnamed_file
+from pydiskimg.text import printable, quoted
 
 # Mounts are crossed: whatever is mounted below the root was mounted there by us (/boot).
 _INSIDE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
@@ -283,8 +284,7 @@ class MountedTree:
 
     def _where(self, path: str) -> str:
         """For messages: a guest may put control characters into its names."""
-        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in path)
-        return f"{shown} in the guest's tree {self.name}"
+        return f"{printable(path)} in the guest's tree {self.name}"
 
     def _error(self, path: str, text: str, number: int) -> StorageError:
         return StorageError(f"{self._where(path)}: {text}", errno=number, filename=path)
@@ -318,7 +318,7 @@ class MountedTree:
 
 def _encoded(path: str) -> bytes:
     if not path.startswith("/"):
-        raise ValueError(f"{path!r} is not absolute; paths in a guest's tree start at its root")
+        raise ValueError(f"{quoted(path)} is not absolute; paths in a guest's tree start at its root")
     try:
         encoded = path.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

@@ -22,7 +22,6 @@ INFO = {
     "gc",
     "pydiskimg",
     "pydiskimg.cli",
-    "pydiskimg.cli.description",
     "pydiskimg.cli.info",
     "pydiskimg.cli.output",
     "pydiskimg.errors",
@@ -37,6 +36,7 @@ INFO = {
     "pydiskimg.linux.fileio",
     "pydiskimg.linux.stdio",
     "pydiskimg.protocols",
+    "pydiskimg.text",
     "pydiskimg.units",
     "struct",
 }
