@@ -75,7 +75,7 @@ def _seed(installation: Installation, disk: ShownDisk) -> None:
 
 
 def _grow(installation: Installation, disk: ShownDisk, *, done: str | None = None) -> None:
-    from ganeti_os.install.growing import grow
+    from ganeti_os.install.grow import grow
 
     with installation.messages.step("growing"):
         grow(disk, done=done)

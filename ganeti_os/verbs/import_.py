@@ -58,7 +58,7 @@ def _restore(installation: Installation) -> HeldDisk | None:
     if kind in (BackupKind.QCOW2, BackupKind.RAW):
         return restore_disk(pipe, kind, installation.disk, installation.wiping)
     # Only here, as libarchive and libparted take longer to import than a small disk to restore.
-    from ganeti_os.backup.predecessor import restore_archive, restore_dump_of_root
+    from ganeti_os.backup.ganeti_instance_image import restore_archive, restore_dump_of_root
 
     if kind is BackupKind.TAR:
         return restore_archive(pipe, installation)
@@ -84,7 +84,7 @@ def _complete(target: HeldDisk, installation: Installation) -> bool:
 
 
 def _grow(disk: ShownDisk, installation: Installation, *, done: str | None = None) -> bool:
-    from ganeti_os.install.growing import grow  # only here: it takes longer to import than a small disk to restore
+    from ganeti_os.install.grow import grow  # only here: it takes longer to import than a small disk to restore
 
     with installation.messages.step("growing"):
         return grow(disk, done=done)
@@ -95,7 +95,7 @@ def _become_another(target: HeldDisk, installation: Installation) -> None:
 
     Until it is, the disk has no table: beside the machine that was backed up, it must not be started.
     """
-    from ganeti_os.guest.another import become_another  # only here: most imports do without
+    from ganeti_os.guest.new_identity import become_another  # only here: most imports do without
 
     try:
         with installation.messages.step("identity"), released_after(target) as disk:
