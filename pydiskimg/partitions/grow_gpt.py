@@ -17,7 +17,7 @@ import zlib
 from dataclasses import dataclass, replace
 
 from pydiskimg.errors import PartitionError
-from pydiskimg.partitions.growth import NothingToGrowError, PartitionGrowth, Span, aligned_end, refuse_overlaps
+from pydiskimg.partitions.growth_plan import NothingToGrowError, PartitionGrowth, Span, aligned_end, refuse_overlaps
 from pydiskimg.partitions.layout import (
     GPT_ENTRY,
     GPT_HEADER,
