@@ -9,12 +9,13 @@ import os
 import stat
 from dataclasses import dataclass
 
-from ganeti_os.install.listing import listed_names, listing, shown_name
+from ganeti_os.install.directory_listing import listed_names, listing, shown_name
 from ganeti_os.settings.image_names import BOOT_DUMP, ROOT_DUMP, is_file_name, spellings
 from ganeti_os.settings.settings import Settings
 from pydiskimg.errors import InvalidImageError, ReferenceDeniedError, StorageError, UnsupportedImageError, storage_error
 from pydiskimg.images.open import open_image
 from pydiskimg.protocols import ImageSource
+from pydiskimg.text import quoted
 
 SUFFIXES = {"tarball": ".tar.gz", "qemu": ".img", "raw": ".raw", "qcow2": ".qcow2", "dump": ROOT_DUMP}
 
@@ -143,7 +144,7 @@ def _missing(directory: str, name: str | list[str], settings: Settings) -> Missi
     wanted, *others = usual
     path = os.path.join(directory, wanted)
     if os.path.islink(path):
-        message = f"{path}: the image is a symbolic link to {os.readlink(path)!r}, which does not exist"
+        message = f"{path}: the image is a symbolic link to {quoted(os.readlink(path))}, which does not exist"
         return MissingImageError(message, errno=errno.ENOENT, filename=path)
     others += [each for each in names if each not in usual]
     nor = f", nor is there {' or '.join(map(shown_name, others))}" if others else ""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
-from pydiskimg.cli.description import Facts, describe_file
+from pydiskimg.cli.info import Facts, describe_file
 from pydiskimg.cli.references import references
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.images.chain import MAX_BACKING_FILES, require_raw, stated_backing_format
@@ -17,11 +17,12 @@ from pydiskimg.images.references import AllowedDirectory, Reference, denied
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
 
+    from pydiskimg.cli.quick_parser import Arguments
 
-def describe_chain(arguments: argparse.Namespace) -> Iterator[Facts]:
+
+def describe_chain(arguments: Arguments) -> Iterator[Facts]:
     """Yield the facts about the image and about each of its backing files, the image's own first.
 
     Raises what describe() does, and UnsupportedImageError for a backing file that may not be opened.

@@ -1,51 +1,42 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg info: what an image is, with the field names of `qemu-img info --output=json`."""
+"""pydiskimg info: what an image is, with the facts and field names of `qemu-img info --output=json`.
+
+Nothing that the image names is opened: an image with references is described from its own bytes alone, and so is one
+that is corrupt or encrypted. What only some images have is imported for those.
+"""
 
 from __future__ import annotations
 
-from pydiskimg.cli.description import describe, describe_lines
-from pydiskimg.cli.output import show
+import os
+
+from pydiskimg.cli.output import add_output_option, nested_lines, show, word
+from pydiskimg.cli.quick_parser import run_quickly
+from pydiskimg.images.detect import detect_image
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.header import read_header
+from pydiskimg.images.raw import open_raw
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
+    from pydiskimg.cli.quick_parser import Arguments, Parser
+    from pydiskimg.images.qcow2.header import Header
+    from pydiskimg.images.raw import RawSource
+    from pydiskimg.protocols import Source
+
+Facts = dict[str, object]
 FORMATS = ("raw", "qcow2")
 
 
 def run_common_form(words: Sequence[str]) -> bool:
-    """Do what `info [-f FMT] [--output FORM] [-U] FILE` asks for; return False when the words are anything else.
-
-    argparse takes as long to import as all of the rest: it is left for what is rare and for what is wrong.
-    """
-    format_name, output, files = None, "human", []
-    rest = iter(words)
-    for word in rest:
-        if word == "-f":
-            format_name = next(rest, "")
-            if format_name not in FORMATS:
-                return False
-        elif word in ("--output=json", "--output=human"):
-            output = word.partition("=")[2]
-        elif word == "--output":
-            output = next(rest, "")
-            if output not in ("json", "human"):
-                return False
-        elif not word.startswith("-"):
-            files.append(word)
-        elif word != "-U":
-            return False
-    if len(files) != 1 or files[0] in ("", "-"):
-        return False
-    _show([describe(files[0], format_name)], output, chain=False)
-    return True
+    """Do what words ask for; return False when they are not of a common form."""
+    return run_quickly(words, _declare_common, run)
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
-    from pydiskimg.cli.output import add_output_option
     from pydiskimg.cli.references import add_references_option
 
     parser = subparsers.add_parser(
@@ -54,18 +45,22 @@ def add_parser(subparsers: Any) -> None:
         description="Tell the format, the sizes and the features of an image. Files that it names are not opened "
         "without --backing-chain, and with it only those that --allow-references allows.",
     )
-    parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
+    _declare_common(parser)
     parser.add_argument("--backing-chain", action="store_true", help="describe the backing files too")
-    parser.add_argument("-U", "--force-share", action="store_true", help="accepted as by qemu-img: nothing is locked")
-    add_output_option(parser)
     add_references_option(parser)
-    parser.add_argument("file", metavar="FILE")
     parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> None:
+def _declare_common(parser: Parser) -> None:
+    parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
+    parser.add_argument("-U", "--force-share", action="store_true", help="accepted as by qemu-img: nothing is locked")
+    add_output_option(parser)
+    parser.add_argument("file", metavar="FILE")
+
+
+def run(arguments: Arguments) -> None:
     """Describe the image that the arguments name, and its backing files when they are asked for."""
-    from pydiskimg.cli.names import require_file_name
+    from pydiskimg.cli.arguments import require_file_name
 
     require_file_name(arguments.file)
     if not arguments.backing_chain:
@@ -88,3 +83,110 @@ def _lines(images: Iterable[dict[str, object]]) -> Iterator[str]:
         if number:
             yield ""
         yield from describe_lines(facts)
+
+
+def describe(path: str, format_name: str | None = None) -> Facts:
+    """Return the facts about the image at path, in the format of that name or in what its first bytes say.
+
+    Of snapshots and bitmaps, of which there may be thousands, there are iterators: they can be printed once.
+    Raises StorageError, InvalidImageError and UnsupportedImageError as open_image() does.
+    """
+    with open_raw(path) as file:
+        return describe_file(file, path, format_name)
+
+
+def describe_file(file: RawSource, path: str, format_name: str | None) -> Facts:
+    """Return the facts about the image in an open file, which stays open; path is shown as its name."""
+    found = format_name or detect_image(file)
+    if found == "qcow2":
+        header = read_header(file)
+        facts = {"virtual-size": header.size, "filename": path, "cluster-size": header.cluster_size}
+        facts |= {"format": found, "actual-size": file.stored(), "dirty-flag": header.dirty}
+        return facts | _qcow2_facts(file, header, path)
+    return {
+        "virtual-size": file.size,
+        "filename": path,
+        "format": found,
+        "actual-size": file.stored(),
+        "dirty-flag": False,
+    }
+
+
+def describe_lines(facts: Facts) -> Iterator[str]:
+    """Yield the lines that tell a person the same."""
+    from pydiskimg.units import format_bytes, format_size
+
+    rest = dict(facts)
+    virtual, actual = rest.pop("virtual-size"), rest.pop("actual-size")
+    assert isinstance(virtual, int)
+    assert isinstance(actual, int)
+    yield f"image: {rest.pop('filename')}"
+    yield f"file format: {rest.pop('format')}"
+    yield f"virtual size: {format_bytes(virtual)}"
+    yield f"disk size: {format_size(actual)}"
+    dirty, specific = rest.pop("dirty-flag"), rest.pop("format-specific", None)
+    snapshots: Any = rest.pop("snapshots", None)
+    for name, value in rest.items():
+        yield f"{name.replace('-', ' ')}: {word(value)}"
+    if dirty:
+        yield "dirty: yes (the reference counts need a repair; reading is not affected)"
+    if snapshots is not None:
+        from pydiskimg.cli.snapshot import snapshot_lines
+
+        yield "snapshots:"
+        yield from snapshot_lines(snapshots)
+    if isinstance(specific, dict):
+        yield "format specific information:"
+        yield from nested_lines(specific["data"], "    ")
+
+
+def full_backing_filename(path: str, backing: str) -> str:
+    """Return where the backing file of the image at path is: relative to the image, unless the name is absolute.
+
+    A name with a protocol (nbd://host, json:{...}) is absolute too.
+    """
+    has_protocol = ":" in backing.partition("/")[0]
+    if has_protocol or backing.startswith("/"):
+        return backing
+    return path[: path.rfind("/") + 1] + backing
+
+
+def _qcow2_facts(file: Source, header: Header, path: str) -> Facts:
+    facts: Facts = {}
+    if header.crypt_method != layout.CRYPT_NONE:
+        facts["encrypted"] = True
+    if header.backing_file:
+        facts["backing-filename"] = backing = os.fsdecode(header.backing_file)
+        facts["full-backing-filename"] = full_backing_filename(path, backing)
+        if header.backing_format:
+            facts["backing-filename-format"] = os.fsdecode(header.backing_format)
+    if header.nb_snapshots:
+        from pydiskimg.cli.snapshot import snapshot_facts
+
+        facts["snapshots"] = snapshot_facts(file, header)
+    facts["format-specific"] = {"type": "qcow2", "data": _format_data(file, header)}
+    return facts
+
+
+def _format_data(file: Source, header: Header) -> Facts:
+    data: Facts = {"compat": "1.1" if header.version == 3 else "0.10", "compression-type": header.compression_type}
+    if header.version == 3:
+        data["lazy-refcounts"] = header.lazy_refcounts
+    if header.has_bitmaps:
+        from pydiskimg.images.qcow2.bitmaps import read_bitmaps
+
+        if bitmaps := read_bitmaps(file, header):
+            data["bitmaps"] = ({"flags": b.flags, "name": b.name, "granularity": b.granularity} for b in bitmaps)
+    data["refcount-bits"] = header.refcount_bits
+    if header.has_data_file:
+        if header.data_file:
+            data["data-file"] = os.fsdecode(header.data_file)
+        data["data-file-raw"] = header.data_file_raw
+    if header.crypt_method != layout.CRYPT_NONE:
+        from pydiskimg.cli.encryption import encryption_facts
+
+        data["encrypt"] = encryption_facts(file, header)
+    if header.version == 3:
+        data["corrupt"] = header.corrupt
+        data["extended-l2"] = header.extended_l2
+    return data

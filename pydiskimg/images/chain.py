@@ -8,12 +8,12 @@ from contextlib import ExitStack
 
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.images.detect import detect
-from pydiskimg.images.qcow2.extensions import quoted
 from pydiskimg.images.qcow2.header import Header, read_header
 from pydiskimg.images.qcow2.reader import Qcow2Source, open_qcow2
 from pydiskimg.images.qcow2.support import require_readable
 from pydiskimg.images.raw import RawSource
 from pydiskimg.protocols import Source
+from pydiskimg.text import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -129,8 +129,7 @@ class Checksums:
 
 
 def _extent_tail(block: bytes | bytearray) -> int:
-    maximum = int(layout.EXTENT_HEADER.unpack(block)["eh_max"])
-    return layout.EXTENT_HEADER.size + maximum * layout.EXTENT.size
+    return layout.EXTENT_HEADER.size + int(layout.EXTENT_HEADER.unpack(block)["eh_max"]) * layout.EXTENT.size
 
 
 def _byte_register(byte: int) -> int:

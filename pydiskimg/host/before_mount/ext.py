@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import logging
-import struct
 
 from pydiskimg.fs.ext4.features import Compat, Incompat
 from pydiskimg.fs.ext4.layout import SUPERBLOCK, SUPERBLOCK_OFFSET
 from pydiskimg.fs.ext4.superblock import MAX_LOG_BLOCK_SIZE, Superblock, parse_superblock
 from pydiskimg.fs.probe.kind import label_text
 from pydiskimg.host.before_mount.reading import Reader
+from pydiskimg.records import Record
 
 logger = logging.getLogger(__name__)
 
@@ -24,17 +24,15 @@ _HARMLESS_OPTIONS = frozenset(
     )
 )
 
-# struct mmp_struct (Documentation/filesystems/ext4, "Multiple Mount Protection"); little-endian
-MMP = struct.Struct(
-    "<"
-    "I"  #     0  mmp_magic
-    "I"  #     4  mmp_seq
-    "8x"  #    8  mmp_time
-    "64x"  #  16  mmp_nodename
-    "32x"  #  80  mmp_bdevname
-    "H"  #   112  mmp_check_interval   seconds
-)
-assert MMP.size == 114
+# Documentation/filesystems/ext4, "Multiple Mount Protection"; little-endian
+MMP = Record("mmp_struct", "<", 114, """
+    00 I   mmp_magic
+    04 I   mmp_seq
+    08 Q   mmp_time
+    10 64s mmp_nodename
+    50 32s mmp_bdevname
+    70 H   mmp_check_interval      seconds
+""")  # fmt: skip
 MMP_MAGIC = 0x004D4D50
 MMP_CLEAN = 0xFF4D4D50
 MMP_FSCK = 0xE24D4D50
@@ -74,7 +72,7 @@ def _journal(superblock: Superblock) -> str | None:
 
 
 def _mount_options(superblock: Superblock) -> str | None:
-    text = label_text(bytes(superblock.fields["s_mount_opts"]))
+    text = label_text(superblock.fields["s_mount_opts"])
     for option in (text or "").split(","):
         name = option.partition("=")[0]
         if name and name not in _HARMLESS_OPTIONS:
@@ -103,13 +101,14 @@ def _mmp(read: Reader, superblock: Superblock) -> str | None:
     raw = read(offset, MMP.size) if offset < 1 << 62 else b""
     if len(raw) < MMP.size:
         return None
-    magic, sequence, interval = MMP.unpack(raw)
-    if magic != MMP_MAGIC or sequence == MMP_CLEAN:
+    block = MMP.unpack(raw)
+    sequence = block["mmp_seq"]
+    if block["mmp_magic"] != MMP_MAGIC or sequence == MMP_CLEAN:
         return None
     clear = "when nothing uses it, clear that (tune2fs -f -E clear_mmp)"
     if sequence == MMP_FSCK:
         return f"its multiple mount protection says that e2fsck runs on it, or was interrupted; {clear}"
-    longest = max(_MMP_SHORTEST, interval, superblock.number("s_mmp_interval"))
+    longest = max(_MMP_SHORTEST, block["mmp_check_interval"], superblock.number("s_mmp_interval"))
     seconds = 2 * min(2 * longest + 1, longest + 60)
     if seconds > MMP_WAIT_LIMIT:
         return (

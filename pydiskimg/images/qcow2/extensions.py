@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.images.qcow2 import layout
+from pydiskimg.text import quoted
 
 _KEPT = (
     layout.EXTENSION_BACKING_FORMAT,
@@ -60,9 +61,3 @@ def feature_list(unknown: int, names: bytes) -> str:
     texts = [f"{bit} ({quoted(table[bit])})" if bit in table else str(bit) for bit in numbers[:4]]
     more = f" and {len(numbers) - 4} more" if len(numbers) > 4 else ""
     return f"incompatible feature{'s' if len(numbers) > 1 else ''} {', '.join(texts)}{more}"
-
-
-def quoted(name: bytes) -> str:
-    """Return a name out of an image, safe to print: one line, no control characters, not long."""
-    text = name[:100].decode("utf-8", errors="backslashreplace")
-    return repr(text) + ("..." if len(name) > 100 else "")

@@ -15,6 +15,7 @@ from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.extensions import extensions_of
 from pydiskimg.images.qcow2.header import Header
 from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.text import printable
 
 HEADER = struct.Struct(
     ">6s"  #   0  magic                    "LUKS" 0xba 0xbe
@@ -90,7 +91,7 @@ def _key_slots(raw: bytes) -> Iterator[KeySlot]:
 
 
 def _text(field: bytes) -> str:
-    return field.partition(b"\0")[0].decode("ascii", "backslashreplace")
+    return printable(field.partition(b"\0")[0])
 
 
 def _invalid(file: Source, text: str) -> InvalidImageError:

@@ -12,12 +12,12 @@ from pydiskimg.extents import Extent, merged
 from pydiskimg.images.qcow2.backing import fill_with_zeros, over, read_behind
 from pydiskimg.images.qcow2.cache import Cache
 from pydiskimg.images.qcow2.compressed import DecompressInto, decompressor_into
-from pydiskimg.images.qcow2.extensions import quoted
 from pydiskimg.images.qcow2.header import Header, read_header
 from pydiskimg.images.qcow2.mapping import COMPRESSED, DATA, HOLE, L2_CACHE, MIXED, Mapping, Run
 from pydiskimg.images.qcow2.subclusters import fill, fill_over
 from pydiskimg.images.qcow2.support import require_readable, warn_of_corruption
 from pydiskimg.protocols import FileRange, Source, WritableBuffer, check_range, coarse_extents, file_ranges
+from pydiskimg.text import quoted
 
 # Compressed clusters that lie close together in the file are fetched by one read of at most this, gaps included.
 BATCH = 1 << 20

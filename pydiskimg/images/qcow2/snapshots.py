@@ -10,9 +10,9 @@ from itertools import chain
 
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.extensions import quoted
 from pydiskimg.images.qcow2.header import Header
 from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.text import quoted
 
 _LISTED = 8  # snapshots that an error message names
 # What QEMU shows of them, in bytes; its own snapshots have no longer ones.

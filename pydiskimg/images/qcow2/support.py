@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
+from pydiskimg.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def warn_of_corruption(header: Header, name: str) -> None:
     logging.getLogger(__name__).warning(
         "%s: is marked corrupt by the program that wrote it last; it is read all the same, and what comes out may be "
         "wrong; repair it with: qemu-img check -r all",
-        name if name.isprintable() else ascii(name),  # logging prints what it gets, escape sequences too
+        printable(name),  # logging prints what it gets, escape sequences too
     )
 
 

@@ -15,13 +15,13 @@ from typing import Protocol
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.extensions import quoted
 from pydiskimg.images.qcow2.header import Header, read_header
 from pydiskimg.images.qcow2.stream.checksums import checksum_of_tables, find_checks
 from pydiskimg.images.qcow2.stream.layout import TABLES_LIMIT
 from pydiskimg.images.qcow2.stream.spool import Spool
 from pydiskimg.images.qcow2.support import require_readable, require_sound
 from pydiskimg.protocols import WritableBuffer, read_bytes
+from pydiskimg.text import quoted
 from pydiskimg.units import MIB, format_bytes
 
 _PIECE = MIB

@@ -10,7 +10,7 @@ import pytest
 
 from ganeti_os.guest.device_names import names_volume
 from ganeti_os.guest.fstab import FstabLine
-from ganeti_os.guest.mounted import mount_point_inside
+from ganeti_os.guest.mounted_guest import mount_point_inside
 from ganeti_os.guest.root import _volume_at
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.disks.region import Region
