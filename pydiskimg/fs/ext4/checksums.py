@@ -93,7 +93,7 @@ class Checksums:
         tail = _extent_tail(block)
         if tail > len(block) - layout.EXTENT_TAIL.size:
             return False
-        return crc32c(block[:tail], seed) == layout.EXTENT_TAIL.unpack(block, tail)["et_checksum"]
+        return bool(crc32c(block[:tail], seed) == layout.EXTENT_TAIL.unpack(block, tail)["et_checksum"])
 
     def descriptors(self, table: bytearray, size: int, first_group: int) -> None:
         """Fill in bg_checksum of the descriptors in table, each of size bytes, numbered from first_group."""
