@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydiskimg.protocols import Buffer, Disk
 
 
@@ -19,7 +21,24 @@ class BlockWriter:
         self._disk.write(block * self._block_size, data)
         self.bytes_written += len(data)
 
+    def write_all(self, blocks: Mapping[int, Buffer]) -> None:
+        """Write contents by block number, neighbours together."""
+        for block, data in joined(blocks, self._block_size):
+            self.write(block, data)
+
     def zero(self, block: int, count: int) -> None:
         """Make count blocks read as zero; nothing is done where a disk reads as zero by itself."""
         if not self._disk.reads_as_zero:
             self._disk.zero(block * self._block_size, count * self._block_size)
+
+
+def joined(blocks: Mapping[int, Buffer], block_size: int) -> list[tuple[int, bytes]]:
+    """Join the contents of neighbouring blocks, so that each run is one write; ascending."""
+    runs: list[tuple[int, list[Buffer]]] = []
+    end = -1
+    for block, data in sorted(blocks.items()):
+        if block != end:
+            runs.append((block, []))
+        runs[-1][1].append(data)
+        end = block + len(data) // block_size
+    return [(block, b"".join(parts)) for block, parts in runs]
