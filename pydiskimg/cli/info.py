@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 
-from pydiskimg.cli.output import nested_lines, show, word
+from pydiskimg.cli.output import add_output_option, nested_lines, show, word
+from pydiskimg.cli.quick_parser import run_quickly
 from pydiskimg.images.detect import detect_image
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.header import read_header
@@ -17,10 +18,10 @@ from pydiskimg.images.raw import open_raw
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
+    from pydiskimg.cli.quick_parser import Arguments, Parser
     from pydiskimg.images.qcow2.header import Header
     from pydiskimg.images.raw import RawSource
     from pydiskimg.protocols import Source
@@ -30,36 +31,12 @@ FORMATS = ("raw", "qcow2")
 
 
 def run_common_form(words: Sequence[str]) -> bool:
-    """Do what `info [-f FMT] [--output FORM] [-U] FILE` asks for; return False when the words are anything else.
-
-    argparse takes as long to import as all of the rest: it is left for what is rare and for what is wrong.
-    """
-    format_name, output, files = None, "human", []
-    rest = iter(words)
-    for argument in rest:
-        if argument == "-f":
-            format_name = next(rest, "")
-            if format_name not in FORMATS:
-                return False
-        elif argument in ("--output=json", "--output=human"):
-            output = argument.partition("=")[2]
-        elif argument == "--output":
-            output = next(rest, "")
-            if output not in ("json", "human"):
-                return False
-        elif not argument.startswith("-"):
-            files.append(argument)
-        elif argument != "-U":
-            return False
-    if len(files) != 1 or files[0] in ("", "-"):
-        return False
-    _show([describe(files[0], format_name)], output, chain=False)
-    return True
+    """Do what words ask for; return False when they are not of a common form."""
+    return run_quickly(words, _declare_common, run)
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
-    from pydiskimg.cli.output import add_output_option
     from pydiskimg.cli.references import add_references_option
 
     parser = subparsers.add_parser(
@@ -68,16 +45,20 @@ def add_parser(subparsers: Any) -> None:
         description="Tell the format, the sizes and the features of an image. Files that it names are not opened "
         "without --backing-chain, and with it only those that --allow-references allows.",
     )
-    parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
+    _declare_common(parser)
     parser.add_argument("--backing-chain", action="store_true", help="describe the backing files too")
-    parser.add_argument("-U", "--force-share", action="store_true", help="accepted as by qemu-img: nothing is locked")
-    add_output_option(parser)
     add_references_option(parser)
-    parser.add_argument("file", metavar="FILE")
     parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> None:
+def _declare_common(parser: Parser) -> None:
+    parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
+    parser.add_argument("-U", "--force-share", action="store_true", help="accepted as by qemu-img: nothing is locked")
+    add_output_option(parser)
+    parser.add_argument("file", metavar="FILE")
+
+
+def run(arguments: Arguments) -> None:
     """Describe the image that the arguments name, and its backing files when they are asked for."""
     from pydiskimg.cli.arguments import require_file_name
 

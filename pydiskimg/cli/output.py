@@ -9,13 +9,14 @@ from pydiskimg.text import LINE, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterable, Iterator
+
+    from pydiskimg.cli.quick_parser import Parser
 
 MARGIN = "    "
 
 
-def add_output_option(parser: argparse.ArgumentParser) -> None:
+def add_output_option(parser: Parser) -> None:
     """Add --output human|json."""
     parser.add_argument("--output", choices=("human", "json"), default="human", help="form of the result")
 

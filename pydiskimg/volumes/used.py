@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pydiskimg.disks.region import SourceRegion
 from pydiskimg.errors import FileSystemError, PartitionError
 from pydiskimg.extents import Extent, Kind, merged
-from pydiskimg.fs.ext4.errors import NotBelievedError
+from pydiskimg.fs.ext4.file_system import NotBelievedError
 from pydiskimg.fs.ext4.usage import ExtUsage
 from pydiskimg.fs.probe import probe
 from pydiskimg.fs.signatures import stranger

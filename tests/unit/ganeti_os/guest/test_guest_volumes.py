@@ -15,7 +15,7 @@ from ganeti_os.guest.root import _volume_at
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.disks.region import Region
 from pydiskimg.errors import StorageError
-from pydiskimg.fs.ext4 import make_ext
+from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.fs.probe.kind import FileSystemKind, label_text
 from pydiskimg.partitions.make import Content, NewPartition, plan_partition_table
 from pydiskimg.partitions.read import Partition
