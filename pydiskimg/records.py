@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
-from typing import TypeAlias
 
-Value: TypeAlias = int | bytes
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, TypeAlias
+
+Value: TypeAlias = "int | bytes"
 
 
 class Record:
@@ -42,7 +45,7 @@ class Record:
             raise KeyError(f"{self.name} has no field {', '.join(sorted(unknown))}")
         return self._struct.pack(*({**self._empty, **values}.values()))
 
-    def unpack(self, data: bytes | bytearray | memoryview, offset: int = 0) -> dict[str, Value]:
+    def unpack(self, data: bytes | bytearray | memoryview, offset: int = 0) -> dict[str, Any]:
         """Return every field of the record at offset of data."""
         return dict(zip(self.names, self._struct.unpack_from(data, offset), strict=True))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Names of files, which are bytes, as text for messages."""
+"""Names, which are bytes, as text for messages."""
 
 from __future__ import annotations
 
@@ -17,3 +17,9 @@ def printable(path: bytes) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def quoted(name: bytes) -> str:
+    """Return a name out of an image, safe to print: one line, no control characters, not long."""
+    text = name[:100].decode("utf-8", errors="backslashreplace")
+    return repr(text) + ("..." if len(name) > 100 else "")

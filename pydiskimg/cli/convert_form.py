@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+from pydiskimg.images.formats import FORMATS
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +16,7 @@ _FLAGS = {"-c": "compress", "-n": "in_place", "-p": "progress", "-q": "quiet"}
 WORKERS = tuple(str(number) for number in range(1, 17))
 _IGNORED = ("-U", "-W")
 CACHE_MODES = ("none", "writeback", "writethrough", "directsync", "unsafe")
-_FORMATS = {"-f": "format", "-O": "output_format"}
+_FORMAT_OPTIONS = {"-f": "format", "-O": "output_format"}
 
 
 class UncommonError(Exception):
@@ -36,8 +38,8 @@ def common_form(words: Sequence[str]) -> SimpleNamespace:
     for word in rest:
         if word in _FLAGS:
             setattr(found, _FLAGS[word], True)
-        elif word in _FORMATS:
-            setattr(found, _FORMATS[word], _one_of(("raw", "qcow2"), next(rest, "")))
+        elif word in _FORMAT_OPTIONS:
+            setattr(found, _FORMAT_OPTIONS[word], _one_of(tuple(FORMATS), next(rest, "")))
         elif word in _IGNORED:
             pass
         elif word in ("-t", "-T"):

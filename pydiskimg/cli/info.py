@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from pydiskimg.cli.description import describe, describe_lines
-from pydiskimg.cli.output import show
+from pydiskimg.cli.output import nested_lines, show, word
+from pydiskimg.images.formats import FORMATS, detect_image
+from pydiskimg.images.raw import open_raw
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,7 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
-FORMATS = ("raw", "qcow2")
+    from pydiskimg.images.raw import RawSource
+
+Facts = dict[str, object]
 
 
 def run_common_form(words: Sequence[str]) -> bool:
@@ -22,20 +25,20 @@ def run_common_form(words: Sequence[str]) -> bool:
     """
     format_name, output, files = None, "human", []
     rest = iter(words)
-    for word in rest:
-        if word == "-f":
+    for each in rest:
+        if each == "-f":
             format_name = next(rest, "")
             if format_name not in FORMATS:
                 return False
-        elif word in ("--output=json", "--output=human"):
-            output = word.partition("=")[2]
-        elif word == "--output":
+        elif each in ("--output=json", "--output=human"):
+            output = each.partition("=")[2]
+        elif each == "--output":
             output = next(rest, "")
             if output not in ("json", "human"):
                 return False
-        elif not word.startswith("-"):
-            files.append(word)
-        elif word != "-U":
+        elif not each.startswith("-"):
+            files.append(each)
+        elif each != "-U":
             return False
     if len(files) != 1 or files[0] in ("", "-"):
         return False
@@ -78,12 +81,55 @@ def run(arguments: argparse.Namespace) -> None:
     _show(describe_chain(arguments), arguments.output, chain=True)
 
 
-def _show(images: Iterable[dict[str, object]], output: str, *, chain: bool) -> None:
+def describe(path: str, format_name: str | None = None) -> Facts:
+    """Return the facts about the image at path, in the format of that name or in what its first bytes say.
+
+    Of what there may be thousands of there are iterators, which can be printed once. Raises StorageError,
+    InvalidImageError and UnsupportedImageError as open_image() does.
+    """
+    with open_raw(path) as file:
+        return describe_file(file, path, format_name)
+
+
+def describe_file(file: RawSource, path: str, format_name: str | None) -> Facts:
+    """Return the facts about the image in an open file, which stays open; path is shown as its name."""
+    return FORMATS[format_name or detect_image(file)].facts(file, path)
+
+
+def describe_lines(facts: Facts) -> Iterator[str]:
+    """Yield the lines that tell a person the same."""
+    from pydiskimg.units import format_bytes, format_size
+
+    rest = dict(facts)
+    virtual, actual = rest.pop("virtual-size"), rest.pop("actual-size")
+    assert isinstance(virtual, int)
+    assert isinstance(actual, int)
+    yield f"image: {rest.pop('filename')}"
+    yield f"file format: {rest.pop('format')}"
+    yield f"virtual size: {format_bytes(virtual)}"
+    yield f"disk size: {format_size(actual)}"
+    dirty, specific = rest.pop("dirty-flag"), rest.pop("format-specific", None)
+    snapshots: Any = rest.pop("snapshots", None)
+    for name, value in rest.items():
+        yield f"{name.replace('-', ' ')}: {word(value)}"
+    if dirty:
+        yield "dirty: yes (the reference counts need a repair; reading is not affected)"
+    if snapshots is not None:
+        from pydiskimg.cli.snapshot import snapshot_lines
+
+        yield "snapshots:"
+        yield from snapshot_lines(snapshots)
+    if isinstance(specific, dict):
+        yield "format specific information:"
+        yield from nested_lines(specific["data"], "    ")
+
+
+def _show(images: Iterable[Facts], output: str, *, chain: bool) -> None:
     """Print one object, or with chain a list of them, each as it comes."""
     show(images if chain else next(iter(images)), _lines(images), output)
 
 
-def _lines(images: Iterable[dict[str, object]]) -> Iterator[str]:
+def _lines(images: Iterable[Facts]) -> Iterator[str]:
     for number, facts in enumerate(images):
         if number:
             yield ""

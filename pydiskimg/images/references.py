@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pydiskimg.errors import ReferenceDeniedError, UnsupportedImageError, storage_error
-from pydiskimg.images.qcow2.extensions import quoted
 from pydiskimg.images.raw import RawSource
 from pydiskimg.linux.beneath import below, open_beneath
 from pydiskimg.linux.procfs import require_proc
+from pydiskimg.text import quoted
 
 MAX_NAME = 1023
 """Bytes in a name, as the qcow2 specification has it for backing files."""

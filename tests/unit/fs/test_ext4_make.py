@@ -16,7 +16,7 @@ from pydiskimg.errors import DoesNotFitError, FileSystemError, StorageError
 from pydiskimg.extents import Extent
 from pydiskimg.fs.ext4 import layout, make_ext
 from pydiskimg.fs.ext4.checksums import Checksums
-from pydiskimg.protocols import Buffer, WritableBuffer
+from pydiskimg.protocols import Buffer, Disk, WritableBuffer
 from pydiskimg.units import MIB, TIB
 from tests.fixtures.limits import limits
 
@@ -52,9 +52,11 @@ class RecordingDisk(MemoryDisk):
         self._record("flush")
 
 
-class SparseDisk:
+class SparseDisk(Disk):
     """A huge disk that keeps nothing but a count."""
 
+    size: int
+    reads_as_zero: bool
     name = "sparse"
     sector_size = 512
 
