@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from pydiskimg.protocols import Progress
+from pydiskimg.text import LINE, printable
 from pydiskimg.units import format_size
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,9 @@ class _Formatter(logging.Formatter):
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
         level = f"{record.levelname.lower()}: " if record.levelno == logging.WARNING else ""
-        return "\n".join(f"{self._prefix()}{level}{_printable(line)}" for line in text.split("\n"))
+        return "\n".join(
+            f"{self._prefix()}{level}{printable(line, limit=LINE, tabs=True)}" for line in text.split("\n")
+        )
 
 
 class _Handler(logging.StreamHandler[TextIO]):
@@ -76,7 +79,7 @@ class Messages:
 
     def prefix(self) -> str:
         """Return what every line begins with."""
-        return f"{_printable(self._who)}: " + "".join(f"{step}: " for step in self._steps[-1:])
+        return f"{printable(self._who)}: " + "".join(f"{step}: " for step in self._steps[-1:])
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -134,7 +137,3 @@ class ProgressLines:
         self._said = now
         self._next_percent = max(self._next_percent, (percent // STEP_PERCENT + 1) * STEP_PERCENT)
         log.info("%s: %d %%, %s of %s", self._doing, percent, format_size(done), format_size(total))
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() or char == "\t" else repr(char)[1:-1] for char in text)

@@ -1,25 +1,67 @@
 # SPDX-License-Identifier: MIT
-"""Names, which are bytes, as text for messages."""
+"""Hostile text for messages: the one place that decides how names which a guest or an image chose are shown.
+
+Such a name must not drive the terminal, forge a line of a log, hide what it is, or fill the screen. So control
+characters, line ends, escape sequences, marks that turn the direction of writing and everything else that is not
+printable (str.isprintable(), which refuses surrogates and unassigned characters too) become backslash escapes, and what
+is too long is cut off.
+"""
 
 from __future__ import annotations
 
-_LONGEST = 4096  # bytes
+_LONGEST = 4096  # no path that the kernel takes is longer
+LINE = 1 << 16  # the limit of a whole line: it holds several names
+_BYTES = range(0xDC80, 0xDD00)  # the surrogates that stand for bytes 0x80 to 0xff of a name that is not UTF-8
+_CACHED = 1 << 12  # characters of which the form is kept
 
 
-def printable(path: bytes) -> str:
-    """Return path as text for messages: bytes that are no UTF-8, and control characters, as backslash escapes.
+class _Escapes(dict[int, "int | str"]):
+    """What stands for a character, by its number. str.translate() calls nothing of ours for those that are kept."""
 
-    What is longer than any path that the kernel takes, as only a hostile archive has it, is cut off.
+    def __init__(self, kept: str, exact: bool) -> None:
+        super().__init__({ord(character): ord(character) for character in kept})
+        self._exact = exact
+
+    def __missing__(self, number: int) -> int | str:
+        shown = self._shown(chr(number), number)
+        if number < _CACHED:
+            self[number] = shown
+        return shown
+
+    def _shown(self, character: str, number: int) -> int | str:
+        if character.isprintable() and not (self._exact and character == "\\"):
+            return number
+        if number in _BYTES or self._exact:
+            raw = character.encode("utf-8", "surrogateescape" if number in _BYTES else "surrogatepass")
+            return "".join(f"\\x{byte:02x}" for byte in raw)
+        return character.encode("unicode_escape").decode("ascii")
+
+
+_NAME, _TABBED, _EXACT = _Escapes("", False), _Escapes("\t", False), _Escapes("", True)
+
+
+def printable(name: bytes | str, *, limit: int = _LONGEST, tabs: bool = False, exact: bool = False) -> str:
+    """Return a name, as bytes or as os.fsdecode() has it, in a form that is safe in a message: one line.
+
+    limit counts bytes or characters; "..." follows what was cut off. tabs stay in a line that we, or a program that the
+    administrator runs, laid out. exact is for a program that reads the text, as labels are spelled by blkid: each byte
+    that is escaped, and a backslash, comes out as \\xNN, so that the text says which bytes there are.
     """
-    if len(path) > _LONGEST:
-        return printable(path[:_LONGEST]) + "..."
-    text = path.decode("utf-8", "backslashreplace")
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+    text, more = _beginning(name, limit)
+    if text.isprintable() and not exact:
+        return text + more
+    return text.translate(_EXACT if exact else _TABBED if tabs else _NAME) + more
 
 
-def quoted(name: bytes) -> str:
-    """Return a name out of an image, safe to print: one line, no control characters, not long."""
-    text = name[:100].decode("utf-8", errors="backslashreplace")
-    return repr(text) + ("..." if len(name) > 100 else "")
+def quoted(name: bytes | str, *, limit: int = 100) -> str:
+    """Return a name as printable() does, in quotes, which no name can end: a backslash in it is doubled."""
+    text, more = _beginning(name, limit)
+    quote = '"' if "'" in text and '"' not in text else "'"
+    text = text.replace("\\", "\\\\").replace(quote, f"\\{quote}")
+    return f"{quote}{text if text.isprintable() else text.translate(_NAME)}{quote}{more}"
+
+
+def _beginning(name: bytes | str, limit: int) -> tuple[str, str]:
+    text = name[:limit]
+    more = "..." if len(name) > limit else ""
+    return (text if isinstance(text, str) else text.decode("utf-8", "surrogateescape")), more

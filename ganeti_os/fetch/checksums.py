@@ -18,6 +18,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pydiskimg.text import quoted
+
 # By hashlib's names, the strongest first.
 _DIGITS = {"sha512": 128, "sha256": 64, "sha1": 40}
 _SHOWN = {"sha512": "SHA-512", "sha256": "SHA-256", "sha1": "SHA-1"}
@@ -98,9 +100,7 @@ def _refuse_unread(lines: list[str], name: str, *, alone: bool) -> None:
     if alone and not unread and not any(_is_checksum(line) for line in lines):
         unread = lines
     if unread:
-        line = unread[0]
-        shown = line if len(line) <= _MOST_SHOWN else f"{line[:_MOST_SHOWN]}..."
-        raise NotUnderstoodError(f"has a line that is not understood: {shown!r}")
+        raise NotUnderstoodError(f"has a line that is not understood: {quoted(unread[0], limit=_MOST_SHOWN)}")
 
 
 def _is_checksum(line: str) -> bool:

@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 from ganeti_os.fetch.errors import FetchError, NotThereError, UnreachableError
 from ganeti_os.fetch.exchange import Exchange, NoAnswerError, Response
 from ganeti_os.settings.kinds import without_password
+from pydiskimg.text import printable, quoted
 
 TIMEOUT_SECONDS = 30.0  # for a connection, and for each read
 HEADERS_SECONDS = 60.0  # for all until the headers are there, however slowly they come
@@ -31,6 +32,7 @@ _NOT_THERE = frozenset({403, 404, 410})  # 403: object stores say so of what the
 _ASKED_FOR = frozenset({206, 304, 416})  # answers to Range and If-None-Match
 _PASSING = frozenset({408, 425, 429})  # besides 500 and above
 _URL_LIMIT = 8192
+_SHOWN = 200  # characters of what a server says
 _SUFFIXES = {"gzip": (".gz", ".tgz"), "x-gzip": (".gz", ".tgz"), "zstd": (".zst",), "br": (".br",)}
 
 
@@ -182,7 +184,7 @@ def _split(url: str) -> SplitResult:
         valid = False
     if not valid or len(url) > _URL_LIMIT or not url.isascii() or not url.isprintable() or " " in url:
         raise FetchError(
-            f"{without_password(url)[:200]!r} is not an http:// or https:// address; expected "
+            f"{quoted(without_password(url), limit=_SHOWN)} is not an http:// or https:// address; expected "
             "http://HOST/... or https://HOST/..."
         )
     return parts
@@ -222,7 +224,7 @@ def _check_status(answer: Answer, reason: str) -> None:
     status = answer.status
     if status in _ASKED_FOR or status == 200:
         return
-    text = f"{answer.url}: the server says {status} {_printable(reason)}".rstrip()
+    text = f"{answer.url}: the server says {status} {printable(reason, limit=_SHOWN)}".rstrip()
     if status in _NOT_THERE:
         raise NotThereError(text)
     if status in _PASSING or status >= 500:
@@ -238,7 +240,7 @@ def _check_encoding(answer: Answer, name: str) -> None:
     encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity") and not name.endswith(_SUFFIXES.get(encoding, ())):
         raise FetchError(
-            f"{answer.url}: the server sent it with Content-Encoding {_printable(encoding)!r}, which was not "
+            f"{answer.url}: the server sent it with Content-Encoding {quoted(encoding)}, which was not "
             "requested; expected the bytes of the file: let the server send it as it is"
         )
 
@@ -256,11 +258,7 @@ def _failure(where: str, error: Exception) -> FetchError:
 
 def _reason(error: Exception) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return _printable(without_password(text)) or type(error).__name__
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text[:200])
+    return printable(without_password(text), limit=_SHOWN) or type(error).__name__
 
 
 def _is_number(text: str) -> bool:

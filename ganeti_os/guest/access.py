@@ -14,6 +14,7 @@ from ganeti_os.guest.files.text import decoded, encoded, with_lines
 from ganeti_os.guest.ssh.config import config_lines
 from ganeti_os.settings.authorized_keys import keys_of_settings
 from ganeti_os.settings.settings import Settings
+from pydiskimg.text import quoted
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def _keys_file(draft: Draft) -> str:
     name = re.sub("%.", lambda found: means.get(found[0], found[0]), name)
     path = posixpath.normpath(posixpath.join(root.home, name))
     if path == "/" or not path.startswith("/"):
-        raise GuestError(f"sshd_config: AuthorizedKeysFile is {words[0]!r}; expected a file's path")
+        raise GuestError(f"sshd_config: AuthorizedKeysFile is {quoted(words[0])}; expected a file's path")
     return path
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ganeti_os.guest.files.draft import Draft, GuestError
 from ganeti_os.guest.files.text import decoded, with_lines
+from pydiskimg.text import printable, quoted
 
 _PASSWD, _SHADOW = "/etc/passwd", "/etc/shadow"
 _TCB = "/etc/tcb/{}/shadow"  # ALT Linux, Openwall: a file for each account
@@ -41,7 +42,9 @@ def root_account(draft: Draft) -> Root:
         raise GuestError(f"{_PASSWD}: no account has user id 0; nothing was changed")
     home = decoded(lines[0][4])
     if not home.startswith("/") or "\0" in home:
-        raise GuestError(f"{_PASSWD}: the home of {_shown(lines[0][1])} is {home!r}; expected an absolute path")
+        raise GuestError(
+            f"{_PASSWD}: the home of {printable(lines[0][1], limit=40)} is {quoted(home)}; expected an absolute path"
+        )
     found = lines[0]
     return Root(found[1], posixpath.normpath(home), found[2], found.start(2), found.end(2))
 
@@ -68,7 +71,3 @@ def with_password(data: bytes, name: bytes, secret: bytes) -> bytes:
     if found is not None:
         return data[: found.start()] + b":".join((name, secret, today)) + data[found.end() :]
     return with_lines(data, b":".join((name, secret, today, b"0:99999:7:::")))
-
-
-def _shown(name: bytes) -> str:
-    return name[:40].decode("utf-8", "backslashreplace")

@@ -28,6 +28,7 @@ from ganeti_os.settings.settings import Settings
 from ganeti_os.settings.shellfile import SettingsError
 from pydiskimg.errors import storage_error
 from pydiskimg.protocols import Tree
+from pydiskimg.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -318,7 +319,7 @@ def _tell_of_others(draft: Draft, seed: str | None) -> None:
         return
     source, seeds = (
         found.group(1).decode("ascii"),
-        (found.group(2) or b"").decode("utf-8", "backslashreplace")[:200],
+        printable(found.group(2) or b"", limit=200),
     )
     if source not in ("DataSourceNoCloud", "DataSourceNoCloudNet"):
         if source != "DataSourceNone":

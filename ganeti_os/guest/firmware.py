@@ -7,28 +7,34 @@ import logging
 
 from ganeti_os.request import Request
 from pydiskimg.errors import PartitionError
-from pydiskimg.partitions.read import MBR_DISK_SIGNATURE, SECTOR_SIZES, read_partition_table
+from pydiskimg.partitions.layout import MBR, SECTOR_SIZES
+from pydiskimg.partitions.read import read_partition_table
 from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.records import Record
 
 log = logging.getLogger(__name__)
 
 _EFI_SYSTEM = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "0xef")
 _BIOS_BOOT = "21686148-6449-6e6f-744e-656564454649"
-# A firmware volume begins with 16 zero bytes, the GUID of its file system, its length and this (UEFI PI 1.8, volume 3).
-_VOLUME_SIGNATURE = slice(40, 44), b"_FVH"
-_VOLUME_LENGTH = slice(32, 40)
+# UEFI PI 1.8, volume 3; little-endian.
+_VOLUME = Record("EFI_FIRMWARE_VOLUME_HEADER", "<", 44, """
+    00 16s ZeroVector
+    10 16s FileSystemGuid
+    20 Q   FvLength
+    28 4s  Signature
+""")  # fmt: skip
+_VOLUME_SIGNATURE = b"_FVH"
 _VARIABLES_LIMIT = 64 << 20  # OVMF's are of 128 KiB to 4 MiB, AAVMF's of 64 MiB
 _KVM_ARGUMENTS = ("pflash", "ovmf", "aavmf", "edk2", "-bios")  # in the hypervisor parameter kvm_extra
 
 
 def holds_firmware_variables(disk: Source) -> bool:
     """Tell whether the disk begins with a firmware volume: the variables that a guest's UEFI keeps between starts."""
-    at, signature = _VOLUME_SIGNATURE
-    if disk.size < at.stop:
+    if disk.size < _VOLUME.size:
         return False
-    header = read_bytes(disk, 0, at.stop)
-    length = int.from_bytes(header[_VOLUME_LENGTH], "little")
-    return header[at] == signature and not any(header[:16]) and 0 < length <= min(disk.size, _VARIABLES_LIMIT)
+    header = _VOLUME.unpack(read_bytes(disk, 0, _VOLUME.size))
+    is_volume = header["Signature"] == _VOLUME_SIGNATURE and not any(header["ZeroVector"])
+    return is_volume and 0 < header["FvLength"] <= min(disk.size, _VARIABLES_LIMIT)
 
 
 def boots_by_uefi_only(disk: Source) -> bool:
@@ -36,7 +42,7 @@ def boots_by_uefi_only(disk: Source) -> bool:
 
     That is boot code in the first sector, or in a GPT a partition for a boot loader.
     """
-    code = read_bytes(disk, 0, min(MBR_DISK_SIGNATURE.start, disk.size))
+    code = read_bytes(disk, 0, min(MBR.slice_of("BootCode").stop, disk.size))
     for sector_size in SECTOR_SIZES:
         try:
             types = {partition.type.lower() for partition in read_partition_table(disk, sector_size=sector_size)}

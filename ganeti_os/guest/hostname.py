@@ -14,6 +14,7 @@ from ganeti_os.guest.files.shell_values import shell_values
 from ganeti_os.guest.files.span import Span, substituted
 from ganeti_os.guest.files.systemd import has_systemd
 from ganeti_os.guest.files.text import ended, with_lines
+from pydiskimg.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class _NameSpot:
     def shown(self) -> str:
         if self.span is None:
             return "not plain text"
-        return self.span.text.strip().decode("utf-8", "backslashreplace")[:_SHOWN] or "(none)"
+        return printable(self.span.text.strip(), limit=_SHOWN) or "(none)"
 
 
 def host_names(draft: Draft) -> list[str]:

@@ -7,7 +7,8 @@ import logging
 from collections.abc import Callable
 
 from ganeti_os.guest.firmware import tell_of_uefi
-from ganeti_os.install.held_disk import HeldDisk, released_after
+from ganeti_os.install.growing import release_grown
+from ganeti_os.install.held_disk import HeldDisk
 from ganeti_os.install.image_check import check_disk_contents
 from ganeti_os.install.image_file import ImageFile, open_complete_image
 from ganeti_os.install.installation import Installation, require_mounting
@@ -31,15 +32,14 @@ def install_disk_image(image: ImageFile, installation: Installation) -> None:
     """
     target, enters = _install_packed(image, installation) if image.is_packed else _install_plain(image, installation)
     tell_of_uefi(target, installation.request)
-    grows_early = installation.grows and target.lies_after_head
-    if grows_early:
-        _grow(installation, target)
-    with released_after(target, needs_table=bool(installation.scripts)) as disk:
+
+    def change(disk: ShownDisk) -> None:
         named = enters and _customise(installation, disk)
         if installation.gives_identity and not named:
             _seed(installation, disk)
-    if installation.grows and not grows_early:
-        _grow(installation, installation.disk, done="everything is installed")
+
+    needs_table = bool(installation.scripts)
+    release_grown(target, installation, change, done="everything is installed", needs_table=needs_table)
 
 
 def _install_plain(image: ImageFile, installation: Installation) -> tuple[HeldDisk, bool]:
@@ -72,13 +72,6 @@ def _seed(installation: Installation, disk: ShownDisk) -> None:
     from ganeti_os.guest.seed_volume import seed_in_front  # only here, as what mounts takes long to import
 
     seed_in_front(disk, installation.request, installation.settings)
-
-
-def _grow(installation: Installation, disk: ShownDisk, *, done: str | None = None) -> None:
-    from ganeti_os.install.growing import grow
-
-    with installation.messages.step("growing"):
-        grow(disk, done=done)
 
 
 def _may_hold_linux(source: Source) -> bool:

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""The system on a disk fills it: what an image or a backup holds is whole also where it does not grow."""
+"""What was copied becomes the instance and fills the disk; it is whole also where it does not grow."""
 
 from __future__ import annotations
 
 import errno
 import logging
+from collections.abc import Callable
 
+from ganeti_os.install.held_disk import HeldDisk, released_after
+from ganeti_os.install.installation import Installation
+from ganeti_os.log import Messages
 from pydiskimg.errors import DiskImageError, StorageError
 from pydiskimg.protocols import ShownDisk
-from pydiskimg.volumes.grow import grow_last_volume
 
 log = logging.getLogger(__name__)
 
@@ -16,14 +19,41 @@ log = logging.getLogger(__name__)
 _DISK_FAILS = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENXIO, errno.EREMOTEIO})
 
 
-def grow(disk: ShownDisk, *, done: str | None = None) -> bool:
+def release_grown(
+    target: HeldDisk,
+    installation: Installation,
+    change: Callable[[ShownDisk], None],
+    *,
+    done: str,
+    needs_table: bool = False,
+) -> bool:
+    """Let the system fill the disk and change() make it the instance; release the disk; False where it does not grow.
+
+    It grows first, unless change() or the system itself needs the table on the disk before. done says for an error of
+    growing then what is complete all the same: "everything is restored".
+    """
+    is_free = target.lies_after_head
+    grows_first = installation.grows and is_free
+    grew = not grows_first or grow(target, installation.messages)
+    with released_after(target, with_table=needs_table or not is_free) as disk:
+        change(disk)
+    if installation.grows and not grows_first:
+        grew = grow(target.shown, installation.messages, done=done)
+    return grew
+
+
+def grow(disk: ShownDisk, messages: Messages, *, done: str | None = None) -> bool:
     """Let the last partition and its file system grow; False, after a warning, where they do not.
 
-    done says for an error what is complete all the same, if anything is: "everything is restored". Raises StorageError
-    when the disk itself fails.
+    Raises StorageError when the disk itself fails; done is what release_grown() says of it.
     """
+    from pydiskimg.volumes.grow import (
+        grow_last_volume,
+    )  # only here: it takes longer to import than a small disk to copy
+
     try:
-        log.info("%s", grow_last_volume(disk))
+        with messages.step("growing"):
+            log.info("%s", grow_last_volume(disk))
     except DiskImageError as error:
         if isinstance(error, StorageError) and error.errno in _DISK_FAILS:
             text = f"growing failed: {error}" if done is None else f"{done}, but growing failed: {error}"

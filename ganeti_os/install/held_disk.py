@@ -52,15 +52,15 @@ class HeldDisk(WholeDisk):
 
 
 @contextmanager
-def released_after(target: HeldDisk, *, needs_table: bool = False) -> Iterator[ShownDisk]:
+def released_after(target: HeldDisk, *, with_table: bool) -> Iterator[ShownDisk]:
     """Let the block change what is on the disk that it gets; then release the disk.
 
-    Where a script needs a table, or something begins in the head itself, the disk has its beginning already, with a
-    provisional table. A block that fails takes the partition table away: a system that is not the instance yet
+    With a table, for a script or for what begins in the head itself, the disk has its beginning already, and a
+    provisional table in it. A block that fails takes the partition table away: a system that is not the instance yet
     must not be started.
     """
     try:
-        if needs_table or not target.lies_after_head:
+        if with_table:
             target.wipe_rest()
             target.write_head(provisional(target.head))
             yield target.shown

@@ -16,12 +16,11 @@ from pydiskimg.fs.foreign import stranger
 from pydiskimg.fs.probe import probe
 from pydiskimg.images.contents import Contents, Sort, file_contents
 from pydiskimg.images.raw import open_raw
-from pydiskimg.partitions.read import MBR_SIGNATURE
+from pydiskimg.partitions.layout import MBR, has_mbr
 from pydiskimg.protocols import Source, read_bytes
 
 log = logging.getLogger(__name__)
 
-_SECTOR = 512  # bytes
 
 _EXPECTED = MappingProxyType(
     {
@@ -83,9 +82,9 @@ def check_disk_contents(image: Source, *, inside: bool = False) -> None:
     found = file_contents(image)
     if found is not None:
         raise UnsupportedImageError(_sentence(image, found, "a disk", inside=inside))
-    if image.size < _SECTOR:
+    if image.size < MBR.size:
         raise InvalidImageError(
-            f"{image.name}: holds {image.size} bytes; a disk has at least one sector, {_SECTOR} bytes"
+            f"{image.name}: holds {image.size} bytes; a disk has at least one sector, {MBR.size} bytes"
         )
     if not _is_known(image):
         log.warning(
@@ -100,7 +99,7 @@ def _sentence(source: Source, found: Contents, expected: str, *, inside: bool = 
 
 
 def _is_known(disk: Source) -> bool:
-    if read_bytes(disk, _SECTOR - len(MBR_SIGNATURE), len(MBR_SIGNATURE)) == MBR_SIGNATURE:
+    if has_mbr(read_bytes(disk, 0, MBR.size)):
         return True
     try:
         return probe(disk) is not None or stranger(disk) is not None

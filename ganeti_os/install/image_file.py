@@ -16,6 +16,7 @@ from pydiskimg.errors import InvalidImageError, ReferenceDeniedError, StorageErr
 from pydiskimg.images.formats import FORMATS
 from pydiskimg.images.open import open_image
 from pydiskimg.protocols import ImageSource
+from pydiskimg.text import quoted
 
 SUFFIXES = {"tarball": ".tar.gz", "qemu": ".img", "raw": ".raw", "qcow2": ".qcow2", "dump": ROOT_DUMP}
 
@@ -144,7 +145,7 @@ def _missing(directory: str, name: str | list[str], settings: Settings) -> Missi
     wanted, *others = usual
     path = os.path.join(directory, wanted)
     if os.path.islink(path):
-        message = f"{path}: the image is a symbolic link to {os.readlink(path)!r}, which does not exist"
+        message = f"{path}: the image is a symbolic link to {quoted(os.readlink(path))}, which does not exist"
         return MissingImageError(message, errno=errno.ENOENT, filename=path)
     others += [each for each in names if each not in usual]
     nor = f", nor is there {' or '.join(map(shown_name, others))}" if others else ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 
+from pydiskimg.text import quoted
+
 _SHOWN = 20  # names in a message
 _LISTED = 10_000  # names looked at
 
@@ -32,4 +34,4 @@ def listed_names(directory: str) -> list[str]:
 
 def shown_name(name: str) -> str:
     """Return the name as it is, or quoted where it would look like several words of a sentence."""
-    return name if name.isprintable() and " " not in name else repr(name)
+    return name if name.isprintable() and " " not in name else quoted(name)

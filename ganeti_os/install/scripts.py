@@ -25,6 +25,7 @@ from ganeti_os.settings.trust import distrust
 from pydiskimg.errors import DiskImageError, storage_error
 from pydiskimg.linux.mount_users import Holder, holders
 from pydiskimg.linux.processes import die_with
+from pydiskimg.text import quoted
 
 log = logging.getLogger(__name__)
 
@@ -233,8 +234,8 @@ def _why_not(script: str, error: OSError) -> str:
         except OSError:
             first = b""
         if first.startswith(b"#!"):
-            interpreter = first[2:].rstrip(b"\n").lstrip(b" \t").split(b" ")[0].decode("utf-8", "backslashreplace")
-            return f"its interpreter {interpreter!r} (in its first line) gives: {os.strerror(error.errno)}"
+            interpreter = first[2:].rstrip(b"\n").lstrip(b" \t").split(b" ")[0]
+            return f"its interpreter {quoted(interpreter)} (in its first line) gives: {os.strerror(error.errno)}"
     return os.strerror(error.errno or 0)
 
 

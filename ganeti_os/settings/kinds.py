@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from ganeti_os.settings.authorized_keys import LIMIT, parse_keys
 from ganeti_os.settings.image_names import SPELLINGS
+from pydiskimg.text import quoted
 
 MAX_SIZE_MIB = 16 << 20  # 16 TiB, the largest ext4 file system that is made
 MAX_NAME_BYTES = 200  # of an image: ARCH, a suffix and what a download adds fit in the 255 of a file's name
@@ -58,7 +59,7 @@ def without_password(text: str) -> str:
 def shown(text: str) -> str:
     """Return a text for a message: quoted, printable and short."""
     text = without_password(text)
-    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}... ({len(text)} characters)"
+    return quoted(text, limit=_SHOWN) + (f" ({len(text)} characters)" if len(text) > _SHOWN else "")
 
 
 def _boolean(text: str) -> bool:

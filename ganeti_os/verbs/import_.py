@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 
 from ganeti_os.backup.kind import BackupKind, backup_kind
 from ganeti_os.backup.restore import restore_disk
 from ganeti_os.guest.firmware import holds_firmware_variables
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
-from ganeti_os.install.held_disk import HeldDisk, released_after
+from ganeti_os.install.growing import grow, release_grown
+from ganeti_os.install.held_disk import HeldDisk
 from ganeti_os.install.installation import Installation, prepare_identity, require_mounting
 from ganeti_os.log import Messages
 from ganeti_os.request import Request
@@ -23,6 +25,7 @@ from pydiskimg.transfer.pipe import PipeReader
 log = logging.getLogger(__name__)
 
 _STANDARD_INPUT = 0
+_RESTORED = "everything is restored"
 
 
 class NotAnotherError(DiskImageError):
@@ -72,25 +75,14 @@ def _complete(target: HeldDisk, installation: Installation) -> bool:
         log.info("%s holds firmware variables (UEFI) and stays as it was backed up", target.name)
         target.release()
         return True
-    grows_early = installation.grows and installation.gives_identity and target.lies_after_head
-    grew = not grows_early or _grow(target, installation)
     if installation.gives_identity:
-        _become_another(target, installation)
-    else:
-        target.release()
-    if installation.grows and not grows_early:
-        grew = _grow(target.shown, installation, done="everything is restored")
-    return grew
+        become = partial(_become_another, installation=installation)
+        return release_grown(target, installation, become, done=_RESTORED)
+    target.release()
+    return not installation.grows or grow(target.shown, installation.messages, done=_RESTORED)
 
 
-def _grow(disk: ShownDisk, installation: Installation, *, done: str | None = None) -> bool:
-    from ganeti_os.install.growing import grow  # only here: it takes longer to import than a small disk to restore
-
-    with installation.messages.step("growing"):
-        return grow(disk, done=done)
-
-
-def _become_another(target: HeldDisk, installation: Installation) -> None:
+def _become_another(disk: ShownDisk, installation: Installation) -> None:
     """Let the system on the disk become another machine than the one that was backed up; a disk may hold none.
 
     Until it is, the disk has no table: beside the machine that was backed up, it must not be started.
@@ -98,7 +90,7 @@ def _become_another(target: HeldDisk, installation: Installation) -> None:
     from ganeti_os.guest.another import become_another  # only here: most imports do without
 
     try:
-        with installation.messages.step("identity"), released_after(target) as disk:
+        with installation.messages.step("identity"):
             become_another(disk, installation.request, installation.settings, installation.keys)
     except DiskImageError as error:
         text = "the system could not be made another machine than the one that was backed up, and is left without"

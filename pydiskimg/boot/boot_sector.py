@@ -3,27 +3,32 @@
 
 from __future__ import annotations
 
-import struct
-
 from pydiskimg.boot.files import Grub
 from pydiskimg.boot.refusal import check
+from pydiskimg.partitions.layout import MBR_SIGNATURE
+from pydiskimg.records import Record
 
 SECTOR = 512
+# boot.S and boot.h of GRUB 2; little-endian.
+BOOT_IMAGE = Record("boot.img", "<", SECTOR, """
+    000 2s   jump
+    002 1s   nop
+    003 87s  bpb                of a file system that begins here; a disk's own values stay
+    05a H    kernel_address     to which the core image is loaded
+    05c Q    kernel_sector      at which it begins
+    064 B    boot_drive         0xff: what the BIOS says
+    065 1s   cli
+    066 2s   drive_check
+    068 152s code
+    100 184s messages
+    1b8 70s  partition_table    with the disk signature
+    1fe 2s   signature
+""")  # fmt: skip
 JUMP = b"\xeb\x63"
-# The parameter block of a file system that begins here; a disk's own values stay.
-_PARAMETERS = slice(0x03, 0x5A)
-CODE_END = 0x1B8
-_TABLE = slice(CODE_END, 0x1FE)  # disk signature and partition table
-_SIGNATURE = b"\x55\xaa"
-CORE_SECTOR = struct.Struct("<Q")
-CORE_SECTOR_OFFSET = 0x5C
-# The address to load to, the core image's sector, the drive (0xff: what the BIOS says), and a check of that.
-_FIELDS = slice(0x5A, 0x67)
+_FIELDS = slice(BOOT_IMAGE.offsets["kernel_address"], BOOT_IMAGE.offsets["drive_check"] + 1)
 _UNSET = bytes.fromhex("0080 0100000000000000 ff fa eb")
-_DRIVE_CHECK = slice(0x66, 0x68)
 _NO_CHECK = b"\x90\x90"  # hard disks only: the number of a floppy's drive needs no correction
 MESSAGE = b"GRUB \0Geom\0Hard Disk\0Read\0 Error"
-MESSAGE_RANGE = slice(0x100, CODE_END)
 
 
 def boot_sector(grub: Grub, core_sector: int, old: bytes) -> bytes:
@@ -35,18 +40,14 @@ def boot_sector(grub: Grub, core_sector: int, old: bytes) -> bytes:
     check(path, "has another size", found=len(contents), expected=SECTOR)
     check(path, "begins with other code", found=contents[: len(JUMP)], expected=JUMP)
     check(path, f"has other bytes at {_FIELDS.start:#x}", found=contents[_FIELDS], expected=_UNSET)
-    check(path, "does not end as a boot sector", found=contents[-2:], expected=_SIGNATURE)
-    sector = bytearray(contents)
-    CORE_SECTOR.pack_into(sector, CORE_SECTOR_OFFSET, core_sector)
-    sector[_DRIVE_CHECK] = _NO_CHECK
-    for kept in (_PARAMETERS, _TABLE):
-        sector[kept] = old[kept]
+    check(path, "does not end as a boot sector", found=contents[-2:], expected=MBR_SIGNATURE)
+    sector, disk = bytearray(contents), BOOT_IMAGE.unpack(old)
+    kept = {name: disk[name] for name in ("bpb", "partition_table")}
+    BOOT_IMAGE.put(sector, {"kernel_sector": core_sector, "drive_check": _NO_CHECK, **kept})
     return bytes(sector)
 
 
 def names_core(sector: bytes) -> int | None:
     """Return the sector at which the core image of the GRUB in a disk's first sector begins; None without a GRUB."""
-    if sector[: len(JUMP)] != JUMP or MESSAGE not in sector[MESSAGE_RANGE]:
-        return None
-    (found,) = CORE_SECTOR.unpack_from(sector, CORE_SECTOR_OFFSET)
-    return int(found)
+    fields = BOOT_IMAGE.unpack(sector)
+    return int(fields["kernel_sector"]) if fields["jump"] == JUMP and MESSAGE in fields["messages"] else None

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pydiskimg.boot.boot_sector import CODE_END, names_core
+from pydiskimg.boot.boot_sector import SECTOR, names_core
 from pydiskimg.boot.core_image import BLOCKS
 from pydiskimg.disks.region import SourceRegion
 from pydiskimg.errors import BootLoaderError
 from pydiskimg.fs.foreign import trace
-from pydiskimg.partitions.read import PROTECTIVE, mbr_entries, read_partition_table
+from pydiskimg.partitions.layout import MBR, has_protective, mbr_entries
+from pydiskimg.partitions.read import read_partition_table
 from pydiskimg.protocols import Disk, Source, read_bytes
 
-SECTOR = 512
 BIOS_BOOT_TYPE = "21686148-6449-6E6F-744E-656564454649"
 # What libparted puts into a new MBR: code that says no more than that nothing boots here.
 _NOTHING_BOOTS = bytes.fromhex("fa b8 00 10 8e d0 bc 00 b0")
@@ -52,7 +52,7 @@ def find_core_area(disk: Source) -> CoreArea:
     """
     partitions = read_partition_table(disk)
     entries = mbr_entries(read_bytes(disk, 0, SECTOR)) if partitions else []
-    if any(entry[2] == PROTECTIVE for entry in entries):
+    if has_protective(entries):
         for partition in partitions:
             if partition.type == BIOS_BOOT_TYPE:
                 return CoreArea(partition.start, partition.length // SECTOR * SECTOR, is_partition=True)
@@ -60,7 +60,7 @@ def find_core_area(disk: Source) -> CoreArea:
             f"{disk.name}: its GPT has no BIOS boot partition for GRUB; make one of 1 MiB, type {BIOS_BOOT_TYPE}"
         )
     # An extended partition counts: it begins with a table of its own.
-    starts = [entry[4] for entry in entries if entry[2]]
+    starts = [entry["StartingLBA"] for entry in entries if entry["OSType"]]
     if not starts:
         raise BootLoaderError(f"{disk.name}: has no partitions, so that no place on it is known to be a boot loader's")
     return CoreArea(SECTOR, max(0, min(starts) - 1) * SECTOR, is_partition=False)
@@ -95,7 +95,7 @@ def check_core_area(disk: Source, area: CoreArea, length: int, *, loader: bytes 
 
 
 def _check_code(disk: Source, sector: bytes) -> None:
-    code = sector[:CODE_END]
+    code = sector[MBR.slice_of("BootCode")]
     if not any(code) or code.startswith(_NOTHING_BOOTS) or names_core(sector) is not None:
         return
     name = next((name for mark, name in _OTHERS if mark in code), "an unknown boot manager")
@@ -121,11 +121,12 @@ def own_ranges(disk: Source, area: CoreArea, *, loader: bytes | None = None) -> 
     yield core * SECTOR, (core + 1) * SECTOR
     # The list grows from the end of the sector towards its code.
     for offset in range(SECTOR - BLOCKS.size, SECTOR // 2, -BLOCKS.size):
-        start, count, _segment = BLOCKS.unpack_from(first, offset)
+        blocks = BLOCKS.unpack(first, offset)
+        start = blocks["start"]
         if not start:
             return
         if area.start // SECTOR <= start < end:
-            yield start * SECTOR, min(start + count, end) * SECTOR
+            yield start * SECTOR, min(start + blocks["len"], end) * SECTOR
 
 
 def _begins_with(disk: Source, area: CoreArea, loader: bytes) -> bool:

@@ -9,24 +9,28 @@ to a multiple of 4. Little-endian.
 from __future__ import annotations
 
 import lzma
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from pydiskimg.boot.boot_sector import SECTOR
 from pydiskimg.boot.files import Grub
 from pydiskimg.boot.kernel_image import LINK_ADDRESS, MEMORY_END, read_kernel
 from pydiskimg.boot.modules import closure, read_dependencies
 from pydiskimg.boot.refusal import check, unknown
 from pydiskimg.errors import BootLoaderError
+from pydiskimg.records import Record
 
-_HEADER = struct.Struct(
-    "<4s"  # 0  magic
-    "I"  #   4  offset of the first object   bytes from the header's own start
-    "I"  #   8  size                         of header and objects
-)
+_HEADER = Record("grub_module_info32", "<", 12, """
+    0 4s magic
+    4 I  offset            of the first object; bytes from the header's own start
+    8 I  size              of header and objects
+""")  # fmt: skip
 _MAGIC = b"mimg"
-_OBJECT = struct.Struct("<II")
+_OBJECT = Record("grub_module_header", "<", 8, """
+    0 I  type
+    4 I  size              with this header, and zeros up to a multiple of 4
+""")  # fmt: skip
 _ALIGNMENT = 4
 
 
@@ -46,34 +50,34 @@ def payload(kernel: bytes, modules: Sequence[bytes], *, config: str, prefix: str
         _object(ObjectKind.PREFIX, prefix.encode("ascii") + b"\0"),
     ]
     size = _HEADER.size + sum(map(len, objects))
-    return b"".join((kernel, _HEADER.pack(_MAGIC, _HEADER.size, size), *objects))
+    return b"".join((kernel, _HEADER.pack(magic=_MAGIC, offset=_HEADER.size, size=size), *objects))
 
 
 def _object(kind: ObjectKind, data: bytes) -> bytes:
     padding = bytes(-len(data) % _ALIGNMENT)
-    return _OBJECT.pack(kind, _OBJECT.size + len(data) + len(padding)) + data + padding
+    return _OBJECT.pack(type=kind, size=_OBJECT.size + len(data) + len(padding)) + data + padding
 
-
-SECTOR = 512
 
 # lzma_decompress.img: it has no room for more than 64 KiB of dictionary.
 _FILTERS = [{"id": lzma.FILTER_LZMA1, "lc": 3, "lp": 0, "pb": 2, "dict_size": 64 << 10}]
 _FAR_JUMP = b"\xea"
-_SIZES = struct.Struct("<III")  # at 0x08: compressed and uncompressed size, bytes of Reed-Solomon redundancy
-_SIZES_OFFSET = 0x08
-_PLAIN_LENGTH = struct.Struct("<H")  # at 0x14: bytes at the start that no redundancy protects
-_PLAIN_LENGTH_OFFSET = 0x14
+_DECOMPRESSOR = Record("lzma_decompress.img", "<", 22, """
+    00 8s code
+    08 I  compressed_size
+    0c I  uncompressed_size
+    10 I  reed_solomon_redundancy
+    14 H  no_reed_solomon_length      bytes at the start that no redundancy protects
+""")  # fmt: skip
 _DECOMPRESSOR_ADDRESS = 0x8200
 
 # diskboot.img: its block list is read from the end of the sector towards the start, up to an entry of zeros.
-BLOCKS = struct.Struct(
-    "<Q"  #  0  first sector   512 bytes each, of the disk
-    "H"  #   8  how many
-    "H"  #  10  segment to load them to
-)
-assert BLOCKS.size == 12
+BLOCKS = Record("grub_pc_bios_boot_blocklist", "<", 12, """
+    0 Q start              sector of the disk, 512 bytes each
+    8 H len                sectors
+    a H segment            to load them to
+""")  # fmt: skip
 _SEGMENT = 0x820
-_UNSET = BLOCKS.pack(2, 0, _SEGMENT)
+_UNSET = BLOCKS.pack(start=2, segment=_SEGMENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ class CoreImage:
 
     def at(self, sector: int) -> bytes:
         """Return the bytes for an area that begins at this sector (512 bytes each) of the disk."""
-        blocks = BLOCKS.pack(sector + 1, len(self.rest) // SECTOR, _SEGMENT)
+        blocks = BLOCKS.pack(start=sector + 1, len=len(self.rest) // SECTOR, segment=_SEGMENT)
         return self.first[: -BLOCKS.size] + blocks + self.rest
 
 
@@ -122,16 +126,18 @@ def _decompressor(grub: Grub, compressed: int, uncompressed: int) -> bytes:
     name = "lzma_decompress.img"
     contents, path = grub.file(name), grub.path(name)
     room = LINK_ADDRESS - _DECOMPRESSOR_ADDRESS
-    if not _PLAIN_LENGTH_OFFSET + _PLAIN_LENGTH.size <= len(contents) <= room:
+    if not _DECOMPRESSOR.size <= len(contents) <= room:
         raise unknown(path, "has another size", found=f"{len(contents)} bytes", expected=f"at most {room}")
+    fields = _DECOMPRESSOR.unpack(contents)
     check(path, "begins with other code", found=contents[:1], expected=_FAR_JUMP)
-    fields = contents[_SIZES_OFFSET : _SIZES_OFFSET + _SIZES.size]
-    check(path, f"has other bytes at {_SIZES_OFFSET:#x}", found=fields, expected=bytes(_SIZES.size))
-    (plain,) = _PLAIN_LENGTH.unpack_from(contents, _PLAIN_LENGTH_OFFSET)
+    sizes = contents[_DECOMPRESSOR.offsets["compressed_size"] : _DECOMPRESSOR.offsets["no_reed_solomon_length"]]
+    check(path, "has other bytes at 0x8", found=sizes, expected=bytes(len(sizes)))
+    plain = fields["no_reed_solomon_length"]
     if not 0 < plain <= len(contents):
-        text = f"has another length at {_PLAIN_LENGTH_OFFSET:#x}"
-        raise unknown(path, text, found=plain, expected=f"1 to {len(contents)}")
-    return contents[:_SIZES_OFFSET] + _SIZES.pack(compressed, uncompressed, 0) + contents[_SIZES_OFFSET + _SIZES.size :]
+        raise unknown(path, "has another length at 0x14", found=plain, expected=f"1 to {len(contents)}")
+    changed = bytearray(contents)
+    _DECOMPRESSOR.put(changed, {"compressed_size": compressed, "uncompressed_size": uncompressed})
+    return bytes(changed)
 
 
 def _loader(grub: Grub) -> bytes:

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from pydiskimg.boot.boot_sector import boot_sector
+from pydiskimg.boot.boot_sector import SECTOR, boot_sector
 from pydiskimg.boot.core_area import CoreArea, check_core_area, check_sectors, own_ranges
-from pydiskimg.boot.core_image import SECTOR, CoreImage
+from pydiskimg.boot.core_image import CoreImage
 from pydiskimg.boot.files import Grub
 from pydiskimg.errors import DoesNotFitError
 from pydiskimg.protocols import Disk, read_bytes

@@ -7,43 +7,45 @@ What follows these bytes in memory, the modules, is found there.
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
+from typing import Any
 
 from pydiskimg.boot.refusal import check, unknown
+from pydiskimg.records import Record
 
 LINK_ADDRESS = 0x9000
 # From here on memory may be the BIOS's own; GRUB's own installer keeps the same distance.
 MEMORY_END = 0x78000
 _HEAP_START = 0x68000  # the kernel, with what it zeroes, has to end before it
 
-# The ELF32 header and its program headers. Little-endian.
+# System V ABI, "Object Files"; little-endian.
 _IDENTITY = b"\x7fELF\x01\x01\x01"  # 32 bits, little-endian, version 1
-_HEADER = struct.Struct(
-    "<16s"  #  0  e_ident
-    "H"  #    16  e_type       2: executable
-    "H"  #    18  e_machine    3: i386
-    "I"  #    20  e_version
-    "I"  #    24  e_entry
-    "I"  #    28  e_phoff      bytes from the start of the file
-    "I"  #    32  e_shoff
-    "I"  #    36  e_flags
-    "H"  #    40  e_ehsize
-    "H"  #    42  e_phentsize
-    "H"  #    44  e_phnum
-    "HHH"
-)
-assert _HEADER.size == 52
-_PROGRAM_HEADER = struct.Struct(
-    "<I"  #  0  p_type      1: PT_LOAD
-    "I"  #   4  p_offset
-    "I"  #   8  p_vaddr
-    "I"  #  12  p_paddr
-    "I"  #  16  p_filesz
-    "I"  #  20  p_memsz
-    "II"
-)
-assert _PROGRAM_HEADER.size == 32
+_HEADER = Record("Elf32_Ehdr", "<", 52, """
+    00 16s e_ident
+    10 H   e_type       2: executable
+    12 H   e_machine    3: i386
+    14 I   e_version
+    18 I   e_entry
+    1c I   e_phoff      bytes from the start of the file
+    20 I   e_shoff
+    24 I   e_flags
+    28 H   e_ehsize
+    2a H   e_phentsize
+    2c H   e_phnum
+    2e H   e_shentsize
+    30 H   e_shnum
+    32 H   e_shstrndx
+""")  # fmt: skip
+_PROGRAM_HEADER = Record("Elf32_Phdr", "<", 32, """
+    00 I   p_type       1: PT_LOAD
+    04 I   p_offset
+    08 I   p_vaddr
+    0c I   p_paddr
+    10 I   p_filesz
+    14 I   p_memsz
+    18 I   p_flags
+    1c I   p_align
+""")  # fmt: skip
 _EXECUTABLE, _I386, _PT_LOAD = 2, 3, 1
 _MOST_HEADERS = 16
 # "mov ecx, imm32" in front of the instruction that copies.
@@ -67,13 +69,15 @@ def read_kernel(contents: bytes, path: str) -> Kernel:
     if len(contents) < _HEADER.size:
         text = f"at least {_HEADER.size}"
         raise unknown(path, "is too short for an ELF file", found=f"{len(contents)} bytes", expected=text)
-    identity, kind, machine, _, entry, table, *_, entry_size, count, _, _, _ = _HEADER.unpack_from(contents)
-    check(path, "is not a 32-bit ELF file", found=identity[: len(_IDENTITY)], expected=_IDENTITY)
-    check(path, "is not an executable for i386", found=(kind, machine), expected=(_EXECUTABLE, _I386))
-    check(path, "starts at another address", found=hex(entry), expected=hex(LINK_ADDRESS))
-    check(path, "has program headers of another size", found=entry_size, expected=_PROGRAM_HEADER.size)
-    offset, address, size, memory_size = _only_segment(contents, path, table, count)
-    check(path, "is loaded to another address", found=hex(address), expected=hex(LINK_ADDRESS))
+    header = _HEADER.unpack(contents)
+    kind = header["e_type"], header["e_machine"]
+    check(path, "is not a 32-bit ELF file", found=header["e_ident"][: len(_IDENTITY)], expected=_IDENTITY)
+    check(path, "is not an executable for i386", found=kind, expected=(_EXECUTABLE, _I386))
+    check(path, "starts at another address", found=hex(header["e_entry"]), expected=hex(LINK_ADDRESS))
+    check(path, "has program headers of another size", found=header["e_phentsize"], expected=_PROGRAM_HEADER.size)
+    segment = _only_segment(contents, path, header["e_phoff"], header["e_phnum"])
+    offset, size, memory_size = segment["p_offset"], segment["p_filesz"], segment["p_memsz"]
+    check(path, "is loaded to another address", found=hex(segment["p_vaddr"]), expected=hex(LINK_ADDRESS))
     if offset + size > len(contents) or not 0 < size <= memory_size:
         raise unknown(
             path,
@@ -89,13 +93,13 @@ def read_kernel(contents: bytes, path: str) -> Kernel:
             expected=f"at most {_HEAP_START - LINK_ADDRESS}",
         )
     data = contents[offset : offset + size]
-    if _MOV_ECX + struct.pack("<I", size) not in data[:_STARTUP]:
+    if _MOV_ECX + size.to_bytes(4, "little") not in data[:_STARTUP]:
         raise unknown(path, "its first code moves another number of bytes", found=data[:16], expected=f"{size} bytes")
     return Kernel(data, memory_size)
 
 
-def _only_segment(contents: bytes, path: str, table: int, count: int) -> tuple[int, int, int, int]:
-    """Return offset, address, size in the file and size in memory of the one segment that is loaded."""
+def _only_segment(contents: bytes, path: str, table: int, count: int) -> dict[str, Any]:
+    """Return the program header of the one segment that is loaded."""
     if count > _MOST_HEADERS or table + count * _PROGRAM_HEADER.size > len(contents):
         raise unknown(
             path,
@@ -103,8 +107,7 @@ def _only_segment(contents: bytes, path: str, table: int, count: int) -> tuple[i
             found=f"{count} at byte {table}",
             expected=f"at most {_MOST_HEADERS} within its {len(contents)} bytes",
         )
-    headers = [_PROGRAM_HEADER.unpack_from(contents, table + i * _PROGRAM_HEADER.size) for i in range(count)]
-    loaded = [header for header in headers if header[0] == _PT_LOAD]
+    headers = [_PROGRAM_HEADER.unpack(contents, table + i * _PROGRAM_HEADER.size) for i in range(count)]
+    loaded = [header for header in headers if header["p_type"] == _PT_LOAD]
     check(path, "has another number of segments that are loaded", found=len(loaded), expected=1)
-    _, offset, address, _, size, memory_size, _, _ = loaded[0]
-    return offset, address, size, memory_size
+    return loaded[0]

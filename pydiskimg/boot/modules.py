@@ -25,7 +25,7 @@ def read_dependencies(contents: bytes, path: str) -> dict[str, tuple[str, ...]]:
     if len(lines) > _MOST_MODULES:
         raise unknown(path, "has too many lines", found=len(lines), expected=f"at most {_MOST_MODULES}")
     for number, line in enumerate(lines, start=1):
-        name, colon, rest = line.decode("ascii", "backslashreplace").partition(":")
+        name, colon, rest = line.decode("ascii", "replace").partition(":")
         names = [name, *rest.split()]
         if not colon or len(names) > _MOST_MODULES or not all(NAME.fullmatch(text) for text in names):
             raise unknown(f"{path}:{number}", "is not a line of modules", found=line[:60], expected="NAME: NAMES")

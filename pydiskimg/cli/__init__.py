@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _tell("there is not enough memory; what was being written is not complete")
         return _NOT_TOLD.get(words[0], 1)
     except KeyboardInterrupt as error:
-        from pydiskimg.cli.endings import how_ended
+        from pydiskimg.cli.signals import how_ended
 
         said, status = how_ended(error)
         _tell(f"{said}; what was being written is not complete")
@@ -102,7 +102,7 @@ def _run(words: list[str]) -> int:
 
         if run_common_form(words[1:]):
             return 0
-    from pydiskimg.cli.endings import end_as_interrupted
+    from pydiskimg.cli.signals import end_as_interrupted
 
     end_as_interrupted()  # before anything else is imported: a signal's exit status is the same early and late
     if words[:1] == ["convert"]:

@@ -16,11 +16,12 @@ from pydiskimg.images.references import AllowedDirectory, Reference, denied
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
 
+    from pydiskimg.cli.quick_parser import Arguments
 
-def describe_chain(arguments: argparse.Namespace) -> Iterator[Facts]:
+
+def describe_chain(arguments: Arguments) -> Iterator[Facts]:
     """Yield the facts about the image and about each of its backing files, the image's own first.
 
     Raises what describe() does, and UnsupportedImageError for a backing file that may not be opened.

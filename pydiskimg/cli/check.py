@@ -7,7 +7,7 @@ import argparse
 import os
 from typing import Any, NoReturn
 
-from pydiskimg.cli.names import require_file_name
+from pydiskimg.cli.arguments import require_file_name
 from pydiskimg.cli.output import add_output_option, show, tell
 from pydiskimg.cli.progress import progress
 from pydiskimg.images.formats import FORMATS, detect_image

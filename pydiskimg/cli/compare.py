@@ -8,7 +8,7 @@ import os
 from contextlib import ExitStack
 from typing import Any
 
-from pydiskimg.cli.names import require_file_name
+from pydiskimg.cli.arguments import require_file_name
 from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references

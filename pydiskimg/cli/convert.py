@@ -6,11 +6,11 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, contextmanager
 
-from pydiskimg.cli.convert_form import WORKERS, UncommonError, common_form
+from pydiskimg.cli.arguments import require_name
 from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options
-from pydiskimg.cli.names import require_name
 from pydiskimg.cli.pipes import destination_pipe, is_destination_pipe, is_source_pipe, source_pipe
 from pydiskimg.cli.progress import progress
+from pydiskimg.cli.quick_parser import run_quickly
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import DiskImageError, InUseError, UnsupportedImageError
 from pydiskimg.images.formats import FORMATS
@@ -19,16 +19,17 @@ from pydiskimg.linux.blockdev import is_block_device
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
-    from types import SimpleNamespace
-    from typing import Any, TypeAlias
+    from typing import Any
 
+    from pydiskimg.cli.quick_parser import Arguments, Parser
     from pydiskimg.protocols import Disk, ImageSource, Source
 
-    Arguments: TypeAlias = argparse.Namespace | SimpleNamespace
 
+_IGNORED = "accepted as by qemu-img, without effect: "
+_CACHE_MODES = ("none", "writeback", "writethrough", "directsync", "unsafe")
+_WORKERS = tuple(str(number) for number in range(1, 17))
 _DESCRIPTION = """\
 Copy the image SRC to DST, sparsely and durably. A new file appears under its name when it is complete; a block
 device, and with -n an existing image, is written in place and keeps its size. "-" is standard input or output, a
@@ -39,27 +40,19 @@ through a pipe, and must have its tables first, as it has when this command has 
 
 def run_common_form(words: Sequence[str]) -> bool:
     """Convert as the words say; return False, with nothing done, when they are not of a common form or wrong."""
-    try:
-        run(common_form(words))
-    except UncommonError:
-        return False
-    return True
+    return run_quickly(words, _declare_common, run)
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
-    from pydiskimg.cli.convert_options import add_ignored_options, add_refused_options, sparse_unit
+    from pydiskimg.cli.convert_options import add_refused_options, sparse_unit
 
     parser = subparsers.add_parser(
         "convert", help="copy an image to a file, block device or pipe", description=_DESCRIPTION
     )
-    parser.add_argument(
-        "-f", dest="format", choices=FORMATS, help="format of SRC (default: by its contents; of a pipe: raw)"
-    )
-    parser.add_argument("-O", dest="output_format", choices=FORMATS, default="raw", help="format of DST (default: raw)")
-    parser.add_argument("-c", dest="compress", action="store_true", help="compress the clusters of a qcow2")
+    _declare_common(parser)
+    parser.add_argument("-C", dest="ignored", action="store_true", help=f"{_IGNORED}the kernel copies where it can")
     add_image_options(parser)
-    parser.add_argument("-n", dest="in_place", action="store_true", help="DST exists: write into it")
     parser.add_argument(
         "--target-is-zero", dest="is_zero", action="store_true", help="with -n: DST reads as zero, zero nothing in it"
     )
@@ -71,16 +64,6 @@ def add_parser(subparsers: Any) -> None:
         help="look for zeros to be left out in pieces of SIZE, or of the power of two below it (default: 4k; 64k onto "
         "what may hold old data; a qcow2 has always whole clusters)",
     )
-    parser.add_argument(
-        "-m",
-        dest="workers",
-        type=_workers,
-        metavar="N",
-        help="number of workers, from 1 to 16, of which 8 at most are used (default: by the CPUs)",
-    )
-    parser.add_argument("-p", dest="progress", action="store_true", help="show progress on standard error")
-    parser.add_argument("-q", dest="quiet", action="store_true", help="show no progress, even with -p")
-    add_ignored_options(parser)
     add_refused_options(parser)
     parser.add_argument(
         "-l",
@@ -94,9 +77,33 @@ def add_parser(subparsers: Any) -> None:
         help="read everything back and compare, but for holes that DST has by its own map; not for pipes",
     )
     add_references_option(parser)
+    parser.set_defaults(run=run)
+
+
+def _declare_common(parser: Parser) -> None:
+    parser.add_argument(
+        "-f", dest="format", choices=FORMATS, help="format of SRC (default: by its contents; of a pipe: raw)"
+    )
+    parser.add_argument("-O", dest="output_format", choices=FORMATS, default="raw", help="format of DST (default: raw)")
+    parser.add_argument("-c", dest="compress", action="store_true", help="compress the clusters of a qcow2")
+    parser.add_argument("-n", dest="in_place", action="store_true", help="DST exists: write into it")
+    parser.add_argument(
+        "-m",
+        dest="workers",
+        type=_workers,
+        metavar="N",
+        help="number of workers, from 1 to 16, of which 8 at most are used (default: by the CPUs)",
+    )
+    parser.add_argument("-p", dest="progress", action="store_true", help="show progress on standard error")
+    parser.add_argument("-q", dest="quiet", action="store_true", help="show no progress, even with -p")
+    for option, text in (("-U", "SRC is read without a lock"), ("-W", "the order of writing is free anyway")):
+        parser.add_argument(option, dest="ignored", action="store_true", help=_IGNORED + text)
+    for option, whose in (("-t", "DST"), ("-T", "SRC")):
+        text = f"{_IGNORED}how {whose} is cached ({', '.join(_CACHE_MODES)})"
+        parser.add_argument(option, dest="ignored", choices=_CACHE_MODES, metavar="CACHE", help=text)
     parser.add_argument("source", metavar="SRC")
     parser.add_argument("destination", metavar="DST")
-    parser.set_defaults(run=run, usage_error=parser.error)
+    parser.set_defaults(usage_error=parser.error)
 
 
 def run(arguments: Arguments) -> None:
@@ -322,7 +329,7 @@ def _of_unknown_size(callback: Any) -> Any:
 
 
 def _workers(text: str) -> int:
-    if text not in WORKERS:
+    if text not in _WORKERS:
         import argparse
 
         raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a number from 1 to 16")

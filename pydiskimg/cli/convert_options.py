@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Options of qemu-img convert that are taken without effect here, or refused in a sentence."""
+"""Options of qemu-img convert that are refused in a sentence, and -S."""
 
 from __future__ import annotations
 
 import argparse
 
-from pydiskimg.cli.convert_form import CACHE_MODES
+from pydiskimg.cli.arguments import size_argument
 from pydiskimg.cli.image_options import NO_BACKING
-from pydiskimg.cli.sizes import size_argument
 from pydiskimg.units import format_size
 
 TYPE_CHECKING = False
@@ -32,17 +31,6 @@ _REFUSED_FLAGS = {
     "--image-opts": "images are named by their path",
     "--target-image-opts": "images are named by their path",
 }
-
-
-def add_ignored_options(parser: argparse.ArgumentParser) -> None:
-    """Add what scripts pass to qemu-img and what changes nothing here."""
-    without = "accepted as by qemu-img, without effect: "
-    parser.add_argument("-U", dest="ignored", action="store_true", help=without + "SRC is read without a lock")
-    parser.add_argument("-W", dest="ignored", action="store_true", help=without + "the order of writing is free anyway")
-    parser.add_argument("-C", dest="ignored", action="store_true", help=without + "the kernel copies where it can")
-    for option, whose in (("-t", "DST"), ("-T", "SRC")):
-        text = f"{without}how {whose} is cached ({', '.join(CACHE_MODES)})"
-        parser.add_argument(option, dest="ignored", choices=CACHE_MODES, metavar="CACHE", help=text)
 
 
 def add_refused_options(parser: argparse.ArgumentParser) -> None:

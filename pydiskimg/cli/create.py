@@ -6,10 +6,8 @@ from __future__ import annotations
 import argparse
 import os
 
+from pydiskimg.cli.arguments import require_name, size_argument
 from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options
-from pydiskimg.cli.names import require_name
-from pydiskimg.cli.output import printable
-from pydiskimg.cli.sizes import size_argument
 from pydiskimg.disks.new_file import new_file
 from pydiskimg.disks.store import GrowingFile
 from pydiskimg.errors import InUseError, UnsupportedImageError
@@ -18,6 +16,7 @@ from pydiskimg.images.formats import FORMATS
 from pydiskimg.images.qcow2.write.create import create_qcow2, round_size
 from pydiskimg.images.raw import open_raw
 from pydiskimg.linux.blockdev import is_block_device
+from pydiskimg.text import printable
 from pydiskimg.units import format_bytes
 
 TYPE_CHECKING = False

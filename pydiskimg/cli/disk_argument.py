@@ -9,8 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pydiskimg.cli.names import require_name
-from pydiskimg.cli.sizes import size_argument
+from pydiskimg.cli.arguments import require_name, size_argument
 from pydiskimg.disks.new_file import new_disk_file
 from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError, FileSystemError, PartitionError, StorageError

@@ -12,8 +12,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
-    from types import SimpleNamespace
     from typing import Any
+
+    from pydiskimg.cli.quick_parser import Arguments
 
 _VERSIONS = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
 _COMPRESSION_TYPES = ("zlib", "zstd")
@@ -93,7 +94,7 @@ def add_image_options(parser: argparse.ArgumentParser, *, empty: bool = False) -
     parser.set_defaults(_image_options_error=parser.error)
 
 
-def image_options(arguments: argparse.Namespace | SimpleNamespace, *, empty: bool = False) -> ImageOptions:
+def image_options(arguments: Arguments, *, empty: bool = False) -> ImageOptions:
     """Return the options of every -o, the last of a kind winning; ends with a usage error for a wrong one.
 
     empty tells that size, backing_file and backing_fmt are among them.

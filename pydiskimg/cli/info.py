@@ -1,54 +1,31 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg info: what an image is, with the field names of `qemu-img info --output=json`."""
+"""pydiskimg info: what an image is, with the facts and field names of `qemu-img info --output=json`."""
 
 from __future__ import annotations
 
-from pydiskimg.cli.output import nested_lines, show, word
+from pydiskimg.cli.output import add_output_option, nested_lines, show, word
+from pydiskimg.cli.quick_parser import run_quickly
 from pydiskimg.images.formats import FORMATS, detect_image
 from pydiskimg.images.raw import open_raw
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
+    from pydiskimg.cli.quick_parser import Arguments, Parser
     from pydiskimg.images.raw import RawSource
 
 Facts = dict[str, object]
 
 
 def run_common_form(words: Sequence[str]) -> bool:
-    """Do what `info [-f FMT] [--output FORM] [-U] FILE` asks for; return False when the words are anything else.
-
-    argparse takes as long to import as all of the rest: it is left for what is rare and for what is wrong.
-    """
-    format_name, output, files = None, "human", []
-    rest = iter(words)
-    for each in rest:
-        if each == "-f":
-            format_name = next(rest, "")
-            if format_name not in FORMATS:
-                return False
-        elif each in ("--output=json", "--output=human"):
-            output = each.partition("=")[2]
-        elif each == "--output":
-            output = next(rest, "")
-            if output not in ("json", "human"):
-                return False
-        elif not each.startswith("-"):
-            files.append(each)
-        elif each != "-U":
-            return False
-    if len(files) != 1 or files[0] in ("", "-"):
-        return False
-    _show([describe(files[0], format_name)], output, chain=False)
-    return True
+    """Do what words ask for; return False when they are not of a common form."""
+    return run_quickly(words, _declare_common, run)
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
-    from pydiskimg.cli.output import add_output_option
     from pydiskimg.cli.references import add_references_option
 
     parser = subparsers.add_parser(
@@ -57,18 +34,22 @@ def add_parser(subparsers: Any) -> None:
         description="Tell the format, the sizes and the features of an image. Files that it names are not opened "
         "without --backing-chain, and with it only those that --allow-references allows.",
     )
-    parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
+    _declare_common(parser)
     parser.add_argument("--backing-chain", action="store_true", help="describe the backing files too")
-    parser.add_argument("-U", "--force-share", action="store_true", help="accepted as by qemu-img: nothing is locked")
-    add_output_option(parser)
     add_references_option(parser)
-    parser.add_argument("file", metavar="FILE")
     parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> None:
+def _declare_common(parser: Parser) -> None:
+    parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
+    parser.add_argument("-U", "--force-share", action="store_true", help="accepted as by qemu-img: nothing is locked")
+    add_output_option(parser)
+    parser.add_argument("file", metavar="FILE")
+
+
+def run(arguments: Arguments) -> None:
     """Describe the image that the arguments name, and its backing files when they are asked for."""
-    from pydiskimg.cli.names import require_file_name
+    from pydiskimg.cli.arguments import require_file_name
 
     require_file_name(arguments.file)
     if not arguments.backing_chain:
@@ -81,11 +62,23 @@ def run(arguments: argparse.Namespace) -> None:
     _show(describe_chain(arguments), arguments.output, chain=True)
 
 
+def _show(images: Iterable[dict[str, object]], output: str, *, chain: bool) -> None:
+    """Print one object, or with chain a list of them, each as it comes."""
+    show(images if chain else next(iter(images)), _lines(images), output)
+
+
+def _lines(images: Iterable[dict[str, object]]) -> Iterator[str]:
+    for number, facts in enumerate(images):
+        if number:
+            yield ""
+        yield from describe_lines(facts)
+
+
 def describe(path: str, format_name: str | None = None) -> Facts:
     """Return the facts about the image at path, in the format of that name or in what its first bytes say.
 
-    Of what there may be thousands of there are iterators, which can be printed once. Raises StorageError,
-    InvalidImageError and UnsupportedImageError as open_image() does.
+    Of snapshots and bitmaps, of which there may be thousands, there are iterators: they can be printed once.
+    Raises StorageError, InvalidImageError and UnsupportedImageError as open_image() does.
     """
     with open_raw(path) as file:
         return describe_file(file, path, format_name)
@@ -122,15 +115,3 @@ def describe_lines(facts: Facts) -> Iterator[str]:
     if isinstance(specific, dict):
         yield "format specific information:"
         yield from nested_lines(specific["data"], "    ")
-
-
-def _show(images: Iterable[Facts], output: str, *, chain: bool) -> None:
-    """Print one object, or with chain a list of them, each as it comes."""
-    show(images if chain else next(iter(images)), _lines(images), output)
-
-
-def _lines(images: Iterable[Facts]) -> Iterator[str]:
-    for number, facts in enumerate(images):
-        if number:
-            yield ""
-        yield from describe_lines(facts)

@@ -7,15 +7,15 @@ import argparse
 import sys
 from itertools import islice
 
-from pydiskimg.cli.names import require_file_name
-from pydiskimg.cli.output import add_output_option, printable
+from pydiskimg.cli.arguments import require_file_name, size_argument
+from pydiskimg.cli.output import add_output_option
 from pydiskimg.cli.references import add_references_option, references
-from pydiskimg.cli.sizes import size_argument
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.formats import FORMATS
 from pydiskimg.images.map import IS_PRESENT, Row, map_rows
 from pydiskimg.images.open import open_image
 from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET, IS_COMPRESSED, IS_DATA, IS_ZERO
+from pydiskimg.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

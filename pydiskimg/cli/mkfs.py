@@ -6,9 +6,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pydiskimg.cli.arguments import size_argument
 from pydiskimg.cli.disk_argument import KEPT, add_disk_arguments, disk_argument
 from pydiskimg.cli.output import add_output_option, show
-from pydiskimg.cli.sizes import size_argument
 from pydiskimg.fs.ext4 import make_ext
 from pydiskimg.units import format_size
 

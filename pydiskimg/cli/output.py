@@ -5,53 +5,28 @@ from __future__ import annotations
 
 import sys
 
+from pydiskimg.text import LINE, printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterable, Iterator
+
+    from pydiskimg.cli.quick_parser import Parser
 
 MARGIN = "    "
 
 
-def add_output_option(parser: argparse.ArgumentParser) -> None:
+def add_output_option(parser: Parser) -> None:
     """Add --output human|json."""
     parser.add_argument("--output", choices=("human", "json"), default="human", help="form of the result")
 
 
-class _Shown(dict[int, "int | str"]):
-    """What stands for a character, by its number. str.translate() calls nothing of ours for those that are kept."""
-
-    def __missing__(self, number: int) -> int | str:
-        character = chr(number)
-        shown: int | str = number if character.isprintable() else character.encode("unicode_escape").decode()
-        if number in _BYTES:
-            shown = _byte(number)
-        if number < _KEPT:
-            self[number] = shown
-        return shown
-
-
-_BYTES = range(0xDC80, 0xDD00)  # the surrogates that stand for bytes 0x80 to 0xff of a name that is not UTF-8
-_KEPT = 1 << 12  # characters of which the form is kept
-_shown = _Shown()
-
-
-def _byte(surrogate: int) -> str:
-    return f"\\x{surrogate - 0xDC00:02x}"
-
-
-def printable(text: str) -> str:
-    """Show names from images and file systems without letting them speak to the terminal."""
-    shown = text if text.isprintable() else text.translate(_shown)
-    return shown.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def message_text(text: str) -> str:
     """Return a message as it is printed: one that quotes an argument which is not UTF-8 shows its bytes as \\xNN."""
-    shown = printable(text)
-    if "\\udc" in shown:
-        for number in _BYTES:
-            shown = shown.replace(f"\\udc{number - 0xDC00:02x}", _byte(number))
+    shown = printable(text, limit=LINE)
+    if "\\udc" in shown:  # repr() of such a name, which argparse puts into its messages
+        for byte in range(0x80, 0x100):
+            shown = shown.replace(f"\\udc{byte:02x}", f"\\x{byte:02x}")
     return shown
 
 
@@ -71,7 +46,7 @@ def show(result: object, lines: Iterable[str], output: str) -> None:
         sys.stdout.write("\n")
     else:
         for line in lines:
-            print(printable(line))
+            print(printable(line, limit=LINE))
 
 
 def json_pieces(value: object, margin: str = "") -> Iterator[str]:

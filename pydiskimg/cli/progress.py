@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from pydiskimg.cli.output import printable
+from pydiskimg.text import printable
 from pydiskimg.units import format_size
 
 LINE_SECONDS = 10.0

@@ -9,9 +9,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from contextlib import AbstractContextManager
-    from types import SimpleNamespace
     from typing import Any
 
+    from pydiskimg.cli.quick_parser import Arguments
     from pydiskimg.images.references import AllowedDirectory
 
 
@@ -37,7 +37,7 @@ def add_references_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def references(arguments: argparse.Namespace | SimpleNamespace) -> AbstractContextManager[AllowedDirectory | None]:
+def references(arguments: Arguments) -> AbstractContextManager[AllowedDirectory | None]:
     """Return a context manager that gives the policy for open_image(); it must last until that has returned.
 
     Raises StorageError, when it is entered, for a directory that does not exist.

@@ -40,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """List the snapshots of the image that the arguments name; a raw image has none."""
-    from pydiskimg.cli.names import require_file_name
+    from pydiskimg.cli.arguments import require_file_name
     from pydiskimg.cli.output import show
 
     if not arguments.list:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pydiskimg.disks.file import FileDisk
 from pydiskimg.errors import DoesNotFitError, InUseError, StorageError, storage_error
 from pydiskimg.host.claims import claim_file
-from pydiskimg.linux.procfs import require_proc
+from pydiskimg.linux.tmpfile import unnamed_file
 from pydiskimg.units import format_bytes
 
 
@@ -47,21 +47,18 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
             old = stack.enter_context(_replaceable(name))
             directory = stack.enter_context(_directory(os.path.dirname(name)))
             refuse_among_devices(directory, name)
-            fd, temporary = _anonymous(directory)
+            file = stack.enter_context(unnamed_file(directory, mode=0o666))
         except OSError as error:
             raise _named(error, name) from error
-        stack.callback(os.close, fd)
-        if temporary is not None:
-            stack.callback(_unlink, temporary, directory)
-        yield fd, name
+        yield file.fd, name
         try:
             if old is not None:
                 for owner in ((old.st_uid, -1), (-1, old.st_gid)):
                     with suppress(OSError):
-                        os.fchown(fd, *owner)
-                os.fchmod(fd, stat.S_IMODE(old.st_mode))
-            _flush(fd, name)
-            _publish(fd, temporary, directory, os.path.basename(name))
+                        os.fchown(file.fd, *owner)
+                os.fchmod(file.fd, stat.S_IMODE(old.st_mode))
+            _flush(file.fd, name)
+            file.publish(os.path.basename(name))
         except StorageError:
             raise
         except OSError as error:
@@ -127,21 +124,6 @@ def _directory(path: str) -> Iterator[int]:
         os.close(fd)
 
 
-def _anonymous(directory: int) -> tuple[int, str | None]:
-    """Open a file without a name, or with a temporary one where the file system has no O_TMPFILE (NFS) or /proc, by
-    which it gets its name, is not mounted.
-    """
-    with suppress(OSError):
-        require_proc()
-        return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666, dir_fd=directory), None
-    temporary = _temporary_name()
-    return os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=directory), temporary
-
-
-def _temporary_name() -> str:
-    return f".pydiskimg-{os.urandom(8).hex()}"
-
-
 def _set_size(fd: int, name: str, size: int) -> None:
     try:
         os.ftruncate(fd, size)
@@ -153,23 +135,6 @@ def _set_size(fd: int, name: str, size: int) -> None:
                 available=0,
             ) from error
         raise storage_error(error, name, f"cannot set the size to {format_bytes(size)}") from error
-
-
-def _publish(fd: int, temporary: str | None, directory: int, name: str) -> None:
-    linked = temporary or _temporary_name()
-    try:
-        if temporary is None:
-            os.link(f"/proc/self/fd/{fd}", linked, dst_dir_fd=directory, follow_symlinks=True)
-        os.replace(linked, name, src_dir_fd=directory, dst_dir_fd=directory)
-    except BaseException:
-        _unlink(linked, directory)
-        raise
-    os.fsync(directory)
-
-
-def _unlink(temporary: str, directory: int) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(temporary, dir_fd=directory)
 
 
 def _named(error: OSError, name: str) -> StorageError:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from pydiskimg.files.attributes import ACL_ACCESS, ACL_DEFAULT
+from pydiskimg.text import quoted
 
 ACCESS, DEFAULT = ACL_ACCESS, ACL_DEFAULT
 
@@ -134,4 +135,4 @@ def _entry(line: bytes) -> AclEntry:
 
 
 def _malformed(line: bytes) -> ValueError:
-    return ValueError(f"its ACL entry {line[:100].decode(errors='backslashreplace')!r} is malformed")
+    return ValueError(f"its ACL entry {quoted(line)} is malformed")

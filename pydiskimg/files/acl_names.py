@@ -10,6 +10,7 @@ import os
 import stat
 
 from pydiskimg.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
+from pydiskimg.text import quoted
 
 _LIMIT = 16 << 20
 _FILES = {b"user": "etc/passwd", b"group": "etc/group"}
@@ -28,9 +29,8 @@ class Names:
             self._numbers[word] = _numbers(self._read(_FILES.get(word, "")))
         found = self._numbers[word].get(name)
         if found is None:
-            shown = name[:100].decode(errors="backslashreplace")
             raise ValueError(
-                f"its ACL names the {word.decode()} {shown!r} without a number, and "
+                f"its ACL names the {word.decode()} {quoted(name)} without a number, and "
                 f"the tree's {_FILES.get(word)} does not list it; pack with bsdtar or star, which write the number"
             )
         return found

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
 from pydiskimg.files.acl import ACCESS, DEFAULT, AclEntry, check, decode, is_minimal, parse
-from pydiskimg.text import printable
+from pydiskimg.text import quoted
 
 _TIME = re.compile(rb"(-?)([0-9]{1,18})(?:\.([0-9]*))?")
 _SCHILY_XATTR = b"SCHILY.xattr."
@@ -57,7 +57,7 @@ def nanoseconds(text: bytes) -> int:
     """Return a time of a pax header ("1700000000.25", "-1.5"), rounded down to nanoseconds. Raises ValueError."""
     match = _TIME.fullmatch(text)
     if match is None:
-        raise ValueError(f"{printable(text[:100])!r} is no time")
+        raise ValueError(f"{quoted(text)} is no time")
     sign, seconds, fraction = match.groups()
     digits = (fraction or b"").ljust(10, b"0")
     value = int(seconds) * 1_000_000_000 + int(digits[:9])

@@ -20,6 +20,8 @@ from pydiskimg.linux.openat2 import (
     RESOLVE_NO_XDEV,
     openat2,
 )
+from pydiskimg.linux.tmpfile import sync_directory, unnamed_file
+from pydiskimg.text import printable, quoted
 
 # Mounts are crossed: whatever is mounted below the root was mounted there by us (/boot).
 _INSIDE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
@@ -162,7 +164,7 @@ class MountedTree:
             with _opened(openat2(parent, name, os.O_RDONLY | os.O_DIRECTORY, resolve=_BELOW)) as fd:
                 _dress(fd, mode=mode, attributes=attributes)
                 os.fsync(fd)
-            _sync_directory(parent)
+            sync_directory(parent)
 
     def symlink(self, path: str, target: str, *, attributes: Mapping[str, bytes] | None = None) -> None:
         """Make a symlink to target, which is the guest's to resolve, with these extended attributes.
@@ -173,7 +175,7 @@ class MountedTree:
             os.symlink(os.fsencode(target), name, dir_fd=parent)
             for attribute, value in (attributes or {}).items():
                 os.setxattr(f"/proc/self/fd/{parent}/{os.fsdecode(name)}", attribute, value, follow_symlinks=False)
-            _sync_directory(parent)
+            sync_directory(parent)
 
     def remove(self, path: str) -> None:
         """Take the name of a file away, also of a FIFO or device, or a symlink itself; synced.
@@ -184,7 +186,7 @@ class MountedTree:
             if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
                 raise _UnfitError("is a directory", errno.EISDIR)
             os.unlink(name, dir_fd=parent)
-            _sync_directory(parent)
+            sync_directory(parent)
 
     def attribute(self, path: str, name: str) -> bytes | None:
         """Return an extended attribute of what path resolves to; None where it or its file system has none such."""
@@ -282,8 +284,7 @@ class MountedTree:
 
     def _where(self, path: str) -> str:
         """For messages: a guest may put control characters into its names."""
-        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in path)
-        return f"{shown} in the guest's tree {self.name}"
+        return f"{printable(path)} in the guest's tree {self.name}"
 
     def _error(self, path: str, text: str, number: int) -> StorageError:
         return StorageError(f"{self._where(path)}: {text}", errno=number, filename=path)
@@ -317,7 +318,7 @@ class MountedTree:
 
 def _encoded(path: str) -> bytes:
     if not path.startswith("/"):
-        raise ValueError(f"{path!r} is not absolute; paths in a guest's tree start at its root")
+        raise ValueError(f"{quoted(path)} is not absolute; paths in a guest's tree start at its root")
     try:
         encoded = path.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -370,22 +371,11 @@ def _overwrite(handle: int, data: bytes, *, where: str) -> None:
 
 def _install(parent: int, name: bytes, data: bytes, dress: Callable[[int], object], *, where: str) -> None:
     """Write a file without a name, give it its metadata (dress), sync it, and move it to its name in one step."""
-    fd, temporary = _nameless(parent)
-    with _opened(fd):
-        try:
-            pwrite_all(fd, 0, data, name=where)
-            dress(fd)
-            os.fsync(fd)
-            if temporary is None:
-                temporary = _temporary_name()
-                os.link(f"/proc/self/fd/{fd}", temporary, dst_dir_fd=parent, follow_symlinks=True)
-            os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
-        except BaseException:
-            if temporary is not None:
-                with suppress(OSError):
-                    os.unlink(temporary, dir_fd=parent)
-            raise
-    _sync_directory(parent)
+    with unnamed_file(parent, mode=0o600) as file:
+        pwrite_all(file.fd, 0, data, name=where)
+        dress(file.fd)
+        os.fsync(file.fd)
+        file.publish(name)
 
 
 def _created(directory: int, name: bytes) -> int:
@@ -398,31 +388,10 @@ def _created(directory: int, name: bytes) -> int:
         return os.open(name, flags, 0o600, dir_fd=directory)
 
 
-def _sync_directory(handle: int) -> None:
-    with _opened(os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=handle)) as directory:
-        os.fsync(directory)
-
-
 def _dress(fd: int, *, mode: int, attributes: Mapping[str, bytes] | None) -> None:
     os.fchmod(fd, mode)
     for name, value in (attributes or {}).items():
         os.setxattr(fd, name, value)
-
-
-def _nameless(parent: int) -> tuple[int, bytes | None]:
-    """Return a new file that goes away with its descriptor, or one with a name where the file system has none such."""
-    try:
-        return os.open(".", os.O_TMPFILE | os.O_RDWR, 0o600, dir_fd=parent), None
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
-            raise
-    temporary = _temporary_name()
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    return os.open(temporary, flags, 0o600, dir_fd=parent), temporary
-
-
-def _temporary_name() -> bytes:
-    return b".pydiskimg-" + os.urandom(8).hex().encode()
 
 
 def _copy_metadata(old: int, new: int) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A small FAT12 volume with files in its root directory, made and read as bytes (Microsoft FAT specification, 2000).
+"""A small FAT12 volume with files in its root directory, made and read as bytes (layout: fat.py).
 
 One sector a cluster, two tables, long names. Times of files are the format's first instant, so that equal files give
 equal bytes.
@@ -13,71 +13,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pydiskimg.errors import FileSystemError
+from pydiskimg.fs.fat import (
+    ARCHIVE,
+    BOOT_SECTOR,
+    DELETED,
+    DIRECTORY,
+    ENTRY,
+    LONG,
+    LONG_MASK,
+    LONG_NAME,
+    SIGNATURE_WORD,
+    VOLUME_ID,
+)
 from pydiskimg.protocols import Source, read_bytes
-from pydiskimg.records import Record
-
-BOOT_SECTOR = Record(
-    "boot sector",
-    "<",
-    62,
-    """
-     0  3s  BS_jmpBoot
-     3  8s  BS_OEMName
-     b  H   BPB_BytsPerSec
-     d  B   BPB_SecPerClus
-     e  H   BPB_RsvdSecCnt
-    10  B   BPB_NumFATs
-    11  H   BPB_RootEntCnt
-    13  H   BPB_TotSec16
-    15  B   BPB_Media
-    16  H   BPB_FATSz16
-    18  H   BPB_SecPerTrk
-    1a  H   BPB_NumHeads
-    1c  I   BPB_HiddSec     sectors of the disk before the volume
-    20  I   BPB_TotSec32    where BPB_TotSec16 is 0
-    24  B   BS_DrvNum
-    25  B   BS_Reserved1
-    26  B   BS_BootSig      0x29: the next three fields are there
-    27  I   BS_VolID
-    2b  11s BS_VolLab
-    36  8s  BS_FilSysType
-    """,
-)
-ENTRY = Record(
-    "directory entry",
-    "<",
-    32,
-    """
-     0  11s DIR_Name
-     b  B   DIR_Attr
-     c  B   DIR_NTRes
-     d  B   DIR_CrtTimeTenth
-     e  H   DIR_CrtTime
-    10  H   DIR_CrtDate
-    12  H   DIR_LstAccDate
-    14  H   DIR_FstClusHI
-    16  H   DIR_WrtTime
-    18  H   DIR_WrtDate
-    1a  H   DIR_FstClusLO
-    1c  I   DIR_FileSize
-    """,
-)
-# Before the entry of a file, the last part of its name first.
-LONG_NAME = Record(
-    "entry of a long name",
-    "<",
-    32,
-    """
-     0  B   LDIR_Ord        number of the part from 1; 0x40 is added to the last part's
-     1  10s LDIR_Name1
-     b  B   LDIR_Attr       0x0f
-     c  B   LDIR_Type
-     d  B   LDIR_Chksum     of the short name
-     e  12s LDIR_Name2
-    1a  H   LDIR_FstClusLO
-    1c  4s  LDIR_Name3
-    """,
-)
+from pydiskimg.text import quoted
 
 _FIRST_DAY = 0x0021  # 1980-01-01
 _END = 0xFFF  # of a chain of clusters
@@ -85,8 +34,6 @@ _CHAINED = range(2, 0xFF0)
 _MAX_CLUSTERS = 4084  # FAT12 has no more
 _PART = 13  # characters of a long name in one entry
 _LAST_PART, _MAX_PARTS = 0x40, 20
-_VOLUME_ID, _DIRECTORY, _ARCHIVE, _LONG = 0x08, 0x10, 0x20, 0x0F
-_DELETED = 0xE5
 _ROOT_ENTRIES = 128
 _LARGEST = 8 << 20  # bytes of a volume that is read
 _IN_SHORT_NAMES = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
@@ -138,7 +85,7 @@ def make_fat12(
     table = bytearray(layout.table_sectors * sector_size)
     _set(table, 0, 0xFF8)
     _set(table, 1, _END)
-    directory = [ENTRY.pack(DIR_Name=_padded(label, 11), DIR_Attr=_VOLUME_ID, DIR_WrtDate=_FIRST_DAY)]
+    directory = [ENTRY.pack(DIR_Name=_padded(label, 11), DIR_Attr=VOLUME_ID, DIR_WrtDate=_FIRST_DAY)]
     data = bytearray()
     for number, (name, contents) in enumerate(files.items(), 1):
         first = 2 + len(data) // layout.cluster
@@ -210,15 +157,16 @@ def _boot_sector(layout: _Layout, label: str, serial: int, hidden_sectors: int) 
         BS_VolID=serial,
         BS_VolLab=_padded(label, 11),
         BS_FilSysType=b"FAT12   ",
+        BS_BootCode=b"\xcd\x18\xeb\xfe",  # for a BIOS that starts it: int 18h (nothing to boot), a jump to itself
+        Signature_word=SIGNATURE_WORD,
     )
-    # For a BIOS that starts it: int 18h (nothing to boot here), then a jump to itself.
-    return (head + b"\xcd\x18\xeb\xfe").ljust(510, b"\0") + b"\x55\xaa" + bytes(layout.sector - 512)
+    return head.ljust(layout.sector, b"\0")
 
 
 def _padded(text: str, length: int) -> bytes:
     encoded = text.encode("ascii").ljust(length)
     if len(encoded) != length:
-        raise ValueError(f"{text!r} is longer than {length} characters")
+        raise ValueError(f"{quoted(text)} is longer than {length} characters")
     return encoded
 
 
@@ -228,7 +176,7 @@ def _entries(name: str, number: int, first: int, size: int) -> list[bytes]:
     parts = [name[at : at + _PART] for at in range(0, len(name), _PART)]
     if not 1 <= len(parts) <= _MAX_PARTS or not (name.isascii() and name.isprintable()):
         expected = f"1 to {_MAX_PARTS * _PART} characters of printable ASCII"
-        raise FileSystemError(f"{name!r}: cannot be the name of a file; expected {expected}")
+        raise FileSystemError(f"{quoted(name)}: cannot be the name of a file; expected {expected}")
     entries = []
     for index in range(len(parts), 0, -1):
         text = parts[index - 1].encode("utf-16-le")
@@ -238,7 +186,7 @@ def _entries(name: str, number: int, first: int, size: int) -> list[bytes]:
             LONG_NAME.pack(
                 LDIR_Ord=index | (_LAST_PART if index == len(parts) else 0),
                 LDIR_Name1=text[:10],
-                LDIR_Attr=_LONG,
+                LDIR_Attr=LONG,
                 LDIR_Chksum=_checksum(short),
                 LDIR_Name2=text[10:22],
                 LDIR_Name3=text[22:],
@@ -246,7 +194,7 @@ def _entries(name: str, number: int, first: int, size: int) -> list[bytes]:
         )
     day = _FIRST_DAY
     dates = {"DIR_CrtDate": day, "DIR_LstAccDate": day, "DIR_WrtDate": day}
-    file = ENTRY.pack(DIR_Name=short, DIR_Attr=_ARCHIVE, DIR_FstClusLO=first, DIR_FileSize=size, **dates)
+    file = ENTRY.pack(DIR_Name=short, DIR_Attr=ARCHIVE, DIR_FstClusLO=first, DIR_FileSize=size, **dates)
     return [*entries, file]
 
 
@@ -279,9 +227,9 @@ def _next(table: bytes, cluster: int) -> int:
 
 
 def _read_layout(name: str, volume: bytes) -> _Layout:
-    if len(volume) < 512:
+    if len(volume) < BOOT_SECTOR.size:
         raise FileSystemError(f"{name}: {len(volume)} bytes; expected a FAT12")
-    fields = {key: value for key, value in BOOT_SECTOR.unpack(volume).items() if isinstance(value, int)}
+    fields = BOOT_SECTOR.unpack(volume)
     sector, per_cluster = fields["BPB_BytsPerSec"], fields["BPB_SecPerClus"]
     layout = _Layout(
         sector,
@@ -309,19 +257,20 @@ def _files(directory: bytes) -> Iterator[tuple[str, int, int]]:
     parts: list[str] = []
     checksum = -1
     for at in range(0, len(directory) - ENTRY.size + 1, ENTRY.size):
-        entry = directory[at : at + ENTRY.size]
-        if entry[0] == 0:
+        entry = ENTRY.unpack(directory, at)
+        name, attributes = entry["DIR_Name"], entry["DIR_Attr"]
+        if name[0] == 0:
             return
-        if entry[0] != _DELETED and entry[11] & 0x3F == _LONG:
-            if entry[0] & _LAST_PART or entry[13] != checksum:
-                parts, checksum = [], entry[13]
-            text = entry[1:11] + entry[14:26] + entry[28:32]
+        if name[0] != DELETED and attributes & LONG_MASK == LONG:
+            part = LONG_NAME.unpack(directory, at)
+            if part["LDIR_Ord"] & _LAST_PART or part["LDIR_Chksum"] != checksum:
+                parts, checksum = [], part["LDIR_Chksum"]
+            text = part["LDIR_Name1"] + part["LDIR_Name2"] + part["LDIR_Name3"]
             parts = [text.decode("utf-16-le", "replace").partition("\0")[0], *parts][:_MAX_PARTS]
             continue
-        if entry[0] != _DELETED and not entry[11] & (_VOLUME_ID | _DIRECTORY):
-            long_name = "".join(parts) if checksum == _checksum(entry[:11]) else ""
-            first = int.from_bytes(entry[26:28], "little")
-            yield long_name or _spelled(entry[:11]), first, int.from_bytes(entry[28:32], "little")
+        if name[0] != DELETED and not attributes & (VOLUME_ID | DIRECTORY):
+            long_name = "".join(parts) if checksum == _checksum(name) else ""
+            yield long_name or _spelled(name), entry["DIR_FstClusLO"], entry["DIR_FileSize"]
         parts = []
 
 

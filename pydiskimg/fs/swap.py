@@ -3,35 +3,37 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID, uuid4
 
 from pydiskimg.errors import DoesNotFitError
 from pydiskimg.fs.label import encoded_label
 from pydiskimg.fs.wipe import wipe_signatures
-from pydiskimg.protocols import Disk
-from pydiskimg.units import format_bytes
+from pydiskimg.protocols import Disk, Source, read_bytes
+from pydiskimg.records import Record
+from pydiskimg.units import KIB, format_bytes
 
-PAGE_SIZE = 4096
+PAGE_SIZE = 4096  # of the areas made here
 VERSION = 1
 MINIMUM_PAGES = 10
 MAXIMUM_PAGES = 1 << 32  # last_page has 32 bits
-MAGIC = b"SWAPSPACE2"
+MAGIC = b"SWAPSPACE2"  # ends the first page, whose size is that of the machine's
 
-# union swap_header, info, for pages of 4096 bytes. Byte order of the machine: little-endian, as the pages are ours.
-HEADER = struct.Struct(
-    "<1024s"  #    0  bootbits      left for a disk label
-    "I"       # 1024  version       1
-    "I"       # 1028  last_page     number of the last usable page
-    "I"       # 1032  nr_badpages
-    "16s"     # 1036  sws_uuid
-    "16s"     # 1052  sws_volume    padded with zero bytes
-    "468s"    # 1068  padding       117 words
-    "2550s"   # 1536  badpages      page numbers
-    "10s"     # 4086  magic
-)  # fmt: skip
-assert HEADER.size == PAGE_SIZE
+_HEADER = """
+    000 1024s bootbits      left for a disk label
+    400 I     version       1
+    404 I     last_page     number of the last usable page
+    408 I     nr_badpages
+    40c 16s   sws_uuid
+    41c 16s   sws_volume    padded with zero bytes
+    42c 468s  padding       117 words; after it nr_badpages page numbers
+"""
+# In the byte order of the machine that made it; ours is little-endian.
+HEADER = Record("swap_header", "<", 1536, _HEADER)
+HEADER_BIG_ENDIAN = Record("swap_header", ">", 1536, _HEADER)
+_PAGE_SIZES = tuple(size * KIB for size in (4, 8, 16, 32, 64))
+MAGIC_OFFSETS = tuple(size - len(MAGIC) for size in _PAGE_SIZES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,8 @@ def make_swap(disk: Disk, *, label: str = "", uuid: UUID | None = None) -> SwapI
     pages = min(disk.size // PAGE_SIZE, MAXIMUM_PAGES)
     identity = uuid or uuid4()
     wipe_signatures(disk)
-    disk.write(0, HEADER.pack(b"", VERSION, pages - 1, 0, identity.bytes, name, b"", b"", MAGIC))
+    header = HEADER.pack(version=VERSION, last_page=pages - 1, sws_uuid=identity.bytes, sws_volume=name)
+    disk.write(0, header.ljust(PAGE_SIZE - len(MAGIC), b"\0") + MAGIC)
     disk.flush()
     return SwapInfo(identity, label, pages - 1, pages * PAGE_SIZE)
 
@@ -71,3 +74,43 @@ def check_swap(disk: Disk) -> None:
             needed=needed,
             available=disk.size,
         )
+
+
+def swap_used(source: Source) -> list[tuple[int, int]] | str:
+    """Return the ranges in use of the swap area that source is, or a clause that says why it is not believed.
+
+    A range is its first byte and the byte after its last: the page of the header, which lists the bad pages too, and
+    the bytes after the last page; the rest is the memory of a system that no longer runs. Only the header tells that
+    this still is a swap area, so it must be what mkswap writes, to the byte. An area with a hibernated system has
+    another signature and is not one in this sense. Raises StorageError as reading does.
+    """
+    page_size = next((size for size in _PAGE_SIZES if _has_magic(source, size)), None)
+    if page_size is None:
+        return "it has no signature of a swap area in use"
+    page = read_bytes(source, 0, page_size)
+    header = read_header(page)
+    if header is None:
+        return f"its header is not of version {VERSION}"
+    end = (header["last_page"] + 1) * page_size
+    if not 2 * page_size <= end <= source.size:
+        return f"its last page ends at byte {end}, and the place for it at {source.size}"
+    if not _is_pristine(page, header):
+        return "its header holds something that mkswap does not write"
+    return [(0, page_size), (end, source.size)] if end < source.size else [(0, page_size)]
+
+
+def _has_magic(source: Source, page_size: int) -> bool:
+    return page_size <= source.size and read_bytes(source, page_size - len(MAGIC), len(MAGIC)) == MAGIC
+
+
+def read_header(page: bytes) -> dict[str, Any] | None:
+    """Return the fields of the header, in the byte order that makes the version right; None when neither does."""
+    found = (record.unpack(page) for record in (HEADER, HEADER_BIG_ENDIAN))
+    return next((header for header in found if header["version"] == VERSION), None)
+
+
+def _is_pristine(page: bytes, header: dict[str, Any]) -> bool:
+    """True when there are zeros where mkswap writes zeros."""
+    bad_end = HEADER.size + 4 * header["nr_badpages"]
+    rest = page[bad_end : len(page) - len(MAGIC)]
+    return bad_end <= len(page) - len(MAGIC) and not any(header["bootbits"] + header["padding"] + rest)

@@ -10,6 +10,7 @@ from enum import Enum
 
 from pydiskimg.images.formats import looks_like
 from pydiskimg.protocols import read_bytes
+from pydiskimg.text import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _signature(head: bytes) -> Contents | None:
         if head.startswith(magic, offset) and (len(magic) >= _SURE or not head.endswith(_BOOT_SIGNATURE)):
             return Contents(sort, what)
     line = _text(head)
-    return Contents(Sort.TEXT, f"text that begins with {line[:_SHOWN]!r}") if line else None
+    return Contents(Sort.TEXT, f"text that begins with {quoted(line[:_SHOWN])}") if line else None
 
 
 def _image_sort(what: str) -> Sort:

@@ -26,6 +26,7 @@ from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
 from pydiskimg.images.qcow2.write.header_last import UnpublishedStore
 from pydiskimg.linux.blockdev import is_block_device
 from pydiskimg.protocols import Disk, Store
+from pydiskimg.text import quoted
 
 
 @contextmanager
@@ -96,7 +97,7 @@ def new_qcow2(
 
 def _check_arguments(name: str, size: int, format_name: str) -> None:
     if "\0" in name:
-        raise StorageError(f"{name!r}: is not a path (it has a null byte)", errno=errno.EINVAL, filename=name)
+        raise StorageError(f"{quoted(name)}: is not a path (it has a null byte)", errno=errno.EINVAL, filename=name)
     if format_name not in FORMATS:
         raise UnsupportedImageError(
             f"{name}: the format {format_name!r} is not written; expected {' or '.join(FORMATS)}"

@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 
 from pydiskimg.linux.mounts import mount_entries
+from pydiskimg.text import printable
 
 _MAPPING = re.compile(r"\S+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) \d+ *(.*)")
 _LINKS = (("cwd", "working directory"), ("root", "root directory"), ("exe", "program"))
@@ -118,21 +119,21 @@ def _files(process: str, wanted: _Wanted) -> str:
         try:
             path = os.readlink(link)
             if wanted.below(path) or _mount_id_in(f"/proc/{process}/fdinfo/{name}") in wanted.mounts:
-                return f"open file {path}"
+                return f"open file {printable(path)}"
         except OSError:  # closed since it was listed
             continue
     return ""
 
 
 def _mappings(process: str, wanted: _Wanted) -> str:
-    with open(f"/proc/{process}/maps", encoding="utf-8", errors="backslashreplace") as file:
+    with open(f"/proc/{process}/maps", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             match = _MAPPING.match(line)
             if match is None:
                 continue
             major, minor, path = match.groups()
             if (int(major, 16), int(minor, 16)) in wanted.devices or wanted.below(path):
-                return f"mapped file {path}"
+                return f"mapped file {printable(path)}"
     return ""
 
 
@@ -141,7 +142,7 @@ def _namespace(process: str, wanted: _Wanted) -> str:
         return ""
     for mount in mount_entries(process):
         if mount.device in wanted.devices:
-            return f"mount namespace of its own with {mount.mount_point}"
+            return f"mount namespace of its own with {printable(mount.mount_point)}"
     return ""
 
 
@@ -150,10 +151,10 @@ def _command(process: str) -> str:
     try:
         with open(f"/proc/{process}/cmdline", "rb") as file:
             words = file.read(4096).rstrip(b"\0").split(b"\0")
-        text = b" ".join(words).decode("utf-8", "backslashreplace")
+        text = b" ".join(words)
         if not text:
-            with open(f"/proc/{process}/comm", encoding="utf-8", errors="backslashreplace") as file:
+            with open(f"/proc/{process}/comm", "rb") as file:
                 text = file.read().strip()
     except OSError:
         return "ended since"
-    return text if len(text) <= 80 else text[:77] + "..."
+    return printable(text, limit=80)

@@ -7,7 +7,6 @@ uses what lies between: GRUB's core image is in a BIOS boot partition. A gap wit
 
 from __future__ import annotations
 
-import struct
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,17 +21,10 @@ from pydiskimg.partitions.grow_gpt import (
     table_writes,
 )
 from pydiskimg.partitions.growth import NothingToGrowError
-from pydiskimg.partitions.read import (
-    GPT_ENTRY,
-    MBR_SIGNATURE,
-    PROTECTIVE,
-    Partition,
-    gpt_sector_size,
-    mbr_entries,
-    other_sectors,
-    protective_problem,
-)
+from pydiskimg.partitions.layout import GPT_ENTRY, MBR, has_mbr, has_protective, mbr_entries
+from pydiskimg.partitions.read import Partition, gpt_sector_size, other_sectors, protective_problem
 from pydiskimg.protocols import Disk, Source, read_bytes
+from pydiskimg.text import quoted
 
 _ALIGNMENT = 4096  # bytes: a physical sector of today's disks
 _NAME_LENGTH = 36  # UTF-16 units
@@ -103,9 +95,9 @@ def plan_gap_partition(
 def _require_gpt(source: Source, sector_size: int) -> None:
     if source.size < 2 * sector_size:
         raise NoGapError("the disk is too small for a partition table")
-    sector = read_bytes(source, 0, 512)
+    sector = read_bytes(source, 0, MBR.size)
     entries = mbr_entries(sector)
-    if sector[510:] != MBR_SIGNATURE or not any(entry[2] == PROTECTIVE for entry in entries):
+    if not (has_mbr(sector) and has_protective(entries)):
         raise NoGapError("the disk has no GPT")
     problem = protective_problem(entries)
     if problem is not None:
@@ -143,6 +135,13 @@ def _put(
     first, end = made.start // sector_size, (made.start + made.length) // sector_size
     name = made.name.encode("utf-16-le")
     if len(name) > 2 * _NAME_LENGTH:
-        raise ValueError(f"{made.name!r} is longer than {_NAME_LENGTH} characters")
-    entry = GPT_ENTRY.pack(type_guid.bytes_le, identifier.bytes_le, first, end - 1, 0, name)
-    struct.pack_into(f"{len(entry)}s", array, (made.number - 1) * header.entry_size, entry)
+        raise ValueError(f"{quoted(made.name)} is longer than {_NAME_LENGTH} characters")
+    entry = GPT_ENTRY.pack(
+        PartitionTypeGUID=type_guid.bytes_le,
+        UniquePartitionGUID=identifier.bytes_le,
+        StartingLBA=first,
+        EndingLBA=end - 1,
+        PartitionName=name,
+    )
+    at = (made.number - 1) * header.entry_size
+    array[at : at + len(entry)] = entry

@@ -7,15 +7,15 @@ from pydiskimg.errors import PartitionError
 from pydiskimg.partitions.grow_gpt import plan_gpt_growth
 from pydiskimg.partitions.grow_mbr import plan_mbr_growth
 from pydiskimg.partitions.growth import NothingToGrowError, PartitionGrowth
-from pydiskimg.partitions.read import (
+from pydiskimg.partitions.layout import (
     GPT_SIGNATURE,
-    MBR_SIGNATURE,
-    PROTECTIVE,
-    gpt_sector_size,
+    MBR,
+    has_mbr,
+    has_protective,
+    is_partitioned,
     mbr_entries,
-    other_sectors,
-    protective_problem,
 )
+from pydiskimg.partitions.read import gpt_sector_size, other_sectors, protective_problem
 from pydiskimg.protocols import Disk, Source, read_bytes
 
 
@@ -41,21 +41,19 @@ def plan_partition_growth(source: Source, sector_size: int) -> PartitionGrowth |
 
     None where there is no table with a partition. Raises as grow_last_partition() does; nothing is written.
     """
-    if source.size < 2 * max(sector_size, 512):
+    if source.size < 2 * max(sector_size, MBR.size):
         return None
-    sector = read_bytes(source, 0, 512)
-    if sector[510:512] != MBR_SIGNATURE:
+    sector = read_bytes(source, 0, MBR.size)
+    if not has_mbr(sector):
         return None
     entries = mbr_entries(sector)
-    if any(entry[2] == PROTECTIVE for entry in entries):
+    if has_protective(entries):
         problem = protective_problem(entries)
         if problem is not None:
             raise NothingToGrowError(problem)
         _refuse_other_sectors(source, sector_size)
         return plan_gpt_growth(source, sector_size)
-    if any(entry[0] not in (0, 0x80) for entry in entries):  # a file system's boot sector, with code or text there
-        return None
-    return plan_mbr_growth(source, sector_size)
+    return plan_mbr_growth(source, sector_size) if is_partitioned(entries) else None
 
 
 def _refuse_other_sectors(source: Source, sector_size: int) -> None:

@@ -12,27 +12,24 @@ points to the backup's array for a moment, while its own is written:
 
 from __future__ import annotations
 
-import struct
 import uuid
 import zlib
 from dataclasses import dataclass, replace
 
 from pydiskimg.errors import PartitionError
 from pydiskimg.partitions.growth import NothingToGrowError, PartitionGrowth, Span, aligned_end, refuse_overlaps
-from pydiskimg.partitions.read import (
+from pydiskimg.partitions.layout import (
     GPT_ENTRY,
     GPT_HEADER,
     GPT_SIGNATURE,
-    MAX_GPT_ENTRIES,
-    MBR_ENTRIES_OFFSET,
-    MBR_ENTRY,
+    MBR,
     PROTECTIVE,
-    Partition,
+    gpt_header_crc,
     mbr_entries,
+    put_mbr_entry,
 )
+from pydiskimg.partitions.read import MAX_GPT_ENTRIES, Partition
 from pydiskimg.protocols import Source, read_bytes
-
-_ENDING_LBA = 40  # in an entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +55,11 @@ class GptHeader:
 
     def packed(self, array: bytes, sector_size: int) -> bytes:
         """Return the sector of the header for the entries in array; what is not named here stays as it was read."""
-        old = GPT_HEADER.unpack_from(self.raw)
-        positions = (self.own, self.alternate, self.first_usable, self.last_usable)
-        fields = (*old[:3], 0, old[4], *positions, old[9], self.array, self.count, self.entry_size, zlib.crc32(array))
-        header = bytearray(GPT_HEADER.pack(*fields) + self.raw[GPT_HEADER.size :])
-        struct.pack_into("<I", header, 16, zlib.crc32(header))
+        header = bytearray(self.raw)
+        positions = {"MyLBA": self.own, "AlternateLBA": self.alternate, "PartitionEntryLBA": self.array}
+        usable = {"FirstUsableLBA": self.first_usable, "LastUsableLBA": self.last_usable}
+        GPT_HEADER.put(header, {**positions, **usable, "PartitionEntryArrayCRC32": zlib.crc32(array)})
+        GPT_HEADER.put(header, {"HeaderCRC32": gpt_header_crc(header)})
         return bytes(header).ljust(sector_size, b"\0")
 
 
@@ -86,7 +83,7 @@ def plan_gpt_growth(source: Source, sector_size: int) -> PartitionGrowth:
     if old_end > limit or (end == old_end and not header.is_unfinished):
         return PartitionGrowth(last, last.length, ())
     changed = bytearray(array)
-    struct.pack_into("<Q", changed, (last.number - 1) * header.entry_size + _ENDING_LBA, end - 1)
+    GPT_ENTRY.put(changed, {"EndingLBA": end - 1}, (last.number - 1) * header.entry_size)
     writes = table_writes(source, sector_size, header, bytes(changed), limit)
     return PartitionGrowth(last, end * sector_size - last.start, (*protective, *writes))
 
@@ -124,36 +121,42 @@ def _differing(source: Source, offset: int, contents: bytes, sector_size: int) -
 
 def protective_mbr(source: Source, sector_size: int) -> tuple[tuple[int, bytes], ...]:
     """Return the write that makes the MBR cover the whole disk, or none when it does."""
-    sector = bytearray(read_bytes(source, 0, 512))
-    entries = mbr_entries(sector)
-    used = [slot for slot, entry in enumerate(entries) if entry[2]]
-    if [entries[slot][2] for slot in used] != [PROTECTIVE]:
+    sector = bytearray(read_bytes(source, 0, MBR.size))
+    used = [(slot, entry) for slot, entry in enumerate(mbr_entries(sector)) if entry["OSType"]]
+    if [entry["OSType"] for _, entry in used] != [PROTECTIVE]:
         raise NothingToGrowError(
             "there are partitions in the MBR beside those of the GPT (a hybrid MBR), "
             "and which of them counts depends on who reads it"
         )
-    boot, first, kind, _, start, length = entries[used[0]]
+    slot, entry = used[0]
     covered = min(source.size // sector_size - 1, 0xFFFFFFFF)
-    if length >= covered:  # some makers always state the largest number
+    if entry["SizeInLBA"] >= covered:  # some makers always state the largest number
         return ()
-    MBR_ENTRY.pack_into(
-        sector, MBR_ENTRIES_OFFSET + MBR_ENTRY.size * used[0], boot, first, kind, b"\xff" * 3, start, covered
-    )
+    put_mbr_entry(sector, slot, EndingCHS=b"\xff" * 3, SizeInLBA=covered)
     return ((0, bytes(sector)),)
 
 
 def read_header(source: Source, sector_size: int) -> GptHeader:
     """Return the header at the start of the disk. Raises PartitionError when it is damaged."""
     sector = read_bytes(source, sector_size, sector_size)
-    signature, _, size, crc, _, *positions, _, array, count, entry_size, _ = GPT_HEADER.unpack_from(sector)
-    if signature != GPT_SIGNATURE:
+    fields = GPT_HEADER.unpack(sector)
+    size = fields["HeaderSize"]
+    if fields["Signature"] != GPT_SIGNATURE:
         raise damaged(source, f"no header at byte {sector_size}")
     if not GPT_HEADER.size <= size <= sector_size:
         raise damaged(source, f"a header of {size} bytes")
-    if zlib.crc32(sector[:16] + bytes(4) + sector[20:size]) != crc:
+    if gpt_header_crc(sector[:size]) != fields["HeaderCRC32"]:
         raise damaged(source, "the CRC of its header is wrong")
-    own, alternate, first, last = positions
-    header = GptHeader(sector[:size], own, alternate, first, last, array, count, entry_size)
+    header = GptHeader(
+        raw=sector[:size],
+        own=fields["MyLBA"],
+        alternate=fields["AlternateLBA"],
+        first_usable=fields["FirstUsableLBA"],
+        last_usable=fields["LastUsableLBA"],
+        array=fields["PartitionEntryLBA"],
+        count=fields["NumberOfPartitionEntries"],
+        entry_size=fields["SizeOfPartitionEntry"],
+    )
     _check_positions(source, header, sector_size)
     return header
 
@@ -161,7 +164,7 @@ def read_header(source: Source, sector_size: int) -> GptHeader:
 def read_array(source: Source, header: GptHeader, sector_size: int) -> bytes:
     """Return the entries that the header speaks for. Raises PartitionError when they are damaged."""
     array = read_bytes(source, header.array * sector_size, header.count * header.entry_size)
-    if zlib.crc32(array) != GPT_HEADER.unpack_from(header.raw)[13]:
+    if zlib.crc32(array) != GPT_HEADER.unpack(header.raw)["PartitionEntryArrayCRC32"]:
         raise damaged(source, f"the CRC of its entries at sector {header.array} is wrong")
     return array
 
@@ -186,7 +189,8 @@ def partitions_in(source: Source, header: GptHeader, array: bytes | bytearray, s
     """Return the partitions once it is known that each is in its place and none upon another."""
     found, spans = [], []
     for index in range(header.count):
-        kind, _, first, last, _, _ = GPT_ENTRY.unpack_from(array, index * header.entry_size)
+        entry = GPT_ENTRY.unpack(array, index * header.entry_size)
+        kind, first, last = entry["PartitionTypeGUID"], entry["StartingLBA"], entry["EndingLBA"]
         if not any(kind):
             continue
         if not header.first_usable <= first <= last <= header.last_usable:

@@ -13,17 +13,10 @@ from dataclasses import dataclass
 
 from pydiskimg.errors import PartitionError
 from pydiskimg.partitions.growth import NothingToGrowError, PartitionGrowth, Span, aligned_end, refuse_overlaps
-from pydiskimg.partitions.read import (
-    EXTENDED,
-    MAX_LOGICAL,
-    MBR_ENTRIES_OFFSET,
-    MBR_ENTRY,
-    Partition,
-    read_partition_table,
-)
+from pydiskimg.partitions.layout import EXTENDED, MBR, mbr_entries, put_mbr_entry
+from pydiskimg.partitions.read import MAX_LOGICAL, Partition, read_partition_table
 from pydiskimg.protocols import Source, read_bytes
 
-_RECORD_SIZE = 512
 # Start, length and the first sector behind a partition are counted in 32 bits by some reader or other.
 MAX_END = (1 << 32) - 1
 
@@ -101,12 +94,11 @@ def _entry_of(source: Source, partition: Partition, entries: list[_Entry], secto
 
 def _entries(source: Source, record: int, extended: int, sector_size: int) -> list[_Entry]:
     """Return the entries in use of a record, the MBR being 0: data counts from there, links from the extended one."""
-    sector = read_bytes(source, record * sector_size, _RECORD_SIZE)
     found = []
-    for slot in range(4):
-        _, _, kind, _, start, length = MBR_ENTRY.unpack_from(sector, MBR_ENTRIES_OFFSET + slot * MBR_ENTRY.size)
+    for slot, entry in enumerate(mbr_entries(read_bytes(source, record * sector_size, MBR.size))):
+        kind, length = entry["OSType"], entry["SizeInLBA"]
         if kind and length:
-            start += extended if kind in EXTENDED else record
+            start = entry["StartingLBA"] + (extended if kind in EXTENDED else record)
             found.append(_Entry(record, slot, kind, start, start + length))
     return found
 
@@ -150,10 +142,8 @@ def _spans(entries: list[_Entry]) -> list[Span]:
 def _lengthened(source: Source, entry: _Entry, end: int, sector_size: int) -> tuple[int, bytes]:
     """Return the record that holds the entry, with the entry reaching to end; every other byte stays."""
     offset = entry.record * sector_size
-    record = bytearray(read_bytes(source, offset, _RECORD_SIZE))
-    at = MBR_ENTRIES_OFFSET + entry.slot * MBR_ENTRY.size
-    boot, first, kind, _, start, _ = MBR_ENTRY.unpack_from(record, at)
-    MBR_ENTRY.pack_into(record, at, boot, first, kind, _chs(end - 1), start, end - entry.start)
+    record = bytearray(read_bytes(source, offset, MBR.size))
+    put_mbr_entry(record, entry.slot, EndingCHS=_chs(end - 1), SizeInLBA=end - entry.start)
     return offset, bytes(record)
 
 

@@ -22,8 +22,8 @@ import parted
 from pydiskimg.errors import DoesNotFitError, PartitionError
 from pydiskimg.linux.memfd import data_ranges, sparse_memfd
 from pydiskimg.linux.procfs import require_proc
+from pydiskimg.partitions.layout import GPT_ENTRY, MBR, MBR_SLOTS
 from pydiskimg.partitions.provisional import provisional as as_provisional
-from pydiskimg.partitions.read import GPT_ENTRY, MBR_DISK_SIGNATURE
 from pydiskimg.protocols import Disk, read_bytes
 from pydiskimg.units import MIB, TIB, format_bytes
 
@@ -31,9 +31,8 @@ from pydiskimg.units import MIB, TIB, format_bytes
 ALIGNMENT = MIB
 # An MBR counts 512-byte sectors in 32 bits; a disk of 2 TiB has one sector more than that, and fdisk says so.
 MBR_LIMIT = 2 * TIB - 512
-MBR_ENTRIES = 4
-# Boot code precedes the table in the first sector (bytes 0 to 439) and belongs to whoever installs a boot loader.
-BOOT_CODE_SIZE = 440
+# Boot code precedes the table in the first sector and belongs to the boot loader's installer.
+BOOT_CODE_SIZE = MBR.slice_of("BootCode").stop
 BIOS_BOOT_SIZE = MIB
 # What pyparted raises has no class in common: PartedException is one among IOException, CreateException and others.
 _REFUSALS = tuple(kind for name, kind in vars(_ped).items() if name.endswith("Exception"))
@@ -98,9 +97,8 @@ class PartitionTable:
                 beginning[offset : offset + len(contents)] = contents
         if self.label == "gpt":
             offset = 2 * self.sector_size + (number - 1) * GPT_ENTRY.size  # where libparted has the array
-            guid = GPT_ENTRY.unpack_from(beginning, offset)[1]
-            return str(UUID(bytes_le=guid))
-        return f"{int.from_bytes(beginning[MBR_DISK_SIGNATURE], 'little'):08x}-{number:02x}"
+            return str(UUID(bytes_le=GPT_ENTRY.unpack(beginning, offset)["UniquePartitionGUID"]))
+        return f"{MBR.unpack(beginning)['UniqueMBRDiskSignature']:08x}-{number:02x}"
 
     def with_boot_code(self, code: bytes) -> PartitionTable:
         """Return the same table with this boot code, of at most 440 bytes."""
@@ -155,8 +153,8 @@ def plan_partition_table(
         raise PartitionError(
             f"an MBR describes disks below 2 TiB, the disk has {format_bytes(disk_size)}; make a GPT instead"
         )
-    elif len(wanted) > MBR_ENTRIES:
-        raise PartitionError(f"an MBR holds {MBR_ENTRIES} partitions, {len(wanted)} were asked for")
+    elif len(wanted) > MBR_SLOTS:
+        raise PartitionError(f"an MBR holds {MBR_SLOTS} partitions, {len(wanted)} were asked for")
     partitions = _laid_out(disk_size, label, wanted)
     with _label_on_memfd(disk_size, sector_size, label, partitions) as fd:
         blocks = tuple(_filled_sectors(fd, sector_size))

@@ -7,29 +7,36 @@ disk without a table stay as they are.
 
 from __future__ import annotations
 
-from pydiskimg.partitions.read import EXTENDED, MBR_ENTRIES_OFFSET, MBR_ENTRY, MBR_SIGNATURE, PROTECTIVE
+from pydiskimg.partitions.layout import (
+    EXTENDED,
+    MBR,
+    has_mbr,
+    has_protective,
+    is_partitioned,
+    mbr_entries,
+    put_mbr_entry,
+)
 from pydiskimg.protocols import Disk, read_bytes
 
 DIAGNOSTICS = 0x12
-_BOOT_CODE = slice(0, 440)  # it does not look at the types of partitions
-_TABLE = slice(MBR_ENTRIES_OFFSET, MBR_ENTRIES_OFFSET + 4 * MBR_ENTRY.size)
+_BOOT_CODE = MBR.slice_of("BootCode")  # it does not look at the types of partitions
+_TABLE = MBR.slice_of("PartitionRecord")
 
 
 def provisional(head: bytes) -> bytes:
     """Return the beginning of a disk with a provisional table, or as it is where there is no table."""
-    if head[510:512] != MBR_SIGNATURE:
+    if not has_mbr(head):
         return head
-    entries = [list(entry) for entry in MBR_ENTRY.iter_unpack(head[_TABLE])]
-    if any(entry[0] not in (0, 0x80) for entry in entries) or not any(entry[2] for entry in entries):
+    entries = mbr_entries(head)
+    if not is_partitioned(entries) or not any(entry["OSType"] for entry in entries):
         return head
-    head = bytes(_BOOT_CODE.stop) + head[_BOOT_CODE.stop :]
-    if any(entry[2] == PROTECTIVE for entry in entries):
-        return head
-    for entry in entries:
-        entry[0] = 0
-        if entry[2] and entry[2] not in EXTENDED:
-            entry[2] = DIAGNOSTICS
-    return head[: _TABLE.start] + b"".join(MBR_ENTRY.pack(*entry) for entry in entries) + head[_TABLE.stop :]
+    changed = bytearray(head)
+    MBR.put(changed, {"BootCode": b""})
+    if not has_protective(entries):
+        for slot, entry in enumerate(entries):
+            is_data = entry["OSType"] and entry["OSType"] not in EXTENDED
+            put_mbr_entry(changed, slot, BootIndicator=0, OSType=DIAGNOSTICS if is_data else entry["OSType"])
+    return bytes(changed)
 
 
 def finish(disk: Disk, head: bytes) -> None:

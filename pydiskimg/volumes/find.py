@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pydiskimg.disks.region import SourceRegion
 from pydiskimg.errors import FileSystemError, PartitionError
 from pydiskimg.fs.probe import FileSystemKind, probe
-from pydiskimg.partitions.read import SECTOR_SIZES, Partition, read_partition_table
+from pydiskimg.partitions.layout import SECTOR_SIZES
+from pydiskimg.partitions.read import Partition, read_partition_table
 from pydiskimg.protocols import Disk, Source
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from pydiskimg.fs.ext4.errors import NotBelievedError
 from pydiskimg.fs.ext4.usage import ExtUsage
 from pydiskimg.fs.foreign import stranger
 from pydiskimg.fs.probe import probe
-from pydiskimg.fs.swap_used import swap_used
+from pydiskimg.fs.swap import swap_used
 from pydiskimg.partitions.read import Partition, gpt_sector_size, read_partition_table, refuse_hybrid
 from pydiskimg.protocols import FileRange, Source, WritableBuffer, check_range
 from pydiskimg.ranges import RangeList

@@ -25,8 +25,8 @@ from tests.fixtures.node import Node
 pytestmark = [pytest.mark.boot, pytest.mark.root, pytest.mark.timeout(1800)]
 
 
-def test_images_for_clouds_boot_as_themselves_and_under_their_new_names(tmp_path: Path, systems: Systems) -> None:
-    """Started before they are renamed, they have a cloud-init that remembers the old name: Debian 12's and 13's."""
+def test_images_for_clouds_boot_as_themselves_and_under_a_new_name(tmp_path: Path, systems: Systems) -> None:
+    """Started before it is renamed, Debian 12's has a cloud-init that remembers the old name."""
     instances = []
     own_keys: list[str] = []
     for number, recipe, six in ((41, CLOUD_12, Six.GANETI), (42, CLOUD_13, Six.FILES)):
@@ -41,7 +41,8 @@ def test_images_for_clouds_boot_as_themselves_and_under_their_new_names(tmp_path
     first = boot_together(instances, PASSWORD, tmp_path)
     assert_others([OWN_MACHINE_ID, *(told.machine_id for told in first)])
     assert_others([*own_keys, *(key for told in first for key in told.host_keys)])
-    for instance in instances:
-        instance.rename(f"renamed{instance.number}.example.net", instance.number + 10)
-    second = boot_together(instances, PASSWORD, tmp_path)
-    assert [told.identity for told in second] == [told.identity for told in first]
+    # What a newer cloud-init makes of a new name, test_boot_cloud_init sees.
+    older = instances[0]
+    older.rename("renamed.example.net", 51)
+    (second,) = boot_together([older], PASSWORD, tmp_path)
+    assert second.identity == first[0].identity

@@ -63,9 +63,14 @@ def quiet(lab: Lab) -> Iterator[list[str]]:
     yield said
     logs = {log.name: log.read_text() for log in set(directory.glob("*.log")) - before}
     assert logs
-    told = [f"{name}: {line}" for name, log in logs.items() for line in log.splitlines() if "warning" in line.lower()]
-    assert told == []
-    assert [line for line in "\n".join(said).splitlines() if "warning" in line.lower()] == []
+    assert [f"{name}: {line}" for name, log in logs.items() for line in warnings(log)] == []
+    assert warnings("\n".join(said)) == []
+
+
+def warnings(text: str) -> list[str]:
+    """Return the lines that warn, but for what Debian 13's Ganeti and socat say of their own options every time."""
+    lines = (line for line in text.splitlines() if "warning" in line.lower())
+    return [line for line in lines if not re.search(r"socat: W OpenSSL|-check: This option is deprecated", line)]
 
 
 def add_at_once(lab: Lab, *names: str, os: str) -> list[str]:

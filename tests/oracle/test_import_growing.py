@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ganeti_os.install.growing import grow
+from ganeti_os.log import Messages
 from pydiskimg.errors import StorageError
 from pydiskimg.images.open_disk import open_disk
 from tests.fixtures.node import Node, last_line
@@ -91,6 +92,6 @@ def test_a_disk_that_fails_while_it_grows_is_a_failure_that_says_what_is_whole(t
 
         disk.write = fail  # type: ignore[method-assign, assignment]
         with pytest.raises(StorageError, match=r"^everything is restored, but growing failed: .*the disk is full$"):
-            grow(disk, done="everything is restored")
+            grow(disk, Messages(os_name="image", verb="import"), done="everything is restored")
     os.truncate(path, 64 * MIB)
     assert subprocess.run(["e2fsck", "-fn", path], check=False, capture_output=True).returncode == 0

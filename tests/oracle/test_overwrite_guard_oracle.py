@@ -44,7 +44,7 @@ MAKERS: dict[str, tuple[str, bool]] = {
 
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("pydiskimg.cli.endings.end_as_interrupted", lambda: None)
+    monkeypatch.setattr("pydiskimg.cli.signals.end_as_interrupted", lambda: None)
     path = tmp_path / "disk"
     with path.open("wb") as file:
         file.truncate(SIZE)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.root
 def test_a_device_with_bad_sectors(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pydiskimg.cli.endings.end_as_interrupted", lambda: None)
+    monkeypatch.setattr("pydiskimg.cli.signals.end_as_interrupted", lambda: None)
     path = tmp_path / "disk"
     with path.open("wb") as file:
         file.truncate(100 * MIB)

@@ -35,7 +35,7 @@ FILES = {
 
 
 def luks() -> bytes:
-    return LUKS_HEADER.pack(b"LUKS\xba\xbe", 2, b"", b"3ed0e2b2-5e0c-4a0f-8a3f-6b7c1a0b0f11")
+    return LUKS_HEADER.pack(magic=b"LUKS\xba\xbe", version=2, uuid=b"3ed0e2b2-5e0c-4a0f-8a3f-6b7c1a0b0f11")
 
 
 def ext4(tool: Tool, directory: Path, fstab: str, *, unknown: bool = False) -> bytes:

@@ -60,7 +60,7 @@ class Interface:
     @property
     def shown(self) -> str:
         """The device's name for a message: a guest may call it anything."""
-        return printable(self.device.encode("utf-8", "surrogateescape"))[:_SHOWN]
+        return printable(self.device, limit=_SHOWN)
 
     @property
     def is_loopback(self) -> bool:

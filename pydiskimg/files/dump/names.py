@@ -14,7 +14,7 @@ from typing import NamedTuple
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.files.dump.layout import DIRBLKSIZ, DIRECT, ROOTINO
 from pydiskimg.files.dump.reader import Inode
-from pydiskimg.text import printable
+from pydiskimg.text import printable, quoted
 
 # Bytes that all of it may need: about seven million names of usual length.
 _LARGEST = 512 << 20
@@ -163,7 +163,7 @@ class Names:
             if number:
                 name = data[start : start + name_length]
                 if not name or b"/" in name or b"\0" in name:
-                    raise self._error(directory, f"the name {printable(name)!r} cannot be one")
+                    raise self._error(directory, f"the name {quoted(name)} cannot be one")
                 yield number, position, name
             position += length
 

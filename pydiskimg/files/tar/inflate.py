@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from pydiskimg.errors import ArchiveError, storage_error
 from pydiskimg.files.tar import layout, libarchive
+from pydiskimg.text import printable
 
 _READ = 128 << 10
 _INFLATED = 1 << 20
@@ -158,7 +159,7 @@ def _check(archive: int, result: int, fd: int, name: str) -> bool:
     """Return False at the end; anything that is neither that nor success is corrupt or truncated data."""
     if result in (libarchive.OK, libarchive.EOF):
         return result == libarchive.OK
-    message = (libarchive.error_string(archive) or b"no reason given").decode(errors="backslashreplace").rstrip(".")
+    message = printable(libarchive.error_string(archive) or b"no reason given").rstrip(".")
     raise ArchiveError(
         f"{name}: the data before byte {os.lseek(fd, 0, os.SEEK_CUR)} of the file cannot be inflated: {message}; "
         "the file is truncated, corrupt or no archive"

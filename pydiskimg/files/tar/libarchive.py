@@ -8,7 +8,7 @@ extraction, so the functions are declared again, without its checks. Return valu
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
+import os
 from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_size_t, c_ssize_t, c_uint, c_void_p
 from typing import Any
 
@@ -16,15 +16,19 @@ _SONAME = "libarchive.so.13"  # Debian 10 to 13, Fedora, openSUSE, Arch: the ABI
 
 
 def _load() -> Any:
-    """Import libarchive-c without its search for the library, for which ctypes starts ldconfig, gcc and ld."""
-    search = ctypes.util.find_library
-    vars(ctypes.util)["find_library"] = lambda name: _SONAME if name == "archive" else search(name)
+    """Import libarchive-c without its search for the library, for which ctypes starts ldconfig, gcc and ld.
+
+    libarchive-c (4.0 in Debian 12, 5.1 in Debian 13) takes the library from a variable of the environment, if any.
+    """
+    is_ours = "LIBARCHIVE" not in os.environ
+    os.environ.setdefault("LIBARCHIVE", _SONAME)
     try:
         from libarchive import ffi
     except OSError as error:
         raise ImportError(f"{_SONAME} cannot be loaded ({error}); install libarchive (Debian: libarchive13)") from error
     finally:
-        vars(ctypes.util)["find_library"] = search
+        if is_ours:
+            del os.environ["LIBARCHIVE"]
     return ffi
 
 

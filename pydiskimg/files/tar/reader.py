@@ -204,9 +204,7 @@ class Reader:
             raise self._error(str(error)) from error
         if error is not None:
             raise error
-        message = (libarchive.error_string(self._archive) or b"libarchive gives no reason").decode(
-            errors="backslashreplace"
-        )
+        message = printable(libarchive.error_string(self._archive) or b"libarchive gives no reason")
         raise self._error(f"{message.rstrip('.')}; the archive is truncated, corrupt or no tar archive")
 
     def _check_end(self, count: int) -> None:

@@ -3,37 +3,33 @@
 
 from __future__ import annotations
 
-import struct
 import zlib
 
 from pydiskimg.fs.probe.kind import FileSystemKind, label_text
+from pydiskimg.records import Record
 
 # LVM2 label, in one of the first four sectors (LVM2 source, label.h and format_text/layout.h); little-endian
 _SECTOR = 512
-LVM_LABEL = struct.Struct(
-    "<"
-    "8s"  #  0  id           LABELONE
-    "Q"  #   8  sector_xl    the number of this sector
-    "I"  #  16  crc_xl       of the sector from byte 20 on
-    "I"  #  20  offset_xl    of the physical volume's header: 32
-    "8s"  # 24  type         LVM2 001
-    "32s"  # 32 pv_uuid      letters and digits
-)
-assert LVM_LABEL.size == 64
+LVM_LABEL = Record("label_header and pv_header", "<", 64, """
+    00 8s  id                  LABELONE
+    08 Q   sector_xl           the number of this sector
+    10 I   crc_xl              of the sector from offset_xl on
+    14 I   offset_xl           of the physical volume's header: 32
+    18 8s  type                LVM2 001
+    20 32s pv_uuid             letters and digits
+""")  # fmt: skip
 _LVM_CRC_START = 0xF597A6CF
 _LVM_GROUPS = (6, 4, 4, 4, 4, 4, 6)
 
 # LUKS header, versions 1 and 2 up to what both share (LUKS1 and LUKS2 On-Disk Format Specification); big-endian
-LUKS_HEADER = struct.Struct(
-    ">"
-    "6s"  #    0  magic
-    "H"  #     6  version
-    "16x"  #   8  version 1: cipher_name; version 2: hdr_size, seqid
-    "48s"  #  24  version 2: label
-    "96x"  #  72
-    "40s"  # 168  uuid       as text
-)
-assert LUKS_HEADER.size == 208
+LUKS_HEADER = Record("LUKS header", ">", 208, """
+    00 6s  magic
+    06 H   version
+    08 16s cipher_name         version 2: hdr_size, seqid
+    18 48s label               version 2 only
+    48 96s checksum_alg        version 1: hash_spec and others
+    a8 40s uuid                as text
+""")  # fmt: skip
 _LUKS_MAGIC = b"LUKS\xba\xbe"
 
 
@@ -43,9 +39,10 @@ def lvm2(head: bytes) -> FileSystemKind | None:
         sector = head[number * _SECTOR : (number + 1) * _SECTOR]
         if len(sector) < _SECTOR:
             break
-        identifier, own_number, checksum, _offset, kind, uuid = LVM_LABEL.unpack_from(sector)
-        if (identifier, own_number, kind) == (b"LABELONE", number, b"LVM2 001") and checksum == _lvm_crc(sector[20:]):
-            return FileSystemKind("LVM2_member", _lvm_uuid(uuid))
+        label = LVM_LABEL.unpack(sector)
+        is_label = (label["id"], label["sector_xl"], label["type"]) == (b"LABELONE", number, b"LVM2 001")
+        if is_label and label["crc_xl"] == _lvm_crc(sector[LVM_LABEL.offsets["offset_xl"] :]):
+            return FileSystemKind("LVM2_member", _lvm_uuid(label["pv_uuid"]))
     return None
 
 
@@ -68,7 +65,8 @@ def luks(head: bytes) -> FileSystemKind | None:
     """Return the LUKS device whose primary header is in head, the first bytes of a source."""
     if len(head) < LUKS_HEADER.size:
         return None
-    magic, version, label, uuid = LUKS_HEADER.unpack_from(head)
-    if magic != _LUKS_MAGIC or version not in (1, 2):
+    header = LUKS_HEADER.unpack(head)
+    if header["magic"] != _LUKS_MAGIC or header["version"] not in (1, 2):
         return None
-    return FileSystemKind("crypto_LUKS", label_text(uuid), label_text(label) if version == 2 else None)
+    label = label_text(header["label"]) if header["version"] == 2 else None
+    return FileSystemKind("crypto_LUKS", label_text(header["uuid"]), label)

@@ -6,6 +6,8 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 
+from pydiskimg.text import printable
+
 
 @dataclass(frozen=True, slots=True)
 class FileSystemKind:
@@ -29,14 +31,6 @@ def uuid_text(raw: bytes) -> str | None:
 def label_text(raw: bytes) -> str | None:
     """Return a label up to its first zero byte and without trailing blanks; nothing left is none.
 
-    It is arbitrary bytes of a guest. What is not UTF-8, not printable, or a backslash comes out as \\xNN for each of
-    its bytes, so that it is safe in messages and says exactly what is there.
+    It is arbitrary bytes of a guest, and safe in messages: see printable(), exact.
     """
-    text = raw.split(b"\0", 1)[0].rstrip(b" \t\n\v\f\r").decode("utf-8", "surrogateescape")
-    return "".join(_shown(character) for character in text) or None
-
-
-def _shown(character: str) -> str:
-    if character.isprintable() and character != "\\":
-        return character
-    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
+    return printable(raw.split(b"\0", 1)[0].rstrip(b" \t\n\v\f\r"), exact=True) or None

@@ -3,27 +3,16 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4.features import Compat, Incompat
-from pydiskimg.fs.ext4.layout import ERROR_FS, SUPERBLOCK, SUPERBLOCK_OFFSET, VALID_FS
+from pydiskimg.fs.ext4.layout import ERROR_FS, SUPERBLOCK, SUPERBLOCK_MAGIC, SUPERBLOCK_OFFSET, VALID_FS
 from pydiskimg.fs.probe import btrfs, xfs
 from pydiskimg.protocols import Source, read_bytes
-
-BTRFS_SIZES = struct.Struct(
-    "<"
-    "112x"  #  0
-    "Q"  #   112  total_bytes       of all devices
-    "16x"  # 120  bytes_used, root_dir_objectid
-    "Q"  #   136  num_devices
-    "I"  #   144  sectorsize        bytes
-    "61x"  # 148
-    "Q"  #   209  dev_item.total_bytes
-)
-assert BTRFS_SIZES.size == 217
+from pydiskimg.records import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +23,10 @@ class Coverage:
     block_size: int
     limit: int = 1 << 63
 
+    @property
+    def is_plausible(self) -> bool:
+        return 512 <= self.block_size <= 1 << 16 and self.size > 0
+
 
 def coverage(source: Source, fs_type: str) -> Coverage:
     """Return what the file system of a type that probe() found covers: ext2, ext3, ext4, xfs or btrfs.
@@ -41,54 +34,75 @@ def coverage(source: Source, fs_type: str) -> Coverage:
     Raises FileSystemError when it must not be grown as it is: errors are recorded in it, it was not unmounted and has
     no journal, it is spread over several devices, or its numbers make no sense. ValueError for another type.
     """
-    if fs_type not in _READERS:
+    if fs_type not in _TYPES:
         raise ValueError(f"{source.name}: a {fs_type!r} has no coverage")
-    found = _READERS[fs_type](source)
-    if not 512 <= found.block_size <= 1 << 16 or found.size <= 0:
+    superblock = _TYPES[fs_type]
+    fields = superblock.record.unpack(read_bytes(source, superblock.offset, superblock.record.size))
+    refusal = superblock.refusal(fields)
+    if refusal is not None:
+        raise FileSystemError(f"{source.name}: {refusal}")
+    found = superblock.covered(fields)
+    if not found.is_plausible:
         raise FileSystemError(
             f"{source.name}: its {fs_type} file system states {found.size} bytes in blocks of {found.block_size}"
         )
     return found
 
 
-def _ext(source: Source) -> Coverage:
-    fields = SUPERBLOCK.unpack(read_bytes(source, SUPERBLOCK_OFFSET, SUPERBLOCK.size))
-    state, compat, incompat = _numbers(fields, "s_state", "s_feature_compat", "s_feature_incompat")
-    low, high, log_size = _numbers(fields, "s_blocks_count_lo", "s_blocks_count_hi", "s_log_block_size")
-    if state & ERROR_FS:
-        raise FileSystemError(
-            f"{source.name}: errors are recorded in its ext file system, which then does not grow; check it (e2fsck -f)"
-        )
-    if not (compat & Compat.HAS_JOURNAL or state & VALID_FS):
-        raise FileSystemError(
-            f"{source.name}: its ext file system has no journal and was not unmounted; check it (e2fsck -f) first"
-        )
-    is_64bit = bool(incompat & Incompat.BIT64)
-    block_size = 1024 << min(log_size, 10)
-    blocks = low | (high << 32 if is_64bit else 0)
+def stated_size(head: bytes) -> int:
+    """Return how many bytes of its device the file system covers whose superblock is in head, the first bytes of it.
+
+    0: no ext2, ext3, ext4, xfs or btrfs. The number is the superblock's own: good for a comparison, and nothing else.
+    """
+    for superblock in (_EXT, _XFS, _BTRFS):
+        if len(head) >= superblock.offset + superblock.record.size:
+            fields = superblock.record.unpack(head, superblock.offset)
+            found = superblock.covered(fields)
+            if fields[superblock.magic[0]] == superblock.magic[1] and found.is_plausible:
+                return found.size
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Superblock:
+    """Where a superblock lies, what tells that it is one, and how its fields are read; refusal says why not to grow."""
+
+    record: Record
+    offset: int
+    magic: tuple[str, object]
+    covered: Callable[[dict[str, Any]], Coverage]
+    refusal: Callable[[dict[str, Any]], str | None] = lambda _: None
+
+
+def _ext_covered(fields: dict[str, Any]) -> Coverage:
+    is_64bit = bool(fields["s_feature_incompat"] & Incompat.BIT64)
+    block_size = 1024 << min(fields["s_log_block_size"], 10)
+    blocks = fields["s_blocks_count_lo"] | (fields["s_blocks_count_hi"] << 32 if is_64bit else 0)
     return Coverage(blocks * block_size, block_size, ((1 << 48 if is_64bit else 1 << 32) - 1) * block_size)
 
 
-def _numbers(fields: Mapping[str, int | bytes], *names: str) -> list[int]:
-    return [int(fields[name]) for name in names]
+def _ext_refusal(fields: dict[str, Any]) -> str | None:
+    if fields["s_state"] & ERROR_FS:
+        return "errors are recorded in its ext file system, which then does not grow; check it (e2fsck -f)"
+    if not (fields["s_feature_compat"] & Compat.HAS_JOURNAL or fields["s_state"] & VALID_FS):
+        return "its ext file system has no journal and was not unmounted; check it (e2fsck -f) first"
+    return None
 
 
-def _xfs(source: Source) -> Coverage:
-    _, block_size, blocks, *_ = xfs.SUPERBLOCK.unpack(read_bytes(source, 0, xfs.SUPERBLOCK.size))
-    return Coverage(block_size * blocks, block_size)
+def _xfs_covered(fields: dict[str, Any]) -> Coverage:
+    return Coverage(fields["sb_blocksize"] * fields["sb_dblocks"], fields["sb_blocksize"])
 
 
-def _btrfs(source: Source) -> Coverage:
-    _, devices, sector_size, size = BTRFS_SIZES.unpack(read_bytes(source, btrfs.OFFSET, BTRFS_SIZES.size))
-    if devices != 1:
-        raise FileSystemError(f"{source.name}: its btrfs is spread over {devices} devices; none of them is grown")
-    return Coverage(size, sector_size)
+def _btrfs_covered(fields: dict[str, Any]) -> Coverage:
+    return Coverage(btrfs.DEV_ITEM.unpack(fields["dev_item"])["total_bytes"], fields["sectorsize"])
 
 
-_READERS: dict[str, Callable[[Source], Coverage]] = {
-    "ext2": _ext,
-    "ext3": _ext,
-    "ext4": _ext,
-    "xfs": _xfs,
-    "btrfs": _btrfs,
-}
+def _btrfs_refusal(fields: dict[str, Any]) -> str | None:
+    count = fields["num_devices"]
+    return None if count == 1 else f"its btrfs is spread over {count} devices; none of them is grown"
+
+
+_EXT = _Superblock(SUPERBLOCK, SUPERBLOCK_OFFSET, ("s_magic", SUPERBLOCK_MAGIC), _ext_covered, _ext_refusal)
+_XFS = _Superblock(xfs.SUPERBLOCK, 0, ("sb_magicnum", xfs.MAGIC), _xfs_covered)
+_BTRFS = _Superblock(btrfs.SUPERBLOCK, btrfs.OFFSET, ("magic", btrfs.MAGIC), _btrfs_covered, _btrfs_refusal)
+_TYPES = {"ext2": _EXT, "ext3": _EXT, "ext4": _EXT, "xfs": _XFS, "btrfs": _BTRFS}

@@ -3,68 +3,84 @@
 
 from __future__ import annotations
 
-import struct
+from typing import Any
 
 from pydiskimg.crc32c import crc32c
 from pydiskimg.fs.probe.kind import FileSystemKind, label_text, uuid_text
 from pydiskimg.protocols import Source
+from pydiskimg.records import Record
 
 MAGIC = b"XFSB"
 
-SUPERBLOCK = struct.Struct(
-    ">"
-    "4s"  #    0  sb_magicnum
-    "I"  #     4  sb_blocksize    bytes
-    "Q"  #     8  sb_dblocks
-    "16x"  #  16  sb_rblocks, sb_rextents
-    "16s"  #  32  sb_uuid
-    "32x"  #  48  sb_logstart, sb_rootino, sb_rbmino, sb_rsumino
-    "I"  #    80  sb_rextsize     blocks
-    "I"  #    84  sb_agblocks
-    "I"  #    88  sb_agcount
-    "8x"  #   92  sb_rbmblocks, sb_logblocks
-    "H"  #   100  sb_versionnum   low four bits: the version
-    "H"  #   102  sb_sectsize     bytes
-    "H"  #   104  sb_inodesize    bytes
-    "2x"  #  106  sb_inopblock
-    "12s"  # 108  sb_fname
-    "B"  #   120  sb_blocklog
-    "B"  #   121  sb_sectlog
-    "B"  #   122  sb_inodelog
-    "B"  #   123  sb_inopblog
-    "3x"  #  124  sb_agblklog, sb_rextslog, sb_inprogress
-    "B"  #   127  sb_imax_pct
-)
-assert SUPERBLOCK.size == 128
-CRC_OFFSET = 224  # sb_crc, version 5; little-endian, of the sector with this field zero
+SUPERBLOCK = Record("xfs_dsb", ">", 264, """
+    000 4s  sb_magicnum
+    004 I   sb_blocksize        bytes
+    008 Q   sb_dblocks
+    010 Q   sb_rblocks          of the realtime device
+    018 Q   sb_rextents
+    020 16s sb_uuid
+    030 Q   sb_logstart         0: the log is on another device
+    038 Q   sb_rootino
+    040 Q   sb_rbmino
+    048 Q   sb_rsumino
+    050 I   sb_rextsize         blocks
+    054 I   sb_agblocks
+    058 I   sb_agcount
+    05c I   sb_rbmblocks
+    060 I   sb_logblocks
+    064 H   sb_versionnum       low four bits: the version
+    066 H   sb_sectsize         bytes
+    068 H   sb_inodesize        bytes
+    06a H   sb_inopblock
+    06c 12s sb_fname
+    078 B   sb_blocklog
+    079 B   sb_sectlog
+    07a B   sb_inodelog
+    07b B   sb_inopblog
+    07c B   sb_agblklog
+    07d B   sb_rextslog
+    07e B   sb_inprogress
+    07f B   sb_imax_pct
+    080 96s sb_icount           to sb_features_log_incompat
+    0e0 4s  sb_crc              version 5; little-endian, of the sector with this field zero
+    0e4 I   sb_spino_align
+    0e8 Q   sb_pquotino
+    0f0 Q   sb_lsn
+    0f8 16s sb_meta_uuid
+""")  # fmt: skip
 
 
 def probe(_source: Source, head: bytes) -> FileSystemKind | None:
     """Return the XFS whose superblock is in head, the first bytes of the source."""
     if len(head) < 512 or not head.startswith(MAGIC):
         return None
-    (_, block, blocks, uuid, extent, group, groups, version, sector, inode, name, *logs, percent) = (
-        SUPERBLOCK.unpack_from(head)
-    )
-    block_log, sector_log, inode_log, per_block_log = logs
-    plausible = (
-        512 <= sector == 1 << sector_log <= 32768
+    fields = SUPERBLOCK.unpack(head)
+    if not _is_plausible(fields):
+        return None
+    if fields["sb_versionnum"] & 0xF == 5 and not _checksum_holds(head, fields["sb_sectsize"]):
+        return None
+    return FileSystemKind("xfs", uuid_text(fields["sb_uuid"]), label_text(fields["sb_fname"]))
+
+
+def _is_plausible(fields: dict[str, Any]) -> bool:
+    """Tell a superblock from four letters that happen to be the magic: libblkid takes none without these."""
+    blocks, group, groups = fields["sb_dblocks"], fields["sb_agblocks"], fields["sb_agcount"]
+    block, block_log = fields["sb_blocksize"], fields["sb_blocklog"]
+    inode, inode_log = fields["sb_inodesize"], fields["sb_inodelog"]
+    return bool(
+        512 <= fields["sb_sectsize"] == 1 << fields["sb_sectlog"] <= 32768
         and 512 <= block == 1 << block_log <= 65536
         and 256 <= inode == 1 << inode_log <= 2048
-        and block_log - inode_log == per_block_log
-        and 4096 <= extent * block <= 1 << 30
-        and percent <= 100
+        and block_log - inode_log == fields["sb_inopblog"]
+        and 4096 <= fields["sb_rextsize"] * block <= 1 << 30
+        and fields["sb_imax_pct"] <= 100
         and group > 0
         and 0 < blocks <= groups * group
         and blocks > (groups - 1) * group
     )
-    if not plausible or (version & 0xF == 5 and not _checksum_holds(head, sector)):
-        return None
-    return FileSystemKind("xfs", uuid_text(uuid), label_text(name))
 
 
 def _checksum_holds(head: bytes, sector: int) -> bool:
-    covered = head[:CRC_OFFSET] + bytes(4) + head[CRC_OFFSET + 4 : sector]
-    return len(covered) == sector and crc32c(covered) ^ 0xFFFFFFFF == int.from_bytes(
-        head[CRC_OFFSET : CRC_OFFSET + 4], "little"
-    )
+    crc = SUPERBLOCK.slice_of("sb_crc")
+    covered = head[: crc.start] + bytes(4) + head[crc.stop : sector]
+    return len(covered) == sector and crc32c(covered) ^ 0xFFFFFFFF == int.from_bytes(head[crc], "little")

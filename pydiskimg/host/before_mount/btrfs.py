@@ -8,31 +8,15 @@ them to mount any. A guest can write another file system's fsid onto its disk.
 from __future__ import annotations
 
 import os
-import struct
 import uuid
 
-from pydiskimg.host.before_mount.btrfs_devices import SUPERBLOCK_OFFSET, foreign_device
+from pydiskimg.fs.probe.btrfs import DEV_ITEM, MAGIC, OFFSET, SUPERBLOCK
+from pydiskimg.host.before_mount.btrfs_devices import foreign_device
 from pydiskimg.host.before_mount.reading import Reader
 
 # systemd-udevd shows each btrfs that it finds to the kernel, and notes here what it found; nothing else lists them.
 UDEV_DATA = "/run/udev/data"
 
-_MAGIC = b"_BHRfS_M"
-# btrfs on-disk format, "Superblock"; little-endian.
-_SUPERBLOCK = struct.Struct(
-    "<"
-    "32x"  #    0  csum
-    "16s"  #   32  fsid
-    "8x"  #    48  bytenr
-    "Q"  #     56  flags
-    "8s"  #    64  magic
-    "64x"  #   72
-    "Q"  #    136  num_devices
-    "57x"  #  144
-    "66x"  #  201  dev_item, up to its uuid
-    "16s"  #  267  dev_item.uuid
-)
-assert _SUPERBLOCK.size == 283
 # Flags of a change of the UUID that was interrupted. Before Linux 6.7 the kernel joins such a device with others by
 # its metadata_uuid, which udev does not tell us.
 _CHANGING_UUID = 1 << 35 | 1 << 36
@@ -44,23 +28,22 @@ def refusal(read: Reader, read_only: bool) -> str | None:  # noqa: ARG001 - noth
     A device without a btrfs passes: the kernel refuses it. Other devices with the same bytes (the disk below a
     partition, a snapshot) are not other members.
     """
-    block = read(SUPERBLOCK_OFFSET, _SUPERBLOCK.size)
-    if len(block) < _SUPERBLOCK.size:
+    block = read(OFFSET, SUPERBLOCK.size)
+    if len(block) < SUPERBLOCK.size:
         return None
-    raw_fsid, flags, magic, num_devices, raw_device = _SUPERBLOCK.unpack(block)
-    if magic != _MAGIC:
+    fields = SUPERBLOCK.unpack(block)
+    if fields["magic"] != MAGIC:
         return None
-    if num_devices != 1:
-        return f"it spans {num_devices} devices; one of a single device is expected, because the kernel would open all"
-    if flags & _CHANGING_UUID:
+    count = fields["num_devices"]
+    if count != 1:
+        return f"it spans {count} devices; one of a single device is expected, because the kernel would open all"
+    if fields["flags"] & _CHANGING_UUID:
         return "a change of its UUID was interrupted; finish it (btrfstune -u)"
-    other = _other_member(str(uuid.UUID(bytes=raw_fsid)), str(uuid.UUID(bytes=raw_device)))
+    fsid, device = (uuid.UUID(bytes=raw) for raw in (fields["fsid"], DEV_ITEM.unpack(fields["dev_item"])["uuid"]))
+    other = _other_member(str(fsid), str(device))
     if other is not None:
-        return (
-            f"it has the fsid {uuid.UUID(bytes=raw_fsid)} of another member, block device {other}, and the kernel "
-            "would join them"
-        )
-    return foreign_device(read)
+        return f"it has the fsid {fsid} of another member, block device {other}, and the kernel would join them"
+    return foreign_device(read, fields)
 
 
 def _other_member(fsid: str, device_uuid: str) -> str | None:

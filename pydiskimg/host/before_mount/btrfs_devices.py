@@ -8,50 +8,59 @@ btrfs on-disk format; little-endian.
 
 from __future__ import annotations
 
-import struct
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from pydiskimg.crc32c import crc32c
+from pydiskimg.fs.probe.btrfs import CRC32C, DEV_ITEM, checksum_holds
 from pydiskimg.host.before_mount.reading import Reader
+from pydiskimg.records import Record
 
-SUPERBLOCK_OFFSET = 64 << 10
-SUPERBLOCK = struct.Struct(
-    "<"
-    "32x"  #     0  csum
-    "16s"  #    32  fsid
-    "40x"  #    48
-    "Q"  #      88  chunk_root        logical address
-    "52x"  #    96
-    "I"  #     148  nodesize          bytes
-    "8x"  #    152
-    "I"  #     160  sys_chunk_array_size
-    "24x"  #   164
-    "Q"  #     188  incompat_flags
-    "H"  #     196  csum_type         0: crc32c
-    "x"  #     198
-    "B"  #     199  chunk_root_level
-    "x"  #     200
-    "Q"  #     201  dev_item.devid
-    "58x"  #   209
-    "16s"  #   267  dev_item.uuid
-    "288x"  #  283
-    "16s"  #   571  metadata_uuid     with its feature only
-    "224x"  #  587
-    "2048s"  # 811  sys_chunk_array   keys and chunks
-)
-assert SUPERBLOCK.size == 2859
 _METADATA_UUID = 1 << 10  # incompat_flags
 
-KEY = struct.Struct("<QBQ")  # objectid, type, offset
-CHUNK = struct.Struct("<Q16xQ12xHxx")  # length, type, num_stripes
-STRIPE = struct.Struct("<QQ16x")  # devid, offset on the device
-HEADER = struct.Struct("<48xQ40xIB")  # bytenr, nritems, level
-LEAF_ITEM = struct.Struct("<QBQII")  # key, offset and size of the data, counted from the header's end
-POINTER = struct.Struct("<QBQQ8x")  # key, logical address of the child
-DEVICE = struct.Struct("<Q58x16s16s")  # devid, uuid, fsid
-assert (CHUNK.size, STRIPE.size, HEADER.size, LEAF_ITEM.size, POINTER.size) == (48, 32, 101, 25, 33)
+KEY = Record("btrfs_disk_key", "<", 17, """
+    00 Q   objectid
+    08 B   type
+    09 Q   offset
+""")  # fmt: skip
+CHUNK = Record("btrfs_chunk", "<", 48, """
+    00 Q   length
+    08 Q   owner
+    10 Q   stripe_len
+    18 Q   type
+    20 I   io_align
+    24 I   io_width
+    28 I   sector_size
+    2c H   num_stripes         of STRIPE, which follow
+    2e H   sub_stripes
+""")  # fmt: skip
+STRIPE = Record("btrfs_stripe", "<", 32, """
+    00 Q   devid
+    08 Q   offset              on the device
+    10 16s dev_uuid
+""")  # fmt: skip
+HEADER = Record("btrfs_header", "<", 101, """
+    00 32s csum
+    20 16s fsid
+    30 Q   bytenr
+    38 Q   flags
+    40 16s chunk_tree_uuid
+    50 Q   generation
+    58 Q   owner
+    60 I   nritems
+    64 B   level
+""")  # fmt: skip
+LEAF_ITEM = Record("btrfs_item", "<", 25, """
+    00 17s key
+    11 I   offset              of the data, counted from the header's end
+    15 I   size
+""")  # fmt: skip
+POINTER = Record("btrfs_key_ptr", "<", 33, """
+    00 17s key
+    11 Q   blockptr            logical address of the child
+    19 Q   generation
+""")  # fmt: skip
 DEVICE_OBJECT, DEVICE_ITEM, CHUNK_ITEM = 1, 216, 228
 _MIRRORED = 0x10 | 0x20 | 0x200 | 0x400  # RAID1, DUP, RAID1C3, RAID1C4: each stripe has all of it
 _PROFILES = 0x7F8
@@ -90,26 +99,28 @@ class _Tree:
                 yield node
 
     def _is_taken(self, node: bytes, logical: int, level: int) -> bool:
-        bytenr, _, own_level = HEADER.unpack_from(node)
-        if bytenr != logical or own_level != level:
+        header = HEADER.unpack(node)
+        if header["bytenr"] != logical or header["level"] != level:
             return False
-        return not self.has_crc32c or crc32c(node[32:]) ^ 0xFFFFFFFF == int.from_bytes(node[:4], "little")
+        return not self.has_crc32c or checksum_holds(node)
 
 
-def foreign_device(read: Reader) -> str | None:
-    """Return why the chunk tree names another device than its own; None when it does not, or cannot be mounted."""
-    raw = read(SUPERBLOCK_OFFSET, SUPERBLOCK.size)
-    if len(raw) < SUPERBLOCK.size:
+def foreign_device(read: Reader, superblock: dict[str, Any]) -> str | None:
+    """Return why the chunk tree names another device than its own; None when it does not, or cannot be mounted.
+
+    superblock are the fields of fs.probe.btrfs.SUPERBLOCK.
+    """
+    node_size, level, size = (superblock[name] for name in ("nodesize", "chunk_root_level", "sys_chunk_array_size"))
+    array = superblock["sys_chunk_array"]
+    if not 4096 <= node_size <= 65536 or level > 7 or size > len(array):
         return None
-    fsid, root, node_size, array_size, incompat, csum_type, level, devid, own_uuid, metadata_uuid, array = (
-        SUPERBLOCK.unpack(raw)
-    )
-    if not 4096 <= node_size <= 65536 or level > 7 or array_size > len(array):
-        return None
-    own = devid, own_uuid, metadata_uuid if incompat & _METADATA_UUID else fsid
+    device = DEV_ITEM.unpack(superblock["dev_item"])
+    has_metadata_uuid = superblock["incompat_flags"] & _METADATA_UUID
+    own = device["devid"], device["uuid"], superblock["metadata_uuid" if has_metadata_uuid else "fsid"]
     try:
-        tree = _Tree(read, node_size, csum_type == 0, tuple(_chunks(array[:array_size], devid)))
-        for found in _devices(tree, root, level):
+        chunks = tuple(_chunks(array[:size], device["devid"]))
+        tree = _Tree(read, node_size, superblock["csum_type"] == CRC32C, chunks)
+        for found in _devices(tree, superblock["chunk_root"], level):
             if found != own:
                 number, of_device, of_fs = found
                 return (
@@ -125,18 +136,18 @@ def _chunks(array: bytes, devid: int) -> Iterator[_Chunk]:
     """Yield the chunks that the tree lies in, with their offsets on the device."""
     at = 0
     while at + KEY.size + CHUNK.size <= len(array):
-        _, kind, start = KEY.unpack_from(array, at)
-        length, profile, count = CHUNK.unpack_from(array, at + KEY.size)
+        key, chunk = KEY.unpack(array, at), CHUNK.unpack(array, at + KEY.size)
+        count = chunk["num_stripes"]
         at += KEY.size + CHUNK.size
-        if kind != CHUNK_ITEM or count > _MOST_COPIES or at + count * STRIPE.size > len(array):  # Linux refuses that
-            return
-        stripes = [STRIPE.unpack_from(array, at + index * STRIPE.size) for index in range(count)]
+        if key["type"] != CHUNK_ITEM or count > _MOST_COPIES or at + count * STRIPE.size > len(array):
+            return  # Linux refuses that
+        stripes = [STRIPE.unpack(array, at + index * STRIPE.size) for index in range(count)]
         at += count * STRIPE.size
-        if any(number != devid for number, _ in stripes):
+        if any(stripe["devid"] != devid for stripe in stripes):
             raise _UnreadableError("a part of its chunk tree is on another device")
-        if count > 1 and not profile & _PROFILES & _MIRRORED:
+        if count > 1 and not chunk["type"] & _PROFILES & _MIRRORED:
             raise _UnreadableError("its chunk tree is striped")
-        yield _Chunk(start, length, tuple(offset for _, offset in stripes))
+        yield _Chunk(key["offset"], chunk["length"], tuple(stripe["offset"] for stripe in stripes))
 
 
 def _devices(tree: _Tree, root: int, root_level: int) -> Iterator[tuple[int, bytes, bytes]]:
@@ -157,16 +168,20 @@ def _devices(tree: _Tree, root: int, root_level: int) -> Iterator[tuple[int, byt
 
 
 def _items(leaf: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    _, count, _ = HEADER.unpack_from(leaf)
-    for index in range(min(count, (len(leaf) - HEADER.size) // LEAF_ITEM.size)):
-        _, kind, _, offset, _ = LEAF_ITEM.unpack_from(leaf, HEADER.size + index * LEAF_ITEM.size)
-        if kind == DEVICE_ITEM and HEADER.size + offset + DEVICE.size <= len(leaf):
-            yield DEVICE.unpack_from(leaf, HEADER.size + offset)
+    for item in _entries(leaf, LEAF_ITEM):
+        start = HEADER.size + item["offset"]
+        if KEY.unpack(item["key"])["type"] == DEVICE_ITEM and start + DEV_ITEM.size <= len(leaf):
+            device = DEV_ITEM.unpack(leaf, start)
+            yield device["devid"], device["uuid"], device["fsid"]
 
 
 def _children(node: bytes) -> Iterator[int]:
-    _, count, _ = HEADER.unpack_from(node)
-    for index in range(min(count, (len(node) - HEADER.size) // POINTER.size)):
-        object_id, _, _, child = POINTER.unpack_from(node, HEADER.size + index * POINTER.size)
-        if object_id <= DEVICE_OBJECT:
-            yield child
+    for pointer in _entries(node, POINTER):
+        if KEY.unpack(pointer["key"])["objectid"] <= DEVICE_OBJECT:
+            yield pointer["blockptr"]
+
+
+def _entries(node: bytes, record: Record) -> Iterator[dict[str, Any]]:
+    """Yield what follows the header of a node, as far as the node goes."""
+    count = min(HEADER.unpack(node)["nritems"], (len(node) - HEADER.size) // record.size)
+    return (record.unpack(node, HEADER.size + index * record.size) for index in range(count))

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import logging
-import struct
 from collections.abc import Mapping
 
 from pydiskimg.fs.ext4.features import JOURNAL_DEV, Compat, Incompat
 from pydiskimg.fs.ext4.layout import SUPERBLOCK, SUPERBLOCK_MAGIC, SUPERBLOCK_OFFSET
 from pydiskimg.fs.probe.kind import label_text
 from pydiskimg.host.before_mount.reading import Reader
-from pydiskimg.records import Value
+from pydiskimg.records import Record, Value
 
 logger = logging.getLogger(__name__)
 
@@ -25,17 +24,15 @@ _HARMLESS_OPTIONS = frozenset(
     )
 )
 
-# struct mmp_struct (Documentation/filesystems/ext4, "Multiple Mount Protection"); little-endian
-MMP = struct.Struct(
-    "<"
-    "I"  #     0  mmp_magic
-    "I"  #     4  mmp_seq
-    "8x"  #    8  mmp_time
-    "64x"  #  16  mmp_nodename
-    "32x"  #  80  mmp_bdevname
-    "H"  #   112  mmp_check_interval   seconds
-)
-assert MMP.size == 114
+# Documentation/filesystems/ext4, "Multiple Mount Protection"; little-endian
+MMP = Record("mmp_struct", "<", 114, """
+    00 I   mmp_magic
+    04 I   mmp_seq
+    08 Q   mmp_time
+    10 64s mmp_nodename
+    50 32s mmp_bdevname
+    70 H   mmp_check_interval      seconds
+""")  # fmt: skip
 MMP_MAGIC = 0x004D4D50
 MMP_CLEAN = 0xFF4D4D50
 MMP_FSCK = 0xE24D4D50
@@ -111,13 +108,14 @@ def _mmp(read: Reader, fields: Mapping[str, Value]) -> str | None:
     raw = read(offset, MMP.size) if offset < 1 << 62 else b""
     if len(raw) < MMP.size:
         return None
-    magic, sequence, interval = MMP.unpack(raw)
-    if magic != MMP_MAGIC or sequence == MMP_CLEAN:
+    block = MMP.unpack(raw)
+    sequence = block["mmp_seq"]
+    if block["mmp_magic"] != MMP_MAGIC or sequence == MMP_CLEAN:
         return None
     clear = "when nothing uses it, clear that (tune2fs -f -E clear_mmp)"
     if sequence == MMP_FSCK:
         return f"its multiple mount protection says that e2fsck runs on it, or was interrupted; {clear}"
-    longest = max(_MMP_SHORTEST, interval, int(fields["s_mmp_interval"]))
+    longest = max(_MMP_SHORTEST, block["mmp_check_interval"], int(fields["s_mmp_interval"]))
     seconds = 2 * min(2 * longest + 1, longest + 60)
     if seconds > MMP_WAIT_LIMIT:
         return (

@@ -365,10 +365,12 @@ def warn_of_corruption(header: Header, name: str) -> None:
         return
     import logging  # only here: it takes long to import
 
+    from pydiskimg.text import printable
+
     logging.getLogger(__name__).warning(
         "%s: is marked corrupt by the program that wrote it last; it is read all the same, and what comes out may be "
         "wrong; repair it with: qemu-img check -r all",
-        name if name.isprintable() else ascii(name),  # logging prints what it gets, escape sequences too
+        printable(name),  # logging prints what it gets, escape sequences too
     )
 
 

@@ -14,6 +14,7 @@ from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.header import Header
 from pydiskimg.protocols import Source, read_bytes
 from pydiskimg.records import Record
+from pydiskimg.text import printable
 
 # Section "Full disk encryption header pointer"
 CRYPTO_HEADER = Record(
@@ -109,7 +110,7 @@ def _key_slots(raw: bytes) -> Iterator[KeySlot]:
 
 
 def _text(field: bytes) -> str:
-    return field.partition(b"\0")[0].decode("ascii", "backslashreplace")
+    return printable(field.partition(b"\0")[0])
 
 
 def _invalid(file: Source, text: str) -> InvalidImageError:

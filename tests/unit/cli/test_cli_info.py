@@ -15,7 +15,7 @@ import pytest
 
 from pydiskimg.cli import main
 from pydiskimg.cli.info import run_common_form
-from pydiskimg.cli.output import json_pieces, nested_lines, printable
+from pydiskimg.cli.output import json_pieces, nested_lines
 from pydiskimg.images.qcow2 import layout, luks
 from pydiskimg.images.qcow2.bitmaps import BITMAP_ENTRY, BITMAPS
 from pydiskimg.images.qcow2.facts import full_backing_filename
@@ -328,18 +328,6 @@ def test_json_is_made_as_it_is_taken() -> None:
     pieces = json_pieces({"all": endless()})
     assert json.loads("".join(islice(pieces, 5)) + "]}") == {"all": [{"number": 0}]}
     assert taken == [0]
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("plain é \N{SNOWMAN} \N{OLD ITALIC LETTER A}", "plain é \N{SNOWMAN} \N{OLD ITALIC LETTER A}"),
-        ("\x1b[2J\n\x00", r"\x1b[2J\n\x00"),
-        ("é\x85\u2028\udcff\U000e0001", r"é\x85\u2028\xff\U000e0001"),
-    ],
-)
-def test_printable(text: str, shown: str) -> None:
-    assert [printable(text), printable(text)] == [shown, shown]  # what was kept is the same
 
 
 def with_snapshots(number: int, entry: bytes) -> bytes:

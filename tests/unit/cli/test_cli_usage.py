@@ -24,7 +24,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pydiskimg.cli.endings.end_as_interrupted", lambda: None)
+    monkeypatch.setattr("pydiskimg.cli.signals.end_as_interrupted", lambda: None)
 
     def call(*words: str) -> tuple[int, str, str]:
         try:

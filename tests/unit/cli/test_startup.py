@@ -22,8 +22,10 @@ INFO = {
     "gc",
     "pydiskimg",
     "pydiskimg.cli",
+    "pydiskimg.cli.arguments",
     "pydiskimg.cli.info",
     "pydiskimg.cli.output",
+    "pydiskimg.cli.quick_parser",
     "pydiskimg.errors",
     "pydiskimg.images",
     "pydiskimg.images.formats",
@@ -37,6 +39,7 @@ INFO = {
     "pydiskimg.linux.stdio",
     "pydiskimg.protocols",
     "pydiskimg.records",
+    "pydiskimg.text",
     "pydiskimg.units",
     "struct",
 }

@@ -29,7 +29,7 @@ MAKERS = [
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pydiskimg.cli.endings.end_as_interrupted", lambda: None)
+    monkeypatch.setattr("pydiskimg.cli.signals.end_as_interrupted", lambda: None)
     (tmp_path / "source").write_bytes(bytes(1 << 20))
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to("there")

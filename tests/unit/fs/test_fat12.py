@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import FileSystemError
-from pydiskimg.fs.fat12 import BOOT_SECTOR, _checksum, make_fat12, read_fat12
+from pydiskimg.fs.fat import BOOT_SECTOR
+from pydiskimg.fs.fat12 import _checksum, make_fat12, read_fat12
 from pydiskimg.fs.probe import probe
 
 KIB = 1 << 10

@@ -14,7 +14,8 @@ from pydiskimg.crc32c import crc32c
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4.layout import SUPERBLOCK
-from pydiskimg.fs.probe import FileSystemKind, btrfs, containers, probe, vfat, xfs
+from pydiskimg.fs.fat import BOOT_SECTOR, ENTRY, FAT32_BOOT_SECTOR
+from pydiskimg.fs.probe import FileSystemKind, btrfs, containers, probe, xfs
 from pydiskimg.fs.probe.kind import label_text
 
 MIB = 1 << 20
@@ -48,18 +49,22 @@ def swap(page: int = 4096, signature: bytes = b"SWAPSPACE2", version: bytes = b"
 
 
 def btrfs_superblock(csum_type: int = 0) -> bytes:
-    body = btrfs.SUPERBLOCK.pack(b"", UUID, btrfs.OFFSET, btrfs.MAGIC, csum_type, b"root").ljust(4096, b"\0")[32:]
+    fields: dict[str, int | bytes] = {
+        "fsid": UUID,
+        "bytenr": btrfs.OFFSET,
+        "magic": btrfs.MAGIC,
+        "csum_type": csum_type,
+        "label": b"root",
+    }
+    body = btrfs.SUPERBLOCK.pack(**fields)[32:]
     return (crc32c(body) ^ 0xFFFFFFFF).to_bytes(4, "little") + bytes(28) + body
 
 
 def xfs_superblock(version: int = 4, **changes: int) -> bytes:
-    numbers = {"block": 4096, "blocks": 1000, "extent": 1, "group": 250, "groups": 4, "sector": 512, "inode": 512}
-    numbers |= {"block_log": 12, "sector_log": 9, "inode_log": 9, "per_block_log": 3, "percent": 25} | changes
-    n = numbers
-    head = xfs.SUPERBLOCK.pack(
-        *(b"XFSB", n["block"], n["blocks"], UUID, n["extent"], n["group"], n["groups"], version, n["sector"]),
-        *(n["inode"], b"root", n["block_log"], n["sector_log"], n["inode_log"], n["per_block_log"], n["percent"]),
-    )
+    numbers = {"sb_blocksize": 4096, "sb_dblocks": 1000, "sb_rextsize": 1, "sb_agblocks": 250, "sb_agcount": 4}
+    numbers |= {"sb_sectsize": 512, "sb_inodesize": 512, "sb_blocklog": 12, "sb_sectlog": 9, "sb_inodelog": 9}
+    numbers |= {"sb_inopblog": 3, "sb_imax_pct": 25, "sb_versionnum": version} | changes
+    head = xfs.SUPERBLOCK.pack(sb_magicnum=b"XFSB", sb_uuid=UUID, sb_fname=b"root", **numbers)
     sector = bytearray(head.ljust(512, b"\0"))
     if version == 5:
         sector[224:228] = (crc32c(bytes(sector)) ^ 0xFFFFFFFF).to_bytes(4, "little")
@@ -67,27 +72,22 @@ def xfs_superblock(version: int = 4, **changes: int) -> bytes:
 
 
 def fat_boot_sector(bits: int = 16, **changes: int) -> bytes:
-    numbers = {"sector": 512, "per_cluster": 1, "reserved": 1, "tables": 2, "entries": 512, "total_16": 4096}
-    numbers |= {"media": 0xF8, "table_16": 16, "total_32": 0, "table_32": 0, "root": 0, "info": 0}
+    numbers = {"BPB_BytsPerSec": 512, "BPB_SecPerClus": 1, "BPB_RsvdSecCnt": 1, "BPB_NumFATs": 2, "BPB_Media": 0xF8}
+    numbers |= {"BS_BootSig": 0x29, "BS_VolID": 0xABCD1234}
     if bits == 32:
-        numbers |= {"entries": 0, "total_16": 0, "table_16": 0, "total_32": 4096, "table_32": 32, "root": 2}
-    numbers |= changes
-    names = ["sector", "per_cluster", "reserved", "tables", "entries", "total_16", "media", "table_16"]
-    names += ["total_32", "table_32", "root", "info"]
-    sector = bytearray(vfat.BPB.pack(*(numbers[name] for name in names)).ljust(512, b"\0"))
-    sector[0:3] = b"\xeb\x3c\x90"
-    at = 64 if bits == 32 else 36
-    sector[at + 2 : at + 7] = b"\x29\x34\x12\xcd\xab"
-    sector[510:512] = b"\x55\xaa"
-    return bytes(sector)
+        numbers |= {"BPB_TotSec32": 4096, "BPB_FATSz32": 32, "BPB_RootClus": 2}
+    else:
+        numbers |= {"BPB_RootEntCnt": 512, "BPB_TotSec16": 4096, "BPB_FATSz16": 16}
+    record = FAT32_BOOT_SECTOR if bits == 32 else BOOT_SECTOR
+    return record.pack(BS_jmpBoot=b"\xeb\x3c\x90", Signature_word=b"\x55\xaa", **(numbers | changes))
 
 
 def directory_entry(name: bytes, attributes: int, cluster: int = 0) -> bytes:
-    return vfat.DIRECTORY_ENTRY.pack(name.ljust(11), attributes, 0, cluster)
+    return ENTRY.pack(DIR_Name=name.ljust(11), DIR_Attr=attributes, DIR_FstClusLO=cluster)
 
 
 def luks(version: int) -> bytes:
-    return containers.LUKS_HEADER.pack(b"LUKS\xba\xbe", version, b"label", UUID_TEXT.encode())
+    return containers.LUKS_HEADER.pack(magic=b"LUKS\xba\xbe", version=version, label=b"label", uuid=UUID_TEXT.encode())
 
 
 KNOWN = {
@@ -156,13 +156,13 @@ def test_checksums_are_checked() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"block": 0},
-        {"block_log": 200},
-        {"groups": 0},
-        {"blocks": 1 << 60},
-        {"blocks": 10},
-        {"extent": 0},
-        {"percent": 101},
+        {"sb_blocksize": 0},
+        {"sb_blocklog": 200},
+        {"sb_agcount": 0},
+        {"sb_dblocks": 1 << 60},
+        {"sb_dblocks": 10},
+        {"sb_rextsize": 0},
+        {"sb_imax_pct": 101},
     ],
 )
 def test_xfs_with_impossible_numbers(changes: dict[str, int]) -> None:
@@ -191,17 +191,17 @@ def test_partition_tables_are_no_file_systems() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"sector": 0},
-        {"sector": 513},
-        {"sector": 8192},
-        {"per_cluster": 0},
-        {"per_cluster": 3},
-        {"reserved": 0},
-        {"tables": 0},
-        {"media": 0},
-        {"table_16": 0},
-        {"table_16": 0xFFFF},
-        {"total_16": 0},
+        {"BPB_BytsPerSec": 0},
+        {"BPB_BytsPerSec": 513},
+        {"BPB_BytsPerSec": 8192},
+        {"BPB_SecPerClus": 0},
+        {"BPB_SecPerClus": 3},
+        {"BPB_RsvdSecCnt": 0},
+        {"BPB_NumFATs": 0},
+        {"BPB_Media": 0},
+        {"BPB_FATSz16": 0},
+        {"BPB_FATSz16": 0xFFFF},
+        {"BPB_TotSec16": 0},
     ],
 )
 def test_bpb_that_describes_no_fat(changes: dict[str, int]) -> None:
@@ -234,7 +234,7 @@ def test_fat32_root_directory_is_followed() -> None:
 @pytest.mark.parametrize("root", [0, 1, 2, 5000, 0xFFFFFFFF])
 def test_fat32_chain_that_never_ends(root: int) -> None:
     table = b"".join(index.to_bytes(4, "little") for index in range(4096))  # each cluster is followed by itself
-    found = probe(disk((0, fat_boot_sector(32, root=root)), (512, table)))
+    found = probe(disk((0, fat_boot_sector(32, BPB_RootClus=root)), (512, table)))
     assert found == FileSystemKind("vfat", "ABCD-1234")
 
 
@@ -243,7 +243,9 @@ def test_fat32_chain_that_never_ends(root: int) -> None:
 )
 def test_fat32_root_directory_as_large_as_none_may_be(entry: bytes) -> None:
     """A table has room for a thousand partitions, and each may have clusters of 512 KiB, a hundred in a circle."""
-    boot = fat_boot_sector(32, sector=4096, per_cluster=128, reserved=1, tables=1, table_32=1, total_32=512)
+    boot = fat_boot_sector(
+        32, BPB_BytsPerSec=4096, BPB_SecPerClus=128, BPB_RsvdSecCnt=1, BPB_NumFATs=1, BPB_FATSz32=1, BPB_TotSec32=512
+    )
     hostile = disk((0, boot), (4096 + 8, (2).to_bytes(4, "little")), (8192, entry * (512 * 32)))
     start = time.process_time()
     for _ in range(5):
@@ -252,7 +254,14 @@ def test_fat32_root_directory_as_large_as_none_may_be(entry: bytes) -> None:
 
 
 def test_fat_larger_than_its_source() -> None:
-    huge = fat_boot_sector(32, per_cluster=128, sector=4096, total_32=0xFFFFFFFF, table_32=0x100000, root=0xFFFFFF)
+    huge = fat_boot_sector(
+        32,
+        BPB_SecPerClus=128,
+        BPB_BytsPerSec=4096,
+        BPB_TotSec32=0xFFFFFFFF,
+        BPB_FATSz32=0x100000,
+        BPB_RootClus=0xFFFFFF,
+    )
     tracemalloc.start()
     try:
         assert probe(disk((0, huge))) == FileSystemKind("vfat", "ABCD-1234")
@@ -262,11 +271,11 @@ def test_fat_larger_than_its_source() -> None:
 
 
 def test_fat32_needs_its_info_sector() -> None:
-    boot = fat_boot_sector(32, info=6)
+    boot = fat_boot_sector(32, BPB_FSInfo=6)
     assert probe(disk((0, boot)))  # all zero is let pass
     assert probe(disk((0, boot), (6 * 512, b"RRaA"), (6 * 512 + 484, b"rrAa")))
     assert probe(disk((0, boot), (6 * 512, b"junk"))) is None
-    assert probe(disk((0, fat_boot_sector(32, info=0xFFFF)))) is None
+    assert probe(disk((0, fat_boot_sector(32, BPB_FSInfo=0xFFFF)))) is None
 
 
 def test_two_file_systems_are_refused() -> None:

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.fs.probe import probe
-from pydiskimg.fs.swap import make_swap
-from pydiskimg.fs.swap_used import swap_used
+from pydiskimg.fs.swap import make_swap, swap_used
 from pydiskimg.units import KIB
 
 SIZE = 1024 * KIB

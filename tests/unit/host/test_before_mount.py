@@ -13,6 +13,7 @@ import pytest
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.fs.ext4 import make_ext
 from pydiskimg.fs.ext4.layout import SUPERBLOCK, SUPERBLOCK_OFFSET
+from pydiskimg.fs.probe.xfs import SUPERBLOCK as XFS_SUPERBLOCK
 from pydiskimg.host.before_mount import btrfs, ext, xfs
 
 MIB = 1 << 20
@@ -120,17 +121,16 @@ def test_multiple_mount_protection_nowhere(block: int) -> None:
     ("values", "words"),
     [
         ({}, None),
-        ({"magic": b"xfsb", "log": 0}, None),
-        ({"log": 0}, "its log is on another device"),
-        ({"blocks": 1}, "a realtime device"),
-        ({"extents": 1}, "a realtime device"),
-        ({"groups": 131072}, None),
-        ({"groups": 131073}, "131073 allocation groups"),
+        ({"sb_magicnum": b"xfsb", "sb_logstart": 0}, None),
+        ({"sb_logstart": 0}, "its log is on another device"),
+        ({"sb_rblocks": 1}, "a realtime device"),
+        ({"sb_rextents": 1}, "a realtime device"),
+        ({"sb_agcount": 131072}, None),
+        ({"sb_agcount": 131073}, "131073 allocation groups"),
     ],
 )
 def test_xfs(values: dict[str, int | bytes], words: str | None) -> None:
-    given = {"magic": b"XFSB", "blocks": 0, "extents": 0, "log": 8, "groups": 4, **values}
-    block = xfs.SUPERBLOCK.pack(*(given[name] for name in ("magic", "blocks", "extents", "log", "groups")))
+    block = XFS_SUPERBLOCK.pack(**{"sb_magicnum": b"XFSB", "sb_logstart": 8, "sb_agcount": 4, **values})
     said = xfs.refusal(lambda offset, length: block[offset : offset + length], False)
     assert said is None if words is None else said is not None and words in said
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from pydiskimg.crc32c import crc32c
+from pydiskimg.fs.probe.btrfs import DEV_ITEM, OFFSET, SUPERBLOCK
 from pydiskimg.host.before_mount import btrfs_devices as layout
 from pydiskimg.host.before_mount.btrfs_devices import foreign_device
 
@@ -34,19 +35,27 @@ class Image:
     data: bytearray = field(default_factory=lambda: bytearray(1 << 20))
 
     def superblock(self) -> None:
-        chunk = layout.CHUNK.pack(64 * NODE, self.profile, len(self.stripes))
-        array = layout.KEY.pack(256, layout.CHUNK_ITEM, START) + chunk
-        array += b"".join(layout.STRIPE.pack(number, place) for number, place in self.stripes)
+        chunk = layout.CHUNK.pack(length=64 * NODE, type=self.profile, num_stripes=len(self.stripes))
+        array = layout.KEY.pack(objectid=256, type=layout.CHUNK_ITEM, offset=START) + chunk
+        array += b"".join(layout.STRIPE.pack(devid=number, offset=place) for number, place in self.stripes)
         array *= self.chunks
-        incompat = 1 << 10 if self.metadata_uuid is not None else 0
-        fields = (FSID, START, NODE, len(array), incompat, self.csum_type, self.level, 1, DEVICE)
-        layout.SUPERBLOCK.pack_into(
-            self.data, layout.SUPERBLOCK_OFFSET, *fields, self.metadata_uuid or bytes(16), array
-        )
+        fields: dict[str, int | bytes] = {
+            "fsid": FSID,
+            "chunk_root": START,
+            "nodesize": NODE,
+            "sys_chunk_array_size": len(array),
+            "incompat_flags": 1 << 10 if self.metadata_uuid is not None else 0,
+            "csum_type": self.csum_type,
+            "chunk_root_level": self.level,
+            "dev_item": DEV_ITEM.pack(devid=1, uuid=DEVICE),
+            "metadata_uuid": self.metadata_uuid or bytes(16),
+            "sys_chunk_array": array,
+        }
+        SUPERBLOCK.put(self.data, fields, OFFSET)
 
     def put(self, number: int, level: int, body: bytes, count: int, *, copies: tuple[int, ...] = COPIES) -> None:
         node = bytearray(NODE)
-        layout.HEADER.pack_into(node, 0, START + number * NODE, count, level)
+        layout.HEADER.put(node, {"bytenr": START + number * NODE, "nritems": count, "level": level})
         node[layout.HEADER.size : layout.HEADER.size + len(body)] = body
         struct.pack_into("<I", node, 0, crc32c(bytes(node[32:])) ^ 0xFFFFFFFF)
         for place in copies:
@@ -56,20 +65,28 @@ class Image:
         body = bytearray(NODE - layout.HEADER.size)
         for index, device in enumerate(devices):
             at = len(body) - (index + 1) * 98
-            layout.LEAF_ITEM.pack_into(body, index * layout.LEAF_ITEM.size, 1, layout.DEVICE_ITEM, device[0], at, 98)
-            layout.DEVICE.pack_into(body, at, *device)
+            key = layout.KEY.pack(objectid=1, type=layout.DEVICE_ITEM, offset=device[0])
+            layout.LEAF_ITEM.put(body, {"key": key, "offset": at, "size": 98}, index * layout.LEAF_ITEM.size)
+            DEV_ITEM.put(body, {"devid": device[0], "uuid": device[1], "fsid": device[2]}, at)
         self.put(number, 0, bytes(body), len(devices), copies=copies)
 
     def inner(self, number: int, level: int, *children: tuple[int, int]) -> None:
         """children are (objectid, number of the node)."""
         body = b"".join(
-            layout.POINTER.pack(object_id, layout.DEVICE_ITEM, 0, START + child * NODE) for object_id, child in children
+            layout.POINTER.pack(
+                key=layout.KEY.pack(objectid=object_id, type=layout.DEVICE_ITEM), blockptr=START + child * NODE
+            )
+            for object_id, child in children
         )
         self.put(number, level, body, len(children))
 
     def says(self) -> str | None:
         self.superblock()
-        return foreign_device(lambda offset, length: bytes(self.data[offset : offset + length]))
+        return self.answer()
+
+    def answer(self) -> str | None:
+        fields = SUPERBLOCK.unpack(self.data, OFFSET)
+        return foreign_device(lambda offset, length: bytes(self.data[offset : offset + length]), fields)
 
 
 def test_its_own_device() -> None:
@@ -195,8 +212,8 @@ def test_any_bytes_have_an_answer() -> None:
     for _ in range(3000):
         image.data[:] = good
         for _ in range(rng.randrange(1, 5)):
-            base = rng.choice((layout.SUPERBLOCK_OFFSET, COPIES[0], COPIES[0] + NODE, COPIES[0] + 2 * NODE))
-            length = layout.SUPERBLOCK.size if base == layout.SUPERBLOCK_OFFSET else NODE
+            base = rng.choice((OFFSET, COPIES[0], COPIES[0] + NODE, COPIES[0] + 2 * NODE))
+            length = SUPERBLOCK.size if base == OFFSET else NODE
             image.data[base + rng.randrange(length)] = rng.randrange(256)
-        answers += foreign_device(lambda offset, length: bytes(image.data[offset : offset + length])) is not None
+        answers += image.answer() is not None
     assert answers > 20

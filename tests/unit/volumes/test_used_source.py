@@ -152,8 +152,10 @@ def test_swap_that_is_not_believed() -> None:
 
 def swap_and_xfs() -> bytes:
     content = bytearray(swap())
-    fields = (b"XFSB", 4096, 512, ONE.bytes, 1, 512, 1, 4, 512, 256, b"", 12, 9, 8, 4, 25)
-    content[: xfs.SUPERBLOCK.size] = xfs.SUPERBLOCK.pack(*fields)
+    numbers = {"sb_blocksize": 4096, "sb_dblocks": 512, "sb_rextsize": 1, "sb_agblocks": 512, "sb_agcount": 1}
+    numbers |= {"sb_versionnum": 4, "sb_sectsize": 512, "sb_inodesize": 256, "sb_imax_pct": 25}
+    logs = {"sb_blocklog": 12, "sb_sectlog": 9, "sb_inodelog": 8, "sb_inopblog": 4}
+    content[: xfs.SUPERBLOCK.size] = xfs.SUPERBLOCK.pack(sb_magicnum=b"XFSB", sb_uuid=ONE.bytes, **numbers, **logs)
     return bytes(content)
 
 

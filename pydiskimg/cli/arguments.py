@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Names on the command line that cannot be meant as they are."""
+"""Arguments that several subcommands have: names, which may be none that can be meant, and sizes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import errno
 import os
 
 from pydiskimg.errors import StorageError
+from pydiskimg.units import parse_size
 
 
 def require_name(path: str, what: str = "image") -> None:
@@ -24,3 +25,13 @@ def require_file_name(path: str) -> None:
             errno=errno.ENOENT,
             filename=path,
         )
+
+
+def size_argument(text: str) -> int:
+    """Return the bytes that text names, as a type for argparse: what is no size ends in wrong usage."""
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        from argparse import ArgumentTypeError  # only here: the common forms of convert do without argparse
+
+        raise ArgumentTypeError(str(error)) from None

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.cli import main
-from pydiskimg.cli.endings import end_as_interrupted
+from pydiskimg.cli.signals import end_as_interrupted
 from tests.fixtures.checkout import ROOT
 
 BOTH = {signal.SIGINT, signal.SIGTERM}
