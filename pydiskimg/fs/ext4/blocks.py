@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from pydiskimg.protocols import Buffer, Disk
+
+_LONGEST_RUN = 1 << 20  # bytes, beside which the contents themselves are in memory
 
 
 class BlockWriter:
@@ -32,13 +34,16 @@ class BlockWriter:
             self._disk.zero(block * self._block_size, count * self._block_size)
 
 
-def joined(blocks: Mapping[int, Buffer], block_size: int) -> list[tuple[int, bytes]]:
-    """Join the contents of neighbouring blocks, so that each run is one write; ascending."""
-    runs: list[tuple[int, list[Buffer]]] = []
-    end = -1
+def joined(blocks: Mapping[int, Buffer], block_size: int) -> Iterator[tuple[int, bytes]]:
+    """Join the contents of neighbouring blocks, so that each run is one write; ascending, a run at a time."""
+    start = end = -1
+    parts: list[Buffer] = []
     for block, data in sorted(blocks.items()):
-        if block != end:
-            runs.append((block, []))
-        runs[-1][1].append(data)
+        if block != end or block - start >= _LONGEST_RUN // block_size:
+            if parts:
+                yield start, b"".join(parts)
+            start, parts = block, []
+        parts.append(data)
         end = block + len(data) // block_size
-    return [(block, b"".join(parts)) for block, parts in runs]
+    if parts:
+        yield start, b"".join(parts)

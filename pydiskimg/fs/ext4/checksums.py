@@ -93,7 +93,8 @@ class Checksums:
         tail = _extent_tail(block)
         if tail > len(block) - layout.EXTENT_TAIL.size:
             return False
-        return bool(crc32c(block[:tail], seed) == layout.EXTENT_TAIL.unpack(block, tail)["et_checksum"])
+        stored: int = layout.EXTENT_TAIL.unpack(block, tail)["et_checksum"]
+        return crc32c(block[:tail], seed) == stored
 
     def descriptors(self, table: bytearray, size: int, first_group: int) -> None:
         """Fill in bg_checksum of the descriptors in table, each of size bytes, numbered from first_group."""
@@ -129,7 +130,8 @@ class Checksums:
 
 
 def _extent_tail(block: bytes | bytearray) -> int:
-    return layout.EXTENT_HEADER.size + int(layout.EXTENT_HEADER.unpack(block)["eh_max"]) * layout.EXTENT.size
+    maximum = int(layout.EXTENT_HEADER.unpack(block)["eh_max"])
+    return layout.EXTENT_HEADER.size + maximum * layout.EXTENT.size
 
 
 def _byte_register(byte: int) -> int:

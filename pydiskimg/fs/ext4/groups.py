@@ -160,7 +160,7 @@ class Groups:
                 bitmaps[pattern.inode_bitmaps[group]] = empty
             descriptors.append(self._record.pack(**self._values(size - total(runs), data if written else None)))
         tables = [] if self._lazy else [(block, geometry.inode_blocks) for block in pattern.inode_tables]
-        return _Prepared(b"".join(descriptors), pattern, joined(bitmaps, geometry.block_size), tables, free)
+        return _Prepared(b"".join(descriptors), pattern, [*joined(bitmaps, geometry.block_size)], tables, free)
 
     def _values(self, free_blocks: int, block_bitmap: bytes | None) -> dict[str, Value]:
         return empty_group(self._geometry, self._checksums, free_blocks, block_bitmap, self._flags)
