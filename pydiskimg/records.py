@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
-from typing import Any, TypeAlias
 
-Value: TypeAlias = int | bytes
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the fastest commands come through here
+    from collections.abc import Mapping
+    from typing import Any, TypeAlias
+
+Value: TypeAlias = "int | bytes"
 
 
 class Record:
