@@ -12,7 +12,12 @@ import os
 
 
 class DiskImageError(Exception):
-    """Root of every error that bad input, a full disk or a refused system call can cause."""
+    """Root of every error that bad input, a full disk or a refused system call can cause.
+
+    tells_what_is_left is True where the text ends with what was written: nothing, or not all of it.
+    """
+
+    tells_what_is_left = False
 
 
 class InvalidImageError(DiskImageError):
@@ -36,6 +41,8 @@ class DoesNotFitError(DiskImageError):
 
     needed and available are bytes.
     """
+
+    tells_what_is_left = True
 
     def __init__(self, message: str, *, needed: int, available: int) -> None:
         super().__init__(message)
@@ -96,6 +103,12 @@ class NoSpaceError(StorageError):
     def __init__(self, message: str, *, errno: int | None, filename: str | None, device: int) -> None:
         super().__init__(message, errno=errno, filename=filename)
         self.device = device
+
+
+class IncompleteError(StorageError):
+    """There is no more room for what comes; the text says that what was written is not complete."""
+
+    tells_what_is_left = True
 
 
 class InUseError(StorageError):

@@ -27,48 +27,75 @@ Progress: TypeAlias = "Callable[[int, int], None]"
 """Called with (done, total) in bytes, from one thread at a time, done never falling."""
 
 
-class Source(Protocol):
-    """Something of a fixed size whose bytes can be read at any offset.
+class Readable(Protocol):
+    """Something whose bytes can be read at any offset.
 
-    There is no cursor, and every method may be called from several threads at once.
+    There is no cursor, and every method may be called from several threads at once. Who implements this, or what is
+    built on it, inherits it: what has a default here need not be written.
     """
 
-    @property
-    def name(self) -> str:
-        """What messages call it; a path where there is one."""
+    if TYPE_CHECKING:  # at run time, what declares them as properties would not let them be set
 
-    @property
-    def size(self) -> int:
-        """Size in bytes."""
+        @property
+        def name(self) -> str:
+            """What messages call it; a path where there is one."""
 
-    def extents(self) -> Iterator[Extent]:
-        """Yield the extents from 0 to size as Extent describes them; lazily, in bounded memory."""
+        @property
+        def size(self) -> int:
+            """Size in bytes."""
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         """Fill the whole buffer with the bytes from offset on.
 
-        Raises ValueError when [offset, offset + len(buffer)) is not inside the source, StorageError when the
-        system refuses, InvalidImageError when the image is corrupt there.
+        Raises ValueError when [offset, offset + len(buffer)) is not inside, StorageError when the system refuses,
+        InvalidImageError when the image is corrupt there.
         """
 
 
-class FileBackedSource(Source, Protocol):
-    """A Source that may know where its bytes lie in files: what is moved from there need not be read."""
+class Source(Readable, Protocol):
+    """Something of a fixed size whose bytes can be read at any offset."""
 
-    def file_ranges(self, offset: int, length: int) -> list[FileRange] | None:
-        """Return where [offset, offset + length) lies, in order; None when some of it lies in no file as it is.
+    def extents(self) -> Iterator[Extent]:
+        """Yield the extents from 0 to size as Extent describes them; lazily, in bounded memory."""
 
-        Whatever read_into() would raise an error for is None too. The descriptors stay the source's, and are valid
-        until it is closed.
+    @property
+    def format(self) -> str:
+        """The image format's name as qemu-img spells it; "" for what is not an image."""
+        return ""
+
+    def coarse_extents(self, unit: int) -> Iterator[Extent]:  # noqa: ARG002 - a default
+        """Yield extents for a reader who looks at unit bytes (a power of two) at a time.
+
+        As extents(), but unit bytes, at a multiple of unit, may be DATA as a whole when any of them is: a source that
+        consists of very small extents then has far fewer of them. What is not DATA reads as zero.
         """
+        return self.extents()
+
+    def file_ranges(self, offset: int, length: int) -> list[FileRange] | None:  # noqa: ARG002 - a default
+        """Return where [offset, offset + length) lies in files, in order, so that it can be moved without being read.
+
+        None when some of it lies in no file as it is, and for whatever read_into() would raise an error for. The
+        descriptors stay the source's, and are valid until it is closed.
+        """
+        return None
+
+    def files(self) -> Iterator[str]:
+        """Yield the names of all files that it is read from."""
+        yield self.name
+
+    @property
+    def is_compressed(self) -> bool:
+        """True when reading takes processor time, as what is read is decompressed."""
+        return False
+
+    @property
+    def leaves_out_zeros(self) -> bool:
+        """True for an image whose writer has left out what is zero: looking for zeros in its data finds few."""
+        return False
 
 
 class ImageSource(Source, Protocol):
     """A Source that holds files open: a context manager, closed once or more often."""
-
-    @property
-    def format(self) -> str:
-        """The image format's name as qemu-img spells it: raw, qcow2."""
 
     def close(self) -> None: ...
 
@@ -83,13 +110,20 @@ class Disk(Source, Protocol):
     What was written is durable when flush() has returned.
     """
 
-    @property
-    def sector_size(self) -> int:
-        """Logical sector size in bytes: 512 or 4096."""
+    if TYPE_CHECKING:
+
+        @property
+        def sector_size(self) -> int:
+            """Logical sector size in bytes: 512 or 4096."""
+
+        @property
+        def reads_as_zero(self) -> bool:
+            """True when every byte that was not yet written is known to read as zero."""
 
     @property
-    def reads_as_zero(self) -> bool:
-        """True when every byte that was not yet written is known to read as zero."""
+    def unit(self) -> int | None:
+        """Bytes that are best written at once, at a multiple of them: a cluster; None where that does not matter."""
+        return None
 
     def write(self, offset: int, data: Buffer) -> None:
         """Write all of data at offset. Raises ValueError outside the disk, StorageError when the system refuses."""
@@ -103,33 +137,27 @@ class Disk(Source, Protocol):
     def drop_cache(self) -> None:
         """Make the next reads come from the device where the system can do that; call flush() first."""
 
-
-class FileBackedDisk(Disk, Protocol):
-    """A Disk that may say where its bytes can be written by others, for what is moved there from files."""
-
-    def file_location(self, offset: int, length: int) -> tuple[int, int] | None:
-        """Return the descriptor and the offset there that take [offset, offset + length); None: write() does.
+    def file_location(self, offset: int, length: int) -> tuple[int, int] | None:  # noqa: ARG002 - a default
+        """Return the descriptor and the offset there that take [offset, offset + length); None where write() does.
 
         What is written there counts as written by write(): flush() makes it durable. The descriptor stays the disk's.
         """
+        return None
+
+    def stored_extents(self) -> Iterator[Extent]:
+        """Yield the extents of the disk by its own map of what it stores: what is not DATA reads as zero.
+
+        A file's extents() are one DATA extent, since a disk is read as what it holds; its file system knows more. What
+        was written and is not flushed may be missing. Errors as for extents().
+        """
+        return self.extents()
 
 
-class Store(Protocol):
+class Store(Readable, Protocol):
     """Where an image's own bytes live while it is written: a file that grows as it is written, or a block device.
 
-    Positional and without a cursor; its methods may be called from several threads at once.
+    size is the bytes that can be read now: of a file, the end of what was written; of a device, its size.
     """
-
-    @property
-    def name(self) -> str:
-        """What messages call it; a path where there is one."""
-
-    @property
-    def size(self) -> int:
-        """Bytes that can be read now: of a file, the end of what was written; of a device, its size."""
-
-    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
-        """Fill the whole buffer; errors as for Source.read_into()."""
 
     def write(self, offset: int, data: Buffer) -> None:
         """Write all of data at offset, growing a file. Raises StorageError: also beyond the end of a device."""
@@ -137,13 +165,19 @@ class Store(Protocol):
     def flush(self) -> None:
         """Return once all that was written is on stable storage; raises StorageError otherwise."""
 
+    def drop_cache(self) -> None:
+        """Make the next reads come from the device where the system can do that; call flush() first."""
+        return
+
 
 class ShownDisk(Disk, Protocol):
     """A Disk that can be mounted: the kernel sees its bytes through fd, but for a beginning that may be kept back."""
 
-    @property
-    def fd(self) -> int:
-        """The descriptor of the block device or file."""
+    if TYPE_CHECKING:
+
+        @property
+        def fd(self) -> int:
+            """The descriptor of the block device or file."""
 
 
 class Tree(Protocol):
@@ -202,47 +236,14 @@ class Tree(Protocol):
         """Yield (path, lstat) for everything below path, sorted, symlinks not followed, mounts not entered."""
 
 
-def read_bytes(source: Source, offset: int, length: int) -> bytes:
-    """Return length bytes of source from offset; errors as for Source.read_into()."""
+def read_bytes(source: Readable, offset: int, length: int) -> bytes:
+    """Return length bytes of source from offset; errors as for Readable.read_into()."""
     buffer = bytearray(length)
     source.read_into(offset, buffer)
     return bytes(buffer)
 
 
-def file_ranges(source: Source, offset: int, length: int) -> list[FileRange] | None:
-    """Return what FileBackedSource.file_ranges() does; None when source is no FileBackedSource or ends before that."""
-    find: Callable[[int, int], list[FileRange] | None] | None = getattr(source, "file_ranges", None)
-    return None if find is None or offset + length > source.size else find(offset, length)
-
-
-def file_location(disk: Disk, offset: int, length: int) -> tuple[int, int] | None:
-    """Return what FileBackedDisk.file_location() does; None when disk is no FileBackedDisk."""
-    find: Callable[[int, int], tuple[int, int] | None] | None = getattr(disk, "file_location", None)
-    return None if find is None else find(offset, length)
-
-
-def check_range(source: Source, offset: int, length: int) -> None:
+def check_range(source: Readable, offset: int, length: int) -> None:
     """Raise ValueError unless [offset, offset + length) lies inside the source."""
     if offset < 0 or length < 0 or offset + length > source.size:
         raise ValueError(f"{source.name}: bytes {offset} to {offset + length} are outside of 0 to {source.size}")
-
-
-def coarse_extents(source: Source, unit: int) -> Iterator[Extent]:
-    """Yield extents of source for a reader who looks at unit bytes (a power of two) at a time.
-
-    As Source.extents(), but unit bytes, at a multiple of unit, may be DATA as a whole when any of them is: a source
-    that consists of very small extents then has far fewer of them. What is not DATA reads as zero. Errors as for
-    Source.extents().
-    """
-    coarse = getattr(source, "coarse_extents", None)
-    return source.extents() if coarse is None else coarse(unit)
-
-
-def stored_extents(disk: Disk) -> Iterator[Extent]:
-    """Yield the extents of disk by its own map of what it stores: what is not DATA reads as zero.
-
-    A file's extents() are one DATA extent, since a disk is read as what it holds; its file system knows more. What was
-    written and is not flushed may be missing. Errors as for Source.extents().
-    """
-    stored = getattr(disk, "stored_extents", None)
-    return disk.extents() if stored is None else stored()

@@ -13,6 +13,7 @@ from ganeti_os.install.directory_listing import listed_names, listing, shown_nam
 from ganeti_os.settings.image_names import BOOT_DUMP, ROOT_DUMP, is_file_name, spellings
 from ganeti_os.settings.settings import Settings
 from pydiskimg.errors import InvalidImageError, ReferenceDeniedError, StorageError, UnsupportedImageError, storage_error
+from pydiskimg.images.formats import FORMATS
 from pydiskimg.images.open import open_image
 from pydiskimg.protocols import ImageSource
 from pydiskimg.text import quoted
@@ -87,7 +88,7 @@ def find_image(settings: Settings, *, kernel_inside: bool = True, names: tuple[s
     return ImageFile(
         paths[0],
         is_archive=settings.image_type == "tarball",
-        format=settings.image_type if settings.image_type in ("raw", "qcow2") else None,
+        format=settings.image_type if settings.image_type in FORMATS else None,
         is_dump=settings.image_type == "dump",
         boot_path=paths[1] if len(paths) > 1 else None,
     )

@@ -10,8 +10,7 @@ from pydiskimg.cli.info import Facts, describe_file
 from pydiskimg.cli.references import references
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.images.chain import MAX_BACKING_FILES, require_raw, stated_backing_format
-from pydiskimg.images.detect import detect_image
-from pydiskimg.images.qcow2.header import read_header
+from pydiskimg.images.formats import FORMATS, detect_image
 from pydiskimg.images.raw import RawSource, open_raw
 from pydiskimg.images.references import AllowedDirectory, Reference, denied
 
@@ -50,7 +49,7 @@ def _backing(
     file: RawSource, format_name: str, policy: AllowedDirectory | None, opened: ExitStack
 ) -> tuple[RawSource | None, str | None]:
     """The backing file of an image, and its format where the image tells; None where there is none."""
-    header = read_header(file) if format_name == "qcow2" else None
+    header = FORMATS[format_name].header(file)
     if header is None or header.backing_file is None:
         return None, None
     reference = Reference(header.backing_file, "backing file", file.name, os.path.dirname(file.name))

@@ -10,10 +10,12 @@ from typing import Any, NoReturn
 from pydiskimg.cli.arguments import require_file_name
 from pydiskimg.cli.output import add_output_option, show, tell
 from pydiskimg.cli.progress import progress
-from pydiskimg.images.detect import detect_image
-from pydiskimg.images.qcow2.check import check_qcow2
-from pydiskimg.images.qcow2.check.findings import CheckResult
+from pydiskimg.images.formats import FORMATS, detect_image
 from pydiskimg.images.raw import open_raw
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pydiskimg.images.qcow2.check import CheckResult
 
 CONSISTENT, NOT_COMPLETED, CORRUPT, LEAKS, NO_CHECKS = 0, 1, 2, 3, 63
 
@@ -28,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
         "consistent, 1 the check was not completed or the usage is wrong, 2 corrupt, 3 clusters are leaked, which is "
         "harmless, 63 the format has nothing to check.",
     )
-    parser.add_argument("-f", dest="format", choices=("raw", "qcow2"), help="format (default: by the contents)")
+    parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
     parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
     parser.add_argument("-q", dest="quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("-U", dest="force_share", action="store_true", help="accepted; reading takes no lock")
@@ -42,15 +44,16 @@ def run(arguments: argparse.Namespace) -> int:
     """Check the image that the arguments name; returns the exit status."""
     require_file_name(arguments.file)
     with open_raw(arguments.file) as file:
-        if (arguments.format or detect_image(file)) != "qcow2":
-            tell(f"{file.name}: is a raw image, and there is nothing to check in one")
+        row = FORMATS[arguments.format or detect_image(file)]
+        if not row.is_checked:
+            tell(f"{file.name}: is {row.title}, and there is nothing to check in one")
             return NO_CHECKS
         with progress(os.path.basename(arguments.file), shown=arguments.progress) as callback:
-            result = check_qcow2(file, progress=callback)
+            result = row.check(file, callback)
     if not arguments.quiet:
         for text in result.details:
             tell(f"{file.name}: {text}")
-        show(_facts(result, arguments.file), _lines(result), arguments.output)
+        show(_facts(result, arguments.file, row.name), _lines(result), arguments.output)
     return _status(result)
 
 
@@ -66,7 +69,7 @@ def _status(result: CheckResult) -> int:
     return LEAKS if result.leaks else CONSISTENT
 
 
-def _facts(result: CheckResult, path: str) -> dict[str, object]:
+def _facts(result: CheckResult, path: str, format_name: str) -> dict[str, object]:
     """Fields that are zero are left out, apart from check-errors."""
     counts = {
         "image-end-offset": result.image_end_offset,
@@ -77,7 +80,7 @@ def _facts(result: CheckResult, path: str) -> dict[str, object]:
         "corruptions": result.corruptions,
         "leaks": result.leaks,
     }
-    facts: dict[str, object] = {"filename": path, "format": "qcow2", "check-errors": result.check_errors}
+    facts: dict[str, object] = {"filename": path, "format": format_name, "check-errors": result.check_errors}
     return facts | {name: count for name, count in counts.items() if count}
 
 

@@ -13,6 +13,7 @@ from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import DiskImageError
+from pydiskimg.images.formats import FORMATS
 from pydiskimg.images.open import open_image
 from pydiskimg.transfer.compare import Comparison, compare
 
@@ -28,12 +29,8 @@ def add_parser(subparsers: Any) -> None:
         "Exit status: 0 the same, 1 different, 2 an image cannot be opened or the usage is wrong, 4 an image cannot be "
         "read.",
     )
-    parser.add_argument(
-        "-f", dest="format", choices=("raw", "qcow2"), help="format of FILE1 (default: by its contents)"
-    )
-    parser.add_argument(
-        "-F", dest="other_format", choices=("raw", "qcow2"), help="format of FILE2 (default: by its contents)"
-    )
+    parser.add_argument("-f", dest="format", choices=FORMATS, help="format of FILE1 (default: by its contents)")
+    parser.add_argument("-F", dest="other_format", choices=FORMATS, help="format of FILE2 (default: by its contents)")
     parser.add_argument("-s", dest="strict", action="store_true", help="sizes and allocation must be the same as well")
     parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
     parser.add_argument("-q", dest="quiet", action="store_true", help="print nothing but errors")

@@ -13,6 +13,7 @@ from pydiskimg.cli.progress import progress
 from pydiskimg.cli.quick_parser import run_quickly
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import DiskImageError, InUseError, UnsupportedImageError
+from pydiskimg.images.formats import FORMATS
 from pydiskimg.images.open import open_image
 from pydiskimg.linux.blockdev import is_block_device
 
@@ -80,11 +81,10 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _declare_common(parser: Parser) -> None:
-    formats = ("raw", "qcow2")
     parser.add_argument(
-        "-f", dest="format", choices=formats, help="format of SRC (default: by its contents; of a pipe: raw)"
+        "-f", dest="format", choices=FORMATS, help="format of SRC (default: by its contents; of a pipe: raw)"
     )
-    parser.add_argument("-O", dest="output_format", choices=formats, default="raw", help="format of DST (default: raw)")
+    parser.add_argument("-O", dest="output_format", choices=FORMATS, default="raw", help="format of DST (default: raw)")
     parser.add_argument("-c", dest="compress", action="store_true", help="compress the clusters of a qcow2")
     parser.add_argument("-n", dest="in_place", action="store_true", help="DST exists: write into it")
     parser.add_argument(
@@ -132,7 +132,7 @@ def run(arguments: Arguments) -> None:
 def _check_usage(arguments: Arguments, options: ImageOptions, *, from_pipe: bool, to_pipe: bool) -> None:
     """End with a usage error where options do not go together."""
     error: Callable[[str], None] = arguments.usage_error
-    if arguments.output_format != "qcow2" and (arguments.compress or options.given):
+    if not FORMATS[arguments.output_format].has_options and (arguments.compress or options.given):
         error("-c and -o are for a qcow2 image: add -O qcow2")
     if arguments.in_place and options.given:
         error("-o is for a new image, and with -n there is one already")
@@ -167,7 +167,7 @@ def _from_pipe(arguments: Arguments, options: ImageOptions, callback: Any, *, to
         stream = stack.enter_context(read_stream(fd, format=arguments.format, name=name))
         report = _of_unknown_size(callback) if stream.size is None else callback
         if to_pipe:
-            if arguments.output_format == "qcow2":
+            if arguments.output_format != "raw":
                 raise UnsupportedImageError(
                     f"{name}: cannot become a qcow2 in a pipe: its tables come first, which needs a source that can be "
                     "read twice; convert it to a file, and that to the pipe"
@@ -179,7 +179,7 @@ def _from_pipe(arguments: Arguments, options: ImageOptions, callback: Any, *, to
                 done = stream.copy_to(
                     disk,
                     grow=not arguments.in_place,
-                    unit=_unit(disk, arguments),
+                    unit=disk.unit or arguments.sparse_unit,
                     workers=arguments.workers,
                     progress=report,
                 )
@@ -211,7 +211,7 @@ def _to_disk(source: Source, arguments: Arguments, options: ImageOptions, callba
         copy(
             source,
             disk,
-            unit=_unit(disk, arguments),
+            unit=disk.unit or arguments.sparse_unit,
             workers=arguments.workers,
             progress=callback,
             verify=arguments.verify,
@@ -228,7 +228,7 @@ def _writing(arguments: Arguments, options: ImageOptions, size: int | None) -> I
             begun = in_place
             yield disk
     except DiskImageError as error:
-        if begun and not str(error).endswith(("nothing was written", "is not complete", "is incomplete")):
+        if begun and not error.tells_what_is_left:
             error.args = (f"{error}; {arguments.destination} is not complete", *error.args[1:])
         raise
 
@@ -241,7 +241,7 @@ def _target(arguments: Arguments, options: ImageOptions, size: int | None) -> Ab
 
         if is_raw:
             return open_disk(path, writable=True, is_zero=arguments.is_zero)
-        return _existing_qcow2(arguments)
+        return _existing_image(arguments)
     if is_raw and size is None:
         return _growing_file(path)
     if is_raw:
@@ -253,7 +253,7 @@ def _target(arguments: Arguments, options: ImageOptions, size: int | None) -> Ab
     return new_image(
         path,
         size or 0,
-        format="qcow2",
+        format=arguments.output_format,
         cluster_size=options.cluster_size,
         version=options.version,
         compression_type=options.compression_type,
@@ -262,7 +262,7 @@ def _target(arguments: Arguments, options: ImageOptions, size: int | None) -> Ab
 
 
 @contextmanager
-def _existing_qcow2(arguments: Arguments) -> Iterator[Disk]:
+def _existing_image(arguments: Arguments) -> Iterator[Disk]:
     from pydiskimg.images.open_disk import open_disk
 
     with references(arguments) as policy:
@@ -270,7 +270,7 @@ def _existing_qcow2(arguments: Arguments) -> Iterator[Disk]:
             arguments.destination,
             writable=True,
             is_zero=arguments.is_zero,
-            format="qcow2",
+            format=arguments.output_format,
             references=policy,
             compress=arguments.compress,
         )
@@ -287,18 +287,12 @@ def _growing_file(path: str) -> Iterator[Disk]:
         yield GrowingDisk(fd, name)
 
 
-def _unit(disk: Disk, arguments: Arguments) -> int | None:
-    """What the disk is best written in, for copy(): whole clusters of a qcow2, else what -S says."""
-    unit: int | None = arguments.sparse_unit
-    return getattr(disk, "cluster_size", None) if arguments.output_format == "qcow2" else unit
-
-
 def _refuse_own_file(source: ImageSource, destination: str) -> None:
     """Raise InUseError when the destination is one of the files that source is read from."""
     status = _destination_status(destination)
     if status is None:
         return
-    for name in _files(source):
+    for name in source.files():
         try:
             own = os.stat(name)
         except OSError:
@@ -327,16 +321,6 @@ def _destination_status(destination: str) -> os.stat_result | None:
         return os.stat(1 if destination == "-" else destination)
     except (OSError, ValueError):
         return None
-
-
-def _files(source: Source | None) -> Iterator[str]:
-    """The names of all files that source is read from: its own, data files and backing files."""
-    while source is not None:
-        yield source.name
-        data: Source | None = getattr(source, "data", None)
-        if data is not None:
-            yield data.name
-        source = getattr(source, "backing", None)
 
 
 def _of_unknown_size(callback: Any) -> Any:

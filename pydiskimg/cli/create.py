@@ -11,8 +11,8 @@ from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_o
 from pydiskimg.disks.new_file import new_file
 from pydiskimg.disks.store import GrowingFile
 from pydiskimg.errors import InUseError, UnsupportedImageError
-from pydiskimg.images.create import FORMATS, new_image
-from pydiskimg.images.qcow2.header import read_header
+from pydiskimg.images.create import new_image
+from pydiskimg.images.formats import FORMATS
 from pydiskimg.images.qcow2.write.create import create_qcow2, round_size
 from pydiskimg.images.raw import open_raw
 from pydiskimg.linux.blockdev import is_block_device
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _check_usage(arguments: argparse.Namespace, options: ImageOptions) -> None:
     problem = None
-    if arguments.format == "raw" and (options.given or arguments.backing is not None):
+    if not FORMATS[arguments.format].has_options and (options.given or arguments.backing is not None):
         problem = "-o and -b are for qcow2 images: add -f qcow2"
     elif arguments.backing is not None and arguments.backing_format is None:
         problem = "-b needs -F: the format of a backing file is not guessed"
@@ -103,7 +103,8 @@ def _backing_size(path: str, backing: str, format_name: str) -> int:
     with open_raw(name) as file:
         if os.path.exists(path) and os.path.samefile(path, name):
             raise InUseError(f"{name}: is the backing file and the new image at once", errno=None, filename=name)
-        return read_header(file).size if format_name == "qcow2" else file.size
+        header = FORMATS[format_name].header(file)
+        return file.size if header is None else header.size
 
 
 def _create(arguments: argparse.Namespace, options: ImageOptions, size: int) -> None:

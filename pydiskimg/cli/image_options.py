@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 
+from pydiskimg.images.formats import FORMATS
 from pydiskimg.units import parse_size
 
 TYPE_CHECKING = False
@@ -44,7 +45,6 @@ _KEYS = {
     **{key: f"{values[0]} only" for key, values in _FIXED.items()},
 }
 _KEYS_OF_EMPTY = {"size": "as SIZE", "backing_file": "as -b", "backing_fmt": "as -F"}
-_BACKING_FORMATS = ("raw", "qcow2")
 
 
 _Fields = namedtuple(
@@ -126,7 +126,7 @@ def parse_image_options(text: str, options: ImageOptions | None = None, *, empty
         elif key == "backing_file" and empty:
             options = options._replace(given=True, backing_file=value)
         elif key == "backing_fmt" and empty:
-            options = options._replace(given=True, backing_format=_one_of(key, value, _BACKING_FORMATS))
+            options = options._replace(given=True, backing_format=_one_of(key, value, FORMATS))
         else:
             options = _changed(options._replace(given=True), key, value)
     return options

@@ -1,19 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg info: what an image is, with the facts and field names of `qemu-img info --output=json`.
-
-Nothing that the image names is opened: an image with references is described from its own bytes alone, and so is one
-that is corrupt or encrypted. What only some images have is imported for those.
-"""
+"""pydiskimg info: what an image is, with the facts and field names of `qemu-img info --output=json`."""
 
 from __future__ import annotations
 
-import os
-
 from pydiskimg.cli.output import add_output_option, nested_lines, show, word
 from pydiskimg.cli.quick_parser import run_quickly
-from pydiskimg.images.detect import detect_image
-from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.header import read_header
+from pydiskimg.images.formats import FORMATS, detect_image
 from pydiskimg.images.raw import open_raw
 
 TYPE_CHECKING = False
@@ -22,12 +14,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pydiskimg.cli.quick_parser import Arguments, Parser
-    from pydiskimg.images.qcow2.header import Header
     from pydiskimg.images.raw import RawSource
-    from pydiskimg.protocols import Source
 
 Facts = dict[str, object]
-FORMATS = ("raw", "qcow2")
 
 
 def run_common_form(words: Sequence[str]) -> bool:
@@ -97,19 +86,7 @@ def describe(path: str, format_name: str | None = None) -> Facts:
 
 def describe_file(file: RawSource, path: str, format_name: str | None) -> Facts:
     """Return the facts about the image in an open file, which stays open; path is shown as its name."""
-    found = format_name or detect_image(file)
-    if found == "qcow2":
-        header = read_header(file)
-        facts = {"virtual-size": header.size, "filename": path, "cluster-size": header.cluster_size}
-        facts |= {"format": found, "actual-size": file.stored(), "dirty-flag": header.dirty}
-        return facts | _qcow2_facts(file, header, path)
-    return {
-        "virtual-size": file.size,
-        "filename": path,
-        "format": found,
-        "actual-size": file.stored(),
-        "dirty-flag": False,
-    }
+    return FORMATS[format_name or detect_image(file)].facts(file, path)
 
 
 def describe_lines(facts: Facts) -> Iterator[str]:
@@ -138,55 +115,3 @@ def describe_lines(facts: Facts) -> Iterator[str]:
     if isinstance(specific, dict):
         yield "format specific information:"
         yield from nested_lines(specific["data"], "    ")
-
-
-def full_backing_filename(path: str, backing: str) -> str:
-    """Return where the backing file of the image at path is: relative to the image, unless the name is absolute.
-
-    A name with a protocol (nbd://host, json:{...}) is absolute too.
-    """
-    has_protocol = ":" in backing.partition("/")[0]
-    if has_protocol or backing.startswith("/"):
-        return backing
-    return path[: path.rfind("/") + 1] + backing
-
-
-def _qcow2_facts(file: Source, header: Header, path: str) -> Facts:
-    facts: Facts = {}
-    if header.crypt_method != layout.CRYPT_NONE:
-        facts["encrypted"] = True
-    if header.backing_file:
-        facts["backing-filename"] = backing = os.fsdecode(header.backing_file)
-        facts["full-backing-filename"] = full_backing_filename(path, backing)
-        if header.backing_format:
-            facts["backing-filename-format"] = os.fsdecode(header.backing_format)
-    if header.nb_snapshots:
-        from pydiskimg.cli.snapshot import snapshot_facts
-
-        facts["snapshots"] = snapshot_facts(file, header)
-    facts["format-specific"] = {"type": "qcow2", "data": _format_data(file, header)}
-    return facts
-
-
-def _format_data(file: Source, header: Header) -> Facts:
-    data: Facts = {"compat": "1.1" if header.version == 3 else "0.10", "compression-type": header.compression_type}
-    if header.version == 3:
-        data["lazy-refcounts"] = header.lazy_refcounts
-    if header.has_bitmaps:
-        from pydiskimg.images.qcow2.bitmaps import read_bitmaps
-
-        if bitmaps := read_bitmaps(file, header):
-            data["bitmaps"] = ({"flags": b.flags, "name": b.name, "granularity": b.granularity} for b in bitmaps)
-    data["refcount-bits"] = header.refcount_bits
-    if header.has_data_file:
-        if header.data_file:
-            data["data-file"] = os.fsdecode(header.data_file)
-        data["data-file-raw"] = header.data_file_raw
-    if header.crypt_method != layout.CRYPT_NONE:
-        from pydiskimg.cli.encryption import encryption_facts
-
-        data["encrypt"] = encryption_facts(file, header)
-    if header.version == 3:
-        data["corrupt"] = header.corrupt
-        data["extended-l2"] = header.extended_l2
-    return data

@@ -11,6 +11,7 @@ from pydiskimg.cli.arguments import require_file_name, size_argument
 from pydiskimg.cli.output import add_output_option
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.images.formats import FORMATS
 from pydiskimg.images.map import IS_PRESENT, Row, map_rows
 from pydiskimg.images.open import open_image
 from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET, IS_COMPRESSED, IS_DATA, IS_ZERO
@@ -38,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
         help="tell where the data of an image is",
         description="Tell in which file of the backing chain the bytes of the virtual disk are, and where in it.",
     )
-    parser.add_argument("-f", dest="format", choices=("raw", "qcow2"), help="format (default: by the contents)")
+    parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
     parser.add_argument("-U", "--force-share", action="store_true", help="accepted as by qemu-img: nothing is locked")
     parser.add_argument("-s", "--start-offset", type=size_argument, default=0, metavar="N", help="begin at byte N")
     parser.add_argument("-l", "--max-length", type=size_argument, metavar="N", help="tell of N bytes at most")

@@ -6,20 +6,17 @@ from __future__ import annotations
 import time
 from itertools import chain
 
-from pydiskimg.images.detect import detect_image
-from pydiskimg.images.qcow2.header import Header, read_header
-from pydiskimg.images.qcow2.snapshots import read_snapshots
+from pydiskimg.images.formats import FORMATS, detect_image
+from pydiskimg.images.qcow2.facts import Facts, snapshot_facts
 from pydiskimg.images.raw import open_raw
-from pydiskimg.protocols import Source
 from pydiskimg.units import format_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator
-    from typing import Any, TypeAlias
+    from typing import Any
 
-Facts: TypeAlias = "dict[str, Any]"
 _COLUMNS = "{:<9} {:<16} {:>8} {:>20} {:>13} {:>11}"
 
 
@@ -34,7 +31,7 @@ def add_parser(subparsers: Any) -> None:
         "snapshot; one of them is read with convert -l.",
     )
     parser.add_argument("-l", dest="list", action="store_true", help="list the snapshots; must be given")
-    parser.add_argument("-f", dest="format", choices=("raw", "qcow2"), help="format (default: by the contents)")
+    parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
     parser.add_argument("-U", "--force-share", action="store_true", help="accepted as by qemu-img: nothing is locked")
     add_output_option(parser)
     parser.add_argument("file", metavar="FILE")
@@ -52,30 +49,10 @@ def run(arguments: argparse.Namespace) -> None:
     snapshots: Iterator[Facts] = iter(())
     lines: Iterator[str] = iter(())
     with open_raw(arguments.file) as file:
-        if (arguments.format or detect_image(file)) == "qcow2" and (header := read_header(file)).nb_snapshots:
-            snapshots = snapshot_facts(file, header)
+        if found := FORMATS[arguments.format or detect_image(file)].snapshots(file):
+            snapshots = snapshot_facts(found)
             lines = chain(["Snapshot list:"], snapshot_lines(snapshots))
     show(snapshots, lines, arguments.output)
-
-
-def snapshot_facts(file: Source, header: Header) -> Iterator[Facts]:
-    """Return an iterator of the snapshots under the names of `qemu-img info --output=json`.
-
-    All of them have been read, with the errors of read_snapshots(), when it returns.
-    """
-    return (
-        {
-            "id": snapshot.id,
-            "name": snapshot.name,
-            "vm-state-size": snapshot.vm_state_size,
-            "date-sec": snapshot.date_sec,
-            "date-nsec": snapshot.date_nsec,
-            "vm-clock-sec": snapshot.vm_clock_nsec // 1_000_000_000,
-            "vm-clock-nsec": snapshot.vm_clock_nsec % 1_000_000_000,
-        }
-        | ({} if snapshot.icount is None else {"icount": snapshot.icount})
-        for snapshot in read_snapshots(file, header)
-    )
 
 
 def snapshot_lines(snapshots: Iterable[Facts]) -> Iterator[str]:

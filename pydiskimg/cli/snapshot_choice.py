@@ -7,9 +7,7 @@ from os import fsdecode
 
 from pydiskimg.cli.image_options import split_options
 from pydiskimg.errors import UnsupportedImageError
-from pydiskimg.images.detect import detect_image
-from pydiskimg.images.qcow2.header import read_header
-from pydiskimg.images.qcow2.snapshots import read_snapshots
+from pydiskimg.images.formats import FORMATS, detect_image
 from pydiskimg.images.raw import open_raw
 
 _KEYS = ("snapshot.id", "snapshot.name")
@@ -24,9 +22,10 @@ def chosen_snapshot(path: str, format_name: str | None, text: str) -> str:
         return text
     wanted = _wanted(text)
     with open_raw(path) as file:
-        if (format_name or detect_image(file)) != "qcow2":
+        snapshots = FORMATS[format_name or detect_image(file)].snapshots(file)
+        if snapshots is None:
             return text  # open_image() says that there are none
-        for snapshot in read_snapshots(file, read_header(file)):
+        for snapshot in snapshots:
             own = {"snapshot.id": snapshot.id, "snapshot.name": snapshot.name}
             whole = {"snapshot.id": fsdecode(snapshot.whole_id), "snapshot.name": fsdecode(snapshot.whole_name)}
             if all(wanted[key] in (own[key], whole[key]) for key in wanted):

@@ -7,20 +7,24 @@ from collections.abc import Iterator
 
 from pydiskimg.disks.wipe import wipe_partition_table
 from pydiskimg.extents import Extent
-from pydiskimg.protocols import Buffer, Disk, WritableBuffer, check_range, file_location
+from pydiskimg.protocols import Buffer, Disk, WritableBuffer, check_range
 from pydiskimg.units import MIB
 
 # Holds the boot code, the partition table, the primary GPT and the superblock of a file system without a table.
 HEAD_SIZE = MIB
 
 
-class DeferredHead:
+class DeferredHead(Disk):
     """A Disk over another one that keeps what is written to the first MiB in memory until commit().
 
     Making it zeroes the first and the last MiB of the disk, durably: an old partition table and its backup are gone
     before anything new is written. With keep_end the last MiB stays, for an image that is only the beginning of a disk
     whose end may hold other things. The disk stays the caller's. Safe from several threads.
     """
+
+    name: str
+    size: int
+    sector_size: int
 
     def __init__(self, disk: Disk, *, keep_end: bool = False) -> None:
         self.disk = disk
@@ -71,8 +75,8 @@ class DeferredHead:
                 self.disk.write(offset + kept, view[kept:])
 
     def file_location(self, offset: int, length: int) -> tuple[int, int] | None:
-        """Return what FileBackedDisk.file_location() of the disk does, for what lies behind the head."""
-        return None if self._kept(offset, length) else file_location(self.disk, offset, length)
+        """Return what file_location() of the disk does, for what lies behind the head."""
+        return None if self._kept(offset, length) else self.disk.file_location(offset, length)
 
     def zero(self, offset: int, length: int) -> None:
         check_range(self, offset, length)

@@ -10,7 +10,7 @@ from pydiskimg.disks.zeroing import ZeroLadder
 from pydiskimg.errors import StorageError, closed_error, read_only_error, storage_error
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.linux.fileio import pread_into, pwrite_all
-from pydiskimg.protocols import check_range
+from pydiskimg.protocols import Disk, check_range
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,11 +59,15 @@ class BorrowedDescriptor:
         os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-class DescriptorDisk(BorrowedDescriptor):
+class DescriptorDisk(BorrowedDescriptor, Disk):
     """A Disk over a descriptor that the caller opened and closes, after release().
 
     size and sector_size are bytes. Everything is one DATA extent: a disk is read as what it holds.
     """
+
+    size: int
+    sector_size: int
+    reads_as_zero: bool
 
     def __init__(
         self,

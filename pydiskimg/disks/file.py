@@ -45,7 +45,7 @@ class FileDisk(DescriptorDisk):
         )
 
     def stored_extents(self) -> Iterator[Extent]:
-        """Yield what protocols.stored_extents() asks for, by the file system's own map."""
+        """Yield what Disk.stored_extents() asks for, by the file system's own map."""
         return merged(stored_and_holes(self.fd, self.size, name=self.name))
 
 

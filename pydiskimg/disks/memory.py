@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.protocols import check_range
+from pydiskimg.protocols import Disk, check_range
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from pydiskimg.protocols import Buffer, WritableBuffer
 
 
-class MemoryDisk:
+class MemoryDisk(Disk):
     """A Disk over a bytearray, filled with one byte value (0xFF shows what was left unwritten).
 
     It counts the bytes that write() got in bytes_written. Not meant for sizes beyond what memory holds.
     """
+
+    name: str
+    sector_size: int
+    reads_as_zero: bool
 
     def __init__(self, size: int, *, fill: int = 0, sector_size: int = 512, name: str = "memory") -> None:
         self.data = bytearray([fill]) * size

@@ -9,11 +9,14 @@ from pydiskimg.extents import Extent
 from pydiskimg.protocols import Buffer, Disk, Source, WritableBuffer, check_range
 
 
-class SourceRegion:
+class SourceRegion(Source):
     """[start, start + length) of a Source (bytes). Offsets count from start; errors name the source and the region.
 
     Raises ValueError when the range is not inside the source, which stays the caller's.
     """
+
+    name: str
+    size: int
 
     def __init__(self, source: Source, start: int, length: int, *, name: str | None = None) -> None:
         check_range(source, start, length)
@@ -34,7 +37,7 @@ class SourceRegion:
         self.source.read_into(self.start + offset, buffer)
 
 
-class Region(SourceRegion):
+class Region(SourceRegion, Disk):
     """[start, start + length) of a Disk (bytes). Offsets count from start; errors name the disk and the region.
 
     Raises ValueError when the range is not inside the disk. The disk stays the caller's.

@@ -8,14 +8,16 @@ import os
 import threading
 
 from pydiskimg.disks.descriptor import BorrowedDescriptor
-from pydiskimg.errors import StorageError
+from pydiskimg.errors import IncompleteError
 from pydiskimg.linux.fileio import pread_into, pwrite_all
-from pydiskimg.protocols import Buffer, Disk, WritableBuffer
+from pydiskimg.protocols import Buffer, Disk, Store, WritableBuffer
 from pydiskimg.units import format_bytes
 
 
-class GrowingFile(BorrowedDescriptor):
+class GrowingFile(BorrowedDescriptor, Store):
     """A Store over the descriptor of a regular file, which the caller owns and nobody else may write meanwhile."""
+
+    size: int
 
     def __init__(self, fd: int, name: str) -> None:
         super().__init__(fd, name)
@@ -33,8 +35,11 @@ class GrowingFile(BorrowedDescriptor):
                 self.size = max(self.size, end)
 
 
-class FixedStore:
+class FixedStore(Store):
     """A Store over a Disk that keeps its size, such as a block device; the Disk stays the caller's."""
+
+    name: str
+    size: int
 
     def __init__(self, disk: Disk) -> None:
         self.disk = disk
@@ -47,7 +52,7 @@ class FixedStore:
     def write(self, offset: int, data: Buffer) -> None:
         end = offset + len(data)
         if end > self.size:
-            raise StorageError(
+            raise IncompleteError(
                 f"{self.name}: is too small: the image needs {format_bytes(end)} or more, "
                 f"the device has {format_bytes(self.size)}; what was written there is incomplete",
                 errno=errno.ENOSPC,

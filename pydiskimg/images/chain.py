@@ -7,16 +7,17 @@ import os
 from contextlib import ExitStack
 
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
-from pydiskimg.images.detect import detect
-from pydiskimg.images.qcow2.header import Header, read_header
+from pydiskimg.images.formats import FORMATS, detect
+from pydiskimg.images.qcow2.header import Header, read_header, require_readable
 from pydiskimg.images.qcow2.reader import Qcow2Source, open_qcow2
-from pydiskimg.images.qcow2.support import require_readable
-from pydiskimg.images.raw import RawSource
+from pydiskimg.images.raw import RawSource, describe
 from pydiskimg.protocols import Source
 from pydiskimg.text import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pydiskimg.disks.descriptor import DescriptorDisk
+    from pydiskimg.images.qcow2.write.disk import Qcow2Disk
     from pydiskimg.images.references import AllowedDirectory
 
 MAX_BACKING_FILES = 32
@@ -58,6 +59,25 @@ def open_chain(
     return bottom
 
 
+def open_chain_disk(
+    stack: ExitStack, disk: DescriptorDisk, *, references: AllowedDirectory | None, compress: bool, writable: bool
+) -> Qcow2Disk:
+    """Return the virtual disk of the qcow2 image that disk holds; stack closes what is opened for it."""
+    from pydiskimg.disks.block import BlockDisk  # only here: what is only read needs no disks
+    from pydiskimg.disks.store import FixedStore, GrowingFile
+    from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
+
+    # The image as a reader sees it finds its backing files by the policy, and keeps them open.
+    opened = stack.enter_context(ExitStack())
+    chain = open_chain(describe(disk.fd, name=disk.name), opened, references=references, snapshot=None)
+    store = FixedStore(disk) if isinstance(disk, BlockDisk) else GrowingFile(disk.fd, disk.name)
+    image = open_qcow2_disk(store, backing=chain.backing, compress=compress)
+    if not writable:
+        image.forbid_writing()
+    stack.callback(image.close)
+    return image
+
+
 class _Chain:
     """The layers from the topmost one downwards, as they are found."""
 
@@ -86,7 +106,8 @@ class _Chain:
             if backing_format is None:
                 require_raw(backing, file.name)
             if backing_format != "qcow2":
-                return backing
+                row = FORMATS[backing_format or "raw"]
+                return row.open(backing, self._opened, references=self._references, snapshot=None)
             file = backing
 
     def _data_file(self, file: RawSource, header: Header) -> Source | None:
@@ -113,13 +134,14 @@ class _Chain:
 
 def stated_backing_format(header: Header, name: str) -> str | None:
     """The format that the image gives its backing file; None when it gives none."""
-    if header.backing_format in (b"raw", b"qcow2"):
-        return header.backing_format.decode()
     if header.backing_format is None:
         return None
+    for name_of_format in FORMATS:
+        if header.backing_format == name_of_format.encode():
+            return name_of_format
     raise UnsupportedImageError(
         f"{name}: says that the format of its backing file {quoted(header.backing_file or b'')} is "
-        f"{quoted(header.backing_format)}; only raw and qcow2 are read"
+        f"{quoted(header.backing_format)}; only {' and '.join(FORMATS)} are read"
     )
 
 

@@ -12,6 +12,7 @@ from pydiskimg.disks.fits import check_size_fits
 from pydiskimg.disks.new_file import new_disk_file, new_file
 from pydiskimg.disks.store import FixedStore, GrowingFile
 from pydiskimg.errors import StorageError, UnsupportedImageError
+from pydiskimg.images.formats import FORMATS
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.images.qcow2.compress import compressor
 from pydiskimg.images.qcow2.write.create import (
@@ -26,8 +27,6 @@ from pydiskimg.images.qcow2.write.header_last import UnpublishedStore
 from pydiskimg.linux.blockdev import is_block_device
 from pydiskimg.protocols import Disk, Store
 from pydiskimg.text import quoted
-
-FORMATS = ("raw", "qcow2")
 
 
 @contextmanager
@@ -54,19 +53,37 @@ def new_image(
     create_qcow2(), new_disk_file() and open_disk() do.
     """
     _check_arguments(os.fspath(path), size, format)
-    device = is_block_device(path)
-    if format == "raw":
-        with open_disk(path, writable=True) if device else new_disk_file(path, size) as raw:
-            check_size_fits("to be made", size, raw)
-            yield raw
-        return
+    with FORMATS[format].new(
+        path,
+        size,
+        cluster_size=cluster_size,
+        version=version,
+        compression_type=compression_type,
+        compress=compress,
+    ) as disk:
+        yield disk
+
+
+@contextmanager
+def new_raw(path: str | os.PathLike[str], size: int) -> Iterator[Disk]:
+    """Give a new raw image as new_image() does."""
+    with open_disk(path, writable=True) if is_block_device(path) else new_disk_file(path, size) as disk:
+        check_size_fits("to be made", size, disk)
+        yield disk
+
+
+@contextmanager
+def new_qcow2(
+    path: str | os.PathLike[str], size: int, *, cluster_size: int, version: int, compression_type: str, compress: bool
+) -> Iterator[Disk]:
+    """Give the disk of a new qcow2 image as new_image() does."""
     # Before a device's old beginning is wiped.
     name = os.fspath(path)
     check_options(name, cluster_size=cluster_size, version=version, compression_type=compression_type)
     l1_entries(round_size(size), cluster_size, name=name)
     if compress:
         compressor(compression_type, name=name)
-    with _new_store(path, device=device) as store:
+    with _new_store(path) as store:
         held = UnpublishedStore(store, cluster_size)
         create_qcow2(held, size, cluster_size=cluster_size, version=version, compression_type=compression_type)
         disk = open_qcow2_disk(held, compress=compress)
@@ -82,14 +99,16 @@ def _check_arguments(name: str, size: int, format_name: str) -> None:
     if "\0" in name:
         raise StorageError(f"{quoted(name)}: is not a path (it has a null byte)", errno=errno.EINVAL, filename=name)
     if format_name not in FORMATS:
-        raise UnsupportedImageError(f"{name}: the format {format_name!r} is not written; expected raw or qcow2")
+        raise UnsupportedImageError(
+            f"{name}: the format {format_name!r} is not written; expected {' or '.join(FORMATS)}"
+        )
     if size < 0:
         raise UnsupportedImageError(f"{name}: a size of {size} bytes is not possible; expected 0 or more")
 
 
 @contextmanager
-def _new_store(path: str | os.PathLike[str], *, device: bool) -> Iterator[Store]:
-    if not device:
+def _new_store(path: str | os.PathLike[str]) -> Iterator[Store]:
+    if not is_block_device(path):
         with new_file(path) as (fd, name):
             yield GrowingFile(fd, name)
         return

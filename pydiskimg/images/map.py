@@ -9,12 +9,14 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
+from typing import Protocol
 
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.extents import Kind
+from pydiskimg.images.formats import FORMATS
 from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET, IS_DATA, IS_ZERO, host_ranges
-from pydiskimg.images.qcow2.preallocation import has_unfilled_clusters
 from pydiskimg.images.qcow2.reader import Qcow2Source
+from pydiskimg.images.qcow2.refcount_reader import has_unfilled_clusters
 from pydiskimg.images.raw import RawSource
 from pydiskimg.protocols import Source, check_range
 
@@ -65,10 +67,23 @@ def _joined(pieces: Iterator[Row]) -> Iterator[Row]:
         yield start, end - start, depth, flags, host
 
 
-class _RawLayer:
+class Layer(Protocol):
+    """One file of a chain: source, of which name is the file with the data, over below; sizes are bytes."""
+
+    size: int
+    filename: str
+    below: Source | None
+
+    def pieces(self, offset: int, length: int) -> Iterator[tuple[int, int, int, int]]:
+        """Yield (start, length, flags, host) of [offset, offset + length), in order; neighbours may be alike."""
+
+
+class RawLayer:
     """A raw image: every byte is present, and at its own offset."""
 
-    def __init__(self, source: RawSource) -> None:
+    below: Source | None = None
+
+    def __init__(self, source: Source) -> None:
         self.size = source.size
         self.filename = source.name
         self._ranges = StoredRanges(source)
@@ -78,10 +93,12 @@ class _RawLayer:
             yield start, piece_length, _STORED if is_stored else _UNFILLED, start
 
 
-class _Qcow2Layer:
+class Qcow2Layer:
     """One qcow2 file of the chain."""
 
-    def __init__(self, source: Qcow2Source) -> None:
+    def __init__(self, source: Source) -> None:
+        assert isinstance(source, Qcow2Source)
+        self.below = source.backing
         self.size = source.size
         self.filename = source.data.name
         self._mapping = source.mapping
@@ -100,21 +117,16 @@ class _Qcow2Layer:
                     yield start + at - host, stored_length, _STORED | unfilled, at
 
 
-_Layer = _RawLayer | _Qcow2Layer
-
-
-def _layers(source: Source) -> Iterator[_Layer]:
+def _layers(source: Source) -> Iterator[Layer]:
     """The files of the chain, the image itself first."""
     below: Source | None = source
     while below is not None:
-        if isinstance(below, Qcow2Source):
-            yield _Qcow2Layer(below)
-            below = below.backing
-        elif isinstance(below, RawSource):
-            yield _RawLayer(below)
-            below = None
-        else:
-            raise UnsupportedImageError(f"{below.name}: is neither a raw nor a qcow2 image, so there is no map of it")
+        row = FORMATS.get(below.format)
+        if row is None:
+            raise UnsupportedImageError(f"{below.name}: is not an image of a known format, so there is no map of it")
+        layer = row.layer(below)
+        yield layer
+        below = layer.below
 
 
 def _is_unfilled(source: Qcow2Source) -> bool:
@@ -122,7 +134,7 @@ def _is_unfilled(source: Qcow2Source) -> bool:
     return isinstance(file, RawSource) and has_unfilled_clusters(file, source.header, file.stored())
 
 
-def _pieces(layers: list[_Layer], depth: int, offset: int, length: int) -> Iterator[Row]:
+def _pieces(layers: list[Layer], depth: int, offset: int, length: int) -> Iterator[Row]:
     """The pieces of [offset, offset + length) as the layers from depth on show it."""
     below_size = layers[depth + 1].size if depth + 1 < len(layers) else 0
     for start, piece_length, flags, host in layers[depth].pieces(offset, length):

@@ -7,15 +7,13 @@ import os
 from contextlib import ExitStack
 
 from pydiskimg.errors import UnsupportedImageError
-from pydiskimg.images.detect import detect_image
+from pydiskimg.images.formats import FORMATS, detect_image
 from pydiskimg.images.raw import open_raw
 from pydiskimg.protocols import ImageSource
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pydiskimg.images.references import AllowedDirectory
-
-_FORMATS = ("raw", "qcow2")
 
 
 def open_image(
@@ -28,7 +26,7 @@ def open_image(
 ) -> ImageSource:
     """Open an image for reading; close() of the result, or leaving its with block, closes every file of it.
 
-    format is "raw" or "qcow2". Without it the first bytes decide, which is right for an image that an
+    format is one of FORMATS. Without it the first bytes decide, which is right for an image that an
     administrator put there and wrong for a disk that a guest has written to: name the format "raw" for that one.
     A block device is taken for raw; one that looks like another format is refused until the format is named.
 
@@ -45,19 +43,14 @@ def open_image(
     corrupt. Nothing stays open then.
     """
     name = name or os.fsdecode(path)
-    if format is not None and format not in _FORMATS:
+    if format is not None and format not in FORMATS:
         raise UnsupportedImageError(
-            f"{name}: the format {format!r} is not known; the ones that are read: {', '.join(_FORMATS)}"
+            f"{name}: the format {format!r} is not known; the ones that are read: {', '.join(FORMATS)}"
         )
     with ExitStack() as failure:
         opened = failure.enter_context(ExitStack())
         file = opened.enter_context(open_raw(path, name=name))
-        source: ImageSource = file
-        if (format or detect_image(file)) == "qcow2":
-            from pydiskimg.images.chain import open_chain
-
-            source = open_chain(file, opened, references=references, snapshot=snapshot)
-        elif snapshot is not None:
-            raise UnsupportedImageError(f"{name}: is a raw image, which has no snapshots; {snapshot!r} was asked for")
+        row = FORMATS[format or detect_image(file)]
+        source = row.open(file, opened, references=references, snapshot=snapshot)
         failure.pop_all()
         return source

@@ -6,13 +6,13 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
-from pydiskimg.disks.block import BlockDisk
 from pydiskimg.disks.open import OpenDisk, enter_raw_disk
 from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.images.formats import FORMATS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Literal, overload
+    from typing import Any, Literal, overload
 
     from pydiskimg.disks.descriptor import DescriptorDisk
     from pydiskimg.images.qcow2.write.disk import Qcow2Disk
@@ -46,7 +46,7 @@ def open_disk(
     format: str = "raw",  # noqa: A002  qemu-img's word
     references: AllowedDirectory | None = None,
     compress: bool = False,
-) -> OpenDisk[DescriptorDisk] | OpenDisk[Qcow2Disk]:
+) -> OpenDisk[Any]:
     """Open a block device or an existing regular file as a Disk.
 
     For writing, a block device is opened O_EXCL, so that a mounted or otherwise claimed device is refused; a
@@ -64,32 +64,10 @@ def open_disk(
     a device nor a file; for qcow2 also what open_image() and open_qcow2_disk() raise.
     """
     name = os.fspath(path)
-    if format not in ("raw", "qcow2"):
-        raise UnsupportedImageError(f"{name}: the format {format!r} is not known; expected raw or qcow2")
+    if format not in FORMATS:
+        raise UnsupportedImageError(f"{name}: the format {format!r} is not known; expected {' or '.join(FORMATS)}")
     with ExitStack() as stack:
         disk = enter_raw_disk(stack, name, writable=writable)
-        if format == "raw":
-            disk.reads_as_zero = is_zero
-            return OpenDisk(disk, stack.pop_all())
-        image = _open_qcow2(stack, disk, references=references, compress=compress, writable=writable)
+        image = FORMATS[format].open_disk(stack, disk, references=references, compress=compress, writable=writable)
         image.reads_as_zero = image.reads_as_zero or is_zero
-        return OpenDisk(image, stack.pop_all(), flush=writable)
-
-
-def _open_qcow2(
-    stack: ExitStack, disk: DescriptorDisk, *, references: AllowedDirectory | None, compress: bool, writable: bool
-) -> Qcow2Disk:
-    from pydiskimg.disks.store import FixedStore, GrowingFile
-    from pydiskimg.images.chain import open_chain
-    from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
-    from pydiskimg.images.raw import describe
-
-    # The image as a reader sees it finds its backing files by the policy, and keeps them open.
-    opened = stack.enter_context(ExitStack())
-    chain = open_chain(describe(disk.fd, name=disk.name), opened, references=references, snapshot=None)
-    store = FixedStore(disk) if isinstance(disk, BlockDisk) else GrowingFile(disk.fd, disk.name)
-    image = open_qcow2_disk(store, backing=chain.backing, compress=compress)
-    if not writable:
-        image.forbid_writing()
-    stack.callback(image.close)
-    return image
+        return OpenDisk(image, stack.pop_all(), flush=writable and image is not disk)

@@ -9,7 +9,7 @@ import stat
 
 from pydiskimg.errors import StorageError, storage_error
 from pydiskimg.linux.fileio import pread_into
-from pydiskimg.protocols import check_range
+from pydiskimg.protocols import ImageSource, check_range
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,12 +26,14 @@ _OTHER_FILES = (
 )
 
 
-class RawSource:
+class RawSource(ImageSource):
     """A Source over a descriptor of a regular file or block device, whose size (bytes) stays what it was.
 
     The descriptor is closed by close() when it is owned, and left open otherwise.
     """
 
+    name: str
+    size: int
     format = "raw"
 
     def __init__(self, fd: int, *, name: str, size: int, is_block_device: bool = False, owned: bool = False) -> None:
@@ -71,9 +73,7 @@ class RawSource:
         pread_into(self._fd, offset, buffer, name=self.name)
 
     def file_ranges(self, offset: int, length: int) -> list[FileRange] | None:
-        """Return where FileBackedSource.file_ranges() finds the bytes: here, of course."""
-        check_range(self, offset, length)
-        return [(self._fd, offset, length)]
+        return [(self._fd, offset, length)] if offset + length <= self.size else None
 
     def stored(self) -> int:
         """Return how many bytes the file system has set aside for the file. Raises StorageError."""

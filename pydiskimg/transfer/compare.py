@@ -8,7 +8,6 @@ compared |  both  | b is 0?| a is 0?|    -     |
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,11 +15,9 @@ from dataclasses import dataclass
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.protocols import Progress, Source, WritableBuffer
 from pydiskimg.transfer.pieces import checked_extents, cut
-from pydiskimg.transfer.workers import Crew, Meter
+from pydiskimg.transfer.workers import Meter, work_on, worker_count
 from pydiskimg.units import KIB
 
-# Beyond this, threads wait for each other.
-MAX_WORKERS = 8
 # What is compared in one step: two of them stay in a processor's cache between being read and being compared.
 CHUNK_SIZE = 256 * KIB
 # To compare so much is sooner done than to find out which parts of it are zero in both.
@@ -58,9 +55,8 @@ def compare(
     size = max(a.size, b.size)
     if strict and a.size != b.size:
         return Comparison("size", min(a.size, b.size), sizes_differ=True)
-    count = min(MAX_WORKERS, workers or max(2, os.cpu_count() or 1))
     work = _Comparing(a, b, strict=strict)
-    Crew(work.pieces(size), work.compare, Meter(progress, size)).run(count)
+    work_on(work.pieces(size), work.compare, meter=Meter(progress, size), workers=worker_count(workers))
     return Comparison(*work.first, sizes_differ=a.size != b.size)
 
 

@@ -12,14 +12,13 @@ It knows the protocols only: which file, device or format lies behind them is no
 
 from __future__ import annotations
 
-import os
 import threading
 
 from pydiskimg.disks.fits import check_fits
 from pydiskimg.extents import Kind
 from pydiskimg.transfer.pieces import CHUNK_SIZE, WHOLE, ZERO_CHUNK_SIZE, ZeroRuns, pieces
 from pydiskimg.transfer.splice import Splicing
-from pydiskimg.transfer.workers import Crew, Meter
+from pydiskimg.transfer.workers import Meter, work_on, worker_count
 from pydiskimg.units import KIB
 
 TYPE_CHECKING = False
@@ -35,8 +34,6 @@ MIN_UNIT = 512
 # is decompressing, more than 4 take the processor from each other (measured on two: docs/adr/0008).
 MIN_WORKERS = 6
 MIN_WORKERS_DECOMPRESSING = 4
-# Beyond this, threads wait for each other and for the device rather than work, and memory grows.
-MAX_WORKERS = 8
 
 
 class Copied:
@@ -81,13 +78,14 @@ def copy(
     """
     unit = _checked_unit(unit, disk)
     check_fits(source, disk)
-    count = min(MAX_WORKERS, workers or _worker_count(source))
+    least = MIN_WORKERS_DECOMPRESSING if source.is_compressed else MIN_WORKERS
+    count = worker_count(workers, least=least)
     spliced = Splicing(source, disk)
     copying = _Copying(source, disk, unit, spliced)
     meter = Meter(progress, source.size * (2 if verify else 1))
     zero_size = WHOLE if disk.reads_as_zero else ZERO_CHUNK_SIZE
     try:
-        Crew(pieces(source, unit, zero_size=zero_size), copying.piece, meter).run(count)
+        work_on(pieces(source, unit, zero_size=zero_size), copying.piece, meter=meter, workers=count)
     finally:
         spliced.close()
     disk.flush()
@@ -97,11 +95,6 @@ def copy(
         disk.drop_cache()
         read_back(source, disk, unit=unit, workers=count, meter=meter)
     return copying.result()
-
-
-def _worker_count(source: Source) -> int:
-    least = MIN_WORKERS_DECOMPRESSING if getattr(source, "is_compressed", False) else MIN_WORKERS
-    return max(least, os.cpu_count() or 1)
 
 
 def _checked_unit(unit: int | None, disk: Disk) -> int:

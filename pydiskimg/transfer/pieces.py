@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.protocols import coarse_extents
 from pydiskimg.units import GIB, KIB, MIB
 
 TYPE_CHECKING = False
@@ -63,7 +62,7 @@ def checked_extents(source: Source, unit: int = 1) -> Iterator[Extent]:
     Raises InvalidImageError when they have gaps, or do not end where source does.
     """
     position = 0
-    for extent in coarse_extents(source, unit):
+    for extent in source.coarse_extents(unit):
         if extent.start != position:
             break
         position = extent.end

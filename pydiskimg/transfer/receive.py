@@ -18,17 +18,17 @@ from typing import Protocol, TypeAlias
 from pydiskimg.disks.fits import check_size_fits
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.images.detect import detect
+from pydiskimg.images.formats import detect
 from pydiskimg.images.qcow2.stream.reader import Chunk, StreamReader
 from pydiskimg.images.qcow2.stream.spool import Spool
 from pydiskimg.images.qcow2.stream.tables import Front, Prefix, read_stream_header
-from pydiskimg.protocols import Disk, Progress, WritableBuffer
-from pydiskimg.transfer.ordered import Buffers, items_at_once, ordered, worker_count
+from pydiskimg.protocols import Disk, Progress, Source, WritableBuffer
+from pydiskimg.transfer.ordered import Buffers, items_at_once, ordered
 from pydiskimg.transfer.pieces import CHUNK_SIZE
 from pydiskimg.transfer.pipe import PipeReader, PipeWriter
 from pydiskimg.transfer.sinks import DiskSink, PipeSink, Sink
+from pydiskimg.transfer.workers import worker_count
 
-FORMATS = ("raw", "qcow2")
 _LOOK_AT = 512
 # A disk that grows does so once for this many chunks, since nothing is written meanwhile.
 _GROWN_AT_ONCE = 8
@@ -54,7 +54,7 @@ class Stream(ABC):
     format: str
     size: int | None
 
-    def __init__(self, pipe: Incoming, spool: Spool | None = None) -> None:
+    def __init__(self, pipe: Incoming, spool: Spool) -> None:
         self.name = pipe.name
         self._pipe = pipe
         self._spool = spool
@@ -99,8 +99,7 @@ class Stream(ABC):
 
     def close(self) -> None:
         """Give back what was kept. May be called again."""
-        if self._spool is not None:
-            self._spool.close()
+        self._spool.close()
 
     def __enter__(self) -> Stream:
         return self
@@ -159,7 +158,9 @@ class RawStream(Stream):
 
     def _prepare(self) -> None:
         if not self._pipe.peek(1):
-            raise InvalidImageError(f"{self.name}: is empty; nothing was written")
+            error = InvalidImageError(f"{self.name}: is empty; nothing was written")
+            error.tells_what_is_left = True
+            raise error
 
     def _items(self, take_buffer: Callable[[], memoryview], sink: Sink) -> Iterator[_Item]:
         ended = False
@@ -204,6 +205,9 @@ class Qcow2Stream(Stream):
         self._reader.unpack(chunk)
 
 
+STREAMS: dict[str, type[RawStream | Qcow2Stream]] = {"raw": RawStream, "qcow2": Qcow2Stream}
+
+
 def read_stream(
     fd: int,
     *,
@@ -235,25 +239,26 @@ def stream_of(
 ) -> Stream:
     """Begin to read an image from a pipe of which nothing was read yet but by peek(); all else as read_stream()."""
     name = pipe.name
-    if format not in (None, *FORMATS):
-        raise UnsupportedImageError(f"{name}: the format {format!r} is not read; expected raw or qcow2")
-    if format == "qcow2":
-        spool = Spool(spool_directory)
-        try:
-            return Qcow2Stream(pipe, spool)
-        except BaseException:
-            spool.close()
-            raise
+    if format not in (None, *STREAMS):
+        raise UnsupportedImageError(f"{name}: the format {format!r} is not read; expected {' or '.join(STREAMS)}")
     if format is None and detect(_Beginning(name, pipe.peek(_LOOK_AT))) != "raw":
         raise UnsupportedImageError(
             f"{name}: looks like a qcow2 image, which a guest can write to its disk too; name the format (-f): "
             "qcow2 for an image, raw for a disk"
         )
-    return RawStream(pipe)
+    spool = Spool(spool_directory)
+    try:
+        return STREAMS[format or "raw"](pipe, spool)
+    except BaseException:
+        spool.close()
+        raise
 
 
-class _Beginning:
+class _Beginning(Source):
     """The first bytes of a stream as a Source."""
+
+    name: str
+    size: int
 
     def __init__(self, name: str, data: bytes) -> None:
         self.name = name

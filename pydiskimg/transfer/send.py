@@ -19,13 +19,13 @@ from pydiskimg.images.qcow2.stream.spool import Spool
 from pydiskimg.images.qcow2.stream.writer import Batch, ClusterCompressor, batches, joined, metadata
 from pydiskimg.images.qcow2.write.create import DEFAULT_CLUSTER_SIZE, check_options, l1_entries, round_size
 from pydiskimg.protocols import Buffer, Progress, Source
-from pydiskimg.transfer.ordered import Buffers, items_at_once, ordered, worker_count
+from pydiskimg.transfer.ordered import Buffers, items_at_once, ordered
 from pydiskimg.transfer.pieces import CHUNK_SIZE, WHOLE, ZeroRuns, pieces
 from pydiskimg.transfer.pipe import PipeWriter
 from pydiskimg.transfer.unread import Part, parts_of, write_part
+from pydiskimg.transfer.workers import worker_count
 from pydiskimg.units import KIB
 
-FORMATS = ("raw", "qcow2")
 # A raw stream is read in whole units of this; smaller holes are not worth a piece of their own.
 _RAW_UNIT = 64 * KIB
 
@@ -81,7 +81,7 @@ def write_stream(  # noqa: PLR0913 - the options of one call, each named
     UnsupportedImageError before the first byte when options and size do not go together, InvalidImageError when
     source changed. After any error the stream is not complete, and read_stream() says so.
     """
-    if format not in FORMATS:
+    if format not in ("raw", "qcow2"):
         raise UnsupportedImageError(f"{name}: the format {format!r} is not written; expected raw or qcow2")
     if format == "raw":
         if announce is not None:
@@ -207,7 +207,7 @@ class _Qcow2:
 
     def _finds_zeros(self) -> bool:
         if self._options.find_zeros is None:
-            return getattr(self._source, "format", None) != "qcow2"
+            return not self._source.leaves_out_zeros
         return self._options.find_zeros
 
     def _read(self, extents: list[tuple[int, int]], buffer: memoryview) -> memoryview:

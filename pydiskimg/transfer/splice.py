@@ -16,7 +16,6 @@ import errno
 import os
 
 from pydiskimg.linux.pipes import Pipe
-from pydiskimg.protocols import file_location, file_ranges
 from pydiskimg.units import KIB
 
 TYPE_CHECKING = False
@@ -53,8 +52,8 @@ class Splicing:
         """
         if self._refused:
             return False
-        target = file_location(self._disk, piece.start, piece.length)
-        ranges = None if target is None else file_ranges(self._source, piece.start, piece.length)
+        target = self._disk.file_location(piece.start, piece.length)
+        ranges = None if target is None else self._source.file_ranges(piece.start, piece.length)
         if target is None or ranges is None or any((at | size) % PAGE_SIZE for _, at, size in ranges):
             return False
         try:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from pydiskimg.protocols import FileRange, Source, file_ranges
+from pydiskimg.protocols import FileRange, Source
 from pydiskimg.transfer.pipe import PipeWriter
 from pydiskimg.transfer.splice import PAGE_SIZE
 from pydiskimg.units import KIB
@@ -52,7 +52,7 @@ def write_part(source: Source, part: Part, pipe: PipeWriter) -> None:
 
 def _whole_pages(source: Source, start: int, length: int) -> list[FileRange] | None:
     """Return the ranges if they are whole pages: a pipe holds as many small pieces as pages."""
-    ranges = file_ranges(source, start, length)
+    ranges = source.file_ranges(start, length)
     if ranges is None or any((offset | size) % PAGE_SIZE for _, offset, size in ranges):
         return None
     for location in ranges:

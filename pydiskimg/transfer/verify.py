@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from pydiskimg.errors import VerificationError
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.protocols import stored_extents
 from pydiskimg.transfer.pieces import CHUNK_SIZE, WHOLE, cut, pieces
-from pydiskimg.transfer.workers import Crew
+from pydiskimg.transfer.workers import work_on
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ def read_back(source: Source, disk: Disk, *, unit: int, workers: int, meter: Met
 
     Raises VerificationError at the first difference that is found, and what reading raises.
     """
-    Crew(_to_read(source, disk, unit), _ReadingBack(source, disk).piece, meter).run(workers)
+    work_on(_to_read(source, disk, unit), _ReadingBack(source, disk).piece, meter=meter, workers=workers)
 
 
 def _to_read(source: Source, disk: Disk, unit: int) -> Iterator[Extent]:
@@ -44,7 +43,7 @@ class _StoredOn:
     """The disk's own map, read from front to back as it is needed."""
 
     def __init__(self, disk: Disk) -> None:
-        self._extents = stored_extents(disk)
+        self._extents = disk.stored_extents()
         self._extent: Extent | None = None
 
     def zeros(self, start: int, end: int) -> Iterator[Extent]:

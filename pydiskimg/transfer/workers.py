@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Threads that take piece after piece until all are done or one has failed."""
+"""Threads that take item after item until all are done or one has failed."""
 
 from __future__ import annotations
 
@@ -15,57 +15,119 @@ from pydiskimg.transfer.pieces import CHUNK_SIZE
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Generic, TypeVar
 
     from pydiskimg.extents import Extent
     from pydiskimg.protocols import Progress
 
+    Item = TypeVar("Item")
+else:
+    # typing takes longer to import than a small image to copy, and only the checker needs it.
+    Generic, Item = (object,), 0
+
+# Beyond this, threads wait for each other and for the device rather than work, and memory grows.
+MAX_WORKERS = 8
+
+
+def worker_count(workers: int | None, *, least: int = 2) -> int:
+    """Return the number of threads to use: at most 8; None is one for each CPU, and least or more."""
+    return min(MAX_WORKERS, workers or max(least, os.cpu_count() or 1))
+
 
 class Meter:
-    """Progress across phases; its caller holds a lock. total and lengths are bytes."""
+    """Progress across phases, from several threads. total and lengths are bytes."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self._progress = progress
         self._total = total
         self._done = 0
+        self._lock = threading.Lock()
 
     def advance(self, length: int) -> None:
         """Report length more bytes as done."""
-        self._done += length
-        if self._progress is not None:
-            self._progress(self._done, self._total)
+        with self._lock:
+            self._done += length
+            if self._progress is not None:
+                self._progress(self._done, self._total)
 
 
-class Crew:
-    """Workers that call work(piece, buffer) for every piece; buffer is the worker's own, of CHUNK_SIZE bytes."""
+def work_on(
+    pieces: Iterator[Extent], work: Callable[[Extent, memoryview], None], *, meter: Meter, workers: int
+) -> None:
+    """Call work(piece, buffer) for every piece, by so many workers; buffer is a thread's own, of CHUNK_SIZE bytes.
 
-    def __init__(self, pieces: Iterator[Extent], work: Callable[[Extent, memoryview], None], meter: Meter) -> None:
-        self._pieces = pieces
-        self._work = work
-        self._meter = meter
+    Raises the first failure, after every thread has stopped.
+    """
+
+    def begin() -> Callable[[Extent], None]:
+        buffer = page_aligned_buffer()
+
+        def one(piece: Extent) -> None:
+            work(piece, buffer)
+            meter.advance(piece.length)
+
+        return one
+
+    Pool(pieces, begin).run(workers)
+
+
+class Pool(Generic[Item]):
+    """Threads that take items, one thread at a time, and work on them until none is left or one has failed.
+
+    begin is called on each thread, and gives the function that works on an item there.
+    """
+
+    def __init__(self, items: Iterator[Item], begin: Callable[[], Callable[[Item], None]]) -> None:
+        self._items = items
+        self._begin = begin
+        self._taking = threading.Lock()
         self._lock = threading.Lock()
         self._failures: list[BaseException] = []
+        self._is_stopped = False
         self._threads: list[threading.Thread] = []
         self._working: set[int] = set()  # numbers of those that may still write
         self._all_done = threading.Event()
 
     def run(self, count: int) -> None:
-        """Return when all pieces are done; raise the first failure, after every worker has stopped."""
+        """Return when all items are done by count threads; raise the first failure, after every one has stopped."""
         try:
-            self._start(count)
+            self.start(count)
             self._all_done.wait()
-            for thread in self._threads:
-                thread.join()
-        except BaseException as error:  # a signal in the caller's thread: the workers end with their piece
-            self._fail(error)
-            self._wait_whatever_comes()
+        except BaseException:  # a signal in the caller's thread: the workers end with their item
+            self.stop()
+            with suppress(BaseException):  # a further signal; the first is on its way to the caller
+                self.wait()
             raise
+        self.wait()
         if self._failures:
             raise self._failures[0]
 
-    def _start(self, count: int) -> None:
-        """Start as many as the system allows: one is enough."""
+    def stop(self) -> None:
+        """Let no thread take another item."""
+        self._is_stopped = True
+
+    def wait(self) -> None:
+        """Wait for every thread, whatever comes: none may write once the caller has closed what it writes to.
+
+        Of the signals that come meanwhile the first is raised afterwards. To join the threads would not do: a join()
+        that a signal interrupts takes the thread for ended (seen with Python 3.11).
+        """
+        first: BaseException | None = None
+        while self._working:
+            try:
+                self._all_done.wait()
+            except BaseException as error:  # noqa: BLE001 - raised below
+                first = first or error
+        if first is not None:
+            raise first
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
+
+    def start(self, count: int) -> None:
+        """Start count threads, or as many as the system allows: one is enough. Raises StorageError."""
         for number in range(count):
-            thread = threading.Thread(target=self._worker, args=(number,), name=f"copy-{number}", daemon=True)
+            thread = threading.Thread(target=self._worker, args=(number,), name=f"worker-{number}", daemon=True)
             try:
                 self._begun(number)
                 self._threads.append(thread)
@@ -77,21 +139,11 @@ class Crew:
                     cause = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
                     raise storage_error(cause, "copying", "no thread is to be had") from error
                 return
-            except BaseException as error:  # a signal; should the thread begin later, it finds nothing to do
-                self._fail(error)
+            except BaseException:  # a signal; should the thread begin later, it finds nothing to do
+                self.stop()
                 if thread.ident is None:
                     self._ended(number)
                 raise
-
-    def _wait_whatever_comes(self) -> None:
-        """Wait for every worker: none may write once the caller has closed the disk.
-
-        A further signal is dropped; the first is on its way to the caller. To join the threads would not do: a join()
-        that a signal interrupts takes the thread for ended (seen with Python 3.11).
-        """
-        while self._working:
-            with suppress(BaseException):
-                self._all_done.wait()
 
     def _begun(self, number: int) -> None:
         with self._lock:
@@ -107,23 +159,19 @@ class Crew:
 
     def _worker(self, number: int) -> None:
         try:
-            buffer = page_aligned_buffer()
-            while (piece := self._next()) is not None:
-                self._work(piece, buffer)
-                with self._lock:
-                    self._meter.advance(piece.length)
+            work = self._begin()
+            while (item := self._next()) is not None:
+                work(item)
+                del item  # which is not to be kept while the next one is waited for
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
-            self._fail(error)
+            self._failures.append(error)
+            self.stop()
         finally:
             self._ended(number)
 
-    def _next(self) -> Extent | None:
-        with self._lock:
-            return None if self._failures else next(self._pieces, None)
-
-    def _fail(self, error: BaseException) -> None:
-        with self._lock:
-            self._failures.append(error)
+    def _next(self) -> Item | None:
+        with self._taking:
+            return None if self._is_stopped else next(self._items, None)
 
 
 def page_aligned_buffer() -> memoryview:

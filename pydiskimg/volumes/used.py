@@ -22,7 +22,7 @@ from pydiskimg.fs.probe import probe
 from pydiskimg.fs.signatures import stranger
 from pydiskimg.fs.swap import swap_used
 from pydiskimg.partitions.read import Partition, gpt_sector_size, read_partition_table, refuse_hybrid
-from pydiskimg.protocols import FileRange, Source, WritableBuffer, check_range, file_ranges
+from pydiskimg.protocols import FileRange, Source, WritableBuffer, check_range
 from pydiskimg.ranges import RangeList
 from pydiskimg.units import KIB
 from pydiskimg.volumes.find import Volume, volume_readings
@@ -33,12 +33,15 @@ _EXT = frozenset({"ext2", "ext3", "ext4"})
 _READ_ACROSS = 128 * KIB
 
 
-class UsedSource:
+class UsedSource(Source):
     """A Source that shows of another one what is in use; all else is HOLE and reads as zero.
 
     notes are sentences for the log: what was left out and what was not believed. Where the other source has holes or
     zeros of its own, these stay.
     """
+
+    name: str
+    size: int
 
     def __init__(self, source: Source, used: RangeList, notes: list[str]) -> None:
         self.name = source.name
@@ -76,11 +79,11 @@ class UsedSource:
         view[done - offset :] = bytes(offset + len(view) - done)
 
     def file_ranges(self, offset: int, length: int) -> list[FileRange] | None:
-        """Return what FileBackedSource.file_ranges() of the other source does; None when not all of it is in use."""
+        """Return what Source.file_ranges() of the other source does; None when not all of it is in use."""
         check_range(self, offset, length)
         if next(self._used.within(offset, offset + length), None) != (offset, offset + length):
             return None
-        return file_ranges(self._source, offset, length)
+        return self._source.file_ranges(offset, length)
 
     def _pieces(self) -> Iterator[Extent]:
         for extent in self._source.extents():

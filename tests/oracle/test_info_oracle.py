@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from pydiskimg.cli import main
-from pydiskimg.images.qcow2 import layout, luks
+from pydiskimg.images.qcow2 import luks
+from pydiskimg.images.qcow2.snapshots import SNAPSHOT
 from tests.fixtures.qcow2_images import SHAPES, make_image, qemu_info, run
 from tests.fixtures.random_chains import make_chain
 
@@ -123,9 +124,10 @@ def encrypted(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def test_luks(tmp_path: Path, encrypted: bytes, name: bytes, mode: bytes, hash_name: bytes, key_bytes: int) -> None:
     path = tmp_path / "image"
     at = encrypted.index(luks.MAGIC)
-    header = list(luks.HEADER.unpack_from(encrypted, at))
-    header[2:5], header[6] = (name, mode, hash_name), key_bytes
-    path.write_bytes(encrypted[:at] + luks.HEADER.pack(*header) + encrypted[at + luks.HEADER.size :])
+    header = bytearray(encrypted)
+    luks.HEADER.put(header, {"cipher-name": name, "cipher-mode": mode, "hash-spec": hash_name}, at)
+    luks.HEADER.put(header, {"key-bytes": key_bytes}, at)
+    path.write_bytes(header)
     assert assert_equal_info(path)["encrypted"] is True
 
 
@@ -185,7 +187,8 @@ def test_long_names_of_snapshots(tmp_path: Path) -> None:
     run("qemu-img", "create", "-q", "-f", "qcow2", str(path), "64M")
     table = b""
     for snapshot_id, name in LONG_NAMES:
-        table += layout.SNAPSHOT.pack(0x30000, 1, len(snapshot_id), len(name), 0, 0, 0, 0, 16)
+        sizes = {"id_str_size": len(snapshot_id), "name_size": len(name), "extra_data_size": 16}
+        table += SNAPSHOT.pack(l1_table_offset=0x30000, l1_size=1, **sizes)
         table += bytes(8) + (64 << 20).to_bytes(8, "big") + snapshot_id + name
         table += bytes(-len(table) % 8)
     with path.open("r+b") as file:

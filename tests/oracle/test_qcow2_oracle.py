@@ -20,7 +20,7 @@ from pydiskimg.images.open import open_image
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.header import read_header
 from pydiskimg.images.qcow2.reader import Qcow2Source
-from pydiskimg.protocols import Source, file_ranges, read_bytes
+from pydiskimg.protocols import Source, read_bytes
 from tests.fixtures.qcow2_images import SHAPES, BytesSource, assert_contract, make_image, run
 
 pytestmark = pytest.mark.oracle
@@ -59,7 +59,7 @@ def random_reads(source: Source, expected: bytes, *, seed: int, count: int = 200
             length = rng.randrange(length + 1)
         found = read_bytes(source, offset, length)
         assert found == expected[offset : offset + length], f"offset {offset}, length {length}"
-        ranges = file_ranges(source, offset, length)
+        ranges = source.file_ranges(offset, length)
         if ranges is not None:
             assert b"".join(os.pread(fd, count, at) for fd, at, count in ranges) == found
 

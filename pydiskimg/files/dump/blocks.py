@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.files.dump.layout import COMPRESS_BZLIB, COMPRESS_LZO, COMPRESS_ZLIB, PREFIX_SIZE, TP_BSIZE, prefix
 from pydiskimg.files.dump.tape import Input
-from pydiskimg.transfer.ordered import MAX_WORKERS, ordered, worker_count
+from pydiskimg.transfer.ordered import ordered
+from pydiskimg.transfer.workers import MAX_WORKERS, worker_count
 
 # Bytes that are read or decompressed at once: enough that a file is written in few pieces, that threads are seldom
 # given work, and that Python lets others run while it joins blocks, which it does from 1 MiB on.

@@ -14,11 +14,14 @@ from pydiskimg.fs.ext4.layout import ERROR_FS
 from pydiskimg.protocols import Source, WritableBuffer, check_range
 
 
-class RecoveredSource:
+class RecoveredSource(Source):
     """A Source over another one, with the blocks that the log holds in their places.
 
     read_into() raises NotBelievedError where the copy of a block is damaged.
     """
+
+    name: str
+    size: int
 
     def __init__(self, source: Source, log: Log, copies: dict[int, Copy], block_size: int) -> None:
         self.name = source.name

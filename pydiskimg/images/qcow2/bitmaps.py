@@ -5,10 +5,40 @@ from __future__ import annotations
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.extensions import extensions_of
 from pydiskimg.images.qcow2.header import Header
 from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.records import Record
 
+# Section "Bitmaps extension"
+BITMAPS = Record(
+    "bitmaps extension",
+    ">",
+    24,
+    """
+     0  I   nb_bitmaps
+     4  I   reserved                 must be zero
+     8  Q   bitmap_directory_size    bytes
+    10  Q   bitmap_directory_offset
+    """,
+)
+# Section "Bitmap directory": the fixed part of an entry; extra data, name and padding to 8 bytes follow.
+BITMAP_ENTRY = Record(
+    "bitmap directory entry",
+    ">",
+    24,
+    """
+     0  Q   bitmap_table_offset
+     8  I   bitmap_table_size        entries
+     c  I   flags
+    10  B   type
+    11  B   granularity_bits
+    12  H   name_size
+    14  I   extra_data_size
+    """,
+)
+MAX_BITMAPS = 65535
+MAX_BITMAP_NAME_SIZE = 1023
+MAX_BITMAP_DIRECTORY_SIZE = MAX_BITMAPS * 1024
 IN_USE, AUTO = 1 << 0, 1 << 1
 
 
@@ -38,17 +68,14 @@ def read_bitmaps(file: Source, header: Header) -> list[Bitmap]:
 
     Raises InvalidImageError when the directory contradicts the specification or lies outside of the file.
     """
-    head = read_bytes(file, 0, min(header.cluster_size, file.size))
-    _, found = extensions_of(head, header.header_length, name=file.name)
-    extension = found.get(layout.EXTENSION_BITMAPS, b"")
-    if len(extension) != layout.BITMAPS.size:
-        raise _invalid(file, f"the header extension has {len(extension)} bytes, expected {layout.BITMAPS.size}")
-    count, size, offset = layout.BITMAPS.unpack(extension)
-    if count > layout.MAX_BITMAPS or size > layout.MAX_BITMAP_DIRECTORY_SIZE:
+    extension = header.extensions.get(layout.EXTENSION_BITMAPS, b"")
+    if len(extension) != BITMAPS.size:
+        raise _invalid(file, f"the header extension has {len(extension)} bytes, expected {BITMAPS.size}")
+    count, _, size, offset = BITMAPS.unpack(extension).values()
+    if count > MAX_BITMAPS or size > MAX_BITMAP_DIRECTORY_SIZE:
         raise _invalid(
             file,
-            f"{count} entries in {size} bytes, at most {layout.MAX_BITMAPS} in "
-            f"{layout.MAX_BITMAP_DIRECTORY_SIZE} are allowed",
+            f"{count} entries in {size} bytes, at most {MAX_BITMAPS} in {MAX_BITMAP_DIRECTORY_SIZE} are allowed",
         )
     if offset + size > file.size:
         raise _invalid(file, f"it ends at 0x{offset + size:x}, beyond the end of the file (0x{file.size:x})")
@@ -59,18 +86,21 @@ def _entries(file: Source, directory: bytes, count: int) -> list[Bitmap]:
     bitmaps: list[Bitmap] = []
     at = 0
     for number in range(count):
-        if at + layout.BITMAP_ENTRY.size > len(directory):
+        if at + BITMAP_ENTRY.size > len(directory):
             raise _invalid(file, f"it ends inside entry {number} of {count}")
-        _, _, flags, _, granularity_bits, name_size, extra_size = layout.BITMAP_ENTRY.unpack_from(directory, at)
-        name_at = at + layout.BITMAP_ENTRY.size + extra_size
+        entry = BITMAP_ENTRY.unpack(directory, at)
+        granularity_bits, name_size, extra_size = (
+            entry[name] for name in ("granularity_bits", "name_size", "extra_data_size")
+        )
+        name_at = at + BITMAP_ENTRY.size + extra_size
         at = name_at + name_size
-        if name_size > layout.MAX_BITMAP_NAME_SIZE or granularity_bits > 63 or at > len(directory):
+        if name_size > MAX_BITMAP_NAME_SIZE or granularity_bits > 63 or at > len(directory):
             raise _invalid(
                 file,
                 f"entry {number} has {extra_size} bytes of extra data, a name of {name_size} bytes and the granularity "
                 f"2^{granularity_bits}, which is impossible",
             )
-        bitmaps.append(Bitmap(directory[name_at:at], flags, 1 << granularity_bits))
+        bitmaps.append(Bitmap(directory[name_at:at], entry["flags"], 1 << granularity_bits))
         at += -at % 8
     return bitmaps
 

@@ -17,15 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeAlias
 
-Decompress: TypeAlias = "Callable[[memoryview, int], bytes]"
-"""Called with (compressed, size): returns at most size bytes. Raises ValueError when the data is corrupt."""
+    from pydiskimg.protocols import Buffer
 
-DecompressInto: TypeAlias = "Callable[[memoryview, memoryview], int]"
-"""Called with (compressed, cluster): fills cluster from its beginning and returns how many bytes that were.
-
-Never writes beyond cluster; inside it, what follows those bytes is undefined. Raises ValueError when the data is
-corrupt.
-"""
+    Decode: TypeAlias = Callable[[memoryview, memoryview], None]
+    DecodeAll: TypeAlias = Callable[[memoryview, memoryview], memoryview]
 
 # RFC 8878 asks every decoder for 8 MiB; a cluster has 2 MiB at most, so a larger window only costs memory.
 ZSTD_WINDOW_LOG = 23
@@ -34,56 +29,76 @@ ZSTD_WINDOW_LOG = 23
 RAW_DEFLATE = -15
 
 
-def decompressor(compression_type: str, *, name: str) -> Decompress:
-    """Return the function for a compression_type ("zlib" or "zstd") that returns bytes.
+# ISA-L reads ahead, and up to version 1.8 it does not give back the last 8 bytes in unused_data.
+_READ_AHEAD = bytes(16)
 
-    Raises UnsupportedImageError when there is no library for zstd; name is the image's, for its text.
+
+class ClusterDecoder:
+    """Decompresses the clusters of one image, with the fastest library installed; safe from several threads.
+
+    compression_type is "zlib" or "zstd"; name is the image's, for messages. The library is loaded for the first
+    cluster, as most images that are looked at have none to decompress.
     """
-    into = decompressor_into(compression_type, name=name)
 
-    def decompress(data: memoryview, size: int) -> bytes:
-        cluster = bytearray(size)
-        with memoryview(cluster) as view:
-            length = into(data, view)
-        del cluster[length:]
-        return bytes(cluster)
+    def __init__(self, compression_type: str, *, name: str) -> None:
+        self._is_zlib = compression_type == "zlib"
+        self._name = name
+        self._functions: tuple[Decode, DecodeAll] | None = None
 
-    return decompress
+    def require_library(self) -> None:
+        """Raise UnsupportedImageError when there is no library for zstd."""
+        if not self._is_zlib:
+            self._load()
+
+    def decode(self, data: memoryview, cluster: memoryview) -> None:
+        """Fill cluster from data; what follows in data is not looked at.
+
+        Raises ValueError, its text being what the data does, when it is corrupt or not a whole cluster.
+        """
+        (self._functions or self._load())[0](data, cluster)
+
+    def decode_all(self, data: memoryview, cluster: memoryview) -> memoryview:
+        """Fill cluster from data, and return what follows the compressed data. Errors as of decode()."""
+        return (self._functions or self._load())[1](data, cluster)
+
+    def _load(self) -> tuple[Decode, DecodeAll]:
+        self._functions = found = _deflate() if self._is_zlib else _zstd(self._name)
+        return found
 
 
-def decompressor_into(compression_type: str, *, name: str) -> DecompressInto:
-    """Return the function for a compression_type that writes into a buffer, with the fastest library installed.
+def _check_length(length: int, cluster: memoryview) -> None:
+    if length != len(cluster):
+        more = "at least " if length > len(cluster) else ""
+        raise ValueError(f"decompresses to {more}{length} bytes, expected {len(cluster)}")
 
-    It may be called by several threads at once. Errors as for decompressor().
-    """
-    if compression_type == "zlib":
-        return _deflate()
-    for find in (_zstandard, _python_zstd):
+
+def _deflate() -> tuple[Decode, DecodeAll]:
+    new, corrupt = deflate_library()
+
+    def inflated(decompressor: Any, data: Buffer, most: int) -> bytes:
         try:
-            return find()
-        except ImportError:
-            continue
-    raise UnsupportedImageError(
-        f"{name}: has clusters compressed with zstd, and no zstd library is installed for this Python; "
-        "install the package python3-zstandard"
-    )
-
-
-def _deflate() -> DecompressInto:
-    library: list[tuple[Any, Any]] = []
-
-    def inflate(data: memoryview, cluster: memoryview) -> int:
-        if not library:  # only now, as most images that are looked at have no cluster to decompress
-            library.append(deflate_library())
-        new, corrupt = library[0]
-        try:
-            found = new(RAW_DEFLATE).decompress(data, len(cluster))
+            found: bytes = decompressor.decompress(data, most)
         except corrupt as error:
-            raise ValueError(str(error)) from error
-        cluster[: len(found)] = found
-        return len(found)
+            raise ValueError(f"does not decompress ({error})") from error
+        return found
 
-    return inflate
+    def decode(data: memoryview, cluster: memoryview) -> None:
+        found = inflated(new(RAW_DEFLATE), data, len(cluster))
+        _check_length(len(found), cluster)
+        cluster[:] = found
+
+    def decode_all(data: memoryview, cluster: memoryview) -> memoryview:
+        decompressor = new(RAW_DEFLATE)
+        # One more byte than a cluster has: otherwise the mark of the end may not have been read.
+        found = inflated(decompressor, b"".join((data, _READ_AHEAD)), len(cluster) + 1)
+        _check_length(len(found), cluster)
+        unused = len(decompressor.unused_data) - len(_READ_AHEAD)  # nothing is unused where no end was found
+        if unused < 0:
+            raise ValueError("does not decompress (its end is missing)")
+        cluster[:] = found
+        return data[len(data) - unused :]
+
+    return decode, decode_all
 
 
 def deflate_library() -> tuple[Any, Any]:
@@ -96,7 +111,37 @@ def deflate_library() -> tuple[Any, Any]:
     return library.decompressobj, (zlib.error, library.error)
 
 
-def _zstandard() -> DecompressInto:
+def _zstd(name: str) -> tuple[Decode, DecodeAll]:
+    read = _zstd_reader(name)
+
+    def decode(data: memoryview, cluster: memoryview) -> None:
+        try:
+            length = read(data, cluster)
+        except ValueError as error:
+            raise ValueError(f"does not decompress ({error})") from error
+        _check_length(length, cluster)
+
+    def decode_all(data: memoryview, cluster: memoryview) -> memoryview:
+        decode(data, cluster)
+        return data[frame_length(data) :]
+
+    return decode, decode_all
+
+
+def _zstd_reader(name: str) -> Callable[[memoryview, memoryview], int]:
+    """The function that fills a cluster from data and returns how many bytes that were."""
+    for find in (_zstandard, _python_zstd):
+        try:
+            return find()
+        except ImportError:
+            continue
+    raise UnsupportedImageError(
+        f"{name}: has clusters compressed with zstd, and no zstd library is installed for this Python; "
+        "install the package python3-zstandard"
+    )
+
+
+def _zstandard() -> Callable[[memoryview, memoryview], int]:
     """The package zstandard; a decompressor of it must not be used by two threads at once."""
     import zstandard
 
@@ -116,7 +161,7 @@ def _zstandard() -> DecompressInto:
     return decompress
 
 
-def _python_zstd() -> DecompressInto:
+def _python_zstd() -> Callable[[memoryview, memoryview], int]:
     """The standard library's own, since Python 3.14."""
     from importlib import import_module
 
@@ -132,3 +177,36 @@ def _python_zstd() -> DecompressInto:
         return len(found)
 
     return decompress
+
+
+_MAGIC = b"\x28\xb5\x2f\xfd"
+# Bytes of the dictionary's number and of the content's size, by their flags in the frame header's descriptor.
+_DICTIONARY_SIZE = (0, 1, 2, 4)
+_CONTENT_SIZE = (0, 2, 4, 8)
+_SINGLE_SEGMENT, _CHECKSUM = 1 << 5, 1 << 2
+_RLE_BLOCK, _RESERVED_BLOCK = 1, 3
+_BLOCK_HEADER_SIZE, _CHECKSUM_SIZE = 3, 4
+
+
+def frame_length(data: memoryview) -> int:
+    """Return the bytes of the frame that data begins with. Raises ValueError when it does not, or ends before."""
+    if data[:4] != _MAGIC or len(data) < len(_MAGIC) + 1:
+        raise ValueError("does not decompress (it does not begin with a zstd frame)")
+    descriptor = data[4]
+    at = 5 + _DICTIONARY_SIZE[descriptor & 3] + _CONTENT_SIZE[descriptor >> 6]
+    if not descriptor & _SINGLE_SEGMENT:
+        at += 1  # the window's descriptor
+    elif not descriptor >> 6:
+        at += 1  # a content's size of one byte
+    is_last = False
+    while not is_last:
+        header = int.from_bytes(data[at : at + _BLOCK_HEADER_SIZE], "little")
+        is_last, kind, size = bool(header & 1), header >> 1 & 3, header >> 3
+        if at + _BLOCK_HEADER_SIZE > len(data) or kind == _RESERVED_BLOCK:
+            raise ValueError("does not decompress (its last block is missing)")
+        at += _BLOCK_HEADER_SIZE + (1 if kind == _RLE_BLOCK else size)
+    if descriptor & _CHECKSUM:
+        at += _CHECKSUM_SIZE
+    if at > len(data):
+        raise ValueError("does not decompress (its end is missing)")
+    return at

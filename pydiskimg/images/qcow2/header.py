@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The header of a qcow2 file: read, and every number in it bounded.
+"""The header of a qcow2 file and its extensions: read, every number in them bounded; what keeps it from being read.
 
 Imports nothing but the layout: the fastest commands come through here.
 """
@@ -8,43 +8,21 @@ from __future__ import annotations
 
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.extensions import extensions_of, feature_list
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pydiskimg.protocols import Source
+    from typing import Any
+
+    from pydiskimg.protocols import Readable
 
 
 class Header:
     """The fields of the header under the specification's names; all within their limits. Made by read_header().
 
-    size and the offsets are bytes, l1_size is entries. compression_type is "zlib" or "zstd". backing_file,
-    backing_format and data_file are what the image says, None where it says nothing: nobody has looked whether
-    there is such a file, and the bytes may be anything. extension_types are all of the header extensions.
+    size and the offsets are bytes, l1_size is entries. compression_type is "zlib" or "zstd". extensions are the data of
+    the header extensions, by type and in their order. backing_file, backing_format and data_file are what the image
+    says, None where it says nothing: they were not looked for, and the bytes may be anything.
     """
-
-    __slots__ = (
-        "autoclear_features",
-        "backing_file",
-        "backing_format",
-        "cluster_bits",
-        "compatible_features",
-        "compression_type",
-        "crypt_method",
-        "data_file",
-        "extension_types",
-        "header_length",
-        "incompatible_features",
-        "l1_size",
-        "l1_table_offset",
-        "nb_snapshots",
-        "refcount_order",
-        "refcount_table_clusters",
-        "refcount_table_offset",
-        "size",
-        "snapshots_offset",
-        "version",
-    )
 
     version: int
     cluster_bits: int
@@ -63,9 +41,17 @@ class Header:
     header_length: int
     compression_type: str
     backing_file: bytes | None
-    backing_format: bytes | None
-    data_file: bytes | None
-    extension_types: tuple[int, ...]
+    extensions: dict[int, bytes]
+
+    @property
+    def backing_format(self) -> bytes | None:
+        """The format of the backing file; None where the image says nothing."""
+        return self.extensions.get(layout.EXTENSION_BACKING_FORMAT) or None
+
+    @property
+    def data_file(self) -> bytes | None:
+        """The name of the external data file; None where the image says nothing."""
+        return self.extensions.get(layout.EXTENSION_DATA_FILE) or None
 
     @property
     def cluster_size(self) -> int:
@@ -147,11 +133,10 @@ class Header:
     @property
     def has_bitmaps(self) -> bool:
         """True when the image holds dirty bitmaps that agree with its data."""
-        present = layout.EXTENSION_BITMAPS in self.extension_types
-        return present and bool(self.autoclear_features & layout.AUTOCLEAR_BITMAPS)
+        return layout.EXTENSION_BITMAPS in self.extensions and bool(self.autoclear_features & layout.AUTOCLEAR_BITMAPS)
 
 
-def read_header(file: Source, *, tables_inside: bool = True) -> Header:
+def read_header(file: Readable, *, tables_inside: bool = True) -> Header:
     """Read and check the header of the qcow2 file.
 
     False for tables_inside lets tables begin beyond the end of the file or in the header's cluster, and lets there be
@@ -166,7 +151,7 @@ def read_header(file: Source, *, tables_inside: bool = True) -> Header:
 class _Parser:
     """One reading of one header: every check may use the file's name and size."""
 
-    def __init__(self, file: Source, *, tables_inside: bool) -> None:
+    def __init__(self, file: Readable, *, tables_inside: bool) -> None:
         self.file = file
         self.name = file.name
         self.tables_inside = tables_inside
@@ -174,47 +159,31 @@ class _Parser:
         self.head = b""
 
     def parse(self) -> Header:
-        backing_offset, backing_size = self._fixed_fields()
-        self._check_features_and_extensions(backing_offset, backing_size)
+        fields = self._fixed_fields()
+        header = self.header
+        vars(header).update(fields)
+        header.compression_type = self._compression_type(fields["compression_type"])
+        self._check_features_and_extensions(fields["backing_file_offset"], fields["backing_file_size"])
         self._check_numbers()
         self._check_tables()
-        return self.header
+        return header
 
     def _invalid(self, text: str) -> InvalidImageError:
         return InvalidImageError(f"{self.name}: qcow2 header: {text}; the image is truncated or corrupt")
 
-    def _fixed_fields(self) -> tuple[int, int]:
-        """Set the fields at fixed places; returns where the name of the backing file is: offset, size."""
-        header = self.header
-        magic, version, backing_offset, backing_size, cluster_bits, header.size, header.crypt_method, *tables = (
-            layout.HEADER_V2.unpack(self._read(layout.HEADER_V2.size))
-        )
-        self._check_magic(magic, version)
-        self._check_cluster_bits(cluster_bits)
-        header.version, header.cluster_bits = version, cluster_bits
-        header.l1_size, header.l1_table_offset, *tables = tables
-        header.refcount_table_offset, header.refcount_table_clusters, *tables = tables
-        header.nb_snapshots, header.snapshots_offset = tables
-        (
-            header.incompatible_features,
-            header.compatible_features,
-            header.autoclear_features,
-            header.refcount_order,
-            header.header_length,
-        ) = self._version_3_fields(version)
-        if version == 3:
-            self._check_header_length(header.header_length, header.cluster_size)
-        # Extensions and names live in the first cluster; nothing beyond it belongs to the header.
-        self.head = self._read(min(header.cluster_size, self.file.size))
-        header.compression_type = self._compression_type()
-        return backing_offset, backing_size
-
-    def _version_3_fields(self, version: int) -> tuple[int, ...]:
-        """The fields from incompatible_features to header_length; for version 2 what the specification assumes."""
-        if version == 2:
-            return 0, 0, 0, 4, layout.HEADER_V2.size
-        whole = layout.HEADER_V2.size + layout.HEADER_V3.size
-        return layout.HEADER_V3.unpack_from(self._read(whole), layout.HEADER_V2.size)
+    def _fixed_fields(self) -> dict[str, Any]:
+        """Return the fields of the header, and keep the first cluster: nothing beyond it belongs to the header."""
+        fields = _fields(self._read(layout.HEADER_LENGTH_V2))
+        self._check_magic(fields["magic"], fields["version"])
+        self._check_cluster_bits(fields["cluster_bits"])
+        cluster_size, length = 1 << fields["cluster_bits"], layout.HEADER_LENGTH_V2
+        if fields["version"] == 3:
+            length = _fields(self._read(layout.MIN_HEADER_LENGTH_V3))["header_length"]
+            self._check_header_length(length, cluster_size)
+        self.head = self._read(min(cluster_size, self.file.size))
+        fields = _fields(self.head[:length])
+        # What the specification assumes of version 2.
+        return fields if fields["version"] == 3 else fields | {"refcount_order": 4, "header_length": length}
 
     def _check_magic(self, magic: bytes, version: int) -> None:
         if magic != layout.MAGIC:
@@ -240,16 +209,15 @@ class _Parser:
             )
 
     def _check_header_length(self, length: int, cluster_size: int) -> None:
-        if length < 104 or length % 8 or length > cluster_size:
+        if length < layout.MIN_HEADER_LENGTH_V3 or length % 8 or length > cluster_size:
             raise self._invalid(
-                f"header_length is {length}, expected a multiple of 8 from 104 to the cluster size {cluster_size}"
+                f"header_length is {length}, expected a multiple of 8 from {layout.MIN_HEADER_LENGTH_V3} to the "
+                f"cluster size {cluster_size}"
             )
         if length > self.file.size:
             raise self._invalid(f"header_length is {length}, and the file has {self.file.size} bytes")
 
-    def _compression_type(self) -> str:
-        at = layout.COMPRESSION_TYPE_OFFSET
-        number = self.head[at] if self.header.header_length > at else layout.COMPRESSION_ZLIB
+    def _compression_type(self, number: int) -> str:
         flagged = bool(self.header.incompatible_features & layout.INCOMPATIBLE_COMPRESSION_TYPE)
         if flagged != (number != layout.COMPRESSION_ZLIB):
             raise self._invalid(f"compression_type is {number} while the compression type bit is {int(flagged)}")
@@ -263,12 +231,12 @@ class _Parser:
 
     def _check_features_and_extensions(self, backing_offset: int, backing_size: int) -> None:
         header = self.header
-        header.extension_types, data = extensions_of(self.head, header.header_length, name=self.name)
+        # They end where the backing file's name begins.
+        end = backing_offset if 0 < backing_offset < len(self.head) else len(self.head)
+        header.extensions = self._extensions(header.header_length, end)
         header.backing_file = self._backing_name(backing_offset, backing_size)
-        header.backing_format = data.get(layout.EXTENSION_BACKING_FORMAT) or None
-        header.data_file = data.get(layout.EXTENSION_DATA_FILE) or None
         if unknown := header.incompatible_features & ~layout.INCOMPATIBLE_KNOWN:
-            features = feature_list(unknown, data.get(layout.EXTENSION_FEATURE_NAMES, b""))
+            features = _feature_list(unknown, header.extensions.get(layout.EXTENSION_FEATURE_NAMES, b""))
             raise UnsupportedImageError(
                 f"{self.name}: needs {features}, which a reader must know and this one does "
                 "not; convert it with the program that made it"
@@ -278,6 +246,23 @@ class _Parser:
                 f"clusters have {header.cluster_size} bytes, and extended L2 entries (subclusters) need at least "
                 f"{1 << layout.MIN_EXTENDED_CLUSTER_BITS}"
             )
+
+    def _extensions(self, at: int, end: int) -> dict[int, bytes]:
+        """Return the data of the extensions in [at, end) of the first cluster; of two of one type the last counts."""
+        found: dict[int, bytes] = {}
+        while at + layout.EXTENSION.size <= end:
+            kind, length = layout.EXTENSION.unpack(self.head, at).values()
+            at += layout.EXTENSION.size
+            if length > end - at:
+                raise self._invalid(
+                    f"the extension 0x{kind:08x} at byte {at - layout.EXTENSION.size} has {length} bytes, and "
+                    f"{end - at} are left in the first cluster"
+                )
+            if kind == layout.EXTENSION_END:
+                break
+            found[kind] = self.head[at : at + length]
+            at += -(-length // 8) * 8
+        return found
 
     def _backing_name(self, offset: int, size: int) -> bytes | None:
         if not offset or (not size and offset <= self.header.cluster_size):
@@ -346,3 +331,59 @@ class _Parser:
                 f"the {what} at 0x{offset:x} ends at 0x{offset + length:x}, beyond the end of the file "
                 f"(0x{self.file.size:x})"
             )
+
+
+def _fields(head: bytes) -> dict[str, Any]:
+    return layout.HEADER.unpack(head.ljust(layout.HEADER.size, b"\0"))
+
+
+def _feature_list(unknown: int, names: bytes) -> str:
+    """Return "incompatible features 5 ('name'), 6" for the bits of unknown; names is the feature name table."""
+    from pydiskimg.text import quoted  # only here, for an image that is refused
+
+    size = layout.FEATURE_NAME.size
+    entries = (layout.FEATURE_NAME.unpack(names, at) for at in range(0, len(names) - size + 1, size))
+    table = {entry["bit"]: entry["name"].rstrip(b"\0") for entry in entries if entry["type"] == 0}
+    numbers = [bit for bit in range(64) if unknown >> bit & 1]
+    texts = [f"{bit} ({quoted(table[bit])})" if bit in table else str(bit) for bit in numbers[:4]]
+    more = f" and {len(numbers) - 4} more" if len(numbers) > 4 else ""
+    return f"incompatible feature{'s' if len(numbers) > 1 else ''} {', '.join(texts)}{more}"
+
+
+def require_readable(header: Header, name: str) -> None:
+    """Raise UnsupportedImageError when the image's data cannot be read; name is the image's, for the text."""
+    if header.crypt_method != layout.CRYPT_NONE:
+        raise UnsupportedImageError(
+            f"{name}: is encrypted with {encryption(header)}, and encrypted images are not read; "
+            "decrypt it with qemu-img convert"
+        )
+
+
+def warn_of_corruption(header: Header, name: str) -> None:
+    """Log a warning for an image that is marked corrupt: it is read, as QEMU does, since its tables are checked."""
+    if not header.corrupt:
+        return
+    import logging  # only here: it takes long to import
+
+    from pydiskimg.text import printable
+
+    logging.getLogger(__name__).warning(
+        "%s: is marked corrupt by the program that wrote it last; it is read all the same, and what comes out may be "
+        "wrong; repair it with: qemu-img check -r all",
+        printable(name),  # logging prints what it gets, escape sequences too
+    )
+
+
+def require_sound(header: Header, name: str) -> None:
+    """Raise UnsupportedImageError for an image that is marked corrupt: it must not be written, nor be relied on."""
+    if header.corrupt:
+        raise UnsupportedImageError(
+            f"{name}: is marked corrupt by the program that wrote it last; repair it with: qemu-img check -r all"
+        )
+
+
+def encryption(header: Header) -> str:
+    """Return the method of encryption, for people: LUKS, AES, or that it is unknown."""
+    if header.crypt_method == layout.CRYPT_LUKS:
+        return "LUKS"
+    return "AES" if header.crypt_method == layout.CRYPT_AES else f"an unknown method ({header.crypt_method})"

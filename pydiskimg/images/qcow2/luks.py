@@ -7,39 +7,55 @@ encryption header pointer".
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.extensions import extensions_of
 from pydiskimg.images.qcow2.header import Header
 from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.records import Record
 from pydiskimg.text import printable
 
-HEADER = struct.Struct(
-    ">6s"  #   0  magic                    "LUKS" 0xba 0xbe
-    "H"  #     6  version
-    "32s"  #   8  cipher-name
-    "32s"  #  40  cipher-mode
-    "32s"  #  72  hash-spec
-    "I"  #   104  payload-offset           sectors
-    "I"  #   108  key-bytes
-    "20s"  # 112  mk-digest
-    "32s"  # 132  mk-digest-salt
-    "I"  #   164  mk-digest-iter
-    "40s"  # 168  uuid
+# Section "Full disk encryption header pointer"
+CRYPTO_HEADER = Record(
+    "full disk encryption header pointer",
+    ">",
+    16,
+    """
+     0  Q   offset
+     8  Q   length
+    """,
 )
-assert HEADER.size == 208
-
-KEY_SLOT = struct.Struct(
-    ">I"  #    0  active
-    "I"  #     4  iterations
-    "32s"  #   8  salt
-    "I"  #    40  key-material-offset      sectors
-    "I"  #    44  stripes
+HEADER = Record(
+    "LUKS header",
+    ">",
+    208,
+    """
+     0  6s  magic                    "LUKS" 0xba 0xbe
+     6  H   version
+     8  32s cipher-name
+    28  32s cipher-mode
+    48  32s hash-spec
+    68  I   payload-offset           sectors
+    6c  I   key-bytes
+    70  20s mk-digest
+    84  32s mk-digest-salt
+    a4  I   mk-digest-iter
+    a8  40s uuid
+    """,
 )
-assert KEY_SLOT.size == 48
+KEY_SLOT = Record(
+    "LUKS key slot",
+    ">",
+    48,
+    """
+     0  I   active
+     4  I   iterations
+     8  32s salt
+    28  I   key-material-offset      sectors
+    2c  I   stripes
+    """,
+)
 
 MAGIC = b"LUKS\xba\xbe"
 KEY_SLOTS = 8
@@ -61,20 +77,21 @@ class LuksHeader:
     """What the header says: cipher_mode such as xts-plain64, key_bytes, payload_offset in bytes."""
 
     def __init__(self, raw: bytes) -> None:
-        fields = HEADER.unpack_from(raw)
-        self.cipher_name, self.cipher_mode, self.hash, self.uuid = (_text(fields[index]) for index in (2, 3, 4, 10))
-        self.payload_offset, self.key_bytes, self.iterations = fields[5] * layout.SECTOR, fields[6], fields[9]
+        fields = HEADER.unpack(raw)
+        self.cipher_name, self.cipher_mode, self.hash, self.uuid = (
+            _text(fields[name]) for name in ("cipher-name", "cipher-mode", "hash-spec", "uuid")
+        )
+        self.payload_offset = fields["payload-offset"] * layout.SECTOR
+        self.key_bytes, self.iterations = fields["key-bytes"], fields["mk-digest-iter"]
         self.slots = list(_key_slots(raw))
 
 
 def read_luks_header(file: Source, header: Header) -> LuksHeader:
     """Return the LUKS header of an image whose crypt_method is LUKS. Raises InvalidImageError where there is none."""
-    head = read_bytes(file, 0, min(header.cluster_size, file.size))
-    _, found = extensions_of(head, header.header_length, name=file.name)
-    pointer = found.get(layout.EXTENSION_CRYPTO, b"")
-    if len(pointer) != layout.CRYPTO_HEADER.size:
+    pointer = header.extensions.get(layout.EXTENSION_CRYPTO, b"")
+    if len(pointer) != CRYPTO_HEADER.size:
         raise _invalid(file, f"the header extension that tells where it is has {len(pointer)} bytes, expected 16")
-    offset, length = layout.CRYPTO_HEADER.unpack(pointer)
+    offset, length = CRYPTO_HEADER.unpack(pointer).values()
     size = HEADER.size + KEY_SLOTS * KEY_SLOT.size
     if length < size or offset + size > file.size:
         raise _invalid(file, f"{length} bytes at 0x{offset:x} of a file of {file.size} bytes, expected {size} or more")
@@ -85,9 +102,11 @@ def read_luks_header(file: Source, header: Header) -> LuksHeader:
 
 
 def _key_slots(raw: bytes) -> Iterator[KeySlot]:
-    for active, iterations, _, offset, stripes in KEY_SLOT.iter_unpack(raw[HEADER.size :]):
-        in_use = active == ACTIVE
-        yield KeySlot(offset * layout.SECTOR, iterations if in_use else None, stripes if in_use else None)
+    for at in range(HEADER.size, len(raw), KEY_SLOT.size):
+        slot = KEY_SLOT.unpack(raw, at)
+        in_use = slot["active"] == ACTIVE
+        offset = slot["key-material-offset"] * layout.SECTOR
+        yield KeySlot(offset, slot["iterations"] if in_use else None, slot["stripes"] if in_use else None)
 
 
 def _text(field: bytes) -> str:

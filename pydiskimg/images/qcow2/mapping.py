@@ -27,7 +27,7 @@ from pydiskimg.images.qcow2.l2_tables import (
 from pydiskimg.images.qcow2.subclusters import coarse
 from pydiskimg.protocols import Source, read_bytes
 
-__all__ = ["COMPRESSED", "DATA", "HOLE", "MIXED", "ZERO", "Mapping", "Run"]
+__all__ = ["COMPRESSED", "DATA", "HOLE", "MIXED", "ZERO", "Mapping", "Run", "split"]
 
 L1_PIECE = 64 << 10
 L1_CACHE = 1 << 20
@@ -128,7 +128,7 @@ class Mapping:
         """Yield the runs that [offset, offset + length) of the virtual disk consists of, in order."""
         for run in self.coarse_runs(offset, length):
             if run.kind == MIXED:
-                yield from self.split(run)
+                yield from split(run, self.header.subcluster_size)
             else:
                 yield run
 
@@ -144,17 +144,6 @@ class Mapping:
             else:
                 yield from self._runs_in_table(table, offset, inside, stop)
             offset = stop
-
-    def split(self, run: Run) -> Iterator[Run]:
-        """Yield the runs, each of one kind, that a MIXED one consists of."""
-        unit = self.header.subcluster_size
-        first, stop = run.start - run.start % unit, run.start + run.length
-        for found in SAME_KIND.finditer(run.subclusters):
-            index, after = found.span()
-            start, end = max(first + index * unit, run.start), min(first + after * unit, stop)
-            if start < end:
-                kind = run.subclusters[index]
-                yield Run(kind, start, end - start, run.host + start - run.start if kind == DATA else 0)
 
     def tables(self, offset: int, length: int) -> Iterator[tuple[int, int, L2Table | None]]:
         """Yield (start, end, table) for the parts of [offset, offset + length) that one L2 table maps each.
@@ -308,3 +297,14 @@ class Mapping:
 
     def _invalid(self, where: str, text: str) -> InvalidImageError:
         return InvalidImageError(f"{self._file.name}: {where}: {text}; the image is truncated or corrupt")
+
+
+def split(run: Run, unit: int) -> Iterator[Run]:
+    """Yield the runs, each of one kind, that a MIXED one consists of; unit is the bytes of a subcluster."""
+    first, stop = run.start - run.start % unit, run.start + run.length
+    for found in SAME_KIND.finditer(run.subclusters):
+        index, after = found.span()
+        start, end = max(first + index * unit, run.start), min(first + after * unit, stop)
+        if start < end:
+            kind = run.subclusters[index]
+            yield Run(kind, start, end - start, run.host + start - run.start if kind == DATA else 0)

@@ -12,6 +12,7 @@ from pydiskimg.protocols import Source
 
 REFTABLE_RESERVED = 0x1FF  # bits 0 to 8 of an entry
 MANY = 255  # what expanded() gives for every count from here on
+_WINDOW = 1 << 20  # clusters that are counted at a time
 
 _NOT_ZERO = bytes([0] + [MANY] * 255)
 # For widths of 1, 2 and 4 bits: what the counts in one byte are, the lowest bits first.
@@ -82,6 +83,28 @@ class RefcountReader:
         """Where the refcount block is; 0 for none and for one that is where none can be."""
         offset = self.entries[index] & ~REFTABLE_RESERVED
         return 0 if self._is_impossible(offset) else offset
+
+
+def has_unfilled_clusters(file: Source, header: Header, stored: int) -> bool:
+    """True when clearly more clusters are in use than the file system stores bytes for: many then read as zero.
+
+    preallocation=metadata makes such images. stored is what the file occupies in bytes.
+    "Clearly" is what it is to QEMU: a ninth more, and two at least.
+    """
+    clusters = stored // header.cluster_size
+    threshold = max(clusters * 10 // 9, clusters + 2)
+    end = -(-file.size // header.cluster_size)
+    if end < threshold:
+        return False
+    reader = RefcountReader(file, header)
+    end = min(end, len(reader.entries) * reader.block_clusters)  # a file of no contents may have any size
+    used = 0
+    for first in range(0, end, _WINDOW):
+        for _, counts in reader.blocks(first, min(first + _WINDOW, end)):
+            used += len(counts) - counts.count(0)
+            if used >= threshold:
+                return True
+    return False
 
 
 def expanded(block: bytes | bytearray, order: int) -> bytes | bytearray:

@@ -9,10 +9,42 @@ from dataclasses import dataclass
 from itertools import chain
 
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
-from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.header import Header
 from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.records import Record
 from pydiskimg.text import quoted
+
+# The fixed part of an entry; extra data, id_str, name and padding to 8 bytes follow.
+SNAPSHOT = Record(
+    "snapshot table entry",
+    ">",
+    40,
+    """
+     0  Q   l1_table_offset
+     8  I   l1_size                  entries
+     c  H   id_str_size
+     e  H   name_size
+    10  I   date_sec                 since 1970
+    14  I   date_nsec
+    18  Q   vm_clock_nsec
+    20  I   vm_state_size            superseded by the one in the extra data
+    24  I   extra_data_size
+    """,
+)
+# What extra_data_size does not reach is not there.
+EXTRA_DATA = Record(
+    "snapshot extra data",
+    ">",
+    24,
+    """
+     0  Q   vm_state_size
+     8  Q   disk_size
+    10  Q   icount
+    """,
+)
+NO_ICOUNT = (1 << 64) - 1
+MAX_TABLE_SIZE = 64 << 20
+MAX_EXTRA_DATA = 1024
 
 _LISTED = 8  # snapshots that an error message names
 # What QEMU shows of them, in bytes; its own snapshots have no longer ones.
@@ -94,47 +126,30 @@ class _Table:
     def next(self, number: int) -> Snapshot:
         """Read the entry at the current place, and go behind it."""
         start = self._at
-        (
-            l1_table_offset,
-            l1_size,
-            id_size,
-            name_size,
-            date_sec,
-            date_nsec,
-            vm_clock_nsec,
-            vm_state_size,
-            extra_size,
-        ) = layout.SNAPSHOT.unpack(self._read(number, layout.SNAPSHOT.size))
-        if extra_size > layout.MAX_SNAPSHOT_EXTRA_DATA:
-            raise self._invalid(
-                number,
-                f"has {extra_size} bytes of extra data, at most {layout.MAX_SNAPSHOT_EXTRA_DATA} are allowed",
-            )
+        fields = SNAPSHOT.unpack(self._read(number, SNAPSHOT.size))
+        id_size, name_size, extra_size = (fields.pop(name) for name in ("id_str_size", "name_size", "extra_data_size"))
+        if extra_size > MAX_EXTRA_DATA:
+            raise self._invalid(number, f"has {extra_size} bytes of extra data, at most {MAX_EXTRA_DATA} are allowed")
         rest = self._read(number, extra_size + id_size + name_size)
         extra, names = rest[:extra_size], rest[extra_size:]
         self._at += -(self._at - start) % 8
-        disk_size = _number(extra, layout.SNAPSHOT_DISK_SIZE)
-        icount = _number(extra, layout.SNAPSHOT_ICOUNT)
-        if disk_size is not None and disk_size >= 1 << 63:
-            raise self._invalid(number, f"has a disk of {disk_size} bytes, and no disk is larger than 2^63 - 1")
-        large_state = _number(extra, layout.SNAPSHOT_VM_STATE_SIZE)
+        fields = {"disk_size": self._header.size, "icount": NO_ICOUNT, **fields, **_extra_data(extra)}
+        if fields["disk_size"] >= 1 << 63:
+            raise self._invalid(
+                number, f"has a disk of {fields['disk_size']} bytes, and no disk is larger than 2^63 - 1"
+            )
+        icount = fields.pop("icount")
         return Snapshot(
             whole_id=names[:id_size].partition(b"\0")[0],
             whole_name=names[id_size:].partition(b"\0")[0],
-            vm_state_size=vm_state_size if large_state is None else large_state,
-            date_sec=date_sec,
-            date_nsec=date_nsec,
-            vm_clock_nsec=vm_clock_nsec,
-            icount=None if icount == layout.NO_ICOUNT else icount,
-            disk_size=self._header.size if disk_size is None else disk_size,
-            l1_table_offset=l1_table_offset,
-            l1_size=l1_size,
+            icount=None if icount == NO_ICOUNT else icount,
+            **fields,
         )
 
     def _read(self, number: int, length: int) -> bytes:
         end = self._at + length
-        if end - self._header.snapshots_offset > layout.MAX_SNAPSHOT_TABLE_SIZE:
-            raise self._invalid(number, f"ends beyond the {layout.MAX_SNAPSHOT_TABLE_SIZE} bytes a table may have")
+        if end - self._header.snapshots_offset > MAX_TABLE_SIZE:
+            raise self._invalid(number, f"ends beyond the {MAX_TABLE_SIZE} bytes a table may have")
         if end > self._file.size:
             raise self._invalid(number, f"ends at 0x{end:x}, beyond the end of the file (0x{self._file.size:x})")
         data = read_bytes(self._file, self._at, length)
@@ -148,6 +163,7 @@ class _Table:
         )
 
 
-def _number(extra: bytes, at: int) -> int | None:
-    """The 64-bit number at this place of the extra data, None when that ends before."""
-    return int.from_bytes(extra[at : at + 8], "big") if len(extra) >= at + 8 else None
+def _extra_data(extra: bytes) -> dict[str, int]:
+    """The numbers that are in the extra data whole."""
+    fields = EXTRA_DATA.unpack(extra.ljust(EXTRA_DATA.size, b"\0"))
+    return {name: fields[name] for name, at in EXTRA_DATA.offsets.items() if at + 8 <= len(extra)}

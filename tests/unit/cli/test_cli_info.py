@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 
 from pydiskimg.cli import main
-from pydiskimg.cli.info import full_backing_filename, run_common_form
+from pydiskimg.cli.info import run_common_form
 from pydiskimg.cli.output import json_pieces, nested_lines
 from pydiskimg.images.qcow2 import layout, luks
+from pydiskimg.images.qcow2.bitmaps import BITMAP_ENTRY, BITMAPS
+from pydiskimg.images.qcow2.facts import full_backing_filename
+from pydiskimg.images.qcow2.snapshots import SNAPSHOT
 from tests.fixtures.checkout import ROOT
 from tests.fixtures.qcow2_images import Craft, extension
 
@@ -80,7 +83,7 @@ def with_backing(name: bytes, *, kind: bytes = b"raw") -> bytes:
     """An image whose backing file's name lies behind the header extensions."""
     extensions = extension(layout.EXTENSION_BACKING_FORMAT, kind) + extension(0, b"")
     craft = Craft(cluster_bits=12, size=1 << 20, extensions=extensions)
-    at = layout.HEADER_V2.size + layout.HEADER_V3.size + 8 + len(extensions)
+    at = layout.HEADER.size + len(extensions)
     craft.header = {"backing_file_offset": at, "backing_file_size": len(name)}
     data = bytearray(craft.build())
     data[at : at + len(name)] = name
@@ -148,7 +151,7 @@ def test_where_a_backing_file_is(path: str, backing: str, full: str) -> None:
 
 def bitmap_entry(name: bytes, *, flags: int = 2, bits: int = 16, name_size: int | None = None, extra: int = 0) -> bytes:
     size = len(name) if name_size is None else name_size
-    entry = layout.BITMAP_ENTRY.pack(4096, 1, flags, 1, bits, size, extra) + name
+    entry = BITMAP_ENTRY.pack(type=1, flags=flags, granularity_bits=bits, name_size=size, extra_data_size=extra) + name
     return entry + bytes(-len(entry) % 8)
 
 
@@ -156,7 +159,9 @@ def with_bitmaps(directory: bytes, *, count: int = 1, size: int | None = None, o
     craft = Craft(header={"autoclear_features": 1})
     end = len(craft.build())
     size = len(directory) if size is None else size
-    pointer = layout.BITMAPS.pack(count, size, end if offset is None else offset)
+    pointer = BITMAPS.pack(
+        nb_bitmaps=count, bitmap_directory_size=size, bitmap_directory_offset=end if offset is None else offset
+    )
     craft.extensions = extension(layout.EXTENSION_BITMAPS, pointer)
     return craft.build() + directory
 
@@ -193,17 +198,25 @@ def test_bitmaps_that_lie(image: Path, capsys: pytest.CaptureFixture[str], data:
 
 
 def luks_header(magic: bytes = luks.MAGIC) -> bytes:
-    head = luks.HEADER.pack(
-        magic, 1, b"aes", b"xts-plain64", b"sha256", 8, 64, b"", b"", 1000, b"12345678-1234-5678-1234-567812345678"
-    )
-    return head + luks.KEY_SLOT.pack(luks.ACTIVE, 2000, b"", 8, 4000) + luks.KEY_SLOT.pack(0xDEAD, 0, b"", 9, 4000) * 7
+    fields: dict[str, int | bytes] = {
+        "magic": magic,
+        "version": 1,
+        "cipher-name": b"aes",
+        "cipher-mode": b"xts-plain64",
+        "hash-spec": b"sha256",
+    }
+    fields |= {"payload-offset": 8, "key-bytes": 64, "mk-digest-iter": 1000}
+    head = luks.HEADER.pack(**fields, uuid=b"12345678-1234-5678-1234-567812345678")
+    slot = {"active": luks.ACTIVE, "iterations": 2000, "key-material-offset": 8, "stripes": 4000}
+    unused = {"active": 0xDEAD, "key-material-offset": 9, "stripes": 4000}
+    return head + luks.KEY_SLOT.pack(**slot) + luks.KEY_SLOT.pack(**unused) * 7
 
 
 def with_luks(pointer: bytes | None = None, header: bytes | None = None) -> bytes:
     header = luks_header() if header is None else header
     craft = Craft(header={"crypt_method": 2})
     craft.extensions = extension(
-        layout.EXTENSION_CRYPTO, pointer or layout.CRYPTO_HEADER.pack(len(craft.build()), 4096)
+        layout.EXTENSION_CRYPTO, pointer or luks.CRYPTO_HEADER.pack(offset=len(craft.build()), length=4096)
     )
     return craft.build() + header
 
@@ -223,8 +236,8 @@ def test_luks(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (with_luks(pointer=layout.CRYPTO_HEADER.pack((1 << 64) - 1, 4096)), "expected 592 or more"),
-        (with_luks(pointer=layout.CRYPTO_HEADER.pack(512, 100)), "100 bytes at 0x200"),
+        (with_luks(pointer=luks.CRYPTO_HEADER.pack(offset=(1 << 64) - 1, length=4096)), "expected 592 or more"),
+        (with_luks(pointer=luks.CRYPTO_HEADER.pack(offset=512, length=100)), "100 bytes at 0x200"),
         (with_luks(pointer=b"short"), "has 5 bytes, expected 16"),
         (with_luks(header=luks_header(b"LUKS\0\0")), "4c 55 4b 53 00 00 at"),
         (with_luks(header=b""), "expected 592 or more"),
@@ -358,7 +371,8 @@ def test_many_snapshots_with_long_names(
     image: Path, tmp_path: Path, form: list[str], number: int, size: int, byte: bytes, longest: int
 ) -> None:
     """A table of 64 MiB: what is shown is bounded, and what is kept meanwhile is not much more than the table."""
-    entry = layout.SNAPSHOT.pack(0x30000, 1, size, size, 0, 0, 0, 0, 16) + bytes(16) + byte * size * 2
+    fields = {"id_str_size": size, "name_size": size, "extra_data_size": 16}
+    entry = SNAPSHOT.pack(l1_table_offset=0x30000, l1_size=1, **fields) + bytes(16) + byte * size * 2
     image.write_bytes(with_snapshots(number, entry))
     printed, memory = size_and_memory(tmp_path, *form, image)
     assert printed < longest

@@ -14,6 +14,7 @@ import pytest
 from pydiskimg.cli import main
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.snapshots import EXTRA_DATA, SNAPSHOT
 from tests.fixtures.partition_tables import gpt
 from tests.fixtures.qcow2_images import Craft
 
@@ -256,7 +257,8 @@ def test_too_little_memory_is_a_sentence(run: Run, qcow2: Path, monkeypatch: pyt
 )
 def test_a_snapshot_as_qemu_img_names_it(run: Run, tmp_path: Path, wanted: str, found: bytes) -> None:
     # clusters: 3 the snapshot's L1 table, 4 its L2 table, 5 its data, 6 the snapshot table
-    entry = layout.SNAPSHOT.pack(3 * 512, 1, 1, 5, 0, 0, 0, 0, 16) + (0).to_bytes(8, "big") + (512).to_bytes(8, "big")
+    entry = SNAPSHOT.pack(l1_table_offset=3 * 512, l1_size=1, id_str_size=1, name_size=5, extra_data_size=16)
+    entry += EXTRA_DATA.pack(disk_size=512)[:16]
     clusters = [(4 * 512).to_bytes(8, "big"), (5 * 512).to_bytes(8, "big"), b"o" * 512, entry + b"1first"]
     data = b"".join(cluster.ljust(512, b"\0") for cluster in clusters)
     craft = Craft(size=512, l1=[0], data=data, header={"nb_snapshots": 1, "snapshots_offset": 6 * 512})

@@ -18,7 +18,7 @@ from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.checksums import Checksums
 from pydiskimg.fs.ext4.features import FEATURES
 from pydiskimg.fs.ext4.make import make_ext
-from pydiskimg.protocols import Buffer, WritableBuffer
+from pydiskimg.protocols import Buffer, Disk, WritableBuffer
 from pydiskimg.units import MIB, TIB
 from tests.fixtures.limits import limits
 
@@ -54,9 +54,11 @@ class RecordingDisk(MemoryDisk):
         self._record("flush")
 
 
-class SparseDisk:
+class SparseDisk(Disk):
     """A huge disk that keeps nothing but a count."""
 
+    size: int
+    reads_as_zero: bool
     name = "sparse"
     sector_size = 512
 

@@ -15,14 +15,17 @@ from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.fs.known_signatures import KNOWN, TABLES, TAKES_OVER, Signature, known_by_size
 from pydiskimg.fs.signatures import stranger, table_trace, trace
 from pydiskimg.fs.swap import make_swap
-from pydiskimg.protocols import WritableBuffer
+from pydiskimg.protocols import Source, WritableBuffer
 from pydiskimg.units import GIB, KIB, MIB, TIB
 
 ALL = (*TAKES_OVER, *KNOWN, *TABLES)
 
 
-class Made:
+class Made(Source):
     """A Source of any size: filler, or noise that depends on the offset, and some bytes of its own."""
+
+    name: str
+    size: int
 
     def __init__(self, size: int, parts: Mapping[int, bytes] | None = None, *, fill: int = 0, noise: int = 0) -> None:
         self.name, self.size = "made", size

@@ -16,7 +16,7 @@ from pydiskimg.disks.store import FixedStore, GrowingFile
 from pydiskimg.errors import DoesNotFitError, StorageError, UnsupportedImageError
 from pydiskimg.images import create
 from pydiskimg.images.create import new_image
-from pydiskimg.images.detect import detect
+from pydiskimg.images.formats import detect
 from pydiskimg.images.open import open_image
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.header import read_header
@@ -37,7 +37,7 @@ def test_header(cluster_bits: int, version: int, size: int) -> None:
     assert (header.version, header.cluster_bits, header.refcount_order) == (version, cluster_bits, 4)
     assert header.size == -(-size // 512) * 512
     assert header.l1_size == header.l1_entries_used
-    assert (layout.EXTENSION_FEATURE_NAMES in header.extension_types) == (version == 3)
+    assert (layout.EXTENSION_FEATURE_NAMES in header.extensions) == (version == 3)
 
 
 def test_compression_type() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import random
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from itertools import groupby
 from pathlib import Path
@@ -24,7 +24,7 @@ from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET
 from pydiskimg.images.qcow2.reader import Qcow2Source, open_qcow2
 from pydiskimg.images.qcow2.subclusters import fill_over
 from pydiskimg.images.raw import open_raw
-from pydiskimg.protocols import Buffer, WritableBuffer, coarse_extents, read_bytes
+from pydiskimg.protocols import Buffer, Disk, WritableBuffer, read_bytes
 from pydiskimg.transfer.compare import compare
 from pydiskimg.transfer.copy import copy
 from pydiskimg.transfer.pieces import pieces
@@ -52,9 +52,10 @@ class Counting(BytesSource):
         super().read_into(offset, buffer)
 
 
-class Nowhere:
+class Nowhere(Disk):
     """A disk of any size that reads as zero and keeps nothing."""
 
+    size: int
     name = "nowhere"
     sector_size = 512
     reads_as_zero = True
@@ -63,7 +64,7 @@ class Nowhere:
         self.size = size
         self.written = 0
 
-    def extents(self) -> Iterable[Extent]:
+    def extents(self) -> Iterator[Extent]:
         raise NotImplementedError
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
@@ -87,7 +88,7 @@ def use_extents(source: Qcow2Source) -> None:
 
 def use_copy(source: Qcow2Source) -> None:
     disk = Nowhere(source.size)
-    copy(source, disk, workers=2)  # type: ignore[arg-type] # its extents are not asked for
+    copy(source, disk, workers=2)
     assert disk.written == source.size
 
 
@@ -179,7 +180,7 @@ def test_coarse_extents(kinds: list[Kind], unit: int, cut: int) -> None:
         kind = Kind.DATA if Kind.DATA in some else Kind.HOLE if Kind.HOLE in some else Kind.ZERO
         expected += [kind] * step
     expected = expected[: -(-source.size // SUB)]
-    found = list(coarse_extents(source, unit))
+    found = list(source.coarse_extents(unit))
     assert [extent.kind for extent in found] == [kind for kind, _ in groupby(expected)]
     assert [kind for extent in found for kind in [extent.kind] * -(-extent.length // SUB)] == expected
     assert sum(extent.length for extent in found) == source.size

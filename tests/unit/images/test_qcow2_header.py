@@ -13,7 +13,7 @@ import pytest
 from pydiskimg.errors import DiskImageError, InvalidImageError, UnsupportedImageError
 from pydiskimg.extents import Kind
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.bitmaps import read_bitmaps
+from pydiskimg.images.qcow2.bitmaps import BITMAP_ENTRY, BITMAPS, read_bitmaps
 from pydiskimg.images.qcow2.header import read_header
 from pydiskimg.images.qcow2.reader import open_qcow2
 from tests.fixtures.checkout import ROOT
@@ -22,7 +22,9 @@ from tests.fixtures.qcow2_images import BytesSource, Craft, extension
 BACKING = extension(layout.EXTENSION_BACKING_FORMAT, b"qcow2")
 NAMES = extension(
     layout.EXTENSION_FEATURE_NAMES,
-    layout.FEATURE_NAME.pack(0, 5, b"holograms") + layout.FEATURE_NAME.pack(1, 6, b"not this one") + b"rest",
+    layout.FEATURE_NAME.pack(bit=5, name=b"holograms")
+    + layout.FEATURE_NAME.pack(type=1, bit=6, name=b"not this one")
+    + b"rest",
 )
 NAME_AT = 112 + 16
 
@@ -247,7 +249,7 @@ def test_what_a_header_says() -> None:
     craft = Craft(cluster_bits=16, size=1 << 40, extensions=extensions + b"base", header=fields, l1=[0] * 8192)
     header = read_header(BytesSource(craft.build()))
     assert (header.backing_file, header.backing_format, header.data_file) == (b"base", b"qcow2", b"d.raw")
-    assert header.extension_types == (layout.EXTENSION_BACKING_FORMAT, 0x44415441, 0x23852875, 0x12345678)
+    assert tuple(header.extensions) == (layout.EXTENSION_BACKING_FORMAT, 0x44415441, 0x23852875, 0x12345678)
     assert (header.dirty, header.corrupt, header.has_data_file, header.data_file_raw) == (True, False, True, True)
     assert (header.extended_l2, header.lazy_refcounts, header.has_bitmaps) == (True, True, True)
     assert (header.l2_entry_size, header.l2_entries, header.l2_span) == (16, 4096, 256 << 20)
@@ -266,7 +268,7 @@ HEAVY = {"dataclasses", "typing", "enum", "re", "contextlib", "collections", "co
 
 def test_a_header_imports_nothing_heavy() -> None:
     """The start-up of the shortest commands is what they take."""
-    script = "import sys; import pydiskimg.images.qcow2.header, pydiskimg.images.qcow2.support; print(*sys.modules)"
+    script = "import sys; import pydiskimg.images.qcow2.header; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-S", "-E", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -290,10 +292,11 @@ def test_a_mark_of_corruption_is_a_warning(caplog: pytest.LogCaptureFixture) -> 
 
 def test_bitmaps_before_a_backing_name_without_an_end_marker(tmp_path: Path) -> None:
     """The extensions end where the backing file's name begins, also for those who read a single one."""
-    entry = layout.BITMAP_ENTRY.pack(4096, 1, 0, 1, 16, 1, 0) + b"b" + bytes(7)
+    entry = BITMAP_ENTRY.pack(type=1, granularity_bits=16, name_size=1) + b"b" + bytes(7)
     name = b"a" * 16 + b".raw"
     craft = Craft(cluster_bits=12, size=1 << 15, header={"autoclear_features": 1})
-    pointer = extension(layout.EXTENSION_BITMAPS, layout.BITMAPS.pack(1, len(entry), len(craft.build())))
+    bitmaps = BITMAPS.pack(nb_bitmaps=1, bitmap_directory_size=len(entry), bitmap_directory_offset=len(craft.build()))
+    pointer = extension(layout.EXTENSION_BITMAPS, bitmaps)
     craft.extensions = pointer + name
     craft.header |= {"backing_file_offset": 112 + len(pointer), "backing_file_size": len(name)}
     file = BytesSource(craft.build() + entry)

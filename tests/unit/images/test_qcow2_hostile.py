@@ -14,11 +14,10 @@ from pydiskimg.cli import main
 from pydiskimg.errors import DiskImageError, InvalidImageError, UnsupportedImageError
 from pydiskimg.images.open import open_image
 from pydiskimg.images.qcow2.check import check_qcow2
-from pydiskimg.images.qcow2.header import read_header
-from pydiskimg.images.qcow2.preallocation import has_unfilled_clusters
+from pydiskimg.images.qcow2.header import read_header, require_readable
 from pydiskimg.images.qcow2.reader import Qcow2Source, open_qcow2
+from pydiskimg.images.qcow2.refcount_reader import has_unfilled_clusters
 from pydiskimg.images.qcow2.snapshots import read_snapshots
-from pydiskimg.images.qcow2.support import require_readable
 from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
 from pydiskimg.protocols import WritableBuffer, check_range, read_bytes
 from tests.fixtures.checkout import ROOT

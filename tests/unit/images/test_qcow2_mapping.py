@@ -7,7 +7,6 @@ import random
 import re
 import time
 import tracemalloc
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -20,6 +19,7 @@ from pydiskimg.errors import InvalidImageError
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.images.map import map_rows
 from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.compressed import ClusterDecoder
 from pydiskimg.images.qcow2.header import read_header
 from pydiskimg.images.qcow2.mapping import Mapping
 from pydiskimg.images.qcow2.reader import Qcow2Source, open_qcow2
@@ -163,13 +163,13 @@ def test_threads_that_want_parts_of_a_cluster_share_the_work() -> None:
     file = BytesSource(craft.build())
     calls = []
 
-    def slow(data: memoryview, view: memoryview) -> int:
-        calls.append(len(view))
-        time.sleep(0.05)
-        view[:] = zlib.decompressobj(-15).decompress(data, len(view))
-        return len(view)
+    class Slow(ClusterDecoder):
+        def decode(self, data: memoryview, cluster: memoryview) -> None:
+            calls.append(len(cluster))
+            time.sleep(0.05)
+            super().decode(data, cluster)
 
-    source = Qcow2Source(file, Mapping(file, read_header(file)), slow)
+    source = Qcow2Source(file, Mapping(file, read_header(file)), Slow("zlib", name=""))
     with ThreadPoolExecutor(8) as pool:
         parts = list(pool.map(lambda part: read_bytes(source, part * 512, 512), range(8)))
     assert b"".join(parts) == cluster
@@ -353,9 +353,20 @@ def many_tables(l2: Sequence[Sequence[int] | None], backing: bytes = b"") -> byt
     places = iter(range(first, first + 512 * len(tables), 512))
     l1 = b"".join((0 if table is None else next(places)).to_bytes(8, "big") for table in l2)
     backing_at = 200 if backing else 0
-    head = layout.HEADER_V2.pack(
-        layout.MAGIC, 3, backing_at, len(backing), 9, len(l2) << 15, 0, len(l2), at, 512, 1, 0, 0
-    ) + layout.HEADER_V3.pack(0, 0, 0, 4, 104)
+    head = layout.HEADER.pack(
+        magic=layout.MAGIC,
+        version=3,
+        backing_file_offset=backing_at,
+        backing_file_size=len(backing),
+        cluster_bits=9,
+        size=len(l2) << 15,
+        l1_size=len(l2),
+        l1_table_offset=at,
+        refcount_table_offset=512,
+        refcount_table_clusters=1,
+        refcount_order=4,
+        header_length=104,
+    )
     head = head.ljust(200, b"\0") + backing
     return head.ljust(at, b"\0") + l1.ljust(first - at, b"\0") + b"".join(table.ljust(512, b"\0") for table in tables)
 

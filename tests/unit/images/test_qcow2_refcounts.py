@@ -14,10 +14,9 @@ from pydiskimg.images.qcow2.check import check_qcow2
 from pydiskimg.images.qcow2.header import read_header
 from pydiskimg.images.qcow2.write.create import create_qcow2, refcount_clusters
 from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
-from pydiskimg.images.qcow2.write.metadata_clusters import MetadataClusters
 from pydiskimg.images.qcow2.write.packing import Packing, joined
 from pydiskimg.images.qcow2.write.refcount_entries import RefcountEntries
-from pydiskimg.images.qcow2.write.refcounts import Refcounts
+from pydiskimg.images.qcow2.write.refcounts import MetadataClusters, Refcounts
 from tests.fixtures.qcow2_images import BytesSource
 from tests.fixtures.stores import MemoryStore
 

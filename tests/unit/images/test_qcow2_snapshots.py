@@ -10,10 +10,9 @@ import time
 import pytest
 
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
-from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.header import read_header
 from pydiskimg.images.qcow2.reader import open_qcow2
-from pydiskimg.images.qcow2.snapshots import Snapshot, read_snapshots
+from pydiskimg.images.qcow2.snapshots import SNAPSHOT, Snapshot, read_snapshots
 from pydiskimg.protocols import WritableBuffer, read_bytes
 from tests.fixtures.qcow2_images import BytesSource, Craft
 
@@ -37,8 +36,18 @@ def entry(
     state: int = 0,
     extra_size: int | None = None,
 ) -> bytes:
-    head = (l1, l1_size, len(id), len(name), 1000, 2000, 3000, state)
-    data = layout.SNAPSHOT.pack(*head, len(extra) if extra_size is None else extra_size) + extra + id + name
+    head = SNAPSHOT.pack(
+        l1_table_offset=l1,
+        l1_size=l1_size,
+        id_str_size=len(id),
+        name_size=len(name),
+        date_sec=1000,
+        date_nsec=2000,
+        vm_clock_nsec=3000,
+        vm_state_size=state,
+        extra_data_size=len(extra) if extra_size is None else extra_size,
+    )
+    data = head + extra + id + name
     return data + bytes(-len(data) % 8)
 
 
@@ -134,8 +143,8 @@ class Endless(BytesSource):
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         if offset < len(self.data):
             buffer[:] = self.data[offset : offset + len(buffer)].ljust(len(buffer), b"\0")
-        elif len(buffer) == layout.SNAPSHOT.size:
-            buffer[:] = entry(b"i" * 65535, b"n" * 65535)[: layout.SNAPSHOT.size]
+        elif len(buffer) == SNAPSHOT.size:
+            buffer[:] = entry(b"i" * 65535, b"n" * 65535)[: SNAPSHOT.size]
 
 
 def test_a_table_of_64_mib_is_where_it_ends() -> None:

@@ -30,7 +30,7 @@ from pydiskimg.images.qcow2.stream import reader as stream_reader
 from pydiskimg.images.qcow2.stream import spool
 from pydiskimg.images.qcow2.stream import tables as stream_tables
 from pydiskimg.images.qcow2.stream import writer as stream_writer
-from pydiskimg.protocols import WritableBuffer, read_bytes
+from pydiskimg.protocols import Disk, WritableBuffer, read_bytes
 from pydiskimg.transfer import read_stream, write_stream
 from tests.fixtures.qcow2_images import BytesSource
 from tests.fixtures.streams import COMPRESSIONS, SparseSource, contents, memory_file, refused, restored, written
@@ -218,7 +218,7 @@ def test_an_empty_image_of_64_tib_is_small(compression: str | None, size: int) -
         assert disk.zeroed == size
 
 
-class HugeDisk(SparseSource):
+class HugeDisk(SparseSource, Disk):
     """A Disk that only counts."""
 
     sector_size = 512

@@ -97,7 +97,7 @@ def changed_entries(stream: bytes) -> Changed:
 
 
 def changed_header(stream: bytes) -> Changed:
-    for at in range(layout.HEADER_V2.size + layout.HEADER_V3.size + 64):
+    for at in range(layout.MIN_HEADER_LENGTH_V3 + 64):
         yield from ((f"bit {bit} of byte {at}", flipped(stream, at, bit)) for bit in range(8))
 
 

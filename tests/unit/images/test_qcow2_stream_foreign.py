@@ -36,21 +36,18 @@ def foreign(data: bytes, *, cluster_bits: int = 9, refcount_order: int = 4, tabl
     table_at = 1 + l1_clusters + tables if tables_first else 1
     l1_at = 1 if tables_first else 2 + blocks
     end = 2 + blocks + l1_clusters + tables
-    header = layout.HEADER_V2.pack(
-        layout.MAGIC,
-        3,
-        0,
-        0,
-        cluster_bits,
-        -(-len(data) // 512) * 512,
-        0,
-        l1_size,
-        l1_at * size,
-        table_at * size,
-        1,
-        0,
-        0,
-    ) + layout.HEADER_V3.pack(0, 0, 0, refcount_order, 112)
+    header = layout.HEADER.pack(
+        magic=layout.MAGIC,
+        version=3,
+        cluster_bits=cluster_bits,
+        size=-(-len(data) // 512) * 512,
+        l1_size=l1_size,
+        l1_table_offset=l1_at * size,
+        refcount_table_offset=table_at * size,
+        refcount_table_clusters=1,
+        refcount_order=refcount_order,
+        header_length=112,
+    )
     counts = 0
     for number in range(end + stored):
         at = number << refcount_order

@@ -12,10 +12,11 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pydiskimg.images.qcow2 import compressed
 from pydiskimg.images.qcow2.compress import compressor, stored_deflate
-from pydiskimg.images.qcow2.stream import unpacking
+from pydiskimg.images.qcow2.compressed import ClusterDecoder, frame_length
 from pydiskimg.images.qcow2.stream.checksums import checksum_of_cluster
-from pydiskimg.images.qcow2.stream.unpacking import Unpacker, frame_length
+from pydiskimg.images.qcow2.stream.reader import unpack_cluster
 
 SIZES = (512, 4096, 65536, 2 << 20)
 
@@ -28,14 +29,15 @@ def contents(size: int, seed: int) -> bytes:
 
 def unpacked(kind: str, data: bytes, size: int, *, has_checksum: bool = True) -> bytes:
     cluster = bytearray(size)
-    Unpacker(kind, name="x").unpack(memoryview(data), size, memoryview(cluster), has_checksum=has_checksum)
+    decoder = ClusterDecoder(kind, name="x")
+    unpack_cluster(decoder, memoryview(data), size, memoryview(cluster), has_checksum=has_checksum)
     return bytes(cluster)
 
 
 @pytest.fixture(params=["as installed", "zlib"])
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "zlib":
-        monkeypatch.setattr(unpacking, "deflate_library", lambda: (zlib.decompressobj, zlib.error))
+        monkeypatch.setattr(compressed, "deflate_library", lambda: (zlib.decompressobj, zlib.error))
 
 
 @pytest.mark.usefixtures("library")

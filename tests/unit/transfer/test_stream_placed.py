@@ -15,7 +15,7 @@ import pytest
 from pydiskimg.errors import InvalidImageError, StorageError
 from pydiskimg.extents import Extent
 from pydiskimg.images.raw import RawSource, open_raw
-from pydiskimg.protocols import WritableBuffer
+from pydiskimg.protocols import Source, WritableBuffer
 from pydiskimg.ranges import RangeList
 from pydiskimg.transfer import write_stream
 from pydiskimg.volumes.used import UsedSource
@@ -33,9 +33,11 @@ def disk(tmp_path: Path) -> Path:
     return path
 
 
-class Read:
+class Read(Source):
     """A source that does not tell where its bytes lie."""
 
+    name: str
+    size: int
     format = "raw"
 
     def __init__(self, source: UsedSource) -> None:

@@ -21,16 +21,17 @@ from pydiskimg.errors import DoesNotFitError, InvalidImageError, StorageError, V
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.images.create import new_image
 from pydiskimg.images.qcow2.write.disk import Qcow2Disk
-from pydiskimg.protocols import Buffer, WritableBuffer
+from pydiskimg.protocols import Buffer, Source, WritableBuffer
 from pydiskimg.transfer import workers
 from pydiskimg.transfer.copy import FREE_UNIT, ZERO_UNIT, copy
 from pydiskimg.transfer.pieces import CHUNK_SIZE, ZeroRuns, pieces
 from pydiskimg.units import MIB
 
 
-class ListSource:
+class ListSource(Source):
     """A Source made of extents; DATA holds a pattern that depends on the offset."""
 
+    size: int
     name = "list"
 
     def __init__(self, lengths: list[tuple[Kind, int]], *, zero_data: bool = False) -> None:
@@ -58,16 +59,16 @@ UNITS = [512, 4096, 65536, 2 << 20]
 
 
 class Clusters(MemoryDisk):
-    """A disk made of clusters of unit bytes, which takes only whole ones; the last ends with the image."""
+    """A disk made of clusters of cluster_size bytes, which takes only whole ones; the last ends with the image."""
 
-    def __init__(self, size: int, unit: int, *, fill: int = 0xFF) -> None:
+    def __init__(self, size: int, cluster_size: int, *, fill: int = 0xFF) -> None:
         super().__init__(size, fill=fill)
-        self.unit = unit
+        self.cluster_size = cluster_size
         self.written: set[int] = set()
 
     def write(self, offset: int, data: Buffer) -> None:
         self._check(offset, len(data))
-        clusters = range(offset // self.unit, -(-(offset + len(data)) // self.unit))
+        clusters = range(offset // self.cluster_size, -(-(offset + len(data)) // self.cluster_size))
         assert self.written.isdisjoint(clusters), "a cluster was written twice"
         self.written.update(clusters)
         super().write(offset, data)
@@ -78,8 +79,8 @@ class Clusters(MemoryDisk):
 
     def _check(self, offset: int, length: int) -> None:
         assert length > 0
-        assert offset % self.unit == 0
-        assert (offset + length) % self.unit == 0 or offset + length == self.size
+        assert offset % self.cluster_size == 0
+        assert (offset + length) % self.cluster_size == 0 or offset + length == self.size
 
 
 @given(
@@ -437,7 +438,7 @@ def test_a_signal_while_a_thread_starts_does_not_end_the_wait_for_another(monkey
         disk.may_end.set()
 
     def interrupted(thread: threading.Thread) -> None:
-        if thread.name == "copy-1":
+        if thread.name == "worker-1":
             disk.begun.wait()
             late.append(threading.Timer(0.1, run_late, [thread]))
             start(late[0])

@@ -12,14 +12,19 @@ from dataclasses import dataclass
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.bitmaps import BITMAP_ENTRY, BITMAPS, MAX_BITMAP_DIRECTORY_SIZE, MAX_BITMAPS
 from pydiskimg.images.qcow2.check.acceptable import is_possible_bitmap, require_acceptable
 from pydiskimg.images.qcow2.check.findings import CheckResult
 from pydiskimg.images.qcow2.header import Header
+from pydiskimg.images.qcow2.luks import CRYPTO_HEADER
 from pydiskimg.images.qcow2.refcount_reader import read_padded
+from pydiskimg.images.qcow2.snapshots import MAX_EXTRA_DATA, MAX_TABLE_SIZE, SNAPSHOT
 from pydiskimg.images.qcow2.words import numbers
 from pydiskimg.protocols import Source
 
 SNAPSHOT_EXTRA_DATA_V3 = 16  # bytes that version 3 wants
+BITMAP_RESERVED = 0xFF00_0000_0000_01FE  # bits of an entry of a bitmap table
+MAX_BITMAP_TABLE_SIZE = 0x800_0000  # entries
 PIECE = 1 << 20
 SLACK = 1 << 20  # bytes by which tables may overlap before it is too much work
 
@@ -71,7 +76,7 @@ class Areas:
 
     def _find(self) -> Iterator[Area]:
         header, size = self._header, layout.ENTRY_SIZE
-        extensions = require_acceptable(self._file, header)
+        require_acceptable(self._file, header)
         yield Area("the header", 0, header.cluster_size)
         yield Area("the L1 table", header.l1_table_offset, header.l1_size * size)
         tables, table_size = self._snapshots()
@@ -82,23 +87,25 @@ class Areas:
         refcount_table_size = header.refcount_table_clusters * header.cluster_size
         yield Area("the refcount table", header.refcount_table_offset, refcount_table_size)
         if header.crypt_method == layout.CRYPT_LUKS:
-            yield Area("the encryption header", *layout.CRYPTO_HEADER.unpack(extensions[layout.EXTENSION_CRYPTO]))
+            pointer = CRYPTO_HEADER.unpack(header.extensions[layout.EXTENSION_CRYPTO])
+            yield Area("the encryption header", **pointer)
         if header.has_bitmaps:
-            yield from self._bitmaps(*layout.BITMAPS.unpack(extensions[layout.EXTENSION_BITMAPS]))
+            count, _, length, offset = BITMAPS.unpack(header.extensions[layout.EXTENSION_BITMAPS]).values()
+            yield from self._bitmaps(count, length, offset)
 
     def _snapshots(self) -> tuple[Counter[tuple[int, int]], int]:
         """Find the snapshots' L1 tables, (offset, entries), and the bytes of the snapshot table."""
         header, at = self._header, self._header.snapshots_offset
         tables: Counter[tuple[int, int]] = Counter()
         for index in range(header.nb_snapshots):
-            fixed = layout.SNAPSHOT.unpack(read_padded(self._file, at, layout.SNAPSHOT.size))
-            offset, entries, id_size, name_size, extra_size = *fixed[:4], fixed[8]
-            if extra_size > layout.MAX_SNAPSHOT_EXTRA_DATA:
+            entry = SNAPSHOT.unpack(read_padded(self._file, at, SNAPSHOT.size))
+            offset, entries, extra_size = entry["l1_table_offset"], entry["l1_size"], entry["extra_data_size"]
+            if extra_size > MAX_EXTRA_DATA:
                 raise self._invalid(f"snapshot {index}", at, f"has {extra_size} bytes of extra data")
             if header.version >= 3 and extra_size < SNAPSHOT_EXTRA_DATA_V3:
                 self._result.add_corruption(f"snapshot {index}: its entry at 0x{at:x} is incomplete")
-            at += -(-(layout.SNAPSHOT.size + extra_size + id_size + name_size) // 8) * 8
-            if at - header.snapshots_offset > layout.MAX_SNAPSHOT_TABLE_SIZE:
+            at += -(-(SNAPSHOT.size + extra_size + entry["id_str_size"] + entry["name_size"]) // 8) * 8
+            if at - header.snapshots_offset > MAX_TABLE_SIZE:
                 raise self._invalid("the snapshot table", header.snapshots_offset, "is longer than 64 MiB")
             if self._is_good_l1_table(index, offset, entries):
                 tables[offset, entries] += 1
@@ -132,20 +139,20 @@ class Areas:
     def _bitmaps(self, count: int, size: int, offset: int) -> Iterator[Area]:
         cluster_size = self._header.cluster_size
         if (
-            not 0 < count <= layout.MAX_BITMAPS
-            or not 0 < size <= layout.MAX_BITMAP_DIRECTORY_SIZE
+            not 0 < count <= MAX_BITMAPS
+            or not 0 < size <= MAX_BITMAP_DIRECTORY_SIZE
             or offset % cluster_size
             or not offset
         ):
             raise self._invalid("the bitmap directory", offset, f"cannot have {count} bitmaps in {size} bytes")
         yield Area("the bitmap directory", offset, size)
         directory, at, found = read_padded(self._file, offset, size), 0, 0
-        while at + layout.BITMAP_ENTRY.size <= size:
-            fixed = bytes(directory[at : at + layout.BITMAP_ENTRY.size])
-            table, entries, _, _, _, name_size, extra_size = layout.BITMAP_ENTRY.unpack(fixed)
-            if not is_possible_bitmap(self._header, fixed) or not self._is_good_bitmap_table(offset, table, entries):
+        while at + BITMAP_ENTRY.size <= size:
+            entry = BITMAP_ENTRY.unpack(directory, at)
+            table, entries = entry["bitmap_table_offset"], entry["bitmap_table_size"]
+            if not is_possible_bitmap(self._header, entry) or not self._is_good_bitmap_table(offset, table, entries):
                 break
-            at += -(-(layout.BITMAP_ENTRY.size + extra_size + name_size) // 8) * 8
+            at += -(-(BITMAP_ENTRY.size + entry["extra_data_size"] + entry["name_size"]) // 8) * 8
             found += 1
             area = Area(f"the bitmap table at 0x{table:x}", table, entries * layout.ENTRY_SIZE)
             self.bitmap_tables.append(area)
@@ -161,7 +168,7 @@ class Areas:
     def _is_good_bitmap_table(self, directory: int, offset: int, entries: int) -> bool:
         """False also when the tables together are longer than the file, so that they must overlap."""
         self._bitmap_bytes += entries * layout.ENTRY_SIZE
-        if offset % self._header.cluster_size or not offset or not 0 < entries <= layout.MAX_BITMAP_TABLE_SIZE:
+        if offset % self._header.cluster_size or not offset or not 0 < entries <= MAX_BITMAP_TABLE_SIZE:
             return False
         if self._bitmap_bytes > self._file.size:
             raise self._invalid("the bitmap directory", directory, "names tables that are longer than the file")
@@ -175,7 +182,7 @@ class Areas:
 
     def _is_bad_bitmap_entry(self, entry: int) -> bool:
         offset = entry & layout.ENTRY_OFFSET
-        if entry & layout.BITMAP_RESERVED or offset % self._header.cluster_size:
+        if entry & BITMAP_RESERVED or offset % self._header.cluster_size:
             return True
         return bool(offset and entry & 1)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.write.create import pack_extension
 from pydiskimg.protocols import Buffer
+from pydiskimg.records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +24,17 @@ else:
         from zlib import crc32
 
 CLUSTER_CHECKSUM_SIZE = 4
+# Our extension of a stream, directly after the header.
+STREAM_CHECKS = Record(
+    "stream extension",
+    ">",
+    8,
+    """
+     0  I   tables                   crc32 of everything before the data, this field being zero
+     4  I   flags
+    """,
+)
+CLUSTER_CHECKSUMS = 1 << 0  # flags: a crc32 follows the data of each compressed cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +47,8 @@ class Checks:
 
 def pack_checks(tables: int, *, clusters: bool) -> bytes:
     """Return the extension, which must be the header's first one."""
-    flags = layout.STREAM_CLUSTER_CHECKSUMS if clusters else 0
-    return pack_extension(layout.EXTENSION_STREAM, layout.STREAM_CHECKS.pack(tables, flags))
+    flags = CLUSTER_CHECKSUMS if clusters else 0
+    return pack_extension(layout.EXTENSION_STREAM, STREAM_CHECKS.pack(tables=tables, flags=flags))
 
 
 def find_checks(head: Buffer, header_length: int) -> Checks | None:
@@ -45,12 +57,13 @@ def find_checks(head: Buffer, header_length: int) -> Checks | None:
     A program that changes an image and writes its header anew puts extensions that it does not know last.
     """
     start = header_length + layout.EXTENSION.size
-    if start + layout.STREAM_CHECKS.size > len(head):
+    if start + STREAM_CHECKS.size > len(head):
         return None
-    if layout.EXTENSION.unpack_from(head, header_length) != (layout.EXTENSION_STREAM, layout.STREAM_CHECKS.size):
+    extension = layout.EXTENSION.unpack(head, header_length)
+    if extension != {"type": layout.EXTENSION_STREAM, "length": STREAM_CHECKS.size}:
         return None
-    tables, flags = layout.STREAM_CHECKS.unpack_from(head, start)
-    return Checks(tables, bool(flags & layout.STREAM_CLUSTER_CHECKSUMS))
+    checks = STREAM_CHECKS.unpack(head, start)
+    return Checks(checks["tables"], bool(checks["flags"] & CLUSTER_CHECKSUMS))
 
 
 def checksum_of_tables(pieces: Iterable[Buffer], header_length: int) -> int:

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.compressed import ClusterDecoder
 from pydiskimg.images.qcow2.header import Header
 from pydiskimg.images.qcow2.mapping import COMPRESSED, DATA, HOLE, Mapping, Run
+from pydiskimg.images.qcow2.stream.checksums import CLUSTER_CHECKSUM_SIZE, checksum_of_cluster
 from pydiskimg.images.qcow2.stream.tables import Front, Prefix, fetch_tables, read_checks, read_exactly
-from pydiskimg.images.qcow2.stream.unpacking import Unpacker
 from pydiskimg.units import MIB
 
 # Zeros after the image: what fills the last block of a tape or of dd. More of them is something else.
@@ -45,7 +46,8 @@ class StreamReader:
         self.header = header
         self._front = front
         self._prefix = prefix
-        self._unpacker = Unpacker(header.compression_type, name=front.name)
+        self._decoder = ClusterDecoder(header.compression_type, name=front.name)
+        self._decoder.require_library()
         self._data_offset = 0
         self._has_checksums = False  # after each compressed cluster's data
 
@@ -81,7 +83,7 @@ class StreamReader:
             is_whole = run.length == cluster_size
             cluster = chunk.buffer[at : at + cluster_size] if is_whole else memoryview(bytearray(cluster_size))
             try:
-                self._unpacker.unpack(memoryview(data), run.start, cluster, has_checksum=self._has_checksums)
+                unpack_cluster(self._decoder, memoryview(data), run.start, cluster, has_checksum=self._has_checksums)
             except ValueError as error:
                 raise self._corrupt(run, str(error)) from error
             if not is_whole:
@@ -191,6 +193,26 @@ class StreamReader:
             f"{self._front.name}: the compressed cluster of guest offset {run.start}, at byte {run.host} of the "
             f"stream, {what}; the stream is corrupt"
         )
+
+
+def unpack_cluster(
+    decoder: ClusterDecoder, data: memoryview, guest_offset: int, cluster: memoryview, *, has_checksum: bool
+) -> None:
+    """Fill cluster, which is at guest_offset (bytes), from data, which fills its room in the stream.
+
+    Its checksum follows the compressed data, where the stream has them, and zeros; a cluster that no table names would
+    lie there otherwise. Raises ValueError, its text being what the data does, when it is corrupt or something else is
+    there.
+    """
+    rest = decoder.decode_all(data, cluster)
+    if has_checksum:
+        expected = checksum_of_cluster(guest_offset, cluster)
+        if rest[:CLUSTER_CHECKSUM_SIZE] != expected:
+            found = bytes(rest[:CLUSTER_CHECKSUM_SIZE]).hex()
+            raise ValueError(f"has the checksum 0x{found}, expected 0x{expected.hex()}")
+        rest = rest[CLUSTER_CHECKSUM_SIZE:]
+    if bytes(rest).strip(b"\0"):
+        raise ValueError(f"ends {len(rest)} bytes before what the tables name next, and these are not zero")
 
 
 def _cut(run: Run, chunk_size: int) -> Iterator[Run]:

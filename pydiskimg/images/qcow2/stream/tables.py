@@ -15,12 +15,11 @@ from typing import Protocol
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.header import Header, read_header
+from pydiskimg.images.qcow2.header import Header, read_header, require_readable, require_sound
 from pydiskimg.images.qcow2.stream.checksums import checksum_of_tables, find_checks
 from pydiskimg.images.qcow2.stream.layout import TABLES_LIMIT
 from pydiskimg.images.qcow2.stream.spool import Spool
-from pydiskimg.images.qcow2.support import require_readable, require_sound
-from pydiskimg.protocols import WritableBuffer, read_bytes
+from pydiskimg.protocols import Source, WritableBuffer, read_bytes
 from pydiskimg.text import quoted
 from pydiskimg.units import MIB, format_bytes
 
@@ -42,12 +41,13 @@ class Front(Protocol):
         """Fill the buffer; less only where the stream ends."""
 
 
-class Prefix:
+class Prefix(Source):
     """A Source over the beginning of a stream, taken in as it is asked for, up to limit (bytes).
 
     Its size is that of the whole file, which a stream does not tell: larger than anything.
     """
 
+    name: str
     size = _NEVER_ENDS
 
     def __init__(self, front: Front, spool: Spool) -> None:

@@ -33,7 +33,6 @@ _FEATURES = (
     (2, 0, b"bitmaps"),
     (2, 1, b"raw external data"),
 )
-_HEADER_LENGTH = layout.COMPRESSION_TYPE_OFFSET + 8
 
 
 _Fields = namedtuple(
@@ -179,7 +178,7 @@ def pack_header(plan: Plan, *, name: str) -> bytes:
         extensions += pack_extension(layout.EXTENSION_BACKING_FORMAT, plan.backing_format)
     names = _feature_names() if plan.version == 3 else b""
     start = header_length(plan)
-    end = layout.EXTENSION.pack(layout.EXTENSION_END, 0)
+    end = layout.EXTENSION.pack(type=layout.EXTENSION_END)
     if start + len(extensions + names + end + plan.backing_file) > plan.cluster_size:
         names = b""  # a convenience only
     extensions += names + end
@@ -195,44 +194,47 @@ def pack_header(plan: Plan, *, name: str) -> bytes:
 
 def header_length(plan: Plan) -> int:
     """Return the bytes of the header, without its extensions."""
-    return _HEADER_LENGTH if plan.version == 3 else layout.HEADER_V2.size
+    return layout.HEADER.size if plan.version == 3 else layout.HEADER_LENGTH_V2
 
 
 def _fields(plan: Plan, backing_offset: int) -> bytes:
-    two: bytes = layout.HEADER_V2.pack(
-        layout.MAGIC,
-        plan.version,
-        backing_offset,
-        len(plan.backing_file),
-        plan.cluster_size.bit_length() - 1,
-        plan.size,
-        layout.CRYPT_NONE,
-        plan.l1_size,
-        plan.l1_table_offset,
-        plan.refcount_table_offset,
-        plan.refcount_table_clusters,
-        0,
-        0,
-    )
-    if plan.version == 2:
-        return two
     number = COMPRESSION_TYPES.index(plan.compression_type)
-    incompatible = layout.INCOMPATIBLE_COMPRESSION_TYPE if number else 0
-    return (
-        two
-        + layout.HEADER_V3.pack(incompatible, 0, 0, REFCOUNT_ORDER, _HEADER_LENGTH)
-        + bytes([number]).ljust(8, b"\0")
+    whole: bytes = layout.HEADER.pack(
+        magic=layout.MAGIC,
+        version=plan.version,
+        backing_file_offset=backing_offset,
+        backing_file_size=len(plan.backing_file),
+        cluster_bits=plan.cluster_size.bit_length() - 1,
+        size=plan.size,
+        crypt_method=layout.CRYPT_NONE,
+        l1_size=plan.l1_size,
+        l1_table_offset=plan.l1_table_offset,
+        refcount_table_offset=plan.refcount_table_offset,
+        refcount_table_clusters=plan.refcount_table_clusters,
+        incompatible_features=layout.INCOMPATIBLE_COMPRESSION_TYPE if number else 0,
+        refcount_order=REFCOUNT_ORDER,
+        header_length=layout.HEADER.size,
+        compression_type=number,
     )
+    return whole[: header_length(plan)]
+
+
+def change_header(store: Store, **fields: int) -> None:
+    """Change fields of an image's header, all of them by one write into one sector."""
+    raw = bytearray(layout.HEADER.size)
+    store.read_into(0, raw)
+    layout.HEADER.put(raw, fields)
+    store.write(0, raw)
 
 
 def _feature_names() -> bytes:
-    names = b"".join(layout.FEATURE_NAME.pack(*each) for each in _FEATURES)
+    names = b"".join(layout.FEATURE_NAME.pack(type=kind, bit=bit, name=name) for kind, bit, name in _FEATURES)
     return pack_extension(layout.EXTENSION_FEATURE_NAMES, names)
 
 
 def pack_extension(kind: int, data: bytes) -> bytes:
     """Return a header extension of the type kind."""
-    return layout.EXTENSION.pack(kind, len(data)) + data + bytes(-len(data) % 8)
+    return layout.EXTENSION.pack(type=kind, length=len(data)) + data + bytes(-len(data) % 8)
 
 
 def _write_zeros(store: Store, offset: int, length: int) -> None:

@@ -9,30 +9,27 @@ from array import array
 from pydiskimg.errors import UnsupportedImageError, closed_error, read_only_error
 from pydiskimg.extents import Extent, Kind, merged
 from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.cluster_reader import ClusterReader
 from pydiskimg.images.qcow2.compress import compressor
-from pydiskimg.images.qcow2.header import read_header
-from pydiskimg.images.qcow2.support import require_readable, require_sound
-from pydiskimg.images.qcow2.write.cluster_reader import ClusterReader
-from pydiskimg.images.qcow2.write.create import l1_entries, round_size
+from pydiskimg.images.qcow2.compressed import ClusterDecoder
+from pydiskimg.images.qcow2.header import read_header, require_readable, require_sound
+from pydiskimg.images.qcow2.write.create import change_header, l1_entries, round_size
 from pydiskimg.images.qcow2.write.guard import RangeGuard
 from pydiskimg.images.qcow2.write.l2_map import COPIED, GuestMap, is_in_place
 from pydiskimg.images.qcow2.write.packing import Packing, joined
 from pydiskimg.images.qcow2.write.refcounts import Refcounts
-from pydiskimg.protocols import check_range
+from pydiskimg.protocols import Disk, check_range
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
 
     from pydiskimg.images.qcow2.compress import Compress
     from pydiskimg.images.qcow2.header import Header
     from pydiskimg.protocols import Buffer, Source, Store, WritableBuffer
 
-_AUTOCLEAR_FIELD = 88
 
-
-class Qcow2Disk:
+class Qcow2Disk(Disk):
     """A Disk over a qcow2 image in a Store; both stay the caller's. Made by open_qcow2_disk().
 
     Safe from several threads; the image is whole whenever the machine stops, and holds all that was written before
@@ -40,6 +37,9 @@ class Qcow2Disk:
     refcount table.
     """
 
+    name: str
+    size: int
+    reads_as_zero: bool
     format = "qcow2"
     sector_size = 512
 
@@ -58,9 +58,14 @@ class Qcow2Disk:
         self._refcounts = Refcounts(store, header)
         self._packing = Packing(self._refcounts, header.cluster_size)
         self._map = GuestMap(store, header, self._refcounts, on_release=self._packing.after_releases)
-        self._reader = ClusterReader(store, header, backing)
+        decoder = ClusterDecoder(header.compression_type, name=store.name)
+        self._reader = ClusterReader(store, header, decoder, backing=backing)
         self._zeros = bytearray(header.cluster_size)
         self.reads_as_zero = backing is None and self._map.is_empty
+
+    @property
+    def unit(self) -> int:
+        return self.cluster_size
 
     def extents(self) -> Iterator[Extent]:
         """Yield the extents; what is not stored is DATA as far as there is a backing file, and a HOLE beyond."""
@@ -75,7 +80,9 @@ class Qcow2Disk:
             for cluster, count, start, end in self._by_table(offset, len(view)):
                 with self._lock:
                     entries = self._map.entries(cluster, count)
-                self._reader.read(cluster, count, entries, start, view[start - offset : end - offset])
+                self._reader.read(
+                    self._map.runs(cluster, entries, start, end), start, view[start - offset : end - offset]
+                )
 
     def write(self, offset: int, data: Buffer) -> None:
         self._require_open(writing=True)
@@ -117,9 +124,7 @@ class Qcow2Disk:
         self._require_open()
         with self._lock:
             self._map.clear_cache()
-        drop = getattr(self._store, "drop_cache", None)
-        if drop is not None:
-            drop()
+        self._store.drop_cache()
 
     def grow(self, size: int) -> None:
         """Make the virtual disk size bytes large, rounded up to 512, where it is smaller; what is new reads as zero.
@@ -180,7 +185,7 @@ class Qcow2Disk:
         if not self._autoclear:
             return
         with self._lock:
-            self._store.write(_AUTOCLEAR_FIELD, bytes(8))
+            change_header(self._store, autoclear_features=0)
             self._store.flush()
             self._autoclear = 0
 
@@ -215,7 +220,7 @@ class Qcow2Disk:
         whole = bytearray(self.cluster_size)
         start = cluster * self.cluster_size
         known = min(self.cluster_size, self.size - start)
-        self._reader.read(cluster, 1, entries, start, memoryview(whole)[:known])
+        self._reader.read(self._map.runs(cluster, entries, start, start + known), start, memoryview(whole)[:known])
         whole[inside : inside + len(view)] = view
         if len(view) == known and not entry:
             self._write_new(cluster, memoryview(whole))  # the end of the disk
@@ -422,8 +427,7 @@ def open_qcow2_disk(store: Store, *, backing: Source | None = None, compress: bo
     clusters that write() gets where nothing is mapped yet; everything else is stored as it is.
     Raises InvalidImageError, UnsupportedImageError for what is not written here, StorageError.
     """
-    file: Any = store  # what a header is read from needs no extents
-    header = read_header(file)
+    header = read_header(store)
     _require_writable(header, store.name, has_backing=backing is not None)
     return Qcow2Disk(
         store,

@@ -8,12 +8,14 @@ import threading
 from pydiskimg.protocols import Buffer, Store, WritableBuffer
 
 
-class UnpublishedStore:
+class UnpublishedStore(Store):
     """A Store that keeps the first head_size bytes in memory and passes the rest on to store, which it does not own.
 
     An interrupted image has no header, so nothing but publish() has to be durable: flush() does nothing, and no
     order is kept. The old head of the store is wiped, durably, before the first byte goes anywhere.
     """
+
+    name: str
 
     def __init__(self, store: Store, head_size: int) -> None:
         self.name = store.name
@@ -51,10 +53,8 @@ class UnpublishedStore:
 
     def drop_cache(self) -> None:
         """Make the next reads come from the device where the system can do that."""
-        drop = getattr(self._store, "drop_cache", None)
-        if drop is not None:
-            self._store.flush()
-            drop()
+        self._store.flush()
+        self._store.drop_cache()
 
     def publish(self) -> None:
         """Make everything durable, then the head. From here on it is a Store like any other."""

@@ -21,12 +21,14 @@ from array import array
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.mapping import COMPRESSED, DATA, HOLE, ZERO, Run
 from pydiskimg.images.qcow2.words import big_endian, numbers
+from pydiskimg.images.qcow2.write.create import change_header
 from pydiskimg.images.qcow2.write.tables import TableCache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pydiskimg.images.qcow2.header import Header
     from pydiskimg.images.qcow2.write.refcounts import Refcounts
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 
 L2_CACHE = 8 << 20  # for clean and for changed tables each
 COPIED = layout.COPIED  # the reference count is one: may be written in place
-HEADER_SIZE, HEADER_L1 = 24, 36  # the header's fields size; l1_size and l1_table_offset
 
 
 class GuestMap:
@@ -111,6 +112,32 @@ class GuestMap:
                     )
         return found
 
+    def runs(self, cluster: int, entries: array[int] | None, start: int, end: int) -> Iterator[Run]:
+        """Yield the runs of [start, end) (bytes), which lies in the clusters that entries, those from cluster on, map.
+
+        None for entries is what entries() gives where nothing is mapped. This may be called without the lock.
+        """
+        if entries is None:
+            yield Run(HOLE, start, end - start)
+            return
+        size = self._cluster_size
+        while start < end:
+            index, inside = (start >> self._bits) - cluster, start % size
+            entry = entries[index]
+            if entry & layout.L2_COMPRESSED:
+                stop = min(end, start - inside + size)
+                yield Run(COMPRESSED, start, stop - start, *self._compressed_at(entry))
+                start = stop
+                continue
+            is_data = bool(entry & layout.ENTRY_OFFSET) and not entry & layout.L2_ZERO
+            kind = DATA if is_data else ZERO if entry & layout.L2_ZERO else HOLE
+            step, after = size if is_data else 0, index + 1
+            while start - inside + (after - index) * size < end and entries[after] == entries[after - 1] + step:
+                after += 1
+            stop = min(end, start - inside + (after - index) * size)
+            yield Run(kind, start, stop - start, (entry & layout.ENTRY_OFFSET) + inside if is_data else 0)
+            start = stop
+
     def put(self, cluster: int, new: array[int]) -> None:
         """Map guest clusters, all in one L2 table; what they were mapped to is let go."""
         old = self.entries(cluster, len(new))
@@ -172,18 +199,14 @@ class GuestMap:
         After an error the L1 table is the one that the header named before, and it may be tried again.
         """
         self.flush()
-        # One write in one sector: the new size needs the new table.
-        head = bytearray(HEADER_L1 + 12 - HEADER_SIZE)
-        self._store.read_into(HEADER_SIZE, head)
-        head[:8] = size.to_bytes(8, "big")
         if l1_size <= len(self._l1):
-            self._store.write(HEADER_SIZE, head)
+            change_header(self._store, size=size)
             self._store.flush()
             return
         old, longer = self._l1_clusters(), self._l1 + array("Q", bytes((l1_size - len(self._l1)) * layout.ENTRY_SIZE))
         offset = self._write_longer_l1(longer)
-        head[HEADER_L1 - HEADER_SIZE :] = l1_size.to_bytes(4, "big") + offset.to_bytes(8, "big")
-        self._store.write(HEADER_SIZE, head)
+        # At once: the new size needs the new table.
+        change_header(self._store, size=size, l1_size=l1_size, l1_table_offset=offset)
         self._l1, self._l1_offset = longer, offset
         self._store.flush()
         if old is not None:

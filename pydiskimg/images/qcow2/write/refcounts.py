@@ -19,7 +19,7 @@ from pydiskimg.errors import InvalidImageError, StorageError
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.header import Header
 from pydiskimg.images.qcow2.words import big_endian, numbers
-from pydiskimg.images.qcow2.write.metadata_clusters import MetadataClusters
+from pydiskimg.images.qcow2.write.create import change_header
 from pydiskimg.images.qcow2.write.refcount_entries import RefcountEntries
 from pydiskimg.images.qcow2.write.tables import CachedTable, TableCache
 from pydiskimg.protocols import Store
@@ -27,9 +27,10 @@ from pydiskimg.units import format_bytes
 
 BLOCK_CACHE = 8 << 20  # for clean and for changed blocks each
 MOST_RELEASES = 100_000  # noted runs of clusters
-_TABLE_FIELDS = 48  # the header's refcount_table_offset and refcount_table_clusters
 _OFFSET = 0xFFFF_FFFF_FFFF_FE00
 _MOST_CLUSTERS = 1 << 56  # bytes: what an L2 entry can name
+# A bit each: 64 MiB at most, and only where an image has a table so far back (32 TiB for clusters of 64 KiB).
+MOST_METADATA_CLUSTERS = 1 << 29
 
 
 class Refcounts:
@@ -352,8 +353,11 @@ class Refcounts:
     def _write_moved_table(self) -> None:
         self._store.write(self._table_offset, big_endian(self._table[:]))
         self._store.flush()
-        fields = self._table_offset.to_bytes(8, "big") + self._table_clusters.to_bytes(4, "big")
-        self._store.write(_TABLE_FIELDS, fields)
+        change_header(
+            self._store,
+            refcount_table_offset=self._table_offset,
+            refcount_table_clusters=self._table_clusters,
+        )
         self._store.flush()
         assert self._moved_from is not None
         first, count = self._moved_from
@@ -382,3 +386,35 @@ class Refcounts:
         return InvalidImageError(
             f"{self._store.name}: {text}; the image is truncated or corrupt: repair it with qemu-img check -r all"
         )
+
+
+class MetadataClusters:
+    """The clusters of an image that hold its own tables: no guest's data is written there, whatever an entry says.
+
+    It is a bit for each. Clusters from MOST_METADATA_CLUSTERS on are not remembered.
+    """
+
+    def __init__(self) -> None:
+        self._bits = bytearray()
+
+    def add(self, cluster: int, count: int = 1) -> None:
+        """Remember count clusters."""
+        end = min(cluster + count, MOST_METADATA_CLUSTERS)
+        if end >> 3 >= len(self._bits) and end > cluster:
+            self._bits.extend(bytes((end >> 3) + 1 - len(self._bits)))
+        for each in range(cluster, end):
+            self._bits[each >> 3] |= 1 << (each & 7)
+
+    def discard(self, cluster: int, count: int = 1) -> None:
+        """Forget count clusters."""
+        for each in range(cluster, min(cluster + count, len(self._bits) << 3)):
+            self._bits[each >> 3] &= ~(1 << (each & 7))
+
+    def first_of(self, cluster: int, count: int) -> int | None:
+        """The first of these count clusters that is remembered."""
+        if not any(self._bits[cluster >> 3 : (cluster + count + 7) >> 3]):
+            return None
+        for each in range(cluster, min(cluster + count, len(self._bits) << 3)):
+            if self._bits[each >> 3] >> (each & 7) & 1:
+                return each
+        return None

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""From runs to bytes: clusters are read from the file, decompressed, zero, or seen in the backing file."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from functools import partial
+
+from pydiskimg.errors import InvalidImageError
+from pydiskimg.images.qcow2.backing import fill_with_zeros, read_behind
+from pydiskimg.images.qcow2.cache import Cache
+from pydiskimg.images.qcow2.compressed import ClusterDecoder
+from pydiskimg.images.qcow2.header import Header
+from pydiskimg.images.qcow2.mapping import COMPRESSED, DATA, HOLE, MIXED, Run, split
+from pydiskimg.images.qcow2.subclusters import fill, fill_over
+from pydiskimg.protocols import Readable, Source
+
+# Compressed clusters that lie close together in the file are fetched by one read of at most this, gaps included.
+BATCH = 1 << 20
+GAP = 16 << 10
+
+GATES = 61  # locks that share the clusters between them; a prime, as offsets are multiples of powers of two
+
+
+class ClusterReader:
+    """Reads what runs say of one layer of an image; safe from several threads.
+
+    file is the qcow2 file itself, data where the clusters of DATA are (None: in file), backing what is seen through a
+    HOLE (None: zeros). cache is the bytes of decompressed clusters that are kept; None is for a file whose clusters
+    change.
+    """
+
+    def __init__(
+        self,
+        file: Readable,
+        header: Header,
+        decoder: ClusterDecoder,
+        *,
+        data: Source | None = None,
+        backing: Source | None = None,
+        cache: int | None = None,
+    ) -> None:
+        self._file = file
+        self._data: Readable = file if data is None else data
+        self._backing = backing
+        self._cluster_size = header.cluster_size
+        self._subcluster_size = header.subcluster_size
+        self._decoder = decoder
+        self._clusters: Cache[bytearray] | None = None if cache is None else Cache(cache)
+        self._gates = [threading.Lock() for _ in range(GATES)]
+
+    def read(self, runs: Iterable[Run], offset: int, view: memoryview) -> None:
+        """Fill view, which begins at offset of the virtual disk, with what runs, which cover it in order, say.
+
+        Raises InvalidImageError where the image is corrupt, and what reading raises.
+        """
+        batch: list[Run] = []
+        for run in runs:
+            if batch and not self._joins(batch, run):
+                self._read_batch(batch, offset, view)
+                batch = []
+            part = view[run.start - offset : run.start - offset + run.length]
+            if run.kind != COMPRESSED:
+                self._read_uncompressed(run, part)
+            elif run.length < self._cluster_size:
+                self._read_part_of_cluster(run, part)
+            else:
+                batch.append(run)
+        if batch:
+            self._read_batch(batch, offset, view)
+
+    def _read_uncompressed(self, run: Run, part: memoryview) -> None:
+        if run.kind == DATA:
+            self._read_data(run, 0, part)
+        elif run.kind == MIXED:
+            self._read_mixed(run, part)
+        elif run.kind == HOLE and self._backing is not None:
+            read_behind(self._backing, run.start, part)
+        else:
+            fill_with_zeros(part)
+
+    def _read_mixed(self, run: Run, part: memoryview) -> None:
+        unit, read_data = self._subcluster_size, partial(self._read_data, run)
+        if run.start % unit or run.length % unit:
+            for each in split(run, self._subcluster_size):
+                at = each.start - run.start
+                self._read_uncompressed(each, part[at : at + each.length])
+        elif self._backing is None or HOLE not in run.subclusters:
+            fill(run.subclusters, unit, part, read_data)
+        else:
+            fill_over(run.subclusters, unit, part, read_data, partial(self._read_behind, run))
+
+    def _read_behind(self, run: Run, at: int, part: memoryview) -> None:
+        assert self._backing is not None
+        read_behind(self._backing, run.start + at, part)
+
+    def _read_data(self, run: Run, at: int, part: memoryview) -> None:
+        """Fill part with what is stored for byte at of run and those behind it."""
+        host, guest = run.host + at, run.start + at
+        if host + len(part) > self._data.size:
+            where = "the file" if self._data is self._file else f"its data file {self._data.name}"
+            raise InvalidImageError(
+                f"{self._file.name}: the data of guest bytes {guest} to {guest + len(part)} is at 0x{host:x} "
+                f"and ends beyond the end of {where} (0x{self._data.size:x}); the image is truncated or corrupt"
+            )
+        self._data.read_into(host, part)
+
+    def _joins(self, batch: list[Run], run: Run) -> bool:
+        """True when run is a whole compressed cluster and lies in the file shortly after the batch."""
+        first, last = batch[0], batch[-1]
+        return (
+            run.kind == COMPRESSED
+            and run.length == self._cluster_size
+            and last.host <= run.host <= last.host + last.host_length + GAP
+            and run.host + run.host_length - first.host <= BATCH
+        )
+
+    def _read_batch(self, batch: list[Run], offset: int, view: memoryview) -> None:
+        """Read neighbouring compressed clusters at once, then put what each gives where it belongs in view."""
+        start = batch[0].host
+        stored = self._stored(start, max(run.host + run.host_length for run in batch))
+        for run in batch:
+            data = stored[run.host - start : run.host - start + run.host_length]
+            self._decompress(run, data, view[run.start - offset : run.start - offset + run.length])
+
+    def _read_part_of_cluster(self, run: Run, part: memoryview) -> None:
+        """Decompress a cluster for a part of it, and keep it for the reader of the next part.
+
+        That one may be another thread at the same time: it waits, since to decompress as well would not be sooner.
+        """
+        # With the length: an entry that tells too few sectors is corrupt, also when another one read enough of them.
+        key = run.host << 24 | run.host_length
+        with self._gates[run.host % len(self._gates)]:
+            cluster = None if self._clusters is None else self._clusters.get(key)
+            if cluster is None:
+                cluster = bytearray(self._cluster_size)
+                self._decompress(run, self._stored(run.host, run.host + run.host_length), memoryview(cluster))
+                if self._clusters is not None:
+                    self._clusters.put(key, cluster, len(cluster))
+        inside = run.start % self._cluster_size
+        part[:] = memoryview(cluster)[inside : inside + len(part)]
+
+    def _stored(self, start: int, end: int) -> memoryview:
+        """The bytes from start to end of the file, fewer where it ends: end is a sector's, not the data's."""
+        stored = memoryview(bytearray(min(end, self._file.size) - start))
+        self._file.read_into(start, stored)
+        return stored
+
+    def _decompress(self, run: Run, data: memoryview, cluster: memoryview) -> None:
+        """Fill the whole cluster from data."""
+        try:
+            self._decoder.decode(data, cluster)
+        except ValueError as error:
+            raise self._corrupt(run, str(error)) from error
+
+    def _corrupt(self, run: Run, what: str) -> InvalidImageError:
+        guest = run.start - run.start % self._cluster_size
+        return InvalidImageError(
+            f"{self._file.name}: the compressed cluster of guest offset {guest} at 0x{run.host:x} in the file {what}; "
+            "the image is truncated or corrupt"
+        )
