@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from pydiskimg.images.open import open_image
     from pydiskimg.images.open_disk import open_disk
     from pydiskimg.images.references import allow_references
-    from pydiskimg.transfer import read_stream, write_stream
     from pydiskimg.transfer.compare import compare
     from pydiskimg.transfer.copy import copy
+    from pydiskimg.transfer.receive import read_stream
+    from pydiskimg.transfer.send import write_stream
 
 __all__ = [
     "DiskImageError",
@@ -61,9 +62,9 @@ _HOMES = {
     "open_dump": "files.dump",
     "open_image": "images.open",
     "probe": "fs.probe",
-    "read_stream": "transfer",
+    "read_stream": "transfer.receive",
     "restore_dump": "files.dump",
-    "write_stream": "transfer",
+    "write_stream": "transfer.send",
 }
 
 

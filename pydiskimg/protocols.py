@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from typing import Protocol, TypeAlias
+    from typing import Protocol, Self, TypeAlias
 
     from pydiskimg.extents import Extent
 else:
@@ -27,7 +27,7 @@ Progress: TypeAlias = "Callable[[int, int], None]"
 """Called with (done, total) in bytes, from one thread at a time, done never falling."""
 
 
-class Readable(Protocol):
+class Addressable(Protocol):
     """Something whose bytes can be read at any offset.
 
     There is no cursor, and every method may be called from several threads at once. Who implements this, or what is
@@ -52,7 +52,7 @@ class Readable(Protocol):
         """
 
 
-class Source(Readable, Protocol):
+class Source(Addressable, Protocol):
     """Something of a fixed size whose bytes can be read at any offset."""
 
     def extents(self) -> Iterator[Extent]:
@@ -99,9 +99,11 @@ class ImageSource(Source, Protocol):
 
     def close(self) -> None: ...
 
-    def __enter__(self) -> ImageSource: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(self, *exc: object) -> None: ...
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
 
 class Disk(Source, Protocol):
@@ -136,6 +138,7 @@ class Disk(Source, Protocol):
 
     def drop_cache(self) -> None:
         """Make the next reads come from the device where the system can do that; call flush() first."""
+        return
 
     def file_location(self, offset: int, length: int) -> tuple[int, int] | None:  # noqa: ARG002 - a default
         """Return the descriptor and the offset there that take [offset, offset + length); None where write() does.
@@ -153,7 +156,7 @@ class Disk(Source, Protocol):
         return self.extents()
 
 
-class Store(Readable, Protocol):
+class Store(Addressable, Protocol):
     """Where an image's own bytes live while it is written: a file that grows as it is written, or a block device.
 
     size is the bytes that can be read now: of a file, the end of what was written; of a device, its size.
@@ -236,14 +239,14 @@ class Tree(Protocol):
         """Yield (path, lstat) for everything below path, sorted, symlinks not followed, mounts not entered."""
 
 
-def read_bytes(source: Readable, offset: int, length: int) -> bytes:
-    """Return length bytes of source from offset; errors as for Readable.read_into()."""
+def read_bytes(source: Addressable, offset: int, length: int) -> bytes:
+    """Return length bytes of source from offset; errors as for Addressable.read_into()."""
     buffer = bytearray(length)
     source.read_into(offset, buffer)
     return bytes(buffer)
 
 
-def check_range(source: Readable, offset: int, length: int) -> None:
+def check_range(source: Addressable, offset: int, length: int) -> None:
     """Raise ValueError unless [offset, offset + length) lies inside the source."""
     if offset < 0 or length < 0 or offset + length > source.size:
         raise ValueError(f"{source.name}: bytes {offset} to {offset + length} are outside of 0 to {source.size}")

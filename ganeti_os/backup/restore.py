@@ -11,8 +11,8 @@ from ganeti_os.install.wiping import Wiping
 from pydiskimg.disks.descriptor import DescriptorDisk
 from pydiskimg.disks.fits import check_size_fits
 from pydiskimg.errors import InvalidImageError
-from pydiskimg.transfer import stream_of
 from pydiskimg.transfer.pipe import PipeReader
+from pydiskimg.transfer.receive import stream_of
 from pydiskimg.units import format_size
 from pydiskimg.volumes.described_end import LOOK_AT, described_end
 

@@ -23,8 +23,8 @@ from pydiskimg.files.tar import PackedFile, only_file, open_packed
 from pydiskimg.images.qcow2.layout import HEADER, MAGIC
 from pydiskimg.linux.fileio import pwrite_all
 from pydiskimg.protocols import Progress
-from pydiskimg.transfer import stream_of
 from pydiskimg.transfer.copy import copy
+from pydiskimg.transfer.receive import stream_of
 from pydiskimg.units import KIB, MIB, format_size
 from pydiskimg.volumes.described_end import LOOK_AT, described_end
 

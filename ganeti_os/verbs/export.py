@@ -14,7 +14,7 @@ from ganeti_os.settings.settings import Settings
 from pydiskimg.host.claims import claim_for_reading
 from pydiskimg.images.raw import open_raw
 from pydiskimg.protocols import Progress
-from pydiskimg.transfer import write_stream
+from pydiskimg.transfer.send import write_stream
 from pydiskimg.units import format_size
 from pydiskimg.volumes.used import used_source
 

@@ -159,7 +159,7 @@ def _snapshot(arguments: Arguments) -> str | None:
 
 
 def _from_pipe(arguments: Arguments, options: ImageOptions, callback: Any, *, to_pipe: bool) -> None:
-    from pydiskimg.transfer import read_stream
+    from pydiskimg.transfer.receive import read_stream
 
     with ExitStack() as stack:
         fd, name = stack.enter_context(source_pipe(arguments.source))
@@ -188,7 +188,7 @@ def _from_pipe(arguments: Arguments, options: ImageOptions, callback: Any, *, to
 
 
 def _to_pipe(source: ImageSource, arguments: Arguments, options: ImageOptions, callback: Any) -> None:
-    from pydiskimg.transfer import write_stream
+    from pydiskimg.transfer.send import write_stream
 
     with destination_pipe(arguments.destination) as (fd, name):
         write_stream(
@@ -237,10 +237,6 @@ def _target(arguments: Arguments, options: ImageOptions, size: int | None) -> Ab
     """The Disk to write to; size None is that of a raw stream, not known yet."""
     path, is_raw = arguments.destination, arguments.output_format == "raw"
     if arguments.in_place or (is_raw and is_block_device(path)):
-        from pydiskimg.images.open_disk import open_disk
-
-        if is_raw:
-            return open_disk(path, writable=True, is_zero=arguments.is_zero)
         return _existing_image(arguments)
     if is_raw and size is None:
         return _growing_file(path)

@@ -53,6 +53,3 @@ class MemoryDisk(Disk):
 
     def flush(self) -> None:
         """Memory has nothing to flush."""
-
-    def drop_cache(self) -> None:
-        """Memory has no cache below it."""

@@ -136,9 +136,8 @@ def stated_backing_format(header: Header, name: str) -> str | None:
     """The format that the image gives its backing file; None when it gives none."""
     if header.backing_format is None:
         return None
-    for name_of_format in FORMATS:
-        if header.backing_format == name_of_format.encode():
-            return name_of_format
+    if (stated := os.fsdecode(header.backing_format)) in FORMATS:
+        return stated
     raise UnsupportedImageError(
         f"{name}: says that the format of its backing file {quoted(header.backing_file or b'')} is "
         f"{quoted(header.backing_format)}; only {' and '.join(FORMATS)} are read"

@@ -17,13 +17,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pydiskimg.disks.descriptor import DescriptorDisk
-    from pydiskimg.images.map import Layer
+    from pydiskimg.images.map import MapLayer
     from pydiskimg.images.qcow2.check import CheckResult
     from pydiskimg.images.qcow2.header import Header
     from pydiskimg.images.qcow2.snapshots import Snapshot
     from pydiskimg.images.qcow2.write.disk import Qcow2Disk
     from pydiskimg.images.raw import RawSource
-    from pydiskimg.images.references import AllowedDirectory
     from pydiskimg.protocols import Disk, ImageSource, Progress, Source
 
 _CONVERT = "convert it with: qemu-img convert -O qcow2 OLD NEW"
@@ -41,28 +40,18 @@ class Format:
     has_options = False  # for new images, and backing files
     is_checked = False
 
-    def open(
-        self, file: RawSource, opened: ExitStack, *, references: AllowedDirectory | None, snapshot: str | None
-    ) -> ImageSource:
+    def open(self, file: RawSource, opened: ExitStack, *, snapshot: str | None, **how: Any) -> ImageSource:
         """Return the disk in file as open_image() does; opened owns file and gets what else is opened."""
-        del opened, references
+        del opened, how
         if snapshot is not None:
             raise UnsupportedImageError(
                 f"{file.name}: is {self.title}, which has no snapshots; {snapshot!r} was asked for"
             )
         return file
 
-    def open_disk(
-        self,
-        stack: ExitStack,
-        disk: DescriptorDisk,
-        *,
-        references: AllowedDirectory | None,
-        compress: bool,
-        writable: bool,
-    ) -> DescriptorDisk | Qcow2Disk:
+    def open_disk(self, stack: ExitStack, disk: DescriptorDisk, **how: Any) -> DescriptorDisk | Qcow2Disk:
         """Return the disk in the image that disk holds, as open_disk() does; stack closes what is opened for it."""
-        del stack, references, compress, writable
+        del stack, how
         return disk
 
     def new(self, path: str | os.PathLike[str], size: int, **options: Any) -> AbstractContextManager[Disk]:
@@ -96,7 +85,7 @@ class Format:
         """Check the image, of a format that is_checked."""
         raise NotImplementedError
 
-    def layer(self, source: Source) -> Layer:
+    def layer(self, source: Source) -> MapLayer:
         """Return where source, of this format, has its bytes, without its backing file, for map_rows()."""
         from pydiskimg.images.map import RawLayer
 
@@ -110,25 +99,15 @@ class _Qcow2(Format):
     has_options = True
     is_checked = True
 
-    def open(
-        self, file: RawSource, opened: ExitStack, *, references: AllowedDirectory | None, snapshot: str | None
-    ) -> ImageSource:
+    def open(self, file: RawSource, opened: ExitStack, *, snapshot: str | None, **how: Any) -> ImageSource:
         from pydiskimg.images.chain import open_chain
 
-        return open_chain(file, opened, references=references, snapshot=snapshot)
+        return open_chain(file, opened, snapshot=snapshot, **how)
 
-    def open_disk(
-        self,
-        stack: ExitStack,
-        disk: DescriptorDisk,
-        *,
-        references: AllowedDirectory | None,
-        compress: bool,
-        writable: bool,
-    ) -> DescriptorDisk | Qcow2Disk:
+    def open_disk(self, stack: ExitStack, disk: DescriptorDisk, **how: Any) -> DescriptorDisk | Qcow2Disk:
         from pydiskimg.images.chain import open_chain_disk
 
-        return open_chain_disk(stack, disk, references=references, compress=compress, writable=writable)
+        return open_chain_disk(stack, disk, **how)
 
     def new(self, path: str | os.PathLike[str], size: int, **options: Any) -> AbstractContextManager[Disk]:
         from pydiskimg.images.create import new_qcow2
@@ -155,7 +134,7 @@ class _Qcow2(Format):
 
         return check_qcow2(file, progress=progress)
 
-    def layer(self, source: Source) -> Layer:
+    def layer(self, source: Source) -> MapLayer:
         from pydiskimg.images.map import Qcow2Layer
 
         return Qcow2Layer(source)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
-from typing import Protocol
 
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.extents import Kind
@@ -19,6 +18,12 @@ from pydiskimg.images.qcow2.reader import Qcow2Source
 from pydiskimg.images.qcow2.refcount_reader import has_unfilled_clusters
 from pydiskimg.images.raw import RawSource
 from pydiskimg.protocols import Source, check_range
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object  # to import typing takes as long as many a map
 
 IS_PRESENT = 16  # the file at this depth decides on the bytes; without it no file of the chain does
 _DECIDED = IS_DATA | IS_ZERO
@@ -67,7 +72,7 @@ def _joined(pieces: Iterator[Row]) -> Iterator[Row]:
         yield start, end - start, depth, flags, host
 
 
-class Layer(Protocol):
+class MapLayer(Protocol):
     """One file of a chain: source, of which name is the file with the data, over below; sizes are bytes."""
 
     size: int
@@ -117,7 +122,7 @@ class Qcow2Layer:
                     yield start + at - host, stored_length, _STORED | unfilled, at
 
 
-def _layers(source: Source) -> Iterator[Layer]:
+def _layers(source: Source) -> Iterator[MapLayer]:
     """The files of the chain, the image itself first."""
     below: Source | None = source
     while below is not None:
@@ -134,7 +139,7 @@ def _is_unfilled(source: Qcow2Source) -> bool:
     return isinstance(file, RawSource) and has_unfilled_clusters(file, source.header, file.stored())
 
 
-def _pieces(layers: list[Layer], depth: int, offset: int, length: int) -> Iterator[Row]:
+def _pieces(layers: list[MapLayer], depth: int, offset: int, length: int) -> Iterator[Row]:
     """The pieces of [offset, offset + length) as the layers from depth on show it."""
     below_size = layers[depth + 1].size if depth + 1 < len(layers) else 0
     for start, piece_length, flags, host in layers[depth].pieces(offset, length):

@@ -88,12 +88,6 @@ class RawSource(ImageSource):
         if self._owned and fd >= 0:
             os.close(fd)
 
-    def __enter__(self) -> RawSource:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
 
 def describe(fd: int, *, name: str) -> RawSource:
     """Return the Source over an open descriptor, which stays the caller's.

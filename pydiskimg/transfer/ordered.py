@@ -7,8 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from mmap import mmap
 from queue import SimpleQueue
-from threading import Lock
-from typing import Generic, TypeVar
+from typing import Any, TypeVar
 
 from pydiskimg.errors import storage_error
 from pydiskimg.transfer.workers import Pool
@@ -25,54 +24,42 @@ def items_at_once(workers: int) -> int:
     return workers + _AHEAD + 1
 
 
-class _Task(Generic[Item, Result]):
-    """One item, and what its work gave."""
-
-    def __init__(self, item: Item, work: Callable[[Item], Result]) -> None:
-        self._item = item
-        self._work = work
-        self._result: Result
-        self._error: BaseException | None = None
-        self._running = Lock()
-        self._running.acquire()
-
-    def run(self) -> None:
-        try:
-            self._result = self._work(self._item)
-        except BaseException as error:  # noqa: BLE001 - raised where the results are taken
-            self._error = error
-        self._running.release()
-
-    def result(self) -> Result:
-        """Wait for the result; raises the work's error."""
-        self._running.acquire()
-        if self._error is not None:
-            raise self._error
-        return self._result
-
-
 def ordered(items: Iterable[Item], work: Callable[[Item], Result], *, workers: int) -> Generator[Result, None, None]:
     """Yield work(item) of every item, in the items' order; work runs on the threads, items on the caller's.
 
     Raises the first error, in the items' order. When the generator is closed or fails, no work runs any more.
     """
-    tasks: SimpleQueue[_Task[Item, Result] | None] = SimpleQueue()
-    pending: deque[_Task[Item, Result]] = deque()
-    pool = Pool(iter(tasks.get, None), lambda: _Task.run)
+    # Each item comes with the queue that its result goes to.
+    tasks: SimpleQueue[tuple[Item, SimpleQueue[Any]] | None] = SimpleQueue()
+    pending: deque[SimpleQueue[Any]] = deque()
+
+    def run(task: tuple[Item, SimpleQueue[Any]]) -> None:
+        try:
+            task[1].put((work(task[0]), None))
+        except BaseException as error:  # noqa: BLE001 - raised where the results are taken
+            task[1].put((None, error))
+
+    pool = Pool(iter(tasks.get, None), lambda: run)
     try:
         pool.start(workers)
         for item in items:
-            task = _Task(item, work)
-            pending.append(task)
-            tasks.put(task)
+            pending.append(SimpleQueue())
+            tasks.put((item, pending[-1]))
             if len(pending) >= workers + _AHEAD:
-                yield pending.popleft().result()
+                yield _result(pending.popleft())
         while pending:
-            yield pending.popleft().result()
+            yield _result(pending.popleft())
     finally:
         pool.stop()
         tasks.put(None)
         pool.wait()
+
+
+def _result(queue: SimpleQueue[Any]) -> Any:
+    result, error = queue.get()
+    if error is not None:
+        raise error
+    return result
 
 
 class Buffers:

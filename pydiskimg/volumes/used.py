@@ -80,7 +80,6 @@ class UsedSource(Source):
 
     def file_ranges(self, offset: int, length: int) -> list[FileRange] | None:
         """Return what Source.file_ranges() of the other source does; None when not all of it is in use."""
-        check_range(self, offset, length)
         if next(self._used.within(offset, offset + length), None) != (offset, offset + length):
             return None
         return self._source.file_ranges(offset, length)

@@ -15,7 +15,8 @@ import pytest
 from pydiskimg.disks.new_file import new_disk_file
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.images.open import open_image
-from pydiskimg.transfer import read_stream, write_stream
+from pydiskimg.transfer.receive import read_stream
+from pydiskimg.transfer.send import write_stream
 from tests.fixtures.qcow2_images import SHAPES, make_image, run
 
 pytestmark = pytest.mark.oracle

@@ -13,7 +13,8 @@ from pydiskimg.extents import Kind
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.images.raw import open_raw
 from pydiskimg.partitions.read import read_partition_table
-from pydiskimg.transfer import read_stream, write_stream
+from pydiskimg.transfer.receive import read_stream
+from pydiskimg.transfer.send import write_stream
 from pydiskimg.units import MIB
 from pydiskimg.volumes.used import used_source
 from tests.fixtures.programs import Tool, run

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.features import Incompat
@@ -83,17 +84,14 @@ def _descriptors(table: bytes, fs: FileSystem, first_group: int) -> Iterator[Des
             _joined(fields, "bg_inode_table", 32),
             _joined(fields, "bg_free_blocks_count", 16),
             _joined(fields, "bg_free_inodes_count", 16),
-            int(fields["bg_flags"]) if fs.checksums.cover_descriptors else 0,
+            fields["bg_flags"] if fs.checksums.cover_descriptors else 0,
             _joined(fields, "bg_block_bitmap_csum", 16),
             is_intact,
         )
 
 
-def _joined(fields: Mapping[str, Value], name: str, bits: int) -> int:
-    low, high = fields[name + "_lo"], fields.get(name + "_hi", 0)
-    assert isinstance(low, int)
-    assert isinstance(high, int)
-    return low | high << bits
+def _joined(fields: Mapping[str, Any], name: str, bits: int) -> int:
+    return int(fields[name + "_lo"] | fields.get(name + "_hi", 0) << bits)
 
 
 def location_problem(geometry: Geometry, descriptor: Descriptor) -> str | None:

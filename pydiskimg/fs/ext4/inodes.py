@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.checksums import Checksums
@@ -28,7 +29,7 @@ class StoredInode:
     block: int
     offset: int
     raw: bytes
-    fields: dict[str, Value]
+    fields: dict[str, Any]
     seed: int
 
     @property
@@ -57,7 +58,7 @@ def read_inode(fs: FileSystem, number: int) -> StoredInode:
     if sealed != raw:
         raise fs.not_believed(f"the checksum of {inode_name(number)} does not hold")
     fields = layout.INODE.unpack(raw.ljust(layout.INODE.size, b"\0"))
-    seed = fs.checksums.for_inode(number, int(fields["i_generation"]).to_bytes(4, "little"))
+    seed = fs.checksums.for_inode(number, fields["i_generation"].to_bytes(4, "little"))
     return StoredInode(number, block, offset, raw, fields, seed)
 
 

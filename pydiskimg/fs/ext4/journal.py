@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 from operator import itemgetter
 
 from pydiskimg.crc32c import crc32c
@@ -36,15 +37,15 @@ class Journal:
         self._fs = fs
         self._pieces = self._contiguous()
         self.fields = layout.JOURNAL_SUPERBLOCK.unpack(self.read(0))
-        number = {name: value for name, value in self.fields.items() if isinstance(value, int)}
-        self.start, self.sequence, self.error = number["s_start"], number["s_sequence"], number["s_errno"]
-        self.first, self.end = number["s_first"], number["s_maxlen"]
-        self.is_old = number["h_blocktype"] == layout.JOURNAL_SUPERBLOCK_V1
-        self.incompat = 0 if self.is_old else number["s_feature_incompat"]
-        self.compat = 0 if self.is_old else number["s_feature_compat"]
+        number: Callable[[str], int] = self.fields.__getitem__
+        self.start, self.sequence, self.error = number("s_start"), number("s_sequence"), number("s_errno")
+        self.first, self.end = number("s_first"), number("s_maxlen")
+        self.is_old = number("h_blocktype") == layout.JOURNAL_SUPERBLOCK_V1
+        self.incompat = 0 if self.is_old else number("s_feature_incompat")
+        self.compat = 0 if self.is_old else number("s_feature_compat")
         self.has_checksums = bool(self.incompat & _CHECKED)
-        self.uuid = bytes(self.fields["s_uuid"])
-        self._check_superblock(number)
+        self.uuid: bytes = self.fields["s_uuid"]
+        self._check_superblock()
 
     def read(self, block: int) -> bytes:
         """Return a block of the journal. Raises NotBelievedError for one that the journal does not have."""
@@ -81,17 +82,17 @@ class Journal:
             raise self.damaged("it has no first block")
         return pieces
 
-    def _check_superblock(self, number: dict[str, int]) -> None:
+    def _check_superblock(self) -> None:
+        fields, block_size = self.fields, self._fs.geometry.block_size
         versions = (layout.JOURNAL_SUPERBLOCK_V1, layout.JOURNAL_SUPERBLOCK_V2)
-        block_size = self._fs.geometry.block_size
-        if number["h_magic"] != layout.JOURNAL_MAGIC or number["h_blocktype"] not in versions:
+        if fields["h_magic"] != layout.JOURNAL_MAGIC or fields["h_blocktype"] not in versions:
             raise self.damaged("its first block is not a superblock of a journal")
-        if number["s_blocksize"] != block_size:
-            raise self.damaged(f"its blocks have {number['s_blocksize']} bytes, not {block_size}")
+        if fields["s_blocksize"] != block_size:
+            raise self.damaged(f"its blocks have {fields['s_blocksize']} bytes, not {block_size}")
         blocks = self._pieces[-1][0] + self._pieces[-1][2]
-        if not 1 < number["s_maxlen"] <= blocks:
-            raise self.damaged(f"it is to have {number['s_maxlen']} blocks and has {blocks}")
-        if self.has_checksums and _checksum(self.fields) != number["s_checksum"]:
+        if not 1 < self.end <= blocks:
+            raise self.damaged(f"it is to have {self.end} blocks and has {blocks}")
+        if self.has_checksums and _checksum(self.fields) != fields["s_checksum"]:
             raise self.damaged("the checksum of its superblock does not hold")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.checksums import Checksums, superblock_checksum
@@ -32,10 +33,9 @@ _LAST_GROUP_NUMBER = 0xFFFF  # the field has 16 bits
 
 @dataclass(frozen=True)
 class Superblock:
-    """One superblock: its bytes and its fields."""
+    """What the fields of one superblock say."""
 
-    raw: bytes
-    fields: dict[str, Value]
+    fields: dict[str, Any]
 
     def number(self, name: str) -> int:
         return int(self.fields[name])
@@ -69,19 +69,17 @@ class Superblock:
         return self.number("s_journal_inum") if Compat.HAS_JOURNAL in self.features else 0
 
     @property
-    def checksum_holds(self) -> bool:
+    def expected_checksum(self) -> int:
+        """What s_checksum should be; where there are no checksums, what it is."""
         if RoCompat.METADATA_CSUM not in self.features:
-            return True
-        return superblock_checksum(self.raw) == self.number("s_checksum")
+            return self.number("s_checksum")
+        return superblock_checksum(layout.SUPERBLOCK.pack(**self.fields))
 
 
 def parse_superblock(raw: bytes) -> Superblock | None:
     """Return the superblock in the first 1024 of raw; None where there are fewer bytes, or no magic."""
-    raw = bytes(raw[: layout.SUPERBLOCK.size])
-    if len(raw) < layout.SUPERBLOCK.size:
-        return None
-    fields = layout.SUPERBLOCK.unpack(raw)
-    return Superblock(raw, fields) if fields["s_magic"] == layout.SUPERBLOCK_MAGIC else None
+    fields = layout.SUPERBLOCK.unpack(raw) if len(raw) >= layout.SUPERBLOCK.size else {}
+    return Superblock(fields) if fields.get("s_magic") == layout.SUPERBLOCK_MAGIC else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,14 @@ _TEST_FILESYS = 0x4  # s_flags: of the time when ext4 was under development
 def probe(_source: Source, head: bytes) -> FileSystemKind | None:
     """Return the kind of ext file system whose superblock is in head, the first bytes of the source."""
     superblock = parse_superblock(head[SUPERBLOCK_OFFSET:])
-    if superblock is None or not _is_plausible(superblock) or not superblock.checksum_holds:
+    if superblock is None or not _is_plausible(superblock):
+        return None
+    if superblock.expected_checksum != superblock.number("s_checksum"):
         return None
     name = superblock.features.kind
     if name is None or (name == "ext4" and superblock.number("s_flags") & _TEST_FILESYS):
         return None
-    return FileSystemKind(name, uuid_text(superblock.uuid), label_text(bytes(superblock.fields["s_volume_name"])))
+    return FileSystemKind(name, uuid_text(superblock.uuid), label_text(superblock.fields["s_volume_name"]))
 
 
 def _is_plausible(superblock: Superblock) -> bool:

@@ -72,7 +72,7 @@ def _journal(superblock: Superblock) -> str | None:
 
 
 def _mount_options(superblock: Superblock) -> str | None:
-    text = label_text(bytes(superblock.fields["s_mount_opts"]))
+    text = label_text(superblock.fields["s_mount_opts"])
     for option in (text or "").split(","):
         name = option.partition("=")[0]
         if name and name not in _HARMLESS_OPTIONS:

@@ -14,7 +14,7 @@ from pydiskimg.images.qcow2.compressed import ClusterDecoder
 from pydiskimg.images.qcow2.header import Header
 from pydiskimg.images.qcow2.mapping import COMPRESSED, DATA, HOLE, MIXED, Run, split
 from pydiskimg.images.qcow2.subclusters import fill, fill_over
-from pydiskimg.protocols import Readable, Source
+from pydiskimg.protocols import Addressable, Source
 
 # Compressed clusters that lie close together in the file are fetched by one read of at most this, gaps included.
 BATCH = 1 << 20
@@ -33,7 +33,7 @@ class ClusterReader:
 
     def __init__(
         self,
-        file: Readable,
+        file: Addressable,
         header: Header,
         decoder: ClusterDecoder,
         *,
@@ -42,7 +42,7 @@ class ClusterReader:
         cache: int | None = None,
     ) -> None:
         self._file = file
-        self._data: Readable = file if data is None else data
+        self._data: Addressable = file if data is None else data
         self._backing = backing
         self._cluster_size = header.cluster_size
         self._subcluster_size = header.subcluster_size

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from pydiskimg.protocols import Readable
+    from pydiskimg.protocols import Addressable
 
 
 class Header:
@@ -136,7 +136,7 @@ class Header:
         return layout.EXTENSION_BITMAPS in self.extensions and bool(self.autoclear_features & layout.AUTOCLEAR_BITMAPS)
 
 
-def read_header(file: Readable, *, tables_inside: bool = True) -> Header:
+def read_header(file: Addressable, *, tables_inside: bool = True) -> Header:
     """Read and check the header of the qcow2 file.
 
     False for tables_inside lets tables begin beyond the end of the file or in the header's cluster, and lets there be
@@ -151,7 +151,7 @@ def read_header(file: Readable, *, tables_inside: bool = True) -> Header:
 class _Parser:
     """One reading of one header: every check may use the file's name and size."""
 
-    def __init__(self, file: Readable, *, tables_inside: bool) -> None:
+    def __init__(self, file: Addressable, *, tables_inside: bool) -> None:
         self.file = file
         self.name = file.name
         self.tables_inside = tables_inside

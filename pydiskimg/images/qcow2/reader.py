@@ -120,12 +120,6 @@ class Qcow2Source(ImageSource):
         if on_close is not None:
             on_close()
 
-    def __enter__(self) -> Qcow2Source:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
 
 def open_qcow2(
     file: Source,

@@ -31,7 +31,8 @@ from pydiskimg.images.qcow2.stream import spool
 from pydiskimg.images.qcow2.stream import tables as stream_tables
 from pydiskimg.images.qcow2.stream import writer as stream_writer
 from pydiskimg.protocols import Disk, WritableBuffer, read_bytes
-from pydiskimg.transfer import read_stream, write_stream
+from pydiskimg.transfer.receive import read_stream
+from pydiskimg.transfer.send import write_stream
 from tests.fixtures.qcow2_images import BytesSource
 from tests.fixtures.streams import COMPRESSIONS, SparseSource, contents, memory_file, refused, restored, written
 

@@ -24,9 +24,10 @@ from pydiskimg.images.create import new_image
 from pydiskimg.images.qcow2.reader import open_qcow2
 from pydiskimg.images.raw import open_raw
 from pydiskimg.protocols import WritableBuffer, read_bytes
-from pydiskimg.transfer import read_stream, write_stream
 from pydiskimg.transfer.ordered import ordered
 from pydiskimg.transfer.pipe import PipeReader, PipeWriter
+from pydiskimg.transfer.receive import read_stream
+from pydiskimg.transfer.send import write_stream
 from pydiskimg.transfer.sinks import fill_units
 from tests.fixtures.qcow2_images import BytesSource
 

@@ -325,8 +325,7 @@ def test_the_first_mib_that_is_kept_back_is_not_moved(tmp_path: Path, calls: Cal
 def test_ranges_outside_of_the_file(tmp_path: Path) -> None:
     noise(tmp_path / "raw", 100)
     with open_raw(tmp_path / "raw") as source:
-        with pytest.raises(ValueError, match="outside"):
-            source.file_ranges(50, 51)
+        assert source.file_ranges(50, 51) is None
         ranges: list[FileRange] | None = source.file_ranges(50, 50)
         assert ranges is not None
         assert ranges[0][1:] == (50, 50)

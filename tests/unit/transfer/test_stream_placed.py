@@ -17,7 +17,7 @@ from pydiskimg.extents import Extent
 from pydiskimg.images.raw import RawSource, open_raw
 from pydiskimg.protocols import Source, WritableBuffer
 from pydiskimg.ranges import RangeList
-from pydiskimg.transfer import write_stream
+from pydiskimg.transfer.send import write_stream
 from pydiskimg.volumes.used import UsedSource
 
 KIB = 1 << 10
