@@ -10,13 +10,13 @@ from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.probe import probe
 from pydiskimg.images.contents import DUMP_MAGIC_OFFSET, DUMP_MAGICS
+from pydiskimg.images.qcow2.layout import MAGIC
 from pydiskimg.transfer.pipe import PipeReader
 from pydiskimg.volumes.described_end import described_end
 
 # Superblocks of everything that is known lie in here: that of btrfs is the last, at 64 KiB.
 LOOK_AT = 128 << 10
 
-_QCOW2_MAGIC = b"QFI\xfb"
 _COMPRESSIONS = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
@@ -53,7 +53,7 @@ def backup_kind(pipe: PipeReader, wanted: str) -> BackupKind:
         )
     if wanted != "auto":
         return BackupKind(wanted)
-    if beginning.startswith(_QCOW2_MAGIC):
+    if beginning.startswith(MAGIC):
         return BackupKind.QCOW2
     from pydiskimg.files.tar import looks_like_archive  # only here: an import of ours need not wait for libarchive
 

@@ -20,7 +20,7 @@ from pydiskimg.disks.fits import check_fits, check_size_fits
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.files.tar import PackedFile, only_file, open_packed
-from pydiskimg.images.qcow2.layout import MAGIC
+from pydiskimg.images.qcow2.layout import HEADER, MAGIC
 from pydiskimg.linux.fileio import pwrite_all
 from pydiskimg.protocols import Progress
 from pydiskimg.transfer.copy import copy
@@ -34,7 +34,7 @@ _PIECE = 64 * KIB  # what is zero in it becomes a hole
 _ZEROS = bytes(_PIECE)
 # The largest qcow2 of a disk: tables of a sixteenth of it with the smallest clusters there are, and a little more.
 _TABLES_SHARE, _TABLES_MORE = 16, 64 * MIB
-_SIZE_FIELD = slice(24, 32)
+_SIZE_FIELD = HEADER.slice_of("size")
 
 
 def copy_packed(image: ImageFile, installation: Installation) -> HeldDisk:

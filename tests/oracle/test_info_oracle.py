@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from pydiskimg.cli import main
-from pydiskimg.images.qcow2 import luks
+from pydiskimg.fs import luks
 from pydiskimg.images.qcow2.snapshots import SNAPSHOT
 from tests.fixtures.qcow2_images import SHAPES, make_image, qemu_info, run
 from tests.fixtures.random_chains import make_chain
@@ -125,8 +125,8 @@ def test_luks(tmp_path: Path, encrypted: bytes, name: bytes, mode: bytes, hash_n
     path = tmp_path / "image"
     at = encrypted.index(luks.MAGIC)
     header = bytearray(encrypted)
-    luks.HEADER.put(header, {"cipher-name": name, "cipher-mode": mode, "hash-spec": hash_name}, at)
-    luks.HEADER.put(header, {"key-bytes": key_bytes}, at)
+    luks.LUKS1.put(header, {"cipher-name": name, "cipher-mode": mode, "hash-spec": hash_name}, at)
+    luks.LUKS1.put(header, {"key-bytes": key_bytes}, at)
     path.write_bytes(header)
     assert assert_equal_info(path)["encrypted"] is True
 

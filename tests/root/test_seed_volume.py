@@ -13,7 +13,7 @@ import yaml
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.disks.region import Region
 from pydiskimg.fs.fat12 import read_fat12
-from pydiskimg.fs.probe.containers import LUKS_HEADER
+from pydiskimg.fs.luks import LUKS2
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.volumes.find import find_volumes
 from tests.fixtures.judges import inside, partitions
@@ -35,7 +35,7 @@ FILES = {
 
 
 def luks() -> bytes:
-    return LUKS_HEADER.pack(magic=b"LUKS\xba\xbe", version=2, uuid=b"3ed0e2b2-5e0c-4a0f-8a3f-6b7c1a0b0f11")
+    return LUKS2.pack(magic=b"LUKS\xba\xbe", version=2, uuid=b"3ed0e2b2-5e0c-4a0f-8a3f-6b7c1a0b0f11")
 
 
 def ext4(tool: Tool, directory: Path, fstab: str, *, unknown: bool = False) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import zlib
 
+from pydiskimg.fs.luks import LUKS2, MAGIC
 from pydiskimg.fs.probe.kind import FileSystemKind, label_text
 from pydiskimg.records import Record
 
@@ -20,17 +21,6 @@ LVM_LABEL = Record("label_header and pv_header", "<", 64, """
 """)  # fmt: skip
 _LVM_CRC_START = 0xF597A6CF
 _LVM_GROUPS = (6, 4, 4, 4, 4, 4, 6)
-
-# LUKS header, versions 1 and 2 up to what both share (LUKS1 and LUKS2 On-Disk Format Specification); big-endian
-LUKS_HEADER = Record("LUKS header", ">", 208, """
-    00 6s  magic
-    06 H   version
-    08 16s cipher_name         version 2: hdr_size, seqid
-    18 48s label               version 2 only
-    48 96s checksum_alg        version 1: hash_spec and others
-    a8 40s uuid                as text
-""")  # fmt: skip
-_LUKS_MAGIC = b"LUKS\xba\xbe"
 
 
 def lvm2(head: bytes) -> FileSystemKind | None:
@@ -63,10 +53,10 @@ def _lvm_uuid(raw: bytes) -> str | None:
 
 def luks(head: bytes) -> FileSystemKind | None:
     """Return the LUKS device whose primary header is in head, the first bytes of a source."""
-    if len(head) < LUKS_HEADER.size:
+    if len(head) < LUKS2.size:
         return None
-    header = LUKS_HEADER.unpack(head)
-    if header["magic"] != _LUKS_MAGIC or header["version"] not in (1, 2):
+    header = LUKS2.unpack(head)
+    if header["magic"] != MAGIC or header["version"] not in (1, 2):
         return None
     label = label_text(header["label"]) if header["version"] == 2 else None
     return FileSystemKind("crypto_LUKS", label_text(header["uuid"]), label)

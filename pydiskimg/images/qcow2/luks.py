@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The LUKS header that an encrypted qcow2 file holds: what it says about itself; nothing is decrypted.
 
-Layout: the LUKS1 on-disk format specification, section 2.3; where it is: QEMU docs/interop/qcow2, "Full disk
-encryption header pointer".
+Where it is: QEMU docs/interop/qcow2, "Full disk encryption header pointer".
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pydiskimg.errors import InvalidImageError
+from pydiskimg.fs.luks import ACTIVE, KEY_SLOT, KEY_SLOTS, LUKS1, MAGIC
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.header import Header
 from pydiskimg.protocols import Source, read_bytes
@@ -26,40 +26,6 @@ CRYPTO_HEADER = Record(
      8  Q   length
     """,
 )
-HEADER = Record(
-    "LUKS header",
-    ">",
-    208,
-    """
-     0  6s  magic                    "LUKS" 0xba 0xbe
-     6  H   version
-     8  32s cipher-name
-    28  32s cipher-mode
-    48  32s hash-spec
-    68  I   payload-offset           sectors
-    6c  I   key-bytes
-    70  20s mk-digest
-    84  32s mk-digest-salt
-    a4  I   mk-digest-iter
-    a8  40s uuid
-    """,
-)
-KEY_SLOT = Record(
-    "LUKS key slot",
-    ">",
-    48,
-    """
-     0  I   active
-     4  I   iterations
-     8  32s salt
-    28  I   key-material-offset      sectors
-    2c  I   stripes
-    """,
-)
-
-MAGIC = b"LUKS\xba\xbe"
-KEY_SLOTS = 8
-ACTIVE = 0x00AC71F3
 
 
 class KeySlot:
@@ -77,7 +43,7 @@ class LuksHeader:
     """What the header says: cipher_mode such as xts-plain64, key_bytes, payload_offset in bytes."""
 
     def __init__(self, raw: bytes) -> None:
-        fields = HEADER.unpack(raw)
+        fields = LUKS1.unpack(raw)
         self.cipher_name, self.cipher_mode, self.hash, self.uuid = (
             _text(fields[name]) for name in ("cipher-name", "cipher-mode", "hash-spec", "uuid")
         )
@@ -92,7 +58,7 @@ def read_luks_header(file: Source, header: Header) -> LuksHeader:
     if len(pointer) != CRYPTO_HEADER.size:
         raise _invalid(file, f"the header extension that tells where it is has {len(pointer)} bytes, expected 16")
     offset, length = CRYPTO_HEADER.unpack(pointer).values()
-    size = HEADER.size + KEY_SLOTS * KEY_SLOT.size
+    size = LUKS1.size + KEY_SLOTS * KEY_SLOT.size
     if length < size or offset + size > file.size:
         raise _invalid(file, f"{length} bytes at 0x{offset:x} of a file of {file.size} bytes, expected {size} or more")
     raw = read_bytes(file, offset, size)
@@ -102,7 +68,7 @@ def read_luks_header(file: Source, header: Header) -> LuksHeader:
 
 
 def _key_slots(raw: bytes) -> Iterator[KeySlot]:
-    for at in range(HEADER.size, len(raw), KEY_SLOT.size):
+    for at in range(LUKS1.size, len(raw), KEY_SLOT.size):
         slot = KEY_SLOT.unpack(raw, at)
         in_use = slot["active"] == ACTIVE
         offset = slot["key-material-offset"] * layout.SECTOR

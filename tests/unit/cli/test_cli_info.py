@@ -16,9 +16,11 @@ import pytest
 from pydiskimg.cli import main
 from pydiskimg.cli.info import run_common_form
 from pydiskimg.cli.output import json_pieces, nested_lines
-from pydiskimg.images.qcow2 import layout, luks
+from pydiskimg.fs import luks
+from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.bitmaps import BITMAP_ENTRY, BITMAPS
 from pydiskimg.images.qcow2.facts import full_backing_filename
+from pydiskimg.images.qcow2.luks import CRYPTO_HEADER
 from pydiskimg.images.qcow2.snapshots import SNAPSHOT
 from tests.fixtures.checkout import ROOT
 from tests.fixtures.qcow2_images import Craft, extension
@@ -206,7 +208,7 @@ def luks_header(magic: bytes = luks.MAGIC) -> bytes:
         "hash-spec": b"sha256",
     }
     fields |= {"payload-offset": 8, "key-bytes": 64, "mk-digest-iter": 1000}
-    head = luks.HEADER.pack(**fields, uuid=b"12345678-1234-5678-1234-567812345678")
+    head = luks.LUKS1.pack(**fields, uuid=b"12345678-1234-5678-1234-567812345678")
     slot = {"active": luks.ACTIVE, "iterations": 2000, "key-material-offset": 8, "stripes": 4000}
     unused = {"active": 0xDEAD, "key-material-offset": 9, "stripes": 4000}
     return head + luks.KEY_SLOT.pack(**slot) + luks.KEY_SLOT.pack(**unused) * 7
@@ -216,7 +218,7 @@ def with_luks(pointer: bytes | None = None, header: bytes | None = None) -> byte
     header = luks_header() if header is None else header
     craft = Craft(header={"crypt_method": 2})
     craft.extensions = extension(
-        layout.EXTENSION_CRYPTO, pointer or luks.CRYPTO_HEADER.pack(offset=len(craft.build()), length=4096)
+        layout.EXTENSION_CRYPTO, pointer or CRYPTO_HEADER.pack(offset=len(craft.build()), length=4096)
     )
     return craft.build() + header
 
@@ -236,8 +238,8 @@ def test_luks(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (with_luks(pointer=luks.CRYPTO_HEADER.pack(offset=(1 << 64) - 1, length=4096)), "expected 592 or more"),
-        (with_luks(pointer=luks.CRYPTO_HEADER.pack(offset=512, length=100)), "100 bytes at 0x200"),
+        (with_luks(pointer=CRYPTO_HEADER.pack(offset=(1 << 64) - 1, length=4096)), "expected 592 or more"),
+        (with_luks(pointer=CRYPTO_HEADER.pack(offset=512, length=100)), "100 bytes at 0x200"),
         (with_luks(pointer=b"short"), "has 5 bytes, expected 16"),
         (with_luks(header=luks_header(b"LUKS\0\0")), "4c 55 4b 53 00 00 at"),
         (with_luks(header=b""), "expected 592 or more"),

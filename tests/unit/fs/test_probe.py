@@ -15,7 +15,8 @@ from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4.layout import SUPERBLOCK
 from pydiskimg.fs.fat import BOOT_SECTOR, ENTRY, FAT32_BOOT_SECTOR
-from pydiskimg.fs.probe import FileSystemKind, btrfs, containers, probe, xfs
+from pydiskimg.fs.luks import LUKS2
+from pydiskimg.fs.probe import FileSystemKind, btrfs, probe, xfs
 from pydiskimg.fs.probe.kind import label_text
 
 MIB = 1 << 20
@@ -87,7 +88,7 @@ def directory_entry(name: bytes, attributes: int, cluster: int = 0) -> bytes:
 
 
 def luks(version: int) -> bytes:
-    return containers.LUKS_HEADER.pack(magic=b"LUKS\xba\xbe", version=version, label=b"label", uuid=UUID_TEXT.encode())
+    return LUKS2.pack(magic=b"LUKS\xba\xbe", version=version, label=b"label", uuid=UUID_TEXT.encode())
 
 
 KNOWN = {

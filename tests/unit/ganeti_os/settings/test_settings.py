@@ -11,6 +11,7 @@ import pytest
 from ganeti_os.settings.settings import Layer, Paths, Settings, check_contradictions, node_architecture, read_settings
 from ganeti_os.settings.shellfile import SettingsError
 from ganeti_os.settings.table import SETTINGS, WITHOUT_EFFECT, checked
+from pydiskimg.text import quoted
 
 FILE = "/etc/default/ganeti-instance-image"
 
@@ -152,7 +153,7 @@ def test_refuses(name: str, text: str, part: str) -> None:
     layer = Layer(FILE, {name: text}, {name: 7})
     with pytest.raises(SettingsError) as caught:
         Settings.from_layers([layer], machine="x86_64")
-    assert str(caught.value).startswith(f"{FILE}:7: {name} is {text!r}; ")
+    assert str(caught.value).startswith(f"{FILE}:7: {name} is {quoted(text)}; ")
     assert part in str(caught.value)
 
 
