@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from turns import in_turns, report
 
 from pydiskimg.disks.file import FileDisk
-from pydiskimg.fs.ext4 import make_ext
+from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.units import GIB, MIB, TIB, format_size
 
 CASES = (

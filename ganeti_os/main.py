@@ -15,7 +15,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import NoReturn
 
-from ganeti_os.defects import defect
+from ganeti_os.internal_errors import defect
 from ganeti_os.log import Messages
 from ganeti_os.request import HelpRequested, RequestError, UsageError, apparent_instance, parse_request
 from ganeti_os.settings.kinds import without_password

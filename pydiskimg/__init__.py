@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pydiskimg.extents import Extent, Kind
     from pydiskimg.files.dump import open_dump, restore_dump
     from pydiskimg.files.tar import extract
-    from pydiskimg.fs.ext4 import make_ext
+    from pydiskimg.fs.ext4.make import make_ext
     from pydiskimg.fs.probe import probe
     from pydiskimg.fs.swap import make_swap
     from pydiskimg.images.create import new_image
@@ -55,7 +55,7 @@ _HOMES = {
     "compare": "transfer.compare",
     "copy": "transfer.copy",
     "extract": "files.tar.extract",
-    "make_ext": "fs.ext4",
+    "make_ext": "fs.ext4.make",
     "make_swap": "fs.swap",
     "new_image": "images.create",
     "open_disk": "images.open_disk",

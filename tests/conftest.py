@@ -19,6 +19,7 @@ from hypothesis import settings
 
 from pydiskimg.errors import StorageError
 from pydiskimg.host.mount import enter_private_namespace
+from tests.fixtures.checkout import ROOT
 from tests.fixtures.debian_system import DebianSystem, debian_system
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 # How long an example takes is the machine's affair; Hypothesis itself gives no deadline only where it finds CI.
 settings.register_profile("without deadlines", parent=settings(), deadline=None)
-settings.load_profile("without deadlines")
+# Failing examples are kept in the checkout, which may be another user's.
+settings.register_profile("without a database", parent=settings.get_profile("without deadlines"), database=None)
+settings.load_profile("without deadlines" if os.access(ROOT, os.W_OK) else "without a database")
 
 # A background job of a script's ignores SIGINT, one of nohup's SIGHUP, and commands inherit that: the tests have to
 # interrupt them. What has a handler here is the default again in a command; we ourselves survive SIGHUP as before.

@@ -7,7 +7,7 @@ import logging
 
 from ganeti_os.backup.kind import BackupKind
 from ganeti_os.install.held_disk import HeldDisk
-from ganeti_os.install.whole_disk import Wiping
+from ganeti_os.install.wiping import Wiping
 from pydiskimg.disks.descriptor import DescriptorDisk
 from pydiskimg.disks.fits import check_size_fits
 from pydiskimg.errors import InvalidImageError

@@ -13,7 +13,7 @@ from ganeti_os.fetch.cache import CachedFile, Origin, Record, forgotten, open_ca
 from ganeti_os.fetch.checksums import Checksum
 from ganeti_os.fetch.download import ATTEMPTS, Download, NotNeeded, open_part
 from ganeti_os.fetch.errors import FetchError, NotThereError, UnreachableError
-from ganeti_os.fetch.expected import Expected, digest, fetch_checksum
+from ganeti_os.fetch.expected_checksum import Expected, digest, fetch_checksum
 from ganeti_os.fetch.lock import Fetcher, ImageLock, using
 from ganeti_os.fetch.site import Site
 from ganeti_os.log import Messages, ProgressLines

@@ -14,7 +14,6 @@ import errno
 import fcntl
 import logging
 import os
-import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,11 +21,10 @@ from dataclasses import dataclass
 
 from ganeti_os.fetch.cache import open_regular
 from pydiskimg.errors import storage_error
+from pydiskimg.linux.locks import set_lock
 
 log = logging.getLogger(__name__)
 
-# struct flock, with the machine's alignment: l_type, l_whence, l_start, l_len, l_pid (0 for these locks)
-_FLOCK = struct.Struct("hhqqi0q")
 _USE, _FETCH = 0, 1
 _POLL_SECONDS = 0.1
 _TEXT_LIMIT = 512
@@ -130,7 +128,7 @@ def _open(path: str, check: Callable[[], None]) -> int:
 def _lock(fd: int, byte: int, kind: int) -> bool:
     """Take (F_RDLCK, F_WRLCK) or give up (F_UNLCK) the lock on one byte; False when others have it."""
     try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
+        set_lock(fd, kind, byte, 1)
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EACCES):
             return False

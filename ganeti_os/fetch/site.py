@@ -17,7 +17,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from ganeti_os.fetch.errors import FetchError, NotThereError, UnreachableError
-from ganeti_os.fetch.exchange import Exchange, NoAnswerError, Response
+from ganeti_os.fetch.http_exchange import Exchange, NoAnswerError, Response
 from ganeti_os.settings.kinds import without_password
 from pydiskimg.text import printable, quoted
 

@@ -23,7 +23,7 @@ from ganeti_os.guest.files.systemd import UNIT_DIRECTORIES, is_masked
 from ganeti_os.guest.files.text import with_lines
 from ganeti_os.guest.network.cloud_config import is_known, network_config
 from ganeti_os.guest.network.writing.netplan import remove_foreign_netplan
-from ganeti_os.guest.network.writing.plan import HEADER
+from ganeti_os.guest.network.writing.nic_plan import HEADER
 from ganeti_os.settings.settings import Settings
 from ganeti_os.settings.shellfile import SettingsError
 from pydiskimg.errors import storage_error

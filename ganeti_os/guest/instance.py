@@ -15,10 +15,10 @@ from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.files.renaming import Renaming, short
 from ganeti_os.guest.hostname import PATHS, change_host_name, host_names
 from ganeti_os.guest.machine_ids import make_machine_ids
-from ganeti_os.guest.network.change import Moved, change_addresses
+from ganeti_os.guest.network.change_addresses import Moved, change_addresses
 from ganeti_os.guest.network.configure import configure_network
 from ganeti_os.guest.network.dhcp import change_client_names
-from ganeti_os.guest.network.leftovers import tell_of_old_addresses
+from ganeti_os.guest.network.old_addresses import tell_of_old_addresses
 from ganeti_os.guest.ssh.host_keys import make_host_keys
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.settings.settings import Settings

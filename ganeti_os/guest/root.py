@@ -12,7 +12,7 @@ from itertools import chain
 
 from ganeti_os.guest import fstab
 from ganeti_os.guest.device_names import names_volume
-from ganeti_os.guest.volume import mounted_volume, volume_device
+from ganeti_os.guest.mounted_volume import mounted_volume, volume_device
 from pydiskimg.disks.deferred_head import HEAD_SIZE
 from pydiskimg.errors import DiskImageError, StorageError
 from pydiskimg.files.mounted_tree import open_tree

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from ganeti_os.guest.cloud_init import needs_seed_volume
 from ganeti_os.guest.facts.instance import instance_facts
 from ganeti_os.guest.instance import make_instance
-from ganeti_os.guest.mounted import MountedGuest, mounted_guest
+from ganeti_os.guest.mounted_guest import MountedGuest, mounted_guest
 from ganeti_os.guest.root import NoRootError, find_guest
 from ganeti_os.install import scripts
 from ganeti_os.install.installation import Installation

@@ -14,7 +14,7 @@ from typing import Protocol
 from ganeti_os.guest import fstab
 from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.machine_ids import forget_network_cards
-from ganeti_os.guest.mounted import mount_point_inside
+from ganeti_os.guest.mounted_guest import mount_point_inside
 from ganeti_os.install.boot_loader import install_boot_loader
 from ganeti_os.install.customise import become_instance
 from ganeti_os.install.image_file import ImageFile

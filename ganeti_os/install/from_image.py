@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from ganeti_os.guest.firmware import tell_of_uefi
-from ganeti_os.install.growing import release_grown
+from ganeti_os.install.grow import release_grown
 from ganeti_os.install.held_disk import HeldDisk
 from ganeti_os.install.image_check import check_disk_contents
 from ganeti_os.install.image_file import ImageFile, open_complete_image

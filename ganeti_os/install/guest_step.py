@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 if __name__ == "__main__":  # started with -I, by its path
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from ganeti_os.defects import defect
 from ganeti_os.guest.access import give_access
 from ganeti_os.guest.boot.volumes import BootVolumes
 from ganeti_os.guest.cloud_init import configure_cloud_init, leave_network_without_seed
@@ -27,6 +26,7 @@ from ganeti_os.guest.instance import configure_console, give_name_and_network, w
 from ganeti_os.guest.ssh.host_keys import make_host_keys
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.install.step_environment import paths_of
+from ganeti_os.internal_errors import defect
 from ganeti_os.log import Messages
 from ganeti_os.request import Request, RequestError, parse_request
 from ganeti_os.settings.settings import Settings, read_settings

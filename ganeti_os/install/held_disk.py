@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ganeti_os.install.whole_disk import WholeDisk
+from ganeti_os.install.wiping import WholeDisk
 from pydiskimg.disks.deferred_head import HEAD_SIZE
 from pydiskimg.disks.region import SourceRegion
 from pydiskimg.disks.wipe import wipe_partition_table

@@ -12,8 +12,8 @@ from types import MappingProxyType
 
 from ganeti_os.settings.image_names import COMPRESSIONS
 from pydiskimg.errors import FileSystemError, InvalidImageError, UnsupportedImageError
-from pydiskimg.fs.foreign import stranger
 from pydiskimg.fs.probe import probe
+from pydiskimg.fs.signatures import stranger
 from pydiskimg.images.contents import Contents, Sort, file_contents
 from pydiskimg.images.raw import open_raw
 from pydiskimg.partitions.layout import MBR, has_mbr

@@ -9,7 +9,7 @@ import os
 import stat
 from dataclasses import dataclass
 
-from ganeti_os.install.listing import listed_names, listing, shown_name
+from ganeti_os.install.directory_listing import listed_names, listing, shown_name
 from ganeti_os.settings.image_names import BOOT_DUMP, ROOT_DUMP, is_file_name, spellings
 from ganeti_os.settings.settings import Settings
 from pydiskimg.errors import InvalidImageError, ReferenceDeniedError, StorageError, UnsupportedImageError, storage_error

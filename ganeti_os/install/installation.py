@@ -7,7 +7,7 @@ import errno
 from dataclasses import dataclass, field
 
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
-from ganeti_os.install.whole_disk import Wiping
+from ganeti_os.install.wiping import Wiping
 from ganeti_os.log import Messages
 from ganeti_os.request import Request
 from ganeti_os.settings.authorized_keys import keys_of_settings

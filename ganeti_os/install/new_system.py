@@ -18,7 +18,7 @@ from pydiskimg.disks.descriptor import DescriptorDisk
 from pydiskimg.disks.region import Region
 from pydiskimg.disks.wipe import wipe_partition_table
 from pydiskimg.errors import DoesNotFitError, NoSpaceError, StorageError
-from pydiskimg.fs.ext4 import make_ext
+from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.fs.swap import check_swap, make_swap
 from pydiskimg.host.loop import loop_device
 from pydiskimg.host.mount import enter_private_namespace, mounted

@@ -8,10 +8,10 @@ import os
 import stat
 
 from ganeti_os.guest.files.selinux import DIRECTORY, FILE, SYMLINK, Labels
-from ganeti_os.install.listing import listing
+from ganeti_os.install.directory_listing import listing
 from ganeti_os.log import Messages
+from ganeti_os.settings.root_owned import distrust
 from ganeti_os.settings.settings import Settings
-from ganeti_os.settings.trust import distrust
 from pydiskimg.errors import DiskImageError, storage_error
 from pydiskimg.files.copy import copy_directory
 from pydiskimg.files.mounted_tree import open_tree

@@ -20,8 +20,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from ganeti_os.settings.root_owned import distrust
 from ganeti_os.settings.table import SETTINGS
-from ganeti_os.settings.trust import distrust
 from pydiskimg.errors import DiskImageError, storage_error
 from pydiskimg.linux.mount_users import Holder, holders
 from pydiskimg.linux.processes import die_with

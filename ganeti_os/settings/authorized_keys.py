@@ -10,8 +10,8 @@ import stat
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from ganeti_os.settings.root_owned import distrust
 from ganeti_os.settings.shellfile import SettingsError
-from ganeti_os.settings.trust import distrust
 from pydiskimg.errors import storage_error
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from ganeti_os.backup.kind import BackupKind, backup_kind
 from ganeti_os.backup.restore import restore_disk
 from ganeti_os.guest.firmware import holds_firmware_variables
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
-from ganeti_os.install.growing import grow, release_grown
+from ganeti_os.install.grow import grow, release_grown
 from ganeti_os.install.held_disk import HeldDisk
 from ganeti_os.install.installation import Installation, prepare_identity, require_mounting
 from ganeti_os.log import Messages
@@ -61,7 +61,7 @@ def _restore(installation: Installation) -> HeldDisk | None:
     if kind in (BackupKind.QCOW2, BackupKind.RAW):
         return restore_disk(pipe, kind, installation.disk, installation.wiping)
     # Only here, as libarchive and libparted take longer to import than a small disk to restore.
-    from ganeti_os.backup.predecessor import restore_archive, restore_dump_of_root
+    from ganeti_os.backup.ganeti_instance_image import restore_archive, restore_dump_of_root
 
     if kind is BackupKind.TAR:
         return restore_archive(pipe, installation)
@@ -87,7 +87,7 @@ def _become_another(disk: ShownDisk, installation: Installation) -> None:
 
     Until it is, the disk has no table: beside the machine that was backed up, it must not be started.
     """
-    from ganeti_os.guest.another import become_another  # only here: most imports do without
+    from ganeti_os.guest.new_identity import become_another  # only here: most imports do without
 
     try:
         with installation.messages.step("identity"):

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from ganeti_os.guest.facts.instance import Facts, instance_facts
 from ganeti_os.guest.firmware import holds_firmware_variables
 from ganeti_os.guest.instance import make_instance
-from ganeti_os.guest.mounted import mounted_root
+from ganeti_os.guest.mounted_guest import mounted_root
 from ganeti_os.guest.root import Guest, NoRootError, find_guest
 from ganeti_os.guest.seed_volume import renew_seed_volume
 from ganeti_os.log import Messages

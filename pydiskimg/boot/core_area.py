@@ -13,7 +13,7 @@ from pydiskimg.boot.boot_sector import SECTOR, names_core
 from pydiskimg.boot.core_image import BLOCKS
 from pydiskimg.disks.region import SourceRegion
 from pydiskimg.errors import BootLoaderError
-from pydiskimg.fs.foreign import trace
+from pydiskimg.fs.signatures import trace
 from pydiskimg.partitions.layout import MBR, has_protective, mbr_entries
 from pydiskimg.partitions.read import read_partition_table
 from pydiskimg.protocols import Disk, Source, read_bytes

@@ -19,8 +19,8 @@ MEMORY_END = 0x78000
 _HEAP_START = 0x68000  # the kernel, with what it zeroes, has to end before it
 
 # System V ABI, "Object Files"; little-endian.
-_IDENTITY = b"\x7fELF\x01\x01\x01"  # 32 bits, little-endian, version 1
-_HEADER = Record("Elf32_Ehdr", "<", 52, """
+ELF_IDENTITY = b"\x7fELF\x01\x01\x01"  # 32 bits, little-endian, version 1
+ELF_HEADER = Record("Elf32_Ehdr", "<", 52, """
     00 16s e_ident
     10 H   e_type       2: executable
     12 H   e_machine    3: i386
@@ -46,7 +46,8 @@ _PROGRAM_HEADER = Record("Elf32_Phdr", "<", 32, """
     18 I   p_flags
     1c I   p_align
 """)  # fmt: skip
-_EXECUTABLE, _I386, _PT_LOAD = 2, 3, 1
+I386 = 3
+_EXECUTABLE, _PT_LOAD = 2, 1
 _MOST_HEADERS = 16
 # "mov ecx, imm32" in front of the instruction that copies.
 _MOV_ECX = b"\xb9"
@@ -66,13 +67,13 @@ def read_kernel(contents: bytes, path: str) -> Kernel:
 
     Raises BootLoaderError for what differs from the kernels known.
     """
-    if len(contents) < _HEADER.size:
-        text = f"at least {_HEADER.size}"
+    if len(contents) < ELF_HEADER.size:
+        text = f"at least {ELF_HEADER.size}"
         raise unknown(path, "is too short for an ELF file", found=f"{len(contents)} bytes", expected=text)
-    header = _HEADER.unpack(contents)
+    header = ELF_HEADER.unpack(contents)
     kind = header["e_type"], header["e_machine"]
-    check(path, "is not a 32-bit ELF file", found=header["e_ident"][: len(_IDENTITY)], expected=_IDENTITY)
-    check(path, "is not an executable for i386", found=kind, expected=(_EXECUTABLE, _I386))
+    check(path, "is not a 32-bit ELF file", found=header["e_ident"][: len(ELF_IDENTITY)], expected=ELF_IDENTITY)
+    check(path, "is not an executable for i386", found=kind, expected=(_EXECUTABLE, I386))
     check(path, "starts at another address", found=hex(header["e_entry"]), expected=hex(LINK_ADDRESS))
     check(path, "has program headers of another size", found=header["e_phentsize"], expected=_PROGRAM_HEADER.size)
     segment = _only_segment(contents, path, header["e_phoff"], header["e_phnum"])

@@ -6,13 +6,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from pydiskimg.boot.kernel_image import ELF_HEADER, ELF_IDENTITY, I386
 from pydiskimg.boot.refusal import unknown
 
 # What a module may be called: it becomes the name of a file.
 NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,62}+")
 _MOST_MODULES = 2048
-_MODULE_IDENTITY = b"\x7fELF\x01\x01\x01"
-_RELOCATABLE = b"\x01\x00\x03\x00"  # e_type and e_machine (i386)
+_RELOCATABLE = 1
 
 
 def read_dependencies(contents: bytes, path: str) -> dict[str, tuple[str, ...]]:
@@ -67,5 +67,7 @@ def _add(wanted: str, dependencies: Mapping[str, Sequence[str]], path: str, done
 
 def check_module(contents: bytes, path: str) -> None:
     """Raise BootLoaderError unless contents are a module: a relocatable ELF file for i386."""
-    if contents[: len(_MODULE_IDENTITY)] != _MODULE_IDENTITY or contents[16:20] != _RELOCATABLE:
+    header = ELF_HEADER.unpack(contents[: ELF_HEADER.size].ljust(ELF_HEADER.size, b"\0"))
+    kind = header["e_type"], header["e_machine"]
+    if not header["e_ident"].startswith(ELF_IDENTITY) or kind != (_RELOCATABLE, I386):
         raise unknown(path, "is not a module for i386", found=contents[:20], expected="a relocatable 32-bit ELF file")

@@ -13,8 +13,8 @@ from pydiskimg.cli.arguments import require_name, size_argument
 from pydiskimg.disks.new_file import new_disk_file
 from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError, FileSystemError, PartitionError, StorageError
-from pydiskimg.fs.foreign import table_trace, trace
 from pydiskimg.fs.probe import probe
+from pydiskimg.fs.signatures import table_trace, trace
 from pydiskimg.images.formats import looks_like
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.partitions.read import read_partition_table

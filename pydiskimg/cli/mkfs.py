@@ -9,7 +9,7 @@ from typing import Any
 from pydiskimg.cli.arguments import size_argument
 from pydiskimg.cli.disk_argument import KEPT, add_disk_arguments, disk_argument
 from pydiskimg.cli.output import add_output_option, show
-from pydiskimg.fs.ext4 import make_ext
+from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.units import format_size
 
 KINDS = ("ext2", "ext3", "ext4")

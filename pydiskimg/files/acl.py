@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""POSIX.1e access control lists: the text in pax headers as the attribute that Linux stores.
+"""POSIX.1e access control lists: the text in pax headers, the attribute that Linux has, and what ext4 stores.
 
 Text as acl_to_text(3) writes it, with star's and libarchive's numeric id as a fourth field; the attribute as in
-linux/posix_acl_xattr.h.
+linux/posix_acl_xattr.h; ext4's as in Linux, fs/ext4/acl.h, which has no id where the tag needs none.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
 from pydiskimg.files.attributes import ACL_ACCESS, ACL_DEFAULT
+from pydiskimg.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from pydiskimg.text import quoted
-
-ACCESS, DEFAULT = ACL_ACCESS, ACL_DEFAULT
 
 Lookup = Callable[[bytes, bytes], int]
 """Called with b"user" or b"group" and a name: its number. Raises ValueError for a name that is not known."""
@@ -27,8 +29,13 @@ _ENTRY = struct.Struct(
 )
 assert _ENTRY.size == 8
 _VERSION = 2
+_EXT4_VERSION = 1
+_EXT4_SHORT = struct.Struct("<HH")  # tag, permissions
 _NO_ID = 0xFFFFFFFF
 _DIGITS = 10  # of an id, at most
+_LARGEST_LIST = 16 << 20
+_NO_LIST = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV)
+_LISTS = {b"user": "etc/passwd", b"group": "etc/group"}
 
 # (tag without a qualifier, tag with one)
 _TAGS: dict[bytes, tuple[int, int | None]] = {
@@ -71,6 +78,25 @@ def decode(value: bytes) -> list[AclEntry]:
     return entries
 
 
+def decode_ext4(value: bytes) -> list[AclEntry]:
+    """Return the entries of an ACL as ext4 has it on the disk. Raises ValueError."""
+    if len(value) < _HEADER.size or _HEADER.unpack_from(value)[0] != _EXT4_VERSION:
+        raise ValueError("its ACL is malformed")
+    entries = []
+    position = _HEADER.size
+    while position < len(value):
+        tag, bits = _EXT4_SHORT.unpack_from(value, position) if position + _EXT4_SHORT.size <= len(value) else (0, 0)
+        if tag not in _WORDS or bits > 7:
+            raise ValueError("its ACL is malformed")
+        word, needs_number = _WORDS[tag]
+        layout = _ENTRY if needs_number else _EXT4_SHORT
+        if position + layout.size > len(value):
+            raise ValueError("its ACL is malformed")
+        entries.append(AclEntry(word, _ENTRY.unpack_from(value, position)[2] if needs_number else None, bits))
+        position += layout.size
+    return entries
+
+
 def encode(entries: list[AclEntry], lookup: Lookup) -> bytes:
     """Return the attribute; lookup is asked for the number of each qualifier that is a name. Raises ValueError.
 
@@ -93,8 +119,8 @@ def encode(entries: list[AclEntry], lookup: Lookup) -> bytes:
 
 def check(name: bytes, entries: list[AclEntry], *, is_directory: bool) -> None:
     """Raise ValueError for an ACL that the kernel would refuse without saying why; name is the attribute's."""
-    kind = "default ACL" if name == DEFAULT else "ACL"
-    if name == DEFAULT and not is_directory:
+    kind = "default ACL" if name == ACL_DEFAULT else "ACL"
+    if name == ACL_DEFAULT and not is_directory:
         raise ValueError("it has a default ACL, which only a directory can have")
     present = {(entry.word, entry.qualifier is not None) for entry in entries}
     for word in (b"user", b"group", b"other"):
@@ -114,7 +140,7 @@ def _add(packed: dict[tuple[int, int], int], tag: int, number: int, bits: int) -
 
 def is_minimal(name: bytes, entries: list[AclEntry]) -> bool:
     """True when the ACL says no more than the mode does."""
-    return name == ACCESS and all(entry.qualifier is None and entry.word != b"mask" for entry in entries)
+    return name == ACL_ACCESS and all(entry.qualifier is None and entry.word != b"mask" for entry in entries)
 
 
 def _entry(line: bytes) -> AclEntry:
@@ -136,3 +162,53 @@ def _entry(line: bytes) -> AclEntry:
 
 def _malformed(line: bytes) -> ValueError:
     return ValueError(f"its ACL entry {quoted(line)} is malformed")
+
+
+class AclNames:
+    """Numbers of users and groups by the unpacked tree's own /etc/passwd and /etc/group; the host is never asked.
+
+    GNU tar writes ACLs with names, also with --numeric-owner (/var/log/journal has such an ACL on every Debian).
+    root_fd is borrowed; each file is read once, when the first name is requested.
+    """
+
+    def __init__(self, root_fd: int) -> None:
+        self._root_fd = root_fd
+        self._numbers: dict[bytes, dict[bytes, int]] = {}
+
+    def number(self, word: bytes, name: bytes) -> int:
+        """Return the number of the user or group (word) of that name. Raises ValueError when there is none."""
+        if word not in self._numbers:
+            self._numbers[word] = _listed_numbers(self._read(_LISTS.get(word, "")))
+        found = self._numbers[word].get(name)
+        if found is None:
+            raise ValueError(
+                f"its ACL names the {word.decode()} {quoted(name)} without a number, and "
+                f"the tree's {_LISTS.get(word)} does not list it; pack with bsdtar or star, which write the number"
+            )
+        return found
+
+    def _read(self, path: str) -> bytes:
+        """Return what the tree has in a list; nothing where that is missing or is not a file, and is never opened."""
+        try:
+            found = openat2(self._root_fd, path, os.O_PATH, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+        except OSError as error:
+            if error.errno not in _NO_LIST:
+                raise
+            return b""
+        try:
+            if not stat.S_ISREG(os.fstat(found).st_mode):
+                return b""
+            with open(f"/proc/self/fd/{found}", "rb", buffering=0) as file:
+                return os.pread(file.fileno(), _LARGEST_LIST, 0)
+        finally:
+            os.close(found)
+
+
+def _listed_numbers(text: bytes) -> dict[bytes, int]:
+    """Return the numbers by name; of a name listed twice the first, as getpwnam(3) does."""
+    found: dict[bytes, int] = {}
+    for line in text.split(b"\n"):
+        fields = line.split(b":")
+        if len(fields) >= 4 and fields[2].isdigit() and len(fields[2]) <= 10:
+            found.setdefault(fields[0], int(fields[2]))
+    return found

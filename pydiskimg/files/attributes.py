@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pydiskimg.text import printable
@@ -75,13 +74,17 @@ def _may_be_left_out(name: bytes, kind: int, number: int | None) -> bool:
     return number == errno.EOPNOTSUPP or (number == errno.EPERM and kind not in (stat.S_IFREG, stat.S_IFDIR))
 
 
-def set_attributes(
-    file: int | bytes, attributes: Mapping[bytes, bytes], *, kind: int, path: bytes, left_out: AttributesLeftOut
-) -> None:
-    """Set all of them as set_attribute() does; left_out gets those that were left out, with path."""
-    for name, value in attributes.items():
-        if not set_attribute(file, name, value, kind=kind):
-            left_out.add(name, path)
+def drop_acls(directory: int) -> None:
+    """Take away what an older directory has, or a new one inherited: what is made in it would inherit it too.
+
+    Raises OSError.
+    """
+    for name in ACLS:
+        try:
+            os.removexattr(directory, name)
+        except OSError as error:
+            if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
+                raise
 
 
 def get_attributes(file: int | bytes, *, beginnings: tuple[bytes, ...] = (b"",)) -> dict[bytes, bytes]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 from pydiskimg.errors import ExistingPathError, MissingPathError, OutsideTreeError, StorageError, storage_error
+from pydiskimg.files.attributes import drop_acls, get_attributes
 from pydiskimg.linux.fileio import pwrite_all
 from pydiskimg.linux.openat2 import (
     RESOLVE_BENEATH,
@@ -399,21 +400,9 @@ def _copy_metadata(old: int, new: int) -> None:
     status = os.fstat(old)
     os.fchown(new, status.st_uid, status.st_gid)
     os.fchmod(new, stat.S_IMODE(status.st_mode))
-    kept = _attributes(old)
-    for attribute in kept:
-        os.setxattr(new, attribute, os.getxattr(old, attribute))
-    for attribute in _attributes(new):
-        if attribute not in kept and attribute.startswith("system.posix_acl_"):  # inherited from the directory
-            os.removexattr(new, attribute)
-
-
-def _attributes(fd: int) -> list[str]:
-    try:
-        return os.listxattr(fd)
-    except OSError as error:
-        if error.errno == errno.EOPNOTSUPP:  # the file system has none
-            return []
-        raise
+    drop_acls(new)  # inherited from the directory
+    for name, value in get_attributes(old).items():
+        os.setxattr(new, name, value)
 
 
 def _names(fd: int) -> list[bytes]:

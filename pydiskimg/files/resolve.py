@@ -9,87 +9,150 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
-from pydiskimg.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
+from pydiskimg.linux.openat2 import (
+    RESOLVE_BENEATH,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
+    openat2,
+)
 
 _PATH_MAX = 4096
+_NAME_MAX = 255
 _MISSING_MODE = 0o755
+_KEPT = 64
+_NO_NAMES = (b"", b".", b"..")
+_O_PATH = os.O_PATH | os.O_DIRECTORY
 
 
 class UnsafePathError(ValueError):
     """An entry's path cannot be resolved inside the tree; the text is a clause for the message about the entry."""
 
 
+class Spot(NamedTuple):
+    """A name in a directory that the caller holds open."""
+
+    directory: int
+    name: bytes
+
+    @property
+    def path(self) -> bytes:
+        """A path for what has no variant with dir_fd; it is as safe, as name is one component."""
+        return b"/proc/self/fd/%d/%s" % (self.directory, self.name)
+
+    def lstat(self) -> os.stat_result:
+        return os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
+
+
 def components(path: bytes) -> list[bytes]:
     """Return the components of an entry's path below the tree's root; none for the root itself.
 
-    A leading "/" and components "." are dropped. Raises UnsafePathError for "..", and for a path longer than the kernel
-    takes.
+    A leading "/" and components "." are dropped. Raises UnsafePathError for "..".
     """
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
         raise UnsafePathError('its path has ".." in it')
-    if len(path) >= _PATH_MAX or any(len(part) > 255 for part in parts):
-        raise UnsafePathError(f"its path of {len(path)} bytes is longer than the kernel takes")
     return parts
 
 
-class Parents:
-    """Opens the directories that entries go into, and remembers the last one.
+def check_length(path: bytes) -> None:
+    """Raise UnsafePathError for a path longer than the kernel takes."""
+    if len(path) > _NAME_MAX and (len(path) >= _PATH_MAX or max(map(len, path.split(b"/"))) > _NAME_MAX):
+        raise UnsafePathError(f"its path of {len(path)} bytes is longer than the kernel takes")
 
-    It borrows root_fd; close() closes the remembered descriptor.
+
+class Parents:
+    """Opens the directories that entries go into, and keeps the last ones open: entries of one directory lie together.
+
+    It borrows root_fd; close() closes what it keeps.
     """
 
     def __init__(self, root_fd: int) -> None:
         self._root_fd = root_fd
-        self._path: bytes | None = None
-        self._fd = -1
+        self._kept: dict[bytes, int] = {}  # the last one is the last one used
+        self._forgotten: list[int] = []
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._path, self._fd = None, -1
+        self.forget()
+        self._close_forgotten()
 
     def forget(self) -> None:
-        """Resolve anew next time: call it when a symlink came, or a symlink or directory went away."""
-        self._path = None
+        """Resolve anew next time: call it when a symlink or a directory went away."""
+        self._forgotten += self._kept.values()
+        self._kept.clear()
 
-    def open(self, parts: list[bytes], *, make: bool = True) -> int:
-        """Return an O_PATH descriptor of the directory that parts name; it stays ours, and valid until the next call.
+    def spot(self, path: bytes, *, make: bool = True) -> Spot | None:
+        """Return where an entry of this path goes; None for the root itself. Else as open()."""
+        directory, _, name = path.rpartition(b"/")
+        if name in _NO_NAMES:
+            parts = components(path)
+            if not parts:
+                return None
+            directory, name = b"/".join(parts[:-1]), parts[-1]
+        return Spot(self.open(directory, make=make), name)
+
+    def open(self, path: bytes, *, make: bool = True) -> int:
+        """Return an O_PATH descriptor of the directory of this path; it stays ours, and valid until the next two calls.
 
         Directories that are missing are made, mode 0755, unless make is false. Raises UnsafePathError and OSError.
         """
-        path = b"/".join(parts) or b"."
-        if self._path == path:
-            return self._fd
-        try:
-            fd = self._resolve(path)
-        except FileNotFoundError:
-            if not make:
-                raise
-            fd = self._make(parts)
-        self.close()
-        self._path, self._fd = path, fd
+        fd = self._kept.pop(path, -1)
+        if fd < 0:
+            self._close_forgotten()
+            fd = self._open(components(path), make=make)
+            if len(self._kept) >= _KEPT:
+                os.close(self._kept.pop(next(iter(self._kept))))
+        self._kept[path] = fd
         return fd
 
-    def device(self, parts: list[bytes]) -> int:
-        """Return the st_dev of the directory that parts name, or of the deepest one above it. Raises OSError."""
-        fd = self._deepest(parts)[1]
+    def device(self, path: bytes) -> int:
+        """Return the st_dev of the directory that an entry goes into, or of the deepest above it. Raises OSError."""
+        fd = self._deepest(components(path)[:-1])[1]
         try:
             return os.fstat(fd).st_dev
         finally:
             os.close(fd)
 
-    def _resolve(self, path: bytes) -> int:
-        flags = os.O_PATH | os.O_DIRECTORY
+    def _close_forgotten(self) -> None:
+        while self._forgotten:
+            os.close(self._forgotten.pop())
+
+    def _open(self, parts: list[bytes], *, make: bool) -> int:
         try:
-            return openat2(self._root_fd, path, flags, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+            return self._resolve(b"/".join(parts) or b".")
+        except FileNotFoundError:
+            if not make:
+                raise
+            return self._make(parts)
+
+    def _resolve(self, path: bytes) -> int:
+        if len(path) >= _PATH_MAX:
+            return self._walk(path)
+        try:
+            return openat2(self._root_fd, path, _O_PATH, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
         except OSError as error:
             if error.errno == errno.ENOTDIR:
                 raise UnsafePathError("a parent in its path is no directory") from error
             if error.errno in (errno.ELOOP, errno.EXDEV):
                 raise UnsafePathError("its path runs in a circle of symlinks") from error
             raise
+
+    def _walk(self, path: bytes) -> int:
+        """Open what no system call takes the path of, by steps, of which none follows a symlink."""
+        fd = os.dup(self._root_fd)
+        while path:
+            end = len(path) if len(path) < _PATH_MAX else path.rindex(b"/", 0, _PATH_MAX)
+            resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
+            try:
+                deeper = openat2(fd, path[:end], _O_PATH, resolve=resolve)
+            finally:
+                os.close(fd)
+            fd, path = deeper, path[end + 1 :]
+        return fd
 
     def _make(self, parts: list[bytes]) -> int:
         known, fd = self._deepest(parts)
@@ -117,3 +180,52 @@ class Parents:
         except FileExistsError as error:  # openat2 did not find it
             raise UnsafePathError("a parent in its path is a symlink that leads nowhere inside the tree") from error
         os.chmod(name, _MISSING_MODE, dir_fd=fd)  # the umask does not count
+
+
+_Identity = tuple[int, int]
+
+
+class Twins:
+    """Remembers where the copies of each file are that were made where no hard link leads (docs/adr/0090).
+
+    With the names /usr/a, /boot/b, /boot/c and /usr/d, and a mount at /boot, a file becomes two of two names each.
+    root_fd is borrowed.
+    """
+
+    def __init__(self, root_fd: int) -> None:
+        self._root_fd = root_fd
+        # Of each file and each of its copies: one group, by the device, of path and identity.
+        self._groups: dict[_Identity, dict[int, tuple[bytes, _Identity]]] = {}
+
+    def add(self, path: bytes, status: os.stat_result, copy_path: bytes, copy: os.stat_result) -> None:
+        """Remember that copy, at copy_path, was made of the file at path."""
+        first, made = _identity(status), _identity(copy)
+        group = self._groups.setdefault(first, {first[0]: (path, first)})
+        group[made[0]] = copy_path, made
+        self._groups[made] = group
+
+    def forget(self, status: os.stat_result) -> None:
+        """Forget one that loses a name: what gets its inode number or its path next is another file."""
+        identity = _identity(status)
+        group = self._groups.pop(identity, None)
+        if group is not None and group.get(identity[0], (b"", ()))[1] == identity:
+            del group[identity[0]]
+
+    @contextmanager
+    def opened(self, status: os.stat_result, device: int) -> Iterator[Spot | None]:
+        """Give the copy of a file, or what it is a copy of, on the file system device; None where there is none."""
+        path, identity = self._groups.get(_identity(status), {}).get(device, (b"", None))
+        parents = Parents(self._root_fd)
+        spot = None
+        try:
+            if identity is not None:
+                with suppress(FileNotFoundError, UnsafePathError):
+                    found = parents.spot(path, make=False)
+                    spot = found if found and _identity(found.lstat()) == identity else None
+            yield spot
+        finally:
+            parents.close()
+
+
+def _identity(status: os.stat_result) -> _Identity:
+    return status.st_dev, status.st_ino

@@ -1,292 +1,395 @@
 # SPDX-License-Identifier: MIT
-"""Entries of an archive made into files below one directory, with everything that belongs to them.
+"""Entries made into files below one directory, with everything that belongs to them.
 
 Nothing is followed and nothing is opened but what was just made, so that no entry reaches outside: see
 docs/adr/0030. Contents come before the owner (a write and chown() drop set-user-id bits and capabilities), the owner
-before attributes, attributes before a mode that forbids setting them, the mode before the ACL, times last; those of a
-directory when all is in it.
+before attributes, attributes before a mode that forbids setting them, the mode before the ACL, then times, and flags
+last: an immutable file takes no further name. What a directory has is set when all is in it.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-from pydiskimg.errors import ArchiveError, MountPointError, NoSpaceError, StorageError, storage_error
-from pydiskimg.files.acl import ACCESS, DEFAULT, encode
-from pydiskimg.files.acl_names import Names
-from pydiskimg.files.attributes import AttributesLeftOut, set_attribute
+from pydiskimg.errors import ArchiveError, DiskImageError, MountPointError, NoSpaceError, StorageError, storage_error
+from pydiskimg.files.acl import AclNames, encode
+from pydiskimg.files.attributes import AttributesLeftOut, drop_acls, set_attribute
+from pydiskimg.files.directory import opened_entry
 from pydiskimg.files.entry import Entry
-from pydiskimg.files.link_copy import Spot, Twins, copy_file
-from pydiskimg.files.resolve import Parents, UnsafePathError, components
-from pydiskimg.files.target import NEEDS_ROOT
+from pydiskimg.files.resolve import Parents, Spot, Twins, UnsafePathError, check_length, components
 from pydiskimg.linux.fileio import pwrite_all
+from pydiskimg.linux.inodeflags import get_flags, set_flags
 from pydiskimg.text import printable
-
-Contents = Iterable[tuple[int, memoryview]]
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LATER_ACL_ENTRIES = 200_000  # about 50 MB
+# Files of this many bytes are written to the disk at once, not all together when the last one is there.
+_WRITE_BACK = 1 << 20
+_TAKEN = "a name comes twice, or was there before"
+_NO_FLAGS = (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL)
 
 
-class _MountPointInTheWayError(UnsafePathError):
-    def __init__(self) -> None:
-        super().__init__("a directory on which a file system is mounted is in its place")
+class NameTakenError(UnsafePathError):
+    """What is to be made has the name of something that is to stay."""
+
+
+class MountPointInTheWayError(UnsafePathError):
+    """What is to be made has the name of a mount point."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Later:
-    """What is set when everything is unpacked: on a directory, and where an ACL has names in it."""
+class Wording:
+    """How messages about entries read: "SOURCE: entry PATH: cannot be unpacked"."""
 
-    parts: list[bytes]
-    entry: Entry
+    source: str
+    verb: str = "unpack"
+    done: str = "unpacked"
+
+    def where(self, entry: Entry) -> str:
+        """Return what an error about the entry begins with."""
+        return f"{self.source}: entry {printable(entry.path)}"
+
+    def refused(self, entry: Entry, reason: ValueError) -> DiskImageError:
+        """Return the error for an entry that cannot be made faithfully and safely; reason's text is a clause."""
+        kind = MountPointError if isinstance(reason, MountPointInTheWayError) else ArchiveError
+        return kind(f"{self.where(entry)}: {reason}", entry=printable(entry.path))
+
+    def failed(self, entry: Entry, error: OSError, doing: str = "") -> StorageError:
+        """Return the error for a system call that was refused."""
+        if isinstance(error, StorageError):
+            return error
+        hint = ""
+        if error.errno == errno.EPERM and os.geteuid() != 0:
+            hint = "; restoring owners, devices and trusted attributes needs root"
+        return storage_error(error, self.where(entry), (doing or f"cannot be {self.done}") + hint)
+
+
+@contextmanager
+def open_writer(
+    directory: str | int, wording: Wording, *, keep_links: bool = False, is_new: bool = False
+) -> Iterator[Writer]:
+    """Give a writer into a directory: a path, or a descriptor, which stays open. The rest is as for Writer.
+
+    Raises StorageError when a path cannot be opened.
+    """
+    with ExitStack() as stack:
+        if isinstance(directory, int):
+            root_fd = directory
+        else:
+            try:
+                root_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError as error:
+                raise storage_error(error, directory, f"cannot open the directory to {wording.verb} into") from error
+            stack.callback(os.close, root_fd)
+        writer = Writer(root_fd, wording, keep_links=keep_links, is_new=is_new)
+        stack.callback(writer.close)
+        yield writer
 
 
 class Writer:
-    """Makes entries below root_fd, which it borrows. left_out is the attributes that the file system cannot hold.
+    """Makes entries below root_fd, which it borrows.
 
-    archive and done are for messages: "ARCHIVE: entry PATH: cannot be DONE". With keep_links a symlink that leads to a
-    directory inside the tree counts as that directory where an entry is one: it stays, and so does what the directory
-    has. Call finish() after the last entry, and close() in any case.
+    What is in an entry's place is replaced, but for a directory in a directory's; with keep_links a symlink that leads
+    to a directory inside the tree counts as that directory where an entry is one. With is_new the tree is a new file
+    system and the first entry its root, and what is in an entry's place is an error, but for directories that the root
+    had before (lost+found, a mount point). Call finish() after the last entry, and close() in any case.
+
+    left_out is the attributes that the file system cannot hold, flags_left_out counts files whose flags it does not
+    have.
     """
 
-    def __init__(self, root_fd: int, *, archive: str, done: str = "unpacked", keep_links: bool = False) -> None:
+    def __init__(self, root_fd: int, wording: Wording, *, keep_links: bool = False, is_new: bool = False) -> None:
         self.left_out = AttributesLeftOut()
+        self.flags_left_out = 0
         self._root_fd = root_fd
+        self._wording = wording
         self._keep_links = keep_links
-        self._archive = archive
-        self._cannot = f"cannot be {done}"
+        self._is_new = is_new
+        self._there_before = set(map(os.fsencode, os.listdir(root_fd))) if is_new else set()
+        self._masked = _umask() | 0o7000
+        # Nobody has to say so of what is made in a new tree: directories, which may hand a group on, get theirs last.
+        self._owned_by_root = is_new and os.geteuid() == os.getegid() == os.fstat(root_fd).st_gid == 0
         self._parents = Parents(root_fd)
-        self._names = Names(root_fd)
+        self._names = AclNames(root_fd)
         self._twins = Twins(root_fd)
-        self._later: dict[tuple[int, int], _Later] = {}
+        self._later: dict[tuple[int, int], Entry] = {}
         self._later_acl_entries = 0
 
     def close(self) -> None:
         self._parents.close()
 
-    def make(self, entry: Entry, contents: Contents) -> None:
-        """Make one entry; contents are read when it is a regular file. Raises ArchiveError and StorageError."""
+    def make(self, entry: Entry) -> None:
+        """Make one entry. Raises what its contents raise, the wording's errors, and StorageError."""
         try:
-            parts = components(entry.path)
-            if not parts:
+            if not self._is_new:
+                check_length(entry.path)
+            spot = self._parents.spot(entry.path)
+            if spot:
+                self._make_below(entry, spot)
+            else:
                 self._make_root(entry)
-                return
-            self._make_below(self._parents.open(parts[:-1]), parts, entry, contents)
         except ValueError as error:
-            raise self._refused(entry, error) from error
+            raise self._wording.refused(entry, error) from error
         except OSError as error:
             raise self._failed(error, entry) from error
 
     def finish(self) -> None:
-        """Set modes, ACLs and times of all directories, the deepest first, and the ACLs that have names in them."""
-        self._parents.forget()
-        for identity, later in sorted(self._later.items(), key=lambda item: -len(item[1].parts)):
+        """Set all that directories have, of the deepest first, and the ACLs that have names in them."""
+        depth = {identity: -len(components(entry.path)) for identity, entry in self._later.items()}
+        for identity in sorted(depth, key=depth.__getitem__):
+            entry = self._later[identity]
             try:
-                self._finish(identity, later)
+                self._finish(identity, entry)
             except ValueError as error:
-                raise self._refused(later.entry, error) from error
+                raise self._wording.refused(entry, error) from error
             except OSError as error:
-                raise self._failed(error, later.entry) from error
+                raise self._failed(error, entry) from error
 
     def _make_root(self, entry: Entry) -> None:
         if not entry.is_directory:
             raise UnsafePathError("it names the directory that the archive is unpacked into, but is none")
-        fd = os.open(".", _OPEN_DIRECTORY, dir_fd=self._root_fd)
-        try:
-            self._take_directory(fd, [], entry)
-        finally:
-            os.close(fd)
+        with _opened(Spot(self._root_fd, b"."), os.O_DIRECTORY) as fd:
+            self._take_directory(fd, entry, is_made=False)
 
-    def _make_below(self, parent: int, parts: list[bytes], entry: Entry, contents: Contents) -> None:
-        name = parts[-1]
-        if entry.is_hard_link:
-            self._make_hard_link(parent, parts, entry)
-        elif entry.kind == stat.S_IFREG:
-            self._make_file(parent, parts, entry, contents)
+    def _make_below(self, entry: Entry, spot: Spot) -> None:
+        if entry.kind == stat.S_IFREG:
+            self._make_file(entry, spot)
         elif entry.kind == stat.S_IFDIR:
-            self._make_directory(parent, parts, entry)
-        elif entry.kind == stat.S_IFLNK:
-            self._replacing(parent, name, lambda: os.symlink(entry.link, name, dir_fd=parent))
-            self._set_by_name(parent, parts, entry)
-            self._parents.forget()
+            self._make_directory(entry, spot)
+        elif entry.is_hard_link:
+            self._make_hard_link(entry, spot, entry.link)
         else:
-            self._make_node(parent, parts, entry)
+            if entry.kind == stat.S_IFLNK:
+                self._replacing(spot, lambda: os.symlink(entry.link, spot.name, dir_fd=spot.directory))
+            else:
+                self._make_node(entry, spot)
+            self._set_metadata(spot, entry)
+            self._link_names(entry)
+            self.flags_left_out += bool(entry.flags)
 
-    def _make_file(self, parent: int, parts: list[bytes], entry: Entry, contents: Contents) -> None:
-        name = parts[-1]
-        fd = self._replacing(parent, name, lambda: os.open(name, _CREATE, 0o600, dir_fd=parent))
+    def _make_file(self, entry: Entry, spot: Spot) -> None:
+        # One system call less for each where the mode can be given at once, as nothing in a new tree inherits an ACL;
+        # attributes, which may not be known yet, need it writable.
+        has_mode = self._is_new and bool(entry.mode & 0o200) and not entry.mode & self._masked
+        mode = entry.mode if has_mode else 0o600
+        fd = self._replacing(spot, lambda: os.open(spot.name, _CREATE, mode, dir_fd=spot.directory))
         try:
-            where = self._name(entry)
-            end = 0
-            for offset, data in contents:
-                pwrite_all(fd, offset, data, name=where)
-                end = offset + len(data)
-            if end != entry.size:
-                os.ftruncate(fd, entry.size)
-            os.fchown(fd, entry.uid, entry.gid)
-            self._set_attributes(fd, entry.xattrs, entry)
-            os.fchmod(fd, entry.mode)
-            self._set_acls(fd, parts, entry)
-            os.utime(fd, ns=(entry.atime_ns, entry.mtime_ns))
+            self._write_contents(fd, entry)
+            self._set_metadata(fd, entry, has_mode=has_mode)
+            copies = self._link_names(entry) if entry.names else ()
+            if entry.flags:
+                self._set_flags(fd, entry)
+                for path in copies:
+                    with _opened(self._spot(path)) as copy:
+                        self._set_flags(copy, entry)
         except BaseException:
             os.close(fd)
             raise
         os.close(fd)  # where a network file system tells of a failed write
 
-    def _make_directory(self, parent: int, parts: list[bytes], entry: Entry) -> None:
-        name = parts[-1]
+    def _write_contents(self, fd: int, entry: Entry) -> None:
+        end = 0
+        for offset, data in entry.contents:
+            end = offset + len(data)
+            try:
+                done = os.pwrite(fd, data, offset)
+            except OSError:
+                done = 0
+            if done < len(data):  # here an error is met again and gets its sentence
+                pwrite_all(fd, offset + done, data[done:], name=self._wording.where(entry))
+        if end != entry.size:
+            os.ftruncate(fd, entry.size)
+        if end >= _WRITE_BACK:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # starts to write it, and waits for nothing
+
+    def _make_directory(self, entry: Entry, spot: Spot) -> None:
+        is_made = True
         try:
-            fd = os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
+            os.mkdir(spot.name, 0o700, dir_fd=spot.directory)
+        except FileExistsError:
+            is_made = False
+            if self._is_new:
+                self._require_there_before(entry, spot)
+        try:
+            fd = os.open(spot.name, _OPEN_DIRECTORY, dir_fd=spot.directory)
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                 raise
-            if self._keep_links and self._leads_to_directory(parts):
+            if self._keep_links and self._leads_to_directory(entry.path):
                 return
-            self._replacing(parent, name, lambda: os.mkdir(name, 0o700, dir_fd=parent))
-            fd = os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
+            self._remove(spot)
+            os.mkdir(spot.name, 0o700, dir_fd=spot.directory)
+            is_made = True
+            fd = os.open(spot.name, _OPEN_DIRECTORY, dir_fd=spot.directory)
         try:
-            self._take_directory(fd, parts, entry)
+            self._take_directory(fd, entry, is_made=is_made)
         finally:
             os.close(fd)
 
-    def _leads_to_directory(self, parts: list[bytes]) -> bool:
-        found = Parents(self._root_fd)
+    def _require_there_before(self, entry: Entry, spot: Spot) -> None:
+        """Refuse a directory whose name is taken, but for one in the root, which can be taken once."""
+        if len(components(entry.path)) > 1 or spot.name not in self._there_before:
+            raise NameTakenError(_TAKEN)
+        self._there_before.discard(spot.name)
+
+    def _leads_to_directory(self, path: bytes) -> bool:
         try:
-            found.open(parts, make=False)
+            self._parents.open(path, make=False)
         except (FileNotFoundError, UnsafePathError):
             return False
-        finally:
-            found.close()
         return True
 
-    def _take_directory(self, fd: int, parts: list[bytes], entry: Entry) -> None:
-        _drop_acls(fd)
-        os.fchown(fd, entry.uid, entry.gid)
+    def _take_directory(self, fd: int, entry: Entry, *, is_made: bool) -> None:
+        if not (is_made and self._is_new):  # where nothing has an ACL that could have been inherited
+            drop_acls(fd)
         self._set_attributes(fd, entry.xattrs, entry)
-        self._set_later(os.fstat(fd), parts, entry)
+        self._set_later(os.fstat(fd), entry)
 
-    def _make_node(self, parent: int, parts: list[bytes], entry: Entry) -> None:
-        name = parts[-1]
+    def _make_node(self, entry: Entry, spot: Spot) -> None:
         major, minor = entry.device
         if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
             raise UnsafePathError(f"its device number {major}:{minor} is none that Linux has")
-        device = 0 if entry.kind == stat.S_IFIFO else os.makedev(major, minor)
-        self._replacing(parent, name, lambda: os.mknod(name, entry.kind | 0o600, device, dir_fd=parent))
-        self._set_by_name(parent, parts, entry)
+        device = os.makedev(major, minor) if entry.kind in (stat.S_IFCHR, stat.S_IFBLK) else 0
+        self._replacing(spot, lambda: os.mknod(spot.name, entry.kind | 0o600, device, dir_fd=spot.directory))
 
-    def _set_by_name(self, parent: int, parts: list[bytes], entry: Entry) -> None:
-        """Set what belongs to a symlink, device or FIFO, none of which is ever opened."""
-        name = parts[-1]
-        os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
-        path = _path_of(parent, name)
-        self._set_attributes(path, entry.xattrs, entry)
-        if entry.kind != stat.S_IFLNK:
-            os.chmod(name, entry.mode, dir_fd=parent)
-            self._set_acls(path, parts, entry)
-        os.utime(name, ns=(entry.atime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
-
-    def _make_hard_link(self, parent: int, parts: list[bytes], entry: Entry) -> None:
-        target = components(entry.link)
-        if not target:
-            raise UnsafePathError("it is a hard link to the directory that the archive is unpacked into")
-        linked = printable(entry.link)
-        others = Parents(self._root_fd)
+    def _make_hard_link(self, entry: Entry, spot: Spot, link: bytes) -> bool:
+        """Link spot to what has the path link; return whether that made a copy, as no hard link leads there."""
+        linked = printable(link)
         try:
-            first = Spot(others.open(target[:-1], make=False), target[-1])
+            if not self._is_new:
+                check_length(link)
+            first = self._parents.spot(link, make=False)
+            if first is None:
+                raise UnsafePathError("it is a hard link to the directory that the archive is unpacked into")
             status = first.lstat()
             if stat.S_ISDIR(status.st_mode):
                 raise UnsafePathError(f"it is a hard link to the directory {linked}")
-            name = Spot(parent, parts[-1])
-            if _is_same(name, status):
-                return
-            if os.fstat(parent).st_dev != status.st_dev or not self._link(first, name):
-                self._link_across(first, target, name, parts, entry)
+            if not self._is_new and _is_same(spot, status):
+                return False
+            if os.fstat(spot.directory).st_dev == status.st_dev and self._link(first, spot):
+                return False
+            return self._link_across(first, link, entry, spot)
         except FileNotFoundError as error:
             raise UnsafePathError(f"it is a hard link to {linked}, which is not there") from error
-        finally:
-            others.close()
 
     def _link(self, first: Spot, name: Spot) -> bool:
         """Make name a hard link to first; False where no hard link leads, as onto another file system."""
         link = partial(os.link, first.name, name.name, src_dir_fd=first.directory, follow_symlinks=False)
         try:
-            self._replacing(name.directory, name.name, lambda: link(dst_dir_fd=name.directory))
+            self._replacing(name, lambda: link(dst_dir_fd=name.directory))
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
             return False
         return True
 
-    def _link_across(self, first: Spot, target: list[bytes], name: Spot, parts: list[bytes], entry: Entry) -> None:
-        """Make name, at parts, a copy of first, at target on another file system; or a link to such a copy."""
+    def _link_across(self, first: Spot, link: bytes, entry: Entry, spot: Spot) -> bool:
+        """Make a copy of first, which has the path link; or link to such a copy, which returns False."""
         status = first.lstat()
-        with self._twins.opened(status, os.fstat(name.directory).st_dev) as twin:
-            if twin is not None and (_is_same(name, twin.lstat()) or self._link(twin, name)):
-                return
-        copy = partial(copy_file, first, name, path=entry.path, name=self._name(entry), left_out=self.left_out)
-        self._replacing(name.directory, name.name, copy)
-        self._twins.add(target, status, parts, name.lstat())
+        with self._twins.opened(status, os.fstat(spot.directory).st_dev) as twin:
+            if twin is not None and (_is_same(spot, twin.lstat()) or self._link(twin, spot)):
+                return False
+        # O_NOATIME: its times are set already.
+        with opened_entry(first, entry.path, name=self._wording.where(entry), flags=os.O_NOATIME) as copy:
+            self._make_below(copy, spot)
+        self._twins.add(link, status, entry.path, spot.lstat())
         later = self._later.get((status.st_dev, status.st_ino))
         if later is not None:
-            self._set_later(name.lstat(), parts, later.entry)
+            self._set_later(spot.lstat(), replace(later, path=entry.path))
+        return True
 
-    def _replacing(self, parent: int, name: bytes, make: Callable[[], int | None]) -> int:
+    def _link_names(self, entry: Entry) -> list[bytes]:
+        """Link an entry's further names; return those that are copies, on the file systems of mount points."""
+        return [
+            path
+            for path in entry.names
+            if self._make_hard_link(replace(entry, path=path, names=(), flags=0), self._spot(path), entry.path)
+        ]
+
+    def _spot(self, path: bytes) -> Spot:
+        spot = self._parents.spot(path)
+        if spot is None:
+            raise UnsafePathError("one of its names is the directory that the archive is unpacked into")
+        return spot
+
+    def _replacing(self, spot: Spot, make: Callable[[], int | None]) -> int:
         """Call make(), which fails where something exists; if something does, take it away and call again."""
         try:
             return make() or 0
         except FileExistsError:
-            self._remove(parent, name)
+            self._remove(spot)
             return make() or 0
 
-    def _remove(self, parent: int, name: bytes) -> None:
-        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    def _remove(self, spot: Spot) -> None:
+        if self._is_new:
+            raise NameTakenError(_TAKEN)
+        status = spot.lstat()
         self._later.pop((status.st_dev, status.st_ino), None)
         self._twins.forget(status)
         if not stat.S_ISDIR(status.st_mode):
-            os.unlink(name, dir_fd=parent)
-            return
-        try:
-            os.rmdir(name, dir_fd=parent)
-        except OSError as error:
-            if error.errno == errno.EBUSY:
-                raise _MountPointInTheWayError from error
-            raise UnsafePathError("a directory that is not empty is in its place") from error
-        self._parents.forget()
+            os.unlink(spot.name, dir_fd=spot.directory)
+        else:
+            try:
+                os.rmdir(spot.name, dir_fd=spot.directory)
+            except OSError as error:
+                if error.errno == errno.EBUSY:
+                    text = "a directory on which a file system is mounted is in its place"
+                    raise MountPointInTheWayError(text) from error
+                raise UnsafePathError("a directory that is not empty is in its place") from error
+        if stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode):
+            self._parents.forget()
 
-    def _finish(self, identity: tuple[int, int], later: _Later) -> None:
-        entry = later.entry
-        parent = self._parents.open(later.parts[:-1], make=False)
-        name = later.parts[-1] if later.parts else b"."
-        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    def _finish(self, identity: tuple[int, int], entry: Entry) -> None:
+        spot = self._parents.spot(entry.path, make=False) or Spot(self._root_fd, b".")
+        status = spot.lstat()
         if (status.st_dev, status.st_ino) != identity:
             raise UnsafePathError("something else took its place while the archive was unpacked")
-        path = _path_of(parent, name)
-        if entry.is_directory:
-            os.chmod(name, entry.mode, dir_fd=parent)
-        acls = {attribute: encode(entries, self._names.number) for attribute, entries in entry.acls.items()}
-        self._set_attributes(path, acls, entry)
-        if entry.is_directory:
-            os.utime(name, ns=(entry.atime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
-
-    def _set_acls(self, file: int | bytes, parts: list[bytes], entry: Entry) -> None:
-        if entry.acls_have_names:
-            status = os.stat(file) if isinstance(file, int) else os.lstat(file)
-            self._set_later(status, parts, entry)
+        if not entry.is_directory:
+            self._set_acls(spot.path, entry)
             return
-        acls = {attribute: encode(entries, self._names.number) for attribute, entries in entry.acls.items()}
+        with _opened(spot, os.O_DIRECTORY) as fd:
+            os.fchown(fd, entry.uid, entry.gid)
+            os.fchmod(fd, entry.mode)
+            self._set_acls(fd, entry)
+            os.utime(fd, ns=(entry.atime_ns, entry.mtime_ns))
+            if entry.flags:
+                self._set_flags(fd, entry)
+
+    def _set_metadata(self, file: int | Spot, entry: Entry, *, has_mode: bool = False) -> None:
+        """Set what belongs to an open file, or to a symlink, device, FIFO or socket, which is never opened."""
+        name, directory, path = (file, None, file) if isinstance(file, int) else (file.name, file.directory, file.path)
+        is_open = directory is None
+        if entry.uid or entry.gid or not self._owned_by_root:
+            os.chown(name, entry.uid, entry.gid, dir_fd=directory, follow_symlinks=is_open)
+        if entry.xattrs:
+            self._set_attributes(path, entry.xattrs, entry)
+        if entry.kind != stat.S_IFLNK:
+            if not has_mode:
+                os.chmod(name, entry.mode, dir_fd=directory)
+            if entry.acls_have_names:
+                self._set_later(os.stat(name, dir_fd=directory, follow_symlinks=is_open), entry)
+            elif entry.acls:
+                self._set_acls(path, entry)
+        os.utime(name, ns=(entry.atime_ns, entry.mtime_ns), dir_fd=directory, follow_symlinks=is_open)
+
+    def _set_acls(self, file: int | bytes, entry: Entry) -> None:
+        acls = {name: encode(entries, self._names.number) for name, entries in entry.acls.items()}
         self._set_attributes(file, acls, entry)
 
-    def _set_later(self, status: os.stat_result, parts: list[bytes], entry: Entry) -> None:
+    def _set_later(self, status: os.stat_result, entry: Entry) -> None:
+        """Keep an entry until everything is unpacked: a directory, or one whose ACL has names in it."""
         self._later_acl_entries += sum(map(len, entry.acls.values()))
         if self._later_acl_entries > _LATER_ACL_ENTRIES:
             raise UnsafePathError("the archive has more ACLs than can be kept in memory until everything is unpacked")
-        self._later[status.st_dev, status.st_ino] = _Later(parts, replace(entry, xattrs={}))
+        self._later[status.st_dev, status.st_ino] = replace(entry, xattrs={}, names=(), contents=())
 
     def _set_attributes(self, file: int | bytes, attributes: Mapping[bytes, bytes], entry: Entry) -> None:
         for name, value in attributes.items():
@@ -299,37 +402,29 @@ class Writer:
                     raise UnsafePathError(f"{what} does not fit: {os.strerror(errno.ENOSPC)}") from error
                 raise self._failed(error, entry, f"cannot set {what}") from error
 
-    def _name(self, entry: Entry) -> str:
-        return f"{self._archive}: entry {printable(entry.path)}"
-
-    def _refused(self, entry: Entry, reason: ValueError) -> ArchiveError:
-        kind = MountPointError if isinstance(reason, _MountPointInTheWayError) else ArchiveError
-        return kind(f"{self._name(entry)}: {reason}", entry=printable(entry.path))
+    def _set_flags(self, fd: int, entry: Entry) -> None:
+        try:
+            set_flags(fd, get_flags(fd) | entry.flags)
+        except OSError as error:
+            if error.errno not in _NO_FLAGS:
+                raise
+            self.flags_left_out += 1
 
     def _failed(self, error: OSError, entry: Entry, doing: str = "") -> StorageError:
-        doing = doing or self._cannot
-        if error.errno == errno.EPERM and os.geteuid() != 0:
-            doing += NEEDS_ROOT
-        failed = error if isinstance(error, StorageError) else storage_error(error, self._name(entry), doing)
+        failed = self._wording.failed(entry, error, doing)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             return failed
-        device = self._parents.device(components(entry.path)[:-1])
+        device = self._parents.device(entry.path)
         return NoSpaceError(str(failed), errno=failed.errno, filename=failed.filename, device=device)
 
 
-def _drop_acls(fd: int) -> None:
-    """Take away what an older directory has, or a new one inherited: what is made in it would inherit it too."""
-    for attribute in (ACCESS, DEFAULT):
-        try:
-            os.removexattr(fd, attribute)
-        except OSError as error:
-            if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
-                raise
-
-
-def _path_of(parent: int, name: bytes) -> bytes:
-    """A path for what has no variant with dir_fd; it is as safe: parent is held open, name is one component."""
-    return b"/proc/self/fd/%d/%s" % (parent, name)
+@contextmanager
+def _opened(spot: Spot, flags: int = 0) -> Iterator[int]:
+    fd = os.open(spot.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, dir_fd=spot.directory)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _is_same(spot: Spot, status: os.stat_result) -> bool:
@@ -338,3 +433,11 @@ def _is_same(spot: Spot, status: os.stat_result) -> bool:
     except FileNotFoundError:
         return False
     return os.path.samestat(found, status)
+
+
+def _umask() -> int:
+    """Return this process's umask; all of it where Linux (before 4.7) does not tell it without changing it."""
+    with suppress(OSError), open("/proc/self/status", "rb") as file:
+        if found := re.search(rb"^Umask:\s*([0-7]+)$", file.read(), re.MULTILINE):
+            return int(found[1], 8)
+    return 0o777

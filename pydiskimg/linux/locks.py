@@ -46,9 +46,9 @@ def lock_as_writer(fd: int) -> bool:
     """
     try:
         # Placed before the others' are looked at: of two that come at once none, rather than both, may have it.
-        _read_lock(fd, _USES + _READING, _RESIZING - _READING + 1)
-        _read_lock(fd, _USES + _OURS, 1)
-        _read_lock(fd, _REFUSALS + _WRITING, _RESIZING - _WRITING + 1)
+        set_lock(fd, fcntl.F_RDLCK, _USES + _READING, _RESIZING - _READING + 1)
+        set_lock(fd, fcntl.F_RDLCK, _USES + _OURS, 1)
+        set_lock(fd, fcntl.F_RDLCK, _REFUSALS + _WRITING, _RESIZING - _WRITING + 1)
         return not (_is_locked(fd, _USES + _WRITING, _REFUSALS) or _is_locked(fd, _REFUSALS, _END))
     except OSError as error:
         if error.errno in _CANNOT:
@@ -62,7 +62,7 @@ def lock_as_reader(fd: int) -> bool:
     Returns False when one of them has the file. File systems without locks and errors are as for lock_as_writer().
     """
     try:
-        _read_lock(fd, _REFUSALS + _OURS, 1)
+        set_lock(fd, fcntl.F_RDLCK, _REFUSALS + _OURS, 1)
         return not _is_locked(fd, _USES + _OURS, _USES + _OURS + 1)
     except OSError as error:
         if error.errno in _CANNOT:
@@ -88,8 +88,9 @@ def lock_holder(fd: int) -> int | None:
     return next((int(process) for process in processes if _holds(process, path, inode)), None)
 
 
-def _read_lock(fd: int, start: int, length: int) -> None:
-    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, start, length, 0))
+def set_lock(fd: int, kind: int, start: int, length: int) -> None:
+    """Take (F_RDLCK, F_WRLCK) or give up (F_UNLCK) the lock on [start, start + length); EAGAIN: others have it."""
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, start, length, 0))
 
 
 def _is_locked(fd: int, start: int, end: int) -> bool:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""ioctls of loop devices (linux/loop.h). All sizes are bytes; failures are OSError."""
+"""ioctls of loop devices (linux/loop.h), in the machine's byte order. All sizes are bytes; failures are OSError."""
 
 from __future__ import annotations
 
 import fcntl
-import struct
+
+from pydiskimg.records import Record
 
 LOOP_CTL_GET_FREE = 0x4C82
 LOOP_CONFIGURE = 0x4C0A
@@ -13,34 +14,27 @@ LOOP_GET_STATUS64 = 0x4C05
 LO_FLAGS_READ_ONLY = 1
 LO_FLAGS_AUTOCLEAR = 4
 
-# struct loop_info64, in the machine's byte order
-LOOP_INFO64 = struct.Struct(
-    "="
-    "Q"  #     0  lo_device            of the backing file's file system
-    "Q"  #     8  lo_inode
-    "Q"  #    16  lo_rdevice           of the backing file when that is a device
-    "Q"  #    24  lo_offset            bytes
-    "Q"  #    32  lo_sizelimit         bytes; 0: to the end
-    "I"  #    40  lo_number
-    "I"  #    44  lo_encrypt_type      0; the kernel has no encryption here any more
-    "I"  #    48  lo_encrypt_key_size  0
-    "I"  #    52  lo_flags
-    "64s"  #  56  lo_file_name         what programs without /sys show
-    "64s"  # 120  lo_crypt_name
-    "32s"  # 184  lo_encrypt_key
-    "16s"  # 216  lo_init
-)
-assert LOOP_INFO64.size == 232
-
-# struct loop_config, in the machine's byte order
-LOOP_CONFIG = struct.Struct(
-    "="
-    "I"  #     0  fd
-    "I"  #     4  block_size           bytes
-    "232s"  #  8  info                 struct loop_info64
-    "64x"  # 240  reserved
-)
-assert LOOP_CONFIG.size == 304
+LOOP_INFO64 = Record("loop_info64", "=", 232, """
+    00 Q   lo_device            of the backing file's file system
+    08 Q   lo_inode
+    10 Q   lo_rdevice           of the backing file when that is a device
+    18 Q   lo_offset            bytes
+    20 Q   lo_sizelimit         bytes; 0: to the end
+    28 I   lo_number
+    2c I   lo_encrypt_type      0; the kernel has no encryption here any more
+    30 I   lo_encrypt_key_size  0
+    34 I   lo_flags
+    38 64s lo_file_name         what programs without /sys show
+    78 64s lo_crypt_name
+    b8 32s lo_encrypt_key
+    d8 16s lo_init
+""")  # fmt: skip
+LOOP_CONFIG = Record("loop_config", "=", 304, """
+    00  I    fd
+    04  I    block_size         bytes
+    08  232s info               LOOP_INFO64
+    f0  64s  reserved
+""")  # fmt: skip
 
 
 class LoopStatus:
@@ -74,15 +68,18 @@ def configure(
     EBUSY: it is bound already. EINVAL: before Linux 5.8, or one of the values is no good. The kernel adds
     LO_FLAGS_READ_ONLY when either descriptor is not open for writing, and cuts the range to the file's end.
     """
-    info = LOOP_INFO64.pack(
-        0, 0, 0, offset, size_limit, 0, 0, 0, flags, file_name[:63], b"", b"", b""
-    )  # 63: it stays a C string
-    fcntl.ioctl(loop_fd, LOOP_CONFIGURE, LOOP_CONFIG.pack(backing_fd, block_size, info))
+    name = file_name[:63]  # it stays a C string
+    info = LOOP_INFO64.pack(lo_offset=offset, lo_sizelimit=size_limit, lo_flags=flags, lo_file_name=name)
+    fcntl.ioctl(loop_fd, LOOP_CONFIGURE, LOOP_CONFIG.pack(fd=backing_fd, block_size=block_size, info=info))
 
 
 def get_status(loop_fd: int) -> LoopStatus:
     """Return the device's settings. ENXIO: it is not bound."""
     fields = LOOP_INFO64.unpack(fcntl.ioctl(loop_fd, LOOP_GET_STATUS64, bytes(LOOP_INFO64.size)))
-    device, inode, device_below = fields[:3]
-    backing = (device_below, None) if device_below else (device, inode)
-    return LoopStatus(offset=fields[3], size_limit=fields[4], flags=fields[8], backing=backing)
+    device_below = fields["lo_rdevice"]
+    return LoopStatus(
+        offset=fields["lo_offset"],
+        size_limit=fields["lo_sizelimit"],
+        flags=fields["lo_flags"],
+        backing=(device_below, None) if device_below else (fields["lo_device"], fields["lo_inode"]),
+    )

@@ -9,6 +9,7 @@ import os
 
 from pydiskimg.errors import StorageError
 from pydiskimg.linux import libc
+from pydiskimg.text import quoted
 
 # linux/openat2.h
 RESOLVE_NO_XDEV = 0x01
@@ -69,6 +70,6 @@ def _openat2(dir_fd: int, name: bytes, how: _OpenHow) -> int:
 
 def _named(error: OSError, path: str | bytes) -> OSError:
     if error.errno == errno.ENOSYS:
-        text = f"{os.fsdecode(path)!r}: cannot be opened safely: this kernel has no openat2(), Linux 5.6 is needed"
+        text = f"{quoted(path)}: cannot be opened safely: this kernel has no openat2(), Linux 5.6 is needed"
         return StorageError(text, errno=errno.ENOSYS, filename=os.fsdecode(path))
     return OSError(error.errno, error.strerror, path)

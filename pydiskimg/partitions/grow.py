@@ -6,7 +6,7 @@ from __future__ import annotations
 from pydiskimg.errors import PartitionError
 from pydiskimg.partitions.grow_gpt import plan_gpt_growth
 from pydiskimg.partitions.grow_mbr import plan_mbr_growth
-from pydiskimg.partitions.growth import NothingToGrowError, PartitionGrowth
+from pydiskimg.partitions.growth_plan import NothingToGrowError, PartitionGrowth
 from pydiskimg.partitions.layout import (
     GPT_SIGNATURE,
     MBR,

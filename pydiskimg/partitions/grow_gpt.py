@@ -17,13 +17,14 @@ import zlib
 from dataclasses import dataclass, replace
 
 from pydiskimg.errors import PartitionError
-from pydiskimg.partitions.growth import NothingToGrowError, PartitionGrowth, Span, aligned_end, refuse_overlaps
+from pydiskimg.partitions.growth_plan import NothingToGrowError, PartitionGrowth, Span, aligned_end, refuse_overlaps
 from pydiskimg.partitions.layout import (
     GPT_ENTRY,
     GPT_HEADER,
     GPT_SIGNATURE,
     MBR,
     PROTECTIVE,
+    gpt_entries,
     gpt_header_crc,
     mbr_entries,
     put_mbr_entry,
@@ -188,20 +189,17 @@ def _check_positions(source: Source, header: GptHeader, sector_size: int) -> Non
 def partitions_in(source: Source, header: GptHeader, array: bytes | bytearray, sector_size: int) -> list[Partition]:
     """Return the partitions once it is known that each is in its place and none upon another."""
     found, spans = [], []
-    for index in range(header.count):
-        entry = GPT_ENTRY.unpack(array, index * header.entry_size)
-        kind, first, last = entry["PartitionTypeGUID"], entry["StartingLBA"], entry["EndingLBA"]
-        if not any(kind):
-            continue
+    for number, entry in gpt_entries(array):
+        first, last = entry["StartingLBA"], entry["EndingLBA"]
         if not header.first_usable <= first <= last <= header.last_usable:
             raise damaged(
                 source,
-                f"partition {index + 1} (sectors {first} to {last}) lies outside of the usable ones "
+                f"partition {number} (sectors {first} to {last}) lies outside of the usable ones "
                 f"({header.first_usable} to {header.last_usable})",
             )
-        spans.append(Span(first, last + 1, f"partition {index + 1}"))
-        name = str(uuid.UUID(bytes_le=kind)).upper()
-        found.append(Partition(index + 1, first * sector_size, (last - first + 1) * sector_size, name))
+        spans.append(Span(first, last + 1, f"partition {number}"))
+        kind = str(uuid.UUID(bytes_le=entry["PartitionTypeGUID"])).upper()
+        found.append(Partition(number, first * sector_size, (last - first + 1) * sector_size, kind))
     refuse_overlaps(source.name, spans)
     return found
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pydiskimg.errors import PartitionError
-from pydiskimg.partitions.growth import NothingToGrowError, PartitionGrowth, Span, aligned_end, refuse_overlaps
+from pydiskimg.partitions.growth_plan import NothingToGrowError, PartitionGrowth, Span, aligned_end, refuse_overlaps
 from pydiskimg.partitions.layout import EXTENDED, MBR, mbr_entries, put_mbr_entry
 from pydiskimg.partitions.read import MAX_LOGICAL, Partition, read_partition_table
 from pydiskimg.protocols import Source, read_bytes

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 from pydiskimg.records import Record
@@ -90,3 +91,11 @@ def gpt_header_crc(header: bytes | bytearray) -> int:
     """Return the CRC of a header's bytes (HeaderSize of them), taken as the specification says."""
     field = GPT_HEADER.slice_of("HeaderCRC32")
     return zlib.crc32(header[: field.start] + bytes(4) + header[field.stop :])
+
+
+def gpt_entries(array: bytes | bytearray) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number, from 1, and the fields of each entry that is in use; most are not."""
+    kind, unused = GPT_ENTRY.slice_of("PartitionTypeGUID"), bytes(16)
+    for index, at in enumerate(range(0, len(array) - GPT_ENTRY.size + 1, GPT_ENTRY.size)):
+        if array[at : at + kind.stop] != unused:
+            yield index + 1, GPT_ENTRY.unpack(array, at)

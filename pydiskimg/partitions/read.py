@@ -22,6 +22,7 @@ from pydiskimg.partitions.layout import (
     MBR,
     PROTECTIVE,
     SECTOR_SIZES,
+    gpt_entries,
     gpt_header_crc,
     has_mbr,
     has_protective,
@@ -189,7 +190,7 @@ def _read_gpt_copy(source: Source, offset: int, sector_size: int) -> Iterator[Pa
     size, first = header["SizeOfPartitionEntry"], header["PartitionEntryLBA"] * sector_size
     array = read_bytes(source, first, header["NumberOfPartitionEntries"] * size)
     _check_crc(zlib.crc32(array), header["PartitionEntryArrayCRC32"], f"partition entries at byte {first}")
-    return _gpt_partitions(source, array, size, sector_size)
+    return _gpt_partitions(source, array, sector_size)
 
 
 def _gpt_header(source: Source, offset: int, sector_size: int) -> dict[str, Any]:
@@ -226,22 +227,17 @@ def _check_crc(found: int, expected: int, what: str) -> None:
         raise _DamagedError(f"{what}: CRC {found:#010x}, expected {expected:#010x}")
 
 
-def _gpt_partitions(source: Source, array: bytes, size: int, sector_size: int) -> Iterator[Partition]:
-    for index in range(len(array) // size):
-        entry = GPT_ENTRY.unpack(array, index * size)
+def _gpt_partitions(source: Source, array: bytes, sector_size: int) -> Iterator[Partition]:
+    for number, entry in gpt_entries(array):
         first, last = entry["StartingLBA"], entry["EndingLBA"]
-        if not any(entry["PartitionTypeGUID"]):
-            continue
         if last < first:
-            raise PartitionError(
-                f"{source.name}: partition {index + 1} ends (sector {last}) before it starts ({first})"
-            )
+            raise PartitionError(f"{source.name}: partition {number} ends (sector {last}) before it starts ({first})")
         type_guid, own_guid = (
             str(uuid.UUID(bytes_le=entry[name])) for name in ("PartitionTypeGUID", "UniquePartitionGUID")
         )
         start, length = first * sector_size, (last - first + 1) * sector_size
         name = entry["PartitionName"].decode("utf-16-le", "replace").partition("\0")[0]
-        yield _inside(source, Partition(index + 1, start, length, type_guid.upper(), own_guid, name))
+        yield _inside(source, Partition(number, start, length, type_guid.upper(), own_guid, name))
 
 
 def _inside(source: Source, partition: Partition) -> Partition:

@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError, FileSystemError, InUseError, PartitionError
 from pydiskimg.fs.ext4.grow import plan_ext_growth
-from pydiskimg.fs.foreign import stranger
 from pydiskimg.fs.probe import FileSystemKind, probe
 from pydiskimg.fs.probe.size import Coverage, coverage
+from pydiskimg.fs.signatures import stranger
 from pydiskimg.host.loop import loop_device
 from pydiskimg.host.mount import enter_private_namespace, mounted
 from pydiskimg.partitions.grow import plan_partition_growth
-from pydiskimg.partitions.growth import NothingToGrowError, PartitionGrowth
+from pydiskimg.partitions.growth_plan import NothingToGrowError, PartitionGrowth
 from pydiskimg.partitions.layout import SECTOR_SIZES
 from pydiskimg.partitions.read import Partition, other_sectors
 from pydiskimg.protocols import ShownDisk

@@ -16,10 +16,10 @@ from collections.abc import Iterator, Sequence
 from pydiskimg.disks.region import SourceRegion
 from pydiskimg.errors import FileSystemError, PartitionError
 from pydiskimg.extents import Extent, Kind, merged
-from pydiskimg.fs.ext4.errors import NotBelievedError
+from pydiskimg.fs.ext4.file_system import NotBelievedError
 from pydiskimg.fs.ext4.usage import ExtUsage
-from pydiskimg.fs.foreign import stranger
 from pydiskimg.fs.probe import probe
+from pydiskimg.fs.signatures import stranger
 from pydiskimg.fs.swap import swap_used
 from pydiskimg.partitions.read import Partition, gpt_sector_size, read_partition_table, refuse_hybrid
 from pydiskimg.protocols import FileRange, Source, WritableBuffer, check_range

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.disks.region import Region
 from pydiskimg.errors import DoesNotFitError, FileSystemError
-from pydiskimg.fs.ext4 import make_ext
 from pydiskimg.fs.ext4.features import Incompat
 from pydiskimg.fs.ext4.grow import plan_ext_growth
 from pydiskimg.fs.ext4.layout import SUPERBLOCK
+from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.units import GIB, KIB, MIB
 from tests.fixtures.ext_files import made_ext, sized, some_files

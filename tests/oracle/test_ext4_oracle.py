@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pydiskimg.disks.file import FileDisk
-from pydiskimg.fs.ext4 import ExtInfo, make_ext
+from pydiskimg.fs.ext4.make import ExtInfo, make_ext
 from pydiskimg.units import GIB, KIB, MIB, TIB
 
 pytestmark = pytest.mark.oracle

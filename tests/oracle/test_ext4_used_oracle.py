@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.disks.memory import MemoryDisk
-from pydiskimg.fs.ext4 import make_ext
-from pydiskimg.fs.ext4.errors import NotBelievedError
-from pydiskimg.fs.ext4.existing import read_volume
 from pydiskimg.fs.ext4.features import Incompat
+from pydiskimg.fs.ext4.file_system import NotBelievedError, read_file_system
+from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.fs.ext4.recovery import after_recovery
 from pydiskimg.fs.ext4.usage import ExtUsage
 from pydiskimg.images.raw import open_raw
@@ -214,9 +213,9 @@ def test_a_journal_is_replayed_as_e2fsck_replays_it(options: str, journal: str, 
     written = run(tool("debugfs"), "-w", "-f", block, path)
     assert "rror" not in written, written
     with open_raw(path) as source:
-        volume = read_volume(source)
-        assert Incompat.RECOVER in volume.incompat
-        recovered, count = after_recovery(source, volume)
+        fs = read_file_system(source)
+        assert Incompat.RECOVER in fs.geometry.features
+        recovered, count = after_recovery(fs)
         assert count > 10
         found = read_bytes(recovered, 9000 * 4096, 40 * 4096)
         before = read_bytes(source, 9000 * 4096, 40 * 4096)
@@ -238,7 +237,7 @@ def test_a_log_of_ours_is_replayed_as_e2fsck_replays_it(kind: str, features: int
         random_log(writer, random.Random(seed), list(range(7000, 7008)), seed)
         path = tmp_path / "disk"
         path.write_bytes(disk.data)
-        source, _ = after_recovery(disk, read_volume(disk))
+        source, _ = after_recovery(read_file_system(disk))
         said = run(tool("e2fsck"), "-p", path, expect=ANY_STATUS)
         assert "recovering journal" in said
         with path.open("rb") as file:

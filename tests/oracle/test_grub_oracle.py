@@ -13,7 +13,7 @@ import pytest
 
 from pydiskimg.boot import CoreImage, Grub, find_core_area, make_core, read_grub, write_boot_loader
 from pydiskimg.files.mounted_tree import open_tree
-from pydiskimg.fs.ext4 import make_ext
+from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.host.loop import loop_device
 from pydiskimg.host.mount import mounted
 from pydiskimg.images.open_disk import open_disk

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_os.install.growing import grow
+from ganeti_os.install.grow import grow
 from ganeti_os.log import Messages
 from pydiskimg.errors import StorageError
 from pydiskimg.images.open_disk import open_disk

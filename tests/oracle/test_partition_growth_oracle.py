@@ -15,7 +15,7 @@ import pytest
 
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.partitions.grow import grow_last_partition, plan_partition_growth
-from pydiskimg.partitions.growth import PartitionGrowth
+from pydiskimg.partitions.growth_plan import PartitionGrowth
 from pydiskimg.units import MIB
 
 pytestmark = pytest.mark.oracle

@@ -16,7 +16,7 @@ import pytest
 
 from pydiskimg.disks.region import Region
 from pydiskimg.disks.store import GrowingFile
-from pydiskimg.fs.ext4 import make_ext
+from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.images.create import new_image
 from pydiskimg.images.open import open_image
 from pydiskimg.images.open_disk import open_disk

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from pydiskimg.disks.file import FileDisk
-from pydiskimg.fs.ext4 import make_ext
+from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.fs.swap import SwapInfo, make_swap
 from pydiskimg.units import GIB, KIB, MIB
 from tests.fixtures.programs import Tool, run

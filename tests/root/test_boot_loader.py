@@ -15,7 +15,7 @@ import pytest
 from pydiskimg.boot import copy_modules, read_grub
 from pydiskimg.errors import StorageError
 from pydiskimg.files.mounted_tree import open_tree
-from pydiskimg.fs.ext4 import make_ext
+from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.host.mount import mounted
 from pydiskimg.images.open_disk import open_disk
 from tests.fixtures.block_devices import block_device, filled_file

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import stat
 import subprocess
@@ -185,3 +186,36 @@ def test_a_tarball_under_its_own_name(tmp_path: Path, tool: Tool, name: str, com
     assert f"{name} is installed" in log
     with inside(disk, partitions(disk)[-1], tmp_path) as point:
         assert (point / "etc/os-release").read_text() == "ID=alpine\n"
+
+
+def test_a_disk_too_small_for_the_partitions(node: Node, tmp_path: Path) -> None:
+    tarball(node)
+    refused(node, tmp_path, "the partitions need", "the disk has 4194304 bytes (4 MiB); nothing was written")
+
+
+@pytest.mark.parametrize("contents", [b"", b"hello\n", gzip.compress(b"hello\n", mtime=0), b"\x1f\x8b\x08"])
+def test_a_tarball_that_is_none(node: Node, tmp_path: Path, contents: bytes) -> None:
+    (node.images / "x-x86_64.tar.gz").write_bytes(contents)
+    refused(node, tmp_path, "x-x86_64.tar.gz: ")
+
+
+@pytest.mark.parametrize(
+    ("boot", "words"),
+    [
+        ("7", "BOOT_SIZE is 7; a file system needs at least 8 MiB"),
+        ("8", "leaves 5242880 bytes (5 MiB) for the root file system"),
+    ],
+)
+def test_partitions_too_small_for_a_file_system(node: Node, tmp_path: Path, boot: str, words: str) -> None:
+    node.configure(IMAGE_NAME="x", ARCH="x86_64", IMAGE_TYPE="tarball", BOOT_SIZE=boot, SWAP="no")
+    tarball(node)
+    refused(node, tmp_path, words, size=14 * MIB)
+
+
+def refused(node: Node, tmp_path: Path, *words: str, size: int = 4 * MIB) -> None:
+    disk = filled_file(tmp_path / "disk", size)
+    before = disk.read_bytes()
+    done = node.create(disk)
+    assert done.returncode == 1
+    assert all(word in last_line(done) for word in words), done.stderr
+    assert disk.read_bytes() == before, "the disk was written to"

@@ -19,10 +19,10 @@ import pytest
 
 from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError, FileSystemError, InUseError, PartitionError, StorageError
-from pydiskimg.fs.ext4 import make_ext
-from pydiskimg.fs.ext4.existing import read_volume
+from pydiskimg.fs.ext4.file_system import read_file_system
 from pydiskimg.fs.ext4.grow import plan_ext_growth
-from pydiskimg.fs.ext4.journal_reader import Log
+from pydiskimg.fs.ext4.journal import Journal
+from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.fs.probe.size import coverage
 from pydiskimg.host.loop import loop_device
 from pydiskimg.host.mount import mounted
@@ -494,4 +494,4 @@ def test_the_kernel_ends_what_was_interrupted(tmp_path: Path, contents: str, wri
 
 def log_is_full(path: Path) -> bool:
     with open_disk(path) as disk:
-        return Log(disk, read_volume(disk)).start != 0
+        return Journal(read_file_system(disk)).start != 0

@@ -22,12 +22,12 @@ _KILLED = """
 import os, sys
 from ganeti_os import main
 from ganeti_os.install import customise
-from ganeti_os.guest import another
+from ganeti_os.guest import new_identity
 
 def kill(*arguments):
     os.kill(os.getpid(), 9)
 
-customise.make_instance = another.make_instance = kill
+customise.make_instance = new_identity.make_instance = kill
 main.run_verb(sys.argv[1], sysconfdir=sys.argv[2] + "/etc", localstatedir=sys.argv[2] + "/var", argv=[])
 """
 

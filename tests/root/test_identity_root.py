@@ -23,8 +23,9 @@ from ganeti_os.log import Messages
 from ganeti_os.settings.settings import Layer, Settings
 from pydiskimg.errors import StorageError
 from pydiskimg.files.mounted_tree import open_tree
+from tests.fixtures.block_devices import filled_file
 from tests.fixtures.mounted_ext4 import mounted_ext4
-from tests.fixtures.node import ROOT
+from tests.fixtures.node import ROOT, Node, last_line
 
 pytestmark = pytest.mark.root
 MIB = 1 << 20
@@ -141,3 +142,13 @@ def test_files_of_a_new_identity(root: Path) -> None:
         status = (root / path).stat()
         assert (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (mode, 0, 0)
     assert (root / "etc/machine-id").read_bytes() == b""
+
+
+def test_wrong_keys_are_refused_before_an_import_touches_the_disk(tmp_path: Path) -> None:
+    node = Node.make(tmp_path / "node", AUTHORIZED_KEYS_FILE=f"{tmp_path}/none", IMPORT_IDENTITY="new")
+    disk, backup = filled_file(tmp_path / "disk", MIB), filled_file(tmp_path / "backup", MIB)
+    before = disk.read_bytes()
+    done = node.restore(disk, backup)
+    assert done.returncode == 1
+    assert f"{tmp_path}/none: cannot read the authorised keys: No such file or directory" in last_line(done)
+    assert disk.read_bytes() == before

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ganeti_os.guest.firmware import boots_by_uefi_only
-from ganeti_os.guest.mounted import mounted_guest
+from ganeti_os.guest.mounted_guest import mounted_guest
 from ganeti_os.guest.root import Guest, find_guest
 from pydiskimg.files.mounted_tree import open_tree
 from pydiskimg.images.open_disk import open_disk

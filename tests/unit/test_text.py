@@ -90,7 +90,7 @@ def test_quotes_cannot_be_ended_by_a_name(text: str) -> None:
 # What the operator or the calling code said, not a guest.
 OURS = {"format", "format_name", "compression_type", "snapshot", "fs_type", "kind", "label", "options", "__name__"}
 OPERATORS = (
-    *("pydiskimg.cli", "pydiskimg.units", "pydiskimg.disks", "pydiskimg.linux", "ganeti_os.settings"),
+    *("pydiskimg.cli", "pydiskimg.units", "pydiskimg.disks", "ganeti_os.settings"),
     *("ganeti_os.request", "ganeti_os.definition", "ganeti_os.main", "ganeti_os.guest.file_command"),
     "ganeti_os.guest.facts.nics",
 )

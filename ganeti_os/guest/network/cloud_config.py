@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from ganeti_os.guest.facts.nics import NewAddress, NicNetwork, with_one_default_route
-from ganeti_os.guest.network.writing.plan import HEADER
+from ganeti_os.guest.network.writing.nic_plan import HEADER
 
 # "default" is netplan's word only: cloud-init's own renderers refuse it.
 _DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}

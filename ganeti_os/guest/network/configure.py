@@ -16,8 +16,8 @@ from ganeti_os.guest.facts.instance import Facts
 from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.network.files import NetworkFiles
 from ganeti_os.guest.network.systems import System, enable, network_system
-from ganeti_os.guest.network.writing.foreign import Foreign
-from ganeti_os.guest.network.writing.plan import NicPlan, nic_plans
+from ganeti_os.guest.network.writing.existing_files import Foreign
+from ganeti_os.guest.network.writing.nic_plan import NicPlan, nic_plans
 from ganeti_os.guest.network.writing.resolver import write_resolver
 
 log = logging.getLogger(__name__)

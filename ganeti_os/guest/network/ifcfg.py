@@ -10,8 +10,8 @@ from itertools import islice
 from ganeti_os.guest.facts.addresses import Field, Interface, parse_address
 from ganeti_os.guest.files.shell_values import ShellValue, shell_values
 from ganeti_os.guest.files.span import Span
-from ganeti_os.guest.network.commands import ip_route
 from ganeti_os.guest.network.files import NetworkFiles
+from ganeti_os.guest.network.ip_commands import ip_route
 
 _RED_HAT = "/etc/sysconfig/network-scripts"
 _RED_HAT_COMMON = "/etc/sysconfig/network"

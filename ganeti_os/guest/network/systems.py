@@ -18,8 +18,8 @@ from ganeti_os.guest.network.keyfile import keyfile_interfaces
 from ganeti_os.guest.network.netplan import netplan_interfaces
 from ganeti_os.guest.network.networkd import networkd_interfaces
 from ganeti_os.guest.network.writing import ifcfg, ifupdown, keyfile, netifrc, netplan, networkd, wicked
-from ganeti_os.guest.network.writing.foreign import Foreign
-from ganeti_os.guest.network.writing.plan import NicPlan
+from ganeti_os.guest.network.writing.existing_files import Foreign
+from ganeti_os.guest.network.writing.nic_plan import NicPlan
 
 _NETWORK_FILES = "/etc/systemd/network"
 _WANTS = ("multi-user.target.wants", "network-online.target.wants", "network.target.wants", "sysinit.target.wants")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Extended attributes as dump(8) stores them: ext4's own bytes, of the space in the inode or of an attribute block.
 
-Linux, fs/ext4/xattr.h and fs/ext4/acl.h. They are little-endian whatever wrote the dump.
+Linux, fs/ext4/xattr.h. They are little-endian whatever wrote the dump.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from pydiskimg.files.acl import AclEntry, decode_ext4
 from pydiskimg.files.attributes import ACL_ACCESS, ACL_DEFAULT
 
 MAGIC_BLOCK = 0xEA020000
@@ -39,33 +40,29 @@ _PREFIXES = {
 _ACLS = (2, 3)
 _OTHER_INDEXES = {8: "a richacl", 9: "the key of an encrypted file", 10: "for the Hurd"}
 
-# An ACL on disk has no id where the tag needs none; the attribute that setxattr(2) takes has one everywhere.
-_ACL_VERSION_DISK = 1
-_ACL_VERSION = 2
-_ACL_SHORT = struct.Struct("<HH")  # tag, permissions
-_ACL_LONG = struct.Struct("<HHI")  # and a user or group id
-_ACL_NO_ID = 0xFFFFFFFF
-_ACL_TAGS = {0x01: False, 0x02: True, 0x04: False, 0x08: True, 0x10: False, 0x20: False}
 
-
-def decode(data: bytes) -> dict[bytes, bytes]:
-    """Return the attributes by name, ACLs as setxattr(2) takes them. Raises ValueError, its text a clause."""
+def decode(data: bytes) -> tuple[dict[bytes, bytes], dict[bytes, list[AclEntry]]]:
+    """Return the attributes by name, and the ACLs apart. Raises ValueError, its text a clause."""
     magic = _MAGIC.unpack_from(data)[0] if len(data) >= _MAGIC.size else 0
     if magic not in (MAGIC_BLOCK, MAGIC_INODE):
         raise ValueError(f"its extended attributes begin with {magic:#x}, which is no mark of theirs")
     first = _BLOCK_HEADER_SIZE if magic == MAGIC_BLOCK else _INODE_HEADER_SIZE
     base = 0 if magic == MAGIC_BLOCK else first
     found: dict[bytes, bytes] = {}
+    acls: dict[bytes, list[AclEntry]] = {}
     for index, name, offset, size in _entries(data, first):
         start = base + offset
         if size and not first <= start <= len(data) - size:
             raise ValueError(f"an extended attribute of {size} bytes at {start} is not within its {len(data)} bytes")
         full = _full_name(index, name)
-        if full in found:
+        if full in found or full in acls:
             raise ValueError("an extended attribute comes twice")
         value = data[start : start + size] if size else b""
-        found[full] = _acl(value) if index in _ACLS else value
-    return found
+        if index in _ACLS:
+            acls[full] = decode_ext4(value)
+        else:
+            found[full] = value
+    return found, acls
 
 
 def _entries(data: bytes, position: int) -> Iterator[tuple[int, bytes, int, int]]:
@@ -97,24 +94,3 @@ def _full_name(index: int, name: bytes) -> bytes:
     if b"\0" in full or (index in _ACLS and name) or (index not in _ACLS and not name):
         raise ValueError("the name of an extended attribute is malformed")
     return full
-
-
-def _acl(value: bytes) -> bytes:
-    if len(value) < _MAGIC.size or _MAGIC.unpack_from(value)[0] != _ACL_VERSION_DISK:
-        raise ValueError("its ACL is malformed")
-    packed = [_MAGIC.pack(_ACL_VERSION)]
-    position = _MAGIC.size
-    while position < len(value):
-        tag, bits = _ACL_SHORT.unpack_from(value, position) if position + 4 <= len(value) else (0, 0)
-        if tag not in _ACL_TAGS or bits > 7:
-            raise ValueError("its ACL is malformed")
-        number = _ACL_NO_ID
-        length = _ACL_SHORT.size
-        if _ACL_TAGS[tag]:
-            length = _ACL_LONG.size
-            if position + length > len(value):
-                raise ValueError("its ACL is malformed")
-            number = _ACL_LONG.unpack_from(value, position)[2]
-        packed.append(_ACL_LONG.pack(tag, bits, number))
-        position += length
-    return b"".join(packed)

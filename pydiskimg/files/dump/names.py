@@ -18,7 +18,7 @@ from pydiskimg.text import printable, quoted
 
 # Bytes that all of it may need: about seven million names of usual length.
 _LARGEST = 512 << 20
-_DIRECTORY_OVERHEAD = 1000
+_DIRECTORY_OVERHEAD = 1800
 _NAME_OVERHEAD = 48
 _SHOWN_PATH = 200
 # Levels. One far down is found by walking there, for each of its files; no path of 4096 bytes leads to most that are
@@ -28,7 +28,7 @@ _DEEPEST = 1024
 
 @dataclass(slots=True, eq=False)
 class Directory:
-    """One directory of the dump; data are its entries. parent and name are known once the tree is built."""
+    """One directory of the dump; data are its entries. What has a default is known once the tree is built."""
 
     inode: Inode
     index: int
@@ -36,11 +36,22 @@ class Directory:
     parent: Directory | None = None
     name: bytes = b""
     depth: int = 0
+    path_length: int = 0
     children: list[Directory] = field(default_factory=list)
 
     @property
     def number(self) -> int:
         return self.inode.number
+
+    @property
+    def path(self) -> bytes:
+        """The whole path in the dump, once the tree is built."""
+        parts = []
+        at = self
+        while at.parent is not None:
+            parts.append(at.name)
+            at = at.parent
+        return b"/" + b"/".join(reversed(parts))
 
 
 class Name(NamedTuple):
@@ -66,9 +77,10 @@ class Names:
 
     def add(self, inode: Inode, data: bytes) -> None:
         """Take a directory and its entries. Raises InvalidImageError when there is more than can be kept."""
-        self._grow(len(data) + sum(map(len, inode.attributes.values())) + _DIRECTORY_OVERHEAD)
+        attributes = sum(map(len, inode.xattrs.values())) + sum(map(len, inode.acls.values())) * _NAME_OVERHEAD
+        self._grow(len(data) + attributes + _DIRECTORY_OVERHEAD)
         header = inode.header._replace(c_addr=b"", c_label=b"", c_filesys=b"", c_dev=b"", c_host=b"", c_spare=b"")
-        directory = Directory(Inode(header, inode.attributes), len(self._directories), data)
+        directory = Directory(Inode(header, inode.xattrs, inode.acls), len(self._directories), data)
         self._directories.append(directory)
         self._by_number[inode.number] = directory
 
@@ -146,6 +158,8 @@ class Names:
                 "levels deep, and has directories in it; deeper ones are not restored"
             )
         child.parent, child.name, child.depth = directory, name, directory.depth + 1
+        child.path_length = directory.path_length + 1 + len(name)
+        self._grow(child.path_length)  # whoever makes directories keeps their paths
         directory.children.append(child)
 
     def _entries(self, directory: Directory) -> Iterator[tuple[int, int, bytes]]:

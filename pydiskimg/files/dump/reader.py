@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
+from pydiskimg.files.acl import AclEntry, check, is_minimal
 from pydiskimg.files.dump import attributes
 from pydiskimg.files.dump.blocks import compressed_chunks, plain_chunks
 from pydiskimg.files.dump.layout import (
@@ -53,10 +54,15 @@ class Readable(Protocol):
 
 @dataclass(slots=True)
 class Inode:
-    """One file of a dump; header is that of its TS_INODE. attributes are there once its contents were read."""
+    """One file of a dump; header is that of its TS_INODE. What follows is there once its contents were read.
+
+    acls are without those that the mode says already; inline is what an inline file has in its attributes.
+    """
 
     header: Spcl
-    attributes: dict[bytes, bytes] = field(default_factory=dict)
+    xattrs: dict[bytes, bytes] = field(default_factory=dict)
+    acls: dict[bytes, list[AclEntry]] = field(default_factory=dict)
+    inline: bytes = b""
 
     @property
     def number(self) -> int:
@@ -76,17 +82,9 @@ class Inode:
         return self.header.di_size
 
     @property
-    def atime_ns(self) -> int:
-        return (self.header.di_atime * 1_000_000 + self.header.di_atime_usec) * 1000
-
-    @property
-    def mtime_ns(self) -> int:
-        return (self.header.di_mtime * 1_000_000 + self.header.di_mtime_usec) * 1000
-
-    @property
     def is_inline(self) -> bool:
         """True when ext4 keeps the contents in the inode (inline_data)."""
-        return bool(self.header.di_flags & _EXT4_INLINE_DATA_FL) and self.kind in (stat.S_IFREG, stat.S_IFLNK)
+        return self.header.di_flags & _EXT4_INLINE_DATA_FL != 0 and self.kind in (stat.S_IFREG, stat.S_IFLNK)
 
     def inline_contents(self) -> bytes:
         """Return the contents of such a file: i_block and the attribute system.data. Raises ValueError.
@@ -94,7 +92,7 @@ class Inode:
         dump(8) does not look for them there and writes a hole, which restore(8) restores as zeros; but both places
         are in the dump.
         """
-        data = self.header.di_block + self.attributes.get(attributes.INLINE_DATA, b"")
+        data = self.header.di_block + self.inline
         if len(data) < self.size:
             raise ValueError(f"{len(data)} of its {self.size} bytes are in the inode; the others are not in the dump")
         return data[: self.size]
@@ -204,6 +202,7 @@ class DumpReader:
 
     def _attributes(self, inode: Inode) -> None:
         slots = 0
+        seen: set[bytes] = set()
         while self._next.c_type == TS_INODE and self._next.c_flags & DR_EXTATTRIBUTES:
             header = self._next
             if header.c_inumber != inode.number:
@@ -219,12 +218,18 @@ class DumpReader:
                 if slots > _ATTRIBUTE_SLOTS or not 0 < count <= _LARGEST_ATTRIBUTES:
                     raise self.error(f"inode {inode.number} has more extended attributes than there is room for")
                 data = b"".join(self._tape.data(count))
-                found = attributes.decode(data[: header.di_size])
+                found, acls = attributes.decode(data[: header.di_size])
+                for name, entries in acls.items():
+                    check(name, entries, is_directory=inode.kind == stat.S_IFDIR)
             except ValueError as error:
                 raise self.error(f"inode {inode.number}: {error}") from error
-            if found.keys() & inode.attributes.keys():
+            names = found.keys() | acls.keys()
+            if names & seen:
                 raise self.error(f"inode {inode.number} has an extended attribute twice")
-            inode.attributes.update(found)
+            seen |= names
+            inode.inline += found.pop(attributes.INLINE_DATA, b"")
+            inode.xattrs.update(found)
+            inode.acls.update({name: entries for name, entries in acls.items() if not is_minimal(name, entries)})
             self._advance()
 
     def _map(self, kind: int) -> bytes:

@@ -13,8 +13,7 @@ from pydiskimg.files.attributes import AttributesLeftOut
 from pydiskimg.files.tar import libarchive
 from pydiskimg.files.tar.inflate import Ahead, inflate
 from pydiskimg.files.tar.reader import Reader
-from pydiskimg.files.target import target_directory
-from pydiskimg.files.writer import Writer
+from pydiskimg.files.writer import Wording, Writer, open_writer
 from pydiskimg.linux.charset import c_locale
 from pydiskimg.protocols import Progress
 
@@ -54,10 +53,7 @@ def extract(
     name = os.fspath(archive_path)
     with ExitStack() as stack:
         reader, size = _open_reader(stack, name, progress)
-        root_fd = stack.enter_context(target_directory(directory, doing="unpack"))
-        writer = Writer(root_fd, archive=name)
-        stack.callback(writer.close)
-        extracted = _extract(reader, writer)
+        extracted = _extract(reader, stack.enter_context(open_writer(directory, Wording(name))))
         if progress:
             progress(size, size)
         return extracted
@@ -90,11 +86,9 @@ def _open_reader(stack: ExitStack, name: str, progress: Progress | None) -> tupl
 def _extract(reader: Reader, writer: Writer) -> Extracted:
     entries = total = 0
     for entry in reader.entries():
-        writer.make(entry, reader.data(entry))
+        writer.make(entry)
         if entry.kind == stat.S_IFREG:
             total += entry.size
-        else:
-            reader.skip()
         entries += 1
     writer.finish()
     return Extracted(entries, total, writer.left_out)

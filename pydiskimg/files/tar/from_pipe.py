@@ -105,11 +105,10 @@ def files_in_archive(
             for entry in reader.entries():
                 path = os.fsdecode(entry.path)
                 if entry.kind == stat.S_IFREG:
-                    yield FileInArchive(pipe.name, path, entry.size, reader.data(entry))
+                    yield FileInArchive(pipe.name, path, entry.size, iter(entry.contents))
                 elif not entry.is_directory:
                     shown = printable(entry.path)
                     raise ArchiveError(f"{pipe.name}: {shown} is neither a file nor a directory", entry=shown)
-                reader.skip()
 
 
 class _Blocks:

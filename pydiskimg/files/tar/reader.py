@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from pydiskimg.errors import ArchiveError
-from pydiskimg.files.entry import Entry, acls, nanoseconds, xattrs
+from pydiskimg.files.entry import Contents, Entry
 from pydiskimg.files.tar import layout, libarchive
 from pydiskimg.files.tar.inflate import Inflated
+from pydiskimg.files.tar.pax import acls, nanoseconds, xattrs
 from pydiskimg.files.tar.second_reading import Member, read_member
 from pydiskimg.text import printable
 
@@ -100,7 +101,7 @@ class _Feed:
 
 
 class Reader:
-    """Reads entries from inflated blocks. Iterate entries(), and data() of each regular file before the next one.
+    """Reads entries from inflated blocks.
 
     Every error is an ArchiveError that names the archive and the entry.
     """
@@ -110,6 +111,7 @@ class Reader:
         self._feed = _Feed(blocks, consumed)
         self._current: bytes | None = None
         self._subject = "entry"
+        self._is_read = True
         self._archive = libarchive.read_new()
 
     def close(self) -> None:
@@ -126,7 +128,10 @@ class Reader:
             count += 1
             entry, self._member = self._entry(pointer)
             self._mapped = _mapped(pointer) if self._member.real_size is not None else None
+            self._is_read = False
             yield entry
+            if not self._is_read:
+                self._skip()
         self._check_end(count)
 
     def _next_header(self) -> ctypes.c_void_p | None:
@@ -148,33 +153,31 @@ class Reader:
         self._current = libarchive.entry_pathname(pointer)
         try:
             member = read_member(self._feed.peek, libarchive.read_header_position(self._archive))
-            entry = _restored(pointer, member)
+            entry = _restored(pointer, member, self._contents(libarchive.entry_size(pointer)))
             self._current = entry.path
             _check_sizes(entry, member)
         except ValueError as error:
             raise self._error(str(error)) from error
         return entry, member
 
-    def data(self, entry: Entry) -> Iterator[tuple[int, memoryview]]:
-        """Yield (offset, bytes) of the entry's contents, ascending; what lies between is a hole.
-
-        The bytes are libarchive's own and valid until the next step.
-        """
+    def _contents(self, entry_size: int) -> Contents:
+        """Yield (offset, bytes) of a file's contents; the bytes are libarchive's own."""
         address, size, offset = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_int64()
         arguments = ctypes.byref(address), ctypes.byref(size), ctypes.byref(offset)
         end = delivered = 0
         while (result := libarchive.read_data_block(self._archive, *arguments)) == libarchive.OK:
             start = offset.value
-            if start < end or start + size.value > entry.size:
-                where = f"outside of {end} to {entry.size}"
+            if start < end or start + size.value > entry_size:
+                where = f"outside of {end} to {entry_size}"
                 raise self._error(f"its sparse map places {size.value} bytes at {start}, {where}")
             end = start + size.value
             delivered += size.value
             yield start, libarchive.view(address.value, size.value)
+        self._is_read = True
         self._check(result)
         self._check_delivered(delivered)
 
-    def skip(self) -> None:
+    def _skip(self) -> None:
         """Read what the current entry has of data, and drop it."""
         address, size, offset = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_int64()
         arguments = ctypes.byref(address), ctypes.byref(size), ctypes.byref(offset)
@@ -237,7 +240,7 @@ def _mapped(pointer: ctypes.c_void_p) -> int | None:
     return total
 
 
-def _restored(pointer: ctypes.c_void_p, member: Member) -> Entry:
+def _restored(pointer: ctypes.c_void_p, member: Member, contents: Contents) -> Entry:
     """Return what is to be restored; raises ValueError with what cannot be."""
     records = member.records
     kind = libarchive.entry_filetype(pointer)
@@ -261,6 +264,7 @@ def _restored(pointer: ctypes.c_void_p, member: Member) -> Entry:
         device=member.device,
         xattrs=attributes,
         acls=acls(records, attributes, kind=0 if hard_link is not None else kind),
+        contents=contents,
     )
 
 

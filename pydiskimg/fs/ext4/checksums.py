@@ -1,37 +1,57 @@
 # SPDX-License-Identifier: MIT
-"""Which bytes each structure's checksum covers (checksums.rst); every one starts from the file system's seed.
+"""Which bytes each structure's checksum covers (checksums.rst), to fill it in and to check it.
 
-Without metadata_csum the same calls leave the structures as they are.
+Without metadata_csum the calls that fill in leave the structures as they are, and what is checked holds; but
+uninit_bg (GDT_CSUM) has a CRC-16 in the descriptors.
 """
 
 from __future__ import annotations
 
 from pydiskimg.crc32c import crc32c, crc32c_columns
 from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.features import Features, RoCompat
 
 _BG_CHECKSUM = layout.GROUP_DESCRIPTOR_64.offsets["bg_checksum"]
+_KNOWN_BITMAPS = 64
+_CRC16_POLYNOMIAL = 0xA001  # ANSI, reflected 0x8005
+_CRC16_START = 0xFFFF
+
+
+def superblock_checksum(superblock: bytes | bytearray) -> int:
+    """Return what s_checksum should be; it depends on nothing else."""
+    return crc32c(superblock[: layout.SUPERBLOCK.offsets["s_checksum"]])
 
 
 class Checksums:
-    """The checksums of one file system; active says whether it has metadata_csum, seed is the UUID's crc32c mostly."""
+    """The checksums of one file system, from its features, its UUID, and the seed where another one is stored.
 
-    def __init__(self, seed: int, *, active: bool) -> None:
-        self.active = active
-        self._seed = seed
+    active says whether it has metadata_csum, cover_descriptors whether that or uninit_bg: then the flags of a
+    descriptor count.
+    """
+
+    def __init__(self, features: Features, uuid: bytes, seed: int | None = None) -> None:
+        self.active = RoCompat.METADATA_CSUM in features
+        self.cover_descriptors = self.active or RoCompat.GDT_CSUM in features
+        self._uuid = uuid
+        self._seed = crc32c(uuid) if seed is None else seed
         self._known: dict[bytes, int] = {}
 
     def superblock(self, block: bytearray) -> None:
         """Fill in s_checksum of a superblock of 1024 bytes."""
         if self.active:
-            at = layout.SUPERBLOCK.offsets["s_checksum"]
-            layout.SUPERBLOCK.put(block, {"s_checksum": crc32c(block[:at])})
+            layout.SUPERBLOCK.put(block, {"s_checksum": superblock_checksum(block)})
 
     def bitmap(self, covered: bytes) -> int:
-        """Return the checksum of a bitmap's covered bytes (one bit for each block or inode of a group)."""
+        """Return the checksum of a bitmap's covered bytes (one bit for each cluster or inode of a group).
+
+        Those of equal ones (many groups are empty) are computed once.
+        """
         if not self.active:
             return 0
         found = self._known.get(covered)
         if found is None:
+            if len(self._known) >= _KNOWN_BITMAPS:
+                self._known.clear()
             found = self._known[covered] = crc32c(covered, self._seed)
         return found
 
@@ -51,35 +71,83 @@ class Checksums:
         if has_high:
             inode[high : high + 2] = (value >> 16).to_bytes(2, "little")
 
-    def directory_block(self, number: int, block: bytearray) -> None:
-        """Fill in det_checksum in the tail of a directory's leaf block."""
-        if self.active:
-            tail = len(block) - layout.DIRECTORY_TAIL.size
-            value = crc32c(block[:tail], self.for_inode(number))
-            layout.DIRECTORY_TAIL.put(block, {"det_checksum": value}, tail)
-
-    def extent_block(self, number: int, block: bytearray, maximum: int) -> None:
-        """Fill in et_checksum, which follows the last possible entry (maximum is eh_max)."""
-        if self.active:
-            tail = layout.EXTENT_HEADER.size + maximum * layout.EXTENT.size
-            layout.EXTENT_TAIL.put(block, {"et_checksum": crc32c(block[:tail], self.for_inode(number))}, tail)
-
-    def descriptors(self, table: bytearray, size: int, first_group: int) -> None:
-        """Fill in bg_checksum of the descriptors in table, each of size bytes, numbered from first_group."""
-        if self.active:
-            low, high = descriptor_checksums(table, size, first_group, self._seed)
-            table[_BG_CHECKSUM::size] = low
-            table[_BG_CHECKSUM + 1 :: size] = high
-
     def for_inode(self, number: int, generation: bytes = bytes(4)) -> int:
         """Return the start value of the checksums of what belongs to an inode, and of its own."""
         return crc32c(number.to_bytes(4, "little") + generation, self._seed)
 
+    def directory_block(self, seed: int, block: bytearray) -> None:
+        """Fill in det_checksum in the tail of a directory's leaf block; seed is the inode's (for_inode())."""
+        if self.active:
+            tail = len(block) - layout.DIRECTORY_TAIL.size
+            layout.DIRECTORY_TAIL.put(block, {"det_checksum": crc32c(block[:tail], seed)}, tail)
 
-def descriptor_checksums(table: bytes | bytearray, size: int, first_group: int, seed: int) -> tuple[bytes, bytes]:
-    """Return what bg_checksum should be in each descriptor in table: all the low bytes, and all the high ones."""
-    count = len(table) // size
-    numbers = b"".join(group.to_bytes(4, "little") for group in range(first_group, first_group + count))
-    columns = [numbers[index::4] for index in range(4)] + [bytes(table[index::size]) for index in range(size)]
-    columns[4 + _BG_CHECKSUM] = columns[5 + _BG_CHECKSUM] = bytes(count)  # its own place counts as zero
-    return crc32c_columns(columns, seed)[:2]
+    def extent_block(self, seed: int, block: bytearray) -> None:
+        """Fill in et_checksum, which follows the last possible entry; seed is the inode's."""
+        if self.active:
+            tail = _extent_tail(block)
+            layout.EXTENT_TAIL.put(block, {"et_checksum": crc32c(block[:tail], seed)}, tail)
+
+    def extent_block_holds(self, seed: int, block: bytes) -> bool:
+        if not self.active:
+            return True
+        tail = _extent_tail(block)
+        if tail > len(block) - layout.EXTENT_TAIL.size:
+            return False
+        stored: int = layout.EXTENT_TAIL.unpack(block, tail)["et_checksum"]
+        return crc32c(block[:tail], seed) == stored
+
+    def descriptors(self, table: bytearray, size: int, first_group: int) -> None:
+        """Fill in bg_checksum of the descriptors in table, each of size bytes, numbered from first_group."""
+        if self.cover_descriptors:
+            table[_BG_CHECKSUM::size], table[_BG_CHECKSUM + 1 :: size] = self._of_descriptors(table, size, first_group)
+
+    def descriptors_hold(self, table: bytes, size: int, first_group: int) -> list[bool]:
+        """Tell for each descriptor in table whether its checksum holds."""
+        if not self.cover_descriptors:
+            return [True] * (len(table) // size)
+        low, high = self._of_descriptors(table, size, first_group)
+        stored = zip(table[_BG_CHECKSUM::size], table[_BG_CHECKSUM + 1 :: size], strict=True)
+        return [found == wanted for found, wanted in zip(stored, zip(low, high, strict=True), strict=True)]
+
+    def _of_descriptors(self, table: bytes | bytearray, size: int, first_group: int) -> tuple[bytes, bytes]:
+        """Return what bg_checksum should be in each descriptor in table: all the low bytes, and all the high ones."""
+        numbers = [(first_group + index).to_bytes(4, "little") for index in range(len(table) // size)]
+        if not self.active:
+            return self._crc16_of_descriptors(table, size, numbers)
+        joined = b"".join(numbers)
+        columns = [joined[index::4] for index in range(4)] + [bytes(table[index::size]) for index in range(size)]
+        columns[4 + _BG_CHECKSUM] = columns[5 + _BG_CHECKSUM] = bytes(len(numbers))  # its own bytes count as zero
+        return crc32c_columns(columns, self._seed)[:2]
+
+    def _crc16_of_descriptors(self, table: bytes | bytearray, size: int, numbers: list[bytes]) -> tuple[bytes, bytes]:
+        """As _of_descriptors(); CRC-16 leaves the checksum's own field out, where crc32c takes it as zero."""
+        seed = crc16(self._uuid)
+        values = []
+        for index, number in enumerate(numbers):
+            descriptor = table[index * size : (index + 1) * size]
+            values.append(crc16(number + descriptor[:_BG_CHECKSUM] + descriptor[_BG_CHECKSUM + 2 :], seed))
+        return bytes(value & 0xFF for value in values), bytes(value >> 8 for value in values)
+
+
+def _extent_tail(block: bytes | bytearray) -> int:
+    maximum = int(layout.EXTENT_HEADER.unpack(block)["eh_max"])
+    return layout.EXTENT_HEADER.size + maximum * layout.EXTENT.size
+
+
+def _byte_register(byte: int) -> int:
+    for _ in range(8):
+        byte = (byte >> 1) ^ (_CRC16_POLYNOMIAL if byte & 1 else 0)
+    return byte
+
+
+_CRC16 = tuple(_byte_register(byte) for byte in range(256))
+
+
+def crc16(data: bytes, register: int = _CRC16_START) -> int:
+    """Return the register after data, started from register; there is no final inversion (Linux crc16()).
+
+    Few file systems need it, so bytewise is fast enough.
+    """
+    for byte in data:
+        register = _CRC16[(register ^ byte) & 0xFF] ^ register >> 8
+    return register

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""The feature bits of ext2, ext3 and ext4, and which of them each kind is made with (super.rst, "Feature Sets")."""
+"""The feature flags of ext2, ext3 and ext4 (super.rst, "Feature Sets"), and what each table below says of them.
+
+A file system with a flag that is named here is read: add one only when it changes neither what a block bitmap means
+nor where the metadata lies, or when geometry.py and usage.py know how. The tables are FEATURES (what is made),
+NOT_GROWN and those of the drivers, by which ext2, ext3 and ext4 are told apart.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import IntFlag
-
-JOURNAL_DEV = 0x8  # incompat, and not among Incompat's: what has it is not a file system but the journal of one
 
 
 class Compat(IntFlag):
@@ -20,10 +24,11 @@ class Compat(IntFlag):
 
 
 class Incompat(IntFlag):
-    """Who does not know the bit must not touch the file system."""
+    """Software that does not know the bit must not touch the file system."""
 
     FILETYPE = 0x2
     RECOVER = 0x4
+    JOURNAL_DEV = 0x8  # not a file system but the journal of one, which is not read
     META_BG = 0x10
     EXTENTS = 0x40
     BIT64 = 0x80
@@ -38,7 +43,7 @@ class Incompat(IntFlag):
 
 
 class RoCompat(IntFlag):
-    """Who does not know the bit may read only."""
+    """Software that does not know the bit may read only."""
 
     SPARSE_SUPER = 0x1
     LARGE_FILE = 0x2
@@ -56,65 +61,85 @@ class RoCompat(IntFlag):
     ORPHAN_PRESENT = 0x10000
 
 
+Feature = Compat | Incompat | RoCompat
+
+_SETS: Mapping[type[Feature], str] = {Compat: "compat", Incompat: "incompat", RoCompat: "ro_compat"}
+_KNOWN_INCOMPAT = sum(Incompat) - Incompat.JOURNAL_DEV
+_KNOWN_RO_COMPAT = sum(RoCompat)
+
+# What the drivers of ext2 and ext3 understand; anything else makes it ext4.
+_OLD_RO_COMPAT = RoCompat.SPARSE_SUPER | RoCompat.LARGE_FILE | RoCompat.BTREE_DIR
+_EXT2_INCOMPAT = Incompat.FILETYPE | Incompat.META_BG
+_EXT3_INCOMPAT = _EXT2_INCOMPAT | Incompat.RECOVER
+
+
 @dataclass(frozen=True, slots=True)
 class Features:
-    """One file system's three sets of features."""
+    """One file system's three sets of features, as its superblock has them: bits that are not known here stay."""
 
-    compat: Compat
-    incompat: Incompat
-    ro_compat: RoCompat
+    compat: int = 0
+    incompat: int = 0
+    ro_compat: int = 0
 
-    @property
-    def journal(self) -> bool:
-        return Compat.HAS_JOURNAL in self.compat
+    def __contains__(self, feature: Feature) -> bool:
+        return bool(getattr(self, _SETS[type(feature)]) & int(feature))
 
-    @property
-    def resize_inode(self) -> bool:
-        return Compat.RESIZE_INODE in self.compat
+    def with_(self, *features: Feature) -> Features:
+        """Return the features with more of them."""
+        found = self
+        for feature in features:
+            name = _SETS[type(feature)]
+            found = replace(found, **{name: getattr(found, name) | feature.value})
+        return found
 
-    @property
-    def meta_bg(self) -> bool:
-        return Incompat.META_BG in self.incompat
-
-    @property
-    def extents(self) -> bool:
-        return Incompat.EXTENTS in self.incompat
-
-    @property
-    def bits64(self) -> bool:
-        return Incompat.BIT64 in self.incompat
+    def without(self, feature: Feature) -> Features:
+        """Return the features without one of them."""
+        name = _SETS[type(feature)]
+        return replace(self, **{name: getattr(self, name) & ~feature.value})
 
     @property
-    def flex_bg(self) -> bool:
-        return Incompat.FLEX_BG in self.incompat
+    def fields(self) -> dict[str, int | bytes]:
+        """The fields of the superblock that hold them."""
+        return {f"s_feature_{name}": getattr(self, name) for name in _SETS.values()}
 
     @property
-    def checksums(self) -> bool:
-        return RoCompat.METADATA_CSUM in self.ro_compat
+    def unknown(self) -> tuple[int, int]:
+        """The bits of incompat and of ro_compat with which a file system is not read here."""
+        return self.incompat & ~_KNOWN_INCOMPAT, self.ro_compat & ~_KNOWN_RO_COMPAT
 
-    def without_resize_inode(self) -> Features:
-        return Features(self.compat & ~Compat.RESIZE_INODE, self.incompat, self.ro_compat)
+    @property
+    def kind(self) -> str | None:
+        """The first of ext2, ext3 and ext4 whose driver understands them, as libblkid tells them; None: not one."""
+        if Incompat.JOURNAL_DEV in self:
+            return None
+        if self.ro_compat & ~_OLD_RO_COMPAT.value or self.incompat & ~_EXT3_INCOMPAT.value:
+            return "ext4"
+        if Compat.HAS_JOURNAL in self:
+            return "ext3"
+        return None if self.incompat & ~_EXT2_INCOMPAT.value else "ext2"
 
-    def with_meta_bg(self) -> Features:
-        """Return the features with descriptors spread over the groups, which excludes the resize inode."""
-        return Features(self.compat & ~Compat.RESIZE_INODE, self.incompat | Incompat.META_BG, self.ro_compat)
 
-
-_EXT2 = Features(
-    Compat.EXT_ATTR | Compat.RESIZE_INODE | Compat.DIR_INDEX,
-    Incompat.FILETYPE,
-    RoCompat.SPARSE_SUPER | RoCompat.LARGE_FILE,
+_EXT2 = Features().with_(
+    *(Compat.EXT_ATTR, Compat.RESIZE_INODE, Compat.DIR_INDEX),
+    *(Incompat.FILETYPE, RoCompat.SPARSE_SUPER, RoCompat.LARGE_FILE),
 )
-_EXT3 = Features(_EXT2.compat | Compat.HAS_JOURNAL, _EXT2.incompat, _EXT2.ro_compat)
+_EXT3 = _EXT2.with_(Compat.HAS_JOURNAL)
 
 # What mke2fs 1.47 gives by default, except orphan_file (refused by e2fsck before 1.47) and metadata_csum_seed
 # (refused by GRUB up to 2.06).
 FEATURES = {
     "ext2": _EXT2,
     "ext3": _EXT3,
-    "ext4": Features(
-        _EXT3.compat,
-        _EXT3.incompat | Incompat.EXTENTS | Incompat.BIT64 | Incompat.FLEX_BG,
-        _EXT3.ro_compat | RoCompat.HUGE_FILE | RoCompat.DIR_NLINK | RoCompat.EXTRA_ISIZE | RoCompat.METADATA_CSUM,
+    "ext4": _EXT3.with_(
+        *(Incompat.EXTENTS, Incompat.BIT64, Incompat.FLEX_BG),
+        *(RoCompat.HUGE_FILE, RoCompat.DIR_NLINK, RoCompat.EXTRA_ISIZE, RoCompat.METADATA_CSUM),
     ),
 }
+
+# What a file system is not grown with, by the name that tune2fs has for it. Pairs: flags of two sets may be equal.
+NOT_GROWN: tuple[tuple[Feature, str], ...] = (
+    (RoCompat.BIGALLOC, "bigalloc"),
+    (Compat.SPARSE_SUPER2, "sparse_super2"),
+    (Incompat.MMP, "mmp"),
+    (RoCompat.READONLY, "read-only"),
+)

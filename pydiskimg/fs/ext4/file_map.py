@@ -1,80 +1,73 @@
 # SPDX-License-Identifier: MIT
-"""Where the blocks of an existing file lie: by extent tree or by block map (ifork.rst); for the journal and /."""
+"""How an inode finds the blocks of its file: an extent tree, or the block pointers of ext2 and ext3 (ifork.rst).
+
+Read for what is there (the journal, /), and made for runs of blocks that are allocated.
+"""
 
 from __future__ import annotations
 
-import sys
-from array import array
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 
-from pydiskimg.crc32c import crc32c
 from pydiskimg.fs.ext4 import layout
-from pydiskimg.fs.ext4.checksums import Checksums
-from pydiskimg.fs.ext4.descriptors import location_problem, read_descriptor
-from pydiskimg.fs.ext4.errors import NotBelievedError
-from pydiskimg.fs.ext4.existing import Division
-from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.fs.ext4.bitmaps import Run, total
+from pydiskimg.fs.ext4.features import Features, Incompat
+from pydiskimg.fs.ext4.file_system import FileSystem, NotBelievedError
+from pydiskimg.fs.ext4.inodes import StoredInode, inode_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object  # typing is imported by nothing else
 
 _MAX_DEPTH = 5
 _MAX_NODES = 1 << 16  # a file of 2^22 blocks, each an extent of its own, has a quarter of that in blocks of 1 KiB
 
-Run = tuple[int, int, int]
+FilePiece = tuple[int, int, int]
 """Number within the file of the first block, where that is, and the number of blocks."""
 
 
-def file_runs(source: Source, volume: Division, inode: int, most: int) -> Iterator[Run]:
+class Allocator(Protocol):
+    """What hands out free blocks."""
+
+    def allocate(self, goal: int, length: int) -> Run:
+        """Take at least one and at most length blocks, the first free ones at or after the block goal."""
+
+
+def pointers_in(data: bytes) -> tuple[int, ...]:
+    """Return the block numbers in a block of pointers, or in i_block."""
+    return struct.unpack(f"<{len(data) // 4}I", data)
+
+
+def pointer_block(numbers: Sequence[int], size: int) -> bytes:
+    """Return size bytes of pointers: numbers, then zeros."""
+    return struct.pack(f"<{len(numbers)}I", *numbers).ljust(size, b"\0")
+
+
+def file_pieces(fs: FileSystem, inode: StoredInode, most: int) -> Iterator[FilePiece]:
     """Yield the runs of blocks that make up a file, ascending; of a block map at most the first most blocks.
 
-    inode is the number of an inode in the first group. Raises NotBelievedError when the inode or the map is damaged,
-    and as reading does.
+    Raises NotBelievedError when the map is damaged, and as reading does.
     """
-    raw, seed = read_inode(source, volume, inode)
-    fields = layout.INODE.unpack(raw.ljust(layout.INODE.size, b"\0"))
-    i_block, flags = fields["i_block"], fields["i_flags"]
-    assert isinstance(i_block, bytes)
-    assert isinstance(flags, int)
-    reader = _MapReader(source, volume, inode, seed, most)
-    yield from reader.extents(i_block) if flags & layout.EXTENTS_FLAG else reader.pointers(i_block)
-
-
-def read_inode(source: Source, volume: Division, number: int) -> tuple[bytes, int]:
-    """Return an inode of the first group, and the start value of the checksums of what belongs to it.
-
-    Raises NotBelievedError when its place or its checksum is wrong, and as reading does.
-    """
-    descriptor = read_descriptor(source, volume, 0)
-    problem = location_problem(volume, descriptor)
-    if problem is not None:
-        raise NotBelievedError(volume.name, f"group 0, which has inode {number}{_named(number)}: {problem}")
-    at = descriptor.inode_table * volume.block_size + (number - 1) * volume.inode_size
-    raw = read_bytes(source, at, volume.inode_size)
-    checksums = Checksums(volume.checksum_seed, active=volume.has_checksums)
-    sealed = bytearray(raw)
-    checksums.inode(number, sealed)
-    if sealed != raw:
-        raise NotBelievedError(volume.name, f"the checksum of inode {number}{_named(number)} does not hold")
-    generation = layout.INODE.offsets["i_generation"]
-    return raw, checksums.for_inode(number, raw[generation : generation + 4])
-
-
-def _named(number: int) -> str:
-    names = {layout.ROOT_INODE: "root directory", layout.RESIZE_INODE: "resize inode", layout.JOURNAL_INODE: "journal"}
-    return f" (the {names[number]})" if number in names else ""
+    reader = _MapReader(fs, inode, most)
+    is_extents = inode.flags & layout.EXTENTS_FLAG
+    yield from reader.extents(inode.i_block) if is_extents else reader.pointers(inode.i_block)
 
 
 class _MapReader:
     """The map of one file; every block of it that is read is counted, so that a circle ends."""
 
-    def __init__(self, source: Source, volume: Division, inode: int, seed: int, most: int) -> None:
-        self._source = source
-        self._volume = volume
+    def __init__(self, fs: FileSystem, inode: StoredInode, most: int) -> None:
+        self._fs = fs
         self._inode = inode
-        self._seed = seed
         self._most = most
         self._nodes = 0
 
-    def extents(self, node: bytes, depth: int | None = None) -> Iterator[Run]:
-        """Yield the runs of an extent tree below node, whose depth is known but for the root's."""
+    def extents(self, node: bytes, depth: int | None = None) -> Iterator[FilePiece]:
+        """Yield the pieces of an extent tree below node, whose depth is known but for the root's."""
         header = layout.EXTENT_HEADER.unpack(node)
         entries, found = int(header["eh_entries"]), int(header["eh_depth"])
         fitting = (len(node) - layout.EXTENT_HEADER.size) // layout.EXTENT.size
@@ -86,7 +79,7 @@ class _MapReader:
             if found:
                 entry = layout.EXTENT_INDEX.unpack(node, at)
                 block = int(entry["ei_leaf_lo"]) | int(entry["ei_leaf_hi"]) << 32
-                yield from self.extents(self._node(block), found - 1)
+                yield from self.extents(self._extent_node(block), found - 1)
                 continue
             entry = layout.EXTENT.unpack(node, at)
             start, length = int(entry["ee_start_lo"]) | int(entry["ee_start_hi"]) << 32, int(entry["ee_len"])
@@ -94,9 +87,9 @@ class _MapReader:
                 raise self._damaged(f"it has an extent of length {length}")
             yield int(entry["ee_block"]), self._checked(start, length), length
 
-    def pointers(self, i_block: bytes) -> Iterator[Run]:
-        """Yield the blocks of a block map up to the first hole, neighbours as one run."""
-        numbers = _numbers(i_block)
+    def pointers(self, i_block: bytes) -> Iterator[FilePiece]:
+        """Yield the blocks of a block map up to the first hole, neighbours as one piece."""
+        numbers = pointers_in(i_block)
         first = at = count = 0
         for index, block in enumerate(self._mapped(numbers)):
             if not block or index >= self._most:
@@ -110,7 +103,7 @@ class _MapReader:
         if count:
             yield first, self._checked(at, count), count
 
-    def _mapped(self, numbers: array[int]) -> Iterator[int]:
+    def _mapped(self, numbers: Sequence[int]) -> Iterator[int]:
         yield from numbers[: layout.DIRECT_BLOCKS]
         for depth in range(3):
             yield from self._indirect(numbers[layout.DIRECT_BLOCKS + depth], depth)
@@ -119,41 +112,170 @@ class _MapReader:
         if not block:
             yield 0
             return
-        numbers = _numbers(self._node(block, is_extents=False))
+        numbers = pointers_in(self._node(block))
         if not depth:
             yield from numbers
             return
         for number in numbers:
             yield from self._indirect(number, depth - 1)
 
-    def _node(self, block: int, *, is_extents: bool = True) -> bytes:
+    def _node(self, block: int) -> bytes:
         self._nodes += 1
         if self._nodes > _MAX_NODES:
             raise self._damaged(f"its map has more than {_MAX_NODES} blocks")
-        size = self._volume.block_size
-        data = read_bytes(self._source, self._checked(block, 1) * size, size)
-        if is_extents and self._volume.has_checksums:
-            maximum = int(layout.EXTENT_HEADER.unpack(data)["eh_max"])
-            tail = layout.EXTENT_HEADER.size + maximum * layout.EXTENT.size
-            if tail > size - layout.EXTENT_TAIL.size or crc32c(data[:tail], self._seed) != int(
-                layout.EXTENT_TAIL.unpack(data, tail)["et_checksum"]
-            ):
-                raise self._damaged(f"the checksum of block {block} of its extent tree does not hold")
+        return self._fs.read(self._checked(block, 1))
+
+    def _extent_node(self, block: int) -> bytes:
+        data = self._node(block)
+        if not self._fs.checksums.extent_block_holds(self._inode.seed, data):
+            raise self._damaged(f"the checksum of block {block} of its extent tree does not hold")
         return data
 
     def _checked(self, block: int, count: int) -> int:
-        if not self._volume.first_data_block <= block <= self._volume.blocks - count:
-            raise self._damaged(f"it names block {block} of {self._volume.blocks}")
+        geometry = self._fs.geometry
+        if not geometry.first_data_block <= block <= geometry.blocks - count:
+            raise self._damaged(f"it names block {block} of {geometry.blocks}")
         return block
 
     def _damaged(self, what: str) -> NotBelievedError:
-        return NotBelievedError(self._volume.name, f"inode {self._inode}{_named(self._inode)}: {what}")
+        return self._fs.not_believed(f"{inode_name(self._inode.number)}: {what}")
 
 
-def _numbers(data: bytes) -> array[int]:
-    """Return little-endian numbers of four bytes."""
-    numbers = array("I", data)
-    assert numbers.itemsize == 4
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return numbers
+@dataclass(slots=True)
+class FileMap:
+    """The map of one new file.
+
+    i_block holds the root (60 bytes), runs the blocks taken (with those of the map itself where they lie between the
+    data), blocks how many blocks all that is, and nodes the contents of the map's own blocks, whole, by number; their
+    checksums are still to be filled in.
+    """
+
+    i_block: bytes
+    runs: list[Run]
+    blocks: int
+    is_extents: bool
+    nodes: dict[int, bytearray] = field(default_factory=dict)
+
+    @property
+    def first_block(self) -> int:
+        return self.runs[0][0]
+
+
+def allocated(allocator: Allocator, goal: int, length: int) -> list[Run]:
+    """Take length blocks from goal on in as few runs as the free space has; errors as for allocate()."""
+    runs = []
+    while length:
+        start, end = allocator.allocate(goal, length)
+        runs.append((start, end))
+        length -= end - start
+        goal = end
+    return runs
+
+
+def map_small(features: Features, block_size: int, runs: list[Run]) -> FileMap:
+    """Map a file of few blocks; runs are allocated."""
+    if Incompat.EXTENTS in features:
+        return extent_map(runs, block_size, None)
+    return pointer_map(runs, block_size, total(runs))
+
+
+def map_by_extents(allocator: Allocator, block_size: int, goal: int, blocks: int) -> FileMap:
+    """Allocate blocks for a file from goal on and map them by extents. Errors as for allocate()."""
+    runs: list[Run] = []
+    leaf = None
+    left = blocks
+    while left:
+        start, end = allocator.allocate(goal, min(left, layout.EXTENT_MAX_LENGTH))
+        runs.append((start, end))
+        left -= end - start
+        goal = end
+        if len(runs) == layout.EXTENTS_IN_INODE + 1:
+            leaf = allocator.allocate(runs[0][0] - 1, 1)[0]
+    return extent_map(runs, block_size, leaf)
+
+
+def extent_map(runs: list[Run], block_size: int, leaf: int | None) -> FileMap:
+    """Map runs that are already allocated; leaf is the block for the extents when the inode has no room for them."""
+    blocks = total(runs)
+    if leaf is None:
+        assert len(runs) <= layout.EXTENTS_IN_INODE
+        root = _header(len(runs), layout.EXTENTS_IN_INODE, 0) + b"".join(_extents(runs))
+        return FileMap(root.ljust(60, b"\0"), runs, blocks, is_extents=True)
+    maximum = (block_size - layout.EXTENT_HEADER.size) // layout.EXTENT.size
+    assert len(runs) <= maximum, "free space is never cut into so many pieces by the metadata of empty groups"
+    node = _header(len(runs), maximum, 0) + b"".join(_extents(runs))
+    index = layout.EXTENT_INDEX.pack(ei_block=0, ei_leaf_lo=leaf & 0xFFFFFFFF, ei_leaf_hi=leaf >> 32)
+    root = _header(1, layout.EXTENTS_IN_INODE, 1) + index
+    nodes = {leaf: bytearray(node.ljust(block_size, b"\0"))}
+    return FileMap(root.ljust(60, b"\0"), runs, blocks + 1, is_extents=True, nodes=nodes)
+
+
+def _header(entries: int, maximum: int, depth: int) -> bytes:
+    return layout.EXTENT_HEADER.pack(eh_magic=layout.EXTENT_MAGIC, eh_entries=entries, eh_max=maximum, eh_depth=depth)
+
+
+def _extents(runs: list[Run]) -> Iterator[bytes]:
+    logical = 0
+    for start, end in runs:
+        yield layout.EXTENT.pack(
+            ee_block=logical, ee_len=end - start, ee_start_hi=start >> 32, ee_start_lo=start & 0xFFFFFFFF
+        )
+        logical += end - start
+
+
+def map_by_pointers(allocator: Allocator, block_size: int, goal: int, blocks: int) -> FileMap:
+    """Allocate blocks for a file from goal on and map them by pointers; each pointer block lies before what it maps."""
+    pointers = pointer_blocks(blocks, block_size // 4)
+    return pointer_map(allocated(allocator, goal, blocks + pointers), block_size, blocks)
+
+
+def pointer_blocks(blocks: int, per_block: int) -> int:
+    """Return how many blocks of pointers a file of that many blocks needs."""
+    count, left = 0, blocks - layout.DIRECT_BLOCKS
+    for depth in (1, 2, 3):
+        covered = min(left, per_block**depth)
+        if covered <= 0:
+            break
+        count += sum(-(-covered // per_block**level) for level in range(1, depth + 1))
+        left -= covered
+    return count
+
+
+def pointer_map(runs: list[Run], block_size: int, blocks: int) -> FileMap:
+    """Map runs that are already allocated and have room for the data blocks and the blocks of pointers."""
+    builder = _PointerTree(runs, block_size, blocks)
+    root = builder.data(layout.DIRECT_BLOCKS)
+    root += [0] * (layout.DIRECT_BLOCKS - len(root))
+    root += [builder.node(depth) if builder.left else 0 for depth in (1, 2, 3)]
+    return FileMap(pointer_block(root, 60), runs, total(runs), is_extents=False, nodes=builder.nodes)
+
+
+class _PointerTree:
+    """Hands out the blocks of runs in order, to data and to the pointer blocks before them."""
+
+    def __init__(self, runs: list[Run], block_size: int, left: int) -> None:
+        self._blocks = list(chain.from_iterable(range(start, end) for start, end in runs))
+        self._block_size = block_size
+        self._at = 0
+        self.left = left
+        self.nodes: dict[int, bytearray] = {}
+
+    def data(self, most: int) -> list[int]:
+        count = min(most, self.left)
+        self.left -= count
+        self._at += count
+        return self._blocks[self._at - count : self._at]
+
+    def node(self, depth: int) -> int:
+        """Return the block of a new node of pointers; its children are data (depth 1) or nodes."""
+        block = self._blocks[self._at]
+        self._at += 1
+        per_block = self._block_size // 4
+        if depth == 1:
+            children = self.data(per_block)
+        else:
+            children = []
+            while self.left and len(children) < per_block:
+                children.append(self.node(depth - 1))
+        self.nodes[block] = bytearray(pointer_block(children, self._block_size))
+        return block

@@ -1,95 +1,90 @@
 # SPDX-License-Identifier: MIT
-"""How a disk of some size is divided: block size, groups, inodes, descriptors. Pure arithmetic.
+"""How an ext file system is divided: groups, and where the copies of superblock and group descriptors lie.
 
-The choices are those of mke2fs 1.47 with Debian's mke2fs.conf, so that administrators find what they know.
+    first_data_block      + blocks_per_group                                         blocks
+    |       group 0       |       group 1       |  ...  |  last group, maybe short  |
+
+    group with a copy     | superblock | all descriptors | reserved for more | ...
+    with meta_bg          | superblock, in some groups | one block of descriptors, in three groups of those it has | ...
+
+Pure arithmetic, of a file system that is to be made (plan.py), to grow (grow_geometry.py) or was read (file_system.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 
-from pydiskimg.errors import DoesNotFitError, FileSystemError
-from pydiskimg.fs.ext4.features import FEATURES, Features
-from pydiskimg.fs.ext4.layout import FIRST_INODE, INODE_SIZE
-from pydiskimg.units import MIB, TIB, format_bytes
+from pydiskimg.fs.ext4.features import Compat, Features, Incompat, RoCompat
+from pydiskimg.fs.ext4.layout import INODE_SIZE, SUPERBLOCK_OFFSET
 
-MINIMUM_SIZE = 8 * MIB
-MAXIMUM_SIZE = 16 * TIB
-BLOCK_SIZES = (1024, 2048, 4096)
-MINIMUM_BYTES_PER_INODE = 1024
-MAXIMUM_BYTES_PER_INODE = 64 * MIB
 PAGE_SIZE = 4096  # sizes are rounded down to it, whatever the block size
-_FLEX_SIZE = 16
-_MAX_32 = (1 << 32) - 1
 SPARE_BLOCKS = 50  # a last group that has fewer blocks than this beyond its own metadata is dropped
-_MINIMUM_INODES_PER_GROUP = 16  # inodes 1 to 11 are then always in group 0
-
-# Blocks in the file system below the first number -> blocks in the journal; comments for blocks of 4 KiB.
-_JOURNAL_STEPS = (
-    (2048, 0),
-    (32768, 1024),  # below 128 MiB: 4 MiB
-    (256 * 1024, 4096),  # below 1 GiB: 16 MiB
-    (512 * 1024, 8192),
-    (4096 * 1024, 16384),  # below 16 GiB: 64 MiB
-    (8192 * 1024, 32768),
-    (16384 * 1024, 65536),
-    (32768 * 1024, 131072),
-)
-_JOURNAL_MAXIMUM = 262144
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Geometry:
     """The division of a file system into groups; units are blocks where nothing else is said.
 
-        first_data_block      + blocks_per_group                                         blocks
-        |       group 0       |       group 1       |  ...  |  last group, maybe short  |
-
-    desc_blocks is the size of the whole table of descriptors, inode_blocks that of one group's inode table.
+    Groups, descriptors and inodes are numbered as in the specification. cluster_blocks is 1 except with bigalloc; a bit
+    of a block bitmap stands for a cluster. flex_size is the number of groups whose bitmaps and inode tables lie
+    together, two_copies the groups that sparse_super2 names, reserved_blocks are the super user's.
     """
 
     features: Features
     block_size: int
     blocks: int
     blocks_per_group: int
-    groups: int
     inodes_per_group: int
-    reserved_gdt_blocks: int
-    reserved_blocks: int
+    desc_size: int
+    inode_size: int = INODE_SIZE
+    cluster_blocks: int = 1
+    flex_size: int = 1
+    reserved_gdt_blocks: int = 0
+    reserved_blocks: int = 0
+    first_meta_bg: int = 0
+    two_copies: tuple[int, int] = (0, 0)
 
-    @property
+    @cached_property
     def first_data_block(self) -> int:
-        return 1 if self.block_size == 1024 else 0
+        return int(self.block_size * self.cluster_blocks == SUPERBLOCK_OFFSET)
+
+    @cached_property
+    def groups(self) -> int:
+        return -(-(self.blocks - self.first_data_block) // self.blocks_per_group)
 
     @property
     def inodes(self) -> int:
         return self.inodes_per_group * self.groups
 
-    @property
+    @cached_property
     def inode_blocks(self) -> int:
-        return self.inodes_per_group * INODE_SIZE // self.block_size
+        """Blocks of one group's inode table."""
+        return -(-self.inodes_per_group * self.inode_size // self.block_size)
 
-    @property
-    def desc_size(self) -> int:
-        return 64 if self.features.bits64 else 32
-
-    @property
+    @cached_property
     def desc_per_block(self) -> int:
         return self.block_size // self.desc_size
 
-    @property
+    @cached_property
     def desc_blocks(self) -> int:
+        """Blocks of the whole table of descriptors."""
         return -(-self.groups // self.desc_per_block)
 
-    @property
-    def flex_size(self) -> int:
-        """Groups whose bitmaps and inode tables lie together; 1 without flex_bg."""
-        return _FLEX_SIZE if self.features.flex_bg else 1
+    @cached_property
+    def packed_desc_blocks(self) -> int:
+        """Blocks of that table that lie together, each time after a superblock; meta_bg spreads the others."""
+        return self.first_meta_bg if Incompat.META_BG in self.features else self.desc_blocks
+
+    @cached_property
+    def clusters_per_group(self) -> int:
+        return self.blocks_per_group // self.cluster_blocks
 
     @property
-    def journal_blocks(self) -> int:
-        return journal_blocks(self.blocks) if self.features.journal else 0
+    def superblock_block(self) -> int:
+        """The block that holds the superblock, or begins with it."""
+        return SUPERBLOCK_OFFSET // self.block_size
 
     def group_start(self, group: int) -> int:
         return self.first_data_block + group * self.blocks_per_group
@@ -98,47 +93,80 @@ class Geometry:
         """The first block after the group."""
         return min(self.group_start(group + 1), self.blocks)
 
+    def group_size(self, group: int) -> int:
+        return self.group_end(group) - self.group_start(group)
+
     def group_of(self, block: int) -> int:
         return (block - self.first_data_block) // self.blocks_per_group
 
+    @cached_property
+    def copies(self) -> Collection[int]:
+        """The groups after group 0 that hold a copy of the superblock, ascending."""
+        if Compat.SPARSE_SUPER2 in self.features:
+            return dict.fromkeys(sorted(group for group in self.two_copies if 0 < group < self.groups))
+        if RoCompat.SPARSE_SUPER not in self.features:
+            return range(1, self.groups)
+        return dict.fromkeys(sparse_groups(self.groups))  # whose keys are looked up fast
+
+    def has_superblock(self, group: int) -> bool:
+        return not group or group in self.copies
+
     def group_head(self, group: int) -> int:
         """Blocks at a group's start for the superblock, the descriptors and their reserve; all of them in use."""
-        backup = has_backup(group)
-        if not self.features.meta_bg:
-            return (1 + self.desc_blocks + self.reserved_gdt_blocks) if backup else 0
-        within = group % self.desc_per_block
-        return backup + (within in (0, 1, self.desc_per_block - 1))
+        has_copy = self.has_superblock(group)
+        if self._is_spread(group):
+            within = group % self.desc_per_block
+            return self._boot_block(group) + has_copy + (within in (0, 1, self.desc_per_block - 1))
+        if not has_copy:
+            return 0
+        return self._boot_block(group) + 1 + self.packed_desc_blocks + self.reserved_gdt_blocks
 
-    def descriptor_copies(self, block: int) -> Iterator[int]:
-        """Yield where the given block of the descriptor table is to be stored, the primary copy first."""
-        if not self.features.meta_bg:
-            yield from (self.group_start(group) + 1 + block for group in (0, *self.backups()))
+    def group_overhead(self, group: int) -> int:
+        """Blocks of a group that are in use when it has its own bitmaps and inode table, and no file."""
+        return self.group_head(group) + 2 + self.inode_blocks
+
+    def descriptor_block(self, number: int) -> int:
+        """Return where block number of the descriptor table is: the copy that is used, not a backup."""
+        return next(self.descriptor_copies(number))
+
+    def descriptor_copies(self, number: int) -> Iterator[int]:
+        """Yield where block number of the descriptor table is stored, the copy that is used first."""
+        first = number * self.desc_per_block
+        if self._is_spread(first):
+            for group in (first, first + 1, first + self.desc_per_block - 1):
+                if group < self.groups:
+                    yield self.group_start(group) + self._boot_block(group) + self.has_superblock(group)
             return
-        first = block * self.desc_per_block
-        for group in (first, first + 1, first + self.desc_per_block - 1):
-            if group < self.groups:
-                yield self.group_start(group) + has_backup(group)
+        yield self.superblock_block + 1 + number
+        for group in self.copies:
+            if self._is_spread(group):
+                return
+            yield self.group_start(group) + 1 + number
 
-    def backups(self) -> list[int]:
-        """Return the groups after group 0 that hold a copy of the superblock, ascending."""
-        return backup_groups(self.groups)
+    def descriptor_pieces(self, most: int, first: int = 0) -> Iterator[range]:
+        """Yield the blocks of the descriptor table from first on, in pieces of at most most blocks.
+
+        Those of a piece follow each other wherever they are stored.
+        """
+        while first < self.desc_blocks:
+            end = max(min(first + most, self.packed_desc_blocks), first + 1)
+            yield range(first, end)
+            first = end
+
+    def _is_spread(self, group: int) -> bool:
+        """True when the group's descriptors lie in its own neighbourhood."""
+        return Incompat.META_BG in self.features and group >= self.first_meta_bg * self.desc_per_block
+
+    def _boot_block(self, group: int) -> int:
+        """Blocks before the superblock that belong to group 0: with bigalloc and blocks of 1 KiB there is one."""
+        return self.superblock_block - self.first_data_block if group == 0 else 0
 
 
-def has_backup(group: int) -> bool:
-    """True when the group holds the superblock or a copy: 0, 1 and the powers of 3, 5 and 7 (sparse_super)."""
-    if group <= 1:
-        return True
-    for base in (3, 5, 7):
-        power = base
-        while power < group:
-            power *= base
-        if power == group:
-            return True
-    return False
+def sparse_groups(groups: int) -> list[int]:
+    """Return the groups below groups, without 0, with a copy of the superblock by sparse_super; ascending.
 
-
-def backup_groups(groups: int) -> list[int]:
-    """Return the groups below groups, without 0, that hold a copy of the superblock; ascending."""
+    These are 1 and the powers of 3, 5 and 7.
+    """
     found = {1} if groups > 1 else set()
     for base in (3, 5, 7):
         power = base
@@ -146,175 +174,3 @@ def backup_groups(groups: int) -> list[int]:
             found.add(power)
             power *= base
     return sorted(found)
-
-
-def journal_blocks(blocks: int) -> int:
-    """Return the journal's size for a file system of that many blocks; 0: too small for a journal."""
-    for below, journal in _JOURNAL_STEPS:
-        if blocks < below:
-            return journal
-    return _JOURNAL_MAXIMUM
-
-
-def plan_geometry(
-    size: int,
-    *,
-    kind: str,
-    where: str,
-    sector_size: int = 512,
-    block_size: int | None = None,
-    bytes_per_inode: int | None = None,
-    reserved_percent: float = 5.0,
-) -> Geometry:
-    """Return the geometry of a file system on size bytes; where names the disk in messages.
-
-    Raises FileSystemError or DoesNotFitError when it cannot be made as asked.
-    """
-    _check(size, kind, where, block_size, bytes_per_inode, reserved_percent)
-    if sector_size > BLOCK_SIZES[-1]:
-        raise FileSystemError(
-            f"{where}: the disk has sectors of {sector_size} bytes, and {kind} is made with blocks of at most "
-            f"{BLOCK_SIZES[-1]}; nothing was written"
-        )
-    usable = size // PAGE_SIZE * PAGE_SIZE
-    usual_block, usual_ratio = _usual(usable)
-    chosen = block_size or max(usual_block, sector_size)
-    if chosen < sector_size:
-        raise FileSystemError(
-            f"{where}: blocks of {chosen} bytes are smaller than the disk's sectors of {sector_size} bytes; "
-            f"use a block size of {sector_size}; nothing was written"
-        )
-    blocks = usable // chosen
-    features = FEATURES[kind]
-    if blocks > _MAX_32:
-        if not features.bits64:
-            raise DoesNotFitError(
-                f"{where}: {kind} has at most {_MAX_32} blocks, and {format_bytes(usable)} in blocks of {chosen} "
-                f"bytes are {blocks}; use ext4{' or larger blocks' if chosen < BLOCK_SIZES[-1] else ''}; "
-                "nothing was written",
-                needed=usable,
-                available=_MAX_32 * chosen,
-            )
-        features = features.without_resize_inode()
-    ratio = bytes_per_inode or max(usual_ratio, chosen)
-    wanted = min(usable // ratio, _MAX_32)
-    if usable // ratio > _MAX_32 and not features.bits64:
-        raise FileSystemError(
-            f"{where}: one inode for each {ratio} bytes makes {usable // ratio} inodes, and {kind} has at most "
-            f"{_MAX_32}; use a larger number of bytes per inode; nothing was written"
-        )
-    geometry = Geometry(features, chosen, blocks, chosen * 8, 0, 0, 0, int(reserved_percent * blocks / 100.0))
-    return _divide(geometry, max(wanted, FIRST_INODE + 1), where)
-
-
-def _check(
-    size: int, kind: str, where: str, block_size: int | None, bytes_per_inode: int | None, reserved_percent: float
-) -> None:
-    if kind not in FEATURES:
-        raise FileSystemError(
-            f"{where}: {kind!r} is not a kind of file system made here; expected {', '.join(FEATURES)}; "
-            "nothing was written"
-        )
-    if block_size is not None and block_size not in BLOCK_SIZES:
-        raise FileSystemError(
-            f"{where}: {block_size} is not a block size of {kind}; expected 1024, 2048 or 4096; nothing was written"
-        )
-    if bytes_per_inode is not None and not MINIMUM_BYTES_PER_INODE <= bytes_per_inode <= MAXIMUM_BYTES_PER_INODE:
-        raise FileSystemError(
-            f"{where}: {bytes_per_inode} bytes per inode are outside of {MINIMUM_BYTES_PER_INODE} to "
-            f"{MAXIMUM_BYTES_PER_INODE}; nothing was written"
-        )
-    if not 0 <= reserved_percent <= 50:
-        raise FileSystemError(
-            f"{where}: {reserved_percent} percent cannot be reserved for the super user; expected 0 to 50; "
-            "nothing was written"
-        )
-    if not MINIMUM_SIZE <= size <= MAXIMUM_SIZE:
-        small = size < MINIMUM_SIZE
-        limit = f"at least {format_bytes(MINIMUM_SIZE)}" if small else f"at most {format_bytes(MAXIMUM_SIZE)}"
-        raise DoesNotFitError(
-            f"{where}: {kind} is made on {limit}, and there are {format_bytes(size)}; nothing was written",
-            needed=min(max(size, MINIMUM_SIZE), MAXIMUM_SIZE),
-            available=size,
-        )
-
-
-def _usual(size: int) -> tuple[int, int]:
-    """Return the block size and the bytes per inode that mke2fs.conf gives for a disk of size bytes."""
-    if size < 512 * MIB:
-        return 1024, 4096
-    if size < 4 * TIB:
-        return 4096, 16384
-    return 4096, 32768 if size < 16 * TIB else 65536
-
-
-def _divide(geometry: Geometry, wanted_inodes: int, where: str) -> Geometry:
-    """Return the geometry with its groups; wanted_inodes is the least number of inodes.
-
-    Each turn that does not settle drops a group or makes the groups smaller, which happens a limited number of times.
-    """
-    first = geometry.first_data_block
-    whole = geometry
-    while True:
-        groups = -(-(geometry.blocks - first) // geometry.blocks_per_group)
-        if groups <= 0:
-            raise _no_room(geometry, where)
-        geometry = replace(geometry, groups=groups)
-        inodes_per_group = -(-wanted_inodes // groups)
-        if inodes_per_group > geometry.block_size * 8:
-            if geometry.blocks_per_group < 256:
-                raise _no_room(geometry, where)
-            geometry = replace(whole, blocks_per_group=geometry.blocks_per_group - 8)
-            continue
-        geometry = replace(geometry, inodes_per_group=_whole_inode_blocks(geometry, inodes_per_group))
-        geometry = _with_descriptor_reserve(geometry)
-        blocks = _useful_blocks(geometry, where)
-        if blocks == geometry.blocks:
-            return geometry
-        percent = 100.0 * whole.reserved_blocks / whole.blocks
-        geometry = replace(geometry, blocks=blocks, reserved_blocks=int(percent * blocks / 100.0))
-
-
-def _whole_inode_blocks(geometry: Geometry, wanted: int) -> int:
-    """Return the inodes per group: at least wanted, filling whole blocks, a multiple of 8, inode numbers in 32 bits."""
-    per_block = geometry.block_size // INODE_SIZE
-    while True:
-        number = max(-(-wanted // per_block) * per_block, _MINIMUM_INODES_PER_GROUP) & ~7
-        if number * geometry.groups <= _MAX_32:
-            return number
-        wanted -= 1
-
-
-def _with_descriptor_reserve(geometry: Geometry) -> Geometry:
-    """Reserve descriptor blocks to grow 1024 times; where descriptors would fill a group, spread them (meta_bg)."""
-    reserve = 0
-    if geometry.features.resize_inode:
-        future = min(_MAX_32, geometry.blocks * 1024) if geometry.blocks < _MAX_32 // 1024 else _MAX_32
-        groups = -(-(future - geometry.first_data_block) // geometry.blocks_per_group)
-        reserve = -(-groups // geometry.desc_per_block) - geometry.desc_blocks
-        reserve = max(0, min(reserve, geometry.block_size // 4))
-    features = geometry.features
-    if reserve + geometry.desc_blocks > geometry.blocks_per_group * 3 // 4:
-        features, reserve = features.with_meta_bg(), 0
-    return replace(geometry, features=features, reserved_gdt_blocks=reserve)
-
-
-def _useful_blocks(geometry: Geometry, where: str) -> int:
-    """Return the number of blocks without a short last group that has hardly room for more than its own metadata."""
-    table = 2 + geometry.inode_blocks
-    head = 1 if geometry.features.meta_bg else geometry.desc_blocks
-    if 1 + table + geometry.reserved_gdt_blocks + head > geometry.blocks_per_group:
-        raise _no_room(geometry, where)
-    overhead = table
-    if has_backup(geometry.groups - 1):
-        overhead += 1 + geometry.desc_blocks + geometry.reserved_gdt_blocks
-    remainder = (geometry.blocks - geometry.first_data_block) % geometry.blocks_per_group
-    return geometry.blocks - remainder if remainder < overhead + SPARE_BLOCKS else geometry.blocks
-
-
-def _no_room(geometry: Geometry, where: str) -> FileSystemError:
-    size = geometry.blocks * geometry.block_size
-    return FileSystemError(
-        f"{where}: {format_bytes(size)} in blocks of {geometry.block_size} bytes have no room for the metadata; "
-        "use fewer inodes (more bytes per inode) or another block size; nothing was written"
-    )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The group descriptors and bitmaps of the whole file system, written piece by piece."""
+"""The descriptors, bitmaps and inode tables of new groups: of a whole file system, or added where one grows."""
 
 from __future__ import annotations
 
@@ -7,21 +7,39 @@ import struct
 from dataclasses import dataclass
 
 from pydiskimg.fs.ext4 import layout
-from pydiskimg.fs.ext4.blockwriter import BlockWriter
+from pydiskimg.fs.ext4.bitmaps import bitmap, total
+from pydiskimg.fs.ext4.blocks import BlockWriter, joined
 from pydiskimg.fs.ext4.checksums import Checksums
+from pydiskimg.fs.ext4.descriptors import descriptor_record, halves
 from pydiskimg.fs.ext4.geometry import Geometry
-from pydiskimg.fs.ext4.placement import Pattern, Placement, Run, total
+from pydiskimg.fs.ext4.placement import Pattern, Placement
+from pydiskimg.protocols import Disk
+from pydiskimg.records import Value
 
 _GROUPS_PER_PIECE = 1 << 15  # 2 MiB of descriptors; a multiple of the descriptors in any block
 _POINTERS = ("bg_block_bitmap", "bg_inode_bitmap", "bg_inode_table")
 
 
-def bitmap(runs: list[Run], count: int, block_size: int) -> bytes:
-    """Return a bitmap block with the bits of runs set, and those from count on, which stand for nothing."""
-    bits = (1 << block_size * 8) - (1 << count)
-    for first, last in runs:
-        bits |= (1 << last) - (1 << first)
-    return bits.to_bytes(block_size, "little")
+def empty_group(
+    geometry: Geometry, checksums: Checksums, free_blocks: int, block_bitmap: bytes | None, flags: int = 0
+) -> dict[str, Value]:
+    """Return the fields of the descriptor of a group without inodes, but for where its metadata is.
+
+    block_bitmap is None where it is not written; flags are set besides those that say so.
+    """
+    record = descriptor_record(geometry)
+    fields = halves(record, "bg_free_blocks_count", free_blocks)
+    fields |= halves(record, "bg_free_inodes_count", geometry.inodes_per_group)
+    if checksums.cover_descriptors:
+        fields |= halves(record, "bg_itable_unused", geometry.inodes_per_group)
+        fields["bg_flags"] = flags | layout.INODE_UNINIT | (0 if block_bitmap else layout.BLOCK_UNINIT)
+    return fields | block_bitmap_checksum(geometry, checksums, block_bitmap or b"")
+
+
+def block_bitmap_checksum(geometry: Geometry, checksums: Checksums, bitmap: bytes) -> dict[str, Value]:
+    """Return the fields of a descriptor with the checksum of a block bitmap; b"": it is not written."""
+    value = checksums.bitmap(bitmap[: geometry.clusters_per_group // 8]) if bitmap else 0
+    return halves(descriptor_record(geometry), "bg_block_bitmap_csum", value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +72,9 @@ class Groups:
         self._placement = placement
         self._checksums = checksums
         self._writer = writer
-        self._lazy = geometry.features.checksums
-        self._flags = (layout.INODE_ZEROED if tables_are_zero else 0) if self._lazy else 0
-        self._record = layout.GROUP_DESCRIPTOR_64 if geometry.features.bits64 else layout.GROUP_DESCRIPTOR_32
+        self._lazy = checksums.cover_descriptors
+        self._flags = layout.INODE_ZEROED if tables_are_zero else 0
+        self._record = descriptor_record(geometry)
         self._prepared: dict[int, _Prepared] = {}
         self.metadata_blocks = geometry.blocks - geometry.first_data_block
         """Blocks in use by the groups themselves; right after write()."""
@@ -104,23 +122,21 @@ class Groups:
     def _put_pointers(self, table: bytearray, name: str, blocks: list[int]) -> None:
         size = self._record.size
         numbers = struct.pack(f"<{len(blocks)}Q", *blocks)
-        halves = ("_lo", "_hi") if size == 64 else ("_lo",)
-        for half, suffix in enumerate(halves):
+        suffixes = [suffix for suffix in ("_lo", "_hi") if name + suffix in self._record.offsets]
+        for half, suffix in enumerate(suffixes):
             at = self._record.offsets[name + suffix]
             for index in range(4):
                 table[at + index :: size] = numbers[4 * half + index :: 8]
 
     def _write_table(self, table: bytearray, first_block: int) -> None:
-        geometry = self._geometry
-        table.extend(bytes(-len(table) % geometry.block_size))
-        if not geometry.features.meta_bg:
-            for copy in geometry.descriptor_copies(first_block):
-                self._writer.write(copy, table)
-            return
-        view = memoryview(table)
-        for index in range(len(table) // geometry.block_size):
-            data = view[index * geometry.block_size : (index + 1) * geometry.block_size]
-            for copy in geometry.descriptor_copies(first_block + index):
+        size = self._geometry.block_size
+        table.extend(bytes(-len(table) % size))
+        view, end = memoryview(table), first_block + len(table) // size
+        for numbers in self._geometry.descriptor_pieces(end - first_block, first_block):
+            if numbers.start >= end:
+                break
+            data = view[(numbers.start - first_block) * size : (numbers.stop - first_block) * size]
+            for copy in self._geometry.descriptor_copies(numbers.start):
                 self._writer.write(copy, data)
 
     def _prepare(self, pattern: Pattern) -> _Prepared:
@@ -144,38 +160,20 @@ class Groups:
                 bitmaps[pattern.inode_bitmaps[group]] = empty
             descriptors.append(self._record.pack(**self._values(size - total(runs), data if written else None)))
         tables = [] if self._lazy else [(block, geometry.inode_blocks) for block in pattern.inode_tables]
-        return _Prepared(b"".join(descriptors), pattern, _joined(bitmaps, geometry.block_size), tables, free)
+        return _Prepared(b"".join(descriptors), pattern, [*joined(bitmaps, geometry.block_size)], tables, free)
 
-    def _values(self, free_blocks: int, block_bitmap: bytes | None) -> dict[str, int | bytes]:
-        """Return a descriptor's fields for a group without inodes; no bitmap: it is not written."""
-        geometry = self._geometry
-        values: dict[str, int | bytes] = {
-            "bg_free_blocks_count_lo": free_blocks,
-            "bg_free_inodes_count_lo": geometry.inodes_per_group,
-        }
-        if self._lazy:
-            values["bg_itable_unused_lo"] = geometry.inodes_per_group
-            values["bg_flags"] = self._flags | layout.INODE_UNINIT | (0 if block_bitmap else layout.BLOCK_UNINIT)
-            values |= self._bitmap_checksum("block", block_bitmap, geometry.blocks_per_group)
-        return values
-
-    def _bitmap_checksum(self, what: str, data: bytes | None, bits: int) -> dict[str, int | bytes]:
-        value = self._checksums.bitmap(data[: bits // 8]) if data else 0
-        fields: dict[str, int | bytes] = {f"bg_{what}_bitmap_csum_lo": value & 0xFFFF}
-        if self._record.size == 64:
-            fields[f"bg_{what}_bitmap_csum_hi"] = value >> 16
-        return fields
+    def _values(self, free_blocks: int, block_bitmap: bytes | None) -> dict[str, Value]:
+        return empty_group(self._geometry, self._checksums, free_blocks, block_bitmap, self._flags)
 
     def _block_bitmap(self, group: int) -> bytes:
         geometry = self._geometry
-        size = geometry.group_end(group) - geometry.group_start(group)
-        return bitmap(self._placement.used_in(group), size, geometry.block_size)
+        return bitmap(self._placement.used_in(group), geometry.group_size(group), geometry.block_size)
 
     def _inode_bitmap(self) -> bytes:
         """The inode bitmap of group 0."""
         return bitmap([(0, layout.FIRST_INODE)], self._geometry.inodes_per_group, self._geometry.block_size)
 
-    def _changed_groups(self) -> dict[int, dict[str, int | bytes]]:
+    def _changed_groups(self) -> dict[int, dict[str, Value]]:
         """Return the descriptor fields of the groups where something was allocated, group 0 among them."""
         geometry = self._geometry
         changed = {
@@ -183,10 +181,12 @@ class Groups:
             for group in sorted({0, *self._placement.touched()})
         }
         free_inodes = geometry.inodes_per_group - layout.FIRST_INODE
-        changed[0] |= {"bg_free_inodes_count_lo": free_inodes, "bg_used_dirs_count_lo": 2}
+        changed[0] |= halves(self._record, "bg_free_inodes_count", free_inodes)
+        changed[0] |= halves(self._record, "bg_used_dirs_count", 2)
         if self._lazy:
-            changed[0] |= {"bg_itable_unused_lo": free_inodes, "bg_flags": self._flags}
-            changed[0] |= self._bitmap_checksum("inode", self._inode_bitmap(), geometry.inodes_per_group)
+            changed[0] |= halves(self._record, "bg_itable_unused", free_inodes) | {"bg_flags": self._flags}
+            checksum = self._checksums.bitmap(self._inode_bitmap()[: geometry.inodes_per_group // 8])
+            changed[0] |= halves(self._record, "bg_inode_bitmap_csum", checksum)
         return changed
 
     def _write_bitmaps(self, group: int) -> None:
@@ -198,12 +198,48 @@ class Groups:
             self._writer.write(start + pattern.inode_bitmaps[index], self._inode_bitmap())
 
 
-def _joined(blocks: dict[int, bytes], block_size: int) -> list[tuple[int, bytes]]:
-    """Join the contents of neighbouring blocks, so that each run is one write."""
-    runs: list[tuple[int, bytearray]] = []
-    for block in sorted(blocks):
-        if runs and runs[-1][0] + len(runs[-1][1]) // block_size == block:
-            runs[-1][1].extend(blocks[block])
-        else:
-            runs.append((block, bytearray(blocks[block])))
-    return [(block, bytes(data)) for block, data in runs]
+class AddedGroups:
+    """The groups of a file system that has grown, from number first on: each holds its own bitmaps and inode table.
+
+        | superblock, descriptors, reserve (some groups) | block bitmap | inode bitmap | inode table | free ...
+
+    Nothing of this is where the smaller file system looks.
+    """
+
+    def __init__(self, grown: Geometry, first: int, checksums: Checksums) -> None:
+        self._grown = grown
+        self._first = first
+        self._checksums = checksums
+        self._lazy = checksums.cover_descriptors
+        self._bitmaps: dict[tuple[int, int], bytes] = {}
+
+    def free_blocks(self, group: int) -> int:
+        return self._grown.group_size(group) - self._grown.group_overhead(group)
+
+    def descriptor(self, group: int) -> bytes:
+        """Return the descriptor of a group, without its checksum."""
+        grown, record = self._grown, descriptor_record(self._grown)
+        is_written = not self._lazy or group == grown.groups - 1  # the last one also says which blocks do not exist
+        written = self._block_bitmap(group) if is_written else None
+        fields = empty_group(grown, self._checksums, self.free_blocks(group), written)
+        block_bitmap = grown.group_start(group) + grown.group_head(group)
+        for distance, name in enumerate(_POINTERS):
+            fields |= halves(record, name, block_bitmap + distance)
+        return record.pack(**fields).ljust(grown.desc_size, b"\0")
+
+    def write(self, disk: Disk) -> None:
+        """Write the bitmaps and inode tables that the descriptors do not call uninitialised. Errors as for writing."""
+        grown = self._grown
+        first = max(self._first, grown.groups - 1) if self._lazy else self._first
+        no_inodes = bitmap([], grown.inodes_per_group, grown.block_size)
+        for group in range(first, grown.groups):
+            at = (grown.group_start(group) + grown.group_head(group)) * grown.block_size
+            disk.write(at, self._block_bitmap(group) + (b"" if self._lazy else no_inodes))
+            if not self._lazy:  # what the disk held before must not be taken for inodes
+                disk.zero(at + 2 * grown.block_size, grown.inode_blocks * grown.block_size)
+
+    def _block_bitmap(self, group: int) -> bytes:
+        key = (self._grown.group_overhead(group), self._grown.group_size(group))
+        if key not in self._bitmaps:
+            self._bitmaps[key] = bitmap([(0, key[0])], key[1], self._grown.block_size)
+        return self._bitmaps[key]

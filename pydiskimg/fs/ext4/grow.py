@@ -10,22 +10,22 @@ marked as not unmounted meanwhile, and e2fsck -p makes it good after an interrup
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4 import layout
-from pydiskimg.fs.ext4.checksums import Checksums
-from pydiskimg.fs.ext4.descriptors import Descriptor, read_descriptors, seal
-from pydiskimg.fs.ext4.errors import NotBelievedError
+from pydiskimg.fs.ext4.bitmaps import bitmap, runs_of
+from pydiskimg.fs.ext4.blocks import BlockWriter
+from pydiskimg.fs.ext4.descriptors import Descriptor, descriptor_record, halves, read_descriptors
 from pydiskimg.fs.ext4.features import Compat, Incompat
+from pydiskimg.fs.ext4.file_system import NotBelievedError
+from pydiskimg.fs.ext4.groups import AddedGroups, block_bitmap_checksum
 from pydiskimg.fs.ext4.grow_geometry import larger
-from pydiskimg.fs.ext4.grow_groups import NewGroups
-from pydiskimg.fs.ext4.grow_reserve import regrown_reserve
 from pydiskimg.fs.ext4.journal_writer import LogWriter
 from pydiskimg.fs.ext4.recovery import RecoveredSource
-from pydiskimg.fs.ext4.superblock import superblock
+from pydiskimg.fs.ext4.resize_inode import regrown_reserve
+from pydiskimg.fs.ext4.superblock import count_fields, superblock
 from pydiskimg.fs.ext4.usage import ExtUsage
 from pydiskimg.protocols import Disk, read_bytes
+from pydiskimg.records import Value
 
 _BLOCKS_AT_ONCE = 256
 
@@ -52,28 +52,25 @@ class ExtGrowth:
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
-        usage = ExtUsage(disk)
-        self._usage, self._source = usage, usage.source
-        if isinstance(self._source, RecoveredSource):
-            self._source.check_copies()  # now, and not when a part of them has been put in its place
-        self._old = old = usage.volume
-        self._new = new = larger(old, disk.size)
+        self._usage = ExtUsage(disk)
+        self._fs = fs = self._usage.fs
+        if isinstance(fs.source, RecoveredSource):
+            fs.source.check_copies()  # now, and not when a part of them has been written where it belongs
+        self._old = old = fs.geometry
+        self._new = new = larger(old, disk.size, disk.name)
         self.size = new.blocks * new.block_size
         self.gains = new is not old
-        self._checksums = Checksums(old.checksum_seed, active=old.has_checksums)
-        self._groups = NewGroups(new, old.groups, self._checksums)
+        self._writer = BlockWriter(disk, new.block_size)
+        self._groups = AddedGroups(new, old.groups, fs.checksums)
         self._first_table = (old.groups - 1) // old.desc_per_block
         self._changes: dict[int, bytes] = {}
-        raw = read_bytes(self._source, layout.SUPERBLOCK_OFFSET, layout.SUPERBLOCK.size)
-        self._fields = layout.SUPERBLOCK.unpack(raw)
-        if not self.gains:
-            self._fields["s_feature_incompat"] = int(new.incompat & ~Incompat.RECOVER)
-            return
-        self._before = dict(self._fields)
-        free_blocks, free_inodes, last = self._counted()
-        self._last_descriptor = self._last_group(last)
-        self._fields |= self._counts(free_blocks, free_inodes)
-        self._plan_changes()
+        self._before = fs.superblock.fields
+        self._fields = self._before | old.features.without(Incompat.RECOVER).fields
+        if self.gains:
+            free_blocks, free_inodes, last = self._counted()
+            self._last_descriptor = self._last_group(last)
+            self._fields |= self._counts(free_blocks, free_inodes)
+            self._plan_changes()
 
     def write(self) -> None:
         """Make the file system larger. Raises StorageError; what was there is then as good as before."""
@@ -91,7 +88,7 @@ class ExtGrowth:
         self._groups.write(self._disk)
         for number in range(self._first_table, self._new.desc_blocks):
             if self._is_new(self._new.descriptor_block(number)):
-                self._write_block(self._new.descriptor_block(number), self._table(number))
+                self._writer.write(self._new.descriptor_block(number), self._table(number))
         # Without its first copy the larger file system would not be believed (beginning.py) until the last step.
         self._write_superblocks(first=self._old.groups)
         self._disk.flush()
@@ -100,63 +97,43 @@ class ExtGrowth:
         """Return how many blocks and inodes are free, and the last descriptor."""
         blocks = inodes = 0
         last = None
-        for last in read_descriptors(self._source, self._old):
+        for last in read_descriptors(self._fs):
             if not last.is_intact:
-                raise NotBelievedError(self._old.name, f"the checksum of descriptor {last.group} does not hold")
+                raise self._fs.not_believed(f"the checksum of descriptor {last.group} does not hold")
             blocks += last.free_blocks
             inodes += last.free_inodes
         assert last is not None
         return blocks, inodes, last
 
-    def _last_group(self, descriptor: Descriptor) -> dict[str, int | bytes]:
+    def _last_group(self, descriptor: Descriptor) -> dict[str, Value]:
         """Plan the bitmap of the group that was last, and return what changes in its descriptor."""
-        old, new, group = self._old, self._new, descriptor.group
-        added = new.group_end(group) - old.group_end(group)
+        new, group = self._new, descriptor.group
+        size = new.group_size(group)
+        added = size - self._old.group_size(group)
         if not added:
             return {}
         used = self._usage.clusters_in_use(descriptor)
         if isinstance(used, str):
-            raise NotBelievedError(old.name, f"group {group}: {used}")
-        size = new.group_end(group) - new.group_start(group)
-        bits = used | (1 << 8 * new.block_size) - (1 << size)
-        data = bits.to_bytes(new.block_size, "little")
+            raise self._fs.not_believed(f"group {group}: {used}")
+        data = bitmap(runs_of(used), size, new.block_size)
         self._change(descriptor.block_bitmap, data)
-        values = self._groups.halves("bg_free_blocks_count", descriptor.free_blocks + added, 16)
-        if self._checksums.active:
-            checksum = self._checksums.bitmap(data[: new.blocks_per_group // 8])
-            values |= self._groups.halves("bg_block_bitmap_csum", checksum, 16)
+        values = halves(descriptor_record(new), "bg_free_blocks_count", descriptor.free_blocks + added)
+        if self._fs.checksums.active:
+            values |= block_bitmap_checksum(new, self._fs.checksums, data)
         if descriptor.flags & layout.BLOCK_UNINIT:
             values["bg_flags"] = descriptor.flags & ~layout.BLOCK_UNINIT
         return values
 
-    def _counts(self, free_blocks: int, free_inodes: int) -> dict[str, int | bytes]:
+    def _counts(self, free_blocks: int, free_inodes: int) -> dict[str, Value]:
         """Return the fields of the superblock that change."""
         old, new = self._old, self._new
-        number = {name: value for name, value in self._fields.items() if isinstance(value, int)}
-        if new.incompat != old.incompat and not number["s_rev_level"]:
-            raise NotBelievedError(old.name, "it has revision 0, which cannot have the descriptors of more groups")
+        if new.features != old.features and not self._fs.superblock.number("s_rev_level"):
+            raise self._fs.not_believed("it has revision 0, which cannot have the descriptors of more groups")
         groups = range(old.groups, new.groups)
-        added = new.group_end(old.groups - 1) - old.blocks
-        free_blocks += added + sum(map(self._groups.free_blocks, groups))
-        reserved = number["s_r_blocks_count_lo"] | self._high(number["s_r_blocks_count_hi"]) << 32
-        fields: dict[str, int | bytes] = {
-            "s_inodes_count": new.inodes_per_group * new.groups,
-            "s_free_inodes_count": free_inodes + new.inodes_per_group * len(groups),
-            "s_reserved_gdt_blocks": new.reserved_gdt_blocks,
-            "s_first_meta_bg": new.first_meta_bg,
-            "s_feature_incompat": int(new.incompat & ~Incompat.RECOVER),
-            "s_overhead_clusters": 0,  # the kernel works it out when it mounts
-        }
-        for name, value in (
-            ("s_blocks_count", new.blocks),
-            ("s_r_blocks_count", min(reserved, old.blocks) * new.blocks // old.blocks),
-            ("s_free_blocks_count", free_blocks),
-        ):
-            fields |= {f"{name}_lo": value & 0xFFFFFFFF, f"{name}_hi": value >> 32}
-        return fields
-
-    def _high(self, half: int) -> int:
-        return half if Incompat.BIT64 in self._old.incompat else 0
+        free_blocks += new.group_end(old.groups - 1) - old.blocks + sum(map(self._groups.free_blocks, groups))
+        fields = count_fields(new, free_blocks, free_inodes + new.inodes_per_group * len(groups))
+        fields["s_overhead_clusters"] = 0  # the kernel works it out when it mounts
+        return fields | new.features.without(Incompat.RECOVER).fields
 
     def _plan_changes(self) -> None:
         """Collect what the smaller file system also looks at, all but its superblock."""
@@ -164,15 +141,15 @@ class ExtGrowth:
             block = self._new.descriptor_block(number)
             if not self._is_new(block):
                 self._change(block, self._table(number))
-        if Compat.RESIZE_INODE in self._old.compat:
-            for block, data in regrown_reserve(self._source, self._old, self._new, self._checksums).items():
+        if Compat.RESIZE_INODE in self._old.features:
+            for block, data in regrown_reserve(self._fs, self._new).items():
                 self._change(block, data)
         self._change(self._primary, b"")
         del self._changes[self._primary]
 
     def _change(self, block: int, data: bytes) -> None:
         if block in self._changes:
-            raise NotBelievedError(self._old.name, f"two parts of its metadata lie at block {block}")
+            raise self._fs.not_believed(f"two parts of its metadata lie at block {block}")
         self._changes[block] = data
 
     def _is_new(self, block: int) -> bool:
@@ -185,40 +162,38 @@ class ExtGrowth:
         kept = max(min(end, old.groups) - first, 0)
         table = bytearray()
         if kept:
-            table += read_bytes(self._source, old.descriptor_block(number) * old.block_size, kept * old.desc_size)
+            table += self._fs.read(old.descriptor_block(number))[: kept * old.desc_size]
         for group in range(first + kept, end):
             table += self._groups.descriptor(group)
         if first <= old.groups - 1 < end:
-            self._groups.record.put(table, self._last_descriptor, (old.groups - 1 - first) * old.desc_size)
-        seal(table, new, first)
+            descriptor_record(old).put(table, self._last_descriptor, (old.groups - 1 - first) * old.desc_size)
+        self._fs.checksums.descriptors(table, new.desc_size, first)
         return bytes(table.ljust(new.block_size, b"\0"))
 
     @property
     def _primary(self) -> int:
-        """The block with the superblock."""
-        return layout.SUPERBLOCK_OFFSET // self._old.block_size
+        return self._old.superblock_block
 
-    def _primary_block(self, fields: dict[str, int | bytes]) -> bytes:
-        """Return that block with other contents of the superblock."""
-        size = self._old.block_size
-        block = bytearray(read_bytes(self._source, self._primary * size, size))
-        at = layout.SUPERBLOCK_OFFSET - self._primary * size
-        block[at : at + layout.SUPERBLOCK.size] = superblock(fields, self._checksums, 0)
+    def _primary_block(self, fields: dict[str, Value]) -> bytes:
+        """Return the block of the superblock with other contents of that."""
+        block = bytearray(self._fs.read(self._primary))
+        at = layout.SUPERBLOCK_OFFSET - self._primary * self._old.block_size
+        block[at : at + layout.SUPERBLOCK.size] = superblock(fields, self._fs.checksums, 0)
         return bytes(block)
 
     def _replay(self) -> None:
         """Put in its place what the journal holds, as recovery does."""
-        if isinstance(self._source, RecoveredSource):
-            for block, data in self._source.replayed():
-                self._write_block(block, data)
+        source = self._fs.source
+        if isinstance(source, RecoveredSource):
+            for block, data in source.replayed():
+                self._writer.write(block, data)
             self._disk.flush()
-            LogWriter(self._disk, self._old).finish(self._source.next_sequence + 1 & 0xFFFFFFFF)
+            LogWriter(self._disk, self._fs).finish(source.next_sequence + 1 & 0xFFFFFFFF)
 
     def _switch(self) -> None:
         """Make the smaller file system the larger one."""
-        log = LogWriter(self._disk, self._old) if self._old.journal_inode else None
-        incompat = int(self._fields["s_feature_incompat"])
-        meanwhile = {**self._fields, "s_feature_incompat": incompat | Incompat.RECOVER}
+        log = LogWriter(self._disk, self._fs) if self._fs.superblock.journal_inode else None
+        meanwhile = self._fields | self._new.features.with_(Incompat.RECOVER).fields
         changes = {**self._changes, self._primary: self._primary_block(meanwhile)}
         before = self._before
         if log is None or not log.fits(changes):
@@ -226,9 +201,7 @@ class ExtGrowth:
             self._write_blocks(self._changes)
         else:
             # In this order there is never a log that nobody is told of.
-            self._write_superblock(
-                {**before, "s_feature_incompat": int(before["s_feature_incompat"]) | Incompat.RECOVER}
-            )
+            self._write_superblock(before | self._old.features.with_(Incompat.RECOVER).fields)
             log.commit(changes)
             self._write_blocks(changes)
             log.finish()
@@ -236,40 +209,29 @@ class ExtGrowth:
 
     def _write_blocks(self, blocks: dict[int, bytes]) -> None:
         for block, data in blocks.items():
-            self._write_block(block, data)
+            self._writer.write(block, data)
         self._disk.flush()
 
-    def _write_block(self, block: int, data: bytes) -> None:
-        self._disk.write(block * self._old.block_size, data)
-
-    def _write_superblock(self, fields: dict[str, int | bytes]) -> None:
-        self._write_block(self._primary, self._primary_block(fields))
+    def _write_superblock(self, fields: dict[str, Value]) -> None:
+        self._writer.write(self._primary, self._primary_block(fields))
         self._disk.flush()
 
     def _write_copies(self) -> None:
         """Bring the copies of superblock and descriptors up to date, in old and new groups."""
         new = self._new
         self._write_superblocks()
-        whole = new.first_meta_bg if Incompat.META_BG in new.incompat else new.desc_blocks
-        for first in range(0, whole, _BLOCKS_AT_ONCE):
-            count = min(_BLOCKS_AT_ONCE, whole - first)
-            data = read_bytes(self._disk, new.descriptor_block(first) * new.block_size, count * new.block_size)
-            for group in self._copies():
-                if Incompat.META_BG not in new.incompat or group < whole * new.desc_per_block:
-                    self._write_block(new.group_start(group) + 1 + first, data)
-        for number in range(max(whole, self._first_table), new.desc_blocks):
-            data = read_bytes(self._disk, new.descriptor_block(number) * new.block_size, new.block_size)
-            first_group = number * new.desc_per_block
-            for group in (first_group + 1, first_group + new.desc_per_block - 1):
-                if group < new.groups:
-                    self._write_block(new.group_start(group) + new.has_superblock(group), data)
+        for numbers in new.descriptor_pieces(_BLOCKS_AT_ONCE):
+            if new.packed_desc_blocks <= numbers.start < self._first_table:
+                continue
+            primary, *copies = new.descriptor_copies(numbers.start)
+            data = read_bytes(self._disk, primary * new.block_size, len(numbers) * new.block_size)
+            for block in copies:
+                self._writer.write(block, data)
         self._disk.flush()
 
     def _write_superblocks(self, *, first: int = 1) -> None:
         """Write the copies of the superblock from group first on."""
-        for group in self._copies():
+        for group in self._new.copies:
             if group >= first:
-                self._write_block(self._new.group_start(group), superblock(self._fields, self._checksums, group))
-
-    def _copies(self) -> Iterator[int]:
-        return (group for group in range(1, self._new.groups) if self._new.has_superblock(group))
+                data = superblock(self._fields, self._fs.checksums, group)
+                self._writer.write(self._new.group_start(group), data)

@@ -12,22 +12,16 @@ from __future__ import annotations
 
 import sys
 from array import array
-from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from operator import itemgetter
 
 from pydiskimg.crc32c import crc32c
 from pydiskimg.fs.ext4 import layout
-from pydiskimg.fs.ext4.errors import NotBelievedError
-from pydiskimg.fs.ext4.existing import Division
-from pydiskimg.fs.ext4.file_map import Run, file_runs
-from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.fs.ext4.file_system import FileSystem
+from pydiskimg.fs.ext4.journal import Journal, tag_size
 
-_MAX_BLOCKS = 1 << 22
 _MAX_COPIES = 1 << 20  # about 200 bytes of memory each; four times as many as the largest journal that mke2fs chooses
 _MAX_OWN_BLOCKS = 1 << 19  # what a descriptor, revoke or commit block takes is time: 0.1 ms for its checksum
-_MAX_RUNS = 1 << 16
 _KNOWN = layout.JOURNAL_HAS_REVOKE | layout.JOURNAL_64BIT | layout.JOURNAL_CSUM_V2 | layout.JOURNAL_CSUM_V3
 _HEADER = layout.JOURNAL_HEADER.size
 _UUID_SIZE = 16
@@ -48,46 +42,17 @@ class Copy:
     checksum_mask: int
 
 
-class Log:
-    """The journal of a file system, found through its inode.
+class Log(Journal):
+    """A journal whose log is read; next_sequence is the transaction after it, once copies() has looked."""
 
-    start and sequence say where its log begins and with which transaction (start is 0 when it is empty), first and end
-    which blocks of the journal the log may have; next_sequence is the transaction after it, once copies() has looked.
-    """
-
-    def __init__(self, source: Source, volume: Division) -> None:
-        """Read its superblock. Raises NotBelievedError when it is not that of a sound journal, and as reading does."""
-        self._source = source
-        self._volume = volume
-        self._runs = self._contiguous()
-        self.fields = self._superblock()
-        number = {name: value for name, value in self.fields.items() if isinstance(value, int)}
-        self.start, self.sequence, self.error = number["s_start"], number["s_sequence"], number["s_errno"]
+    def __init__(self, fs: FileSystem) -> None:
+        super().__init__(fs)
         self.next_sequence = self.sequence
-        self.first, self.end = number["s_first"], number["s_maxlen"]
-        is_old = number["h_blocktype"] == layout.JOURNAL_SUPERBLOCK_V1
-        self._incompat = 0 if is_old else number["s_feature_incompat"]
-        self._compat = 0 if is_old else number["s_feature_compat"]
-        uuid = self.fields["s_uuid"]
-        assert isinstance(uuid, bytes)
-        self._seed = crc32c(uuid)
-        self._has_checksums = bool(self._incompat & (layout.JOURNAL_CSUM_V2 | layout.JOURNAL_CSUM_V3))
+        self._seed = crc32c(self.uuid)
 
     @property
     def has_fast_commits(self) -> bool:
-        return bool(self._incompat & layout.JOURNAL_FAST_COMMIT)
-
-    def read(self, block: int) -> bytes:
-        """Return a block of the journal. Raises NotBelievedError for one that the journal does not have."""
-        size = self._volume.block_size
-        return read_bytes(self._source, self.block_of(block) * size, size)
-
-    def block_of(self, block: int) -> int:
-        """Return where in the file system a block of the journal is; errors as for read()."""
-        first, at, count = self._runs[bisect_right(self._runs, block, key=itemgetter(0)) - 1]
-        if not first <= block < first + count:
-            raise self._damaged(f"block {block} is not part of it")
-        return at + block - first
+        return bool(self.incompat & layout.JOURNAL_FAST_COMMIT)
 
     def content(self, copy: Copy) -> bytes:
         """Return the block as it is to be in its place. Raises NotBelievedError when its checksum does not hold."""
@@ -95,7 +60,7 @@ class Log:
         if copy.checksum is not None:
             found = crc32c(data, crc32c(copy.sequence.to_bytes(4, "big"), self._seed))
             if found & copy.checksum_mask != copy.checksum:
-                raise self._damaged(f"the checksum of the copy in block {copy.log_block} does not hold")
+                raise self.damaged(f"the checksum of the copy in block {copy.log_block} does not hold")
         return layout.JOURNAL_MAGIC.to_bytes(4, "big") + data[4:] if copy.is_escaped else data
 
     def copies(self) -> dict[int, Copy]:
@@ -103,20 +68,20 @@ class Log:
 
         Raises NotBelievedError when a complete transaction is damaged, or recovery is not fully understood here.
         """
-        unknown = self._incompat & ~_KNOWN
-        if unknown or self._compat & layout.JOURNAL_COMPAT_CHECKSUM:
-            raise self._damaged(
-                f"it has features that are not known here (compat {self._compat:#x}, incompat {unknown:#x})"
+        unknown = self.incompat & ~_KNOWN
+        if unknown or self.compat & layout.JOURNAL_COMPAT_CHECKSUM:
+            raise self.damaged(
+                f"it has features that are not known here (compat {self.compat:#x}, incompat {unknown:#x})"
             )
         if not 0 < self.first <= self.start < self.end:
-            raise self._damaged(f"its log starts at block {self.start}, outside of {self.first} to {self.end}")
+            raise self.damaged(f"its log starts at block {self.start}, outside of {self.first} to {self.end}")
         end = self.next_sequence = self._scan()
         found: dict[int, Copy] = {}
         for kind, block, data, sequence in self._blocks(end):
             if kind == layout.JOURNAL_DESCRIPTOR:
                 found.update(self._tags(data, sequence, block + 1))
                 if len(found) > _MAX_COPIES:
-                    raise self._damaged(f"its log has more than {_MAX_COPIES} blocks")
+                    raise self.damaged(f"its log has more than {_MAX_COPIES} blocks")
         for kind, _, data, sequence in self._blocks(end):
             if kind == layout.JOURNAL_REVOKE:
                 for revoked in found.keys() & self._revoked(data):
@@ -124,53 +89,19 @@ class Log:
                         del found[revoked]
         return found
 
-    def _contiguous(self) -> list[Run]:
-        """Return the runs of the journal's blocks up to the first hole."""
-        runs: list[Run] = []
-        for run in file_runs(self._source, self._volume, self._volume.journal_inode, _MAX_BLOCKS):
-            if run[0] != (runs[-1][0] + runs[-1][2] if runs else 0):
-                break
-            runs.append(run)
-            if len(runs) > _MAX_RUNS:
-                raise self._damaged(f"it is in more than {_MAX_RUNS} pieces")
-        if not runs:
-            raise self._damaged("it has no first block")
-        return runs
-
-    def _superblock(self) -> dict[str, int | bytes]:
-        fields = layout.JOURNAL_SUPERBLOCK.unpack(self.read(0))
-        number = {name: value for name, value in fields.items() if isinstance(value, int)}
-        versions = (layout.JOURNAL_SUPERBLOCK_V1, layout.JOURNAL_SUPERBLOCK_V2)
-        if number["h_magic"] != layout.JOURNAL_MAGIC or number["h_blocktype"] not in versions:
-            raise self._damaged("its first block is not a superblock of a journal")
-        if number["s_blocksize"] != self._volume.block_size:
-            raise self._damaged(f"its blocks have {number['s_blocksize']} bytes, not {self._volume.block_size}")
-        blocks = self._runs[-1][0] + self._runs[-1][2]
-        if not 1 < number["s_maxlen"] <= blocks:
-            raise self._damaged(f"it is to have {number['s_maxlen']} blocks and has {blocks}")
-        is_old = number["h_blocktype"] == layout.JOURNAL_SUPERBLOCK_V1
-        checksums = number["s_feature_incompat"] & (layout.JOURNAL_CSUM_V2 | layout.JOURNAL_CSUM_V3)
-        if checksums and not is_old:
-            self._check_superblock(fields, number["s_checksum"])
-        return fields
-
-    def _check_superblock(self, fields: dict[str, int | bytes], stored: int) -> None:
-        if crc32c(layout.JOURNAL_SUPERBLOCK.pack(**{**fields, "s_checksum": 0})) != stored:
-            raise self._damaged("the checksum of its superblock does not hold")
-
     def _scan(self) -> int:
         """Return the number of the first transaction that is not complete."""
         is_intact = True
         sequence = self.sequence
         for number, (kind, block, data, _) in enumerate(self._blocks(None)):
             if number >= _MAX_OWN_BLOCKS:
-                raise self._damaged(f"its log has more than {_MAX_OWN_BLOCKS} blocks of its own")
+                raise self.damaged(f"its log has more than {_MAX_OWN_BLOCKS} blocks of its own")
             if kind != layout.JOURNAL_COMMIT:
                 is_intact = is_intact and self._tail_holds(data)
                 continue
             # A damaged block may be left over from before; with a commit block it is of this log.
             if not is_intact or not self._commit_holds(data):
-                raise self._damaged(f"transaction {sequence}, which ends at block {block}, is damaged")
+                raise self.damaged(f"transaction {sequence}, which ends at block {block}, is damaged")
             sequence = sequence + 1 & 0xFFFFFFFF
         return sequence
 
@@ -193,17 +124,17 @@ class Log:
                 sequence = sequence + 1 & 0xFFFFFFFF
             block, left = self._wrapped(block + steps), left - steps
         if left <= 0 and sequence != end:
-            raise self._damaged("its log goes round and has no end")
+            raise self.damaged("its log goes round and has no end")
 
     def _wrapped(self, block: int) -> int:
         return block if block < self.end else block - (self.end - self.first)
 
     def _tags(self, data: bytes, sequence: int, log_block: int) -> Iterator[tuple[int, Copy]]:
         """Yield the blocks that a descriptor block names, with the copies that follow from log_block on."""
-        is_v3 = bool(self._incompat & layout.JOURNAL_CSUM_V3)
-        bits64 = bool(self._incompat & layout.JOURNAL_64BIT)
+        is_v3 = bool(self.incompat & layout.JOURNAL_CSUM_V3)
+        bits64 = bool(self.incompat & layout.JOURNAL_64BIT)
         record = layout.JOURNAL_TAG_V3 if is_v3 else layout.JOURNAL_TAG
-        size = self._tag_size()
+        size = tag_size(self.incompat)
         for index, at in enumerate(self._tag_offsets(data)):
             tag = {name: int(value) for name, value in record.unpack(data[at : at + size].ljust(16, b"\0")).items()}
             yield (
@@ -212,15 +143,15 @@ class Log:
                     self._wrapped(log_block + index),
                     sequence,
                     bool(tag["t_flags"] & layout.TAG_ESCAPED),
-                    tag["t_checksum"] if self._has_checksums else None,
+                    tag["t_checksum"] if self.has_checksums else None,
                     0xFFFFFFFF if is_v3 else 0xFFFF,
                 ),
             )
 
     def _tag_offsets(self, data: bytes) -> Iterator[int]:
         """Yield where the tags of a descriptor block begin; there is at least one."""
-        size = self._tag_size()
-        at, end = _HEADER, len(data) - (layout.JOURNAL_TAIL_SIZE if self._has_checksums else 0)
+        size = tag_size(self.incompat)
+        at, end = _HEADER, len(data) - (layout.JOURNAL_TAIL_SIZE if self.has_checksums else 0)
         while at + size <= end:
             yield at
             flags = data[at + _FLAGS]
@@ -228,19 +159,13 @@ class Log:
                 return
             at += size + (0 if flags & layout.TAG_SAME_UUID else _UUID_SIZE)
 
-    def _tag_size(self) -> int:
-        if self._incompat & layout.JOURNAL_CSUM_V3:
-            return layout.JOURNAL_TAG_V3.size
-        size = layout.JOURNAL_TAG.size + (2 if self._incompat & layout.JOURNAL_CSUM_V2 else 0)
-        return size if self._incompat & layout.JOURNAL_64BIT else size - 4
-
     def _revoked(self, data: bytes) -> set[int]:
         """Return the blocks of which no copy of this or an earlier transaction is to be written."""
         used = int(layout.JOURNAL_REVOKE_BLOCK.unpack(data)["r_count"])
-        most = len(data) - (layout.JOURNAL_TAIL_SIZE if self._has_checksums else 0)
+        most = len(data) - (layout.JOURNAL_TAIL_SIZE if self.has_checksums else 0)
         if used > most:
-            raise self._damaged(f"a revoke block has {used} bytes, and there is room for {most}")
-        code = "Q" if self._incompat & layout.JOURNAL_64BIT else "I"
+            raise self.damaged(f"a revoke block has {used} bytes, and there is room for {most}")
+        code = "Q" if self.incompat & layout.JOURNAL_64BIT else "I"
         numbers = array(code)
         start = layout.JOURNAL_REVOKE_BLOCK.size
         numbers.frombytes(data[start : start + max(0, used - start) // numbers.itemsize * numbers.itemsize])
@@ -249,20 +174,17 @@ class Log:
         return set(numbers)
 
     def _tail_holds(self, data: bytes) -> bool:
-        if not self._has_checksums:
+        if not self.has_checksums:
             return True
         at = len(data) - layout.JOURNAL_TAIL_SIZE
         return crc32c(data[:at] + bytes(layout.JOURNAL_TAIL_SIZE), self._seed) == int.from_bytes(data[at:], "big")
 
     def _commit_holds(self, data: bytes) -> bool:
-        if not self._has_checksums:
+        if not self.has_checksums:
             return True
         at = layout.JOURNAL_COMMIT_BLOCK.offsets["h_chksum"]
         stored = int.from_bytes(data[at : at + 4], "big")
         return crc32c(data[:at] + bytes(4) + data[at + 4 :], self._seed) == stored
-
-    def _damaged(self, what: str) -> NotBelievedError:
-        return NotBelievedError(self._volume.name, f"its journal: {what}")
 
 
 def _is_later(one: int, other: int) -> bool:

@@ -235,14 +235,7 @@ EXTENT_INDEX = Record("ext4_extent_idx", "<", 12, """
     8 H ei_leaf_hi
     a H ei_unused
 """)  # fmt: skip
-EXTENT_TAIL = Record(
-    "ext4_extent_tail",
-    "<",
-    4,
-    """
-    0 I et_checksum
-""",
-)
+EXTENT_TAIL = Record("ext4_extent_tail", "<", 4, "0 I et_checksum")
 EXTENT_MAX_LENGTH = 32768
 EXTENTS_IN_INODE = 4
 

@@ -14,18 +14,21 @@ import time
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from pydiskimg.crc32c import crc32c
 from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4 import layout
-from pydiskimg.fs.ext4.blockwriter import BlockWriter
+from pydiskimg.fs.ext4.blocks import BlockWriter
 from pydiskimg.fs.ext4.checksums import Checksums
-from pydiskimg.fs.ext4.geometry import Geometry, plan_geometry
+from pydiskimg.fs.ext4.directories import make_directories
+from pydiskimg.fs.ext4.features import Compat, Incompat
+from pydiskimg.fs.ext4.file_map import FileMap
+from pydiskimg.fs.ext4.geometry import Geometry
 from pydiskimg.fs.ext4.groups import Groups
-from pydiskimg.fs.ext4.inodes import Inodes, make_directories, make_resize_inode
-from pydiskimg.fs.ext4.journal import allocate_journal, journal_superblock
-from pydiskimg.fs.ext4.new_file_map import FileMap
+from pydiskimg.fs.ext4.inodes import NewInodes
+from pydiskimg.fs.ext4.journal import allocate_journal, new_journal
 from pydiskimg.fs.ext4.placement import Placement
-from pydiskimg.fs.ext4.superblock import Identity, superblock, superblock_values
+from pydiskimg.fs.ext4.plan import journal_blocks, plan_geometry
+from pydiskimg.fs.ext4.resize_inode import make_resize_inode
+from pydiskimg.fs.ext4.superblock import Identity, new_fields, superblock
 from pydiskimg.fs.label import encoded_label
 from pydiskimg.fs.wipe import wipe_signatures
 from pydiskimg.protocols import Disk
@@ -101,7 +104,7 @@ def make_ext(  # noqa: PLR0913 - each option is independent, optional and named
         geometry.blocks,
         free_blocks,
         geometry.inodes,
-        geometry.journal_blocks,
+        journal_blocks(geometry),
         maker.bytes_written,
     )
 
@@ -122,12 +125,13 @@ class _Maker:
         self._disk = disk
         self._geometry = geometry
         self._identity = identity
-        self._checksums = Checksums(crc32c(identity.uuid.bytes), active=geometry.features.checksums)
+        self._checksums = Checksums(geometry.features, identity.uuid.bytes)
         self._placement = Placement(geometry, disk.name)
-        self._inodes = Inodes(geometry, self._checksums, identity.now)
+        self._inodes = NewInodes(geometry, self._checksums, identity.now)
         self._writer = BlockWriter(disk, geometry.block_size)
         self._contents: dict[int, bytes | bytearray] = {}
         self._journal: FileMap | None = None
+        self._journal_blocks = journal_blocks(geometry)
 
     @property
     def bytes_written(self) -> int:
@@ -146,8 +150,7 @@ class _Maker:
         )
         groups.write()
         self._write_journal()
-        for block, content in self._contents.items():
-            self._writer.write(block, content)
+        self._writer.write_all(self._contents)
         pattern = self._placement.pattern(0)
         start = self._placement.flex_start(0)
         self._writer.write(start + pattern.inode_tables[0], self._inodes.first_blocks())
@@ -156,11 +159,11 @@ class _Maker:
     def _allocate(self) -> None:
         geometry = self._geometry
         self._contents |= make_directories(geometry, self._placement, self._checksums, self._inodes)
-        if geometry.features.resize_inode:
+        if Compat.RESIZE_INODE in geometry.features:
             self._contents |= make_resize_inode(geometry, self._placement, self._inodes)
-        if geometry.journal_blocks:
-            self._journal = allocate_journal(geometry, self._placement)
-            size = geometry.journal_blocks * geometry.block_size
+        if self._journal_blocks:
+            self._journal = allocate_journal(geometry, self._placement, self._journal_blocks)
+            size = self._journal_blocks * geometry.block_size
             mode = layout.REGULAR_FILE | 0o600
             self._inodes.set_mapped(layout.JOURNAL_INODE, mode, 1, size, self._journal)
 
@@ -172,30 +175,29 @@ class _Maker:
         for start, end in journal.runs:
             self._writer.zero(start, end - start)
         for block, content in journal.nodes.items():
-            if journal.leaf_maximum:
-                self._checksums.extent_block(layout.JOURNAL_INODE, content, journal.leaf_maximum)
+            if journal.is_extents:
+                self._checksums.extent_block(self._checksums.for_inode(layout.JOURNAL_INODE), content)
             self._writer.write(block, content)
-        geometry = self._geometry
-        first = journal_superblock(geometry.block_size, geometry.journal_blocks, self._identity.uuid.bytes)
+        first = new_journal(self._geometry.block_size, self._journal_blocks, self._identity.uuid.bytes)
         self._writer.write(journal.first_block, first)
 
     def _write_superblocks(self, metadata_blocks: int) -> int:
         geometry = self._geometry
         in_use = metadata_blocks + self._placement.allocated_blocks()
         free_blocks = geometry.blocks - geometry.first_data_block - in_use
-        values = superblock_values(
+        fields = new_fields(
             geometry,
             self._identity,
             free_blocks=free_blocks,
-            overhead=geometry.first_data_block + metadata_blocks + geometry.journal_blocks,
-            journal_map=self._journal.i_block if self._journal else None,
+            overhead=geometry.first_data_block + metadata_blocks + self._journal_blocks,
+            journal=(self._journal.i_block, self._journal_blocks) if self._journal else None,
         )
-        if geometry.features.flex_bg:
-            values["s_kbytes_written"] = self.bytes_written // 1024 + 1
-        for group in geometry.backups():
-            self._writer.write(geometry.group_start(group), superblock(values, self._checksums, group))
+        if Incompat.FLEX_BG in geometry.features:
+            fields["s_kbytes_written"] = self.bytes_written // 1024 + 1
+        for group in geometry.copies:
+            self._writer.write(geometry.group_start(group), superblock(fields, self._checksums, group))
         self._disk.flush()
-        self._write_primary(superblock(values, self._checksums, 0))
+        self._write_primary(superblock(fields, self._checksums, 0))
         self._disk.flush()
         return free_blocks
 

@@ -13,14 +13,12 @@ Nearly all flex groups look the same from their own start, so each pattern is wo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pydiskimg.errors import FileSystemError
+from pydiskimg.fs.ext4.bitmaps import Run, clipped, find, insert, total
+from pydiskimg.fs.ext4.features import Incompat
 from pydiskimg.fs.ext4.geometry import Geometry
-
-Run = tuple[int, int]
-"""First block and the block after the last."""
 
 _TABLES = 2  # the column of the inode tables, after those of the two bitmaps
 
@@ -44,39 +42,6 @@ class Pattern:
         """Return the runs in use in one group of the flex group, counted from that group's start."""
         start = group * blocks_per_group
         return clipped(self.used, start, start + self.sizes[group])
-
-
-def clipped(runs: tuple[Run, ...] | list[Run], start: int, end: int) -> list[Run]:
-    """Return the parts of runs inside [start, end), counted from start."""
-    return [(max(first, start) - start, min(last, end) - start) for first, last in runs if first < end and last > start]
-
-
-def total(runs: list[Run] | tuple[Run, ...]) -> int:
-    """Return how many blocks disjoint runs have."""
-    return sum(last - first for first, last in runs)
-
-
-def insert(runs: list[Run], start: int, end: int) -> None:
-    """Add the free run [start, end) to ascending disjoint runs and join neighbours."""
-    at = 0
-    while at < len(runs) and runs[at][1] < start:
-        at += 1
-    stop = at
-    while stop < len(runs) and runs[stop][0] <= end:
-        start, end = min(start, runs[stop][0]), max(end, runs[stop][1])
-        stop += 1
-    runs[at:stop] = [(start, end)]
-
-
-def find(runs: list[Run], start: int, before: int, length: int, limit: int) -> int | None:
-    """Return the first block from start on, below before, that begins length free blocks ending by limit."""
-    for first, last in runs:
-        if last <= start:
-            continue
-        if first >= start + length:
-            break
-        start = last
-    return start if start < before and start + length <= limit else None
 
 
 class _FlexGroup:
@@ -103,7 +68,7 @@ class _FlexGroup:
         lengths = (1, 1, self.geometry.inode_blocks)
         for group in range(len(self.sizes)):
             for column, length in enumerate(lengths):
-                if self.geometry.features.flex_bg:
+                if Incompat.FLEX_BG in self.geometry.features:
                     block = self._place_together(group, length, self._after(columns, column))
                 else:
                     block = self._place_in_group(group, length)
@@ -154,7 +119,7 @@ class Placement:
         self._where = where
         self._patterns: dict[tuple[tuple[int, ...], tuple[int, ...], bool], Pattern] = {}
         self._allocated: dict[int, list[Run]] = {}  # group -> runs, counted from the group's start
-        self._with_backup = frozenset(group // geometry.flex_size for group in (0, *geometry.backups()))
+        self._with_backup = frozenset(group // geometry.flex_size for group in (0, *geometry.copies))
         self._plain: dict[int, Pattern] = {}
 
     @property
@@ -170,7 +135,7 @@ class Placement:
         last = flex == self.flex_groups - 1
         if last or flex in self._with_backup:
             return self._keyed_pattern(flex, last)
-        spread = self.geometry.features.meta_bg
+        spread = Incompat.META_BG in self.geometry.features
         phase = flex * self.geometry.flex_size % self.geometry.desc_per_block if spread else 0
         found = self._plain.get(phase)
         if found is None:
@@ -181,7 +146,7 @@ class Placement:
         geometry = self.geometry
         groups = range(flex * geometry.flex_size, min((flex + 1) * geometry.flex_size, geometry.groups))
         heads = tuple(map(geometry.group_head, groups))
-        sizes = tuple(geometry.group_end(group) - geometry.group_start(group) for group in groups)
+        sizes = tuple(map(geometry.group_size, groups))
         found = self._patterns.get((heads, sizes, last))
         if found is None:
             found = _FlexGroup(geometry, heads, sizes, last).pattern()
@@ -203,7 +168,7 @@ class Placement:
 
     def free_in(self, group: int) -> int:
         """Return how many blocks of a group are free."""
-        return self.geometry.group_end(group) - self.geometry.group_start(group) - total(self.used_in(group))
+        return self.geometry.group_size(group) - total(self.used_in(group))
 
     def touched(self) -> list[int]:
         """Return the groups in which something was allocated, ascending."""
@@ -229,23 +194,15 @@ class Placement:
             end += more
         return start, end
 
-    def allocate_all(self, goal: int, length: int) -> Iterator[Run]:
-        """Take length blocks in as few runs as the free space has; errors as for allocate()."""
-        while length:
-            start, end = self.allocate(goal, length)
-            yield start, end
-            length -= end - start
-            goal = end
-
     def _first_free(self, goal: int) -> int:
         geometry = self.geometry
         goal = goal if geometry.first_data_block <= goal < geometry.blocks else geometry.first_data_block
         first = geometry.group_of(goal)
         for turn in range(geometry.groups + 1):
             group = (first + turn) % geometry.groups
-            start, end = geometry.group_start(group), geometry.group_end(group)
+            start, size = geometry.group_start(group), geometry.group_size(group)
             skip = goal - start if not turn else 0
-            found = find(self.used_in(group), skip, end - start, 1, end - start)
+            found = find(self.used_in(group), skip, size, 1, size)
             if found is not None:
                 return start + found
         raise FileSystemError(

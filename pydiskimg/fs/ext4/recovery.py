@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from operator import itemgetter
 
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.fs.ext4.errors import NotBelievedError
-from pydiskimg.fs.ext4.existing import Division
 from pydiskimg.fs.ext4.features import Compat
+from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.journal_reader import Copy, Log
 from pydiskimg.fs.ext4.layout import ERROR_FS
 from pydiskimg.protocols import Source, WritableBuffer, check_range
@@ -63,27 +62,27 @@ class RecoveredSource(Source):
                 view[first - offset : last - offset] = data[first - block * size : last - block * size]
 
 
-def after_recovery(source: Source, volume: Division) -> tuple[Source, int]:
-    """Return the file system as recovery will leave it, and how many blocks that changes; source for an empty log.
+def after_recovery(fs: FileSystem) -> tuple[Source, int]:
+    """Return the source as recovery will leave it, and how many blocks that changes; fs.source for an empty log.
 
     Raises NotBelievedError when it cannot be told what recovery would do, and as reading does.
     """
-    if Compat.HAS_JOURNAL not in volume.compat:
-        if volume.needs_recovery:
-            raise NotBelievedError(volume.name, "it needs recovery and has no journal")
-        return source, 0
-    if not volume.journal_inode:
-        if volume.needs_recovery:
-            raise NotBelievedError(volume.name, "its journal, on another device, has changes that are not in place yet")
-        return source, 0
-    log = Log(source, volume)
-    if log.error or volume.state & ERROR_FS:
-        raise NotBelievedError(volume.name, "the kernel has seen errors in it, and it was not checked since")
-    if volume.needs_recovery and log.has_fast_commits:
-        raise NotBelievedError(volume.name, "it needs recovery by fast commits, which are not read here")
+    if Compat.HAS_JOURNAL not in fs.geometry.features:
+        if fs.needs_recovery:
+            raise fs.not_believed("it needs recovery and has no journal")
+        return fs.source, 0
+    if not fs.superblock.journal_inode:
+        if fs.needs_recovery:
+            raise fs.not_believed("its journal, on another device, has changes that are not in place yet")
+        return fs.source, 0
+    log = Log(fs)
+    if log.error or fs.state & ERROR_FS:
+        raise fs.not_believed("the kernel has seen errors in it, and it was not checked since")
+    if fs.needs_recovery and log.has_fast_commits:
+        raise fs.not_believed("it needs recovery by fast commits, which are not read here")
     if not log.start:
-        return source, 0
-    if not volume.needs_recovery:
-        raise NotBelievedError(volume.name, "its journal holds changes, and its superblock says that there are none")
+        return fs.source, 0
+    if not fs.needs_recovery:
+        raise fs.not_believed("its journal holds changes, and its superblock says that there are none")
     copies = log.copies()
-    return RecoveredSource(source, log, copies, volume.block_size), len(copies)
+    return RecoveredSource(fs.source, log, copies, fs.geometry.block_size), len(copies)

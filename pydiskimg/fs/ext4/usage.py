@@ -12,18 +12,16 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
+from dataclasses import replace
 
-from pydiskimg.crc32c import crc32c
 from pydiskimg.fs.ext4.beginning import check_beginning
+from pydiskimg.fs.ext4.bitmaps import bits_in_use, runs_of
 from pydiskimg.fs.ext4.descriptors import Descriptor, location_problem, locations, read_descriptor, read_descriptors
-from pydiskimg.fs.ext4.errors import NotBelievedError
-from pydiskimg.fs.ext4.existing import Division, read_volume, state_problem
-from pydiskimg.fs.ext4.layout import BLOCK_UNINIT
+from pydiskimg.fs.ext4.file_system import FileSystem, read_file_system, state_problem
+from pydiskimg.fs.ext4.layout import BLOCK_UNINIT, GROUP_DESCRIPTOR_64
 from pydiskimg.fs.ext4.recovery import after_recovery
-from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.protocols import Source
 from pydiskimg.ranges import MAX_RANGES, RangeList
-
-_KNOWN_CHECKSUMS = 64
 
 
 class ExtUsage:
@@ -37,26 +35,27 @@ class ExtUsage:
     def __init__(self, source: Source) -> None:
         """Read all but the bitmaps. Raises NotBelievedError when nothing can be told, and as reading source does."""
         self._size = source.size
-        volume = read_volume(source)
-        self.source, self.replayed_blocks = after_recovery(source, volume)
+        fs = read_file_system(source)
+        recovered, self.replayed_blocks = after_recovery(fs)
         if self.replayed_blocks:
-            volume = read_volume(self.source)
-        problem = state_problem(volume)
+            fs = read_file_system(recovered)
+        elif recovered is not source:
+            fs = replace(fs, source=recovered)
+        problem = state_problem(fs)
         if problem is not None:
-            raise NotBelievedError(volume.name, problem)
-        self.volume = volume
-        self._metadata_ranges = metadata_ranges(self.source, volume)
-        self._checksums: dict[bytes, int] = {}
+            raise fs.not_believed(problem)
+        self.fs = fs
+        self._metadata_ranges = metadata_ranges(fs)
         self.doubtful_groups = 0
         self.first_doubt: str | None = None
-        first = self.clusters_in_use(read_descriptor(self.source, volume, 0))
+        first = self.clusters_in_use(read_descriptor(fs, 0))
         if isinstance(first, str):
-            raise NotBelievedError(volume.name, f"group 0: {first}")
-        check_beginning(self.source, volume)
+            raise fs.not_believed(f"group 0: {first}")
+        check_beginning(fs)
 
     @property
     def groups(self) -> int:
-        return self.volume.groups
+        return self.fs.geometry.groups
 
     def ranges(self) -> Iterator[tuple[int, int]]:
         """Yield the ranges in use, each as its first byte and the byte after its last; lazily, one group at a time.
@@ -76,33 +75,34 @@ class ExtUsage:
 
     def _pieces(self) -> Iterator[tuple[int, int]]:
         """Yield what ranges() joins, ascending."""
-        volume = self.volume
-        size = volume.block_size
+        geometry = self.fs.geometry
+        size = geometry.block_size
         self.doubtful_groups, self.first_doubt = 0, None
-        yield 0, volume.first_data_block * size
-        for descriptor in read_descriptors(self.source, volume):
-            start, end = volume.group_start(descriptor.group), volume.group_end(descriptor.group)
+        yield 0, geometry.first_data_block * size
+        for descriptor in read_descriptors(self.fs):
+            start, end = geometry.group_start(descriptor.group), geometry.group_end(descriptor.group)
             used = self.clusters_in_use(descriptor)
             if isinstance(used, str):
                 self.doubtful_groups += 1
                 self.first_doubt = self.first_doubt or f"group {descriptor.group}: {used}"
                 yield start * size, end * size
                 continue
-            for first, last in runs(used):
-                last_block = min(start + last * volume.cluster_blocks, end)
-                yield (start + first * volume.cluster_blocks) * size, last_block * size
-        yield volume.blocks * size, self._size
+            for first, last in runs_of(used):
+                last_block = min(start + last * geometry.cluster_blocks, end)
+                yield (start + first * geometry.cluster_blocks) * size, last_block * size
+        yield geometry.blocks * size, self._size
 
     def clusters_in_use(self, descriptor: Descriptor) -> int | str:
         """Return the bits of a group's clusters in use (the first is bit 0), or why they are not believed.
 
         Raises as ranges() does.
         """
-        start, end = self.volume.group_start(descriptor.group), self.volume.group_end(descriptor.group)
-        problem = location_problem(self.volume, descriptor)
+        geometry = self.fs.geometry
+        start, end = geometry.group_start(descriptor.group), geometry.group_end(descriptor.group)
+        problem = location_problem(geometry, descriptor)
         if problem is not None:
             return problem
-        clusters = -(-(end - start) // self.volume.cluster_blocks)
+        clusters = -(-(end - start) // geometry.cluster_blocks)
         metadata = self._metadata(descriptor, start, end)
         if not descriptor.flags & BLOCK_UNINIT:
             bits = self._bitmap(descriptor, clusters)
@@ -118,65 +118,40 @@ class ExtUsage:
         return bits
 
     def _bitmap(self, descriptor: Descriptor, clusters: int) -> int | str:
-        volume = self.volume
-        data = read_bytes(self.source, descriptor.block_bitmap * volume.block_size, volume.block_size)
-        if volume.has_checksums:
-            width = 0xFFFFFFFF if volume.desc_size >= 64 else 0xFFFF
-            if self._checksum(data) & width != descriptor.bitmap_checksum:
+        geometry, checksums = self.fs.geometry, self.fs.checksums
+        data = self.fs.read(descriptor.block_bitmap)
+        if checksums.active:
+            width = 0xFFFFFFFF if geometry.desc_size >= GROUP_DESCRIPTOR_64.size else 0xFFFF
+            if checksums.bitmap(data[: geometry.clusters_per_group // 8]) & width != descriptor.bitmap_checksum:
                 return "the checksum of its block bitmap does not hold"
-        bits = int.from_bytes(data, "little")
-        if bits >> clusters != (1 << 8 * len(data) - clusters) - 1:
-            return "its block bitmap has bits of blocks behind its end as free"
-        return bits & (1 << clusters) - 1
-
-    def _checksum(self, data: bytes) -> int:
-        """Return the checksum of a bitmap; those of equal ones (many groups are empty) are computed once."""
-        covered = data[: self.volume.blocks_per_group // self.volume.cluster_blocks // 8]
-        found = self._checksums.get(covered)
-        if found is None:
-            if len(self._checksums) >= _KNOWN_CHECKSUMS:
-                self._checksums.clear()
-            found = self._checksums[covered] = crc32c(covered, self.volume.checksum_seed)
-        return found
+        bits = bits_in_use(data, clusters)
+        return "its block bitmap has bits of blocks behind its end as free" if bits is None else bits
 
     def _metadata(self, descriptor: Descriptor, start: int, end: int) -> int:
         """Return the bits of the clusters in [start, end) that hold metadata of this and other groups."""
-        ratio = self.volume.cluster_blocks
-        head = min(self.volume.group_head(descriptor.group), end - start)
+        ratio = self.fs.geometry.cluster_blocks
+        head = min(self.fs.geometry.group_head(descriptor.group), end - start)
         bits = (1 << -(-head // ratio)) - 1
         for first, last in self._metadata_ranges.within(start, end):
             bits |= (1 << -(-(last - start) // ratio)) - (1 << (first - start) // ratio)
         return bits
 
 
-def runs(bits: int) -> Iterator[tuple[int, int]]:
-    """Yield the runs of ones in bits, from bit 0 on, each as its first bit and the bit after its last."""
-    text = f"{bits:b}"[::-1]  # one step for each run: a loop over bits takes a hundred times as long
-    start = text.find("1")
-    while start >= 0:
-        end = text.find("0", start)
-        if end < 0:
-            yield start, len(text)
-            return
-        yield start, end
-        start = text.find("1", end)
-
-
 # Groups lie next to each other in all that mke2fs and resize2fs make: 16 TiB of ext4 have about 25000 runs.
 _MOST = MAX_RANGES
 
 
-def metadata_ranges(source: Source, volume: Division) -> RangeList:
+def metadata_ranges(fs: FileSystem) -> RangeList:
     """Go through all descriptors and return the runs of blocks that hold their bitmaps and inode tables.
 
     Raises NotBelievedError when two groups name one block, and as reading does.
     """
     starts, ends = array("Q"), array("Q")
     last = [-1, -1, -1]  # the run that each kind was added to before
-    for descriptor in read_descriptors(source, volume):
-        if location_problem(volume, descriptor) is not None:
+    for descriptor in read_descriptors(fs):
+        if location_problem(fs.geometry, descriptor) is not None:
             continue
-        for kind, (_, block, count) in enumerate(locations(volume, descriptor)):
+        for kind, (_, block, count) in enumerate(locations(fs.geometry, descriptor)):
             if last[kind] >= 0 and ends[last[kind]] == block:
                 ends[last[kind]] += count
                 continue
@@ -184,14 +159,14 @@ def metadata_ranges(source: Source, volume: Division) -> RangeList:
             starts.append(block)
             ends.append(block + count)
         if len(starts) > _MOST:
-            raise NotBelievedError(volume.name, f"its bitmaps and inode tables are in more than {_MOST} places")
-    return RangeList(_ascending(starts, ends, volume.name))
+            raise fs.not_believed(f"its bitmaps and inode tables are in more than {_MOST} places")
+    return RangeList(_ascending(starts, ends, fs))
 
 
-def _ascending(starts: array[int], ends: array[int], name: str) -> Iterator[tuple[int, int]]:
+def _ascending(starts: array[int], ends: array[int], fs: FileSystem) -> Iterator[tuple[int, int]]:
     behind = 0
     for index in sorted(range(len(starts)), key=starts.__getitem__):
         if starts[index] < behind:
-            raise NotBelievedError(name, f"two bitmaps or inode tables lie at block {starts[index]}")
+            raise fs.not_believed(f"two bitmaps or inode tables lie at block {starts[index]}")
         behind = ends[index]
         yield starts[index], behind

@@ -10,6 +10,7 @@ from typing import Any
 from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4.features import Compat, Incompat
 from pydiskimg.fs.ext4.layout import ERROR_FS, SUPERBLOCK, SUPERBLOCK_MAGIC, SUPERBLOCK_OFFSET, VALID_FS
+from pydiskimg.fs.ext4.superblock import Superblock
 from pydiskimg.fs.probe import btrfs, xfs
 from pydiskimg.protocols import Source, read_bytes
 from pydiskimg.records import Record
@@ -75,16 +76,16 @@ class _Superblock:
 
 
 def _ext_covered(fields: dict[str, Any]) -> Coverage:
-    is_64bit = bool(fields["s_feature_incompat"] & Incompat.BIT64)
+    superblock = Superblock(fields)
     block_size = 1024 << min(fields["s_log_block_size"], 10)
-    blocks = fields["s_blocks_count_lo"] | (fields["s_blocks_count_hi"] << 32 if is_64bit else 0)
-    return Coverage(blocks * block_size, block_size, ((1 << 48 if is_64bit else 1 << 32) - 1) * block_size)
+    most = (1 << 48 if Incompat.BIT64 in superblock.features else 1 << 32) - 1
+    return Coverage(superblock.blocks * block_size, block_size, most * block_size)
 
 
 def _ext_refusal(fields: dict[str, Any]) -> str | None:
     if fields["s_state"] & ERROR_FS:
         return "errors are recorded in its ext file system, which then does not grow; check it (e2fsck -f)"
-    if not (fields["s_feature_compat"] & Compat.HAS_JOURNAL or fields["s_state"] & VALID_FS):
+    if not (Compat.HAS_JOURNAL in Superblock(fields).features or fields["s_state"] & VALID_FS):
         return "its ext file system has no journal and was not unmounted; check it (e2fsck -f) first"
     return None
 

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 
-from pydiskimg.fs.ext4.features import JOURNAL_DEV, Compat, Incompat
-from pydiskimg.fs.ext4.layout import SUPERBLOCK, SUPERBLOCK_MAGIC, SUPERBLOCK_OFFSET
+from pydiskimg.fs.ext4.features import Compat, Incompat
+from pydiskimg.fs.ext4.layout import SUPERBLOCK, SUPERBLOCK_OFFSET
+from pydiskimg.fs.ext4.superblock import MAX_LOG_BLOCK_SIZE, Superblock, parse_superblock
 from pydiskimg.fs.probe.kind import label_text
 from pydiskimg.host.before_mount.reading import Reader
-from pydiskimg.records import Record, Value
+from pydiskimg.records import Record
 
 logger = logging.getLogger(__name__)
 
@@ -47,35 +47,32 @@ GROUP_LIMIT = 1 << 21
 
 def refusal(read: Reader, read_only: bool) -> str | None:
     """Return why the file system must not be mounted; None when it may be."""
-    raw = read(SUPERBLOCK_OFFSET, SUPERBLOCK.size)
-    if len(raw) < SUPERBLOCK.size:
-        return None
-    fields = SUPERBLOCK.unpack(raw)
-    if fields["s_magic"] != SUPERBLOCK_MAGIC:
+    superblock = parse_superblock(read(SUPERBLOCK_OFFSET, SUPERBLOCK.size))
+    if superblock is None:
         return None
     # Also read-only, where noload keeps the kernel from opening the journal: it is refused at the first look.
-    reason = _journal(fields) or _mount_options(fields) or _groups(fields)
-    return reason if reason or read_only else _mmp(read, fields)
+    reason = _journal(superblock) or _mount_options(superblock) or _groups(superblock)
+    return reason if reason or read_only else _mmp(read, superblock)
 
 
-def _journal(fields: Mapping[str, Value]) -> str | None:
-    if int(fields["s_feature_incompat"]) & JOURNAL_DEV:
+def _journal(superblock: Superblock) -> str | None:
+    if Incompat.JOURNAL_DEV in superblock.features:
         return "it is not a file system but the journal of one"
-    if not int(fields["s_feature_compat"]) & Compat.HAS_JOURNAL:
+    if Compat.HAS_JOURNAL not in superblock.features:
         return None
     inside = "give it a journal of its own (tune2fs -O ^has_journal, then tune2fs -j)"
-    device = int(fields["s_journal_dev"])
+    device = superblock.number("s_journal_dev")
     if device:
         major, minor = device >> 8 & 0xFFF, device & 0xFF | device >> 12 & 0xFFF00
         return (
             f"its journal is on another device (s_journal_dev is block device {major}:{minor}), which the kernel would "
             f"open and write to; {inside}"
         )
-    return None if fields["s_journal_inum"] else f"its journal is on another device, of an unknown number; {inside}"
+    return None if superblock.journal_inode else f"its journal is on another device, of an unknown number; {inside}"
 
 
-def _mount_options(fields: Mapping[str, Value]) -> str | None:
-    text = label_text(bytes(fields["s_mount_opts"]))
+def _mount_options(superblock: Superblock) -> str | None:
+    text = label_text(superblock.fields["s_mount_opts"])
     for option in (text or "").split(","):
         name = option.partition("=")[0]
         if name and name not in _HARMLESS_OPTIONS:
@@ -86,12 +83,9 @@ def _mount_options(fields: Mapping[str, Value]) -> str | None:
     return None
 
 
-def _groups(fields: Mapping[str, Value]) -> str | None:
-    blocks = int(fields["s_blocks_count_lo"])
-    if int(fields["s_feature_incompat"]) & Incompat.BIT64:
-        blocks |= int(fields["s_blocks_count_hi"]) << 32
-    per_group = int(fields["s_blocks_per_group"]) or 1
-    groups = -(-blocks // per_group)
+def _groups(superblock: Superblock) -> str | None:
+    per_group = superblock.number("s_blocks_per_group") or 1
+    groups = -(-superblock.blocks // per_group)
     if groups <= GROUP_LIMIT:
         return None
     return (
@@ -100,11 +94,10 @@ def _groups(fields: Mapping[str, Value]) -> str | None:
     )
 
 
-def _mmp(read: Reader, fields: Mapping[str, Value]) -> str | None:
-    if not int(fields["s_feature_incompat"]) & Incompat.MMP:
+def _mmp(read: Reader, superblock: Superblock) -> str | None:
+    if Incompat.MMP not in superblock.features:
         return None
-    block_size = 1024 << min(int(fields["s_log_block_size"]), 6)
-    offset = int(fields["s_mmp_block"]) * block_size
+    offset = superblock.number("s_mmp_block") * (1024 << min(superblock.number("s_log_block_size"), MAX_LOG_BLOCK_SIZE))
     raw = read(offset, MMP.size) if offset < 1 << 62 else b""
     if len(raw) < MMP.size:
         return None
@@ -115,7 +108,7 @@ def _mmp(read: Reader, fields: Mapping[str, Value]) -> str | None:
     clear = "when nothing uses it, clear that (tune2fs -f -E clear_mmp)"
     if sequence == MMP_FSCK:
         return f"its multiple mount protection says that e2fsck runs on it, or was interrupted; {clear}"
-    longest = max(_MMP_SHORTEST, block["mmp_check_interval"], int(fields["s_mmp_interval"]))
+    longest = max(_MMP_SHORTEST, block["mmp_check_interval"], superblock.number("s_mmp_interval"))
     seconds = 2 * min(2 * longest + 1, longest + 60)
     if seconds > MMP_WAIT_LIMIT:
         return (

@@ -10,8 +10,8 @@ import pytest
 
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import FileSystemError
-from pydiskimg.fs.ext4 import make_ext
 from pydiskimg.fs.ext4.layout import SUPERBLOCK, SUPERBLOCK_OFFSET
+from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.fs.probe.size import coverage
 from pydiskimg.units import KIB, MIB
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pydiskimg.errors import DoesNotFitError, FileSystemError
-from pydiskimg.fs.ext4.geometry import backup_groups, has_backup, journal_blocks, plan_geometry
-from pydiskimg.fs.ext4.new_file_map import pointer_blocks, pointer_map
-from pydiskimg.fs.ext4.placement import find, insert
+from pydiskimg.fs.ext4.bitmaps import find, insert
+from pydiskimg.fs.ext4.features import FEATURES, Compat, Features, Incompat, RoCompat
+from pydiskimg.fs.ext4.file_map import pointer_blocks, pointer_map
+from pydiskimg.fs.ext4.geometry import Geometry, sparse_groups
+from pydiskimg.fs.ext4.plan import journal_blocks, plan_geometry
 from pydiskimg.units import GIB, MIB, TIB
 
 
@@ -33,22 +36,22 @@ def test_figures(
     geometry = plan_geometry(size, kind=kind, where="disk")
     assert geometry.block_size == block_size
     assert (geometry.blocks, geometry.inodes, geometry.groups) == (blocks, inodes, groups)
-    assert (geometry.reserved_gdt_blocks, geometry.journal_blocks) == (reserve, journal)
+    assert (geometry.reserved_gdt_blocks, journal_blocks(geometry)) == (reserve, journal)
     assert geometry.reserved_blocks == blocks * 5 // 100
 
 
 def test_resize_inode_gives_way_at_2_to_the_32_blocks() -> None:
     below = plan_geometry(16 * TIB - 4096, kind="ext4", where="disk")
-    assert below.features.resize_inode
+    assert Compat.RESIZE_INODE in below.features
     above = plan_geometry(16 * TIB, kind="ext4", where="disk")
-    assert not above.features.resize_inode
-    assert not above.features.meta_bg
+    assert Compat.RESIZE_INODE not in above.features
+    assert Incompat.META_BG not in above.features
 
 
 def test_descriptors_that_would_fill_a_group_are_spread() -> None:
     geometry = plan_geometry(1 * TIB, kind="ext4", where="disk", block_size=1024)
-    assert geometry.features.meta_bg
-    assert not geometry.features.resize_inode
+    assert Incompat.META_BG in geometry.features
+    assert Compat.RESIZE_INODE not in geometry.features
     assert [geometry.group_head(group) for group in (0, 1, 2, 3, 15, 16, 17, 18, 31)] == [2, 2, 0, 1, 1, 1, 1, 0, 1]
     assert list(geometry.descriptor_copies(1)) == [1 + 8192 * 16, 1 + 8192 * 17, 1 + 8192 * 31]
 
@@ -116,9 +119,52 @@ def test_every_geometry_is_sound(size: int, kind: str, block_size: int | None, b
 
 
 def test_backups_lie_in_powers_of_three_five_and_seven() -> None:
-    assert backup_groups(130) == [1, 3, 5, 7, 9, 25, 27, 49, 81, 125]
-    assert [group for group in range(3000) if has_backup(group)] == [0, *backup_groups(3000)]
-    assert backup_groups(1) == []
+    assert sparse_groups(130) == [1, 3, 5, 7, 9, 25, 27, 49, 81, 125]
+    assert sparse_groups(1) == []
+
+
+def divided(features: Features, groups: int, **more: Any) -> Geometry:
+    return Geometry(features, 1024, 1 + 256 * groups, 256, 32, 32, **more)
+
+
+def test_copies_and_heads_of_each_feature() -> None:
+    """One group in three blocks of descriptors each of 32; the boot block is not part of group 0."""
+    old, sparse = Features(), Features().with_(RoCompat.SPARSE_SUPER)
+    assert list(divided(old, 5).copies) == [1, 2, 3, 4]
+    assert list(divided(sparse, 5).copies) == [1, 3]
+    two = divided(sparse.with_(Compat.SPARSE_SUPER2), 70, two_copies=(1, 69))
+    assert list(two.copies) == [1, 69]
+    assert [two.has_superblock(group) for group in (0, 1, 3, 69)] == [True, True, False, True]
+    assert list(two.descriptor_copies(1)) == [3, 256 + 3, 69 * 256 + 3]
+    assert (two.group_head(1), two.group_head(3)) == (4, 0)
+    assert list(two.descriptor_pieces(2)) == [range(2), range(2, 3)]
+
+
+def test_descriptors_are_packed_up_to_the_first_meta_bg() -> None:
+    features = Features().with_(RoCompat.SPARSE_SUPER, Incompat.META_BG)
+    geometry = divided(features, 100, first_meta_bg=2)
+    assert [list(geometry.descriptor_copies(number))[:3] for number in (0, 1)] == [[2, 258, 770], [3, 259, 771]]
+    assert list(geometry.descriptor_copies(2)) == [1 + 64 * 256, 1 + 65 * 256, 1 + 95 * 256]
+    assert list(geometry.descriptor_copies(3)) == [1 + 96 * 256, 1 + 97 * 256]
+    assert max(geometry.descriptor_copies(1)) == 1 + 49 * 256 + 2, "group 81 is spread"
+    assert list(geometry.descriptor_pieces(9)) == [range(2), range(2, 3), range(3, 4)]
+    assert [geometry.group_head(group) for group in (0, 1, 2, 64, 66, 81, 95)] == [3, 3, 0, 1, 0, 1, 1]
+
+
+def test_bigalloc_leaves_a_boot_block_before_the_superblock() -> None:
+    geometry = Geometry(Features(), 1024, 8192, 4096, 32, 32, cluster_blocks=16)
+    assert (geometry.first_data_block, geometry.groups, geometry.descriptor_block(0)) == (0, 2, 2)
+    assert (geometry.group_head(0), geometry.group_head(1)) == (3, 2)
+
+
+def test_features_are_three_sets() -> None:
+    features = FEATURES["ext4"]
+    assert {name: kind.kind for name, kind in FEATURES.items()} == {name: name for name in FEATURES}
+    assert features.without(Incompat.EXTENTS).with_(Incompat.EXTENTS) == features
+    assert features.with_(Incompat.JOURNAL_DEV).unknown == (Incompat.JOURNAL_DEV, 0)
+    assert features.with_(Incompat.JOURNAL_DEV).kind is None
+    assert Features(1 << 30, 1 << 30, 1 << 30).unknown == (1 << 30, 1 << 30)
+    assert features.fields["s_feature_ro_compat"] == features.ro_compat
 
 
 @pytest.mark.parametrize(
@@ -126,7 +172,9 @@ def test_backups_lie_in_powers_of_three_five_and_seven() -> None:
     [(8 * MIB, 0), (128 * MIB - 4096, 1024), (128 * MIB, 4096), (16 * GIB, 32768), (128 * GIB, 262144)],
 )
 def test_journal_steps(size: int, blocks: int) -> None:
-    assert journal_blocks(size // 4096 - (size == 8 * MIB)) == blocks
+    geometry = divided(FEATURES["ext3"], 1)
+    assert journal_blocks(replace(geometry, blocks=size // 4096 - (size == 8 * MIB))) == blocks
+    assert journal_blocks(replace(geometry, features=FEATURES["ext2"])) == 0
 
 
 @given(st.integers(1, 80000), st.sampled_from([256, 512, 1024]))

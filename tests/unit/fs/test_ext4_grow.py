@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -14,11 +15,12 @@ from pydiskimg.crc32c import crc32c
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError, DoesNotFitError, FileSystemError
-from pydiskimg.fs.ext4 import layout, make_ext
-from pydiskimg.fs.ext4.existing import read_volume
-from pydiskimg.fs.ext4.features import Incompat
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.features import Compat, Feature, Incompat, RoCompat
+from pydiskimg.fs.ext4.file_system import read_file_system
 from pydiskimg.fs.ext4.grow import plan_ext_growth
 from pydiskimg.fs.ext4.grow_geometry import larger
+from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.fs.ext4.usage import ExtUsage
 from pydiskimg.protocols import Buffer
 from pydiskimg.units import MIB
@@ -124,7 +126,7 @@ def test_a_log_that_changes_nothing_is_emptied_first(revoked: bool) -> None:
     disk.watch(writer)
     plan_ext_growth(disk).write()
     assert disk.seen == 1
-    assert ExtUsage(disk).volume.blocks * 1024 == NEW
+    assert ExtUsage(disk).fs.geometry.blocks * 1024 == NEW
 
 
 @pytest.mark.parametrize("features", [layout.JOURNAL_CSUM_V2, layout.JOURNAL_CSUM_V3])
@@ -176,6 +178,22 @@ def test_what_is_refused(fields: dict[str, int], message: str) -> None:
         plan_ext_growth(disk)
 
 
+@pytest.mark.parametrize(
+    ("feature", "name"),
+    [
+        (RoCompat.BIGALLOC, "bigalloc"),
+        (Compat.SPARSE_SUPER2, "sparse_super2"),
+        (Incompat.MMP, "mmp"),
+        (RoCompat.READONLY, "read-only"),
+    ],
+)
+def test_features_with_which_none_grows(feature: Feature, name: str) -> None:
+    geometry = read_file_system(image("ext4")).geometry
+    features = geometry.features.with_(feature)
+    with pytest.raises(FileSystemError, match=f"^disk: its ext file system has the feature {name}, with which it is"):
+        larger(replace(geometry, features=features), NEW, "disk")
+
+
 def test_a_resize_inode_with_other_blocks() -> None:
     """Block 3 is the first reserved one, and names the copies."""
     disk = image("ext4")
@@ -189,20 +207,20 @@ def test_inodes_are_counted_in_32_bits() -> None:
     make_ext(disk, kind="ext4", block_size=1024, bytes_per_inode=1024)
     layout.SUPERBLOCK.put(disk.data, {"s_feature_compat": 0x2C, "s_reserved_gdt_blocks": 0}, 1024)
     put_superblock(disk, {})
-    volume = read_volume(disk)
+    geometry = read_file_system(disk).geometry
     with pytest.raises(DoesNotFitError, match="could not be counted") as caught:
-        larger(volume, 1 << 50)
-    grown = larger(volume, caught.value.available)
+        larger(geometry, 1 << 50, "disk")
+    grown = larger(geometry, caught.value.available, "disk")
     assert grown.blocks * 1024 <= caught.value.available
-    assert grown.groups > volume.groups
+    assert grown.groups > geometry.groups
 
 
 def test_32_bits_end() -> None:
     """Without 64bit there are no blocks from 2^32 on, however large the disk."""
     disk = MemoryDisk(10 * MIB)
     make_ext(Region(disk, 0, 10 * MIB), kind="ext2", block_size=4096)
-    volume = read_volume(disk)
-    assert Incompat.BIT64 not in volume.incompat
+    geometry = read_file_system(disk).geometry
+    assert Incompat.BIT64 not in geometry.features
     with pytest.raises(DoesNotFitError) as caught:
-        larger(volume, 1 << 60)
+        larger(geometry, 1 << 60, "disk")
     assert caught.value.needed < 1 << 44

@@ -14,8 +14,10 @@ from pydiskimg.crc32c import crc32c
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import DoesNotFitError, FileSystemError, StorageError
 from pydiskimg.extents import Extent
-from pydiskimg.fs.ext4 import layout, make_ext
+from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.checksums import Checksums
+from pydiskimg.fs.ext4.features import FEATURES
+from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.protocols import Buffer, Disk, WritableBuffer
 from pydiskimg.units import MIB, TIB
 from tests.fixtures.limits import limits
@@ -190,7 +192,7 @@ def test_times_after_2038() -> None:
     assert (inode["i_mtime"], inode["i_mtime_extra"]) == (5, 1)
     raw = bytearray(disk.data[at : at + layout.INODE_SIZE])
     layout.INODE.put(raw, {"i_checksum_lo": 0, "i_checksum_hi": 0})
-    Checksums(crc32c(ONE.bytes), active=True).inode(layout.ROOT_INODE, raw)
+    Checksums(FEATURES["ext4"], ONE.bytes).inode(layout.ROOT_INODE, raw)
     assert raw == disk.data[at : at + layout.INODE_SIZE]
 
 
@@ -198,7 +200,7 @@ def test_a_large_inode_has_the_high_half_of_its_checksum() -> None:
     """i_extra_isize has two bytes, and in an inode of 512 bytes it may be 256 or more."""
     inode = bytearray(512)
     layout.INODE.put(inode, {"i_extra_isize": 256})
-    Checksums(crc32c(ONE.bytes), active=True).inode(layout.ROOT_INODE, inode)
+    Checksums(FEATURES["ext4"], ONE.bytes).inode(layout.ROOT_INODE, inode)
     assert layout.INODE.unpack(inode)["i_checksum_hi"] != 0
 
 

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pydiskimg.disks.memory import MemoryDisk
-from pydiskimg.fs.ext4 import layout, make_ext
-from pydiskimg.fs.ext4.errors import NotBelievedError
-from pydiskimg.fs.ext4.existing import read_volume
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.file_system import NotBelievedError, read_file_system
+from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.fs.ext4.recovery import after_recovery
 from pydiskimg.fs.ext4.usage import ExtUsage
 from pydiskimg.protocols import read_bytes
@@ -47,7 +47,7 @@ def disk_of(kind: str) -> MemoryDisk:
 def check(writer: JournalWriter) -> None:
     """Each block reads as recovery leaves it, in parts, alone and with its neighbours."""
     disk = writer.disk
-    source, count = after_recovery(disk, read_volume(disk))
+    source, count = after_recovery(read_file_system(disk))
     assert count == len(writer.expected)
     expected = bytearray(disk.data[7000 * 1024 : 7008 * 1024])
     for target, data in writer.expected.items():
@@ -74,9 +74,9 @@ def test_any_log(kind: str, features: int, seed: int, start: int, first: int, tr
 
 def test_nothing_to_recover() -> None:
     disk = disk_of("ext4")
-    assert after_recovery(disk, read_volume(disk)) == (disk, 0)
+    assert after_recovery(read_file_system(disk)) == (disk, 0)
     needs_recovery(disk)
-    assert after_recovery(disk, read_volume(disk)) == (disk, 0)
+    assert after_recovery(read_file_system(disk)) == (disk, 0)
     writer = JournalWriter(disk)
     writer.close()
     check(writer)
@@ -210,7 +210,7 @@ def test_a_log_of_more_blocks_than_are_kept(monkeypatch: pytest.MonkeyPatch) -> 
     writer = log()
     writer.close()
     monkeypatch.setattr("pydiskimg.fs.ext4.journal_reader._MAX_COPIES", 3)
-    assert after_recovery(writer.disk, read_volume(writer.disk))[1] == 2
+    assert after_recovery(read_file_system(writer.disk))[1] == 2
     monkeypatch.setattr("pydiskimg.fs.ext4.journal_reader._MAX_COPIES", 2)
     not_believed(writer.disk, "its journal: its log has more than 2 blocks")
 

@@ -14,14 +14,16 @@ from hypothesis import strategies as st
 
 from pydiskimg.crc32c import crc32c
 from pydiskimg.disks.memory import MemoryDisk
-from pydiskimg.fs.ext4 import layout, make_ext
-from pydiskimg.fs.ext4.checksums import Checksums
-from pydiskimg.fs.ext4.crc16 import crc16
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.bitmaps import runs_of
+from pydiskimg.fs.ext4.checksums import Checksums, crc16
 from pydiskimg.fs.ext4.descriptors import read_descriptors
-from pydiskimg.fs.ext4.errors import NotBelievedError
-from pydiskimg.fs.ext4.existing import read_volume
-from pydiskimg.fs.ext4.file_map import file_runs
-from pydiskimg.fs.ext4.usage import ExtUsage, runs
+from pydiskimg.fs.ext4.features import FEATURES
+from pydiskimg.fs.ext4.file_map import file_pieces
+from pydiskimg.fs.ext4.file_system import NotBelievedError, read_file_system
+from pydiskimg.fs.ext4.inodes import read_inode
+from pydiskimg.fs.ext4.make import make_ext
+from pydiskimg.fs.ext4.usage import ExtUsage
 from pydiskimg.units import MIB
 from tests.fixtures.limits import limits
 
@@ -177,7 +179,7 @@ def descriptor_at(kind: str, group: int) -> int:
 @functools.cache
 def bitmap_at(kind: str, group: int) -> int:
     disk = disk_of(image(kind))
-    return list(read_descriptors(disk, read_volume(disk)))[group].block_bitmap * 1024
+    return list(read_descriptors(read_file_system(disk)))[group].block_bitmap * 1024
 
 
 def doubted(disk: MemoryDisk, kind: str, group: int, reason: str) -> None:
@@ -233,7 +235,7 @@ def test_the_checksum_of_a_bitmap() -> None:
 
 def uninitialised(kind: str, group: int) -> bool:
     disk = disk_of(image(kind))
-    return bool(list(read_descriptors(disk, read_volume(disk)))[group].flags & layout.BLOCK_UNINIT)
+    return bool(list(read_descriptors(read_file_system(disk)))[group].flags & layout.BLOCK_UNINIT)
 
 
 def test_the_checksum_of_a_descriptor() -> None:
@@ -275,12 +277,13 @@ def refused(disk: MemoryDisk, reason: str) -> None:
 
 def inode_at(kind: str, number: int) -> int:
     disk = disk_of(image(kind))
-    return next(read_descriptors(disk, read_volume(disk))).inode_table * 1024 + 256 * (number - 1)
+    return next(read_descriptors(read_file_system(disk))).inode_table * 1024 + 256 * (number - 1)
 
 
 def root_block_at(kind: str) -> int:
     disk = disk_of(image(kind))
-    return next(file_runs(disk, read_volume(disk), layout.ROOT_INODE, 1))[1] * 1024
+    fs = read_file_system(disk)
+    return next(file_pieces(fs, read_inode(fs, layout.ROOT_INODE), 1))[1] * 1024
 
 
 def with_root(kind: str, **fields: int | bytes) -> MemoryDisk:
@@ -289,7 +292,7 @@ def with_root(kind: str, **fields: int | bytes) -> MemoryDisk:
     at = inode_at(kind, layout.ROOT_INODE)
     inode = disk.data[at : at + 256]
     layout.INODE.put(inode, fields)
-    Checksums(crc32c(ONE.bytes), active=kind == "ext4").inode(layout.ROOT_INODE, inode)
+    Checksums(FEATURES[kind], ONE.bytes).inode(layout.ROOT_INODE, inode)
     disk.data[at : at + 256] = inode
     return disk
 
@@ -323,7 +326,7 @@ def test_the_root_directory_begins_with_itself(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_reserved_inodes_are_in_use(kind: str) -> None:
     disk = disk_of(image(kind))
-    at = next(read_descriptors(disk, read_volume(disk))).inode_bitmap * 1024
+    at = next(read_descriptors(read_file_system(disk))).inode_bitmap * 1024
     disk.data[at] &= ~2
     refused(disk, "one of the first 10 inodes, which are reserved, is free")
 
@@ -360,7 +363,7 @@ def test_what_was_written_over(kind: str, what: str) -> None:
     at = {
         "inode table": inode_at(kind, 1),
         "root directory": root_block_at(kind),
-        "inode bitmap": next(read_descriptors(disk, read_volume(disk))).inode_bitmap * 1024,
+        "inode bitmap": next(read_descriptors(read_file_system(disk))).inode_bitmap * 1024,
     }[what]
     disk.data[at : at + 1024] = random.Random(7).randbytes(1024)
     assert used(disk) == [(0, disk.size)]
@@ -410,7 +413,7 @@ def test_numbers_of_any_size_end_soon(fields: dict[str, int]) -> None:
 
 @given(st.lists(st.booleans(), max_size=300))
 def test_runs(bits: list[bool]) -> None:
-    found = list(runs(sum(1 << index for index, bit in enumerate(bits) if bit)))
+    found = list(runs_of(sum(1 << index for index, bit in enumerate(bits) if bit)))
     assert [index for start, end in found for index in range(start, end)] == [i for i, bit in enumerate(bits) if bit]
     assert all(end < start for (_, end), (start, _) in pairwise(found))
 

@@ -11,9 +11,9 @@ import pytest
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import StorageError
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.fs.ext4 import make_ext
-from pydiskimg.fs.foreign import stranger, table_trace, trace
+from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.fs.known_signatures import KNOWN, TABLES, TAKES_OVER, Signature, known_by_size
+from pydiskimg.fs.signatures import stranger, table_trace, trace
 from pydiskimg.fs.swap import make_swap
 from pydiskimg.protocols import Source, WritableBuffer
 from pydiskimg.units import GIB, KIB, MIB, TIB

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_os.defects import defect
+from ganeti_os.internal_errors import defect
 from ganeti_os.main import MODULES, WHAT
 from ganeti_os.request import VERBS, RequestError, help_text, parse_request, usage
 from tests.fixtures.node import ROOT, Node, create_environment, last_line

@@ -11,8 +11,8 @@ from types import MappingProxyType
 import pytest
 
 from pydiskimg.disks.memory import MemoryDisk
-from pydiskimg.fs.ext4 import make_ext
 from pydiskimg.fs.ext4.layout import SUPERBLOCK, SUPERBLOCK_OFFSET
+from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.fs.probe.xfs import SUPERBLOCK as XFS_SUPERBLOCK
 from pydiskimg.host.before_mount import btrfs, ext, xfs
 

@@ -10,7 +10,7 @@ import pytest
 
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import PartitionError
-from pydiskimg.partitions.gap import GapPartition, NoGapError, plan_gap_partition
+from pydiskimg.partitions.gap_partition import GapPartition, NoGapError, plan_gap_partition
 from pydiskimg.partitions.read import Partition, read_partition_table
 from tests.fixtures.partition_tables import entry, gpt, record
 

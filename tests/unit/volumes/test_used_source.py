@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pydiskimg.disks.file import FileDisk
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.fs.ext4 import make_ext
+from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.fs.probe import xfs
 from pydiskimg.fs.swap import make_swap
 from pydiskimg.images.raw import open_raw

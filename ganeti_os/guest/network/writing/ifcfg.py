@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.files.shell_values import shell_values
-from ganeti_os.guest.network.writing.foreign import VIRTUAL, Foreign
-from ganeti_os.guest.network.writing.plan import NicPlan, StaticAddress, is_ours, text_of, write_own_files
+from ganeti_os.guest.network.writing.existing_files import VIRTUAL, Foreign
+from ganeti_os.guest.network.writing.nic_plan import NicPlan, StaticAddress, is_ours, text_of, write_own_files
 
 _DIRECTORY = "/etc/sysconfig/network-scripts"
 _COPIES = ("~", ".bak", ".old", ".orig", ".rpmnew", ".rpmorig", ".rpmsave", ".template")

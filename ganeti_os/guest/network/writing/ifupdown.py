@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ganeti_os.guest.files.draft import Draft
-from ganeti_os.guest.network.writing.block import own_block, with_block
-from ganeti_os.guest.network.writing.foreign import VIRTUAL, Foreign
-from ganeti_os.guest.network.writing.plan import NicPlan, StaticAddress
+from ganeti_os.guest.network.writing.appended_lines import own_block, with_block
+from ganeti_os.guest.network.writing.existing_files import VIRTUAL, Foreign
+from ganeti_os.guest.network.writing.nic_plan import NicPlan, StaticAddress
 from ganeti_os.guest.network.writing.stable_names import has_udev, write_names
 
 _PATH = "/etc/network/interfaces"

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 
 from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.files.ini import ini_values
-from ganeti_os.guest.network.writing.foreign import Foreign
-from ganeti_os.guest.network.writing.plan import NicPlan, is_ours, text_of, write_own_files
+from ganeti_os.guest.network.writing.existing_files import Foreign
+from ganeti_os.guest.network.writing.nic_plan import NicPlan, is_ours, text_of, write_own_files
 
 _DIRECTORY = "/etc/NetworkManager/system-connections"
 _PATTERN = "ganeti-nic*"

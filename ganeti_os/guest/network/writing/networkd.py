@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.files.ini import ini_values
-from ganeti_os.guest.network.writing.foreign import VIRTUAL, Foreign
-from ganeti_os.guest.network.writing.plan import NicPlan, is_ours, write_own_files
+from ganeti_os.guest.network.writing.existing_files import VIRTUAL, Foreign
+from ganeti_os.guest.network.writing.nic_plan import NicPlan, is_ours, write_own_files
 
 _DIRECTORY = "/etc/systemd/network"
 _VENDOR = ("/usr/lib/systemd/network", "/lib/systemd/network", "/usr/local/lib/systemd/network")

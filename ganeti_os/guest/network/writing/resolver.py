@@ -8,7 +8,7 @@ import stat
 from collections.abc import Sequence
 
 from ganeti_os.guest.files.draft import Draft
-from ganeti_os.guest.network.writing.plan import HEADER, NicPlan, text_of
+from ganeti_os.guest.network.writing.nic_plan import HEADER, NicPlan, text_of
 
 _PATH = "/etc/resolv.conf"
 _SERVER = re.compile(rb"^[ \t]*+nameserver[ \t]", re.MULTILINE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ganeti_os.guest.files.draft import Draft
-from ganeti_os.guest.network.writing.plan import HEADER, NicPlan, is_ours
+from ganeti_os.guest.network.writing.nic_plan import HEADER, NicPlan, is_ours
 
 _PATH = "/etc/udev/rules.d/70-ganeti-nics.rules"
 _UDEV = (

@@ -10,9 +10,9 @@ from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.files.shell_values import shell_values
 from ganeti_os.guest.files.span import substituted
 from ganeti_os.guest.files.text import with_lines
-from ganeti_os.guest.network.writing.foreign import VIRTUAL, Foreign
+from ganeti_os.guest.network.writing.existing_files import VIRTUAL, Foreign
 from ganeti_os.guest.network.writing.ifcfg import foreign_beside_own, ifcfg_of_others
-from ganeti_os.guest.network.writing.plan import NicPlan, text_of, write_own_files
+from ganeti_os.guest.network.writing.nic_plan import NicPlan, text_of, write_own_files
 from ganeti_os.guest.network.writing.stable_names import write_names
 
 _DIRECTORY = "/etc/sysconfig/network"

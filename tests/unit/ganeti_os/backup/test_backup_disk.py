@@ -13,7 +13,7 @@ import pytest
 
 from ganeti_os.backup.kind import BackupKind, backup_kind
 from ganeti_os.backup.restore import restore_disk
-from ganeti_os.install.whole_disk import Wiping
+from ganeti_os.install.wiping import Wiping
 from ganeti_os.log import Messages
 from ganeti_os.request import RequestError
 from pydiskimg.disks.memory import MemoryDisk

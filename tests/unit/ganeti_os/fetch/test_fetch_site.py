@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from ganeti_os.fetch import FetchError, NotThereError, UnreachableError, download
-from ganeti_os.fetch.expected import fetch_checksum
+from ganeti_os.fetch.expected_checksum import fetch_checksum
 from ganeti_os.fetch.site import REDIRECTS, Site
 from ganeti_os.settings.settings import Layer, Settings
 from ganeti_os.settings.shellfile import SettingsError

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from ganeti_os.fetch.expected import _sources
+from ganeti_os.fetch.expected_checksum import _sources
 from ganeti_os.settings.image_names import COMPRESSIONS, SPELLINGS, is_file_name, type_by_ending
 from tests.fixtures.checkout import ROOT
 from tests.fixtures.layouts import LAYOUTS

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from ganeti_os.guest.facts.instance import Facts
-from ganeti_os.guest.network.writing.plan import HEADER
+from ganeti_os.guest.network.writing.nic_plan import HEADER
 from tests.fixtures.cloud_guests import (
     DHCP,
     INSTALLED,

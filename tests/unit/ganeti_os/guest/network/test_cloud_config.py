@@ -9,7 +9,7 @@ import yaml
 
 from ganeti_os.guest.facts.nics import NewAddress, NicNetwork
 from ganeti_os.guest.network.cloud_config import network_config
-from ganeti_os.guest.network.writing.plan import HEADER
+from ganeti_os.guest.network.writing.nic_plan import HEADER
 
 MAC = "AA:00:00:11:22:33"
 

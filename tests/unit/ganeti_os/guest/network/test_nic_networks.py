@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ganeti_os.guest.facts.nics import NicNetwork, nic_networks, with_one_default_route
-from ganeti_os.guest.network.writing.plan import nic_plans
+from ganeti_os.guest.network.writing.nic_plan import nic_plans
 from ganeti_os.request import parse_request
 from ganeti_os.settings.settings import Layer, Paths, Settings
 from ganeti_os.settings.shellfile import SettingsError

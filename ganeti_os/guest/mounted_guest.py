@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
+from ganeti_os.guest.mounted_volume import mounted_volume, volume_device
 from ganeti_os.guest.root import Guest
-from ganeti_os.guest.volume import mounted_volume, volume_device
 from pydiskimg.errors import DiskImageError, StorageError, storage_error
 from pydiskimg.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from pydiskimg.protocols import ShownDisk

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from ganeti_os.guest.files.text import ended
-from ganeti_os.guest.network.writing.plan import HEADER
+from ganeti_os.guest.network.writing.nic_plan import HEADER
 
 _END = b"# End of what was written for this instance\n"
 

@@ -7,7 +7,7 @@ import logging
 
 from ganeti_os.guest.facts.instance import instance_facts
 from ganeti_os.guest.instance import make_instance
-from ganeti_os.guest.mounted import mounted_guest
+from ganeti_os.guest.mounted_guest import mounted_guest
 from ganeti_os.guest.root import NoRootError, find_guest
 from ganeti_os.guest.seed_volume import renew_seed_volume
 from ganeti_os.guest.ssh.key_pairs import KeyMaker

@@ -20,7 +20,7 @@ from pydiskimg.partitions.grow_gpt import (
     read_header,
     table_writes,
 )
-from pydiskimg.partitions.growth import NothingToGrowError
+from pydiskimg.partitions.growth_plan import NothingToGrowError
 from pydiskimg.partitions.layout import GPT_ENTRY, MBR, has_mbr, has_protective, mbr_entries
 from pydiskimg.partitions.read import Partition, gpt_sector_size, other_sectors, protective_problem
 from pydiskimg.protocols import Disk, Source, read_bytes

@@ -15,9 +15,8 @@ from ganeti_os.guest.facts.nics import NewAddress, NicNetwork
 from ganeti_os.guest.facts.tokens import SpanSet, address_tokens, comments, like, mac_tokens
 from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.files.span import Span
-from ganeti_os.guest.network.choice import Choice, Chooser
+from ganeti_os.guest.network.address_choice import Choice, Chooser
 from ganeti_os.guest.network.dhcpcd import dhcpcd_interfaces
-from ganeti_os.guest.network.edits import Edits
 from ganeti_os.guest.network.files import NetworkFiles
 from ganeti_os.guest.network.gentoo import gentoo_interfaces
 from ganeti_os.guest.network.ifcfg import ifcfg_interfaces
@@ -26,6 +25,7 @@ from ganeti_os.guest.network.keyfile import keyfile_interfaces
 from ganeti_os.guest.network.macs import devices_by_mac, moved_macs
 from ganeti_os.guest.network.netplan import installer_interfaces, netplan_interfaces
 from ganeti_os.guest.network.networkd import networkd_interfaces
+from ganeti_os.guest.network.replacements import Edits
 from ganeti_os.guest.network.udev import udev_names
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: MIT
+"""The files below a directory as entries. No symlink is followed, and nothing but files and directories is opened."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from pydiskimg.errors import StorageError, storage_error
+from pydiskimg.files.acl import decode, is_minimal
+from pydiskimg.files.attributes import ACLS, get_attributes
+from pydiskimg.files.entry import Contents, Entry
+from pydiskimg.files.resolve import Spot
+from pydiskimg.linux.fileio import pread_into
+from pydiskimg.linux.memfd import data_ranges
+from pydiskimg.protocols import Progress
+from pydiskimg.units import MIB
+
+MoreAttributes: TypeAlias = "Callable[[bytes, int], Mapping[bytes, bytes]]"
+
+_CHUNK = MIB
+_COPIED = (b"user.", b"trusted.", b"security.", *ACLS)  # the others belong to the file system that they are on
+_HARD_LINK = 0
+
+
+@contextmanager
+def opened_entry(
+    spot: Spot, path: bytes, *, name: str, flags: int = 0, beginnings: tuple[bytes, ...] = (b"",)
+) -> Iterator[Entry]:
+    """Give what lies at spot as an entry of this path, whose contents can be read until the context is left.
+
+    A file is opened with these flags besides. It gets the extended attributes whose names begin so. name is the file's
+    in messages about its contents. Raises OSError.
+    """
+    held = os.open(spot.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=spot.directory)
+    try:
+        status = os.fstat(held)
+        entry = _bare_entry(path, status)
+        if not stat.S_ISREG(status.st_mode):
+            link = os.readlink(b"", dir_fd=held) if stat.S_ISLNK(status.st_mode) else b""
+            yield _with_attributes(replace(entry, link=link), spot.path, beginnings)
+            return
+        # Opened by the descriptor that was found to be a regular file.
+        fd = os.open(b"/proc/self/fd/%d" % held, os.O_RDONLY | os.O_CLOEXEC | flags)
+        try:
+            contents = _contents(fd, status.st_size, name)
+            yield _with_attributes(replace(entry, contents=contents), fd, beginnings)
+        finally:
+            os.close(fd)
+    finally:
+        os.close(held)
+
+
+@dataclass(slots=True)
+class DirectoryReader:
+    """Everything below top as entries, sorted by bytes, a directory before what is in it.
+
+    attributes returns, for an entry's path and its S_IF constant, the extended attributes that it gets besides; its own
+    count before these. progress gets the bytes of files that were read, and of all files. Raises InvalidImageError for
+    a file that shrinks meanwhile, StorageError when the system refuses.
+    """
+
+    top: bytes
+    progress: Progress | None = None
+    attributes: MoreAttributes | None = None
+    _done: int = 0
+    _first: dict[tuple[int, int], bytes] = field(default_factory=dict)
+
+    def entries(self) -> Iterator[Entry]:
+        total = _total(self.top) if self.progress else 0
+        for spot, path, status in _walk(self.top):
+            if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
+                first = self._first.setdefault((status.st_dev, status.st_ino), path)
+                if first != path:
+                    yield replace(_bare_entry(path, status), kind=_HARD_LINK, link=first, size=0)
+                    continue
+            yield from self._entry(spot, path, total)
+
+    def _entry(self, spot: Spot, path: bytes, total: int) -> Iterator[Entry]:
+        name = os.fsdecode(os.path.join(self.top, path))
+        try:
+            with opened_entry(spot, path, name=name, flags=os.O_NONBLOCK, beginnings=_COPIED) as found:
+                more = self.attributes(path, found.kind) if self.attributes else {}
+                contents = self._reported(found.contents, total) if self.progress else found.contents
+                yield replace(found, xattrs={**more, **found.xattrs}, contents=contents)
+                self._done += found.size
+        except StorageError:
+            raise
+        except OSError as error:
+            raise storage_error(error, name, "cannot be read to be copied") from error
+
+    def _reported(self, contents: Contents, total: int) -> Contents:
+        for offset, data in contents:
+            yield offset, data
+            if self.progress:
+                done = self._done + offset + len(data)
+                self.progress(done, max(done, total))
+
+
+def _contents(fd: int, size: int, name: str) -> Contents:
+    buffer = memoryview(bytearray(min(_CHUNK, size)))
+    for start, end in data_ranges(fd):
+        for position in range(start, min(end, size), _CHUNK):
+            chunk = buffer[: min(_CHUNK, min(end, size) - position)]
+            pread_into(fd, position, chunk, name=name)
+            yield position, chunk
+
+
+def _walk(top: bytes) -> Iterator[tuple[Spot, bytes, os.stat_result]]:
+    """Yield where everything below top lies, its path below top and its lstat."""
+
+    def fail(error: OSError) -> None:
+        where = error.filename if isinstance(error.filename, str | bytes) else top
+        raise storage_error(error, os.fsdecode(where), "cannot be listed") from error
+
+    for directory, directories, files, fd in os.fwalk(top, onerror=fail):
+        below = directory[len(top) :].lstrip(b"/")
+        directories.sort()
+        for name in sorted([*directories, *files]):
+            spot = Spot(fd, name)
+            yield spot, os.path.join(below, name), spot.lstat()
+
+
+def _total(top: bytes) -> int:
+    """Bytes of the regular files, each counted once whatever names it has."""
+    found = (status for _, _, status in _walk(top) if stat.S_ISREG(status.st_mode))
+    return sum({(status.st_dev, status.st_ino): status.st_size for status in found}.values())
+
+
+def _bare_entry(path: bytes, status: os.stat_result) -> Entry:
+    return Entry(
+        path,
+        stat.S_IFMT(status.st_mode),
+        stat.S_IMODE(status.st_mode),
+        status.st_uid,
+        status.st_gid,
+        status.st_mtime_ns,
+        status.st_atime_ns,
+        size=status.st_size if stat.S_ISREG(status.st_mode) else 0,
+        device=(os.major(status.st_rdev), os.minor(status.st_rdev)),
+    )
+
+
+def _with_attributes(entry: Entry, file: int | bytes, beginnings: tuple[bytes, ...]) -> Entry:
+    """Add the extended attributes of an open file or of a path that is not followed, ACLs apart."""
+    xattrs = get_attributes(file, beginnings=beginnings)
+    acls = {name: decode(xattrs.pop(name)) for name in ACLS if name in xattrs}
+    return replace(
+        entry, xattrs=xattrs, acls={name: found for name, found in acls.items() if not is_minimal(name, found)}
+    )

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""Times, extended attributes and ACLs in the extended header of a pax archive."""
+
+from __future__ import annotations
+
+import base64
+import re
+import stat
+from collections.abc import Mapping
+from urllib.parse import unquote_to_bytes
+
+from pydiskimg.files.acl import AclEntry, check, decode, is_minimal, parse
+from pydiskimg.files.attributes import ACL_ACCESS, ACL_DEFAULT
+from pydiskimg.text import quoted
+
+_TIME = re.compile(rb"(-?)([0-9]{1,18})(?:\.([0-9]*))?")
+_SCHILY_XATTR = b"SCHILY.xattr."
+_LIBARCHIVE_XATTR = b"LIBARCHIVE.xattr."
+
+
+def nanoseconds(text: bytes) -> int:
+    """Return a time of a pax header ("1700000000.25", "-1.5"), rounded down to nanoseconds. Raises ValueError."""
+    match = _TIME.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{quoted(text)} is no time")
+    sign, seconds, fraction = match.groups()
+    digits = (fraction or b"").ljust(10, b"0")
+    value = int(seconds) * 1_000_000_000 + int(digits[:9])
+    if not sign:
+        return value
+    return -value - any(digit != ord("0") for digit in digits[9:])
+
+
+def xattrs(records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """Return the extended attributes in a pax header, POSIX ACLs included where they are stored as attributes.
+
+    SCHILY.xattr.NAME=VALUE is what star, GNU tar and libarchive write; in the name GNU tar has "=" and "%" as %3D and
+    %25, libarchive everything that is not printable ASCII too. LIBARCHIVE.xattr.NAME has the value in base64. Raises
+    ValueError.
+    """
+    found = {}
+    for keyword, value in records.items():
+        if keyword.startswith(_SCHILY_XATTR):
+            found[unquote_to_bytes(keyword[len(_SCHILY_XATTR) :])] = value
+        elif keyword.startswith(_LIBARCHIVE_XATTR):
+            name = unquote_to_bytes(keyword[len(_LIBARCHIVE_XATTR) :])
+            found[name] = base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
+        elif keyword == b"RHT.security.selinux":
+            found[b"security.selinux"] = value
+    if any(not name or b"\0" in name for name in found):
+        raise ValueError("the name of an extended attribute is empty or has a null byte in it")
+    return found
+
+
+def acls(records: Mapping[bytes, bytes], attributes: dict[bytes, bytes], *, kind: int) -> dict[bytes, list[AclEntry]]:
+    """Return the POSIX ACLs in a pax header, by the attribute's name, but for those that the mode says already.
+
+    One that is packed as an attribute is taken out of attributes. kind is the entry's, whose ACLs they are. Raises
+    ValueError.
+    """
+    found = {}
+    for keyword, name in ((b"SCHILY.acl.access", ACL_ACCESS), (b"SCHILY.acl.default", ACL_DEFAULT)):
+        attribute = attributes.pop(name, None)
+        text = records.get(keyword)
+        entries = parse(text) if text else decode(attribute) if attribute else []
+        if entries and not is_minimal(name, entries):
+            if kind not in (0, stat.S_IFLNK):  # of a link none is set
+                check(name, entries, is_directory=kind == stat.S_IFDIR)
+            found[name] = entries
+    return found
