@@ -128,7 +128,9 @@ def _layers(source: Source) -> Iterator[MapLayer]:
     while below is not None:
         row = FORMATS.get(below.format)
         if row is None:
-            raise UnsupportedImageError(f"{below.name}: is not an image of a known format, so there is no map of it")
+            raise UnsupportedImageError(
+                f"{below.name}: is neither a {' nor a '.join(FORMATS)} image, so there is no map of it"
+            )
         layer = row.layer(below)
         yield layer
         below = layer.below

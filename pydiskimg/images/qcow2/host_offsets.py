@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.l2_tables import COMPRESSED, DATA, HOLE, MIXED, SAME_KIND, ZERO, L2Table
+from pydiskimg.images.qcow2.l2_tables import SAME_KIND, L2Table
 from pydiskimg.images.qcow2.mapping import Mapping
+from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, MIXED, ZERO
 
 # What is known about a piece; several of them at once. HOLE is none of the first three.
 IS_ZERO, IS_DATA, IS_COMPRESSED, HAS_OFFSET = 1, 2, 4, 8

@@ -14,10 +14,10 @@ from array import array
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.header import Header
+from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, MIXED, ZERO
 from pydiskimg.images.qcow2.words import numbers
 from pydiskimg.protocols import Source, read_bytes
 
-HOLE, ZERO, DATA, COMPRESSED, MIXED = b"HZDCM"
 # Subclusters are unfolded, a byte for each, of so many clusters at a time.
 UNFOLDED = 1024
 SAME_KIND = re.compile(b"H+|Z+|D+|C+|M{1,%d}" % UNFOLDED)

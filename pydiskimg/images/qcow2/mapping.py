@@ -14,20 +14,10 @@ from pydiskimg.extents import Extent, Kind
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.cache import Cache
 from pydiskimg.images.qcow2.header import Header
-from pydiskimg.images.qcow2.l2_tables import (
-    COMPRESSED,
-    DATA,
-    HOLE,
-    MIXED,
-    SAME_KIND,
-    ZERO,
-    L2Table,
-    TableReader,
-)
+from pydiskimg.images.qcow2.l2_tables import SAME_KIND, L2Table, TableReader
+from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, MIXED, ZERO, Run
 from pydiskimg.images.qcow2.subclusters import coarse
 from pydiskimg.protocols import Source, read_bytes
-
-__all__ = ["COMPRESSED", "DATA", "HOLE", "MIXED", "ZERO", "Mapping", "Run", "split"]
 
 L1_PIECE = 64 << 10
 L1_CACHE = 1 << 20
@@ -37,34 +27,6 @@ _EXTENT_KINDS = {HOLE: Kind.HOLE, ZERO: Kind.ZERO, DATA: Kind.DATA, COMPRESSED: 
 _GROUPS = re.compile(b"[HZDC]+|" + SAME_KIND.pattern)
 _EXTENTS = re.compile(b"H+|Z+|[DC]+")
 _NOT_ZERO = re.compile(rb"[^\0]")
-
-
-class Run:
-    """Bytes [start, start + length) of the guest that are found in one place.
-
-    kind is HOLE, ZERO, DATA or COMPRESSED. host is the offset of the first byte (DATA) in the file, or in the
-    external data file of an image that has one; or that of the compressed data of the one cluster the run lies in
-    (COMPRESSED), which has host_length bytes at most.
-
-    coarse_runs() has MIXED as well, for clusters that follow each other in the file, host being the place of the first
-    byte: subclusters is a byte of kind for each of their subclusters, from the one that holds the first byte on.
-    """
-
-    # By hand: a frozen dataclass takes three times as long to make, and its module as long to import as all of this.
-    __slots__ = ("host", "host_length", "kind", "length", "start", "subclusters")
-
-    def __init__(
-        self, kind: int, start: int, length: int, host: int = 0, host_length: int = 0, subclusters: bytes = b""
-    ) -> None:
-        self.kind = kind
-        self.start = start
-        self.length = length
-        self.host = host
-        self.host_length = host_length
-        self.subclusters = subclusters
-
-    def __repr__(self) -> str:
-        return f"Run({self.kind}, {self.start}, {self.length}, {self.host}, {self.host_length})"
 
 
 class Mapping:

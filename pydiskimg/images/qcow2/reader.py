@@ -11,7 +11,8 @@ from pydiskimg.images.qcow2.backing import over
 from pydiskimg.images.qcow2.cluster_reader import ClusterReader
 from pydiskimg.images.qcow2.compressed import ClusterDecoder
 from pydiskimg.images.qcow2.header import Header, read_header, require_readable, warn_of_corruption
-from pydiskimg.images.qcow2.mapping import COMPRESSED, DATA, HOLE, L2_CACHE, Mapping
+from pydiskimg.images.qcow2.mapping import L2_CACHE, Mapping
+from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE
 from pydiskimg.protocols import FileRange, ImageSource, Source, WritableBuffer, check_range
 from pydiskimg.text import quoted
 

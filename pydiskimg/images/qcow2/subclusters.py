@@ -11,7 +11,7 @@ import re
 
 from pydiskimg.errors import DiskImageError
 from pydiskimg.images.qcow2.backing import fill_with_zeros
-from pydiskimg.images.qcow2.l2_tables import DATA, HOLE, ZERO
+from pydiskimg.images.qcow2.runs import DATA, HOLE, ZERO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.images.qcow2.header import read_header
-from pydiskimg.images.qcow2.l2_tables import DATA, HOLE, ZERO
 from pydiskimg.images.qcow2.mapping import Mapping
 from pydiskimg.images.qcow2.reader import Qcow2Source, open_qcow2
+from pydiskimg.images.qcow2.runs import DATA, HOLE, ZERO
 from pydiskimg.protocols import read_bytes
 from tests.fixtures.qcow2_images import BytesSource, Craft, assert_contract, compressed_entry, deflate
 

@@ -15,7 +15,8 @@ from pydiskimg.errors import InvalidImageError
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.compressed import ClusterDecoder
 from pydiskimg.images.qcow2.header import Header
-from pydiskimg.images.qcow2.mapping import COMPRESSED, DATA, HOLE, Mapping, Run
+from pydiskimg.images.qcow2.mapping import Mapping
+from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, Run
 from pydiskimg.images.qcow2.stream.checksums import CLUSTER_CHECKSUM_SIZE, checksum_of_cluster
 from pydiskimg.images.qcow2.stream.tables import Front, Prefix, fetch_tables, read_checks, read_exactly
 from pydiskimg.units import MIB

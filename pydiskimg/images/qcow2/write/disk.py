@@ -9,9 +9,7 @@ from array import array
 from pydiskimg.errors import UnsupportedImageError, closed_error, read_only_error
 from pydiskimg.extents import Extent, Kind, merged
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.cluster_reader import ClusterReader
 from pydiskimg.images.qcow2.compress import compressor
-from pydiskimg.images.qcow2.compressed import ClusterDecoder
 from pydiskimg.images.qcow2.header import read_header, require_readable, require_sound
 from pydiskimg.images.qcow2.write.create import change_header, l1_entries, round_size
 from pydiskimg.images.qcow2.write.guard import RangeGuard
@@ -24,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pydiskimg.images.qcow2.cluster_reader import ClusterReader
     from pydiskimg.images.qcow2.compress import Compress
     from pydiskimg.images.qcow2.header import Header
     from pydiskimg.protocols import Buffer, Source, Store, WritableBuffer
@@ -58,8 +57,8 @@ class Qcow2Disk(Disk):
         self._refcounts = Refcounts(store, header)
         self._packing = Packing(self._refcounts, header.cluster_size)
         self._map = GuestMap(store, header, self._refcounts, on_release=self._packing.after_releases)
-        decoder = ClusterDecoder(header.compression_type, name=store.name)
-        self._reader = ClusterReader(store, header, decoder, backing=backing)
+        self._header = header
+        self._reader: ClusterReader | None = None
         self._zeros = bytearray(header.cluster_size)
         self.reads_as_zero = backing is None and self._map.is_empty
 
@@ -80,9 +79,7 @@ class Qcow2Disk(Disk):
             for cluster, count, start, end in self._by_table(offset, len(view)):
                 with self._lock:
                     entries = self._map.entries(cluster, count)
-                self._reader.read(
-                    self._map.runs(cluster, entries, start, end), start, view[start - offset : end - offset]
-                )
+                self._read(cluster, entries, start, view[start - offset : end - offset])
 
     def write(self, offset: int, data: Buffer) -> None:
         self._require_open(writing=True)
@@ -193,6 +190,17 @@ class Qcow2Disk(Disk):
         if self._map.is_crowded:
             self._map.commit()
 
+    def _read(self, cluster: int, entries: array[int] | None, start: int, view: memoryview) -> None:
+        """Fill view from start of the disk on, in the clusters from cluster on, which entries map."""
+        if self._reader is None:
+            # Only here: most images that are written are new, and not read.
+            from pydiskimg.images.qcow2.cluster_reader import ClusterReader
+            from pydiskimg.images.qcow2.compressed import ClusterDecoder
+
+            decoder = ClusterDecoder(self._header.compression_type, name=self.name)
+            self._reader = ClusterReader(self._store, self._header, decoder, backing=self.backing)
+        self._reader.read(self._map.runs(cluster, entries, start, start + len(view)), start, view)
+
     def _write_in_table(self, cluster: int, count: int, start: int, view: memoryview) -> None:
         """Write view at start, inside of count clusters of one table: ragged ends first, then the rest at once."""
         size = self.cluster_size
@@ -220,7 +228,7 @@ class Qcow2Disk(Disk):
         whole = bytearray(self.cluster_size)
         start = cluster * self.cluster_size
         known = min(self.cluster_size, self.size - start)
-        self._reader.read(self._map.runs(cluster, entries, start, start + known), start, memoryview(whole)[:known])
+        self._read(cluster, entries, start, memoryview(whole)[:known])
         whole[inside : inside + len(view)] = view
         if len(view) == known and not entry:
             self._write_new(cluster, memoryview(whole))  # the end of the disk

@@ -21,7 +21,7 @@ from array import array
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.mapping import COMPRESSED, DATA, HOLE, ZERO, Run
+from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, ZERO, Run
 from pydiskimg.images.qcow2.words import big_endian, numbers
 from pydiskimg.images.qcow2.write.create import change_header
 from pydiskimg.images.qcow2.write.tables import TableCache

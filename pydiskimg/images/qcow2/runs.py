@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: MIT
+"""Runs: bytes of the guest that are found in one way, in a row."""
+
+from __future__ import annotations
+
+HOLE, ZERO, DATA, COMPRESSED, MIXED = b"HZDCM"
+
+
+class Run:
+    """Bytes [start, start + length) of the guest that are found in one place.
+
+    kind is HOLE, ZERO, DATA or COMPRESSED. host is the offset of the first byte (DATA) in the file, or in the
+    external data file of an image that has one; or that of the compressed data of the one cluster the run lies in
+    (COMPRESSED), which has host_length bytes at most.
+
+    coarse_runs() has MIXED as well, for clusters that follow each other in the file, host being the place of the first
+    byte: subclusters is a byte of kind for each of their subclusters, from the one that holds the first byte on.
+    """
+
+    # By hand: a frozen dataclass takes three times as long to make, and its module as long to import as all of this.
+    __slots__ = ("host", "host_length", "kind", "length", "start", "subclusters")
+
+    def __init__(
+        self, kind: int, start: int, length: int, host: int = 0, host_length: int = 0, subclusters: bytes = b""
+    ) -> None:
+        self.kind = kind
+        self.start = start
+        self.length = length
+        self.host = host
+        self.host_length = host_length
+        self.subclusters = subclusters
+
+    def __repr__(self) -> str:
+        return f"Run({self.kind}, {self.start}, {self.length}, {self.host}, {self.host_length})"
