@@ -6,7 +6,8 @@ The names that most callers need are here; each is imported when it is first use
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
+from pydiskimg.startup import TYPE_CHECKING
+
 if TYPE_CHECKING:
     from pydiskimg.disks.region import Region
     from pydiskimg.errors import DiskImageError

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from enum import Enum
 
-TYPE_CHECKING = False
+from pydiskimg.startup import TYPE_CHECKING
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import NoReturn

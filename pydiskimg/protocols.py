@@ -7,15 +7,14 @@ names only, so each of them works on a block device, a file, a partition or a te
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
+from pydiskimg.startup import TYPE_CHECKING, Protocol
+
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from typing import Protocol, Self, TypeAlias
+    from typing import Self, TypeAlias
 
     from pydiskimg.extents import Extent
-else:
-    Protocol = object  # to import typing takes as long as a short command may take in all
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 WritableBuffer: TypeAlias = "bytearray | memoryview"

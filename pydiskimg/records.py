@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import struct
 
-TYPE_CHECKING = False
+from pydiskimg.startup import TYPE_CHECKING
+
 if TYPE_CHECKING:  # the fastest commands come through here
     from collections.abc import Mapping
     from typing import Any, TypeAlias

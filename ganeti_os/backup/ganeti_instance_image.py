@@ -19,11 +19,11 @@ from pydiskimg.disks.fits import check_fits
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.files.tar import FileInArchive, files_in_archive
 from pydiskimg.linux.fileio import pwrite_all
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.transfer.copy import copy
 from pydiskimg.transfer.pipe import PipeReader
 from pydiskimg.units import format_size
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ganeti_os.install.from_dumps import DumpFile
 

@@ -17,9 +17,9 @@ from ganeti_os.fetch.errors import FetchError, NotThereError, UnreachableError
 from ganeti_os.fetch.site import Answer, Site
 from pydiskimg.errors import storage_error
 from pydiskimg.protocols import Progress
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import MIB, format_size
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:  # the library is there only where IMAGE_KEYRING is set
     from ganeti_os.fetch.signature import Keyring, Signed
 

@@ -19,9 +19,9 @@ from ganeti_os.fetch.site import Site
 from ganeti_os.log import Messages, ProgressLines
 from ganeti_os.settings.settings import Settings
 from pydiskimg.errors import storage_error
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import format_size
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ganeti_os.fetch.signature import Keyring
 

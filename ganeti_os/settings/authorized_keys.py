@@ -8,11 +8,11 @@ import binascii
 import os
 import stat
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from ganeti_os.settings.root_owned import distrust
 from ganeti_os.settings.shellfile import SettingsError
 from pydiskimg.errors import storage_error
+from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ganeti_os.settings.settings import Settings

@@ -13,8 +13,8 @@ from pydiskimg.images.chain import MAX_BACKING_FILES, require_raw, stated_backin
 from pydiskimg.images.formats import FORMATS, detect_image
 from pydiskimg.images.raw import RawSource, open_raw
 from pydiskimg.images.references import AllowedDirectory, Reference, denied
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -12,8 +12,8 @@ from pydiskimg.cli.output import add_output_option, show, tell
 from pydiskimg.cli.progress import progress
 from pydiskimg.images.formats import FORMATS, detect_image
 from pydiskimg.images.raw import open_raw
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pydiskimg.images.qcow2.check import CheckResult
 

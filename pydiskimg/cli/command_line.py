@@ -8,8 +8,8 @@ import sys
 from importlib import import_module
 
 from pydiskimg.cli import COMMANDS
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn

@@ -16,8 +16,8 @@ from pydiskimg.errors import DiskImageError, InUseError, UnsupportedImageError
 from pydiskimg.images.formats import FORMATS
 from pydiskimg.images.open import open_image
 from pydiskimg.linux.blockdev import is_block_device
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager

@@ -7,9 +7,9 @@ import argparse
 
 from pydiskimg.cli.arguments import size_argument
 from pydiskimg.cli.image_options import NO_BACKING
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import format_size
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 

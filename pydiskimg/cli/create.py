@@ -16,10 +16,10 @@ from pydiskimg.images.formats import FORMATS
 from pydiskimg.images.qcow2.write.create import create_qcow2, round_size
 from pydiskimg.images.raw import open_raw
 from pydiskimg.linux.blockdev import is_block_device
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import printable
 from pydiskimg.units import format_bytes
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections import namedtuple
 
 from pydiskimg.images.formats import FORMATS
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import parse_size
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable

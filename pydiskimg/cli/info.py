@@ -7,8 +7,8 @@ from pydiskimg.cli.output import add_output_option, nested_lines, show, word
 from pydiskimg.cli.quick_parser import run_quickly
 from pydiskimg.images.formats import FORMATS, detect_image
 from pydiskimg.images.raw import open_raw
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Any

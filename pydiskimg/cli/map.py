@@ -15,9 +15,9 @@ from pydiskimg.images.formats import FORMATS
 from pydiskimg.images.map import IS_PRESENT, Row, map_rows
 from pydiskimg.images.open import open_image
 from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET, IS_COMPRESSED, IS_DATA, IS_ZERO
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import printable
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Any

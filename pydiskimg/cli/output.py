@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import sys
 
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import LINE, printable
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 

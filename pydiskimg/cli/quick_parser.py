@@ -6,7 +6,8 @@ A subcommand declares its common options by the same calls of add_argument() for
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
+from pydiskimg.startup import TYPE_CHECKING
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-TYPE_CHECKING = False
+from pydiskimg.startup import TYPE_CHECKING
+
 if TYPE_CHECKING:
     import argparse
     from contextlib import AbstractContextManager

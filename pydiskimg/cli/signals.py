@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import signal
 
-TYPE_CHECKING = False
+from pydiskimg.startup import TYPE_CHECKING
+
 if TYPE_CHECKING:
     from typing import NoReturn
 

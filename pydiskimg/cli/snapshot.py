@@ -9,9 +9,9 @@ from itertools import chain
 from pydiskimg.images.formats import FORMATS, detect_image
 from pydiskimg.images.qcow2.facts import Facts, snapshot_facts
 from pydiskimg.images.raw import open_raw
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import format_size
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator

@@ -14,8 +14,8 @@ from pydiskimg.linux import blockdev
 from pydiskimg.linux.fallocate import punch_hole, zero_range
 from pydiskimg.linux.fileio import pread_into, pwrite_all
 from pydiskimg.protocols import check_range
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pydiskimg.protocols import Buffer, WritableBuffer
 

@@ -11,8 +11,8 @@ from pydiskimg.errors import StorageError, closed_error, read_only_error, storag
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.linux.fileio import pread_into, pwrite_all
 from pydiskimg.protocols import Disk, check_range
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 

@@ -12,8 +12,8 @@ from pydiskimg.errors import storage_error
 from pydiskimg.extents import merged
 from pydiskimg.linux.fallocate import punch_hole, zero_range
 from pydiskimg.linux.holes import stored_and_holes
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

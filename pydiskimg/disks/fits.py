@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from pydiskimg.errors import DoesNotFitError
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import format_bytes
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pydiskimg.protocols import Disk, Source
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.protocols import Disk, check_range
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -14,17 +14,15 @@ from pydiskimg.disks.file import FileDisk
 from pydiskimg.errors import InUseError, StorageError, storage_error
 from pydiskimg.host.claims import claim_device, claim_file, device_holder
 from pydiskimg.linux.blockdev import is_read_only
+from pydiskimg.startup import TYPE_CHECKING, Generic, TypeVar
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Generic, TypeVar
 
     from pydiskimg.protocols import Disk
 
-    AnyDisk = TypeVar("AnyDisk", bound=Disk)
-else:
-    Generic, AnyDisk = (object,), 0
+
+AnyDisk = TypeVar("AnyDisk", bound="Disk")
 
 
 class OpenDisk(Generic[AnyDisk]):

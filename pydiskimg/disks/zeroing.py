@@ -6,9 +6,9 @@ from __future__ import annotations
 import errno
 
 from pydiskimg.errors import storage_error
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import MIB
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

@@ -14,11 +14,11 @@ from pydiskimg.host.same_bytes import loop_backing, overlap
 from pydiskimg.linux.blockdev import open_kernel_node
 from pydiskimg.linux.fileio import system_text
 from pydiskimg.linux.locks import is_read, lock_as_reader, lock_as_writer, lock_holder
+from pydiskimg.startup import TYPE_CHECKING
 
 # For the kernel to finish a mount that a killed process had begun, and to unmount it.
 _MOMENT_SECONDS = 2.0
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from contextlib import ExitStack
 

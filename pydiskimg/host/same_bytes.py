@@ -7,8 +7,8 @@ import os
 import stat
 
 from pydiskimg.linux.fileio import system_text
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeAlias
 

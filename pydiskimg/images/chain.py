@@ -12,9 +12,9 @@ from pydiskimg.images.qcow2.header import Header, read_header, require_readable
 from pydiskimg.images.qcow2.reader import Qcow2Source, open_qcow2
 from pydiskimg.images.raw import RawSource, describe
 from pydiskimg.protocols import Source
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import quoted
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pydiskimg.disks.descriptor import DescriptorDisk
     from pydiskimg.images.qcow2.write.disk import Qcow2Disk

@@ -10,9 +10,9 @@ from enum import Enum
 
 from pydiskimg.images.formats import looks_like
 from pydiskimg.protocols import read_bytes
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import quoted
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pydiskimg.protocols import Source
 

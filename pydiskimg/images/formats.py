@@ -9,8 +9,8 @@ from __future__ import annotations
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.qcow2.layout import MAGIC
 from pydiskimg.protocols import read_bytes
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     from contextlib import AbstractContextManager, ExitStack

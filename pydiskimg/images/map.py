@@ -18,12 +18,7 @@ from pydiskimg.images.qcow2.reader import Qcow2Source
 from pydiskimg.images.qcow2.refcount_reader import has_unfilled_clusters
 from pydiskimg.images.raw import RawSource
 from pydiskimg.protocols import Source, check_range
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Protocol
-else:
-    Protocol = object  # to import typing takes as long as many a map
+from pydiskimg.startup import Protocol
 
 IS_PRESENT = 16  # the file at this depth decides on the bytes; without it no file of the chain does
 _DECIDED = IS_DATA | IS_ZERO

@@ -10,8 +10,8 @@ from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.formats import FORMATS, detect_image
 from pydiskimg.images.raw import open_raw
 from pydiskimg.protocols import ImageSource
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pydiskimg.images.references import AllowedDirectory
 

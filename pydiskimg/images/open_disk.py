@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from pydiskimg.disks.open import OpenDisk, enter_raw_disk
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.formats import FORMATS
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Literal, overload
 

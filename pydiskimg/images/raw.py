@@ -10,8 +10,8 @@ import stat
 from pydiskimg.errors import StorageError, storage_error
 from pydiskimg.linux.fileio import pread_into
 from pydiskimg.protocols import ImageSource, check_range
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

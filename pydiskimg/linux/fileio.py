@@ -7,8 +7,8 @@ import errno
 import os
 
 from pydiskimg.errors import InvalidImageError, storage_error
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pydiskimg.protocols import Buffer, WritableBuffer
 

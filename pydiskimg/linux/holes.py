@@ -8,8 +8,8 @@ import os
 
 from pydiskimg.errors import InvalidImageError, storage_error
 from pydiskimg.extents import Extent, Kind
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -16,12 +16,12 @@ import threading
 
 from pydiskimg.disks.fits import check_fits
 from pydiskimg.extents import Kind
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.transfer.pieces import CHUNK_SIZE, WHOLE, ZERO_CHUNK_SIZE, ZeroRuns, pieces
 from pydiskimg.transfer.splice import Splicing
 from pydiskimg.transfer.workers import Meter, work_on, worker_count
 from pydiskimg.units import KIB
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pydiskimg.extents import Extent
     from pydiskimg.protocols import Disk, Progress, Source

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.extents import Extent, Kind
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import GIB, KIB, MIB
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -16,9 +16,9 @@ import errno
 import os
 
 from pydiskimg.linux.pipes import Pipe
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import KIB
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pydiskimg.extents import Extent
     from pydiskimg.protocols import Disk, FileRange, Source

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from pydiskimg.errors import VerificationError
 from pydiskimg.extents import Extent, Kind
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.transfer.pieces import CHUNK_SIZE, WHOLE, cut, pieces
 from pydiskimg.transfer.workers import work_on
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -10,23 +10,21 @@ from contextlib import suppress
 from mmap import mmap
 
 from pydiskimg.errors import storage_error
+from pydiskimg.startup import TYPE_CHECKING, Generic, TypeVar
 from pydiskimg.transfer.pieces import CHUNK_SIZE
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Generic, TypeVar
 
     from pydiskimg.extents import Extent
     from pydiskimg.protocols import Progress
 
-    Item = TypeVar("Item")
-else:
-    # typing takes longer to import than a small image to copy, and only the checker needs it.
-    Generic, Item = (object,), 0
 
 # Beyond this, threads wait for each other and for the device rather than work, and memory grows.
 MAX_WORKERS = 8
+
+
+Item = TypeVar("Item")
 
 
 def worker_count(workers: int | None, *, least: int = 2) -> int:

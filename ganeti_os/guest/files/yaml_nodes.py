@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from ganeti_os.guest.files.span import Span
+from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import yaml

@@ -16,12 +16,7 @@ from pydiskimg.fs.ext4.bitmaps import Run, total
 from pydiskimg.fs.ext4.features import Features, Incompat
 from pydiskimg.fs.ext4.file_system import FileSystem, NotBelievedError
 from pydiskimg.fs.ext4.inodes import StoredInode, inode_name
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Protocol
-else:
-    Protocol = object  # typing is imported by nothing else
+from pydiskimg.startup import Protocol
 
 _MAX_DEPTH = 5
 _MAX_NODES = 1 << 16  # a file of 2^22 blocks, each an extent of its own, has a quarter of that in blocks of 1 KiB

@@ -13,8 +13,8 @@ from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.geometry import Geometry
 from pydiskimg.protocols import read_bytes
 from pydiskimg.records import Value
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pydiskimg.fs.ext4.file_map import FileMap
 

@@ -15,8 +15,8 @@ from pydiskimg.fs.ext4.file_system import FileSystem, NotBelievedError
 from pydiskimg.fs.ext4.geometry import Geometry
 from pydiskimg.fs.ext4.inodes import read_inode
 from pydiskimg.records import Value
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:  # to read a journal takes no allocator
     from pydiskimg.fs.ext4.placement import Placement
 

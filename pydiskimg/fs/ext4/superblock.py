@@ -14,8 +14,8 @@ from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.checksums import Checksums, superblock_checksum
 from pydiskimg.fs.ext4.features import Compat, Features, Incompat, RoCompat
 from pydiskimg.records import Value
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from uuid import UUID
 

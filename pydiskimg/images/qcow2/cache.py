@@ -6,14 +6,9 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Generic, TypeVar
+from pydiskimg.startup import Generic, TypeVar
 
-    Value = TypeVar("Value")
-else:
-    # typing takes longer to import than what reads an image, and only the checker needs it.
-    Generic, Value = (object,), 0
+Value = TypeVar("Value")
 
 
 class Cache(Generic[Value]):

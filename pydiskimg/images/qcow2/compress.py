@@ -10,8 +10,8 @@ import threading
 import zlib
 
 from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeAlias

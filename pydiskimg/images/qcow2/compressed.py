@@ -11,8 +11,8 @@ import threading
 from contextlib import suppress
 
 from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeAlias

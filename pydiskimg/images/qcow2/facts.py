@@ -11,8 +11,8 @@ import os
 
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.header import read_header
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any, TypeAlias

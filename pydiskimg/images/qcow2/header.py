@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -12,8 +12,8 @@ import re
 from pydiskimg.errors import DiskImageError
 from pydiskimg.images.qcow2.backing import fill_with_zeros
 from pydiskimg.images.qcow2.runs import DATA, HOLE, ZERO
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

@@ -13,8 +13,8 @@ from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.write.create import pack_extension
 from pydiskimg.protocols import Buffer
 from pydiskimg.records import Record
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from zlib import crc32
 else:

@@ -12,9 +12,9 @@ from collections import namedtuple
 from pydiskimg.errors import DoesNotFitError, UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.compress import COMPRESSION_TYPES
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import MIB, format_bytes
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pydiskimg.protocols import Store
 

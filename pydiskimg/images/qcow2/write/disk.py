@@ -17,8 +17,8 @@ from pydiskimg.images.qcow2.write.l2_map import COPIED, GuestMap, is_in_place
 from pydiskimg.images.qcow2.write.packing import Packing, joined
 from pydiskimg.images.qcow2.write.refcounts import Refcounts
 from pydiskimg.protocols import Disk, check_range
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -25,8 +25,8 @@ from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, ZERO, Run
 from pydiskimg.images.qcow2.words import big_endian, numbers
 from pydiskimg.images.qcow2.write.create import change_header
 from pydiskimg.images.qcow2.write.tables import TableCache
+from pydiskimg.startup import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

@@ -9,7 +9,8 @@ A host cluster is counted once for each compressed cluster that touches it.
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
+from pydiskimg.startup import TYPE_CHECKING
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
