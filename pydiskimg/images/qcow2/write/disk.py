@@ -12,9 +12,9 @@ from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.compress import compressor
 from pydiskimg.images.qcow2.header import read_header, require_readable, require_sound
 from pydiskimg.images.qcow2.write.create import change_header, l1_entries, round_size
-from pydiskimg.images.qcow2.write.guard import RangeGuard
 from pydiskimg.images.qcow2.write.l2_map import COPIED, GuestMap, is_in_place
 from pydiskimg.images.qcow2.write.packing import Packing, joined
+from pydiskimg.images.qcow2.write.range_lock import RangeLock
 from pydiskimg.images.qcow2.write.refcounts import Refcounts
 from pydiskimg.protocols import Disk, check_range
 from pydiskimg.startup import TYPE_CHECKING
@@ -53,7 +53,7 @@ class Qcow2Disk(Disk):
         self._compress = compress
         self._autoclear = header.autoclear_features
         self._lock = threading.Lock()
-        self._guard = RangeGuard()
+        self._ranges = RangeLock()
         self._refcounts = Refcounts(store, header)
         self._packing = Packing(self._refcounts, header.cluster_size)
         self._map = GuestMap(store, header, self._refcounts, on_release=self._packing.after_releases)
@@ -75,7 +75,7 @@ class Qcow2Disk(Disk):
         self._require_open()
         view = memoryview(buffer)
         check_range(self, offset, len(view))
-        with self._guard.reading(*self._clusters_around(offset, len(view))):
+        with self._ranges.reading(*self._clusters_around(offset, len(view))):
             for cluster, count, start, end in self._by_table(offset, len(view)):
                 with self._lock:
                     entries = self._map.entries(cluster, count)
@@ -87,7 +87,7 @@ class Qcow2Disk(Disk):
         check_range(self, offset, len(view))
         if not view:
             return
-        with self._guard.writing(*self._clusters_around(offset, len(view))):
+        with self._ranges.writing(*self._clusters_around(offset, len(view))):
             self._begin()
             for cluster, count, start, end in self._by_table(offset, len(view)):
                 self._write_in_table(cluster, count, start, view[start - offset : end - offset])
@@ -97,7 +97,7 @@ class Qcow2Disk(Disk):
         check_range(self, offset, length)
         if not length:
             return
-        with self._guard.writing(*self._clusters_around(offset, length)):
+        with self._ranges.writing(*self._clusters_around(offset, length)):
             self._begin()
             self._zero(offset, offset + length)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class RangeGuard:
+class RangeLock:
     """Readers of a range may be several; a writer has it alone. Ranges are [start, end) in bytes.
 
     Each thread holds one range at a time. As many ranges are looked at as there are threads.
