@@ -7,7 +7,7 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -155,7 +155,7 @@ def test_attributes_may_come_with_the_contents(target: Path) -> None:
     xattrs: dict[bytes, bytes] = {}
     acls: dict[bytes, list[AclEntry]] = {}
 
-    def contents():  # type: ignore[no-untyped-def]
+    def contents() -> Iterator[tuple[int, memoryview]]:
         yield 0, memoryview(b"data")
         xattrs[b"user.late"] = b"value"
 
