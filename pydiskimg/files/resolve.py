@@ -74,6 +74,7 @@ class Parents:
     def __init__(self, root_fd: int) -> None:
         self._root_fd = root_fd
         self._kept: dict[bytes, int] = {}  # the last one is the last one used
+        self._last: bytes | None = None
         self._forgotten: list[int] = []
 
     def close(self) -> None:
@@ -84,10 +85,13 @@ class Parents:
         """Resolve anew next time: call it when a symlink or a directory went away."""
         self._forgotten += self._kept.values()
         self._kept.clear()
+        self._last = None
 
     def spot(self, path: bytes, *, make: bool = True) -> Spot | None:
         """Return where an entry of this path goes; None for the root itself. Else as open()."""
         directory, _, name = path.rpartition(b"/")
+        if directory == self._last and name not in _NO_NAMES:  # most often
+            return Spot(self._kept[directory], name)
         if name in _NO_NAMES:
             parts = components(path)
             if not parts:
@@ -103,10 +107,11 @@ class Parents:
         fd = self._kept.pop(path, -1)
         if fd < 0:
             self._close_forgotten()
-            fd = self._open(components(path), make=make)
+            fd = self._open(path, make=make)
             if len(self._kept) >= _KEPT:
                 os.close(self._kept.pop(next(iter(self._kept))))
         self._kept[path] = fd
+        self._last = path
         return fd
 
     def device(self, path: bytes) -> int:
@@ -121,7 +126,12 @@ class Parents:
         while self._forgotten:
             os.close(self._forgotten.pop())
 
-    def _open(self, parts: list[bytes], *, make: bool) -> int:
+    def _open(self, path: bytes, *, make: bool) -> int:
+        above, _, name = path.rpartition(b"/")
+        if above in self._kept and name not in _NO_NAMES:  # one name costs less to resolve than a path
+            with suppress(OSError):  # a symlink, or what is not there
+                return os.open(name, _O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._kept[above])
+        parts = components(path)
         try:
             return self._resolve(b"/".join(parts) or b".")
         except FileNotFoundError:

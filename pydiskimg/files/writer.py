@@ -157,7 +157,7 @@ class Writer:
         if not entry.is_directory:
             raise UnsafePathError("it names the directory that the archive is unpacked into, but is none")
         with _opened(Spot(self._root_fd, b"."), os.O_DIRECTORY) as fd:
-            self._take_directory(fd, entry, is_made=False)
+            self._take_directory(fd, entry)
 
     def _make_below(self, entry: Entry, spot: Spot) -> None:
         if entry.kind == stat.S_IFREG:
@@ -180,7 +180,11 @@ class Writer:
         # attributes, which may not be known yet, need it writable.
         has_mode = self._is_new and bool(entry.mode & 0o200) and not entry.mode & self._masked
         mode = entry.mode if has_mode else 0o600
-        fd = self._replacing(spot, lambda: os.open(spot.name, _CREATE, mode, dir_fd=spot.directory))
+        try:
+            fd = os.open(spot.name, _CREATE, mode, dir_fd=spot.directory)
+        except FileExistsError:
+            self._remove(spot)
+            fd = os.open(spot.name, _CREATE, mode, dir_fd=spot.directory)
         try:
             self._write_contents(fd, entry)
             self._set_metadata(fd, entry, has_mode=has_mode)
@@ -211,13 +215,15 @@ class Writer:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # starts to write it, and waits for nothing
 
     def _make_directory(self, entry: Entry, spot: Spot) -> None:
-        is_made = True
         try:
             os.mkdir(spot.name, 0o700, dir_fd=spot.directory)
         except FileExistsError:
-            is_made = False
             if self._is_new:
                 self._require_there_before(entry, spot)
+        else:
+            if self._is_new and not entry.xattrs:  # and nothing has an ACL that could have been inherited
+                self._set_later(spot.lstat(), entry)
+                return
         try:
             fd = os.open(spot.name, _OPEN_DIRECTORY, dir_fd=spot.directory)
         except OSError as error:
@@ -227,10 +233,9 @@ class Writer:
                 return
             self._remove(spot)
             os.mkdir(spot.name, 0o700, dir_fd=spot.directory)
-            is_made = True
             fd = os.open(spot.name, _OPEN_DIRECTORY, dir_fd=spot.directory)
         try:
-            self._take_directory(fd, entry, is_made=is_made)
+            self._take_directory(fd, entry)
         finally:
             os.close(fd)
 
@@ -247,9 +252,8 @@ class Writer:
             return False
         return True
 
-    def _take_directory(self, fd: int, entry: Entry, *, is_made: bool) -> None:
-        if not (is_made and self._is_new):  # where nothing has an ACL that could have been inherited
-            drop_acls(fd)
+    def _take_directory(self, fd: int, entry: Entry) -> None:
+        drop_acls(fd)
         self._set_attributes(fd, entry.xattrs, entry)
         self._set_later(os.fstat(fd), entry)
 
@@ -320,13 +324,13 @@ class Writer:
             raise UnsafePathError("one of its names is the directory that the archive is unpacked into")
         return spot
 
-    def _replacing(self, spot: Spot, make: Callable[[], int | None]) -> int:
+    def _replacing(self, spot: Spot, make: Callable[[], None]) -> None:
         """Call make(), which fails where something exists; if something does, take it away and call again."""
         try:
-            return make() or 0
+            make()
         except FileExistsError:
             self._remove(spot)
-            return make() or 0
+            make()
 
     def _remove(self, spot: Spot) -> None:
         if self._is_new:
@@ -389,7 +393,10 @@ class Writer:
         self._later_acl_entries += sum(map(len, entry.acls.values()))
         if self._later_acl_entries > _LATER_ACL_ENTRIES:
             raise UnsafePathError("the archive has more ACLs than can be kept in memory until everything is unpacked")
-        self._later[status.st_dev, status.st_ino] = replace(entry, xattrs={}, names=(), contents=())
+        has_more = entry.xattrs or entry.names or entry.contents
+        self._later[status.st_dev, status.st_ino] = (
+            replace(entry, xattrs={}, names=(), contents=()) if has_more else entry
+        )
 
     def _set_attributes(self, file: int | bytes, attributes: Mapping[bytes, bytes], entry: Entry) -> None:
         for name, value in attributes.items():

@@ -155,8 +155,9 @@ class DumpReader:
             self._inode = Inode(header)
             self._unread = True
             yield self._inode
-            for _ in self.contents():
-                pass
+            if self._unread:
+                for _ in self.contents():
+                    pass
         if self._next.c_type != TS_END:
             raise self.error(f"a record of the type {self._next.c_type} where a file or the end mark was expected")
         self._tape.drain()
@@ -169,7 +170,8 @@ class DumpReader:
         if self._inode is None or not self._unread:
             return
         self._unread = False
-        header, size = self._inode.header, self._inode.size
+        header = self._inode.header
+        size = header.di_size
         position = 0
         while True:
             for count, has_data in self._runs(header):
