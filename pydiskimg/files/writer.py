@@ -378,7 +378,7 @@ class Writer:
         if entry.kind != stat.S_IFLNK:
             if not has_mode:
                 os.chmod(name, entry.mode, dir_fd=directory)
-            if entry.acls_have_names:
+            if entry.acls and entry.acls_have_names:
                 self._set_later(os.stat(name, dir_fd=directory, follow_symlinks=is_open), entry)
             elif entry.acls:
                 self._set_acls(path, entry)
