@@ -43,9 +43,7 @@ class Entry:
 
     @property
     def acls_have_names(self) -> bool:
-        return bool(self.acls) and any(
-            isinstance(entry.qualifier, bytes) for entries in self.acls.values() for entry in entries
-        )
+        return any(isinstance(entry.qualifier, bytes) for entries in self.acls.values() for entry in entries)
 
     @property
     def is_hard_link(self) -> bool:

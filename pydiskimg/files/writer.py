@@ -31,7 +31,7 @@ from pydiskimg.text import printable
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LATER_ACL_ENTRIES = 200_000  # about 50 MB
-# Files of this many bytes are written to the disk at once, not all together when the last one is there.
+# Files of this many bytes are written to a new file system at once, not all together when the last one is there.
 _WRITE_BACK = 1 << 20
 _TAKEN = "a name comes twice, or was there before"
 _NO_FLAGS = (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL)
@@ -211,7 +211,7 @@ class Writer:
                 pwrite_all(fd, offset + done, data[done:], name=self._wording.where(entry))
         if end != entry.size:
             os.ftruncate(fd, entry.size)
-        if end >= _WRITE_BACK:
+        if self._is_new and end >= _WRITE_BACK:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # starts to write it, and waits for nothing
 
     def _make_directory(self, entry: Entry, spot: Spot) -> None:
@@ -378,7 +378,7 @@ class Writer:
         if entry.kind != stat.S_IFLNK:
             if not has_mode:
                 os.chmod(name, entry.mode, dir_fd=directory)
-            if entry.acls_have_names:
+            if entry.acls and entry.acls_have_names:
                 self._set_later(os.stat(name, dir_fd=directory, follow_symlinks=is_open), entry)
             elif entry.acls:
                 self._set_acls(path, entry)
