@@ -43,7 +43,6 @@ _LARGEST_MAP = 64 << 20  # bytes: half a thousand million inodes, of 8 TiB with 
 _LARGEST_ATTRIBUTES = 64  # records: an attribute block is one block of the file system
 _ATTRIBUTE_SLOTS = 2  # in the inode, and a block
 _EXT4_INLINE_DATA_FL = 0x10000000
-_I_BLOCK_SIZE = 60
 
 
 class Readable(Protocol):

@@ -208,7 +208,6 @@ FIRST_INODE = 11
 LOST_FOUND_INODE = FIRST_INODE
 
 DIRECT_BLOCKS = 12  # i_block[0..11]; then one indirect, one double and one triple indirect
-BLOCK_POINTERS = 15
 
 INLINE_DATA_FLAG = 0x10000000  # i_flags: the contents are in the inode itself
 EXTENTS_FLAG = 0x80000  # i_flags: i_block is the root of an extent tree

@@ -101,7 +101,6 @@ COPIED = 1 << 63
 EXTENDED_ENTRY_SIZE = 16
 SUBCLUSTERS = 32  # in a cluster
 SUBCLUSTERS_ALLOCATED = 0x0000_0000_FFFF_FFFF  # bits 0 to 31
-SUBCLUSTERS_ZERO = 0xFFFF_FFFF_0000_0000  # bits 32 to 63: subclusters 0 to 31
 MIN_EXTENDED_CLUSTER_BITS = 14  # a subcluster has 512 bytes at least
 
 SECTOR = 512  # the unit in which a compressed cluster's length is given
