@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Making file systems against mke2fs -F -q, in turns, on sparse files: medians, ratio, bytes that the file takes.
 
-usage: bench_mkfs.py [--rounds N] [--directory DIR]
+    python -m benchmarks.bench_mkfs [--rounds N] [--directory DIR]
 
 Ours runs in this process, as it does in an installation; mke2fs is a program to be started. Both get a fresh sparse
 file in each round and do not flush (a memory file system does not need it, a disk would measure the disk): so give a
@@ -14,15 +14,12 @@ import argparse
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from turns import in_turns, report
-
+from benchmarks.turns import in_turns, report
 from pydiskimg.disks.file import FileDisk
 from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.units import GIB, MIB, TIB, format_size
