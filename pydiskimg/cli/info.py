@@ -49,9 +49,10 @@ def _declare_common(parser: Parser) -> None:
 
 def run(arguments: Arguments) -> None:
     """Describe the image that the arguments name, and its backing files when they are asked for."""
-    from pydiskimg.cli.arguments import require_file_name
+    if arguments.file in ("", "-"):
+        from pydiskimg.cli.arguments import require_file_name
 
-    require_file_name(arguments.file)
+        require_file_name(arguments.file)
     if not arguments.backing_chain:
         _show([describe(arguments.file, arguments.format)], arguments.output, chain=False)
         return

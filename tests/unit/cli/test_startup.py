@@ -22,7 +22,6 @@ INFO = {
     "gc",
     "pydiskimg",
     "pydiskimg.cli",
-    "pydiskimg.cli.arguments",
     "pydiskimg.cli.info",
     "pydiskimg.cli.output",
     "pydiskimg.cli.quick_parser",
