@@ -47,9 +47,8 @@ def grow(disk: ShownDisk, messages: Messages, *, done: str | None = None) -> boo
 
     Raises StorageError when the disk itself fails; done is what release_grown() says of it.
     """
-    from pydiskimg.volumes.grow import (
-        grow_last_volume,
-    )  # only here: it takes longer to import than a small disk to copy
+    # Only here: it takes longer to import than a small disk to copy.
+    from pydiskimg.volumes.grow import grow_last_volume
 
     try:
         with messages.step("growing"):

@@ -82,8 +82,9 @@ class Format:
         return None
 
     def check(self, file: RawSource, progress: Progress | None) -> CheckResult:
-        """Check the image, of a format that is_checked."""
-        raise NotImplementedError
+        """Return what is wrong with the image; UnsupportedImageError for a format that is not is_checked."""
+        del progress
+        raise UnsupportedImageError(f"{file.name}: is {self.title}, in which there is nothing to check")
 
     def layer(self, source: Source) -> MapLayer:
         """Return where source, of this format, has its bytes, without its backing file, for map_rows()."""
