@@ -7,6 +7,7 @@ sentence that the administrator needs, because Ganeti shows the tail of the log.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -22,7 +23,8 @@ from ganeti_os.settings.kinds import without_password
 from ganeti_os.settings.settings import Paths, read_settings
 from ganeti_os.signals import Ending, TerminatedError
 from pydiskimg.errors import DiskImageError
-from pydiskimg.linux.stdio import keep_standard_descriptors
+from pydiskimg.linux.stdio import end_process, keep_standard_descriptors
+from pydiskimg.startup import OBJECTS_BETWEEN_COLLECTIONS
 
 log = logging.getLogger(__name__)
 
@@ -55,17 +57,13 @@ def run_verb(
 
     sysconfdir and localstatedir are the configured directories; argv is without the program's name.
     """
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     closed = keep_standard_descriptors()
     ending = Ending(WHAT[verb])
     ending.install(patience_seconds=PATIENCE_SECONDS if verb in STREAMING else 0.0)
     arguments = sys.argv[1:] if argv is None else argv
     status = _run(verb, arguments, Paths(sysconfdir, localstatedir), ending, closed)
-    for fd, stream in ((1, sys.stdout), (2, sys.stderr)):
-        try:
-            stream.flush()
-        except (OSError, AttributeError):  # a log that is full or closed does not change the outcome
-            os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
-    sys.exit(status)
+    end_process(status)
 
 
 def _run(verb: str, argv: Sequence[str], paths: Paths, ending: Ending, closed: set[int]) -> int:

@@ -16,10 +16,13 @@ Hence:
 - logging, json and importlib.metadata are imported where they are used, and so is everything that mounts or unpacks.
 - pydiskimg/__init__.py finds the public names when they are first used.
 - cli/quick_parser.py understands the common forms of info and convert by the options that argparse is told.
-- cli.launch() looks for garbage less often, and ends without taking the interpreter apart.
+- Commands and verbs look for garbage less often, and end without taking the interpreter apart (linux/stdio.py).
 """
 
 from __future__ import annotations
+
+# With the interpreter's 700, looking through what is imported takes as long as some of the imports.
+OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

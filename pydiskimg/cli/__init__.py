@@ -13,16 +13,14 @@ import os
 import sys
 
 from pydiskimg.errors import DiskImageError
-from pydiskimg.linux.stdio import keep_standard_descriptors
-from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.linux.stdio import end_process, keep_standard_descriptors
+from pydiskimg.startup import OBJECTS_BETWEEN_COLLECTIONS, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
 COMMANDS = ("info", "convert", "create", "map", "compare", "check", "snapshot", "mkfs", "mkswap")
-# With the interpreter's 700, looking through what is imported takes as long as some of the imports.
-_OBJECTS_BETWEEN_COLLECTIONS = 50_000
 _NOT_TOLD = {"compare": 4}  # where 1 says something else: that the images differ
 
 
@@ -40,19 +38,12 @@ class _NotOpen:
 
 def launch() -> NoReturn:
     """Run the command line and end the process: what the launcher and `python -m pydiskimg` do."""
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     try:
         status = main()
     except SystemExit as ended:  # argparse's
         status = ended.code if isinstance(ended.code, int) else 1
-    for stream in (sys.stdout, sys.stderr):
-        try:  # noqa: SIM105 - contextlib is slow to import
-            stream.flush()
-        except OSError:  # a result that is lost was told of, and a message that is lost cannot be
-            pass
-    # All is written and closed: to take the interpreter apart would be a tenth of the time of a short command, and end
-    # with another status where standard error is full.
-    os._exit(status)
+    end_process(status)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
