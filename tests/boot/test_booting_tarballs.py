@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.boot.conftest import Systems
-from tests.fixtures.bootable_debian import DEBIAN_12, DEBIAN_13, OWN_MACHINE_ID
+from tests.fixtures.bootable_debian import DEBIAN_12, DEBIAN_13, OWN_MACHINE_ID, packed
 from tests.fixtures.bootable_images import ROOT_1, BootableImage, bootable_image, packed_machine
 from tests.fixtures.booting_instances import (
     MIB,
@@ -44,7 +44,7 @@ def test_a_tarball_of_debian_12_stays_itself_through_every_verb(tmp_path: Path, 
     """
     system = systems(DEBIAN_12)
     machine = bootable_image(system, ROOT_1)
-    one = instance_of(system.tarball, tmp_path, "one.example.org", 21, Six.GANETI)
+    one = instance_of(packed(system), tmp_path, "one.example.org", 21, Six.GANETI)
     two = instance_of(packed_machine(system, machine), tmp_path, "two.example.org", 22, Six.FILES)
     for instance in (one, two):
         instance.create(SIZE)
@@ -63,7 +63,7 @@ def test_a_tarball_of_debian_12_stays_itself_through_every_verb(tmp_path: Path, 
 
     backup = tmp_path / "backup"
     one.export(backup)
-    restored = instance_of(system.tarball, tmp_path, "restored.example.net", 24, Six.GANETI)
+    restored = instance_of(packed(system), tmp_path, "restored.example.net", 24, Six.GANETI)
     restored.restore(backup, SIZE + 400 * MIB, old=one.name)
     (third,) = boot_together([restored], PASSWORD, tmp_path)
     assert third.identity == first[0].identity, "a restored backup is the same machine"
@@ -73,12 +73,12 @@ def test_a_tarball_of_debian_12_stays_itself_through_every_verb(tmp_path: Path, 
 def test_a_tarball_of_debian_13_boots_from_a_gpt(tmp_path: Path, systems: Systems) -> None:
     """It is renamed before it is first started, and restored as another machine beside the first."""
     system = systems(DEBIAN_13)
-    one = instance_of(system.tarball, tmp_path, "one.example.org", 31, Six.FILES, PARTITION_TABLE="gpt")
+    one = instance_of(packed(system), tmp_path, "one.example.org", 31, Six.FILES, PARTITION_TABLE="gpt")
     one.create(SIZE)
     one.rename("renamed.example.org", 32)
     backup = tmp_path / "backup"
     one.export(backup)
-    other = instance_of(system.tarball, tmp_path, "other.example.org", 33, Six.GANETI, IMPORT_IDENTITY="new")
+    other = instance_of(packed(system), tmp_path, "other.example.org", 33, Six.GANETI, IMPORT_IDENTITY="new")
     other.restore(backup, SIZE + 400 * MIB, old=one.name)
     told = boot_together([one, other], PASSWORD, tmp_path)
     assert_others([told[0].machine_id, told[1].machine_id, OWN_MACHINE_ID])
