@@ -18,7 +18,7 @@ from pydiskimg.startup import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pydiskimg.cli.quick_parser import Arguments
+    from pydiskimg.cli import Arguments
 
 
 def describe_chain(arguments: Arguments) -> Iterator[Facts]:

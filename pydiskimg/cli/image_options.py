@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from pydiskimg.cli.quick_parser import Arguments
+    from pydiskimg.cli import Arguments
 
 _VERSIONS = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
 _COMPRESSION_TYPES = ("zlib", "zstd")

@@ -24,7 +24,6 @@ INFO = {
     "pydiskimg.cli",
     "pydiskimg.cli.info",
     "pydiskimg.cli.output",
-    "pydiskimg.cli.quick_parser",
     "pydiskimg.errors",
     "pydiskimg.images",
     "pydiskimg.images.formats",
@@ -39,7 +38,6 @@ INFO = {
     "pydiskimg.protocols",
     "pydiskimg.records",
     "pydiskimg.startup",
-    "pydiskimg.text",
     "pydiskimg.units",
     "struct",
 }
