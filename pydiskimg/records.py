@@ -28,7 +28,7 @@ class Record:
         self.offsets: dict[str, int] = {}
         self._order = byte_order
         at = 0
-        for line in table.strip().splitlines():
+        for line in filter(str.strip, table.splitlines()):
             margin, code, field, *_ = line.split(None, 3)
             assert int(margin, 16) == at, f"{name}.{field}: the margin says {margin}, the fields before say {at:#x}"
             self.offsets[field], self.codes[field] = at, code

@@ -12,7 +12,7 @@ from pydiskimg.cli.pipes import destination_pipe, is_destination_pipe, is_source
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import DiskImageError, InUseError, UnsupportedImageError
-from pydiskimg.images.formats import FORMATS
+from pydiskimg.images import FORMATS
 from pydiskimg.images.open import open_image
 from pydiskimg.linux.blockdev import is_block_device
 from pydiskimg.startup import TYPE_CHECKING

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 
-from pydiskimg.images.formats import FORMATS
+from pydiskimg.images import FORMATS
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import parse_size
 

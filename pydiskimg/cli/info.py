@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pydiskimg.cli.output import add_output_option, nested_lines, show, word
-from pydiskimg.images.formats import FORMATS, detect_image
+from pydiskimg.images import FORMATS, detect_image
 from pydiskimg.images.raw import open_raw
 from pydiskimg.startup import TYPE_CHECKING
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from itertools import chain
 
-from pydiskimg.images.formats import FORMATS, detect_image
+from pydiskimg.images import FORMATS, detect_image
 from pydiskimg.images.qcow2.facts import Facts, snapshot_facts
 from pydiskimg.images.raw import open_raw
 from pydiskimg.startup import TYPE_CHECKING

@@ -26,7 +26,6 @@ INFO = {
     "pydiskimg.cli.output",
     "pydiskimg.errors",
     "pydiskimg.images",
-    "pydiskimg.images.formats",
     "pydiskimg.images.qcow2",
     "pydiskimg.images.qcow2.facts",
     "pydiskimg.images.qcow2.header",
