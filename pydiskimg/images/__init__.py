@@ -121,7 +121,7 @@ class _Qcow2(Format):
         return read_header(file)
 
     def facts(self, file: RawSource, path: str) -> dict[str, object]:
-        from pydiskimg.images.qcow2.facts import image_facts
+        from pydiskimg.images.qcow2.header import image_facts
 
         return image_facts(file, path, stored=file.stored())
 

@@ -19,7 +19,7 @@ from pydiskimg.cli.output import json_pieces, nested_lines
 from pydiskimg.fs import luks
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.bitmaps import BITMAP_ENTRY, BITMAPS
-from pydiskimg.images.qcow2.facts import full_backing_filename
+from pydiskimg.images.qcow2.header import full_backing_filename
 from pydiskimg.images.qcow2.luks import CRYPTO_HEADER
 from pydiskimg.images.qcow2.snapshots import SNAPSHOT
 from tests.fixtures.checkout import ROOT

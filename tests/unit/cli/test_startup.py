@@ -27,7 +27,6 @@ INFO = {
     "pydiskimg.errors",
     "pydiskimg.images",
     "pydiskimg.images.qcow2",
-    "pydiskimg.images.qcow2.facts",
     "pydiskimg.images.qcow2.header",
     "pydiskimg.images.qcow2.layout",
     "pydiskimg.images.raw",
