@@ -115,18 +115,6 @@ class InUseError(StorageError):
     """The device or file is held by somebody else: mounted, in a running guest, or in another process."""
 
 
-class MissingPathError(StorageError, FileNotFoundError):
-    """A path does not exist inside a guest's tree; also a FileNotFoundError."""
-
-
-class ExistingPathError(StorageError, FileExistsError):
-    """Something is at a path of a guest's tree already; also a FileExistsError."""
-
-
-class OutsideTreeError(StorageError):
-    """A path inside a guest's tree does not resolve to what was asked for without leaving the tree."""
-
-
 def storage_error(cause: OSError, where: str, doing: str) -> StorageError:
     """Return a StorageError that says where and at what the system call failed; raise it `from` the cause.
 

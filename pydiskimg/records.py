@@ -22,23 +22,21 @@ class Record:
     """
 
     def __init__(self, name: str, byte_order: str, size: int, table: str) -> None:
-        fields = [line.split(None, 3) for line in table.splitlines() if line.strip()]
         self.name = name
         self.size = size
-        self.names = tuple(field[2] for field in fields)
-        self.codes = dict(zip(self.names, (field[1] for field in fields), strict=True))
+        self.codes: dict[str, str] = {}
         self.offsets: dict[str, int] = {}
-        self._struct = struct.Struct(byte_order + "".join(self.codes.values()))
         self._order = byte_order
         at = 0
-        for margin, code, field_name, *_ in fields:
-            assert int(margin, 16) == at, (
-                f"{name}.{field_name}: the margin says {margin}, the fields before say {at:#x}"
-            )
-            self.offsets[field_name] = at
+        for line in filter(str.strip, table.splitlines()):
+            margin, code, field, *_ = line.split(None, 3)
+            assert int(margin, 16) == at, f"{name}.{field}: the margin says {margin}, the fields before say {at:#x}"
+            self.offsets[field], self.codes[field] = at, code
             at += struct.calcsize(byte_order + code)
+        self.names = tuple(self.codes)
+        self._struct = struct.Struct(byte_order + "".join(self.codes.values()))
         assert self._struct.size == size == at, f"{name}: {at} bytes, expected {size}"
-        self._empty = {key: b"" if code.endswith("s") else 0 for key, code in self.codes.items()}
+        self._empty = self.unpack(bytes(size))
 
     def pack(self, **values: Value) -> bytes:
         """Return the record; fields that are not given are zero. KeyError for a field that does not exist."""

@@ -27,7 +27,7 @@ from ganeti_os.guest.network.writing.nic_plan import HEADER
 from ganeti_os.settings.settings import Settings
 from ganeti_os.settings.shellfile import SettingsError
 from pydiskimg.errors import storage_error
-from pydiskimg.protocols import Tree
+from pydiskimg.files.tree import Tree
 from pydiskimg.text import printable
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ if __name__ == "__main__":  # started with -I, by its path
 from ganeti_os.guest.files.selinux import attributes_of_new
 from pydiskimg.errors import DiskImageError, storage_error
 from pydiskimg.files.mounted_tree import open_tree
-from pydiskimg.protocols import Tree
+from pydiskimg.files.tree import Tree
 
 LIMIT = 64 << 20  # bytes of a file
 _PROGRAM = "guest-file"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ganeti_os.guest.files.selinux import attributes_of_new
-from pydiskimg.protocols import Tree
+from pydiskimg.files.tree import Tree
 
 PATH = "/etc/fstab"
 _HEADER = (

@@ -22,7 +22,7 @@ from ganeti_os.guest.network.old_addresses import tell_of_old_addresses
 from ganeti_os.guest.ssh.host_keys import make_host_keys
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.settings.settings import Settings
-from pydiskimg.protocols import Tree
+from pydiskimg.files.tree import Tree
 
 log = logging.getLogger(__name__)
 

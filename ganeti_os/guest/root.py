@@ -16,8 +16,9 @@ from ganeti_os.guest.mounted_volume import mounted_volume, volume_device
 from pydiskimg.disks.deferred_head import HEAD_SIZE
 from pydiskimg.errors import DiskImageError, StorageError
 from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.tree import Tree
 from pydiskimg.partitions.layout import SECTOR_SIZES
-from pydiskimg.protocols import ShownDisk, Source, Tree
+from pydiskimg.protocols import ShownDisk, Source
 from pydiskimg.units import format_size
 from pydiskimg.volumes.find import Volume, find_volumes, volume_readings
 

@@ -31,8 +31,8 @@ from pydiskimg.boot import (
 from pydiskimg.disks.descriptor import DescriptorDisk
 from pydiskimg.errors import BootLoaderError, StorageError
 from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.tree import Tree
 from pydiskimg.partitions.make import BOOT_CODE_SIZE, Content
-from pydiskimg.protocols import Tree
 from pydiskimg.units import format_size
 from pydiskimg.volumes.find import find_volumes
 

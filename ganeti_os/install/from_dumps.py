@@ -33,7 +33,7 @@ from ganeti_os.install.overlay import copy_overlay
 from pydiskimg.errors import InvalidImageError, StorageError, storage_error
 from pydiskimg.files.dump import DumpReader, open_dump, restore_dump
 from pydiskimg.files.mounted_tree import open_tree
-from pydiskimg.protocols import Tree
+from pydiskimg.files.tree import Tree
 from pydiskimg.units import format_size
 
 log = logging.getLogger(__name__)

@@ -32,9 +32,9 @@ from ganeti_os.request import Request, RequestError, parse_request
 from ganeti_os.settings.settings import Settings, read_settings
 from pydiskimg.errors import DiskImageError, StorageError
 from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.tree import Tree
 from pydiskimg.fs.probe import probe
 from pydiskimg.images.raw import open_raw
-from pydiskimg.protocols import Tree
 
 log = logging.getLogger(__name__)
 

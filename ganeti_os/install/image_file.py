@@ -13,7 +13,7 @@ from ganeti_os.install.directory_listing import listed_names, listing, shown_nam
 from ganeti_os.settings.image_names import BOOT_DUMP, ROOT_DUMP, is_file_name, spellings
 from ganeti_os.settings.settings import Settings
 from pydiskimg.errors import InvalidImageError, ReferenceDeniedError, StorageError, UnsupportedImageError, storage_error
-from pydiskimg.images.formats import FORMATS
+from pydiskimg.images import FORMATS
 from pydiskimg.images.open import open_image
 from pydiskimg.protocols import ImageSource
 from pydiskimg.text import quoted

@@ -15,7 +15,7 @@ from ganeti_os.settings.settings import Settings
 from pydiskimg.errors import DiskImageError, storage_error
 from pydiskimg.files.copy import copy_directory
 from pydiskimg.files.mounted_tree import open_tree
-from pydiskimg.protocols import Tree
+from pydiskimg.files.tree import Tree
 from pydiskimg.units import format_size
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from pydiskimg.boot.modules import NAME, check_module
 from pydiskimg.errors import BootLoaderError
-from pydiskimg.protocols import Tree
+from pydiskimg.files.tree import Tree
 
 # Debian, Red Hat and Arch; SUSE of today, and before.
 DIRECTORIES = ("/usr/lib/grub/i386-pc", "/usr/share/grub2/i386-pc", "/usr/lib/grub2/i386-pc")

@@ -2,7 +2,8 @@
 """The `pydiskimg` command. Its subcommands and options are called as qemu-img calls them, where it has them.
 
 What `pydiskimg info` passes through imports nothing that is slow to import: the whole command takes little longer
-than Python's own start.
+than Python's own start. So the common forms of info and convert are understood without argparse, whose import takes as
+long as to copy 30 MiB. A subcommand declares its common options by the same calls of add_argument() for both parsers.
 """
 
 from __future__ import annotations
@@ -17,8 +18,21 @@ from pydiskimg.linux.stdio import end_process, keep_standard_descriptors
 from pydiskimg.startup import OBJECTS_BETWEEN_COLLECTIONS, TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import NoReturn
+    import argparse
+    from collections.abc import Callable, Sequence
+    from typing import Any, NoReturn, Protocol, TypeAlias
+
+    Arguments: TypeAlias = "argparse.Namespace | QuickArguments"
+
+    class Parser(Protocol):
+        """What both parsers have."""
+
+        def add_argument(self, *names: str, **how: Any) -> Any: ...
+
+        def set_defaults(self, **values: Any) -> None: ...
+
+        def error(self, message: str) -> NoReturn: ...
+
 
 COMMANDS = ("info", "convert", "create", "map", "compare", "check", "snapshot", "mkfs", "mkswap")
 _NOT_TOLD = {"compare": 4}  # where 1 says something else: that the images differ
@@ -89,17 +103,17 @@ def _tell(text: str) -> None:
 
 def _run(words: list[str]) -> int:
     if words[:1] == ["info"]:
-        from pydiskimg.cli.info import run_common_form
+        from pydiskimg.cli import info
 
-        if run_common_form(words[1:]):
+        if run_quickly(words[1:], info.declare_common, info.run):
             return 0
     from pydiskimg.cli.signals import end_as_interrupted
 
     end_as_interrupted()  # before anything else is imported: a signal's exit status is the same early and late
     if words[:1] == ["convert"]:
-        from pydiskimg.cli.convert import run_common_form
+        from pydiskimg.cli import convert
 
-        if run_common_form(words[1:]):
+        if run_quickly(words[1:], convert.declare_common, convert.run):
             return 0
     from pydiskimg.cli.command_line import run
 
@@ -108,3 +122,86 @@ def _run(words: list[str]) -> int:
     except SystemExit:  # of --version and --help; what they print has to arrive like any result
         sys.stdout.flush()
         raise
+
+
+class UncommonError(Exception):
+    """The words are rare or wrong in some way, and argparse is to say in which."""
+
+
+class QuickArguments:
+    """What the words say; an option that is not among the common ones was not given."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.__dict__.update(values)
+
+    def __getattr__(self, _: str) -> Any:
+        return None
+
+
+class QuickParser:
+    """Has of argparse's parser what declares a flag, an option with one value and an operand."""
+
+    def __init__(self) -> None:
+        self._options: dict[str, tuple[str, dict[str, Any]]] = {}
+        self._operands: list[str] = []
+        self._values: dict[str, Any] = {}
+
+    def add_argument(self, *names: str, **how: Any) -> None:
+        if not names[0].startswith("-"):
+            self._operands.append(names[0])
+            return
+        dest = how.get("dest") or max(names, key=len).lstrip("-").replace("-", "_")
+        self._values[dest] = how.get("default", False if "action" in how else None)
+        self._options.update(dict.fromkeys(names, (dest, how)))
+
+    def set_defaults(self, **values: Any) -> None:
+        self._values |= values
+
+    def error(self, _: str) -> NoReturn:
+        raise UncommonError
+
+    def parse(self, words: Sequence[str]) -> QuickArguments:
+        """Return what argparse would; raise UncommonError for words that are anything but common ones."""
+        found = QuickArguments(self._values)
+        operands = []
+        rest = iter(words)
+        for word in rest:
+            if word == "-" or not word.startswith("-"):
+                operands.append(word)
+                continue
+            name, equals, value = word.partition("=") if word.startswith("--") else (word, "", "")
+            dest, how = self._options.get(name) or self.error(name)
+            if "action" not in how:
+                setattr(found, dest, self._value(how, value if equals else next(rest, "")))
+            elif equals:
+                self.error(word)
+            else:
+                setattr(found, dest, True)
+        if len(operands) != len(self._operands):
+            self.error("operands")
+        for dest, word in zip(self._operands, operands, strict=True):
+            setattr(found, dest, word)
+        return found
+
+    def _value(self, how: dict[str, Any], word: str) -> object:
+        """Check a value: it is one of the choices, and what the option's type makes of it."""
+        if word not in how.get("choices", (word,)):
+            self.error(word)
+        convert: Callable[[str], object] = how.get("type", str)
+        try:
+            return convert(word)
+        except Exception:  # noqa: BLE001 - argparse's own, too, which is not imported; it says what is wrong
+            self.error(word)
+
+
+def run_quickly(
+    words: Sequence[str], declare: Callable[[Parser], None], run: Callable[[QuickArguments], object]
+) -> bool:
+    """Run a subcommand on words; return False, with nothing done, when they are not of a common form or wrong."""
+    parser = QuickParser()
+    declare(parser)
+    try:
+        run(parser.parse(words))
+    except UncommonError:
+        return False
+    return True

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from pydiskimg.cli.info import Facts, describe_file
 from pydiskimg.cli.references import references
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
+from pydiskimg.images import FORMATS, detect_image
 from pydiskimg.images.chain import MAX_BACKING_FILES, require_raw, stated_backing_format
-from pydiskimg.images.formats import FORMATS, detect_image
 from pydiskimg.images.raw import RawSource, open_raw
 from pydiskimg.images.references import AllowedDirectory, Reference, denied
 from pydiskimg.startup import TYPE_CHECKING
@@ -18,7 +18,7 @@ from pydiskimg.startup import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pydiskimg.cli.quick_parser import Arguments
+    from pydiskimg.cli import Arguments
 
 
 def describe_chain(arguments: Arguments) -> Iterator[Facts]:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from pydiskimg.cli.arguments import require_file_name
 from pydiskimg.cli.output import add_output_option, show, tell
 from pydiskimg.cli.progress import progress
-from pydiskimg.images.formats import FORMATS, detect_image
+from pydiskimg.images import FORMATS, detect_image
 from pydiskimg.images.raw import open_raw
 from pydiskimg.startup import TYPE_CHECKING
 

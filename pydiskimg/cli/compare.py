@@ -13,7 +13,7 @@ from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import DiskImageError
-from pydiskimg.images.formats import FORMATS
+from pydiskimg.images import FORMATS
 from pydiskimg.images.open import open_image
 from pydiskimg.transfer.compare import Comparison, compare
 

@@ -10,20 +10,19 @@ from pydiskimg.cli.arguments import require_name
 from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options
 from pydiskimg.cli.pipes import destination_pipe, is_destination_pipe, is_source_pipe, source_pipe
 from pydiskimg.cli.progress import progress
-from pydiskimg.cli.quick_parser import run_quickly
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import DiskImageError, InUseError, UnsupportedImageError
-from pydiskimg.images.formats import FORMATS
+from pydiskimg.images import FORMATS
 from pydiskimg.images.open import open_image
 from pydiskimg.linux.blockdev import is_block_device
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from typing import Any
 
-    from pydiskimg.cli.quick_parser import Arguments, Parser
+    from pydiskimg.cli import Arguments, Parser
     from pydiskimg.protocols import Disk, ImageSource, Source
 
 
@@ -38,11 +37,6 @@ through a pipe, and must have its tables first, as it has when this command has 
 """
 
 
-def run_common_form(words: Sequence[str]) -> bool:
-    """Convert as the words say; return False, with nothing done, when they are not of a common form or wrong."""
-    return run_quickly(words, _declare_common, run)
-
-
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     from pydiskimg.cli.convert_options import add_refused_options, sparse_unit
@@ -50,7 +44,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "convert", help="copy an image to a file, block device or pipe", description=_DESCRIPTION
     )
-    _declare_common(parser)
+    declare_common(parser)
     parser.add_argument("-C", dest="ignored", action="store_true", help=f"{_IGNORED}the kernel copies where it can")
     add_image_options(parser)
     parser.add_argument(
@@ -80,7 +74,8 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def _declare_common(parser: Parser) -> None:
+def declare_common(parser: Parser) -> None:
+    """Declare the options of the common form."""
     parser.add_argument(
         "-f", dest="format", choices=FORMATS, help="format of SRC (default: by its contents; of a pipe: raw)"
     )

@@ -11,8 +11,8 @@ from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_o
 from pydiskimg.disks.new_file import new_file
 from pydiskimg.disks.store import GrowingFile
 from pydiskimg.errors import InUseError, UnsupportedImageError
+from pydiskimg.images import FORMATS
 from pydiskimg.images.create import new_image
-from pydiskimg.images.formats import FORMATS
 from pydiskimg.images.qcow2.write.create import create_qcow2, round_size
 from pydiskimg.images.raw import open_raw
 from pydiskimg.linux.blockdev import is_block_device

@@ -15,7 +15,7 @@ from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError, FileSystemError, PartitionError, StorageError
 from pydiskimg.fs.probe import probe
 from pydiskimg.fs.signatures import table_trace, trace
-from pydiskimg.images.formats import looks_like
+from pydiskimg.images import looks_like
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.partitions.read import read_partition_table
 from pydiskimg.protocols import Disk

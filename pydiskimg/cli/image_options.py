@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 
-from pydiskimg.images.formats import FORMATS
+from pydiskimg.images import FORMATS
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import parse_size
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from pydiskimg.cli.quick_parser import Arguments
+    from pydiskimg.cli import Arguments
 
 _VERSIONS = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
 _COMPRESSION_TYPES = ("zlib", "zstd")

@@ -4,24 +4,18 @@
 from __future__ import annotations
 
 from pydiskimg.cli.output import add_output_option, nested_lines, show, word
-from pydiskimg.cli.quick_parser import run_quickly
-from pydiskimg.images.formats import FORMATS, detect_image
+from pydiskimg.images import FORMATS, detect_image
 from pydiskimg.images.raw import open_raw
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
-    from pydiskimg.cli.quick_parser import Arguments, Parser
+    from pydiskimg.cli import Arguments, Parser
     from pydiskimg.images.raw import RawSource
 
 Facts = dict[str, object]
-
-
-def run_common_form(words: Sequence[str]) -> bool:
-    """Do what words ask for; return False when they are not of a common form."""
-    return run_quickly(words, _declare_common, run)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -34,13 +28,14 @@ def add_parser(subparsers: Any) -> None:
         description="Tell the format, the sizes and the features of an image. Files that it names are not opened "
         "without --backing-chain, and with it only those that --allow-references allows.",
     )
-    _declare_common(parser)
+    declare_common(parser)
     parser.add_argument("--backing-chain", action="store_true", help="describe the backing files too")
     add_references_option(parser)
     parser.set_defaults(run=run)
 
 
-def _declare_common(parser: Parser) -> None:
+def declare_common(parser: Parser) -> None:
+    """Declare the options of the common form."""
     parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
     parser.add_argument("-U", "--force-share", action="store_true", help="accepted as by qemu-img: nothing is locked")
     add_output_option(parser)

@@ -11,7 +11,7 @@ from pydiskimg.cli.arguments import require_file_name, size_argument
 from pydiskimg.cli.output import add_output_option
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import UnsupportedImageError
-from pydiskimg.images.formats import FORMATS
+from pydiskimg.images import FORMATS
 from pydiskimg.images.map import IS_PRESENT, Row, map_rows
 from pydiskimg.images.open import open_image
 from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET, IS_COMPRESSED, IS_DATA, IS_ZERO

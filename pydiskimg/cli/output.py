@@ -6,12 +6,11 @@ from __future__ import annotations
 import sys
 
 from pydiskimg.startup import TYPE_CHECKING
-from pydiskimg.text import LINE, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from pydiskimg.cli.quick_parser import Parser
+    from pydiskimg.cli import Parser
 
 MARGIN = "    "
 
@@ -23,7 +22,7 @@ def add_output_option(parser: Parser) -> None:
 
 def message_text(text: str) -> str:
     """Return a message as it is printed: one that quotes an argument which is not UTF-8 shows its bytes as \\xNN."""
-    shown = printable(text, limit=LINE)
+    shown = _line(text)
     if "\\udc" in shown:  # repr() of such a name, which argparse puts into its messages
         for byte in range(0x80, 0x100):
             shown = shown.replace(f"\\udc{byte:02x}", f"\\x{byte:02x}")
@@ -46,7 +45,15 @@ def show(result: object, lines: Iterable[str], output: str) -> None:
         sys.stdout.write("\n")
     else:
         for line in lines:
-            print(printable(line, limit=LINE))
+            print(_line(line))
+
+
+def _line(text: str) -> str:
+    if text.isprintable() and len(text) < 1 << 12:
+        return text
+    from pydiskimg.text import LINE, printable  # only here: nearly all lines are printed as they are
+
+    return printable(text, limit=LINE)
 
 
 def json_pieces(value: object, margin: str = "") -> Iterator[str]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any
 
-    from pydiskimg.cli.quick_parser import Arguments
+    from pydiskimg.cli import Arguments
     from pydiskimg.images.references import AllowedDirectory
 
 

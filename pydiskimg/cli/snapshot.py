@@ -6,8 +6,7 @@ from __future__ import annotations
 import time
 from itertools import chain
 
-from pydiskimg.images.formats import FORMATS, detect_image
-from pydiskimg.images.qcow2.facts import Facts, snapshot_facts
+from pydiskimg.images import FORMATS, detect_image
 from pydiskimg.images.raw import open_raw
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import format_size
@@ -42,11 +41,12 @@ def run(arguments: argparse.Namespace) -> None:
     """List the snapshots of the image that the arguments name; a raw image has none."""
     from pydiskimg.cli.arguments import require_file_name
     from pydiskimg.cli.output import show
+    from pydiskimg.images.qcow2.snapshots import snapshot_facts
 
     if not arguments.list:
         arguments.usage_error("-l is missing: snapshots are listed only; qemu-img snapshot makes and deletes them")
     require_file_name(arguments.file)
-    snapshots: Iterator[Facts] = iter(())
+    snapshots: Iterator[dict[str, Any]] = iter(())
     lines: Iterator[str] = iter(())
     with open_raw(arguments.file) as file:
         if found := FORMATS[arguments.format or detect_image(file)].snapshots(file):
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
     show(snapshots, lines, arguments.output)
 
 
-def snapshot_lines(snapshots: Iterable[Facts]) -> Iterator[str]:
+def snapshot_lines(snapshots: Iterable[dict[str, Any]]) -> Iterator[str]:
     """Yield a table of the snapshots: the date is local time, the clock is the guest's running time."""
     yield _COLUMNS.format("ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT")
     for snapshot in snapshots:

@@ -7,7 +7,7 @@ from os import fsdecode
 
 from pydiskimg.cli.image_options import split_options
 from pydiskimg.errors import UnsupportedImageError
-from pydiskimg.images.formats import FORMATS, detect_image
+from pydiskimg.images import FORMATS, detect_image
 from pydiskimg.images.raw import open_raw
 
 _KEYS = ("snapshot.id", "snapshot.name")

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from pydiskimg.errors import ExistingPathError, MissingPathError, OutsideTreeError, StorageError, storage_error
+from pydiskimg.errors import StorageError, storage_error
 from pydiskimg.files.attributes import drop_acls, get_attributes
+from pydiskimg.files.tree import ExistingPathError, MissingPathError, OutsideTreeError
 from pydiskimg.linux.fileio import pwrite_all
 from pydiskimg.linux.openat2 import (
     RESOLVE_BENEATH,

@@ -1,2 +1,216 @@
 # SPDX-License-Identifier: MIT
-"""The bytes of image formats: each module turns a file into a Source."""
+"""The image formats: a row for each, and how the format of an image is told by its first bytes.
+
+What a format can do is imported when it is asked for: the fastest commands come through here.
+"""
+
+from __future__ import annotations
+
+from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.images.qcow2.layout import MAGIC
+from pydiskimg.protocols import read_bytes
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import os
+    from contextlib import AbstractContextManager, ExitStack
+    from typing import Any
+
+    from pydiskimg.disks.descriptor import DescriptorDisk
+    from pydiskimg.images.map import MapLayer
+    from pydiskimg.images.qcow2.check import CheckResult
+    from pydiskimg.images.qcow2.header import Header
+    from pydiskimg.images.qcow2.snapshots import Snapshot
+    from pydiskimg.images.qcow2.write.disk import Qcow2Disk
+    from pydiskimg.images.raw import RawSource
+    from pydiskimg.protocols import Disk, ImageSource, Progress, Source
+
+_CONVERT = "convert it with: qemu-img convert -O qcow2 OLD NEW"
+
+
+class Format:
+    """What is done with images of one format. What a format does not have is as it is for raw.
+
+    name is qemu-img's, title for messages, magic the first bytes, by which it is known. Files stay the caller's.
+    """
+
+    name = "raw"
+    title = "a raw image"
+    magic = b""
+    has_options = False  # for new images, and backing files
+    is_checked = False
+
+    def open(self, file: RawSource, opened: ExitStack, *, snapshot: str | None, **how: Any) -> ImageSource:
+        """Return the disk in file as open_image() does; opened owns file and gets what else is opened."""
+        del opened, how
+        if snapshot is not None:
+            raise UnsupportedImageError(
+                f"{file.name}: is {self.title}, which has no snapshots; {snapshot!r} was asked for"
+            )
+        return file
+
+    def open_disk(self, stack: ExitStack, disk: DescriptorDisk, **how: Any) -> DescriptorDisk | Qcow2Disk:
+        """Return the disk in the image that disk holds, as open_disk() does; stack closes what is opened for it."""
+        del stack, how
+        return disk
+
+    def new(self, path: str | os.PathLike[str], size: int, **options: Any) -> AbstractContextManager[Disk]:
+        """Make a new image as new_image() does, whose options a format that has_options gets."""
+        from pydiskimg.images.create import new_raw
+
+        del options
+        return new_raw(path, size)
+
+    def header(self, file: RawSource) -> Header | None:
+        """Return what the image says of itself: its size, its backing file; None where it says nothing."""
+        del file
+        return None
+
+    def facts(self, file: RawSource, path: str) -> dict[str, object]:
+        """Return the facts of `qemu-img info --output=json`, under its names."""
+        return {
+            "virtual-size": file.size,
+            "filename": path,
+            "format": self.name,
+            "actual-size": file.stored(),
+            "dirty-flag": False,
+        }
+
+    def snapshots(self, file: RawSource) -> list[Snapshot] | None:
+        """Return the internal snapshots; None for a format that has none."""
+        del file
+        return None
+
+    def check(self, file: RawSource, progress: Progress | None) -> CheckResult:
+        """Return what is wrong with the image; UnsupportedImageError for a format that is not is_checked."""
+        del progress
+        raise UnsupportedImageError(f"{file.name}: is {self.title}, in which there is nothing to check")
+
+    def layer(self, source: Source) -> MapLayer:
+        """Return where source, of this format, has its bytes, without its backing file, for map_rows()."""
+        from pydiskimg.images.map import RawLayer
+
+        return RawLayer(source)
+
+
+class _Qcow2(Format):
+    name = "qcow2"
+    title = "a qcow2 image"
+    magic = MAGIC
+    has_options = True
+    is_checked = True
+
+    def open(self, file: RawSource, opened: ExitStack, *, snapshot: str | None, **how: Any) -> ImageSource:
+        from pydiskimg.images.chain import open_chain
+
+        return open_chain(file, opened, snapshot=snapshot, **how)
+
+    def open_disk(self, stack: ExitStack, disk: DescriptorDisk, **how: Any) -> DescriptorDisk | Qcow2Disk:
+        from pydiskimg.images.chain import open_chain_disk
+
+        return open_chain_disk(stack, disk, **how)
+
+    def new(self, path: str | os.PathLike[str], size: int, **options: Any) -> AbstractContextManager[Disk]:
+        from pydiskimg.images.create import new_qcow2
+
+        return new_qcow2(path, size, **options)
+
+    def header(self, file: RawSource) -> Header:
+        from pydiskimg.images.qcow2.header import read_header
+
+        return read_header(file)
+
+    def facts(self, file: RawSource, path: str) -> dict[str, object]:
+        from pydiskimg.images.qcow2.header import image_facts
+
+        return image_facts(file, path, stored=file.stored())
+
+    def snapshots(self, file: RawSource) -> list[Snapshot]:
+        from pydiskimg.images.qcow2.snapshots import read_snapshots
+
+        return read_snapshots(file, self.header(file))
+
+    def check(self, file: RawSource, progress: Progress | None) -> CheckResult:
+        from pydiskimg.images.qcow2.check import check_qcow2
+
+        return check_qcow2(file, progress=progress)
+
+    def layer(self, source: Source) -> MapLayer:
+        from pydiskimg.images.map import Qcow2Layer
+
+        return Qcow2Layer(source)
+
+
+FORMATS = {row.name: row for row in (Format(), _Qcow2())}
+
+# Bytes at an offset that give away a format which is not read, and what to do about it.
+_SIGNATURES = (
+    (0, MAGIC + b"\0\0\0\x01", "a qcow image of version 1", _CONVERT),
+    (0, b"QED\0", "a QED image", _CONVERT),
+    (0, b"KDMV", "a VMDK image", _CONVERT),
+    (0, b"COWD", "a VMDK image (version 3, of ESX)", _CONVERT),
+    (0, b"# Disk DescriptorFile", "the text descriptor of a VMDK image", _CONVERT),
+    (64, b"\x7f\x10\xda\xbe", "a VDI image", _CONVERT),
+    (0, b"conectix", "a VHD image", _CONVERT),
+    (0, b"vhdxfile", "a VHDX image", _CONVERT),
+    (0, b"WithoutFreeSpace", "a Parallels image", _CONVERT),
+    (0, b"WithouFreSpacExt", "a Parallels image", _CONVERT),
+    (0, b"\x1f\x8b\x08", "compressed with gzip", "decompress it with: gzip -d"),
+    (0, b"\xfd7zXZ\0", "compressed with xz", "decompress it with: xz -d"),
+    (0, b"\x28\xb5\x2f\xfd", "compressed with zstd", "decompress it with: zstd -d"),
+    *((0, b"BZh%d1AY&SY" % level, "compressed with bzip2", "decompress it with: bzip2 -d") for level in range(1, 10)),
+)
+
+_LOOK_AT = 512
+
+
+def detect(source: Source) -> str:
+    """Return the format of the image whose bytes source has: raw for whatever is not known.
+
+    Only for images that an administrator chose: a guest can write any of these bytes to its disk.
+    Raises UnsupportedImageError for a known format that is not read.
+    """
+    head = read_bytes(source, 0, min(_LOOK_AT, source.size))
+    unread = _unread(head)
+    if unread is not None:
+        what, advice = unread
+        raise UnsupportedImageError(
+            f"{source.name}: is {what}, and only {' and '.join(FORMATS)} images are read; {advice}"
+        )
+    return _recognised(head).name
+
+
+def looks_like(source: Source) -> str | None:
+    """Return what the first bytes say, such as "a VMDK image" or "compressed with xz"; None for what may be raw."""
+    head = read_bytes(source, 0, min(_LOOK_AT, source.size))
+    unread = _unread(head)
+    if unread is not None:
+        return unread[0]
+    found = _recognised(head)
+    return found.title if found.magic else None
+
+
+def _recognised(head: bytes) -> Format:
+    return next((row for row in FORMATS.values() if row.magic and head.startswith(row.magic)), FORMATS["raw"])
+
+
+def _unread(head: bytes) -> tuple[str, str] | None:
+    """What these first bytes are that is not read, and what to do about it."""
+    for offset, magic, what, advice in _SIGNATURES:
+        if head.startswith(magic, offset):
+            return what, advice
+    return None
+
+
+def detect_image(file: RawSource) -> str:
+    """Return the format of an opened image as detect() does; a block device must not look like anything but raw.
+
+    Raises UnsupportedImageError for a device that does, and for a known format that is not read.
+    """
+    found = detect(file)
+    if file.is_block_device and found != "raw":
+        raise UnsupportedImageError(
+            f"{file.name}: looks like {FORMATS[found].title}, which a guest can write to its disk too; "
+            f"name the format: raw for a disk, {found} for an image kept on a device"
+        )
+    return found

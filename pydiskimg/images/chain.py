@@ -7,7 +7,7 @@ import os
 from contextlib import ExitStack
 
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
-from pydiskimg.images.formats import FORMATS, detect
+from pydiskimg.images import FORMATS, detect
 from pydiskimg.images.qcow2.header import Header, read_header, require_readable
 from pydiskimg.images.qcow2.reader import Qcow2Source, open_qcow2
 from pydiskimg.images.raw import RawSource, describe

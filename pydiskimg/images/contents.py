@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from pydiskimg.images.formats import looks_like
+from pydiskimg.images import looks_like
 from pydiskimg.protocols import read_bytes
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import quoted

@@ -12,7 +12,7 @@ from pydiskimg.disks.fits import check_size_fits
 from pydiskimg.disks.new_file import new_disk_file, new_file
 from pydiskimg.disks.store import FixedStore, GrowingFile
 from pydiskimg.errors import StorageError, UnsupportedImageError
-from pydiskimg.images.formats import FORMATS
+from pydiskimg.images import FORMATS
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.images.qcow2.compress import compressor
 from pydiskimg.images.qcow2.write.create import (

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.extents import Kind
-from pydiskimg.images.formats import FORMATS
+from pydiskimg.images import FORMATS
 from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET, IS_DATA, IS_ZERO, host_ranges
 from pydiskimg.images.qcow2.reader import Qcow2Source
 from pydiskimg.images.qcow2.refcount_reader import has_unfilled_clusters

@@ -7,7 +7,7 @@ import os
 from contextlib import ExitStack
 
 from pydiskimg.errors import UnsupportedImageError
-from pydiskimg.images.formats import FORMATS, detect_image
+from pydiskimg.images import FORMATS, detect_image
 from pydiskimg.images.raw import open_raw
 from pydiskimg.protocols import ImageSource
 from pydiskimg.startup import TYPE_CHECKING

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 from pydiskimg.disks.open import OpenDisk, enter_raw_disk
 from pydiskimg.errors import UnsupportedImageError
-from pydiskimg.images.formats import FORMATS
+from pydiskimg.images import FORMATS
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import Protocol, TypeAlias
 from pydiskimg.disks.fits import check_size_fits
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.images.formats import detect
+from pydiskimg.images import detect
 from pydiskimg.images.qcow2.stream.reader import Chunk, StreamReader
 from pydiskimg.images.qcow2.stream.spool import Spool
 from pydiskimg.images.qcow2.stream.tables import Front, Prefix, read_stream_header

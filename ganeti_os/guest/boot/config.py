@@ -30,7 +30,7 @@ from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.files.text import decoded, encoded
 from pydiskimg.boot import grub_home
 from pydiskimg.errors import StorageError
-from pydiskimg.protocols import Tree
+from pydiskimg.files.tree import Tree
 
 log = logging.getLogger(__name__)
 

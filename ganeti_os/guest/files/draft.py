@@ -15,8 +15,8 @@ from typing import Protocol
 
 from ganeti_os.guest.files.selinux import DIRECTORY, FILE, SYMLINK, Labels
 from ganeti_os.guest.files.text import encoded
-from pydiskimg.errors import DiskImageError, OutsideTreeError, StorageError
-from pydiskimg.protocols import Tree
+from pydiskimg.errors import DiskImageError, StorageError
+from pydiskimg.files.tree import OutsideTreeError, Tree
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from ganeti_os.guest.files.path_pattern import (
     literal_beginning,
     matches,
 )
-from pydiskimg.errors import OutsideTreeError, StorageError
-from pydiskimg.protocols import Tree
+from pydiskimg.errors import StorageError
+from pydiskimg.files.tree import OutsideTreeError, Tree
 
 log = logging.getLogger(__name__)
 

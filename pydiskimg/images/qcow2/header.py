@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The header of a qcow2 file and its extensions: read, every number in them bounded; what keeps it from being read.
+"""The header of a qcow2 file and its extensions: read, every number in them bounded, and what it says of the image.
 
 Imports nothing but the layout: the fastest commands come through here.
 """
 
 from __future__ import annotations
+
+import os
 
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
@@ -13,7 +15,7 @@ from pydiskimg.startup import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
-    from pydiskimg.protocols import Addressable
+    from pydiskimg.protocols import Addressable, Source
 
 
 class Header:
@@ -387,3 +389,67 @@ def encryption(header: Header) -> str:
     if header.crypt_method == layout.CRYPT_LUKS:
         return "LUKS"
     return "AES" if header.crypt_method == layout.CRYPT_AES else f"an unknown method ({header.crypt_method})"
+
+
+def image_facts(file: Source, path: str, *, stored: int) -> dict[str, Any]:
+    """Return the facts of `qemu-img info --output=json`; path is shown for file, which takes up stored bytes.
+
+    Nothing that the image names is opened: one with references is described from its own bytes alone, and so is one
+    that is corrupt or encrypted. What only some images have is imported for those.
+    Of snapshots and bitmaps, of which there may be thousands, there are iterators: they can be printed once.
+    Raises InvalidImageError, UnsupportedImageError and StorageError.
+    """
+    header = read_header(file)
+    facts: dict[str, Any] = {"virtual-size": header.size, "filename": path, "cluster-size": header.cluster_size}
+    facts |= {"format": "qcow2", "actual-size": stored, "dirty-flag": header.dirty}
+    if header.crypt_method != layout.CRYPT_NONE:
+        facts["encrypted"] = True
+    if header.backing_file:
+        facts["backing-filename"] = backing = os.fsdecode(header.backing_file)
+        facts["full-backing-filename"] = full_backing_filename(path, backing)
+        if header.backing_format:
+            facts["backing-filename-format"] = os.fsdecode(header.backing_format)
+    if header.nb_snapshots:
+        from pydiskimg.images.qcow2.snapshots import read_snapshots, snapshot_facts
+
+        facts["snapshots"] = snapshot_facts(read_snapshots(file, header))
+    facts["format-specific"] = {"type": "qcow2", "data": _format_data(file, header)}
+    return facts
+
+
+def full_backing_filename(path: str, backing: str) -> str:
+    """Return where the backing file of the image at path is: relative to the image, unless the name is absolute.
+
+    A name with a protocol (nbd://host, json:{...}) is absolute too.
+    """
+    has_protocol = ":" in backing.partition("/")[0]
+    if has_protocol or backing.startswith("/"):
+        return backing
+    return path[: path.rfind("/") + 1] + backing
+
+
+def _format_data(file: Source, header: Header) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "compat": "1.1" if header.version == 3 else "0.10",
+        "compression-type": header.compression_type,
+    }
+    if header.version == 3:
+        data["lazy-refcounts"] = header.lazy_refcounts
+    if header.has_bitmaps:
+        from pydiskimg.images.qcow2.bitmaps import read_bitmaps
+
+        if bitmaps := read_bitmaps(file, header):
+            data["bitmaps"] = ({"flags": b.flags, "name": b.name, "granularity": b.granularity} for b in bitmaps)
+    data["refcount-bits"] = header.refcount_bits
+    if header.has_data_file:
+        if header.data_file:
+            data["data-file"] = os.fsdecode(header.data_file)
+        data["data-file-raw"] = header.data_file_raw
+    if header.crypt_method != layout.CRYPT_NONE:
+        from pydiskimg.images.qcow2.luks import encryption_facts
+
+        data["encrypt"] = encryption_facts(file, header)
+    if header.version == 3:
+        data["corrupt"] = header.corrupt
+        data["extended-l2"] = header.extended_l2
+    return data

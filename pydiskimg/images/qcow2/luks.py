@@ -7,6 +7,7 @@ Where it is: QEMU docs/interop/qcow2, "Full disk encryption header pointer".
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.fs.luks import ACTIVE, KEY_SLOT, KEY_SLOTS, LUKS1, MAGIC
@@ -81,3 +82,35 @@ def _text(field: bytes) -> str:
 
 def _invalid(file: Source, text: str) -> InvalidImageError:
     return InvalidImageError(f"{file.name}: LUKS header: {text}; the image is truncated or corrupt")
+
+
+def encryption_facts(file: Source, header: Header) -> dict[str, Any]:
+    """Return the facts of info under "encrypt". Raises InvalidImageError where the LUKS header is missing or damaged."""
+    if header.crypt_method == layout.CRYPT_AES:
+        return {"format": "aes"}
+    if header.crypt_method != layout.CRYPT_LUKS:
+        return {"format": f"unknown ({header.crypt_method})"}
+    luks = read_luks_header(file, header)
+    mode, _, ivgen = luks.cipher_mode.partition("-")
+    ivgen, _, ivgen_hash = ivgen.partition(":")
+    bits = luks.key_bytes * 8 // (2 if mode == "xts" else 1)  # XTS splits the key in two
+    facts: dict[str, Any] = {
+        "format": "luks",
+        "uuid": luks.uuid,
+        "cipher-alg": f"{luks.cipher_name}-{bits}",
+        "cipher-mode": mode,
+        "ivgen-alg": ivgen,
+        "hash-alg": luks.hash,
+        "payload-offset": luks.payload_offset,
+        "master-key-iters": luks.iterations,
+        "slots": [_slot_facts(slot) for slot in luks.slots],
+    }
+    if ivgen_hash:
+        facts["ivgen-hash-alg"] = ivgen_hash
+    return facts
+
+
+def _slot_facts(slot: KeySlot) -> dict[str, Any]:
+    if slot.iterations is None:
+        return {"active": False, "key-offset": slot.offset}
+    return {"active": True, "iters": slot.iterations, "stripes": slot.stripes, "key-offset": slot.offset}

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.images.qcow2.header import Header
@@ -167,3 +168,20 @@ def _extra_data(extra: bytes) -> dict[str, int]:
     """The numbers that are in the extra data whole."""
     fields = EXTRA_DATA.unpack(extra.ljust(EXTRA_DATA.size, b"\0"))
     return {name: fields[name] for name, at in EXTRA_DATA.offsets.items() if at + 8 <= len(extra)}
+
+
+def snapshot_facts(snapshots: Iterable[Snapshot]) -> Iterator[dict[str, Any]]:
+    """Return an iterator of the snapshots under the names of `qemu-img info --output=json`."""
+    return (
+        {
+            "id": snapshot.id,
+            "name": snapshot.name,
+            "vm-state-size": snapshot.vm_state_size,
+            "date-sec": snapshot.date_sec,
+            "date-nsec": snapshot.date_nsec,
+            "vm-clock-sec": snapshot.vm_clock_nsec // 1_000_000_000,
+            "vm-clock-nsec": snapshot.vm_clock_nsec % 1_000_000_000,
+        }
+        | ({} if snapshot.icount is None else {"icount": snapshot.icount})
+        for snapshot in snapshots
+    )

@@ -21,7 +21,7 @@ from pydiskimg.boot.modules import closure, read_dependencies
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import BootLoaderError, DiskImageError, DoesNotFitError
 from pydiskimg.files.mounted_tree import open_tree
-from pydiskimg.protocols import Tree
+from pydiskimg.files.tree import Tree
 from tests.fixtures.grub_files import DIRECTORY, boot_image, decompressor, grub_files, kernel_image, module, write_grub
 
 MODULES = ["biosdisk", "part_msdos", "ext2", "search_fs_uuid"]

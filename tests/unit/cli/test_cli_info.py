@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from pydiskimg.cli import main
-from pydiskimg.cli.info import run_common_form
+from pydiskimg.cli import main, run_quickly
+from pydiskimg.cli.info import declare_common, run
 from pydiskimg.cli.output import json_pieces, nested_lines
 from pydiskimg.fs import luks
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.bitmaps import BITMAP_ENTRY, BITMAPS
-from pydiskimg.images.qcow2.facts import full_backing_filename
+from pydiskimg.images.qcow2.header import full_backing_filename
 from pydiskimg.images.qcow2.luks import CRYPTO_HEADER
 from pydiskimg.images.qcow2.snapshots import SNAPSHOT
 from tests.fixtures.checkout import ROOT
@@ -284,7 +284,7 @@ def test_snapshots_of_a_raw_image(image: Path, capsys: pytest.CaptureFixture[str
     ],
 )
 def test_what_is_left_to_argparse(words: list[str]) -> None:
-    assert run_common_form(words) is False
+    assert run_quickly(words, declare_common, run) is False
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pydiskimg.cli import QuickParser, UncommonError
 from pydiskimg.cli.command_line import _parser
-from pydiskimg.cli.convert import _declare_common
-from pydiskimg.cli.quick_parser import QuickParser, UncommonError
+from pydiskimg.cli.convert import declare_common
 from tests.fixtures.checkout import ROOT
 from tests.fixtures.qcow2_images import Craft
 
@@ -63,7 +63,7 @@ NOT_COMPARED = ("run", "version", "usage_error", "_image_options_error", "ignore
 def common_form(words: list[str]) -> dict[str, object]:
     """Return what the quick parser understands, by the names that argparse has; an option not given is None for it."""
     parser = QuickParser()
-    _declare_common(parser)
+    declare_common(parser)
     found = parser.parse(words)
     return {key: getattr(found, key) or None for key in by_argparse(words)}
 

@@ -18,7 +18,7 @@ import zstandard
 
 from pydiskimg.errors import DiskImageError
 from pydiskimg.files.tar import open_packed
-from pydiskimg.images.formats import looks_like
+from pydiskimg.images import looks_like
 from pydiskimg.images.raw import open_raw
 from tests.fixtures.node import Node, last_line
 from tests.fixtures.qcow2_images import BytesSource, Craft

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg.errors import OutsideTreeError, StorageError
+from pydiskimg.errors import StorageError
 from pydiskimg.files.mounted_tree import MountedTree, open_tree
-from pydiskimg.protocols import Tree
+from pydiskimg.files.tree import OutsideTreeError, Tree
 
 SECRET = b"the host's own\n"
 

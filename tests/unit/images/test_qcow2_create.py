@@ -14,9 +14,8 @@ import pytest
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.disks.store import FixedStore, GrowingFile
 from pydiskimg.errors import DoesNotFitError, StorageError, UnsupportedImageError
-from pydiskimg.images import create
+from pydiskimg.images import create, detect
 from pydiskimg.images.create import new_image
-from pydiskimg.images.formats import detect
 from pydiskimg.images.open import open_image
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.header import read_header

@@ -12,7 +12,7 @@ import pytest
 
 from ganeti_os.guest.files.draft import Draft, GuestError
 from pydiskimg.files.mounted_tree import open_tree
-from pydiskimg.protocols import Tree
+from pydiskimg.files.tree import Tree
 
 
 @pytest.fixture

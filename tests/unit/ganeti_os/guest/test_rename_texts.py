@@ -14,7 +14,7 @@ from ganeti_os.guest.files.renaming import Renaming
 from ganeti_os.guest.files.shell_values import shell_values
 from ganeti_os.guest.files.span import Span, substituted
 from ganeti_os.guest.hosts import change_hosts
-from pydiskimg.protocols import Tree
+from pydiskimg.files.tree import Tree
 from tests.fixtures.guests import NEW, OLD
 
 
