@@ -3,8 +3,8 @@
 
 KNOWN_TO_BITMAPS and KNOWN_TO_FILES say with which flags a file system is taken on, by purpose: add one to the first
 only when it changes neither what a block bitmap means nor where the metadata lies, or when geometry.py and usage.py
-know how. The tables are FEATURES (what is made), NOT_GROWN and those of the drivers, by which ext2, ext3 and ext4 are
-told apart.
+know how. The tables are FEATURES (what is made), NOT_GROWN, NOT_CHANGED and those of the drivers, by which ext2, ext3
+and ext4 are told apart.
 """
 
 from __future__ import annotations
@@ -148,4 +148,12 @@ NOT_GROWN: tuple[tuple[Feature, str], ...] = (
     (Compat.SPARSE_SUPER2, "sparse_super2"),
     (Incompat.MMP, "mmp"),
     (RoCompat.READONLY, "read-only"),
+)
+
+# What files are not changed with, likewise.
+NOT_CHANGED: tuple[tuple[Feature, str], ...] = (
+    (Incompat.EA_INODE, "ea_inode"),
+    (RoCompat.QUOTA, "quota"),
+    (RoCompat.READONLY, "read-only"),
+    (RoCompat.SHARED_BLOCKS, "shared_blocks"),
 )

@@ -210,6 +210,7 @@ LOST_FOUND_INODE = FIRST_INODE
 DIRECT_BLOCKS = 12  # i_block[0..11]; then one indirect, one double and one triple indirect
 
 # i_flags
+IMMUTABLE_FLAG, APPEND_FLAG = 0x10, 0x20
 ENCRYPT_FLAG = 0x800
 INDEX_FLAG = 0x1000  # a directory with a tree of hashes (dx_root, dx_node)
 HUGE_FILE_FLAG = 0x40000  # i_blocks is in blocks, not in 512 bytes
@@ -217,6 +218,7 @@ EXTENTS_FLAG = 0x80000  # i_block is the root of an extent tree
 VERITY_FLAG = 0x100000
 EA_INODE_FLAG = 0x200000  # its contents are the value of an extended attribute
 INLINE_DATA_FLAG = 0x10000000  # the contents are in the inode itself
+PROJECT_INHERIT_FLAG = 0x20000000
 CASEFOLD_FLAG = 0x40000000
 CHATTR_FLAGS = 0x604BDFFF  # those that chattr(1) and lsattr(1) know (EXT4_FL_USER_VISIBLE)
 
@@ -374,6 +376,28 @@ ACL_ENTRY_SHORT = Record("ext4_acl_entry_short", "<", 4, """
     0 H e_tag
     2 H e_perm
 """)  # fmt: skip
+
+# Multiple mount protection: who has the file system mounted counts mmp_seq up in block s_mmp_block.
+MMP = Record("mmp_struct", "<", 1024, """
+    000 I    mmp_magic
+    004 I    mmp_seq
+    008 Q    mmp_time
+    010 64s  mmp_nodename
+    050 32s  mmp_bdevname
+    070 H    mmp_check_interval
+    072 H    mmp_pad1
+    074 904s mmp_pad2
+    3fc I    mmp_checksum
+""")  # fmt: skip
+MMP_MAGIC = 0x004D4D50
+MMP_CLEAN = 0xFF4D4D50  # mmp_seq: nobody has it mounted
+
+# A block of the orphan file: inode numbers, 0 where there is none, and this at the end.
+ORPHAN_TAIL = Record("ext4_orphan_block_tail", "<", 8, """
+    0 I ob_magic
+    4 I ob_checksum
+""")  # fmt: skip
+ORPHAN_MAGIC = 0x0B10CA04
 
 # The journal's first block. A start of 0 means an empty log.
 JOURNAL_SUPERBLOCK = Record("journal_superblock_s", ">", 1024, """

@@ -39,7 +39,7 @@ def file_pieces(fs: FileSystem, inode: StoredInode, most: int = _MAX_BLOCKS) -> 
 
 
 class MapReader:
-    """The map of one file, up to most blocks of it."""
+    """The map of one file, up to most blocks of it; nodes are the map's own blocks that pieces() has come through."""
 
     def __init__(self, fs: FileSystem, inode: StoredInode, most: int = _MAX_BLOCKS) -> None:
         self._fs = fs
@@ -47,7 +47,7 @@ class MapReader:
         self._most = most
         self._next = 0  # the first block of the file that may come now
         self._taken = 0
-        self._nodes = 0
+        self.nodes: list[int] = []
         # Android's images share blocks, also within a file.
         self._shares = RoCompat.SHARED_BLOCKS in fs.geometry.features
 
@@ -136,8 +136,8 @@ class MapReader:
             raise self._damaged(f"it has more blocks than the file system, which has {self._fs.geometry.blocks}")
 
     def _node(self, block: int) -> bytes:
-        self._nodes += 1
-        if self._nodes > self._fs.geometry.blocks:
+        self.nodes.append(block)
+        if len(self.nodes) > self._fs.geometry.blocks:
             raise self._damaged(f"its map has more blocks than the file system, which has {self._fs.geometry.blocks}")
         return self._fs.read(self._checked(block, 1))
 

@@ -9,24 +9,26 @@ already looks at is logged. Without a journal the superblock says "not clean" me
 
 from __future__ import annotations
 
+import errno
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.blocks import BlockWriter
 from pydiskimg.fs.ext4.change.allocation import ChangedBlocks, ChangedInodes
+from pydiskimg.fs.ext4.change.errors import UnfitFileError
 from pydiskimg.fs.ext4.change.groups import ChangedGroups, GroupState
+from pydiskimg.fs.ext4.change.refusals import check_changeable
 from pydiskimg.fs.ext4.descriptors import read_descriptors
-from pydiskimg.fs.ext4.features import Incompat
+from pydiskimg.fs.ext4.features import Incompat, RoCompat
 from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.journal_writer import LogWriter, replay
 from pydiskimg.fs.ext4.recovery import OverlaidSource, RecoveredSource
 from pydiskimg.fs.ext4.superblock import count_fields, superblock
 from pydiskimg.fs.ext4.usage import ExtUsage
 from pydiskimg.protocols import Buffer, Disk, Source
-from pydiskimg.records import Value
 
 
 class _ChangedSource(OverlaidSource):
@@ -51,6 +53,7 @@ class Savepoint:
     blocks: dict[int, bytes]
     states: dict[int, GroupState]
     last: frozenset[int]
+    fields: dict[str, Any]
 
 
 class Transaction:
@@ -61,10 +64,15 @@ class Transaction:
     """
 
     def __init__(self, disk: Disk) -> None:
-        """Raises NotBelievedError when the file system is not sound, and as reading does; nothing is written yet."""
+        """Nothing is written yet.
+
+        Raises NotBelievedError when the file system is not sound, FileSystemError for one that is not changed here, and
+        as reading does.
+        """
         self._disk = disk
         usage = ExtUsage(disk)
         self._before = before = usage.fs
+        check_changeable(before)
         if isinstance(before.source, RecoveredSource):
             before.source.check_copies()  # now, and not when a part of them has been written where it belongs
         self._source = _ChangedSource(before.source, before.geometry.block_size)
@@ -77,7 +85,7 @@ class Transaction:
         self._free_blocks, self._free_inodes = self._counted()
         self._log: LogWriter | None = None
         self._is_replayed = False
-        self._fields = dict(self.fs.superblock.fields)
+        self._fields: dict[str, Any] = dict(self.fs.superblock.fields)
         self._needs_recovery = self.fs.needs_recovery
         self._last: set[int] = set()
 
@@ -85,7 +93,7 @@ class Transaction:
         """Return a block as it is with all changes so far."""
         return self.fs.read(block)
 
-    def put(self, block: int, data: bytes, *, is_last: bool = False) -> None:
+    def put(self, block: int, data: Buffer, *, is_last: bool = False) -> None:
         """Change a whole block. is_last: where there is no journal, it follows all others."""
         self._source.blocks[block] = bytes(data)
         if is_last:
@@ -108,13 +116,16 @@ class Transaction:
                 self._source.blocks.pop(block, None)
 
     def savepoint(self) -> Savepoint:
-        return Savepoint(dict(self._source.blocks), dict(self._groups.states), frozenset(self._last))
+        return Savepoint(
+            dict(self._source.blocks), dict(self._groups.states), frozenset(self._last), dict(self._fields)
+        )
 
     def restore(self, savepoint: Savepoint) -> None:
         """Take all back that was changed since."""
         self._source.blocks = dict(savepoint.blocks)
         self._groups.restore(dict(savepoint.states))
         self._last = set(savepoint.last)
+        self._fields = dict(savepoint.fields)
 
     def commit(self) -> None:
         """Bring the changes into force, durably.
@@ -188,9 +199,11 @@ class Transaction:
         self.put(self._primary, self._superblock_block(is_dirty=True))
         return blocks, inodes
 
-    def set_superblock(self, fields: Mapping[str, Value]) -> None:
-        """Change fields of the superblock with the next commit."""
-        self._fields |= fields
+    def require(self, feature: RoCompat) -> None:
+        """Have the superblock say, with the next commit, that the file system uses a feature."""
+        if not self.fs.superblock.number("s_rev_level"):
+            raise UnfitFileError(f"would need the feature {feature.name}, which revision 0 cannot have", errno.EFBIG)
+        self._fields["s_feature_ro_compat"] |= int(feature)
 
     @property
     def _primary(self) -> int:
