@@ -10,9 +10,9 @@ from itertools import islice
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.descriptors import read_descriptor
-from pydiskimg.fs.ext4.file_map import file_pieces
 from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.inodes import read_inode
+from pydiskimg.fs.ext4.map_reader import file_pieces
 from pydiskimg.fs.ext4.superblock import parse_superblock
 from pydiskimg.protocols import read_bytes
 

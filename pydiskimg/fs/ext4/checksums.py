@@ -13,6 +13,7 @@ from pydiskimg.fs.ext4.features import Features, RoCompat
 
 _BG_CHECKSUM = layout.GROUP_DESCRIPTOR_64.offsets["bg_checksum"]
 _KNOWN_BITMAPS = 64
+_COLUMNS = 512  # bytes of an inode with which many are checked at once: each takes tables of 4 KiB
 _CRC16_POLYNOMIAL = 0xA001  # ANSI, reflected 0x8005
 _CRC16_START = 0xFFFF
 
@@ -71,6 +72,41 @@ class Checksums:
         if has_high:
             inode[high : high + 2] = (value >> 16).to_bytes(2, "little")
 
+    def inodes_hold(self, table: bytes, size: int, first_number: int) -> list[bool]:
+        """Tell for each inode of size bytes in table, numbered from first_number, whether its checksum holds."""
+        count = len(table) // size
+        if not self.active:
+            return [True] * count
+        if count == 1 or size > _COLUMNS:
+            return [
+                self._inode_holds(first_number + index, table[index * size : (index + 1) * size])
+                for index in range(count)
+            ]
+        at, none = layout.INODE.offsets, bytes(count)
+        low, high, generation = at["i_checksum_lo"], at["i_checksum_hi"], at["i_generation"]
+        numbers = b"".join((first_number + index).to_bytes(4, "little") for index in range(count))
+        columns = [table[index::size] for index in range(size)]
+        stored = [columns[low], columns[low + 1], none, none]
+        start = [numbers[index::4] for index in range(4)] + columns[generation : generation + 4]
+        columns[low] = columns[low + 1] = none
+        covers_high = none
+        if size > layout.GOOD_OLD_INODE_SIZE:
+            extra = at["i_extra_isize"]
+            sizes = zip(columns[extra], columns[extra + 1], strict=True)
+            covers_high = bytes(0xFF * (one >= layout.EXTRA_SIZE_OF_CHECKSUM or more > 0) for one, more in sizes)
+            for part in (0, 1):  # the field counts as zero, and as it is where it is not one of the checksum
+                column = columns[high + part]
+                stored[2 + part] = _masked(column, covers_high)
+                columns[high + part] = _masked(column, bytes(0xFF ^ mask for mask in covers_high))
+        found = list(crc32c_columns(start + columns, self._seed))
+        found[2:] = (_masked(column, covers_high) for column in found[2:])
+        return [one == other for one, other in zip(zip(*found, strict=True), zip(*stored, strict=True), strict=True)]
+
+    def _inode_holds(self, number: int, inode: bytes) -> bool:
+        sealed = bytearray(inode)
+        self.inode(number, sealed)
+        return sealed == inode
+
     def for_inode(self, number: int, generation: bytes = bytes(4)) -> int:
         """Return the start value of the checksums of what belongs to an inode, and of its own."""
         return crc32c(number.to_bytes(4, "little") + generation, self._seed)
@@ -80,6 +116,32 @@ class Checksums:
         if self.active:
             tail = len(block) - layout.DIRECTORY_TAIL.size
             layout.DIRECTORY_TAIL.put(block, {"det_checksum": crc32c(block[:tail], seed)}, tail)
+
+    def directory_block_holds(self, seed: int, block: bytes) -> bool:
+        """Tell whether the checksum in the tail of a directory's leaf block holds; without a tail it does not."""
+        if not self.active:
+            return True
+        at = len(block) - layout.DIRECTORY_TAIL.size
+        tail = layout.DIRECTORY_TAIL.unpack(block, at)
+        is_tail = not tail["det_reserved_zero1"] and tail["det_rec_len"] == layout.DIRECTORY_TAIL.size
+        return is_tail and tail["det_checksum"] == crc32c(block[:at], seed)
+
+    def index_block_holds(self, seed: int, block: bytes, table: int) -> bool:
+        """Tell whether the checksum of a directory's block of hashes holds, whose table begins at byte table."""
+        if not self.active:
+            return True
+        fields = layout.DX_COUNT_LIMIT.unpack(block, table)
+        end, tail = (table + fields[name] * layout.DX_ENTRY.size for name in ("count", "limit"))
+        if end > tail or tail + layout.DX_TAIL.size > len(block):
+            return False
+        covered = block[:end] + block[tail : tail + 4] + bytes(4)
+        return bool(layout.DX_TAIL.unpack(block, tail)["dt_checksum"] == crc32c(covered, seed))
+
+    def xattr_block(self, number: int, block: bytes) -> int:
+        """Return what h_checksum of the extended attributes in block number should be."""
+        field = layout.XATTR_HEADER.slice_of("h_checksum")
+        seed = crc32c(number.to_bytes(8, "little"), self._seed)
+        return crc32c(block[: field.start] + bytes(4) + block[field.stop :], seed)
 
     def extent_block(self, seed: int, block: bytearray) -> None:
         """Fill in et_checksum, which follows the last possible entry; seed is the inode's."""
@@ -132,6 +194,11 @@ class Checksums:
 def _extent_tail(block: bytes | bytearray) -> int:
     maximum = int(layout.EXTENT_HEADER.unpack(block)["eh_max"])
     return layout.EXTENT_HEADER.size + maximum * layout.EXTENT.size
+
+
+def _masked(column: bytes, mask: bytes) -> bytes:
+    masked = int.from_bytes(column, "little") & int.from_bytes(mask, "little")
+    return masked.to_bytes(len(column), "little")
 
 
 def _byte_register(byte: int) -> int:

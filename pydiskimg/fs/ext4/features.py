@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The feature flags of ext2, ext3 and ext4 (super.rst, "Feature Sets"), and what each table below says of them.
 
-A file system with a flag that is named here is read: add one only when it changes neither what a block bitmap means
-nor where the metadata lies, or when geometry.py and usage.py know how. The tables are FEATURES (what is made),
-NOT_GROWN and those of the drivers, by which ext2, ext3 and ext4 are told apart.
+KNOWN_TO_BITMAPS and KNOWN_TO_FILES say with which flags a file system is taken on, by purpose: add one to the first
+only when it changes neither what a block bitmap means nor where the metadata lies, or when geometry.py and usage.py
+know how. The tables are FEATURES (what is made), NOT_GROWN, NOT_CHANGED and those of the drivers, by which ext2, ext3
+and ext4 are told apart.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class RoCompat(IntFlag):
     METADATA_CSUM = 0x400
     READONLY = 0x1000
     PROJECT = 0x2000
+    SHARED_BLOCKS = 0x4000  # Android: a block may belong to several files
     VERITY = 0x8000
     ORPHAN_PRESENT = 0x10000
 
@@ -64,8 +66,7 @@ class RoCompat(IntFlag):
 Feature = Compat | Incompat | RoCompat
 
 _SETS: Mapping[type[Feature], str] = {Compat: "compat", Incompat: "incompat", RoCompat: "ro_compat"}
-_KNOWN_INCOMPAT = sum(Incompat) - Incompat.JOURNAL_DEV
-_KNOWN_RO_COMPAT = sum(RoCompat)
+_ALL = 0xFFFFFFFF
 
 # What the drivers of ext2 and ext3 understand; anything else makes it ext4.
 _OLD_RO_COMPAT = RoCompat.SPARSE_SUPER | RoCompat.LARGE_FILE | RoCompat.BTREE_DIR
@@ -102,10 +103,9 @@ class Features:
         """The fields of the superblock that hold them."""
         return {f"s_feature_{name}": getattr(self, name) for name in _SETS.values()}
 
-    @property
-    def unknown(self) -> tuple[int, int]:
-        """The bits of incompat and of ro_compat with which a file system is not read here."""
-        return self.incompat & ~_KNOWN_INCOMPAT, self.ro_compat & ~_KNOWN_RO_COMPAT
+    def beyond(self, known: Features) -> tuple[int, int]:
+        """Return the bits of incompat and of ro_compat that are not among those of known."""
+        return self.incompat & ~known.incompat, self.ro_compat & ~known.ro_compat
 
     @property
     def kind(self) -> str | None:
@@ -118,6 +118,12 @@ class Features:
             return "ext3"
         return None if self.incompat & ~_EXT2_INCOMPAT.value else "ext2"
 
+
+_READ_INCOMPAT = sum(Incompat) - Incompat.JOURNAL_DEV
+
+# To say what is in use by the bitmaps, and to read files: who only reads need not know what ro_compat says.
+KNOWN_TO_BITMAPS = Features(_ALL, _READ_INCOMPAT, sum(RoCompat) - RoCompat.SHARED_BLOCKS)
+KNOWN_TO_FILES = Features(_ALL, _READ_INCOMPAT, _ALL)
 
 _EXT2 = Features().with_(
     *(Compat.EXT_ATTR, Compat.RESIZE_INODE, Compat.DIR_INDEX),
@@ -142,4 +148,12 @@ NOT_GROWN: tuple[tuple[Feature, str], ...] = (
     (Compat.SPARSE_SUPER2, "sparse_super2"),
     (Incompat.MMP, "mmp"),
     (RoCompat.READONLY, "read-only"),
+)
+
+# What files are not changed with, likewise.
+NOT_CHANGED: tuple[tuple[Feature, str], ...] = (
+    (Incompat.EA_INODE, "ea_inode"),
+    (RoCompat.QUOTA, "quota"),
+    (RoCompat.READONLY, "read-only"),
+    (RoCompat.SHARED_BLOCKS, "shared_blocks"),
 )

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How an inode finds the blocks of its file: an extent tree, or the block pointers of ext2 and ext3 (ifork.rst).
-
-Read for what is there (the journal, /), and made for runs of blocks that are allocated.
-"""
+"""The map of a new file's blocks: an extent tree, or the block pointers of ext2 and ext3 (ifork.rst)."""
 
 from __future__ import annotations
 
@@ -14,15 +11,7 @@ from itertools import chain
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.bitmaps import Run, total
 from pydiskimg.fs.ext4.features import Features, Incompat
-from pydiskimg.fs.ext4.file_system import FileSystem, NotBelievedError
-from pydiskimg.fs.ext4.inodes import StoredInode, inode_name
 from pydiskimg.startup import Protocol
-
-_MAX_DEPTH = 5
-_MAX_NODES = 1 << 16  # a file of 2^22 blocks, each an extent of its own, has a quarter of that in blocks of 1 KiB
-
-FilePiece = tuple[int, int, int]
-"""Number within the file of the first block, where that is, and the number of blocks."""
 
 
 class Allocator(Protocol):
@@ -32,108 +21,9 @@ class Allocator(Protocol):
         """Take at least one and at most length blocks, the first free ones at or after the block goal."""
 
 
-def pointers_in(data: bytes) -> tuple[int, ...]:
-    """Return the block numbers in a block of pointers, or in i_block."""
-    return struct.unpack(f"<{len(data) // 4}I", data)
-
-
 def pointer_block(numbers: Sequence[int], size: int) -> bytes:
     """Return size bytes of pointers: numbers, then zeros."""
     return struct.pack(f"<{len(numbers)}I", *numbers).ljust(size, b"\0")
-
-
-def file_pieces(fs: FileSystem, inode: StoredInode, most: int) -> Iterator[FilePiece]:
-    """Yield the runs of blocks that make up a file, ascending; of a block map at most the first most blocks.
-
-    Raises NotBelievedError when the map is damaged, and as reading does.
-    """
-    reader = _MapReader(fs, inode, most)
-    is_extents = inode.flags & layout.EXTENTS_FLAG
-    yield from reader.extents(inode.i_block) if is_extents else reader.pointers(inode.i_block)
-
-
-class _MapReader:
-    """The map of one file; every block of it that is read is counted, so that a circle ends."""
-
-    def __init__(self, fs: FileSystem, inode: StoredInode, most: int) -> None:
-        self._fs = fs
-        self._inode = inode
-        self._most = most
-        self._nodes = 0
-
-    def extents(self, node: bytes, depth: int | None = None) -> Iterator[FilePiece]:
-        """Yield the pieces of an extent tree below node, whose depth is known but for the root's."""
-        header = layout.EXTENT_HEADER.unpack(node)
-        entries, found = int(header["eh_entries"]), int(header["eh_depth"])
-        fitting = (len(node) - layout.EXTENT_HEADER.size) // layout.EXTENT.size
-        sound = header["eh_magic"] == layout.EXTENT_MAGIC and entries <= fitting
-        if not sound or (found != depth if depth is not None else found > _MAX_DEPTH):
-            raise self._damaged("its extent tree has no sound header")
-        for index in range(entries):
-            at = layout.EXTENT_HEADER.size + index * layout.EXTENT.size
-            if found:
-                entry = layout.EXTENT_INDEX.unpack(node, at)
-                block = int(entry["ei_leaf_lo"]) | int(entry["ei_leaf_hi"]) << 32
-                yield from self.extents(self._extent_node(block), found - 1)
-                continue
-            entry = layout.EXTENT.unpack(node, at)
-            start, length = int(entry["ee_start_lo"]) | int(entry["ee_start_hi"]) << 32, int(entry["ee_len"])
-            if not 0 < length <= layout.EXTENT_MAX_LENGTH:
-                raise self._damaged(f"it has an extent of length {length}")
-            yield int(entry["ee_block"]), self._checked(start, length), length
-
-    def pointers(self, i_block: bytes) -> Iterator[FilePiece]:
-        """Yield the blocks of a block map up to the first hole, neighbours as one piece."""
-        numbers = pointers_in(i_block)
-        first = at = count = 0
-        for index, block in enumerate(self._mapped(numbers)):
-            if not block or index >= self._most:
-                break
-            if count and block == at + count:
-                count += 1
-                continue
-            if count:
-                yield first, self._checked(at, count), count
-            first, at, count = index, block, 1
-        if count:
-            yield first, self._checked(at, count), count
-
-    def _mapped(self, numbers: Sequence[int]) -> Iterator[int]:
-        yield from numbers[: layout.DIRECT_BLOCKS]
-        for depth in range(3):
-            yield from self._indirect(numbers[layout.DIRECT_BLOCKS + depth], depth)
-
-    def _indirect(self, block: int, depth: int) -> Iterator[int]:
-        if not block:
-            yield 0
-            return
-        numbers = pointers_in(self._node(block))
-        if not depth:
-            yield from numbers
-            return
-        for number in numbers:
-            yield from self._indirect(number, depth - 1)
-
-    def _node(self, block: int) -> bytes:
-        self._nodes += 1
-        if self._nodes > _MAX_NODES:
-            raise self._damaged(f"its map has more than {_MAX_NODES} blocks")
-        return self._fs.read(self._checked(block, 1))
-
-    def _extent_node(self, block: int) -> bytes:
-        data = self._node(block)
-        if not self._fs.checksums.extent_block_holds(self._inode.seed, data):
-            raise self._damaged(f"the checksum of block {block} of its extent tree does not hold")
-        return data
-
-    def _checked(self, block: int, count: int) -> int:
-        geometry = self._fs.geometry
-        if not geometry.first_data_block <= block <= geometry.blocks - count:
-            raise self._damaged(f"it names block {block} of {geometry.blocks}")
-        return block
-
-    def _damaged(self, what: str) -> NotBelievedError:
-        return self._fs.not_believed(f"{inode_name(self._inode.number)}: {what}")
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.checksums import Checksums
-from pydiskimg.fs.ext4.features import Incompat, RoCompat
+from pydiskimg.fs.ext4.features import KNOWN_TO_BITMAPS, Features, Incompat, RoCompat
 from pydiskimg.fs.ext4.geometry import Geometry
 from pydiskimg.fs.ext4.superblock import MAX_LOG_BLOCK_SIZE, Superblock, parse_superblock
 from pydiskimg.protocols import Source, read_bytes
@@ -61,13 +61,13 @@ class FileSystem:
         return NotBelievedError(self.name, reason)
 
 
-def read_file_system(source: Source) -> FileSystem:
+def read_file_system(source: Source, known: Features = KNOWN_TO_BITMAPS) -> FileSystem:
     """Return the file system that begins where source begins.
 
     Raises NotBelievedError when its superblock is not that of a sound ext2, ext3 or ext4 that fits into source, or
-    has features that are not known here; StorageError as reading does. What s_state says is not judged.
+    has other features than the known ones; StorageError as reading does. What s_state says is not judged.
     """
-    superblock = _read_superblock(source)
+    superblock = _read_superblock(source, known)
     geometry = _geometry(superblock)
     problem = (
         _group_problem(geometry, superblock)
@@ -81,7 +81,7 @@ def read_file_system(source: Source) -> FileSystem:
     return FileSystem(source, superblock, geometry, Checksums(superblock.features, superblock.uuid, seed))
 
 
-def _read_superblock(source: Source) -> Superblock:
+def _read_superblock(source: Source, known: Features) -> Superblock:
     """Return the superblock when its features are known, its checksum holds, and its sizes are possible ones."""
     if source.size < layout.SUPERBLOCK_OFFSET + layout.SUPERBLOCK.size:
         raise NotBelievedError(source.name, f"there is no room for a superblock in {source.size} bytes")
@@ -92,7 +92,7 @@ def _read_superblock(source: Source) -> Superblock:
         raise NotBelievedError(
             source.name, f"the superblock has no magic (found {found:#06x}, expected {expected:#06x})"
         )
-    problem = _unknown(superblock) or _checksum_problem(superblock) or _size_problem(superblock)
+    problem = _unknown(superblock, known) or _checksum_problem(superblock) or _size_problem(superblock)
     if problem is not None:
         raise NotBelievedError(source.name, problem)
     return superblock
@@ -109,11 +109,11 @@ def state_problem(fs: FileSystem) -> str | None:
     return None
 
 
-def _unknown(superblock: Superblock) -> str | None:
+def _unknown(superblock: Superblock, known: Features) -> str | None:
     revision, features = superblock.number("s_rev_level"), superblock.features
     if revision > 1:
         return f"it has revision {revision}, and 0 and 1 are known"
-    incompat, ro_compat = features.unknown
+    incompat, ro_compat = features.beyond(known)
     if incompat or ro_compat:
         return f"it has features that are not known here (incompat {incompat:#x}, ro_compat {ro_compat:#x})"
     if not revision and any(features.fields.values()):

@@ -19,7 +19,7 @@ from pydiskimg.fs.ext4.features import Compat, Incompat
 from pydiskimg.fs.ext4.file_system import NotBelievedError
 from pydiskimg.fs.ext4.groups import AddedGroups, block_bitmap_checksum
 from pydiskimg.fs.ext4.grow_geometry import larger
-from pydiskimg.fs.ext4.journal_writer import LogWriter
+from pydiskimg.fs.ext4.journal_writer import LogWriter, replay
 from pydiskimg.fs.ext4.recovery import RecoveredSource
 from pydiskimg.fs.ext4.resize_inode import regrown_reserve
 from pydiskimg.fs.ext4.superblock import count_fields, superblock
@@ -75,12 +75,12 @@ class ExtGrowth:
     def write(self) -> None:
         """Make the file system larger. Raises StorageError; what was there is then as good as before."""
         if self.gains:
-            self._replay()
+            replay(self._disk, self._fs)
             self._write_new_groups()
             self._switch()
             self._write_copies()
         elif self._usage.replayed_blocks:  # it was grown before, up to here
-            self._replay()
+            replay(self._disk, self._fs)
             self._write_superblock(self._fields)
             self._write_copies()
 
@@ -180,15 +180,6 @@ class ExtGrowth:
         at = layout.SUPERBLOCK_OFFSET - self._primary * self._old.block_size
         block[at : at + layout.SUPERBLOCK.size] = superblock(fields, self._fs.checksums, 0)
         return bytes(block)
-
-    def _replay(self) -> None:
-        """Put in its place what the journal holds, as recovery does."""
-        source = self._fs.source
-        if isinstance(source, RecoveredSource):
-            for block, data in source.replayed():
-                self._writer.write(block, data)
-            self._disk.flush()
-            LogWriter(self._disk, self._fs).finish(source.next_sequence + 1 & 0xFFFFFFFF)
 
     def _switch(self) -> None:
         """Make the smaller file system the larger one."""

@@ -40,26 +40,113 @@ class StoredInode:
     def flags(self) -> int:
         return int(self.fields["i_flags"])
 
+    @property
+    def mode(self) -> int:
+        return int(self.fields["i_mode"])
+
+    @property
+    def kind(self) -> int:
+        """The type in its mode: one of the S_IF constants."""
+        return self.mode & layout.FILE_TYPE_MASK
+
+    @property
+    def links(self) -> int:
+        return int(self.fields["i_links_count"])
+
+    @property
+    def uid(self) -> int:
+        return int(self.fields["i_uid"] | self.fields["i_uid_high"] << 16)
+
+    @property
+    def gid(self) -> int:
+        return int(self.fields["i_gid"] | self.fields["i_gid_high"] << 16)
+
+    @property
+    def size(self) -> int:
+        """In bytes. The high half is a file's; directories had something else there before they were so large."""
+        return int(self.fields["i_size_lo"] | self.fields["i_size_high"] << 32)
+
+    @property
+    def xattr_block(self) -> int:
+        """The block with its extended attributes; 0: it has none."""
+        return int(self.fields["i_file_acl_lo"] | self.fields["i_file_acl_high"] << 32)
+
+    @property
+    def extra_size(self) -> int:
+        """Bytes in use beyond the first 128; 0 where the inodes are no longer."""
+        return int(self.fields["i_extra_isize"])
+
+    @property
+    def project(self) -> int:
+        return int(self.fields["i_projid"]) if self._has("i_projid") else 0
+
+    def time_ns(self, name: str) -> int:
+        """Return i_atime, i_ctime, i_mtime or i_crtime in nanoseconds since 1970; 0 for one that it has no room for."""
+        if not self._has(name):
+            return 0
+        extra = int(self.fields[f"{name}_extra"]) if self._has(f"{name}_extra") else 0
+        return time_ns(int(self.fields[name]), extra)
+
+    def _has(self, field: str) -> bool:
+        """Whether the field is among those that the inode has room for and uses."""
+        end: int = layout.INODE.slice_of(field).stop
+        return end <= layout.GOOD_OLD_INODE_SIZE or end <= layout.GOOD_OLD_INODE_SIZE + self.extra_size
+
+
+def time_ns(seconds: int, extra: int) -> int:
+    """Return nanoseconds since 1970 from the two fields of a time.
+
+    The first one is a signed number. The low two bits of the other one say how often 2^32 seconds are to be added to
+    that, which lasts until 2446; the rest of it are nanoseconds.
+    """
+    signed = seconds - (1 << 32 if seconds >> 31 else 0)
+    return (signed + ((extra & 3) << 32)) * 1_000_000_000 + (extra >> 2)
+
+
+def device_number(i_block: bytes) -> tuple[int, int]:
+    """Return major and minor of a device: the old form has 8 bits for each, the new one 12 and 20."""
+    old, new = (int.from_bytes(i_block[at : at + 4], "little") for at in (0, 4))
+    if old:
+        return old >> 8 & 0xFF, old & 0xFF
+    return new >> 8 & 0xFFF, new & 0xFF | new >> 12 & 0xFFF00
+
 
 def read_inode(fs: FileSystem, number: int) -> StoredInode:
-    """Return an inode of the first group.
-
-    Raises NotBelievedError when its location or its checksum is wrong, and as reading does.
+    """Return an inode. Raises NotBelievedError for a number that there is none of, a wrong location of the inode table
+    and a wrong checksum; and as reading does.
     """
-    geometry, descriptor = fs.geometry, read_descriptor(fs, 0)
-    problem = location_problem(geometry, descriptor)
-    if problem is not None:
-        raise fs.not_believed(f"group 0, which has {inode_name(number)}: {problem}")
-    skipped, offset = divmod((number - 1) * geometry.inode_size, geometry.block_size)
-    block = descriptor.inode_table + skipped
+    geometry = fs.geometry
+    group, index = group_of_inode(fs, number)
+    block, offset = divmod(index * geometry.inode_size, geometry.block_size)
+    block += inode_table(fs, group)
     raw = read_bytes(fs.source, block * geometry.block_size + offset, geometry.inode_size)
-    sealed = bytearray(raw)
-    fs.checksums.inode(number, sealed)
-    if sealed != raw:
+    is_intact = fs.checksums.inodes_hold(raw, geometry.inode_size, number)[0]
+    return stored_inode(fs, number, (block, offset), raw, is_intact=is_intact)
+
+
+def group_of_inode(fs: FileSystem, number: int) -> tuple[int, int]:
+    """Return the group of an inode and its index there. Raises NotBelievedError for a number that there is none of."""
+    if not 0 < number <= fs.geometry.inodes:
+        raise fs.not_believed(f"there is no inode {number}; the last one is {fs.geometry.inodes}")
+    return divmod(number - 1, fs.geometry.inodes_per_group)
+
+
+def inode_table(fs: FileSystem, group: int) -> int:
+    """Return the first block of a group's inode table. Raises NotBelievedError where it is not a possible one."""
+    descriptor = read_descriptor(fs, group)
+    problem = location_problem(fs.geometry, descriptor)
+    if problem is not None:
+        raise fs.not_believed(f"group {group}: {problem}")
+    return descriptor.inode_table
+
+
+def stored_inode(fs: FileSystem, number: int, where: tuple[int, int], raw: bytes, *, is_intact: bool) -> StoredInode:
+    """Return the inode in raw, which was read at an offset of a block. Raises NotBelievedError unless it is intact."""
+    if not is_intact:
         raise fs.not_believed(f"the checksum of {inode_name(number)} does not hold")
     fields = layout.INODE.unpack(raw.ljust(layout.INODE.size, b"\0"))
-    seed = fs.checksums.for_inode(number, fields["i_generation"].to_bytes(4, "little"))
-    return StoredInode(number, block, offset, raw, fields, seed)
+    seed = fs.checksums.for_inode(number, raw[layout.INODE.slice_of("i_generation")])
+    return StoredInode(number, *where, raw, fields, seed)
 
 
 def inode_name(number: int) -> str:

@@ -10,10 +10,11 @@ from operator import itemgetter
 from pydiskimg.crc32c import crc32c
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.features import Incompat
-from pydiskimg.fs.ext4.file_map import FileMap, FilePiece, file_pieces, map_by_extents, map_by_pointers
+from pydiskimg.fs.ext4.file_map import FileMap, map_by_extents, map_by_pointers
 from pydiskimg.fs.ext4.file_system import FileSystem, NotBelievedError
 from pydiskimg.fs.ext4.geometry import Geometry
 from pydiskimg.fs.ext4.inodes import read_inode
+from pydiskimg.fs.ext4.map_reader import FilePiece, file_pieces
 from pydiskimg.records import Value
 from pydiskimg.startup import TYPE_CHECKING
 

@@ -16,6 +16,7 @@ from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.blocks import BlockWriter
 from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.journal import Journal, tag_size
+from pydiskimg.fs.ext4.recovery import RecoveredSource
 from pydiskimg.protocols import Disk
 
 _MAGIC = layout.JOURNAL_MAGIC.to_bytes(4, "big")
@@ -88,3 +89,17 @@ class LogWriter:
     def _put_superblock(self, **changed: int) -> None:
         self._writer.write(self._journal.block_of(0), self._journal.superblock(s_sequence=self._sequence, **changed))
         self._disk.flush()
+
+
+def replay(disk: Disk, fs: FileSystem) -> None:
+    """Put in its place on disk what the journal of fs, which was read from there, holds, as recovery does.
+
+    The superblock then still asks for recovery; the log is empty.
+    """
+    source = fs.source
+    if isinstance(source, RecoveredSource):
+        writer = BlockWriter(disk, fs.geometry.block_size)
+        for block, data in source.replayed():
+            writer.write(block, data)
+        disk.flush()
+        LogWriter(disk, fs).finish(source.next_sequence + 1 & 0xFFFFFFFF)

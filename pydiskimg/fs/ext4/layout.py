@@ -209,10 +209,28 @@ LOST_FOUND_INODE = FIRST_INODE
 
 DIRECT_BLOCKS = 12  # i_block[0..11]; then one indirect, one double and one triple indirect
 
-INLINE_DATA_FLAG = 0x10000000  # i_flags: the contents are in the inode itself
-EXTENTS_FLAG = 0x80000  # i_flags: i_block is the root of an extent tree
-REGULAR_FILE = 0x8000
+# i_flags
+IMMUTABLE_FLAG, APPEND_FLAG = 0x10, 0x20
+ENCRYPT_FLAG = 0x800
+INDEX_FLAG = 0x1000  # a directory with a tree of hashes (dx_root, dx_node)
+HUGE_FILE_FLAG = 0x40000  # i_blocks is in blocks, not in 512 bytes
+EXTENTS_FLAG = 0x80000  # i_block is the root of an extent tree
+VERITY_FLAG = 0x100000
+EA_INODE_FLAG = 0x200000  # its contents are the value of an extended attribute
+INLINE_DATA_FLAG = 0x10000000  # the contents are in the inode itself
+PROJECT_INHERIT_FLAG = 0x20000000
+CASEFOLD_FLAG = 0x40000000
+CHATTR_FLAGS = 0x604BDFFF  # those that chattr(1) and lsattr(1) know (EXT4_FL_USER_VISIBLE)
+
+# The type in i_mode
+FILE_TYPE_MASK = 0xF000
+FIFO = 0x1000
+CHARACTER_DEVICE = 0x2000
 DIRECTORY = 0x4000
+BLOCK_DEVICE = 0x6000
+REGULAR_FILE = 0x8000
+SYMLINK = 0xA000
+SOCKET = 0xC000
 
 # The extent tree: a header, then entries of 12 bytes; in blocks of their own a tail after the last possible entry.
 EXTENT_HEADER = Record("ext4_extent_header", "<", 12, """
@@ -254,6 +272,132 @@ DIRECTORY_TAIL = Record("ext4_dir_entry_tail", "<", 12, """
 """)  # fmt: skip
 DIRECTORY_TAIL_TYPE = 0xDE
 FILE_TYPE_DIRECTORY = 2
+# file_type of an entry, by the type in i_mode; 0 without the feature filetype
+FILE_TYPES = {
+    REGULAR_FILE: 1,
+    DIRECTORY: FILE_TYPE_DIRECTORY,
+    CHARACTER_DEVICE: 3,
+    BLOCK_DEVICE: 4,
+    FIFO: 5,
+    SOCKET: 6,
+    SYMLINK: 7,
+}
+NAME_MAX = 255
+DIRECTORY_HASH = Record("ext4_dir_entry_hash", "<", 8, """
+    0 I hash                         after the name of an entry that is both encrypted and casefolded
+    4 I minor_hash
+""")  # fmt: skip
+
+# A directory with hashes. Its first block has ".", "..", dx_root_info and the table; the other nodes one unused entry
+# as long as the block, and the table. The first entry of a table has no hash: dx_countlimit lies there. With
+# metadata_csum the tail follows the last possible entry of the table.
+DX_ROOT = Record("dx_root", "<", 32, """
+    00 8s dot                        ext4_dir_entry_2
+    08 4s dot_name
+    0c 8s dotdot                     ext4_dir_entry_2, up to the end of the block
+    14 4s dotdot_name
+    18 I  reserved_zero              dx_root_info from here on
+    1c B  hash_version               s_def_hash_version, without the sign of the characters
+    1d B  info_length                8
+    1e B  indirect_levels            0: the table names leaf blocks
+    1f B  unused_flags
+""")  # fmt: skip
+DX_ROOT_INFO_LENGTH = 8
+DX_NODE = Record("dx_node", "<", 8, """
+    0 I inode                        0
+    4 H rec_len                      the whole block
+    6 B name_len
+    7 B file_type
+""")  # fmt: skip
+DX_COUNT_LIMIT = Record("dx_countlimit", "<", 8, """
+    0 H limit                        entries for which there is room, with this one
+    2 H count                        entries in use, with this one
+    4 I block                        of the smallest hashes; block of the directory, not of the file system
+""")  # fmt: skip
+DX_ENTRY = Record("dx_entry", "<", 8, """
+    0 I hash                         bit 0: hashes of the block before go on in this one
+    4 I block
+""")  # fmt: skip
+DX_TAIL = Record("dx_tail", "<", 8, """
+    0 I dt_reserved
+    4 I dt_checksum                  crc32c(inode's seed, the block up to the entries in use, this tail with zero)
+""")  # fmt: skip
+
+# s_def_hash_version and hash_version; with s_flags & UNSIGNED_HASH the characters of the first three are unsigned.
+HASH_LEGACY = 0
+HASH_HALF_MD4 = 1
+HASH_TEA = 2
+HASH_SIPHASH = 6
+SIGNED_HASH, UNSIGNED_HASH = 0x1, 0x2  # s_flags
+
+# The extended attributes. In an inode: the magic, entries, four zero bytes, values at the end, whose offsets count from
+# the first entry. In a block of their own: the header, entries sorted by (index, length of the name, name), four zero
+# bytes, values, whose offsets count from the start of the block. The name follows its entry and is padded to 4 bytes.
+XATTR_MAGIC = 0xEA020000
+XATTR_INODE_HEADER = Record("ext4_xattr_ibody_header", "<", 4, "0 I h_magic")
+XATTR_HEADER = Record("ext4_xattr_header", "<", 32, """
+    00 I   h_magic
+    04 I   h_refcount                inodes that share the block
+    08 I   h_blocks                  1
+    0c I   h_hash
+    10 I   h_checksum                crc32c(seed, block number of 64 bits, the block with zero here)
+    14 12s h_reserved
+""")  # fmt: skip
+XATTR_ENTRY = Record("ext4_xattr_entry", "<", 16, """
+    0 B e_name_len
+    1 B e_name_index                 stands for the beginning of the name
+    2 H e_value_offs
+    4 I e_value_inum                 the inode that holds the value (ea_inode), or 0
+    8 I e_value_size
+    c I e_hash                       of name and value
+""")  # fmt: skip
+XATTR_PADDING = 4
+XATTR_PREFIXES = {
+    1: b"user.",
+    2: b"system.posix_acl_access",
+    3: b"system.posix_acl_default",
+    4: b"trusted.",
+    6: b"security.",
+    7: b"system.",
+    8: b"system.richacl",
+    10: b"gnu.",
+}
+XATTR_INLINE_DATA = (7, b"data")  # index and name of the attribute that holds what i_block has no room for
+
+# An ACL as the value of an attribute. Only entries for a named user or group have an id.
+ACL_HEADER = Record("ext4_acl_header", "<", 4, "0 I a_version")
+ACL_VERSION = 1
+ACL_ENTRY = Record("ext4_acl_entry", "<", 8, """
+    0 H e_tag
+    2 H e_perm
+    4 I e_id
+""")  # fmt: skip
+ACL_ENTRY_SHORT = Record("ext4_acl_entry_short", "<", 4, """
+    0 H e_tag
+    2 H e_perm
+""")  # fmt: skip
+
+# Multiple mount protection: who has the file system mounted counts mmp_seq up in block s_mmp_block.
+MMP = Record("mmp_struct", "<", 1024, """
+    000 I    mmp_magic
+    004 I    mmp_seq
+    008 Q    mmp_time
+    010 64s  mmp_nodename
+    050 32s  mmp_bdevname
+    070 H    mmp_check_interval
+    072 H    mmp_pad1
+    074 904s mmp_pad2
+    3fc I    mmp_checksum
+""")  # fmt: skip
+MMP_MAGIC = 0x004D4D50
+MMP_CLEAN = 0xFF4D4D50  # mmp_seq: nobody has it mounted
+
+# A block of the orphan file: inode numbers, 0 where there is none, and this at the end.
+ORPHAN_TAIL = Record("ext4_orphan_block_tail", "<", 8, """
+    0 I ob_magic
+    4 I ob_checksum
+""")  # fmt: skip
+ORPHAN_MAGIC = 0x0B10CA04
 
 # The journal's first block. A start of 0 means an empty log.
 JOURNAL_SUPERBLOCK = Record("journal_superblock_s", ">", 1024, """

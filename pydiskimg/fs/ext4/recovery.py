@@ -14,26 +14,47 @@ from pydiskimg.fs.ext4.layout import ERROR_FS
 from pydiskimg.protocols import Source, WritableBuffer, check_range
 
 
-class RecoveredSource(Source):
-    """A Source over another one, with the blocks that the log holds in their places.
-
-    read_into() raises NotBelievedError where the copy of a block is damaged.
-    """
+class OverlaidSource(Source):
+    """A Source over another one, in which some blocks have other contents: those that _content() returns."""
 
     name: str
     size: int
 
-    def __init__(self, source: Source, log: Log, copies: dict[int, Copy], block_size: int) -> None:
+    def __init__(self, source: Source, block_size: int) -> None:
         self.name = source.name
         self.size = source.size
         self._source = source
-        self._log = log
-        self._copies = copies
         self._block_size = block_size
 
     def extents(self) -> Iterator[Extent]:
         if self.size:
             yield Extent(0, self.size, Kind.DATA)
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        check_range(self, offset, len(buffer))
+        self._source.read_into(offset, buffer)
+        view, size, end = memoryview(buffer), self._block_size, offset + len(buffer)
+        for block in range(offset // size, -(-end // size)):
+            data = self._content(block)
+            if data is not None:
+                first, last = max(offset, block * size), min(end, (block + 1) * size)
+                view[first - offset : last - offset] = data[first - block * size : last - block * size]
+
+    def _content(self, block: int) -> bytes | None:
+        """Return the whole contents of a block; None: those of the source."""
+        raise NotImplementedError
+
+
+class RecoveredSource(OverlaidSource):
+    """A Source with the blocks that the log holds in their places.
+
+    read_into() raises NotBelievedError where the copy of a block is damaged.
+    """
+
+    def __init__(self, source: Source, log: Log, copies: dict[int, Copy], block_size: int) -> None:
+        super().__init__(source, block_size)
+        self._log = log
+        self._copies = copies
 
     @property
     def next_sequence(self) -> int:
@@ -50,16 +71,9 @@ class RecoveredSource(Source):
         for block, copy in sorted(self._copies.items(), key=itemgetter(0)):
             yield block, self._log.content(copy)
 
-    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
-        check_range(self, offset, len(buffer))
-        self._source.read_into(offset, buffer)
-        view, size, end = memoryview(buffer), self._block_size, offset + len(buffer)
-        for block in range(offset // size, -(-end // size)):
-            copy = self._copies.get(block)
-            if copy is not None:
-                first, last = max(offset, block * size), min(end, (block + 1) * size)
-                data = self._log.content(copy)
-                view[first - offset : last - offset] = data[first - block * size : last - block * size]
+    def _content(self, block: int) -> bytes | None:
+        copy = self._copies.get(block)
+        return None if copy is None else self._log.content(copy)
 
 
 def after_recovery(fs: FileSystem) -> tuple[Source, int]:

@@ -11,10 +11,11 @@ reserved, and points to the blocks at the same distance in the groups with copie
 from __future__ import annotations
 
 from pydiskimg.fs.ext4 import layout
-from pydiskimg.fs.ext4.file_map import Allocator, pointer_block, pointers_in
+from pydiskimg.fs.ext4.file_map import Allocator, pointer_block
 from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.geometry import Geometry
 from pydiskimg.fs.ext4.inodes import NewInodes, read_inode
+from pydiskimg.fs.ext4.map_reader import pointers_in
 
 _DOUBLE = 13  # in i_block
 

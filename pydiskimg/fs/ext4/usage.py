@@ -103,7 +103,7 @@ class ExtUsage:
         if problem is not None:
             return problem
         clusters = -(-(end - start) // geometry.cluster_blocks)
-        metadata = self._metadata(descriptor, start, end)
+        metadata = self.metadata_clusters(descriptor)
         if not descriptor.flags & BLOCK_UNINIT:
             bits = self._bitmap(descriptor, clusters)
         else:
@@ -127,10 +127,12 @@ class ExtUsage:
         bits = bits_in_use(data, clusters)
         return "its block bitmap has bits of blocks behind its end as free" if bits is None else bits
 
-    def _metadata(self, descriptor: Descriptor, start: int, end: int) -> int:
-        """Return the bits of the clusters in [start, end) that hold metadata of this and other groups."""
-        ratio = self.fs.geometry.cluster_blocks
-        head = min(self.fs.geometry.group_head(descriptor.group), end - start)
+    def metadata_clusters(self, descriptor: Descriptor) -> int:
+        """Return the bits of a group's clusters that hold metadata of this and other groups."""
+        geometry = self.fs.geometry
+        start, end = geometry.group_start(descriptor.group), geometry.group_end(descriptor.group)
+        ratio = geometry.cluster_blocks
+        head = min(geometry.group_head(descriptor.group), end - start)
         bits = (1 << -(-head // ratio)) - 1
         for first, last in self._metadata_ranges.within(start, end):
             bits |= (1 << -(-(last - start) // ratio)) - (1 << (first - start) // ratio)

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from pydiskimg.errors import DoesNotFitError, FileSystemError
 from pydiskimg.fs.ext4.bitmaps import find, insert
-from pydiskimg.fs.ext4.features import FEATURES, Compat, Features, Incompat, RoCompat
+from pydiskimg.fs.ext4.features import (
+    FEATURES,
+    KNOWN_TO_BITMAPS,
+    KNOWN_TO_FILES,
+    Compat,
+    Features,
+    Incompat,
+    RoCompat,
+)
 from pydiskimg.fs.ext4.file_map import pointer_blocks, pointer_map
 from pydiskimg.fs.ext4.geometry import Geometry, sparse_groups
 from pydiskimg.fs.ext4.plan import journal_blocks, plan_geometry
@@ -161,9 +169,10 @@ def test_features_are_three_sets() -> None:
     features = FEATURES["ext4"]
     assert {name: kind.kind for name, kind in FEATURES.items()} == {name: name for name in FEATURES}
     assert features.without(Incompat.EXTENTS).with_(Incompat.EXTENTS) == features
-    assert features.with_(Incompat.JOURNAL_DEV).unknown == (Incompat.JOURNAL_DEV, 0)
+    assert features.with_(Incompat.JOURNAL_DEV).beyond(KNOWN_TO_BITMAPS) == (Incompat.JOURNAL_DEV, 0)
     assert features.with_(Incompat.JOURNAL_DEV).kind is None
-    assert Features(1 << 30, 1 << 30, 1 << 30).unknown == (1 << 30, 1 << 30)
+    assert Features(1 << 30, 1 << 30, 1 << 30).beyond(KNOWN_TO_BITMAPS) == (1 << 30, 1 << 30)
+    assert Features(1 << 30, 1 << 30, 1 << 30).beyond(KNOWN_TO_FILES) == (1 << 30, 0)
     assert features.fields["s_feature_ro_compat"] == features.ro_compat
 
 

@@ -264,7 +264,7 @@ def root(depth: int, *entries: bytes, count: int | None = None) -> bytes:
         (layout.EXTENTS_FLAG, root(6), "no sound header"),
         (layout.EXTENTS_FLAG, root(0), "it has no first block"),
         (layout.EXTENTS_FLAG, root(0, layout.EXTENT.pack(ee_len=0)), "an extent of length 0"),
-        (layout.EXTENTS_FLAG, root(0, layout.EXTENT.pack(ee_len=0x8001)), "an extent of length 32769"),
+        (layout.EXTENTS_FLAG, root(0, layout.EXTENT.pack(ee_start_lo=9)), "an extent of length 0"),
         (layout.EXTENTS_FLAG, root(0, layout.EXTENT.pack(ee_len=9, ee_start_lo=8190)), "it names block 8190"),
         (layout.EXTENTS_FLAG, root(1, layout.EXTENT_INDEX.pack(ei_leaf_hi=1)), "it names block 4294967296"),
         (layout.EXTENTS_FLAG, root(1, layout.EXTENT_INDEX.pack(ei_leaf_lo=2)), "no sound header"),

@@ -19,10 +19,10 @@ from pydiskimg.fs.ext4.bitmaps import runs_of
 from pydiskimg.fs.ext4.checksums import Checksums, crc16
 from pydiskimg.fs.ext4.descriptors import read_descriptors
 from pydiskimg.fs.ext4.features import FEATURES
-from pydiskimg.fs.ext4.file_map import file_pieces
 from pydiskimg.fs.ext4.file_system import NotBelievedError, read_file_system
 from pydiskimg.fs.ext4.inodes import read_inode
 from pydiskimg.fs.ext4.make import make_ext
+from pydiskimg.fs.ext4.map_reader import file_pieces
 from pydiskimg.fs.ext4.usage import ExtUsage
 from pydiskimg.units import MIB
 from tests.fixtures.limits import limits

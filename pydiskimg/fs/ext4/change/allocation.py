@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: MIT
+"""Blocks and inodes taken and given back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.bitmaps import Run, runs_of
+from pydiskimg.fs.ext4.change.errors import OutOfSpaceError
+from pydiskimg.fs.ext4.change.groups import ChangedGroups
+from pydiskimg.fs.ext4.file_system import FileSystem
+
+
+class ChangedBlocks:
+    """Hands out free clusters near a goal, as an Allocator does, and takes clusters back."""
+
+    def __init__(self, fs: FileSystem, groups: ChangedGroups) -> None:
+        self._fs = fs
+        self._groups = groups
+
+    def allocate(self, goal: int, length: int) -> Run:
+        """Take whole clusters and return at most length blocks of them, from the first of a cluster on.
+
+        They lie near the block goal, together where the free space allows that. Raises OutOfSpaceError when none is
+        free, NotBelievedError for a group that contradicts itself, and as reading does.
+        """
+        geometry = self._fs.geometry
+        goal = goal if geometry.first_data_block <= goal < geometry.blocks else geometry.first_data_block
+        wanted = -(-length // geometry.cluster_blocks)
+        first = geometry.group_of(goal)
+        for group in self._with_room(first):
+            start = geometry.group_start(group)
+            near = (goal - start) // geometry.cluster_blocks if group == first else 0
+            found = self._find(group, near, wanted)
+            if found is not None:
+                low, high = found
+                state, bits = self._groups[group], (1 << high) - (1 << low)
+                self._groups[group] = replace(
+                    state,
+                    clusters=state.clusters | bits,
+                    fresh=state.fresh | bits,
+                    flags=state.flags & ~layout.BLOCK_UNINIT,
+                )
+                block = start + low * geometry.cluster_blocks
+                return block, min(start + high * geometry.cluster_blocks, block + length, geometry.blocks)
+        raise OutOfSpaceError("no block is free")
+
+    def free(self, start: int, end: int) -> None:
+        """Give the clusters back that hold the blocks [start, end); others may take them after the next commit.
+
+        Raises NotBelievedError where they are not in use, or hold the file system's own metadata.
+        """
+        geometry = self._fs.geometry
+        while start < end:
+            group = geometry.group_of(start)
+            first, stop = geometry.group_start(group), min(end, geometry.group_end(group))
+            low, high = (start - first) // geometry.cluster_blocks, -(-(stop - first) // geometry.cluster_blocks)
+            state, bits = self._groups[group], (1 << high) - (1 << low)
+            if bits & ~state.clusters or bits & self._groups.metadata(group):
+                raise self._fs.not_believed(f"a file has blocks {start} to {stop}, which are not a file's")
+            self._groups[group] = replace(
+                state,
+                clusters=state.clusters & ~bits,
+                held=state.held | bits,
+                flags=state.flags & ~layout.BLOCK_UNINIT,
+            )
+            start = stop
+
+    def is_fresh(self, block: int) -> bool:
+        """True for a block that was allocated since the last commit."""
+        geometry = self._fs.geometry
+        if block < geometry.first_data_block:
+            return False
+        group = geometry.group_of(block)
+        state = self._groups.states.get(group)
+        return state is not None and bool(
+            state.fresh >> (block - geometry.group_start(group)) // geometry.cluster_blocks & 1
+        )
+
+    def _with_room(self, first: int) -> Iterator[int]:
+        for groups in (range(first, self._fs.geometry.groups), range(first)):
+            for group in groups:
+                if self._groups.free_blocks(group):
+                    yield group
+
+    def _find(self, group: int, near: int, wanted: int) -> Run | None:
+        """Return a run of at most wanted free clusters: from near on, long enough, or else the longest."""
+        state = self._groups[group]
+        free = ~(state.clusters | state.held) & (1 << self._groups.clusters(group)) - 1
+        best: Run | None = None
+        for low, high in runs_of(free):
+            start = max(low, near) if near < high else low
+            length = min(high - start, wanted)
+            if length == wanted and start >= near:
+                return start, start + length
+            if best is None or length > best[1] - best[0]:
+                best = (start, start + length)
+        return best
+
+
+class ChangedInodes:
+    """Hands out free inodes, those of the parent's group first, and takes inodes back."""
+
+    def __init__(self, fs: FileSystem, groups: ChangedGroups) -> None:
+        self._fs = fs
+        self._groups = groups
+
+    def allocate(self, parent: int, *, is_directory: bool) -> int:
+        """Return a free inode's number. Raises as ChangedBlocks.allocate() does."""
+        count = self._fs.geometry.inodes_per_group
+        first = (parent - 1) // count
+        for groups in (range(first, self._fs.geometry.groups), range(first)):
+            for group in groups:
+                if self._groups.free_inodes(group):
+                    return self._take(group, is_directory=is_directory)
+        raise OutOfSpaceError("no inode is free")
+
+    def _take(self, group: int, *, is_directory: bool) -> int:
+        state, count = self._groups[group], self._fs.geometry.inodes_per_group
+        index = (~state.inodes & state.inodes + 1).bit_length() - 1
+        never_used = count - index - 1
+        if not state.flags & layout.INODE_UNINIT:
+            never_used = min(state.unused_inodes, never_used)
+        self._groups[group] = replace(
+            state,
+            inodes=state.inodes | 1 << index,
+            directories=state.directories + is_directory,
+            unused_inodes=never_used,
+            # As the kernel does: a group with inodes has both bitmaps.
+            flags=state.flags & ~(layout.INODE_UNINIT | layout.BLOCK_UNINIT),
+        )
+        return group * count + index + 1
+
+    def free(self, number: int, *, is_directory: bool) -> None:
+        """Give an inode back. Raises NotBelievedError where its group does not have it as in use."""
+        group, index = divmod(number - 1, self._fs.geometry.inodes_per_group)
+        state = self._groups[group]
+        if not state.inodes >> index & 1 or state.directories < is_directory:
+            raise self._fs.not_believed(f"inode {number} is in a directory and not in use")
+        self._groups[group] = replace(
+            state, inodes=state.inodes & ~(1 << index), directories=state.directories - is_directory
+        )

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: MIT
+"""The contents of a file replaced, added to and cut: always in blocks that were free, so that the old ones stay whole.
+
+A unit is a cluster, which is one block except with bigalloc: what is in one belongs to one file, and stays together.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator, Sequence
+
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.bitmaps import Run, total
+from pydiskimg.fs.ext4.change.errors import UnfitFileError
+from pydiskimg.fs.ext4.change.inodes import changed, size_fields
+from pydiskimg.fs.ext4.change.transaction import Transaction
+from pydiskimg.fs.ext4.features import Incompat, RoCompat
+from pydiskimg.fs.ext4.inodes import StoredInode
+from pydiskimg.fs.ext4.map_reader import MapReader
+from pydiskimg.fs.ext4.map_writer import EncodedMap, MapPiece, extent_tree, pointer_tree
+from pydiskimg.protocols import Buffer
+from pydiskimg.records import Value
+from pydiskimg.units import MIB
+
+_AT_ONCE = 4 * MIB  # bytes of a file that are gathered for one write
+_MAX_PIECES = 1 << 20  # about 150 bytes of memory each
+_MAX_SIZE = (1 << 32) - 1  # blocks of a file
+_LARGE_FILE = 1 << 31  # bytes from which the feature large_file is needed
+
+Pieces = Iterable[tuple[int, Buffer]]
+"""(offset, bytes) of a file, ascending; what lies between is a hole. Each piece is valid until the next."""
+
+
+class Contents:
+    """Where the contents of one file are, while they are changed; finished() gives the inode that says so.
+
+    pieces are the file's, nodes the blocks of the map that is on the disk.
+    """
+
+    def __init__(self, transaction: Transaction, inode: StoredInode) -> None:
+        """Raises UnfitFileError for a file in too many pieces, NotBelievedError for a damaged map."""
+        self._transaction = transaction
+        self._geometry = transaction.fs.geometry
+        self._unit = self._geometry.cluster_blocks
+        self._inode = inode
+        self._goal = self._geometry.group_start((inode.number - 1) // self._geometry.inodes_per_group)
+        self.pieces: list[MapPiece] = []
+        self.nodes: list[int] = []
+        if has_map(inode):
+            reader = MapReader(transaction.fs, inode)
+            for piece in reader.pieces():
+                self.pieces.append(piece)
+                if len(self.pieces) > _MAX_PIECES:
+                    raise UnfitFileError(f"is in more than {_MAX_PIECES} pieces", errno.EFBIG)
+            self.nodes = reader.nodes
+
+    def cut(self, size: int) -> bytes:
+        """Give back what lies in or after the unit that holds the byte size, and return what that unit has before it.
+
+        Nothing is returned where all of that is zero.
+        """
+        bytes_per_unit = self._unit * self._geometry.block_size
+        units, rest = divmod(size, bytes_per_unit)
+        end = units * self._unit
+        tail = self._tail(end, rest)
+        kept: list[MapPiece] = []
+        freed: list[MapPiece] = []
+        for first, at, count, is_written in self.pieces:
+            inside = max(min(end - first, count), 0)
+            if inside:
+                kept.append((first, at, inside, is_written))
+            if count > inside:
+                freed.append((first + inside, at + inside, count - inside, is_written))
+        for start, stop in self._runs(freed):
+            self._transaction.free(start, stop)
+        self.pieces = kept
+        return tail.rstrip(b"\0") and tail
+
+    def add(self, data: Pieces, size: int) -> None:
+        """Write data, whose offsets lie after all pieces, into free blocks; size is that of the file, in bytes.
+
+        Raises OutOfSpaceError, UnfitFileError for a size that no file can have, StorageError as writing does.
+        """
+        block_size = self._geometry.block_size
+        if -(-size // block_size) > _MAX_SIZE:
+            raise UnfitFileError(f"would have {size} bytes, which no file can have here", errno.EFBIG)
+        for offset, chunk in _aligned(data, self._unit * block_size):
+            self._write(offset // block_size, chunk)
+
+    def add_metadata(self, data: bytes) -> None:
+        """Write the blocks of a directory, or of a symlink's target: with the commit, since they may change again."""
+        size = self._geometry.block_size
+        for first, start, count in self._allocated(0, -(-len(data) // size)):
+            for index in range(count):
+                at = (first + index) * size
+                self._transaction.put(start + index, data[at : at + size].ljust(size, b"\0"))
+
+    def finished(self, size: int) -> StoredInode:
+        """Return the inode of this size, with a new map."""
+        for block in self.nodes:
+            self._transaction.free(*self._cluster_of(block))
+        encoded = self._encoded()
+        for block, node in encoded.nodes.items():
+            if self._has_extents:
+                self._transaction.fs.checksums.extent_block(self._inode.seed, node)
+            self._transaction.put(block, node)
+        self.nodes = list(encoded.nodes)
+        flags = self._inode.flags & ~(layout.EXTENTS_FLAG | layout.INLINE_DATA_FLAG)
+        flags |= layout.EXTENTS_FLAG if self._has_extents else 0
+        inode = changed(self._inode, {**size_fields(size), "i_block": encoded.i_block, "i_flags": flags})
+        if size >= _LARGE_FILE and inode.kind == layout.REGULAR_FILE:
+            self._transaction.require(RoCompat.LARGE_FILE)
+        return with_blocks(self._transaction, inode, self.blocks)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks that the file takes with those of its map and of its extended attributes."""
+        others = len(self.nodes) + bool(self._inode.xattr_block)
+        return total(self._runs(self.pieces)) + others * self._unit
+
+    @property
+    def _has_extents(self) -> bool:
+        return Incompat.EXTENTS in self._geometry.features
+
+    def _encoded(self) -> EncodedMap:
+        def take() -> int:
+            return self._transaction.blocks.allocate(self._goal, 1)[0]
+
+        size = self._geometry.block_size
+        if self._has_extents:
+            return extent_tree(self.pieces, size, take)
+        try:
+            return pointer_tree(self.pieces, size, take)
+        except ValueError as error:
+            raise UnfitFileError(f"would be too large: {error}", errno.EFBIG) from error
+
+    def _tail(self, first: int, length: int) -> bytes:
+        """Return length bytes from block first of the file on, all of which lie in one unit."""
+        size = self._geometry.block_size
+        tail = bytearray(-(-length // size) * size)
+        for start, at, count, is_written in self.pieces:
+            for block in range(max(start, first), min(start + count, first + len(tail) // size)) if is_written else ():
+                data = self._transaction.read(at + block - start)
+                tail[(block - first) * size : (block - first + 1) * size] = data
+        return bytes(tail[:length])
+
+    def _write(self, first: int, data: bytes) -> None:
+        size = self._geometry.block_size
+        view = memoryview(data + bytes(-len(data) % size))
+        done = 0
+        for _, start, count in self._allocated(first, len(view) // size):
+            self._transaction.write_new(start, view[done * size : (done + count) * size])
+            done += count
+
+    def _allocated(self, first: int, blocks: int) -> Iterator[tuple[int, int, int]]:
+        """Take blocks for the file, and yield (block of the file, where it is, number of blocks)."""
+        end = first + blocks
+        while first < end:
+            start, stop = self._transaction.blocks.allocate(self._goal, end - first)
+            self.pieces.append((first, start, stop - start, True))
+            self._goal = stop
+            yield first, start, stop - start
+            first += stop - start
+
+    def _runs(self, pieces: Sequence[MapPiece]) -> list[Run]:
+        """Return the runs of blocks that the clusters of pieces have, each cluster once."""
+        runs: list[Run] = []
+        for _, at, count, _ in pieces:
+            start, end = self._cluster_of(at)[0], self._cluster_of(at + count - 1)[1]
+            if runs and self._unit > 1 and runs[-1][1] - self._unit == start:
+                start += self._unit  # another piece of the cluster before
+            if start < end:
+                runs.append((start, end))
+        return runs
+
+    def _cluster_of(self, block: int) -> Run:
+        first = self._geometry.first_data_block
+        start = block - (block - first) % self._unit
+        return start, min(start + self._unit, self._geometry.blocks)
+
+
+def has_map(inode: StoredInode) -> bool:
+    """True where i_block is a map, and not a device's number, a symlink's target, or the contents themselves."""
+    if inode.flags & layout.INLINE_DATA_FLAG:
+        return False
+    if inode.kind == layout.SYMLINK:
+        # As the kernel tells a fast one: what is counted is at most the block of its extended attributes.
+        return bool(inode.flags & layout.EXTENTS_FLAG) or inode.size >= len(inode.i_block)
+    return inode.kind in (layout.REGULAR_FILE, layout.DIRECTORY)
+
+
+def with_blocks(transaction: Transaction, inode: StoredInode, blocks: int) -> StoredInode:
+    """Return an inode that says how many blocks it takes, all in all."""
+    sectors = blocks * transaction.fs.geometry.block_size // 512
+    flags = inode.flags & ~layout.HUGE_FILE_FLAG
+    if sectors >> 48 or (sectors >> 32 and RoCompat.HUGE_FILE not in transaction.fs.geometry.features):
+        sectors, flags = blocks, flags | layout.HUGE_FILE_FLAG
+        transaction.require(RoCompat.HUGE_FILE)
+    values: dict[str, Value] = {
+        "i_blocks_lo": sectors & 0xFFFFFFFF,
+        "i_blocks_high": sectors >> 32,
+        "i_flags": flags,
+    }
+    return changed(inode, values)
+
+
+def _aligned(data: Pieces, unit: int) -> Iterator[tuple[int, bytes]]:
+    """Yield whole units of data from their first byte on, some MiB at a time; the last ones may be shorter."""
+    start, gathered = 0, bytearray()
+    for offset, piece in _sliced(data):
+        aligned = offset - offset % unit
+        if gathered and aligned > start + len(gathered):
+            yield start, bytes(gathered)
+            gathered.clear()
+        if not gathered:
+            start = aligned
+        gathered += bytes(offset - start - len(gathered))
+        gathered += piece
+        if len(gathered) >= _AT_ONCE:
+            whole = len(gathered) - len(gathered) % unit
+            yield start, bytes(gathered[:whole])
+            del gathered[:whole]
+            start += whole
+    if gathered:
+        yield start, bytes(gathered)
+
+
+def _sliced(data: Pieces) -> Iterator[tuple[int, memoryview]]:
+    for offset, piece in data:
+        view = memoryview(piece)
+        for at in range(0, len(view), _AT_ONCE):
+            yield offset + at, view[at : at + _AT_ONCE]

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: MIT
+"""Changes that come into force together: kept in memory over the disk, where every reader sees them, then committed.
+
+    new blocks ─ flush ─> superblock: needs recovery ─> log ─> changed blocks in place ─> log empty   (journal_writer)
+
+What was allocated for a change is not in force before the rest is, and goes to its block directly; only what the disk
+already looks at is logged. Without a journal the superblock says "not clean" meanwhile (ADR 0122).
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydiskimg.errors import FileSystemError
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.blocks import BlockWriter
+from pydiskimg.fs.ext4.change.allocation import ChangedBlocks, ChangedInodes
+from pydiskimg.fs.ext4.change.errors import UnfitFileError
+from pydiskimg.fs.ext4.change.groups import ChangedGroups, GroupState
+from pydiskimg.fs.ext4.change.refusals import check_changeable
+from pydiskimg.fs.ext4.descriptors import read_descriptors
+from pydiskimg.fs.ext4.features import Incompat, RoCompat
+from pydiskimg.fs.ext4.file_system import FileSystem
+from pydiskimg.fs.ext4.journal_writer import LogWriter, replay
+from pydiskimg.fs.ext4.recovery import OverlaidSource, RecoveredSource
+from pydiskimg.fs.ext4.superblock import count_fields, superblock
+from pydiskimg.fs.ext4.usage import ExtUsage
+from pydiskimg.protocols import Buffer, Disk, Source
+
+
+class _ChangedSource(OverlaidSource):
+    """A file system's source with the blocks in their changed state."""
+
+    def __init__(self, source: Source, block_size: int) -> None:
+        super().__init__(source, block_size)
+        self.blocks: dict[int, bytes] = {}
+
+    def rest_on(self, source: Source) -> None:
+        """Read from another source what is not changed."""
+        self._source = source
+
+    def _content(self, block: int) -> bytes | None:
+        return self.blocks.get(block)
+
+
+@dataclass(frozen=True, slots=True)
+class Savepoint:
+    """What to go back to when a change fails in the middle."""
+
+    blocks: dict[int, bytes]
+    states: dict[int, GroupState]
+    last: frozenset[int]
+    fields: dict[str, Any]
+
+
+class Transaction:
+    """The changes to a file system on a disk that nobody else writes to.
+
+    fs reads what was changed as changed. blocks and inodes hand out what is free. commit() brings what was changed into
+    force, and may be called again and again; close() ends that.
+    """
+
+    def __init__(self, disk: Disk) -> None:
+        """Nothing is written yet.
+
+        Raises NotBelievedError when the file system is not sound, FileSystemError for one that is not changed here, and
+        as reading does.
+        """
+        self._disk = disk
+        usage = ExtUsage(disk)
+        self._before = before = usage.fs
+        check_changeable(before)
+        if isinstance(before.source, RecoveredSource):
+            before.source.check_copies()  # now, and not when a part of them has been written where it belongs
+        self._source = _ChangedSource(before.source, before.geometry.block_size)
+        self.fs: FileSystem = replace(before, source=self._source)
+        usage.fs = self.fs
+        self._writer = BlockWriter(disk, before.geometry.block_size)
+        self._groups = ChangedGroups(usage)
+        self.blocks = ChangedBlocks(self.fs, self._groups)
+        self.inodes = ChangedInodes(self.fs, self._groups)
+        self._free_blocks, self._free_inodes = self._counted()
+        self._log: LogWriter | None = None
+        self._is_replayed = False
+        self._fields: dict[str, Any] = dict(self.fs.superblock.fields)
+        self._needs_recovery = self.fs.needs_recovery
+        self._last: set[int] = set()
+
+    def read(self, block: int) -> bytes:
+        """Return a block as it is with all changes so far."""
+        return self.fs.read(block)
+
+    def put(self, block: int, data: Buffer, *, is_last: bool = False) -> None:
+        """Change a whole block. is_last: where there is no journal, it follows all others."""
+        self._source.blocks[block] = bytes(data)
+        if is_last:
+            self._last.add(block)
+
+    def patch(self, block: int, offset: int, data: Buffer, *, is_last: bool = False) -> None:
+        """Change a part of a block."""
+        old = self.read(block)
+        self.put(block, old[:offset] + bytes(data) + old[offset + len(data) :], is_last=is_last)
+
+    def write_new(self, block: int, data: Buffer) -> None:
+        """Write contents into blocks that were allocated since the last commit, at once: for the contents of files."""
+        self._writer.write(block, data)
+
+    def free(self, start: int, end: int) -> None:
+        """Give blocks back, with what was to be written there."""
+        self.blocks.free(start, end)
+        for block in range(start, end) if end - start < len(self._source.blocks) else list(self._source.blocks):
+            if start <= block < end:
+                self._source.blocks.pop(block, None)
+
+    def savepoint(self) -> Savepoint:
+        return Savepoint(
+            dict(self._source.blocks), dict(self._groups.states), frozenset(self._last), dict(self._fields)
+        )
+
+    def restore(self, savepoint: Savepoint) -> None:
+        """Take all back that was changed since."""
+        self._source.blocks = dict(savepoint.blocks)
+        self._groups.restore(dict(savepoint.states))
+        self._last = set(savepoint.last)
+        self._fields = dict(savepoint.fields)
+
+    def commit(self) -> None:
+        """Bring the changes into force, durably.
+
+        Raises StorageError, after which nothing else is to be done with this; FileSystemError, with nothing changed,
+        when they are too many for the journal.
+        """
+        if not self._source.blocks and self._groups.counts() == (0, 0):
+            return
+        self._replay()
+        for block, offset, data in list(self._groups.blocks()):
+            self.patch(block, offset, data)
+        counts = self._update_superblock()
+        fresh = {block: data for block, data in self._source.blocks.items() if self.blocks.is_fresh(block)}
+        changed = {block: data for block, data in self._source.blocks.items() if block not in fresh}
+        if self._log is not None and not self._log.fits(changed):
+            raise FileSystemError(
+                f"{self.fs.name}: a change of {len(changed)} blocks is larger than its journal; make it in parts, or "
+                "give the file system a larger journal (tune2fs -J size=)"
+            )
+        self._writer.write_all(fresh)
+        self._disk.flush()
+        if self._log is not None:
+            self._switch(self._log, changed)
+        else:
+            self._write_in_order(changed)
+        self._source.blocks.clear()
+        self._last.clear()
+        self._groups.committed()
+        self._free_blocks, self._free_inodes = counts
+
+    def close(self) -> None:
+        """Say in the superblock that the file system is clean, durably. What was not committed is forgotten."""
+        self._source.blocks.clear()
+        if self._needs_recovery and self._is_replayed:
+            self._needs_recovery = False
+            self._write_superblock()
+
+    def _counted(self) -> tuple[int, int]:
+        blocks = inodes = 0
+        for descriptor in read_descriptors(self.fs):
+            if not descriptor.is_intact:
+                raise self.fs.not_believed(f"the checksum of descriptor {descriptor.group} does not hold")
+            blocks += descriptor.free_blocks
+            inodes += descriptor.free_inodes
+        return blocks, inodes
+
+    def _replay(self) -> None:
+        """Put in place, once, what the journal holds; from now on the log is ours."""
+        if not self._is_replayed:
+            replay(self._disk, self._before)
+            self._source.rest_on(self._disk)
+            self._is_replayed = True
+            if self.fs.superblock.journal_inode:
+                self._log = LogWriter(self._disk, self.fs)
+
+    def _update_superblock(self) -> tuple[int, int]:
+        """Put the counts of free clusters and inodes into the superblock and return them.
+
+        The kernel lets them get old there, so they are those of all descriptors.
+        """
+        blocks, inodes = (
+            count + change
+            for count, change in zip((self._free_blocks, self._free_inodes), self._groups.counts(), strict=True)
+        )
+        counts = count_fields(self.fs.geometry, blocks * self.fs.geometry.cluster_blocks, inodes)
+        names = ("s_free_blocks_count_lo", "s_free_blocks_count_hi", "s_free_inodes_count")
+        now = int(time.time())
+        self._fields |= {name: counts[name] for name in names}
+        self._fields |= {"s_wtime": now & 0xFFFFFFFF, "s_wtime_hi": now >> 32}
+        self.put(self._primary, self._superblock_block(is_dirty=True))
+        return blocks, inodes
+
+    def require(self, feature: RoCompat) -> None:
+        """Have the superblock say, with the next commit, that the file system uses a feature."""
+        if not self.fs.superblock.number("s_rev_level"):
+            raise UnfitFileError(f"would need the feature {feature.name}, which revision 0 cannot have", errno.EFBIG)
+        self._fields["s_feature_ro_compat"] |= int(feature)
+
+    @property
+    def _primary(self) -> int:
+        return self.fs.geometry.superblock_block
+
+    def _superblock_block(self, *, is_dirty: bool) -> bytes:
+        """Return the block of the superblock; is_dirty: it asks for recovery, or without a journal is not clean."""
+        fields = self._fields
+        if self._log is not None:
+            features = self.fs.superblock.features.without(Incompat.RECOVER)
+            features = features.with_(Incompat.RECOVER) if is_dirty else features
+            fields = fields | {"s_feature_incompat": features.incompat}
+        elif is_dirty:
+            fields = fields | {"s_state": int(fields["s_state"]) & ~layout.VALID_FS}
+        block = bytearray(self.fs.read(self._primary))
+        at = layout.SUPERBLOCK_OFFSET - self._primary * self.fs.geometry.block_size
+        block[at : at + layout.SUPERBLOCK.size] = superblock(fields, self.fs.checksums, 0)
+        return bytes(block)
+
+    def _write_superblock(self, *, is_dirty: bool = False) -> None:
+        self._writer.write(self._primary, self._superblock_block(is_dirty=is_dirty))
+        self._disk.flush()
+
+    def _switch(self, log: LogWriter, changed: dict[int, bytes]) -> None:
+        if not self._needs_recovery:
+            # In this order there is never a log that nobody is told of.
+            self._needs_recovery = True
+            self._write_superblock(is_dirty=True)
+        log.commit(changed)
+        self._writer.write_all(changed)
+        self._disk.flush()
+        log.finish()
+
+    def _write_in_order(self, changed: dict[int, bytes]) -> None:
+        del changed[self._primary]
+        self._write_superblock(is_dirty=True)
+        for is_last in (False, True):
+            self._writer.write_all({b: data for b, data in changed.items() if (b in self._last) == is_last})
+            self._disk.flush()
+        self._write_superblock()

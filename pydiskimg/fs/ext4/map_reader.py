@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: MIT
+"""How an inode finds the blocks of its file: an extent tree, or the block pointers of ext2 and ext3 (ifork.rst).
+
+What a guest wrote there is read in one pass that moves on in the file with each step and takes no more blocks than the
+file system has, so that neither a circle nor a map without end is followed.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.features import RoCompat
+from pydiskimg.fs.ext4.file_system import FileSystem, NotBelievedError
+from pydiskimg.fs.ext4.inodes import StoredInode, inode_name
+
+_MAX_DEPTH = 5
+_MAX_BLOCKS = 1 << 32  # numbers of blocks in a file have 32 bits
+
+FilePiece = tuple[int, int, int]
+"""Number within the file of the first block, where that is, and the number of blocks."""
+
+
+def pointers_in(data: bytes) -> tuple[int, ...]:
+    """Return the block numbers in a block of pointers, or in i_block."""
+    return struct.unpack(f"<{len(data) // 4}I", data)
+
+
+def file_pieces(fs: FileSystem, inode: StoredInode, most: int = _MAX_BLOCKS) -> Iterator[FilePiece]:
+    """Yield the runs of blocks that a file's first most blocks are stored in, ascending; what lies between reads as
+    zero: holes, and blocks that are allocated and were never written.
+
+    Raises NotBelievedError when the map is damaged, and as reading does.
+    """
+    for first, at, count, is_written in MapReader(fs, inode, most).pieces():
+        if is_written:
+            yield first, at, count
+
+
+class MapReader:
+    """The map of one file, up to most blocks of it; nodes are the map's own blocks that pieces() has come through."""
+
+    def __init__(self, fs: FileSystem, inode: StoredInode, most: int = _MAX_BLOCKS) -> None:
+        self._fs = fs
+        self._inode = inode
+        self._most = most
+        self._next = 0  # the first block of the file that may come now
+        self._taken = 0
+        self.nodes: list[int] = []
+        # Android's images share blocks, also within a file.
+        self._shares = RoCompat.SHARED_BLOCKS in fs.geometry.features
+
+    def pieces(self) -> Iterator[tuple[int, int, int, bool]]:
+        """Yield (first block of the file, where it is, number of blocks, whether they were written), ascending.
+
+        Raises as file_pieces() does.
+        """
+        is_extents = self._inode.flags & layout.EXTENTS_FLAG
+        found = self._extents(self._inode.i_block) if is_extents else self._pointers(self._inode.i_block)
+        for first, at, count, is_written in found:
+            if first >= self._most:
+                return
+            self._take(first, at, count)
+            yield first, at, min(count, self._most - first), is_written
+
+    def _extents(self, node: bytes, depth: int | None = None) -> Iterator[tuple[int, int, int, bool]]:
+        """Yield the pieces of an extent tree below node, whose depth is known but for the root's."""
+        header = layout.EXTENT_HEADER.unpack(node)
+        entries, found = int(header["eh_entries"]), int(header["eh_depth"])
+        fitting = (len(node) - layout.EXTENT_HEADER.size) // layout.EXTENT.size
+        sound = header["eh_magic"] == layout.EXTENT_MAGIC and entries <= fitting
+        if not sound or (found != depth if depth is not None else found > _MAX_DEPTH):
+            raise self._damaged("its extent tree has no sound header")
+        for index in range(entries):
+            at = layout.EXTENT_HEADER.size + index * layout.EXTENT.size
+            if found:
+                entry = layout.EXTENT_INDEX.unpack(node, at)
+                block = int(entry["ei_leaf_lo"]) | int(entry["ei_leaf_hi"]) << 32
+                if entry["ei_block"] < self._next:
+                    raise self._damaged("its extents are not in order")
+                yield from self._extents(self._extent_node(block), found - 1)
+                self._next = max(self._next, int(entry["ei_block"]) + 1)
+                continue
+            entry = layout.EXTENT.unpack(node, at)
+            start, length = int(entry["ee_start_lo"]) | int(entry["ee_start_hi"]) << 32, int(entry["ee_len"])
+            if not length:
+                raise self._damaged("it has an extent of length 0")
+            is_written = length <= layout.EXTENT_MAX_LENGTH
+            yield int(entry["ee_block"]), start, length - (0 if is_written else layout.EXTENT_MAX_LENGTH), is_written
+
+    def _pointers(self, i_block: bytes) -> Iterator[tuple[int, int, int, bool]]:
+        """Yield the blocks of a block map, neighbours as one piece."""
+        first = at = count = 0
+        for index, block in self._mapped(pointers_in(i_block)):
+            if count and block == at + count and index == first + count:
+                count += 1
+                continue
+            if count:
+                yield first, at, count, True
+            first, at, count = index, block, 1
+        if count:
+            yield first, at, count, True
+
+    def _mapped(self, numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Yield (block of the file, where it is) of every block that is not a hole."""
+        for index, block in enumerate(numbers[: layout.DIRECT_BLOCKS]):
+            if block:
+                yield index, block
+        first, per_block = layout.DIRECT_BLOCKS, self._fs.geometry.block_size // 4
+        for depth in range(3):
+            yield from self._indirect(numbers[layout.DIRECT_BLOCKS + depth], depth, first)
+            first += per_block ** (depth + 1)
+
+    def _indirect(self, block: int, depth: int, first: int) -> Iterator[tuple[int, int]]:
+        if not block or first >= self._most:
+            return
+        numbers = pointers_in(self._node(block))
+        span = len(numbers) ** depth
+        for index, number in enumerate(numbers):
+            if not number:
+                continue
+            if depth:
+                yield from self._indirect(number, depth - 1, first + index * span)
+            else:
+                yield first + index, number
+
+    def _take(self, first: int, at: int, count: int) -> None:
+        """Check that a piece comes after those before it, lies inside, and that the file has not too many blocks."""
+        if first < self._next or first + count > _MAX_BLOCKS:
+            raise self._damaged("its extents are not in order")
+        self._next = first + count
+        self._checked(at, count)
+        self._taken += count
+        if self._taken > self._fs.geometry.blocks and not self._shares:
+            raise self._damaged(f"it has more blocks than the file system, which has {self._fs.geometry.blocks}")
+
+    def _node(self, block: int) -> bytes:
+        self.nodes.append(block)
+        if len(self.nodes) > self._fs.geometry.blocks:
+            raise self._damaged(f"its map has more blocks than the file system, which has {self._fs.geometry.blocks}")
+        return self._fs.read(self._checked(block, 1))
+
+    def _extent_node(self, block: int) -> bytes:
+        data = self._node(block)
+        if not self._fs.checksums.extent_block_holds(self._inode.seed, data):
+            raise self._damaged(f"the checksum of block {block} of its extent tree does not hold")
+        return data
+
+    def _checked(self, block: int, count: int) -> int:
+        geometry = self._fs.geometry
+        if not geometry.first_data_block <= block <= geometry.blocks - count:
+            raise self._damaged(f"it names block {block} of {geometry.blocks}")
+        return block
+
+    def _damaged(self, what: str) -> NotBelievedError:
+        return self._fs.not_believed(f"{inode_name(self._inode.number)}: {what}")
