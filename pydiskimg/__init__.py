@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from pydiskimg.extents import Extent, Kind
     from pydiskimg.files.dump import open_dump, restore_dump
     from pydiskimg.files.tar import extract
+    from pydiskimg.files.tar.extract import open_tar
     from pydiskimg.fs.ext4.make import make_ext
+    from pydiskimg.fs.ext4.populate.populate import populate
     from pydiskimg.fs.probe import probe
     from pydiskimg.fs.swap import make_swap
     from pydiskimg.images.create import new_image
@@ -41,6 +43,8 @@ __all__ = [
     "open_disk",
     "open_dump",
     "open_image",
+    "open_tar",
+    "populate",
     "probe",
     "read_stream",
     "restore_dump",
@@ -62,6 +66,8 @@ _HOMES = {
     "open_disk": "images.open_disk",
     "open_dump": "files.dump",
     "open_image": "images.open",
+    "open_tar": "files.tar.extract",
+    "populate": "fs.ext4.populate.populate",
     "probe": "fs.probe",
     "read_stream": "transfer.receive",
     "restore_dump": "files.dump",

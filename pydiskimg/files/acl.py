@@ -103,6 +103,27 @@ def encode(entries: list[AclEntry], lookup: Lookup) -> bytes:
     An entry that is there twice is taken once; two with different permissions are refused, as the kernel would take
     either.
     """
+    ordered = _ordered(entries, lookup)
+    return _HEADER.pack(_VERSION) + b"".join(_ENTRY.pack(tag, bits, number) for tag, number, bits in ordered)
+
+
+def encode_ext4(entries: list[AclEntry], lookup: Lookup) -> bytes:
+    """Return the ACL as ext4 has it on the disk; the rest is as for encode()."""
+    parts = [_HEADER.pack(_EXT4_VERSION)]
+    for tag, number, bits in _ordered(entries, lookup):
+        parts.append(_EXT4_SHORT.pack(tag, bits) if number == _NO_ID else _ENTRY.pack(tag, bits, number))
+    return b"".join(parts)
+
+
+def mode_with(mode: int, entries: list[AclEntry]) -> int:
+    """Return the mode of a file that has the access ACL entries: Linux keeps the two equal."""
+    bits = {entry.word: entry.bits for entry in entries if entry.qualifier is None}
+    group = bits.get(b"mask", bits.get(b"group", mode >> 3 & 7))
+    return mode & ~0o777 | bits.get(b"user", mode >> 6 & 7) << 6 | group << 3 | bits.get(b"other", mode & 7)
+
+
+def _ordered(entries: list[AclEntry], lookup: Lookup) -> list[tuple[int, int, int]]:
+    """Return tag, number and permissions of each entry in the order that Linux wants. Errors as for encode()."""
     packed: dict[tuple[int, int], int] = {}
     for word, qualifier, bits in entries:
         plain, qualified = _TAGS[word]
@@ -113,8 +134,7 @@ def encode(entries: list[AclEntry], lookup: Lookup) -> bytes:
         if qualified is None or not 0 <= number < _NO_ID:
             raise ValueError(f"its ACL gives {word.decode()} the number {number}, which cannot be")
         _add(packed, qualified, number, bits)
-    ordered = sorted(packed.items())
-    return _HEADER.pack(_VERSION) + b"".join(_ENTRY.pack(tag, bits, number) for (tag, number), bits in ordered)
+    return sorted((tag, number, bits) for (tag, number), bits in packed.items())
 
 
 def check(name: bytes, entries: list[AclEntry], *, is_directory: bool) -> None:
@@ -168,17 +188,18 @@ class AclNames:
     """Numbers of users and groups by the unpacked tree's own /etc/passwd and /etc/group; the host is never asked.
 
     GNU tar writes ACLs with names, also with --numeric-owner (/var/log/journal has such an ACL on every Debian).
-    root_fd is borrowed; each file is read once, when the first name is requested.
+    read returns what the tree has at a path, at most so many bytes, and nothing where that is no file; it is called
+    once for each list, when the first name is requested.
     """
 
-    def __init__(self, root_fd: int) -> None:
-        self._root_fd = root_fd
+    def __init__(self, read: Callable[[str, int], bytes]) -> None:
+        self._read = read
         self._numbers: dict[bytes, dict[bytes, int]] = {}
 
     def number(self, word: bytes, name: bytes) -> int:
         """Return the number of the user or group (word) of that name. Raises ValueError when there is none."""
         if word not in self._numbers:
-            self._numbers[word] = _listed_numbers(self._read(_LISTS.get(word, "")))
+            self._numbers[word] = _listed_numbers(self._read(_LISTS.get(word, ""), _LARGEST_LIST))
         found = self._numbers[word].get(name)
         if found is None:
             raise ValueError(
@@ -187,21 +208,22 @@ class AclNames:
             )
         return found
 
-    def _read(self, path: str) -> bytes:
-        """Return what the tree has in a list; nothing where that is missing or is not a file, and is never opened."""
-        try:
-            found = openat2(self._root_fd, path, os.O_PATH, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
-        except OSError as error:
-            if error.errno not in _NO_LIST:
-                raise
+
+def read_below(root_fd: int, path: str, limit: int) -> bytes:
+    """Return what the tree at root_fd has at a path; nothing where that is missing or not a file. Raises OSError."""
+    try:
+        found = openat2(root_fd, path, os.O_PATH, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    except OSError as error:
+        if error.errno not in _NO_LIST:
+            raise
+        return b""
+    try:
+        if not stat.S_ISREG(os.fstat(found).st_mode):  # never opened: it could be a FIFO
             return b""
-        try:
-            if not stat.S_ISREG(os.fstat(found).st_mode):
-                return b""
-            with open(f"/proc/self/fd/{found}", "rb", buffering=0) as file:
-                return os.pread(file.fileno(), _LARGEST_LIST, 0)
-        finally:
-            os.close(found)
+        with open(f"/proc/self/fd/{found}", "rb", buffering=0) as file:
+            return os.pread(file.fileno(), limit, 0)
+    finally:
+        os.close(found)
 
 
 def _listed_numbers(text: bytes) -> dict[bytes, int]:

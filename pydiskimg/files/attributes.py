@@ -64,9 +64,14 @@ def set_attribute(file: int | bytes, name: bytes, value: bytes, *, kind: int) ->
     return True
 
 
+def never_left_out(name: bytes) -> bool:
+    """Tell whether an attribute that cannot be set is an error on every kind of file."""
+    return name in ACLS or name.partition(b".")[0] in _NEVER_LEFT_OUT
+
+
 def _may_be_left_out(name: bytes, kind: int, number: int | None) -> bool:
     namespace = name.partition(b".")[0]
-    if name in ACLS or namespace in _NEVER_LEFT_OUT:
+    if never_left_out(name):
         return False
     if namespace != b"user":
         return number in _NO_PLACE

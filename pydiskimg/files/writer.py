@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from pydiskimg.errors import ArchiveError, DiskImageError, MountPointError, NoSpaceError, StorageError, storage_error
-from pydiskimg.files.acl import AclNames, encode
+from pydiskimg.files.acl import AclNames, encode, read_below
 from pydiskimg.files.attributes import AttributesLeftOut, drop_acls, set_attribute
 from pydiskimg.files.directory import opened_entry
 from pydiskimg.files.entry import Entry
@@ -33,7 +33,7 @@ _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LATER_ACL_ENTRIES = 200_000  # about 50 MB
 # Files of this many bytes are written to a new file system at once, not all together when the last one is there.
 _WRITE_BACK = 1 << 20
-_TAKEN = "a name comes twice, or was there before"
+NAME_TAKEN = "a name comes twice, or was there before"
 _NO_FLAGS = (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL)
 
 
@@ -118,7 +118,7 @@ class Writer:
         # Nobody has to say so of what is made in a new tree: directories, which may hand a group on, get theirs last.
         self._owned_by_root = is_new and os.geteuid() == os.getegid() == os.fstat(root_fd).st_gid == 0
         self._parents = Parents(root_fd)
-        self._names = AclNames(root_fd)
+        self._names = AclNames(partial(read_below, root_fd))
         self._twins = Twins(root_fd)
         self._later: dict[tuple[int, int], Entry] = {}
         self._later_acl_entries = 0
@@ -242,7 +242,7 @@ class Writer:
     def _require_there_before(self, entry: Entry, spot: Spot) -> None:
         """Refuse a directory whose name is taken, but for one in the root, which can be taken once."""
         if len(components(entry.path)) > 1 or spot.name not in self._there_before:
-            raise NameTakenError(_TAKEN)
+            raise NameTakenError(NAME_TAKEN)
         self._there_before.discard(spot.name)
 
     def _leads_to_directory(self, path: bytes) -> bool:
@@ -334,7 +334,7 @@ class Writer:
 
     def _remove(self, spot: Spot) -> None:
         if self._is_new:
-            raise NameTakenError(_TAKEN)
+            raise NameTakenError(NAME_TAKEN)
         status = spot.lstat()
         self._later.pop((status.st_dev, status.st_ino), None)
         self._twins.forget(status)

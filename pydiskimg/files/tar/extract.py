@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from pydiskimg.errors import ArchiveError, storage_error
 from pydiskimg.files.attributes import AttributesLeftOut
+from pydiskimg.files.entry import Entry
 from pydiskimg.files.tar import libarchive
 from pydiskimg.files.tar.inflate import Ahead, inflate
 from pydiskimg.files.tar.reader import Reader
@@ -67,6 +69,21 @@ def check_archive(archive_path: str | os.PathLike[str]) -> None:
     with ExitStack() as stack:
         reader, _ = _open_reader(stack, os.fspath(archive_path), None)
         next(reader.entries())
+
+
+@contextmanager
+def open_tar(archive_path: str | os.PathLike[str], *, progress: Progress | None = None) -> Iterator[Iterator[Entry]]:
+    """Give the entries of a tar archive, compressed or not, for populate().
+
+    Each entry's contents are read before the next one is asked for, or not at all. progress gets bytes of the archive
+    file. Raises ArchiveError, also while entries are read, which names the archive and the entry, when it is truncated,
+    corrupt or none, and StorageError when the system refuses.
+    """
+    with ExitStack() as stack:
+        reader, size = _open_reader(stack, os.fspath(archive_path), progress)
+        yield reader.entries()
+        if progress:
+            progress(size, size)
 
 
 def _open_reader(stack: ExitStack, name: str, progress: Progress | None) -> tuple[Reader, int]:

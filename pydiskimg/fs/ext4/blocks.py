@@ -20,7 +20,11 @@ class BlockWriter:
 
     def write(self, block: int, data: Buffer) -> None:
         """Write data, of any length, from the start of a block on."""
-        self._disk.write(block * self._block_size, data)
+        self.write_at(block * self._block_size, data)
+
+    def write_at(self, offset: int, data: Buffer) -> None:
+        """Write data from a byte on."""
+        self._disk.write(offset, data)
         self.bytes_written += len(data)
 
     def write_all(self, blocks: Mapping[int, Buffer]) -> None:

@@ -14,6 +14,7 @@ from pydiskimg.fs.ext4.features import Features, RoCompat
 _BG_CHECKSUM = layout.GROUP_DESCRIPTOR_64.offsets["bg_checksum"]
 _KNOWN_BITMAPS = 64
 _COLUMNS = 512  # bytes of an inode with which many are checked at once: each takes tables of 4 KiB
+_ALL_OR_NOTHING = bytes(1) + bytes([0xFF]) * 0xFF  # translates what is not zero to all ones
 _CRC16_POLYNOMIAL = 0xA001  # ANSI, reflected 0x8005
 _CRC16_START = 0xFFFF
 
@@ -71,6 +72,29 @@ class Checksums:
         inode[low : low + 2] = (value & 0xFFFF).to_bytes(2, "little")
         if has_high:
             inode[high : high + 2] = (value >> 16).to_bytes(2, "little")
+
+    def new_inodes(self, table: bytearray, size: int, first_number: int) -> None:
+        """Fill in the checksums of inodes of size bytes in table, numbered from first_number; what is zero stays so.
+
+        Each has an i_extra_isize that covers i_checksum_hi, and the checksums together take a tenth of the time.
+        """
+        if not self.active:
+            return
+        count, at = len(table) // size, layout.INODE.offsets
+        fields = [at[name] + index for name in ("i_checksum_lo", "i_checksum_hi") for index in (0, 1)]
+        for field in fields:
+            table[field::size] = bytes(count)
+        numbers = b"".join((first_number + index).to_bytes(4, "little") for index in range(count))
+        columns = [bytes(table[index::size]) for index in range(size)]
+        generation = at["i_generation"]
+        start = [numbers[index::4] for index in range(4)] + columns[generation : generation + 4]
+        in_use = 0
+        for name in ("i_mode", "i_atime"):
+            for column in columns[layout.INODE.slice_of(name)]:
+                in_use |= int.from_bytes(column, "little")
+        mask = in_use.to_bytes(count, "little").translate(_ALL_OR_NOTHING)
+        for field, column in zip(fields, crc32c_columns(start + columns, self._seed), strict=True):
+            table[field::size] = _masked(column, mask)
 
     def inodes_hold(self, table: bytes, size: int, first_number: int) -> list[bool]:
         """Tell for each inode of size bytes in table, numbered from first_number, whether its checksum holds."""
@@ -136,6 +160,14 @@ class Checksums:
             return False
         covered = block[:end] + block[tail : tail + 4] + bytes(4)
         return bool(layout.DX_TAIL.unpack(block, tail)["dt_checksum"] == crc32c(covered, seed))
+
+    def index_block(self, seed: int, block: bytearray, table: int) -> None:
+        """Fill in dt_checksum of a directory's block of hashes, whose table begins at byte table."""
+        if self.active:
+            fields = layout.DX_COUNT_LIMIT.unpack(block, table)
+            end, tail = (table + fields[name] * layout.DX_ENTRY.size for name in ("count", "limit"))
+            covered = block[:end] + block[tail : tail + 4] + bytes(4)
+            layout.DX_TAIL.put(block, {"dt_checksum": crc32c(covered, seed)}, tail)
 
     def xattr_block(self, number: int, block: bytes) -> int:
         """Return what h_checksum of the extended attributes in block number should be."""

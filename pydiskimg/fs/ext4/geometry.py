@@ -55,6 +55,11 @@ class Geometry:
         return -(-(self.blocks - self.first_data_block) // self.blocks_per_group)
 
     @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.blocks * self.block_size
+
+    @property
     def inodes(self) -> int:
         return self.inodes_per_group * self.groups
 

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pydiskimg.fs.ext4 import layout
-from pydiskimg.fs.ext4.bitmaps import bitmap, total
+from pydiskimg.fs.ext4.bitmaps import Run, bitmap, total
 from pydiskimg.fs.ext4.blocks import BlockWriter, joined
 from pydiskimg.fs.ext4.checksums import Checksums
 from pydiskimg.fs.ext4.descriptors import descriptor_record, halves
@@ -43,20 +44,32 @@ def block_bitmap_checksum(geometry: Geometry, checksums: Checksums, bitmap: byte
 
 
 @dataclass(frozen=True, slots=True)
+class InodeUse:
+    """What a group's inodes are used for: ascending runs of those in use, from 0 on, and how many are directories."""
+
+    runs: Sequence[Run]
+    directories: int
+
+
+ONLY_ROOT = {0: InodeUse([(0, layout.FIRST_INODE)], 2)}
+"""The use of inodes, by group, in a file system with the directories / and /lost+found alone."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A pattern as bytes: descriptors without block numbers, and bitmaps and tables by block from its start."""
+    """A pattern as bytes: descriptors without block numbers, and bitmaps by block from its start."""
 
     descriptors: bytes
     pattern: Pattern
     bitmaps: list[tuple[int, bytes]]
-    tables: list[tuple[int, int]]
     free_blocks: int
 
 
 class Groups:
     """Writes every group's descriptor, bitmaps and (without lazy initialisation) empty inode table.
 
-    tables_are_zero says that unwritten inode tables read as zero, so that the kernel need not clear them.
+    tables_are_zero says that unwritten inode tables read as zero, so that the kernel need not clear them. inode_use
+    is by group; it is the caller who writes these inodes.
     """
 
     def __init__(
@@ -67,6 +80,7 @@ class Groups:
         writer: BlockWriter,
         *,
         tables_are_zero: bool,
+        inode_use: Mapping[int, InodeUse] = ONLY_ROOT,
     ) -> None:
         self._geometry = geometry
         self._placement = placement
@@ -75,12 +89,22 @@ class Groups:
         self._lazy = checksums.cover_descriptors
         self._flags = layout.INODE_ZEROED if tables_are_zero else 0
         self._record = descriptor_record(geometry)
+        self._inode_use = inode_use
         self._prepared: dict[int, _Prepared] = {}
         self.metadata_blocks = geometry.blocks - geometry.first_data_block
         """Blocks in use by the groups themselves; right after write()."""
 
+    def zero_tables(self) -> None:
+        """Zero the inode tables that the descriptors will not call uninitialised: before inodes are written."""
+        if self._lazy:
+            return
+        for flex in range(self._placement.flex_groups):
+            start = self._placement.flex_start(flex)
+            for block in self._placement.pattern(flex).inode_tables:
+                self._writer.zero(start + block, self._geometry.inode_blocks)
+
     def write(self) -> None:
-        """Write all groups. Memory does not depend on their number."""
+        """Write all groups, but not their inode tables. Memory does not depend on their number."""
         geometry = self._geometry
         per_piece = _GROUPS_PER_PIECE // geometry.flex_size
         changed = self._changed_groups()
@@ -98,7 +122,7 @@ class Groups:
             self._write_bitmaps(group)
 
     def _piece(self, flexes: range) -> bytearray:
-        """Write the bitmaps and tables of some flex groups and return their descriptors."""
+        """Write the bitmaps of some flex groups and return their descriptors."""
         parts: list[bytes] = []
         pointers: tuple[list[int], list[int], list[int]] = ([], [], [])
         for flex in flexes:
@@ -112,8 +136,6 @@ class Groups:
             self.metadata_blocks -= prepared.free_blocks
             for block, data in prepared.bitmaps:
                 self._writer.write(start + block, data)
-            for block, count in prepared.tables:
-                self._writer.zero(start + block, count)
         table = bytearray(b"".join(parts))
         for name, column in zip(_POINTERS, pointers, strict=True):
             self._put_pointers(table, name, column)
@@ -159,8 +181,7 @@ class Groups:
             if not self._lazy:
                 bitmaps[pattern.inode_bitmaps[group]] = empty
             descriptors.append(self._record.pack(**self._values(size - total(runs), data if written else None)))
-        tables = [] if self._lazy else [(block, geometry.inode_blocks) for block in pattern.inode_tables]
-        return _Prepared(b"".join(descriptors), pattern, [*joined(bitmaps, geometry.block_size)], tables, free)
+        return _Prepared(b"".join(descriptors), pattern, [*joined(bitmaps, geometry.block_size)], free)
 
     def _values(self, free_blocks: int, block_bitmap: bytes | None) -> dict[str, Value]:
         return empty_group(self._geometry, self._checksums, free_blocks, block_bitmap, self._flags)
@@ -169,33 +190,36 @@ class Groups:
         geometry = self._geometry
         return bitmap(self._placement.used_in(group), geometry.group_size(group), geometry.block_size)
 
-    def _inode_bitmap(self) -> bytes:
-        """The inode bitmap of group 0."""
-        return bitmap([(0, layout.FIRST_INODE)], self._geometry.inodes_per_group, self._geometry.block_size)
+    def _inode_bitmap(self, use: InodeUse) -> bytes:
+        return bitmap(use.runs, self._geometry.inodes_per_group, self._geometry.block_size)
 
     def _changed_groups(self) -> dict[int, dict[str, Value]]:
-        """Return the descriptor fields of the groups where something was allocated, group 0 among them."""
-        geometry = self._geometry
+        """Return the descriptor fields of the groups where something was allocated or has an inode."""
         changed = {
             group: self._values(self._placement.free_in(group), self._block_bitmap(group))
-            for group in sorted({0, *self._placement.touched()})
+            for group in sorted({*self._inode_use, *self._placement.touched()})
         }
-        free_inodes = geometry.inodes_per_group - layout.FIRST_INODE
-        changed[0] |= halves(self._record, "bg_free_inodes_count", free_inodes)
-        changed[0] |= halves(self._record, "bg_used_dirs_count", 2)
-        if self._lazy:
-            changed[0] |= halves(self._record, "bg_itable_unused", free_inodes) | {"bg_flags": self._flags}
-            checksum = self._checksums.bitmap(self._inode_bitmap()[: geometry.inodes_per_group // 8])
-            changed[0] |= halves(self._record, "bg_inode_bitmap_csum", checksum)
+        for group, use in self._inode_use.items():
+            changed[group] |= self._inode_values(use)
         return changed
 
+    def _inode_values(self, use: InodeUse) -> dict[str, Value]:
+        inodes = self._geometry.inodes_per_group
+        values = halves(self._record, "bg_free_inodes_count", inodes - total(use.runs))
+        values |= halves(self._record, "bg_used_dirs_count", use.directories)
+        if self._lazy:
+            checksum = self._checksums.bitmap(self._inode_bitmap(use)[: inodes // 8])
+            values |= halves(self._record, "bg_itable_unused", inodes - use.runs[-1][1])
+            values |= halves(self._record, "bg_inode_bitmap_csum", checksum) | {"bg_flags": self._flags}
+        return values
+
     def _write_bitmaps(self, group: int) -> None:
-        """Write the bitmaps of a group where something was allocated."""
+        """Write the bitmaps of a group where something was allocated or has an inode."""
         flex, index = divmod(group, self._geometry.flex_size)
         pattern, start = self._placement.pattern(flex), self._placement.flex_start(flex)
         self._writer.write(start + pattern.block_bitmaps[index], self._block_bitmap(group))
-        if not group:
-            self._writer.write(start + pattern.inode_bitmaps[index], self._inode_bitmap())
+        if group in self._inode_use:
+            self._writer.write(start + pattern.inode_bitmaps[index], self._inode_bitmap(self._inode_use[group]))
 
 
 class AddedGroups:

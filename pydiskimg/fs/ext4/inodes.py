@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,6 +185,10 @@ class NewInodes:
         values |= dict.fromkeys(("i_atime", "i_ctime", "i_mtime", "i_crtime"), seconds)
         values |= dict.fromkeys(("i_atime_extra", "i_ctime_extra", "i_mtime_extra", "i_crtime_extra"), epoch)
         self._table[number] = bytearray(layout.INODE.pack(**values))
+
+    def __iter__(self) -> Iterator[tuple[int, bytearray]]:
+        """Yield numbers and inodes, without checksums."""
+        return iter(self._table.items())
 
     def set_mapped(self, number: int, mode: int, links: int, size: int, mapping: FileMap) -> None:
         """Define an inode whose blocks are mapped as the file system maps files."""

@@ -109,15 +109,19 @@ def tag_size(incompat: int) -> int:
     return size if incompat & layout.JOURNAL_64BIT else size - 4
 
 
-def allocate_journal(geometry: Geometry, placement: Placement, blocks: int) -> FileMap:
-    """Allocate the blocks of a new journal; errors as for Placement.allocate()."""
+def allocate_journal(geometry: Geometry, placement: Placement, blocks: int, *, first: bool = False) -> FileMap:
+    """Allocate the blocks of a new journal: in the middle, where seeks are short, or the first that are free.
+
+    Errors as for Placement.allocate().
+    """
     if Incompat.EXTENTS in geometry.features:
-        return map_by_extents(placement, geometry.block_size, _middle(geometry, placement), blocks)
+        goal = geometry.first_data_block if first else _middle(geometry, placement)
+        return map_by_extents(placement, geometry.block_size, goal, blocks)
     return map_by_pointers(placement, geometry.block_size, geometry.first_data_block, blocks)
 
 
 def _middle(geometry: Geometry, placement: Placement) -> int:
-    """Return the first block of a group in the middle of the file system, so that seeks are short."""
+    """Return the first block of a group in the middle of the file system."""
     group = geometry.group_of((geometry.blocks - geometry.first_data_block) // 2)
     if Incompat.FLEX_BG in geometry.features and group > geometry.flex_size:
         group -= group % geometry.flex_size

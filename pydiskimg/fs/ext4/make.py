@@ -10,33 +10,19 @@ In this order, so that an interrupted run leaves a disk that nobody takes for a 
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass
-from uuid import UUID, uuid4
+from uuid import UUID
 
-from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4 import layout
-from pydiskimg.fs.ext4.blocks import BlockWriter
-from pydiskimg.fs.ext4.checksums import Checksums
 from pydiskimg.fs.ext4.directories import make_directories
-from pydiskimg.fs.ext4.features import Compat, Incompat
-from pydiskimg.fs.ext4.file_map import FileMap
-from pydiskimg.fs.ext4.geometry import Geometry
 from pydiskimg.fs.ext4.groups import Groups
-from pydiskimg.fs.ext4.inodes import NewInodes
-from pydiskimg.fs.ext4.journal import allocate_journal, new_journal
-from pydiskimg.fs.ext4.placement import Placement
-from pydiskimg.fs.ext4.plan import journal_blocks, plan_geometry
-from pydiskimg.fs.ext4.resize_inode import make_resize_inode
-from pydiskimg.fs.ext4.superblock import Identity, new_fields, superblock
-from pydiskimg.fs.label import encoded_label
+from pydiskimg.fs.ext4.new_file_system import NewFileSystem, new_identity
+from pydiskimg.fs.ext4.plan import plan_geometry
 from pydiskimg.fs.wipe import wipe_signatures
 from pydiskimg.protocols import Disk
 from pydiskimg.units import format_size
 
 _log = logging.getLogger(__name__)
-
-_TIME_LIMIT = (1 << 34) - (1 << 31)  # what an inode's times reach, in the year 2446
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +65,7 @@ def make_ext(  # noqa: PLR0913 - each option is independent, optional and named
     Whatever the disk held is lost from the first write on. Raises FileSystemError or DoesNotFitError before that
     when the file system cannot be made as asked, StorageError when the disk refuses.
     """
-    identity = Identity(
-        uuid or uuid4(), hash_seed or uuid4(), encoded_label(label, disk.name), _checked_time(now, disk.name)
-    )
+    identity = new_identity(disk.name, uuid, hash_seed, label, now)
     geometry = plan_geometry(
         disk.size,
         kind=kind,
@@ -91,120 +75,39 @@ def make_ext(  # noqa: PLR0913 - each option is independent, optional and named
         bytes_per_inode=bytes_per_inode,
         reserved_percent=reserved_percent,
     )
-    maker = _Maker(disk, geometry, identity)
-    free_blocks = maker.make()
-    size = geometry.blocks * geometry.block_size
-    _log.info("%s: made %s of %s, UUID %s", disk.name, kind, format_size(size), identity.uuid)
+    new = NewFileSystem(disk, geometry, identity)
+    free_blocks = _make(new)
+    _log.info("%s: made %s of %s, UUID %s", disk.name, kind, format_size(geometry.size), identity.uuid)
+    return ext_info(new, kind, label, free_blocks)
+
+
+def ext_info(new: NewFileSystem, kind: str, label: str, free_blocks: int) -> ExtInfo:
+    """Return what was made."""
+    geometry = new.geometry
     return ExtInfo(
         kind,
-        identity.uuid,
+        new.identity.uuid,
         label,
-        size,
+        geometry.size,
         geometry.block_size,
         geometry.blocks,
         free_blocks,
         geometry.inodes,
-        journal_blocks(geometry),
-        maker.bytes_written,
+        new.journal_blocks,
+        new.writer.bytes_written,
     )
 
 
-def _checked_time(now: int | None, where: str) -> int:
-    seconds = int(time.time()) if now is None else now
-    if not 0 <= seconds < _TIME_LIMIT:
-        raise FileSystemError(
-            f"{where}: the time {seconds} is outside of 0 to {_TIME_LIMIT - 1} seconds since 1970; nothing was written"
-        )
-    return seconds
-
-
-class _Maker:
-    """One run: first everything is allocated, so that what cannot be made is refused before the first write."""
-
-    def __init__(self, disk: Disk, geometry: Geometry, identity: Identity) -> None:
-        self._disk = disk
-        self._geometry = geometry
-        self._identity = identity
-        self._checksums = Checksums(geometry.features, identity.uuid.bytes)
-        self._placement = Placement(geometry, disk.name)
-        self._inodes = NewInodes(geometry, self._checksums, identity.now)
-        self._writer = BlockWriter(disk, geometry.block_size)
-        self._contents: dict[int, bytes | bytearray] = {}
-        self._journal: FileMap | None = None
-        self._journal_blocks = journal_blocks(geometry)
-
-    @property
-    def bytes_written(self) -> int:
-        return self._writer.bytes_written
-
-    def make(self) -> int:
-        """Write the file system and return how many blocks are free."""
-        self._allocate()
-        wipe_signatures(self._disk)
-        groups = Groups(
-            self._geometry,
-            self._placement,
-            self._checksums,
-            self._writer,
-            tables_are_zero=self._disk.reads_as_zero,
-        )
-        groups.write()
-        self._write_journal()
-        self._writer.write_all(self._contents)
-        pattern = self._placement.pattern(0)
-        start = self._placement.flex_start(0)
-        self._writer.write(start + pattern.inode_tables[0], self._inodes.first_blocks())
-        return self._write_superblocks(groups.metadata_blocks)
-
-    def _allocate(self) -> None:
-        geometry = self._geometry
-        self._contents |= make_directories(geometry, self._placement, self._checksums, self._inodes)
-        if Compat.RESIZE_INODE in geometry.features:
-            self._contents |= make_resize_inode(geometry, self._placement, self._inodes)
-        if self._journal_blocks:
-            self._journal = allocate_journal(geometry, self._placement, self._journal_blocks)
-            size = self._journal_blocks * geometry.block_size
-            mode = layout.REGULAR_FILE | 0o600
-            self._inodes.set_mapped(layout.JOURNAL_INODE, mode, 1, size, self._journal)
-
-    def _write_journal(self) -> None:
-        """Zero the journal (old blocks of another log could be replayed), then write its map and superblock."""
-        journal = self._journal
-        if journal is None:
-            return
-        for start, end in journal.runs:
-            self._writer.zero(start, end - start)
-        for block, content in journal.nodes.items():
-            if journal.is_extents:
-                self._checksums.extent_block(self._checksums.for_inode(layout.JOURNAL_INODE), content)
-            self._writer.write(block, content)
-        first = new_journal(self._geometry.block_size, self._journal_blocks, self._identity.uuid.bytes)
-        self._writer.write(journal.first_block, first)
-
-    def _write_superblocks(self, metadata_blocks: int) -> int:
-        geometry = self._geometry
-        in_use = metadata_blocks + self._placement.allocated_blocks()
-        free_blocks = geometry.blocks - geometry.first_data_block - in_use
-        fields = new_fields(
-            geometry,
-            self._identity,
-            free_blocks=free_blocks,
-            overhead=geometry.first_data_block + metadata_blocks + self._journal_blocks,
-            journal=(self._journal.i_block, self._journal_blocks) if self._journal else None,
-        )
-        if Incompat.FLEX_BG in geometry.features:
-            fields["s_kbytes_written"] = self.bytes_written // 1024 + 1
-        for group in geometry.copies:
-            self._writer.write(geometry.group_start(group), superblock(fields, self._checksums, group))
-        self._disk.flush()
-        self._write_primary(superblock(fields, self._checksums, 0))
-        self._disk.flush()
-        return free_blocks
-
-    def _write_primary(self, data: bytes) -> None:
-        """Write the superblock at byte 1024, within one whole block where it is not a block by itself."""
-        if self._geometry.first_data_block:
-            self._writer.write(1, data)
-        else:
-            front = bytes(layout.SUPERBLOCK_OFFSET) + data
-            self._writer.write(0, front.ljust(self._geometry.block_size, b"\0"))
+def _make(new: NewFileSystem) -> int:
+    """Write an empty file system and return how many blocks are free."""
+    geometry, placement, writer = new.geometry, new.placement, new.writer
+    new.contents |= make_directories(geometry, placement, new.checksums, new.inodes)
+    new.allocate(journal_first=False)
+    wipe_signatures(new.disk)
+    groups = Groups(geometry, placement, new.checksums, writer, tables_are_zero=new.disk.reads_as_zero)
+    groups.zero_tables()
+    groups.write()
+    new.write_journal()
+    writer.write_all(new.contents)
+    writer.write(placement.flex_start(0) + placement.pattern(0).inode_tables[0], new.inodes.first_blocks())
+    return new.write_superblocks(groups.metadata_blocks, used_inodes=layout.FIRST_INODE)

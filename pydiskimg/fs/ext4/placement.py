@@ -13,6 +13,7 @@ Nearly all flex groups look the same from their own start, so each pattern is wo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pydiskimg.errors import FileSystemError
@@ -177,6 +178,22 @@ class Placement:
     def allocated_blocks(self) -> int:
         """Return how many blocks were allocated."""
         return sum(total(runs) for runs in self._allocated.values())
+
+    def free_runs(self) -> Iterator[Run]:
+        """Yield the runs of free blocks, ascending; each group is looked at when its turn comes."""
+        for group in range(self.geometry.groups):
+            start, at = self.geometry.group_start(group), 0
+            for first, last in [*self.used_in(group), (self.geometry.group_size(group), 0)]:
+                if first > at:
+                    yield start + at, start + first
+                at = last
+
+    def take(self, start: int, end: int) -> None:
+        """Take the run [start, end), all of it free."""
+        while start < end:
+            stop = min(end, self.geometry.group_end(self.geometry.group_of(start)))
+            self._mark(start, stop)
+            start = stop
 
     def allocate(self, goal: int, length: int) -> Run:
         """Take the first free blocks at or after the block goal, going on from the front after the end.

@@ -111,7 +111,13 @@ def count_fields(geometry: Geometry, free_blocks: int, free_inodes: int) -> dict
 
 
 def new_fields(
-    geometry: Geometry, identity: Identity, *, free_blocks: int, overhead: int, journal: tuple[bytes, int] | None
+    geometry: Geometry,
+    identity: Identity,
+    *,
+    free_blocks: int,
+    free_inodes: int,
+    overhead: int,
+    journal: tuple[bytes, int] | None,
 ) -> dict[str, Value]:
     """Return the fields of the primary superblock, all but the checksum.
 
@@ -120,7 +126,7 @@ def new_fields(
     log_block = geometry.block_size.bit_length() - 11
     features = geometry.features
     fields: dict[str, Value] = {
-        **count_fields(geometry, free_blocks, geometry.inodes - layout.FIRST_INODE),
+        **count_fields(geometry, free_blocks, free_inodes),
         "s_first_data_block": geometry.first_data_block,
         "s_log_block_size": log_block,
         "s_log_cluster_size": log_block,

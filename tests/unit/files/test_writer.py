@@ -8,12 +8,13 @@ import io
 import os
 import stat
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from pydiskimg.errors import ArchiveError, StorageError
-from pydiskimg.files.acl import AclEntry, AclNames
+from pydiskimg.files.acl import AclEntry, AclNames, read_below
 from pydiskimg.files.copy import copy_directory
 from pydiskimg.files.dump import open_dump
 from pydiskimg.files.dump.entries import DumpEntries
@@ -81,7 +82,7 @@ def test_an_acl_that_is_not_there_needs_no_dropping(
 def names_of_acls(root: Path) -> None:
     fd = os.open(root, os.O_RDONLY)
     try:
-        AclNames(fd).number(b"group", b"adm")
+        AclNames(partial(read_below, fd)).number(b"group", b"adm")
     finally:
         os.close(fd)
 

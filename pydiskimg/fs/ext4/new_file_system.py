@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""What every new file system has besides its files: journal, resize inode, and the superblocks, which come last.
+
+First everything is allocated, so that what cannot be made is refused before the first write.
+"""
+
+from __future__ import annotations
+
+import time
+from uuid import UUID, uuid4
+
+from pydiskimg.errors import FileSystemError
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.blocks import BlockWriter
+from pydiskimg.fs.ext4.checksums import Checksums
+from pydiskimg.fs.ext4.features import Compat, Incompat
+from pydiskimg.fs.ext4.file_map import FileMap
+from pydiskimg.fs.ext4.geometry import Geometry
+from pydiskimg.fs.ext4.inodes import NewInodes
+from pydiskimg.fs.ext4.journal import allocate_journal, new_journal
+from pydiskimg.fs.ext4.placement import Placement
+from pydiskimg.fs.ext4.plan import journal_blocks
+from pydiskimg.fs.ext4.resize_inode import make_resize_inode
+from pydiskimg.fs.ext4.superblock import Identity, new_fields, superblock
+from pydiskimg.fs.label import encoded_label
+from pydiskimg.protocols import Buffer, Disk
+
+_TIME_LIMIT = (1 << 34) - (1 << 31)  # what an inode's times reach, in the year 2446
+
+
+def new_identity(where: str, uuid: UUID | None, hash_seed: UUID | None, label: str, now: int | None) -> Identity:
+    """Return an identity, with random numbers and the present where None is given; where names the disk.
+
+    Raises FileSystemError for a label that is too long, or a time that the file system cannot hold.
+    """
+    seconds = int(time.time()) if now is None else now
+    encoded = encoded_label(label, where)
+    if not 0 <= seconds < _TIME_LIMIT:
+        raise FileSystemError(
+            f"{where}: the time {seconds} is outside of 0 to {_TIME_LIMIT - 1} seconds since 1970; nothing was written"
+        )
+    return Identity(uuid or uuid4(), hash_seed or uuid4(), encoded, seconds)
+
+
+class NewFileSystem:
+    """A file system while it is made: its parts, and the contents of blocks that are written after the groups.
+
+    inodes has the first eleven. Call allocate() for what it needs before the first write, write_journal() when the
+    disk may be written, write_superblocks() last.
+    """
+
+    def __init__(self, disk: Disk, geometry: Geometry, identity: Identity) -> None:
+        self.disk = disk
+        self.geometry = geometry
+        self.identity = identity
+        self.checksums = Checksums(geometry.features, identity.uuid.bytes)
+        self.placement = Placement(geometry, disk.name)
+        self.inodes = NewInodes(geometry, self.checksums, identity.now)
+        self.writer = BlockWriter(disk, geometry.block_size)
+        self.contents: dict[int, Buffer] = {}
+        self.journal_blocks = journal_blocks(geometry)
+        self._journal: FileMap | None = None
+
+    def allocate(self, *, journal_first: bool) -> None:
+        """Allocate the resize inode's block and the journal: in the middle, or before all files."""
+        geometry = self.geometry
+        if Compat.RESIZE_INODE in geometry.features:
+            self.contents |= make_resize_inode(geometry, self.placement, self.inodes)
+        if self.journal_blocks:
+            self._journal = allocate_journal(geometry, self.placement, self.journal_blocks, first=journal_first)
+            size = self.journal_blocks * geometry.block_size
+            mode = layout.REGULAR_FILE | 0o600
+            self.inodes.set_mapped(layout.JOURNAL_INODE, mode, 1, size, self._journal)
+
+    def write_journal(self) -> None:
+        """Zero the journal (old blocks of another log could be replayed), then write its map and superblock."""
+        journal = self._journal
+        if journal is None:
+            return
+        for start, end in journal.runs:
+            self.writer.zero(start, end - start)
+        for block, content in journal.nodes.items():
+            if journal.is_extents:
+                self.checksums.extent_block(self.checksums.for_inode(layout.JOURNAL_INODE), content)
+            self.writer.write(block, content)
+        first = new_journal(self.geometry.block_size, self.journal_blocks, self.identity.uuid.bytes)
+        self.writer.write(journal.first_block, first)
+
+    def write_superblocks(self, metadata_blocks: int, *, used_inodes: int) -> int:
+        """Write the copies of the superblock, flush, write the superblock, flush; return how many blocks are free.
+
+        metadata_blocks are those of the groups themselves.
+        """
+        geometry = self.geometry
+        in_use = metadata_blocks + self.placement.allocated_blocks()
+        free_blocks = geometry.blocks - geometry.first_data_block - in_use
+        fields = new_fields(
+            geometry,
+            self.identity,
+            free_blocks=free_blocks,
+            free_inodes=geometry.inodes - used_inodes,
+            overhead=geometry.first_data_block + metadata_blocks + self.journal_blocks,
+            journal=(self._journal.i_block, self.journal_blocks) if self._journal else None,
+        )
+        if Incompat.FLEX_BG in geometry.features:
+            fields["s_kbytes_written"] = self.writer.bytes_written // 1024 + 1
+        for group in geometry.copies:
+            self.writer.write(geometry.group_start(group), superblock(fields, self.checksums, group))
+        self.disk.flush()
+        self._write_primary(superblock(fields, self.checksums, 0))
+        self.disk.flush()
+        return free_blocks
+
+    def _write_primary(self, data: bytes) -> None:
+        """Write the superblock at byte 1024, within one whole block where it is not a block by itself."""
+        if self.geometry.first_data_block:
+            self.writer.write(1, data)
+        else:
+            front = bytes(layout.SUPERBLOCK_OFFSET) + data
+            self.writer.write(0, front.ljust(self.geometry.block_size, b"\0"))

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""The blocks of files: contents, their maps and attributes written, read again, and given back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydiskimg.files.entry import Contents
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.features import Incompat
+from pydiskimg.fs.ext4.file_system import FileSystem
+from pydiskimg.fs.ext4.inodes import StoredInode, stored_inode
+from pydiskimg.fs.ext4.map_reader import FilePiece, MapReader, file_pieces
+from pydiskimg.fs.ext4.map_writer import extent_tree, pointer_tree
+from pydiskimg.fs.ext4.new_file_system import NewFileSystem
+from pydiskimg.fs.ext4.populate.contents import write_contents
+from pydiskimg.fs.ext4.populate.inode_record import Stored
+from pydiskimg.fs.ext4.populate.sequential import SequentialWriter
+from pydiskimg.fs.ext4.populate.space import Space
+from pydiskimg.fs.ext4.superblock import Superblock
+from pydiskimg.fs.ext4.xattr_writer import seal_block
+from pydiskimg.protocols import Buffer
+
+
+class FileBlocks:
+    """Writes the blocks of files of one new file system where it is free, one after the other.
+
+    Raises FullError where it is full, and as writing does.
+    """
+
+    def __init__(self, new: NewFileSystem) -> None:
+        self.space = Space(new.placement)
+        self.block_size = new.geometry.block_size
+        self._checksums = new.checksums
+        self._output = SequentialWriter(new.writer, self.block_size)
+        self._has_extents = Incompat.EXTENTS in new.geometry.features
+        self._fs = FileSystem(new.disk, Superblock({}), new.geometry, new.checksums)
+
+    def flush(self) -> None:
+        """Write what is still in memory."""
+        self._output.flush()
+
+    def write_file(self, number: int, contents: Contents, size: int) -> Stored:
+        """Write the contents of the file with this inode, as far as they lie below size."""
+        pieces = write_contents(contents, size, self.space, self._output, self.block_size)
+        return self._mapped(number, pieces, size)
+
+    def write_blocks(self, number: int, blocks: Sequence[Buffer]) -> Stored:
+        """Write whole blocks as the contents of the file with this inode."""
+        pieces: list[FilePiece] = []
+        while len(blocks) > (done := sum(count for _, _, count in pieces)):
+            start, end = self.space.allocate(0, len(blocks) - done)
+            self._output.seek(start)
+            for block in blocks[done : done + end - start]:
+                self._output.write(block)
+            pieces.append((done, start, end - start))
+        return self._mapped(number, pieces, len(blocks) * self.block_size)
+
+    def write_attributes(self, block: bytearray) -> int:
+        """Write a block of extended attributes and return where it is."""
+        at = self._next_block()
+        seal_block(block, at, self._checksums)
+        self._write(at, block)
+        return at
+
+    def read(self, number: int, inode: bytes, limit: int) -> bytes:
+        """Return the contents of a file from its inode, at most limit bytes."""
+        stored = self._stored(number, inode)
+        size = min(stored.size, limit)
+        found = bytearray(size)
+        for first, at, count in file_pieces(self._fs, stored, -(-size // self.block_size)):
+            start = first * self.block_size
+            data = self._fs.read(at, count)[: size - start]
+            found[start : start + len(data)] = data
+        return bytes(found)
+
+    def give_back(self, number: int, inode: bytes, *, is_mapped: bool) -> None:
+        """Make the blocks of a file free again: those of its contents (is_mapped), of its map and of its attributes."""
+        stored = self._stored(number, inode)
+        if is_mapped:
+            reader = MapReader(self._fs, stored)
+            for _, at, count, _ in reader.pieces():
+                self.space.give_back(at, at + count)
+            for node in reader.nodes:
+                self.space.give_back(node, node + 1)
+        self.give_back_attributes(stored.xattr_block)
+
+    def give_back_attributes(self, block: int) -> None:
+        """Make a block of attributes free again; 0: there is none."""
+        if block:
+            self.space.give_back(block, block + 1)
+
+    def _mapped(self, number: int, pieces: list[FilePiece], size: int) -> Stored:
+        written = [(first, at, count, True) for first, at, count in pieces]
+        tree = extent_tree if self._has_extents else pointer_tree
+        encoded = tree(written, self.block_size, self._next_block)
+        seed = self._checksums.for_inode(number) if encoded.nodes else 0
+        for block, content in encoded.nodes.items():
+            if self._has_extents:
+                self._checksums.extent_block(seed, content)
+            self._write(block, content)
+        blocks = sum(count for _, _, count in pieces) + len(encoded.nodes)
+        return Stored(encoded.i_block, size, blocks, layout.EXTENTS_FLAG if self._has_extents else 0)
+
+    def _next_block(self) -> int:
+        return self.space.allocate(0, 1)[0]
+
+    def _write(self, block: int, content: Buffer) -> None:
+        self._output.seek(block)
+        self._output.write(content)
+
+    def _stored(self, number: int, inode: bytes) -> StoredInode:
+        self._output.flush()
+        return stored_inode(self._fs, number, (0, 0), inode, is_intact=True)

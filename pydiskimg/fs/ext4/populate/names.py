@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""All names of a file system that is filled, in few bytes each: a million of them have to fit into memory.
+
+Names lie one after the other in one buffer. A table of hashes finds one; those of a directory are chained.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_NAME = struct.Struct(
+    "<I"  # 0   inode; 0 where the name was taken away
+    "Q"  # 4   offset of the directory's name before, or _NONE
+    "B"  # 12  file_type
+    "B"  # 13  length of the name
+    "I"  # 14  inode of the directory; the name follows
+)
+_DIRECTORY_AT = 14
+_NONE = (1 << 64) - 1
+_FIRST_SIZE = 1 << 12
+_FULL = 2 / 3
+
+
+class Named(NamedTuple):
+    """What a name stands for: an inode, and file_type as in directories."""
+
+    inode: int
+    file_type: int
+
+
+class NameTable:
+    """The names of all directories, by the directories' inodes."""
+
+    def __init__(self) -> None:
+        self._names = bytearray()
+        self._slots = array("Q", bytes(8 * _FIRST_SIZE))  # offset in _names and 1
+        self._count = 0
+        self._last: dict[int, int] = {}
+
+    def find(self, directory: int, name: bytes) -> Named | None:
+        _, offset = self._slot(directory, name)
+        if offset is None:
+            return None
+        inode, _, file_type, _, _ = _NAME.unpack_from(self._names, offset)
+        return Named(inode, file_type) if inode else None
+
+    def add(self, directory: int, name: bytes, inode: int, file_type: int) -> None:
+        """Add a name that is not there."""
+        slot, offset = self._slot(directory, name)
+        if offset is not None:
+            self._set(offset, inode, file_type)
+            return
+        offset = len(self._names)
+        previous = self._last.get(directory, _NONE)
+        self._names += _NAME.pack(inode, previous, file_type, len(name), directory) + name
+        self._last[directory] = offset
+        self._slots[slot] = offset + 1
+        self._count += 1
+        if self._count > len(self._slots) * _FULL:
+            self._grow()
+
+    def remove(self, directory: int, name: bytes) -> None:
+        """Take away a name that is there."""
+        _, offset = self._slot(directory, name)
+        assert offset is not None
+        self._set(offset, 0, 0)
+
+    def in_directory(self, directory: int) -> Iterator[tuple[bytes, Named]]:
+        """Yield the names in a directory, the last ones first."""
+        offset = self._last.get(directory, _NONE)
+        while offset != _NONE:
+            inode, previous, file_type, length, _ = _NAME.unpack_from(self._names, offset)
+            if inode:
+                start = offset + _NAME.size
+                yield bytes(self._names[start : start + length]), Named(inode, file_type)
+            offset = previous
+
+    def forget_lookups(self) -> None:
+        """Free the memory that find() needs; only in_directory() may be called from now on."""
+        self._slots = array("Q")
+
+    def _set(self, offset: int, inode: int, file_type: int) -> None:
+        _, previous, _, length, directory = _NAME.unpack_from(self._names, offset)
+        _NAME.pack_into(self._names, offset, inode, previous, file_type, length, directory)
+
+    def _slot(self, directory: int, name: bytes) -> tuple[int, int | None]:
+        """Return where in the table a name is or would be, and its offset. The hash is Python's, with a random key."""
+        slots, names = self._slots, self._names
+        key = directory.to_bytes(4, "little") + name
+        length = len(name)
+        slot = hash(key) % len(slots)
+        while found := slots[slot]:
+            offset = found - 1
+            if names[offset + 13] == length and names.startswith(key, offset + _DIRECTORY_AT):
+                return slot, offset
+            slot = (slot + 1) % len(slots)
+        return slot, None
+
+    def _grow(self) -> None:
+        size = 2 * len(self._slots)
+        self._slots = slots = array("Q", bytes(8 * size))
+        offset, names = 0, self._names
+        while offset < len(names):
+            end = offset + _NAME.size + names[offset + 13]
+            slot = hash(bytes(names[offset + _DIRECTORY_AT : end])) % size
+            while slots[slot]:
+                slot = (slot + 1) % size
+            slots[slot] = offset + 1
+            offset = end

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""Blocks written one after the other, through one buffer, in few large writes."""
+
+from __future__ import annotations
+
+from pydiskimg.fs.ext4.blocks import BlockWriter
+from pydiskimg.protocols import Buffer
+from pydiskimg.units import MIB
+
+_SIZE = 4 * MIB
+
+
+class SequentialWriter:
+    """Writes at a position that seek() sets; it is passed on to the disk at multiples of the buffer's size."""
+
+    def __init__(self, writer: BlockWriter, block_size: int) -> None:
+        self._writer = writer
+        self._block_size = block_size
+        self._buffer = memoryview(bytearray(_SIZE))
+        self._start = 0  # where the buffer begins on the disk, in bytes
+        self._fill = 0
+        self._room = _SIZE
+
+    def seek(self, block: int) -> None:
+        """Go on at the start of a block."""
+        position = block * self._block_size
+        if position != self._start + self._fill:
+            self.flush()
+            self._begin(position)
+
+    def write(self, data: Buffer) -> None:
+        length = len(data)
+        end = self._fill + length
+        if end < self._room:
+            self._buffer[self._fill : end] = data
+            self._fill = end
+            return
+        view = memoryview(data)
+        while view:
+            part = view[: self._room - self._fill]
+            self._buffer[self._fill : self._fill + len(part)] = part
+            self._fill += len(part)
+            view = view[len(part) :]
+            if self._fill == self._room:
+                self.flush()
+
+    def zeros(self, length: int) -> None:
+        """Write length zeros, less than a block."""
+        if length:
+            self.write(bytes(length))
+
+    def flush(self) -> None:
+        """Pass on what is in the buffer; errors as for writing to the disk."""
+        if self._fill:
+            self._writer.write_at(self._start, self._buffer[: self._fill])
+        self._begin(self._start + self._fill)
+
+    def _begin(self, position: int) -> None:
+        self._start, self._fill = position, 0
+        self._room = _SIZE - position % _SIZE

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MIT
+"""Free blocks handed out front to back, so that what arrives together lies together."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
+from pydiskimg.fs.ext4.bitmaps import Run
+from pydiskimg.fs.ext4.placement import Placement
+
+
+class FullError(OSError):
+    """No block or inode is left; reason is a clause that says which."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(errno.ENOSPC, reason)
+        self.reason = reason
+
+
+class Space:
+    """The free blocks of a placement, which is not changed before settle().
+
+    What was given back (the file of an archive that a later one replaces) is handed out when nothing else is left.
+    """
+
+    def __init__(self, placement: Placement) -> None:
+        self._placement = placement
+        self._free = placement.free_runs()
+        self._returned: list[Run] = []
+        self._taken: list[Run] = []
+        self._at = self._end = 0
+
+    def allocate(self, goal: int, length: int) -> Run:  # noqa: ARG002 - an Allocator's
+        """Take at least one and at most length blocks: the next ones, whatever the goal. Raises FullError."""
+        if self._at == self._end:
+            self._at, self._end = self._next_run()
+        start, self._at = self._at, min(self._end, self._at + length)
+        taken = self._taken
+        if taken and taken[-1][1] == start:
+            taken[-1] = taken[-1][0], self._at
+        else:
+            taken.append((start, self._at))
+        return start, self._at
+
+    def give_back(self, start: int, end: int) -> None:
+        """Make the run [start, end), which was taken, free again."""
+        if end > start:
+            self._returned.append((start, end))
+
+    def settle(self) -> None:
+        """Tell the placement what is taken, after the last allocate()."""
+        for start, end in _without(_joined(self._taken), _joined(self._returned)):
+            self._placement.take(start, end)
+
+    def _next_run(self) -> Run:
+        found = next(self._free, None)
+        if found is not None:
+            return found
+        if not self._returned:
+            blocks = self._placement.geometry.blocks
+            raise FullError(f"none of the file system's {blocks} blocks is free")
+        holes = _joined(self._returned)
+        self._returned = []
+        self._taken = [*_without(_joined(self._taken), holes)]
+        self._free = iter(holes)
+        return next(self._free)
+
+
+def _joined(runs: list[Run]) -> list[Run]:
+    """Return disjoint runs ascending, neighbours as one."""
+    found: list[Run] = []
+    for start, end in sorted(runs):
+        if found and found[-1][1] == start:
+            found[-1] = found[-1][0], end
+        else:
+            found.append((start, end))
+    return found
+
+
+def _without(runs: list[Run], holes: list[Run]) -> Iterator[Run]:
+    """Yield ascending runs without holes, which are ascending, too, and each inside of a run."""
+    at = 0
+    for first, end in runs:
+        start = first
+        while at < len(holes) and holes[at][0] < end:
+            if holes[at][0] > start:
+                yield start, holes[at][0]
+            start = holes[at][1]
+            at += 1
+        if start < end:
+            yield start, end

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""Extended attributes laid out for an inode and the one block that it may have besides (attributes.rst)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.checksums import Checksums
+
+_INODE_AREA = layout.INODE_SIZE - layout.GOOD_OLD_INODE_SIZE - layout.INODE_EXTRA_SIZE
+_WHOLE = (b"system.posix_acl_access", b"system.posix_acl_default")
+_NAMESPACES = (b"user.", b"trusted.", b"security.")
+_INDEXES = {prefix: index for index, prefix in layout.XATTR_PREFIXES.items() if prefix in _WHOLE + _NAMESPACES}
+_NAME_SHIFT, _VALUE_SHIFT = 5, 16
+_MASK = 0xFFFFFFFF
+
+_Attribute = tuple[int, bytes, bytes]  # index, rest of the name, value
+
+
+class AttributeTooLargeError(ValueError):
+    """An attribute does not fit into the inode or the block; name and value are its own."""
+
+    def __init__(self, name: bytes, value: bytes) -> None:
+        super().__init__(name)
+        self.name = name
+        self.value = value
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedAttributes:
+    """What belongs into the inode from i_extra_isize on, and the contents of the block, None where none is needed.
+
+    The block's checksum, which depends on where it is, is filled in by seal_block().
+    """
+
+    in_inode: bytes
+    block: bytearray | None
+
+
+def has_prefix(name: bytes) -> bool:
+    """Tell whether ext4 has a number for the beginning of the attribute's name, which Linux lets be set."""
+    return _split(name) is not None
+
+
+def encode_attributes(attributes: Mapping[bytes, bytes], block_size: int) -> EncodedAttributes:
+    """Lay out attributes by name; values are as they are stored. Raises AttributeTooLargeError.
+
+    The inode is filled first, in the order in which a block has them.
+    """
+    items = []
+    for name, value in attributes.items():
+        split = _split(name)
+        if split is None or len(split[1]) > layout.NAME_MAX:
+            raise AttributeTooLargeError(name, value)
+        items.append((*split, value))
+    items.sort(key=lambda item: (item[0], len(item[1]), item[1]))
+    inside, outside = _Area(_INODE_AREA, layout.XATTR_INODE_HEADER.size), _Area(block_size, layout.XATTR_HEADER.size)
+    for item in items:
+        if not inside.add(item) and not outside.add(item):
+            raise AttributeTooLargeError(layout.XATTR_PREFIXES[item[0]] + item[1], item[2])
+    in_inode = b""
+    if inside.items:
+        in_inode = inside.packed(layout.XATTR_INODE_HEADER.pack(h_magic=layout.XATTR_MAGIC), counted_from=4)
+    return EncodedAttributes(in_inode, _block(outside) if outside.items else None)
+
+
+def seal_block(block: bytearray, number: int, checksums: Checksums) -> None:
+    """Fill in the checksum of a block of attributes that is written at a block number."""
+    if checksums.active:
+        layout.XATTR_HEADER.put(block, {"h_checksum": checksums.xattr_block(number, bytes(block))})
+
+
+def _split(name: bytes) -> tuple[int, bytes] | None:
+    """Return the number of an attribute's prefix, and what follows; None where Linux sets no such attribute."""
+    if name in _WHOLE:
+        return _INDEXES[name], b""
+    prefix, dot, rest = name.partition(b".")
+    return (_INDEXES[prefix + dot], rest) if rest and prefix + dot in _NAMESPACES else None
+
+
+class _Area:
+    """Room for attributes: entries from the front, values from the end, and four zero bytes between."""
+
+    def __init__(self, size: int, header: int) -> None:
+        self._size = size
+        self._left = size - header - 4
+        self.items: list[_Attribute] = []
+
+    def add(self, item: _Attribute) -> bool:
+        """Add an attribute; False where it does not fit."""
+        needed = layout.XATTR_ENTRY.size + _padded(len(item[1])) + _padded(len(item[2]))
+        if needed > self._left:
+            return False
+        self._left -= needed
+        self.items.append(item)
+        return True
+
+    def packed(self, header: bytes, *, counted_from: int) -> bytes:
+        """Return the area; offsets of values count from a byte of it."""
+        entries, end, values = [header], self._size, []
+        for index, name, value in self.items:
+            end -= _padded(len(value))
+            values.append(value.ljust(_padded(len(value)), b"\0"))
+            entries.append(
+                layout.XATTR_ENTRY.pack(
+                    e_name_len=len(name),
+                    e_name_index=index,
+                    e_value_offs=end - counted_from if value else 0,
+                    e_value_size=len(value),
+                    e_hash=_entry_hash(name, value),
+                )
+                + name.ljust(_padded(len(name)), b"\0")
+            )
+        return b"".join(entries).ljust(end, b"\0") + b"".join(reversed(values))
+
+
+def _block(area: _Area) -> bytearray:
+    header = layout.XATTR_HEADER.pack(
+        h_magic=layout.XATTR_MAGIC, h_refcount=1, h_blocks=1, h_hash=_block_hash(area.items)
+    )
+    return bytearray(area.packed(header, counted_from=0))
+
+
+def _padded(length: int) -> int:
+    return -(-length // layout.XATTR_PADDING) * layout.XATTR_PADDING
+
+
+def _entry_hash(name: bytes, value: bytes) -> int:
+    found = 0
+    for byte in name:
+        # Bytes from 0x80 on count as negative numbers: what every e2fsck for x86 expects.
+        found = _rotated(found, _NAME_SHIFT) ^ ((byte - 256 if byte > 127 else byte) & _MASK)
+    for word in struct.unpack(f"<{_padded(len(value)) // 4}I", value.ljust(_padded(len(value)), b"\0")):
+        found = _rotated(found, _VALUE_SHIFT) ^ word
+    return found
+
+
+def _block_hash(items: Sequence[_Attribute]) -> int:
+    found = 0
+    for _, name, value in items:
+        one = _entry_hash(name, value)
+        if not one:
+            return 0
+        found = _rotated(found, _VALUE_SHIFT) ^ one
+    return found
+
+
+def _rotated(value: int, shift: int) -> int:
+    return (value << shift | value >> 32 - shift) & _MASK
