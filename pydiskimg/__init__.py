@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pydiskimg.transfer.copy import copy
     from pydiskimg.transfer.receive import read_stream
     from pydiskimg.transfer.send import write_stream
+    from pydiskimg.volumes.tree import open_tree
 
 __all__ = [
     "DiskImageError",
@@ -44,6 +45,7 @@ __all__ = [
     "open_dump",
     "open_image",
     "open_tar",
+    "open_tree",
     "populate",
     "probe",
     "read_stream",
@@ -68,6 +70,7 @@ _HOMES = {
     "open_image": "images.open",
     "open_tar": "files.tar.extract",
     "populate": "fs.ext4.populate.populate",
+    "open_tree": "volumes.tree",
     "probe": "fs.probe",
     "read_stream": "transfer.receive",
     "restore_dump": "files.dump",

@@ -55,7 +55,7 @@ class FileSource(Source):
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         check_range(self, offset, len(buffer))
         view, end, done = memoryview(buffer), offset + len(buffer), offset
-        starts, locations, lengths = self._read_map()
+        starts, stored, lengths = self._read_map()
         for index in range(max(0, bisect_right(starts, offset) - 1), len(starts)):
             first, last = max(starts[index], offset), min(starts[index] + lengths[index], end)
             if first >= end:
@@ -63,7 +63,7 @@ class FileSource(Source):
             if first >= last:
                 continue
             view[done - offset : first - offset] = bytes(first - done)
-            self._fs.source.read_into(locations[index] + first - starts[index], view[first - offset : last - offset])
+            self._fs.source.read_into(stored[index] + first - starts[index], view[first - offset : last - offset])
             done = last
         view[done - offset :] = bytes(end - done)
 

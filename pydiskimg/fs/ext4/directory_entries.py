@@ -15,6 +15,7 @@ from pydiskimg.fs.ext4.features import Compat, Incompat
 from pydiskimg.fs.ext4.file_system import FileSystem, NotBelievedError
 from pydiskimg.fs.ext4.inodes import StoredInode, inode_name
 from pydiskimg.fs.ext4.map_reader import file_pieces
+from pydiskimg.text import quoted
 
 NamedInode = tuple[bytes, int, int]
 """The name of an entry, its inode's number, and its file type as the entry says it; 0: it says none."""
@@ -111,7 +112,7 @@ def _hash_table(fs: FileSystem, inode: StoredInode, number: int, block: bytes) -
 
 def _check_name(fs: FileSystem, inode: StoredInode, name: bytes) -> None:
     if not name or b"/" in name or b"\0" in name:
-        raise _damaged(fs, inode, f"it has an entry with the name {name[:64]!r}, which no file can have")
+        raise _damaged(fs, inode, f"it has an entry with the name {quoted(name, limit=64)}, which no file can have")
 
 
 def _damaged(fs: FileSystem, inode: StoredInode, what: str) -> NotBelievedError:
