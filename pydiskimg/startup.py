@@ -15,6 +15,7 @@ Hence:
 - What `info` and `convert` pass through has classes written by hand or named tuples, not dataclasses.
 - logging, json and importlib.metadata are imported where they are used, and so is everything that mounts or unpacks.
 - pydiskimg/__init__.py finds the public names when they are first used.
+- records.py takes from _struct what struct.py, a module more, only passes on: 0.1 ms.
 - cli/__init__.py understands the common forms of info and convert by the options that argparse is told.
 - Commands and verbs look for garbage less often, and end without taking the interpreter apart (linux/stdio.py).
 """

@@ -40,13 +40,13 @@ def backup_kind(pipe: PipeReader, wanted: str) -> BackupKind:
     """Return what comes through the pipe; wanted is the setting IMPORT_FORMAT.
 
     An export of ours is a qcow2 whatever the guest's disk begins with, so that no guest decides here. Raises
-    RequestError for an empty stream, a compressed one (but for "raw"), and one that "auto" cannot tell.
+    RequestError for an empty stream, a compressed one (but for RAW), and one that "auto" cannot tell.
     """
     beginning = pipe.peek(LOOK_AT)
     if not beginning:
         raise RequestError(f"{pipe.name}: is empty; expected a backup; nothing was written")
     compression = next((name for magic, name in _COMPRESSIONS.items() if beginning.startswith(magic)), None)
-    if compression is not None and wanted != "raw":
+    if compression is not None and wanted != BackupKind.RAW.value:
         raise RequestError(
             f"{pipe.name}: the backup is compressed with {compression}; decompress it before the import (or set "
             "IMPORT_FORMAT=raw, if it is a disk that begins so); nothing was written"

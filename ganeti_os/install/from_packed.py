@@ -20,7 +20,8 @@ from pydiskimg.disks.fits import check_fits, check_size_fits
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.files.tar import PackedFile, only_file, open_packed
-from pydiskimg.images.qcow2.layout import HEADER, MAGIC
+from pydiskimg.images import FORMATS, recognised
+from pydiskimg.images.qcow2.layout import HEADER
 from pydiskimg.linux.fileio import pwrite_all
 from pydiskimg.protocols import Progress
 from pydiskimg.transfer.copy import copy
@@ -44,17 +45,14 @@ def copy_packed(image: ImageFile, installation: Installation) -> HeldDisk:
     the disk has room for, ArchiveError when the compressed data are corrupt: then the disk begins with zeros.
     """
     with only_file(image.path) if image.in_tarball else open_packed(image.path) as packed:
-        is_qcow2 = packed.peek(len(MAGIC)) == MAGIC
-        if image.format == "qcow2" and not is_qcow2:
+        beginning = packed.peek(LOOK_AT)
+        format_ = FORMATS[image.format] if image.format else recognised(beginning)
+        if not beginning.startswith(format_.magic):
             raise UnsupportedImageError(
-                f"{packed.name}: what is in it is not a qcow2 disk image, expected one; IMAGE_TYPE=qemu takes any; "
-                "nothing was written"
+                f"{packed.name}: what is in it is not a {format_.name} disk image, expected one; "
+                "IMAGE_TYPE=qemu takes any; nothing was written"
             )
-        return (
-            _copy_raw(packed, installation)
-            if image.format == "raw" or not is_qcow2
-            else _copy_qcow2(packed, installation)
-        )
+        return (_copy_qcow2 if format_.has_options else _copy_raw)(packed, installation)
 
 
 def _copy_raw(packed: PackedFile, installation: Installation) -> HeldDisk:

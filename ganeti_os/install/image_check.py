@@ -14,6 +14,7 @@ from ganeti_os.settings.image_names import COMPRESSIONS
 from pydiskimg.errors import FileSystemError, InvalidImageError, UnsupportedImageError
 from pydiskimg.fs.probe import probe
 from pydiskimg.fs.signatures import stranger
+from pydiskimg.images import FORMATS
 from pydiskimg.images.contents import Contents, Sort, file_contents
 from pydiskimg.images.raw import open_raw
 from pydiskimg.partitions.layout import MBR, has_mbr
@@ -24,9 +25,8 @@ log = logging.getLogger(__name__)
 
 _EXPECTED = MappingProxyType(
     {
-        "qemu": "a raw or qcow2 disk image",
-        "raw": "a raw disk image",
-        "qcow2": "a qcow2 disk image",
+        "qemu": f"a {' or '.join(FORMATS)} disk image",
+        **{name: f"a {name} disk image" for name in FORMATS},
         "tarball": "a tar archive",
         "dump": "a dump(8) of a root file system",
     }
@@ -35,7 +35,7 @@ _EXPECTED = MappingProxyType(
 _FITTING = MappingProxyType(
     {"qemu": (Sort.QCOW2,), "qcow2": (Sort.QCOW2,), "tarball": (Sort.TAR, Sort.COMPRESSED), "dump": (Sort.DUMP,)}
 )
-_DISK_TYPES = ("qemu", "raw", "qcow2")
+_DISK_TYPES = ("qemu", *FORMATS)
 # As distributions compress their disk images.
 _PACKED = tuple(f"compressed with {program}" for program in ("gzip", "xz", "zstd", "bzip2"))
 _ADVICE = MappingProxyType(

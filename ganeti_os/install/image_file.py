@@ -18,7 +18,7 @@ from pydiskimg.images.open import open_image
 from pydiskimg.protocols import ImageSource
 from pydiskimg.text import quoted
 
-SUFFIXES = {"tarball": ".tar.gz", "qemu": ".img", "raw": ".raw", "qcow2": ".qcow2", "dump": ROOT_DUMP}
+SUFFIXES = {"tarball": ".tar.gz", "qemu": ".img", **{name: f".{name}" for name in FORMATS}, "dump": ROOT_DUMP}
 
 
 class MissingImageError(StorageError):

@@ -177,7 +177,7 @@ def detect(source: Source) -> str:
         raise UnsupportedImageError(
             f"{source.name}: is {what}, and only {' and '.join(FORMATS)} images are read; {advice}"
         )
-    return _recognised(head).name
+    return recognised(head).name
 
 
 def looks_like(source: Source) -> str | None:
@@ -186,11 +186,12 @@ def looks_like(source: Source) -> str | None:
     unread = _unread(head)
     if unread is not None:
         return unread[0]
-    found = _recognised(head)
+    found = recognised(head)
     return found.title if found.magic else None
 
 
-def _recognised(head: bytes) -> Format:
+def recognised(head: bytes) -> Format:
+    """Return the row of the format whose magic begins head; raw's where none does."""
     return next((row for row in FORMATS.values() if row.magic and head.startswith(row.magic)), FORMATS["raw"])
 
 
@@ -208,7 +209,7 @@ def detect_image(file: RawSource) -> str:
     Raises UnsupportedImageError for a device that does, and for a known format that is not read.
     """
     found = detect(file)
-    if file.is_block_device and found != "raw":
+    if file.is_block_device and FORMATS[found].magic:
         raise UnsupportedImageError(
             f"{file.name}: looks like {FORMATS[found].title}, which a guest can write to its disk too; "
             f"name the format: raw for a disk, {found} for an image kept on a device"

@@ -21,7 +21,6 @@ from pydiskimg.partitions.growth_plan import NothingToGrowError, PartitionGrowth
 from pydiskimg.partitions.layout import (
     GPT_ENTRY,
     GPT_HEADER,
-    GPT_SIGNATURE,
     MBR,
     PROTECTIVE,
     gpt_entries,
@@ -29,7 +28,7 @@ from pydiskimg.partitions.layout import (
     mbr_entries,
     put_mbr_entry,
 )
-from pydiskimg.partitions.read import MAX_GPT_ENTRIES, Partition
+from pydiskimg.partitions.read import MAX_GPT_ENTRIES, DamagedGptError, Partition, read_gpt_header
 from pydiskimg.protocols import Source, read_bytes
 
 
@@ -139,17 +138,12 @@ def protective_mbr(source: Source, sector_size: int) -> tuple[tuple[int, bytes],
 
 def read_header(source: Source, sector_size: int) -> GptHeader:
     """Return the header at the start of the disk. Raises PartitionError when it is damaged."""
-    sector = read_bytes(source, sector_size, sector_size)
-    fields = GPT_HEADER.unpack(sector)
-    size = fields["HeaderSize"]
-    if fields["Signature"] != GPT_SIGNATURE:
-        raise damaged(source, f"no header at byte {sector_size}")
-    if not GPT_HEADER.size <= size <= sector_size:
-        raise damaged(source, f"a header of {size} bytes")
-    if gpt_header_crc(sector[:size]) != fields["HeaderCRC32"]:
-        raise damaged(source, "the CRC of its header is wrong")
+    try:
+        raw, fields = read_gpt_header(source, sector_size, sector_size)
+    except DamagedGptError as error:
+        raise damaged(source, str(error)) from error
     header = GptHeader(
-        raw=sector[:size],
+        raw=raw,
         own=fields["MyLBA"],
         alternate=fields["AlternateLBA"],
         first_usable=fields["FirstUsableLBA"],
@@ -180,7 +174,7 @@ def _check_positions(source: Source, header: GptHeader, sector_size: int) -> Non
     last_sector = source.size // sector_size - 1
     in_front = 2 <= header.array <= header.first_usable - sectors
     unfinished = header.array == last_sector - sectors and 2 + sectors <= header.first_usable
-    if header.own != 1 or not header.first_usable <= header.last_usable < last_sector:
+    if header.last_usable >= last_sector:
         raise damaged(source, f"usable sectors {header.first_usable} to {header.last_usable} of {last_sector + 1}")
     if not (in_front or unfinished):
         raise damaged(source, f"entries at sector {header.array}, usable sectors from {header.first_usable}")

@@ -171,8 +171,8 @@ def _read_gpt(source: Source, sector_size: int, *, backup: bool) -> list[Partiti
     problems = []
     for offset in (sector_size, source.size // sector_size * sector_size - sector_size)[: 1 + backup]:
         try:
-            return list(_read_gpt_copy(source, offset, sector_size))
-        except _DamagedError as error:
+            return list(_gpt_partitions(source, _gpt_array(source, offset, sector_size), sector_size))
+        except DamagedGptError as error:
             problems.append(str(error))
     other = gpt_sector_size(source)
     if other is not None and other != sector_size:
@@ -181,50 +181,51 @@ def _read_gpt(source: Source, sector_size: int, *, backup: bool) -> list[Partiti
     raise PartitionError(f"{source.name}: {which} damaged: {'; '.join(problems)}")
 
 
-class _DamagedError(Exception):
-    """This copy cannot be believed; the other one may."""
+class DamagedGptError(Exception):
+    """What is wrong with one copy of a GPT; the other one may be sound."""
 
 
-def _read_gpt_copy(source: Source, offset: int, sector_size: int) -> Iterator[Partition]:
-    header = _gpt_header(source, offset, sector_size)
-    size, first = header["SizeOfPartitionEntry"], header["PartitionEntryLBA"] * sector_size
-    array = read_bytes(source, first, header["NumberOfPartitionEntries"] * size)
-    _check_crc(zlib.crc32(array), header["PartitionEntryArrayCRC32"], f"partition entries at byte {first}")
-    return _gpt_partitions(source, array, sector_size)
+def read_gpt_header(source: Source, offset: int, sector_size: int) -> tuple[bytes, dict[str, Any]]:
+    """Return a header's own bytes (HeaderSize of them) and its fields, checked but for where it says the entries are.
 
-
-def _gpt_header(source: Source, offset: int, sector_size: int) -> dict[str, Any]:
-    """Return the fields of the header, checked.
-
-    What Linux checks is checked, so that a GPT is not read here that Linux ignores (block/partitions/efi.c).
+    What Linux checks is checked, so that a GPT is not read here that Linux ignores (block/partitions/efi.c). Raises
+    DamagedGptError.
     """
     sector = read_bytes(source, offset, sector_size)
     header = GPT_HEADER.unpack(sector)
     if header["Signature"] != GPT_SIGNATURE:
-        raise _DamagedError(f"no GPT header at byte {offset}")
+        raise DamagedGptError(f"no header at byte {offset}")
     header_size = header["HeaderSize"]
     if not GPT_HEADER.size <= header_size <= sector_size:
-        raise _DamagedError(f"header size {header_size} at byte {offset}")
+        raise DamagedGptError(f"header size {header_size} at byte {offset}")
     _check_crc(gpt_header_crc(sector[:header_size]), header["HeaderCRC32"], f"header at byte {offset}")
     own, first_usable, last_usable = header["MyLBA"], header["FirstUsableLBA"], header["LastUsableLBA"]
     if own != offset // sector_size:
-        raise _DamagedError(f"header of sector {own}, found in sector {offset // sector_size}")
+        raise DamagedGptError(f"header of sector {own}, found in sector {offset // sector_size}")
     if not first_usable <= last_usable < source.size // sector_size:
-        raise _DamagedError(f"usable sectors {first_usable} to {last_usable}, stated at byte {offset}")
+        raise DamagedGptError(f"usable sectors {first_usable} to {last_usable}, stated at byte {offset}")
+    return sector[:header_size], header
+
+
+def _gpt_array(source: Source, offset: int, sector_size: int) -> bytes:
+    """Return the entries that the header at offset speaks for."""
+    _, header = read_gpt_header(source, offset, sector_size)
     count, size = header["NumberOfPartitionEntries"], header["SizeOfPartitionEntry"]
     if size != GPT_ENTRY.size:
-        raise _DamagedError(f"entries of {size} bytes, stated at byte {offset}; Linux takes {GPT_ENTRY.size}")
+        raise DamagedGptError(f"entries of {size} bytes, stated at byte {offset}; Linux takes {GPT_ENTRY.size}")
     if count > MAX_GPT_ENTRIES:
-        raise _DamagedError(f"{count} entries of {size} bytes, stated at byte {offset}")
+        raise DamagedGptError(f"{count} entries of {size} bytes, stated at byte {offset}")
     first = header["PartitionEntryLBA"] * sector_size
     if first + count * size > source.size:
-        raise _DamagedError(f"partition entries at byte {first} lie beyond the end of the disk")
-    return header
+        raise DamagedGptError(f"partition entries at byte {first} lie beyond the end of the disk")
+    array = read_bytes(source, first, count * size)
+    _check_crc(zlib.crc32(array), header["PartitionEntryArrayCRC32"], f"partition entries at byte {first}")
+    return array
 
 
 def _check_crc(found: int, expected: int, what: str) -> None:
     if found != expected:
-        raise _DamagedError(f"{what}: CRC {found:#010x}, expected {expected:#010x}")
+        raise DamagedGptError(f"{what}: CRC {found:#010x}, expected {expected:#010x}")
 
 
 def _gpt_partitions(source: Source, array: bytes, sector_size: int) -> Iterator[Partition]:

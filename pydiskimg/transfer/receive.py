@@ -205,7 +205,7 @@ class Qcow2Stream(Stream):
         self._reader.unpack(chunk)
 
 
-STREAMS: dict[str, type[RawStream | Qcow2Stream]] = {"raw": RawStream, "qcow2": Qcow2Stream}
+STREAMS: dict[str, type[RawStream | Qcow2Stream]] = {kind.format: kind for kind in (RawStream, Qcow2Stream)}
 
 
 def read_stream(
@@ -241,14 +241,14 @@ def stream_of(
     name = pipe.name
     if format not in (None, *STREAMS):
         raise UnsupportedImageError(f"{name}: the format {format!r} is not read; expected {' or '.join(STREAMS)}")
-    if format is None and detect(_Beginning(name, pipe.peek(_LOOK_AT))) != "raw":
+    if format is None and detect(_Beginning(name, pipe.peek(_LOOK_AT))) != RawStream.format:
         raise UnsupportedImageError(
             f"{name}: looks like a qcow2 image, which a guest can write to its disk too; name the format (-f): "
             "qcow2 for an image, raw for a disk"
         )
     spool = Spool(spool_directory)
     try:
-        return STREAMS[format or "raw"](pipe, spool)
+        return STREAMS[format or RawStream.format](pipe, spool)
     except BaseException:
         spool.close()
         raise

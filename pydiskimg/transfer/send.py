@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
+from pydiskimg.images import FORMATS
 from pydiskimg.images.qcow2.stream.layout import Contents, Layout, lay_out
 from pydiskimg.images.qcow2.stream.spool import Spool
 from pydiskimg.images.qcow2.stream.writer import Batch, ClusterCompressor, batches, joined, metadata
@@ -81,9 +82,9 @@ def write_stream(  # noqa: PLR0913 - the options of one call, each named
     UnsupportedImageError before the first byte when options and size do not go together, InvalidImageError when
     source changed. After any error the stream is not complete, and read_stream() says so.
     """
-    if format not in ("raw", "qcow2"):
-        raise UnsupportedImageError(f"{name}: the format {format!r} is not written; expected raw or qcow2")
-    if format == "raw":
+    if format not in FORMATS:
+        raise UnsupportedImageError(f"{name}: the format {format!r} is not written; expected {' or '.join(FORMATS)}")
+    if not FORMATS[format].has_options:
         if announce is not None:
             announce(source.size)
         return _write_raw(source, PipeWriter(fd, name), worker_count(workers), progress)

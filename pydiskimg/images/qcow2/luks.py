@@ -85,7 +85,7 @@ def _invalid(file: Source, text: str) -> InvalidImageError:
 
 
 def encryption_facts(file: Source, header: Header) -> dict[str, Any]:
-    """Return the facts of info under "encrypt". Raises InvalidImageError for a LUKS header missing or damaged."""
+    """Return what info tells under "encrypt". Raises InvalidImageError where the LUKS header is missing or damaged."""
     if header.crypt_method == layout.CRYPT_AES:
         return {"format": "aes"}
     if header.crypt_method != layout.CRYPT_LUKS:

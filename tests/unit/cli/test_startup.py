@@ -37,7 +37,6 @@ INFO = {
     "pydiskimg.records",
     "pydiskimg.startup",
     "pydiskimg.units",
-    "struct",
 }
 
 TELL = "import os, sys; before = set(sys.modules); from pydiskimg.cli import main; status = main({words!r})\n"
