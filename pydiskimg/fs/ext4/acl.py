@@ -15,6 +15,7 @@ WITH_ID = (0x02, 0x08)  # entries for a named user, a named group
 _WITHOUT_ID = (0x01, 0x04, 0x10, 0x20)  # owner, owning group, mask, others
 _NO_ID = 0xFFFFFFFF
 _ALL_BITS = 7
+_MINIMAL = 3  # entries: owner, group, others
 
 
 def acl_attribute(stored: bytes) -> bytes:
@@ -39,3 +40,61 @@ def acl_attribute(stored: bytes) -> bytes:
         pieces.append(layout.ACL_ENTRY.pack(**{"e_id": _NO_ID, **fields}))
         position += record.size
     return b"".join(pieces)
+
+
+def stored_acl(attribute: bytes) -> bytes:
+    """Return an ACL as it is stored, from the attribute that Linux shows. Raises ValueError."""
+    header = ACL_ATTRIBUTE_HEADER
+    count, rest = divmod(len(attribute) - header.size, layout.ACL_ENTRY.size)
+    if count < 0 or rest or header.unpack(attribute)["a_version"] != ACL_ATTRIBUTE_VERSION:
+        raise ValueError("its ACL is malformed")
+    pieces = [layout.ACL_HEADER.pack(a_version=layout.ACL_VERSION)]
+    for index in range(count):
+        fields = layout.ACL_ENTRY.unpack(attribute, header.size + index * layout.ACL_ENTRY.size)
+        if fields["e_tag"] not in WITH_ID + _WITHOUT_ID or fields["e_perm"] > _ALL_BITS:
+            raise ValueError("its ACL is malformed")
+        if fields["e_tag"] in WITH_ID:
+            pieces.append(layout.ACL_ENTRY.pack(**fields))
+        else:
+            pieces.append(layout.ACL_ENTRY_SHORT.pack(e_tag=fields["e_tag"], e_perm=fields["e_perm"]))
+    return b"".join(pieces)
+
+
+def acl_with_mode(stored: bytes, mode: int) -> bytes:
+    """Return a stored ACL with the permission bits of a mode, as chmod(2) changes it. Raises ValueError."""
+    acl = acl_attribute(stored)
+    pieces = [acl[: ACL_ATTRIBUTE_HEADER.size]]
+    shifts = _shifts(acl)
+    for at in range(ACL_ATTRIBUTE_HEADER.size, len(acl), layout.ACL_ENTRY.size):
+        fields = layout.ACL_ENTRY.unpack(acl, at)
+        if fields["e_tag"] in shifts:
+            fields["e_perm"] = mode >> shifts[fields["e_tag"]] & 7
+        pieces.append(layout.ACL_ENTRY.pack(**fields))
+    return stored_acl(b"".join(pieces))
+
+
+def mode_of_acl(stored: bytes) -> int:
+    """Return the nine permission bits that a stored ACL means. Raises ValueError."""
+    acl, mode = acl_attribute(stored), 0
+    shifts = _shifts(acl)
+    for at in range(ACL_ATTRIBUTE_HEADER.size, len(acl), layout.ACL_ENTRY.size):
+        fields = layout.ACL_ENTRY.unpack(acl, at)
+        if fields["e_tag"] in shifts:
+            mode |= int(fields["e_perm"]) << shifts[fields["e_tag"]]
+    return mode
+
+
+def is_minimal_acl(stored: bytes) -> bool:
+    """True for a stored ACL that says no more than the permission bits do. Raises ValueError."""
+    acl = acl_attribute(stored)
+    return (len(acl) - ACL_ATTRIBUTE_HEADER.size) // layout.ACL_ENTRY.size <= _MINIMAL
+
+
+def _shifts(acl: bytes) -> dict[int, int]:
+    """Return the entries whose bits are those of the mode, and where there: of the group the mask, if there is one."""
+    tags = {
+        layout.ACL_ENTRY.unpack(acl, at)["e_tag"]
+        for at in range(ACL_ATTRIBUTE_HEADER.size, len(acl), layout.ACL_ENTRY.size)
+    }
+    owner, group, mask, others = _WITHOUT_ID
+    return {owner: 6, mask if mask in tags else group: 3, others: 0}

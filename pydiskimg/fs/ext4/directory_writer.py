@@ -18,6 +18,7 @@ from pydiskimg.fs.ext4.directory_hash import DirectoryHash
 DirectoryEntry = tuple[int, bytes, int]
 """Inode, name and file_type (layout.FILE_TYPES)."""
 
+_LONGEST = 0xFFFF  # rec_len of an entry of 64 KiB
 _LEAF_FILL = 4, 5  # the part of a leaf that is filled, so that a name can be added without splitting it
 
 
@@ -30,31 +31,46 @@ class NewDirectory:
 
 
 class DirectoryWriter:
-    """Makes directories of one file system; hashing is None where it has no trees of hashes."""
+    """Makes directories of one file system; hashing is None where it has no trees of hashes, file_type what an entry
+    says of a directory (0 without the feature filetype).
+    """
 
-    def __init__(self, block_size: int, checksums: Checksums, hashing: DirectoryHash | None = None) -> None:
+    def __init__(
+        self,
+        block_size: int,
+        checksums: Checksums,
+        hashing: DirectoryHash | None = None,
+        *,
+        file_type: int = layout.FILE_TYPE_DIRECTORY,
+    ) -> None:
         self._block_size = block_size
         self._checksums = checksums
         self._hashing = hashing
+        self._file_type = file_type
         self._space = block_size - (layout.DIRECTORY_TAIL.size if checksums.active else 0)
 
-    def directory(self, number: int, parent: int, entries: Sequence[DirectoryEntry]) -> NewDirectory:
-        """Return the directory with this inode; entries are those besides "." and "..", all of different names."""
-        blocks = self._leaves([*_own_entries(number, parent), *entries], self._space)
+    def directory(
+        self, number: int, parent: int, entries: Sequence[DirectoryEntry], seed: int | None = None
+    ) -> NewDirectory:
+        """Return the directory with this inode; entries are those besides "." and "..", all of different names.
+
+        seed is the inode's, for the checksums; None: that of the first file that has the inode.
+        """
+        seed = self._checksums.for_inode(number) if seed is None else seed
+        blocks = self._leaves([*self._own_entries(number, parent), *entries], self._space)
         if len(blocks) > 1 and self._hashing:
-            indexed = self._indexed(number, parent, entries, self._hashing)
+            indexed = self._indexed((number, parent), entries, self._hashing, seed)
             if indexed is not None:
                 return NewDirectory(indexed, is_indexed=True)
-        return NewDirectory(self._sealed(number, blocks), is_indexed=False)
+        return NewDirectory(self._sealed(seed, blocks), is_indexed=False)
 
     def linear(self, number: int, parent: int, entries: Sequence[DirectoryEntry], least: int) -> list[bytearray]:
         """Return the directory without a tree, of at least so many blocks."""
-        blocks = self._leaves([*_own_entries(number, parent), *entries], self._space)
+        blocks = self._leaves([*self._own_entries(number, parent), *entries], self._space)
         blocks += [self._leaf([]) for _ in range(least - len(blocks))]
-        return self._sealed(number, blocks)
+        return self._sealed(self._checksums.for_inode(number), blocks)
 
-    def _sealed(self, number: int, blocks: list[bytearray]) -> list[bytearray]:
-        seed = self._checksums.for_inode(number)
+    def _sealed(self, seed: int, blocks: list[bytearray]) -> list[bytearray]:
         for block in blocks:
             self._checksums.directory_block(seed, block)
         return blocks
@@ -71,7 +87,9 @@ class DirectoryWriter:
         for index, (inode, name, file_type) in enumerate(entries or [(0, b"", 0)]):
             length = self._space - at if index == max(last, 0) else _length(name)
             layout.DIRECTORY_ENTRY.put(
-                block, {"inode": inode, "rec_len": length, "name_len": len(name), "file_type": file_type}, at
+                block,
+                {"inode": inode, "rec_len": min(length, _LONGEST), "name_len": len(name), "file_type": file_type},
+                at,
             )
             start = at + layout.DIRECTORY_ENTRY.size
             block[start : start + len(name)] = name
@@ -82,7 +100,7 @@ class DirectoryWriter:
         return block
 
     def _indexed(
-        self, number: int, parent: int, entries: Sequence[DirectoryEntry], hashing: DirectoryHash
+        self, own: tuple[int, int], entries: Sequence[DirectoryEntry], hashing: DirectoryHash, seed: int
     ) -> list[bytearray] | None:
         """Return the blocks of a tree; None where two levels of tables are not enough."""
         hashed = sorted([(hashing(entry[1]), entry) for entry in entries], key=lambda pair: (pair[0], pair[1][1]))
@@ -100,24 +118,26 @@ class DirectoryWriter:
         if nodes:
             tables = [table[at : at + each] for at in range(0, len(table), each)]
             table = [(part[0][0], 1 + index) for index, part in enumerate(tables)]
-        blocks = [self._root(number, parent, table, 1 if nodes else 0, hashing.version)]
-        blocks += [self._node(number, part) for part in tables]
-        return blocks + self._sealed(number, [self._leaf(part) for part in parts])
+        blocks = [self._table(seed, self._root(*own, 1 if nodes else 0, hashing.version), table)]
+        blocks += [self._table(seed, self._node(), part) for part in tables]
+        return blocks + self._sealed(seed, [self._leaf(part) for part in parts])
+
+    def _own_entries(self, number: int, parent: int) -> list[DirectoryEntry]:
+        return [(number, b".", self._file_type), (parent, b"..", self._file_type)]
 
     def _limit(self, before: int) -> int:
         """Return how many entries a table has room for, in a block with before bytes in front of it."""
         tail = layout.DX_TAIL.size if self._checksums.active else 0
         return (self._block_size - before - tail) // layout.DX_ENTRY.size
 
-    def _root(self, number: int, parent: int, table: Sequence[tuple[int, int]], levels: int, version: int) -> bytearray:
+    def _root(self, number: int, parent: int, levels: int, version: int) -> bytes:
+        """Return what the first block begins with, before its table."""
         own = layout.DIRECTORY_ENTRY.size + 4
         dot, dotdot = (
-            layout.DIRECTORY_ENTRY.pack(
-                inode=inode, rec_len=length, name_len=len(name), file_type=layout.FILE_TYPE_DIRECTORY
-            )
+            layout.DIRECTORY_ENTRY.pack(inode=inode, rec_len=length, name_len=len(name), file_type=self._file_type)
             for inode, length, name in ((number, own, b"."), (parent, self._block_size - own, b".."))
         )
-        front = layout.DX_ROOT.pack(
+        return layout.DX_ROOT.pack(
             dot=dot,
             dot_name=b".",
             dotdot=dotdot,
@@ -126,22 +146,17 @@ class DirectoryWriter:
             info_length=layout.DX_ROOT_INFO_LENGTH,
             indirect_levels=levels,
         )
-        return self._table(number, front, table)
 
-    def _node(self, number: int, table: Sequence[tuple[int, int]]) -> bytearray:
-        return self._table(number, layout.DX_NODE.pack(rec_len=self._block_size), table)
+    def _node(self) -> bytes:
+        return layout.DX_NODE.pack(rec_len=min(self._block_size, _LONGEST))
 
-    def _table(self, number: int, front: bytes, table: Sequence[tuple[int, int]]) -> bytearray:
+    def _table(self, seed: int, front: bytes, table: Sequence[tuple[int, int]]) -> bytearray:
         limit, first = self._limit(len(front)), table[0][1]
         data = front + layout.DX_COUNT_LIMIT.pack(limit=limit, count=len(table), block=first)
         data += b"".join([layout.DX_ENTRY.pack(hash=value, block=block) for value, block in table[1:]])
         block = bytearray(data.ljust(self._block_size, b"\0"))
-        self._checksums.index_block(self._checksums.for_inode(number), block, len(front))
+        self._checksums.index_block(seed, block, len(front))
         return block
-
-
-def _own_entries(number: int, parent: int) -> list[DirectoryEntry]:
-    return [(number, b".", layout.FILE_TYPE_DIRECTORY), (parent, b"..", layout.FILE_TYPE_DIRECTORY)]
 
 
 def _length(name: bytes) -> int:

@@ -42,25 +42,33 @@ class EncodedAttributes:
 
 def has_prefix(name: bytes) -> bool:
     """Tell whether ext4 has a number for the beginning of the attribute's name, which Linux lets be set."""
-    return _split(name) is not None
+    return stored_name(name) is not None
 
 
 def encode_attributes(attributes: Mapping[bytes, bytes], block_size: int) -> EncodedAttributes:
-    """Lay out attributes by name; values are as they are stored. Raises AttributeTooLargeError.
+    """Lay out attributes by name for an inode of the usual size; values are as they are stored.
 
-    The inode is filled first, in the order in which a block has them.
+    Raises AttributeTooLargeError. The inode is filled first, in the order in which a block has them.
     """
-    items = []
+    stored = {}
     for name, value in attributes.items():
-        split = _split(name)
+        split = stored_name(name)
         if split is None or len(split[1]) > layout.NAME_MAX:
             raise AttributeTooLargeError(name, value)
-        items.append((*split, value))
-    items.sort(key=lambda item: (item[0], len(item[1]), item[1]))
-    inside, outside = _Area(_INODE_AREA, layout.XATTR_INODE_HEADER.size), _Area(block_size, layout.XATTR_HEADER.size)
+        stored[split] = value
+    return encode_stored(stored, _INODE_AREA, block_size)
+
+
+def encode_stored(stored: Mapping[tuple[int, bytes], bytes], area: int, block_size: int) -> EncodedAttributes:
+    """As encode_attributes(), by number of the prefix and rest of the name; area is the inode's room, in bytes."""
+    items = sorted(
+        ((index, name, value) for (index, name), value in stored.items()),
+        key=lambda item: (item[0], len(item[1]), item[1]),
+    )
+    inside, outside = _Area(area, layout.XATTR_INODE_HEADER.size), _Area(block_size, layout.XATTR_HEADER.size)
     for item in items:
         if not inside.add(item) and not outside.add(item):
-            raise AttributeTooLargeError(layout.XATTR_PREFIXES[item[0]] + item[1], item[2])
+            raise AttributeTooLargeError(layout.XATTR_PREFIXES.get(item[0], b"") + item[1], item[2])
     in_inode = b""
     if inside.items:
         in_inode = inside.packed(layout.XATTR_INODE_HEADER.pack(h_magic=layout.XATTR_MAGIC), counted_from=4)
@@ -73,7 +81,7 @@ def seal_block(block: bytearray, number: int, checksums: Checksums) -> None:
         layout.XATTR_HEADER.put(block, {"h_checksum": checksums.xattr_block(number, bytes(block))})
 
 
-def _split(name: bytes) -> tuple[int, bytes] | None:
+def stored_name(name: bytes) -> tuple[int, bytes] | None:
     """Return the number of an attribute's prefix, and what follows; None where Linux sets no such attribute."""
     if name in _WHOLE:
         return _INDEXES[name], b""

@@ -8,9 +8,12 @@ from dataclasses import replace
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.bitmaps import Run, runs_of
-from pydiskimg.fs.ext4.change.errors import OutOfSpaceError
 from pydiskimg.fs.ext4.change.groups import ChangedGroups
 from pydiskimg.fs.ext4.file_system import FileSystem
+
+
+class OutOfSpaceError(Exception):
+    """No block, or no inode, is free; the text says which."""
 
 
 class ChangedBlocks:

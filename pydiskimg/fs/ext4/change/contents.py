@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.bitmaps import Run, total
-from pydiskimg.fs.ext4.change.errors import UnfitFileError
 from pydiskimg.fs.ext4.change.inodes import changed, size_fields
 from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.features import Incompat, RoCompat
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.map_reader import MapReader
 from pydiskimg.fs.ext4.map_writer import EncodedMap, MapPiece, extent_tree, pointer_tree
+from pydiskimg.fs.ext4.tree.files import RefusedError
 from pydiskimg.protocols import Buffer
 from pydiskimg.records import Value
 from pydiskimg.units import MIB
@@ -38,7 +38,7 @@ class Contents:
     """
 
     def __init__(self, transaction: Transaction, inode: StoredInode) -> None:
-        """Raises UnfitFileError for a file in too many pieces, NotBelievedError for a damaged map."""
+        """Raises RefusedError for a file in too many pieces, NotBelievedError for a damaged map."""
         self._transaction = transaction
         self._geometry = transaction.fs.geometry
         self._unit = self._geometry.cluster_blocks
@@ -51,7 +51,7 @@ class Contents:
             for piece in reader.pieces():
                 self.pieces.append(piece)
                 if len(self.pieces) > _MAX_PIECES:
-                    raise UnfitFileError(f"is in more than {_MAX_PIECES} pieces", errno.EFBIG)
+                    raise RefusedError(f"is in more than {_MAX_PIECES} pieces", errno.EFBIG)
             self.nodes = reader.nodes
 
     def cut(self, size: int) -> bytes:
@@ -79,11 +79,11 @@ class Contents:
     def add(self, data: Pieces, size: int) -> None:
         """Write data, whose offsets lie after all pieces, into free blocks; size is that of the file, in bytes.
 
-        Raises OutOfSpaceError, UnfitFileError for a size that no file can have, StorageError as writing does.
+        Raises OutOfSpaceError, RefusedError for a size that no file can have, StorageError as writing does.
         """
         block_size = self._geometry.block_size
         if -(-size // block_size) > _MAX_SIZE:
-            raise UnfitFileError(f"would have {size} bytes, which no file can have here", errno.EFBIG)
+            raise RefusedError(f"would have {size} bytes, which no file can have here", errno.EFBIG)
         for offset, chunk in _aligned(data, self._unit * block_size):
             self._write(offset // block_size, chunk)
 
@@ -132,7 +132,7 @@ class Contents:
         try:
             return pointer_tree(self.pieces, size, take)
         except ValueError as error:
-            raise UnfitFileError(f"would be too large: {error}", errno.EFBIG) from error
+            raise RefusedError(f"would be too large: {error}", errno.EFBIG) from error
 
     def _tail(self, first: int, length: int) -> bytes:
         """Return length bytes from block first of the file on, all of which lie in one unit."""

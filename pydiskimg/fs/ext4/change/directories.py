@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A directory whose entries are changed: in the block that holds them, or all of it anew where there is no room."""
+"""A directory whose entries are changed: in the block that holds them, or all of it anew where there is no room.
+
+What is written anew is written as for a new file system: with hashes as soon as it takes more than one block.
+"""
 
 from __future__ import annotations
 
@@ -7,79 +10,117 @@ import errno
 from collections.abc import Iterator
 
 from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.change.attributes import inline_data, outlined
 from pydiskimg.fs.ext4.change.contents import Contents
-from pydiskimg.fs.ext4.change.errors import UnfitFileError
 from pydiskimg.fs.ext4.change.inodes import changed
-from pydiskimg.fs.ext4.change.leaf import Leaf, Slot, empty_leaf
+from pydiskimg.fs.ext4.change.leaf import Leaf
 from pydiskimg.fs.ext4.change.transaction import Transaction
-from pydiskimg.fs.ext4.features import Incompat
+from pydiskimg.fs.ext4.directory_entries import NamedInode, block_entries, directory_blocks
+from pydiskimg.fs.ext4.directory_hash import DirectoryHash
+from pydiskimg.fs.ext4.directory_writer import DirectoryWriter
+from pydiskimg.fs.ext4.features import Compat, Incompat
 from pydiskimg.fs.ext4.inodes import StoredInode, inode_name
 from pydiskimg.fs.ext4.map_reader import file_pieces
+from pydiskimg.fs.ext4.tree.files import RefusedError
 
-_DOTS = (b".", b"..")
+_DOTDOT = b".."
+_TABLE_IN_ROOT, _TABLE_IN_NODE = layout.DX_ROOT.size, layout.DX_NODE.size
+_MOST_LEVELS = 2  # of tables below the root's, with large_dir
+_BLOCK_BITS = 0x0FFFFFFF  # of a block's number in a table
 
 
 class ChangedDirectory:
     """The directory of an inode. inode is the one to be stored when its entries were changed."""
 
     def __init__(self, transaction: Transaction, inode: StoredInode) -> None:
-        """Raises UnfitFileError for a file that is not a directory, or one whose entries are not changed here."""
+        """Raises RefusedError for a file that is not a directory, or one whose entries are not changed here."""
         if inode.kind != layout.DIRECTORY:
-            raise UnfitFileError("is not a directory", errno.ENOTDIR)
+            raise RefusedError("is not a directory", errno.ENOTDIR)
         if inode.flags & (layout.ENCRYPT_FLAG | layout.CASEFOLD_FLAG):
-            raise UnfitFileError("is a directory with encrypted or casefolded names", errno.EOPNOTSUPP)
+            raise RefusedError("is a directory with encrypted or casefolded names", errno.EOPNOTSUPP)
         self._transaction = transaction
-        self._fs = transaction.fs
+        self._fs = fs = transaction.fs
+        self._hashing: DirectoryHash | None = None
+        if Compat.DIR_INDEX in fs.geometry.features:
+            is_signed = not fs.superblock.number("s_flags") & layout.UNSIGNED_HASH
+            self._hashing = DirectoryHash(bytes(fs.superblock.fields["s_hash_seed"]), is_signed=is_signed)
+        self._writer = DirectoryWriter(
+            fs.geometry.block_size, fs.checksums, self._hashing, file_type=self._file_type(inode)
+        )
         self.inode = inode
 
-    def slots(self) -> Iterator[Slot]:
-        """Yield all entries that are in use, with "." and "..". Raises NotBelievedError where one makes no sense."""
-        for _, leaf in self._leaves():
-            yield from (slot for slot in leaf.slots() if slot.inode)
+    def entries(self, wanted: bytes | None = None) -> Iterator[NamedInode]:
+        """Yield the entries but "." and ".."; wanted: those of this name. Raises NotBelievedError as they are read."""
+        for block in directory_blocks(self._fs, self.inode, inline_data(self._transaction, self.inode)):
+            yield from block_entries(self._fs, self.inode, block, wanted)
 
-    def find(self, name: bytes) -> Slot | None:
-        return next((slot for slot in self.slots() if slot.name == name), None)
+    def find(self, name: bytes) -> int | None:
+        """Return the inode that a name stands for."""
+        return next((number for _, number, _ in self.entries(name)), None)
 
     def is_empty(self) -> bool:
-        return all(slot.name in _DOTS for slot in self.slots())
+        return next(self.entries(), None) is None
+
+    def parent(self) -> int:
+        """Return the inode of the directory above."""
+        if self._is_inline:
+            return int.from_bytes(self.inode.i_block[:4], "little")
+        _, leaf = next(self._leaves(_DOTDOT), (0, None))
+        slot = leaf.find(_DOTDOT) if leaf else None
+        if slot is None:
+            raise self._fs.not_believed(f"{inode_name(self.inode.number)}: it has no entry for the directory above it")
+        return slot.inode
 
     def insert(self, name: bytes, child: StoredInode) -> None:
         """Add an entry for child; nothing has this name."""
         if not 0 < len(name) <= layout.NAME_MAX:
-            raise UnfitFileError(
-                f"would have a name of {len(name)} bytes (at most {layout.NAME_MAX})", errno.ENAMETOOLONG
-            )
+            text = f"would have a name of {len(name)} bytes (1 to {layout.NAME_MAX} are possible)"
+            raise RefusedError(text, errno.ENAMETOOLONG)
         file_type = self._file_type(child)
-        if not self._is_indexed:
-            for block, leaf in self._leaves():
-                if leaf.insert(child.number, name, file_type):
-                    self._transaction.put(block, leaf.sealed(self.inode.seed))
-                    return
-        self._rebuild((name, child.number, file_type))
+        for block, leaf in self._candidates(name):
+            if leaf.insert(child.number, name, file_type):
+                self._transaction.put(block, leaf.sealed(self.inode.seed))
+                return
+        self._write([*self.entries(), (name, child.number, file_type)])
 
     def remove(self, name: bytes) -> None:
         """Take an entry away, which is there."""
-        for block, leaf in self._leaves():
+        if self._is_inline:
+            self._write([entry for entry in self.entries() if entry[0] != name])
+            return
+        for block, leaf in self._leaves(name):
             if leaf.remove(name):
                 self._transaction.put(block, leaf.sealed(self.inode.seed), is_last=True)
                 return
 
     def point(self, name: bytes, child: StoredInode) -> None:
         """Make an entry, which is there, one of child."""
-        if name == b".." and self._is_indexed:  # it lies in a block of hashes
-            entries = [(slot.name, slot.inode, slot.file_type) for slot in self.slots() if slot.name != name]
-            entries.insert(1, (name, child.number, self._file_type(child)))
-            self._write(entries)
+        file_type = self._file_type(child)
+        if self._is_inline:
+            self._write([(one, child.number if one == name else old, kind) for one, old, kind in self.entries()])
             return
-        for block, leaf in self._leaves():
-            if leaf.point(name, child.number, self._file_type(child)):
+        for block, leaf in self._leaves(name):
+            if leaf.point(name, child.number, file_type):
+                self._transaction.put(block, leaf.sealed(self.inode.seed))
+                return
+
+    def move_below(self, parent: int) -> None:
+        """Say that another directory is the one above."""
+        if self._is_inline or self._is_indexed:
+            self._write(list(self.entries()), parent)
+            return
+        for block, leaf in self._leaves(_DOTDOT):
+            if leaf.point(_DOTDOT, parent, self._file_type(self.inode)):
                 self._transaction.put(block, leaf.sealed(self.inode.seed))
                 return
 
     def begin(self, parent: int) -> None:
         """Give a new directory its first block."""
-        file_type = self._file_type(self.inode)
-        self._write([(b".", self.inode.number, file_type), (b"..", parent, file_type)])
+        self._write([], parent)
+
+    @property
+    def _is_inline(self) -> bool:
+        return bool(self.inode.flags & layout.INLINE_DATA_FLAG)
 
     @property
     def _is_indexed(self) -> bool:
@@ -89,31 +130,83 @@ class ChangedDirectory:
         has_types = Incompat.FILETYPE in self._fs.geometry.features
         return layout.FILE_TYPES.get(child.kind, 0) if has_types else 0
 
-    def _leaves(self) -> Iterator[tuple[int, Leaf]]:
-        """Yield each block of the directory with its entries; what has no entries looks like a free one."""
-        size, where = self._fs.geometry.block_size, inode_name(self.inode.number)
-        for _, at, count in file_pieces(self._fs, self.inode, self.inode.size // size):
-            for block in range(at, at + count):
-                data = self._transaction.read(block)
-                leaf = Leaf(self._fs, data, where)
-                if leaf.has_tail and not self._fs.checksums.directory_block_holds(self.inode.seed, data):
-                    raise self._fs.not_believed(f"{where}: the checksum of its block {block} does not hold")
-                yield block, leaf
+    def _candidates(self, name: bytes) -> Iterator[tuple[int, Leaf]]:
+        """Yield the blocks that a new name may be in, with their entries."""
+        if self._is_inline:
+            return
+        if not self._is_indexed:
+            yield from self._leaves()
+            return
+        blocks = dict(self._blocks())
+        number = self._hashed_leaf(name, blocks)
+        if number is not None:
+            yield blocks[number], self._leaf(blocks[number])
 
-    def _rebuild(self, *more: tuple[bytes, int, int]) -> None:
-        """Write all entries, and more, into new blocks."""
-        entries = [(slot.name, slot.inode, slot.file_type) for slot in self.slots()]
-        self._write([*entries, *more])
+    def _hashed_leaf(self, name: bytes, blocks: dict[int, int]) -> int | None:
+        """Return the block of the directory in which a name's hash belongs; None where that cannot be told."""
+        root = self._transaction.read(blocks[0]) if 0 in blocks else b""
+        if not root or self._hashing is None:
+            return None
+        info = layout.DX_ROOT.unpack(root)
+        expected = (0, self._hashing.version, layout.DX_ROOT_INFO_LENGTH)
+        if (info["reserved_zero"], info["hash_version"], info["info_length"]) != expected:
+            return None
+        wanted, number, table = self._hashing(name), 0, _TABLE_IN_ROOT
+        for _ in range(min(info["indirect_levels"], _MOST_LEVELS) + 1):
+            if number not in blocks:
+                return None
+            found = self._in_table(self._transaction.read(blocks[number]), table, wanted)
+            if found is None:
+                return None
+            number, table = found, _TABLE_IN_NODE
+        return number if number in blocks else None
 
-    def _write(self, entries: list[tuple[bytes, int, int]]) -> None:
-        leaves = [Leaf(self._fs, empty_leaf(self._fs), "")]
-        for name, number, file_type in entries:
-            if not leaves[-1].insert(number, name, file_type):
-                leaves.append(Leaf(self._fs, empty_leaf(self._fs), ""))
-                leaves[-1].insert(number, name, file_type)
-        data = b"".join(leaf.sealed(self.inode.seed) for leaf in leaves)
-        inode = changed(self.inode, {"i_flags": self.inode.flags & ~layout.INDEX_FLAG})
-        contents = Contents(self._transaction, inode)
+    def _in_table(self, block: bytes, start: int, wanted: int) -> int | None:
+        """Return the block of the directory that a table names for a hash; None for a damaged table."""
+        head = layout.DX_COUNT_LIMIT.unpack(block, start)
+        end = start + head["count"] * layout.DX_ENTRY.size
+        if (
+            not head["count"]
+            or end > len(block)
+            or not self._fs.checksums.index_block_holds(self.inode.seed, block, start)
+        ):
+            return None
+        found = int(head["block"])
+        for at in range(start + layout.DX_ENTRY.size, end, layout.DX_ENTRY.size):
+            entry = layout.DX_ENTRY.unpack(block, at)
+            if entry["hash"] > wanted:
+                break
+            found = int(entry["block"])
+        return found & _BLOCK_BITS
+
+    def _blocks(self) -> Iterator[tuple[int, int]]:
+        """Yield (block of the directory, where it is)."""
+        for first, at, count in file_pieces(self._fs, self.inode, self.inode.size // self._fs.geometry.block_size):
+            for index in range(count):
+                yield first + index, at + index
+
+    def _leaves(self, wanted: bytes = b"") -> Iterator[tuple[int, Leaf]]:
+        """Yield blocks with their entries; of hashes, too, which look as if they were free; those with wanted in it."""
+        for _, block in self._blocks():
+            if wanted in self._transaction.read(block):
+                yield block, self._leaf(block)
+
+    def _leaf(self, block: int) -> Leaf:
+        data, where = self._transaction.read(block), inode_name(self.inode.number)
+        leaf = Leaf(self._fs, data, where)
+        if leaf.has_tail and not self._fs.checksums.directory_block_holds(self.inode.seed, data):
+            raise self._fs.not_believed(f"{where}: the checksum of its block {block} does not hold")
+        return leaf
+
+    def _write(self, entries: list[NamedInode], parent: int | None = None) -> None:
+        """Write all entries into new blocks."""
+        parent = self.parent() if parent is None else parent
+        stored = [(number, name, file_type) for name, number, file_type in entries]
+        new = self._writer.directory(self.inode.number, parent, stored, self.inode.seed)
+        data = b"".join(new.blocks)
+        inode = outlined(self._transaction, self.inode)
+        flags = inode.flags & ~layout.INDEX_FLAG | (layout.INDEX_FLAG if new.is_indexed else 0)
+        contents = Contents(self._transaction, changed(inode, {"i_flags": flags}))
         contents.cut(0)
         contents.add_metadata(data)
         self.inode = contents.finished(len(data))

@@ -11,25 +11,37 @@ import errno
 import time
 
 from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.acl import acl_with_mode, is_minimal_acl, mode_of_acl, stored_acl
+from pydiskimg.fs.ext4.change.attributes import (
+    inline_data,
+    outlined,
+    stored_attributes,
+    with_attributes,
+    without_attribute_block,
+)
 from pydiskimg.fs.ext4.change.contents import Contents, Pieces, has_map, with_blocks
 from pydiskimg.fs.ext4.change.directories import ChangedDirectory
-from pydiskimg.fs.ext4.change.errors import UnfitFileError
-from pydiskimg.fs.ext4.change.inodes import changed, new_inode, size_fields, store, times
-from pydiskimg.fs.ext4.change.leaf import Slot
+from pydiskimg.fs.ext4.change.inodes import changed, new_inode, owners, size_fields, store, times
 from pydiskimg.fs.ext4.change.refusals import orphans
 from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.features import RoCompat
 from pydiskimg.fs.ext4.inodes import StoredInode, read_inode
+from pydiskimg.fs.ext4.tree.files import RefusedError
+from pydiskimg.fs.ext4.xattr_writer import stored_name
+from pydiskimg.fs.ext4.xattrs import StoredName
 
 _LINK_MAX = 65000
 _FAST_SYMLINK = 60
+_ACCESS_ACL, _DEFAULT_ACL = (2, b""), (3, b"")
+_IS_DIRECTORY = "is a directory", errno.EISDIR
+_NO_DIRECTORY = "is not a directory", errno.ENOTDIR
 _MAX_DEPTH = 1 << 12  # of directories, as many as a path has components
 
 
 class FileChanges:
     """Changes single files of a transaction's file system; now is in nanoseconds since 1970, None: the present.
 
-    Raises UnfitFileError where a file does not allow a change, OutOfSpaceError for a full file system, NotBelievedError
+    Raises RefusedError where a file does not allow a change, OutOfSpaceError for a full file system, NotBelievedError
     where it is damaged, StorageError as reading and writing do. The transaction is then to be restored.
     """
 
@@ -43,17 +55,24 @@ class FileChanges:
         """Return an inode that may be changed."""
         first = self._fs.superblock.number("s_first_ino") if self._fs.superblock.number("s_rev_level") else 11
         if number < first and number != layout.ROOT_INODE:
-            raise UnfitFileError(f"is inode {number}, which belongs to the file system itself")
+            raise RefusedError(f"is inode {number}, which belongs to the file system itself", errno.EPERM)
         if number in self._orphans:
-            raise UnfitFileError(f"is inode {number}, which a crash left to be deleted or cut (e2fsck does that)")
+            text = f"is inode {number}, which a crash left to be deleted or cut (e2fsck does that)"
+            raise RefusedError(text, errno.EBUSY)
         inode = read_inode(self._fs, number)
         if not inode.links or not inode.kind:
             raise self._fs.not_believed(f"inode {number} is in a directory and not in use")
         return inode
 
     def make(self, parent: StoredInode, name: bytes, mode: int) -> StoredInode:
-        """Make an empty file, a directory, a FIFO or a socket; mode has the type. Return its inode."""
+        """Make an empty file, a directory, a FIFO or a socket; mode has the type. Return its inode.
+
+        It inherits what the directory hands on: group, project, flags and the default ACL, with the bits of mode.
+        """
         inode = new_inode(self._transaction, parent, mode, self._time())
+        inherited = self._inherited(parent, inode)
+        if inherited:
+            inode = with_attributes(self._transaction, inode, inherited)
         if inode.kind == layout.DIRECTORY:
             directory = ChangedDirectory(self._transaction, inode)
             directory.begin(parent.number)
@@ -63,12 +82,37 @@ class FileChanges:
         self._enter(parent, name, inode)
         return inode
 
+    def _inherited(self, parent: StoredInode, inode: StoredInode) -> dict[StoredName, bytes]:
+        default = stored_attributes(self._transaction, parent).get(_DEFAULT_ACL)
+        if default is None:
+            return {}
+        found = {_DEFAULT_ACL: default} if inode.kind == layout.DIRECTORY else {}
+        if not is_minimal_acl(default):
+            found[_ACCESS_ACL] = acl_with_mode(default, inode.mode)
+        return found
+
+    def make_copy(self, parent: StoredInode, name: bytes, old: StoredInode) -> StoredInode:
+        """Put an empty file in place of old under one of its names, with its owner, mode, flags and attributes."""
+        self._check_regular(old)
+        self._check_changeable(parent)
+        inode = new_inode(self._transaction, parent, old.mode, self._time())
+        inode = changed(inode, {"i_mode": old.mode, "i_projid": old.project, **owners(old.uid, old.gid)})
+        inode = changed(inode, {"i_flags": old.flags & layout.CHATTR_FLAGS & ~layout.EXTENTS_FLAG})
+        inode = with_attributes(self._transaction, inode, stored_attributes(self._transaction, old))
+        inode = Contents(self._transaction, inode).finished(0)
+        directory = ChangedDirectory(self._transaction, parent)
+        directory.point(name, inode)
+        self._touch(directory, links=0)
+        self._drop(old)
+        store(self._transaction, inode)
+        return inode
+
     def symlink(self, parent: StoredInode, name: bytes, target: bytes) -> StoredInode:
         """Make a symlink and return its inode."""
         if not target:
-            raise UnfitFileError("would have an empty target", errno.ENOENT)
+            raise RefusedError("would have an empty target", errno.ENOENT)
         if len(target) >= min(self._fs.geometry.block_size, 4096):
-            raise UnfitFileError(f"would have a target of {len(target)} bytes", errno.ENAMETOOLONG)
+            raise RefusedError(f"would have a target of {len(target)} bytes", errno.ENAMETOOLONG)
         inode = new_inode(self._transaction, parent, layout.SYMLINK | 0o777, self._time())
         if len(target) < _FAST_SYMLINK:
             inode = changed(inode, {"i_block": target.ljust(_FAST_SYMLINK, b"\0"), **size_fields(len(target))})
@@ -82,7 +126,7 @@ class FileChanges:
     def set_contents(self, inode: StoredInode, data: Pieces, size: int) -> StoredInode:
         """Replace the contents of a regular file."""
         self._check_regular(inode)
-        contents = Contents(self._transaction, inode)
+        contents = Contents(self._transaction, outlined(self._transaction, inode))
         contents.cut(0)
         contents.add(data, size)
         return self._stored(contents.finished(size), "i_mtime", "i_ctime")
@@ -90,6 +134,10 @@ class FileChanges:
     def resize(self, inode: StoredInode, size: int, more: bytes = b"") -> StoredInode:
         """Cut a regular file after size bytes, or lengthen it with a hole; then put more at its end."""
         self._check_regular(inode)
+        if inode.flags & layout.INLINE_DATA_FLAG:
+            inside = inode.i_block + inline_data(self._transaction, inode)
+            kept_bytes = inside[: min(size, inode.size)]
+            return self.set_contents(inode, [(0, kept_bytes), (size, more)], size + len(more))
         contents = Contents(self._transaction, inode)
         kept = min(size, inode.size)
         unit = self._fs.geometry.cluster_blocks * self._fs.geometry.block_size
@@ -103,76 +151,144 @@ class FileChanges:
     def link(self, parent: StoredInode, name: bytes, inode: StoredInode) -> None:
         """Give a file that is not a directory one more name."""
         if inode.kind == layout.DIRECTORY:
-            raise UnfitFileError("is a directory", errno.EPERM)
+            raise RefusedError("is a directory", errno.EPERM)
         if inode.links >= _LINK_MAX:
-            raise UnfitFileError(f"has {inode.links} names already", errno.EMLINK)
+            raise RefusedError(f"has {inode.links} names already", errno.EMLINK)
         self._enter(parent, name, changed(inode, {"i_links_count": inode.links + 1, **self._times("i_ctime")}))
 
-    def unlink(self, parent: StoredInode, name: bytes) -> None:
-        """Take a name away, and with its last one the file; of a directory, which must be empty, also that."""
-        directory, slot = self._entry(parent, name)
-        inode = self.inode(slot.inode)
+    def unlink(self, parent: StoredInode, name: bytes, *, directory: bool) -> None:
+        """Take a name away, and with its last one the file; directory: of an empty directory, and of nothing else."""
+        above, number = self._entry(parent, name)
+        inode = self.inode(number)
         is_directory = inode.kind == layout.DIRECTORY
-        if is_directory and not ChangedDirectory(self._transaction, inode).is_empty():
-            raise UnfitFileError("is a directory that is not empty", errno.ENOTEMPTY)
+        if is_directory != directory:
+            raise RefusedError(*(_IS_DIRECTORY if is_directory else _NO_DIRECTORY))
+        if is_directory:
+            self._check_empty(inode)
         self._drop(inode)
-        directory.remove(name)
-        self._touch(directory, links=-1 if is_directory else 0)
+        above.remove(name)
+        self._touch(above, links=-1 if is_directory else 0)
 
     def rename(self, parent: StoredInode, name: bytes, target: StoredInode, new_name: bytes) -> None:
         """Give a file another name, in the same or another directory, in place of what has it; as rename(2) does."""
-        _, slot = self._entry(parent, name)
-        inode = self.inode(slot.inode)
+        _, number = self._entry(parent, name)
+        inode = self.inode(number)
+        self._check_changeable(inode)
+        self._check_changeable(target)
         is_directory = inode.kind == layout.DIRECTORY
         if is_directory:
             self._check_not_below(inode, target)
-        old = ChangedDirectory(self._transaction, target).find(new_name)
-        if old is not None and old.inode == inode.number:
+        directory = ChangedDirectory(self._transaction, target)
+        old = directory.find(new_name)
+        if old == number:
             return
         gone = self._replaceable(old, is_directory=is_directory)
         is_moved = parent.number != target.number
-        directory = ChangedDirectory(self._transaction, target)
         if gone is None:
             directory.insert(new_name, inode)
         else:
             directory.point(new_name, inode)
             self._drop(gone)
-        gained = (is_directory and is_moved) - (gone is not None and is_directory)
-        self._touch(directory, links=gained)
+        self._touch(directory, links=(is_directory and is_moved) - (gone is not None and is_directory))
         source = ChangedDirectory(self._transaction, self.inode(parent.number))
         source.remove(name)
         self._touch(source, links=-1 if is_directory and is_moved else 0)
-        inode = self._stored(self.inode(inode.number), "i_ctime")
-        if is_directory and is_moved:
-            moved = ChangedDirectory(self._transaction, inode)
-            moved.point(b"..", target)
+        self._set_parent(self.inode(number), target.number if is_directory and is_moved else None)
 
-    def _replaceable(self, old: Slot | None, *, is_directory: bool) -> StoredInode | None:
+    def set_mode(self, inode: StoredInode, mode: int) -> StoredInode:
+        """Change the twelve permission bits, and those of an ACL with them, as chmod(2) does."""
+        self._check_changeable(inode)
+        attributes = stored_attributes(self._transaction, inode)
+        acl = attributes.get(_ACCESS_ACL)
+        if acl is not None:
+            inode = with_attributes(self._transaction, inode, {**attributes, _ACCESS_ACL: acl_with_mode(acl, mode)})
+        return self._stored(changed(inode, {"i_mode": inode.kind | mode & 0o7777}), "i_ctime")
+
+    def set_owner(self, inode: StoredInode, uid: int, gid: int) -> StoredInode:
+        """Change owner and group, and nothing else: bits and capabilities that chown(2) would clear stay."""
+        self._check_changeable(inode)
+        return self._stored(changed(inode, owners(uid, gid)), "i_ctime")
+
+    def set_times(self, inode: StoredInode, atime: int, mtime: int) -> StoredInode:
+        """Change the times of the last access and the last change, in nanoseconds since 1970."""
+        self._check_changeable(inode)
+        return self._stored(changed(inode, {**times(atime, "i_atime"), **times(mtime, "i_mtime")}), "i_ctime")
+
+    def set_attribute(self, inode: StoredInode, name: bytes, value: bytes | None) -> StoredInode:
+        """Set an extended attribute, as Linux shows it; None: take it away. An ACL changes the permission bits, too."""
+        self._check_changeable(inode)
+        stored = stored_name(name)
+        if stored is None or len(stored[1]) > layout.NAME_MAX:
+            raise RefusedError("cannot have an extended attribute of this name", errno.EOPNOTSUPP)
+        attributes = stored_attributes(self._transaction, inode)
+        if value is None and attributes.pop(stored, None) is None:
+            raise RefusedError("does not have this extended attribute", errno.ENODATA)
+        if value is not None:
+            value, mode = self._acl(inode, stored, value) if name.startswith(b"system.") else (value, inode.mode)
+            inode = changed(inode, {"i_mode": mode})
+            attributes[stored] = value
+        if inode.flags & layout.INLINE_DATA_FLAG:
+            inode = self._moved_out(inode)
+        return self._stored(with_attributes(self._transaction, inode, attributes), "i_ctime")
+
+    def _acl(self, inode: StoredInode, stored: StoredName, value: bytes) -> tuple[bytes, int]:
+        """Return an ACL as it is stored, and the mode that it means."""
+        try:
+            acl = stored_acl(value)
+        except ValueError as error:
+            raise RefusedError(f"cannot have this ACL: {error}", errno.EINVAL) from error
+        if stored != _ACCESS_ACL:
+            if inode.kind != layout.DIRECTORY:
+                raise RefusedError("is not a directory, and cannot have a default ACL", errno.EACCES)
+            return acl, inode.mode
+        return acl, inode.mode & ~0o777 | mode_of_acl(acl)
+
+    def _moved_out(self, inode: StoredInode) -> StoredInode:
+        """Put contents that lie in an inode into blocks."""
+        if inode.kind == layout.DIRECTORY:
+            directory = ChangedDirectory(self._transaction, inode)
+            directory.move_below(directory.parent())
+            return directory.inode
+        inside = (inode.i_block + inline_data(self._transaction, inode))[: inode.size]
+        contents = Contents(self._transaction, outlined(self._transaction, inode))
+        contents.add([(0, inside)], inode.size)
+        return contents.finished(inode.size)
+
+    def _set_parent(self, inode: StoredInode, parent: int | None) -> None:
+        """Store a renamed inode; parent is the directory that it lies in now, None: the same as before."""
+        if parent is None:
+            self._stored(inode, "i_ctime")
+            return
+        moved = ChangedDirectory(self._transaction, inode)
+        moved.move_below(parent)
+        self._stored(moved.inode, "i_ctime")
+
+    def _replaceable(self, old: int | None, *, is_directory: bool) -> StoredInode | None:
         """Return the inode whose name a renamed file takes."""
         if old is None:
             return None
-        gone = self.inode(old.inode)
+        gone = self.inode(old)
         if gone.kind == layout.DIRECTORY:
             if not is_directory:
-                raise UnfitFileError("is a directory", errno.EISDIR)
-            if not ChangedDirectory(self._transaction, gone).is_empty():
-                raise UnfitFileError("is a directory that is not empty", errno.ENOTEMPTY)
+                raise RefusedError(*_IS_DIRECTORY)
+            self._check_empty(gone)
         elif is_directory:
-            raise UnfitFileError("is not a directory", errno.ENOTDIR)
+            raise RefusedError(*_NO_DIRECTORY)
         return gone
+
+    def _check_empty(self, inode: StoredInode) -> None:
+        if not ChangedDirectory(self._transaction, inode).is_empty():
+            raise RefusedError("is a directory that is not empty", errno.ENOTEMPTY)
 
     def _check_not_below(self, inode: StoredInode, target: StoredInode) -> None:
         """Refuse to move a directory into one below it."""
         number = target.number
         for _ in range(_MAX_DEPTH):
             if number == inode.number:
-                raise UnfitFileError("would lie in itself", errno.EINVAL)
+                raise RefusedError("would lie in itself", errno.EINVAL)
             if number == layout.ROOT_INODE:
                 return
-            slot = ChangedDirectory(self._transaction, self.inode(number)).find(b"..")
-            if slot is None:
-                break
-            number = slot.inode
+            number = ChangedDirectory(self._transaction, self.inode(number)).parent()
         raise self._fs.not_believed(f"the directories above inode {target.number} do not end at the root")
 
     def _enter(self, parent: StoredInode, name: bytes, inode: StoredInode) -> None:
@@ -184,13 +300,13 @@ class FileChanges:
         self._touch(directory, links=1 if is_new_directory else 0)
         store(self._transaction, inode, is_last=True)
 
-    def _entry(self, parent: StoredInode, name: bytes) -> tuple[ChangedDirectory, Slot]:
+    def _entry(self, parent: StoredInode, name: bytes) -> tuple[ChangedDirectory, int]:
         self._check_changeable(parent)
         directory = ChangedDirectory(self._transaction, parent)
-        slot = directory.find(name)
-        if slot is None:
-            raise UnfitFileError("does not exist", errno.ENOENT)
-        return directory, slot
+        number = directory.find(name)
+        if number is None:
+            raise RefusedError("does not exist", errno.ENOENT)
+        return directory, number
 
     def _touch(self, directory: ChangedDirectory, *, links: int) -> None:
         """Store the inode of a directory whose entries were changed."""
@@ -200,7 +316,7 @@ class FileChanges:
             count += links
         if count >= _LINK_MAX:
             if RoCompat.DIR_NLINK not in self._fs.geometry.features:
-                raise UnfitFileError("would be one directory too many there", errno.EMLINK)
+                raise RefusedError("would be one directory too many there", errno.EMLINK)
             count = 1
         self._stored(changed(inode, {"i_links_count": count}), "i_mtime", "i_ctime")
 
@@ -215,9 +331,15 @@ class FileChanges:
             contents = Contents(self._transaction, inode)
             contents.cut(0)
             inode = contents.finished(0)
+        inode = without_attribute_block(self._transaction, inode)
         gone = changed(
             with_blocks(self._transaction, inode, 0),
-            {"i_links_count": 0, "i_dtime": self._time() // 1_000_000_000 & 0xFFFFFFFF, **size_fields(0)},
+            {
+                "i_links_count": 0,
+                "i_block": b"",
+                "i_dtime": self._time() // 1_000_000_000 & 0xFFFFFFFF,
+                **size_fields(0),
+            },
         )
         store(self._transaction, gone)
         self._transaction.inodes.free(inode.number, is_directory=is_directory)
@@ -230,13 +352,13 @@ class FileChanges:
     def _check_regular(self, inode: StoredInode) -> None:
         if inode.kind != layout.REGULAR_FILE:
             number = errno.EISDIR if inode.kind == layout.DIRECTORY else errno.EINVAL
-            raise UnfitFileError("is not a regular file", number)
+            raise RefusedError("is not a regular file", number)
         self._check_changeable(inode)
 
     def _check_changeable(self, inode: StoredInode) -> None:
         for flag, what in _NOT_CHANGED:
             if inode.flags & flag:
-                raise UnfitFileError(what, errno.EPERM)
+                raise RefusedError(what, errno.EPERM)
 
     def _times(self, *names: str) -> dict[str, int | bytes]:
         return times(self._time(), *names)

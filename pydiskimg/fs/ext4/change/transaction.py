@@ -18,7 +18,6 @@ from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.blocks import BlockWriter
 from pydiskimg.fs.ext4.change.allocation import ChangedBlocks, ChangedInodes
-from pydiskimg.fs.ext4.change.errors import UnfitFileError
 from pydiskimg.fs.ext4.change.groups import ChangedGroups, GroupState
 from pydiskimg.fs.ext4.change.refusals import check_changeable
 from pydiskimg.fs.ext4.descriptors import read_descriptors
@@ -27,6 +26,7 @@ from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.journal_writer import LogWriter, replay
 from pydiskimg.fs.ext4.recovery import OverlaidSource, RecoveredSource
 from pydiskimg.fs.ext4.superblock import count_fields, superblock
+from pydiskimg.fs.ext4.tree.files import RefusedError
 from pydiskimg.fs.ext4.usage import ExtUsage
 from pydiskimg.protocols import Buffer, Disk, Source
 
@@ -84,7 +84,7 @@ class Transaction:
         self.inodes = ChangedInodes(self.fs, self._groups)
         self._free_blocks, self._free_inodes = self._counted()
         self._log: LogWriter | None = None
-        self._is_replayed = False
+        self._is_replayed = self._is_broken = False
         self._fields: dict[str, Any] = dict(self.fs.superblock.fields)
         self._needs_recovery = self.fs.needs_recovery
         self._last: set[int] = set()
@@ -127,12 +127,19 @@ class Transaction:
         self._last = set(savepoint.last)
         self._fields = dict(savepoint.fields)
 
+    @property
+    def size(self) -> int:
+        """Blocks that were changed, which are in memory until the commit."""
+        return len(self._source.blocks)
+
     def commit(self) -> None:
         """Bring the changes into force, durably.
 
-        Raises StorageError, after which nothing else is to be done with this; FileSystemError, with nothing changed,
-        when they are too many for the journal.
+        Raises StorageError, after which no other commit is possible; FileSystemError, with nothing changed, when they
+        are too many for the journal.
         """
+        if self._is_broken:
+            raise FileSystemError(f"{self.fs.name}: writing has failed before; check the file system (e2fsck -p)")
         if not self._source.blocks and self._groups.counts() == (0, 0):
             return
         self._replay()
@@ -146,6 +153,7 @@ class Transaction:
                 f"{self.fs.name}: a change of {len(changed)} blocks is larger than its journal; make it in parts, or "
                 "give the file system a larger journal (tune2fs -J size=)"
             )
+        self._is_broken = True
         self._writer.write_all(fresh)
         self._disk.flush()
         if self._log is not None:
@@ -156,11 +164,12 @@ class Transaction:
         self._last.clear()
         self._groups.committed()
         self._free_blocks, self._free_inodes = counts
+        self._is_broken = False
 
     def close(self) -> None:
         """Say in the superblock that the file system is clean, durably. What was not committed is forgotten."""
         self._source.blocks.clear()
-        if self._needs_recovery and self._is_replayed:
+        if self._needs_recovery and self._is_replayed and not self._is_broken:
             self._needs_recovery = False
             self._write_superblock()
 
@@ -202,7 +211,7 @@ class Transaction:
     def require(self, feature: RoCompat) -> None:
         """Have the superblock say, with the next commit, that the file system uses a feature."""
         if not self.fs.superblock.number("s_rev_level"):
-            raise UnfitFileError(f"would need the feature {feature.name}, which revision 0 cannot have", errno.EFBIG)
+            raise RefusedError(f"would need the feature {feature.name}, which revision 0 cannot have", errno.EFBIG)
         self._fields["s_feature_ro_compat"] |= int(feature)
 
     @property

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: MIT
+"""The extended attributes of an inode changed: all of them are laid out anew, in the inode and a block of its own."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from dataclasses import replace
+
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.change.inodes import changed
+from pydiskimg.fs.ext4.change.transaction import Transaction
+from pydiskimg.fs.ext4.inodes import StoredInode
+from pydiskimg.fs.ext4.tree.files import RefusedError
+from pydiskimg.fs.ext4.xattr_writer import AttributeTooLargeError, encode_stored, seal_block
+from pydiskimg.fs.ext4.xattrs import StoredName, Xattrs
+from pydiskimg.text import printable
+
+
+def stored_attributes(transaction: Transaction, inode: StoredInode) -> dict[StoredName, bytes]:
+    """Return the attributes as they are stored, without contents. Raises as Xattrs.of() does."""
+    found = _xattrs(transaction).of(inode)
+    found.pop(layout.XATTR_INLINE_DATA, None)
+    return found
+
+
+def inline_data(transaction: Transaction, inode: StoredInode) -> bytes:
+    """Return what an inode holds of its contents beyond i_block."""
+    return _xattrs(transaction).inline_data(inode) if inode.flags & layout.INLINE_DATA_FLAG else b""
+
+
+def _xattrs(transaction: Transaction) -> Xattrs:
+    def refuse(number: int, _size: int) -> bytes:
+        raise RefusedError(f"has an extended attribute in inode {number}", errno.EOPNOTSUPP)
+
+    return Xattrs(transaction.fs, refuse)
+
+
+def outlined(transaction: Transaction, inode: StoredInode) -> StoredInode:
+    """Return an inode without contents where it has them in itself; others as they are."""
+    if not inode.flags & layout.INLINE_DATA_FLAG:
+        return inode
+    attributes = stored_attributes(transaction, inode)
+    flags = inode.flags & ~(layout.INLINE_DATA_FLAG | layout.EXTENTS_FLAG)
+    emptied = changed(inode, {"i_flags": flags, "i_block": b"", "i_size_lo": 0, "i_size_high": 0})
+    return with_attributes(transaction, emptied, attributes)
+
+
+def with_attributes(
+    transaction: Transaction, inode: StoredInode, attributes: Mapping[StoredName, bytes]
+) -> StoredInode:
+    """Return an inode with these attributes and no others; its contents are not in it.
+
+    A block that other inodes share stays theirs. Raises RefusedError (ENOSPC) for more than there is room for.
+    """
+    geometry = transaction.fs.geometry
+    start = layout.GOOD_OLD_INODE_SIZE + inode.extra_size
+    area = max(len(inode.raw) - start, 0) if len(inode.raw) > layout.GOOD_OLD_INODE_SIZE else 0
+    try:
+        encoded = encode_stored(attributes, area, geometry.block_size)
+    except AttributeTooLargeError as error:
+        text = f"has no room for the extended attribute {printable(error.name)} of {len(error.value)} bytes"
+        raise RefusedError(text, errno.ENOSPC) from error
+    inode = without_attribute_block(transaction, inode)
+    if area:
+        raw = inode.raw[:start] + encoded.in_inode.ljust(area, b"\0")
+        inode = changed(replace(inode, raw=raw), {})
+    if encoded.block is None:
+        return inode
+    goal = geometry.group_start((inode.number - 1) // geometry.inodes_per_group)
+    block = transaction.blocks.allocate(goal, 1)[0]
+    seal_block(encoded.block, block, transaction.fs.checksums)
+    transaction.put(block, encoded.block)
+    return _with_block(transaction, inode, block, geometry.cluster_blocks)
+
+
+def without_attribute_block(transaction: Transaction, inode: StoredInode) -> StoredInode:
+    """Return an inode without the block of its attributes, which is given back where no other inode shares it."""
+    number, fs = inode.xattr_block, transaction.fs
+    if not number:
+        return inode
+    if not fs.geometry.first_data_block <= number < fs.geometry.blocks:
+        raise fs.not_believed(f"inode {inode.number} has its extended attributes at block {number}")
+    block = bytearray(transaction.read(number))
+    header = layout.XATTR_HEADER.unpack(block)
+    if header["h_magic"] != layout.XATTR_MAGIC:
+        raise fs.not_believed(f"inode {inode.number}: block {number} does not hold extended attributes")
+    if header["h_refcount"] > 1:
+        layout.XATTR_HEADER.put(block, {"h_refcount": header["h_refcount"] - 1})
+        seal_block(block, number, fs.checksums)
+        transaction.put(number, block)
+    else:
+        transaction.free(number, number + 1)
+    return _with_block(transaction, inode, 0, -fs.geometry.cluster_blocks)
+
+
+def _with_block(transaction: Transaction, inode: StoredInode, block: int, more: int) -> StoredInode:
+    """Return an inode with another block of attributes, and more blocks in its count."""
+    unit = 1 if inode.flags & layout.HUGE_FILE_FLAG else transaction.fs.geometry.block_size // 512
+    count = int(inode.fields["i_blocks_lo"] | inode.fields["i_blocks_high"] << 32) + more * unit
+    return changed(
+        inode,
+        {
+            "i_file_acl_lo": block & 0xFFFFFFFF,
+            "i_file_acl_high": block >> 32,
+            "i_blocks_lo": max(count, 0) & 0xFFFFFFFF,
+            "i_blocks_high": max(count, 0) >> 32 & 0xFFFF,
+        },
+    )

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: MIT
+"""A guest's files on its ext file system, read and changed by their paths, without a mount."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from pydiskimg.errors import FileSystemError, NoSpaceError, StorageError
+from pydiskimg.files.tree import ExistingPathError, Tree
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.change.allocation import OutOfSpaceError
+from pydiskimg.fs.ext4.change.files import FileChanges
+from pydiskimg.fs.ext4.change.transaction import Transaction
+from pydiskimg.fs.ext4.file_system import NotBelievedError
+from pydiskimg.fs.ext4.inodes import StoredInode
+from pydiskimg.fs.ext4.tree.files import ExtFiles, RefusedError
+from pydiskimg.fs.ext4.tree.tree import ExtTree
+from pydiskimg.protocols import Disk
+from pydiskimg.text import quoted
+
+_SYMLINKS = 40  # as many as the kernel follows
+_AT_ONCE = 64  # changed blocks from which write_files() commits
+
+
+def open_changed_tree(disk: Disk) -> ChangedTree:
+    """Return the files of the ext2, ext3 or ext4 that begins where disk begins, to be changed; the caller closes it.
+
+    Nothing is written before the first change. Until the tree is closed nobody else may write to the disk. Raises
+    FileSystemError for what is damaged, was not unmounted cleanly, or is not changed here; StorageError as reading
+    does.
+    """
+    try:
+        return ChangedTree(Transaction(disk))
+    except NotBelievedError as error:
+        raise FileSystemError(
+            f"{disk.name}: the files of its ext file system are not changed: {error.reason}; check it (e2fsck -f)"
+        ) from error
+
+
+class ChangedTree(ExtTree, Tree):
+    """A Tree over an ext2, ext3 or ext4 file system; a context manager.
+
+    Each change is durable when the call returns, and after an interruption either done or not done, once e2fsck -p or
+    mounting has replayed the journal. What a call could not do it has not begun. Reading is as with ExtTree.
+    """
+
+    def __init__(self, transaction: Transaction, *, now: int | None = None) -> None:
+        """now is the time of all changes, in nanoseconds since 1970; None: the present."""
+        super().__init__(ExtFiles(transaction.fs), transaction.close)
+        self._transaction = transaction
+        self._changes = FileChanges(transaction, now=now)
+        self._is_together = False
+
+    def __enter__(self) -> ChangedTree:
+        return self
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Have all changes within come into force together, when the block ends; none of them after an exception.
+
+        Without a journal an interruption may leave some of them.
+        """
+        self._is_together, savepoint = True, self._transaction.savepoint()
+        try:
+            yield
+            self._transaction.commit()
+        except BaseException:
+            self._transaction.restore(savepoint)
+            raise
+        finally:
+            self._is_together = False
+            self.files = ExtFiles(self._transaction.fs)
+
+    def write(
+        self, path: str, data: bytes, *, mode: int = 0o644, attributes: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Replace the contents of a regular file, or make one of exactly this mode with these extended attributes.
+
+        The old file keeps owner, mode and attributes. One with several names gets a copy of its own under this name. A
+        symlink as the last component is followed, also to a file that does not exist yet.
+        """
+        with self._changing(path) as changes:
+            parent, name, inode = self._located(path, follow_symlinks=True)
+            if inode is None:
+                inode = self._made(parent, name, layout.REGULAR_FILE | mode, attributes)
+            elif inode.links > 1 and inode.kind == layout.REGULAR_FILE:
+                inode = changes.make_copy(parent, name, inode)
+            changes.set_contents(inode, [(0, data)], len(data))
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Replace the contents of an existing regular file, which keeps everything else; as write()."""
+        with self._changing(path):
+            self.inode(path)
+            self.write(path, data)
+
+    def write_files(
+        self,
+        directory: str,
+        files: Iterable[tuple[str, bytes]],
+        *,
+        mode: int = 0o644,
+        attributes: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Put new files of exactly this mode into a directory, in place of files, symlinks and devices of these names.
+
+        An interruption may leave the first of them alone, each of those whole.
+        """
+        for name, data in files:
+            path = f"{directory.rstrip('/')}/{name}"
+            with self._changing(path, is_small=True) as changes:
+                parent, last, inode = self._located(path)
+                if inode is not None:
+                    changes.unlink(parent, last, directory=False)
+                    parent = changes.inode(parent.number)
+                inode = self._made(parent, last, layout.REGULAR_FILE | mode, attributes)
+                changes.set_contents(inode, [(0, data)], len(data))
+        with self._changing(directory):
+            pass
+
+    def make_directory(self, path: str, *, mode: int = 0o755, attributes: Mapping[str, bytes] | None = None) -> None:
+        """Make one directory of exactly this mode; the one above it is there."""
+        with self._changing(path):
+            self._made(*self._free_name(path), layout.DIRECTORY | mode, attributes)
+
+    def symlink(self, path: str, target: str, *, attributes: Mapping[str, bytes] | None = None) -> None:
+        """Make a symlink to target, which is the guest's to resolve."""
+        with self._changing(path) as changes:
+            inode = changes.symlink(*self._free_name(path), os.fsencode(target))
+            self._dress(inode, attributes)
+
+    def remove(self, path: str) -> None:
+        """Take the name of a file away, or a symlink itself; a directory raises StorageError (EISDIR)."""
+        with self._changing(path) as changes:
+            parent, name, _ = self._located(path)
+            changes.unlink(parent, name, directory=False)
+
+    def remove_directory(self, path: str) -> None:
+        """Take an empty directory away."""
+        with self._changing(path) as changes:
+            parent, name, _ = self._located(path)
+            changes.unlink(parent, name, directory=True)
+
+    def rename(self, path: str, new_path: str) -> None:
+        """Give what is at path another path, in place of what is there, as rename(2) does."""
+        with self._changing(path) as changes:
+            parent, name, _ = self._located(path)
+            changes.rename(parent, name, *self._located(new_path)[:2])
+
+    def link(self, path: str, new_path: str) -> None:
+        """Give the file at path, itself if it is a symlink, one more name."""
+        with self._changing(new_path) as changes:
+            inode = changes.inode(self.inode(path, follow_symlinks=False).number)
+            changes.link(*self._free_name(new_path), inode)
+
+    def append(self, path: str, data: bytes) -> None:
+        """Put data at the end of a regular file."""
+        with self._changing(path) as changes:
+            inode = changes.inode(self.inode(path).number)
+            changes.resize(inode, inode.size, data)
+
+    def truncate(self, path: str, size: int) -> None:
+        """Cut a regular file after size bytes, or lengthen it with a hole."""
+        with self._changing(path) as changes:
+            changes.resize(changes.inode(self.inode(path).number), size)
+
+    def chmod(self, path: str, mode: int) -> None:
+        """Change the permission bits, and those of an ACL with them."""
+        with self._changing(path) as changes:
+            changes.set_mode(changes.inode(self.inode(path).number), mode)
+
+    def chown(self, path: str, uid: int, gid: int, *, follow_symlinks: bool = True) -> None:
+        """Change owner and group, and nothing else: bits and capabilities that chown(2) would clear stay."""
+        with self._changing(path) as changes:
+            inode = changes.inode(self.inode(path, follow_symlinks=follow_symlinks).number)
+            changes.set_owner(inode, uid, gid)
+
+    def utime(self, path: str, *, atime_ns: int, mtime_ns: int, follow_symlinks: bool = True) -> None:
+        """Change the times of the last access and the last change, in nanoseconds since 1970."""
+        with self._changing(path) as changes:
+            inode = changes.inode(self.inode(path, follow_symlinks=follow_symlinks).number)
+            changes.set_times(inode, atime_ns, mtime_ns)
+
+    def set_attribute(self, path: str, name: str, value: bytes, *, follow_symlinks: bool = True) -> None:
+        """Set an extended attribute; an ACL changes the permission bits, too."""
+        with self._changing(path):
+            self._dress(self.inode(path, follow_symlinks=follow_symlinks), {name: value})
+
+    def remove_attribute(self, path: str, name: str, *, follow_symlinks: bool = True) -> None:
+        """Take an extended attribute away; StorageError (ENODATA) where there is none of this name."""
+        with self._changing(path) as changes:
+            inode = changes.inode(self.inode(path, follow_symlinks=follow_symlinks).number)
+            changes.set_attribute(inode, os.fsencode(name), None)
+
+    def error(self, path: str, text: str, number: int) -> StorageError:
+        """Return the error that says text of the file at path."""
+        error = super().error(path, text, number)
+        if number == errno.EEXIST:
+            return ExistingPathError(str(error), errno=number, filename=error.filename)
+        if number == errno.ENOSPC:
+            return NoSpaceError(str(error), errno=number, filename=error.filename, device=0)
+        return error
+
+    @contextmanager
+    def _changing(self, path: str, *, is_small: bool = False) -> Iterator[FileChanges]:
+        """Commit what is changed within, or take it all back; is_small: with others like it."""
+        if not path.startswith("/"):
+            raise ValueError(f"{quoted(path)} is not absolute; paths in a guest's tree start at its root")
+        transaction, is_outermost = self._transaction, not self._is_together
+        savepoint = transaction.savepoint()
+        try:
+            with self.errors(path):
+                try:
+                    yield self._changes
+                except OutOfSpaceError as error:
+                    raise RefusedError(f"cannot be written: {error}", errno.ENOSPC) from error
+                if is_outermost and not (is_small and transaction.size < _AT_ONCE):
+                    transaction.commit()
+        except BaseException:
+            transaction.restore(savepoint)
+            raise
+        finally:
+            self.files = ExtFiles(transaction.fs)
+
+    def _located(self, path: str, *, follow_symlinks: bool = False) -> tuple[StoredInode, bytes, StoredInode | None]:
+        """Return the directory, the name in it that path ends on, and what is there."""
+        rest = os.fsencode(path)
+        for _ in range(_SYMLINKS + 1):
+            directory, _, name = rest.rstrip(b"/").rpartition(b"/")
+            if name in (b"", b".", b".."):
+                raise RefusedError("names a directory", errno.EISDIR)
+            if b"\0" in name:
+                raise RefusedError("is not a name that a file can have", errno.EINVAL)
+            parent = self._changes.inode(self.inode(os.fsdecode(directory or b"/")).number)
+            if parent.kind != layout.DIRECTORY:
+                raise RefusedError("is not found: what a part of the path names is not a directory", errno.ENOTDIR)
+            number = self.files.find(parent, name)
+            inode = None if number is None else self._changes.inode(number)
+            if inode is None or inode.kind != layout.SYMLINK or not follow_symlinks:
+                return parent, name, inode
+            target = self.files.target(inode)
+            rest = target if target.startswith(b"/") else directory + b"/" + target
+        raise RefusedError(f"leads through more than {_SYMLINKS} symlinks", errno.ELOOP)
+
+    def _free_name(self, path: str) -> tuple[StoredInode, bytes]:
+        """Return the directory and the name of what is to be made."""
+        parent, name, inode = self._located(path)
+        if inode is not None:
+            raise RefusedError("cannot be made: something has this name already", errno.EEXIST)
+        return parent, name
+
+    def _made(self, parent: StoredInode, name: bytes, mode: int, attributes: Mapping[str, bytes] | None) -> StoredInode:
+        return self._dress(self._changes.make(parent, name, mode), attributes)
+
+    def _dress(self, inode: StoredInode, attributes: Mapping[str, bytes] | None) -> StoredInode:
+        for name, value in (attributes or {}).items():
+            inode = self._changes.set_attribute(self._changes.inode(inode.number), os.fsencode(name), value)
+        return inode
