@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: MIT
+"""e2fsck and debugfs judge file systems filled from entries, and what is read from them is compared with a model.
+
+e2fsck alone would pass one that has lost every attribute.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pydiskimg.disks.region import Region
+from pydiskimg.errors import ArchiveError
+from pydiskimg.files.entry import Entry
+from pydiskimg.fs.ext4.populate.populate import populate
+from pydiskimg.fs.ext4.tree.open import open_ext_tree
+from pydiskimg.images.create import new_image
+from pydiskimg.images.open import open_image
+from pydiskimg.images.open_disk import open_disk
+from pydiskimg.units import KIB, MIB
+from tests.fixtures.ext_files import sized
+from tests.fixtures.made_entries import FIXED, everything, filled_file, folder, hard_link, regular, sparse, symlink
+from tests.fixtures.programs import Tool, run
+
+pytestmark = pytest.mark.oracle
+KINDS = ("ext2", "ext3", "ext4")
+
+
+def checked(tool: Tool, path: Path) -> None:
+    run(tool("e2fsck"), "-fn", path)
+
+
+def asked(tool: Tool, path: Path, *requests: str) -> str:
+    """Return what debugfs says to requests."""
+    return run(tool("debugfs"), "-f", "-", path, given="".join(f"{request}\n" for request in requests))
+
+
+@pytest.mark.parametrize("block_size", [1024, 2048, 4096])
+@pytest.mark.parametrize("kind", KINDS)
+def test_everything(kind: str, block_size: int, tmp_path: Path, tool: Tool) -> None:
+    path = tmp_path / "disk"
+    filled_file(path, 32 * MIB, everything(), kind=kind, block_size=block_size)
+    checked(tool, path)
+    said = asked(tool, path, "ea_list /noted", "stat /old-device", "stat /new-device", "stat /short", "ls -l /")
+    assert "security.capability" in said
+    assert "user.empty" in said
+    assert "(New-style) Device major/minor number: 259:70000" in said
+    assert "Device major/minor number: 04:64" in said
+    assert 'Fast link dest: "etc"' in said
+    assert "lost+found" in said
+
+
+@pytest.mark.parametrize("block_size", [1024, 4096])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [1, 100, 3000])
+def test_directories_of_many_names(kind: str, count: int, block_size: int, tmp_path: Path, tool: Tool) -> None:
+    path = tmp_path / "disk"
+    names = [f"name-{number:05}-".encode() + bytes([0xE0 + number % 20]) * (number % 240) for number in range(count)]
+    entries = [folder("d"), regular("d/first"), *(hard_link(b"d/" + name, "d/first") for name in names)]
+    filled_file(path, 32 * MIB, entries, kind=kind, block_size=block_size)
+    checked(tool, path)
+    said = asked(tool, path, "stat /d", "htree /d")
+    assert ("Flags: 0x81000" in said or "Flags: 0x1000" in said) == (count > 10)
+    assert f"name-{count - 1:05}-" in asked(tool, path, "ls /d")
+    if count == 3000 and block_size == 1024:
+        assert "Indirect levels: 1" in said
+
+
+@pytest.mark.parametrize("kind", ["ext3", "ext4"])
+def test_sizes_around_the_limits_of_maps(kind: str, tmp_path: Path, tool: Tool) -> None:
+    path = tmp_path / "disk"
+    limits = [KIB * count for count in (1, 12, 12 + 256, 12 + 256 + 256, 12 + 256 + 65536)]
+    sizes = sorted({0, 1, *(limit + more for limit in limits for more in (-1, 0, 1))})
+    whole = [regular(f"whole-{size}", b"x" * size) for size in sizes if size < MIB]
+    ends = [sparse(f"end-{size}", size, [(size - 1, b"x")]) for size in sizes if size]
+    many = [
+        sparse(f"many-{count}", count * 2048, [(n * 2048, b"x" * 9) for n in range(count)])
+        for count in (4, 5, 84, 85, 341, 2000)
+    ]
+    filled_file(path, 64 * MIB, [*whole, *ends, *many], kind=kind, block_size=1024)
+    checked(tool, path)
+    with open_disk(path) as disk, open_ext_tree(disk) as tree:
+        for size in sizes:
+            assert tree.stat(f"/end-{size}").st_size == size if size else True
+            assert size >= MIB or tree.read(f"/whole-{size}") == b"x" * size
+
+
+def test_more_subdirectories_than_are_counted(tmp_path: Path, tool: Tool) -> None:
+    path = tmp_path / "disk"
+    filled_file(
+        path, 160 * MIB, (folder(f"d/{number}") for number in range(65_000)), block_size=1024, bytes_per_inode=1024
+    )
+    checked(tool, path)
+    assert "Links: 1 " in asked(tool, path, "stat /d")
+
+
+@pytest.mark.parametrize("kind", ["ext2", "ext4"])
+def test_a_disk_that_held_something_else(kind: str, tmp_path: Path, tool: Tool) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(b"\xa5" * 40 * MIB)
+    with open_disk(path, writable=True) as disk:
+        populate(Region(disk, MIB, 38 * MIB), everything(), **FIXED, kind=kind)
+        data = path.read_bytes()
+    assert data[:MIB] == data[39 * MIB :] == b"\xa5" * MIB
+    (tmp_path / "partition").write_bytes(data[MIB : 39 * MIB])
+    checked(tool, tmp_path / "partition")
+
+
+def test_a_qcow2_is_filled_in_one_pass(tmp_path: Path, tool: Tool) -> None:
+    with new_image(tmp_path / "disk.qcow2", 64 * MIB, format="qcow2") as disk:
+        populate(disk, everything(), **FIXED)
+    with new_image(tmp_path / "disk.raw", 64 * MIB, format="raw") as disk:
+        populate(disk, everything(), **FIXED)
+    run(tool("qemu-img"), "compare", tmp_path / "disk.qcow2", tmp_path / "disk.raw")
+    with open_image(tmp_path / "disk.qcow2") as image, open_ext_tree(image) as tree:
+        assert tree.read("/etc/through") == b"a parent that is a symlink"
+
+
+def test_all_blocks_and_inodes_in_use(tmp_path: Path, tool: Tool) -> None:
+    path = tmp_path / "disk"
+    with open_disk(sized(path, 8 * MIB), writable=True) as disk:
+        empty = populate(disk, [], **FIXED).file_system
+    left = empty.free_blocks - 1  # of the root directory's blocks
+    filled_file(path, 8 * MIB, [regular("file", b"x" * (left - 2) * KIB)])
+    checked(tool, path)
+    filled_file(path, 8 * MIB, (regular(f"{number}") for number in range(empty.inodes - 11)), reserved_percent=0)
+    checked(tool, path)
+
+
+# Random trees: what a path says in the end, by a model that knows nothing of blocks.
+
+NAMES = st.sampled_from([b"a", b"b", b"c", b"\xff", b"n" * 255])
+PATHS = st.lists(NAMES, min_size=1, max_size=3).map(b"/".join)
+DATA = st.tuples(st.integers(0, 20), st.integers(0, 3000)).map(lambda pair: bytes([pair[0]]) * pair[1])
+ATTRIBUTES = st.dictionaries(
+    st.sampled_from([b"user.a", b"security.b", b"trusted.c"]), st.binary(max_size=200), max_size=3
+)
+ENTRIES = st.one_of(
+    st.builds(
+        lambda path, data, xattrs, uid: regular(path, data, xattrs=xattrs, uid=uid),
+        PATHS,
+        DATA,
+        ATTRIBUTES,
+        st.integers(0, 1 << 31),
+    ),
+    st.builds(lambda path, mode, xattrs: folder(path, mode, xattrs=xattrs), PATHS, st.integers(0, 0o7777), ATTRIBUTES),
+    st.builds(symlink, PATHS, st.sampled_from([b"a", b"/b/c", b"..", b"x" * 100])),
+    st.builds(hard_link, PATHS, PATHS),
+    st.builds(lambda path, at, data: sparse(path, at + len(data), [(at, data)]), PATHS, st.integers(0, 1 << 20), DATA),
+)
+
+
+def accepted(entries: Iterable[Entry], path: Path, **options: object) -> list[Entry]:
+    """Fill the file path with those of entries that are not refused, and return them."""
+    kept: list[Entry] = []
+    for one in entries:
+        try:
+            filled_file(path, 8 * MIB, [*map(again, kept), again(one)], **options)
+        except ArchiveError:
+            continue
+        kept.append(one)
+    filled_file(path, 8 * MIB, map(again, kept), **options)
+    return kept
+
+
+def again(one: Entry) -> Entry:
+    """Return an entry whose contents can be read another time."""
+    one.contents = list(one.contents)
+    return one
+
+
+def regular_files(entries: Iterable[Entry]) -> Iterator[tuple[bytes, bytes, Entry]]:
+    for one in entries:
+        if one.kind == stat.S_IFREG:
+            data = bytearray(one.size)
+            for offset, piece in one.contents:
+                data[offset : offset + len(piece)] = piece
+            yield one.path, bytes(data), one
+
+
+@pytest.mark.parametrize("kind", ["ext3", "ext4"])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(entries=st.lists(ENTRIES, max_size=14))
+def test_random_trees(kind: str, entries: list[Entry], tmp_path: Path, tool: Tool) -> None:
+    path = tmp_path / "disk"
+    kept = accepted(entries, path, kind=kind)
+    checked(tool, path)
+    last = {one.path: one for one in kept}
+    with open_disk(path) as disk, open_ext_tree(disk) as tree:
+        for name, data, one in regular_files(last.values()):
+            shown = "/" + name.decode(errors="surrogateescape")
+            found = tree.stat(shown, follow_symlinks=False)
+            if not stat.S_ISREG(found.st_mode) or found.st_size != len(data):
+                continue  # replaced by another path: through a symlink
+            assert tree.read(shown, limit=4 * MIB) == data
+            assert {name.encode(): value for name, value in tree.attributes(shown).items()} == one.xattrs
