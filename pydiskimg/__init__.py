@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pydiskimg.transfer.copy import copy
     from pydiskimg.transfer.receive import read_stream
     from pydiskimg.transfer.send import write_stream
+    from pydiskimg.volumes.tree import open_tree
 
 __all__ = [
     "DiskImageError",
@@ -41,6 +42,7 @@ __all__ = [
     "open_disk",
     "open_dump",
     "open_image",
+    "open_tree",
     "probe",
     "read_stream",
     "restore_dump",
@@ -62,6 +64,7 @@ _HOMES = {
     "open_disk": "images.open_disk",
     "open_dump": "files.dump",
     "open_image": "images.open",
+    "open_tree": "volumes.tree",
     "probe": "fs.probe",
     "read_stream": "transfer.receive",
     "restore_dump": "files.dump",

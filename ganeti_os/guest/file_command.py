@@ -18,7 +18,7 @@ if __name__ == "__main__":  # started with -I, by its path
 
 from ganeti_os.guest.files.selinux import attributes_of_new
 from pydiskimg.errors import DiskImageError, storage_error
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.files.tree import Tree
 
 LIMIT = 64 << 20  # bytes of a file
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not target:
         parser.error("TARGET is not set; it is the directory where the guest is mounted")
     try:
-        with open_tree(target) as tree:
+        with open_mounted_tree(target) as tree:
             arguments.run(tree, arguments)
     except DiskImageError as error:
         sys.stderr.write(f"{_PROGRAM}: {error}\n")

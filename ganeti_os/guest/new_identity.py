@@ -13,7 +13,7 @@ from ganeti_os.guest.seed_volume import renew_seed_volume
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.request import Request
 from ganeti_os.settings.settings import Settings
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.host.mount import enter_private_namespace
 from pydiskimg.protocols import ShownDisk
 
@@ -35,6 +35,6 @@ def become_another(disk: ShownDisk, request: Request, settings: Settings, keys: 
             log.info("no identity is changed: %s", error)
         return
     name = f"{disk.name}, {guest.root.location}"
-    with mounted_guest(disk, guest) as mounted, open_tree(mounted.target, name=name) as tree:
+    with mounted_guest(disk, guest) as mounted, open_mounted_tree(mounted.target, name=name) as tree:
         make_instance(tree, facts, settings, keys)
     disk.flush()

@@ -15,18 +15,16 @@ from ganeti_os.guest.device_names import names_volume
 from ganeti_os.guest.mounted_volume import mounted_volume, volume_device
 from pydiskimg.disks.deferred_head import HEAD_SIZE
 from pydiskimg.errors import DiskImageError, StorageError
-from pydiskimg.files.mounted_tree import open_tree
-from pydiskimg.files.tree import Tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.partitions.layout import SECTOR_SIZES
 from pydiskimg.protocols import ShownDisk, Source
 from pydiskimg.units import format_size
 from pydiskimg.volumes.find import Volume, find_volumes, volume_readings
+from pydiskimg.volumes.root import is_root
 
 log = logging.getLogger(__name__)
 
 MOUNTABLE = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "vfat"})
-# A root has all of one line; a /usr, /boot or /home of its own has none.
-_MARKS = (("/etc/os-release",), ("/etc/fstab", "/etc/passwd"), ("/etc", "/sbin/init"), ("/etc", "/bin/sh"))
 # Of a btrfs whose default subvolume holds no root: Ubuntu and SuSE; Fedora; Debian.
 _SUBVOLUMES = ("/@", "/root", "/@rootfs", "/@/.snapshots/1/snapshot", "/@root")
 # Where a guest may have other file systems over directories of its root that are read or written here: what is
@@ -129,22 +127,9 @@ def _fstab_of_root(disk: ShownDisk, volume: Volume) -> list[fstab.FstabLine] | N
     with (
         volume_device(disk, volume, read_only=True) as loop,
         mounted_volume(disk, loop.path, volume, read_only=True) as target,
-        open_tree(target, name=f"{disk.name}, {volume.location}") as tree,
+        open_mounted_tree(target, name=f"{disk.name}, {volume.location}") as tree,
     ):
-        return fstab.read_entries(tree) if _is_root(tree) else None
-
-
-def _is_root(tree: Tree) -> bool:
-    return any(all(_there(tree, path) for path in mark) for mark in _MARKS)
-
-
-def _there(tree: Tree, path: str) -> bool:
-    """Count a symlink as there wherever it leads: it may lead to a /usr of its own."""
-    try:
-        tree.stat(path, follow_symlinks=False)
-    except (FileNotFoundError, DiskImageError):
-        return False
-    return True
+        return fstab.read_entries(tree) if is_root(tree) else None
 
 
 def _volume_at(

@@ -30,7 +30,7 @@ from pydiskimg.boot import (
 )
 from pydiskimg.disks.descriptor import DescriptorDisk
 from pydiskimg.errors import BootLoaderError, StorageError
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.files.tree import Tree
 from pydiskimg.partitions.make import BOOT_CODE_SIZE, Content
 from pydiskimg.units import format_size
@@ -56,7 +56,7 @@ def install_boot_loader(installation: Installation, system: NewSystem, target: s
     """
     if installation.settings.bootloader == "none" or not installation.request.kernel_inside:
         return
-    with installation.messages.step("boot loader"), open_tree(target) as tree:
+    with installation.messages.step("boot loader"), open_mounted_tree(target) as tree:
         reason = _reason_against(installation)
         if reason:
             _tell(installation, reason)

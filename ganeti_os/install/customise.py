@@ -17,7 +17,7 @@ from ganeti_os.guest.root import NoRootError, find_guest
 from ganeti_os.install import scripts
 from ganeti_os.install.installation import Installation
 from ganeti_os.install.step_environment import steps_environment
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.host.loop import loop_device
 from pydiskimg.protocols import ShownDisk
 
@@ -53,7 +53,7 @@ def customise_image(installation: Installation, disk: ShownDisk) -> bool:
 
 
 def _seed_is_hidden(mounted: MountedGuest) -> bool:
-    with open_tree(mounted.target) as tree:
+    with open_mounted_tree(mounted.target) as tree:
         return needs_seed_volume(tree, mounted.inside)
 
 
@@ -61,7 +61,7 @@ def become_instance(installation: Installation, target: str) -> None:
     """Give the system whose root is mounted at target the identity of its instance, unless the settings say no."""
     request, settings = installation.request, installation.settings
     if installation.gives_identity:
-        with installation.messages.step("identity"), open_tree(target, name=installation.disk.name) as tree:
+        with installation.messages.step("identity"), open_mounted_tree(target, name=installation.disk.name) as tree:
             make_instance(tree, instance_facts(request, settings, is_new=True), settings, installation.keys)
 
 

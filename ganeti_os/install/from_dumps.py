@@ -32,7 +32,7 @@ from ganeti_os.install.new_system import (
 from ganeti_os.install.overlay import copy_overlay
 from pydiskimg.errors import InvalidImageError, StorageError, storage_error
 from pydiskimg.files.dump import DumpReader, open_dump, restore_dump
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.files.tree import Tree
 from pydiskimg.units import format_size
 
@@ -79,7 +79,7 @@ def restore_dumps(dumps: Iterable[tuple[str, DumpFile]], installation: Installat
             if made.boot_device is not None and BOOT not in restored:
                 log.warning("there is no dump of /boot, which stays in the root file system; its partition is empty")
                 without_boot(made, installation)
-            with messages.step("writing fstab"), open_tree(target) as tree:
+            with messages.step("writing fstab"), open_mounted_tree(target) as tree:
                 _adapt(tree, made.volumes, installation.settings.filesystem)
             with messages.step("customising"):
                 _customise(installation, made, target)

@@ -23,7 +23,7 @@ from ganeti_os.install.new_system import (
 )
 from ganeti_os.install.overlay import copy_overlay
 from pydiskimg.errors import ArchiveError, MountPointError
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.files.tar import check_archive, extract
 from pydiskimg.host.mount import enter_private_namespace
 from pydiskimg.units import format_size
@@ -41,7 +41,7 @@ def install_tarball(path: str, installation: Installation) -> None:
         with messages.step("unpacking"):
             target = mount_volume(mounts, installation, system.root_device)
             boot = _unpack(path, installation, system, target, mounts)
-        with messages.step("writing fstab"), open_tree(target) as tree:
+        with messages.step("writing fstab"), open_mounted_tree(target) as tree:
             if not (tree.exists("/etc") and stat.S_ISDIR(tree.stat("/etc").st_mode)):
                 raise ArchiveError(f"{path}: holds no directory /etc, so it is not the root of a Linux system")
             fstab.write_entries(tree, fstab_entries(system.volumes, installation.settings.filesystem))

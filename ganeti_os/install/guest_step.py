@@ -31,7 +31,7 @@ from ganeti_os.log import Messages
 from ganeti_os.request import Request, RequestError, parse_request
 from ganeti_os.settings.settings import Settings, read_settings
 from pydiskimg.errors import DiskImageError, StorageError
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.files.tree import Tree
 from pydiskimg.fs.probe import probe
 from pydiskimg.images.raw import open_raw
@@ -176,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Under OS API 5 arguments say what the later versions have in variables, which scripts get under each.
         request = parse_request("create", [], {**os.environ, "OS_API_VERSION": "20"})
         settings = read_settings(paths_of(os.environ), variant=request.variant, parameters=request.parameters)
-        with open_tree(target) as tree:
+        with open_mounted_tree(target) as tree:
             STEPS[step][0](_Run(target, request, settings, messages), tree)
     except DiskImageError as error:
         messages.failure(error)

@@ -14,7 +14,7 @@ from ganeti_os.settings.root_owned import distrust
 from ganeti_os.settings.settings import Settings
 from pydiskimg.errors import DiskImageError, storage_error
 from pydiskimg.files.copy import copy_directory
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.files.tree import Tree
 from pydiskimg.units import format_size
 
@@ -52,7 +52,7 @@ def find_overlay(settings: Settings) -> str | None:
 def copy_overlay(path: str, target: str, messages: Messages) -> None:
     """Copy what is in the overlay over the guest whose root is mounted at target."""
     with messages.step("copying the overlay"):
-        with open_tree(target, name="of the instance") as tree:
+        with open_mounted_tree(target, name="of the instance") as tree:
             labels = _Labels(tree)
             copied = copy_directory(path, target, progress=messages.progress("copied"), attributes=labels.attributes)
         log.info("%d entries, %s, from %s", copied.entries, format_size(copied.bytes), path)

@@ -17,7 +17,7 @@ from ganeti_os.request import Request
 from ganeti_os.settings.settings import Settings
 from pydiskimg.disks.descriptor import DescriptorDisk
 from pydiskimg.errors import DiskImageError, PartitionError
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.host.mount import enter_private_namespace
 from pydiskimg.images.open_disk import open_disk
 
@@ -47,7 +47,7 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
 def _rename(disk: DescriptorDisk, guest: Guest, facts: Facts, settings: Settings) -> None:
     # For the edit only: nothing of the guest's is run, and its device nodes are not opened.
     name = f"{disk.name}, {guest.root.location}"
-    with mounted_root(disk, guest) as mounted, open_tree(mounted.target, name=name) as tree:
+    with mounted_root(disk, guest) as mounted, open_mounted_tree(mounted.target, name=name) as tree:
         make_instance(tree, facts, settings)
     renew_seed_volume(disk, facts)
     disk.flush()

@@ -35,7 +35,7 @@ _NAMES = 1 << 20  # in one directory; their names take about 100 MB
 _BATCH = 1000
 
 
-def open_tree(directory: str | os.PathLike[str], *, name: str | None = None) -> MountedTree:
+def open_mounted_tree(directory: str | os.PathLike[str], *, name: str | None = None) -> MountedTree:
     """Return the tree whose root is directory: a mount point, or any other directory. The caller closes it.
 
     The tree keeps the directory open, so a mounted file system cannot be unmounted before. name is what messages call

@@ -24,8 +24,8 @@ class OutsideTreeError(StorageError):
     """A path inside a guest's tree does not resolve to what was asked for without leaving the tree."""
 
 
-class Tree(Protocol):
-    """A guest's files, seen from the guest's own root.
+class ReadableTree(Protocol):
+    """A guest's files to be read, seen from the guest's own root.
 
     Paths are absolute inside the guest ("/etc/fstab"); "..", absolute and relative symlinks resolve inside the
     tree and never outside it. A path that does not exist raises FileNotFoundError; other failures StorageError.
@@ -33,6 +33,25 @@ class Tree(Protocol):
 
     def read(self, path: str, *, limit: int = 1 << 20) -> bytes:
         """Return the contents of a regular file, at most limit bytes (StorageError beyond it)."""
+
+    def attribute(self, path: str, name: str) -> bytes | None:
+        """Return an extended attribute of what path resolves to, None where it has none of this name."""
+
+    def stat(self, path: str, *, follow_symlinks: bool = True) -> os.stat_result:
+        """Return what os.stat() gives for the path inside the tree."""
+
+    def exists(self, path: str) -> bool:
+        """True when path resolves to something inside the tree."""
+
+    def list(self, path: str) -> Iterable[str]:
+        """Return the sorted names in a directory."""
+
+    def walk(self, path: str = "/") -> Iterator[tuple[str, os.stat_result]]:
+        """Yield (path, lstat) for everything below path, sorted, symlinks not followed, mounts not entered."""
+
+
+class Tree(ReadableTree, Protocol):
+    """A guest's files, which can be changed, seen from the guest's own root; paths are those of ReadableTree."""
 
     def write(
         self, path: str, data: bytes, *, mode: int = 0o644, attributes: Mapping[str, bytes] | None = None
@@ -63,18 +82,3 @@ class Tree(Protocol):
 
     def remove(self, path: str) -> None:
         """Take a file's name away, or a symlink itself, durably; a directory raises StorageError."""
-
-    def attribute(self, path: str, name: str) -> bytes | None:
-        """Return an extended attribute of what path resolves to, None where it has none of this name."""
-
-    def stat(self, path: str, *, follow_symlinks: bool = True) -> os.stat_result:
-        """Return what os.stat() gives for the path inside the tree."""
-
-    def exists(self, path: str) -> bool:
-        """True when path resolves to something inside the tree."""
-
-    def list(self, path: str) -> Iterable[str]:
-        """Return the sorted names in a directory."""
-
-    def walk(self, path: str = "/") -> Iterator[tuple[str, os.stat_result]]:
-        """Yield (path, lstat) for everything below path, sorted, symlinks not followed, mounts not entered."""

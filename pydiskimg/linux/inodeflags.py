@@ -23,6 +23,21 @@ FS_NOTAIL_FL = 0x00008000
 FS_DIRSYNC_FL = 0x00010000
 FS_TOPDIR_FL = 0x00020000
 
+# What a file gets back that is restored; the others say how it is stored.
+RESTORED_FLAGS = (
+    FS_SECRM_FL
+    | FS_UNRM_FL
+    | FS_SYNC_FL
+    | FS_IMMUTABLE_FL
+    | FS_APPEND_FL
+    | FS_NODUMP_FL
+    | FS_NOATIME_FL
+    | FS_JOURNAL_DATA_FL
+    | FS_NOTAIL_FL
+    | FS_DIRSYNC_FL
+    | FS_TOPDIR_FL
+)
+
 
 def get_flags(fd: int) -> int:
     """Return the flags of the open file or directory. Raises OSError; ENOTTY where the file system has none."""

@@ -18,7 +18,7 @@ from typing import IO
 
 from ganeti_os.guest.root import find_guest
 from pydiskimg.errors import DiskImageError
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.host.loop import loop_device
 from pydiskimg.host.mount import mounted
 from pydiskimg.images.open_disk import open_disk
@@ -123,7 +123,7 @@ def show(path: Path) -> None:
         with (
             loop_device(disk.fd, offset=root.partition.start, length=root.partition.length, read_only=True) as loop,
             mounted(loop.path, fs_type=root.content.type if root.content else "", read_only=True) as target,
-            open_tree(target) as tree,
+            open_mounted_tree(target) as tree,
         ):
             files = list(tree.walk())
             print(f"   {root}: {len(files)} files and directories, among them:")

@@ -12,7 +12,7 @@ import pytest
 from ganeti_os.guest.boot.config import add_kernel_arguments, configure_boot
 from ganeti_os.guest.boot.volumes import BootVolumes
 from ganeti_os.guest.files.draft import Draft
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from tests.conftest import need
 from tests.fixtures.boot_layouts import LAYOUTS, NEW_BOOT, NEW_ROOT, Layout
 
@@ -29,7 +29,7 @@ def test_grub_reads_every_config(tmp_path: Path, layout: Layout) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     config = tmp_path / f"boot/{layout.home}/grub.cfg"
-    with open_tree(tmp_path) as tree:
+    with open_mounted_tree(tmp_path) as tree:
         if config.exists():
             draft = Draft(tree)
             add_kernel_arguments(draft, kernel_args=ARGUMENTS, serial_console=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.boot import CoreImage, Grub, find_core_area, make_core, read_grub, write_boot_loader
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.host.loop import loop_device
 from pydiskimg.host.mount import mounted
@@ -43,7 +43,7 @@ def grub(tmp_path: Path) -> Iterator[Grub]:
     need((DIRECTORY / "boot.img").exists(), "grub-pc-bin is not installed")
     root = tmp_path / "guest"
     shutil.copytree(DIRECTORY, root / DIRECTORY.relative_to("/"))
-    with open_tree(root) as tree:
+    with open_mounted_tree(root) as tree:
         found = read_grub(tree)
         assert found is not None
         yield found

@@ -17,7 +17,7 @@ from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.ssh.host_keys import make_host_keys
 from ganeti_os.guest.ssh.key_pairs import KINDS, KeyMaker
 from ganeti_os.settings.settings import Settings
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 
 pytestmark = pytest.mark.oracle
 Tool = Callable[[str], str]
@@ -31,7 +31,7 @@ def run(*command: str | Path, stdin: str | None = None) -> str:
 
 @contextmanager
 def draft_of(root: Path) -> Iterator[Draft]:
-    with open_tree(root) as tree:
+    with open_mounted_tree(root) as tree:
         draft = Draft(tree)
         yield draft
         draft.write(lambda _: 0)

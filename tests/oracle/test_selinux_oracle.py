@@ -14,7 +14,7 @@ import pytest
 
 from ganeti_os.guest.files.path_pattern import Budget
 from ganeti_os.guest.files.selinux import ATTRIBUTE, DIRECTORY, FILE, SYMLINK, Labels
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from tests.fixtures.selinux_policy import Libselinux, file_contexts
 
 pytestmark = pytest.mark.oracle
@@ -58,7 +58,7 @@ def test_labels_are_those_of_libselinux(contexts: Path, tmp_path: Path) -> None:
     (tmp_path / "etc/selinux/config").write_text("SELINUX=enforcing\nSELINUXTYPE=default\n")
     library = Libselinux(contexts)
     found = set()
-    with open_tree(tmp_path) as tree:
+    with open_mounted_tree(tmp_path) as tree:
         labels = Labels(tree)
         labels._budget = Budget(1 << 40)
         for name in names():

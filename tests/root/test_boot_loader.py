@@ -14,7 +14,7 @@ import pytest
 
 from pydiskimg.boot import copy_modules, read_grub
 from pydiskimg.errors import StorageError
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.host.mount import mounted
 from pydiskimg.images.open_disk import open_disk
@@ -281,7 +281,7 @@ def test_what_is_immutable_is_named(tmp_path: Path, path: str) -> None:
         (root / "boot/grub/i386-pc").mkdir(parents=True)
         (root / "boot/grub/i386-pc/normal.mod").write_bytes(b"old")
         subprocess.run(["chattr", "+i", root / path], check=True)
-        with open_tree(root) as tree:
+        with open_mounted_tree(root) as tree:
             grub = read_grub(tree)
             assert grub is not None
             with pytest.raises(StorageError, match=r"/boot/grub/i386-pc/.*\.(mod|lst|sh) .*Operation not permitted"):

@@ -22,7 +22,7 @@ from ganeti_os.install.overlay import copy_overlay
 from ganeti_os.log import Messages
 from ganeti_os.settings.settings import Layer, Settings
 from pydiskimg.errors import StorageError
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from tests.fixtures.block_devices import filled_file
 from tests.fixtures.mounted_ext4 import mounted_ext4
 from tests.fixtures.node import ROOT, Node, last_line
@@ -53,7 +53,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
 
 def become(root: Path) -> None:
     settings = Settings.from_layers([Layer("test", {"ROOT_PASSWORD_HASH": "*", "AUTHORIZED_KEYS": KEY})])
-    with open_tree(root) as tree:
+    with open_mounted_tree(root) as tree:
         draft = Draft(tree)
         make_machine_ids(draft)
         make_host_keys(draft, "root@inst1", KeyMaker())
@@ -130,7 +130,7 @@ def test_the_overlay_gets_labels_too(enforcing: Path, tmp_path: Path) -> None:
 def test_what_scripts_write_and_a_new_fstab_get_labels_too(enforcing: Path) -> None:
     command = [sys.executable, "-m", "ganeti_os.guest.file_command", "write", "/etc/new"]
     subprocess.run(command, cwd=ROOT, env={**os.environ, "TARGET": str(enforcing)}, input=b"text", check=True)
-    with open_tree(enforcing) as tree:
+    with open_mounted_tree(enforcing) as tree:
         fstab.write_entries(tree, [])
     assert (label(enforcing / "etc/new"), label(enforcing / "etc/fstab")) == ("etc_t", "etc_t")
 

@@ -11,7 +11,7 @@ import pytest
 from ganeti_os.guest.firmware import boots_by_uefi_only
 from ganeti_os.guest.mounted_guest import mounted_guest
 from ganeti_os.guest.root import Guest, find_guest
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.images.open_disk import open_disk
 from tests.fixtures.growing import loop, mounted_at
 from tests.fixtures.layouts import LAYOUTS, MIB, Layout, build
@@ -66,7 +66,7 @@ def test_what_is_written_below_var_lands_in_its_subvolume(name: str, tool: Tool,
     path = build(layout, tmp_path / "disk", tool, tmp_path)
     with open_disk(path, writable=True) as disk:
         guest = find_guest(disk)
-        with mounted_guest(disk, guest) as mounted, open_tree(mounted.target) as tree:
+        with mounted_guest(disk, guest) as mounted, open_mounted_tree(mounted.target) as tree:
             for directory in layout.inside:
                 assert tree.exists(f"{directory}/is {directory.strip('/')}")
             for directory in ("/var/lib", "/var/lib/cloud"):
@@ -85,7 +85,7 @@ def test_a_var_on_a_partition_of_its_own(tool: Tool, tmp_path: Path) -> None:
     with open_disk(path, writable=True) as disk:
         guest = find_guest(disk)
         assert [(point, volume.partition.number) for point, volume in guest.inside] == [("/var", var.number)]
-        with mounted_guest(disk, guest) as mounted, open_tree(mounted.target) as tree:
+        with mounted_guest(disk, guest) as mounted, open_mounted_tree(mounted.target) as tree:
             tree.write("/var/marker", b"here\n")
     with loop(path, var.start * MIB, var.size * MIB) as device, mounted_at(device, tmp_path / "var") as point:
         assert (point / "marker").read_text() == "here\n"

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.errors import FileSystemError, InUseError, StorageError
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.host import mount
 from pydiskimg.host.loop import LoopDevice, loop_device
 from pydiskimg.host.mount import enter_private_namespace, mounted
@@ -354,8 +354,8 @@ def test_bare_environment(image: Path, environment: dict[str, str]) -> None:
     script = (
         "os.umask(0o077)\n"
         "with loop_device(sys.argv[1]) as d, mounted(d.path, fs_type='ext4') as t:\n"
-        "    from pydiskimg.files.mounted_tree import open_tree\n"
-        "    with open_tree(t) as tree: tree.write('/gr\\xfc\\xdfe', b'x'); print(ascii(tree.list('/')))\n"
+        "    from pydiskimg.files.mounted_tree import open_mounted_tree\n"
+        "    with open_mounted_tree(t) as tree: tree.write('/gr\\xfc\\xdfe', b'x'); print(ascii(tree.list('/')))\n"
     )
     done = run_child(script, image, **environment)
     assert (done.returncode, done.stderr) == (0, "")
@@ -435,7 +435,7 @@ def test_tree_of_a_mounted_guest(image: Path) -> None:
         os.mknod(f"{target}/etc/device", 0o020600, os.makedev(1, 3))
         before = os.stat(name)
         mounts.mount("boot", f"{target}/boot", "tmpfs", 0, "size=1m")
-        with open_tree(target) as tree:
+        with open_mounted_tree(target) as tree:
             tree.replace("/etc/file", b"new")
             tree.write("/boot/grub", b"menu")
             assert tree.read("/boot/grub") == b"menu"
@@ -458,6 +458,6 @@ def test_inherited_acl_is_not_kept(image: Path) -> None:
     with loop_device(image) as device, mounted(device.path, fs_type="ext4") as target:
         Path(f"{target}/file").write_bytes(b"old")
         os.setxattr(target, "system.posix_acl_default", ordered)
-        with open_tree(target) as tree:
+        with open_mounted_tree(target) as tree:
             tree.replace("/file", b"new")
         assert os.listxattr(f"{target}/file") == []

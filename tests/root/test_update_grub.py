@@ -12,7 +12,7 @@ import pytest
 
 from ganeti_os.guest.boot.config import configure_boot
 from ganeti_os.guest.boot.volumes import BootVolumes
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from tests.conftest import need
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(1800)]
@@ -64,7 +64,7 @@ def test_a_config_of_update_grub_has_the_arguments_and_the_root(tmp_path: Path, 
     else:  # the package grub-pc, which makes them, is not installed
         (tree / "usr/sbin").mkdir(parents=True)
         (tree / "usr/sbin/grub-mkconfig").touch()
-    with open_tree(tree) as guest:
+    with open_mounted_tree(tree) as guest:
         assert configure_boot(
             guest, BootVolumes(root_uuid=UUID), kernel_args='net.ifnames=0 a="x y" b=$(id)', serial_console=True
         )
@@ -79,7 +79,7 @@ def test_a_config_of_update_grub_has_the_arguments_and_the_root(tmp_path: Path, 
     assert f"root=UUID={UUID}" in theirs[0][0]
     assert "'b=$(id)'" in theirs[0][0]
     assert "terminal_output console serial" in written.read_text()
-    with open_tree(tree) as guest:  # and what it wrote is understood, too
+    with open_mounted_tree(tree) as guest:  # and what it wrote is understood, too
         (tree / "boot/grub/grub.cfg").write_text(re.sub("(?m)^.*loop0.*$", "", written.read_text()))
         configure_boot(
             guest, BootVolumes(root_uuid="1111-2222", boot_uuid="3333-4444"), kernel_args="", serial_console=False

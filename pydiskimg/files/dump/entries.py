@@ -23,19 +23,6 @@ from pydiskimg.text import printable
 _LARGEST_DIRECTORY = 128 << 20
 _LONGEST_LINK = 4095
 _EXT4_EA_INODE_FL = 0x00200000
-_FLAGS = (
-    inodeflags.FS_SECRM_FL
-    | inodeflags.FS_UNRM_FL
-    | inodeflags.FS_SYNC_FL
-    | inodeflags.FS_IMMUTABLE_FL
-    | inodeflags.FS_APPEND_FL
-    | inodeflags.FS_NODUMP_FL
-    | inodeflags.FS_NOATIME_FL
-    | inodeflags.FS_JOURNAL_DATA_FL
-    | inodeflags.FS_NOTAIL_FL
-    | inodeflags.FS_DIRSYNC_FL
-    | inodeflags.FS_TOPDIR_FL
-)
 _KINDS = {
     1: stat.S_IFIFO,
     2: stat.S_IFCHR,
@@ -209,7 +196,7 @@ def _entry(
         inode.xattrs,
         inode.acls,
         names,
-        header.di_flags & _FLAGS,
+        header.di_flags & inodeflags.RESTORED_FLAGS,
         contents,
     )
 

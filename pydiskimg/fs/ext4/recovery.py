@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from operator import itemgetter
 
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.fs.ext4.features import Compat
-from pydiskimg.fs.ext4.file_system import FileSystem
+from pydiskimg.fs.ext4.features import Compat, Features
+from pydiskimg.fs.ext4.file_system import FileSystem, read_file_system
 from pydiskimg.fs.ext4.journal_reader import Copy, Log
 from pydiskimg.fs.ext4.layout import ERROR_FS
 from pydiskimg.protocols import Source, WritableBuffer, check_range
@@ -100,3 +100,22 @@ def after_recovery(fs: FileSystem) -> tuple[Source, int]:
         raise fs.not_believed("its journal holds changes, and its superblock says that there are none")
     copies = log.copies()
     return RecoveredSource(fs.source, log, copies, fs.geometry.block_size), len(copies)
+
+
+def recovered(fs: FileSystem, known: Features) -> FileSystem:
+    """Return the file system as mounting it would leave it; fs itself where its journal has nothing for it.
+
+    In contrast to after_recovery() nothing is said about errors that the kernel has seen, and a log that the superblock
+    does not name is not read. Raises NotBelievedError when the log is damaged, on another device, or one of fast
+    commits, and as reading does.
+    """
+    if not fs.needs_recovery:
+        return fs
+    if not fs.superblock.journal_inode:
+        raise fs.not_believed("it needs recovery by a journal that is not in it")
+    log = Log(fs)
+    if not log.start:
+        return fs
+    copies = log.copies()
+    source = RecoveredSource(fs.source, log, copies, fs.geometry.block_size)
+    return read_file_system(source, known)

@@ -20,7 +20,7 @@ from pydiskimg.boot.core_image import CoreImage
 from pydiskimg.boot.modules import closure, read_dependencies
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import BootLoaderError, DiskImageError, DoesNotFitError
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.files.tree import Tree
 from tests.fixtures.grub_files import DIRECTORY, boot_image, decompressor, grub_files, kernel_image, module, write_grub
 
@@ -50,7 +50,7 @@ def core_of(files: Mapping[str, bytes], modules: list[str] | None = None) -> Cor
 @contextmanager
 def guest(root: Path, **changed: bytes | None) -> Iterator[Tree]:
     write_grub(root, **changed)
-    with open_tree(root) as tree:
+    with open_mounted_tree(root) as tree:
         yield tree
 
 
@@ -212,7 +212,7 @@ def test_the_name_of_its_directory_in_boot(tmp_path: Path, path: str | None) -> 
     if path:
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).touch()
-    with open_tree(tmp_path) as tree:
+    with open_mounted_tree(tmp_path) as tree:
         assert grub_home(tree) == ("grub2" if path and "grub2" in path else "grub")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from pydiskimg.boot import copy_modules, read_grub
 from pydiskimg.errors import BootLoaderError, StorageError
-from pydiskimg.files.mounted_tree import MountedTree, open_tree
+from pydiskimg.files.mounted_tree import MountedTree, open_mounted_tree
 from tests.fixtures.grub_files import grub_files, write_grub
 
 SECRET = b"the node's own\n"
@@ -31,7 +31,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
 
 
 def copied(root: Path) -> int:
-    with open_tree(root) as tree:
+    with open_mounted_tree(root) as tree:
         return copy_into(tree)
 
 
@@ -84,7 +84,7 @@ def test_new_files_get_attributes(root: Path) -> None:
         asked.append((path, is_directory))
         return {"user.label": b"boot"}
 
-    with open_tree(root) as tree:
+    with open_mounted_tree(root) as tree:
         grub = read_grub(tree)
         assert grub is not None
         copy_modules(tree, grub, "/boot/grub", dress=dress)
@@ -141,7 +141,7 @@ HARMLESS: dict[str, Callable[[Path], None]] = {
 def test_nothing_outside_is_touched(root: Path, name: str) -> None:
     HARMLESS[name](root)
     copied(root)
-    with open_tree(root) as tree:
+    with open_mounted_tree(root) as tree:
         assert tree.read("/boot/grub/i386-pc/normal.mod") == grub_files()["normal.mod"]
         assert tree.read("/boot/grub/i386-pc/ext2.mod") == grub_files()["ext2.mod"]
 

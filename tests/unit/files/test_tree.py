@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.errors import StorageError
-from pydiskimg.files.mounted_tree import MountedTree, open_tree
+from pydiskimg.files.mounted_tree import MountedTree, open_mounted_tree
 from pydiskimg.files.tree import OutsideTreeError, Tree
 
 SECRET = b"the host's own\n"
@@ -37,7 +37,7 @@ def root(host: Path) -> Path:
 
 @pytest.fixture
 def tree(host: Path, root: Path) -> Iterator[MountedTree]:
-    with open_tree(root) as opened:
+    with open_mounted_tree(root) as opened:
         yield opened
     assert (host / "etc/shadow").read_bytes() == SECRET
     assert sorted(os.listdir(host)) == ["etc", "guest"]
@@ -161,7 +161,7 @@ def test_impossible_paths(tree: MountedTree, operation: str, path: str, expected
 
 
 def test_magic_links_are_not_followed() -> None:
-    with open_tree("/proc/self") as tree:
+    with open_mounted_tree("/proc/self") as tree:
         for path in ("/root/etc/passwd", "/cwd", "/exe", "/fd/0"):
             with pytest.raises(OutsideTreeError):
                 tree.read(path)
@@ -367,12 +367,12 @@ def test_file_swapped_for_a_symlink_while_it_is_used(tree: MountedTree, root: Pa
 
 
 def test_close_twice_and_missing_root(tmp_path: Path) -> None:
-    tree = open_tree(tmp_path)
+    tree = open_mounted_tree(tmp_path)
     tree.close()
     tree.close()
     for path in (tmp_path / "missing", Path("/etc/passwd")):
         with pytest.raises(StorageError, match=str(path)):
-            open_tree(path)
+            open_mounted_tree(path)
 
 
 def test_a_directory_is_made_with_its_mode_and_nothing_outside(tree: MountedTree, root: Path) -> None:

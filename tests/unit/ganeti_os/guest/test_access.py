@@ -26,7 +26,7 @@ from ganeti_os.settings.settings import Layer, Paths, Settings, read_settings
 from ganeti_os.settings.shellfile import SettingsError
 from ganeti_os.settings.table import SETTINGS
 from pydiskimg.errors import DiskImageError, StorageError
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from tests.fixtures.node import Node, last_line, run_unprivileged, stream_environment
 from tests.fixtures.odd_files import put_odd_file
 
@@ -53,7 +53,7 @@ class Guest:
     def give(self, *, password: str = "", keys: str = "", file: str = "") -> None:
         settings = Settings.from_layers([])
         settings = replace(settings, root_password_hash=password, authorized_keys=keys, authorized_keys_file=file)
-        with open_tree(self.root) as tree:
+        with open_mounted_tree(self.root) as tree:
             draft = Draft(tree)
             give_access(draft, settings)
             draft.write(lambda _: 0)

@@ -19,7 +19,7 @@ from ganeti_os.guest.boot.kernels import version_key
 from ganeti_os.guest.boot.volumes import BootVolumes
 from ganeti_os.guest.files.draft import Draft, GuestError
 from pydiskimg.errors import StorageError
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from tests.fixtures.boot_layouts import LAYOUTS, NEW_BOOT, NEW_ROOT, OLD_BOOT, OLD_ROOT, Layout
 
 CONSOLES = "console=tty0 console=ttyS0,115200n8"
@@ -44,12 +44,12 @@ def snapshot(root: Path) -> dict[str, str]:
 
 
 def configure(root: Path, boot: BootVolumes, args: str = "net.ifnames=0", *, serial: bool = True) -> bool:
-    with open_tree(root) as tree:
+    with open_mounted_tree(root) as tree:
         return configure_boot(tree, boot, kernel_args=args, serial_console=serial)
 
 
 def add(root: Path, args: str = "net.ifnames=0", *, serial: bool = True) -> int:
-    with open_tree(root) as tree:
+    with open_mounted_tree(root) as tree:
         draft = Draft(tree)
         add_kernel_arguments(draft, kernel_args=args, serial_console=serial)
         return draft.write(len)

@@ -27,7 +27,7 @@ from ganeti_os.guest.facts.instance import Facts
 from ganeti_os.guest.files.draft import Draft
 from ganeti_os.settings.settings import Layer, Settings
 from pydiskimg.errors import DiskImageError
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from tests.fixtures.cloud_guests import (
     INSTALLED,
     NEW,
@@ -48,7 +48,7 @@ from tests.fixtures.odd_files import put_odd_file
 
 
 def active(made: GuestFiles) -> bool:
-    with open_tree(made.root) as tree:
+    with open_mounted_tree(made.root) as tree:
         return cloud_init_is_active(Draft(tree))
 
 
@@ -239,17 +239,17 @@ def test_other_netplan_files_go(tmp_path: Path) -> None:
     ],
 )
 def test_a_seed_under_a_mount_point(tmp_path: Path, fstab: str, expected: bool) -> None:
-    with open_tree(guest(tmp_path / "1", INSTALLED, {"/etc/fstab": fstab}).root) as tree:
+    with open_mounted_tree(guest(tmp_path / "1", INSTALLED, {"/etc/fstab": fstab}).root) as tree:
         assert needs_seed_volume(tree) == expected
         assert not needs_seed_volume(tree, ("/home", "/var", "/var/lib"))
         assert needs_seed_volume(tree, ("/home",)) == expected
-    with open_tree(guest(tmp_path / "2", {"/usr/bin/sh": "x", "/etc/fstab": fstab}).root) as tree:
+    with open_mounted_tree(guest(tmp_path / "2", {"/usr/bin/sh": "x", "/etc/fstab": fstab}).root) as tree:
         assert not needs_seed_volume(tree)
 
 
 def test_the_mount_point_next_to_the_seed_counts(tmp_path: Path) -> None:
     fstab = "UUID=1 /var ext4\nUUID=2 /var/lib ext4\n"
-    with open_tree(guest(tmp_path, INSTALLED, {"/etc/fstab": fstab}).root) as tree:
+    with open_mounted_tree(guest(tmp_path, INSTALLED, {"/etc/fstab": fstab}).root) as tree:
         assert not needs_seed_volume(tree, ("/var/lib",))
         assert needs_seed_volume(tree, ("/var",))
 
@@ -291,7 +291,7 @@ def test_user_data_is_for_root_only_also_in_the_place_of_the_images(tmp_path: Pa
     own.write_text("#cloud-config\npassword: secret\n")
     made = guest(tmp_path, INSTALLED, {f"{SEED}/user-data": "#cloud-config\n", f"{SEED}/meta-data": ""})
     settings = Settings.from_layers([Layer("test", {"CLOUD_USER_DATA": str(own)})])
-    with open_tree(made.root) as tree:
+    with open_mounted_tree(made.root) as tree:
         draft = Draft(tree)
         configure_cloud_init(draft, NEW, settings)
         draft.write(lambda _: 0)
@@ -314,7 +314,7 @@ def test_a_configuration_of_many_beginnings_takes_no_time(tmp_path: Path, line: 
     made = guest(tmp_path, INSTALLED, {"/etc/cloud/cloud.cfg": text, "/etc/fstab": text})
     with limits(seconds=5):
         configure(made, NEW)
-        with open_tree(made.root) as tree:
+        with open_mounted_tree(made.root) as tree:
             needs_seed_volume(tree)
 
 

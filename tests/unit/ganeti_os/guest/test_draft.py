@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 
 from ganeti_os.guest.files.draft import Draft, GuestError
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.files.tree import Tree
 
 
@@ -24,7 +24,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def draft(root: Path) -> Iterator[Draft]:
-    with open_tree(root) as tree:
+    with open_mounted_tree(root) as tree:
         yield Draft(tree)
 
 

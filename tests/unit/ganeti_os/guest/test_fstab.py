@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ganeti_os.guest import fstab
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 
 OLD = """\
 # a comment
@@ -31,7 +31,7 @@ def test_lines_are_read() -> None:
 def test_devices_of_the_old_system_go_and_the_rest_stays(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/fstab").write_text(OLD)
-    with open_tree(tmp_path) as tree:
+    with open_mounted_tree(tmp_path) as tree:
         fstab.write_entries(tree, [fstab.FstabLine("UUID=new", "/", "ext4", "errors=remount-ro", 0, 1)])
         entries = fstab.read_entries(tree)
     assert [(entry.spec, entry.mount_point) for entry in entries] == [
@@ -43,7 +43,7 @@ def test_devices_of_the_old_system_go_and_the_rest_stays(tmp_path: Path) -> None
 
 def test_a_system_without_fstab_gets_one(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
-    with open_tree(tmp_path) as tree:
+    with open_mounted_tree(tmp_path) as tree:
         assert fstab.read_entries(tree) == []
         fstab.write_entries(tree, [fstab.FstabLine("UUID=new", "none", "swap", "sw")])
     lines = (tmp_path / "etc/fstab").read_text().splitlines()
@@ -53,6 +53,6 @@ def test_a_system_without_fstab_gets_one(tmp_path: Path) -> None:
 def test_bytes_that_are_not_text_survive(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/fstab").write_bytes(b"tmpfs /caf\xe9 tmpfs defaults 0 0\n")
-    with open_tree(tmp_path) as tree:
+    with open_mounted_tree(tmp_path) as tree:
         fstab.write_entries(tree, [])
     assert b"/caf\xe9" in (tmp_path / "etc/fstab").read_bytes()

@@ -14,7 +14,7 @@ import pytest
 from ganeti_os.guest.files.draft import Draft, GuestError
 from ganeti_os.guest.machine_ids import make_machine_ids
 from pydiskimg.errors import StorageError
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 
 ID = "0123456789abcdef0123456789abcdef\n"
 UUID = "5a3d6c1e-8f5e-4f1c-9c55-0d6a3f6b7c8d"
@@ -70,7 +70,7 @@ class Guest:
         return file
 
     def forget(self) -> None:
-        with open_tree(self.root) as tree:
+        with open_mounted_tree(self.root) as tree:
             draft = Draft(tree)
             make_machine_ids(draft)
             draft.write(lambda _: 0)

@@ -17,7 +17,7 @@ import pytest
 from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.files.selinux import ATTRIBUTE, DIRECTORY, FILE, SYMLINK, Labels
 from pydiskimg.errors import StorageError
-from pydiskimg.files.mounted_tree import MountedTree, open_tree
+from pydiskimg.files.mounted_tree import MountedTree, open_mounted_tree
 from tests.fixtures.odd_files import put_odd_file
 
 FILES = "etc/selinux/targeted/contexts/files"
@@ -46,7 +46,7 @@ class Guest:
         file.write_text(text)
 
     def label(self, path: str, kind: str = FILE) -> str | None:
-        with open_tree(self.root) as tree:
+        with open_mounted_tree(self.root) as tree:
             return text(Labels(tree).attributes(path, kind))
 
 
@@ -116,7 +116,7 @@ def test_only_where_the_guest_uses_it(guest: Guest, config: str, label: str | No
 
 
 def test_a_guest_without_it_has_no_labels(tmp_path: Path) -> None:
-    with open_tree(tmp_path) as tree:
+    with open_mounted_tree(tmp_path) as tree:
         assert Labels(tree).attributes("/etc/x", FILE) == {}
 
 
@@ -143,7 +143,7 @@ def test_patterns_that_are_not_understood_are_named(guest: Guest, caplog: pytest
 def test_a_hostile_policy_takes_no_time(guest: Guest, line: str, caplog: pytest.LogCaptureFixture) -> None:
     guest.write(f"{FILES}/file_contexts", f"{line}\n" * min(40_000, (3 << 20) // (len(line) + 1)))
     started = time.monotonic()
-    with open_tree(guest.root) as tree:
+    with open_mounted_tree(guest.root) as tree:
         labels = Labels(tree)
         for _ in range(20):
             assert labels.attributes("/" + "a" * 60, FILE) == {}
@@ -210,7 +210,7 @@ def made() -> dict[str, str | None]:
 
 @pytest.fixture
 def draft(guest: Guest, made: dict[str, str | None]) -> Iterator[Draft]:
-    with open_tree(guest.root) as tree:
+    with open_mounted_tree(guest.root) as tree:
         yield Draft(Recorder(tree, made))  # type: ignore[arg-type]
 
 

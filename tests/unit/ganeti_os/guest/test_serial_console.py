@@ -12,7 +12,7 @@ from ganeti_os.guest.boot.serial_console import configure_serial_console
 from ganeti_os.guest.files.draft import Draft
 from ganeti_os.request import parse_request
 from pydiskimg.errors import StorageError
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from tests.fixtures.guests import GuestFiles
 
 SYSVINIT = "id:2:initdefault:\nsi::sysinit:/etc/init.d/rcS\n1:2345:respawn:/sbin/getty 38400 tty1\n"
@@ -23,7 +23,7 @@ CONFIG = "search --fs-uuid --set=root 1111-2222\nlinux /vmlinuz-1 root=UUID=1111
 
 
 def configure(root: Path) -> int:
-    with open_tree(root) as tree:
+    with open_mounted_tree(root) as tree:
         draft = Draft(tree)
         configure_serial_console(draft)
         return draft.write(len)

@@ -24,7 +24,7 @@ from ganeti_os.guest.ssh.config import config_lines
 from ganeti_os.guest.ssh.host_keys import make_host_keys
 from ganeti_os.guest.ssh.key_pairs import KeyMaker, Pair
 from pydiskimg.errors import DiskImageError
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from tests.fixtures.limits import limits
 
 Files = dict[str, str]
@@ -134,7 +134,7 @@ class Guest:
             self.write(f"{directory}/ssh_host_{kind}_key.pub", f"{ALGORITHMS.get(kind, 'ssh-dss')} AAAA root@image\n")
 
     def make(self, maker: KeyMaker | None = None) -> None:
-        with open_tree(self.root) as tree:
+        with open_mounted_tree(self.root) as tree:
             draft = Draft(tree)
             make_host_keys(draft, "root@inst1", maker or KeyMaker())
             draft.write(lambda _: 0)
@@ -160,7 +160,7 @@ def _one_rsa_key() -> Iterator[None]:
 
 
 def boots(guest: Guest) -> bool:
-    with open_tree(guest.root) as tree:
+    with open_mounted_tree(guest.root) as tree:
         return makes_host_keys(Draft(tree))
 
 
@@ -321,7 +321,7 @@ def test_a_directory_in_the_place_of_a_key_is_named(tmp_path: Path) -> None:
 
 def test_configurations_that_include_each_other_end(tmp_path: Path) -> None:
     guest = Guest(tmp_path, {"etc/ssh/sshd_config": "Include sshd_config\n" * 3 + "Include /etc/*/x\nPort 22\n"})
-    with open_tree(guest.root) as tree:
+    with open_mounted_tree(guest.root) as tree:
         lines = config_lines(Draft(tree))
     assert 0 < len(lines) <= 64
     assert {(line.keyword, line.words) for line in lines} == {("port", ("22",))}
@@ -393,7 +393,7 @@ def test_any_configuration_ends_in_lines(data: bytes) -> None:
 )
 def test_a_long_configuration_takes_no_time(tmp_path: Path, text: str) -> None:
     guest = Guest(tmp_path, {"etc/ssh/sshd_config": text[: (1 << 20) - 1]})
-    with limits(), open_tree(guest.root) as tree, suppress(GuestError):
+    with limits(), open_mounted_tree(guest.root) as tree, suppress(GuestError):
         config_lines(Draft(tree))
 
 
@@ -402,7 +402,7 @@ def test_a_configuration_of_very_many_lines_is_refused(tmp_path: Path) -> None:
     files = {f"etc/ssh/sshd_config.d/{number}.conf": "a b\n" * 15_000 for number in range(2)}
     guest = Guest(tmp_path, {"etc/ssh/sshd_config": "Include sshd_config.d/*.conf\n", **files})
     message = r"^/etc/ssh/sshd_config: it has more than 20000 lines, with what it includes; no more are read$"
-    with open_tree(guest.root) as tree, pytest.raises(GuestError, match=message):
+    with open_mounted_tree(guest.root) as tree, pytest.raises(GuestError, match=message):
         config_lines(Draft(tree))
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ganeti_os.guest.facts.nics import NewAddress, NicNetwork
 from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.network.change_addresses import change_addresses
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from tests.fixtures.addressed_guests import NETPLAN_HEAD, NETWORK, contents
 from tests.fixtures.guests import GuestFiles, warnings
 
@@ -360,7 +360,7 @@ def test_both_families_of_one_nic(tmp_path: Path) -> None:
     )
     four = NewAddress(IPv4Address("198.51.100.5"), IPv4Network("198.51.100.0/26"), IPv4Address("198.51.100.62"))
     six = NewAddress(IPv6Address("2001:db8:9::5"), IPv6Network("2001:db8:9::/56"), IPv6Address("2001:db8:9::1"))
-    with open_tree(guest.root) as tree:
+    with open_mounted_tree(guest.root) as tree:
         draft = Draft(tree)
         moved = change_addresses(draft, (NicNetwork(0, None, (four, six)),))
         draft.write(lambda path: 0)

@@ -11,7 +11,7 @@ import pytest
 
 from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.network.systems import network_system
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from tests.fixtures.guests import OLD, GuestFiles
 from tests.fixtures.network_guests import (
     ALL,
@@ -419,7 +419,7 @@ def test_which_system_is_in_use(tmp_path: Path) -> None:
     names = {}
     for name, system in ALL.items():
         guest = system.make(tmp_path / name)
-        with open_tree(guest.root) as tree:
+        with open_mounted_tree(guest.root) as tree:
             found = network_system(Draft(tree))
             names[name] = found.name if found else ""
     assert names == {

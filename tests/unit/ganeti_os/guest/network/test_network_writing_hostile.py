@@ -19,7 +19,7 @@ from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.network.configure import configure_network
 from ganeti_os.guest.network.writing.appended_lines import own_block, with_block
 from pydiskimg.errors import DiskImageError
-from pydiskimg.files.mounted_tree import open_tree
+from pydiskimg.files.mounted_tree import open_mounted_tree
 from tests.fixtures.guests import GuestFiles
 from tests.fixtures.network_guests import (
     ALL,
@@ -120,7 +120,7 @@ def test_any_interfaces_file_gives_the_same_twice(lines: list[str]) -> None:
     with TemporaryDirectory() as directory:
         guest = DEBIAN_TARBALL.make(Path(directory), {"/etc/network/interfaces": "\n".join(lines)})
         found = []
-        with open_tree(guest.root) as tree:
+        with open_mounted_tree(guest.root) as tree:
             draft = Draft(tree)
             for _ in range(2):
                 configure_network(draft, FACTS)
@@ -148,7 +148,7 @@ FACTS = Facts(
 
 
 def seconds(guest: GuestFiles) -> float:
-    with open_tree(guest.root) as tree:
+    with open_mounted_tree(guest.root) as tree:
         started = time.process_time()
         configure_network(Draft(tree), FACTS)
         return time.process_time() - started

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: MIT
+"""A guest's files, read from its ext file system by their paths, without a mount."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain, islice
+
+from pydiskimg.errors import FileSystemError, StorageError
+from pydiskimg.files.tree import MissingPathError, OutsideTreeError, ReadableTree
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.directory_entries import NamedInode
+from pydiskimg.fs.ext4.features import KNOWN_TO_FILES
+from pydiskimg.fs.ext4.file_system import NotBelievedError, read_file_system
+from pydiskimg.fs.ext4.files import ExtFiles, RefusedError
+from pydiskimg.fs.ext4.inodes import StoredInode
+from pydiskimg.fs.ext4.recovery import recovered
+from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.text import printable, quoted
+
+_SYMLINKS = 40  # as many as the kernel follows
+_SORTED = 1 << 20  # names of one directory; with their inodes they take about 150 MB
+
+
+def open_ext_tree(source: Source) -> ExtTree:
+    """Return the files of the ext2, ext3 or ext4 file system that begins where source begins; nothing is written.
+
+    What its journal still has to put into place is read from there. source stays the caller's, and is not to change
+    while the tree is used. Raises FileSystemError for what is not such a file system, is damaged at its beginning or in
+    its journal, or has features that are not known here; StorageError as reading does.
+    """
+    try:
+        return ExtTree(ExtFiles(recovered(read_file_system(source, KNOWN_TO_FILES), KNOWN_TO_FILES)))
+    except NotBelievedError as error:
+        raise FileSystemError(f"{source.name}: the files of the file system cannot be read: {error.reason}") from error
+
+
+class ExtTree(ReadableTree):
+    """A ReadableTree over an ext2, ext3 or ext4 file system that does not change; a context manager.
+
+    Names that are not UTF-8 are Python's surrogate escapes, whatever the locale. A path or symlink that leads upwards
+    beyond the root leads to the root; after 40 symlinks a path ends in StorageError (ELOOP). What is damaged raises
+    StorageError (EUCLEAN), what is encrypted StorageError (ENOKEY); st_dev is 0.
+    """
+
+    def __init__(self, files: ExtFiles, close: Callable[[], object] = lambda: None) -> None:
+        """close is called when the tree is closed, once or more often."""
+        self.files = files
+        self.name = files.fs.name
+        self._close = close
+
+    def close(self) -> None:
+        self._close()
+
+    def __enter__(self) -> ExtTree:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def read(self, path: str, *, limit: int = 1 << 20) -> bytes:
+        """Return the contents of a regular file of at most limit bytes. Raises as Tree says, EFBIG beyond limit."""
+        source = self.open(path)
+        if source.size > limit:
+            raise self.error(path, f"is larger than the {limit} bytes that are read of such a file", errno.EFBIG)
+        with self.errors(path):
+            return read_bytes(source, 0, source.size)
+
+    def open(self, path: str) -> Source:
+        """Return the contents of a regular file as a Source, sparse where it is; valid until the tree is closed.
+
+        Reading it raises FileSystemError where the file's map is damaged.
+        """
+        with self.errors(path):
+            inode = self.inode(path)
+            if inode.kind != layout.REGULAR_FILE:
+                is_directory = inode.kind == layout.DIRECTORY
+                raise RefusedError("is not a regular file", errno.EISDIR if is_directory else errno.EINVAL)
+            return self.files.contents(inode, self._where(path))
+
+    def readlink(self, path: str) -> str:
+        """Return where a symlink leads; the path itself is not followed at its end. EINVAL for what is not one."""
+        with self.errors(path):
+            inode = self.inode(path, follow_symlinks=False)
+            if inode.kind != layout.SYMLINK:
+                raise RefusedError("is not a symlink", errno.EINVAL)
+            return _decoded(self.files.target(inode))
+
+    def attribute(self, path: str, name: str) -> bytes | None:
+        """Return an extended attribute of what path resolves to; None where it has none of this name."""
+        return self.attributes(path).get(name)
+
+    def attributes(self, path: str, *, follow_symlinks: bool = True) -> dict[str, bytes]:
+        """Return all extended attributes by name, as Linux shows them."""
+        with self.errors(path):
+            found = self.files.attributes(self.inode(path, follow_symlinks=follow_symlinks))
+        return {_decoded(name): value for name, value in found.items()}
+
+    def stat(self, path: str, *, follow_symlinks: bool = True) -> os.stat_result:
+        """Return what os.stat() gives for the path inside the tree."""
+        with self.errors(path):
+            return self.files.status(self.inode(path, follow_symlinks=follow_symlinks))
+
+    def exists(self, path: str) -> bool:
+        """True when path resolves to something inside the tree."""
+        try:
+            with self.errors(path):
+                self.inode(path)
+        except StorageError as error:
+            if error.errno in (errno.ENOENT, errno.ELOOP):
+                return False
+            raise
+        return True
+
+    def list(self, path: str) -> list[str]:
+        """Return the sorted names in a directory."""
+        return sorted(self.names(path))
+
+    def names(self, path: str) -> Iterator[str]:
+        """Yield the names in a directory as they are stored; a block of it is held at a time."""
+        with self.errors(path):
+            inode = self.inode(path)
+            if inode.kind != layout.DIRECTORY:
+                raise RefusedError("is not a directory", errno.ENOTDIR)
+            for name, _, _ in self.files.entries(inode):
+                yield _decoded(name)
+
+    def walk(self, path: str = "/") -> Iterator[tuple[str, os.stat_result]]:
+        """Yield (path, lstat) for everything below path, sorted, symlinks not followed.
+
+        Directories with more than a million names come as they are stored. A directory that is reached twice raises
+        StorageError.
+        """
+        top = path.rstrip("/")
+        for below, inode in self.walk_inodes(path):
+            yield f"{top}/{_decoded(below)}", self.files.status(inode)
+
+    def walk_inodes(self, path: str) -> Iterator[tuple[bytes, StoredInode]]:
+        """Yield (path below path, inode) as walk() does."""
+        with self.errors(path):
+            top = self.inode(path)
+            if top.kind != layout.DIRECTORY:
+                raise RefusedError("is not a directory", errno.ENOTDIR)
+            waiting = [(b"", self._sorted_entries(top))]
+        seen, above = {top.number}, path.rstrip("/") + "/"
+        while waiting:
+            directory, entries = waiting[-1]
+            with self.errors(above + _decoded(directory)):
+                entry = next(entries, None)
+            if entry is None:
+                waiting.pop()
+                continue
+            below = directory + entry[0]
+            with self.errors(above + _decoded(below)):
+                inode = self.files.inode(entry[1])
+            yield below, inode
+            if inode.kind != layout.DIRECTORY:
+                continue
+            with self.errors(above + _decoded(below)):
+                if inode.number in seen:
+                    raise self.files.fs.not_believed(f"the directory of inode {inode.number} has two names")
+                seen.add(inode.number)
+                waiting.append((below + b"/", self._sorted_entries(inode)))
+
+    def _sorted_entries(self, inode: StoredInode) -> Iterator[NamedInode]:
+        entries = self.files.entries(inode)
+        first = list(islice(entries, _SORTED))
+        if len(first) < _SORTED:
+            first.sort()
+        return chain(first, entries)
+
+    def inode(self, path: str, *, follow_symlinks: bool = True) -> StoredInode:
+        """Return the inode that path leads to. Raises RefusedError (ENOENT, ENOTDIR, ELOOP) and as ExtFiles does."""
+        files = self.files
+        node = root = files.inode(layout.ROOT_INODE)
+        above: list[StoredInode] = []
+        left = _encoded(path).split(b"/")[::-1]
+        links = 0
+        while left:
+            name = left.pop()
+            if node.kind != layout.DIRECTORY:
+                raise RefusedError("does not exist: a part of its path is not a directory", errno.ENOENT)
+            if name in (b"", b"."):
+                continue
+            if name == b"..":
+                node = above.pop() if above else root
+                continue
+            number = files.find(node, name)
+            if number is None:
+                raise RefusedError("does not exist", errno.ENOENT)
+            found = files.inode(number)
+            if found.kind == layout.SYMLINK and (follow_symlinks or left):
+                links += 1
+                if links > _SYMLINKS:
+                    raise RefusedError(f"leads through more than {_SYMLINKS} symlinks", errno.ELOOP)
+                target = files.target(found)
+                if target.startswith(b"/"):
+                    node, above = root, []
+                left += target.split(b"/")[::-1]
+                continue
+            above.append(node)
+            node = found
+        if node is root and root.kind != layout.DIRECTORY:
+            raise files.fs.not_believed("inode 2 is not a directory")
+        return node
+
+    @contextmanager
+    def errors(self, path: str) -> Iterator[None]:
+        """Turn what ExtFiles raises into what a Tree raises, with the name of the file at path."""
+        try:
+            yield
+        except RefusedError as error:
+            raise self.error(path, str(error), error.number) from error
+        except NotBelievedError as error:
+            raise self.error(
+                path, f"the file system is damaged: {error.reason}; check it (fsck)", errno.EUCLEAN
+            ) from error
+
+    def error(self, path: str, text: str, number: int) -> StorageError:
+        """Return the error that says text of the file at path."""
+        kind = (
+            MissingPathError if number == errno.ENOENT else OutsideTreeError if number == errno.ELOOP else StorageError
+        )
+        return kind(f"{self._where(path)}: {text}", errno=number, filename=path)
+
+    def _where(self, path: str) -> str:
+        return f"{self.name}, {printable(path)}"
+
+
+def _encoded(path: str) -> bytes:
+    if not path.startswith("/"):
+        raise ValueError(f"{quoted(path)} is not absolute; paths in a guest's tree start at its root")
+    try:
+        return path.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise RefusedError("is not a name that a file can have", errno.EINVAL) from error
+
+
+def _decoded(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")

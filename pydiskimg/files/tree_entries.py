@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""The files of a tree that we read ourselves, as entries: to be copied out, packed, or put into another file system."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pydiskimg.extents import Kind
+from pydiskimg.files.acl import decode, is_minimal
+from pydiskimg.files.attributes import ACLS
+from pydiskimg.files.entry import Contents, Entry
+from pydiskimg.files.ext_tree import ExtTree
+from pydiskimg.fs.ext4.inodes import StoredInode
+from pydiskimg.linux.inodeflags import RESTORED_FLAGS
+from pydiskimg.protocols import Source
+from pydiskimg.units import MIB
+
+_CHUNK = MIB
+_HARD_LINK = 0
+
+
+@dataclass(slots=True)
+class TreeEntries:
+    """What lies at a path of a tree, and everything below it, as entries in the order of ExtTree.walk().
+
+    prefix is the path of the first entry, b"" for none: then those below it have paths without it. A file that is
+    there under several names is an entry once and hard links to it after that.
+    """
+
+    tree: ExtTree
+    path: str
+    prefix: bytes = b""
+    _first: dict[int, bytes] = field(default_factory=dict)
+
+    def entries(self) -> Iterator[Entry]:
+        """Raises StorageError where the tree is damaged or encrypted, and as reading does."""
+        with self.tree.errors(self.path):
+            top = self.tree.inode(self.path, follow_symlinks=False)
+        if self.prefix:
+            yield self._entry(top, self.prefix, self.path)
+        if not stat.S_ISDIR(top.mode):
+            return
+        above = self.path.rstrip("/")
+        for below, inode in self.tree.walk_inodes(self.path):
+            path = b"/".join(filter(None, (self.prefix, below)))
+            yield self._entry(inode, path, f"{above}/{below.decode('utf-8', 'surrogateescape')}")
+
+    def _entry(self, inode: StoredInode, path: bytes, name: str) -> Entry:
+        with self.tree.errors(name):
+            return self._bare_or_whole(inode, path, name)
+
+    def _bare_or_whole(self, inode: StoredInode, path: bytes, name: str) -> Entry:
+        files = self.tree.files
+        status = files.status(inode)
+        found = Entry(
+            path,
+            stat.S_IFMT(status.st_mode),
+            stat.S_IMODE(status.st_mode),
+            status.st_uid,
+            status.st_gid,
+            status.st_mtime_ns,
+            status.st_atime_ns,
+            device=(os.major(status.st_rdev), os.minor(status.st_rdev)),
+            flags=inode.flags & RESTORED_FLAGS,
+        )
+        if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
+            first = self._first.setdefault(inode.number, path)
+            if first != path:
+                found.kind, found.link, found.flags = _HARD_LINK, first, 0
+                return found
+        if stat.S_ISREG(status.st_mode):
+            source = files.contents(inode, f"{self.tree.name}, {name}")
+            found.size, found.contents = source.size, self._contents(source, name)
+        elif stat.S_ISLNK(status.st_mode):
+            found.link = files.target(inode)
+        xattrs = files.attributes(inode)
+        for acl in ACLS:
+            if acl in xattrs:
+                acl_entries = decode(xattrs.pop(acl))
+                if not is_minimal(acl, acl_entries):
+                    found.acls = {**found.acls, acl: acl_entries}
+        found.xattrs = xattrs
+        return found
+
+    def _contents(self, source: Source, name: str) -> Contents:
+        buffer = memoryview(bytearray(min(_CHUNK, source.size)))
+        with self.tree.errors(name):
+            for extent in source.extents():
+                if extent.kind is not Kind.DATA:
+                    continue
+                for position in range(extent.start, extent.end, _CHUNK):
+                    chunk = buffer[: min(_CHUNK, extent.end - position)]
+                    source.read_into(position, chunk)
+                    yield position, chunk

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""The contents of a file as a Source: sparse where the file is, read at any offset."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator
+
+from pydiskimg.extents import Extent, Kind
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.file_system import FileSystem
+from pydiskimg.fs.ext4.inodes import StoredInode, inode_name
+from pydiskimg.fs.ext4.map_reader import file_pieces
+from pydiskimg.protocols import Source, WritableBuffer, check_range
+
+_MAX_PIECES = 1 << 22  # 24 bytes of memory each
+_MAX_SIZE = 1 << 63
+
+
+class FileSource(Source):
+    """The bytes of a file that lie in blocks of its file system. Raises NotBelievedError when its map is damaged."""
+
+    name: str
+    size: int
+
+    def __init__(self, fs: FileSystem, inode: StoredInode, *, name: str) -> None:
+        self.name = name
+        self.size = file_size(fs, inode)
+        self._fs = fs
+        self._inode = inode
+        self._map: tuple[array[int], array[int], array[int]] | None = None
+
+    def runs(self) -> Iterator[tuple[int, int, int]]:
+        """Yield (offset in the file, offset in the file system's source, length) of what is stored, in bytes."""
+        size = self._fs.geometry.block_size
+        for first, at, count in file_pieces(self._fs, self._inode, -(-self.size // size)):
+            start = first * size
+            yield start, at * size, min(count * size, self.size - start)
+
+    def extents(self) -> Iterator[Extent]:
+        end, pending = 0, 0  # what was yielded, and up to where what is stored goes on
+        for start, _, length in self.runs():
+            if start > pending:
+                if pending > end:
+                    yield Extent(end, pending - end, Kind.DATA)
+                yield Extent(pending, start - pending, Kind.HOLE)
+                end = start
+            pending = start + length
+        if pending > end:
+            yield Extent(end, pending - end, Kind.DATA)
+        if self.size > pending:
+            yield Extent(pending, self.size - pending, Kind.HOLE)
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        check_range(self, offset, len(buffer))
+        view, end, done = memoryview(buffer), offset + len(buffer), offset
+        starts, stored, lengths = self._read_map()
+        for index in range(max(0, bisect_right(starts, offset) - 1), len(starts)):
+            first, last = max(starts[index], offset), min(starts[index] + lengths[index], end)
+            if first >= end:
+                break
+            if first >= last:
+                continue
+            view[done - offset : first - offset] = bytes(first - done)
+            self._fs.source.read_into(stored[index] + first - starts[index], view[first - offset : last - offset])
+            done = last
+        view[done - offset :] = bytes(end - done)
+
+    def _read_map(self) -> tuple[array[int], array[int], array[int]]:
+        if self._map is None:
+            found = array("Q"), array("Q"), array("Q")
+            for run in self.runs():
+                for numbers, number in zip(found, run, strict=True):
+                    numbers.append(number)
+                if len(found[0]) > _MAX_PIECES:
+                    name = inode_name(self._inode.number)
+                    raise self._fs.not_believed(f"{name}: it is in more than {_MAX_PIECES} pieces")
+            self._map = found
+        return self._map
+
+
+class InlineSource(Source):
+    """The bytes of a file that its inode holds."""
+
+    name: str
+    size: int
+
+    def __init__(self, data: bytes, *, name: str) -> None:
+        self.name = name
+        self.size = len(data)
+        self._data = data
+
+    def extents(self) -> Iterator[Extent]:
+        if self.size:
+            yield Extent(0, self.size, Kind.DATA)
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        check_range(self, offset, len(buffer))
+        memoryview(buffer)[:] = self._data[offset : offset + len(buffer)]
+
+
+def file_size(fs: FileSystem, inode: StoredInode) -> int:
+    """Return a file's size in bytes. Raises NotBelievedError for one that cannot be."""
+    if inode.size >= _MAX_SIZE:
+        raise fs.not_believed(f"{inode_name(inode.number)}: it has {inode.size} bytes, more than a file can have")
+    return inode.size
+
+
+def file_contents(fs: FileSystem, inode: StoredInode, inline_data: bytes, *, name: str) -> Source:
+    """Return the contents of a file; inline_data is what its inode holds beyond i_block.
+
+    Raises NotBelievedError when the size is not a possible one, as does reading it where its map is damaged.
+    """
+    if not inode.flags & layout.INLINE_DATA_FLAG:
+        return FileSource(fs, inode, name=name)
+    size = file_size(fs, inode)
+    if size > fs.geometry.block_size:
+        raise fs.not_believed(f"{inode_name(inode.number)}: it has {size} bytes inside of the inode")
+    return InlineSource((inode.i_block + inline_data)[:size].ljust(size, b"\0"), name=name)

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: MIT
+"""Everything about the files of an ext file system by their inodes: entries, contents, targets, attributes, status."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator
+
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.acl import acl_attribute
+from pydiskimg.fs.ext4.contents import file_contents
+from pydiskimg.fs.ext4.directory_entries import NamedInode, block_entries, directory_blocks
+from pydiskimg.fs.ext4.features import RoCompat
+from pydiskimg.fs.ext4.file_system import FileSystem, NotBelievedError
+from pydiskimg.fs.ext4.inode_table import InodeTable
+from pydiskimg.fs.ext4.inodes import StoredInode, device_number, inode_name
+from pydiskimg.fs.ext4.xattrs import Xattrs, attribute_name
+from pydiskimg.protocols import Source, read_bytes
+
+_KINDS = (*layout.FILE_TYPES,)
+_DEVICES = (layout.CHARACTER_DEVICE, layout.BLOCK_DEVICE)
+_ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
+_SECTOR = 512
+_NANOSECONDS = 1_000_000_000
+_KEPT_DIRECTORIES = 16
+_KEPT_SIZE = 1 << 18
+
+
+class RefusedError(Exception):
+    """What cannot be done with a file although nothing is wrong with it; the text goes on after its name."""
+
+    def __init__(self, text: str, number: int) -> None:
+        super().__init__(text)
+        self.number = number
+
+
+class ExtFiles:
+    """The files of a file system that does not change. Every call raises NotBelievedError where what it reads is
+    damaged, RefusedError for what is encrypted, and as reading does.
+    """
+
+    def __init__(self, fs: FileSystem) -> None:
+        self.fs = fs
+        self._table = InodeTable(fs)
+        self._xattrs = Xattrs(fs, self._attribute_value)
+        self._kept: dict[int, tuple[bytes, ...]] = {}  # the blocks of directories that were looked into
+
+    def inode(self, number: int) -> StoredInode:
+        """Return the inode of a file: one that is in use and has a type."""
+        inode = self._table.inode(number)
+        if inode.kind not in _KINDS:
+            raise self._damaged(inode, f"its mode is {inode.mode:#o}, which no file has")
+        return inode
+
+    def entries(self, directory: StoredInode) -> Iterator[NamedInode]:
+        """Yield the entries of a directory but "." and "..", as they are stored; a block of it is held at a time."""
+        for block in self._directory_blocks(directory):
+            yield from block_entries(self.fs, directory, block)
+
+    def find(self, directory: StoredInode, name: bytes) -> int | None:
+        """Return the inode that a name in a directory stands for; None where it has none of this name."""
+        blocks: Iterable[bytes]
+        if directory.size <= _KEPT_SIZE:
+            blocks = self._kept.get(directory.number, ())
+            if not blocks:
+                if len(self._kept) >= _KEPT_DIRECTORIES:
+                    del self._kept[next(iter(self._kept))]
+                blocks = self._kept[directory.number] = tuple(self._directory_blocks(directory))
+        else:
+            blocks = self._directory_blocks(directory)
+        for block in blocks:
+            for _, number, _ in block_entries(self.fs, directory, block, name):
+                return number
+        return None
+
+    def _directory_blocks(self, directory: StoredInode) -> Iterator[bytes]:
+        if directory.flags & layout.ENCRYPT_FLAG:
+            raise RefusedError("is encrypted (fscrypt), and so are the names in it", errno.ENOKEY)
+        return directory_blocks(self.fs, directory, self._inline_data(directory))
+
+    def contents(self, inode: StoredInode, name: str) -> Source:
+        """Return the contents of a regular file; name is what messages call it."""
+        self._require_plain(inode)
+        return file_contents(self.fs, inode, self._inline_data(inode), name=name)
+
+    def target(self, inode: StoredInode) -> bytes:
+        """Return where a symlink leads."""
+        self._require_plain(inode)
+        size, most = inode.size, self.fs.geometry.block_size
+        if not 0 < size <= most:
+            raise self._damaged(inode, f"it is a symlink of {size} bytes; expected 1 to {most}")
+        is_inline = inode.flags & layout.INLINE_DATA_FLAG
+        if size < len(inode.i_block) and not is_inline and not _has_extents(inode):
+            found = inode.i_block[:size]
+        else:
+            found = read_bytes(file_contents(self.fs, inode, self._inline_data(inode), name=self.fs.name), 0, size)
+        if b"\0" in found:
+            raise self._damaged(inode, "it is a symlink with a NUL byte in it")
+        return found
+
+    def attributes(self, inode: StoredInode) -> dict[bytes, bytes]:
+        """Return the extended attributes by name, as Linux shows them: an ACL is system.posix_acl_access."""
+        found = {}
+        for stored, value in self._xattrs.of(inode).items():
+            name = attribute_name(stored)
+            if name is not None:
+                found[name] = self._acl(inode, value) if name in _ACLS else value
+        return found
+
+    def status(self, inode: StoredInode) -> os.stat_result:
+        """Return what os.lstat() gives for the file where it is mounted; st_dev is 0."""
+        atime, mtime, ctime = (inode.time_ns(name) for name in ("i_atime", "i_mtime", "i_ctime"))
+        major, minor = device_number(inode.i_block) if inode.kind in _DEVICES else (0, 0)
+        numbers = (inode.mode, inode.number, 0, inode.links, inode.uid, inode.gid, inode.size)
+        return os.stat_result(
+            (*numbers, atime // _NANOSECONDS, mtime // _NANOSECONDS, ctime // _NANOSECONDS),
+            {
+                "st_atime": atime / _NANOSECONDS,
+                "st_mtime": mtime / _NANOSECONDS,
+                "st_ctime": ctime / _NANOSECONDS,
+                "st_atime_ns": atime,
+                "st_mtime_ns": mtime,
+                "st_ctime_ns": ctime,
+                "st_blksize": self.fs.geometry.block_size,
+                "st_blocks": self._sectors(inode),
+                "st_rdev": os.makedev(major, minor),
+            },
+        )
+
+    def _sectors(self, inode: StoredInode) -> int:
+        count = int(inode.fields["i_blocks_lo"])
+        if RoCompat.HUGE_FILE not in self.fs.geometry.features:
+            return count
+        count |= int(inode.fields["i_blocks_high"]) << 32
+        return count * (self.fs.geometry.block_size // _SECTOR) if inode.flags & layout.HUGE_FILE_FLAG else count
+
+    def _inline_data(self, inode: StoredInode) -> bytes:
+        return self._xattrs.inline_data(inode) if inode.flags & layout.INLINE_DATA_FLAG else b""
+
+    def _attribute_value(self, number: int, size: int) -> bytes:
+        inode = self.inode(number)
+        if not inode.flags & layout.EA_INODE_FLAG or inode.kind != layout.REGULAR_FILE or inode.size != size:
+            raise self._damaged(inode, f"it does not hold an extended attribute of {size} bytes")
+        return read_bytes(file_contents(self.fs, inode, b"", name=self.fs.name), 0, size)
+
+    def _acl(self, inode: StoredInode, stored: bytes) -> bytes:
+        try:
+            return acl_attribute(stored)
+        except ValueError as error:
+            raise self._damaged(inode, str(error)) from error
+
+    @staticmethod
+    def _require_plain(inode: StoredInode) -> None:
+        if inode.flags & layout.ENCRYPT_FLAG:
+            raise RefusedError("is encrypted (fscrypt), and its key is not here", errno.ENOKEY)
+
+    def _damaged(self, inode: StoredInode, what: str) -> NotBelievedError:
+        return self.fs.not_believed(f"{inode_name(inode.number)}: {what}")
+
+
+def _has_extents(inode: StoredInode) -> bool:
+    """Whether i_block is an extent tree: old kernels left the flag on symlinks that are in the inode."""
+    magic = layout.EXTENT_HEADER.unpack(inode.i_block)["eh_magic"]
+    return bool(inode.flags & layout.EXTENTS_FLAG) and magic == layout.EXTENT_MAGIC

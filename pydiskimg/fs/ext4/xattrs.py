@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: MIT
+"""The extended attributes of an inode: in the inode, in a block that inodes may share, in inodes of their own
+(attributes.rst)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.file_system import FileSystem, NotBelievedError
+from pydiskimg.fs.ext4.inodes import StoredInode, inode_name
+
+MAX_VALUE = 1 << 16  # bytes; Linux takes no longer ones
+_KEPT_BLOCKS = 256
+
+StoredName = tuple[int, bytes]
+"""The index that stands for the beginning of an attribute's name (layout.XATTR_PREFIXES), and the rest of the name."""
+
+ReadValue = Callable[[int, int], bytes]
+"""Called with the number of an inode and a size in bytes; returns the value that is the contents of that inode."""
+
+
+class Xattrs:
+    """Reads the extended attributes of the inodes of a file system that does not change.
+
+    read_value is how the value in an inode of its own is read.
+    """
+
+    def __init__(self, fs: FileSystem, read_value: ReadValue) -> None:
+        self._fs = fs
+        self._read_value = read_value
+        self._blocks: dict[int, dict[StoredName, bytes | tuple[int, int]]] = {}
+
+    def of(self, inode: StoredInode) -> dict[StoredName, bytes]:
+        """Return the attributes, values as they are stored; of a name that is there twice the one in the inode.
+
+        Raises NotBelievedError when they are damaged, and as reading does.
+        """
+        found = self._in_inode(inode)
+        if inode.xattr_block:
+            found = {**self._in_block(inode), **found}
+        values: dict[StoredName, bytes] = {}
+        left = self._fs.geometry.block_size * 2 + MAX_VALUE * 16
+        for name, value in found.items():
+            values[name] = value if isinstance(value, bytes) else self._read_value(*value)
+            left -= len(values[name])
+            if left < 0:
+                raise self._damaged(inode, "its extended attributes are larger than what Linux stores")
+        return values
+
+    def inline_data(self, inode: StoredInode) -> bytes:
+        """Return what the inode holds of its contents beyond i_block. Raises as of() does."""
+        value = self._in_inode(inode).get(layout.XATTR_INLINE_DATA, b"")
+        if not isinstance(value, bytes):
+            raise self._damaged(inode, "its inline data are in another inode")
+        return value
+
+    def _in_inode(self, inode: StoredInode) -> dict[StoredName, bytes | tuple[int, int]]:
+        if len(inode.raw) <= layout.GOOD_OLD_INODE_SIZE:
+            return {}
+        start = layout.GOOD_OLD_INODE_SIZE + inode.extra_size
+        if inode.extra_size % layout.XATTR_PADDING or start > len(inode.raw):
+            raise self._damaged(inode, f"it has {inode.extra_size} extra bytes, in an inode of {len(inode.raw)}")
+        first = start + layout.XATTR_INODE_HEADER.size
+        if first > len(inode.raw) or layout.XATTR_INODE_HEADER.unpack(inode.raw, start)["h_magic"] != _MAGIC:
+            return {}
+        return dict(self._entries(inode, inode.raw[first:], 0))
+
+    def _in_block(self, inode: StoredInode) -> dict[StoredName, bytes | tuple[int, int]]:
+        number, fs = inode.xattr_block, self._fs
+        if number in self._blocks:
+            return self._blocks[number]
+        if not fs.geometry.first_data_block <= number < fs.geometry.blocks:
+            raise self._damaged(inode, f"its extended attributes are at block {number} of {fs.geometry.blocks}")
+        block = fs.read(number)
+        header = layout.XATTR_HEADER.unpack(block)
+        if header["h_magic"] != _MAGIC or header["h_blocks"] != 1:
+            raise self._damaged(inode, f"block {number} does not hold extended attributes")
+        if fs.checksums.active and header["h_checksum"] != fs.checksums.xattr_block(number, block):
+            raise self._damaged(inode, f"the checksum of block {number} of its extended attributes does not hold")
+        if len(self._blocks) >= _KEPT_BLOCKS:
+            self._blocks.clear()
+        found = self._blocks[number] = dict(self._entries(inode, block, layout.XATTR_HEADER.size))
+        return found
+
+    def _entries(
+        self, inode: StoredInode, area: bytes, position: int
+    ) -> Iterator[tuple[StoredName, bytes | tuple[int, int]]]:
+        """Yield names, and values or where those are, of the entries from position on; offsets count in area."""
+        left = len(area)
+        while True:
+            end = position + layout.XATTR_PADDING
+            if end <= len(area) and not any(area[position:end]):
+                return
+            end = position + layout.XATTR_ENTRY.size
+            if end > len(area):
+                raise self._damaged(inode, "its extended attributes have no end")
+            entry = layout.XATTR_ENTRY.unpack(area, position)
+            size, offset, number = (int(entry[f"e_value_{name}"]) for name in ("size", "offs", "inum"))
+            name = area[end : end + entry["e_name_len"]]
+            position = end + -(-entry["e_name_len"] // layout.XATTR_PADDING) * layout.XATTR_PADDING
+            if position > len(area) or b"\0" in name:
+                raise self._damaged(inode, "the name of one of its extended attributes is not a possible one")
+            if number:
+                if size > MAX_VALUE:
+                    raise self._damaged(inode, f"it has an extended attribute of {size} bytes")
+                yield (entry["e_name_index"], name), (number, size)
+                continue
+            left -= size
+            if offset + size > len(area) or left < 0:
+                raise self._damaged(inode, f"it has an extended attribute of {size} bytes at byte {offset}")
+            yield (entry["e_name_index"], name), area[offset : offset + size]
+
+    def _damaged(self, inode: StoredInode, what: str) -> NotBelievedError:
+        return self._fs.not_believed(f"{inode_name(inode.number)}: {what}")
+
+
+_MAGIC = layout.XATTR_MAGIC
+
+
+def attribute_name(name: StoredName) -> bytes | None:
+    """Return an attribute's whole name; None for one that Linux does not show."""
+    index, rest = name
+    prefix = layout.XATTR_PREFIXES.get(index)
+    if prefix is None or name == layout.XATTR_INLINE_DATA:
+        return None
+    if prefix.endswith(b".") != bool(rest):  # "user." alone, or an ACL with something after it
+        return None
+    return prefix + rest
