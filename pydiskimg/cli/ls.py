@@ -45,9 +45,13 @@ def run(arguments: argparse.Namespace) -> None:
 def _found(tree: ExtTree, paths: list[str], *, recursive: bool) -> Iterator[tuple[str, str, os.stat_result]]:
     """Yield (path, what a line calls it, lstat)."""
     for path in paths:
-        status = tree.stat(path)
-        if not stat.S_ISDIR(status.st_mode):
-            yield path, path, tree.stat(path, follow_symlinks=False)
+        status = tree.stat(path, follow_symlinks=False)
+        if stat.S_ISLNK(status.st_mode) and tree.exists(path):
+            leads_to_directory = stat.S_ISDIR(tree.stat(path).st_mode)
+        else:
+            leads_to_directory = stat.S_ISDIR(status.st_mode)
+        if not leads_to_directory:
+            yield path, path, status
         elif recursive:
             for below, status in tree.walk(path):
                 yield below, below, status
