@@ -34,7 +34,10 @@ if TYPE_CHECKING:
         def error(self, message: str) -> NoReturn: ...
 
 
-COMMANDS = ("info", "convert", "create", "map", "compare", "check", "snapshot", "mkfs", "mkswap")
+COMMANDS = (
+    *("info", "convert", "create", "map", "compare", "check", "snapshot", "mkfs", "mkswap"),
+    *("ls", "cat", "stat", "copy-out", "tar-out"),
+)
 _NOT_TOLD = {"compare": 4}  # where 1 says something else: that the images differ
 
 

@@ -64,7 +64,7 @@ def _parser(commands: Sequence[str]) -> argparse.ArgumentParser:
     # Given prog, argparse need not look at the terminal's width (shutil) before there is anything to print.
     subparsers = parser.add_subparsers(prog="pydiskimg", metavar="COMMAND", required=True)
     for name in commands:
-        import_module(f"pydiskimg.cli.{name}").add_parser(subparsers)
+        import_module(f"pydiskimg.cli.{name.replace('-', '_')}").add_parser(subparsers)
     for subparser in subparsers.choices.values():
         subparser.set_defaults(parser=subparser)
     return parser

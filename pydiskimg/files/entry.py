@@ -21,6 +21,8 @@ class Entry:
     link is an earlier entry's path. mode is the twelve permission bits. Times are nanoseconds since 1970. size is that
     of a regular file with its holes, in bytes. names are further paths of the file. flags are those of chattr(1).
 
+    data says where in a file the contents are, as (offset, length), where that is known before they are read.
+
     contents are read once, before the next entry is asked for, or not at all. xattrs and acls, by the attribute's name,
     are complete once they were read: a dump has the attributes of a file after its contents.
     """
@@ -40,6 +42,7 @@ class Entry:
     names: Sequence[bytes] = ()
     flags: int = 0
     contents: Contents = ()
+    data: Sequence[tuple[int, int]] | None = None
 
     @property
     def acls_have_names(self) -> bool:

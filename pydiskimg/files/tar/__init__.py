@@ -4,6 +4,7 @@
 from pydiskimg.files.tar.extract import Extracted, check_archive, extract
 from pydiskimg.files.tar.from_pipe import FileInArchive, files_in_archive, looks_like_archive
 from pydiskimg.files.tar.packed import PackedFile, first_file, only_file, open_packed
+from pydiskimg.files.tar.writer import write_archive
 
 __all__ = [
     "Extracted",
@@ -16,4 +17,5 @@ __all__ = [
     "looks_like_archive",
     "only_file",
     "open_packed",
+    "write_archive",
 ]

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from pydiskimg.extents import Kind
 from pydiskimg.files.acl import decode, is_minimal
@@ -20,6 +21,7 @@ from pydiskimg.units import MIB
 
 _CHUNK = MIB
 _HARD_LINK = 0
+_MOST_RANGES = 1 << 17
 
 
 @dataclass(slots=True)
@@ -74,6 +76,8 @@ class TreeEntries:
         if stat.S_ISREG(status.st_mode):
             source = files.contents(inode, f"{self.tree.name}, {name}")
             found.size, found.contents = source.size, self._contents(source, name)
+            if status.st_blocks * 512 < source.size:
+                found.data = _data_ranges(source)
         elif stat.S_ISLNK(status.st_mode):
             found.link = files.target(inode)
         xattrs = files.attributes(inode)
@@ -95,3 +99,10 @@ class TreeEntries:
                     chunk = buffer[: min(_CHUNK, extent.end - position)]
                     source.read_into(position, chunk)
                     yield position, chunk
+
+
+def _data_ranges(source: Source) -> list[tuple[int, int]] | None:
+    """Return where a sparse file has data; None for one in more pieces than headers can say."""
+    data = (extent for extent in source.extents() if extent.kind is Kind.DATA)
+    found = [(extent.start, extent.length) for extent in islice(data, _MOST_RANGES + 1)]
+    return found if len(found) <= _MOST_RANGES else None

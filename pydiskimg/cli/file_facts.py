@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""What ls and stat tell of a file, as JSON and as lines."""
+
+from __future__ import annotations
+
+import os
+import stat
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydiskimg.text import printable
+
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFCHR: "character device",
+    stat.S_IFBLK: "block device",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NANOSECONDS = 1_000_000_000
+_DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
+
+
+def file_facts(path: str, status: os.stat_result, target: str | None) -> dict[str, Any]:
+    """Return the facts of one file; target is where a symlink leads. A name that is not UTF-8 has \\xNN in it."""
+    facts: dict[str, Any] = {
+        "path": shown(path),
+        "type": _KINDS[stat.S_IFMT(status.st_mode)],
+        "mode": f"{stat.S_IMODE(status.st_mode):04o}",
+        "uid": status.st_uid,
+        "gid": status.st_gid,
+        "size": status.st_size,
+        "links": status.st_nlink,
+        "inode": status.st_ino,
+        "modified": time_text(status.st_mtime_ns),
+    }
+    if target is not None:
+        facts["target"] = shown(target)
+    if stat.S_IFMT(status.st_mode) in _DEVICES:
+        facts["device"] = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+    return facts
+
+
+def long_line(path: str, status: os.stat_result, target: str | None) -> str:
+    """Return the line that `ls -l` has of the file, times in UTC."""
+    size = str(status.st_size)
+    if stat.S_IFMT(status.st_mode) in _DEVICES:
+        size = f"{os.major(status.st_rdev)}, {os.minor(status.st_rdev)}"
+    name = printable(path) + (f" -> {printable(target)}" if target is not None else "")
+    return (
+        f"{stat.filemode(status.st_mode)} {status.st_nlink:>3} {status.st_uid:>5} {status.st_gid:>5} {size:>10} "
+        f"{time_text(status.st_mtime_ns)[:16].replace('T', ' ')} {name}"
+    )
+
+
+def time_text(nanoseconds: int) -> str:
+    """Return a time as 2026-11-30T02:25:35.632230983Z."""
+    seconds, rest = divmod(nanoseconds, _NANOSECONDS)
+    return f"{(_EPOCH + timedelta(seconds=seconds)).strftime('%Y-%m-%dT%H:%M:%S')}.{rest:09}Z"
+
+
+def shown(name: str) -> str:
+    """Return a name for JSON: what is not UTF-8 in it as \\xNN."""
+    return name if name.isprintable() else "".join(_character(character) for character in name)
+
+
+def _character(character: str) -> str:
+    return f"\\x{ord(character) - 0xDC00:02x}" if 0xDC80 <= ord(character) < 0xDD00 else character

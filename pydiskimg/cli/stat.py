@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+"""pydiskimg stat: all that an image says of a file."""
+
+from __future__ import annotations
+
+import argparse
+import stat
+from typing import Any
+
+from pydiskimg.cli.file_facts import file_facts, shown, time_text
+from pydiskimg.cli.output import add_output_option, nested_lines, show
+from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
+from pydiskimg.fs.ext4.tree import ExtTree
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser(
+        "stat",
+        help="tell all of a file of an image",
+        description=f"Tell mode, owners, times, extended attributes and more of PATH. {READ}",
+    )
+    parser.add_argument("-L", "--dereference", action="store_true", help="follow PATH where it is a symlink")
+    add_output_option(parser)
+    add_tree_arguments(parser)
+    parser.add_argument("paths", metavar="PATH", nargs="+", type=path_argument)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the facts of the files that the arguments name."""
+    with tree_argument(arguments) as tree:
+        found = [_facts(tree, path, follow=arguments.dereference) for path in arguments.paths]
+        lines = (line for facts in found for line in (*nested_lines(facts), *([""] if facts is not found[-1] else [])))
+        show(found, lines, arguments.output)
+
+
+def _facts(tree: ExtTree, path: str, *, follow: bool) -> dict[str, Any]:
+    status = tree.stat(path, follow_symlinks=follow)
+    target = tree.readlink(path) if stat.S_ISLNK(status.st_mode) else None
+    attributes = tree.attributes(path, follow_symlinks=follow)
+    return {
+        **file_facts(path, status, target),
+        "accessed": time_text(status.st_atime_ns),
+        "changed": time_text(status.st_ctime_ns),
+        "allocated": status.st_blocks * 512,
+        "attributes": {shown(name): _value(value) for name, value in attributes.items()},
+    }
+
+
+def _value(value: bytes) -> str:
+    """Return an attribute's value as text where it is text, with or without a NUL at its end, and else as 0x..."""
+    try:
+        text = value.removesuffix(b"\0").decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    return text if text.isprintable() else f"0x{value.hex()}"

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""pydiskimg tar-out: a directory of an image as a tar archive, as virt-tar-out packs it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from pydiskimg.cli.arguments import require_name
+from pydiskimg.cli.output import tell
+from pydiskimg.cli.pipes import destination_pipe, is_destination_pipe
+from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
+from pydiskimg.disks.new_file import new_file
+from pydiskimg.files.tar import write_archive
+from pydiskimg.fs.ext4.tree import ExtTree
+from pydiskimg.fs.ext4.tree.entries import TreeEntries
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser(
+        "tar-out",
+        help="pack a directory of an image as a tar archive",
+        description="Pack the directory PATH of IMAGE, with all that is in it, as the tar archive TARBALL, which is "
+        "not compressed: owners, nanoseconds, hard links, devices, holes, extended attributes and ACLs are in it. "
+        f"{READ}",
+    )
+    add_tree_arguments(parser)
+    parser.add_argument("path", metavar="PATH", type=path_argument)
+    parser.add_argument("tarball", metavar="TARBALL", help="a new file, or - for standard output")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Pack what the arguments name."""
+    require_name(arguments.tarball, "archive")
+    with tree_argument(arguments) as tree:
+        if is_destination_pipe(arguments.tarball):
+            with destination_pipe(arguments.tarball) as (fd, name):
+                _pack(tree, arguments.path, fd, name)
+            return
+        with new_file(arguments.tarball) as (fd, name):
+            _pack(tree, arguments.path, fd, name)
+
+
+def _pack(tree: ExtTree, path: str, fd: int, name: str) -> None:
+    left_out = write_archive(TreeEntries(tree, path, b".").entries(), fd, name)
+    if left_out:
+        tell(f"sockets left out, which no tar archive holds: {left_out}")

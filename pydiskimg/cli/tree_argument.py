@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""The files of an image that ls, cat, stat, copy-out and tar-out work on: IMAGE, --partition, -f."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pydiskimg.cli.arguments import require_file_name
+from pydiskimg.cli.references import add_references_option, references
+from pydiskimg.fs.ext4.tree import ExtTree
+from pydiskimg.images import FORMATS
+from pydiskimg.volumes.tree import open_tree
+
+READ = (
+    "The files are those of the root file system on IMAGE (ext2, ext3 or ext4; raw or qcow2), of the only file system "
+    "there, or of --partition N. They are read without a mount, and nothing is written to IMAGE."
+)
+
+
+def add_tree_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add -f, --partition, --allow-references and IMAGE."""
+    parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
+    parser.add_argument("--partition", type=_number, metavar="N", help="the files of partition N; 0: of the whole disk")
+    add_references_option(parser)
+    parser.add_argument("image", metavar="IMAGE", help="disk image or block device")
+
+
+@contextmanager
+def tree_argument(arguments: argparse.Namespace) -> Iterator[ExtTree]:
+    """Give the files that the arguments name. Raises as open_tree() does."""
+    require_file_name(arguments.image)
+    with (
+        references(arguments) as policy,
+        open_tree(arguments.image, partition=arguments.partition, format=arguments.format, references=policy) as tree,
+    ):
+        yield tree
+
+
+def path_argument(text: str) -> str:
+    """Return a path in the image, as a type for argparse: paths begin at the root, with or without "/"."""
+    return text if text.startswith("/") else f"/{text}"
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is not the number of a partition; expected 0, 1, 2 or more")
+    return int(text)
