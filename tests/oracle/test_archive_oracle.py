@@ -181,3 +181,15 @@ def test_a_real_tree(tool: Tool, tmp_path: Path) -> None:
     owner = () if os.geteuid() == 0 else (f"--owner=+{os.getuid()}", f"--group=+{os.getgid()}")
     run(tool("tar"), "-czf", tmp_path / "a.tar.gz", *owner, "-C", tree, "--ignore-failed-read", ".")
     judge(tool, tmp_path / "a.tar.gz", tmp_path)
+
+
+@pytest.mark.parametrize("options", [("-V", "a label"), ("--pax-option=globexthdr.name=g,comment=seen",)], ids=str)
+def test_gnu_tars_own_global_headers(tool: Tool, options: tuple[str, ...], tmp_path: Path) -> None:
+    archive, tree, target = (tmp_path / name for name in ("a.tar", "tree", "target"))
+    tree.mkdir()
+    target.mkdir()
+    (tree / "file").write_text("contents")
+    pack(tool, archive, tree, "--format=pax", *options)
+    assert b"comment=seen" in archive.read_bytes() or b"GNU.volume.label=a label" in archive.read_bytes()
+    extract(archive, str(target))
+    assert (target / "file").read_text() == "contents"

@@ -53,13 +53,14 @@ def coverage(source: Source, fs_type: str) -> Coverage:
 def stated_size(head: bytes) -> int:
     """Return how many bytes of its device the file system covers whose superblock is in head, the first bytes of it.
 
-    0: no ext2, ext3, ext4, xfs or btrfs. The number is the superblock's own: good for a comparison, and nothing else.
+    0: no ext2, ext3, ext4, xfs or btrfs, or one in blocks of a size that no kernel mounts: libblkid calls that no xfs
+    either. The number is the superblock's own: good for a comparison, and nothing else.
     """
     for superblock in (_EXT, _XFS, _BTRFS):
-        if len(head) >= superblock.offset + superblock.record.size:
-            fields = superblock.record.unpack(head, superblock.offset)
-            found = superblock.covered(fields)
-            if fields[superblock.magic[0]] == superblock.magic[1] and found.is_plausible:
+        record, offset, (field, magic) = superblock.record, superblock.offset, superblock.magic
+        if head.startswith(magic, offset + record.offsets[field]) and len(head) >= offset + record.size:
+            found = superblock.covered(record.unpack(head, offset))
+            if found.is_plausible:
                 return found.size
     return 0
 
@@ -70,7 +71,7 @@ class _Superblock:
 
     record: Record
     offset: int
-    magic: tuple[str, object]
+    magic: tuple[str, bytes]
     covered: Callable[[dict[str, Any]], Coverage]
     refusal: Callable[[dict[str, Any]], str | None] = lambda _: None
 
@@ -103,7 +104,9 @@ def _btrfs_refusal(fields: dict[str, Any]) -> str | None:
     return None if count == 1 else f"its btrfs is spread over {count} devices; none of them is grown"
 
 
-_EXT = _Superblock(SUPERBLOCK, SUPERBLOCK_OFFSET, ("s_magic", SUPERBLOCK_MAGIC), _ext_covered, _ext_refusal)
+_EXT = _Superblock(
+    SUPERBLOCK, SUPERBLOCK_OFFSET, ("s_magic", SUPERBLOCK_MAGIC.to_bytes(2, "little")), _ext_covered, _ext_refusal
+)
 _XFS = _Superblock(xfs.SUPERBLOCK, 0, ("sb_magicnum", xfs.MAGIC), _xfs_covered)
 _BTRFS = _Superblock(btrfs.SUPERBLOCK, btrfs.OFFSET, ("magic", btrfs.MAGIC), _btrfs_covered, _btrfs_refusal)
 _TYPES = {"ext2": _EXT, "ext3": _EXT, "ext4": _EXT, "xfs": _XFS, "btrfs": _BTRFS}

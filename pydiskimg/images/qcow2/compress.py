@@ -10,6 +10,7 @@ import threading
 import zlib
 
 from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.images.qcow2.compressed import of_zstd_library
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,15 +47,8 @@ def compressor(compression_type: str, *, name: str) -> Compress:
         raise UnsupportedImageError(
             f"{name}: the compression type {compression_type!r} is not known; expected {' or '.join(COMPRESSION_TYPES)}"
         )
-    for find in (_zstandard, _python_zstd):
-        try:
-            return find()
-        except ImportError:
-            continue
-    raise UnsupportedImageError(
-        f"{name}: cannot be compressed with zstd: no zstd library is installed for this Python; "
-        "install the package python3-zstandard, or use compression_type=zlib"
-    )
+    problem, advice = f"{name}: cannot be compressed with zstd:", ", or use compression_type=zlib"
+    return of_zstd_library(_zstandard, _python_zstd, problem=problem, advice=advice)
 
 
 def stored_deflate(cluster: Buffer) -> bytes:

@@ -11,7 +11,7 @@ import threading
 from contextlib import suppress
 
 from pydiskimg.errors import UnsupportedImageError
-from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.startup import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     Decode: TypeAlias = Callable[[memoryview, memoryview], None]
     DecodeAll: TypeAlias = Callable[[memoryview, memoryview], memoryview]
+
+Function = TypeVar("Function")
 
 # RFC 8878 asks every decoder for 8 MiB; a cluster has 2 MiB at most, so a larger window only costs memory.
 ZSTD_WINDOW_LOG = 23
@@ -130,14 +132,16 @@ def _zstd(name: str) -> tuple[Decode, DecodeAll]:
 
 def _zstd_reader(name: str) -> Callable[[memoryview, memoryview], int]:
     """The function that fills a cluster from data and returns how many bytes that were."""
-    for find in (_zstandard, _python_zstd):
-        try:
-            return find()
-        except ImportError:
-            continue
+    return of_zstd_library(_zstandard, _python_zstd, problem=f"{name}: has clusters compressed with zstd, and")
+
+
+def of_zstd_library(*makers: Callable[[], Function], problem: str, advice: str = "") -> Function:
+    """Return what the first of makers gives whose zstd library is installed; UnsupportedImageError where none is."""
+    for make in makers:
+        with suppress(ImportError):
+            return make()
     raise UnsupportedImageError(
-        f"{name}: has clusters compressed with zstd, and no zstd library is installed for this Python; "
-        "install the package python3-zstandard"
+        f"{problem} no zstd library is installed for this Python; install the package python3-zstandard{advice}"
     )
 
 

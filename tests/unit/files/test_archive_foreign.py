@@ -6,8 +6,6 @@ from __future__ import annotations
 import base64
 import errno
 import os
-import shutil
-import subprocess
 import tarfile
 from pathlib import Path
 
@@ -191,18 +189,3 @@ def test_an_owner_that_is_given_empty_is_the_headers(tmp_path: Path) -> None:
     unpacked(tmp_path, packed(tmp_path / "a.tar", {"uid": "", "gid": ""}))
     status = (tmp_path / "target/first").stat()
     assert (status.st_uid, status.st_gid) == (os.getuid(), os.getgid())
-
-
-@pytest.mark.oracle
-@pytest.mark.parametrize("options", [("-V", "a label"), ("--pax-option=globexthdr.name=g,comment=seen",)], ids=str)
-def test_gnu_tars_own_global_headers(options: tuple[str, ...], tmp_path: Path) -> None:
-    (tmp_path / "tree").mkdir()
-    (tmp_path / "tree/file").write_text("contents")
-    tar = shutil.which("tar")
-    assert tar
-    archive = tmp_path / "a.tar"
-    subprocess.run([tar, "--format=pax", *options, "-cf", archive, "-C", tmp_path / "tree", "."], check=True)
-    assert b"comment=seen" in archive.read_bytes() or b"GNU.volume.label=a label" in archive.read_bytes()
-    (tmp_path / "target").mkdir()
-    extract(archive, str(tmp_path / "target"))
-    assert (tmp_path / "target/file").read_text() == "contents"
