@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 OS_NAME = "image"
 STREAMING = {"export": 1, "import": 0}  # and the descriptor that the backup goes through
-# How long a verb that was told to end may wait for whoever is at the other end of the pipe.
+# How long a verb that was told to end may wait for the program at the other end of the pipe.
 PATIENCE_SECONDS = 2.0
 # What is not complete when a signal or a defect ends the verb, also before anything was written.
 WHAT = {
@@ -47,7 +47,7 @@ DOING = {  # what a verb does in general, for messages that no step of its own n
     "rename": "renaming",
     "verify": "checking",
 }
-MODULES = {"import": "import_"}  # a keyword is no name of a module
+MODULES = {"import": "import_"}  # a keyword cannot name a module
 
 
 def run_verb(

@@ -75,7 +75,7 @@ class InstanceDisk:
 
 @dataclass(frozen=True, slots=True)
 class InstanceNic:
-    """A network interface of the instance; network holds NIC_n_NETWORK_* by the names behind that prefix."""
+    """A network interface of the instance; network holds NIC_n_NETWORK_* by the names after that prefix."""
 
     index: int
     mac: str | None = None
@@ -379,7 +379,7 @@ def _memory(environ: Mapping[str, str]) -> int | None:
 def _variant(environ: Mapping[str, str]) -> str | None:
     variant = environ.get("OS_VARIANT") or None
     if variant is not None and not _VARIANT.fullmatch(variant):
-        raise RequestError(f"OS_VARIANT is {variant!r}; expected letters, digits and any of . _ + - behind the first")
+        raise RequestError(f"OS_VARIANT is {variant!r}; expected letters, digits and any of . _ + - after the first")
     return variant
 
 
@@ -429,7 +429,7 @@ def _check_name(what: str, name: str) -> None:
         raise RequestError(f"{what} is empty or not set; expected the instance's name")
     if not _HOST_NAME.fullmatch(name) or ".." in name:
         raise RequestError(
-            f"{what} is {name!r}, which is no instance name; expected a host name of letters, digits, '.', '_' and '-'"
+            f"{what} is {name!r}, not an instance name; expected a host name of letters, digits, '.', '_' and '-'"
         )
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Being asked to end: a signal is noted, and takes effect where nothing is half done.
 
-An exception raised by the signal itself could come between an open() and whoever closes it: the leaked descriptor
+An exception raised by the signal itself could come between an open() and the code that closes it: the leaked descriptor
 would keep the guest's file system from being unmounted. So check() is called at the start of each step and with each
-progress, in whatever thread that is.
+progress, in any thread.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ i holds byte i of every message:
     message 1   | b0 b1 b2 ... |    ->   register column = T[0](column 0) ^ T[1](column 1) ^ ...
 
 A single long message is cut into rows of one length, which are checksummed in this way and then joined.
-Values are registers: the start value is handed in, and there is no final inversion (Linux crc32c_le() is the same).
+Values are registers: the start value is handed in, and the result is not inverted (Linux crc32c_le() is the same).
 """
 
 from __future__ import annotations

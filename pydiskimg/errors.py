@@ -106,7 +106,7 @@ class NoSpaceError(StorageError):
 
 
 class IncompleteError(StorageError):
-    """There is no more room for what comes; the text says that what was written is not complete."""
+    """The room was used up; the text says that what was written is not complete."""
 
     tells_what_is_left = True
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Kind(Enum):
     """What a run of bytes holds.
 
-    DATA is stored and must be read. ZERO is stored as zero: it reads as zero whatever lies behind.
+    DATA is stored and must be read. ZERO is stored as zero: it reads as zero whatever the backing file holds.
     HOLE is not stored: it reads as zero, or as the backing file where there is one.
     """
 

@@ -72,7 +72,7 @@ class Source(Addressable, Protocol):
     def file_ranges(self, offset: int, length: int) -> list[FileRange] | None:  # noqa: ARG002 - a default
         """Return where [offset, offset + length) lies in files, in order, so that it can be moved without being read.
 
-        None when some of it lies in no file as it is, and for whatever read_into() would raise an error for. The
+        None when some of it lies in no file as it is, and where read_into() would raise an error. The
         descriptors stay the source's, and are valid until it is closed.
         """
         return None

@@ -16,7 +16,7 @@ Hence:
 - logging, json and importlib.metadata are imported where they are used, and so is everything that mounts or unpacks.
 - pydiskimg/__init__.py finds the public names when they are first used.
 - records.py takes from _struct what struct.py, a module more, only passes on: 0.1 ms.
-- cli/__init__.py understands the common forms of info and convert by the options that argparse is told.
+- cli/__init__.py understands the common forms of info and convert by the options that argparse gets.
 - Commands and verbs look for garbage less often, and end without taking the interpreter apart (linux/stdio.py).
 """
 

@@ -37,7 +37,7 @@ class BackupKind(Enum):
 
 
 def backup_kind(pipe: PipeReader, wanted: str) -> BackupKind:
-    """Return what comes through the pipe; wanted is the setting IMPORT_FORMAT.
+    """Return what kind of backup the pipe holds; wanted is the setting IMPORT_FORMAT.
 
     An export of ours is a qcow2 whatever the guest's disk begins with, so that no guest decides here. Raises
     RequestError for an empty stream, a compressed one (but for RAW), and one that "auto" cannot tell.

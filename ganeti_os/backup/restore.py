@@ -18,7 +18,7 @@ from pydiskimg.volumes.described_end import LOOK_AT, described_end
 
 log = logging.getLogger(__name__)
 
-# A qcow2 has whole sectors: where the disk that was exported ends within one, the backup has zeros behind it.
+# A qcow2 has whole sectors: where the disk that was exported ends within one, the backup has zeros after it.
 _PADDING = {BackupKind.QCOW2: 511, BackupKind.RAW: 0}
 
 

@@ -21,7 +21,7 @@ def check_python(python: str) -> None:
     """Refuse an interpreter that cannot stand in a first line."""
     length = len(os.fsencode(f"#!{python} -I"))
     if not python.startswith("/") or not os.access(python, os.X_OK):
-        sys.exit(f"-Dpython=: {python!r} is no program; expected the absolute path of an interpreter")
+        sys.exit(f"-Dpython=: {python!r} is not a program; expected the absolute path of an interpreter")
     if re.search(r"\s", python):
         sys.exit(f"-Dpython=: {python!r} has blanks in it, which the first line of a script cannot hold")
     if length > SHEBANG_LIMIT:

@@ -13,7 +13,7 @@ import sys
 
 
 def install(template: str, destination: str) -> bool:
-    """Copy template to destination, mode 0644, and return True; leave whatever is there alone and return False."""
+    """Copy template to destination, mode 0644, and return True; leave what exists alone and return False."""
     if os.path.lexists(destination):
         return False
     os.makedirs(os.path.dirname(destination), mode=0o755, exist_ok=True)
@@ -30,7 +30,7 @@ def install(template: str, destination: str) -> bool:
 
 
 def install_link(target: str, link: str) -> bool:
-    """Make link point to target and return True; leave whatever is there alone and return False."""
+    """Make link point to target and return True; leave what exists alone and return False."""
     if os.path.lexists(link):
         return False
     os.makedirs(os.path.dirname(link), mode=0o755, exist_ok=True)
@@ -39,7 +39,7 @@ def install_link(target: str, link: str) -> bool:
 
 
 def install_directory(directory: str) -> bool:
-    """Make the directory, mode 0755, and return True; leave whatever is there alone and return False."""
+    """Make the directory, mode 0755, and return True; leave what exists alone and return False."""
     if os.path.lexists(directory):
         return False
     os.makedirs(os.path.dirname(directory), mode=0o755, exist_ok=True)

@@ -123,7 +123,7 @@ def _uuid(device: str) -> str:
     with open_raw(device) as disk:
         content = probe(disk)
     if content is None or content.uuid is None:
-        raise StorageError(f"{device}: there is no file system with a UUID on it", errno=None, filename=device)
+        raise StorageError(f"{device}: there is not a file system with a UUID on it", errno=None, filename=device)
     return content.uuid
 
 

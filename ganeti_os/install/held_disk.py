@@ -35,7 +35,7 @@ class HeldDisk(WholeDisk):
 
     @property
     def lies_after_head(self) -> bool:
-        """True when all file systems begin behind the first MiB, so that they can be mounted before release()."""
+        """True when all file systems begin after the first MiB, so that they can be mounted before release()."""
         try:
             partitions = read_partition_table(self, sector_size=self.sector_size)
             return bool(partitions) and not any(self._holds_something(partition) for partition in partitions)

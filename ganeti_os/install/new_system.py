@@ -71,7 +71,7 @@ class NewSystem:
 def new_system(installation: Installation) -> Iterator[NewSystem]:
     """Make the file systems; what the block puts into them gets its partition table when it leaves without an error.
 
-    Whatever can be refused is refused before the disk is wiped. Needs root.
+    All refusals come before the disk is wiped. Needs root.
     """
     messages, disk = installation.messages, installation.disk
     with messages.step("partitioning"):

@@ -41,7 +41,7 @@ def find_overlay(settings: Settings) -> str | None:
     except OSError as error:
         raise storage_error(error, path, "cannot look at the overlay") from error
     if not stat.S_ISDIR(status.st_mode):
-        raise OverlayError(f"{path}: is no directory; an overlay is a directory with the files of a guest's /")
+        raise OverlayError(f"{path}: is not a directory; an overlay is a directory with the files of a guest's /")
     for directory, found in ((settings.overlays_dir, above), (path, status)):
         problem = distrust(directory, found, "goes into guests")
         if problem:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The administrator's customisation scripts: the only programs that are started, and only from here.
 
-They run as root inside our mount namespace, so whoever can write them is root already, or they are refused.
+They run as root inside our mount namespace, so they are refused where anyone but root can write them.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class _Interrupted(BaseException):
 
 
 def enabled(directory: str) -> list[str]:
-    """Return the paths of the scripts that run-parts(8) would run, in C order; none when there is no directory.
+    """Return the paths of the scripts that run-parts(8) would run, in C order; none when there is not a directory.
 
-    What is no executable file with a fitting name is skipped. Raises ScriptError for a directory or script that is
+    Anything but an executable file with a fitting name is skipped. Raises ScriptError for a directory or script that is
     world-writable or belongs to somebody else, StorageError when the directory cannot be read.
     """
     try:
@@ -125,7 +125,7 @@ def _reason_to_skip(path: str) -> str:
     except OSError as error:
         return f"it cannot be looked at ({os.strerror(error.errno or 0)})"
     if not stat.S_ISREG(mode):
-        return "it is no regular file"
+        return "it is not a regular file"
     return "" if mode & 0o111 else "it is not executable"
 
 
@@ -226,7 +226,7 @@ def _start(script: str, environment: Mapping[str, str]) -> subprocess.Popen[byte
 
 def _why_not(script: str, error: OSError) -> str:
     if error.errno == errno.ENOEXEC:
-        return "it is no program and has no #! line to name its interpreter"
+        return "it is not a program and has no #! line to name its interpreter"
     if error.errno in (errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ELOOP):
         try:
             with open(script, "rb") as file:

@@ -292,4 +292,4 @@ def _note_unknown(layer: Layer, name: str) -> None:
         return
     nearest = difflib.get_close_matches(name.upper(), BY_NAME, n=1)
     offer = f"; did you mean {nearest[0]}?" if nearest else ""
-    log.warning("%s: %s is no setting and is ignored%s", layer.location(name), name, offer)
+    log.warning("%s: %s is not a setting and is ignored%s", layer.location(name), name, offer)

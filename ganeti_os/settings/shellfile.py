@@ -252,7 +252,7 @@ class _Parser:
         return following if following in ('"', "\\", "$", "`") else "\\" + following
 
     def expansion(self) -> str:
-        """Read $NAME or ${NAME}; a dollar sign before anything that is no parameter is itself."""
+        """Read $NAME or ${NAME}; a dollar sign before anything that is not a parameter is itself."""
         rest = self.position + 1
         brace = self.text[rest : rest + 1] == "{"
         name = _NAME.match(self.text, rest + brace)

@@ -31,12 +31,12 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
     """
     assert request.device is not None
     if os.isatty(_STANDARD_OUTPUT):
-        raise RequestError("standard output is a terminal, and a backup is no text; send it to a file or a pipe")
+        raise RequestError("standard output is a terminal; send the backup to a file or a pipe")
     started = time.monotonic()
     compression = settings.export_compression
     with ExitStack() as claims, open_raw(request.device) as disk:
         claim_for_reading(claims, disk.fileno(), disk.name)
-        if not disk.size:  # as a device has that nothing is behind
+        if not disk.size:  # as a device has that is not attached to anything
             raise RequestError(f"{request.device}: has 0 bytes; expected a disk that holds something to back up")
         with messages.step("looking for what is in use"):
             source = used_source(disk)

@@ -55,7 +55,7 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
 
 
 def _restore(installation: Installation) -> HeldDisk | None:
-    """Restore what comes; None where file systems were made for it, so that they fill the disk and are complete."""
+    """Restore the backup; None where file systems were made for it, so that they fill the disk and are complete."""
     pipe = PipeReader(_STANDARD_INPUT, "standard input")
     kind = backup_kind(pipe, installation.settings.import_format)
     if kind in (BackupKind.QCOW2, BackupKind.RAW):

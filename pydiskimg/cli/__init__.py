@@ -42,7 +42,7 @@ _NOT_TOLD = {"compare": 4}  # where 1 says something else: that the images diffe
 
 
 class _NotOpen:
-    """Standard output of a process that was started without: who prints a result must hear that nobody gets it."""
+    """Standard output of a process that was started without: printing a result is an error, as it would be lost."""
 
     def write(self, _: str) -> NoReturn:
         raise OSError(errno.EBADF, "is not open, and what was to be printed is lost")

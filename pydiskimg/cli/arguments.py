@@ -11,7 +11,7 @@ from pydiskimg.units import parse_size
 
 
 def require_name(path: str, what: str = "image") -> None:
-    """Raise StorageError for an empty name, which an unset shell variable leaves behind; what says whose it is."""
+    """Raise StorageError for an empty name, which an unset shell variable leaves; what says whose it is."""
     if not path:
         raise StorageError(f"the name of the {what} is empty", errno=errno.ENOENT, filename=path)
 
@@ -28,7 +28,7 @@ def require_file_name(path: str) -> None:
 
 
 def size_argument(text: str) -> int:
-    """Return the bytes that text names, as a type for argparse: what is no size ends in wrong usage."""
+    """Return the bytes that text names, as a type for argparse: anything but a size ends in wrong usage."""
     try:
         return parse_size(text)
     except ValueError as error:

@@ -37,7 +37,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _taken_late(arguments: argparse.Namespace, words: Sequence[str]) -> bool:
-    """Whether words are an operand that may be left out, behind options: older argparse takes it for left out there."""
+    """Whether words are an operand that may be left out, after options: older argparse takes it for left out there."""
     name: str | None = getattr(arguments, "optional_operand", None)
     if name is None or len(words) != 1 or words[0].startswith("-") or getattr(arguments, name) is not None:
         return False

@@ -293,7 +293,7 @@ def _refuse_own_file(source: ImageSource, destination: str) -> None:
 
 
 def _refuse_own_pipe(fd: int, destination: str) -> None:
-    """Raise InUseError when the destination is what stands behind the descriptor that is read from."""
+    """Raise InUseError when the destination is the file of the descriptor that is read from."""
     status = _destination_status(destination)
     if status is not None:
         _refuse_overlap(os.fstat(fd), status, destination)
@@ -315,7 +315,7 @@ def _destination_status(destination: str) -> os.stat_result | None:
 
 
 def _of_unknown_size(callback: Any) -> Any:
-    """A callback that never shows the end: nobody knows how much more comes."""
+    """A callback that never shows the end: how much more there is, is not known."""
     return None if callback is None else lambda done, _: callback(done, done + 1)
 
 

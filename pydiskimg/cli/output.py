@@ -30,7 +30,7 @@ def message_text(text: str) -> str:
 
 
 def tell(text: str) -> None:
-    """Print a message. That nobody gets it changes neither what is done nor the exit status."""
+    """Print a message. One that is lost changes neither what is done nor the exit status."""
     from contextlib import suppress  # only here: few commands have anything to tell
 
     with suppress(OSError):

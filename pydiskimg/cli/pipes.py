@@ -18,7 +18,7 @@ _NAMES = {0: "standard input", 1: "standard output", 2: "standard error"}
 
 
 def is_source_pipe(path: str) -> bool:
-    """True when path is to be read from front to back; a file behind the name of a descriptor can be sought in."""
+    """True when path is to be read from front to back; a file named by its descriptor can be sought in."""
     return path == "-" or _is(path, stat.S_ISFIFO) or (_number(path) is not None and not _is_file(path))
 
 
@@ -69,9 +69,7 @@ def _check_usable(fd: int, name: str) -> None:
     if closed:
         raise StorageError(f"{name}: is not open", errno=errno.EBADF, filename=name)
     if os.isatty(fd):
-        raise StorageError(
-            f"{name}: is a terminal, which is no place for an image; redirect it", errno=errno.EINVAL, filename=name
-        )
+        raise StorageError(f"{name}: is a terminal; redirect it to a file or a pipe", errno=errno.EINVAL, filename=name)
 
 
 def _number(path: str) -> int | None:

@@ -75,7 +75,7 @@ class DeferredHead(Disk):
                 self.disk.write(offset + kept, view[kept:])
 
     def file_location(self, offset: int, length: int) -> tuple[int, int] | None:
-        """Return what file_location() of the disk does, for what lies behind the head."""
+        """Return what file_location() of the disk does, for what lies after the head."""
         return None if self._kept(offset, length) else self.disk.file_location(offset, length)
 
     def zero(self, offset: int, length: int) -> None:

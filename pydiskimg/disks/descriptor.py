@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class BorrowedDescriptor:
     """A descriptor that the caller opened and closes, with its name for messages.
 
-    The caller calls release() before the close: the system gives the number to the next file, which is nobody's to
-    write to from here.
+    The caller calls release() before the close: the system gives the number to the next file, which is not ours
+    to write to.
     """
 
     def __init__(self, fd: int, name: str) -> None:

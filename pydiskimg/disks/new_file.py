@@ -74,7 +74,7 @@ def _flush(fd: int, name: str) -> None:
 
 @contextmanager
 def _replaceable(name: str) -> Iterator[os.stat_result | None]:
-    """Give what is known of the file to be replaced, None where there is none; nobody begins to use it meanwhile."""
+    """Give what is known of the file to be replaced, None where there is none; no process uses it meanwhile."""
     try:
         status = os.stat(name)
     except FileNotFoundError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A block device or a regular file, opened so that nobody else writes it meanwhile."""
+"""A block device or a regular file, opened so that no other process writes it meanwhile."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _open(name: str, *, writable: bool) -> int:
 
 
 def _open_direct(stack: ExitStack, fd: int) -> int | None:
-    """Open the device behind fd once more, past the page cache; None where that is not to be had."""
+    """Open the device behind fd once more, past the page cache; None where that is not possible."""
     try:
         direct_fd = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
     except OSError:

@@ -15,7 +15,7 @@ from pydiskimg.units import format_bytes
 
 
 class GrowingFile(BorrowedDescriptor, Store):
-    """A Store over the descriptor of a regular file, which the caller owns and nobody else may write meanwhile."""
+    """A Store over the descriptor of a regular file, which the caller owns and alone may write meanwhile."""
 
     size: int
 

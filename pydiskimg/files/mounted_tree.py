@@ -25,7 +25,7 @@ from pydiskimg.linux.openat2 import (
 from pydiskimg.linux.tmpfile import sync_directory, unnamed_file
 from pydiskimg.text import printable, quoted
 
-# Mounts are crossed: whatever is mounted below the root was mounted there by us (/boot).
+# Mounts are crossed: what is mounted below the root was mounted by us (/boot).
 _INSIDE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 # For walking: what has become a symlink or a mount since it was listed is not entered.
 _BELOW = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
@@ -326,7 +326,7 @@ def _encoded(path: str) -> bytes:
     except UnicodeEncodeError:
         encoded = b"\0"
     if b"\0" in encoded:
-        raise _UnfitError("is no name that a file can have", errno.EINVAL)
+        raise _UnfitError("is not a name that a file can have", errno.EINVAL)
     return encoded
 
 
@@ -343,7 +343,7 @@ def _opened(fd: int) -> Iterator[int]:
 
 
 def _reopened(handle: int, flags: int) -> int:
-    """Open the very file that an O_PATH descriptor names: nobody can put another one in its place."""
+    """Open the very file that an O_PATH descriptor names: another one cannot take its place."""
     return os.open(f"/proc/self/fd/{handle}", flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 

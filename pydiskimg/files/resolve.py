@@ -146,7 +146,7 @@ class Parents:
             return openat2(self._root_fd, path, _O_PATH, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
         except OSError as error:
             if error.errno == errno.ENOTDIR:
-                raise UnsafePathError("a parent in its path is no directory") from error
+                raise UnsafePathError("a parent in its path is not a directory") from error
             if error.errno in (errno.ELOOP, errno.EXDEV):
                 raise UnsafePathError("its path runs in a circle of symlinks") from error
             raise

@@ -115,7 +115,7 @@ class Writer:
         self._is_new = is_new
         self._there_before = set(map(os.fsencode, os.listdir(root_fd))) if is_new else set()
         self._masked = _umask() | 0o7000
-        # Nobody has to say so of what is made in a new tree: directories, which may hand a group on, get theirs last.
+        # What is made in a new tree needs no such call: directories, which may hand a group on, get theirs last.
         self._owned_by_root = is_new and os.geteuid() == os.getegid() == os.fstat(root_fd).st_gid == 0
         self._parents = Parents(root_fd)
         self._names = AclNames(partial(read_below, root_fd))

@@ -244,7 +244,7 @@ def _check_still_writable(root_fd: int, wanted: _Mount) -> None:
 
 
 def _uppermost(target: str) -> int | None:
-    """The identifier of the mount that a path lookup of target ends on; None when it is no mount point."""
+    """The identifier of the mount that a path lookup of target ends on; None when it is not a mount point."""
     directory = os.path.realpath(target)
     return next((entry.mount_id for entry in reversed(mounts.mount_entries()) if entry.mount_point == directory), None)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Taking things down in order: every step runs, and the first error is the one that is told."""
+"""Taking things down in order: every step runs, and the first error is the one that is raised."""
 
 from __future__ import annotations
 

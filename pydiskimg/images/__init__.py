@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The image formats: a row for each, and how the format of an image is told by its first bytes.
+"""The image formats: a row for each, and how an image's first bytes give away its format.
 
 What a format can do is imported when it is asked for: the fastest commands come through here.
 """
@@ -165,7 +165,7 @@ _LOOK_AT = 512
 
 
 def detect(source: Source) -> str:
-    """Return the format of the image whose bytes source has: raw for whatever is not known.
+    """Return the format of the image whose bytes source has: raw for bytes that are not known.
 
     Only for images that an administrator chose: a guest can write any of these bytes to its disk.
     Raises UnsupportedImageError for a known format that is not read.

@@ -47,7 +47,7 @@ def new_image(
 
     A file appears under its name only then, replacing one of that name as new_disk_file() does. A block device is
     written in place: raw is the device itself, with the device's size; of a qcow2 image the header goes first and
-    comes back last, so that an interrupted one is no image. The options after format are those of a qcow2 image,
+    comes back last, so that an interrupted one is not an image. The options after format are those of a qcow2 image,
     whose size is rounded up to 512 bytes; compress compresses what write() gets in whole clusters.
     Raises UnsupportedImageError for a negative size and DoesNotFitError for a device that is smaller, otherwise as
     create_qcow2(), new_disk_file() and open_disk() do.

@@ -143,7 +143,7 @@ def _pieces(layers: list[MapLayer], depth: int, offset: int, length: int) -> Ite
         if flags & _DECIDED:
             yield start, piece_length, depth, flags, host
             continue
-        if below_size <= start:  # nothing lies behind: it reads as zero
+        if below_size <= start:  # the backing file has ended: it reads as zero
             yield start, piece_length, depth, flags | IS_ZERO, host
             continue
         covered = min(below_size - start, piece_length)

@@ -58,7 +58,7 @@ def open_disk(
     format "qcow2" gives the virtual disk of the qcow2 image that the file or device holds; the file grows as the
     disk is filled. references are the files it may name, as for open_image(); compress compresses what is written
     in whole clusters where nothing was yet. is_zero is the caller's word that all of the disk reads as zero: then
-    reads_as_zero is True, and nobody zeroes what a copy leaves out.
+    reads_as_zero is True, and no copy zeroes what it leaves out.
 
     Raises InUseError when somebody holds it, StorageError for what does not exist, may not be opened, or is neither
     a device nor a file; for qcow2 also what open_image() and open_qcow2_disk() raise.

@@ -73,8 +73,8 @@ class AllowedDirectory:
     def open(self, reference: Reference) -> RawSource:
         """Open what reference names, for reading; close() of the result closes it.
 
-        Raises UnsupportedImageError for a name that is no plain file name or leads out of the directory, and for
-        what is no regular file; StorageError when the system refuses.
+        Raises UnsupportedImageError for a name that is not a plain file name or leads out of the directory, and for
+        anything but a regular file; StorageError when the system refuses.
         """
         _check_name(reference)
         require_proc()
@@ -90,7 +90,7 @@ class AllowedDirectory:
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise UnsupportedImageError(
-                    f"{reference}, and {_shown(name)} is no regular file; it was not opened, since images may name "
+                    f"{reference}, and {_shown(name)} is not a regular file; it was not opened, since images may name "
                     "regular files only"
                 )
             fd = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
@@ -175,7 +175,7 @@ def _check_name(reference: Reference) -> None:
         valid = False
     if not valid:
         raise UnsupportedImageError(
-            f"{reference}, which is no printable UTF-8 text; nothing was opened, since such a name is not trusted"
+            f"{reference}, which is not printable UTF-8 text; nothing was opened, since such a name is not trusted"
         )
 
 

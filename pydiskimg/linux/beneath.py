@@ -34,7 +34,7 @@ def open_beneath(dir_fd: int, path: bytes, names: Sequence[bytes]) -> int:
 
 
 def below(path: bytes, names: Sequence[bytes]) -> list[bytes] | None:
-    """The parts of an absolute path behind one of names, None when it does not begin with one."""
+    """The parts of an absolute path after one of names, None when it does not begin with one."""
     parts = _parts(path)
     for name in names:
         above = _parts(name)

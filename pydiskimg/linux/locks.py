@@ -7,7 +7,7 @@
          |  |  write what is there  |  |  write what is there
          |  write                   |  write
          consistent reading         consistent reading
-         held by whoever does it    held by whoever bears no other that does it
+         held by who does it        held by who tolerates no other that does
 
 All are read locks, so that several programs can hold the same ones. A program that opens an image holds the bytes of
 what it does and of what it does not tolerate, and then looks at the opposite bytes of the others. The bytes need not

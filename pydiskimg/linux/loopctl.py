@@ -65,7 +65,7 @@ def configure(
 ) -> None:
     """Give an unbound loop device its file, range, sector size and flags in one step (Linux 5.8).
 
-    EBUSY: it is bound already. EINVAL: before Linux 5.8, or one of the values is no good. The kernel adds
+    EBUSY: it is bound already. EINVAL: before Linux 5.8, or one of the values is not valid. The kernel adds
     LO_FLAGS_READ_ONLY when either descriptor is not open for writing, and cuts the range to the file's end.
     """
     name = file_name[:63]  # it stays a C string

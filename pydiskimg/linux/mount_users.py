@@ -2,7 +2,7 @@
 """Which processes use a directory's file systems: what keeps them from being unmounted, found in /proc (proc(5)).
 
 A use is told by the mount's id (which a bind mount of /dev below the directory has for itself), by the device number
-for mapped files and for mount namespaces of others, and by the path when the directory is no mount point. Files are
+for mapped files and for mount namespaces of others, and by the path when the directory is not a mount point. Files are
 never looked at through another process: one on a dead network file system would block.
 """
 

@@ -18,7 +18,7 @@ RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
-# One number on every architecture but alpha and mips, where it is no system call and gives ENOSYS.
+# One number on every architecture but alpha and mips, where it is not a system call and gives ENOSYS.
 _NUMBER = 437
 
 # A rename anywhere on the machine while ".." is walked makes the kernel give up with EAGAIN. Somebody who renames

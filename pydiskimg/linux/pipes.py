@@ -15,7 +15,7 @@ class Pipe:
     """A pipe that one thread at a time puts bytes into and takes them out of; it never blocks.
 
     size is how many bytes it holds when they come in whole pages, filled how many it holds now. Raises OSError when
-    no pipe is to be had.
+    the system gives no pipe.
     """
 
     __slots__ = ("_read_fd", "_write_fd", "filled", "size")

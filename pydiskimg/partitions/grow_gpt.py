@@ -47,7 +47,7 @@ class GptHeader:
 
     @property
     def is_unfinished(self) -> bool:
-        """True where a run was interrupted: the entries are those of the backup, behind all partitions."""
+        """True where a run was interrupted: the entries are those of the backup, after all partitions."""
         return self.array > self.last_usable
 
     def array_sectors(self, sector_size: int) -> int:

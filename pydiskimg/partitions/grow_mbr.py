@@ -17,7 +17,7 @@ from pydiskimg.partitions.layout import EXTENDED, MBR, mbr_entries, put_mbr_entr
 from pydiskimg.partitions.read import MAX_LOGICAL, Partition, read_partition_table
 from pydiskimg.protocols import Source, read_bytes
 
-# Start, length and the first sector behind a partition are counted in 32 bits by some reader or other.
+# Start, length and the first sector after a partition are counted in 32 bits by some reader or other.
 MAX_END = (1 << 32) - 1
 
 # The geometry that every PC pretends to have, and the address that says "beyond what CHS can count".

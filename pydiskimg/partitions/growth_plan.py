@@ -11,7 +11,7 @@ from pydiskimg.partitions.read import Partition
 from pydiskimg.protocols import Disk
 from pydiskimg.units import MIB
 
-# Ends are where starts are: whoever copies or mirrors the disk in large pieces meets no half of one.
+# Ends are aligned as starts are: a program that copies or mirrors the disk in large pieces meets no half of one.
 ALIGNMENT = MIB
 
 

@@ -31,7 +31,7 @@ from pydiskimg.partitions.layout import (
 )
 from pydiskimg.protocols import Source, read_bytes
 
-# The kernel's own bounds are 256 and 128; a table beyond them is nobody's.
+# The kernel's own bounds are 256 and 128; no system writes a table beyond them.
 MAX_LOGICAL = 256
 MAX_GPT_ENTRIES = 1024
 

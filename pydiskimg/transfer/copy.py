@@ -101,7 +101,7 @@ def _checked_unit(unit: int | None, disk: Disk) -> int:
     if unit is None:
         return FREE_UNIT if disk.reads_as_zero else ZERO_UNIT
     if not MIN_UNIT <= unit <= CHUNK_SIZE or unit & (unit - 1):
-        raise ValueError(f"unit {unit} is no power of two from {MIN_UNIT} to {CHUNK_SIZE}")
+        raise ValueError(f"unit {unit} is not a power of two from {MIN_UNIT} to {CHUNK_SIZE}")
     return unit
 
 

@@ -15,7 +15,7 @@ from pydiskimg.transfer.workers import Pool
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Items taken beyond those being worked on, so that nobody waits for the slowest.
+# Items taken beyond those being worked on, so that no thread waits for the slowest.
 _AHEAD = 2
 
 
@@ -74,7 +74,7 @@ class Buffers:
             raise storage_error(error, "streaming", f"no buffers of {size} bytes are to be had") from error
 
     def take(self) -> memoryview:
-        """Return a free buffer, whatever it holds; waits for one."""
+        """Return a free buffer with any contents; waits for one."""
         return self._free.get()
 
     def give(self, buffer: memoryview) -> None:

@@ -34,7 +34,7 @@ def pieces(
     """Yield what source consists of, from 0 to its size, as DATA (at most 2 MiB) and ZERO (at most zero_size).
 
     Pieces begin and end at multiples of unit (bytes, a power of two, at most 2 MiB); the last ends at the source's
-    size. A unit is DATA when any byte of it is DATA in source, and in what comes before such a unit when that is less
+    size. A unit is DATA when any byte of it is DATA in source, and in the bytes before such a unit when they are less
     than short_gap (bytes; 0: never). Raises InvalidImageError when the extents have gaps, or do not end where the
     source does.
     """

@@ -37,7 +37,7 @@ class PipeWriter:
         self.can_move = _enlarge(fd)
 
     def write(self, data: Buffer) -> None:
-        """Write all of data. Raises StorageError; its errno is EPIPE when nobody reads on."""
+        """Write all of data. Raises StorageError; its errno is EPIPE when the reader has closed its end."""
         with memoryview(data) as view:
             done = 0
             while done < len(view):
@@ -52,7 +52,7 @@ class PipeWriter:
     def move(self, ranges: list[FileRange]) -> int:
         """Write the bytes of files without copying them (splice(2)), and return how many were: the first ones.
 
-        Fewer than wanted are for the caller to read and write(): where this is no pipe, or a file cannot do that, has
+        Fewer than wanted are for the caller to read and write(): where this is not a pipe, a file cannot do that or has
         ended or has an error, for which reading finds the words. What changes in a file before the other end has
         read it changes in the pipe, too. Raises StorageError as write() does.
         """
@@ -158,7 +158,7 @@ class PipeReader:
 
 
 def _enlarge(fd: int) -> bool:
-    """Make a pipe as large as it may be; False when it is no pipe."""
+    """Make a pipe as large as it may be; False when it is not a pipe."""
     try:
         size = fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
     except OSError:

@@ -79,7 +79,7 @@ class Stream(ABC):
         With grow, a disk that has a method grow(size) is made as large as a raw image. at_least is the bytes that the
         image must have, which is all that tells of a raw one that it ended early. padding is how many bytes at the end
         of the image a smaller disk may lack, provided that they prove to be zero. unit is as for copy(); workers is
-        the number of threads (at most 8); progress is told 0 as the total of a raw image.
+        the number of threads (at most 8); progress gets 0 as the total of a raw image.
 
         Raises DoesNotFitError before anything is written; StorageError, its errno ENOSPC when more of a raw image
         comes than fits, or padding is none; InvalidImageError when the stream ends early or is not what it says. After
@@ -109,7 +109,7 @@ class Stream(ABC):
 
     @abstractmethod
     def _prepare(self) -> None:
-        """Read what comes before the data; nothing has been written yet."""
+        """Read the bytes before the data; nothing has been written yet."""
 
     @abstractmethod
     def _items(self, take_buffer: Callable[[], memoryview], sink: Sink) -> Iterator[_Item]:
@@ -215,13 +215,13 @@ def read_stream(
     name: str = "standard input",
     spool_directory: str | None = None,
 ) -> Stream:
-    """Begin to read an image from the descriptor fd; what comes next is copy_to() or write_to() of the result.
+    """Begin to read an image from the descriptor fd; call copy_to() or write_to() of the result next.
 
         with read_stream(0, format="qcow2") as stream, open_disk(path, writable=True) as disk:
             stream.copy_to(disk)
 
     format is "raw" or "qcow2". Without it the stream is taken for raw, and refused when it looks like another format:
-    nobody can know whether an administrator's image comes or a guest's disk, which may begin with any bytes. A qcow2
+    it may be an administrator's image or a guest's disk, which may begin with any bytes. A qcow2
     must have all of its tables before its data, which must be in the guest's order: as write_stream() makes it. name
     is the descriptor's for messages, spool_directory (/var/tmp) where tables of more than 8 MiB are kept meanwhile.
 

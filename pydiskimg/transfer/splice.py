@@ -107,10 +107,10 @@ class Splicing:
 
 
 # One sample for each stretch, counted from the first byte: zeros in whole units of RUN_SIZE, as long as that together,
-# have a sample with a whole unit behind it, wherever they are.
+# have a sample with a whole unit after it, wherever they are.
 SAMPLE_STEP = 256 * KIB
 SAMPLE_SIZE = 512
-# Where a sample is zero, as much behind it is looked at, since a file is full of short runs of zeros.
+# Where a sample is zero, as much after it is looked at, since a file is full of short runs of zeros.
 RUN_SIZE = 64 * KIB
 
 _ZEROS = bytes(RUN_SIZE)

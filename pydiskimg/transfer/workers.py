@@ -105,7 +105,7 @@ class Pool(Generic[Item]):
         self._is_stopped = True
 
     def wait(self) -> None:
-        """Wait for every thread, whatever comes: none may write once the caller has closed what it writes to.
+        """Wait for every thread, also after an error: none may write once the caller has closed what it writes to.
 
         Of the signals that come meanwhile the first is raised afterwards. To join the threads would not do: a join()
         that a signal interrupts takes the thread for ended (seen with Python 3.11).
@@ -135,7 +135,7 @@ class Pool(Generic[Item]):
                 self._ended(number)
                 if not number:
                     cause = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-                    raise storage_error(cause, "copying", "no thread is to be had") from error
+                    raise storage_error(cause, "copying", "the system would not start a thread") from error
                 return
             except BaseException:  # a signal; should the thread begin later, it finds nothing to do
                 self.stop()
@@ -177,4 +177,4 @@ def page_aligned_buffer() -> memoryview:
     try:
         return memoryview(mmap(-1, CHUNK_SIZE))
     except OSError as error:
-        raise storage_error(error, "copying", f"no buffer of {CHUNK_SIZE} bytes is to be had") from error
+        raise storage_error(error, "copying", f"there is no memory for a buffer of {CHUNK_SIZE} bytes") from error

@@ -201,7 +201,7 @@ def _used_of_volume(source: Source, volume: Volume, notes: list[str]) -> Sequenc
 
 
 def _sign_of_another_use(part: Source) -> str | None:
-    """Return a clause: who may have taken the volume over and left its superblock alone; None for nobody."""
+    """Return a clause: what may have taken the volume over and left its superblock alone; None for nothing."""
     other = stranger(part)
     if other is not None:
         return f"looks like {other}"

@@ -84,7 +84,7 @@ def open_bytes(image: bytes, snapshot: str | None = None) -> Qcow2Source:
 
 
 def use_source(source: Source, rng: random.Random) -> None:
-    """Look at the extents, and read pieces; what is no DATA is zero."""
+    """Look at the extents, and read pieces; what is not DATA is zero."""
     position, last = 0, None
     extents = source.extents()
     for extent in islice(extents, EXTENTS):

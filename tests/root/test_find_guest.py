@@ -102,7 +102,7 @@ def test_scripts_see_boot_and_efi_by_any_name(tmp_path: Path, boot_fs: bytes, by
 
 
 def test_an_efi_that_cannot_be_mounted_is_a_warning(tmp_path: Path, boot_fs: bytes) -> None:
-    files = {**ROOT_FILES, "etc/fstab": "LABEL=bt /boot/efi vfat defaults 0 1\n"}  # there is no directory /boot/efi
+    files = {**ROOT_FILES, "etc/fstab": "LABEL=bt /boot/efi vfat defaults 0 1\n"}  # there is not a directory /boot/efi
     root = file_system(tmp_path / "root.fs", 60, tree(tmp_path / "root", files))
     path = disk(tmp_path / "disk", "label: dos\n1M,20M,L\n30M,60M,L\n", [(1, boot_fs), (30, root)])
     log = scripted(tmp_path, path, 'test -d "$TARGET/boot"')

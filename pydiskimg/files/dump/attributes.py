@@ -45,7 +45,7 @@ def decode(data: bytes) -> tuple[dict[bytes, bytes], dict[bytes, list[AclEntry]]
     """Return the attributes by name, and the ACLs apart. Raises ValueError, its text a clause."""
     magic = _MAGIC.unpack_from(data)[0] if len(data) >= _MAGIC.size else 0
     if magic not in (MAGIC_BLOCK, MAGIC_INODE):
-        raise ValueError(f"its extended attributes begin with {magic:#x}, which is no mark of theirs")
+        raise ValueError(f"its extended attributes begin with {magic:#x}, which is not their magic number")
     first = _BLOCK_HEADER_SIZE if magic == MAGIC_BLOCK else _INODE_HEADER_SIZE
     base = 0 if magic == MAGIC_BLOCK else first
     found: dict[bytes, bytes] = {}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The tape blocks of a dump, decompressed on threads where they are compressed.
 
-A tape block is c_ntrec records. In a compressed dump the first is stored as it is, and each other one behind a prefix
-that tells its stored length; one that did not become smaller is stored uncompressed behind such a prefix, too.
+A tape block is c_ntrec records. In a compressed dump the first is stored as it is, and each other one after a prefix
+that tells its stored length; one that did not become smaller is stored uncompressed after such a prefix, too.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def compressed_chunks(
 ) -> Generator[bytes, None, None]:
     """Yield the records of a compressed dump in chunks of some blocks; first is the first tape block, read already.
 
-    block_size is bytes of a tape block, decompressed. Blocks are read by whoever asks for chunks and decompressed on
+    block_size is bytes of a tape block, decompressed. Blocks are read by who asks for chunks and decompressed on
     workers (threads). Raises InvalidImageError, with the byte offset, for a block that is cut off or corrupt, and
     UnsupportedImageError for a compression that is not read.
     """
@@ -154,7 +154,7 @@ class _Inflater:
                 is_whole = True
             else:
                 decompressor = self._library.decompressobj() if block.method == COMPRESS_ZLIB else BZ2Decompressor()
-                # One byte more than there can be: only then is the checksum behind the last one looked at.
+                # One byte more than there can be: only then is the checksum after the last one looked at.
                 data = decompressor.decompress(stored, self._size + 1)
                 is_whole = decompressor.eof
         except self._corrupt as error:

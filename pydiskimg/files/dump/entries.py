@@ -38,7 +38,7 @@ _NODES = (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
 class DumpEntries:
     """Reads a dump: each directory after its parent, the root first, then everything else with all its names.
 
-    left_out counts names whose inodes are not in the dump, unnamed the file system's own files, which are no entries.
+    left_out counts names whose inodes are not in the dump, unnamed the file system's own files, which are not entries.
     progress gets bytes of the stored dump, and 0 as the total. Raises InvalidImageError when the dump is truncated or
     damaged, or does not hold all that its map lists.
     """

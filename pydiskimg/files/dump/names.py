@@ -104,7 +104,7 @@ class Names:
         return found
 
     def of(self, number: int) -> list[Name]:
-        """Return the names of an inode that is no directory; numbers never fall from call to call."""
+        """Return the names of an inode that is not a directory; numbers never fall from call to call."""
         keys, at = self._keys, self._at
         low = number << 64
         while at < len(keys) and keys[at] < low:
@@ -117,7 +117,7 @@ class Names:
         return [self._name(key) for key in keys[at:end]]
 
     def numbers(self) -> Iterator[int]:
-        """Yield the inode number of every name that is no directory's, ascending."""
+        """Yield the inode number of every name that is not a directory's, ascending."""
         return (key >> 64 for key in self._keys)
 
     def _grow(self, size: int) -> None:
@@ -159,7 +159,7 @@ class Names:
             )
         child.parent, child.name, child.depth = directory, name, directory.depth + 1
         child.path_length = directory.path_length + 1 + len(name)
-        self._grow(child.path_length)  # whoever makes directories keeps their paths
+        self._grow(child.path_length)  # the writer of directories keeps their paths
         directory.children.append(child)
 
     def _entries(self, directory: Directory) -> Iterator[tuple[int, int, bytes]]:
@@ -167,7 +167,7 @@ class Names:
         data, direct = directory.data, self._direct
         position, size = 0, len(data)
         if size % DIRBLKSIZ:
-            raise self._error(directory, f"it has {size} bytes, which is no multiple of {DIRBLKSIZ}")
+            raise self._error(directory, f"it has {size} bytes, not a multiple of {DIRBLKSIZ}")
         while position < size:
             number, length, _, name_length = direct.unpack_from(data, position)
             start = position + direct.size

@@ -143,7 +143,7 @@ class DumpReader:
     def inodes(self) -> Iterator[Inode]:
         """Yield each inode; read its contents() before the next, or they are skipped.
 
-        Ends behind the end mark, the stream read to its end. Raises InvalidImageError.
+        Ends after the end mark, the stream read to its end. Raises InvalidImageError.
         """
         while self._next.c_type == TS_INODE:
             header = self._next
@@ -266,10 +266,10 @@ class DumpReader:
 def open_dump(stream: int | Readable, name: str) -> DumpReader:
     """Begin to read a dump from a descriptor, or from anything with a file's read(); both stay the caller's.
 
-    name is for messages. The first record is read, of a compressed dump the first tape block, so that what is no dump
+    name is for messages. The first record, of a compressed dump the first tape block, is read, so that another file
     is refused before anything was changed on its behalf.
 
-    Raises InvalidImageError for what is no dump, UnsupportedImageError for one of a level above 0, of several volumes,
+    Raises InvalidImageError for another file, UnsupportedImageError for one of a level above 0, of several volumes,
     or of another system's making, StorageError.
     """
     if isinstance(stream, int):
@@ -305,7 +305,7 @@ def _first_header(record: bytes, name: str) -> tuple[Spcl, str]:
             if not sum_is_right(record, order):
                 raise InvalidImageError(f"{name}: the checksum of the first record is wrong; the dump is damaged")
             return Spcl._make(SPCL[order].unpack(record)), order
-    raise InvalidImageError(f"{name}: is no dump: the magic number {NFS_MAGIC} is not at byte {MAGIC_OFFSET}")
+    raise InvalidImageError(f"{name}: is not a dump: the magic number {NFS_MAGIC} is not at byte {MAGIC_OFFSET}")
 
 
 def _check_supported(first: Spcl, name: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from pydiskimg.errors import InvalidImageError, storage_error
 from pydiskimg.files.dump.layout import SPCL, TP_BSIZE, Spcl, sum_is_right
 
-# Bytes behind the last record, as of an image in a stream; a hole in a tar has any number of them for nothing.
+# Bytes after the last record, as of an image in a stream; a hole in a tar has any number of them for nothing.
 _PADDING_LIMIT = 16 << 20
 
 Read = Callable[[int], bytes]
@@ -65,7 +65,7 @@ class Tape:
         return self._before + self._position // TP_BSIZE
 
     def close(self) -> None:
-        """Stop whatever works ahead. May be called again."""
+        """Stop the threads that work ahead. May be called again."""
         self._chunks.close()
 
     def header(self) -> Spcl:
@@ -94,7 +94,7 @@ class Tape:
             yield self._chunk[start : start + length]
 
     def drain(self) -> None:
-        """Read the stream to its end, so that whoever writes it is not cut off.
+        """Read the stream to its end, so that its writer is not cut off.
 
         Raises InvalidImageError when more follows than what fills up a tape.
         """

@@ -64,7 +64,7 @@ def extract(
 def check_archive(archive_path: str | os.PathLike[str]) -> None:
     """Raise what extract() would raise for the beginning of the archive, up to its first entry; write nothing.
 
-    For callers that must refuse what is no archive before they take away what is in its place.
+    For callers that must refuse anything but an archive before they take away what is in its place.
     """
     with ExitStack() as stack:
         reader, _ = _open_reader(stack, os.fspath(archive_path), None)
@@ -121,5 +121,5 @@ def _open_archive(name: str) -> tuple[int, int]:
     if stat.S_ISREG(status.st_mode) and status.st_size:
         return fd, status.st_size
     os.close(fd)
-    what = "is empty" if stat.S_ISREG(status.st_mode) else "is no regular file"
+    what = "is empty" if stat.S_ISREG(status.st_mode) else "is not a regular file"
     raise ArchiveError(f"{name}: {what}; an archive was expected")

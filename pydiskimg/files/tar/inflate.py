@@ -123,7 +123,7 @@ def _next_member(pending: bytes, consumed: int, name: str) -> bytes:
     rest = pending.lstrip(b"\0")
     if rest and not rest.startswith(b"\x1f"):
         raise ArchiveError(
-            f"{name}: {len(rest)} bytes before byte {consumed} of the file are no gzip data; "
+            f"{name}: {len(rest)} bytes before byte {consumed} of the file are not gzip data; "
             "something was appended to the archive, or it is corrupt"
         )
     return rest

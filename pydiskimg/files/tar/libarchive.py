@@ -44,7 +44,7 @@ Callback = CFUNCTYPE(c_ssize_t, c_void_p, c_void_p, POINTER(c_void_p))
 
 
 def _function(name: str, argtypes: list[Any], restype: Any) -> Any:
-    # By index, not by attribute: that gives a function object of our own, whose types nobody else changes.
+    # By index, not by attribute: that gives a function object of our own, whose types no other code changes.
     function = _ffi.libarchive[f"archive_{name}"]
     function.argtypes = argtypes
     function.restype = restype

@@ -22,7 +22,7 @@ def nanoseconds(text: bytes) -> int:
     """Return a time of a pax header ("1700000000.25", "-1.5"), rounded down to nanoseconds. Raises ValueError."""
     match = _TIME.fullmatch(text)
     if match is None:
-        raise ValueError(f"{quoted(text)} is no time")
+        raise ValueError(f"{quoted(text)} is not a time")
     sign, seconds, fraction = match.groups()
     digits = (fraction or b"").ljust(10, b"0")
     value = int(seconds) * 1_000_000_000 + int(digits[:9])

@@ -53,7 +53,7 @@ class _Feed:
     def _read(self, _archive: int, _data: int, buffer: ctypes._Pointer[ctypes.c_void_p]) -> int:
         try:
             data = self._next()
-        except BaseException as error:  # noqa: BLE001 - nothing may pass through C; raised again behind it
+        except BaseException as error:  # noqa: BLE001 - nothing may pass through C; raised again after it
             self.error = error
             return libarchive.FATAL
         buffer[0] = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p)

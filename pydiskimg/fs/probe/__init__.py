@@ -24,7 +24,7 @@ _FILE_SYSTEMS = (vfat.probe, swap.probe, xfs.probe, ext.probe, btrfs.probe)
 def probe(source: Source) -> FileSystemKind | None:
     """Return what lies on the source, or None when it is nothing that is known here.
 
-    A partition table is no file system: None. Raises FileSystemError when two file systems have left their signatures
+    None for a partition table. Raises FileSystemError when two file systems have left their signatures
     (libblkid and mount refuse that too); StorageError or InvalidImageError as reading the source does.
     """
     head = read_bytes(source, 0, min(source.size, _HEAD))

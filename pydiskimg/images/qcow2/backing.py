@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is seen through the holes of an image: its backing file, and zeros behind that one's end."""
+"""What is seen through the holes of an image: its backing file, and zeros beyond that one's end."""
 
 from __future__ import annotations
 

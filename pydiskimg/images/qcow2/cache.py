@@ -14,7 +14,7 @@ Value = TypeVar("Value")
 class Cache(Generic[Value]):
     """Values under integer keys; their sizes (bytes) sum up to at most capacity, but the newest always stays.
 
-    The lock is held for the bookkeeping only: whoever misses loads the value outside and puts it in. Two
+    The lock is held for the bookkeeping only: a thread that misses loads the value outside and puts it in. Two
     threads may therefore load the same value once each, which costs time and harms nothing.
     """
 

@@ -97,7 +97,7 @@ class ClusterReader:
         read_behind(self._backing, run.start + at, part)
 
     def _read_data(self, run: Run, at: int, part: memoryview) -> None:
-        """Fill part with what is stored for byte at of run and those behind it."""
+        """Fill part with what is stored for byte at of run and those after it."""
         host, guest = run.host + at, run.start + at
         if host + len(part) > self._data.size:
             where = "the file" if self._data is self._file else f"its data file {self._data.name}"

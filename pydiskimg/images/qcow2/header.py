@@ -129,7 +129,7 @@ class Header:
 
     @property
     def lazy_refcounts(self) -> bool:
-        """True when writers may leave the reference counts behind, with the dirty bit set."""
+        """True when writers may let the reference counts go stale, with the dirty bit set."""
         return bool(self.compatible_features & layout.COMPATIBLE_LAZY_REFCOUNTS)
 
     @property
@@ -145,7 +145,7 @@ def read_header(file: Addressable, *, tables_inside: bool = True) -> Header:
     no refcount table.
 
     Raises InvalidImageError when it contradicts the specification, UnsupportedImageError when it needs a feature
-    that nobody knows here, or a version. That the image can be read is more: see require_readable().
+    or a version that is not known here. That the image can be read is more: see require_readable().
     """
     return _Parser(file, tables_inside=tables_inside).parse()
 
@@ -324,7 +324,7 @@ class _Parser:
         cluster_size = self.header.cluster_size
         if offset % cluster_size:
             raise self._invalid(
-                f"the {what} is at offset 0x{offset:x}, which is no multiple of the cluster size {cluster_size}"
+                f"the {what} is at offset 0x{offset:x}, not a multiple of the cluster size {cluster_size}"
             )
         if offset < cluster_size and self.tables_inside:
             raise self._invalid(f"the {what} is at offset 0x{offset:x}, inside the header's cluster")

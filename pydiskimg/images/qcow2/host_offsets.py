@@ -49,7 +49,7 @@ def _in_table(mapping: Mapping, table: L2Table, start: int, end: int) -> Iterato
 
 
 def _have_offsets(table: L2Table, index: int, after: int) -> bool:
-    """True when one of these clusters, which are read as zero or from behind, has a host offset nevertheless."""
+    """True when one of these clusters, read as zero or from the backing file, has a host offset nevertheless."""
     highest = max(table.words[index * table.step : after * table.step : table.step])
     return highest > layout.L2_ZERO
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """From guest offsets to host offsets: the L1 and L2 tables (QEMU docs/interop/qcow2, "Cluster mapping").
 
-A table is checked whole when it is loaded (l2_tables.py), so that what comes out of here can be used as it is.
+A table is checked whole when it is loaded (l2_tables.py), so that its results can be used as they are.
 """
 
 from __future__ import annotations

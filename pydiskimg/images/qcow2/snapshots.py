@@ -125,7 +125,7 @@ class _Table:
         self._at = header.snapshots_offset
 
     def next(self, number: int) -> Snapshot:
-        """Read the entry at the current place, and go behind it."""
+        """Read the entry at the current place, and go past it."""
         start = self._at
         fields = SNAPSHOT.unpack(self._read(number, SNAPSHOT.size))
         id_size, name_size, extra_size = (fields.pop(name) for name in ("id_str_size", "name_size", "extra_data_size"))

@@ -2,7 +2,7 @@
 """Clusters whose subclusters differ, many at once: an image of 1 MiB can have two million subclusters in turns.
 
 subclusters  |DATA|HOLE|DATA|ZERO|DATA|HOLE|  ... 512 bytes each, for instance
-read          <--------- at once ------->         then zeros are laid over what is no data
+read          <--------- at once ------->         then zeros are laid over what is not data
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def coarse(kinds: bytes, count: int) -> bytes:
 def fill(kinds: bytes, unit: int, buffer: memoryview, read_data: Callable[[int, memoryview], None]) -> None:
     """Fill buffer, under which there is one of kinds for each unit bytes; holes are zero.
 
-    read_data(at, part) fills part with what the clusters store for byte at of the buffer and those behind it. It is
-    never asked for a beginning or an end that is no DATA; what lies in between may be.
+    read_data(at, part) fills part with what the clusters store for byte at of the buffer and those after it. It is
+    never asked for a beginning or an end that is not DATA; what lies in between may be.
     """
     for first, after in _joined(kinds, DATA, unit):
         read_data(first * unit, buffer[first * unit : after * unit])

@@ -340,5 +340,5 @@ def test_an_image_is_not_written_to_a_terminal(image: Path) -> None:
     os.close(ours)
     assert (done.returncode, done.stderr) == (
         1,
-        "pydiskimg: standard output: is a terminal, which is no place for an image; redirect it\n",
+        "pydiskimg: standard output: is a terminal; redirect it to a file or a pipe\n",
     )

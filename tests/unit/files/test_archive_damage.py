@@ -375,7 +375,7 @@ def test_gzip_is_checked_to_its_last_byte(tmp_path: Path) -> None:
     for position in range(len(whole) - 8, len(whole)):
         with pytest.raises(ArchiveError, match=r"a\.tar: the gzip data before byte \d+ of the file are corrupt"):
             unpack(tmp_path, whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-    with pytest.raises(ArchiveError, match="are no gzip data"):
+    with pytest.raises(ArchiveError, match="are not gzip data"):
         unpack(tmp_path, whole + b"garbage")
 
 

@@ -145,7 +145,7 @@ ODD_FILES: dict[str, tuple[File, str]] = {
     "null in a link": (File(mode=LNK | 0o777, data=b"a\0b"), "with a hole or null bytes"),
     "no type": (File(mode=0o644), "its mode 0o644 is that of no file"),
     "unknown type": (File(mode=0o30644), "its mode 0o30644 is that of no file"),
-    "attributes without mark": (File(attributes=[bytes(256)]), "begin with 0x0, which is no mark"),
+    "attributes without mark": (File(attributes=[bytes(256)]), "begin with 0x0, which is not their magic"),
     "attributes without end": (
         File(attributes=[xattr_block([(1, b"a" * 230, b"")], in_inode=True)[:100]]),
         "its extended attributes have no end",

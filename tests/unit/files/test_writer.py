@@ -115,7 +115,7 @@ def test_names_of_acls_that_cannot_be_read(target: Path, monkeypatch: pytest.Mon
 def test_a_symlink_that_was_replaced_leads_nowhere_any_more(tmp_path: Path, target: Path) -> None:
     """The directories that were opened last are kept open, by their paths."""
     members = [directory("d"), symlink("l", "d"), file("l/x"), file("l"), file("l/y")]
-    with pytest.raises(ArchiveError, match=r"entry l/y: a parent in its path is no directory"):
+    with pytest.raises(ArchiveError, match=r"entry l/y: a parent in its path is not a directory"):
         extract(pack(tmp_path / "a.tar", members), str(target))
     assert os.listdir(target / "d") == ["x"]
 

@@ -105,14 +105,14 @@ HOSTILE: list[tuple[Craft, str]] = [
     (Craft(header={"l1_size": 4 << 20}), "the L1 table at 0x400 ends at 0x2000400, beyond the end of the file (0x600)"),
     (
         Craft(header={"l1_table_offset": 1025}),
-        "the L1 table is at offset 0x401, which is no multiple of the cluster size 512",
+        "the L1 table is at offset 0x401, not a multiple of the cluster size 512",
     ),
     (Craft(header={"l1_table_offset": 0}), "the L1 table is at offset 0x0, inside the header's cluster"),
     (
         Craft(header={"l1_table_offset": (1 << 64) - 512}),
         "the L1 table at 0xfffffffffffffe00 ends at 0xfffffffffffffe08",
     ),
-    (Craft(header={"refcount_table_offset": 3}), "the refcount table is at offset 0x3, which is no multiple"),
+    (Craft(header={"refcount_table_offset": 3}), "the refcount table is at offset 0x3, not a multiple"),
     (
         Craft(header={"refcount_table_offset": 1 << 40}),
         "the refcount table at 0x10000000000 ends at 0x10000000001, beyond",
@@ -122,7 +122,7 @@ HOSTILE: list[tuple[Craft, str]] = [
     (Craft(header={"nb_snapshots": 65537}), "there are 65537 snapshots, at most 65536 are allowed"),
     (
         Craft(header={"nb_snapshots": 1, "snapshots_offset": 7}),
-        "the snapshot table is at offset 0x7, which is no multiple",
+        "the snapshot table is at offset 0x7, not a multiple",
     ),
     (Craft(header={"nb_snapshots": 1, "snapshots_offset": 2048}), "the snapshot table at 0x800 ends at 0x801, beyond"),
     (

@@ -125,7 +125,7 @@ def test_the_table_has_a_limit() -> None:
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        (0x1234, r"refcount table entry 0: 0x0000000000001234 is no offset of a cluster"),
+        (0x1234, r"refcount table entry 0: 0x0000000000001234 is not the offset of a cluster"),
         (1 << 40, r"refcount block offset 0x10000000000 lies beyond the end of the file"),
     ],
 )

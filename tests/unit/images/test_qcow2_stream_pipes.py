@@ -335,5 +335,5 @@ def test_no_thread_is_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refused)
-    with pytest.raises(StorageError, match="no thread is to be had"):
+    with pytest.raises(StorageError, match="the system would not start a thread"):
         list(ordered([1], lambda item: item, workers=2))

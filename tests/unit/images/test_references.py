@@ -138,7 +138,7 @@ def test_names_that_are_no_text(name: bytes, allow: bool, tree: Path) -> None:
     path = tree / "allowed" / "image.qcow2"
     path.write_bytes(overlay(name))
     error = refused(path, tree / "allowed" if allow else None)
-    assert "which is no printable UTF-8 text; nothing was opened" in str(error)
+    assert "which is not printable UTF-8 text; nothing was opened" in str(error)
 
 
 def test_long_names(tree: Path) -> None:
@@ -237,9 +237,9 @@ def test_only_regular_files(tree: Path) -> None:
             os.chdir(here)
         for name in (b"fifo", b"sub", b"socket"):
             path.write_bytes(overlay(name))
-            assert "is no regular file; it was not opened" in str(refused(path, tree / "allowed"))
+            assert "is not a regular file; it was not opened" in str(refused(path, tree / "allowed"))
     path.write_bytes(overlay(b"/dev/zero"))
-    assert "is no regular file; it was not opened" in str(refused(path, Path("/dev")))
+    assert "is not a regular file; it was not opened" in str(refused(path, Path("/dev")))
 
 
 def test_a_file_that_is_missing(tree: Path) -> None:

@@ -92,7 +92,7 @@ def test_whole_pages_are_moved_and_the_rest_is_written(tmp_path: Path, calls: Ca
     data = noise(tmp_path / "raw", 5 * MIB + 700)
     with open_raw(tmp_path / "raw") as source:
         copied_to_file(source, tmp_path / "disk", data)
-    assert calls.moved == 2 * 4 * MIB, "into the pipe, and out of it; the last piece is no multiple of a page"
+    assert calls.moved == 2 * 4 * MIB, "into the pipe, and out of it; the last piece is not a multiple of a page"
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -173,7 +173,7 @@ def test_runs_of_zeros(units: list[tuple[int, int | None]], cut: int) -> None:
 @pytest.mark.parametrize("unit", [0, 256, 768, 4 << 20, -512])
 def test_other_units_are_refused(unit: int) -> None:
     disk = MemoryDisk(10, fill=0xFF)
-    with pytest.raises(ValueError, match=f"unit {unit} is no power of two from 512 to 2097152"):
+    with pytest.raises(ValueError, match=f"unit {unit} is not a power of two from 512 to 2097152"):
         copy(ListSource([(Kind.DATA, 10)]), disk, unit=unit)
     assert disk.data == b"\xff" * 10
 
@@ -356,7 +356,7 @@ def test_a_worker_without_memory_is_a_failure(monkeypatch: pytest.MonkeyPatch) -
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
     monkeypatch.setattr(workers, "mmap", no_memory)
-    with pytest.raises(StorageError, match="no buffer of 2097152 bytes is to be had: Cannot allocate memory"):
+    with pytest.raises(StorageError, match="there is no memory for a buffer of 2097152 bytes: Cannot allocate memory"):
         copy(ListSource([(Kind.DATA, 10)]), MemoryDisk(10))
 
 
@@ -470,5 +470,5 @@ def test_threads_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, allowed
         copy(source, disk)
         assert disk.data == source.data
     else:
-        with pytest.raises(StorageError, match="no thread is to be had"):
+        with pytest.raises(StorageError, match="the system would not start a thread"):
             copy(source, disk)

@@ -48,7 +48,7 @@ def _values(data: bytes) -> dict[tuple[str, str], bytes]:
 
 
 def _is_without_default(draft: Draft) -> bool:
-    """True when NetworkManager is told to leave alone what no file configures, as servers of Red Hat's are."""
+    """True when NetworkManager leaves alone what no file configures, as servers of Red Hat's are."""
     paths = draft.files("/etc/NetworkManager", "NetworkManager.conf")
     for directory in ("/usr/lib/NetworkManager/conf.d", "/etc/NetworkManager/conf.d"):
         paths += draft.files(directory, "*.conf")

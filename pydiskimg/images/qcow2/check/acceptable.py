@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What nobody could use an image for, however well its references are counted: it must not be called clean."""
+"""What makes an image unusable, however well its references are counted: it must not be called clean."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_BITMAP_SIZE = 512 << 20  # bytes of one bitmap, QEMU's limit
 def require_acceptable(file: Source, header: Header) -> None:
     """Raise where QEMU opens no such image.
 
-    Raises UnsupportedImageError for encryption that nobody knows, InvalidImageError for header extensions that
+    Raises UnsupportedImageError for an unknown encryption, InvalidImageError for header extensions that
     contradict the header, for a LUKS header that is none, and for a snapshot table where none can be. A key is not
     needed: an encrypted image is as well checked without one.
     """
@@ -45,7 +45,7 @@ def require_acceptable(file: Source, header: Header) -> None:
     if header.snapshots_offset % header.cluster_size or header.snapshots_offset >= 1 << 63:
         raise _invalid(
             file,
-            f"the snapshot table is at offset 0x{header.snapshots_offset:x}, which is no multiple of the cluster size "
+            f"the snapshot table is at offset 0x{header.snapshots_offset:x}, not a multiple of the cluster size "
             f"{header.cluster_size}",
         )
 

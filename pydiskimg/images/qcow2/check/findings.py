@@ -15,7 +15,7 @@ class CheckResult:
     corruptions harm data or will when the image is written; leaks only waste space; check_errors counts what could
     not be checked. image_end_offset (bytes) is where the last cluster ends that is in use. The clusters are those
     of the active layer: total_clusters of the virtual disk, allocated_clusters of them with a place in the file,
-    fragmented_clusters not directly behind the one before. details has a sentence for each of the first findings.
+    fragmented_clusters not directly after the one before. details has a sentence for each of the first findings.
     """
 
     total_clusters: int = 0

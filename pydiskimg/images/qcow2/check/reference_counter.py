@@ -4,7 +4,7 @@
         0            first          end                  clusters of the file
         |- - - - - - |==== window ====|- - - - - - |     what lies outside is left to another pass
 
-Memory depends on the window only: 3 bytes for each of its clusters, and none for stretches that nobody touches.
+Memory depends on the window only: 3 bytes for each of its clusters, and none for stretches that are never touched.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class ReferenceCounter:
 
 
 def _zeros(length: int) -> mmap.mmap:
-    """Private memory that nobody wrote costs nothing, and is zero."""
+    """Private memory that was never written costs nothing, and is zero."""
     try:
         return mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:

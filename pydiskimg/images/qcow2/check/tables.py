@@ -113,7 +113,7 @@ class TableChecker:
             start = stop
 
     def _run(self, entry: int, count: int, following: int) -> int:
-        """Clusters that lie one behind the other; returns the offset after them."""
+        """Clusters that lie one after the other; returns the offset after them."""
         counter, cluster_size = self._counter, self._cluster_size
         offset = entry & layout.ENTRY_OFFSET
         end = offset + count * cluster_size
@@ -133,7 +133,7 @@ class TableChecker:
         return end
 
     def _singles(self, entries: array[int], following: int) -> int:
-        """Entries in any order; following is where a cluster is no fragment (0: anywhere). Returns the next one."""
+        """Entries in any order; following is where a cluster is not a fragment (0: anywhere). Returns the next one."""
         counter, cluster_size, bits = self._counter, self._cluster_size, self._header.cluster_bits
         references, stored, first, size = counter.references, counter.stored, counter.first, self._size
         unusual, mask, active, times = self._unusual, self._aligned, self._active, self._times
@@ -171,7 +171,7 @@ class TableChecker:
             following = self._other(entry, 0, following)
 
     def _other(self, entry: int, bitmap: int, following: int) -> int:
-        """An entry of any kind; returns where the next cluster is no fragment."""
+        """An entry of any kind; returns where the next cluster is not a fragment."""
         if entry & layout.L2_COMPRESSED:
             self._compressed(entry, bitmap)
             return following

@@ -3,7 +3,7 @@
 
 | header | refcount table | refcount blocks | L1 table | L2 tables | data, in the order of the guest's addresses |
 
-Nothing lies between these and nothing behind them; the last cluster is filled up with zeros.
+Nothing lies between these and nothing after them; the last cluster is filled up with zeros.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TABLES_LIMIT = 16 * GIB
 
 
 class Packer:
-    """Lays each cluster's data behind the one before, byte by byte; one that reaches too far begins with a sector.
+    """Lays each cluster's data after the one before, byte by byte; one that reaches too far begins with a sector.
 
     A descriptor's sector count has cluster_bits - 8 bits: it reaches two clusters from the sector that the data
     begins in. Only a cluster of 512 bytes that does not shrink may need more. position is bytes from the first data.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The data of a streamed qcow2, taken from the stream in the order of the guest's addresses.
 
-What the tables say must be what comes: each cluster's data begins where the last one's ended, to the byte, from the
+The data must follow as the tables say: each cluster's data begins where the last one's ended, to the byte, from the
 end of the tables to the end of the stream, and what fills it up is zero. A lost entry, a swapped or a shared cluster
 cannot be missed then.
 """
@@ -180,13 +180,13 @@ class StreamReader:
             if self._front.position - end > PADDING_LIMIT or bytes(buffer[:count]).strip(b"\0"):
                 raise InvalidImageError(
                     f"{self._front.name}: the image ends at byte {end} of the stream, and something else follows; "
-                    "a stream holds one image and nothing but zeros behind it"
+                    "a stream holds one image and nothing but zeros after it"
                 )
 
     def _out_of_order(self, run: Run, position: int) -> InvalidImageError:
         return InvalidImageError(
             f"{self._front.name}: the data of guest offset {run.start} is at byte {run.host} of the stream, expected "
-            f"at {position}, behind what comes before it; the image is corrupt, or is not laid out as a stream"
+            f"at {position}, beyond the end of the data before it; the image is corrupt, or is not laid out as a stream"
         )
 
     def _corrupt(self, run: Run, what: str) -> InvalidImageError:

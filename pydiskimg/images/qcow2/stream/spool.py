@@ -11,7 +11,7 @@ from pydiskimg.protocols import Buffer
 from pydiskimg.units import MIB
 
 KEPT_IN_MEMORY = 8 * MIB
-# Not /tmp, which is memory on many systems: what comes here is what memory is too small for.
+# Not /tmp, which is memory on many systems: the spool is for what memory is too small for.
 DIRECTORY = "/var/tmp"  # noqa: S108 - the file has no name
 
 

@@ -70,7 +70,7 @@ class Prefix(Source):
         buffer[:] = self._spool.read(offset, len(buffer))
 
     def fetch(self, end: int) -> None:
-        """Take in what comes before end (bytes)."""
+        """Take in the bytes before end."""
         while (missing := end - self._spool.size) > 0:
             read_exactly(self._front, memoryview(piece := bytearray(min(missing, _PIECE))))
             self._spool.append(piece)

@@ -189,7 +189,7 @@ class ClusterCompressor:
 
     The same cluster does not always give the same length: ISA-L works with memory that it has not cleared, and once in
     ten thousand clusters that shows in a byte. So a cluster's room is a little longer than the data was at first, and
-    what is shorter than its room is padded: whoever decompresses stops at the end of the cluster.
+    what is shorter than its room is padded: a reader stops at the end of the cluster.
     """
 
     def __init__(self, compression_type: str, *, name: str) -> None:

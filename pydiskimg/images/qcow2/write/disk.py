@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A qcow2 image as a Disk: written at random, whoever made it."""
+"""A qcow2 image as a Disk: written at random, by whichever program it was made."""
 
 from __future__ import annotations
 
@@ -138,11 +138,11 @@ class Qcow2Disk(Disk):
         with self._lock:
             if any(self._map.has_table(index) for index in range(used, self._map.l1_size)):
                 raise UnsupportedImageError(
-                    f"{self.name}: cannot be made larger: the state of a saved machine lies behind the disk's end; "
+                    f"{self.name}: cannot be made larger: the state of a saved machine lies beyond the disk's end; "
                     "delete the snapshot that it belongs to"
                 )
             self._map.grow(old, l1_size)
-        # What lies behind the old end in its own table, and what the backing file has there, is zero before the
+        # What lies beyond the old end in its own table, and what the backing file has there, is zero before the
         # header tells of the new size: a crash must not show it.
         span = self._map.entries_per_table * self.cluster_size
         backing_size = self.backing.size if self.backing is not None else 0
@@ -279,7 +279,7 @@ class Qcow2Disk(Disk):
                 self._store.write(first * size, view[: count * size])
                 with self._lock:
                     self._map.put(cluster, _standard_entries(first, count, size))
-            except Exception:  # after a signal nobody knows whether they are mapped: they are rather wasted
+            except Exception:  # after a signal they may be mapped or not: better wasted
                 with self._lock:
                     self._refcounts.release(first, count)
                 raise

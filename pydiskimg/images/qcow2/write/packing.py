@@ -61,7 +61,7 @@ class Packing:
             self._position = self._limit = self._touched = 0
 
     def _extend(self, length: int, fresh: set[int]) -> None:
-        """Take clusters for length bytes, behind those that are there or somewhere else."""
+        """Take clusters for length bytes, after those that are there or somewhere else."""
         needed = length - (self._limit - self._position)
         first, count = self._refcounts.allocate(-(-max(needed, 1) // self._cluster_size))
         fresh.update(range(first, first + count))

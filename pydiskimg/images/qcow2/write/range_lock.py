@@ -21,12 +21,12 @@ class RangeLock:
 
     @contextmanager
     def reading(self, start: int, end: int) -> Iterator[None]:
-        """Wait until nobody writes in the range, and keep writers out."""
+        """Wait until no thread writes in the range, and keep writers out."""
         yield from self._hold(self._readers, (start, end), against=(self._writers,))
 
     @contextmanager
     def writing(self, start: int, end: int) -> Iterator[None]:
-        """Wait until nobody else is in the range, and keep everybody out."""
+        """Wait until no other thread is in the range, and keep all others out."""
         yield from self._hold(self._writers, (start, end), against=(self._readers, self._writers))
 
     def _hold(

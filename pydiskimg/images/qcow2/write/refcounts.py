@@ -73,7 +73,7 @@ class Refcounts:
 
     @property
     def end(self) -> int:
-        """The first cluster behind all that were given out since the image was opened."""
+        """The first cluster after all that were given out since the image was opened."""
         return self._given_end
 
     @property
@@ -203,7 +203,7 @@ class Refcounts:
             if offset < self._store.size:  # one that is not is refused when it is used
                 self.protect(offset >> self._cluster_bits)
         end = max(self._end, last + 1)
-        # A machine that stops leaves a few behind the end. New clusters go behind them all: a small file with a lie
+        # A machine that stops leaves a few beyond the end. New clusters go after them all: a small file with a lie
         # about its far end would become a huge one.
         if (end - self._per_block) << self._cluster_bits > self._store.size:
             raise self._corrupt(
@@ -215,7 +215,7 @@ class Refcounts:
     def _block(self, number: int) -> CachedTable:
         offset = self._table[number]
         if not offset or offset & ~_OFFSET or offset % self._cluster_size:
-            raise self._corrupt(f"refcount table entry {number}: 0x{offset:016x} is no offset of a cluster")
+            raise self._corrupt(f"refcount table entry {number}: 0x{offset:016x} is not the offset of a cluster")
         if offset + self._cluster_size > self._store.size and not self._blocks.holds(offset):
             raise self._corrupt(
                 f"refcount table entry {number}: refcount block offset 0x{offset:x} lies beyond the end of the file "
@@ -339,7 +339,7 @@ class Refcounts:
         try:
             cluster = self.allocate_together(clusters)
         except BaseException:
-            # Nobody may write an entry behind the table that there is.
+            # An entry beyond the end of the present table must not be written.
             self._table = shorter
             self._table_changes = {number for number in self._table_changes if number < len(shorter)}
             raise

@@ -34,7 +34,7 @@ def test_missing(tmp_path: Path) -> None:
     with pytest.raises(OverlayError, match=f"the directory {tmp_path}/no does not exist$"):
         find(tmp_path / "no", "web")
     (tmp_path / "file").touch()
-    with pytest.raises(OverlayError, match="file: is no directory"):
+    with pytest.raises(OverlayError, match="file: is not a directory"):
         find(tmp_path, "file")
 
 

@@ -170,10 +170,10 @@ def test_arch_names_the_node_that_is_neither() -> None:
 def test_unknown_names_warn_with_the_nearest(caplog: pytest.LogCaptureFixture) -> None:
     settings({"IMAGE_NAMES": "x", "filesystem": "ext3", "QUITE_DIFFERENT": "x", "SFDISK": "/sbin/sfdisk"})
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
-        (logging.WARNING, "layer 0: IMAGE_NAMES is no setting and is ignored; did you mean IMAGE_NAME?"),
-        (logging.WARNING, "layer 0: filesystem is no setting and is ignored; did you mean FILESYSTEM?"),
-        (logging.WARNING, "layer 0: QUITE_DIFFERENT is no setting and is ignored"),
-        (logging.WARNING, "layer 0: SFDISK is no setting and is ignored"),
+        (logging.WARNING, "layer 0: IMAGE_NAMES is not a setting and is ignored; did you mean IMAGE_NAME?"),
+        (logging.WARNING, "layer 0: filesystem is not a setting and is ignored; did you mean FILESYSTEM?"),
+        (logging.WARNING, "layer 0: QUITE_DIFFERENT is not a setting and is ignored"),
+        (logging.WARNING, "layer 0: SFDISK is not a setting and is ignored"),
     ]
 
 
