@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Random entries in a file system that is filled and in a directory that the writer fills: one tree, the same sentences.
+"""Random entries in a file system that is filled and in a directory that the writer fills: one tree, one wording.
 
 Below a directory the kernel decides what replaces what, where symlinks lead and what is refused.
 """
