@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import time
@@ -15,13 +16,23 @@ COMMAND = str(Path(sys.executable).parent / "pydiskimg")
 
 def in_turns(contenders: Mapping[str, Callable[[], object]], *, rounds: int = 5) -> dict[str, float]:
     """Run each contender once in each round and return the median seconds of each."""
+    return measured_in_turns(contenders, rounds=rounds)[0]
+
+
+def measured_in_turns(
+    contenders: Mapping[str, Callable[[], object]], *, rounds: int = 5
+) -> tuple[dict[str, float], dict[str, float]]:
+    """As in_turns(), and return the median seconds of processor time, too, of this process and those it has started."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    processor: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():
-            start = time.perf_counter()
+            start, used = time.perf_counter(), sum(os.times()[:4])
             run()
             seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+            processor[name].append(sum(os.times()[:4]) - used)
+    medians = [{name: statistics.median(values) for name, values in found.items()} for found in (seconds, processor)]
+    return medians[0], medians[1]
 
 
 def report(title: str, medians: Mapping[str, float], *, ours: str) -> None:

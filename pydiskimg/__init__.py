@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from pydiskimg.errors import DiskImageError
     from pydiskimg.extents import Extent, Kind
     from pydiskimg.files.dump import open_dump, restore_dump
-    from pydiskimg.files.tar import extract
-    from pydiskimg.files.tar.extract import open_tar
+    from pydiskimg.files.tar import extract, open_tar
     from pydiskimg.fs.ext4.make import make_ext
     from pydiskimg.fs.ext4.populate.populate import populate
     from pydiskimg.fs.probe import probe
@@ -68,7 +67,7 @@ _HOMES = {
     "open_disk": "images.open_disk",
     "open_dump": "files.dump",
     "open_image": "images.open",
-    "open_tar": "files.tar.extract",
+    "open_tar": "files.tar",
     "populate": "fs.ext4.populate.populate",
     "open_tree": "volumes.tree",
     "probe": "fs.probe",

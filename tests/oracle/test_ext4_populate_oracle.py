@@ -6,17 +6,11 @@ e2fsck alone would pass one that has lost every attribute.
 
 from __future__ import annotations
 
-import stat
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from pydiskimg.disks.region import Region
-from pydiskimg.errors import ArchiveError
-from pydiskimg.files.entry import Entry
 from pydiskimg.fs.ext4.populate.populate import populate
 from pydiskimg.fs.ext4.tree.open import open_ext_tree
 from pydiskimg.images.create import new_image
@@ -24,7 +18,7 @@ from pydiskimg.images.open import open_image
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.units import KIB, MIB
 from tests.fixtures.ext_files import sized
-from tests.fixtures.made_entries import FIXED, everything, filled_file, folder, hard_link, regular, sparse, symlink
+from tests.fixtures.made_entries import FIXED, everything, filled_file, folder, hard_link, regular, sparse
 from tests.fixtures.programs import Tool, run
 
 pytestmark = pytest.mark.oracle
@@ -130,72 +124,3 @@ def test_all_blocks_and_inodes_in_use(tmp_path: Path, tool: Tool) -> None:
     checked(tool, path)
     filled_file(path, 8 * MIB, (regular(f"{number}") for number in range(empty.inodes - 11)), reserved_percent=0)
     checked(tool, path)
-
-
-# Random trees: what a path says in the end, by a model that knows nothing of blocks.
-
-NAMES = st.sampled_from([b"a", b"b", b"c", b"\xff", b"n" * 255])
-PATHS = st.lists(NAMES, min_size=1, max_size=3).map(b"/".join)
-DATA = st.tuples(st.integers(0, 20), st.integers(0, 3000)).map(lambda pair: bytes([pair[0]]) * pair[1])
-ATTRIBUTES = st.dictionaries(
-    st.sampled_from([b"user.a", b"security.b", b"trusted.c"]), st.binary(max_size=200), max_size=3
-)
-ENTRIES = st.one_of(
-    st.builds(
-        lambda path, data, xattrs, uid: regular(path, data, xattrs=xattrs, uid=uid),
-        PATHS,
-        DATA,
-        ATTRIBUTES,
-        st.integers(0, 1 << 31),
-    ),
-    st.builds(lambda path, mode, xattrs: folder(path, mode, xattrs=xattrs), PATHS, st.integers(0, 0o7777), ATTRIBUTES),
-    st.builds(symlink, PATHS, st.sampled_from([b"a", b"/b/c", b"..", b"x" * 100])),
-    st.builds(hard_link, PATHS, PATHS),
-    st.builds(lambda path, at, data: sparse(path, at + len(data), [(at, data)]), PATHS, st.integers(0, 1 << 20), DATA),
-)
-
-
-def accepted(entries: Iterable[Entry], path: Path, **options: object) -> list[Entry]:
-    """Fill the file path with those of entries that are not refused, and return them."""
-    kept: list[Entry] = []
-    for one in entries:
-        try:
-            filled_file(path, 8 * MIB, [*map(again, kept), again(one)], **options)
-        except ArchiveError:
-            continue
-        kept.append(one)
-    filled_file(path, 8 * MIB, map(again, kept), **options)
-    return kept
-
-
-def again(one: Entry) -> Entry:
-    """Return an entry whose contents can be read another time."""
-    one.contents = list(one.contents)
-    return one
-
-
-def regular_files(entries: Iterable[Entry]) -> Iterator[tuple[bytes, bytes, Entry]]:
-    for one in entries:
-        if one.kind == stat.S_IFREG:
-            data = bytearray(one.size)
-            for offset, piece in one.contents:
-                data[offset : offset + len(piece)] = piece
-            yield one.path, bytes(data), one
-
-
-@pytest.mark.parametrize("kind", ["ext3", "ext4"])
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(entries=st.lists(ENTRIES, max_size=14))
-def test_random_trees(kind: str, entries: list[Entry], tmp_path: Path, tool: Tool) -> None:
-    path = tmp_path / "disk"
-    kept = accepted(entries, path, kind=kind)
-    checked(tool, path)
-    last = {one.path: one for one in kept}
-    with open_disk(path) as disk, open_ext_tree(disk) as tree:
-        for name, data, one in regular_files(last.values()):
-            shown = "/" + name.decode(errors="surrogateescape")
-            found = tree.stat(shown, follow_symlinks=False)
-            if not stat.S_ISREG(found.st_mode) or found.st_size != len(data):
-                continue  # replaced by another path: through a symlink
-            assert tree.read(shown, limit=4 * MIB) == data
-            assert {name.encode(): value for name, value in tree.attributes(shown).items()} == one.xattrs
