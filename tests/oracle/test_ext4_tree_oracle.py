@@ -13,9 +13,14 @@ import pytest
 
 from pydiskimg import open_tree
 from pydiskimg.cli import main
+from pydiskimg.disks.memory import MemoryDisk
+from pydiskimg.errors import DiskImageError
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.units import MIB
 from tests.fixtures.ext_files import made_ext
 from tests.fixtures.ext_trees import all_kinds, files_in, files_of, in_seconds
+from tests.fixtures.journals import JournalWriter
 from tests.fixtures.programs import Tool, run
 
 pytestmark = pytest.mark.oracle
@@ -158,3 +163,64 @@ def test_the_commands(source: Path, tool: Tool, tmp_path: Path, capfdbinary: pyt
         capfdbinary.readouterr()
         assert main(words) == 1
         assert text in capfdbinary.readouterr().err
+
+
+@pytest.fixture
+def dirty(tool: Tool, tmp_path: Path) -> tuple[JournalWriter, MemoryDisk]:
+    """A file system whose new files are all in its journal, and another one that has them in their places."""
+    before = MemoryDisk(8 * MIB, name="disk")
+    make_ext(before, kind="ext4", block_size=1024)
+    path = tmp_path / "after"
+    path.write_bytes(before.data)
+    commands = "mkdir made\nwrite /etc/passwd made/passwd\nsymlink link made/passwd\nmknod fifo p\n"
+    run(tool("debugfs"), "-w", "-f", "-", path, given=commands)
+    after = MemoryDisk(0, name="disk")
+    after.data = bytearray(path.read_bytes())
+    writer = JournalWriter(before, layout.JOURNAL_CSUM_V3 | layout.JOURNAL_64BIT | layout.JOURNAL_HAS_REVOKE)
+    starts = range(0, len(after.data), 1024)
+    changed = {at // 1024: bytes(after.data[at : at + 1024]) for at in starts}
+    blocks = {block: data for block, data in changed.items() if data != before.data[block * 1024 :][:1024]}
+    writer.write(blocks)
+    writer.commit()
+    return writer, after
+
+
+def test_what_is_in_the_journal_alone_is_read(dirty: tuple[JournalWriter, MemoryDisk]) -> None:
+    writer, after = dirty
+    writer.close()
+    stored = bytes(writer.disk.data)
+    with open_tree(writer.disk) as tree:
+        found = files_in(tree)
+        assert tree.read("/link") == Path("/etc/passwd").read_bytes()
+    with open_tree(after) as tree:
+        assert found == files_in(tree)
+    assert found.keys() == {"/made", "/made/passwd", "/link", "/fifo"}
+    assert writer.disk.data == stored, "nothing was written"
+
+
+def test_fast_commits_with_content_are_refused_and_empty_ones_are_not(
+    dirty: tuple[JournalWriter, MemoryDisk],
+) -> None:
+    writer, _ = dirty
+    writer.close(s_feature_incompat=writer.incompat | layout.JOURNAL_FAST_COMMIT, s_num_fc_blocks=256)
+    with open_tree(writer.disk) as tree:
+        assert tree.exists("/made/passwd")
+    at = writer.at(1024 - 256 + 1)
+    head = (9).to_bytes(2, "little") + (8).to_bytes(2, "little") + bytes(4)
+    writer.disk.data[at : at + 12] = head + writer.sequence.to_bytes(4, "little")
+    with pytest.raises(DiskImageError, match=r"no file system can be read: .* fast commits, which are not read here"):
+        open_tree(writer.disk)
+    writer.disk.data[at + 8 : at + 12] = bytes(4)  # of an older transaction
+    with open_tree(writer.disk) as tree:
+        assert tree.exists("/made/passwd")
+
+
+def test_a_journal_elsewhere_is_refused_where_it_is_needed(tool: Tool, tmp_path: Path) -> None:
+    path = made_ext(tool, tmp_path / "disk", "-t ext4 -O ^has_journal", 8 * MIB)
+    for command in ("feature has_journal", "set_super_value journal_dev 0x700"):
+        run(tool("debugfs"), "-w", "-R", command, path)
+    with open_tree(path) as tree:
+        assert tree.list("/") == ["lost+found"]
+    run(tool("debugfs"), "-w", "-R", "feature needs_recovery", path)
+    with pytest.raises(DiskImageError, match="needs recovery by a journal that is not in it"):
+        open_tree(path)

@@ -25,6 +25,7 @@ from tests.fixtures.used_copy import copy_used
 
 pytestmark = pytest.mark.oracle
 
+COMPAT = 1 << 32  # with the journal's checksums of version 1, a compatible feature
 FEATURES = (
     "-t ext2",
     "-t ext2 -r 0",
@@ -227,13 +228,14 @@ def test_a_journal_is_replayed_as_e2fsck_replays_it(options: str, journal: str, 
 
 
 @pytest.mark.parametrize("kind", ["ext3", "ext4"])
-@pytest.mark.parametrize("features", [1, 3, 9, 11, 17, 19])
+@pytest.mark.parametrize("features", [1, 3, 9, 11, 17, 19, 21, 1 | COMPAT, 7 | COMPAT])
 def test_a_log_of_ours_is_replayed_as_e2fsck_replays_it(kind: str, features: int, tmp_path: Path, tool: Tool) -> None:
     """The logs of the unit tests, so that they are not only what we think a log is."""
     for seed in range(8):
         disk = MemoryDisk(8 * MIB)
         make_ext(disk, kind=kind, block_size=1024)
-        writer = JournalWriter(disk, features, start=1 + seed * 140, first=(1, (1 << 32) - 2)[seed % 2])
+        first = (1, (1 << 32) - 2)[seed % 2]
+        writer = JournalWriter(disk, features & ~COMPAT, bool(features & COMPAT), start=1 + seed * 140, first=first)
         random_log(writer, random.Random(seed), list(range(7000, 7008)), seed)
         path = tmp_path / "disk"
         path.write_bytes(disk.data)
@@ -243,6 +245,30 @@ def test_a_log_of_ours_is_replayed_as_e2fsck_replays_it(kind: str, features: int
         with path.open("rb") as file:
             file.seek(7000 * 1024)
             assert read_bytes(source, 7000 * 1024, 8 * 1024) == file.read(8 * 1024)
+
+
+@pytest.mark.parametrize("features", [5 | COMPAT, 21], ids=["version 1", "version 3"])
+def test_an_asynchronous_commit_that_was_faster_than_its_transaction(features: int, tmp_path: Path, tool: Tool) -> None:
+    """The last transaction has its commit block and not all of the rest: the log ends before it."""
+    disk = MemoryDisk(8 * MIB)
+    make_ext(disk, kind="ext4", block_size=1024)
+    writer = JournalWriter(disk, features & ~COMPAT, bool(features & COMPAT))
+    writer.write({7000: b"1" * 1024, 7001: b"2" * 1024})
+    writer.commit()
+    torn = writer.position + (1 if features & COMPAT else 2)  # a copy; the commit block, which alone is checked
+    writer.write({7000: b"3" * 1024})
+    writer.commit()
+    writer.close()
+    disk.data[writer.at(torn) + 700] ^= 1
+    path = tmp_path / "disk"
+    path.write_bytes(disk.data)
+    source, blocks = after_recovery(read_file_system(disk))
+    assert "recovering journal" in run(tool("e2fsck"), "-p", path, expect=ANY_STATUS)
+    assert blocks == 2
+    assert read_bytes(source, 7000 * 1024, 2048) == b"1" * 1024 + b"2" * 1024
+    with path.open("rb") as file:
+        file.seek(7000 * 1024)
+        assert file.read(2048) == b"1" * 1024 + b"2" * 1024
 
 
 def test_a_journal_on_another_device(tmp_path: Path, tool: Tool) -> None:

@@ -93,6 +93,8 @@ RUNNING = (
     ("-t ext4 -b 4096 -J size=4", "data=journal"),
     ("-t ext4 -O ^64bit -J size=4", "data=journal"),
     ("-t ext4 -O ^metadata_csum", "data=writeback"),
+    ("-t ext4 -O ^metadata_csum", "journal_checksum"),
+    ("-t ext4", "journal_async_commit,data=writeback"),
     ("-t ext4 -O bigalloc -C 16384 -b 4096", "defaults"),
     ("-t ext4 -O orphan_file,metadata_csum_seed", "defaults"),
     ("-t ext3 -b 1024", "defaults"),
@@ -136,8 +138,6 @@ def test_a_snapshot_of_a_running_machine(options: str, mount_options: str, tmp_p
         ("-t ext2", "defaults", "not unmounted cleanly"),
         ("-t ext4 -O ^has_journal", "defaults", "not unmounted cleanly"),
         ("-t ext4 -O fast_commit", "defaults", "fast commits"),
-        ("-t ext4 -O ^metadata_csum", "journal_checksum", "features that are not known"),
-        ("-t ext4", "journal_async_commit,data=writeback", "features that are not known"),
     ],
 )
 def test_a_snapshot_that_is_not_believed(

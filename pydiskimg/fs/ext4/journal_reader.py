@@ -10,7 +10,9 @@ one that has not ends it, and a transaction without its commit block does not co
 
 from __future__ import annotations
 
+import struct
 import sys
+import zlib
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +25,10 @@ from pydiskimg.fs.ext4.journal import Journal, tag_size
 _MAX_COPIES = 1 << 20  # about 200 bytes of memory each; four times as many as the largest journal that mke2fs chooses
 _MAX_OWN_BLOCKS = 1 << 19  # what a descriptor, revoke or commit block takes is time: 0.1 ms for its checksum
 _KNOWN = layout.JOURNAL_HAS_REVOKE | layout.JOURNAL_64BIT | layout.JOURNAL_CSUM_V2 | layout.JOURNAL_CSUM_V3
+_ASYNC = layout.JOURNAL_ASYNC_COMMIT
+_FAST_COMMIT_BLOCKS = 256  # where the superblock does not say how many
+_FAST_COMMIT_HEAD = struct.Struct("<HHII")  # tag, length, features, transaction
+_FAST_COMMIT_TAG = 9
 _HEADER = layout.JOURNAL_HEADER.size
 _UUID_SIZE = 16
 _FLAGS = 7  # the lowest byte of t_flags in a tag of any kind
@@ -49,10 +55,20 @@ class Log(Journal):
         super().__init__(fs)
         self.next_sequence = self.sequence
         self._seed = crc32c(self.uuid)
+        if self.has_fast_commits:  # they have the last blocks of the journal, and the log ends before them
+            self.end -= int(self.fields["s_num_fc_blocks"]) or _FAST_COMMIT_BLOCKS
+            if self.end <= self.first:
+                raise self.damaged("its fast commits leave no blocks for its log")
 
     @property
     def has_fast_commits(self) -> bool:
         return bool(self.incompat & layout.JOURNAL_FAST_COMMIT)
+
+    def holds_fast_commits(self) -> bool:
+        """Tell whether fast commits have changed anything since the log's last transaction; after copies()."""
+        blocks = (self.end, self.end + 1) if self.has_fast_commits else ()
+        found = (_FAST_COMMIT_HEAD.unpack_from(self.read(block)) for block in blocks)
+        return any(tag == _FAST_COMMIT_TAG and sequence == self.next_sequence for tag, _, _, sequence in found)
 
     def content(self, copy: Copy) -> bytes:
         """Return the block as it is to be in its place. Raises NotBelievedError when its checksum does not hold."""
@@ -68,11 +84,9 @@ class Log(Journal):
 
         Raises NotBelievedError when a complete transaction is damaged, or recovery is not fully understood here.
         """
-        unknown = self.incompat & ~_KNOWN
-        if unknown or self.compat & layout.JOURNAL_COMPAT_CHECKSUM:
-            raise self.damaged(
-                f"it has features that are not known here (compat {self.compat:#x}, incompat {unknown:#x})"
-            )
+        unknown = self.incompat & ~(_KNOWN | _ASYNC | layout.JOURNAL_FAST_COMMIT)
+        if unknown:
+            raise self.damaged(f"it has features that are not known here (incompat {unknown:#x})")
         if not 0 < self.first <= self.start < self.end:
             raise self.damaged(f"its log starts at block {self.start}, outside of {self.first} to {self.end}")
         end = self.next_sequence = self._scan()
@@ -90,20 +104,53 @@ class Log(Journal):
         return found
 
     def _scan(self) -> int:
-        """Return the number of the first transaction that is not complete."""
-        is_intact = True
-        sequence = self.sequence
+        """Return the number of the first transaction that is not complete.
+
+        A damaged transaction that has its commit block is an error, but for two cases. Where commit blocks are written
+        together with what they commit, the last one may have been faster than the rest. And one that is older than the
+        transaction before it was left over from an earlier log.
+        """
+        is_intact, checksum, last_time = True, 0, 0
+        sequence, incomplete = self.sequence, None
         for number, (kind, block, data, _) in enumerate(self._blocks(None)):
             if number >= _MAX_OWN_BLOCKS:
                 raise self.damaged(f"its log has more than {_MAX_OWN_BLOCKS} blocks of its own")
             if kind != layout.JOURNAL_COMMIT:
                 is_intact = is_intact and self._tail_holds(data)
+                if kind == layout.JOURNAL_DESCRIPTOR and is_intact:
+                    checksum = self._with_copies(checksum, data, block)
                 continue
-            # A damaged block may be left over from before; with a commit block it is of this log.
-            if not is_intact or not self._commit_holds(data):
+            time = int(layout.JOURNAL_COMMIT_BLOCK.unpack(data)["h_commit_sec"])
+            holds = self._commit_holds(data) and self._transaction_holds(data, checksum)
+            if not (is_intact and holds) and time < last_time:
+                break
+            is_late = is_intact and not holds and bool(self.incompat & _ASYNC)
+            if incomplete is not None or not (is_intact and (holds or is_late)):
                 raise self.damaged(f"transaction {sequence}, which ends at block {block}, is damaged")
-            sequence = sequence + 1 & 0xFFFFFFFF
-        return sequence
+            if is_late:
+                incomplete = sequence
+            sequence, checksum, last_time = sequence + 1 & 0xFFFFFFFF, 0, time
+        return sequence if incomplete is None else incomplete
+
+    def _with_copies(self, checksum: int, data: bytes, block: int) -> int:
+        """Return the checksum of a transaction with one more descriptor block and the copies after it."""
+        if not self.compat & layout.JOURNAL_COMPAT_CHECKSUM:
+            return 0
+        checksum = zlib.crc32(data.translate(_REVERSED), checksum)
+        for index, _ in enumerate(self._tag_offsets(data)):
+            copy = self.read(self._wrapped(block + 1 + index))
+            checksum = zlib.crc32(copy.translate(_REVERSED), checksum)
+        return checksum
+
+    def _transaction_holds(self, data: bytes, checksum: int) -> bool:
+        """Judge the checksum of version 1 in a commit block, which covers the transaction's descriptors and copies."""
+        if not self.compat & layout.JOURNAL_COMPAT_CHECKSUM:
+            return True
+        fields = layout.JOURNAL_COMMIT_BLOCK.unpack(data)
+        stored = tuple(int(fields[name]) for name in ("h_chksum_type", "h_chksum_size", "h_chksum"))
+        # The register of the CRC that takes the highest bit first, from that of zlib's, which takes the lowest.
+        register = int(f"{checksum ^ 0xFFFFFFFF:032b}"[::-1], 2)
+        return stored in ((0, 0, 0), (_CRC32, _CRC32_SIZE, register))
 
     def _blocks(self, end: int | None) -> Iterator[tuple[int, int, bytes, int]]:
         """Yield (kind, block of the journal, contents, transaction) of the log's own blocks, up to transaction end."""
@@ -185,6 +232,10 @@ class Log(Journal):
         at = layout.JOURNAL_COMMIT_BLOCK.offsets["h_chksum"]
         stored = int.from_bytes(data[at : at + 4], "big")
         return crc32c(data[:at] + bytes(4) + data[at + 4 :], self._seed) == stored
+
+
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+_CRC32, _CRC32_SIZE = 1, 4  # h_chksum_type and h_chksum_size of version 1
 
 
 def _is_later(one: int, other: int) -> bool:

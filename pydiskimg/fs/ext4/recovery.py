@@ -117,5 +117,7 @@ def recovered(fs: FileSystem, known: Features) -> FileSystem:
     if not log.start:
         return fs
     copies = log.copies()
+    if log.holds_fast_commits():
+        raise fs.not_believed("it needs recovery by fast commits, which are not read here")
     source = RecoveredSource(fs.source, log, copies, fs.geometry.block_size)
     return read_file_system(source, known)
