@@ -102,8 +102,8 @@ def first_header(**fields: int) -> bytes:
     ("data", "error", "expected"),
     [
         (b"", InvalidImageError, "has 0 bytes; a dump has 1024 at least"),
-        (bytes(4096), InvalidImageError, "is no dump"),
-        (b"x" * 4096, InvalidImageError, "is no dump"),
+        (bytes(4096), InvalidImageError, "is not a dump"),
+        (b"x" * 4096, InvalidImageError, "is not a dump"),
         (dump(small_tree())[1024:], InvalidImageError, "begins with record 1 of the type 6"),
         (first_header(c_level=3, c_ddate=5), UnsupportedImageError, "is a dump of level 3, which holds changes only"),
         (first_header(c_ddate=5), UnsupportedImageError, "is a dump of level 0, which holds changes only"),

@@ -132,8 +132,8 @@ def test_the_link_is_installed_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("python", "part"),
     [
-        ("python3", "is no program"),
-        ("/no/such/python", "is no program"),
+        ("python3", "is not a program"),
+        ("/no/such/python", "is not a program"),
         ("{0}/with blank", "has blanks"),
         ("{0}/" + "x" * 120, "makes a first line of"),
     ],
