@@ -186,7 +186,7 @@ def test_what_was_replaced_is_free_again() -> None:
 
 REFUSED = {
     "dots": ([regular("a/../b")], r'has "\.\." in it'),
-    "file as parent": ([regular("a"), regular("a/b")], "a parent in its path is no directory"),
+    "file as parent": ([regular("a"), regular("a/b")], "a parent in its path is not a directory"),
     "nowhere": ([symlink("a", "gone"), regular("a/b")], "a symlink that leads nowhere inside the tree"),
     "circle": ([symlink("a", "b"), symlink("b", "a"), regular("a/b")], "a circle of symlinks"),
     "no file to link": ([hard_link("a", "b")], "a hard link to b, which is not there"),

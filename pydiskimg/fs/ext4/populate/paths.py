@@ -117,7 +117,7 @@ class PathResolver:
                 current = layout.ROOT_INODE if target.startswith(b"/") else current
                 left += [part for part in reversed(target.split(b"/")) if part not in (b"", b".")]
             else:
-                raise UnsafePathError("a parent in its path is no directory")
+                raise UnsafePathError("a parent in its path is not a directory")
         return current
 
     def _missing(self, name: NewName, *, make: bool, is_own: bool) -> int:
