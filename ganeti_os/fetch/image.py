@@ -196,19 +196,23 @@ class _Fetching:
                 raise
             log.warning("%s; %s is used as it was checked before (%s)", error, self._file.path, known)
             return
-        expected = wanted.checksum
-        if wanted.signature:
-            log.debug("%s is not signed; the signature is of the image", self._site.url(wanted.source))
-        elif wanted.signer:
-            log.info("%s is signed by %s", self._site.url(wanted.source), wanted.signer)
-        else:
-            log.info("%s is not verified by a signature: IMAGE_KEYRING is not set", self._site.url(wanted.source))
-        if expected.algorithm == "sha1":
-            log.warning("%s is checked by SHA-1 only, which can be forged; put a SHA256SUMS beside it", self._url)
-        if known == expected:
+        self._log_trust(wanted)
+        if known == wanted.checksum:
             log.info("%s is in the cache already (%s)", self._file.path, known)
         elif not self._is_there(known, wanted):
             self._fetch(wanted)
+
+    def _log_trust(self, wanted: Expected) -> None:
+        """Say by whom the checksum is signed, and whether it can be forged."""
+        url = self._site.url(wanted.source)
+        if wanted.signature:
+            log.debug("%s is not signed; the signature is of the image", url)
+        elif wanted.signer:
+            log.info("%s is signed by %s", url, wanted.signer)
+        else:
+            log.info("%s is not verified by a signature: IMAGE_KEYRING is not set", url)
+        if wanted.checksum.algorithm == "sha1":
+            log.warning("%s is checked by SHA-1 only, which can be forged; put a SHA256SUMS beside it", self._url)
 
     def _is_there(self, known: Checksum | None, wanted: Expected) -> bool:
         """True when the cache holds the file that is expected, of which there was no such record."""

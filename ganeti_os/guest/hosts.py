@@ -40,16 +40,19 @@ def change_hosts(
             moved.append((words[0], address))
         is_first = (address or words[0].text) in (OWN_ADDRESS, own_address, *addresses.values())
         changed = _renamed(words[1:], renaming, is_own=is_first or _is_own(words, renaming))
-        is_named = is_named or any(renaming.is_new(name.decode("latin-1")) for name in changed)
-        names += _replacements(words[1:], changed, renaming, is_first=is_first and len(words) > 1)
-        is_named = is_named or (is_first and len(words) > 1)
+        is_first = is_first and len(words) > 1
+        names += _replacements(words[1:], changed, renaming, is_first=is_first)
+        is_named = is_named or is_first or any(renaming.is_new(name.decode("latin-1")) for name in changed)
     new = substituted(data or b"", names + moved)
-    counts = [(len(names), "name", "names"), (len(moved), "address", "addresses")]
-    what = [f"{count} {one if count == 1 else many} changed" for count, one, many in counts if count]
+    what = [*_counted(len(names), "name", "names"), *_counted(len(moved), "address", "addresses")]
     if own_address is not None and not is_named:
         new = _with_own_line(new, own_address, renaming.new)
         what.append("a line for the instance")
     draft.change(PATH, new, ", ".join(what))
+
+
+def _counted(count: int, one: str, many: str) -> list[str]:
+    return [f"{count} {one if count == 1 else many} changed"] if count else []
 
 
 def named_addresses(draft: Draft, renaming: Renaming) -> frozenset[IPAddress]:

@@ -70,7 +70,7 @@ def _growth(
     own = _entry_of(source, last, [*entries, *chain], sector_size)
     container = next((entry for entry in entries if entry.kind in EXTENDED), None)
     if container is not None and container.end > own.end and not own.record:
-        raise NothingToGrowError(f"behind partition {last.number}, an extended partition reaches further")
+        raise NothingToGrowError(f"after partition {last.number}, an extended partition reaches further")
     disk_end = source.size // sector_size
     limit = min(disk_end, MAX_END)
     end = aligned_end(limit, sector_size)

@@ -113,17 +113,23 @@ class _Update:
     def _searched(self, rest: str, command: str, following: Sequence[str]) -> str:
         """Return a search's arguments for the new file system: the one with the kernels, but for a font in /usr."""
         options = rest.split()
-        if command == "search" and not any(_BY_UUID.fullmatch(word) for word in options):
-            raise UnsafeConfigError("it searches for a file system by another thing than its UUID")
-        found = {word: match[1] for word in options if (match := _UUID.fullmatch(word))}
-        if len(found) != 1:
-            raise UnsafeConfigError("it searches for a file system whose UUID is not plain text")
-        self.uuids |= {uuid.lower() for uuid in found.values()}
+        sought, uuid = _sought(options, command)
+        self.uuids.add(uuid.lower())
         if len(self.uuids) > _SYSTEMS_LIMIT:
             raise UnsafeConfigError(f"it searches for more than {_SYSTEMS_LIMIT} file systems")
         self.is_found = self.is_found or command != "search" or "--set=root" in options or "--set" in options
         new = self.boot.root_uuid if any("/usr/" in line for line in following) else self.boot.uuid
-        return " ".join(new if word in found else word for word in options)
+        return " ".join(new if word == sought else word for word in options)
+
+
+def _sought(options: list[str], command: str) -> tuple[str, str]:
+    """Return the word of a search's options that is its UUID, and the UUID."""
+    if command == "search" and not any(_BY_UUID.fullmatch(word) for word in options):
+        raise UnsafeConfigError("it searches for a file system by another thing than its UUID")
+    found = {word: match[1] for word in options if (match := _UUID.fullmatch(word))}
+    if len(found) != 1:
+        raise UnsafeConfigError("it searches for a file system whose UUID is not plain text")
+    return next(iter(found.items()))
 
 
 def up_to_date(

@@ -52,19 +52,13 @@ class Chooser:
             known = [interface for interface in static if old in interface.of_family(version)]
             if known:
                 return self._choice(known, old, new)
-        names = self._names(nic, static)
-        own = [interface for interface in static if names is None or interface.device in names]
-        if not own:
-            own = (
-                [interface for interface in static if not self._is_told_by_mac(interface)] if self._by_mac(nic) else []
-            )
-            names = None
+        own, is_certain = self._own(nic, static)
         addresses = {address for interface in own for address in interface.of_family(version)}
         if not addresses or new.address in addresses:
             return None
         if len(addresses & self.named) == 1:
             addresses &= self.named
-        if self.nic_count > 1 and names is None:
+        if self.nic_count > 1 and not is_certain:
             self._warn(own, nic, new, "it is not clear which of the guest's interfaces is that NIC")
         elif len(addresses) > 1:
             self._warn(own, nic, new, f"{own[0].shown} has {len(addresses)} addresses")
@@ -72,6 +66,14 @@ class Chooser:
             (found,) = addresses
             return self._choice([item for item in own if found in item.of_family(version)], found, new)
         return None
+
+    def _own(self, nic: NicNetwork, static: list[Interface]) -> tuple[list[Interface], bool]:
+        """Return the interfaces that may be the NIC, and whether one of them certainly is."""
+        names = self._names(nic, static)
+        own = [interface for interface in static if names is None or interface.device in names]
+        if own or not self._by_mac(nic):
+            return own, names is not None
+        return [interface for interface in static if not self._is_told_by_mac(interface)], False
 
     def _by_mac(self, nic: NicNetwork) -> set[str]:
         return self.by_mac.get(plain_mac(nic.mac or ""), set())

@@ -75,18 +75,21 @@ def _decide(
         # Ours took the place of what the guest had; what was added since is its administrator's.
         by_others = bool(foreign.devices) and not system.comes_first
         return _Decision(tuple(plan for plan in rest if plan.is_static or not by_others))
-    if not is_new and known:
+    return None if _stays(system, rest, foreign, [] if is_new else known) else _Decision(rest, replaces=True)
+
+
+def _stays(system: System, rest: tuple[NicPlan, ...], foreign: Foreign, known: list[_Known]) -> bool:
+    """True, with a warning, where the guest's own files are not to be replaced."""
+    if known:
         log.warning(
             "the addresses in the guest's own network files stay as they are, so it does not get %s; where they are "
             "not meant to stay, take them away and rename the instance again",
             ", ".join(str(one.interface) for plan in rest for one in plan.addresses),
         )
-        return None
-    if foreign.odd:
+    elif foreign.odd:
         text = "%s: the guest's network files have more than its NICs, so they stay as they are: %s"
         log.warning(text, system.name, foreign.odd)
-        return None
-    return _Decision(rest, replaces=True)
+    return bool(known or foreign.odd)
 
 
 @dataclass(slots=True)

@@ -115,18 +115,21 @@ def _stanzas(path: str, data: bytes) -> Iterator[tuple[Interface, bytes | None]]
             if keyword in _STANZAS and len(words) > 1:
                 texts = [word.text for word in words]
                 stanza = Interface(texts[1].decode("latin-1"))
-                has_method = texts[2:3] in ([b"inet"], [b"inet6"])
-                static = texts[3:4] == [b"static"] if has_method else True  # ifupdown-ng: `iface eth0`
+                static = _is_static(texts)
                 inherits = texts.index(b"inherits") if b"inherits" in texts[:-1] else None
                 yield stanza, texts[inherits + 1] if inherits is not None else None
+        elif stanza is None or len(words) < 2:
             continue
-        if stanza is None or len(words) < 2:
-            continue
-        if keyword in _COMMANDS:
+        elif keyword in _COMMANDS:
             for other in _add_commands(stanza, path, data, words):
                 yield other, None
         elif static and keyword.decode("latin-1") in _KINDS:
             stanza.add(path, keyword.decode("ascii"), words[1])
+
+
+def _is_static(texts: list[bytes]) -> bool:
+    """True for a stanza of static addresses, and for one without a method: `iface eth0` of ifupdown-ng."""
+    return texts[3:4] == [b"static"] if texts[2:3] in ([b"inet"], [b"inet6"]) else True
 
 
 def _named_by_mac(path: str, words: list[Span]) -> Iterator[Interface]:

@@ -47,7 +47,7 @@ def plan_ext_growth(disk: Disk) -> ExtGrowth:
 class ExtGrowth:
     """What growing changes, worked out from the file system as it is after recovery; size is in bytes, of the larger.
 
-    Until write() has returned nobody else may write to the disk.
+    Until write() has returned no other process may write to the disk.
     """
 
     def __init__(self, disk: Disk) -> None:
@@ -191,7 +191,7 @@ class ExtGrowth:
             self._write_superblock({**before, "s_state": int(before["s_state"]) & ~layout.VALID_FS})
             self._write_blocks(self._changes)
         else:
-            # In this order there is never a log that nobody is told of.
+            # In this order there is never a log that no superblock announces.
             self._write_superblock(before | self._old.features.with_(Incompat.RECOVER).fields)
             log.commit(changes)
             self._write_blocks(changes)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Make an ext2, ext3 or ext4 file system on a Disk.
 
-In this order, so that an interrupted run leaves a disk that nobody takes for a file system:
+In this order, so that an interrupted run leaves a disk that is not taken for a file system:
 
     plan (nothing is written) -> wipe old signatures, flush -> groups, inodes, journal, copies of the superblock,
     flush -> the superblock, flush

@@ -85,13 +85,18 @@ def _may_be_fat(older: dict[str, Any], newer: dict[str, Any]) -> bool:
     return bool(older["Signature_word"] == SIGNATURE_WORD and kind not in _FOREIGN)
 
 
+def _is_plausible(fields: dict[str, Any]) -> bool:
+    sector, media = fields["BPB_BytsPerSec"], fields["BPB_Media"]
+    if not (fields["BPB_NumFATs"] and fields["BPB_RsvdSecCnt"] and (media >= 0xF8 or media == 0xF0)):
+        return False
+    return 512 <= sector <= 4096 and _power_of_two(sector) and _power_of_two(fields["BPB_SecPerClus"])
+
+
 def _geometry(older: dict[str, Any], newer: dict[str, Any]) -> _Geometry | None:
-    sector, per_cluster, media = older["BPB_BytsPerSec"], older["BPB_SecPerClus"], older["BPB_Media"]
+    if not _is_plausible(older):
+        return None
+    sector, per_cluster = older["BPB_BytsPerSec"], older["BPB_SecPerClus"]
     reserved, tables, root_entries = older["BPB_RsvdSecCnt"], older["BPB_NumFATs"], older["BPB_RootEntCnt"]
-    if not (tables and reserved and (media >= 0xF8 or media == 0xF0) and 512 <= sector <= 4096):
-        return None
-    if not (_power_of_two(sector) and _power_of_two(per_cluster)):
-        return None
     table = older["BPB_FATSz16"] or newer["BPB_FATSz32"]
     root_sectors = -(-root_entries * ENTRY.size // sector)
     allocated = reserved + tables * table

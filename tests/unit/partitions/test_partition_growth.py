@@ -380,7 +380,7 @@ def test_arrays_of_other_sizes(count: int, size: int) -> None:
         ),
         (lambda: gpt_disk(size=256), "Linux ignores the GPT: its entries have 256 bytes, expected 128"),
         (lambda: gpt_disk(size=4096, count=9), "Linux ignores the GPT: its entries have 4096 bytes, expected 128"),
-        (with_first, "behind partition 1, an extended partition reaches further"),
+        (with_first, "after partition 1, an extended partition reaches further"),
     ],
 )
 def test_good_tables_in_which_nothing_grows(make: Callable[[], MemoryDisk], message: str) -> None:

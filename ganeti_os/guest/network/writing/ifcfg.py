@@ -60,15 +60,14 @@ def write_ifcfg(draft: Draft, plans: Sequence[NicPlan], *, replaces: bool) -> No
     named = {plan.index for plan in plans if by_scripts and any(map(_needs_name, plan.addresses))}
     files = {f"{_DIRECTORY}/ifcfg-{plan.name}": text_of(_lines(plan, is_named=plan.index in named)) for plan in plans}
     write_own_files(draft, files, directory=_DIRECTORY, pattern="ifcfg-nic*")
-    routes = {
-        f"{_DIRECTORY}/{'route' if one.version == 4 else 'route6'}-{plan.name}": text_of(_routes(plan, one))
-        for plan in plans
-        for one in plan.addresses
-        if by_scripts and one.is_on_link
-    }
-    for pattern in ("route-nic*", "route6-nic*"):
-        of_kind = {path: data for path, data in routes.items() if f"/{pattern.removesuffix('nic*')}" in path}
-        write_own_files(draft, of_kind, directory=_DIRECTORY, pattern=pattern)
+    for version, kind in ((4, "route"), (6, "route6")):
+        on_link = [(plan, one) for plan in plans for one in plan.addresses if by_scripts and one.is_on_link]
+        routes = {
+            f"{_DIRECTORY}/{kind}-{plan.name}": text_of(_routes(plan, one))
+            for plan, one in on_link
+            if one.version == version
+        }
+        write_own_files(draft, routes, directory=_DIRECTORY, pattern=f"{kind}-nic*")
 
 
 def _needs_name(one: StaticAddress) -> bool:
@@ -84,8 +83,16 @@ def _lines(plan: NicPlan, *, is_named: bool) -> Iterator[str]:
     if is_named:
         yield f"DEVICE={plan.name}"  # initscripts' udev rule gives it this name by HWADDR
     yield f"AUTOCONNECT_PRIORITY={_FIRST}"
-    four, six = plan.of_family(4), plan.of_family(6)
     yield "BOOTPROTO=none" if plan.is_static else "BOOTPROTO=dhcp"
+    yield from _address_lines(plan, is_named=is_named)
+    for number, server in enumerate(plan.name_servers, 1):
+        yield f"DNS{number}={server}"
+    if plan.name_servers and plan.search:
+        yield f'DOMAIN="{" ".join(plan.search)}"'
+
+
+def _address_lines(plan: NicPlan, *, is_named: bool) -> Iterator[str]:
+    four, six = plan.of_family(4), plan.of_family(6)
     if four is not None:
         network = four.interface.network
         yield from (f"IPADDR={four.interface.ip}", f"PREFIX={network.prefixlen}", f"NETMASK={network.netmask}")
@@ -97,10 +104,6 @@ def _lines(plan: NicPlan, *, is_named: bool) -> Iterator[str]:
         if six.gateway is not None and not (is_named and six.is_on_link):
             scope = f"%{plan.name}" if six.gateway.is_link_local and is_named else ""
             yield f"IPV6_DEFAULTGW={six.gateway}{scope}"
-    for number, server in enumerate(plan.name_servers, 1):
-        yield f"DNS{number}={server}"
-    if plan.name_servers and plan.search:
-        yield f'DOMAIN="{" ".join(plan.search)}"'
 
 
 def _routes(plan: NicPlan, one: StaticAddress) -> Iterator[str]:

@@ -33,11 +33,7 @@ def require_acceptable(file: Source, header: Header) -> None:
         read_luks_header(file, header)
     elif layout.EXTENSION_CRYPTO in header.extensions:
         raise _invalid(file, f"says where a LUKS header is, and the encryption method is {header.crypt_method}")
-    bitmaps = header.extensions.get(layout.EXTENSION_BITMAPS)
-    if bitmaps is not None and len(bitmaps) != BITMAPS.size:
-        raise _invalid(file, f"the extension for bitmaps has {len(bitmaps)} bytes, expected {BITMAPS.size}")
-    if header.has_bitmaps and bitmaps and (reserved := BITMAPS.unpack(bitmaps)["reserved"]):
-        raise _invalid(file, f"the extension for bitmaps has reserved bytes {reserved:08x}, expected zeros")
+    _require_bitmaps(file, header)
     if header.autoclear_features & layout.AUTOCLEAR_DATA_FILE_RAW and not header.has_data_file:
         raise _invalid(file, "it says that the external data file is a raw image, and there is no such file")
     if header.has_data_file and header.data_file is None:
@@ -48,6 +44,14 @@ def require_acceptable(file: Source, header: Header) -> None:
             f"the snapshot table is at offset 0x{header.snapshots_offset:x}, not a multiple of the cluster size "
             f"{header.cluster_size}",
         )
+
+
+def _require_bitmaps(file: Source, header: Header) -> None:
+    bitmaps = header.extensions.get(layout.EXTENSION_BITMAPS)
+    if bitmaps is not None and len(bitmaps) != BITMAPS.size:
+        raise _invalid(file, f"the extension for bitmaps has {len(bitmaps)} bytes, expected {BITMAPS.size}")
+    if header.has_bitmaps and bitmaps and (reserved := BITMAPS.unpack(bitmaps)["reserved"]):
+        raise _invalid(file, f"the extension for bitmaps has reserved bytes {reserved:08x}, expected zeros")
 
 
 def is_possible_bitmap(header: Header, entry: dict[str, int]) -> bool:
