@@ -85,7 +85,7 @@ class DirectoryWriter:
         at = 0
         last = len(entries) - 1
         for index, (inode, name, file_type) in enumerate(entries or [(0, b"", 0)]):
-            length = self._space - at if index == max(last, 0) else _length(name)
+            length = self._space - at if index == max(last, 0) else entry_length(name)
             layout.DIRECTORY_ENTRY.put(
                 block,
                 {"inode": inode, "rec_len": min(length, _LONGEST), "name_len": len(name), "file_type": file_type},
@@ -159,7 +159,7 @@ class DirectoryWriter:
         return block
 
 
-def _length(name: bytes) -> int:
+def entry_length(name: bytes) -> int:
     """Return the bytes that an entry needs."""
     return layout.DIRECTORY_ENTRY.size + -(-len(name) // 4) * 4
 
@@ -169,7 +169,7 @@ def _parts(entries: Sequence[DirectoryEntry], space: int) -> list[list[Directory
     parts: list[list[DirectoryEntry]] = []
     left = 0
     for entry in entries:
-        length = _length(entry[1])
+        length = entry_length(entry[1])
         if length > left:
             parts.append([])
             left = space

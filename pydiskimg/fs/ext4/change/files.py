@@ -336,7 +336,6 @@ class FileChanges:
             with_blocks(self._transaction, inode, 0),
             {
                 "i_links_count": 0,
-                "i_block": b"",
                 "i_dtime": self._time() // 1_000_000_000 & 0xFFFFFFFF,
                 **size_fields(0),
             },

@@ -14,7 +14,6 @@ from pydiskimg.protocols import read_bytes
 from pydiskimg.records import Value
 
 _SET_GROUP = 0o2000
-_GROUP_EXECUTE = 0o10
 # i_flags that a new file has from its directory: a directory all of them, other files not all (EXT4_FL_INHERITED).
 _FOR_DIRECTORIES = 0x2001C4CF
 _FOR_FILES = 0x0000C4CF
@@ -64,7 +63,8 @@ def size_fields(size: int) -> dict[str, Value]:
 def new_inode(transaction: Transaction, parent: StoredInode, mode: int, now: int) -> StoredInode:
     """Take an inode for a new file in the directory parent, which decides on group, project and flags; not stored yet.
 
-    mode has the type. It has one link, a directory two. Raises as ChangedInodes.allocate() does.
+    mode has the type, and is the file's as it is: set-group-id of the directory hands on the group alone. The inode has
+    one link, a directory's two. Raises as ChangedInodes.allocate() does.
     """
     fs, kind = transaction.fs, mode & layout.FILE_TYPE_MASK
     number = transaction.inodes.allocate(parent.number, is_directory=kind == layout.DIRECTORY)
@@ -76,26 +76,18 @@ def new_inode(transaction: Transaction, parent: StoredInode, mode: int, now: int
     generation = int.from_bytes(read_bytes(fs.source, at, 4), "little") + 1 & 0xFFFFFFFF
     seed = fs.checksums.for_inode(number, generation.to_bytes(4, "little"))
     inode = StoredInode(number, block, offset, bytes(fs.geometry.inode_size), {}, seed)
-    mode, gid = _from_parent(mode, parent)
     values: dict[str, Value] = {
         "i_extra_isize": _extra_size(transaction),
         "i_mode": mode,
         "i_links_count": 2 if kind == layout.DIRECTORY else 1,
         "i_generation": generation,
         "i_flags": _inherited_flags(kind, parent),
-        **owners(0, gid),
+        **owners(0, parent.gid if parent.mode & _SET_GROUP else 0),
         **times(now, "i_atime", "i_ctime", "i_mtime", "i_crtime"),
     }
     if RoCompat.PROJECT in fs.geometry.features and parent.flags & layout.PROJECT_INHERIT_FLAG:
         values["i_projid"] = parent.project
     return changed(replace(inode, fields=layout.INODE.unpack(bytes(layout.INODE.size))), values)
-
-
-def _from_parent(mode: int, parent: StoredInode) -> tuple[int, int]:
-    """Return mode and group of a new file: a directory with set-group-id hands both on."""
-    if not parent.mode & _SET_GROUP:
-        return mode, 0
-    return mode | (_SET_GROUP if mode & layout.FILE_TYPE_MASK == layout.DIRECTORY else 0), parent.gid
 
 
 def _inherited_flags(kind: int, parent: StoredInode) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.directory_writer import entry_length
 from pydiskimg.fs.ext4.file_system import FileSystem, NotBelievedError
 
 _HEADER = layout.DIRECTORY_ENTRY.size
@@ -32,23 +33,7 @@ class Slot:
     @property
     def room(self) -> int:
         """Bytes that another entry could have of it."""
-        return self.length - (entry_size(self.name) if self.inode else 0)
-
-
-def empty_leaf(fs: FileSystem) -> bytes:
-    """Return a block of a directory without entries, its checksum still to be filled in."""
-    size, tail = fs.geometry.block_size, b""
-    if fs.checksums.active:
-        tail = layout.DIRECTORY_TAIL.pack(
-            det_rec_len=layout.DIRECTORY_TAIL.size, det_reserved_ft=layout.DIRECTORY_TAIL_TYPE
-        )
-    first = layout.DIRECTORY_ENTRY.pack(rec_len=min(size - len(tail), _LONGEST))
-    return first.ljust(size - len(tail), b"\0") + tail
-
-
-def entry_size(name: bytes) -> int:
-    """Return the bytes that an entry with this name takes at least."""
-    return _HEADER + -(-len(name) // 4) * 4
+        return self.length - (entry_length(self.name) if self.inode else 0)
 
 
 class Leaf:
@@ -87,13 +72,13 @@ class Leaf:
 
     def insert(self, inode: int, name: bytes, file_type: int) -> bool:
         """Add an entry where there is room for it; False where there is none."""
-        needed = entry_size(name)
+        needed = entry_length(name)
         slot = next((slot for slot in self.slots() if slot.room >= needed), None)
         if slot is None:
             return False
         at = slot.offset
         if slot.inode:
-            at += entry_size(slot.name)
+            at += entry_length(slot.name)
             self._put(slot.offset, rec_len=at - slot.offset)
         length = slot.offset + slot.length - at
         self.data[at : at + length] = bytes(length)
