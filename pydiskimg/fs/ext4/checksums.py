@@ -15,6 +15,7 @@ from pydiskimg.fs.ext4.features import Features, RoCompat
 
 _BG_CHECKSUM = layout.GROUP_DESCRIPTOR_64.offsets["bg_checksum"]
 _KNOWN_BITMAPS = 64
+_FEW_BLOCKS = 8  # for which to compute their checksums together takes longer
 _COLUMNS = 512  # bytes of an inode with which many are checked at once: each takes tables of 4 KiB
 _ALL_OR_NOTHING = bytes(1) + bytes([0xFF]) * 0xFF  # translates what is not zero to all ones
 _CRC16_POLYNOMIAL = 0xA001  # ANSI, reflected 0x8005
@@ -179,7 +180,12 @@ class Checksums:
 
     def directory_blocks(self, seeds: Sequence[int], blocks: Sequence[bytearray]) -> None:
         """Fill in the tails of leaf blocks of several directories, each with its inode's seed; all of one size."""
-        if self.active and blocks:
+        if not self.active:
+            return
+        if len(blocks) < _FEW_BLOCKS:
+            for seed, block in zip(seeds, blocks, strict=True):
+                self.directory_block(seed, block)
+        else:
             tail = len(blocks[0]) - layout.DIRECTORY_TAIL.size
             for block, value in zip(blocks, crc32c_each([block[:tail] for block in blocks], seeds), strict=True):
                 layout.DIRECTORY_TAIL.put(block, {"det_checksum": value}, tail)
