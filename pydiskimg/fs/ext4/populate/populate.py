@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
+from pydiskimg.errors import NoSpaceError
 from pydiskimg.files.attributes import AttributesLeftOut
 from pydiskimg.files.entry import Entry
 from pydiskimg.files.writer import Wording
@@ -28,8 +29,10 @@ from pydiskimg.fs.ext4.new_file_system import NewFileSystem, new_identity
 from pydiskimg.fs.ext4.plan import plan_geometry
 from pydiskimg.fs.ext4.populate.filler import MOST_LINKS, Filler, entries_of
 from pydiskimg.fs.ext4.populate.inode_record import size_fields
+from pydiskimg.fs.ext4.populate.space import FullError
 from pydiskimg.fs.wipe import wipe_signatures
 from pydiskimg.protocols import Disk
+from pydiskimg.text import printable
 from pydiskimg.units import format_size
 
 _log = logging.getLogger(__name__)
@@ -128,17 +131,22 @@ def _write_directories(new: NewFileSystem, filler: Filler) -> None:
             waiting[number] = writer.directory(number, above, entries)
         count += len(waiting[number].blocks)
         if count >= _BLOCKS_AT_ONCE:
-            _write_sealed(writer, filler, waiting)
+            _write_sealed(writer, filler, waiting, new.disk.name)
             count = 0
-    _write_sealed(writer, filler, waiting)
+    _write_sealed(writer, filler, waiting, new.disk.name)
 
 
-def _write_sealed(writer: DirectoryWriter, filler: Filler, waiting: dict[int, NewDirectory]) -> None:
-    """Write directories, by inode, and forget them."""
+def _write_sealed(writer: DirectoryWriter, filler: Filler, waiting: dict[int, NewDirectory], disk_name: str) -> None:
+    """Write directories, by inode, and forget them. Raises NoSpaceError, and as writing does."""
     writer.seal()
     block_size = filler.blocks.block_size
     for number, directory in waiting.items():
-        stored = filler.blocks.write_blocks(number, directory.blocks)
+        try:
+            stored = filler.blocks.write_blocks(number, directory.blocks)
+        except FullError as error:
+            where = f"{disk_name}: the directory {printable(filler.path_of(number))}"
+            text = f"{where}: cannot be written: {error.reason}; use a larger disk"
+            raise NoSpaceError(text, errno=error.errno, filename=disk_name, device=0) from error
         fields = layout.INODE.unpack(filler.inodes.get(number))
         links = 2 + filler.subdirectories.get(number, 0)
         sectors = stored.blocks * block_size // 512 + fields["i_blocks_lo"]
