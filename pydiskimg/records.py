@@ -40,9 +40,11 @@ class Record:
 
     def pack(self, **values: Value) -> bytes:
         """Return the record; fields that are not given are zero. KeyError for a field that does not exist."""
-        if unknown := values.keys() - self.offsets.keys():
+        fields = {**self._empty, **values}
+        if len(fields) != len(self._empty):
+            unknown = values.keys() - self.offsets.keys()
             raise KeyError(f"{self.name} has no field {', '.join(sorted(unknown))}")
-        return self._struct.pack(*({**self._empty, **values}.values()))
+        return self._struct.pack(*fields.values())
 
     def unpack(self, data: bytes | bytearray | memoryview, offset: int = 0) -> dict[str, Any]:
         """Return every field of the record at offset of data: bytes where its code ends with s, else a number."""

@@ -18,7 +18,7 @@ from pydiskimg.images.open import open_image
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.units import KIB, MIB
 from tests.fixtures.ext_files import sized
-from tests.fixtures.made_entries import FIXED, everything, filled_file, folder, hard_link, regular, sparse
+from tests.fixtures.made_entries import FIXED, everything, filled_file, folder, hard_link, regular, sparse, symlink
 from tests.fixtures.programs import Tool, run
 
 pytestmark = pytest.mark.oracle
@@ -113,6 +113,30 @@ def test_a_qcow2_is_filled_in_one_pass(tmp_path: Path, tool: Tool) -> None:
     run(tool("qemu-img"), "compare", tmp_path / "disk.qcow2", tmp_path / "disk.raw")
     with open_image(tmp_path / "disk.qcow2") as image, open_ext_tree(image) as tree:
         assert tree.read("/etc/through") == b"a parent that is a symlink"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_of_replaced_files_are_used_again(kind: str, tmp_path: Path, tool: Tool) -> None:
+    path = tmp_path / "disk"
+    size = 3 * MIB
+    # Every second block: the map has blocks of its own, and what is free is in many pieces.
+    pieces = [(at, bytes([at >> 10 & 0xFF]) * KIB) for at in range(0, size, 2 * KIB)]
+    entries = [
+        one
+        for number in range(16)
+        for one in (
+            sparse("file", size, pieces, xattrs={b"user.large": bytes(500)}),
+            regular(f"kept-{number}", bytes([number]) * 9000),
+            symlink("link", f"{number}" * 200),
+        )
+    ]
+    filled_file(path, 8 * MIB, entries, kind=kind, block_size=1024)
+    checked(tool, path)
+    with open_disk(path) as disk, open_ext_tree(disk) as tree:
+        assert all(tree.read(f"/kept-{number}") == bytes([number]) * 9000 for number in range(16))
+        data = tree.read("/file", limit=4 * MIB)
+        assert tree.attributes("/file") == {"user.large": bytes(500)}
+    assert all(data[at : at + KIB] == piece for at, piece in pieces)
 
 
 def test_all_blocks_and_inodes_in_use(tmp_path: Path, tool: Tool) -> None:

@@ -7,12 +7,15 @@ uninit_bg (GDT_CSUM) has a CRC-16 in the descriptors.
 
 from __future__ import annotations
 
-from pydiskimg.crc32c import crc32c, crc32c_columns
+from collections.abc import Sequence
+
+from pydiskimg.crc32c import crc32c, crc32c_columns, crc32c_each
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.features import Features, RoCompat
 
 _BG_CHECKSUM = layout.GROUP_DESCRIPTOR_64.offsets["bg_checksum"]
 _KNOWN_BITMAPS = 64
+_FEW_BLOCKS = 8  # for which to compute their checksums together takes longer
 _COLUMNS = 512  # bytes of an inode with which many are checked at once: each takes tables of 4 KiB
 _ALL_OR_NOTHING = bytes(1) + bytes([0xFF]) * 0xFF  # translates what is not zero to all ones
 _CRC16_POLYNOMIAL = 0xA001  # ANSI, reflected 0x8005
@@ -174,6 +177,18 @@ class Checksums:
         field = layout.XATTR_HEADER.slice_of("h_checksum")
         seed = crc32c(number.to_bytes(8, "little"), self._seed)
         return crc32c(block[: field.start] + bytes(4) + block[field.stop :], seed)
+
+    def directory_blocks(self, seeds: Sequence[int], blocks: Sequence[bytearray]) -> None:
+        """Fill in the tails of leaf blocks of several directories, each with its inode's seed; all of one size."""
+        if not self.active:
+            return
+        if len(blocks) < _FEW_BLOCKS:
+            for seed, block in zip(seeds, blocks, strict=True):
+                self.directory_block(seed, block)
+        else:
+            tail = len(blocks[0]) - layout.DIRECTORY_TAIL.size
+            for block, value in zip(blocks, crc32c_each([block[:tail] for block in blocks], seeds), strict=True):
+                layout.DIRECTORY_TAIL.put(block, {"det_checksum": value}, tail)
 
     def extent_block(self, seed: int, block: bytearray) -> None:
         """Fill in et_checksum, which follows the last possible entry; seed is the inode's."""

@@ -25,6 +25,8 @@ class EncodedMap:
 
 def extent_tree(pieces: Sequence[MapPiece], block_size: int, take: Callable[[], int]) -> EncodedMap:
     """Map ascending pieces by extents; take() returns a new block for a node of the tree, and may raise."""
+    if len(pieces) == 1 and pieces[0][2] < layout.EXTENT_MAX_LENGTH:  # most files
+        return EncodedMap(_ONE_EXTENT + _extent(*pieces[0]).ljust(_I_BLOCK - len(_ONE_EXTENT), b"\0"))
     encoded = EncodedMap(b"")
     entries = [(first, _extent(first, at, count, is_written)) for first, at, count, is_written in _split(pieces)]
     maximum = (block_size - layout.EXTENT_HEADER.size) // layout.EXTENT.size
@@ -74,6 +76,11 @@ def _extent_node(entries: Sequence[bytes], maximum: int, depth: int) -> bytes:
         eh_magic=layout.EXTENT_MAGIC, eh_entries=len(entries), eh_max=maximum, eh_depth=depth
     )
     return header + b"".join(entries)
+
+
+_ONE_EXTENT = layout.EXTENT_HEADER.pack(
+    eh_magic=layout.EXTENT_MAGIC, eh_entries=1, eh_max=layout.EXTENTS_IN_INODE, eh_depth=0
+)
 
 
 def pointer_tree(pieces: Sequence[MapPiece], block_size: int, take: Callable[[], int]) -> EncodedMap:

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydiskimg.crc32c import POLYNOMIAL, START, crc32c, crc32c_columns
+from pydiskimg.crc32c import POLYNOMIAL, START, crc32c, crc32c_columns, crc32c_each
 
 
 def definition(data: bytes, register: int) -> int:
@@ -59,3 +61,11 @@ def test_columns_are_many_messages(length: int, messages: list[bytes]) -> None:
     registers = crc32c_columns(columns, 0x1234)
     for index, message in enumerate(messages):
         assert int.from_bytes(bytes(column[index] for column in registers), "little") == definition(message, 0x1234)
+
+
+@pytest.mark.parametrize("length", [4, 31, 32, 33, 100, 4084])
+def test_messages_with_registers_of_their_own(length: int) -> None:
+    messages = [random.Random(number).randbytes(length) for number in range(5)] + [bytes(length)]
+    registers = [0, 1, 0xFFFFFFFF, 0x12345678, 0x80000000, 7]
+    expected = [crc32c(message, register) for message, register in zip(messages, registers, strict=True)]
+    assert crc32c_each(messages, registers) == expected

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import random
 import stat
@@ -18,10 +19,13 @@ from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.disks.region import Region
 from pydiskimg.errors import ArchiveError, FileSystemError, NoSpaceError, StorageError
 from pydiskimg.files.acl import AclEntry, decode
+from pydiskimg.files.dump import open_dump
+from pydiskimg.files.dump.entries import DumpEntries
 from pydiskimg.files.entry import Entry
 from pydiskimg.fs.ext4.tree.open import open_ext_tree
 from pydiskimg.fs.ext4.tree.tree import ExtTree
 from pydiskimg.units import KIB, MIB
+from tests.fixtures.dumps import dump, small_tree
 from tests.fixtures.made_entries import (
     FIXED,
     NAMED_ACL,
@@ -252,6 +256,16 @@ def test_a_full_disk_is_told_with_the_file_and_is_no_file_system() -> None:
         open_ext_tree(disk)
 
 
+def test_a_disk_that_is_full_before_the_directories_is_told_with_one() -> None:
+    disk = MemoryDisk(16 * MIB)
+    free = populate(disk, [], **FIXED).file_system.free_blocks  # beside the blocks of / and /lost+found
+    names = [regular(f"d/e/{number}" + "n" * 200) for number in range(200)]
+    with pytest.raises(NoSpaceError, match=r"memory: the directory /d/e: cannot be written: none of the file system's"):
+        populate(disk, [*names, regular("large", b"x" * (free - 2) * KIB)], **FIXED)
+    with pytest.raises(FileSystemError):
+        open_ext_tree(disk)
+
+
 def test_no_inode_left_is_told_with_the_file() -> None:
     entries = (regular(f"{number}") for number in range(100_000))
     with pytest.raises(
@@ -283,6 +297,15 @@ def test_entries_of_many_directories_are_kept_apart() -> None:
 
 def _links(tree: ExtTree, path: str) -> int:
     return tree.stat(path).st_nlink
+
+
+def test_a_dump_is_a_stream_of_entries() -> None:
+    with open_dump(io.BytesIO(dump(small_tree())), "a.dump") as reader:
+        tree = filled_tree(DumpEntries(reader, None), replacing=False)
+    assert tree.read("/hello") == tree.read("/etc/hello-too")
+    assert tree.stat("/hello").st_ino == tree.stat("/etc/hello-too").st_ino
+    assert tree.readlink("/link") == "etc/empty"
+    assert stat.S_ISFIFO(tree.stat("/etc/" + os.fsdecode(b"\xff\n")).st_mode)
 
 
 def test_an_interrupted_one_is_no_file_system() -> None:

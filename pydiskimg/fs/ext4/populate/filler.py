@@ -112,6 +112,15 @@ class Filler:
         text = f"{self._wording.where(entry)}: cannot be {self._wording.done}: {error.reason}; use a larger disk"
         return NoSpaceError(text, errno=error.errno, filename=self._wording.where(entry), device=0)
 
+    def path_of(self, directory: int) -> bytes:
+        """Return the path of a directory."""
+        parts: list[bytes] = []
+        while directory != layout.ROOT_INODE:
+            above = self.paths.above[directory]
+            parts += [name for name, named in self.names.in_directory(above) if named.inode == directory]
+            directory = above
+        return b"/" + b"/".join(reversed(parts))
+
     def _begin(self, new: NewFileSystem) -> None:
         for number, inode in new.inodes:
             if any(inode):

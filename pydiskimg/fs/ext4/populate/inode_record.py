@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import stat
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.features import Features, Incompat, RoCompat
@@ -116,6 +117,7 @@ def largest_file(features: Features, block_size: int) -> int:
     return min(mapped, counted - maps) * block_size
 
 
+@lru_cache(1024)  # most files of an archive share their times with others
 def _time(nanoseconds: int) -> tuple[int, int]:
     """Return the two fields of a time, the nearest one that Linux can set."""
     seconds, rest = divmod(nanoseconds, _SECOND)

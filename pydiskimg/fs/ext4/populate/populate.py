@@ -14,13 +14,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
+from pydiskimg.errors import NoSpaceError
 from pydiskimg.files.attributes import AttributesLeftOut
 from pydiskimg.files.entry import Entry
 from pydiskimg.files.writer import Wording
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.directories import lost_found_blocks
 from pydiskimg.fs.ext4.directory_hash import DirectoryHash
-from pydiskimg.fs.ext4.directory_writer import DirectoryWriter
+from pydiskimg.fs.ext4.directory_writer import DirectoryWriter, NewDirectory
 from pydiskimg.fs.ext4.features import Compat
 from pydiskimg.fs.ext4.groups import Groups
 from pydiskimg.fs.ext4.make import ExtInfo, ext_info
@@ -28,11 +29,15 @@ from pydiskimg.fs.ext4.new_file_system import NewFileSystem, new_identity
 from pydiskimg.fs.ext4.plan import plan_geometry
 from pydiskimg.fs.ext4.populate.filler import MOST_LINKS, Filler, entries_of
 from pydiskimg.fs.ext4.populate.inode_record import size_fields
+from pydiskimg.fs.ext4.populate.space import FullError
 from pydiskimg.fs.wipe import wipe_signatures
 from pydiskimg.protocols import Disk
+from pydiskimg.text import printable
 from pydiskimg.units import format_size
 
 _log = logging.getLogger(__name__)
+
+_BLOCKS_AT_ONCE = 256  # of directories, whose checksums are computed together
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,30 +116,48 @@ def populate(  # noqa: PLR0913 - each option is independent, optional and named
 
 def _write_directories(new: NewFileSystem, filler: Filler) -> None:
     """Write the blocks of all directories, in the order of their inodes."""
-    geometry, blocks = new.geometry, filler.blocks
     hashing = None
-    if Compat.DIR_INDEX in geometry.features:
+    if Compat.DIR_INDEX in new.geometry.features:
         hashing = DirectoryHash(new.identity.hash_seed.bytes, is_signed=True)
-    writer = DirectoryWriter(geometry.block_size, new.checksums, hashing)
+    writer = DirectoryWriter(new.geometry.block_size, new.checksums, hashing, many=True)
+    waiting: dict[int, NewDirectory] = {}
+    count = 0
     for number, above in sorted(filler.paths.above.items()):
         entries = entries_of(filler.names, number)
-        flags = 0
         if number == layout.LOST_FOUND_INODE:
-            contents = writer.linear(number, above, entries, lost_found_blocks(geometry.block_size))
+            least = lost_found_blocks(new.geometry.block_size)
+            waiting[number] = NewDirectory(writer.linear(number, above, entries, least), is_indexed=False)
         else:
-            directory = writer.directory(number, above, entries)
-            contents, flags = directory.blocks, layout.INDEX_FLAG if directory.is_indexed else 0
-        stored = blocks.write_blocks(number, contents)
+            waiting[number] = writer.directory(number, above, entries)
+        count += len(waiting[number].blocks)
+        if count >= _BLOCKS_AT_ONCE:
+            _write_sealed(writer, filler, waiting, new.disk.name)
+            count = 0
+    _write_sealed(writer, filler, waiting, new.disk.name)
+
+
+def _write_sealed(writer: DirectoryWriter, filler: Filler, waiting: dict[int, NewDirectory], disk_name: str) -> None:
+    """Write directories, by inode, and forget them. Raises NoSpaceError, and as writing does."""
+    writer.seal()
+    block_size = filler.blocks.block_size
+    for number, directory in waiting.items():
+        try:
+            stored = filler.blocks.write_blocks(number, directory.blocks)
+        except FullError as error:
+            where = f"{disk_name}: the directory {printable(filler.path_of(number))}"
+            text = f"{where}: cannot be written: {error.reason}; use a larger disk"
+            raise NoSpaceError(text, errno=error.errno, filename=disk_name, device=0) from error
         fields = layout.INODE.unpack(filler.inodes.get(number))
         links = 2 + filler.subdirectories.get(number, 0)
-        sectors = (stored.blocks * geometry.block_size) // 512 + fields["i_blocks_lo"]
+        sectors = stored.blocks * block_size // 512 + fields["i_blocks_lo"]
         values = {
             **size_fields(stored.size, sectors),
             "i_block": stored.i_block,
             "i_links_count": links if links <= MOST_LINKS else 1,
-            "i_flags": fields["i_flags"] | stored.flags | flags,
+            "i_flags": fields["i_flags"] | stored.flags | (layout.INDEX_FLAG if directory.is_indexed else 0),
         }
         filler.inodes.patch(number, values)
+    waiting.clear()
 
 
 def _complete(new: NewFileSystem, filler: Filler, *, tables_are_zero: bool) -> int:
