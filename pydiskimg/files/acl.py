@@ -2,7 +2,7 @@
 """POSIX.1e access control lists: the text in pax headers, the attribute that Linux has, and what ext4 stores.
 
 Text as acl_to_text(3) writes it, with star's and libarchive's numeric id as a fourth field; the attribute as in
-linux/posix_acl_xattr.h; ext4's as in Linux, fs/ext4/acl.h, which has no id where the tag needs none.
+linux/posix_acl_xattr.h; ext4's by fs/ext4/acl.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from pydiskimg.files.attributes import ACL_ACCESS, ACL_DEFAULT
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.acl import acl_attribute
 from pydiskimg.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from pydiskimg.text import quoted
 
@@ -29,8 +31,6 @@ _ENTRY = struct.Struct(
 )
 assert _ENTRY.size == 8
 _VERSION = 2
-_EXT4_VERSION = 1
-_EXT4_SHORT = struct.Struct("<HH")  # tag, permissions
 _NO_ID = 0xFFFFFFFF
 _DIGITS = 10  # of an id, at most
 _LARGEST_LIST = 16 << 20
@@ -80,21 +80,7 @@ def decode(value: bytes) -> list[AclEntry]:
 
 def decode_ext4(value: bytes) -> list[AclEntry]:
     """Return the entries of an ACL as ext4 has it on the disk. Raises ValueError."""
-    if len(value) < _HEADER.size or _HEADER.unpack_from(value)[0] != _EXT4_VERSION:
-        raise ValueError("its ACL is malformed")
-    entries = []
-    position = _HEADER.size
-    while position < len(value):
-        tag, bits = _EXT4_SHORT.unpack_from(value, position) if position + _EXT4_SHORT.size <= len(value) else (0, 0)
-        if tag not in _WORDS or bits > 7:
-            raise ValueError("its ACL is malformed")
-        word, needs_number = _WORDS[tag]
-        layout = _ENTRY if needs_number else _EXT4_SHORT
-        if position + layout.size > len(value):
-            raise ValueError("its ACL is malformed")
-        entries.append(AclEntry(word, _ENTRY.unpack_from(value, position)[2] if needs_number else None, bits))
-        position += layout.size
-    return entries
+    return decode(acl_attribute(value))
 
 
 def encode(entries: list[AclEntry], lookup: Lookup) -> bytes:
@@ -109,9 +95,12 @@ def encode(entries: list[AclEntry], lookup: Lookup) -> bytes:
 
 def encode_ext4(entries: list[AclEntry], lookup: Lookup) -> bytes:
     """Return the ACL as ext4 has it on the disk; the rest is as for encode()."""
-    parts = [_HEADER.pack(_EXT4_VERSION)]
+    parts = [layout.ACL_HEADER.pack(a_version=layout.ACL_VERSION)]
     for tag, number, bits in _ordered(entries, lookup):
-        parts.append(_EXT4_SHORT.pack(tag, bits) if number == _NO_ID else _ENTRY.pack(tag, bits, number))
+        if number == _NO_ID:
+            parts.append(layout.ACL_ENTRY_SHORT.pack(e_tag=tag, e_perm=bits))
+        else:
+            parts.append(layout.ACL_ENTRY.pack(e_tag=tag, e_perm=bits, e_id=number))
     return b"".join(parts)
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _NAMES = {layout.ROOT_INODE: "root directory", layout.RESIZE_INODE: "resize inode", layout.JOURNAL_INODE: "journal"}
 
+_GENERATION = layout.INODE.slice_of("i_generation")
+_FIELD_ENDS: dict[str, int] = {name: layout.INODE.slice_of(name).stop for name in layout.INODE.names}
+
 
 @dataclass(frozen=True, slots=True)
 class StoredInode:
@@ -90,7 +93,7 @@ class StoredInode:
 
     def _has(self, field: str) -> bool:
         """Whether the field is among those that the inode has room for and uses."""
-        end: int = layout.INODE.slice_of(field).stop
+        end = _FIELD_ENDS[field]
         return end <= layout.GOOD_OLD_INODE_SIZE or end <= layout.GOOD_OLD_INODE_SIZE + self.extra_size
 
 
@@ -146,7 +149,7 @@ def stored_inode(fs: FileSystem, number: int, where: tuple[int, int], raw: bytes
     if not is_intact:
         raise fs.not_believed(f"the checksum of {inode_name(number)} does not hold")
     fields = layout.INODE.unpack(raw.ljust(layout.INODE.size, b"\0"))
-    seed = fs.checksums.for_inode(number, raw[layout.INODE.slice_of("i_generation")])
+    seed = fs.checksums.for_inode(number, raw[_GENERATION])
     return StoredInode(number, *where, raw, fields, seed)
 
 
