@@ -144,8 +144,6 @@ FEATURES = {
 
 # What a file system is not grown with, by the name that tune2fs has for it. Pairs: flags of two sets may be equal.
 NOT_GROWN: tuple[tuple[Feature, str], ...] = (
-    (RoCompat.BIGALLOC, "bigalloc"),
-    (Compat.SPARSE_SUPER2, "sparse_super2"),
     (Incompat.MMP, "mmp"),
     (RoCompat.READONLY, "read-only"),
 )

@@ -101,6 +101,14 @@ class Geometry:
     def group_size(self, group: int) -> int:
         return self.group_end(group) - self.group_start(group)
 
+    def group_clusters(self, group: int) -> int:
+        """The clusters of a group, of which the last may be cut short by the end of the file system."""
+        return self.clusters_in(self.group_size(group))
+
+    def clusters_in(self, blocks: int) -> int:
+        """The clusters that hold so many blocks from the start of one."""
+        return -(-blocks // self.cluster_blocks)
+
     def group_of(self, block: int) -> int:
         return (block - self.first_data_block) // self.blocks_per_group
 

@@ -237,15 +237,15 @@ class AddedGroups:
         self._lazy = checksums.cover_descriptors
         self._bitmaps: dict[tuple[int, int], bytes] = {}
 
-    def free_blocks(self, group: int) -> int:
-        return self._grown.group_size(group) - self._grown.group_overhead(group)
+    def free_clusters(self, group: int) -> int:
+        grown = self._grown
+        return grown.group_clusters(group) - grown.clusters_in(grown.group_overhead(group))
 
     def descriptor(self, group: int) -> bytes:
         """Return the descriptor of a group, without its checksum."""
         grown, record = self._grown, descriptor_record(self._grown)
-        is_written = not self._lazy or group == grown.groups - 1  # the last one also says which blocks do not exist
-        written = self._block_bitmap(group) if is_written else None
-        fields = empty_group(grown, self._checksums, self.free_blocks(group), written)
+        written = self._block_bitmap(group) if self._is_written(group) else None
+        fields = empty_group(grown, self._checksums, self.free_clusters(group), written)
         block_bitmap = grown.group_start(group) + grown.group_head(group)
         for distance, name in enumerate(_POINTERS):
             fields |= halves(record, name, block_bitmap + distance)
@@ -254,16 +254,23 @@ class AddedGroups:
     def write(self, disk: Disk) -> None:
         """Write the bitmaps and inode tables that the descriptors do not call uninitialised. Errors as for writing."""
         grown = self._grown
-        first = max(self._first, grown.groups - 1) if self._lazy else self._first
         no_inodes = bitmap([], grown.inodes_per_group, grown.block_size)
-        for group in range(first, grown.groups):
+        for group in filter(self._is_written, range(self._first, grown.groups)):
             at = (grown.group_start(group) + grown.group_head(group)) * grown.block_size
             disk.write(at, self._block_bitmap(group) + (b"" if self._lazy else no_inodes))
             if not self._lazy:  # what the disk held before must not be taken for inodes
                 disk.zero(at + 2 * grown.block_size, grown.inode_blocks * grown.block_size)
 
+    def _is_written(self, group: int) -> bool:
+        """Tell whether the group's block bitmap is written: that of the last one says which blocks do not exist.
+
+        What a kernel takes for in use where it is not differs between versions when metadata shares clusters.
+        """
+        return not self._lazy or group == self._grown.groups - 1 or self._grown.cluster_blocks > 1
+
     def _block_bitmap(self, group: int) -> bytes:
-        key = (self._grown.group_overhead(group), self._grown.group_size(group))
+        grown = self._grown
+        key = (grown.clusters_in(grown.group_overhead(group)), grown.group_clusters(group))
         if key not in self._bitmaps:
-            self._bitmaps[key] = bitmap([(0, key[0])], key[1], self._grown.block_size)
+            self._bitmaps[key] = bitmap([(0, key[0])], key[1], grown.block_size)
         return self._bitmaps[key]

@@ -21,7 +21,7 @@ from pydiskimg.fs.ext4.groups import AddedGroups, block_bitmap_checksum
 from pydiskimg.fs.ext4.grow_geometry import larger
 from pydiskimg.fs.ext4.journal_writer import LogWriter, replay
 from pydiskimg.fs.ext4.recovery import RecoveredSource
-from pydiskimg.fs.ext4.resize_inode import regrown_reserve
+from pydiskimg.fs.ext4.resize_inode import regrown_reserve, without_reserve
 from pydiskimg.fs.ext4.superblock import count_fields, superblock
 from pydiskimg.fs.ext4.usage import ExtUsage
 from pydiskimg.protocols import Disk, read_bytes
@@ -64,12 +64,12 @@ class ExtGrowth:
         self._groups = AddedGroups(new, old.groups, fs.checksums)
         self._first_table = (old.groups - 1) // old.desc_per_block
         self._changes: dict[int, bytes] = {}
+        self._descriptors: dict[int, dict[str, Value]] = {}  # what changes in those of old groups
         self._before = fs.superblock.fields
         self._fields = self._before | old.features.without(Incompat.RECOVER).fields
         if self.gains:
-            free_blocks, free_inodes, last = self._counted()
-            self._last_descriptor = self._last_group(last)
-            self._fields |= self._counts(free_blocks, free_inodes)
+            freed = self._plan_reserve()
+            self._fields |= self._counts(*self._plan_groups(freed))
             self._plan_changes()
 
     def write(self) -> None:
@@ -93,57 +93,82 @@ class ExtGrowth:
         self._write_superblocks(first=self._old.groups)
         self._disk.flush()
 
-    def _counted(self) -> tuple[int, int, Descriptor]:
-        """Return how many blocks and inodes are free, and the last descriptor."""
-        blocks = inodes = 0
-        last = None
-        for last in read_descriptors(self._fs):
-            if not last.is_intact:
-                raise self._fs.not_believed(f"the checksum of descriptor {last.group} does not hold")
-            blocks += last.free_blocks
-            inodes += last.free_inodes
-        assert last is not None
-        return blocks, inodes, last
+    def _plan_reserve(self) -> int | None:
+        """Plan the resize inode, and return the block that it gives back where its reserve is used up."""
+        if Compat.RESIZE_INODE not in self._old.features:
+            return None
+        freed = None
+        if Compat.RESIZE_INODE in self._new.features:
+            changes = regrown_reserve(self._fs, self._new)
+        else:
+            freed, changes = without_reserve(self._fs)
+        for block, data in changes.items():
+            self._change(block, data)
+        return freed
 
-    def _last_group(self, descriptor: Descriptor) -> dict[str, Value]:
-        """Plan the bitmap of the group that was last, and return what changes in its descriptor."""
+    def _plan_groups(self, freed: int | None) -> tuple[int, int]:
+        """Plan the old groups that change, and return how many clusters and inodes are free then in all old groups."""
+        old, new, last = self._old, self._new, self._old.groups - 1
+        changes_last = new.group_size(last) != old.group_size(last) or new.group_head(last) != old.group_head(last)
+        changed = ({last} if changes_last else set()) | (set() if freed is None else {old.group_of(freed)})
+        clusters = inodes = 0
+        for descriptor in read_descriptors(self._fs):
+            if not descriptor.is_intact:
+                raise self._fs.not_believed(f"the checksum of descriptor {descriptor.group} does not hold")
+            inodes += descriptor.free_inodes
+            clusters += self._plan_group(descriptor, freed) if descriptor.group in changed else descriptor.free_blocks
+        return clusters, inodes
+
+    def _plan_group(self, descriptor: Descriptor, freed: int | None) -> int:
+        """Plan the bitmap and the descriptor of an old group, and return how many of its clusters are free then."""
         new, group = self._new, descriptor.group
-        size = new.group_size(group)
-        added = size - self._old.group_size(group)
-        if not added:
-            return {}
-        used = self._usage.clusters_in_use(descriptor)
-        if isinstance(used, str):
-            raise self._fs.not_believed(f"group {group}: {used}")
-        data = bitmap(runs_of(used), size, new.block_size)
+        clusters, bits = new.group_clusters(group), self._clusters_in_use(descriptor, freed)
+        free = clusters - bits.bit_count()
+        data = bitmap(runs_of(bits), clusters, new.block_size)
         self._change(descriptor.block_bitmap, data)
-        values = halves(descriptor_record(new), "bg_free_blocks_count", descriptor.free_blocks + added)
+        values = halves(descriptor_record(new), "bg_free_blocks_count", free)
         if self._fs.checksums.active:
             values |= block_bitmap_checksum(new, self._fs.checksums, data)
         if descriptor.flags & layout.BLOCK_UNINIT:
             values["bg_flags"] = descriptor.flags & ~layout.BLOCK_UNINIT
-        return values
+        self._descriptors[group] = values
+        return free
 
-    def _counts(self, free_blocks: int, free_inodes: int) -> dict[str, Value]:
+    def _clusters_in_use(self, descriptor: Descriptor, freed: int | None) -> int:
+        """Return the bits of an old group's clusters that are in use in the larger file system."""
+        old, new, group = self._old, self._new, descriptor.group
+        bits = self._usage.clusters_in_use(descriptor)
+        if isinstance(bits, str):
+            raise self._fs.not_believed(f"group {group}: {bits}")
+        gone = 0
+        if freed is not None and old.group_of(freed) == group:
+            gone = 1 << (freed - old.group_start(group)) // old.cluster_blocks
+            if gone & self._usage.metadata_clusters(descriptor) or not gone & bits:
+                raise self._fs.not_believed(f"block {freed} of its resize inode is not in use, or by other metadata")
+        before, after = ((1 << shape.clusters_in(shape.group_head(group))) - 1 for shape in (old, new))
+        if before != after:  # the copy of the superblock moves away
+            gone |= before & ~self._usage.table_clusters(descriptor)
+        return (bits & ~gone | after) & (1 << new.group_clusters(group)) - 1
+
+    def _counts(self, free_clusters: int, free_inodes: int) -> dict[str, Value]:
         """Return the fields of the superblock that change."""
         old, new = self._old, self._new
         if new.features != old.features and not self._fs.superblock.number("s_rev_level"):
             raise self._fs.not_believed("it has revision 0, which cannot have the descriptors of more groups")
         groups = range(old.groups, new.groups)
-        free_blocks += new.group_end(old.groups - 1) - old.blocks + sum(map(self._groups.free_blocks, groups))
-        fields = count_fields(new, free_blocks, free_inodes + new.inodes_per_group * len(groups))
+        free_clusters += sum(map(self._groups.free_clusters, groups))
+        free_inodes += new.inodes_per_group * len(groups)
+        fields = count_fields(new, free_clusters * new.cluster_blocks, free_inodes)
         fields["s_overhead_clusters"] = 0  # the kernel works it out when it mounts
         return fields | new.features.without(Incompat.RECOVER).fields
 
     def _plan_changes(self) -> None:
         """Collect what the smaller file system also looks at, all but its superblock."""
-        for number in range(self._first_table, self._new.desc_blocks):
+        numbers = {group // self._new.desc_per_block for group in self._descriptors}
+        for number in sorted(numbers.union(range(self._first_table, self._new.desc_blocks))):
             block = self._new.descriptor_block(number)
             if not self._is_new(block):
                 self._change(block, self._table(number))
-        if Compat.RESIZE_INODE in self._old.features:
-            for block, data in regrown_reserve(self._fs, self._new).items():
-                self._change(block, data)
         self._change(self._primary, b"")
         del self._changes[self._primary]
 
@@ -165,8 +190,9 @@ class ExtGrowth:
             table += self._fs.read(old.descriptor_block(number))[: kept * old.desc_size]
         for group in range(first + kept, end):
             table += self._groups.descriptor(group)
-        if first <= old.groups - 1 < end:
-            descriptor_record(old).put(table, self._last_descriptor, (old.groups - 1 - first) * old.desc_size)
+        for group, values in self._descriptors.items():
+            if first <= group < end:
+                descriptor_record(old).put(table, values, (group - first) * old.desc_size)
         self._fs.checksums.descriptors(table, new.desc_size, first)
         return bytes(table.ljust(new.block_size, b"\0"))
 

@@ -2,7 +2,8 @@
 """How an existing file system is divided when it has become larger. Pure arithmetic.
 
 What is there stays where it is: new groups are like the old ones. The table of descriptors grows into the blocks that
-were reserved behind it, or, where nothing was ever reserved, into the new groups themselves (meta_bg).
+were reserved behind it and, when these are used up or never were, into the new groups themselves (meta_bg). Only the
+second copy of the superblock by sparse_super2 moves, to the new last group.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def larger(old: Geometry, size: int, where: str) -> Geometry:
     (available is what it can).
     """
     _refuse(old, where)
-    rounding = max(PAGE_SIZE // old.block_size, 1)
+    rounding = max(PAGE_SIZE // old.block_size, old.cluster_blocks)
     most = _MAX_48 if Incompat.BIT64 in old.features else _MAX_32
     blocks = min(size // old.block_size // rounding * rounding, most)
     if blocks <= old.blocks:
@@ -66,24 +67,37 @@ def _divided(old: Geometry, blocks: int, where: str) -> Geometry:
     reserved = min(old.reserved_blocks, old.blocks) * blocks // old.blocks
     grown = replace(old, blocks=blocks, reserved_blocks=reserved)
     _refuse_too_many(old, grown, where)
+    if Compat.SPARSE_SUPER2 in old.features and grown.groups > old.groups:
+        grown = replace(grown, two_copies=_two_copies(old, grown.groups - 1))
     more = max(grown.desc_blocks - old.desc_blocks, 0)
     if not more or Incompat.META_BG in old.features:
         return grown
-    if Compat.RESIZE_INODE not in old.features:
-        return replace(grown, features=old.features.with_(Incompat.META_BG), first_meta_bg=old.desc_blocks)
-    return replace(grown, reserved_gdt_blocks=old.reserved_gdt_blocks - more)
+    if more <= old.reserved_gdt_blocks:
+        return replace(grown, reserved_gdt_blocks=old.reserved_gdt_blocks - more)
+    packed = old.desc_blocks + old.reserved_gdt_blocks
+    features = old.features.without(Compat.RESIZE_INODE).with_(Incompat.META_BG)
+    return replace(grown, features=features, first_meta_bg=packed, reserved_gdt_blocks=0)
+
+
+def _two_copies(old: Geometry, last: int) -> tuple[int, int]:
+    """Return the groups of the copies by sparse_super2 when group last has become the last, as resize2fs does.
+
+    A second copy that is not in the last group stays where it is.
+    """
+    first, second = old.two_copies
+    if old.groups == 1:
+        first = 1
+    if second == old.groups - 1 or (not second and old.groups <= 2):
+        second = last
+    return first, second if second != first else 0
 
 
 def _refuse_too_many(old: Geometry, grown: Geometry, where: str) -> None:
     most = min(MAX_GROUPS, _MAX_32 // old.inodes_per_group)
-    why = "its inodes, or its groups, could not be counted"
-    if Compat.RESIZE_INODE in old.features:
-        described = (old.desc_blocks + old.reserved_gdt_blocks) * old.desc_per_block
-        if described < most:
-            most, why = described, "no more was reserved for its group descriptors when it was made"
     if grown.groups > most:
         available = (old.first_data_block + most * old.blocks_per_group) * old.block_size
         available = available // PAGE_SIZE * PAGE_SIZE
+        why = "its inodes, or its groups, could not be counted"
         needed = grown.blocks * grown.block_size
         raise DoesNotFitError(
             f"{where}: its ext file system cannot grow to {format_bytes(needed)}, at most to "
@@ -99,7 +113,7 @@ def _refuse_crowded(grown: Geometry, where: str) -> None:
     largest = 1 + table + grown.reserved_gdt_blocks + 2 + grown.inode_blocks
     is_short = grown.desc_size < GROUP_DESCRIPTOR_64.size
     if largest > grown.blocks_per_group or (
-        is_short and max(grown.blocks_per_group, grown.inodes_per_group) > _MAX_IN_16_BITS
+        is_short and max(grown.clusters_per_group, grown.inodes_per_group) > _MAX_IN_16_BITS
     ):
         raise FileSystemError(
             f"{where}: a group of {grown.blocks_per_group} blocks of its ext file system has no room for "

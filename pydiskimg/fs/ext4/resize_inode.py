@@ -14,7 +14,7 @@ from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.file_map import Allocator, pointer_block
 from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.geometry import Geometry
-from pydiskimg.fs.ext4.inodes import NewInodes, read_inode
+from pydiskimg.fs.ext4.inodes import NewInodes, StoredInode, read_inode
 from pydiskimg.fs.ext4.map_reader import pointers_in
 
 _DOUBLE = 13  # in i_block
@@ -35,6 +35,35 @@ def regrown_reserve(fs: FileSystem, grown: Geometry) -> dict[int, bytes]:
 
     Raises NotBelievedError unless fs has exactly what it should have, and as reading does.
     """
+    inode, double = _checked(fs)
+    _check_nameable(fs, grown)
+    sectors = _sectors(grown)
+    if sectors >= 1 << 32:
+        raise fs.not_believed("its resize inode cannot count the blocks that would be reserved")
+    raw = bytearray(inode.raw)
+    layout.INODE.put(raw, {"i_blocks_lo": sectors})
+    return {**_map(grown, double), **_inode_block(fs, inode, raw)}
+
+
+def without_reserve(fs: FileSystem) -> tuple[int, dict[int, bytes]]:
+    """Return the block that a resize inode without reserve gives back, and the block of the inode table by number.
+
+    Raises as regrown_reserve() does.
+    """
+    inode, double = _checked(fs)
+    return double, _inode_block(fs, inode, bytearray(len(inode.raw)))
+
+
+def _inode_block(fs: FileSystem, inode: StoredInode, raw: bytearray) -> dict[int, bytes]:
+    """Return the block of the inode table by number, with other contents of an inode."""
+    fs.checksums.inode(inode.number, raw)
+    block = bytearray(fs.read(inode.block))
+    block[inode.offset : inode.offset + len(raw)] = raw
+    return {inode.block: bytes(block)}
+
+
+def _checked(fs: FileSystem) -> tuple[StoredInode, int]:
+    """Return the resize inode and its double indirect block; raises unless fs has exactly what it should have."""
     geometry = fs.geometry
     inode = read_inode(fs, layout.RESIZE_INODE)
     pointers = pointers_in(inode.i_block)
@@ -43,16 +72,7 @@ def regrown_reserve(fs: FileSystem, grown: Geometry) -> dict[int, bytes]:
     is_inside = geometry.first_data_block + geometry.group_head(0) <= double < geometry.blocks
     if others or not is_inside or not _is_stored(fs, int(inode.fields["i_blocks_lo"]), double):
         raise fs.not_believed("its resize inode does not hold the blocks reserved for group descriptors")
-    _check_nameable(fs, grown)
-    sectors = _sectors(grown)
-    if sectors >= 1 << 32:
-        raise fs.not_believed("its resize inode cannot count the blocks that would be reserved")
-    raw = bytearray(inode.raw)
-    layout.INODE.put(raw, {"i_blocks_lo": sectors})
-    fs.checksums.inode(inode.number, raw)
-    block = bytearray(fs.read(inode.block))
-    block[inode.offset : inode.offset + len(raw)] = raw
-    return {**_map(grown, double), inode.block: bytes(block)}
+    return inode, double
 
 
 def _is_stored(fs: FileSystem, sectors: int, double: int) -> bool:
@@ -72,7 +92,7 @@ def _check_nameable(fs: FileSystem, geometry: Geometry) -> None:
 
 
 def _first_reserved(geometry: Geometry) -> int:
-    return geometry.first_data_block + 1 + geometry.desc_blocks
+    return geometry.superblock_block + 1 + geometry.desc_blocks
 
 
 def _map(geometry: Geometry, double: int) -> dict[int, bytes]:
@@ -93,4 +113,4 @@ def _blocks(geometry: Geometry) -> int:
 
 
 def _sectors(geometry: Geometry) -> int:
-    return _blocks(geometry) * geometry.block_size // 512
+    return _blocks(geometry) * geometry.cluster_blocks * geometry.block_size // 512  # each counts as a whole cluster

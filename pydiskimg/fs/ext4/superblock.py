@@ -100,6 +100,7 @@ def count_fields(geometry: Geometry, free_blocks: int, free_inodes: int) -> dict
         "s_free_inodes_count": free_inodes,
         "s_reserved_gdt_blocks": geometry.reserved_gdt_blocks,
         "s_first_meta_bg": geometry.first_meta_bg,
+        "s_backup_bgs": b"".join(group.to_bytes(4, "little") for group in geometry.two_copies),
     }
     for name, number in (
         ("s_blocks_count", geometry.blocks),

@@ -98,11 +98,10 @@ class ExtUsage:
         Raises as ranges() does.
         """
         geometry = self.fs.geometry
-        start, end = geometry.group_start(descriptor.group), geometry.group_end(descriptor.group)
         problem = location_problem(geometry, descriptor)
         if problem is not None:
             return problem
-        clusters = -(-(end - start) // geometry.cluster_blocks)
+        clusters = geometry.group_clusters(descriptor.group)
         metadata = self.metadata_clusters(descriptor)
         if not descriptor.flags & BLOCK_UNINIT:
             bits = self._bitmap(descriptor, clusters)
@@ -131,9 +130,15 @@ class ExtUsage:
         """Return the bits of a group's clusters that hold metadata of this and other groups."""
         geometry = self.fs.geometry
         start, end = geometry.group_start(descriptor.group), geometry.group_end(descriptor.group)
-        ratio = geometry.cluster_blocks
         head = min(geometry.group_head(descriptor.group), end - start)
-        bits = (1 << -(-head // ratio)) - 1
+        return (1 << geometry.clusters_in(head)) - 1 | self.table_clusters(descriptor)
+
+    def table_clusters(self, descriptor: Descriptor) -> int:
+        """Return the bits of a group's clusters that hold bitmaps and inode tables of this and other groups."""
+        geometry = self.fs.geometry
+        start, end = geometry.group_start(descriptor.group), geometry.group_end(descriptor.group)
+        ratio = geometry.cluster_blocks
+        bits = 0
         for first, last in self._metadata_ranges.within(start, end):
             bits |= (1 << -(-(last - start) // ratio)) - (1 << (first - start) // ratio)
         return bits

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import struct
 import time
 from dataclasses import replace
 
@@ -41,6 +42,14 @@ def image(kind: str) -> MemoryDisk:
     return disk
 
 
+def with_two_copies(disk: MemoryDisk, copies: tuple[int, int] = (0, 1)) -> MemoryDisk:
+    """Make the file system one with sparse_super2: of its two groups the second has the copy, as by sparse_super."""
+    compat = layout.SUPERBLOCK.unpack(disk.data, 1024)["s_feature_compat"] | Compat.SPARSE_SUPER2
+    layout.SUPERBLOCK.put(disk.data, {"s_backup_bgs": struct.pack("<2I", *copies)}, 1024)
+    put_superblock(disk, {"s_feature_compat": compat})
+    return disk
+
+
 def put_superblock(disk: MemoryDisk, fields: dict[str, int]) -> None:
     """Change fields as a guest with its own kernel can: the checksum holds."""
     raw = disk.data[1024:2048]
@@ -58,9 +67,10 @@ WIDTHS = {"B": 8, "H": 16, "h": 15, "I": 32, "Q": 64}
     kind=st.sampled_from(("ext2", "ext4")),
     changes=st.lists(st.tuples(st.sampled_from(NUMBERS), st.integers(0, (1 << 64) - 1)), min_size=1, max_size=3),
     small=st.booleans(),
+    two_copies=st.booleans(),
 )
-def test_any_number_in_the_superblock(kind: str, changes: list[tuple[str, int]], small: bool) -> None:
-    disk = image(kind)
+def test_any_number_in_the_superblock(kind: str, changes: list[tuple[str, int]], small: bool, two_copies: bool) -> None:
+    disk = with_two_copies(image(kind)) if two_copies else image(kind)
     most = {name: 1 << WIDTHS[layout.SUPERBLOCK.codes[name]] for name, _ in changes}
     put_superblock(disk, {name: value % (min(most[name], 64) if small else most[name]) for name, value in changes})
     attempt(disk)
@@ -181,8 +191,6 @@ def test_what_is_refused(fields: dict[str, int], message: str) -> None:
 @pytest.mark.parametrize(
     ("feature", "name"),
     [
-        (RoCompat.BIGALLOC, "bigalloc"),
-        (Compat.SPARSE_SUPER2, "sparse_super2"),
         (Incompat.MMP, "mmp"),
         (RoCompat.READONLY, "read-only"),
     ],
@@ -192,6 +200,39 @@ def test_features_with_which_none_grows(feature: Feature, name: str) -> None:
     features = geometry.features.with_(feature)
     with pytest.raises(FileSystemError, match=f"^disk: its ext file system has the feature {name}, with which it is"):
         larger(replace(geometry, features=features), NEW, "disk")
+
+
+@pytest.mark.parametrize(
+    ("groups", "copies", "expected"),
+    [
+        (1, (0, 0), (1, 2)),
+        (2, (0, 1), (0, 2)),  # mke2fs sorts the two
+        (2, (1, 0), (1, 2)),
+        (2, (0, 0), (0, 2)),
+        (3, (1, 2), (1, 2)),  # nothing but a longer last group
+        (3, (0, 1), (0, 1)),
+    ],
+)
+def test_groups_of_the_copies(groups: int, copies: tuple[int, int], expected: tuple[int, int]) -> None:
+    """From one to three groups to three or a part of them."""
+    disk = MemoryDisk(min(groups * 8, 22) * MIB)
+    make_ext(disk, kind="ext4", block_size=1024)
+    grown = larger(read_file_system(with_two_copies(disk, copies)).geometry, 24 * MIB, "disk")
+    assert (grown.groups, grown.two_copies) == (3, expected)
+
+
+def test_the_second_copy_moves_to_the_last_group() -> None:
+    disk = with_two_copies(image("ext4"))
+    old = ExtUsage(disk).fs.geometry
+    plan_ext_growth(disk).write()
+    usage = ExtUsage(disk)
+    new = usage.fs.geometry
+    assert list(new.copies) == [2]
+    used = list(usage.ranges())
+    assert usage.first_doubt is None
+    start = old.group_start(1) * 1024
+    assert not any(first < start + old.group_head(1) * 1024 and last > start for first, last in used)
+    assert layout.SUPERBLOCK.unpack(disk.data, new.group_start(2) * 1024)["s_block_group_nr"] == 2
 
 
 def test_a_resize_inode_with_other_blocks() -> None:
@@ -221,6 +262,7 @@ def test_32_bits_end() -> None:
     make_ext(Region(disk, 0, 10 * MIB), kind="ext2", block_size=4096)
     geometry = read_file_system(disk).geometry
     assert Incompat.BIT64 not in geometry.features
-    with pytest.raises(DoesNotFitError) as caught:
-        larger(geometry, 1 << 60, "disk")
-    assert caught.value.needed < 1 << 44
+    grown = larger(geometry, 1 << 60, "disk")
+    assert grown.blocks == (1 << 32) - 1
+    assert grown.first_meta_bg == geometry.desc_blocks + geometry.reserved_gdt_blocks
+    assert (grown.reserved_gdt_blocks, Compat.RESIZE_INODE in grown.features) == (0, False)
