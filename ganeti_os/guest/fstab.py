@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ganeti_os.guest.files.selinux import attributes_of_new
-from pydiskimg.files.tree import Tree
+from pydiskimg.files.tree import ReadableTree, Tree
 
 PATH = "/etc/fstab"
 _HEADER = (
@@ -48,7 +48,7 @@ def _number(fields: list[str], index: int) -> int:
     return int(fields[index]) if len(fields) > index and fields[index].isdecimal() and len(fields[index]) < 4 else 0
 
 
-def read_entries(tree: Tree) -> list[FstabLine]:
+def read_entries(tree: ReadableTree) -> list[FstabLine]:
     """Return the entries of the guest's fstab; none when it has no fstab."""
     if not tree.exists(PATH):
         return []

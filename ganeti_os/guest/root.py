@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Finding the root file system of an installed guest: by looking into each, not by its number."""
+"""Finding the root file system of an installed guest: by looking into each, not by its number.
+
+An ext2, ext3 or ext4 is read here; others are mounted, unless that is not allowed (ADR 0125).
+"""
 
 from __future__ import annotations
 
 import logging
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -16,6 +19,8 @@ from ganeti_os.guest.mounted_volume import mounted_volume, volume_device
 from pydiskimg.disks.deferred_head import HEAD_SIZE
 from pydiskimg.errors import DiskImageError, StorageError
 from pydiskimg.files.mounted_tree import open_mounted_tree
+from pydiskimg.fs.ext4.tree import open_ext_tree
+from pydiskimg.host.mount import enter_private_namespace
 from pydiskimg.partitions.layout import SECTOR_SIZES
 from pydiskimg.protocols import ShownDisk, Source
 from pydiskimg.units import format_size
@@ -24,7 +29,8 @@ from pydiskimg.volumes.root import is_root
 
 log = logging.getLogger(__name__)
 
-MOUNTABLE = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "vfat"})
+EXT = frozenset({"ext2", "ext3", "ext4"})
+MOUNTABLE = EXT | {"xfs", "btrfs", "vfat"}
 # Of a btrfs whose default subvolume holds no root: Ubuntu and SuSE; Fedora; Debian.
 _SUBVOLUMES = ("/@", "/root", "/@rootfs", "/@/.snapshots/1/snapshot", "/@root")
 # Where a guest may have other file systems over directories of its root that are read or written here: what is
@@ -37,6 +43,13 @@ _SUBVOLUME = re.compile(r"(?:subvol=/*+(?P<path>[\w@./+:-]{1,255})|(?P<id>subvol
 
 class NoRootError(DiskImageError):
     """No file system on the disk looks like the root of a Linux system."""
+
+
+class LeftAloneError(NoRootError):
+    """What may be the root of a Linux system cannot be read here, and is not to be mounted (GUEST_MOUNT=no)."""
+
+
+_Found = tuple[Volume, list[fstab.FstabLine]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +65,17 @@ class Guest:
     efi: Volume | None
     inside: tuple[tuple[str, Volume], ...] = ()
 
+    @property
+    def is_ext(self) -> bool:
+        """True when the root and what its fstab mounts are ext2, ext3 or ext4; /boot/efi is another matter."""
+        volumes = [self.root, *([self.boot] if self.boot else []), *(volume for _, volume in self.inside)]
+        return all(map(is_ext, volumes))
+
+
+def is_ext(volume: Volume) -> bool:
+    """Tell whether we read and change the volume's files ourselves."""
+    return volume.content is not None and volume.content.type in EXT
+
 
 def holds_mountable(source: Source) -> bool:
     """Tell whether anything on a disk or in its image may be the root of a Linux system."""
@@ -62,37 +86,83 @@ def _is_mountable(volume: Volume) -> bool:
     return volume.content is not None and volume.content.type in MOUNTABLE
 
 
-def find_guest(disk: ShownDisk) -> Guest:
-    """Mount each file system read-only, in private, until one is a root. Needs root.
+def read_guest(source: Source) -> Guest | None:
+    """Find the guest on a disk or in its image, without the kernel; None where its root is not an ext that is read."""
+    for found in volume_readings(source, SECTOR_SIZES, [], tell=lambda _text: None):
+        root = _read_root(source, found, {})
+        if root is not None:
+            return _guest(found, root)
+    return None
 
-    Raises NoRootError, which lists what there is.
+
+def find_guest(disk: ShownDisk, *, may_mount: bool = True) -> Guest:
+    """Read each ext, then mount each other file system read-only, in private, until one is a root.
+
+    Only mounting needs root. Raises NoRootError, which lists what there is; LeftAloneError where something of that
+    would have to be mounted and may not be.
     """
     found = find_volumes(disk)
-    reasons = []
-    hint = "; set NOMOUNT=yes for a system without one"  # no help against what could not be looked into
-    for volume in found:
-        if not _is_mountable(volume):
-            reasons.append(str(volume))
-            continue
-        try:
-            root = _root_on(disk, volume)
-        except DiskImageError as error:
-            reasons.append(f"{volume}: {error}")
-            hint = ""
-            continue
-        if root is not None:
-            log.debug("the root file system is on %s", volume)
-            boot = _volume_at("/boot", found, root[1], taken=[volume])
-            efi = _volume_at("/boot/efi", found, root[1], taken=[volume, *([boot] if boot else [])])
-            taken = [volume, *filter(None, (boot, efi))]
-            return Guest(root[0], boot, efi, tuple(_volumes_inside(found, root[0], root[1], taken)))
-        reasons.append(f"{volume}: no /etc of a Linux system")
+    unclear: dict[Volume, str] = {}
+    root = _read_root(disk, found, unclear)
+    others = [volume for volume in found if _is_mountable(volume) and (not is_ext(volume) or volume in unclear)]
+    if root is None and may_mount and others:
+        enter_private_namespace()  # first: that it needs root is not a matter of one file system
+        root = _mounted_root(disk, others, unclear)
+    if root is not None:
+        log.debug("the root file system is on %s", root[0])
+        return _guest(found, root)
     if _begins_with_zeros(disk):
         raise NoRootError(
             f"{disk.name}: no root file system was found: the first {format_size(HEAD_SIZE)} are zeros; either nothing "
             "was installed on the disk, or an installation or import of it has failed"
         )
-    raise NoRootError(f"{disk.name}: no root file system was found; there is: {'; '.join(reasons)}{hint}")
+    if others and not may_mount:
+        left = "; ".join(unclear.get(volume, str(volume)) for volume in others)
+        raise LeftAloneError(f"{disk.name}: GUEST_MOUNT=no, so that these are not looked into: {left}")
+    hint = "" if unclear else "; set NOMOUNT=yes for a system without one"  # no help against what is unclear
+    told = "; ".join(_told(volume, unclear) for volume in found)
+    raise NoRootError(f"{disk.name}: no root file system was found; there is: {told}{hint}")
+
+
+def _told(volume: Volume, unclear: Mapping[Volume, str]) -> str:
+    if volume in unclear:
+        return f"{volume}: {unclear[volume]}"
+    return f"{volume}: no /etc of a Linux system" if _is_mountable(volume) else str(volume)
+
+
+def _read_root(source: Source, found: Sequence[Volume], unclear: dict[Volume, str]) -> _Found | None:
+    """Return the first ext that is a root, with its fstab; what cannot be read goes into unclear."""
+    for volume in filter(is_ext, found):
+        try:
+            with open_ext_tree(volume.region(source)) as tree:
+                if is_root(tree):
+                    return volume, fstab.read_entries(tree)
+                tree.exists("/etc")  # what is damaged is no root for that, and is to be told
+        except DiskImageError as error:
+            unclear[volume] = str(error)
+    return None
+
+
+def _mounted_root(disk: ShownDisk, volumes: Sequence[Volume], unclear: dict[Volume, str]) -> _Found | None:
+    """Return the first of the volumes that is a root when it is mounted."""
+    for volume in volumes:
+        try:
+            root = _root_on(disk, volume)
+        except DiskImageError as error:
+            unclear[volume] = str(error)
+            continue
+        unclear.pop(volume, None)
+        if root is not None:
+            return root
+    return None
+
+
+def _guest(found: Sequence[Volume], root: _Found) -> Guest:
+    volume, entries = root
+    boot = _volume_at("/boot", found, entries, taken=[volume])
+    efi = _volume_at("/boot/efi", found, entries, taken=[volume, *([boot] if boot else [])])
+    taken = [volume, *filter(None, (boot, efi))]
+    return Guest(volume, boot, efi, tuple(_volumes_inside(found, volume, entries, taken)))
 
 
 def _begins_with_zeros(disk: ShownDisk) -> bool:
@@ -102,7 +172,7 @@ def _begins_with_zeros(disk: ShownDisk) -> bool:
     return not beginning.strip(b"\0")
 
 
-def _root_on(disk: ShownDisk, volume: Volume) -> tuple[Volume, list[fstab.FstabLine]] | None:
+def _root_on(disk: ShownDisk, volume: Volume) -> _Found | None:
     """Return the volume with the options that show a root, and its fstab; None when it holds no root."""
     assert volume.content is not None
     entries = _fstab_of_root(disk, volume)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An installed system, mounted: the overlay copied over it, the instance's identity, then the scripts."""
+"""An installed system: the overlay copied over it, the instance's identity, then the scripts."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import logging
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 from ganeti_os.guest.cloud_init import needs_seed_volume
 from ganeti_os.guest.facts.instance import instance_facts
 from ganeti_os.guest.instance import make_instance
-from ganeti_os.guest.mounted_guest import MountedGuest, mounted_guest
-from ganeti_os.guest.root import NoRootError, find_guest
+from ganeti_os.guest.mounted_guest import mounted_guest
+from ganeti_os.guest.opened_guest import opened_guest
+from ganeti_os.guest.root import Guest, NoRootError, find_guest
 from ganeti_os.install import scripts
 from ganeti_os.install.installation import Installation
 from ganeti_os.install.step_environment import steps_environment
 from pydiskimg.files.mounted_tree import open_mounted_tree
+from pydiskimg.files.tree import Tree
 from pydiskimg.host.loop import loop_device
 from pydiskimg.protocols import ShownDisk
 
@@ -25,43 +27,52 @@ log = logging.getLogger(__name__)
 
 
 def customise_image(installation: Installation, disk: ShownDisk) -> bool:
-    """Find and mount the system on the disk, let it become the instance, and customise it. Needs root.
+    """Find the system on the disk, let it become the instance, and customise it.
+
+    Overlay, scripts, and what is not an ext need root: they are mounted, unless GUEST_MOUNT=no.
 
     disk is the installation's, or what holds its beginning back; scripts see the installation's. A disk without a Linux
     system stays as its image made it where nothing else than its identity was to change. False where the instance's
     name and network did not get to where the system's cloud-init reads them.
     """
-    with ExitStack() as stack:
-        try:
-            guest = find_guest(disk)
-        except NoRootError as error:
-            if installation.is_customised:
-                raise
-            log.warning("name, network and keys stay those of the image: %s", error)
-            return False
-        mounted = stack.enter_context(mounted_guest(disk, guest, programs=bool(installation.scripts)))
-        if installation.overlay is not None:
-            from ganeti_os.install.overlay import copy_overlay  # only here: few installations have one
-
-            copy_overlay(installation.overlay, mounted.target, installation.messages)
-        become_instance(installation, mounted.target)
-        hidden = installation.gives_identity and _seed_is_hidden(mounted)
-        if installation.scripts:
-            run_scripts(installation, mounted.target, mounted.root_device, mounted.boot_device)
+    may_mount = installation.settings.guest_mount
+    try:
+        guest = find_guest(disk, may_mount=may_mount)
+        if installation.is_customised:
+            hidden = _customise_mounted(installation, disk, guest)
+        else:
+            with opened_guest(disk, guest, may_mount=may_mount) as opened:
+                become_instance(installation, opened.tree)
+                hidden = installation.gives_identity and needs_seed_volume(opened.tree, opened.inside)
+    except NoRootError as error:
+        if installation.is_customised:
+            raise
+        log.warning("name, network and keys stay those of the image: %s", error)
+        return False
     disk.flush()
     return not hidden
 
 
-def _seed_is_hidden(mounted: MountedGuest) -> bool:
-    with open_mounted_tree(mounted.target) as tree:
-        return needs_seed_volume(tree, mounted.inside)
+def _customise_mounted(installation: Installation, disk: ShownDisk, guest: Guest) -> bool:
+    """Mount the guest, for the administrator's files and scripts; True where a seed in it is not seen."""
+    with mounted_guest(disk, guest, programs=bool(installation.scripts)) as mounted:
+        if installation.overlay is not None:
+            from ganeti_os.install.overlay import copy_overlay  # only here: few installations have one
+
+            copy_overlay(installation.overlay, mounted.target, installation.messages)
+        with open_mounted_tree(mounted.target, name=installation.disk.name) as tree:
+            become_instance(installation, tree)
+            hidden = installation.gives_identity and needs_seed_volume(tree, mounted.inside)
+        if installation.scripts:
+            run_scripts(installation, mounted.target, mounted.root_device, mounted.boot_device)
+    return hidden
 
 
-def become_instance(installation: Installation, target: str) -> None:
-    """Give the system whose root is mounted at target the identity of its instance, unless the settings say no."""
+def become_instance(installation: Installation, tree: Tree) -> None:
+    """Give the system in the tree the identity of its instance, unless the settings say no."""
     request, settings = installation.request, installation.settings
     if installation.gives_identity:
-        with installation.messages.step("identity"), open_mounted_tree(target, name=installation.disk.name) as tree:
+        with installation.messages.step("identity"):
             make_instance(tree, instance_facts(request, settings, is_new=True), settings, installation.keys)
 
 

@@ -130,7 +130,8 @@ def _customise(installation: Installation, system: NewSystem, target: str) -> No
             mount_volume(mounts, installation, system.boot_device, target=boot)
         if installation.overlay is not None:
             copy_overlay(installation.overlay, target, installation.messages)
-        become_instance(installation, target)
+        with open_mounted_tree(target, name=installation.disk.name) as tree:
+            become_instance(installation, tree)
         install_boot_loader(installation, system, target)
         if installation.scripts:
             customise_provisional(installation, system, target)

@@ -48,7 +48,8 @@ def install_tarball(path: str, installation: Installation) -> None:
         if installation.overlay is not None:
             with naming_what_is_full(installation, boot=boot):
                 copy_overlay(installation.overlay, target, messages)
-        become_instance(installation, target)
+        with open_mounted_tree(target, name=installation.disk.name) as tree:
+            become_instance(installation, tree)
         install_boot_loader(installation, system, target)
         if installation.scripts:
             with messages.step("customising"):

@@ -34,15 +34,16 @@ def release_grown(
     """
     is_free = target.lies_after_head
     grows_first = installation.grows and is_free
-    grew = not grows_first or grow(target, installation.messages)
+    may_mount = installation.settings.guest_mount
+    grew = not grows_first or grow(target, installation.messages, may_mount=may_mount)
     with released_after(target, with_table=needs_table or not is_free) as disk:
         change(disk)
     if installation.grows and not grows_first:
-        grew = grow(target.shown, installation.messages, done=done)
+        grew = grow(target.shown, installation.messages, done=done, may_mount=may_mount)
     return grew
 
 
-def grow(disk: ShownDisk, messages: Messages, *, done: str | None = None) -> bool:
+def grow(disk: ShownDisk, messages: Messages, *, done: str | None = None, may_mount: bool = True) -> bool:
     """Let the last partition and its file system grow; False, after a warning, where they do not.
 
     Raises StorageError when the disk itself fails; done is what release_grown() says of it.
@@ -52,7 +53,7 @@ def grow(disk: ShownDisk, messages: Messages, *, done: str | None = None) -> boo
 
     try:
         with messages.step("growing"):
-            log.info("%s", grow_last_volume(disk))
+            log.info("%s", grow_last_volume(disk, may_mount=may_mount))
     except DiskImageError as error:
         if isinstance(error, StorageError) and error.errno in _DISK_FAILS:
             text = f"growing failed: {error}" if done is None else f"{done}, but growing failed: {error}"

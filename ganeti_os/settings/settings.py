@@ -99,6 +99,7 @@ class Settings:
     cache_dir: str
     arch: str
     nomount: bool
+    guest_mount: bool
     identity: bool
     import_identity: str
     root_password_hash: str = field(repr=False)

@@ -226,6 +226,15 @@ SETTINGS = (
         gives_away="an instance without the administrator's scripts and overlay, which rename leaves as it is",
     ),
     Setting(
+        "GUEST_MOUNT",
+        BOOLEAN,
+        "yes",
+        "mount what a guest or an image has as its root, where that is not an ext2, ext3 or ext4 that is read and "
+        "changed without the kernel: xfs, btrfs; also to let it grow, for an overlay and for customisation scripts; "
+        "no: never, so that these are left as they are",
+        node_only=True,
+    ),
+    Setting(
         "IDENTITY",
         BOOLEAN,
         "yes",

@@ -42,8 +42,9 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
     started = time.monotonic()
     keys = KeyMaker()
     another = settings.import_identity == "new" and not settings.identity_is_off
-    if another:
+    if another and settings.guest_mount:  # what arrives may be an xfs
         require_mounting("without it IMPORT_IDENTITY=keep restores a disk as it was")
+    if another:
         prepare_identity(settings, keys)
     with open_disk(request.device, writable=True) as disk:
         installation = Installation(request, settings, messages, disk, swap=None, scripts=(), keys=keys)
@@ -79,7 +80,8 @@ def _complete(target: HeldDisk, installation: Installation) -> bool:
         become = partial(_become_another, installation=installation)
         return release_grown(target, installation, become, done=_RESTORED)
     target.release()
-    return not installation.grows or grow(target.shown, installation.messages, done=_RESTORED)
+    may_mount = installation.settings.guest_mount
+    return not installation.grows or grow(target.shown, installation.messages, done=_RESTORED, may_mount=may_mount)
 
 
 def _become_another(disk: ShownDisk, installation: Installation) -> None:

@@ -9,16 +9,14 @@ from contextlib import ExitStack
 from ganeti_os.guest.facts.instance import Facts, instance_facts
 from ganeti_os.guest.firmware import holds_firmware_variables
 from ganeti_os.guest.instance import make_instance
-from ganeti_os.guest.mounted_guest import mounted_root
-from ganeti_os.guest.root import Guest, NoRootError, find_guest
+from ganeti_os.guest.opened_guest import opened_guest
+from ganeti_os.guest.root import Guest, LeftAloneError, NoRootError, find_guest
 from ganeti_os.guest.seed_volume import renew_seed_volume
 from ganeti_os.log import Messages
 from ganeti_os.request import Request
 from ganeti_os.settings.settings import Settings
 from pydiskimg.disks.descriptor import DescriptorDisk
 from pydiskimg.errors import DiskImageError, PartitionError
-from pydiskimg.files.mounted_tree import open_mounted_tree
-from pydiskimg.host.mount import enter_private_namespace
 from pydiskimg.images.open_disk import open_disk
 
 log = logging.getLogger(__name__)
@@ -35,20 +33,25 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
         log.info("%s: nothing is changed inside", reason)
         return
     with ExitStack() as stack:
-        with messages.step("finding the root file system"):
-            enter_private_namespace()  # first: that it needs root is not a matter of one file system
-            facts = instance_facts(request, settings, is_new=False)
-            found = _find(stack, request, facts)
-        if found is not None:
-            with messages.step("renaming"):
-                _rename(*found, facts, settings)
+        facts = instance_facts(request, settings, is_new=False)
+        try:
+            with messages.step("finding the root file system"):
+                found = _find(stack, request, facts, settings)
+            if found is not None:
+                with messages.step("renaming"):
+                    _rename(*found, facts, settings)
+        except LeftAloneError as error:
+            log.warning("the system keeps its name and addresses: %s", error)
 
 
 def _rename(disk: DescriptorDisk, guest: Guest, facts: Facts, settings: Settings) -> None:
     # For the edit only: nothing of the guest's is run, and its device nodes are not opened.
-    name = f"{disk.name}, {guest.root.location}"
-    with mounted_root(disk, guest) as mounted, open_mounted_tree(mounted.target, name=name) as tree:
-        make_instance(tree, facts, settings)
+    try:
+        with opened_guest(disk, guest, with_boot=False, may_mount=settings.guest_mount) as opened:
+            make_instance(opened.tree, facts, settings)
+    except LeftAloneError:
+        renew_seed_volume(disk, facts)
+        raise
     renew_seed_volume(disk, facts)
     disk.flush()
 
@@ -60,7 +63,7 @@ def _nothing_to_do(request: Request, settings: Settings) -> str | None:
     return None if request.disks else "the instance has no disks"
 
 
-def _find(stack: ExitStack, request: Request, facts: Facts) -> tuple[DescriptorDisk, Guest] | None:
+def _find(stack: ExitStack, request: Request, facts: Facts, settings: Settings) -> tuple[DescriptorDisk, Guest] | None:
     """Return the first disk with a root file system, which stack closes, and what is where on it.
 
     None where there is none, but a volume with a seed of cloud-init, which is renamed.
@@ -77,7 +80,7 @@ def _find(stack: ExitStack, request: Request, facts: Facts) -> tuple[DescriptorD
                 log.info("%s holds firmware variables (UEFI) and stays as it is", candidate.path)
                 continue
             try:
-                guest = find_guest(disk)
+                guest = find_guest(disk, may_mount=settings.guest_mount)
             except (NoRootError, PartitionError) as error:
                 reasons.append(error)
                 has_seed |= renew_seed_volume(disk, facts)
@@ -89,4 +92,6 @@ def _find(stack: ExitStack, request: Request, facts: Facts) -> tuple[DescriptorD
         return None
     if len(reasons) == 1:
         raise reasons[0]
-    raise NoRootError("no disk holds a system: " + ("; ".join(map(str, reasons)) or "none can be written to"))
+    is_left = any(isinstance(reason, LeftAloneError) for reason in reasons)
+    kind = LeftAloneError if is_left else NoRootError
+    raise kind("no disk holds a system: " + ("; ".join(map(str, reasons)) or "none can be written to"))

@@ -68,13 +68,13 @@ class _Candidate:
         return f"{self} and its {self.content.type} file system reach as far as they can{limits}"
 
 
-def grow_last_volume(disk: ShownDisk) -> str:
+def grow_last_volume(disk: ShownDisk, *, may_mount: bool = True) -> str:
     """Grow the partition that ends last, and the file system in it, to the end of the disk; return what was done.
 
     A disk without a partition table grows the file system it holds. ext2, ext3, ext4, xfs and btrfs grow; where the
     last partition holds swap, LVM, LUKS or nothing that is known, nothing is changed and the sentence says so. xfs and
-    btrfs need root. A process that is killed leaves a disk that is good, with the old or the new table; an ext2 then
-    needs e2fsck -p, as after a crash.
+    btrfs are mounted for that, which needs root; without may_mount they stay as they are. A process that is killed
+    leaves a disk that is good, with the old or the new table; an ext2 then needs e2fsck -p, as after a crash.
 
     Raises PartitionError for a table that is damaged or hostile, FileSystemError for a file system that is damaged or
     does not grow, DoesNotFitError for an ext that cannot become so large, InUseError when a btrfs of the same UUID is
@@ -83,6 +83,9 @@ def grow_last_volume(disk: ShownDisk) -> str:
     """
     try:
         volume = _volume(disk)
+        if not may_mount and volume.content.type not in _EXT:
+            kind = volume.content.type
+            raise NothingToGrowError(f"{volume} holds {kind}, which grows mounted only, and is not to be mounted")
     except NothingToGrowError as reason:
         return f"{disk.name}: nothing to grow: {reason}"
     try:

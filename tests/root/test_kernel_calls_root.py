@@ -14,7 +14,7 @@ import pytest
 
 from tests.fixtures.block_devices import filled_file
 from tests.fixtures.growing import loop, mounted_at
-from tests.fixtures.node import PATH, ROOT, Node, create_environment, stream_environment
+from tests.fixtures.node import PATH, ROOT, Node, create_environment, last_line, stream_environment
 
 pytestmark = pytest.mark.root
 Tool = Callable[[str], str]
@@ -90,10 +90,36 @@ def node(tmp_path: Path) -> Node:
 @pytest.mark.parametrize("fs_type", SIZES)
 def test_rename(node: Node, tool: Tool, tmp_path: Path, fs_type: str) -> None:
     environment = create_environment(system(tool, tmp_path, fs_type), OLD_INSTANCE_NAME="inst1", INSTANCE_NAME="inst2")
-    assert recorded(node, "rename", environment, tmp_path / "log") == [
-        looked_at(fs_type),
-        [fs_type, CLOSED, OPTIONS[fs_type], "target"],
-    ]
+    mounts = [] if fs_type == "ext4" else [looked_at(fs_type), [fs_type, CLOSED, OPTIONS[fs_type], "target"]]
+    assert recorded(node, "rename", environment, tmp_path / "log") == mounts
+
+
+@pytest.mark.parametrize("fs_type", ["xfs", "btrfs"])
+def test_what_is_never_mounted(node: Node, tool: Tool, tmp_path: Path, fs_type: str) -> None:
+    node.configure(GUEST_MOUNT="no")
+    disk = system(tool, tmp_path, fs_type)
+    before = disk.read_bytes()
+    environment = create_environment(disk, OLD_INSTANCE_NAME="inst1", INSTANCE_NAME="inst2")
+    assert recorded(node, "rename", environment, tmp_path / "log") == []
+    done = node.run("rename", **environment)
+    assert done.returncode == 0
+    assert "the system keeps its name and addresses: " in last_line(done)
+    assert f"GUEST_MOUNT=no, so that these are not looked into: the whole disk ({fs_type})" in last_line(done)
+    assert disk.read_bytes() == before
+
+
+def test_an_image_that_is_never_mounted(node: Node, tool: Tool, tmp_path: Path) -> None:
+    """Neither for its identity nor to grow; the administrator's scripts do not run."""
+    node.configure(IMAGE_NAME="image", IMAGE_TYPE="qemu", GUEST_MOUNT="no", GROW="yes", IDENTITY="yes")
+    node.add_script("10-nothing", "#!/bin/sh\nexit 1\n")
+    system(tool, tmp_path, "xfs").rename(node.images / f"image-{os.uname().machine}.img")
+    environment = create_environment(filled_file(tmp_path / "target", 400 * MIB))
+    assert recorded(node, "create", environment, tmp_path / "log") == []
+    done = node.run("create", **environment)
+    assert done.returncode == 0
+    assert "warning: GUEST_MOUNT=no: the customisation scripts in " in done.stderr
+    assert "name, network and keys stay those of the image: " in done.stderr
+    assert "holds xfs, which grows mounted only, and is not to be mounted" in done.stderr
 
 
 @pytest.mark.parametrize("fs_type", SIZES)
@@ -139,7 +165,6 @@ def test_customising_a_disk_image(node: Node, tool: Tool, tmp_path: Path, script
     target = filled_file(tmp_path / "target", 80 * MIB)
     flags = OPEN if scripts else CLOSED
     assert recorded(node, "create", create_environment(target), tmp_path / "log") == [
-        looked_at("ext4"),
         ["ext4", flags, OPTIONS["ext4"], "target"],
         ["ext4", flags, OPTIONS["ext4"], "boot"],
     ]

@@ -41,6 +41,7 @@ def test_defaults() -> None:
         cache_dir="/var/cache/ganeti-instance-image",
         arch="x86_64",
         nomount=False,
+        guest_mount=True,
         identity=True,
         import_identity="keep",
         root_password_hash="",

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: MIT
+"""Several ext file systems as one tree: each over a directory of another, as a guest mounts them, without a mount."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from pydiskimg.files.tree import Tree
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.change.tree import ChangedTree
+from pydiskimg.fs.ext4.inodes import StoredInode
+from pydiskimg.fs.ext4.tree.files import RefusedError
+from pydiskimg.text import quoted
+
+_SYMLINKS = 40  # as many as the kernel follows
+_SECONDS = ("st_atime", "st_mtime", "st_ctime")
+_MORE_OF_STATUS = (*_SECONDS, "st_atime_ns", "st_mtime_ns", "st_ctime_ns", "st_blksize", "st_blocks", "st_rdev")
+_PATH_MAX = 4095  # bytes of a path or a symlink, as the kernel has it; it bounds the steps of one path
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A directory or file on the way, by its name in the directory above it."""
+
+    tree: ChangedTree
+    inode: StoredInode
+    name: bytes
+
+
+_Steps = list[_Step]
+
+
+class JoinedTree(Tree):
+    """A Tree over a root and other trees, which lie over directories in it; all of them stay the caller's.
+
+    ".." and symlinks lead from one to another as they do where all are mounted. What is in a directory that a tree lies
+    over is hidden. Paths and symlinks are at most 4095 bytes long. st_dev tells the trees from one another. A change is
+    in force as it is in the tree that it falls into.
+    """
+
+    def __init__(self, root: ChangedTree) -> None:
+        self.name = root.name
+        self._root = root
+        self._over: dict[tuple[int, int], ChangedTree] = {}  # by the tree and the inode of a directory
+        self._points: list[tuple[ChangedTree, str]] = []
+
+    def join(self, path: str, tree: ChangedTree) -> None:
+        """Put a tree over the directory that path leads to; StorageError where it is not one, or is the root itself."""
+        with self._root.errors(path):
+            steps, missing = self._walked(path, follow_symlinks=True)
+            if missing is not None:
+                raise RefusedError("cannot be a mount point: it does not exist", errno.ENOENT)
+            if len(steps) == 1:
+                raise RefusedError("cannot be a mount point: it leads to the root itself", errno.ELOOP)
+            top = steps[-1]
+            if top.inode.kind != layout.DIRECTORY:
+                raise RefusedError("cannot be a mount point: it is not a directory", errno.ENOTDIR)
+            if top.inode.number == layout.ROOT_INODE:
+                raise RefusedError("cannot be a mount point: another file system is there already", errno.EBUSY)
+        self._over[id(top.tree), top.inode.number] = tree
+        self._points.append((top.tree, _inside(steps)))
+
+    def located(self, path: str, *, follow_symlinks: bool = True) -> tuple[ChangedTree, str]:
+        """Return the tree that path leads into, and the path in it, without symlinks; its last name may be missing."""
+        with self._root.errors(path):
+            steps, missing = self._walked(path, follow_symlinks=follow_symlinks)
+        inside = _inside(steps)
+        return steps[-1].tree, inside if missing is None else f"{inside.rstrip('/')}/{_decoded(missing)}"
+
+    def read(self, path: str, *, limit: int = 1 << 20) -> bytes:
+        """Return the contents of a regular file. Raises as ExtTree does."""
+        tree, inside = self.located(path)
+        return tree.read(inside, limit=limit)
+
+    def attribute(self, path: str, name: str) -> bytes | None:
+        """Return an extended attribute of what path resolves to; None where it has none of this name."""
+        tree, inside = self.located(path)
+        return tree.attribute(inside, name)
+
+    def stat(self, path: str, *, follow_symlinks: bool = True) -> os.stat_result:
+        """Return what os.stat() gives for the path inside the tree."""
+        tree, inside = self.located(path, follow_symlinks=follow_symlinks)
+        return self._with_device(tree, tree.stat(inside, follow_symlinks=follow_symlinks))
+
+    def exists(self, path: str) -> bool:
+        """True when path resolves to something inside the tree."""
+        try:
+            with self._root.errors(path):
+                return self._walked(path, follow_symlinks=True)[1] is None
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ELOOP):
+                return False
+            raise
+
+    def list(self, path: str) -> Iterable[str]:
+        """Return the sorted names in a directory."""
+        tree, inside = self.located(path)
+        return tree.list(inside)
+
+    def walk(self, path: str = "/") -> Iterator[tuple[str, os.stat_result]]:
+        """Yield (path, lstat) as ExtTree does, but for what lies below another tree."""
+        tree, inside = self.located(path)
+        hidden = tuple(f"{point}/" for over, point in self._points if over is tree)
+        for found, status in tree.walk(inside):
+            if not found.startswith(hidden):
+                yield path.rstrip("/") + found[len(inside.rstrip("/")) :], self._with_device(tree, status)
+
+    def write(
+        self, path: str, data: bytes, *, mode: int = 0o644, attributes: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Replace the contents of a regular file, or make one, as ChangedTree does."""
+        tree, inside = self.located(path)
+        tree.write(inside, data, mode=mode, attributes=attributes)
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Replace the contents of an existing regular file, as ChangedTree does."""
+        tree, inside = self.located(path)
+        tree.replace(inside, data)
+
+    def write_files(
+        self,
+        directory: str,
+        files: Iterable[tuple[str, bytes]],
+        *,
+        mode: int = 0o644,
+        attributes: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Put new files into a directory, as ChangedTree does; all lie in its tree."""
+        tree, inside = self.located(directory)
+        tree.write_files(inside, files, mode=mode, attributes=attributes)
+
+    def make_directory(self, path: str, *, mode: int = 0o755, attributes: Mapping[str, bytes] | None = None) -> None:
+        """Make one directory of exactly this mode; the one above it is there."""
+        tree, inside = self.located(path, follow_symlinks=False)
+        tree.make_directory(inside, mode=mode, attributes=attributes)
+
+    def symlink(self, path: str, target: str, *, attributes: Mapping[str, bytes] | None = None) -> None:
+        """Make a symlink to target, which may lead into any of the trees."""
+        tree, inside = self.located(path, follow_symlinks=False)
+        tree.symlink(inside, target, attributes=attributes)
+
+    def remove(self, path: str) -> None:
+        """Take the name of a file away, or a symlink itself; a directory raises StorageError (EISDIR)."""
+        tree, inside = self.located(path, follow_symlinks=False)
+        tree.remove(inside)
+
+    def _with_device(self, tree: ChangedTree, status: os.stat_result) -> os.stat_result:
+        joined = list(self._over.values())
+        device = 0 if tree is self._root else joined.index(tree) + 1
+        more = {name: getattr(status, name) for name in _MORE_OF_STATUS}
+        return os.stat_result((*status[:2], device, *status[3:]), more)
+
+    def _walked(self, path: str, *, follow_symlinks: bool) -> tuple[_Steps, bytes | None]:
+        """Return the steps from the root to what path leads to, and the last name of it where that is missing."""
+        root = _Step(self._root, self._root.files.inode(layout.ROOT_INODE), b"")
+        steps, links, left = [root], 0, _names(_encoded(path))
+        while left:
+            name, here = left.pop(), steps[-1]
+            if here.inode.kind != layout.DIRECTORY:
+                raise RefusedError("does not exist: a part of its path is not a directory", errno.ENOENT)
+            if name in (b"", b"."):
+                continue
+            if name == b"..":
+                del steps[max(len(steps) - 1, 1) :]
+                continue
+            number = here.tree.files.find(here.inode, name)
+            if number is None:
+                if left:
+                    raise RefusedError("does not exist", errno.ENOENT)
+                return steps, name
+            inode = here.tree.files.inode(number)
+            if inode.kind == layout.SYMLINK and (follow_symlinks or left):
+                links += 1
+                if links > _SYMLINKS:
+                    raise RefusedError(f"leads through more than {_SYMLINKS} symlinks", errno.ELOOP)
+                target = here.tree.files.target(inode)
+                if target.startswith(b"/"):
+                    del steps[1:]
+                left += _names(target)
+                continue
+            steps.append(self._stepped(here.tree, inode, name))
+        return steps, None
+
+    def _stepped(self, tree: ChangedTree, inode: StoredInode, name: bytes) -> _Step:
+        """Return the step into what a name stands for: the root of the tree that lies over it."""
+        over = self._over.get((id(tree), inode.number))
+        if over is None:
+            return _Step(tree, inode, name)
+        return _Step(over, over.files.inode(layout.ROOT_INODE), name)
+
+
+def _encoded(path: str) -> bytes:
+    if not path.startswith("/"):
+        raise ValueError(f"{quoted(path)} is not absolute; paths in a guest's tree start at its root")
+    try:
+        return path.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise RefusedError("is not a name that a file can have", errno.EINVAL) from error
+
+
+def _names(path: bytes) -> list[bytes]:
+    """Return the parts of a path, the last one first."""
+    if len(path) > _PATH_MAX:
+        raise RefusedError(f"leads through a path of {len(path)} bytes; at most {_PATH_MAX}", errno.ENAMETOOLONG)
+    return path.split(b"/")[::-1]
+
+
+def _inside(steps: _Steps) -> str:
+    """Return the path of the last step in its own tree."""
+    names: list[bytes] = []
+    for step in reversed(steps):
+        if step.inode.number == layout.ROOT_INODE:
+            break
+        names.append(step.name)
+    return "/" + _decoded(b"/".join(reversed(names)))
+
+
+def _decoded(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
