@@ -242,7 +242,14 @@ def prepared(tool: Tool, directory: Path, options: str) -> MemoryDisk:
 
 
 NEW = random.Random(2).randbytes(20_000)
+
+
 # What changes in one step also where there is no journal.
+def written_under_another_name(tree: ChangedTree) -> None:
+    tree.link("/old", "/dir/new")
+    tree.write("/dir/new", NEW)
+
+
 SINGLE: dict[str, Change] = {
     "write a new file": lambda tree: tree.write("/new", NEW),
     "write in place": lambda tree: tree.write("/old", NEW),
@@ -260,7 +267,7 @@ JOURNALED: dict[str, Change] = {
     "rename": lambda tree: tree.rename("/old", "/dir/new"),
     "rename over another": lambda tree: tree.rename("/old", "/other"),
     "move a directory": lambda tree: tree.rename("/empty", "/dir/empty"),
-    "write a name of its own": lambda tree: (tree.link("/old", "/dir/new"), tree.write("/dir/new", NEW))[0],
+    "write a name of its own": written_under_another_name,
 }
 
 
