@@ -244,12 +244,12 @@ def prepared(tool: Tool, directory: Path, options: str) -> MemoryDisk:
 NEW = random.Random(2).randbytes(20_000)
 
 
-# What changes in one step also where there is no journal.
 def written_under_another_name(tree: ChangedTree) -> None:
     tree.link("/old", "/dir/new")
     tree.write("/dir/new", NEW)
 
 
+# What changes in one step also where there is no journal.
 SINGLE: dict[str, Change] = {
     "write a new file": lambda tree: tree.write("/new", NEW),
     "write in place": lambda tree: tree.write("/old", NEW),
