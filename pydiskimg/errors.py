@@ -88,10 +88,13 @@ class VerificationError(DiskImageError):
 class StorageError(DiskImageError, OSError):
     """A system call on a file or device failed; also an OSError, with errno and filename."""
 
-    def __init__(self, message: str, *, errno: int | None, filename: str | None) -> None:
+    def __init__(
+        self, message: str, *, errno: int | None, filename: str | None, tells_what_is_left: bool = False
+    ) -> None:
         super().__init__(message)
         self.errno = errno
         self.filename = filename
+        self.tells_what_is_left = tells_what_is_left
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -103,12 +106,6 @@ class NoSpaceError(StorageError):
     def __init__(self, message: str, *, errno: int | None, filename: str | None, device: int) -> None:
         super().__init__(message, errno=errno, filename=filename)
         self.device = device
-
-
-class IncompleteError(StorageError):
-    """The room was used up; the text says that what was written is not complete."""
-
-    tells_what_is_left = True
 
 
 class InUseError(StorageError):

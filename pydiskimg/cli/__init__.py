@@ -8,7 +8,6 @@ long as to copy 30 MiB. A subcommand declares its common options by the same cal
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
 import sys
@@ -41,18 +40,6 @@ COMMANDS = (
 _NOT_TOLD = {"compare": 4}  # where 1 says something else: that the images differ
 
 
-class _NotOpen:
-    """Standard output of a process that was started without: printing a result is an error, as it would be lost."""
-
-    def write(self, _: str) -> NoReturn:
-        raise OSError(errno.EBADF, "is not open, and what was to be printed is lost")
-
-    def flush(self) -> None: ...
-
-    def fileno(self) -> int:
-        return 1  # /dev/null by now
-
-
 def launch() -> NoReturn:
     """Run the command line and end the process: what the launcher and `python -m pydiskimg` do."""
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
@@ -70,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     keep_standard_descriptors()
     if sys.stdout is None:  # what Python makes of a descriptor that is closed
-        sys.stdout = _NotOpen()
+        from pydiskimg.cli.pipes import NotOpen
+
+        sys.stdout = NotOpen()
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open to the end
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name in an image may have what the locale has not

@@ -11,10 +11,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pydiskimg.errors import StorageError, storage_error
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 _STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _DIRECTORIES = ("/dev/fd/", "/proc/self/fd/")
 _NAMES = {0: "standard input", 1: "standard output", 2: "standard error"}
+
+
+class NotOpen:
+    """Standard output of a process that was started without: printing a result is an error, as it would be lost."""
+
+    def write(self, _: str) -> NoReturn:
+        raise OSError(errno.EBADF, "is not open, and what was to be printed is lost")
+
+    def flush(self) -> None: ...
+
+    def fileno(self) -> int:
+        return 1  # /dev/null by now
 
 
 def is_source_pipe(path: str) -> bool:

@@ -8,7 +8,7 @@ import os
 import threading
 
 from pydiskimg.disks.descriptor import BorrowedDescriptor
-from pydiskimg.errors import IncompleteError
+from pydiskimg.errors import StorageError
 from pydiskimg.linux.fileio import pread_into, pwrite_all
 from pydiskimg.protocols import Buffer, Disk, Store, WritableBuffer
 from pydiskimg.units import format_bytes
@@ -52,11 +52,12 @@ class FixedStore(Store):
     def write(self, offset: int, data: Buffer) -> None:
         end = offset + len(data)
         if end > self.size:
-            raise IncompleteError(
+            raise StorageError(
                 f"{self.name}: is too small: the image needs {format_bytes(end)} or more, "
                 f"the device has {format_bytes(self.size)}; what was written there is incomplete",
                 errno=errno.ENOSPC,
                 filename=self.name,
+                tells_what_is_left=True,
             )
         self.disk.write(offset, data)
 

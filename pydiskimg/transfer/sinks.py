@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 from pydiskimg.disks.deferred_head import DeferredHead
-from pydiskimg.errors import IncompleteError
+from pydiskimg.errors import StorageError
 from pydiskimg.images.qcow2.stream.reader import Chunk
 from pydiskimg.protocols import Disk
 from pydiskimg.transfer.copy import FREE_UNIT, ZERO_UNIT
@@ -108,12 +108,13 @@ class DiskSink:
             raise self._full()
         self._target.write(offset, data[:inside])
 
-    def _full(self) -> IncompleteError:
-        return IncompleteError(
+    def _full(self) -> StorageError:
+        return StorageError(
             f"{self._disk.name}: is full with its {self._disk.size} bytes, and more come from {self._source_name}; "
             "what was written is not complete",
             errno=errno.ENOSPC,
             filename=self._disk.name,
+            tells_what_is_left=True,
         )
 
 
