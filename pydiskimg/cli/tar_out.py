@@ -11,7 +11,6 @@ from pydiskimg.cli.output import tell
 from pydiskimg.cli.pipes import destination_pipe, is_destination_pipe
 from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
 from pydiskimg.disks.new_file import new_file
-from pydiskimg.files.tar import write_archive
 from pydiskimg.fs.ext4.tree import ExtTree
 from pydiskimg.fs.ext4.tree.entries import TreeEntries
 
@@ -44,6 +43,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _pack(tree: ExtTree, path: str, fd: int, name: str) -> None:
+    from pydiskimg.files.tar import write_archive  # only here: --help need not load libarchive
+
     left_out = write_archive(TreeEntries(tree, path, b".").entries(), fd, name)
     if left_out:
         tell(f"sockets left out, which no tar archive holds: {left_out}")
