@@ -6,12 +6,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
-from pydiskimg.fs.ext4.tree import ExtTree
 from pydiskimg.protocols import read_bytes
 from pydiskimg.units import MIB
+
+if TYPE_CHECKING:
+    from pydiskimg.fs.ext4.tree import ExtTree
 
 
 def add_parser(subparsers: Any) -> None:

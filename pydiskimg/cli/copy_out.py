@@ -8,13 +8,13 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.output import tell
 from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
-from pydiskimg.files.entry import Entry
-from pydiskimg.files.writer import Wording, open_writer
-from pydiskimg.fs.ext4.tree.entries import TreeEntries
+
+if TYPE_CHECKING:
+    from pydiskimg.files.entry import Entry
 
 _DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
 
@@ -36,6 +36,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Copy what the arguments name."""
+    from pydiskimg.files.writer import Wording, open_writer
+    from pydiskimg.fs.ext4.tree.entries import TreeEntries
+
     with (
         tree_argument(arguments) as tree,
         open_writer(arguments.directory, Wording(tree.name, "copy", "copied")) as writer,

@@ -7,12 +7,14 @@ import argparse
 import os
 import stat
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.file_facts import file_facts, long_line
 from pydiskimg.cli.output import add_output_option, show
 from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
-from pydiskimg.fs.ext4.tree import ExtTree
+
+if TYPE_CHECKING:
+    from pydiskimg.fs.ext4.tree import ExtTree
 
 
 def add_parser(subparsers: Any) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 from pydiskimg.cli.arguments import size_argument
 from pydiskimg.cli.disk_argument import KEPT, add_disk_arguments, disk_argument
 from pydiskimg.cli.output import add_output_option, show
-from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.units import format_size
 
 KINDS = ("ext2", "ext3", "ext4")
@@ -33,6 +32,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Make the file system that the arguments ask for."""
+    from pydiskimg.fs.ext4.make import make_ext  # only here: it would slow --help down
+
     with disk_argument(arguments) as disk:
         made = make_ext(
             disk,

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import argparse
 import stat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.file_facts import file_facts, shown, time_text
 from pydiskimg.cli.output import add_output_option, nested_lines, show
 from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
-from pydiskimg.fs.ext4.tree import ExtTree
+
+if TYPE_CHECKING:
+    from pydiskimg.fs.ext4.tree import ExtTree
 
 
 def add_parser(subparsers: Any) -> None:

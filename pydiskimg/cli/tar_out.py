@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.arguments import require_name
 from pydiskimg.cli.output import tell
 from pydiskimg.cli.pipes import destination_pipe, is_destination_pipe
 from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
 from pydiskimg.disks.new_file import new_file
-from pydiskimg.fs.ext4.tree import ExtTree
-from pydiskimg.fs.ext4.tree.entries import TreeEntries
+
+if TYPE_CHECKING:
+    from pydiskimg.fs.ext4.tree import ExtTree
 
 
 def add_parser(subparsers: Any) -> None:
@@ -44,6 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _pack(tree: ExtTree, path: str, fd: int, name: str) -> None:
     from pydiskimg.files.tar import write_archive  # only here: --help need not load libarchive
+    from pydiskimg.fs.ext4.tree.entries import TreeEntries
 
     left_out = write_archive(TreeEntries(tree, path, b".").entries(), fd, name)
     if left_out:

@@ -6,12 +6,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from pydiskimg.cli.arguments import require_file_name
 from pydiskimg.cli.references import add_references_option, references
-from pydiskimg.fs.ext4.tree import ExtTree
 from pydiskimg.images import FORMATS
-from pydiskimg.volumes.tree import open_tree
+
+if TYPE_CHECKING:
+    from pydiskimg.fs.ext4.tree import ExtTree
 
 READ = (
     "The files are those of the root file system on IMAGE (ext2, ext3 or ext4; raw or qcow2), of the only file system "
@@ -30,6 +32,8 @@ def add_tree_arguments(parser: argparse.ArgumentParser) -> None:
 @contextmanager
 def tree_argument(arguments: argparse.Namespace) -> Iterator[ExtTree]:
     """Give the files that the arguments name. Raises as open_tree() does."""
+    from pydiskimg.volumes.tree import open_tree  # only here: the readers of file systems would slow --help down
+
     require_file_name(arguments.image)
     with (
         references(arguments) as policy,
