@@ -143,8 +143,10 @@ class Transaction:
         if not self._source.blocks and self._groups.counts() == (0, 0):
             return
         self._replay()
+        first = set()
         for block, offset, data in list(self._groups.blocks()):
             self.patch(block, offset, data)
+            first.add(block)
         counts = self._update_superblock()
         fresh = {block: data for block, data in self._source.blocks.items() if self.blocks.is_fresh(block)}
         changed = {block: data for block, data in self._source.blocks.items() if block not in fresh}
@@ -159,7 +161,7 @@ class Transaction:
         if self._log is not None:
             self._switch(self._log, changed)
         else:
-            self._write_in_order(changed)
+            self._write_in_order(changed, first)
         self._source.blocks.clear()
         self._last.clear()
         self._groups.committed()
@@ -246,10 +248,15 @@ class Transaction:
         self._disk.flush()
         log.finish()
 
-    def _write_in_order(self, changed: dict[int, bytes]) -> None:
+    def _write_in_order(self, changed: dict[int, bytes], first: set[int]) -> None:
+        """Write bitmaps and descriptors, the rest, and what is to be last, each durably before the next.
+
+        e2fsck -p does not correct an entry whose inode is one that its descriptor has as never used.
+        """
         del changed[self._primary]
         self._write_superblock(is_dirty=True)
-        for is_last in (False, True):
-            self._writer.write_all({b: data for b, data in changed.items() if (b in self._last) == is_last})
+        last = self._last - first
+        for blocks in (first, changed.keys() - first - last, last):
+            self._writer.write_all({block: changed[block] for block in blocks & changed.keys()})
             self._disk.flush()
         self._write_superblock()
