@@ -106,6 +106,7 @@ class Transaction:
 
     def write_new(self, block: int, data: Buffer) -> None:
         """Write contents into blocks that were allocated since the last commit, at once: for the contents of files."""
+        self._check_usable()
         self._writer.write(block, data)
 
     def free(self, start: int, end: int) -> None:
@@ -138,8 +139,7 @@ class Transaction:
         Raises StorageError, after which no other commit is possible; FileSystemError, with nothing changed, when they
         are too many for the journal.
         """
-        if self._is_broken:
-            raise FileSystemError(f"{self.fs.name}: writing has failed before; check the file system (e2fsck -p)")
+        self._check_usable()
         if not self._source.blocks and self._groups.counts() == (0, 0):
             return
         self._replay()
@@ -174,6 +174,11 @@ class Transaction:
         if self._needs_recovery and self._is_replayed and not self._is_broken:
             self._needs_recovery = False
             self._write_superblock()
+
+    def _check_usable(self) -> None:
+        """Refuse to write after a commit that failed: what the disk has in force is not known here any more."""
+        if self._is_broken:
+            raise FileSystemError(f"{self.fs.name}: writing has failed before; check the file system (e2fsck -p)")
 
     def _counted(self) -> tuple[int, int]:
         blocks = inodes = 0
