@@ -109,20 +109,27 @@ def test_we_and_the_kernel_make_the_same(tool: Tool, tmp_path: Path, options: st
     run(tool("e2fsck"), "-fn", ours)
 
 
-def test_a_log_that_the_kernel_left_is_replayed_first(tool: Tool, tmp_path: Path) -> None:
-    path = made_ext(tool, tmp_path / "image", "-t ext4 -b 1024", SIZE)
+@pytest.mark.parametrize("options", ["-t ext4 -b 1024", "-t ext4 -b 1024 -O orphan_file"])
+def test_a_log_and_orphans_that_the_kernel_left(tool: Tool, tmp_path: Path, options: str) -> None:
+    """A file that was removed while it was open waits for e2fsck, or for the next mount, to be given back."""
+    path = made_ext(tool, tmp_path / "image", options, SIZE)
     with loop(path, 0, SIZE) as device, mounted_at(device, tmp_path / "point") as point:
         (point / "kept").write_bytes(b"kept")
         os.sync()
         (point / "fresh").mkdir()
         (point / "kept").rename(point / "fresh/renamed")
-        directory = os.open(point, os.O_RDONLY | os.O_DIRECTORY)
-        os.fsync(directory)
-        os.close(directory)
         crashed = tmp_path / "crashed"
-        run("cp", "--sparse=always", device, crashed)
+        with (point / "open").open("wb") as file:
+            file.write(bytes(100_000))
+            os.fsync(file.fileno())
+            (point / "open").unlink()
+            directory = os.open(point, os.O_RDONLY | os.O_DIRECTORY)
+            os.fsync(directory)
+            os.close(directory)
+            run("cp", "--sparse=always", device, crashed)
     with open_disk(crashed, writable=True) as disk, open_changed_tree(disk) as tree:
         assert tree.read("/fresh/renamed") == b"kept"
         tree.write("/fresh/ours", b"ours")
+    assert "orphan" in run(tool("e2fsck"), "-p", crashed, expect=(0, 1)).lower()
     run(tool("e2fsck"), "-fn", crashed)
     assert set(found_in(crashed)) == {"/lost+found", "/fresh", "/fresh/renamed", "/fresh/ours"}

@@ -106,6 +106,7 @@ class Transaction:
 
     def write_new(self, block: int, data: Buffer) -> None:
         """Write contents into blocks that were allocated since the last commit, at once: for the contents of files."""
+        self._check_usable()
         self._writer.write(block, data)
 
     def free(self, start: int, end: int) -> None:
@@ -138,13 +139,14 @@ class Transaction:
         Raises StorageError, after which no other commit is possible; FileSystemError, with nothing changed, when they
         are too many for the journal.
         """
-        if self._is_broken:
-            raise FileSystemError(f"{self.fs.name}: writing has failed before; check the file system (e2fsck -p)")
+        self._check_usable()
         if not self._source.blocks and self._groups.counts() == (0, 0):
             return
         self._replay()
+        first = set()
         for block, offset, data in list(self._groups.blocks()):
             self.patch(block, offset, data)
+            first.add(block)
         counts = self._update_superblock()
         fresh = {block: data for block, data in self._source.blocks.items() if self.blocks.is_fresh(block)}
         changed = {block: data for block, data in self._source.blocks.items() if block not in fresh}
@@ -159,7 +161,7 @@ class Transaction:
         if self._log is not None:
             self._switch(self._log, changed)
         else:
-            self._write_in_order(changed)
+            self._write_in_order(changed, first)
         self._source.blocks.clear()
         self._last.clear()
         self._groups.committed()
@@ -172,6 +174,11 @@ class Transaction:
         if self._needs_recovery and self._is_replayed and not self._is_broken:
             self._needs_recovery = False
             self._write_superblock()
+
+    def _check_usable(self) -> None:
+        """Refuse to write after a commit that failed: what the disk has in force is not known here any more."""
+        if self._is_broken:
+            raise FileSystemError(f"{self.fs.name}: writing has failed before; check the file system (e2fsck -p)")
 
     def _counted(self) -> tuple[int, int]:
         blocks = inodes = 0
@@ -246,10 +253,15 @@ class Transaction:
         self._disk.flush()
         log.finish()
 
-    def _write_in_order(self, changed: dict[int, bytes]) -> None:
+    def _write_in_order(self, changed: dict[int, bytes], first: set[int]) -> None:
+        """Write bitmaps and descriptors, the rest, and what is to be last, each durably before the next.
+
+        e2fsck -p does not correct an entry whose inode is one that its descriptor has as never used.
+        """
         del changed[self._primary]
         self._write_superblock(is_dirty=True)
-        for is_last in (False, True):
-            self._writer.write_all({b: data for b, data in changed.items() if (b in self._last) == is_last})
+        last = self._last - first
+        for blocks in (first, changed.keys() - first - last, last):
+            self._writer.write_all({block: changed[block] for block in blocks & changed.keys()})
             self._disk.flush()
         self._write_superblock()

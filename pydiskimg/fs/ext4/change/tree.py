@@ -108,17 +108,22 @@ class ChangedTree(ExtTree, Tree):
 
         An interruption may leave the first of them alone, each of those whole.
         """
-        for name, data in files:
-            path = f"{directory.rstrip('/')}/{name}"
-            with self._changing(path, is_small=True) as changes:
-                parent, last, inode = self._located(path)
-                if inode is not None:
-                    changes.unlink(parent, last, directory=False)
-                    parent = changes.inode(parent.number)
-                inode = self._made(parent, last, layout.REGULAR_FILE | mode, attributes)
-                changes.set_contents(inode, [(0, data)], len(data))
-        with self._changing(directory):
-            pass
+        try:
+            for name, data in files:
+                self._write_over(f"{directory.rstrip('/')}/{name}", data, mode, attributes)
+        finally:  # those before one that failed are there
+            with self._changing(directory):
+                pass
+
+    def _write_over(self, path: str, data: bytes, mode: int, attributes: Mapping[str, bytes] | None) -> None:
+        """Put a new file in place of what has its name, which is not a directory; a later commit makes it durable."""
+        with self._changing(path, is_small=True) as changes:
+            parent, last, inode = self._located(path)
+            if inode is not None:
+                changes.unlink(parent, last, directory=False)
+                parent = changes.inode(parent.number)
+            inode = self._made(parent, last, layout.REGULAR_FILE | mode, attributes)
+            changes.set_contents(inode, [(0, data)], len(data))
 
     def make_directory(self, path: str, *, mode: int = 0o755, attributes: Mapping[str, bytes] | None = None) -> None:
         """Make one directory of exactly this mode; the one above it is there."""
