@@ -107,6 +107,7 @@ def populate(  # noqa: PLR0913 - each option is independent, optional and named
         count += 1
         total += entry.size if entry.kind == stat.S_IFREG else 0
     filler.finish()
+    filler.names.forget_lookups()
     _write_directories(new, filler)
     free_blocks = _complete(new, filler, tables_are_zero=tables_are_zero)
     _log.info("%s: made %s of %s with %d files", disk.name, kind, format_size(geometry.size), count)
