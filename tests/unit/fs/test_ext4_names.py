@@ -13,13 +13,15 @@ STEPS = st.lists(st.tuples(st.integers(1, 3), st.binary(min_size=1, max_size=3),
 
 @given(steps=STEPS)
 def test_names_come_and_go_as_in_dictionaries(steps: list[tuple[int, bytes, bool]]) -> None:
-    table, model = NameTable(), dict[tuple[int, bytes], Named]()
+    table = NameTable()
+    model: dict[tuple[int, bytes], Named] = {}
     for number, (directory, name, add) in enumerate(steps, 1):
         assert table.find(directory, name) == model.get((directory, name))
         if add and (directory, name) not in model:
             model[directory, name] = Named(number, number % 7 + 1)
             table.add(directory, name, *model[directory, name])
-        elif not add and model.pop((directory, name), None):
+        elif not add and (directory, name) in model:
+            del model[directory, name]
             table.remove(directory, name)
     for directory in (1, 2, 3):
         expected = {name: named for (above, name), named in model.items() if above == directory}
