@@ -17,7 +17,7 @@ from pydiskimg.protocols import Disk, read_bytes
 from pydiskimg.records import Value
 
 _AT_ONCE = 1024  # inodes; 256 KiB
-_KEPT = 64  # pieces of as many inodes: 16 MiB
+_KEPT = 32  # pieces of as many inodes: 8 MiB
 
 _Piece = tuple[int, int]
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """All names of a file system that is filled, in few bytes each: a million of them have to fit into memory.
 
-Names lie one after the other in one buffer. A table of hashes finds one; those of a directory are chained.
+Names lie one after the other in one buffer. A table of hashes finds one; those of a directory are chained. Both have
+32-bit numbers of units, at multiples of which a name's record begins.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ from array import array
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from pydiskimg.fs.ext4.populate.space import FullError
+
 _NAME = struct.Struct(
     "<I"  # 0   inode; 0 where the name was taken away
-    "Q"  # 4   offset of the directory's name before, or _NONE
-    "B"  # 12  file_type
-    "B"  # 13  length of the name
-    "I"  # 14  inode of the directory; the name follows
+    "I"  # 4   unit of the directory's name before; 0: there is none
+    "B"  # 8   file_type
+    "B"  # 9   length of the name
+    "I"  # 10  inode of the directory; the name follows
 )
-_DIRECTORY_AT = 14
-_NONE = (1 << 64) - 1
+_LENGTH_AT, _DIRECTORY_AT = 9, 10
+_UNIT = 4
+_MOST = ((1 << 32) - 1) * _UNIT
 _FIRST_SIZE = 1 << 12
 _FULL = 2 / 3
 
@@ -35,8 +39,8 @@ class NameTable:
     """The names of all directories, by the directories' inodes."""
 
     def __init__(self) -> None:
-        self._names = bytearray()
-        self._slots = array("Q", bytes(8 * _FIRST_SIZE))  # offset in _names and 1
+        self._names = bytearray(_UNIT)  # so that unit 0 is none
+        self._slots = array("I", bytes(4 * _FIRST_SIZE))
         self._count = 0
         self._last: dict[int, int] = {}
 
@@ -48,16 +52,18 @@ class NameTable:
         return Named(inode, file_type) if inode else None
 
     def add(self, directory: int, name: bytes, inode: int, file_type: int) -> None:
-        """Add a name that is not there."""
+        """Add a name that is not there. Raises FullError when there are more than can be numbered."""
         slot, offset = self._slot(directory, name)
         if offset is not None:
             self._set(offset, inode, file_type)
             return
         offset = len(self._names)
-        previous = self._last.get(directory, _NONE)
-        self._names += _NAME.pack(inode, previous, file_type, len(name), directory) + name
-        self._last[directory] = offset
-        self._slots[slot] = offset + 1
+        if offset > _MOST:
+            raise FullError(f"the names of all files take more than {_MOST >> 30} GiB of memory")
+        unit = offset // _UNIT
+        self._names += _NAME.pack(inode, self._last.get(directory, 0), file_type, len(name), directory) + name
+        self._names += bytes(-len(self._names) % _UNIT)
+        self._last[directory] = self._slots[slot] = unit
         self._count += 1
         if self._count > len(self._slots) * _FULL:
             self._grow()
@@ -70,17 +76,17 @@ class NameTable:
 
     def in_directory(self, directory: int) -> Iterator[tuple[bytes, Named]]:
         """Yield the names in a directory, the last ones first."""
-        offset = self._last.get(directory, _NONE)
-        while offset != _NONE:
-            inode, previous, file_type, length, _ = _NAME.unpack_from(self._names, offset)
+        unit = self._last.get(directory, 0)
+        while unit:
+            offset = unit * _UNIT
+            inode, unit, file_type, length, _ = _NAME.unpack_from(self._names, offset)
             if inode:
                 start = offset + _NAME.size
                 yield bytes(self._names[start : start + length]), Named(inode, file_type)
-            offset = previous
 
     def forget_lookups(self) -> None:
         """Free the memory that find() needs; only in_directory() may be called from now on."""
-        self._slots = array("Q")
+        self._slots = array("I")
 
     def _set(self, offset: int, inode: int, file_type: int) -> None:
         _, previous, _, length, directory = _NAME.unpack_from(self._names, offset)
@@ -93,20 +99,20 @@ class NameTable:
         length = len(name)
         slot = hash(key) % len(slots)
         while found := slots[slot]:
-            offset = found - 1
-            if names[offset + 13] == length and names.startswith(key, offset + _DIRECTORY_AT):
+            offset = found * _UNIT
+            if names[offset + _LENGTH_AT] == length and names.startswith(key, offset + _DIRECTORY_AT):
                 return slot, offset
             slot = (slot + 1) % len(slots)
         return slot, None
 
     def _grow(self) -> None:
         size = 2 * len(self._slots)
-        self._slots = slots = array("Q", bytes(8 * size))
-        offset, names = 0, self._names
+        self._slots = slots = array("I", bytes(4 * size))
+        offset, names = _UNIT, self._names
         while offset < len(names):
-            end = offset + _NAME.size + names[offset + 13]
+            end = offset + _NAME.size + names[offset + _LENGTH_AT]
             slot = hash(bytes(names[offset + _DIRECTORY_AT : end])) % size
             while slots[slot]:
                 slot = (slot + 1) % size
-            slots[slot] = offset + 1
-            offset = end
+            slots[slot] = offset // _UNIT
+            offset = end + -end % _UNIT

@@ -79,7 +79,7 @@ def populate(  # noqa: PLR0913 - each option is independent, optional and named
     come out as the entries have them; attributes of other systems are left out and counted. A later entry replaces an
     earlier one of its name (replacing; without it that is an error), except that a directory stays one. Symlinks in an
     entry's path lead inside the file system only. The disk is read where a file was, only when it is replaced, or is a
-    list that ACLs with names need. Memory is some 60 bytes and the name for each entry, and 30 MiB.
+    list that ACLs with names need. Memory is some 25 bytes and the name for each entry, and 35 MiB.
 
     wording says how messages about entries read; else they begin with the disk's name. Raises what make_ext() and
     reading entries raise, ArchiveError for an entry that cannot be made faithfully and safely, NoSpaceError when no
@@ -107,6 +107,7 @@ def populate(  # noqa: PLR0913 - each option is independent, optional and named
         count += 1
         total += entry.size if entry.kind == stat.S_IFREG else 0
     filler.finish()
+    filler.names.forget_lookups()
     _write_directories(new, filler)
     free_blocks = _complete(new, filler, tables_are_zero=tables_are_zero)
     _log.info("%s: made %s of %s with %d files", disk.name, kind, format_size(geometry.size), count)
