@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.acl import acl_attribute
@@ -23,8 +23,9 @@ _DEVICES = (layout.CHARACTER_DEVICE, layout.BLOCK_DEVICE)
 _ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
 _SECTOR = 512
 _NANOSECONDS = 1_000_000_000
-_KEPT_DIRECTORIES = 16
-_KEPT_SIZE = 1 << 18
+_INDEXED = 256  # directories whose names are kept
+_INDEXED_NAMES = 1 << 18  # in all; 40 MB
+_INDEXED_SIZE = 4 << 20
 
 
 class RefusedError(Exception):
@@ -44,7 +45,7 @@ class ExtFiles:
         self.fs = fs
         self._table = InodeTable(fs)
         self._xattrs = Xattrs(fs, self._attribute_value)
-        self._kept: dict[int, tuple[bytes, ...]] = {}  # the blocks of directories that were looked into
+        self._names: dict[int, dict[bytes, int]] = {}  # of directories that were looked into
 
     def inode(self, number: int) -> StoredInode:
         """Return the inode of a file: one that is in use and has a type."""
@@ -60,19 +61,20 @@ class ExtFiles:
 
     def find(self, directory: StoredInode, name: bytes) -> int | None:
         """Return the inode that a name in a directory stands for; None where it has none of this name."""
-        blocks: Iterable[bytes]
-        if directory.size <= _KEPT_SIZE:
-            blocks = self._kept.get(directory.number, ())
-            if not blocks:
-                if len(self._kept) >= _KEPT_DIRECTORIES:
-                    del self._kept[next(iter(self._kept))]
-                blocks = self._kept[directory.number] = tuple(self._directory_blocks(directory))
-        else:
+        names = self._names.get(directory.number)
+        if names is not None:
+            return names.get(name)
+        if directory.size > _INDEXED_SIZE:
             blocks = self._directory_blocks(directory)
-        for block in blocks:
-            for _, number, _ in block_entries(self.fs, directory, block, name):
-                return number
-        return None
+            found = (found for block in blocks for found in block_entries(self.fs, directory, block, name))
+            return next((number for _, number, _ in found), None)
+        names = {}
+        for known, number, _ in self.entries(directory):
+            names.setdefault(known, number)
+        if sum(map(len, self._names.values())) + len(names) > _INDEXED_NAMES or len(self._names) >= _INDEXED:
+            self._names.clear()
+        self._names[directory.number] = names
+        return names.get(name)
 
     def _directory_blocks(self, directory: StoredInode) -> Iterator[bytes]:
         if directory.flags & layout.ENCRYPT_FLAG:
