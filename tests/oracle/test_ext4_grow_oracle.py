@@ -260,7 +260,7 @@ STOPPED = {
     "-t ext4 -b 1024 -g 1024 -E resize=40000": (20 * MIB, 70 * MIB),
     "-t ext4 -b 1024 -O sparse_super2 -E resize=600000": (20 * MIB, 500 * MIB),
     "-t ext4 -b 1024 -O sparse_super2,meta_bg,^resize_inode": (16 * MIB + 1 * KIB, 40 * MIB),
-    "-t ext4 -b 1024 -O bigalloc -C 4096 -g 8192 -E resize=100000": (20 * MIB, 50 * MIB),
+    "-t ext4 -b 1024 -O bigalloc -C 4096 -g 8192 -E resize=600000": (20 * MIB, 50 * MIB),
 }
 
 

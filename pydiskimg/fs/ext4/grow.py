@@ -66,6 +66,7 @@ class ExtGrowth:
         self._changes: dict[int, bytes] = {}
         self._descriptors: dict[int, dict[str, Value]] = {}  # what changes in those of old groups
         self._before = fs.superblock.fields
+        self._primary_before = fs.read(self._primary)  # which the log may hold, and growing writes over that
         self._fields = self._before | old.features.without(Incompat.RECOVER).fields
         if self.gains:
             freed = self._plan_reserve()
@@ -202,7 +203,7 @@ class ExtGrowth:
 
     def _primary_block(self, fields: dict[str, Value]) -> bytes:
         """Return the block of the superblock with other contents of that."""
-        block = bytearray(self._fs.read(self._primary))
+        block = bytearray(self._primary_before)
         at = layout.SUPERBLOCK_OFFSET - self._primary * self._old.block_size
         block[at : at + layout.SUPERBLOCK.size] = superblock(fields, self._fs.checksums, 0)
         return bytes(block)

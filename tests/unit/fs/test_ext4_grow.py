@@ -157,6 +157,17 @@ def test_a_damaged_copy_in_the_log_is_found_while_planning(features: int, number
     )
 
 
+def test_a_log_with_the_superblock_in_it() -> None:
+    """Growing writes its own transaction where the copy was, and the superblock after that."""
+    disk = image("ext4")
+    writer = JournalWriter(disk, layout.JOURNAL_CSUM_V3)
+    writer.write({1: bytes(disk.data[1024:2048])})
+    writer.commit()
+    writer.close()
+    plan_ext_growth(disk).write()
+    assert ExtUsage(disk).fs.geometry.blocks * 1024 == NEW
+
+
 @pytest.mark.parametrize("kind", ["ext2", "ext3", "ext4"])
 def test_nothing_is_gained_twice(kind: str) -> None:
     disk = image(kind)
