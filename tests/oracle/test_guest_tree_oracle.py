@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.ext_files import sized
 from tests.fixtures.node import NIC, PATH, REFUSED, ROOT, Node, create_environment, last_line
 
 MIB = 1 << 20
@@ -91,8 +92,7 @@ def node(tmp_path: Path) -> Node:
 @pytest.mark.parametrize("kind", ["ext4", "ext2"])
 def test_without_root(node: Node, tmp_path: Path, kind: str) -> None:
     (start,) = image(node, tmp_path, [partition(tmp_path / "root", FILES, size_mib=24, kind=kind)])
-    disk = tmp_path / "disk"
-    disk.write_bytes(bytes(64 * MIB))
+    disk = sized(tmp_path / "disk", 64 * MIB)
     done = run(node, "create", **create_environment(disk, **NIC))
     assert done.returncode == 0, done.stderr
     volume = judged(disk, start, tmp_path)
@@ -121,8 +121,7 @@ def test_boot_and_var_on_file_systems_of_their_own(node: Node, tmp_path: Path) -
         partition(tmp_path / "root", {**FILES, "etc/fstab": fstab, "var/x": "", "boot/x": ""}, size_mib=24),
     ]
     starts = image(node, tmp_path, made)
-    disk = tmp_path / "disk"
-    disk.write_bytes(bytes(64 * MIB))
+    disk = sized(tmp_path / "disk", 64 * MIB)
     done = run(node, "create", **create_environment(disk, **NIC))
     assert done.returncode == 0, done.stderr
     assert "quiet" in cat(judged(disk, starts[0], tmp_path), "/grub/grub.cfg")
