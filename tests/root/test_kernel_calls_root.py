@@ -94,6 +94,21 @@ def test_rename(node: Node, tool: Tool, tmp_path: Path, fs_type: str) -> None:
     assert recorded(node, "rename", environment, tmp_path / "log") == mounts
 
 
+def test_an_ext_that_is_not_changed_here(node: Node, tool: Tool, tmp_path: Path) -> None:
+    """It is found without a mount, mounted to be changed, or left as it is."""
+    disk = system(tool, tmp_path, "ext4")
+    subprocess.run([tool("tune2fs"), "-O", "ea_inode", disk], check=True, capture_output=True)
+    before = disk.read_bytes()
+    environment = create_environment(disk, OLD_INSTANCE_NAME="inst1", INSTANCE_NAME="inst2")
+    node.configure(GUEST_MOUNT="no")
+    done = node.run("rename", **environment)
+    assert done.returncode == 0
+    assert "with the feature ea_inode are not changed here; GUEST_MOUNT=no, so that it is not mounted" in last_line(done)
+    assert disk.read_bytes() == before
+    node.configure()
+    assert recorded(node, "rename", environment, tmp_path / "log") == [["ext4", CLOSED, OPTIONS["ext4"], "target"]]
+
+
 @pytest.mark.parametrize("fs_type", ["xfs", "btrfs"])
 def test_what_is_never_mounted(node: Node, tool: Tool, tmp_path: Path, fs_type: str) -> None:
     node.configure(GUEST_MOUNT="no")

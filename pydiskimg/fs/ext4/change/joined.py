@@ -134,18 +134,25 @@ class JoinedTree(Tree):
 
     def make_directory(self, path: str, *, mode: int = 0o755, attributes: Mapping[str, bytes] | None = None) -> None:
         """Make one directory of exactly this mode; the one above it is there."""
-        tree, inside = self.located(path, follow_symlinks=False)
+        tree, inside = self._free(path)
         tree.make_directory(inside, mode=mode, attributes=attributes)
 
     def symlink(self, path: str, target: str, *, attributes: Mapping[str, bytes] | None = None) -> None:
         """Make a symlink to target, which may lead into any of the trees."""
-        tree, inside = self.located(path, follow_symlinks=False)
+        tree, inside = self._free(path)
         tree.symlink(inside, target, attributes=attributes)
 
     def remove(self, path: str) -> None:
         """Take the name of a file away, or a symlink itself; a directory raises StorageError (EISDIR)."""
         tree, inside = self.located(path, follow_symlinks=False)
         tree.remove(inside)
+
+    def _free(self, path: str) -> tuple[ChangedTree, str]:
+        """Return what located() does for something new: no tree lies there."""
+        tree, inside = self.located(path, follow_symlinks=False)
+        if inside == "/":
+            raise self._root.error(path, "cannot be made: something has this name already", errno.EEXIST)
+        return tree, inside
 
     def _with_device(self, tree: ChangedTree, status: os.stat_result) -> os.stat_result:
         joined = list(self._over.values())
