@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pydiskimg.files.attributes import ACLS
 from pydiskimg.files.entry import Contents
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.features import Incompat
@@ -19,6 +20,7 @@ from pydiskimg.fs.ext4.populate.sequential import SequentialWriter
 from pydiskimg.fs.ext4.populate.space import Space
 from pydiskimg.fs.ext4.superblock import Superblock
 from pydiskimg.fs.ext4.xattr_writer import seal_block
+from pydiskimg.fs.ext4.xattrs import Xattrs, attribute_name
 from pydiskimg.protocols import Buffer
 
 
@@ -73,6 +75,12 @@ class FileBlocks:
             data = self._fs.read(at, count)[: size - start]
             found[start : start + len(data)] = data
         return bytes(found)
+
+    def attributes(self, number: int, inode: bytes) -> dict[bytes, bytes]:
+        """Return a file's extended attributes, but for its ACLs."""
+        found = Xattrs(self._fs, lambda _inode, _size: b"").of(self._stored(number, inode))
+        named = {attribute_name(stored): value for stored, value in found.items()}
+        return {name: value for name, value in named.items() if name is not None and name not in ACLS}
 
     def give_back(self, number: int, inode: bytes, *, is_mapped: bool) -> None:
         """Make the blocks of a file free again: those of its contents (is_mapped), of its map and of its attributes."""

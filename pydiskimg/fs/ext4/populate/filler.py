@@ -186,7 +186,10 @@ class Filler:
         self._own_directory(number, entry)
 
     def _own_directory(self, number: int, entry: Entry) -> None:
-        """Give a directory what the entry says; what it had goes."""
+        """Give a directory what the entry says; of what it had, attributes of other names stay."""
+        inode = self.inodes.get(number)
+        if any(inode) and (had := self.blocks.attributes(number, inode)):
+            entry = replace(entry, xattrs={**had, **entry.xattrs})
         self.blocks.give_back_attributes(self._xattr_block(number))
         self._later.pop(number, None)
         self._set(number, entry, Stored())
