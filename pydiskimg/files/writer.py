@@ -202,6 +202,8 @@ class Writer:
     def _write_contents(self, fd: int, entry: Entry) -> None:
         end = 0
         for offset, data in entry.contents:
+            if not data:  # writing nothing makes no file longer
+                continue
             end = offset + len(data)
             try:
                 done = os.pwrite(fd, data, offset)

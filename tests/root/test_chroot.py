@@ -142,7 +142,12 @@ def test_create_says_what_is_missing(
 
 
 @pytest.mark.parametrize(("without", "sentence"), [("/proc", NO_PROC), ("/dev", NO_LOOP)])
-def test_rename_says_what_is_missing(chrooted: Chrooted, node: Node, disk: Path, without: str, sentence: str) -> None:
+def test_rename_says_what_is_missing(
+    chrooted: Chrooted, node: Node, tool: Callable[[str], str], work: Path, without: str, sentence: str
+) -> None:
+    """For an xfs; an ext4 is renamed without either."""
+    disk = filled_file(work / "xfs", 320 * MIB)
+    subprocess.run([tool("mkfs.xfs"), "-q", "-f", disk], check=True)
     environment = create_environment(disk, OLD_INSTANCE_NAME="a.example.org")
     done = chrooted(*node.command("rename"), without=without, environment=environment)
     assert done.returncode == 1

@@ -126,6 +126,7 @@ def shown(status: os.stat_result) -> tuple[object, ...]:
 @pytest.mark.parametrize("kind", ["ext3", "ext4"])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(entries=st.lists(ENTRIES, max_size=10))
+@example(entries=[sparse(b"a", 1, [(1, b"")])])
 @example(entries=[folder(b"b", xattrs={b"user.a": b"x" * 200}), folder(b"b", xattrs={b"user.b": b"y"}), folder(b"b")])
 def test_random_entries(kind: str, entries: list[Entry], tmp_path: Path, tool: Tool) -> None:
     for one in entries:

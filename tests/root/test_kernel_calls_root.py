@@ -103,9 +103,7 @@ def test_an_ext_that_is_not_changed_here(node: Node, tool: Tool, tmp_path: Path)
     node.configure(GUEST_MOUNT="no")
     done = node.run("rename", **environment)
     assert done.returncode == 0
-    assert "with the feature ea_inode are not changed here; GUEST_MOUNT=no, so that it is not mounted" in last_line(
-        done
-    )
+    assert "the feature ea_inode are not changed here; GUEST_MOUNT=no, so that it is not mounted" in last_line(done)
     assert disk.read_bytes() == before
     node.configure()
     assert recorded(node, "rename", environment, tmp_path / "log") == [["ext4", CLOSED, OPTIONS["ext4"], "target"]]

@@ -131,6 +131,19 @@ def test_symlinks_without_end(joined: Joined) -> None:
         joined.tree.read("/etc/one")
 
 
+def test_symlinks_that_go_to_and_fro(joined: Joined) -> None:
+    """40 symlinks of a block each would be searched for minutes where blocks are large."""
+    joined.root.make_directory("/var/log")
+    for number in range(39):
+        end = f"etc/{number - 1}" if number else "etc/hostname"
+        joined.root.symlink(f"/etc/{number}", "/" + "var/log/../../" * 70 + end)
+    for tree in (joined.root, joined.tree):
+        assert tree.read("/etc/8") == b"inst1\n"
+        assert not tree.exists("/etc/38")
+        with pytest.raises(OutsideTreeError, match="symlinks of more than 4096 names"):
+            tree.read("/etc/38")
+
+
 def test_a_path_is_as_long_as_linux_takes(joined: Joined) -> None:
     assert joined.tree.read("/./" * 1000 + "etc/hostname") == b"inst1\n"
     with pytest.raises(StorageError) as caught:

@@ -13,12 +13,12 @@ from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.change.tree import ChangedTree
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.tree.files import RefusedError
+from pydiskimg.fs.ext4.tree.tree import FollowedSymlinks
 from pydiskimg.text import quoted
 
-_SYMLINKS = 40  # as many as the kernel follows
 _SECONDS = ("st_atime", "st_mtime", "st_ctime")
 _MORE_OF_STATUS = (*_SECONDS, "st_atime_ns", "st_mtime_ns", "st_ctime_ns", "st_blksize", "st_blocks", "st_rdev")
-_PATH_MAX = 4095  # bytes of a path or a symlink, as the kernel has it; it bounds the steps of one path
+_PATH_MAX = 4095  # bytes of a path, as the kernel has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class JoinedTree(Tree):
     """A Tree over a root and other trees, which lie over directories in it; all of them stay the caller's.
 
     ".." and symlinks lead from one to another as they do where all are mounted. What is in a directory that a tree lies
-    over is hidden. Paths and symlinks are at most 4095 bytes long. st_dev tells the trees from one another. A change is
+    over is hidden. Paths are at most 4095 bytes long. st_dev tells the trees from one another. A change is
     in force as it is in the tree that it falls into.
     """
 
@@ -163,7 +163,7 @@ class JoinedTree(Tree):
     def _walked(self, path: str, *, follow_symlinks: bool) -> tuple[_Steps, bytes | None]:
         """Return the steps from the root to what path leads to, and the last name of it where that is missing."""
         root = _Step(self._root, self._root.files.inode(layout.ROOT_INODE), b"")
-        steps, links, left = [root], 0, _names(_encoded(path))
+        steps, left, followed = [root], _encoded(path).split(b"/")[::-1], FollowedSymlinks()
         while left:
             name, here = left.pop(), steps[-1]
             if here.inode.kind != layout.DIRECTORY:
@@ -180,13 +180,10 @@ class JoinedTree(Tree):
                 return steps, name
             inode = here.tree.files.inode(number)
             if inode.kind == layout.SYMLINK and (follow_symlinks or left):
-                links += 1
-                if links > _SYMLINKS:
-                    raise RefusedError(f"leads through more than {_SYMLINKS} symlinks", errno.ELOOP)
                 target = here.tree.files.target(inode)
                 if target.startswith(b"/"):
                     del steps[1:]
-                left += _names(target)
+                left += followed.names(target)
                 continue
             steps.append(self._stepped(here.tree, inode, name))
         return steps, None
@@ -203,16 +200,12 @@ def _encoded(path: str) -> bytes:
     if not path.startswith("/"):
         raise ValueError(f"{quoted(path)} is not absolute; paths in a guest's tree start at its root")
     try:
-        return path.encode("utf-8", "surrogateescape")
+        encoded = path.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
         raise RefusedError("is not a name that a file can have", errno.EINVAL) from error
-
-
-def _names(path: bytes) -> list[bytes]:
-    """Return the parts of a path, the last one first."""
-    if len(path) > _PATH_MAX:
-        raise RefusedError(f"leads through a path of {len(path)} bytes; at most {_PATH_MAX}", errno.ENAMETOOLONG)
-    return path.split(b"/")[::-1]
+    if len(encoded) > _PATH_MAX:
+        raise RefusedError(f"is a path of {len(encoded)} bytes; at most {_PATH_MAX}", errno.ENAMETOOLONG)
+    return encoded
 
 
 def _inside(steps: _Steps) -> str:

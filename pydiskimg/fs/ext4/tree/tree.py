@@ -20,7 +20,26 @@ from pydiskimg.protocols import Source, read_bytes
 from pydiskimg.text import printable, quoted
 
 _SYMLINKS = 40  # as many as the kernel follows
+_NAMES = 4096  # that symlinks add to a path: each is a search in a directory, and 40 targets may hold a million
 _SORTED = 1 << 20  # names of one directory; with their inodes they take about 150 MB
+
+
+class FollowedSymlinks:
+    """Counts the symlinks on the way of one path, so that it ends, and soon."""
+
+    def __init__(self) -> None:
+        self._count = self._names = 0
+
+    def names(self, target: bytes) -> list[bytes]:
+        """Return the names in one more target, the last one first. Raises RefusedError (ELOOP) for too many."""
+        names = target.split(b"/")[::-1]
+        self._count += 1
+        self._names += len(names)
+        if self._count > _SYMLINKS:
+            raise RefusedError(f"leads through more than {_SYMLINKS} symlinks", errno.ELOOP)
+        if self._names > _NAMES:
+            raise RefusedError(f"leads through symlinks of more than {_NAMES} names", errno.ELOOP)
+        return names
 
 
 class ExtTree(ReadableTree):
@@ -163,7 +182,7 @@ class ExtTree(ReadableTree):
         node = root = files.inode(layout.ROOT_INODE)
         above: list[StoredInode] = []
         left = _encoded(path).split(b"/")[::-1]
-        links = 0
+        followed = FollowedSymlinks()
         while left:
             name = left.pop()
             if node.kind != layout.DIRECTORY:
@@ -178,13 +197,10 @@ class ExtTree(ReadableTree):
                 raise RefusedError("does not exist", errno.ENOENT)
             found = files.inode(number)
             if found.kind == layout.SYMLINK and (follow_symlinks or left):
-                links += 1
-                if links > _SYMLINKS:
-                    raise RefusedError(f"leads through more than {_SYMLINKS} symlinks", errno.ELOOP)
                 target = files.target(found)
                 if target.startswith(b"/"):
                     node, above = root, []
-                left += target.split(b"/")[::-1]
+                left += followed.names(target)
                 continue
             above.append(node)
             node = found
