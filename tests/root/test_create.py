@@ -317,10 +317,12 @@ def test_an_image_whose_inside_stays_needs_no_right_to_mount(
 ) -> None:
     disk = filled_file(tmp_path / "disk", 450 * MIB)
     node.configure(IMAGE_NAME=NAME, IMAGE_TYPE="qcow2")
+    script = node.add_script("10-nothing", "#!/bin/sh\n")
     command = ["/usr/bin/setpriv", "--bounding-set=-sys_admin", *node.command("create")]
     environment = {"PATH": "/nonexistent", **create_environment(disk)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert "; IDENTITY=no copies an image as it is, without root, where there are no overlay" in last_line(done)
+    script.unlink()
     node.configure(IMAGE_NAME=NAME, IMAGE_TYPE="qcow2", **switch)
     command = ["/usr/bin/setpriv", "--bounding-set=-sys_admin", *node.command("create")]
     environment = {"PATH": "/nonexistent", **create_environment(disk)}
