@@ -124,7 +124,7 @@ def shown(status: os.stat_result) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("kind", ["ext3", "ext4"])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(entries=st.lists(ENTRIES, max_size=10))
 @example(entries=[sparse(b"a", 1, [(1, b"")])])
 @example(entries=[folder(b"b", xattrs={b"user.a": b"x" * 200}), folder(b"b", xattrs={b"user.b": b"y"}), folder(b"b")])

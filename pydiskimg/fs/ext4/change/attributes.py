@@ -10,6 +10,7 @@ from dataclasses import replace
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.change.inodes import changed
 from pydiskimg.fs.ext4.change.transaction import Transaction
+from pydiskimg.fs.ext4.features import Compat
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.tree.files import RefusedError
 from pydiskimg.fs.ext4.xattr_writer import AttributeTooLargeError, encode_stored, seal_block
@@ -51,9 +52,12 @@ def with_attributes(
 ) -> StoredInode:
     """Return an inode with these attributes and no others; its contents are not in it.
 
-    A block that other inodes share stays theirs. Raises RefusedError (ENOSPC) for more than there is room for.
+    A block that other inodes share stays theirs. Raises RefusedError: ENOSPC for more than there is room for,
+    EOPNOTSUPP where the file system cannot have any.
     """
     geometry = transaction.fs.geometry
+    if attributes and Compat.EXT_ATTR not in geometry.features:
+        transaction.require(Compat.EXT_ATTR, errno.EOPNOTSUPP)
     start = layout.GOOD_OLD_INODE_SIZE + inode.extra_size
     area = max(len(inode.raw) - start, 0) if len(inode.raw) > layout.GOOD_OLD_INODE_SIZE else 0
     try:

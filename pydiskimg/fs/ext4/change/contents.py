@@ -109,7 +109,7 @@ class Contents:
         flags |= layout.EXTENTS_FLAG if self._has_extents else 0
         inode = changed(self._inode, {**size_fields(size), "i_block": encoded.i_block, "i_flags": flags})
         if size >= _LARGE_FILE and inode.kind == layout.REGULAR_FILE:
-            self._transaction.require(RoCompat.LARGE_FILE)
+            self._transaction.require(RoCompat.LARGE_FILE, errno.EFBIG)
         return with_blocks(self._transaction, inode, self.blocks)
 
     @property
@@ -195,7 +195,7 @@ def with_blocks(transaction: Transaction, inode: StoredInode, blocks: int) -> St
     flags = inode.flags & ~layout.HUGE_FILE_FLAG
     if sectors >> 48 or (sectors >> 32 and RoCompat.HUGE_FILE not in transaction.fs.geometry.features):
         sectors, flags = blocks, flags | layout.HUGE_FILE_FLAG
-        transaction.require(RoCompat.HUGE_FILE)
+        transaction.require(RoCompat.HUGE_FILE, errno.EFBIG)
     values: dict[str, Value] = {
         "i_blocks_lo": sectors & 0xFFFFFFFF,
         "i_blocks_high": sectors >> 32,

@@ -9,7 +9,6 @@ already looks at is logged. Without a journal the superblock says "not clean" me
 
 from __future__ import annotations
 
-import errno
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +20,7 @@ from pydiskimg.fs.ext4.change.allocation import ChangedBlocks, ChangedInodes
 from pydiskimg.fs.ext4.change.groups import ChangedGroups, GroupState
 from pydiskimg.fs.ext4.change.refusals import check_changeable
 from pydiskimg.fs.ext4.descriptors import read_descriptors
-from pydiskimg.fs.ext4.features import Incompat, RoCompat
+from pydiskimg.fs.ext4.features import Compat, Features, Incompat, RoCompat
 from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.journal_writer import LogWriter, replay
 from pydiskimg.fs.ext4.recovery import OverlaidSource, RecoveredSource
@@ -215,11 +214,14 @@ class Transaction:
         self.put(self._primary, self._superblock_block(is_dirty=True))
         return blocks, inodes
 
-    def require(self, feature: RoCompat) -> None:
-        """Have the superblock say, with the next commit, that the file system uses a feature."""
+    def require(self, feature: Compat | RoCompat, error: int) -> None:
+        """Have the superblock say, with the next commit, that the file system uses a feature.
+
+        Raises RefusedError with the errno where it cannot have any.
+        """
         if not self.fs.superblock.number("s_rev_level"):
-            raise RefusedError(f"would need the feature {feature.name}, which revision 0 cannot have", errno.EFBIG)
-        self._fields["s_feature_ro_compat"] |= int(feature)
+            raise RefusedError(f"would need the feature {feature.name}, which revision 0 cannot have", error)
+        self._fields |= Features(*(int(self._fields[name]) for name in Features().fields)).with_(feature).fields
 
     @property
     def _primary(self) -> int:
