@@ -137,7 +137,7 @@ def _read_root(source: Source, found: Sequence[Volume], unclear: dict[Volume, st
             with open_ext_tree(volume.region(source)) as tree:
                 if is_root(tree):
                     return volume, fstab.read_entries(tree)
-                tree.exists("/etc")  # what is damaged is no root for that, and is to be told
+                tree.exists("/etc")  # damage is reported, not taken for a file system without /etc
         except DiskImageError as error:
             unclear[volume] = str(error)
     return None

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from operator import itemgetter
 
@@ -40,9 +41,9 @@ class OverlaidSource(Source):
                 first, last = max(offset, block * size), min(end, (block + 1) * size)
                 view[first - offset : last - offset] = data[first - block * size : last - block * size]
 
+    @abstractmethod
     def _content(self, block: int) -> bytes | None:
         """Return the whole contents of a block; None: those of the source."""
-        raise NotImplementedError
 
 
 class RecoveredSource(OverlaidSource):

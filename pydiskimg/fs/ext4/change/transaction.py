@@ -56,7 +56,7 @@ class Savepoint:
 
 
 class Transaction:
-    """The changes to a file system on a disk that nobody else writes to.
+    """The changes to a file system on a disk that has no other writer.
 
     fs reads what was changed as changed. blocks and inodes hand out what is free. commit() brings what was changed into
     force, and may be called again and again; close() ends that.
@@ -93,7 +93,7 @@ class Transaction:
         return self.fs.read(block)
 
     def put(self, block: int, data: Buffer, *, is_last: bool = False) -> None:
-        """Change a whole block. is_last: where there is no journal, it follows all others."""
+        """Change a whole block. is_last: without a journal it is written after all others."""
         self._source.blocks[block] = bytes(data)
         if is_last:
             self._last.add(block)
