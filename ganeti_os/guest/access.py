@@ -9,11 +9,11 @@ import re
 import stat
 
 from ganeti_os.guest.accounts import root_account, set_password
-from ganeti_os.guest.files.draft import Draft, GuestError
-from ganeti_os.guest.files.text import decoded, encoded, with_lines
 from ganeti_os.guest.ssh.config import config_lines
 from ganeti_os.settings.authorized_keys import keys_of_settings
 from ganeti_os.settings.settings import Settings
+from pydiskimg.system.files.draft import Draft, GuestError
+from pydiskimg.system.files.text import decoded, encoded, with_lines
 from pydiskimg.text import quoted
 
 log = logging.getLogger(__name__)

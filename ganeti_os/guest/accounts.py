@@ -8,8 +8,8 @@ import re
 import time
 from dataclasses import dataclass
 
-from ganeti_os.guest.files.draft import Draft, GuestError
-from ganeti_os.guest.files.text import decoded, with_lines
+from pydiskimg.system.files.draft import Draft, GuestError
+from pydiskimg.system.files.text import decoded, with_lines
 from pydiskimg.text import printable, quoted
 
 _PASSWD, _SHADOW = "/etc/passwd", "/etc/shadow"

@@ -17,10 +17,6 @@ import re
 from collections.abc import Collection, Iterator
 
 from ganeti_os.guest.facts.instance import Facts
-from ganeti_os.guest.files.draft import Draft
-from ganeti_os.guest.files.renaming import short
-from ganeti_os.guest.files.systemd import UNIT_DIRECTORIES, is_masked
-from ganeti_os.guest.files.text import with_lines
 from ganeti_os.guest.network.cloud_config import is_known, network_config
 from ganeti_os.guest.network.writing.netplan import remove_foreign_netplan
 from ganeti_os.guest.network.writing.nic_plan import HEADER
@@ -28,6 +24,10 @@ from ganeti_os.settings.settings import Settings
 from ganeti_os.settings.shellfile import SettingsError
 from pydiskimg.errors import storage_error
 from pydiskimg.files.tree import Tree
+from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.files.renaming import short
+from pydiskimg.system.files.systemd import UNIT_DIRECTORIES, is_masked
+from pydiskimg.system.files.text import with_lines
 from pydiskimg.text import printable
 
 log = logging.getLogger(__name__)

@@ -16,10 +16,10 @@ from typing import TextIO
 if __name__ == "__main__":  # started with -I, by its path
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from ganeti_os.guest.files.selinux import attributes_of_new
 from pydiskimg.errors import DiskImageError, storage_error
 from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.files.tree import Tree
+from pydiskimg.system.files.selinux import attributes_of_new
 
 LIMIT = 64 << 20  # bytes of a file
 _PROGRAM = "guest-file"

@@ -5,15 +5,9 @@ from __future__ import annotations
 
 import logging
 
-from ganeti_os.guest import hosts
 from ganeti_os.guest.access import give_access
-from ganeti_os.guest.boot.config import add_kernel_arguments
-from ganeti_os.guest.boot.serial_console import configure_serial_console
 from ganeti_os.guest.cloud_init import cloud_init_configures_network, configure_cloud_init
 from ganeti_os.guest.facts.instance import Facts
-from ganeti_os.guest.files.draft import Draft
-from ganeti_os.guest.files.renaming import Renaming, short
-from ganeti_os.guest.hostname import PATHS, change_host_name, host_names
 from ganeti_os.guest.machine_ids import make_machine_ids
 from ganeti_os.guest.network.change_addresses import Moved, change_addresses
 from ganeti_os.guest.network.configure import configure_network
@@ -23,6 +17,12 @@ from ganeti_os.guest.ssh.host_keys import make_host_keys
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.settings.settings import Settings
 from pydiskimg.files.tree import Tree
+from pydiskimg.system import hosts
+from pydiskimg.system.boot.config import add_kernel_arguments
+from pydiskimg.system.boot.serial_console import configure_serial_console
+from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.files.renaming import Renaming, short
+from pydiskimg.system.hostname import PATHS, change_host_name, host_names
 
 log = logging.getLogger(__name__)
 

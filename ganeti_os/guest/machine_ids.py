@@ -23,10 +23,10 @@ import re
 import stat
 import uuid
 
-from ganeti_os.guest.files.draft import Draft
-from ganeti_os.guest.files.shell_values import shell_values
-from ganeti_os.guest.files.span import substituted
-from ganeti_os.guest.files.systemd import has_systemd
+from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.files.shell_values import shell_values
+from pydiskimg.system.files.span import substituted
+from pydiskimg.system.files.systemd import has_systemd
 
 log = logging.getLogger(__name__)
 

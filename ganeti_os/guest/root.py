@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from ganeti_os.guest import fstab
 from ganeti_os.guest.device_names import names_volume
 from ganeti_os.guest.mounted_volume import mounted_volume, volume_device
 from pydiskimg.disks.deferred_head import HEAD_SIZE
@@ -23,6 +22,7 @@ from pydiskimg.fs.ext4.tree import open_ext_tree
 from pydiskimg.host.mount import enter_private_namespace
 from pydiskimg.partitions.layout import SECTOR_SIZES
 from pydiskimg.protocols import ShownDisk, Source
+from pydiskimg.system import fstab
 from pydiskimg.units import format_size
 from pydiskimg.volumes.find import Volume, find_volumes, volume_readings
 from pydiskimg.volumes.root import is_root

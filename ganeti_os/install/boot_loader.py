@@ -7,10 +7,6 @@ import errno
 import logging
 from dataclasses import replace
 
-from ganeti_os.guest.boot.config import configure_boot
-from ganeti_os.guest.boot.volumes import BootVolumes
-from ganeti_os.guest.files.draft import GuestError
-from ganeti_os.guest.files.selinux import DIRECTORY, FILE, Labels
 from ganeti_os.install.installation import Installation
 from ganeti_os.install.new_system import NewSystem, full
 from ganeti_os.request import Request
@@ -33,6 +29,10 @@ from pydiskimg.errors import BootLoaderError, StorageError
 from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.files.tree import Tree
 from pydiskimg.partitions.make import BOOT_CODE_SIZE, Content
+from pydiskimg.system.boot.config import configure_boot
+from pydiskimg.system.boot.volumes import BootVolumes
+from pydiskimg.system.files.draft import GuestError
+from pydiskimg.system.files.selinux import DIRECTORY, FILE, Labels
 from pydiskimg.units import format_size
 from pydiskimg.volumes.find import find_volumes
 

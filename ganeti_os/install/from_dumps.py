@@ -11,8 +11,6 @@ from contextlib import ExitStack, closing
 from itertools import chain
 from typing import Protocol
 
-from ganeti_os.guest import fstab
-from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.machine_ids import forget_network_cards
 from ganeti_os.guest.mounted_guest import mount_point_inside
 from ganeti_os.install.boot_loader import install_boot_loader
@@ -34,6 +32,8 @@ from pydiskimg.errors import InvalidImageError, StorageError, storage_error
 from pydiskimg.files.dump import DumpReader, open_dump, restore_dump
 from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.files.tree import Tree
+from pydiskimg.system import fstab
+from pydiskimg.system.files.draft import Draft
 from pydiskimg.units import format_size
 
 log = logging.getLogger(__name__)

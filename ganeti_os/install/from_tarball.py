@@ -8,7 +8,6 @@ import os
 import stat
 from contextlib import ExitStack
 
-from ganeti_os.guest import fstab
 from ganeti_os.install.boot_loader import install_boot_loader
 from ganeti_os.install.customise import become_instance
 from ganeti_os.install.installation import Installation
@@ -26,6 +25,7 @@ from pydiskimg.errors import ArchiveError, MountPointError
 from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.files.tar import check_archive, extract
 from pydiskimg.host.mount import enter_private_namespace
+from pydiskimg.system import fstab
 from pydiskimg.units import format_size
 
 log = logging.getLogger(__name__)

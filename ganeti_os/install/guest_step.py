@@ -17,11 +17,8 @@ if __name__ == "__main__":  # started with -I, by its path
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from ganeti_os.guest.access import give_access
-from ganeti_os.guest.boot.volumes import BootVolumes
 from ganeti_os.guest.cloud_init import configure_cloud_init, leave_network_without_seed
 from ganeti_os.guest.facts.instance import Facts, instance_facts
-from ganeti_os.guest.files.draft import Draft
-from ganeti_os.guest.files.renaming import short
 from ganeti_os.guest.instance import configure_console, give_name_and_network, write_in_order
 from ganeti_os.guest.ssh.host_keys import make_host_keys
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
@@ -35,6 +32,9 @@ from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.files.tree import Tree
 from pydiskimg.fs.probe import probe
 from pydiskimg.images.raw import open_raw
+from pydiskimg.system.boot.volumes import BootVolumes
+from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.files.renaming import short
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from ganeti_os.guest import fstab
 from ganeti_os.install.customise import run_scripts
 from ganeti_os.install.installation import Installation
 from ganeti_os.settings.settings import Settings
@@ -30,6 +29,7 @@ from pydiskimg.partitions.make import (
     PlannedPartition,
     plan_partition_table,
 )
+from pydiskimg.system import fstab
 from pydiskimg.units import MIB, format_bytes
 
 SMALLEST_FILE_SYSTEM_MIB = 8

@@ -7,7 +7,6 @@ import logging
 import os
 import stat
 
-from ganeti_os.guest.files.selinux import DIRECTORY, FILE, SYMLINK, Labels
 from ganeti_os.install.directory_listing import listing
 from ganeti_os.log import Messages
 from ganeti_os.settings.root_owned import distrust
@@ -16,6 +15,7 @@ from pydiskimg.errors import DiskImageError, storage_error
 from pydiskimg.files.copy import copy_directory
 from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.files.tree import Tree
+from pydiskimg.system.files.selinux import DIRECTORY, FILE, SYMLINK, Labels
 from pydiskimg.units import format_size
 
 log = logging.getLogger(__name__)

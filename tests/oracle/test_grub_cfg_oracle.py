@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_os.guest.boot.config import add_kernel_arguments, configure_boot
-from ganeti_os.guest.boot.volumes import BootVolumes
-from ganeti_os.guest.files.draft import Draft
 from pydiskimg.files.mounted_tree import open_mounted_tree
+from pydiskimg.system.boot.config import add_kernel_arguments, configure_boot
+from pydiskimg.system.boot.volumes import BootVolumes
+from pydiskimg.system.files.draft import Draft
 from tests.conftest import need
 from tests.fixtures.boot_layouts import LAYOUTS, NEW_BOOT, NEW_ROOT, Layout
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from ganeti_os.guest.access import give_access
-from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.ssh.host_keys import make_host_keys
 from ganeti_os.guest.ssh.key_pairs import KINDS, KeyMaker
 from ganeti_os.settings.settings import Settings
 from pydiskimg.files.mounted_tree import open_mounted_tree
+from pydiskimg.system.files.draft import Draft
 
 pytestmark = pytest.mark.oracle
 Tool = Callable[[str], str]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_os.guest.files.path_pattern import Budget
-from ganeti_os.guest.files.selinux import ATTRIBUTE, DIRECTORY, FILE, SYMLINK, Labels
 from pydiskimg.files.mounted_tree import open_mounted_tree
+from pydiskimg.system.files.path_pattern import Budget
+from pydiskimg.system.files.selinux import ATTRIBUTE, DIRECTORY, FILE, SYMLINK, Labels
 from tests.fixtures.selinux_policy import Libselinux, file_contexts
 
 pytestmark = pytest.mark.oracle

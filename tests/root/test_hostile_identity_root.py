@@ -25,9 +25,6 @@ from typing import Any
 
 import pytest
 
-from ganeti_os.guest import fstab
-from ganeti_os.guest.boot.config import configure_boot
-from ganeti_os.guest.boot.volumes import BootVolumes
 from ganeti_os.guest.facts.instance import Facts
 from ganeti_os.guest.facts.nics import NewAddress, NicNetwork
 from ganeti_os.guest.instance import make_instance
@@ -36,6 +33,9 @@ from ganeti_os.settings.settings import Layer, Settings
 from pydiskimg.boot import copy_modules, grub_home, read_grub
 from pydiskimg.errors import DiskImageError
 from pydiskimg.files.mounted_tree import MountedTree
+from pydiskimg.system import fstab
+from pydiskimg.system.boot.config import configure_boot
+from pydiskimg.system.boot.volumes import BootVolumes
 from tests.fixtures import network_guests
 from tests.fixtures.grub_files import write_grub
 from tests.fixtures.limits import peak_memory, reset_peak_memory

@@ -12,9 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_os.guest import fstab
 from ganeti_os.guest.access import give_access
-from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.machine_ids import make_machine_ids
 from ganeti_os.guest.ssh.host_keys import make_host_keys
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
@@ -23,6 +21,8 @@ from ganeti_os.log import Messages
 from ganeti_os.settings.settings import Layer, Settings
 from pydiskimg.errors import StorageError
 from pydiskimg.files.mounted_tree import open_mounted_tree
+from pydiskimg.system import fstab
+from pydiskimg.system.files.draft import Draft
 from tests.fixtures.block_devices import filled_file
 from tests.fixtures.mounted_ext4 import mounted_ext4
 from tests.fixtures.node import ROOT, Node, last_line

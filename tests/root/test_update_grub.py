@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_os.guest.boot.config import configure_boot
-from ganeti_os.guest.boot.volumes import BootVolumes
 from pydiskimg.files.mounted_tree import open_mounted_tree
+from pydiskimg.system.boot.config import configure_boot
+from pydiskimg.system.boot.volumes import BootVolumes
 from tests.conftest import need
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(1800)]

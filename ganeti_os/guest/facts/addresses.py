@@ -8,12 +8,11 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Network, IPv6Network
 
-from ganeti_os.guest.files.span import Span
+from pydiskimg.system.files.ip_address import IPAddress, parse_address
+from pydiskimg.system.files.span import Span
 from pydiskimg.text import printable
-
-IPAddress = IPv4Address | IPv6Address
 
 DEFAULT_ROUTES = frozenset({b"default", b"0.0.0.0/0", b"::/0", b"0.0.0.0/0.0.0.0", b"0/0"})
 _LOOPBACK = "lo"
@@ -133,16 +132,6 @@ def _networks(address: bytes, masks: list[bytes]) -> Iterator[IPv4Network | IPv6
     for mask in masks:
         with suppress(ValueError):
             yield ipaddress.ip_interface(f"{address.decode('ascii')}/{mask.decode('latin-1')}").network
-
-
-def parse_address(text: bytes | str) -> IPAddress | None:
-    """Return the address that a text spells, None when it is not one."""
-    if len(text) > 45:
-        return None
-    try:
-        return ipaddress.ip_address(text.decode("ascii") if isinstance(text, bytes) else text)
-    except (ValueError, UnicodeDecodeError):
-        return None
 
 
 def natural_order(name: str) -> list[tuple[int, str]]:

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
-from ganeti_os.guest.facts.addresses import IPAddress, parse_address
 from ganeti_os.request import InstanceNic, Request
 from ganeti_os.settings.kinds import DNS_SEARCH, DNS_SERVERS, ValueKind
 from ganeti_os.settings.settings import Settings
 from ganeti_os.settings.shellfile import Assignment, SettingsError, read_shell_file
+from pydiskimg.system.files.ip_address import IPAddress, parse_address
 
 log = logging.getLogger(__name__)
 

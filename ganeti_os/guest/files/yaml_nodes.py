@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ganeti_os.guest.files.span import Span
 from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.system.files.span import Span
 
 if TYPE_CHECKING:
     import yaml

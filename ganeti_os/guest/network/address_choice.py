@@ -7,11 +7,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ganeti_os.guest.facts.addresses import Field, Interface, IPAddress, natural_order, parse_address
+from ganeti_os.guest.facts.addresses import Field, Interface, natural_order
 from ganeti_os.guest.facts.nics import NewAddress, NicNetwork
 from ganeti_os.guest.facts.tokens import plain_mac
 from ganeti_os.guest.network.files import NetworkFiles
 from ganeti_os.guest.network.macs import KERNEL_NAME
+from pydiskimg.system.files.ip_address import IPAddress, parse_address
 
 log = logging.getLogger(__name__)
 

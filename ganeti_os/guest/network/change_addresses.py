@@ -10,11 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 
-from ganeti_os.guest.facts.addresses import Field, Interface, IPAddress, parse_address
+from ganeti_os.guest.facts.addresses import Field, Interface
 from ganeti_os.guest.facts.nics import NewAddress, NicNetwork
 from ganeti_os.guest.facts.tokens import SpanSet, address_tokens, comments, like, mac_tokens
-from ganeti_os.guest.files.draft import Draft
-from ganeti_os.guest.files.span import Span
 from ganeti_os.guest.network.address_choice import Choice, Chooser
 from ganeti_os.guest.network.dhcpcd import dhcpcd_interfaces
 from ganeti_os.guest.network.files import NetworkFiles
@@ -27,6 +25,9 @@ from ganeti_os.guest.network.netplan import installer_interfaces, netplan_interf
 from ganeti_os.guest.network.networkd import networkd_interfaces
 from ganeti_os.guest.network.replacements import Edits
 from ganeti_os.guest.network.udev import udev_names
+from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.files.ip_address import IPAddress, parse_address
+from pydiskimg.system.files.span import Span
 
 log = logging.getLogger(__name__)
 

@@ -11,14 +11,15 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ganeti_os.guest.facts.addresses import Field, Interface, parse_address
+from ganeti_os.guest.facts.addresses import Field, Interface
 from ganeti_os.guest.facts.instance import Facts
-from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.network.files import NetworkFiles
 from ganeti_os.guest.network.systems import System, enable, network_system
 from ganeti_os.guest.network.writing.existing_files import Foreign
 from ganeti_os.guest.network.writing.nic_plan import NicPlan, nic_plans
 from ganeti_os.guest.network.writing.resolver import write_resolver
+from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.files.ip_address import parse_address
 
 log = logging.getLogger(__name__)
 

@@ -7,14 +7,14 @@ import logging
 import re
 from dataclasses import dataclass
 
-from ganeti_os.guest.files.draft import Draft
-from ganeti_os.guest.files.renaming import Renaming
-from ganeti_os.guest.files.span import Span, substituted
 from ganeti_os.guest.network.files import NetworkFiles
 from ganeti_os.guest.network.ifupdown import ifupdown_paths
 from ganeti_os.guest.network.keyfile import keyfile_paths
 from ganeti_os.guest.network.netplan import netplan_paths
 from ganeti_os.guest.network.networkd import DIRECTORIES
+from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.files.renaming import Renaming
+from pydiskimg.system.files.span import Span, substituted
 
 log = logging.getLogger(__name__)
 

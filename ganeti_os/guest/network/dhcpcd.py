@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 
 from ganeti_os.guest.facts.addresses import Interface
-from ganeti_os.guest.files.span import Span
 from ganeti_os.guest.network.files import NetworkFiles
+from pydiskimg.system.files.span import Span
 
 _PATH = "/etc/dhcpcd.conf"
 _LINE = re.compile(

@@ -6,8 +6,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from ganeti_os.guest.files.draft import Draft
 from pydiskimg.errors import DiskImageError
+from pydiskimg.system.files.draft import Draft
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ganeti_os.guest.facts.addresses import DEFAULT_ROUTES, Interface, parse_address
-from ganeti_os.guest.files.span import Span
+from ganeti_os.guest.facts.addresses import DEFAULT_ROUTES, Interface
 from ganeti_os.guest.network.files import NetworkFiles
+from pydiskimg.system.files.ip_address import parse_address
+from pydiskimg.system.files.span import Span
 
 _PATH = "/etc/conf.d/net"
 # Bounded: a guest may open a hundred thousand of them and close none.

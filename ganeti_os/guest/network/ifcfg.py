@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
-from ganeti_os.guest.facts.addresses import Field, Interface, parse_address
-from ganeti_os.guest.files.shell_values import ShellValue, shell_values
-from ganeti_os.guest.files.span import Span
+from ganeti_os.guest.facts.addresses import Field, Interface
 from ganeti_os.guest.network.files import NetworkFiles
 from ganeti_os.guest.network.ip_commands import ip_route
+from pydiskimg.system.files.ip_address import parse_address
+from pydiskimg.system.files.shell_values import ShellValue, shell_values
+from pydiskimg.system.files.span import Span
 
 _RED_HAT = "/etc/sysconfig/network-scripts"
 _RED_HAT_COMMON = "/etc/sysconfig/network"

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator
 
 from ganeti_os.guest.facts.addresses import Interface
-from ganeti_os.guest.files.span import Span
 from ganeti_os.guest.network.files import NetworkFiles, has_wildcard
 from ganeti_os.guest.network.ip_commands import commands
+from pydiskimg.system.files.span import Span
 
 # A backslash continues a line, but not a comment.
 _LINE = re.compile(rb"^[ \t]*+([^#\s](?:[^\\\n]|\\(?:[^\n]|\n|\Z))*+)", re.MULTILINE)

@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ganeti_os.guest.facts.addresses import DEFAULT_ROUTES, parse_address
-from ganeti_os.guest.files.span import Span
+from ganeti_os.guest.facts.addresses import DEFAULT_ROUTES
+from pydiskimg.system.files.ip_address import parse_address
+from pydiskimg.system.files.span import Span
 
 # A command ends at ; & |, and a quotation mark stands alone.
 _WORD = re.compile(rb"[;&|]++|(?:[^\s;&|\"'`()\\]|\\[^\n])++")

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ganeti_os.guest.facts.tokens import SpanSet
-from ganeti_os.guest.files.draft import Draft
-from ganeti_os.guest.files.span import Span, substituted
 from ganeti_os.guest.network.files import NetworkFiles
+from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.files.span import Span, substituted
 
 log = logging.getLogger(__name__)
 

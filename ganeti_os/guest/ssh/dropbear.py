@@ -10,8 +10,8 @@ import logging
 import re
 import struct
 
-from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.ssh.key_pairs import ECDSA, ED25519, KINDS, RSA, KeyMaker
+from pydiskimg.system.files.draft import Draft
 
 log = logging.getLogger(__name__)
 

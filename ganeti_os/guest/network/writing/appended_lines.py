@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from ganeti_os.guest.files.text import ended
 from ganeti_os.guest.network.writing.nic_plan import HEADER
+from pydiskimg.system.files.text import ended
 
 _END = b"# End of what was written for this instance\n"
 

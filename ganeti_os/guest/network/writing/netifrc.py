@@ -6,11 +6,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.network.writing.appended_lines import own_block, with_block
 from ganeti_os.guest.network.writing.existing_files import VIRTUAL, Foreign
 from ganeti_os.guest.network.writing.nic_plan import NicPlan
 from ganeti_os.guest.network.writing.stable_names import has_udev, write_names
+from pydiskimg.system.files.draft import Draft
 
 _PATH = "/etc/conf.d/net"
 _SERVICES = "/etc/init.d"

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 
-from ganeti_os.guest.facts.addresses import IPAddress
 from ganeti_os.guest.facts.nics import NewAddress, NicNetwork, with_one_default_route
 from ganeti_os.guest.facts.tokens import PLAIN_MAC, plain_mac
-from ganeti_os.guest.files.draft import Draft
+from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.files.ip_address import IPAddress
 
 log = logging.getLogger(__name__)
 

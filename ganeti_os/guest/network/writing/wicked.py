@@ -6,14 +6,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from ganeti_os.guest.files.draft import Draft
-from ganeti_os.guest.files.shell_values import shell_values
-from ganeti_os.guest.files.span import substituted
-from ganeti_os.guest.files.text import with_lines
 from ganeti_os.guest.network.writing.existing_files import VIRTUAL, Foreign
 from ganeti_os.guest.network.writing.ifcfg import foreign_beside_own, ifcfg_of_others
 from ganeti_os.guest.network.writing.nic_plan import NicPlan, text_of, write_own_files
 from ganeti_os.guest.network.writing.stable_names import write_names
+from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.files.shell_values import shell_values
+from pydiskimg.system.files.span import substituted
+from pydiskimg.system.files.text import with_lines
 
 _DIRECTORY = "/etc/sysconfig/network"
 _ROUTES = f"{_DIRECTORY}/routes"

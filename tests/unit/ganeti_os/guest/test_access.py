@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from ganeti_os.guest.access import give_access
 from ganeti_os.guest.accounts import with_password
-from ganeti_os.guest.files.draft import Draft, GuestError
 from ganeti_os.install import scripts
 from ganeti_os.settings.authorized_keys import keys_of_settings, parse_keys
 from ganeti_os.settings.parameters import read_parameters
@@ -27,6 +26,7 @@ from ganeti_os.settings.shellfile import SettingsError
 from ganeti_os.settings.table import SETTINGS
 from pydiskimg.errors import DiskImageError, StorageError
 from pydiskimg.files.mounted_tree import open_mounted_tree
+from pydiskimg.system.files.draft import Draft, GuestError
 from tests.fixtures.node import Node, last_line, run_unprivileged, stream_environment
 from tests.fixtures.odd_files import put_odd_file
 

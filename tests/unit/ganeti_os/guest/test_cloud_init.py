@@ -24,10 +24,10 @@ from ganeti_os.guest.cloud_init import (
     renewed_seed,
 )
 from ganeti_os.guest.facts.instance import Facts
-from ganeti_os.guest.files.draft import Draft
 from ganeti_os.settings.settings import Layer, Settings
 from pydiskimg.errors import DiskImageError
 from pydiskimg.files.mounted_tree import open_mounted_tree
+from pydiskimg.system.files.draft import Draft
 from tests.fixtures.cloud_guests import (
     INSTALLED,
     NEW,

@@ -9,7 +9,6 @@ from uuid import UUID
 import pytest
 
 from ganeti_os.guest.device_names import names_volume
-from ganeti_os.guest.fstab import FstabLine
 from ganeti_os.guest.mounted_guest import mount_point_inside
 from ganeti_os.guest.root import _volume_at
 from pydiskimg.disks.memory import MemoryDisk
@@ -19,6 +18,7 @@ from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.fs.probe.kind import FileSystemKind, label_text
 from pydiskimg.partitions.make import Content, NewPartition, plan_partition_table
 from pydiskimg.partitions.read import Partition
+from pydiskimg.system.fstab import FstabLine
 from pydiskimg.units import MIB
 from pydiskimg.volumes.find import Volume, find_volumes
 from tests.fixtures.partition_tables import entry, gpt, record

@@ -18,13 +18,13 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ganeti_os.guest.files.draft import Draft, GuestError
 from ganeti_os.guest.ssh.at_boot import makes_host_keys
 from ganeti_os.guest.ssh.config import config_lines
 from ganeti_os.guest.ssh.host_keys import make_host_keys
 from ganeti_os.guest.ssh.key_pairs import KeyMaker, Pair
 from pydiskimg.errors import DiskImageError
 from pydiskimg.files.mounted_tree import open_mounted_tree
+from pydiskimg.system.files.draft import Draft, GuestError
 from tests.fixtures.limits import limits
 
 Files = dict[str, str]

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from ganeti_os.guest.facts.instance import Facts
 from ganeti_os.guest.facts.nics import NewAddress, NicNetwork
-from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.network.configure import configure_network
 from ganeti_os.guest.network.writing.appended_lines import own_block, with_block
 from pydiskimg.errors import DiskImageError
 from pydiskimg.files.mounted_tree import open_mounted_tree
+from pydiskimg.system.files.draft import Draft
 from tests.fixtures.guests import GuestFiles
 from tests.fixtures.network_guests import (
     ALL,

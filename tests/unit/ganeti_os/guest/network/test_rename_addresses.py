@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ganeti_os.guest.files.draft import Draft
 from ganeti_os.guest.network.files import NetworkFiles
 from ganeti_os.guest.network.netplan import netplan_interfaces
 from ganeti_os.settings.shellfile import SettingsError
 from pydiskimg.errors import DiskImageError
+from pydiskimg.system.files.draft import Draft
 from tests.fixtures.guests import NEW, OLD, GuestFiles
 
 Files = dict[str, str | bytes]

@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 import re
 
-from ganeti_os.guest.files.draft import Draft
 from pydiskimg.errors import StorageError
+from pydiskimg.system.files.draft import Draft
 
 log = logging.getLogger(__name__)
 

@@ -8,29 +8,29 @@ import re
 from collections.abc import Sequence
 from functools import partial
 
-from ganeti_os.guest.boot.entries import (
+from pydiskimg.boot import grub_home
+from pydiskimg.errors import StorageError
+from pydiskimg.files.tree import Tree
+from pydiskimg.system.boot.entries import (
     change_entries,
     change_environment,
     change_extlinux,
     change_kernel_command_line,
 )
-from ganeti_os.guest.boot.grub_cfg import UnsafeConfigError, new_arguments, new_config, up_to_date, with_arguments
-from ganeti_os.guest.boot.grub_debconf import forget_grub_devices
-from ganeti_os.guest.boot.grub_defaults import change_defaults, plain_arguments
-from ganeti_os.guest.boot.kernel_arguments import (
+from pydiskimg.system.boot.grub_cfg import UnsafeConfigError, new_arguments, new_config, up_to_date, with_arguments
+from pydiskimg.system.boot.grub_debconf import forget_grub_devices
+from pydiskimg.system.boot.grub_defaults import change_defaults, plain_arguments
+from pydiskimg.system.boot.kernel_arguments import (
     grub_word,
     only_plain,
     wanted_arguments,
     with_words,
     without_old_machine,
 )
-from ganeti_os.guest.boot.kernels import Kernel, find_kernels
-from ganeti_os.guest.boot.volumes import BootVolumes
-from ganeti_os.guest.files.draft import Draft
-from ganeti_os.guest.files.text import decoded, encoded
-from pydiskimg.boot import grub_home
-from pydiskimg.errors import StorageError
-from pydiskimg.files.tree import Tree
+from pydiskimg.system.boot.kernels import Kernel, find_kernels
+from pydiskimg.system.boot.volumes import BootVolumes
+from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.files.text import decoded, encoded
 
 log = logging.getLogger(__name__)
 

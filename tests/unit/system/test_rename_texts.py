@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ganeti_os.guest.files.draft import Draft
-from ganeti_os.guest.files.renaming import Renaming
-from ganeti_os.guest.files.shell_values import shell_values
-from ganeti_os.guest.files.span import Span, substituted
-from ganeti_os.guest.hosts import change_hosts
 from pydiskimg.files.tree import Tree
+from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.files.renaming import Renaming
+from pydiskimg.system.files.shell_values import shell_values
+from pydiskimg.system.files.span import Span, substituted
+from pydiskimg.system.hosts import change_hosts
 from tests.fixtures.guests import NEW, OLD
 
 

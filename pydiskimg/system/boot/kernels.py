@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ganeti_os.guest.files.draft import Draft
 from pydiskimg.errors import StorageError
+from pydiskimg.system.files.draft import Draft
 
 DIRECTORY = "/boot"
 NAMES_LIMIT = 4096  # in /boot; a system has some dozen

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from ganeti_os.guest.files.selinux import DIRECTORY, FILE, SYMLINK, Labels
-from ganeti_os.guest.files.text import encoded
 from pydiskimg.errors import DiskImageError, StorageError
 from pydiskimg.files.tree import OutsideTreeError, Tree
+from pydiskimg.system.files.selinux import DIRECTORY, FILE, SYMLINK, Labels
+from pydiskimg.system.files.text import encoded
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ganeti_os.guest.files.path_pattern import (
+from pydiskimg.errors import StorageError
+from pydiskimg.files.tree import OutsideTreeError, Tree
+from pydiskimg.system.files.path_pattern import (
     LENGTH_LIMIT,
     Budget,
     BudgetError,
@@ -21,8 +23,6 @@ from ganeti_os.guest.files.path_pattern import (
     literal_beginning,
     matches,
 )
-from pydiskimg.errors import StorageError
-from pydiskimg.files.tree import OutsideTreeError, Tree
 
 log = logging.getLogger(__name__)
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_os.guest.boot.config import add_kernel_arguments, configure_boot
-from ganeti_os.guest.boot.kernel_arguments import words
-from ganeti_os.guest.boot.kernels import version_key
-from ganeti_os.guest.boot.volumes import BootVolumes
-from ganeti_os.guest.files.draft import Draft, GuestError
 from pydiskimg.errors import StorageError
 from pydiskimg.files.mounted_tree import open_mounted_tree
+from pydiskimg.system.boot.config import add_kernel_arguments, configure_boot
+from pydiskimg.system.boot.kernel_arguments import words
+from pydiskimg.system.boot.kernels import version_key
+from pydiskimg.system.boot.volumes import BootVolumes
+from pydiskimg.system.files.draft import Draft, GuestError
 from tests.fixtures.boot_layouts import LAYOUTS, NEW_BOOT, NEW_ROOT, OLD_BOOT, OLD_ROOT, Layout
 
 CONSOLES = "console=tty0 console=ttyS0,115200n8"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_os.guest.files.draft import GuestError
-from ganeti_os.guest.files.renaming import Renaming
 from pydiskimg.errors import DiskImageError
 from pydiskimg.files import mounted_tree
+from pydiskimg.system.files.draft import GuestError
+from pydiskimg.system.files.renaming import Renaming
 from tests.fixtures.guests import NEW, OLD, GuestFiles
 from tests.fixtures.limits import limits
 

@@ -7,12 +7,12 @@ import logging
 import re
 from collections.abc import Callable
 
-from ganeti_os.guest.boot.kernel_arguments import has_root
-from ganeti_os.guest.boot.volumes import BootVolumes
-from ganeti_os.guest.files.draft import Draft
-from ganeti_os.guest.files.shell_values import shell_values
-from ganeti_os.guest.files.span import substituted
-from ganeti_os.guest.files.text import decoded, encoded
+from pydiskimg.system.boot.kernel_arguments import has_root
+from pydiskimg.system.boot.volumes import BootVolumes
+from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.files.shell_values import shell_values
+from pydiskimg.system.files.span import substituted
+from pydiskimg.system.files.text import decoded, encoded
 
 log = logging.getLogger(__name__)
 

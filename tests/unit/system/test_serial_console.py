@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_os.guest.boot.serial_console import configure_serial_console
-from ganeti_os.guest.files.draft import Draft
 from ganeti_os.request import parse_request
 from pydiskimg.errors import StorageError
 from pydiskimg.files.mounted_tree import open_mounted_tree
+from pydiskimg.system.boot.serial_console import configure_serial_console
+from pydiskimg.system.files.draft import Draft
 from tests.fixtures.guests import GuestFiles
 
 SYSVINIT = "id:2:initdefault:\nsi::sysinit:/etc/init.d/rcS\n1:2345:respawn:/sbin/getty 38400 tty1\n"

@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ganeti_os.guest.files.draft import Draft
-from ganeti_os.guest.files.renaming import Renaming, is_unset, short
-from ganeti_os.guest.files.shell_values import shell_values
-from ganeti_os.guest.files.span import Span, substituted
-from ganeti_os.guest.files.systemd import has_systemd
-from ganeti_os.guest.files.text import ended, with_lines
+from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.files.renaming import Renaming, is_unset, short
+from pydiskimg.system.files.shell_values import shell_values
+from pydiskimg.system.files.span import Span, substituted
+from pydiskimg.system.files.systemd import has_systemd
+from pydiskimg.system.files.text import ended, with_lines
 from pydiskimg.text import printable
 
 log = logging.getLogger(__name__)

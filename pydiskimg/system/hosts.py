@@ -6,10 +6,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from ganeti_os.guest.facts.addresses import IPAddress, parse_address
-from ganeti_os.guest.files.draft import Draft
-from ganeti_os.guest.files.renaming import Renaming, short
-from ganeti_os.guest.files.span import Span, substituted
+from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.files.ip_address import IPAddress, parse_address
+from pydiskimg.system.files.renaming import Renaming, short
+from pydiskimg.system.files.span import Span, substituted
 
 PATH = "/etc/hosts"
 OWN_ADDRESS = b"127.0.1.1"  # of a host whose own address is not known: Debian's convention

@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import re
 
-from ganeti_os.guest.boot.kernel_arguments import CONSOLE
-from ganeti_os.guest.files.draft import Draft
-from ganeti_os.guest.files.systemd import PROGRAMS
-from ganeti_os.guest.files.text import with_lines
+from pydiskimg.system.boot.kernel_arguments import CONSOLE
+from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.files.systemd import PROGRAMS
+from pydiskimg.system.files.text import with_lines
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ganeti_os.guest import fstab
 from pydiskimg.files.mounted_tree import open_mounted_tree
+from pydiskimg.system import fstab
 
 OLD = """\
 # a comment

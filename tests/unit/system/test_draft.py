@@ -10,9 +10,9 @@ from typing import cast
 
 import pytest
 
-from ganeti_os.guest.files.draft import Draft, GuestError
 from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.files.tree import Tree
+from pydiskimg.system.files.draft import Draft, GuestError
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ganeti_os.guest.files.selinux import attributes_of_new
 from pydiskimg.files.tree import ReadableTree, Tree
+from pydiskimg.system.files.selinux import attributes_of_new
 
 PATH = "/etc/fstab"
 _HEADER = (

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ganeti_os.guest.boot.kernel_arguments import (
+from pydiskimg.system.boot.kernel_arguments import (
     grub_word,
     has_root,
     missing_words,
@@ -19,8 +19,8 @@ from ganeti_os.guest.boot.kernel_arguments import (
     with_words,
     without_old_machine,
 )
-from ganeti_os.guest.boot.kernels import Kernel
-from ganeti_os.guest.boot.volumes import BootVolumes
+from pydiskimg.system.boot.kernels import Kernel
+from pydiskimg.system.boot.volumes import BootVolumes
 
 _TIMEOUT_SECONDS = 2
 _COMMAND = re.compile(r"([ \t]*+)([a-z0-9_.]++)([ \t]++)([^\r]*+)(\r?)")

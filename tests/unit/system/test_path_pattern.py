@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ganeti_os.guest.files.path_pattern import Budget, BudgetError, PatternError, is_literal, literal_beginning, matches
+from pydiskimg.system.files.path_pattern import (
+    Budget,
+    BudgetError,
+    PatternError,
+    is_literal,
+    literal_beginning,
+    matches,
+)
 
 
 def found(pattern: str, path: str) -> bool:
