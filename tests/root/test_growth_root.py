@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
@@ -31,7 +30,20 @@ from pydiskimg.partitions.grow import plan_partition_growth
 from pydiskimg.units import MIB
 from pydiskimg.volumes.grow import grow_last_volume
 from tests.fixtures.block_devices import block_device
-from tests.fixtures.growing import NEW, OLD, TABLES, digest, disk_with, fill, loop, mounted_at, state
+from tests.fixtures.growing import (
+    NEW,
+    OLD,
+    TABLES,
+    check,
+    digest,
+    disk_with,
+    fill,
+    judged,
+    last_range,
+    loop,
+    mounted_at,
+    state,
+)
 from tests.fixtures.stopping_disk import StoppedError, StoppingDisk
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,45 +63,13 @@ def grow(path: Path | str) -> str:
         return grow_last_volume(disk)
 
 
-def last_place(path: Path) -> tuple[int, int]:
-    """Start and length (bytes) of the partition that ends last, as sfdisk sees it; the whole file without a table."""
-    done = subprocess.run(["sfdisk", "--json", path], capture_output=True, text=True, check=False)
-    if done.returncode:
-        return 0, path.stat().st_size // 512 * 512
-    assert done.stderr == ""
-    partitions = [p for p in json.loads(done.stdout)["partitiontable"]["partitions"] if p["type"] not in ("5", "f")]
-    last = max(partitions, key=lambda p: int(p["start"]))
-    return last["start"] * 512, last["size"] * 512
-
-
-def check(fs_type: str, device: str) -> None:
-    command = {"xfs": ["xfs_repair", "-n"], "btrfs": ["btrfs", "check"]}.get(fs_type, ["e2fsck", "-fn"])
-    done = subprocess.run([*command, device], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def judged(path: Path, fs_type: str, contents: str, tmp_path: Path) -> int:
-    """Check the file system and its files; return its size as the kernel says."""
-    start, length = last_place(path)
-    with loop(path, start, length, read_only=True) as device:
-        check(fs_type, device)
-    options = {"xfs": "ro,norecovery,nouuid", "btrfs": "ro"}.get(fs_type, "ro,noload" if fs_type != "ext2" else "ro")
-    with (
-        loop(path, start, length, read_only=True) as device,
-        mounted_at(device, tmp_path / "judged", "-o", options) as point,
-    ):
-        assert digest(point) == contents
-        status = os.statvfs(point)
-        return status.f_frsize * status.f_blocks
-
-
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("fs_type", ["ext2", "ext3", "ext4", "xfs", "btrfs"])
 def test_grown(tmp_path: Path, tool: Tool, contents: str, table: str, fs_type: str) -> None:
     tool(f"mkfs.{fs_type}")
     path = disk_with(tmp_path / "disk", table, fs_type)
     said = grow(path)
-    start, length = last_place(path)
+    start, length = last_range(path)
     assert 0 <= NEW - start - length < 2 * MIB
     assert judged(path, fs_type, contents, tmp_path) > length - 70 * MIB
     reached = f"{length // MIB if table != 'none' else 600} MiB"
@@ -453,7 +433,7 @@ def test_killed_at_any_instant(tmp_path: Path, contents: str, fs_type: str) -> N
         assert growth.partition.number == 2
         grow(path)
         judged(path, fs_type, contents, tmp_path)
-        assert last_place(path) == (30 * MIB, 569 * MIB)
+        assert last_range(path) == (30 * MIB, 569 * MIB)
 
 
 def _wait_until_free(path: Path) -> None:
