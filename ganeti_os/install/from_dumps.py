@@ -19,9 +19,7 @@ from ganeti_os.install.image_file import ImageFile
 from ganeti_os.install.installation import Installation
 from ganeti_os.install.new_system import (
     NewSystem,
-    NewUuids,
     customise_provisional,
-    fstab_entries,
     full,
     mount_volume,
     new_system,
@@ -34,6 +32,7 @@ from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.files.tree import Tree
 from pydiskimg.system import fstab
 from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.layout import NewUuids, fstab_entries
 from pydiskimg.units import format_size
 
 log = logging.getLogger(__name__)

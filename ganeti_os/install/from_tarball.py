@@ -14,7 +14,6 @@ from ganeti_os.install.installation import Installation
 from ganeti_os.install.new_system import (
     NewSystem,
     customise_provisional,
-    fstab_entries,
     mount_volume,
     naming_what_is_full,
     new_system,
@@ -26,6 +25,7 @@ from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.files.tar import check_archive, extract
 from pydiskimg.host.mount import enter_private_namespace
 from pydiskimg.system import fstab
+from pydiskimg.system.layout import fstab_entries
 from pydiskimg.units import format_size
 
 log = logging.getLogger(__name__)

@@ -101,13 +101,13 @@ def _boot_loader(run: _Run, tree: Tree) -> None:
         log.info("GRUB is written for tarballs and dumps with their kernel inside; this instance keeps what boots it")
         _drafted(lambda context, draft: configure_console(draft, context.facts, context.settings))(run, tree)
         return
-    from ganeti_os.install.boot_loader import write_grub
     from pydiskimg.images.open_disk import open_disk
+    from pydiskimg.system.boot_loader import write_grub
 
     boot_device = os.environ.get("BOOT_DEV")
     boot = BootVolumes(root_uuid=_uuid(_device("ROOT_DEV")), boot_uuid=_uuid(boot_device) if boot_device else None)
     with open_disk(_device("BLOCKDEV"), writable=True) as disk:
-        write_grub(disk, tree, boot, run.settings, run.request)
+        write_grub(disk, tree, boot, kernel_args=run.settings.kernel_args, serial_console=run.request.serial_console)
 
 
 def _device(variable: str) -> str:

@@ -7,51 +7,22 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from uuid import UUID
 
 from ganeti_os.install.customise import run_scripts
 from ganeti_os.install.installation import Installation
 from ganeti_os.settings.settings import Settings
 from ganeti_os.settings.shellfile import SettingsError
 from pydiskimg.disks.descriptor import DescriptorDisk
-from pydiskimg.disks.region import Region
 from pydiskimg.disks.wipe import wipe_partition_table
-from pydiskimg.errors import DoesNotFitError, NoSpaceError, StorageError
+from pydiskimg.errors import NoSpaceError, StorageError
 from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.fs.swap import check_swap, make_swap
 from pydiskimg.host.loop import loop_device
 from pydiskimg.host.mount import enter_private_namespace, mounted
-from pydiskimg.partitions.make import (
-    MBR_LIMIT,
-    Content,
-    NewPartition,
-    PartitionTable,
-    PlannedPartition,
-    plan_partition_table,
-)
-from pydiskimg.system import fstab
+from pydiskimg.partitions.make import MBR_LIMIT, PlannedPartition
+from pydiskimg.system import layout as system_layout
+from pydiskimg.system.layout import SMALLEST_FILE_SYSTEM_MIB, Layout, NewUuids, partition_region
 from pydiskimg.units import MIB, format_bytes
-
-SMALLEST_FILE_SYSTEM_MIB = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Which partition is what; the table is not written yet. boot and swap are None when not wanted."""
-
-    table: PartitionTable
-    boot: PlannedPartition | None
-    swap: PlannedPartition | None
-    root: PlannedPartition
-
-
-@dataclass(frozen=True, slots=True)
-class NewUuids:
-    """UUIDs of what was made; swap is the area on a partition or on the disk of its own."""
-
-    root: UUID
-    boot: UUID | None
-    swap: UUID | None
 
 
 @dataclass(slots=True)
@@ -124,27 +95,19 @@ def plan_layout(installation: Installation, *, boot_in_root: bool = False) -> La
     With boot_in_root that of /boot is not used, though it is there. Raises DoesNotFitError or SettingsError before
     anything was written.
     """
-    settings, request = installation.settings, installation.request
-    wanted = []
-    if request.kernel_inside:
-        wanted.append(NewPartition(Content.LINUX, settings.boot_size_mib * MIB, bootable=not boot_in_root))
-    if settings.swap and installation.swap is None:
-        wanted.append(NewPartition(Content.SWAP, _swap_size_mib(installation) * MIB))
-    wanted.append(NewPartition(Content.LINUX, bootable=boot_in_root or not request.kernel_inside))
-    disk = installation.disk
-    if request.kernel_inside and settings.boot_size_mib < SMALLEST_FILE_SYSTEM_MIB:
+    settings, disk = installation.settings, installation.disk
+    has_boot = installation.request.kernel_inside
+    if has_boot and settings.boot_size_mib < SMALLEST_FILE_SYSTEM_MIB:
         raise SettingsError(
             f"BOOT_SIZE is {settings.boot_size_mib}; a file system needs at least {SMALLEST_FILE_SYSTEM_MIB} MiB"
         )
-    table = plan_partition_table(disk.size, disk.sector_size, wanted, label=_label(settings, disk))
-    check_root_size(table.partitions[-1], disk)
-    linux = [partition for partition in table.partitions if partition.content is Content.LINUX]
-    swap = [partition for partition in table.partitions if partition.content is Content.SWAP]
-    return Layout(
-        table,
-        boot=linux[0] if request.kernel_inside and not boot_in_root else None,
-        swap=swap[0] if swap else None,
-        root=linux[-1],
+    has_swap = settings.swap and installation.swap is None
+    return system_layout.plan_layout(
+        disk,
+        boot_size=settings.boot_size_mib * MIB if has_boot else None,
+        swap_size=_swap_size_mib(installation) * MIB if has_swap else None,
+        label=_label(settings, disk),
+        boot_in_root=boot_in_root,
     )
 
 
@@ -156,18 +119,6 @@ def _label(settings: Settings, disk: DescriptorDisk) -> str | None:
             "set it to gpt or auto"
         )
     return {"auto": None, "mbr": "dos", "gpt": "gpt"}[settings.partition_table]
-
-
-def check_root_size(root: PlannedPartition, disk: DescriptorDisk) -> None:
-    """Raise DoesNotFitError when nothing is left for the root file system."""
-    needed = SMALLEST_FILE_SYSTEM_MIB * MIB
-    if root.length < needed:
-        raise DoesNotFitError(
-            f"{disk.name}: the disk has {format_bytes(disk.size)}, which leaves {format_bytes(root.length)} for the "
-            f"root file system; expected {format_bytes(needed)} at least; nothing was written",
-            needed=needed,
-            available=root.length,
-        )
 
 
 def _swap_size_mib(installation: Installation) -> int:
@@ -183,19 +134,15 @@ def _swap_size_mib(installation: Installation) -> int:
 def make_volumes(layout: Layout, installation: Installation) -> NewUuids:
     """Make file systems and swap, and bring them to stable storage before the kernel looks at them."""
     disk, kind = installation.disk, installation.settings.filesystem
-
-    def region(partition: PlannedPartition) -> Region:
-        return Region(disk, partition.start, partition.length, name=f"{disk.name} partition {partition.number}")
-
-    root = make_ext(region(layout.root), kind=kind, label="/").uuid
-    boot = make_ext(region(layout.boot), kind=kind, label="/boot").uuid if layout.boot else None
+    root = make_ext(partition_region(disk, layout.root), kind=kind, label="/").uuid
+    boot = make_ext(partition_region(disk, layout.boot), kind=kind, label="/boot").uuid if layout.boot else None
     swap = None
     if installation.swap is not None:
         installation.wiping.wipe(installation.swap)
         swap = make_swap(installation.swap).uuid
         installation.swap.flush()
     elif layout.swap is not None:
-        swap = make_swap(region(layout.swap)).uuid
+        swap = make_swap(partition_region(disk, layout.swap)).uuid
     disk.flush()
     return NewUuids(root, boot, swap)
 
@@ -217,13 +164,3 @@ def customise_provisional(installation: Installation, system: NewSystem, target:
     # Boot loaders want a table; this one has every place and nothing that boots or mounts by it.
     system.layout.table.write(installation.disk, provisional=True)
     run_scripts(installation, target, system.root_device, system.boot_device)
-
-
-def fstab_entries(volumes: NewUuids, filesystem: str) -> list[fstab.FstabLine]:
-    """Return the lines for what was made, by UUID."""
-    entries = [fstab.FstabLine(f"UUID={volumes.root}", "/", filesystem, "errors=remount-ro", 0, 1)]
-    if volumes.boot:
-        entries.append(fstab.FstabLine(f"UUID={volumes.boot}", "/boot", filesystem, "defaults", 0, 2))
-    if volumes.swap:
-        entries.append(fstab.FstabLine(f"UUID={volumes.swap}", "none", "swap", "sw", 0, 0))
-    return entries

@@ -23,10 +23,10 @@ def change_hosts(
 ) -> None:
     """Replace the old names in the columns of names, and old addresses by new ones in the first column.
 
-    On lines about the system (a loopback address, one of addresses, or an old name of the instance) an old name is
-    replaced in any domain. The line of OWN_ADDRESS or of a new address names the instance first, with its
+    On lines about the system (a loopback address, one of addresses, or an old name of the system) an old name is
+    replaced in any domain. The line of OWN_ADDRESS or of a new address names the system first, with its
     domain: that is what `hostname -f` says. addresses are spelled as the guest spells them. With own_address a line is
-    added where none names the instance.
+    added where none names the system.
     """
     data = draft.read(PATH)
     if data is None and own_address is None:
@@ -47,7 +47,7 @@ def change_hosts(
     what = [*_counted(len(names), "name", "names"), *_counted(len(moved), "address", "addresses")]
     if own_address is not None and not is_named:
         new = _with_own_line(new, own_address, renaming.new)
-        what.append("a line for the instance")
+        what.append("a line for the system")
     draft.change(PATH, new, ", ".join(what))
 
 
@@ -67,7 +67,7 @@ def named_addresses(draft: Draft, renaming: Renaming) -> frozenset[IPAddress]:
 
 
 def _with_own_line(data: bytes, address: bytes, name: str) -> bytes:
-    """Add a line that names the instance after the first lines about localhost, where people look for it."""
+    """Add a line that names the system after the first lines about localhost, where people look for it."""
     line = address + b"\t" + b" ".join(_own_names(name)) + b"\n"
     if not data.strip():
         return _LOCALHOST + line
@@ -103,7 +103,7 @@ def _renamed(words: list[Span], renaming: Renaming, *, is_own: bool) -> list[byt
 def _replacements(
     words: list[Span], changed: list[bytes], renaming: Renaming, *, is_first: bool
 ) -> Iterator[tuple[Span, bytes]]:
-    """Yield each word that changes, or the names as a whole where the instance has to come first."""
+    """Yield each word that changes, or the names as a whole where the system has to come first."""
     if is_first and not _names_first(changed[0].decode("latin-1"), renaming.new):
         own = _own_names(renaming.new)
         others = [name for name in changed if not renaming.is_new(name.decode("latin-1").removesuffix("."))]

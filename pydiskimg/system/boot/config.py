@@ -50,9 +50,7 @@ def configure_boot(tree: Tree, boot: BootVolumes, *, kernel_args: str, serial_co
     draft = Draft(tree)
     kernels = find_kernels(draft)
     if not kernels:
-        log.warning(
-            "/boot: the system has no kernel there, so the instance does not boot by itself; add one to the image"
-        )
+        log.warning("/boot: the system has no kernel there, and does not boot by itself; add one to the image")
         return False
     wanted = wanted_arguments(kernel_args, serial_console=serial_console)
     home = grub_home(tree)
@@ -137,7 +135,7 @@ def _new_arguments(draft: Draft, wanted: Sequence[str]) -> list[str]:
 def _tell_of(kernel: Kernel, boot: BootVolumes) -> None:
     if kernel.initrd is None and boot.root_partuuid is None:
         log.warning("%s has no initial RAM disk beside it, and finds its root by UUID only with one", kernel.path)
-    log.info("%s: the kernel that the instance boots", kernel.path)
+    log.info("%s: the kernel that the system boots", kernel.path)
 
 
 def _order(path: str) -> int:

@@ -204,7 +204,7 @@ def new_config(
     """
     command = "grub2-mkconfig -o /boot/grub2/grub.cfg" if home == "grub2" else "update-grub"
     lines = [
-        "# Written when the instance was created: the system had no grub.cfg that starts a kernel on this disk.",
+        "# Written when the disk was made: the system had no grub.cfg that starts a kernel on this disk.",
         f"# {command} replaces it by one with the settings of /etc/default/grub.",
         "set default=0",
         f"set timeout={_TIMEOUT_SECONDS}",

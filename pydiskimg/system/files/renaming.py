@@ -22,7 +22,7 @@ def is_unset(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Renaming:
-    """new is the instance's name, old are those that the system had, each with the domain where it has one."""
+    """new is the name to be, old are those that the system had, each with the domain where it has one."""
 
     old: tuple[str, ...]
     new: str

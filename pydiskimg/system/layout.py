@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""The disk of a new system: its partitions, and the lines of fstab(5) that name what they hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from pydiskimg.disks.region import Region
+from pydiskimg.errors import DoesNotFitError
+from pydiskimg.partitions.make import Content, NewPartition, PartitionTable, PlannedPartition, plan_partition_table
+from pydiskimg.protocols import Disk
+from pydiskimg.system.boot.volumes import BootVolumes
+from pydiskimg.system.fstab import FstabLine
+from pydiskimg.units import MIB, format_bytes
+
+SMALLEST_FILE_SYSTEM_MIB = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which partition is what; the table is not written yet. boot and swap are None when not wanted."""
+
+    table: PartitionTable
+    boot: PlannedPartition | None
+    swap: PlannedPartition | None
+    root: PlannedPartition
+
+
+@dataclass(frozen=True, slots=True)
+class NewUuids:
+    """UUIDs of what was made; swap is the area on a partition or on the disk of its own."""
+
+    root: UUID
+    boot: UUID | None
+    swap: UUID | None
+
+
+def plan_layout(
+    disk: Disk, *, boot_size: int | None, swap_size: int | None, label: str | None, boot_in_root: bool = False
+) -> Layout:
+    """Decide on the partitions: /boot and swap of these sizes (bytes) unless None, the root gets the rest.
+
+    label is plan_partition_table()'s. With boot_in_root /boot's partition is there and not used. Raises DoesNotFitError
+    when nothing is left for the root, PartitionError for what no table can hold; nothing was written.
+    """
+    wanted = []
+    if boot_size is not None:
+        wanted.append(NewPartition(Content.LINUX, boot_size, bootable=not boot_in_root))
+    if swap_size is not None:
+        wanted.append(NewPartition(Content.SWAP, swap_size))
+    wanted.append(NewPartition(Content.LINUX, bootable=boot_in_root or boot_size is None))
+    table = plan_partition_table(disk.size, disk.sector_size, wanted, label=label)
+    linux = [partition for partition in table.partitions if partition.content is Content.LINUX]
+    swap = [partition for partition in table.partitions if partition.content is Content.SWAP]
+    _check_root_size(linux[-1], disk)
+    return Layout(
+        table,
+        boot=linux[0] if boot_size is not None and not boot_in_root else None,
+        swap=swap[0] if swap else None,
+        root=linux[-1],
+    )
+
+
+def _check_root_size(root: PlannedPartition, disk: Disk) -> None:
+    needed = SMALLEST_FILE_SYSTEM_MIB * MIB
+    if root.length < needed:
+        raise DoesNotFitError(
+            f"{disk.name}: the disk has {format_bytes(disk.size)}, which leaves {format_bytes(root.length)} for the "
+            f"root file system; expected {format_bytes(needed)} at least; nothing was written",
+            needed=needed,
+            available=root.length,
+        )
+
+
+def partition_region(disk: Disk, partition: PlannedPartition) -> Region:
+    """Return the bytes of a planned partition as a Disk."""
+    return Region(disk, partition.start, partition.length, name=f"{disk.name} partition {partition.number}")
+
+
+def boot_volumes(layout: Layout, uuids: NewUuids) -> BootVolumes:
+    """Return what the boot loader and the kernel are told of the new file systems."""
+    return BootVolumes(
+        root_uuid=str(uuids.root),
+        boot_uuid=None if uuids.boot is None else str(uuids.boot),
+        root_partuuid=layout.table.partuuid(layout.root.number),
+    )
+
+
+def fstab_entries(uuids: NewUuids, filesystem: str) -> list[FstabLine]:
+    """Return the lines for what was made, by UUID."""
+    entries = [FstabLine(f"UUID={uuids.root}", "/", filesystem, "errors=remount-ro", 0, 1)]
+    if uuids.boot:
+        entries.append(FstabLine(f"UUID={uuids.boot}", "/boot", filesystem, "defaults", 0, 2))
+    if uuids.swap:
+        entries.append(FstabLine(f"UUID={uuids.swap}", "none", "swap", "sw", 0, 0))
+    return entries
