@@ -66,9 +66,17 @@ def add_parser(subparsers: Any) -> None:
         help="copy this internal snapshot: its id or name, or snapshot.id=ID, snapshot.name=NAME or both with a comma",
     )
     parser.add_argument(
+        "--used",
+        action="store_true",
+        help="leave out what the ext2, ext3 and ext4 file systems of SRC have as free, and the contents of swap: DST "
+        "reads as zero there; a volume that is damaged, or of which the contents are not known, is copied whole, as a "
+        "message says; not from pipes",
+    )
+    parser.add_argument(
         "--verify",
         action="store_true",
-        help="read everything back and compare, but for holes that DST has by its own map; not for pipes",
+        help="read everything back and compare, but for holes that DST has by its own map; with --used what was left "
+        "out has to read as zero; not for pipes",
     )
     add_references_option(parser)
     parser.set_defaults(run=run)
@@ -118,10 +126,11 @@ def run(arguments: Arguments) -> None:
             )
         with source:
             _refuse_own_file(source, arguments.destination)
+            wanted = _used(source) if arguments.used else source
             if to_pipe:
-                _to_pipe(source, arguments, options, callback)
+                _to_pipe(wanted, arguments, options, callback)
             else:
-                _to_disk(source, arguments, options, callback)
+                _to_disk(wanted, arguments, options, callback)
 
 
 def _check_usage(arguments: Arguments, options: ImageOptions, *, from_pipe: bool, to_pipe: bool) -> None:
@@ -141,6 +150,8 @@ def _check_usage(arguments: Arguments, options: ImageOptions, *, from_pipe: bool
         error("--target-is-zero is for a DST that exists: add -n")
     if arguments.verify and (from_pipe or to_pipe):
         error("--verify reads everything again, which a pipe cannot do")
+    if arguments.used and from_pipe:
+        error("--used reads what is free before anything else, which a pipe cannot do: convert it to a file first")
     if arguments.snapshot is not None and from_pipe:
         error("-l is for an image in a file: a snapshot cannot be read from a pipe")
 
@@ -151,6 +162,17 @@ def _snapshot(arguments: Arguments) -> str | None:
     from pydiskimg.cli.snapshot_choice import chosen_snapshot
 
     return chosen_snapshot(arguments.source, arguments.format, arguments.snapshot)
+
+
+def _used(source: Source) -> Source:
+    """Return what of source is in use, and tell what was left out and what was not believed."""
+    from pydiskimg.cli.output import tell
+    from pydiskimg.volumes.used import used_source
+
+    used = used_source(source)
+    for note in used.notes:
+        tell(f"{source.name}: {note}")
+    return used
 
 
 def _from_pipe(arguments: Arguments, options: ImageOptions, callback: Any, *, to_pipe: bool) -> None:
@@ -182,7 +204,7 @@ def _from_pipe(arguments: Arguments, options: ImageOptions, callback: Any, *, to
         callback(done, done)
 
 
-def _to_pipe(source: ImageSource, arguments: Arguments, options: ImageOptions, callback: Any) -> None:
+def _to_pipe(source: Source, arguments: Arguments, options: ImageOptions, callback: Any) -> None:
     from pydiskimg.transfer.send import write_stream
 
     with destination_pipe(arguments.destination) as (fd, name):

@@ -84,6 +84,18 @@ class UsedSource(Source):
             return None
         return self._source.file_ranges(offset, length)
 
+    def files(self) -> Iterator[str]:
+        """Yield the files of the other source."""
+        return self._source.files()
+
+    @property
+    def is_compressed(self) -> bool:
+        return self._source.is_compressed
+
+    @property
+    def leaves_out_zeros(self) -> bool:
+        return self._source.leaves_out_zeros
+
     def _pieces(self) -> Iterator[Extent]:
         for extent in self._source.extents():
             position = extent.start
@@ -95,11 +107,11 @@ class UsedSource(Source):
 
 
 def used_source(source: Source) -> UsedSource:
-    """Find out what of a raw disk is in use and return a Source of that.
+    """Find out what of a disk is in use and return a Source of that.
 
-    source is the disk itself, never an image format; it stays the caller's, must stay open, and must not change
-    meanwhile (a snapshot, or the disk of an instance that is stopped). For a file with holes it is best what
-    formats.raw gives, which knows them. Raises StorageError as reading the disk does.
+    source has the bytes of the disk itself: a block device, a raw file, or an opened image. It stays the caller's, must
+    stay open, and must not change meanwhile (a snapshot, or the disk of an instance that is stopped). For a file with
+    holes it is best what images.raw gives, which knows them. Raises StorageError as reading the disk does.
     """
     notes: list[str] = []
     return UsedSource(source, RangeList(_used_of_disk(source, notes)), notes)
