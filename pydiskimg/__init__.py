@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pydiskimg.images.open import open_image
     from pydiskimg.images.open_disk import open_disk
     from pydiskimg.images.references import allow_references
+    from pydiskimg.system.build import SystemOptions, build_system
     from pydiskimg.transfer.compare import compare
     from pydiskimg.transfer.copy import copy
     from pydiskimg.transfer.receive import read_stream
@@ -33,7 +34,9 @@ __all__ = [
     "Extent",
     "Kind",
     "Region",
+    "SystemOptions",
     "allow_references",
+    "build_system",
     "compare",
     "copy",
     "extract",
@@ -57,7 +60,9 @@ _HOMES = {
     "Extent": "extents",
     "Kind": "extents",
     "Region": "disks.region",
+    "SystemOptions": "system.build",
     "allow_references": "images.references",
+    "build_system": "system.build",
     "compare": "transfer.compare",
     "copy": "transfer.copy",
     "extract": "files.tar.extract",

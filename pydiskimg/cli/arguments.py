@@ -7,7 +7,11 @@ import errno
 import os
 
 from pydiskimg.errors import StorageError
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import parse_size
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 
 def require_name(path: str, what: str = "image") -> None:
@@ -35,3 +39,15 @@ def size_argument(text: str) -> int:
         from argparse import ArgumentTypeError  # only here: the common forms of convert do without argparse
 
         raise ArgumentTypeError(str(error)) from None
+
+
+def uuid_argument(text: str) -> UUID:
+    """Return the UUID that text spells, as a type for argparse."""
+    from uuid import UUID
+
+    try:
+        return UUID(text)
+    except ValueError:
+        from argparse import ArgumentTypeError
+
+        raise ArgumentTypeError(f"{text!r} is not a UUID") from None

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pydiskimg.cli.arguments import require_name, size_argument
+from pydiskimg.cli.arguments import require_name, size_argument, uuid_argument
 from pydiskimg.disks.new_file import new_disk_file
 from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError, FileSystemError, PartitionError, StorageError
@@ -35,7 +34,7 @@ class OverwriteError(DiskImageError):
 def add_disk_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what mkfs and mkswap have in common: DISK, --partition, --create, -L, -U, --force."""
     parser.add_argument("-L", dest="label", default="", help="label")
-    parser.add_argument("-U", dest="uuid", type=_uuid, help="UUID (default: a random one)")
+    parser.add_argument("-U", dest="uuid", type=uuid_argument, help="UUID (default: a random one)")
     options = parser.add_mutually_exclusive_group()
     options.add_argument("--partition", type=_number, metavar="N", help="work on partition N of DISK")
     options.add_argument(
@@ -109,10 +108,3 @@ def _number(text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or len(text) > _DIGITS or not int(text):
         raise argparse.ArgumentTypeError(f"{text[:20]!r} is not the number of a partition; expected 1, 2, 3 or more")
     return int(text)
-
-
-def _uuid(text: str) -> uuid.UUID:
-    try:
-        return uuid.UUID(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a UUID") from None

@@ -66,7 +66,7 @@ def install_grub(
     _write_files(tree, grub, home, boot, kernel_args=kernel_args, serial_console=serial_console)
     sector = install_core(disk, core, area, grub)
     log.info(_WRITTEN, grub.directory, home, format_size(core.size), area.start)
-    return replace(layout, table=table.with_boot_code(sector[:BOOT_CODE_SIZE]))
+    return layout.with_table(table.with_boot_code(sector[:BOOT_CODE_SIZE]))
 
 
 def write_grub(disk: Disk, tree: Tree, boot: BootVolumes, *, kernel_args: str, serial_console: bool) -> None:

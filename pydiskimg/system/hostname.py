@@ -28,6 +28,9 @@ _VARIABLES = {RED_HAT: ("HOSTNAME",), GENTOO: ("hostname", "HOSTNAME")}  # the l
 _WITH_DOMAIN = (SUSE, RED_HAT)  # where a name that was never set gets the domain
 _NAME_LINE = re.compile(rb"^[ \t]*+([^#\s][^\r\n]*+)", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}(?:\.[A-Za-z0-9_-]{1,63}){0,32}\.?")
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_NEW_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_LONGEST = 253  # characters of a name with its domain
 _SHOWN = 80  # characters of a name in a message
 
 
@@ -50,6 +53,15 @@ class _NameSpot:
         if self.span is None:
             return "not plain text"
         return printable(self.span.text.strip(), limit=_SHOWN) or "(none)"
+
+
+def check_host_name(name: str) -> None:
+    """Raise ValueError unless name is a host name, with or without its domain (RFC 1123)."""
+    if not _NEW_NAME.fullmatch(name) or len(name) > _LONGEST:
+        raise ValueError(
+            f"{name[:_SHOWN]!r} is not a host name; expected letters, digits and hyphens, in labels of at most 63 "
+            f"characters with dots between them, {_LONGEST} in all"
+        )
 
 
 def host_names(draft: Draft) -> list[str]:

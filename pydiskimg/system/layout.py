@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from pydiskimg.disks.region import Region
@@ -25,6 +25,10 @@ class Layout:
     boot: PlannedPartition | None
     swap: PlannedPartition | None
     root: PlannedPartition
+
+    def with_table(self, table: PartitionTable) -> Layout:
+        """Return the same layout with a table of other identifiers, or with boot code."""
+        return replace(self, table=table)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,13 +62,14 @@ class Transaction:
     force, and may be called again and again; close() ends that.
     """
 
-    def __init__(self, disk: Disk) -> None:
-        """Nothing is written yet.
+    def __init__(self, disk: Disk, *, now: int | None = None) -> None:
+        """Nothing is written yet. now is the time of all commits, in nanoseconds since 1970; None: the present.
 
         Raises NotBelievedError when the file system is not sound, FileSystemError for one that is not changed here, and
         as reading does.
         """
         self._disk = disk
+        self._now = now
         usage = ExtUsage(disk)
         self._before = before = usage.fs
         check_changeable(before)
@@ -208,7 +209,7 @@ class Transaction:
         )
         counts = count_fields(self.fs.geometry, blocks * self.fs.geometry.cluster_blocks, inodes)
         names = ("s_free_blocks_count_lo", "s_free_blocks_count_hi", "s_free_inodes_count")
-        now = int(time.time())
+        now = (time.time_ns() if self._now is None else self._now) // 1_000_000_000
         self._fields |= {name: counts[name] for name in names}
         self._fields |= {"s_wtime": now & 0xFFFFFFFF, "s_wtime_hi": now >> 32}
         self.put(self._primary, self._superblock_block(is_dirty=True))

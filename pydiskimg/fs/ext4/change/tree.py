@@ -25,15 +25,15 @@ _SYMLINKS = 40  # as many as the kernel follows
 _AT_ONCE = 64  # changed blocks from which write_files() commits
 
 
-def open_changed_tree(disk: Disk) -> ChangedTree:
+def open_changed_tree(disk: Disk, *, now: int | None = None) -> ChangedTree:
     """Return the files of the ext2, ext3 or ext4 that begins where disk begins, to be changed; the caller closes it.
 
-    Nothing is written before the first change. Until the tree is closed nobody else may write to the disk. Raises
-    FileSystemError for what is damaged, was not unmounted cleanly, or is not changed here; StorageError as reading
-    does.
+    now is the time of all changes, in nanoseconds since 1970; None: the present. Nothing is written before the first
+    change. Until the tree is closed nobody else may write to the disk. Raises FileSystemError for what is damaged, was
+    not unmounted cleanly, or is not changed here; StorageError as reading does.
     """
     try:
-        return ChangedTree(Transaction(disk))
+        return ChangedTree(Transaction(disk, now=now), now=now)
     except NotBelievedError as error:
         raise FileSystemError(
             f"{disk.name}: the files of its ext file system are not changed: {error.reason}; check it (e2fsck -f)"

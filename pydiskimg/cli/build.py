@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: MIT
+"""pydiskimg build: a bootable disk from a tarball or a directory, as an ordinary user."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pydiskimg.cli.arguments import require_name, size_argument, uuid_argument
+from pydiskimg.cli.output import add_output_option, show, tell
+from pydiskimg.cli.progress import progress
+from pydiskimg.errors import BootLoaderError, DiskImageError
+from pydiskimg.images import FORMATS
+from pydiskimg.linux.blockdev import is_block_device
+from pydiskimg.text import printable
+from pydiskimg.units import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pydiskimg.files.entry import Entry
+    from pydiskimg.protocols import Disk
+    from pydiskimg.system.build import BuiltSystem, SystemOptions
+
+_KINDS = ("ext2", "ext3", "ext4")
+_LONGEST = 1024  # characters of arguments; the kernel takes 2047 in all
+_SECTOR = 512
+_NOW = "SOURCE_DATE_EPOCH"
+_DESCRIPTION = """\
+Make the system in SOURCE, a tarball (compressed or not) or a directory, a bootable disk: a partition table, a root file
+system with all of the files, their owners, times, links, devices and attributes, an fstab that names it by UUID, and
+GRUB for a BIOS where the system has a kernel and GRUB's files (Debian's grub-pc-bin). It takes no root and no mount. A
+new file DISK appears under its name when it is complete; a block device is overwritten.
+"""
+_EPILOG = """\
+The same SOURCE, --uuid and SOURCE_DATE_EPOCH give the same bytes.
+Example: pydiskimg build debian.tar.gz debian.qcow2 -O qcow2 --size 4G --swap 512M --hostname web1.example.org
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser(
+        "build", help="make a bootable disk from a tarball or directory", description=_DESCRIPTION, epilog=_EPILOG
+    )
+    parser.add_argument("source", metavar="SOURCE", help="tarball or directory with the root of a Linux system")
+    parser.add_argument("disk", metavar="DISK", help="new file, or block device")
+    parser.add_argument("-O", dest="format", choices=FORMATS, default="raw", help="format of DISK (default: raw)")
+    parser.add_argument(
+        "--size", type=size_argument, metavar="SIZE", help="size of the disk, such as 4G; a block device has its own"
+    )
+    parser.add_argument("--swap", type=size_argument, metavar="SIZE", help="make a partition of swap (default: none)")
+    parser.add_argument("--table", choices=("mbr", "gpt"), help="partition table (default: mbr, gpt from 2 TiB on)")
+    parser.add_argument("-t", dest="kind", choices=_KINDS, default="ext4", help="file system (default: ext4)")
+    parser.add_argument(
+        "--bootloader", choices=("auto", "none"), default="auto", help="auto: where the system has one (default)"
+    )
+    parser.add_argument("--hostname", type=_host_name, metavar="NAME", help="the system's name, also in /etc/hosts")
+    parser.add_argument(
+        "--kernel-args", type=_kernel_arguments, default="", metavar="ARGS", help="more arguments of the kernel"
+    )
+    parser.add_argument(
+        "--serial-console", action="store_true", help="GRUB, the kernel's messages and a login on ttyS0, too"
+    )
+    parser.add_argument(
+        "-U", "--uuid", type=uuid_argument, help="UUID of the root file system, from which others are derived"
+    )
+    parser.add_argument("-p", dest="progress", action="store_true", help="show progress on standard error")
+    add_output_option(parser)
+    parser.set_defaults(run=run, usage_error=parser.error)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Make the disk that the arguments ask for."""
+    from pydiskimg.files.writer import Wording  # only here, as what follows: it would slow --help down
+    from pydiskimg.system.build import build_system
+
+    require_name(arguments.source, "tarball or directory")
+    require_name(arguments.disk, "disk")
+    is_device = is_block_device(arguments.disk)
+    _check_usage(arguments, is_device=is_device)
+    options = _options(arguments)
+    is_directory = os.path.isdir(arguments.source)
+    wording = Wording(arguments.source, *(("copy", "copied") if is_directory else ("unpack", "unpacked")))
+    with ExitStack() as stack:
+        callback = stack.enter_context(progress(os.path.basename(arguments.source), shown=arguments.progress))
+        entries = stack.enter_context(_entries(arguments.source, callback, is_directory=is_directory))
+        disk = stack.enter_context(_target(arguments, is_device=is_device))
+        try:
+            built = build_system(disk, entries, options, wording=wording)
+        except BootLoaderError as error:
+            raise BootLoaderError(f"{error}; --bootloader none makes the disk without it") from error
+        size = disk.size
+    _report(arguments, built, size)
+
+
+def _check_usage(arguments: argparse.Namespace, *, is_device: bool) -> None:
+    if arguments.size is None and not (is_device and arguments.format == "raw"):
+        arguments.usage_error("--size is missing: a new disk has the size that it is given, such as --size 4G")
+    if arguments.size is not None and is_device and arguments.format == "raw":
+        arguments.usage_error(f"{arguments.disk} is a block device, which has a size of its own: leave --size out")
+    if arguments.bootloader == "none" and (arguments.kernel_args or arguments.serial_console):
+        arguments.usage_error("--kernel-args and --serial-console are for the boot loader: leave out --bootloader none")
+
+
+def _options(arguments: argparse.Namespace) -> SystemOptions:
+    from pydiskimg.system.build import SystemOptions
+
+    return SystemOptions(
+        kind=arguments.kind,
+        swap_size=arguments.swap,
+        table=arguments.table,
+        boot_loader=arguments.bootloader == "auto",
+        host_name=arguments.hostname or "",
+        kernel_args=arguments.kernel_args,
+        serial_console=arguments.serial_console,
+        uuid=arguments.uuid,
+        now=_source_date(arguments),
+    )
+
+
+def _source_date(arguments: argparse.Namespace) -> int | None:
+    text = os.environ.get(_NOW)
+    if text is not None and not (text.isascii() and text.isdecimal() and len(text) < 12):
+        arguments.usage_error(f"{_NOW} is {text[:20]!r}; expected seconds since 1970")
+    return None if text is None else int(text)
+
+
+@contextmanager
+def _entries(
+    source: str, callback: Callable[[int, int], None] | None, *, is_directory: bool
+) -> Iterator[Iterator[Entry]]:
+    if is_directory:
+        from pydiskimg.files.directory import DirectoryReader
+
+        yield DirectoryReader(os.fsencode(source), callback).entries()
+        return
+    from pydiskimg.files.tar import open_tar
+
+    with open_tar(source, progress=callback) as entries:
+        yield entries
+
+
+@contextmanager
+def _target(arguments: argparse.Namespace, *, is_device: bool) -> Iterator[Disk]:
+    """Give the Disk to write to; the sentence of an error says so when it leaves a device incomplete."""
+    from pydiskimg.images.create import new_image
+    from pydiskimg.images.open_disk import open_disk
+
+    path, begun = arguments.disk, False
+    size = -(-(arguments.size or 0) // _SECTOR) * _SECTOR
+    try:
+        with (
+            open_disk(path, writable=True)
+            if is_device and arguments.format == "raw"
+            else new_image(path, size, format=arguments.format)
+        ) as disk:
+            begun = is_device
+            yield disk
+    except DiskImageError as error:
+        if begun and not error.tells_what_is_left:
+            error.args = (f"{error}; {path} is not complete", *error.args[1:])
+        raise
+
+
+def _report(arguments: argparse.Namespace, built: BuiltSystem, size: int) -> None:
+    """Print what was made, and on standard error what keeps it from booting and what was left out."""
+    left_out = built.populated.left_out
+    if left_out:
+        tell(f"{arguments.source}: {left_out}")
+    if built.not_bootable:
+        tell(f"{arguments.disk}: no boot loader is written, and the disk does not boot by itself: {built.not_bootable}")
+    root, label = built.uuids.root, {"dos": "mbr"}.get(built.layout.table.label, "gpt")
+    is_bootable = bool(built.layout.table.boot_code)
+    facts = {
+        "filename": arguments.disk,
+        "format": arguments.format,
+        "size": size,
+        "table": label,
+        "type": arguments.kind,
+        "uuid": str(root),
+        "swap-uuid": None if built.uuids.swap is None else str(built.uuids.swap),
+        "entries": built.populated.entries,
+        "bytes": built.populated.bytes,
+        "boot-loader": "grub" if is_bootable else None,
+    }
+    line = (
+        f"{printable(arguments.disk)}: {arguments.format}, {format_size(size)}, {label.upper()}; {arguments.kind} with "
+        f"{built.populated.entries} entries, {format_size(built.populated.bytes)}, UUID {root}; "
+        f"{'GRUB for a BIOS' if is_bootable else 'no boot loader'}"
+    )
+    show(facts, [line], arguments.output)
+
+
+def _host_name(text: str) -> str:
+    from pydiskimg.system.hostname import check_host_name
+
+    try:
+        check_host_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _kernel_arguments(text: str) -> str:
+    if not text.isprintable() or len(text) > _LONGEST:
+        raise argparse.ArgumentTypeError(f"expected one printable line of at most {_LONGEST} characters")
+    return text

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: MIT
+"""build_system(): a bootable disk from a system's files, in one pass over the disk, without root and without a mount.
+
+plan ─ wipe the ends ─ swap ─ file system, filled ─ fstab, host name, GRUB ─ partition table with the boot code
+"""
+
+from __future__ import annotations
+
+import logging
+import stat
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain, islice
+from uuid import UUID, uuid4, uuid5
+
+from pydiskimg.boot import read_grub
+from pydiskimg.disks.wipe import wipe_partition_table
+from pydiskimg.errors import ArchiveError
+from pydiskimg.files.entry import Entry
+from pydiskimg.files.tree import ReadableTree, Tree
+from pydiskimg.files.writer import Wording
+from pydiskimg.fs.ext4.change.tree import open_changed_tree
+from pydiskimg.fs.ext4.populate.populate import Populated, populate
+from pydiskimg.fs.swap import check_swap, make_swap
+from pydiskimg.partitions.identifiers import with_identifiers
+from pydiskimg.protocols import Disk
+from pydiskimg.system import fstab, hosts
+from pydiskimg.system.boot.kernels import find_kernels
+from pydiskimg.system.boot.serial_console import configure_serial_console
+from pydiskimg.system.boot_loader import NO_GRUB, install_grub, reason_against_bios
+from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.files.renaming import Renaming
+from pydiskimg.system.hostname import change_host_name, check_host_name, host_names
+from pydiskimg.system.layout import Layout, NewUuids, fstab_entries, partition_region, plan_layout
+
+_log = logging.getLogger(__name__)
+
+_NO_KERNEL = "the system has no kernel in /boot; add one, such as Debian's linux-image-amd64"
+
+
+@dataclass(frozen=True, slots=True)
+class SystemOptions:
+    """What a new system is to be like; sizes are bytes.
+
+    swap_size None: no swap. table is "mbr", "gpt" or None for what suits the disk's size. boot_loader False: nothing is
+    done about booting. host_name, with or without a domain, replaces the names that the system has. kernel_args are
+    more arguments of the kernel; serial_console is for the first serial line: the kernel's messages, GRUB and a login.
+
+    uuid is the root file system's; all other identifiers follow from it. now is the time of what is made here, in
+    seconds since 1970. Both are new unless given; with them the same entries give the same bytes.
+    """
+
+    kind: str = "ext4"
+    swap_size: int | None = None
+    table: str | None = None
+    boot_loader: bool = True
+    host_name: str = ""
+    kernel_args: str = ""
+    serial_console: bool = False
+    uuid: UUID | None = None
+    now: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltSystem:
+    """A disk that was made: its layout, the UUIDs, and what was filled into the root.
+
+    not_bootable is a clause that says why no boot loader was written, empty where one was or none was wanted.
+    """
+
+    layout: Layout
+    uuids: NewUuids
+    populated: Populated
+    not_bootable: str
+
+
+def build_system(
+    disk: Disk, entries: Iterable[Entry], options: SystemOptions | None = None, *, wording: Wording | None = None
+) -> BuiltSystem:
+    """Make a disk with a partition table, swap, a root file system of the entries and GRUB for a BIOS.
+
+        with open_tar("debian.tar.gz") as entries, new_image("debian.qcow2", 4 << 30, format="qcow2") as disk:
+            build_system(disk, entries, SystemOptions(host_name="debian.example.org"))
+
+    All that the disk held is lost. fstab, host name and GRUB's menu are written into the new file system as they are
+    for a new instance of Ganeti; GRUB comes from the system's own files (Debian's grub-pc-bin). The partition table is
+    written last, and is durable when this returns: an interrupted run leaves a disk without one. wording says how
+    messages about entries read.
+
+    Raises DoesNotFitError, PartitionError and ValueError for what is asked in vain, before the first write; what
+    populate() and reading entries raise; ArchiveError when the entries have no /etc; BootLoaderError for a GRUB that is
+    not known.
+    """
+    options = options or SystemOptions()
+    if options.host_name:
+        check_host_name(options.host_name)
+    uuid = options.uuid or uuid4()
+    now = int(time.time()) if options.now is None else options.now
+    wording = wording or Wording(disk.name)
+    entries = iter(entries)
+    first = list(islice(entries, 1))  # what is not an archive is refused before anything is lost
+    layout = _planned(disk, options, uuid)
+    root = partition_region(disk, layout.root)
+    if layout.swap is not None:
+        check_swap(partition_region(disk, layout.swap))
+    wipe_partition_table(disk)
+    uuids = NewUuids(uuid, None, _made_swap(disk, layout, uuid))
+    populated = populate(
+        root,
+        chain(first, entries),
+        kind=options.kind,
+        uuid=uuid,
+        hash_seed=uuid5(uuid, "hash seed"),
+        now=now,
+        wording=wording,
+    )
+    with open_changed_tree(root, now=now * 10**9) as tree, tree.together():
+        _require_system(tree, wording)
+        fstab.write_entries(tree, fstab_entries(uuids, options.kind))
+        _name(tree, options)
+        booting, reason = _with_boot_loader(disk, tree, layout, uuids, options)
+    booting.table.write(disk)
+    return BuiltSystem(booting, uuids, populated, reason)
+
+
+def _planned(disk: Disk, options: SystemOptions, uuid: UUID) -> Layout:
+    label = {"mbr": "dos", "gpt": "gpt", None: None}[options.table]
+    layout = plan_layout(disk, boot_size=None, swap_size=options.swap_size, label=label)
+    return layout.with_table(with_identifiers(layout.table, uuid))
+
+
+def _made_swap(disk: Disk, layout: Layout, uuid: UUID) -> UUID | None:
+    if layout.swap is None:
+        return None
+    return make_swap(partition_region(disk, layout.swap), uuid=uuid5(uuid, "swap")).uuid
+
+
+def _require_system(tree: ReadableTree, wording: Wording) -> None:
+    if not (tree.exists("/etc") and stat.S_ISDIR(tree.stat("/etc").st_mode)):
+        raise ArchiveError(f"{wording.source}: holds no directory /etc, so it is not the root of a Linux system")
+
+
+def _name(tree: Tree, options: SystemOptions) -> None:
+    """Give the system its host name and a login on the serial line, as far as they are wanted."""
+    draft = Draft(tree)
+    if options.host_name:
+        renaming = Renaming.of(options.host_name, host_names(draft))
+        hosts.change_hosts(draft, renaming, {}, own_address=hosts.OWN_ADDRESS)
+        change_host_name(draft, renaming)
+    if options.serial_console:
+        configure_serial_console(draft)
+    draft.write(lambda _: 0)
+
+
+def _with_boot_loader(
+    disk: Disk, tree: Tree, layout: Layout, uuids: NewUuids, options: SystemOptions
+) -> tuple[Layout, str]:
+    """Write GRUB and what it reads; return the layout with its boot code, or why there is none."""
+    if not options.boot_loader:
+        return layout, ""
+    reason = reason_against_bios(disk)
+    if not reason and not find_kernels(Draft(tree)):
+        reason = _NO_KERNEL
+    if not reason and read_grub(tree) is None:
+        reason = NO_GRUB
+    if reason:
+        _log.info("%s: no boot loader is written: %s", disk.name, reason)
+        return layout, reason
+    booting = install_grub(
+        disk, tree, layout, uuids, kernel_args=options.kernel_args, serial_console=options.serial_console
+    )
+    return booting or layout, ""
