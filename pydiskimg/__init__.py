@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pydiskimg.files.dump import open_dump, restore_dump
     from pydiskimg.files.tar import extract, open_tar
     from pydiskimg.fs.ext4.make import make_ext
-    from pydiskimg.fs.ext4.populate.populate import populate
+    from pydiskimg.fs.ext4.populate.populate import NewExt, populate, populate_joined
     from pydiskimg.fs.probe import probe
     from pydiskimg.fs.swap import make_swap
     from pydiskimg.images.create import new_image
@@ -32,6 +32,7 @@ __all__ = [
     "DiskImageError",
     "Extent",
     "Kind",
+    "NewExt",
     "Region",
     "allow_references",
     "compare",
@@ -46,6 +47,7 @@ __all__ = [
     "open_tar",
     "open_tree",
     "populate",
+    "populate_joined",
     "probe",
     "read_stream",
     "restore_dump",
@@ -56,6 +58,7 @@ _HOMES = {
     "DiskImageError": "errors",
     "Extent": "extents",
     "Kind": "extents",
+    "NewExt": "fs.ext4.populate.populate",
     "Region": "disks.region",
     "allow_references": "images.references",
     "compare": "transfer.compare",
@@ -69,6 +72,7 @@ _HOMES = {
     "open_image": "images.open",
     "open_tar": "files.tar",
     "populate": "fs.ext4.populate.populate",
+    "populate_joined": "fs.ext4.populate.populate",
     "open_tree": "volumes.tree",
     "probe": "fs.probe",
     "read_stream": "transfer.receive",
