@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pydiskimg.files.dump import open_dump, restore_dump
     from pydiskimg.files.tar import extract, open_tar
     from pydiskimg.fs.ext4.make import make_ext
-    from pydiskimg.fs.ext4.populate.populate import populate
+    from pydiskimg.fs.ext4.populate.populate import NewExt, populate, populate_joined
     from pydiskimg.fs.probe import probe
     from pydiskimg.fs.swap import make_swap
     from pydiskimg.images.create import new_image
@@ -33,6 +33,7 @@ __all__ = [
     "DiskImageError",
     "Extent",
     "Kind",
+    "NewExt",
     "Region",
     "SystemOptions",
     "allow_references",
@@ -49,6 +50,7 @@ __all__ = [
     "open_tar",
     "open_tree",
     "populate",
+    "populate_joined",
     "probe",
     "read_stream",
     "restore_dump",
@@ -59,6 +61,7 @@ _HOMES = {
     "DiskImageError": "errors",
     "Extent": "extents",
     "Kind": "extents",
+    "NewExt": "fs.ext4.populate.populate",
     "Region": "disks.region",
     "SystemOptions": "system.build",
     "allow_references": "images.references",
@@ -74,6 +77,7 @@ _HOMES = {
     "open_image": "images.open",
     "open_tar": "files.tar",
     "populate": "fs.ext4.populate.populate",
+    "populate_joined": "fs.ext4.populate.populate",
     "open_tree": "volumes.tree",
     "probe": "fs.probe",
     "read_stream": "transfer.receive",

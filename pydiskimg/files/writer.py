@@ -15,7 +15,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from pydiskimg.errors import ArchiveError, DiskImageError, MountPointError, NoSpaceError, StorageError, storage_error
@@ -34,6 +34,7 @@ _LATER_ACL_ENTRIES = 200_000  # about 50 MB
 # Files of this many bytes are written to a new file system at once, not all together when the last one is there.
 _WRITE_BACK = 1 << 20
 NAME_TAKEN = "a name comes twice, or was there before"
+MOUNT_POINT = "a directory on which a file system is mounted is in its place"
 _NO_FLAGS = (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL)
 
 
@@ -47,11 +48,15 @@ class MountPointInTheWayError(UnsafePathError):
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """How messages about entries read: "SOURCE: entry PATH: cannot be unpacked"."""
+    """How messages about entries read: "SOURCE: entry PATH: cannot be unpacked".
+
+    hints is what to do where a disk of this name is full.
+    """
 
     source: str
     verb: str = "unpack"
     done: str = "unpacked"
+    hints: Mapping[str, str] = field(default_factory=dict)
 
     def where(self, entry: Entry) -> str:
         """Return what an error about the entry begins with."""
@@ -347,8 +352,7 @@ class Writer:
                 os.rmdir(spot.name, dir_fd=spot.directory)
             except OSError as error:
                 if error.errno == errno.EBUSY:
-                    text = "a directory on which a file system is mounted is in its place"
-                    raise MountPointInTheWayError(text) from error
+                    raise MountPointInTheWayError(MOUNT_POINT) from error
                 raise UnsafePathError("a directory that is not empty is in its place") from error
         if stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode):
             self._parents.forget()

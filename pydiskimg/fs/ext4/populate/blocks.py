@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pydiskimg.files.attributes import ACLS
-from pydiskimg.files.entry import Contents
+from pydiskimg.files.entry import Contents, Entry
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.features import Incompat
 from pydiskimg.fs.ext4.file_system import FileSystem
@@ -19,6 +19,8 @@ from pydiskimg.fs.ext4.populate.inode_record import Stored
 from pydiskimg.fs.ext4.populate.sequential import SequentialWriter
 from pydiskimg.fs.ext4.populate.space import Space
 from pydiskimg.fs.ext4.superblock import Superblock
+from pydiskimg.fs.ext4.tree.entries import entry_of
+from pydiskimg.fs.ext4.tree.files import ExtFiles
 from pydiskimg.fs.ext4.xattr_writer import seal_block
 from pydiskimg.fs.ext4.xattrs import Xattrs, attribute_name
 from pydiskimg.protocols import Buffer
@@ -31,7 +33,7 @@ class FileBlocks:
     """
 
     def __init__(self, new: NewFileSystem) -> None:
-        self.space = Space(new.placement)
+        self.space = Space(new.placement, new.disk.name)
         self.block_size = new.geometry.block_size
         self._checksums = new.checksums
         self._output = SequentialWriter(new.writer, self.block_size)
@@ -81,6 +83,10 @@ class FileBlocks:
         found = Xattrs(self._fs, lambda _inode, _size: b"").of(self._stored(number, inode))
         named = {attribute_name(stored): value for stored, value in found.items()}
         return {name: value for name, value in named.items() if name is not None and name not in ACLS}
+
+    def entry(self, number: int, inode: bytes, path: bytes) -> Entry:
+        """Return a file that is not a directory as an entry of this path, from its inode."""
+        return entry_of(ExtFiles(self._fs), self._stored(number, inode), path, self._fs.name)
 
     def give_back(self, number: int, inode: bytes, *, is_mapped: bool) -> None:
         """Make the blocks of a file free again: those of its contents (is_mapped), of its map and of its attributes."""

@@ -47,7 +47,7 @@ class NewInodeTable:
         """Return the number of an inode that was free. Raises FullError."""
         number = self._returned.pop() if self._returned else self._next
         if number > self._geometry.inodes:
-            raise FullError(f"none of the file system's {self._geometry.inodes} inodes is free")
+            raise FullError(f"none of the file system's {self._geometry.inodes} inodes is free", self._disk.name)
         self._next = max(self._next, number + 1)
         if is_directory:
             self.count_directory(number, 1)

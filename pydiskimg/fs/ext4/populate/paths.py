@@ -33,8 +33,8 @@ class NewName(NamedTuple):
 class PathResolver:
     """Finds directories by path, and makes those that are missing.
 
-    above is each directory's parent. read_link returns the target of a symlink's inode, make_directory makes a
-    directory of a name in another one and returns its inode.
+    above is each directory's parent, also across file systems. read_link returns the target of a symlink's inode,
+    make_directory makes a directory of a name in another one and returns its inode.
     """
 
     def __init__(
@@ -45,6 +45,17 @@ class PathResolver:
         self._read_link = read_link
         self._make_directory = make_directory
         self._known: dict[bytes, int] = {}
+        self._over: dict[int, int] = {}
+
+    def join(self, point: int, root: int) -> None:
+        """Let the root of another file system lie over the directory point."""
+        self._over[point] = root
+        self.above[root] = self.above[point]
+        self.forget()
+
+    def entered(self, directory: int) -> int:
+        """Return the directory that is seen where this one is: itself, or the root of what lies over it."""
+        return self._over.get(directory, directory)
 
     def forget(self) -> None:
         """Resolve anew next time: call it when a symlink or a directory went away."""
@@ -108,7 +119,7 @@ class PathResolver:
             if found is None:
                 current = self._missing(NewName(current, name), make=make, is_own=is_own)
             elif found.file_type == _DIRECTORY:
-                current = found.inode
+                current = self.entered(found.inode)
             elif found.file_type == _SYMLINK:
                 links += 1
                 if links > _MOST_LINKS:

@@ -11,11 +11,12 @@ from pydiskimg.fs.ext4.placement import Placement
 
 
 class FullError(OSError):
-    """No block or inode is left; reason is a clause that says which."""
+    """No block or inode is left; reason is a clause that says which, disk the name of the disk, "" for the memory."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, disk: str = "") -> None:
         super().__init__(errno.ENOSPC, reason)
         self.reason = reason
+        self.disk = disk
 
 
 class Space:
@@ -24,8 +25,9 @@ class Space:
     What was given back (the file of an archive that a later one replaces) is handed out when nothing else is left.
     """
 
-    def __init__(self, placement: Placement) -> None:
+    def __init__(self, placement: Placement, disk_name: str) -> None:
         self._placement = placement
+        self._disk_name = disk_name
         self._free = placement.free_runs()
         self._returned: list[Run] = []
         self._taken: list[Run] = []
@@ -59,7 +61,7 @@ class Space:
             return found
         if not self._returned:
             blocks = self._placement.geometry.blocks
-            raise FullError(f"none of the file system's {blocks} blocks is free")
+            raise FullError(f"none of the file system's {blocks} blocks is free", self._disk_name)
         holes = _joined(self._returned)
         self._returned = []
         self._taken = [*_without(_joined(self._taken), holes)]

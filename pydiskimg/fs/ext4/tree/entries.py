@@ -14,7 +14,8 @@ from pydiskimg.files.acl import decode, is_minimal
 from pydiskimg.files.attributes import ACLS
 from pydiskimg.files.entry import Contents, Entry
 from pydiskimg.fs.ext4.inodes import StoredInode
-from pydiskimg.fs.ext4.tree import ExtTree
+from pydiskimg.fs.ext4.tree.files import ExtFiles
+from pydiskimg.fs.ext4.tree.tree import ExtTree
 from pydiskimg.linux.inodeflags import RESTORED_FLAGS
 from pydiskimg.protocols import Source
 from pydiskimg.units import MIB
@@ -55,50 +56,66 @@ class TreeEntries:
             return self._bare_or_whole(inode, path, name)
 
     def _bare_or_whole(self, inode: StoredInode, path: bytes, name: str) -> Entry:
-        files = self.tree.files
-        status = files.status(inode)
-        found = Entry(
-            path,
-            stat.S_IFMT(status.st_mode),
-            stat.S_IMODE(status.st_mode),
-            status.st_uid,
-            status.st_gid,
-            status.st_mtime_ns,
-            status.st_atime_ns,
-            device=(os.major(status.st_rdev), os.minor(status.st_rdev)),
-            flags=inode.flags & RESTORED_FLAGS,
-        )
-        if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
+        if inode.links > 1 and not stat.S_ISDIR(inode.mode):
             first = self._first.setdefault(inode.number, path)
             if first != path:
+                found = _bare(self.tree.files, inode, path)
                 found.kind, found.link, found.flags = _HARD_LINK, first, 0
                 return found
-        if stat.S_ISREG(status.st_mode):
-            source = files.contents(inode, f"{self.tree.name}, {name}")
-            found.size, found.contents = source.size, self._contents(source, name)
-            if status.st_blocks * 512 < source.size:
-                found.data = _data_ranges(source)
-        elif stat.S_ISLNK(status.st_mode):
-            found.link = files.target(inode)
-        xattrs = files.attributes(inode)
-        for acl in ACLS:
-            if acl in xattrs:
-                acl_entries = decode(xattrs.pop(acl))
-                if not is_minimal(acl, acl_entries):
-                    found.acls = {**found.acls, acl: acl_entries}
-        found.xattrs = xattrs
+        found = entry_of(self.tree.files, inode, path, f"{self.tree.name}, {name}")
+        found.contents = self._told(found.contents, name)
         return found
 
-    def _contents(self, source: Source, name: str) -> Contents:
-        buffer = memoryview(bytearray(min(_CHUNK, source.size)))
+    def _told(self, contents: Contents, name: str) -> Contents:
         with self.tree.errors(name):
-            for extent in source.extents():
-                if extent.kind is not Kind.DATA:
-                    continue
-                for position in range(extent.start, extent.end, _CHUNK):
-                    chunk = buffer[: min(_CHUNK, extent.end - position)]
-                    source.read_into(position, chunk)
-                    yield position, chunk
+            yield from contents
+
+
+def entry_of(files: ExtFiles, inode: StoredInode, path: bytes, name: str) -> Entry:
+    """Return a file as an entry of this path; name is what messages about its contents call it. Raises as files do."""
+    found = _bare(files, inode, path)
+    if found.kind == stat.S_IFREG:
+        source = files.contents(inode, name)
+        found.size, found.contents = source.size, _contents(source)
+        if files.status(inode).st_blocks * 512 < source.size:
+            found.data = _data_ranges(source)
+    elif found.kind == stat.S_IFLNK:
+        found.link = files.target(inode)
+    xattrs = files.attributes(inode)
+    for acl in ACLS:
+        if acl in xattrs:
+            acl_entries = decode(xattrs.pop(acl))
+            if not is_minimal(acl, acl_entries):
+                found.acls = {**found.acls, acl: acl_entries}
+    found.xattrs = xattrs
+    return found
+
+
+def _bare(files: ExtFiles, inode: StoredInode, path: bytes) -> Entry:
+    """Return an entry without contents, target and attributes."""
+    status = files.status(inode)
+    return Entry(
+        path,
+        stat.S_IFMT(status.st_mode),
+        stat.S_IMODE(status.st_mode),
+        status.st_uid,
+        status.st_gid,
+        status.st_mtime_ns,
+        status.st_atime_ns,
+        device=(os.major(status.st_rdev), os.minor(status.st_rdev)),
+        flags=inode.flags & RESTORED_FLAGS,
+    )
+
+
+def _contents(source: Source) -> Contents:
+    buffer = memoryview(bytearray(min(_CHUNK, source.size)))
+    for extent in source.extents():
+        if extent.kind is not Kind.DATA:
+            continue
+        for position in range(extent.start, extent.end, _CHUNK):
+            chunk = buffer[: min(_CHUNK, extent.end - position)]
+            source.read_into(position, chunk)
+            yield position, chunk
 
 
 def _data_ranges(source: Source) -> list[tuple[int, int]] | None:

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: MIT
+"""The files of one new file system by their inodes: what an entry says of them, their contents and attributes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import replace
+
+from pydiskimg.files.acl import Lookup, mode_with
+from pydiskimg.files.attributes import ACL_ACCESS, AttributesLeftOut
+from pydiskimg.files.entry import Entry
+from pydiskimg.files.resolve import UnsafePathError
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.features import RoCompat
+from pydiskimg.fs.ext4.new_file_system import NewFileSystem
+from pydiskimg.fs.ext4.populate.attributes import NO_ATTRIBUTES, access_control_lists, encoded
+from pydiskimg.fs.ext4.populate.blocks import FileBlocks
+from pydiskimg.fs.ext4.populate.inode_record import (
+    Owned,
+    Stored,
+    device_pointer,
+    inode_record,
+    largest_file,
+    possible_flags,
+)
+from pydiskimg.fs.ext4.populate.inode_table import NewInodeTable
+from pydiskimg.records import Value
+
+SECOND = 1 << 31
+"""What is added to the numbers of inodes of a second file system that is filled together with a first one.
+
+An inode in use has a name, and names take at least 16 bytes of at most 16 GiB, so that there are fewer.
+"""
+MOST_LINKS = 65000  # of a file, and with dir_nlink of a directory before it counts no more
+_OLD_MOST_LINKS = 32000  # ext2 and ext3
+_FAST_SYMLINK = 60  # bytes; shorter ones are in the inode
+_PATH_MAX = 4096
+
+
+class NewFiles:
+    """Makes the files of one new file system, whose inodes it numbers from first on; with its root and lost+found.
+
+    Raises FullError where it is full, OSError for what Linux would refuse, UnsafePathError for what cannot be kept, and
+    as reading contents and writing do.
+    """
+
+    def __init__(self, new: NewFileSystem, first: int = 0) -> None:
+        self.new = new
+        self.root, self.lost_found = first + layout.ROOT_INODE, first + layout.LOST_FOUND_INODE
+        self.blocks = FileBlocks(new)
+        self.inodes = NewInodeTable(new.disk, new.placement, new.checksums, new.writer)
+        self.counts_all = RoCompat.DIR_NLINK not in new.geometry.features
+        self.most_links = _OLD_MOST_LINKS if self.counts_all else MOST_LINKS
+        self._first = first
+        self._now = new.identity.now
+        self._largest = largest_file(new.geometry.features, self.blocks.block_size)
+        self._begin()
+
+    def holds(self, number: int) -> bool:
+        """Tell whether an inode is one of this file system's."""
+        return self._first <= number < self._first + SECOND
+
+    def local(self, number: int) -> int:
+        """Return the number of an inode as the file system itself has it."""
+        return number - self._first
+
+    def allocate(self, *, is_directory: bool) -> int:
+        return self.inodes.new(is_directory=is_directory) + self._first
+
+    def store(self, number: int, entry: Entry) -> Stored:
+        """Write the contents of an entry and return where they are."""
+        if entry.kind == stat.S_IFREG:
+            if entry.size > self._largest:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+            return self.blocks.write_file(self.local(number), entry.contents, entry.size)
+        if entry.kind == stat.S_IFLNK:
+            return self._store_target(number, entry.link)
+        major, minor = entry.device
+        if entry.kind not in (stat.S_IFCHR, stat.S_IFBLK):
+            return Stored()
+        if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
+            raise UnsafePathError(f"its device number {major}:{minor} is none that Linux has")
+        return Stored(device_pointer(major, minor))
+
+    def _store_target(self, number: int, target: bytes) -> Stored:
+        if not target:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        if len(target) >= min(self.blocks.block_size, _PATH_MAX):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        if len(target) < _FAST_SYMLINK:
+            return Stored(target, len(target))
+        return self.blocks.write_file(self.local(number), [(0, memoryview(target))], len(target))
+
+    def put(self, number: int, entry: Entry, stored: Stored, lookup: Lookup, left_out: AttributesLeftOut) -> bool:
+        """Put an inode with all that an entry says; its contents were read.
+
+        False: its ACLs have names in them, and put_attributes() has to follow when the tree's own lists are there.
+        """
+        kind_and_mode = entry.kind | (0o777 if entry.kind == stat.S_IFLNK else entry.mode & 0o7777)
+        flags = possible_flags(entry.kind, entry.flags)
+        owned = Owned(kind_and_mode, entry.uid, entry.gid, entry.atime_ns, entry.mtime_ns, flags)
+        if not entry.xattrs and not entry.acls:
+            self._put(number, owned, stored)
+            return True
+        acls = access_control_lists(entry)
+        if ACL_ACCESS in acls:
+            owned.mode = mode_with(owned.mode, acls[ACL_ACCESS])
+        found = encoded(entry, {} if entry.acls_have_names else acls, lookup, self.blocks.block_size, left_out)
+        if entry.acls_have_names:
+            found = NO_ATTRIBUTES
+        block = self.blocks.write_attributes(found.block) if found.block else 0
+        record = inode_record(owned, stored, 1, found, block, self._now, self.blocks.block_size)
+        self.inodes.put(self.local(number), record)
+        return not entry.acls_have_names
+
+    def put_attributes(self, number: int, entry: Entry, lookup: Lookup) -> None:
+        """Give an inode that put() has put the attributes and ACLs of its entry."""
+        found = encoded(entry, access_control_lists(entry), lookup, self.blocks.block_size, None)
+        values: dict[str, Value] = {"i_xattrs": found.in_inode}
+        inode = layout.INODE.unpack(self.inodes.get(self.local(number)))
+        if found.block:
+            block = self.blocks.write_attributes(found.block)
+            sectors = inode["i_blocks_lo"] | inode["i_blocks_high"] << 32
+            sectors += self.blocks.block_size // 512
+            values |= {"i_file_acl_lo": block & 0xFFFFFFFF, "i_file_acl_high": block >> 32}
+            values |= {"i_blocks_lo": sectors & 0xFFFFFFFF, "i_blocks_high": sectors >> 32}
+        self.inodes.patch(self.local(number), values)
+
+    def put_missing(self, number: int, mode: int) -> None:
+        """Put the inode of a directory that no entry is for, of root's and with the present as its times."""
+        now = self._now * 10**9
+        self._put(number, Owned(layout.DIRECTORY | mode, 0, 0, now, now), Stored())
+
+    def own_directory(self, number: int, entry: Entry) -> Entry:
+        """Give back the attributes of a directory; return its entry with those of them that have other names."""
+        inode = self.inodes.get(self.local(number))
+        had = self.blocks.attributes(self.local(number), inode) if any(inode) else {}
+        fields = layout.INODE.unpack(inode)
+        self.blocks.give_back_attributes(int(fields["i_file_acl_lo"] | fields["i_file_acl_high"] << 32))
+        return replace(entry, xattrs={**had, **entry.xattrs}) if had else entry
+
+    def add_link(self, number: int, more: int) -> None:
+        """Count one name of a file more, or less. Raises OSError where it has as many as it can."""
+        links = self.links(number)
+        if more > 0 and links >= self.most_links:
+            raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+        self.inodes.patch(self.local(number), {"i_links_count": links + more})
+
+    def links(self, number: int) -> int:
+        return int(layout.INODE.unpack(self.inodes.get(self.local(number)))["i_links_count"])
+
+    def remove(self, number: int, file_type: int) -> None:
+        """Give back an inode and its blocks."""
+        inode = self.inodes.get(self.local(number))
+        is_symlink = file_type == layout.FILE_TYPES[layout.SYMLINK]
+        has_block = is_symlink and layout.INODE.unpack(inode)["i_size_lo"] >= _FAST_SYMLINK
+        is_mapped = file_type == layout.FILE_TYPES[layout.REGULAR_FILE] or has_block
+        self.blocks.give_back(self.local(number), inode, is_mapped=is_mapped)
+        self.inodes.give_back(self.local(number), is_directory=file_type == layout.FILE_TYPES[layout.DIRECTORY])
+
+    def target(self, number: int) -> bytes:
+        """Return where a symlink leads."""
+        inode = self.inodes.get(self.local(number))
+        fields = layout.INODE.unpack(inode)
+        size = int(fields["i_size_lo"])
+        if size < _FAST_SYMLINK:
+            return bytes(fields["i_block"][:size])
+        return self.blocks.read(self.local(number), inode, _PATH_MAX)
+
+    def read(self, number: int, limit: int) -> bytes:
+        """Return the contents of a regular file, at most limit bytes."""
+        return self.blocks.read(self.local(number), self.inodes.get(self.local(number)), limit)
+
+    def entry(self, number: int, path: bytes) -> Entry:
+        """Return a file that is not a directory as an entry of this path."""
+        return self.blocks.entry(self.local(number), self.inodes.get(self.local(number)), path)
+
+    def _begin(self) -> None:
+        for number, inode in self.new.inodes:
+            if any(inode):
+                self.inodes.put(number, inode)
+                self.inodes.patch(number, {"i_extra_isize": layout.INODE_EXTRA_SIZE})  # that of bad blocks has none
+        for number in (layout.ROOT_INODE, layout.LOST_FOUND_INODE):
+            self.inodes.count_directory(number, 1)
+        self.put_missing(self.root, 0o755)
+        self.put_missing(self.lost_found, 0o700)
+
+    def _put(self, number: int, owned: Owned, stored: Stored) -> None:
+        record = inode_record(owned, stored, 1, NO_ATTRIBUTES, 0, self._now, self.blocks.block_size)
+        self.inodes.put(self.local(number), record)
