@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydiskimg.cli.arguments import require_name, size_argument, uuid_argument
 from pydiskimg.cli.output import add_output_option, show, tell
 from pydiskimg.cli.progress import progress
-from pydiskimg.errors import BootLoaderError, DiskImageError
+from pydiskimg.errors import ArchiveError, BootLoaderError, DiskImageError, MountPointError
 from pydiskimg.images import FORMATS
 from pydiskimg.linux.blockdev import is_block_device
 from pydiskimg.text import printable
@@ -50,6 +50,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("-O", dest="format", choices=FORMATS, default="raw", help="format of DISK (default: raw)")
     parser.add_argument(
         "--size", type=size_argument, metavar="SIZE", help="size of the disk, such as 4G; a block device has its own"
+    )
+    parser.add_argument(
+        "--boot", type=size_argument, metavar="SIZE", help="make a partition of /boot, such as 500M (default: none)"
     )
     parser.add_argument("--swap", type=size_argument, metavar="SIZE", help="make a partition of swap (default: none)")
     parser.add_argument("--table", choices=("mbr", "gpt"), help="partition table (default: mbr, gpt from 2 TiB on)")
@@ -92,6 +95,8 @@ def run(arguments: argparse.Namespace) -> None:
             built = build_system(disk, entries, options, wording=wording)
         except BootLoaderError as error:
             raise BootLoaderError(f"{error}; --bootloader none makes the disk without it") from error
+        except MountPointError as error:
+            raise ArchiveError(f"{error}; leave out --boot", entry=error.entry) from error
         size = disk.size
     _report(arguments, built, size)
 
@@ -110,6 +115,7 @@ def _options(arguments: argparse.Namespace) -> SystemOptions:
 
     return SystemOptions(
         kind=arguments.kind,
+        boot_size=arguments.boot,
         swap_size=arguments.swap,
         table=arguments.table,
         boot_loader=arguments.bootloader == "auto",
@@ -181,6 +187,7 @@ def _report(arguments: argparse.Namespace, built: BuiltSystem, size: int) -> Non
         "table": label,
         "type": arguments.kind,
         "uuid": str(root),
+        "boot-uuid": None if built.uuids.boot is None else str(built.uuids.boot),
         "swap-uuid": None if built.uuids.swap is None else str(built.uuids.swap),
         "entries": built.populated.entries,
         "bytes": built.populated.bytes,

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import stat
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from uuid import UUID, uuid4, uuid5
 
@@ -20,10 +21,12 @@ from pydiskimg.errors import ArchiveError
 from pydiskimg.files.entry import Entry
 from pydiskimg.files.tree import ReadableTree, Tree
 from pydiskimg.files.writer import Wording
-from pydiskimg.fs.ext4.change.tree import open_changed_tree
-from pydiskimg.fs.ext4.populate.populate import Populated, populate
+from pydiskimg.fs.ext4.change.joined import JoinedTree
+from pydiskimg.fs.ext4.change.tree import ChangedTree, open_changed_tree
+from pydiskimg.fs.ext4.populate.populate import NewExt, Populated, populate, populate_joined
 from pydiskimg.fs.swap import check_swap, make_swap
 from pydiskimg.partitions.identifiers import with_identifiers
+from pydiskimg.partitions.make import PlannedPartition
 from pydiskimg.protocols import Disk
 from pydiskimg.system import fstab, hosts
 from pydiskimg.system.boot.kernels import find_kernels
@@ -43,15 +46,17 @@ _NO_KERNEL = "the system has no kernel in /boot; add one, such as Debian's linux
 class SystemOptions:
     """What a new system is to be like; sizes are bytes.
 
-    swap_size None: no swap. table is "mbr", "gpt" or None for what suits the disk's size. boot_loader False: nothing is
-    done about booting. host_name, with or without a domain, replaces the names that the system has. kernel_args are
-    more arguments of the kernel; serial_console is for the first serial line: the kernel's messages, GRUB and a login.
+    boot_size None: /boot is a directory of the root. swap_size None: no swap. table is "mbr", "gpt" or None for what
+    suits the disk's size. boot_loader False: nothing is done about booting. host_name, with or without a domain,
+    replaces the names that the system has. kernel_args are more arguments of the kernel; serial_console is for the
+    first serial line: the kernel's messages, GRUB and a login.
 
     uuid is the root file system's; all other identifiers follow from it. now is the time of what is made here, in
     seconds since 1970. Both are new unless given; with them the same entries give the same bytes.
     """
 
     kind: str = "ext4"
+    boot_size: int | None = None
     swap_size: int | None = None
     table: str | None = None
     boot_loader: bool = True
@@ -78,7 +83,7 @@ class BuiltSystem:
 def build_system(
     disk: Disk, entries: Iterable[Entry], options: SystemOptions | None = None, *, wording: Wording | None = None
 ) -> BuiltSystem:
-    """Make a disk with a partition table, swap, a root file system of the entries and GRUB for a BIOS.
+    """Make a disk with a partition table, swap, file systems with the files of entries, and GRUB for a BIOS.
 
         with open_tar("debian.tar.gz") as entries, new_image("debian.qcow2", 4 << 30, format="qcow2") as disk:
             build_system(disk, entries, SystemOptions(host_name="debian.example.org"))
@@ -101,21 +106,12 @@ def build_system(
     entries = iter(entries)
     first = list(islice(entries, 1))  # what is not an archive is refused before anything is lost
     layout = _planned(disk, options, uuid)
-    root = partition_region(disk, layout.root)
     if layout.swap is not None:
         check_swap(partition_region(disk, layout.swap))
     wipe_partition_table(disk)
-    uuids = NewUuids(uuid, None, _made_swap(disk, layout, uuid))
-    populated = populate(
-        root,
-        chain(first, entries),
-        kind=options.kind,
-        uuid=uuid,
-        hash_seed=uuid5(uuid, "hash seed"),
-        now=now,
-        wording=wording,
-    )
-    with open_changed_tree(root, now=now * 10**9) as tree, tree.together():
+    uuids = NewUuids(uuid, uuid5(uuid, "boot") if layout.boot else None, _made_swap(disk, layout, uuid))
+    populated = _filled(disk, layout, uuids, chain(first, entries), options.kind, now, wording)
+    with _changed_tree(disk, layout, now) as tree:
         _require_system(tree, wording)
         fstab.write_entries(tree, fstab_entries(uuids, options.kind))
         _name(tree, options)
@@ -126,7 +122,7 @@ def build_system(
 
 def _planned(disk: Disk, options: SystemOptions, uuid: UUID) -> Layout:
     label = {"mbr": "dos", "gpt": "gpt", None: None}[options.table]
-    layout = plan_layout(disk, boot_size=None, swap_size=options.swap_size, label=label)
+    layout = plan_layout(disk, boot_size=options.boot_size, swap_size=options.swap_size, label=label)
     return layout.with_table(with_identifiers(layout.table, uuid))
 
 
@@ -134,6 +130,49 @@ def _made_swap(disk: Disk, layout: Layout, uuid: UUID) -> UUID | None:
     if layout.swap is None:
         return None
     return make_swap(partition_region(disk, layout.swap), uuid=uuid5(uuid, "swap")).uuid
+
+
+def _filled(
+    disk: Disk, layout: Layout, uuids: NewUuids, entries: Iterable[Entry], kind: str, now: int, wording: Wording
+) -> Populated:
+    """Make the file systems of root and /boot with the files of entries."""
+
+    def new(partition: PlannedPartition, uuid: UUID) -> NewExt:
+        region = partition_region(disk, partition)
+        return NewExt(disk=region, kind=kind, uuid=uuid, hash_seed=uuid5(uuid, "hash seed"), now=now)
+
+    root = new(layout.root, uuids.root)
+    if layout.boot is None or uuids.boot is None:
+        return populate(
+            root.disk,
+            entries,
+            kind=kind,
+            uuid=root.uuid,
+            hash_seed=root.hash_seed,
+            now=now,
+            wording=wording,
+        )
+    boot = new(layout.boot, uuids.boot)
+    hints = {boot.disk.name: "make the partition of /boot larger", **wording.hints}
+    return populate_joined(root, boot, entries, wording=replace(wording, hints=hints))
+
+
+@contextmanager
+def _changed_tree(disk: Disk, layout: Layout, now: int) -> Iterator[Tree]:
+    """Give the new system's files to be changed, all at once when the block ends."""
+
+    def opened(partition: PlannedPartition) -> ChangedTree:
+        return stack.enter_context(open_changed_tree(partition_region(disk, partition), now=now * 10**9))
+
+    with ExitStack() as stack:
+        root = opened(layout.root)
+        boot = opened(layout.boot) if layout.boot else None
+        tree = JoinedTree(root)
+        stack.enter_context(root.together())
+        if boot is not None:
+            tree.join("/boot", boot)
+            stack.enter_context(boot.together())
+        yield tree
 
 
 def _require_system(tree: ReadableTree, wording: Wording) -> None:

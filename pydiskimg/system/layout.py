@@ -46,7 +46,7 @@ def plan_layout(
     """Decide on the partitions: /boot and swap of these sizes (bytes) unless None, the root gets the rest.
 
     label is plan_partition_table()'s. With boot_in_root /boot's partition is there and not used. Raises DoesNotFitError
-    when nothing is left for the root, PartitionError for what no table can hold; nothing was written.
+    when too little is left for a file system, PartitionError for what no table can hold; nothing was written.
     """
     wanted = []
     if boot_size is not None:
@@ -57,7 +57,8 @@ def plan_layout(
     table = plan_partition_table(disk.size, disk.sector_size, wanted, label=label)
     linux = [partition for partition in table.partitions if partition.content is Content.LINUX]
     swap = [partition for partition in table.partitions if partition.content is Content.SWAP]
-    _check_root_size(linux[-1], disk)
+    for partition, what in ((linux[-1], "the root file system"), (linux[0], "/boot")):
+        _check_size(partition, disk, what)
     return Layout(
         table,
         boot=linux[0] if boot_size is not None and not boot_in_root else None,
@@ -66,14 +67,14 @@ def plan_layout(
     )
 
 
-def _check_root_size(root: PlannedPartition, disk: Disk) -> None:
+def _check_size(partition: PlannedPartition, disk: Disk, what: str) -> None:
     needed = SMALLEST_FILE_SYSTEM_MIB * MIB
-    if root.length < needed:
+    if partition.length < needed:
         raise DoesNotFitError(
-            f"{disk.name}: the disk has {format_bytes(disk.size)}, which leaves {format_bytes(root.length)} for the "
-            f"root file system; expected {format_bytes(needed)} at least; nothing was written",
+            f"{disk.name}: the disk has {format_bytes(disk.size)}, of which {format_bytes(partition.length)} are for "
+            f"{what}; expected {format_bytes(needed)} at least; nothing was written",
             needed=needed,
-            available=root.length,
+            available=partition.length,
         )
 
 

@@ -203,7 +203,7 @@ def test_a_tarball_that_is_none(node: Node, tmp_path: Path, contents: bytes) -> 
     ("boot", "words"),
     [
         ("7", "BOOT_SIZE is 7; a file system needs at least 8 MiB"),
-        ("8", "leaves 5242880 bytes (5 MiB) for the root file system"),
+        ("8", "5242880 bytes (5 MiB) are for the root file system"),
     ],
 )
 def test_partitions_too_small_for_a_file_system(node: Node, tmp_path: Path, boot: str, words: str) -> None:

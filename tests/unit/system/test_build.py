@@ -91,6 +91,30 @@ def test_swap_is_made_and_named() -> None:
         assert f"UUID={made.uuids.swap} none swap sw 0 0\n" in tree.read("/etc/fstab").decode()
 
 
+def test_boot_has_a_partition_of_its_own() -> None:
+    disk, made = built(system(), boot_size=10 * MIB, swap_size=MIB, table="gpt")
+    partitions = read_partition_table(disk)
+    assert [partition.length // MIB for partition in partitions] == [1, 10, 1, 26]
+    root, boot = str(made.uuids.root), str(made.uuids.boot)
+    with open_tree(disk, partition=2) as tree:
+        assert tree.exists("/vmlinuz-6.1.0-9-amd64")
+        assert tree.exists("/grub/i386-pc/ext2.mod")
+        menu = tree.read("/grub/grub.cfg").decode()
+        assert f"--set=root {boot}" in menu
+        assert f"linux /vmlinuz-6.1.0-9-amd64 root=UUID={root} ro" in menu
+    with open_tree(disk, partition=4) as tree:
+        assert list(tree.list("/boot")) == []
+        assert f"UUID={boot} /boot ext4 defaults 0 2\n" in tree.read("/etc/fstab").decode()
+
+
+def test_a_boot_too_small_is_refused_with_what_to_do() -> None:
+    with pytest.raises(DoesNotFitError, match=r"7340032 bytes .* for /boot; expected"):
+        built(system(), boot_size=7 * MIB)
+    large = [folder("etc"), regular("boot/vmlinuz-1", bytes(9 * MIB))]
+    with pytest.raises(NoSpaceError, match="make the partition of /boot larger"):
+        built(iter(large), boot_size=8 * MIB)
+
+
 def test_what_is_not_named_keeps_its_name() -> None:
     disk, _ = built(system())
     with open_tree(disk) as tree:
@@ -138,7 +162,7 @@ def test_what_is_not_a_system_is_refused_and_gets_no_table() -> None:
 def test_a_disk_too_small_is_refused_before_anything_is_lost() -> None:
     disk = MemoryDisk(6 * MIB)
     disk.write(0, b"kept")
-    with pytest.raises(DoesNotFitError, match=r"leaves 5242880 bytes .* for the root file system"):
+    with pytest.raises(DoesNotFitError, match=r"5242880 bytes .* for the root file system; expected"):
         build_system(disk, system())
     assert read_bytes(disk, 0, 4) == b"kept"
 
