@@ -22,17 +22,12 @@ from pydiskimg.files.writer import NAME_TAKEN, NameTakenError, Wording
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.directories import LOST_FOUND
 from pydiskimg.fs.ext4.features import RoCompat
+from pydiskimg.fs.ext4.inode_fields import device_pointer, largest_file, possible_flags
 from pydiskimg.fs.ext4.new_file_system import NewFileSystem
-from pydiskimg.fs.ext4.populate.attributes import NO_ATTRIBUTES, access_control_lists, encoded
+from pydiskimg.fs.ext4.populate.attributes import NO_ATTRIBUTES, encoded
 from pydiskimg.fs.ext4.populate.blocks import FileBlocks
-from pydiskimg.fs.ext4.populate.inode_record import (
-    Owned,
-    Stored,
-    device_pointer,
-    inode_record,
-    largest_file,
-    possible_flags,
-)
+from pydiskimg.fs.ext4.populate.entry_attributes import access_control_lists
+from pydiskimg.fs.ext4.populate.inode_record import Owned, Stored, inode_record
 from pydiskimg.fs.ext4.populate.inode_table import NewInodeTable
 from pydiskimg.fs.ext4.populate.names import Named, NameTable
 from pydiskimg.fs.ext4.populate.paths import NewName, PathResolver
@@ -156,12 +151,9 @@ class Filler:
             return self.blocks.write_file(number, entry.contents, entry.size)
         if entry.kind == stat.S_IFLNK:
             return self._symlink(number, entry.link)
-        major, minor = entry.device
         if entry.kind not in (stat.S_IFCHR, stat.S_IFBLK):
             return Stored()
-        if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
-            raise UnsafePathError(f"its device number {major}:{minor} is none that Linux has")
-        return Stored(device_pointer(major, minor))
+        return Stored(device_pointer(*entry.device))
 
     def _symlink(self, number: int, target: bytes) -> Stored:
         if not target:

@@ -28,7 +28,7 @@ from pydiskimg.fs.ext4.make import ExtInfo, ext_info
 from pydiskimg.fs.ext4.new_file_system import NewFileSystem, new_identity
 from pydiskimg.fs.ext4.plan import plan_geometry
 from pydiskimg.fs.ext4.populate.filler import MOST_LINKS, Filler, entries_of
-from pydiskimg.fs.ext4.populate.inode_record import size_fields
+from pydiskimg.fs.ext4.populate.inode_record import stored_fields
 from pydiskimg.fs.ext4.populate.space import FullError
 from pydiskimg.fs.wipe import wipe_signatures
 from pydiskimg.protocols import Disk
@@ -152,7 +152,7 @@ def _write_sealed(writer: DirectoryWriter, filler: Filler, waiting: dict[int, Ne
         links = 2 + filler.subdirectories.get(number, 0)
         sectors = stored.blocks * block_size // 512 + fields["i_blocks_lo"]
         values = {
-            **size_fields(stored.size, sectors),
+            **stored_fields(stored.size, sectors),
             "i_block": stored.i_block,
             "i_links_count": links if links <= MOST_LINKS else 1,
             "i_flags": fields["i_flags"] | stored.flags | (layout.INDEX_FLAG if directory.is_indexed else 0),

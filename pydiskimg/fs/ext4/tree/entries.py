@@ -13,13 +13,12 @@ from pydiskimg.extents import Kind
 from pydiskimg.files.acl import decode, is_minimal
 from pydiskimg.files.attributes import ACLS
 from pydiskimg.files.entry import Contents, Entry
+from pydiskimg.files.source_pieces import source_pieces
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.tree import ExtTree
 from pydiskimg.linux.inodeflags import RESTORED_FLAGS
 from pydiskimg.protocols import Source
-from pydiskimg.units import MIB
 
-_CHUNK = MIB
 _HARD_LINK = 0
 _MOST_RANGES = 1 << 17
 
@@ -90,15 +89,8 @@ class TreeEntries:
         return found
 
     def _contents(self, source: Source, name: str) -> Contents:
-        buffer = memoryview(bytearray(min(_CHUNK, source.size)))
         with self.tree.errors(name):
-            for extent in source.extents():
-                if extent.kind is not Kind.DATA:
-                    continue
-                for position in range(extent.start, extent.end, _CHUNK):
-                    chunk = buffer[: min(_CHUNK, extent.end - position)]
-                    source.read_into(position, chunk)
-                    yield position, chunk
+            yield from source_pieces(source)
 
 
 def _data_ranges(source: Source) -> list[tuple[int, int]] | None:
