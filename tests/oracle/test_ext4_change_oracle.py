@@ -21,41 +21,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import FileSystemError, StorageError
 from pydiskimg.fs.ext4.change.tree import ChangedTree, open_changed_tree
-from pydiskimg.units import KIB, MIB
-from tests.fixtures.ext_contents import Found, contents_of
+from pydiskimg.units import KIB
+from tests.fixtures.ext_contents import contents_of
 from tests.fixtures.ext_files import made_ext
+from tests.fixtures.judged_ext import FEATURES, SIZE, disk_of, judged, repaired
 from tests.fixtures.programs import Tool, run
 from tests.fixtures.stopping_disk import LosingDisk, StoppedError, StoppingDisk
 
 pytestmark = pytest.mark.oracle
 
-SIZE = 4 * MIB
-FEATURES = [
-    "-t ext4 -b 1024",
-    "-t ext4 -b 4096 -O ^has_journal",
-    "-t ext4 -b 1024 -O ^metadata_csum,uninit_bg,^64bit",
-    "-t ext4 -b 1024 -O inline_data,^flex_bg -g 1024",
-    "-t ext4 -b 2048 -O bigalloc,^resize_inode -C 8192 -I 1024",
-    "-t ext4 -b 1024 -O meta_bg,^resize_inode,metadata_csum_seed,orphan_file",
-    "-t ext3 -b 1024 -I 128",
-    "-t ext2 -b 1024 -O ^filetype,^dir_index",
-    "-t ext2 -r 0 -b 1024",
-]
 Change = Callable[[ChangedTree], None]
-
-
-def disk_of(tool: Tool, directory: Path, options: str) -> MemoryDisk:
-    path = made_ext(tool, directory / "image", options, SIZE)
-    disk = MemoryDisk(SIZE)
-    disk.data[:] = path.read_bytes()
-    path.unlink()
-    return disk
-
-
-def judged(tool: Tool, directory: Path, disk: MemoryDisk) -> None:
-    path = directory / "judged"
-    path.write_bytes(disk.data)
-    run(tool("e2fsck"), "-fn", path)
 
 
 DIRECTORIES = st.sampled_from(["/", "/d", "/d/e"])
@@ -312,15 +287,6 @@ def test_an_interruption_leaves_the_old_or_the_new(tool: Tool, tmp_path: Path, o
         assert found in (before, after), f"after {writes} writes"
         outcomes.add(found == after)
     assert outcomes == {False, True}
-
-
-def repaired(tool: Tool, directory: Path, disk: MemoryDisk) -> dict[str, Found]:
-    path = directory / "repaired"
-    path.write_bytes(disk.data)
-    run(tool("e2fsck"), "-p", path, expect=(0, 1))
-    run(tool("e2fsck"), "-fn", path)
-    disk.data[:] = path.read_bytes()
-    return contents_of(disk)
 
 
 def test_removing_many_leaves_no_inode_that_looks_like_garbage(tool: Tool, tmp_path: Path) -> None:

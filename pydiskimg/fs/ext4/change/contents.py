@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.bitmaps import Run, total
-from pydiskimg.fs.ext4.change.inodes import changed, size_fields
+from pydiskimg.fs.ext4.change.inodes import changed
 from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.features import Incompat, RoCompat
+from pydiskimg.fs.ext4.inode_fields import size_fields
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.map_reader import MapReader
 from pydiskimg.fs.ext4.map_writer import EncodedMap, MapPiece, extent_tree, pointer_tree

@@ -7,7 +7,7 @@ What is written anew is written as for a new file system: with hashes as soon as
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.change.attributes import inline_data, outlined
@@ -25,6 +25,7 @@ from pydiskimg.fs.ext4.tree.files import RefusedError
 
 _DOTDOT = b".."
 _TABLE_IN_ROOT, _TABLE_IN_NODE = layout.DX_ROOT.size, layout.DX_NODE.size
+_FEW = 16  # names that are changed one after the other
 _MOST_LEVELS = 2  # of tables below the root's, with large_dir
 _BLOCK_BITS = 0x0FFFFFFF  # of a block's number in a table
 
@@ -76,12 +77,16 @@ class ChangedDirectory:
         if not 0 < len(name) <= layout.NAME_MAX:
             text = f"would have a name of {len(name)} bytes (1 to {layout.NAME_MAX} are possible)"
             raise RefusedError(text, errno.ENAMETOOLONG)
-        file_type = self._file_type(child)
+        if not self._inserted(name, child):
+            self._write([*self.entries(), (name, child.number, self._file_type(child))])
+
+    def _inserted(self, name: bytes, child: StoredInode) -> bool:
+        """Add an entry where there is room for it; False where there is none."""
         for block, leaf in self._candidates(name):
-            if leaf.insert(child.number, name, file_type):
+            if leaf.insert(child.number, name, self._file_type(child)):
                 self._transaction.put(block, leaf.sealed(self.inode.seed))
-                return
-        self._write([*self.entries(), (name, child.number, file_type)])
+                return True
+        return False
 
     def remove(self, name: bytes) -> None:
         """Take an entry away, which is there."""
@@ -104,6 +109,28 @@ class ChangedDirectory:
                 self._transaction.put(block, leaf.sealed(self.inode.seed))
                 return
 
+    def change(self, names: Mapping[bytes, StoredInode | None], parent: int | None = None) -> None:
+        """Have names, there or not, stand for other files, all at once; None takes a name away, which is there.
+
+        parent is the inode of the directory above a new one, which has no blocks yet.
+        """
+        is_few = parent is None and not self._is_inline and len(names) <= max(_FEW, self._size_in_blocks // 4)
+        if is_few and all(self._change_one(name, child) for name, child in names.items()):
+            return
+        kept = [] if parent is not None else [entry for entry in self.entries() if entry[0] not in names]
+        added = [(name, child.number, self._file_type(child)) for name, child in names.items() if child is not None]
+        self._write([*kept, *added], parent)
+
+    def _change_one(self, name: bytes, child: StoredInode | None) -> bool:
+        """Change a name in the block that has it or has room for it; False where none has."""
+        if child is None:
+            self.remove(name)
+        elif self.find(name) is not None:
+            self.point(name, child)
+        else:
+            return self._inserted(name, child)
+        return True
+
     def move_below(self, parent: int) -> None:
         """Say that another directory is the one above."""
         if self._is_inline or self._is_indexed:
@@ -121,6 +148,10 @@ class ChangedDirectory:
     @property
     def _is_inline(self) -> bool:
         return bool(self.inode.flags & layout.INLINE_DATA_FLAG)
+
+    @property
+    def _size_in_blocks(self) -> int:
+        return self.inode.size // self._fs.geometry.block_size
 
     @property
     def _is_indexed(self) -> bool:

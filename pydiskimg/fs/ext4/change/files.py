@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import time
+from collections.abc import Mapping
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.acl import acl_with_mode, is_minimal_acl, mode_of_acl, stored_acl
@@ -21,17 +22,19 @@ from pydiskimg.fs.ext4.change.attributes import (
 )
 from pydiskimg.fs.ext4.change.contents import Contents, Pieces, has_map, with_blocks
 from pydiskimg.fs.ext4.change.directories import ChangedDirectory
-from pydiskimg.fs.ext4.change.inodes import changed, new_inode, owners, size_fields, store, times
+from pydiskimg.fs.ext4.change.inodes import changed, load, new_inode, store
+from pydiskimg.fs.ext4.change.put_inode import with_device, with_target
 from pydiskimg.fs.ext4.change.refusals import orphans
 from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.features import RoCompat
-from pydiskimg.fs.ext4.inodes import StoredInode, read_inode
+from pydiskimg.fs.ext4.inode_fields import owner_fields, size_fields, time_fields
+from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.tree.files import RefusedError
 from pydiskimg.fs.ext4.xattr_writer import stored_name
 from pydiskimg.fs.ext4.xattrs import StoredName
 
+_DEVICES = (layout.CHARACTER_DEVICE, layout.BLOCK_DEVICE)
 _LINK_MAX = 65000
-_FAST_SYMLINK = 60
 _ACCESS_ACL, _DEFAULT_ACL = (2, b""), (3, b"")
 _IS_DIRECTORY = "is a directory", errno.EISDIR
 _NO_DIRECTORY = "is not a directory", errno.ENOTDIR
@@ -59,28 +62,37 @@ class FileChanges:
         if number in self._orphans:
             text = f"is inode {number}, which a crash left to be deleted or cut (e2fsck does that)"
             raise RefusedError(text, errno.EBUSY)
-        inode = read_inode(self._fs, number)
+        inode = load(self._transaction, number)
         if not inode.links or not inode.kind:
             raise self._fs.not_believed(f"inode {number} is in a directory and not in use")
         return inode
 
-    def make(self, parent: StoredInode, name: bytes, mode: int) -> StoredInode:
-        """Make an empty file, a directory, a FIFO or a socket; mode has the type. Return its inode.
+    def make(self, parent: StoredInode, name: bytes, mode: int, *, device: tuple[int, int] = (0, 0)) -> StoredInode:
+        """Make an empty file, a directory, a device, a FIFO or a socket; mode has the type. Return its inode.
 
         It inherits what the directory hands on: group, project, flags and the default ACL, with the bits of mode.
         """
-        inode = new_inode(self._transaction, parent, mode, self._time())
-        inherited = self._inherited(parent, inode)
-        if inherited:
-            inode = with_attributes(self._transaction, inode, inherited)
+        inode = self.heir(parent, mode)
         if inode.kind == layout.DIRECTORY:
             directory = ChangedDirectory(self._transaction, inode)
             directory.begin(parent.number)
             inode = directory.inode
         elif inode.kind == layout.REGULAR_FILE:
             inode = Contents(self._transaction, inode).finished(0)
+        elif inode.kind in _DEVICES:
+            inode = with_device(inode, device)
         self._enter(parent, name, inode)
         return inode
+
+    def heir(self, parent: StoredInode, mode: int) -> StoredInode:
+        """Return a new inode, with what it inherits, which has neither blocks nor a name yet and is not stored."""
+        inode = self.new(parent, mode)
+        inherited = self._inherited(parent, inode)
+        return with_attributes(self._transaction, inode, inherited) if inherited else inode
+
+    def new(self, parent: StoredInode, mode: int) -> StoredInode:
+        """Return heir() without ACLs."""
+        return new_inode(self._transaction, parent, mode, self.time())
 
     def _inherited(self, parent: StoredInode, inode: StoredInode) -> dict[StoredName, bytes]:
         default = stored_attributes(self._transaction, parent).get(_DEFAULT_ACL)
@@ -94,32 +106,22 @@ class FileChanges:
     def make_copy(self, parent: StoredInode, name: bytes, old: StoredInode) -> StoredInode:
         """Put an empty file in place of old under one of its names, with its owner, mode, flags and attributes."""
         self._check_regular(old)
-        self._check_changeable(parent)
-        inode = new_inode(self._transaction, parent, old.mode, self._time())
-        inode = changed(inode, {"i_mode": old.mode, "i_projid": old.project, **owners(old.uid, old.gid)})
+        self.check_changeable(parent)
+        inode = self.new(parent, old.mode)
+        inode = changed(inode, {"i_mode": old.mode, "i_projid": old.project, **owner_fields(old.uid, old.gid)})
         inode = changed(inode, {"i_flags": old.flags & layout.CHATTR_FLAGS & ~layout.EXTENTS_FLAG})
         inode = with_attributes(self._transaction, inode, stored_attributes(self._transaction, old))
         inode = Contents(self._transaction, inode).finished(0)
         directory = ChangedDirectory(self._transaction, parent)
         directory.point(name, inode)
         self._touch(directory, links=0)
-        self._drop(old)
+        self.drop(old)
         store(self._transaction, inode)
         return inode
 
     def symlink(self, parent: StoredInode, name: bytes, target: bytes) -> StoredInode:
         """Make a symlink and return its inode."""
-        if not target:
-            raise RefusedError("would have an empty target", errno.ENOENT)
-        if len(target) >= min(self._fs.geometry.block_size, 4096):
-            raise RefusedError(f"would have a target of {len(target)} bytes", errno.ENAMETOOLONG)
-        inode = new_inode(self._transaction, parent, layout.SYMLINK | 0o777, self._time())
-        if len(target) < _FAST_SYMLINK:
-            inode = changed(inode, {"i_block": target.ljust(_FAST_SYMLINK, b"\0"), **size_fields(len(target))})
-        else:
-            contents = Contents(self._transaction, inode)
-            contents.add_metadata(target)
-            inode = contents.finished(len(target))
+        inode = with_target(self._transaction, self.new(parent, layout.SYMLINK | 0o777), target)
         self._enter(parent, name, inode)
         return inode
 
@@ -150,11 +152,21 @@ class FileChanges:
 
     def link(self, parent: StoredInode, name: bytes, inode: StoredInode) -> None:
         """Give a file that is not a directory one more name."""
+        self._enter(parent, name, self._with_one_more_link(inode))
+
+    def one_more_link(self, inode: StoredInode) -> StoredInode:
+        """Count one more name of a file, which it gets elsewhere."""
+        self.check_changeable(inode)
+        inode = self._with_one_more_link(inode)
+        store(self._transaction, inode)
+        return inode
+
+    def _with_one_more_link(self, inode: StoredInode) -> StoredInode:
         if inode.kind == layout.DIRECTORY:
             raise RefusedError("is a directory", errno.EPERM)
         if inode.links >= _LINK_MAX:
             raise RefusedError(f"has {inode.links} names already", errno.EMLINK)
-        self._enter(parent, name, changed(inode, {"i_links_count": inode.links + 1, **self._times("i_ctime")}))
+        return changed(inode, {"i_links_count": inode.links + 1, **self._times("i_ctime")})
 
     def unlink(self, parent: StoredInode, name: bytes, *, directory: bool) -> None:
         """Take a name away, and with its last one the file; directory: of an empty directory, and of nothing else."""
@@ -165,7 +177,7 @@ class FileChanges:
             raise RefusedError(*(_IS_DIRECTORY if is_directory else _NO_DIRECTORY))
         if is_directory:
             self._check_empty(inode)
-        self._drop(inode)
+        self.drop(inode)
         above.remove(name)
         self._touch(above, links=-1 if is_directory else 0)
 
@@ -173,8 +185,8 @@ class FileChanges:
         """Give a file another name, in the same or another directory, in place of what has it; as rename(2) does."""
         _, number = self._entry(parent, name)
         inode = self.inode(number)
-        self._check_changeable(inode)
-        self._check_changeable(target)
+        self.check_changeable(inode)
+        self.check_changeable(target)
         is_directory = inode.kind == layout.DIRECTORY
         if is_directory:
             self._check_not_below(inode, target)
@@ -188,7 +200,7 @@ class FileChanges:
             directory.insert(new_name, inode)
         else:
             directory.point(new_name, inode)
-            self._drop(gone)
+            self.drop(gone)
         self._touch(directory, links=(is_directory and is_moved) - (gone is not None and is_directory))
         source = ChangedDirectory(self._transaction, self.inode(parent.number))
         source.remove(name)
@@ -197,7 +209,7 @@ class FileChanges:
 
     def set_mode(self, inode: StoredInode, mode: int) -> StoredInode:
         """Change the twelve permission bits, and those of an ACL with them, as chmod(2) does."""
-        self._check_changeable(inode)
+        self.check_changeable(inode)
         attributes = stored_attributes(self._transaction, inode)
         acl = attributes.get(_ACCESS_ACL)
         if acl is not None:
@@ -206,17 +218,19 @@ class FileChanges:
 
     def set_owner(self, inode: StoredInode, uid: int, gid: int) -> StoredInode:
         """Change owner and group, and nothing else: bits and capabilities that chown(2) would clear stay."""
-        self._check_changeable(inode)
-        return self._stored(changed(inode, owners(uid, gid)), "i_ctime")
+        self.check_changeable(inode)
+        return self._stored(changed(inode, owner_fields(uid, gid)), "i_ctime")
 
     def set_times(self, inode: StoredInode, atime: int, mtime: int) -> StoredInode:
         """Change the times of the last access and the last change, in nanoseconds since 1970."""
-        self._check_changeable(inode)
-        return self._stored(changed(inode, {**times(atime, "i_atime"), **times(mtime, "i_mtime")}), "i_ctime")
+        self.check_changeable(inode)
+        return self._stored(
+            changed(inode, {**time_fields(atime, "i_atime"), **time_fields(mtime, "i_mtime")}), "i_ctime"
+        )
 
     def set_attribute(self, inode: StoredInode, name: bytes, value: bytes | None) -> StoredInode:
         """Set an extended attribute, as Linux shows it; None: take it away. An ACL changes the permission bits, too."""
-        self._check_changeable(inode)
+        self.check_changeable(inode)
         stored = stored_name(name)
         if stored is None or len(stored[1]) > layout.NAME_MAX:
             raise RefusedError("cannot have an extended attribute of this name", errno.EOPNOTSUPP)
@@ -291,9 +305,32 @@ class FileChanges:
             number = ChangedDirectory(self._transaction, self.inode(number)).parent()
         raise self._fs.not_believed(f"the directories above inode {target.number} do not end at the root")
 
+    def change_names(
+        self,
+        directory: int,
+        names: Mapping[bytes, StoredInode | None],
+        *,
+        parent: int | None = None,
+        links: int = 0,
+        times: tuple[int, int] | None = None,
+    ) -> None:
+        """Change names in a directory as ChangedDirectory does, which gets links more, and these times or the present.
+
+        What the names stood for is counted and dropped elsewhere.
+        """
+        inode = self.inode(directory)
+        self.check_changeable(inode)
+        changed_directory = ChangedDirectory(self._transaction, inode)
+        changed_directory.change(names, parent)
+        is_last = None in names.values()
+        self._touch(changed_directory, links=links, times=times, is_last=is_last)
+
+    def directory(self, inode: StoredInode) -> ChangedDirectory:
+        return ChangedDirectory(self._transaction, inode)
+
     def _enter(self, parent: StoredInode, name: bytes, inode: StoredInode) -> None:
         """Put a file into a directory, and store its inode."""
-        self._check_changeable(parent)
+        self.check_changeable(parent)
         directory = ChangedDirectory(self._transaction, parent)
         directory.insert(name, inode)
         is_new_directory = inode.kind == layout.DIRECTORY
@@ -301,15 +338,22 @@ class FileChanges:
         store(self._transaction, inode, is_last=True)
 
     def _entry(self, parent: StoredInode, name: bytes) -> tuple[ChangedDirectory, int]:
-        self._check_changeable(parent)
+        self.check_changeable(parent)
         directory = ChangedDirectory(self._transaction, parent)
         number = directory.find(name)
         if number is None:
             raise RefusedError("does not exist", errno.ENOENT)
         return directory, number
 
-    def _touch(self, directory: ChangedDirectory, *, links: int) -> None:
-        """Store the inode of a directory whose entries were changed."""
+    def _touch(
+        self,
+        directory: ChangedDirectory,
+        *,
+        links: int,
+        times: tuple[int, int] | None = None,
+        is_last: bool = False,
+    ) -> None:
+        """Store the inode of a directory whose entries were changed; times are those of atime and mtime."""
         inode = directory.inode
         count = inode.links
         if links and count != 1:  # 1: there are more than the field counts (dir_nlink)
@@ -318,11 +362,14 @@ class FileChanges:
             if RoCompat.DIR_NLINK not in self._fs.geometry.features:
                 raise RefusedError("would be one directory too many there", errno.EMLINK)
             count = 1
-        self._stored(changed(inode, {"i_links_count": count}), "i_mtime", "i_ctime")
+        inode = changed(inode, {"i_links_count": count, **self._times("i_mtime", "i_ctime")})
+        if times is not None:
+            inode = changed(inode, {**time_fields(times[0], "i_atime"), **time_fields(times[1], "i_mtime")})
+        store(self._transaction, inode, is_last=is_last)
 
-    def _drop(self, inode: StoredInode) -> None:
+    def drop(self, inode: StoredInode) -> None:
         """Take one link of a file away, with its last one the file; a directory has one left when its name goes."""
-        self._check_changeable(inode)
+        self.check_changeable(inode)
         is_directory = inode.kind == layout.DIRECTORY
         if inode.links > 1 and not is_directory:
             self._stored(changed(inode, {"i_links_count": inode.links - 1}), "i_ctime")
@@ -336,7 +383,7 @@ class FileChanges:
             with_blocks(self._transaction, inode, 0),
             {
                 "i_links_count": 0,
-                "i_dtime": self._time() // 1_000_000_000 & 0xFFFFFFFF,
+                "i_dtime": self.time() // 1_000_000_000 & 0xFFFFFFFF,
                 **size_fields(0),
             },
         )
@@ -352,17 +399,19 @@ class FileChanges:
         if inode.kind != layout.REGULAR_FILE:
             number = errno.EISDIR if inode.kind == layout.DIRECTORY else errno.EINVAL
             raise RefusedError("is not a regular file", number)
-        self._check_changeable(inode)
+        self.check_changeable(inode)
 
-    def _check_changeable(self, inode: StoredInode) -> None:
+    def check_changeable(self, inode: StoredInode) -> None:
+        """Raise RefusedError for a file that is not changed."""
         for flag, what in _NOT_CHANGED:
             if inode.flags & flag:
                 raise RefusedError(what, errno.EPERM)
 
     def _times(self, *names: str) -> dict[str, int | bytes]:
-        return times(self._time(), *names)
+        return time_fields(self.time(), *names)
 
-    def _time(self) -> int:
+    def time(self) -> int:
+        """Return the time of a change, in nanoseconds since 1970."""
         return time.time_ns() if self._now is None else self._now
 
 

@@ -93,6 +93,11 @@ class ChangedGroups:
             if state != stored:
                 yield from self._changed(group, state, stored)
 
+    @property
+    def changed(self) -> int:
+        """How many groups have changed since the last commit."""
+        return sum(state is not self._stored[group] for group, state in self.states.items())
+
     def counts(self) -> tuple[int, int]:
         """Return by how much free clusters and free inodes have changed since the last commit."""
         blocks = inodes = 0

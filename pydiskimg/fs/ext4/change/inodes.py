@@ -9,29 +9,30 @@ from dataclasses import replace
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.features import RoCompat
-from pydiskimg.fs.ext4.inodes import StoredInode, group_of_inode, inode_table
+from pydiskimg.fs.ext4.inode_fields import owner_fields, time_fields
+from pydiskimg.fs.ext4.inodes import StoredInode, group_of_inode, inode_table, read_inode
 from pydiskimg.protocols import read_bytes
 from pydiskimg.records import Value
 
 _SET_GROUP = 0o2000
+_KNOWN = 1 << 10  # inodes; 2 MB
 # i_flags that a new file has from its directory: a directory all of them, other files not all (EXT4_FL_INHERITED).
 _FOR_DIRECTORIES = 0x2001C4CF
 _FOR_FILES = 0x0000C4CF
 _FOR_OTHERS = 0x000000C0
+_ENDS = {name: layout.INODE.slice_of(name).stop for name in layout.INODE.names}
 
 
 def changed(inode: StoredInode, values: Mapping[str, Value]) -> StoredInode:
     """Return an inode with other fields; those that it has no room for are left out."""
     raw = bytearray(inode.raw)
-    end = layout.GOOD_OLD_INODE_SIZE
-    if len(raw) > end:
+    end, more = layout.GOOD_OLD_INODE_SIZE, 0
+    if len(raw) > end:  # the size of what is used beyond these is itself the first thing there
+        more = _ENDS["i_extra_isize"]
         end += int(values.get("i_extra_isize", inode.extra_size))
-    for name, value in values.items():
-        # The size of what is used beyond the first 128 bytes is itself the first thing there.
-        if layout.INODE.slice_of(name).stop <= end or (name == "i_extra_isize" and len(raw) > end):
-            layout.INODE.put(raw, {name: value})
-    fields = layout.INODE.unpack(bytes(raw).ljust(layout.INODE.size, b"\0"))
-    return replace(inode, raw=bytes(raw), fields=fields)
+    layout.INODE.put(raw, {name: value for name, value in values.items() if _ENDS[name] <= end or _ENDS[name] == more})
+    fields = layout.INODE.unpack(raw if len(raw) >= layout.INODE.size else raw.ljust(layout.INODE.size, b"\0"))
+    return StoredInode(inode.number, inode.block, inode.offset, bytes(raw), fields, inode.seed)
 
 
 def store(transaction: Transaction, inode: StoredInode, *, is_last: bool = False) -> None:
@@ -39,25 +40,22 @@ def store(transaction: Transaction, inode: StoredInode, *, is_last: bool = False
     raw = bytearray(inode.raw)
     transaction.fs.checksums.inode(inode.number, raw)
     transaction.patch(inode.block, inode.offset, raw, is_last=is_last)
+    _remember(transaction, inode)
 
 
-def times(at: int, *names: str) -> dict[str, Value]:
-    """Return the fields of times (i_mtime, ...) that say at, in nanoseconds since 1970."""
-    seconds, nanoseconds = divmod(at, 1_000_000_000)
-    # The low half is read as a signed number; the epoch bits say how often 2^32 seconds are to be added to that.
-    epoch = (seconds + (1 << 31) >> 32) & 3
-    fields: dict[str, Value] = {}
-    for name in names:
-        fields |= {name: seconds & 0xFFFFFFFF, f"{name}_extra": nanoseconds << 2 | epoch}
-    return fields
+def load(transaction: Transaction, number: int) -> StoredInode:
+    """Return an inode as it is now; raises as read_inode() does."""
+    inode = transaction.known_inodes.get(number)
+    if inode is None:
+        inode = read_inode(transaction.fs, number)
+        _remember(transaction, inode)
+    return inode
 
 
-def owners(uid: int, gid: int) -> dict[str, Value]:
-    return {"i_uid": uid & 0xFFFF, "i_uid_high": uid >> 16, "i_gid": gid & 0xFFFF, "i_gid_high": gid >> 16}
-
-
-def size_fields(size: int) -> dict[str, Value]:
-    return {"i_size_lo": size & 0xFFFFFFFF, "i_size_high": size >> 32}
+def _remember(transaction: Transaction, inode: StoredInode) -> None:
+    if len(transaction.known_inodes) >= _KNOWN:
+        transaction.known_inodes.clear()
+    transaction.known_inodes[inode.number] = inode
 
 
 def new_inode(transaction: Transaction, parent: StoredInode, mode: int, now: int) -> StoredInode:
@@ -70,7 +68,9 @@ def new_inode(transaction: Transaction, parent: StoredInode, mode: int, now: int
     number = transaction.inodes.allocate(parent.number, is_directory=kind == layout.DIRECTORY)
     group, index = group_of_inode(fs, number)
     skipped, offset = divmod(index * fs.geometry.inode_size, fs.geometry.block_size)
-    block = inode_table(fs, group) + skipped
+    if group not in transaction.inode_tables:
+        transaction.inode_tables[group] = inode_table(fs, group)
+    block = transaction.inode_tables[group] + skipped
     at = block * fs.geometry.block_size + offset + layout.INODE.offsets["i_generation"]
     # Another one than that of the file that had the inode before, by which NFS tells them apart.
     generation = int.from_bytes(read_bytes(fs.source, at, 4), "little") + 1 & 0xFFFFFFFF
@@ -82,8 +82,8 @@ def new_inode(transaction: Transaction, parent: StoredInode, mode: int, now: int
         "i_links_count": 2 if kind == layout.DIRECTORY else 1,
         "i_generation": generation,
         "i_flags": _inherited_flags(kind, parent),
-        **owners(0, parent.gid if parent.mode & _SET_GROUP else 0),
-        **times(now, "i_atime", "i_ctime", "i_mtime", "i_crtime"),
+        **owner_fields(0, parent.gid if parent.mode & _SET_GROUP else 0),
+        **time_fields(now, "i_atime", "i_ctime", "i_mtime", "i_crtime"),
     }
     if RoCompat.PROJECT in fs.geometry.features and parent.flags & layout.PROJECT_INHERIT_FLAG:
         values["i_projid"] = parent.project

@@ -22,6 +22,7 @@ from pydiskimg.fs.ext4.change.refusals import check_changeable
 from pydiskimg.fs.ext4.descriptors import read_descriptors
 from pydiskimg.fs.ext4.features import Compat, Features, Incompat, RoCompat
 from pydiskimg.fs.ext4.file_system import FileSystem
+from pydiskimg.fs.ext4.inodes import StoredInode, read_inode
 from pydiskimg.fs.ext4.journal_writer import LogWriter, replay
 from pydiskimg.fs.ext4.recovery import OverlaidSource, RecoveredSource
 from pydiskimg.fs.ext4.superblock import count_fields, superblock
@@ -59,7 +60,8 @@ class Transaction:
     """The changes to a file system on a disk that has no other writer.
 
     fs reads what was changed as changed. blocks and inodes hand out what is free. commit() brings what was changed into
-    force, and may be called again and again; close() ends that.
+    force, and may be called again and again; close() ends that. known_inodes are some of those that were read or
+    stored, as they are now, inode_tables the first blocks of some groups' tables.
     """
 
     def __init__(self, disk: Disk, *, now: int | None = None) -> None:
@@ -88,6 +90,8 @@ class Transaction:
         self._fields: dict[str, Any] = dict(self.fs.superblock.fields)
         self._needs_recovery = self.fs.needs_recovery
         self._last: set[int] = set()
+        self.known_inodes: dict[int, StoredInode] = {}
+        self.inode_tables: dict[int, int] = {}
 
     def read(self, block: int) -> bytes:
         """Return a block as it is with all changes so far."""
@@ -107,6 +111,7 @@ class Transaction:
     def write_new(self, block: int, data: Buffer) -> None:
         """Write contents into blocks that were allocated since the last commit, at once: for the contents of files."""
         self._check_usable()
+        self._replay()  # or else a commit would put what the log has for these blocks over them
         self._writer.write(block, data)
 
     def free(self, start: int, end: int) -> None:
@@ -123,6 +128,7 @@ class Transaction:
 
     def restore(self, savepoint: Savepoint) -> None:
         """Take all back that was changed since."""
+        self.known_inodes.clear()
         self._source.blocks = dict(savepoint.blocks)
         self._groups.restore(dict(savepoint.states))
         self._last = set(savepoint.last)
@@ -130,8 +136,19 @@ class Transaction:
 
     @property
     def size(self) -> int:
-        """Blocks that were changed, which are in memory until the commit."""
-        return len(self._source.blocks)
+        """Blocks that were changed, which are in memory until the commit, and the bitmaps and descriptors besides."""
+        return len(self._source.blocks) + 3 * self._groups.changed
+
+    @property
+    def free_clusters(self) -> int:
+        """Clusters that were free after the last commit."""
+        return self._free_blocks
+
+    @property
+    def log_blocks(self) -> int | None:
+        """Blocks that the journal has; None without a journal."""
+        number = self.fs.superblock.journal_inode
+        return read_inode(self._before, number).size // self.fs.geometry.block_size if number else None
 
     def commit(self) -> None:
         """Bring the changes into force, durably.

@@ -5,14 +5,22 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from pydiskimg.errors import FileSystemError, NoSpaceError, StorageError
+from pydiskimg.files.attributes import AttributesLeftOut
+from pydiskimg.files.entry import Entry
 from pydiskimg.files.tree import ExistingPathError, Tree
+from pydiskimg.files.writer import Wording
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.change.allocation import OutOfSpaceError
+from pydiskimg.fs.ext4.change.batch import ChangeBatch
+from pydiskimg.fs.ext4.change.contents import Pieces
 from pydiskimg.fs.ext4.change.files import FileChanges
+from pydiskimg.fs.ext4.change.put import EntryWriter
 from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.file_system import NotBelievedError
 from pydiskimg.fs.ext4.inodes import StoredInode
@@ -22,6 +30,7 @@ from pydiskimg.protocols import Disk
 from pydiskimg.text import quoted
 
 _SYMLINKS = 40  # as many as the kernel follows
+_NODES = (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
 _AT_ONCE = 64  # changed blocks from which write_files() commits
 
 
@@ -38,6 +47,20 @@ def open_changed_tree(disk: Disk, *, now: int | None = None) -> ChangedTree:
         raise FileSystemError(
             f"{disk.name}: the files of its ext file system are not changed: {error.reason}; check it (e2fsck -f)"
         ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """What was put into a tree: entries, and the bytes of the regular files among them, with holes.
+
+    left_out is the extended attributes that the file system cannot hold, flags_left_out counts files whose flags it
+    does not have.
+    """
+
+    entries: int
+    bytes: int
+    left_out: AttributesLeftOut
+    flags_left_out: int
 
 
 class ChangedTree(ExtTree, Tree):
@@ -82,13 +105,28 @@ class ChangedTree(ExtTree, Tree):
         The old file keeps owner, mode and attributes. One with several names gets a copy of its own under this name. A
         symlink as the last component is followed, also to a file that does not exist yet.
         """
+        self.write_pieces(path, [(0, data)], len(data), mode=mode, attributes=attributes)
+
+    def write_pieces(
+        self,
+        path: str,
+        pieces: Pieces,
+        size: int,
+        *,
+        mode: int = 0o644,
+        attributes: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Do as write() does with contents of size bytes that come in pieces; what lies between these is a hole.
+
+        Each piece is written when it comes. source_pieces() gives those of a Source.
+        """
         with self._changing(path) as changes:
             parent, name, inode = self._located(path, follow_symlinks=True)
             if inode is None:
                 inode = self._made(parent, name, layout.REGULAR_FILE | mode, attributes)
             elif inode.links > 1 and inode.kind == layout.REGULAR_FILE:
                 inode = changes.make_copy(parent, name, inode)
-            changes.set_contents(inode, [(0, data)], len(data))
+            changes.set_contents(inode, pieces, size)
 
     def replace(self, path: str, data: bytes) -> None:
         """Replace the contents of an existing regular file, which keeps everything else; as write()."""
@@ -125,10 +163,61 @@ class ChangedTree(ExtTree, Tree):
             inode = self._made(parent, last, layout.REGULAR_FILE | mode, attributes)
             changes.set_contents(inode, [(0, data)], len(data))
 
+    def put(self, entries: Iterable[Entry], directory: str = "/", *, wording: Wording | None = None) -> Put:
+        """Make the files of entries, with all that belongs to them, below a directory, which is there.
+
+            with open_tar("files.tar.gz") as entries:
+                tree.put(entries, "/srv")
+
+        Owner, mode, times, links, devices, holes, extended attributes and ACLs come out as the entries have them, and
+        nothing is inherited from the directory but flags, such as for compression. What is in an entry's place is
+        replaced, but for a directory in a directory's; a symlink that leads to a directory counts as that directory
+        where an entry is one. The symlinks of the guest lead where the guest follows them, those of entries not out of
+        directory. Contents are written as they come, whatever their size.
+
+        Many entries are committed some at a time, and all of them when the call returns: an interruption or error may
+        leave the first of them, each as a whole; a directory may miss the flags and the ACL with names that it gets
+        last. wording says how messages about entries read. Raises what reading entries raises, ArchiveError for an
+        entry that cannot be made faithfully and safely, NoSpaceError, StorageError.
+        """
+        with self._changing(directory):
+            top = self.steps(directory)
+            if top[-1].kind != layout.DIRECTORY:
+                raise RefusedError("is not a directory", errno.ENOTDIR)
+        batch = ChangeBatch(self._transaction, self._changes, is_together=self._is_together)
+        writer = EntryWriter(self._transaction, batch, [inode.number for inode in top], wording or Wording(self.name))
+        count = total = 0
+        try:
+            for entry in entries:
+                writer.make(entry)
+                count += 1
+                total += entry.size if entry.kind == layout.REGULAR_FILE else 0
+            writer.finish()
+        except BaseException:
+            batch.take_back()
+            raise
+        finally:
+            self.files = ExtFiles(self._transaction.fs)
+        return Put(count, total, writer.left_out, writer.flags_left_out)
+
     def make_directory(self, path: str, *, mode: int = 0o755, attributes: Mapping[str, bytes] | None = None) -> None:
         """Make one directory of exactly this mode; the one above it is there."""
         with self._changing(path):
             self._made(*self._free_name(path), layout.DIRECTORY | mode, attributes)
+
+    def make_node(
+        self,
+        path: str,
+        mode: int,
+        *,
+        device: tuple[int, int] = (0, 0),
+        attributes: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Make a device, of a major and a minor number, a FIFO or a socket; mode has the type, as for mknod(2)."""
+        if stat.S_IFMT(mode) not in _NODES:
+            raise ValueError(f"{mode:#o} is not the mode of a device, a FIFO or a socket")
+        with self._changing(path) as changes:
+            self._dress(changes.make(*self._free_name(path), mode, device=device), attributes)
 
     def symlink(self, path: str, target: str, *, attributes: Mapping[str, bytes] | None = None) -> None:
         """Make a symlink to target, which is the guest's to resolve."""

@@ -1,36 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""The extended attributes and ACLs of an entry, as a file system stores them; files/attributes.py says which may be
-left out."""
+"""The extended attributes and ACLs of an entry laid out for a new inode."""
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
 from collections.abc import Mapping
 
-from pydiskimg.files.acl import AclEntry, Lookup, check, decode, encode_ext4, is_minimal
-from pydiskimg.files.attributes import ACLS, AttributesLeftOut, never_left_out
+from pydiskimg.files.acl import AclEntry, Lookup
+from pydiskimg.files.attributes import AttributesLeftOut
 from pydiskimg.files.entry import Entry
 from pydiskimg.files.resolve import UnsafePathError
-from pydiskimg.fs.ext4 import layout
-from pydiskimg.fs.ext4.xattr_writer import (
-    AttributeTooLargeError,
-    EncodedAttributes,
-    encode_attributes,
-    has_prefix,
-)
+from pydiskimg.fs.ext4.populate.entry_attributes import possible_attributes
+from pydiskimg.fs.ext4.xattr_writer import AttributeTooLargeError, EncodedAttributes, encode_attributes
 from pydiskimg.text import printable
 
 NO_ATTRIBUTES = EncodedAttributes(b"", None)
-
-
-def access_control_lists(entry: Entry) -> Mapping[bytes, list[AclEntry]]:
-    """Return the ACLs of an entry by name, those among its attributes, too; a symlink has none. Raises ValueError."""
-    if entry.kind == stat.S_IFLNK:
-        return {}
-    found = {name: decode(entry.xattrs[name]) for name in ACLS if name in entry.xattrs}
-    return {**found, **entry.acls}
 
 
 def encoded(
@@ -40,22 +23,8 @@ def encoded(
     block_size: int,
     left_out: AttributesLeftOut | None,
 ) -> EncodedAttributes:
-    """Return an entry's attributes and ACLs laid out; what may be left out is counted, unless left_out is None.
-
-    Raises ValueError for what cannot be kept, OSError for what Linux would refuse.
-    """
-    attributes = {}
-    for name, value in entry.xattrs.items():
-        if name in ACLS:
-            continue
-        if _is_possible(name, entry.kind):
-            attributes[name] = value
-        elif left_out is not None:
-            left_out.add(name, entry.path)
-    for name, entries in acls.items():
-        check(name, entries, is_directory=entry.is_directory)
-        if not is_minimal(name, entries):
-            attributes[name] = encode_ext4(entries, lookup)
+    """Return possible_attributes(), laid out; errors are the same."""
+    attributes = possible_attributes(entry, acls, lookup, left_out)
     if not attributes:
         return NO_ATTRIBUTES
     try:
@@ -65,15 +34,3 @@ def encoded(
         raise UnsafePathError(
             f"{what} does not fit: the inode and one block of {block_size} bytes hold all attributes of a file"
         ) from error
-
-
-def _is_possible(name: bytes, kind: int) -> bool:
-    """Tell whether an attribute can be set; False: it may be left out. Raises OSError for others."""
-    is_known = has_prefix(name)
-    if is_known and name.startswith(b"user."):
-        return kind in (stat.S_IFREG, stat.S_IFDIR)
-    if not is_known and never_left_out(name):
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-    if is_known and len(name) > layout.NAME_MAX:
-        raise OSError(errno.ERANGE, os.strerror(errno.ERANGE))
-    return is_known

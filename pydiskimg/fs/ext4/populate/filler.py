@@ -21,7 +21,8 @@ from pydiskimg.files.resolve import UnsafePathError, check_length
 from pydiskimg.files.writer import MOUNT_POINT, NAME_TAKEN, MountPointInTheWayError, NameTakenError, Wording
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.directories import LOST_FOUND
-from pydiskimg.fs.ext4.populate.inode_record import Stored, possible_flags
+from pydiskimg.fs.ext4.inode_fields import possible_flags
+from pydiskimg.fs.ext4.populate.inode_record import Stored
 from pydiskimg.fs.ext4.populate.names import Named, NameTable
 from pydiskimg.fs.ext4.populate.new_files import SECOND, NewFiles
 from pydiskimg.fs.ext4.populate.paths import NewName, PathResolver

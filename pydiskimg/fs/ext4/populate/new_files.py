@@ -11,20 +11,14 @@ from dataclasses import replace
 from pydiskimg.files.acl import Lookup, mode_with
 from pydiskimg.files.attributes import ACL_ACCESS, AttributesLeftOut
 from pydiskimg.files.entry import Entry
-from pydiskimg.files.resolve import UnsafePathError
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.features import RoCompat
+from pydiskimg.fs.ext4.inode_fields import device_pointer, largest_file, possible_flags
 from pydiskimg.fs.ext4.new_file_system import NewFileSystem
-from pydiskimg.fs.ext4.populate.attributes import NO_ATTRIBUTES, access_control_lists, encoded
+from pydiskimg.fs.ext4.populate.attributes import NO_ATTRIBUTES, encoded
 from pydiskimg.fs.ext4.populate.blocks import FileBlocks
-from pydiskimg.fs.ext4.populate.inode_record import (
-    Owned,
-    Stored,
-    device_pointer,
-    inode_record,
-    largest_file,
-    possible_flags,
-)
+from pydiskimg.fs.ext4.populate.entry_attributes import access_control_lists
+from pydiskimg.fs.ext4.populate.inode_record import Owned, Stored, inode_record
 from pydiskimg.fs.ext4.populate.inode_table import NewInodeTable
 from pydiskimg.records import Value
 
@@ -77,12 +71,9 @@ class NewFiles:
             return self.blocks.write_file(self.local(number), entry.contents, entry.size)
         if entry.kind == stat.S_IFLNK:
             return self._store_target(number, entry.link)
-        major, minor = entry.device
         if entry.kind not in (stat.S_IFCHR, stat.S_IFBLK):
             return Stored()
-        if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
-            raise UnsafePathError(f"its device number {major}:{minor} is none that Linux has")
-        return Stored(device_pointer(major, minor))
+        return Stored(device_pointer(*entry.device))
 
     def _store_target(self, number: int, target: bytes) -> Stored:
         if not target:

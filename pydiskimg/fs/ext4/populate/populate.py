@@ -27,7 +27,7 @@ from pydiskimg.fs.ext4.make import ExtInfo, ext_info
 from pydiskimg.fs.ext4.new_file_system import NewFileSystem, new_identity
 from pydiskimg.fs.ext4.plan import plan_geometry
 from pydiskimg.fs.ext4.populate.filler import Filler, entries_of
-from pydiskimg.fs.ext4.populate.inode_record import size_fields
+from pydiskimg.fs.ext4.populate.inode_record import stored_fields
 from pydiskimg.fs.ext4.populate.new_files import MOST_LINKS, SECOND, NewFiles
 from pydiskimg.fs.ext4.populate.space import FullError
 from pydiskimg.fs.wipe import wipe_signatures
@@ -171,7 +171,7 @@ def _populate(
     filler.names.forget_lookups()
     for one in files:
         _write_directories(one, filler)
-    infos = []
+    infos: list[ExtInfo] = []
     for ext, one, is_zero in reversed([*zip(wanted, files, are_zero, strict=True)]):
         info = ext_info(one.new, ext.kind, ext.label, _complete(one, tables_are_zero=is_zero))
         _log.info("%s: made %s of %s, UUID %s", ext.disk.name, ext.kind, format_size(info.size), info.uuid)
@@ -225,7 +225,7 @@ def _write_sealed(writer: DirectoryWriter, files: NewFiles, filler: Filler, wait
         links = 2 + filler.subdirectories.get(number, 0)
         sectors = stored.blocks * block_size // 512 + fields["i_blocks_lo"]
         values = {
-            **size_fields(stored.size, sectors),
+            **stored_fields(stored.size, sectors),
             "i_block": stored.i_block,
             "i_links_count": links if links <= MOST_LINKS else 1,
             "i_flags": fields["i_flags"] | stored.flags | (layout.INDEX_FLAG if directory.is_indexed else 0),

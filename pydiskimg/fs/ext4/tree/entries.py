@@ -13,14 +13,13 @@ from pydiskimg.extents import Kind
 from pydiskimg.files.acl import decode, is_minimal
 from pydiskimg.files.attributes import ACLS
 from pydiskimg.files.entry import Contents, Entry
+from pydiskimg.files.source_pieces import source_pieces
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.tree.files import ExtFiles
 from pydiskimg.fs.ext4.tree.tree import ExtTree
 from pydiskimg.linux.inodeflags import RESTORED_FLAGS
 from pydiskimg.protocols import Source
-from pydiskimg.units import MIB
 
-_CHUNK = MIB
 _HARD_LINK = 0
 _MOST_RANGES = 1 << 17
 
@@ -76,7 +75,7 @@ def entry_of(files: ExtFiles, inode: StoredInode, path: bytes, name: str) -> Ent
     found = _bare(files, inode, path)
     if found.kind == stat.S_IFREG:
         source = files.contents(inode, name)
-        found.size, found.contents = source.size, _contents(source)
+        found.size, found.contents = source.size, source_pieces(source)
         if files.status(inode).st_blocks * 512 < source.size:
             found.data = _data_ranges(source)
     elif found.kind == stat.S_IFLNK:
@@ -105,17 +104,6 @@ def _bare(files: ExtFiles, inode: StoredInode, path: bytes) -> Entry:
         device=(os.major(status.st_rdev), os.minor(status.st_rdev)),
         flags=inode.flags & RESTORED_FLAGS,
     )
-
-
-def _contents(source: Source) -> Contents:
-    buffer = memoryview(bytearray(min(_CHUNK, source.size)))
-    for extent in source.extents():
-        if extent.kind is not Kind.DATA:
-            continue
-        for position in range(extent.start, extent.end, _CHUNK):
-            chunk = buffer[: min(_CHUNK, extent.end - position)]
-            source.read_into(position, chunk)
-            yield position, chunk
 
 
 def _data_ranges(source: Source) -> list[tuple[int, int]] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 
@@ -178,19 +178,24 @@ class ExtTree(ReadableTree):
 
     def inode(self, path: str, *, follow_symlinks: bool = True) -> StoredInode:
         """Return the inode that path leads to. Raises RefusedError (ENOENT, ENOTDIR, ELOOP) and as ExtFiles does."""
+        return self.steps(path, follow_symlinks=follow_symlinks)[-1]
+
+    def steps(self, path: str, *, follow_symlinks: bool = True) -> Sequence[StoredInode]:
+        """Return the inodes from the root to what path leads to, without symlinks on the way; raises as inode() does.
+
+        The root is the first one, and the only one where path leads to it.
+        """
         files = self.files
-        node = root = files.inode(layout.ROOT_INODE)
-        above: list[StoredInode] = []
-        left = _encoded(path).split(b"/")[::-1]
+        steps, left = [files.inode(layout.ROOT_INODE)], _encoded(path).split(b"/")[::-1]
         followed = FollowedSymlinks()
         while left:
-            name = left.pop()
+            name, node = left.pop(), steps[-1]
             if node.kind != layout.DIRECTORY:
                 raise RefusedError("does not exist: a part of its path is not a directory", errno.ENOENT)
             if name in (b"", b"."):
                 continue
             if name == b"..":
-                node = above.pop() if above else root
+                del steps[max(len(steps) - 1, 1) :]
                 continue
             number = files.find(node, name)
             if number is None:
@@ -199,14 +204,13 @@ class ExtTree(ReadableTree):
             if found.kind == layout.SYMLINK and (follow_symlinks or left):
                 target = files.target(found)
                 if target.startswith(b"/"):
-                    node, above = root, []
+                    del steps[1:]
                 left += followed.names(target)
                 continue
-            above.append(node)
-            node = found
-        if node is root and root.kind != layout.DIRECTORY:
+            steps.append(found)
+        if len(steps) == 1 and steps[0].kind != layout.DIRECTORY:
             raise files.fs.not_believed("inode 2 is not a directory")
-        return node
+        return steps
 
     @contextmanager
     def errors(self, path: str) -> Iterator[None]:

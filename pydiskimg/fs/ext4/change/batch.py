@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+"""Changes of many files, committed some at a time: after each commit every file is as before or as it is to be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pydiskimg.fs.ext4.change.files import FileChanges
+from pydiskimg.fs.ext4.change.names import Names
+from pydiskimg.fs.ext4.change.transaction import Transaction
+
+_AT_ONCE = 4 << 20  # bytes of changed blocks from which a commit follows
+_PART_OF_JOURNAL = 3  # one change more must fit besides
+_LARGE_FILE = 64 << 20  # bytes; one of these is a change of its own
+_MORE_CLUSTERS = 4  # for a file: of its map, its attributes, its directory
+
+
+class ChangeBatch:
+    """The changes since the last commit; names are those of directories, which wait for the next one.
+
+    An error in change() takes back all that was changed since the last commit. With is_together nothing is committed
+    here.
+    """
+
+    def __init__(self, transaction: Transaction, changes: FileChanges, *, is_together: bool) -> None:
+        self.changes = changes
+        self.names = Names(changes)
+        self._transaction = transaction
+        self._is_together = is_together
+        journal = transaction.log_blocks
+        self._most = max(_AT_ONCE // transaction.fs.geometry.block_size, 1)
+        if journal is not None:
+            self._most = min(self._most, journal // _PART_OF_JOURNAL)
+        self._has_journal = journal is not None
+        self._cluster = transaction.fs.geometry.cluster_blocks * transaction.fs.geometry.block_size
+        self._begin()
+
+    def _begin(self) -> None:
+        self._savepoint = self._transaction.savepoint()
+        self._left = self._transaction.free_clusters  # if no file has holes
+        self.gave_back = False
+
+    @contextmanager
+    def change(self, size: int = 0) -> Iterator[None]:
+        """Change one file within, of size bytes, and commit when enough was changed.
+
+        What was changed before is committed first where the file is large, so that its change alone has to fit into the
+        journal, and where blocks get scarce: those that were given back are free after a commit. gave_back is to be set
+        when an inode was given back: without a journal another file must not take it before the commit.
+        """
+        try:
+            needed = -(-size // self._cluster) + _MORE_CLUSTERS
+            if size >= _LARGE_FILE or needed > self._left:
+                self._commit()
+            self._left -= needed
+            yield
+            if self._transaction.size + len(self.names) >= self._most or (self.gave_back and not self._has_journal):
+                self._commit()
+        except BaseException:
+            self.take_back()
+            raise
+
+    def commit(self) -> None:
+        """Commit what was changed. Raises as Transaction.commit() does."""
+        try:
+            self._commit()
+        except BaseException:
+            self.take_back()
+            raise
+
+    def _commit(self) -> None:
+        self.names.write_all()
+        if not self._is_together:
+            self._transaction.commit()
+            self._begin()
+
+    def take_back(self) -> None:
+        """Forget what was changed since the last commit."""
+        self.names.forget()
+        self._transaction.restore(self._savepoint)

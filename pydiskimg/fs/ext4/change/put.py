@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: MIT
+"""Entries put into an existing file system, as files/writer.py makes them below a directory.
+
+What an entry is to be is written into an inode that has no name yet, and named with others by the next commit. A file
+in a file's place keeps its inode, in which everything else is new: it changes as a whole also without a journal.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from pydiskimg.errors import DiskImageError, NoSpaceError, StorageError
+from pydiskimg.files.acl import AclNames, mode_with
+from pydiskimg.files.attributes import ACL_ACCESS, ACLS, AttributesLeftOut
+from pydiskimg.files.entry import Entry
+from pydiskimg.files.resolve import UnsafePathError, check_length
+from pydiskimg.files.writer import Wording
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.change.allocation import OutOfSpaceError
+from pydiskimg.fs.ext4.change.attributes import outlined, stored_attributes, with_attributes
+from pydiskimg.fs.ext4.change.batch import ChangeBatch
+from pydiskimg.fs.ext4.change.inodes import store
+from pydiskimg.fs.ext4.change.put_inode import with_contents, with_flags, with_metadata, without_flags
+from pydiskimg.fs.ext4.change.put_paths import EntryPaths
+from pydiskimg.fs.ext4.change.transaction import Transaction
+from pydiskimg.fs.ext4.file_system import NotBelievedError
+from pydiskimg.fs.ext4.inode_fields import possible_flags
+from pydiskimg.fs.ext4.inodes import StoredInode
+from pydiskimg.fs.ext4.populate.entry_attributes import access_control_lists, possible_attributes
+from pydiskimg.fs.ext4.populate.paths import NewName
+from pydiskimg.fs.ext4.tree.files import ExtFiles, RefusedError
+from pydiskimg.fs.ext4.tree.tree import ExtTree
+from pydiskimg.fs.ext4.xattr_writer import stored_name
+from pydiskimg.fs.ext4.xattrs import StoredName
+from pydiskimg.text import printable
+
+_MISSING_MODE = 0o755
+_LATER_BYTES = 50 << 20  # of ACLs and attributes that wait for the last entry
+_ACL_ENTRY_BYTES = 250
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EINVAL)
+_STORED_ACLS = [stored_name(name) for name in ACLS]
+
+
+class EntryWriter:
+    """Makes entries below a directory, which is the last of steps: the inodes from the root to it.
+
+    What is in an entry's place is replaced, but for a directory in a directory's; a symlink that leads to a directory
+    counts as that directory where an entry is one (/lib -> usr/lib). Call finish() after the last entry. After an
+    error what was made since the last commit is not there, and nothing else can be made.
+
+    left_out is the attributes that the file system cannot hold, flags_left_out counts files whose flags it does not
+    have.
+    """
+
+    def __init__(self, transaction: Transaction, batch: ChangeBatch, steps: Sequence[int], wording: Wording) -> None:
+        self.left_out = AttributesLeftOut()
+        self.flags_left_out = 0
+        self._transaction = transaction
+        self._batch = batch
+        self._changes, self._names = batch.changes, batch.names
+        self._wording = wording
+        self._files = ExtFiles(transaction.fs)
+        self._paths = EntryPaths(batch, steps, self._files.target, self._make_missing)
+        self._acl_names = AclNames(self._read_path)
+        self._later: dict[int, Entry] = {}
+        self._later_bytes = 0
+        self._flags: dict[int, Entry] = {}
+
+    def make(self, entry: Entry) -> None:
+        """Make one entry. Raises what its contents raise, the wording's errors, and StorageError."""
+        with self._errors(entry), self._batch.change(entry.size):
+            check_length(entry.path)
+            name = self._paths.locate(entry.path)
+            if name is None:
+                self._own_top(entry)
+            elif entry.is_directory:
+                self._make_directory(entry, name)
+            elif entry.is_hard_link:
+                self._link(entry.link, name)
+            else:
+                self._make_file(entry, name)
+
+    def finish(self) -> None:
+        """Set the ACLs that have names in them and the flags of directories, and commit."""
+        self._batch.commit()
+        for number, entry in self._later.items():
+            with self._errors(entry), self._batch.change():
+                self._set_acls(number, entry)
+        for number, entry in self._flags.items():
+            with self._errors(entry), self._batch.change():
+                store(self._transaction, with_flags(self._changes.inode(number), entry.flags))
+        self._batch.commit()
+
+    @contextmanager
+    def _errors(self, entry: Entry) -> Iterator[None]:
+        """Turn what is raised within into errors that name the entry."""
+        try:
+            yield
+        except ValueError as error:
+            raise self._wording.refused(entry, error) from error
+        except RefusedError as error:
+            where = self._wording.where(entry)
+            raise StorageError(f"{where}: {error}", errno=error.number, filename=where) from error
+        except OutOfSpaceError as error:
+            where = self._wording.where(entry)
+            text = f"{where}: cannot be {self._wording.done}: {error}; make room, or enlarge the file system"
+            raise NoSpaceError(text, errno=errno.ENOSPC, filename=where, device=0) from error
+        except NotBelievedError as error:
+            where = self._transaction.fs.name
+            text = f"{where}: the file system is damaged: {error.reason}; check it (fsck)"
+            raise StorageError(text, errno=errno.EUCLEAN, filename=where) from error
+        except DiskImageError:
+            raise
+        except OSError as error:
+            raise self._wording.failed(entry, error) from error
+
+    def _own_top(self, entry: Entry) -> None:
+        if not entry.is_directory:
+            raise UnsafePathError("it names the directory that the archive is unpacked into, but is none")
+        self._own_directory(self._changes.inode(self._paths.top), entry)
+
+    def _make_directory(self, entry: Entry, name: NewName) -> None:
+        found = self._paths.as_directory(entry.path, name)
+        if found is None:
+            self._clear(name)
+            found = self._new_directory(name, 0o700)
+        self._own_directory(found, entry)
+
+    def _own_directory(self, inode: StoredInode, entry: Entry) -> None:
+        """Give a directory what the entry says; of what it had, attributes of other names stay, and flags."""
+        self._changes.check_changeable(inode)
+        self._names.times[inode.number] = entry.atime_ns, entry.mtime_ns
+        had = stored_attributes(self._transaction, inode)
+        kept = {name: value for name, value in had.items() if name not in _STORED_ACLS}
+        store(self._transaction, self._with_all(inode, entry, kept), is_last=True)
+        self.flags_left_out += possible_flags(entry.kind, entry.flags) != entry.flags
+        if entry.flags:
+            self._flags[inode.number] = replace(entry, names=(), contents=(), xattrs={}, acls={})
+
+    def _new_directory(self, name: NewName, mode: int) -> StoredInode:
+        """Make a directory, whose blocks and name are written with the next commit."""
+        parent = self._changes.inode(name.directory)
+        self._changes.check_changeable(parent)
+        inode = self._changes.new(parent, layout.DIRECTORY | mode)
+        store(self._transaction, inode, is_last=True)
+        self._names.begin(inode, name.directory, name.name)
+        return inode
+
+    def _make_missing(self, name: NewName) -> int:
+        return self._new_directory(name, _MISSING_MODE).number
+
+    def _make_file(self, entry: Entry, name: NewName) -> None:
+        inode = self._inode_in(name, entry.kind)
+        inode = with_contents(self._transaction, inode, entry)
+        inode = with_flags(self._with_all(inode, entry, {}), entry.flags)
+        store(self._transaction, inode, is_last=True)
+        self._names.put(*name, inode)
+        if entry.kind == stat.S_IFLNK:
+            self._paths.made_symlink(inode.number)
+        for path in entry.names:
+            further = self._paths.locate(path)
+            if further is None:
+                raise UnsafePathError("one of its names is the directory that the archive is unpacked into")
+            self._link(entry.path, further)
+        self.flags_left_out += inode.flags & entry.flags != entry.flags
+
+    def _inode_in(self, name: NewName, kind: int) -> StoredInode:
+        """Return the inode that a file becomes: the one in its place, or a new one in place of what is there."""
+        found = self._paths.found(name)
+        parent = self._changes.inode(name.directory)
+        self._changes.check_changeable(parent)
+        if found is None or found.kind != kind or found.links > 1:
+            inode = self._changes.new(parent, kind)
+            self._clear(name)
+            return inode
+        self._changes.check_changeable(found)
+        if kind == stat.S_IFLNK:
+            self._paths.forget()
+        return without_flags(outlined(self._transaction, found))
+
+    def _clear(self, name: NewName) -> None:
+        """Take away what has a name, so that something else can have it."""
+        found = self._paths.found(name)
+        if found is None:
+            return
+        self._changes.check_changeable(found)
+        if found.number == layout.LOST_FOUND_INODE:
+            raise UnsafePathError("the directory lost+found, which every ext file system has, is in its place")
+        if found.kind == layout.DIRECTORY:
+            if not self._names.is_empty(found.number):
+                raise UnsafePathError("a directory that is not empty is in its place")
+            found = self._changes.inode(found.number)
+            self._names.remove_directory(found.number, *name)
+            self._flags.pop(found.number, None)
+        else:
+            self._names.remove(*name)
+        if found.kind in (layout.DIRECTORY, layout.SYMLINK):
+            self._paths.forget()
+        if found.links == 1 or found.kind == layout.DIRECTORY:
+            self._later.pop(found.number, None)
+        self._changes.drop(found)
+        self._batch.gave_back = True
+
+    def _link(self, link: bytes, name: NewName) -> None:
+        """Make a name a further one of the file that has the path link."""
+        check_length(link)
+        linked = printable(link)
+        try:
+            first = self._paths.locate(link, make=False)
+        except FileNotFoundError:
+            found = None
+        else:
+            if first is None:
+                raise UnsafePathError("it is a hard link to the directory that the archive is unpacked into")
+            found = self._paths.found(first)
+        if found is None:
+            raise UnsafePathError(f"it is a hard link to {linked}, which is not there")
+        if found.kind == layout.DIRECTORY:
+            raise UnsafePathError(f"it is a hard link to the directory {linked}")
+        if self._names.find(*name) != found.number:
+            self._clear(name)
+            parent = self._changes.inode(name.directory)
+            self._changes.check_changeable(parent)
+            self._names.put(*name, self._changes.one_more_link(found))
+
+    def _with_all(self, inode: StoredInode, entry: Entry, kept: dict[StoredName, bytes]) -> StoredInode:
+        """Return an inode with owner, mode, times and attributes of an entry, and of those it had the kept ones."""
+        mode = entry.kind | (0o777 if entry.kind == stat.S_IFLNK else entry.mode & 0o7777)
+        acls = access_control_lists(entry)
+        if ACL_ACCESS in acls:
+            mode = mode_with(mode, acls[ACL_ACCESS])
+        had = stored_attributes(self._transaction, inode)
+        inode = with_metadata(inode, entry, mode, self._changes.time())
+        self._later.pop(inode.number, None)
+        if entry.acls_have_names:
+            self._set_later(inode.number, entry)
+            acls = {}
+        attributes = {**kept, **self._stored(possible_attributes(entry, acls, self._acl_names.number, self.left_out))}
+        return with_attributes(self._transaction, inode, attributes) if attributes or had else inode
+
+    def _set_later(self, number: int, entry: Entry) -> None:
+        """Keep an entry until all are there, as its ACL has names in it."""
+        self._later_bytes += sum(map(len, entry.acls.values())) * _ACL_ENTRY_BYTES
+        if self._later_bytes > _LATER_BYTES:
+            raise UnsafePathError("the archive has more ACLs than can be kept in memory until everything is unpacked")
+        self._later[number] = replace(entry, names=(), contents=(), xattrs={})
+
+    def _set_acls(self, number: int, entry: Entry) -> None:
+        inode = self._changes.inode(number)
+        acls = possible_attributes(entry, access_control_lists(entry), self._acl_names.number, None)
+        attributes = {**stored_attributes(self._transaction, inode), **self._stored(acls)}
+        store(self._transaction, with_attributes(self._transaction, inode, attributes))
+
+    @staticmethod
+    def _stored(attributes: Mapping[bytes, bytes]) -> dict[StoredName, bytes]:
+        return {stored: value for name, value in attributes.items() if (stored := stored_name(name)) is not None}
+
+    def _read_path(self, path: str, limit: int) -> bytes:
+        """Return what the image has at a path from its root; nothing where that is not a file."""
+        try:
+            return ExtTree(ExtFiles(self._transaction.fs)).read(f"/{path}", limit=limit)
+        except StorageError as error:
+            if error.errno in _NO_FILE:
+                return b""
+            raise

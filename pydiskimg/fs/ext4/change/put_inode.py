@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""An inode that becomes what an entry says: contents, target or device, owner, mode, times, flags."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Iterator
+
+from pydiskimg.files.entry import Contents as EntryContents
+from pydiskimg.files.entry import Entry
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.change.attributes import outlined
+from pydiskimg.fs.ext4.change.contents import Contents, has_map
+from pydiskimg.fs.ext4.change.inodes import changed
+from pydiskimg.fs.ext4.change.transaction import Transaction
+from pydiskimg.fs.ext4.inode_fields import (
+    device_pointer,
+    largest_file,
+    owner_fields,
+    possible_flags,
+    size_fields,
+    time_fields,
+)
+from pydiskimg.fs.ext4.inodes import StoredInode
+from pydiskimg.fs.ext4.tree.files import RefusedError
+
+_FAST_SYMLINK = 60  # bytes; shorter ones are in the inode
+_PATH_MAX = 4096
+_DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
+
+
+def with_contents(transaction: Transaction, inode: StoredInode, entry: Entry) -> StoredInode:
+    """Return an inode with the contents, the target or the device of an entry of the same kind, which it had or not.
+
+    Contents are written as they arrive. Raises what they raise, and as Contents does; ValueError for a device number
+    that Linux does not have.
+    """
+    if entry.kind == stat.S_IFREG:
+        if entry.size > largest_file(transaction.fs.geometry.features, transaction.fs.geometry.block_size):
+            raise RefusedError(f"has {entry.size} bytes, more than a file can have there", errno.EFBIG)
+        contents = Contents(transaction, outlined(transaction, inode))
+        contents.cut(0)
+        contents.add(_clipped(entry.contents, entry.size), entry.size)
+        return contents.finished(entry.size)
+    if entry.kind == stat.S_IFLNK:
+        return with_target(transaction, inode, entry.link)
+    if entry.kind in _DEVICES:
+        return with_device(inode, entry.device)
+    return inode
+
+
+def with_device(inode: StoredInode, device: tuple[int, int]) -> StoredInode:
+    """Return the inode of a device with a major and a minor number."""
+    return changed(inode, {"i_block": device_pointer(*device).ljust(len(inode.i_block), b"\0")})
+
+
+def with_target(transaction: Transaction, inode: StoredInode, target: bytes) -> StoredInode:
+    """Return the inode of a symlink to target."""
+    if not target:
+        raise RefusedError("would have an empty target", errno.ENOENT)
+    if len(target) >= min(transaction.fs.geometry.block_size, _PATH_MAX):
+        raise RefusedError(f"would have a target of {len(target)} bytes", errno.ENAMETOOLONG)
+    inode = outlined(transaction, inode)
+    if has_map(inode) or len(target) >= _FAST_SYMLINK:
+        contents = Contents(transaction, inode)
+        contents.cut(0)
+        if len(target) >= _FAST_SYMLINK:
+            contents.add_metadata(target)
+            return contents.finished(len(target))
+        inode = contents.finished(0)
+    flags = inode.flags & ~layout.EXTENTS_FLAG
+    return changed(inode, {"i_block": target.ljust(_FAST_SYMLINK, b"\0"), "i_flags": flags, **size_fields(len(target))})
+
+
+def with_metadata(inode: StoredInode, entry: Entry, mode: int, now: int) -> StoredInode:
+    """Return an inode with the owner and the times of an entry, and a mode; now is the time of this change."""
+    fields = {
+        "i_mode": mode,
+        **owner_fields(entry.uid, entry.gid),
+        **time_fields(entry.atime_ns, "i_atime"),
+        **time_fields(entry.mtime_ns, "i_mtime"),
+        **time_fields(now, "i_ctime"),
+    }
+    return changed(inode, fields)
+
+
+def with_flags(inode: StoredInode, flags: int) -> StoredInode:
+    """Return an inode that has those of chattr(1)'s flags, too, that a file of its kind can have."""
+    return changed(inode, {"i_flags": inode.flags | possible_flags(inode.kind, flags)})
+
+
+def without_flags(inode: StoredInode) -> StoredInode:
+    """Return an inode without the flags that with_flags() can give it."""
+    return changed(inode, {"i_flags": inode.flags & ~possible_flags(inode.kind, -1)})
+
+
+def _clipped(contents: EntryContents, size: int) -> Iterator[tuple[int, memoryview]]:
+    for offset, data in contents:
+        if offset < size:
+            yield offset, data[: size - offset]
