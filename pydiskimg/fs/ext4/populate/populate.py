@@ -37,8 +37,6 @@ from pydiskimg.units import format_size
 
 _log = logging.getLogger(__name__)
 
-_BLOCKS_AT_ONCE = 256  # of directories, whose checksums are computed together
-
 
 @dataclass(frozen=True, slots=True)
 class Populated:
@@ -120,45 +118,35 @@ def _write_directories(new: NewFileSystem, filler: Filler) -> None:
     hashing = None
     if Compat.DIR_INDEX in new.geometry.features:
         hashing = DirectoryHash(new.identity.hash_seed.bytes, is_signed=True)
-    writer = DirectoryWriter(new.geometry.block_size, new.checksums, hashing, many=True)
-    waiting: dict[int, NewDirectory] = {}
-    count = 0
+    writer = DirectoryWriter(new.geometry.block_size, new.checksums, hashing)
     for number, above in sorted(filler.paths.above.items()):
         entries = entries_of(filler.names, number)
         if number == layout.LOST_FOUND_INODE:
             least = lost_found_blocks(new.geometry.block_size)
-            waiting[number] = NewDirectory(writer.linear(number, above, entries, least), is_indexed=False)
+            directory = NewDirectory(writer.linear(number, above, entries, least), is_indexed=False)
         else:
-            waiting[number] = writer.directory(number, above, entries)
-        count += len(waiting[number].blocks)
-        if count >= _BLOCKS_AT_ONCE:
-            _write_sealed(writer, filler, waiting, new.disk.name)
-            count = 0
-    _write_sealed(writer, filler, waiting, new.disk.name)
+            directory = writer.directory(number, above, entries)
+        _write_directory(filler, number, directory, new.disk.name)
 
 
-def _write_sealed(writer: DirectoryWriter, filler: Filler, waiting: dict[int, NewDirectory], disk_name: str) -> None:
-    """Write directories, by inode, and forget them. Raises NoSpaceError, and as writing does."""
-    writer.seal()
-    block_size = filler.blocks.block_size
-    for number, directory in waiting.items():
-        try:
-            stored = filler.blocks.write_blocks(number, directory.blocks)
-        except FullError as error:
-            where = f"{disk_name}: the directory {printable(filler.path_of(number))}"
-            text = f"{where}: cannot be written: {error.reason}; use a larger disk"
-            raise NoSpaceError(text, errno=error.errno, filename=disk_name, device=0) from error
-        fields = layout.INODE.unpack(filler.inodes.get(number))
-        links = 2 + filler.subdirectories.get(number, 0)
-        sectors = stored.blocks * block_size // 512 + fields["i_blocks_lo"]
-        values = {
-            **size_fields(stored.size, sectors),
-            "i_block": stored.i_block,
-            "i_links_count": links if links <= MOST_LINKS else 1,
-            "i_flags": fields["i_flags"] | stored.flags | (layout.INDEX_FLAG if directory.is_indexed else 0),
-        }
-        filler.inodes.patch(number, values)
-    waiting.clear()
+def _write_directory(filler: Filler, number: int, directory: NewDirectory, disk_name: str) -> None:
+    """Write the blocks of one directory and its inode's fields. Raises NoSpaceError, and as writing does."""
+    try:
+        stored = filler.blocks.write_blocks(number, directory.blocks)
+    except FullError as error:
+        where = f"{disk_name}: the directory {printable(filler.path_of(number))}"
+        text = f"{where}: cannot be written: {error.reason}; use a larger disk"
+        raise NoSpaceError(text, errno=error.errno, filename=disk_name, device=0) from error
+    fields = layout.INODE.unpack(filler.inodes.get(number))
+    links = 2 + filler.subdirectories.get(number, 0)
+    sectors = stored.blocks * filler.blocks.block_size // 512 + fields["i_blocks_lo"]
+    values = {
+        **size_fields(stored.size, sectors),
+        "i_block": stored.i_block,
+        "i_links_count": links if links <= MOST_LINKS else 1,
+        "i_flags": fields["i_flags"] | stored.flags | (layout.INDEX_FLAG if directory.is_indexed else 0),
+    }
+    filler.inodes.patch(number, values)
 
 
 def _complete(new: NewFileSystem, filler: Filler, *, tables_are_zero: bool) -> int:
