@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.turns import in_turns, report
+from benchmarks.turns import measured_in_turns, report
 from tests.fixtures.debian_system import debian_system
 from tests.fixtures.node import NIC, Node
 
@@ -36,9 +36,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
         work = Path(name)
         image = system_image(work)
-        medians = in_turns({switch: create(work, image, switch) for switch in ("no", "yes")}, rounds=rounds)
-        report("create", medians, ours="no")
-        print(f"   the identity adds             {medians['yes'] - medians['no']:8.3f} s")
+        contenders = {switch: create(work, image, switch) for switch in ("no", "yes")}
+        seconds, processor = measured_in_turns(contenders, rounds=rounds)
+        for title, medians in (("seconds", seconds), ("processor seconds", processor)):
+            report(title, medians, ours="no")
+            print(f"   the identity adds             {medians['yes'] - medians['no']:8.3f} s")
 
 
 def system_image(work: Path) -> Path:

@@ -7,16 +7,15 @@ uninit_bg (GDT_CSUM) has a CRC-16 in the descriptors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 
-from pydiskimg.crc32c import crc32c, crc32c_columns, crc32c_each
+from pydiskimg.crc32c import byte_table, crc32c, crc32c_columns
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.features import Features, RoCompat
 
 _BG_CHECKSUM = layout.GROUP_DESCRIPTOR_64.offsets["bg_checksum"]
 _KNOWN_BITMAPS = 64
-_FEW_BLOCKS = 8  # for which to compute their checksums together takes longer
-_COLUMNS = 512  # bytes of an inode with which many are checked at once: each takes tables of 4 KiB
+_FEW_DESCRIPTORS = 16  # for which to compute their checksums together takes longer
 _ALL_OR_NOTHING = bytes(1) + bytes([0xFF]) * 0xFF  # translates what is not zero to all ones
 _CRC16_POLYNOMIAL = 0xA001  # ANSI, reflected 0x8005
 _CRC16_START = 0xFFFF
@@ -99,37 +98,10 @@ class Checksums:
         for field, column in zip(fields, crc32c_columns(start + columns, self._seed), strict=True):
             table[field::size] = _masked(column, mask)
 
-    def inodes_hold(self, table: bytes, size: int, first_number: int) -> list[bool]:
-        """Tell for each inode of size bytes in table, numbered from first_number, whether its checksum holds."""
-        count = len(table) // size
+    def inode_holds(self, number: int, inode: bytes) -> bool:
+        """Tell whether the checksum of an inode holds."""
         if not self.active:
-            return [True] * count
-        if count == 1 or size > _COLUMNS:
-            return [
-                self._inode_holds(first_number + index, table[index * size : (index + 1) * size])
-                for index in range(count)
-            ]
-        at, none = layout.INODE.offsets, bytes(count)
-        low, high, generation = at["i_checksum_lo"], at["i_checksum_hi"], at["i_generation"]
-        numbers = b"".join((first_number + index).to_bytes(4, "little") for index in range(count))
-        columns = [table[index::size] for index in range(size)]
-        stored = [columns[low], columns[low + 1], none, none]
-        start = [numbers[index::4] for index in range(4)] + columns[generation : generation + 4]
-        columns[low] = columns[low + 1] = none
-        covers_high = none
-        if size > layout.GOOD_OLD_INODE_SIZE:
-            extra = at["i_extra_isize"]
-            sizes = zip(columns[extra], columns[extra + 1], strict=True)
-            covers_high = bytes(0xFF * (one >= layout.EXTRA_SIZE_OF_CHECKSUM or more > 0) for one, more in sizes)
-            for part in (0, 1):  # the field counts as zero, and as it is where it is not one of the checksum
-                column = columns[high + part]
-                stored[2 + part] = _masked(column, covers_high)
-                columns[high + part] = _masked(column, bytes(0xFF ^ mask for mask in covers_high))
-        found = list(crc32c_columns(start + columns, self._seed))
-        found[2:] = (_masked(column, covers_high) for column in found[2:])
-        return [one == other for one, other in zip(zip(*found, strict=True), zip(*stored, strict=True), strict=True)]
-
-    def _inode_holds(self, number: int, inode: bytes) -> bool:
+            return True
         sealed = bytearray(inode)
         self.inode(number, sealed)
         return sealed == inode
@@ -178,18 +150,6 @@ class Checksums:
         seed = crc32c(number.to_bytes(8, "little"), self._seed)
         return crc32c(block[: field.start] + bytes(4) + block[field.stop :], seed)
 
-    def directory_blocks(self, seeds: Sequence[int], blocks: Sequence[bytearray]) -> None:
-        """Fill in the tails of leaf blocks of several directories, each with its inode's seed; all of one size."""
-        if not self.active:
-            return
-        if len(blocks) < _FEW_BLOCKS:
-            for seed, block in zip(seeds, blocks, strict=True):
-                self.directory_block(seed, block)
-        else:
-            tail = len(blocks[0]) - layout.DIRECTORY_TAIL.size
-            for block, value in zip(blocks, crc32c_each([block[:tail] for block in blocks], seeds), strict=True):
-                layout.DIRECTORY_TAIL.put(block, {"det_checksum": value}, tail)
-
     def extent_block(self, seed: int, block: bytearray) -> None:
         """Fill in et_checksum, which follows the last possible entry; seed is the inode's."""
         if self.active:
@@ -223,19 +183,31 @@ class Checksums:
         numbers = [(first_group + index).to_bytes(4, "little") for index in range(len(table) // size)]
         if not self.active:
             return self._crc16_of_descriptors(table, size, numbers)
+        if len(numbers) < _FEW_DESCRIPTORS:
+            seed, none = self._seed, bytes(2)  # its own bytes count as zero
+            return _low_bytes(crc32c(front + none + rest, seed) for front, rest in _around(table, size, numbers))
         joined = b"".join(numbers)
         columns = [joined[index::4] for index in range(4)] + [bytes(table[index::size]) for index in range(size)]
-        columns[4 + _BG_CHECKSUM] = columns[5 + _BG_CHECKSUM] = bytes(len(numbers))  # its own bytes count as zero
+        columns[4 + _BG_CHECKSUM] = columns[5 + _BG_CHECKSUM] = bytes(len(numbers))
         return crc32c_columns(columns, self._seed)[:2]
 
     def _crc16_of_descriptors(self, table: bytes | bytearray, size: int, numbers: list[bytes]) -> tuple[bytes, bytes]:
         """As _of_descriptors(); CRC-16 leaves the checksum's own field out, where crc32c takes it as zero."""
         seed = crc16(self._uuid)
-        values = []
-        for index, number in enumerate(numbers):
-            descriptor = table[index * size : (index + 1) * size]
-            values.append(crc16(number + descriptor[:_BG_CHECKSUM] + descriptor[_BG_CHECKSUM + 2 :], seed))
-        return bytes(value & 0xFF for value in values), bytes(value >> 8 for value in values)
+        return _low_bytes(crc16(front + rest, seed) for front, rest in _around(table, size, numbers))
+
+
+def _around(table: bytes | bytearray, size: int, numbers: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield what bg_checksum covers of each descriptor in table: its number and what lies before, what lies after."""
+    for index, number in enumerate(numbers):
+        at = index * size + _BG_CHECKSUM
+        yield number + table[index * size : at], bytes(table[at + 2 : (index + 1) * size])
+
+
+def _low_bytes(values: Iterable[int]) -> tuple[bytes, bytes]:
+    """Return the lowest bytes of all values, and the second ones."""
+    found = list(values)
+    return bytes(value & 0xFF for value in found), bytes(value >> 8 & 0xFF for value in found)
 
 
 def _extent_tail(block: bytes | bytearray) -> int:
@@ -248,13 +220,7 @@ def _masked(column: bytes, mask: bytes) -> bytes:
     return masked.to_bytes(len(column), "little")
 
 
-def _byte_register(byte: int) -> int:
-    for _ in range(8):
-        byte = (byte >> 1) ^ (_CRC16_POLYNOMIAL if byte & 1 else 0)
-    return byte
-
-
-_CRC16 = tuple(_byte_register(byte) for byte in range(256))
+_CRC16 = byte_table(_CRC16_POLYNOMIAL)
 
 
 def crc16(data: bytes, register: int = _CRC16_START) -> int:

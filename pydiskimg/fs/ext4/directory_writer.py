@@ -33,8 +33,6 @@ class NewDirectory:
 class DirectoryWriter:
     """Makes directories of one file system; hashing is None where it has no trees of hashes, file_type what an entry
     says of a directory (0 without the feature filetype).
-
-    With many, the checksums of all leaves are computed together by seal(), to be called before any is written.
     """
 
     def __init__(
@@ -44,14 +42,11 @@ class DirectoryWriter:
         hashing: DirectoryHash | None = None,
         *,
         file_type: int = layout.FILE_TYPE_DIRECTORY,
-        many: bool = False,
     ) -> None:
         self._block_size = block_size
         self._checksums = checksums
         self._hashing = hashing
         self._file_type = file_type
-        self._many = many
-        self._unsealed: list[tuple[int, bytearray]] = []
         self._space = block_size - (layout.DIRECTORY_TAIL.size if checksums.active else 0)
 
     def directory(
@@ -75,17 +70,10 @@ class DirectoryWriter:
         blocks += [self._leaf([]) for _ in range(least - len(blocks))]
         return self._sealed(self._checksums.for_inode(number), blocks)
 
-    def seal(self) -> None:
-        """Fill in the checksums of the leaves that were made since the last call."""
-        seeds, blocks = [seed for seed, _ in self._unsealed], [block for _, block in self._unsealed]
-        self._checksums.directory_blocks(seeds, blocks)
-        self._unsealed = []
-
     def _sealed(self, seed: int, blocks: list[bytearray]) -> list[bytearray]:
-        """Return leaves whose checksums are filled in, or will be by seal()."""
-        self._unsealed += [(seed, block) for block in blocks]
-        if not self._many:
-            self.seal()
+        """Fill in the checksums of leaves and return them."""
+        for block in blocks:
+            self._checksums.directory_block(seed, block)
         return blocks
 
     def _leaves(self, entries: Sequence[DirectoryEntry], space: int) -> list[bytearray]:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""All inodes of a file system as they are read one after the other, in the order of its directories or of its tables.
-
-Neighbours are read and their checksums computed together, which takes a tenth of the time that each alone would take.
+"""All inodes of a file system as they are read one after the other, in the order of its directories or of its tables:
+neighbours are read together.
 """
 
 from __future__ import annotations
@@ -9,14 +8,12 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from pydiskimg.fs.ext4.file_system import FileSystem
-from pydiskimg.fs.ext4.inodes import StoredInode, group_of_inode, inode_table, stored_inode
+from pydiskimg.fs.ext4.inodes import StoredInode, group_of_inode, inode_table, intact_inode
 from pydiskimg.protocols import read_bytes
 
 _BYTES_AT_ONCE = 32 << 10
 _KEPT = 64  # pieces of tables
 _KEPT_GROUPS = 1 << 12
-
-_Piece = tuple[bytes, list[bool]]
 
 
 class InodeTable:
@@ -26,20 +23,20 @@ class InodeTable:
         self._fs = fs
         self._at_once = max(1, _BYTES_AT_ONCE // fs.geometry.inode_size)
         self._tables: dict[int, int] = {}
-        self._pieces: OrderedDict[tuple[int, int], _Piece] = OrderedDict()
+        self._pieces: OrderedDict[tuple[int, int], bytes] = OrderedDict()
 
     def inode(self, number: int) -> StoredInode:
         """Return an inode. Raises as read_inode() does."""
         fs, size = self._fs, self._fs.geometry.inode_size
         group, index = group_of_inode(fs, number)
         piece, within = divmod(index, self._at_once)
-        data, are_intact = self._piece(group, piece)
+        data = self._piece(group, piece)
         raw = data[within * size : (within + 1) * size]
         block, offset = divmod(index * size, fs.geometry.block_size)
         where = self._table(group) + block, offset
-        return stored_inode(fs, number, where, raw, is_intact=are_intact[within])
+        return intact_inode(fs, number, where, raw)
 
-    def _piece(self, group: int, piece: int) -> _Piece:
+    def _piece(self, group: int, piece: int) -> bytes:
         found = self._pieces.get((group, piece))
         if found is not None:
             self._pieces.move_to_end((group, piece))
@@ -49,11 +46,10 @@ class InodeTable:
         count = min(self._at_once, geometry.inodes_per_group - first)
         start = self._table(group) * geometry.block_size + first * geometry.inode_size
         data = read_bytes(self._fs.source, start, count * geometry.inode_size)
-        number = group * geometry.inodes_per_group + first + 1
-        found = self._pieces[group, piece] = data, self._fs.checksums.inodes_hold(data, geometry.inode_size, number)
+        self._pieces[group, piece] = data
         if len(self._pieces) > _KEPT:
             self._pieces.popitem(last=False)
-        return found
+        return data
 
     def _table(self, group: int) -> int:
         found = self._tables.get(group)

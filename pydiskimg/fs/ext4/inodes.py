@@ -124,8 +124,7 @@ def read_inode(fs: FileSystem, number: int) -> StoredInode:
     block, offset = divmod(index * geometry.inode_size, geometry.block_size)
     block += inode_table(fs, group)
     raw = read_bytes(fs.source, block * geometry.block_size + offset, geometry.inode_size)
-    is_intact = fs.checksums.inodes_hold(raw, geometry.inode_size, number)[0]
-    return stored_inode(fs, number, (block, offset), raw, is_intact=is_intact)
+    return intact_inode(fs, number, (block, offset), raw)
 
 
 def group_of_inode(fs: FileSystem, number: int) -> tuple[int, int]:
@@ -144,10 +143,15 @@ def inode_table(fs: FileSystem, group: int) -> int:
     return descriptor.inode_table
 
 
-def stored_inode(fs: FileSystem, number: int, where: tuple[int, int], raw: bytes, *, is_intact: bool) -> StoredInode:
+def intact_inode(fs: FileSystem, number: int, where: tuple[int, int], raw: bytes) -> StoredInode:
     """Return the inode in raw, which was read at an offset of a block. Raises NotBelievedError unless it is intact."""
-    if not is_intact:
+    if not fs.checksums.inode_holds(number, raw):
         raise fs.not_believed(f"the checksum of {inode_name(number)} does not hold")
+    return stored_inode(fs, number, where, raw)
+
+
+def stored_inode(fs: FileSystem, number: int, where: tuple[int, int], raw: bytes) -> StoredInode:
+    """Return the inode in raw, of a block and an offset there, whose checksum may not be filled in yet."""
     fields = layout.INODE.unpack(raw.ljust(layout.INODE.size, b"\0"))
     seed = fs.checksums.for_inode(number, raw[_GENERATION])
     return StoredInode(number, *where, raw, fields, seed)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydiskimg.crc32c import POLYNOMIAL, START, crc32c, crc32c_columns, crc32c_each
+from pydiskimg.crc32c import FOLDS, POLYNOMIAL, START, _steps, byte_table, crc32c, crc32c_columns
 
 
 def definition(data: bytes, register: int) -> int:
@@ -63,9 +63,22 @@ def test_columns_are_many_messages(length: int, messages: list[bytes]) -> None:
         assert int.from_bytes(bytes(column[index] for column in registers), "little") == definition(message, 0x1234)
 
 
-@pytest.mark.parametrize("length", [4, 31, 32, 33, 100, 4084])
-def test_messages_with_registers_of_their_own(length: int) -> None:
-    messages = [random.Random(number).randbytes(length) for number in range(5)] + [bytes(length)]
-    registers = [0, 1, 0xFFFFFFFF, 0x12345678, 0x80000000, 7]
-    expected = [crc32c(message, register) for message, register in zip(messages, registers, strict=True)]
-    assert crc32c_each(messages, registers) == expected
+@pytest.mark.parametrize("distances", FOLDS)
+def test_bits_that_fold_onto_each_other_leave_nothing(distances: tuple[int, ...]) -> None:
+    message = sum(1 << distance for distance in (0, *distances))
+    assert definition(message.to_bytes(distances[-1] // 8 + 1, "little"), 0) == 0
+
+
+@pytest.mark.parametrize("size", [47, 48, 49, 64, 65, 5000, 12_345, 32 << 10, (32 << 10) + 1, 100_003])
+def test_long_messages(size: int) -> None:
+    data, table = random.Random(size).randbytes(size), byte_table(POLYNOMIAL)
+    register = 0x1234
+    for byte in data:
+        register = table[(register ^ byte) & 0xFF] ^ register >> 8
+    assert crc32c(data, 0x1234) == register
+
+
+def test_any_number_of_lengths_takes_no_more_memory() -> None:
+    for size in range(49, 400):
+        assert crc32c(bytes(size), 0) == 0
+    assert len(_steps) <= 64

@@ -125,4 +125,4 @@ class FileBlocks:
 
     def _stored(self, number: int, inode: bytes) -> StoredInode:
         self._output.flush()
-        return stored_inode(self._fs, number, (0, 0), inode, is_intact=True)
+        return stored_inode(self._fs, number, (0, 0), inode)

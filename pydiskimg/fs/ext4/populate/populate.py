@@ -36,8 +36,6 @@ from pydiskimg.units import format_size
 
 _log = logging.getLogger(__name__)
 
-_BLOCKS_AT_ONCE = 256  # of directories, whose checksums are computed together
-
 
 @dataclass(frozen=True, slots=True)
 class Populated:
@@ -192,46 +190,36 @@ def _write_directories(files: NewFiles, filler: Filler) -> None:
     new, hashing = files.new, None
     if Compat.DIR_INDEX in new.geometry.features:
         hashing = DirectoryHash(new.identity.hash_seed.bytes, is_signed=True)
-    writer = DirectoryWriter(new.geometry.block_size, new.checksums, hashing, many=True)
-    waiting: dict[int, NewDirectory] = {}
-    count = 0
+    writer = DirectoryWriter(new.geometry.block_size, new.checksums, hashing)
     for number in sorted(filter(files.holds, filler.paths.above)):
         above = files.root if number == files.root else filler.paths.above[number]
         entries = entries_of(filler.names, number, files)
         own, parent = files.local(number), files.local(above)
         if number == files.lost_found:
             least = lost_found_blocks(new.geometry.block_size)
-            waiting[number] = NewDirectory(writer.linear(own, parent, entries, least), is_indexed=False)
+            directory = NewDirectory(writer.linear(own, parent, entries, least), is_indexed=False)
         else:
-            waiting[number] = writer.directory(own, parent, entries)
-        count += len(waiting[number].blocks)
-        if count >= _BLOCKS_AT_ONCE:
-            _write_sealed(writer, files, filler, waiting)
-            count = 0
-    _write_sealed(writer, files, filler, waiting)
+            directory = writer.directory(own, parent, entries)
+        _write_directory(files, filler, number, directory)
 
 
-def _write_sealed(writer: DirectoryWriter, files: NewFiles, filler: Filler, waiting: dict[int, NewDirectory]) -> None:
-    """Write directories, by inode, and forget them. Raises NoSpaceError, and as writing does."""
-    writer.seal()
-    block_size = files.blocks.block_size
-    for number, directory in waiting.items():
-        local = files.local(number)
-        try:
-            stored = files.blocks.write_blocks(local, directory.blocks)
-        except FullError as error:
-            raise filler.directory_failed(number, error) from error
-        fields = layout.INODE.unpack(files.inodes.get(local))
-        links = 2 + filler.subdirectories.get(number, 0)
-        sectors = stored.blocks * block_size // 512 + fields["i_blocks_lo"]
-        values = {
-            **stored_fields(stored.size, sectors),
-            "i_block": stored.i_block,
-            "i_links_count": links if links <= MOST_LINKS else 1,
-            "i_flags": fields["i_flags"] | stored.flags | (layout.INDEX_FLAG if directory.is_indexed else 0),
-        }
-        files.inodes.patch(local, values)
-    waiting.clear()
+def _write_directory(files: NewFiles, filler: Filler, number: int, directory: NewDirectory) -> None:
+    """Write the blocks of one directory and its inode's fields. Raises NoSpaceError, and as writing does."""
+    local = files.local(number)
+    try:
+        stored = files.blocks.write_blocks(local, directory.blocks)
+    except FullError as error:
+        raise filler.directory_failed(number, error) from error
+    fields = layout.INODE.unpack(files.inodes.get(local))
+    links = 2 + filler.subdirectories.get(number, 0)
+    sectors = stored.blocks * files.blocks.block_size // 512 + fields["i_blocks_lo"]
+    values = {
+        **stored_fields(stored.size, sectors),
+        "i_block": stored.i_block,
+        "i_links_count": links if links <= MOST_LINKS else 1,
+        "i_flags": fields["i_flags"] | stored.flags | (layout.INDEX_FLAG if directory.is_indexed else 0),
+    }
+    files.inodes.patch(local, values)
 
 
 def _complete(files: NewFiles, *, tables_are_zero: bool) -> int:
