@@ -14,7 +14,7 @@ from pydiskimg.system.files.shell_values import shell_values
 from pydiskimg.system.files.span import Span, substituted
 from pydiskimg.system.files.systemd import has_systemd
 from pydiskimg.system.files.text import ended, with_lines
-from pydiskimg.text import printable
+from pydiskimg.text import printable, quoted
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +59,8 @@ def check_host_name(name: str) -> None:
     """Raise ValueError unless name is a host name, with or without its domain (RFC 1123)."""
     if not _NEW_NAME.fullmatch(name) or len(name) > _LONGEST:
         raise ValueError(
-            f"{name[:_SHOWN]!r} is not a host name; expected letters, digits and hyphens, in labels of at most 63 "
-            f"characters with dots between them, {_LONGEST} in all"
+            f"{quoted(name, limit=_SHOWN)} is not a host name; expected letters, digits and hyphens, in labels of at "
+            f"most 63 characters with dots between them, {_LONGEST} in all"
         )
 
 
