@@ -116,7 +116,9 @@ def copy_modules(tree: Tree, grub: Grub, target: str, *, dress: Dress = _undress
     for old in tree.list(modules):
         if old.endswith(_COPIED) and old not in known:
             tree.remove(f"{modules}/{old}")
-    _write(tree, modules, _contents(grub, names), f"{modules}/{names[0]}" if names else modules, dress)
+    # All are read first: what changes a tree forgets what it knew of the tree's directories.
+    contents = list(_contents(grub, names))
+    _write(tree, modules, contents, f"{modules}/{names[0]}" if names else modules, dress)
     font = _font(tree)
     if font is not None:
         _make_directories(tree, fonts, dress)
