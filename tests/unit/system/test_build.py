@@ -20,25 +20,11 @@ from pydiskimg.protocols import read_bytes
 from pydiskimg.system.build import BuiltSystem, SystemOptions, build_system
 from pydiskimg.units import MIB
 from pydiskimg.volumes.tree import open_tree
-from tests.fixtures.grub_files import DIRECTORY, grub_files
+from tests.fixtures.grub_files import grub_files
 from tests.fixtures.made_entries import NOW, ONE, folder, regular
+from tests.fixtures.small_system import OLD_NAME, entries_of, system_entries, system_files
 
 SIZE = 40 * MIB
-_OLD = "old.example.org"
-
-
-def system(*, kernel: bool = True, grub: bool = True, image: bytes | None = None) -> Iterator[Entry]:
-    """Yield the files of a small Debian."""
-    yield folder("etc")
-    yield regular("etc/hostname", b"old\n")
-    yield regular("etc/hosts", f"127.0.0.1\tlocalhost\n127.0.1.1\t{_OLD} old\n".encode())
-    yield regular("etc/fstab", b"/dev/sda1 / ext3 defaults 0 1\nproc /proc proc defaults 0 0\n")
-    if kernel:
-        yield regular("boot/vmlinuz-6.1.0-9-amd64", b"a kernel")
-        yield regular("boot/initrd.img-6.1.0-9-amd64", b"an initrd")
-    if grub:
-        for name, data in grub_files().items():
-            yield regular(f"{DIRECTORY[1:]}/{name}", image if image and name == "kernel.img" else data)
 
 
 def built(entries: Iterator[Entry], **options: Any) -> tuple[MemoryDisk, BuiltSystem]:
@@ -47,7 +33,7 @@ def built(entries: Iterator[Entry], **options: Any) -> tuple[MemoryDisk, BuiltSy
 
 
 def test_the_system_finds_its_disk_and_boots() -> None:
-    disk, made = built(system(), host_name="new.example.org", serial_console=True, kernel_args="quiet")
+    disk, made = built(system_entries(), host_name="new.example.org", serial_console=True, kernel_args="quiet")
     uuid = str(made.uuids.root)
     assert (made.not_bootable, made.uuids.swap, made.uuids.boot) == ("", None, None)
     with open_tree(disk) as tree:
@@ -75,16 +61,16 @@ def test_the_same_entries_give_the_same_bytes(table: str) -> None:
         "host_name": "new",
         "serial_console": True,
     }
-    first, made = built(system(), **options)
-    again, _ = built(system(), **options)
+    first, made = built(system_entries(), **options)
+    again, _ = built(system_entries(), **options)
     assert read_bytes(first, 0, SIZE) == read_bytes(again, 0, SIZE)
-    other, unlike = built(system(), **{**options, "uuid": UUID(int=7)})
+    other, unlike = built(system_entries(), **{**options, "uuid": UUID(int=7)})
     assert read_bytes(first, 0, SIZE) != read_bytes(other, 0, SIZE)
     assert made.uuids.swap != unlike.uuids.swap
 
 
 def test_swap_is_made_and_named() -> None:
-    disk, made = built(system(), swap_size=2 * MIB)
+    disk, made = built(system_entries(), swap_size=2 * MIB)
     swap, _ = read_partition_table(disk)
     assert isinstance(swap_used(Region(disk, swap.start, swap.length)), list)
     with open_tree(disk) as tree:
@@ -92,7 +78,7 @@ def test_swap_is_made_and_named() -> None:
 
 
 def test_boot_has_a_partition_of_its_own() -> None:
-    disk, made = built(system(), boot_size=10 * MIB, swap_size=MIB, table="gpt")
+    disk, made = built(system_entries(), boot_size=10 * MIB, swap_size=MIB, table="gpt")
     partitions = read_partition_table(disk)
     assert [partition.length // MIB for partition in partitions] == [1, 10, 1, 26]
     root, boot = str(made.uuids.root), str(made.uuids.boot)
@@ -109,24 +95,24 @@ def test_boot_has_a_partition_of_its_own() -> None:
 
 def test_a_boot_too_small_is_refused_with_what_to_do() -> None:
     with pytest.raises(DoesNotFitError, match=r"7340032 bytes .* for /boot; expected"):
-        built(system(), boot_size=7 * MIB)
+        built(system_entries(), boot_size=7 * MIB)
     large = [folder("etc"), regular("boot/vmlinuz-1", bytes(9 * MIB))]
     with pytest.raises(NoSpaceError, match="make the partition of /boot larger"):
         built(iter(large), boot_size=8 * MIB)
 
 
 def test_what_is_not_named_keeps_its_name() -> None:
-    disk, _ = built(system())
+    disk, _ = built(system_entries())
     with open_tree(disk) as tree:
         assert tree.read("/etc/hostname") == b"old\n"
-        assert _OLD in tree.read("/etc/hosts").decode()
+        assert OLD_NAME in tree.read("/etc/hosts").decode()
 
 
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
-        (system(kernel=False), "the system has no kernel in /boot"),
-        (system(grub=False), "the system has no /usr/lib/grub/i386-pc; add the package grub-pc-bin"),
+        (system_entries(kernel=False), "the system has no kernel in /boot"),
+        (system_entries(grub=False), "the system has no /usr/lib/grub/i386-pc; add the package grub-pc-bin"),
     ],
 )
 def test_a_system_that_cannot_boot_by_itself_becomes_a_disk_all_the_same(entries: Iterator[Entry], words: str) -> None:
@@ -139,7 +125,7 @@ def test_a_system_that_cannot_boot_by_itself_becomes_a_disk_all_the_same(entries
 
 
 def test_without_a_boot_loader_nothing_is_said_of_one() -> None:
-    disk, made = built(system(), boot_loader=False)
+    disk, made = built(system_entries(), boot_loader=False)
     assert made.not_bootable == ""
     with open_tree(disk) as tree:
         assert not tree.exists("/boot/grub")
@@ -148,7 +134,7 @@ def test_without_a_boot_loader_nothing_is_said_of_one() -> None:
 def test_a_grub_that_is_not_known_is_refused() -> None:
     disk = MemoryDisk(SIZE)
     with pytest.raises(BootLoaderError, match=r"kernel\.img"):
-        build_system(disk, system(image=b"another"))
+        build_system(disk, entries_of(system_files(kernel_img=b"another")))
     assert read_partition_table(disk) == []
 
 
@@ -163,7 +149,7 @@ def test_a_disk_too_small_is_refused_before_anything_is_lost() -> None:
     disk = MemoryDisk(6 * MIB)
     disk.write(0, b"kept")
     with pytest.raises(DoesNotFitError, match=r"5242880 bytes .* for the root file system; expected"):
-        build_system(disk, system())
+        build_system(disk, system_entries())
     assert read_bytes(disk, 0, 4) == b"kept"
 
 
@@ -191,5 +177,5 @@ def test_a_system_larger_than_the_disk_is_refused() -> None:
 def test_what_is_not_a_host_name_is_refused(name: str) -> None:
     disk = MemoryDisk(SIZE)
     with pytest.raises(ValueError, match="is not a host name"):
-        build_system(disk, system(), SystemOptions(host_name=name))
+        build_system(disk, system_entries(), SystemOptions(host_name=name))
     assert read_bytes(disk, 0, SIZE) == bytes(SIZE)
