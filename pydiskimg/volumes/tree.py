@@ -8,7 +8,9 @@ from contextlib import ExitStack
 
 from pydiskimg.errors import DiskImageError, FileSystemError, PartitionError
 from pydiskimg.fs.ext4.tree import ExtTree, open_ext_tree
+from pydiskimg.images import detect_image
 from pydiskimg.images.open import open_image
+from pydiskimg.images.raw import open_raw
 from pydiskimg.partitions.layout import SECTOR_SIZES
 from pydiskimg.protocols import Source
 from pydiskimg.startup import TYPE_CHECKING
@@ -16,9 +18,39 @@ from pydiskimg.volumes.find import Volume, volume_readings
 from pydiskimg.volumes.root import is_root
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Literal, overload
+
+    from pydiskimg.disks.open import OpenDisk
+    from pydiskimg.fs.ext4.change.tree import ChangedTree
     from pydiskimg.images.references import AllowedDirectory
+    from pydiskimg.protocols import Disk
 
 _READ = frozenset({"ext2", "ext3", "ext4"})
+
+
+# Only the checker needs these, and typing takes longer to import than a small file to read.
+if TYPE_CHECKING:
+
+    @overload
+    def open_tree(
+        image: str | os.PathLike[str] | Source,
+        *,
+        partition: int | None = None,
+        format: str | None = None,
+        references: AllowedDirectory | None = None,
+        writable: Literal[False] = False,
+    ) -> ExtTree: ...
+
+    @overload
+    def open_tree(
+        image: str | os.PathLike[str] | Disk,
+        *,
+        partition: int | None = None,
+        format: str | None = None,
+        references: AllowedDirectory | None = None,
+        writable: Literal[True],
+    ) -> ChangedTree: ...
 
 
 def open_tree(
@@ -27,35 +59,78 @@ def open_tree(
     partition: int | None = None,
     format: str | None = None,  # noqa: A002  qemu-img's word
     references: AllowedDirectory | None = None,
+    writable: bool = False,
 ) -> ExtTree:
-    """Open the files of a disk image, block device or open Source for reading; close() of the result ends that.
+    """Open the files of a disk image, block device or open Source; close() of the result ends that.
 
     partition is the number of the partition that holds them, 0 the disk as a whole. Without it the root file system of
     a Linux system is looked for, and where there is one file system only, that is taken. ext2, ext3 and ext4 are read,
-    as recovery of their journal would leave them; nothing is written, mounted or started, so that a guest's disk may
-    hold what it will, and reading needs no root. What image holds is not to change meanwhile. format and references are
-    as for open_image(); a Source stays open.
+    as recovery of their journal would leave them; nothing is mounted or started, so that a guest's disk may hold what
+    it will, and reading needs no root. What image holds is not to change meanwhile. format and references are as for
+    open_image(); a Source stays open.
 
         with open_tree("disk.qcow2") as tree:
             print(tree.read("/etc/hostname"), tree.list("/home"))
 
+    writable gives a ChangedTree, whose files can be changed; nothing is written before the first change. image is
+    opened as by open_disk(): what is mounted, attached or used by a virtual machine is refused. A qcow2 image is
+    written in place, and what its backing file has is copied as it is changed. image may be an open Disk.
+
+        with open_tree("disk.qcow2", writable=True) as tree:
+            tree.write("/etc/hostname", b"web\\n")
+
     Raises PartitionError for a partition that there is none of, FileSystemError where there is no file system that is
-    read here, or several of which none is a root, and what open_image() raises.
+    read, or changed, here, or several of which none is a root, and what open_image() and open_disk() raise.
     """
     with ExitStack() as stack:
-        if isinstance(image, str | os.PathLike):
-            source: Source = stack.enter_context(open_image(image, format=format, references=references))
-        else:
+        source: Source
+        if not isinstance(image, str | os.PathLike):
             source = image
-        files = _found(source, partition).files
-        return ExtTree(files, stack.pop_all().close)
+        elif writable:
+            source = stack.enter_context(_opened_disk(image, format, references))
+        else:
+            source = stack.enter_context(open_image(image, format=format, references=references))
+        volume, tree = _found(source, partition)
+        if not writable:
+            return ExtTree(tree.files, stack.pop_all().close)
+        opened = ExitStack()
+        changed = _changed_tree(volume, source, opened.close)
+        opened.push(stack.pop_all())
+        return changed
 
 
-def _found(source: Source, partition: int | None) -> ExtTree:
+def _opened_disk(
+    path: str | os.PathLike[str],
+    format: str | None,  # noqa: A002
+    references: AllowedDirectory | None,
+) -> OpenDisk[Any]:
+    from pydiskimg.images.open_disk import open_disk  # only here: what is only read needs no disks
+
+    name = os.fspath(path)
+    if format is None:
+        with open_raw(name) as file:
+            format = detect_image(file)  # noqa: A001
+    opened: OpenDisk[Any] = open_disk(name, writable=True, format=format, references=references)  # type: ignore[call-overload]
+    return opened
+
+
+def _changed_tree(volume: Volume, disk: Any, close: Callable[[], None]) -> ChangedTree:
+    from pydiskimg.disks.region import Region
+    from pydiskimg.fs.ext4.change.tree import open_changed_tree
+
+    if not hasattr(disk, "write"):
+        raise ValueError(f"{disk.name}: is a Source, and what is to be changed must be a Disk")
+    name = f"{disk.name}, {volume.location}"
+    region = Region(disk, volume.partition.start, volume.partition.length, name=name)
+    return open_changed_tree(region, close=close)
+
+
+def _found(source: Source, partition: int | None) -> tuple[Volume, ExtTree]:
     told: list[str] = []
     volumes = _volumes(source, told)
     if partition is not None:
-        return open_ext_tree(_numbered(source, volumes, partition).region(source))
+        volume = _numbered(source, volumes, partition)
+        return volume, open_ext_tree(volume.region(source))
     candidates = [volume for volume in volumes if volume.content is not None and volume.content.type in _READ]
     opened = []
     for volume in candidates:
@@ -65,7 +140,7 @@ def _found(source: Source, partition: int | None) -> ExtTree:
             told.append(str(error))
             continue
         if len(candidates) == 1 or is_root(tree):
-            return tree
+            return volume, tree
         opened.append(volume)
     if told and not opened:
         raise FileSystemError(f"{source.name}: no file system can be read: {'; '.join(told)}")

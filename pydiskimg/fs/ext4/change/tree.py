@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -34,15 +34,16 @@ _NODES = (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
 _AT_ONCE = 64  # changed blocks from which write_files() commits
 
 
-def open_changed_tree(disk: Disk, *, now: int | None = None) -> ChangedTree:
+def open_changed_tree(disk: Disk, *, now: int | None = None, close: Callable[[], object] = lambda: None) -> ChangedTree:
     """Return the files of the ext2, ext3 or ext4 that begins where disk begins, to be changed; the caller closes it.
 
-    now is the time of all changes, in nanoseconds since 1970; None: the present. Nothing is written before the first
-    change. Until the tree is closed nobody else may write to the disk. Raises FileSystemError for what is damaged, was
-    not unmounted cleanly, or is not changed here; StorageError as reading does.
+    now is the time of all changes, in nanoseconds since 1970; None: the present. close is called when the tree is
+    closed, once or more often. Nothing is written before the first change. Until the tree is closed nobody else may
+    write to the disk. Raises FileSystemError for what is damaged, was not unmounted cleanly, or is not changed here;
+    StorageError as reading does.
     """
     try:
-        return ChangedTree(Transaction(disk, now=now), now=now)
+        return ChangedTree(Transaction(disk, now=now), now=now, close=close)
     except NotBelievedError as error:
         raise FileSystemError(
             f"{disk.name}: the files of its ext file system are not changed: {error.reason}; check it (e2fsck -f)"
@@ -70,12 +71,21 @@ class ChangedTree(ExtTree, Tree):
     mounting has replayed the journal. What a call could not do it has not begun. Reading is as with ExtTree.
     """
 
-    def __init__(self, transaction: Transaction, *, now: int | None = None) -> None:
-        """now is the time of all changes, in nanoseconds since 1970; None: the present."""
-        super().__init__(ExtFiles(transaction.fs), transaction.close)
+    def __init__(
+        self, transaction: Transaction, *, now: int | None = None, close: Callable[[], object] = lambda: None
+    ) -> None:
+        """now is the time of all changes, in nanoseconds since 1970; None: the present. close: as for ExtTree."""
+        super().__init__(ExtFiles(transaction.fs), close)
         self._transaction = transaction
         self._changes = FileChanges(transaction, now=now)
         self._is_together = False
+
+    def close(self) -> None:
+        """Say on the disk that the file system is clean, which may fail as a change may."""
+        try:
+            self._transaction.close()
+        finally:
+            super().close()
 
     def __enter__(self) -> ChangedTree:
         return self
