@@ -47,7 +47,7 @@ def test_ext4_that_does_not_grow(tmp_path: Path) -> None:
     guest = ext4(tmp_path / "guest", "-O", "mmp")
     log, larger = imported(tmp_path, guest)
     assert sum(" warning: " in line for line in log.splitlines()) == 1
-    assert "has the feature mmp, with which it is not grown" in log
+    assert "has the feature mmp, with which its size is not changed" in log
     os.truncate(larger, 64 * MIB)
     check_contents(tmp_path, larger)
 

@@ -89,7 +89,7 @@ def directory_blocks(fs: FileSystem, inode: StoredInode, inline_data: bytes = b"
 
 
 def _check_block(fs: FileSystem, inode: StoredInode, number: int, block: bytes) -> None:
-    table = _hash_table(fs, inode, number, block)
+    table = hash_table(fs, inode, number, block)
     checksums = fs.checksums
     holds = (
         checksums.directory_block_holds(inode.seed, block)
@@ -100,8 +100,8 @@ def _check_block(fs: FileSystem, inode: StoredInode, number: int, block: bytes) 
         raise _damaged(fs, inode, f"the checksum of block {number} of the directory does not hold")
 
 
-def _hash_table(fs: FileSystem, inode: StoredInode, number: int, block: bytes) -> int | None:
-    """Return where in block the table of hashes begins; None for a block of entries."""
+def hash_table(fs: FileSystem, inode: StoredInode, number: int, block: bytes) -> int | None:
+    """Return where in block number of a directory the table of hashes begins; None for a block of entries."""
     if not inode.flags & layout.INDEX_FLAG or Compat.DIR_INDEX not in fs.geometry.features:
         return None
     if not number:

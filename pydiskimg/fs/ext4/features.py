@@ -22,6 +22,8 @@ class Compat(IntFlag):
     RESIZE_INODE = 0x10
     DIR_INDEX = 0x20
     SPARSE_SUPER2 = 0x200
+    STABLE_INODES = 0x800  # inodes keep their numbers and the UUID: encrypted contents depend on them
+    ORPHAN_FILE = 0x1000
 
 
 class Incompat(IntFlag):

@@ -109,6 +109,11 @@ class Geometry:
         """The clusters that hold so many blocks from the start of one."""
         return -(-blocks // self.cluster_blocks)
 
+    def cluster_of(self, block: int) -> tuple[int, int]:
+        """Return the first block of the cluster that a block is in, and the one after its last."""
+        start = block - (block - self.first_data_block) % self.cluster_blocks
+        return start, min(start + self.cluster_blocks, self.blocks)
+
     def group_of(self, block: int) -> int:
         return (block - self.first_data_block) // self.blocks_per_group
 

@@ -29,7 +29,7 @@ def larger(old: Geometry, size: int, where: str) -> Geometry:
     Raises FileSystemError for a file system that is not grown here, DoesNotFitError when it cannot become that large
     (available is what it can).
     """
-    _refuse(old, where)
+    refuse_resizing(old, where)
     rounding = max(PAGE_SIZE // old.block_size, old.cluster_blocks)
     most = _MAX_48 if Incompat.BIT64 in old.features else _MAX_32
     blocks = min(size // old.block_size // rounding * rounding, most)
@@ -44,10 +44,13 @@ def larger(old: Geometry, size: int, where: str) -> Geometry:
     return grown if grown.blocks > old.blocks else old
 
 
-def _refuse(old: Geometry, where: str) -> None:
+def refuse_resizing(old: Geometry, where: str) -> None:
+    """Raise FileSystemError for a file system whose size is not changed here; where names the disk."""
     for feature, name in NOT_GROWN:
         if feature in old.features:
-            raise FileSystemError(f"{where}: its ext file system has the feature {name}, with which it is not grown")
+            raise FileSystemError(
+                f"{where}: its ext file system has the feature {name}, with which its size is not changed"
+            )
     resize, meta_bg = Compat.RESIZE_INODE in old.features, Incompat.META_BG in old.features
     if (resize and meta_bg) or (old.reserved_gdt_blocks and not resize):
         found = "the features resize_inode and meta_bg" if resize else "no resize inode"

@@ -126,6 +126,7 @@ ERROR_FS = 0x2
 FAST_COMMIT_REPLAY = 0x20
 
 CHECKSUMS_CRC32C = 1  # s_checksum_type
+JOURNAL_BACKUP = 1  # s_jnl_backup_type
 
 _DESCRIPTOR_LOW = """
     00 I  bg_block_bitmap_lo

@@ -26,7 +26,6 @@ _ERRORS_CONTINUE = 1
 _DYNAMIC_REVISION = 1
 _HALF_MD4 = 1
 _SIGNED_HASH = 1
-_JOURNAL_BACKUP = 1
 _XATTR_USER, _ACL = 0x4, 0x8
 _LAST_GROUP_NUMBER = 0xFFFF  # the field has 16 bits
 
@@ -160,7 +159,7 @@ def new_fields(
         i_block, blocks = journal
         size = blocks * geometry.block_size
         fields["s_journal_inum"] = layout.JOURNAL_INODE
-        fields["s_jnl_backup_type"] = _JOURNAL_BACKUP
+        fields["s_jnl_backup_type"] = layout.JOURNAL_BACKUP
         fields["s_jnl_blocks"] = (
             i_block + (size >> 32).to_bytes(4, "little") + (size & 0xFFFFFFFF).to_bytes(4, "little")
         )

@@ -18,6 +18,7 @@ from pydiskimg.fs.ext4.beginning import check_beginning
 from pydiskimg.fs.ext4.bitmaps import bits_in_use, runs_of
 from pydiskimg.fs.ext4.descriptors import Descriptor, location_problem, locations, read_descriptor, read_descriptors
 from pydiskimg.fs.ext4.file_system import FileSystem, read_file_system, state_problem
+from pydiskimg.fs.ext4.geometry import Geometry
 from pydiskimg.fs.ext4.layout import BLOCK_UNINIT, GROUP_DESCRIPTOR_64
 from pydiskimg.fs.ext4.recovery import after_recovery
 from pydiskimg.protocols import Source
@@ -135,28 +136,33 @@ class ExtUsage:
 
     def table_clusters(self, descriptor: Descriptor) -> int:
         """Return the bits of a group's clusters that hold bitmaps and inode tables of this and other groups."""
-        geometry = self.fs.geometry
-        start, end = geometry.group_start(descriptor.group), geometry.group_end(descriptor.group)
-        ratio = geometry.cluster_blocks
-        bits = 0
-        for first, last in self._metadata_ranges.within(start, end):
-            bits |= (1 << -(-(last - start) // ratio)) - (1 << (first - start) // ratio)
-        return bits
+        return clusters_of(self._metadata_ranges, self.fs.geometry, descriptor.group)
+
+
+def clusters_of(ranges: RangeList, geometry: Geometry, group: int) -> int:
+    """Return the bits of a group's clusters in which blocks of ranges lie."""
+    start, end = geometry.group_start(group), geometry.group_end(group)
+    ratio = geometry.cluster_blocks
+    bits = 0
+    for first, last in ranges.within(start, end):
+        bits |= (1 << -(-(last - start) // ratio)) - (1 << (first - start) // ratio)
+    return bits
 
 
 # Groups lie next to each other in all that mke2fs and resize2fs make: 16 TiB of ext4 have about 25000 runs.
 _MOST = MAX_RANGES
 
 
-def metadata_ranges(fs: FileSystem) -> RangeList:
-    """Go through all descriptors and return the runs of blocks that hold their bitmaps and inode tables.
+def metadata_ranges(fs: FileSystem, groups: range | None = None) -> RangeList:
+    """Return the runs of blocks that hold the bitmaps and inode tables of all groups, or of some of them.
 
     Raises NotBelievedError when two groups name one block, and as reading does.
     """
     starts, ends = array("Q"), array("Q")
     last = [-1, -1, -1]  # the run that each kind was added to before
     for descriptor in read_descriptors(fs):
-        if location_problem(fs.geometry, descriptor) is not None:
+        is_left_out = groups is not None and descriptor.group not in groups
+        if is_left_out or location_problem(fs.geometry, descriptor) is not None:
             continue
         for kind, (_, block, count) in enumerate(locations(fs.geometry, descriptor)):
             if last[kind] >= 0 and ends[last[kind]] == block:

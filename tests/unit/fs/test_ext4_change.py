@@ -15,7 +15,9 @@ from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import DiskImageError, FileSystemError, NoSpaceError, StorageError
 from pydiskimg.files.tree import ExistingPathError, MissingPathError
 from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.change.leaf import Leaf
 from pydiskimg.fs.ext4.change.tree import ChangedTree, open_changed_tree
+from pydiskimg.fs.ext4.file_system import read_file_system
 from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.units import MIB
 from tests.fixtures.ext_contents import contents_of
@@ -206,3 +208,18 @@ def test_hostile_bytes_end_in_an_error_or_a_change(kind: str) -> None:
             for change in rng.sample(HOSTILE, 3):
                 with suppress(DiskImageError):
                     change(tree)
+
+
+def test_a_block_of_hashes_that_kept_the_bytes_of_a_tail() -> None:
+    """The kernel makes one of a block of entries and leaves the end as it is, but for the checksum."""
+    disk = MemoryDisk(8 * MIB)
+    make_ext(disk, block_size=1024)
+    block = bytearray(1024)
+    for at, length, name in ((0, 12, b"."), (12, 1012, b"..")):
+        entry = layout.DIRECTORY_ENTRY.pack(inode=2, rec_len=length, name_len=len(name), file_type=2)
+        block[at : at + 8 + len(name)] = entry + name
+    tail = layout.DIRECTORY_TAIL
+    block[-tail.size :] = tail.pack(det_rec_len=tail.size, det_reserved_ft=layout.DIRECTORY_TAIL_TYPE)
+    leaf = Leaf(read_file_system(disk), bytes(block), "inode 2")
+    assert not leaf.has_tail
+    assert [slot.name for slot in leaf.slots()] == [b".", b".."]

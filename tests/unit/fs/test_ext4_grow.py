@@ -209,7 +209,9 @@ def test_what_is_refused(fields: dict[str, int], message: str) -> None:
 def test_features_with_which_none_grows(feature: Feature, name: str) -> None:
     geometry = read_file_system(image("ext4")).geometry
     features = geometry.features.with_(feature)
-    with pytest.raises(FileSystemError, match=f"^disk: its ext file system has the feature {name}, with which it is"):
+    with pytest.raises(
+        FileSystemError, match=f"^disk: its ext file system has the feature {name}, with which its size is not"
+    ):
         larger(replace(geometry, features=features), NEW, "disk")
 
 

@@ -22,22 +22,24 @@ class ChangedBlocks:
     def __init__(self, fs: FileSystem, groups: ChangedGroups) -> None:
         self._fs = fs
         self._groups = groups
+        self.end = fs.geometry.blocks  # none is handed out from here on; a whole number of clusters
 
-    def allocate(self, goal: int, length: int) -> Run:
+    def allocate(self, goal: int, length: int, *, whole: bool = False) -> Run:
         """Take whole clusters and return at most length blocks of them, from the first of a cluster on.
 
-        They lie near the block goal, together where the free space allows that. Raises OutOfSpaceError when none is
-        free, NotBelievedError for a group that contradicts itself, and as reading does.
+        They lie near the block goal, together where the free space allows that; whole: only together, all of them.
+        Raises OutOfSpaceError when none is free, NotBelievedError for a group that contradicts itself, and as reading
+        does.
         """
         geometry = self._fs.geometry
-        goal = goal if geometry.first_data_block <= goal < geometry.blocks else geometry.first_data_block
+        goal = goal if geometry.first_data_block <= goal < self.end else geometry.first_data_block
         wanted = -(-length // geometry.cluster_blocks)
         first = geometry.group_of(goal)
         for group in self._with_room(first):
             start = geometry.group_start(group)
             near = (goal - start) // geometry.cluster_blocks if group == first else 0
             found = self._find(group, near, wanted)
-            if found is not None:
+            if found is not None and (not whole or found[1] - found[0] == wanted):
                 low, high = found
                 state, bits = self._groups[group], (1 << high) - (1 << low)
                 self._groups[group] = replace(
@@ -48,12 +50,14 @@ class ChangedBlocks:
                 )
                 block = start + low * geometry.cluster_blocks
                 return block, min(start + high * geometry.cluster_blocks, block + length, geometry.blocks)
-        raise OutOfSpaceError("no block is free")
+        raise OutOfSpaceError(
+            "no block is free" if length == 1 or not whole else f"no {length} blocks together are free"
+        )
 
-    def free(self, start: int, end: int) -> None:
+    def free(self, start: int, end: int, *, is_metadata: bool = False) -> None:
         """Give the clusters back that hold the blocks [start, end); others may take them after the next commit.
 
-        Raises NotBelievedError where they are not in use, or hold the file system's own metadata.
+        Raises NotBelievedError where they are not in use, or hold the file system's own metadata unless is_metadata.
         """
         geometry = self._fs.geometry
         while start < end:
@@ -61,7 +65,7 @@ class ChangedBlocks:
             first, stop = geometry.group_start(group), min(end, geometry.group_end(group))
             low, high = (start - first) // geometry.cluster_blocks, -(-(stop - first) // geometry.cluster_blocks)
             state, bits = self._groups[group], (1 << high) - (1 << low)
-            if bits & ~state.clusters or bits & self._groups.metadata(group):
+            if bits & ~state.clusters or (not is_metadata and bits & self._groups.metadata(group)):
                 raise self._fs.not_believed(f"a file has blocks {start} to {stop}, which are not a file's")
             self._groups[group] = replace(
                 state,
@@ -83,7 +87,7 @@ class ChangedBlocks:
         )
 
     def _with_room(self, first: int) -> Iterator[int]:
-        for groups in (range(first, self._fs.geometry.groups), range(first)):
+        for groups in (range(first, self._fs.geometry.group_of(self.end - 1) + 1), range(first)):
             for group in groups:
                 if self._groups.free_blocks(group):
                     yield group
@@ -91,7 +95,9 @@ class ChangedBlocks:
     def _find(self, group: int, near: int, wanted: int) -> Run | None:
         """Return a run of at most wanted free clusters: from near on, long enough, or else the longest."""
         state = self._groups[group]
-        free = ~(state.clusters | state.held) & (1 << self._groups.clusters(group)) - 1
+        geometry = self._fs.geometry
+        clusters = geometry.clusters_in(min(self.end - geometry.group_start(group), geometry.group_size(group)))
+        free = ~(state.clusters | state.held) & (1 << clusters) - 1
         best: Run | None = None
         for low, high in runs_of(free):
             start = max(low, near) if near < high else low
@@ -109,12 +115,15 @@ class ChangedInodes:
     def __init__(self, fs: FileSystem, groups: ChangedGroups) -> None:
         self._fs = fs
         self._groups = groups
+        self.groups = fs.geometry.groups  # of which inodes are handed out: the first ones
 
     def allocate(self, parent: int, *, is_directory: bool) -> int:
         """Return a free inode's number. Raises as ChangedBlocks.allocate() does."""
         count = self._fs.geometry.inodes_per_group
         first = (parent - 1) // count
-        for groups in (range(first, self._fs.geometry.groups), range(first)):
+        if first >= self.groups:
+            first = 0
+        for groups in (range(first, self.groups), range(first)):
             for group in groups:
                 if self._groups.free_inodes(group):
                     return self._take(group, is_directory=is_directory)

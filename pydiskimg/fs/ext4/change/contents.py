@@ -72,7 +72,7 @@ class Contents:
                 kept.append((first, at, inside, is_written))
             if count > inside:
                 freed.append((first + inside, at + inside, count - inside, is_written))
-        for start, stop in self._runs(freed):
+        for start, stop in self.runs(freed):
             self._transaction.free(start, stop)
         self.pieces = kept
         return tail.rstrip(b"\0") and tail
@@ -99,25 +99,30 @@ class Contents:
     def finished(self, size: int) -> StoredInode:
         """Return the inode of this size, with a new map."""
         for block in self.nodes:
-            self._transaction.free(*self._cluster_of(block))
-        encoded = self._encoded()
-        for block, node in encoded.nodes.items():
-            if self._has_extents:
-                self._transaction.fs.checksums.extent_block(self._inode.seed, node)
+            self._transaction.free(*self._geometry.cluster_of(block))
+        inode, nodes = self.mapped()
+        for block, node in nodes.items():
             self._transaction.put(block, node)
-        self.nodes = list(encoded.nodes)
-        flags = self._inode.flags & ~(layout.EXTENTS_FLAG | layout.INLINE_DATA_FLAG)
-        flags |= layout.EXTENTS_FLAG if self._has_extents else 0
-        inode = changed(self._inode, {**size_fields(size), "i_block": encoded.i_block, "i_flags": flags})
+        inode = changed(inode, size_fields(size))
         if size >= _LARGE_FILE and inode.kind == layout.REGULAR_FILE:
             self._transaction.require(RoCompat.LARGE_FILE, errno.EFBIG)
         return with_blocks(self._transaction, inode, self.blocks)
+
+    def mapped(self) -> tuple[StoredInode, dict[int, bytearray]]:
+        """Return the inode with a map of the pieces, and the contents of the map's blocks, which are taken for it."""
+        encoded = self._encoded()
+        for node in encoded.nodes.values() if self._has_extents else ():
+            self._transaction.fs.checksums.extent_block(self._inode.seed, node)
+        self.nodes = list(encoded.nodes)
+        flags = self._inode.flags & ~(layout.EXTENTS_FLAG | layout.INLINE_DATA_FLAG)
+        flags |= layout.EXTENTS_FLAG if self._has_extents else 0
+        return changed(self._inode, {"i_block": encoded.i_block, "i_flags": flags}), encoded.nodes
 
     @property
     def blocks(self) -> int:
         """Blocks that the file takes with those of its map and of its extended attributes."""
         others = len(self.nodes) + bool(self._inode.xattr_block)
-        return total(self._runs(self.pieces)) + others * self._unit
+        return total(self.runs(self.pieces)) + others * self._unit
 
     @property
     def _has_extents(self) -> bool:
@@ -163,21 +168,16 @@ class Contents:
             yield first, start, stop - start
             first += stop - start
 
-    def _runs(self, pieces: Sequence[MapPiece]) -> list[Run]:
+    def runs(self, pieces: Sequence[MapPiece]) -> list[Run]:
         """Return the runs of blocks that the clusters of pieces have, each cluster once."""
         runs: list[Run] = []
         for _, at, count, _ in pieces:
-            start, end = self._cluster_of(at)[0], self._cluster_of(at + count - 1)[1]
+            start, end = self._geometry.cluster_of(at)[0], self._geometry.cluster_of(at + count - 1)[1]
             if runs and self._unit > 1 and runs[-1][1] - self._unit == start:
                 start += self._unit  # another piece of the cluster before
             if start < end:
                 runs.append((start, end))
         return runs
-
-    def _cluster_of(self, block: int) -> Run:
-        first = self._geometry.first_data_block
-        start = block - (block - first) % self._unit
-        return start, min(start + self._unit, self._geometry.blocks)
 
 
 def has_map(inode: StoredInode) -> bool:

@@ -47,7 +47,7 @@ class ChangedGroups:
         """Return the state of a group. Raises NotBelievedError where it contradicts itself, and as reading does."""
         state = self.states.get(group)
         if state is None:
-            state = self._stored[group] = self.states[group] = self._read(group)
+            state = self._stored[group] = self.states[group] = self.stored(group)
         return state
 
     def __setitem__(self, group: int, state: GroupState) -> None:
@@ -107,7 +107,8 @@ class ChangedGroups:
             inodes += stored.inodes.bit_count() - state.inodes.bit_count()
         return blocks, inodes
 
-    def _read(self, group: int) -> GroupState:
+    def stored(self, group: int) -> GroupState:
+        """Read the state of a group as the file system has it now, and keep nothing. Raises as the subscript does."""
         descriptor = read_descriptor(self._fs, group)
         clusters = self._usage.clusters_in_use(descriptor)
         if isinstance(clusters, str):
@@ -136,10 +137,10 @@ class ChangedGroups:
         return int.from_bytes(data, "little") & (1 << count) - 1
 
     def _fields(self, group: int) -> dict[str, Any]:
-        block, offset = self._location(group)
+        block, offset = self.location(group)
         return self._record.unpack(self._fs.read(block), offset)
 
-    def _location(self, group: int) -> tuple[int, int]:
+    def location(self, group: int) -> tuple[int, int]:
         """Return the block and the offset there of a descriptor."""
         number, index = divmod(group, self._fs.geometry.desc_per_block)
         return self._fs.geometry.descriptor_block(number), index * self._fs.geometry.desc_size
@@ -166,7 +167,7 @@ class ChangedGroups:
                 values |= halves(self._record, "bg_inode_bitmap_csum", checksums.bitmap(data[: count // 8]))
         if checksums.cover_descriptors:
             values |= halves(self._record, "bg_itable_unused", state.unused_inodes) | {"bg_flags": state.flags}
-        block, offset = self._location(group)
+        block, offset = self.location(group)
         table = bytearray(self._fs.read(block)[offset : offset + geometry.desc_size])
         self._record.put(table, values)
         checksums.descriptors(table, geometry.desc_size, group)

@@ -46,9 +46,7 @@ class Leaf:
         self._fs = fs
         self.data = bytearray(data)
         self._where = where
-        tail = layout.DIRECTORY_TAIL.unpack(data, len(data) - layout.DIRECTORY_TAIL.size)
-        is_tail = not tail["det_reserved_zero1"] and tail["det_rec_len"] == layout.DIRECTORY_TAIL.size
-        self.has_tail = fs.checksums.active and is_tail
+        self.has_tail = fs.checksums.active and _has_tail(data)
         self._end = len(data) - (layout.DIRECTORY_TAIL.size if self.has_tail else 0)
 
     def slots(self) -> Iterator[Slot]:
@@ -118,3 +116,17 @@ class Leaf:
 
     def _damaged(self, at: int) -> NotBelievedError:
         return self._fs.not_believed(f"{self._where}: a block of its entries makes no sense at byte {at}")
+
+
+def _has_tail(data: bytes) -> bool:
+    """Tell whether a block ends with a tail. One of hashes has entries up to its end, "." and ".." or an unused one,
+    and may have kept the bytes of a tail from when it was a block of entries."""
+    if len(data) < layout.DIRECTORY_TAIL.size:
+        return False
+    tail = layout.DIRECTORY_TAIL.unpack(data, len(data) - layout.DIRECTORY_TAIL.size)
+    if tail["det_reserved_zero1"] or tail["det_rec_len"] != layout.DIRECTORY_TAIL.size:
+        return False
+    end = int(layout.DIRECTORY_ENTRY.unpack(data)["rec_len"])
+    if end + _HEADER <= len(data):
+        end += int(layout.DIRECTORY_ENTRY.unpack(data, end)["rec_len"])
+    return end != len(data)

@@ -10,6 +10,7 @@ already looks at is logged. Without a journal the superblock says "not clean" me
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,12 +24,16 @@ from pydiskimg.fs.ext4.descriptors import read_descriptors
 from pydiskimg.fs.ext4.features import Compat, Features, Incompat, RoCompat
 from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.inodes import StoredInode, read_inode
+from pydiskimg.fs.ext4.journal import Journal
 from pydiskimg.fs.ext4.journal_writer import LogWriter, replay
 from pydiskimg.fs.ext4.recovery import OverlaidSource, RecoveredSource
 from pydiskimg.fs.ext4.superblock import count_fields, superblock
 from pydiskimg.fs.ext4.tree.files import RefusedError
 from pydiskimg.fs.ext4.usage import ExtUsage
 from pydiskimg.protocols import Buffer, Disk, Source
+from pydiskimg.records import Value
+
+_ROOM = 4096  # blocks
 
 
 class _ChangedSource(OverlaidSource):
@@ -59,29 +64,31 @@ class Savepoint:
 class Transaction:
     """The changes to a file system on a disk that has no other writer.
 
-    fs reads what was changed as changed. blocks and inodes hand out what is free. commit() brings what was changed into
-    force, and may be called again and again; close() ends that. known_inodes are some of those that were read or
-    stored, as they are now, inode_tables the first blocks of some groups' tables.
+    fs reads what was changed as changed. blocks and inodes hand out what is free, groups says what is. commit() brings
+    what was changed into force, and may be called again and again; close() ends that. known_inodes are some of those
+    that were read or stored, as they are now, inode_tables the first blocks of some groups' tables.
     """
 
-    def __init__(self, disk: Disk, *, now: int | None = None) -> None:
-        """Nothing is written yet. now is the time of all commits, in nanoseconds since 1970; None: the present.
+    def __init__(
+        self, disk: Disk, *, now: int | None = None, check: Callable[[FileSystem], None] = check_changeable
+    ) -> None:
+        """Nothing is written yet. now is the time of all commits, in nanoseconds since 1970; None: the present. check
+        refuses what is not changed, by a FileSystemError.
 
-        Raises NotBelievedError when the file system is not sound, FileSystemError for one that is not changed here, and
-        as reading does.
+        Raises NotBelievedError when the file system is not sound, what check raises, and as reading does.
         """
         self._disk = disk
         self._now = now
         usage = ExtUsage(disk)
         self._before = before = usage.fs
-        check_changeable(before)
+        check(before)
         if isinstance(before.source, RecoveredSource):
             before.source.check_copies()  # now, and not when a part of them has been written where it belongs
         self._source = _ChangedSource(before.source, before.geometry.block_size)
         self.fs: FileSystem = replace(before, source=self._source)
         usage.fs = self.fs
         self._writer = BlockWriter(disk, before.geometry.block_size)
-        self._groups = ChangedGroups(usage)
+        self.groups = self._groups = ChangedGroups(usage)
         self.blocks = ChangedBlocks(self.fs, self._groups)
         self.inodes = ChangedInodes(self.fs, self._groups)
         self._free_blocks, self._free_inodes = self._counted()
@@ -92,6 +99,7 @@ class Transaction:
         self._last: set[int] = set()
         self.known_inodes: dict[int, StoredInode] = {}
         self.inode_tables: dict[int, int] = {}
+        self._capacity: int | None = None
 
     def read(self, block: int) -> bytes:
         """Return a block as it is with all changes so far."""
@@ -149,6 +157,16 @@ class Transaction:
         """Blocks that the journal has; None without a journal."""
         number = self.fs.superblock.journal_inode
         return read_inode(self._before, number).size // self.fs.geometry.block_size if number else None
+
+    @property
+    def room(self) -> int:
+        """Blocks that a commit may change and not be too large for the journal; without one, what memory is for."""
+        if self._capacity is None:
+            self._capacity = _ROOM
+            if self.fs.superblock.journal_inode:
+                journal = Journal(self._before)
+                self._capacity = min(_ROOM, (journal.end - journal.first) * 3 // 4)
+        return max(self._capacity - 2 * len(self._groups.states), 1)
 
     def commit(self) -> None:
         """Bring the changes into force, durably.
@@ -240,6 +258,10 @@ class Transaction:
         if not self.fs.superblock.number("s_rev_level"):
             raise RefusedError(f"would need the feature {feature.name}, which revision 0 cannot have", error)
         self._fields |= Features(*(int(self._fields[name]) for name in Features().fields)).with_(feature).fields
+
+    def set_superblock(self, values: dict[str, Value]) -> None:
+        """Have the superblock say something else, with the next commit."""
+        self._fields |= values
 
     @property
     def _primary(self) -> int:

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: MIT
+"""What lies beyond the new end copied into free blocks before it, and its inodes pointed there.
+
+The copies and the blocks of the new map are not in force before the inode is, and what was beyond the end is not
+written over: at every instant an inode leads to its contents, old or new.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from operator import itemgetter
+
+from pydiskimg.crc32c import crc32c
+from pydiskimg.errors import FileSystemError
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.change.contents import Contents
+from pydiskimg.fs.ext4.change.inodes import changed, store
+from pydiskimg.fs.ext4.change.transaction import Transaction
+from pydiskimg.fs.ext4.features import Compat, RoCompat
+from pydiskimg.fs.ext4.inodes import StoredInode, inode_name, read_inode
+from pydiskimg.fs.ext4.map_writer import MapPiece
+from pydiskimg.fs.ext4.xattr_writer import seal_block
+from pydiskimg.units import MIB
+
+Move = tuple[int, int, int]
+"""First block beyond the end, where it moves to, and the number of blocks."""
+
+
+class BlockMover:
+    """Moves blocks that lie at or after the block end, in a transaction that hands out none of those."""
+
+    def __init__(self, transaction: Transaction, end: int) -> None:
+        self._transaction = transaction
+        self._fs = transaction.fs
+        self._end = end
+        self._at_once = max(MIB // self._fs.geometry.block_size, 1)
+        has_orphan_file = Compat.ORPHAN_FILE in self._fs.geometry.features
+        self._orphan_file = self._fs.superblock.number("s_orphan_file_inum") if has_orphan_file else 0
+
+    def file(self, number: int) -> None:
+        """Move the contents of a file, and the blocks of its map.
+
+        Raises OutOfSpaceError, NotBelievedError for a damaged map, FileSystemError where a quota would not hold any
+        more, StorageError as reading and writing do.
+        """
+        inode = read_inode(self._fs, number)
+        contents = Contents(self._transaction, inode)
+        moves = self.moves(contents)
+        contents.pieces = self._moved(inode, contents.pieces, moves)
+        for start, _, count in moves:
+            self._transaction.free(start, start + count)
+        self._store(inode, contents.finished(inode.size))
+
+    def moves(self, contents: Contents) -> list[Move]:
+        """Take blocks for those of the contents that lie beyond the end; ascending."""
+        beyond = [self._beyond(piece) for piece in contents.pieces if piece[1] + piece[2] > self._end]
+        found: list[Move] = []
+        goal = self._goal(contents.pieces)
+        for start, end in contents.runs(beyond):
+            at = start
+            while at < end:
+                new, stop = self._transaction.blocks.allocate(goal, end - at)
+                found.append((at, new, stop - new))
+                at += stop - new
+                goal = stop
+        return sorted(found)
+
+    def pieces(self, pieces: list[MapPiece], moves: list[Move]) -> Iterator[tuple[MapPiece, int]]:
+        """Yield the pieces of a file as they are when its blocks have moved, each with where it was."""
+        for first, at, count, is_written in pieces:
+            done = 0
+            while done < count:
+                old = at + done
+                if old < self._end:
+                    new, length = old, min(count - done, self._end - old)
+                else:
+                    start, new_start, room = moves[bisect_right(moves, old, key=itemgetter(0)) - 1]
+                    new, length = new_start + old - start, min(count - done, start + room - old)
+                yield (first + done, new, length, is_written), old
+                done += length
+
+    def attributes(self, block: int, numbers: list[int]) -> None:
+        """Move a block of extended attributes that inodes share."""
+        transaction, checksums = self._transaction, self._fs.checksums
+        data = bytearray(self._fs.read(self._checked(block, numbers[0])))
+        header = layout.XATTR_HEADER.unpack(data)
+        if checksums.active and header["h_checksum"] != checksums.xattr_block(block, bytes(data)):
+            raise self._fs.not_believed(f"the checksum of block {block}, of extended attributes, does not hold")
+        new = transaction.blocks.allocate(self._group_of(numbers[0]), 1)[0]
+        seal_block(data, new, checksums)
+        transaction.put(new, data)
+        for number in numbers:
+            inode = read_inode(self._fs, number)
+            values = {"i_file_acl_lo": new & 0xFFFFFFFF, "i_file_acl_high": new >> 32}
+            store(transaction, changed(inode, values))
+        transaction.free(*self._fs.geometry.cluster_of(block))
+
+    def reserve(self) -> None:
+        """Move the double indirect block of the resize inode; what it points to stays."""
+        inode = read_inode(self._fs, layout.RESIZE_INODE)
+        at = layout.DIRECT_BLOCKS * 4 + 4
+        old = int.from_bytes(inode.i_block[at : at + 4], "little")
+        if old < self._end:
+            return
+        data = self._fs.read(self._checked(old, inode.number))
+        new = self._transaction.blocks.allocate(self._group_of(inode.number), 1)[0]
+        self._transaction.put(new, data)
+        i_block = inode.i_block[:at] + new.to_bytes(4, "little") + inode.i_block[at + 4 :]
+        store(self._transaction, changed(inode, {"i_block": i_block}))
+        self._transaction.free(*self._fs.geometry.cluster_of(old))
+
+    def _beyond(self, piece: MapPiece) -> MapPiece:
+        first, at, count, is_written = piece
+        before = max(self._end - at, 0)
+        return first + before, at + before, count - before, is_written
+
+    def _moved(self, inode: StoredInode, pieces: list[MapPiece], moves: list[Move]) -> list[MapPiece]:
+        """Copy what was written, and return the pieces as they are then."""
+        found = []
+        for piece, old in self.pieces(pieces, moves):
+            found.append(piece)
+            _, new, count, is_written = piece
+            if old != new and is_written:
+                self._copy(inode, old, new, count)
+        return found
+
+    def _copy(self, inode: StoredInode, old: int, new: int, count: int) -> None:
+        size = self._fs.geometry.block_size
+        for done in range(0, count, self._at_once):
+            data = bytearray(self._fs.read(old + done, min(self._at_once, count - done)))
+            if inode.number == self._orphan_file:
+                for at in range(0, len(data), size):
+                    data[at : at + size] = self._orphan_block(inode, data[at : at + size], new + done + at // size)
+            self._transaction.write_new(new + done, data)
+
+    def _orphan_block(self, inode: StoredInode, data: bytearray, block: int) -> bytearray:
+        """Return a block of the orphan file with its checksum, which depends on where it is."""
+        if self._fs.checksums.active:
+            tail = len(data) - layout.ORPHAN_TAIL.size
+            value = crc32c(data[:tail], crc32c(block.to_bytes(8, "little"), inode.seed))
+            layout.ORPHAN_TAIL.put(data, {"ob_checksum": value}, tail)
+        return data
+
+    def _store(self, before: StoredInode, inode: StoredInode) -> None:
+        names = ("i_blocks_lo", "i_blocks_high")
+        has_quota = RoCompat.QUOTA in self._fs.geometry.features
+        if has_quota and any(before.fields[name] != inode.fields[name] for name in names):
+            raise FileSystemError(
+                f"{self._fs.name}: {inode_name(inode.number)} would take another number of blocks, which its quota "
+                "files would not say; disable the quota (tune2fs -O ^quota) and enable it again afterwards"
+            )
+        store(self._transaction, inode)
+
+    def _checked(self, block: int, number: int) -> int:
+        if block >= self._fs.geometry.blocks:
+            raise self._fs.not_believed(f"{inode_name(number)}: it names block {block} of {self._fs.geometry.blocks}")
+        return block
+
+    def _goal(self, pieces: list[MapPiece]) -> int:
+        """Return where the moved part of a file is best put: after what stays of it."""
+        inside = [at + count for _, at, count, _ in pieces if at + count <= self._end]
+        return inside[-1] if inside else self._fs.geometry.first_data_block
+
+    def _group_of(self, number: int) -> int:
+        geometry = self._fs.geometry
+        return geometry.group_start((number - 1) // geometry.inodes_per_group)

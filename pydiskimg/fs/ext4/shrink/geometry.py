@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: MIT
+"""How an existing file system is divided when it has become smaller. Pure arithmetic.
+
+Groups at the end go away, the last one of those that stay may be cut. Blocks that held descriptors become the reserve
+for more of them where there is a resize inode, and free where there is none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pydiskimg.fs.ext4.features import Compat, Incompat
+from pydiskimg.fs.ext4.geometry import PAGE_SIZE, SPARE_BLOCKS, Geometry
+from pydiskimg.fs.ext4.grow_geometry import refuse_resizing
+
+
+def smaller(old: Geometry, size: int, where: str) -> Geometry | None:
+    """Return old as it will be on at most size bytes, by the rules of resize2fs; old itself when that is not smaller.
+
+    A last group with hardly room for more than its own metadata is left out; None where not even one group is left.
+    where names the disk in messages. Raises FileSystemError for a file system whose size is not changed here.
+    """
+    refuse_resizing(old, where)
+    rounding = max(PAGE_SIZE // old.block_size, old.cluster_blocks)
+    blocks = size // old.block_size // rounding * rounding
+    if blocks >= old.blocks:
+        return old
+    if blocks <= old.first_data_block:
+        return None
+    shrunk = _divided(old, blocks)
+    rest = (blocks - old.first_data_block) % old.blocks_per_group
+    if rest and rest < shrunk.group_overhead(shrunk.groups - 1) + SPARE_BLOCKS:
+        if shrunk.groups == 1:
+            return None
+        shrunk = _divided(old, blocks - rest)
+    return shrunk
+
+
+def _divided(old: Geometry, blocks: int) -> Geometry:
+    reserved = min(old.reserved_blocks, old.blocks) * blocks // old.blocks
+    shrunk = replace(old, blocks=blocks, reserved_blocks=reserved)
+    if Compat.SPARSE_SUPER2 in old.features:
+        # A copy in a group that goes away is not made elsewhere: what is at the start of a group may be anything.
+        first, second = (group if group < shrunk.groups else 0 for group in old.two_copies)
+        shrunk = replace(shrunk, two_copies=(first, second))
+    if Incompat.META_BG in old.features and old.first_meta_bg > shrunk.desc_blocks:
+        return replace(shrunk, features=old.features.without(Incompat.META_BG), first_meta_bg=0)
+    if Compat.RESIZE_INODE in old.features:
+        reserve = old.reserved_gdt_blocks + old.desc_blocks - shrunk.desc_blocks
+        return replace(shrunk, reserved_gdt_blocks=min(reserve, old.block_size // 4))
+    return shrunk

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT
+"""A journal that lies beyond the new end moved before it.
+
+    blocks taken, by the journal ─> copied ─> its inode, in one write ─> old blocks given back, by the new journal
+
+It is empty at each of these steps but within the two commits, and each commit has the one journal that there is then.
+An interruption leaves at most blocks that are taken and have no file, which e2fsck -p gives back.
+"""
+
+from __future__ import annotations
+
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.blocks import BlockWriter
+from pydiskimg.fs.ext4.change.contents import Contents, with_blocks
+from pydiskimg.fs.ext4.change.transaction import Transaction
+from pydiskimg.fs.ext4.inodes import StoredInode, read_inode
+from pydiskimg.fs.ext4.shrink.blocks import BlockMover
+from pydiskimg.protocols import Disk, read_bytes
+from pydiskimg.startup import Protocol
+from pydiskimg.units import MIB
+
+
+class Begin(Protocol):
+    """Begins a transaction that hands out nothing beyond the new end."""
+
+    def __call__(self) -> Transaction: ...
+
+
+def move_journal(disk: Disk, begin: Begin, end: int) -> None:
+    """Move the part of the journal that lies at or after the block end. Errors as for BlockMover.file()."""
+    first = begin()
+    inode = read_inode(first.fs, first.fs.superblock.journal_inode)
+    contents = Contents(first, inode)
+    old_nodes = contents.nodes
+    mover = BlockMover(first, end)
+    moves = mover.moves(contents)
+    contents.pieces = [piece for piece, _ in mover.pieces(contents.pieces, moves)]
+    moved, nodes = contents.mapped()
+    moved = with_blocks(first, moved, contents.blocks)
+    first.commit()
+    first.close()
+    writer = BlockWriter(disk, first.fs.geometry.block_size)
+    for old, new, count in moves:
+        _copy(disk, writer, first.fs.geometry.block_size, old, new, count)
+    writer.write_all(nodes)
+    disk.flush()
+    _put(disk, first, moved)
+    second = begin()
+    for old, _, count in moves:
+        second.free(old, old + count)
+    for node in old_nodes:
+        second.free(*second.fs.geometry.cluster_of(node))
+    second.set_superblock({"s_jnl_blocks": _backup(second, moved)})
+    second.commit()
+    second.close()
+
+
+def _copy(disk: Disk, writer: BlockWriter, size: int, old: int, new: int, count: int) -> None:
+    at_once = max(MIB // size, 1)
+    for done in range(0, count, at_once):
+        length = min(at_once, count - done)
+        writer.write(new + done, read_bytes(disk, (old + done) * size, length * size))
+
+
+def _put(disk: Disk, transaction: Transaction, inode: StoredInode) -> None:
+    """Write an inode into its table, durably, where the journal is not in the way."""
+    raw = bytearray(inode.raw)
+    transaction.fs.checksums.inode(inode.number, raw)
+    disk.write(inode.block * transaction.fs.geometry.block_size + inode.offset, bytes(raw))
+    disk.flush()
+
+
+def _backup(transaction: Transaction, inode: StoredInode) -> bytes:
+    """Return what the superblock keeps of the journal's inode, where it does."""
+    if transaction.fs.superblock.number("s_jnl_backup_type") != layout.JOURNAL_BACKUP:
+        return bytes(transaction.fs.superblock.fields["s_jnl_blocks"])
+    high, low = (int(inode.fields[name]).to_bytes(4, "little") for name in ("i_size_high", "i_size_lo"))
+    return inode.i_block + high + low

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""How small a file system can become: what its groups say is in use, and the metadata of the groups that stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydiskimg.errors import FileSystemError
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.descriptors import read_descriptors
+from pydiskimg.fs.ext4.features import Incompat
+from pydiskimg.fs.ext4.file_system import FileSystem, NotBelievedError
+from pydiskimg.fs.ext4.geometry import PAGE_SIZE, Geometry
+from pydiskimg.fs.ext4.shrink.geometry import smaller
+from pydiskimg.fs.ext4.usage import ExtUsage
+from pydiskimg.protocols import Source
+
+_SPARE = 4  # clusters, for nodes of a map that is written before the old one is given up
+
+
+def minimum_size(source: Source) -> int:
+    """Return the size in bytes to which the file system at the start of source can be made smaller, or has now.
+
+    Raises FileSystemError for one that is damaged, not clean or not known in full, StorageError as reading does.
+    """
+    try:
+        return minimum_of(ExtUsage(source))
+    except NotBelievedError as error:
+        raise not_shrunk(source.name, error) from error
+
+
+def not_shrunk(name: str, error: NotBelievedError) -> FileSystemError:
+    return FileSystemError(f"{name}: its ext file system is not made smaller: {error.reason}; check it (e2fsck -f)")
+
+
+def minimum_of(usage: ExtUsage) -> int:
+    """As minimum_size(). Raises NotBelievedError for a file system that is damaged."""
+    return steps_to(usage, 0)[-1].size
+
+
+def steps_to(usage: ExtUsage, size: int) -> list[Geometry]:
+    """Return the divisions that a file system has on its way to at most size bytes, or to its minimum; its own first.
+
+    With flex_bg the tables of groups that go away lie among the files and are given up in the end only.
+    """
+    use, name = use_of(usage), usage.fs.name
+    shapes = [usage.fs.geometry]
+    while shapes[-1].size > size:
+        wanted = smaller(shapes[-1], size, name)
+        if wanted is None or not use.fits(wanted, shapes[-1]):
+            wanted = _least(shapes[-1], use, name)
+        if wanted.blocks >= shapes[-1].blocks:
+            break
+        shapes.append(wanted)
+    return shapes
+
+
+def _least(old: Geometry, use: Use, name: str) -> Geometry:
+    """Return the smallest division that is reached in one step, or old."""
+    low, high, best = 0, -(-old.size // PAGE_SIZE), old  # in pages
+    while low + 1 < high:
+        middle = (low + high) // 2
+        new = smaller(old, middle * PAGE_SIZE, name)
+        if new is not None and (new is old or use.fits(new, old)):
+            high, best = middle, new
+        else:
+            low = middle
+    return best
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What is in use: clusters of files and of what else is not the groups' own metadata, and inodes."""
+
+    clusters: int
+    inodes: int
+    spare: int
+
+    def fits(self, new: Geometry, old: Geometry) -> bool:
+        """Tell whether all that is in use fits into the division new, as one that old becomes."""
+        clusters = new.clusters_in(new.blocks - new.first_data_block)
+        needed = self.clusters + self.spare + _metadata(new, old)
+        return needed <= clusters and self.inodes <= new.inodes
+
+
+def use_of(usage: ExtUsage) -> Use:
+    """Count what is in use. Raises NotBelievedError where the groups contradict themselves."""
+    fs, geometry = usage.fs, usage.fs.geometry
+    clusters = inodes = 0
+    for descriptor in read_descriptors(fs):
+        if not descriptor.is_intact:
+            raise fs.not_believed(f"the checksum of descriptor {descriptor.group} does not hold")
+        in_use = geometry.group_clusters(descriptor.group) - descriptor.free_blocks
+        clusters += in_use - usage.metadata_clusters(descriptor).bit_count()
+        inodes += geometry.inodes_per_group - descriptor.free_inodes
+    return Use(clusters, inodes, _SPARE + clusters // _entries(fs))
+
+
+def _entries(fs: FileSystem) -> int:
+    """Return how many pieces of a file a block of its map has room for: that of a file which moves may grow."""
+    size = layout.EXTENT.size if Incompat.EXTENTS in fs.geometry.features else 4
+    return fs.geometry.block_size // size
+
+
+def _metadata(new: Geometry, old: Geometry) -> int:
+    """Return how many clusters at most the metadata takes that lies in new."""
+    groups = old.groups if Incompat.FLEX_BG in old.features else new.groups
+    tables = groups * (2 + new.inode_blocks)
+    heads = sum(new.clusters_in(new.group_head(group)) for group in _with_heads(new))
+    # With bigalloc the tables of neighbours share clusters, but for the first and the last of those that lie together.
+    return heads + new.clusters_in(tables) + (groups if new.cluster_blocks > 1 else 0)
+
+
+def _with_heads(new: Geometry) -> list[int]:
+    """Return the groups that begin with metadata, which are few in most file systems."""
+    if Incompat.META_BG in new.features:
+        return list(range(new.groups))
+    return [0, *new.copies]

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: MIT
+"""Inodes of groups that go away get numbers of groups that stay.
+
+An inode and all that names it change together: the entries of directories, a directory's own "." and the ".." of those
+in it, and the checksums of blocks that depend on the number of the inode which they belong to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from pydiskimg.errors import FileSystemError
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.change.attributes import inline_data
+from pydiskimg.fs.ext4.change.contents import has_map
+from pydiskimg.fs.ext4.change.inodes import store
+from pydiskimg.fs.ext4.change.leaf import Leaf
+from pydiskimg.fs.ext4.change.transaction import Transaction
+from pydiskimg.fs.ext4.directory_entries import directory_blocks, hash_table
+from pydiskimg.fs.ext4.features import Compat
+from pydiskimg.fs.ext4.geometry import Geometry
+from pydiskimg.fs.ext4.inodes import StoredInode, group_of_inode, inode_name, inode_table, read_inode
+from pydiskimg.fs.ext4.map_reader import MapReader, file_pieces
+from pydiskimg.fs.ext4.shrink.survey import inodes_in_use
+
+_OWN_FILES = ("s_usr_quota_inum", "s_grp_quota_inum", "s_prj_quota_inum", "s_orphan_file_inum", "s_journal_inum")
+_I_BLOCK = layout.INODE.offsets["i_block"]
+_PARENT = 4  # bytes of i_block, in a directory that is in its inode
+
+NamingBlock = tuple[int, int]
+"""The inode of a directory, and the number of its block that names an inode (0 where it is in its inode)."""
+
+
+class Renumbering:
+    """The inodes after the last one that stays, and the blocks of directories that name them."""
+
+    def __init__(self, transaction: Transaction, new: Geometry, leaving: list[int]) -> None:
+        """Read all directories. Raises NotBelievedError where one is damaged, FileSystemError for what is not moved."""
+        self._transaction = transaction
+        self._fs = fs = transaction.fs
+        self._last = new.inodes
+        self._leaving = leaving
+        self._renumbered: dict[int, int] = {}
+        self._naming: dict[int, set[NamingBlock]] = {number: set() for number in leaving}
+        own = {fs.superblock.number(name) for name in _OWN_FILES}
+        if Compat.STABLE_INODES in fs.geometry.features or own.intersection(leaving):
+            raise FileSystemError(
+                f"{fs.name}: inode {leaving[0]} of its ext file system cannot have another number (the feature "
+                f"stable_inodes, or a file of the file system itself); it can have {fs.geometry.size} bytes only"
+            )
+        for inode in inodes_in_use(fs, transaction.groups):
+            if inode.kind == layout.DIRECTORY:
+                self._look(inode)
+            if inode.number > self._last and inode.flags & layout.EA_INODE_FLAG:
+                raise FileSystemError(
+                    f"{fs.name}: {inode_name(inode.number)} holds an extended attribute (ea_inode) and cannot have "
+                    "another number; make it less small"
+                )
+
+    def run(self) -> None:
+        """Give the inodes other numbers, in as many commits as that takes.
+
+        Raises OutOfSpaceError, FileSystemError for a directory that is too large for the journal, NotBelievedError and
+        StorageError as reading and writing do.
+        """
+        batch: list[int] = []
+        cost = 0
+        for number in self._leaving:
+            more = self._cost(number)
+            if batch and cost + more > self._transaction.room:
+                self._apply(batch)
+                batch, cost = [], 0
+            batch.append(number)
+            cost += more
+        if batch:
+            self._apply(batch)
+
+    def _look(self, inode: StoredInode) -> None:
+        """Note which inodes that leave a directory names, and where."""
+        if inode.flags & layout.INLINE_DATA_FLAG:
+            self._note(int.from_bytes(inode.i_block[:_PARENT], "little"), (inode.number, 0))
+        for index, block in enumerate(directory_blocks(self._fs, inode, inline_data(self._transaction, inode))):
+            block_of_names = inode.number, 0 if inode.flags & layout.INLINE_DATA_FLAG else index
+            for slot in Leaf(self._fs, block, inode_name(inode.number)).slots() if block else ():
+                self._note(slot.inode, block_of_names)
+
+    def _note(self, number: int, block_of_names: NamingBlock) -> None:
+        if number > self._last:
+            if number not in self._naming:
+                raise self._fs.not_believed(
+                    f"{inode_name(block_of_names[0])}: it names inode {number}, which is not in use"
+                )
+            self._naming[number].add(block_of_names)
+
+    def _cost(self, number: int) -> int:
+        """Return about how many blocks change."""
+        inode = read_inode(self._fs, number)
+        blocks = 0
+        if has_map(inode) and self._fs.checksums.active:
+            reader = MapReader(self._fs, inode)
+            pieces = sum(count for _, _, count, _ in reader.pieces())
+            blocks = len(reader.nodes) + (pieces if inode.kind == layout.DIRECTORY else 0)
+        return 2 + blocks + len(self._naming[number])
+
+    def _apply(self, batch: list[int]) -> None:
+        moves: dict[int, int] = {}
+        touched: dict[int, set[int]] = {}
+        for number in batch:
+            inode = read_inode(self._fs, number)
+            moves[number] = self._moved(inode)
+            if inode.kind == layout.DIRECTORY and self._fs.checksums.active:
+                touched.setdefault(number, set()).update(range(inode.size // self._fs.geometry.block_size))
+            for directory, index in self._naming.pop(number):
+                touched.setdefault(directory, set()).add(index)
+        self._renumbered |= moves
+        for directory, blocks in touched.items():
+            self._rename(read_inode(self._fs, self._renumbered.get(directory, directory)), blocks, moves)
+        self._transaction.commit()
+
+    def _moved(self, inode: StoredInode) -> int:
+        """Put an inode where another number belongs, and return that; the old one is zero and free then."""
+        transaction, fs = self._transaction, self._fs
+        is_directory = inode.kind == layout.DIRECTORY
+        number = transaction.inodes.allocate(inode.number, is_directory=is_directory)
+        group, index = group_of_inode(fs, number)
+        block, offset = divmod(index * fs.geometry.inode_size, fs.geometry.block_size)
+        generation = inode.raw[layout.INODE.slice_of("i_generation")]
+        seed = fs.checksums.for_inode(number, generation)
+        if fs.checksums.active and inode.flags & layout.EXTENTS_FLAG and has_map(inode):
+            reader = MapReader(fs, inode)
+            for _ in reader.pieces():
+                pass
+            for node in reader.nodes:
+                data = bytearray(fs.read(node))
+                fs.checksums.extent_block(seed, data)
+                transaction.put(node, data)
+        store(
+            transaction, replace(inode, number=number, block=inode_table(fs, group) + block, offset=offset, seed=seed)
+        )
+        transaction.patch(inode.block, inode.offset, bytes(len(inode.raw)))
+        transaction.inodes.free(inode.number, is_directory=is_directory)
+        return number
+
+    def _rename(self, inode: StoredInode, blocks: set[int], moves: Mapping[int, int]) -> None:
+        """Let blocks of a directory name inodes by their new numbers, with checksums by the directory's own number."""
+        if inode.flags & layout.INLINE_DATA_FLAG:
+            self._rename_inside(inode, moves)
+            return
+        for first, at, count in file_pieces(self._fs, inode, inode.size // self._fs.geometry.block_size):
+            for index in range(count):
+                if first + index in blocks:
+                    self._rename_block(inode, first + index, at + index, moves)
+
+    def _rename_block(self, inode: StoredInode, number: int, block: int, moves: Mapping[int, int]) -> None:
+        data = self._transaction.read(block)
+        leaf = Leaf(self._fs, data, inode_name(inode.number))
+        _rename_slots(leaf, moves)
+        table = hash_table(self._fs, inode, number, data)
+        if table is None:
+            self._transaction.put(block, leaf.sealed(inode.seed))
+        else:
+            self._fs.checksums.index_block(inode.seed, leaf.data, table)
+            self._transaction.put(block, leaf.data)
+
+    def _rename_inside(self, inode: StoredInode, moves: Mapping[int, int]) -> None:
+        raw = bytearray(inode.raw)
+        parent = int.from_bytes(inode.i_block[:_PARENT], "little")
+        raw[_I_BLOCK : _I_BLOCK + _PARENT] = moves.get(parent, parent).to_bytes(4, "little")
+        end = min(inode.size, len(inode.i_block))
+        for start, stop in ((_I_BLOCK + _PARENT, _I_BLOCK + end), *_inline_value(inode)):
+            leaf = Leaf(self._fs, bytes(raw[start:stop]), inode_name(inode.number))
+            _rename_slots(leaf, moves)
+            raw[start:stop] = leaf.data
+        store(self._transaction, replace(inode, raw=bytes(raw)))
+
+
+def _rename_slots(leaf: Leaf, moves: Mapping[int, int]) -> None:
+    for slot in leaf.slots():
+        number = moves.get(slot.inode)
+        if number is not None:
+            leaf.data[slot.offset : slot.offset + 4] = number.to_bytes(4, "little")
+
+
+def _inline_value(inode: StoredInode) -> Iterator[tuple[int, int]]:
+    """Yield where in the inode the rest of the contents is that i_block has no room for."""
+    first = layout.GOOD_OLD_INODE_SIZE + inode.extra_size + layout.XATTR_INODE_HEADER.size
+    at = first
+    while at + layout.XATTR_ENTRY.size <= len(inode.raw) and any(inode.raw[at : at + 4]):
+        entry = layout.XATTR_ENTRY.unpack(inode.raw, at)
+        size, length = int(entry["e_value_size"]), int(entry["e_name_len"])
+        name = inode.raw[at + layout.XATTR_ENTRY.size : at + layout.XATTR_ENTRY.size + length]
+        if (entry["e_name_index"], name) == layout.XATTR_INLINE_DATA and size:
+            start = first + int(entry["e_value_offs"])
+            yield start, min(start + size, len(inode.raw))
+        at += layout.XATTR_ENTRY.size + -(-length // layout.XATTR_PADDING) * layout.XATTR_PADDING

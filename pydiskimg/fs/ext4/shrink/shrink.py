@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""An ext2, ext3 or ext4 file system made smaller on the Disk that holds it, without a mount.
+
+    bitmaps and inode tables ─ journal ─ files ─ attributes ─ inodes ─────── the end: one transaction ─ copies
+    \\__ transactions, each of which leaves a whole file system of the old size __/
+
+ADR 0120.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from pydiskimg.errors import DoesNotFitError, FileSystemError
+from pydiskimg.fs.ext4.change.allocation import OutOfSpaceError
+from pydiskimg.fs.ext4.change.transaction import Transaction
+from pydiskimg.fs.ext4.features import Compat
+from pydiskimg.fs.ext4.file_system import NotBelievedError
+from pydiskimg.fs.ext4.geometry import Geometry
+from pydiskimg.fs.ext4.shrink.blocks import BlockMover
+from pydiskimg.fs.ext4.shrink.journal import move_journal
+from pydiskimg.fs.ext4.shrink.minimum import not_shrunk, steps_to
+from pydiskimg.fs.ext4.shrink.refusals import check_shrinkable
+from pydiskimg.fs.ext4.shrink.renumber import Renumbering
+from pydiskimg.fs.ext4.shrink.survey import survey
+from pydiskimg.fs.ext4.shrink.switch import Shrinking
+from pydiskimg.fs.ext4.shrink.tables import move_tables
+from pydiskimg.fs.ext4.tree.files import RefusedError
+from pydiskimg.fs.ext4.usage import ExtUsage
+from pydiskimg.protocols import Disk
+from pydiskimg.units import format_bytes
+
+_MOST_GROUPS = 512  # whose bitmaps are in memory
+
+
+def shrink_ext(disk: Disk, size: int | None = None) -> int:
+    """Make the file system at the start of disk smaller: to at most size bytes, or to its minimum; return its size.
+
+    The disk keeps its size. A file system that is not larger than size stays as it is. Until this has returned, no
+    other process may write to the disk; an interruption leaves the file system of the old or of the new size, with all
+    its files, after its journal was replayed or e2fsck -p has run.
+
+    Raises DoesNotFitError (needed is the minimum) for a smaller size than the minimum, FileSystemError for a file
+    system that is damaged, in use, or has what is not moved, StorageError as reading and writing do.
+    """
+    try:
+        return _shrink(disk, size)
+    except NotBelievedError as error:
+        raise not_shrunk(disk.name, error) from error
+    except RefusedError as error:
+        raise FileSystemError(f"{disk.name}: its ext file system is not made smaller: a file of it {error}") from error
+
+
+def _shrink(disk: Disk, size: int | None) -> int:
+    usage = ExtUsage(disk)
+    check_shrinkable(usage.fs)
+    shapes = steps_to(usage, size or 0)
+    if size is not None and shapes[-1].size > size:
+        needed = shapes[-1].size
+        raise DoesNotFitError(
+            f"{disk.name}: its ext file system cannot become as small as {format_bytes(size)}: it needs at least "
+            f"{format_bytes(needed)}; nothing was changed",
+            needed=needed,
+            available=size,
+        )
+    for old, new in pairwise(shapes):
+        try:
+            _Emptying(disk, new).run()
+        except OutOfSpaceError as error:
+            if size is None:
+                return old.size  # what can be reached depends on where free blocks lie
+            raise DoesNotFitError(
+                f"{disk.name}: its ext file system did not become as small as {format_bytes(size)}: while its files "
+                f"moved, {error}; it has {format_bytes(old.size)} and all its files; try a larger size",
+                needed=old.size,
+                available=size,
+            ) from error
+        Shrinking(disk, new).write()
+    return shapes[-1].size
+
+
+class _Emptying:
+    """Moves everything away that lies beyond the end of new."""
+
+    def __init__(self, disk: Disk, new: Geometry) -> None:
+        self._disk = disk
+        self._new = new
+        self._transaction = self._begin()
+
+    def run(self) -> None:
+        move_tables(self._transaction, self._new)
+        self._begin_again()
+        fs = self._transaction.fs
+        found = survey(fs, self._transaction.groups, self._new)
+        if fs.superblock.journal_inode in found.files:
+            self._transaction.close()
+            move_journal(self._disk, self._begin, self._new.blocks)
+            self._transaction = self._begin()
+        files = [number for number in found.files if number != fs.superblock.journal_inode]
+        self._in_turn(files, lambda mover, number: mover.file(number))
+        shared = found.attribute_blocks
+        self._in_turn(list(shared), lambda mover, block: mover.attributes(block, shared[block]))
+        if Compat.RESIZE_INODE in fs.geometry.features:
+            BlockMover(self._transaction, self._new.blocks).reserve()
+        self._begin_again()
+        if found.leaving:
+            Renumbering(self._transaction, self._new, list(found.leaving)).run()
+        self._transaction.close()
+
+    def _in_turn(self, numbers: Sequence[int], move: Callable[[BlockMover, int], None]) -> None:
+        """Move one after the other, many in one commit; where room is short, each in one of its own."""
+        committed = 0
+        for index, number in enumerate(numbers):
+            try:
+                move(BlockMover(self._transaction, self._new.blocks), number)
+            except OutOfSpaceError:  # what is given back can be taken after a commit only
+                self._transaction.close()
+                self._transaction = self._begin()
+                for again in numbers[committed : index + 1]:
+                    move(BlockMover(self._transaction, self._new.blocks), again)
+                    self._transaction.commit()
+                committed = index + 1
+            if self._transaction.size >= self._transaction.room:
+                self._begin_again()
+                committed = index + 1
+        self._transaction.commit()
+
+    def _begin(self) -> Transaction:
+        transaction = Transaction(self._disk, check=check_shrinkable)
+        transaction.blocks.end = self._new.blocks
+        transaction.inodes.groups = self._new.groups
+        return transaction
+
+    def _begin_again(self) -> None:
+        """Commit, and let go of bitmaps where they are many."""
+        self._transaction.commit()
+        if len(self._transaction.groups.states) > _MOST_GROUPS:
+            self._transaction.close()
+            self._transaction = self._begin()

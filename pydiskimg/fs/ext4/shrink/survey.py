@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""Which inodes have blocks beyond the new end, and which lie in groups that go away."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pydiskimg.errors import FileSystemError
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.bitmaps import runs_of
+from pydiskimg.fs.ext4.change.contents import has_map
+from pydiskimg.fs.ext4.change.groups import ChangedGroups
+from pydiskimg.fs.ext4.file_system import FileSystem
+from pydiskimg.fs.ext4.geometry import Geometry
+from pydiskimg.fs.ext4.inode_table import InodeTable
+from pydiskimg.fs.ext4.inodes import StoredInode, inode_name, inode_table
+from pydiskimg.fs.ext4.map_reader import MapReader
+from pydiskimg.protocols import read_bytes
+
+
+@dataclass(slots=True)
+class Survey:
+    """Numbers of inodes, ascending: files have contents, or blocks of their map, beyond the end, leaving lie in groups
+    that go away; attribute_blocks are those beyond the end with the inodes that share each."""
+
+    files: array[int] = field(default_factory=lambda: array("I"))
+    leaving: array[int] = field(default_factory=lambda: array("I"))
+    attribute_blocks: dict[int, list[int]] = field(default_factory=dict)
+
+
+def survey(fs: FileSystem, groups: ChangedGroups, new: Geometry) -> Survey:
+    """Go through all inodes that are in use.
+
+    Raises NotBelievedError where one is damaged or blocks belong to several, FileSystemError for bad blocks beyond the
+    end, and as reading does.
+    """
+    found, last, taken = Survey(), new.inodes, 0
+    for inode in inodes_in_use(fs, groups):
+        if inode.number > last:
+            found.leaving.append(inode.number)
+        if inode.xattr_block >= new.blocks:
+            found.attribute_blocks.setdefault(inode.xattr_block, []).append(inode.number)
+        if inode.number != layout.RESIZE_INODE and (has_map(inode) or inode.number == layout.BAD_BLOCKS_INODE):
+            blocks, is_beyond = _blocks(fs, inode, new.blocks)
+            taken += blocks
+            if taken > fs.geometry.blocks:
+                raise fs.not_believed(
+                    f"{inode_name(inode.number)}: it and the inodes before it have more blocks than there are"
+                )
+            if is_beyond and inode.number == layout.BAD_BLOCKS_INODE:
+                raise FileSystemError(f"{fs.name}: its ext file system has bad blocks after byte {new.size}")
+            if is_beyond:
+                found.files.append(inode.number)
+    return found
+
+
+def _blocks(fs: FileSystem, inode: StoredInode, end: int) -> tuple[int, bool]:
+    """Return how many blocks a file has with those of its map, and whether one of them lies beyond the end."""
+    reader = MapReader(fs, inode)
+    taken = farthest = 0
+    for _, at, count, _ in reader.pieces():
+        taken += count
+        farthest = max(farthest, at + count)
+    return taken + len(reader.nodes), farthest > end or any(node >= end for node in reader.nodes)
+
+
+def inodes_in_use(fs: FileSystem, groups: ChangedGroups) -> Iterator[StoredInode]:
+    """Yield the inodes that the bitmaps have as in use, but reserved ones that are all zero."""
+    table, per_group, first = InodeTable(fs), fs.geometry.inodes_per_group, first_inode(fs)
+    for group in range(fs.geometry.groups):
+        for start, end in runs_of(groups.stored(group).inodes):
+            for number in range(group * per_group + start + 1, group * per_group + end + 1):
+                if number >= first or not _is_blank(fs, number):
+                    yield table.inode(number)
+
+
+def first_inode(fs: FileSystem) -> int:
+    """Return the first inode that is not the file system's own."""
+    is_old = not fs.superblock.number("s_rev_level")
+    return layout.FIRST_INODE if is_old else max(fs.superblock.number("s_first_ino"), layout.FIRST_INODE)
+
+
+def _is_blank(fs: FileSystem, number: int) -> bool:
+    geometry = fs.geometry
+    group, index = divmod(number - 1, geometry.inodes_per_group)
+    at = inode_table(fs, group) * geometry.block_size + index * geometry.inode_size
+    return not any(read_bytes(fs.source, at, geometry.inode_size))
