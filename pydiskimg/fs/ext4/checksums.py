@@ -7,7 +7,8 @@ uninit_bg (GDT_CSUM) has a CRC-16 in the descriptors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydiskimg.crc32c import crc32c, crc32c_columns, crc32c_each
 from pydiskimg.fs.ext4 import layout
@@ -150,8 +151,7 @@ class Checksums:
             return True
         at = len(block) - layout.DIRECTORY_TAIL.size
         tail = layout.DIRECTORY_TAIL.unpack(block, at)
-        is_tail = not tail["det_reserved_zero1"] and tail["det_rec_len"] == layout.DIRECTORY_TAIL.size
-        return is_tail and tail["det_checksum"] == crc32c(block[:at], seed)
+        return is_directory_tail(tail) and bool(tail["det_checksum"] == crc32c(block[:at], seed))
 
     def index_block_holds(self, seed: int, block: bytes, table: int) -> bool:
         """Tell whether the checksum of a directory's block of hashes holds, whose table begins at byte table."""
@@ -236,6 +236,12 @@ class Checksums:
             descriptor = table[index * size : (index + 1) * size]
             values.append(crc16(number + descriptor[:_BG_CHECKSUM] + descriptor[_BG_CHECKSUM + 2 :], seed))
         return bytes(value & 0xFF for value in values), bytes(value >> 8 for value in values)
+
+
+def is_directory_tail(tail: Mapping[str, Any]) -> bool:
+    """Tell whether the fields of what looks like a directory's last entry are those of a tail, as the kernel does."""
+    found = tuple(tail[f"det_{name}"] for name in ("reserved_zero1", "rec_len", "reserved_zero2", "reserved_ft"))
+    return found == (0, layout.DIRECTORY_TAIL.size, 0, layout.DIRECTORY_TAIL_TYPE)
 
 
 def _extent_tail(block: bytes | bytearray) -> int:

@@ -17,11 +17,13 @@ from enum import IntFlag
 class Compat(IntFlag):
     """A reader or writer that does not know the bit may go on."""
 
+    IMAGIC_INODES = 0x2
     HAS_JOURNAL = 0x4
     EXT_ATTR = 0x8
     RESIZE_INODE = 0x10
     DIR_INDEX = 0x20
     SPARSE_SUPER2 = 0x200
+    ORPHAN_FILE = 0x1000
 
 
 class Incompat(IntFlag):

@@ -22,10 +22,10 @@ from pydiskimg.fs.ext4.change.attributes import (
 from pydiskimg.fs.ext4.change.contents import Contents, Pieces, has_map, with_blocks
 from pydiskimg.fs.ext4.change.directories import ChangedDirectory
 from pydiskimg.fs.ext4.change.inodes import changed, new_inode, owners, size_fields, store, times
-from pydiskimg.fs.ext4.change.refusals import orphans
 from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.features import RoCompat
 from pydiskimg.fs.ext4.inodes import StoredInode, read_inode
+from pydiskimg.fs.ext4.orphans import orphans
 from pydiskimg.fs.ext4.tree.files import RefusedError
 from pydiskimg.fs.ext4.xattr_writer import stored_name
 from pydiskimg.fs.ext4.xattrs import StoredName
