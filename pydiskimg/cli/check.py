@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg check: is a qcow2 file consistent? With the field names of `qemu-img check --output=json`."""
+"""pydiskimg check: is a qcow2 file consistent, or the file systems of a raw disk? With qemu-img's field names."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from pydiskimg.startup import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydiskimg.images.qcow2.check import CheckResult
 
-CONSISTENT, NOT_COMPLETED, CORRUPT, LEAKS, NO_CHECKS = 0, 1, 2, 3, 63
+CONSISTENT, NOT_COMPLETED, CORRUPT, LEAKS = 0, 1, 2, 3
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "check",
-        help="check a qcow2 image",
+        help="check a qcow2 image, or the ext file systems of a raw disk",
         description="Compare the reference counts of a qcow2 image with what refers to its clusters, and look for "
-        "entries that cannot be. Nothing is changed: repairing (-r) is left to qemu-img check. Exit status: 0 "
-        "consistent, 1 the check was not completed or the usage is wrong, 2 corrupt, 3 clusters are leaked, which is "
-        "harmless, 63 the format has nothing to check.",
+        "entries that cannot be. Of a raw disk, a partition or an image of a file system, check ext2, ext3 and ext4 as "
+        "e2fsck -fn does, as the journal will leave them. Nothing is changed: repairing (-r) is left to qemu-img check "
+        "and e2fsck. Exit status: 0 consistent, 1 the check was not completed or the usage is wrong, 2 corrupt, 3 "
+        "clusters are leaked, which is harmless, 63 there is nothing to check.",
     )
     parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
     parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
@@ -46,8 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
     with open_raw(arguments.file) as file:
         row = FORMATS[arguments.format or detect_image(file)]
         if not row.is_checked:
-            tell(f"{file.name}: is {row.title}, and there is nothing to check in one")
-            return NO_CHECKS
+            from pydiskimg.cli.check_volumes import run_check_volumes
+
+            return run_check_volumes(file, arguments)
         with progress(os.path.basename(arguments.file), shown=arguments.progress) as callback:
             result = row.check(file, callback)
     if not arguments.quiet:
@@ -58,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _no_repair(text: str) -> NoReturn:
-    raise argparse.ArgumentTypeError(f"nothing is repaired here; use: qemu-img check -r {text}")
+    raise argparse.ArgumentTypeError(f"nothing is repaired here; use: qemu-img check -r {text}, or e2fsck -f")
 
 
 def _status(result: CheckResult) -> int:

@@ -62,6 +62,23 @@ def find_volumes(disk: Disk) -> list[Volume]:
     return first
 
 
+def volumes_of(source: Source, tell: Callable[[str], object]) -> list[Volume]:
+    """Return the volumes of what is not written to, by the size of sectors with which they hold something known.
+
+    Where there is none, it is the first that the table can be read with. tell and errors are those of volume_readings()
+    and find_volumes().
+    """
+    problems: list[PartitionError] = []
+    first = None
+    for found in volume_readings(source, SECTOR_SIZES, problems, tell=tell):
+        if any(volume.content for volume in found):
+            return found
+        first = first or found
+    if first is None:
+        raise problems[0]
+    return first
+
+
 def volume_readings(
     source: Source,
     sector_sizes: Iterable[int],

@@ -11,10 +11,9 @@ from pydiskimg.fs.ext4.tree import ExtTree, open_ext_tree
 from pydiskimg.images import detect_image
 from pydiskimg.images.open import open_image
 from pydiskimg.images.raw import open_raw
-from pydiskimg.partitions.layout import SECTOR_SIZES
 from pydiskimg.protocols import Source
 from pydiskimg.startup import TYPE_CHECKING
-from pydiskimg.volumes.find import Volume, volume_readings
+from pydiskimg.volumes.find import Volume, volumes_of
 from pydiskimg.volumes.root import is_root
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ def _changed_tree(volume: Volume, disk: Any, close: Callable[[], None]) -> Chang
 
 def _found(source: Source, partition: int | None) -> tuple[Volume, ExtTree]:
     told: list[str] = []
-    volumes = _volumes(source, told)
+    volumes = volumes_of(source, told.append)
     if partition is not None:
         volume = _numbered(source, volumes, partition)
         return volume, open_ext_tree(volume.region(source))
@@ -147,19 +146,6 @@ def _found(source: Source, partition: int | None) -> tuple[Volume, ExtTree]:
     found = ", ".join(map(str, volumes)) or "none"
     what = "several file systems and no root of a Linux system among them" if opened else "no ext2, ext3 or ext4"
     raise FileSystemError(f"{source.name}: holds {what}; name a partition; found: {found}")
-
-
-def _volumes(source: Source, told: list[str]) -> list[Volume]:
-    """Return the volumes by the size of sectors with which they hold something known, or else by the first one."""
-    problems: list[PartitionError] = []
-    first = None
-    for found in volume_readings(source, SECTOR_SIZES, problems, tell=told.append):
-        if any(volume.content for volume in found):
-            return found
-        first = first or found
-    if first is None:
-        raise problems[0]
-    return first
 
 
 def _numbered(source: Source, volumes: list[Volume], number: int) -> Volume:

@@ -18,6 +18,7 @@ from subprocess import CompletedProcess
 from typing import Any
 
 from pydiskimg.errors import DiskImageError
+from pydiskimg.fs.ext4.check import check_ext
 from pydiskimg.fs.ext4.grow import plan_ext_growth
 from pydiskimg.fs.probe import probe
 from pydiskimg.images.open_disk import open_disk
@@ -51,7 +52,7 @@ def judge(packed: Path, scratch: Path) -> list[Part]:
     image = scratch / "image"
     image.write_bytes(b"")
     unpack(packed, image)
-    return [described(image), probed(image), exported(image, scratch), grown(image, scratch)]
+    return [described(image), probed(image), checked(image, scratch), exported(image, scratch), grown(image, scratch)]
 
 
 def unpack(packed: Path, image: Path) -> None:
@@ -86,6 +87,25 @@ def probed(image: Path) -> Part:
         return ("probe", PASSED if said.returncode == _AMBIVALENT else "probe", str(error))
     found = (kind.type, kind.uuid, kind.label) if kind else (None, None, None)
     return ("probe", PASSED if found == expected else "probe", f"expected {expected}, got {found}")
+
+
+def checked(image: Path, scratch: Path) -> Part:
+    """Compare with e2fsck -fn of a copy on which the journal was replayed: both find something, or neither does."""
+    copy_of = scratch / "checked"
+    shutil.copyfile(image, copy_of)
+    if "needs_recovery" in program("dumpe2fs", "-h", image).stdout:
+        program("e2fsck", "-p", "-E", "journal_only", copy_of)
+    damaged = program("e2fsck", "-fn", copy_of).returncode != 0
+    copy_of.unlink()
+    try:
+        with open_raw(image) as source:
+            report = check_ext(source)
+    except DiskImageError as error:
+        return ("check", "refused", str(error))
+    found = [text for _, text in report.details] + report.unchecked
+    if damaged == bool(found):
+        return ("check", PASSED, "")
+    return ("check", "missed" if damaged else "found more", "; ".join(found[:3]))
 
 
 def exported(image: Path, scratch: Path) -> Part:

@@ -6,21 +6,17 @@ from __future__ import annotations
 import os
 import random
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import DiskImageError
-from pydiskimg.fs.ext4 import layout
-from pydiskimg.fs.ext4.descriptors import locations, read_descriptors
-from pydiskimg.fs.ext4.file_system import NotBelievedError, read_file_system
-from pydiskimg.fs.ext4.inodes import read_inode
-from pydiskimg.fs.ext4.map_reader import file_pieces, pointers_in
+from pydiskimg.fs.ext4.check import check_ext
 from pydiskimg.fs.ext4.tree import ExtTree, open_ext_tree
 from pydiskimg.protocols import read_bytes
 from pydiskimg.units import MIB
+from tests.fixtures.ext_damage import damaged, full_of_metadata, metadata
 from tests.fixtures.ext_files import made_ext
 from tests.fixtures.limits import assert_sentence, limits
 from tests.fixtures.programs import Tool, run
@@ -34,59 +30,11 @@ KINDS = {
     "checksums": "-t ext4 -b 1024",
 }
 ROUNDS = 15
-NASTY = (0, 1, 2, 7, 8, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 63)
 
 
 @pytest.fixture(params=KINDS)
 def image(request: pytest.FixtureRequest, tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A file system with everything that there is to damage: maps of several levels, hashes, attributes."""
-    root = tmp_path_factory.mktemp("files")
-    (root / "etc").mkdir()
-    for number in range(60):
-        (root / "etc" / f"{'long ' * (number % 40)}{number}").write_bytes(b"%d" % number * number)
-    (root / "a" / "b" / "c").mkdir(parents=True)
-    (root / "a" / "b" / "c" / "up").symlink_to("../../../etc")
-    (root / "slow").symlink_to("s" * 100)
-    with (root / "pieces").open("wb") as file:
-        for number in range(200):
-            file.seek(number * 2048 * 3)
-            file.write(random.Random(number).randbytes(100))
-    (root / "large").write_bytes(random.Random(1).randbytes(300_000))
-    path = made_ext(tool, tmp_path_factory.mktemp("image") / "image", KINDS[request.param], 4 * MIB, root)
-    value = tmp_path_factory.mktemp("value") / "value"
-    value.write_bytes(b"v" * 600)
-    commands = f"ea_set large user.small x\nea_set -f {value} pieces user.large\nea_set a user.more yyyy\n"
-    run(tool("debugfs"), "-w", "-f", "-", path, given=commands)
-    run(tool("e2fsck"), "-fyD", path, expect=(0, 1))
-    return path.read_bytes()
-
-
-def metadata(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield (start, length) of what describes files: superblock, descriptors, inodes, maps, directories, attributes."""
-    disk = MemoryDisk(0)
-    disk.data = bytearray(data)
-    fs = read_file_system(disk)
-    size = fs.geometry.block_size
-    yield 1024, 1024
-    yield fs.geometry.descriptor_block(0) * size, 64
-    for descriptor in read_descriptors(fs):
-        _, _, (_, table, _) = locations(fs.geometry, descriptor)
-        yield table * size, 40 * fs.geometry.inode_size
-    for number in (layout.ROOT_INODE, *range(layout.FIRST_INODE, fs.geometry.inodes)):
-        try:
-            inode = read_inode(fs, number)
-        except NotBelievedError:  # one that is free has no checksum
-            continue
-        if number > layout.FIRST_INODE and inode.flags & layout.EXTENTS_FLAG and inode.i_block[6]:
-            yield int.from_bytes(inode.i_block[16:20], "little") * size, size  # the first node below the root
-        if inode.kind == layout.REGULAR_FILE and not inode.flags & layout.EXTENTS_FLAG:
-            yield from ((block * size, size) for block in pointers_in(inode.i_block)[layout.DIRECT_BLOCKS :] if block)
-        if inode.kind == layout.DIRECTORY and not inode.flags & layout.INLINE_DATA_FLAG:
-            yield from ((at * size, count * size) for _, at, count in file_pieces(fs, inode))
-        if inode.xattr_block:
-            yield inode.xattr_block * size, size
-    journal = next(file_pieces(fs, read_inode(fs, layout.JOURNAL_INODE)))[1]
-    yield journal * size, 4 * size
+    return full_of_metadata(tool, tmp_path_factory.mktemp("image"), KINDS[request.param])
 
 
 def look_at_everything(disk: MemoryDisk) -> None:
@@ -128,15 +76,10 @@ def test_damaged_metadata(image: bytes) -> None:
     places = list(metadata(image))
     disk = MemoryDisk(0, name="disk")
     for _ in range(ROUNDS):
-        disk.data = bytearray(image)
-        for _ in range(rng.choice((1, 1, 2, 5))):
-            start, length = rng.choice(places)
-            width = rng.choice((1, 2, 4, 8))
-            at = start + rng.randrange(max(1, length // width)) * width
-            value = rng.choice(NASTY) if rng.random() < 0.5 else rng.getrandbits(64)
-            disk.data[at : at + width] = (value & (1 << 8 * width) - 1).to_bytes(width, "little")
+        disk.data = damaged(image, places, rng)
         with limits(SECONDS, MEMORY):
             look_at_everything(disk)
+            check_ext(disk)
 
 
 def test_the_sound_image_is_read(image: bytes) -> None:

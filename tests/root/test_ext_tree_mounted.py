@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from pydiskimg import open_tree
+from pydiskimg.fs.ext4.check import check_ext
+from pydiskimg.images.raw import open_raw
 from pydiskimg.units import MIB
 from tests.fixtures.block_devices import block_device
 from tests.fixtures.ext_files import made_ext
@@ -89,6 +91,9 @@ def test_the_kernels_files_are_read(tool: Tool, tmp_path: Path, options: str) ->
         assert found.keys() == expected.keys()
         for path, facts in expected.items():
             assert found[path] == facts, path
+    with open_raw(image) as file:
+        report = check_ext(file)
+    assert report.is_clean, report.details
 
 
 @pytest.mark.parametrize("options", ["-t ext3 -b 1024", "-t ext4 -b 1024"])
@@ -112,6 +117,10 @@ def test_a_snapshot_of_a_running_system_is_read_as_recovery_leaves_it(tool: Tool
     with open_tree(copy) as tree:
         assert tree.files.fs.source.size == SIZE
         found = files_in(tree)
+    with open_raw(copy) as file:
+        report = check_ext(file)
+    assert report.is_clean, report.details
+    assert report.replayed_blocks
     assert "recovering journal" in run(tool("e2fsck"), "-p", copy, expect=(0, 1))
     with open_tree(copy) as tree:
         assert found == files_in(tree)

@@ -7,7 +7,8 @@ uninit_bg (GDT_CSUM) has a CRC-16 in the descriptors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from pydiskimg.crc32c import byte_table, crc32c, crc32c_columns
 from pydiskimg.fs.ext4 import layout
@@ -122,8 +123,7 @@ class Checksums:
             return True
         at = len(block) - layout.DIRECTORY_TAIL.size
         tail = layout.DIRECTORY_TAIL.unpack(block, at)
-        is_tail = not tail["det_reserved_zero1"] and tail["det_rec_len"] == layout.DIRECTORY_TAIL.size
-        return is_tail and tail["det_checksum"] == crc32c(block[:at], seed)
+        return is_directory_tail(tail) and bool(tail["det_checksum"] == crc32c(block[:at], seed))
 
     def index_block_holds(self, seed: int, block: bytes, table: int) -> bool:
         """Tell whether the checksum of a directory's block of hashes holds, whose table begins at byte table."""
@@ -208,6 +208,12 @@ def _low_bytes(values: Iterable[int]) -> tuple[bytes, bytes]:
     """Return the lowest bytes of all values, and the second ones."""
     found = list(values)
     return bytes(value & 0xFF for value in found), bytes(value >> 8 & 0xFF for value in found)
+
+
+def is_directory_tail(tail: Mapping[str, Any]) -> bool:
+    """Tell whether the fields of what looks like a directory's last entry are those of a tail, as the kernel does."""
+    found = tuple(tail[f"det_{name}"] for name in ("reserved_zero1", "rec_len", "reserved_zero2", "reserved_ft"))
+    return found == (0, layout.DIRECTORY_TAIL.size, 0, layout.DIRECTORY_TAIL_TYPE)
 
 
 def _extent_tail(block: bytes | bytearray) -> int:

@@ -33,6 +33,9 @@ class Descriptor:
     flags: int
     bitmap_checksum: int
     is_intact: bool
+    directories: int
+    unused_inodes: int
+    inode_bitmap_checksum: int
 
 
 def descriptor_record(geometry: Geometry) -> Record:
@@ -87,6 +90,9 @@ def _descriptors(table: bytes, fs: FileSystem, first_group: int) -> Iterator[Des
             fields["bg_flags"] if fs.checksums.cover_descriptors else 0,
             _joined(fields, "bg_block_bitmap_csum", 16),
             is_intact,
+            _joined(fields, "bg_used_dirs_count", 16),
+            _joined(fields, "bg_itable_unused", 16) if fs.checksums.cover_descriptors else 0,
+            _joined(fields, "bg_inode_bitmap_csum", 16),
         )
 
 

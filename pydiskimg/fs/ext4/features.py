@@ -17,6 +17,7 @@ from enum import IntFlag
 class Compat(IntFlag):
     """A reader or writer that does not know the bit may go on."""
 
+    IMAGIC_INODES = 0x2
     HAS_JOURNAL = 0x4
     EXT_ATTR = 0x8
     RESIZE_INODE = 0x10

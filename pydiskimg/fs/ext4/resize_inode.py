@@ -30,6 +30,11 @@ def make_resize_inode(geometry: Geometry, allocator: Allocator, inodes: NewInode
     return _map(geometry, double)
 
 
+def check_resize_inode(fs: FileSystem) -> int:
+    """Return the block of the map that is not in the reserve. Raises as regrown_reserve() does."""
+    return _checked(fs)[1]
+
+
 def regrown_reserve(fs: FileSystem, grown: Geometry) -> dict[int, bytes]:
     """Return the blocks of the map, and of the inode table that holds the inode, as they are for grown, by number.
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydiskimg.fs.ext4 import layout
@@ -136,13 +136,29 @@ def _padded(length: int) -> int:
     return -(-length // layout.XATTR_PADDING) * layout.XATTR_PADDING
 
 
+def entry_hashes(name: bytes, value: bytes) -> tuple[int, int]:
+    """Return what e_hash may be: with bytes of the name from 0x80 on as negative numbers, which we write, or not."""
+    return _entry_hash(name, value), _hashed(_hashed(0, _NAME_SHIFT, name), _VALUE_SHIFT, _words(value))
+
+
+def value_hashes(name: bytes, value_hash: int) -> tuple[int, int]:
+    """Return what e_hash may be of an attribute whose value is an inode of its own, which says the value's hash."""
+    return entry_hashes(name, value_hash.to_bytes(4, "little"))
+
+
 def _entry_hash(name: bytes, value: bytes) -> int:
-    found = 0
-    for byte in name:
-        # Bytes from 0x80 on count as negative numbers: what every e2fsck for x86 expects.
-        found = _rotated(found, _NAME_SHIFT) ^ ((byte - 256 if byte > 127 else byte) & _MASK)
-    for word in struct.unpack(f"<{_padded(len(value)) // 4}I", value.ljust(_padded(len(value)), b"\0")):
-        found = _rotated(found, _VALUE_SHIFT) ^ word
+    # Bytes from 0x80 on count as negative numbers: what every e2fsck for x86 expects.
+    signed = ((byte - 256 if byte > 127 else byte) & _MASK for byte in name)
+    return _hashed(_hashed(0, _NAME_SHIFT, signed), _VALUE_SHIFT, _words(value))
+
+
+def _words(value: bytes) -> tuple[int, ...]:
+    return struct.unpack(f"<{_padded(len(value)) // 4}I", value.ljust(_padded(len(value)), b"\0"))
+
+
+def _hashed(found: int, shift: int, numbers: Iterable[int]) -> int:
+    for number in numbers:
+        found = _rotated(found, shift) ^ number
     return found
 
 

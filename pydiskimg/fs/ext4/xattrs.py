@@ -55,6 +55,10 @@ class Xattrs:
             raise self._damaged(inode, "its inline data are in another inode")
         return value
 
+    def has_inline_data(self, inode: StoredInode) -> bool:
+        """Tell whether the inode has the attribute that holds contents. Raises as of() does."""
+        return layout.XATTR_INLINE_DATA in self._in_inode(inode)
+
     def _in_inode(self, inode: StoredInode) -> dict[StoredName, bytes | tuple[int, int]]:
         if len(inode.raw) <= layout.GOOD_OLD_INODE_SIZE:
             return {}

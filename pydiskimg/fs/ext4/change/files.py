@@ -24,11 +24,11 @@ from pydiskimg.fs.ext4.change.contents import Contents, Pieces, has_map, with_bl
 from pydiskimg.fs.ext4.change.directories import ChangedDirectory
 from pydiskimg.fs.ext4.change.inodes import changed, load, new_inode, store
 from pydiskimg.fs.ext4.change.put_inode import with_device, with_target
-from pydiskimg.fs.ext4.change.refusals import orphans
 from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.features import RoCompat
 from pydiskimg.fs.ext4.inode_fields import owner_fields, size_fields, time_fields
 from pydiskimg.fs.ext4.inodes import StoredInode
+from pydiskimg.fs.ext4.orphans import orphans
 from pydiskimg.fs.ext4.tree.files import RefusedError
 from pydiskimg.fs.ext4.xattr_writer import stored_name
 from pydiskimg.fs.ext4.xattrs import StoredName

@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""What is read and not changed: features of a file system, and files that a crash left on its list of orphans."""
+"""What is read and not changed: features of a file system."""
 
 from __future__ import annotations
 
 from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4 import layout
-from pydiskimg.fs.ext4.features import NOT_CHANGED, Compat, Incompat, RoCompat
+from pydiskimg.fs.ext4.features import NOT_CHANGED, Compat, Incompat
 from pydiskimg.fs.ext4.file_system import FileSystem
-from pydiskimg.fs.ext4.inodes import read_inode
-from pydiskimg.fs.ext4.map_reader import file_pieces, pointers_in
 from pydiskimg.protocols import read_bytes
 
-_MAX_ORPHANS = 1 << 16
 _POINTER_LIMIT = 1 << 32  # blocks that a map of pointers reaches
 
 
@@ -40,31 +37,3 @@ def _check_not_mounted(fs: FileSystem) -> None:
             f"{fs.name}: its ext file system is in use, says its multiple mount protection; unmount it, or check it "
             "(e2fsck)"
         )
-
-
-def orphans(fs: FileSystem) -> frozenset[int]:
-    """Return the inodes that wait to be deleted or cut, as they were left by a crash.
-
-    Raises NotBelievedError for a list without end, and as reading does.
-    """
-    found: set[int] = set()
-    number = fs.superblock.number("s_last_orphan")
-    while number:
-        if number in found or len(found) >= _MAX_ORPHANS:
-            raise fs.not_believed(f"its list of orphans comes back to inode {number}, or is longer than {_MAX_ORPHANS}")
-        found.add(number)
-        number = int(read_inode(fs, number).fields["i_dtime"])
-    if RoCompat.ORPHAN_PRESENT in fs.geometry.features:
-        found |= _in_orphan_file(fs)
-    return frozenset(found)
-
-
-def _in_orphan_file(fs: FileSystem) -> set[int]:
-    found: set[int] = set()
-    size = fs.geometry.block_size
-    inode = read_inode(fs, fs.superblock.number("s_orphan_file_inum"))
-    for _, at, count in file_pieces(fs, inode, _MAX_ORPHANS * 4 // size + 1):
-        for block in range(at, at + count):
-            numbers = pointers_in(fs.read(block)[: -layout.ORPHAN_TAIL.size])
-            found.update(numbers)
-    return found - {0}

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from pydiskimg.errors import FileSystemError
-from pydiskimg.fs.ext4.change.refusals import orphans
 from pydiskimg.fs.ext4.features import Compat
 from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.grow_geometry import refuse_resizing
+from pydiskimg.fs.ext4.orphans import orphans
 
 
 def check_shrinkable(fs: FileSystem) -> None:

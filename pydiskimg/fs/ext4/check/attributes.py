@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: MIT
+"""The extended attributes of inodes: their entries, hashes and values, and who shares a block or a value's inode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.check.checking import Checking
+from pydiskimg.fs.ext4.check.report import FindingKind
+from pydiskimg.fs.ext4.features import Compat, Incompat
+from pydiskimg.fs.ext4.file_system import NotBelievedError
+from pydiskimg.fs.ext4.inodes import StoredInode, read_inode
+from pydiskimg.fs.ext4.xattr_writer import entry_hashes, value_hashes
+from pydiskimg.fs.ext4.xattrs import MAX_VALUE
+
+_PADDING = layout.XATTR_PADDING
+_SMALLEST_EXTRA = 4
+
+
+@dataclass(slots=True)
+class SharedBlock:
+    """A block of attributes: how many inodes it says it has, how many were found, and what its values take."""
+
+    wanted: int
+    found: int
+    value_clusters: int
+    value_inodes: int
+
+
+class AttributeChecker:
+    """Checks the attributes of inodes one after the other; check_shared() comes when all were."""
+
+    def __init__(self, checking: Checking) -> None:
+        self._checking = checking
+        self._fs = checking.fs
+        self._blocks: dict[int, SharedBlock] = {}
+        self._values: dict[int, int] = {}  # references to inodes that hold values
+
+    def check(self, inode: StoredInode) -> tuple[int, int]:
+        """Check the attributes of an inode; return the clusters that count as the inode's, and inodes of values."""
+        clusters, inodes = self._in_inode(inode)
+        block = inode.xattr_block
+        if block:
+            shared = self._shared(inode, block)
+            if shared is not None:
+                clusters, inodes = clusters + 1 + shared.value_clusters, inodes + shared.value_inodes
+        return clusters, inodes
+
+    def check_shared(self) -> None:
+        """Compare the references that were counted with those that blocks and inodes say they have."""
+        report = self._checking.report
+        for block, shared in self._blocks.items():
+            if shared.wanted != shared.found:
+                text = f"block {block} of attributes says that {shared.wanted} inodes share it, found {shared.found}"
+                report.add(FindingKind.ATTRIBUTE, text)
+        for number, references in self._values.items():
+            if self._checking.inodes.kind(number):
+                self._checking.inodes.add_names(number, 1)
+                try:
+                    inode = read_inode(self._fs, number)
+                except NotBelievedError:
+                    continue  # its checksum was reported
+                stored = value_references(inode)
+                if stored != references:
+                    text = f"it says that {stored} attributes have it as their value, found {references}"
+                    self._checking.found(FindingKind.ATTRIBUTE, inode, text)
+
+    def _in_inode(self, inode: StoredInode) -> tuple[int, int]:
+        size, room = inode.extra_size, len(inode.raw) - layout.GOOD_OLD_INODE_SIZE
+        if room <= 0:
+            return 0, 0
+        if size and (size < _SMALLEST_EXTRA or size > room or size % _PADDING):
+            self._checking.found(
+                FindingKind.INODE, inode, f"it has {size} extra bytes, in an inode of {len(inode.raw)}"
+            )
+            return 0, 0
+        start = layout.GOOD_OLD_INODE_SIZE + size
+        first = start + layout.XATTR_INODE_HEADER.size
+        if first >= len(inode.raw):
+            return 0, 0
+        if layout.XATTR_INODE_HEADER.unpack(inode.raw, start)["h_magic"] != layout.XATTR_MAGIC:
+            return 0, 0
+        return self._entries(inode, inode.raw[first:], 0, needs_hash=False)
+
+    def _shared(self, inode: StoredInode, number: int) -> SharedBlock | None:
+        fs, checking = self._fs, self._checking
+        if not checking.has(Compat.EXT_ATTR):
+            checking.found(
+                FindingKind.ATTRIBUTE, inode, "has a block of attributes, and the file system has no such feature"
+            )
+            return None
+        if not fs.geometry.first_data_block <= number < fs.geometry.blocks:
+            text = f"its extended attributes are at block {number} of {fs.geometry.blocks}"
+            checking.found(FindingKind.ATTRIBUTE, inode, text)
+            return None
+        known = self._blocks.get(number)
+        if known is not None:
+            known.found += 1
+            return known
+        checking.claim(number, number + 1, f"the attributes of inode {inode.number}")
+        block = fs.read(number)
+        header = layout.XATTR_HEADER.unpack(block)
+        known = self._blocks[number] = SharedBlock(int(header["h_refcount"]), 1, 0, 0)
+        if header["h_magic"] != layout.XATTR_MAGIC or header["h_blocks"] != 1:
+            checking.found(FindingKind.ATTRIBUTE, inode, f"block {number} does not hold extended attributes")
+            known.wanted = known.found
+            return known
+        if fs.checksums.active and header["h_checksum"] != fs.checksums.xattr_block(number, block):
+            checking.found(
+                FindingKind.ATTRIBUTE, inode, f"the checksum of block {number} of its attributes does not hold"
+            )
+        known.value_clusters, known.value_inodes = self._entries(
+            inode, block, layout.XATTR_HEADER.size, needs_hash=True
+        )
+        return known
+
+    def _entries(self, inode: StoredInode, area: bytes, position: int, *, needs_hash: bool) -> tuple[int, int]:
+        """Check the entries from position on; return the clusters and inodes of values that lie in inodes."""
+        clusters = inodes = 0
+        taken = [(0, position)]
+        try:
+            for at, end, entry in _entries(area, position):
+                taken.append((at, end))
+                name = area[at + layout.XATTR_ENTRY.size : at + layout.XATTR_ENTRY.size + entry["e_name_len"]]
+                if needs_hash and not entry["e_name_index"]:
+                    raise ValueError("an extended attribute has a name without a beginning")
+                if entry["e_value_inum"]:
+                    clusters += self._value_in_inode(name, entry)
+                    inodes += 1
+                    continue
+                offset, size = entry["e_value_offs"], entry["e_value_size"]
+                if offset + size > len(area) or size > MAX_VALUE:
+                    raise ValueError(f"it has an extended attribute of {size} bytes at byte {offset}")
+                if size:
+                    taken.append((offset, offset + -(-size // _PADDING) * _PADDING))
+                hashes = entry_hashes(name, area[offset : offset + size])
+                if (entry["e_hash"] or needs_hash) and entry["e_hash"] not in hashes:
+                    raise ValueError("the hash of an extended attribute does not hold")
+            taken.sort()
+            if any(one[1] > other[0] for one, other in pairwise(taken)):
+                raise ValueError("two of its extended attributes overlap")
+        except ValueError as error:
+            self._checking.found(FindingKind.ATTRIBUTE, inode, str(error))
+        return clusters, inodes
+
+    def _value_in_inode(self, name: bytes, entry: dict[str, int]) -> int:
+        """Check an attribute whose value is an inode of its own; return its clusters."""
+        number, size = entry["e_value_inum"], entry["e_value_size"]
+        if not self._checking.has(Incompat.EA_INODE):
+            raise ValueError("it has an attribute with a value in an inode, and the file system has no such feature")
+        if not self._checking.first_inode <= number <= self._fs.geometry.inodes:
+            raise ValueError(f"the value of an extended attribute is inode {number}")
+        self._values[number] = self._values.get(number, 0) + 1
+        try:
+            value = read_inode(self._fs, number)
+        except NotBelievedError:
+            return -(-size // (self._fs.geometry.block_size * self._fs.geometry.cluster_blocks))
+        if not size or value.size != size:
+            raise ValueError(f"inode {number} holds {value.size} bytes, and an attribute has {size} there")
+        if not value.flags & layout.EA_INODE_FLAG:
+            raise ValueError(f"inode {number} is not one for the value of an attribute")
+        if entry["e_hash"] not in value_hashes(name, int(value.fields["i_atime"])):
+            raise ValueError(f"the hash of an attribute with its value in inode {number} does not hold")
+        return -(-size // (self._fs.geometry.block_size * self._fs.geometry.cluster_blocks))
+
+
+def value_references(inode: StoredInode) -> int:
+    """Return how many attributes an inode that holds a value says it has."""
+    return int(inode.fields["i_ctime"]) << 32 | int(inode.fields["i_version"])
+
+
+def _entries(area: bytes, position: int) -> Iterator[tuple[int, int, dict[str, int]]]:
+    """Yield (where, end, fields) of entries up to their end. Raises ValueError where they have none."""
+    while True:
+        if position + _PADDING > len(area):
+            raise ValueError("its extended attributes have no end")
+        if not any(area[position : position + _PADDING]):
+            return
+        end = position + layout.XATTR_ENTRY.size
+        if end > len(area):
+            raise ValueError("its extended attributes have no end")
+        entry = layout.XATTR_ENTRY.unpack(area, position)
+        end += -(-entry["e_name_len"] // _PADDING) * _PADDING
+        if end > len(area):
+            raise ValueError("the name of one of its extended attributes is not a possible one")
+        yield position, end, entry
+        position = end

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""What the parts of one check share: the file system as recovery leaves it, and what was found of it so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.check.claims import Claims
+from pydiskimg.fs.ext4.check.found_inodes import FoundInodes
+from pydiskimg.fs.ext4.check.report import ExtReport, FindingKind
+from pydiskimg.fs.ext4.features import Feature
+from pydiskimg.fs.ext4.file_system import FileSystem
+from pydiskimg.fs.ext4.inodes import StoredInode, inode_name
+
+
+@dataclass
+class Checking:
+    """One check of fs. claims has the clusters that were found in use, inodes what was found of inodes.
+
+    orphans are the inodes that wait to be deleted or cut; metadata has the bits of the clusters of the groups' own
+    metadata, by group.
+    """
+
+    fs: FileSystem
+    report: ExtReport
+    orphans: frozenset[int] = frozenset()
+    claims: Claims = field(init=False)
+    inodes: FoundInodes = field(init=False)
+    metadata: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.claims = Claims(self.fs.geometry)
+        self.inodes = FoundInodes(self.fs.geometry.inodes_per_group)
+
+    def has(self, feature: Feature) -> bool:
+        return feature in self.fs.geometry.features
+
+    @cached_property
+    def first_inode(self) -> int:
+        """The first inode that is not the file system's own."""
+        number = self.fs.superblock.number
+        return number("s_first_ino") if number("s_rev_level") else layout.FIRST_INODE
+
+    @cached_property
+    def quota_inodes(self) -> tuple[int, ...]:
+        """The inodes that hold usage and limits of users, groups and projects; 0 where there are none."""
+        names = ("s_usr_quota_inum", "s_grp_quota_inum", "s_prj_quota_inum")
+        return tuple(self.fs.superblock.number(name) for name in names)
+
+    @cached_property
+    def own_inodes(self) -> frozenset[int]:
+        """The inodes of the file system's own that no directory names, wherever they are."""
+        number = self.fs.superblock.number
+        others = (number("s_orphan_file_inum"), number("s_journal_inum"), *self.quota_inodes)
+        return frozenset({*range(1, self.first_inode), *others} - {0, layout.ROOT_INODE})
+
+    def found(self, kind: FindingKind, inode: StoredInode, text: str) -> None:
+        """Report what is wrong with an inode."""
+        self.report.add(kind, f"{inode_name(inode.number)}: {text}")
+
+    def claim(self, start: int, end: int, what: str) -> None:
+        """Claim blocks for what, and report those that something else has claimed."""
+        claimed = self.claims.claim(start, end)
+        if claimed is not None:
+            self.report.add(FindingKind.SHARED, f"block {claimed} of {what} is in use by something else as well")

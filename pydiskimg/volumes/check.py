@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT
+"""The file systems of a disk checked, each partition by itself; nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydiskimg.fs.ext4.check import ExtReport, check_ext
+from pydiskimg.protocols import Progress, Source
+from pydiskimg.volumes.find import Volume, volumes_of
+
+_CHECKED = frozenset({"ext2", "ext3", "ext4"})
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedVolume:
+    """A volume and what a check of it found; report is None where its contents are not checked here."""
+
+    volume: Volume
+    report: ExtReport | None
+
+
+def check_volumes(source: Source, unclear: list[str], *, progress: Progress | None = None) -> Iterator[CheckedVolume]:
+    """Check the ext2, ext3 and ext4 file systems of a raw disk, a partition or an image of one file system.
+
+    unclear gets a sentence on each volume whose contents cannot be told. Raises PartitionError for a table that cannot
+    be read, StorageError as reading does.
+    """
+    for volume in volumes_of(source, unclear.append):
+        is_checked = volume.content is not None and volume.content.type in _CHECKED
+        report = check_ext(volume.region(source), progress=progress) if is_checked else None
+        yield CheckedVolume(volume, report)
