@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from typing import Any
 
 from pydiskimg.cli.arguments import require_name
 from pydiskimg.cli.output import tell
+from pydiskimg.cli.pipes import is_source_pipe, source_pipe
 from pydiskimg.cli.tree_argument import CHANGED, add_tree_arguments, changed_tree_argument, path_argument
 
 
@@ -33,7 +35,12 @@ def run(arguments: argparse.Namespace) -> None:
     from pydiskimg.files.writer import Wording
 
     require_name(arguments.tarball, "archive")
-    with changed_tree_argument(arguments) as tree, open_tar(arguments.tarball) as entries:
-        put = tree.put(entries, arguments.directory, wording=Wording(arguments.tarball))
-        if put.left_out:
-            tell(f"{arguments.tarball}: {put.left_out}")
+    with ExitStack() as stack:
+        tree = stack.enter_context(changed_tree_argument(arguments))
+        fd, name = None, arguments.tarball
+        if is_source_pipe(name):
+            fd, name = stack.enter_context(source_pipe(name))
+        entries = stack.enter_context(open_tar(name, fd=fd))
+        put = tree.put(entries, arguments.directory, wording=Wording(name))
+    if put.left_out:
+        tell(f"{name}: {put.left_out}")

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import io
 import os
+import random
 import tarfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -210,3 +213,38 @@ def test_an_open_disk_is_changed_and_stays_open(image: Path) -> None:
             assert tree.read("/new") == b"new"
     with open_image(image) as source, pytest.raises(ValueError, match="must be a Disk"):
         open_tree(source, writable=True)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("packed", ["w:", "w:gz", "w:xz"])
+def test_tar_in_reads_a_pipe(tool: Tool, image: Path, call: Run, monkeypatch: pytest.MonkeyPatch, packed: Any) -> None:
+    archive = io.BytesIO()
+    with tarfile.open(mode=packed, fileobj=archive) as tar:
+        for number in range(40):
+            member = tarfile.TarInfo(str(number))
+            member.size = number * 1000
+            tar.addfile(member, io.BytesIO(random.Random(number).randbytes(member.size)))
+    whole = archive.getvalue()
+    for data, expected in ((whole, (0, "")), (whole[: len(whole) // 2], None), (b"", None)):
+        ours, theirs = os.pipe()
+        writer = threading.Thread(target=write_all, args=(theirs, data))
+        writer.start()
+        name = f"/dev/fd/{ours}"
+        try:
+            found = call("tar-in", image, name, "/")
+        finally:
+            os.close(ours)
+            writer.join()
+        if expected is None:
+            assert (found[0], found[1].startswith(f"pydiskimg: {name}: ")) == (1, True)
+        else:
+            assert found == expected
+        checked(tool, image)
+    with open_tree(image) as tree:
+        assert all(tree.read(f"/{number}") == random.Random(number).randbytes(number * 1000) for number in range(40))
+
+
+def write_all(fd: int, data: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError), open(fd, "wb") as file:
+        for start in range(0, len(data), 3000):
+            file.write(data[start : start + 3000])
+            file.flush()
