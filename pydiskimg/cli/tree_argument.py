@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The files of an image that ls, cat, stat, copy-out and tar-out work on: IMAGE, --partition, -f."""
+"""The files of an image that ls, cat, stat, rm, mkdir and the copying commands work on: IMAGE, --partition, -f."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.images import FORMATS
 
 if TYPE_CHECKING:
+    from pydiskimg.fs.ext4.change.tree import ChangedTree
     from pydiskimg.fs.ext4.tree import ExtTree
 
 READ = (
@@ -20,10 +21,17 @@ READ = (
     "there, or of --partition N. They are read without a mount, and nothing is written to IMAGE."
 )
 
+CHANGED = (
+    "The files are those of the root file system on IMAGE (ext2, ext3 or ext4; raw or qcow2), of the only file system "
+    "there, or of --partition N. They are changed without a mount; what is mounted, attached or used by a virtual "
+    "machine is refused. An interruption leaves each file as it was or as it is to be, and the file system sound, once "
+    "its journal is replayed or e2fsck -p has run."
+)
 
-def add_tree_arguments(parser: argparse.ArgumentParser) -> None:
+
+def add_tree_arguments(parser: argparse.ArgumentParser, *, format_options: tuple[str, ...] = ("-f",)) -> None:
     """Add -f, --partition, --allow-references and IMAGE."""
-    parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
+    parser.add_argument(*format_options, dest="format", choices=FORMATS, help="format (default: by the contents)")
     parser.add_argument("--partition", type=_number, metavar="N", help="the files of partition N; 0: of the whole disk")
     add_references_option(parser)
     parser.add_argument("image", metavar="IMAGE", help="disk image or block device")
@@ -38,6 +46,20 @@ def tree_argument(arguments: argparse.Namespace) -> Iterator[ExtTree]:
     with (
         references(arguments) as policy,
         open_tree(arguments.image, partition=arguments.partition, format=arguments.format, references=policy) as tree,
+    ):
+        yield tree
+
+
+@contextmanager
+def changed_tree_argument(arguments: argparse.Namespace) -> Iterator[ChangedTree]:
+    """Give the files that the arguments name, to be changed. Raises as open_tree() does."""
+    from pydiskimg.volumes.tree import open_tree  # only here: the readers of file systems would slow --help down
+
+    require_file_name(arguments.image)
+    how = {"partition": arguments.partition, "format": arguments.format}
+    with (
+        references(arguments) as policy,
+        open_tree(arguments.image, writable=True, references=policy, **how) as tree,
     ):
         yield tree
 

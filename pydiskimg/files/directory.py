@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TypeAlias
 
 from pydiskimg.errors import StorageError, storage_error
@@ -59,29 +60,51 @@ def opened_entry(
 class DirectoryReader:
     """Everything below top as entries, sorted by bytes, a directory before what is in it.
 
-    attributes returns, for an entry's path and its S_IF constant, the extended attributes that it gets besides; its own
-    count before these. progress gets the bytes of files that were read, and of all files. Raises InvalidImageError for
-    a file that shrinks meanwhile, StorageError when the system refuses.
+    prefix is the path of a first entry, for what lies at top itself, directory or not; b"" for none. Then the others
+    lie below it. attributes returns, for an entry's path and its S_IF constant, the extended attributes that it gets
+    besides; its own count before these. progress gets the bytes of files that were read, and of all files. Raises
+    InvalidImageError for a file that shrinks meanwhile, StorageError when the system refuses.
     """
 
     top: bytes
     progress: Progress | None = None
     attributes: MoreAttributes | None = None
+    prefix: bytes = b""
     _done: int = 0
     _first: dict[tuple[int, int], bytes] = field(default_factory=dict)
 
     def entries(self) -> Iterator[Entry]:
         total = _total(self.top) if self.progress else 0
-        for spot, path, status in _walk(self.top):
+        for spot, path, status in chain(self._top(), _walk(self.top)):
+            below = path if not self.prefix else self.prefix + b"/" + path if path else self.prefix
             if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
-                first = self._first.setdefault((status.st_dev, status.st_ino), path)
-                if first != path:
-                    yield replace(_bare_entry(path, status), kind=_HARD_LINK, link=first, size=0)
+                first = self._first.setdefault((status.st_dev, status.st_ino), below)
+                if first != below:
+                    yield replace(_bare_entry(below, status), kind=_HARD_LINK, link=first, size=0)
                     continue
-            yield from self._entry(spot, path, total)
+            yield from self._entry(spot, below, os.path.join(self.top, path) if path else self.top, total)
+            if not path and not stat.S_ISDIR(status.st_mode):
+                return
 
-    def _entry(self, spot: Spot, path: bytes, total: int) -> Iterator[Entry]:
-        name = os.fsdecode(os.path.join(self.top, path))
+    def _top(self) -> Iterator[tuple[Spot, bytes, os.stat_result]]:
+        """Yield what _walk() would yield for top itself."""
+        if not self.prefix:
+            return
+        above, name = os.path.split(self.top)
+        try:
+            fd = os.open(above or b".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                spot = Spot(fd, name)
+                yield spot, b"", spot.lstat()
+            finally:
+                os.close(fd)
+        except StorageError:
+            raise
+        except OSError as error:
+            raise storage_error(error, os.fsdecode(self.top), "cannot be read to be copied") from error
+
+    def _entry(self, spot: Spot, path: bytes, source: bytes, total: int) -> Iterator[Entry]:
+        name = os.fsdecode(source)
         try:
             with opened_entry(spot, path, name=name, flags=os.O_NONBLOCK, beginnings=_COPIED) as found:
                 more = self.attributes(path, found.kind) if self.attributes else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -13,11 +13,13 @@ from pydiskimg.errors import ArchiveError, storage_error
 from pydiskimg.files.attributes import AttributesLeftOut
 from pydiskimg.files.entry import Entry
 from pydiskimg.files.tar import libarchive
-from pydiskimg.files.tar.inflate import Ahead, inflate
+from pydiskimg.files.tar.inflate import Ahead, ArchiveInput, inflate_input
 from pydiskimg.files.tar.reader import Reader
 from pydiskimg.files.writer import Wording, Writer, open_writer
 from pydiskimg.linux.charset import c_locale
 from pydiskimg.protocols import Progress
+
+_WAIT = 0.2  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +74,20 @@ def check_archive(archive_path: str | os.PathLike[str]) -> None:
 
 
 @contextmanager
-def open_tar(archive_path: str | os.PathLike[str], *, progress: Progress | None = None) -> Iterator[Iterator[Entry]]:
+def open_tar(
+    archive_path: str | os.PathLike[str], *, progress: Progress | None = None, fd: int | None = None
+) -> Iterator[Iterator[Entry]]:
     """Give the entries of a tar archive, compressed or not, for populate().
 
     Each entry's contents are read before the next one is asked for, or not at all. progress gets bytes of the archive
-    file. Raises ArchiveError, also while entries are read, which names the archive and the entry, when it is truncated,
-    corrupt or none, and StorageError when the system refuses.
+    file. fd is a file or pipe that is read from where it stands, in place of the path, and stays open; archive_path is
+    what messages call it, and there is no progress. Raises ArchiveError, also while entries are read, which names the
+    archive and the entry, when it is truncated, corrupt or none, and StorageError when the system refuses.
     """
     with ExitStack() as stack:
+        if fd is not None:
+            yield _input_reader(stack, ArchiveInput(fd, os.fspath(archive_path)), _no_progress, _WAIT).entries()
+            return
         reader, size = _open_reader(stack, os.fspath(archive_path), progress)
         yield reader.entries()
         if progress:
@@ -88,16 +96,35 @@ def open_tar(archive_path: str | os.PathLike[str], *, progress: Progress | None 
 
 def _open_reader(stack: ExitStack, name: str, progress: Progress | None) -> tuple[Reader, int]:
     """Return a reader of the archive and the file's size in bytes; the stack closes all that it stands on."""
-    if libarchive.is_broken():
-        raise ArchiveError(f"{name}: libarchive {libarchive.version()} reads archives wrong; install 3.7.9 or later")
     fd, size = _open_archive(name)
     stack.callback(os.close, fd)
+
+    def tell(consumed: int) -> None:
+        if progress:
+            progress(min(consumed, size), size)
+
+    return _input_reader(stack, ArchiveInput(fd, name), tell), size
+
+
+def _input_reader(
+    stack: ExitStack, file: ArchiveInput, tell: Callable[[int], None], wait: float | None = None
+) -> Reader:
+    """Return a reader of an archive, which tells how many bytes of it were read; wait is as for Ahead."""
+    if libarchive.is_broken():
+        version = libarchive.version()
+        raise ArchiveError(f"{file.name}: libarchive {version} reads archives wrong; install 3.7.9 or later")
+    if not file.peek(1):
+        raise ArchiveError(f"{file.name}: is empty; an archive was expected")
     stack.enter_context(c_locale())
-    ahead = Ahead(inflate(fd, name))
+    ahead = Ahead(inflate_input(file), wait=wait)
     stack.callback(ahead.close)
-    reader = Reader(ahead, name, lambda consumed: progress(min(consumed, size), size) if progress else None)
+    reader = Reader(ahead, file.name, tell)
     stack.callback(reader.close)
-    return reader, size
+    return reader
+
+
+def _no_progress(_: int) -> None:
+    """A pipe does not say how much there is to read."""
 
 
 def _extract(reader: Reader, writer: Writer) -> Extracted:
@@ -118,8 +145,7 @@ def _open_archive(name: str) -> tuple[int, int]:
     except OSError as error:
         raise storage_error(error, name, "cannot open the archive") from error
     status = os.fstat(fd)
-    if stat.S_ISREG(status.st_mode) and status.st_size:
+    if stat.S_ISREG(status.st_mode):
         return fd, status.st_size
     os.close(fd)
-    what = "is empty" if stat.S_ISREG(status.st_mode) else "is not a regular file"
-    raise ArchiveError(f"{name}: {what}; an archive was expected")
+    raise ArchiveError(f"{name}: is not a regular file; an archive was expected")

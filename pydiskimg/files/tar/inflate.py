@@ -34,6 +34,36 @@ class Inflated(NamedTuple):
     consumed: int
 
 
+class ArchiveInput:
+    """A file or a pipe that is read from front to back; position counts the bytes that were read."""
+
+    def __init__(self, fd: int, name: str) -> None:
+        self.name = name
+        self.position = 0
+        self._fd = fd
+        self._ahead = b""
+
+    def peek(self, length: int) -> bytes:
+        """Return the next bytes, which read() returns again; fewer than length at the end. Raises StorageError."""
+        while len(self._ahead) < length and (data := self._read(length - len(self._ahead))):
+            self._ahead += data
+        return self._ahead[:length]
+
+    def read(self, length: int) -> bytes:
+        """Return the next bytes, at most length; none at the end. Raises StorageError."""
+        found, self._ahead = self._ahead, b""
+        if len(found) < length:
+            found += self._read(length - len(found))
+        self.position += len(found)
+        return found
+
+    def _read(self, length: int) -> bytes:
+        try:
+            return os.read(self._fd, length)
+        except OSError as error:
+            raise storage_error(error, self.name, "cannot read the archive") from error
+
+
 def inflate(fd: int, name: str) -> Generator[Inflated, None, None]:
     """Yield the contents of the file, inflated, in blocks of at most a few MiB; from its start, whatever its cursor.
 
@@ -41,12 +71,17 @@ def inflate(fd: int, name: str) -> Generator[Inflated, None, None]:
     contradict their checksum, StorageError when the file cannot be read.
     """
     os.lseek(fd, 0, os.SEEK_SET)
-    start = os.pread(fd, layout.BLOCK, 0)
+    return inflate_input(ArchiveInput(fd, name))
+
+
+def inflate_input(file: ArchiveInput) -> Generator[Inflated, None, None]:
+    """Do as inflate() does with what is left of a file or pipe."""
+    start = file.peek(layout.BLOCK)
     if start.startswith(b"\x1f\x8b"):
-        return _gathered(_gunzip(fd, name))
+        return _gathered(_gunzip(file))
     if len(start) == layout.BLOCK and start[0] and layout.checksum_is_right(start):
-        return _uncompressed(fd, name)
-    return _gathered(_filter(fd, name))
+        return _uncompressed(file)
+    return _gathered(_filter(file))
 
 
 def _gathered(blocks: Generator[Inflated, None, None]) -> Generator[Inflated, None, None]:
@@ -65,11 +100,9 @@ def _gathered(blocks: Generator[Inflated, None, None]) -> Generator[Inflated, No
         yield Inflated(b"".join(parts), consumed)
 
 
-def _uncompressed(fd: int, name: str) -> Generator[Inflated, None, None]:
-    consumed = 0
-    while data := _read(fd, name, _INFLATED):
-        consumed += len(data)
-        yield Inflated(data, consumed)
+def _uncompressed(file: ArchiveInput) -> Generator[Inflated, None, None]:
+    while data := file.read(_INFLATED):
+        yield Inflated(data, file.position)
 
 
 def _zlib() -> ModuleType:
@@ -81,18 +114,17 @@ def _zlib() -> ModuleType:
     return module
 
 
-def _gunzip(fd: int, name: str) -> Generator[Inflated, None, None]:
-    library = _zlib()
+def _gunzip(file: ArchiveInput) -> Generator[Inflated, None, None]:
+    library, name = _zlib(), file.name
     inflater = None
-    consumed = 0
     pending = b""
     while True:
         if not pending:
-            pending = _read(fd, name, _READ)
-            consumed += len(pending)
+            pending = file.read(_READ)
+        consumed = file.position
         if inflater is None:
             pending = _next_member(pending, consumed, name)
-            if not pending and _at_end(fd, consumed):
+            if not pending and not file.peek(1):
                 return
             if not pending:
                 continue
@@ -114,10 +146,6 @@ def _gunzip(fd: int, name: str) -> Generator[Inflated, None, None]:
             raise ArchiveError(f"{name}: the gzip data end early, at byte {consumed}; the file is truncated")
 
 
-def _at_end(fd: int, consumed: int) -> bool:
-    return not os.pread(fd, 1, consumed)
-
-
 def _next_member(pending: bytes, consumed: int, name: str) -> bytes:
     """Return pending from the next gzip member on; tapes and some tools pad the file with zeros."""
     rest = pending.lstrip(b"\0")
@@ -129,48 +157,67 @@ def _next_member(pending: bytes, consumed: int, name: str) -> bytes:
     return rest
 
 
-def _read(fd: int, name: str, length: int) -> bytes:
-    try:
-        return os.read(fd, length)
-    except OSError as error:
-        raise storage_error(error, name, "cannot read the archive") from error
-
-
-def _filter(fd: int, name: str) -> Generator[Inflated, None, None]:
-    archive = libarchive.read_new()
+def _filter(file: ArchiveInput) -> Generator[Inflated, None, None]:
+    archive, feed = libarchive.read_new(), _Feed(file)
     try:
         for enable in libarchive.FILTERS:
             enable(archive)
         libarchive.read_support_format_raw(archive)
         entry = ctypes.c_void_p()
-        _check(archive, libarchive.read_open_fd(archive, fd, _READ), fd, name)
-        _check(archive, libarchive.read_next_header(archive, ctypes.byref(entry)), fd, name)
+        _check(archive, libarchive.read_open(archive, None, None, feed.callback, None), feed)
+        _check(archive, libarchive.read_next_header(archive, ctypes.byref(entry)), feed)
         address, size, offset = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_int64()
         arguments = ctypes.byref(address), ctypes.byref(size), ctypes.byref(offset)
-        while _check(archive, libarchive.read_data_block(archive, *arguments), fd, name):
+        while _check(archive, libarchive.read_data_block(archive, *arguments), feed):
             if address.value and size.value:
                 data = ctypes.string_at(address.value, size.value)
-                yield Inflated(data, os.lseek(fd, 0, os.SEEK_CUR))
+                yield Inflated(data, file.position)
     finally:
         libarchive.read_free(archive)
 
 
-def _check(archive: int, result: int, fd: int, name: str) -> bool:
+class _Feed:
+    """Hands the bytes of a file to libarchive; error is why that failed."""
+
+    def __init__(self, file: ArchiveInput) -> None:
+        self.file = file
+        self.error: BaseException | None = None
+        self.callback = libarchive.Callback(self._read)
+        self._data = b""  # what libarchive is looking at
+
+    def _read(self, _archive: int, _data: int, buffer: ctypes._Pointer[ctypes.c_void_p]) -> int:
+        try:
+            self._data = self.file.read(_READ)
+        except BaseException as error:  # noqa: BLE001 - nothing may pass through C; raised again after it
+            self.error = error
+            return libarchive.FATAL
+        buffer[0] = ctypes.cast(ctypes.c_char_p(self._data), ctypes.c_void_p)
+        return len(self._data)
+
+
+def _check(archive: int, result: int, feed: _Feed) -> bool:
     """Return False at the end; anything that is neither that nor success is corrupt or truncated data."""
+    if feed.error is not None:
+        raise feed.error
     if result in (libarchive.OK, libarchive.EOF):
         return result == libarchive.OK
     message = printable(libarchive.error_string(archive) or b"no reason given").rstrip(".")
     raise ArchiveError(
-        f"{name}: the data before byte {os.lseek(fd, 0, os.SEEK_CUR)} of the file cannot be inflated: {message}; "
+        f"{feed.file.name}: the data before byte {feed.file.position} of the file cannot be inflated: {message}; "
         "the file is truncated, corrupt or no archive"
     )
 
 
 class Ahead:
-    """Runs a generator of blocks in a thread, a few blocks ahead of next_block(). Close it, or the thread stays."""
+    """Runs a generator of blocks in a thread, a few blocks ahead of next_block(). Close it, or the thread stays.
 
-    def __init__(self, blocks: Generator[Inflated, None, None]) -> None:
+    wait is how long, in seconds, close() waits for the thread, which may be reading a pipe that stays empty; None:
+    until it ends.
+    """
+
+    def __init__(self, blocks: Generator[Inflated, None, None], *, wait: float | None = None) -> None:
         self._blocks = blocks
+        self._wait = wait
         self._queue: SimpleQueue[Inflated | BaseException | None] = SimpleQueue()
         self._free = threading.Semaphore(_AHEAD)
         self._closing = False
@@ -209,4 +256,4 @@ class Ahead:
         self._closing = True
         self._ended = True
         self._free.release()
-        self._thread.join()
+        self._thread.join(self._wait)

@@ -62,7 +62,6 @@ read_free = _function("read_free", [_archive], c_int)
 read_support_format_raw = _function("read_support_format_raw", [_archive], c_int)
 read_support_format_tar = _function("read_support_format_tar", [_archive], c_int)
 read_open = _function("read_open", [_archive, c_void_p, c_void_p, Callback, c_void_p], c_int)
-read_open_fd = _function("read_open_fd", [_archive, c_int, c_size_t], c_int)
 read_next_header = _function("read_next_header", [_archive, POINTER(_entry)], c_int)
 read_header_position = _function("read_header_position", [_archive], c_int64)
 read_data_block = _function(

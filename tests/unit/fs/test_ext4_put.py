@@ -15,6 +15,7 @@ from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import ArchiveError, NoSpaceError, StorageError
 from pydiskimg.files.entry import Entry
 from pydiskimg.files.source_pieces import source_pieces
+from pydiskimg.files.tree import MissingPathError
 from pydiskimg.fs.ext4.change.tree import ChangedTree, open_changed_tree
 from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.fs.ext4.tree.tree import ExtTree
@@ -210,18 +211,19 @@ def test_those_before_one_that_does_not_fit_are_whole_or_missing() -> None:
         tree.write("/after", b"after")
 
 
-def test_an_error_of_the_source_leaves_whole_files() -> None:
+@pytest.mark.parametrize("error", [ArchiveError("truncated"), KeyboardInterrupt()])
+def test_an_error_of_the_source_leaves_whole_files(error: BaseException) -> None:
     def broken() -> Iterator[Entry]:
         yield regular("a", b"x" * MIB)
         yield sparse("b", MIB, failing())
 
     def failing() -> Iterator[tuple[int, bytes]]:
         yield 0, b"x" * 5000
-        raise ArchiveError("truncated")
+        raise error
 
     disk = made()
     before = contents_of(disk)
-    with open_changed_tree(disk) as tree, pytest.raises(ArchiveError, match="truncated"):
+    with open_changed_tree(disk) as tree, pytest.raises(type(error)):
         tree.put(broken())
     assert contents_of(disk) == before
 
@@ -307,3 +309,45 @@ def test_where_entries_go_must_be_a_directory(case: str) -> None:
         tree.write("/etc", b"")
         with pytest.raises(StorageError, match=r"memory, /(etc|none): (is not a directory|does not exist)"):
             CHANGES[case](tree)
+
+
+def test_a_tree_is_removed_with_all_that_is_in_it() -> None:
+    for kind in ("ext4", "ext2"):
+        disk = made(kind, size=16 * MIB, bytes_per_inode=4096)
+        with open_changed_tree(disk) as tree:
+            links = tree.stat("/").st_nlink
+            tree.make_directory("/kept")
+            tree.put(regular(f"top/{number % 5}/{number % 3}/{number}", b"x" * 2000) for number in range(400))
+            tree.put(everything(), "/top/1")
+            tree.link("/top/1/noted", "/kept/noted")
+            tree.remove_tree("/top")
+            assert tree.list("/") == ["kept", "lost+found"]
+            assert tree.attributes("/kept/noted").keys() == {"user.note", "security.capability", "user.empty"}
+            tree.remove_tree("/kept/noted")
+            tree.remove_tree("/kept")
+            assert tree.stat("/").st_nlink == links
+            with pytest.raises(MissingPathError):
+                tree.remove_tree("/kept")
+
+
+def test_a_tree_with_a_file_that_stays_is_removed_in_part_at_most() -> None:
+    disk = made()
+    with open_changed_tree(disk) as tree:
+        tree.put([regular("d/a", b"a"), regular("d/e/fixed", b"b", flags=0x10), regular("d/z", b"c")])
+        with pytest.raises(StorageError, match=r"memory, /d/e/fixed: is immutable"):
+            tree.remove_tree("/d")
+        assert tree.read("/d/e/fixed") == b"b"
+        tree.write("/after", b"after")
+
+
+def test_a_directory_that_contains_itself_is_damaged() -> None:
+    disk = made()
+    with open_changed_tree(disk) as tree:
+        tree.put([folder("d"), folder("d/e"), folder("d/e/f")])
+        number = tree.stat("/d").st_ino
+        changes = tree._changes
+        with tree._changing("/d"):
+            changes.change_names(tree.stat("/d/e/f").st_ino, {b"up": changes.inode(number)})
+        with pytest.raises(StorageError, match=f"the directory of inode {number} has two names") as raised:
+            tree.remove_tree("/d")
+        assert raised.value.errno == errno.EUCLEAN

@@ -12,7 +12,7 @@ from pydiskimg.fs.ext4.change.transaction import Transaction
 
 _AT_ONCE = 4 << 20  # bytes of changed blocks from which a commit follows
 _PART_OF_JOURNAL = 3  # one change more must fit besides
-_LARGE_FILE = 64 << 20  # bytes; one of these is a change of its own
+_CONTENTS_AT_ONCE = 64 << 20  # bytes of files
 _MORE_CLUSTERS = 4  # for a file: of its map, its attributes, its directory
 
 
@@ -39,23 +39,26 @@ class ChangeBatch:
     def _begin(self) -> None:
         self._savepoint = self._transaction.savepoint()
         self._left = self._transaction.free_clusters  # if no file has holes
+        self._written = 0
         self.gave_back = False
 
     @contextmanager
     def change(self, size: int = 0) -> Iterator[None]:
         """Change one file within, of size bytes, and commit when enough was changed.
 
-        What was changed before is committed first where the file is large, so that its change alone has to fit into the
-        journal, and where blocks get scarce: those that were given back are free after a commit. gave_back is to be set
-        when an inode was given back: without a journal another file must not take it before the commit.
+        What was changed before is committed first where the files become large together, so that the change of a large
+        one alone has to fit into the journal, and where blocks get scarce: those that were given back are free after a
+        commit. gave_back is to be set when an inode was given back: without a journal another file must not take it
+        before the commit.
         """
         try:
             needed = -(-size // self._cluster) + _MORE_CLUSTERS
-            if size >= _LARGE_FILE or needed > self._left:
+            if self._written + size >= _CONTENTS_AT_ONCE or needed > self._left:
                 self._commit()
             self._left -= needed
+            self._written += size
             yield
-            if self._transaction.size + len(self.names) >= self._most or (self.gave_back and not self._has_journal):
+            if self._transaction.size + self.names.size >= self._most or (self.gave_back and not self._has_journal):
                 self._commit()
         except BaseException:
             self.take_back()

@@ -25,7 +25,7 @@ from pydiskimg.fs.ext4.tree.files import RefusedError
 
 _DOTDOT = b".."
 _TABLE_IN_ROOT, _TABLE_IN_NODE = layout.DX_ROOT.size, layout.DX_NODE.size
-_FEW = 16  # names that are changed one after the other
+FEW_NAMES = 64  # that are changed one after the other, in the blocks that have them
 _MOST_LEVELS = 2  # of tables below the root's, with large_dir
 _BLOCK_BITS = 0x0FFFFFFF  # of a block's number in a table
 
@@ -114,8 +114,10 @@ class ChangedDirectory:
 
         parent is the inode of the directory above a new one, which has no blocks yet.
         """
-        is_few = parent is None and not self._is_inline and len(names) <= max(_FEW, self._size_in_blocks // 4)
-        if is_few and all(self._change_one(name, child) for name, child in names.items()):
+        # To change one name takes as long as to write two blocks.
+        is_few = len(names) == 1 or len(names) <= min(FEW_NAMES, self._size_in_blocks // 2)
+        is_possible = is_few and parent is None and not self._is_inline
+        if is_possible and all(self._change_one(name, child) for name, child in names.items()):
             return
         kept = [] if parent is not None else [entry for entry in self.entries() if entry[0] not in names]
         added = [(name, child.number, self._file_type(child)) for name, child in names.items() if child is not None]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 
 from pydiskimg.fs.ext4 import layout
-from pydiskimg.fs.ext4.change.directories import ChangedDirectory
+from pydiskimg.fs.ext4.change.directories import FEW_NAMES, ChangedDirectory
 from pydiskimg.fs.ext4.change.files import FileChanges
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.tree.files import RefusedError
@@ -34,9 +34,10 @@ class Names:
         self._more_links: dict[int, int] = {}
         self._parents: dict[int, int] = {}  # of directories that are not written yet
 
-    def __len__(self) -> int:
-        """How many names wait to be written."""
-        return sum(map(len, self._waiting.values()))
+    @property
+    def size(self) -> int:
+        """How many blocks, at most, that are in use will change when the names that wait are written."""
+        return sum(2 + min(len(names), FEW_NAMES) for names in self._waiting.values())
 
     def find(self, directory: int, name: bytes) -> int | None:
         """Return the inode that a name stands for."""
@@ -80,11 +81,11 @@ class Names:
         self._parents[directory.number] = parent
 
     def remove_directory(self, directory: int, parent: int, name: bytes) -> None:
-        """Take the name of an empty directory away, and forget the directory."""
+        """Take the name of a directory away, and forget the directory, in which no names are left."""
         self.remove(parent, name)
         self._more_links[parent] = self._more_links.get(parent, 0) - 1
-        self._known.pop(directory, None)
-        self.times.pop(directory, None)
+        for kept in (self._known, self._waiting, self._more_links, self._parents, self.times):
+            kept.pop(directory, None)
 
     def write(self, directory: int) -> None:
         """Write the names of one directory that wait."""

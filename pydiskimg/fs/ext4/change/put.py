@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -46,7 +46,7 @@ _STORED_ACLS = [stored_name(name) for name in ACLS]
 
 
 class EntryWriter:
-    """Makes entries below a directory, which is the last of steps: the inodes from the root to it.
+    """Makes entries below a directory, a path from the root.
 
     What is in an entry's place is replaced, but for a directory in a directory's; a symlink that leads to a directory
     counts as that directory where an entry is one (/lib -> usr/lib). Call finish() after the last entry. After an
@@ -56,7 +56,7 @@ class EntryWriter:
     have.
     """
 
-    def __init__(self, transaction: Transaction, batch: ChangeBatch, steps: Sequence[int], wording: Wording) -> None:
+    def __init__(self, transaction: Transaction, batch: ChangeBatch, directory: str, wording: Wording) -> None:
         self.left_out = AttributesLeftOut()
         self.flags_left_out = 0
         self._transaction = transaction
@@ -64,6 +64,8 @@ class EntryWriter:
         self._changes, self._names = batch.changes, batch.names
         self._wording = wording
         self._files = ExtFiles(transaction.fs)
+        self._directory = directory
+        steps = [inode.number for inode in ExtTree(self._files).steps(directory)]
         self._paths = EntryPaths(batch, steps, self._files.target, self._make_missing)
         self._acl_names = AclNames(self._read_path)
         self._later: dict[int, Entry] = {}
@@ -260,10 +262,12 @@ class EntryWriter:
         return {stored: value for name, value in attributes.items() if (stored := stored_name(name)) is not None}
 
     def _read_path(self, path: str, limit: int) -> bytes:
-        """Return what the image has at a path from its root; nothing where that is not a file."""
-        try:
-            return ExtTree(ExtFiles(self._transaction.fs)).read(f"/{path}", limit=limit)
-        except StorageError as error:
-            if error.errno in _NO_FILE:
-                return b""
-            raise
+        """Return what the directory, or else the image, has at a path below it; nothing where that is not a file."""
+        tree = ExtTree(ExtFiles(self._transaction.fs))
+        for top in (self._directory.rstrip("/"), ""):
+            try:
+                return tree.read(f"{top}/{path}", limit=limit)
+            except StorageError as error:
+                if error.errno not in _NO_FILE:
+                    raise
+        return b""

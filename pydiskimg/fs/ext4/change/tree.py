@@ -21,6 +21,7 @@ from pydiskimg.fs.ext4.change.batch import ChangeBatch
 from pydiskimg.fs.ext4.change.contents import Pieces
 from pydiskimg.fs.ext4.change.files import FileChanges
 from pydiskimg.fs.ext4.change.put import EntryWriter
+from pydiskimg.fs.ext4.change.remove import TreeRemover
 from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.file_system import NotBelievedError
 from pydiskimg.fs.ext4.inodes import StoredInode
@@ -191,11 +192,10 @@ class ChangedTree(ExtTree, Tree):
         entry that cannot be made faithfully and safely, NoSpaceError, StorageError.
         """
         with self._changing(directory):
-            top = self.steps(directory)
-            if top[-1].kind != layout.DIRECTORY:
+            if self.inode(directory).kind != layout.DIRECTORY:
                 raise RefusedError("is not a directory", errno.ENOTDIR)
-        batch = ChangeBatch(self._transaction, self._changes, is_together=self._is_together)
-        writer = EntryWriter(self._transaction, batch, [inode.number for inode in top], wording or Wording(self.name))
+        batch = self._batch()
+        writer = EntryWriter(self._transaction, batch, directory, wording or Wording(self.name))
         count = total = 0
         try:
             for entry in entries:
@@ -246,6 +246,29 @@ class ChangedTree(ExtTree, Tree):
         with self._changing(path) as changes:
             parent, name, _ = self._located(path)
             changes.unlink(parent, name, directory=True)
+
+    def remove_tree(self, path: str) -> None:
+        """Take a file away, or a directory with everything below it; a symlink itself.
+
+        Of a large directory some files are taken away at a time, and all of them when the call returns: after an
+        interruption or error some may be there.
+        """
+        with self._changing(path):
+            parent, name, inode = self._located(path)
+            if inode is None:
+                raise RefusedError("does not exist", errno.ENOENT)
+        if inode.kind != layout.DIRECTORY:
+            self.remove(path)
+            return
+        batch = self._batch()
+        try:
+            remover = TreeRemover(self._transaction.fs, batch, lambda below: self._errors(os.fsdecode(below)))
+            remover.remove(parent.number, name, inode, os.fsencode(path.rstrip("/")))
+        except BaseException:
+            batch.take_back()
+            raise
+        finally:
+            self.files = ExtFiles(self._transaction.fs)
 
     def rename(self, path: str, new_path: str) -> None:
         """Give what is at path another path, in place of what is there, as rename(2) does."""
@@ -307,6 +330,18 @@ class ChangedTree(ExtTree, Tree):
             return NoSpaceError(str(error), errno=number, filename=error.filename, device=0)
         return error
 
+    def _batch(self) -> ChangeBatch:
+        return ChangeBatch(self._transaction, self._changes, is_together=self._is_together)
+
+    @contextmanager
+    def _errors(self, path: str) -> Iterator[None]:
+        """Do as errors() does, and for a full file system."""
+        with self.errors(path):
+            try:
+                yield
+            except OutOfSpaceError as error:
+                raise RefusedError(f"cannot be written: {error}", errno.ENOSPC) from error
+
     @contextmanager
     def _changing(self, path: str) -> Iterator[FileChanges]:
         """Commit what is changed within, or take it all back."""
@@ -315,11 +350,8 @@ class ChangedTree(ExtTree, Tree):
         transaction, is_outermost = self._transaction, not self._is_together
         savepoint = transaction.savepoint()
         try:
-            with self.errors(path):
-                try:
-                    yield self._changes
-                except OutOfSpaceError as error:
-                    raise RefusedError(f"cannot be written: {error}", errno.ENOSPC) from error
+            with self._errors(path):
+                yield self._changes
                 if is_outermost:
                     transaction.commit()
         except BaseException:

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""pydiskimg mkdir: directories made in an image, as mkdir makes them."""
+
+from __future__ import annotations
+
+import argparse
+import stat
+from typing import TYPE_CHECKING, Any
+
+from pydiskimg.cli.tree_argument import CHANGED, add_tree_arguments, changed_tree_argument, path_argument
+
+if TYPE_CHECKING:
+    from pydiskimg.fs.ext4.change.tree import ChangedTree
+
+_MODE = 0o755
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser(
+        "mkdir",
+        help="make directories in an image",
+        description=f"Make the directories PATH in IMAGE, which are root's. {CHANGED}",
+    )
+    parser.add_argument(
+        "-p", "--parents", action="store_true", help="missing directories above PATH, too; one that is there is kept"
+    )
+    parser.add_argument("-m", "--mode", type=_mode, default=_MODE, metavar="MODE", help="in octal (default: 755)")
+    add_tree_arguments(parser)
+    parser.add_argument("paths", metavar="PATH", nargs="+", type=path_argument)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Make the directories that the arguments name."""
+    with changed_tree_argument(arguments) as tree:
+        for path in arguments.paths:
+            if arguments.parents:
+                _make_with_parents(tree, path, arguments.mode)
+            else:
+                tree.make_directory(path, mode=arguments.mode)
+
+
+def _make_with_parents(tree: ChangedTree, path: str, mode: int) -> None:
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    with tree.together():
+        for count in range(1, len(parts) + 1):
+            above = "/" + "/".join(parts[:count])
+            if tree.exists(above) and stat.S_ISDIR(tree.stat(above).st_mode):
+                continue
+            tree.make_directory(above, mode=mode if count == len(parts) else _MODE)
+
+
+def _mode(text: str) -> int:
+    try:
+        mode = int(text, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o7777 or not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a mode in octal; expected one such as 755")
+    return mode

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+"""pydiskimg rm: files and directories of an image removed, as rm removes them."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import suppress
+from typing import Any
+
+from pydiskimg.cli.tree_argument import CHANGED, add_tree_arguments, changed_tree_argument, path_argument
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser(
+        "rm",
+        help="remove files of an image",
+        description=f"Remove the files PATH of IMAGE, symlinks themselves. {CHANGED}",
+    )
+    parser.add_argument("-r", "--recursive", action="store_true", help="directories, too, with all that is in them")
+    parser.add_argument("-f", "--force", action="store_true", help="pass over a PATH that does not exist")
+    add_tree_arguments(parser, format_options=("--format",))
+    parser.add_argument("paths", metavar="PATH", nargs="+", type=path_argument)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Remove what the arguments name."""
+    from pydiskimg.files.tree import MissingPathError  # only here, as what it imports: it would slow --help down
+
+    with changed_tree_argument(arguments) as tree:
+        for path in arguments.paths:
+            with suppress(*([MissingPathError] if arguments.force else [])):
+                if arguments.recursive:
+                    tree.remove_tree(path)
+                else:
+                    tree.remove(path)

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: MIT
+"""pydiskimg tar-in: a tar archive unpacked into a directory of an image, as virt-tar-in unpacks it."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import ExitStack
+from typing import Any
+
+from pydiskimg.cli.arguments import require_name
+from pydiskimg.cli.output import tell
+from pydiskimg.cli.pipes import is_source_pipe, source_pipe
+from pydiskimg.cli.tree_argument import CHANGED, add_tree_arguments, changed_tree_argument, path_argument
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser(
+        "tar-in",
+        help="unpack a tar archive into an image",
+        description="Unpack TARBALL, compressed or not, into the directory REMOTEDIR of IMAGE, which is there: numeric "
+        "owners, nanoseconds, hard links, devices, holes, extended attributes and ACLs come out as they were packed, "
+        "also when an ordinary user unpacks. What has the same name is replaced; a directory is filled. "
+        f"{CHANGED}",
+    )
+    add_tree_arguments(parser)
+    parser.add_argument("tarball", metavar="TARBALL", help="a file, or - for standard input")
+    parser.add_argument("directory", metavar="REMOTEDIR", type=path_argument, help="directory in the image")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Unpack what the arguments name."""
+    from pydiskimg.files.tar import open_tar  # only here: --help need not load libarchive
+    from pydiskimg.files.writer import Wording
+
+    require_name(arguments.tarball, "archive")
+    with ExitStack() as stack:
+        tree = stack.enter_context(changed_tree_argument(arguments))
+        fd, name = None, arguments.tarball
+        if is_source_pipe(name):
+            fd, name = stack.enter_context(source_pipe(name))
+        entries = stack.enter_context(open_tar(name, fd=fd))
+        put = tree.put(entries, arguments.directory, wording=Wording(name))
+    if put.left_out:
+        tell(f"{name}: {put.left_out}")
