@@ -19,10 +19,10 @@ from tests.fixtures.small_system import system_tarball, system_tree
 UUID = "11111111-2222-3333-4444-555555555555"
 
 
-def build(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def build(*words: str | Path, stdin: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pydiskimg", "build", *map(str, words)]
     return subprocess.run(
-        command,
+        command if stdin is None else ["sh", "-c", 'cat "$0" | "$@"', str(stdin), *command],
         cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,
@@ -63,9 +63,10 @@ def test_a_tarball_becomes_a_qcow2_with_all_that_is_asked_for(tmp_path: Path, ta
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path, tarball: Path) -> None:
     contents = []
-    for name in ("one", "two"):
-        done = build(tarball, tmp_path / name, "--size", "32M", "--uuid", UUID, SOURCE_DATE_EPOCH="1700000000")
-        assert done.returncode == 0, done.stderr
+    for name, source, pipe in (("file", tarball, None), ("pipe", "-", tarball)):
+        words = (source, tmp_path / name, "--size", "32M", "--uuid", UUID)
+        done = build(*words, stdin=pipe, SOURCE_DATE_EPOCH="1700000000")
+        assert (done.returncode, done.stderr) == (0, "")
         contents.append((tmp_path / name).read_bytes())
     assert contents[0] == contents[1]
 
