@@ -167,8 +167,8 @@ def _target(arguments: argparse.Namespace, *, is_device: bool) -> Iterator[Disk]
             begun = is_device
             yield disk
     except DiskImageError as error:
-        if begun and not error.tells_what_is_left:
-            error.args = (f"{error}; {path} is not complete", *error.args[1:])
+        if begun:
+            error.add_what_is_left(f"{path} is not complete")
         raise
 
 
