@@ -33,8 +33,8 @@ _NOW = "SOURCE_DATE_EPOCH"
 _DESCRIPTION = """\
 Make the system in SOURCE, a tarball (compressed or not) or a directory, a bootable disk: a partition table, a root file
 system with all of the files, their owners, times, links, devices and attributes, an fstab that names it by UUID, and
-GRUB for a BIOS where the system has a kernel and GRUB's files (Debian's grub-pc-bin). It takes no root and no mount. A
-new file DISK appears under its name when it is complete; a block device is overwritten.
+GRUB for a BIOS where the system has a kernel and GRUB's files (Debian's grub-pc-bin). Neither root nor a mount is
+needed. A new file DISK appears under its name when it is complete; a block device is overwritten.
 """
 _EPILOG = """\
 The same SOURCE, --uuid and SOURCE_DATE_EPOCH give the same bytes.

@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from pydiskimg.volumes.tree import open_tree
 from tests.fixtures.checkout import ROOT
 from tests.fixtures.small_system import system_tarball, system_tree
 
+SAID = b"pydiskimg: ended by SIGTERM; what was being written is not complete\n"
 UUID = "11111111-2222-3333-4444-555555555555"
 
 
@@ -105,6 +108,33 @@ def test_what_fails_leaves_the_file_that_was_there(tmp_path: Path, tarball: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         *("damaged.tar.gz", "disk", "other.tar", "system.tar.gz", "tree")
     ]
+
+
+def test_an_interrupted_build_leaves_no_file(tmp_path: Path, tarball: Path) -> None:
+    """It waits for the rest of the archive meanwhile."""
+    command = [sys.executable, "-m", "pydiskimg", "build", "-", str(tmp_path / "disk"), "--size", "64M"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(tarball.read_bytes()[:-500])
+        process.stdin.flush()
+        wait_for_new_file(process.pid, tmp_path)
+        process.terminate()
+        said = process.stderr.read()
+        assert (process.wait(60), said) == (143, SAID)
+    assert not (tmp_path / "disk").exists()
+
+
+def wait_for_new_file(pid: int, directory: Path) -> None:
+    """Wait until a process has a file without a name in the directory."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with suppress(OSError):
+            links = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+            if any(link.startswith(f"{directory}/") and link.endswith(" (deleted)") for link in links):
+                return
+        time.sleep(0.05)
+    raise AssertionError("no new file was opened")
 
 
 def test_what_is_wrong_usage(tmp_path: Path, tarball: Path) -> None:
