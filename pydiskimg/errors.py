@@ -19,6 +19,12 @@ class DiskImageError(Exception):
 
     tells_what_is_left = False
 
+    def add_what_is_left(self, text: str) -> None:
+        """Put a clause that says what was written at the end of the text, which has none yet."""
+        if not self.tells_what_is_left:
+            self.args = (f"{self}; {text}", *self.args[1:])
+            self.tells_what_is_left = True
+
 
 class InvalidImageError(DiskImageError):
     """The bytes of an image contradict the format's specification: truncated, corrupt or hostile."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.arguments import require_name, size_argument, uuid_argument
 from pydiskimg.cli.output import add_output_option, show, tell
+from pydiskimg.cli.pipes import is_source_pipe, source_pipe
 from pydiskimg.cli.progress import progress
 from pydiskimg.errors import ArchiveError, BootLoaderError, DiskImageError, MountPointError
 from pydiskimg.images import FORMATS
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pydiskimg.files.entry import Entry
+    from pydiskimg.files.writer import Wording
     from pydiskimg.protocols import Disk
     from pydiskimg.system.build import BuiltSystem, SystemOptions
 
@@ -31,8 +33,8 @@ _NOW = "SOURCE_DATE_EPOCH"
 _DESCRIPTION = """\
 Make the system in SOURCE, a tarball (compressed or not) or a directory, a bootable disk: a partition table, a root file
 system with all of the files, their owners, times, links, devices and attributes, an fstab that names it by UUID, and
-GRUB for a BIOS where the system has a kernel and GRUB's files (Debian's grub-pc-bin). It takes no root and no mount. A
-new file DISK appears under its name when it is complete; a block device is overwritten.
+GRUB for a BIOS where the system has a kernel and GRUB's files (Debian's grub-pc-bin). Neither root nor a mount is
+needed. A new file DISK appears under its name when it is complete; a block device is overwritten.
 """
 _EPILOG = """\
 The same SOURCE, --uuid and SOURCE_DATE_EPOCH give the same bytes.
@@ -45,7 +47,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "build", help="make a bootable disk from a tarball or directory", description=_DESCRIPTION, epilog=_EPILOG
     )
-    parser.add_argument("source", metavar="SOURCE", help="tarball or directory with the root of a Linux system")
+    parser.add_argument("source", metavar="SOURCE", help="tarball, - for standard input, or directory")
     parser.add_argument("disk", metavar="DISK", help="new file, or block device")
     parser.add_argument("-O", dest="format", choices=FORMATS, default="raw", help="format of DISK (default: raw)")
     parser.add_argument(
@@ -77,19 +79,16 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Make the disk that the arguments ask for."""
-    from pydiskimg.files.writer import Wording  # only here, as what follows: it would slow --help down
-    from pydiskimg.system.build import build_system
+    from pydiskimg.system.build import build_system  # only here: it would slow --help down
 
     require_name(arguments.source, "tarball or directory")
     require_name(arguments.disk, "disk")
     is_device = is_block_device(arguments.disk)
     _check_usage(arguments, is_device=is_device)
     options = _options(arguments)
-    is_directory = os.path.isdir(arguments.source)
-    wording = Wording(arguments.source, *(("copy", "copied") if is_directory else ("unpack", "unpacked")))
     with ExitStack() as stack:
         callback = stack.enter_context(progress(os.path.basename(arguments.source), shown=arguments.progress))
-        entries = stack.enter_context(_entries(arguments.source, callback, is_directory=is_directory))
+        entries, wording = stack.enter_context(_entries(arguments.source, callback))
         disk = stack.enter_context(_target(arguments, is_device=is_device))
         try:
             built = build_system(disk, entries, options, wording=wording)
@@ -98,7 +97,7 @@ def run(arguments: argparse.Namespace) -> None:
         except MountPointError as error:
             raise ArchiveError(f"{error}; leave out --boot", entry=error.entry) from error
         size = disk.size
-    _report(arguments, built, size)
+    _report(arguments, built, size, wording.source)
 
 
 def _check_usage(arguments: argparse.Namespace, *, is_device: bool) -> None:
@@ -135,18 +134,20 @@ def _source_date(arguments: argparse.Namespace) -> int | None:
 
 
 @contextmanager
-def _entries(
-    source: str, callback: Callable[[int, int], None] | None, *, is_directory: bool
-) -> Iterator[Iterator[Entry]]:
-    if is_directory:
-        from pydiskimg.files.directory import DirectoryReader
-
-        yield DirectoryReader(os.fsencode(source), callback).entries()
-        return
+def _entries(source: str, callback: Callable[[int, int], None] | None) -> Iterator[tuple[Iterator[Entry], Wording]]:
+    """Give the files of a directory, or of a tarball in a file or pipe, and how messages about them read."""
+    from pydiskimg.files.directory import DirectoryReader  # only here: it would slow --help down
     from pydiskimg.files.tar import open_tar
+    from pydiskimg.files.writer import Wording
 
-    with open_tar(source, progress=callback) as entries:
-        yield entries
+    if os.path.isdir(source):
+        yield DirectoryReader(os.fsencode(source), callback).entries(), Wording(source, "copy", "copied")
+    elif is_source_pipe(source):
+        with source_pipe(source) as (fd, name), open_tar(name, fd=fd) as entries:
+            yield entries, Wording(name)
+    else:
+        with open_tar(source, progress=callback) as entries:
+            yield entries, Wording(source)
 
 
 @contextmanager
@@ -166,16 +167,16 @@ def _target(arguments: argparse.Namespace, *, is_device: bool) -> Iterator[Disk]
             begun = is_device
             yield disk
     except DiskImageError as error:
-        if begun and not error.tells_what_is_left:
-            error.args = (f"{error}; {path} is not complete", *error.args[1:])
+        if begun:
+            error.add_what_is_left(f"{path} is not complete")
         raise
 
 
-def _report(arguments: argparse.Namespace, built: BuiltSystem, size: int) -> None:
+def _report(arguments: argparse.Namespace, built: BuiltSystem, size: int, source: str) -> None:
     """Print what was made, and on standard error what keeps it from booting and what was left out."""
     left_out = built.populated.left_out
     if left_out:
-        tell(f"{arguments.source}: {left_out}")
+        tell(f"{source}: {left_out}")
     if built.not_bootable:
         tell(f"{arguments.disk}: no boot loader is written, and the disk does not boot by itself: {built.not_bootable}")
     root, label = built.uuids.root, {"dos": "mbr"}.get(built.layout.table.label, "gpt")

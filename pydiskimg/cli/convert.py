@@ -245,8 +245,8 @@ def _writing(arguments: Arguments, options: ImageOptions, size: int | None) -> I
             begun = in_place
             yield disk
     except DiskImageError as error:
-        if begun and not error.tells_what_is_left:
-            error.args = (f"{error}; {arguments.destination} is not complete", *error.args[1:])
+        if begun:
+            error.add_what_is_left(f"{arguments.destination} is not complete")
         raise
 
 

@@ -17,7 +17,7 @@ from uuid import UUID, uuid4, uuid5
 
 from pydiskimg.boot import read_grub
 from pydiskimg.disks.wipe import wipe_partition_table
-from pydiskimg.errors import ArchiveError
+from pydiskimg.errors import ArchiveError, DiskImageError
 from pydiskimg.files.entry import Entry
 from pydiskimg.files.tree import ReadableTree, Tree
 from pydiskimg.files.writer import Wording
@@ -104,7 +104,11 @@ def build_system(
     now = int(time.time()) if options.now is None else options.now
     wording = wording or Wording(disk.name)
     entries = iter(entries)
-    first = list(islice(entries, 1))  # what is not an archive is refused before anything is lost
+    try:
+        first = list(islice(entries, 1))  # what is not an archive is refused before anything is lost
+    except DiskImageError as error:
+        error.add_what_is_left("nothing was written")
+        raise
     layout = _planned(disk, options, uuid)
     if layout.swap is not None:
         check_swap(partition_region(disk, layout.swap))

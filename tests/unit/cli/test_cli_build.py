@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,15 +18,16 @@ from pydiskimg.volumes.tree import open_tree
 from tests.fixtures.checkout import ROOT
 from tests.fixtures.small_system import system_tarball, system_tree
 
+SAID = b"pydiskimg: ended by SIGTERM; what was being written is not complete\n"
 UUID = "11111111-2222-3333-4444-555555555555"
 
 
-def build(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def build(*words: str | Path, stdin: Path | None = None, date: str | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pydiskimg", "build", *map(str, words)]
     return subprocess.run(
-        command,
+        command if stdin is None else ["sh", "-c", 'cat "$0" | "$@"', str(stdin), *command],
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env=os.environ if date is None else {**os.environ, "SOURCE_DATE_EPOCH": date},
         capture_output=True,
         text=True,
         timeout=120,
@@ -32,9 +35,9 @@ def build(*words: str | Path, **environment: str) -> subprocess.CompletedProcess
     )
 
 
-def refused(*words: str | Path, status: int = 1, **environment: str) -> str:
+def refused(*words: str | Path, status: int = 1, date: str | None = None) -> str:
     """Run a build that has to fail with one sentence, and return it."""
-    done = build(*words, **environment)
+    done = build(*words, date=date)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
@@ -63,9 +66,10 @@ def test_a_tarball_becomes_a_qcow2_with_all_that_is_asked_for(tmp_path: Path, ta
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path, tarball: Path) -> None:
     contents = []
-    for name in ("one", "two"):
-        done = build(tarball, tmp_path / name, "--size", "32M", "--uuid", UUID, SOURCE_DATE_EPOCH="1700000000")
-        assert done.returncode == 0, done.stderr
+    for name, source, pipe in (("file", tarball, None), ("pipe", "-", tarball)):
+        words = (source, tmp_path / name, "--size", "32M", "--uuid", UUID)
+        done = build(*words, stdin=pipe, date="1700000000")
+        assert (done.returncode, done.stderr) == (0, "")
         contents.append((tmp_path / name).read_bytes())
     assert contents[0] == contents[1]
 
@@ -106,6 +110,33 @@ def test_what_fails_leaves_the_file_that_was_there(tmp_path: Path, tarball: Path
     ]
 
 
+def test_an_interrupted_build_leaves_no_file(tmp_path: Path, tarball: Path) -> None:
+    """It waits for the rest of the archive meanwhile."""
+    command = [sys.executable, "-m", "pydiskimg", "build", "-", str(tmp_path / "disk"), "--size", "64M"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(tarball.read_bytes()[:-500])
+        process.stdin.flush()
+        wait_for_new_file(process.pid, tmp_path)
+        process.terminate()
+        said = process.stderr.read()
+        assert (process.wait(60), said) == (143, SAID)
+    assert not (tmp_path / "disk").exists()
+
+
+def wait_for_new_file(pid: int, directory: Path) -> None:
+    """Wait until a process has a file without a name in the directory."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with suppress(OSError):
+            links = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+            if any(link.startswith(f"{directory}/") and link.endswith(" (deleted)") for link in links):
+                return
+        time.sleep(0.05)
+    raise AssertionError("no new file was opened")
+
+
 def test_what_is_wrong_usage(tmp_path: Path, tarball: Path) -> None:
     disk, size = tmp_path / "disk", ("--size", "64M")
     for words, said in (
@@ -117,9 +148,7 @@ def test_what_is_wrong_usage(tmp_path: Path, tarball: Path) -> None:
         ((tarball, disk, *size, "--table", "bsd"), "invalid choice: 'bsd'"),
     ):
         assert said in refused(*words, status=2)
-    assert "SOURCE_DATE_EPOCH is 'today'; expected" in refused(
-        tarball, disk, *size, status=2, SOURCE_DATE_EPOCH="today"
-    )
+    assert "SOURCE_DATE_EPOCH is 'today'; expected" in refused(tarball, disk, *size, status=2, date="today")
     assert not disk.exists()
 
 

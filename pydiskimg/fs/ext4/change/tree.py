@@ -31,7 +31,6 @@ from pydiskimg.protocols import Disk
 from pydiskimg.text import quoted
 
 _NODES = (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
-_AT_ONCE = 64  # changed blocks from which write_files() commits
 
 
 def open_changed_tree(disk: Disk, *, now: int | None = None, close: Callable[[], object] = lambda: None) -> ChangedTree:
@@ -154,24 +153,25 @@ class ChangedTree(ExtTree, Tree):
     ) -> None:
         """Put new files of exactly this mode into a directory, in place of files, symlinks and devices of these names.
 
-        An interruption may leave the first of them alone, each of those whole.
+        An interruption or an error may leave the first of them alone, each of those whole.
         """
-        try:
-            for name, data in files:
-                self._write_over(f"{directory.rstrip('/')}/{name}", data, mode, attributes)
-        finally:  # those before one that failed are there
-            with self._changing(directory):
-                pass
+        wording = Wording(f"{self.name}, {directory}", "write", "written")
+        self.put(self._new_files(directory, files, mode, attributes or {}), directory, wording=wording)
 
-    def _write_over(self, path: str, data: bytes, mode: int, attributes: Mapping[str, bytes] | None) -> None:
-        """Put a new file in place of what has its name, which is not a directory; a later commit makes it durable."""
-        with self._changing(path, is_small=True) as changes:
-            parent, last, inode = self._located(path)
-            if inode is not None:
-                changes.unlink(parent, last, directory=False)
-                parent = changes.inode(parent.number)
-            inode = self._made(parent, last, layout.REGULAR_FILE | mode, attributes)
-            changes.set_contents(inode, [(0, data)], len(data))
+    def _new_files(
+        self, directory: str, files: Iterable[tuple[str, bytes]], mode: int, attributes: Mapping[str, bytes]
+    ) -> Iterator[Entry]:
+        """Yield files as entries; StorageError for one whose name is a directory's."""
+        xattrs = {os.fsencode(name): value for name, value in attributes.items()}
+        before = ExtTree(ExtFiles(self._transaction.fs))  # keeps the directory's names, which put() adds to
+        for name, data in files:
+            path = f"{directory.rstrip('/')}/{name}"
+            if before.exists(path) and stat.S_ISDIR(before.stat(path, follow_symlinks=False).st_mode):
+                raise self.error(path, "is a directory, and no file is written over it", errno.EISDIR)
+            now, contents = self._changes.time(), [(0, memoryview(data))]
+            yield Entry(
+                os.fsencode(name), stat.S_IFREG, mode, 0, 0, now, now, size=len(data), contents=contents, xattrs=xattrs
+            )
 
     def put(self, entries: Iterable[Entry], directory: str = "/", *, wording: Wording | None = None) -> Put:
         """Make the files of entries, with all that belongs to them, below a directory, which is there.
@@ -342,8 +342,8 @@ class ChangedTree(ExtTree, Tree):
                 raise RefusedError(f"cannot be written: {error}", errno.ENOSPC) from error
 
     @contextmanager
-    def _changing(self, path: str, *, is_small: bool = False) -> Iterator[FileChanges]:
-        """Commit what is changed within, or take it all back; is_small: with others like it."""
+    def _changing(self, path: str) -> Iterator[FileChanges]:
+        """Commit what is changed within, or take it all back."""
         if not path.startswith("/"):
             raise ValueError(f"{quoted(path)} is not absolute; paths in a guest's tree start at its root")
         transaction, is_outermost = self._transaction, not self._is_together
@@ -351,7 +351,7 @@ class ChangedTree(ExtTree, Tree):
         try:
             with self._errors(path):
                 yield self._changes
-                if is_outermost and not (is_small and transaction.size < _AT_ONCE):
+                if is_outermost:
                     transaction.commit()
         except BaseException:
             transaction.restore(savepoint)
