@@ -31,7 +31,6 @@ from pydiskimg.text import quoted
 
 _SYMLINKS = 40  # as many as the kernel follows
 _NODES = (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
-_AT_ONCE = 64  # changed blocks from which write_files() commits
 
 
 def open_changed_tree(disk: Disk, *, now: int | None = None, close: Callable[[], object] = lambda: None) -> ChangedTree:
@@ -156,22 +155,44 @@ class ChangedTree(ExtTree, Tree):
 
         An interruption may leave the first of them alone, each of those whole.
         """
+        with self._changing(directory) as changes:
+            above = changes.inode(self.inode(directory).number)
+            if above.kind != layout.DIRECTORY:
+                raise RefusedError("is not a directory", errno.ENOTDIR)
+            changes.check_changeable(above)
+        batch = ChangeBatch(self._transaction, self._changes, is_together=self._is_together)
         try:
             for name, data in files:
-                self._write_over(f"{directory.rstrip('/')}/{name}", data, mode, attributes)
+                with batch.change(len(data)):
+                    error = self._put_new(batch, above, name, data, mode, attributes, directory)
+                if error is not None:
+                    raise error
         finally:  # those before one that failed are there
-            with self._changing(directory):
-                pass
+            with self._errors_of_change(directory):
+                batch.commit()
+            self.files = ExtFiles(self._transaction.fs)
 
-    def _write_over(self, path: str, data: bytes, mode: int, attributes: Mapping[str, bytes] | None) -> None:
-        """Put a new file in place of what has its name, which is not a directory; a later commit makes it durable."""
-        with self._changing(path, is_small=True) as changes:
-            parent, last, inode = self._located(path)
-            if inode is not None:
-                changes.unlink(parent, last, directory=False)
-                parent = changes.inode(parent.number)
-            inode = self._made(parent, last, layout.REGULAR_FILE | mode, attributes)
-            changes.set_contents(inode, [(0, data)], len(data))
+    def _put_new(
+        self,
+        batch: ChangeBatch,
+        above: StoredInode,
+        name: str,
+        data: bytes,
+        mode: int,
+        attributes: Mapping[str, bytes] | None,
+        directory: str,
+    ) -> StorageError | None:
+        """Put a new file in place of what has its name, unless that fails: then return the error."""
+        savepoint = self._transaction.savepoint()
+        try:
+            with self._errors_of_change(f"{directory.rstrip('/')}/{name}"):
+                inode = batch.changes.write_new(above, layout.REGULAR_FILE | mode, data)
+                inode = self._dress(inode, attributes)
+                batch.put(above.number, _file_name(name), inode)
+        except StorageError as error:
+            self._transaction.restore(savepoint)
+            return error
+        return None
 
     def put(self, entries: Iterable[Entry], directory: str = "/", *, wording: Wording | None = None) -> Put:
         """Make the files of entries, with all that belongs to them, below a directory, which is there.
@@ -308,19 +329,25 @@ class ChangedTree(ExtTree, Tree):
         return error
 
     @contextmanager
-    def _changing(self, path: str, *, is_small: bool = False) -> Iterator[FileChanges]:
-        """Commit what is changed within, or take it all back; is_small: with others like it."""
+    def _errors_of_change(self, path: str) -> Iterator[None]:
+        """Turn what a change of the file at path raises into what a Tree raises."""
+        with self.errors(path):
+            try:
+                yield
+            except OutOfSpaceError as error:
+                raise RefusedError(f"cannot be written: {error}", errno.ENOSPC) from error
+
+    @contextmanager
+    def _changing(self, path: str) -> Iterator[FileChanges]:
+        """Commit what is changed within, or take it all back."""
         if not path.startswith("/"):
             raise ValueError(f"{quoted(path)} is not absolute; paths in a guest's tree start at its root")
         transaction, is_outermost = self._transaction, not self._is_together
         savepoint = transaction.savepoint()
         try:
-            with self.errors(path):
-                try:
-                    yield self._changes
-                except OutOfSpaceError as error:
-                    raise RefusedError(f"cannot be written: {error}", errno.ENOSPC) from error
-                if is_outermost and not (is_small and transaction.size < _AT_ONCE):
+            with self._errors_of_change(path):
+                yield self._changes
+                if is_outermost:
                     transaction.commit()
         except BaseException:
             transaction.restore(savepoint)
@@ -362,3 +389,10 @@ class ChangedTree(ExtTree, Tree):
         for name, value in (attributes or {}).items():
             inode = self._changes.set_attribute(self._changes.inode(inode.number), os.fsencode(name), value)
         return inode
+
+
+def _file_name(name: str) -> bytes:
+    encoded = os.fsencode(name)
+    if encoded in (b"", b".", b"..") or b"/" in encoded or b"\0" in encoded:
+        raise RefusedError("is not a name that a file can have", errno.EINVAL)
+    return encoded
