@@ -388,3 +388,10 @@ class ChangedTree(ExtTree, Tree):
         for name, value in (attributes or {}).items():
             inode = self._changes.set_attribute(self._changes.inode(inode.number), os.fsencode(name), value)
         return inode
+
+
+def _file_name(name: str) -> bytes:
+    encoded = os.fsencode(name)
+    if encoded in (b"", b".", b"..") or b"/" in encoded or b"\0" in encoded:
+        raise RefusedError("is not a name that a file can have", errno.EINVAL)
+    return encoded
