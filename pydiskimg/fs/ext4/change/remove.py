@@ -80,7 +80,7 @@ class TreeRemover:
 
     def _remove_or_enter(self, level: _Level, name: bytes, number: int, above: set[int]) -> _Level | None:
         """Remove a file; of a directory return the level."""
-        with self._batch.change():
+        with self._batch.change(None):
             child = self._child(number, above)
             if child.kind == layout.DIRECTORY:
                 above.add(number)
@@ -111,7 +111,7 @@ class TreeRemover:
         return next(level.left, None)
 
     def _remove_directory(self, level: _Level) -> None:
-        with self._batch.change():
+        with self._batch.change(None):
             inode = self._batch.changes.inode(level.number)
             self._batch.changes.check_changeable(inode)
             self._batch.names.remove_directory(level.number, level.parent, level.name)
