@@ -6,9 +6,12 @@ from __future__ import annotations
 import os
 import stat
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydiskimg.text import printable
+
+if TYPE_CHECKING:
+    from pydiskimg.fs.ext4.tree import ExtTree
 
 _KINDS = {
     stat.S_IFREG: "file",
@@ -22,6 +25,11 @@ _KINDS = {
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NANOSECONDS = 1_000_000_000
 _DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
+
+
+def target_of(tree: ExtTree, path: str, status: os.stat_result) -> str | None:
+    """Return where the file with this status leads; None for one that is not a symlink."""
+    return tree.readlink(path) if stat.S_ISLNK(status.st_mode) else None
 
 
 def file_facts(path: str, status: os.stat_result, target: str | None) -> dict[str, Any]:

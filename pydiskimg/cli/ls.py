@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from pydiskimg.cli.file_facts import file_facts, long_line
+from pydiskimg.cli.file_facts import file_facts, long_line, target_of
 from pydiskimg.cli.output import add_output_option, show
 from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
 
@@ -37,9 +37,10 @@ def run(arguments: argparse.Namespace) -> None:
     with tree_argument(arguments) as tree:
         found = _found(tree, arguments.paths or ["/"], recursive=arguments.recursive)
         if arguments.output == "json":
-            show((file_facts(path, status, _target(tree, path, status)) for path, _, status in found), (), "json")
+            show((file_facts(path, status, target_of(tree, path, status)) for path, _, status in found), (), "json")
         elif arguments.long:
-            show(None, (long_line(name, status, _target(tree, path, status)) for path, name, status in found), "human")
+            lines = (long_line(name, status, target_of(tree, path, status)) for path, name, status in found)
+            show(None, lines, "human")
         else:
             show(None, (name for _, name, _ in found), "human")
 
@@ -62,7 +63,3 @@ def _found(tree: ExtTree, paths: list[str], *, recursive: bool) -> Iterator[tupl
             for name in tree.list(path):
                 below = f"{above}/{name}"
                 yield below, name, tree.stat(below, follow_symlinks=False)
-
-
-def _target(tree: ExtTree, path: str, status: os.stat_result) -> str | None:
-    return tree.readlink(path) if stat.S_ISLNK(status.st_mode) else None

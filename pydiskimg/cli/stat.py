@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import argparse
-import stat
 from typing import TYPE_CHECKING, Any
 
-from pydiskimg.cli.file_facts import file_facts, shown, time_text
+from pydiskimg.cli.file_facts import file_facts, shown, target_of, time_text
 from pydiskimg.cli.output import add_output_option, nested_lines, show
 from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
 
@@ -39,10 +38,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _facts(tree: ExtTree, path: str, *, follow: bool) -> dict[str, Any]:
     status = tree.stat(path, follow_symlinks=follow)
-    target = tree.readlink(path) if stat.S_ISLNK(status.st_mode) else None
     attributes = tree.attributes(path, follow_symlinks=follow)
     return {
-        **file_facts(path, status, target),
+        **file_facts(path, status, target_of(tree, path, status)),
         "accessed": time_text(status.st_atime_ns),
         "changed": time_text(status.st_ctime_ns),
         "allocated": status.st_blocks * 512,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""e2fsprogs' own test images, most of them damaged: recognized, exported and grown; nothing may be lost.
+"""e2fsprogs' own test images, most of them damaged: recognized, read, exported and grown; nothing may be lost.
 
 What e2fsck says of an image, it has to say of what comes out of an export, and when it has repaired both, the same
 files have to be there. A file system that was in order is so when it has grown, and holds the same files.
@@ -26,6 +26,7 @@ from pydiskimg.images.raw import open_raw
 from pydiskimg.transfer.copy import copy
 from pydiskimg.volumes.used import used_source
 from tests.foreign.apart import all_apart, complaint, program, pydiskimg
+from tests.foreign.ext_files import read_files
 from tests.foreign.libarchive import first_difference, tree
 from tests.foreign.outcomes import PASSED, Outcome
 from tests.foreign.util_linux import KNOWN, decoded
@@ -52,7 +53,9 @@ def judge(packed: Path, scratch: Path) -> list[Part]:
     image = scratch / "image"
     image.write_bytes(b"")
     unpack(packed, image)
-    return [described(image), probed(image), checked(image, scratch), exported(image, scratch), grown(image, scratch)]
+    files: Part = ("files", *read_files(image, scratch))
+    parts = [described(image), probed(image), files, checked(image, scratch)]
+    return [*parts, exported(image, scratch), grown(image, scratch)]
 
 
 def unpack(packed: Path, image: Path) -> None:

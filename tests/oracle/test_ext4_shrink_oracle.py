@@ -9,19 +9,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.disks.region import Region
-from pydiskimg.errors import DoesNotFitError, FileSystemError
+from pydiskimg.errors import DiskImageError, DoesNotFitError, FileSystemError
+from pydiskimg.fs.ext4.change.transaction import Transaction
+from pydiskimg.fs.ext4.descriptors import descriptor_record, halves, locations, read_descriptor, read_descriptors
+from pydiskimg.fs.ext4.file_system import read_file_system
 from pydiskimg.fs.ext4.grow import plan_ext_growth
 from pydiskimg.fs.ext4.layout import SUPERBLOCK
-from pydiskimg.fs.ext4.shrink.minimum import minimum_size
-from pydiskimg.fs.ext4.shrink.shrink import shrink_ext
+from pydiskimg.fs.ext4.shrink import minimum_size, shrink_ext, tables
 from pydiskimg.fs.ext4.tree import open_ext_tree
 from pydiskimg.protocols import Source
+from pydiskimg.records import Value
 from pydiskimg.units import KIB, MIB
 from tests.fixtures.ext_contents import contents_of
 from tests.fixtures.ext_files import made_ext
+from tests.fixtures.limits import assert_sentence, limits
 from tests.fixtures.programs import Tool, run
 from tests.fixtures.stopping_disk import LosingDisk, StoppedError, StoppingDisk
 
@@ -49,6 +55,7 @@ FEATURES = {
     "-t ext4 -b 1024 -O sparse_super2 -g 2048": False,
     "-t ext4 -b 1024 -O quota,project -g 2048": False,
     "-t ext4 -b 1024 -O inline_data -g 1024": False,
+    "-t ext4 -b 1024 -O ^flex_bg -g 4096 -E stride=300": True,
     # resize2fs refuses.
     "-t ext4 -b 1024 -O bigalloc -C 4096 -g 4096": False,
     "-t ext4 -b 4096 -O bigalloc,sparse_super2 -C 16384 -g 8192": False,
@@ -152,6 +159,57 @@ def test_what_is_refused(tmp_path: Path, tool: Tool, contents: Path) -> None:
     assert bytes(disk.data) == before
 
 
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    options=st.sampled_from(
+        (
+            "-t ext4 -b 1024 -g 256 -N 16 -E resize=40000",
+            "-t ext4 -b 1024 -g 256 -N 16 -O sparse_super2,meta_bg,^resize_inode",
+            "-t ext4 -b 1024 -g 512 -N 32 -O bigalloc,sparse_super2,^has_journal -C 2048 -E resize=40000",
+            "-t ext4 -b 1024 -g 512 -N 32 -O ^flex_bg,^metadata_csum,uninit_bg -E stride=50",
+            "-t ext2 -b 1024 -g 512 -N 64",
+        )
+    ),
+    old=st.integers(7000, 20000),
+    sizes=st.lists(st.integers(0, 20000), min_size=1, max_size=3),
+)
+def test_any_sizes(tmp_path: Path, tool: Tool, options: str, old: int, sizes: list[int]) -> None:
+    """Small groups: every remainder occurs, descriptors go away, and the reserve for them comes back."""
+    path = tmp_path / "image"
+    path.unlink(missing_ok=True)
+    disk = MemoryDisk(old * KIB)
+    disk.data[:] = made_ext(tool, path, options, old * KIB).read_bytes()
+    for size in sizes:
+        if size * KIB < minimum_size(disk):
+            with pytest.raises(DoesNotFitError, match="cannot become as small"):
+                shrink_ext(disk, size * KIB)
+        else:
+            assert shrink_ext(disk, size * KIB) <= size * KIB
+        judged(tool, tmp_path, disk)
+
+
+def test_metadata_that_flex_bg_has_put_after_the_end(tmp_path: Path, tool: Tool, contents: Path) -> None:
+    disk = disk_of(tool, tmp_path, "-t ext4 -b 1024 -g 2048", contents)
+    before = contents_of(disk)
+    transaction = Transaction(disk)
+    for group in (0, 2):
+        descriptor = read_descriptor(transaction.fs, group)
+        fields: dict[str, Value] = {}
+        for name, (_, block, count) in zip(
+            tables.POINTERS, locations(transaction.fs.geometry, descriptor), strict=True
+        ):
+            start = tables.copied(transaction, 35 * KIB, block, count)
+            fields |= halves(descriptor_record(transaction.fs.geometry), name, start)
+        tables.point(transaction, group, fields)
+    transaction.commit()
+    transaction.close()
+    judged(tool, tmp_path, disk)
+    for size in (30 * MIB, None):
+        shrunk = shrink_ext(disk, size)
+        judged(tool, tmp_path, disk, shrunk)
+        assert contents_of(disk) == before
+
+
 STOPPED = [
     "-t ext4 -b 1024 -g 1024",
     "-t ext3 -b 1024 -g 2048 -I 128",
@@ -202,3 +260,48 @@ def test_stopped_at_writes(tmp_path: Path, tool: Tool, options: str, *, losing: 
         assert contents_of(checked) == before
         sizes.add(minimum_size(checked))
     assert sizes
+
+
+HOSTILE = {
+    "extents": "-t ext4 -O ^metadata_csum,inline_data,ea_inode -b 1024 -g 512 -N 512",
+    "pointers": "-t ext2 -b 1024 -g 512 -N 512",
+}
+NASTY = (0, 1, 2, 8, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 63)
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_metadata(tmp_path: Path, tool: Tool, kind: str) -> None:
+    """A sentence, or a smaller file system; within time and memory."""
+    root = tmp_path / "root"
+    root.mkdir()
+    for number in range(60):
+        (root / f"d{number % 3}").mkdir(exist_ok=True)
+        (root / f"d{number % 3}" / f"{'long ' * (number % 40)}{number}").write_bytes(b"%d" % number * number * 20)
+    image = bytes(disk_of(tool, tmp_path, HOSTILE[kind], root, 4 * MIB).data)
+    sound = MemoryDisk(4 * MIB)
+    sound.data[:] = image
+    fs = read_file_system(sound)
+    ranges = [(1024, 1024), (fs.geometry.descriptor_block(0) * KIB, 512), (0, 200 * KIB)]
+    ranges += [(descriptor.inode_table * KIB, 20 * 256) for descriptor in read_descriptors(fs)]
+    rng = random.Random(int(os.environ.get("PYDISKIMG_TEST_SEED", "1")))
+    ended = set()
+    for _ in range(60):
+        disk = MemoryDisk(4 * MIB, name="disk")
+        disk.data[:] = image
+        for _ in range(rng.choice((1, 1, 2, 5))):
+            start, length = rng.choice(ranges)
+            width = rng.choice((1, 2, 4, 8))
+            at = start + rng.randrange(length // width) * width
+            value = rng.choice(NASTY) if rng.random() < 0.5 else rng.getrandbits(64)
+            disk.data[at : at + width] = (value & (1 << 8 * width) - 1).to_bytes(width, "little")
+        with limits(2.0, 256 * MIB):
+            ended.add(is_shrunk(disk))
+    assert ended == {False, True}
+
+
+def is_shrunk(disk: MemoryDisk) -> bool:
+    try:
+        return shrink_ext(disk) < disk.size
+    except DiskImageError as error:
+        assert_sentence(str(error))
+        return False

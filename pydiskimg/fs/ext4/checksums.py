@@ -15,6 +15,9 @@ from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.features import Features, RoCompat
 
 _BG_CHECKSUM = layout.GROUP_DESCRIPTOR_64.offsets["bg_checksum"]
+_INODE_LOW = layout.INODE.slice_of("i_checksum_lo")
+_INODE_HIGH = layout.INODE.slice_of("i_checksum_hi")
+_EXTRA_SIZE = layout.INODE.slice_of("i_extra_isize")
 _KNOWN_BITMAPS = 64
 _FEW_DESCRIPTORS = 16  # for which to compute their checksums together takes longer
 _ALL_OR_NOTHING = bytes(1) + bytes([0xFF]) * 0xFF  # translates what is not zero to all ones
@@ -60,21 +63,21 @@ class Checksums:
             found = self._known[covered] = crc32c(covered, self._seed)
         return found
 
-    def inode(self, number: int, inode: bytearray) -> None:
+    def inode(self, seed: int, inode: bytearray) -> None:
         """Fill in the checksum of an inode; the high half only where i_extra_isize covers its field."""
+        if self.active:
+            value, has_high = _inode_value(seed, inode)
+            inode[_INODE_LOW] = (value & 0xFFFF).to_bytes(2, "little")
+            if has_high:
+                inode[_INODE_HIGH] = (value >> 16).to_bytes(2, "little")
+
+    def inode_holds(self, seed: int, inode: bytes) -> bool:
+        """Tell whether the checksum of an inode holds."""
         if not self.active:
-            return
-        at = layout.INODE.offsets
-        low, high, generation = at["i_checksum_lo"], at["i_checksum_hi"], at["i_generation"]
-        inode[low : low + 2] = bytes(2)
-        extra = int.from_bytes(inode[at["i_extra_isize"] : at["i_extra_isize"] + 2], "little")
-        has_high = len(inode) > layout.GOOD_OLD_INODE_SIZE and extra >= layout.EXTRA_SIZE_OF_CHECKSUM
-        if has_high:
-            inode[high : high + 2] = bytes(2)
-        value = crc32c(inode, self.for_inode(number, bytes(inode[generation : generation + 4])))
-        inode[low : low + 2] = (value & 0xFFFF).to_bytes(2, "little")
-        if has_high:
-            inode[high : high + 2] = (value >> 16).to_bytes(2, "little")
+            return True
+        value, has_high = _inode_value(seed, inode)
+        stored = inode[_INODE_LOW] + (inode[_INODE_HIGH] if has_high else b"")
+        return value.to_bytes(4, "little")[: len(stored)] == stored
 
     def new_inodes(self, table: bytearray, size: int, first_number: int) -> None:
         """Fill in the checksums of inodes of size bytes in table, numbered from first_number; what is zero stays so.
@@ -99,17 +102,9 @@ class Checksums:
         for field, column in zip(fields, crc32c_columns(start + columns, self._seed), strict=True):
             table[field::size] = _masked(column, mask)
 
-    def inode_holds(self, number: int, inode: bytes) -> bool:
-        """Tell whether the checksum of an inode holds."""
-        if not self.active:
-            return True
-        sealed = bytearray(inode)
-        self.inode(number, sealed)
-        return sealed == inode
-
     def for_inode(self, number: int, generation: bytes = bytes(4)) -> int:
         """Return the start value of the checksums of what belongs to an inode, and of its own."""
-        return crc32c(number.to_bytes(4, "little") + generation, self._seed)
+        return crc32c(number.to_bytes(4, "little") + generation, self._seed) if self.active else 0
 
     def directory_block(self, seed: int, block: bytearray) -> None:
         """Fill in det_checksum in the tail of a directory's leaf block; seed is the inode's (for_inode())."""
@@ -214,6 +209,16 @@ def is_directory_tail(tail: Mapping[str, Any]) -> bool:
     """Tell whether the fields of what looks like a directory's last entry are those of a tail, as the kernel does."""
     found = tuple(tail[f"det_{name}"] for name in ("reserved_zero1", "rec_len", "reserved_zero2", "reserved_ft"))
     return found == (0, layout.DIRECTORY_TAIL.size, 0, layout.DIRECTORY_TAIL_TYPE)
+
+
+def _inode_value(seed: int, inode: bytes | bytearray) -> tuple[int, bool]:
+    """Return the checksum of an inode, and whether it has room for the high half."""
+    extra = int.from_bytes(inode[_EXTRA_SIZE], "little")
+    has_high = len(inode) > layout.GOOD_OLD_INODE_SIZE and extra >= layout.EXTRA_SIZE_OF_CHECKSUM
+    high = _INODE_HIGH if has_high else slice(len(inode), len(inode))
+    none = bytes(2)
+    covered = inode[: _INODE_LOW.start] + none + inode[_INODE_LOW.stop : high.start]
+    return crc32c(covered + none + inode[high.stop :] if has_high else covered, seed), has_high
 
 
 def _extent_tail(block: bytes | bytearray) -> int:

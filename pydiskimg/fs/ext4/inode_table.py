@@ -13,20 +13,30 @@ from pydiskimg.protocols import read_bytes
 
 _BYTES_AT_ONCE = 32 << 10
 _KEPT = 64  # pieces of tables
+_KEPT_INODES = 256  # 6 KiB of memory each
 _KEPT_GROUPS = 1 << 12
 
 
 class InodeTable:
-    """The inodes of a file system that does not change; the pieces of their tables that were read last are kept."""
+    """The inodes of a file system that does not change; those that were read last are kept, and their neighbours."""
 
     def __init__(self, fs: FileSystem) -> None:
         self._fs = fs
         self._at_once = max(1, _BYTES_AT_ONCE // fs.geometry.inode_size)
         self._tables: dict[int, int] = {}
+        self._inodes: dict[int, StoredInode] = {}
         self._pieces: OrderedDict[tuple[int, int], bytes] = OrderedDict()
 
     def inode(self, number: int) -> StoredInode:
         """Return an inode. Raises as read_inode() does."""
+        found = self._inodes.get(number)
+        if found is None:
+            if len(self._inodes) >= _KEPT_INODES:
+                self._inodes.clear()
+            found = self._inodes[number] = self._read(number)
+        return found
+
+    def _read(self, number: int) -> StoredInode:
         fs, size = self._fs, self._fs.geometry.inode_size
         group, index = group_of_inode(fs, number)
         piece, within = divmod(index, self._at_once)

@@ -145,9 +145,10 @@ def inode_table(fs: FileSystem, group: int) -> int:
 
 def intact_inode(fs: FileSystem, number: int, where: tuple[int, int], raw: bytes) -> StoredInode:
     """Return the inode in raw, which was read at an offset of a block. Raises NotBelievedError unless it is intact."""
-    if not fs.checksums.inode_holds(number, raw):
+    inode = stored_inode(fs, number, where, raw)
+    if not fs.checksums.inode_holds(inode.seed, raw):
         raise fs.not_believed(f"the checksum of {inode_name(number)} does not hold")
-    return stored_inode(fs, number, where, raw)
+    return inode
 
 
 def stored_inode(fs: FileSystem, number: int, where: tuple[int, int], raw: bytes) -> StoredInode:
@@ -205,6 +206,6 @@ class NewInodes:
     def first_blocks(self) -> bytes:
         """Return the blocks of the inode table that hold them, checksummed and padded with zeros."""
         for number, inode in self._table.items():
-            self._checksums.inode(number, inode)
+            self._checksums.inode(self._checksums.for_inode(number), inode)
         data = b"".join(self._table.values())
         return data.ljust(-(-len(data) // self._geometry.block_size) * self._geometry.block_size, b"\0")

@@ -61,7 +61,7 @@ def without_reserve(fs: FileSystem) -> tuple[int, dict[int, bytes]]:
 
 def _inode_block(fs: FileSystem, inode: StoredInode, raw: bytearray) -> dict[int, bytes]:
     """Return the block of the inode table by number, with other contents of an inode."""
-    fs.checksums.inode(inode.number, raw)
+    fs.checksums.inode(inode.seed, raw)
     block = bytearray(fs.read(inode.block))
     block[inode.offset : inode.offset + len(raw)] = raw
     return {inode.block: bytes(block)}

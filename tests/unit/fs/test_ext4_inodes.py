@@ -64,13 +64,14 @@ def test_a_bit_of_an_inode_breaks_its_checksum(size: int, extra: int) -> None:
     inode = bytearray(rng.randbytes(size))
     if size > 128:
         inode[128:130] = extra.to_bytes(2, "little")
-    checksums.inode(70, inode)
-    assert checksums.inode_holds(70, bytes(inode))
-    assert not checksums.inode_holds(71, bytes(inode))
+    seed, another = (checksums.for_inode(number, bytes(inode[100:104])) for number in (70, 71))
+    checksums.inode(seed, inode)
+    assert checksums.inode_holds(seed, bytes(inode))
+    assert not checksums.inode_holds(another, bytes(inode))
     for bit in rng.sample(range(8 * size), 40):
         broken = bytearray(inode)
         broken[bit // 8] ^= 1 << bit % 8
-        assert not checksums.inode_holds(70, bytes(broken))
+        assert not checksums.inode_holds(seed, bytes(broken))
 
 
 def test_an_acl_becomes_the_attribute() -> None:

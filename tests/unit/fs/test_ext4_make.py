@@ -194,7 +194,8 @@ def test_times_after_2038() -> None:
     assert (inode["i_mtime"], inode["i_mtime_extra"]) == (5, 1)
     raw = bytearray(disk.data[at : at + layout.INODE_SIZE])
     layout.INODE.put(raw, {"i_checksum_lo": 0, "i_checksum_hi": 0})
-    Checksums(FEATURES["ext4"], ONE.bytes).inode(layout.ROOT_INODE, raw)
+    checksums = Checksums(FEATURES["ext4"], ONE.bytes)
+    checksums.inode(checksums.for_inode(layout.ROOT_INODE), raw)
     assert raw == disk.data[at : at + layout.INODE_SIZE]
 
 

@@ -21,6 +21,7 @@ from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.fs.ext4.tree.tree import ExtTree
 from pydiskimg.units import KIB, MIB
 from tests.fixtures.ext_contents import contents_of
+from tests.fixtures.journals import JournalWriter
 from tests.fixtures.made_entries import (
     NAMED_ACL,
     entry,
@@ -351,3 +352,23 @@ def test_a_directory_that_contains_itself_is_damaged() -> None:
         with pytest.raises(StorageError, match=f"the directory of inode {number} has two names") as raised:
             tree.remove_tree("/d")
         assert raised.value.errno == errno.EUCLEAN
+
+
+def test_what_a_log_has_for_free_blocks_does_not_get_over_new_contents() -> None:
+    """The kernel's logs have no copies of blocks that are free at their end; a hostile one may have."""
+    contents = b"new contents" * 10_000
+    disk = made()
+    scratch = MemoryDisk(disk.size)
+    scratch.data[:] = disk.data
+    with open_changed_tree(scratch) as tree:
+        tree.write("/file", contents)
+    writer = JournalWriter(disk)
+    first = scratch.data.index(contents[: writer.size]) // writer.size
+    writer.write({first + index: b"of the log".ljust(writer.size, b"!") for index in range(20)})
+    writer.commit()
+    writer.close()
+    with open_changed_tree(disk) as tree:
+        tree.write("/file", contents)
+        assert tree.read("/file") == contents
+    assert disk.data.index(contents[: writer.size]) // writer.size == first
+    assert contents_of(disk)["/file"].contents == contents

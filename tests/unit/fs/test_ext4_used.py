@@ -292,7 +292,8 @@ def with_root(kind: str, **fields: int | bytes) -> MemoryDisk:
     at = inode_at(kind, layout.ROOT_INODE)
     inode = disk.data[at : at + 256]
     layout.INODE.put(inode, fields)
-    Checksums(FEATURES[kind], ONE.bytes).inode(layout.ROOT_INODE, inode)
+    checksums = Checksums(FEATURES[kind], ONE.bytes)
+    checksums.inode(checksums.for_inode(layout.ROOT_INODE), inode)
     disk.data[at : at + 256] = inode
     return disk
 

@@ -38,7 +38,7 @@ def changed(inode: StoredInode, values: Mapping[str, Value]) -> StoredInode:
 def store(transaction: Transaction, inode: StoredInode, *, is_last: bool = False) -> None:
     """Put an inode into its table; is_last as for Transaction.put()."""
     raw = bytearray(inode.raw)
-    transaction.fs.checksums.inode(inode.number, raw)
+    transaction.fs.checksums.inode(inode.seed, raw)
     transaction.patch(inode.block, inode.offset, raw, is_last=is_last)
     _remember(transaction, inode)
 

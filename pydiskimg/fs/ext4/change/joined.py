@@ -6,14 +6,12 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from pydiskimg.files.tree import Tree
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.change.tree import ChangedTree
-from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.tree.files import RefusedError
-from pydiskimg.fs.ext4.tree.tree import FollowedSymlinks
+from pydiskimg.fs.ext4.tree.steps import Step, walked
 from pydiskimg.text import quoted
 
 _SECONDS = ("st_atime", "st_mtime", "st_ctime")
@@ -21,16 +19,7 @@ _MORE_OF_STATUS = (*_SECONDS, "st_atime_ns", "st_mtime_ns", "st_ctime_ns", "st_b
 _PATH_MAX = 4095  # bytes of a path, as the kernel has it
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """A directory or file on the way, by its name in the directory above it."""
-
-    tree: ChangedTree
-    inode: StoredInode
-    name: bytes
-
-
-_Steps = list[_Step]
+_Steps = list[Step[ChangedTree]]
 
 
 class JoinedTree(Tree):
@@ -162,38 +151,13 @@ class JoinedTree(Tree):
 
     def _walked(self, path: str, *, follow_symlinks: bool) -> tuple[_Steps, bytes | None]:
         """Return the steps from the root to what path leads to, and the last name of it where that is missing."""
-        root = _Step(self._root, self._root.files.inode(layout.ROOT_INODE), b"")
-        steps, left, followed = [root], _encoded(path).split(b"/")[::-1], FollowedSymlinks()
-        while left:
-            name, here = left.pop(), steps[-1]
-            if here.inode.kind != layout.DIRECTORY:
-                raise RefusedError("does not exist: a part of its path is not a directory", errno.ENOENT)
-            if name in (b"", b"."):
-                continue
-            if name == b"..":
-                del steps[max(len(steps) - 1, 1) :]
-                continue
-            number = here.tree.files.find(here.inode, name)
-            if number is None:
-                if left:
-                    raise RefusedError("does not exist", errno.ENOENT)
-                return steps, name
-            inode = here.tree.files.inode(number)
-            if inode.kind == layout.SYMLINK and (follow_symlinks or left):
-                target = here.tree.files.target(inode)
-                if target.startswith(b"/"):
-                    del steps[1:]
-                left += followed.names(target)
-                continue
-            steps.append(self._stepped(here.tree, inode, name))
-        return steps, None
+        root = Step(self._root, self._root.files.inode(layout.ROOT_INODE))
+        return walked(root, _encoded(path), follow_symlinks=follow_symlinks, entered=self._entered)
 
-    def _stepped(self, tree: ChangedTree, inode: StoredInode, name: bytes) -> _Step:
+    def _entered(self, step: Step[ChangedTree]) -> Step[ChangedTree]:
         """Return the step into what a name stands for: the root of the tree that lies over it."""
-        over = self._over.get((id(tree), inode.number))
-        if over is None:
-            return _Step(tree, inode, name)
-        return _Step(over, over.files.inode(layout.ROOT_INODE), name)
+        over = self._over.get((id(step.tree), step.inode.number))
+        return step if over is None else Step(over, over.files.inode(layout.ROOT_INODE), step.name)
 
 
 def _encoded(path: str) -> bytes:

@@ -18,7 +18,7 @@ from pydiskimg.fs.ext4.change.batch import ChangeBatch
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.populate.paths import NewName
 from pydiskimg.fs.ext4.tree.files import RefusedError
-from pydiskimg.fs.ext4.tree.tree import FollowedSymlinks
+from pydiskimg.fs.ext4.tree.steps import FollowedSymlinks
 
 _KEPT = 1 << 12
 _NO_NAMES = (b"", b".", b"..")

@@ -30,7 +30,6 @@ from pydiskimg.fs.ext4.tree.tree import ExtTree
 from pydiskimg.protocols import Disk
 from pydiskimg.text import quoted
 
-_SYMLINKS = 40  # as many as the kernel follows
 _NODES = (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
 
 
@@ -362,23 +361,18 @@ class ChangedTree(ExtTree, Tree):
 
     def _located(self, path: str, *, follow_symlinks: bool = False) -> tuple[StoredInode, bytes, StoredInode | None]:
         """Return the directory, the name in it that path ends on, and what is there."""
-        rest = os.fsencode(path)
-        for _ in range(_SYMLINKS + 1):
-            directory, _, name = rest.rstrip(b"/").rpartition(b"/")
-            if name in (b"", b".", b".."):
-                raise RefusedError("names a directory", errno.EISDIR)
-            if b"\0" in name:
-                raise RefusedError("is not a name that a file can have", errno.EINVAL)
-            parent = self._changes.inode(self.inode(os.fsdecode(directory or b"/")).number)
-            if parent.kind != layout.DIRECTORY:
-                raise RefusedError("is not found: what a part of the path names is not a directory", errno.ENOTDIR)
-            number = self.files.find(parent, name)
-            inode = None if number is None else self._changes.inode(number)
-            if inode is None or inode.kind != layout.SYMLINK or not follow_symlinks:
-                return parent, name, inode
-            target = self.files.target(inode)
-            rest = target if target.startswith(b"/") else directory + b"/" + target
-        raise RefusedError(f"leads through more than {_SYMLINKS} symlinks", errno.ELOOP)
+        name = os.fsencode(path).rstrip(b"/").rpartition(b"/")[2]
+        if name in (b"", b".", b".."):
+            raise RefusedError("names a directory", errno.EISDIR)
+        if b"\0" in name:
+            raise RefusedError("is not a name that a file can have", errno.EINVAL)
+        steps, missing = self.walked(path.rstrip("/"), follow_symlinks=follow_symlinks, below_file=errno.ENOTDIR)
+        if missing is not None:
+            return self._changes.inode(steps[-1].inode.number), missing, None
+        if len(steps) == 1:
+            raise RefusedError("leads to the root directory", errno.EISDIR)
+        above, found = steps[-2:]
+        return self._changes.inode(above.inode.number), found.name, self._changes.inode(found.inode.number)
 
     def _free_name(self, path: str) -> tuple[StoredInode, bytes]:
         """Return the directory and the name of what is to be made."""

@@ -65,7 +65,7 @@ def _copy(disk: Disk, writer: BlockWriter, size: int, old: int, new: int, count:
 def _put(disk: Disk, transaction: Transaction, inode: StoredInode) -> None:
     """Write an inode into its table, durably, where the journal is not in the way."""
     raw = bytearray(inode.raw)
-    transaction.fs.checksums.inode(inode.number, raw)
+    transaction.fs.checksums.inode(inode.seed, raw)
     disk.write(inode.block * transaction.fs.geometry.block_size + inode.offset, bytes(raw))
     disk.flush()
 

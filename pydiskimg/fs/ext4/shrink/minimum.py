@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4 import layout
-from pydiskimg.fs.ext4.descriptors import read_descriptors
+from pydiskimg.fs.ext4.descriptors import locations, read_descriptor, read_descriptors
 from pydiskimg.fs.ext4.features import Incompat
 from pydiskimg.fs.ext4.file_system import FileSystem, NotBelievedError
 from pydiskimg.fs.ext4.geometry import PAGE_SIZE, Geometry
@@ -43,24 +43,36 @@ def steps_to(usage: ExtUsage, size: int) -> list[Geometry]:
 
     With flex_bg the tables of groups that go away lie among the files and are given up in the end only.
     """
-    use, name = use_of(usage), usage.fs.name
-    shapes = [usage.fs.geometry]
+    fs, use = usage.fs, use_of(usage)
+    shapes = [fs.geometry]
     while shapes[-1].size > size:
-        wanted = smaller(shapes[-1], size, name)
+        wanted = _smaller(fs, shapes[-1], size)
         if wanted is None or not use.fits(wanted, shapes[-1]):
-            wanted = _least(shapes[-1], use, name)
+            wanted = _least(fs, shapes[-1], use)
         if wanted.blocks >= shapes[-1].blocks:
             break
         shapes.append(wanted)
     return shapes
 
 
-def _least(old: Geometry, use: Use, name: str) -> Geometry:
+def _smaller(fs: FileSystem, old: Geometry, size: int) -> Geometry | None:
+    """As smaller(), where the last group keeps all its bitmaps and its inode table, which cannot be elsewhere."""
+    new = smaller(old, size, fs.name)
+    while new is not None and new is not old and Incompat.FLEX_BG not in new.features:
+        last = new.groups - 1
+        ends = [block + count for _, block, count in locations(new, read_descriptor(fs, last))]
+        if max(ends) <= new.blocks:
+            break
+        new = smaller(old, new.group_start(last) * new.block_size, fs.name) if last else None
+    return new
+
+
+def _least(fs: FileSystem, old: Geometry, use: Use) -> Geometry:
     """Return the smallest division that is reached in one step, or old."""
     low, high, best = 0, -(-old.size // PAGE_SIZE), old  # in pages
     while low + 1 < high:
         middle = (low + high) // 2
-        new = smaller(old, middle * PAGE_SIZE, name)
+        new = _smaller(fs, old, middle * PAGE_SIZE)
         if new is not None and (new is old or use.fits(new, old)):
             high, best = middle, new
         else:

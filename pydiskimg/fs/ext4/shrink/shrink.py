@@ -89,8 +89,9 @@ class _Emptying:
         self._transaction = self._begin()
 
     def run(self) -> None:
-        move_tables(self._transaction, self._new)
-        self._begin_again()
+        if move_tables(self._transaction, self._new):
+            self._transaction.close()
+            self._transaction = self._begin()
         fs = self._transaction.fs
         found = survey(fs, self._transaction.groups, self._new)
         if fs.superblock.journal_inode in found.files:

@@ -3,30 +3,39 @@
 
 from __future__ import annotations
 
-from pydiskimg.fs.ext4.bitmaps import Run
-from pydiskimg.fs.ext4.change.allocation import OutOfSpaceError
 from pydiskimg.fs.ext4.change.transaction import Transaction
-from pydiskimg.fs.ext4.descriptors import Descriptor, descriptor_record, halves, location_problem, read_descriptors
-from pydiskimg.fs.ext4.features import Incompat
+from pydiskimg.fs.ext4.descriptors import (
+    Descriptor,
+    descriptor_record,
+    halves,
+    location_problem,
+    locations,
+    read_descriptors,
+)
 from pydiskimg.fs.ext4.geometry import Geometry
 from pydiskimg.records import Value
 
-_POINTERS = ("bg_block_bitmap", "bg_inode_bitmap", "bg_inode_table")
+POINTERS = ("bg_block_bitmap", "bg_inode_bitmap", "bg_inode_table")
+"""The fields of a descriptor that say where the metadata of its group is, in the order of locations()."""
 
 
-def move_tables(transaction: Transaction, new: Geometry) -> None:
-    """Move them and commit. Raises OutOfSpaceError where so many blocks are not free together, and as a commit does."""
-    for descriptor in _reaching_beyond(transaction, new):
+def move_tables(transaction: Transaction, new: Geometry) -> bool:
+    """Move them and commit; tell whether there were any, as the transaction is of no more use then.
+
+    Raises OutOfSpaceError where so many blocks are not free together, and as a commit does.
+    """
+    found = _reaching_beyond(transaction, new)
+    for descriptor in found:
         fields: dict[str, Value] = {}
-        located = (descriptor.block_bitmap, 1), (descriptor.inode_bitmap, 1), (descriptor.inode_table, new.inode_blocks)
-        for name, (block, count) in zip(_POINTERS, located, strict=True):
+        for name, (_, block, count) in zip(POINTERS, locations(new, descriptor), strict=True):
             if block + count > new.blocks:
-                start, _ = _copied(transaction, descriptor.group, block, count)
+                start = copied(transaction, new.group_start(descriptor.group), block, count)
                 fields |= halves(descriptor_record(new), name, start)
-        _point(transaction, descriptor.group, fields)
+        point(transaction, descriptor.group, fields)
         if transaction.size > transaction.room:
             transaction.commit()
     transaction.commit()
+    return bool(found)
 
 
 def _reaching_beyond(transaction: Transaction, new: Geometry) -> list[Descriptor]:
@@ -37,28 +46,25 @@ def _reaching_beyond(transaction: Transaction, new: Geometry) -> list[Descriptor
         problem = location_problem(transaction.fs.geometry, descriptor)
         if problem is not None:
             raise transaction.fs.not_believed(f"group {descriptor.group}: {problem}")
-        end = max(descriptor.block_bitmap + 1, descriptor.inode_bitmap + 1, descriptor.inode_table + new.inode_blocks)
-        if end > new.blocks:
+        if any(block + count > new.blocks for _, block, count in locations(new, descriptor)):
             found.append(descriptor)
     return found
 
 
-def _copied(transaction: Transaction, group: int, block: int, count: int) -> Run:
-    """Return the blocks that have the contents now; the old ones are given back."""
+def copied(transaction: Transaction, goal: int, block: int, count: int) -> int:
+    """Copy metadata to blocks that lie together, near the block goal, and return the first; the old ones are free."""
     geometry = transaction.fs.geometry
-    start, end = transaction.blocks.allocate(geometry.group_start(group), count, whole=True)
-    if Incompat.FLEX_BG not in geometry.features and geometry.group_of(start) != group:
-        raise OutOfSpaceError(f"no {count} blocks together are free in group {group}")
+    start, _ = transaction.blocks.allocate(goal, count, whole=True)
     for index in range(count):
         transaction.put(start + index, transaction.read(block + index))
     for index in range(count):  # a cluster may hold several of them
         first, stop = geometry.cluster_of(block + index)
         if index == 0 or first == block + index:
             transaction.blocks.free(first, stop, is_metadata=True)
-    return start, end
+    return start
 
 
-def _point(transaction: Transaction, group: int, fields: dict[str, Value]) -> None:
+def point(transaction: Transaction, group: int, fields: dict[str, Value]) -> None:
     """Have the descriptor of a group name other blocks."""
     geometry = transaction.fs.geometry
     block, offset = transaction.groups.location(group)

@@ -16,30 +16,11 @@ from pydiskimg.fs.ext4.directory_entries import NamedInode
 from pydiskimg.fs.ext4.file_system import NotBelievedError
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.tree.files import ExtFiles, RefusedError
+from pydiskimg.fs.ext4.tree.steps import Step, walked
 from pydiskimg.protocols import Source, read_bytes
 from pydiskimg.text import printable, quoted
 
-_SYMLINKS = 40  # as many as the kernel follows
-_NAMES = 4096  # that symlinks add to a path: each is a search in a directory, and 40 targets may hold a million
 _SORTED = 1 << 20  # names of one directory; with their inodes they take about 150 MB
-
-
-class FollowedSymlinks:
-    """Counts the symlinks on the way of one path, so that it ends, and soon."""
-
-    def __init__(self) -> None:
-        self._count = self._names = 0
-
-    def names(self, target: bytes) -> list[bytes]:
-        """Return the names in one more target, the last one first. Raises RefusedError (ELOOP) for too many."""
-        names = target.split(b"/")[::-1]
-        self._count += 1
-        self._names += len(names)
-        if self._count > _SYMLINKS:
-            raise RefusedError(f"leads through more than {_SYMLINKS} symlinks", errno.ELOOP)
-        if self._names > _NAMES:
-            raise RefusedError(f"leads through symlinks of more than {_NAMES} names", errno.ELOOP)
-        return names
 
 
 class ExtTree(ReadableTree):
@@ -185,32 +166,20 @@ class ExtTree(ReadableTree):
 
         The root is the first one, and the only one where path leads to it.
         """
-        files = self.files
-        steps, left = [files.inode(layout.ROOT_INODE)], _encoded(path).split(b"/")[::-1]
-        followed = FollowedSymlinks()
-        while left:
-            name, node = left.pop(), steps[-1]
-            if node.kind != layout.DIRECTORY:
-                raise RefusedError("does not exist: a part of its path is not a directory", errno.ENOENT)
-            if name in (b"", b"."):
-                continue
-            if name == b"..":
-                del steps[max(len(steps) - 1, 1) :]
-                continue
-            number = files.find(node, name)
-            if number is None:
-                raise RefusedError("does not exist", errno.ENOENT)
-            found = files.inode(number)
-            if found.kind == layout.SYMLINK and (follow_symlinks or left):
-                target = files.target(found)
-                if target.startswith(b"/"):
-                    del steps[1:]
-                left += followed.names(target)
-                continue
-            steps.append(found)
-        if len(steps) == 1 and steps[0].kind != layout.DIRECTORY:
-            raise files.fs.not_believed("inode 2 is not a directory")
-        return steps
+        steps, missing = self.walked(path, follow_symlinks=follow_symlinks)
+        if missing is not None:
+            raise RefusedError("does not exist", errno.ENOENT)
+        return [step.inode for step in steps]
+
+    def walked(
+        self, path: str, *, follow_symlinks: bool = True, below_file: int = errno.ENOENT
+    ) -> tuple[Sequence[Step[ExtTree]], bytes | None]:
+        """Return the steps to what path leads to, and its last name where that is missing, as steps.walked() does."""
+        root = Step(self, self.files.inode(layout.ROOT_INODE))
+        steps, missing = walked(root, _encoded(path), follow_symlinks=follow_symlinks, below_file=below_file)
+        if len(steps) == 1 and root.inode.kind != layout.DIRECTORY:
+            raise self.files.fs.not_believed("inode 2 is not a directory")
+        return steps, missing
 
     @contextmanager
     def errors(self, path: str) -> Iterator[None]:

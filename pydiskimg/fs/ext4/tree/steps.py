@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""A path resolved inside a tree, a name at a time; symlinks, absolute or not, and ".." never lead out of it."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.inodes import StoredInode
+from pydiskimg.fs.ext4.tree.files import RefusedError
+
+if TYPE_CHECKING:
+    from pydiskimg.fs.ext4.tree.tree import ExtTree
+
+AnyTree = TypeVar("AnyTree", bound="ExtTree")
+
+_SYMLINKS = 40  # as many as the kernel follows
+_NAMES = 4096  # that symlinks add to a path: each is a search in a directory, and 40 targets may hold a million
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Generic[AnyTree]):
+    """A directory or file of a tree on the way, by its name in the directory above it."""
+
+    tree: AnyTree
+    inode: StoredInode
+    name: bytes = b""
+
+
+class FollowedSymlinks:
+    """Counts the symlinks on the way of one path, so that it ends, and soon."""
+
+    def __init__(self) -> None:
+        self._count = self._names = 0
+
+    def names(self, target: bytes) -> list[bytes]:
+        """Return the names in one more target, the last one first. Raises RefusedError (ELOOP) for too many."""
+        names = target.split(b"/")[::-1]
+        self._count += 1
+        self._names += len(names)
+        if self._count > _SYMLINKS:
+            raise RefusedError(f"leads through more than {_SYMLINKS} symlinks", errno.ELOOP)
+        if self._names > _NAMES:
+            raise RefusedError(f"leads through symlinks of more than {_NAMES} names", errno.ELOOP)
+        return names
+
+
+def walked(
+    root: Step[AnyTree],
+    path: bytes,
+    *,
+    follow_symlinks: bool,
+    below_file: int = errno.ENOENT,
+    entered: Callable[[Step[AnyTree]], Step[AnyTree]] = lambda step: step,
+) -> tuple[list[Step[AnyTree]], bytes | None]:
+    """Return the steps from root to what path leads to, and the last name of it where that is missing.
+
+    below_file is the errno for names below what is not a directory. entered returns the step that is made instead of
+    one: into another tree. Raises RefusedError (ENOENT, ELOOP), and as ExtFiles does.
+    """
+    steps, left, followed = [root], path.split(b"/")[::-1], FollowedSymlinks()
+    while left:
+        name, here = left.pop(), steps[-1]
+        if here.inode.kind != layout.DIRECTORY:
+            raise RefusedError("does not exist: a part of its path is not a directory", below_file)
+        if name in (b"", b"."):
+            continue
+        if name == b"..":
+            del steps[max(len(steps) - 1, 1) :]
+            continue
+        number = here.tree.files.find(here.inode, name)
+        if number is None:
+            if left:
+                raise RefusedError("does not exist", errno.ENOENT)
+            return steps, name
+        inode = here.tree.files.inode(number)
+        if inode.kind == layout.SYMLINK and (follow_symlinks or left):
+            target = here.tree.files.target(inode)
+            if target.startswith(b"/"):
+                del steps[1:]
+            left += followed.names(target)
+            continue
+        steps.append(entered(Step(here.tree, inode, name)))
+    return steps, None
