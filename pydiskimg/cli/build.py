@@ -87,6 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
     _check_usage(arguments, is_device=is_device)
     options = _options(arguments)
     with ExitStack() as stack:
+        stack.enter_context(_warnings_told())
         callback = stack.enter_context(progress(os.path.basename(arguments.source), shown=arguments.progress))
         entries, wording = stack.enter_context(_entries(arguments.source, callback))
         disk = stack.enter_context(_target(arguments, is_device=is_device))
@@ -131,6 +132,23 @@ def _source_date(arguments: argparse.Namespace) -> int | None:
     if text is not None and not (text.isascii() and text.isdecimal() and len(text) < 12):
         arguments.usage_error(f"{_NOW} is {text[:20]!r}; expected seconds since 1970")
     return None if text is None else int(text)
+
+
+@contextmanager
+def _warnings_told() -> Iterator[None]:
+    """Have what the library warns of, such as a grub.cfg that is replaced, printed as all messages are."""
+    import logging
+
+    class Teller(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            tell(record.getMessage())
+
+    logger, handler = logging.getLogger("pydiskimg"), Teller(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 @contextmanager

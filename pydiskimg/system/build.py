@@ -22,12 +22,11 @@ from pydiskimg.files.entry import Entry
 from pydiskimg.files.tree import ReadableTree, Tree
 from pydiskimg.files.writer import Wording
 from pydiskimg.fs.ext4.change.joined import JoinedTree
-from pydiskimg.fs.ext4.change.tree import ChangedTree, open_changed_tree
+from pydiskimg.fs.ext4.change.tree import open_changed_tree
 from pydiskimg.fs.ext4.populate.filling import NewExt
 from pydiskimg.fs.ext4.populate.populate import Populated, populate, populate_joined
 from pydiskimg.fs.swap import check_swap, make_swap
 from pydiskimg.partitions.identifiers import with_identifiers
-from pydiskimg.partitions.make import PlannedPartition
 from pydiskimg.protocols import Disk
 from pydiskimg.system import fstab, hosts
 from pydiskimg.system.boot.kernels import find_kernels
@@ -110,13 +109,13 @@ def build_system(
     except DiskImageError as error:
         error.add_what_is_left("nothing was written")
         raise
-    layout = _planned(disk, options, uuid)
-    if layout.swap is not None:
-        check_swap(partition_region(disk, layout.swap))
+    layout, uuids = _planned(disk, options, uuid)
+    new = _new_file_systems(disk, layout, uuids, options.kind, now)
     wipe_partition_table(disk)
-    uuids = NewUuids(uuid, uuid5(uuid, "boot") if layout.boot else None, _made_swap(disk, layout, uuid))
-    populated = _filled(disk, layout, uuids, chain(first, entries), options.kind, now, wording)
-    with _changed_tree(disk, layout, now) as tree:
+    if layout.swap is not None:
+        make_swap(partition_region(disk, layout.swap), uuid=uuids.swap)
+    populated = _filled(new, chain(first, entries), wording)
+    with _changed_tree(new, now) as tree:
         _require_system(tree, wording)
         fstab.write_entries(tree, fstab_entries(uuids, options.kind))
         _name(tree, options)
@@ -125,56 +124,51 @@ def build_system(
     return BuiltSystem(booting, uuids, populated, reason)
 
 
-def _planned(disk: Disk, options: SystemOptions, uuid: UUID) -> Layout:
+def _planned(disk: Disk, options: SystemOptions, uuid: UUID) -> tuple[Layout, NewUuids]:
     label = {"mbr": "dos", "gpt": "gpt", None: None}[options.table]
     layout = plan_layout(disk, boot_size=options.boot_size, swap_size=options.swap_size, label=label)
-    return layout.with_table(with_identifiers(layout.table, uuid))
+    if layout.swap is not None:
+        check_swap(partition_region(disk, layout.swap))
+    boot, swap = (uuid5(uuid, name) if part else None for name, part in (("boot", layout.boot), ("swap", layout.swap)))
+    return layout.with_table(with_identifiers(layout.table, uuid)), NewUuids(uuid, boot, swap)
 
 
-def _made_swap(disk: Disk, layout: Layout, uuid: UUID) -> UUID | None:
-    if layout.swap is None:
-        return None
-    return make_swap(partition_region(disk, layout.swap), uuid=uuid5(uuid, "swap")).uuid
+def _new_file_systems(disk: Disk, layout: Layout, uuids: NewUuids, kind: str, now: int) -> list[NewExt]:
+    """Return the file systems of the root and of /boot, which can be made: what they raise, they raise here."""
+    found = []
+    for partition, uuid in ((layout.root, uuids.root), (layout.boot, uuids.boot)):
+        if partition is not None and uuid is not None:
+            region = partition_region(disk, partition)
+            new = NewExt(disk=region, kind=kind, uuid=uuid, hash_seed=uuid5(uuid, "hash seed"), now=now)
+            new.planned()
+            found.append(new)
+    return found
 
 
-def _filled(
-    disk: Disk, layout: Layout, uuids: NewUuids, entries: Iterable[Entry], kind: str, now: int, wording: Wording
-) -> Populated:
-    """Make the file systems of root and /boot with the files of entries."""
-
-    def new(partition: PlannedPartition, uuid: UUID) -> NewExt:
-        region = partition_region(disk, partition)
-        return NewExt(disk=region, kind=kind, uuid=uuid, hash_seed=uuid5(uuid, "hash seed"), now=now)
-
-    root = new(layout.root, uuids.root)
-    if layout.boot is None or uuids.boot is None:
-        return populate(
-            root.disk,
-            entries,
-            kind=kind,
-            uuid=root.uuid,
-            hash_seed=root.hash_seed,
-            now=now,
-            wording=wording,
-        )
-    boot = new(layout.boot, uuids.boot)
-    hints = {boot.disk.name: "make the partition of /boot larger", **wording.hints}
-    return populate_joined(root, boot, entries, wording=replace(wording, hints=hints))
+def _filled(new: list[NewExt], entries: Iterable[Entry], wording: Wording) -> Populated:
+    root, *inside = new
+    if inside:
+        hints = {inside[0].disk.name: "make the partition of /boot larger", **wording.hints}
+        return populate_joined(root, inside[0], entries, wording=replace(wording, hints=hints))
+    return populate(
+        root.disk,
+        entries,
+        kind=root.kind,
+        uuid=root.uuid,
+        hash_seed=root.hash_seed,
+        now=root.now,
+        wording=wording,
+    )
 
 
 @contextmanager
-def _changed_tree(disk: Disk, layout: Layout, now: int) -> Iterator[Tree]:
+def _changed_tree(new: list[NewExt], now: int) -> Iterator[Tree]:
     """Give the new system's files to be changed, all at once when the block ends."""
-
-    def opened(partition: PlannedPartition) -> ChangedTree:
-        return stack.enter_context(open_changed_tree(partition_region(disk, partition), now=now * 10**9))
-
     with ExitStack() as stack:
-        root = opened(layout.root)
-        boot = opened(layout.boot) if layout.boot else None
+        root, *inside = (stack.enter_context(open_changed_tree(ext.disk, now=now * 10**9)) for ext in new)
         tree = JoinedTree(root)
         stack.enter_context(root.together())
-        if boot is not None:
+        for boot in inside:
             tree.join("/boot", boot)
             stack.enter_context(boot.together())
         yield tree

@@ -35,8 +35,8 @@ def test_a_build_of_debian_12_boots_as_what_it_was_named(
     with running(disk, NIC, tmp_path / "console", disk_format="qcow2") as machine:
         machine.login("built")
         assert machine.run("hostname -f") == "built.example.org"
-        assert machine.run("findmnt -no FSTYPE,OPTIONS / | cut -c1-7") == "ext4 rw"
-        assert machine.run("findmnt -no SOURCE /boot") == "/dev/vda2"
+        mounted = "findmnt -nro SOURCE,FSTYPE"
+        assert (machine.run(f"{mounted} /"), machine.run(f"{mounted} /boot")) == ("/dev/vda4 ext4", "/dev/vda2 ext4")
         assert machine.run("swapon --noheadings --show=NAME") == "/dev/vda3"
         machine.run("touch /root/written /boot/written")
         machine.wait_until_up()

@@ -156,7 +156,12 @@ def test_a_boot_that_is_a_symlink_says_what_to_leave_out(tmp_path: Path) -> None
     tree = system_tree(tmp_path / "tree")
     (tree / "boot").rename(tree / "real")
     (tree / "boot").symlink_to("real")
+    (tree / "real/grub").mkdir()
+    (tree / "real/grub/grub.cfg").write_text("linux /vmlinuz root=/dev/sda1\n")
     tarball = system_tarball(tmp_path / "system.tar.gz", tree)
     said = refused(tarball, tmp_path / "disk", "--size", "64M", "--boot", "10M")
     assert said.endswith("; leave out --boot")
-    assert build(tarball, tmp_path / "disk", "--size", "64M").returncode == 0
+    done = build(tarball, tmp_path / "disk", "--size", "64M")
+    assert done.returncode == 0
+    assert done.stderr.startswith("pydiskimg: /boot/grub/grub.cfg: it ")
+    assert done.stderr.endswith("; it is kept as grub.cfg.old, and replaced\n")

@@ -11,7 +11,7 @@ import pytest
 
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.disks.region import Region
-from pydiskimg.errors import ArchiveError, BootLoaderError, DoesNotFitError, NoSpaceError
+from pydiskimg.errors import ArchiveError, BootLoaderError, DoesNotFitError, FileSystemError, NoSpaceError
 from pydiskimg.files.entry import Entry
 from pydiskimg.fs.probe import probe
 from pydiskimg.fs.swap import swap_used
@@ -150,6 +150,14 @@ def test_a_disk_too_small_is_refused_before_anything_is_lost() -> None:
     disk.write(0, b"kept")
     with pytest.raises(DoesNotFitError, match=r"5242880 bytes .* for the root file system; expected"):
         build_system(disk, system_entries())
+    assert read_bytes(disk, 0, 4) == b"kept"
+
+
+def test_what_a_file_system_cannot_hold_is_refused_before_anything_is_lost() -> None:
+    disk = MemoryDisk(SIZE)
+    disk.write(0, b"kept")
+    with pytest.raises(FileSystemError, match="the time 17179869184 is outside of"):
+        build_system(disk, system_entries(), SystemOptions(now=1 << 34))
     assert read_bytes(disk, 0, 4) == b"kept"
 
 
