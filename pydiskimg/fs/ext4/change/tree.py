@@ -95,7 +95,8 @@ class ChangedTree(ExtTree, Tree):
 
         Without a journal an interruption may leave some of them.
         """
-        self._is_together, savepoint = True, self._transaction.savepoint()
+        savepoint = self._transaction.savepoint()
+        self._is_together = True
         try:
             yield
             self._transaction.commit()
