@@ -8,7 +8,7 @@ import os
 import random
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import FileSystemError, StorageError
+from pydiskimg.files.entry import Entry
 from pydiskimg.fs.ext4.change.tree import ChangedTree, open_changed_tree
 from pydiskimg.units import KIB
 from tests.fixtures.ext_contents import contents_of
 from tests.fixtures.ext_files import made_ext
 from tests.fixtures.judged_ext import FEATURES, SIZE, disk_of, judged, repaired
+from tests.fixtures.made_entries import entry, folder, hard_link, regular, symlink
 from tests.fixtures.programs import Tool, run
 from tests.fixtures.stopping_disk import FailingDisk, LosingDisk, StoppedError, StoppingDisk
 
@@ -181,6 +183,41 @@ class Changes(RuleBasedStateMachine):
             for path in paths if not is_kept else ():
                 self.tree.remove(path)
                 del self.model[path]
+
+    @rule(items=st.lists(st.tuples(DIRECTORIES, NAMES, st.sampled_from("fsdpl"), SIZES), min_size=1, max_size=8))
+    def put(self, items: list[tuple[str, str, str, int]]) -> None:
+        self.tree.put([entry for item in items for entry in self.entries(*item)])
+
+    def entries(self, directory: str, name: str, kind: str, size: int) -> Iterator[Entry]:
+        """Yield an entry that is possible, which the model has then."""
+        path, mode = self.path(directory, name), 0o600 + size % 64
+        has_more = any(other.startswith(path + "/") for other in self.model)
+        if not self.is_directory(directory) or (kind != "d" and self.is_directory(path) and has_more):
+            return
+        old = self.model.get(path)
+        if kind == "l":
+            first = next((one for one in sorted(self.model) if one != path and not self.is_directory(one)), None)
+            if first is not None:
+                self.model[path] = self.model[first]
+                yield hard_link(path, first)
+        elif kind == "d":
+            attributes = old[2] if old and self.is_directory(path) else {}
+            self.model[path] = [stat.S_IFDIR | mode, b"", attributes]
+            yield folder(path, mode)
+        elif kind == "s":
+            self.model[path] = [stat.S_IFLNK | 0o777, b"t" * (size % 900 + 1), {}]
+            yield symlink(path, self.model[path][1])
+        else:
+            data = self.rng.randbytes(size) if kind == "f" else b""
+            self.model[path] = [(stat.S_IFREG if kind == "f" else stat.S_IFIFO) | mode, data, {}]
+            yield regular(path, data, mode=mode) if kind == "f" else entry(path, stat.S_IFIFO, mode)
+
+    @rule(directory=DIRECTORIES, name=NAMES)
+    def remove_tree(self, directory: str, name: str) -> None:
+        path = self.path(directory, name)
+        can = path in self.model and self.is_directory(directory)
+        if self.expected(path, can=can, change=lambda: self.tree.remove_tree(path)):
+            self.model = {one: found for one, found in self.model.items() if not f"{one}/".startswith(path + "/")}
 
     @invariant()
     def is_right(self) -> None:
