@@ -13,7 +13,7 @@ from dataclasses import replace
 from ganeti_os.install import scripts
 from ganeti_os.install.held_disk import HeldDisk
 from ganeti_os.install.image_file import open_complete_image
-from ganeti_os.install.installation import Installation
+from ganeti_os.install.installation import Installation, prepare_another
 from ganeti_os.install.nameless_file import end_at, nameless_file
 from pydiskimg.disks.fits import check_fits
 from pydiskimg.errors import InvalidImageError
@@ -34,7 +34,7 @@ _DUMPS = {"root.dump": "root", "boot.dump": "boot"}
 
 
 def restore_archive(pipe: PipeReader, installation: Installation) -> HeldDisk | None:
-    """Restore what the tar on the pipe holds. Dumps need root, and room for nothing but the disk.
+    """Restore what the tar on the pipe holds. Dumps need room for nothing but the disk.
 
     Returns a disk that the caller releases; None when dumps became one, which is complete.
     """
@@ -101,6 +101,7 @@ def _restore_disk(
     file: FileInArchive, others: Iterator[tuple[str, FileInArchive]], installation: Installation
 ) -> HeldDisk:
     """Keep the image in a file without a name, as its tables lie anywhere in it, and copy it from there."""
+    prepare_another(installation)
     messages, disk = installation.messages, installation.disk
     with (
         _kept(file, installation.settings.export_dir) as path,

@@ -10,7 +10,6 @@ from ganeti_os.install.installation import Installation
 from ganeti_os.install.new_system import NewSystem, full
 from ganeti_os.settings.settings import node_architecture
 from pydiskimg.errors import BootLoaderError, StorageError
-from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.files.tree import Tree
 from pydiskimg.system.boot_loader import NO_GRUB, install_grub, reason_against_bios
 from pydiskimg.system.files.draft import GuestError
@@ -20,16 +19,16 @@ log = logging.getLogger(__name__)
 _X86 = ("x86", "x86_64")
 
 
-def install_boot_loader(installation: Installation, system: NewSystem, target: str) -> None:
+def install_boot_loader(installation: Installation, system: NewSystem, tree: Tree) -> None:
     """Write GRUB, what it reads, and give the system's table the code that loads it: nothing boots before that comes.
 
-    target is where the system's root is mounted, with its /boot in it. A system without GRUB, or for which there is no
+    tree is the whole system, with its /boot in it. A system without GRUB, or for which there is no
     BIOS, is logged. Raises BootLoaderError for a GRUB that is not known and StorageError; an import, whose
     data are all restored by then, logs them.
     """
     if installation.settings.bootloader == "none" or not installation.request.kernel_inside:
         return
-    with installation.messages.step("boot loader"), open_mounted_tree(target) as tree:
+    with installation.messages.step("boot loader"):
         reason = _reason_against(installation)
         if reason:
             _tell(installation, reason)
@@ -75,7 +74,7 @@ def _install(installation: Installation, system: NewSystem, tree: Tree) -> None:
     except StorageError as error:
         if error.errno != errno.ENOSPC or error.filename == disk.name:
             raise
-        raise full(error, installation, is_boot=system.boot_device is not None) from error
+        raise full(error, installation, is_boot=system.boot is not None) from error
     if layout is None:
         _tell(installation, NO_GRUB)
         return

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from collections.abc import Generator, Iterable
@@ -12,7 +11,6 @@ from itertools import chain
 from typing import Protocol
 
 from ganeti_os.guest.machine_ids import forget_network_cards
-from ganeti_os.guest.mounted_guest import mount_point_inside
 from ganeti_os.install.boot_loader import install_boot_loader
 from ganeti_os.install.customise import become_instance
 from ganeti_os.install.image_file import ImageFile
@@ -20,19 +18,20 @@ from ganeti_os.install.installation import Installation
 from ganeti_os.install.new_system import (
     NewSystem,
     customise_provisional,
-    full,
-    mount_volume,
     new_system,
+    opened_system,
+    prepare_scripts,
     without_boot,
 )
-from ganeti_os.install.overlay import copy_overlay
-from pydiskimg.errors import InvalidImageError, StorageError, storage_error
-from pydiskimg.files.dump import DumpReader, open_dump, restore_dump
-from pydiskimg.files.mounted_tree import open_mounted_tree
+from ganeti_os.install.overlay import add_overlay, overlay_brings
+from pydiskimg.errors import InvalidImageError, storage_error
+from pydiskimg.files.dump import DumpReader, DumpWording, Restored, open_dump
+from pydiskimg.files.dump.entries import DumpEntries
 from pydiskimg.files.tree import Tree
+from pydiskimg.fs.ext4.populate.filling import Filling
 from pydiskimg.system import fstab
 from pydiskimg.system.files.draft import Draft
-from pydiskimg.system.layout import NewUuids, fstab_entries
+from pydiskimg.system.layout import fstab_entries
 from pydiskimg.units import format_size
 
 log = logging.getLogger(__name__)
@@ -59,29 +58,37 @@ def install_dumps(image: ImageFile, installation: Installation) -> None:
 
 
 def restore_dumps(dumps: Iterable[tuple[str, DumpFile]], installation: Installation) -> None:
-    """Restore the dumps, each ROOT or BOOT, in the order in which they come, the partition table last. Needs root.
+    """Restore the dumps, each ROOT or BOOT, in the order in which they come, the partition table last.
 
-    /boot gets its partition as in every new installation: when the kernel is inside.
+    /boot gets its partition as in every new installation: when the kernel is inside. Needs root for customisation
+    scripts only.
     """
     messages = installation.messages
+    prepare_scripts(installation)
     with closing(_readers(dumps)) as readers:
         first = next(readers, None)
         if first is None:
             raise InvalidImageError("the backup has no dump; expected root.dump")
-        with new_system(installation) as made, ExitStack() as mounts:
-            with messages.step("restoring"), ExitStack() as apart:
-                target = mount_volume(mounts, installation, made.root_device)
-                directories = {ROOT: target}
-                if made.boot_device is not None:
-                    directories[BOOT] = mount_volume(apart, installation, made.boot_device)
-                restored = _restore(chain([first], readers), directories, installation)
-            if made.boot_device is not None and BOOT not in restored:
+        with new_system(installation) as made:
+            with messages.step("restoring"):
+                filling = made.filling(installation)
+                restored = _restore(chain([first], readers), filling, made, installation)
+                if BOOT in restored:
+                    filling.join("/boot")
+            if made.boot is not None and BOOT not in restored:
                 log.warning("there is no dump of /boot, which stays in the root file system; its partition is empty")
                 without_boot(made, installation)
-            with messages.step("writing fstab"), open_mounted_tree(target) as tree:
-                _adapt(tree, made.volumes, installation.settings.filesystem)
-            with messages.step("customising"):
-                _customise(installation, made, target)
+            if installation.overlay is not None:
+                add_overlay(installation.overlay, filling, messages, hints=made.hints)
+            with messages.step("completing the file systems"):
+                filling.complete()
+            with opened_system(made) as tree:
+                with messages.step("writing fstab"):
+                    _adapt(tree, made, installation)
+                become_instance(installation, tree)
+                install_boot_loader(installation, made, tree)
+            if installation.scripts:
+                customise_provisional(installation, made)
 
 
 def _readers(dumps: Iterable[tuple[str, DumpFile]]) -> Generator[tuple[str, DumpReader], None, None]:
@@ -92,48 +99,31 @@ def _readers(dumps: Iterable[tuple[str, DumpFile]]) -> Generator[tuple[str, Dump
 
 
 def _restore(
-    readers: Iterable[tuple[str, DumpReader]], directories: dict[str, str], installation: Installation
+    readers: Iterable[tuple[str, DumpReader]], filling: Filling, made: NewSystem, installation: Installation
 ) -> set[str]:
-    """Restore each dump into its directory; returns which there were."""
+    """Restore each dump into its file system; returns which there were."""
     restored: set[str] = set()
     for which, reader in readers:
         if which in restored:
             raise InvalidImageError(f"{reader.name}: is the second dump of {which}; expected one of each")
-        if which not in directories:
+        if which == BOOT and made.boot is None:
             log.warning("%s is not restored: the instance boots a kernel of the node, and has no /boot", reader.name)
             continue
-        _restore_one(which, reader, directories[which], installation)
+        _restore_one(which, reader, filling, made, installation)
         restored.add(which)
     if ROOT not in restored:
         raise InvalidImageError("the backup has no dump of the root file system; expected root.dump")
     return restored
 
 
-def _restore_one(which: str, reader: DumpReader, directory: str, installation: Installation) -> None:
-    progress = installation.messages.progress(f"{which} restored")
-    try:
-        done = restore_dump(reader, directory, progress=progress)
-    except StorageError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise full(error, installation, is_boot=which == BOOT) from error
+def _restore_one(which: str, reader: DumpReader, filling: Filling, made: NewSystem, installation: Installation) -> None:
+    entries = DumpEntries(reader, installation.messages.progress(f"{which} restored"))
+    wording = DumpWording(reader.name, "restore", "restored", made.hints)
+    done = Restored()
+    added = filling.add(done.counting(entries), wording=wording, replacing=False, to_second=which == BOOT)
     log.info("%s: %d files and %d directories, %s", reader.name, done.files, done.directories, format_size(done.bytes))
-    if done.attributes_left_out:
-        log.warning("%s: %s", reader.name, done.attributes_left_out)
-
-
-def _customise(installation: Installation, system: NewSystem, target: str) -> None:
-    with ExitStack() as mounts:
-        if system.boot_device is not None:
-            boot = mount_point_inside(target, "boot")
-            mount_volume(mounts, installation, system.boot_device, target=boot)
-        if installation.overlay is not None:
-            copy_overlay(installation.overlay, target, installation.messages)
-        with open_mounted_tree(target, name=installation.disk.name) as tree:
-            become_instance(installation, tree)
-        install_boot_loader(installation, system, target)
-        if installation.scripts:
-            customise_provisional(installation, system, target)
+    if added.left_out:
+        log.warning("%s: %s", reader.name, added.left_out)
 
 
 class _StoredDump:
@@ -152,9 +142,10 @@ class _StoredDump:
         return os.read(self._fd, length)
 
 
-def _adapt(tree: Tree, volumes: NewUuids, filesystem: str) -> None:
+def _adapt(tree: Tree, made: NewSystem, installation: Installation) -> None:
     """Let the system find its new file systems, and forget the old machine's network cards."""
-    fstab.write_entries(tree, fstab_entries(volumes, filesystem))
+    if not overlay_brings(installation.overlay, fstab.PATH):
+        fstab.write_entries(tree, fstab_entries(made.volumes, installation.settings.filesystem))
     draft = Draft(tree)
     forget_network_cards(draft)
     draft.write(lambda _: 0)

@@ -1,92 +1,133 @@
 # SPDX-License-Identifier: MIT
-"""The disk of a system that is built from its files: partitions, file systems, their fstab, and the table last."""
+"""The disk of a system that is built from its files: partitions, file systems, and the table last.
+
+File systems are filled as they are made, then changed, and mounted for customisation scripts alone (ADR 0126).
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from uuid import UUID, uuid4
 
+from ganeti_os.guest.mounted_guest import mount_point_inside
 from ganeti_os.install.customise import run_scripts
-from ganeti_os.install.installation import Installation
+from ganeti_os.install.installation import Installation, require_mounting
 from ganeti_os.settings.settings import Settings
 from ganeti_os.settings.shellfile import SettingsError
 from pydiskimg.disks.descriptor import DescriptorDisk
+from pydiskimg.disks.region import Region
 from pydiskimg.disks.wipe import wipe_partition_table
-from pydiskimg.errors import NoSpaceError, StorageError
-from pydiskimg.fs.ext4.make import make_ext
+from pydiskimg.errors import StorageError
+from pydiskimg.files.tree import Tree
+from pydiskimg.fs.ext4.change.joined import JoinedTree
+from pydiskimg.fs.ext4.change.tree import open_changed_tree
+from pydiskimg.fs.ext4.populate.filling import Filling, NewExt
 from pydiskimg.fs.swap import check_swap, make_swap
 from pydiskimg.host.loop import loop_device
-from pydiskimg.host.mount import enter_private_namespace, mounted
+from pydiskimg.host.mount import mounted
 from pydiskimg.partitions.make import MBR_LIMIT, PlannedPartition
 from pydiskimg.system import layout as system_layout
-from pydiskimg.system.layout import SMALLEST_FILE_SYSTEM_MIB, Layout, NewUuids, partition_region
+from pydiskimg.system.layout import SMALLEST_FILE_SYSTEM_MIB, Layout, NewUuids
 from pydiskimg.units import MIB, format_bytes
+
+
+class _Unflushed(Region):
+    """A partition that nothing refers to before the disk is flushed as a whole, and has a partition table then."""
+
+    def flush(self) -> None:
+        pass
 
 
 @dataclass(slots=True)
 class NewSystem:
-    """Empty file systems on a disk that has no partition table yet, and the devices that show them.
+    """A disk that has no partition table yet, and the file systems of its root and of /boot, None: in the root.
 
-    The layout's table is written at the end, whatever it is by then: see without_boot().
+    The layout's table is written at the end, whatever it is by then: see without_boot(). hints are for a full file
+    system, by the names of root and boot.
     """
 
     layout: Layout
     volumes: NewUuids
-    root_device: str
-    boot_device: str | None
+    root: Region
+    boot: Region | None
+    hints: dict[str, str] = field(default_factory=dict)
+
+    def filling(self, installation: Installation) -> Filling:
+        """Begin to make the file systems; join("/boot") is the caller's."""
+        kind = installation.settings.filesystem
+        wanted = [NewExt(disk=self.root, kind=kind, label="/", uuid=self.volumes.root)]
+        if self.boot is not None:
+            wanted.append(NewExt(disk=self.boot, kind=kind, label="/boot", uuid=self.volumes.boot))
+        return Filling(*wanted)
+
+
+def prepare_scripts(installation: Installation) -> None:
+    """Enter the namespace that scripts need the system mounted in: call it before reading, which may start a thread."""
+    if installation.scripts:
+        require_mounting("customisation scripts run in the mounted system; without them nothing is mounted")
 
 
 @contextmanager
 def new_system(installation: Installation) -> Iterator[NewSystem]:
-    """Make the file systems; what the block puts into them gets its partition table when it leaves without an error.
+    """Wipe the disk; what the block puts onto it gets its partition table when it leaves without an error.
 
-    All refusals come before the disk is wiped. Needs root.
+    All refusals come before the disk is wiped.
     """
     messages, disk = installation.messages, installation.disk
     with messages.step("partitioning"):
-        enter_private_namespace()
         layout = plan_layout(installation)
         if installation.swap is not None:
             check_swap(installation.swap)
         wipe_partition_table(disk)
         installation.wiping.wipe(disk)
-    with messages.step("making file systems"):
-        volumes = make_volumes(layout, installation)
-    with ExitStack() as stack:
-        root_device = _loop(stack, disk, layout.root)
-        boot_device = _loop(stack, disk, layout.boot) if layout.boot else None
-        system = NewSystem(layout, volumes, root_device, boot_device)
-        yield system
+        system = _system(layout, installation, _make_swap(layout, installation))
+    yield system
     with messages.step("writing the partition table"):
         disk.flush()
         system.layout.table.write(disk)
+
+
+def _system(layout: Layout, installation: Installation, swap: UUID | None) -> NewSystem:
+    root = _unflushed(installation.disk, layout.root)
+    boot = None if layout.boot is None else _unflushed(installation.disk, layout.boot)
+    hints = {root.name: _hint(installation, is_boot=False)}
+    if boot is not None:
+        hints[boot.name] = _hint(installation, is_boot=True)
+    return NewSystem(layout, NewUuids(uuid4(), None if boot is None else uuid4(), swap), root, boot, hints)
 
 
 def without_boot(system: NewSystem, installation: Installation) -> None:
     """Let /boot be a directory of the root file system, whose partition gets the boot flag; /boot's stays empty."""
     system.layout = plan_layout(installation, boot_in_root=True)
     system.volumes = replace(system.volumes, boot=None)
-    system.boot_device = None
+    system.boot = None
 
 
 @contextmanager
-def naming_what_is_full(installation: Installation, *, boot: str | None) -> Iterator[None]:
-    """Add to an error of a full file system what makes it larger; boot is where /boot is mounted, None: in the root."""
-    try:
-        yield
-    except NoSpaceError as error:
-        is_boot = boot is not None and os.stat(boot).st_dev == error.device
-        raise full(error, installation, is_boot=is_boot) from error
+def opened_system(system: NewSystem) -> Iterator[Tree]:
+    """Open the new system, with its /boot, to be read and changed."""
+    with open_changed_tree(system.root) as root:
+        if system.boot is None:
+            yield root
+            return
+        with open_changed_tree(system.boot) as boot:
+            joined = JoinedTree(root)
+            joined.join("/boot", boot)
+            yield joined
 
 
 def full(error: StorageError, installation: Installation, *, is_boot: bool) -> StorageError:
     """Return an error of a full file system with what makes it larger."""
-    hint = "give the instance a larger disk"
-    if is_boot:
-        hint = f"/boot has {installation.settings.boot_size_mib} MiB; set BOOT_SIZE higher"
+    hint = _hint(installation, is_boot=is_boot)
     return StorageError(f"{error}; {hint}", errno=error.errno, filename=error.filename)
+
+
+def _hint(installation: Installation, *, is_boot: bool) -> str:
+    if is_boot:
+        return f"/boot has {installation.settings.boot_size_mib} MiB; set BOOT_SIZE higher"
+    return "give the instance a larger disk"
 
 
 def plan_layout(installation: Installation, *, boot_in_root: bool = False) -> Layout:
@@ -131,20 +172,33 @@ def _swap_size_mib(installation: Installation) -> int:
     return size
 
 
-def make_volumes(layout: Layout, installation: Installation) -> NewUuids:
-    """Make file systems and swap, and bring them to stable storage before the kernel looks at them."""
-    disk, kind = installation.disk, installation.settings.filesystem
-    root = make_ext(partition_region(disk, layout.root), kind=kind, label="/").uuid
-    boot = make_ext(partition_region(disk, layout.boot), kind=kind, label="/boot").uuid if layout.boot else None
-    swap = None
+def _make_swap(layout: Layout, installation: Installation) -> UUID | None:
+    """Make the swap area, on its partition or on the disk of its own; None where none is wanted."""
     if installation.swap is not None:
         installation.wiping.wipe(installation.swap)
         swap = make_swap(installation.swap).uuid
         installation.swap.flush()
-    elif layout.swap is not None:
-        swap = make_swap(partition_region(disk, layout.swap)).uuid
-    disk.flush()
-    return NewUuids(root, boot, swap)
+        return swap
+    return None if layout.swap is None else make_swap(_unflushed(installation.disk, layout.swap)).uuid
+
+
+def _unflushed(disk: DescriptorDisk, partition: PlannedPartition) -> Region:
+    return _Unflushed(disk, partition.start, partition.length, name=f"{disk.name} partition {partition.number}")
+
+
+def customise_provisional(installation: Installation, system: NewSystem) -> None:
+    """Mount the new system and run the scripts on it."""
+    installation.disk.flush()  # before the kernel looks at it
+    with installation.messages.step("customising"), ExitStack() as mounts:
+        root_device = _loop(mounts, installation.disk, system.layout.root)
+        target = _mount(mounts, installation, root_device)
+        boot_device = None
+        if system.boot is not None and system.layout.boot is not None:
+            boot_device = _loop(mounts, installation.disk, system.layout.boot)
+            _mount(mounts, installation, boot_device, target=mount_point_inside(target, "boot"))
+        # Boot loaders want a table; this one has every place and nothing that boots or mounts by it.
+        system.layout.table.write(installation.disk, provisional=True)
+        run_scripts(installation, target, root_device, boot_device)
 
 
 def _loop(stack: ExitStack, disk: DescriptorDisk, partition: PlannedPartition) -> str:
@@ -153,14 +207,7 @@ def _loop(stack: ExitStack, disk: DescriptorDisk, partition: PlannedPartition) -
     ).path
 
 
-def mount_volume(stack: ExitStack, installation: Installation, device: str, *, target: str | None = None) -> str:
+def _mount(stack: ExitStack, installation: Installation, device: str, *, target: str | None = None) -> str:
     """Mount a new file system until the stack is closed; scripts may run programs there."""
     fs_type = installation.settings.filesystem
-    return stack.enter_context(mounted(device, fs_type=fs_type, target=target, programs=bool(installation.scripts)))
-
-
-def customise_provisional(installation: Installation, system: NewSystem, target: str) -> None:
-    """Run the scripts on the new system, mounted at target."""
-    # Boot loaders want a table; this one has every place and nothing that boots or mounts by it.
-    system.layout.table.write(installation.disk, provisional=True)
-    run_scripts(installation, target, system.root_device, system.boot_device)
+    return stack.enter_context(mounted(device, fs_type=fs_type, target=target, programs=True))

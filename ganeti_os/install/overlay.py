@@ -6,15 +6,19 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from collections.abc import Mapping
 
 from ganeti_os.install.directory_listing import listing
 from ganeti_os.log import Messages
 from ganeti_os.settings.root_owned import distrust
 from ganeti_os.settings.settings import Settings
 from pydiskimg.errors import DiskImageError, storage_error
-from pydiskimg.files.copy import copy_directory
+from pydiskimg.files.copy import CopiedTree, copy_directory
+from pydiskimg.files.directory import DirectoryReader
 from pydiskimg.files.mounted_tree import open_mounted_tree
-from pydiskimg.files.tree import Tree
+from pydiskimg.files.tree import ReadableTree
+from pydiskimg.files.writer import Wording
+from pydiskimg.fs.ext4.populate.filling import Added, Filling
 from pydiskimg.system.files.selinux import DIRECTORY, FILE, SYMLINK, Labels
 from pydiskimg.units import format_size
 
@@ -55,9 +59,27 @@ def copy_overlay(path: str, target: str, messages: Messages) -> None:
         with open_mounted_tree(target, name="of the instance") as tree:
             labels = _Labels(tree)
             copied = copy_directory(path, target, progress=messages.progress("copied"), attributes=labels.attributes)
-        log.info("%d entries, %s, from %s", copied.entries, format_size(copied.bytes), path)
-        if copied.left_out:
-            log.warning("%s: %s", path, copied.left_out)
+        _tell(path, copied)
+
+
+def add_overlay(path: str, filling: Filling, messages: Messages, *, hints: Mapping[str, str]) -> None:
+    """Add what is in the overlay to file systems that are filled; hints are for a full one, by its disk's name."""
+    with messages.step("copying the overlay"):
+        labels = _Labels(filling.tree)
+        reader = DirectoryReader(os.fsencode(os.path.realpath(path)), messages.progress("copied"), labels.attributes)
+        wording = Wording(path, "copy", "copied", hints)
+        _tell(path, filling.add(reader.entries(), wording=wording, keep_links=True))
+
+
+def overlay_brings(overlay: str | None, path: str) -> bool:
+    """Tell whether an overlay has a file at the guest's path."""
+    return overlay is not None and os.path.lexists(os.path.join(overlay, path.lstrip("/")))
+
+
+def _tell(path: str, copied: CopiedTree | Added) -> None:
+    log.info("%d entries, %s, from %s", copied.entries, format_size(copied.bytes), path)
+    if copied.left_out:
+        log.warning("%s: %s", path, copied.left_out)
 
 
 class _Labels:
@@ -66,7 +88,7 @@ class _Labels:
     There are none on another file system than the root's: /boot/efi cannot hold them.
     """
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: ReadableTree) -> None:
         self._tree = tree
         self._labels = Labels(tree)
         self._device = tree.stat("/").st_dev

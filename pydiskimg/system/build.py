@@ -23,7 +23,8 @@ from pydiskimg.files.tree import ReadableTree, Tree
 from pydiskimg.files.writer import Wording
 from pydiskimg.fs.ext4.change.joined import JoinedTree
 from pydiskimg.fs.ext4.change.tree import open_changed_tree
-from pydiskimg.fs.ext4.populate.populate import NewExt, Populated, populate, populate_joined
+from pydiskimg.fs.ext4.populate.filling import NewExt
+from pydiskimg.fs.ext4.populate.populate import Populated, populate, populate_joined
 from pydiskimg.fs.swap import check_swap, make_swap
 from pydiskimg.partitions.identifiers import with_identifiers
 from pydiskimg.protocols import Disk

@@ -26,7 +26,7 @@ from tests.fixtures.ext_contents import contents_of
 from tests.fixtures.ext_files import made_ext
 from tests.fixtures.judged_ext import FEATURES, SIZE, disk_of, judged, repaired
 from tests.fixtures.programs import Tool, run
-from tests.fixtures.stopping_disk import LosingDisk, StoppedError, StoppingDisk
+from tests.fixtures.stopping_disk import FailingDisk, LosingDisk, StoppedError, StoppingDisk
 
 pytestmark = pytest.mark.oracle
 
@@ -287,6 +287,39 @@ def test_an_interruption_leaves_the_old_or_the_new(tool: Tool, tmp_path: Path, o
         assert found in (before, after), f"after {writes} writes"
         outcomes.add(found == after)
     assert outcomes == {False, True}
+
+
+@pytest.mark.parametrize("options", ["-t ext4 -b 1024", "-t ext4 -b 1024 -O ^has_journal"])
+def test_an_error_in_the_middle_of_several_changes(tool: Tool, tmp_path: Path, options: str) -> None:
+    """The disk works again afterwards: what is not known to be in force is not written on."""
+    disk = prepared(tool, tmp_path, options)
+    start, before = bytes(disk.data), contents_of(disk)
+    counting = FailingDisk(disk, 1 << 30)
+    with open_changed_tree(counting) as tree:
+        two_files(tree)
+        count = counting.written
+    after, outcomes = contents_of(disk), set()
+    for writes in range(count):
+        disk.data[:] = start
+        is_later_done = False
+        with open_changed_tree(FailingDisk(disk, writes)) as tree:
+            with pytest.raises(StorageError, match="cannot write: Input/output error"):
+                two_files(tree)
+            with suppress(FileSystemError):
+                tree.write("/later", b"later")
+                is_later_done = True
+        found = repaired(tool, tmp_path, disk)
+        is_later_there = found.pop("/later", None) is not None
+        assert is_later_there == is_later_done
+        assert found in (before, after), f"after {writes} writes"
+        outcomes.add((found == before, is_later_done))
+    assert outcomes == {(True, True), (True, False), (False, False)}
+
+
+def two_files(tree: ChangedTree) -> None:
+    with tree.together():
+        tree.write("/dir/one", b"1" * 3000)
+        tree.write("/dir/two", b"2" * 3000)
 
 
 def test_removing_many_leaves_no_inode_that_looks_like_garbage(tool: Tool, tmp_path: Path) -> None:

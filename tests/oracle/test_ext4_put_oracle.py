@@ -15,7 +15,7 @@ from pydiskimg.files.entry import Entry
 from pydiskimg.fs.ext4.change.tree import open_changed_tree
 from pydiskimg.units import KIB
 from tests.fixtures.ext_contents import contents_of
-from tests.fixtures.judged_ext import FEATURES, disk_of, judged, repaired
+from tests.fixtures.judged_ext import FEATURES, SIZE, disk_of, judged, repaired
 from tests.fixtures.made_entries import everything, folder, hard_link, regular, symlink
 from tests.fixtures.programs import Tool
 from tests.fixtures.stopping_disk import LosingDisk, StoppedError, StoppingDisk
@@ -104,3 +104,34 @@ def test_a_full_file_system_stays_sound(tool: Tool, tmp_path: Path) -> None:
             tree.put(regular(f"{number % 9}/{number}") for number in range(2000))
     judged(tool, tmp_path, disk)
     assert len(contents_of(disk)) > 600
+
+
+@pytest.mark.parametrize("options", ["-t ext4 -b 1024 -N 1500", "-t ext2 -b 1024 -N 1500", "-t ext3 -b 1024 -N 1500"])
+def test_a_tree_on_a_full_file_system_is_removed(tool: Tool, tmp_path: Path, options: str) -> None:
+    """In several transactions, of which each but the last leaves a part of a directory of many blocks."""
+    disk = disk_of(tool, tmp_path, options)
+    with open_changed_tree(disk) as tree:
+        tree.put(regular(f"d/{'n' * (number % 200)}{number}") for number in range(1300))
+        with suppress(NoSpaceError):
+            tree.put([regular("large", bytes(SIZE), mode=0o600)])
+        free = SIZE
+        while free:
+            with suppress(NoSpaceError):
+                tree.write(f"/d/filler {free}", b"x" * free)
+                continue
+            free //= 2
+        counting, judged_after = tree._transaction.commit, 0
+
+        def commit() -> None:
+            nonlocal judged_after
+            counting()
+            judged_after += 1
+            if judged_after == 2:
+                tree._transaction.close()
+                judged(tool, tmp_path, disk)
+
+        tree._transaction.commit = commit  # type: ignore[method-assign]
+        tree.remove_tree("/d")
+        assert judged_after > 1
+        assert tree.list("/") == ["lost+found"]
+    judged(tool, tmp_path, disk)

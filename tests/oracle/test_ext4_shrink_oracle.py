@@ -27,6 +27,7 @@ from pydiskimg.records import Value
 from pydiskimg.units import KIB, MIB
 from tests.fixtures.ext_contents import contents_of
 from tests.fixtures.ext_files import made_ext
+from tests.fixtures.journals import JournalWriter, random_log
 from tests.fixtures.limits import assert_sentence, limits
 from tests.fixtures.programs import Tool, run
 from tests.fixtures.stopping_disk import LosingDisk, StoppedError, StoppingDisk
@@ -260,6 +261,21 @@ def test_stopped_at_writes(tmp_path: Path, tool: Tool, options: str, *, losing: 
         assert contents_of(checked) == before
         sizes.add(minimum_size(checked))
     assert sizes
+
+
+@pytest.mark.parametrize("end", [30 * MIB, None])
+def test_a_log_is_replayed_first(tmp_path: Path, tool: Tool, end: int | None) -> None:
+    """Also where nothing has to move: what the log holds is where it belongs, as e2fsck puts it there."""
+    disk = MemoryDisk(SIZE)
+    disk.data[:] = made_ext(tool, tmp_path / "image", "-t ext4 -b 1024", SIZE).read_bytes()
+    blocks = [26000, 26001, 26500, 29000]  # in no file
+    writer = JournalWriter(disk, 0x12, start=50, first=7)
+    random_log(writer, random.Random(1), blocks, 4)
+    assert writer.expected
+    shrunk = shrink_ext(disk, end)
+    judged(tool, tmp_path, disk, shrunk)
+    for block, data in writer.expected.items():
+        assert bytes(disk.data[block * KIB : (block + 1) * KIB]) == data
 
 
 HOSTILE = {

@@ -14,10 +14,10 @@ from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import DiskImageError
 from pydiskimg.fs.ext4.check import check_ext
 from pydiskimg.fs.ext4.tree import ExtTree, open_ext_tree
-from pydiskimg.protocols import read_bytes
 from pydiskimg.units import MIB
 from tests.fixtures.ext_damage import damaged, full_of_metadata, metadata
 from tests.fixtures.ext_files import made_ext
+from tests.fixtures.hostile_reading import look_at_everything
 from tests.fixtures.limits import assert_sentence, limits
 from tests.fixtures.programs import Tool, run
 
@@ -35,40 +35,6 @@ ROUNDS = 15
 @pytest.fixture(params=KINDS)
 def image(request: pytest.FixtureRequest, tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return full_of_metadata(tool, tmp_path_factory.mktemp("image"), KINDS[request.param])
-
-
-def look_at_everything(disk: MemoryDisk) -> None:
-    """Read all that the tree can give; what cannot be read is said in a sentence."""
-    try:
-        tree = open_ext_tree(disk)
-    except DiskImageError as error:
-        assert_sentence(str(error))
-        return
-    try:
-        for path, status in tree.walk():
-            look_at(tree, path, status)
-    except DiskImageError as error:
-        assert_sentence(str(error))
-    for path in ("/a/b/c/up/40", "/etc/../slow", "/pieces", "/large"):
-        try:
-            look_at(tree, path, tree.stat(path))
-        except DiskImageError as error:
-            assert_sentence(str(error))
-
-
-def look_at(tree: ExtTree, path: str, status: os.stat_result) -> None:
-    try:
-        tree.attributes(path, follow_symlinks=False)
-        if stat.S_ISLNK(status.st_mode):
-            tree.readlink(path)
-        elif stat.S_ISREG(status.st_mode):
-            source = tree.open(path)
-            with tree.errors(path):
-                for extent in source.extents():
-                    assert 0 <= extent.start < extent.end <= source.size
-                    read_bytes(source, extent.start, min(extent.length, MIB))
-    except DiskImageError as error:
-        assert_sentence(str(error))
 
 
 def test_damaged_metadata(image: bytes) -> None:
@@ -149,6 +115,18 @@ def test_an_entry_for_an_inode_beyond_the_end(tool: Tool, tmp_path: Path) -> Non
     disk.data[at : at + 4] = (1025).to_bytes(4, "little")
     with pytest.raises(DiskImageError, match=r"/odd-name: .* there is no inode 1025; the last one is 1024"):
         open_ext_tree(disk).stat("/odd-name")
+
+
+def test_a_map_whose_blocks_are_their_own_pointers_ends(tool: Tool, tmp_path: Path) -> None:
+    """Three levels of 256 pointers that all name one block would be 16 million blocks to look at."""
+    path = made_ext(tool, tmp_path / "image", "-t ext3 -b 1024", 64 * MIB)
+    commands = "write /dev/null file\nset_inode_field file size 0x100000000\nset_inode_field file block[TIND] 9000\n"
+    run(tool("debugfs"), "-w", "-f", "-", path, given=commands)
+    disk = MemoryDisk(0, name="disk")
+    disk.data = bytearray(path.read_bytes())
+    disk.data[9000 * 1024 : 9001 * 1024] = (9000).to_bytes(4, "little") * 256
+    with limits(0.5, MEMORY), pytest.raises(DiskImageError, match="its map has block 9000 twice"):
+        list(open_ext_tree(disk).open("/file").extents())
 
 
 def test_a_path_follows_forty_symlinks_and_no_more(tool: Tool, tmp_path: Path) -> None:

@@ -127,16 +127,18 @@ def test_a_boot_that_is_too_small_names_the_setting(node: Node, tmp_path: Path, 
     path = tarball(node, *members)
     done = node.create(filled_file(tmp_path / "disk", 100 * MIB))
     assert done.returncode == 1
-    assert last_line(done).startswith(f"image create inst1.example.org: unpacking: {path}: entry {name}: cannot write ")
-    assert last_line(done).endswith("No space left on device; /boot has 8 MiB; set BOOT_SIZE higher")
+    where = f"{path}: entry {name}: cannot be unpacked to {tmp_path / 'disk'} partition 1: "
+    assert last_line(done).startswith(f"image create inst1.example.org: unpacking: {where}none of ")
+    assert last_line(done).endswith(" blocks is free; /boot has 8 MiB; set BOOT_SIZE higher")
 
 
 def test_a_disk_that_is_too_small_says_so(node: Node, tmp_path: Path) -> None:
     path = tarball(node, ("./usr/big", FILE, os.urandom(24 * MIB)))
     done = node.create(filled_file(tmp_path / "disk", 24 * MIB), INSTANCE_HV_kernel_path="/boot/vmlinuz")
     assert done.returncode == 1
-    assert f"unpacking: {path}: entry ./usr/big: cannot write " in last_line(done)
-    assert last_line(done).endswith("No space left on device; give the instance a larger disk")
+    where = f"{path}: entry ./usr/big: cannot be unpacked to {tmp_path / 'disk'} partition 1: "
+    assert f"unpacking: {where}none of " in last_line(done)
+    assert last_line(done).endswith(" blocks is free; give the instance a larger disk")
 
 
 def test_an_overlay_that_does_not_fit_into_boot_names_the_setting(node: Node, tmp_path: Path) -> None:
@@ -148,7 +150,7 @@ def test_an_overlay_that_does_not_fit_into_boot_names_the_setting(node: Node, tm
     node.configure(IMAGE_NAME="x", IMAGE_TYPE="tarball", ARCH="x86_64", SWAP="no", **settings)
     done = node.create(filled_file(tmp_path / "disk", 100 * MIB))
     assert done.returncode == 1
-    assert f"{overlays}/web: entry boot/big: cannot write " in last_line(done)
+    assert f"{overlays}/web: entry boot/big: cannot be copied to {tmp_path / 'disk'} partition 1: " in last_line(done)
     assert last_line(done).endswith("; /boot has 8 MiB; set BOOT_SIZE higher")
 
 

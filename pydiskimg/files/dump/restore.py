@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from pydiskimg.errors import DiskImageError, InvalidImageError
@@ -45,8 +46,14 @@ class Restored:
             self.links += len(entry.names)
             self.bytes += entry.size
 
+    def counting(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Yield entries, each of which is made before the next one is asked for, and count them."""
+        for entry in entries:
+            yield entry
+            self.count(entry)
 
-class _DumpWording(Wording):
+
+class DumpWording(Wording):
     """Messages of a dump, whose paths begin at its root; one can be longer than any that the kernel takes."""
 
     def where(self, entry: Entry) -> str:
@@ -78,11 +85,10 @@ def restore_dump(reader: DumpReader, directory: str | int, *, progress: Progress
     directory then holds a part of the dump.
     """
     restored = Restored()
-    with open_writer(directory, _DumpWording(reader.name, "restore", "restored"), is_new=True) as writer:
+    with open_writer(directory, DumpWording(reader.name, "restore", "restored"), is_new=True) as writer:
         entries = DumpEntries(reader, progress)
-        for entry in entries:
+        for entry in restored.counting(entries):
             writer.make(entry)
-            restored.count(entry)
         writer.finish()
         restored.left_out, restored.unnamed = entries.left_out, entries.unnamed
         restored.flags_left_out, restored.attributes_left_out = writer.flags_left_out, writer.left_out

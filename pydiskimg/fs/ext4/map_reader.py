@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """How an inode finds the blocks of its file: an extent tree, or the block pointers of ext2 and ext3 (ifork.rst).
 
-What a guest wrote there is read in one pass that moves on in the file with each step and takes no more blocks than the
-file system has, so that neither a circle nor a map without end is followed.
+What a guest wrote there is read in one pass that moves on in the file with each step, takes no more blocks than the
+file system has and none of the map's own twice, so that neither a circle nor a map without end is followed.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class MapReader:
         self._inode = inode
         self._most = most
         self._next = 0  # the first block of the file that may come now
-        self._taken = 0
-        self.nodes: list[int] = []
+        self._taken = self._visited = 0
+        self.nodes: dict[int, None] = {}  # as a set in order
         # Android's images share blocks, also within a file.
         self._shares = RoCompat.SHARED_BLOCKS in fs.geometry.features
 
@@ -115,7 +115,10 @@ class MapReader:
     def _indirect(self, block: int, depth: int, first: int) -> Iterator[tuple[int, int]]:
         if not block or first >= self._most:
             return
-        numbers = pointers_in(self._node(block))
+        data = self._node(block)
+        if not data.strip(b"\0"):  # pointers that lie, to blocks of a sparse image, can be a million of these
+            return
+        numbers = pointers_in(data)
         span = len(numbers) ** depth
         for index, number in enumerate(numbers):
             if not number:
@@ -136,8 +139,11 @@ class MapReader:
             raise self._damaged(f"it has more blocks than the file system, which has {self._fs.geometry.blocks}")
 
     def _node(self, block: int) -> bytes:
-        self.nodes.append(block)
-        if len(self.nodes) > self._fs.geometry.blocks:
+        if block in self.nodes and not self._shares:
+            raise self._damaged(f"its map has block {block} twice")
+        self.nodes[block] = None
+        self._visited += 1
+        if self._visited > self._fs.geometry.blocks:
             raise self._damaged(f"its map has more blocks than the file system, which has {self._fs.geometry.blocks}")
         return self._fs.read(self._checked(block, 1))
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pydiskimg.errors import StorageError
-from pydiskimg.files.tree import OutsideTreeError, Tree
+from pydiskimg.files.tree import OutsideTreeError, ReadableTree
 from pydiskimg.system.files.path_pattern import (
     LENGTH_LIMIT,
     Budget,
@@ -83,7 +83,7 @@ class _Policy:
 class Labels:
     """The labels of a guest's new files; read from the tree when the first one is needed."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: ReadableTree) -> None:
         self._tree = tree
         self._policy: _Policy | None = None
         self._is_read = False
@@ -140,7 +140,7 @@ class Labels:
         return self._ordered[stem]
 
 
-def attributes_of_new(tree: Tree, path: str) -> dict[str, bytes]:
+def attributes_of_new(tree: ReadableTree, path: str) -> dict[str, bytes]:
     """Return the extended attributes of a file that is about to be made; none where it is there already."""
     try:
         return {} if tree.exists(path) else Labels(tree).attributes(path, FILE)
@@ -148,7 +148,7 @@ def attributes_of_new(tree: Tree, path: str) -> dict[str, bytes]:
         return {}
 
 
-def _read_policy(tree: Tree) -> _Policy | None:
+def _read_policy(tree: ReadableTree) -> _Policy | None:
     """Return the policy that the guest's configuration names; None where SELinux is off or there is no policy."""
     config = _read(tree, _CONFIG)
     settings = dict(reversed(_CONFIG_LINE.findall(config)))  # the first one counts
@@ -174,7 +174,7 @@ def _read_policy(tree: Tree) -> _Policy | None:
     return _Policy(lines, *(_aliases(tree, f"{directory}/file_contexts{name}") for name in (".subs", ".subs_dist")))
 
 
-def _read(tree: Tree, path: str) -> bytes:
+def _read(tree: ReadableTree, path: str) -> bytes:
     """Return a file's contents, none where there is no such file. Raises StorageError."""
     try:
         return tree.read(path, limit=_SIZE_LIMIT)
@@ -190,7 +190,7 @@ def _specifications(file: _File) -> Iterator[tuple[bytes, _Specification]]:
         yield found["stem"] or b"", _Specification(found["pattern"], kind, found["context"], file, found.start())
 
 
-def _aliases(tree: Tree, path: str) -> _Aliases:
+def _aliases(tree: ReadableTree, path: str) -> _Aliases:
     """Return the aliases in the order in which they are tried: the last line first."""
     lines = _read(tree, path).split(b"\n")
     if len(lines) > _LINES_LIMIT:

@@ -21,6 +21,7 @@ from pydiskimg.fs.ext4.file_system import read_file_system
 from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.units import MIB
 from tests.fixtures.ext_contents import contents_of
+from tests.fixtures.made_entries import everything, regular, symlink
 from tests.fixtures.stopping_disk import StoppedError, StoppingDisk
 
 Change = Callable[[ChangedTree], object]
@@ -192,6 +193,9 @@ HOSTILE: list[Change] = [
     lambda tree: tree.set_attribute("/large", "user.more", b"v" * 100),
     lambda tree: tree.make_directory("/etc/below"),
     lambda tree: tree.write_files("/etc", [(f"number {number}", b"") for number in range(20)]),
+    lambda tree: tree.put(everything()),
+    lambda tree: tree.put([*(regular(f"number {number}", b"n") for number in range(90)), symlink("x", "y")], "/etc"),
+    lambda tree: tree.remove_tree("/etc"),
 ]
 
 

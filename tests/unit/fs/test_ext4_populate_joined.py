@@ -18,6 +18,7 @@ from pydiskimg.errors import ArchiveError, FileSystemError, MountPointError, NoS
 from pydiskimg.files.acl import AclEntry, decode
 from pydiskimg.files.entry import Entry
 from pydiskimg.files.writer import Wording
+from pydiskimg.fs.ext4.populate.filling import Filling
 from pydiskimg.fs.ext4.populate.populate import Populated
 from pydiskimg.fs.ext4.tree import ExtTree, open_ext_tree
 from pydiskimg.units import MIB
@@ -227,3 +228,65 @@ def test_neither_is_a_file_system_after_an_error() -> None:
     for region in (first, second):
         with pytest.raises(FileSystemError):
             open_ext_tree(region)
+
+
+def test_what_was_filled_so_far_can_be_read_across_both() -> None:
+    disks = MemoryDisk(SIZE), MemoryDisk(SIZE)
+    filling = Filling(NewExt(disk=disks[0], block_size=4096), NewExt(disk=disks[1], block_size=1024))
+    filling.join("/boot")
+    tree = filling.tree
+    assert (tree.exists("/etc"), tree.list("/")) == (False, ["boot", "lost+found"])
+    target = "../boot/" + "x" * 80
+    long, mine = {b"user.note": b"n" * 300}, b"contents" * 1000
+    filling.add([regular("boot/" + "x" * 80, mine, xattrs=long), symlink("etc/link", target)])
+    assert tree.read("/etc/link") == mine
+    assert tree.attributes("/etc/link") == {"user.note": b"n" * 300}
+    assert tree.readlink("/etc/link") == target
+    assert (tree.stat("/etc").st_dev, tree.stat("/etc/link").st_dev, tree.stat("/boot").st_dev) == (0, 1, 1)
+    filling.add([regular("boot/" + "x" * 80, b"new"), folder("boot/grub")])
+    assert (tree.read("/etc/link"), tree.stat("/etc/link").st_size) == (b"new", 3)
+    assert [path for path, _ in tree.walk("/")] == [
+        *("/boot", "/boot/grub", "/boot/lost+found", "/boot/" + "x" * 80, "/etc", "/etc/link", "/lost+found")
+    ]
+    filling.complete()
+    assert open_ext_tree(disks[1]).read("/" + "x" * 80) == b"new"
+
+
+def test_a_symlink_to_a_directory_is_kept_where_that_is_asked_for() -> None:
+    disk = MemoryDisk(SIZE)
+    filling = Filling(NewExt(disk=disk))
+    filling.add([folder("usr/lib", 0o711), symlink("lib", "usr/lib"), symlink("gone", "nowhere")])
+    added = filling.add([folder("lib"), regular("lib/x", b"1"), folder("gone")], keep_links=True)
+    assert (added.entries, added.bytes) == (3, 1)
+    filling.complete()
+    with open_ext_tree(disk) as tree:
+        assert tree.readlink("/lib") == "usr/lib"
+        assert tree.read("/usr/lib/x") == b"1"
+        assert [stat.S_IMODE(tree.stat(path).st_mode) for path in ("/usr/lib", "/gone")] == [0o711, 0o755]
+
+
+def test_each_of_two_is_filled_by_itself_before_one_lies_over_the_other() -> None:
+    """As dumps are: a root's dump has the directory that is the mount point, and what is hidden below it."""
+    disks = MemoryDisk(SIZE), MemoryDisk(SIZE)
+    filling = Filling(NewExt(disk=disks[0]), NewExt(disk=disks[1]))
+    filling.add([folder("."), regular("./kernel", b"k"), hard_link("x", "kernel")], to_second=True, replacing=False)
+    filling.add([folder("boot", 0o700), regular("boot/hidden", b"h")], replacing=False)
+    filling.join("/boot")
+    filling.add([regular("boot/late", b"l")])
+    assert [filling.tree.list(path) for path in ("/", "/boot")] == [
+        ["boot", "lost+found"],
+        ["kernel", "late", "lost+found", "x"],
+    ]
+    filling.complete()
+    root, boot = map(open_ext_tree, disks)
+    assert (root.list("/boot"), stat.S_IMODE(root.stat("/boot").st_mode)) == (["hidden"], 0o700)
+    assert boot.list("/") == ["kernel", "late", "lost+found", "x"]
+    assert boot.stat("/x").st_nlink == 2
+
+
+@pytest.mark.parametrize("entry_of_boot", [regular("boot"), symlink("boot", "/"), symlink("boot", "gone")])
+def test_what_is_not_a_directory_cannot_be_a_mount_point(entry_of_boot: Entry) -> None:
+    filling = Filling(NewExt(disk=MemoryDisk(SIZE)), NewExt(disk=MemoryDisk(SIZE)))
+    filling.add([entry_of_boot])
+    with pytest.raises(FileSystemError, match="memory, /boot: cannot be a mount point: it does not lead"):
+        filling.join("/boot")

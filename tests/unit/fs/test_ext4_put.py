@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from pydiskimg.errors import ArchiveError, NoSpaceError, StorageError
 from pydiskimg.files.entry import Entry
 from pydiskimg.files.source_pieces import source_pieces
 from pydiskimg.files.tree import MissingPathError
+from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.change.tree import ChangedTree, open_changed_tree
 from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.fs.ext4.tree.tree import ExtTree
@@ -372,3 +374,22 @@ def test_what_a_log_has_for_free_blocks_does_not_get_over_new_contents() -> None
         assert tree.read("/file") == contents
     assert disk.data.index(contents[: writer.size]) // writer.size == first
     assert contents_of(disk)["/file"].contents == contents
+
+
+def test_deep_directories_take_memory_once() -> None:
+    """Of 600 directories in each other, with long names, all paths together would take 45 MiB."""
+    disk = made(block_size=1024, bytes_per_inode=2048)
+    with open_changed_tree(disk) as tree:
+        changes = tree._changes
+        with tree._changing("/"):
+            above = changes.inode(layout.ROOT_INODE)
+            for number in range(600):
+                directory = changes.make(above, b"%04d" % number + b"x" * 250, stat.S_IFDIR | 0o755)
+                above = changes.inode(directory.number)
+        tracemalloc.start()
+        assert sum(1 for _ in tree.walk()) == 601
+        tree.remove_tree("/0000" + "x" * 250)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 16 * MIB
+    assert contents_of(disk).keys() == {"/lost+found"}

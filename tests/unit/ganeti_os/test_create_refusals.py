@@ -78,8 +78,9 @@ def test_a_disk_that_does_not_exist(node: Node, disk: Path, tmp_path: Path) -> N
     assert not (tmp_path / "missing").exists()
 
 
-def test_a_tarball_needs_root_before_the_disk_is_touched(node: Node, disk: Path) -> None:
+def test_scripts_on_a_tarball_need_root_before_the_disk_is_touched(node: Node, disk: Path) -> None:
     node.configure(IMAGE_NAME="x", ARCH="x86_64", IMAGE_TYPE="tarball")
+    node.add_script("10-any", "#!/bin/sh\n")
     with tarfile.open(node.images / "x-x86_64.tar.gz", "w:gz") as archive:
         archive.addfile(tarfile.TarInfo("etc"))
     done = run_unprivileged(node, "create", create_environment(disk))

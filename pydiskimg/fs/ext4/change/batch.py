@@ -43,8 +43,8 @@ class ChangeBatch:
         self.gave_back = False
 
     @contextmanager
-    def change(self, size: int = 0) -> Iterator[None]:
-        """Change one file within, of size bytes, and commit when enough was changed.
+    def change(self, size: int | None = 0) -> Iterator[None]:
+        """Change one file within, of size bytes, and commit when enough was changed; None: it takes no blocks.
 
         What was changed before is committed first where the files become large together, so that the change of a large
         one alone has to fit into the journal, and where blocks get scarce: those that were given back are free after a
@@ -52,7 +52,7 @@ class ChangeBatch:
         before the commit.
         """
         try:
-            needed = -(-size // self._cluster) + _MORE_CLUSTERS
+            size, needed = (0, 0) if size is None else (size, -(-size // self._cluster) + _MORE_CLUSTERS)
             if self._written + size >= _CONTENTS_AT_ONCE or needed > self._left:
                 self._commit()
             self._left -= needed

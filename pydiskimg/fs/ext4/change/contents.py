@@ -53,7 +53,7 @@ class Contents:
                 self.pieces.append(piece)
                 if len(self.pieces) > _MAX_PIECES:
                     raise RefusedError(f"is in more than {_MAX_PIECES} pieces", errno.EFBIG)
-            self.nodes = reader.nodes
+            self.nodes = list(reader.nodes)
 
     def cut(self, size: int) -> bytes:
         """Give back what lies in or after the unit that holds the byte size, and return what that unit has before it.

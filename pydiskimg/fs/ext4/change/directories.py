@@ -7,7 +7,7 @@ What is written anew is written as for a new file system: with hashes as soon as
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.change.attributes import inline_data, outlined
@@ -114,6 +114,9 @@ class ChangedDirectory:
 
         parent is the inode of the directory above a new one, which has no blocks yet.
         """
+        if parent is None and not self._is_inline and not any(names.values()):
+            self._remove_all(names)
+            return
         # To change one name takes as long as to write two blocks.
         is_few = len(names) == 1 or len(names) <= min(FEW_NAMES, self._size_in_blocks // 2)
         is_possible = is_few and parent is None and not self._is_inline
@@ -122,6 +125,12 @@ class ChangedDirectory:
         kept = [] if parent is not None else [entry for entry in self.entries() if entry[0] not in names]
         added = [(name, child.number, self._file_type(child)) for name, child in names.items() if child is not None]
         self._write([*kept, *added], parent)
+
+    def _remove_all(self, names: Collection[bytes]) -> None:
+        """Take entries away in the blocks that have them, for which no block needs to be free."""
+        for block, leaf in self._leaves():
+            if leaf.remove_all(names):
+                self._transaction.put(block, leaf.sealed(self.inode.seed), is_last=True)
 
     def _change_one(self, name: bytes, child: StoredInode | None) -> bool:
         """Change a name in the block that has it or has room for it; False where none has."""

@@ -41,6 +41,7 @@ class ChangedGroups:
         self._fs = usage.fs
         self._record = descriptor_record(usage.fs.geometry)
         self._stored: dict[int, GroupState] = {}
+        self._free_counts: dict[int, tuple[int, int]] = {}
         self.states: dict[int, GroupState] = {}
 
     def __getitem__(self, group: int) -> GroupState:
@@ -57,14 +58,22 @@ class ChangedGroups:
         """Return how many clusters the descriptor of a group has as free; its bitmap need not be read for that."""
         state = self.states.get(group)
         if state is None:
-            return read_descriptor(self._fs, group).free_blocks
+            return self._free(group)[0]
         return self.clusters(group) - (state.clusters | state.held).bit_count()
 
     def free_inodes(self, group: int) -> int:
         state = self.states.get(group)
         if state is None:
-            return read_descriptor(self._fs, group).free_inodes
+            return self._free(group)[1]
         return self._fs.geometry.inodes_per_group - state.inodes.bit_count()
+
+    def _free(self, group: int) -> tuple[int, int]:
+        """Return what the descriptor of a group, which nothing has changed, has as free blocks and inodes."""
+        found = self._free_counts.get(group)
+        if found is None:
+            descriptor = read_descriptor(self._fs, group)
+            found = self._free_counts[group] = descriptor.free_blocks, descriptor.free_inodes
+        return found
 
     def clusters(self, group: int) -> int:
         """Return how many clusters a group has."""

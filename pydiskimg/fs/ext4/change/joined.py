@@ -10,12 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pydiskimg.files.tree import Tree
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.change.tree import ChangedTree
-from pydiskimg.fs.ext4.tree.files import RefusedError
+from pydiskimg.fs.ext4.tree.files import RefusedError, with_device
 from pydiskimg.fs.ext4.tree.steps import Step, walked
 from pydiskimg.text import quoted
 
-_SECONDS = ("st_atime", "st_mtime", "st_ctime")
-_MORE_OF_STATUS = (*_SECONDS, "st_atime_ns", "st_mtime_ns", "st_ctime_ns", "st_blksize", "st_blocks", "st_rdev")
 _PATH_MAX = 4095  # bytes of a path, as the kernel has it
 
 
@@ -146,8 +144,7 @@ class JoinedTree(Tree):
     def _with_device(self, tree: ChangedTree, status: os.stat_result) -> os.stat_result:
         joined = list(self._over.values())
         device = 0 if tree is self._root else joined.index(tree) + 1
-        more = {name: getattr(status, name) for name in _MORE_OF_STATUS}
-        return os.stat_result((*status[:2], device, *status[3:]), more)
+        return with_device(status, device)
 
     def _walked(self, path: str, *, follow_symlinks: bool) -> tuple[_Steps, bytes | None]:
         """Return the steps from the root to what path leads to, and the last name of it where that is missing."""

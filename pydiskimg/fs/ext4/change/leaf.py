@@ -9,8 +9,8 @@ a block stays, with inode 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.directory_writer import entry_length
@@ -96,6 +96,23 @@ class Leaf:
                 return True
             before = slot
         return False
+
+    def remove_all(self, names: Collection[bytes]) -> bool:
+        """Take all entries away that have one of names; False where there are none."""
+        before: Slot | None = None
+        is_changed = False
+        for slot in self.slots():
+            if not slot.inode or slot.name not in names:
+                before = slot
+                continue
+            is_changed = True
+            if before is None:
+                self._put(slot.offset, inode=0)
+                before = replace(slot, inode=0)
+            else:
+                before = replace(before, length=before.length + slot.length)
+                self._put(before.offset, rec_len=before.length)
+        return is_changed
 
     def point(self, name: bytes, inode: int, file_type: int) -> bool:
         """Make an entry one of another inode; False where there is none."""

@@ -12,6 +12,7 @@ from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.tree.files import RefusedError
 
 _KEPT_NAMES = 1 << 18  # in all directories; 40 MB
+_IN_A_BLOCK = 15  # names that are taken away, one after the other, as they are stored
 _KEPT_SIZE = 4 << 20  # bytes of a directory whose names are kept
 
 Times = tuple[int, int]
@@ -37,7 +38,7 @@ class Names:
     @property
     def size(self) -> int:
         """How many blocks, at most, that are in use will change when the names that wait are written."""
-        return sum(2 + min(len(names), FEW_NAMES) for names in self._waiting.values())
+        return sum(2 + max(min(len(names), FEW_NAMES), len(names) // _IN_A_BLOCK) for names in self._waiting.values())
 
     def find(self, directory: int, name: bytes) -> int | None:
         """Return the inode that a name stands for."""

@@ -3,20 +3,19 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
 from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.change.allocation import OutOfSpaceError
 from pydiskimg.fs.ext4.change.batch import ChangeBatch
-from pydiskimg.fs.ext4.file_system import FileSystem
+from pydiskimg.fs.ext4.file_system import FileSystem, NotBelievedError
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.tree.files import RefusedError
 
 _AT_ONCE = 1 << 16  # names of a directory that are in memory
-_MOST_LEVELS = 1 << 16
 
 Errors = Callable[[bytes], AbstractContextManager[None]]
 """Called with a path, where what is raised within is to name the file at this path."""
@@ -24,12 +23,11 @@ Errors = Callable[[bytes], AbstractContextManager[None]]
 
 @dataclass(slots=True)
 class _Level:
-    """A directory on the way down: its path, its parent and its name there, and the names that are left of it."""
+    """A directory on the way down: its parent and its name there, and the names that are left of it."""
 
     number: int
     parent: int
     name: bytes
-    path: bytes
     left: Iterator[tuple[bytes, int]]
 
 
@@ -40,44 +38,64 @@ class TreeRemover:
         self._fs = fs
         self._batch = batch
         self._errors = errors
+        self._top = b""
 
     def remove(self, parent: int, name: bytes, inode: StoredInode, path: bytes) -> None:
         """Remove the directory of inode, which has this name in parent and this path. Raises what errors makes of it.
 
         After an error what was removed since the last commit is there again.
         """
+        self._top = path
         with self._errors(path):
-            levels = [self._level(inode, parent, name, path)]
+            levels = [self._level(inode, parent, name)]
         above = {inode.number}
         while levels:
             level = levels[-1]
-            found = next(level.left, None) or self._more(level)
+            found = next(level.left, None)
             if found is None:
+                with self._named(levels):
+                    found = self._more(level)
+            if found is None:
+                with self._named(levels):
+                    self._remove_directory(level)
                 levels.pop()
                 above.discard(level.number)
-                self._remove_directory(level)
                 continue
-            below = level.path + b"/" + found[0]
-            with self._errors(below), self._batch.change():
-                child = self._child(found[1], above)
-                if child.kind == layout.DIRECTORY:
-                    if len(levels) >= _MOST_LEVELS:
-                        raise RefusedError(f"lies below more than {_MOST_LEVELS} directories", errno.ENAMETOOLONG)
-                    above.add(child.number)
-                    levels.append(self._level(child, level.number, found[0], below))
-                else:
-                    self._batch.names.remove(level.number, found[0])
-                    self._batch.changes.drop(child)
+            with self._named(levels, found[0]):
+                below = self._remove_or_enter(level, *found, above)
+            if below is not None:
+                levels.append(below)
         with self._errors(path):
             self._batch.commit()
+
+    @contextmanager
+    def _named(self, levels: list[_Level], *name: bytes) -> Iterator[None]:
+        """Have what is raised within name a file below the last level. There may be many levels, so no path is kept."""
+        try:
+            yield
+        except (RefusedError, NotBelievedError, OutOfSpaceError):
+            path = b"/".join([self._top, *(level.name for level in levels[1:]), *name])
+            with self._errors(path):
+                raise
+
+    def _remove_or_enter(self, level: _Level, name: bytes, number: int, above: set[int]) -> _Level | None:
+        """Remove a file; of a directory return the level."""
+        with self._batch.change(None):
+            child = self._child(number, above)
+            if child.kind == layout.DIRECTORY:
+                above.add(number)
+                return self._level(child, level.number, name)
+            self._batch.names.remove(level.number, name)
+            self._batch.changes.drop(child)
+            return None
 
     def _child(self, number: int, above: set[int]) -> StoredInode:
         if number in above or number == layout.ROOT_INODE:
             raise self._fs.not_believed(f"the directory of inode {number} has two names")
         return self._batch.changes.inode(number)
 
-    def _level(self, inode: StoredInode, parent: int, name: bytes, path: bytes) -> _Level:
-        return _Level(inode.number, parent, name, path, iter(self._names(inode)))
+    def _level(self, inode: StoredInode, parent: int, name: bytes) -> _Level:
+        return _Level(inode.number, parent, name, iter(self._names(inode)))
 
     def _names(self, inode: StoredInode) -> list[tuple[bytes, int]]:
         entries = self._batch.changes.directory(inode).entries()
@@ -85,16 +103,15 @@ class TreeRemover:
 
     def _more(self, level: _Level) -> tuple[bytes, int] | None:
         """Return the next name of a directory that has more than are in memory at once."""
-        with self._errors(level.path):
-            inode = self._batch.changes.inode(level.number)
-            if inode.size < _AT_ONCE:  # less than a byte for each
-                return None
-            self._batch.names.write(level.number)
-            level.left = iter(self._names(self._batch.changes.inode(level.number)))
+        inode = self._batch.changes.inode(level.number)
+        if inode.size < _AT_ONCE:  # less than a byte for each
+            return None
+        self._batch.names.write(level.number)
+        level.left = iter(self._names(self._batch.changes.inode(level.number)))
         return next(level.left, None)
 
     def _remove_directory(self, level: _Level) -> None:
-        with self._errors(level.path), self._batch.change():
+        with self._batch.change(None):
             inode = self._batch.changes.inode(level.number)
             self._batch.changes.check_changeable(inode)
             self._batch.names.remove_directory(level.number, level.parent, level.name)

@@ -130,6 +130,8 @@ class Transaction:
                 self._source.blocks.pop(block, None)
 
     def savepoint(self) -> Savepoint:
+        """Return what restore() goes back to. Raises FileSystemError after a commit that failed."""
+        self._check_usable()
         return Savepoint(
             dict(self._source.blocks), dict(self._groups.states), frozenset(self._last), dict(self._fields)
         )

@@ -95,7 +95,8 @@ class ChangedTree(ExtTree, Tree):
 
         Without a journal an interruption may leave some of them.
         """
-        self._is_together, savepoint = True, self._transaction.savepoint()
+        savepoint = self._transaction.savepoint()
+        self._is_together = True
         try:
             yield
             self._transaction.commit()
@@ -388,3 +389,10 @@ class ChangedTree(ExtTree, Tree):
         for name, value in (attributes or {}).items():
             inode = self._changes.set_attribute(self._changes.inode(inode.number), os.fsencode(name), value)
         return inode
+
+
+def _file_name(name: str) -> bytes:
+    encoded = os.fsencode(name)
+    if encoded in (b"", b".", b"..") or b"/" in encoded or b"\0" in encoded:
+        raise RefusedError("is not a name that a file can have", errno.EINVAL)
+    return encoded

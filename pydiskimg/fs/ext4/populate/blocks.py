@@ -38,7 +38,8 @@ class FileBlocks:
         self._checksums = new.checksums
         self._output = SequentialWriter(new.writer, self.block_size)
         self._has_extents = Incompat.EXTENTS in new.geometry.features
-        self._fs = FileSystem(new.disk, Superblock({}), new.geometry, new.checksums)
+        self.fs = FileSystem(new.disk, Superblock({}), new.geometry, new.checksums)
+        self.files = ExtFiles(self.fs)
 
     def flush(self) -> None:
         """Write what is still in memory."""
@@ -67,32 +68,37 @@ class FileBlocks:
         self._write(at, block)
         return at
 
+    def stored(self, number: int, inode: bytes) -> StoredInode:
+        """Return an inode to be read, after all that was written."""
+        self._output.flush()
+        return stored_inode(self.fs, number, (0, 0), inode)
+
     def read(self, number: int, inode: bytes, limit: int) -> bytes:
         """Return the contents of a file from its inode, at most limit bytes."""
-        stored = self._stored(number, inode)
+        stored = self.stored(number, inode)
         size = min(stored.size, limit)
         found = bytearray(size)
-        for first, at, count in file_pieces(self._fs, stored, -(-size // self.block_size)):
+        for first, at, count in file_pieces(self.fs, stored, -(-size // self.block_size)):
             start = first * self.block_size
-            data = self._fs.read(at, count)[: size - start]
+            data = self.fs.read(at, count)[: size - start]
             found[start : start + len(data)] = data
         return bytes(found)
 
     def attributes(self, number: int, inode: bytes) -> dict[bytes, bytes]:
         """Return a file's extended attributes, but for its ACLs."""
-        found = Xattrs(self._fs, lambda _inode, _size: b"").of(self._stored(number, inode))
+        found = Xattrs(self.fs, lambda _inode, _size: b"").of(self.stored(number, inode))
         named = {attribute_name(stored): value for stored, value in found.items()}
         return {name: value for name, value in named.items() if name is not None and name not in ACLS}
 
     def entry(self, number: int, inode: bytes, path: bytes) -> Entry:
         """Return a file that is not a directory as an entry of this path, from its inode."""
-        return entry_of(ExtFiles(self._fs), self._stored(number, inode), path, self._fs.name)
+        return entry_of(self.files, self.stored(number, inode), path, self.fs.name)
 
     def give_back(self, number: int, inode: bytes, *, is_mapped: bool) -> None:
         """Make the blocks of a file free again: those of its contents (is_mapped), of its map and of its attributes."""
-        stored = self._stored(number, inode)
+        stored = self.stored(number, inode)
         if is_mapped:
-            reader = MapReader(self._fs, stored)
+            reader = MapReader(self.fs, stored)
             for _, at, count, _ in reader.pieces():
                 self.space.give_back(at, at + count)
             for node in reader.nodes:
@@ -122,7 +128,3 @@ class FileBlocks:
     def _write(self, block: int, content: Buffer) -> None:
         self._output.seek(block)
         self._output.write(content)
-
-    def _stored(self, number: int, inode: bytes) -> StoredInode:
-        self._output.flush()
-        return stored_inode(self._fs, number, (0, 0), inode)

@@ -38,41 +38,53 @@ _REGULAR_FILE = layout.FILE_TYPES[layout.REGULAR_FILE]
 
 
 class Filler:
-    """Fills a new file system, and one that join() puts over a directory in it; names and paths are what they have.
+    """Fills a new file system, or two; names and paths are what they have so far.
 
-    What is in an entry's place is replaced, but for a directory in a directory's; without replacing it is an error,
-    but for lost+found and the directory that another file system lies over. Inodes of the second file system have
-    numbers of their own (NewFiles). Call finish() after the last entry.
+    begin() says how entries are made from then on: what is in an entry's place is replaced, but for a directory in a
+    directory's; without replacing it is an error, but for lost+found and the directory that the second file system
+    lies over. With keep_links a symlink that leads to a directory counts as that directory where an entry is one.
+    Inodes of the second file system have numbers of their own (NewFiles). Call finish() after the last entry.
     """
 
-    def __init__(self, root: NewFiles, wording: Wording, *, replacing: bool) -> None:
+    def __init__(self, file_systems: Sequence[NewFiles]) -> None:
         self.left_out = AttributesLeftOut()
         self.flags_left_out = 0
         self.names = NameTable()
         self.paths = PathResolver(self.names, self._read_link, self._make_missing)
         self.subdirectories: dict[int, int] = {}
-        self._file_systems = [root]
-        self._wording = wording
-        self._replacing = replacing
+        self.file_systems = file_systems
+        self._wording = Wording("")
+        self._replacing, self._keep_links = True, False
         self._lists = AclNames(self._read_path)
         self._later: dict[int, Entry] = {}
         self._later_bytes = 0
         self._twins: dict[int, int] = {}  # of a file with names in both file systems, by each other
         self._there_before: set[int] = set()  # directories that one entry each can take
-        self._begin(root)
+        for files in file_systems:
+            self.paths.above[files.root] = files.root
+            self._name_directory(NewName(files.root, LOST_FOUND), files.lost_found)
+            self._there_before.add(files.lost_found)
 
-    def join(self, path: bytes, files: NewFiles) -> None:
-        """Let another file system lie over the directory path, which is made; it is to have numbers from SECOND on."""
-        name = self._located(path)
-        point = self._make_missing(name)
-        self._file_systems.append(files)
-        self.paths.join(point, files.root)
-        self._there_before.add(files.root)
-        self._begin(files)
+    def join(self, path: bytes) -> None:
+        """Let the second file system lie over a directory of the first, which is made where it is missing."""
+        self.paths.begin(self.file_systems[0].root)
+        point, root = self.paths.directory(path, make=True), self.file_systems[1].root
+        if point == self.paths.top:
+            raise UnsafePathError("it leads to the root itself")
+        self.paths.join(point, root)
+        self._there_before.add(root)
+
+    def begin(self, wording: Wording, *, replacing: bool, keep_links: bool, to_second: bool) -> None:
+        """Make entries that follow so, and count what is left out of them."""
+        self.left_out = AttributesLeftOut()
+        self.flags_left_out = 0
+        self._wording = wording
+        self._replacing, self._keep_links = replacing, keep_links
+        self.paths.begin(self.file_systems[to_second].root)
 
     def files_of(self, number: int) -> NewFiles:
         """Return the file system that an inode lies in."""
-        return self._file_systems[number >= SECOND]
+        return self.file_systems[number >= SECOND]
 
     def make(self, entry: Entry) -> None:
         """Make one entry. Raises what its contents raise, the wording's errors, and as writing does."""
@@ -83,7 +95,7 @@ class Filler:
             if name:
                 self._make_below(entry, name)
             elif entry.is_directory:
-                self._own_directory(self._file_systems[0].root, entry)
+                self._own_directory(self.paths.top, entry)
             else:
                 raise UnsafePathError("it names the directory that the archive is unpacked into, but is none")
         except ValueError as error:
@@ -100,6 +112,8 @@ class Filler:
                 raise self._wording.refused(entry, error) from error
             except OSError as error:
                 raise self._failed(entry, error) from error
+        self._later.clear()
+        self._later_bytes = 0
 
     def directory_failed(self, number: int, error: FullError) -> NoSpaceError:
         """Return the error for a directory that does not fit."""
@@ -121,16 +135,11 @@ class Filler:
     def _path_of(self, directory: int) -> bytes:
         """Return the path of a directory."""
         parts: list[bytes] = []
-        while directory != layout.ROOT_INODE:
-            above = self.paths.above[directory]
+        while (above := self.paths.above[directory]) != directory:
             names = self.names.in_directory(above)
             parts += [name for name, named in names if self.paths.entered(named.inode) == directory]
             directory = above
         return b"/" + b"/".join(reversed(parts))
-
-    def _begin(self, files: NewFiles) -> None:
-        self._name_directory(NewName(files.root, LOST_FOUND), files.lost_found)
-        self._there_before.add(files.lost_found)
 
     def _make_below(self, entry: Entry, name: NewName) -> None:
         if entry.is_directory:
@@ -150,6 +159,8 @@ class Filler:
 
     def _make_directory(self, entry: Entry, name: NewName) -> None:
         found = self.names.find(*name)
+        if self._keep_links and found is not None and found.file_type == _SYMLINK and self._leads_to_directory(entry):
+            return
         if found is None or found.file_type != _DIRECTORY:
             self._clear(name)
             number = self._new_directory(name)
@@ -159,6 +170,13 @@ class Filler:
                 raise NameTakenError(NAME_TAKEN)
             self._there_before.discard(number)
         self._own_directory(number, entry)
+
+    def _leads_to_directory(self, entry: Entry) -> bool:
+        try:
+            self.paths.directory(entry.path, make=False)
+        except (FileNotFoundError, UnsafePathError):
+            return False
+        return True
 
     def _own_directory(self, number: int, entry: Entry) -> None:
         """Give a directory what the entry says; of what it had, attributes of other names stay."""

@@ -14,6 +14,7 @@ from pydiskimg.files.entry import Entry
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.features import RoCompat
 from pydiskimg.fs.ext4.inode_fields import device_pointer, largest_file, possible_flags
+from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.new_file_system import NewFileSystem
 from pydiskimg.fs.ext4.populate.attributes import NO_ATTRIBUTES, encoded
 from pydiskimg.fs.ext4.populate.blocks import FileBlocks
@@ -163,6 +164,11 @@ class NewFiles:
     def read(self, number: int, limit: int) -> bytes:
         """Return the contents of a regular file, at most limit bytes."""
         return self.blocks.read(self.local(number), self.inodes.get(self.local(number)), limit)
+
+    def stored(self, number: int) -> StoredInode:
+        """Return an inode to be read, with the number that it has here."""
+        local = self.local(number)
+        return replace(self.blocks.stored(local, self.inodes.get(local)), number=number)
 
     def entry(self, number: int, path: bytes) -> Entry:
         """Return a file that is not a directory as an entry of this path."""

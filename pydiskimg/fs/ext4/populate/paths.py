@@ -40,12 +40,18 @@ class PathResolver:
     def __init__(
         self, names: NameTable, read_link: Callable[[int], bytes], make_directory: Callable[[NewName], int]
     ) -> None:
-        self.above: dict[int, int] = {layout.ROOT_INODE: layout.ROOT_INODE}
+        self.above: dict[int, int] = {}
+        self.top = layout.ROOT_INODE
         self._names = names
         self._read_link = read_link
         self._make_directory = make_directory
         self._known: dict[bytes, int] = {}
         self._over: dict[int, int] = {}
+
+    def begin(self, top: int) -> None:
+        """Let paths begin at this directory from now on."""
+        self.top = top
+        self.forget()
 
     def join(self, point: int, root: int) -> None:
         """Let the root of another file system lie over the directory point."""
@@ -104,7 +110,7 @@ class PathResolver:
         return None
 
     def _walk(self, parts: list[bytes], *, make: bool) -> int:
-        current = layout.ROOT_INODE
+        current = self.top
         left = [part for part in reversed(parts) if part not in (b"", b".")]
         own = len(left)  # the rest of left, at its end, is of symlinks
         links = 0
@@ -125,7 +131,7 @@ class PathResolver:
                 if links > _MOST_LINKS:
                     raise UnsafePathError("its path runs in a circle of symlinks")
                 target = self._read_link(found.inode)
-                current = layout.ROOT_INODE if target.startswith(b"/") else current
+                current = self.top if target.startswith(b"/") else current
                 left += [part for part in reversed(target.split(b"/")) if part not in (b"", b".")]
             else:
                 raise UnsafePathError("a parent in its path is not a directory")

@@ -6,6 +6,8 @@ from __future__ import annotations
 from pydiskimg.fs.ext4.descriptors import Descriptor, locations, read_descriptors
 from pydiskimg.fs.ext4.features import Compat
 from pydiskimg.fs.ext4.geometry import Geometry
+from pydiskimg.fs.ext4.journal_writer import replay
+from pydiskimg.fs.ext4.recovery import RecoveredSource
 from pydiskimg.fs.ext4.resize_inode import regrown_reserve
 from pydiskimg.fs.ext4.resizing import Resizing
 from pydiskimg.fs.ext4.usage import ExtUsage, clusters_of, metadata_ranges
@@ -17,7 +19,10 @@ class Shrinking(Resizing):
 
     def __init__(self, disk: Disk, new: Geometry) -> None:
         """Nothing is written. Raises NotBelievedError where something beyond the end is in use; as reading does."""
-        super().__init__(disk, ExtUsage(disk), new)
+        usage = ExtUsage(disk)
+        if isinstance(usage.fs.source, RecoveredSource):
+            usage.fs.source.check_copies()  # now, and not when a part of them has been written where it belongs
+        super().__init__(disk, usage, new)
         old = self._old
         self._gone = metadata_ranges(self._fs, range(new.groups, old.groups))
         self._kept = metadata_ranges(self._fs, range(new.groups))
@@ -33,6 +38,7 @@ class Shrinking(Resizing):
 
     def write(self) -> None:
         """Make the file system smaller. Raises StorageError; what was there is then as good as before."""
+        replay(self._disk, self._fs)  # where nothing had to move, nothing was written yet
         self._switch()
         self._write_copies()
 

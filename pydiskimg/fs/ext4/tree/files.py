@@ -23,6 +23,8 @@ _DEVICES = (layout.CHARACTER_DEVICE, layout.BLOCK_DEVICE)
 _ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
 _SECTOR = 512
 _NANOSECONDS = 1_000_000_000
+_SECONDS = ("st_atime", "st_mtime", "st_ctime")
+_MORE_OF_STATUS = (*_SECONDS, "st_atime_ns", "st_mtime_ns", "st_ctime_ns", "st_blksize", "st_blocks", "st_rdev")
 _INDEXED = 256  # directories whose names are kept
 _INDEXED_NAMES = 1 << 18  # in all; 40 MB
 _INDEXED_SIZE = 4 << 20
@@ -165,3 +167,9 @@ def _has_extents(inode: StoredInode) -> bool:
     """Whether i_block is an extent tree: old kernels left the flag on symlinks that are in the inode."""
     magic = layout.EXTENT_HEADER.unpack(inode.i_block)["eh_magic"]
     return bool(inode.flags & layout.EXTENTS_FLAG) and magic == layout.EXTENT_MAGIC
+
+
+def with_device(status: os.stat_result, device: int) -> os.stat_result:
+    """Return a status with another st_dev, which tells several file systems of one tree from one another."""
+    more = {name: getattr(status, name) for name in _MORE_OF_STATUS}
+    return os.stat_result((*status[:2], device, *status[3:]), more)

@@ -130,13 +130,14 @@ class ExtTree(ReadableTree):
             if top.kind != layout.DIRECTORY:
                 raise RefusedError("is not a directory", errno.ENOTDIR)
             waiting = [(b"", self._sorted_entries(top))]
-        seen, above = {top.number}, path.rstrip("/") + "/"
+        seen, above, directory = {top.number}, path.rstrip("/") + "/", b""  # one path alone: there may be many levels
         while waiting:
-            directory, entries = waiting[-1]
+            name, entries = waiting[-1]
             with self.errors(above + _decoded(directory)):
                 entry = next(entries, None)
             if entry is None:
                 waiting.pop()
+                directory = directory[: len(directory) - len(name)]
                 continue
             below = directory + entry[0]
             with self.errors(above + _decoded(below)):
@@ -148,7 +149,8 @@ class ExtTree(ReadableTree):
                 if inode.number in seen:
                     raise self.files.fs.not_believed(f"the directory of inode {inode.number} has two names")
                 seen.add(inode.number)
-                waiting.append((below + b"/", self._sorted_entries(inode)))
+                waiting.append((entry[0] + b"/", self._sorted_entries(inode)))
+            directory = below + b"/"
 
     def _sorted_entries(self, inode: StoredInode) -> Iterator[NamedInode]:
         entries = self.files.entries(inode)

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: MIT
+"""New file systems filled step by step: from one stream of entries after the other, with a look at what is there.
+
+| superblock, descriptors, tables | journal | files as they arrive ... | directories | free
+"""
+
+from __future__ import annotations
+
+import logging
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from uuid import UUID
+
+from pydiskimg.errors import FileSystemError
+from pydiskimg.files.attributes import AttributesLeftOut
+from pydiskimg.files.entry import Entry
+from pydiskimg.files.resolve import UnsafePathError
+from pydiskimg.files.writer import Wording
+from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.directories import lost_found_blocks
+from pydiskimg.fs.ext4.directory_hash import DirectoryHash
+from pydiskimg.fs.ext4.directory_writer import DirectoryWriter, NewDirectory
+from pydiskimg.fs.ext4.features import Compat
+from pydiskimg.fs.ext4.groups import Groups
+from pydiskimg.fs.ext4.make import ExtInfo, ext_info
+from pydiskimg.fs.ext4.new_file_system import NewFileSystem, new_identity
+from pydiskimg.fs.ext4.plan import plan_geometry
+from pydiskimg.fs.ext4.populate.filled_files import FilledFiles
+from pydiskimg.fs.ext4.populate.filler import Filler, entries_of
+from pydiskimg.fs.ext4.populate.inode_record import stored_fields
+from pydiskimg.fs.ext4.populate.new_files import MOST_LINKS, SECOND, NewFiles
+from pydiskimg.fs.ext4.populate.space import FullError
+from pydiskimg.fs.ext4.tree.tree import ExtTree
+from pydiskimg.fs.wipe import wipe_signatures
+from pydiskimg.protocols import Disk
+from pydiskimg.units import format_size
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What was added to a file system: entries, and the bytes of the regular files among them, with holes.
+
+    left_out is the extended attributes that it cannot hold, flags_left_out counts files whose flags it does not have.
+    """
+
+    entries: int
+    bytes: int
+    left_out: AttributesLeftOut
+    flags_left_out: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewExt:
+    """A file system that is to be made over a whole disk; the options are make_ext()'s."""
+
+    disk: Disk
+    kind: str = "ext4"
+    label: str = ""
+    uuid: UUID | None = None
+    block_size: int | None = None
+    bytes_per_inode: int | None = None
+    reserved_percent: float = 5.0
+    now: int | None = None
+    hash_seed: UUID | None = None
+
+    def planned(self) -> NewFileSystem:
+        """Return it with all that it needs allocated, and nothing written."""
+        identity = new_identity(self.disk.name, self.uuid, self.hash_seed, self.label, self.now)
+        geometry = plan_geometry(
+            self.disk.size,
+            kind=self.kind,
+            where=self.disk.name,
+            sector_size=self.disk.sector_size,
+            block_size=self.block_size,
+            bytes_per_inode=self.bytes_per_inode,
+            reserved_percent=self.reserved_percent,
+        )
+        new = NewFileSystem(self.disk, geometry, identity)
+        new.allocate(journal_first=True)
+        return new
+
+
+class Filling:
+    """A file system, or two of which join() lays the second over a directory of the first, while entries fill them.
+
+        filling = Filling(NewExt(disk=root), NewExt(disk=boot))
+        filling.join("/boot")
+        with open_tar("root.tar.gz") as entries:
+            filling.add(entries)
+        filling.complete()
+
+    There are no file systems on the disks before complete(). All raises what populate() raises.
+    """
+
+    def __init__(self, *wanted: NewExt) -> None:
+        """Plan one or two file systems, and then wipe what is on their disks."""
+        self._wanted = wanted
+        made = [ext.planned() for ext in wanted]
+        self._are_zero = [_begin(new) for new in made]
+        self._files = [NewFiles(new, first) for new, first in zip(made, (0, SECOND), strict=False)]
+        self._filler = Filler(self._files)
+
+    @property
+    def tree(self) -> ExtTree:
+        """What was added to the first file system, and to the second one where it lies over a directory, to be read."""
+        return ExtTree(FilledFiles(self._filler))
+
+    def join(self, path: str) -> None:
+        """Let the second file system lie over a directory of the first from now on, which is made where it is missing.
+
+        Entries of the path are the root of the second one then. Raises FileSystemError where it leads to something
+        else than a directory, or to the root itself.
+        """
+        try:
+            self._filler.join(path.encode())
+        except (UnsafePathError, OSError) as error:
+            name = self._wanted[0].disk.name
+            raise FileSystemError(
+                f"{name}, {path}: cannot be a mount point: it does not lead to a directory"
+            ) from error
+
+    def add(
+        self,
+        entries: Iterable[Entry],
+        *,
+        wording: Wording | None = None,
+        replacing: bool = True,
+        keep_links: bool = False,
+        to_second: bool = False,
+    ) -> Added:
+        """Make files of entries and return what was made.
+
+        Paths begin at the root of the first file system; to_second: at the root of the second one. keep_links: where an
+        entry is a directory, a symlink that leads to one counts as that (/lib -> usr/lib). The rest is as populate()
+        says.
+        """
+        count = total = 0
+        self._filler.begin(
+            wording or Wording(self._wanted[to_second].disk.name),
+            replacing=replacing,
+            keep_links=keep_links,
+            to_second=to_second,
+        )
+        for entry in entries:
+            self._filler.make(entry)
+            count += 1
+            total += entry.size if entry.kind == stat.S_IFREG else 0
+        self._filler.finish()
+        return Added(count, total, self._filler.left_out, self._filler.flags_left_out)
+
+    def complete(self) -> list[ExtInfo]:
+        """Write all that says what is where, the first file system's superblock last; return what was made."""
+        self._filler.names.forget_lookups()
+        for files in self._files:
+            _write_directories(files, self._filler)
+        infos: list[ExtInfo] = []
+        for ext, files, is_zero in reversed([*zip(self._wanted, self._files, self._are_zero, strict=True)]):
+            info = ext_info(files.new, ext.kind, ext.label, _complete(files, tables_are_zero=is_zero))
+            _log.info("%s: made %s of %s, UUID %s", ext.disk.name, ext.kind, format_size(info.size), info.uuid)
+            infos.insert(0, info)
+        return infos
+
+
+def _begin(new: NewFileSystem) -> bool:
+    """Take away what was on the disk; return whether inode tables and bitmaps read as zero without being written."""
+    wipe_signatures(new.disk)
+    tables_are_zero = new.disk.reads_as_zero
+    Groups(new.geometry, new.placement, new.checksums, new.writer, tables_are_zero=tables_are_zero).zero_tables()
+    return tables_are_zero
+
+
+def _write_directories(files: NewFiles, filler: Filler) -> None:
+    """Write the blocks of a file system's directories, in the order of their inodes."""
+    new, hashing = files.new, None
+    if Compat.DIR_INDEX in new.geometry.features:
+        hashing = DirectoryHash(new.identity.hash_seed.bytes, is_signed=True)
+    writer = DirectoryWriter(new.geometry.block_size, new.checksums, hashing)
+    for number in sorted(filter(files.holds, filler.paths.above)):
+        above = files.root if number == files.root else filler.paths.above[number]
+        entries = entries_of(filler.names, number, files)
+        own, parent = files.local(number), files.local(above)
+        if number == files.lost_found:
+            least = lost_found_blocks(new.geometry.block_size)
+            directory = NewDirectory(writer.linear(own, parent, entries, least), is_indexed=False)
+        else:
+            directory = writer.directory(own, parent, entries)
+        _write_directory(files, filler, number, directory)
+
+
+def _write_directory(files: NewFiles, filler: Filler, number: int, directory: NewDirectory) -> None:
+    """Write the blocks of one directory and its inode's fields. Raises NoSpaceError, and as writing does."""
+    local = files.local(number)
+    try:
+        stored = files.blocks.write_blocks(local, directory.blocks)
+    except FullError as error:
+        raise filler.directory_failed(number, error) from error
+    fields = layout.INODE.unpack(files.inodes.get(local))
+    links = 2 + filler.subdirectories.get(number, 0)
+    sectors = stored.blocks * files.blocks.block_size // 512 + fields["i_blocks_lo"]
+    values = {
+        **stored_fields(stored.size, sectors),
+        "i_block": stored.i_block,
+        "i_links_count": links if links <= MOST_LINKS else 1,
+        "i_flags": fields["i_flags"] | stored.flags | (layout.INDEX_FLAG if directory.is_indexed else 0),
+    }
+    files.inodes.patch(local, values)
+
+
+def _complete(files: NewFiles, *, tables_are_zero: bool) -> int:
+    """Write all that says what is where, the superblock last; return how many blocks are free."""
+    new = files.new
+    files.blocks.flush()
+    files.inodes.save()
+    files.blocks.space.settle()
+    groups = Groups(
+        new.geometry,
+        new.placement,
+        new.checksums,
+        new.writer,
+        tables_are_zero=tables_are_zero,
+        inode_use=files.inodes.use(),
+    )
+    groups.write()
+    new.write_journal()
+    new.writer.write_all(new.contents)
+    return new.write_superblocks(groups.metadata_blocks, used_inodes=files.inodes.used)

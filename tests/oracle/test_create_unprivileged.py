@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: MIT
+"""create and import of a tarball and of dumps by an ordinary user onto a plain file; e2fsck is the judge."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pydiskimg import open_tree
+from pydiskimg.images.open_disk import open_disk
+from pydiskimg.partitions.read import Partition, read_partition_table
+from pydiskimg.units import MIB
+from tests.fixtures.dumps import Dir, File, dump
+from tests.fixtures.grub_files import DIRECTORY as GRUB
+from tests.fixtures.grub_files import grub_files
+from tests.fixtures.node import PATH, ROOT, Node, create_environment, last_line, stream_environment
+from tests.fixtures.programs import Tool, run
+from tests.fixtures.tarballs import DIRECTORY, FILE, add
+
+pytestmark = pytest.mark.oracle
+SIZE = 64 * MIB
+NOBODY = 65534
+SETTINGS = {"IMAGE_NAME": "x", "ARCH": "x86_64", "SWAP_SIZE": "8", "BOOT_SIZE": "16"}
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    """A node whose files everybody can read, as the directories of pytest are root's alone."""
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        made = Node.make(Path(directory) / "a node", IMAGE_TYPE="tarball", **SETTINGS)
+        (made.directory / "disk").touch()
+        if os.geteuid() == 0:
+            os.chown(made.directory / "disk", NOBODY, NOBODY)
+        os.truncate(made.directory / "disk", SIZE)
+        yield made
+
+
+def as_nobody(
+    node: Node, verb: str, environment: dict[str, str], backup: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a verb as a user with no rights; backup is given on standard input."""
+    user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+    with open(backup or os.devnull, "rb") as file:
+        return subprocess.run(  # type: ignore[call-overload,no-any-return] # options in a dictionary
+            node.command(verb),
+            cwd=ROOT,
+            env={"PATH": PATH, "PYTHONDONTWRITEBYTECODE": "1", **environment},
+            stdin=file,
+            capture_output=True,
+            text=True,
+            check=False,
+            **user,
+        )
+
+
+def tarball(node: Node) -> Path:
+    path = node.images / "x-x86_64.tar.gz"
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        for name in ("etc", "boot", "usr/lib"):
+            add(archive, (name, DIRECTORY, b""))
+        owned = tarfile.TarInfo("etc/owned")
+        owned.uid, owned.gid, owned.mode, owned.size = 70000, 5, 0o4750, 4
+        archive.addfile(owned, io.BytesIO(b"file"))
+        add(archive, ("boot/vmlinuz-6.1", FILE, b"kernel"))
+        add(archive, ("etc/fstab", FILE, b"/dev/sda1 / ext4 defaults 0 1\nproc /proc proc defaults 0 0\n"))
+        for name, data in grub_files().items():
+            add(archive, (f".{GRUB}/{name}", FILE, data))
+    return path
+
+
+def checked(disk: Path, tool: Tool, work: Path) -> list[Partition]:
+    """Let e2fsck judge what is on the Linux partitions; return all partitions."""
+    with open_disk(str(disk)) as opened:
+        partitions = read_partition_table(opened)
+        assert partitions
+        for partition in (partitions[0], partitions[-1]):
+            image = work / "partition"
+            with disk.open("rb") as source, image.open("wb") as target:
+                source.seek(partition.start)
+                target.write(source.read(partition.length))
+            run(tool("e2fsck"), "-fn", image)
+    return list(partitions)
+
+
+@pytest.mark.parametrize("kind", ["ext2", "ext4"])
+def test_a_tarball_with_an_overlay_becomes_a_bootable_instance(
+    node: Node, tool: Tool, tmp_path: Path, kind: str
+) -> None:
+    overlays = node.directory / "overlays"
+    (overlays / "web/boot").mkdir(parents=True)
+    (overlays / "web/boot/loader.conf").write_text("from the overlay")
+    (overlays / "web/etc").mkdir()
+    (overlays / "web/etc/motd").write_text("welcome")
+    node.configure(IMAGE_TYPE="tarball", FILESYSTEM=kind, OVERLAY="web", OVERLAYS_DIR=str(overlays), **SETTINGS)
+    tarball(node)
+    disk = node.directory / "disk"
+    done = as_nobody(node, "create", create_environment(disk))
+    assert done.returncode == 0, done.stderr
+    partitions = checked(disk, tool, tmp_path)
+    assert [partition.length // MIB for partition in partitions[:2]] == [16, 8]
+    with open_tree(str(disk), partition=3) as root, open_tree(str(disk), partition=1) as boot:
+        assert root.read("/etc/hostname") == b"inst1\n"
+        assert root.read("/etc/motd") == b"welcome"
+        owned = root.stat("/etc/owned")
+        assert (owned.st_uid, owned.st_gid, owned.st_mode & 0o7777) == (70000, 5, 0o4750)
+        lines = [line.split()[1:3] for line in root.read("/etc/fstab").decode().splitlines() if line[0] != "#"]
+        assert lines == [["/", kind], ["/boot", kind], ["none", "swap"], ["/proc", "proc"]]
+        assert root.list("/boot") == []
+        assert boot.list("/") == ["grub", "loader.conf", "lost+found", "vmlinuz-6.1"]
+        assert boot.read("/grub/i386-pc/normal.mod") == grub_files()["normal.mod"]
+    with disk.open("rb") as file:
+        assert any(file.read(440)), "there is no boot code"
+
+
+def dumps() -> tuple[bytes, bytes]:
+    root: dict[int, File | Dir] = {
+        2: Dir([(b"etc", 11), (b"boot", 12)]),
+        11: Dir([(b"hostname", 13)]),
+        12: Dir([(b"hidden", 14)], mode=0o40700),
+        13: File(data=b"old\n"),
+        14: File(data=b"below the mount point"),
+    }
+    boot: dict[int, File | Dir] = {2: Dir([(b"vmlinuz", 11)], mode=0o40711), 11: File(data=b"kernel", uid=0, gid=0)}
+    return dump(root), dump(boot)
+
+
+@pytest.mark.parametrize(
+    ("verb", "order"), [("create", ()), ("import", ("root", "boot")), ("import", ("boot", "root"))]
+)
+def test_dumps_become_an_instance(node: Node, tool: Tool, tmp_path: Path, verb: str, order: tuple[str, ...]) -> None:
+    disk, backup = node.directory / "disk", None
+    data = dict(zip(("root", "boot"), dumps(), strict=True))
+    if verb == "create":
+        node.configure(IMAGE_TYPE="dump", **SETTINGS)
+        (node.images / "x-x86_64-root.dump").write_bytes(data["root"])
+        (node.images / "x-x86_64-boot.dump").write_bytes(data["boot"])
+        done = as_nobody(node, verb, create_environment(disk))
+    else:
+        node.configure(IMPORT_IDENTITY="new", **SETTINGS)
+        backup = node.directory / "backup.tar"
+        with tarfile.open(backup, "w") as archive:
+            for name in order:
+                add(archive, (f"{name}.dump", FILE, data[name]))
+        done = as_nobody(node, verb, stream_environment("import", disk), backup)
+    assert done.returncode == 0, done.stderr
+    checked(disk, tool, tmp_path)
+    with open_tree(str(disk), partition=3) as root, open_tree(str(disk), partition=1) as boot:
+        assert root.read("/etc/hostname") == b"inst1\n"
+        assert root.read("/boot/hidden") == b"below the mount point"
+        assert (root.stat("/boot").st_mode & 0o777, boot.stat("/").st_mode & 0o777) == (0o700, 0o711)
+        assert boot.list("/") == ["lost+found", "vmlinuz"]
+
+
+def test_a_script_is_what_root_is_needed_for_and_nothing_was_written(node: Node) -> None:
+    if os.geteuid() == 0:
+        shutil.chown(node.directory / "disk", NOBODY)
+    tarball(node)
+    node.add_script("10-any", "#!/bin/sh\n")
+    disk = node.directory / "disk"
+    disk.write_bytes(b"\xff" * MIB)
+    os.truncate(disk, SIZE)
+    done = as_nobody(node, "create", create_environment(disk))
+    assert done.returncode == 1
+    assert "mounting needs root (CAP_SYS_ADMIN); customisation scripts run in the mounted system; " in last_line(done)
+    assert disk.read_bytes()[:MIB] == b"\xff" * MIB
+
+
+def test_a_boot_that_is_no_mount_point_is_told(node: Node) -> None:
+    root: dict[int, File | Dir] = {2: Dir([(b"boot", 11)]), 11: File(mode=0o120777, data=b"/")}
+    backup = node.directory / "backup.tar"
+    with tarfile.open(backup, "w") as archive:
+        for name, data in (("root", dump(root)), ("boot", dumps()[1])):
+            add(archive, (f"{name}.dump", FILE, data))
+    done = as_nobody(node, "import", stream_environment("import", node.directory / "disk"), backup)
+    assert done.returncode == 1
+    assert last_line(done).endswith("partition 3, /boot: cannot be a mount point: it does not lead to a directory")

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT
+"""Images of 4 MiB with numbers changed and their checksums made right again: read, changed and grown, within limits.
+
+Nothing is written outside of the file system, and what is refused is refused in one sentence.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pydiskimg.disks.memory import MemoryDisk
+from pydiskimg.disks.region import Region
+from pydiskimg.errors import DiskImageError
+from pydiskimg.fs.ext4.change.tree import ChangedTree, open_changed_tree
+from pydiskimg.fs.ext4.grow import plan_ext_growth
+from pydiskimg.protocols import Disk
+from pydiskimg.units import KIB, MIB
+from tests.fixtures.ext_files import made_ext
+from tests.fixtures.hostile_reading import look_at_everything
+from tests.fixtures.limits import assert_sentence, limits
+from tests.fixtures.programs import Tool, run
+from tests.fixtures.resealed import structures
+
+pytestmark = pytest.mark.oracle
+
+SECONDS, MEMORY = 2.0, 256 << 20
+ROUNDS = 12
+GUARD = b"\xa5" * (64 * KIB)
+KINDS = {
+    "inline": "-t ext4 -b 1024 -O inline_data",
+    "clusters": "-t ext4 -b 1024 -O bigalloc,^resize_inode -C 4096",
+    "groups": "-t ext4 -b 1024 -O meta_bg,^resize_inode -g 1024",
+}
+CHANGES: tuple[Callable[[ChangedTree], None], ...] = (
+    lambda tree: tree.write("/etc/new", b"n" * 5000),
+    lambda tree: tree.write("/large", b"x" * 200_000),
+    lambda tree: tree.append("/pieces", b"more" * 100),
+    lambda tree: tree.truncate("/large", 1234),
+    lambda tree: tree.truncate("/pieces", 400_000),
+    lambda tree: tree.remove("/etc/40"),
+    lambda tree: tree.rename("/etc/0", "/a/b/zero"),
+    lambda tree: tree.rename("/a/b", "/etc/moved"),
+    lambda tree: tree.make_directory("/a/new"),
+    lambda tree: tree.chmod("/pieces", 0o600),
+    lambda tree: tree.set_attribute("/pieces", "user.two", b"2" * 300),
+    lambda tree: tree.remove_attribute("/large", "user.small"),
+    lambda tree: tree.link("/large", "/etc/link"),
+    lambda tree: tree.write("/twice", b"once"),
+    lambda tree: tree.symlink("/etc/symlink", "t" * 200),
+    lambda tree: tree.write_files("/etc", [(f"{number:03d}" + "m" * 60, b"x") for number in range(80)]),
+    lambda tree: tree.remove("/pieces"),
+    lambda tree: tree.remove("/large"),
+    lambda tree: tree.remove_directory("/a"),
+)
+
+
+@pytest.fixture(params=KINDS)
+def image(request: pytest.FixtureRequest, tool: Tool, tmp_path: Path) -> bytes:
+    root = tmp_path / "files"
+    (root / "etc").mkdir(parents=True)
+    for number in range(60):
+        (root / "etc" / f"{'long ' * (number % 40)}{number}").write_bytes(b"%d" % number * number)
+    (root / "a" / "b" / "c").mkdir(parents=True)
+    (root / "a" / "b" / "c" / "up").symlink_to("../../../etc")
+    (root / "slow").symlink_to("s" * 100)
+    with (root / "pieces").open("wb") as file:
+        for number in range(200):
+            file.seek(number * 2048 * 3)
+            file.write(random.Random(number).randbytes(100))
+    (root / "large").write_bytes(random.Random(1).randbytes(300_000))
+    (root / "twice").write_bytes(b"t" * 5000)
+    (root / "etc" / "twin").hardlink_to(root / "twice")
+    path = made_ext(tool, tmp_path / "image", KINDS[request.param], 4 * MIB, root)
+    value = tmp_path / "value"
+    value.write_bytes(b"v" * 600)
+    commands = f"ea_set large user.small x\nea_set -f {value} pieces user.large\nea_set a user.more yyyy\n"
+    run(tool("debugfs"), "-w", "-f", "-", path, given=commands)
+    run(tool("e2fsck"), "-fyD", path, expect=(0, 1))
+    return path.read_bytes()
+
+
+def changed(disk: Disk) -> None:
+    with open_changed_tree(disk) as tree:
+        for change in CHANGES:
+            with refused_in_a_sentence():
+                change(tree)
+
+
+def grown(disk: Disk) -> None:
+    plan_ext_growth(disk).write()
+
+
+@contextmanager
+def refused_in_a_sentence() -> Iterator[None]:
+    try:
+        yield
+    except DiskImageError as error:
+        assert_sentence(str(error))
+
+
+def test_what_is_sealed_again_is_as_it_was(image: bytes) -> None:
+    found = structures(image)
+    for structure in found:
+        sealed = bytearray(image)
+        structure.seal(sealed)
+        assert sealed == image
+    assert len(found) > 80
+
+
+@pytest.mark.parametrize(
+    ("use", "more"), [(look_at_everything, 0), (changed, 0), (grown, 3 * MIB)], ids=["read", "changed", "grown"]
+)
+def test_numbers_that_pass_their_checksums(image: bytes, use: Callable[[Disk], None], more: int) -> None:
+    rng = random.Random(int(os.environ.get("PYDISKIMG_TEST_SEED", "1")))
+    places = structures(image)
+    for _ in range(ROUNDS):
+        data = bytearray(image)
+        for _ in range(rng.choice((1, 1, 2, 5))):
+            # The superblock, the descriptor and the bitmaps of group 0, or anything.
+            rng.choice(places[:4] if rng.random() < 0.4 else places).damaged(data, rng)
+        disk = MemoryDisk(0, name="disk")
+        disk.data = bytearray(GUARD + data + bytes(more) + GUARD)
+        with limits(SECONDS, MEMORY), refused_in_a_sentence():
+            use(Region(disk, len(GUARD), len(data) + more, name="disk"))
+        assert disk.data.startswith(GUARD)
+        assert disk.data.endswith(GUARD)
