@@ -102,6 +102,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _check_usage(arguments: argparse.Namespace, *, is_device: bool) -> None:
+    if arguments.disk == "-":
+        arguments.usage_error("a disk is written at any offset, which a pipe cannot take: name a file")
     if arguments.size is None and not (is_device and arguments.format == "raw"):
         arguments.usage_error("--size is missing: a new disk has the size that it is given, such as --size 4G")
     if arguments.size is not None and is_device and arguments.format == "raw":

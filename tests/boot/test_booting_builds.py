@@ -16,6 +16,7 @@ from pydiskimg.protocols import read_bytes
 from tests.boot.conftest import Systems
 from tests.fixtures.bootable_debian import DEBIAN_12, packed, run
 from tests.fixtures.checkout import ROOT
+from tests.fixtures.programs import run as judged
 from tests.fixtures.unprivileged import unprivileged
 from tests.fixtures.virtual_machine import Nic, running
 
@@ -47,5 +48,5 @@ def test_a_build_of_debian_12_boots_as_what_it_was_named(
         for partition in (read_partition_table(image)[number] for number in (1, 3)):
             file = tmp_path / "partition"
             file.write_bytes(read_bytes(image, partition.start, partition.length))
-            run("e2fsck", "-fp", file)  # its journal may hold what was written last
-            run("e2fsck", "-fn", file)
+            judged(tool("e2fsck"), "-fp", file, expect=(0, 1))  # its journal may hold what was written last
+            judged(tool("e2fsck"), "-fn", file)

@@ -141,6 +141,7 @@ def test_what_is_wrong_usage(tmp_path: Path, tarball: Path) -> None:
     disk, size = tmp_path / "disk", ("--size", "64M")
     for words, said in (
         ((tarball, disk), "--size is missing: a new disk has the size that it is given"),
+        ((tarball, "-", *size), "a disk is written at any offset, which a pipe cannot take: name a file"),
         ((tarball, disk, *size, "--hostname", "a b"), "'a b' is not a host name"),
         ((tarball, disk, *size, "--uuid", "1"), "'1' is not a UUID"),
         ((tarball, disk, *size, "--bootloader", "none", "--serial-console"), "leave out --bootloader none"),
