@@ -47,7 +47,7 @@ class InodeChecker:
                 raw = data[index * size : (index + 1) * size]
                 block, offset = divmod((first + index) * size, geometry.block_size)
                 inode = stored_inode(self._fs, number + index, (table + block, offset), raw)
-                self._check(inode, is_intact=not any(raw) or checksums.inode_holds(number + index, raw))
+                self._check(inode, is_intact=not any(raw) or checksums.inode_holds(inode.seed, raw))
 
     def finish(self) -> None:
         self._attributes.check_shared()
