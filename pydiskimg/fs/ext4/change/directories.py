@@ -147,7 +147,7 @@ class ChangedDirectory:
         """Take entries away in the blocks that have them, for which no block needs to be free."""
         for block, leaf in self._leaves():
             if leaf.remove_all(names):
-                self._transaction.put(block, leaf.sealed(self.inode.seed), is_last=True)
+                self._transaction.put(block, leaf.sealed(self.inode.seed), order=WriteOrder.LAST)
 
     def _change_one(self, name: bytes, child: StoredInode | None) -> bool:
         """Change a name in the block that has it or has room for it; False where none has."""
