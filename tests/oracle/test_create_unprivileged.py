@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from pydiskimg import open_tree
+from pydiskimg.errors import PartitionError
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.partitions.read import Partition, read_partition_table
 from pydiskimg.units import MIB
@@ -183,3 +186,60 @@ def test_a_boot_that_is_no_mount_point_is_told(node: Node) -> None:
     done = as_nobody(node, "import", stream_environment("import", node.directory / "disk"), backup)
     assert done.returncode == 1
     assert last_line(done).endswith("partition 3, /boot: cannot be a mount point: it does not lead to a directory")
+
+
+# Writes are counted, and instead of the last one the process is gone, as with kill -9.
+COUNTED = """
+import os, sys
+from ganeti_os import main
+from pydiskimg.disks.descriptor import DescriptorDisk
+
+left, plain = int(sys.argv[1]), DescriptorDisk.write
+
+def write(disk, offset, data):
+    global left
+    left -= 1
+    if left == 0:
+        os._exit(9)
+    os.write(1, b".")
+    plain(disk, offset, data)
+
+DescriptorDisk.write = write
+main.run_verb("create", sysconfdir=sys.argv[2] + "/etc", localstatedir=sys.argv[2] + "/var", argv=[])
+"""
+
+
+def create_until(node: Node, disk: Path, count: int) -> subprocess.CompletedProcess[str]:
+    """Create, and end before the write of this number."""
+    disk.write_bytes(b"\xff" * MIB)
+    os.truncate(disk, SIZE)
+    return subprocess.run(
+        [sys.executable, "-c", COUNTED, str(count), str(node.directory)],
+        cwd=ROOT,
+        env={"PATH": PATH, **create_environment(disk)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_table_is_there_when_all_else_is_and_not_before(node: Node) -> None:
+    tarball(node)
+    disk = node.directory / "disk"
+    done = create_until(node, disk, 1 << 20)
+    assert done.returncode == 0, done.stderr
+    assert len(read_table(disk)) == 3
+    count = len(done.stdout)
+    before = random.Random(count).sample(range(1, count), 6)
+    for stop in [*before, count - 1, count]:
+        done = create_until(node, disk, stop)
+        assert done.returncode == 9, done.stderr
+        assert read_table(disk) == [], f"after {stop} of {count} writes"
+
+
+def read_table(disk: Path) -> list[Partition]:
+    with open_disk(str(disk)) as opened:
+        try:
+            return list(read_partition_table(opened))
+        except PartitionError:  # what the file began with
+            return []

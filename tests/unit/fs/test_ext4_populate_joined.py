@@ -290,3 +290,42 @@ def test_what_is_not_a_directory_cannot_be_a_mount_point(entry_of_boot: Entry) -
     filling.add([entry_of_boot])
     with pytest.raises(FileSystemError, match="memory, /boot: cannot be a mount point: it does not lead"):
         filling.join("/boot")
+
+
+def random_entries(seed: int) -> list[Entry]:
+    """Files, symlinks and links to what came before, on both sides, some in the place of others."""
+    source = random.Random(seed)
+    names = [f"{side}/{name}" for side in ("usr", "boot", "boot/deep", "usr/deep") for name in "abc"]
+    made: list[str] = []
+    entries: list[Entry] = []
+    for number in range(60):
+        name, kind = source.choice(names), source.choice("fslll")
+        first = source.choice(made) if made else name
+        if kind == "l" and first != name:
+            entries.append(hard_link(name, first))
+        elif kind == "s":
+            entries.append(symlink(name, f"{number}"))
+        else:
+            entries.append(regular(name, b"%d" % number * number))
+        made.append(name)
+    return entries
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_the_order_contents_are_as_in_one_file_system(seed: int) -> None:
+    root, boot = Joined(random_entries(seed)).trees()
+    alone = open_ext_tree(filled(random_entries(seed), size=SIZE))
+    found = {path for path, _ in alone.walk("/") if "lost+found" not in path}
+    both = {path for path, _ in root.walk("/")} | {f"/boot{path}" for path, _ in boot.walk("/")}
+    assert {path for path in both if "lost+found" not in path} == found
+    for path in found:
+        tree, inside = (boot, path[5:] or "/") if path.startswith("/boot") else (root, path)
+        one, other = tree.stat(inside, follow_symlinks=False), alone.stat(path, follow_symlinks=False)
+        if stat.S_ISDIR(one.st_mode):
+            continue
+        assert (one.st_mode, one.st_size, one.st_mtime_ns) == (other.st_mode, other.st_size, other.st_mtime_ns)
+        assert 0 < one.st_nlink <= other.st_nlink
+        if stat.S_ISREG(one.st_mode):
+            assert tree.read(inside) == alone.read(path)
+        else:
+            assert tree.readlink(inside) == alone.readlink(path)
