@@ -4,10 +4,15 @@
 from __future__ import annotations
 
 import argparse
+import errno
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.tree_argument import CHANGED, add_tree_arguments, changed_tree_argument, path_argument
+from pydiskimg.errors import StorageError
+
+if TYPE_CHECKING:
+    from pydiskimg.fs.ext4.change.tree import ChangedTree
 
 
 def add_parser(subparsers: Any) -> None:
@@ -34,4 +39,13 @@ def run(arguments: argparse.Namespace) -> None:
                 if arguments.recursive:
                     tree.remove_tree(path)
                 else:
-                    tree.remove(path)
+                    _remove(tree, path)
+
+
+def _remove(tree: ChangedTree, path: str) -> None:
+    try:
+        tree.remove(path)
+    except StorageError as error:
+        if error.errno != errno.EISDIR:
+            raise
+        raise StorageError(f"{error}; -r removes directories", errno=errno.EISDIR, filename=path) from error

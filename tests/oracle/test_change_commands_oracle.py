@@ -158,7 +158,7 @@ def test_rm_and_mkdir(tool: Tool, image: Path, local: Path, call: Run) -> None:
     assert call("copy-in", image, local, "/x/y") == (0, "")
     with open_tree(image) as tree:
         assert [tree.stat(path).st_mode & 0o7777 for path in ("/tmp", "/x/y", "/x/y/z")] == [0o1777, 0o755, 0o700]
-    assert call("rm", image, "/x") == (1, f"{where}/x: is a directory\n")
+    assert call("rm", image, "/x") == (1, f"{where}/x: is a directory; -r removes directories\n")
     assert call("rm", image, "/none") == (1, f"{where}/none: does not exist\n")
     assert call("rm", "-f", image, "/none", "/x/y/local/link") == (0, "")
     assert call("rm", "-rf", image, "/none", "/x") == (0, "")

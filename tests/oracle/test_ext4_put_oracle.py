@@ -135,3 +135,33 @@ def test_a_tree_on_a_full_file_system_is_removed(tool: Tool, tmp_path: Path, opt
         assert judged_after > 1
         assert tree.list("/") == ["lost+found"]
     judged(tool, tmp_path, disk)
+
+
+@pytest.mark.parametrize("options", ["-t ext4 -b 1024", "-t ext2 -b 1024"])
+def test_an_interruption_of_removing_leaves_each_file_whole_or_removed(
+    tool: Tool, tmp_path: Path, options: str
+) -> None:
+    disk = disk_of(tool, tmp_path, options)
+    with open_changed_tree(disk) as tree:
+        tree.put(regular(f"d/{number % 3}/{number}", b"%d" % number * 500) for number in range(15))
+        tree.put([hard_link("kept", "d/1/1"), symlink("d/soft", "t" * 100)])
+    start, before = bytes(disk.data), contents_of(disk)
+    counting = StoppingDisk(disk, 1 << 30)
+    with open_changed_tree(counting) as tree:
+        tree.remove_tree("/d")
+    after, rng = contents_of(disk), random.Random(3)
+    assert after.keys() == {"/kept", "/lost+found"}
+    outcomes = set()
+    for writes in range(counting.written):
+        for _ in range(2 if "ext2" in options else 1):
+            disk.data[:] = start
+            losing = LosingDisk(disk, writes, 1 * KIB)
+            with suppress(StoppedError), open_changed_tree(losing) as tree:
+                tree.remove_tree("/d")
+            losing.lose(rng)
+            found = repaired(tool, tmp_path, disk)
+            assert after.keys() <= found.keys() <= before.keys(), f"after {writes} writes"
+            for path, one in found.items():
+                assert one.contents == before[path].contents, f"{path} after {writes} writes"
+            outcomes.add(len(found))
+    assert {len(before), len(after)} <= outcomes

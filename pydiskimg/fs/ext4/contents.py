@@ -40,7 +40,7 @@ class FileSource(Source):
 
     def extents(self) -> Iterator[Extent]:
         end, pending = 0, 0  # what was yielded, and up to where what is stored goes on
-        for start, _, length in self.runs():
+        for start, _, length in zip(*self._read_map(), strict=True):
             if start > pending:
                 if pending > end:
                     yield Extent(end, pending - end, Kind.DATA)

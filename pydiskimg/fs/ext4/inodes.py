@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _NAMES = {layout.ROOT_INODE: "root directory", layout.RESIZE_INODE: "resize inode", layout.JOURNAL_INODE: "journal"}
 
+_DEVICES = (layout.CHARACTER_DEVICE, layout.BLOCK_DEVICE)
 _GENERATION = layout.INODE.slice_of("i_generation")
 _FIELD_ENDS: dict[str, int] = {name: layout.INODE.slice_of(name).stop for name in layout.INODE.names}
 
@@ -83,6 +84,11 @@ class StoredInode:
     @property
     def project(self) -> int:
         return int(self.fields["i_projid"]) if self._has("i_projid") else 0
+
+    @property
+    def device(self) -> tuple[int, int]:
+        """Major and minor of a device; 0, 0 for other files."""
+        return device_number(self.i_block) if self.kind in _DEVICES else (0, 0)
 
     def time_ns(self, name: str) -> int:
         """Return i_atime, i_ctime, i_mtime or i_crtime in nanoseconds since 1970; 0 for one that it has no room for."""

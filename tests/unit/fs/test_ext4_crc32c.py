@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pydiskimg import crc32c as module
 from pydiskimg.crc32c import FOLDS, POLYNOMIAL, START, _steps, byte_table, crc32c, crc32c_columns
+
+
+@pytest.fixture(autouse=True, params=["Python", "package"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to compute; google-crc32c is among what the tests need."""
+    monkeypatch.setattr(module, "_extend", None)
+    monkeypatch.setattr(module, "_patience", 1 << 62)
+    if request.param == "package":
+        module.use_package()
+        assert module._extend is not None
 
 
 def definition(data: bytes, register: int) -> int:

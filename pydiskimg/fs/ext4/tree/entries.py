@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -58,7 +57,7 @@ class TreeEntries:
         if inode.links > 1 and not stat.S_ISDIR(inode.mode):
             first = self._first.setdefault(inode.number, path)
             if first != path:
-                found = _bare(self.tree.files, inode, path)
+                found = _bare(inode, path)
                 found.kind, found.link, found.flags = _HARD_LINK, first, 0
                 return found
         found = entry_of(self.tree.files, inode, path, f"{self.tree.name}, {name}")
@@ -72,11 +71,11 @@ class TreeEntries:
 
 def entry_of(files: ExtFiles, inode: StoredInode, path: bytes, name: str) -> Entry:
     """Return a file as an entry of this path; name is what messages about its contents call it. Raises as files do."""
-    found = _bare(files, inode, path)
+    found = _bare(inode, path)
     if found.kind == stat.S_IFREG:
         source = files.contents(inode, name)
         found.size, found.contents = source.size, source_pieces(source)
-        if files.status(inode).st_blocks * 512 < source.size:
+        if files.stored_bytes(inode) < source.size:
             found.data = _data_ranges(source)
     elif found.kind == stat.S_IFLNK:
         found.link = files.target(inode)
@@ -90,18 +89,17 @@ def entry_of(files: ExtFiles, inode: StoredInode, path: bytes, name: str) -> Ent
     return found
 
 
-def _bare(files: ExtFiles, inode: StoredInode, path: bytes) -> Entry:
+def _bare(inode: StoredInode, path: bytes) -> Entry:
     """Return an entry without contents, target and attributes."""
-    status = files.status(inode)
     return Entry(
         path,
-        stat.S_IFMT(status.st_mode),
-        stat.S_IMODE(status.st_mode),
-        status.st_uid,
-        status.st_gid,
-        status.st_mtime_ns,
-        status.st_atime_ns,
-        device=(os.major(status.st_rdev), os.minor(status.st_rdev)),
+        inode.kind,
+        stat.S_IMODE(inode.mode),
+        inode.uid,
+        inode.gid,
+        inode.time_ns("i_mtime"),
+        inode.time_ns("i_atime"),
+        device=inode.device,
         flags=inode.flags & RESTORED_FLAGS,
     )
 

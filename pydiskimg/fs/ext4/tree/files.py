@@ -14,12 +14,11 @@ from pydiskimg.fs.ext4.directory_entries import NamedInode, block_entries, direc
 from pydiskimg.fs.ext4.features import RoCompat
 from pydiskimg.fs.ext4.file_system import FileSystem, NotBelievedError
 from pydiskimg.fs.ext4.inode_table import InodeTable
-from pydiskimg.fs.ext4.inodes import StoredInode, device_number, inode_name
+from pydiskimg.fs.ext4.inodes import StoredInode, inode_name
 from pydiskimg.fs.ext4.xattrs import Xattrs, attribute_name
 from pydiskimg.protocols import Source, read_bytes
 
 _KINDS = (*layout.FILE_TYPES,)
-_DEVICES = (layout.CHARACTER_DEVICE, layout.BLOCK_DEVICE)
 _ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
 _SECTOR = 512
 _NANOSECONDS = 1_000_000_000
@@ -45,6 +44,7 @@ class ExtFiles:
 
     def __init__(self, fs: FileSystem) -> None:
         self.fs = fs
+        self._has_huge_files = RoCompat.HUGE_FILE in fs.geometry.features
         self._table = InodeTable(fs)
         self._xattrs = Xattrs(fs, self._attribute_value)
         self._names: dict[int, dict[bytes, int]] = {}  # of directories that were looked into
@@ -115,7 +115,6 @@ class ExtFiles:
     def status(self, inode: StoredInode) -> os.stat_result:
         """Return what os.lstat() gives for the file where it is mounted; st_dev is 0."""
         atime, mtime, ctime = (inode.time_ns(name) for name in ("i_atime", "i_mtime", "i_ctime"))
-        major, minor = device_number(inode.i_block) if inode.kind in _DEVICES else (0, 0)
         numbers = (inode.mode, inode.number, 0, inode.links, inode.uid, inode.gid, inode.size)
         return os.stat_result(
             (*numbers, atime // _NANOSECONDS, mtime // _NANOSECONDS, ctime // _NANOSECONDS),
@@ -127,17 +126,18 @@ class ExtFiles:
                 "st_mtime_ns": mtime,
                 "st_ctime_ns": ctime,
                 "st_blksize": self.fs.geometry.block_size,
-                "st_blocks": self._sectors(inode),
-                "st_rdev": os.makedev(major, minor),
+                "st_blocks": self.stored_bytes(inode) // _SECTOR,
+                "st_rdev": os.makedev(*inode.device),
             },
         )
 
-    def _sectors(self, inode: StoredInode) -> int:
+    def stored_bytes(self, inode: StoredInode) -> int:
+        """Return how much of the file system a file takes, as its inode says."""
         count = int(inode.fields["i_blocks_lo"])
-        if RoCompat.HUGE_FILE not in self.fs.geometry.features:
-            return count
+        if not self._has_huge_files:
+            return count * _SECTOR
         count |= int(inode.fields["i_blocks_high"]) << 32
-        return count * (self.fs.geometry.block_size // _SECTOR) if inode.flags & layout.HUGE_FILE_FLAG else count
+        return count * (self.fs.geometry.block_size if inode.flags & layout.HUGE_FILE_FLAG else _SECTOR)
 
     def _inline_data(self, inode: StoredInode) -> bytes:
         return self._xattrs.inline_data(inode) if inode.flags & layout.INLINE_DATA_FLAG else b""
