@@ -7,7 +7,9 @@ in it, and the checksums of blocks that depend on the number of the inode which 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from pydiskimg.errors import FileSystemError
@@ -32,17 +34,48 @@ NamingBlock = tuple[int, int]
 """The inode of a directory, and the number of its block that names an inode (0 where it is in its inode)."""
 
 
+class _NamingBlocks:
+    """Which blocks of directories name an inode: 16 bytes for each, as they may be many."""
+
+    def __init__(self) -> None:
+        self._directories, self._blocks = array("I"), array("I")
+        self._keys = array("Q")  # the inode and the position of its block above
+        self._is_sorted = True
+
+    def add(self, number: int, block: NamingBlock) -> None:
+        if self._keys and self._keys[-1] >> 32 == number and self._last == block:
+            return
+        self._keys.append(number << 32 | len(self._blocks))
+        self._directories.append(block[0])
+        self._blocks.append(block[1])
+        self._is_sorted = False
+
+    def of(self, number: int) -> Iterator[NamingBlock]:
+        if not self._is_sorted:
+            self._keys = array("Q", sorted(self._keys))
+            self._is_sorted = True
+        at = bisect_left(self._keys, number << 32)
+        while at < len(self._keys) and self._keys[at] >> 32 == number:
+            position = self._keys[at] & 0xFFFFFFFF
+            yield self._directories[position], self._blocks[position]
+            at += 1
+
+    @property
+    def _last(self) -> NamingBlock:
+        return self._directories[-1], self._blocks[-1]
+
+
 class Renumbering:
     """The inodes after the last one that stays, and the blocks of directories that name them."""
 
-    def __init__(self, transaction: Transaction, new: Geometry, leaving: list[int]) -> None:
+    def __init__(self, transaction: Transaction, new: Geometry, leaving: Sequence[int]) -> None:
         """Read all directories. Raises NotBelievedError where one is damaged, FileSystemError for what is not moved."""
         self._transaction = transaction
         self._fs = fs = transaction.fs
         self._last = new.inodes
         self._leaving = leaving
         self._renumbered: dict[int, int] = {}
-        self._naming: dict[int, set[NamingBlock]] = {number: set() for number in leaving}
+        self._naming = _NamingBlocks()
         own = {fs.superblock.number(name) for name in _OWN_FILES}
         if Compat.STABLE_INODES in fs.geometry.features or own.intersection(leaving):
             raise FileSystemError(
@@ -87,11 +120,12 @@ class Renumbering:
 
     def _note(self, number: int, block_of_names: NamingBlock) -> None:
         if number > self._last:
-            if number not in self._naming:
+            at = bisect_left(self._leaving, number)
+            if at == len(self._leaving) or self._leaving[at] != number:
                 raise self._fs.not_believed(
                     f"{inode_name(block_of_names[0])}: it names inode {number}, which is not in use"
                 )
-            self._naming[number].add(block_of_names)
+            self._naming.add(number, block_of_names)
 
     def _cost(self, number: int) -> int:
         """Return about how many blocks change."""
@@ -101,7 +135,7 @@ class Renumbering:
             reader = MapReader(self._fs, inode)
             pieces = sum(count for _, _, count, _ in reader.pieces())
             blocks = len(reader.nodes) + (pieces if inode.kind == layout.DIRECTORY else 0)
-        return 2 + blocks + len(self._naming[number])
+        return 2 + blocks + sum(1 for _ in self._naming.of(number))
 
     def _apply(self, batch: list[int]) -> None:
         moves: dict[int, int] = {}
@@ -111,7 +145,7 @@ class Renumbering:
             moves[number] = self._moved(inode)
             if inode.kind == layout.DIRECTORY and self._fs.checksums.active:
                 touched.setdefault(number, set()).update(range(inode.size // self._fs.geometry.block_size))
-            for directory, index in self._naming.pop(number):
+            for directory, index in self._naming.of(number):
                 touched.setdefault(directory, set()).add(index)
         self._renumbered |= moves
         for directory, blocks in touched.items():

@@ -106,7 +106,7 @@ class _Emptying:
             BlockMover(self._transaction, self._new.blocks).reserve()
         self._begin_again()
         if found.leaving:
-            Renumbering(self._transaction, self._new, list(found.leaving)).run()
+            Renumbering(self._transaction, self._new, found.leaving).run()
         self._transaction.close()
 
     def _in_turn(self, numbers: Sequence[int], move: Callable[[BlockMover, int], None]) -> None:
