@@ -145,6 +145,14 @@ class Checksums:
         seed = crc32c(number.to_bytes(8, "little"), self._seed)
         return crc32c(block[: field.start] + bytes(4) + block[field.stop :], seed)
 
+    def value(self, value: bytes) -> int:
+        """Return the hash of an attribute's value that is in an inode of its own, with or without metadata_csum."""
+        return crc32c(value, self._seed)
+
+    def mount_protection(self, block: bytes) -> int:
+        """Return what mmp_checksum should be."""
+        return crc32c(block[: layout.MMP.offsets["mmp_checksum"]], self._seed)
+
     def extent_block(self, seed: int, block: bytearray) -> None:
         """Fill in et_checksum, which follows the last possible entry; seed is the inode's."""
         if self.active:

@@ -153,8 +153,6 @@ NOT_GROWN: tuple[tuple[Feature, str], ...] = (
 
 # What files are not changed with, likewise.
 NOT_CHANGED: tuple[tuple[Feature, str], ...] = (
-    (Incompat.EA_INODE, "ea_inode"),
-    (RoCompat.QUOTA, "quota"),
     (RoCompat.READONLY, "read-only"),
     (RoCompat.SHARED_BLOCKS, "shared_blocks"),
 )

@@ -20,17 +20,23 @@ def orphans(fs: FileSystem) -> frozenset[int]:
 
     Raises NotBelievedError for a list without end, and as reading does.
     """
-    found: set[int] = set()
-    number = fs.superblock.number("s_last_orphan")
-    while number:
-        if number in found or len(found) >= _MAX_ORPHANS:
-            raise fs.not_believed(f"its list of orphans comes back to inode {number}, or is longer than {_MAX_ORPHANS}")
-        found.add(number)
-        number = int(read_inode(fs, number).fields["i_dtime"])
+    found = set(listed_orphans(fs))
     if RoCompat.ORPHAN_PRESENT in fs.geometry.features:
         for _, block in orphan_blocks(fs):
             found.update(pointers_in(block[: -layout.ORPHAN_TAIL.size]))
     return frozenset(found - {0})
+
+
+def listed_orphans(fs: FileSystem) -> list[int]:
+    """Return those on the list, in its order. Errors as for orphans()."""
+    found: dict[int, None] = {}
+    number = fs.superblock.number("s_last_orphan")
+    while number:
+        if number in found or len(found) >= _MAX_ORPHANS:
+            raise fs.not_believed(f"its list of orphans comes back to inode {number}, or is longer than {_MAX_ORPHANS}")
+        found[number] = None
+        number = int(read_inode(fs, number).fields["i_dtime"])
+    return list(found)
 
 
 def orphan_inode(fs: FileSystem) -> StoredInode:

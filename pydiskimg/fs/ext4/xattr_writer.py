@@ -17,7 +17,17 @@ _INDEXES = {prefix: index for index, prefix in layout.XATTR_PREFIXES.items() if 
 _NAME_SHIFT, _VALUE_SHIFT = 5, 16
 _MASK = 0xFFFFFFFF
 
-_Attribute = tuple[int, bytes, bytes]  # index, rest of the name, value
+
+@dataclass(frozen=True, slots=True)
+class ValueInode:
+    """A value that lies in an inode of its own, which says its hash."""
+
+    number: int
+    size: int
+    value_hash: int
+
+
+_Attribute = tuple[int, bytes, bytes | ValueInode]  # index, rest of the name, value
 
 
 class AttributeTooLargeError(ValueError):
@@ -59,7 +69,9 @@ def encode_attributes(attributes: Mapping[bytes, bytes], block_size: int) -> Enc
     return encode_stored(stored, _INODE_AREA, block_size)
 
 
-def encode_stored(stored: Mapping[tuple[int, bytes], bytes], area: int, block_size: int) -> EncodedAttributes:
+def encode_stored(
+    stored: Mapping[tuple[int, bytes], bytes | ValueInode], area: int, block_size: int
+) -> EncodedAttributes:
     """As encode_attributes(), by number of the prefix and rest of the name; area is the inode's room, in bytes."""
     items = sorted(
         ((index, name, value) for (index, name), value in stored.items()),
@@ -68,7 +80,8 @@ def encode_stored(stored: Mapping[tuple[int, bytes], bytes], area: int, block_si
     inside, outside = _Area(area, layout.XATTR_INODE_HEADER.size), _Area(block_size, layout.XATTR_HEADER.size)
     for item in items:
         if not inside.add(item) and not outside.add(item):
-            raise AttributeTooLargeError(layout.XATTR_PREFIXES.get(item[0], b"") + item[1], item[2])
+            value = item[2] if isinstance(item[2], bytes) else b""
+            raise AttributeTooLargeError(layout.XATTR_PREFIXES.get(item[0], b"") + item[1], value)
     in_inode = b""
     if inside.items:
         in_inode = inside.packed(layout.XATTR_INODE_HEADER.pack(h_magic=layout.XATTR_MAGIC), counted_from=4)
@@ -99,7 +112,8 @@ class _Area:
 
     def add(self, item: _Attribute) -> bool:
         """Add an attribute; False where it does not fit."""
-        needed = layout.XATTR_ENTRY.size + _padded(len(item[1])) + _padded(len(item[2]))
+        inside = len(item[2]) if isinstance(item[2], bytes) else 0
+        needed = layout.XATTR_ENTRY.size + _padded(len(item[1])) + _padded(inside)
         if needed > self._left:
             return False
         self._left -= needed
@@ -110,18 +124,14 @@ class _Area:
         """Return the area; offsets of values count from a byte of it."""
         entries, end, values = [header], self._size, []
         for index, name, value in self.items:
-            end -= _padded(len(value))
-            values.append(value.ljust(_padded(len(value)), b"\0"))
-            entries.append(
-                layout.XATTR_ENTRY.pack(
-                    e_name_len=len(name),
-                    e_name_index=index,
-                    e_value_offs=end - counted_from if value else 0,
-                    e_value_size=len(value),
-                    e_hash=_entry_hash(name, value),
-                )
-                + name.ljust(_padded(len(name)), b"\0")
-            )
+            fields = {"e_name_len": len(name), "e_name_index": index, "e_hash": _item_hash(name, value)}
+            if isinstance(value, ValueInode):
+                fields |= {"e_value_inum": value.number, "e_value_size": value.size}
+            else:
+                end -= _padded(len(value))
+                values.append(value.ljust(_padded(len(value)), b"\0"))
+                fields |= {"e_value_offs": end - counted_from if value else 0, "e_value_size": len(value)}
+            entries.append(layout.XATTR_ENTRY.pack(**fields) + name.ljust(_padded(len(name)), b"\0"))
         return b"".join(entries).ljust(end, b"\0") + b"".join(reversed(values))
 
 
@@ -146,6 +156,10 @@ def value_hashes(name: bytes, value_hash: int) -> tuple[int, int]:
     return entry_hashes(name, value_hash.to_bytes(4, "little"))
 
 
+def _item_hash(name: bytes, value: bytes | ValueInode) -> int:
+    return _entry_hash(name, value) if isinstance(value, bytes) else value_hashes(name, value.value_hash)[0]
+
+
 def _entry_hash(name: bytes, value: bytes) -> int:
     # Bytes from 0x80 on count as negative numbers: what every e2fsck for x86 expects.
     signed = ((byte - 256 if byte > 127 else byte) & _MASK for byte in name)
@@ -165,7 +179,7 @@ def _hashed(found: int, shift: int, numbers: Iterable[int]) -> int:
 def _block_hash(items: Sequence[_Attribute]) -> int:
     found = 0
     for _, name, value in items:
-        one = _entry_hash(name, value)
+        one = _item_hash(name, value)
         if not one:
             return 0
         found = _rotated(found, _VALUE_SHIFT) ^ one

@@ -48,6 +48,21 @@ class Xattrs:
                 raise self._damaged(inode, "its extended attributes are larger than what Linux stores")
         return values
 
+    def references(self, inode: StoredInode) -> list[tuple[StoredName, int, int, bool]]:
+        """Return (name, inode that holds the value, size, whether the attribute is in the block) of such attributes.
+
+        Raises as of() does.
+        """
+        areas = [(self._in_inode(inode), False)]
+        if inode.xattr_block:
+            areas.append((self._in_block(inode), True))
+        return [
+            (name, value[0], value[1], is_in_block)
+            for found, is_in_block in areas
+            for name, value in found.items()
+            if not isinstance(value, bytes)
+        ]
+
     def inline_data(self, inode: StoredInode) -> bytes:
         """Return what the inode holds of its contents beyond i_block. Raises as of() does."""
         value = self._in_inode(inode).get(layout.XATTR_INLINE_DATA, b"")

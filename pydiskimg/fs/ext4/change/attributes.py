@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pydiskimg.fs.ext4 import layout
-from pydiskimg.fs.ext4.change.inodes import changed
+from pydiskimg.fs.ext4.change.inodes import changed, size_in_blocks, value_blocks, value_references
 from pydiskimg.fs.ext4.change.transaction import Transaction
-from pydiskimg.fs.ext4.features import Compat
+from pydiskimg.fs.ext4.change.value_inodes import count_references, known_value, new_value, read_value
+from pydiskimg.fs.ext4.features import Compat, Incompat
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.tree.files import RefusedError
-from pydiskimg.fs.ext4.xattr_writer import AttributeTooLargeError, encode_stored, seal_block
-from pydiskimg.fs.ext4.xattrs import StoredName, Xattrs
+from pydiskimg.fs.ext4.xattr_writer import AttributeTooLargeError, ValueInode, encode_stored, seal_block
+from pydiskimg.fs.ext4.xattrs import MAX_VALUE, StoredName, Xattrs
 from pydiskimg.text import printable
 
 
@@ -31,10 +33,7 @@ def inline_data(transaction: Transaction, inode: StoredInode) -> bytes:
 
 
 def _xattrs(transaction: Transaction) -> Xattrs:
-    def refuse(number: int, _size: int) -> bytes:
-        raise RefusedError(f"has an extended attribute in inode {number}", errno.EOPNOTSUPP)
-
-    return Xattrs(transaction.fs, refuse)
+    return Xattrs(transaction.fs, lambda number, size: read_value(transaction, number, size))
 
 
 def outlined(transaction: Transaction, inode: StoredInode) -> StoredInode:
@@ -52,20 +51,20 @@ def with_attributes(
 ) -> StoredInode:
     """Return an inode with these attributes and no others; its contents are not in it.
 
-    A block that other inodes share stays theirs. Raises RefusedError: ENOSPC for more than there is room for,
-    EOPNOTSUPP where the file system cannot have any.
+    A block that other inodes share stays theirs. Values for which there is no room get inodes of their own where the
+    file system has that feature. Raises RefusedError: ENOSPC for more than there is room for, EOPNOTSUPP where the file
+    system cannot have any.
     """
     geometry = transaction.fs.geometry
     if attributes and Compat.EXT_ATTR not in geometry.features:
         transaction.require(Compat.EXT_ATTR, errno.EOPNOTSUPP)
     start = layout.GOOD_OLD_INODE_SIZE + inode.extra_size
     area = max(len(inode.raw) - start, 0) if len(inode.raw) > layout.GOOD_OLD_INODE_SIZE else 0
-    try:
-        encoded = encode_stored(attributes, area, geometry.block_size)
-    except AttributeTooLargeError as error:
-        text = f"has no room for the extended attribute {printable(error.name)} of {len(error.value)} bytes"
-        raise RefusedError(text, errno.ENOSPC) from error
-    inode = without_attribute_block(transaction, inode)
+    stored = _with_values(transaction, inode, attributes, area)
+    encoded = encode_stored(stored, area, geometry.block_size)
+    taken = sum(size_in_blocks(transaction, value.size) for value in stored.values() if isinstance(value, ValueInode))
+    more = taken - value_blocks(transaction, inode)
+    inode = _with_count(transaction, without_attribute_block(transaction, inode), more)
     if area:
         raw = inode.raw[:start] + encoded.in_inode.ljust(area, b"\0")
         inode = changed(replace(inode, raw=raw), {})
@@ -76,6 +75,73 @@ def with_attributes(
     seal_block(encoded.block, block, transaction.fs.checksums)
     transaction.put(block, encoded.block)
     return _with_block(transaction, inode, block, geometry.cluster_blocks)
+
+
+def _with_values(
+    transaction: Transaction, inode: StoredInode, attributes: Mapping[StoredName, bytes], area: int
+) -> dict[StoredName, bytes | ValueInode]:
+    """Return the attributes with those values in inodes of their own that are there or have no room, counted."""
+    references = value_references(transaction, inode)
+    in_force = {name: (number, size) for name, number, size, _ in reversed(references)}
+    stored: dict[StoredName, bytes | ValueInode] = dict(attributes)
+    for name, (number, size) in in_force.items():
+        if name in attributes and read_value(transaction, number, size) == attributes[name]:
+            stored[name] = known_value(transaction, number, size)
+    added = _moved_out(transaction, stored, area)
+    counts = _owned(transaction, inode, references)
+    for value in stored.values():
+        if isinstance(value, ValueInode) and value.number:
+            counts[value.number] += 1
+    for name in added:
+        stored[name] = new_value(transaction, inode, attributes[name])
+    for number, more in counts.items():
+        if more:
+            count_references(transaction, number, more)
+    return stored
+
+
+def _moved_out(transaction: Transaction, stored: dict[StoredName, bytes | ValueInode], area: int) -> list[StoredName]:
+    """Take the largest values out until the others have room, and return their names."""
+    added: list[StoredName] = []
+    while True:
+        try:
+            encode_stored(stored, area, transaction.fs.geometry.block_size)
+        except AttributeTooLargeError as error:
+            sizes = {name: len(value) for name, value in stored.items() if isinstance(value, bytes)}
+            largest = max(sizes, key=sizes.__getitem__, default=None)
+            may_be_out = Incompat.EA_INODE in transaction.fs.geometry.features
+            if not may_be_out or largest is None or not 0 < sizes[largest] <= MAX_VALUE:
+                text = f"has no room for the extended attribute {printable(error.name)} of {len(error.value)} bytes"
+                raise RefusedError(text, errno.ENOSPC) from error
+            stored[largest] = ValueInode(0, sizes[largest], 0)
+            added.append(largest)
+        else:
+            return added
+
+
+def _owned(
+    transaction: Transaction, inode: StoredInode, references: Sequence[tuple[StoredName, int, int, bool]]
+) -> Counter[int]:
+    """Return by inode how many references go with the attributes of an inode, as negative numbers.
+
+    Those in a block that other inodes share stay.
+    """
+    is_shared = False
+    if inode.xattr_block and any(is_in_block for *_, is_in_block in references):
+        header = layout.XATTR_HEADER.unpack(transaction.read(inode.xattr_block))
+        is_shared = int(header["h_refcount"]) > 1
+    counts: Counter[int] = Counter()
+    for _, number, _, is_in_block in references:
+        if not (is_in_block and is_shared):
+            counts[number] -= 1
+    return counts
+
+
+def without_attributes(transaction: Transaction, inode: StoredInode) -> StoredInode:
+    """Return an inode that is given up without the attributes that take anything elsewhere."""
+    if value_references(transaction, inode):
+        return with_attributes(transaction, inode, {})
+    return without_attribute_block(transaction, inode)
 
 
 def without_attribute_block(transaction: Transaction, inode: StoredInode) -> StoredInode:
@@ -100,14 +166,13 @@ def without_attribute_block(transaction: Transaction, inode: StoredInode) -> Sto
 
 def _with_block(transaction: Transaction, inode: StoredInode, block: int, more: int) -> StoredInode:
     """Return an inode with another block of attributes, and more blocks in its count."""
+    fields = {"i_file_acl_lo": block & 0xFFFFFFFF, "i_file_acl_high": block >> 32}
+    return _with_count(transaction, changed(inode, fields), more)
+
+
+def _with_count(transaction: Transaction, inode: StoredInode, more: int) -> StoredInode:
+    """Return an inode with more blocks in its count."""
     unit = 1 if inode.flags & layout.HUGE_FILE_FLAG else transaction.fs.geometry.block_size // 512
     count = int(inode.fields["i_blocks_lo"] | inode.fields["i_blocks_high"] << 32) + more * unit
-    return changed(
-        inode,
-        {
-            "i_file_acl_lo": block & 0xFFFFFFFF,
-            "i_file_acl_high": block >> 32,
-            "i_blocks_lo": max(count, 0) & 0xFFFFFFFF,
-            "i_blocks_high": max(count, 0) >> 32 & 0xFFFF,
-        },
-    )
+    fields = {"i_blocks_lo": max(count, 0) & 0xFFFFFFFF, "i_blocks_high": max(count, 0) >> 32 & 0xFFFF}
+    return changed(inode, fields)

@@ -7,11 +7,11 @@ A unit is a cluster, which is one block except with bigalloc: what is in one bel
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.bitmaps import Run, total
-from pydiskimg.fs.ext4.change.inodes import changed
+from pydiskimg.fs.ext4.change.inodes import changed, value_blocks
 from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.features import Incompat, RoCompat
 from pydiskimg.fs.ext4.inode_fields import size_fields
@@ -96,6 +96,24 @@ class Contents:
                 at = (first + index) * size
                 self._transaction.put(start + index, data[at : at + size].ljust(size, b"\0"))
 
+    def add_blocks(self, blocks: Mapping[int, Buffer]) -> None:
+        """Write blocks by their number in a file of metadata, which has none of them; with the commit."""
+        for first, data in blocks.items():
+            block = self._in_known_cluster(first)
+            if block is None:
+                block = self._transaction.blocks.allocate(self._goal, 1)[0] + first % self._unit
+            self._transaction.put(block, data)
+            self.pieces.append((first, block, 1, True))
+        self.pieces.sort()
+
+    def _in_known_cluster(self, block: int) -> int | None:
+        """Return where a block of the file is to be whose cluster has another one already; None where it has none."""
+        for first, at, count, _ in self.pieces:
+            nearest = min(max(block, first), first + count - 1)
+            if nearest // self._unit == block // self._unit:
+                return at + block - first
+        return None
+
     def finished(self, size: int) -> StoredInode:
         """Return the inode of this size, with a new map."""
         for block in self.nodes:
@@ -122,7 +140,7 @@ class Contents:
     def blocks(self) -> int:
         """Blocks that the file takes with those of its map and of its extended attributes."""
         others = len(self.nodes) + bool(self._inode.xattr_block)
-        return total(self.runs(self.pieces)) + others * self._unit
+        return total(self.runs(self.pieces)) + others * self._unit + value_blocks(self._transaction, self._inode)
 
     @property
     def _has_extents(self) -> bool:

@@ -14,7 +14,7 @@ from pydiskimg.fs.ext4.change.attributes import inline_data, outlined
 from pydiskimg.fs.ext4.change.contents import Contents
 from pydiskimg.fs.ext4.change.inodes import changed
 from pydiskimg.fs.ext4.change.leaf import Leaf
-from pydiskimg.fs.ext4.change.transaction import Transaction
+from pydiskimg.fs.ext4.change.transaction import Transaction, WriteOrder
 from pydiskimg.fs.ext4.directory_entries import NamedInode, block_entries, directory_blocks
 from pydiskimg.fs.ext4.directory_hash import DirectoryHash
 from pydiskimg.fs.ext4.directory_writer import DirectoryWriter
@@ -49,6 +49,8 @@ class ChangedDirectory:
             fs.geometry.block_size, fs.checksums, self._hashing, file_type=self._file_type(inode)
         )
         self.inode = inode
+        self.inode_order = WriteOrder.OTHERS
+        """When the inode is to be written: that of the entries where they were all written anew."""
 
     def entries(self, wanted: bytes | None = None) -> Iterator[NamedInode]:
         """Yield the entries but "." and ".."; wanted: those of this name. Raises NotBelievedError as they are read."""
@@ -74,9 +76,7 @@ class ChangedDirectory:
 
     def insert(self, name: bytes, child: StoredInode) -> None:
         """Add an entry for child; nothing has this name."""
-        if not 0 < len(name) <= layout.NAME_MAX:
-            text = f"would have a name of {len(name)} bytes (1 to {layout.NAME_MAX} are possible)"
-            raise RefusedError(text, errno.ENAMETOOLONG)
+        _check_length(name)
         if not self._inserted(name, child):
             self._write([*self.entries(), (name, child.number, self._file_type(child))])
 
@@ -91,22 +91,39 @@ class ChangedDirectory:
     def remove(self, name: bytes) -> None:
         """Take an entry away, which is there."""
         if self._is_inline:
-            self._write([entry for entry in self.entries() if entry[0] != name])
+            self._write([entry for entry in self.entries() if entry[0] != name], order=WriteOrder.LAST)
             return
         for block, leaf in self._leaves(name):
             if leaf.remove(name):
-                self._transaction.put(block, leaf.sealed(self.inode.seed), is_last=True)
+                self._transaction.put(block, leaf.sealed(self.inode.seed), order=WriteOrder.LAST)
                 return
+
+    def rename(self, name: bytes, new_name: bytes, child: StoredInode) -> None:
+        """Give the entry of child, which is there, another name, which replaces an entry of that name.
+
+        One block changes, the directory's inode or one of entries, so that it is whole also without a journal.
+        """
+        _check_length(new_name)
+        file_type = self._file_type(child)
+        if not self._is_inline and self.find(new_name) is None:
+            wanted = {block for block, _ in self._candidates(new_name)}
+            for block, leaf in self._leaves(name):
+                if block in wanted and leaf.remove(name) and leaf.insert(child.number, new_name, file_type):
+                    self._transaction.put(block, leaf.sealed(self.inode.seed), order=WriteOrder.LAST)
+                    return
+        kept = [entry for entry in self.entries() if entry[0] not in (name, new_name)]
+        self._write([*kept, (new_name, child.number, file_type)], order=WriteOrder.LAST)
 
     def point(self, name: bytes, child: StoredInode) -> None:
         """Make an entry, which is there, one of child."""
         file_type = self._file_type(child)
         if self._is_inline:
-            self._write([(one, child.number if one == name else old, kind) for one, old, kind in self.entries()])
+            pointed = [(one, child.number if one == name else old, kind) for one, old, kind in self.entries()]
+            self._write(pointed, order=WriteOrder.NEW_NAMES)
             return
         for block, leaf in self._leaves(name):
             if leaf.point(name, child.number, file_type):
-                self._transaction.put(block, leaf.sealed(self.inode.seed))
+                self._transaction.put(block, leaf.sealed(self.inode.seed), order=WriteOrder.NEW_NAMES)
                 return
 
     def change(self, names: Mapping[bytes, StoredInode | None], parent: int | None = None) -> None:
@@ -130,7 +147,7 @@ class ChangedDirectory:
         """Take entries away in the blocks that have them, for which no block needs to be free."""
         for block, leaf in self._leaves():
             if leaf.remove_all(names):
-                self._transaction.put(block, leaf.sealed(self.inode.seed), is_last=True)
+                self._transaction.put(block, leaf.sealed(self.inode.seed), order=WriteOrder.LAST)
 
     def _change_one(self, name: bytes, child: StoredInode | None) -> bool:
         """Change a name in the block that has it or has room for it; False where none has."""
@@ -240,8 +257,11 @@ class ChangedDirectory:
             raise self._fs.not_believed(f"{where}: the checksum of its block {block} does not hold")
         return leaf
 
-    def _write(self, entries: list[NamedInode], parent: int | None = None) -> None:
-        """Write all entries into new blocks."""
+    def _write(
+        self, entries: list[NamedInode], parent: int | None = None, order: WriteOrder = WriteOrder.OTHERS
+    ) -> None:
+        """Write all entries into new blocks, which are in force with the inode."""
+        self.inode_order = max(self.inode_order, order)
         parent = self.parent() if parent is None else parent
         stored = [(number, name, file_type) for name, number, file_type in entries]
         new = self._writer.directory(self.inode.number, parent, stored, self.inode.seed)
@@ -252,3 +272,9 @@ class ChangedDirectory:
         contents.cut(0)
         contents.add_metadata(data)
         self.inode = contents.finished(len(data))
+
+
+def _check_length(name: bytes) -> None:
+    if not 0 < len(name) <= layout.NAME_MAX:
+        text = f"would have a name of {len(name)} bytes (1 to {layout.NAME_MAX} are possible)"
+        raise RefusedError(text, errno.ENAMETOOLONG)

@@ -2,7 +2,7 @@
 """Files made, linked, renamed and removed: inodes, entries and link counts together, by inode and name.
 
 Where there is no journal, an entry for a new file comes before its inode, and an inode is given back before its entry:
-of an entry whose inode is not in use e2fsck -p is sure that it goes.
+of an entry whose inode is not in use e2fsck -p is sure that it goes (ADR 0123).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from pydiskimg.fs.ext4.change.attributes import (
     outlined,
     stored_attributes,
     with_attributes,
-    without_attribute_block,
+    without_attributes,
 )
 from pydiskimg.fs.ext4.change.contents import Contents, Pieces, has_map, with_blocks
 from pydiskimg.fs.ext4.change.directories import ChangedDirectory
-from pydiskimg.fs.ext4.change.inodes import changed, load, new_inode, store
+from pydiskimg.fs.ext4.change.inodes import changed, load, new_inode, store, value_references
 from pydiskimg.fs.ext4.change.put_inode import with_device, with_target
-from pydiskimg.fs.ext4.change.transaction import Transaction
+from pydiskimg.fs.ext4.change.quota import count_usage
+from pydiskimg.fs.ext4.change.transaction import Transaction, WriteOrder
 from pydiskimg.fs.ext4.features import RoCompat
 from pydiskimg.fs.ext4.inode_fields import owner_fields, size_fields, time_fields
 from pydiskimg.fs.ext4.inodes import StoredInode
-from pydiskimg.fs.ext4.orphans import orphans
 from pydiskimg.fs.ext4.tree.files import RefusedError
 from pydiskimg.fs.ext4.xattr_writer import stored_name
 from pydiskimg.fs.ext4.xattrs import StoredName
@@ -52,16 +52,14 @@ class FileChanges:
         self._transaction = transaction
         self._fs = transaction.fs
         self._now = now
-        self._orphans = orphans(transaction.fs)
+        transaction.before_commit = count_usage
+        transaction.usage.count_values = lambda inode: len(value_references(transaction, inode))
 
     def inode(self, number: int) -> StoredInode:
         """Return an inode that may be changed."""
         first = self._fs.superblock.number("s_first_ino") if self._fs.superblock.number("s_rev_level") else 11
         if number < first and number != layout.ROOT_INODE:
             raise RefusedError(f"is inode {number}, which belongs to the file system itself", errno.EPERM)
-        if number in self._orphans:
-            text = f"is inode {number}, which a crash left to be deleted or cut (e2fsck does that)"
-            raise RefusedError(text, errno.EBUSY)
         inode = load(self._transaction, number)
         if not inode.links or not inode.kind:
             raise self._fs.not_believed(f"inode {number} is in a directory and not in use")
@@ -116,7 +114,7 @@ class FileChanges:
         directory.point(name, inode)
         self._touch(directory, links=0)
         self.drop(old)
-        store(self._transaction, inode)
+        store(self._transaction, inode, order=WriteOrder.LAST)
         return inode
 
     def symlink(self, parent: StoredInode, name: bytes, target: bytes) -> StoredInode:
@@ -196,6 +194,13 @@ class FileChanges:
             return
         gone = self._replaceable(old, is_directory=is_directory)
         is_moved = parent.number != target.number
+        if not is_moved and not self._transaction.has_journal:
+            directory.rename(name, new_name, inode)
+            self._touch(directory, links=-1 if gone is not None and is_directory else 0)
+            if gone is not None:
+                self.drop(gone)
+            self._set_parent(self.inode(number), None)
+            return
         if gone is None:
             directory.insert(new_name, inode)
         else:
@@ -322,8 +327,8 @@ class FileChanges:
         self.check_changeable(inode)
         changed_directory = ChangedDirectory(self._transaction, inode)
         changed_directory.change(names, parent)
-        is_last = None in names.values()
-        self._touch(changed_directory, links=links, times=times, is_last=is_last)
+        order = WriteOrder.LAST if None in names.values() else WriteOrder.OTHERS
+        self._touch(changed_directory, links=links, times=times, order=order)
 
     def directory(self, inode: StoredInode) -> ChangedDirectory:
         return ChangedDirectory(self._transaction, inode)
@@ -335,7 +340,7 @@ class FileChanges:
         directory.insert(name, inode)
         is_new_directory = inode.kind == layout.DIRECTORY
         self._touch(directory, links=1 if is_new_directory else 0)
-        store(self._transaction, inode, is_last=True)
+        store(self._transaction, inode, order=WriteOrder.LAST)
 
     def _entry(self, parent: StoredInode, name: bytes) -> tuple[ChangedDirectory, int]:
         self.check_changeable(parent)
@@ -351,7 +356,7 @@ class FileChanges:
         *,
         links: int,
         times: tuple[int, int] | None = None,
-        is_last: bool = False,
+        order: WriteOrder = WriteOrder.OTHERS,
     ) -> None:
         """Store the inode of a directory whose entries were changed; times are those of atime and mtime."""
         inode = directory.inode
@@ -365,7 +370,7 @@ class FileChanges:
         inode = changed(inode, {"i_links_count": count, **self._times("i_mtime", "i_ctime")})
         if times is not None:
             inode = changed(inode, {**time_fields(times[0], "i_atime"), **time_fields(times[1], "i_mtime")})
-        store(self._transaction, inode, is_last=is_last)
+        store(self._transaction, inode, order=max(order, directory.inode_order))
 
     def drop(self, inode: StoredInode) -> None:
         """Take one link of a file away, with its last one the file; a directory has one left when its name goes."""
@@ -374,11 +379,15 @@ class FileChanges:
         if inode.links > 1 and not is_directory:
             self._stored(changed(inode, {"i_links_count": inode.links - 1}), "i_ctime")
             return
+        self.release(inode)
+
+    def release(self, inode: StoredInode) -> None:
+        """Give back what a file has that has no name any more, and its inode."""
         if has_map(inode):
             contents = Contents(self._transaction, inode)
             contents.cut(0)
             inode = contents.finished(0)
-        inode = without_attribute_block(self._transaction, inode)
+        inode = without_attributes(self._transaction, inode)
         gone = changed(
             with_blocks(self._transaction, inode, 0),
             {
@@ -388,7 +397,8 @@ class FileChanges:
             },
         )
         store(self._transaction, gone)
-        self._transaction.inodes.free(inode.number, is_directory=is_directory)
+        self._transaction.usage.released(gone)
+        self._transaction.inodes.free(inode.number, is_directory=inode.kind == layout.DIRECTORY)
 
     def _stored(self, inode: StoredInode, *names: str) -> StoredInode:
         inode = changed(inode, self._times(*names))

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pydiskimg.fs.ext4 import layout
-from pydiskimg.fs.ext4.change.transaction import Transaction
-from pydiskimg.fs.ext4.features import RoCompat
+from pydiskimg.fs.ext4.change.transaction import Transaction, WriteOrder
+from pydiskimg.fs.ext4.features import Incompat, RoCompat
 from pydiskimg.fs.ext4.inode_fields import owner_fields, time_fields
 from pydiskimg.fs.ext4.inodes import StoredInode, group_of_inode, inode_table, read_inode
+from pydiskimg.fs.ext4.xattrs import StoredName, Xattrs
 from pydiskimg.protocols import read_bytes
 from pydiskimg.records import Value
 
@@ -35,11 +36,12 @@ def changed(inode: StoredInode, values: Mapping[str, Value]) -> StoredInode:
     return StoredInode(inode.number, inode.block, inode.offset, bytes(raw), fields, inode.seed)
 
 
-def store(transaction: Transaction, inode: StoredInode, *, is_last: bool = False) -> None:
-    """Put an inode into its table; is_last as for Transaction.put()."""
+def store(transaction: Transaction, inode: StoredInode, *, order: WriteOrder = WriteOrder.OTHERS) -> None:
+    """Put an inode into its table; order as for Transaction.put()."""
     raw = bytearray(inode.raw)
+    transaction.usage.stored(lambda: read_inode(transaction.fs, inode.number), inode)
     transaction.fs.checksums.inode(inode.seed, raw)
-    transaction.patch(inode.block, inode.offset, raw, is_last=is_last)
+    transaction.patch(inode.block, inode.offset, raw, order=order)
     _remember(transaction, inode)
 
 
@@ -66,6 +68,7 @@ def new_inode(transaction: Transaction, parent: StoredInode, mode: int, now: int
     """
     fs, kind = transaction.fs, mode & layout.FILE_TYPE_MASK
     number = transaction.inodes.allocate(parent.number, is_directory=kind == layout.DIRECTORY)
+    transaction.usage.made(number)
     group, index = group_of_inode(fs, number)
     skipped, offset = divmod(index * fs.geometry.inode_size, fs.geometry.block_size)
     if group not in transaction.inode_tables:
@@ -102,3 +105,25 @@ def _extra_size(transaction: Transaction) -> int:
     if wanted % 4 or not 4 <= wanted <= room:
         wanted = layout.INODE_EXTRA_SIZE
     return min(wanted, room)
+
+
+def value_references(transaction: Transaction, inode: StoredInode) -> list[tuple[StoredName, int, int, bool]]:
+    """Return the attributes of an inode with values in other inodes, as Xattrs.references() does."""
+    if Incompat.EA_INODE not in transaction.fs.geometry.features:
+        return []
+
+    def refuse(_number: int, _size: int) -> bytes:
+        raise AssertionError("values are not read")
+
+    return Xattrs(transaction.fs, refuse).references(inode)
+
+
+def value_blocks(transaction: Transaction, inode: StoredInode) -> int:
+    """Return the blocks that values in other inodes count as those of an inode."""
+    return sum(size_in_blocks(transaction, size) for _, _, size, _ in value_references(transaction, inode))
+
+
+def size_in_blocks(transaction: Transaction, size: int) -> int:
+    """Return the blocks that so many bytes take, in whole clusters."""
+    geometry = transaction.fs.geometry
+    return -(-size // (geometry.block_size * geometry.cluster_blocks)) * geometry.cluster_blocks

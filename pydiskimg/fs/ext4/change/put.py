@@ -26,7 +26,7 @@ from pydiskimg.fs.ext4.change.batch import ChangeBatch
 from pydiskimg.fs.ext4.change.inodes import store
 from pydiskimg.fs.ext4.change.put_inode import with_contents, with_flags, with_metadata, without_flags
 from pydiskimg.fs.ext4.change.put_paths import EntryPaths
-from pydiskimg.fs.ext4.change.transaction import Transaction
+from pydiskimg.fs.ext4.change.transaction import Transaction, WriteOrder
 from pydiskimg.fs.ext4.file_system import NotBelievedError
 from pydiskimg.fs.ext4.inode_fields import possible_flags
 from pydiskimg.fs.ext4.inodes import StoredInode
@@ -138,7 +138,7 @@ class EntryWriter:
         self._names.times[inode.number] = entry.atime_ns, entry.mtime_ns
         had = stored_attributes(self._transaction, inode)
         kept = {name: value for name, value in had.items() if name not in _STORED_ACLS}
-        store(self._transaction, self._with_all(inode, entry, kept), is_last=True)
+        store(self._transaction, self._with_all(inode, entry, kept), order=WriteOrder.LAST)
         self.flags_left_out += possible_flags(entry.kind, entry.flags) != entry.flags
         if entry.flags:
             self._flags[inode.number] = replace(entry, names=(), contents=(), xattrs={}, acls={})
@@ -148,7 +148,7 @@ class EntryWriter:
         parent = self._changes.inode(name.directory)
         self._changes.check_changeable(parent)
         inode = self._changes.new(parent, layout.DIRECTORY | mode)
-        store(self._transaction, inode, is_last=True)
+        store(self._transaction, inode, order=WriteOrder.LAST)
         self._names.begin(inode, name.directory, name.name)
         return inode
 
@@ -159,7 +159,7 @@ class EntryWriter:
         inode = self._inode_in(name, entry.kind)
         inode = with_contents(self._transaction, inode, entry)
         inode = with_flags(self._with_all(inode, entry, {}), entry.flags)
-        store(self._transaction, inode, is_last=True)
+        store(self._transaction, inode, order=WriteOrder.LAST)
         self._names.put(*name, inode)
         if entry.kind == stat.S_IFLNK:
             self._paths.made_symlink(inode.number)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from typing import Any
 
 from pydiskimg.errors import FileSystemError
@@ -20,6 +21,7 @@ from pydiskimg.fs.ext4.blocks import BlockWriter
 from pydiskimg.fs.ext4.change.allocation import ChangedBlocks, ChangedInodes
 from pydiskimg.fs.ext4.change.groups import ChangedGroups, GroupState
 from pydiskimg.fs.ext4.change.refusals import check_changeable
+from pydiskimg.fs.ext4.change.usage_changes import Charge, UsageChanges
 from pydiskimg.fs.ext4.descriptors import read_descriptors
 from pydiskimg.fs.ext4.features import Compat, Features, Incompat, RoCompat
 from pydiskimg.fs.ext4.file_system import FileSystem
@@ -51,14 +53,27 @@ class _ChangedSource(OverlaidSource):
         return self.blocks.get(block)
 
 
+class WriteOrder(IntEnum):
+    """When a block is written where there is no journal: each durably before those that come later.
+
+    Names that a file gets in place of another one come after the other one's inode was given back, and the names that
+    are taken away, with the inodes of new files, come last.
+    """
+
+    OTHERS = 0
+    NEW_NAMES = 1
+    LAST = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Savepoint:
     """What to go back to when a change fails in the middle."""
 
     blocks: dict[int, bytes]
     states: dict[int, GroupState]
-    last: frozenset[int]
+    orders: dict[int, WriteOrder]
     fields: dict[str, Any]
+    charges: dict[int, tuple[Charge | None, Charge | None]]
 
 
 class Transaction:
@@ -91,12 +106,16 @@ class Transaction:
         self.groups = self._groups = ChangedGroups(usage)
         self.blocks = ChangedBlocks(self.fs, self._groups)
         self.inodes = ChangedInodes(self.fs, self._groups)
+        self.usage = UsageChanges(self.fs)
+        self.before_commit: Callable[[Transaction], None] = lambda _: None
+        """Adds to what is committed what follows from it: the quota files."""
         self._free_blocks, self._free_inodes = self._counted()
         self._log: LogWriter | None = None
         self._is_replayed = self._is_broken = False
         self._fields: dict[str, Any] = dict(self.fs.superblock.fields)
+        self._fields_in_force = dict(self._fields)
         self._needs_recovery = self.fs.needs_recovery
-        self._last: set[int] = set()
+        self._orders: dict[int, WriteOrder] = {}
         self.known_inodes: dict[int, StoredInode] = {}
         self.inode_tables: dict[int, int] = {}
         self._capacity: int | None = None
@@ -105,16 +124,15 @@ class Transaction:
         """Return a block as it is with all changes so far."""
         return self.fs.read(block)
 
-    def put(self, block: int, data: Buffer, *, is_last: bool = False) -> None:
-        """Change a whole block. is_last: without a journal it is written after all others."""
+    def put(self, block: int, data: Buffer, *, order: WriteOrder = WriteOrder.OTHERS) -> None:
+        """Change a whole block; order is when it is written, and the latest of several counts."""
         self._source.blocks[block] = bytes(data)
-        if is_last:
-            self._last.add(block)
+        self._orders[block] = max(order, self._orders.get(block, order))
 
-    def patch(self, block: int, offset: int, data: Buffer, *, is_last: bool = False) -> None:
+    def patch(self, block: int, offset: int, data: Buffer, *, order: WriteOrder = WriteOrder.OTHERS) -> None:
         """Change a part of a block."""
         old = self.read(block)
-        self.put(block, old[:offset] + bytes(data) + old[offset + len(data) :], is_last=is_last)
+        self.put(block, old[:offset] + bytes(data) + old[offset + len(data) :], order=order)
 
     def write_new(self, block: int, data: Buffer) -> None:
         """Write contents into blocks that were allocated since the last commit, at once: for the contents of files."""
@@ -133,7 +151,11 @@ class Transaction:
         """Return what restore() goes back to. Raises FileSystemError after a commit that failed."""
         self._check_usable()
         return Savepoint(
-            dict(self._source.blocks), dict(self._groups.states), frozenset(self._last), dict(self._fields)
+            dict(self._source.blocks),
+            dict(self._groups.states),
+            dict(self._orders),
+            dict(self._fields),
+            self.usage.copy(),
         )
 
     def restore(self, savepoint: Savepoint) -> None:
@@ -141,8 +163,13 @@ class Transaction:
         self.known_inodes.clear()
         self._source.blocks = dict(savepoint.blocks)
         self._groups.restore(dict(savepoint.states))
-        self._last = set(savepoint.last)
+        self._orders = dict(savepoint.orders)
         self._fields = dict(savepoint.fields)
+        self.usage.restore(savepoint.charges)
+
+    @property
+    def has_journal(self) -> bool:
+        return bool(self.fs.superblock.journal_inode)
 
     @property
     def size(self) -> int:
@@ -180,6 +207,7 @@ class Transaction:
         if not self._source.blocks and self._groups.counts() == (0, 0):
             return
         self._replay()
+        self.before_commit(self)
         first = set()
         for block, offset, data in list(self._groups.blocks()):
             self.patch(block, offset, data)
@@ -200,8 +228,10 @@ class Transaction:
         else:
             self._write_in_order(changed, first)
         self._source.blocks.clear()
-        self._last.clear()
+        self._orders.clear()
+        self.usage.restore({})
         self._groups.committed()
+        self._fields_in_force = dict(self._fields)
         self._free_blocks, self._free_inodes = counts
         self._is_broken = False
 
@@ -210,7 +240,7 @@ class Transaction:
         self._source.blocks.clear()
         if self._needs_recovery and self._is_replayed and not self._is_broken:
             self._needs_recovery = False
-            self._write_superblock()
+            self._write_superblock(self._fields_in_force)
 
     def _check_usable(self) -> None:
         """Refuse to write after a commit that failed: what the disk has in force is not known here any more."""
@@ -249,7 +279,7 @@ class Transaction:
         now = (time.time_ns() if self._now is None else self._now) // 1_000_000_000
         self._fields |= {name: counts[name] for name in names}
         self._fields |= {"s_wtime": now & 0xFFFFFFFF, "s_wtime_hi": now >> 32}
-        self.put(self._primary, self._superblock_block(is_dirty=True))
+        self.put(self._primary, self._superblock_block(self._fields, is_dirty=True))
         return blocks, inodes
 
     def require(self, feature: Compat | RoCompat, error: int) -> None:
@@ -269,9 +299,8 @@ class Transaction:
     def _primary(self) -> int:
         return self.fs.geometry.superblock_block
 
-    def _superblock_block(self, *, is_dirty: bool) -> bytes:
+    def _superblock_block(self, fields: dict[str, Any], *, is_dirty: bool) -> bytes:
         """Return the block of the superblock; is_dirty: it asks for recovery, or without a journal is not clean."""
-        fields = self._fields
         if self._log is not None:
             features = self.fs.superblock.features.without(Incompat.RECOVER)
             features = features.with_(Incompat.RECOVER) if is_dirty else features
@@ -283,29 +312,33 @@ class Transaction:
         block[at : at + layout.SUPERBLOCK.size] = superblock(fields, self.fs.checksums, 0)
         return bytes(block)
 
-    def _write_superblock(self, *, is_dirty: bool = False) -> None:
-        self._writer.write(self._primary, self._superblock_block(is_dirty=is_dirty))
+    def _write_superblock(self, fields: dict[str, Any], *, is_dirty: bool = False) -> None:
+        self._writer.write(self._primary, self._superblock_block(fields, is_dirty=is_dirty))
         self._disk.flush()
 
     def _switch(self, log: LogWriter, changed: dict[int, bytes]) -> None:
         if not self._needs_recovery:
             # In this order there is never a log that nobody is told of.
             self._needs_recovery = True
-            self._write_superblock(is_dirty=True)
+            self._write_superblock(self._fields_in_force, is_dirty=True)
         log.commit(changed)
         self._writer.write_all(changed)
         self._disk.flush()
         log.finish()
 
     def _write_in_order(self, changed: dict[int, bytes], first: set[int]) -> None:
-        """Write bitmaps and descriptors, the rest, and what is to be last, each durably before the next.
+        """Write bitmaps and descriptors, and then the rest in its order, each part durably before the next.
 
         e2fsck -p does not correct an entry whose inode is one that its descriptor has as never used.
         """
         del changed[self._primary]
-        self._write_superblock(is_dirty=True)
-        last = self._last - first
-        for blocks in (first, changed.keys() - first - last, last):
-            self._writer.write_all({block: changed[block] for block in blocks & changed.keys()})
+        self._write_superblock(self._fields_in_force, is_dirty=True)
+        parts = [{block: data for block, data in changed.items() if block in first}]
+        parts += [
+            {block: data for block, data in changed.items() if block not in first and self._orders[block] == order}
+            for order in WriteOrder
+        ]
+        for part in filter(None, parts):
+            self._writer.write_all(part)
             self._disk.flush()
-        self._write_superblock()
+        self._write_superblock(self._fields)

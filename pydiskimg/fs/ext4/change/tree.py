@@ -20,11 +20,13 @@ from pydiskimg.fs.ext4.change.allocation import OutOfSpaceError
 from pydiskimg.fs.ext4.change.batch import ChangeBatch
 from pydiskimg.fs.ext4.change.contents import Pieces
 from pydiskimg.fs.ext4.change.files import FileChanges
+from pydiskimg.fs.ext4.change.orphans import release_orphans
 from pydiskimg.fs.ext4.change.put import EntryWriter
 from pydiskimg.fs.ext4.change.remove import TreeRemover
 from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.file_system import NotBelievedError
 from pydiskimg.fs.ext4.inodes import StoredInode
+from pydiskimg.fs.ext4.orphans import orphans
 from pydiskimg.fs.ext4.tree.files import ExtFiles, RefusedError
 from pydiskimg.fs.ext4.tree.tree import ExtTree
 from pydiskimg.protocols import Disk
@@ -37,9 +39,9 @@ def open_changed_tree(disk: Disk, *, now: int | None = None, close: Callable[[],
     """Return the files of the ext2, ext3 or ext4 that begins where disk begins, to be changed; the caller closes it.
 
     now is the time of all changes, in nanoseconds since 1970; None: the present. close is called when the tree is
-    closed, once or more often. Nothing is written before the first change. Until the tree is closed nobody else may
-    write to the disk. Raises FileSystemError for what is damaged, was not unmounted cleanly, or is not changed here;
-    StorageError as reading does.
+    closed, once or more often. Nothing is written before the first change, which comes after what a crash left to be
+    deleted or cut. Until the tree is closed nobody else may write to the disk. Raises FileSystemError for what is
+    damaged, was not unmounted cleanly, or is not changed here; StorageError as reading does.
     """
     try:
         return ChangedTree(Transaction(disk, now=now), now=now, close=close)
@@ -78,6 +80,7 @@ class ChangedTree(ExtTree, Tree):
         self._transaction = transaction
         self._changes = FileChanges(transaction, now=now)
         self._is_together = False
+        self._has_orphans = bool(orphans(transaction.fs))
 
     def close(self) -> None:
         """Say on the disk that the file system is clean, which may fail as a change may."""
@@ -95,6 +98,7 @@ class ChangedTree(ExtTree, Tree):
 
         Without a journal an interruption may leave some of them.
         """
+        self._release_orphans()
         savepoint = self._transaction.savepoint()
         self._is_together = True
         try:
@@ -331,6 +335,7 @@ class ChangedTree(ExtTree, Tree):
         return error
 
     def _batch(self) -> ChangeBatch:
+        self._release_orphans()
         return ChangeBatch(self._transaction, self._changes, is_together=self._is_together)
 
     @contextmanager
@@ -348,6 +353,7 @@ class ChangedTree(ExtTree, Tree):
         if not path.startswith("/"):
             raise ValueError(f"{quoted(path)} is not absolute; paths in a guest's tree start at its root")
         transaction, is_outermost = self._transaction, not self._is_together
+        self._release_orphans()
         savepoint = transaction.savepoint()
         try:
             with self._errors(path):
@@ -359,6 +365,14 @@ class ChangedTree(ExtTree, Tree):
             raise
         finally:
             self.files = ExtFiles(transaction.fs)
+
+    def _release_orphans(self) -> None:
+        """Do what a crash has left to be done, before the first change."""
+        if not self._has_orphans:
+            return
+        with self._errors("/"):
+            release_orphans(self._transaction, self._changes)
+        self._has_orphans, self.files = False, ExtFiles(self._transaction.fs)
 
     def _located(self, path: str, *, follow_symlinks: bool = False) -> tuple[StoredInode, bytes, StoredInode | None]:
         """Return the directory, the name in it that path ends on, and what is there."""

@@ -27,8 +27,9 @@ def check_ext(source: Source, *, progress: Progress | None = None) -> ExtReport:
     """Check the ext2, ext3 or ext4 that begins where source begins, and return what is wrong with it.
 
     What its journal still has to put into place is read from there, as mounting would. progress counts inodes. Memory
-    is a bit for each cluster and at most 13 bytes for each inode of the groups that have any in use, besides some 100
-    bytes for each directory, each block of attributes and each id with a quota. Raises StorageError as reading does.
+    is a bit for each cluster and at most 13 bytes for each inode of the groups that have any in use, besides some 150
+    bytes for each group and 100 for each directory, each block of attributes and each id with a quota. Raises
+    StorageError as reading does.
     """
     report = ExtReport()
     unknown = _unknown_features(source)
@@ -84,6 +85,7 @@ def _recovered(fs: FileSystem, report: ExtReport) -> FileSystem:
 def _check(fs: FileSystem, report: ExtReport, progress: Progress | None) -> None:
     checking = Checking(fs, report, _orphans(fs, report))
     _check_state(fs, report)
+    _check_mount_protection(fs, report)
     check_copies(checking)
     usage = QuotaUsage(checking)
     groups, inodes = GroupChecker(checking), InodeChecker(checking, usage)
@@ -111,6 +113,21 @@ def _check_state(fs: FileSystem, report: ExtReport) -> None:
         report.notes.append("it was not unmounted cleanly")
     if Incompat.RECOVER in fs.geometry.features and Compat.HAS_JOURNAL not in fs.geometry.features:
         report.add(FindingKind.SUPERBLOCK, "it needs recovery and has no journal")
+
+
+def _check_mount_protection(fs: FileSystem, report: ExtReport) -> None:
+    if Incompat.MMP not in fs.geometry.features:
+        return
+    block = fs.superblock.number("s_mmp_block")
+    if not fs.geometry.first_data_block < block < fs.geometry.blocks:
+        report.add(FindingKind.SUPERBLOCK, f"its multiple mount protection is in block {block}")
+        return
+    raw = fs.read(block)[: layout.MMP.size]
+    fields = layout.MMP.unpack(raw)
+    if fields["mmp_magic"] != layout.MMP_MAGIC:
+        report.add(FindingKind.SUPERBLOCK, f"block {block} is not one of multiple mount protection")
+    elif fs.checksums.active and fields["mmp_checksum"] != fs.checksums.mount_protection(raw):
+        report.add(FindingKind.SUPERBLOCK, "the checksum of its multiple mount protection does not hold")
 
 
 def _orphans(fs: FileSystem, report: ExtReport) -> frozenset[int]:

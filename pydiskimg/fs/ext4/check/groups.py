@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.bitmaps import runs_of
 from pydiskimg.fs.ext4.check.checking import Checking
@@ -14,7 +16,7 @@ _MOST_RUNS = 5  # of blocks or inodes that one sentence names
 
 
 class GroupChecker:
-    """Checks the groups of one file system; the groups that are believed are told to the other parts by tables."""
+    """Checks the groups of one file system; tables() says which inodes there are to be read."""
 
     def __init__(self, checking: Checking) -> None:
         self._checking = checking
@@ -38,21 +40,19 @@ class GroupChecker:
         if self._checking.has(Incompat.MMP) and geometry.first_data_block < block < geometry.blocks:
             self._checking.claim(block, block + 1, "multiple mount protection")
 
-    def tables(self) -> list[tuple[int, int]]:
-        """Return (block of the inode table, inodes that were ever in use) of each group; (0, 0): none to be read."""
-        found, per_group = [], self._geometry.inodes_per_group
+    def tables(self) -> Iterator[tuple[int, int]]:
+        """Yield (block of the inode table, inodes that were ever in use) of each group; (0, 0): none to be read."""
+        per_group = self._geometry.inodes_per_group
         for descriptor in read_descriptors(self._fs):
             problem = location_problem(self._geometry, descriptor)
             if problem is not None:
                 self._found(FindingKind.DESCRIPTOR, descriptor, problem)
-                if "checksum" not in problem or not self._has_possible_table(descriptor):
+                if descriptor.is_intact or not self._has_possible_table(descriptor):
                     self._checking.inodes.set_unknown(descriptor.group)
-                    found.append((0, 0))
+                    yield 0, 0
                     continue
             unused = min(descriptor.unused_inodes, per_group)
-            count = 0 if descriptor.flags & layout.INODE_UNINIT else per_group - unused
-            found.append((descriptor.inode_table, count))
-        return found
+            yield descriptor.inode_table, 0 if descriptor.flags & layout.INODE_UNINIT else per_group - unused
 
     def _has_possible_table(self, descriptor: Descriptor) -> bool:
         blocks = self._geometry.inode_blocks
