@@ -338,7 +338,7 @@ def test_wrong_keys_are_refused_before_a_disk_is_touched(tmp_path: Path) -> None
 
 def test_another_machine_needs_root_before_a_disk_is_touched(tmp_path: Path) -> None:
     """What mounts comes last in an import; that it cannot is known first."""
-    node = Node.make(tmp_path / "node", IMPORT_IDENTITY="new")
+    node = Node.make(tmp_path / "node", IMPORT_IDENTITY="new", IMPORT_FORMAT="raw")
     disk, backup = tmp_path / "disk", tmp_path / "backup"
     for file in (disk, backup):
         file.write_bytes(b"\xff" * (1 << 20))
