@@ -263,6 +263,41 @@ def test_stopped_at_writes(tmp_path: Path, tool: Tool, options: str, *, losing: 
     assert sizes
 
 
+def test_inodes_that_keep_their_numbers(tmp_path: Path, tool: Tool) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    for number in range(100):
+        (root / f"{number}").write_bytes(b"")
+    disk = disk_of(tool, tmp_path, "-t ext4 -b 1024 -g 1024 -N 320 -O stable_inodes", root, 20 * MIB)
+    run(tool("debugfs"), "-w", "-f", "-", tmp_path / "image", given="".join(f"rm {number}\n" for number in range(90)))
+    disk.data[:] = (tmp_path / "image").read_bytes()
+    before = bytes(disk.data)
+    with pytest.raises(FileSystemError, match=r"inode \d+ .* cannot have another number \(the feature stable_inodes\)"):
+        shrink_ext(disk, 5 * MIB)
+    assert bytes(disk.data) == before
+
+
+def test_a_directory_that_the_journal_cannot_hold(tmp_path: Path, tool: Tool) -> None:
+    """What was moved until then stays moved, and the file system is whole and clean."""
+    root = tmp_path / "root"
+    (root / "z").mkdir(parents=True)
+    for number in range(100):
+        (root / f"a{number}").write_bytes(b"a" * 5000)
+    for number in range(3600):
+        os.link(root / "a0", root / "z" / f"{number:04}{'n' * 246}")
+    disk = disk_of(tool, tmp_path, "-t ext4 -b 1024 -g 1024 -N 320 -J size=1", root, 20 * MIB)
+    # So that fewer inodes are in use than the directory's number says.
+    commands = "".join(f"rm a{number}\n" for number in range(10, 100))
+    run(tool("debugfs"), "-w", "-f", "-", tmp_path / "image", given=commands)
+    disk.data[:] = (tmp_path / "image").read_bytes()
+    before = contents_of(disk)
+    with pytest.raises(FileSystemError, match="larger than its journal"):
+        shrink_ext(disk, 5 * MIB)
+    assert not read_file_system(disk).needs_recovery
+    judged(tool, tmp_path, disk)
+    assert contents_of(disk) == before
+
+
 @pytest.mark.parametrize("end", [30 * MIB, None])
 def test_a_log_is_replayed_first(tmp_path: Path, tool: Tool, end: int | None) -> None:
     """Also where nothing has to move: what the log holds is where it belongs, as e2fsck puts it there."""

@@ -212,10 +212,11 @@ class Transaction:
         for block, offset, data in list(self._groups.blocks()):
             self.patch(block, offset, data)
             first.add(block)
-        counts = self._update_superblock()
+        fields, counts = dict(self._fields), self._update_superblock()
         fresh = {block: data for block, data in self._source.blocks.items() if self.blocks.is_fresh(block)}
         changed = {block: data for block, data in self._source.blocks.items() if block not in fresh}
         if self._log is not None and not self._log.fits(changed):
+            self._fields = fields
             raise FileSystemError(
                 f"{self.fs.name}: a change of {len(changed)} blocks is larger than its journal; make it in parts, or "
                 "give the file system a larger journal (tune2fs -J size=)"

@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 from pydiskimg.errors import FileSystemError
+from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.features import Compat
 from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.grow_geometry import refuse_resizing
+from pydiskimg.fs.ext4.inodes import StoredInode, inode_name
 from pydiskimg.fs.ext4.orphans import orphans
+
+_OWN_FILES = ("s_usr_quota_inum", "s_grp_quota_inum", "s_prj_quota_inum", "s_orphan_file_inum", "s_journal_inum")
 
 
 def check_shrinkable(fs: FileSystem) -> None:
@@ -20,4 +24,20 @@ def check_shrinkable(fs: FileSystem) -> None:
         raise FileSystemError(
             f"{fs.name}: inode {min(waiting)} of its ext file system waits to be deleted or cut after a crash; "
             "check it (e2fsck -f)"
+        )
+
+
+def check_renumbered(fs: FileSystem, inode: StoredInode) -> None:
+    """Raise FileSystemError for an inode that lies in a group that goes away, and has to keep its number."""
+    reason = None
+    if Compat.STABLE_INODES in fs.geometry.features:
+        reason = "the feature stable_inodes"
+    elif inode.flags & layout.EA_INODE_FLAG:
+        reason = "it holds an extended attribute (ea_inode)"
+    elif inode.number in (fs.superblock.number(name) for name in _OWN_FILES):
+        reason = "a file of the file system itself"
+    if reason is not None:
+        raise FileSystemError(
+            f"{fs.name}: {inode_name(inode.number)} of its ext file system cannot have another number ({reason}), and "
+            "would be after its end; nothing was moved; try a larger size"
         )

@@ -12,7 +12,6 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.change.attributes import inline_data
 from pydiskimg.fs.ext4.change.contents import has_map
@@ -20,13 +19,11 @@ from pydiskimg.fs.ext4.change.inodes import store
 from pydiskimg.fs.ext4.change.leaf import Leaf
 from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.directory_entries import directory_blocks, hash_table
-from pydiskimg.fs.ext4.features import Compat
 from pydiskimg.fs.ext4.geometry import Geometry
 from pydiskimg.fs.ext4.inodes import StoredInode, group_of_inode, inode_name, inode_table, read_inode
 from pydiskimg.fs.ext4.map_reader import MapReader, file_pieces
 from pydiskimg.fs.ext4.shrink.survey import inodes_in_use
 
-_OWN_FILES = ("s_usr_quota_inum", "s_grp_quota_inum", "s_prj_quota_inum", "s_orphan_file_inum", "s_journal_inum")
 _I_BLOCK = layout.INODE.offsets["i_block"]
 _PARENT = 4  # bytes of i_block, in a directory that is in its inode
 
@@ -69,27 +66,16 @@ class Renumbering:
     """The inodes after the last one that stays, and the blocks of directories that name them."""
 
     def __init__(self, transaction: Transaction, new: Geometry, leaving: Sequence[int]) -> None:
-        """Read all directories. Raises NotBelievedError where one is damaged, FileSystemError for what is not moved."""
+        """Read all directories. Raises NotBelievedError where one is damaged, and as reading does."""
         self._transaction = transaction
         self._fs = fs = transaction.fs
         self._last = new.inodes
         self._leaving = leaving
         self._renumbered: dict[int, int] = {}
         self._naming = _NamingBlocks()
-        own = {fs.superblock.number(name) for name in _OWN_FILES}
-        if Compat.STABLE_INODES in fs.geometry.features or own.intersection(leaving):
-            raise FileSystemError(
-                f"{fs.name}: inode {leaving[0]} of its ext file system cannot have another number (the feature "
-                f"stable_inodes, or a file of the file system itself); it can have {fs.geometry.size} bytes only"
-            )
         for inode in inodes_in_use(fs, transaction.groups):
             if inode.kind == layout.DIRECTORY:
                 self._look(inode)
-            if inode.number > self._last and inode.flags & layout.EA_INODE_FLAG:
-                raise FileSystemError(
-                    f"{fs.name}: {inode_name(inode.number)} holds an extended attribute (ea_inode) and cannot have "
-                    "another number; make it less small"
-                )
 
     def run(self) -> None:
         """Give the inodes other numbers, in as many commits as that takes.

@@ -89,6 +89,15 @@ class _Emptying:
         self._transaction = self._begin()
 
     def run(self) -> None:
+        """Move it. What is refused on the way leaves what was moved until then, in a clean file system."""
+        try:
+            self._move()
+        except (OutOfSpaceError, FileSystemError):
+            self._transaction.close()
+            raise
+        self._transaction.close()
+
+    def _move(self) -> None:
         if move_tables(self._transaction, self._new):
             self._transaction.close()
             self._transaction = self._begin()
@@ -107,7 +116,6 @@ class _Emptying:
         self._begin_again()
         if found.leaving:
             Renumbering(self._transaction, self._new, found.leaving).run()
-        self._transaction.close()
 
     def _in_turn(self, numbers: Sequence[int], move: Callable[[BlockMover, int], None]) -> None:
         """Move one after the other, many in one commit; where room is short, each in one of its own."""

@@ -17,6 +17,7 @@ from pydiskimg.fs.ext4.geometry import Geometry
 from pydiskimg.fs.ext4.inode_table import InodeTable
 from pydiskimg.fs.ext4.inodes import StoredInode, inode_name, inode_table
 from pydiskimg.fs.ext4.map_reader import MapReader
+from pydiskimg.fs.ext4.shrink.refusals import check_renumbered
 from pydiskimg.protocols import read_bytes
 
 
@@ -34,11 +35,12 @@ def survey(fs: FileSystem, groups: ChangedGroups, new: Geometry) -> Survey:
     """Go through all inodes that are in use.
 
     Raises NotBelievedError where one is damaged or blocks belong to several, FileSystemError for bad blocks beyond the
-    end, and as reading does.
+    end and for inodes that keep their numbers, and as reading does.
     """
     found, last, taken = Survey(), new.inodes, 0
     for inode in inodes_in_use(fs, groups):
         if inode.number > last:
+            check_renumbered(fs, inode)
             found.leaving.append(inode.number)
         if inode.xattr_block >= new.blocks:
             found.attribute_blocks.setdefault(inode.xattr_block, []).append(inode.number)
