@@ -33,7 +33,7 @@ RENAMES: dict[str, tuple[str, str]] = {
 @pytest.mark.parametrize("name", RENAMES)
 def test_a_rename_without_a_journal(tool: Tool, tmp_path: Path, options: str, name: str) -> None:
     """In one directory it is done or not done. To another one, a file may have both names after e2fsck -p. A name that
-    it replaces may be missing. Whatever has a name is whole.
+    it replaces may be missing. Each file that has a name is whole.
     """
     disk, (old, new) = prepared(tool, tmp_path, options), RENAMES[name]
     start, before = bytes(disk.data), contents_of(disk)
@@ -142,7 +142,7 @@ QUOTAS = ["-t ext4 -b 1024 -O quota,project", "-t ext4 -b 4096 -O quota,^has_jou
 
 @pytest.mark.parametrize("options", QUOTAS)
 def test_quota_files_count_many_owners(tool: Tool, tmp_path: Path, options: str) -> None:
-    """Entries fill several blocks, and the file grows."""
+    """Entries fill several blocks of a quota file, and the file grows."""
     disk = disk_of(tool, tmp_path, f"{options} -E quotatype=usrquota:grpquota{':prjquota' * ('project' in options)}")
     rng = random.Random(1)
     with open_changed_tree(disk) as tree:

@@ -50,7 +50,7 @@ class ChangedDirectory:
         )
         self.inode = inode
         self.inode_order = WriteOrder.OTHERS
-        """When the inode is to be written: that of the entries where they were all written anew."""
+        """When the inode is to be written: with the entries where all of them were written into new blocks."""
 
     def entries(self, wanted: bytes | None = None) -> Iterator[NamedInode]:
         """Yield the entries but "." and ".."; wanted: those of this name. Raises NotBelievedError as they are read."""

@@ -31,7 +31,7 @@ class UsageChanges:
         self._charges: dict[int, tuple[Charge | None, Charge | None]] = {}
 
     def made(self, number: int) -> None:
-        """Say that an inode was free before, whatever its table has."""
+        """Say that an inode was free before; what its table has is that of an earlier file."""
         if any(self.files):
             self._charges.setdefault(number, (None, None))
 

@@ -44,7 +44,7 @@ class ExtReport:
     """The outcome of a check.
 
     counts has the number of findings of each kind that was found, details a sentence for each of the first of a kind,
-    in the order in which they were found. unchecked says what could not be checked, notes what is no damage: a journal
+    in the order in which they were found. unchecked says what could not be checked, notes what is not damage: a journal
     whose replayed_blocks were taken from its log, files that a crash left to be deleted.
     """
 
