@@ -56,11 +56,15 @@ class NewSystem:
 
     def filling(self, installation: Installation) -> Filling:
         """Begin to make the file systems; join("/boot") is the caller's."""
+        return Filling(*self.wanted(installation))
+
+    def wanted(self, installation: Installation) -> list[NewExt]:
+        """Return the file systems that are to be made."""
         kind = installation.settings.filesystem
-        wanted = [NewExt(disk=self.root, kind=kind, label="/", uuid=self.volumes.root)]
+        found = [NewExt(disk=self.root, kind=kind, label="/", uuid=self.volumes.root)]
         if self.boot is not None:
-            wanted.append(NewExt(disk=self.boot, kind=kind, label="/boot", uuid=self.volumes.boot))
-        return Filling(*wanted)
+            found.append(NewExt(disk=self.boot, kind=kind, label="/boot", uuid=self.volumes.boot))
+        return found
 
 
 def prepare_scripts(installation: Installation) -> None:
@@ -78,24 +82,27 @@ def new_system(installation: Installation) -> Iterator[NewSystem]:
     messages, disk = installation.messages, installation.disk
     with messages.step("partitioning"):
         layout = plan_layout(installation)
+        system = _system(layout, installation)
+        for ext in system.wanted(installation):
+            ext.planned()
         if installation.swap is not None:
             check_swap(installation.swap)
         wipe_partition_table(disk)
         installation.wiping.wipe(disk)
-        system = _system(layout, installation, _make_swap(layout, installation))
+        system.volumes = replace(system.volumes, swap=_make_swap(layout, installation))
     yield system
     with messages.step("writing the partition table"):
         disk.flush()
         system.layout.table.write(disk)
 
 
-def _system(layout: Layout, installation: Installation, swap: UUID | None) -> NewSystem:
+def _system(layout: Layout, installation: Installation) -> NewSystem:
     root = _unflushed(installation.disk, layout.root)
     boot = None if layout.boot is None else _unflushed(installation.disk, layout.boot)
     hints = {root.name: _hint(installation, is_boot=False)}
     if boot is not None:
         hints[boot.name] = _hint(installation, is_boot=True)
-    return NewSystem(layout, NewUuids(uuid4(), None if boot is None else uuid4(), swap), root, boot, hints)
+    return NewSystem(layout, NewUuids(uuid4(), None if boot is None else uuid4(), None), root, boot, hints)
 
 
 def without_boot(system: NewSystem, installation: Installation) -> None:

@@ -134,7 +134,7 @@ SETTINGS = (
         one_of("ext2", "ext3", "ext4"),
         "ext4",
         "file system made when the disk is built from a tarball or dumps",
-        gives_away="which of these file systems the node's kernel mounts",
+        gives_away="which of these file systems the node's kernel mounts for customisation scripts",
         for_scripts=True,
     ),
     Setting(

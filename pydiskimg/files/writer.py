@@ -50,7 +50,7 @@ class MountPointInTheWayError(UnsafePathError):
 class Wording:
     """How messages about entries read: "SOURCE: entry PATH: cannot be unpacked".
 
-    hints is what to do where a disk of this name is full.
+    hints is what to do where a disk of this name is full; an empty one is left out.
     """
 
     source: str

@@ -109,7 +109,8 @@ class EntryWriter:
             raise StorageError(f"{where}: {error}", errno=error.number, filename=where) from error
         except OutOfSpaceError as error:
             where = self._wording.where(entry)
-            text = f"{where}: cannot be {self._wording.done}: {error}; make room, or enlarge the file system"
+            hint = self._wording.hints.get(self._transaction.fs.name, "make room, or enlarge the file system")
+            text = f"{where}: cannot be {self._wording.done}: {error}" + (f"; {hint}" if hint else "")
             raise NoSpaceError(text, errno=errno.ENOSPC, filename=where, device=0) from error
         except NotBelievedError as error:
             where = self._transaction.fs.name

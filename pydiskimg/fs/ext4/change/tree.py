@@ -160,7 +160,8 @@ class ChangedTree(ExtTree, Tree):
 
         An interruption or an error may leave the first of them alone, each of those whole.
         """
-        wording = Wording(f"{self.name}, {directory}", "write", "written")
+        no_hint = {self.name: ""}  # as write() has none: what to do about a full file system is the caller's to say
+        wording = Wording(f"{self.name}, {directory}", "write", "written", no_hint)
         self.put(self._new_files(directory, files, mode, attributes or {}), directory, wording=wording)
 
     def _new_files(

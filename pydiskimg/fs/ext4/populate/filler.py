@@ -129,7 +129,7 @@ class Filler:
 
     def _full(self, what: str, error: FullError) -> NoSpaceError:
         hint = self._wording.hints.get(error.disk, "use a larger disk")
-        text = f"{what}: {error.reason}; {hint}"
+        text = f"{what}: {error.reason}" + (f"; {hint}" if hint else "")
         return NoSpaceError(text, errno=error.errno, filename=error.disk, device=0)
 
     def _path_of(self, directory: int) -> bytes:
