@@ -34,10 +34,14 @@ def wipe(disk: Path) -> None:
         file.write(b"\xff" * MIB)
 
 
+def table_of(disk: Path) -> str:
+    """Return what sfdisk says of the partition table; nothing where there is none."""
+    return subprocess.run(["sfdisk", "-d", disk], capture_output=True, text=True, check=False).stdout
+
+
 def check_what_looks_complete(disk: Path, tmp_path: Path) -> None:
     """A partition table with the true types may be there only when everything else is: the script's file too."""
-    dump = subprocess.run(["sfdisk", "-d", disk], capture_output=True, text=True, check=False).stdout
-    if "type=83" in dump:
+    if "type=83" in table_of(disk):
         with inside(str(disk), partitions(str(disk))[-1], tmp_path) as point:
             assert (point / "root/x").exists(), "an interrupted installation looks complete"
 
@@ -79,15 +83,20 @@ def test_asked_to_end_at_random_instants(tmp_path: Path, debian: DebianSystem, n
     """It ends soon, in one sentence, whatever it is doing: nothing of its own keeps its mounts busy."""
     node = Node.make(tmp_path / "node", IMAGE_NAME=NAME, IMAGE_TYPE="tarball", IMAGE_DIR=str(debian.directory))
     disk = filled_file(tmp_path / "disk", 450 * MIB)
+    start = time.monotonic()
+    assert node.create(disk).returncode == 0
+    duration = time.monotonic() - start
     rng = random.Random(number)
     ended = 0
     for _ in range(8):
+        wipe(disk)
         process = node.start("create", **create_environment(disk))
-        time.sleep(rng.uniform(0.15, 0.8))
+        time.sleep(rng.uniform(duration / 4, duration))
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
         assert "still in use" not in err, err  # as unmounting and detaching say when they give up
         if process.returncode == 1:
             ended += 1
             assert err.splitlines()[-1].endswith(f"ended by {number.name}; the installation is not complete"), err
+            assert "type=83" not in table_of(disk)
     assert ended
