@@ -242,7 +242,7 @@ def test_a_boot_that_is_full(node: Node, tmp_path: Path) -> None:
     disk = filled_file(tmp_path / "disk", SIZE)
     done = node.create(disk)
     assert done.returncode == 1
-    assert f"{disk} partition 1, /grub/i386-pc: entry x" in last_line(done)
+    assert f"{disk} partition 1, /grub/i386-pc/x" in last_line(done)
     assert last_line(done).endswith(": cannot be written: no block is free; /boot has 16 MiB; set BOOT_SIZE higher")
     assert not any(disk.read_bytes()[:512])
 

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.change.files import FileChanges
 from pydiskimg.fs.ext4.change.names import Names
 from pydiskimg.fs.ext4.change.transaction import Transaction
+from pydiskimg.fs.ext4.inodes import StoredInode
+from pydiskimg.fs.ext4.tree.files import RefusedError
 
 _AT_ONCE = 4 << 20  # bytes of changed blocks from which a commit follows
 _PART_OF_JOURNAL = 3  # one change more must fit besides
@@ -63,6 +67,17 @@ class ChangeBatch:
         except BaseException:
             self.take_back()
             raise
+
+    def put(self, directory: int, name: bytes, inode: StoredInode) -> None:
+        """Have a name in a directory stand for a new file, in place of another one that is not a directory."""
+        old = self.names.find(directory, name)
+        if old is not None:
+            found = self.changes.inode(old)
+            if found.kind == layout.DIRECTORY:
+                raise RefusedError("is a directory", errno.EISDIR)
+            self.changes.drop(found)
+            self.gave_back = True
+        self.names.put(directory, name, inode)
 
     def commit(self) -> None:
         """Commit what was changed. Raises as Transaction.commit() does."""

@@ -88,6 +88,14 @@ class FileChanges:
         inherited = self._inherited(parent, inode)
         return with_attributes(self._transaction, inode, inherited) if inherited else inode
 
+    def write_new(self, parent: StoredInode, mode: int, data: bytes) -> StoredInode:
+        """Return heir() as a regular file that holds data and is stored."""
+        contents = Contents(self._transaction, self.heir(parent, mode))
+        contents.add([(0, data)], len(data))
+        inode = contents.finished(len(data))
+        store(self._transaction, inode, order=WriteOrder.LAST)
+        return inode
+
     def new(self, parent: StoredInode, mode: int) -> StoredInode:
         """Return heir() without ACLs."""
         return new_inode(self._transaction, parent, mode, self.time())

@@ -160,24 +160,43 @@ class ChangedTree(ExtTree, Tree):
 
         An interruption or an error may leave the first of them alone, each of those whole.
         """
-        no_hint = {self.name: ""}  # as write() has none: what to do about a full file system is the caller's to say
-        wording = Wording(f"{self.name}, {directory}", "write", "written", no_hint)
-        self.put(self._new_files(directory, files, mode, attributes or {}), directory, wording=wording)
+        with self._changing(directory) as changes:
+            above = changes.inode(self.inode(directory).number)
+            if above.kind != layout.DIRECTORY:
+                raise RefusedError("is not a directory", errno.ENOTDIR)
+            changes.check_changeable(above)
+        batch = self._batch()
+        try:
+            for name, data in files:
+                with batch.change(len(data)):
+                    error = self._put_new(batch, above, name, data, mode, attributes, directory)
+                if error is not None:
+                    raise error
+        finally:  # those before one that failed are there
+            with self._errors(directory):
+                batch.commit()
+            self.files = ExtFiles(self._transaction.fs)
 
-    def _new_files(
-        self, directory: str, files: Iterable[tuple[str, bytes]], mode: int, attributes: Mapping[str, bytes]
-    ) -> Iterator[Entry]:
-        """Yield files as entries; StorageError for one whose name is a directory's."""
-        xattrs = {os.fsencode(name): value for name, value in attributes.items()}
-        before = ExtTree(ExtFiles(self._transaction.fs))  # keeps the directory's names, which put() adds to
-        for name, data in files:
-            path = f"{directory.rstrip('/')}/{name}"
-            if before.exists(path) and stat.S_ISDIR(before.stat(path, follow_symlinks=False).st_mode):
-                raise self.error(path, "is a directory, and no file is written over it", errno.EISDIR)
-            now, contents = self._changes.time(), [(0, memoryview(data))]
-            yield Entry(
-                os.fsencode(name), stat.S_IFREG, mode, 0, 0, now, now, size=len(data), contents=contents, xattrs=xattrs
-            )
+    def _put_new(
+        self,
+        batch: ChangeBatch,
+        above: StoredInode,
+        name: str,
+        data: bytes,
+        mode: int,
+        attributes: Mapping[str, bytes] | None,
+        directory: str,
+    ) -> StorageError | None:
+        """Put a new file, with what it inherits, in place of what has its name; return the error where that fails."""
+        savepoint = self._transaction.savepoint()
+        try:
+            with self._errors(f"{directory.rstrip('/')}/{name}"):
+                inode = batch.changes.write_new(above, layout.REGULAR_FILE | mode, data)
+                batch.put(above.number, _file_name(name), self._dress(inode, attributes))
+        except StorageError as error:
+            self._transaction.restore(savepoint)
+            return error
+        return None
 
     def put(self, entries: Iterable[Entry], directory: str = "/", *, wording: Wording | None = None) -> Put:
         """Make the files of entries, with all that belongs to them, below a directory, which is there.
