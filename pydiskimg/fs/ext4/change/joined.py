@@ -6,12 +6,17 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 
+from pydiskimg.files.attributes import AttributesLeftOut
+from pydiskimg.files.entry import Entry
 from pydiskimg.files.tree import Tree
+from pydiskimg.files.writer import Wording
 from pydiskimg.fs.ext4 import layout
-from pydiskimg.fs.ext4.change.tree import ChangedTree
+from pydiskimg.fs.ext4.change.joined_put import JoinedWriter
+from pydiskimg.fs.ext4.change.tree import ChangedTree, Put, made_of
 from pydiskimg.fs.ext4.tree.files import RefusedError, with_device
-from pydiskimg.fs.ext4.tree.steps import Step, walked
+from pydiskimg.fs.ext4.tree.steps import Step, path_in_tree, walked
 from pydiskimg.text import quoted
 
 _PATH_MAX = 4095  # bytes of a path, as the kernel has it
@@ -119,6 +124,27 @@ class JoinedTree(Tree):
         tree, inside = self.located(directory)
         tree.write_files(inside, files, mode=mode, attributes=attributes)
 
+    def put(self, entries: Iterable[Entry], *, wording: Wording | None = None) -> Put:
+        """Make the files of entries from the root on, as ChangedTree does, each in the tree in which its path lies.
+
+        A hard link from one tree to another becomes a copy. A directory that a tree lies over is not replaced.
+        """
+        left_out = AttributesLeftOut()
+        with ExitStack() as stack:
+            writers = {
+                id(tree): stack.enter_context(tree.putting("/", wording or Wording(self.name)))
+                for tree in (
+                    *self._over.values(),
+                    self._root,
+                )  # the root ends first: the names in ACLs are in its lists
+            }
+            root = writers[id(self._root)]
+            for writer in writers.values():
+                writer.acl_names, writer.left_out = root.acl_names, left_out
+            over = {(writers[tree], number): writers[id(top)] for (tree, number), top in self._over.items()}
+            count, total = made_of(entries, JoinedWriter(root, over).make)
+        return Put(count, total, left_out, sum(writer.flags_left_out for writer in writers.values()))
+
     def make_directory(self, path: str, *, mode: int = 0o755, attributes: Mapping[str, bytes] | None = None) -> None:
         """Make one directory of exactly this mode; the one above it is there."""
         tree, inside = self._free(path)
@@ -171,12 +197,7 @@ def _encoded(path: str) -> bytes:
 
 def _inside(steps: _Steps) -> str:
     """Return the path of the last step in its own tree."""
-    names: list[bytes] = []
-    for step in reversed(steps):
-        if step.inode.number == layout.ROOT_INODE:
-            break
-        names.append(step.name)
-    return "/" + _decoded(b"/".join(reversed(names)))
+    return "/" + _decoded(path_in_tree(steps))
 
 
 def _decoded(name: bytes) -> str:

@@ -24,6 +24,7 @@ from pydiskimg.fs.ext4.change.allocation import OutOfSpaceError
 from pydiskimg.fs.ext4.change.attributes import outlined, stored_attributes, with_attributes
 from pydiskimg.fs.ext4.change.batch import ChangeBatch
 from pydiskimg.fs.ext4.change.inodes import store
+from pydiskimg.fs.ext4.change.pending_files import PendingFiles
 from pydiskimg.fs.ext4.change.put_inode import with_contents, with_flags, with_metadata, without_flags
 from pydiskimg.fs.ext4.change.put_paths import EntryPaths
 from pydiskimg.fs.ext4.change.transaction import Transaction, WriteOrder
@@ -32,6 +33,7 @@ from pydiskimg.fs.ext4.inode_fields import possible_flags
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.populate.entry_attributes import access_control_lists, possible_attributes
 from pydiskimg.fs.ext4.populate.paths import NewName
+from pydiskimg.fs.ext4.tree.entries import entry_of
 from pydiskimg.fs.ext4.tree.files import ExtFiles, RefusedError
 from pydiskimg.fs.ext4.tree.tree import ExtTree
 from pydiskimg.fs.ext4.xattr_writer import stored_name
@@ -53,7 +55,7 @@ class EntryWriter:
     error what was made since the last commit is not there, and nothing else can be made.
 
     left_out is the attributes that the file system cannot hold, flags_left_out counts files whose flags it does not
-    have.
+    have. acl_names has the numbers of names in ACLs.
     """
 
     def __init__(self, transaction: Transaction, batch: ChangeBatch, directory: str, wording: Wording) -> None:
@@ -64,23 +66,27 @@ class EntryWriter:
         self._changes, self._names = batch.changes, batch.names
         self._wording = wording
         self._files = ExtFiles(transaction.fs)
+        self._pending = PendingFiles(batch, self._files)
         self._directory = directory
         steps = [inode.number for inode in ExtTree(self._files).steps(directory)]
         self._paths = EntryPaths(batch, steps, self._files.target, self._make_missing)
-        self._acl_names = AclNames(self._read_path)
+        self.acl_names = AclNames(self._read_path)
         self._later: dict[int, Entry] = {}
         self._later_bytes = 0
         self._flags: dict[int, Entry] = {}
 
-    def make(self, entry: Entry) -> None:
-        """Make one entry. Raises what its contents raise, the wording's errors, and StorageError."""
-        with self._errors(entry), self._batch.change(entry.size):
+    def make(self, entry: Entry, *, at: bytes | None = None) -> None:
+        """Make one entry. Raises what its contents raise, the wording's errors, and StorageError.
+
+        at is a path without symlinks where it goes instead of its own; a symlink there is replaced, too.
+        """
+        with self.errors(entry), self._batch.change(entry.size):
             check_length(entry.path)
-            name = self._paths.locate(entry.path)
+            name = self._paths.locate(entry.path if at is None else at)
             if name is None:
                 self._own_top(entry)
             elif entry.is_directory:
-                self._make_directory(entry, name)
+                self._make_directory(entry, name, follows=at is None)
             elif entry.is_hard_link:
                 self._link(entry.link, name)
             else:
@@ -90,15 +96,28 @@ class EntryWriter:
         """Set the ACLs that have names in them and the flags of directories, and commit."""
         self._batch.commit()
         for number, entry in self._later.items():
-            with self._errors(entry), self._batch.change():
+            with self.errors(entry), self._batch.change():
                 self._set_acls(number, entry)
         for number, entry in self._flags.items():
-            with self._errors(entry), self._batch.change():
+            with self.errors(entry), self._batch.change():
                 store(self._transaction, with_flags(self._changes.inode(number), entry.flags))
         self._batch.commit()
 
+    @property
+    def files(self) -> PendingFiles:
+        """The files as they are to be after the next commit."""
+        return self._pending
+
+    def entry(self, number: int, path: bytes) -> Entry:
+        """Return a file as an entry of this path, after a commit: what it has and what it is to get."""
+        self._batch.commit()
+        fs = self._transaction.fs
+        found = entry_of(ExtFiles(fs), self._changes.inode(number), path, f"{fs.name}, {printable(path)}")
+        waiting = self._later.get(number)
+        return found if waiting is None else replace(found, acls=waiting.acls)
+
     @contextmanager
-    def _errors(self, entry: Entry) -> Iterator[None]:
+    def errors(self, entry: Entry) -> Iterator[None]:
         """Turn what is raised within into errors that name the entry."""
         try:
             yield
@@ -126,9 +145,9 @@ class EntryWriter:
             raise UnsafePathError("it names the directory that the archive is unpacked into, but is none")
         self._own_directory(self._changes.inode(self._paths.top), entry)
 
-    def _make_directory(self, entry: Entry, name: NewName) -> None:
-        found = self._paths.as_directory(entry.path, name)
-        if found is None:
+    def _make_directory(self, entry: Entry, name: NewName, *, follows: bool) -> None:
+        found = self._paths.as_directory(entry.path, name) if follows else self._paths.found(name)
+        if found is None or found.kind != layout.DIRECTORY:
             self._clear(name)
             found = self._new_directory(name, 0o700)
         self._own_directory(found, entry)
@@ -242,7 +261,7 @@ class EntryWriter:
         if entry.acls_have_names:
             self._set_later(inode.number, entry)
             acls = {}
-        attributes = {**kept, **self._stored(possible_attributes(entry, acls, self._acl_names.number, self.left_out))}
+        attributes = {**kept, **self._stored(possible_attributes(entry, acls, self.acl_names.number, self.left_out))}
         return with_attributes(self._transaction, inode, attributes) if attributes or had else inode
 
     def _set_later(self, number: int, entry: Entry) -> None:
@@ -254,7 +273,7 @@ class EntryWriter:
 
     def _set_acls(self, number: int, entry: Entry) -> None:
         inode = self._changes.inode(number)
-        acls = possible_attributes(entry, access_control_lists(entry), self._acl_names.number, None)
+        acls = possible_attributes(entry, access_control_lists(entry), self.acl_names.number, None)
         attributes = {**stored_attributes(self._transaction, inode), **self._stored(acls)}
         store(self._transaction, with_attributes(self._transaction, inode, attributes))
 

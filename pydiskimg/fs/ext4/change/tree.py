@@ -215,24 +215,26 @@ class ChangedTree(ExtTree, Tree):
         last. wording says how messages about entries read. Raises what reading entries raises, ArchiveError for an
         entry that cannot be made faithfully and safely, NoSpaceError, StorageError.
         """
+        with self.putting(directory, wording or Wording(self.name)) as writer:
+            count, total = made_of(entries, writer.make)
+        return Put(count, total, writer.left_out, writer.flags_left_out)
+
+    @contextmanager
+    def putting(self, directory: str, wording: Wording) -> Iterator[EntryWriter]:
+        """Give what makes entries as put() does, all of which are there when the block ends."""
         with self._changing(directory):
             if self.inode(directory).kind != layout.DIRECTORY:
                 raise RefusedError("is not a directory", errno.ENOTDIR)
         batch = self._batch()
-        writer = EntryWriter(self._transaction, batch, directory, wording or Wording(self.name))
-        count = total = 0
+        writer = EntryWriter(self._transaction, batch, directory, wording)
         try:
-            for entry in entries:
-                writer.make(entry)
-                count += 1
-                total += entry.size if entry.kind == layout.REGULAR_FILE else 0
+            yield writer
             writer.finish()
         except BaseException:
             batch.take_back()
             raise
         finally:
             self.files = ExtFiles(self._transaction.fs)
-        return Put(count, total, writer.left_out, writer.flags_left_out)
 
     def make_directory(self, path: str, *, mode: int = 0o755, attributes: Mapping[str, bytes] | None = None) -> None:
         """Make one directory of exactly this mode; the one above it is there."""
@@ -423,6 +425,16 @@ class ChangedTree(ExtTree, Tree):
         for name, value in (attributes or {}).items():
             inode = self._changes.set_attribute(self._changes.inode(inode.number), os.fsencode(name), value)
         return inode
+
+
+def made_of(entries: Iterable[Entry], make: Callable[[Entry], None]) -> tuple[int, int]:
+    """Make each entry; return how many there are, and the bytes of the regular files among them."""
+    count = total = 0
+    for entry in entries:
+        make(entry)
+        count += 1
+        total += entry.size if entry.kind == layout.REGULAR_FILE else 0
+    return count, total
 
 
 def _file_name(name: str) -> bytes:

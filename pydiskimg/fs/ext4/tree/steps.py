@@ -4,18 +4,33 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.tree.files import RefusedError
 
-if TYPE_CHECKING:
-    from pydiskimg.fs.ext4.tree.tree import ExtTree
 
-AnyTree = TypeVar("AnyTree", bound="ExtTree")
+class Files(Protocol):
+    """What is asked about the files of a tree on the way of a path."""
+
+    def inode(self, number: int, /) -> StoredInode: ...
+
+    def find(self, directory: StoredInode, name: bytes, /) -> int | None: ...
+
+    def target(self, inode: StoredInode, /) -> bytes: ...
+
+
+class HasFiles(Protocol):
+    """A tree of which paths are resolved."""
+
+    @property
+    def files(self) -> Files: ...
+
+
+AnyTree = TypeVar("AnyTree", bound=HasFiles)
 
 _SYMLINKS = 40  # as many as the kernel follows
 _NAMES = 4096  # that symlinks add to a path: each is a search in a directory, and 40 targets may hold a million
@@ -85,3 +100,13 @@ def walked(
             continue
         steps.append(entered(Step(here.tree, inode, name)))
     return steps, None
+
+
+def path_in_tree(steps: Sequence[Step[AnyTree]]) -> bytes:
+    """Return the path of the last step from the root of its own tree; b"" for that root."""
+    names: list[bytes] = []
+    for step in reversed(steps):
+        if step.inode.number == layout.ROOT_INODE:
+            break
+        names.append(step.name)
+    return b"/".join(reversed(names))
