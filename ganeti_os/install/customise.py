@@ -14,12 +14,14 @@ from ganeti_os.guest.facts.instance import instance_facts
 from ganeti_os.guest.instance import make_instance
 from ganeti_os.guest.mounted_guest import mounted_guest
 from ganeti_os.guest.opened_guest import opened_guest
-from ganeti_os.guest.root import Guest, NoRootError, find_guest
+from ganeti_os.guest.root import Guest, LeftAloneError, NoRootError, find_guest
 from ganeti_os.install import scripts
 from ganeti_os.install.installation import Installation
 from ganeti_os.install.step_environment import steps_environment
 from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.files.tree import Tree
+from pydiskimg.fs.ext4.change.joined import JoinedTree
+from pydiskimg.fs.ext4.change.tree import ChangedTree
 from pydiskimg.host.loop import loop_device
 from pydiskimg.protocols import ShownDisk
 
@@ -29,7 +31,7 @@ log = logging.getLogger(__name__)
 def customise_image(installation: Installation, disk: ShownDisk) -> bool:
     """Find the system on the disk, let it become the instance, and customise it.
 
-    Overlay, scripts, and what is not an ext need root: they are mounted, unless GUEST_MOUNT=no.
+    Scripts, and what is not an ext, need root: they are mounted, unless GUEST_MOUNT=no.
 
     disk is the installation's, or what holds its beginning back; scripts see the installation's. A disk without a Linux
     system stays as its image made it where nothing else than its identity was to change. False where the instance's
@@ -38,19 +40,55 @@ def customise_image(installation: Installation, disk: ShownDisk) -> bool:
     may_mount = installation.settings.guest_mount
     try:
         guest = find_guest(disk, may_mount=may_mount)
-        if installation.is_customised:
+        if installation.is_customised and is_mounted(installation, guest):
             hidden = _customise_mounted(installation, disk, guest)
         else:
+            if installation.overlay is not None:
+                _bring_overlay(installation, installation.overlay, disk, guest)
             with opened_guest(disk, guest, may_mount=may_mount) as opened:
                 become_instance(installation, opened.tree)
                 hidden = installation.gives_identity and needs_seed_volume(opened.tree, opened.inside)
     except NoRootError as error:
-        if installation.is_customised:
+        if installation.is_customised and not isinstance(error, LeftAloneError):
             raise
-        log.warning("name, network and keys stay those of the image: %s", error)
+        left = ", and the overlay is not copied" if installation.overlay else ""
+        log.warning("name, network and keys stay those of the image%s: %s", left, error)
         return False
     disk.flush()
     return not hidden
+
+
+def is_mounted(installation: Installation, guest: Guest | None) -> bool:
+    """Tell whether the guest is mounted to be customised: for scripts, and for what is not an ext; None may be either.
+
+    The overlay may bring something for a /boot/efi, which is a FAT.
+    """
+    if installation.scripts or not installation.settings.guest_mount:
+        return bool(installation.scripts)
+    return guest is None or not guest.is_ext or _reaches_efi(installation, guest)
+
+
+def _reaches_efi(installation: Installation, guest: Guest) -> bool:
+    if installation.overlay is None or guest.efi is None:
+        return False
+    from ganeti_os.install.overlay import overlay_brings  # only here: few installations have one
+
+    return overlay_brings(installation.overlay, "/boot/efi")
+
+
+def _bring_overlay(installation: Installation, overlay: str, disk: ShownDisk, guest: Guest) -> None:
+    """Put the overlay's files into the guest, however many: without its beginning the disk boots nowhere yet."""
+    from ganeti_os.install.overlay import copy_overlay, put_overlay  # only here: few installations have one
+
+    may_mount = installation.settings.guest_mount
+    if _reaches_efi(installation, guest):
+        log.warning("/boot/efi of the guest is left alone (GUEST_MOUNT=no), and what the overlay has there is hidden")
+    with opened_guest(disk, guest, may_mount=may_mount, at_once=False) as opened:
+        if opened.target is not None:
+            copy_overlay(overlay, opened.target, installation.messages)
+        else:
+            assert isinstance(opened.tree, ChangedTree | JoinedTree)
+            put_overlay(overlay, opened.tree, installation.messages)
 
 
 def _customise_mounted(installation: Installation, disk: ShownDisk, guest: Guest) -> bool:

@@ -28,7 +28,7 @@ _WITHOUT_ROOT = "IDENTITY=no copies an image as it is, without root, where there
 def install_disk_image(image: ImageFile, installation: Installation) -> None:
     """Copy the image onto the disk, its first MiB last, let it fill the disk, and let it become the instance.
 
-    Nothing is mounted where there are no overlay and scripts, and where the system is on an ext, or is not entered.
+    Nothing is mounted where there are no scripts, and where the system is on an ext, or is not entered.
     """
     target, enters = _install_packed(image, installation) if image.is_packed else _install_plain(image, installation)
     tell_of_uefi(target, installation.request)
@@ -55,7 +55,8 @@ def _install_packed(image: ImageFile, installation: Installation) -> tuple[HeldD
     """Copy a compressed image as _install_plain() does: what is in it is seen when it is on the disk."""
     from ganeti_os.install.from_packed import copy_packed  # and with it libarchive, which most images do without
 
-    if installation.is_customised or (installation.gives_identity and installation.settings.guest_mount):
+    enters = installation.is_customised or installation.gives_identity
+    if installation.scripts or (enters and installation.settings.guest_mount):
         require_mounting(_WITHOUT_ROOT)
     target = _copied(image, installation, lambda: copy_packed(image, installation))
     return target, installation.is_customised or (installation.gives_identity and _may_hold_linux(target))
@@ -84,13 +85,12 @@ def _may_hold_linux(source: Source) -> bool:
 
 
 def _needs_mounting(installation: Installation, source: Source) -> bool:
-    """Tell whether what is on the disk is to be mounted: for the administrator's files, and what is not an ext."""
+    """Tell whether what is on the disk is to be mounted: for scripts, and what is not an ext."""
     from ganeti_os.guest.root import read_guest  # only here, as what mounts takes long to import
+    from ganeti_os.install.customise import is_mounted
 
-    if installation.is_customised or not installation.settings.guest_mount:
-        return installation.is_customised
-    guest = read_guest(source)
-    return guest is None or not guest.is_ext
+    needs_look = installation.settings.guest_mount and not installation.scripts
+    return is_mounted(installation, read_guest(source) if needs_look else None)
 
 
 def _copied(image: ImageFile, installation: Installation, copying: Callable[[], HeldDisk]) -> HeldDisk:

@@ -18,6 +18,8 @@ from pydiskimg.files.directory import DirectoryReader
 from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.files.tree import ReadableTree
 from pydiskimg.files.writer import Wording
+from pydiskimg.fs.ext4.change.joined import JoinedTree
+from pydiskimg.fs.ext4.change.tree import ChangedTree, Put
 from pydiskimg.fs.ext4.populate.filling import Added, Filling
 from pydiskimg.system.files.selinux import DIRECTORY, FILE, SYMLINK, Labels
 from pydiskimg.units import format_size
@@ -62,6 +64,17 @@ def copy_overlay(path: str, target: str, messages: Messages) -> None:
         _tell(path, copied)
 
 
+def put_overlay(path: str, tree: ChangedTree | JoinedTree, messages: Messages) -> None:
+    """Put what is in the overlay into the guest's file systems, which nothing mounts."""
+    with messages.step("copying the overlay"):
+        top, labels = os.fsencode(os.path.realpath(path)), _Labels(tree)
+        # All labels before the first change: meanwhile the tree does not read what waits to be written.
+        labelled = ((entry.path, labels.attributes(entry.path, entry.kind)) for entry in DirectoryReader(top).entries())
+        found = {name: attributes for name, attributes in labelled if attributes}
+        reader = DirectoryReader(top, messages.progress("copied"), lambda name, _kind: found.get(name, {}))
+        _tell(path, tree.put(reader.entries(), wording=Wording(path, "copy", "copied")))
+
+
 def add_overlay(path: str, filling: Filling, messages: Messages, *, hints: Mapping[str, str]) -> None:
     """Add what is in the overlay to file systems that are filled; hints are for a full one, by its disk's name."""
     with messages.step("copying the overlay"):
@@ -76,7 +89,7 @@ def overlay_brings(overlay: str | None, path: str) -> bool:
     return overlay is not None and os.path.lexists(os.path.join(overlay, path.lstrip("/")))
 
 
-def _tell(path: str, copied: CopiedTree | Added) -> None:
+def _tell(path: str, copied: CopiedTree | Added | Put) -> None:
     log.info("%d entries, %s, from %s", copied.entries, format_size(copied.bytes), path)
     if copied.left_out:
         log.warning("%s: %s", path, copied.left_out)

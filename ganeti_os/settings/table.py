@@ -230,7 +230,7 @@ SETTINGS = (
         BOOLEAN,
         "yes",
         "mount what a guest or an image has as its root, where that is not an ext2, ext3 or ext4 that is read and "
-        "changed without the kernel: xfs, btrfs; also to let it grow, for an overlay and for customisation scripts; "
+        "changed without the kernel: xfs, btrfs; also to let it grow, and any of them for customisation scripts; "
         "no: never, so that these are left as they are",
         node_only=True,
     ),

@@ -45,7 +45,7 @@ def run(request: Request, settings: Settings, messages: Messages) -> None:
         disk = stack.enter_context(open_disk(request.disks[0].path, writable=True))
         swap = _swap(stack, request, settings)
         if not settings.guest_mount and not (image.is_dump or image.is_archive):
-            enabled, overlay = _left_out(settings, enabled, overlay)
+            enabled = _left_out(settings, enabled)
         installation = Installation(request, settings, messages, disk, swap, tuple(enabled), overlay, keys)
         if image.is_dump or image.is_archive:
             _install_files(image, installation)
@@ -65,13 +65,11 @@ def _swap(stack: ExitStack, request: Request, settings: Settings) -> DescriptorD
     return disk
 
 
-def _left_out(settings: Settings, enabled: list[str], overlay: str | None) -> tuple[list[str], None]:
-    """Tell which of the administrator's own files and scripts do not go into a disk image that is not mounted."""
-    left = [f"the overlay {settings.overlay} is not copied"] if overlay else []
-    left += [f"the customisation scripts in {settings.customize_dir} do not run"] if enabled else []
-    if left:
-        log.warning("GUEST_MOUNT=no: %s", ", and ".join(left))
-    return [], None
+def _left_out(settings: Settings, enabled: list[str]) -> list[str]:
+    """Tell that the administrator's scripts do not run in a disk image that is not mounted; return those that do."""
+    if enabled:
+        log.warning("GUEST_MOUNT=no: the customisation scripts in %s do not run", settings.customize_dir)
+    return []
 
 
 def _overlay(settings: Settings) -> str | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""create and import of a tarball and of dumps by an ordinary user onto a plain file; e2fsck is the judge."""
+"""create and import of tarballs, dumps and disk images by an ordinary user onto a plain file; e2fsck is the judge."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from pathlib import Path
 import pytest
 
 from pydiskimg import open_tree
+from pydiskimg.disks.region import Region
 from pydiskimg.errors import PartitionError
+from pydiskimg.fs.ext4.populate.populate import populate
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.partitions.read import Partition, read_partition_table
 from pydiskimg.units import MIB
 from tests.fixtures.dumps import Dir, File, dump
 from tests.fixtures.grub_files import DIRECTORY as GRUB
 from tests.fixtures.grub_files import grub_files
+from tests.fixtures.made_entries import folder, regular, symlink
 from tests.fixtures.node import PATH, ROOT, Node, create_environment, last_line, stream_environment
 from tests.fixtures.programs import Tool, run
 from tests.fixtures.tarballs import DIRECTORY, FILE, add
@@ -122,6 +125,74 @@ def test_a_tarball_with_an_overlay_becomes_a_bootable_instance(
         assert boot.read("/grub/i386-pc/normal.mod") == grub_files()["normal.mod"]
     with disk.open("rb") as file:
         assert any(file.read(440)), "there is no boot code"
+
+
+def disk_image(node: Node, tool: Tool, kind: str) -> Path:
+    """Make a disk image whose root, with the directory of another's /boot, is in its last partition."""
+    path = node.images / "x-x86_64.raw"
+    with path.open("wb") as file:
+        file.truncate(40 * MIB)
+    run(tool("sfdisk"), "-q", path, given="label: dos\n1M,8M,L\n10M,28M,L\n")
+    root = [
+        *(folder(name) for name in ("etc", "boot", "boot/below", "usr", "usr/lib", "var")),
+        regular("etc/fstab", b"/dev/vda2 / ext4\n/dev/vda1 /boot ext4\n"),
+        regular("etc/os-release", b"ID=debian\n"),
+        regular("etc/motd", b"old"),
+        symlink("lib", "usr/lib"),
+        symlink("loader", "boot/loader"),
+    ]
+    with open_disk(str(path), writable=True) as disk:
+        for start, size, entries in ((1, 8, [folder("loader"), regular("kernel", b"kernel")]), (10, 28, root)):
+            populate(Region(disk, start * MIB, size * MIB, name="partition"), entries, kind=kind)
+    return path
+
+
+def overlay(node: Node) -> dict[str, str]:
+    """Make an overlay for the root and for /boot; return its settings."""
+    overlays = node.directory / "overlays"
+    for directory in ("boot", "etc/deep", "lib", "loader"):
+        (overlays / "web" / directory).mkdir(parents=True)
+    for name in ("boot/b.conf", "etc/motd", "etc/deep/new", "lib/module", "loader/entry"):
+        (overlays / "web" / name).write_text(f"the overlay's {name}")
+    (overlays / "web/etc/deep/large").write_bytes(bytes(range(1, 251)) * 20000)
+    (overlays / "web/etc/link").symlink_to("/etc/shadow")
+    os.link(overlays / "web/etc/motd", overlays / "web/boot/motd")
+    os.utime(overlays / "web/etc", ns=(5, 1_600_000_000_000_000_001))
+    return {"OVERLAY": "web", "OVERLAYS_DIR": str(overlays)}
+
+
+@pytest.mark.parametrize(("kind", "guest_mount"), [("ext4", "yes"), ("ext2", "no")])
+def test_a_disk_image_with_an_overlay_becomes_an_instance(
+    node: Node, tool: Tool, tmp_path: Path, kind: str, guest_mount: str
+) -> None:
+    node.configure(IMAGE_TYPE="raw", GUEST_MOUNT=guest_mount, **overlay(node), **SETTINGS)
+    disk_image(node, tool, kind)
+    disk = node.directory / "disk"
+    done = as_nobody(node, "create", create_environment(disk))
+    assert done.returncode == 0, done.stderr
+    assert "copying the overlay: 13 entries, " in done.stderr
+    checked(disk, tool, tmp_path)
+    with open_tree(str(disk), partition=2) as root, open_tree(str(disk), partition=1) as boot:
+        assert root.read("/etc/hostname") == b"inst1\n"
+        assert root.read("/etc/motd") == boot.read("/motd") == b"the overlay's etc/motd"
+        assert root.read("/etc/deep/large", limit=8 * MIB) == bytes(range(1, 251)) * 20000
+        assert root.read("/usr/lib/module") == b"the overlay's lib/module"
+        assert root.readlink("/etc/link") == "/etc/shadow"
+        assert root.list("/boot") == ["below"]
+        assert boot.list("/") == ["b.conf", "kernel", "loader", "lost+found", "motd"]
+        assert boot.list("/loader") == ["entry"]
+
+
+def test_an_overlay_that_cannot_be_copied_leaves_no_system_that_looks_complete(node: Node, tool: Tool) -> None:
+    settings = overlay(node)
+    (node.directory / "overlays/web/usr").write_text("where the guest has a directory with a file in it")
+    node.configure(IMAGE_TYPE="raw", **settings, **SETTINGS)
+    disk_image(node, tool, "ext4")
+    done = as_nobody(node, "create", create_environment(node.directory / "disk"))
+    assert done.returncode == 1
+    where = f"copying the overlay: {node.directory}/overlays/web: entry usr: "
+    assert f"{where}a directory that is not empty is in its place" in last_line(done)
+    assert read_table(node.directory / "disk") == []
 
 
 def dumps() -> tuple[bytes, bytes]:
@@ -223,12 +294,17 @@ def create_until(node: Node, disk: Path, count: int) -> subprocess.CompletedProc
     )
 
 
-def test_a_table_is_there_when_all_else_is_and_not_before(node: Node) -> None:
-    tarball(node)
+@pytest.mark.parametrize("image_type", ["tarball", "raw"])
+def test_a_table_is_there_when_all_else_is_and_not_before(node: Node, tool: Tool, image_type: str) -> None:
+    if image_type == "raw":
+        node.configure(IMAGE_TYPE="raw", **overlay(node), **SETTINGS)
+        disk_image(node, tool, "ext4")
+    else:
+        tarball(node)
     disk = node.directory / "disk"
     done = create_until(node, disk, 1 << 20)
     assert done.returncode == 0, done.stderr
-    assert len(read_table(disk)) == 3
+    assert len(read_table(disk)) == (2 if image_type == "raw" else 3)
     count = len(done.stdout)
     before = random.Random(count).sample(range(1, count), 6)
     for stop in [*before, count - 1, count]:

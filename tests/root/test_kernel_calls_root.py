@@ -126,8 +126,9 @@ def test_what_is_never_mounted(node: Node, tool: Tool, tmp_path: Path, fs_type: 
 
 
 def test_an_image_that_is_never_mounted(node: Node, tool: Tool, tmp_path: Path) -> None:
-    """Neither for its identity nor to grow; the administrator's scripts do not run."""
-    node.configure(IMAGE_NAME="image", IMAGE_TYPE="qemu", GUEST_MOUNT="no", GROW="yes", IDENTITY="yes")
+    """Neither for its identity nor to grow; the administrator's scripts do not run, and the overlay is not copied."""
+    (node.directory / "etc/ganeti/instance-image/overlays/mine").mkdir(parents=True)
+    node.configure(IMAGE_NAME="image", IMAGE_TYPE="qemu", GUEST_MOUNT="no", GROW="yes", IDENTITY="yes", OVERLAY="mine")
     node.add_script("10-nothing", "#!/bin/sh\nexit 1\n")
     system(tool, tmp_path, "xfs").rename(node.images / f"image-{os.uname().machine}.img")
     environment = create_environment(filled_file(tmp_path / "target", 400 * MIB))
@@ -135,7 +136,7 @@ def test_an_image_that_is_never_mounted(node: Node, tool: Tool, tmp_path: Path) 
     done = node.run("create", **environment)
     assert done.returncode == 0
     assert "warning: GUEST_MOUNT=no: the customisation scripts in " in done.stderr
-    assert "name, network and keys stay those of the image: " in done.stderr
+    assert "name, network and keys stay those of the image, and the overlay is not copied: " in done.stderr
     assert "holds xfs, which grows mounted only, and is not to be mounted" in done.stderr
 
 
@@ -180,11 +181,8 @@ def test_customising_a_disk_image(node: Node, tool: Tool, tmp_path: Path, script
     if scripts:
         node.add_script("10-nothing", "#!/bin/sh\n")
     target = filled_file(tmp_path / "target", 80 * MIB)
-    flags = OPEN if scripts else CLOSED
-    assert recorded(node, "create", create_environment(target), tmp_path / "log") == [
-        ["ext4", flags, OPTIONS["ext4"], "target"],
-        ["ext4", flags, OPTIONS["ext4"], "boot"],
-    ]
+    mounts = [["ext4", OPEN, OPTIONS["ext4"], point] for point in ("target", "boot")]
+    assert recorded(node, "create", create_environment(target), tmp_path / "log") == (mounts if scripts else [])
 
 
 @pytest.mark.parametrize("scripts", [False, True])

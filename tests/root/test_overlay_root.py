@@ -168,7 +168,9 @@ def test_one_that_cannot_be_copied_leaves_no_system_that_looks_complete(
 
 
 def test_without_the_right_to_mount_nothing_is_written(node: Node, overlay: Path, tmp_path: Path) -> None:
+    """It is needed for scripts."""
     node.configure(IMAGE_NAME=NAME, IMAGE_TYPE="qcow2", OVERLAY="web")
+    node.add_script("10-any", "#!/bin/sh\n")
     disk = filled_file(tmp_path / "disk", 450 * MIB)
     command = ["/usr/bin/setpriv", "--bounding-set=-sys_admin", *node.command("create")]
     environment = {"PATH": PATH, **create_environment(disk)}

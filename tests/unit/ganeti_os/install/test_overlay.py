@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_os.install.overlay import OverlayError, find_overlay
+from ganeti_os.install.overlay import OverlayError, find_overlay, put_overlay
+from ganeti_os.log import Messages
 from ganeti_os.settings.settings import Layer, Settings
+from pydiskimg.disks.memory import MemoryDisk
+from pydiskimg.fs.ext4.change.joined import JoinedTree
+from pydiskimg.fs.ext4.change.tree import open_changed_tree
+from pydiskimg.fs.ext4.make import make_ext
 from tests.fixtures.node import Node, last_line
 
 SIZE = 1 << 20
+POLICY = "etc/selinux/targeted/contexts/files"
 
 
 def find(directory: Path, name: str) -> str | None:
@@ -65,3 +71,32 @@ def test_nomount_leaves_it_out(tmp_path: Path) -> None:
     done = node.create(disk)
     assert done.returncode == 0, done.stderr
     assert "NOMOUNT=yes: the overlay web is not copied" in done.stderr
+
+
+def test_it_gets_the_labels_of_the_guests_policy(tmp_path: Path) -> None:
+    """A directory in place of a symlink too; a /boot on a file system of its own has none."""
+    (tmp_path / "web/boot").mkdir(parents=True)
+    (tmp_path / "web/etc/new").mkdir(parents=True)
+    for path in ("boot/loader", "etc/new/file"):
+        (tmp_path / "web" / path).touch()
+    disks = [MemoryDisk(8 << 20), MemoryDisk(8 << 20)]
+    for disk in disks:
+        make_ext(disk, kind="ext4")
+    with open_changed_tree(disks[0]) as root, open_changed_tree(disks[1]) as boot:
+        root.make_directory("/boot")
+        above = ""
+        for name in POLICY.split("/"):
+            above += f"/{name}"
+            root.make_directory(above)
+        root.write("/etc/selinux/config", b"SELINUX=enforcing\nSELINUXTYPE=targeted\n")
+        lines = b"/etc(/.*)? system_u:object_r:etc_t:s0\n/boot(/.*)? system_u:object_r:boot_t:s0\n"
+        root.write(f"/{POLICY}/file_contexts", lines)
+        root.symlink("/etc/new", "nowhere")
+        tree = JoinedTree(root)
+        tree.join("/boot", boot)
+        put_overlay(str(tmp_path / "web"), tree, Messages(os_name="image", verb="create"))
+        label = "system_u:object_r:etc_t:s0\0"
+        for path in ("/etc/new", "/etc/new/file"):
+            assert root.attribute(path, "security.selinux") == label.encode()
+        assert root.attribute("/etc", "security.selinux") is None
+        assert boot.attribute("/loader", "security.selinux") is None
