@@ -19,7 +19,9 @@ import pytest
 from pydiskimg import open_tree
 from pydiskimg.disks.region import Region
 from pydiskimg.errors import PartitionError
+from pydiskimg.fs.ext4.change.tree import open_changed_tree
 from pydiskimg.fs.ext4.populate.populate import populate
+from pydiskimg.fs.fat12 import make_fat12
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.partitions.read import Partition, read_partition_table
 from pydiskimg.units import MIB
@@ -181,6 +183,30 @@ def test_a_disk_image_with_an_overlay_becomes_an_instance(
         assert root.list("/boot") == ["below"]
         assert boot.list("/") == ["b.conf", "kernel", "loader", "lost+found", "motd"]
         assert boot.list("/loader") == ["entry"]
+
+
+def test_an_overlay_with_something_for_boot_efi_is_what_is_mounted_for(node: Node, tool: Tool) -> None:
+    """A FAT is not written here; where it may not be mounted, the verb says so."""
+    settings = {"IMAGE_TYPE": "raw", **overlay(node), **SETTINGS}
+    path, disk = disk_image(node, tool, "ext4"), node.directory / "disk"
+    run(tool("sfdisk"), "-q", "--append", path, given="9M,1M,ef\n")
+    with open_disk(str(path), writable=True) as image:
+        image.write(9 * MIB, make_fat12(MIB, {}, label="EFI", serial=1, sector_size=512, hidden_sectors=9 * MIB // 512))
+        with open_changed_tree(Region(image, 10 * MIB, 28 * MIB, name="root")) as tree:
+            tree.append("/etc/fstab", b"/dev/vda3 /boot/efi vfat\n")
+    (node.directory / "overlays/web/boot/efi").mkdir()
+    before = disk.read_bytes()
+    node.configure(**settings)
+    done = as_nobody(node, "create", create_environment(disk))
+    assert done.returncode == 1
+    assert "mounting needs root (CAP_SYS_ADMIN)" in last_line(done)
+    assert disk.read_bytes() == before
+    node.configure(GUEST_MOUNT="no", **settings)
+    done = as_nobody(node, "create", create_environment(disk))
+    assert done.returncode == 0, done.stderr
+    assert (
+        "/boot/efi of the guest is left alone (GUEST_MOUNT=no), and what the overlay has there is hidden" in done.stderr
+    )
 
 
 def test_an_overlay_that_cannot_be_copied_leaves_no_system_that_looks_complete(node: Node, tool: Tool) -> None:
