@@ -6,11 +6,11 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.tree.files import RefusedError
+from pydiskimg.startup import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from pydiskimg.fs.ext4.tree.tree import ExtTree
