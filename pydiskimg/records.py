@@ -8,7 +8,7 @@ from _struct import Struct, calcsize, pack_into  # struct.py only passes them on
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the fastest commands come through here
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any, TypeAlias
 
 Value: TypeAlias = "int | bytes"
@@ -36,6 +36,8 @@ class Record:
         self.names = tuple(self.codes)
         self._struct = Struct(byte_order + "".join(self.codes.values()))
         assert self._struct.size == size == at, f"{name}: {at} bytes, expected {size}"
+        # For what is read for each file or block: unpack() without names, called as that is, in the table's order.
+        self.values: Callable[..., tuple[Any, ...]] = self._struct.unpack_from
         self._empty = self.unpack(bytes(size))
 
     def pack(self, **values: Value) -> bytes:

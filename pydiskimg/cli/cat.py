@@ -6,13 +6,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
 from pydiskimg.protocols import read_bytes
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import MIB
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pydiskimg.fs.ext4.tree import ExtTree
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from importlib import import_module
 
@@ -12,10 +13,11 @@ from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from _typeshed import SupportsWrite
 
+_COLUMNS = 80  # where there is no terminal
 _WRONG_USAGE = 2  # argparse's exit status
 _OWN_WRONG_USAGE = {"check": 1}  # where 2 says something else: that an image is corrupt
 
@@ -61,7 +63,6 @@ def _parser(commands: Sequence[str]) -> argparse.ArgumentParser:
         "compare and check have others, which their --help lists.",
     )
     parser.add_argument("--version", action=_Version, help="print the version")
-    # Given prog, argparse need not look at the terminal's width (shutil) before there is anything to print.
     subparsers = parser.add_subparsers(prog="pydiskimg", metavar="COMMAND", required=True)
     for name in commands:
         import_module(f"pydiskimg.cli.{name.replace('-', '_')}").add_parser(subparsers)
@@ -73,6 +74,9 @@ def _parser(commands: Sequence[str]) -> argparse.ArgumentParser:
 class _Parser(argparse.ArgumentParser):
     """Raises where its help cannot be printed, which argparse passes over since Python 3.12; says all in our words."""
 
+    def __init__(self, **how: Any) -> None:
+        super().__init__(**{"formatter_class": _formatter, **how})
+
     def error(self, message: str) -> NoReturn:
         from pydiskimg.cli.output import message_text
 
@@ -80,6 +84,21 @@ class _Parser(argparse.ArgumentParser):
 
     def print_help(self, file: SupportsWrite[str] | None = None) -> None:
         print(self.format_help(), end="", file=file)
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """Give argparse the width that it would take from shutil, whose import takes longer than all arguments.
+
+    It makes a formatter for each argument that is declared, whether or not there is anything to print.
+    """
+    columns = os.environ.get("COLUMNS", "")
+    width = int(columns) if columns.isascii() and columns.isdecimal() and len(columns) < 9 else 0
+    if not width:
+        try:
+            width = os.get_terminal_size(1).columns
+        except OSError:
+            width = 0
+    return argparse.HelpFormatter(prog, width=(width or _COLUMNS) - 2)
 
 
 class _Version(argparse.Action):

@@ -6,11 +6,13 @@ from __future__ import annotations
 import os
 import stat
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
 
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import printable
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pydiskimg.fs.ext4.tree import ExtTree
 
 _KINDS = {

@@ -7,13 +7,15 @@ import argparse
 import os
 import stat
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.file_facts import file_facts, long_line, target_of
 from pydiskimg.cli.output import add_output_option, show
 from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
+from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pydiskimg.fs.ext4.tree import ExtTree
 
 

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.file_facts import file_facts, shown, target_of, time_text
 from pydiskimg.cli.output import add_output_option, nested_lines, show
 from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
+from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pydiskimg.fs.ext4.tree import ExtTree
 
 

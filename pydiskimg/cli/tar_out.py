@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.arguments import require_name
 from pydiskimg.cli.output import tell
 from pydiskimg.cli.pipes import destination_pipe, is_destination_pipe
 from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
 from pydiskimg.disks.new_file import new_file
+from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pydiskimg.fs.ext4.tree import ExtTree
 
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from pydiskimg.cli.arguments import require_file_name
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.images import FORMATS
+from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydiskimg.fs.ext4.change.tree import ChangedTree

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
 from pydiskimg.errors import StorageError
+from pydiskimg.startup import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import os

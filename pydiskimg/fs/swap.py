@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-from uuid import UUID, uuid4
 
 from pydiskimg.errors import DoesNotFitError
 from pydiskimg.fs.label import encoded_label
 from pydiskimg.fs.wipe import wipe_signatures
 from pydiskimg.protocols import Disk, Source, read_bytes
 from pydiskimg.records import Record
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import KIB, format_bytes
+
+if TYPE_CHECKING:
+    from typing import Any
+    from uuid import UUID
 
 PAGE_SIZE = 4096  # of the areas made here
 VERSION = 1
@@ -56,6 +59,8 @@ def make_swap(disk: Disk, *, label: str = "", uuid: UUID | None = None) -> SwapI
     name = encoded_label(label, disk.name)
     check_swap(disk)
     pages = min(disk.size // PAGE_SIZE, MAXIMUM_PAGES)
+    from uuid import uuid4  # only here: whether there is swap is found out for a file that is read, too
+
     identity = uuid or uuid4()
     wipe_signatures(disk)
     header = HEADER.pack(version=VERSION, last_page=pages - 1, sws_uuid=identity.bytes, sws_volume=name)

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from typing import Any
 
 from pydiskimg.records import Record
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 # The disk's first sector. An extended boot record has its entries and its signature at the same offsets.
 MBR = Record("MBR", "<", 512, """

@@ -7,11 +7,9 @@ section 5.2 and the extended boot records every PC system writes; GPT: UEFI 2.10
 
 from __future__ import annotations
 
-import uuid
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from pydiskimg.errors import PartitionError
 from pydiskimg.partitions.layout import (
@@ -30,6 +28,10 @@ from pydiskimg.partitions.layout import (
     mbr_entries,
 )
 from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 # The kernel's own bounds are 256 and 128; no system writes a table beyond them.
 MAX_LOGICAL = 256
@@ -229,13 +231,13 @@ def _check_crc(found: int, expected: int, what: str) -> None:
 
 
 def _gpt_partitions(source: Source, array: bytes, sector_size: int) -> Iterator[Partition]:
+    from uuid import UUID  # only here: many disks have no GPT
+
     for number, entry in gpt_entries(array):
         first, last = entry["StartingLBA"], entry["EndingLBA"]
         if last < first:
             raise PartitionError(f"{source.name}: partition {number} ends (sector {last}) before it starts ({first})")
-        type_guid, own_guid = (
-            str(uuid.UUID(bytes_le=entry[name])) for name in ("PartitionTypeGUID", "UniquePartitionGUID")
-        )
+        type_guid, own_guid = (str(UUID(bytes_le=entry[name])) for name in ("PartitionTypeGUID", "UniquePartitionGUID"))
         start, length = first * sector_size, (last - first + 1) * sector_size
         name = entry["PartitionName"].decode("utf-16-le", "replace").partition("\0")[0]
         yield _inside(source, Partition(number, start, length, type_guid.upper(), own_guid, name))

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,8 +12,6 @@ from pydiskimg.fs.probe import FileSystemKind, probe
 from pydiskimg.partitions.layout import SECTOR_SIZES
 from pydiskimg.partitions.read import Partition, read_partition_table
 from pydiskimg.protocols import Disk, Source
-
-log = logging.getLogger(__name__)
 
 TableReader = Callable[[Source, int], Sequence[Partition]]
 """Called with a disk and the bytes of a sector; none where the disk has no table. Raises PartitionError."""
@@ -114,7 +111,9 @@ def _probed(source: Source, partition: Partition, tell: Callable[[str], object] 
         return replace(volume, content=probe(volume.region(source)))
     except FileSystemError as error:  # what is looked for may be on another one
         if tell is None:
-            log.warning("%s", error)
+            import logging  # only here: it takes longer to import than a small file to read
+
+            logging.getLogger(__name__).warning("%s", error)
         else:
             tell(str(error))
         return volume

@@ -8,11 +8,14 @@ uninit_bg (GDT_CSUM) has a CRC-16 in the descriptors.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from pydiskimg.crc32c import byte_table, crc32c, crc32c_columns
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.features import Features, RoCompat
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 _BG_CHECKSUM = layout.GROUP_DESCRIPTOR_64.offsets["bg_checksum"]
 _INODE_LOW = layout.INODE.slice_of("i_checksum_lo")

@@ -54,9 +54,14 @@ class FileSource(Source):
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         check_range(self, offset, len(buffer))
-        view, end, done = memoryview(buffer), offset + len(buffer), offset
+        end = offset + len(buffer)
         starts, stored, lengths = self._read_map()
-        for index in range(max(0, bisect_right(starts, offset) - 1), len(starts)):
+        beginning = bisect_right(starts, offset) - 1
+        if beginning >= 0 and end <= starts[beginning] + lengths[beginning]:  # as with most files, which are one piece
+            self._fs.source.read_into(stored[beginning] + offset - starts[beginning], buffer)
+            return
+        view, done = memoryview(buffer), offset
+        for index in range(max(0, beginning), len(starts)):
             first, last = max(starts[index], offset), min(starts[index] + lengths[index], end)
             if first >= end:
                 break
@@ -69,14 +74,15 @@ class FileSource(Source):
 
     def _read_map(self) -> tuple[array[int], array[int], array[int]]:
         if self._map is None:
-            found = array("Q"), array("Q"), array("Q")
-            for run in self.runs():
-                for numbers, number in zip(found, run, strict=True):
-                    numbers.append(number)
-                if len(found[0]) > _MAX_PIECES:
+            starts, stored, lengths = array("Q"), array("Q"), array("Q")
+            for start, at, length in self.runs():
+                starts.append(start)
+                stored.append(at)
+                lengths.append(length)
+                if len(starts) > _MAX_PIECES:
                     name = inode_name(self._inode.number)
                     raise self._fs.not_believed(f"{name}: it is in more than {_MAX_PIECES} pieces")
-            self._map = found
+            self._map = starts, stored, lengths
         return self._map
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.features import Incompat
@@ -13,6 +12,10 @@ from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.geometry import Geometry
 from pydiskimg.protocols import read_bytes
 from pydiskimg.records import Record, Value
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 _BLOCKS_AT_ONCE = 32
 

@@ -7,7 +7,6 @@ they had one entry that is not in use. Names that are compared without case are 
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 
 from pydiskimg.fs.ext4 import layout
@@ -20,8 +19,7 @@ from pydiskimg.text import quoted
 NamedInode = tuple[bytes, int, int]
 """The name of an entry, its inode's number, and its file type as the entry says it; 0: it says none."""
 
-_ENTRY = struct.Struct("<IHBB")
-assert _ENTRY.size == layout.DIRECTORY_ENTRY.size
+_ENTRY = layout.DIRECTORY_ENTRY
 _SMALLEST = 12
 _OWN_NAMES = (b".", b"..")
 _INLINE_PARENT = 4  # bytes: the inode of the directory above
@@ -46,7 +44,7 @@ def block_entries(
     while position < size:
         if size - position < _ENTRY.size:
             raise _damaged(fs, inode, "its last entry does not end where its block does")
-        number, length, name_length, kind = _ENTRY.unpack_from(block, position)
+        number, length, name_length, kind = _ENTRY.values(block, position)
         if is_large:
             length = _LARGE_BLOCK if length in (0, 0xFFFF) else length & 0xFFFC | (length & 3) << 16
         end = position + length
@@ -106,7 +104,7 @@ def hash_table(fs: FileSystem, inode: StoredInode, number: int, block: bytes) ->
         return None
     if not number:
         return layout.DX_ROOT.offsets["reserved_zero"] + int(layout.DX_ROOT.unpack(block)["info_length"])
-    first, length, *_ = _ENTRY.unpack_from(block)
+    first, length, *_ = _ENTRY.values(block)
     return layout.DX_NODE.size if not first and length in (len(block), 0xFFFF, 0) else None
 
 

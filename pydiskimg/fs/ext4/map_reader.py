@@ -66,10 +66,9 @@ class MapReader:
 
     def _extents(self, node: bytes, depth: int | None = None) -> Iterator[tuple[int, int, int, bool]]:
         """Yield the pieces of an extent tree below node, whose depth is known but for the root's."""
-        header = layout.EXTENT_HEADER.unpack(node)
-        entries, found = int(header["eh_entries"]), int(header["eh_depth"])
+        magic, entries, _, found, _ = layout.EXTENT_HEADER.values(node)
         fitting = (len(node) - layout.EXTENT_HEADER.size) // layout.EXTENT.size
-        sound = header["eh_magic"] == layout.EXTENT_MAGIC and entries <= fitting
+        sound = magic == layout.EXTENT_MAGIC and entries <= fitting
         if not sound or (found != depth if depth is not None else found > _MAX_DEPTH):
             raise self._damaged("its extent tree has no sound header")
         for index in range(entries):
@@ -82,12 +81,11 @@ class MapReader:
                 yield from self._extents(self._extent_node(block), found - 1)
                 self._next = max(self._next, int(entry["ei_block"]) + 1)
                 continue
-            entry = layout.EXTENT.unpack(node, at)
-            start, length = int(entry["ee_start_lo"]) | int(entry["ee_start_hi"]) << 32, int(entry["ee_len"])
+            first, length, high, low = layout.EXTENT.values(node, at)
             if not length:
                 raise self._damaged("it has an extent of length 0")
             is_written = length <= layout.EXTENT_MAX_LENGTH
-            yield int(entry["ee_block"]), start, length - (0 if is_written else layout.EXTENT_MAX_LENGTH), is_written
+            yield first, low | high << 32, length - (0 if is_written else layout.EXTENT_MAX_LENGTH), is_written
 
     def _pointers(self, i_block: bytes) -> Iterator[tuple[int, int, int, bool]]:
         """Yield the blocks of a block map, neighbours as one piece."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.checksums import Checksums, superblock_checksum
@@ -17,6 +16,7 @@ from pydiskimg.records import Value
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
     from uuid import UUID
 
     from pydiskimg.fs.ext4.geometry import Geometry

@@ -39,6 +39,8 @@ class Xattrs:
         found = self._in_inode(inode)
         if inode.xattr_block:
             found = {**self._in_block(inode), **found}
+        elif not found:
+            return {}
         values: dict[StoredName, bytes] = {}
         left = self._fs.geometry.block_size * 2 + MAX_VALUE * 16
         for name, value in found.items():
@@ -77,11 +79,12 @@ class Xattrs:
     def _in_inode(self, inode: StoredInode) -> dict[StoredName, bytes | tuple[int, int]]:
         if len(inode.raw) <= layout.GOOD_OLD_INODE_SIZE:
             return {}
-        start = layout.GOOD_OLD_INODE_SIZE + inode.extra_size
-        if inode.extra_size % layout.XATTR_PADDING or start > len(inode.raw):
-            raise self._damaged(inode, f"it has {inode.extra_size} extra bytes, in an inode of {len(inode.raw)}")
+        extra = inode.extra_size
+        start = layout.GOOD_OLD_INODE_SIZE + extra
+        if extra % layout.XATTR_PADDING or start > len(inode.raw):
+            raise self._damaged(inode, f"it has {extra} extra bytes, in an inode of {len(inode.raw)}")
         first = start + layout.XATTR_INODE_HEADER.size
-        if first > len(inode.raw) or layout.XATTR_INODE_HEADER.unpack(inode.raw, start)["h_magic"] != _MAGIC:
+        if first > len(inode.raw) or layout.XATTR_INODE_HEADER.values(inode.raw, start) != (_MAGIC,):
             return {}
         return dict(self._entries(inode, inode.raw[first:], 0))
 

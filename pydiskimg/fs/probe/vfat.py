@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from pydiskimg.fs.fat import (
     BOOT_SECTOR,
@@ -25,6 +24,10 @@ from pydiskimg.fs.fat import (
 )
 from pydiskimg.fs.probe.kind import FileSystemKind, label_text
 from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 _FOREIGN = (b"JFS     ", b"HPFS    ")  # OS/2 put a BPB in front of them too
 _LARGEST = {12: 0xFF4, 16: 0xFFF4, 32: 0x0FFFFFF6}  # clusters

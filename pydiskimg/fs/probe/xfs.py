@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydiskimg.crc32c import crc32c
 from pydiskimg.fs.probe.kind import FileSystemKind, label_text, uuid_text
 from pydiskimg.protocols import Source
 from pydiskimg.records import Record
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 MAGIC = b"XFSB"
 

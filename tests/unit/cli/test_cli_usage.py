@@ -434,3 +434,15 @@ def test_what_is_wrong_is_said_in_the_words_of_the_command(
     assert (found, out) == (status, "")
     assert said in err
     assert PYTHON.search(err) is None
+
+
+@pytest.mark.parametrize(("columns", "width"), [("60", 58), ("200", 198), ("0", 78), ("wide", 78)])
+def test_help_is_as_wide_as_argparse_would_have_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch, columns: str, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((0, 0)))  # as where there is none
+    status, told, _ = run("tar-out", "--help")
+    longest = max(map(len, told.splitlines()))
+    assert status == 0
+    assert width - 20 < longest <= width

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pydiskimg.disks.memory import MemoryDisk
+from pydiskimg.fs.ext4.make import make_ext
+from pydiskimg.units import MIB
 from tests.fixtures.checkout import ROOT
 from tests.fixtures.qcow2_images import Craft
 
@@ -82,6 +85,16 @@ def test_the_package_alone_imports_next_to_nothing() -> None:
 def test_map_leaves_the_slow_ones_alone(image: str) -> None:
     slow = {"inspect", "json", "logging", "pathlib"}
     assert not imported("map", "--output", "json", image) & slow
+
+
+@pytest.mark.parametrize("command", ["ls", "stat"])
+def test_reading_files_leaves_the_slow_ones_alone(tmp_path: Path, command: str) -> None:
+    disk = MemoryDisk(8 * MIB)
+    make_ext(disk)
+    path = tmp_path / "disk"
+    path.write_bytes(disk.data)
+    slow = {"logging", "pydiskimg.fs.ext4.journal", "shutil", "traceback", "typing", "uuid"}
+    assert not imported(command, "--output", "json", str(path), "/lost+found") & slow
 
 
 def test_asking_a_loop_device_what_it_shows_imports_little() -> None:

@@ -69,3 +69,10 @@ def test_an_unknown_field_is_an_error() -> None:
 def test_a_wrong_margin_or_size_is_noticed(table: str) -> None:
     with pytest.raises(AssertionError):
         Record("wrong", "<", 8, table)
+
+
+def test_values_are_the_fields_in_the_order_of_the_table() -> None:
+    fields = {"inode": 12, "rec_len": 16, "name_len": 3, "file_type": 1}
+    data = b"before" + layout.DIRECTORY_ENTRY.pack(**fields)
+    assert layout.DIRECTORY_ENTRY.values(data, 6) == (12, 16, 3, 1) == (*fields.values(),)
+    assert layout.DIRECTORY_ENTRY.unpack(data, 6) == fields

@@ -13,12 +13,14 @@ from pydiskimg.files.acl import decode, is_minimal
 from pydiskimg.files.attributes import ACLS
 from pydiskimg.files.entry import Contents, Entry
 from pydiskimg.files.source_pieces import source_pieces
+from pydiskimg.fs.ext4.file_system import NotBelievedError
 from pydiskimg.fs.ext4.inodes import StoredInode
-from pydiskimg.fs.ext4.tree.files import ExtFiles
+from pydiskimg.fs.ext4.tree.files import ExtFiles, RefusedError
 from pydiskimg.fs.ext4.tree.tree import ExtTree
 from pydiskimg.linux.inodeflags import RESTORED_FLAGS
 from pydiskimg.protocols import Source
 
+_RAISED = (RefusedError, NotBelievedError)
 _HARD_LINK = 0
 _MOST_RANGES = 1 << 17
 
@@ -45,13 +47,15 @@ class TreeEntries:
         if not stat.S_ISDIR(top.mode):
             return
         above = self.path.rstrip("/")
+        beginning = self.prefix + b"/" if self.prefix else b""
         for below, inode in self.tree.walk_inodes(self.path):
-            path = b"/".join(filter(None, (self.prefix, below)))
-            yield self._entry(inode, path, f"{above}/{below.decode('utf-8', 'surrogateescape')}")
+            yield self._entry(inode, beginning + below, f"{above}/{below.decode('utf-8', 'surrogateescape')}")
 
     def _entry(self, inode: StoredInode, path: bytes, name: str) -> Entry:
-        with self.tree.errors(name):
+        try:
             return self._bare_or_whole(inode, path, name)
+        except _RAISED as error:
+            raise self.tree.as_error(name, error) from error
 
     def _bare_or_whole(self, inode: StoredInode, path: bytes, name: str) -> Entry:
         if inode.links > 1 and not stat.S_ISDIR(inode.mode):
@@ -61,12 +65,15 @@ class TreeEntries:
                 found.kind, found.link, found.flags = _HARD_LINK, first, 0
                 return found
         found = entry_of(self.tree.files, inode, path, f"{self.tree.name}, {name}")
-        found.contents = self._told(found.contents, name)
+        if found.kind == stat.S_IFREG:
+            found.contents = self._told(found.contents, name)
         return found
 
     def _told(self, contents: Contents, name: str) -> Contents:
-        with self.tree.errors(name):
+        try:
             yield from contents
+        except _RAISED as error:
+            raise self.tree.as_error(name, error) from error
 
 
 def entry_of(files: ExtFiles, inode: StoredInode, path: bytes, name: str) -> Entry:
@@ -80,13 +87,19 @@ def entry_of(files: ExtFiles, inode: StoredInode, path: bytes, name: str) -> Ent
     elif found.kind == stat.S_IFLNK:
         found.link = files.target(inode)
     xattrs = files.attributes(inode)
+    if xattrs:
+        _attach(found, xattrs)
+    return found
+
+
+def _attach(entry: Entry, xattrs: dict[bytes, bytes]) -> None:
+    """Put attributes into an entry, ACLs as such."""
     for acl in ACLS:
         if acl in xattrs:
             acl_entries = decode(xattrs.pop(acl))
             if not is_minimal(acl, acl_entries):
-                found.acls = {**found.acls, acl: acl_entries}
-    found.xattrs = xattrs
-    return found
+                entry.acls = {**entry.acls, acl: acl_entries}
+    entry.xattrs = xattrs
 
 
 def _bare(inode: StoredInode, path: bytes) -> Entry:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4.features import KNOWN_TO_FILES
 from pydiskimg.fs.ext4.file_system import NotBelievedError, read_file_system
-from pydiskimg.fs.ext4.recovery import recovered
 from pydiskimg.fs.ext4.tree.files import ExtFiles
 from pydiskimg.fs.ext4.tree.tree import ExtTree
 from pydiskimg.protocols import Source
@@ -20,6 +19,11 @@ def open_ext_tree(source: Source) -> ExtTree:
     its journal, or has features that are not known here; StorageError as reading does.
     """
     try:
-        return ExtTree(ExtFiles(recovered(read_file_system(source, KNOWN_TO_FILES), KNOWN_TO_FILES)))
+        fs = read_file_system(source, KNOWN_TO_FILES)
+        if fs.needs_recovery:
+            from pydiskimg.fs.ext4.recovery import recovered  # only here: most file systems were unmounted
+
+            fs = recovered(fs, KNOWN_TO_FILES)
+        return ExtTree(ExtFiles(fs))
     except NotBelievedError as error:
         raise FileSystemError(f"{source.name}: the files of the file system cannot be read: {error.reason}") from error

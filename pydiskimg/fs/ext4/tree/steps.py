@@ -6,11 +6,11 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.tree.files import RefusedError
+from pydiskimg.startup import Generic, Protocol, TypeVar
 
 
 class Files(Protocol):

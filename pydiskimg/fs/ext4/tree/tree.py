@@ -133,15 +133,18 @@ class ExtTree(ReadableTree):
         seen, above, directory = {top.number}, path.rstrip("/") + "/", b""  # one path alone: there may be many levels
         while waiting:
             name, entries = waiting[-1]
-            with self.errors(above + _decoded(directory)):
+            below = directory
+            try:
                 entry = next(entries, None)
+                if entry is not None:
+                    below += entry[0]
+                    inode = self.files.inode(entry[1])
+            except (RefusedError, NotBelievedError) as error:
+                raise self.as_error(above + _decoded(below), error) from error
             if entry is None:
                 waiting.pop()
                 directory = directory[: len(directory) - len(name)]
                 continue
-            below = directory + entry[0]
-            with self.errors(above + _decoded(below)):
-                inode = self.files.inode(entry[1])
             yield below, inode
             if inode.kind != layout.DIRECTORY:
                 continue
@@ -188,12 +191,14 @@ class ExtTree(ReadableTree):
         """Turn what ExtFiles raises into what a Tree raises, with the name of the file at path."""
         try:
             yield
-        except RefusedError as error:
-            raise self.error(path, str(error), error.number) from error
-        except NotBelievedError as error:
-            raise self.error(
-                path, f"the file system is damaged: {error.reason}; check it (fsck)", errno.EUCLEAN
-            ) from error
+        except (RefusedError, NotBelievedError) as error:
+            raise self.as_error(path, error) from error
+
+    def as_error(self, path: str, error: RefusedError | NotBelievedError) -> StorageError:
+        """Return what a Tree raises for what ExtFiles raised at path: for loops, in which errors() would take long."""
+        if isinstance(error, RefusedError):
+            return self.error(path, str(error), error.number)
+        return self.error(path, f"the file system is damaged: {error.reason}; check it (fsck)", errno.EUCLEAN)
 
     def error(self, path: str, text: str, number: int) -> StorageError:
         """Return the error that says text of the file at path."""
