@@ -253,12 +253,7 @@ def test_two_creates_on_one_disk_exclude_each_other(node: Node, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("image_type", "sentence"),
-    [
-        ("qcow2", "copying: {disk}: cannot write"),
-        # Found when all is brought to stable storage, or earlier, when the kernel writes some of it on a busy machine:
-        # then the file system has become read-only.
-        ("tarball", "did not reach stable storage: Input/output error|: Input/output error$|[Rr]ead-only"),
-    ],
+    [("qcow2", "copying: {disk}: cannot write"), ("tarball", "unpacking: {disk}: cannot write")],
 )
 def test_a_full_disk_gives_one_clear_error(node: Node, tmp_path: Path, image_type: str, sentence: str) -> None:
     node.configure(IMAGE_NAME=NAME, IMAGE_TYPE=image_type)
@@ -295,11 +290,10 @@ def test_a_device_in_use_is_refused(node: Node, tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize(("image_type", "script"), [("tarball", False), ("qcow2", True)])
-def test_without_the_right_to_mount(node: Node, tmp_path: Path, image_type: str, script: bool) -> None:
+@pytest.mark.parametrize("image_type", ["tarball", "qcow2"])
+def test_a_script_without_the_right_to_mount(node: Node, tmp_path: Path, image_type: str) -> None:
     node.configure(IMAGE_NAME=NAME, IMAGE_TYPE=image_type)
-    if script:
-        node.add_script("10-any", "#!/bin/sh\n")
+    node.add_script("10-any", "#!/bin/sh\n")
     disk = filled_file(tmp_path / "disk", 450 * MIB)
     command = ["/usr/bin/setpriv", "--bounding-set=-sys_admin", *node.command("create")]
     done = subprocess.run(
@@ -344,7 +338,7 @@ def test_a_tarball_that_is_no_root(node: Node, tmp_path: Path, contents: str) ->
     done = node.create(filled_file(tmp_path / "disk", 300 * MIB))
     assert done.returncode == 1
     assert "internal error" not in last_line(done)
-    expected = "holds no directory /etc" if contents == "etc as a file" else "there is no such file in the guest"
+    expected = "holds no directory /etc" if contents == "etc as a file" else "/etc/fstab: does not exist"
     assert expected in last_line(done)
 
 
