@@ -21,10 +21,10 @@ from pydiskimg.fs.ext4.change.tree import ChangedTree, open_changed_tree
 from pydiskimg.fs.ext4.grow import plan_ext_growth
 from pydiskimg.protocols import Disk
 from pydiskimg.units import KIB, MIB
-from tests.fixtures.ext_files import made_ext
+from tests.fixtures.ext_damage import full_of_metadata
 from tests.fixtures.hostile_reading import look_at_everything
 from tests.fixtures.limits import assert_sentence, limits
-from tests.fixtures.programs import Tool, run
+from tests.fixtures.programs import Tool
 from tests.fixtures.resealed import structures
 
 pytestmark = pytest.mark.oracle
@@ -60,29 +60,15 @@ CHANGES: tuple[Callable[[ChangedTree], None], ...] = (
 )
 
 
-@pytest.fixture(params=KINDS)
-def image(request: pytest.FixtureRequest, tool: Tool, tmp_path: Path) -> bytes:
-    root = tmp_path / "files"
-    (root / "etc").mkdir(parents=True)
-    for number in range(60):
-        (root / "etc" / f"{'long ' * (number % 40)}{number}").write_bytes(b"%d" % number * number)
-    (root / "a" / "b" / "c").mkdir(parents=True)
-    (root / "a" / "b" / "c" / "up").symlink_to("../../../etc")
-    (root / "slow").symlink_to("s" * 100)
-    with (root / "pieces").open("wb") as file:
-        for number in range(200):
-            file.seek(number * 2048 * 3)
-            file.write(random.Random(number).randbytes(100))
-    (root / "large").write_bytes(random.Random(1).randbytes(300_000))
+def add_twins(root: Path) -> None:
+    """Add a file with two names."""
     (root / "twice").write_bytes(b"t" * 5000)
     (root / "etc" / "twin").hardlink_to(root / "twice")
-    path = made_ext(tool, tmp_path / "image", KINDS[request.param], 4 * MIB, root)
-    value = tmp_path / "value"
-    value.write_bytes(b"v" * 600)
-    commands = f"ea_set large user.small x\nea_set -f {value} pieces user.large\nea_set a user.more yyyy\n"
-    run(tool("debugfs"), "-w", "-f", "-", path, given=commands)
-    run(tool("e2fsck"), "-fyD", path, expect=(0, 1))
-    return path.read_bytes()
+
+
+@pytest.fixture(params=KINDS)
+def image(request: pytest.FixtureRequest, tool: Tool, tmp_path: Path) -> bytes:
+    return full_of_metadata(tool, tmp_path, KINDS[request.param], add=add_twins)
 
 
 def changed(disk: Disk) -> None:

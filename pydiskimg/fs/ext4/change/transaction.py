@@ -103,9 +103,9 @@ class Transaction:
         self.fs: FileSystem = replace(before, source=self._source)
         usage.fs = self.fs
         self._writer = BlockWriter(disk, before.geometry.block_size)
-        self.groups = self._groups = ChangedGroups(usage)
-        self.blocks = ChangedBlocks(self.fs, self._groups)
-        self.inodes = ChangedInodes(self.fs, self._groups)
+        self.groups = ChangedGroups(usage)
+        self.blocks = ChangedBlocks(self.fs, self.groups)
+        self.inodes = ChangedInodes(self.fs, self.groups)
         self.usage = UsageChanges(self.fs)
         self.before_commit: Callable[[Transaction], None] = lambda _: None
         """Adds to what is committed what follows from it: the quota files."""
@@ -152,7 +152,7 @@ class Transaction:
         self._check_usable()
         return Savepoint(
             dict(self._source.blocks),
-            dict(self._groups.states),
+            dict(self.groups.states),
             dict(self._orders),
             dict(self._fields),
             self.usage.copy(),
@@ -162,7 +162,7 @@ class Transaction:
         """Take all back that was changed since."""
         self.known_inodes.clear()
         self._source.blocks = dict(savepoint.blocks)
-        self._groups.restore(dict(savepoint.states))
+        self.groups.restore(dict(savepoint.states))
         self._orders = dict(savepoint.orders)
         self._fields = dict(savepoint.fields)
         self.usage.restore(savepoint.charges)
@@ -174,7 +174,7 @@ class Transaction:
     @property
     def size(self) -> int:
         """Blocks that were changed, which are in memory until the commit, and the bitmaps and descriptors besides."""
-        return len(self._source.blocks) + 3 * self._groups.changed
+        return len(self._source.blocks) + 3 * self.groups.changed
 
     @property
     def free_clusters(self) -> int:
@@ -195,7 +195,7 @@ class Transaction:
             if self.fs.superblock.journal_inode:
                 journal = Journal(self._before)
                 self._capacity = min(_ROOM, (journal.end - journal.first) * 3 // 4)
-        return max(self._capacity - 2 * len(self._groups.states), 1)
+        return max(self._capacity - 2 * len(self.groups.states), 1)
 
     def commit(self) -> None:
         """Bring the changes into force, durably.
@@ -204,12 +204,12 @@ class Transaction:
         are too many for the journal.
         """
         self._check_usable()
-        if not self._source.blocks and self._groups.counts() == (0, 0):
+        if not self._source.blocks and self.groups.counts() == (0, 0):
             return
         self._replay()
         self.before_commit(self)
         first = set()
-        for block, offset, data in list(self._groups.blocks()):
+        for block, offset, data in list(self.groups.blocks()):
             self.patch(block, offset, data)
             first.add(block)
         fields, counts = dict(self._fields), self._update_superblock()
@@ -231,7 +231,7 @@ class Transaction:
         self._source.blocks.clear()
         self._orders.clear()
         self.usage.restore({})
-        self._groups.committed()
+        self.groups.committed()
         self._fields_in_force = dict(self._fields)
         self._free_blocks, self._free_inodes = counts
         self._is_broken = False
@@ -273,7 +273,7 @@ class Transaction:
         """
         blocks, inodes = (
             count + change
-            for count, change in zip((self._free_blocks, self._free_inodes), self._groups.counts(), strict=True)
+            for count, change in zip((self._free_blocks, self._free_inodes), self.groups.counts(), strict=True)
         )
         counts = count_fields(self.fs.geometry, blocks * self.fs.geometry.cluster_blocks, inodes)
         names = ("s_free_blocks_count_lo", "s_free_blocks_count_hi", "s_free_inodes_count")
