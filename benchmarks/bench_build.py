@@ -10,38 +10,29 @@ needs root for the owners, and leaves the boot loader out, which would take a mo
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.bench_populate import unpack
+from benchmarks.debian_tarball import debian_tarball
 from benchmarks.raw_disk import run
 from benchmarks.turns import COMMAND, measured_in_turns, report
-from tests.fixtures.bootable_debian import DEBIAN_12, bootable_debian, packed
 
 SIZE = "4G"
 UUID = "11111111-2222-3333-4444-555555555555"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A tarball to a bootable disk")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--directory", type=Path, default=Path("/dev/shm"))
-    parser.add_argument("archive", type=Path, nargs="?")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.directory) as name:
-        work = Path(name)
-        archive = (arguments.archive or packed(bootable_debian(work / "debian", DEBIAN_12))).resolve()
+    with debian_tarball("A tarball to a bootable disk") as (archive, work, rounds):
         contenders: dict[str, Callable[[], object]] = {
             "build": lambda: ours(archive, work, "raw"),
             "tar, sfdisk, mke2fs -d": lambda: piped(archive, work, "raw"),
             "build -O qcow2": lambda: ours(archive, work, "qcow2"),
             "the same, qemu-img convert": lambda: piped(archive, work, "qcow2"),
         }
-        seconds, processor = measured_in_turns(contenders, rounds=arguments.rounds)
+        seconds, processor = measured_in_turns(contenders, rounds=rounds)
         for title, medians in (("seconds", seconds), ("processor seconds", processor)):
             names = list(contenders)
             for pair in (names[:2], names[2:]):

@@ -10,17 +10,15 @@ Processor time is that of the programs, without the kernel's threads that write 
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.debian_tarball import debian_tarball
 from benchmarks.raw_disk import MIB, run
 from benchmarks.turns import measured_in_turns, report
-from tests.fixtures.bootable_debian import DEBIAN_12, bootable_debian, packed
 
 SIZE = 4096 * MIB
 OURS = (
@@ -31,15 +29,8 @@ TAR = ("--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A tarball to an ext4 file system")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--directory", type=Path, default=Path("/dev/shm"))
-    parser.add_argument("archive", type=Path, nargs="?")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.directory) as name:
-        work = Path(name)
-        archive = arguments.archive or packed(bootable_debian(work / "debian", DEBIAN_12))
-        seconds, processor = measured_in_turns(contenders(archive.resolve(), work), rounds=arguments.rounds)
+    with debian_tarball("A tarball to an ext4 file system") as (archive, work, rounds):
+        seconds, processor = measured_in_turns(contenders(archive, work), rounds=rounds)
         report("seconds", seconds, ours="pydiskimg")
         report("processor seconds", processor, ours="pydiskimg")
 

@@ -10,16 +10,14 @@ besides. Processor time is that of the programs, without the kernel's threads th
 
 from __future__ import annotations
 
-import argparse
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.debian_tarball import debian_tarball
 from benchmarks.raw_disk import MIB, run
 from benchmarks.turns import COMMAND, measured_in_turns, report
 from pydiskimg import open_disk, open_tar, populate
-from tests.fixtures.bootable_debian import DEBIAN_12, bootable_debian, packed
 
 SIZE = 4096 * MIB
 FILE = "/etc/passwd"
@@ -27,21 +25,14 @@ TAR = ("--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--format=
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The files of an ext4 without a mount")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--directory", type=Path, default=Path("/dev/shm"))
-    parser.add_argument("archive", type=Path, nargs="?")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.directory) as name:
-        work = Path(name)
-        archive = arguments.archive or packed(bootable_debian(work / "debian", DEBIAN_12))
+    with debian_tarball("The files of an ext4 without a mount") as (archive, work, rounds):
         disk = work / "disk"
         with disk.open("wb") as file:
             file.truncate(SIZE)
         with open_disk(disk, writable=True) as target, open_tar(archive) as entries:
             populate(target, entries)
         for what, contenders in (("tar-out", whole(disk, work)), ("cat", single(disk))):
-            seconds, processor = measured_in_turns(contenders, rounds=arguments.rounds)
+            seconds, processor = measured_in_turns(contenders, rounds=rounds)
             report(f"{what}, seconds", seconds, ours="pydiskimg")
             report(f"{what}, processor seconds", processor, ours="pydiskimg")
 

@@ -48,15 +48,7 @@ def find_volumes(disk: Disk) -> list[Volume]:
     partitions hold something known is the right one. What cannot be told is logged, and holds nothing known. Raises
     PartitionError when the table can be read with no size.
     """
-    problems: list[PartitionError] = []
-    first = None
-    for found in volume_readings(disk, (disk.sector_size, *SECTOR_SIZES), problems):
-        if any(volume.content for volume in found):
-            return found
-        first = first or found
-    if first is None:
-        raise problems[0]
-    return first
+    return _with_content(disk, (disk.sector_size, *SECTOR_SIZES))
 
 
 def volumes_of(source: Source, tell: Callable[[str], object]) -> list[Volume]:
@@ -65,9 +57,16 @@ def volumes_of(source: Source, tell: Callable[[str], object]) -> list[Volume]:
     Where there is none, it is the first that the table can be read with. tell and errors are those of volume_readings()
     and find_volumes().
     """
+    return _with_content(source, SECTOR_SIZES, tell)
+
+
+def _with_content(
+    source: Source, sector_sizes: Iterable[int], tell: Callable[[str], object] | None = None
+) -> list[Volume]:
+    """Return the first reading that has something known, else the first one; as volume_readings()."""
     problems: list[PartitionError] = []
     first = None
-    for found in volume_readings(source, SECTOR_SIZES, problems, tell=tell):
+    for found in volume_readings(source, sector_sizes, problems, tell=tell):
         if any(volume.content for volume in found):
             return found
         first = first or found
