@@ -199,6 +199,8 @@ def _count_problem(geometry: Geometry, superblock: Superblock) -> str | None:
     inodes = superblock.number("s_inodes_count")
     if inodes != geometry.inodes:
         return f"it has {inodes} inodes, and {geometry.groups} groups of {geometry.inodes_per_group} are expected"
+    if not layout.FIRST_INODE <= superblock.first_inode <= inodes:
+        return f"its first inode that is not reserved is {superblock.first_inode}, of {inodes}"
     return None
 
 

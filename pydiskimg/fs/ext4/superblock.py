@@ -63,6 +63,11 @@ class Superblock:
         return self.number(f"{name}_lo") | high << 32
 
     @property
+    def first_inode(self) -> int:
+        """The first inode that is not the file system's own."""
+        return self.number("s_first_ino") if self.number("s_rev_level") else layout.FIRST_INODE
+
+    @property
     def journal_inode(self) -> int:
         """The inode of its journal; 0: it has none, or one on another device."""
         return self.number("s_journal_inum") if Compat.HAS_JOURNAL in self.features else 0

@@ -137,6 +137,8 @@ def test_what_is_free_can_hold_anything(kind: str) -> None:
         ({"s_inodes_per_group": 0}, "groups have 0 inodes"),
         ({"s_inodes_per_group": 1 << 30}, "groups have 1073741824 inodes"),
         ({"s_inodes_count": 7}, "7 inodes"),
+        ({"s_first_ino": 10}, "first inode that is not reserved is 10"),
+        ({"s_first_ino": 0x80000000}, "first inode that is not reserved is 2147483648"),
         ({"s_blocks_count_lo": 26 * 1024 + 6}, "ends at byte"),
         ({"s_blocks_count_hi": 0xFFFFFFFF}, "blocks in groups of"),
         ({"s_blocks_count_lo": 0}, "0 blocks in groups of"),

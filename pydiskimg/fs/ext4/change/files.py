@@ -57,8 +57,7 @@ class FileChanges:
 
     def inode(self, number: int) -> StoredInode:
         """Return an inode that may be changed."""
-        first = self._fs.superblock.number("s_first_ino") if self._fs.superblock.number("s_rev_level") else 11
-        if number < first and number != layout.ROOT_INODE:
+        if number < self._fs.superblock.first_inode and number != layout.ROOT_INODE:
             raise RefusedError(f"is inode {number}, which belongs to the file system itself", errno.EPERM)
         inode = load(self._transaction, number)
         if not inode.links or not inode.kind:

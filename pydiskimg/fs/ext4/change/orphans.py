@@ -79,8 +79,7 @@ def _sealed(numbers: list[int], stored: bytes, seed: int, block: int) -> bytes:
 
 def _release(transaction: Transaction, changes: FileChanges, number: int) -> None:
     fs = transaction.fs
-    first = fs.superblock.number("s_first_ino") if fs.superblock.number("s_rev_level") else layout.FIRST_INODE
-    if number < first:
+    if number < fs.superblock.first_inode:
         raise fs.not_believed(f"its list of orphans has inode {number}, which belongs to the file system itself")
     inode = read_inode(fs, number)
     if not inode.links:

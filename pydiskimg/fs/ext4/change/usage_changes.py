@@ -26,7 +26,7 @@ class UsageChanges:
         self.count_values: Callable[[StoredInode], int] = lambda _: 0
         """How many inodes hold values of an inode's attributes."""
         self._fs = fs
-        self._first = number("s_first_ino") if number("s_rev_level") else layout.FIRST_INODE
+        self._first = fs.superblock.first_inode
         self._own = {*self.files, number("s_orphan_file_inum")}
         self._charges: dict[int, tuple[Charge | None, Charge | None]] = {}
 

@@ -75,10 +75,9 @@ def count_references(transaction: Transaction, number: int, more: int) -> None:
 
 def _value_inode(transaction: Transaction, number: int) -> StoredInode:
     fs = transaction.fs
-    first = fs.superblock.number("s_first_ino") if fs.superblock.number("s_rev_level") else layout.FIRST_INODE
     inode = read_inode(fs, number)
     is_value = inode.flags & layout.EA_INODE_FLAG and inode.kind == layout.REGULAR_FILE and inode.links
-    if number < first or not is_value:
+    if number < fs.superblock.first_inode or not is_value:
         raise fs.not_believed(f"inode {number} does not hold the value of an extended attribute")
     return inode
 

@@ -151,7 +151,7 @@ class AttributeChecker:
         number, size = entry["e_value_inum"], entry["e_value_size"]
         if not self._checking.has(Incompat.EA_INODE):
             raise ValueError("it has an attribute with a value in an inode, and the file system has no such feature")
-        if not self._checking.first_inode <= number <= self._fs.geometry.inodes:
+        if not self._fs.superblock.first_inode <= number <= self._fs.geometry.inodes:
             raise ValueError(f"the value of an extended attribute is inode {number}")
         self._values[number] = self._values.get(number, 0) + 1
         try:

@@ -38,23 +38,21 @@ class Checking:
         return feature in self.fs.geometry.features
 
     @cached_property
-    def first_inode(self) -> int:
-        """The first inode that is not the file system's own."""
-        number = self.fs.superblock.number
-        return number("s_first_ino") if number("s_rev_level") else layout.FIRST_INODE
-
-    @cached_property
     def quota_inodes(self) -> tuple[int, ...]:
         """The inodes that hold usage and limits of users, groups and projects; 0 where there are none."""
         names = ("s_usr_quota_inum", "s_grp_quota_inum", "s_prj_quota_inum")
         return tuple(self.fs.superblock.number(name) for name in names)
 
+    def is_own(self, number: int) -> bool:
+        """Tell whether an inode is one of the file system's own that no directory names."""
+        if number < self.fs.superblock.first_inode:
+            return number != layout.ROOT_INODE
+        return number in self._later_own_inodes
+
     @cached_property
-    def own_inodes(self) -> frozenset[int]:
-        """The inodes of the file system's own that no directory names, wherever they are."""
+    def _later_own_inodes(self) -> frozenset[int]:
         number = self.fs.superblock.number
-        others = (number("s_orphan_file_inum"), number("s_journal_inum"), *self.quota_inodes)
-        return frozenset({*range(1, self.first_inode), *others} - {0, layout.ROOT_INODE})
+        return frozenset((number("s_orphan_file_inum"), number("s_journal_inum"), *self.quota_inodes))
 
     def found(self, kind: FindingKind, inode: StoredInode, text: str) -> None:
         """Report what is wrong with an inode."""

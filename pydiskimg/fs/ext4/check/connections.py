@@ -50,9 +50,8 @@ def _is_connected(checking: Checking, number: int, connected: set[int]) -> bool:
 def check_links(checking: Checking) -> None:
     """Report inodes with another link count than entries that name them."""
     report, inodes = checking.report, checking.inodes
-    own = checking.own_inodes
     for number, links, names in inodes.links():
-        if number in own or number in checking.orphans:
+        if checking.is_own(number) or number in checking.orphans:
             continue
         is_directory = inodes.kind(number) == DIRECTORY
         if not names:

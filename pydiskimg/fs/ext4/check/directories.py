@@ -132,7 +132,7 @@ class DirectoryChecker:
 
     def _is_possible(self, number: int) -> bool:
         """Tell whether entries may name an inode."""
-        return number == layout.ROOT_INODE or (0 < number <= self._most and number not in self._checking.own_inodes)
+        return number == layout.ROOT_INODE or (0 < number <= self._most and not self._checking.is_own(number))
 
     def _check_entry(self, inode: StoredInode, entry: StoredEntry) -> None:
         number, name = entry.inode, entry.name

@@ -41,7 +41,7 @@ class InodeChecker:
         for first in range(0, count, at_once):
             number = group * geometry.inodes_per_group + first + 1
             data = read_bytes(self._fs.source, start + first * size, min(at_once, count - first) * size)
-            if not any(data) and number >= self._checking.first_inode:
+            if not any(data) and number >= self._fs.superblock.first_inode:
                 continue
             for index in range(len(data) // size):
                 raw = data[index * size : (index + 1) * size]
@@ -56,7 +56,7 @@ class InodeChecker:
         if not is_intact:
             self._checking.found(FindingKind.INODE, inode, "its checksum does not hold")
         number = inode.number
-        if number < self._checking.first_inode or number in self._checking.own_inodes:
+        if number == layout.ROOT_INODE or self._checking.is_own(number):
             self._check_own(inode)
         elif inode.links or number in self._checking.orphans:
             self._check_file(inode)

@@ -70,18 +70,12 @@ def _blocks(fs: FileSystem, inode: StoredInode, end: int) -> tuple[int, bool]:
 
 def inodes_in_use(fs: FileSystem, groups: ChangedGroups) -> Iterator[StoredInode]:
     """Yield the inodes that the bitmaps have as in use, but reserved ones that are all zero."""
-    table, per_group, first = InodeTable(fs), fs.geometry.inodes_per_group, first_inode(fs)
+    table, per_group, first = InodeTable(fs), fs.geometry.inodes_per_group, fs.superblock.first_inode
     for group in range(fs.geometry.groups):
         for start, end in runs_of(groups.stored(group).inodes):
             for number in range(group * per_group + start + 1, group * per_group + end + 1):
                 if number >= first or not _is_blank(fs, number):
                     yield table.inode(number)
-
-
-def first_inode(fs: FileSystem) -> int:
-    """Return the first inode that is not the file system's own."""
-    is_old = not fs.superblock.number("s_rev_level")
-    return layout.FIRST_INODE if is_old else max(fs.superblock.number("s_first_ino"), layout.FIRST_INODE)
 
 
 def _is_blank(fs: FileSystem, number: int) -> bool:
