@@ -60,9 +60,14 @@ def components(path: bytes) -> list[bytes]:
 
 
 def check_length(path: bytes) -> None:
-    """Raise UnsafePathError for a path longer than the kernel takes."""
-    if len(path) > _NAME_MAX and (len(path) >= _PATH_MAX or max(map(len, path.split(b"/"))) > _NAME_MAX):
-        raise UnsafePathError(f"its path of {len(path)} bytes is longer than the kernel takes")
+    """Raise UnsafePathError for a path, or a name in it, longer than the kernel takes."""
+    if len(path) <= _NAME_MAX:
+        return
+    if len(path) >= _PATH_MAX:
+        raise UnsafePathError(f"its path of {len(path)} bytes is longer than the kernel takes ({_PATH_MAX - 1})")
+    longest = max(map(len, path.split(b"/")))
+    if longest > _NAME_MAX:
+        raise UnsafePathError(f"a name of {longest} bytes in its path is longer than the kernel takes ({_NAME_MAX})")
 
 
 class Parents:

@@ -87,7 +87,7 @@ def test_sizes_around_the_limits_of_maps(kind: str, tmp_path: Path, tool: Tool) 
 def test_more_subdirectories_than_are_counted(tmp_path: Path, tool: Tool) -> None:
     path = tmp_path / "disk"
     filled_file(
-        path, 160 * MIB, (folder(f"d/{number}") for number in range(65_000)), block_size=1024, bytes_per_inode=1024
+        path, 160 * MIB, (folder(f"d/{number}") for number in range(70_000)), block_size=1024, bytes_per_inode=1024
     )
     checked(tool, path)
     assert "Links: 1 " in asked(tool, path, "stat /d")

@@ -52,8 +52,8 @@ def possible_attributes(
 def _is_possible(name: bytes, kind: int) -> bool:
     """Tell whether an attribute can be set; False: it may be left out. Raises OSError for others."""
     is_known = has_prefix(name)
-    if is_known and name.startswith(b"user."):
-        return kind in (stat.S_IFREG, stat.S_IFDIR)
+    if is_known and name.startswith(b"user.") and kind not in (stat.S_IFREG, stat.S_IFDIR):
+        return False
     if not is_known and never_left_out(name):
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     if is_known and len(name) > layout.NAME_MAX:
