@@ -22,11 +22,13 @@ from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import FileSystemError, StorageError
 from pydiskimg.files.entry import Entry
 from pydiskimg.fs.ext4.change.tree import ChangedTree, open_changed_tree
+from pydiskimg.fs.ext4.file_system import read_file_system
+from pydiskimg.fs.ext4.inode_fields import largest_file
 from pydiskimg.units import KIB
 from tests.fixtures.ext_contents import contents_of
 from tests.fixtures.ext_files import made_ext
 from tests.fixtures.judged_ext import FEATURES, SIZE, disk_of, judged, prepared, repaired
-from tests.fixtures.made_entries import entry, folder, hard_link, regular, symlink
+from tests.fixtures.made_entries import entry, folder, hard_link, regular, sparse, symlink
 from tests.fixtures.programs import Tool, run
 from tests.fixtures.stopping_disk import FailingDisk, LosingDisk, StoppedError, StoppingDisk
 
@@ -442,3 +444,23 @@ def test_what_a_call_has_done_is_durable_when_it_returns(tool: Tool, tmp_path: P
         assert done <= state <= done + 1
         seen.add(state)
     assert seen == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("options", ["-t ext2 -b 1024", "-t ext3 -b 2048", "-t ext4 -b 1024", "-t ext4 -b 4096"])
+def test_a_file_becomes_as_long_as_its_map_can_have_it_and_no_longer(tool: Tool, tmp_path: Path, options: str) -> None:
+    disk = disk_of(tool, tmp_path, options + " -O ^has_journal")
+    features, size = read_file_system(disk).geometry.features, int(options.rpartition(" ")[2])
+    with open_changed_tree(disk) as tree:
+        tree.write("/file", b"some")
+        most = largest_file(features, size)
+        tree.truncate("/file", most)
+        for longer in (most + 1, 1 << 40 if "-t ext4" not in options else 1 << 45):
+            with pytest.raises(StorageError, match="more than a file can have here") as caught:
+                tree.truncate("/file", longer)
+            assert caught.value.errno == errno.EFBIG
+        with pytest.raises(StorageError, match="more than a file can have here"):
+            tree.append("/file", b"x")
+        with pytest.raises(StorageError, match="more than a file can have here"):
+            tree.put([sparse("file", most + 1, [(0, b"x")])])
+        assert tree.stat("/file").st_size == most
+    judged(tool, tmp_path, disk)

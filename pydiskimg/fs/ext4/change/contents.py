@@ -14,7 +14,7 @@ from pydiskimg.fs.ext4.bitmaps import Run, total
 from pydiskimg.fs.ext4.change.inodes import changed, value_blocks
 from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.features import Incompat, RoCompat
-from pydiskimg.fs.ext4.inode_fields import size_fields
+from pydiskimg.fs.ext4.inode_fields import largest_file, size_fields
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.map_reader import MapReader
 from pydiskimg.fs.ext4.map_writer import EncodedMap, MapPiece, extent_tree, pointer_tree
@@ -25,7 +25,6 @@ from pydiskimg.units import MIB
 
 _AT_ONCE = 4 * MIB  # bytes of a file that are gathered for one write
 _MAX_PIECES = 1 << 20  # about 150 bytes of memory each
-_MAX_SIZE = (1 << 32) - 1  # blocks of a file
 _LARGE_FILE = 1 << 31  # bytes from which the feature large_file is needed
 
 Pieces = Iterable[tuple[int, Buffer]]
@@ -83,8 +82,9 @@ class Contents:
         Raises OutOfSpaceError, RefusedError for a size that no file can have, StorageError as writing does.
         """
         block_size = self._geometry.block_size
-        if -(-size // block_size) > _MAX_SIZE:
-            raise RefusedError(f"would have {size} bytes, which no file can have here", errno.EFBIG)
+        most = largest_file(self._geometry.features, block_size)
+        if size > most:
+            raise RefusedError(f"would have {size} bytes, more than a file can have here ({most})", errno.EFBIG)
         for offset, chunk in _aligned(data, self._unit * block_size):
             self._write(offset // block_size, chunk)
 

@@ -16,7 +16,6 @@ from pydiskimg.fs.ext4.change.inodes import changed
 from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.inode_fields import (
     device_pointer,
-    largest_file,
     owner_fields,
     possible_flags,
     size_fields,
@@ -37,8 +36,6 @@ def with_contents(transaction: Transaction, inode: StoredInode, entry: Entry) ->
     that Linux does not have.
     """
     if entry.kind == stat.S_IFREG:
-        if entry.size > largest_file(transaction.fs.geometry.features, transaction.fs.geometry.block_size):
-            raise RefusedError(f"has {entry.size} bytes, more than a file can have there", errno.EFBIG)
         contents = Contents(transaction, outlined(transaction, inode))
         contents.cut(0)
         contents.add(_clipped(entry.contents, entry.size), entry.size)
