@@ -138,3 +138,9 @@ _HASHES: dict[int, Callable[[bytes, State, bool], int]] = {
 }
 COMPUTED_HASHES = frozenset(_HASHES)
 """The versions of hashes that are computed here; the kernel's casefolded and encrypted names have another one."""
+
+
+def table_limit(block_size: int, start: int, *, has_checksums: bool) -> int:
+    """Return how many entries a table of hashes has room for that begins at byte start of its block."""
+    tail = layout.DX_TAIL.size if has_checksums else 0
+    return (block_size - start - tail) // layout.DX_ENTRY.size

@@ -17,7 +17,7 @@ from itertools import chain, islice
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.checksums import Checksums
-from pydiskimg.fs.ext4.directory_hash import DirectoryHash
+from pydiskimg.fs.ext4.directory_hash import DirectoryHash, table_limit
 from pydiskimg.startup import Protocol
 
 DirectoryEntry = tuple[int, bytes, int]
@@ -141,8 +141,7 @@ class DirectoryWriter:
 
     def limit(self, before: int) -> int:
         """Return how many entries a table has room for, in a block with before bytes in front of it."""
-        tail = layout.DX_TAIL.size if self._checksums.active else 0
-        return (self._block_size - before - tail) // layout.DX_ENTRY.size
+        return table_limit(self._block_size, before, has_checksums=self._checksums.active)
 
     def _root(self, number: int, parent: int, levels: int, version: int) -> bytes:
         """Return what the first block begins with, before its table."""
