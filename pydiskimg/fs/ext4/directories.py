@@ -27,9 +27,9 @@ def make_directories(
     inodes.set_mapped(layout.ROOT_INODE, layout.DIRECTORY | 0o755, 3, size, root)
     inodes.set_mapped(layout.LOST_FOUND_INODE, layout.DIRECTORY | 0o700, 2, count * size, lost)
     entries = [(layout.LOST_FOUND_INODE, LOST_FOUND, layout.FILE_TYPE_DIRECTORY)]
-    blocks = {root.first_block: writer.linear(layout.ROOT_INODE, layout.ROOT_INODE, entries, 1)[0]}
+    blocks = {root.first_block: next(writer.linear(layout.ROOT_INODE, layout.ROOT_INODE, entries, 1).blocks)}
     numbers = [block for start, end in lost.runs for block in range(start, end)]
-    contents = writer.linear(layout.LOST_FOUND_INODE, layout.ROOT_INODE, [], count)
+    contents = writer.linear(layout.LOST_FOUND_INODE, layout.ROOT_INODE, [], count).blocks
     return blocks | dict(zip(numbers, contents, strict=True))
 
 

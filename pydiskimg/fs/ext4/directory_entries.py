@@ -78,15 +78,17 @@ def directory_blocks(fs: FileSystem, inode: StoredInode, inline_data: bytes = b"
         for number in range(length):
             if first + number != due:
                 raise _damaged(fs, inode, f"block {due} of the directory is missing")
-            block = fs.read(at + number)
-            _check_block(fs, inode, due, block)
-            yield block
+            yield checked_block(fs, inode, due, at + number)
             due += 1
     if due != count:
         raise _damaged(fs, inode, f"it has {due} of the {count} blocks of its directory")
 
 
-def _check_block(fs: FileSystem, inode: StoredInode, number: int, block: bytes) -> None:
+def checked_block(fs: FileSystem, inode: StoredInode, number: int, at: int) -> bytes:
+    """Return block number of a directory, which is block at of the file system. Raises NotBelievedError unless its
+    checksum holds.
+    """
+    block = fs.read(at)
     table = hash_table(fs, inode, number, block)
     checksums = fs.checksums
     holds = (
@@ -96,6 +98,7 @@ def _check_block(fs: FileSystem, inode: StoredInode, number: int, block: bytes) 
     )
     if not holds:
         raise _damaged(fs, inode, f"the checksum of block {number} of the directory does not hold")
+    return block
 
 
 def hash_table(fs: FileSystem, inode: StoredInode, number: int, block: bytes) -> int | None:

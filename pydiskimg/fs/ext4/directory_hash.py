@@ -1,70 +1,146 @@
 # SPDX-License-Identifier: MIT
-"""The hash by which a large directory's names are ordered: half MD4 (hash_index.rst; Linux, fs/ext4/hash.c)."""
+"""The hashes by which a large directory's names are ordered (hash_index.rst; Linux, fs/ext4/hash.c).
+
+Half MD4 is what all have by default; TEA and the legacy hash are read and kept where a directory has them.
+"""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pydiskimg.fs.ext4 import layout
 
 _MASK = 0xFFFFFFFF
 _START = (0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476)  # MD4's, for a seed of zeros
-_PIECE = 32  # bytes of a name for each turn
+_MD4_WORDS, _TEA_WORDS = 8, 4  # of a name, for each turn
+_ROUND_2, _ROUND_3 = 0x5A827999, 0x6ED9EBA1  # MD4's constants
+_ROUNDS_2, _ROUNDS_3 = ((1, 3, 5, 7), (0, 2, 4, 6)), ((3, 7, 2, 6), (1, 5, 0, 4))  # the order of a name's words
+_TEA_DELTA, _TEA_TURNS = 0x9E3779B9, 16
+_LEGACY_START, _LEGACY_FACTOR = (0x12A3FE2D, 0x37ABE8F9), 7152373
 _END_OF_DIRECTORY = 0xFFFFFFFE  # a position for readdir() that no name has
 
-# MD4's second and third constant, shifts and order of words of its three rounds, of eight steps each.
-_ROUNDS = (
-    (0, (3, 7, 11, 19), (0, 1, 2, 3, 4, 5, 6, 7)),
-    (0x5A827999, (3, 5, 9, 13), (1, 3, 5, 7, 0, 2, 4, 6)),
-    (0x6ED9EBA1, (3, 9, 11, 15), (3, 7, 2, 6, 1, 5, 0, 4)),
-)
-_STEPS = tuple(
-    tuple((word, constant, shifts[index % 4]) for index, word in enumerate(words))
-    for constant, shifts, words in _ROUNDS
-)
+State = tuple[int, int, int, int]
 
 
 class DirectoryHash:
     """Hashes names with the seed of one file system; is_signed says how its bytes from 0x80 on are read."""
 
-    version = layout.HASH_HALF_MD4
-
-    def __init__(self, seed: bytes, *, is_signed: bool) -> None:
-        words: tuple[int, ...] = struct.unpack("<4I", seed)
-        self._start = words if any(words) else _START
+    def __init__(self, seed: bytes, *, is_signed: bool, version: int = layout.HASH_HALF_MD4) -> None:
+        """Raises KeyError for a version that is not computed here."""
+        words: State = struct.unpack("<4I", seed)
+        self.version = version
+        self._start: State = words if any(words) else _START
         self._is_signed = is_signed
+        self._hashed = _HASHES[version]
 
     def __call__(self, name: bytes) -> int:
         """Return the hash, an even number."""
-        state = self._start
-        for at in range(0, len(name), _PIECE):
-            state = _half_md4(state, [*self._words(name[at : at + _PIECE], len(name) - at)])
-        found = state[1] & ~1
+        found = self._hashed(name, self._start, self._is_signed) & ~1
         return found - 2 if found == _END_OF_DIRECTORY else found
 
-    def _words(self, piece: bytes, left: int) -> Iterator[int]:
-        """Yield eight words of four bytes, the first one highest; left, the length to the name's end, fills them up."""
-        fill = left | left << 8
-        fill = (fill | fill << 16) & _MASK
-        for at in range(0, _PIECE, 4):
-            word = fill
-            for byte in piece[at : at + 4]:
-                value = byte - 256 if self._is_signed and byte > 127 else byte
-                word = (value + (word << 8)) & _MASK
-            yield word
+
+def _legacy(name: bytes, _start: State, is_signed: bool) -> int:
+    value, before = _LEGACY_START
+    for byte in name:
+        number = byte - 256 if is_signed and byte > 127 else byte
+        following = before + (value ^ (number * _LEGACY_FACTOR & _MASK)) & _MASK
+        if following & 0x80000000:
+            following -= 0x7FFFFFFF
+        value, before = following, value
+    return value << 1 & _MASK
 
 
-def _half_md4(state: tuple[int, ...], words: list[int]) -> tuple[int, ...]:
-    a, b, c, d = state
-    for number, steps in enumerate(_STEPS):
-        for word, constant, shift in steps:
-            if number == 0:
-                mixed = d ^ (b & (c ^ d))
-            elif number == 1:
-                mixed = (b & c) + ((b ^ c) & d)
-            else:
-                mixed = b ^ c ^ d
-            added = (a + mixed + words[word] + constant) & _MASK
-            a, b, c, d = d, (added << shift | added >> 32 - shift) & _MASK, b, c
-    return tuple((one + other) & _MASK for one, other in zip(state, (a, b, c, d), strict=True))
+def _tea(name: bytes, start: State, is_signed: bool) -> int:
+    first, second, *_ = start
+    for a, b, c, d in _words(name, _TEA_WORDS, is_signed):
+        one, other, added = first, second, 0
+        for _ in range(_TEA_TURNS):
+            added += _TEA_DELTA
+            one = one + (((other << 4) + a) ^ (other + added) ^ ((other >> 5) + b)) & _MASK
+            other = other + (((one << 4) + c) ^ (one + added) ^ ((one >> 5) + d)) & _MASK
+        first, second = first + one & _MASK, second + other & _MASK
+    return first
+
+
+def _half_md4(name: bytes, start: State, is_signed: bool) -> int:
+    for words in _words(name, _MD4_WORDS, is_signed):
+        start = _md4_turn(start, words)
+    return start[1]
+
+
+def _md4_turn(start: State, words: tuple[int, ...]) -> State:
+    """Return the state after eight words. Its three rounds of eight steps are written out: they are most of the time
+    that it takes to write a large directory."""
+    a, b, c, d = start
+    for i in (0, 4):
+        a = a + (d ^ b & (c ^ d)) + words[i] & _MASK
+        a = a << 3 & _MASK | a >> 29
+        d = d + (c ^ a & (b ^ c)) + words[i + 1] & _MASK
+        d = d << 7 & _MASK | d >> 25
+        c = c + (b ^ d & (a ^ b)) + words[i + 2] & _MASK
+        c = c << 11 & _MASK | c >> 21
+        b = b + (a ^ c & (d ^ a)) + words[i + 3] & _MASK
+        b = b << 19 & _MASK | b >> 13
+    for i, j, k, m in _ROUNDS_2:
+        a = a + (b & c) + ((b ^ c) & d) + words[i] + _ROUND_2 & _MASK
+        a = a << 3 & _MASK | a >> 29
+        d = d + (a & b) + ((a ^ b) & c) + words[j] + _ROUND_2 & _MASK
+        d = d << 5 & _MASK | d >> 27
+        c = c + (d & a) + ((d ^ a) & b) + words[k] + _ROUND_2 & _MASK
+        c = c << 9 & _MASK | c >> 23
+        b = b + (c & d) + ((c ^ d) & a) + words[m] + _ROUND_2 & _MASK
+        b = b << 13 & _MASK | b >> 19
+    for i, j, k, m in _ROUNDS_3:
+        a = a + (b ^ c ^ d) + words[i] + _ROUND_3 & _MASK
+        a = a << 3 & _MASK | a >> 29
+        d = d + (a ^ b ^ c) + words[j] + _ROUND_3 & _MASK
+        d = d << 9 & _MASK | d >> 23
+        c = c + (d ^ a ^ b) + words[k] + _ROUND_3 & _MASK
+        c = c << 11 & _MASK | c >> 21
+        b = b + (c ^ d ^ a) + words[m] + _ROUND_3 & _MASK
+        b = b << 15 & _MASK | b >> 17
+    return start[0] + a & _MASK, start[1] + b & _MASK, start[2] + c & _MASK, start[3] + d & _MASK
+
+
+def _words(name: bytes, count: int, is_signed: bool) -> Iterator[tuple[int, ...]]:
+    """Yield words of four bytes, the first one highest, so many at a time. What follows the name's end, also within a
+    word, is the length that was left."""
+    form = _FORMS[count]
+    for at in range(0, len(name), 4 * count):
+        piece = name[at : at + 4 * count]
+        fill = bytes([len(name) - at])
+        within = len(piece) % 4
+        if within:
+            piece = piece[:-within] + fill * (4 - within) + piece[-within:]
+        if is_signed and not piece.isascii():
+            yield _signed_words(name[at : at + 4 * count], fill[0], count)
+        else:
+            yield form.unpack(piece.ljust(form.size, fill))
+
+
+def _signed_words(piece: bytes, left: int, count: int) -> tuple[int, ...]:
+    """As _words() of one piece, whose bytes from 0x80 on are negative: each takes one away from those above it."""
+    found = []
+    for at in range(0, 4 * count, 4):
+        word = left * 0x01010101
+        for byte in piece[at : at + 4]:
+            word = (word << 8) + byte - (256 if byte > 127 else 0) & _MASK
+        found.append(word)
+    return tuple(found)
+
+
+_FORMS = {count: struct.Struct(f">{count}I") for count in (_MD4_WORDS, _TEA_WORDS)}
+_HASHES: dict[int, Callable[[bytes, State, bool], int]] = {
+    layout.HASH_LEGACY: _legacy,
+    layout.HASH_HALF_MD4: _half_md4,
+    layout.HASH_TEA: _tea,
+}
+COMPUTED_HASHES = frozenset(_HASHES)
+"""The versions of hashes that are computed here; the kernel's casefolded and encrypted names have another one."""
+
+
+def table_limit(block_size: int, start: int, *, has_checksums: bool) -> int:
+    """Return how many entries a table of hashes has room for that begins at byte start of its block."""
+    tail = layout.DX_TAIL.size if has_checksums else 0
+    return (block_size - start - tail) // layout.DX_ENTRY.size

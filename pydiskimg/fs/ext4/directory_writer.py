@@ -8,25 +8,45 @@ The tree has one or two levels of tables; where that is not enough, the blocks h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from heapq import merge
+from itertools import chain, islice
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.checksums import Checksums
-from pydiskimg.fs.ext4.directory_hash import DirectoryHash
+from pydiskimg.fs.ext4.directory_hash import DirectoryHash, table_limit
+from pydiskimg.startup import Protocol
 
 DirectoryEntry = tuple[int, bytes, int]
 """Inode, name and file_type (layout.FILE_TYPES)."""
 
+
+class Entries(Protocol):
+    """The entries of a directory, which need not be in memory: a list, or what makes each as it is taken."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> DirectoryEntry: ...
+
+
+_ENTRY = struct.Struct("<IHBB")
+assert _ENTRY.size == layout.DIRECTORY_ENTRY.size
 _LONGEST = 0xFFFF  # rec_len of an entry of 64 KiB
 _LEAF_FILL = 4, 5  # the part of a leaf that is filled, so that a name can be added without splitting it
+_SORTED_AT_ONCE = 1 << 15
+_INDEX = 0xFFFFFFFF  # of an entry, in the lower half of what orders it
 
 
 @dataclass(frozen=True, slots=True)
 class NewDirectory:
-    """The blocks of a directory, in order, and whether the first one is the root of a tree of hashes."""
+    """The blocks of a directory, count of them in order, made as they are taken, and whether the first one is the root
+    of a tree of hashes."""
 
-    blocks: list[bytearray]
+    blocks: Iterator[bytearray]
+    count: int
     is_indexed: bool
 
 
@@ -49,87 +69,79 @@ class DirectoryWriter:
         self._file_type = file_type
         self._space = block_size - (layout.DIRECTORY_TAIL.size if checksums.active else 0)
 
-    def directory(
-        self, number: int, parent: int, entries: Sequence[DirectoryEntry], seed: int | None = None
-    ) -> NewDirectory:
+    def directory(self, number: int, parent: int, entries: Entries, seed: int | None = None) -> NewDirectory:
         """Return the directory with this inode; entries are those besides "." and "..", all of different names.
 
-        seed is the inode's, for the checksums; None: that of the first file that has the inode.
+        Each of them is taken several times, and takes twelve to twenty bytes of memory. seed is the inode's, for the
+        checksums; None: that of the first file that has the inode.
         """
         seed = self._checksums.for_inode(number) if seed is None else seed
-        blocks = self._leaves([*self._own_entries(number, parent), *entries], self._space)
-        if len(blocks) > 1 and self._hashing:
+        own = self._own_entries(number, parent)
+        counts = _counts(chain(own, _each(entries)), self._space)
+        if len(counts) > 1 and self._hashing:
             indexed = self._indexed((number, parent), entries, self._hashing, seed)
             if indexed is not None:
-                return NewDirectory(indexed, is_indexed=True)
-        return NewDirectory(self._sealed(seed, blocks), is_indexed=False)
+                return indexed
+        return NewDirectory(self._leaves(chain(own, _each(entries)), counts, seed), len(counts), is_indexed=False)
 
-    def linear(self, number: int, parent: int, entries: Sequence[DirectoryEntry], least: int) -> list[bytearray]:
+    def linear(self, number: int, parent: int, entries: Entries, least: int) -> NewDirectory:
         """Return the directory without a tree, of at least so many blocks."""
-        blocks = self._leaves([*self._own_entries(number, parent), *entries], self._space)
-        blocks += [self._leaf([]) for _ in range(least - len(blocks))]
-        return self._sealed(self._checksums.for_inode(number), blocks)
+        seed, own = self._checksums.for_inode(number), self._own_entries(number, parent)
+        counts = _counts(chain(own, _each(entries)), self._space)
+        counts.extend([0] * (least - len(counts)))
+        return NewDirectory(self._leaves(chain(own, _each(entries)), counts, seed), len(counts), is_indexed=False)
 
-    def _sealed(self, seed: int, blocks: list[bytearray]) -> list[bytearray]:
-        """Fill in the checksums of leaves and return them."""
-        for block in blocks:
-            self._checksums.directory_block(seed, block)
-        return blocks
-
-    def _leaves(self, entries: Sequence[DirectoryEntry], space: int) -> list[bytearray]:
-        """Return leaf blocks, in which entries take at most space bytes, without checksums."""
-        return [self._leaf(part) for part in _parts(entries, space)]
-
-    def _leaf(self, entries: Sequence[DirectoryEntry]) -> bytearray:
-        """Return one block; its last entry reaches to the end, and without entries an unused one does."""
+    def leaf(self, entries: Sequence[DirectoryEntry], seed: int) -> bytearray:
+        """Return one block of entries, which fit into it; its last one reaches to the end, and without entries an
+        unused one does. seed is the directory's."""
         block = bytearray(self._block_size)
         at = 0
         last = len(entries) - 1
         for index, (inode, name, file_type) in enumerate(entries or [(0, b"", 0)]):
-            length = self._space - at if index == max(last, 0) else entry_length(name)
-            layout.DIRECTORY_ENTRY.put(
-                block,
-                {"inode": inode, "rec_len": min(length, _LONGEST), "name_len": len(name), "file_type": file_type},
-                at,
-            )
-            start = at + layout.DIRECTORY_ENTRY.size
+            length = self._space - at if index >= last else entry_length(name)
+            _ENTRY.pack_into(block, at, inode, min(length, _LONGEST), len(name), file_type)
+            start = at + _ENTRY.size
             block[start : start + len(name)] = name
             at += length
         if self._checksums.active:
             tail = {"det_rec_len": layout.DIRECTORY_TAIL.size, "det_reserved_ft": layout.DIRECTORY_TAIL_TYPE}
             layout.DIRECTORY_TAIL.put(block, tail, self._space)
+        self._checksums.directory_block(seed, block)
         return block
 
+    def _leaves(self, entries: Iterator[DirectoryEntry], counts: Iterable[int], seed: int) -> Iterator[bytearray]:
+        """Yield blocks with so many entries each."""
+        return (self.leaf([*islice(entries, count)], seed) for count in counts)
+
     def _indexed(
-        self, own: tuple[int, int], entries: Sequence[DirectoryEntry], hashing: DirectoryHash, seed: int
-    ) -> list[bytearray] | None:
-        """Return the blocks of a tree; None where two levels of tables are not enough."""
-        hashed = sorted([(hashing(entry[1]), entry) for entry in entries], key=lambda pair: (pair[0], pair[1][1]))
+        self, own: tuple[int, int], entries: Entries, hashing: DirectoryHash, seed: int
+    ) -> NewDirectory | None:
+        """Return the directory with a tree; None where two levels of tables are not enough."""
+        order = _by_hashes(entries, hashing)
         filled = self._space * _LEAF_FILL[0] // _LEAF_FILL[1]
-        parts = _parts([entry for _, entry in hashed], filled)
-        hashes = _first_hashes([value for value, _ in hashed], [len(part) for part in parts])
-        root_limit, node_limit = self._limit(layout.DX_ROOT.size), self._limit(layout.DX_NODE.size)
-        nodes = -(-len(parts) // node_limit) if len(parts) > root_limit else 0
+        counts = _counts((entries[key & _INDEX] for key in order), filled)
+        root_limit, node_limit = self.limit(layout.DX_ROOT.size), self.limit(layout.DX_NODE.size)
+        nodes = -(-len(counts) // node_limit) if len(counts) > root_limit else 0
         if nodes > root_limit:
             return None
-        each = -(-len(parts) // nodes) if nodes else 0
-        nodes = -(-len(parts) // each) if nodes else 0
-        table = [(value, 1 + nodes + index) for index, value in enumerate(hashes)]
+        each = -(-len(counts) // nodes) if nodes else 0
+        nodes = -(-len(counts) // each) if nodes else 0
+        table = [(value, 1 + nodes + index) for index, value in enumerate(_first_hashes(order, counts))]
         tables = []
         if nodes:
             tables = [table[at : at + each] for at in range(0, len(table), each)]
             table = [(part[0][0], 1 + index) for index, part in enumerate(tables)]
-        blocks = [self._table(seed, self._root(*own, 1 if nodes else 0, hashing.version), table)]
-        blocks += [self._table(seed, self._node(), part) for part in tables]
-        return blocks + self._sealed(seed, [self._leaf(part) for part in parts])
+        root = self.table(seed, self._root(*own, 1 if nodes else 0, hashing.version), table)
+        leaves = self._leaves((entries[key & _INDEX] for key in order), counts, seed)
+        blocks = chain([root], (self.node(seed, part) for part in tables), leaves)
+        return NewDirectory(blocks, 1 + nodes + len(counts), is_indexed=True)
 
     def _own_entries(self, number: int, parent: int) -> list[DirectoryEntry]:
         return [(number, b".", self._file_type), (parent, b"..", self._file_type)]
 
-    def _limit(self, before: int) -> int:
+    def limit(self, before: int) -> int:
         """Return how many entries a table has room for, in a block with before bytes in front of it."""
-        tail = layout.DX_TAIL.size if self._checksums.active else 0
-        return (self._block_size - before - tail) // layout.DX_ENTRY.size
+        return table_limit(self._block_size, before, has_checksums=self._checksums.active)
 
     def _root(self, number: int, parent: int, levels: int, version: int) -> bytes:
         """Return what the first block begins with, before its table."""
@@ -148,11 +160,13 @@ class DirectoryWriter:
             indirect_levels=levels,
         )
 
-    def _node(self) -> bytes:
-        return layout.DX_NODE.pack(rec_len=min(self._block_size, _LONGEST))
+    def node(self, seed: int, table: Sequence[tuple[int, int]]) -> bytearray:
+        """Return a block of hashes below the root, with the entries (hash, block) of its table."""
+        return self.table(seed, layout.DX_NODE.pack(rec_len=min(self._block_size, _LONGEST)), table)
 
-    def _table(self, seed: int, front: bytes, table: Sequence[tuple[int, int]]) -> bytearray:
-        limit, first = self._limit(len(front)), table[0][1]
+    def table(self, seed: int, front: bytes, table: Sequence[tuple[int, int]]) -> bytearray:
+        """Return a block of hashes that begins with front."""
+        limit, first = self.limit(len(front)), table[0][1]
         data = front + layout.DX_COUNT_LIMIT.pack(limit=limit, count=len(table), block=first)
         data += b"".join([layout.DX_ENTRY.pack(hash=value, block=block) for value, block in table[1:]])
         block = bytearray(data.ljust(self._block_size, b"\0"))
@@ -165,25 +179,38 @@ def entry_length(name: bytes) -> int:
     return layout.DIRECTORY_ENTRY.size + -(-len(name) // 4) * 4
 
 
-def _parts(entries: Sequence[DirectoryEntry], space: int) -> list[list[DirectoryEntry]]:
-    """Divide entries into runs of at most space bytes each, none of them empty."""
-    parts: list[list[DirectoryEntry]] = []
+def _by_hashes(entries: Entries, hashing: DirectoryHash) -> array[int]:
+    """Return hash << 32 | index of all entries in their order, sorted in parts that become one: as a list they would
+    take ten times as much memory."""
+    keys = (hashing(entry[1]) << 32 | index for index, entry in enumerate(_each(entries)))
+    parts = []
+    while part := sorted(islice(keys, _SORTED_AT_ONCE)):
+        parts.append(array("Q", part))
+    return parts[0] if len(parts) == 1 else array("Q", merge(*parts))
+
+
+def _each(entries: Entries) -> Iterator[DirectoryEntry]:
+    return (entries[index] for index in range(len(entries)))
+
+
+def _counts(entries: Iterable[DirectoryEntry], space: int) -> array[int]:
+    """Divide entries into runs of at most space bytes each, none of them empty, and return how many each has."""
+    counts = array("I")
     left = 0
-    for entry in entries:
-        length = entry_length(entry[1])
+    for _, name, _ in entries:
+        length = entry_length(name)
         if length > left:
-            parts.append([])
+            counts.append(0)
             left = space
-        parts[-1].append(entry)
+        counts[-1] += 1
         left -= length
-    return parts
+    return counts
 
 
-def _first_hashes(hashes: Sequence[int], counts: Sequence[int]) -> list[int]:
-    """Return the hash from which each leaf on holds names; the lowest bit says that those of the one before go on."""
-    found, at = [], 0
+def _first_hashes(order: array[int], counts: array[int]) -> Iterator[int]:
+    """Yield the hash from which each leaf on holds names; the lowest bit says that those of the one before go on."""
+    at = 0
     for count in counts:
-        goes_on = at > 0 and hashes[at - 1] == hashes[at]
-        found.append(hashes[at] | goes_on)
+        goes_on = at > 0 and order[at - 1] >> 32 == order[at] >> 32
+        yield order[at] >> 32 | goes_on
         at += count
-    return found

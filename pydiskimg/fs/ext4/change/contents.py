@@ -99,15 +99,23 @@ class Contents:
     def add_blocks(self, blocks: Mapping[int, Buffer]) -> None:
         """Write blocks by their number in a file of metadata, which has none of them; with the commit."""
         for first, data in blocks.items():
-            block = self._in_known_cluster(first)
-            if block is None:
-                block = self._transaction.blocks.allocate(self._goal, 1)[0] + first % self._unit
-            self._transaction.put(block, data)
-            self.pieces.append((first, block, 1, True))
+            self.add_block(first, data)
         self.pieces.sort()
+
+    def add_block(self, first: int, data: Buffer) -> int:
+        """Write a block after all that a file of metadata has, and return where it is; with the commit."""
+        block = self._in_known_cluster(first)
+        if block is None:
+            goal = self.pieces[-1][1] + self.pieces[-1][2] if self.pieces else self._goal
+            block = self._transaction.blocks.allocate(goal, 1)[0] + first % self._unit
+        self._transaction.put(block, data)
+        self.pieces.append((first, block, 1, True))
+        return block
 
     def _in_known_cluster(self, block: int) -> int | None:
         """Return where a block of the file is to be whose cluster has another one already; None where it has none."""
+        if self._unit == 1:
+            return None
         for first, at, count, _ in self.pieces:
             nearest = min(max(block, first), first + count - 1)
             if nearest // self._unit == block // self._unit:

@@ -1,22 +1,24 @@
 # SPDX-License-Identifier: MIT
-"""A directory whose entries are changed: in the block that holds them, or all of it anew where there is no room.
-
-What is written anew is written as for a new file system: with hashes as soon as it takes more than one block.
+"""A directory whose entries are changed: in the block that holds them, or in a tree of hashes that grows (index.py), or
+all of it is written again, as for a new file system: with hashes as soon as it takes more than one block.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.change.attributes import inline_data, outlined
 from pydiskimg.fs.ext4.change.contents import Contents
+from pydiskimg.fs.ext4.change.index import GrowingIndex
 from pydiskimg.fs.ext4.change.inodes import changed
 from pydiskimg.fs.ext4.change.leaf import Leaf
 from pydiskimg.fs.ext4.change.transaction import Transaction, WriteOrder
 from pydiskimg.fs.ext4.directory_entries import NamedInode, block_entries, directory_blocks
 from pydiskimg.fs.ext4.directory_hash import DirectoryHash
+from pydiskimg.fs.ext4.directory_index import DamagedIndexError, DirectoryIndex, directory_hash, opened_index
 from pydiskimg.fs.ext4.directory_writer import DirectoryWriter
 from pydiskimg.fs.ext4.features import Compat, Incompat
 from pydiskimg.fs.ext4.inodes import StoredInode, inode_name
@@ -24,10 +26,8 @@ from pydiskimg.fs.ext4.map_reader import file_pieces
 from pydiskimg.fs.ext4.tree.files import RefusedError
 
 _DOTDOT = b".."
-_TABLE_IN_ROOT, _TABLE_IN_NODE = layout.DX_ROOT.size, layout.DX_NODE.size
 FEW_NAMES = 64  # that are changed one after the other, in the blocks that have them
-_MOST_LEVELS = 2  # of tables below the root's, with large_dir
-_BLOCK_BITS = 0x0FFFFFFF  # of a block's number in a table
+LARGE_DIRECTORY = 1 << 20  # bytes from which names are changed where they are, however many
 
 
 class ChangedDirectory:
@@ -43,12 +43,12 @@ class ChangedDirectory:
         self._fs = fs = transaction.fs
         self._hashing: DirectoryHash | None = None
         if Compat.DIR_INDEX in fs.geometry.features:
-            is_signed = not fs.superblock.number("s_flags") & layout.UNSIGNED_HASH
-            self._hashing = DirectoryHash(bytes(fs.superblock.fields["s_hash_seed"]), is_signed=is_signed)
+            self._hashing = directory_hash(fs)
         self._writer = DirectoryWriter(
             fs.geometry.block_size, fs.checksums, self._hashing, file_type=self._file_type(inode)
         )
         self.inode = inode
+        self._index: DirectoryIndex | None = None
         self.inode_order = WriteOrder.OTHERS
         """When the inode is to be written: with the entries where all of them were written into new blocks."""
 
@@ -59,6 +59,9 @@ class ChangedDirectory:
 
     def find(self, name: bytes) -> int | None:
         """Return the inode that a name stands for."""
+        if self.inode.size >= LARGE_DIRECTORY:
+            with suppress(DamagedIndexError):
+                return self._opened_index().find(name)
         return next((number for _, number, _ in self.entries(name)), None)
 
     def is_empty(self) -> bool:
@@ -77,8 +80,9 @@ class ChangedDirectory:
     def insert(self, name: bytes, child: StoredInode) -> None:
         """Add an entry for child; nothing has this name."""
         _check_length(name)
-        if not self._inserted(name, child):
-            self._write([*self.entries(), (name, child.number, self._file_type(child))])
+        entry = name, child.number, self._file_type(child)
+        if not self._inserted(name, child) and not self._grown([entry]):
+            self._write([*self.entries(), entry])
 
     def _inserted(self, name: bytes, child: StoredInode) -> bool:
         """Add an entry where there is room for it; False where there is none."""
@@ -93,7 +97,7 @@ class ChangedDirectory:
         if self._is_inline:
             self._write([entry for entry in self.entries() if entry[0] != name], order=WriteOrder.LAST)
             return
-        for block, leaf in self._leaves(name):
+        for block, leaf in self._leaves_of(name):
             if leaf.remove(name):
                 self._transaction.put(block, leaf.sealed(self.inode.seed), order=WriteOrder.LAST)
                 return
@@ -121,7 +125,7 @@ class ChangedDirectory:
             pointed = [(one, child.number if one == name else old, kind) for one, old, kind in self.entries()]
             self._write(pointed, order=WriteOrder.NEW_NAMES)
             return
-        for block, leaf in self._leaves(name):
+        for block, leaf in self._leaves_of(name):
             if leaf.point(name, child.number, file_type):
                 self._transaction.put(block, leaf.sealed(self.inode.seed), order=WriteOrder.NEW_NAMES)
                 return
@@ -134,6 +138,8 @@ class ChangedDirectory:
         if parent is None and not self._is_inline and not any(names.values()):
             self._remove_all(names)
             return
+        if parent is None and self.inode.size >= LARGE_DIRECTORY and self._change_large(names):
+            return
         # To change one name takes as long as to write two blocks.
         is_few = len(names) == 1 or len(names) <= min(FEW_NAMES, self._size_in_blocks // 2)
         is_possible = is_few and parent is None and not self._is_inline
@@ -143,11 +149,45 @@ class ChangedDirectory:
         added = [(name, child.number, self._file_type(child)) for name, child in names.items() if child is not None]
         self._write([*kept, *added], parent)
 
+    def _change_large(self, names: Mapping[bytes, StoredInode | None]) -> bool:
+        """Change names in the blocks where their hashes belong; False, with nothing changed, where that cannot be."""
+        if not self._grown([(name, child.number, self._file_type(child)) for name, child in names.items() if child]):
+            return False
+        gone = {name for name, child in names.items() if child is None}
+        if len(gone) > FEW_NAMES:
+            self._remove_all(gone)
+        else:
+            for name in gone:
+                self.remove(name)
+        return True
+
+    def _grown(self, entries: list[NamedInode]) -> bool:
+        """Add names to the tree of hashes, or point them to other inodes; False, with nothing changed, where there is
+        no tree, or none that can grow, or no journal by which all of it changes together."""
+        if not self._is_indexed or not self._transaction.has_journal:
+            return False
+        savepoint = self._transaction.savepoint()
+        try:
+            growing = GrowingIndex(self._transaction, self.inode, self._opened_index(), self._writer)
+            growing.put(entries)
+        except DamagedIndexError:
+            self._transaction.restore(savepoint)
+            return False
+        finally:
+            self._index = None
+        self.inode = growing.finished()
+        return True
+
     def _remove_all(self, names: Collection[bytes]) -> None:
         """Take entries away in the blocks that have them, for which no block needs to be free."""
+        left = {*names}
         for block, leaf in self._leaves():
-            if leaf.remove_all(names):
+            found = leaf.remove_all(left)
+            if found:
                 self._transaction.put(block, leaf.sealed(self.inode.seed), order=WriteOrder.LAST)
+                left -= found
+                if not left:
+                    return
 
     def _change_one(self, name: bytes, child: StoredInode | None) -> bool:
         """Change a name in the block that has it or has room for it; False where none has."""
@@ -196,47 +236,16 @@ class ChangedDirectory:
         if not self._is_indexed:
             yield from self._leaves()
             return
-        blocks = dict(self._blocks())
-        number = self._hashed_leaf(name, blocks)
-        if number is not None:
-            yield blocks[number], self._leaf(blocks[number])
+        with suppress(DamagedIndexError):
+            index = self._opened_index()
+            block = index.where(next(index.leaves(name)))
+            yield block, self._leaf(block)
 
-    def _hashed_leaf(self, name: bytes, blocks: dict[int, int]) -> int | None:
-        """Return the block of the directory in which a name's hash belongs; None where that cannot be told."""
-        root = self._transaction.read(blocks[0]) if 0 in blocks else b""
-        if not root or self._hashing is None:
-            return None
-        info = layout.DX_ROOT.unpack(root)
-        expected = (0, self._hashing.version, layout.DX_ROOT_INFO_LENGTH)
-        if (info["reserved_zero"], info["hash_version"], info["info_length"]) != expected:
-            return None
-        wanted, number, table = self._hashing(name), 0, _TABLE_IN_ROOT
-        for _ in range(min(info["indirect_levels"], _MOST_LEVELS) + 1):
-            if number not in blocks:
-                return None
-            found = self._in_table(self._transaction.read(blocks[number]), table, wanted)
-            if found is None:
-                return None
-            number, table = found, _TABLE_IN_NODE
-        return number if number in blocks else None
-
-    def _in_table(self, block: bytes, start: int, wanted: int) -> int | None:
-        """Return the block of the directory that a table names for a hash; None for a damaged table."""
-        head = layout.DX_COUNT_LIMIT.unpack(block, start)
-        end = start + head["count"] * layout.DX_ENTRY.size
-        if (
-            not head["count"]
-            or end > len(block)
-            or not self._fs.checksums.index_block_holds(self.inode.seed, block, start)
-        ):
-            return None
-        found = int(head["block"])
-        for at in range(start + layout.DX_ENTRY.size, end, layout.DX_ENTRY.size):
-            entry = layout.DX_ENTRY.unpack(block, at)
-            if entry["hash"] > wanted:
-                break
-            found = int(entry["block"])
-        return found & _BLOCK_BITS
+    def _opened_index(self) -> DirectoryIndex:
+        """Return the tree of hashes as it is now. Raises DamagedIndexError where there is none."""
+        if self._index is None:
+            self._index = opened_index(self._fs, self.inode)
+        return self._index
 
     def _blocks(self) -> Iterator[tuple[int, int]]:
         """Yield (block of the directory, where it is)."""
@@ -250,12 +259,17 @@ class ChangedDirectory:
             if wanted in self._transaction.read(block):
                 yield block, self._leaf(block)
 
+    def _leaves_of(self, name: bytes) -> Iterator[tuple[int, Leaf]]:
+        """Yield blocks that may have a name: in a large directory first those where its hash belongs."""
+        if self.inode.size >= LARGE_DIRECTORY:
+            with suppress(DamagedIndexError):
+                index = self._opened_index()
+                for number in index.leaves(name):
+                    yield index.where(number), self._leaf(index.where(number))
+        yield from self._leaves(name)
+
     def _leaf(self, block: int) -> Leaf:
-        data, where = self._transaction.read(block), inode_name(self.inode.number)
-        leaf = Leaf(self._fs, data, where)
-        if leaf.has_tail and not self._fs.checksums.directory_block_holds(self.inode.seed, data):
-            raise self._fs.not_believed(f"{where}: the checksum of its block {block} does not hold")
-        return leaf
+        return Leaf.read(self._fs, block, self.inode)
 
     def _write(
         self, entries: list[NamedInode], parent: int | None = None, order: WriteOrder = WriteOrder.OTHERS
@@ -272,6 +286,7 @@ class ChangedDirectory:
         contents.cut(0)
         contents.add_metadata(data)
         self.inode = contents.finished(len(data))
+        self._index = None
 
 
 def _check_length(name: bytes) -> None:

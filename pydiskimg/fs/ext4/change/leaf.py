@@ -10,18 +10,18 @@ a block stays, with inode 0.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.directory_writer import entry_length
 from pydiskimg.fs.ext4.file_system import FileSystem, NotBelievedError
+from pydiskimg.fs.ext4.inodes import StoredInode, inode_name
 
 _HEADER = layout.DIRECTORY_ENTRY.size
 _LONGEST = 65535  # rec_len of an entry as long as a block of 64 KiB
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """An entry at offset of its block, with length bytes up to the next; inode 0: it is free. name is what it says."""
 
     offset: int
@@ -29,11 +29,6 @@ class Slot:
     inode: int
     file_type: int
     name: bytes
-
-    @property
-    def room(self) -> int:
-        """Bytes that another entry could have of it."""
-        return self.length - (entry_length(self.name) if self.inode else 0)
 
 
 class Leaf:
@@ -49,40 +44,54 @@ class Leaf:
         self.has_tail = fs.checksums.active and _has_tail(data)
         self._end = len(data) - (layout.DIRECTORY_TAIL.size if self.has_tail else 0)
 
+    @classmethod
+    def read(cls, fs: FileSystem, block: int, directory: StoredInode) -> Leaf:
+        """Return a block of a directory. Raises NotBelievedError where its checksum does not hold."""
+        data, where = fs.read(block), inode_name(directory.number)
+        leaf = cls(fs, data, where)
+        if leaf.has_tail and not fs.checksums.directory_block_holds(directory.seed, data):
+            raise fs.not_believed(f"{where}: the checksum of its block {block} does not hold")
+        return leaf
+
     def slots(self) -> Iterator[Slot]:
         """Yield all entries. Raises NotBelievedError where they do not fill the block."""
-        at = 0
-        while at < self._end:
-            if self._end - at < _HEADER:
+        for at, (inode, length, size, file_type) in self._headers():
+            yield Slot(at, length, inode, file_type, bytes(self.data[at + _HEADER : at + _HEADER + size]))
+
+    def _headers(self) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
+        """Yield where each entry is, and its inode, length, length of the name and file_type; raises as slots()."""
+        at, end, data, is_large = 0, self._end, self.data, len(self.data) > _LONGEST
+        while at < end:
+            if end - at < _HEADER:
                 raise self._damaged(at)
-            entry = layout.DIRECTORY_ENTRY.unpack(self.data, at)
-            length, size = int(entry["rec_len"]), int(entry["name_len"])
-            if length in (0, _LONGEST) and len(self.data) > _LONGEST:
-                length = len(self.data)
-            if length % 4 or not _HEADER <= length <= self._end - at or _HEADER + size > length:
+            inode, length, size, file_type = layout.DIRECTORY_ENTRY.values(data, at)
+            if is_large and length in (0, _LONGEST):
+                length = len(data)
+            if length % 4 or not _HEADER <= length <= end - at or _HEADER + size > length:
                 raise self._damaged(at)
-            name = bytes(self.data[at + _HEADER : at + _HEADER + size])
-            yield Slot(at, length, int(entry["inode"]), int(entry["file_type"]), name)
+            yield at, (inode, length, size, file_type)
             at += length
 
     def find(self, name: bytes) -> Slot | None:
+        if name not in self.data:
+            return None
         return next((slot for slot in self.slots() if slot.inode and slot.name == name), None)
 
     def insert(self, inode: int, name: bytes, file_type: int) -> bool:
         """Add an entry where there is room for it; False where there is none."""
         needed = entry_length(name)
-        slot = next((slot for slot in self.slots() if slot.room >= needed), None)
-        if slot is None:
-            return False
-        at = slot.offset
-        if slot.inode:
-            at += entry_length(slot.name)
-            self._put(slot.offset, rec_len=at - slot.offset)
-        length = slot.offset + slot.length - at
-        self.data[at : at + length] = bytes(length)
-        self._put(at, inode=inode, rec_len=length, name_len=len(name), file_type=file_type)
-        self.data[at + _HEADER : at + _HEADER + len(name)] = name
-        return True
+        for at, (other, length, size, _) in self._headers():
+            taken = _HEADER + (size + 3 & ~3) if other else 0
+            if length - taken < needed:
+                continue
+            if taken:
+                self._put(at, rec_len=taken)
+            start, room = at + taken, length - taken
+            self.data[start : start + room] = bytes(room)
+            self._put(start, inode=inode, rec_len=room, name_len=len(name), file_type=file_type)
+            self.data[start + _HEADER : start + _HEADER + len(name)] = name
+            return True
+        return False
 
     def remove(self, name: bytes) -> bool:
         """Take an entry away; False where there is none."""
@@ -97,22 +106,22 @@ class Leaf:
             before = slot
         return False
 
-    def remove_all(self, names: Collection[bytes]) -> bool:
-        """Take all entries away that have one of names; False where there are none."""
+    def remove_all(self, names: Collection[bytes]) -> set[bytes]:
+        """Take all entries away that have one of names, and return which ones there were."""
         before: Slot | None = None
-        is_changed = False
+        found: set[bytes] = set()
         for slot in self.slots():
             if not slot.inode or slot.name not in names:
                 before = slot
                 continue
-            is_changed = True
+            found.add(slot.name)
             if before is None:
                 self._put(slot.offset, inode=0)
-                before = replace(slot, inode=0)
+                before = slot._replace(inode=0)
             else:
-                before = replace(before, length=before.length + slot.length)
+                before = before._replace(length=before.length + slot.length)
                 self._put(before.offset, rec_len=before.length)
-        return is_changed
+        return found
 
     def point(self, name: bytes, inode: int, file_type: int) -> bool:
         """Make an entry one of another inode; False where there is none."""

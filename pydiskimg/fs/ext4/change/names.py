@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 from pydiskimg.fs.ext4 import layout
-from pydiskimg.fs.ext4.change.directories import FEW_NAMES, ChangedDirectory
+from pydiskimg.fs.ext4.change.directories import FEW_NAMES, LARGE_DIRECTORY, ChangedDirectory
 from pydiskimg.fs.ext4.change.files import FileChanges
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.tree.files import RefusedError
@@ -14,6 +15,7 @@ from pydiskimg.fs.ext4.tree.files import RefusedError
 _KEPT_NAMES = 1 << 18  # in all directories; 40 MB
 _IN_A_BLOCK = 15  # names that are taken away, one after the other, as they are stored
 _KEPT_SIZE = 4 << 20  # bytes of a directory whose names are kept
+_OPENED = 4  # larger ones
 
 Times = tuple[int, int]
 """Of the last access and the last change, in nanoseconds since 1970."""
@@ -34,11 +36,14 @@ class Names:
         self._waiting: dict[int, dict[bytes, StoredInode | None]] = {}
         self._more_links: dict[int, int] = {}
         self._parents: dict[int, int] = {}  # of directories that are not written yet
+        self._opened: dict[int, ChangedDirectory] = {}
+        self._scattered: dict[int, int] = {}  # names that each go to a block of its own
 
     @property
     def size(self) -> int:
         """How many blocks, at most, that are in use will change when the names that wait are written."""
-        return sum(2 + max(min(len(names), FEW_NAMES), len(names) // _IN_A_BLOCK) for names in self._waiting.values())
+        few = sum(2 + max(min(len(names), FEW_NAMES), len(names) // _IN_A_BLOCK) for names in self._waiting.values())
+        return few + sum(self._scattered.values())
 
     def find(self, directory: int, name: bytes) -> int | None:
         """Return the inode that a name stands for."""
@@ -51,7 +56,11 @@ class Names:
         if name in waiting:
             inode = waiting[name]
             return None if inode is None else inode.number
-        return self._directory(directory).find(name)
+        if directory not in self._opened:
+            if len(self._opened) >= _OPENED:
+                self._opened.clear()
+            self._opened[directory] = self._directory(directory)
+        return self._opened[directory].find(name)
 
     def is_empty(self, directory: int) -> bool:
         """Tell whether a directory has no names."""
@@ -66,6 +75,8 @@ class Names:
         if directory in self._known:
             self._known[directory][name] = inode.number
             self._count += 1
+        if directory in self._scattered:
+            self._scattered[directory] += 1
         self._waiting.setdefault(directory, {})[name] = inode
 
     def remove(self, directory: int, name: bytes) -> None:
@@ -85,7 +96,7 @@ class Names:
         """Take the name of a directory away, and forget the directory, in which no names are left."""
         self.remove(parent, name)
         self._more_links[parent] = self._more_links.get(parent, 0) - 1
-        for kept in (self._known, self._waiting, self._more_links, self._parents, self.times):
+        for kept in self._kept:
             kept.pop(directory, None)
 
     def write(self, directory: int) -> None:
@@ -94,7 +105,10 @@ class Names:
         if waiting is not None:
             times, links = self.times.get(directory), self._more_links.pop(directory, 0)
             parent = self._parents.pop(directory, None)
+            self._opened.pop(directory, None)
             self._changes.change_names(directory, waiting, parent=parent, links=links, times=times)
+            self._scattered.pop(directory, None)
+            self._note_large(self._changes.inode(directory))
 
     def write_all(self) -> None:
         """Write all names that wait."""
@@ -106,9 +120,19 @@ class Names:
 
     def forget(self) -> None:
         """Forget all names, also those that wait."""
-        for kept in (self._known, self._waiting, self._more_links, self._parents, self.times):
+        for kept in self._kept:
             kept.clear()
         self._count = 0
+
+    @property
+    def _kept(self) -> tuple[dict[int, Any], ...]:
+        """All that is known of directories by their inodes."""
+        known = self._known, self._waiting, self._more_links, self._parents, self.times
+        return *known, self._opened, self._scattered
+
+    def _note_large(self, inode: StoredInode) -> None:
+        if inode.size >= LARGE_DIRECTORY:
+            self._scattered.setdefault(inode.number, 0)
 
     def _directory(self, directory: int) -> ChangedDirectory:
         return self._changes.directory(self._changes.inode(directory))
@@ -116,6 +140,7 @@ class Names:
     def _read(self, directory: int) -> dict[bytes, int] | None:
         """Return the names of a directory; None for one that is too large."""
         inode = self._changes.inode(directory)
+        self._note_large(inode)
         if inode.size > _KEPT_SIZE or directory in self._waiting:
             return None
         known: dict[bytes, int] = {}

@@ -9,8 +9,8 @@ from itertools import pairwise
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.check.checking import Checking
 from pydiskimg.fs.ext4.check.report import FindingKind
-from pydiskimg.fs.ext4.directory_hash import DirectoryHash
-from pydiskimg.fs.ext4.features import Incompat
+from pydiskimg.fs.ext4.directory_hash import COMPUTED_HASHES, table_limit
+from pydiskimg.fs.ext4.directory_index import directory_hash, most_levels
 from pydiskimg.fs.ext4.inodes import StoredInode
 
 _INFO = layout.DX_ROOT.offsets["reserved_zero"]
@@ -38,14 +38,11 @@ class HashTree:
     def __init__(self, checking: Checking, inode: StoredInode) -> None:
         self._checking = checking
         self._inode = inode
-        self._block_size = checking.fs.geometry.block_size
         self._tables: dict[int, list[tuple[int, int]]] = {}
         self._leaves: dict[int, tuple[int, int]] = {}
         self._levels = 0
         self._is_usable = True
-        superblock = checking.fs.superblock
-        is_signed = not superblock.number("s_flags") & layout.UNSIGNED_HASH
-        self._hash = DirectoryHash(bytes(superblock.fields["s_hash_seed"]), is_signed=is_signed)
+        self._hash = directory_hash(checking.fs)
         self._is_hashed = not inode.flags & (layout.CASEFOLD_FLAG | layout.ENCRYPT_FLAG)
 
     def table_of(self, index: int, block: bytes) -> int | None:
@@ -133,19 +130,25 @@ class HashTree:
 
     def _check_root(self, block: bytes) -> None:
         root, checking = layout.DX_ROOT.unpack(block), self._checking
-        most = 3 if checking.has(Incompat.LARGEDIR) else 2
         self._levels, version = int(root["indirect_levels"]), root["hash_version"]
-        if root["reserved_zero"] or root["info_length"] != layout.DX_ROOT_INFO_LENGTH or self._levels >= most:
+        if (
+            root["reserved_zero"]
+            or root["info_length"] != layout.DX_ROOT_INFO_LENGTH
+            or self._levels > most_levels(checking.fs)
+        ):
             self._found("the root of its tree of hashes makes no sense")
             self._is_usable = False
         elif version not in _KNOWN_HASHES or root["unused_flags"] & _INCOMPATIBLE:
             self._found(f"its tree of hashes is of version {version}, which is not known")
             self._is_usable = False
-        self._is_hashed = self._is_hashed and version == self._hash.version
+        if version in COMPUTED_HASHES:
+            self._hash = directory_hash(checking.fs, version)
+        else:
+            self._is_hashed = False
 
     def _limit(self, table: int) -> int:
-        tail = layout.DX_TAIL.size if self._checking.fs.checksums.active else 0
-        return (self._block_size - table - tail) // layout.DX_ENTRY.size
+        fs = self._checking.fs
+        return table_limit(fs.geometry.block_size, table, has_checksums=fs.checksums.active)
 
     def _found(self, text: str) -> None:
         self._checking.found(FindingKind.HASHES, self._inode, text)

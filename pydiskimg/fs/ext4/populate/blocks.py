@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from itertools import islice
 
 from pydiskimg.files.attributes import ACLS
 from pydiskimg.files.entry import Contents, Entry
@@ -50,16 +51,18 @@ class FileBlocks:
         pieces = write_contents(contents, size, self.space, self._output, self.block_size)
         return self._mapped(number, pieces, size)
 
-    def write_blocks(self, number: int, blocks: Sequence[Buffer]) -> Stored:
-        """Write whole blocks as the contents of the file with this inode."""
+    def write_blocks(self, number: int, blocks: Iterator[Buffer], count: int) -> Stored:
+        """Write count whole blocks as the contents of the file with this inode."""
         pieces: list[FilePiece] = []
-        while len(blocks) > (done := sum(count for _, _, count in pieces)):
-            start, end = self.space.allocate(0, len(blocks) - done)
+        done = 0
+        while done < count:
+            start, end = self.space.allocate(0, count - done)
             self._output.seek(start)
-            for block in blocks[done : done + end - start]:
+            for block in islice(blocks, end - start):
                 self._output.write(block)
             pieces.append((done, start, end - start))
-        return self._mapped(number, pieces, len(blocks) * self.block_size)
+            done += end - start
+        return self._mapped(number, pieces, count * self.block_size)
 
     def write_attributes(self, block: bytearray) -> int:
         """Write a block of extended attributes and return where it is."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from pydiskimg.files.resolve import UnsafePathError, check_length
 from pydiskimg.files.writer import MOUNT_POINT, NAME_TAKEN, MountPointInTheWayError, NameTakenError, Wording
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.directories import LOST_FOUND
+from pydiskimg.fs.ext4.directory_writer import DirectoryEntry
 from pydiskimg.fs.ext4.inode_fields import possible_flags
 from pydiskimg.fs.ext4.populate.inode_record import Stored
 from pydiskimg.fs.ext4.populate.names import Named, NameTable
@@ -299,8 +301,18 @@ class Filler:
         return self.files_of(found.inode).read(found.inode, limit)
 
 
-def entries_of(names: NameTable, directory: int, files: NewFiles) -> Sequence[tuple[int, bytes, int]]:
-    """Return the entries of a directory in the order in which they arrived, with the numbers that its files have."""
-    found = [(files.local(named.inode), name, named.file_type) for name, named in names.in_directory(directory)]
-    found.reverse()
-    return found
+class EntriesInDirectory:
+    """The entries of a directory in the order in which they arrived, with the numbers that its files have."""
+
+    def __init__(self, names: NameTable, directory: int, files: NewFiles) -> None:
+        self._names = names
+        self._local = files.local
+        self._units = array("I", names.units(directory))
+        self._units.reverse()
+
+    def __len__(self) -> int:
+        return len(self._units)
+
+    def __getitem__(self, index: int, /) -> DirectoryEntry:
+        name, inode, file_type = self._names.at(self._units[index])
+        return self._local(inode), name, file_type

@@ -27,7 +27,7 @@ from pydiskimg.fs.ext4.make import ExtInfo, ext_info
 from pydiskimg.fs.ext4.new_file_system import NewFileSystem, new_identity
 from pydiskimg.fs.ext4.plan import plan_geometry
 from pydiskimg.fs.ext4.populate.filled_files import FilledFiles
-from pydiskimg.fs.ext4.populate.filler import Filler, entries_of
+from pydiskimg.fs.ext4.populate.filler import EntriesInDirectory, Filler
 from pydiskimg.fs.ext4.populate.inode_record import stored_fields
 from pydiskimg.fs.ext4.populate.new_files import MOST_LINKS, SECOND, NewFiles
 from pydiskimg.fs.ext4.populate.space import FullError
@@ -180,11 +180,11 @@ def _write_directories(files: NewFiles, filler: Filler) -> None:
     writer = DirectoryWriter(new.geometry.block_size, new.checksums, hashing)
     for number in sorted(filter(files.holds, filler.paths.above)):
         above = files.root if number == files.root else filler.paths.above[number]
-        entries = entries_of(filler.names, number, files)
+        entries = EntriesInDirectory(filler.names, number, files)
         own, parent = files.local(number), files.local(above)
         if number == files.lost_found:
             least = lost_found_blocks(new.geometry.block_size)
-            directory = NewDirectory(writer.linear(own, parent, entries, least), is_indexed=False)
+            directory = writer.linear(own, parent, entries, least)
         else:
             directory = writer.directory(own, parent, entries)
         _write_directory(files, filler, number, directory)
@@ -194,7 +194,7 @@ def _write_directory(files: NewFiles, filler: Filler, number: int, directory: Ne
     """Write the blocks of one directory and its inode's fields. Raises NoSpaceError, and as writing does."""
     local = files.local(number)
     try:
-        stored = files.blocks.write_blocks(local, directory.blocks)
+        stored = files.blocks.write_blocks(local, directory.blocks, directory.count)
     except FullError as error:
         raise filler.directory_failed(number, error) from error
     fields = layout.INODE.unpack(files.inodes.get(local))

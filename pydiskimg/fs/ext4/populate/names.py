@@ -76,16 +76,28 @@ class NameTable:
 
     def in_directory(self, directory: int) -> Iterator[tuple[bytes, Named]]:
         """Yield the names in a directory, the last ones first."""
+        for unit in self.units(directory):
+            name, inode, file_type = self.at(unit)
+            yield name, Named(inode, file_type)
+
+    def units(self, directory: int) -> Iterator[int]:
+        """Yield the units of the names in a directory, the last ones first."""
         unit = self._last.get(directory, 0)
         while unit:
-            offset = unit * _UNIT
-            inode, unit, file_type, length, _ = _NAME.unpack_from(self._names, offset)
+            inode, previous, *_ = _NAME.unpack_from(self._names, unit * _UNIT)
             if inode:
-                start = offset + _NAME.size
-                yield bytes(self._names[start : start + length]), Named(inode, file_type)
+                yield unit
+            unit = previous
+
+    def at(self, unit: int) -> tuple[bytes, int, int]:
+        """Return the name of a unit, its inode and its file_type."""
+        offset = unit * _UNIT
+        inode, _, file_type, length, _ = _NAME.unpack_from(self._names, offset)
+        start = offset + _NAME.size
+        return bytes(self._names[start : start + length]), inode, file_type
 
     def forget_lookups(self) -> None:
-        """Free the memory that find() needs; only in_directory() may be called from now on."""
+        """Free the memory that find() needs; find() and add() may not be called from now on."""
         self._slots = array("I")
 
     def _set(self, offset: int, inode: int, file_type: int) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.acl import acl_attribute
@@ -17,6 +18,10 @@ from pydiskimg.fs.ext4.inode_table import InodeTable
 from pydiskimg.fs.ext4.inodes import StoredInode, inode_name
 from pydiskimg.fs.ext4.xattrs import Xattrs, attribute_name
 from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydiskimg.fs.ext4.directory_index import DirectoryIndex
 
 _KINDS = (*layout.FILE_TYPES,)
 _ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
@@ -27,6 +32,7 @@ _MORE_OF_STATUS = (*_SECONDS, "st_atime_ns", "st_mtime_ns", "st_ctime_ns", "st_b
 _INDEXED = 256  # directories whose names are kept
 _INDEXED_NAMES = 1 << 18  # in all; 40 MB
 _INDEXED_SIZE = 4 << 20
+_KEPT_INDEXES = 4  # of directories that are larger; 3 MB each
 
 
 class RefusedError(Exception):
@@ -48,6 +54,7 @@ class ExtFiles:
         self._table = InodeTable(fs)
         self._xattrs = Xattrs(fs, self._attribute_value)
         self._names: dict[int, dict[bytes, int]] = {}  # of directories that were looked into
+        self._indexes: dict[int, DirectoryIndex] = {}  # of larger ones
 
     def inode(self, number: int) -> StoredInode:
         """Return the inode of a file: one that is in use and has a type."""
@@ -67,6 +74,10 @@ class ExtFiles:
         if names is not None:
             return names.get(name)
         if directory.size > _INDEXED_SIZE:
+            from pydiskimg.fs.ext4.directory_index import DamagedIndexError  # only here: few are so large
+
+            with suppress(DamagedIndexError):
+                return self._index(directory).find(name)
             blocks = self._directory_blocks(directory)
             found = (found for block in blocks for found in block_entries(self.fs, directory, block, name))
             return next((number for _, number, _ in found), None)
@@ -77,6 +88,15 @@ class ExtFiles:
             self._names.clear()
         self._names[directory.number] = names
         return names.get(name)
+
+    def _index(self, directory: StoredInode) -> DirectoryIndex:
+        from pydiskimg.fs.ext4.directory_index import opened_index  # only here, as above
+
+        if directory.number not in self._indexes:
+            if len(self._indexes) >= _KEPT_INDEXES:
+                self._indexes.clear()
+            self._indexes[directory.number] = opened_index(self.fs, directory)
+        return self._indexes[directory.number]
 
     def _directory_blocks(self, directory: StoredInode) -> Iterator[bytes]:
         if directory.flags & layout.ENCRYPT_FLAG:
