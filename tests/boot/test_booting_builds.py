@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A disk that pydiskimg build made without any privilege boots by itself, to the login prompt of the host it names."""
+"""A disk that pydiskimg build made without any privilege boots by itself, to the login prompt of the host it names.
+
+The kernel that it boots has a quota: a second disk has one that we have counted.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from tests.boot.conftest import Systems
 from tests.fixtures.bootable_debian import DEBIAN_12, packed, run
 from tests.fixtures.checkout import ROOT
 from tests.fixtures.programs import run as judged
+from tests.fixtures.quota_disk import assert_sound, changed_again, quota_disk, used_by_the_kernel
 from tests.fixtures.unprivileged import unprivileged
 from tests.fixtures.virtual_machine import Nic, running
 
@@ -35,7 +39,8 @@ def test_a_build_of_debian_12_boots_as_what_it_was_named(
     # On a busy machine an emulated timer comes too late for the kernel, which then panics.
     patient = ("--kernel-args", "no_timer_check")
     run(tool("env"), f"PYTHONPATH={ROOT}", *unprivileged(tool, *build, *sizes, *naming, *patient))
-    with running(disk, NIC, tmp_path / "console", disk_format="qcow2") as machine:
+    second = quota_disk(tool, tmp_path / "quota")
+    with running(disk, NIC, tmp_path / "console", disk_format="qcow2", more_disks=[second]) as machine:
         machine.login("built")
         assert "no_timer_check" in machine.run("cat /proc/cmdline").split()
         assert machine.run("hostname -f") == "built.example.org"
@@ -45,7 +50,10 @@ def test_a_build_of_debian_12_boots_as_what_it_was_named(
         machine.run("touch /root/written /boot/written")
         machine.wait_until_up()
         assert machine.run("systemctl --failed --no-legend") == ""
+        used_by_the_kernel(machine, "/dev/vdb")
         machine.power_off()
+    assert_sound(tool, second)
+    changed_again(tool, second)
     run("qemu-img", "check", "-q", "-f", "qcow2", disk)
     with open_image(disk, format="qcow2") as image:
         for partition in (read_partition_table(image)[number] for number in (1, 3)):

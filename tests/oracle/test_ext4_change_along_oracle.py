@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import StorageError
-from pydiskimg.fs.ext4.change.tree import open_changed_tree
+from pydiskimg.fs.ext4.change.tree import ChangedTree, open_changed_tree
 from pydiskimg.units import KIB
 from tests.fixtures.ext_contents import Found, contents_of
 from tests.fixtures.judged_ext import disk_of, judged, prepared, repaired
@@ -18,6 +21,15 @@ from tests.fixtures.programs import Tool, run
 from tests.fixtures.stopping_disk import LosingDisk, StoppedError, StoppingDisk
 
 pytestmark = pytest.mark.oracle
+
+
+class Interrupted(NamedTuple):
+    """A disk after an interruption, and the files before the change and after it."""
+
+    disk: MemoryDisk
+    before: dict[str, Found]
+    after: dict[str, Found]
+
 
 RENAMES: dict[str, tuple[str, str]] = {
     "in one directory": ("/old", "/new"),
@@ -87,6 +99,68 @@ def test_a_directory_that_moves_without_a_journal_has_one_name_at_least(
         names = [name for name in ("/empty", "/dir/moved") if name in found]
         assert len(names) == 1
         assert found[f"{names[0]}/file"].contents == b"of the directory"
+
+
+VALUES: dict[str, Callable[[ChangedTree], object]] = {
+    "set": lambda tree: tree.set_attribute("/other", "user.large", b"v" * 20_000),
+    "replaced": lambda tree: tree.set_attribute("/old", "user.large", b"v" * 20_000),
+    "removed": lambda tree: tree.remove_attribute("/old", "user.large"),
+    "removed with its file": lambda tree: tree.remove("/old"),
+    "made with its file": lambda tree: tree.write("/new", b"new", attributes={"user.large": b"v" * 20_000}),
+}
+
+
+def values_interrupted(tool: Tool, directory: Path, block_size: int, name: str) -> Iterator[Interrupted]:
+    """Yield what each number of writes leaves of a change of an attribute whose value is in an inode of its own."""
+    disk = prepared(tool, directory, f"-t ext4 -b {block_size} -O ea_inode,^has_journal")
+    if name != "made with its file":
+        with open_changed_tree(disk) as tree:
+            tree.remove_directory("/empty")  # 1 to 16 were in use
+    start, before = bytes(disk.data), contents_of(disk)
+    counting = StoppingDisk(disk, 1 << 30)
+    with open_changed_tree(counting) as tree:
+        VALUES[name](tree)
+    judged(tool, directory, disk)
+    after, rng = contents_of(disk), random.Random(5)
+    for writes in range(counting.written):
+        disk.data[:] = start
+        losing = LosingDisk(disk, writes, block_size)
+        with suppress(StoppedError), open_changed_tree(losing) as tree:
+            VALUES[name](tree)
+        losing.lose(rng)
+        yield Interrupted(disk, before, after)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_value_in_the_block_of_its_file_without_a_journal(tool: Tool, tmp_path: Path, name: str) -> None:
+    """A block of the table has 16 inodes: both are there, or neither."""
+    outcomes = set()
+    for one in values_interrupted(tool, tmp_path, 4096, name):
+        found = repaired(tool, tmp_path, one.disk)
+        assert found in (one.before, one.after)
+        outcomes.add(found == one.after)
+    assert outcomes == {False, True}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_value_in_another_block_without_a_journal(tool: Tool, tmp_path: Path, name: str) -> None:
+    """Of 4 inodes in a block: e2fsck -y may take attributes of the one file away, and all others are as they were."""
+    path = tmp_path / "apart"
+    for one in values_interrupted(tool, tmp_path, 1024, name):
+        path.write_bytes(one.disk.data)
+        run(tool("e2fsck"), "-p", path, expect=(0, 1, 4))
+        run(tool("e2fsck"), "-fy", path, expect=(0, 1))
+        one.disk.data[:] = path.read_bytes()
+        judged(tool, tmp_path, one.disk)
+        found = contents_of(one.disk)
+        changes = {path for path in one.before.keys() | one.after.keys() if one.before.get(path) != one.after.get(path)}
+        for name_found, file in found.items():
+            if name_found in changes:
+                whole = [files[name_found] for files in (one.before, one.after) if name_found in files]
+                assert any(file._replace(attributes={}) == other._replace(attributes={}) for other in whole)
+                assert any(file.attributes.items() <= other.attributes.items() for other in whole)
+            elif not name_found.startswith("/lost+found"):
+                assert file == one.before[name_found]
 
 
 # The orphan file would be inode 12, and the numbers below others.

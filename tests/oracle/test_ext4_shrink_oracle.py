@@ -16,11 +16,14 @@ from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError, DoesNotFitError, FileSystemError
 from pydiskimg.fs.ext4.change.transaction import Transaction
+from pydiskimg.fs.ext4.change.tree import open_changed_tree
+from pydiskimg.fs.ext4.check import check_ext
 from pydiskimg.fs.ext4.descriptors import descriptor_record, halves, locations, read_descriptor, read_descriptors
 from pydiskimg.fs.ext4.file_system import read_file_system
 from pydiskimg.fs.ext4.grow import plan_ext_growth
 from pydiskimg.fs.ext4.layout import SUPERBLOCK
 from pydiskimg.fs.ext4.shrink import minimum_size, shrink_ext, tables
+from pydiskimg.fs.ext4.shrink.survey import inodes_in_use
 from pydiskimg.fs.ext4.tree import open_ext_tree
 from pydiskimg.protocols import Source
 from pydiskimg.records import Value
@@ -102,6 +105,24 @@ def disk_of(tool: Tool, directory: Path, options: str, contents: Path, size: int
         run(tool("e2fsck"), "-fy", path, expect=(0, 1))
     disk = MemoryDisk(size)
     disk.data[:] = path.read_bytes()
+    return disk
+
+
+def with_values(tool: Tool, directory: Path, options: str, size: int = 10 * MIB) -> MemoryDisk:
+    """Return a file system of 160 inodes, in use at the end: of files, and of values of their attributes."""
+    disk = MemoryDisk(size)
+    disk.data[:] = made_ext(tool, directory / "image", f"-t ext4 -b 1024 -g 1024 -N 160 {options}", size).read_bytes()
+    rng = random.Random(3)
+    with open_changed_tree(disk) as tree:
+        for number in range(36):
+            tree.make_directory(f"/{number}")
+            values = {"user.large": rng.randbytes(2500 + 40 * number), "user.small": b"s" * (number % 5 * 40)}
+            tree.write(f"/{number}/file", rng.randbytes(number * 70), attributes=values)
+            tree.chown(f"/{number}/file", number % 5, number % 3)
+            tree.set_attribute(f"/{number}", "user.of a directory", rng.randbytes(3000))
+        for number in range(36):
+            if number % 3 or number < 9:
+                tree.remove_tree(f"/{number}")
     return disk
 
 
@@ -211,6 +232,32 @@ def test_metadata_that_flex_bg_has_put_after_the_end(tmp_path: Path, tool: Tool,
         assert contents_of(disk) == before
 
 
+WITH_VALUES = {
+    "journal": "-O ea_inode",
+    "quota": "-O ea_inode,quota,project -E quotatype=usrquota:grpquota:prjquota",
+    "neither": "-O ea_inode,inline_data,^has_journal,^metadata_csum",
+}
+
+
+@pytest.mark.parametrize("kind", WITH_VALUES)
+def test_values_that_get_other_numbers(tmp_path: Path, tool: Tool, kind: str) -> None:
+    disk = with_values(tool, tmp_path, WITH_VALUES[kind])
+    judged(tool, tmp_path, disk)
+    before, minimum = everything(disk), minimum_size(disk)
+    numbers = {inode.number for inode in inodes_in_use(Transaction(disk).fs, Transaction(disk).groups)}
+    assert max(numbers) > 140
+    for size in (6 * MIB, None):
+        shrunk = shrink_ext(disk, size)
+        path = judged(tool, tmp_path, disk, shrunk)
+        assert everything(Region(disk, 0, shrunk)) == before
+        report = check_ext(disk)
+        assert report.is_clean, report.details
+    assert shrunk == minimum
+    value = contents_of(disk)["/33/file"].attributes["user.large"]
+    run(tool("debugfs"), "-R", f"ea_get -f {tmp_path}/value /33/file user.large", path)
+    assert (tmp_path / "value").read_bytes() == value
+
+
 STOPPED = [
     "-t ext4 -b 1024 -g 1024",
     "-t ext3 -b 1024 -g 2048 -I 128",
@@ -218,6 +265,7 @@ STOPPED = [
     "-t ext4 -b 1024 -O bigalloc -C 4096 -g 4096",
     "-t ext4 -b 1024 -O ^has_journal -g 1024",
     "-t ext2 -b 1024 -g 1024",
+    WITH_VALUES["quota"],
 ]
 
 
@@ -247,12 +295,15 @@ def stopped(start: bytes, *, losing: bool) -> Iterator[MemoryDisk]:
 def test_stopped_at_writes(tmp_path: Path, tool: Tool, options: str, *, losing: bool) -> None:
     """e2fsck -p finds all files in a file system of the old or a smaller size; without a journal e2fsck -y does."""
     has_journal = "ext2" not in options and "^has_journal" not in options
-    root = tmp_path / "root"
-    root.mkdir()
-    for number in range(30):
-        (root / f"d{number % 5}").mkdir(exist_ok=True)
-        (root / f"d{number % 5}" / f"file {number}").write_bytes(random.Random(number).randbytes(number * 700))
-    disk = disk_of(tool, tmp_path, options, root, 10 * MIB)
+    if "ea_inode" in options:
+        disk = with_values(tool, tmp_path, options)
+    else:
+        root = tmp_path / "root"
+        root.mkdir()
+        for number in range(30):
+            (root / f"d{number % 5}").mkdir(exist_ok=True)
+            (root / f"d{number % 5}" / f"file {number}").write_bytes(random.Random(number).randbytes(number * 700))
+        disk = disk_of(tool, tmp_path, options, root, 10 * MIB)
     before, sizes = contents_of(disk), set()
     for dead in stopped(bytes(disk.data), losing=losing):
         path = judged(tool, tmp_path, dead, first="-fp" if has_journal else "-fy")

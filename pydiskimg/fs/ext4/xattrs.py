@@ -77,16 +77,11 @@ class Xattrs:
         return layout.XATTR_INLINE_DATA in self._in_inode(inode)
 
     def _in_inode(self, inode: StoredInode) -> dict[StoredName, bytes | tuple[int, int]]:
-        if len(inode.raw) <= layout.GOOD_OLD_INODE_SIZE:
-            return {}
-        extra = inode.extra_size
-        start = layout.GOOD_OLD_INODE_SIZE + extra
-        if extra % layout.XATTR_PADDING or start > len(inode.raw):
-            raise self._damaged(inode, f"it has {extra} extra bytes, in an inode of {len(inode.raw)}")
-        first = start + layout.XATTR_INODE_HEADER.size
-        if first > len(inode.raw) or layout.XATTR_INODE_HEADER.values(inode.raw, start) != (_MAGIC,):
-            return {}
-        return dict(self._entries(inode, inode.raw[first:], 0))
+        try:
+            first = first_entry(inode)
+        except ValueError as error:
+            raise self._damaged(inode, str(error)) from error
+        return dict(self._entries(inode, inode.raw[first:], 0)) if first else {}
 
     def _in_block(self, inode: StoredInode) -> dict[StoredName, bytes | tuple[int, int]]:
         number, fs = inode.xattr_block, self._fs
@@ -110,34 +105,63 @@ class Xattrs:
     ) -> Iterator[tuple[StoredName, bytes | tuple[int, int]]]:
         """Yield names, and values or where those are, of the entries from position on; offsets count in area."""
         left = len(area)
-        while True:
-            end = position + layout.XATTR_PADDING
-            if end <= len(area) and not any(area[position:end]):
-                return
-            end = position + layout.XATTR_ENTRY.size
-            if end > len(area):
-                raise self._damaged(inode, "its extended attributes have no end")
-            entry = layout.XATTR_ENTRY.unpack(area, position)
-            size, offset, number = (int(entry[f"e_value_{name}"]) for name in ("size", "offs", "inum"))
-            name = area[end : end + entry["e_name_len"]]
-            position = end + -(-entry["e_name_len"] // layout.XATTR_PADDING) * layout.XATTR_PADDING
-            if position > len(area) or b"\0" in name:
-                raise self._damaged(inode, "the name of one of its extended attributes is not a possible one")
-            if number:
-                if size > MAX_VALUE:
-                    raise self._damaged(inode, f"it has an extended attribute of {size} bytes")
-                yield (entry["e_name_index"], name), (number, size)
-                continue
-            left -= size
-            if offset + size > len(area) or left < 0:
-                raise self._damaged(inode, f"it has an extended attribute of {size} bytes at byte {offset}")
-            yield (entry["e_name_index"], name), area[offset : offset + size]
+        try:
+            for at, _, entry in stored_entries(area, position):
+                size, offset, number = entry["e_value_size"], entry["e_value_offs"], entry["e_value_inum"]
+                name = area[at + layout.XATTR_ENTRY.size :][: entry["e_name_len"]]
+                if b"\0" in name:
+                    raise ValueError(_NAME)
+                if number:
+                    if size > MAX_VALUE:
+                        raise ValueError(f"it has an extended attribute of {size} bytes")
+                    yield (entry["e_name_index"], name), (number, size)
+                    continue
+                left -= size
+                if offset + size > len(area) or left < 0:
+                    raise ValueError(f"it has an extended attribute of {size} bytes at byte {offset}")
+                yield (entry["e_name_index"], name), area[offset : offset + size]
+        except ValueError as error:
+            raise self._damaged(inode, str(error)) from error
 
     def _damaged(self, inode: StoredInode, what: str) -> NotBelievedError:
         return self._fs.not_believed(f"{inode_name(inode.number)}: {what}")
 
 
 _MAGIC = layout.XATTR_MAGIC
+_NAME = "the name of one of its extended attributes is not a possible one"
+
+
+def first_entry(inode: StoredInode) -> int:
+    """Return the byte of an inode at which the entries of its attributes begin; 0 where it has none.
+
+    Raises ValueError where what is before them is damaged.
+    """
+    if len(inode.raw) <= layout.GOOD_OLD_INODE_SIZE:
+        return 0
+    extra = inode.extra_size
+    start = layout.GOOD_OLD_INODE_SIZE + extra
+    if extra % layout.XATTR_PADDING or start > len(inode.raw):
+        raise ValueError(f"it has {extra} extra bytes, in an inode of {len(inode.raw)}")
+    first = start + layout.XATTR_INODE_HEADER.size
+    has_any = first <= len(inode.raw) and layout.XATTR_INODE_HEADER.values(inode.raw, start) == (_MAGIC,)
+    return first if has_any else 0
+
+
+def stored_entries(area: bytes, position: int) -> Iterator[tuple[int, int, dict[str, int]]]:
+    """Yield (where, end, fields) of the entries from position on. Raises ValueError where they do not end in area."""
+    while True:
+        end = position + layout.XATTR_PADDING
+        if end <= len(area) and not any(area[position:end]):
+            return
+        end = position + layout.XATTR_ENTRY.size
+        if end > len(area):
+            raise ValueError("its extended attributes have no end")
+        entry = layout.XATTR_ENTRY.unpack(area, position)
+        end += -(-entry["e_name_len"] // layout.XATTR_PADDING) * layout.XATTR_PADDING
+        if end > len(area):
+            raise ValueError(_NAME)
+        yield position, end, entry
+        position = end
 
 
 def attribute_name(name: StoredName) -> bytes | None:

@@ -117,6 +117,17 @@ class ChangedInodes:
         self._groups = groups
         self.groups = fs.geometry.groups  # of which inodes are handed out: the first ones
 
+    def beside(self, number: int) -> int | None:
+        """Take a free inode that lies in the same block of the table as another one, which is written with it."""
+        geometry = self._fs.geometry
+        group, index = divmod(number - 1, geometry.inodes_per_group)
+        per_block = geometry.block_size // geometry.inode_size
+        start = index // per_block * per_block
+        free = ~self._groups[group].inodes >> start & (1 << min(per_block, geometry.inodes_per_group - start)) - 1
+        if not free or group >= self.groups:
+            return None
+        return self._take(group, start + (free & -free).bit_length() - 1, is_directory=False)
+
     def allocate(self, parent: int, *, is_directory: bool) -> int:
         """Return a free inode's number. Raises as ChangedBlocks.allocate() does."""
         count = self._fs.geometry.inodes_per_group
@@ -126,12 +137,12 @@ class ChangedInodes:
         for groups in (range(first, self.groups), range(first)):
             for group in groups:
                 if self._groups.free_inodes(group):
-                    return self._take(group, is_directory=is_directory)
+                    in_use = self._groups[group].inodes
+                    return self._take(group, (~in_use & in_use + 1).bit_length() - 1, is_directory=is_directory)
         raise OutOfSpaceError("no inode is free")
 
-    def _take(self, group: int, *, is_directory: bool) -> int:
+    def _take(self, group: int, index: int, *, is_directory: bool) -> int:
         state, count = self._groups[group], self._fs.geometry.inodes_per_group
-        index = (~state.inodes & state.inodes + 1).bit_length() - 1
         never_used = count - index - 1
         if not state.flags & layout.INODE_UNINIT:
             never_used = min(state.unused_inodes, never_used)

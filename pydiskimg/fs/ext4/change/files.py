@@ -22,9 +22,9 @@ from pydiskimg.fs.ext4.change.attributes import (
 )
 from pydiskimg.fs.ext4.change.contents import Contents, Pieces, has_map, with_blocks
 from pydiskimg.fs.ext4.change.directories import ChangedDirectory
-from pydiskimg.fs.ext4.change.inodes import changed, load, new_inode, store, value_references
+from pydiskimg.fs.ext4.change.inodes import changed, load, new_inode, store
 from pydiskimg.fs.ext4.change.put_inode import with_device, with_target
-from pydiskimg.fs.ext4.change.quota import count_usage
+from pydiskimg.fs.ext4.change.quota import keep_quota
 from pydiskimg.fs.ext4.change.transaction import Transaction, WriteOrder
 from pydiskimg.fs.ext4.features import RoCompat
 from pydiskimg.fs.ext4.inode_fields import owner_fields, size_fields, time_fields
@@ -52,8 +52,7 @@ class FileChanges:
         self._transaction = transaction
         self._fs = transaction.fs
         self._now = now
-        transaction.before_commit = count_usage
-        transaction.usage.count_values = lambda inode: len(value_references(transaction, inode))
+        keep_quota(transaction)
 
     def inode(self, number: int) -> StoredInode:
         """Return an inode that may be changed."""

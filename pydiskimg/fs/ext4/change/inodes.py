@@ -60,14 +60,17 @@ def _remember(transaction: Transaction, inode: StoredInode) -> None:
     transaction.known_inodes[inode.number] = inode
 
 
-def new_inode(transaction: Transaction, parent: StoredInode, mode: int, now: int) -> StoredInode:
+def new_inode(
+    transaction: Transaction, parent: StoredInode, mode: int, now: int, *, number: int | None = None
+) -> StoredInode:
     """Take an inode for a new file in the directory parent, which decides on group, project and flags; not stored yet.
 
     mode has the type, and is the file's as it is: set-group-id of the directory hands on the group alone. The inode has
-    one link, a directory's two. Raises as ChangedInodes.allocate() does.
+    one link, a directory's two. number is one that was taken already. Raises as ChangedInodes.allocate() does.
     """
     fs, kind = transaction.fs, mode & layout.FILE_TYPE_MASK
-    number = transaction.inodes.allocate(parent.number, is_directory=kind == layout.DIRECTORY)
+    if number is None:
+        number = transaction.inodes.allocate(parent.number, is_directory=kind == layout.DIRECTORY)
     transaction.usage.made(number)
     group, index = group_of_inode(fs, number)
     skipped, offset = divmod(index * fs.geometry.inode_size, fs.geometry.block_size)

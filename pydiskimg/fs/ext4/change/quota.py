@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pydiskimg.fs.ext4 import quota_layout
 from pydiskimg.fs.ext4.change.contents import Contents
-from pydiskimg.fs.ext4.change.inodes import store
+from pydiskimg.fs.ext4.change.inodes import store, value_references
 from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.map_reader import file_pieces
 from pydiskimg.fs.ext4.quota_file import ENTRIES_PER_BLOCK, MAX_BLOCKS, QuotaFile, references
@@ -14,11 +14,16 @@ from pydiskimg.fs.ext4.quota_layout import BLOCK_SIZE, ENTRY, HEADER, INFO, LEAF
 _UNUSED = bytes(ENTRY.size)
 
 
-def count_usage(transaction: Transaction) -> None:
-    """Put into the quota files what the transaction changes of the usage.
+def keep_quota(transaction: Transaction) -> None:
+    """Have each commit of a transaction put into the quota files what it changes of the usage.
 
-    Raises NotBelievedError for a damaged quota file, OutOfSpaceError where it cannot grow, and as reading does.
+    A commit then raises NotBelievedError for a damaged quota file, OutOfSpaceError where it cannot grow.
     """
+    transaction.before_commit = _count_usage
+    transaction.usage.count_values = lambda inode: len(value_references(transaction, inode))
+
+
+def _count_usage(transaction: Transaction) -> None:
     for kind, number in enumerate(transaction.usage.files):
         changes = transaction.usage.changes(kind) if number else {}
         if changes:

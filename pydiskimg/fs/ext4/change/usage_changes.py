@@ -39,13 +39,23 @@ class UsageChanges:
         """Say what an inode is from now on; old gives it as it was."""
         if not any(self.files) or not self._is_charged(inode):
             return
-        before = self._charges[inode.number][0] if inode.number in self._charges else self._charge(old())
+        if inode.number in self._charges:
+            before = self._charges[inode.number][0]
+        else:
+            found = old()
+            before = self._charge(found) if self._is_charged(found) else None
         self._charges[inode.number] = before, self._charge(inode)
 
     def released(self, inode: StoredInode) -> None:
         """Say that an inode is free from now on; it was stored before."""
         if inode.number in self._charges:
             self._charges[inode.number] = self._charges[inode.number][0], None
+
+    def renumbered(self, inode: StoredInode, number: int) -> None:
+        """Say that an inode gets another number, under which it is stored next."""
+        if any(self.files) and self._is_charged(inode):
+            charge = self._charge(inode)
+            self._charges[number] = self._charges.pop(inode.number, (charge, charge))
 
     def copy(self) -> dict[int, tuple[Charge | None, Charge | None]]:
         return dict(self._charges)

@@ -3,6 +3,10 @@
 
 Such an inode says how many attributes have it: the high half in i_ctime, the low one in i_version; and in i_atime the
 value's hash. What it takes counts as that of each file that has the attribute.
+
+Without a journal both inodes come and go by one write where they lie in one block. Apart they cannot: of a value that
+no attribute names e2fsck -p says to run it by hand; of an attribute without its value it clears all that the inode, or
+the block of attributes, has; and of one whose inode is removed, with the flag and the hash of a value, it says nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ def read_value(transaction: Transaction, number: int, size: int) -> bytes:
 
 def new_value(transaction: Transaction, owner: StoredInode, value: bytes) -> ValueInode:
     """Put a value into a new inode, for an attribute of owner; one attribute has it."""
-    inode = new_inode(transaction, owner, _MODE, 0)
+    inode = new_inode(transaction, owner, _MODE, 0, number=transaction.inodes.beside(owner.number))
     value_hash = transaction.fs.checksums.value(value)
     fields: dict[str, Value] = {
         "i_flags": layout.EA_INODE_FLAG,
@@ -69,7 +73,11 @@ def count_references(transaction: Transaction, number: int, more: int) -> None:
     contents = Contents(transaction, inode)
     contents.cut(0)
     gone = with_blocks(transaction, contents.finished(0), 0)
-    store(transaction, changed(gone, {"i_links_count": 0, "i_dtime": int(time.time()) & 0xFFFFFFFF, **size_fields(0)}))
+    removed: dict[str, Value] = {"i_links_count": 0, "i_dtime": int(time.time()) & 0xFFFFFFFF, **size_fields(0)}
+    # Without these e2fsck sees that it is not the value of an attribute that an interruption has left.
+    gone = changed(gone, {**removed, "i_flags": 0, "i_atime": 0})
+    store(transaction, gone)
+    transaction.usage.released(gone)
     transaction.inodes.free(number, is_directory=False)
 
 

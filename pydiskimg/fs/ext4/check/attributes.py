@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,7 +13,7 @@ from pydiskimg.fs.ext4.features import Compat, Incompat
 from pydiskimg.fs.ext4.file_system import NotBelievedError
 from pydiskimg.fs.ext4.inodes import StoredInode, read_inode
 from pydiskimg.fs.ext4.xattr_writer import entry_hashes, value_hashes
-from pydiskimg.fs.ext4.xattrs import MAX_VALUE
+from pydiskimg.fs.ext4.xattrs import MAX_VALUE, stored_entries
 
 _PADDING = layout.XATTR_PADDING
 _SMALLEST_EXTRA = 4
@@ -122,7 +121,7 @@ class AttributeChecker:
         clusters = inodes = 0
         taken = [(0, position)]
         try:
-            for at, end, entry in _entries(area, position):
+            for at, end, entry in stored_entries(area, position):
                 taken.append((at, end))
                 name = area[at + layout.XATTR_ENTRY.size : at + layout.XATTR_ENTRY.size + entry["e_name_len"]]
                 if needs_hash and not entry["e_name_index"]:
@@ -170,21 +169,3 @@ class AttributeChecker:
 def value_references(inode: StoredInode) -> int:
     """Return how many attributes an inode that holds a value says it has."""
     return int(inode.fields["i_ctime"]) << 32 | int(inode.fields["i_version"])
-
-
-def _entries(area: bytes, position: int) -> Iterator[tuple[int, int, dict[str, int]]]:
-    """Yield (where, end, fields) of entries up to their end. Raises ValueError where they have none."""
-    while True:
-        if position + _PADDING > len(area):
-            raise ValueError("its extended attributes have no end")
-        if not any(area[position : position + _PADDING]):
-            return
-        end = position + layout.XATTR_ENTRY.size
-        if end > len(area):
-            raise ValueError("its extended attributes have no end")
-        entry = layout.XATTR_ENTRY.unpack(area, position)
-        end += -(-entry["e_name_len"] // _PADDING) * _PADDING
-        if end > len(area):
-            raise ValueError("the name of one of its extended attributes is not a possible one")
-        yield position, end, entry
-        position = end

@@ -12,12 +12,11 @@ from collections.abc import Iterator
 from operator import itemgetter
 
 from pydiskimg.crc32c import crc32c
-from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.change.contents import Contents
 from pydiskimg.fs.ext4.change.inodes import changed, store
 from pydiskimg.fs.ext4.change.transaction import Transaction
-from pydiskimg.fs.ext4.features import Compat, RoCompat
+from pydiskimg.fs.ext4.features import Compat
 from pydiskimg.fs.ext4.inodes import StoredInode, inode_name, read_inode
 from pydiskimg.fs.ext4.map_writer import MapPiece
 from pydiskimg.fs.ext4.xattr_writer import seal_block
@@ -41,8 +40,7 @@ class BlockMover:
     def file(self, number: int) -> None:
         """Move the contents of a file, and the blocks of its map.
 
-        Raises OutOfSpaceError, NotBelievedError for a damaged map, FileSystemError where a quota would not hold any
-        more, StorageError as reading and writing do.
+        Raises OutOfSpaceError, NotBelievedError for a damaged map, StorageError as reading and writing do.
         """
         inode = read_inode(self._fs, number)
         contents = Contents(self._transaction, inode)
@@ -50,7 +48,7 @@ class BlockMover:
         contents.pieces = self._moved(inode, contents.pieces, moves)
         for start, _, count in moves:
             self._transaction.free(start, start + count)
-        self._store(inode, contents.finished(inode.size))
+        store(self._transaction, contents.finished(inode.size))
 
     def moves(self, contents: Contents) -> list[Move]:
         """Take blocks for those of the contents that lie beyond the end; ascending."""
@@ -141,16 +139,6 @@ class BlockMover:
             value = crc32c(data[:tail], crc32c(block.to_bytes(8, "little"), inode.seed))
             layout.ORPHAN_TAIL.put(data, {"ob_checksum": value}, tail)
         return data
-
-    def _store(self, before: StoredInode, inode: StoredInode) -> None:
-        names = ("i_blocks_lo", "i_blocks_high")
-        has_quota = RoCompat.QUOTA in self._fs.geometry.features
-        if has_quota and any(before.fields[name] != inode.fields[name] for name in names):
-            raise FileSystemError(
-                f"{self._fs.name}: {inode_name(inode.number)} would take another number of blocks, which its quota "
-                "files would not say; disable the quota (tune2fs -O ^quota) and enable it again afterwards"
-            )
-        store(self._transaction, inode)
 
     def _checked(self, block: int, number: int) -> int:
         if block >= self._fs.geometry.blocks:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from pydiskimg.errors import FileSystemError
-from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.features import Compat
 from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.grow_geometry import refuse_resizing
@@ -32,8 +31,6 @@ def check_renumbered(fs: FileSystem, inode: StoredInode) -> None:
     reason = None
     if Compat.STABLE_INODES in fs.geometry.features:
         reason = "the feature stable_inodes"
-    elif inode.flags & layout.EA_INODE_FLAG:
-        reason = "it holds an extended attribute (ea_inode)"
     elif inode.number in (fs.superblock.number(name) for name in _OWN_FILES):
         reason = "a file of the file system itself"
     if reason is not None:

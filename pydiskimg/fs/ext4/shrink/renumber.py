@@ -2,7 +2,8 @@
 """Inodes of groups that go away get numbers of groups that stay.
 
 An inode and all that names it change together: the entries of directories, a directory's own "." and the ".." of those
-in it, and the checksums of blocks that depend on the number of the inode which they belong to.
+in it, attributes whose value it is, and the checksums of blocks that depend on the number of the inode which they
+belong to.
 """
 
 from __future__ import annotations
@@ -22,13 +23,18 @@ from pydiskimg.fs.ext4.directory_entries import directory_blocks, hash_table
 from pydiskimg.fs.ext4.geometry import Geometry
 from pydiskimg.fs.ext4.inodes import StoredInode, group_of_inode, inode_name, inode_table, read_inode
 from pydiskimg.fs.ext4.map_reader import MapReader, file_pieces
+from pydiskimg.fs.ext4.shrink.renumber_values import NamedValues, rename_values
 from pydiskimg.fs.ext4.shrink.survey import inodes_in_use
+from pydiskimg.fs.ext4.xattrs import first_entry, stored_entries
 
 _I_BLOCK = layout.INODE.offsets["i_block"]
 _PARENT = 4  # bytes of i_block, in a directory that is in its inode
 
+_VALUE = 0xFFFFFFFF
+
 NamingBlock = tuple[int, int]
-"""The inode of a directory, and the number of its block that names an inode (0 where it is in its inode)."""
+"""The inode of a directory, and the number of its block that names an inode (0 where it is in its inode); or an inode
+with an attribute whose value it is, and _VALUE."""
 
 
 class _NamingBlocks:
@@ -73,9 +79,12 @@ class Renumbering:
         self._leaving = leaving
         self._renumbered: dict[int, int] = {}
         self._naming = _NamingBlocks()
+        values = NamedValues(transaction)
         for inode in inodes_in_use(fs, transaction.groups):
             if inode.kind == layout.DIRECTORY:
                 self._look(inode)
+            for number in values.of(inode, self._last):
+                self._note(number, (inode.number, _VALUE))
 
     def run(self) -> None:
         """Give the inodes other numbers, in as many commits as that takes.
@@ -126,17 +135,27 @@ class Renumbering:
     def _apply(self, batch: list[int]) -> None:
         moves: dict[int, int] = {}
         touched: dict[int, set[int]] = {}
+        owners: set[int] = set()
         for number in batch:
             inode = read_inode(self._fs, number)
             moves[number] = self._moved(inode)
             if inode.kind == layout.DIRECTORY and self._fs.checksums.active:
                 touched.setdefault(number, set()).update(range(inode.size // self._fs.geometry.block_size))
             for directory, index in self._naming.of(number):
-                touched.setdefault(directory, set()).add(index)
+                if index == _VALUE:
+                    owners.add(directory)
+                else:
+                    touched.setdefault(directory, set()).add(index)
         self._renumbered |= moves
         for directory, blocks in touched.items():
-            self._rename(read_inode(self._fs, self._renumbered.get(directory, directory)), blocks, moves)
+            self._rename(self._inode(directory), blocks, moves)
+        for owner in owners:
+            rename_values(self._transaction, self._inode(owner), moves)
         self._transaction.commit()
+
+    def _inode(self, number: int) -> StoredInode:
+        """Return the inode that had a number before."""
+        return read_inode(self._fs, self._renumbered.get(number, number))
 
     def _moved(self, inode: StoredInode) -> int:
         """Put an inode where another number belongs, and return that; the old one is zero and free then."""
@@ -155,6 +174,7 @@ class Renumbering:
                 data = bytearray(fs.read(node))
                 fs.checksums.extent_block(seed, data)
                 transaction.put(node, data)
+        transaction.usage.renumbered(inode, number)
         store(
             transaction, replace(inode, number=number, block=inode_table(fs, group) + block, offset=offset, seed=seed)
         )
@@ -204,13 +224,9 @@ def _rename_slots(leaf: Leaf, moves: Mapping[int, int]) -> None:
 
 def _inline_value(inode: StoredInode) -> Iterator[tuple[int, int]]:
     """Yield where in the inode the rest of the contents is that i_block has no room for."""
-    first = layout.GOOD_OLD_INODE_SIZE + inode.extra_size + layout.XATTR_INODE_HEADER.size
-    at = first
-    while at + layout.XATTR_ENTRY.size <= len(inode.raw) and any(inode.raw[at : at + 4]):
-        entry = layout.XATTR_ENTRY.unpack(inode.raw, at)
-        size, length = int(entry["e_value_size"]), int(entry["e_name_len"])
-        name = inode.raw[at + layout.XATTR_ENTRY.size : at + layout.XATTR_ENTRY.size + length]
-        if (entry["e_name_index"], name) == layout.XATTR_INLINE_DATA and size:
-            start = first + int(entry["e_value_offs"])
-            yield start, min(start + size, len(inode.raw))
-        at += layout.XATTR_ENTRY.size + -(-length // layout.XATTR_PADDING) * layout.XATTR_PADDING
+    first = first_entry(inode)
+    for at, _, entry in stored_entries(inode.raw, first) if first else ():
+        name = inode.raw[at + layout.XATTR_ENTRY.size :][: entry["e_name_len"]]
+        if (entry["e_name_index"], name) == layout.XATTR_INLINE_DATA and entry["e_value_size"]:
+            start = first + entry["e_value_offs"]
+            yield start, min(start + entry["e_value_size"], len(inode.raw))

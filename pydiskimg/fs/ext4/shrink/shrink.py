@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from pydiskimg.errors import DoesNotFitError, FileSystemError
 from pydiskimg.fs.ext4.change.allocation import OutOfSpaceError
+from pydiskimg.fs.ext4.change.quota import keep_quota
 from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.features import Compat
 from pydiskimg.fs.ext4.file_system import NotBelievedError
@@ -139,6 +140,7 @@ class _Emptying:
         transaction = Transaction(self._disk, check=check_shrinkable)
         transaction.blocks.end = self._new.blocks
         transaction.inodes.groups = self._new.groups
+        keep_quota(transaction)
         return transaction
 
     def _begin_again(self) -> None:
