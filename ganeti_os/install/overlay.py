@@ -6,7 +6,8 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NoReturn
 
 from ganeti_os.install.directory_listing import listing
 from ganeti_os.log import Messages
@@ -25,6 +26,8 @@ from pydiskimg.system.files.selinux import DIRECTORY, FILE, SYMLINK, Labels
 from pydiskimg.units import format_size
 
 log = logging.getLogger(__name__)
+
+_LONGEST = 4000  # bytes of a path upwards, which nothing but a hostile guest has so many directories for
 
 
 class OverlayError(DiskImageError):
@@ -87,6 +90,53 @@ def add_overlay(path: str, filling: Filling, messages: Messages, *, hints: Mappi
 def overlay_brings(overlay: str | None, path: str) -> bool:
     """Tell whether an overlay has a file at the guest's path."""
     return overlay is not None and os.path.lexists(os.path.join(overlay, path.lstrip("/")))
+
+
+def reached_by(overlay: str, tree: ReadableTree, points: Iterable[str]) -> list[str]:
+    """Return those directories of the guest into which something of an overlay goes, or below which, by symlinks too.
+
+    A point that is not there counts as reached where the overlay has its path. Raises StorageError as the tree does.
+    """
+    wanted, reached = {}, set()
+    for point in points:
+        if tree.exists(point):
+            wanted[_identity(tree, point)] = point
+        elif overlay_brings(overlay, point):
+            reached.add(point)
+    for directory in _directories_there(overlay, tree) if wanted else ():
+        reached |= {wanted[found] for found in _upwards(tree, directory) if found in wanted}
+    return sorted(reached)
+
+
+def _directories_there(overlay: str, tree: ReadableTree) -> Iterator[str]:
+    """Yield the paths of an overlay's directories that lead to one of the guest's, into which their files go."""
+
+    def fail(error: OSError) -> NoReturn:
+        raise storage_error(error, str(error.filename), "cannot be listed")
+
+    for path, directories, _ in os.walk(overlay, onerror=fail):
+        below = os.path.relpath(path, overlay)
+        here = [name for name in directories if not os.path.islink(os.path.join(path, name))]
+        directories[:] = [name for name in here if _is_directory(tree, os.path.normpath(f"/{below}/{name}"))]
+        yield from (os.path.normpath(f"/{below}/{name}") for name in directories)
+
+
+def _is_directory(tree: ReadableTree, path: str) -> bool:
+    return tree.exists(path) and stat.S_ISDIR(tree.stat(path).st_mode)
+
+
+def _upwards(tree: ReadableTree, path: str) -> Iterator[tuple[int, int]]:
+    """Yield what a directory of the guest is, and each above it, on the way that symlinks of its path have led to."""
+    here, above = _identity(tree, path), None
+    while here != above and len(path) < _LONGEST:
+        yield here
+        path += "/.."
+        above, here = here, _identity(tree, path)
+
+
+def _identity(tree: ReadableTree, path: str) -> tuple[int, int]:
+    status = tree.stat(path)
+    return status.st_dev, status.st_ino
 
 
 def _tell(path: str, copied: CopiedTree | Added | Put) -> None:
