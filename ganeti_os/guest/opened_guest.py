@@ -30,12 +30,14 @@ _LINKS_OF_GRUB = tuple(f"/boot/{home}/{name}" for home in ("grub", "grub2") for 
 class OpenedGuest:
     """The guest's files from its root on; inside are the directories that other file systems of it lie over.
 
-    target is where the root is mounted; None where nothing is, and the tree takes entries.
+    target is where the root is mounted; None where nothing is, and the tree takes entries. has_efi tells that /boot/efi
+    is in the tree, where the guest has one.
     """
 
     tree: Tree
     inside: tuple[str, ...] = ()
     target: str | None = None
+    has_efi: bool = False
 
 
 def opens_mounted(source: Source, guest: Guest, *, needs_efi: Callable[[ReadableTree], bool]) -> bool:
@@ -72,7 +74,7 @@ def opened_guest(
     mount = mounted_guest if with_boot else mounted_root
     name = f"{disk.name}, {guest.root.location}"
     with mount(disk, guest) as mounted, open_mounted_tree(mounted.target, name=name) as tree:
-        yield OpenedGuest(tree, mounted.inside, mounted.target)
+        yield OpenedGuest(tree, mounted.inside, mounted.target, mounted.has_efi)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,7 +97,7 @@ def _customise_mounted(installation: Installation, disk: ShownDisk, guest: Guest
     """Mount the guest, for the administrator's scripts; True where a seed in it is not seen."""
     with mounted_guest(disk, guest, programs=True) as mounted:
         with open_mounted_tree(mounted.target, name=installation.disk.name) as tree:
-            opened = OpenedGuest(tree, mounted.inside, mounted.target)
+            opened = OpenedGuest(tree, mounted.inside, mounted.target, mounted.has_efi)
             if installation.overlay is not None:
                 _bring_overlay(installation, installation.overlay, guest, opened)
             hidden = _becomes_instance(installation, opened)
@@ -109,9 +109,11 @@ def _bring_overlay(installation: Installation, overlay: str, guest: Guest, opene
     """Copy the overlay into the guest, and tell of what in it the guest is not going to see."""
     from ganeti_os.install.overlay import copy_overlay, put_overlay, reached_by  # only here: few installations have one
 
-    left = [_EFI] if guest.efi is not None and opened.target is None else []
+    left = [_EFI] if guest.efi is not None and not opened.has_efi else []
+    may_mount = installation.settings.guest_mount
     for point in reached_by(overlay, opened.tree, [*left, *guest.closed]):
-        why = "GUEST_MOUNT=no" if point in left else "what its fstab mounts there is not opened"
+        is_forbidden = point in left and not may_mount
+        why = "GUEST_MOUNT=no" if is_forbidden else "what its fstab mounts there is not opened"
         log.warning("%s of the guest is left alone (%s), and what the overlay has there is hidden", point, why)
     if opened.target is not None:
         copy_overlay(overlay, opened.target, installation.messages)

@@ -194,12 +194,13 @@ def with_efi(node: Node, tool: Tool) -> Path:
         with open_changed_tree(Region(image, 10 * MIB, 28 * MIB, name="root")) as tree:
             tree.append("/etc/fstab", b"/dev/vda3 /boot/efi vfat\ntmpfs /run tmpfs\n")
             tree.symlink("/efi", "boot/efi/EFI")
+            tree.symlink("/loader2", "/boot/up/boot/efi/not/there")
             tree.make_directory("/run")
         with open_changed_tree(Region(image, MIB, 8 * MIB, name="boot")) as tree:
             tree.make_directory("/efi")
             tree.make_directory("/efi/EFI")
-            tree.symlink("/vendor", "../efi/debian/..")
-            tree.make_directory("/efi/EFI/debian")
+            tree.symlink("/vendor", "../loader2")
+            tree.symlink("/up", "..")
     return path
 
 
