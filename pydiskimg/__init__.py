@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pydiskimg.files.dump import open_dump, restore_dump
     from pydiskimg.files.tar import extract, open_tar
     from pydiskimg.fs.ext4.make import make_ext
-    from pydiskimg.fs.ext4.populate.filling import NewExt
+    from pydiskimg.fs.ext4.new_file_system import NewExt
     from pydiskimg.fs.ext4.populate.populate import populate, populate_joined
     from pydiskimg.fs.probe import probe
     from pydiskimg.fs.swap import make_swap
@@ -62,7 +62,7 @@ _HOMES = {
     "DiskImageError": "errors",
     "Extent": "extents",
     "Kind": "extents",
-    "NewExt": "fs.ext4.populate.filling",
+    "NewExt": "fs.ext4.new_file_system",
     "Region": "disks.region",
     "SystemOptions": "system.build",
     "allow_references": "images.references",

@@ -13,7 +13,7 @@ from dataclasses import replace
 from ganeti_os.install import scripts
 from ganeti_os.install.held_disk import HeldDisk
 from ganeti_os.install.image_file import open_complete_image
-from ganeti_os.install.installation import Installation, prepare_another
+from ganeti_os.install.installation import Installation
 from ganeti_os.install.nameless_file import end_at, nameless_file
 from pydiskimg.disks.fits import check_fits
 from pydiskimg.errors import InvalidImageError
@@ -101,7 +101,6 @@ def _restore_disk(
     file: FileInArchive, others: Iterator[tuple[str, FileInArchive]], installation: Installation
 ) -> HeldDisk:
     """Keep the image in a file without a name, as its tables lie anywhere in it, and copy it from there."""
-    prepare_another(installation)
     messages, disk = installation.messages, installation.disk
     with (
         _kept(file, installation.settings.export_dir) as path,
@@ -111,6 +110,11 @@ def _restore_disk(
         if next(others, None) is not None:  # also the end of the archive, which proves that it is whole
             raise InvalidImageError(f"{file.name}: is not the only file of the backup; expected one disk")
         check_fits(image, disk)
+        if installation.gives_identity:
+            from ganeti_os.install.customise import require_right_to_mount  # only here, as it takes long to import
+
+            hint = "without it IMPORT_IDENTITY=keep restores a disk as it was"
+            require_right_to_mount(installation, image, hint)
         target = HeldDisk(disk, installation.wiping)
         copy(image, target, progress=messages.progress("restored"))
         target.commit()

@@ -24,13 +24,15 @@ log = logging.getLogger(__name__)
 class MountedGuest:
     """target is where the root is mounted; the devices are those of the root and of /boot (None: in the root).
 
-    inside are the directories of the root over which the guest's other file systems are mounted, as /var.
+    inside are the directories of the root over which the guest's other file systems are mounted, as /var. has_efi
+    tells that its /boot/efi is, where it has one.
     """
 
     target: str
     root_device: str
     boot_device: str | None
     inside: tuple[str, ...] = ()
+    has_efi: bool = False
 
 
 @contextmanager
@@ -55,9 +57,8 @@ def mounted_guest(disk: ShownDisk, guest: Guest, *, programs: bool = False) -> I
             boot_device = stack.enter_context(volume_device(disk, guest.boot)).path
             boot = mount_point_inside(root.target, "boot")
             stack.enter_context(mounted_volume(disk, boot_device, guest.boot, target=boot, programs=programs))
-        if guest.efi is not None:
-            _mount_efi(stack, disk, guest.efi, root.target, programs=programs)
-        yield replace(root, boot_device=boot_device)
+        has_efi = guest.efi is not None and _mount_efi(stack, disk, guest.efi, root.target, programs=programs)
+        yield replace(root, boot_device=boot_device, has_efi=has_efi)
 
 
 def _mount_inside(
@@ -83,7 +84,7 @@ def _mount_inside(
     return tuple(done)
 
 
-def _mount_efi(stack: ExitStack, disk: ShownDisk, efi: Volume, target: str, *, programs: bool) -> None:
+def _mount_efi(stack: ExitStack, disk: ShownDisk, efi: Volume, target: str, *, programs: bool) -> bool:
     """Mount the guest's /boot/efi; where it cannot be, scripts run without it: few have anything to do there."""
     try:
         point = mount_point_inside(target, "boot/efi")
@@ -91,6 +92,8 @@ def _mount_efi(stack: ExitStack, disk: ShownDisk, efi: Volume, target: str, *, p
         stack.enter_context(mounted_volume(disk, device, efi, target=point, programs=programs))
     except DiskImageError as error:
         log.warning("/boot/efi is not mounted: %s", error)
+        return False
+    return True
 
 
 def mount_point_inside(target: str, path: str) -> str:

@@ -4,19 +4,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from ganeti_os.guest.mounted_guest import mounted_guest, mounted_root
 from ganeti_os.guest.root import Guest, LeftAloneError, is_ext
+from pydiskimg.disks.read_only import ReadOnlyDisk
 from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError, FileSystemError
 from pydiskimg.files.mounted_tree import open_mounted_tree
-from pydiskimg.files.tree import Tree
+from pydiskimg.files.tree import ReadableTree, Tree
 from pydiskimg.fs.ext4.change.joined import JoinedTree
 from pydiskimg.fs.ext4.change.tree import ChangedTree, open_changed_tree
-from pydiskimg.protocols import ShownDisk
+from pydiskimg.protocols import Disk, ShownDisk, Source
 from pydiskimg.volumes.find import Volume
 
 log = logging.getLogger(__name__)
@@ -29,71 +30,105 @@ _LINKS_OF_GRUB = tuple(f"/boot/{home}/{name}" for home in ("grub", "grub2") for 
 class OpenedGuest:
     """The guest's files from its root on; inside are the directories that other file systems of it lie over.
 
-    target is where the root is mounted; None where nothing is, and the tree takes entries.
+    target is where the root is mounted; None where nothing is, and the tree takes entries. has_efi tells that /boot/efi
+    is in the tree, where the guest has one.
     """
 
     tree: Tree
     inside: tuple[str, ...] = ()
     target: str | None = None
+    has_efi: bool = False
+
+
+def opens_mounted(source: Source, guest: Guest, *, needs_efi: Callable[[ReadableTree], bool]) -> bool:
+    """Tell whether opened_guest() is going to mount the guest, when a disk has what source has; nothing is logged."""
+    way = _Way(needs_efi=needs_efi, at_once=False, is_silent=True)
+    with ExitStack() as stack:
+        return _opened(stack, ReadOnlyDisk(source), guest, way) is None
 
 
 @contextmanager
 def opened_guest(
-    disk: ShownDisk, guest: Guest, *, with_boot: bool = True, may_mount: bool = True, at_once: bool = True
+    disk: ShownDisk,
+    guest: Guest,
+    *,
+    with_boot: bool = True,
+    may_mount: bool = True,
+    at_once: bool = True,
+    needs_efi: Callable[[ReadableTree], bool] = lambda _tree: False,
 ) -> Iterator[OpenedGuest]:
     """Open the guest's root, and what it has over directories of it, for reading and writing.
 
     What is changed on an ext with a journal comes into force when the context ends, all of it or none, the root last;
     without at_once, which is for more than a journal holds, each change when it is made.
-    The guest is mounted, which needs root, where one of these is not an ext that is changed here. Where it may not be,
-    LeftAloneError is raised for the root, and a warning logged for others.
+    The guest is mounted, which needs root, where one of these is not an ext that is changed here, or needs_efi() says
+    of their files that /boot/efi is needed. Where it may not be, LeftAloneError is raised for the root, and a warning
+    logged for others.
     """
+    way = _Way(with_boot=with_boot, may_mount=may_mount, at_once=at_once, needs_efi=needs_efi)
     with ExitStack() as stack:
-        opened = _opened(stack, disk, guest, with_boot=with_boot, may_mount=may_mount, at_once=at_once)
+        opened = _opened(stack, disk, guest, way)
         if opened is not None:
             yield opened
             return
     mount = mounted_guest if with_boot else mounted_root
     name = f"{disk.name}, {guest.root.location}"
     with mount(disk, guest) as mounted, open_mounted_tree(mounted.target, name=name) as tree:
-        yield OpenedGuest(tree, mounted.inside, mounted.target)
+        yield OpenedGuest(tree, mounted.inside, mounted.target, mounted.has_efi)
 
 
-def _opened(
-    stack: ExitStack, disk: ShownDisk, guest: Guest, *, with_boot: bool, may_mount: bool, at_once: bool
-) -> OpenedGuest | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Way:
+    """How a guest is opened."""
+
+    with_boot: bool = True
+    may_mount: bool = True
+    at_once: bool
+    needs_efi: Callable[[ReadableTree], bool]
+    is_silent: bool = False
+
+    def tell(self, level: int, text: str, *arguments: object) -> None:
+        log.log(logging.DEBUG if self.is_silent else level, text, *arguments)
+
+
+def _opened(stack: ExitStack, disk: Disk, guest: Guest, way: _Way) -> OpenedGuest | None:
     """Open the guest without the kernel; None where it has to be mounted, and may be."""
-    if may_mount and not guest.is_ext:
+    if way.may_mount and not guest.is_ext:
         return None
     try:
-        root = _changed(stack, disk, guest.root, at_once=at_once)
+        root = _changed(stack, disk, guest.root, at_once=way.at_once)
     except FileSystemError as error:
-        if may_mount:
-            log.info("%s; it is mounted", error)
+        if way.may_mount:
+            way.tell(logging.INFO, "%s; it is mounted", error)
             return None
         raise LeftAloneError(
             f"{error}; GUEST_MOUNT=no, so that it is not mounted either, and stays as it is"
         ) from error
-    over = [*guest.inside, *([("/boot", guest.boot)] if with_boot and guest.boot is not None else [])]
+    over = [*guest.inside, *([("/boot", guest.boot)] if way.with_boot and guest.boot is not None else [])]
     joined, done = JoinedTree(root), []
     for point, volume in over:
         try:
             if not is_ext(volume):
                 raise FileSystemError(f"{disk.name}, {volume.location}: GUEST_MOUNT=no, and it is not an ext")
-            joined.join(point, _changed(stack, disk, volume, at_once=at_once))
+            joined.join(point, _changed(stack, disk, volume, at_once=way.at_once))
             done.append(point)
         except DiskImageError as error:
-            if may_mount and isinstance(error, FileSystemError):
-                log.info("%s; it is mounted", error)
+            if way.may_mount and isinstance(error, FileSystemError):
+                way.tell(logging.INFO, "%s; it is mounted", error)
                 return None
-            log.warning("%s of the guest is left alone, and what is written below it is hidden: %s", point, error)
+            text = "%s of the guest is left alone, and what is written below it is hidden: %s"
+            way.tell(logging.WARNING, text, point, error)
     tree: Tree = joined if done else root
-    if may_mount and with_boot and guest.efi is not None and any(_is_dangling(tree, path) for path in _LINKS_OF_GRUB):
+    if way.may_mount and way.with_boot and guest.efi is not None and _needs_efi(tree, way):
         return None
     return OpenedGuest(tree, tuple(point for point in done if point != "/boot"))
 
 
-def _changed(stack: ExitStack, disk: ShownDisk, volume: Volume, *, at_once: bool) -> ChangedTree:
+def _needs_efi(tree: Tree, way: _Way) -> bool:
+    return any(_is_dangling(tree, path) for path in _LINKS_OF_GRUB) or way.needs_efi(tree)
+
+
+def _changed(stack: ExitStack, disk: Disk, volume: Volume, *, at_once: bool) -> ChangedTree:
     """Open an ext; at once, with a journal, everything that is changed in it comes into force when stack ends."""
     partition = volume.partition
     region = Region(disk, partition.start, partition.length, name=f"{disk.name}, {volume.location}")

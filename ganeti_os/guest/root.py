@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 
 from ganeti_os.guest.device_names import names_volume
 from ganeti_os.guest.mounted_volume import mounted_volume, volume_device
@@ -36,6 +36,7 @@ _SUBVOLUMES = ("/@", "/root", "/@rootfs", "/@/.snapshots/1/snapshot", "/@root")
 # Where a guest may have other file systems over directories of its root that are read or written here: what is
 # written below them in the root would be hidden when the guest runs. A parent comes before what is in it.
 _INSIDE = ("/home", "/root", "/usr", "/usr/local", "/var", "/var/lib")
+_MOST_MOUNT_POINTS = 100  # of a guest, which may name any number
 _DEVICES = ("/dev/", "UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=")
 # It becomes an option of mount(2), where a comma would begin another one.
 _SUBVOLUME = re.compile(r"(?:subvol=/*+(?P<path>[\w@./+:-]{1,255})|(?P<id>subvolid=[0-9]{1,20}))")
@@ -57,13 +58,15 @@ class Guest:
     """The root volume, and those that its fstab mounts on /boot and /boot/efi, where they are on the same disk.
 
     inside are those that it mounts on other directories of the system, /var for example, in the order of mounting: a
-    subvolume of the root's own btrfs, or another volume of the disk.
+    subvolume of the root's own btrfs, or another volume of the disk. closed are the directories on which it mounts
+    something that is not opened here.
     """
 
     root: Volume
     boot: Volume | None
     efi: Volume | None
     inside: tuple[tuple[str, Volume], ...] = ()
+    closed: tuple[str, ...] = ()
 
     @property
     def is_ext(self) -> bool:
@@ -86,13 +89,24 @@ def _is_mountable(volume: Volume) -> bool:
     return volume.content is not None and volume.content.type in MOUNTABLE
 
 
-def read_guest(source: Source) -> Guest | None:
-    """Find the guest on a disk or in its image, without the kernel; None where its root is not an ext that is read."""
+def read_guest(source: Source) -> tuple[Guest | None, bool]:
+    """Find the guest on a disk or in its image, without the kernel; None where its root is not an ext that is read.
+
+    Tell then, too, whether find_guest() has anything to mount to look for it there.
+    """
+    has_others = False
     for found in volume_readings(source, SECTOR_SIZES, [], tell=lambda _text: None):
-        root = _read_root(source, found, {})
+        unclear: dict[Volume, str] = {}
+        root = _read_root(source, found, unclear)
         if root is not None:
-            return _guest(found, root)
-    return None
+            return _guest(found, root), False
+        has_others |= bool(_to_mount(found, unclear))
+    return None, has_others
+
+
+def _to_mount(found: Sequence[Volume], unclear: Mapping[Volume, str]) -> list[Volume]:
+    """Return what is mounted to be looked into: what is not an ext, and each ext that is unclear."""
+    return [volume for volume in found if _is_mountable(volume) and (not is_ext(volume) or volume in unclear)]
 
 
 def find_guest(disk: ShownDisk, *, may_mount: bool = True) -> Guest:
@@ -104,7 +118,7 @@ def find_guest(disk: ShownDisk, *, may_mount: bool = True) -> Guest:
     found = find_volumes(disk)
     unclear: dict[Volume, str] = {}
     root = _read_root(disk, found, unclear)
-    others = [volume for volume in found if _is_mountable(volume) and (not is_ext(volume) or volume in unclear)]
+    others = _to_mount(found, unclear)
     if root is None and may_mount and others:
         enter_private_namespace()  # first: that it needs root is not a matter of one file system
         root = _mounted_root(disk, others, unclear)
@@ -162,7 +176,17 @@ def _guest(found: Sequence[Volume], root: _Found) -> Guest:
     boot = _volume_at("/boot", found, entries, taken=[volume])
     efi = _volume_at("/boot/efi", found, entries, taken=[volume, *([boot] if boot else [])])
     taken = [volume, *filter(None, (boot, efi))]
-    return Guest(volume, boot, efi, tuple(_volumes_inside(found, volume, entries, taken)))
+    inside = tuple(_volumes_inside(found, volume, entries, taken))
+    opened = {"/", *(["/boot"] if boot else []), *(["/boot/efi"] if efi else []), *(point for point, _ in inside)}
+    return Guest(volume, boot, efi, inside, tuple(islice(_mount_points(entries, opened), _MOST_MOUNT_POINTS)))
+
+
+def _mount_points(entries: Sequence[fstab.FstabLine], opened: Collection[str]) -> Iterator[str]:
+    """Yield where an fstab mounts something at boot, but for those that are opened."""
+    for entry in entries:
+        point = posixpath.normpath(entry.mount_point)
+        if point.startswith("/") and point not in opened and "noauto" not in entry.options.split(","):
+            yield point
 
 
 def _begins_with_zeros(disk: ShownDisk) -> bool:

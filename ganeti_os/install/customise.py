@@ -6,26 +6,28 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ganeti_os.guest.cloud_init import needs_seed_volume
 from ganeti_os.guest.facts.instance import instance_facts
 from ganeti_os.guest.instance import make_instance
 from ganeti_os.guest.mounted_guest import mounted_guest
-from ganeti_os.guest.opened_guest import opened_guest
-from ganeti_os.guest.root import Guest, LeftAloneError, NoRootError, find_guest
+from ganeti_os.guest.opened_guest import OpenedGuest, opened_guest, opens_mounted
+from ganeti_os.guest.root import Guest, NoRootError, find_guest, read_guest
 from ganeti_os.install import scripts
-from ganeti_os.install.installation import Installation
+from ganeti_os.install.installation import Installation, require_mounting
 from ganeti_os.install.step_environment import steps_environment
 from pydiskimg.files.mounted_tree import open_mounted_tree
-from pydiskimg.files.tree import Tree
+from pydiskimg.files.tree import ReadableTree, Tree
 from pydiskimg.fs.ext4.change.joined import JoinedTree
 from pydiskimg.fs.ext4.change.tree import ChangedTree
 from pydiskimg.host.loop import loop_device
-from pydiskimg.protocols import ShownDisk
+from pydiskimg.protocols import ShownDisk, Source
 
 log = logging.getLogger(__name__)
+
+_EFI = "/boot/efi"
 
 
 def customise_image(installation: Installation, disk: ShownDisk) -> bool:
@@ -34,22 +36,15 @@ def customise_image(installation: Installation, disk: ShownDisk) -> bool:
     Scripts, and what is not an ext, need root: they are mounted, unless GUEST_MOUNT=no.
 
     disk is the installation's, or what holds its beginning back; scripts see the installation's. A disk without a Linux
-    system stays as its image made it where nothing else than its identity was to change. False where the instance's
-    name and network did not get to where the system's cloud-init reads them.
+    system stays as its image made it where nothing else than its identity was to change, or GUEST_MOUNT=no. False where
+    the instance's name and network did not get to where the system's cloud-init reads them.
     """
     may_mount = installation.settings.guest_mount
     try:
         guest = find_guest(disk, may_mount=may_mount)
-        if installation.is_customised and is_mounted(installation, guest):
-            hidden = _customise_mounted(installation, disk, guest)
-        else:
-            if installation.overlay is not None:
-                _bring_overlay(installation, installation.overlay, disk, guest)
-            with opened_guest(disk, guest, may_mount=may_mount) as opened:
-                become_instance(installation, opened.tree)
-                hidden = installation.gives_identity and needs_seed_volume(opened.tree, opened.inside)
+        hidden = (_customise_mounted if installation.scripts else _customise_opened)(installation, disk, guest)
     except NoRootError as error:
-        if installation.is_customised and not isinstance(error, LeftAloneError):
+        if installation.is_customised and may_mount:
             raise
         left = ", and the overlay is not copied" if installation.overlay else ""
         log.warning("name, network and keys stay those of the image%s: %s", left, error)
@@ -58,52 +53,79 @@ def customise_image(installation: Installation, disk: ShownDisk) -> bool:
     return not hidden
 
 
-def is_mounted(installation: Installation, guest: Guest | None) -> bool:
-    """Tell whether the guest is mounted to be customised: for scripts, and for what is not an ext; None may be either.
+def require_right_to_mount(installation: Installation, source: Source, hint: str) -> None:
+    """Refuse, before anything is written, what has to be mounted on a disk that has what source has: with the hint."""
+    if _needs_mounting(installation, source):
+        require_mounting(hint)
 
-    The overlay may bring something for a /boot/efi, which is a FAT.
-    """
+
+def _needs_mounting(installation: Installation, source: Source) -> bool:
     if installation.scripts or not installation.settings.guest_mount:
         return bool(installation.scripts)
-    return guest is None or not guest.is_ext or _reaches_efi(installation, guest)
+    guest, has_others = read_guest(source)
+    if guest is None:
+        return has_others
+    return opens_mounted(source, guest, needs_efi=_needs_efi(installation))
 
 
-def _reaches_efi(installation: Installation, guest: Guest) -> bool:
-    if installation.overlay is None or guest.efi is None:
-        return False
-    from ganeti_os.install.overlay import overlay_brings  # only here: few installations have one
+def _needs_efi(installation: Installation) -> Callable[[ReadableTree], bool]:
+    """Return what tells of a guest's tree whether the overlay has something for its /boot/efi, which is a FAT."""
+    if installation.overlay is None:
+        return lambda _tree: False
+    from ganeti_os.install.overlay import reached_by  # only here: few installations have one
 
-    return overlay_brings(installation.overlay, "/boot/efi")
+    return lambda tree: bool(reached_by(installation.overlay or "", tree, [_EFI]))
 
 
-def _bring_overlay(installation: Installation, overlay: str, disk: ShownDisk, guest: Guest) -> None:
-    """Put the overlay's files into the guest, however many: without its beginning the disk boots nowhere yet."""
-    from ganeti_os.install.overlay import copy_overlay, put_overlay  # only here: few installations have one
+def _customise_opened(installation: Installation, disk: ShownDisk, guest: Guest) -> bool:
+    """Bring the overlay, however many files, and then the identity, as one change; True where a seed is not seen.
 
+    An overlay may be larger than a journal. Without its beginning the disk boots nowhere yet.
+    """
     may_mount = installation.settings.guest_mount
-    if _reaches_efi(installation, guest):
-        log.warning("/boot/efi of the guest is left alone (GUEST_MOUNT=no), and what the overlay has there is hidden")
-    with opened_guest(disk, guest, may_mount=may_mount, at_once=False) as opened:
-        if opened.target is not None:
-            copy_overlay(overlay, opened.target, installation.messages)
-        else:
-            assert isinstance(opened.tree, ChangedTree | JoinedTree)
-            put_overlay(overlay, opened.tree, installation.messages)
+    if installation.overlay is not None:
+        needs_efi = _needs_efi(installation)
+        with opened_guest(disk, guest, may_mount=may_mount, at_once=False, needs_efi=needs_efi) as opened:
+            _bring_overlay(installation, installation.overlay, guest, opened)
+            if opened.target is not None:
+                return _becomes_instance(installation, opened)
+    with opened_guest(disk, guest, may_mount=may_mount) as opened:
+        return _becomes_instance(installation, opened)
 
 
 def _customise_mounted(installation: Installation, disk: ShownDisk, guest: Guest) -> bool:
-    """Mount the guest, for the administrator's files and scripts; True where a seed in it is not seen."""
-    with mounted_guest(disk, guest, programs=bool(installation.scripts)) as mounted:
-        if installation.overlay is not None:
-            from ganeti_os.install.overlay import copy_overlay  # only here: few installations have one
-
-            copy_overlay(installation.overlay, mounted.target, installation.messages)
+    """Mount the guest, for the administrator's scripts; True where a seed in it is not seen."""
+    with mounted_guest(disk, guest, programs=True) as mounted:
         with open_mounted_tree(mounted.target, name=installation.disk.name) as tree:
-            become_instance(installation, tree)
-            hidden = installation.gives_identity and needs_seed_volume(tree, mounted.inside)
-        if installation.scripts:
-            run_scripts(installation, mounted.target, mounted.root_device, mounted.boot_device)
+            opened = OpenedGuest(tree, mounted.inside, mounted.target, mounted.has_efi)
+            if installation.overlay is not None:
+                _bring_overlay(installation, installation.overlay, guest, opened)
+            hidden = _becomes_instance(installation, opened)
+        run_scripts(installation, mounted.target, mounted.root_device, mounted.boot_device)
     return hidden
+
+
+def _bring_overlay(installation: Installation, overlay: str, guest: Guest, opened: OpenedGuest) -> None:
+    """Copy the overlay into the guest, and tell of what in it the guest is not going to see."""
+    from ganeti_os.install.overlay import copy_overlay, put_overlay, reached_by  # only here: few installations have one
+
+    left = [_EFI] if guest.efi is not None and not opened.has_efi else []
+    may_mount = installation.settings.guest_mount
+    for point in reached_by(overlay, opened.tree, [*left, *guest.closed]):
+        is_forbidden = point in left and not may_mount
+        why = "GUEST_MOUNT=no" if is_forbidden else "what its fstab mounts there is not opened"
+        log.warning("%s of the guest is left alone (%s), and what the overlay has there is hidden", point, why)
+    if opened.target is not None:
+        copy_overlay(overlay, opened.target, installation.messages)
+    else:
+        assert isinstance(opened.tree, ChangedTree | JoinedTree)
+        put_overlay(overlay, opened.tree, installation.messages)
+
+
+def _becomes_instance(installation: Installation, opened: OpenedGuest) -> bool:
+    """Give the guest the identity of its instance; True where a seed in it is not seen."""
+    become_instance(installation, opened.tree)
+    return installation.gives_identity and needs_seed_volume(opened.tree, opened.inside)
 
 
 def become_instance(installation: Installation, tree: Tree) -> None:

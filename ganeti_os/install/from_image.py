@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ from ganeti_os.install.image_check import check_disk_contents
 from ganeti_os.install.image_file import ImageFile, open_complete_image
 from ganeti_os.install.installation import Installation, require_mounting
 from pydiskimg.disks.fits import check_fits
-from pydiskimg.errors import InUseError
+from pydiskimg.errors import InUseError, StorageError
 from pydiskimg.fs.swap import check_swap, make_swap
 from pydiskimg.host.claims import is_same_file
 from pydiskimg.protocols import ImageSource, ShownDisk, Source
@@ -45,21 +46,48 @@ def install_disk_image(image: ImageFile, installation: Installation) -> None:
 def _install_plain(image: ImageFile, installation: Installation) -> tuple[HeldDisk, bool]:
     """Copy the image but for its first MiB; return where to, and whether the system on it is to be entered."""
     with open_complete_image(image.path, format=image.format) as source:
-        enters = installation.is_customised or (installation.gives_identity and _may_hold_linux(source))
-        if enters and _needs_mounting(installation, source):
-            require_mounting(_WITHOUT_ROOT)
-        return _copied(image, installation, lambda: _copy(image, source, installation)), enters
+        return _install_source(image, source, installation)
+
+
+def _install_source(image: ImageFile, source: ImageSource, installation: Installation) -> tuple[HeldDisk, bool]:
+    """Do so with the open image, whose system says before anything is written whether it has to be mounted."""
+    enters = installation.is_customised or (installation.gives_identity and _may_hold_linux(source))
+    if enters:
+        from ganeti_os.install.customise import require_right_to_mount  # only here, as it takes long to import
+
+        require_right_to_mount(installation, source, _WITHOUT_ROOT)
+    return _copied(image, installation, lambda: _copy(source, installation)), enters
 
 
 def _install_packed(image: ImageFile, installation: Installation) -> tuple[HeldDisk, bool]:
-    """Copy a compressed image as _install_plain() does: what is in it is seen when it is on the disk."""
-    from ganeti_os.install.from_packed import copy_packed  # and with it libarchive, which most images do without
+    """Copy a compressed image as _install_plain() does.
+
+    What is in raw bytes is seen when they are on the disk, unless the right to mount it is missing: then they are kept
+    in a file to be looked at first, as a qcow2 always is.
+    """
+    from ganeti_os.install.from_packed import copy_raw, opened_packed, unpacked  # and with it libarchive
 
     enters = installation.is_customised or installation.gives_identity
-    if installation.scripts or (enters and installation.settings.guest_mount):
-        require_mounting(_WITHOUT_ROOT)
-    target = _copied(image, installation, lambda: copy_packed(image, installation))
+    streams = not enters or _could_mount(installation)  # asked before a thread decompresses
+    with opened_packed(image) as (packed, format_):
+        if format_.has_options or not streams:
+            with unpacked(packed, format_, installation) as source:
+                return _install_source(image, source, installation)
+        target = _copied(image, installation, lambda: copy_raw(packed, installation))
     return target, installation.is_customised or (installation.gives_identity and _may_hold_linux(target))
+
+
+def _could_mount(installation: Installation) -> bool:
+    """Tell whether anything that turns out to be on the disk could be mounted as far as it is to be."""
+    if not installation.scripts and not installation.settings.guest_mount:
+        return True
+    try:
+        require_mounting(_WITHOUT_ROOT)
+    except StorageError as error:
+        if installation.scripts or error.errno != errno.EPERM:
+            raise
+        return False
+    return True
 
 
 def _customise(installation: Installation, disk: ShownDisk) -> bool:
@@ -84,15 +112,6 @@ def _may_hold_linux(source: Source) -> bool:
     return found
 
 
-def _needs_mounting(installation: Installation, source: Source) -> bool:
-    """Tell whether what is on the disk is to be mounted: for scripts, and what is not an ext."""
-    from ganeti_os.guest.root import read_guest  # only here, as what mounts takes long to import
-    from ganeti_os.install.customise import is_mounted
-
-    needs_look = installation.settings.guest_mount and not installation.scripts
-    return is_mounted(installation, read_guest(source) if needs_look else None)
-
-
 def _copied(image: ImageFile, installation: Installation, copying: Callable[[], HeldDisk]) -> HeldDisk:
     """Copy all of the image but its first MiB, and make the swap area. The caller releases what is returned."""
     disk, swap = installation.disk, installation.swap
@@ -110,9 +129,9 @@ def _copied(image: ImageFile, installation: Installation, copying: Callable[[], 
     return target
 
 
-def _copy(image: ImageFile, source: ImageSource, installation: Installation) -> HeldDisk:
+def _copy(source: ImageSource, installation: Installation) -> HeldDisk:
     disk = installation.disk
-    log.info("%s (%s, %s) to %s", image.path, source.format, format_size(source.size), disk.name)
+    log.info("%s (%s, %s) to %s", source.name, source.format, format_size(source.size), disk.name)
     check_disk_contents(source)
     check_fits(source, disk)
     target = HeldDisk(disk, installation.wiping)

@@ -67,15 +67,6 @@ def require_mounting(hint: str) -> None:
         raise StorageError(f"{error}; {hint}", errno=error.errno, filename=error.filename) from error
 
 
-def prepare_another(installation: Installation) -> None:
-    """Refuse, before anything is written, a disk that is to become another machine and may have to be mounted for it.
-
-    It may hold an xfs. New file systems are never mounted for their identity.
-    """
-    if installation.gives_identity and installation.settings.guest_mount:
-        require_mounting("without it IMPORT_IDENTITY=keep restores a disk as it was")
-
-
 def prepare_identity(settings: Settings, keys: KeyMaker) -> None:
     """Check what a new system is to be given, and let keys begin with the RSA key while the disk is written.
 

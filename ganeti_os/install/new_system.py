@@ -23,7 +23,8 @@ from pydiskimg.errors import StorageError
 from pydiskimg.files.tree import Tree
 from pydiskimg.fs.ext4.change.joined import JoinedTree
 from pydiskimg.fs.ext4.change.tree import open_changed_tree
-from pydiskimg.fs.ext4.populate.filling import Filling, NewExt
+from pydiskimg.fs.ext4.new_file_system import NewExt
+from pydiskimg.fs.ext4.populate.filling import Filling
 from pydiskimg.fs.swap import check_swap, make_swap
 from pydiskimg.host.loop import loop_device
 from pydiskimg.host.mount import mounted
@@ -84,7 +85,7 @@ def new_system(installation: Installation) -> Iterator[NewSystem]:
         layout = plan_layout(installation)
         system = _system(layout, installation)
         for ext in system.wanted(installation):
-            ext.planned()
+            ext.allocated(journal_first=True)
         if installation.swap is not None:
             check_swap(installation.swap)
         wipe_partition_table(disk)

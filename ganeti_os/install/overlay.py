@@ -6,7 +6,8 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NoReturn
 
 from ganeti_os.install.directory_listing import listing
 from ganeti_os.log import Messages
@@ -16,7 +17,7 @@ from pydiskimg.errors import DiskImageError, storage_error
 from pydiskimg.files.copy import CopiedTree, copy_directory
 from pydiskimg.files.directory import DirectoryReader
 from pydiskimg.files.mounted_tree import open_mounted_tree
-from pydiskimg.files.tree import ReadableTree
+from pydiskimg.files.tree import OutsideTreeError, ReadableTree
 from pydiskimg.files.writer import Wording
 from pydiskimg.fs.ext4.change.joined import JoinedTree
 from pydiskimg.fs.ext4.change.tree import ChangedTree, Put
@@ -25,6 +26,9 @@ from pydiskimg.system.files.selinux import DIRECTORY, FILE, SYMLINK, Labels
 from pydiskimg.units import format_size
 
 log = logging.getLogger(__name__)
+
+_MOST_STEPS = 100  # of a symlink's way, names and symlinks
+_LONGEST = 4000  # bytes of a path upwards, which nothing but a hostile guest has so many directories for
 
 
 class OverlayError(DiskImageError):
@@ -87,6 +91,77 @@ def add_overlay(path: str, filling: Filling, messages: Messages, *, hints: Mappi
 def overlay_brings(overlay: str | None, path: str) -> bool:
     """Tell whether an overlay has a file at the guest's path."""
     return overlay is not None and os.path.lexists(os.path.join(overlay, path.lstrip("/")))
+
+
+def reached_by(overlay: str, tree: ReadableTree, points: Iterable[str]) -> list[str]:
+    """Return those directories of the guest into which something of an overlay goes, or below which, by symlinks too.
+
+    A symlink that leads nowhere counts as far as it leads: what is missing is on the other file system. A point that is
+    not there counts as reached where the overlay has its path. Raises StorageError as the tree does.
+    """
+    wanted, reached = {}, set()
+    for point in points:
+        if tree.exists(point):
+            wanted[_identity(tree, point)] = point
+        elif overlay_brings(overlay, point):
+            reached.add(point)
+    for directory in _directories_reached(overlay, tree) if wanted else ():
+        reached |= {wanted[found] for found in _upwards(tree, directory) if found in wanted}
+    return sorted(reached)
+
+
+def _directories_reached(overlay: str, tree: ReadableTree) -> Iterator[str]:
+    """Yield directories of the guest into which files of an overlay go, by the paths that they have there."""
+
+    def fail(error: OSError) -> NoReturn:
+        raise storage_error(error, str(error.filename), "cannot be listed")
+
+    for path, directories, _ in os.walk(overlay, onerror=fail):
+        below = "/" + os.path.relpath(path, overlay)
+        here = [name for name in directories if not os.path.islink(os.path.join(path, name))]
+        directories.clear()
+        for name in here:
+            directory = os.path.normpath(os.path.join(below, name))
+            if not tree.exists(directory):
+                yield from _last_on_the_way(tree, directory)
+            elif stat.S_ISDIR(tree.stat(directory).st_mode):
+                directories.append(name)
+                yield directory
+
+
+def _last_on_the_way(tree: ReadableTree, path: str) -> Iterator[str]:
+    """Yield what is last on the way of a symlink that leads nowhere; nothing for what is not one."""
+    if not _is_link(tree, path):
+        return
+    for _ in range(_MOST_STEPS):
+        if len(path) > _LONGEST:
+            return
+        if tree.exists(path):
+            yield path
+            return
+        above = os.path.dirname(path.rstrip("/"))
+        path = os.path.join(above, tree.readlink(path)) if _is_link(tree, path) else above
+
+
+def _is_link(tree: ReadableTree, path: str) -> bool:
+    try:
+        return stat.S_ISLNK(tree.stat(path, follow_symlinks=False).st_mode)
+    except (FileNotFoundError, OutsideTreeError):
+        return False
+
+
+def _upwards(tree: ReadableTree, path: str) -> Iterator[tuple[int, int]]:
+    """Yield what a directory of the guest is, and each above it, on the way that symlinks of its path have led to."""
+    here, above = _identity(tree, path), None
+    while here != above and len(path) <= _LONGEST:
+        yield here
+        path += "/.."
+        above, here = here, _identity(tree, path)
+
+
+def _identity(tree: ReadableTree, path: str) -> tuple[int, int]:
+    status = tree.stat(path)
+    return status.st_dev, status.st_ino
 
 
 def _tell(path: str, copied: CopiedTree | Added | Put) -> None:

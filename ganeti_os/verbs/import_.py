@@ -13,7 +13,7 @@ from ganeti_os.guest.firmware import holds_firmware_variables
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.install.grow import grow, release_grown
 from ganeti_os.install.held_disk import HeldDisk
-from ganeti_os.install.installation import Installation, prepare_another, prepare_identity
+from ganeti_os.install.installation import Installation, prepare_identity
 from ganeti_os.log import Messages
 from ganeti_os.request import Request
 from ganeti_os.settings.settings import Settings
@@ -58,7 +58,6 @@ def _restore(installation: Installation) -> HeldDisk | None:
     pipe = PipeReader(_STANDARD_INPUT, "standard input")
     kind = backup_kind(pipe, installation.settings.import_format)
     if kind in (BackupKind.QCOW2, BackupKind.RAW):
-        prepare_another(installation)
         return restore_disk(pipe, kind, installation.disk, installation.wiping)
     # Only here, as libarchive and libparted take longer to import than a small disk to restore.
     from ganeti_os.backup.ganeti_instance_image import restore_archive, restore_dump_of_root

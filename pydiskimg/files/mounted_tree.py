@@ -208,6 +208,13 @@ class MountedTree:
         ):
             return os.fstat(handle)
 
+    def readlink(self, path: str) -> str:
+        """Return where a symlink leads; the path itself is not followed at its end. EINVAL for what is not one."""
+        with self._errors(path, "cannot be read as a symlink"), _opened(self._locate(path, os.O_NOFOLLOW)) as handle:
+            if not stat.S_ISLNK(os.fstat(handle).st_mode):
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            return _decoded(os.readlink(b"", dir_fd=handle))
+
     def exists(self, path: str) -> bool:
         """True when path resolves to something inside the tree; False also for loops of symlinks."""
         try:

@@ -39,6 +39,9 @@ class ReadableTree(Protocol):
     def stat(self, path: str, *, follow_symlinks: bool = True) -> os.stat_result:
         """Return what os.stat() gives for the path inside the tree."""
 
+    def readlink(self, path: str) -> str:
+        """Return where a symlink leads; the path itself is not followed at its end. EINVAL for what is not one."""
+
     def exists(self, path: str) -> bool:
         """True when path resolves to something inside the tree."""
 

@@ -23,7 +23,7 @@ from pydiskimg.files.tree import ReadableTree, Tree
 from pydiskimg.files.writer import Wording
 from pydiskimg.fs.ext4.change.joined import JoinedTree
 from pydiskimg.fs.ext4.change.tree import open_changed_tree
-from pydiskimg.fs.ext4.populate.filling import NewExt
+from pydiskimg.fs.ext4.new_file_system import NewExt
 from pydiskimg.fs.ext4.populate.populate import Populated, populate, populate_joined
 from pydiskimg.fs.swap import check_swap, make_swap
 from pydiskimg.partitions.identifiers import with_identifiers
@@ -140,7 +140,7 @@ def _new_file_systems(disk: Disk, layout: Layout, uuids: NewUuids, kind: str, no
         if partition is not None and uuid is not None:
             region = partition_region(disk, partition)
             new = NewExt(disk=region, kind=kind, uuid=uuid, hash_seed=uuid5(uuid, "hash seed"), now=now)
-            new.planned()
+            new.allocated(journal_first=True)
             found.append(new)
     return found
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import random
@@ -49,20 +50,21 @@ def node() -> Iterator[Node]:
 
 
 def as_nobody(
-    node: Node, verb: str, environment: dict[str, str], backup: Path | None = None
+    node: Node, verb: str, environment: dict[str, str], backup: Path | None = None, output: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a verb as a user with no rights; backup is given on standard input.
+    """Run a verb as a user with no rights; backup is given on standard input, output takes standard output.
 
     Root becomes one without capabilities, as the checkout may lie where no other user can read it.
     """
     without = ["/usr/bin/setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
-    with open(backup or os.devnull, "rb") as file:
+    with open(backup or os.devnull, "rb") as file, open(output or os.devnull, "wb") as written:
         return subprocess.run(
             [*without, *node.command(verb)],
             cwd=ROOT,
             env={"PATH": PATH, "PYTHONDONTWRITEBYTECODE": "1", **environment},
             stdin=file,
-            capture_output=True,
+            stdout=written,
+            stderr=subprocess.PIPE,
             text=True,
             check=False,
         )
@@ -183,16 +185,32 @@ def test_a_disk_image_with_an_overlay_becomes_an_instance(
         assert boot.list("/loader") == ["entry"]
 
 
-def test_an_overlay_with_something_for_boot_efi_is_what_is_mounted_for(node: Node, tool: Tool) -> None:
-    """A FAT is not written here; where it may not be mounted, the verb says so."""
-    settings = {"IMAGE_TYPE": "raw", **overlay(node), **SETTINGS}
-    path, disk = disk_image(node, tool, "ext4"), node.directory / "disk"
+def with_efi(node: Node, tool: Tool) -> Path:
+    """Make a disk image with a /boot/efi, which is a FAT, to which symlinks of the root and of /boot lead."""
+    path = disk_image(node, tool, "ext4")
     run(tool("sfdisk"), "-q", "--append", path, given="9M,1M,ef\n")
     with open_disk(str(path), writable=True) as image:
         image.write(9 * MIB, make_fat12(MIB, {}, label="EFI", serial=1, sector_size=512, hidden_sectors=9 * MIB // 512))
         with open_changed_tree(Region(image, 10 * MIB, 28 * MIB, name="root")) as tree:
-            tree.append("/etc/fstab", b"/dev/vda3 /boot/efi vfat\n")
-    (node.directory / "overlays/web/boot/efi").mkdir()
+            tree.append("/etc/fstab", b"/dev/vda3 /boot/efi vfat\ntmpfs /run tmpfs\n")
+            tree.symlink("/efi", "boot/efi/EFI")
+            tree.symlink("/loader2", "/boot/up/boot/efi/not/there")
+            tree.make_directory("/run")
+        with open_changed_tree(Region(image, MIB, 8 * MIB, name="boot")) as tree:
+            tree.make_directory("/efi")
+            tree.make_directory("/efi/EFI")
+            tree.symlink("/vendor", "../loader2")
+            tree.symlink("/up", "..")
+    return path
+
+
+@pytest.mark.parametrize("directory", ["boot/efi", "efi/deep", "boot/vendor"])
+def test_an_overlay_with_something_for_boot_efi_is_what_is_mounted_for(node: Node, tool: Tool, directory: str) -> None:
+    """A FAT is not written here; where it may not be mounted, the verb says so."""
+    settings = {"IMAGE_TYPE": "raw", **overlay(node), **SETTINGS}
+    disk = node.directory / "disk"
+    with_efi(node, tool)
+    (node.directory / "overlays/web" / directory).mkdir(parents=True)
     before = disk.read_bytes()
     node.configure(**settings)
     done = as_nobody(node, "create", create_environment(disk))
@@ -207,6 +225,91 @@ def test_an_overlay_with_something_for_boot_efi_is_what_is_mounted_for(node: Nod
     )
 
 
+def test_what_the_guest_mounts_over_an_overlays_files_is_told(node: Node, tool: Tool) -> None:
+    """An overlay for other places of a guest with a /boot/efi needs no mount."""
+    node.configure(IMAGE_TYPE="raw", **overlay(node), **SETTINGS)
+    with_efi(node, tool)
+    (node.directory / "overlays/web/run/nginx").mkdir(parents=True)
+    done = as_nobody(node, "create", create_environment(node.directory / "disk"))
+    assert done.returncode == 0, done.stderr
+    told = [line.partition("warning: ")[2] for line in done.stderr.splitlines() if "left alone" in line]
+    why = "what its fstab mounts there is not opened"
+    assert told == [f"/run of the guest is left alone ({why}), and what the overlay has there is hidden"]
+
+
+def only_fat(node: Node, tool: Tool) -> Path:
+    """Make a disk image with nothing but a FAT, which may hold a root, and is mounted to be looked into."""
+    path, start, length = node.images / "fat.raw", MIB, MIB
+    volume = make_fat12(length, {}, label="ROOT", serial=1, sector_size=512, hidden_sectors=start // 512)
+    path.write_bytes(bytes(start) + volume)
+    run(tool("sfdisk"), "-q", path, given="label: dos\nstart=1M, size=1M, type=c\n")
+    return path
+
+
+def compressed(image: Path, node: Node) -> dict[str, str]:
+    """Compress an image in its place; return the settings for it."""
+    name = f"y{image.suffix}.gz"
+    (node.images / name).write_bytes(gzip.compress(image.read_bytes(), compresslevel=1))
+    image.unlink()
+    return {**SETTINGS, "IMAGE_NAME": name}
+
+
+@pytest.mark.parametrize("is_qcow2", [False, True])
+def test_a_compressed_image_on_ext_needs_no_right_to_mount(
+    node: Node, tool: Tool, tmp_path: Path, is_qcow2: bool
+) -> None:
+    path = disk_image(node, tool, "ext4")
+    if is_qcow2:
+        run(tool("qemu-img"), "convert", "-q", "-O", "qcow2", path, path.with_suffix(".qcow2"))
+        path = path.with_suffix(".qcow2")
+    node.configure(**overlay(node), **compressed(path, node))
+    disk = node.directory / "disk"
+    done = as_nobody(node, "create", create_environment(disk))
+    assert done.returncode == 0, done.stderr
+    checked(disk, tool, tmp_path)
+    with open_tree(str(disk), partition=2) as root:
+        assert (root.read("/etc/hostname"), root.read("/etc/motd")) == (b"inst1\n", b"the overlay's etc/motd")
+
+
+def test_a_compressed_image_that_is_to_be_mounted_is_refused_before_anything_is_written(node: Node, tool: Tool) -> None:
+    path = only_fat(node, tool)
+    node.configure(**compressed(path, node))
+    disk = node.directory / "disk"
+    disk.write_bytes(b"\xff" * MIB)
+    os.truncate(disk, SIZE)
+    done = as_nobody(node, "create", create_environment(disk))
+    assert done.returncode == 1
+    assert "mounting needs root (CAP_SYS_ADMIN); IDENTITY=no copies" in last_line(done)
+    assert disk.read_bytes()[:MIB] == b"\xff" * MIB
+
+
+def test_a_compressed_image_larger_than_the_disk_is_refused_before_anything_is_written(node: Node) -> None:
+    """Its beginning does not tell how large it is, and without the right to mount it is unpacked first."""
+    path = node.images / "large.raw"
+    with path.open("wb") as file:
+        file.write(b"\x55\xaa" * 256)
+        file.truncate(SIZE + MIB)
+    node.configure(**compressed(path, node))
+    disk = node.directory / "disk"
+    disk.write_bytes(b"\xff" * MIB)
+    os.truncate(disk, SIZE)
+    done = as_nobody(node, "create", create_environment(disk))
+    assert done.returncode == 1
+    assert "the disk has 67108864 bytes" in last_line(done)
+    assert disk.read_bytes()[:MIB] == b"\xff" * MIB
+
+
+@pytest.mark.parametrize("guest_mount", ["yes", "no"])
+def test_an_overlay_for_an_image_without_a_linux_system(node: Node, guest_mount: str) -> None:
+    """Nothing could be copied into it, which GUEST_MOUNT=no tells of, as of all that it leaves alone."""
+    node.configure(IMAGE_TYPE="raw", GUEST_MOUNT=guest_mount, **overlay(node), **SETTINGS)
+    (node.images / "x-x86_64.raw").write_bytes(bytes(510) + b"\x55\xaa" + bytes(MIB))
+    done = as_nobody(node, "create", create_environment(node.directory / "disk"))
+    assert "no root file system was found" in done.stderr
+    left = "name, network and keys stay those of the image, and the overlay is not copied: "
+    assert (done.returncode, left in done.stderr) == ((1, False) if guest_mount == "yes" else (0, True))
+
+
 def test_an_overlay_that_cannot_be_copied_leaves_no_system_that_looks_complete(node: Node, tool: Tool) -> None:
     settings = overlay(node)
     (node.directory / "overlays/web/usr").write_text("where the guest has a directory with a file in it")
@@ -217,6 +320,53 @@ def test_an_overlay_that_cannot_be_copied_leaves_no_system_that_looks_complete(n
     where = f"copying the overlay: {node.directory}/overlays/web: entry usr: "
     assert f"{where}a directory that is not empty is in its place" in last_line(done)
     assert read_table(node.directory / "disk") == []
+
+
+def test_a_disk_on_ext_is_imported_and_exported(node: Node, tool: Tool, tmp_path: Path) -> None:
+    """It becomes another machine, without a mount, and a backup that is what came but for that."""
+    backup, disk = disk_image(node, tool, "ext4"), node.directory / "disk"
+    node.configure(IMPORT_IDENTITY="new", IMPORT_FORMAT="raw", **SETTINGS)
+    done = as_nobody(node, "import", stream_environment("import", disk), backup)
+    assert done.returncode == 0, done.stderr
+    checked(disk, tool, tmp_path)
+    with open_tree(str(disk), partition=2) as root:
+        assert root.read("/etc/hostname") == b"inst1\n"
+    stream = tmp_path / "stream"
+    done = as_nobody(node, "export", stream_environment("export", disk), output=stream)
+    assert done.returncode == 0, done.stderr
+    with open_tree(str(stream), format="qcow2", partition=1) as boot:
+        assert boot.list("/") == ["kernel", "loader", "lost+found"]
+
+
+def test_a_disk_on_ext_is_renamed(node: Node, tool: Tool, tmp_path: Path) -> None:
+    disk = disk_image(node, tool, "ext4")
+    environment = create_environment(disk, OLD_INSTANCE_NAME="inst1", INSTANCE_NAME="inst2")
+    done = as_nobody(node, "rename", environment)
+    assert done.returncode == 0, done.stderr
+    checked(disk, tool, tmp_path)
+    with open_tree(str(disk), partition=2) as root:
+        assert root.read("/etc/hostname") == b"inst2\n"
+
+
+def test_a_backup_that_is_to_be_mounted_is_refused_where_it_can_be_looked_at_first(node: Node, tool: Tool) -> None:
+    path, backup, disk = node.images / "disk.img", node.directory / "backup.tar", node.directory / "disk"
+    image = only_fat(node, tool)
+    run(tool("qemu-img"), "convert", "-q", "-O", "qcow2", image, path)
+    with tarfile.open(backup, "w") as archive:
+        archive.add(path, "disk.img")
+    node.configure(IMPORT_IDENTITY="new", EXPORT_DIR=str(node.directory), **SETTINGS)
+    disk.write_bytes(b"\xff" * MIB)
+    os.truncate(disk, SIZE)
+    done = as_nobody(node, "import", stream_environment("import", disk), backup)
+    assert done.returncode == 1
+    assert "mounting needs root (CAP_SYS_ADMIN); without it IMPORT_IDENTITY=keep restores" in last_line(done)
+    assert disk.read_bytes()[:MIB] == b"\xff" * MIB
+    # What comes over a pipe is seen when it is on the disk.
+    node.configure(IMPORT_IDENTITY="new", IMPORT_FORMAT="raw", **SETTINGS)
+    done = as_nobody(node, "import", stream_environment("import", disk), image)
+    assert done.returncode == 1
+    assert "is left without its partition table: " in last_line(done)
+    assert "mounting needs root (CAP_SYS_ADMIN); IMPORT_IDENTITY=keep restores it as it was" in last_line(done)
 
 
 def dumps() -> tuple[bytes, bytes]:

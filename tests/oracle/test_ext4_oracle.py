@@ -21,7 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pydiskimg.disks.file import FileDisk
-from pydiskimg.fs.ext4.make import ExtInfo, make_ext
+from pydiskimg.fs.ext4.make import make_ext
+from pydiskimg.fs.ext4.new_file_system import ExtInfo
 from pydiskimg.units import GIB, KIB, MIB, TIB
 
 pytestmark = pytest.mark.oracle

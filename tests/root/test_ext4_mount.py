@@ -15,7 +15,8 @@ import pytest
 
 from pydiskimg.disks.block import BlockDisk
 from pydiskimg.errors import FileSystemError
-from pydiskimg.fs.ext4.make import ExtInfo, make_ext
+from pydiskimg.fs.ext4.make import make_ext
+from pydiskimg.fs.ext4.new_file_system import ExtInfo
 from pydiskimg.units import GIB, MIB
 from tests.fixtures.block_devices import block_device, filled_file
 from tests.fixtures.programs import Tool, run

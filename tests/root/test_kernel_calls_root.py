@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from pydiskimg import open_tree
 from tests.fixtures.block_devices import filled_file
 from tests.fixtures.growing import loop, mounted_at
 from tests.fixtures.node import PATH, ROOT, Node, create_environment, last_line, stream_environment
+from tests.oracle.test_create_unprivileged import SETTINGS, overlay, with_efi
 
 pytestmark = pytest.mark.root
 Tool = Callable[[str], str]
@@ -183,6 +185,27 @@ def test_customising_a_disk_image(node: Node, tool: Tool, tmp_path: Path, script
     target = filled_file(tmp_path / "target", 80 * MIB)
     mounts = [["ext4", OPEN, OPTIONS["ext4"], point] for point in ("target", "boot")]
     assert recorded(node, "create", create_environment(target), tmp_path / "log") == (mounts if scripts else [])
+
+
+def test_an_overlay_goes_onto_boot_efi_by_a_symlink(node: Node, tool: Tool, tmp_path: Path) -> None:
+    """As it does in the running guest; the kernel of the tests may have no vfat, and any file system will do."""
+    node.configure(IMAGE_TYPE="raw", **overlay(node), **SETTINGS)
+    image, efi = with_efi(node, tool), tmp_path / "efi.img"
+    efi.write_bytes(bytes(MIB))
+    subprocess.run([tool("mke2fs"), "-q", "-t", "ext4", "-O", "^has_journal", efi], check=True)
+    with image.open("r+b") as file:
+        file.seek(9 * MIB)
+        file.write(efi.read_bytes())
+    (node.directory / "overlays/web/boot/up/boot/efi").mkdir(parents=True)
+    (node.directory / "overlays/web/boot/up/boot/efi/loader.efi").write_text("from the overlay")
+    disk = filled_file(tmp_path / "target", 64 * MIB)
+    mounts = recorded(node, "create", create_environment(disk), tmp_path / "log")
+    assert [mount[3] for mount in mounts] == ["target", "boot", "efi"]
+    assert all(mount[1] == CLOSED for mount in mounts)
+    with loop(disk, 9 * MIB, MIB) as device, mounted_at(device, tmp_path / "efi") as found:
+        assert (found / "loader.efi").read_text() == "from the overlay"
+    with open_tree(str(disk), partition=1) as boot:
+        assert boot.list("/efi") == ["EFI"]
 
 
 @pytest.mark.parametrize("scripts", [False, True])

@@ -24,10 +24,14 @@ MAX_GROUPS = 1 << 22  # 16 TiB in groups of half the smallest usual size
 
 
 class NotBelievedError(FileSystemError):
-    """What is in use cannot be told; everything must be taken for in use. reason is a clause for the log."""
+    """What is in use cannot be told; everything must be taken for in use.
+
+    where names the file system, which may be one of several, and reason is a clause for the log.
+    """
 
     def __init__(self, where: str, reason: str) -> None:
         super().__init__(f"{where}: {reason}; all of it counts as in use")
+        self.where = where
         self.reason = reason
 
 

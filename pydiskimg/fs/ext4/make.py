@@ -9,40 +9,14 @@ In this order, so that an interrupted run leaves a disk that is not taken for a 
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
 from uuid import UUID
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.directories import make_directories
 from pydiskimg.fs.ext4.groups import Groups
-from pydiskimg.fs.ext4.new_file_system import NewFileSystem, new_identity
-from pydiskimg.fs.ext4.plan import plan_geometry
+from pydiskimg.fs.ext4.new_file_system import ExtInfo, NewExt, NewFileSystem
 from pydiskimg.fs.wipe import wipe_signatures
 from pydiskimg.protocols import Disk
-from pydiskimg.units import format_size
-
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ExtInfo:
-    """A file system that was made.
-
-    size is what it covers and bytes_written what it cost (without zeroed areas), in bytes; the other numbers are
-    counts of blocks or inodes.
-    """
-
-    kind: str
-    uuid: UUID
-    label: str
-    size: int
-    block_size: int
-    blocks: int
-    free_blocks: int
-    inodes: int
-    journal_blocks: int
-    bytes_written: int
 
 
 def make_ext(  # noqa: PLR0913 - each option is independent, optional and named
@@ -65,37 +39,19 @@ def make_ext(  # noqa: PLR0913 - each option is independent, optional and named
     Whatever the disk held is lost from the first write on. Raises FileSystemError or DoesNotFitError before that
     when the file system cannot be made as asked, StorageError when the disk refuses.
     """
-    identity = new_identity(disk.name, uuid, hash_seed, label, now)
-    geometry = plan_geometry(
-        disk.size,
+    wanted = NewExt(
+        disk=disk,
         kind=kind,
-        where=disk.name,
-        sector_size=disk.sector_size,
+        label=label,
+        uuid=uuid,
         block_size=block_size,
         bytes_per_inode=bytes_per_inode,
         reserved_percent=reserved_percent,
+        now=now,
+        hash_seed=hash_seed,
     )
-    new = NewFileSystem(disk, geometry, identity)
-    free_blocks = _make(new)
-    _log.info("%s: made %s of %s, UUID %s", disk.name, kind, format_size(geometry.size), identity.uuid)
-    return ext_info(new, kind, label, free_blocks)
-
-
-def ext_info(new: NewFileSystem, kind: str, label: str, free_blocks: int) -> ExtInfo:
-    """Return what was made."""
-    geometry = new.geometry
-    return ExtInfo(
-        kind,
-        new.identity.uuid,
-        label,
-        geometry.size,
-        geometry.block_size,
-        geometry.blocks,
-        free_blocks,
-        geometry.inodes,
-        new.journal_blocks,
-        new.writer.bytes_written,
-    )
+    new = wanted.planned()
+    return wanted.made(new, _make(new))
 
 
 def _make(new: NewFileSystem) -> int:

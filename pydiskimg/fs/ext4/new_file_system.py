@@ -6,7 +6,9 @@ First everything is allocated, so that what cannot be made is refused before the
 
 from __future__ import annotations
 
+import logging
 import time
+from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 from pydiskimg.errors import FileSystemError
@@ -19,11 +21,14 @@ from pydiskimg.fs.ext4.geometry import Geometry
 from pydiskimg.fs.ext4.inodes import NewInodes
 from pydiskimg.fs.ext4.journal import allocate_journal, new_journal
 from pydiskimg.fs.ext4.placement import Placement
-from pydiskimg.fs.ext4.plan import journal_blocks
+from pydiskimg.fs.ext4.plan import journal_blocks, plan_geometry
 from pydiskimg.fs.ext4.resize_inode import make_resize_inode
 from pydiskimg.fs.ext4.superblock import Identity, new_fields, superblock
 from pydiskimg.fs.label import encoded_label
 from pydiskimg.protocols import Buffer, Disk
+from pydiskimg.units import format_size
+
+_log = logging.getLogger(__name__)
 
 _TIME_LIMIT = (1 << 34) - (1 << 31)  # what an inode's times reach, in the year 2446
 
@@ -118,3 +123,75 @@ class NewFileSystem:
         else:
             front = bytes(layout.SUPERBLOCK_OFFSET) + data
             self.writer.write(0, front.ljust(self.geometry.block_size, b"\0"))
+
+
+@dataclass(frozen=True, slots=True)
+class ExtInfo:
+    """A file system that was made.
+
+    size is what it covers and bytes_written what it cost (without zeroed areas), in bytes; the other numbers are
+    counts of blocks or inodes.
+    """
+
+    kind: str
+    uuid: UUID
+    label: str
+    size: int
+    block_size: int
+    blocks: int
+    free_blocks: int
+    inodes: int
+    journal_blocks: int
+    bytes_written: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewExt:
+    """A file system that is to be made over a whole disk; the options are make_ext()'s."""
+
+    disk: Disk
+    kind: str = "ext4"
+    label: str = ""
+    uuid: UUID | None = None
+    block_size: int | None = None
+    bytes_per_inode: int | None = None
+    reserved_percent: float = 5.0
+    now: int | None = None
+    hash_seed: UUID | None = None
+
+    def planned(self) -> NewFileSystem:
+        """Return it as it begins, with nothing written. Raises FileSystemError or DoesNotFitError."""
+        identity = new_identity(self.disk.name, self.uuid, self.hash_seed, self.label, self.now)
+        geometry = plan_geometry(
+            self.disk.size,
+            kind=self.kind,
+            where=self.disk.name,
+            sector_size=self.disk.sector_size,
+            block_size=self.block_size,
+            bytes_per_inode=self.bytes_per_inode,
+            reserved_percent=self.reserved_percent,
+        )
+        return NewFileSystem(self.disk, geometry, identity)
+
+    def allocated(self, *, journal_first: bool) -> NewFileSystem:
+        """Return it with all that it needs besides files allocated, and nothing written. Raises as planned() does."""
+        new = self.planned()
+        new.allocate(journal_first=journal_first)
+        return new
+
+    def made(self, new: NewFileSystem, free_blocks: int) -> ExtInfo:
+        """Return, and log, what has been made of planned()'s."""
+        geometry, uuid = new.geometry, new.identity.uuid
+        _log.info("%s: made %s of %s, UUID %s", self.disk.name, self.kind, format_size(geometry.size), uuid)
+        return ExtInfo(
+            self.kind,
+            uuid,
+            self.label,
+            geometry.size,
+            geometry.block_size,
+            geometry.blocks,
+            free_blocks,
+            geometry.inodes,
+            new.journal_blocks,
+            new.writer.bytes_written,
+        )

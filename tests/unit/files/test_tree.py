@@ -51,6 +51,15 @@ def test_is_a_tree(tree: MountedTree) -> None:
     assert list(as_tree.list("/etc")) == ["hostname", "shadow"]
 
 
+def test_where_a_symlink_leads_is_read_and_not_followed(tree: MountedTree, root: Path) -> None:
+    (root / "link").symlink_to("/../../etc/shadow")
+    assert tree.readlink("/../link") == "/../../etc/shadow"
+    for path, number in (("/etc/shadow", errno.EINVAL), ("/none", errno.ENOENT)):
+        with pytest.raises(StorageError) as caught:
+            tree.readlink(path)
+        assert caught.value.errno == number
+
+
 @pytest.mark.parametrize(
     ("link", "target"),
     [

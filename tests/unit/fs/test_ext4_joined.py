@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -16,7 +16,10 @@ from pydiskimg.files.tree import ExistingPathError, MissingPathError, OutsideTre
 from pydiskimg.fs.ext4.change.joined import JoinedTree
 from pydiskimg.fs.ext4.change.tree import ChangedTree, open_changed_tree
 from pydiskimg.fs.ext4.make import make_ext
+from pydiskimg.fs.ext4.map_reader import file_pieces
+from pydiskimg.fs.ext4.tree.open import open_ext_tree
 from pydiskimg.units import MIB
+from tests.fixtures.made_entries import regular
 
 
 class Joined:
@@ -142,6 +145,37 @@ def test_symlinks_that_go_to_and_fro(joined: Joined) -> None:
         assert not tree.exists("/etc/38")
         with pytest.raises(OutsideTreeError, match="symlinks of more than 4096 names"):
             tree.read("/etc/38")
+
+
+def spoil(disk: MemoryDisk, directory: str) -> None:
+    """Overwrite a directory's first block with what no directory has."""
+    with open_ext_tree(disk) as tree:
+        fs = tree.files.fs
+        _, block, _ = next(file_pieces(fs, tree.inode(directory)))
+    disk.write(block * fs.geometry.block_size, b"\xff" * fs.geometry.block_size)
+
+
+def test_damage_is_told_of_the_file_system_that_has_it() -> None:
+    """It lies in /boot's own, though each path begins at the root's."""
+    disks = [MemoryDisk(8 * MIB, name=f"partition {number}") for number in (2, 1)]
+    for disk in disks:
+        make_ext(disk, kind="ext2")
+    with open_changed_tree(disks[0]) as root, open_changed_tree(disks[1]) as boot:
+        root.make_directory("/boot")
+        boot.make_directory("/grub")
+    spoil(disks[1], "/grub")
+    with open_changed_tree(disks[0]) as root, open_changed_tree(disks[1]) as boot:
+        tree = JoinedTree(root)
+        tree.join("/boot", boot)
+        calls: list[Callable[[], object]] = [
+            lambda: tree.read("/boot/grub/grub.cfg"),
+            lambda: tree.exists("/boot/grub/x"),
+            lambda: tree.put([regular("boot/grub/x", b"")]),
+        ]
+        for call in calls:
+            with pytest.raises(StorageError, match=r"^partition 1[,:].* the file system is damaged: ") as caught:
+                call()
+            assert caught.value.errno == errno.EUCLEAN
 
 
 def test_a_path_is_as_long_as_linux_takes(joined: Joined) -> None:

@@ -17,7 +17,8 @@ from pydiskimg.files.writer import Wording
 from pydiskimg.fs.ext4.change.joined import JoinedTree
 from pydiskimg.fs.ext4.change.tree import ChangedTree, open_changed_tree
 from pydiskimg.fs.ext4.make import make_ext
-from pydiskimg.fs.ext4.populate.filling import Filling, NewExt
+from pydiskimg.fs.ext4.new_file_system import NewExt
+from pydiskimg.fs.ext4.populate.filling import Filling
 from pydiskimg.fs.ext4.tree.open import open_ext_tree
 from pydiskimg.fs.ext4.tree.tree import ExtTree
 from pydiskimg.units import MIB

@@ -15,7 +15,7 @@ from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.tree.files import RefusedError
 
 _AT_ONCE = 4 << 20  # bytes of changed blocks from which a commit follows
-_PART_OF_JOURNAL = 3  # one change more must fit besides
+_PART_OF_ROOM = 2  # one change more must fit besides
 _CONTENTS_AT_ONCE = 64 << 20  # bytes of files
 _MORE_CLUSTERS = 4  # for a file: of its map, its attributes, its directory
 
@@ -32,11 +32,7 @@ class ChangeBatch:
         self.names = Names(changes)
         self._transaction = transaction
         self._is_together = is_together
-        journal = transaction.log_blocks
-        self._most = max(_AT_ONCE // transaction.fs.geometry.block_size, 1)
-        if journal is not None:
-            self._most = min(self._most, journal // _PART_OF_JOURNAL)
-        self._has_journal = journal is not None
+        self._most = min(_AT_ONCE // transaction.fs.geometry.block_size, transaction.room // _PART_OF_ROOM)
         self._cluster = transaction.fs.geometry.cluster_blocks * transaction.fs.geometry.block_size
         self._begin()
 
@@ -62,7 +58,9 @@ class ChangeBatch:
             self._left -= needed
             self._written += size
             yield
-            if self._transaction.size + self.names.size >= self._most or (self.gave_back and not self._has_journal):
+            if self._transaction.size + self.names.size >= self._most or (
+                self.gave_back and not self._transaction.has_journal
+            ):
                 self._commit()
         except BaseException:
             self.take_back()

@@ -77,6 +77,11 @@ class JoinedTree(Tree):
         tree, inside = self.located(path, follow_symlinks=follow_symlinks)
         return self._with_device(tree, tree.stat(inside, follow_symlinks=follow_symlinks))
 
+    def readlink(self, path: str) -> str:
+        """Return where a symlink leads, as ExtTree does."""
+        tree, inside = self.located(path, follow_symlinks=False)
+        return tree.readlink(inside)
+
     def exists(self, path: str) -> bool:
         """True when path resolves to something inside the tree."""
         try:

@@ -132,9 +132,8 @@ class EntryWriter:
             text = f"{where}: cannot be {self._wording.done}: {error}" + (f"; {hint}" if hint else "")
             raise NoSpaceError(text, errno=errno.ENOSPC, filename=where, device=0) from error
         except NotBelievedError as error:
-            where = self._transaction.fs.name
-            text = f"{where}: the file system is damaged: {error.reason}; check it (fsck)"
-            raise StorageError(text, errno=errno.EUCLEAN, filename=where) from error
+            text = f"{error.where}: the file system is damaged: {error.reason}; check it (fsck)"
+            raise StorageError(text, errno=errno.EUCLEAN, filename=error.where) from error
         except DiskImageError:
             raise
         except OSError as error:

@@ -25,7 +25,7 @@ from pydiskimg.fs.ext4.change.usage_changes import Charge, UsageChanges
 from pydiskimg.fs.ext4.descriptors import read_descriptors
 from pydiskimg.fs.ext4.features import Compat, Features, Incompat, RoCompat
 from pydiskimg.fs.ext4.file_system import FileSystem
-from pydiskimg.fs.ext4.inodes import StoredInode, read_inode
+from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.journal import Journal
 from pydiskimg.fs.ext4.journal_writer import LogWriter, replay
 from pydiskimg.fs.ext4.recovery import OverlaidSource, RecoveredSource
@@ -182,17 +182,11 @@ class Transaction:
         return self._free_blocks
 
     @property
-    def log_blocks(self) -> int | None:
-        """Blocks that the journal has; None without a journal."""
-        number = self.fs.superblock.journal_inode
-        return read_inode(self._before, number).size // self.fs.geometry.block_size if number else None
-
-    @property
     def room(self) -> int:
         """Blocks that a commit may change and not be too large for the journal; without one, what memory is for."""
         if self._capacity is None:
             self._capacity = _ROOM
-            if self.fs.superblock.journal_inode:
+            if self.has_journal:
                 journal = Journal(self._before)
                 self._capacity = min(_ROOM, (journal.end - journal.first) * 3 // 4)
         return max(self._capacity - 2 * len(self.groups.states), 1)
@@ -263,7 +257,7 @@ class Transaction:
             replay(self._disk, self._before)
             self._source.rest_on(self._disk)
             self._is_replayed = True
-            if self.fs.superblock.journal_inode:
+            if self.has_journal:
                 self._log = LogWriter(self._disk, self.fs)
 
     def _update_superblock(self) -> tuple[int, int]:

@@ -10,7 +10,6 @@ import logging
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
-from uuid import UUID
 
 from pydiskimg.errors import FileSystemError
 from pydiskimg.files.attributes import AttributesLeftOut
@@ -23,9 +22,7 @@ from pydiskimg.fs.ext4.directory_hash import DirectoryHash
 from pydiskimg.fs.ext4.directory_writer import DirectoryWriter, NewDirectory
 from pydiskimg.fs.ext4.features import Compat
 from pydiskimg.fs.ext4.groups import Groups
-from pydiskimg.fs.ext4.make import ExtInfo, ext_info
-from pydiskimg.fs.ext4.new_file_system import NewFileSystem, new_identity
-from pydiskimg.fs.ext4.plan import plan_geometry
+from pydiskimg.fs.ext4.new_file_system import ExtInfo, NewExt, NewFileSystem
 from pydiskimg.fs.ext4.populate.filled_files import FilledFiles
 from pydiskimg.fs.ext4.populate.filler import EntriesInDirectory, Filler
 from pydiskimg.fs.ext4.populate.inode_record import stored_fields
@@ -33,8 +30,6 @@ from pydiskimg.fs.ext4.populate.new_files import MOST_LINKS, SECOND, NewFiles
 from pydiskimg.fs.ext4.populate.space import FullError
 from pydiskimg.fs.ext4.tree.tree import ExtTree
 from pydiskimg.fs.wipe import wipe_signatures
-from pydiskimg.protocols import Disk
-from pydiskimg.units import format_size
 
 _log = logging.getLogger(__name__)
 
@@ -52,37 +47,6 @@ class Added:
     flags_left_out: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewExt:
-    """A file system that is to be made over a whole disk; the options are make_ext()'s."""
-
-    disk: Disk
-    kind: str = "ext4"
-    label: str = ""
-    uuid: UUID | None = None
-    block_size: int | None = None
-    bytes_per_inode: int | None = None
-    reserved_percent: float = 5.0
-    now: int | None = None
-    hash_seed: UUID | None = None
-
-    def planned(self) -> NewFileSystem:
-        """Return it with all that it needs allocated, and nothing written."""
-        identity = new_identity(self.disk.name, self.uuid, self.hash_seed, self.label, self.now)
-        geometry = plan_geometry(
-            self.disk.size,
-            kind=self.kind,
-            where=self.disk.name,
-            sector_size=self.disk.sector_size,
-            block_size=self.block_size,
-            bytes_per_inode=self.bytes_per_inode,
-            reserved_percent=self.reserved_percent,
-        )
-        new = NewFileSystem(self.disk, geometry, identity)
-        new.allocate(journal_first=True)
-        return new
-
-
 class Filling:
     """A file system, or two of which join() lays the second over a directory of the first, while entries fill them.
 
@@ -98,7 +62,7 @@ class Filling:
     def __init__(self, *wanted: NewExt) -> None:
         """Plan one or two file systems, and then wipe what is on their disks."""
         self._wanted = wanted
-        made = [ext.planned() for ext in wanted]
+        made = [ext.allocated(journal_first=True) for ext in wanted]
         self._are_zero = [_begin(new) for new in made]
         self._files = [NewFiles(new, first) for new, first in zip(made, (0, SECOND), strict=False)]
         self._filler = Filler(self._files)
@@ -158,9 +122,7 @@ class Filling:
             _write_directories(files, self._filler)
         infos: list[ExtInfo] = []
         for ext, files, is_zero in reversed([*zip(self._wanted, self._files, self._are_zero, strict=True)]):
-            info = ext_info(files.new, ext.kind, ext.label, _complete(files, tables_are_zero=is_zero))
-            _log.info("%s: made %s of %s, UUID %s", ext.disk.name, ext.kind, format_size(info.size), info.uuid)
-            infos.insert(0, info)
+            infos.insert(0, ext.made(files.new, _complete(files, tables_are_zero=is_zero)))
         return infos
 
 

@@ -13,8 +13,8 @@ from uuid import UUID
 from pydiskimg.files.attributes import AttributesLeftOut
 from pydiskimg.files.entry import Entry
 from pydiskimg.files.writer import Wording
-from pydiskimg.fs.ext4.make import ExtInfo
-from pydiskimg.fs.ext4.populate.filling import Added, Filling, NewExt
+from pydiskimg.fs.ext4.new_file_system import ExtInfo, NewExt
+from pydiskimg.fs.ext4.populate.filling import Added, Filling
 from pydiskimg.protocols import Disk
 
 

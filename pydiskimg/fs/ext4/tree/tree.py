@@ -64,7 +64,7 @@ class ExtTree(ReadableTree):
             if inode.kind != layout.REGULAR_FILE:
                 is_directory = inode.kind == layout.DIRECTORY
                 raise RefusedError("is not a regular file", errno.EISDIR if is_directory else errno.EINVAL)
-            return self.files.contents(inode, self._where(path))
+            return self.files.contents(inode, _where(self.name, path))
 
     def readlink(self, path: str) -> str:
         """Return where a symlink leads; the path itself is not followed at its end. EINVAL for what is not one."""
@@ -198,17 +198,19 @@ class ExtTree(ReadableTree):
         """Return what a Tree raises for what ExtFiles raised at path: for loops, in which errors() would take long."""
         if isinstance(error, RefusedError):
             return self.error(path, str(error), error.number)
-        return self.error(path, f"the file system is damaged: {error.reason}; check it (fsck)", errno.EUCLEAN)
+        text = f"{_where(error.where, path)}: the file system is damaged: {error.reason}; check it (fsck)"
+        return StorageError(text, errno=errno.EUCLEAN, filename=path)
 
     def error(self, path: str, text: str, number: int) -> StorageError:
         """Return the error that says text of the file at path."""
         kind = (
             MissingPathError if number == errno.ENOENT else OutsideTreeError if number == errno.ELOOP else StorageError
         )
-        return kind(f"{self._where(path)}: {text}", errno=number, filename=path)
+        return kind(f"{_where(self.name, path)}: {text}", errno=number, filename=path)
 
-    def _where(self, path: str) -> str:
-        return f"{self.name}, {printable(path)}"
+
+def _where(file_system: str, path: str) -> str:
+    return f"{file_system}, {printable(path)}"
 
 
 def _encoded(path: str) -> bytes:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -27,7 +26,7 @@ from ganeti_os.settings.table import SETTINGS
 from pydiskimg.errors import DiskImageError, StorageError
 from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.system.files.draft import Draft, GuestError
-from tests.fixtures.node import Node, last_line, run_unprivileged, stream_environment
+from tests.fixtures.node import Node, last_line
 from tests.fixtures.odd_files import put_odd_file
 
 HASH = "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$X3DX6M94c7o.9agCG9G317fhZg9SqC.5i5rd.RhAtQ7"
@@ -333,20 +332,6 @@ def test_wrong_keys_are_refused_before_a_disk_is_touched(tmp_path: Path) -> None
     done = node.create(disk)
     assert done.returncode == 1
     assert f"{tmp_path}/none: cannot read the authorised keys: No such file or directory" in last_line(done)
-    assert disk.read_bytes() == b"\xff" * (1 << 20)
-
-
-def test_another_machine_needs_root_before_a_disk_is_touched(tmp_path: Path) -> None:
-    """What mounts comes last in an import; that it cannot is known first."""
-    node = Node.make(tmp_path / "node", IMPORT_IDENTITY="new", IMPORT_FORMAT="raw")
-    disk, backup = tmp_path / "disk", tmp_path / "backup"
-    for file in (disk, backup):
-        file.write_bytes(b"\xff" * (1 << 20))
-    with backup.open("rb") as stream, subprocess.Popen(["cat"], stdin=stream, stdout=subprocess.PIPE) as cat:
-        assert cat.stdout is not None
-        done = run_unprivileged(node, "import", stream_environment("import", disk), stdin=cat.stdout)
-    assert done.returncode == 1
-    assert "mounting needs root (CAP_SYS_ADMIN); without it IMPORT_IDENTITY=keep restores" in last_line(done)
     assert disk.read_bytes() == b"\xff" * (1 << 20)
 
 

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ganeti_os.install.overlay import OverlayError, find_overlay, put_overlay
+from ganeti_os.install.overlay import OverlayError, find_overlay, put_overlay, reached_by
 from ganeti_os.log import Messages
 from ganeti_os.settings.settings import Layer, Settings
 from pydiskimg.disks.memory import MemoryDisk
@@ -100,3 +101,43 @@ def test_it_gets_the_labels_of_the_guests_policy(tmp_path: Path) -> None:
             assert root.attribute(path, "security.selinux") == label.encode()
         assert root.attribute("/etc", "security.selinux") is None
         assert boot.attribute("/loader", "security.selinux") is None
+
+
+@pytest.fixture
+def guest() -> Iterator[JoinedTree]:
+    """A guest with /boot of its own, and in it a /boot/efi that is not opened."""
+    disks = [MemoryDisk(8 << 20), MemoryDisk(8 << 20)]
+    for disk in disks:
+        make_ext(disk, kind="ext2")
+    with open_changed_tree(disks[0]) as root, open_changed_tree(disks[1]) as boot:
+        for path in ("/boot", "/etc", "/deep", "/deep/er"):
+            root.make_directory(path)
+        boot.make_directory("/efi")
+        root.write("/file", b"")
+        links = {"in": "boot/efi", "below": "/boot/efi/EFI/x", "by": "second", "second": "boot/efi/no"}
+        hostile = {"circle": "circle/x", "one": "two", "two": "/one", "up": "../../boot/../etc", "to-root": "/"}
+        for name, target in {**links, **hostile, "growing": "a/" * 500 + "growing", "not": "/etc/none"}.items():
+            root.symlink(f"/{name}", target)
+        boot.symlink("/back", "../deep/er/../../boot/efi")
+        tree = JoinedTree(root)
+        tree.join("/boot", boot)
+        yield tree
+
+
+@pytest.mark.parametrize(
+    "path", ["boot/efi", "boot/efi/x", "in", "in/x", "below", "by", "boot/back/x", "to-root/boot/efi"]
+)
+def test_what_goes_onto_another_file_system_by_whatever_path(tmp_path: Path, guest: JoinedTree, path: str) -> None:
+    (tmp_path / path).mkdir(parents=True)
+    (tmp_path / "file/none").mkdir(parents=True)
+    assert reached_by(str(tmp_path), guest, ["/boot/efi", "/srv"]) == ["/boot/efi"]
+
+
+def test_what_goes_elsewhere(tmp_path: Path, guest: JoinedTree) -> None:
+    for path in ("boot/x", "circle/x", "one", "up/x", "to-root/etc", "growing", "not/x", "file/x", "new/efi"):
+        (tmp_path / path).mkdir(parents=True)
+    (tmp_path / "in").symlink_to("boot/efi")
+    (tmp_path / "below").touch()
+    assert reached_by(str(tmp_path), guest, ["/boot/efi"]) == []
+    (tmp_path / "srv").mkdir()
+    assert reached_by(str(tmp_path), guest, ["/boot/efi", "/srv"]) == ["/srv"]
