@@ -6,7 +6,7 @@ The names that most callers need are here; each is imported when it is first use
 
 from __future__ import annotations
 
-from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.startup import TYPE_CHECKING, found_when_used
 
 if TYPE_CHECKING:
     from pydiskimg.disks.region import Region
@@ -58,40 +58,33 @@ __all__ = [
     "write_stream",
 ]
 
-_HOMES = {
-    "DiskImageError": "errors",
-    "Extent": "extents",
-    "Kind": "extents",
-    "NewExt": "fs.ext4.new_file_system",
-    "Region": "disks.region",
-    "SystemOptions": "system.build",
-    "allow_references": "images.references",
-    "build_system": "system.build",
-    "compare": "transfer.compare",
-    "copy": "transfer.copy",
-    "extract": "files.tar.extract",
-    "make_ext": "fs.ext4.make",
-    "make_swap": "fs.swap",
-    "new_image": "images.create",
-    "open_disk": "images.open_disk",
-    "open_dump": "files.dump",
-    "open_image": "images.open",
-    "open_tar": "files.tar",
-    "populate": "fs.ext4.populate.populate",
-    "populate_joined": "fs.ext4.populate.populate",
-    "open_tree": "volumes.tree",
-    "probe": "fs.probe",
-    "read_stream": "transfer.receive",
-    "restore_dump": "files.dump",
-    "write_stream": "transfer.send",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value: object = getattr(import_module(f"pydiskimg.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = found_when_used(
+    globals(),
+    {
+        "DiskImageError": "errors",
+        "Extent": "extents",
+        "Kind": "extents",
+        "NewExt": "fs.ext4.new_file_system",
+        "Region": "disks.region",
+        "SystemOptions": "system.build",
+        "allow_references": "images.references",
+        "build_system": "system.build",
+        "compare": "transfer.compare",
+        "copy": "transfer.copy",
+        "extract": "files.tar.unpack",
+        "make_ext": "fs.ext4.make",
+        "make_swap": "fs.swap",
+        "new_image": "images.create",
+        "open_disk": "images.open_disk",
+        "open_dump": "files.dump",
+        "open_image": "images.open",
+        "open_tar": "files.tar",
+        "populate": "fs.ext4.populate.populate",
+        "populate_joined": "fs.ext4.populate.populate",
+        "open_tree": "volumes.tree",
+        "probe": "fs.probe",
+        "read_stream": "transfer.receive",
+        "restore_dump": "files.dump",
+        "write_stream": "transfer.send",
+    },
+)

@@ -27,6 +27,8 @@ OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
     from typing import Generic as Generic  # noqa: PLC0414 - so that it is exported
     from typing import Protocol as Protocol  # noqa: PLC0414
     from typing import TypeVar as TypeVar  # noqa: PLC0414
@@ -41,3 +43,18 @@ else:
 
     def TypeVar(*_, **__):  # noqa: N802 - typing's name
         """Take the place of typing.TypeVar."""
+
+
+def found_when_used(package: dict[str, Any], homes: dict[str, str]) -> Callable[[str], Any]:
+    """Return the __getattr__ of a package, given its globals(): names by the module below it that has each."""
+
+    def found(name: str) -> object:
+        if name not in homes:
+            raise AttributeError(f"module {package['__name__']!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value: object = getattr(import_module(f"{package['__name__']}.{homes[name]}"), name)
+        package[name] = value
+        return value
+
+    return found

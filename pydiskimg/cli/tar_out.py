@@ -9,7 +9,6 @@ from pydiskimg.cli.arguments import require_name
 from pydiskimg.cli.output import tell
 from pydiskimg.cli.pipes import destination_pipe, is_destination_pipe
 from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
-from pydiskimg.disks.new_file import new_file
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,12 +40,14 @@ def run(arguments: argparse.Namespace) -> None:
             with destination_pipe(arguments.tarball) as (fd, name):
                 _pack(tree, arguments.path, fd, name)
             return
+        from pydiskimg.disks.new_file import new_file  # only here: a pipe needs none of it
+
         with new_file(arguments.tarball) as (fd, name):
             _pack(tree, arguments.path, fd, name)
 
 
 def _pack(tree: ExtTree, path: str, fd: int, name: str) -> None:
-    from pydiskimg.files.tar import write_archive  # only here: --help need not load libarchive
+    from pydiskimg.files.tar.writer import write_archive  # only here: what reads file systems would slow --help down
     from pydiskimg.fs.ext4.tree.entries import TreeEntries
 
     left_out = write_archive(TreeEntries(tree, path, b".").entries(), fd, name)

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from pydiskimg.files.attributes import ACL_ACCESS, ACL_DEFAULT
@@ -63,6 +63,21 @@ def parse(text: bytes) -> list[AclEntry]:
     """
     lines = (line.split(b"#", 1)[0].strip() for line in text.replace(b"\n", b",").split(b","))
     return [_entry(line) for line in lines if line]
+
+
+def acl_text(entries: Iterable[AclEntry]) -> bytes:
+    """Return the text of entries, as parse() reads it: qualifiers that are numbers stay numbers."""
+    return b",".join(b"%s:%s:%s" % (word, _qualifier(whom), _letters(bits)) for word, whom, bits in entries)
+
+
+def _qualifier(whom: int | bytes | None) -> bytes:
+    if whom is None:
+        return b""
+    return whom if isinstance(whom, bytes) else b"%d" % whom
+
+
+def _letters(bits: int) -> bytes:
+    return bytes(letter if bits & bit else ord("-") for letter, bit in _BITS.items() if bit)
 
 
 def decode(value: bytes) -> list[AclEntry]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.newlocale.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p]
@@ -19,19 +19,10 @@ _libc.freelocale.restype = None
 _LC_CTYPE_MASK = 1  # 1 << LC_CTYPE, which is 0 in glibc and musl
 
 
-def c_locale() -> AbstractContextManager[None]:
-    """Run the block with LC_CTYPE=C in this thread: text is bytes. Every system has this locale."""
-    return _locale(b"C")
-
-
-def utf8_locale() -> AbstractContextManager[None]:
-    """Run the block with LC_CTYPE=C.UTF-8 in this thread. glibc since 2.35 and musl have it, and so has Debian."""
-    return _locale(b"C.UTF-8")
-
-
 @contextmanager
-def _locale(name: bytes) -> Iterator[None]:
-    locale = _libc.newlocale(_LC_CTYPE_MASK, name, None)
+def c_locale() -> Iterator[None]:
+    """Run the block with LC_CTYPE=C in this thread: text is bytes. Every system has this locale."""
+    locale = _libc.newlocale(_LC_CTYPE_MASK, b"C", None)
     if not locale:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""Archives: a tarball unpacked faithfully and safely, a compressed image read. The only importer of libarchive."""
+"""Archives: a tarball unpacked faithfully and safely, a compressed image read, entries packed. The only importer of
+libarchive, which reads; each name is imported when it is first used, as what writes needs no libarchive.
+"""
 
-from pydiskimg.files.tar.extract import Extracted, check_archive, extract, open_tar
-from pydiskimg.files.tar.from_pipe import FileInArchive, files_in_archive, looks_like_archive
-from pydiskimg.files.tar.packed import PackedFile, first_file, only_file, open_packed
-from pydiskimg.files.tar.writer import write_archive
+from __future__ import annotations
+
+from pydiskimg.startup import TYPE_CHECKING, found_when_used
+
+if TYPE_CHECKING:
+    from pydiskimg.files.tar.from_pipe import FileInArchive, files_in_archive, looks_like_archive
+    from pydiskimg.files.tar.packed import PackedFile, first_file, only_file, open_packed
+    from pydiskimg.files.tar.unpack import Extracted, check_archive, extract, open_tar
+    from pydiskimg.files.tar.writer import write_archive
 
 __all__ = [
     "Extracted",
@@ -20,3 +27,21 @@ __all__ = [
     "open_tar",
     "write_archive",
 ]
+
+__getattr__ = found_when_used(
+    globals(),
+    {
+        "Extracted": "unpack",
+        "FileInArchive": "from_pipe",
+        "PackedFile": "packed",
+        "check_archive": "unpack",
+        "extract": "unpack",
+        "files_in_archive": "from_pipe",
+        "first_file": "packed",
+        "looks_like_archive": "from_pipe",
+        "only_file": "packed",
+        "open_packed": "packed",
+        "open_tar": "unpack",
+        "write_archive": "writer",
+    },
+)

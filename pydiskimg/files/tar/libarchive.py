@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_long, c_size_t, c_ssize_t, c_uint, c_uint64, c_void_p
+from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_size_t, c_ssize_t, c_uint, c_void_p
 from typing import Any
 
 _SONAME = "libarchive.so.13"  # Debian 10 to 13, Fedora, openSUSE, Arch: the ABI has been this one since 2013
@@ -78,48 +78,6 @@ entry_sparse_reset = _function("entry_sparse_reset", [_entry], c_int)
 entry_sparse_next = _function("entry_sparse_next", [_entry, POINTER(c_int64), POINTER(c_int64)], c_int)
 entry_mtime = _function("entry_mtime", [_entry], c_int64)
 
-error_number = _function("errno", [_archive], c_int)
-write_new = _function("write_new", [], _archive)
-write_free = _function("write_free", [_archive], c_int)
-write_close = _function("write_close", [_archive], c_int)
-write_set_format_pax = _function("write_set_format_pax", [_archive], c_int)
-write_set_options = _function("write_set_options", [_archive, c_char_p], c_int)
-write_add_filter_none = _function("write_add_filter_none", [_archive], c_int)
-write_set_bytes_per_block = _function("write_set_bytes_per_block", [_archive, c_int], c_int)
-write_set_bytes_in_last_block = _function("write_set_bytes_in_last_block", [_archive, c_int], c_int)
-write_open_fd = _function("write_open_fd", [_archive, c_int], c_int)
-write_header = _function("write_header", [_archive, _entry], c_int)
-write_data = _function("write_data", [_archive, c_void_p, c_size_t], c_ssize_t)
-
-entry_new = _function("entry_new", [], _entry)
-entry_clear = _function("entry_clear", [_entry], _entry)
-entry_free = _function("entry_free", [_entry], None)
-entry_set_pathname = _function("entry_set_pathname", [_entry, c_char_p], None)
-entry_set_hardlink = _function("entry_set_hardlink", [_entry, c_char_p], None)
-entry_set_symlink = _function("entry_set_symlink", [_entry, c_char_p], None)
-entry_set_filetype = _function("entry_set_filetype", [_entry, c_uint], None)
-entry_set_perm = _function("entry_set_perm", [_entry, c_uint], None)
-entry_set_uid = _function("entry_set_uid", [_entry, c_int64], None)
-entry_set_gid = _function("entry_set_gid", [_entry, c_int64], None)
-entry_set_size = _function("entry_set_size", [_entry, c_int64], None)
-entry_set_mtime = _function("entry_set_mtime", [_entry, c_int64, c_long], None)
-entry_set_atime = _function("entry_set_atime", [_entry, c_int64, c_long], None)
-entry_set_rdevmajor = _function("entry_set_rdevmajor", [_entry, c_uint64], None)
-entry_set_rdevminor = _function("entry_set_rdevminor", [_entry, c_uint64], None)
-entry_sparse_add_entry = _function("entry_sparse_add_entry", [_entry, c_int64, c_int64], None)
-entry_xattr_add_entry = _function("entry_xattr_add_entry", [_entry, c_char_p, c_char_p, c_size_t], None)
-entry_acl_add_entry = _function("entry_acl_add_entry", [_entry, c_int, c_int, c_int, c_int, c_char_p], c_int)
-
-ACL_TYPES = {b"system.posix_acl_access": 0x100, b"system.posix_acl_default": 0x200}
-# By the tag's word, and whether the entry has a qualifier.
-ACL_TAGS = {
-    (b"user", True): 10001,
-    (b"user", False): 10002,
-    (b"group", True): 10003,
-    (b"group", False): 10004,
-    (b"mask", False): 10005,
-    (b"other", False): 10006,
-}
 
 # As libarchive encodes it: 3.7.5 is 3007005.
 _BROKEN_SINCE, _MENDED_IN = 3007005, 3007009
