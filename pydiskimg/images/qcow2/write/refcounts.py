@@ -223,13 +223,16 @@ class Refcounts:
             )
         return self._blocks.get(offset)
 
+    def _block_to_change(self, number: int) -> CachedTable:
+        return self._block(number)
+
     def _set(self, cluster: int, count: int, value: int) -> None:
         """Give clusters, which have blocks, one count."""
         self._given_end = max(self._given_end, cluster + count)
         while count:
             number, index = divmod(cluster, self._per_block)
             some = min(count, self._per_block - index)
-            block = self._block(number)
+            block = self._block_to_change(number)
             self._entries.fill(block.raw, index, some, value)
             self._blocks.changed(block, *self._entries.span(index, some))
             cluster, count = cluster + some, count - some
@@ -239,7 +242,7 @@ class Refcounts:
         number, index = divmod(cluster, self._per_block)
         if number >= len(self._table) or not self._table[number]:
             raise self._wrong(cluster)
-        block = self._block(number)
+        block = self._block_to_change(number)
         freed = index
         if self._entries.are(block.raw, index, count, 1):
             self._entries.fill(block.raw, index, count, 0)
