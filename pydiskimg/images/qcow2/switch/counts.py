@@ -103,6 +103,13 @@ class SwitchedRefcounts(Refcounts):
             return all(self.get(each) == 1 for each in range(cluster, cluster + count))
         return self._entries.are(self._block(number).raw, index, count, 1)
 
+    def end_of_used(self) -> int:
+        """The first cluster after the last that is counted."""
+        for number in range(len(self._table) - 1, -1, -1):
+            if self._table[number] and (index := self._entries.last_used(self._block(number).raw)) >= 0:
+                return number * self._per_block + index + 1
+        return 0
+
     def publish(self, **fields: int) -> None:
         """Write what changed, then the header, which gets these fields: durable, and with it the new image."""
         assert self._is_settled

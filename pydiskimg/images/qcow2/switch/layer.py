@@ -50,23 +50,7 @@ class DiskLayer:
 
     def references(self, index: int) -> Iterator[tuple[int, int]]:
         """Yield (first cluster, number) of what the L2 table under L1 entry index refers to."""
-        if self._header.has_data_file:
-            return
-        bits, first, count = self._header.cluster_bits, 0, 0
-        for entry in self.table(index)[:: self._header.l2_entry_size // layout.ENTRY_SIZE]:
-            if entry & layout.L2_COMPRESSED:
-                offset, length = self._header.compressed_at(entry)
-                yield offset >> bits, ((offset + length - 1) >> bits) - (offset >> bits) + 1
-                continue
-            host = (entry & layout.ENTRY_OFFSET) >> bits
-            if host == first + count and count:
-                count += 1
-            elif host:
-                if count:
-                    yield first, count
-                first, count = host, 1
-        if count:
-            yield first, count
+        return references(self.table(index), self._header)
 
     def own(self, counts: SwitchedRefcounts) -> None:
         """Let all counts of what this layer refers to, its own tables included, be changed after settle()."""
@@ -129,6 +113,27 @@ class DiskLayer:
         return InvalidImageError(
             f"{self._store.name}: {self._what}: {text}; the image is truncated or corrupt, and was not changed"
         )
+
+
+def references(words: array[int], header: Header) -> Iterator[tuple[int, int]]:
+    """Yield (first cluster, number) of what the words of an L2 table refer to in the image's file."""
+    if header.has_data_file:
+        return
+    bits, first, count = header.cluster_bits, 0, 0
+    for entry in words[:: header.l2_entry_size // layout.ENTRY_SIZE]:
+        if entry & layout.L2_COMPRESSED:
+            offset, length = header.compressed_at(entry)
+            yield offset >> bits, ((offset + length - 1) >> bits) - (offset >> bits) + 1
+            continue
+        host = (entry & layout.ENTRY_OFFSET) >> bits
+        if host == first + count and count:
+            count += 1
+        elif host:
+            if count:
+                yield first, count
+            first, count = host, 1
+    if count:
+        yield first, count
 
 
 def l1_length(header: Header, entries: int) -> int:

@@ -12,7 +12,6 @@ from array import array
 
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.header import read_header, require_readable, require_sound
 from pydiskimg.images.qcow2.snapshots import (
     MAX_TABLE_SIZE,
     Snapshot,
@@ -20,9 +19,8 @@ from pydiskimg.images.qcow2.snapshots import (
     packed_snapshot,
     snapshot_entries,
 )
-from pydiskimg.images.qcow2.switch.counts import SwitchedRefcounts
-from pydiskimg.images.qcow2.switch.layer import DiskLayer, has_flags, l1_length, with_flags, without_flags, write_l1
-from pydiskimg.images.qcow2.words import big_endian
+from pydiskimg.images.qcow2.switch.layer import DiskLayer, has_flags, with_flags, without_flags
+from pydiskimg.images.qcow2.switch.switch import Switch
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -61,16 +59,17 @@ def delete_snapshot(store: Store, wanted: str) -> Snapshot:
     return _Change(store).delete(wanted)
 
 
-class _Change:
-    """One change of one image."""
+class _Change(Switch):
+    """One change of the snapshots of one image."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
-        self._header = header = read_header(store)
-        _require_changeable(header, store.name)
-        self._entries = snapshot_entries(store, header)
-        self._counts = SwitchedRefcounts(store, header)
-        self._active = DiskLayer(store, header, header.l1_table_offset, header.l1_size, what="the L1 table")
+        super().__init__(store)
+        if self._header.has_data_file:
+            raise UnsupportedImageError(
+                f"{store.name}: has an external data file; such an image has no internal snapshots: copy the image and "
+                "its data file"
+            )
+        self._entries = snapshot_entries(store, self._header)
 
     def take(self, name: str, now_ns: int) -> Snapshot:
         counts, active = self._counts, self._active
@@ -108,7 +107,8 @@ class _Change:
         layer.raise_counts(counts)
         for index, copy in copies.items():
             counts.lower(layer.l1[index] >> header.cluster_bits)
-            l1[index] = self._write_l2(copy, with_flags(layer.table(index), header, counts)) | layout.COPIED
+            l1[index] = self._write_l2(copy, with_flags(layer.table(index), header, counts))
+        self._flag_l1(l1)
         self._publish(own_l1, l1, autoclear=0, size=snapshot.disk_size)
         return snapshot
 
@@ -130,25 +130,20 @@ class _Change:
         l1 = active.l1[:]
         for index, copy in copies.items():
             l1[index] = self._flagged(index, copy)
-        for index, cluster in active.tables():
-            if index not in copies and counts.get(cluster) == 1:
-                l1[index] |= layout.COPIED
+        self._flag_l1(l1)
         self._publish(own_l1, l1, **fields)
         return snapshot
 
     def _flagged(self, index: int, copy: int) -> int:
-        """Return the L1 entry of an active table, written to the cluster copy where its flags change."""
+        """Return the offset of an active table, written to the cluster copy where its flags change."""
         counts, cluster = self._counts, self._active.l1[index] >> self._header.cluster_bits
         words = self._active.table(index)
-        if counts.get(cluster) != 1:
-            counts.lower(copy)
-            return self._active.l1[index]
-        new = with_flags(words, self._header, counts)
+        new = words if counts.get(cluster) != 1 else with_flags(words, self._header, counts)
         if new == words:
             counts.lower(copy)
-            return self._active.l1[index] | layout.COPIED
+            return self._active.l1[index]
         counts.lower(cluster)
-        return self._write_l2(copy, new) | layout.COPIED
+        return self._write_l2(copy, new)
 
     def _found(self, wanted: str) -> tuple[Snapshot, DiskLayer]:
         snapshot = find_snapshot([each for each, _ in self._entries], wanted, name=self._store.name)
@@ -197,50 +192,6 @@ class _Change:
 
     def _clusters(self, length: int) -> int:
         return -(-length // self._header.cluster_size)
-
-    def _new_l1(self, entries: int) -> int:
-        """Take clusters for an L1 table of so many entries; returns the first."""
-        length = l1_length(self._header, entries)
-        return self._counts.take(length) if length else 0
-
-    def _settle(self) -> None:
-        self._counts.leave(*(self._active.l1_clusters))
-        self._counts.settle()
-
-    def _write_l2(self, cluster: int, words: array[int]) -> int:
-        """Write an L2 table; returns its offset."""
-        offset = cluster << self._header.cluster_bits
-        self._store.write(offset, big_endian(words))
-        return offset
-
-    def _write_l1(self, cluster: int, l1: array[int]) -> None:
-        if l1:
-            write_l1(self._store, self._header, cluster, l1)
-
-    def _publish(
-        self, l1_cluster: int, l1: array[int], *, autoclear: int = layout.AUTOCLEAR_BITMAPS, **fields: int
-    ) -> None:
-        """Make the changed image the image; autoclear are the features that still hold for it."""
-        self._write_l1(l1_cluster, l1)
-        if self._header.version >= 3:
-            fields["autoclear_features"] = self._header.autoclear_features & autoclear
-        offset = l1_cluster << self._header.cluster_bits
-        self._counts.publish(l1_table_offset=offset, l1_size=len(l1), **fields)
-
-
-def _require_changeable(header: Header, name: str) -> None:
-    require_sound(header, name)
-    require_readable(header, name)
-    if header.dirty:
-        raise UnsupportedImageError(
-            f"{name}: was not closed by its last writer, so that its reference counts may be wrong; "
-            "repair it before it is written, with: qemu-img check -r all"
-        )
-    if header.has_data_file:
-        raise UnsupportedImageError(
-            f"{name}: has an external data file; such an image has no internal snapshots: copy the image and its data "
-            "file"
-        )
 
 
 def _require_same_size(header: Header, snapshot: Snapshot, name: str) -> None:

@@ -112,6 +112,12 @@ class Refcounts:
         self._set(first, count, 1)
         return first, count
 
+    def allocate_at_end(self, most: int) -> tuple[int, int]:
+        """As allocate(), and after all clusters that were ever in use."""
+        first, count = self._at_end(most)
+        self._set(first, count, 1)
+        return first, count
+
     def allocate_together(self, count: int) -> int:
         """Take count clusters that follow each other, each counted once now; returns the first."""
         blocks: list[int] = []
