@@ -3,32 +3,28 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from contextlib import ExitStack
 
 from pydiskimg.disks.block import BlockDisk
 from pydiskimg.disks.open import enter_raw_disk
+from pydiskimg.disks.preallocation import check_preallocation, reserve, write_zeros
 from pydiskimg.disks.store import store_of
-from pydiskimg.errors import StorageError, UnsupportedImageError, storage_error
+from pydiskimg.errors import UnsupportedImageError, storage_error
 from pydiskimg.images import detect
 from pydiskimg.images.chain import open_chain_disk
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.header import read_header
 from pydiskimg.images.qcow2.switch.shrink import shrink_qcow2
 from pydiskimg.images.qcow2.write.create import round_size
-from pydiskimg.linux.fallocate import allocate
-from pydiskimg.linux.fileio import pwrite_all
 from pydiskimg.startup import TYPE_CHECKING
-from pydiskimg.units import MIB, format_bytes
+from pydiskimg.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pydiskimg.disks.descriptor import DescriptorDisk
     from pydiskimg.images.references import AllowedDirectory
-
-PREALLOCATIONS = {"raw": ("off", "falloc", "full"), "qcow2": ("off", "metadata", "falloc", "full")}
 
 
 def resize_image(
@@ -54,11 +50,7 @@ def resize_image(
     with ExitStack() as stack:
         disk = enter_raw_disk(stack, name, writable=True)
         found = format or detect(disk)
-        if preallocation not in PREALLOCATIONS[found]:
-            raise UnsupportedImageError(
-                f"{name}: preallocation={preallocation} is not possible for {found}; expected "
-                f"{', '.join(PREALLOCATIONS[found])}"
-            )
+        check_preallocation(name, found, preallocation)
         old = disk.size if found == "raw" else read_header(store_of(disk)).size
         size = new_size(old)
         _check_direction(name, old, size, shrink=shrink, preallocation=preallocation)
@@ -91,25 +83,16 @@ def _resize_raw(disk: DescriptorDisk, size: int, preallocation: str) -> None:
             "lvextend"
         )
     old = disk.size
+    if preallocation != "off":
+        reserve(disk.fd, old, size - old, name=disk.name)
     try:
-        if size > old and preallocation == "falloc":
-            allocate(disk.fd, old, size - old)
         os.ftruncate(disk.fd, size)
     except OSError as error:
         raise storage_error(error, disk.name, f"cannot change the size to {size} bytes") from error
+    disk.size = size
     if preallocation == "full":
-        _write_zeros(disk, old, size)
+        write_zeros(disk, old, size)
     disk.flush()
-
-
-def _write_zeros(disk: DescriptorDisk, start: int, end: int) -> None:
-    zeros = memoryview(bytes(MIB))
-    try:
-        for at in range(start, end, MIB):
-            pwrite_all(disk.fd, at, zeros[: min(MIB, end - at)], name=disk.name)
-    except BaseException:
-        os.ftruncate(disk.fd, start)  # as it was
-        raise
 
 
 def _resize_qcow2(
@@ -130,7 +113,7 @@ def _resize_qcow2(
         image.preallocate(old, size - old, full=preallocation == "full")
     image.flush()
     if preallocation == "falloc" and not isinstance(disk, BlockDisk):
-        _reserve(disk, file_end)
+        reserve(disk.fd, file_end, os.fstat(disk.fd).st_size - file_end, name=disk.name)
     return size
 
 
@@ -141,18 +124,3 @@ def _check_growth(version: int, snapshots: int, extensions: dict[int, bytes], na
         )
     if layout.EXTENSION_BITMAPS in extensions:
         raise UnsupportedImageError(f"{name}: has dirty bitmaps, whose size is not changed here; use: qemu-img resize")
-
-
-def _reserve(disk: DescriptorDisk, start: int) -> None:
-    """Reserve room for what the file has from start on."""
-    end = os.fstat(disk.fd).st_size
-    try:
-        allocate(disk.fd, start, max(1, end - start))
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
-            raise storage_error(error, disk.name, f"cannot reserve {end - start} bytes") from error
-        raise StorageError(
-            f"{disk.name}: the file system reserves no room for files; use preallocation=full",
-            errno=error.errno,
-            filename=disk.name,
-        ) from error

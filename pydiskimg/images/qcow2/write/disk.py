@@ -173,6 +173,7 @@ class Qcow2Disk(Disk):
             for cluster, count, _, _ in self._by_table(offset, length):
                 with self._lock:
                     preallocate_clusters(self._store, self._map, self._refcounts, cluster, count, full=full)
+                    self._pad()
 
     def _require_open(self, *, writing: bool = False) -> None:
         if self._closed:
