@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A virtual disk becomes smaller: interrupted at every write, and with images that lie."""
+"""A virtual disk becomes smaller, or empty: interrupted at every write, and with images that lie."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydiskimg.errors import DiskImageError, UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.images.qcow2.check import check_qcow2
 from pydiskimg.images.qcow2.reader import open_qcow2
+from pydiskimg.images.qcow2.switch.empty import empty_qcow2
 from pydiskimg.images.qcow2.switch.shrink import shrink_qcow2
 from pydiskimg.images.qcow2.switch.snapshots import take_snapshot
 from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
@@ -60,6 +61,22 @@ def test_interrupted_at_every_write(size: int, *, snapshot: bool) -> None:
     cut = MemoryStore(bytes(store.data[:end]))
     assert_clean(cut)
     assert contents(bytes(cut.data)) == before[:rounded]
+
+
+@pytest.mark.parametrize("snapshot", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_emptied_and_interrupted(seed: int, *, snapshot: bool) -> None:
+    start = filled(seed, snapshot=snapshot)
+    before = contents(bytes(start.data))
+    store = CrashingStore(bytes(start.data))
+    end = empty_qcow2(store)
+    for _, image in store.crashes(random.Random(seed), each=4):
+        assert_clean(MemoryStore(image))
+        assert contents(image) in (before, bytes(SIZE))
+    cut = MemoryStore(bytes(store.data[:end]))
+    assert_clean(cut)
+    assert contents(bytes(cut.data)) == bytes(SIZE)
+    assert (end < 10 * CLUSTER) != snapshot
 
 
 def test_what_grows_again_reads_as_zero() -> None:

@@ -19,6 +19,9 @@ from pydiskimg.images.qcow2.write.create import change_header
 from pydiskimg.images.qcow2.write.refcounts import Refcounts
 from pydiskimg.startup import TYPE_CHECKING
 
+# For clusters that follow each other; then they are taken at the end of the file.
+MOST_LOOKS = 10_000
+
 if TYPE_CHECKING:
     from pydiskimg.images.qcow2.header import Header
     from pydiskimg.images.qcow2.write.tables import CachedTable
@@ -50,7 +53,13 @@ class SwitchedRefcounts(Refcounts):
 
     def take(self, count: int) -> int:
         """Take count clusters that follow each other, each counted once now; returns the first."""
-        return self.allocate_one() if count == 1 else self.allocate_together(count)
+        if count == 1:
+            return self.allocate_one()
+        cluster = self._gap(count)
+        if cluster is None:
+            return self.allocate_together(count)
+        self._set(cluster, count, 1)
+        return cluster
 
     def leave(self, cluster: int, count: int) -> None:
         """Note clusters of a table that the header will not name any more: settle() counts them once less."""
@@ -143,6 +152,26 @@ class SwitchedRefcounts(Refcounts):
                 self._block_to_change(holder)  # which may take this cluster
             if not self.get(cluster):
                 return cluster
+
+    def _gap(self, count: int) -> int | None:
+        """Find count free clusters, not counted yet, that follow each other in one block; None where few looks fail."""
+        looks = 0
+        for number in range(len(self._table)):
+            index = 0
+            while self._table[number] and looks < MOST_LOOKS:
+                looks += 1
+                raw = self._block(number).raw
+                index = self._entries.first_zero(raw, index)
+                cluster = number * self._per_block + index
+                if index >= self._per_block or cluster + count > self._end:
+                    break
+                found = self._entries.zeros_from(raw, index, count)
+                if found == count and self.metadata.first_of(cluster, count) is None:
+                    self._block_to_change(number)  # which may take one of these
+                    if self._entries.are(self._block(number).raw, index, count, 0):
+                        return cluster
+                index += found
+        return None
 
     def _make_block(self, number: int, cluster: int) -> None:
         super()._make_block(number, cluster)
