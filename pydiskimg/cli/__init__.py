@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 
 COMMANDS = (
-    *("info", "convert", "create", "map", "compare", "check", "snapshot", "mkfs", "mkswap"),
+    *("info", "convert", "create", "map", "compare", "check"),
+    *("snapshot", "resize", "measure", "commit", "mkfs", "mkswap"),
     *("ls", "cat", "stat", "copy-out", "tar-out", "copy-in", "tar-in", "rm", "mkdir", "build"),
 )
 _NOT_TOLD = {"compare": 4}  # where 1 says something else: that the images differ

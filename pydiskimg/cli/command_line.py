@@ -24,6 +24,7 @@ _OWN_WRONG_USAGE = {"check": 1}  # where 2 says something else: that an image is
 
 def run(words: Sequence[str]) -> int:
     """Run the subcommand that words name and return its exit status; argparse exits where the usage is wrong."""
+    words = _with_size_last(words)
     # Only the wanted subcommand is imported: a short command must not pay for the others.
     wanted = words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS
     try:
@@ -36,6 +37,13 @@ def run(words: Sequence[str]) -> int:
             sys.exit(_OWN_WRONG_USAGE.get(words[0] if words else "", _WRONG_USAGE))
         raise
     return status or 0
+
+
+def _with_size_last(words: Sequence[str]) -> Sequence[str]:
+    """Return words so that a last one such as -1G is an operand to argparse, as it is to qemu-img resize."""
+    if len(words) > 1 and words[-1][:1] == "-" and words[-1][1:2].isdecimal() and "--" not in words:
+        return [*words[:-1], "--", words[-1]]
+    return words
 
 
 def _taken_late(arguments: argparse.Namespace, words: Sequence[str]) -> bool:

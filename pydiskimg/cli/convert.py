@@ -267,9 +267,8 @@ def _target(arguments: Arguments, options: ImageOptions, size: int | None) -> Ab
         path,
         size or 0,
         format=arguments.output_format,
-        cluster_size=options.cluster_size,
-        version=options.version,
-        compression_type=options.compression_type,
+        **options.of_qcow2(),
+        preallocation=options.preallocation,
         compress=arguments.compress,
     )
 

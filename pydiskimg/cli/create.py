@@ -78,6 +78,8 @@ def _check_usage(arguments: argparse.Namespace, options: ImageOptions) -> None:
     problem = None
     if not FORMATS[arguments.format].has_options and (options.given or arguments.backing is not None):
         problem = "-o and -b are for qcow2 images: add -f qcow2"
+    elif arguments.backing is not None and options.preallocation != "off":
+        problem = f"-b and preallocation={options.preallocation}: what is preallocated would hide the backing file"
     elif arguments.backing is not None and arguments.backing_format is None:
         problem = "-b needs -F: the format of a backing file is not guessed"
     elif (arguments.format == "raw" or arguments.backing is not None) and is_block_device(arguments.file):
@@ -112,9 +114,8 @@ def _create(arguments: argparse.Namespace, options: ImageOptions, size: int) -> 
         arguments.file,
         size,
         format=arguments.format,
-        cluster_size=options.cluster_size,
-        version=options.version,
-        compression_type=options.compression_type,
+        **options.of_qcow2(),
+        preallocation=options.preallocation,
     ):
         pass
 
@@ -124,9 +125,7 @@ def _create_overlay(arguments: argparse.Namespace, options: ImageOptions, size: 
         create_qcow2(
             GrowingFile(fd, name),
             size,
-            cluster_size=options.cluster_size,
-            version=options.version,
-            compression_type=options.compression_type,
+            **options.of_qcow2(),
             backing_file=os.fsencode(arguments.backing),
             backing_format=arguments.backing_format.encode(),
         )

@@ -15,17 +15,18 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pydiskimg.cli import Arguments
+    from pydiskimg.images.qcow2.options import Qcow2Options
 
 _VERSIONS = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
 _COMPRESSION_TYPES = ("zlib", "zstd")
 _CLUSTER_SIZES = tuple(1 << bits for bits in range(9, 22))
 
+_PREALLOCATIONS = ("off", "metadata", "falloc", "full")
+_REFCOUNT_BITS = tuple(str(1 << order) for order in range(7))
+
 # Options whose only value here is what they are without being named.
-_OFF = ("off", "false", "no")
+_OFF, _ON = ("off", "false", "no"), ("on", "true", "yes")
 _FIXED = {
-    "preallocation": ("off",),
-    "refcount_bits": ("16",),
-    "lazy_refcounts": _OFF,
     "extended_l2": _OFF,
     "data_file_raw": _OFF,
     "encryption": _OFF,
@@ -42,6 +43,9 @@ _KEYS = {
     "cluster_size": "512, 1k, 2k ... 2M (default: 64k)",
     "compat": "1.1 or v3 (default), 0.10 or v2",
     "compression_type": "zlib (default), zstd (needs compat=1.1)",
+    "preallocation": "off (default), metadata, falloc, full",
+    "refcount_bits": "1, 2, 4, 8, 16 (default), 32, 64",
+    "lazy_refcounts": "off (default), on",
     **{key: f"{values[0]} only" for key, values in _FIXED.items()},
 }
 _KEYS_OF_EMPTY = {"size": "as SIZE", "backing_file": "as -b", "backing_fmt": "as -F"}
@@ -49,8 +53,19 @@ _KEYS_OF_EMPTY = {"size": "as SIZE", "backing_file": "as -b", "backing_fmt": "as
 
 _Fields = namedtuple(
     "_Fields",
-    ("cluster_size", "version", "compression_type", "size", "given", "backing_file", "backing_format"),
-    defaults=(65536, 3, "zlib", None, False, None, None),
+    (
+        "cluster_size",
+        "version",
+        "compression_type",
+        "refcount_bits",
+        "lazy_refcounts",
+        "preallocation",
+        "size",
+        "given",
+        "backing_file",
+        "backing_format",
+    ),
+    defaults=(65536, 3, "zlib", 16, False, "off", None, False, None, None),
 )
 
 
@@ -58,11 +73,21 @@ _Fields = namedtuple(
 class ImageOptions(_Fields):
     """What -o asks of a new image; cluster_size and size are bytes.
 
-    given tells whether anything was asked for that only a qcow2 has. backing_file and backing_format are None where
+    given tells whether anything was requested that only a qcow2 has. backing_file and backing_format are None where
     nothing was said of them.
     """
 
     __slots__ = ()
+
+    def of_qcow2(self) -> Qcow2Options:
+        """Return the options of a qcow2 image, as create_qcow2() takes them."""
+        return {
+            "cluster_size": self.cluster_size,
+            "version": self.version,
+            "compression_type": self.compression_type,
+            "refcount_bits": self.refcount_bits,
+            "lazy_refcounts": self.lazy_refcounts,
+        }
 
 
 def add_image_options(parser: argparse.ArgumentParser, *, empty: bool = False) -> None:
@@ -103,8 +128,7 @@ def image_options(arguments: Arguments, *, empty: bool = False) -> ImageOptions:
     try:
         for text in arguments.image_options or ():
             options = parse_image_options(text, options, empty=empty)
-        if options.version == 2 and options.compression_type != "zlib":
-            raise ValueError(f"compression_type={options.compression_type} needs compat=1.1")
+        _check_version(options)
     except ValueError as error:
         end: Callable[[str], Any] = arguments._image_options_error  # noqa: SLF001 - a namespace's attribute, set above
         end(f"argument -o: {error}")
@@ -127,9 +151,19 @@ def parse_image_options(text: str, options: ImageOptions | None = None, *, empty
             options = options._replace(given=True, backing_file=value)
         elif key == "backing_fmt" and empty:
             options = options._replace(given=True, backing_format=_one_of(key, value, FORMATS))
+        elif key == "preallocation":
+            options = options._replace(preallocation=_one_of(key, value, _PREALLOCATIONS))
         else:
             options = _changed(options._replace(given=True), key, value)
     return options
+
+
+def _check_version(options: ImageOptions) -> None:
+    if options.version > 2:
+        return
+    for key, default in (("compression_type", "zlib"), ("refcount_bits", 16), ("lazy_refcounts", False)):
+        if (value := getattr(options, key)) != default:
+            raise ValueError(f"{key}={'on' if value is True else value} needs compat=1.1")
 
 
 def split_options(text: str) -> list[str]:
@@ -146,15 +180,9 @@ def split_options(text: str) -> list[str]:
 
 
 def _changed(options: ImageOptions, key: str, value: str) -> ImageOptions:
-    if key == "cluster_size":
-        size = parse_size(value)
-        if size not in _CLUSTER_SIZES:
-            raise ValueError(f"cluster_size={value} is not possible; expected a power of two from 512 to 2M")
-        return options._replace(cluster_size=size)
-    if key == "compat":
-        return options._replace(version=_VERSIONS[_one_of(key, value, _VERSIONS)])
-    if key == "compression_type":
-        return options._replace(compression_type=_one_of(key, value, _COMPRESSION_TYPES))
+    if key in _READERS:
+        name, read = _READERS[key]
+        return options._replace(**{name: read(key, value)})
     if key in _FIXED:
         if value not in _FIXED[key]:
             raise ValueError(f"{key}={value} is not written by pydiskimg; expected {' or '.join(_FIXED[key])}")
@@ -166,7 +194,24 @@ def _changed(options: ImageOptions, key: str, value: str) -> ImageOptions:
     raise ValueError(f"the option {key!r} is not known; expected one of {', '.join(_KEYS)}")
 
 
+def _cluster_size(_: str, value: str) -> int:
+    size = parse_size(value)
+    if size not in _CLUSTER_SIZES:
+        raise ValueError(f"cluster_size={value} is not possible; expected a power of two from 512 to 2M")
+    return size
+
+
 def _one_of(key: str, value: str, allowed: Any) -> str:
     if value not in allowed:
         raise ValueError(f"{key}={value} is not possible here; expected {' or '.join(allowed)}")
     return value
+
+
+# How the value of an option is read, and what it is called in ImageOptions.
+_READERS: dict[str, tuple[str, Callable[[str, str], object]]] = {
+    "cluster_size": ("cluster_size", _cluster_size),
+    "compat": ("version", lambda key, value: _VERSIONS[_one_of(key, value, _VERSIONS)]),
+    "compression_type": ("compression_type", lambda key, value: _one_of(key, value, _COMPRESSION_TYPES)),
+    "refcount_bits": ("refcount_bits", lambda key, value: int(_one_of(key, value, _REFCOUNT_BITS))),
+    "lazy_refcounts": ("lazy_refcounts", lambda key, value: _one_of(key, value, (*_ON, *_OFF)) in _ON),
+}

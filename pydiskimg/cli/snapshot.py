@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg snapshot -l: the internal snapshots of a qcow2 image."""
+"""pydiskimg snapshot: list, take, apply and delete the internal snapshots of a qcow2 image."""
 
 from __future__ import annotations
 
@@ -25,27 +25,55 @@ def add_parser(subparsers: Any) -> None:
 
     parser = subparsers.add_parser(
         "snapshot",
-        help="list the internal snapshots of an image",
-        description="List the internal snapshots of an image. They are made, applied and deleted with qemu-img "
-        "snapshot; one of them is read with convert -l.",
+        help="list, take, apply or delete internal snapshots of an image",
+        description="List the internal snapshots of a qcow2 image, take one, give the disk the contents that it had at "
+        "one, or delete one. SNAPSHOT is an id or a name. Each change is made by one write: an interrupted one leaves "
+        "the image as it was. The state of a virtual machine in a snapshot is kept and cannot be resumed here. One "
+        "snapshot is read with convert -l.",
     )
-    parser.add_argument("-l", dest="list", action="store_true", help="list the snapshots; must be given")
+    actions = parser.add_mutually_exclusive_group(required=True)
+    actions.add_argument("-l", dest="list", action="store_true", help="list the snapshots")
+    actions.add_argument("-c", dest="take", metavar="NAME", help="take a snapshot")
+    actions.add_argument(
+        "-a", dest="apply", metavar="SNAPSHOT", help="apply a snapshot: what was written since is lost"
+    )
+    actions.add_argument("-d", dest="delete", metavar="SNAPSHOT", help="delete a snapshot")
     parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
-    parser.add_argument("-U", "--force-share", action="store_true", help="accepted as by qemu-img: nothing is locked")
+    parser.add_argument(
+        "-q", dest="quiet", action="store_true", help="accepted as by qemu-img: only -l prints anything"
+    )
+    parser.add_argument("-U", "--force-share", action="store_true", help="accepted with -l, which takes no lock")
     add_output_option(parser)
     parser.add_argument("file", metavar="FILE")
     parser.set_defaults(run=run, usage_error=parser.error)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """List the snapshots of the image that the arguments name; a raw image has none."""
+    """List or change the snapshots of the image that the arguments name; a raw image has none."""
     from pydiskimg.cli.arguments import require_file_name
+
+    require_file_name(arguments.file)
+    if arguments.list:
+        _list(arguments)
+        return
+    if arguments.force_share:
+        arguments.usage_error("-U goes with -l only: an image that others use is not changed")
+    from pydiskimg.images.open_store import open_qcow2_store
+    from pydiskimg.images.qcow2.switch.snapshots import apply_snapshot, delete_snapshot, take_snapshot
+
+    with open_qcow2_store(arguments.file, format=arguments.format) as store:
+        if arguments.take is not None:
+            take_snapshot(store, arguments.take, now_ns=time.time_ns())
+        elif arguments.apply is not None:
+            apply_snapshot(store, arguments.apply)
+        else:
+            delete_snapshot(store, arguments.delete)
+
+
+def _list(arguments: argparse.Namespace) -> None:
     from pydiskimg.cli.output import show
     from pydiskimg.images.qcow2.snapshots import snapshot_facts
 
-    if not arguments.list:
-        arguments.usage_error("-l is missing: snapshots are listed only; qemu-img snapshot makes and deletes them")
-    require_file_name(arguments.file)
     snapshots: Iterator[dict[str, Any]] = iter(())
     lines: Iterator[str] = iter(())
     with open_raw(arguments.file) as file:

@@ -7,7 +7,8 @@ import errno
 import os
 import threading
 
-from pydiskimg.disks.descriptor import BorrowedDescriptor
+from pydiskimg.disks.block import BlockDisk
+from pydiskimg.disks.descriptor import BorrowedDescriptor, DescriptorDisk
 from pydiskimg.errors import StorageError
 from pydiskimg.linux.fileio import pread_into, pwrite_all
 from pydiskimg.protocols import Buffer, Disk, Store, WritableBuffer
@@ -67,3 +68,8 @@ class FixedStore(Store):
     def drop_cache(self) -> None:
         """Make the next reads come from the device where the system can do that; call flush() first."""
         self.disk.drop_cache()
+
+
+def store_of(disk: DescriptorDisk) -> Store:
+    """Return the Store of the image that an open device or file holds; disk stays the caller's."""
+    return FixedStore(disk) if isinstance(disk, BlockDisk) else GrowingFile(disk.fd, disk.name)

@@ -58,8 +58,7 @@ class Format:
         """Make a new image as new_image() does, whose options a format that has_options gets."""
         from pydiskimg.images.create import new_raw
 
-        del options
-        return new_raw(path, size)
+        return new_raw(path, size, preallocation=options["preallocation"])
 
     def header(self, file: RawSource) -> Header | None:
         """Return what the image says of itself: its size, its backing file; None where it says nothing."""

@@ -63,15 +63,13 @@ def open_chain_disk(
     stack: ExitStack, disk: DescriptorDisk, *, references: AllowedDirectory | None, compress: bool, writable: bool
 ) -> Qcow2Disk:
     """Return the virtual disk of the qcow2 image that disk holds; stack closes what is opened for it."""
-    from pydiskimg.disks.block import BlockDisk  # only here: what is only read needs no disks
-    from pydiskimg.disks.store import FixedStore, GrowingFile
+    from pydiskimg.disks.store import store_of  # only here: what is only read needs no disks
     from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
 
     # The image as a reader sees it finds its backing files by the policy, and keeps them open.
     opened = stack.enter_context(ExitStack())
     chain = open_chain(describe(disk.fd, name=disk.name), opened, references=references, snapshot=None)
-    store = FixedStore(disk) if isinstance(disk, BlockDisk) else GrowingFile(disk.fd, disk.name)
-    image = open_qcow2_disk(store, backing=chain.backing, compress=compress)
+    image = open_qcow2_disk(store_of(disk), backing=chain.backing, compress=compress)
     if not writable:
         image.forbid_writing()
     stack.callback(image.close)

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 
 from pydiskimg.disks.fits import check_size_fits
 from pydiskimg.disks.new_file import new_disk_file, new_file
+from pydiskimg.disks.preallocation import check_preallocation, reserve, write_zeros
 from pydiskimg.disks.store import FixedStore, GrowingFile
 from pydiskimg.errors import StorageError, UnsupportedImageError
 from pydiskimg.images import FORMATS
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.images.qcow2.compress import compressor
+from pydiskimg.images.qcow2.options import chosen_options
 from pydiskimg.images.qcow2.write.create import (
-    DEFAULT_CLUSTER_SIZE,
-    check_options,
     create_qcow2,
     l1_entries,
     round_size,
@@ -26,7 +26,13 @@ from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
 from pydiskimg.images.qcow2.write.header_last import UnpublishedStore
 from pydiskimg.linux.blockdev import is_block_device
 from pydiskimg.protocols import Disk, Store
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import quoted
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from pydiskimg.images.qcow2.options import Qcow2Options
 
 
 @contextmanager
@@ -35,10 +41,9 @@ def new_image(
     size: int,
     *,
     format: str = "raw",  # noqa: A002 - the field's word, as in open_image()
-    cluster_size: int = DEFAULT_CLUSTER_SIZE,
-    version: int = 3,
-    compression_type: str = "zlib",
+    preallocation: str = "off",
     compress: bool = False,
+    **options: Unpack[Qcow2Options],
 ) -> Iterator[Disk]:
     """Give an empty virtual disk of size bytes; leaving the context makes the image at path complete and durable.
 
@@ -47,51 +52,62 @@ def new_image(
 
     A file appears under its name only then, replacing one of that name as new_disk_file() does. A block device is
     written in place: raw is the device itself, with the device's size; of a qcow2 image the header goes first and
-    comes back last, so that an interrupted one is not an image. The options after format are those of a qcow2 image,
-    whose size is rounded up to 512 bytes; compress compresses what write() gets in whole clusters.
+    comes back last, so that an interrupted one is not an image. preallocation stores what is not written: "metadata"
+    (qcow2) as tables, "falloc" as reserved room, "full" as zeros. compress compresses what write() gets in whole
+    clusters of a qcow2 image, and options are such an image's (cluster_size, version, compression_type, refcount_bits,
+    lazy_refcounts; see ChosenOptions); its size is rounded up to 512 bytes.
     Raises UnsupportedImageError for a negative size and DoesNotFitError for a device that is smaller, otherwise as
     create_qcow2(), new_disk_file() and open_disk() do.
     """
     _check_arguments(os.fspath(path), size, format)
-    with FORMATS[format].new(
-        path,
-        size,
-        cluster_size=cluster_size,
-        version=version,
-        compression_type=compression_type,
-        compress=compress,
-    ) as disk:
+    with FORMATS[format].new(path, size, preallocation=preallocation, compress=compress, **options) as disk:
         yield disk
 
 
 @contextmanager
-def new_raw(path: str | os.PathLike[str], size: int) -> Iterator[Disk]:
+def new_raw(path: str | os.PathLike[str], size: int, *, preallocation: str = "off") -> Iterator[Disk]:
     """Give a new raw image as new_image() does."""
-    with open_disk(path, writable=True) if is_block_device(path) else new_disk_file(path, size) as disk:
+    check_preallocation(os.fspath(path), "raw", preallocation)
+    on_device = is_block_device(path)
+    with open_disk(path, writable=True) if on_device else new_disk_file(path, size) as disk:
         check_size_fits("to be made", size, disk)
+        if not on_device and preallocation != "off":
+            reserve(disk.fd, 0, size, name=disk.name)
+        if not on_device and preallocation == "full":
+            write_zeros(disk, 0, size)
         yield disk
 
 
 @contextmanager
 def new_qcow2(
-    path: str | os.PathLike[str], size: int, *, cluster_size: int, version: int, compression_type: str, compress: bool
+    path: str | os.PathLike[str],
+    size: int,
+    *,
+    preallocation: str = "off",
+    compress: bool = False,
+    **options: Unpack[Qcow2Options],
 ) -> Iterator[Disk]:
-    """Give the disk of a new qcow2 image as new_image() does."""
+    """Give the disk of a new qcow2 image as new_image() does; options are those of create_qcow2()."""
     # Before a device's old beginning is wiped.
     name = os.fspath(path)
-    check_options(name, cluster_size=cluster_size, version=version, compression_type=compression_type)
-    l1_entries(round_size(size), cluster_size, name=name)
+    chosen = chosen_options(name, options)
+    check_preallocation(name, "qcow2", preallocation)
+    l1_entries(round_size(size), chosen.cluster_size, name=name)
     if compress:
-        compressor(compression_type, name=name)
+        compressor(chosen.compression_type, name=name)
     with _new_store(path) as store:
-        held = UnpublishedStore(store, cluster_size)
-        create_qcow2(held, size, cluster_size=cluster_size, version=version, compression_type=compression_type)
+        held = UnpublishedStore(store, chosen.cluster_size)
+        create_qcow2(held, size, **options)
         disk = open_qcow2_disk(held, compress=compress)
         try:
+            if preallocation != "off":
+                disk.preallocate(0, disk.size, full=preallocation == "full")
             yield disk
             disk.flush()
         finally:
             disk.close()
+        if preallocation == "falloc" and isinstance(store, GrowingFile):
+            reserve(store.fd, 0, store.size, name=name)
         held.publish()
 
 

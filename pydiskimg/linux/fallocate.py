@@ -22,6 +22,14 @@ def zero_range(fd: int, offset: int, length: int) -> None:
     _fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length)
 
 
+def allocate(fd: int, offset: int, length: int) -> None:
+    """Reserve room for [offset, offset + length) (bytes) of a file, which may become longer; what is there stays.
+
+    Raises OSError: ENOSPC where there is not so much room, EOPNOTSUPP where the file system cannot.
+    """
+    _fallocate(fd, 0, offset, length)
+
+
 def _fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     import ctypes  # here, as most commands write nothing and must be quick
 

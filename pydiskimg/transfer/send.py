@@ -15,10 +15,11 @@ from typing import TypeAlias
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.images import FORMATS
+from pydiskimg.images.qcow2.options import DEFAULT_CLUSTER_SIZE, chosen_options
 from pydiskimg.images.qcow2.stream.layout import Contents, Layout, lay_out
 from pydiskimg.images.qcow2.stream.spool import Spool
 from pydiskimg.images.qcow2.stream.writer import Batch, ClusterCompressor, batches, joined, metadata
-from pydiskimg.images.qcow2.write.create import DEFAULT_CLUSTER_SIZE, check_options, l1_entries, round_size
+from pydiskimg.images.qcow2.write.create import l1_entries, round_size
 from pydiskimg.protocols import Buffer, Progress, Source
 from pydiskimg.transfer.ordered import Buffers, items_at_once, ordered
 from pydiskimg.transfer.pieces import CHUNK_SIZE, WHOLE, ZeroRuns, pieces
@@ -129,11 +130,13 @@ class _Qcow2:
         progress: Progress | None,
     ) -> None:
         compression_type = options.compression_type or "zlib"
-        check_options(
+        chosen_options(
             pipe.name,
-            cluster_size=options.cluster_size,
-            version=options.version,
-            compression_type=compression_type,
+            {
+                "cluster_size": options.cluster_size,
+                "version": options.version,
+                "compression_type": compression_type,
+            },
         )
         l1_entries(round_size(source.size), options.cluster_size, name=pipe.name)
         self._source = source

@@ -17,7 +17,7 @@ import pytest
 from tests.fixtures.block_devices import block_device, filled_file
 from tests.fixtures.node import PATH, ROOT, Node, create_environment, last_line, stream_environment
 from tests.fixtures.qcow2_images import run
-from tests.root.test_in_use_root import in_qemu
+from tests.fixtures.used_by_qemu import in_qemu
 
 pytestmark = pytest.mark.root
 MIB = 1 << 20

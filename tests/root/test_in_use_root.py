@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -25,25 +25,10 @@ from pydiskimg.images.open_disk import open_disk
 from tests.fixtures.block_devices import block_device, filled_file
 from tests.fixtures.limits import limits
 from tests.fixtures.qcow2_images import run
+from tests.fixtures.used_by_qemu import in_qemu
 
 pytestmark = pytest.mark.root
 MIB = 1 << 20
-
-
-@contextmanager
-def in_qemu(path: Path | str, form: str, *options: str) -> Iterator[int]:
-    """qemu-io has the image open while the context lasts; gives its process id."""
-    process = subprocess.Popen(["qemu-io", "-f", form, *options, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        process.stdin.write(b"read 0 512\n")
-        process.stdin.flush()
-        while b"read 512/512" not in process.stdout.readline():
-            assert process.poll() is None
-        yield process.pid
-    finally:
-        process.communicate(b"quit\n", timeout=60)
 
 
 def made(path: Path, form: str) -> Path:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.header import Header
-from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.protocols import Addressable, read_bytes
 from pydiskimg.records import Record
 
 # Section "Bitmaps extension"
@@ -58,12 +58,17 @@ class Bitmap:
         return self._name.decode("utf-8", "surrogateescape")
 
     @property
+    def name_size(self) -> int:
+        """Bytes of the name."""
+        return len(self._name)
+
+    @property
     def flags(self) -> list[str]:
         """Those that are set, of "in-use" and "auto"."""
         return [word for bit, word in ((IN_USE, "in-use"), (AUTO, "auto")) if self._flags & bit]
 
 
-def read_bitmaps(file: Source, header: Header) -> list[Bitmap]:
+def read_bitmaps(file: Addressable, header: Header) -> list[Bitmap]:
     """Return the bitmaps that the image lists. The header says that there are some (has_bitmaps).
 
     Raises InvalidImageError when the directory contradicts the specification or lies outside of the file.
@@ -82,7 +87,7 @@ def read_bitmaps(file: Source, header: Header) -> list[Bitmap]:
     return _entries(file, read_bytes(file, offset, size), count)
 
 
-def _entries(file: Source, directory: bytes, count: int) -> list[Bitmap]:
+def _entries(file: Addressable, directory: bytes, count: int) -> list[Bitmap]:
     bitmaps: list[Bitmap] = []
     at = 0
     for number in range(count):
@@ -105,5 +110,5 @@ def _entries(file: Source, directory: bytes, count: int) -> list[Bitmap]:
     return bitmaps
 
 
-def _invalid(file: Source, text: str) -> InvalidImageError:
+def _invalid(file: Addressable, text: str) -> InvalidImageError:
     return InvalidImageError(f"{file.name}: bitmap directory: {text}; the image is truncated or corrupt")

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.images.qcow2.header import Header
-from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.protocols import Addressable, Source, read_bytes
 from pydiskimg.records import Record
 from pydiskimg.text import quoted
 
@@ -88,8 +88,35 @@ def read_snapshots(file: Source, header: Header) -> list[Snapshot]:
     Raises InvalidImageError when the table does not lie inside the file, is longer than 64 MiB, or an entry
     contradicts the specification. Where the snapshots' own L1 tables are is checked when one is opened.
     """
+    return [snapshot for snapshot, _ in snapshot_entries(file, header)]
+
+
+def snapshot_entries(file: Addressable, header: Header) -> list[tuple[Snapshot, bytes]]:
+    """Return the snapshots with the bytes that the table has of each, padding included; raises as read_snapshots()."""
     table = _Table(file, header)
     return [table.next(number) for number in range(header.nb_snapshots)]
+
+
+def packed_snapshot(snapshot: Snapshot) -> bytes:
+    """Return the table's entry of a snapshot, as every QEMU since 5.2 writes it, padding included."""
+    fixed = SNAPSHOT.pack(
+        l1_table_offset=snapshot.l1_table_offset,
+        l1_size=snapshot.l1_size,
+        id_str_size=len(snapshot.whole_id),
+        name_size=len(snapshot.whole_name),
+        date_sec=snapshot.date_sec,
+        date_nsec=snapshot.date_nsec,
+        vm_clock_nsec=snapshot.vm_clock_nsec,
+        vm_state_size=min(snapshot.vm_state_size, 0xFFFF_FFFF),
+        extra_data_size=EXTRA_DATA.size,
+    )
+    extra = EXTRA_DATA.pack(
+        vm_state_size=snapshot.vm_state_size,
+        disk_size=snapshot.disk_size,
+        icount=NO_ICOUNT if snapshot.icount is None else snapshot.icount,
+    )
+    packed = fixed + extra + snapshot.whole_id + snapshot.whole_name
+    return packed + bytes(-len(packed) % 8)
 
 
 def find_snapshot(snapshots: Sequence[Snapshot], wanted: str, *, name: str) -> Snapshot:
@@ -119,15 +146,16 @@ def _shown(text: str) -> str:
 class _Table:
     """The snapshot table, read from front to back in pieces of one entry at most."""
 
-    def __init__(self, file: Source, header: Header) -> None:
+    def __init__(self, file: Addressable, header: Header) -> None:
         self._file = file
         self._header = header
         self._at = header.snapshots_offset
 
-    def next(self, number: int) -> Snapshot:
-        """Read the entry at the current place, and go past it."""
+    def next(self, number: int) -> tuple[Snapshot, bytes]:
+        """Read the entry at the current offset, and go past it; returns its bytes, too."""
         start = self._at
-        fields = SNAPSHOT.unpack(self._read(number, SNAPSHOT.size))
+        head = self._read(number, SNAPSHOT.size)
+        fields = SNAPSHOT.unpack(head)
         id_size, name_size, extra_size = (fields.pop(name) for name in ("id_str_size", "name_size", "extra_data_size"))
         if extra_size > MAX_EXTRA_DATA:
             raise self._invalid(number, f"has {extra_size} bytes of extra data, at most {MAX_EXTRA_DATA} are allowed")
@@ -140,12 +168,13 @@ class _Table:
                 number, f"has a disk of {fields['disk_size']} bytes, and no disk is larger than 2^63 - 1"
             )
         icount = fields.pop("icount")
-        return Snapshot(
+        snapshot = Snapshot(
             whole_id=names[:id_size].partition(b"\0")[0],
             whole_name=names[id_size:].partition(b"\0")[0],
             icount=None if icount == NO_ICOUNT else icount,
             **fields,
         )
+        return snapshot, (head + rest).ljust(self._at - start, b"\0")
 
     def _read(self, number: int, length: int) -> bytes:
         end = self._at + length

@@ -414,9 +414,9 @@ PYTHON = re.compile(
         (
             ["snapshot", "t"],
             2,
-            "error: -l is missing: snapshots are listed only; qemu-img snapshot makes and deletes them",
+            "error: one of the arguments -l -c -a -d is required",
         ),
-        (["snapshot", "-c", "x", "t"], 2, "error: there is no option -c"),
+        (["snapshot", "-c", "x", "-U", "t"], 2, "error: -U goes with -l only: an image that others use is not changed"),
         (
             ["info", "-f", "qcow2", "zeros"],
             1,

@@ -12,14 +12,18 @@ from collections import namedtuple
 from pydiskimg.errors import DoesNotFitError, UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.compress import COMPRESSION_TYPES
+from pydiskimg.images.qcow2.options import chosen_options
+from pydiskimg.images.qcow2.write.refcount_entries import RefcountEntries
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import MIB, format_bytes
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
+    from pydiskimg.images.qcow2.options import Qcow2Options
     from pydiskimg.protocols import Store
 
-DEFAULT_CLUSTER_SIZE = 64 << 10
-REFCOUNT_ORDER = 4  # 16 bits, what version 2 always has
+REFCOUNT_ORDER = 4  # 16 bits
 REFCOUNT_SIZE = 2
 
 # Section "Feature name table": what a program that does not know a bit can call it.
@@ -49,8 +53,10 @@ _Fields = namedtuple(
         "backing_file",
         "backing_format",
         "extensions",
+        "refcount_order",
+        "lazy_refcounts",
     ),
-    defaults=("zlib", b"", b"", b""),
+    defaults=("zlib", b"", b"", b"", REFCOUNT_ORDER, False),
 )
 
 
@@ -68,68 +74,51 @@ def create_qcow2(
     store: Store,
     size: int,
     *,
-    cluster_size: int = DEFAULT_CLUSTER_SIZE,
-    version: int = 3,
-    compression_type: str = "zlib",
     backing_file: bytes = b"",
     backing_format: bytes = b"",
+    **options: Unpack[Qcow2Options],
 ) -> None:
     """Lay out an empty image of a virtual disk of size bytes, rounded up to 512 as QEMU does, at the store's start.
 
     What the store held there is overwritten; the header goes last, after everything else is durable, and is durable
-    itself on return. backing_file and backing_format are only recorded: nothing is opened here.
+    itself on return. backing_file and backing_format are only recorded: nothing is opened here. options are those of
+    ChosenOptions.
     Raises DoesNotFitError when such clusters cannot map that size, UnsupportedImageError for options that do not
     exist or go together, StorageError when the store cannot be written.
     """
-    check_options(store.name, cluster_size=cluster_size, version=version, compression_type=compression_type)
+    chosen = chosen_options(store.name, options)
+    cluster_size, order = chosen.cluster_size, chosen.refcount_order
     size = round_size(size)
     l1_size = l1_entries(size, cluster_size, name=store.name)
     l1_clusters = -(-l1_size * layout.ENTRY_SIZE // cluster_size)
-    table_clusters, blocks = refcount_clusters(1 + l1_clusters, cluster_size)
+    table_clusters, blocks = refcount_clusters(1 + l1_clusters, cluster_size, order)
     first_block = 1 + table_clusters
     used = first_block + blocks + l1_clusters
     plan = Plan(
-        version=version,
+        version=chosen.version,
         cluster_size=cluster_size,
         size=size,
         l1_size=l1_size,
         l1_table_offset=(first_block + blocks) * cluster_size if l1_size else 0,
         refcount_table_offset=cluster_size,
         refcount_table_clusters=table_clusters,
-        compression_type=compression_type,
+        compression_type=chosen.compression_type,
         backing_file=backing_file,
         backing_format=backing_format,
+        refcount_order=order,
+        lazy_refcounts=chosen.lazy_refcounts,
     )
     header = pack_header(plan, name=store.name)
     offsets = b"".join(((first_block + index) * cluster_size).to_bytes(8, "big") for index in range(blocks))
     store.write(0, bytes(cluster_size))
     store.write(cluster_size, offsets.ljust(table_clusters * cluster_size, b"\0"))
-    counts = (b"\0\1" * used).ljust(blocks * cluster_size, b"\0")
+    counts = bytearray(blocks * cluster_size)
+    RefcountEntries(order).fill(counts, 0, used, 1)
     store.write(first_block * cluster_size, counts)
     _write_zeros(store, (first_block + blocks) * cluster_size, l1_clusters * cluster_size)
     store.flush()
     store.write(0, header)
     store.flush()
-
-
-def check_options(name: str, *, cluster_size: int, version: int, compression_type: str) -> None:
-    """Raise UnsupportedImageError unless these can be the options of an image; name is for its text."""
-    if version not in (2, 3):
-        raise UnsupportedImageError(f"{name}: version {version} is not written; expected 2 (0.10) or 3 (1.1)")
-    smallest, largest = 1 << layout.MIN_CLUSTER_BITS, 1 << layout.MAX_CLUSTER_BITS
-    if not smallest <= cluster_size <= largest or cluster_size & (cluster_size - 1):
-        raise UnsupportedImageError(
-            f"{name}: a cluster size of {cluster_size} bytes is not possible; "
-            f"expected a power of two from {smallest} to {largest}"
-        )
-    if compression_type not in COMPRESSION_TYPES:
-        raise UnsupportedImageError(
-            f"{name}: the compression type {compression_type!r} is not known; expected {' or '.join(COMPRESSION_TYPES)}"
-        )
-    if version == 2 and compression_type != "zlib":
-        raise UnsupportedImageError(
-            f"{name}: version 2 (0.10) has no compression type {compression_type}; use version 3 (1.1)"
-        )
 
 
 def round_size(size: int) -> int:
@@ -151,9 +140,9 @@ def l1_entries(size: int, cluster_size: int, *, name: str) -> int:
     return -(-size // span)
 
 
-def refcount_clusters(others: int, cluster_size: int) -> tuple[int, int]:
-    """Return (table clusters, blocks) that count others clusters and themselves, with refcounts of 16 bits."""
-    per_block, per_table_cluster = cluster_size // REFCOUNT_SIZE, cluster_size // layout.ENTRY_SIZE
+def refcount_clusters(others: int, cluster_size: int, order: int = REFCOUNT_ORDER) -> tuple[int, int]:
+    """Return (table clusters, blocks) that count others clusters and themselves, with counts of 1 << order bits."""
+    per_block, per_table_cluster = cluster_size * 8 >> order, cluster_size // layout.ENTRY_SIZE
     table, blocks = 1, 1
     while True:
         need_blocks = -(-(others + table + blocks) // per_block)
@@ -212,7 +201,8 @@ def _fields(plan: Plan, backing_offset: int) -> bytes:
         refcount_table_offset=plan.refcount_table_offset,
         refcount_table_clusters=plan.refcount_table_clusters,
         incompatible_features=layout.INCOMPATIBLE_COMPRESSION_TYPE if number else 0,
-        refcount_order=REFCOUNT_ORDER,
+        compatible_features=layout.COMPATIBLE_LAZY_REFCOUNTS if plan.lazy_refcounts else 0,
+        refcount_order=plan.refcount_order,
         header_length=layout.HEADER.size,
         compression_type=number,
     )

@@ -12,8 +12,9 @@ from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.compress import compressor
 from pydiskimg.images.qcow2.header import read_header, require_readable, require_sound
 from pydiskimg.images.qcow2.write.create import change_header, l1_entries, round_size
-from pydiskimg.images.qcow2.write.l2_map import COPIED, GuestMap, is_in_place
-from pydiskimg.images.qcow2.write.packing import Packing, joined
+from pydiskimg.images.qcow2.write.l2_map import GuestMap, is_in_place, standard_entries
+from pydiskimg.images.qcow2.write.packing import Packing, joined, runs_of, starts_of
+from pydiskimg.images.qcow2.write.preallocate import preallocate_clusters
 from pydiskimg.images.qcow2.write.range_lock import RangeLock
 from pydiskimg.images.qcow2.write.refcounts import Refcounts
 from pydiskimg.protocols import Disk, check_range
@@ -157,6 +158,23 @@ class Qcow2Disk(Disk):
             self.size = old
             raise
 
+    def preallocate(self, offset: int, length: int, *, full: bool = False) -> None:
+        """Store whole clusters around [offset, offset + length) as zeros where nothing was written yet; see flush().
+
+        The file becomes longer without being written, or is written where full. What was zeroed is stored, too; what a
+        backing file shows there is hidden. Raises as write().
+        """
+        self._require_open(writing=True)
+        check_range(self, offset, length)
+        if not length:
+            return
+        with self._ranges.writing(*self._clusters_around(offset, length)):
+            self._begin()
+            for cluster, count, _, _ in self._by_table(offset, length):
+                with self._lock:
+                    preallocate_clusters(self._store, self._map, self._refcounts, cluster, count, full=full)
+                    self._pad()
+
     def _require_open(self, *, writing: bool = False) -> None:
         if self._closed:
             raise closed_error(self.name)
@@ -278,7 +296,7 @@ class Qcow2Disk(Disk):
             try:
                 self._store.write(first * size, view[: count * size])
                 with self._lock:
-                    self._map.put(cluster, _standard_entries(first, count, size))
+                    self._map.put(cluster, standard_entries(first, count, size))
             except Exception:  # after a signal they may be mapped or not: better wasted
                 with self._lock:
                     self._refcounts.release(first, count)
@@ -306,7 +324,7 @@ class Qcow2Disk(Disk):
             self._zero(cluster * size, min(self.size, cluster * size + len(view)))
         if pieces:
             kept += self._write_packed(cluster, indices, pieces)
-        for index, end in _runs(sorted(kept)):
+        for index, end in runs_of(sorted(kept)):
             self._write_standard(cluster + index, view[index * size : end * size])
 
     def _write_packed(self, cluster: int, indices: list[int], pieces: list[bytes]) -> list[int]:
@@ -320,7 +338,7 @@ class Qcow2Disk(Disk):
             for offset, data in joined(offsets, pieces):
                 self._store.write(offset, data)
             with self._lock:
-                for (start, end), at in zip(_runs(indices), _starts(indices), strict=True):
+                for (start, end), at in zip(runs_of(indices), starts_of(indices), strict=True):
                     numbers = range(at, at + end - start)
                     new = [self._map.compressed_entry(offsets[number], len(pieces[number])) for number in numbers]
                     self._map.put(cluster + start, array("Q", (entry or 0 for entry in new)))
@@ -464,27 +482,3 @@ def _require_writable(header: Header, name: str, *, has_backing: bool) -> None:
             )
     if header.backing_file is not None and not has_backing:
         raise UnsupportedImageError(f"{name}: has a backing file, which must be opened with it")
-
-
-def _standard_entries(first: int, count: int, size: int) -> array[int]:
-    return array("Q", range(first * size | COPIED, (first + count) * size | COPIED, size))
-
-
-def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
-    """Yield [start, end) of the runs of consecutive numbers in a sorted list."""
-    for at, after in _bounds(numbers):
-        yield numbers[at], numbers[after - 1] + 1
-
-
-def _starts(numbers: list[int]) -> Iterator[int]:
-    """Yield the indices in the list where _runs() begin."""
-    for at, _ in _bounds(numbers):
-        yield at
-
-
-def _bounds(numbers: list[int]) -> Iterator[tuple[int, int]]:
-    start = 0
-    for at in range(1, len(numbers) + 1):
-        if at == len(numbers) or numbers[at] != numbers[at - 1] + 1:
-            yield start, at
-            start = at

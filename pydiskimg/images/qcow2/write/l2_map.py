@@ -53,7 +53,7 @@ class GuestMap:
         self._refcounts = refcounts
         self._on_release = on_release
         self._bits = header.cluster_bits
-        self._cluster_size = header.cluster_size
+        self.cluster_size = header.cluster_size
         self.entries_per_table = header.l2_entries
         self._l1_offset = header.l1_table_offset
         raw = bytearray(header.l1_size * layout.ENTRY_SIZE)
@@ -120,7 +120,7 @@ class GuestMap:
         if entries is None:
             yield Run(HOLE, start, end - start)
             return
-        size = self._cluster_size
+        size = self.cluster_size
         while start < end:
             index, inside = (start >> self._bits) - cluster, start % size
             entry = entries[index]
@@ -220,7 +220,7 @@ class GuestMap:
 
     def _write_longer_l1(self, table: array[int]) -> int:
         """Write an L1 table, which nothing names yet, to new clusters, durably; returns its offset."""
-        length = -(-len(table) * layout.ENTRY_SIZE // self._cluster_size)
+        length = -(-len(table) * layout.ENTRY_SIZE // self.cluster_size)
         cluster = self._refcounts.allocate_together(length)
         try:
             raw = big_endian(table[:])
@@ -243,7 +243,7 @@ class GuestMap:
                 self._refcounts.protect(offset >> self._bits)
 
     def _l1_clusters(self) -> tuple[int, int] | None:
-        length = -(-len(self._l1) * layout.ENTRY_SIZE // self._cluster_size)
+        length = -(-len(self._l1) * layout.ENTRY_SIZE // self.cluster_size)
         return (self._l1_offset >> self._bits, length) if length else None
 
     def _write_l1(self) -> None:
@@ -259,9 +259,9 @@ class GuestMap:
             return None
         if self._l2.holds(offset):
             return self._l2.get(offset)
-        if entry & layout.L1_RESERVED or offset % self._cluster_size:
+        if entry & layout.L1_RESERVED or offset % self.cluster_size:
             raise self._corrupt(f"L1 entry {index}: 0x{entry:016x} has reserved bits set or is not aligned")
-        if offset + self._cluster_size > self._store.size:
+        if offset + self.cluster_size > self._store.size:
             raise self._corrupt(f"L1 entry {index}: " + self._beyond(f"L2 table offset 0x{offset:x}"))
         return self._l2.get(offset)
 
@@ -272,7 +272,7 @@ class GuestMap:
             return table
         cluster, _ = self._refcounts.allocate(1)
         offset = cluster << self._bits
-        new = self._l2.new(offset, bytearray(table.raw if table is not None else self._cluster_size))
+        new = self._l2.new(offset, bytearray(table.raw if table is not None else self.cluster_size))
         self._refcounts.protect(cluster)
         self._l1[index] = offset | COPIED
         self._l1_changes.add(index)
@@ -303,3 +303,8 @@ class GuestMap:
 def is_in_place(entry: int) -> bool:
     """True for a cluster that only this L2 entry refers to, and that holds data as it is."""
     return bool(entry & COPIED and entry & layout.ENTRY_OFFSET) and not entry & (layout.L2_COMPRESSED | layout.L2_ZERO)
+
+
+def standard_entries(first: int, count: int, size: int) -> array[int]:
+    """Return the L2 entries of count clusters from host cluster first on, each with one reference."""
+    return array("Q", range(first * size | COPIED, (first + count) * size | COPIED, size))

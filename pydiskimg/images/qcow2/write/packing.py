@@ -99,3 +99,23 @@ def joined(offsets: Sequence[int], pieces: Sequence[bytes]) -> Iterator[tuple[in
         if index == len(offsets) or offsets[index] != offsets[index - 1] + len(pieces[index - 1]):
             yield offsets[start], b"".join(pieces[start:index])
             start = index
+
+
+def runs_of(numbers: list[int]) -> Iterator[tuple[int, int]]:
+    """Yield [start, end) of the runs of consecutive numbers in a sorted list."""
+    for at, after in _bounds(numbers):
+        yield numbers[at], numbers[after - 1] + 1
+
+
+def starts_of(numbers: list[int]) -> Iterator[int]:
+    """Yield the indices in the list where runs_of() begin."""
+    for at, _ in _bounds(numbers):
+        yield at
+
+
+def _bounds(numbers: list[int]) -> Iterator[tuple[int, int]]:
+    start = 0
+    for at in range(1, len(numbers) + 1):
+        if at == len(numbers) or numbers[at] != numbers[at - 1] + 1:
+            yield start, at
+            start = at

@@ -112,6 +112,12 @@ class Refcounts:
         self._set(first, count, 1)
         return first, count
 
+    def allocate_at_end(self, most: int) -> tuple[int, int]:
+        """As allocate(), and after all clusters that were ever in use."""
+        first, count = self._at_end(most)
+        self._set(first, count, 1)
+        return first, count
+
     def allocate_together(self, count: int) -> int:
         """Take count clusters that follow each other, each counted once now; returns the first."""
         blocks: list[int] = []
@@ -223,13 +229,16 @@ class Refcounts:
             )
         return self._blocks.get(offset)
 
+    def _block_to_change(self, number: int) -> CachedTable:
+        return self._block(number)
+
     def _set(self, cluster: int, count: int, value: int) -> None:
         """Give clusters, which have blocks, one count."""
         self._given_end = max(self._given_end, cluster + count)
         while count:
             number, index = divmod(cluster, self._per_block)
             some = min(count, self._per_block - index)
-            block = self._block(number)
+            block = self._block_to_change(number)
             self._entries.fill(block.raw, index, some, value)
             self._blocks.changed(block, *self._entries.span(index, some))
             cluster, count = cluster + some, count - some
@@ -239,7 +248,7 @@ class Refcounts:
         number, index = divmod(cluster, self._per_block)
         if number >= len(self._table) or not self._table[number]:
             raise self._wrong(cluster)
-        block = self._block(number)
+        block = self._block_to_change(number)
         freed = index
         if self._entries.are(block.raw, index, count, 1):
             self._entries.fill(block.raw, index, count, 0)

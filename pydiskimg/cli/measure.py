@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""pydiskimg measure: how large the file of a new image will be."""
+
+from __future__ import annotations
+
+from pydiskimg.cli.arguments import require_file_name, size_argument
+from pydiskimg.cli.image_options import add_image_options, image_options
+from pydiskimg.cli.output import add_output_option, show
+from pydiskimg.cli.references import add_references_option, references
+from pydiskimg.images import FORMATS
+from pydiskimg.images.measure import bitmaps_size, measure
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+    from pydiskimg.cli.image_options import ImageOptions
+    from pydiskimg.protocols import ImageSource
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser(
+        "measure",
+        help="tell how large a new image will be",
+        description="Tell how large the file of an image becomes: at most, when FILE is converted to it, or of an "
+        "empty one of --size; and when every byte of the disk was written. The numbers are those of qemu-img measure.",
+    )
+    parser.add_argument("-O", dest="output_format", choices=FORMATS, default="raw", help="format (default: raw)")
+    add_image_options(parser, empty=True)
+    parser.add_argument("--size", type=size_argument, help="measure an empty image of this size")
+    parser.add_argument("-f", dest="format", choices=FORMATS, help="format of FILE (default: by the contents)")
+    parser.add_argument("-l", dest="snapshot", metavar="SNAPSHOT", help="measure a copy of this internal snapshot")
+    parser.add_argument("-U", dest="force_share", action="store_true", help="accepted; reading takes no lock")
+    add_output_option(parser)
+    add_references_option(parser)
+    parser.add_argument("file", metavar="FILE", nargs="?")
+    parser.set_defaults(run=run, usage_error=parser.error)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print how large the image will be that the arguments describe."""
+    options = image_options(arguments, empty=True)
+    size = options.size if arguments.size is None else arguments.size
+    if (arguments.file is None) == (size is None):
+        arguments.usage_error("either FILE or --size is measured; give one of them")
+    if not FORMATS[arguments.output_format].has_options and options.given:
+        arguments.usage_error("-o is for qcow2 images: add -O qcow2")
+    if arguments.file is None:
+        _show(arguments, _facts(arguments, options, size, None))
+        return
+    require_file_name(arguments.file)
+    facts = _facts_of_file(arguments, options)
+    _show(arguments, facts)
+
+
+def _facts_of_file(arguments: argparse.Namespace, options: ImageOptions) -> dict[str, int]:
+    from pydiskimg.cli.snapshot_choice import chosen_snapshot
+    from pydiskimg.images import detect_image
+    from pydiskimg.images.open import open_image
+    from pydiskimg.images.raw import open_raw
+
+    snapshot = arguments.snapshot
+    if snapshot is not None:
+        snapshot = chosen_snapshot(arguments.file, arguments.format, snapshot)
+    with references(arguments) as policy:
+        opened = open_image(arguments.file, format=arguments.format, references=policy, snapshot=snapshot)
+    with opened as source:
+        facts = _facts(arguments, options, source.size, source)
+    with open_raw(arguments.file) as file:
+        header = FORMATS[arguments.format or detect_image(file)].header(file)
+        if header is not None and header.version >= 3 and arguments.output_format == "qcow2" and options.version >= 3:
+            facts["bitmaps"] = bitmaps_size(file, header, options.cluster_size)
+    return facts
+
+
+def _facts(
+    arguments: argparse.Namespace, options: ImageOptions, size: int, source: ImageSource | None
+) -> dict[str, int]:
+    measured = measure(
+        size,
+        format=arguments.output_format,
+        source=source,
+        # What a new backing file will hide is not known.
+        is_preallocated=options.preallocation in ("falloc", "full")
+        or (options.backing_file is not None and source is not None),
+        **options.of_qcow2(),
+    )
+    return {"required": measured.required, "fully-allocated": measured.fully_allocated}
+
+
+def _show(arguments: argparse.Namespace, facts: dict[str, int]) -> None:
+    lines = [f"required size: {facts['required']}", f"fully allocated size: {facts['fully-allocated']}"]
+    if facts.get("bitmaps"):
+        lines.append(f"bitmaps size: {facts['bitmaps']}")
+    show(facts, lines, arguments.output)

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""What can be chosen of a new qcow2 image, and what goes together."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+
+from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.compress import COMPRESSION_TYPES
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import TypedDict
+
+    class Qcow2Options(TypedDict, total=False):
+        """The keywords of new_image(), create_qcow2() and chosen_options()."""
+
+        cluster_size: int
+        version: int
+        compression_type: str
+        refcount_bits: int
+        lazy_refcounts: bool
+
+
+DEFAULT_CLUSTER_SIZE = 64 << 10
+REFCOUNT_BITS = 16  # what version 2 always has
+
+_Fields = namedtuple(
+    "_Fields",
+    ("cluster_size", "version", "compression_type", "refcount_bits", "lazy_refcounts"),
+    defaults=(DEFAULT_CLUSTER_SIZE, 3, "zlib", REFCOUNT_BITS, False),
+)
+
+
+# dataclasses take longer to import than an empty image takes to make.
+class ChosenOptions(_Fields):
+    """The options of a new image: cluster_size (bytes), version (2 or 3), compression_type ("zlib" or "zstd"),
+    refcount_bits (1 to 64), and lazy_refcounts, which lets other writers leave counts to a repair.
+    """
+
+    __slots__ = ()
+
+    @property
+    def refcount_order(self) -> int:
+        """refcount_bits as a power of two."""
+        order: int = self.refcount_bits.bit_length() - 1
+        return order
+
+
+def chosen_options(name: str, options: Qcow2Options) -> ChosenOptions:
+    """Return all options, defaults included, once they can be those of an image.
+
+    Raises UnsupportedImageError for one that does not exist, and for some that do not go together; name is for its
+    text.
+    """
+    chosen = ChosenOptions(**options)
+    if problem := _problem(chosen):
+        raise UnsupportedImageError(f"{name}: {problem}")
+    return chosen
+
+
+def _problem(chosen: ChosenOptions) -> str | None:
+    if chosen.version not in (2, 3):
+        return f"version {chosen.version} is not written; expected 2 (0.10) or 3 (1.1)"
+    smallest, largest = 1 << layout.MIN_CLUSTER_BITS, 1 << layout.MAX_CLUSTER_BITS
+    size = chosen.cluster_size
+    if not smallest <= size <= largest or size & (size - 1):
+        return f"a cluster size of {size} bytes is not possible; expected a power of two from {smallest} to {largest}"
+    if chosen.compression_type not in COMPRESSION_TYPES:
+        return (
+            f"the compression type {chosen.compression_type!r} is not known; expected {' or '.join(COMPRESSION_TYPES)}"
+        )
+    if chosen.refcount_bits.bit_count() != 1 or chosen.refcount_order > layout.MAX_REFCOUNT_ORDER:
+        return f"reference counts of {chosen.refcount_bits} bits are not possible; expected a power of two from 1 to 64"
+    return _problem_of_version_2(chosen) if chosen.version == 2 else None
+
+
+def _problem_of_version_2(chosen: ChosenOptions) -> str | None:
+    for is_chosen, what in (
+        (chosen.compression_type != "zlib", f"compression type {chosen.compression_type}"),
+        (chosen.refcount_bits != REFCOUNT_BITS, f"reference counts of {chosen.refcount_bits} bits"),
+        (chosen.lazy_refcounts, "lazy reference counts"),
+    ):
+        if is_chosen:
+            return f"version 2 (0.10) has no {what}; use version 3 (1.1)"
+    return None

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: MIT
+"""Reference counts as they will be: every block that changes goes to a new cluster, and so does the refcount table.
+
+    refcount table  --->  blocks              what the header names: stays as it is
+                            |
+    new table  -----------> blocks, new blocks    what publish() makes the header name
+
+An image whose counts and copied flags change together is consistent before and after one write of the header, and
+at no time in between. First everything that is needed is found (own(), allocate()); then settle() finds room for the
+table; after it counts are raised and lowered, and nothing more is allocated: what is free by then may still be in use
+by the image that the header names.
+"""
+
+from __future__ import annotations
+
+from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.images.qcow2.words import big_endian
+from pydiskimg.images.qcow2.write.create import change_header
+from pydiskimg.images.qcow2.write.refcounts import Refcounts
+from pydiskimg.startup import TYPE_CHECKING
+
+# For clusters that follow each other; then they are taken at the end of the file.
+MOST_LOOKS = 10_000
+
+if TYPE_CHECKING:
+    from pydiskimg.images.qcow2.header import Header
+    from pydiskimg.images.qcow2.write.tables import CachedTable
+    from pydiskimg.protocols import Store
+
+
+class SwitchedRefcounts(Refcounts):
+    """The counts of an image that is changed as a whole; used once, by one thread. Clusters as in Refcounts."""
+
+    def __init__(self, store: Store, header: Header) -> None:
+        super().__init__(store, header)
+        self._own: set[int] = set()
+        self._left: list[tuple[int, int]] = [(self._table_offset >> self._cluster_bits, self._table_clusters)]
+        self._is_settled = False
+
+    def own(self, cluster: int, count: int = 1) -> None:
+        """Let the counts of these clusters be changed after settle()."""
+        for number in range(cluster // self._per_block, (cluster + count - 1) // self._per_block + 1):
+            if number >= len(self._table) or not self._table[number]:
+                raise self._wrong(max(cluster, number * self._per_block))
+            self._block_to_change(number)
+        self._write_when_crowded()
+
+    def allocate_one(self) -> int:
+        """Take a free cluster, counted once now."""
+        cluster = self._free_cluster()
+        self._set(cluster, 1, 1)
+        return cluster
+
+    def take(self, count: int) -> int:
+        """Take count clusters that follow each other, each counted once now; returns the first."""
+        if count == 1:
+            return self.allocate_one()
+        cluster = self._gap(count)
+        if cluster is None:
+            return self.allocate_together(count)
+        self._set(cluster, count, 1)
+        return cluster
+
+    def leave(self, cluster: int, count: int) -> None:
+        """Note clusters of a table that the header will not name any more: settle() counts them once less."""
+        if count:
+            self.own(cluster, count)
+            self._left.append((cluster, count))
+
+    def give_up(self, cluster: int, count: int) -> None:
+        """Note clusters of a table that was allocated and moved on before it was written."""
+        self.metadata.discard(cluster, count)
+        self._left.append((cluster, count))
+
+    def settle(self) -> None:
+        """Find clusters for the new refcount table; after it nothing is allocated."""
+        if self._moved_from is None:
+            clusters = self._table_clusters
+            first = self.take(clusters)
+            self._table_offset = first << self._cluster_bits
+            self.protect(first, clusters)
+            self._moved_from = self._left[0]
+        done = 0
+        while done < len(self._left):  # a block that moves leaves a cluster, whose count may be in another one
+            self.own(*self._left[done])
+            done += 1
+        self._is_settled = True
+        for cluster, count in self._left:
+            self.lower(cluster, count)
+
+    def raise_counts(self, cluster: int, count: int = 1) -> None:
+        """Count clusters, which are own() or allocated, once more each; UnsupportedImageError beyond the largest."""
+        while count:
+            number, index = divmod(cluster, self._per_block)
+            some = min(count, self._per_block - index)
+            self._raise_in(self._block_to_change(number), index, some)
+            cluster, count = cluster + some, count - some
+        self._write_when_crowded()
+
+    def lower(self, cluster: int, count: int = 1) -> None:
+        """Count clusters, which are own() or allocated, once less each."""
+        while count:
+            some = min(count, self._per_block - cluster % self._per_block)
+            self._lower(cluster, some)
+            cluster, count = cluster + some, count - some
+        self._write_when_crowded()
+
+    def are_counted_once(self, cluster: int, count: int) -> bool:
+        """True when each of count clusters of one block has the count 1."""
+        number, index = divmod(cluster, self._per_block)
+        if index + count > self._per_block or number >= len(self._table) or not self._table[number]:
+            return all(self.get(each) == 1 for each in range(cluster, cluster + count))
+        return self._entries.are(self._block(number).raw, index, count, 1)
+
+    def end_of_used(self) -> int:
+        """The first cluster after the last that is counted."""
+        for number in range(len(self._table) - 1, -1, -1):
+            if self._table[number] and (index := self._entries.last_used(self._block(number).raw)) >= 0:
+                return number * self._per_block + index + 1
+        return 0
+
+    def publish(self, **fields: int) -> None:
+        """Write what changed, then the header, which gets these fields: durable, and with it the new image."""
+        assert self._is_settled
+        self._blocks.write()
+        self._store.write(self._table_offset, big_endian(self._table[:]))
+        self._store.flush()
+        table = {"refcount_table_offset": self._table_offset, "refcount_table_clusters": self._table_clusters}
+        change_header(self._store, **table, **fields)
+        self._store.flush()
+
+    def _block_to_change(self, number: int) -> CachedTable:
+        if number in self._own:
+            return self._block(number)
+        assert not self._is_settled
+        old = self._block(number)
+        cluster = self._free_cluster(number)
+        self._own.add(number)
+        new = self._blocks.new(cluster << self._cluster_bits, bytearray(old.raw))
+        self._table[number] = cluster << self._cluster_bits
+        self.metadata.add(cluster)
+        self._set(cluster, 1, 1)
+        self._left.append((old.offset >> self._cluster_bits, 1))
+        return new
+
+    def _free_cluster(self, number: int = -1) -> int:
+        """Find a free cluster, not counted yet, whose count is in block number or in one that is new already."""
+        while True:
+            cluster, _ = self._hole(1) or self._at_end(1)
+            holder = cluster // self._per_block
+            if holder != number:
+                self._block_to_change(holder)  # which may take this cluster
+            if not self.get(cluster):
+                return cluster
+
+    def _gap(self, count: int) -> int | None:
+        """Find count free clusters, not counted yet, that follow each other in one block; None where few looks fail."""
+        looks = 0
+        for number in range(len(self._table)):
+            index = 0
+            while self._table[number] and looks < MOST_LOOKS:
+                looks += 1
+                raw = self._block(number).raw
+                index = self._entries.first_zero(raw, index)
+                cluster = number * self._per_block + index
+                if index >= self._per_block or cluster + count > self._end:
+                    break
+                found = self._entries.zeros_from(raw, index, count)
+                if found == count and self.metadata.first_of(cluster, count) is None:
+                    self._block_to_change(number)  # which may take one of these
+                    if self._entries.are(self._block(number).raw, index, count, 0):
+                        return cluster
+                index += found
+        return None
+
+    def _make_block(self, number: int, cluster: int) -> None:
+        super()._make_block(number, cluster)
+        self._own.add(number)
+
+    def _raise_in(self, block: CachedTable, index: int, count: int) -> None:
+        entries, raw = self._entries, block.raw
+        if entries.largest > 1 and entries.are(raw, index, count, 1):
+            entries.fill(raw, index, count, 2)
+        else:
+            for at in range(index, index + count):
+                value = entries.get(raw, at)
+                if value >= entries.largest:
+                    raise UnsupportedImageError(
+                        f"{self._store.name}: a cluster has {value} references, and reference counts of "
+                        f"{1 << entries.order} bits count no more; nothing was changed"
+                    )
+                entries.put(raw, at, value + 1)
+        self._blocks.changed(block, *entries.span(index, count))
+
+    def _write_when_crowded(self) -> None:
+        """Changed blocks are new ones, which may go to the file at any time."""
+        if self._blocks.is_crowded:
+            self._blocks.write()

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""The virtual disk of a qcow2 image becomes smaller, by one write of its header."""
+
+from __future__ import annotations
+
+from array import array
+
+from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.switch.layer import references, with_flags
+from pydiskimg.images.qcow2.switch.switch import Switch
+from pydiskimg.images.qcow2.write.create import round_size
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydiskimg.protocols import Store
+
+
+def shrink_qcow2(store: Store, size: int) -> int:
+    """Make the virtual disk of the qcow2 image in store size bytes large, rounded up to 512; durable on return.
+
+    What lies beyond is lost; snapshots keep theirs. Clusters that nothing refers to any more are free in the file;
+    returns where the last cluster in use ends (bytes): the caller may cut the file there. Raises InvalidImageError,
+    StorageError, and UnsupportedImageError for a size that is not smaller, for version 2 with snapshots, and for dirty
+    bitmaps; then nothing was changed.
+    """
+    return _Shrinking(store).to(round_size(size))
+
+
+class _Shrinking(Switch):
+    def to(self, size: int) -> int:
+        self._check(size)
+        counts, active, header = self._counts, self._active, self._header
+        needed = -(-size // header.l2_span)
+        # Entries of the last table that remain; all of them where the size is a multiple of what a table maps.
+        kept = -(-(size % header.l2_span) // header.cluster_size) or header.l2_entries
+        active.own(counts)
+        l1 = active.l1[:needed]
+        copy = counts.allocate_one() if needed and l1[-1] and kept < header.l2_entries else None
+        new_l1 = self._new_l1(needed)
+        self._settle()
+        for index, cluster in active.tables():
+            if index >= needed:
+                for first, number in active.references(index):
+                    counts.lower(first, number)
+                counts.lower(cluster)
+        if copy is not None:
+            l1[-1] = self._cut(needed - 1, kept, copy)
+        self._flag_l1(l1)
+        self._publish(new_l1, l1, size=size)
+        return counts.end_of_used() << header.cluster_bits
+
+    def _cut(self, index: int, kept: int, copy: int) -> int:
+        """Write what remains of an L2 table to the cluster copy; returns its offset."""
+        counts, header = self._counts, self._header
+        words, at = self._active.table(index), kept * header.l2_entry_size // layout.ENTRY_SIZE
+        for first, number in references(words[at:], header):
+            counts.lower(first, number)
+        counts.lower(self._active.l1[index] >> header.cluster_bits)
+        words[at:] = array("Q", bytes((len(words) - at) * layout.ENTRY_SIZE))
+        return self._write_l2(copy, with_flags(words, header, counts))
+
+    def _check(self, size: int) -> None:
+        header, name = self._header, self._store.name
+        if size > header.size:
+            raise UnsupportedImageError(f"{name}: has {header.size} bytes, and cannot be made smaller to {size}")
+        if header.nb_snapshots and header.version < 3:
+            raise UnsupportedImageError(
+                f"{name}: an image of version 2 (0.10) cannot change its size with snapshots; delete them first"
+            )
+        if layout.EXTENSION_BITMAPS in header.extensions:
+            raise UnsupportedImageError(
+                f"{name}: has dirty bitmaps, whose size is not changed here; use: qemu-img resize --shrink"
+            )

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: MIT
+"""Taking, applying and deleting the internal snapshots of a qcow2 image, each by one write of its header.
+
+QEMU changes reference counts, copied flags and tables where they are; an interruption leaves counts that do not agree
+with the flags. Here all of them go to new clusters first (counts.py), so that an interruption leaves the image as it
+was, without a leaked cluster.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.snapshots import (
+    MAX_TABLE_SIZE,
+    Snapshot,
+    find_snapshot,
+    packed_snapshot,
+    snapshot_entries,
+)
+from pydiskimg.images.qcow2.switch.layer import DiskLayer, has_flags, with_flags, without_flags
+from pydiskimg.images.qcow2.switch.switch import Switch
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pydiskimg.images.qcow2.header import Header
+    from pydiskimg.protocols import Store
+
+_LONGEST_NAME = 0xFFFF  # bytes: what a field of 16 bits counts
+
+
+def take_snapshot(store: Store, name: str, *, now_ns: int) -> Snapshot:
+    """Take a snapshot of the virtual disk of the qcow2 image in store, and return it; it is durable then.
+
+    now_ns is the time that it gets, in nanoseconds since 1970. Its id is one more than the highest; names need not
+    differ, as with QEMU. Raises InvalidImageError, UnsupportedImageError for an image that is not written and for
+    counts that would not fit, and StorageError; then nothing was changed.
+    """
+    return _Change(store).take(name, now_ns)
+
+
+def apply_snapshot(store: Store, wanted: str) -> Snapshot:
+    """Give the virtual disk the contents and the size that it had at a snapshot, found as find_snapshot() does.
+
+    What was written since is lost, and dirty bitmaps no longer count. The state of a virtual machine that the snapshot
+    has stays with it. Raises as take_snapshot().
+    """
+    return _Change(store).apply(wanted)
+
+
+def delete_snapshot(store: Store, wanted: str) -> Snapshot:
+    """Delete a snapshot, found as find_snapshot() does: what it alone has becomes free in the file.
+
+    Raises as take_snapshot().
+    """
+    return _Change(store).delete(wanted)
+
+
+class _Change(Switch):
+    """One change of the snapshots of one image."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        if self._header.has_data_file:
+            raise UnsupportedImageError(
+                f"{store.name}: has an external data file; such an image has no internal snapshots: copy the image and "
+                "its data file"
+            )
+        self._entries = snapshot_entries(store, self._header)
+
+    def take(self, name: str, now_ns: int) -> Snapshot:
+        counts, active = self._counts, self._active
+        active.own(counts)
+        twins = {i: counts.allocate_one() for i, _ in active.tables() if has_flags(active.table(i), self._header)}
+        own_l1, its_l1 = self._new_l1(len(active.l1)), self._new_l1(len(active.l1))
+        snapshot = self._new_snapshot(name, now_ns, its_l1)
+        fields = self._table_fields([*(raw for _, raw in self._entries), packed_snapshot(snapshot)])
+        self._settle()
+        l1 = active.l1[:]
+        for index, cluster in active.tables():
+            for first, number in active.references(index):
+                counts.raise_counts(first, number)
+            shared = twins.get(index, cluster)
+            counts.raise_counts(shared)
+            if shared != cluster:
+                counts.lower(cluster)
+                l1[index] = self._write_l2(shared, without_flags(active.table(index), self._header))
+        self._write_l1(its_l1, l1)
+        self._publish(own_l1, l1, **fields)
+        return snapshot
+
+    def apply(self, wanted: str) -> Snapshot:
+        counts, header = self._counts, self._header
+        snapshot, layer = self._found(wanted)
+        _require_same_size(header, snapshot, self._store.name)
+        self._active.own(counts)
+        layer.own(counts)
+        copies = {i: counts.allocate_one() for i, _ in layer.tables() if has_flags(layer.table(i), header)}
+        needed = -(-snapshot.disk_size // header.l2_span)
+        l1 = layer.l1 + array("Q", bytes(max(0, needed - len(layer.l1)) * layout.ENTRY_SIZE))
+        own_l1 = self._new_l1(len(l1))
+        self._settle()
+        self._active.lower(counts)
+        layer.raise_counts(counts)
+        for index, copy in copies.items():
+            counts.lower(layer.l1[index] >> header.cluster_bits)
+            l1[index] = self._write_l2(copy, with_flags(layer.table(index), header, counts))
+        self._flag_l1(l1)
+        self._publish(own_l1, l1, autoclear=0, size=snapshot.disk_size)
+        return snapshot
+
+    def delete(self, wanted: str) -> Snapshot:
+        counts, header, active = self._counts, self._header, self._active
+        snapshot, layer = self._found(wanted)
+        layer.own(counts)
+        # Only where the snapshot has a table, too, may a cluster be the active layer's alone from now on.
+        its = {index for index, _ in layer.tables()}
+        copies = {index: counts.allocate_one() for index, _ in active.tables() if index in its}
+        for index in copies:
+            counts.own(active.l1[index] >> header.cluster_bits)
+        own_l1 = self._new_l1(len(active.l1))
+        fields = self._table_fields([raw for each, raw in self._entries if each is not snapshot])
+        self._settle()
+        layer.lower(counts)
+        if layer.l1:
+            counts.lower(*layer.l1_clusters)
+        l1 = active.l1[:]
+        for index, copy in copies.items():
+            l1[index] = self._flagged(index, copy)
+        self._flag_l1(l1)
+        self._publish(own_l1, l1, **fields)
+        return snapshot
+
+    def _flagged(self, index: int, copy: int) -> int:
+        """Return the offset of an active table, written to the cluster copy where its flags change."""
+        counts, cluster = self._counts, self._active.l1[index] >> self._header.cluster_bits
+        words = self._active.table(index)
+        new = words if counts.get(cluster) != 1 else with_flags(words, self._header, counts)
+        if new == words:
+            counts.lower(copy)
+            return self._active.l1[index]
+        counts.lower(cluster)
+        return self._write_l2(copy, new)
+
+    def _found(self, wanted: str) -> tuple[Snapshot, DiskLayer]:
+        snapshot = find_snapshot([each for each, _ in self._entries], wanted, name=self._store.name)
+        what = f"the L1 table of snapshot {snapshot.id}"
+        return snapshot, DiskLayer(self._store, self._header, snapshot.l1_table_offset, snapshot.l1_size, what=what)
+
+    def _new_snapshot(self, name: str, now_ns: int, l1: int) -> Snapshot:
+        whole_name = name.encode("utf-8", "surrogateescape")
+        if len(whole_name) > _LONGEST_NAME or b"\0" in whole_name or not whole_name:
+            raise UnsupportedImageError(
+                f"{self._store.name}: a snapshot's name has 1 to {_LONGEST_NAME} bytes, none of them zero; found "
+                f"{len(whole_name)} bytes"
+            )
+        highest = max((_number(each.whole_id) for each, _ in self._entries), default=0)
+        seconds, nanoseconds = divmod(now_ns, 1_000_000_000)
+        return Snapshot(
+            whole_id=b"%d" % (highest + 1),
+            whole_name=whole_name,
+            vm_state_size=0,
+            date_sec=seconds & 0xFFFF_FFFF,
+            date_nsec=nanoseconds,
+            vm_clock_nsec=0,
+            icount=None,
+            disk_size=self._header.size,
+            l1_table_offset=l1 << self._header.cluster_bits,
+            l1_size=len(self._active.l1),
+        )
+
+    def _table_fields(self, entries: Iterable[bytes]) -> dict[str, int]:
+        """Write the snapshot table to new clusters; returns the header's fields about it."""
+        entries = list(entries)
+        table = b"".join(entries)
+        if len(entries) > layout.MAX_SNAPSHOTS or len(table) > MAX_TABLE_SIZE:
+            raise UnsupportedImageError(
+                f"{self._store.name}: has {len(self._entries)} snapshots; an image has at most {layout.MAX_SNAPSHOTS}, "
+                f"whose table has at most {MAX_TABLE_SIZE} bytes"
+            )
+        old = self._header.snapshots_offset, sum(len(raw) for _, raw in self._entries)
+        self._counts.leave(old[0] >> self._header.cluster_bits, self._clusters(old[1]))
+        if not table:
+            return {"snapshots_offset": 0, "nb_snapshots": 0}
+        count = self._clusters(len(table))
+        offset = self._counts.take(count) << self._header.cluster_bits
+        self._store.write(offset, table.ljust(count << self._header.cluster_bits, b"\0"))
+        return {"snapshots_offset": offset, "nb_snapshots": len(entries)}
+
+    def _clusters(self, length: int) -> int:
+        return -(-length // self._header.cluster_size)
+
+
+def _require_same_size(header: Header, snapshot: Snapshot, name: str) -> None:
+    if header.version < 3 and snapshot.disk_size != header.size:
+        raise UnsupportedImageError(
+            f"{name}: the disk had {snapshot.disk_size} bytes at the snapshot and has {header.size}; an image of "
+            "version 2 (0.10) cannot change its size with snapshots"
+        )
+
+
+def _number(whole_id: bytes) -> int:
+    """The number at an id's start, as QEMU takes it; 0 where there is none."""
+    digits = whole_id[: len(whole_id) - len(whole_id.lstrip(b"0123456789"))]
+    return int(digits[:18] or b"0")

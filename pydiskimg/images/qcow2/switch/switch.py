@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""What every change of a whole image has in common: the active layer, the counts, and the write that makes it."""
+
+from __future__ import annotations
+
+from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.header import read_header, require_readable, require_sound
+from pydiskimg.images.qcow2.switch.counts import SwitchedRefcounts
+from pydiskimg.images.qcow2.switch.layer import DiskLayer, l1_length, write_l1
+from pydiskimg.images.qcow2.words import big_endian
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from array import array
+
+    from pydiskimg.images.qcow2.header import Header
+    from pydiskimg.protocols import Store
+
+
+class Switch:
+    """One change of the image in a Store: first everything is allocated, then _settle(), then counts, then _publish().
+
+    Raises InvalidImageError, and UnsupportedImageError for an image that is not written; then nothing was changed.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._header = header = read_header(store)
+        _require_changeable(header, store.name)
+        self._counts = SwitchedRefcounts(store, header)
+        self._active = DiskLayer(store, header, header.l1_table_offset, header.l1_size, what="the L1 table")
+
+    def _new_l1(self, entries: int) -> int:
+        """Take clusters for an L1 table of so many entries; returns the first."""
+        length = l1_length(self._header, entries)
+        return self._counts.take(length) if length else 0
+
+    def _settle(self) -> None:
+        self._counts.leave(*(self._active.l1_clusters))
+        self._counts.settle()
+
+    def _write_l2(self, cluster: int, words: array[int]) -> int:
+        """Write an L2 table; returns its offset."""
+        offset = cluster << self._header.cluster_bits
+        self._store.write(offset, big_endian(words))
+        return offset
+
+    def _write_l1(self, cluster: int, l1: array[int]) -> None:
+        if l1:
+            write_l1(self._store, self._header, cluster, l1)
+
+    def _flag_l1(self, l1: array[int]) -> None:
+        """Give the entries of l1, offsets without flags, the copied flag where their table is counted once."""
+        for index, offset in enumerate(l1):
+            if offset and self._counts.get(offset >> self._header.cluster_bits) == 1:
+                l1[index] = offset | layout.COPIED
+
+    def _publish(
+        self, l1_cluster: int, l1: array[int], *, autoclear: int = layout.AUTOCLEAR_BITMAPS, **fields: int
+    ) -> None:
+        """Make the changed image the image; autoclear are the features that still hold for it."""
+        self._write_l1(l1_cluster, l1)
+        if self._header.version >= 3:
+            fields["autoclear_features"] = self._header.autoclear_features & autoclear
+        offset = l1_cluster << self._header.cluster_bits
+        self._counts.publish(l1_table_offset=offset, l1_size=len(l1), **fields)
+
+
+def _require_changeable(header: Header, name: str) -> None:
+    require_sound(header, name)
+    require_readable(header, name)
+    if header.dirty:
+        raise UnsupportedImageError(
+            f"{name}: was not closed by its last writer, so that its reference counts may be wrong; "
+            "repair it before it is written, with: qemu-img check -r all"
+        )

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""commit(): what an image holds goes into its backing file.
+
+    disk.qcow2    |  A  |     |  B  |     |            |     |     |     |     |
+    middle.qcow2  |     |  C  |  D  |     |     ->     |     |  C  |  D  |     |  stays as it is
+    base.qcow2    |  e  |  f  |  g  |  h  |            |  A  |  C  |  B  |  h  |
+
+The disk shows the same bytes at every moment: until it is emptied, which is last, it covers what is being written.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+
+from pydiskimg.disks.block import BlockDisk
+from pydiskimg.disks.open import enter_raw_disk
+from pydiskimg.disks.store import store_of
+from pydiskimg.errors import InUseError, UnsupportedImageError
+from pydiskimg.extents import Extent, Kind
+from pydiskimg.images import FORMATS
+from pydiskimg.images.chain import open_chain
+from pydiskimg.images.map import IS_PRESENT, map_rows
+from pydiskimg.images.qcow2.host_offsets import IS_ZERO
+from pydiskimg.images.qcow2.reader import Qcow2Source
+from pydiskimg.images.qcow2.switch.empty import empty_qcow2
+from pydiskimg.images.raw import RawSource, describe
+from pydiskimg.images.resize import resize_image
+from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.transfer.pieces import CHUNK_SIZE, ZERO_CHUNK_SIZE, cut
+from pydiskimg.transfer.workers import Meter, work_on, worker_count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydiskimg.disks.descriptor import DescriptorDisk
+    from pydiskimg.images.references import AllowedDirectory
+    from pydiskimg.protocols import Disk, Progress, Source
+
+
+def commit(
+    path: str | os.PathLike[str],
+    *,
+    references: AllowedDirectory | None,
+    base: str | os.PathLike[str] | None = None,
+    empty: bool = True,
+    progress: Progress | None = None,
+) -> None:
+    """Write what the qcow2 image at path holds into its backing file, and empty the image; durable on return.
+
+    references are the files that the image may name, as for open_image(). base is the file of its backing chain that
+    gets the contents of all images above it (None: the next one); images between path and base then show something
+    else than before and are not to be used. empty=False leaves the image as it is, and so does a base that is not
+    the next one. A base that is smaller becomes as large as the image. progress counts the bytes that are written.
+
+    Both files are locked and refused as open_disk() refuses them. After an interruption the image at path shows what it
+    did, and commit() may be called again. Raises UnsupportedImageError where there is no backing file or base is not
+    in the chain, and what opening, reading and writing raise.
+    """
+    with ExitStack() as stack:
+        disk = enter_raw_disk(stack, os.fspath(path), writable=True)
+        opened = stack.enter_context(ExitStack())
+        top = open_chain(describe(disk.fd, name=disk.name), opened, references=references, snapshot=None)
+        depth, below = _base(top, base)
+        target = _open_base(stack, below, top.size, references)
+        meter = Meter(progress, 0 if progress is None else sum(piece.length for piece in _changes(top, depth)))
+        work_on(_changes(top, depth), _Committing(top, target).piece, meter=meter, workers=worker_count(None))
+        target.flush()
+        if empty and depth == 1:
+            _empty(disk)
+
+
+class _Committing:
+    def __init__(self, source: Source, disk: Disk) -> None:
+        self._source = source
+        self._disk = disk
+
+    def piece(self, piece: Extent, buffer: memoryview) -> None:
+        if piece.kind is not Kind.DATA:
+            self._disk.zero(piece.start, piece.length)
+            return
+        view = buffer[: piece.length]
+        self._source.read_into(piece.start, view)
+        self._disk.write(piece.start, view)
+
+
+def _base(top: Qcow2Source, base: str | os.PathLike[str] | None) -> tuple[int, Source]:
+    """The depth in the chain of what gets the contents, and its source."""
+    if top.backing is None:
+        raise UnsupportedImageError(f"{top.name}: has no backing file that its contents could go to")
+    below: Source | None = top.backing
+    depth = 1
+    while below is not None:
+        if base is None or _is_same_file(base, below.name):
+            return depth, below
+        below, depth = below.backing if isinstance(below, Qcow2Source) else None, depth + 1
+    raise UnsupportedImageError(f"{top.name}: {os.fspath(base or '')} is not a file of its backing chain")
+
+
+def _is_same_file(one: str | os.PathLike[str], other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+def _open_base(stack: ExitStack, below: Source, size: int, references: AllowedDirectory | None) -> Disk:
+    """Open a file of the chain, which is open for reading, for writing; as large as size or larger."""
+    file = below.file if isinstance(below, Qcow2Source) else below
+    assert isinstance(file, RawSource)
+    if below.size < size:
+        resize_image(file.name, lambda _: size, format=below.format, references=references)
+    disk = enter_raw_disk(stack, file.name, writable=True)
+    status = os.fstat(disk.fd)
+    if (status.st_dev, status.st_ino) != file.identity:
+        raise InUseError(f"{file.name}: became another file while it was opened", errno=None, filename=file.name)
+    return FORMATS[below.format].open_disk(stack, disk, references=references, compress=False, writable=True)
+
+
+def _changes(top: Qcow2Source, depth: int) -> Iterator[Extent]:
+    """Yield what the images above depth hold, as DATA of at most 2 MiB that one L2 table maps, and ZERO."""
+    start = end = 0
+    kind = Kind.DATA
+    for row_start, length, row_depth, flags, _ in map_rows(top, 0, top.size)[1]:
+        if row_depth >= depth or not flags & IS_PRESENT:
+            continue
+        row_kind = Kind.ZERO if flags & IS_ZERO else Kind.DATA
+        if row_start != end or row_kind is not kind:
+            yield from _cut(start, end, kind)
+            start, kind = row_start, row_kind
+        end = row_start + length
+    yield from _cut(start, end, kind)
+
+
+def _cut(start: int, end: int, kind: Kind) -> Iterator[Extent]:
+    return cut(start, end, CHUNK_SIZE if kind is Kind.DATA else ZERO_CHUNK_SIZE, kind)
+
+
+def _empty(disk: DescriptorDisk) -> None:
+    end = empty_qcow2(store_of(disk))
+    if not isinstance(disk, BlockDisk):
+        os.ftruncate(disk.fd, end)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""qemu-img is the judge of snapshots taken, applied and deleted here, on images that both programs change in turns."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from pydiskimg.cli import main
+from tests.fixtures.qcow2_images import run
+from tests.fixtures.used_by_qemu import in_qemu
+
+pytestmark = pytest.mark.oracle
+
+SIZE = 3 << 20
+OPTIONS = (
+    "cluster_size=512",
+    "cluster_size=64k",
+    "cluster_size=4k,refcount_bits=8",
+    "cluster_size=1k,refcount_bits=64",
+    "cluster_size=1k,compat=0.10",
+    "cluster_size=16k,extended_l2=on",
+    "cluster_size=2M",
+)
+
+
+class TwoPrograms:
+    """An image that both change, and what it and its snapshots hold."""
+
+    def __init__(self, path: Path, options: str, rng: random.Random) -> None:
+        self.path = path
+        self.rng = rng
+        self.expected: dict[str, bytes] = {}
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-o", options, str(path), str(SIZE))
+
+    def write(self) -> None:
+        commands: list[str] = []
+        for _ in range(self.rng.randrange(1, 5)):
+            start = self.rng.randrange(SIZE // 512) * 512
+            length = min(SIZE - start, self.rng.randrange(1, 300) * 512)
+            word = self.rng.choice((f"write -P {self.rng.randrange(1, 255)}", "write -z", "discard"))
+            commands += ["-c", f"{word} {start} {length}"]
+        run("qemu-io", "-f", "qcow2", *commands, str(self.path))
+
+    def change(self, number: int) -> None:
+        action = self.rng.choice("ccad") if self.expected else "c"
+        name = f"s{number}" if action == "c" else self.rng.choice(list(self.expected))
+        before = self.contents()
+        words = ["snapshot", f"-{action}", name, str(self.path)]
+        if self.rng.random() < 0.6:
+            assert main(words) == 0
+        else:
+            run("qemu-img", *words)
+        if action == "c":
+            self.expected[name] = before
+        assert self.contents() == (self.expected[name] if action == "a" else before)
+        if action == "d":
+            del self.expected[name]
+
+    def contents(self, *options: str) -> bytes:
+        raw = self.path.with_suffix(".raw")
+        run("qemu-img", "convert", *options, "-f", "qcow2", "-O", "raw", str(self.path), str(raw))
+        return raw.read_bytes()
+
+    def judge(self) -> None:
+        run("qemu-img", "check", "-q", "-f", "qcow2", str(self.path))
+        for name, data in self.expected.items():
+            assert self.contents("-l", f"snapshot.name={name}") == data
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_both_programs_in_turns(tmp_path: Path, options: str) -> None:
+    rng = random.Random(options)
+    both = TwoPrograms(tmp_path / "both.qcow2", options, rng)
+    for number in range(10):
+        both.write()
+        both.change(number)
+        both.judge()
+
+
+def test_a_virtual_machine_keeps_others_out(tmp_path: Path) -> None:
+    """The lock bytes are QEMU's."""
+    path = tmp_path / "used.qcow2"
+    run("qemu-img", "create", "-q", "-f", "qcow2", str(path), "1M")
+    with in_qemu(path, "qcow2"):
+        assert main(["snapshot", "-c", "one", str(path)]) == 1
+    assert main(["snapshot", "-c", "one", str(path)]) == 0
