@@ -56,7 +56,7 @@ def _install_source(image: ImageFile, source: ImageSource, installation: Install
         from ganeti_os.install.customise import require_right_to_mount  # only here, as it takes long to import
 
         require_right_to_mount(installation, source, _WITHOUT_ROOT)
-    return _copied(image, installation, lambda: _copy(source, installation)), enters
+    return _copied(image, installation, lambda: _copy(image, source, installation)), enters
 
 
 def _install_packed(image: ImageFile, installation: Installation) -> tuple[HeldDisk, bool]:
@@ -129,9 +129,10 @@ def _copied(image: ImageFile, installation: Installation, copying: Callable[[], 
     return target
 
 
-def _copy(source: ImageSource, installation: Installation) -> HeldDisk:
+def _copy(image: ImageFile, source: ImageSource, installation: Installation) -> HeldDisk:
     disk = installation.disk
-    log.info("%s (%s, %s) to %s", source.name, source.format, format_size(source.size), disk.name)
+    form = f"{source.format}, compressed" if image.is_packed else source.format
+    log.info("%s (%s, %s) to %s", source.name, form, format_size(source.size), disk.name)
     check_disk_contents(source)
     check_fits(source, disk)
     target = HeldDisk(disk, installation.wiping)
