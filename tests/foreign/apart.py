@@ -21,7 +21,10 @@ from pathlib import Path
 
 from tests.foreign.outcomes import Outcome
 
-LIMIT_SECONDS = 240
+OUR_SECONDS = 180  # of the processor, for all that is done with one input
+PROGRAM_SECONDS = 10  # of the processor, for one run of a program of the system
+TOOK_TOO_LONG = 124  # the status that stands for this; timeout(1) has it
+_WAITING = 20  # times as long may something take by the clock, on a machine that does other work as well
 MEMORY_BYTES = 4 << 30
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -51,10 +54,12 @@ def outcomes_apart(module: str, name: str, paths: Sequence[Path], scratch: Path)
             start_new_session=True,
         ) as process:
             try:
-                said, errors = process.communicate(timeout=LIMIT_SECONDS)
+                said, errors = process.communicate(timeout=OUR_SECONDS * _WAITING)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
-                return [Outcome(name, "hang", f"more than {LIMIT_SECONDS} s")]
+                return [Outcome(name, "hang", f"more than {OUR_SECONDS * _WAITING} s by the clock")]
+        if process.returncode == -signal.SIGXCPU:
+            return [Outcome(name, "hang", f"more than {OUR_SECONDS} s of the processor")]
         if process.returncode:
             kind = "traceback" if process.returncode == 1 else f"died with {process.returncode}"
             return [Outcome(name, kind, " | ".join(errors.strip().splitlines()[-3:]))]
@@ -63,22 +68,25 @@ def outcomes_apart(module: str, name: str, paths: Sequence[Path], scratch: Path)
         ]
 
 
-def program(*command: str | Path, seconds: int = 60) -> subprocess.CompletedProcess[str]:
-    """Run a program of the system, which gets no input; a status of 124 stands for taking too long."""
+def program(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a program of the system, which gets no input; the status TOOK_TOO_LONG is for one that does not end."""
     environment = {**os.environ, "LC_ALL": "C", "E2FSCK_TIME": "1700000000"}
     try:
-        return subprocess.run(
-            command,
+        done = subprocess.run(
+            ["prlimit", f"--cpu={PROGRAM_SECONDS}", *command],
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",
             check=False,
-            timeout=seconds,
+            timeout=PROGRAM_SECONDS * _WAITING,
         )
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 124, "", "took too long")
+        return subprocess.CompletedProcess(command, TOOK_TOO_LONG, "", "took too long")
+    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        return subprocess.CompletedProcess(command, TOOK_TOO_LONG, "", "took too long")
+    return done
 
 
 def pydiskimg(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -97,6 +105,8 @@ def complaint(done: subprocess.CompletedProcess[str]) -> str | None:
 def main(words: list[str]) -> int:
     module, *paths = words
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    # Programs that are started inherit this, and have less.
+    resource.setrlimit(resource.RLIMIT_CPU, (OUR_SECONDS, OUR_SECONDS + 1))
     found = importlib.import_module(module).judge(*map(Path, paths))
     sys.stdout.write("\n" + json.dumps(found) + "\n")
     return 0

@@ -10,8 +10,10 @@ import hashlib
 import shutil
 import stat
 import time
+from functools import cache
 from itertools import islice
 from pathlib import Path
+from subprocess import CompletedProcess
 
 from pydiskimg.errors import DiskImageError
 from pydiskimg.fs.ext4.tree import ExtTree, open_ext_tree
@@ -27,7 +29,7 @@ from tests.foreign.outcomes import PASSED
 SECONDS, MEMORY = 2.0, 256 * MIB
 _MORE_SECONDS = 0.0003  # for each file; most images have a few, some have 65,000
 _LARGEST = 64 * MIB  # of a file whose contents are compared, and that debugfs may write
-_COMPARED = 10_000  # files; debugfs and we would write more for minutes
+MOST_WRITTEN = 10_000  # files; debugfs and the host's file system would take minutes for more
 _EXTENTS = 1000  # of a file, of each of which a MiB is read
 
 Facts = dict[str, dict[str, object]]
@@ -45,15 +47,21 @@ def read_files(image: Path, scratch: Path) -> tuple[str, str]:
         return PASSED, "; ".join(refusals)
     if refusals:
         return "refused", "; ".join(refusals)
-    if count > _COMPARED:
+    if count > MOST_WRITTEN:
         return PASSED, ""
-    expected, found = _by_debugfs(in_order, scratch / "rdump"), _by_us(image)
+    expected, found = _by_debugfs(in_order, scratch / "rdump"), facts_by_us(image)
     return (PASSED, "") if expected == found else ("other files", first_difference(expected, found))
+
+
+@cache
+def found_by_e2fsck(image: Path) -> CompletedProcess[str]:
+    """Return what e2fsck -fn says of an image that does not change any more; with some it does not end."""
+    return program("e2fsck", "-fn", image)
 
 
 def _in_order(image: Path, replayed: Path) -> Path | None:
     """Return the image, or a copy into which e2fsck has put what the journal holds; None for one that is damaged."""
-    checked = program("e2fsck", "-fn", image)
+    checked = found_by_e2fsck(image)
     if "skipping journal recovery" not in checked.stdout + checked.stderr:
         return None if checked.returncode else image
     shutil.copyfile(image, replayed)
@@ -91,7 +99,8 @@ def _look_at(tree: ExtTree, path: str, mode: int) -> None:
                 read_bytes(source, extent.start, min(extent.length, MIB))
 
 
-def _by_us(image: Path) -> Facts:
+def facts_by_us(image: Path) -> Facts:
+    """Return what there is to compare of each file, as we read it."""
     found: Facts = {}
     with open_raw(image) as source:
         tree = open_ext_tree(source)

@@ -14,7 +14,7 @@ import struct
 import sys
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pydiskimg.crc32c import crc32c
@@ -101,7 +101,14 @@ class Log(Journal):
                 for revoked in found.keys() & self._revoked(data):
                     if not _is_later(found[revoked].sequence, sequence):
                         del found[revoked]
+        self._check_places(found)
         return found
+
+    def _check_places(self, found: Iterable[int]) -> None:
+        """Raise NotBelievedError for a block beyond the disk; beyond the file system growing logs some."""
+        blocks, last = self._fs.source.size // self._fs.geometry.block_size, max(found, default=0)
+        if last >= blocks:
+            raise self.damaged(f"its log has a copy of block {last}, and the disk has {blocks}")
 
     def _scan(self) -> int:
         """Return the number of the first transaction that is not complete.

@@ -13,10 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pydiskimg.disks.memory import MemoryDisk
+from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4.change.tree import open_changed_tree
 from pydiskimg.fs.ext4.file_system import NotBelievedError, read_file_system
+from pydiskimg.fs.ext4.grow import plan_ext_growth
 from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.fs.ext4.recovery import after_recovery
+from pydiskimg.fs.ext4.shrink import shrink_ext
 from pydiskimg.fs.ext4.usage import ExtUsage
 from pydiskimg.protocols import read_bytes
 from pydiskimg.units import MIB
@@ -233,6 +237,24 @@ def test_a_revoke_block_that_says_it_is_longer() -> None:
     at = writer.at(3) + 12
     writer.disk.data[at : at + 4] = (1025).to_bytes(4, "big")
     not_believed(writer.disk, "a revoke block has 1025 bytes, and there is room for 1024")
+
+
+@pytest.mark.parametrize("block", [8192, (1 << 32) - 1, (1 << 63) + 7])
+def test_a_copy_of_a_block_beyond_the_disk(block: int) -> None:
+    """A kernel that enlarges a file system logs blocks beyond its end, but never beyond that of the disk."""
+    writer = JournalWriter(disk_of("ext4"), V3 | B64)
+    writer.write({block: BLOCK})
+    writer.commit()
+    writer.close()
+    disk, before = writer.disk, bytes(writer.disk.data)
+    not_believed(disk, f"its journal: its log has a copy of block {block}, and the disk has 8192")
+    for change in (open_changed_tree, shrink_ext, plan_ext_growth):
+        with pytest.raises(FileSystemError, match=f"a copy of block {block}"):
+            change(disk)
+    assert disk.data == before
+    if block == 8192:
+        disk.data += bytes(2048)
+        assert after_recovery(read_file_system(disk))[1] == 1
 
 
 def edit_inode(disk: MemoryDisk, **fields: int | bytes) -> None:
