@@ -25,7 +25,7 @@ from pydiskimg.fs.ext4.populate import filling
 from pydiskimg.fs.ext4.populate.populate import populate
 from pydiskimg.fs.ext4.tree import files, open_ext_tree
 from pydiskimg.fs.ext4.tree.tree import ExtTree
-from pydiskimg.protocols import Buffer
+from pydiskimg.protocols import WritableBuffer
 from pydiskimg.units import KIB, MIB
 from tests.fixtures.ext_files import made_ext
 from tests.fixtures.judged_ext import judged
@@ -47,7 +47,7 @@ class CountedDisk(MemoryDisk):
 
     reads = 0
 
-    def read_into(self, offset: int, buffer: Buffer) -> None:
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         self.reads += 1
         super().read_into(offset, buffer)
 
