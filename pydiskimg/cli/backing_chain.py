@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""info --backing-chain: an image and its backing files, as far as the policy lets them be opened."""
+"""An image and its backing files, as far as the policy lets them be opened: info --backing-chain, and what is not
+copied into an image."""
 
 from __future__ import annotations
 
@@ -26,9 +27,36 @@ def describe_chain(arguments: Arguments) -> Iterator[Facts]:
 
     Raises what describe() does, and UnsupportedImageError for a backing file that may not be opened.
     """
+    for file, format_name in _chain(arguments, arguments.file):
+        yield describe_file(file, file.name, format_name)
+
+
+def files_of_image(arguments: Arguments) -> dict[tuple[int, int], str]:
+    """Return why the files of IMAGE cannot be copied into it, by (st_dev, st_ino). Raises as describe_chain()."""
+    found: dict[tuple[int, int], str] = {}
+    for file, _ in _chain(arguments, arguments.image):
+        what = f"is a backing file of {arguments.image}" if found else "is the image itself"
+        found[file.identity] = f"{what}, and cannot be copied into it"
+    return found
+
+
+def check_not_of_image(refused: dict[tuple[int, int], str], file: str | int, *, name: str, follow: bool) -> None:
+    """Raise StorageError where a file, by its path or descriptor, is one of files_of_image(); follow: of a symlink,
+    what it leads to."""
+    from pydiskimg.files.directory import check_not_refused  # only here: info needs no files
+
+    try:
+        status = os.stat(file, follow_symlinks=follow)
+    except OSError:
+        return  # which reading it will tell
+    check_not_refused(refused, status, os.fsencode(name))
+
+
+def _chain(arguments: Arguments, path: str) -> Iterator[tuple[RawSource, str]]:
+    """Yield an image and its backing files, each with its format."""
     seen: dict[tuple[int, int], str] = {}
     with references(arguments) as policy, ExitStack() as opened:
-        file: RawSource | None = opened.enter_context(open_raw(arguments.file))
+        file: RawSource | None = opened.enter_context(open_raw(path))
         format_name: str | None = arguments.format
         while file is not None:
             if file.identity in seen:
@@ -41,7 +69,7 @@ def describe_chain(arguments: Arguments) -> Iterator[Facts]:
                 )
             seen[file.identity] = file.name
             format_name = format_name or detect_image(file)
-            yield describe_file(file, file.name, format_name)
+            yield file, format_name
             file, format_name = _backing(file, format_name, policy, opened)
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.arguments import require_name
 from pydiskimg.cli.output import tell
+from pydiskimg.cli.progress import progress
 from pydiskimg.cli.tree_argument import CHANGED, add_tree_arguments, changed_tree_argument, path_argument
+
+if TYPE_CHECKING:
+    from pydiskimg.files.directory import DirectoryReader
 
 
 def add_parser(subparsers: Any) -> None:
@@ -20,8 +24,9 @@ def add_parser(subparsers: Any) -> None:
         description="Copy the local files and directories LOCAL, with all that is in them, into REMOTEDIR of IMAGE, a "
         "directory that is there. Owners, modes, times, links, devices, holes, extended attributes and ACLs are those "
         "of the originals, also when an ordinary user copies. What has the same name in REMOTEDIR is replaced; a "
-        f"directory is filled. {CHANGED}",
+        f"directory is filled. IMAGE itself and its backing files cannot be among them. {CHANGED}",
     )
+    parser.add_argument("-p", dest="progress", action="store_true", help="show progress on standard error")
     add_tree_arguments(parser)
     parser.add_argument("sources", metavar="LOCAL", nargs="+", help="file or directory; a symlink is copied as one")
     parser.add_argument("directory", metavar="REMOTEDIR", type=path_argument, help="directory in the image")
@@ -30,16 +35,27 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Copy what the arguments name."""
-    from pydiskimg.files.directory import DirectoryReader  # only here, as what follows: it would slow --help down
+    from pydiskimg.cli.backing_chain import files_of_image  # only here, as what follows: it would slow --help down
     from pydiskimg.files.writer import Wording
 
     for source in arguments.sources:
         require_name(source, "file")
     with changed_tree_argument(arguments) as tree:
-        for source in arguments.sources:
-            top = os.fsencode(source.rstrip("/") or "/")
-            name = os.path.basename(top)
-            reader = DirectoryReader(top, prefix=b"" if name in (b"", b".", b"..") else name)
-            put = tree.put(reader.entries(), arguments.directory, wording=Wording(source, "copy", "copied"))
+        refused = files_of_image(arguments)
+        readers = [_reader(source, refused) for source in arguments.sources]
+        for source, reader in zip(arguments.sources, readers, strict=True):
+            with progress(os.path.basename(source.rstrip("/")) or source, shown=arguments.progress) as reader.progress:
+                put = tree.put(reader.entries(), arguments.directory, wording=Wording(source, "copy", "copied"))
             if put.left_out:
                 tell(f"{source}: {put.left_out}")
+
+
+def _reader(source: str, refused: dict[tuple[int, int], str]) -> DirectoryReader:
+    """Return what reads a file or directory. Raises StorageError for one that is refused, before anything is copied."""
+    from pydiskimg.cli.backing_chain import check_not_of_image  # only here, as above
+    from pydiskimg.files.directory import DirectoryReader
+
+    top = os.fsencode(source.rstrip("/") or "/")
+    check_not_of_image(refused, os.fsdecode(top), name=source, follow=False)
+    name = os.path.basename(top)
+    return DirectoryReader(top, prefix=b"" if name in (b"", b".", b"..") else name, refused=refused)

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from contextlib import ExitStack
 from typing import Any
 
 from pydiskimg.cli.arguments import require_name
 from pydiskimg.cli.output import tell
 from pydiskimg.cli.pipes import is_source_pipe, source_pipe
+from pydiskimg.cli.progress import progress
 from pydiskimg.cli.tree_argument import CHANGED, add_tree_arguments, changed_tree_argument, path_argument
 
 
@@ -21,7 +23,10 @@ def add_parser(subparsers: Any) -> None:
         description="Unpack TARBALL, compressed or not, into the directory REMOTEDIR of IMAGE, which is there: numeric "
         "owners, nanoseconds, hard links, devices, holes, extended attributes and ACLs come out as they were packed, "
         "also when an ordinary user unpacks. What has the same name is replaced; a directory is filled. "
-        f"{CHANGED}",
+        f"TARBALL cannot be IMAGE itself or one of its backing files. {CHANGED}",
+    )
+    parser.add_argument(
+        "-p", dest="progress", action="store_true", help="show progress, but of pipes, on standard error"
     )
     add_tree_arguments(parser)
     parser.add_argument("tarball", metavar="TARBALL", help="a file, or - for standard input")
@@ -31,6 +36,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Unpack what the arguments name."""
+    from pydiskimg.cli.backing_chain import check_not_of_image, files_of_image
     from pydiskimg.files.tar import open_tar  # only here: --help need not load libarchive
     from pydiskimg.files.writer import Wording
 
@@ -40,7 +46,9 @@ def run(arguments: argparse.Namespace) -> None:
         fd, name = None, arguments.tarball
         if is_source_pipe(name):
             fd, name = stack.enter_context(source_pipe(name))
-        entries = stack.enter_context(open_tar(name, fd=fd))
+        check_not_of_image(files_of_image(arguments), name if fd is None else fd, name=name, follow=True)
+        callback = stack.enter_context(progress(os.path.basename(name), shown=arguments.progress))
+        entries = stack.enter_context(open_tar(name, fd=fd, progress=callback))
         put = tree.put(entries, arguments.directory, wording=Wording(name))
     if put.left_out:
         tell(f"{name}: {put.left_out}")

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TypeAlias
@@ -21,6 +22,8 @@ from pydiskimg.linux.memfd import data_ranges
 from pydiskimg.protocols import Progress
 from pydiskimg.units import MIB
 
+Identity: TypeAlias = "tuple[int, int]"
+"""st_dev and st_ino of a file."""
 MoreAttributes: TypeAlias = "Callable[[bytes, int], Mapping[bytes, bytes]]"
 
 _CHUNK = MIB
@@ -62,20 +65,24 @@ class DirectoryReader:
 
     prefix is the path of a first entry, for what lies at top itself, directory or not; b"" for none. Then the others
     lie below it. attributes returns, for an entry's path and its S_IF constant, the extended attributes that it gets
-    besides; its own count before these. progress gets the bytes of files that were read, and of all files. Raises
-    InvalidImageError for a file that shrinks meanwhile, StorageError when the system refuses.
+    besides; its own count before these. progress gets the bytes of files that were read, and of all files. refused are
+    files, by (st_dev, st_ino), that may not be copied, each with the reason. Raises StorageError for one of these, and
+    when the system refuses, InvalidImageError for a file that shrinks meanwhile.
     """
 
     top: bytes
     progress: Progress | None = None
     attributes: MoreAttributes | None = None
     prefix: bytes = b""
+    refused: Mapping[Identity, str] = field(default_factory=dict)
     _done: int = 0
+    _told: int = 0
     _first: dict[tuple[int, int], bytes] = field(default_factory=dict)
 
     def entries(self) -> Iterator[Entry]:
         total = _total(self.top) if self.progress else 0
         for spot, path, status in chain(self._top(), _walk(self.top)):
+            check_not_refused(self.refused, status, os.path.join(self.top, path) if path else self.top)
             below = path if not self.prefix else self.prefix + b"/" + path if path else self.prefix
             if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
                 first = self._first.setdefault((status.st_dev, status.st_ino), below)
@@ -84,7 +91,9 @@ class DirectoryReader:
                     continue
             yield from self._entry(spot, below, os.path.join(self.top, path) if path else self.top, total)
             if not path and not stat.S_ISDIR(status.st_mode):
-                return
+                break
+        if self.progress and self._told < total:  # holes at the end of the last file
+            self.progress(total, total)
 
     def _top(self) -> Iterator[tuple[Spot, bytes, os.stat_result]]:
         """Yield what _walk() would yield for top itself."""
@@ -122,6 +131,7 @@ class DirectoryReader:
             if self.progress:
                 done = self._done + offset + len(data)
                 self.progress(done, max(done, total))
+                self._told = done
 
 
 def _contents(fd: int, size: int, name: str) -> Contents:
@@ -148,8 +158,20 @@ def _walk(top: bytes) -> Iterator[tuple[Spot, bytes, os.stat_result]]:
             yield spot, os.path.join(below, name), spot.lstat()
 
 
+def check_not_refused(refused: Mapping[Identity, str], status: os.stat_result, path: bytes) -> None:
+    """Raise StorageError for a file of which refused says why it may not be copied."""
+    reason = refused.get((status.st_dev, status.st_ino))
+    if reason is not None:
+        name = os.fsdecode(path)
+        raise StorageError(f"{name}: {reason}", errno=errno.EINVAL, filename=name)
+
+
 def _total(top: bytes) -> int:
     """Bytes of the regular files, each counted once whatever names it has."""
+    with suppress(OSError):  # which reading the file will tell
+        status = os.lstat(top)
+        if not stat.S_ISDIR(status.st_mode):
+            return status.st_size if stat.S_ISREG(status.st_mode) else 0
     found = (status for _, _, status in _walk(top) if stat.S_ISREG(status.st_mode))
     return sum({(status.st_dev, status.st_ino): status.st_size for status in found}.values())
 

@@ -19,7 +19,7 @@ import pytest
 from pydiskimg import open_disk, open_image, open_tree
 from pydiskimg.cli import main
 from pydiskimg.errors import InUseError
-from pydiskimg.units import MIB
+from pydiskimg.units import MIB, format_size
 from tests.fixtures.ext_files import made_ext, sized
 from tests.fixtures.programs import Tool, run
 
@@ -192,6 +192,41 @@ def test_a_qcow2_is_changed_in_its_clusters(tool: Tool, image: Path, local: Path
     image.unlink()
     assert call("convert", "-O", "raw", qcow2, image) == (0, "")
     checked(tool, image)
+
+
+def test_an_image_is_not_copied_into_itself(image: Path, local: Path, tmp_path: Path, call: Run) -> None:
+    """Also not as a backing file, by another name, in a directory, or from standard input."""
+    layer, other = tmp_path / "layer.qcow2", tmp_path / "other"
+    assert call("create", "-q", "-f", "qcow2", "-b", image, "-F", "raw", "-u", layer, "16M") == (0, "")
+    other.hardlink_to(image)
+    (local / "below").hardlink_to(layer)
+    before = image.read_bytes()
+    allowed = ("--allow-references", tmp_path)
+    for command, where, found in (
+        (("copy-in", image, local / "b", image, "/"), image, "the image itself"),
+        (("copy-in", image, local / "b", other, "/"), other, "the image itself"),
+        (("tar-in", image, other, "/"), other, "the image itself"),
+        (("copy-in", *allowed, layer, image, "/"), image, f"a backing file of {layer}"),
+        (("tar-in", *allowed, layer, image, "/"), image, f"a backing file of {layer}"),
+        (("copy-in", *allowed, layer, local, "/"), local / "below", "the image itself"),
+    ):
+        text = f"pydiskimg: {where}: is {found}, and cannot be copied into it\n"
+        assert call(*command) == (1, text)
+    assert image.read_bytes() == before
+
+
+def test_progress_of_copying(image: Path, local: Path, tmp_path: Path, call: Run) -> None:
+    with tarfile.open(tmp_path / "files.tar", "w") as tar:
+        tar.add(local, "local")
+    size = (tmp_path / "files.tar").stat().st_size
+    status, text = call("copy-in", "-p", image, local, local / "b", "/")
+    assert status == 0
+    first, second = text.splitlines()
+    assert first.startswith("local: 100% (3.01 MiB of 3.01 MiB) after ")
+    assert second.startswith("b: 100% (7.8 KiB of 7.8 KiB) after ")
+    status, text = call("tar-in", "-p", image, tmp_path / "files.tar", "/")
+    assert status == 0
+    assert f"files.tar: 100% ({format_size(size)} of {format_size(size)}) after " in text
 
 
 def test_what_is_held_is_not_changed(image: Path, local: Path, call: Run) -> None:

@@ -7,7 +7,6 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, islice
 
 from pydiskimg.errors import StorageError
 from pydiskimg.files.tree import MissingPathError, OutsideTreeError, ReadableTree
@@ -16,11 +15,10 @@ from pydiskimg.fs.ext4.directory_entries import NamedInode
 from pydiskimg.fs.ext4.file_system import NotBelievedError
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.tree.files import ExtFiles, RefusedError
+from pydiskimg.fs.ext4.tree.sorted_entries import sorted_entries
 from pydiskimg.fs.ext4.tree.steps import Step, walked
 from pydiskimg.protocols import Source, read_bytes
 from pydiskimg.text import printable, quoted
-
-_SORTED = 1 << 20  # names of one directory; with their inodes they take about 150 MB
 
 
 class ExtTree(ReadableTree):
@@ -116,8 +114,8 @@ class ExtTree(ReadableTree):
     def walk(self, path: str = "/") -> Iterator[tuple[str, os.stat_result]]:
         """Yield (path, lstat) for everything below path, sorted, symlinks not followed.
 
-        Directories with more than a million names come as they are stored. A directory that is reached twice raises
-        StorageError.
+        A directory whose names take more than 48 MiB comes in several sorted parts. A directory that is reached twice
+        raises StorageError.
         """
         top = path.rstrip("/")
         for below, inode in self.walk_inodes(path):
@@ -156,11 +154,7 @@ class ExtTree(ReadableTree):
             directory = below + b"/"
 
     def _sorted_entries(self, inode: StoredInode) -> Iterator[NamedInode]:
-        entries = self.files.entries(inode)
-        first = list(islice(entries, _SORTED))
-        if len(first) < _SORTED:
-            first.sort()
-        return chain(first, entries)
+        return sorted_entries(self.files.entries(inode))
 
     def inode(self, path: str, *, follow_symlinks: bool = True) -> StoredInode:
         """Return the inode that path leads to. Raises RefusedError (ENOENT, ENOTDIR, ELOOP) and as ExtFiles does."""
