@@ -68,8 +68,16 @@ def largest_file(features: Features, block_size: int) -> int:
         return ((1 << 32) - 1) * block_size
     pointers = block_size // 4
     mapped = layout.DIRECT_BLOCKS + pointers + pointers**2 + pointers**3
-    if RoCompat.HUGE_FILE in features:
-        return mapped * block_size
     counted = ((1 << 32) - 1) * _SECTOR // block_size
-    maps = 3 + 2 * pointers + pointers**2
-    return min(mapped, counted - maps) * block_size
+    if RoCompat.HUGE_FILE in features or mapped + _map_blocks(mapped, pointers) <= counted:
+        return mapped * block_size
+    return (counted - _map_blocks(counted, pointers)) * block_size
+
+
+def _map_blocks(blocks: int, pointers: int) -> int:
+    """Return how many blocks the map of a file has that is larger than its direct and indirect pointers reach."""
+    rest = blocks - layout.DIRECT_BLOCKS - pointers
+    twice = min(rest, pointers**2)
+    thrice = rest - twice
+    found = 2 + -(-twice // pointers)
+    return found + 1 + -(-thrice // pointers**2) + -(-thrice // pointers) if thrice else found

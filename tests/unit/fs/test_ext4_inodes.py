@@ -10,7 +10,8 @@ import pytest
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.acl import acl_attribute
 from pydiskimg.fs.ext4.checksums import Checksums
-from pydiskimg.fs.ext4.features import FEATURES
+from pydiskimg.fs.ext4.features import FEATURES, Features
+from pydiskimg.fs.ext4.inode_fields import largest_file
 from pydiskimg.fs.ext4.inodes import StoredInode, device_number, time_ns
 
 SECOND = 10**9
@@ -93,3 +94,27 @@ def test_an_acl_becomes_the_attribute() -> None:
 def test_an_acl_that_is_malformed(stored: bytes) -> None:
     with pytest.raises(ValueError, match="its ACL is malformed"):
         acl_attribute(stored)
+
+
+def blocks_of_map(blocks: int, pointers: int) -> int:
+    """Count, level by level, the blocks of a map of pointers that a file without holes has."""
+    found, left = 0, blocks - 12
+    for depth in range(3):
+        here = min(max(left, 0), pointers ** (depth + 1))
+        found += sum(-(-here // pointers**level) for level in range(1, depth + 2))
+        left -= here
+    return found
+
+
+@pytest.mark.parametrize("block_size", [1 << bits for bits in range(10, 17)])
+def test_the_largest_file_with_pointers(block_size: int) -> None:
+    """It is reached by them, and its blocks and those of its map are 2^32 - 1 sectors at most; nearly all of those."""
+    blocks, rest = divmod(largest_file(Features(), block_size), block_size)
+    pointers = block_size // 4
+    reached = 12 + pointers + pointers**2 + pointers**3
+    room = ((1 << 32) - 1) * 512 // block_size
+    assert rest == 0
+    assert 0 < blocks <= reached
+    taken = blocks + blocks_of_map(blocks, pointers)
+    assert taken <= room
+    assert blocks == reached or taken > room * 0.999
