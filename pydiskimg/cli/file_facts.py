@@ -26,6 +26,8 @@ _KINDS = {
 }
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NANOSECONDS = 1_000_000_000
+_SECTOR = 512
+_UNIT, _UNITS = 1024, "KMGTPE"
 _DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
 
 
@@ -54,16 +56,52 @@ def file_facts(path: str, status: os.stat_result, target: str | None) -> dict[st
     return facts
 
 
-def long_line(path: str, status: os.stat_result, target: str | None) -> str:
-    """Return the line that `ls -l` has of the file, times in UTC."""
-    size = str(status.st_size)
+def other_times(status: os.stat_result) -> dict[str, Any]:
+    """Return the times of a file besides that of its contents."""
+    return {"accessed": time_text(status.st_atime_ns), "changed": time_text(status.st_ctime_ns)}
+
+
+def allocated_bytes(status: os.stat_result) -> dict[str, Any]:
+    """Return how much of its file system a file takes."""
+    return {"allocated": status.st_blocks * _SECTOR}
+
+
+def long_line(
+    path: str,
+    status: os.stat_result,
+    target: str | None,
+    *,
+    in_units: bool = False,
+    all_times: bool = False,
+    is_extended: bool = False,
+) -> str:
+    """Return the line that `ls -l` has of the file, times in UTC.
+
+    With in_units its size as `ls -h` has it; with all_times those of its contents, of the last access and of its inode;
+    is_extended: after its inode and blocks of 512 bytes, as `ls -is` has them.
+    """
+    size = short_size(status.st_size) if in_units else str(status.st_size)
     if stat.S_IFMT(status.st_mode) in _DEVICES:
         size = f"{os.major(status.st_rdev)}, {os.minor(status.st_rdev)}"
     name = printable(path) + (f" -> {printable(target)}" if target is not None else "")
+    more = [status.st_atime_ns, status.st_ctime_ns] if all_times else []
+    times = (time_text(time)[:16].replace("T", " ") for time in (status.st_mtime_ns, *more))
     return (
-        f"{stat.filemode(status.st_mode)} {status.st_nlink:>3} {status.st_uid:>5} {status.st_gid:>5} {size:>10} "
-        f"{time_text(status.st_mtime_ns)[:16].replace('T', ' ')} {name}"
+        (f"{status.st_ino:>7} {status.st_blocks:>7} " if is_extended else "")
+        + f"{stat.filemode(status.st_mode)} {status.st_nlink:>3} {status.st_uid:>5} {status.st_gid:>5} {size:>10} "
+        + f"{' '.join(times)} {name}"
     )
+
+
+def short_size(size: int) -> str:
+    """Return a size (bytes) as `ls -h` has it, rounded up: 512, 1.5K, 10G."""
+    if size < _UNIT:
+        return str(size)
+    unit, power = _UNIT, 0
+    while size > (_UNIT - 1) * unit and power < len(_UNITS) - 1:  # 1023.1K is 1.0M
+        unit, power = unit * _UNIT, power + 1
+    tenths = -(-10 * size // unit)
+    return f"{tenths // 10}.{tenths % 10}{_UNITS[power]}" if tenths < 100 else f"{-(-size // unit)}{_UNITS[power]}"
 
 
 def time_text(nanoseconds: int) -> str:

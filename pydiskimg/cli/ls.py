@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from pydiskimg.cli.file_facts import file_facts, long_line, target_of
+from pydiskimg.cli.file_facts import allocated_bytes, file_facts, long_line, other_times, target_of
 from pydiskimg.cli.output import add_output_option, show
 from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
 from pydiskimg.startup import TYPE_CHECKING
@@ -25,9 +25,14 @@ def add_parser(subparsers: Any) -> None:
         "ls",
         help="list files of an image",
         description=f"List the directories PATH of IMAGE, or the files PATH themselves, sorted. {READ}",
+        add_help=False,  # -h is of ls
     )
+    parser.add_argument("--help", action="help", help="show this help message and exit")
     parser.add_argument("-l", "--long", action="store_true", help="with mode, links, owners, size and time, as ls -l")
     parser.add_argument("-R", "--recursive", action="store_true", help="everything below PATH, by its whole path")
+    parser.add_argument("-h", "--human-readable", action="store_true", help="with -l: sizes such as 1.5K and 10G")
+    parser.add_argument("--times", action="store_true", help="times of the last access and of the inode, too")
+    parser.add_argument("--extra-stats", action="store_true", help="inode and blocks of 512 bytes, too")
     add_output_option(parser)
     add_tree_arguments(parser)
     parser.add_argument("paths", metavar="PATH", nargs="*", type=path_argument, help="default: /")
@@ -39,12 +44,28 @@ def run(arguments: argparse.Namespace) -> None:
     with tree_argument(arguments) as tree:
         found = _found(tree, arguments.paths or ["/"], recursive=arguments.recursive)
         if arguments.output == "json":
-            show((file_facts(path, status, target_of(tree, path, status)) for path, _, status in found), (), "json")
-        elif arguments.long:
-            lines = (long_line(name, status, target_of(tree, path, status)) for path, name, status in found)
-            show(None, lines, "human")
+            show((_facts(tree, path, status, arguments) for path, _, status in found), (), "json")
+        elif arguments.long or arguments.times or arguments.extra_stats:
+            show(None, (_line(tree, path, name, status, arguments) for path, name, status in found), "human")
         else:
             show(None, (name for _, name, _ in found), "human")
+
+
+def _facts(tree: ExtTree, path: str, status: os.stat_result, arguments: argparse.Namespace) -> dict[str, Any]:
+    facts = file_facts(path, status, target_of(tree, path, status))
+    facts |= other_times(status) if arguments.times else {}
+    return facts | (allocated_bytes(status) if arguments.extra_stats else {})
+
+
+def _line(tree: ExtTree, path: str, name: str, status: os.stat_result, arguments: argparse.Namespace) -> str:
+    return long_line(
+        name,
+        status,
+        target_of(tree, path, status),
+        in_units=arguments.human_readable,
+        all_times=arguments.times,
+        is_extended=arguments.extra_stats,
+    )
 
 
 def _found(tree: ExtTree, paths: list[str], *, recursive: bool) -> Iterator[tuple[str, str, os.stat_result]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from pydiskimg.cli.file_facts import file_facts, shown, target_of, time_text
+from pydiskimg.cli.file_facts import allocated_bytes, file_facts, other_times, shown, target_of
 from pydiskimg.cli.output import add_output_option, nested_lines, show
 from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
 from pydiskimg.startup import TYPE_CHECKING
@@ -43,9 +43,8 @@ def _facts(tree: ExtTree, path: str, *, follow: bool) -> dict[str, Any]:
     attributes = tree.attributes(path, follow_symlinks=follow)
     return {
         **file_facts(path, status, target_of(tree, path, status)),
-        "accessed": time_text(status.st_atime_ns),
-        "changed": time_text(status.st_ctime_ns),
-        "allocated": status.st_blocks * 512,
+        **other_times(status),
+        **allocated_bytes(status),
         "attributes": {shown(name): _value(value) for name, value in attributes.items()},
     }
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import tarfile
@@ -163,6 +164,31 @@ def test_the_commands(source: Path, tool: Tool, tmp_path: Path, capfdbinary: pyt
         capfdbinary.readouterr()
         assert main(words) == 1
         assert text in capfdbinary.readouterr().err
+
+
+def test_long_listings_are_those_of_ls(
+    source: Path, tool: Tool, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    sizes = [0, 1, 1023, 1024, 1025, 10188, 10189, 10240, 10241, 1023 << 10, (1023 << 10) + 1, (1 << 20) - 1, 99 << 20]
+    for number, size in enumerate(sizes):
+        with (source / f"sized{number}").open("wb") as file:
+            file.truncate(size)
+    image = str(made_ext(tool, tmp_path / "image", "-t ext4", 48 * MIB, source))
+    assert main(["ls", "-lh", image]) == 0
+    ours = capfdbinary.readouterr().out.decode().splitlines()
+    theirs = run(tool("ls"), "-lhn", source).splitlines()
+    sized = [{line.split()[-1]: line.split()[4] for line in lines if " sized" in line} for lines in (ours, theirs)]
+    assert sized[0] == sized[1]
+    assert len(sized[0]) == len(sizes)
+    assert main(["ls", "--times", "--extra-stats", image, "/sized2"]) == 0
+    inode, blocks, *_, path = capfdbinary.readouterr().out.split()
+    with open_tree(image) as tree:
+        status = tree.stat("/sized2")
+    assert (int(inode), int(blocks), path) == (status.st_ino, status.st_blocks, b"/sized2")
+    assert main(["ls", "--times", "--extra-stats", "--output", "json", image, "/sized2"]) == 0
+    assert main(["stat", "--output", "json", image, "/sized2"]) == 0
+    one, two = map(json.loads, capfdbinary.readouterr().out.decode().replace("]\n[", "]\0[").split("\0"))
+    assert one[0] == {name: value for name, value in two[0].items() if name != "attributes"}
 
 
 @pytest.fixture
