@@ -94,8 +94,9 @@ def test_the_largest_sparse_file(tool: Tool, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [LARGEST + 1, 1 << 60, (1 << 63) - 1])
 def test_a_larger_sparse_file(tool: Tool, tmp_path: Path, size: int) -> None:
+    text = f"entry file: has {size} bytes, and a file here at most {LARGEST}"
     with limits():
-        refused(tool, tmp_path, [sparse(size, [(size - 512, b"z" * 512)])], "entry file: .*File too large")
+        refused(tool, tmp_path, [sparse(size, [(size - 512, b"z" * 512)])], text)
 
 
 @pytest.mark.parametrize(("size", "text"), [(1 << 63, "reads its size as"), (1 << 64, "realsize is not a number")])
@@ -109,7 +110,7 @@ def test_as_many_hard_links_as_there_can_be_and_one_more(tool: Tool, tmp_path: P
     run(tool("e2fsck"), "-fn", disk)
     with open_disk(disk) as opened, open_ext_tree(opened) as tree:
         assert tree.stat("/64999").st_nlink == 65_000
-    with pytest.raises(DiskImageError, match="entry file: cannot be unpacked: Too many links"):
+    with pytest.raises(DiskImageError, match="entry file: its file has 65000 names already"):
         filled_file(disk, SIZE, [regular("file", b"x", names=[*names, b"more"])])
 
 
@@ -146,7 +147,7 @@ def test_the_longest_symlink_and_one_more(tool: Tool, tmp_path: Path, block_size
     with unpacked(tool, tmp_path, members, block_size=block_size) as tree:
         assert all(tree.readlink(f"/s{length}") == "t" * length for length in lengths)
     longer = member("s", tarfile.SYMTYPE, linkname="t" * (longest + 1))
-    refused(tool, tmp_path, [longer], "entry s: .*File name too long", block_size=block_size)
+    refused(tool, tmp_path, [longer], f"a symlink here at most {longest}", block_size=block_size)
 
 
 def test_as_many_attributes_as_fit(tool: Tool, tmp_path: Path) -> None:

@@ -101,10 +101,10 @@ class Log(Journal):
                 for revoked in found.keys() & self._revoked(data):
                     if not _is_later(found[revoked].sequence, sequence):
                         del found[revoked]
-        self._check_places(found)
+        self._check_targets(found)
         return found
 
-    def _check_places(self, found: Iterable[int]) -> None:
+    def _check_targets(self, found: Iterable[int]) -> None:
         """Raise NotBelievedError for a block beyond the disk; beyond the file system growing logs some."""
         blocks, last = self._fs.source.size // self._fs.geometry.block_size, max(found, default=0)
         if last >= blocks:

@@ -56,8 +56,9 @@ def with_target(transaction: Transaction, inode: StoredInode, target: bytes) -> 
     """Return the inode of a symlink to target."""
     if not target:
         raise RefusedError("would have an empty target", errno.ENOENT)
-    if len(target) >= min(transaction.fs.geometry.block_size, _PATH_MAX):
-        raise RefusedError(f"would have a target of {len(target)} bytes", errno.ENAMETOOLONG)
+    longest = min(transaction.fs.geometry.block_size, _PATH_MAX) - 1
+    if len(target) > longest:
+        raise RefusedError(f"would have a target of {len(target)} bytes (at most {longest})", errno.ENAMETOOLONG)
     inode = outlined(transaction, inode)
     if has_map(inode) or len(target) >= _FAST_SYMLINK:
         contents = Contents(transaction, inode)

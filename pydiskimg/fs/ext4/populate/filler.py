@@ -9,12 +9,11 @@ a guest mounts its /boot.
 from __future__ import annotations
 
 import errno
-import os
 from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pydiskimg.errors import DiskImageError, NoSpaceError
+from pydiskimg.errors import DiskImageError, NoSpaceError, StorageError
 from pydiskimg.files.acl import AclNames
 from pydiskimg.files.attributes import AttributesLeftOut
 from pydiskimg.files.entry import Entry
@@ -29,6 +28,7 @@ from pydiskimg.fs.ext4.populate.names import Named, NameTable
 from pydiskimg.fs.ext4.populate.new_files import SECOND, NewFiles
 from pydiskimg.fs.ext4.populate.paths import NewName, PathResolver
 from pydiskimg.fs.ext4.populate.space import FullError
+from pydiskimg.fs.ext4.tree.files import RefusedError
 from pydiskimg.text import printable
 
 _MISSING_MODE = 0o755
@@ -102,6 +102,9 @@ class Filler:
                 raise UnsafePathError("it names the directory that the archive is unpacked into, but is none")
         except ValueError as error:
             raise self._wording.refused(entry, error) from error
+        except RefusedError as error:
+            where = self._wording.where(entry)
+            raise StorageError(f"{where}: {error}", errno=error.number, filename=where) from error
         except OSError as error:
             raise self._failed(entry, error) from error
 
@@ -200,7 +203,7 @@ class Filler:
         files = self.files_of(number)
         more = self.subdirectories.get(name.directory, 0) + 1
         if files.counts_all and more + 2 > files.most_links:
-            raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+            raise RefusedError(f"is one directory too many: {files.most_links - 2} in one are the most", errno.EMLINK)
         self.subdirectories[name.directory] = more
         self.names.add(*name, number, _DIRECTORY)
         self.paths.above[number] = name.directory

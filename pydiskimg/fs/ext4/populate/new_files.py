@@ -21,6 +21,7 @@ from pydiskimg.fs.ext4.populate.blocks import FileBlocks
 from pydiskimg.fs.ext4.populate.entry_attributes import access_control_lists
 from pydiskimg.fs.ext4.populate.inode_record import Owned, Stored, inode_record
 from pydiskimg.fs.ext4.populate.inode_table import NewInodeTable
+from pydiskimg.fs.ext4.tree.files import RefusedError
 from pydiskimg.records import Value
 
 SECOND = 1 << 31
@@ -37,8 +38,8 @@ _PATH_MAX = 4096
 class NewFiles:
     """Makes the files of one new file system, whose inodes it numbers from first on; with its root and lost+found.
 
-    Raises FullError where it is full, OSError for what Linux would refuse, UnsafePathError for what cannot be kept, and
-    as reading contents and writing do.
+    Raises FullError where it is full, RefusedError and OSError for what Linux would refuse, UnsafePathError for what
+    cannot be kept, and as reading contents and writing do.
     """
 
     def __init__(self, new: NewFileSystem, first: int = 0) -> None:
@@ -68,7 +69,7 @@ class NewFiles:
         """Write the contents of an entry and return where they are."""
         if entry.kind == stat.S_IFREG:
             if entry.size > self._largest:
-                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+                raise RefusedError(f"has {entry.size} bytes, and a file here at most {self._largest}", errno.EFBIG)
             return self.blocks.write_file(self.local(number), entry.contents, entry.size)
         if entry.kind == stat.S_IFLNK:
             return self._store_target(number, entry.link)
@@ -79,8 +80,10 @@ class NewFiles:
     def _store_target(self, number: int, target: bytes) -> Stored:
         if not target:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-        if len(target) >= min(self.blocks.block_size, _PATH_MAX):
-            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        longest = min(self.blocks.block_size, _PATH_MAX) - 1
+        if len(target) > longest:
+            text = f"has a target of {len(target)} bytes, and a symlink here at most {longest}"
+            raise RefusedError(text, errno.ENAMETOOLONG)
         if len(target) < _FAST_SYMLINK:
             return Stored(target, len(target))
         return self.blocks.write_file(self.local(number), [(0, memoryview(target))], len(target))
@@ -134,10 +137,10 @@ class NewFiles:
         return replace(entry, xattrs={**had, **entry.xattrs}) if had else entry
 
     def add_link(self, number: int, more: int) -> None:
-        """Count one name of a file more, or less. Raises OSError where it has as many as it can."""
+        """Count one name of a file more, or less. Raises RefusedError where it has as many as it can."""
         links = self.links(number)
         if more > 0 and links >= self.most_links:
-            raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+            raise RefusedError(f"its file has {links} names already, which is the most", errno.EMLINK)
         self.inodes.patch(self.local(number), {"i_links_count": links + more})
 
     def links(self, number: int) -> int:
