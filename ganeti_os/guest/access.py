@@ -12,8 +12,8 @@ from ganeti_os.guest.accounts import root_account, set_password
 from ganeti_os.guest.ssh.config import config_lines
 from ganeti_os.settings.authorized_keys import keys_of_settings
 from ganeti_os.settings.settings import Settings
-from pydiskimg.system.files.draft import Draft, GuestError
-from pydiskimg.system.files.text import decoded, encoded, with_lines
+from pydiskimg.system.edits.draft import Draft, GuestError
+from pydiskimg.system.edits.text import decoded, encoded, with_lines
 from pydiskimg.text import quoted
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ import re
 import time
 from dataclasses import dataclass
 
-from pydiskimg.system.files.draft import Draft, GuestError
-from pydiskimg.system.files.text import decoded, with_lines
+from pydiskimg.system.edits.draft import Draft, GuestError
+from pydiskimg.system.edits.text import decoded, with_lines
 from pydiskimg.text import printable, quoted
 
 _PASSWD, _SHADOW = "/etc/passwd", "/etc/shadow"

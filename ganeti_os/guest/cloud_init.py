@@ -24,10 +24,10 @@ from ganeti_os.settings.settings import Settings
 from ganeti_os.settings.shellfile import SettingsError
 from pydiskimg.errors import storage_error
 from pydiskimg.files.tree import Tree
-from pydiskimg.system.files.draft import Draft
-from pydiskimg.system.files.renaming import short
-from pydiskimg.system.files.systemd import UNIT_DIRECTORIES, is_masked
-from pydiskimg.system.files.text import with_lines
+from pydiskimg.system.edits.draft import Draft
+from pydiskimg.system.edits.renaming import short
+from pydiskimg.system.edits.systemd import UNIT_DIRECTORIES, is_masked
+from pydiskimg.system.edits.text import with_lines
 from pydiskimg.text import printable
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ if __name__ == "__main__":  # started with -I, by its path
 from pydiskimg.errors import DiskImageError, storage_error
 from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.files.tree import Tree
-from pydiskimg.system.files.selinux import attributes_of_new
+from pydiskimg.system.edits.selinux import attributes_of_new
 
 LIMIT = 64 << 20  # bytes of a file
 _PROGRAM = "guest-file"

@@ -20,8 +20,8 @@ from pydiskimg.files.tree import Tree
 from pydiskimg.system import hosts
 from pydiskimg.system.boot.config import add_kernel_arguments
 from pydiskimg.system.boot.serial_console import configure_serial_console
-from pydiskimg.system.files.draft import Draft
-from pydiskimg.system.files.renaming import Renaming, short
+from pydiskimg.system.edits.draft import Draft
+from pydiskimg.system.edits.renaming import Renaming, short
 from pydiskimg.system.hostname import PATHS, change_host_name, host_names
 
 log = logging.getLogger(__name__)

@@ -23,10 +23,10 @@ import re
 import stat
 import uuid
 
-from pydiskimg.system.files.draft import Draft
-from pydiskimg.system.files.shell_values import shell_values
-from pydiskimg.system.files.span import substituted
-from pydiskimg.system.files.systemd import has_systemd
+from pydiskimg.system.edits.draft import Draft
+from pydiskimg.system.edits.shell_values import shell_values
+from pydiskimg.system.edits.span import substituted
+from pydiskimg.system.edits.systemd import has_systemd
 
 log = logging.getLogger(__name__)
 

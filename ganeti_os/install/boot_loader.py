@@ -12,7 +12,7 @@ from ganeti_os.settings.settings import node_architecture
 from pydiskimg.errors import BootLoaderError, StorageError
 from pydiskimg.files.tree import Tree
 from pydiskimg.system.boot_loader import NO_GRUB, install_grub, reason_against_bios
-from pydiskimg.system.files.draft import GuestError
+from pydiskimg.system.edits.draft import GuestError
 
 log = logging.getLogger(__name__)
 

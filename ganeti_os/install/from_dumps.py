@@ -30,7 +30,7 @@ from pydiskimg.files.dump.entries import DumpEntries
 from pydiskimg.files.tree import Tree
 from pydiskimg.fs.ext4.populate.filling import Filling
 from pydiskimg.system import fstab
-from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.edits.draft import Draft
 from pydiskimg.system.layout import fstab_entries
 from pydiskimg.units import format_size
 

@@ -33,8 +33,8 @@ from pydiskimg.files.tree import Tree
 from pydiskimg.fs.probe import probe
 from pydiskimg.images.raw import open_raw
 from pydiskimg.system.boot.volumes import BootVolumes
-from pydiskimg.system.files.draft import Draft
-from pydiskimg.system.files.renaming import short
+from pydiskimg.system.edits.draft import Draft
+from pydiskimg.system.edits.renaming import short
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from pydiskimg.files.writer import Wording
 from pydiskimg.fs.ext4.change.joined import JoinedTree
 from pydiskimg.fs.ext4.change.tree import ChangedTree, Put
 from pydiskimg.fs.ext4.populate.filling import Added, Filling
-from pydiskimg.system.files.selinux import DIRECTORY, FILE, SYMLINK, Labels
+from pydiskimg.system.edits.selinux import DIRECTORY, FILE, SYMLINK, Labels
 from pydiskimg.units import format_size
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from pydiskimg.partitions.make import BOOT_CODE_SIZE, Content
 from pydiskimg.protocols import Disk
 from pydiskimg.system.boot.config import configure_boot
 from pydiskimg.system.boot.volumes import BootVolumes
-from pydiskimg.system.files.selinux import DIRECTORY, FILE, Labels
+from pydiskimg.system.edits.selinux import DIRECTORY, FILE, Labels
 from pydiskimg.system.layout import Layout, NewUuids, boot_volumes
 from pydiskimg.units import format_size
 from pydiskimg.volumes.find import find_volumes

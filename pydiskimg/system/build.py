@@ -32,8 +32,8 @@ from pydiskimg.system import fstab, hosts
 from pydiskimg.system.boot.kernels import find_kernels
 from pydiskimg.system.boot.serial_console import configure_serial_console
 from pydiskimg.system.boot_loader import NO_GRUB, install_grub, reason_against_bios
-from pydiskimg.system.files.draft import Draft
-from pydiskimg.system.files.renaming import Renaming
+from pydiskimg.system.edits.draft import Draft
+from pydiskimg.system.edits.renaming import Renaming
 from pydiskimg.system.hostname import change_host_name, check_host_name, host_names
 from pydiskimg.system.layout import Layout, NewUuids, fstab_entries, partition_region, plan_layout
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pydiskimg.files.tree import ReadableTree, Tree
-from pydiskimg.system.files.selinux import attributes_of_new
+from pydiskimg.system.edits.selinux import attributes_of_new
 
 PATH = "/etc/fstab"
 _HEADER = (

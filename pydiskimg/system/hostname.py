@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pydiskimg.system.files.draft import Draft
-from pydiskimg.system.files.renaming import Renaming, is_unset, short
-from pydiskimg.system.files.shell_values import shell_values
-from pydiskimg.system.files.span import Span, substituted
-from pydiskimg.system.files.systemd import has_systemd
-from pydiskimg.system.files.text import ended, with_lines
+from pydiskimg.system.edits.draft import Draft
+from pydiskimg.system.edits.renaming import Renaming, is_unset, short
+from pydiskimg.system.edits.shell_values import shell_values
+from pydiskimg.system.edits.span import Span, substituted
+from pydiskimg.system.edits.systemd import has_systemd
+from pydiskimg.system.edits.text import ended, with_lines
 from pydiskimg.text import printable, quoted
 
 log = logging.getLogger(__name__)

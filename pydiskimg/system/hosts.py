@@ -6,10 +6,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from pydiskimg.system.files.draft import Draft
-from pydiskimg.system.files.ip_address import IPAddress, parse_address
-from pydiskimg.system.files.renaming import Renaming, short
-from pydiskimg.system.files.span import Span, substituted
+from pydiskimg.system.edits.draft import Draft
+from pydiskimg.system.edits.ip_address import IPAddress, parse_address
+from pydiskimg.system.edits.renaming import Renaming, short
+from pydiskimg.system.edits.span import Span, substituted
 
 PATH = "/etc/hosts"
 OWN_ADDRESS = b"127.0.1.1"  # of a host whose own address is not known: Debian's convention

@@ -130,7 +130,7 @@ def test_tar_in_refuses_a_hostile_archive_and_stays_sound(tool: Tool, image: Pat
     for name, link, text in (
         ("../etc/passwd", None, 'its path has ".." in it'),
         ("out/file", "/", "its path leads through an entry's symlink out of the directory that it is put into"),
-        ("lost/x/y", "lost", "leads through more than 40 symlinks"),
+        ("lost/x/y", "lost", "its path leads through more than 40 symlinks"),
     ):
         with tarfile.open(path, "w") as tar:
             if link is not None:

@@ -12,7 +12,7 @@ import pytest
 from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.system.boot.config import add_kernel_arguments, configure_boot
 from pydiskimg.system.boot.volumes import BootVolumes
-from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.edits.draft import Draft
 from tests.conftest import need
 from tests.fixtures.boot_layouts import LAYOUTS, NEW_BOOT, NEW_ROOT, Layout
 

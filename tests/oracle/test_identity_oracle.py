@@ -17,7 +17,7 @@ from ganeti_os.guest.ssh.host_keys import make_host_keys
 from ganeti_os.guest.ssh.key_pairs import KINDS, KeyMaker
 from ganeti_os.settings.settings import Settings
 from pydiskimg.files.mounted_tree import open_mounted_tree
-from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.edits.draft import Draft
 
 pytestmark = pytest.mark.oracle
 Tool = Callable[[str], str]

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.files.mounted_tree import open_mounted_tree
-from pydiskimg.system.files.path_pattern import Budget
-from pydiskimg.system.files.selinux import ATTRIBUTE, DIRECTORY, FILE, SYMLINK, Labels
+from pydiskimg.system.edits.path_pattern import Budget
+from pydiskimg.system.edits.selinux import ATTRIBUTE, DIRECTORY, FILE, SYMLINK, Labels
 from tests.fixtures.selinux_policy import Libselinux, file_contexts
 
 pytestmark = pytest.mark.oracle

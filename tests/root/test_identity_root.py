@@ -22,7 +22,7 @@ from ganeti_os.settings.settings import Layer, Settings
 from pydiskimg.errors import StorageError
 from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.system import fstab
-from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.edits.draft import Draft
 from tests.fixtures.block_devices import filled_file
 from tests.fixtures.mounted_ext4 import mounted_ext4
 from tests.fixtures.node import ROOT, Node, last_line

@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
-from pydiskimg.system.files.ip_address import IPAddress, parse_address
-from pydiskimg.system.files.span import Span
+from pydiskimg.system.edits.ip_address import IPAddress, parse_address
+from pydiskimg.system.edits.span import Span
 from pydiskimg.text import printable
 
 DEFAULT_ROUTES = frozenset({b"default", b"0.0.0.0/0", b"::/0", b"0.0.0.0/0.0.0.0", b"0/0"})

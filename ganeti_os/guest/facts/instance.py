@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ganeti_os.guest.facts.nics import NicNetwork, file_address, nic_networks
 from ganeti_os.request import Request
 from ganeti_os.settings.settings import Settings
-from pydiskimg.system.files.ip_address import IPAddress
+from pydiskimg.system.edits.ip_address import IPAddress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

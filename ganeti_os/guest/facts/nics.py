@@ -18,7 +18,7 @@ from ganeti_os.request import InstanceNic, Request
 from ganeti_os.settings.kinds import DNS_SEARCH, DNS_SERVERS, ValueKind
 from ganeti_os.settings.settings import Settings
 from ganeti_os.settings.shellfile import Assignment, SettingsError, read_shell_file
-from pydiskimg.system.files.ip_address import IPAddress, parse_address
+from pydiskimg.system.edits.ip_address import IPAddress, parse_address
 
 log = logging.getLogger(__name__)
 

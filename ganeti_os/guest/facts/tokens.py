@@ -8,8 +8,8 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from pydiskimg.system.files.ip_address import IPAddress, parse_address
-from pydiskimg.system.files.span import Span
+from pydiskimg.system.edits.ip_address import IPAddress, parse_address
+from pydiskimg.system.edits.span import Span
 
 # Each position is tried once, and each word at one position only: 1 MiB takes some hundredths of a second.
 _V4 = re.compile(rb"(?<![0-9A-Za-z.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![0-9A-Za-z]|\.[0-9])")

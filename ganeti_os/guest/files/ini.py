@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pydiskimg.system.files.span import Span
+from pydiskimg.system.edits.span import Span
 
 # systemd continues a line that ends with a backslash.
 _LINE = re.compile(

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pydiskimg.startup import TYPE_CHECKING
-from pydiskimg.system.files.span import Span
+from pydiskimg.system.edits.span import Span
 
 if TYPE_CHECKING:
     import yaml

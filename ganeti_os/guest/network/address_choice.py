@@ -12,7 +12,7 @@ from ganeti_os.guest.facts.nics import NewAddress, NicNetwork
 from ganeti_os.guest.facts.tokens import plain_mac
 from ganeti_os.guest.network.files import NetworkFiles
 from ganeti_os.guest.network.macs import KERNEL_NAME
-from pydiskimg.system.files.ip_address import IPAddress, parse_address
+from pydiskimg.system.edits.ip_address import IPAddress, parse_address
 
 log = logging.getLogger(__name__)
 

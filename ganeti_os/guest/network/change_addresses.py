@@ -25,9 +25,9 @@ from ganeti_os.guest.network.netplan import installer_interfaces, netplan_interf
 from ganeti_os.guest.network.networkd import networkd_interfaces
 from ganeti_os.guest.network.replacements import Edits
 from ganeti_os.guest.network.udev import udev_names
-from pydiskimg.system.files.draft import Draft
-from pydiskimg.system.files.ip_address import IPAddress, parse_address
-from pydiskimg.system.files.span import Span
+from pydiskimg.system.edits.draft import Draft
+from pydiskimg.system.edits.ip_address import IPAddress, parse_address
+from pydiskimg.system.edits.span import Span
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from ganeti_os.guest.network.systems import System, enable, network_system
 from ganeti_os.guest.network.writing.existing_files import Foreign
 from ganeti_os.guest.network.writing.nic_plan import NicPlan, nic_plans
 from ganeti_os.guest.network.writing.resolver import write_resolver
-from pydiskimg.system.files.draft import Draft
-from pydiskimg.system.files.ip_address import parse_address
+from pydiskimg.system.edits.draft import Draft
+from pydiskimg.system.edits.ip_address import parse_address
 
 log = logging.getLogger(__name__)
 

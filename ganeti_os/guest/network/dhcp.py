@@ -12,9 +12,9 @@ from ganeti_os.guest.network.ifupdown import ifupdown_paths
 from ganeti_os.guest.network.keyfile import keyfile_paths
 from ganeti_os.guest.network.netplan import netplan_paths
 from ganeti_os.guest.network.networkd import DIRECTORIES
-from pydiskimg.system.files.draft import Draft
-from pydiskimg.system.files.renaming import Renaming
-from pydiskimg.system.files.span import Span, substituted
+from pydiskimg.system.edits.draft import Draft
+from pydiskimg.system.edits.renaming import Renaming
+from pydiskimg.system.edits.span import Span, substituted
 
 log = logging.getLogger(__name__)
 

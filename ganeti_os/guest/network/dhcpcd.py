@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from ganeti_os.guest.facts.addresses import Interface
 from ganeti_os.guest.network.files import NetworkFiles
-from pydiskimg.system.files.span import Span
+from pydiskimg.system.edits.span import Span
 
 _PATH = "/etc/dhcpcd.conf"
 _LINE = re.compile(

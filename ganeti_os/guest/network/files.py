@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable
 
 from pydiskimg.errors import DiskImageError
-from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.edits.draft import Draft
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from ganeti_os.guest.facts.addresses import DEFAULT_ROUTES, Interface
 from ganeti_os.guest.network.files import NetworkFiles
-from pydiskimg.system.files.ip_address import parse_address
-from pydiskimg.system.files.span import Span
+from pydiskimg.system.edits.ip_address import parse_address
+from pydiskimg.system.edits.span import Span
 
 _PATH = "/etc/conf.d/net"
 # Bounded: a guest may open a hundred thousand of them and close none.

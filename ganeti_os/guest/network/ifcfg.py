@@ -10,9 +10,9 @@ from itertools import islice
 from ganeti_os.guest.facts.addresses import Field, Interface
 from ganeti_os.guest.network.files import NetworkFiles
 from ganeti_os.guest.network.ip_commands import ip_route
-from pydiskimg.system.files.ip_address import parse_address
-from pydiskimg.system.files.shell_values import ShellValue, shell_values
-from pydiskimg.system.files.span import Span
+from pydiskimg.system.edits.ip_address import parse_address
+from pydiskimg.system.edits.shell_values import ShellValue, shell_values
+from pydiskimg.system.edits.span import Span
 
 _RED_HAT = "/etc/sysconfig/network-scripts"
 _RED_HAT_COMMON = "/etc/sysconfig/network"

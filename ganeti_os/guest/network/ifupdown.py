@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from ganeti_os.guest.facts.addresses import Interface
 from ganeti_os.guest.network.files import NetworkFiles, has_wildcard
 from ganeti_os.guest.network.ip_commands import commands
-from pydiskimg.system.files.span import Span
+from pydiskimg.system.edits.span import Span
 
 # A backslash continues a line, but not a comment.
 _LINE = re.compile(rb"^[ \t]*+([^#\s](?:[^\\\n]|\\(?:[^\n]|\n|\Z))*+)", re.MULTILINE)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ganeti_os.guest.facts.addresses import DEFAULT_ROUTES
-from pydiskimg.system.files.ip_address import parse_address
-from pydiskimg.system.files.span import Span
+from pydiskimg.system.edits.ip_address import parse_address
+from pydiskimg.system.edits.span import Span
 
 # A command ends at ; & |, and a quotation mark stands alone.
 _WORD = re.compile(rb"[;&|]++|(?:[^\s;&|\"'`()\\]|\\[^\n])++")

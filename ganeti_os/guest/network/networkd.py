@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ganeti_os.guest.facts.addresses import DEFAULT_ROUTES, Interface
 from ganeti_os.guest.files.ini import IniValue, ini_values
 from ganeti_os.guest.network.files import NetworkFiles
-from pydiskimg.system.files.span import Span
+from pydiskimg.system.edits.span import Span
 
 DIRECTORIES = (
     "/etc/systemd/network",

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from ganeti_os.guest.facts.tokens import address_tokens, comments, mac_tokens
 from ganeti_os.guest.network.change_addresses import Moved
 from ganeti_os.guest.network.files import NetworkFiles
-from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.edits.draft import Draft
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from ganeti_os.guest.facts.tokens import SpanSet
 from ganeti_os.guest.network.files import NetworkFiles
-from pydiskimg.system.files.draft import Draft
-from pydiskimg.system.files.span import Span, substituted
+from pydiskimg.system.edits.draft import Draft
+from pydiskimg.system.edits.span import Span, substituted
 
 log = logging.getLogger(__name__)
 

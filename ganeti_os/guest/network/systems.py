@@ -18,8 +18,8 @@ from ganeti_os.guest.network.networkd import networkd_interfaces
 from ganeti_os.guest.network.writing import ifcfg, ifupdown, keyfile, netifrc, netplan, networkd, wicked
 from ganeti_os.guest.network.writing.existing_files import Foreign
 from ganeti_os.guest.network.writing.nic_plan import NicPlan
-from pydiskimg.system.files.draft import Draft
-from pydiskimg.system.files.systemd import UNIT_DIRECTORIES, has_systemd, is_masked
+from pydiskimg.system.edits.draft import Draft
+from pydiskimg.system.edits.systemd import UNIT_DIRECTORIES, has_systemd, is_masked
 
 _NETWORK_FILES = "/etc/systemd/network"
 _WANTS = ("multi-user.target.wants", "network-online.target.wants", "network.target.wants", "sysinit.target.wants")

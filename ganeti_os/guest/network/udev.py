@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from ganeti_os.guest.facts.addresses import Interface
 from ganeti_os.guest.network.files import NetworkFiles
-from pydiskimg.system.files.span import Span
+from pydiskimg.system.edits.span import Span
 
 _DIRECTORIES = ("/etc/udev/rules.d", "/run/udev/rules.d")
 _RULE = re.compile(rb"^[ \t]*+(?:[^#\s\\]|\\[^\n])(?:[^\\\n]|\\(?:\n|[^\n]))*+", re.MULTILINE)

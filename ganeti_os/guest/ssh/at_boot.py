@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import re
 
-from pydiskimg.system.files.draft import Draft
-from pydiskimg.system.files.shell_values import shell_values
-from pydiskimg.system.files.systemd import UNIT_DIRECTORIES, has_systemd
+from pydiskimg.system.edits.draft import Draft
+from pydiskimg.system.edits.shell_values import shell_values
+from pydiskimg.system.edits.systemd import UNIT_DIRECTORIES, has_systemd
 
 _SERVICES = ("sshd.service", "ssh.service")
 _SCRIPTS = ("/etc/init.d/sshd", "/etc/rc.d/init.d/sshd", "/etc/init.d/ssh", "/etc/sv/sshd/run", "/etc/rc.d/rc.sshd")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from pydiskimg.system.files.draft import Draft, GuestError
+from pydiskimg.system.edits.draft import Draft, GuestError
 
 PATHS = ("/etc/ssh/sshd_config", "/usr/etc/ssh/sshd_config", "/etc/openssh/sshd_config")  # the first that is there
 

@@ -11,7 +11,7 @@ import re
 import struct
 
 from ganeti_os.guest.ssh.key_pairs import ECDSA, ED25519, KINDS, RSA, KeyMaker
-from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.edits.draft import Draft
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from ganeti_os.guest.ssh import dropbear
 from ganeti_os.guest.ssh.at_boot import makes_host_keys
 from ganeti_os.guest.ssh.config import config_lines
 from ganeti_os.guest.ssh.key_pairs import ECDSA, ED25519, KINDS, RSA, KeyMaker
-from pydiskimg.system.files.draft import Draft, GuestError
+from pydiskimg.system.edits.draft import Draft, GuestError
 
 log = logging.getLogger(__name__)
 

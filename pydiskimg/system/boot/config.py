@@ -29,8 +29,8 @@ from pydiskimg.system.boot.kernel_arguments import (
 )
 from pydiskimg.system.boot.kernels import Kernel, find_kernels
 from pydiskimg.system.boot.volumes import BootVolumes
-from pydiskimg.system.files.draft import Draft
-from pydiskimg.system.files.text import decoded, encoded
+from pydiskimg.system.edits.draft import Draft
+from pydiskimg.system.edits.text import decoded, encoded
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 from pydiskimg.system.boot.kernel_arguments import has_root
 from pydiskimg.system.boot.volumes import BootVolumes
-from pydiskimg.system.files.draft import Draft
-from pydiskimg.system.files.shell_values import shell_values
-from pydiskimg.system.files.span import substituted
-from pydiskimg.system.files.text import decoded, encoded
+from pydiskimg.system.edits.draft import Draft
+from pydiskimg.system.edits.shell_values import shell_values
+from pydiskimg.system.edits.span import substituted
+from pydiskimg.system.edits.text import decoded, encoded
 
 log = logging.getLogger(__name__)
 

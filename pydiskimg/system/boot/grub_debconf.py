@@ -12,7 +12,7 @@ import logging
 import re
 
 from pydiskimg.errors import StorageError
-from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.edits.draft import Draft
 
 log = logging.getLogger(__name__)
 

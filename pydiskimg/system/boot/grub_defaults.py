@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pydiskimg.system.boot.kernel_arguments import grub_word, is_plain, missing_words, without_old_machine
-from pydiskimg.system.files.draft import Draft
-from pydiskimg.system.files.shell_values import shell_values
-from pydiskimg.system.files.span import Span
-from pydiskimg.system.files.text import decoded, encoded, with_lines
+from pydiskimg.system.edits.draft import Draft
+from pydiskimg.system.edits.shell_values import shell_values
+from pydiskimg.system.edits.span import Span
+from pydiskimg.system.edits.text import decoded, encoded, with_lines
 
 PATH = "/etc/default/grub"
 # Debian's and Ubuntu's grub-mkconfig reads these, too, the last one last. /etc/default/grub itself is made by their

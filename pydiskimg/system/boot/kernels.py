@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pydiskimg.errors import StorageError
-from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.edits.draft import Draft
 
 DIRECTORY = "/boot"
 NAMES_LIMIT = 4096  # in /boot; a system has some dozen

@@ -10,9 +10,9 @@ import logging
 import re
 
 from pydiskimg.system.boot.kernel_arguments import CONSOLE
-from pydiskimg.system.files.draft import Draft
-from pydiskimg.system.files.systemd import PROGRAMS
-from pydiskimg.system.files.text import with_lines
+from pydiskimg.system.edits.draft import Draft
+from pydiskimg.system.edits.systemd import PROGRAMS
+from pydiskimg.system.edits.text import with_lines
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydiskimg.fs.ext4.populate.names import Named, NameTable
+from pydiskimg.fs.ext4.populate.names import NameTable
+from pydiskimg.fs.ext4.tree.entry_paths import Named
 
 STEPS = st.lists(st.tuples(st.integers(1, 3), st.binary(min_size=1, max_size=3), st.booleans()), max_size=60)
 

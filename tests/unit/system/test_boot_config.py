@@ -19,7 +19,7 @@ from pydiskimg.system.boot.config import add_kernel_arguments, configure_boot
 from pydiskimg.system.boot.kernel_arguments import words
 from pydiskimg.system.boot.kernels import version_key
 from pydiskimg.system.boot.volumes import BootVolumes
-from pydiskimg.system.files.draft import Draft, GuestError
+from pydiskimg.system.edits.draft import Draft, GuestError
 from tests.fixtures.boot_layouts import LAYOUTS, NEW_BOOT, NEW_ROOT, OLD_BOOT, OLD_ROOT, Layout
 
 CONSOLES = "console=tty0 console=ttyS0,115200n8"

@@ -12,7 +12,7 @@ import pytest
 
 from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.files.tree import Tree
-from pydiskimg.system.files.draft import Draft, GuestError
+from pydiskimg.system.edits.draft import Draft, GuestError
 
 
 @pytest.fixture

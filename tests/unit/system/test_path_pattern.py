@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydiskimg.system.files.path_pattern import (
+from pydiskimg.system.edits.path_pattern import (
     Budget,
     BudgetError,
     PatternError,

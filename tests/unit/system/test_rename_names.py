@@ -12,8 +12,8 @@ import pytest
 
 from pydiskimg.errors import DiskImageError
 from pydiskimg.files import mounted_tree
-from pydiskimg.system.files.draft import GuestError
-from pydiskimg.system.files.renaming import Renaming
+from pydiskimg.system.edits.draft import GuestError
+from pydiskimg.system.edits.renaming import Renaming
 from tests.fixtures.guests import NEW, OLD, GuestFiles
 from tests.fixtures.limits import limits
 

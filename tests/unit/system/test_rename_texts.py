@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pydiskimg.files.tree import Tree
-from pydiskimg.system.files.draft import Draft
-from pydiskimg.system.files.renaming import Renaming
-from pydiskimg.system.files.shell_values import shell_values
-from pydiskimg.system.files.span import Span, substituted
+from pydiskimg.system.edits.draft import Draft
+from pydiskimg.system.edits.renaming import Renaming
+from pydiskimg.system.edits.shell_values import shell_values
+from pydiskimg.system.edits.span import Span, substituted
 from pydiskimg.system.hosts import change_hosts
 from tests.fixtures.guests import NEW, OLD
 

@@ -16,8 +16,8 @@ import pytest
 
 from pydiskimg.errors import StorageError
 from pydiskimg.files.mounted_tree import MountedTree, open_mounted_tree
-from pydiskimg.system.files.draft import Draft
-from pydiskimg.system.files.selinux import ATTRIBUTE, DIRECTORY, FILE, SYMLINK, Labels
+from pydiskimg.system.edits.draft import Draft
+from pydiskimg.system.edits.selinux import ATTRIBUTE, DIRECTORY, FILE, SYMLINK, Labels
 from tests.fixtures.odd_files import put_odd_file
 
 FILES = "etc/selinux/targeted/contexts/files"

@@ -12,7 +12,7 @@ from ganeti_os.request import parse_request
 from pydiskimg.errors import StorageError
 from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.system.boot.serial_console import configure_serial_console
-from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.edits.draft import Draft
 from tests.fixtures.guests import GuestFiles
 
 SYSVINIT = "id:2:initdefault:\nsi::sysinit:/etc/init.d/rcS\n1:2345:respawn:/sbin/getty 38400 tty1\n"

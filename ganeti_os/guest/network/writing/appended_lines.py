@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from ganeti_os.guest.network.writing.nic_plan import HEADER
-from pydiskimg.system.files.text import ended
+from pydiskimg.system.edits.text import ended
 
 _END = b"# End of what was written for this instance\n"
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from ganeti_os.guest.network.writing.existing_files import VIRTUAL, Foreign
 from ganeti_os.guest.network.writing.nic_plan import NicPlan, StaticAddress, is_ours, text_of, write_own_files
-from pydiskimg.system.files.draft import Draft
-from pydiskimg.system.files.shell_values import shell_values
+from pydiskimg.system.edits.draft import Draft
+from pydiskimg.system.edits.shell_values import shell_values
 
 _DIRECTORY = "/etc/sysconfig/network-scripts"
 _COPIES = ("~", ".bak", ".old", ".orig", ".rpmnew", ".rpmorig", ".rpmsave", ".template")

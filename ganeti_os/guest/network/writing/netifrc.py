@@ -10,7 +10,7 @@ from ganeti_os.guest.network.writing.appended_lines import own_block, with_block
 from ganeti_os.guest.network.writing.existing_files import VIRTUAL, Foreign
 from ganeti_os.guest.network.writing.nic_plan import NicPlan
 from ganeti_os.guest.network.writing.stable_names import has_udev, write_names
-from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.edits.draft import Draft
 
 _PATH = "/etc/conf.d/net"
 _SERVICES = "/etc/init.d"

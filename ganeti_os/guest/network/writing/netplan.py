@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from ganeti_os.guest.files.yaml_nodes import Mapping, YamlError, yaml_document
 from ganeti_os.guest.network.writing.existing_files import Foreign
 from ganeti_os.guest.network.writing.nic_plan import HEADER, NicPlan, StaticAddress, is_ours, text_of
-from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.edits.draft import Draft
 
 _DIRECTORY = "/etc/netplan"
 _PATH = f"{_DIRECTORY}/95-ganeti.yaml"

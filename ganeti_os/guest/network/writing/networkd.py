@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from ganeti_os.guest.files.ini import ini_values
 from ganeti_os.guest.network.writing.existing_files import VIRTUAL, Foreign
 from ganeti_os.guest.network.writing.nic_plan import NicPlan, is_ours, write_own_files
-from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.edits.draft import Draft
 
 _DIRECTORY = "/etc/systemd/network"
 _VENDOR = ("/usr/lib/systemd/network", "/lib/systemd/network", "/usr/local/lib/systemd/network")

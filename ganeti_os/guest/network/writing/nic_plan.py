@@ -11,8 +11,8 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 from ganeti_os.guest.facts.nics import NewAddress, NicNetwork, with_one_default_route
 from ganeti_os.guest.facts.tokens import PLAIN_MAC, plain_mac
-from pydiskimg.system.files.draft import Draft
-from pydiskimg.system.files.ip_address import IPAddress
+from pydiskimg.system.edits.draft import Draft
+from pydiskimg.system.edits.ip_address import IPAddress
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Sequence
 
 from ganeti_os.guest.network.writing.nic_plan import HEADER, NicPlan, text_of
-from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.edits.draft import Draft
 
 _PATH = "/etc/resolv.conf"
 _SERVER = re.compile(rb"^[ \t]*+nameserver[ \t]", re.MULTILINE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ganeti_os.guest.network.writing.nic_plan import HEADER, NicPlan, is_ours
-from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.edits.draft import Draft
 
 _PATH = "/etc/udev/rules.d/70-ganeti-nics.rules"
 _UDEV = (

@@ -10,10 +10,10 @@ from ganeti_os.guest.network.writing.existing_files import VIRTUAL, Foreign
 from ganeti_os.guest.network.writing.ifcfg import foreign_beside_own, ifcfg_of_others
 from ganeti_os.guest.network.writing.nic_plan import NicPlan, text_of, write_own_files
 from ganeti_os.guest.network.writing.stable_names import write_names
-from pydiskimg.system.files.draft import Draft
-from pydiskimg.system.files.shell_values import shell_values
-from pydiskimg.system.files.span import substituted
-from pydiskimg.system.files.text import with_lines
+from pydiskimg.system.edits.draft import Draft
+from pydiskimg.system.edits.shell_values import shell_values
+from pydiskimg.system.edits.span import substituted
+from pydiskimg.system.edits.text import with_lines
 
 _DIRECTORY = "/etc/sysconfig/network"
 _ROUTES = f"{_DIRECTORY}/routes"

@@ -26,14 +26,14 @@ from pydiskimg.fs.ext4.change.batch import ChangeBatch
 from pydiskimg.fs.ext4.change.inodes import store
 from pydiskimg.fs.ext4.change.pending_files import PendingFiles
 from pydiskimg.fs.ext4.change.put_inode import with_contents, with_flags, with_metadata, without_flags
-from pydiskimg.fs.ext4.change.put_paths import EntryPaths
+from pydiskimg.fs.ext4.change.put_paths import PutPaths
 from pydiskimg.fs.ext4.change.transaction import Transaction, WriteOrder
 from pydiskimg.fs.ext4.file_system import NotBelievedError
 from pydiskimg.fs.ext4.inode_fields import possible_flags
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.populate.entry_attributes import access_control_lists, possible_attributes
-from pydiskimg.fs.ext4.populate.paths import NewName
 from pydiskimg.fs.ext4.tree.entries import entry_of
+from pydiskimg.fs.ext4.tree.entry_paths import NewName
 from pydiskimg.fs.ext4.tree.files import ExtFiles, RefusedError
 from pydiskimg.fs.ext4.tree.tree import ExtTree
 from pydiskimg.fs.ext4.xattr_writer import stored_name
@@ -69,7 +69,7 @@ class EntryWriter:
         self._pending = PendingFiles(batch, self._files)
         self._directory = directory
         steps = [inode.number for inode in ExtTree(self._files).steps(directory)]
-        self._paths = EntryPaths(batch, steps, self._files.target, self._make_missing)
+        self._paths = PutPaths(batch, steps, self._files.target, self._make_missing)
         self.acl_names = AclNames(self._read_path)
         self._later: dict[int, Entry] = {}
         self._later_bytes = 0

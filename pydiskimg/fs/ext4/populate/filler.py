@@ -24,10 +24,11 @@ from pydiskimg.fs.ext4.directories import LOST_FOUND
 from pydiskimg.fs.ext4.directory_writer import DirectoryEntry
 from pydiskimg.fs.ext4.inode_fields import possible_flags
 from pydiskimg.fs.ext4.populate.inode_record import Stored
-from pydiskimg.fs.ext4.populate.names import Named, NameTable
+from pydiskimg.fs.ext4.populate.names import NameTable
 from pydiskimg.fs.ext4.populate.new_files import SECOND, NewFiles
-from pydiskimg.fs.ext4.populate.paths import NewName, PathResolver
+from pydiskimg.fs.ext4.populate.paths import FilledPaths
 from pydiskimg.fs.ext4.populate.space import FullError
+from pydiskimg.fs.ext4.tree.entry_paths import Named, NewName
 from pydiskimg.fs.ext4.tree.files import RefusedError
 from pydiskimg.text import printable
 
@@ -52,7 +53,7 @@ class Filler:
         self.left_out = AttributesLeftOut()
         self.flags_left_out = 0
         self.names = NameTable()
-        self.paths = PathResolver(self.names, self._read_link, self._make_missing)
+        self.paths = FilledPaths(self.names, self._read_link, self._make_missing)
         self.subdirectories: dict[int, int] = {}
         self.file_systems = file_systems
         self._wording = Wording("")
@@ -298,7 +299,7 @@ class Filler:
         return self.files_of(number).target(number)
 
     def _read_path(self, path: str, limit: int) -> bytes:
-        found = self.paths.find(path.encode())
+        found = self.paths.led(path.encode())
         if found is None or found.file_type != _REGULAR_FILE:
             return b""
         return self.files_of(found.inode).read(found.inode, limit)

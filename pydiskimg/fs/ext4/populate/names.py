@@ -10,9 +10,9 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from pydiskimg.fs.ext4.populate.space import FullError
+from pydiskimg.fs.ext4.tree.entry_paths import Named
 
 _NAME = struct.Struct(
     "<I"  # 0   inode; 0 where the name was taken away
@@ -26,13 +26,6 @@ _UNIT = 4
 _MOST = ((1 << 32) - 1) * _UNIT
 _FIRST_SIZE = 1 << 12
 _FULL = 2 / 3
-
-
-class Named(NamedTuple):
-    """What a name stands for: an inode, and file_type as in directories."""
-
-    inode: int
-    file_type: int
 
 
 class NameTable:

@@ -25,7 +25,7 @@ from ganeti_os.settings.shellfile import SettingsError
 from ganeti_os.settings.table import SETTINGS
 from pydiskimg.errors import DiskImageError, StorageError
 from pydiskimg.files.mounted_tree import open_mounted_tree
-from pydiskimg.system.files.draft import Draft, GuestError
+from pydiskimg.system.edits.draft import Draft, GuestError
 from tests.fixtures.node import Node, last_line
 from tests.fixtures.odd_files import put_odd_file
 

@@ -27,7 +27,7 @@ from ganeti_os.guest.facts.instance import Facts
 from ganeti_os.settings.settings import Layer, Settings
 from pydiskimg.errors import DiskImageError
 from pydiskimg.files.mounted_tree import open_mounted_tree
-from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.edits.draft import Draft
 from tests.fixtures.cloud_guests import (
     INSTALLED,
     NEW,

@@ -14,7 +14,7 @@ import pytest
 from ganeti_os.guest.machine_ids import make_machine_ids
 from pydiskimg.errors import StorageError
 from pydiskimg.files.mounted_tree import open_mounted_tree
-from pydiskimg.system.files.draft import Draft, GuestError
+from pydiskimg.system.edits.draft import Draft, GuestError
 
 ID = "0123456789abcdef0123456789abcdef\n"
 UUID = "5a3d6c1e-8f5e-4f1c-9c55-0d6a3f6b7c8d"

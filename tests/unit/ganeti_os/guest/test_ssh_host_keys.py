@@ -24,7 +24,7 @@ from ganeti_os.guest.ssh.host_keys import make_host_keys
 from ganeti_os.guest.ssh.key_pairs import KeyMaker, Pair
 from pydiskimg.errors import DiskImageError
 from pydiskimg.files.mounted_tree import open_mounted_tree
-from pydiskimg.system.files.draft import Draft, GuestError
+from pydiskimg.system.edits.draft import Draft, GuestError
 from tests.fixtures.limits import limits
 
 Files = dict[str, str]

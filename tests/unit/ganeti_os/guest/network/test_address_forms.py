@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ganeti_os.guest.facts.nics import NewAddress, NicNetwork
 from ganeti_os.guest.network.change_addresses import change_addresses
 from pydiskimg.files.mounted_tree import open_mounted_tree
-from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.edits.draft import Draft
 from tests.fixtures.addressed_guests import NETPLAN_HEAD, NETWORK, contents
 from tests.fixtures.guests import GuestFiles, warnings
 

@@ -11,7 +11,7 @@ import pytest
 
 from ganeti_os.guest.network.systems import network_system
 from pydiskimg.files.mounted_tree import open_mounted_tree
-from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.edits.draft import Draft
 from tests.fixtures.guests import OLD, GuestFiles
 from tests.fixtures.network_guests import (
     ALL,

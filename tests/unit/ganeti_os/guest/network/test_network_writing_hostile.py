@@ -19,7 +19,7 @@ from ganeti_os.guest.network.configure import configure_network
 from ganeti_os.guest.network.writing.appended_lines import own_block, with_block
 from pydiskimg.errors import DiskImageError
 from pydiskimg.files.mounted_tree import open_mounted_tree
-from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.edits.draft import Draft
 from tests.fixtures.guests import GuestFiles
 from tests.fixtures.network_guests import (
     ALL,

@@ -16,7 +16,7 @@ from ganeti_os.guest.network.files import NetworkFiles
 from ganeti_os.guest.network.netplan import netplan_interfaces
 from ganeti_os.settings.shellfile import SettingsError
 from pydiskimg.errors import DiskImageError
-from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.edits.draft import Draft
 from tests.fixtures.guests import NEW, OLD, GuestFiles
 
 Files = dict[str, str | bytes]

@@ -15,8 +15,8 @@ from typing import Protocol
 
 from pydiskimg.errors import DiskImageError, StorageError
 from pydiskimg.files.tree import OutsideTreeError, Tree
-from pydiskimg.system.files.selinux import DIRECTORY, FILE, SYMLINK, Labels
-from pydiskimg.system.files.text import encoded
+from pydiskimg.system.edits.selinux import DIRECTORY, FILE, SYMLINK, Labels
+from pydiskimg.system.edits.text import encoded
 
 log = logging.getLogger(__name__)
 

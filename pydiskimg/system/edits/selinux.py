@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from pydiskimg.errors import StorageError
 from pydiskimg.files.tree import OutsideTreeError, ReadableTree
-from pydiskimg.system.files.path_pattern import (
+from pydiskimg.system.edits.path_pattern import (
     LENGTH_LIMIT,
     Budget,
     BudgetError,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from pydiskimg.system.files.draft import Draft
+from pydiskimg.system.edits.draft import Draft
 
 PROGRAMS = ("/usr/lib/systemd/systemd", "/lib/systemd/systemd")
 # A unit in an earlier directory hides one of its name in a later one.

@@ -7,7 +7,7 @@ import re
 from collections.abc import Container
 from dataclasses import dataclass
 
-from pydiskimg.system.files.span import Span
+from pydiskimg.system.edits.span import Span
 
 # Possessive: a line of a million blanks must not be tried a million times.
 _ASSIGNMENT = re.compile(rb"^[ \t]*+(?:export[ \t]++)?([A-Za-z_][A-Za-z0-9_]*+)=", re.MULTILINE)
