@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     *("info", "convert", "create", "map", "compare", "check"),
-    *("snapshot", "resize", "measure", "commit", "mkfs", "mkswap"),
+    *("snapshot", "resize", "measure", "commit", "rebase", "mkfs", "mkswap"),
     *("ls", "cat", "stat", "copy-out", "tar-out", "copy-in", "tar-in", "rm", "mkdir", "build"),
 )
 _NOT_TOLD = {"compare": 4}  # where 1 says something else: that the images differ

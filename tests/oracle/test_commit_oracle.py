@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,55 +15,13 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.cli import main
+from tests.fixtures.qcow2_chains import contents, form_of, made_chain, twin, write
 from tests.fixtures.qcow2_images import run
 from tests.fixtures.used_by_qemu import in_qemu
 
 pytestmark = pytest.mark.oracle
 
 MIB = 1 << 20
-
-
-def write(path: Path, rng: random.Random, count: int, size: int) -> None:
-    commands: list[str] = []
-    for _ in range(count):
-        start = rng.randrange(size // 512) * 512
-        length = min(size - start, rng.randrange(1, 900) * 512)
-        word = rng.choice(("write -z", f"write -P {rng.randrange(1, 255)}", f"write -P {rng.randrange(1, 255)}"))
-        commands += ["-c", f"{word} {start} {length}"]
-    run("qemu-io", "-f", "qcow2", *commands, str(path))
-
-
-def made_chain(
-    directory: Path, rng: random.Random, *, base_format: str = "qcow2", sizes: tuple[int, ...]
-) -> list[Path]:
-    """base, and images each of which stands on the one before; relative names, as administrators give them."""
-    paths = [directory / f"base.{base_format}"]
-    run("qemu-img", "create", "-q", "-f", base_format, str(paths[0]), str(sizes[0]))
-    run("qemu-io", "-f", base_format, "-c", f"write -P 17 0 {sizes[0] // 2}", str(paths[0]))
-    for number, size in enumerate(sizes[1:]):
-        below = paths[-1]
-        paths.append(directory / f"layer{number}.qcow2")
-        form = base_format if number == 0 else "qcow2"
-        options = rng.choice(("cluster_size=64k", "cluster_size=4k", "cluster_size=512", "compat=0.10"))
-        words = ["-o", options, "-F", form, "-b", below.name]
-        run("qemu-img", "create", "-q", "-f", "qcow2", *words, str(paths[-1]), str(size))
-        write(paths[-1], rng, 6, size)
-    return paths
-
-
-def contents(path: Path, form: str) -> bytes:
-    to = path.with_suffix(".contents")
-    run("qemu-img", "convert", "-f", form, "-O", "raw", str(path), str(to))
-    return to.read_bytes()
-
-
-def twin(chain: list[Path], directory: Path) -> list[Path]:
-    directory.mkdir()
-    return [Path(shutil.copy(path, directory)) for path in chain]
-
-
-def form_of(path: Path) -> str:
-    return path.suffix[1:]
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -27,7 +27,7 @@ class Switch:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._header = header = read_header(store)
-        _require_changeable(header, store.name)
+        require_changeable(header, store.name)
         self._counts = SwitchedRefcounts(store, header)
         self._active = DiskLayer(store, header, header.l1_table_offset, header.l1_size, what="the L1 table")
 
@@ -67,7 +67,8 @@ class Switch:
         self._counts.publish(l1_table_offset=offset, l1_size=len(l1), **fields)
 
 
-def _require_changeable(header: Header, name: str) -> None:
+def require_changeable(header: Header, name: str) -> None:
+    """Raise UnsupportedImageError for an image that is encrypted, marked corrupt or not closed; name is the image's."""
     require_sound(header, name)
     require_readable(header, name)
     if header.dirty:
