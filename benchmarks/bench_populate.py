@@ -60,7 +60,8 @@ def new_file(work: Path) -> Path:
 
 
 def ours(archive: Path, work: Path) -> None:
-    run(sys.executable, "-c", OURS, str(archive), str(new_file(work)))
+    # -I: the installed modules, which are compiled, as the other programs are.
+    run(sys.executable, "-I", "-c", OURS, str(archive), str(new_file(work)))
 
 
 def mounted(archive: Path, work: Path, program: str) -> None:

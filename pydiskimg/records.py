@@ -48,6 +48,17 @@ class Record:
             raise KeyError(f"{self.name} has no field {', '.join(sorted(unknown))}")
         return self._struct.pack(*fields.values())
 
+    def packer(self, *fields: str) -> Callable[..., bytes]:
+        """Return a pack() that takes these fields by position; they are named in the table's order, others are zero.
+
+        For what is written for each file.
+        """
+        assert fields == tuple(name for name in self.names if name in fields), f"{self.name}: {fields} are in disorder"
+        widths = {name: f"{calcsize(self._order + code)}x" for name, code in self.codes.items()}
+        return Struct(
+            self._order + "".join(self.codes[name] if name in fields else widths[name] for name in widths)
+        ).pack
+
     def unpack(self, data: bytes | bytearray | memoryview, offset: int = 0) -> dict[str, Any]:
         """Return every field of the record at offset of data: bytes where its code ends with s, else a number."""
         return dict(zip(self.names, self._struct.unpack_from(data, offset), strict=True))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
+from functools import lru_cache
 from typing import NamedTuple
 
 BLOCK = 512
@@ -36,7 +37,7 @@ MAGIC_GNU = b"ustar  \0"
 GNU_REALSIZE = slice(483, 495)
 
 _OCTAL = re.compile(rb"[ \0]*(-?[0-7]+)")
-_RECORD = re.compile(rb"([0-9]{1,19}) ")
+_RECORD = re.compile(rb"([0-9]{1,19}) ([^=]+)=")
 
 
 class TarHeader(NamedTuple):
@@ -60,6 +61,7 @@ class TarHeader(NamedTuple):
     padding: bytes
 
 
+@lru_cache(1 << 10)  # owners, device numbers and small sizes are those of many members
 def number(field: bytes) -> int:
     """Return a numeric field: octal up to the first other character, or base-256; both may be negative."""
     if field[0] & 0x80:
@@ -74,7 +76,7 @@ def checksum_is_right(block: bytes) -> bool:
     """True when chksum is the sum of the header's bytes; some old writers summed them as signed."""
     field = block[148:156]
     expected = number(field)
-    total = sum(block) - sum(field) + 8 * 0x20
+    total = sum(block.translate(None, b"\0")) - sum(field) + 8 * 0x20  # two thirds of it are zero
     if total == expected:
         return True
     return total - 256 * sum(byte > 127 for byte in block[:148] + block[156:]) == expected
@@ -88,11 +90,10 @@ def records(body: bytes) -> dict[bytes, bytes]:
     found = {}
     position = 0
     while position < len(body):
-        length = _RECORD.match(body, position)
-        end = position + int(length[1]) if length else 0
-        keyword, equals, value = body[length.end() if length else 0 : end].partition(b"=")
-        if length is None or end > len(body) or not keyword or not equals or value[-1:] != b"\n":
+        record = _RECORD.match(body, position)
+        end = position + int(record[1]) if record else 0
+        if record is None or not record.end() < end <= len(body) or body[end - 1 : end] != b"\n":
             raise ValueError(f"byte {position} of the extended header does not begin a record")
-        found[keyword] = value[:-1]
+        found[record[2]] = body[record.end() : end - 1]
         position = end
     return found

@@ -43,9 +43,13 @@ Callback = CFUNCTYPE(c_ssize_t, c_void_p, c_void_p, POINTER(c_void_p))
 """Called as (archive, client_data, buffer): stores the address of a block, returns its length; 0 at the end."""
 
 
-def _function(name: str, argtypes: list[Any], restype: Any) -> Any:
+# Its functions run without giving up the interpreter's lock, which for one that takes no time costs more than the call.
+_short = ctypes.PyDLL(_SONAME, handle=_ffi.libarchive._handle)  # noqa: SLF001 - the same library, loaded once
+
+
+def _function(name: str, argtypes: list[Any], restype: Any, library: Any = _ffi.libarchive) -> Any:
     # By index, not by attribute: that gives a function object of our own, whose types no other code changes.
-    function = _ffi.libarchive[f"archive_{name}"]
+    function = library[f"archive_{name}"]
     function.argtypes = argtypes
     function.restype = restype
     return function
@@ -63,20 +67,19 @@ read_support_format_raw = _function("read_support_format_raw", [_archive], c_int
 read_support_format_tar = _function("read_support_format_tar", [_archive], c_int)
 read_open = _function("read_open", [_archive, c_void_p, c_void_p, Callback, c_void_p], c_int)
 read_next_header = _function("read_next_header", [_archive, POINTER(_entry)], c_int)
-read_header_position = _function("read_header_position", [_archive], c_int64)
+read_header_position = _function("read_header_position", [_archive], c_int64, _short)
 read_data_block = _function(
     "read_data_block", [_archive, POINTER(c_void_p), POINTER(c_size_t), POINTER(c_int64)], c_int
 )
 
-entry_pathname = _function("entry_pathname", [_entry], c_char_p)
-entry_hardlink = _function("entry_hardlink", [_entry], c_char_p)
-entry_symlink = _function("entry_symlink", [_entry], c_char_p)
-entry_filetype = _function("entry_filetype", [_entry], c_uint)
-entry_perm = _function("entry_perm", [_entry], c_uint)
-entry_size = _function("entry_size", [_entry], c_int64)
+entry_pathname = _function("entry_pathname", [_entry], c_char_p, _short)
+entry_hardlink = _function("entry_hardlink", [_entry], c_char_p, _short)
+entry_symlink = _function("entry_symlink", [_entry], c_char_p, _short)
+entry_mode = _function("entry_mode", [_entry], c_uint, _short)
+entry_size = _function("entry_size", [_entry], c_int64, _short)
 entry_sparse_reset = _function("entry_sparse_reset", [_entry], c_int)
 entry_sparse_next = _function("entry_sparse_next", [_entry, POINTER(c_int64), POINTER(c_int64)], c_int)
-entry_mtime = _function("entry_mtime", [_entry], c_int64)
+entry_mtime = _function("entry_mtime", [_entry], c_int64, _short)
 
 
 # As libarchive encodes it: 3.7.5 is 3007005.

@@ -16,6 +16,8 @@ from pydiskimg.text import quoted
 _TIME = re.compile(rb"(-?)([0-9]{1,18})(?:\.([0-9]*))?")
 _SCHILY_XATTR = b"SCHILY.xattr."
 _LIBARCHIVE_XATTR = b"LIBARCHIVE.xattr."
+_NO_XATTRS = {b"path", b"linkpath", b"size", b"uid", b"gid", b"uname", b"gname", b"mtime", b"atime", b"ctime"}
+_ACLS = {b"SCHILY.acl.access": ACL_ACCESS, b"SCHILY.acl.default": ACL_DEFAULT}
 
 
 def nanoseconds(text: bytes) -> int:
@@ -38,6 +40,8 @@ def xattrs(records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     %25, libarchive everything that is not printable ASCII too. LIBARCHIVE.xattr.NAME has the value in base64. Raises
     ValueError.
     """
+    if records.keys() <= _NO_XATTRS:  # most members
+        return {}
     found = {}
     for keyword, value in records.items():
         if keyword.startswith(_SCHILY_XATTR):
@@ -58,8 +62,10 @@ def acls(records: Mapping[bytes, bytes], attributes: dict[bytes, bytes], *, kind
     One that is packed as an attribute is taken out of attributes. kind is the entry's, whose ACLs they are. Raises
     ValueError.
     """
+    if not attributes and _ACLS.keys().isdisjoint(records):
+        return {}
     found = {}
-    for keyword, name in ((b"SCHILY.acl.access", ACL_ACCESS), (b"SCHILY.acl.default", ACL_DEFAULT)):
+    for keyword, name in _ACLS.items():
         attribute = attributes.pop(name, None)
         text = records.get(keyword)
         entries = parse(text) if text else decode(attribute) if attribute else []

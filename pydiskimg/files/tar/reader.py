@@ -77,6 +77,10 @@ class _Feed:
 
     def peek(self, position: int, length: int) -> bytes:
         """Return bytes that libarchive was given a moment ago. Raises ValueError when they are not there (any more)."""
+        if self._recent:
+            start, data = self._recent[-1]
+            if start <= position and position + length <= self._end:  # most of them
+                return data[position - start : position - start + length]
         parts: list[bytes] = []
         end = position + length
         for start, data in reversed(self._recent):
@@ -113,6 +117,11 @@ class Reader:
         self._subject = "entry"
         self._is_read = True
         self._archive = libarchive.read_new()
+        # Where libarchive puts what it returns, made once for all calls.
+        self._pointer = ctypes.c_void_p()
+        self._pointer_at = ctypes.byref(self._pointer)
+        self._address, self._size, self._offset = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_int64()
+        self._data_at = ctypes.byref(self._address), ctypes.byref(self._size), ctypes.byref(self._offset)
 
     def close(self) -> None:
         if self._archive:
@@ -124,7 +133,8 @@ class Reader:
         count = 0
         self._check(libarchive.read_support_format_tar(self._archive))
         self._check(libarchive.read_open(self._archive, None, None, self._feed.callback, None))
-        while (pointer := self._next_header()) is not None:
+        pointer = self._pointer
+        while self._next_header():
             count += 1
             entry, self._member = self._entry(pointer)
             self._mapped = _mapped(pointer) if self._member.real_size is not None else None
@@ -134,54 +144,53 @@ class Reader:
                 self._skip()
         self._check_end(count)
 
-    def _next_header(self) -> ctypes.c_void_p | None:
-        pointer = ctypes.c_void_p()
+    def _next_header(self) -> bool:
+        """Have the next entry at self._pointer; False at the end."""
         self._feed.limit(_HEADERS_LIMIT)
-        result = libarchive.read_next_header(self._archive, ctypes.byref(pointer))
+        result = libarchive.read_next_header(self._archive, self._pointer_at)
         self._feed.limit(None)
         if result == libarchive.EOF:
-            return None
+            return False
         if result == libarchive.WARN and _CONVERSION.match(libarchive.error_string(self._archive) or b""):
-            return pointer
+            return True
         if result == libarchive.WARN:
-            self._current = libarchive.entry_pathname(pointer)
+            self._current = libarchive.entry_pathname(self._pointer)
         self._subject = "entry" if result >= libarchive.WARN else "the entry after"
         self._check(result)
-        return pointer
+        return True
 
     def _entry(self, pointer: ctypes.c_void_p) -> tuple[Entry, Member]:
-        self._current = libarchive.entry_pathname(pointer)
+        entry = None
         try:
             member = read_member(self._feed.peek, libarchive.read_header_position(self._archive))
-            entry = _restored(pointer, member, self._contents(libarchive.entry_size(pointer)))
-            self._current = entry.path
+            size = libarchive.entry_size(pointer)
+            entry = _restored(pointer, member, size, self._contents(size))
             _check_sizes(entry, member)
         except ValueError as error:
+            self._current = entry.path if entry else libarchive.entry_pathname(pointer)
             raise self._error(str(error)) from error
+        self._current = entry.path
         return entry, member
 
     def _contents(self, entry_size: int) -> Contents:
         """Yield (offset, bytes) of a file's contents; the bytes are libarchive's own."""
-        address, size, offset = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_int64()
-        arguments = ctypes.byref(address), ctypes.byref(size), ctypes.byref(offset)
+        address, size, offset = self._address, self._size, self._offset
         end = delivered = 0
-        while (result := libarchive.read_data_block(self._archive, *arguments)) == libarchive.OK:
-            start = offset.value
-            if start < end or start + size.value > entry_size:
+        while (result := libarchive.read_data_block(self._archive, *self._data_at)) == libarchive.OK:
+            start, length = offset.value, size.value
+            if start < end or start + length > entry_size:
                 where = f"outside of {end} to {entry_size}"
-                raise self._error(f"its sparse map places {size.value} bytes at {start}, {where}")
-            end = start + size.value
-            delivered += size.value
-            yield start, libarchive.view(address.value, size.value)
+                raise self._error(f"its sparse map places {length} bytes at {start}, {where}")
+            end = start + length
+            delivered += length
+            yield start, libarchive.view(address.value, length)
         self._is_read = True
         self._check(result)
         self._check_delivered(delivered)
 
     def _skip(self) -> None:
         """Read what the current entry has of data, and drop it."""
-        address, size, offset = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_int64()
-        arguments = ctypes.byref(address), ctypes.byref(size), ctypes.byref(offset)
-        while (result := libarchive.read_data_block(self._archive, *arguments)) == libarchive.OK:
+        while (result := libarchive.read_data_block(self._archive, *self._data_at)) == libarchive.OK:
             pass
         self._check(result)
 
@@ -240,12 +249,13 @@ def _mapped(pointer: ctypes.c_void_p) -> int | None:
     return total
 
 
-def _restored(pointer: ctypes.c_void_p, member: Member, contents: Contents) -> Entry:
+def _restored(pointer: ctypes.c_void_p, member: Member, size: int, contents: Contents) -> Entry:
     """Return what is to be restored; raises ValueError with what cannot be."""
     records = member.records
-    kind = libarchive.entry_filetype(pointer)
-    hard_link = libarchive.entry_hardlink(pointer)
-    link = hard_link or libarchive.entry_symlink(pointer) or b""
+    mode = libarchive.entry_mode(pointer)
+    hard_link = libarchive.entry_hardlink(pointer) if member.names_link else None
+    link = hard_link or (libarchive.entry_symlink(pointer) if member.names_link else None) or b""
+    kind = 0 if hard_link is not None else stat.S_IFMT(mode)
     attributes = xattrs(records)
     mtime = records.get(b"mtime")
     mtime_ns = nanoseconds(mtime) if mtime else libarchive.entry_mtime(pointer) * 1_000_000_000
@@ -253,17 +263,17 @@ def _restored(pointer: ctypes.c_void_p, member: Member, contents: Contents) -> E
     path = records.get(b"GNU.sparse.name") or records.get(b"path") or libarchive.entry_pathname(pointer) or b""
     return Entry(
         path=path,
-        kind=0 if hard_link is not None else kind,
-        mode=libarchive.entry_perm(pointer) & 0o7777,
+        kind=kind,
+        mode=stat.S_IMODE(mode),
         uid=member.owner,
         gid=member.group,
         mtime_ns=mtime_ns,
         atime_ns=nanoseconds(atime) if atime else mtime_ns,
-        size=libarchive.entry_size(pointer),
+        size=size,
         link=(records.get(b"linkpath") or link) if link else b"",
         device=member.device,
         xattrs=attributes,
-        acls=acls(records, attributes, kind=0 if hard_link is not None else kind),
+        acls=acls(records, attributes, kind=kind),
         contents=contents,
     )
 

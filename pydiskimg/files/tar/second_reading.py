@@ -40,15 +40,22 @@ _NUMBERS = {
     b"SCHILY.devminor": _UNSIGNED,
 }
 _SUPPORTED = b"\x0001234567SD"
+_SPARSE = b"GNU.sparse."
+_CHECKED = {b"SUN.holesdata", b"SCHILY.realsize", b"SCHILY.acl.ace", b"GNU.sparse.map", *_NUMBERS}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Member:
-    """What the bytes say of one member: the last header of its chain, and the records of its extended header."""
+    """What the bytes say of one member: the last header of its chain, and the records of its extended header.
+
+    names_link says whether they mention where a link leads. real_size is the size of a sparse member with its holes;
+    None for any other member.
+    """
 
     header: layout.TarHeader
-    block: bytes
     records: dict[bytes, bytes]
+    names_link: bool
+    real_size: int | None
 
     @property
     def stored_size(self) -> int:
@@ -88,16 +95,6 @@ class Member:
             int(minor) if minor else layout.number(self.header.devminor),
         )
 
-    @property
-    def real_size(self) -> int | None:
-        """Size of a sparse member with its holes; None for any other member."""
-        if self.header.typeflag == b"S":
-            return layout.number(self.block[layout.GNU_REALSIZE])
-        if not any(keyword.startswith(b"GNU.sparse.") for keyword in self.records):
-            return None
-        keyword = b"GNU.sparse.realsize" if b"GNU.sparse.realsize" in self.records else b"GNU.sparse.size"
-        return int(self.records.get(keyword, b"-1"))
-
 
 def read_member(peek: Peek, position: int) -> Member:
     """Return the member whose first header is at position. Raises ValueError with a clause that says what is wrong."""
@@ -109,9 +106,10 @@ def read_member(peek: Peek, position: int) -> Member:
             raise ValueError(f"the header at byte {position} of the inflated archive has a wrong checksum")
         header = layout.TarHeader._make(layout.USTAR.unpack(block))
         if header.typeflag not in b"xXgLKV":
-            member = Member(header, block, records)
-            _check(member, seen)
-            return member
+            _check(header, records, seen)
+            is_link = header.typeflag in b"12"
+            names_link = is_link or header.linkname[0] > 0 or b"K" in seen or b"linkpath" in records
+            return Member(header, records, names_link, _real_size(header, block, records))
         size = 0 if header.typeflag == b"V" else layout.number(header.size)
         if size < 0:
             raise ValueError(f"the header at byte {position} of the inflated archive has a negative size")
@@ -142,22 +140,36 @@ def _informs(keyword: bytes) -> bool:
     return bool(_VENDOR.match(keyword)) and not keyword.startswith(_KNOWN_VENDORS)
 
 
-def _check(member: Member, seen: set[bytes]) -> None:
+def _real_size(header: layout.TarHeader, block: bytes, records: dict[bytes, bytes]) -> int | None:
+    if header.typeflag == b"S":
+        return layout.number(block[layout.GNU_REALSIZE])
+    for keyword in records:
+        if keyword.startswith(_SPARSE):
+            size = records.get(b"GNU.sparse.realsize") or records.get(b"GNU.sparse.size", b"-1")
+            return int(size)
+    return None
+
+
+def _check(header: layout.TarHeader, records: dict[bytes, bytes], seen: set[bytes]) -> None:
     """Refuse what libarchive is known to read otherwise than it was written."""
-    header = member.header
     if header.typeflag not in _SUPPORTED:
         raise ValueError(f"entries of its type, '{printable(header.typeflag)}', cannot be unpacked")
     for flag, keyword in _LONG_NAMES.items():
-        if flag in seen and keyword in member.records:
+        if flag in seen and keyword in records:
             raise ValueError(f"its {keyword.decode()} is given twice")
     if header.typeflag == b"S" and header.magic != layout.MAGIC_GNU:
         raise ValueError("it is sparse in a format other than GNU tar's; pack it with GNU tar --sparse")
-    if b"SUN.holesdata" in member.records or b"SCHILY.realsize" in member.records:
+    if not _CHECKED.isdisjoint(records):
+        _check_records(records)
+
+
+def _check_records(records: dict[bytes, bytes]) -> None:
+    if b"SUN.holesdata" in records or b"SCHILY.realsize" in records:
         raise ValueError("it is sparse in a format other than GNU tar's; pack it with GNU tar --sparse")
-    if b"SCHILY.acl.ace" in member.records:
+    if b"SCHILY.acl.ace" in records:
         raise ValueError("it has an NFSv4 ACL, which no Linux file system stores")
-    if b"GNU.sparse.map" in member.records and not member.records[b"GNU.sparse.map"].count(b",") % 2:
+    if b"GNU.sparse.map" in records and not records[b"GNU.sparse.map"].count(b",") % 2:
         raise ValueError("its sparse map has an odd number of values")
     for keyword, pattern in _NUMBERS.items():
-        if keyword in member.records and not pattern.fullmatch(member.records[keyword]):
+        if keyword in records and not pattern.fullmatch(records[keyword]):
             raise ValueError(f"its {keyword.decode()} is not a number")

@@ -20,7 +20,7 @@ _FLAGS_OF_DIRECTORIES = _FLAGS_OF_FILES | 0x30000  # synchronous updates, top of
 
 def time_fields(nanoseconds: int, *names: str) -> dict[str, Value]:
     """Return the fields of times (i_mtime, ...), the nearest one that Linux can set; nanoseconds since 1970."""
-    seconds, extra = _time(nanoseconds)
+    seconds, extra = encoded_time(nanoseconds)
     fields: dict[str, Value] = {}
     for name in names:
         fields[name] = seconds
@@ -29,7 +29,8 @@ def time_fields(nanoseconds: int, *names: str) -> dict[str, Value]:
 
 
 @lru_cache(1024)  # most files of an archive share their times with others
-def _time(nanoseconds: int) -> tuple[int, int]:
+def encoded_time(nanoseconds: int) -> tuple[int, int]:
+    """Return the two fields of a time (i_mtime and i_mtime_extra, ...), the nearest one that Linux can set."""
     seconds, rest = divmod(nanoseconds, _SECOND)
     if not _FIRST_SECOND <= seconds < _LAST_SECOND:
         seconds, rest = min(max(seconds, _FIRST_SECOND), _LAST_SECOND), 0

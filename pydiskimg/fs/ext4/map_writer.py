@@ -13,6 +13,7 @@ MapPiece = tuple[int, int, int, bool]
 """First block of the file, where it is, number of blocks, whether they were written."""
 
 _I_BLOCK = 60
+_pack_extent = layout.EXTENT.packer("ee_block", "ee_len", "ee_start_hi", "ee_start_lo")
 
 
 @dataclass(slots=True)
@@ -63,12 +64,8 @@ def _split(pieces: Sequence[MapPiece]) -> Iterator[MapPiece]:
 
 
 def _extent(first: int, at: int, count: int, is_written: bool) -> bytes:
-    return layout.EXTENT.pack(
-        ee_block=first,
-        ee_len=count + (0 if is_written else layout.EXTENT_MAX_LENGTH),
-        ee_start_hi=at >> 32,
-        ee_start_lo=at & 0xFFFFFFFF,
-    )
+    length = count if is_written else count + layout.EXTENT_MAX_LENGTH
+    return _pack_extent(first, length, at >> 32, at & 0xFFFFFFFF)
 
 
 def _extent_node(entries: Sequence[bytes], maximum: int, depth: int) -> bytes:

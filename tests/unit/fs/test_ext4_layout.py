@@ -56,6 +56,18 @@ def test_write_change_and_read_back() -> None:
     assert layout.EXTENT.unpack(data, 4) == {"ee_block": 7, "ee_len": 3, "ee_start_hi": 0x1234, "ee_start_lo": 9}
 
 
+def test_some_fields_are_packed_by_position() -> None:
+    pack = layout.INODE.packer("i_mode", "i_block", "i_crtime")
+    assert pack(0o100644, b"target", 5) == layout.INODE.pack(i_mode=0o100644, i_block=b"target", i_crtime=5)
+    assert layout.JOURNAL_SUPERBLOCK.packer("h_magic")(layout.JOURNAL_MAGIC)[:4] == b"\xc0\x3b\x39\x98"
+
+
+@pytest.mark.parametrize("fields", [("ee_len", "ee_block"), ("ee_block", "ee_lenn")])
+def test_fields_in_disorder_are_not_packed(fields: tuple[str, ...]) -> None:
+    with pytest.raises(AssertionError, match="ext4_extent"):
+        layout.EXTENT.packer(*fields)
+
+
 def test_the_journal_is_big_endian() -> None:
     assert layout.JOURNAL_SUPERBLOCK.pack(h_magic=layout.JOURNAL_MAGIC)[:4] == b"\xc0\x3b\x39\x98"
 

@@ -6,12 +6,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pydiskimg.fs.ext4 import layout
-from pydiskimg.fs.ext4.inode_fields import owner_fields, size_fields, time_fields
+from pydiskimg.fs.ext4.inode_fields import encoded_time, size_fields
 from pydiskimg.fs.ext4.xattr_writer import EncodedAttributes
 from pydiskimg.records import Value
 
 _SECOND = 1_000_000_000
 _SECTOR = 512
+_FIRST_32, _FIRST_16 = 0xFFFFFFFF, 0xFFFF
+_pack = layout.INODE.packer(
+    *("i_mode", "i_uid", "i_size_lo", "i_atime", "i_ctime", "i_mtime", "i_gid", "i_links_count", "i_blocks_lo"),
+    *("i_flags", "i_block", "i_file_acl_lo", "i_size_high", "i_blocks_high", "i_file_acl_high", "i_uid_high"),
+    *("i_gid_high", "i_extra_isize", "i_ctime_extra", "i_mtime_extra", "i_atime_extra", "i_crtime", "i_crtime_extra"),
+    "i_xattrs",
+)
 
 
 @dataclass(slots=True)
@@ -24,16 +31,6 @@ class Owned:
     atime_ns: int
     mtime_ns: int
     flags: int = 0
-
-    def fields(self, now: int) -> dict[str, Value]:
-        """Return the inode's fields; the times of change and creation are now, in seconds."""
-        return {
-            "i_mode": self.mode,
-            **owner_fields(self.uid, self.gid),
-            **time_fields(self.atime_ns, "i_atime"),
-            **time_fields(self.mtime_ns, "i_mtime"),
-            **time_fields(now * _SECOND, "i_ctime", "i_crtime"),
-        }
 
 
 @dataclass(slots=True)
@@ -49,18 +46,20 @@ class Stored:
 def inode_record(
     owned: Owned, stored: Stored, links: int, attributes: EncodedAttributes, xattr_block: int, now: int, block_size: int
 ) -> bytes:
-    """Return the inode, without checksum; xattr_block is where the block of attributes is, or 0."""
+    """Return the inode, without checksum; xattr_block is where the block of attributes is, or 0.
+
+    The times of change and creation are now, in seconds.
+    """
+    size, uid, gid = stored.size, owned.uid, owned.gid
     sectors = (stored.blocks + bool(xattr_block)) * block_size // _SECTOR
-    return layout.INODE.pack(
-        **owned.fields(now),
-        **stored_fields(stored.size, sectors),
-        i_links_count=links,
-        i_flags=owned.flags | stored.flags,
-        i_block=stored.i_block,
-        i_file_acl_lo=xattr_block & 0xFFFFFFFF,
-        i_file_acl_high=xattr_block >> 32,
-        i_extra_isize=layout.INODE_EXTRA_SIZE,
-        i_xattrs=attributes.in_inode,
+    atime, atime_extra = encoded_time(owned.atime_ns)
+    mtime, mtime_extra = encoded_time(owned.mtime_ns)
+    made, made_extra = encoded_time(now * _SECOND)
+    return _pack(
+        *(owned.mode, uid & _FIRST_16, size & _FIRST_32, atime, made, mtime, gid & _FIRST_16, links),
+        *(sectors & _FIRST_32, owned.flags | stored.flags, stored.i_block, xattr_block & _FIRST_32, size >> 32),
+        *(sectors >> 32, xattr_block >> 32, uid >> 16, gid >> 16, layout.INODE_EXTRA_SIZE),
+        *(made_extra, mtime_extra, atime_extra, made, made_extra, attributes.in_inode),
     )
 
 
