@@ -23,7 +23,11 @@ Values are registers: the start value is handed in, and the result is not invert
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
 
 POLYNOMIAL = 0x82F63B78  # reflected 0x1EDC6F41, RFC 3720 appendix B.4
 START = 0xFFFFFFFF

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from _struct import Struct, calcsize, pack_into  # struct.py only passes them on, and takes 0.1 ms
 
-from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.startup import TYPE_CHECKING, cached_property
 
 if TYPE_CHECKING:  # the fastest commands come through here
     from collections.abc import Callable, Mapping
@@ -19,31 +19,54 @@ class Record:
 
     The table has one line per field: byte offset, struct code (I, H, B, Q, 16s, ...), name; the rest of the line is
     a comment. The offsets are checked against the codes, so that the margin cannot lie, and the size is asserted.
+
+    The table is read when something of it is first asked for: a short command uses few of the records that it imports.
     """
+
+    codes: dict[str, str]
+    offsets: dict[str, int]
+    names: tuple[str, ...]
+    values: Callable[..., tuple[Any, ...]]
+    """For what is read for each file or block: unpack() without names, called as that is, in the table's order."""
+    _struct: Struct
 
     def __init__(self, name: str, byte_order: str, size: int, table: str) -> None:
         self.name = name
         self.size = size
-        self.codes: dict[str, str] = {}
-        self.offsets: dict[str, int] = {}
         self._order = byte_order
+        self._table = table
+
+    if not TYPE_CHECKING:  # or a type checker would take any name for one of ours
+
+        def __getattr__(self, name):
+            """Read the table, as what it tells is not there yet."""
+            if "codes" in vars(self):
+                raise AttributeError(f"a Record has no {name}")
+            self._read_table()
+            return getattr(self, name)
+
+    def _read_table(self) -> None:
+        self.codes, self.offsets = {}, {}
         at = 0
-        for line in filter(str.strip, table.splitlines()):
+        for line in filter(str.strip, self._table.splitlines()):
             margin, code, field, *_ = line.split(None, 3)
-            assert int(margin, 16) == at, f"{name}.{field}: the margin says {margin}, the fields before say {at:#x}"
+            where = f"{self.name}.{field}"
+            assert int(margin, 16) == at, f"{where}: the margin says {margin}, the fields before say {at:#x}"
             self.offsets[field], self.codes[field] = at, code
-            at += calcsize(byte_order + code)
+            at += calcsize(self._order + code)
         self.names = tuple(self.codes)
-        self._struct = Struct(byte_order + "".join(self.codes.values()))
-        assert self._struct.size == size == at, f"{name}: {at} bytes, expected {size}"
-        # For what is read for each file or block: unpack() without names, called as that is, in the table's order.
-        self.values: Callable[..., tuple[Any, ...]] = self._struct.unpack_from
-        self._empty = self.unpack(bytes(size))
+        self._struct = Struct(self._order + "".join(self.codes.values()))
+        assert self._struct.size == self.size == at, f"{self.name}: {at} bytes, expected {self.size}"
+        self.values = self._struct.unpack_from
+
+    @cached_property
+    def _empty(self) -> dict[str, Any]:
+        return self.unpack(bytes(self.size))
 
     def pack(self, **values: Value) -> bytes:
         """Return the record; fields that are not given are zero. KeyError for a field that does not exist."""
         fields = {**self._empty, **values}
-        if len(fields) != len(self._empty):
+        if len(fields) != len(self.names):
             unknown = values.keys() - self.offsets.keys()
             raise KeyError(f"{self.name} has no field {', '.join(sorted(unknown))}")
         return self._struct.pack(*fields.values())

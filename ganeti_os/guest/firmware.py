@@ -7,7 +7,8 @@ import logging
 
 from ganeti_os.request import Request
 from pydiskimg.errors import PartitionError
-from pydiskimg.partitions.layout import MBR, SECTOR_SIZES
+from pydiskimg.partitions.layout import MBR
+from pydiskimg.partitions.partition import SECTOR_SIZES
 from pydiskimg.partitions.read import read_partition_table
 from pydiskimg.protocols import Source, read_bytes
 from pydiskimg.records import Record

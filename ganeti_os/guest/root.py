@@ -10,7 +10,7 @@ import logging
 import posixpath
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, islice
 
 from ganeti_os.guest.device_names import names_volume
@@ -20,7 +20,7 @@ from pydiskimg.errors import DiskImageError, StorageError
 from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.fs.ext4.tree import open_ext_tree
 from pydiskimg.host.mount import enter_private_namespace
-from pydiskimg.partitions.layout import SECTOR_SIZES
+from pydiskimg.partitions.partition import SECTOR_SIZES
 from pydiskimg.protocols import ShownDisk, Source
 from pydiskimg.system import fstab
 from pydiskimg.units import format_size
@@ -205,7 +205,7 @@ def _root_on(disk: ShownDisk, volume: Volume) -> _Found | None:
     if volume.content.type != "btrfs":
         return None
     for subvolume in _SUBVOLUMES:
-        inside = replace(volume, options=f"subvol={subvolume}")
+        inside = volume.replaced(options=f"subvol={subvolume}")
         try:
             entries = _fstab_of_root(disk, inside)
         except StorageError as error:
@@ -255,12 +255,12 @@ def _volumes_inside(
         if entry.fs_type == "btrfs" and names_volume(entry.spec, root, root_spec=root_spec):
             options = _subvolume(entry)
             if options not in ("", root.options):
-                yield mount_point, replace(root, options=options)
+                yield mount_point, root.replaced(options=options)
             continue
         volume = _volume_at(mount_point, found, entries, taken=taken)
         if volume is not None:
             taken.append(volume)
-            yield mount_point, replace(volume, options=_subvolume(entry) if entry.fs_type == "btrfs" else "")
+            yield mount_point, volume.replaced(options=_subvolume(entry) if entry.fs_type == "btrfs" else "")
 
 
 def _subvolume(entry: fstab.FstabLine) -> str:

@@ -31,7 +31,7 @@ from pydiskimg.disks.region import Region
 from pydiskimg.errors import FileSystemError, PartitionError
 from pydiskimg.fs.fat12 import make_fat12, read_fat12
 from pydiskimg.partitions.gap_partition import GapPartition, NoGapError, plan_gap_partition
-from pydiskimg.partitions.read import Partition
+from pydiskimg.partitions.partition import Partition
 from pydiskimg.protocols import ShownDisk
 from pydiskimg.units import MIB
 from pydiskimg.volumes.find import find_volumes

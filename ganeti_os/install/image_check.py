@@ -17,7 +17,8 @@ from pydiskimg.fs.signatures import stranger
 from pydiskimg.images import FORMATS
 from pydiskimg.images.contents import Contents, Sort, file_contents
 from pydiskimg.images.raw import open_raw
-from pydiskimg.partitions.layout import MBR, has_mbr
+from pydiskimg.partitions.layout import MBR
+from pydiskimg.partitions.partition import has_mbr
 from pydiskimg.protocols import Source, read_bytes
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pydiskimg.boot.files import Grub
 from pydiskimg.boot.refusal import check
-from pydiskimg.partitions.layout import MBR_SIGNATURE
+from pydiskimg.partitions.partition import MBR_SIGNATURE
 from pydiskimg.records import Record
 
 SECTOR = 512

@@ -2,8 +2,9 @@
 """The `pydiskimg` command. Its subcommands and options are called as qemu-img calls them, where it has them.
 
 What `pydiskimg info` passes through imports nothing that is slow to import: the whole command takes little longer
-than Python's own start. So the common forms of info and convert are understood without argparse, whose import takes as
-long as to copy 30 MiB. A subcommand declares its common options by the same calls of add_argument() for both parsers.
+than Python's own start. So the common forms of info, convert, ls, cat and stat are understood without argparse, whose
+import takes as long as to copy 30 MiB. A subcommand declares its common options by the same calls of add_argument()
+for both parsers.
 """
 
 from __future__ import annotations
@@ -32,12 +33,9 @@ if TYPE_CHECKING:
 
         def error(self, message: str) -> NoReturn: ...
 
+    CommonForm: TypeAlias = tuple[Callable[[Parser], None], Callable[["QuickArguments"], object]]
 
-COMMANDS = (
-    *("info", "convert", "create", "map", "compare", "check"),
-    *("snapshot", "resize", "measure", "commit", "rebase", "mkfs", "mkswap"),
-    *("ls", "cat", "stat", "copy-out", "tar-out", "copy-in", "tar-in", "rm", "mkdir", "build"),
-)
+
 _NOT_TOLD = {"compare": 4}  # where 1 says something else: that the images differ
 
 
@@ -95,19 +93,14 @@ def _tell(text: str) -> None:
 
 
 def _run(words: list[str]) -> int:
-    if words[:1] == ["info"]:
-        from pydiskimg.cli import info
-
-        if run_quickly(words[1:], info.declare_common, info.run):
-            return 0
-    from pydiskimg.cli.signals import end_as_interrupted
-
-    end_as_interrupted()  # before anything else is imported: a signal's exit status is the same early and late
-    if words[:1] == ["convert"]:
-        from pydiskimg.cli import convert
-
-        if run_quickly(words[1:], convert.declare_common, convert.run):
-            return 0
+    is_short = words[:1] == ["info"]  # too short to be ended by more than what a signal does by itself
+    if not is_short:
+        _end_as_interrupted()  # before anything else is imported: a signal's exit status is the same early and late
+    common = _common_form(words[0]) if words else None
+    if common is not None and run_quickly(words[1:], *common):
+        return 0
+    if is_short:
+        _end_as_interrupted()
     from pydiskimg.cli.command_line import run
 
     try:
@@ -115,6 +108,37 @@ def _run(words: list[str]) -> int:
     except SystemExit:  # of --version and --help; what they print has to arrive like any result
         sys.stdout.flush()
         raise
+
+
+def _end_as_interrupted() -> None:
+    from pydiskimg.cli.signals import end_as_interrupted
+
+    end_as_interrupted()
+
+
+def _common_form(command: str) -> CommonForm | None:
+    """Return declare_common() and run() of a subcommand that has a common form."""
+    if command == "info":
+        from pydiskimg.cli import info
+
+        return info.declare_common, info.run
+    if command == "convert":
+        from pydiskimg.cli import convert
+
+        return convert.declare_common, convert.run
+    if command == "cat":
+        from pydiskimg.cli import cat
+
+        return cat.declare_common, cat.run
+    if command == "ls":
+        from pydiskimg.cli import ls
+
+        return ls.declare_common, ls.run
+    if command == "stat":
+        from pydiskimg.cli import stat
+
+        return stat.declare_common, stat.run
+    return None
 
 
 class UncommonError(Exception):
@@ -136,12 +160,12 @@ class QuickParser:
 
     def __init__(self) -> None:
         self._options: dict[str, tuple[str, dict[str, Any]]] = {}
-        self._operands: list[str] = []
+        self._operands: list[tuple[str, dict[str, Any]]] = []
         self._values: dict[str, Any] = {}
 
     def add_argument(self, *names: str, **how: Any) -> None:
         if not names[0].startswith("-"):
-            self._operands.append(names[0])
+            self._operands.append((names[0], how))
             return
         dest = how.get("dest") or max(names, key=len).lstrip("-").replace("-", "_")
         self._values[dest] = how.get("default", False if "action" in how else None)
@@ -156,12 +180,14 @@ class QuickParser:
     def parse(self, words: Sequence[str]) -> QuickArguments:
         """Return what argparse would; raise UncommonError for words that are anything but common ones."""
         found = QuickArguments(self._values)
-        operands = []
+        operands: list[str] = []
         rest = iter(words)
         for word in rest:
             if word == "-" or not word.startswith("-"):
                 operands.append(word)
                 continue
+            if operands and "nargs" in self._operands[-1][1]:  # which operands are whose is argparse's to say
+                self.error("order")
             name, equals, value = word.partition("=") if word.startswith("--") else (word, "", "")
             dest, how = self._options.get(name) or self.error(name)
             if "action" not in how:
@@ -170,11 +196,20 @@ class QuickParser:
                 self.error(word)
             else:
                 setattr(found, dest, True)
-        if len(operands) != len(self._operands):
-            self.error("operands")
-        for dest, word in zip(self._operands, operands, strict=True):
-            setattr(found, dest, word)
+        self._take_operands(found, operands)
         return found
+
+    def _take_operands(self, found: QuickArguments, words: list[str]) -> None:
+        """Set the operands, of which the last may take several words."""
+        count = len(self._operands)
+        several = self._operands[-1][1].get("nargs")
+        if len(words) < count - (several == "*") or (len(words) > count and not several):
+            self.error("operands")
+        if several:
+            dest, how = self._operands[-1]
+            setattr(found, dest, [self._value(how, word) for word in words[count - 1 :]])
+        for (dest, how), word in zip(self._operands[: count - bool(several)], words, strict=False):
+            setattr(found, dest, self._value(how, word))
 
     def _value(self, how: dict[str, Any], word: str) -> object:
         """Check a value: it is one of the choices, and what the option's type makes of it."""

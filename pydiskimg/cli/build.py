@@ -44,9 +44,7 @@ Example: pydiskimg build debian.tar.gz debian.qcow2 -O qcow2 --size 4G --swap 51
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
-    parser = subparsers.add_parser(
-        "build", help="make a bootable disk from a tarball or directory", description=_DESCRIPTION, epilog=_EPILOG
-    )
+    parser = subparsers.add_parser("build", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("source", metavar="SOURCE", help="tarball, - for standard input, or directory")
     parser.add_argument("disk", metavar="DISK", help="new file, or block device")
     parser.add_argument("-O", dest="format", choices=FORMATS, default="raw", help="format of DISK (default: raw)")

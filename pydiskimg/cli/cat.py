@@ -3,34 +3,42 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 
-from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
+from pydiskimg.cli.tree_argument import READ, declare_tree_arguments, path_argument, tree_argument
 from pydiskimg.protocols import read_bytes
 from pydiskimg.startup import TYPE_CHECKING
-from pydiskimg.units import MIB
 
 if TYPE_CHECKING:
     from typing import Any
 
+    from pydiskimg.cli import Arguments, Parser
     from pydiskimg.fs.ext4.tree import ExtTree
+
+_AT_ONCE = 1 << 20  # bytes
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
+    from pydiskimg.cli.references import add_references_option
+
     parser = subparsers.add_parser(
         "cat",
-        help="print files of an image",
         description=f"Print the contents of the files PATH of IMAGE, one after the other. {READ}",
     )
-    add_tree_arguments(parser)
-    parser.add_argument("paths", metavar="PATH", nargs="+", type=path_argument)
+    declare_common(parser)
+    add_references_option(parser)
     parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> None:
+def declare_common(parser: Parser) -> None:
+    """Declare the options of the common form."""
+    declare_tree_arguments(parser)
+    parser.add_argument("paths", metavar="PATH", nargs="+", type=path_argument)
+
+
+def run(arguments: Arguments) -> None:
     """Print the files that the arguments name."""
     sys.stdout.flush()
     with tree_argument(arguments) as tree:
@@ -40,9 +48,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _print(tree: ExtTree, path: str) -> None:
     source = tree.open(path)
-    for offset in range(0, source.size, MIB):
+    for offset in range(0, source.size, _AT_ONCE):
         with tree.errors(path):
-            data = read_bytes(source, offset, min(MIB, source.size - offset))
+            data = read_bytes(source, offset, min(_AT_ONCE, source.size - offset))
         left = memoryview(data)
         while left:
             left = left[os.write(sys.stdout.fileno(), left) :]

@@ -24,7 +24,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "check",
-        help="check a qcow2 image, or the ext file systems of a raw disk",
         description="Compare the reference counts of a qcow2 image with what refers to its clusters, and look for "
         "entries that cannot be. Of a raw disk, a partition or an image of a file system, check ext2, ext3 and ext4 as "
         "e2fsck -fn does, as the journal will leave them. Nothing is changed: repairing (-r) is left to qemu-img check "

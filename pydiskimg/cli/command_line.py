@@ -8,7 +8,6 @@ import os
 import sys
 from importlib import import_module
 
-from pydiskimg.cli import COMMANDS
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +16,31 @@ if TYPE_CHECKING:
 
     from _typeshed import SupportsWrite
 
+COMMANDS = {
+    "info": "describe an image",
+    "convert": "copy an image to a file, block device or pipe",
+    "create": "make an empty image",
+    "map": "tell where the data of an image is",
+    "compare": "compare two images",
+    "check": "check a qcow2 image, or the ext file systems of a raw disk",
+    "snapshot": "list, take, apply or delete internal snapshots of an image",
+    "resize": "make an image larger or smaller",
+    "measure": "tell how large a new image will be",
+    "commit": "write what an image holds into its backing file",
+    "rebase": "let an image stand on another backing file",
+    "mkfs": "make an ext2, ext3 or ext4 file system",
+    "mkswap": "make a swap area",
+    "ls": "list files of an image",
+    "cat": "print files of an image",
+    "stat": "tell all of a file of an image",
+    "copy-out": "copy files out of an image",
+    "tar-out": "pack a directory of an image as a tar archive",
+    "copy-in": "copy files into an image",
+    "tar-in": "unpack a tar archive into an image",
+    "rm": "remove files of an image",
+    "mkdir": "make directories in an image",
+    "build": "make a bootable disk from a tarball or directory",
+}
 _COLUMNS = 80  # where there is no terminal
 _WRONG_USAGE = 2  # argparse's exit status
 _OWN_WRONG_USAGE = {"check": 1}  # where 2 says something else: that an image is corrupt
@@ -25,10 +49,10 @@ _OWN_WRONG_USAGE = {"check": 1}  # where 2 says something else: that an image is
 def run(words: Sequence[str]) -> int:
     """Run the subcommand that words name and return its exit status; argparse exits where the usage is wrong."""
     words = _with_size_last(words)
-    # Only the wanted subcommand is imported: a short command must not pay for the others.
-    wanted = words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS
+    # A subcommand is imported when it is named only: neither a short command nor --help must pay for the others.
+    wanted = words[:1] if words[:1] and words[0] in COMMANDS else [*COMMANDS]
     try:
-        arguments, rest = _parser(wanted).parse_known_args(words)
+        arguments, rest = _parser(wanted, [name for name in wanted if name in words]).parse_known_args(words)
         if rest and not _taken_late(arguments, rest):
             arguments.parser.error(_misplaced(rest))
         status: int | None = arguments.run(arguments)
@@ -63,7 +87,8 @@ def _misplaced(words: Sequence[str]) -> str:
     return f"{words[0]!r} is one argument too many"
 
 
-def _parser(commands: Sequence[str]) -> argparse.ArgumentParser:
+def _parser(commands: Sequence[str], named: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser of a command line that has these subcommands, of which those that are named have options."""
     parser = _Parser(
         prog="pydiskimg",
         description="Disk images, file systems and swap areas, without external programs.",
@@ -72,11 +97,25 @@ def _parser(commands: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, help="print the version")
     subparsers = parser.add_subparsers(prog="pydiskimg", metavar="COMMAND", required=True)
+    described = _Subparsers(subparsers)
     for name in commands:
-        import_module(f"pydiskimg.cli.{name.replace('-', '_')}").add_parser(subparsers)
+        if name in named:
+            import_module(f"pydiskimg.cli.{name.replace('-', '_')}").add_parser(described)
+        else:
+            described.add_parser(name)
     for subparser in subparsers.choices.values():
         subparser.set_defaults(parser=subparser)
     return parser
+
+
+class _Subparsers:
+    """Where a subcommand declares itself; its line in the list of all is from COMMANDS."""
+
+    def __init__(self, action: Any) -> None:
+        self._action = action
+
+    def add_parser(self, name: str, **how: Any) -> Any:
+        return self._action.add_parser(name, help=COMMANDS[name], **how)
 
 
 class _Parser(argparse.ArgumentParser):

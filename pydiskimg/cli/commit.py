@@ -22,7 +22,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "commit",
-        help="write what an image holds into its backing file",
         description="Write what the qcow2 image FILE holds into its backing file, and empty FILE, which then shows the "
         "same as before. The backing file is opened below the directory of --allow-references only. Other images that "
         "stand on the backing file show something else afterwards. After an interruption FILE shows what it did, and "

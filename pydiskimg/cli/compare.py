@@ -24,7 +24,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "compare",
-        help="compare two images",
         description="Tell whether two images hold the same bytes; the shorter one counts as continued with zeros. "
         "Exit status: 0 the same, 1 different, 2 an image cannot be opened or the usage is wrong, 4 an image cannot be "
         "read.",

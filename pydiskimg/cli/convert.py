@@ -41,9 +41,7 @@ def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     from pydiskimg.cli.convert_options import add_refused_options, sparse_unit
 
-    parser = subparsers.add_parser(
-        "convert", help="copy an image to a file, block device or pipe", description=_DESCRIPTION
-    )
+    parser = subparsers.add_parser("convert", description=_DESCRIPTION)
     declare_common(parser)
     parser.add_argument("-C", dest="ignored", action="store_true", help=f"{_IGNORED}the kernel copies where it can")
     add_image_options(parser)

@@ -20,7 +20,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "copy-in",
-        help="copy files into an image",
         description="Copy the local files and directories LOCAL, with all that is in them, into REMOTEDIR of IMAGE, a "
         "directory that is there. Owners, modes, times, links, devices, holes, extended attributes and ACLs are those "
         "of the originals, also when an ordinary user copies. What has the same name in REMOTEDIR is replaced; a "

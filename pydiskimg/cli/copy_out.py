@@ -23,7 +23,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "copy-out",
-        help="copy files out of an image",
         description="Copy the files and directories PATH of IMAGE, with all that is in them, into DIRECTORY. Owners, "
         "devices and attributes other than user.* are copied by root alone; for others, the copies are theirs. What "
         f"has the same name in DIRECTORY is replaced. {READ}",

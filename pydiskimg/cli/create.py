@@ -32,7 +32,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "create",
-        help="make an empty image",
         description="Make an empty image FILE of SIZE, such as 10G, rounded up to 512 bytes. A file of that name is "
         "replaced when the new one is complete. With a backing file the image shows that one's contents until it is "
         "written to, and has its size where SIZE is left out.",

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pydiskimg.cli.arguments import require_name, size_argument, uuid_argument
@@ -18,6 +17,10 @@ from pydiskimg.images import looks_like
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.partitions.read import read_partition_table
 from pydiskimg.protocols import Disk
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 KEPT = (
     "A file system, RAID, volume, partition table or image is not overwritten without --force, even if it is damaged: "

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
-from datetime import UTC, datetime, timedelta
+import time
 
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import printable
@@ -24,7 +24,6 @@ _KINDS = {
     stat.S_IFIFO: "fifo",
     stat.S_IFSOCK: "socket",
 }
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NANOSECONDS = 1_000_000_000
 _SECTOR = 512
 _UNIT, _UNITS = 1024, "KMGTPE"
@@ -107,7 +106,7 @@ def short_size(size: int) -> str:
 def time_text(nanoseconds: int) -> str:
     """Return a time as 2026-11-30T02:25:35.632230983Z."""
     seconds, rest = divmod(nanoseconds, _NANOSECONDS)
-    return f"{(_EPOCH + timedelta(seconds=seconds)).strftime('%Y-%m-%dT%H:%M:%S')}.{rest:09}Z"
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:09}Z"
 
 
 def shown(name: str) -> str:

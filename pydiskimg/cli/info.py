@@ -24,7 +24,6 @@ def add_parser(subparsers: Any) -> None:
 
     parser = subparsers.add_parser(
         "info",
-        help="describe an image",
         description="Tell the format, the sizes and the features of an image. Files that it names are not opened "
         "without --backing-chain, and with it only those that --allow-references allows.",
     )

@@ -3,43 +3,50 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import stat
-from collections.abc import Iterator
 
 from pydiskimg.cli.file_facts import allocated_bytes, file_facts, long_line, other_times, target_of
 from pydiskimg.cli.output import add_output_option, show
-from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
+from pydiskimg.cli.tree_argument import READ, declare_tree_arguments, path_argument, tree_argument
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
+    from pydiskimg.cli import Arguments, Parser
     from pydiskimg.fs.ext4.tree import ExtTree
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
+    from pydiskimg.cli.references import add_references_option
+
     parser = subparsers.add_parser(
         "ls",
-        help="list files of an image",
         description=f"List the directories PATH of IMAGE, or the files PATH themselves, sorted. {READ}",
         add_help=False,  # -h is of ls
     )
     parser.add_argument("--help", action="help", help="show this help message and exit")
+    declare_common(parser)
+    add_references_option(parser)
+    parser.set_defaults(run=run)
+
+
+def declare_common(parser: Parser) -> None:
+    """Declare the options of the common form."""
     parser.add_argument("-l", "--long", action="store_true", help="with mode, links, owners, size and time, as ls -l")
     parser.add_argument("-R", "--recursive", action="store_true", help="everything below PATH, by its whole path")
     parser.add_argument("-h", "--human-readable", action="store_true", help="with -l: sizes such as 1.5K and 10G")
     parser.add_argument("--times", action="store_true", help="times of the last access and of the inode, too")
     parser.add_argument("--extra-stats", action="store_true", help="inode and blocks of 512 bytes, too")
     add_output_option(parser)
-    add_tree_arguments(parser)
+    declare_tree_arguments(parser)
     parser.add_argument("paths", metavar="PATH", nargs="*", type=path_argument, help="default: /")
-    parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: Arguments) -> None:
     """List what the arguments name."""
     with tree_argument(arguments) as tree:
         found = _found(tree, arguments.paths or ["/"], recursive=arguments.recursive)
@@ -51,13 +58,13 @@ def run(arguments: argparse.Namespace) -> None:
             show(None, (name for _, name, _ in found), "human")
 
 
-def _facts(tree: ExtTree, path: str, status: os.stat_result, arguments: argparse.Namespace) -> dict[str, Any]:
+def _facts(tree: ExtTree, path: str, status: os.stat_result, arguments: Arguments) -> dict[str, Any]:
     facts = file_facts(path, status, target_of(tree, path, status))
     facts |= other_times(status) if arguments.times else {}
     return facts | (allocated_bytes(status) if arguments.extra_stats else {})
 
 
-def _line(tree: ExtTree, path: str, name: str, status: os.stat_result, arguments: argparse.Namespace) -> str:
+def _line(tree: ExtTree, path: str, name: str, status: os.stat_result, arguments: Arguments) -> str:
     return long_line(
         name,
         status,

@@ -36,7 +36,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "map",
-        help="tell where the data of an image is",
         description="Tell in which file of the backing chain the bytes of the virtual disk are, and where in it.",
     )
     parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")

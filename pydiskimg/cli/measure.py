@@ -23,7 +23,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "measure",
-        help="tell how large a new image will be",
         description="Tell how large the file of an image becomes: at most, when FILE is converted to it, or of an "
         "empty one of --size; and when every byte of the disk was written. The numbers are those of qemu-img measure.",
     )

@@ -19,7 +19,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "mkdir",
-        help="make directories in an image",
         description=f"Make the directories PATH in IMAGE, which are root's. {CHANGED}",
     )
     parser.add_argument(

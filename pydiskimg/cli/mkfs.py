@@ -18,7 +18,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "mkfs",
-        help="make an ext2, ext3 or ext4 file system",
         description=f"Make a file system on DISK, which keeps its size. {KEPT}",
     )
     parser.add_argument("-t", dest="kind", choices=KINDS, default="ext4", help="type (default: ext4)")

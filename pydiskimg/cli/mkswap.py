@@ -16,7 +16,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "mkswap",
-        help="make a swap area",
         description=f"Make a swap area on DISK, which keeps its size. {KEPT}",
     )
     add_disk_arguments(parser)

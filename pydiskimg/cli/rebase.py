@@ -21,7 +21,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "rebase",
-        help="let an image stand on another backing file",
         description="Let the qcow2 image FILE stand on BACKING, whose name is relative to FILE's directory, and show "
         "the same as before: what BACKING shows otherwise than the old backing file is written into FILE first. An "
         "empty BACKING lets FILE stand on none. With -u only the name changes, and what FILE shows may change with it. "

@@ -18,7 +18,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "resize",
-        help="make an image larger or smaller",
         description="Give the virtual disk in an image another size: SIZE such as 10G, or by how much it changes, such "
         "as +2G or -2G. What is new reads as zero; partitions and file systems inside stay as they are. To make one "
         "smaller needs --shrink: what lies beyond the new end is lost. An interrupted change leaves the old size or "

@@ -19,7 +19,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "rm",
-        help="remove files of an image",
         description=f"Remove the files PATH of IMAGE, symlinks themselves. {CHANGED}",
     )
     parser.add_argument("-r", "--recursive", action="store_true", help="directories, too, with all that is in them")

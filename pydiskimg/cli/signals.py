@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-import signal
-
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import signal
     from typing import NoReturn
+else:  # signal.py makes enumerations of the same numbers, and takes 4 ms
+    import _signal as signal
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -22,8 +23,8 @@ def end_as_interrupted() -> None:
         signal.signal(number, _terminated)
 
 
-def _taken() -> list[signal.Signals]:
-    return [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+def _taken() -> list[int]:
+    return [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]
 
 
 def how_ended(error: KeyboardInterrupt) -> tuple[str, int]:
@@ -31,8 +32,10 @@ def how_ended(error: KeyboardInterrupt) -> tuple[str, int]:
 
     One without a number is SIGINT, which the interpreter handles before end_as_interrupted() does.
     """
+    from signal import Signals
+
     number = error.args[0] if error.args else signal.SIGINT
-    return "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}", 128 + number
+    return "interrupted" if number == signal.SIGINT else f"ended by {Signals(number).name}", 128 + number
 
 
 def _terminated(number: int, _: object) -> NoReturn:

@@ -25,7 +25,6 @@ def add_parser(subparsers: Any) -> None:
 
     parser = subparsers.add_parser(
         "snapshot",
-        help="list, take, apply or delete internal snapshots of an image",
         description="List the internal snapshots of a qcow2 image, take one, give the disk the contents that it had at "
         "one, or delete one. SNAPSHOT is an id or a name. Each change is made by one write: an interrupted one leaves "
         "the image as it was. The state of a virtual machine in a snapshot is kept and cannot be resumed here. One "

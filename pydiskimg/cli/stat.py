@@ -3,34 +3,40 @@
 
 from __future__ import annotations
 
-import argparse
-
 from pydiskimg.cli.file_facts import allocated_bytes, file_facts, other_times, shown, target_of
 from pydiskimg.cli.output import add_output_option, nested_lines, show
-from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
+from pydiskimg.cli.tree_argument import READ, declare_tree_arguments, path_argument, tree_argument
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Any
 
+    from pydiskimg.cli import Arguments, Parser
     from pydiskimg.fs.ext4.tree import ExtTree
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
+    from pydiskimg.cli.references import add_references_option
+
     parser = subparsers.add_parser(
         "stat",
-        help="tell all of a file of an image",
         description=f"Tell mode, owners, times, extended attributes and more of PATH. {READ}",
     )
-    parser.add_argument("-L", "--dereference", action="store_true", help="follow PATH where it is a symlink")
-    add_output_option(parser)
-    add_tree_arguments(parser)
-    parser.add_argument("paths", metavar="PATH", nargs="+", type=path_argument)
+    declare_common(parser)
+    add_references_option(parser)
     parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> None:
+def declare_common(parser: Parser) -> None:
+    """Declare the options of the common form."""
+    parser.add_argument("-L", "--dereference", action="store_true", help="follow PATH where it is a symlink")
+    add_output_option(parser)
+    declare_tree_arguments(parser)
+    parser.add_argument("paths", metavar="PATH", nargs="+", type=path_argument)
+
+
+def run(arguments: Arguments) -> None:
     """Print the facts of the files that the arguments name."""
     with tree_argument(arguments) as tree:
         found = [_facts(tree, path, follow=arguments.dereference) for path in arguments.paths]

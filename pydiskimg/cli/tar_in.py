@@ -19,7 +19,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "tar-in",
-        help="unpack a tar archive into an image",
         description="Unpack TARBALL, compressed or not, into the directory REMOTEDIR of IMAGE, which is there: numeric "
         "owners, nanoseconds, hard links, devices, holes, extended attributes and ACLs come out as they were packed, "
         "also when an ordinary user unpacks. What has the same name is replaced; a directory is filled. "

@@ -21,7 +21,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "tar-out",
-        help="pack a directory of an image as a tar archive",
         description="Pack the directory PATH of IMAGE, with all that is in it, as the tar archive TARBALL, which is "
         "not compressed: owners, nanoseconds, hard links, devices, holes, extended attributes and ACLs are in it. "
         f"{READ}",

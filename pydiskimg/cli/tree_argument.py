@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from pydiskimg.cli.arguments import require_file_name
-from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.images import FORMATS
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+    from pydiskimg.cli import Arguments, Parser
     from pydiskimg.fs.ext4.change.tree import ChangedTree
     from pydiskimg.fs.ext4.tree import ExtTree
 
@@ -31,37 +29,45 @@ CHANGED = (
 
 def add_tree_arguments(parser: argparse.ArgumentParser, *, format_options: tuple[str, ...] = ("-f",)) -> None:
     """Add -f, --partition, --allow-references and IMAGE."""
+    from pydiskimg.cli.references import add_references_option
+
+    declare_tree_arguments(parser, format_options=format_options)
+    add_references_option(parser)
+
+
+def declare_tree_arguments(parser: Parser, *, format_options: tuple[str, ...] = ("-f",)) -> None:
+    """Add -f, --partition and IMAGE, which are common."""
     parser.add_argument(*format_options, dest="format", choices=FORMATS, help="format (default: by the contents)")
     parser.add_argument("--partition", type=_number, metavar="N", help="the files of partition N; 0: of the whole disk")
-    add_references_option(parser)
     parser.add_argument("image", metavar="IMAGE", help="disk image or block device")
 
 
-@contextmanager
-def tree_argument(arguments: argparse.Namespace) -> Iterator[ExtTree]:
-    """Give the files that the arguments name. Raises as open_tree() does."""
+def tree_argument(arguments: Arguments) -> ExtTree:
+    """Return the files that the arguments name, to be closed. Raises as open_tree() does."""
+    found: ExtTree = _opened(arguments)
+    return found
+
+
+def changed_tree_argument(arguments: Arguments) -> ChangedTree:
+    """Return the files that the arguments name, to be changed and closed. Raises as open_tree() does."""
+    found: ChangedTree = _opened(arguments, writable=True)
+    return found
+
+
+def _opened(arguments: Arguments, **how: Any) -> Any:
     from pydiskimg.volumes.tree import open_tree  # only here: the readers of file systems would slow --help down
 
-    require_file_name(arguments.image)
-    with (
-        references(arguments) as policy,
-        open_tree(arguments.image, partition=arguments.partition, format=arguments.format, references=policy) as tree,
-    ):
-        yield tree
+    if arguments.image in ("", "-"):
+        from pydiskimg.cli.arguments import require_file_name
 
+        require_file_name(arguments.image)
+    how |= {"partition": arguments.partition, "format": arguments.format}
+    if arguments.allow_references is None:
+        return open_tree(arguments.image, **how)
+    from pydiskimg.cli.references import references
 
-@contextmanager
-def changed_tree_argument(arguments: argparse.Namespace) -> Iterator[ChangedTree]:
-    """Give the files that the arguments name, to be changed. Raises as open_tree() does."""
-    from pydiskimg.volumes.tree import open_tree  # only here: the readers of file systems would slow --help down
-
-    require_file_name(arguments.image)
-    how = {"partition": arguments.partition, "format": arguments.format}
-    with (
-        references(arguments) as policy,
-        open_tree(arguments.image, writable=True, references=policy, **how) as tree,
-    ):
-        yield tree
+    with references(arguments) as policy:
+        return open_tree(arguments.image, references=policy, **how)
 
 
 def path_argument(text: str) -> str:
@@ -71,5 +77,7 @@ def path_argument(text: str) -> str:
 
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or len(text) > 9:
-        raise argparse.ArgumentTypeError(f"{text[:20]!r} is not the number of a partition; expected 0, 1, 2 or more")
+        from argparse import ArgumentTypeError
+
+        raise ArgumentTypeError(f"{text[:20]!r} is not the number of a partition; expected 0, 1, 2 or more")
     return int(text)

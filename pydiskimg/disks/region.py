@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from pydiskimg.extents import Extent
 from pydiskimg.protocols import Buffer, Disk, Source, WritableBuffer, check_range
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydiskimg.extents import Extent
 
 
 class SourceRegion(Source):
@@ -26,6 +29,8 @@ class SourceRegion(Source):
         self.name = name or f"{source.name} (bytes {start} to {start + length})"
 
     def extents(self) -> Iterator[Extent]:
+        from pydiskimg.extents import Extent  # only here: a region whose bytes alone are read needs none
+
         end = self.start + self.size
         for extent in self.source.extents():
             first, last = max(extent.start, self.start), min(extent.end, end)

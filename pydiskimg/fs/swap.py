@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pydiskimg.errors import DoesNotFitError
 from pydiskimg.fs.label import encoded_label
 from pydiskimg.fs.wipe import wipe_signatures
@@ -39,14 +37,14 @@ _PAGE_SIZES = tuple(size * KIB for size in (4, 8, 16, 32, 64))
 MAGIC_OFFSETS = tuple(size - len(MAGIC) for size in _PAGE_SIZES)
 
 
-@dataclass(frozen=True, slots=True)
 class SwapInfo:
     """A swap area that was made. pages counts the usable ones (the header's page is none); size is in bytes."""
 
-    uuid: UUID
-    label: str
-    pages: int
-    size: int
+    def __init__(self, uuid: UUID, label: str, pages: int, size: int) -> None:
+        self.uuid = uuid
+        self.label = label
+        self.pages = pages
+        self.size = size
 
 
 def make_swap(disk: Disk, *, label: str = "", uuid: UUID | None = None) -> SwapInfo:

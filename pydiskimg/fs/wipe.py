@@ -17,10 +17,12 @@ LUKS2 second headers (16 KiB to 4 MiB). End: GPT backup, md 0.90 and 1.0, DRBD, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from pydiskimg.protocols import Disk
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import KIB, MIB
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _FRONT = MIB + 4 * KIB
 _SECOND_HEADERS = (2 * MIB, 4 * MIB, 64 * MIB)

@@ -7,7 +7,6 @@ What a format can do is imported when it is asked for: the fastest commands come
 from __future__ import annotations
 
 from pydiskimg.errors import UnsupportedImageError
-from pydiskimg.images.qcow2.layout import MAGIC
 from pydiskimg.protocols import read_bytes
 from pydiskimg.startup import TYPE_CHECKING
 
@@ -40,9 +39,9 @@ class Format:
     has_options = False  # for new images, and backing files
     is_checked = False
 
-    def open(self, file: RawSource, opened: ExitStack, *, snapshot: str | None, **how: Any) -> ImageSource:
-        """Return the disk in file as open_image() does; opened owns file and gets what else is opened."""
-        del opened, how
+    def open(self, file: RawSource, *, snapshot: str | None, **how: Any) -> ImageSource:
+        """Return the disk in file as open_image() does; its close() closes file, too."""
+        del how
         if snapshot is not None:
             raise UnsupportedImageError(
                 f"{file.name}: is {self.title}, which has no snapshots; {snapshot!r} was asked for"
@@ -95,14 +94,14 @@ class Format:
 class _Qcow2(Format):
     name = "qcow2"
     title = "a qcow2 image"
-    magic = MAGIC
+    magic = b"QFI\xfb"  # as in qcow2/layout.py, whose import what is raw need not wait for
     has_options = True
     is_checked = True
 
-    def open(self, file: RawSource, opened: ExitStack, *, snapshot: str | None, **how: Any) -> ImageSource:
-        from pydiskimg.images.chain import open_chain
+    def open(self, file: RawSource, *, snapshot: str | None, **how: Any) -> ImageSource:
+        from pydiskimg.images.chain import open_owned_chain
 
-        return open_chain(file, opened, snapshot=snapshot, **how)
+        return open_owned_chain(file, snapshot=snapshot, **how)
 
     def open_disk(self, stack: ExitStack, disk: DescriptorDisk, **how: Any) -> DescriptorDisk | Qcow2Disk:
         from pydiskimg.images.chain import open_chain_disk
@@ -144,7 +143,7 @@ FORMATS = {row.name: row for row in (Format(), _Qcow2())}
 
 # Bytes at an offset that give away a format which is not read, and what to do about it.
 _SIGNATURES = (
-    (0, MAGIC + b"\0\0\0\x01", "a qcow image of version 1", _CONVERT),
+    (0, b"QFI\xfb\0\0\0\x01", "a qcow image of version 1", _CONVERT),
     (0, b"QED\0", "a QED image", _CONVERT),
     (0, b"KDMV", "a VMDK image", _CONVERT),
     (0, b"COWD", "a VMDK image (version 3, of ESX)", _CONVERT),

@@ -16,6 +16,8 @@ from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import quoted
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pydiskimg.disks.descriptor import DescriptorDisk
     from pydiskimg.images.qcow2.write.disk import Qcow2Disk
     from pydiskimg.images.references import AllowedDirectory
@@ -57,6 +59,16 @@ def open_chain(
         )
     assert isinstance(bottom, Qcow2Source)
     return bottom
+
+
+def open_owned_chain(file: RawSource, **how: Any) -> Qcow2Source:
+    """As open_chain(); close() of the disk closes the file, too. Nothing but that stays open after an error."""
+    with ExitStack() as failure:
+        opened = failure.enter_context(ExitStack())
+        opened.callback(file.close)
+        source = open_chain(file, opened, **how)
+        failure.pop_all()
+        return source
 
 
 def open_chain_disk(
@@ -105,7 +117,7 @@ class _Chain:
                 require_raw(backing, file.name)
             if backing_format != "qcow2":
                 row = FORMATS[backing_format or "raw"]
-                return row.open(backing, self._opened, references=self._references, snapshot=None)
+                return row.open(backing, references=self._references, snapshot=None)
             file = backing
 
     def _data_file(self, file: RawSource, header: Header) -> Source | None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
 
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images import FORMATS, detect_image
@@ -47,10 +46,9 @@ def open_image(
         raise UnsupportedImageError(
             f"{name}: the format {format!r} is not known; the ones that are read: {', '.join(FORMATS)}"
         )
-    with ExitStack() as failure:
-        opened = failure.enter_context(ExitStack())
-        file = opened.enter_context(open_raw(path, name=name))
-        row = FORMATS[format or detect_image(file)]
-        source = row.open(file, opened, references=references, snapshot=snapshot)
-        failure.pop_all()
-        return source
+    file = open_raw(path, name=name)
+    try:
+        return FORMATS[format or detect_image(file)].open(file, references=references, snapshot=snapshot)
+    except BaseException:
+        file.close()
+        raise

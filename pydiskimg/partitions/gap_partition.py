@@ -21,8 +21,9 @@ from pydiskimg.partitions.grow_gpt import (
     table_writes,
 )
 from pydiskimg.partitions.growth_plan import NothingToGrowError
-from pydiskimg.partitions.layout import GPT_ENTRY, MBR, has_mbr, has_protective, mbr_entries
-from pydiskimg.partitions.read import Partition, gpt_sector_size, other_sectors, protective_problem
+from pydiskimg.partitions.layout import GPT_ENTRY, MBR, has_protective, mbr_entries
+from pydiskimg.partitions.partition import Partition, has_mbr
+from pydiskimg.partitions.read import gpt_sector_size, other_sectors, protective_problem
 from pydiskimg.protocols import Disk, Source, read_bytes
 from pydiskimg.text import quoted
 

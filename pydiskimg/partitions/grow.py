@@ -7,14 +7,8 @@ from pydiskimg.errors import PartitionError
 from pydiskimg.partitions.grow_gpt import plan_gpt_growth
 from pydiskimg.partitions.grow_mbr import plan_mbr_growth
 from pydiskimg.partitions.growth_plan import NothingToGrowError, PartitionGrowth
-from pydiskimg.partitions.layout import (
-    GPT_SIGNATURE,
-    MBR,
-    has_mbr,
-    has_protective,
-    is_partitioned,
-    mbr_entries,
-)
+from pydiskimg.partitions.layout import GPT_SIGNATURE, MBR, has_protective, is_partitioned, mbr_entries
+from pydiskimg.partitions.partition import has_mbr
 from pydiskimg.partitions.read import gpt_sector_size, other_sectors, protective_problem
 from pydiskimg.protocols import Disk, Source, read_bytes
 

@@ -28,7 +28,8 @@ from pydiskimg.partitions.layout import (
     mbr_entries,
     put_mbr_entry,
 )
-from pydiskimg.partitions.read import MAX_GPT_ENTRIES, DamagedGptError, Partition, read_gpt_header
+from pydiskimg.partitions.partition import Partition
+from pydiskimg.partitions.read import MAX_GPT_ENTRIES, DamagedGptError, read_gpt_header
 from pydiskimg.protocols import Source, read_bytes
 
 

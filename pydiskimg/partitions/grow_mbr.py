@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pydiskimg.errors import PartitionError
 from pydiskimg.partitions.growth_plan import NothingToGrowError, PartitionGrowth, Span, aligned_end, refuse_overlaps
 from pydiskimg.partitions.layout import EXTENDED, MBR, mbr_entries, put_mbr_entry
-from pydiskimg.partitions.read import MAX_LOGICAL, Partition, read_partition_table
+from pydiskimg.partitions.partition import Partition
+from pydiskimg.partitions.read import MAX_LOGICAL, read_partition_table
 from pydiskimg.protocols import Source, read_bytes
 
 # Start, length and the first sector after a partition are counted in 32 bits by some reader or other.

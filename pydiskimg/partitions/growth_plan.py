@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pydiskimg.errors import DiskImageError, PartitionError
-from pydiskimg.partitions.read import Partition
+from pydiskimg.partitions.partition import Partition
 from pydiskimg.protocols import Disk
 from pydiskimg.units import MIB
 

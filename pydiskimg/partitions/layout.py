@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator
-
 from pydiskimg.records import Record
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 # The disk's first sector. An extended boot record has its entries and its signature at the same offsets.
@@ -20,7 +18,6 @@ MBR = Record("MBR", "<", 512, """
     1be 64s  PartitionRecord           four of MBR_ENTRY
     1fe 2s   Signature
 """)  # fmt: skip
-MBR_SIGNATURE = b"\x55\xaa"
 MBR_ENTRY = Record("MBR partition record", "<", 16, """
     0 B  BootIndicator                 0x80: bootable
     1 3s StartingCHS
@@ -60,14 +57,6 @@ GPT_ENTRY = Record("GPT partition entry", "<", 128, """
     38 72s PartitionName               UTF-16LE
 """)  # fmt: skip
 
-# A GPT lies in the second sector, so that its place tells for which of these sizes of sectors it was made.
-SECTOR_SIZES = (512, 1024, 2048, 4096)
-
-
-def has_mbr(sector: bytes | bytearray) -> bool:
-    """True when the first sector of a disk, or an extended boot record, has its signature."""
-    return sector[MBR.slice_of("Signature")] == MBR_SIGNATURE
-
 
 def mbr_entries(sector: bytes | bytearray) -> list[dict[str, Any]]:
     """Return the four entries of an MBR or extended boot record: the fields of MBR_ENTRY."""
@@ -92,8 +81,16 @@ def has_protective(entries: list[dict[str, Any]]) -> bool:
 
 def gpt_header_crc(header: bytes | bytearray) -> int:
     """Return the CRC of a header's bytes (HeaderSize of them), taken as the specification says."""
+    import zlib  # only here: most disks have no GPT
+
     field = GPT_HEADER.slice_of("HeaderCRC32")
     return zlib.crc32(header[: field.start] + bytes(4) + header[field.stop :])
+
+
+def guid_text(raw: bytes) -> str:
+    """Return a GUID as text, in lower case: its first three groups are little-endian numbers."""
+    digits = (raw[3::-1] + raw[5:3:-1] + raw[7:5:-1] + raw[8:]).hex()  # the module uuid takes long to import
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def gpt_entries(array: bytes | bytearray) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -7,15 +7,8 @@ disk without a table stay as they are.
 
 from __future__ import annotations
 
-from pydiskimg.partitions.layout import (
-    EXTENDED,
-    MBR,
-    has_mbr,
-    has_protective,
-    is_partitioned,
-    mbr_entries,
-    put_mbr_entry,
-)
+from pydiskimg.partitions.layout import EXTENDED, MBR, has_protective, is_partitioned, mbr_entries, put_mbr_entry
+from pydiskimg.partitions.partition import has_mbr
 from pydiskimg.protocols import Disk, read_bytes
 
 DIAGNOSTICS = 0x12

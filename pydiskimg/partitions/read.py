@@ -8,8 +8,6 @@ section 5.2 and the extended boot records every PC system writes; GPT: UEFI 2.10
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
 
 from pydiskimg.errors import PartitionError
 from pydiskimg.partitions.layout import (
@@ -19,40 +17,24 @@ from pydiskimg.partitions.layout import (
     GPT_SIGNATURE,
     MBR,
     PROTECTIVE,
-    SECTOR_SIZES,
     gpt_entries,
     gpt_header_crc,
-    has_mbr,
+    guid_text,
     has_protective,
     is_partitioned,
     mbr_entries,
 )
+from pydiskimg.partitions.partition import SECTOR_SIZES, Partition, has_mbr
 from pydiskimg.protocols import Source, read_bytes
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
 # The kernel's own bounds are 256 and 128; no system writes a table beyond them.
 MAX_LOGICAL = 256
 MAX_GPT_ENTRIES = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Partition:
-    """A partition that was found: start and length are bytes and lie inside the disk.
-
-    number is the kernel's (1 to 4 primary, from 5 logical; GPT: the entry). type is the MBR's byte as 0x83 or the
-    GPT's GUID in capitals. uuid is the kernel's PARTUUID: the GPT's own GUID of the partition, or the MBR's disk
-    signature and the number; empty where there is no table. name is the GPT's name of the partition, arbitrary text.
-    """
-
-    number: int
-    start: int
-    length: int
-    type: str
-    uuid: str = field(default="", compare=False)
-    name: str = field(default="", compare=False)
 
 
 def read_partition_table(source: Source, *, sector_size: int = 512, backup: bool = True) -> list[Partition]:
@@ -78,7 +60,7 @@ def read_partition_table(source: Source, *, sector_size: int = 512, backup: bool
         return []
     signature = MBR.unpack(sector)["UniqueMBRDiskSignature"]
     found = _read_mbr(source, entries, sector_size)
-    return [replace(partition, uuid=f"{signature:08x}-{partition.number:02x}") for partition in found]
+    return [partition.replaced(uuid=f"{signature:08x}-{partition.number:02x}") for partition in found]
 
 
 def protective_problem(entries: Sequence[dict[str, Any]]) -> str | None:
@@ -231,13 +213,11 @@ def _check_crc(found: int, expected: int, what: str) -> None:
 
 
 def _gpt_partitions(source: Source, array: bytes, sector_size: int) -> Iterator[Partition]:
-    from uuid import UUID  # only here: many disks have no GPT
-
     for number, entry in gpt_entries(array):
         first, last = entry["StartingLBA"], entry["EndingLBA"]
         if last < first:
             raise PartitionError(f"{source.name}: partition {number} ends (sector {last}) before it starts ({first})")
-        type_guid, own_guid = (str(UUID(bytes_le=entry[name])) for name in ("PartitionTypeGUID", "UniquePartitionGUID"))
+        type_guid, own_guid = (guid_text(entry[name]) for name in ("PartitionTypeGUID", "UniquePartitionGUID"))
         start, length = first * sector_size, (last - first + 1) * sector_size
         name = entry["PartitionName"].decode("utf-16-le", "replace").partition("\0")[0]
         yield _inside(source, Partition(number, start, length, type_guid.upper(), own_guid, name))

@@ -4,15 +4,8 @@
 from __future__ import annotations
 
 from pydiskimg.fs.probe.size import stated_size
-from pydiskimg.partitions.layout import (
-    GPT_HEADER,
-    GPT_SIGNATURE,
-    SECTOR_SIZES,
-    has_mbr,
-    has_protective,
-    is_partitioned,
-    mbr_entries,
-)
+from pydiskimg.partitions.layout import GPT_HEADER, GPT_SIGNATURE, has_protective, is_partitioned, mbr_entries
+from pydiskimg.partitions.partition import SECTOR_SIZES, has_mbr
 
 # As many bytes of a disk as described_end() looks at: up to the superblock of btrfs.
 LOOK_AT = 68 << 10

@@ -3,30 +3,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-
 from pydiskimg.disks.region import SourceRegion
 from pydiskimg.errors import FileSystemError, PartitionError
 from pydiskimg.fs.probe import FileSystemKind, probe
-from pydiskimg.partitions.layout import SECTOR_SIZES
-from pydiskimg.partitions.read import Partition, read_partition_table
-from pydiskimg.protocols import Disk, Source
+from pydiskimg.partitions.partition import SECTOR_SIZES, Partition, has_mbr
+from pydiskimg.protocols import Disk, Source, read_bytes
+from pydiskimg.startup import TYPE_CHECKING, ValueObject
 
-TableReader = Callable[[Source, int], Sequence[Partition]]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import TypeAlias
+
+TableReader: TypeAlias = "Callable[[Source, int], Sequence[Partition]]"
 """Called with a disk and the bytes of a sector; none where the disk has no table. Raises PartitionError."""
 
 
-@dataclass(frozen=True, slots=True)
-class Volume:
+class Volume(ValueObject):
     """A partition, or the whole disk as number 0, and what is on it (None: nothing that is known).
 
     options are what it is to be mounted with: the subvolume of a btrfs.
     """
 
-    partition: Partition
-    content: FileSystemKind | None
-    options: str = ""
+    __slots__ = ("content", "options", "partition")
+
+    def __init__(self, partition: Partition, content: FileSystemKind | None, options: str = "") -> None:
+        self.partition = partition
+        self.content = content
+        self.options = options
 
     @property
     def location(self) -> str:
@@ -101,13 +104,17 @@ def volume_readings(
 
 
 def _read(source: Source, sector_size: int) -> Sequence[Partition]:
+    if not has_mbr(read_bytes(source, 0, min(source.size, SECTOR_SIZES[0]))):
+        return ()
+    from pydiskimg.partitions.read import read_partition_table  # only here: many file systems are alone on their disk
+
     return read_partition_table(source, sector_size=sector_size)
 
 
 def _probed(source: Source, partition: Partition, tell: Callable[[str], object] | None) -> Volume:
     volume = Volume(partition, None)
     try:
-        return replace(volume, content=probe(volume.region(source)))
+        return Volume(partition, probe(volume.region(source)))
     except FileSystemError as error:  # what is looked for may be on another one
         if tell is None:
             import logging  # only here: it takes longer to import than a small file to read

@@ -26,8 +26,8 @@ from pydiskimg.host.loop import loop_device
 from pydiskimg.host.mount import enter_private_namespace, mounted
 from pydiskimg.partitions.grow import plan_partition_growth
 from pydiskimg.partitions.growth_plan import NothingToGrowError, PartitionGrowth
-from pydiskimg.partitions.layout import SECTOR_SIZES
-from pydiskimg.partitions.read import Partition, other_sectors
+from pydiskimg.partitions.partition import SECTOR_SIZES, Partition
+from pydiskimg.partitions.read import other_sectors
 from pydiskimg.protocols import ShownDisk
 from pydiskimg.units import format_size
 from pydiskimg.volumes.grow_mounted import MOUNTED_AS, grow_mounted

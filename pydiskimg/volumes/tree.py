@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
 
 from pydiskimg.errors import DiskImageError, FileSystemError, PartitionError
 from pydiskimg.fs.ext4.tree import ExtTree, open_ext_tree
@@ -14,7 +13,6 @@ from pydiskimg.images.raw import open_raw
 from pydiskimg.protocols import Source
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.volumes.find import Volume, volumes_of
-from pydiskimg.volumes.root import is_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,19 +79,34 @@ def open_tree(
     Raises PartitionError for a partition that there is none of, FileSystemError where there is no file system that is
     read, or changed, here, or several of which none is a root, and what open_image() and open_disk() raise.
     """
+    if writable:
+        return _open_changed(image, partition, format, references)
+    if not isinstance(image, str | os.PathLike):
+        return _found(image, partition)[1]
+    source = open_image(image, format=format, references=references)
+    try:
+        return ExtTree(_found(source, partition)[1].files, source.close)
+    except BaseException:
+        source.close()
+        raise
+
+
+def _open_changed(
+    image: str | os.PathLike[str] | Source,
+    partition: int | None,
+    format: str | None,  # noqa: A002
+    references: AllowedDirectory | None,
+) -> ChangedTree:
+    from contextlib import ExitStack  # only here: reading does without
+
     with ExitStack() as stack:
         source: Source
-        if not isinstance(image, str | os.PathLike):
-            source = image
-        elif writable:
+        if isinstance(image, str | os.PathLike):
             source = stack.enter_context(_opened_disk(image, format, references))
         else:
-            source = stack.enter_context(open_image(image, format=format, references=references))
-        volume, tree = _found(source, partition)
-        if not writable:
-            return ExtTree(tree.files, stack.pop_all().close)
+            source = image
         opened = ExitStack()
-        changed = _changed_tree(volume, source, opened.close)
+        changed = _changed_tree(_found(source, partition)[0], source, opened.close)
         opened.push(stack.pop_all())
         return changed
 
@@ -138,7 +151,7 @@ def _found(source: Source, partition: int | None) -> tuple[Volume, ExtTree]:
         except DiskImageError as error:
             told.append(str(error))
             continue
-        if len(candidates) == 1 or is_root(tree):
+        if len(candidates) == 1 or _is_root(tree):
             return volume, tree
         opened.append(volume)
     if told and not opened:
@@ -146,6 +159,12 @@ def _found(source: Source, partition: int | None) -> tuple[Volume, ExtTree]:
     found = ", ".join(map(str, volumes)) or "none"
     what = "several file systems and no root of a Linux system among them" if opened else "no ext2, ext3 or ext4"
     raise FileSystemError(f"{source.name}: holds {what}; name a partition; found: {found}")
+
+
+def _is_root(tree: ExtTree) -> bool:
+    from pydiskimg.volumes.root import is_root  # only here: where there is one file system, it is that
+
+    return is_root(tree)
 
 
 def _numbered(source: Source, volumes: list[Volume], number: int) -> Volume:

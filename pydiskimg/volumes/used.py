@@ -21,7 +21,8 @@ from pydiskimg.fs.ext4.usage import ExtUsage
 from pydiskimg.fs.probe import probe
 from pydiskimg.fs.signatures import stranger
 from pydiskimg.fs.swap import swap_used
-from pydiskimg.partitions.read import Partition, gpt_sector_size, read_partition_table, refuse_hybrid
+from pydiskimg.partitions.partition import Partition
+from pydiskimg.partitions.read import gpt_sector_size, read_partition_table, refuse_hybrid
 from pydiskimg.protocols import FileRange, Source, WritableBuffer, check_range
 from pydiskimg.ranges import RangeList
 from pydiskimg.units import KIB

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pydiskimg.cli import COMMANDS
+from pydiskimg.cli.command_line import COMMANDS
 
 pytestmark = pytest.mark.oracle
 

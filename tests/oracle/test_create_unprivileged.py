@@ -23,7 +23,8 @@ from pydiskimg.fs.ext4.change.tree import open_changed_tree
 from pydiskimg.fs.ext4.populate.populate import populate
 from pydiskimg.fs.fat12 import make_fat12
 from pydiskimg.images.open_disk import open_disk
-from pydiskimg.partitions.read import Partition, read_partition_table
+from pydiskimg.partitions.partition import Partition
+from pydiskimg.partitions.read import read_partition_table
 from pydiskimg.units import MIB
 from tests.fixtures.dumps import Dir, File, dump
 from tests.fixtures.grub_files import DIRECTORY as GRUB

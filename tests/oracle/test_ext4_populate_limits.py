@@ -17,7 +17,7 @@ import pytest
 
 from pydiskimg.errors import DiskImageError, FileSystemError
 from pydiskimg.files.tar import open_tar
-from pydiskimg.fs.ext4.tree.open import open_ext_tree
+from pydiskimg.fs.ext4.tree import open_ext_tree
 from pydiskimg.fs.ext4.tree.tree import ExtTree
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.protocols import read_bytes

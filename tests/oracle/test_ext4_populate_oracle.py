@@ -12,7 +12,7 @@ import pytest
 
 from pydiskimg.disks.region import Region
 from pydiskimg.fs.ext4.populate.populate import populate
-from pydiskimg.fs.ext4.tree.open import open_ext_tree
+from pydiskimg.fs.ext4.tree import open_ext_tree
 from pydiskimg.images.create import new_image
 from pydiskimg.images.open import open_image
 from pydiskimg.images.open_disk import open_disk

@@ -16,7 +16,8 @@ import pytest
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import PartitionError
 from pydiskimg.images.open_disk import open_disk
-from pydiskimg.partitions.read import Partition, read_partition_table
+from pydiskimg.partitions.partition import Partition
+from pydiskimg.partitions.read import read_partition_table
 from pydiskimg.units import MIB
 
 pytestmark = pytest.mark.oracle

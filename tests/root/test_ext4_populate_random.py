@@ -22,7 +22,7 @@ from pydiskimg.errors import DiskImageError
 from pydiskimg.files.entry import Entry
 from pydiskimg.files.writer import Wording, open_writer
 from pydiskimg.fs.ext4.populate.populate import populate
-from pydiskimg.fs.ext4.tree.open import open_ext_tree
+from pydiskimg.fs.ext4.tree import open_ext_tree
 from pydiskimg.units import MIB
 from tests.fixtures.made_entries import FIXED, entry, folder, hard_link, regular, sparse, symlink
 from tests.fixtures.programs import Tool, run

@@ -7,14 +7,13 @@ uninit_bg (GDT_CSUM) has a CRC-16 in the descriptors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-
 from pydiskimg.crc32c import byte_table, crc32c, crc32c_columns
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.features import Features, RoCompat
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
 _BG_CHECKSUM = layout.GROUP_DESCRIPTOR_64.offsets["bg_checksum"]
@@ -26,6 +25,7 @@ _FEW_DESCRIPTORS = 16  # for which to compute their checksums together takes lon
 _ALL_OR_NOTHING = bytes(1) + bytes([0xFF]) * 0xFF  # translates what is not zero to all ones
 _CRC16_POLYNOMIAL = 0xA001  # ANSI, reflected 0x8005
 _CRC16_START = 0xFFFF
+_crc16_table: list[int] = []  # until it is needed
 
 
 def superblock_checksum(superblock: bytes | bytearray) -> int:
@@ -242,14 +242,13 @@ def _masked(column: bytes, mask: bytes) -> bytes:
     return masked.to_bytes(len(column), "little")
 
 
-_CRC16 = byte_table(_CRC16_POLYNOMIAL)
-
-
 def crc16(data: bytes, register: int = _CRC16_START) -> int:
     """Return the register after data, started from register; there is no final inversion (Linux crc16()).
 
     Few file systems need it, so bytewise is fast enough.
     """
+    if not _crc16_table:
+        _crc16_table.extend(byte_table(_CRC16_POLYNOMIAL))
     for byte in data:
-        register = _CRC16[(register ^ byte) & 0xFF] ^ register >> 8
+        register = _crc16_table[(register ^ byte) & 0xFF] ^ register >> 8
     return register

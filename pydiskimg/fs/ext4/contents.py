@@ -3,19 +3,26 @@
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_right
-from collections.abc import Iterator
+from _bisect import bisect_right  # bisect.py only passes it on, and takes 0.1 ms
 
-from pydiskimg.extents import Extent, Kind
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.inodes import StoredInode, inode_name
 from pydiskimg.fs.ext4.map_reader import file_pieces
 from pydiskimg.protocols import Source, WritableBuffer, check_range
+from pydiskimg.startup import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, MutableSequence
+    from typing import TypeAlias
+
+    from pydiskimg.extents import Extent
+
+_FEW_PIECES = 1 << 7  # which may take more memory
 _MAX_PIECES = 1 << 22  # 24 bytes of memory each
 _MAX_SIZE = 1 << 63
+
+_Numbers: TypeAlias = "MutableSequence[int]"
 
 
 class FileSource(Source):
@@ -29,7 +36,7 @@ class FileSource(Source):
         self.size = file_size(fs, inode)
         self._fs = fs
         self._inode = inode
-        self._map: tuple[array[int], array[int], array[int]] | None = None
+        self._map: tuple[_Numbers, _Numbers, _Numbers] | None = None
 
     def runs(self) -> Iterator[tuple[int, int, int]]:
         """Yield (offset in the file, offset in the file system's source, length) of what is stored, in bytes."""
@@ -39,6 +46,8 @@ class FileSource(Source):
             yield start, at * size, min(count * size, self.size - start)
 
     def extents(self) -> Iterator[Extent]:
+        from pydiskimg.extents import Extent, Kind  # only here: a file that is read as a whole needs none
+
         end, pending = 0, 0  # what was yielded, and up to where what is stored goes on
         for start, _, length in zip(*self._read_map(), strict=True):
             if start > pending:
@@ -72,14 +81,21 @@ class FileSource(Source):
             done = last
         view[done - offset :] = bytes(end - done)
 
-    def _read_map(self) -> tuple[array[int], array[int], array[int]]:
+    def _read_map(self) -> tuple[_Numbers, _Numbers, _Numbers]:
         if self._map is None:
-            starts, stored, lengths = array("Q"), array("Q"), array("Q")
+            starts: _Numbers
+            stored: _Numbers
+            lengths: _Numbers
+            starts, stored, lengths = [], [], []
             for start, at, length in self.runs():
                 starts.append(start)
                 stored.append(at)
                 lengths.append(length)
-                if len(starts) > _MAX_PIECES:
+                if len(starts) == _FEW_PIECES:
+                    from array import array  # only here: it imports collections.abc, which takes 2 ms
+
+                    starts, stored, lengths = (array("Q", numbers) for numbers in (starts, stored, lengths))
+                elif len(starts) > _MAX_PIECES:
                     name = inode_name(self._inode.number)
                     raise self._fs.not_believed(f"{name}: it is in more than {_MAX_PIECES} pieces")
             self._map = starts, stored, lengths
@@ -98,6 +114,8 @@ class InlineSource(Source):
         self._data = data
 
     def extents(self) -> Iterator[Extent]:
+        from pydiskimg.extents import Extent, Kind
+
         if self.size:
             yield Extent(0, self.size, Kind.DATA)
 

@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.features import Incompat
 from pydiskimg.fs.ext4.file_system import FileSystem
@@ -15,30 +12,37 @@ from pydiskimg.records import Record, Value
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
 _BLOCKS_AT_ONCE = 32
 
 
-@dataclass(frozen=True, slots=True)
 class Descriptor:
     """What a descriptor says; block_bitmap, inode_bitmap and inode_table are blocks, free_blocks counts clusters.
 
     is_intact is False when its checksum does not hold: then nothing it says is to be relied on.
     """
 
-    group: int
-    block_bitmap: int
-    inode_bitmap: int
-    inode_table: int
-    free_blocks: int
-    free_inodes: int
-    flags: int
-    bitmap_checksum: int
-    is_intact: bool
-    directories: int
-    unused_inodes: int
-    inode_bitmap_checksum: int
+    __slots__ = (
+        *("group", "block_bitmap", "inode_bitmap", "inode_table", "free_blocks", "free_inodes", "flags"),
+        *("bitmap_checksum", "is_intact", "directories", "unused_inodes", "inode_bitmap_checksum"),
+    )
+
+    def __init__(self, group: int, fields: Mapping[str, Any], *, is_intact: bool, has_flags: bool) -> None:
+        """fields are those of the record; has_flags says whether its flags, and what depends on them, count."""
+        self.group = group
+        self.block_bitmap = _joined(fields, "bg_block_bitmap", 32)
+        self.inode_bitmap = _joined(fields, "bg_inode_bitmap", 32)
+        self.inode_table = _joined(fields, "bg_inode_table", 32)
+        self.free_blocks = _joined(fields, "bg_free_blocks_count", 16)
+        self.free_inodes = _joined(fields, "bg_free_inodes_count", 16)
+        self.flags = int(fields["bg_flags"]) if has_flags else 0
+        self.bitmap_checksum = _joined(fields, "bg_block_bitmap_csum", 16)
+        self.is_intact = is_intact
+        self.directories = _joined(fields, "bg_used_dirs_count", 16)
+        self.unused_inodes = _joined(fields, "bg_itable_unused", 16) if has_flags else 0
+        self.inode_bitmap_checksum = _joined(fields, "bg_inode_bitmap_csum", 16)
 
 
 def descriptor_record(geometry: Geometry) -> Record:
@@ -83,20 +87,7 @@ def _descriptors(table: bytes, fs: FileSystem, first_group: int) -> Iterator[Des
     size, record = fs.geometry.desc_size, descriptor_record(fs.geometry)
     for index, is_intact in enumerate(fs.checksums.descriptors_hold(table, size, first_group)):
         fields = record.unpack(table, index * size)
-        yield Descriptor(
-            first_group + index,
-            _joined(fields, "bg_block_bitmap", 32),
-            _joined(fields, "bg_inode_bitmap", 32),
-            _joined(fields, "bg_inode_table", 32),
-            _joined(fields, "bg_free_blocks_count", 16),
-            _joined(fields, "bg_free_inodes_count", 16),
-            fields["bg_flags"] if fs.checksums.cover_descriptors else 0,
-            _joined(fields, "bg_block_bitmap_csum", 16),
-            is_intact,
-            _joined(fields, "bg_used_dirs_count", 16),
-            _joined(fields, "bg_itable_unused", 16) if fs.checksums.cover_descriptors else 0,
-            _joined(fields, "bg_inode_bitmap_csum", 16),
-        )
+        yield Descriptor(first_group + index, fields, is_intact=is_intact, has_flags=fs.checksums.cover_descriptors)
 
 
 def _joined(fields: Mapping[str, Any], name: str, bits: int) -> int:

@@ -7,14 +7,15 @@ they had one entry that is not in use. Names that are compared without case are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.features import Compat, Incompat
 from pydiskimg.fs.ext4.file_system import FileSystem, NotBelievedError
 from pydiskimg.fs.ext4.inodes import StoredInode, inode_name
 from pydiskimg.fs.ext4.map_reader import file_pieces
-from pydiskimg.text import quoted
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NamedInode = tuple[bytes, int, int]
 """The name of an entry, its inode's number, and its file type as the entry says it; 0: it says none."""
@@ -113,6 +114,8 @@ def hash_table(fs: FileSystem, inode: StoredInode, number: int, block: bytes) ->
 
 def _check_name(fs: FileSystem, inode: StoredInode, name: bytes) -> None:
     if not name or b"/" in name or b"\0" in name:
+        from pydiskimg.text import quoted  # only here: nearly all directories are sound
+
         raise _damaged(fs, inode, f"it has an entry with the name {quoted(name, limit=64)}, which no file can have")
 
 

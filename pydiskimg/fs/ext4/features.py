@@ -9,66 +9,83 @@ and ext4 are told apart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from enum import IntFlag
+from pydiskimg.startup import TYPE_CHECKING, ValueObject
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class FeatureSet(Protocol):
+        field: str  # s_feature_...
 
 
-class Compat(IntFlag):
+class Feature(int):
+    """A flag of the set in whose class it is declared. Not an IntFlag: the module enum takes 4 ms to import."""
+
+    name: str
+    field: str
+
+    def __set_name__(self, owner: FeatureSet, name: str) -> None:
+        self.name, self.field = name, owner.field
+
+
+class Compat:
     """A reader or writer that does not know the bit may go on."""
 
-    IMAGIC_INODES = 0x2
-    HAS_JOURNAL = 0x4
-    EXT_ATTR = 0x8
-    RESIZE_INODE = 0x10
-    DIR_INDEX = 0x20
-    SPARSE_SUPER2 = 0x200
-    STABLE_INODES = 0x800  # inodes keep their numbers and the UUID: encrypted contents depend on them
-    ORPHAN_FILE = 0x1000
+    field = "compat"
+
+    IMAGIC_INODES = Feature(0x2)
+    HAS_JOURNAL = Feature(0x4)
+    EXT_ATTR = Feature(0x8)
+    RESIZE_INODE = Feature(0x10)
+    DIR_INDEX = Feature(0x20)
+    SPARSE_SUPER2 = Feature(0x200)
+    STABLE_INODES = Feature(0x800)  # inodes keep their numbers and the UUID: encrypted contents depend on them
+    ORPHAN_FILE = Feature(0x1000)
 
 
-class Incompat(IntFlag):
+class Incompat:
     """Software that does not know the bit must not touch the file system."""
 
-    FILETYPE = 0x2
-    RECOVER = 0x4
-    JOURNAL_DEV = 0x8  # not a file system but the journal of one, which is not read
-    META_BG = 0x10
-    EXTENTS = 0x40
-    BIT64 = 0x80
-    MMP = 0x100
-    FLEX_BG = 0x200
-    EA_INODE = 0x400
-    CSUM_SEED = 0x2000
-    LARGEDIR = 0x4000
-    INLINE_DATA = 0x8000
-    ENCRYPT = 0x10000
-    CASEFOLD = 0x20000
+    field = "incompat"
+
+    FILETYPE = Feature(0x2)
+    RECOVER = Feature(0x4)
+    JOURNAL_DEV = Feature(0x8)  # not a file system but the journal of one, which is not read
+    META_BG = Feature(0x10)
+    EXTENTS = Feature(0x40)
+    BIT64 = Feature(0x80)
+    MMP = Feature(0x100)
+    FLEX_BG = Feature(0x200)
+    EA_INODE = Feature(0x400)
+    CSUM_SEED = Feature(0x2000)
+    LARGEDIR = Feature(0x4000)
+    INLINE_DATA = Feature(0x8000)
+    ENCRYPT = Feature(0x10000)
+    CASEFOLD = Feature(0x20000)
 
 
-class RoCompat(IntFlag):
+class RoCompat:
     """Software that does not know the bit may read only."""
 
-    SPARSE_SUPER = 0x1
-    LARGE_FILE = 0x2
-    BTREE_DIR = 0x4
-    HUGE_FILE = 0x8
-    GDT_CSUM = 0x10
-    DIR_NLINK = 0x20
-    EXTRA_ISIZE = 0x40
-    QUOTA = 0x100
-    BIGALLOC = 0x200
-    METADATA_CSUM = 0x400
-    READONLY = 0x1000
-    PROJECT = 0x2000
-    SHARED_BLOCKS = 0x4000  # Android: a block may belong to several files
-    VERITY = 0x8000
-    ORPHAN_PRESENT = 0x10000
+    field = "ro_compat"
+
+    SPARSE_SUPER = Feature(0x1)
+    LARGE_FILE = Feature(0x2)
+    BTREE_DIR = Feature(0x4)
+    HUGE_FILE = Feature(0x8)
+    GDT_CSUM = Feature(0x10)
+    DIR_NLINK = Feature(0x20)
+    EXTRA_ISIZE = Feature(0x40)
+    QUOTA = Feature(0x100)
+    BIGALLOC = Feature(0x200)
+    METADATA_CSUM = Feature(0x400)
+    READONLY = Feature(0x1000)
+    PROJECT = Feature(0x2000)
+    SHARED_BLOCKS = Feature(0x4000)  # Android: a block may belong to several files
+    VERITY = Feature(0x8000)
+    ORPHAN_PRESENT = Feature(0x10000)
 
 
-Feature = Compat | Incompat | RoCompat
-
-_SETS: Mapping[type[Feature], str] = {Compat: "compat", Incompat: "incompat", RoCompat: "ro_compat"}
 _ALL = 0xFFFFFFFF
 
 # What the drivers of ext2 and ext3 understand; anything else makes it ext4.
@@ -77,34 +94,34 @@ _EXT2_INCOMPAT = Incompat.FILETYPE | Incompat.META_BG
 _EXT3_INCOMPAT = _EXT2_INCOMPAT | Incompat.RECOVER
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
+class Features(ValueObject):
     """One file system's three sets of features, as its superblock has them: bits that are not known here stay."""
 
-    compat: int = 0
-    incompat: int = 0
-    ro_compat: int = 0
+    __slots__ = ("compat", "incompat", "ro_compat")
+
+    def __init__(self, compat: int = 0, incompat: int = 0, ro_compat: int = 0) -> None:
+        self.compat = compat
+        self.incompat = incompat
+        self.ro_compat = ro_compat
 
     def __contains__(self, feature: Feature) -> bool:
-        return bool(getattr(self, _SETS[type(feature)]) & int(feature))
+        return bool(getattr(self, feature.field) & feature)
 
     def with_(self, *features: Feature) -> Features:
         """Return the features with more of them."""
-        found = self
+        sets = {name: getattr(self, name) for name in self.__slots__}
         for feature in features:
-            name = _SETS[type(feature)]
-            found = replace(found, **{name: getattr(found, name) | feature.value})
-        return found
+            sets[feature.field] |= feature
+        return Features(**sets)
 
     def without(self, feature: Feature) -> Features:
         """Return the features without one of them."""
-        name = _SETS[type(feature)]
-        return replace(self, **{name: getattr(self, name) & ~feature.value})
+        return self.replaced(**{feature.field: getattr(self, feature.field) & ~feature})
 
     @property
     def fields(self) -> dict[str, int | bytes]:
         """The fields of the superblock that hold them."""
-        return {f"s_feature_{name}": getattr(self, name) for name in _SETS.values()}
+        return {f"s_feature_{name}": getattr(self, name) for name in self.__slots__}
 
     def beyond(self, known: Features) -> tuple[int, int]:
         """Return the bits of incompat and of ro_compat that are not among those of known."""
@@ -115,17 +132,22 @@ class Features:
         """The first of ext2, ext3 and ext4 whose driver understands them, as libblkid tells them; None: not one."""
         if Incompat.JOURNAL_DEV in self:
             return None
-        if self.ro_compat & ~_OLD_RO_COMPAT.value or self.incompat & ~_EXT3_INCOMPAT.value:
+        if self.ro_compat & ~_OLD_RO_COMPAT or self.incompat & ~_EXT3_INCOMPAT:
             return "ext4"
         if Compat.HAS_JOURNAL in self:
             return "ext3"
-        return None if self.incompat & ~_EXT2_INCOMPAT.value else "ext2"
+        return None if self.incompat & ~_EXT2_INCOMPAT else "ext2"
 
 
-_READ_INCOMPAT = sum(Incompat) - Incompat.JOURNAL_DEV
+def every(flags: type[FeatureSet]) -> int:
+    """Return the bits of all flags that are known of a set."""
+    return sum(flag for flag in vars(flags).values() if isinstance(flag, Feature))
+
+
+_READ_INCOMPAT = every(Incompat) & ~Incompat.JOURNAL_DEV
 
 # To say what is in use by the bitmaps, and to read files: who only reads need not know what ro_compat says.
-KNOWN_TO_BITMAPS = Features(_ALL, _READ_INCOMPAT, sum(RoCompat) - RoCompat.SHARED_BLOCKS)
+KNOWN_TO_BITMAPS = Features(_ALL, _READ_INCOMPAT, every(RoCompat) & ~RoCompat.SHARED_BLOCKS)
 KNOWN_TO_FILES = Features(_ALL, _READ_INCOMPAT, _ALL)
 
 _EXT2 = Features().with_(

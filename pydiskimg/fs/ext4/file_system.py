@@ -7,8 +7,6 @@ understands in full is accepted, and everything else raises NotBelievedError.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.checksums import Checksums
@@ -16,6 +14,7 @@ from pydiskimg.fs.ext4.features import KNOWN_TO_BITMAPS, Features, Incompat, RoC
 from pydiskimg.fs.ext4.geometry import Geometry
 from pydiskimg.fs.ext4.superblock import MAX_LOG_BLOCK_SIZE, Superblock, parse_superblock
 from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.startup import ValueObject
 
 _MAX_LOG_CLUSTER_SIZE = 19  # 512 MiB, the kernel's bound
 _MAX_LOG_FLEX_SIZE = 31  # the kernel takes more for none
@@ -35,14 +34,16 @@ class NotBelievedError(FileSystemError):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class FileSystem:
+class FileSystem(ValueObject):
     """A sound ext2, ext3 or ext4 that source holds from its first byte on."""
 
-    source: Source
-    superblock: Superblock
-    geometry: Geometry
-    checksums: Checksums
+    __slots__ = ("checksums", "geometry", "source", "superblock")
+
+    def __init__(self, source: Source, superblock: Superblock, geometry: Geometry, checksums: Checksums) -> None:
+        self.source = source
+        self.superblock = superblock
+        self.geometry = geometry
+        self.checksums = checksums
 
     @property
     def name(self) -> str:

@@ -12,19 +12,18 @@ Pure arithmetic, of a file system that is to be made (plan.py), to grow (grow_ge
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from functools import cached_property
-
 from pydiskimg.fs.ext4.features import Compat, Features, Incompat, RoCompat
 from pydiskimg.fs.ext4.layout import INODE_SIZE, SUPERBLOCK_OFFSET
+from pydiskimg.startup import TYPE_CHECKING, ValueObject, cached_property
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
 
 PAGE_SIZE = 4096  # sizes are rounded down to it, whatever the block size
 SPARE_BLOCKS = 50  # a last group that has fewer blocks than this beyond its own metadata is dropped
 
 
-@dataclass(frozen=True)
-class Geometry:
+class Geometry(ValueObject):
     """The division of a file system into groups; units are blocks where nothing else is said.
 
     Groups, descriptors and inodes are numbered as in the specification. cluster_blocks is 1 except with bigalloc; a bit
@@ -32,19 +31,36 @@ class Geometry:
     together, two_copies the groups that sparse_super2 names, reserved_blocks are the super user's.
     """
 
-    features: Features
-    block_size: int
-    blocks: int
-    blocks_per_group: int
-    inodes_per_group: int
-    desc_size: int
-    inode_size: int = INODE_SIZE
-    cluster_blocks: int = 1
-    flex_size: int = 1
-    reserved_gdt_blocks: int = 0
-    reserved_blocks: int = 0
-    first_meta_bg: int = 0
-    two_copies: tuple[int, int] = (0, 0)
+    def __init__(  # noqa: PLR0913 - the numbers of a superblock
+        self,
+        features: Features,
+        block_size: int,
+        blocks: int,
+        blocks_per_group: int,
+        inodes_per_group: int,
+        desc_size: int,
+        *,
+        inode_size: int = INODE_SIZE,
+        cluster_blocks: int = 1,
+        flex_size: int = 1,
+        reserved_gdt_blocks: int = 0,
+        reserved_blocks: int = 0,
+        first_meta_bg: int = 0,
+        two_copies: tuple[int, int] = (0, 0),
+    ) -> None:
+        self.features = features
+        self.block_size = block_size
+        self.blocks = blocks
+        self.blocks_per_group = blocks_per_group
+        self.inodes_per_group = inodes_per_group
+        self.desc_size = desc_size
+        self.inode_size = inode_size
+        self.cluster_blocks = cluster_blocks
+        self.flex_size = flex_size
+        self.reserved_gdt_blocks = reserved_gdt_blocks
+        self.reserved_blocks = reserved_blocks
+        self.first_meta_bg = first_meta_bg
+        self.two_copies = two_copies
 
     @cached_property
     def first_data_block(self) -> int:

@@ -8,8 +8,6 @@ second copy of the superblock by sparse_super2 moves, to the new last group.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pydiskimg.errors import DoesNotFitError, FileSystemError
 from pydiskimg.fs.ext4.features import NOT_GROWN, Compat, Incompat
 from pydiskimg.fs.ext4.file_system import MAX_GROUPS
@@ -68,18 +66,18 @@ def refuse_resizing(old: Geometry, where: str) -> None:
 def _divided(old: Geometry, blocks: int, where: str) -> Geometry:
     """Return old with that many blocks, its descriptors taken from the reserve or spread."""
     reserved = min(old.reserved_blocks, old.blocks) * blocks // old.blocks
-    grown = replace(old, blocks=blocks, reserved_blocks=reserved)
+    grown = old.replaced(blocks=blocks, reserved_blocks=reserved)
     _refuse_too_many(old, grown, where)
     if Compat.SPARSE_SUPER2 in old.features and grown.groups > old.groups:
-        grown = replace(grown, two_copies=_two_copies(old, grown.groups - 1))
+        grown = grown.replaced(two_copies=_two_copies(old, grown.groups - 1))
     more = max(grown.desc_blocks - old.desc_blocks, 0)
     if not more or Incompat.META_BG in old.features:
         return grown
     if more <= old.reserved_gdt_blocks:
-        return replace(grown, reserved_gdt_blocks=old.reserved_gdt_blocks - more)
+        return grown.replaced(reserved_gdt_blocks=old.reserved_gdt_blocks - more)
     packed = old.desc_blocks + old.reserved_gdt_blocks
     features = old.features.without(Compat.RESIZE_INODE).with_(Incompat.META_BG)
-    return replace(grown, features=features, first_meta_bg=packed, reserved_gdt_blocks=0)
+    return grown.replaced(features=features, first_meta_bg=packed, reserved_gdt_blocks=0)
 
 
 def _two_copies(old: Geometry, last: int) -> tuple[int, int]:

@@ -5,8 +5,6 @@ neighbours are read together.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.inodes import StoredInode, group_of_inode, inode_table, intact_inode
 from pydiskimg.protocols import read_bytes
@@ -25,7 +23,7 @@ class InodeTable:
         self._at_once = max(1, _BYTES_AT_ONCE // fs.geometry.inode_size)
         self._tables: dict[int, int] = {}
         self._inodes: dict[int, StoredInode] = {}
-        self._pieces: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._pieces: dict[tuple[int, int], bytes] = {}  # the one that was used last is the last one
 
     def inode(self, number: int) -> StoredInode:
         """Return an inode. Raises as read_inode() does."""
@@ -47,9 +45,9 @@ class InodeTable:
         return intact_inode(fs, number, where, raw)
 
     def _piece(self, group: int, piece: int) -> bytes:
-        found = self._pieces.get((group, piece))
+        found = self._pieces.pop((group, piece), None)
         if found is not None:
-            self._pieces.move_to_end((group, piece))
+            self._pieces[group, piece] = found
             return found
         geometry = self._fs.geometry
         first = piece * self._at_once
@@ -58,7 +56,7 @@ class InodeTable:
         data = read_bytes(self._fs.source, start, count * geometry.inode_size)
         self._pieces[group, piece] = data
         if len(self._pieces) > _KEPT:
-            self._pieces.popitem(last=False)
+            del self._pieces[next(iter(self._pieces))]
         return data
 
     def _table(self, group: int) -> int:

@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.checksums import Checksums
 from pydiskimg.fs.ext4.descriptors import location_problem, read_descriptor
@@ -13,9 +10,10 @@ from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.geometry import Geometry
 from pydiskimg.protocols import read_bytes
 from pydiskimg.records import Value
-from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.startup import TYPE_CHECKING, ValueObject
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from pydiskimg.fs.ext4.file_map import FileMap
@@ -31,19 +29,18 @@ _TIMES = {
 }
 
 
-@dataclass(slots=True)  # a frozen one takes three times as long to make
-class StoredInode:
-    """An inode as it is stored at offset of block; seed starts the checksums of the blocks that belong to it.
+class StoredInode(ValueObject):
+    """An inode as it is stored at offset of block; seed starts the checksums of the blocks that belong to it."""
 
-    Nothing changes one.
-    """
+    __slots__ = ("block", "fields", "number", "offset", "raw", "seed")
 
-    number: int
-    block: int
-    offset: int
-    raw: bytes
-    fields: dict[str, Any]
-    seed: int
+    def __init__(self, number: int, block: int, offset: int, raw: bytes, fields: dict[str, Any], seed: int) -> None:
+        self.number = number
+        self.block = block
+        self.offset = offset
+        self.raw = raw
+        self.fields = fields
+        self.seed = seed
 
     @property
     def i_block(self) -> bytes:

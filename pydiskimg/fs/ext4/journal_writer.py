@@ -9,7 +9,6 @@ The kernel and e2fsck replay it when that ends in the middle.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import islice
 
 from pydiskimg.fs.ext4 import layout
@@ -30,7 +29,7 @@ class LogWriter:
         self._disk = disk
         self._size = fs.geometry.block_size
         self._writer = BlockWriter(disk, self._size)
-        self._journal = Journal(replace(fs, source=disk))
+        self._journal = Journal(fs.replaced(source=disk))
         self._sequence = self._journal.sequence
 
     def fits(self, blocks: dict[int, bytes]) -> bool:

@@ -7,13 +7,16 @@ file system has and none of the map's own twice, so that neither a circle nor a 
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator, Sequence
+from _struct import unpack  # struct.py only passes it on, and takes 0.1 ms
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.features import RoCompat
 from pydiskimg.fs.ext4.file_system import FileSystem, NotBelievedError
 from pydiskimg.fs.ext4.inodes import StoredInode, inode_name
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 _MAX_DEPTH = 5
 _MAX_BLOCKS = 1 << 32  # numbers of blocks in a file have 32 bits
@@ -24,7 +27,7 @@ FilePiece = tuple[int, int, int]
 
 def pointers_in(data: bytes) -> tuple[int, ...]:
     """Return the block numbers in a block of pointers, or in i_block."""
-    return struct.unpack(f"<{len(data) // 4}I", data)
+    return unpack(f"<{len(data) // 4}I", data)
 
 
 def file_pieces(fs: FileSystem, inode: StoredInode, most: int = _MAX_BLOCKS) -> Iterator[FilePiece]:

@@ -6,8 +6,6 @@ The choices are those of mke2fs 1.47 with Debian's mke2fs.conf, so that administ
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pydiskimg.errors import DoesNotFitError, FileSystemError
 from pydiskimg.fs.ext4.features import FEATURES, Compat, Incompat
 from pydiskimg.fs.ext4.geometry import PAGE_SIZE, SPARE_BLOCKS, Geometry
@@ -159,15 +157,15 @@ def _divide(geometry: Geometry, wanted_inodes: int, where: str) -> Geometry:
         if inodes_per_group > geometry.block_size * 8:
             if geometry.blocks_per_group < 256:
                 raise _no_room(geometry, where)
-            geometry = replace(whole, blocks_per_group=geometry.blocks_per_group - 8)
+            geometry = whole.replaced(blocks_per_group=geometry.blocks_per_group - 8)
             continue
-        geometry = replace(geometry, inodes_per_group=_whole_inode_blocks(geometry, inodes_per_group))
+        geometry = geometry.replaced(inodes_per_group=_whole_inode_blocks(geometry, inodes_per_group))
         geometry = _with_descriptor_reserve(geometry)
         blocks = _useful_blocks(geometry, where)
         if blocks == geometry.blocks:
             return geometry
         percent = 100.0 * whole.reserved_blocks / whole.blocks
-        geometry = replace(geometry, blocks=blocks, reserved_blocks=int(percent * blocks / 100.0))
+        geometry = geometry.replaced(blocks=blocks, reserved_blocks=int(percent * blocks / 100.0))
 
 
 def _whole_inode_blocks(geometry: Geometry, wanted: int) -> int:
@@ -192,7 +190,7 @@ def _with_descriptor_reserve(geometry: Geometry) -> Geometry:
     if reserve + geometry.desc_blocks > geometry.blocks_per_group * 3 // 4:
         # meta_bg excludes the resize inode
         features, reserve = features.without(Compat.RESIZE_INODE).with_(Incompat.META_BG), 0
-    return replace(geometry, features=features, reserved_gdt_blocks=reserve)
+    return geometry.replaced(features=features, reserved_gdt_blocks=reserve)
 
 
 def _useful_blocks(geometry: Geometry, where: str) -> int:

@@ -6,14 +6,11 @@ Nothing is judged here but the magic: file_system.py says which superblocks are 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.checksums import Checksums, superblock_checksum
 from pydiskimg.fs.ext4.features import Compat, Features, Incompat, RoCompat
 from pydiskimg.records import Value
-from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.startup import TYPE_CHECKING, cached_property
 
 if TYPE_CHECKING:
     from typing import Any
@@ -30,11 +27,11 @@ _XATTR_USER, _ACL = 0x4, 0x8
 _LAST_GROUP_NUMBER = 0xFFFF  # the field has 16 bits
 
 
-@dataclass(frozen=True)
 class Superblock:
     """What the fields of one superblock say."""
 
-    fields: dict[str, Any]
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self.fields = fields
 
     def number(self, name: str) -> int:
         return int(self.fields[name])
@@ -86,14 +83,14 @@ def parse_superblock(raw: bytes) -> Superblock | None:
     return Superblock(fields) if fields.get("s_magic") == layout.SUPERBLOCK_MAGIC else None
 
 
-@dataclass(frozen=True, slots=True)
 class Identity:
     """What tells one file system from another; now is in seconds since 1970, label is encoded."""
 
-    uuid: UUID
-    hash_seed: UUID
-    label: bytes
-    now: int
+    def __init__(self, uuid: UUID, hash_seed: UUID, label: bytes, now: int) -> None:
+        self.uuid = uuid
+        self.hash_seed = hash_seed
+        self.label = label
+        self.now = now
 
 
 def count_fields(geometry: Geometry, free_blocks: int, free_inodes: int) -> dict[str, Value]:

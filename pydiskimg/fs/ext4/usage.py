@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
-from dataclasses import replace
 
 from pydiskimg.fs.ext4.beginning import check_beginning
 from pydiskimg.fs.ext4.bitmaps import bits_in_use, runs_of
@@ -41,7 +40,7 @@ class ExtUsage:
         if self.replayed_blocks:
             fs = read_file_system(recovered)
         elif recovered is not source:
-            fs = replace(fs, source=recovered)
+            fs = fs.replaced(source=recovered)
         problem = state_problem(fs)
         if problem is not None:
             raise fs.not_believed(problem)

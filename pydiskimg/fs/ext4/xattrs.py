@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.file_system import FileSystem, NotBelievedError
 from pydiskimg.fs.ext4.inodes import StoredInode, inode_name
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import TypeAlias
 
 MAX_VALUE = 1 << 16  # bytes; Linux takes no longer ones
 _KEPT_BLOCKS = 256
@@ -16,7 +19,7 @@ _KEPT_BLOCKS = 256
 StoredName = tuple[int, bytes]
 """The index that stands for the beginning of an attribute's name (layout.XATTR_PREFIXES), and the rest of the name."""
 
-ReadValue = Callable[[int, int], bytes]
+ReadValue: TypeAlias = "Callable[[int, int], bytes]"
 """Called with the number of an inode and a size in bytes; returns the value that is the contents of that inode."""
 
 

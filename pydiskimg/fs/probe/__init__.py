@@ -7,18 +7,22 @@ Every check is on a bounded number of bytes at fixed places; the content may be 
 from __future__ import annotations
 
 from pydiskimg.errors import FileSystemError
-from pydiskimg.fs.probe import btrfs, containers, ext, swap, vfat, xfs
 from pydiskimg.fs.probe.kind import FileSystemKind
 from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 __all__ = ["FileSystemKind", "probe"]
 
 # btrfs has its superblock farthest from the start, at 64 KiB; swap of 64 KiB pages its signature just before.
 _HEAD = (64 + 4) << 10
 
-# libblkid's order. What holds other devices ends the search; of file systems there must be one only.
-_CONTAINERS = (containers.lvm2, containers.luks)
-_FILE_SYSTEMS = (vfat.probe, swap.probe, xfs.probe, ext.probe, btrfs.probe)
+# Marks, with their offsets or at those of the ends of pages
+_FAT = ((510, b"\x55\xaa"), (54, (b"MSDOS", b"FAT")), (82, (b"MSWIN", b"FAT32")))
+_SWAP = (b"SWAPSPACE2", b"SWAP-SPACE", b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"LINHIB0001")
+_TUX_ON_ICE = b"\xed\xc3\x02\xe9"
 
 
 def probe(source: Source) -> FileSystemKind | None:
@@ -28,14 +32,51 @@ def probe(source: Source) -> FileSystemKind | None:
     (libblkid and mount refuse that too); StorageError or InvalidImageError as reading the source does.
     """
     head = read_bytes(source, 0, min(source.size, _HEAD))
-    for container in _CONTAINERS:
+    for container in _containers(head):
         held = container(head)
         if held is not None:
             return held
-    found = [kind for kind in (look(source, head) for look in _FILE_SYSTEMS) if kind is not None]
+    found = [kind for kind in (look(source, head) for look in _file_systems(head)) if kind is not None]
     if len(found) > 1:
         names = " and ".join(kind.type for kind in found)
         raise FileSystemError(
             f"{source.name}: has the signatures of {names}, so what it holds is unclear; wipe the one that is stale"
         )
     return found[0] if found else None
+
+
+# The order of both is libblkid's. Only what has a mark in head is imported to judge it: most disks have one of them.
+def _containers(head: bytes) -> Iterator[Callable[[bytes], FileSystemKind | None]]:
+    """Yield what looks for those that hold other devices; the first that is found ends the search."""
+    if any(head.startswith(b"LABELONE", sector * 512) for sector in range(4)):
+        from pydiskimg.fs.probe.containers import lvm2
+
+        yield lvm2
+    if head.startswith(b"LUKS\xba\xbe"):
+        from pydiskimg.fs.probe.containers import luks
+
+        yield luks
+
+
+def _file_systems(head: bytes) -> Iterator[Callable[[Source, bytes], FileSystemKind | None]]:
+    """Yield what looks for file systems and swap, of which there must be one only."""
+    if any(head.startswith(marks, offset) for offset, marks in _FAT):
+        from pydiskimg.fs.probe import vfat
+
+        yield vfat.probe
+    if any(head.startswith(_SWAP, (size << 10) - 10) for size in (4, 8, 16, 32, 64)) or head.startswith(_TUX_ON_ICE):
+        from pydiskimg.fs.probe import swap
+
+        yield swap.probe
+    if head.startswith(b"XFSB"):
+        from pydiskimg.fs.probe import xfs
+
+        yield xfs.probe
+    if head.startswith(b"\x53\xef", 1024 + 0x38):
+        from pydiskimg.fs.probe import ext
+
+        yield ext.probe
+    if head.startswith(b"_BHRfS_M", (64 << 10) + 0x40):
+        from pydiskimg.fs.probe import btrfs
+
+        yield btrfs.probe

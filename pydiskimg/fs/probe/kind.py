@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from pydiskimg.text import printable
+from pydiskimg.startup import ValueObject
 
 
-@dataclass(frozen=True, slots=True)
-class FileSystemKind:
+class FileSystemKind(ValueObject):
     """What lies on a disk or partition, spelled as blkid spells it.
 
     type is ext2, ext3, ext4, xfs, btrfs, vfat, swap, swsuspend (a swap area with a hibernated system), LVM2_member or
@@ -17,9 +14,12 @@ class FileSystemKind:
     digits for LVM; None when it was never set. label is None when it is empty.
     """
 
-    type: str
-    uuid: str | None = None
-    label: str | None = None
+    __slots__ = ("label", "type", "uuid")
+
+    def __init__(self, type: str, uuid: str | None = None, label: str | None = None) -> None:  # noqa: A002
+        self.type = type
+        self.uuid = uuid
+        self.label = label
 
 
 def uuid_text(raw: bytes) -> str | None:
@@ -35,4 +35,9 @@ def label_text(raw: bytes) -> str | None:
 
     It is arbitrary bytes of a guest, and safe in messages: see printable(), exact.
     """
-    return printable(raw.split(b"\0", 1)[0].rstrip(b" \t\n\v\f\r"), exact=True) or None
+    label = raw.split(b"\0", 1)[0].rstrip(b" \t\n\v\f\r")
+    if not label:
+        return None
+    from pydiskimg.text import printable  # only here: many file systems have no label
+
+    return printable(label, exact=True)

@@ -7,9 +7,6 @@ BPB describe a FAT file system.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 from pydiskimg.fs.fat import (
     BOOT_SECTOR,
     DELETED,
@@ -27,6 +24,7 @@ from pydiskimg.protocols import Source, read_bytes
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 _FOREIGN = (b"JFS     ", b"HPFS    ")  # OS/2 put a BPB in front of them too
@@ -48,7 +46,6 @@ _ROOT_CLUSTERS = 100  # of the root directory in FAT32, as far as libblkid looks
 _LARGEST_DIRECTORY = (1 << 16) * ENTRY.size  # bytes
 
 
-@dataclass(frozen=True, slots=True)
 class _Geometry:
     """The BPB's numbers, checked; sizes are bytes."""
 
@@ -63,6 +60,9 @@ class _Geometry:
     root_cluster: int
     info: int  # offset of the FSInfo sector; 0: none
     serial: int  # 0: none
+
+    def __init__(self, **numbers: int) -> None:
+        vars(self).update(numbers)
 
 
 def probe(source: Source, head: bytes) -> FileSystemKind | None:

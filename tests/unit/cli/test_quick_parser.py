@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydiskimg.cli import QuickParser, UncommonError
+from pydiskimg.cli import QuickParser, UncommonError, cat, convert, ls, stat
 from pydiskimg.cli.command_line import _parser
-from pydiskimg.cli.convert import declare_common
 from tests.fixtures.checkout import ROOT
 from tests.fixtures.qcow2_images import Craft
 
@@ -56,20 +55,27 @@ WORDS = st.sampled_from(
     ]
 )
 
+FILES_WORDS = st.sampled_from(
+    [
+        *("-f", "-fraw", "raw", "vmdk", "--partition", "--partition=1", "--part", "0", "x", "a", "/b", "", "-", "--"),
+        *("-l", "-R", "-lR", "-L", "--long", "--long=1", "--output", "--output=json", "json", "--allow-references"),
+    ]
+)
+FILES = {"cat": cat.declare_common, "ls": ls.declare_common, "stat": stat.declare_common}
 
 NOT_COMPARED = ("run", "version", "usage_error", "_image_options_error", "ignored", "parser")
 
 
-def common_form(words: list[str]) -> dict[str, object]:
+def common_form(words: list[str], command: str = "convert") -> dict[str, object]:
     """Return what the quick parser understands, by the names that argparse has; an option not given is None for it."""
     parser = QuickParser()
-    declare_common(parser)
+    FILES.get(command, convert.declare_common)(parser)
     found = parser.parse(words)
-    return {key: getattr(found, key) or None for key in by_argparse(words)}
+    return {key: getattr(found, key) or None for key in by_argparse(words, command)}
 
 
-def by_argparse(words: list[str]) -> dict[str, object]:
-    found = vars(_parser(["convert"]).parse_args(["convert", *words]))
+def by_argparse(words: list[str], command: str = "convert") -> dict[str, object]:
+    found = vars(_parser([command], [command]).parse_args([command, *words]))
     return {key: value or None for key, value in found.items() if key not in NOT_COMPARED}
 
 
@@ -80,6 +86,29 @@ def test_any_words(words: list[str]) -> None:
     except UncommonError:
         return
     assert found == by_argparse(words)
+
+
+@given(st.sampled_from(sorted(FILES)), st.lists(FILES_WORDS, max_size=6))
+def test_any_words_of_what_reads_files(command: str, words: list[str]) -> None:
+    try:
+        found = common_form(words, command)
+    except UncommonError:
+        return
+    assert found == by_argparse(words, command)
+
+
+@pytest.mark.parametrize("command", FILES)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["a", "/b"],
+        ["-f", "raw", "a", "b", "/c"],
+        ["--partition", "2", "a", "/"],
+        ["--partition=0", "-f", "qcow2", "a", ""],
+    ],
+)
+def test_common_words_of_what_reads_files(command: str, words: list[str]) -> None:
+    assert common_form(words, command) == by_argparse(words, command)
 
 
 @pytest.mark.parametrize(

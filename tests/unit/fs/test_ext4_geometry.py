@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -182,8 +181,8 @@ def test_features_are_three_sets() -> None:
 )
 def test_journal_steps(size: int, blocks: int) -> None:
     geometry = divided(FEATURES["ext3"], 1)
-    assert journal_blocks(replace(geometry, blocks=size // 4096 - (size == 8 * MIB))) == blocks
-    assert journal_blocks(replace(geometry, features=FEATURES["ext2"])) == 0
+    assert journal_blocks(geometry.replaced(blocks=size // 4096 - (size == 8 * MIB))) == blocks
+    assert journal_blocks(geometry.replaced(features=FEATURES["ext2"])) == 0
 
 
 @given(st.integers(1, 80000), st.sampled_from([256, 512, 1024]))

@@ -6,7 +6,6 @@ from __future__ import annotations
 import random
 import struct
 import time
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -212,7 +211,7 @@ def test_features_with_which_none_grows(feature: Feature, name: str) -> None:
     with pytest.raises(
         FileSystemError, match=f"^disk: its ext file system has the feature {name}, with which its size is not"
     ):
-        larger(replace(geometry, features=features), NEW, "disk")
+        larger(geometry.replaced(features=features), NEW, "disk")
 
 
 @pytest.mark.parametrize(

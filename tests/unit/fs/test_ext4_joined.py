@@ -17,7 +17,7 @@ from pydiskimg.fs.ext4.change.joined import JoinedTree
 from pydiskimg.fs.ext4.change.tree import ChangedTree, open_changed_tree
 from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.fs.ext4.map_reader import file_pieces
-from pydiskimg.fs.ext4.tree.open import open_ext_tree
+from pydiskimg.fs.ext4.tree import open_ext_tree
 from pydiskimg.units import MIB
 from tests.fixtures.made_entries import regular
 

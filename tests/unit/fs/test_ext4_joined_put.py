@@ -19,7 +19,7 @@ from pydiskimg.fs.ext4.change.tree import ChangedTree, open_changed_tree
 from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.fs.ext4.new_file_system import NewExt
 from pydiskimg.fs.ext4.populate.filling import Filling
-from pydiskimg.fs.ext4.tree.open import open_ext_tree
+from pydiskimg.fs.ext4.tree import open_ext_tree
 from pydiskimg.fs.ext4.tree.tree import ExtTree
 from pydiskimg.units import MIB
 from tests.fixtures.made_entries import NAMED_ACL, everything, folder, hard_link, regular, symlink

@@ -77,12 +77,6 @@ def test_an_unknown_field_is_an_error() -> None:
         layout.EXTENT.pack(ee_lenn=1)
 
 
-@pytest.mark.parametrize("table", ["00 I first\n08 I second", "00 I first", "00 I first\n04 Q second"])
-def test_a_wrong_margin_or_size_is_noticed(table: str) -> None:
-    with pytest.raises(AssertionError):
-        Record("wrong", "<", 8, table)
-
-
 def test_values_are_the_fields_in_the_order_of_the_table() -> None:
     fields = {"inode": 12, "rec_len": 16, "name_len": 3, "file_type": 1}
     data = b"before" + layout.DIRECTORY_ENTRY.pack(**fields)

@@ -22,7 +22,7 @@ from pydiskimg.files.acl import AclEntry, decode
 from pydiskimg.files.dump import open_dump
 from pydiskimg.files.dump.entries import DumpEntries
 from pydiskimg.files.entry import Entry
-from pydiskimg.fs.ext4.tree.open import open_ext_tree
+from pydiskimg.fs.ext4.tree import open_ext_tree
 from pydiskimg.fs.ext4.tree.tree import ExtTree
 from pydiskimg.units import KIB, MIB
 from tests.fixtures.dumps import dump, small_tree

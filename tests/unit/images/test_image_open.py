@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.errors import InvalidImageError, StorageError, UnsupportedImageError
+from pydiskimg.images import FORMATS
 from pydiskimg.images.open import open_image
+from pydiskimg.images.qcow2.layout import MAGIC
 from pydiskimg.protocols import ImageSource, read_bytes
 from tests.fixtures.checkout import ROOT
 from tests.fixtures.qcow2_images import Craft
@@ -45,6 +47,10 @@ def test_formats(tmp_path: Path) -> None:
         UnsupportedImageError, match=r"the format 'vmdk' is not known; the ones that are read: raw, qcow2$"
     ):
         open_image(path, format="vmdk")
+
+
+def test_qcow2_is_known_by_the_magic_of_its_header() -> None:
+    assert FORMATS["qcow2"].magic == MAGIC
 
 
 def test_paths_that_are_no_image(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import PartitionError
 from pydiskimg.partitions.gap_partition import GapPartition, NoGapError, plan_gap_partition
-from pydiskimg.partitions.read import Partition, read_partition_table
+from pydiskimg.partitions.partition import Partition
+from pydiskimg.partitions.read import read_partition_table
 from tests.fixtures.partition_tables import entry, gpt, record
 
 TYPE = uuid.UUID("ebd0a0a2-b9e5-4433-87c0-68b6b72699c7")

@@ -16,7 +16,8 @@ from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.errors import PartitionError
 from pydiskimg.partitions.grow import grow_last_partition, plan_partition_growth
 from pydiskimg.partitions.growth_plan import NothingToGrowError, PartitionGrowth
-from pydiskimg.partitions.read import Partition, read_partition_table
+from pydiskimg.partitions.partition import Partition
+from pydiskimg.partitions.read import read_partition_table
 from pydiskimg.units import MIB, TIB
 from tests.fixtures.partition_tables import LINUX, entry, gpt, record, with_logical
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.change.transaction import Transaction, WriteOrder
@@ -93,7 +92,7 @@ def new_inode(
     }
     if RoCompat.PROJECT in fs.geometry.features and parent.flags & layout.PROJECT_INHERIT_FLAG:
         values["i_projid"] = parent.project
-    return changed(replace(inode, fields=layout.INODE.unpack(bytes(layout.INODE.size))), values)
+    return changed(inode.replaced(fields=layout.INODE.unpack(bytes(layout.INODE.size))), values)
 
 
 def _inherited_flags(kind: int, parent: StoredInode) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
@@ -23,7 +23,7 @@ from pydiskimg.fs.ext4.change.groups import ChangedGroups, GroupState
 from pydiskimg.fs.ext4.change.refusals import check_changeable
 from pydiskimg.fs.ext4.change.usage_changes import Charge, UsageChanges
 from pydiskimg.fs.ext4.descriptors import read_descriptors
-from pydiskimg.fs.ext4.features import Compat, Features, Incompat, RoCompat
+from pydiskimg.fs.ext4.features import Feature, Features, Incompat
 from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.journal import Journal
@@ -100,7 +100,7 @@ class Transaction:
         if isinstance(before.source, RecoveredSource):
             before.source.check_copies()  # now, and not when a part of them has been written where it belongs
         self._source = _ChangedSource(before.source, before.geometry.block_size)
-        self.fs: FileSystem = replace(before, source=self._source)
+        self.fs: FileSystem = before.replaced(source=self._source)
         usage.fs = self.fs
         self._writer = BlockWriter(disk, before.geometry.block_size)
         self.groups = ChangedGroups(usage)
@@ -277,7 +277,7 @@ class Transaction:
         self.put(self._primary, self._superblock_block(self._fields, is_dirty=True))
         return blocks, inodes
 
-    def require(self, feature: Compat | RoCompat, error: int) -> None:
+    def require(self, feature: Feature, error: int) -> None:
         """Have the superblock say, with the next commit, that the file system uses a feature.
 
         Raises RefusedError with the errno where it cannot have any.

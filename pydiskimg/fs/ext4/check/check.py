@@ -12,7 +12,7 @@ from pydiskimg.fs.ext4.check.groups import GroupChecker
 from pydiskimg.fs.ext4.check.inodes import InodeChecker
 from pydiskimg.fs.ext4.check.quota import QuotaUsage
 from pydiskimg.fs.ext4.check.report import ExtReport, FindingKind
-from pydiskimg.fs.ext4.features import KNOWN_TO_FILES, Compat, Features, Incompat, RoCompat
+from pydiskimg.fs.ext4.features import KNOWN_TO_FILES, Compat, Features, Incompat, RoCompat, every
 from pydiskimg.fs.ext4.file_system import FileSystem, NotBelievedError, read_file_system
 from pydiskimg.fs.ext4.journal import Journal
 from pydiskimg.fs.ext4.orphans import orphan_file_problem, orphans
@@ -20,7 +20,7 @@ from pydiskimg.fs.ext4.recovery import RecoveredSource, recovered
 from pydiskimg.fs.ext4.superblock import parse_superblock
 from pydiskimg.protocols import Progress, Source, read_bytes
 
-_KNOWN = Features(KNOWN_TO_FILES.compat, KNOWN_TO_FILES.incompat, sum(RoCompat))
+_KNOWN = Features(KNOWN_TO_FILES.compat, KNOWN_TO_FILES.incompat, every(RoCompat))
 
 
 def check_ext(source: Source, *, progress: Progress | None = None) -> ExtReport:

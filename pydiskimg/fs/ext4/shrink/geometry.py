@@ -7,8 +7,6 @@ for more of them where there is a resize inode, and free where there is none.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pydiskimg.fs.ext4.features import Compat, Incompat
 from pydiskimg.fs.ext4.geometry import PAGE_SIZE, SPARE_BLOCKS, Geometry
 from pydiskimg.fs.ext4.grow_geometry import refuse_resizing
@@ -38,14 +36,14 @@ def smaller(old: Geometry, size: int, where: str) -> Geometry | None:
 
 def _divided(old: Geometry, blocks: int) -> Geometry:
     reserved = min(old.reserved_blocks, old.blocks) * blocks // old.blocks
-    shrunk = replace(old, blocks=blocks, reserved_blocks=reserved)
+    shrunk = old.replaced(blocks=blocks, reserved_blocks=reserved)
     if Compat.SPARSE_SUPER2 in old.features:
         # A copy in a group that goes away is not made elsewhere: what is at the start of a group may be anything.
         first, second = (group if group < shrunk.groups else 0 for group in old.two_copies)
-        shrunk = replace(shrunk, two_copies=(first, second))
+        shrunk = shrunk.replaced(two_copies=(first, second))
     if Incompat.META_BG in old.features and old.first_meta_bg > shrunk.desc_blocks:
-        return replace(shrunk, features=old.features.without(Incompat.META_BG), first_meta_bg=0)
+        return shrunk.replaced(features=old.features.without(Incompat.META_BG), first_meta_bg=0)
     if Compat.RESIZE_INODE in old.features:
         reserve = old.reserved_gdt_blocks + old.desc_blocks - shrunk.desc_blocks
-        return replace(shrunk, reserved_gdt_blocks=min(reserve, old.block_size // 4))
+        return shrunk.replaced(reserved_gdt_blocks=min(reserve, old.block_size // 4))
     return shrunk

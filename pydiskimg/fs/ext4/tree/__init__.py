@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The files of an ext file system as a Tree that is read: no mount, no root, no program.
 
-open ── the file system as recovery would leave it, in memory
 files ── everything about a file, by its inode
-tree ── everything by its path, which never leaves the file system
+tree ── the file system as recovery would leave it, in memory; everything by its path, which never leaves it
 """
 
-from pydiskimg.fs.ext4.tree.open import open_ext_tree
-from pydiskimg.fs.ext4.tree.tree import ExtTree
+from pydiskimg.fs.ext4.tree.tree import ExtTree, open_ext_tree
 
 __all__ = ["ExtTree", "open_ext_tree"]

@@ -5,23 +5,22 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import suppress
 
 from pydiskimg.fs.ext4 import layout
-from pydiskimg.fs.ext4.acl import acl_attribute
 from pydiskimg.fs.ext4.contents import file_contents
 from pydiskimg.fs.ext4.directory_entries import NamedInode, block_entries, directory_blocks
 from pydiskimg.fs.ext4.features import RoCompat
 from pydiskimg.fs.ext4.file_system import FileSystem, NotBelievedError
 from pydiskimg.fs.ext4.inode_table import InodeTable
 from pydiskimg.fs.ext4.inodes import StoredInode, inode_name
-from pydiskimg.fs.ext4.xattrs import Xattrs, attribute_name
 from pydiskimg.protocols import Source, read_bytes
-from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.startup import TYPE_CHECKING, cached_property
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pydiskimg.fs.ext4.directory_index import DirectoryIndex
+    from pydiskimg.fs.ext4.xattrs import Xattrs
 
 _KINDS = (*layout.FILE_TYPES,)
 _ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
@@ -52,7 +51,6 @@ class ExtFiles:
         self.fs = fs
         self._has_huge_files = RoCompat.HUGE_FILE in fs.geometry.features
         self._table = InodeTable(fs)
-        self._xattrs = Xattrs(fs, self._attribute_value)
         self._names: dict[int, dict[bytes, int]] = {}  # of directories that were looked into
         self._indexes: dict[int, DirectoryIndex] = {}  # of larger ones
 
@@ -76,8 +74,10 @@ class ExtFiles:
         if directory.size > _INDEXED_SIZE:
             from pydiskimg.fs.ext4.directory_index import DamagedIndexError  # only here: few are so large
 
-            with suppress(DamagedIndexError):
+            try:
                 return self._index(directory).find(name)
+            except DamagedIndexError:
+                pass
             blocks = self._directory_blocks(directory)
             found = (found for block in blocks for found in block_entries(self.fs, directory, block, name))
             return next((number for _, number, _ in found), None)
@@ -125,6 +125,8 @@ class ExtFiles:
 
     def attributes(self, inode: StoredInode) -> dict[bytes, bytes]:
         """Return the extended attributes by name, as Linux shows them: an ACL is system.posix_acl_access."""
+        from pydiskimg.fs.ext4.xattrs import attribute_name
+
         found = {}
         for stored, value in self._xattrs.of(inode).items():
             name = attribute_name(stored)
@@ -159,6 +161,12 @@ class ExtFiles:
         count |= int(inode.fields["i_blocks_high"]) << 32
         return count * (self.fs.geometry.block_size if inode.flags & layout.HUGE_FILE_FLAG else _SECTOR)
 
+    @cached_property
+    def _xattrs(self) -> Xattrs:
+        from pydiskimg.fs.ext4.xattrs import Xattrs  # only here: a file can be found and read without
+
+        return Xattrs(self.fs, self._attribute_value)
+
     def _inline_data(self, inode: StoredInode) -> bytes:
         return self._xattrs.inline_data(inode) if inode.flags & layout.INLINE_DATA_FLAG else b""
 
@@ -169,6 +177,8 @@ class ExtFiles:
         return read_bytes(file_contents(self.fs, inode, b"", name=self.fs.name), 0, size)
 
     def _acl(self, inode: StoredInode, stored: bytes) -> bytes:
+        from pydiskimg.fs.ext4.acl import acl_attribute  # only here: few files have one
+
         try:
             return acl_attribute(stored)
         except ValueError as error:

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.tree.files import RefusedError
-from pydiskimg.startup import Generic, Protocol, TypeVar
+from pydiskimg.startup import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 
 class Files(Protocol):
@@ -36,13 +37,15 @@ _SYMLINKS = 40  # as many as the kernel follows
 _NAMES = 4096  # that symlinks add to a path: each is a search in a directory, and 40 targets may hold a million
 
 
-@dataclass(frozen=True, slots=True)
 class Step(Generic[AnyTree]):
     """A directory or file of a tree on the way, by its name in the directory above it."""
 
-    tree: AnyTree
-    inode: StoredInode
-    name: bytes = b""
+    __slots__ = ("inode", "name", "tree")
+
+    def __init__(self, tree: AnyTree, inode: StoredInode, name: bytes = b"") -> None:
+        self.tree = tree
+        self.inode = inode
+        self.name = name
 
 
 class FollowedSymlinks:

@@ -5,20 +5,44 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 
-from pydiskimg.errors import StorageError
-from pydiskimg.files.tree import MissingPathError, OutsideTreeError, ReadableTree
+from pydiskimg.errors import FileSystemError, StorageError
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.directory_entries import NamedInode
-from pydiskimg.fs.ext4.file_system import NotBelievedError
+from pydiskimg.fs.ext4.features import KNOWN_TO_FILES
+from pydiskimg.fs.ext4.file_system import NotBelievedError, read_file_system
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.tree.files import ExtFiles, RefusedError
-from pydiskimg.fs.ext4.tree.sorted_entries import sorted_entries
 from pydiskimg.fs.ext4.tree.steps import Step, walked
 from pydiskimg.protocols import Source, read_bytes
-from pydiskimg.text import printable, quoted
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pydiskimg.files.tree import ReadableTree
+else:
+    ReadableTree = object  # a contract, and the errors beside it are rare
+
+_LONG_PATH = 1 << 10  # characters
+
+
+def open_ext_tree(source: Source) -> ExtTree:
+    """Return the files of the ext2, ext3 or ext4 file system that begins where source begins; nothing is written.
+
+    What its journal still has to put into place is read from there. source stays the caller's, and is not to change
+    while the tree is used. Raises FileSystemError for what is not such a file system, is damaged at its beginning or in
+    its journal, or has features that are not known here; StorageError as reading does.
+    """
+    try:
+        fs = read_file_system(source, KNOWN_TO_FILES)
+        if fs.needs_recovery:
+            from pydiskimg.fs.ext4.recovery import recovered  # only here: most file systems were unmounted
+
+            fs = recovered(fs, KNOWN_TO_FILES)
+        return ExtTree(ExtFiles(fs))
+    except NotBelievedError as error:
+        raise FileSystemError(f"{source.name}: the files of the file system cannot be read: {error.reason}") from error
 
 
 class ExtTree(ReadableTree):
@@ -154,6 +178,8 @@ class ExtTree(ReadableTree):
             directory = below + b"/"
 
     def _sorted_entries(self, inode: StoredInode) -> Iterator[NamedInode]:
+        from pydiskimg.fs.ext4.tree.sorted_entries import sorted_entries
+
         return sorted_entries(self.files.entries(inode))
 
     def inode(self, path: str, *, follow_symlinks: bool = True) -> StoredInode:
@@ -180,13 +206,9 @@ class ExtTree(ReadableTree):
             raise self.files.fs.not_believed("inode 2 is not a directory")
         return steps, missing
 
-    @contextmanager
-    def errors(self, path: str) -> Iterator[None]:
-        """Turn what ExtFiles raises into what a Tree raises, with the name of the file at path."""
-        try:
-            yield
-        except (RefusedError, NotBelievedError) as error:
-            raise self.as_error(path, error) from error
+    def errors(self, path: str) -> _Errors:
+        """Turn what ExtFiles raises in a with block into what a Tree raises, with the name of the file at path."""
+        return _Errors(self, path)
 
     def as_error(self, path: str, error: RefusedError | NotBelievedError) -> StorageError:
         """Return what a Tree raises for what ExtFiles raised at path: for loops, in which errors() would take long."""
@@ -197,6 +219,8 @@ class ExtTree(ReadableTree):
 
     def error(self, path: str, text: str, number: int) -> StorageError:
         """Return the error that says text of the file at path."""
+        from pydiskimg.files.tree import MissingPathError, OutsideTreeError
+
         kind = (
             MissingPathError if number == errno.ENOENT else OutsideTreeError if number == errno.ELOOP else StorageError
         )
@@ -204,11 +228,32 @@ class ExtTree(ReadableTree):
 
 
 def _where(file_system: str, path: str) -> str:
+    if path.isprintable() and len(path) < _LONG_PATH:
+        return f"{file_system}, {path}"
+    from pydiskimg.text import printable
+
     return f"{file_system}, {printable(path)}"
+
+
+class _Errors:
+    """See errors(). By hand: contextlib takes 4 ms to import."""
+
+    def __init__(self, tree: ExtTree, path: str) -> None:
+        self._tree = tree
+        self._path = path
+
+    def __enter__(self) -> None:
+        """Nothing is to be begun."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, RefusedError | NotBelievedError):
+            raise self._tree.as_error(self._path, error) from error
 
 
 def _encoded(path: str) -> bytes:
     if not path.startswith("/"):
+        from pydiskimg.text import quoted
+
         raise ValueError(f"{quoted(path)} is not absolute; paths in a guest's tree start at its root")
     try:
         return path.encode("utf-8", "surrogateescape")

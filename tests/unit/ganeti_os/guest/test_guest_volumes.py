@@ -17,7 +17,7 @@ from pydiskimg.errors import StorageError
 from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.fs.probe.kind import FileSystemKind, label_text
 from pydiskimg.partitions.make import Content, NewPartition, plan_partition_table
-from pydiskimg.partitions.read import Partition
+from pydiskimg.partitions.partition import Partition
 from pydiskimg.system.fstab import FstabLine
 from pydiskimg.units import MIB
 from pydiskimg.volumes.find import Volume, find_volumes
