@@ -15,16 +15,20 @@ from hypothesis import strategies as st
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError, DoesNotFitError, FileSystemError
+from pydiskimg.fs.ext4.change.inodes import changed, store
+from pydiskimg.fs.ext4.change.quota import keep_quota
 from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.change.tree import open_changed_tree
 from pydiskimg.fs.ext4.check import check_ext
 from pydiskimg.fs.ext4.descriptors import descriptor_record, halves, locations, read_descriptor, read_descriptors
 from pydiskimg.fs.ext4.file_system import read_file_system
 from pydiskimg.fs.ext4.grow import plan_ext_growth
-from pydiskimg.fs.ext4.layout import SUPERBLOCK
+from pydiskimg.fs.ext4.inodes import read_inode
+from pydiskimg.fs.ext4.layout import SUPERBLOCK, XATTR_HEADER
 from pydiskimg.fs.ext4.shrink import minimum_size, shrink_ext, tables
 from pydiskimg.fs.ext4.shrink.survey import inodes_in_use
 from pydiskimg.fs.ext4.tree import open_ext_tree
+from pydiskimg.fs.ext4.xattr_writer import seal_block
 from pydiskimg.protocols import Source
 from pydiskimg.records import Value
 from pydiskimg.units import KIB, MIB
@@ -123,7 +127,27 @@ def with_values(tool: Tool, directory: Path, options: str, size: int = 10 * MIB)
         for number in range(36):
             if number % 3 or number < 9:
                 tree.remove_tree(f"/{number}")
+        for number in (33, 30):
+            tree.write(f"/{number}/shares", b"", attributes={"user.fills the inode": bytes(50)})
+        tree.set_attribute("/33/shares", "user.value in the block", rng.randbytes(3000))
+    share_block(disk, "/33/shares", "/30/shares")
     return disk
+
+
+def share_block(disk: MemoryDisk, first: str, second: str) -> None:
+    """Let a file have the block of attributes that another one has, as the kernel does where they are equal."""
+    transaction = Transaction(disk)
+    keep_quota(transaction)
+    fs = transaction.fs
+    with open_ext_tree(disk) as tree:
+        one, two = (read_inode(fs, tree.stat(name).st_ino) for name in (first, second))
+    block = bytearray(fs.read(one.xattr_block))
+    XATTR_HEADER.put(block, {"h_refcount": 2})
+    seal_block(block, one.xattr_block, fs.checksums)
+    transaction.put(one.xattr_block, block)
+    store(transaction, changed(two, {name: one.fields[name] for name in ("i_file_acl_lo", "i_blocks_lo")}))
+    transaction.commit()
+    transaction.close()
 
 
 def judged(tool: Tool, directory: Path, disk: MemoryDisk, size: int | None = None, *, first: str = "-fn") -> Path:
@@ -253,7 +277,9 @@ def test_values_that_get_other_numbers(tmp_path: Path, tool: Tool, kind: str) ->
         report = check_ext(disk)
         assert report.is_clean, report.details
     assert shrunk == minimum
-    value = contents_of(disk)["/33/file"].attributes["user.large"]
+    files = contents_of(disk)
+    assert files["/30/shares"].attributes == files["/33/shares"].attributes
+    value = files["/33/file"].attributes["user.large"]
     run(tool("debugfs"), "-R", f"ea_get -f {tmp_path}/value /33/file user.large", path)
     assert (tmp_path / "value").read_bytes() == value
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ FEATURES = [
     "-t ext4 -b 1024 -O inline_data,metadata_csum_seed,orphan_file -g 2048",
     "-t ext4 -b 1024 -O bigalloc -C 4096 -g 8192",
     "-t ext4 -b 1024 -O meta_bg,^resize_inode,^has_journal -g 2048",
+    "-t ext4 -b 1024 -O ea_inode -g 2048 -N 4096",
     "-t ext3 -b 1024 -g 2048 -I 128",
     "-t ext2 -b 1024 -g 2048",
 ]
@@ -74,6 +76,24 @@ def used_for_long(root: Path) -> None:
         os.posix_fallocate(file.fileno(), 0, 700_000)
 
 
+def shared_values(root: Path) -> None:
+    """Have two files each share a value in an inode of its own, with high numbers.
+
+    Their blocks of attributes differ: of one that is shared, and names a value, Linux 6.18 counts that twice.
+    """
+    (root / "filler").mkdir()
+    for number in range(2000):
+        (root / "filler" / str(number)).touch()
+    for number in range(8):
+        path = root / "filler" / f"with a value {number}"
+        path.touch()
+        os.setxattr(path, "user.own", bytes(60))  # the inode has no room for another
+        os.setxattr(path, "user.number", b"%d" % number)
+        os.setxattr(path, "user.large", bytes([number // 2]) * 5000)
+        path.rename(root / path.name)
+    shutil.rmtree(root / "filler")
+
+
 def as_mounted(root: Path) -> dict[str, object]:
     found: dict[str, object] = {}
     for path in sorted(root.rglob("*")):
@@ -112,6 +132,8 @@ def test_used_for_long(tmp_path: Path, tool: Tool, options: str) -> None:
     path, point = made_ext(tool, tmp_path / "image", options, SIZE), tmp_path / "point"
     with loop(path, 0, SIZE) as device, mounted_at(device, point):
         used_for_long(point)
+        if "ea_inode" in options:
+            shared_values(point)
         before = as_mounted(point)
     run(tool("e2fsck"), "-fn", path)
     with open_disk(path) as disk:
