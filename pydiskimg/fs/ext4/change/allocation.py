@@ -23,6 +23,7 @@ class ChangedBlocks:
         self._fs = fs
         self._groups = groups
         self.end = fs.geometry.blocks  # none is handed out from here on; a whole number of clusters
+        self.kept_free: Run = (0, 0)  # nor of these; whole clusters
 
     def allocate(self, goal: int, length: int, *, whole: bool = False) -> Run:
         """Take whole clusters and return at most length blocks of them, from the first of a cluster on.
@@ -97,7 +98,7 @@ class ChangedBlocks:
         state = self._groups[group]
         geometry = self._fs.geometry
         clusters = geometry.clusters_in(min(self.end - geometry.group_start(group), geometry.group_size(group)))
-        free = ~(state.clusters | state.held) & (1 << clusters) - 1
+        free = ~(state.clusters | state.held) & (1 << clusters) - 1 & ~self._kept_free_in(group)
         best: Run | None = None
         for low, high in runs_of(free):
             start = max(low, near) if near < high else low
@@ -107,6 +108,13 @@ class ChangedBlocks:
             if best is None or length > best[1] - best[0]:
                 best = (start, start + length)
         return best
+
+    def _kept_free_in(self, group: int) -> int:
+        """Return the bits of the clusters of a group that are not handed out."""
+        geometry = self._fs.geometry
+        start, end = geometry.group_start(group), geometry.group_end(group)
+        low, high = (min(max(block, start), end) - start for block in self.kept_free)
+        return (1 << geometry.clusters_in(high)) - (1 << geometry.clusters_in(low))
 
 
 class ChangedInodes:

@@ -19,20 +19,21 @@ from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.features import Compat
 from pydiskimg.fs.ext4.inodes import StoredInode, inode_name, read_inode
 from pydiskimg.fs.ext4.map_writer import MapPiece
+from pydiskimg.fs.ext4.shrink.leaving import LeavingBlocks
 from pydiskimg.fs.ext4.xattr_writer import seal_block
 from pydiskimg.units import MIB
 
 Move = tuple[int, int, int]
-"""First block beyond the end, where it moves to, and the number of blocks."""
+"""First block that has to be empty, where it moves to, and the number of blocks."""
 
 
 class BlockMover:
-    """Moves blocks that lie at or after the block end, in a transaction that hands out none of those."""
+    """Moves blocks that have to be empty, in a transaction that hands out none of those."""
 
-    def __init__(self, transaction: Transaction, end: int) -> None:
+    def __init__(self, transaction: Transaction, leaving: LeavingBlocks) -> None:
         self._transaction = transaction
         self._fs = transaction.fs
-        self._end = end
+        self._leaving = leaving
         self._at_once = max(MIB // self._fs.geometry.block_size, 1)
         has_orphan_file = Compat.ORPHAN_FILE in self._fs.geometry.features
         self._orphan_file = self._fs.superblock.number("s_orphan_file_inum") if has_orphan_file else 0
@@ -51,11 +52,16 @@ class BlockMover:
         store(self._transaction, contents.finished(inode.size))
 
     def moves(self, contents: Contents) -> list[Move]:
-        """Take blocks for those of the contents that lie beyond the end; ascending."""
-        beyond = [self._beyond(piece) for piece in contents.pieces if piece[1] + piece[2] > self._end]
+        """Take blocks for those of the contents that have to move; ascending."""
+        moving = [
+            (first, at, count, is_written)
+            for first, start, length, is_written in contents.pieces
+            for at, count, leaves in self._leaving.parts(start, length)
+            if leaves
+        ]
         found: list[Move] = []
         goal = self._goal(contents.pieces)
-        for start, end in contents.runs(beyond):
+        for start, end in contents.runs(moving):
             at = start
             while at < end:
                 new, stop = self._transaction.blocks.allocate(goal, end - at)
@@ -67,16 +73,9 @@ class BlockMover:
     def pieces(self, pieces: list[MapPiece], moves: list[Move]) -> Iterator[tuple[MapPiece, int]]:
         """Yield the pieces of a file as they are when its blocks have moved, each with where it was."""
         for first, at, count, is_written in pieces:
-            done = 0
-            while done < count:
-                old = at + done
-                if old < self._end:
-                    new, length = old, min(count - done, self._end - old)
-                else:
-                    start, new_start, room = moves[bisect_right(moves, old, key=itemgetter(0)) - 1]
-                    new, length = new_start + old - start, min(count - done, start + room - old)
-                yield (first + done, new, length, is_written), old
-                done += length
+            for start, length, leaves in self._leaving.parts(at, count):
+                for old, new, together in _moved(start, length, moves) if leaves else [(start, start, length)]:
+                    yield (first + old - at, new, together, is_written), old
 
     def attributes(self, block: int, numbers: list[int]) -> None:
         """Move a block of extended attributes that inodes share."""
@@ -99,7 +98,7 @@ class BlockMover:
         inode = read_inode(self._fs, layout.RESIZE_INODE)
         at = layout.DIRECT_BLOCKS * 4 + 4
         old = int.from_bytes(inode.i_block[at : at + 4], "little")
-        if old < self._end:
+        if not self._leaving.touch(old):
             return
         data = self._fs.read(self._checked(old, inode.number))
         new = self._transaction.blocks.allocate(self._group_of(inode.number), 1)[0]
@@ -107,11 +106,6 @@ class BlockMover:
         i_block = inode.i_block[:at] + new.to_bytes(4, "little") + inode.i_block[at + 4 :]
         store(self._transaction, changed(inode, {"i_block": i_block}))
         self._transaction.free(*self._fs.geometry.cluster_of(old))
-
-    def _beyond(self, piece: MapPiece) -> MapPiece:
-        first, at, count, is_written = piece
-        before = max(self._end - at, 0)
-        return first + before, at + before, count - before, is_written
 
     def _moved(self, inode: StoredInode, pieces: list[MapPiece], moves: list[Move]) -> list[MapPiece]:
         """Copy what was written, and return the pieces as they are then."""
@@ -147,9 +141,19 @@ class BlockMover:
 
     def _goal(self, pieces: list[MapPiece]) -> int:
         """Return where the moved part of a file is best put: after what stays of it."""
-        inside = [at + count for _, at, count, _ in pieces if at + count <= self._end]
+        inside = [at + count for _, at, count, _ in pieces if not self._leaving.touch(at, count)]
         return inside[-1] if inside else self._fs.geometry.first_data_block
 
     def _group_of(self, number: int) -> int:
         geometry = self._fs.geometry
         return geometry.group_start((number - 1) // geometry.inodes_per_group)
+
+
+def _moved(start: int, count: int, moves: list[Move]) -> Iterator[Move]:
+    """Yield where blocks that all move come to be, in runs that stay together."""
+    end = start + count
+    while start < end:
+        first, new, room = moves[bisect_right(moves, start, key=itemgetter(0)) - 1]
+        length = min(end, first + room) - start
+        yield start, new + start - first, length
+        start += length

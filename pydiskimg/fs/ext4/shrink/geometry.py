@@ -38,12 +38,24 @@ def _divided(old: Geometry, blocks: int) -> Geometry:
     reserved = min(old.reserved_blocks, old.blocks) * blocks // old.blocks
     shrunk = old.replaced(blocks=blocks, reserved_blocks=reserved)
     if Compat.SPARSE_SUPER2 in old.features:
-        # A copy in a group that goes away is not made elsewhere: what is at the start of a group may be anything.
-        first, second = (group if group < shrunk.groups else 0 for group in old.two_copies)
-        shrunk = shrunk.replaced(two_copies=(first, second))
+        shrunk = shrunk.replaced(two_copies=_two_copies(old, shrunk.groups - 1))
     if Incompat.META_BG in old.features and old.first_meta_bg > shrunk.desc_blocks:
         return shrunk.replaced(features=old.features.without(Incompat.META_BG), first_meta_bg=0)
     if Compat.RESIZE_INODE in old.features:
         reserve = old.reserved_gdt_blocks + old.desc_blocks - shrunk.desc_blocks
         return shrunk.replaced(reserved_gdt_blocks=min(reserve, old.block_size // 4))
     return shrunk
+
+
+def _two_copies(old: Geometry, last: int) -> tuple[int, int]:
+    """Return the groups of the copies by sparse_super2 when group last has become the last, as resize2fs does.
+
+    The second one moves there from a group that goes away, but where the start of the group cannot become empty: its
+    bitmaps, without flex_bg, or descriptors, with meta_bg, may be nowhere else.
+    """
+    first, second = old.two_copies
+    first = first if first <= last else 0
+    if second > last:
+        is_movable = Incompat.FLEX_BG in old.features and Incompat.META_BG not in old.features
+        second = last if is_movable and last > first else 0
+    return first, second

@@ -15,6 +15,7 @@ from pydiskimg.fs.ext4.change.contents import Contents, with_blocks
 from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.inodes import StoredInode, read_inode
 from pydiskimg.fs.ext4.shrink.blocks import BlockMover
+from pydiskimg.fs.ext4.shrink.leaving import LeavingBlocks
 from pydiskimg.protocols import Disk, read_bytes
 from pydiskimg.startup import Protocol
 from pydiskimg.units import MIB
@@ -26,13 +27,13 @@ class Begin(Protocol):
     def __call__(self) -> Transaction: ...
 
 
-def move_journal(disk: Disk, begin: Begin, end: int) -> None:
-    """Move the part of the journal that lies at or after the block end. Errors as for BlockMover.file()."""
+def move_journal(disk: Disk, begin: Begin, leaving: LeavingBlocks) -> None:
+    """Move the part of the journal that lies where blocks have to be empty. Errors as for BlockMover.file()."""
     first = begin()
     inode = read_inode(first.fs, first.fs.superblock.journal_inode)
     contents = Contents(first, inode)
     old_nodes = contents.nodes
-    mover = BlockMover(first, end)
+    mover = BlockMover(first, leaving)
     moves = mover.moves(contents)
     contents.pieces = [piece for piece, _ in mover.pieces(contents.pieces, moves)]
     moved, nodes = contents.mapped()

@@ -21,6 +21,7 @@ from pydiskimg.fs.ext4.file_system import NotBelievedError
 from pydiskimg.fs.ext4.geometry import Geometry
 from pydiskimg.fs.ext4.shrink.blocks import BlockMover
 from pydiskimg.fs.ext4.shrink.journal import move_journal
+from pydiskimg.fs.ext4.shrink.leaving import leaving_blocks
 from pydiskimg.fs.ext4.shrink.minimum import not_shrunk, steps_to
 from pydiskimg.fs.ext4.shrink.refusals import check_shrinkable
 from pydiskimg.fs.ext4.shrink.renumber import Renumbering
@@ -67,7 +68,7 @@ def _shrink(disk: Disk, size: int | None) -> int:
         )
     for old, new in pairwise(shapes):
         try:
-            _Emptying(disk, new).run()
+            _Emptying(disk, old, new).run()
         except OutOfSpaceError as error:
             if size is None:
                 return old.size  # what can be reached depends on where free blocks lie
@@ -82,11 +83,12 @@ def _shrink(disk: Disk, size: int | None) -> int:
 
 
 class _Emptying:
-    """Moves everything away that lies beyond the end of new."""
+    """Moves everything away that lies where nothing may be in use when old becomes new."""
 
-    def __init__(self, disk: Disk, new: Geometry) -> None:
+    def __init__(self, disk: Disk, old: Geometry, new: Geometry) -> None:
         self._disk = disk
         self._new = new
+        self._leaving = leaving_blocks(old, new)
         self._transaction = self._begin()
 
     def run(self) -> None:
@@ -106,14 +108,14 @@ class _Emptying:
         found = survey(fs, self._transaction.groups, self._new)
         if fs.superblock.journal_inode in found.files:
             self._transaction.close()
-            move_journal(self._disk, self._begin, self._new.blocks)
+            move_journal(self._disk, self._begin, self._leaving)
             self._transaction = self._begin()
         files = [number for number in found.files if number != fs.superblock.journal_inode]
         self._in_turn(files, lambda mover, number: mover.file(number))
         shared = found.attribute_blocks
         self._in_turn(list(shared), lambda mover, block: mover.attributes(block, shared[block]))
         if Compat.RESIZE_INODE in fs.geometry.features:
-            BlockMover(self._transaction, self._new.blocks).reserve()
+            BlockMover(self._transaction, self._leaving).reserve()
         self._begin_again()
         if found.leaving:
             Renumbering(self._transaction, self._new, found.leaving).run()
@@ -123,12 +125,12 @@ class _Emptying:
         committed = 0
         for index, number in enumerate(numbers):
             try:
-                move(BlockMover(self._transaction, self._new.blocks), number)
+                move(BlockMover(self._transaction, self._leaving), number)
             except OutOfSpaceError:  # what is given back can be taken after a commit only
                 self._transaction.close()
                 self._transaction = self._begin()
                 for again in numbers[committed : index + 1]:
-                    move(BlockMover(self._transaction, self._new.blocks), again)
+                    move(BlockMover(self._transaction, self._leaving), again)
                     self._transaction.commit()
                 committed = index + 1
             if self._transaction.size >= self._transaction.room:
@@ -138,7 +140,8 @@ class _Emptying:
 
     def _begin(self) -> Transaction:
         transaction = Transaction(self._disk, check=check_shrinkable)
-        transaction.blocks.end = self._new.blocks
+        transaction.blocks.end = self._leaving.end
+        transaction.blocks.kept_free = self._leaving.head
         transaction.inodes.groups = self._new.groups
         keep_quota(transaction)
         return transaction

@@ -17,14 +17,15 @@ from pydiskimg.fs.ext4.geometry import Geometry
 from pydiskimg.fs.ext4.inode_table import InodeTable
 from pydiskimg.fs.ext4.inodes import StoredInode, inode_name, inode_table
 from pydiskimg.fs.ext4.map_reader import MapReader
+from pydiskimg.fs.ext4.shrink.leaving import LeavingBlocks, leaving_blocks
 from pydiskimg.fs.ext4.shrink.refusals import check_renumbered
 from pydiskimg.protocols import read_bytes
 
 
 @dataclass(slots=True)
 class Survey:
-    """Numbers of inodes, ascending: files have contents, or blocks of their map, beyond the end, leaving lie in groups
-    that go away; attribute_blocks are those beyond the end with the inodes that share each."""
+    """Numbers of inodes, ascending: files have contents, or blocks of their map, that have to move, leaving lie in
+    groups that go away; attribute_blocks are those that have to move with the inodes that share each."""
 
     files: array[int] = field(default_factory=lambda: array("I"))
     leaving: array[int] = field(default_factory=lambda: array("I"))
@@ -37,35 +38,35 @@ def survey(fs: FileSystem, groups: ChangedGroups, new: Geometry) -> Survey:
     Raises NotBelievedError where one is damaged or blocks belong to several, FileSystemError for bad blocks beyond the
     end and for inodes that keep their numbers, and as reading does.
     """
-    found, last, taken = Survey(), new.inodes, 0
+    found, last, taken, leaving = Survey(), new.inodes, 0, leaving_blocks(fs.geometry, new)
     for inode in inodes_in_use(fs, groups):
         if inode.number > last:
             check_renumbered(fs, inode)
             found.leaving.append(inode.number)
-        if inode.xattr_block >= new.blocks:
+        if inode.xattr_block and leaving.touch(inode.xattr_block):
             found.attribute_blocks.setdefault(inode.xattr_block, []).append(inode.number)
         if inode.number != layout.RESIZE_INODE and (has_map(inode) or inode.number == layout.BAD_BLOCKS_INODE):
-            blocks, is_beyond = _blocks(fs, inode, new.blocks)
+            blocks, moves = _blocks(fs, inode, leaving)
             taken += blocks
             if taken > fs.geometry.blocks:
                 raise fs.not_believed(
                     f"{inode_name(inode.number)}: it and the inodes before it have more blocks than there are"
                 )
-            if is_beyond and inode.number == layout.BAD_BLOCKS_INODE:
-                raise FileSystemError(f"{fs.name}: its ext file system has bad blocks after byte {new.size}")
-            if is_beyond:
+            if moves and inode.number == layout.BAD_BLOCKS_INODE:
+                raise FileSystemError(f"{fs.name}: its ext file system has bad blocks where none may be in use then")
+            if moves:
                 found.files.append(inode.number)
     return found
 
 
-def _blocks(fs: FileSystem, inode: StoredInode, end: int) -> tuple[int, bool]:
-    """Return how many blocks a file has with those of its map, and whether one of them lies beyond the end."""
+def _blocks(fs: FileSystem, inode: StoredInode, leaving: LeavingBlocks) -> tuple[int, bool]:
+    """Return how many blocks a file has with those of its map, and whether one of them has to move."""
     reader = MapReader(fs, inode)
-    taken = farthest = 0
+    taken, moves = 0, False
     for _, at, count, _ in reader.pieces():
         taken += count
-        farthest = max(farthest, at + count)
-    return taken + len(reader.nodes), farthest > end or any(node >= end for node in reader.nodes)
+        moves = moves or leaving.touch(at, count)
+    return taken + len(reader.nodes), moves or any(leaving.touch(node) for node in reader.nodes)
 
 
 def inodes_in_use(fs: FileSystem, groups: ChangedGroups) -> Iterator[StoredInode]:

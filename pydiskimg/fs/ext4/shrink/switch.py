@@ -65,10 +65,12 @@ class Shrinking(Resizing):
     def _left(self, descriptor: Descriptor) -> int:
         """Plan a group that changes, and return how many of its clusters are free then."""
         old, new, group = self._old, self._new, descriptor.group
-        bits = self._clusters(descriptor)
+        bits, gone = self._clusters(descriptor), clusters_of(self._gone, old, group)
         before, after = ((1 << shape.clusters_in(shape.group_head(group))) - 1 for shape in (old, new))
         kept = clusters_of(self._kept, old, group) | after
-        bits &= ~((clusters_of(self._gone, old, group) | before) & ~kept)
+        if bits & after & ~(before | gone):
+            raise self._fs.not_believed(f"blocks at the start of group {group} are in use by no file")
+        bits = bits & ~((gone | before) & ~kept) | after
         if bits >> new.group_clusters(group):
             raise self._fs.not_believed(f"blocks of group {group} after byte {new.size} are in use by no file")
         return self._plan_group(descriptor, bits)

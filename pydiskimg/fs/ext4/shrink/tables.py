@@ -13,6 +13,7 @@ from pydiskimg.fs.ext4.descriptors import (
     read_descriptors,
 )
 from pydiskimg.fs.ext4.geometry import Geometry
+from pydiskimg.fs.ext4.shrink.leaving import LeavingBlocks, leaving_blocks
 from pydiskimg.records import Value
 
 POINTERS = ("bg_block_bitmap", "bg_inode_bitmap", "bg_inode_table")
@@ -24,11 +25,12 @@ def move_tables(transaction: Transaction, new: Geometry) -> bool:
 
     Raises OutOfSpaceError where so many blocks are not free together, and as a commit does.
     """
-    found = _reaching_beyond(transaction, new)
+    leaving = leaving_blocks(transaction.fs.geometry, new)
+    found = _in_the_way(transaction, new, leaving)
     for descriptor in found:
         fields: dict[str, Value] = {}
         for name, (_, block, count) in zip(POINTERS, locations(new, descriptor), strict=True):
-            if block + count > new.blocks:
+            if leaving.touch(block, count):
                 start = copied(transaction, new.group_start(descriptor.group), block, count)
                 fields |= halves(descriptor_record(new), name, start)
         point(transaction, descriptor.group, fields)
@@ -38,7 +40,7 @@ def move_tables(transaction: Transaction, new: Geometry) -> bool:
     return bool(found)
 
 
-def _reaching_beyond(transaction: Transaction, new: Geometry) -> list[Descriptor]:
+def _in_the_way(transaction: Transaction, new: Geometry, leaving: LeavingBlocks) -> list[Descriptor]:
     found = []
     for descriptor in read_descriptors(transaction.fs):
         if descriptor.group >= new.groups:
@@ -46,7 +48,7 @@ def _reaching_beyond(transaction: Transaction, new: Geometry) -> list[Descriptor
         problem = location_problem(transaction.fs.geometry, descriptor)
         if problem is not None:
             raise transaction.fs.not_believed(f"group {descriptor.group}: {problem}")
-        if any(block + count > new.blocks for _, block, count in locations(new, descriptor)):
+        if any(leaving.touch(block, count) for _, block, count in locations(new, descriptor)):
             found.append(descriptor)
     return found
 
