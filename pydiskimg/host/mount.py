@@ -52,14 +52,17 @@ def enter_private_namespace() -> None:
 
     In a chroot whose "/" is not a mount point the process is outside of it for an instant (ADR 0070).
 
-    Raises StorageError without CAP_SYS_ADMIN and where /proc is not mounted, RuntimeError in a thread other than the
-    main one.
+    Raises StorageError without CAP_SYS_ADMIN, in a user namespace and where /proc is not mounted, RuntimeError in a
+    thread other than the main one.
     """
     require_proc()
     if namespaces.mount_namespace() in _ours:
         return
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("enter_private_namespace() must be called in the main thread before others are started")
+    if namespaces.in_user_namespace():
+        text = "no disk can be mounted in a user namespace; mounting needs root (CAP_SYS_ADMIN)"
+        raise StorageError(text, errno=errno.EPERM, filename=None)
     try:
         namespaces.unshare(namespaces.CLONE_NEWNS)
         _let_nothing_out()

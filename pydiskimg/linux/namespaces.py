@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pydiskimg.linux import libc
 
 CLONE_NEWNS = 0x00020000
+_INITIAL_USER_NAMESPACE = 0xEFFFFFFD  # PROC_USER_INIT_INO
 
 
 def unshare(flags: int) -> None:
@@ -20,6 +21,14 @@ def unshare(flags: int) -> None:
 def mount_namespace() -> str:
     """Return what the kernel calls the calling thread's mount namespace: mnt:[4026531840]."""
     return os.readlink("/proc/thread-self/ns/mnt")
+
+
+def in_user_namespace() -> bool:
+    """True in another user namespace than the first: there the kernel mounts no disk, whatever the privileges."""
+    try:
+        return os.stat("/proc/self/ns/user").st_ino != _INITIAL_USER_NAMESPACE
+    except FileNotFoundError:  # a kernel without them
+        return False
 
 
 @contextmanager

@@ -51,13 +51,21 @@ def node() -> Iterator[Node]:
 
 
 def as_nobody(
-    node: Node, verb: str, environment: dict[str, str], backup: Path | None = None, output: Path | None = None
+    node: Node,
+    verb: str,
+    environment: dict[str, str],
+    backup: Path | None = None,
+    output: Path | None = None,
+    *,
+    in_namespace: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Run a verb as a user with no rights; backup is given on standard input, output takes standard output.
 
-    Root becomes one without capabilities, as the checkout may lie where no other user can read it.
+    Root becomes one without capabilities, as the checkout may lie where no other user can read it; in_namespace, one
+    with all of them in a user namespace, where no disk can be mounted either.
     """
     without = ["/usr/bin/setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    without = ["/usr/bin/unshare", "-r"] if in_namespace else without
     with open(backup or os.devnull, "rb") as file, open(output or os.devnull, "wb") as written:
         return subprocess.run(
             [*without, *node.command(verb)],
@@ -265,20 +273,23 @@ def test_a_compressed_image_on_ext_needs_no_right_to_mount(
         path = path.with_suffix(".qcow2")
     node.configure(**overlay(node), **compressed(path, node))
     disk = node.directory / "disk"
-    done = as_nobody(node, "create", create_environment(disk))
+    done = as_nobody(node, "create", create_environment(disk), in_namespace=is_qcow2)
     assert done.returncode == 0, done.stderr
     checked(disk, tool, tmp_path)
     with open_tree(str(disk), partition=2) as root:
         assert (root.read("/etc/hostname"), root.read("/etc/motd")) == (b"inst1\n", b"the overlay's etc/motd")
 
 
-def test_a_compressed_image_that_is_to_be_mounted_is_refused_before_anything_is_written(node: Node, tool: Tool) -> None:
+@pytest.mark.parametrize("in_namespace", [False, True])
+def test_a_compressed_image_that_is_to_be_mounted_is_refused_before_anything_is_written(
+    node: Node, tool: Tool, in_namespace: bool
+) -> None:
     path = only_fat(node, tool)
     node.configure(**compressed(path, node))
     disk = node.directory / "disk"
     disk.write_bytes(b"\xff" * MIB)
     os.truncate(disk, SIZE)
-    done = as_nobody(node, "create", create_environment(disk))
+    done = as_nobody(node, "create", create_environment(disk), in_namespace=in_namespace)
     assert done.returncode == 1
     assert "mounting needs root (CAP_SYS_ADMIN); IDENTITY=no copies" in last_line(done)
     assert disk.read_bytes()[:MIB] == b"\xff" * MIB
