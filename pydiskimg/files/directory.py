@@ -45,14 +45,16 @@ def opened_entry(
         status = os.fstat(held)
         entry = _bare_entry(path, status)
         if not stat.S_ISREG(status.st_mode):
-            link = os.readlink(b"", dir_fd=held) if stat.S_ISLNK(status.st_mode) else b""
-            yield _with_attributes(replace(entry, link=link), spot.path, beginnings)
+            entry.link = os.readlink(b"", dir_fd=held) if stat.S_ISLNK(status.st_mode) else b""
+            _add_attributes(entry, spot.path, beginnings)
+            yield entry
             return
         # Opened by the descriptor that was found to be a regular file.
         fd = os.open(b"/proc/self/fd/%d" % held, os.O_RDONLY | os.O_CLOEXEC | flags)
         try:
-            contents = _contents(fd, status.st_size, name)
-            yield _with_attributes(replace(entry, contents=contents), fd, beginnings)
+            entry.contents = _contents(fd, status.st_size, name)
+            _add_attributes(entry, fd, beginnings)
+            yield entry
         finally:
             os.close(fd)
     finally:
@@ -116,9 +118,11 @@ class DirectoryReader:
         name = os.fsdecode(source)
         try:
             with opened_entry(spot, path, name=name, flags=os.O_NONBLOCK, beginnings=_COPIED) as found:
-                more = self.attributes(path, found.kind) if self.attributes else {}
-                contents = self._reported(found.contents, total) if self.progress else found.contents
-                yield replace(found, xattrs={**more, **found.xattrs}, contents=contents)
+                if self.attributes:
+                    found.xattrs = {**self.attributes(path, found.kind), **found.xattrs}
+                if self.progress:
+                    found.contents = self._reported(found.contents, total)
+                yield found
                 self._done += found.size
         except StorageError:
             raise
@@ -190,10 +194,8 @@ def _bare_entry(path: bytes, status: os.stat_result) -> Entry:
     )
 
 
-def _with_attributes(entry: Entry, file: int | bytes, beginnings: tuple[bytes, ...]) -> Entry:
+def _add_attributes(entry: Entry, file: int | bytes, beginnings: tuple[bytes, ...]) -> None:
     """Add the extended attributes of an open file or of a path that is not followed, ACLs apart."""
-    xattrs = get_attributes(file, beginnings=beginnings)
+    entry.xattrs = xattrs = get_attributes(file, beginnings=beginnings)
     acls = {name: decode(xattrs.pop(name)) for name in ACLS if name in xattrs}
-    return replace(
-        entry, xattrs=xattrs, acls={name: found for name, found in acls.items() if not is_minimal(name, found)}
-    )
+    entry.acls = {name: found for name, found in acls.items() if not is_minimal(name, found)}

@@ -21,7 +21,7 @@ from pydiskimg.errors import ArchiveError, storage_error
 from pydiskimg.files.tar import layout, libarchive
 from pydiskimg.text import printable
 
-_READ = 64 << 10  # a larger block is inflated into memory that the system has to give anew each time
+_READ = 128 << 10
 _INFLATED = 1 << 20
 _GATHERED = 128 << 10
 _AHEAD = 4

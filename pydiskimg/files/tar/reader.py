@@ -20,6 +20,7 @@ from pydiskimg.text import printable
 
 # Headers and sparse map of one member. libarchive keeps a map in memory, several times as large as it was.
 _HEADERS_LIMIT = 8 << 20
+_CONTENTS_KEPT = 64 << 10  # bytes before a member's headers, of which libarchive may have some still
 _HIGHEST_ID = 0xFFFFFFFE  # the one above is (uid_t)-1, which chown(2) takes for "leave it"
 _KINDS = {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO}
 
@@ -70,8 +71,10 @@ class _Feed:
         self._end += len(block.data)
         if self._budget is not None:
             self._budget -= len(block.data)
-        # Two limits: the budget is noticed a block late.
-        while self._recent[0][0] + len(self._recent[0][1]) < self._end - 2 * _HEADERS_LIMIT:
+        # Contents are not looked at again, and blocks that are freed soon are still in the processor's cache when their
+        # memory holds the next ones. Of headers two limits are kept: the budget is noticed a block late.
+        kept = _CONTENTS_KEPT if self._budget is None else 2 * _HEADERS_LIMIT
+        while len(self._recent) > 2 and self._recent[0][0] + len(self._recent[0][1]) < self._end - kept:
             self._recent.popleft()
         return block.data
 
