@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pydiskimg.extents import Extent
-from pydiskimg.protocols import Buffer, Disk, Source, WritableBuffer, check_range
+from pydiskimg.protocols import Buffer, Disk, FileRange, Source, WritableBuffer, check_range
 
 
 class SourceRegion(Source):
@@ -35,6 +35,9 @@ class SourceRegion(Source):
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         check_range(self, offset, len(buffer))
         self.source.read_into(self.start + offset, buffer)
+
+    def file_ranges(self, offset: int, length: int) -> list[FileRange] | None:
+        return self.source.file_ranges(self.start + offset, length) if offset + length <= self.size else None
 
 
 class Region(SourceRegion, Disk):

@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.change.inodes import changed, size_in_blocks, value_blocks, value_references
@@ -67,7 +66,7 @@ def with_attributes(
     inode = _with_count(transaction, without_attribute_block(transaction, inode), more)
     if area:
         raw = inode.raw[:start] + encoded.in_inode.ljust(area, b"\0")
-        inode = changed(replace(inode, raw=raw), {})
+        inode = inode.with_raw(raw)
     if encoded.block is None:
         return inode
     goal = geometry.group_start((inode.number - 1) // geometry.inodes_per_group)

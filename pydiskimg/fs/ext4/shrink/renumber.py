@@ -11,7 +11,6 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.change.attributes import inline_data
@@ -175,9 +174,7 @@ class Renumbering:
                 fs.checksums.extent_block(seed, data)
                 transaction.put(node, data)
         transaction.usage.renumbered(inode, number)
-        store(
-            transaction, replace(inode, number=number, block=inode_table(fs, group) + block, offset=offset, seed=seed)
-        )
+        store(transaction, StoredInode(number, inode_table(fs, group) + block, offset, inode.raw, seed))
         transaction.patch(inode.block, inode.offset, bytes(len(inode.raw)))
         transaction.inodes.free(inode.number, is_directory=is_directory)
         return number
@@ -212,7 +209,7 @@ class Renumbering:
             leaf = Leaf(self._fs, bytes(raw[start:stop]), inode_name(inode.number))
             _rename_slots(leaf, moves)
             raw[start:stop] = leaf.data
-        store(self._transaction, replace(inode, raw=bytes(raw)))
+        store(self._transaction, inode.with_raw(bytes(raw)))
 
 
 def _rename_slots(leaf: Leaf, moves: Mapping[int, int]) -> None:

@@ -7,7 +7,6 @@ Such an attribute is an entry in an inode, or in a block that inodes may share. 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.change.inodes import store, value_references
@@ -41,7 +40,7 @@ def rename_values(transaction: Transaction, inode: StoredInode, moves: Mapping[i
         first = first_entry(inode)
         raw = _renamed(inode.raw, first, moves) if first else inode.raw
         if raw != inode.raw:
-            store(transaction, replace(inode, raw=bytes(raw)))
+            store(transaction, inode.with_raw(bytes(raw)))
         if inode.xattr_block:
             old = transaction.read(inode.xattr_block)
             block = _renamed(old, layout.XATTR_HEADER.size, moves)
