@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from pydiskimg.protocols import Buffer, Disk, Source, WritableBuffer, check_range
+from pydiskimg.protocols import Buffer, Disk, FileRange, Source, WritableBuffer, check_range
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ class SourceRegion(Source):
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         check_range(self, offset, len(buffer))
         self.source.read_into(self.start + offset, buffer)
+
+    def file_ranges(self, offset: int, length: int) -> list[FileRange] | None:
+        return self.source.file_ranges(self.start + offset, length) if offset + length <= self.size else None
 
 
 class Region(SourceRegion, Disk):

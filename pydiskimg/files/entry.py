@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydiskimg.files.acl import AclEntry
+from pydiskimg.protocols import FileRange
 
 Contents = Iterable[tuple[int, memoryview]]
 """(offset, bytes) of a file, ascending, in bytes; what lies between is a hole. Each piece is valid until the next."""
@@ -21,7 +22,8 @@ class Entry:
     link is an earlier entry's path. mode is the twelve permission bits. Times are nanoseconds since 1970. size is that
     of a regular file with its holes, in bytes. names are further paths of the file. flags are those of chattr(1).
 
-    data says where in a file the contents are, as (offset, length), where that is known before they are read.
+    data says where in a file the contents are, as (offset, length), where that is known before they are read. ranges
+    are the whole contents in order, where they lie in files, from which they may be moved instead of being read.
 
     contents are read once, before the next entry is asked for, or not at all. xattrs and acls, by the attribute's name,
     are complete once they were read: a dump has the attributes of a file after its contents.
@@ -43,6 +45,7 @@ class Entry:
     flags: int = 0
     contents: Contents = ()
     data: Sequence[tuple[int, int]] | None = None
+    ranges: Sequence[FileRange] = ()
 
     @property
     def acls_have_names(self) -> bool:

@@ -7,7 +7,7 @@ import errno
 import fcntl
 import os
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -49,7 +49,7 @@ class PipeWriter:
             count = min(_ZEROS_AT_ONCE, length // len(_ZEROS))
             length -= self._some([_ZEROS] * count if count else [_ZEROS[:length]])
 
-    def move(self, ranges: list[FileRange]) -> int:
+    def move(self, ranges: Sequence[FileRange]) -> int:
         """Write the bytes of files without copying them (splice(2)), and return how many were: the first ones.
 
         Fewer than wanted are for the caller to read and write(): where this is not a pipe, a file cannot do that or has

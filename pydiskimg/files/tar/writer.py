@@ -67,8 +67,13 @@ class _Archive:
         self._flush()
 
     def _add_contents(self, entry: Entry) -> None:
-        end, size = 0, entry.size
-        for offset, data in entry.contents:
+        size = entry.size
+        end = moved = self._moved(entry)
+        for offset, data in entry.contents if moved < size else ():
+            if offset < moved:
+                offset, data = moved, data[moved - offset :]  # noqa: PLW2901
+                if not data:
+                    continue
             if offset < end or offset + len(data) > size:
                 raise self._failed(entry, "its contents are not of the size that it has")
             if offset > end:
@@ -76,6 +81,15 @@ class _Archive:
             self._put(data)
             end = offset + len(data)
         self._put_zeros(size - end + -size % BLOCK)
+
+    def _moved(self, entry: Entry) -> int:
+        """Write contents, or the first of them, without reading them; returns how many bytes that were."""
+        if not entry.ranges or not self._output.can_move:
+            return 0
+        if sum(length for _, _, length in entry.ranges) != entry.size:
+            raise self._failed(entry, "its contents are not of the size that it has")
+        self._flush()
+        return self._output.move(entry.ranges)
 
     def _add_sparse(self, entry: Entry, sparse: SparseMap) -> None:
         done = 0

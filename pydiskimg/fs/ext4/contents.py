@@ -9,7 +9,7 @@ from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.inodes import StoredInode, inode_name
 from pydiskimg.fs.ext4.map_reader import file_pieces
-from pydiskimg.protocols import Source, WritableBuffer, check_range
+from pydiskimg.protocols import FileRange, Source, WritableBuffer, check_range
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _FEW_PIECES = 1 << 7  # which may take more memory
 _MAX_PIECES = 1 << 22  # 24 bytes of memory each
+_MAX_RANGES = 1 << 12
 _MAX_SIZE = 1 << 63
 
 _Numbers: TypeAlias = "MutableSequence[int]"
@@ -44,6 +45,31 @@ class FileSource(Source):
         for first, at, count in file_pieces(self._fs, self._inode, -(-self.size // size)):
             start = first * size
             yield start, at * size, min(count * size, self.size - start)
+
+    def stored_pieces(self, buffer: memoryview) -> Iterator[tuple[int, memoryview]]:
+        """Yield (offset, bytes) of what is stored, ascending, each in the buffer and valid until the next one."""
+        most, read_into = len(buffer), self._fs.source.read_into
+        for start, at, length in self.runs():
+            for done in range(0, length, most):
+                chunk = buffer[: min(most, length - done)]
+                read_into(at + done, chunk)
+                yield start + done, chunk
+
+    def file_ranges(self, offset: int, length: int) -> list[FileRange] | None:
+        found: list[FileRange] = []
+        due, end = offset, offset + length
+        for start, at, stored in self.runs():
+            if due == end or start > due:
+                break
+            if start + stored <= due:
+                continue
+            taken = min(start + stored, end) - due
+            ranges = self._fs.source.file_ranges(at + due - start, taken)
+            if ranges is None or len(found) >= _MAX_RANGES:
+                return None
+            found += ranges
+            due += taken
+        return found if due == end else None
 
     def extents(self) -> Iterator[Extent]:
         from pydiskimg.extents import Extent, Kind  # only here: a file that is read as a whole needs none
@@ -119,6 +145,12 @@ class InlineSource(Source):
         if self.size:
             yield Extent(0, self.size, Kind.DATA)
 
+    def stored_pieces(self, buffer: memoryview) -> Iterator[tuple[int, memoryview]]:
+        """As FileSource.stored_pieces(); the buffer is not needed, as the bytes are here."""
+        del buffer
+        if self.size:
+            yield 0, memoryview(self._data)
+
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         check_range(self, offset, len(buffer))
         memoryview(buffer)[:] = self._data[offset : offset + len(buffer)]
@@ -131,7 +163,7 @@ def file_size(fs: FileSystem, inode: StoredInode) -> int:
     return inode.size
 
 
-def file_contents(fs: FileSystem, inode: StoredInode, inline_data: bytes, *, name: str) -> Source:
+def file_contents(fs: FileSystem, inode: StoredInode, inline_data: bytes, *, name: str) -> FileSource | InlineSource:
     """Return the contents of a file; inline_data is what its inode holds beyond i_block.
 
     Raises NotBelievedError when the size is not a possible one, as does reading it where its map is damaged.

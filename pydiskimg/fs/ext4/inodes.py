@@ -10,7 +10,7 @@ from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.geometry import Geometry
 from pydiskimg.protocols import read_bytes
 from pydiskimg.records import Value
-from pydiskimg.startup import TYPE_CHECKING, ValueObject
+from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,86 +23,111 @@ _NAMES = {layout.ROOT_INODE: "root directory", layout.RESIZE_INODE: "resize inod
 _DEVICES = (layout.CHARACTER_DEVICE, layout.BLOCK_DEVICE)
 _GENERATION = layout.INODE.slice_of("i_generation")
 _FIELD_ENDS: dict[str, int] = {name: layout.INODE.slice_of(name).stop for name in layout.INODE.names}
+_INDEX = {name: index for index, name in enumerate(layout.INODE.names)}
+_MODE, _LINKS, _FLAGS, _BLOCK = (_INDEX[name] for name in ("i_mode", "i_links_count", "i_flags", "i_block"))
+_SIZE_LOW, _SIZE_HIGH, _EXTRA_SIZE = (_INDEX[name] for name in ("i_size_lo", "i_size_high", "i_extra_isize"))
+_UID_LOW, _UID_HIGH, _GID_LOW, _GID_HIGH = (_INDEX[name] for name in ("i_uid", "i_uid_high", "i_gid", "i_gid_high"))
+_ACL_LOW, _ACL_HIGH = (_INDEX[name] for name in ("i_file_acl_lo", "i_file_acl_high"))
 _TIMES = {
-    name: (_FIELD_ENDS[name], f"{name}_extra", _FIELD_ENDS[f"{name}_extra"])
+    name: (_INDEX[name], _FIELD_ENDS[name], _INDEX[f"{name}_extra"], _FIELD_ENDS[f"{name}_extra"])
     for name in ("i_atime", "i_ctime", "i_mtime", "i_crtime")
 }
 
 
-class StoredInode(ValueObject):
-    """An inode as it is stored at offset of block; seed starts the checksums of the blocks that belong to it."""
+class StoredInode:
+    """An inode as it is stored at offset of block; seed starts the checksums of the blocks that belong to it.
 
-    __slots__ = ("block", "fields", "number", "offset", "raw", "seed")
+    Nothing changes one. What every reader wants is an attribute, and the rest is computed where it is wanted: there is
+    one of these for each file.
+    """
 
-    def __init__(self, number: int, block: int, offset: int, raw: bytes, fields: dict[str, Any], seed: int) -> None:
+    __slots__ = (
+        "_fields",
+        "_values",
+        "block",
+        "flags",
+        "i_block",
+        "links",
+        "mode",
+        "number",
+        "offset",
+        "raw",
+        "seed",
+        "size",
+    )
+
+    def __init__(self, number: int, block: int, offset: int, raw: bytes, seed: int) -> None:
+        values = layout.INODE.values(raw if len(raw) >= layout.INODE.size else raw.ljust(layout.INODE.size, b"\0"))
+        self._values = values
+        self._fields: dict[str, Any] | None = None
         self.number = number
         self.block = block
         self.offset = offset
         self.raw = raw
-        self.fields = fields
         self.seed = seed
+        self.mode: int = values[_MODE]
+        self.flags: int = values[_FLAGS]
+        self.links: int = values[_LINKS]
+        self.i_block: bytes = values[_BLOCK]
+        # In bytes. The high half is a file's; directories had something else there before they were so large.
+        self.size: int = values[_SIZE_LOW] | values[_SIZE_HIGH] << 32
+
+    def with_raw(self, raw: bytes) -> StoredInode:
+        """Return the inode with other bytes, of the same generation."""
+        return StoredInode(self.number, self.block, self.offset, raw, self.seed)
 
     @property
-    def i_block(self) -> bytes:
-        return bytes(self.fields["i_block"])
-
-    @property
-    def flags(self) -> int:
-        return int(self.fields["i_flags"])
-
-    @property
-    def mode(self) -> int:
-        return int(self.fields["i_mode"])
+    def fields(self) -> dict[str, Any]:
+        """Every field by its name, as Record.unpack() returns them."""
+        if self._fields is None:
+            self._fields = dict(zip(layout.INODE.names, self._values, strict=True))
+        return self._fields
 
     @property
     def kind(self) -> int:
         """The type in its mode: one of the S_IF constants."""
-        return int(self.fields["i_mode"]) & layout.FILE_TYPE_MASK
-
-    @property
-    def links(self) -> int:
-        return int(self.fields["i_links_count"])
+        return self.mode & layout.FILE_TYPE_MASK
 
     @property
     def uid(self) -> int:
-        return int(self.fields["i_uid"] | self.fields["i_uid_high"] << 16)
+        return int(self._values[_UID_LOW] | self._values[_UID_HIGH] << 16)
 
     @property
     def gid(self) -> int:
-        return int(self.fields["i_gid"] | self.fields["i_gid_high"] << 16)
-
-    @property
-    def size(self) -> int:
-        """In bytes. The high half is a file's; directories had something else there before they were so large."""
-        return int(self.fields["i_size_lo"] | self.fields["i_size_high"] << 32)
+        return int(self._values[_GID_LOW] | self._values[_GID_HIGH] << 16)
 
     @property
     def xattr_block(self) -> int:
         """The block with its extended attributes; 0: it has none."""
-        return int(self.fields["i_file_acl_lo"] | self.fields["i_file_acl_high"] << 32)
+        return int(self._values[_ACL_LOW] | self._values[_ACL_HIGH] << 32)
 
     @property
     def extra_size(self) -> int:
         """Bytes in use beyond the first 128; 0 where the inodes are no longer."""
-        return int(self.fields["i_extra_isize"])
+        return int(self._values[_EXTRA_SIZE])
 
     @property
     def project(self) -> int:
-        return int(self.fields["i_projid"]) if self._has("i_projid") else 0
+        return int(self._values[_INDEX["i_projid"]]) if self._has("i_projid") else 0
 
     @property
     def device(self) -> tuple[int, int]:
         """Major and minor of a device; 0, 0 for other files."""
         return device_number(self.i_block) if self.kind in _DEVICES else (0, 0)
 
+    @property
+    def counted(self) -> int:
+        """i_blocks, in its own unit, with the high half, which counts with huge_file alone."""
+        return int(self._values[_INDEX["i_blocks_lo"]] | self._values[_INDEX["i_blocks_high"]] << 32)
+
     def time_ns(self, name: str) -> int:
         """Return i_atime, i_ctime, i_mtime or i_crtime in nanoseconds since 1970; 0 for one that it has no room for."""
-        fields = self.fields
-        end, more, end_of_more = _TIMES[name]
-        in_use = layout.GOOD_OLD_INODE_SIZE + fields["i_extra_isize"]
+        values = self._values
+        index, end, more, end_of_more = _TIMES[name]
+        in_use = layout.GOOD_OLD_INODE_SIZE + values[_EXTRA_SIZE]
         if end > in_use:
             return 0
-        return time_ns(fields[name], fields[more] if end_of_more <= in_use else 0)
+        return time_ns(values[index], values[more] if end_of_more <= in_use else 0)
 
     def _has(self, field: str) -> bool:
         """Whether the field is among those that the inode has room for and uses."""
@@ -166,9 +191,7 @@ def intact_inode(fs: FileSystem, number: int, where: tuple[int, int], raw: bytes
 
 def stored_inode(fs: FileSystem, number: int, where: tuple[int, int], raw: bytes) -> StoredInode:
     """Return the inode in raw, of a block and an offset there, whose checksum may not be filled in yet."""
-    fields = layout.INODE.unpack(raw.ljust(layout.INODE.size, b"\0"))
-    seed = fs.checksums.for_inode(number, raw[_GENERATION])
-    return StoredInode(number, *where, raw, fields, seed)
+    return StoredInode(number, *where, raw, fs.checksums.for_inode(number, raw[_GENERATION]))
 
 
 def inode_name(number: int) -> str:

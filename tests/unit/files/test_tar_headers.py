@@ -8,10 +8,13 @@ import os
 import stat
 import tarfile
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pydiskimg import open_disk, open_tree, populate
 from pydiskimg.errors import ArchiveError, StorageError
 from pydiskimg.files.acl import AclEntry, acl_text, parse
 from pydiskimg.files.attributes import ACL_ACCESS
@@ -19,6 +22,7 @@ from pydiskimg.files.entry import Contents, Entry
 from pydiskimg.files.tar import write_archive
 from pydiskimg.files.tar.headers import member_headers
 from pydiskimg.files.tar.layout import BLOCK, checksum_is_right
+from pydiskimg.fs.ext4.tree.entries import TreeEntries
 from pydiskimg.units import GIB, MIB
 
 ACL = [
@@ -168,3 +172,59 @@ def test_a_reader_that_goes_away_is_an_error() -> None:
             write_archive([regular(b"file")], writing, "archive")
     finally:
         os.close(writing)
+
+
+def through_pipe(entries: Iterable[Entry]) -> bytes:
+    reading, writing = os.pipe()
+    with ThreadPoolExecutor(1) as other, open(reading, "rb") as file:
+        found = other.submit(file.read)
+        try:
+            write_archive(entries, writing, "archive")
+        finally:
+            os.close(writing)
+        return found.result(timeout=60)
+
+
+def test_contents_are_moved_from_the_files_that_they_lie_in(tmp_path: Path) -> None:
+    image, data = tmp_path / "image", os.urandom(300_001)
+    image.write_bytes(data)
+    with image.open("rb") as file:
+        ranges = [(file.fileno(), 200_000, 100_001), (file.fileno(), 0, 200_000)]
+        moved = replace(regular(b"moved", size=len(data)), ranges=ranges)
+        in_pipe = through_pipe([moved, regular(b"after", pieces((0, b"in step")), size=7)])
+    with tarfile.open(fileobj=io.BytesIO(in_pipe)) as tar:
+        found = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    assert found == {"moved": data[200_000:] + data[:200_000], "after": b"in step"}
+
+
+@pytest.mark.parametrize("there", [0, 4096, 70_000])
+def test_what_cannot_be_moved_is_read(there: int, tmp_path: Path) -> None:
+    image, data = tmp_path / "image", os.urandom(100_000)
+    image.write_bytes(data[:there])
+    read = ((0, data[:60_000]), (60_000, data[60_000:]))
+    with image.open("rb") as file:
+        entry = replace(regular(b"file", pieces(*read), size=len(data)), ranges=[(file.fileno(), 0, len(data))])
+        in_pipe = through_pipe([entry])
+    with tarfile.open(fileobj=io.BytesIO(in_pipe)) as tar:
+        member = tar.next()
+        assert member is not None
+        assert tar.extractfile(member).read() == data  # type: ignore[union-attr]
+
+
+def test_the_contents_of_an_ext_are_moved_from_its_image(tmp_path: Path) -> None:
+    image, data = tmp_path / "image", os.urandom(200_001)
+    image.write_bytes(bytes(8 * MIB))
+    entries = [regular(b"large", pieces((0, data)), size=len(data)), regular(b"small", pieces((0, b"small")), size=5)]
+    with open_disk(image, writable=True) as disk:
+        populate(disk, entries)
+    with open_tree(image) as tree:
+        found = {entry.path: entry for entry in TreeEntries(tree, "/").entries()}
+        assert [b"".join(os.pread(fd, length, at) for fd, at, length in found[b"large"].ranges)] == [data]
+        assert not found[b"small"].ranges
+        source = tree.open("/large")
+        ranges = source.file_ranges(70_000, 100_000)
+        assert ranges is not None
+        assert b"".join(os.pread(fd, length, at) for fd, at, length in ranges) == data[70_000:170_000]
+        in_pipe = through_pipe(TreeEntries(tree, "/").entries())
+    with tarfile.open(fileobj=io.BytesIO(in_pipe)) as tar:
+        assert tar.extractfile("large").read() == data  # type: ignore[union-attr]

@@ -66,7 +66,7 @@ def with_attributes(
     inode = _with_count(transaction, without_attribute_block(transaction, inode), more)
     if area:
         raw = inode.raw[:start] + encoded.in_inode.ljust(area, b"\0")
-        inode = changed(inode.replaced(raw=raw), {})
+        inode = inode.with_raw(raw)
     if encoded.block is None:
         return inode
     goal = geometry.group_start((inode.number - 1) // geometry.inodes_per_group)

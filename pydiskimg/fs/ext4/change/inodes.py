@@ -31,8 +31,7 @@ def changed(inode: StoredInode, values: Mapping[str, Value]) -> StoredInode:
         more = _ENDS["i_extra_isize"]
         end += int(values.get("i_extra_isize", inode.extra_size))
     layout.INODE.put(raw, {name: value for name, value in values.items() if _ENDS[name] <= end or _ENDS[name] == more})
-    fields = layout.INODE.unpack(raw if len(raw) >= layout.INODE.size else raw.ljust(layout.INODE.size, b"\0"))
-    return StoredInode(inode.number, inode.block, inode.offset, bytes(raw), fields, inode.seed)
+    return inode.with_raw(bytes(raw))
 
 
 def store(transaction: Transaction, inode: StoredInode, *, order: WriteOrder = WriteOrder.OTHERS) -> None:
@@ -80,7 +79,7 @@ def new_inode(
     # Another one than that of the file that had the inode before, by which NFS tells them apart.
     generation = int.from_bytes(read_bytes(fs.source, at, 4), "little") + 1 & 0xFFFFFFFF
     seed = fs.checksums.for_inode(number, generation.to_bytes(4, "little"))
-    inode = StoredInode(number, block, offset, bytes(fs.geometry.inode_size), {}, seed)
+    inode = StoredInode(number, block, offset, bytes(fs.geometry.inode_size), seed)
     values: dict[str, Value] = {
         "i_extra_isize": _extra_size(transaction),
         "i_mode": mode,
@@ -92,7 +91,7 @@ def new_inode(
     }
     if RoCompat.PROJECT in fs.geometry.features and parent.flags & layout.PROJECT_INHERIT_FLAG:
         values["i_projid"] = parent.project
-    return changed(inode.replaced(fields=layout.INODE.unpack(bytes(layout.INODE.size))), values)
+    return changed(inode, values)
 
 
 def _inherited_flags(kind: int, parent: StoredInode) -> int:

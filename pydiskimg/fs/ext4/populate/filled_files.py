@@ -6,11 +6,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from pydiskimg.fs.ext4.contents import FileSource, InlineSource
 from pydiskimg.fs.ext4.directory_entries import NamedInode
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.populate.filler import Filler
 from pydiskimg.fs.ext4.tree.files import ExtFiles, with_device
-from pydiskimg.protocols import Source
 
 
 class FilledFiles(ExtFiles):
@@ -31,7 +31,7 @@ class FilledFiles(ExtFiles):
         found = self._filler.names.find(directory.number, name)
         return None if found is None else self._filler.paths.entered(found.inode)
 
-    def contents(self, inode: StoredInode, name: str) -> Source:
+    def contents(self, inode: StoredInode, name: str) -> FileSource | InlineSource:
         return self._files(inode).contents(inode, name)
 
     def target(self, inode: StoredInode) -> bytes:

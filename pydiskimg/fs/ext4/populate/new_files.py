@@ -171,7 +171,8 @@ class NewFiles:
     def stored(self, number: int) -> StoredInode:
         """Return an inode to be read, with the number that it has here."""
         local = self.local(number)
-        return self.blocks.stored(local, self.inodes.get(local)).replaced(number=number)
+        found = self.blocks.stored(local, self.inodes.get(local))
+        return StoredInode(number, found.block, found.offset, found.raw, found.seed)
 
     def entry(self, number: int, path: bytes) -> Entry:
         """Return a file that is not a directory as an entry of this path."""

@@ -174,9 +174,7 @@ class Renumbering:
                 fs.checksums.extent_block(seed, data)
                 transaction.put(node, data)
         transaction.usage.renumbered(inode, number)
-        store(
-            transaction, inode.replaced(number=number, block=inode_table(fs, group) + block, offset=offset, seed=seed)
-        )
+        store(transaction, StoredInode(number, inode_table(fs, group) + block, offset, inode.raw, seed))
         transaction.patch(inode.block, inode.offset, bytes(len(inode.raw)))
         transaction.inodes.free(inode.number, is_directory=is_directory)
         return number
@@ -211,7 +209,7 @@ class Renumbering:
             leaf = Leaf(self._fs, bytes(raw[start:stop]), inode_name(inode.number))
             _rename_slots(leaf, moves)
             raw[start:stop] = leaf.data
-        store(self._transaction, inode.replaced(raw=bytes(raw)))
+        store(self._transaction, inode.with_raw(bytes(raw)))
 
 
 def _rename_slots(leaf: Leaf, moves: Mapping[int, int]) -> None:

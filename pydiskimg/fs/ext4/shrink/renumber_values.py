@@ -40,7 +40,7 @@ def rename_values(transaction: Transaction, inode: StoredInode, moves: Mapping[i
         first = first_entry(inode)
         raw = _renamed(inode.raw, first, moves) if first else inode.raw
         if raw != inode.raw:
-            store(transaction, inode.replaced(raw=bytes(raw)))
+            store(transaction, inode.with_raw(bytes(raw)))
         if inode.xattr_block:
             old = transaction.read(inode.xattr_block)
             block = _renamed(old, layout.XATTR_HEADER.size, moves)

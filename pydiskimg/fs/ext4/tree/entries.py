@@ -12,17 +12,19 @@ from pydiskimg.extents import Kind
 from pydiskimg.files.acl import decode, is_minimal
 from pydiskimg.files.attributes import ACLS
 from pydiskimg.files.entry import Contents, Entry
-from pydiskimg.files.source_pieces import source_pieces
 from pydiskimg.fs.ext4.file_system import NotBelievedError
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.tree.files import ExtFiles, RefusedError
 from pydiskimg.fs.ext4.tree.tree import ExtTree
 from pydiskimg.linux.inodeflags import RESTORED_FLAGS
 from pydiskimg.protocols import Source
+from pydiskimg.units import KIB
 
 _RAISED = (RefusedError, NotBelievedError)
 _HARD_LINK = 0
 _MOST_RANGES = 1 << 17
+_MOVED = 32 * KIB  # contents that are worth more system calls than copying them
+_CHUNK = 256 * KIB  # read at once; a processor's cache holds it
 
 
 @dataclass(slots=True)
@@ -37,6 +39,7 @@ class TreeEntries:
     path: str
     prefix: bytes = b""
     _first: dict[int, bytes] = field(default_factory=dict)
+    _buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(_CHUNK)))
 
     def entries(self) -> Iterator[Entry]:
         """Raises StorageError where the tree is damaged or encrypted, and as reading does."""
@@ -64,7 +67,7 @@ class TreeEntries:
                 found = _bare(inode, path)
                 found.kind, found.link, found.flags = _HARD_LINK, first, 0
                 return found
-        found = entry_of(self.tree.files, inode, path, f"{self.tree.name}, {name}")
+        found = entry_of(self.tree.files, inode, path, f"{self.tree.name}, {name}", self._buffer)
         if found.kind == stat.S_IFREG:
             found.contents = self._told(found.contents, name)
         return found
@@ -76,14 +79,19 @@ class TreeEntries:
             raise self.tree.as_error(name, error) from error
 
 
-def entry_of(files: ExtFiles, inode: StoredInode, path: bytes, name: str) -> Entry:
-    """Return a file as an entry of this path; name is what messages about its contents call it. Raises as files do."""
+def entry_of(files: ExtFiles, inode: StoredInode, path: bytes, name: str, buffer: memoryview | None = None) -> Entry:
+    """Return a file as an entry of this path; name is what messages about its contents call it. Raises as files do.
+
+    Contents are read into the buffer, where several files share one.
+    """
     found = _bare(inode, path)
     if found.kind == stat.S_IFREG:
         source = files.contents(inode, name)
-        found.size, found.contents = source.size, source_pieces(source)
+        found.size, found.contents = source.size, source.stored_pieces(buffer or memoryview(bytearray(_CHUNK)))
         if files.stored_bytes(inode) < source.size:
             found.data = _data_ranges(source)
+        elif source.size >= _MOVED:
+            found.ranges = source.file_ranges(0, source.size) or ()
     elif found.kind == stat.S_IFLNK:
         found.link = files.target(inode)
     xattrs = files.attributes(inode)

@@ -7,13 +7,13 @@ import errno
 import os
 
 from pydiskimg.fs.ext4 import layout
-from pydiskimg.fs.ext4.contents import file_contents
+from pydiskimg.fs.ext4.contents import FileSource, InlineSource, file_contents
 from pydiskimg.fs.ext4.directory_entries import NamedInode, block_entries, directory_blocks
 from pydiskimg.fs.ext4.features import RoCompat
 from pydiskimg.fs.ext4.file_system import FileSystem, NotBelievedError
 from pydiskimg.fs.ext4.inode_table import InodeTable
 from pydiskimg.fs.ext4.inodes import StoredInode, inode_name
-from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.protocols import read_bytes
 from pydiskimg.startup import TYPE_CHECKING, cached_property
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class ExtFiles:
             raise RefusedError("is encrypted (fscrypt), and so are the names in it", errno.ENOKEY)
         return directory_blocks(self.fs, directory, self._inline_data(directory))
 
-    def contents(self, inode: StoredInode, name: str) -> Source:
+    def contents(self, inode: StoredInode, name: str) -> FileSource | InlineSource:
         """Return the contents of a regular file; name is what messages call it."""
         self._require_plain(inode)
         return file_contents(self.fs, inode, self._inline_data(inode), name=name)
@@ -127,7 +127,7 @@ class ExtFiles:
         """Return the extended attributes by name, as Linux shows them: an ACL is system.posix_acl_access."""
         from pydiskimg.fs.ext4.xattrs import attribute_name
 
-        found = {}
+        found: dict[bytes, bytes] = {}
         for stored, value in self._xattrs.of(inode).items():
             name = attribute_name(stored)
             if name is not None:
@@ -155,10 +155,9 @@ class ExtFiles:
 
     def stored_bytes(self, inode: StoredInode) -> int:
         """Return how much of the file system a file takes, as its inode says."""
-        count = int(inode.fields["i_blocks_lo"])
+        count = inode.counted
         if not self._has_huge_files:
-            return count * _SECTOR
-        count |= int(inode.fields["i_blocks_high"]) << 32
+            return (count & 0xFFFFFFFF) * _SECTOR
         return count * (self.fs.geometry.block_size if inode.flags & layout.HUGE_FILE_FLAG else _SECTOR)
 
     @cached_property
