@@ -25,6 +25,7 @@ from pydiskimg.fs.ext4.file_system import read_file_system
 from pydiskimg.fs.ext4.grow import plan_ext_growth
 from pydiskimg.fs.ext4.inodes import read_inode
 from pydiskimg.fs.ext4.layout import SUPERBLOCK, XATTR_HEADER
+from pydiskimg.fs.ext4.populate.populate import populate
 from pydiskimg.fs.ext4.shrink import minimum_size, shrink_ext, tables
 from pydiskimg.fs.ext4.shrink.survey import inodes_in_use
 from pydiskimg.fs.ext4.tree import open_ext_tree
@@ -36,6 +37,7 @@ from tests.fixtures.ext_contents import contents_of
 from tests.fixtures.ext_files import made_ext
 from tests.fixtures.journals import JournalWriter, random_log
 from tests.fixtures.limits import assert_sentence, limits
+from tests.fixtures.made_entries import FIXED, folder, hard_link, regular
 from tests.fixtures.programs import Tool, run
 from tests.fixtures.stopping_disk import LosingDisk, StoppedError, StoppingDisk
 
@@ -433,3 +435,47 @@ def is_shrunk(disk: MemoryDisk) -> bool:
     except DiskImageError as error:
         assert_sentence(str(error))
         return False
+
+
+@pytest.mark.parametrize("size", [17 * MIB, None])
+def test_the_last_copy_of_sparse_super2_moves_to_the_last_group(
+    tmp_path: Path, tool: Tool, contents: Path, size: int | None
+) -> None:
+    disk = disk_of(tool, tmp_path, "-t ext4 -b 1024 -O sparse_super2 -g 2048", contents)
+    before = contents_of(disk)
+    with open_changed_tree(disk) as tree:  # what lies where the copy comes to be
+        for number in range(8):
+            tree.write(f"/more{number}", b"m" * 3 * MIB)
+    shrink_ext(disk, 36 * MIB)
+    with open_changed_tree(disk) as tree:
+        for number in range(8):
+            tree.remove(f"/more{number}")
+    shrunk = shrink_ext(disk, size)
+    path = judged(tool, tmp_path, disk, shrunk)
+    assert contents_of(disk) == before
+    last = (shrunk // KIB - 2) // 2048
+    assert f"Backup block groups:      1 {last}" in run(tool("dumpe2fs"), "-h", path)
+    start = 1 + last * 2048
+    assert "Filesystem state:" in run(tool("dumpe2fs"), "-h", "-o", f"superblock={start}", "-o", "blocksize=1024", path)
+    run(tool("e2fsck"), "-fy", "-b", str(start), "-B", "1024", path, expect=(0, 1))
+    run(tool("e2fsck"), "-fn", path)
+    copy = MemoryDisk(path.stat().st_size)
+    copy.data[:] = path.read_bytes()
+    assert contents_of(copy) == before
+
+
+def test_a_directory_larger_than_the_journal_is_refused_before_anything_moves() -> None:
+    """Its blocks have checksums by its number, and would all have to change at once."""
+    disk = MemoryDisk(31 * MIB)
+    files = (regular(f"{number:03}") for number in range(40))
+    names = (hard_link(b"large/" + b"%06d" % number + b"n" * 240, b"000") for number in range(2500))
+    populate(disk, [*files, folder("large"), *names], block_size=1024, bytes_per_inode=512 * KIB, **FIXED)
+    with open_changed_tree(disk) as tree:
+        number = tree.stat("/large").st_ino
+        for file in range(1, 40):
+            tree.remove(f"/{file:03}")
+    before = bytes(disk.data)
+    with pytest.raises(FileSystemError, match=f"inode {number} .*a directory of [0-9]* blocks, of which the journal"):
+        shrink_ext(disk, 20 * MIB)
+    assert disk.data == before
+    assert shrink_ext(disk, 30 * MIB) <= 30 * MIB

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pydiskimg.errors import FileSystemError
+from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.features import Compat
 from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.grow_geometry import refuse_resizing
@@ -26,13 +27,21 @@ def check_shrinkable(fs: FileSystem) -> None:
         )
 
 
-def check_renumbered(fs: FileSystem, inode: StoredInode) -> None:
-    """Raise FileSystemError for an inode that lies in a group that goes away, and has to keep its number."""
-    reason = None
+def check_renumbered(fs: FileSystem, inode: StoredInode, most: int | None) -> None:
+    """Raise FileSystemError for an inode that lies in a group that goes away, and has to keep its number.
+
+    The checksum of each block of a directory depends on its number: all of them change together, most in one commit
+    (None: there is no limit).
+    """
+    reason, blocks = None, 0
+    if inode.kind == layout.DIRECTORY and fs.checksums.active and not inode.flags & layout.INLINE_DATA_FLAG:
+        blocks = inode.size // fs.geometry.block_size
     if Compat.STABLE_INODES in fs.geometry.features:
         reason = "the feature stable_inodes"
     elif inode.number in (fs.superblock.number(name) for name in _OWN_FILES):
         reason = "a file of the file system itself"
+    elif most is not None and blocks > most:
+        reason = f"a directory of {blocks} blocks, of which the journal holds {most} at a time"
     if reason is not None:
         raise FileSystemError(
             f"{fs.name}: {inode_name(inode.number)} of its ext file system cannot have another number ({reason}), and "

@@ -101,11 +101,11 @@ class _Emptying:
         self._transaction.close()
 
     def _move(self) -> None:
+        fs, most = self._transaction.fs, self._transaction.room if self._transaction.has_journal else None
+        found = survey(fs, self._transaction.groups, self._new, most)  # first, as it refuses
         if move_tables(self._transaction, self._new):
             self._transaction.close()
             self._transaction = self._begin()
-        fs = self._transaction.fs
-        found = survey(fs, self._transaction.groups, self._new)
         if fs.superblock.journal_inode in found.files:
             self._transaction.close()
             move_journal(self._disk, self._begin, self._leaving)

@@ -32,8 +32,8 @@ class Survey:
     attribute_blocks: dict[int, list[int]] = field(default_factory=dict)
 
 
-def survey(fs: FileSystem, groups: ChangedGroups, new: Geometry) -> Survey:
-    """Go through all inodes that are in use.
+def survey(fs: FileSystem, groups: ChangedGroups, new: Geometry, most: int | None) -> Survey:
+    """Go through all inodes that are in use; most is how many blocks one commit can change, None: any number.
 
     Raises NotBelievedError where one is damaged or blocks belong to several, FileSystemError for bad blocks beyond the
     end and for inodes that keep their numbers, and as reading does.
@@ -41,7 +41,7 @@ def survey(fs: FileSystem, groups: ChangedGroups, new: Geometry) -> Survey:
     found, last, taken, leaving = Survey(), new.inodes, 0, leaving_blocks(fs.geometry, new)
     for inode in inodes_in_use(fs, groups):
         if inode.number > last:
-            check_renumbered(fs, inode)
+            check_renumbered(fs, inode, most)
             found.leaving.append(inode.number)
         if inode.xattr_block and leaving.touch(inode.xattr_block):
             found.attribute_blocks.setdefault(inode.xattr_block, []).append(inode.number)
