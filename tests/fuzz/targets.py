@@ -27,6 +27,10 @@ from pydiskimg.images.qcow2.check import check_qcow2
 from pydiskimg.images.qcow2.header import read_header
 from pydiskimg.images.qcow2.reader import Qcow2Source, open_qcow2
 from pydiskimg.images.qcow2.snapshots import read_snapshots
+from pydiskimg.images.qcow2.switch.backing import name_backing_file
+from pydiskimg.images.qcow2.switch.empty import empty_qcow2
+from pydiskimg.images.qcow2.switch.shrink import shrink_qcow2
+from pydiskimg.images.qcow2.switch.snapshots import apply_snapshot, delete_snapshot, take_snapshot
 from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
 from pydiskimg.protocols import Buffer, Disk, Source, read_bytes
 from pydiskimg.transfer.compare import compare
@@ -209,6 +213,56 @@ def _write_something(changed: Disk, rng: random.Random, model: bytearray | None)
         assert read_bytes(changed, offset, length) == data, "what was just written is not read back"
 
 
+def switch(image: bytes, rng: random.Random) -> str:
+    """A change of the whole image: what was in order is in order afterwards, and shows what it has to."""
+    file = BytesSource(image, NAME)
+    header = read_header(file)
+    names = [snapshot.id for snapshot in read_snapshots(file, header)]
+    in_order = header.size <= SMALL and not check_qcow2(file).corruptions
+    before = _whole(image) if in_order else b""
+    action = rng.choice(("take", "shrink", "empty", "name", *(("apply", "delete") * bool(names))))
+    with file_of(image) as fd:
+        store, expected = LimitedStore(fd, NAME), before
+        if action == "take":
+            take_snapshot(store, "taken", now_ns=0)
+        elif action == "shrink":
+            size = rng.randrange(header.size // 512 + 1) * 512
+            expected = before[:size]
+            assert shrink_qcow2(store, size) <= store.size, "the image ends beyond the file"
+        elif action == "empty":
+            assert empty_qcow2(store) <= store.size, "the image ends beyond the file"
+            expected = BEHIND[: len(before)].ljust(len(before), b"\0") if header.backing_file else bytes(len(before))
+        elif action == "name":
+            name_backing_file(store, rng.choice((b"", b"base.raw", b"x" * 1023)), b"raw")
+            return "named" if _whole_or_refused(os.pread(fd, STORE_LIMIT, 0)) else "refused"
+        elif action == "apply":
+            name = rng.choice(names)
+            expected = _whole(image, name) if in_order else b""
+            apply_snapshot(store, name)
+        else:
+            delete_snapshot(store, rng.choice(names))
+        changed = os.pread(fd, STORE_LIMIT, 0)
+    if not in_order:
+        return "changed"
+    assert _whole(changed) == expected, f"{action}: the disk shows something else"
+    harmless = ("is leaked", "the copied flag is not set")
+    found = check_qcow2(BytesSource(changed, NAME)).details
+    assert not [detail for detail in found if not any(words in detail for words in harmless)], f"{action}: {found[:1]}"
+    return "changed and checked"
+
+
+def _whole(image: bytes, snapshot: str | None = None) -> bytes:
+    source = open_bytes(image, snapshot)
+    return read_bytes(source, 0, source.size)
+
+
+def _whole_or_refused(image: bytes) -> bool:
+    try:
+        return open_bytes(image).size >= 0
+    except DiskImageError:
+        return False
+
+
 def info_and_map(image: bytes, rng: random.Random) -> str:
     """The commands say one line when they fail, and the map covers the disk without gaps."""
     with file_of(image) as fd:
@@ -250,6 +304,7 @@ TARGETS: Mapping[str, Target] = {
     "check": check,
     "stream": stream,
     "disk": disk,
+    "switch": switch,
     "info": info_and_map,
 }
 

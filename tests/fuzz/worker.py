@@ -30,7 +30,10 @@ ADDRESS_SPACE = 1 << 30
 LOOP = 5.0  # seconds of the processor after which a case is broken off
 QEMU_EACH = 10  # one case of so many is read by qemu-img too
 
-TURNS = ("read", "read", "read", "disk", "disk", "disk", "stream", "stream", "check", "check", "snapshots", "info")
+TURNS = (
+    *("read", "read", "read", "disk", "disk", "disk", "stream", "stream"),
+    *("check", "check", "snapshots", "info", "switch", "switch", "switch"),
+)
 
 
 class Fuzzer:

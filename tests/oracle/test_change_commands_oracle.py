@@ -223,7 +223,7 @@ def test_progress_of_copying(image: Path, local: Path, tmp_path: Path, call: Run
     assert status == 0
     first, second = text.splitlines()
     assert first.startswith("local: 100% (3.01 MiB of 3.01 MiB) after ")
-    assert second.startswith("b: 100% (7.8 KiB of 7.8 KiB) after ")
+    assert second.startswith("b: 100% (7.81 KiB of 7.81 KiB) after ")
     status, text = call("tar-in", "-p", image, tmp_path / "files.tar", "/")
     assert status == 0
     assert f"files.tar: 100% ({format_size(size)} of {format_size(size)}) after " in text
