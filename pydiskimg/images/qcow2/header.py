@@ -384,6 +384,17 @@ def require_sound(header: Header, name: str) -> None:
         )
 
 
+def require_changeable(header: Header, name: str) -> None:
+    """Raise UnsupportedImageError for an image that is encrypted, marked corrupt or not closed; name is the image's."""
+    require_sound(header, name)
+    require_readable(header, name)
+    if header.dirty:
+        raise UnsupportedImageError(
+            f"{name}: was not closed by its last writer, so that its reference counts may be wrong; "
+            "repair it before it is written, with: qemu-img check -r all"
+        )
+
+
 def encryption(header: Header) -> str:
     """Return the method of encryption, for people: LUKS, AES, or that it is unknown."""
     if header.crypt_method == layout.CRYPT_LUKS:

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.header import read_header
-from pydiskimg.images.qcow2.switch.switch import require_changeable
+from pydiskimg.images.qcow2.header import read_header, require_changeable
 from pydiskimg.images.qcow2.write.create import pack_extension
 from pydiskimg.startup import TYPE_CHECKING
 

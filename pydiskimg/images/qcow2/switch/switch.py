@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.header import read_header, require_readable, require_sound
+from pydiskimg.images.qcow2.header import read_header, require_changeable
 from pydiskimg.images.qcow2.switch.counts import SwitchedRefcounts
 from pydiskimg.images.qcow2.switch.layer import DiskLayer, l1_length, write_l1
 from pydiskimg.images.qcow2.words import big_endian
@@ -14,7 +13,6 @@ from pydiskimg.startup import TYPE_CHECKING
 if TYPE_CHECKING:
     from array import array
 
-    from pydiskimg.images.qcow2.header import Header
     from pydiskimg.protocols import Store
 
 
@@ -65,14 +63,3 @@ class Switch:
             fields["autoclear_features"] = self._header.autoclear_features & autoclear
         offset = l1_cluster << self._header.cluster_bits
         self._counts.publish(l1_table_offset=offset, l1_size=len(l1), **fields)
-
-
-def require_changeable(header: Header, name: str) -> None:
-    """Raise UnsupportedImageError for an image that is encrypted, marked corrupt or not closed; name is the image's."""
-    require_sound(header, name)
-    require_readable(header, name)
-    if header.dirty:
-        raise UnsupportedImageError(
-            f"{name}: was not closed by its last writer, so that its reference counts may be wrong; "
-            "repair it before it is written, with: qemu-img check -r all"
-        )

@@ -10,7 +10,7 @@ from pydiskimg.errors import UnsupportedImageError, closed_error, read_only_erro
 from pydiskimg.extents import Extent, Kind, merged
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.compress import compressor
-from pydiskimg.images.qcow2.header import read_header, require_readable, require_sound
+from pydiskimg.images.qcow2.header import read_header, require_changeable
 from pydiskimg.images.qcow2.write.create import change_header, l1_entries, round_size
 from pydiskimg.images.qcow2.write.l2_map import GuestMap, is_in_place, standard_entries
 from pydiskimg.images.qcow2.write.packing import Packing, joined, runs_of, starts_of
@@ -464,13 +464,7 @@ def open_qcow2_disk(store: Store, *, backing: Source | None = None, compress: bo
 
 
 def _require_writable(header: Header, name: str, *, has_backing: bool) -> None:
-    require_sound(header, name)
-    require_readable(header, name)
-    if header.dirty:
-        raise UnsupportedImageError(
-            f"{name}: was not closed by its last writer, so that its reference counts may be wrong; "
-            "repair it before it is written, with: qemu-img check -r all"
-        )
+    require_changeable(header, name)
     for present, what in (
         (header.has_data_file, "an external data file"),
         (header.extended_l2, "extended L2 entries (subclusters)"),
