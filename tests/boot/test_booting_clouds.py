@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A distribution's image for clouds, with cloud-init, becomes the instance and stays it.
-
-What a newer cloud-init makes of a seed, test_boot_cloud_init and test_cloud_init_oracle see.
-"""
+"""A distribution's image for clouds, with cloud-init, becomes the instance and stays it."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.boot.conftest import Systems
-from tests.fixtures.bootable_debian import CLOUD_12, OWN_MACHINE_ID
+from tests.fixtures.bootable_debian import CLOUD_12, CLOUD_13, OWN_MACHINE_ID
 from tests.fixtures.bootable_images import CLOUD, bootable_image
 from tests.fixtures.booting_instances import (
     MIB,
@@ -28,17 +25,24 @@ from tests.fixtures.node import Node
 pytestmark = [pytest.mark.boot, pytest.mark.root, pytest.mark.timeout(1800)]
 
 
-def test_an_image_for_clouds_boots_as_itself_and_under_a_new_name(tmp_path: Path, systems: Systems) -> None:
-    """Started before it is renamed, it has a cloud-init that remembers the old name."""
-    system = systems(CLOUD_12)
-    image = bootable_image(system, CLOUD)
-    node = Node.make(tmp_path / "node", IMAGE_NAME=image.qcow2.name, IMAGE_DIR=str(image.directory))
-    parameters = {"root_password_hash": PASSWORD_HASH}
-    instance = Instance(node, tmp_path / "disk", "bookworm.example.org", 41, parameters, Six.GANETI)
-    instance.create(1400 * MIB)
-    (first,) = boot_together([instance], PASSWORD, tmp_path)
-    assert_others([OWN_MACHINE_ID, first.machine_id])
-    assert_others([*system.host_keys, *first.host_keys])
-    instance.rename("renamed.example.net", 51)
-    (second,) = boot_together([instance], PASSWORD, tmp_path)
-    assert second.identity == first.identity
+def test_images_for_clouds_boot_as_themselves_and_under_a_new_name(tmp_path: Path, systems: Systems) -> None:
+    """Started before it is renamed, Debian 12's has a cloud-init that remembers the old name."""
+    instances = []
+    own_keys: list[str] = []
+    for number, recipe, six in ((41, CLOUD_12, Six.GANETI), (42, CLOUD_13, Six.FILES)):
+        system = systems(recipe)
+        image = bootable_image(system, CLOUD)
+        node = Node.make(tmp_path / f"node{number}", IMAGE_NAME=image.qcow2.name, IMAGE_DIR=str(image.directory))
+        parameters = {"root_password_hash": PASSWORD_HASH}
+        instance = Instance(node, tmp_path / f"disk{number}", f"{recipe.suite}.example.org", number, parameters, six)
+        instance.create(1400 * MIB)
+        instances.append(instance)
+        own_keys += system.host_keys
+    first = boot_together(instances, PASSWORD, tmp_path)
+    assert_others([OWN_MACHINE_ID, *(told.machine_id for told in first)])
+    assert_others([*own_keys, *(key for told in first for key in told.host_keys)])
+    # What a newer cloud-init makes of a new name, test_boot_cloud_init sees.
+    older = instances[0]
+    older.rename("renamed.example.net", 51)
+    (second,) = boot_together([older], PASSWORD, tmp_path)
+    assert second.identity == first[0].identity

@@ -9,7 +9,7 @@ import pytest
 
 from tests.boot.conftest import Systems
 from tests.fixtures.bootable_debian import DEBIAN_12, OWN_MACHINE_ID, PASSWORD
-from tests.fixtures.bootable_images import ROOT_2, ROOT_5, bootable_image
+from tests.fixtures.bootable_images import ROOT_1, ROOT_2, ROOT_5, bootable_image
 from tests.fixtures.booting_instances import MIB, Instance, assert_others, boot_together
 from tests.fixtures.node import Node
 
@@ -17,11 +17,11 @@ from tests.fixtures.node import Node
 pytestmark = [pytest.mark.boot, pytest.mark.root, pytest.mark.timeout(1800)]
 
 
-def test_images_with_the_root_as_partition_2_and_5_boot_as_themselves(tmp_path: Path, systems: Systems) -> None:
-    """No password is given, so that the image's own stays. Images for clouds have the root as partition 1."""
+def test_images_with_the_root_as_partition_1_2_and_5_boot_as_themselves(tmp_path: Path, systems: Systems) -> None:
+    """No password is given, so that the image's own stays."""
     system = systems(DEBIAN_12)
     instances = []
-    for number, layout in enumerate((ROOT_2, ROOT_5), 12):
+    for number, layout in enumerate((ROOT_1, ROOT_2, ROOT_5), 11):
         image = bootable_image(system, layout)
         settings = {"IMAGE_NAME": image.qcow2.name, "IMAGE_DIR": str(image.directory)}
         node = Node.make(tmp_path / f"node{number}", **settings)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.boot.conftest import Systems
 from tests.fixtures.bootable_debian import DEBIAN_12, DEBIAN_13, OWN_MACHINE_ID, packed
-from tests.fixtures.bootable_images import ROOT_2, BootableImage, bootable_image, packed_machine
+from tests.fixtures.bootable_images import ROOT_1, BootableImage, bootable_image, packed_machine
 from tests.fixtures.booting_instances import (
     MIB,
     PASSWORD,
@@ -43,27 +43,31 @@ def test_a_tarball_of_debian_12_stays_itself_through_every_verb(tmp_path: Path, 
     The other is a packed machine: its tarball has the grub.cfg that update-grub wrote for that machine's disk.
     """
     system = systems(DEBIAN_12)
-    machine = bootable_image(system, ROOT_2)
+    machine = bootable_image(system, ROOT_1)
     one = instance_of(packed(system), tmp_path, "one.example.org", 21, Six.GANETI)
     two = instance_of(packed_machine(system, machine), tmp_path, "two.example.org", 22, Six.FILES)
     for instance in (one, two):
         instance.create(SIZE)
-    former_keys = two.keys_on_disk()
-    assert former_keys
-    two.reinstall()
     first = boot_together([one, two], PASSWORD, tmp_path)
     _check_menu_of_packed(first[1], machine)
     assert_others([first[0].machine_id, first[1].machine_id, OWN_MACHINE_ID])
-    assert_others([*first[0].host_keys, *former_keys, *first[1].host_keys, *system.host_keys])
+    assert_others([*first[0].host_keys, *first[1].host_keys, *system.host_keys])
 
     one.rename("renamed.example.org", 23)
+    two.reinstall()
+    second = boot_together([one, two], PASSWORD, tmp_path)
+    _check_menu_of_packed(second[1], machine)
+    assert second[0].identity == first[0].identity, "a renamed instance is the same instance"
+    assert_others([first[1].machine_id, second[1].machine_id])
+    assert_others([*first[1].host_keys, *second[1].host_keys])
+
     backup = tmp_path / "backup"
     one.export(backup)
     restored = instance_of(packed(system), tmp_path, "restored.example.net", 24, Six.GANETI)
     restored.restore(backup, SIZE + 400 * MIB, old=one.name)
-    (second,) = boot_together([restored], PASSWORD, tmp_path)
-    assert second.identity == first[0].identity, "renamed and restored, it is the same machine"
-    assert second.root_size > first[0].root_size + 350 * MIB
+    (third,) = boot_together([restored], PASSWORD, tmp_path)
+    assert third.identity == first[0].identity, "a restored backup is the same machine"
+    assert third.root_size > second[0].root_size + 350 * MIB
 
 
 def test_a_tarball_of_debian_13_boots_from_a_gpt(tmp_path: Path, systems: Systems) -> None:
