@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 
 from pydiskimg.errors import DiskImageError, UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.images.qcow2.check import check_qcow2
+from pydiskimg.images.qcow2.header import read_header
 from pydiskimg.images.qcow2.reader import open_qcow2
 from pydiskimg.images.qcow2.switch.empty import empty_qcow2
 from pydiskimg.images.qcow2.switch.shrink import shrink_qcow2
@@ -93,6 +95,17 @@ def test_a_size_that_is_larger() -> None:
     store = filled(1)
     with pytest.raises(UnsupportedImageError, match="cannot be made smaller"):
         shrink_qcow2(store, SIZE + 1)
+
+
+@pytest.mark.parametrize("act", [lambda store: shrink_qcow2(store, 512), empty_qcow2])
+def test_a_file_is_not_cut_beyond_its_end(act: Callable[[MemoryStore], int]) -> None:
+    """Some cluster after the end is counted as used, as a machine that stops leaves it."""
+    store = filled(2, snapshot=True)
+    shrink_qcow2(store, 20_000)  # so that there are free clusters
+    header = read_header(store)
+    block = int.from_bytes(store.data[header.refcount_table_offset :][:8], "big")
+    store.data[block + 2 * (store.size // CLUSTER + 5) + 1] = 1
+    assert act(store) == store.size
 
 
 def test_images_that_lie() -> None:

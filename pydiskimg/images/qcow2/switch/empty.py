@@ -36,7 +36,7 @@ class _Emptying(Switch):
         self._settle()
         active.lower(counts)
         self._publish(new_l1, array("Q", bytes(len(active.l1) * layout.ENTRY_SIZE)), autoclear=0)
-        return counts.end_of_used() << self._header.cluster_bits
+        return min(counts.end_of_used() << self._header.cluster_bits, self._store.size)
 
 
 def _with_tables_first(store: Store) -> int | None:

@@ -48,7 +48,7 @@ class _Shrinking(Switch):
             l1[-1] = self._cut(needed - 1, kept, copy)
         self._flag_l1(l1)
         self._publish(new_l1, l1, size=size)
-        return counts.end_of_used() << header.cluster_bits
+        return min(counts.end_of_used() << header.cluster_bits, self._store.size)
 
     def _cut(self, index: int, kept: int, copy: int) -> int:
         """Write what remains of an L2 table to the cluster copy; returns its offset."""
