@@ -9,7 +9,7 @@ import threading
 
 from pydiskimg.disks.block import BlockDisk
 from pydiskimg.disks.descriptor import BorrowedDescriptor, DescriptorDisk
-from pydiskimg.errors import StorageError
+from pydiskimg.errors import StorageError, storage_error
 from pydiskimg.linux.fileio import pread_into, pwrite_all
 from pydiskimg.protocols import Buffer, Disk, Store, WritableBuffer
 from pydiskimg.units import format_bytes
@@ -73,3 +73,13 @@ class FixedStore(Store):
 def store_of(disk: DescriptorDisk) -> Store:
     """Return the Store of the image that an open device or file holds; disk stays the caller's."""
     return FixedStore(disk) if isinstance(disk, BlockDisk) else GrowingFile(disk.fd, disk.name)
+
+
+def cut_file(disk: DescriptorDisk, end: int) -> None:
+    """Let the file of an image end at end (bytes), after which it has nothing; a device keeps its size."""
+    if isinstance(disk, BlockDisk):
+        return
+    try:
+        os.ftruncate(disk.fd, end)
+    except OSError as error:
+        raise storage_error(error, disk.name, f"cannot be cut at {end} bytes") from error

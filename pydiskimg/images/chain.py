@@ -16,6 +16,7 @@ from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import quoted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from pydiskimg.disks.descriptor import DescriptorDisk
@@ -140,6 +141,20 @@ class _Chain:
             )
         self._seen[found.identity] = found.name
         return found
+
+
+def backing_sources(source: Source) -> Iterator[Source]:
+    """Yield what an open image stands on, the next one first."""
+    while isinstance(source, Qcow2Source) and source.backing is not None:
+        source = source.backing
+        yield source
+
+
+def file_of(source: Source) -> RawSource:
+    """Return the file of an image of a chain."""
+    file = source.file if isinstance(source, Qcow2Source) else source
+    assert isinstance(file, RawSource)
+    return file
 
 
 def stated_backing_format(header: Header, name: str) -> str | None:

@@ -9,13 +9,12 @@ from contextlib import ExitStack
 from pydiskimg.disks.block import BlockDisk
 from pydiskimg.disks.open import enter_raw_disk
 from pydiskimg.disks.preallocation import check_preallocation, reserve, write_zeros
-from pydiskimg.disks.store import store_of
+from pydiskimg.disks.store import cut_file, store_of
 from pydiskimg.errors import UnsupportedImageError, storage_error
 from pydiskimg.images import detect
 from pydiskimg.images.chain import open_chain_disk
-from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.header import read_header
-from pydiskimg.images.qcow2.switch.shrink import shrink_qcow2
+from pydiskimg.images.qcow2.switch.shrink import require_resizable, shrink_qcow2
 from pydiskimg.images.qcow2.write.create import round_size
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import format_bytes
@@ -101,11 +100,9 @@ def _resize_qcow2(
     store = store_of(disk)
     header = read_header(store)
     if size < header.size:
-        end = shrink_qcow2(store, size)
-        if not isinstance(disk, BlockDisk):
-            os.ftruncate(disk.fd, end)
+        cut_file(disk, shrink_qcow2(store, size))
         return size
-    _check_growth(header.version, header.nb_snapshots, header.extensions, disk.name)
+    require_resizable(header, disk.name)
     image = open_chain_disk(stack, disk, references=references, compress=False, writable=True)
     old, file_end = image.size, os.fstat(disk.fd).st_size
     image.grow(size)
@@ -115,12 +112,3 @@ def _resize_qcow2(
     if preallocation == "falloc" and not isinstance(disk, BlockDisk):
         reserve(disk.fd, file_end, os.fstat(disk.fd).st_size - file_end, name=disk.name)
     return size
-
-
-def _check_growth(version: int, snapshots: int, extensions: dict[int, bytes], name: str) -> None:
-    if snapshots and version < 3:
-        raise UnsupportedImageError(
-            f"{name}: an image of version 2 (0.10) cannot change its size with snapshots; delete them first"
-        )
-    if layout.EXTENSION_BITMAPS in extensions:
-        raise UnsupportedImageError(f"{name}: has dirty bitmaps, whose size is not changed here; use: qemu-img resize")

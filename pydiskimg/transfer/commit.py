@@ -13,18 +13,17 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
-from pydiskimg.disks.block import BlockDisk
 from pydiskimg.disks.open import enter_raw_disk
-from pydiskimg.disks.store import store_of
+from pydiskimg.disks.store import cut_file, store_of
 from pydiskimg.errors import InUseError, UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.images import FORMATS
-from pydiskimg.images.chain import open_chain
+from pydiskimg.images.chain import backing_sources, file_of, open_chain
 from pydiskimg.images.map import IS_PRESENT, map_rows
 from pydiskimg.images.qcow2.host_offsets import IS_ZERO
 from pydiskimg.images.qcow2.reader import Qcow2Source
 from pydiskimg.images.qcow2.switch.empty import empty_qcow2
-from pydiskimg.images.raw import RawSource, describe
+from pydiskimg.images.raw import describe
 from pydiskimg.images.resize import resize_image
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.transfer.pieces import CHUNK_SIZE, ZERO_CHUNK_SIZE, cut
@@ -33,7 +32,6 @@ from pydiskimg.transfer.workers import Meter, work_on, worker_count
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pydiskimg.disks.descriptor import DescriptorDisk
     from pydiskimg.images.references import AllowedDirectory
     from pydiskimg.protocols import Disk, Progress, Source
 
@@ -67,7 +65,7 @@ def commit(
         work_on(_changes(top, depth), _Committing(top, target).piece, meter=meter, workers=worker_count(None))
         target.flush()
         if empty and depth == 1:
-            _empty(disk)
+            cut_file(disk, empty_qcow2(store_of(disk)))
 
 
 class _Committing:
@@ -88,12 +86,9 @@ def _base(top: Qcow2Source, base: str | os.PathLike[str] | None) -> tuple[int, S
     """The depth in the chain of what gets the contents, and its source."""
     if top.backing is None:
         raise UnsupportedImageError(f"{top.name}: has no backing file that its contents could go to")
-    below: Source | None = top.backing
-    depth = 1
-    while below is not None:
+    for depth, below in enumerate(backing_sources(top), 1):
         if base is None or _is_same_file(base, below.name):
             return depth, below
-        below, depth = below.backing if isinstance(below, Qcow2Source) else None, depth + 1
     raise UnsupportedImageError(f"{top.name}: {os.fspath(base or '')} is not a file of its backing chain")
 
 
@@ -106,8 +101,7 @@ def _is_same_file(one: str | os.PathLike[str], other: str) -> bool:
 
 def _open_base(stack: ExitStack, below: Source, size: int, references: AllowedDirectory | None) -> Disk:
     """Open a file of the chain, which is open for reading, for writing; as large as size or larger."""
-    file = below.file if isinstance(below, Qcow2Source) else below
-    assert isinstance(file, RawSource)
+    file = file_of(below)
     if below.size < size:
         resize_image(file.name, lambda _: size, format=below.format, references=references)
     disk = enter_raw_disk(stack, file.name, writable=True)
@@ -134,9 +128,3 @@ def _changes(top: Qcow2Source, depth: int) -> Iterator[Extent]:
 
 def _cut(start: int, end: int, kind: Kind) -> Iterator[Extent]:
     return cut(start, end, CHUNK_SIZE if kind is Kind.DATA else ZERO_CHUNK_SIZE, kind)
-
-
-def _empty(disk: DescriptorDisk) -> None:
-    end = empty_qcow2(store_of(disk))
-    if not isinstance(disk, BlockDisk):
-        os.ftruncate(disk.fd, end)

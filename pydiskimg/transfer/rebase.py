@@ -18,14 +18,14 @@ from pydiskimg.disks.open import enter_raw_disk
 from pydiskimg.disks.store import store_of
 from pydiskimg.errors import InUseError, UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.images.chain import open_chain
+from pydiskimg.images.chain import backing_sources, file_of, open_chain
 from pydiskimg.images.map import IS_PRESENT, map_rows
 from pydiskimg.images.open import open_image
 from pydiskimg.images.qcow2.host_offsets import IS_ZERO
 from pydiskimg.images.qcow2.reader import Qcow2Source
 from pydiskimg.images.qcow2.switch.backing import name_backing_file
 from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
-from pydiskimg.images.raw import RawSource, describe
+from pydiskimg.images.raw import describe
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.transfer.pieces import CHUNK_SIZE, cut
 from pydiskimg.transfer.workers import Meter, work_on, worker_count
@@ -192,15 +192,5 @@ def _depth_of(new: Source | None, old: Qcow2Source) -> int | None:
     """How deep in the old chain the new backing file is, which then shows what it did; None when it is not there."""
     if new is None:
         return None
-    layer, depth = old.backing, 1
-    while layer is not None:
-        if _file(layer).identity == _file(new).identity:
-            return depth
-        layer, depth = layer.backing if isinstance(layer, Qcow2Source) else None, depth + 1
-    return None
-
-
-def _file(source: Source) -> RawSource:
-    file = source.file if isinstance(source, Qcow2Source) else source
-    assert isinstance(file, RawSource)
-    return file
+    own = file_of(new).identity
+    return next((depth for depth, layer in enumerate(backing_sources(old), 1) if file_of(layer).identity == own), None)

@@ -73,7 +73,7 @@ def unpacked(tool: Tool, directory: Path, members: Iterable[Member], **options: 
 
 
 def refused(tool: Tool, directory: Path, members: Iterable[Member], text: str, **options: Any) -> None:
-    """Hold that a tarball is refused with one sentence, and that there is no file system then."""
+    """Check that a tarball is refused in one sentence, and that no file system was made."""
     with pytest.raises(DiskImageError, match=text) as caught, unpacked(tool, directory, members, **options):
         pass
     assert_sentence(str(caught.value))

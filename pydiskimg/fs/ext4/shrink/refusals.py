@@ -31,7 +31,7 @@ def check_renumbered(fs: FileSystem, inode: StoredInode, most: int | None) -> No
     """Raise FileSystemError for an inode that lies in a group that goes away, and has to keep its number.
 
     The checksum of each block of a directory depends on its number: all of them change together, most in one commit
-    (None: there is no limit).
+    (None: no limit).
     """
     reason, blocks = None, 0
     if inode.kind == layout.DIRECTORY and fs.checksums.active and not inode.flags & layout.INLINE_DATA_FLAG:

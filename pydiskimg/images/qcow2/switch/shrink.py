@@ -13,6 +13,7 @@ from pydiskimg.images.qcow2.write.create import round_size
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pydiskimg.images.qcow2.header import Header
     from pydiskimg.protocols import Store
 
 
@@ -64,11 +65,14 @@ class _Shrinking(Switch):
         header, name = self._header, self._store.name
         if size > header.size:
             raise UnsupportedImageError(f"{name}: has {header.size} bytes, and cannot be made smaller to {size}")
-        if header.nb_snapshots and header.version < 3:
-            raise UnsupportedImageError(
-                f"{name}: an image of version 2 (0.10) cannot change its size with snapshots; delete them first"
-            )
-        if layout.EXTENSION_BITMAPS in header.extensions:
-            raise UnsupportedImageError(
-                f"{name}: has dirty bitmaps, whose size is not changed here; use: qemu-img resize --shrink"
-            )
+        require_resizable(header, name)
+
+
+def require_resizable(header: Header, name: str) -> None:
+    """Raise UnsupportedImageError for an image whose size is not changed, larger or smaller; name is for its text."""
+    if header.nb_snapshots and header.version < 3:
+        raise UnsupportedImageError(
+            f"{name}: an image of version 2 (0.10) cannot change its size with snapshots; delete them first"
+        )
+    if layout.EXTENSION_BITMAPS in header.extensions:
+        raise UnsupportedImageError(f"{name}: has dirty bitmaps, whose size is not changed here; use: qemu-img resize")
