@@ -6,14 +6,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
 from typing import Protocol
 
 from pydiskimg.errors import ArchiveError
-from pydiskimg.files.tar import layout, libarchive
+from pydiskimg.files.tar import layout
 from pydiskimg.files.tar.inflate import Inflated
 from pydiskimg.files.tar.reader import Reader
-from pydiskimg.linux.charset import c_locale
 from pydiskimg.text import printable
 
 _AT_ONCE = 1 << 20
@@ -77,7 +75,7 @@ class FileInArchive:
     def _next(self) -> bool:
         for offset, view in self._data:
             self._zeros = offset - self._position
-            self._block, self._at = bytes(view), 0  # libarchive's own bytes are gone with its next step
+            self._block, self._at = bytes(view), 0
             self._position = offset + len(self._block)
             return True
         self._zeros, self._position = self.size - self._position, self.size
@@ -95,20 +93,13 @@ def files_in_archive(
     Raises ArchiveError for an archive that is cut off or corrupt, and for one with anything but files and
     directories; StorageError when the pipe cannot be read.
     """
-    if libarchive.is_broken():
-        raise ArchiveError(
-            f"{pipe.name}: libarchive {libarchive.version()} reads archives wrong; install 3.7.9 or later"
-        )
-    with c_locale():
-        reader = Reader(_Blocks(pipe), pipe.name, progress or _nothing)
-        with closing(reader):
-            for entry in reader.entries():
-                path = os.fsdecode(entry.path)
-                if entry.kind == stat.S_IFREG:
-                    yield FileInArchive(pipe.name, path, entry.size, iter(entry.contents))
-                elif not entry.is_directory:
-                    shown = printable(entry.path)
-                    raise ArchiveError(f"{pipe.name}: {shown} is neither a file nor a directory", entry=shown)
+    for entry in Reader(_Blocks(pipe), pipe.name, progress or _nothing).entries():
+        path = os.fsdecode(entry.path)
+        if entry.kind == stat.S_IFREG:
+            yield FileInArchive(pipe.name, path, entry.size, iter(entry.contents))
+        elif not entry.is_directory:
+            shown = printable(entry.path)
+            raise ArchiveError(f"{pipe.name}: {shown} is neither a file nor a directory", entry=shown)
 
 
 class _Blocks:

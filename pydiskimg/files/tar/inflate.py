@@ -2,12 +2,11 @@
 """The bytes of a compressed file, inflated ahead of their reader by a thread.
 
 gzip is inflated here, by isal where it is installed and by zlib elsewhere: both check the length and the CRC in each
-trailer, which libarchive skips. Every other compression is libarchive's, by its "raw" format.
+trailer, which libarchive skips. Every other compression is libarchive's.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 import zlib
@@ -18,10 +17,9 @@ from types import ModuleType
 from typing import NamedTuple
 
 from pydiskimg.errors import ArchiveError, storage_error
-from pydiskimg.files.tar import layout, libarchive
-from pydiskimg.text import printable
+from pydiskimg.files.tar import layout
 
-_READ = 128 << 10
+READ = 128 << 10
 _INFLATED = 1 << 20
 _GATHERED = 128 << 10
 _AHEAD = 4
@@ -81,7 +79,9 @@ def inflate_input(file: ArchiveInput) -> Generator[Inflated, None, None]:
         return _gathered(_gunzip(file))
     if len(start) == layout.BLOCK and start[0] and layout.checksum_is_right(start):
         return _uncompressed(file)
-    return _gathered(_filter(file))
+    from pydiskimg.files.tar.libarchive import inflate_any  # only here: most archives need none of it
+
+    return _gathered(inflate_any(file))
 
 
 def _gathered(blocks: Generator[Inflated, None, None]) -> Generator[Inflated, None, None]:
@@ -120,7 +120,7 @@ def _gunzip(file: ArchiveInput) -> Generator[Inflated, None, None]:
     pending = b""
     while True:
         if not pending:
-            pending = file.read(_READ)
+            pending = file.read(READ)
         consumed = file.position
         if inflater is None:
             pending = _next_member(pending, consumed, name)
@@ -155,57 +155,6 @@ def _next_member(pending: bytes, consumed: int, name: str) -> bytes:
             "something was appended to the archive, or it is corrupt"
         )
     return rest
-
-
-def _filter(file: ArchiveInput) -> Generator[Inflated, None, None]:
-    archive, feed = libarchive.read_new(), _Feed(file)
-    try:
-        for enable in libarchive.FILTERS:
-            enable(archive)
-        libarchive.read_support_format_raw(archive)
-        entry = ctypes.c_void_p()
-        _check(archive, libarchive.read_open(archive, None, None, feed.callback, None), feed)
-        _check(archive, libarchive.read_next_header(archive, ctypes.byref(entry)), feed)
-        address, size, offset = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_int64()
-        arguments = ctypes.byref(address), ctypes.byref(size), ctypes.byref(offset)
-        while _check(archive, libarchive.read_data_block(archive, *arguments), feed):
-            if address.value and size.value:
-                data = ctypes.string_at(address.value, size.value)
-                yield Inflated(data, file.position)
-    finally:
-        libarchive.read_free(archive)
-
-
-class _Feed:
-    """Hands the bytes of a file to libarchive; error is why that failed."""
-
-    def __init__(self, file: ArchiveInput) -> None:
-        self.file = file
-        self.error: BaseException | None = None
-        self.callback = libarchive.Callback(self._read)
-        self._data = b""  # what libarchive is looking at
-
-    def _read(self, _archive: int, _data: int, buffer: ctypes._Pointer[ctypes.c_void_p]) -> int:
-        try:
-            self._data = self.file.read(_READ)
-        except BaseException as error:  # noqa: BLE001 - nothing may pass through C; raised again after it
-            self.error = error
-            return libarchive.FATAL
-        buffer[0] = ctypes.cast(ctypes.c_char_p(self._data), ctypes.c_void_p)
-        return len(self._data)
-
-
-def _check(archive: int, result: int, feed: _Feed) -> bool:
-    """Return False at the end; anything that is neither that nor success is corrupt or truncated data."""
-    if feed.error is not None:
-        raise feed.error
-    if result in (libarchive.OK, libarchive.EOF):
-        return result == libarchive.OK
-    message = printable(libarchive.error_string(archive) or b"no reason given").rstrip(".")
-    raise ArchiveError(
-        f"{feed.file.name}: the data before byte {feed.file.position} of the file cannot be inflated: {message}; "
-        "the file is truncated, corrupt or no archive"
-    )
 
 
 class Ahead:

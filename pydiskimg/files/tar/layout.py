@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
+from zlib import adler32
 
 BLOCK = 512
 
@@ -33,8 +35,18 @@ USTAR = struct.Struct(
 )
 assert USTAR.size == BLOCK
 
+TYPEFLAG = slice(156, 157)
 MAGIC_GNU = b"ustar  \0"
-GNU_REALSIZE = slice(483, 495)
+
+# GNU tar's sparse members (typeflag S): pairs of offset and length, in the header and in blocks of their own after it.
+GNU_PAIR = 24
+GNU_SPARSE, GNU_IS_EXTENDED, GNU_REALSIZE = slice(386, 482), 482, slice(483, 495)
+GNU_MORE_SPARSE, GNU_MORE_IS_EXTENDED = slice(0, 504), 504
+
+HEADERS_TOO_LARGE = "its headers, with its sparse map, are larger than 8 MiB"
+
+_CHKSUM = slice(148, 156)
+_ADLER = 65521
 
 _OCTAL = re.compile(rb"[ \0]*(-?[0-7]+)")
 _RECORD = re.compile(rb"([0-9]{1,19}) ([^=]+)=")
@@ -73,13 +85,13 @@ def number(field: bytes) -> int:
 
 
 def checksum_is_right(block: bytes) -> bool:
-    """True when chksum is the sum of the header's bytes; some old writers summed them as signed."""
-    field = block[148:156]
-    expected = number(field)
-    total = sum(block.translate(None, b"\0")) - sum(field) + 8 * 0x20  # two thirds of it are zero
-    if total == expected:
+    """True when chksum is the sum of the header's bytes, modulo 65521; some old writers summed them as signed."""
+    field = block[_CHKSUM]
+    stated = number(field) + sum(field) - 8 * 0x20
+    # Adler-32 from 0 has that sum in its lower half, and takes a tenth of the time that sum() takes.
+    if (adler32(block, 0) & 0xFFFF) == stated % _ADLER:
         return True
-    return total - 256 * sum(byte > 127 for byte in block[:148] + block[156:]) == expected
+    return sum(block) - 256 * sum(byte > 127 for byte in block[:148] + block[156:]) == stated
 
 
 def records(body: bytes) -> dict[bytes, bytes]:
@@ -87,13 +99,21 @@ def records(body: bytes) -> dict[bytes, bytes]:
 
     Raises ValueError where the body is not a sequence of "LENGTH KEYWORD=VALUE\\n".
     """
-    found = {}
+    return dict(pairs(body))
+
+
+def pairs(body: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the keywords and values of a pax extended header as they stand there. Raises ValueError as records()."""
     position = 0
     while position < len(body):
         record = _RECORD.match(body, position)
         end = position + int(record[1]) if record else 0
         if record is None or not record.end() < end <= len(body) or body[end - 1 : end] != b"\n":
             raise ValueError(f"byte {position} of the extended header does not begin a record")
-        found[record[2]] = body[record.end() : end - 1]
+        yield record[2], body[record.end() : end - 1]
         position = end
-    return found
+
+
+def padded(length: int) -> int:
+    """Return the bytes that a body of length bytes takes in an archive."""
+    return -(-length // BLOCK) * BLOCK

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from pydiskimg.errors import ArchiveError, storage_error
 from pydiskimg.files.attributes import AttributesLeftOut
 from pydiskimg.files.entry import Entry
-from pydiskimg.files.tar import libarchive
 from pydiskimg.files.tar.inflate import Ahead, ArchiveInput, inflate_input
 from pydiskimg.files.tar.reader import Reader
 from pydiskimg.files.writer import Wording, Writer, open_writer
-from pydiskimg.linux.charset import c_locale
 from pydiskimg.protocols import Progress
 
 _WAIT = 0.2  # seconds
@@ -110,17 +108,11 @@ def _input_reader(
     stack: ExitStack, file: ArchiveInput, tell: Callable[[int], None], wait: float | None = None
 ) -> Reader:
     """Return a reader of an archive, which tells how many bytes of it were read; wait is as for Ahead."""
-    if libarchive.is_broken():
-        version = libarchive.version()
-        raise ArchiveError(f"{file.name}: libarchive {version} reads archives wrong; install 3.7.9 or later")
     if not file.peek(1):
         raise ArchiveError(f"{file.name}: is empty; an archive was expected")
-    stack.enter_context(c_locale())
     ahead = Ahead(inflate_input(file), wait=wait)
     stack.callback(ahead.close)
-    reader = Reader(ahead, file.name, tell)
-    stack.callback(reader.close)
-    return reader
+    return Reader(ahead, file.name, tell)
 
 
 def _no_progress(_: int) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.errors import ArchiveError, DiskImageError
-from pydiskimg.files.tar import extract, files_in_archive, libarchive
+from pydiskimg.files.tar import extract, files_in_archive
 from pydiskimg.transfer.pipe import PipeReader
 from tests.archive_trees import walk
 from tests.fixtures.limits import assert_sentence, limits
@@ -104,20 +104,31 @@ def test_the_helpers_make_archives(tmp_path: Path) -> None:
 GOOD = plain()
 BAD: dict[str, tuple[bytes, str]] = {
     "empty file": (b"", "a.tar: is empty; an archive was expected"),
-    "text": (b"this is no archive\n" * 100, "nrecognized archive format"),
+    "text": (
+        b"this is no archive\n" * 100,
+        "a.tar: its first 512 bytes are not a header; it is corrupt or not a tar archive",
+    ),
     "one byte": (b"x", "a.tar: "),
     "random": (random.Random(1).randbytes(100_000), "a.tar: "),
     "zeros": (bytes(10240), "the archive has no entries"),
     "one zero": (b"\0", "a.tar: "),
+    "a label alone": (bytes(header(b"label", flag=b"V")) + END, "a.tar: the archive has no entries"),
+    "an extended header alone": (
+        extended((b"path", b"a")) + END,
+        "a.tar: the end-of-archive marker at byte 1024 follows extension headers of a member",
+    ),
     "no end marker": (GOOD, "no end-of-archive marker"),
     "half an end marker": (GOOD + bytes(511), "a.tar: "),
     "something after the end": (GOOD + END + b"x", "nothing but zeros"),
     "another archive after the end": (GOOD + END + GOOD + END, "nothing but zeros"),
-    "cut in the header": (GOOD + GOOD[:300], "Truncated"),
-    "cut in the data": (GOOD[:514], "entry file: Truncated"),
-    "cut in the padding": (GOOD[:700], "entry file: "),
+    "cut in the header": (GOOD + GOOD[:300], "the entry after file: the archive ends in the middle, at byte 1324"),
+    "cut in the data": (GOOD[:514], "entry file: the archive ends in the middle, at byte 514"),
+    "cut in the padding": (GOOD[:700], "entry file: the archive ends in the middle, at byte 700"),
     "wrong checksum": (GOOD[:20] + b"!" + GOOD[21:] + END, "a.tar: "),
-    "second checksum wrong": (GOOD + GOOD[:20] + b"!" + GOOD[21:] + END, "Damaged"),
+    "second checksum wrong": (
+        GOOD + GOOD[:20] + b"!" + GOOD[21:] + END,
+        "the entry after file: the header at byte 1024",
+    ),
     "no name": (bytes(header(b"")) + END, "name is empty"),
     "unknown type": (bytes(header(b"f", flag=b"Z")) + END, "entry f: entries of its type, 'Z', cannot be unpacked"),
     "multi-volume": (bytes(header(b"f", flag=b"M", magic=b"ustar  \0")) + END, "its type, 'M', cannot"),
@@ -137,7 +148,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "bad time": (extended((b"mtime", b"noon")) + GOOD + END, "entry file: "),
     "bad size": (extended((b"size", b"-1")) + GOOD + END, "a.tar: "),
     "huge size": (extended((b"size", b"9" * 30)) + GOOD + END, "a.tar: "),
-    "size beyond the file": (extended((b"size", b"999999")) + GOOD + END, "Truncated"),
+    "size beyond the file": (extended((b"size", b"999999")) + GOOD + END, "entry file: the archive ends in the middle"),
     "bad record": (bytes(header(b"p", 9, flag=b"x")) + padded(b"9 noequal") + GOOD + END, "a.tar: "),
     "record too long": (bytes(header(b"p", 9, flag=b"x")) + padded(b"99 a=bcd\n") + GOOD + END, "a.tar: "),
     "record of no length": (bytes(header(b"p", 9, flag=b"x")) + padded(b"0 a=bcde\n") + GOOD + END, "a.tar: "),
@@ -244,7 +255,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     ),
     "sparse 0.1, less than stored": (
         extended((b"GNU.sparse.size", b"9"), (b"GNU.sparse.map", b"0,2")) + GOOD + END,
-        "read 2 bytes of data where 4 are stored",
+        "its sparse map asks for 2 bytes of data where 4 are stored",
     ),
     "sparse 0.1, more than stored": (
         extended((b"GNU.sparse.size", b"99"), (b"GNU.sparse.map", b"0,2,20,70")) + GOOD + END,
@@ -301,7 +312,7 @@ def test_one_sentence_each(name: str, tmp_path: Path) -> None:
 
 
 IN_A_PIPE = {
-    "empty file": "pipe: Unrecognized archive format; the archive is truncated, corrupt or no tar archive",
+    "empty file": "pipe: is empty; an archive was expected",
     "huge device number": "pipe: device is neither a file nor a directory",
     "hard link with a body": "pipe: b is neither a file nor a directory",
     "ACL that contradicts itself": "",
@@ -345,15 +356,6 @@ def test_a_name_that_comes_through_a_pipe_is_shown_safely(tmp_path: Path) -> Non
                 shown = str(error)
         assert shown.startswith("pipe: a\\x1b[2J\\nnnn")
         assert len(shown) < 5000
-
-
-def test_versions_of_libarchive_that_are_broken_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number, broken in ((3006002, False), (3007004, False), (3007005, True), (3007008, True), (3007009, False)):
-        monkeypatch.setattr(libarchive, "_version_number", lambda number=number: number)
-        assert libarchive.is_broken() is broken
-    monkeypatch.setattr(libarchive, "_version_number", lambda: 3007006)
-    with pytest.raises(ArchiveError, match=r"a\.tar: libarchive 3\.7\.6 reads archives wrong"):
-        unpack(tmp_path, GOOD + END)
 
 
 def test_a_body_of_a_hard_link_is_passed_over(tmp_path: Path) -> None:
