@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from _struct import Struct, calcsize, pack_into  # struct.py only passes them on, and takes 0.1 ms
+from _struct import Struct, calcsize  # struct.py only passes them on, and takes 0.1 ms
 
 from pydiskimg.startup import TYPE_CHECKING, cached_property
 
@@ -63,6 +63,11 @@ class Record:
     def _empty(self) -> dict[str, Any]:
         return self.unpack(bytes(self.size))
 
+    @cached_property
+    def _packers(self) -> dict[str, tuple[int, Callable[..., None]]]:
+        """For each field where it is, and what writes it there."""
+        return {name: (at, Struct(self._order + self.codes[name]).pack_into) for name, at in self.offsets.items()}
+
     def pack(self, **values: Value) -> bytes:
         """Return the record; fields that are not given are zero. KeyError for a field that does not exist."""
         fields = {**self._empty, **values}
@@ -93,5 +98,7 @@ class Record:
 
     def put(self, data: bytearray, values: Mapping[str, Value], offset: int = 0) -> None:
         """Change single fields of a record in place."""
+        packers = self._packers
         for field, value in values.items():
-            pack_into(self._order + self.codes[field], data, offset + self.offsets[field], value)
+            at, pack_into = packers[field]
+            pack_into(data, offset + at, value)

@@ -114,11 +114,11 @@ class ExtGrowth(Resizing):
         gone = 0
         if freed is not None and old.group_of(freed) == group:
             gone = 1 << (freed - old.group_start(group)) // old.cluster_blocks
-            if gone & self._usage.metadata_clusters(descriptor) or not gone & bits:
+            if gone & self._usage.metadata_clusters(group) or not gone & bits:
                 raise self._fs.not_believed(f"block {freed} of its resize inode is not in use, or by other metadata")
         before, after = ((1 << shape.clusters_in(shape.group_head(group))) - 1 for shape in (old, new))
         if before != after:  # the copy of the superblock moves away
-            gone |= before & ~self._usage.table_clusters(descriptor)
+            gone |= before & ~self._usage.table_clusters(group)
         return (bits & ~gone | after) & (1 << new.group_clusters(group)) - 1
 
     def _new_counts(self, free_clusters: int, free_inodes: int) -> dict[str, Value]:

@@ -28,6 +28,8 @@ def extent_tree(pieces: Sequence[MapPiece], block_size: int, take: Callable[[], 
     """Map ascending pieces by extents; take() returns a new block for a node of the tree, and may raise."""
     if len(pieces) == 1 and pieces[0][2] < layout.EXTENT_MAX_LENGTH:  # most files
         return EncodedMap(_ONE_EXTENT + _extent(*pieces[0]).ljust(_I_BLOCK - len(_ONE_EXTENT), b"\0"))
+    if not pieces:  # all files that are removed
+        return EncodedMap(_NO_EXTENTS)
     encoded = EncodedMap(b"")
     entries = [(first, _extent(first, at, count, is_written)) for first, at, count, is_written in _split(pieces)]
     maximum = (block_size - layout.EXTENT_HEADER.size) // layout.EXTENT.size
@@ -75,6 +77,9 @@ def _extent_node(entries: Sequence[bytes], maximum: int, depth: int) -> bytes:
     return header + b"".join(entries)
 
 
+_NO_EXTENTS = layout.EXTENT_HEADER.pack(
+    eh_magic=layout.EXTENT_MAGIC, eh_entries=0, eh_max=layout.EXTENTS_IN_INODE, eh_depth=0
+).ljust(_I_BLOCK, b"\0")
 _ONE_EXTENT = layout.EXTENT_HEADER.pack(
     eh_magic=layout.EXTENT_MAGIC, eh_entries=1, eh_max=layout.EXTENTS_IN_INODE, eh_depth=0
 )

@@ -102,7 +102,7 @@ class ExtUsage:
         if problem is not None:
             return problem
         clusters = geometry.group_clusters(descriptor.group)
-        metadata = self.metadata_clusters(descriptor)
+        metadata = self.metadata_clusters(descriptor.group)
         if not descriptor.flags & BLOCK_UNINIT:
             bits = self._bitmap(descriptor, clusters)
         else:
@@ -126,16 +126,16 @@ class ExtUsage:
         bits = bits_in_use(data, clusters)
         return "its block bitmap has bits of blocks behind its end as free" if bits is None else bits
 
-    def metadata_clusters(self, descriptor: Descriptor) -> int:
+    def metadata_clusters(self, group: int) -> int:
         """Return the bits of a group's clusters that hold metadata of this and other groups."""
         geometry = self.fs.geometry
-        start, end = geometry.group_start(descriptor.group), geometry.group_end(descriptor.group)
-        head = min(geometry.group_head(descriptor.group), end - start)
-        return (1 << geometry.clusters_in(head)) - 1 | self.table_clusters(descriptor)
+        start, end = geometry.group_start(group), geometry.group_end(group)
+        head = min(geometry.group_head(group), end - start)
+        return (1 << geometry.clusters_in(head)) - 1 | self.table_clusters(group)
 
-    def table_clusters(self, descriptor: Descriptor) -> int:
+    def table_clusters(self, group: int) -> int:
         """Return the bits of a group's clusters that hold bitmaps and inode tables of this and other groups."""
-        return clusters_of(self._metadata_ranges, self.fs.geometry, descriptor.group)
+        return clusters_of(self._metadata_ranges, self.fs.geometry, group)
 
 
 def clusters_of(ranges: RangeList, geometry: Geometry, group: int) -> int:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.bitmaps import Run, runs_of
@@ -43,8 +42,7 @@ class ChangedBlocks:
             if found is not None and (not whole or found[1] - found[0] == wanted):
                 low, high = found
                 state, bits = self._groups[group], (1 << high) - (1 << low)
-                self._groups[group] = replace(
-                    state,
+                self._groups[group] = state._replace(
                     clusters=state.clusters | bits,
                     fresh=state.fresh | bits,
                     flags=state.flags & ~layout.BLOCK_UNINIT,
@@ -68,8 +66,7 @@ class ChangedBlocks:
             state, bits = self._groups[group], (1 << high) - (1 << low)
             if bits & ~state.clusters or (not is_metadata and bits & self._groups.metadata(group)):
                 raise self._fs.not_believed(f"a file has blocks {start} to {stop}, which are not a file's")
-            self._groups[group] = replace(
-                state,
+            self._groups[group] = state._replace(
                 clusters=state.clusters & ~bits,
                 held=state.held | bits,
                 flags=state.flags & ~layout.BLOCK_UNINIT,
@@ -154,8 +151,7 @@ class ChangedInodes:
         never_used = count - index - 1
         if not state.flags & layout.INODE_UNINIT:
             never_used = min(state.unused_inodes, never_used)
-        self._groups[group] = replace(
-            state,
+        self._groups[group] = state._replace(
             inodes=state.inodes | 1 << index,
             directories=state.directories + is_directory,
             unused_inodes=never_used,
@@ -170,6 +166,6 @@ class ChangedInodes:
         state = self._groups[group]
         if not state.inodes >> index & 1 or state.directories < is_directory:
             raise self._fs.not_believed(f"inode {number} is in a directory and not in use")
-        self._groups[group] = replace(
-            state, inodes=state.inodes & ~(1 << index), directories=state.directories - is_directory
+        self._groups[group] = state._replace(
+            inodes=state.inodes & ~(1 << index), directories=state.directories - is_directory
         )

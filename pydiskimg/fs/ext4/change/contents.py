@@ -124,25 +124,39 @@ class Contents:
 
     def finished(self, size: int) -> StoredInode:
         """Return the inode of this size, with a new map."""
-        for block in self.nodes:
-            self._transaction.free(*self._geometry.cluster_of(block))
-        inode, nodes = self.mapped()
+        self._free_nodes()
+        values, nodes = self._map()
         for block, node in nodes.items():
             self._transaction.put(block, node)
-        inode = changed(inode, size_fields(size))
-        if size >= _LARGE_FILE and inode.kind == layout.REGULAR_FILE:
+        if size >= _LARGE_FILE and self._inode.kind == layout.REGULAR_FILE:
             self._transaction.require(RoCompat.LARGE_FILE, errno.EFBIG)
-        return with_blocks(self._transaction, inode, self.blocks)
+        values |= {**size_fields(size), **block_fields(self._transaction, int(values["i_flags"]), self.blocks)}
+        return changed(self._inode, values)
+
+    def given_back(self) -> dict[str, Value]:
+        """Give all back, the map too, and return the fields of an inode that has nothing, to be stored with others."""
+        self.cut(0)
+        self._free_nodes()
+        return self._map()[0] | size_fields(0)
+
+    def _free_nodes(self) -> None:
+        for block in self.nodes:
+            self._transaction.free(*self._geometry.cluster_of(block))
 
     def mapped(self) -> tuple[StoredInode, dict[int, bytearray]]:
         """Return the inode with a map of the pieces, and the contents of the map's blocks, which are taken for it."""
+        values, nodes = self._map()
+        return changed(self._inode, values), nodes
+
+    def _map(self) -> tuple[dict[str, Value], dict[int, bytearray]]:
+        """Return the fields of the inode that map the pieces, and the contents of the map's blocks."""
         encoded = self._encoded()
         for node in encoded.nodes.values() if self._has_extents else ():
             self._transaction.fs.checksums.extent_block(self._inode.seed, node)
         self.nodes = list(encoded.nodes)
         flags = self._inode.flags & ~(layout.EXTENTS_FLAG | layout.INLINE_DATA_FLAG)
         flags |= layout.EXTENTS_FLAG if self._has_extents else 0
-        return changed(self._inode, {"i_block": encoded.i_block, "i_flags": flags}), encoded.nodes
+        return {"i_block": encoded.i_block, "i_flags": flags}, encoded.nodes
 
     @property
     def blocks(self) -> int:
@@ -218,17 +232,17 @@ def has_map(inode: StoredInode) -> bool:
 
 def with_blocks(transaction: Transaction, inode: StoredInode, blocks: int) -> StoredInode:
     """Return an inode that says how many blocks it takes, all in all."""
+    return changed(inode, block_fields(transaction, inode.flags, blocks))
+
+
+def block_fields(transaction: Transaction, flags: int, blocks: int) -> dict[str, Value]:
+    """Return the fields of an inode with these flags that say how many blocks it takes, all in all."""
     sectors = blocks * transaction.fs.geometry.block_size // 512
-    flags = inode.flags & ~layout.HUGE_FILE_FLAG
+    flags &= ~layout.HUGE_FILE_FLAG
     if sectors >> 48 or (sectors >> 32 and RoCompat.HUGE_FILE not in transaction.fs.geometry.features):
         sectors, flags = blocks, flags | layout.HUGE_FILE_FLAG
         transaction.require(RoCompat.HUGE_FILE, errno.EFBIG)
-    values: dict[str, Value] = {
-        "i_blocks_lo": sectors & 0xFFFFFFFF,
-        "i_blocks_high": sectors >> 32,
-        "i_flags": flags,
-    }
-    return changed(inode, values)
+    return {"i_blocks_lo": sectors & 0xFFFFFFFF, "i_blocks_high": sectors >> 32, "i_flags": flags}
 
 
 def _aligned(data: Pieces, unit: int) -> Iterator[tuple[int, bytes]]:

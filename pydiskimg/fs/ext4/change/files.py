@@ -20,7 +20,7 @@ from pydiskimg.fs.ext4.change.attributes import (
     with_attributes,
     without_attributes,
 )
-from pydiskimg.fs.ext4.change.contents import Contents, Pieces, has_map, with_blocks
+from pydiskimg.fs.ext4.change.contents import Contents, Pieces, block_fields, has_map
 from pydiskimg.fs.ext4.change.directories import ChangedDirectory
 from pydiskimg.fs.ext4.change.inodes import changed, load, new_inode, store
 from pydiskimg.fs.ext4.change.put_inode import with_device, with_target
@@ -389,19 +389,11 @@ class FileChanges:
 
     def release(self, inode: StoredInode) -> None:
         """Give back what a file has that has no name any more, and its inode."""
-        if has_map(inode):
-            contents = Contents(self._transaction, inode)
-            contents.cut(0)
-            inode = contents.finished(0)
+        mapped = Contents(self._transaction, inode).given_back() if has_map(inode) else {}
         inode = without_attributes(self._transaction, inode)
-        gone = changed(
-            with_blocks(self._transaction, inode, 0),
-            {
-                "i_links_count": 0,
-                "i_dtime": self.time() // 1_000_000_000 & 0xFFFFFFFF,
-                **size_fields(0),
-            },
-        )
+        values = {"i_links_count": 0, "i_dtime": self.time() // 1_000_000_000 & 0xFFFFFFFF, **size_fields(0), **mapped}
+        values |= block_fields(self._transaction, int(values.get("i_flags", inode.flags)), 0)
+        gone = changed(inode, values)
         store(self._transaction, gone)
         self._transaction.usage.released(gone)
         self._transaction.inodes.free(inode.number, is_directory=inode.kind == layout.DIRECTORY)

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.bitmaps import bitmap, runs_of
@@ -15,8 +14,7 @@ from pydiskimg.fs.ext4.usage import ExtUsage
 from pydiskimg.records import Value
 
 
-@dataclass(frozen=True, slots=True)
-class GroupState:
+class GroupState(NamedTuple):
     """Bits of clusters and of inodes are set where they are in use; bit 0 is the group's first.
 
     unused_inodes of the table's end were never written (where descriptors have checksums). Since the last commit
@@ -43,6 +41,8 @@ class ChangedGroups:
         self._stored: dict[int, GroupState] = {}
         self._free_counts: dict[int, tuple[int, int]] = {}
         self.states: dict[int, GroupState] = {}
+        self._changed: set[int] = set()
+        self._metadata: dict[int, int] = {}
 
     def __getitem__(self, group: int) -> GroupState:
         """Return the state of a group. Raises NotBelievedError where it contradicts itself, and as reading does."""
@@ -53,6 +53,7 @@ class ChangedGroups:
 
     def __setitem__(self, group: int, state: GroupState) -> None:
         self.states[group] = state
+        self._changed.add(group)
 
     def free_blocks(self, group: int) -> int:
         """Return how many clusters the descriptor of a group has as free; its bitmap need not be read for that."""
@@ -81,37 +82,43 @@ class ChangedGroups:
 
     def metadata(self, group: int) -> int:
         """Return the bits of the clusters that hold bitmaps, inode tables and copies of the superblock."""
-        return self._usage.metadata_clusters(read_descriptor(self._fs, group))
+        found = self._metadata.get(group)
+        if found is None:
+            found = self._metadata[group] = self._usage.metadata_clusters(group)
+        return found
 
     def restore(self, states: dict[int, GroupState]) -> None:
         """Go back to the states of before; what was read since is read again."""
         self.states = states
+        self._changed = {group for group, state in states.items() if state is not self._stored[group]}
 
     def committed(self) -> None:
         """Take the states for what is on the disk."""
-        for group, state in self.states.items():
+        for group in self._changed:
+            state = self.states[group]
             self.states[group] = GroupState(
                 state.clusters, state.inodes, state.directories, state.unused_inodes, state.flags
             )
         self._stored = dict(self.states)
+        self._changed.clear()
 
     def blocks(self) -> Iterator[tuple[int, int, bytes]]:
         """Yield what has changed as (block, offset in it, bytes); where descriptors lie, only they."""
-        for group in sorted(self.states):
+        for group in sorted(self._changed):
             state, stored = self.states[group], self._stored[group]
             if state != stored:
-                yield from self._changed(group, state, stored)
+                yield from self._written(group, state, stored)
 
     @property
     def changed(self) -> int:
         """How many groups have changed since the last commit."""
-        return sum(state is not self._stored[group] for group, state in self.states.items())
+        return len(self._changed)
 
     def counts(self) -> tuple[int, int]:
         """Return by how much free clusters and free inodes have changed since the last commit."""
         blocks = inodes = 0
-        for group, state in self.states.items():
-            stored = self._stored[group]
+        for group in self._changed:
+            state, stored = self.states[group], self._stored[group]
             blocks += stored.clusters.bit_count() - state.clusters.bit_count()
             inodes += stored.inodes.bit_count() - state.inodes.bit_count()
         return blocks, inodes
@@ -154,7 +161,7 @@ class ChangedGroups:
         number, index = divmod(group, self._fs.geometry.desc_per_block)
         return self._fs.geometry.descriptor_block(number), index * self._fs.geometry.desc_size
 
-    def _changed(self, group: int, state: GroupState, stored: GroupState) -> Iterator[tuple[int, int, bytes]]:
+    def _written(self, group: int, state: GroupState, stored: GroupState) -> Iterator[tuple[int, int, bytes]]:
         geometry, checksums = self._fs.geometry, self._fs.checksums
         descriptor = read_descriptor(self._fs, group)
         values: dict[str, Value] = {}

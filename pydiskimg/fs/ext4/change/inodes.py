@@ -9,9 +9,8 @@ from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.change.transaction import Transaction, WriteOrder
 from pydiskimg.fs.ext4.features import Incompat, RoCompat
 from pydiskimg.fs.ext4.inode_fields import owner_fields, time_fields
-from pydiskimg.fs.ext4.inodes import StoredInode, group_of_inode, inode_table, read_inode
+from pydiskimg.fs.ext4.inodes import StoredInode, group_of_inode, inode_table, intact_inode, read_inode
 from pydiskimg.fs.ext4.xattrs import StoredName, Xattrs
-from pydiskimg.protocols import read_bytes
 from pydiskimg.records import Value
 
 _SET_GROUP = 0o2000
@@ -20,6 +19,7 @@ _KNOWN = 1 << 10  # inodes; 2 MB
 _FOR_DIRECTORIES = 0x2001C4CF
 _FOR_FILES = 0x0000C4CF
 _FOR_OTHERS = 0x000000C0
+_GENERATION = layout.INODE.slice_of("i_generation")
 _ENDS = {name: layout.INODE.slice_of(name).stop for name in layout.INODE.names}
 
 
@@ -30,7 +30,9 @@ def changed(inode: StoredInode, values: Mapping[str, Value]) -> StoredInode:
     if len(raw) > end:  # the size of what is used beyond these is itself the first thing there
         more = _ENDS["i_extra_isize"]
         end += int(values.get("i_extra_isize", inode.extra_size))
-    layout.INODE.put(raw, {name: value for name, value in values.items() if _ENDS[name] <= end or _ENDS[name] == more})
+    if end < layout.INODE.size:
+        values = {name: value for name, value in values.items() if _ENDS[name] <= end or _ENDS[name] == more}
+    layout.INODE.put(raw, values)
     return inode.with_raw(bytes(raw))
 
 
@@ -47,9 +49,23 @@ def load(transaction: Transaction, number: int) -> StoredInode:
     """Return an inode as it is now; raises as read_inode() does."""
     inode = transaction.known_inodes.get(number)
     if inode is None:
-        inode = read_inode(transaction.fs, number)
+        fs = transaction.fs
+        block, offset = _position(transaction, number)
+        # A block that was changed already is in memory, and removing a directory changes all inodes of one.
+        raw = transaction.read(block)[offset : offset + fs.geometry.inode_size]
+        inode = intact_inode(fs, number, (block, offset), raw)
         _remember(transaction, inode)
     return inode
+
+
+def _position(transaction: Transaction, number: int) -> tuple[int, int]:
+    """Return the block of an inode and the offset there. Raises as read_inode() does."""
+    fs = transaction.fs
+    group, index = group_of_inode(fs, number)
+    skipped, offset = divmod(index * fs.geometry.inode_size, fs.geometry.block_size)
+    if group not in transaction.inode_tables:
+        transaction.inode_tables[group] = inode_table(fs, group)
+    return transaction.inode_tables[group] + skipped, offset
 
 
 def _remember(transaction: Transaction, inode: StoredInode) -> None:
@@ -70,14 +86,10 @@ def new_inode(
     if number is None:
         number = transaction.inodes.allocate(parent.number, is_directory=kind == layout.DIRECTORY)
     transaction.usage.made(number)
-    group, index = group_of_inode(fs, number)
-    skipped, offset = divmod(index * fs.geometry.inode_size, fs.geometry.block_size)
-    if group not in transaction.inode_tables:
-        transaction.inode_tables[group] = inode_table(fs, group)
-    block = transaction.inode_tables[group] + skipped
-    at = block * fs.geometry.block_size + offset + layout.INODE.offsets["i_generation"]
+    block, offset = _position(transaction, number)
+    stored = transaction.read(block)[offset:]
     # Another one than that of the file that had the inode before, by which NFS tells them apart.
-    generation = int.from_bytes(read_bytes(fs.source, at, 4), "little") + 1 & 0xFFFFFFFF
+    generation = int.from_bytes(stored[_GENERATION], "little") + 1 & 0xFFFFFFFF
     seed = fs.checksums.for_inode(number, generation.to_bytes(4, "little"))
     inode = StoredInode(number, block, offset, bytes(fs.geometry.inode_size), seed)
     values: dict[str, Value] = {

@@ -38,7 +38,7 @@ class TreeRemover:
         self._fs = fs
         self._batch = batch
         self._errors = errors
-        self._top = b""
+        self._top = self._name = b""
 
     def remove(self, parent: int, name: bytes, inode: StoredInode, path: bytes) -> None:
         """Remove the directory of inode, which has this name in parent and this path. Raises what errors makes of it.
@@ -49,32 +49,34 @@ class TreeRemover:
         with self._errors(path):
             levels = [self._level(inode, parent, name)]
         above = {inode.number}
-        while levels:
-            level = levels[-1]
-            found = next(level.left, None)
-            if found is None:
-                with self._named(levels):
-                    found = self._more(level)
-            if found is None:
-                with self._named(levels):
-                    self._remove_directory(level)
-                levels.pop()
-                above.discard(level.number)
-                continue
-            with self._named(levels, found[0]):
-                below = self._remove_or_enter(level, *found, above)
-            if below is not None:
-                levels.append(below)
+        with self._named(levels):
+            while levels:
+                self._remove_next(levels, above)
         with self._errors(path):
             self._batch.commit()
 
+    def _remove_next(self, levels: list[_Level], above: set[int]) -> None:
+        """Remove the next file of the last level, or enter it where it is a directory, or remove the level itself."""
+        level = levels[-1]
+        self._name = b""
+        found = next(level.left, None) or self._more(level)
+        if found is None:
+            self._remove_directory(level)
+            levels.pop()
+            above.discard(level.number)
+            return
+        self._name, number = found
+        below = self._remove_or_enter(level, self._name, number, above)
+        if below is not None:
+            levels.append(below)
+
     @contextmanager
-    def _named(self, levels: list[_Level], *name: bytes) -> Iterator[None]:
-        """Have what is raised within name a file below the last level. There may be many levels, so no path is kept."""
+    def _named(self, levels: list[_Level]) -> Iterator[None]:
+        """Have what is raised within name the file in hand. There may be many levels, so no path is kept."""
         try:
             yield
         except (RefusedError, NotBelievedError, OutOfSpaceError):
-            path = b"/".join([self._top, *(level.name for level in levels[1:]), *name])
+            path = b"/".join([self._top, *(level.name for level in levels[1:]), *filter(None, [self._name])])
             with self._errors(path):
                 raise
 

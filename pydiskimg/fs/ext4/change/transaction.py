@@ -122,7 +122,8 @@ class Transaction:
 
     def read(self, block: int) -> bytes:
         """Return a block as it is with all changes so far."""
-        return self.fs.read(block)
+        changed = self._source.blocks.get(block)
+        return self.fs.read(block) if changed is None else changed
 
     def put(self, block: int, data: Buffer, *, order: WriteOrder = WriteOrder.OTHERS) -> None:
         """Change a whole block; order is when it is written, and the latest of several counts."""

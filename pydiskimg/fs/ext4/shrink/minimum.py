@@ -103,7 +103,7 @@ def use_of(usage: ExtUsage) -> Use:
         if not descriptor.is_intact:
             raise fs.not_believed(f"the checksum of descriptor {descriptor.group} does not hold")
         in_use = geometry.group_clusters(descriptor.group) - descriptor.free_blocks
-        clusters += in_use - usage.metadata_clusters(descriptor).bit_count()
+        clusters += in_use - usage.metadata_clusters(descriptor.group).bit_count()
         inodes += geometry.inodes_per_group - descriptor.free_inodes
     return Use(clusters, inodes, _SPARE + clusters // _entries(fs))
 

@@ -79,7 +79,7 @@ class Shrinking(Resizing):
         """Raise NotBelievedError unless nothing of a group that goes away is in use but metadata."""
         if descriptor.free_inodes != self._old.inodes_per_group:
             raise self._fs.not_believed(f"group {descriptor.group} has inodes in use that are in no directory")
-        if self._clusters(descriptor) & ~self._usage.metadata_clusters(descriptor):
+        if self._clusters(descriptor) & ~self._usage.metadata_clusters(descriptor.group):
             raise self._fs.not_believed(f"blocks of group {descriptor.group} are in use by no file")
 
     def _clusters(self, descriptor: Descriptor) -> int:
