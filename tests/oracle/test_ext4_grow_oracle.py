@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.disks.region import Region
-from pydiskimg.errors import FileSystemError
 from pydiskimg.fs.ext4.features import Incompat
 from pydiskimg.fs.ext4.grow import plan_ext_growth
 from pydiskimg.fs.ext4.layout import SUPERBLOCK
@@ -241,12 +240,6 @@ def test_the_reserve_is_used_up(tmp_path: Path, tool: Tool) -> None:
     assert "resize_inode" not in found["Filesystem features"]
     assert "Reserved GDT blocks" not in found
     assert "Blockcount: 0" in run(tool("debugfs"), "-R", "stat <7>", path)
-
-
-def test_features_that_are_refused(tmp_path: Path, tool: Tool) -> None:
-    path = made_ext(tool, tmp_path / "image", "-t ext4 -O mmp", 20 * MIB)
-    with pytest.raises(FileSystemError, match="has the feature mmp"):
-        grown(path, 40 * MIB)
 
 
 STOPPED = {

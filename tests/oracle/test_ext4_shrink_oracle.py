@@ -194,11 +194,6 @@ def test_no_smaller_than_the_minimum(tmp_path: Path, tool: Tool, contents: Path)
 
 
 def test_what_is_refused(tmp_path: Path, tool: Tool, contents: Path) -> None:
-    disk = disk_of(tool, tmp_path, "-t ext4 -O mmp", contents)
-    before = bytes(disk.data)
-    with pytest.raises(FileSystemError, match="has the feature mmp"):
-        shrink_ext(disk)
-    assert bytes(disk.data) == before
     disk = disk_of(tool, tmp_path, "-t ext2 -b 1024", contents)
     disk.data[1024 + SUPERBLOCK.offsets["s_state"]] = 0
     before = bytes(disk.data)

@@ -16,10 +16,9 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.errors import FileSystemError
-from pydiskimg.fs.ext4.layout import SUPERBLOCK, SUPERBLOCK_OFFSET
+from pydiskimg.fs.ext4.layout import MMP_CLEAN, MMP_MAGIC, SUPERBLOCK, SUPERBLOCK_OFFSET
 from pydiskimg.host import mount
 from pydiskimg.host import mount_child as mounting
-from pydiskimg.host.before_mount.ext import MMP_CLEAN, MMP_MAGIC
 from pydiskimg.host.loop import loop_device
 from pydiskimg.host.mount import enter_private_namespace, mounted
 from tests.fixtures.block_devices import block_device
@@ -234,9 +233,8 @@ import sys
 from pydiskimg.host import mount_child as mounting
 from pydiskimg.host import mount
 from pydiskimg.host import mount_child as mounting
-from pydiskimg.host.before_mount.ext import MMP_CLEAN, MMP_MAGIC
 from pydiskimg.errors import FileSystemError
-from pydiskimg.fs.ext4.layout import SUPERBLOCK, SUPERBLOCK_OFFSET
+from pydiskimg.fs.ext4.layout import MMP_CLEAN, MMP_MAGIC, SUPERBLOCK, SUPERBLOCK_OFFSET
 from pydiskimg.host.mount import mounted
 mounting.MOUNT_SECONDS, mounting._KILL_SECONDS = 1.0, 0.5
 try:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from pydiskimg.fs.ext4.change.tree import open_changed_tree
+from pydiskimg.fs.ext4.grow import plan_ext_growth
 from pydiskimg.fs.ext4.shrink import shrink_ext
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.units import MIB
@@ -150,4 +152,21 @@ def test_used_for_long(tmp_path: Path, tool: Tool, options: str) -> None:
         assert as_mounted(point) == before
         filled_up(point)
         assert as_mounted(point).keys() == before.keys()
+    run(tool("e2fsck"), "-fn", path)
+
+
+def test_multiple_mount_protection(tmp_path: Path, tool: Tool) -> None:
+    """While we change the file system the kernel does not mount it; afterwards it does."""
+    path, point = made_ext(tool, tmp_path / "image", "-t ext4 -b 1024 -O mmp", 20 * MIB), tmp_path / "point"
+    os.truncate(path, SIZE)
+    with open_disk(path, writable=True) as disk:
+        with open_changed_tree(disk) as tree:
+            tree.write("/file", b"contents" * 20_000)
+            with loop(path, 0, 20 * MIB) as device:
+                run("mount", device, point, expect=(32,))
+        plan_ext_growth(disk).write()
+        size = shrink_ext(disk, 16 * MIB)
+    with loop(path, 0, size) as device, mounted_at(device, point):
+        assert (point / "file").read_bytes() == b"contents" * 20_000
+        (point / "other").write_bytes(b"of the kernel")
     run(tool("e2fsck"), "-fn", path)

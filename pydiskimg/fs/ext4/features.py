@@ -168,10 +168,7 @@ FEATURES = {
 }
 
 # What a file system is not grown with, by the name that tune2fs has for it. Pairs: flags of two sets may be equal.
-NOT_GROWN: tuple[tuple[Feature, str], ...] = (
-    (Incompat.MMP, "mmp"),
-    (RoCompat.READONLY, "read-only"),
-)
+NOT_GROWN: tuple[tuple[Feature, str], ...] = ((RoCompat.READONLY, "read-only"),)
 
 # What files are not changed with, likewise.
 NOT_CHANGED: tuple[tuple[Feature, str], ...] = (

@@ -16,6 +16,7 @@ from pydiskimg.fs.ext4.features import Compat
 from pydiskimg.fs.ext4.file_system import NotBelievedError
 from pydiskimg.fs.ext4.grow_geometry import larger
 from pydiskimg.fs.ext4.journal_writer import replay
+from pydiskimg.fs.ext4.mount_protection import check_not_mounted, protected
 from pydiskimg.fs.ext4.recovery import RecoveredSource
 from pydiskimg.fs.ext4.resize_inode import regrown_reserve, without_reserve
 from pydiskimg.fs.ext4.resizing import Resizing
@@ -46,6 +47,7 @@ class ExtGrowth(Resizing):
 
     def __init__(self, disk: Disk) -> None:
         usage = ExtUsage(disk)
+        check_not_mounted(usage.fs)
         if isinstance(usage.fs.source, RecoveredSource):
             usage.fs.source.check_copies()  # now, and not when a part of them has been written where it belongs
         old = usage.fs.geometry
@@ -58,14 +60,17 @@ class ExtGrowth(Resizing):
 
     def write(self) -> None:
         """Make the file system larger. Raises StorageError; what was there is then as good as before."""
-        if self.gains:
+        if not self.gains and not self._usage.replayed_blocks:
+            return
+        with protected(self._disk, self._fs) as protection:
+            protection.take()
             replay(self._disk, self._fs)
-            self._write_new_groups()
-            self._switch()
-            self._write_copies()
-        elif self._usage.replayed_blocks:  # it was grown before, up to here
-            replay(self._disk, self._fs)
-            self._write_superblock(self._fields)
+            if self.gains:
+                self._write_new_groups()
+                protection.check()
+                self._switch()
+            else:  # it was grown before, up to here
+                self._write_superblock(self._fields)
             self._write_copies()
 
     def _write_new_groups(self) -> None:

@@ -379,7 +379,7 @@ ACL_ENTRY_SHORT = Record("ext4_acl_entry_short", "<", 4, """
     2 H e_perm
 """)  # fmt: skip
 
-# Multiple mount protection: who has the file system mounted counts mmp_seq up in block s_mmp_block.
+# Multiple mount protection: the node that has the file system mounted counts mmp_seq up in block s_mmp_block.
 MMP = Record("mmp_struct", "<", 1024, """
     000 I    mmp_magic
     004 I    mmp_seq
@@ -392,7 +392,8 @@ MMP = Record("mmp_struct", "<", 1024, """
     3fc I    mmp_checksum
 """)  # fmt: skip
 MMP_MAGIC = 0x004D4D50
-MMP_CLEAN = 0xFF4D4D50  # mmp_seq: nobody has it mounted
+MMP_CLEAN = 0xFF4D4D50  # mmp_seq: no node uses it
+MMP_FSCK = 0xE24D4D50  # mmp_seq: a program changes it, and it must not be mounted
 
 # A block of the orphan file: inode numbers, 0 where there is none, and this at the end.
 ORPHAN_TAIL = Record("ext4_orphan_block_tail", "<", 8, """

@@ -6,11 +6,10 @@ from __future__ import annotations
 import logging
 
 from pydiskimg.fs.ext4.features import Compat, Incompat
-from pydiskimg.fs.ext4.layout import SUPERBLOCK, SUPERBLOCK_OFFSET
+from pydiskimg.fs.ext4.layout import MMP, MMP_CLEAN, MMP_FSCK, MMP_MAGIC, SUPERBLOCK, SUPERBLOCK_OFFSET
 from pydiskimg.fs.ext4.superblock import MAX_LOG_BLOCK_SIZE, Superblock, parse_superblock
 from pydiskimg.fs.probe.kind import label_text
 from pydiskimg.host.before_mount.reading import Reader
-from pydiskimg.records import Record
 
 logger = logging.getLogger(__name__)
 
@@ -24,18 +23,6 @@ _HARMLESS_OPTIONS = frozenset(
     )
 )
 
-# Documentation/filesystems/ext4, "Multiple Mount Protection"; little-endian
-MMP = Record("mmp_struct", "<", 114, """
-    00 I   mmp_magic
-    04 I   mmp_seq
-    08 Q   mmp_time
-    10 64s mmp_nodename
-    50 32s mmp_bdevname
-    70 H   mmp_check_interval      seconds
-""")  # fmt: skip
-MMP_MAGIC = 0x004D4D50
-MMP_CLEAN = 0xFF4D4D50
-MMP_FSCK = 0xE24D4D50
 _MMP_SHORTEST = 5  # seconds
 # A guest that was killed leaves an interval of 5 or 10 seconds, for which the kernel waits 22 or 42.
 MMP_WAIT_LIMIT = 60  # seconds
@@ -105,9 +92,10 @@ def _mmp(read: Reader, superblock: Superblock) -> str | None:
     sequence = block["mmp_seq"]
     if block["mmp_magic"] != MMP_MAGIC or sequence == MMP_CLEAN:
         return None
-    clear = "when nothing uses it, clear that (tune2fs -f -E clear_mmp)"
+    clear = "when nothing uses it, clear that (tune2fs -f -E clear_mmp) and check it (e2fsck -f)"
     if sequence == MMP_FSCK:
-        return f"its multiple mount protection says that e2fsck runs on it, or was interrupted; {clear}"
+        said = "it is being checked or changed, or that this was interrupted"
+        return f"its multiple mount protection says that {said}; {clear}"
     longest = max(_MMP_SHORTEST, block["mmp_check_interval"], superblock.number("s_mmp_interval"))
     seconds = 2 * min(2 * longest + 1, longest + 60)
     if seconds > MMP_WAIT_LIMIT:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import pytest
 
 from pydiskimg.disks.memory import MemoryDisk
-from pydiskimg.fs.ext4.layout import SUPERBLOCK, SUPERBLOCK_OFFSET
+from pydiskimg.fs.ext4.layout import MMP_CLEAN, MMP_FSCK, MMP_MAGIC, SUPERBLOCK, SUPERBLOCK_OFFSET
 from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.fs.probe.xfs import SUPERBLOCK as XFS_SUPERBLOCK
 from pydiskimg.host.before_mount import btrfs, ext, xfs
@@ -89,8 +89,8 @@ def test_what_is_named_as_a_journal_without_one_is_not_opened() -> None:
 @pytest.mark.parametrize(
     ("sequence", "interval", "in_superblock", "words"),
     [
-        (ext.MMP_CLEAN, 65535, 65535, None),
-        (ext.MMP_FSCK, 5, 5, "e2fsck runs on it, or was interrupted"),
+        (MMP_CLEAN, 65535, 65535, None),
+        (MMP_FSCK, 5, 5, "it is being checked or changed, or that this was interrupted"),
         (1, 5, 5, None),  # 22 seconds
         (1, 10, 5, None),  # 42 seconds: what a guest leaves that was killed
         (1, 0, 0, None),
@@ -103,7 +103,7 @@ def test_multiple_mount_protection(sequence: int, interval: int, in_superblock: 
     data = changed(values={"s_mmp_block": 100, "s_mmp_interval": in_superblock})
     SUPERBLOCK.put(data, {"s_feature_incompat": field(data, "s_feature_incompat") | INCOMPAT_MMP}, SUPERBLOCK_OFFSET)
     at = 100 * (1024 << field(data, "s_log_block_size"))
-    struct.pack_into("<2I", data, at, ext.MMP_MAGIC, sequence)
+    struct.pack_into("<2I", data, at, MMP_MAGIC, sequence)
     struct.pack_into("<H", data, at + 112, interval)
     said = ext_says(data)
     assert said is None if words is None else said is not None and words in said

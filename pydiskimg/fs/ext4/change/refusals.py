@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 from pydiskimg.errors import FileSystemError
-from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.features import NOT_CHANGED, Compat, Incompat
 from pydiskimg.fs.ext4.file_system import FileSystem
-from pydiskimg.protocols import read_bytes
+from pydiskimg.fs.ext4.mount_protection import check_not_mounted
 
 _POINTER_LIMIT = 1 << 32  # blocks that a map of pointers reaches
 
@@ -21,19 +20,4 @@ def check_changeable(fs: FileSystem) -> None:
         problem = f"{fs.geometry.blocks} blocks and no extents"
     if problem is not None:
         raise FileSystemError(f"{fs.name}: files of an ext file system with {problem} are not changed here")
-    _check_not_mounted(fs)
-
-
-def _check_not_mounted(fs: FileSystem) -> None:
-    """Look at what multiple mount protection says."""
-    if Incompat.MMP not in fs.geometry.features:
-        return
-    block = fs.superblock.number("s_mmp_block")
-    if not fs.geometry.first_data_block <= block < fs.geometry.blocks:
-        raise fs.not_believed(f"its block of multiple mount protection is {block}, of {fs.geometry.blocks}")
-    fields = layout.MMP.unpack(read_bytes(fs.source, block * fs.geometry.block_size, layout.MMP.size))
-    if (fields["mmp_magic"], fields["mmp_seq"]) != (layout.MMP_MAGIC, layout.MMP_CLEAN):
-        raise FileSystemError(
-            f"{fs.name}: its ext file system is in use, says its multiple mount protection; unmount it, or check it "
-            "(e2fsck)"
-        )
+    check_not_mounted(fs)

@@ -28,6 +28,7 @@ from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.journal import Journal
 from pydiskimg.fs.ext4.journal_writer import LogWriter, replay
+from pydiskimg.fs.ext4.mount_protection import MountProtection
 from pydiskimg.fs.ext4.recovery import OverlaidSource, RecoveredSource
 from pydiskimg.fs.ext4.superblock import count_fields, superblock
 from pydiskimg.fs.ext4.tree.files import RefusedError
@@ -85,10 +86,16 @@ class Transaction:
     """
 
     def __init__(
-        self, disk: Disk, *, now: int | None = None, check: Callable[[FileSystem], None] = check_changeable
+        self,
+        disk: Disk,
+        *,
+        now: int | None = None,
+        check: Callable[[FileSystem], None] = check_changeable,
+        protection: MountProtection | None = None,
     ) -> None:
         """Nothing is written yet. now is the time of all commits, in nanoseconds since 1970; None: the present. check
-        refuses what is not changed, by a FileSystemError.
+        refuses what is not changed, by a FileSystemError. protection stays the caller's to release; None: it is held
+        from the first write to close().
 
         Raises NotBelievedError when the file system is not sound, what check raises, and as reading does.
         """
@@ -99,6 +106,8 @@ class Transaction:
         check(before)
         if isinstance(before.source, RecoveredSource):
             before.source.check_copies()  # now, and not when a part of them has been written where it belongs
+        self._protection = protection or MountProtection(disk, before)
+        self._is_protection_ours = protection is None
         self._source = _ChangedSource(before.source, before.geometry.block_size)
         self.fs: FileSystem = before.replaced(source=self._source)
         usage.fs = self.fs
@@ -202,6 +211,7 @@ class Transaction:
         if not self._source.blocks and self.groups.counts() == (0, 0):
             return
         self._replay()
+        self._protection.check()
         self.before_commit(self)
         first = set()
         for block, offset, data in list(self.groups.blocks()):
@@ -237,6 +247,8 @@ class Transaction:
         if self._needs_recovery and self._is_replayed and not self._is_broken:
             self._needs_recovery = False
             self._write_superblock(self._fields_in_force)
+        if self._is_protection_ours and not self._is_broken:
+            self._protection.release()
 
     def _check_usable(self) -> None:
         """Refuse to write after a commit that failed: what the disk has in force is not known here any more."""
@@ -255,6 +267,7 @@ class Transaction:
     def _replay(self) -> None:
         """Put in place, once, what the journal holds; from now on the log is ours."""
         if not self._is_replayed:
+            self._protection.take()
             replay(self._disk, self._before)
             self._source.rest_on(self._disk)
             self._is_replayed = True

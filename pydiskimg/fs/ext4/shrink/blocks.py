@@ -107,6 +107,15 @@ class BlockMover:
         store(self._transaction, changed(inode, {"i_block": i_block}))
         self._transaction.free(*self._fs.geometry.cluster_of(old))
 
+    def mount_protection(self, old: int) -> int:
+        """Move the block of multiple mount protection, and return where it will be. Errors as for file()."""
+        geometry = self._fs.geometry
+        new = self._transaction.blocks.allocate(geometry.first_data_block, 1)[0]
+        self._transaction.put(new, self._fs.read(old))
+        self._transaction.set_superblock({"s_mmp_block": new})
+        self._transaction.free(*geometry.cluster_of(old))
+        return new
+
     def _moved(self, inode: StoredInode, pieces: list[MapPiece], moves: list[Move]) -> list[MapPiece]:
         """Copy what was written, and return the pieces as they are then."""
         found = []

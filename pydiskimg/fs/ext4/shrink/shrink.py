@@ -19,6 +19,7 @@ from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.features import Compat
 from pydiskimg.fs.ext4.file_system import NotBelievedError
 from pydiskimg.fs.ext4.geometry import Geometry
+from pydiskimg.fs.ext4.mount_protection import MountProtection, check_not_mounted, protected
 from pydiskimg.fs.ext4.shrink.blocks import BlockMover
 from pydiskimg.fs.ext4.shrink.journal import move_journal
 from pydiskimg.fs.ext4.shrink.leaving import leaving_blocks
@@ -57,6 +58,7 @@ def shrink_ext(disk: Disk, size: int | None = None) -> int:
 def _shrink(disk: Disk, size: int | None) -> int:
     usage = ExtUsage(disk)
     check_shrinkable(usage.fs)
+    check_not_mounted(usage.fs)
     shapes = steps_to(usage, size or 0)
     if size is not None and shapes[-1].size > size:
         needed = shapes[-1].size
@@ -66,9 +68,14 @@ def _shrink(disk: Disk, size: int | None) -> int:
             needed=needed,
             available=size,
         )
+    with protected(disk, usage.fs) as protection:
+        return _in_steps(disk, shapes, size, protection)
+
+
+def _in_steps(disk: Disk, shapes: list[Geometry], size: int | None, protection: MountProtection) -> int:
     for old, new in pairwise(shapes):
         try:
-            _Emptying(disk, old, new).run()
+            _Emptying(disk, old, new, protection).run()
         except OutOfSpaceError as error:
             if size is None:
                 return old.size  # what can be reached depends on where free blocks lie
@@ -78,15 +85,16 @@ def _shrink(disk: Disk, size: int | None) -> int:
                 needed=old.size,
                 available=size,
             ) from error
-        Shrinking(disk, new).write()
+        Shrinking(disk, new).write(protection)
     return shapes[-1].size
 
 
 class _Emptying:
     """Moves everything away that lies where nothing may be in use when old becomes new."""
 
-    def __init__(self, disk: Disk, old: Geometry, new: Geometry) -> None:
+    def __init__(self, disk: Disk, old: Geometry, new: Geometry, protection: MountProtection) -> None:
         self._disk = disk
+        self._protection = protection
         self._new = new
         self._leaving = leaving_blocks(old, new)
         self._transaction = self._begin()
@@ -95,7 +103,7 @@ class _Emptying:
         """Move it. What is refused on the way leaves what was moved until then, in a clean file system."""
         try:
             self._move()
-        except (OutOfSpaceError, FileSystemError):
+        except (OutOfSpaceError, FileSystemError, RefusedError):
             self._transaction.close()
             raise
         self._transaction.close()
@@ -106,6 +114,7 @@ class _Emptying:
         if move_tables(self._transaction, self._new):
             self._transaction.close()
             self._transaction = self._begin()
+        self._move_protection()
         if fs.superblock.journal_inode in found.files:
             self._transaction.close()
             move_journal(self._disk, self._begin, self._leaving)
@@ -119,6 +128,14 @@ class _Emptying:
         self._begin_again()
         if found.leaving:
             Renumbering(self._transaction, self._new, found.leaving).run()
+
+    def _move_protection(self) -> None:
+        """Move the block of multiple mount protection, which is taken then: the old one goes on saying so."""
+        if self._protection.block and self._leaving.touch(self._protection.block):
+            self._protection.take()
+            block = BlockMover(self._transaction, self._leaving).mount_protection(self._protection.block)
+            self._transaction.commit()
+            self._protection.block = block
 
     def _in_turn(self, numbers: Sequence[int], move: Callable[[BlockMover, int], None]) -> None:
         """Move one after the other, many in one commit; where room is short, each in one of its own."""
@@ -139,7 +156,7 @@ class _Emptying:
         self._transaction.commit()
 
     def _begin(self) -> Transaction:
-        transaction = Transaction(self._disk, check=check_shrinkable)
+        transaction = Transaction(self._disk, check=check_shrinkable, protection=self._protection)
         transaction.blocks.end = self._leaving.end
         transaction.blocks.kept_free = self._leaving.head
         transaction.inodes.groups = self._new.groups

@@ -7,6 +7,7 @@ from pydiskimg.fs.ext4.descriptors import Descriptor, locations, read_descriptor
 from pydiskimg.fs.ext4.features import Compat
 from pydiskimg.fs.ext4.geometry import Geometry
 from pydiskimg.fs.ext4.journal_writer import replay
+from pydiskimg.fs.ext4.mount_protection import MountProtection
 from pydiskimg.fs.ext4.recovery import RecoveredSource
 from pydiskimg.fs.ext4.resize_inode import regrown_reserve
 from pydiskimg.fs.ext4.resizing import Resizing
@@ -36,9 +37,11 @@ class Shrinking(Resizing):
             self._change(new.descriptor_block(number), self._table(number))
         self._changes = {block: data for block, data in self._changes.items() if self._fs.read(block) != data}
 
-    def write(self) -> None:
+    def write(self, protection: MountProtection) -> None:
         """Make the file system smaller. Raises StorageError; what was there is then as good as before."""
+        protection.take()
         replay(self._disk, self._fs)  # where nothing had to move, nothing was written yet
+        protection.check()
         self._switch()
         self._write_copies()
 
