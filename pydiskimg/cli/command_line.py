@@ -23,6 +23,7 @@ COMMANDS = {
     "map": "tell where the data of an image is",
     "compare": "compare two images",
     "check": "check a qcow2 image, or the ext file systems of a raw disk",
+    "bitmap": "change the dirty bitmaps of an image",
     "snapshot": "list, take, apply or delete internal snapshots of an image",
     "resize": "make an image larger or smaller",
     "measure": "tell how large a new image will be",

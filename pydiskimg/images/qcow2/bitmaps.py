@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The directory of dirty bitmaps in a qcow2 file (QEMU docs/interop/qcow2, "Bitmaps"): listed, within bounds."""
+"""The directory of dirty bitmaps in a qcow2 file (QEMU docs/interop/qcow2, "Bitmaps"): read within bounds, packed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.header import Header
 from pydiskimg.protocols import Addressable, read_bytes
 from pydiskimg.records import Record
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # Section "Bitmaps extension"
 BITMAPS = Record(
@@ -40,32 +44,64 @@ MAX_BITMAPS = 65535
 MAX_BITMAP_NAME_SIZE = 1023
 MAX_BITMAP_DIRECTORY_SIZE = MAX_BITMAPS * 1024
 IN_USE, AUTO = 1 << 0, 1 << 1
+KNOWN_FLAGS = IN_USE | AUTO
+DIRTY_TRACKING = 1
+MIN_GRANULARITY_BITS, MAX_GRANULARITY_BITS = 9, 31
+MAX_BITMAP_SIZE = 512 << 20  # bytes of one bitmap, QEMU's limit
 
 
 class Bitmap:
-    """One entry of the directory: its name (bytes), flags (a number) and granularity (bytes that one bit is about)."""
+    """One entry of the directory: its whole name (bytes), flags (a number) and granularity (bytes for one bit).
 
-    __slots__ = ("_flags", "_name", "granularity")
+    fields are those of BITMAP_ENTRY: nothing but the place of the name was checked.
+    """
 
-    def __init__(self, name: bytes, flags: int, granularity: int) -> None:
-        self._name = name
-        self._flags = flags
-        self.granularity = granularity
+    __slots__ = ("fields", "granularity", "whole_name")
+
+    def __init__(self, whole_name: bytes, fields: dict[str, int]) -> None:
+        self.whole_name = whole_name
+        self.fields = fields
+        self.granularity = 1 << fields["granularity_bits"]
 
     @property
     def name(self) -> str:
         """The name as text, of 1023 bytes at most; what is not UTF-8 is kept as surrogates."""
-        return self._name.decode("utf-8", "surrogateescape")
+        return self.whole_name.decode("utf-8", "surrogateescape")
 
     @property
     def name_size(self) -> int:
         """Bytes of the name."""
-        return len(self._name)
+        return len(self.whole_name)
 
     @property
     def flags(self) -> list[str]:
         """Those that are set, of "in-use" and "auto"."""
-        return [word for bit, word in ((IN_USE, "in-use"), (AUTO, "auto")) if self._flags & bit]
+        return [word for bit, word in ((IN_USE, "in-use"), (AUTO, "auto")) if self.fields["flags"] & bit]
+
+
+def is_possible_bitmap(header: Header, entry: dict[str, int]) -> bool:
+    """True when the fixed part of a bitmap directory's entry is one that QEMU takes, its place not considered."""
+    entries, flags, granularity_bits = (entry[name] for name in ("bitmap_table_size", "flags", "granularity_bits"))
+    if entry["extra_data_size"] or entry["type"] != DIRTY_TRACKING:
+        return False
+    if flags & ~KNOWN_FLAGS or entry["name_size"] > MAX_BITMAP_NAME_SIZE:
+        return False
+    size = entries * header.cluster_size
+    if not MIN_GRANULARITY_BITS <= granularity_bits <= MAX_GRANULARITY_BITS or size > MAX_BITMAP_SIZE:
+        return False
+    return bool(flags & IN_USE) or entries == table_entries(header.size, granularity_bits, header.cluster_size)
+
+
+def table_entries(size: int, granularity_bits: int, cluster_size: int) -> int:
+    """Return the entries of the table of a bitmap of a disk of size bytes: the clusters that its bits take."""
+    bits = -(-size // (1 << granularity_bits))
+    return -(-bits // (8 * cluster_size))
+
+
+def packed_directory(bitmaps: Iterable[Bitmap]) -> bytes:
+    """Return the directory of the bitmaps, padding included."""
+    entries = (BITMAP_ENTRY.pack(**{**each.fields, "name_size": each.name_size}) + each.whole_name for each in bitmaps)
+    return b"".join(entry + bytes(-len(entry) % 8) for entry in entries)
 
 
 def read_bitmaps(file: Addressable, header: Header) -> list[Bitmap]:
@@ -105,7 +141,7 @@ def _entries(file: Addressable, directory: bytes, count: int) -> list[Bitmap]:
                 f"entry {number} has {extra_size} bytes of extra data, a name of {name_size} bytes and the granularity "
                 f"2^{granularity_bits}, which is impossible",
             )
-        bitmaps.append(Bitmap(directory[name_at:at], entry["flags"], 1 << granularity_bits))
+        bitmaps.append(Bitmap(directory[name_at:at], entry))
         at += -at % 8
     return bitmaps
 

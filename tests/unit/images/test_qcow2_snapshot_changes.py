@@ -13,10 +13,12 @@ from pydiskimg.images.qcow2.check import check_qcow2
 from pydiskimg.images.qcow2.header import read_header
 from pydiskimg.images.qcow2.reader import open_qcow2
 from pydiskimg.images.qcow2.snapshots import Snapshot, read_snapshots
+from pydiskimg.images.qcow2.switch.bitmaps import change_bitmaps
 from pydiskimg.images.qcow2.switch.snapshots import apply_snapshot, delete_snapshot, take_snapshot
 from pydiskimg.images.qcow2.write.create import change_header, create_qcow2
 from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
 from pydiskimg.protocols import read_bytes
+from tests.fixtures.bitmap_models import bits_of
 from tests.fixtures.qcow2_disks import CLUSTER, assert_clean, new_disk
 from tests.fixtures.qcow2_images import BytesSource
 from tests.fixtures.stores import CrashingStore, MemoryStore
@@ -199,14 +201,19 @@ def test_an_image_that_is_not_changed(field: str, bit: int, said: str) -> None:
     assert bytes(store.data) == kept
 
 
-def test_bitmaps_count_no_more_once_the_contents_are_others() -> None:
+def test_bitmaps_stay_and_forbid_applying() -> None:
+    """As QEMU does: bitmaps could not tell what applying changes."""
     store, _ = new_disk(SIZE)
-    take_snapshot(store, "one", now_ns=NOW)
+    change_bitmaps(store, lambda bitmaps: bitmaps.add(b"changes", 512))
     change_header(store, autoclear_features=layout.AUTOCLEAR_BITMAPS | 1 << 40)
-    take_snapshot(store, "two", now_ns=NOW)
+    for name in ("one", "two"):
+        take_snapshot(store, name, now_ns=NOW)
+    with pytest.raises(UnsupportedImageError, match="has dirty bitmaps, which cannot tell what applying changes"):
+        apply_snapshot(store, "one")
+    delete_snapshot(store, "one")
     assert read_header(store).autoclear_features == layout.AUTOCLEAR_BITMAPS
-    apply_snapshot(store, "one")
-    assert read_header(store).autoclear_features == 0
+    assert bits_of(bytes(store.data)) == {b"changes": (512, True, frozenset())}
+    assert_clean(store)
 
 
 def test_images_that_lie_are_refused_or_changed() -> None:

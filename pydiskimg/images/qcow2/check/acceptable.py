@@ -5,16 +5,10 @@ from __future__ import annotations
 
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.bitmaps import AUTO, BITMAPS, IN_USE, MAX_BITMAP_NAME_SIZE
+from pydiskimg.images.qcow2.bitmaps import BITMAPS
 from pydiskimg.images.qcow2.header import Header, encryption
 from pydiskimg.images.qcow2.luks import read_luks_header
 from pydiskimg.protocols import Source
-
-# Section "Bitmap directory"
-DIRTY_TRACKING = 1
-KNOWN_FLAGS = IN_USE | AUTO
-MIN_GRANULARITY_BITS, MAX_GRANULARITY_BITS = 9, 31
-MAX_BITMAP_SIZE = 512 << 20  # bytes of one bitmap, QEMU's limit
 
 
 def require_acceptable(file: Source, header: Header) -> None:
@@ -52,20 +46,6 @@ def _require_bitmaps(file: Source, header: Header) -> None:
         raise _invalid(file, f"the extension for bitmaps has {len(bitmaps)} bytes, expected {BITMAPS.size}")
     if header.has_bitmaps and bitmaps and (reserved := BITMAPS.unpack(bitmaps)["reserved"]):
         raise _invalid(file, f"the extension for bitmaps has reserved bytes {reserved:08x}, expected zeros")
-
-
-def is_possible_bitmap(header: Header, entry: dict[str, int]) -> bool:
-    """True when the fixed part of a bitmap directory's entry is one that QEMU takes, its place not considered."""
-    entries, flags, granularity_bits = (entry[name] for name in ("bitmap_table_size", "flags", "granularity_bits"))
-    if entry["extra_data_size"] or entry["type"] != DIRTY_TRACKING:
-        return False
-    if flags & ~KNOWN_FLAGS or entry["name_size"] > MAX_BITMAP_NAME_SIZE:
-        return False
-    size = entries * header.cluster_size
-    if not MIN_GRANULARITY_BITS <= granularity_bits <= MAX_GRANULARITY_BITS or size > MAX_BITMAP_SIZE:
-        return False
-    bits = -(-header.size // (1 << granularity_bits))
-    return bool(flags & IN_USE) or entries == -(-bits // (8 * header.cluster_size))
 
 
 def _invalid(file: Source, text: str) -> InvalidImageError:

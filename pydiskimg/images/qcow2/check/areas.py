@@ -12,8 +12,14 @@ from dataclasses import dataclass
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.bitmaps import BITMAP_ENTRY, BITMAPS, MAX_BITMAP_DIRECTORY_SIZE, MAX_BITMAPS
-from pydiskimg.images.qcow2.check.acceptable import is_possible_bitmap, require_acceptable
+from pydiskimg.images.qcow2.bitmaps import (
+    BITMAP_ENTRY,
+    BITMAPS,
+    MAX_BITMAP_DIRECTORY_SIZE,
+    MAX_BITMAPS,
+    is_possible_bitmap,
+)
+from pydiskimg.images.qcow2.check.acceptable import require_acceptable
 from pydiskimg.images.qcow2.check.findings import CheckResult
 from pydiskimg.images.qcow2.header import Header
 from pydiskimg.images.qcow2.luks import CRYPTO_HEADER

@@ -16,6 +16,7 @@ from __future__ import annotations
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.qcow2.words import big_endian
 from pydiskimg.images.qcow2.write.create import change_header
+from pydiskimg.images.qcow2.write.head import replace_head
 from pydiskimg.images.qcow2.write.refcounts import Refcounts
 from pydiskimg.startup import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ class SwitchedRefcounts(Refcounts):
 
     def __init__(self, store: Store, header: Header) -> None:
         super().__init__(store, header)
+        self._header = header
         self._own: set[int] = set()
         self._left: list[tuple[int, int]] = [(self._table_offset >> self._cluster_bits, self._table_clusters)]
         self._is_settled = False
@@ -119,14 +121,20 @@ class SwitchedRefcounts(Refcounts):
                 return number * self._per_block + index + 1
         return 0
 
-    def publish(self, **fields: int) -> None:
-        """Write what changed, then the header, which gets these fields: durable, and with it the new image."""
+    def publish(self, extensions: dict[int, bytes] | None = None, /, **fields: int) -> None:
+        """Write what changed, then the header, which gets these fields: durable, and with it the new image.
+
+        extensions are those that the header has then; None: those that it has.
+        """
         assert self._is_settled
         self._blocks.write()
         self._store.write(self._table_offset, big_endian(self._table[:]))
         self._store.flush()
-        table = {"refcount_table_offset": self._table_offset, "refcount_table_clusters": self._table_clusters}
-        change_header(self._store, **table, **fields)
+        fields |= {"refcount_table_offset": self._table_offset, "refcount_table_clusters": self._table_clusters}
+        if extensions is None:
+            change_header(self._store, **fields)
+        else:
+            replace_head(self._store, self._header, extensions, None, **fields)
         self._store.flush()
 
     def _block_to_change(self, number: int) -> CachedTable:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def empty_qcow2(store: Store) -> int:
     """Unmap every cluster of the virtual disk of the image in store: it shows its backing file, or zeros.
 
-    Snapshots stay; dirty bitmaps no longer count. Returns where the last cluster in use ends (bytes): the caller may
-    cut the file there. Raises as shrink_qcow2().
+    Snapshots and dirty bitmaps stay, as QEMU leaves them. Returns where the last cluster in use ends (bytes): the
+    caller may cut the file there. Raises as shrink_qcow2().
     """
     end = _Emptying(store).run()
     return _with_tables_first(store) or end
@@ -35,7 +35,7 @@ class _Emptying(Switch):
         new_l1 = self._new_l1(len(active.l1))
         self._settle()
         active.lower(counts)
-        self._publish(new_l1, array("Q", bytes(len(active.l1) * layout.ENTRY_SIZE)), autoclear=0)
+        self._publish(new_l1, array("Q", bytes(len(active.l1) * layout.ENTRY_SIZE)))
         return min(counts.end_of_used() << self._header.cluster_bits, self._store.size)
 
 

@@ -45,8 +45,8 @@ def take_snapshot(store: Store, name: str, *, now_ns: int) -> Snapshot:
 def apply_snapshot(store: Store, wanted: str) -> Snapshot:
     """Give the virtual disk the contents and the size that it had at a snapshot, found as find_snapshot() does.
 
-    What was written since is lost, and dirty bitmaps no longer count. The state of a virtual machine that the snapshot
-    has stays with it. Raises as take_snapshot().
+    What was written since is lost. The state of a virtual machine that the snapshot has stays with it. Raises as
+    take_snapshot(), and UnsupportedImageError for an image with dirty bitmaps, as QEMU does.
     """
     return _Change(store).apply(wanted)
 
@@ -94,6 +94,10 @@ class _Change(Switch):
 
     def apply(self, wanted: str) -> Snapshot:
         counts, header = self._counts, self._header
+        if header.has_bitmaps:
+            raise UnsupportedImageError(
+                f"{self._store.name}: has dirty bitmaps, which cannot tell what applying changes; remove them first"
+            )
         snapshot, layer = self._found(wanted)
         _require_same_size(header, snapshot, self._store.name)
         self._active.own(counts)
@@ -109,7 +113,7 @@ class _Change(Switch):
             counts.lower(layer.l1[index] >> header.cluster_bits)
             l1[index] = self._write_l2(copy, with_flags(layer.table(index), header, counts))
         self._flag_l1(l1)
-        self._publish(own_l1, l1, autoclear=0, size=snapshot.disk_size)
+        self._publish(own_l1, l1, size=snapshot.disk_size)
         return snapshot
 
     def delete(self, wanted: str) -> Snapshot:

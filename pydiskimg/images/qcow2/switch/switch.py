@@ -55,11 +55,11 @@ class Switch:
                 l1[index] = offset | layout.COPIED
 
     def _publish(
-        self, l1_cluster: int, l1: array[int], *, autoclear: int = layout.AUTOCLEAR_BITMAPS, **fields: int
+        self, l1_cluster: int, l1: array[int], extensions: dict[int, bytes] | None = None, /, **fields: int
     ) -> None:
-        """Make the changed image the image; autoclear are the features that still hold for it."""
+        """Make the changed image the image; extensions are as for SwitchedRefcounts.publish()."""
         self._write_l1(l1_cluster, l1)
         if self._header.version >= 3:
-            fields["autoclear_features"] = self._header.autoclear_features & autoclear
+            fields["autoclear_features"] = self._header.autoclear_features & layout.AUTOCLEAR_BITMAPS
         offset = l1_cluster << self._header.cluster_bits
-        self._counts.publish(l1_table_offset=offset, l1_size=len(l1), **fields)
+        self._counts.publish(extensions, l1_table_offset=offset, l1_size=len(l1), **fields)

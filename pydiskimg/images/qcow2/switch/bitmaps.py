@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT
+"""The dirty bitmaps of a qcow2 image change, as many of them as the caller likes, by one write of its header."""
+
+from __future__ import annotations
+
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.bitmap_set import BitmapSet
+from pydiskimg.images.qcow2.header import read_header, require_changeable
+from pydiskimg.images.qcow2.switch.counts import SwitchedRefcounts
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pydiskimg.protocols import Store
+
+
+def change_bitmaps(store: Store, change: Callable[[BitmapSet], None]) -> None:
+    """Let change change the bitmaps of the qcow2 image in store, and make all of it part of the image; then durable.
+
+        change_bitmaps(store, lambda bitmaps: bitmaps.add(b"since-monday"))
+
+    Raises what change raises, InvalidImageError, UnsupportedImageError for an image that is not written, and
+    StorageError; then nothing was changed.
+    """
+    header = read_header(store)
+    require_changeable(header, store.name)
+    bitmaps = BitmapSet(store, header)
+    change(bitmaps)
+    counts = SwitchedRefcounts(store, header)
+    extensions = bitmaps.write_new(store, counts.take, counts.leave)
+    counts.settle()
+    # What the guest's disk shows stays: so does what the other known features say of it.
+    autoclear = header.autoclear_features & layout.AUTOCLEAR_DATA_FILE_RAW
+    if layout.EXTENSION_BITMAPS in extensions:
+        autoclear |= layout.AUTOCLEAR_BITMAPS
+    fields = {"autoclear_features": autoclear} if header.version >= 3 else {}
+    counts.publish(extensions, **fields)

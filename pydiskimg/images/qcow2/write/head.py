@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""The first cluster of an image: its header, extensions and the backing file's name, written as a whole."""
+
+from __future__ import annotations
+
+from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.write.create import pack_extension
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydiskimg.images.qcow2.header import Header
+    from pydiskimg.protocols import Store
+
+# What changes, or is needed to open the image, comes into the first sector where it has room; a convenience last.
+_FIRST = (layout.EXTENSION_BACKING_FORMAT, layout.EXTENSION_BITMAPS)
+_LAST = (layout.EXTENSION_FEATURE_NAMES,)
+
+
+def replace_head(
+    store: Store, header: Header, extensions: dict[int, bytes], backing_file: bytes | None, /, **fields: int
+) -> None:
+    """Give the image other extensions, fields, and backing file (None: as it is), by one write; not durable on return.
+
+    header is what was read of the image. The feature names are left out where they have no room. Raises
+    UnsupportedImageError where the rest has none in the first cluster; then nothing was written.
+    """
+    name = (header.backing_file or b"") if backing_file is None else backing_file
+    head = bytearray(min(header.cluster_size, store.size))
+    store.read_into(0, head)
+    new = _packed(header, bytes(head[: header.header_length]), extensions, name, fields)
+    if new is None:
+        raise UnsupportedImageError(
+            f"{store.name}: the header's extensions and the backing file's name do not fit into a cluster of "
+            f"{header.cluster_size} bytes; convert the image to larger clusters"
+        )
+    # What the old header had beyond the new one's end is overwritten, too.
+    end = len(head.rstrip(b"\0")) if header.cluster_size > layout.SECTOR else len(head)
+    length = -(-max(end, len(new)) // layout.SECTOR) * layout.SECTOR
+    store.write(0, new.ljust(length, b"\0"))
+
+
+def _packed(
+    header: Header, old: bytes, extensions: dict[int, bytes], name: bytes, fields: dict[str, int]
+) -> bytes | None:
+    """The header with its extensions and the name; None where it is longer than a cluster."""
+    for kinds in (_in_order(extensions), [kind for kind in _in_order(extensions) if kind not in _LAST]):
+        packed = b"".join(pack_extension(kind, extensions[kind]) for kind in kinds)
+        packed += layout.EXTENSION.pack(type=layout.EXTENSION_END)
+        at = len(old) + len(packed)
+        if at + len(name) <= header.cluster_size:
+            whole = bytearray(old.ljust(layout.HEADER.size, b"\0"))
+            backing = {"backing_file_offset": at if name else 0, "backing_file_size": len(name)}
+            layout.HEADER.put(whole, fields | backing)
+            return bytes(whole[: len(old)]) + packed + name
+    return None
+
+
+def _in_order(extensions: dict[int, bytes]) -> list[int]:
+    return sorted(extensions, key=lambda kind: (kind in _LAST, kind not in _FIRST))
