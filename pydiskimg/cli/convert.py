@@ -205,6 +205,11 @@ def _from_pipe(arguments: Arguments, options: ImageOptions, callback: Any, *, to
 def _to_pipe(source: Source, arguments: Arguments, options: ImageOptions, callback: Any) -> None:
     from pydiskimg.transfer.send import write_stream
 
+    if options.extended_l2:
+        raise UnsupportedImageError(
+            f"{source.name}: a qcow2 in a pipe has no extended L2 entries; leave extended_l2=on out, or convert to "
+            "a file"
+        )
     with destination_pipe(arguments.destination) as (fd, name):
         write_stream(
             source,

@@ -8,12 +8,10 @@ import os
 
 from pydiskimg.cli.arguments import require_name, size_argument
 from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options
-from pydiskimg.disks.new_file import new_file
-from pydiskimg.disks.store import GrowingFile
 from pydiskimg.errors import InUseError, UnsupportedImageError
 from pydiskimg.images import FORMATS
-from pydiskimg.images.create import new_image
-from pydiskimg.images.qcow2.write.create import create_qcow2, round_size
+from pydiskimg.images.create import new_image, new_overlay
+from pydiskimg.images.qcow2.write.create import round_size
 from pydiskimg.images.raw import open_raw
 from pydiskimg.linux.blockdev import is_block_device
 from pydiskimg.startup import TYPE_CHECKING
@@ -77,8 +75,11 @@ def _check_usage(arguments: argparse.Namespace, options: ImageOptions) -> None:
     problem = None
     if not FORMATS[arguments.format].has_options and (options.given or arguments.backing is not None):
         problem = "-o and -b are for qcow2 images: add -f qcow2"
-    elif arguments.backing is not None and options.preallocation != "off":
-        problem = f"-b and preallocation={options.preallocation}: what is preallocated would hide the backing file"
+    elif arguments.backing is not None and options.preallocation != "off" and not options.extended_l2:
+        problem = (
+            f"-b and preallocation={options.preallocation}: what is preallocated would hide the backing file; add "
+            "extended_l2=on"
+        )
     elif arguments.backing is not None and arguments.backing_format is None:
         problem = "-b needs -F: the format of a backing file is not guessed"
     elif (arguments.format == "raw" or arguments.backing is not None) and is_block_device(arguments.file):
@@ -120,11 +121,11 @@ def _create(arguments: argparse.Namespace, options: ImageOptions, size: int) -> 
 
 
 def _create_overlay(arguments: argparse.Namespace, options: ImageOptions, size: int) -> None:
-    with new_file(arguments.file) as (fd, name):
-        create_qcow2(
-            GrowingFile(fd, name),
-            size,
-            **options.of_qcow2(),
-            backing_file=os.fsencode(arguments.backing),
-            backing_format=arguments.backing_format.encode(),
-        )
+    new_overlay(
+        arguments.file,
+        size,
+        backing_file=os.fsencode(arguments.backing),
+        backing_format=arguments.backing_format.encode(),
+        preallocation=options.preallocation,
+        **options.of_qcow2(),
+    )

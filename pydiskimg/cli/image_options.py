@@ -27,7 +27,6 @@ _REFCOUNT_BITS = tuple(str(1 << order) for order in range(7))
 # Options whose only value here is what they are without being named.
 _OFF, _ON = ("off", "false", "no"), ("on", "true", "yes")
 _FIXED = {
-    "extended_l2": _OFF,
     "data_file_raw": _OFF,
     "encryption": _OFF,
     "nocow": _OFF,
@@ -46,6 +45,7 @@ _KEYS = {
     "preallocation": "off (default), metadata, falloc, full",
     "refcount_bits": "1, 2, 4, 8, 16 (default), 32, 64",
     "lazy_refcounts": "off (default), on",
+    "extended_l2": "off (default), on (clusters of 16k or more)",
     **{key: f"{values[0]} only" for key, values in _FIXED.items()},
 }
 _KEYS_OF_EMPTY = {"size": "as SIZE", "backing_file": "as -b", "backing_fmt": "as -F"}
@@ -59,13 +59,14 @@ _Fields = namedtuple(
         "compression_type",
         "refcount_bits",
         "lazy_refcounts",
+        "extended_l2",
         "preallocation",
         "size",
         "given",
         "backing_file",
         "backing_format",
     ),
-    defaults=(65536, 3, "zlib", 16, False, "off", None, False, None, None),
+    defaults=(65536, 3, "zlib", 16, False, False, "off", None, False, None, None),
 )
 
 
@@ -87,6 +88,7 @@ class ImageOptions(_Fields):
             "compression_type": self.compression_type,
             "refcount_bits": self.refcount_bits,
             "lazy_refcounts": self.lazy_refcounts,
+            "extended_l2": self.extended_l2,
         }
 
 
@@ -161,7 +163,12 @@ def parse_image_options(text: str, options: ImageOptions | None = None, *, empty
 def _check_version(options: ImageOptions) -> None:
     if options.version > 2:
         return
-    for key, default in (("compression_type", "zlib"), ("refcount_bits", 16), ("lazy_refcounts", False)):
+    for key, default in (
+        ("compression_type", "zlib"),
+        ("refcount_bits", 16),
+        ("lazy_refcounts", False),
+        ("extended_l2", False),
+    ):
         if (value := getattr(options, key)) != default:
             raise ValueError(f"{key}={'on' if value is True else value} needs compat=1.1")
 
@@ -207,11 +214,16 @@ def _one_of(key: str, value: str, allowed: Any) -> str:
     return value
 
 
+def _on_or_off(key: str, value: str) -> bool:
+    return _one_of(key, value, (*_ON, *_OFF)) in _ON
+
+
 # How the value of an option is read, and what it is called in ImageOptions.
 _READERS: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "cluster_size": ("cluster_size", _cluster_size),
     "compat": ("version", lambda key, value: _VERSIONS[_one_of(key, value, _VERSIONS)]),
     "compression_type": ("compression_type", lambda key, value: _one_of(key, value, _COMPRESSION_TYPES)),
     "refcount_bits": ("refcount_bits", lambda key, value: int(_one_of(key, value, _REFCOUNT_BITS))),
-    "lazy_refcounts": ("lazy_refcounts", lambda key, value: _one_of(key, value, (*_ON, *_OFF)) in _ON),
+    "lazy_refcounts": ("lazy_refcounts", _on_or_off),
+    "extended_l2": ("extended_l2", _on_or_off),
 }

@@ -16,13 +16,14 @@ from pydiskimg.errors import StorageError, UnsupportedImageError
 from pydiskimg.images import FORMATS
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.images.qcow2.compress import compressor
+from pydiskimg.images.qcow2.header import read_header
 from pydiskimg.images.qcow2.options import chosen_options
 from pydiskimg.images.qcow2.write.create import (
     create_qcow2,
     l1_entries,
     round_size,
 )
-from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
+from pydiskimg.images.qcow2.write.disk import Qcow2Disk, open_qcow2_disk
 from pydiskimg.images.qcow2.write.header_last import UnpublishedStore
 from pydiskimg.linux.blockdev import is_block_device
 from pydiskimg.protocols import Disk, Store
@@ -55,7 +56,7 @@ def new_image(
     comes back last, so that an interrupted one is not an image. preallocation stores what is not written: "metadata"
     (qcow2) as tables, "falloc" as reserved room, "full" as zeros. compress compresses what write() gets in whole
     clusters of a qcow2 image, and options are such an image's (cluster_size, version, compression_type, refcount_bits,
-    lazy_refcounts; see ChosenOptions); its size is rounded up to 512 bytes.
+    lazy_refcounts, extended_l2; see ChosenOptions); its size is rounded up to 512 bytes.
     Raises UnsupportedImageError for a negative size and DoesNotFitError for a device that is smaller, otherwise as
     create_qcow2(), new_disk_file() and open_disk() do.
     """
@@ -92,7 +93,7 @@ def new_qcow2(
     name = os.fspath(path)
     chosen = chosen_options(name, options)
     check_preallocation(name, "qcow2", preallocation)
-    l1_entries(round_size(size), chosen.cluster_size, name=name)
+    l1_entries(round_size(size), chosen.cluster_size, name=name, entry_size=chosen.l2_entry_size)
     if compress:
         compressor(chosen.compression_type, name=name)
     with _new_store(path) as store:
@@ -109,6 +110,38 @@ def new_qcow2(
         if preallocation == "falloc" and isinstance(store, GrowingFile):
             reserve(store.fd, 0, store.size, name=name)
         held.publish()
+
+
+def new_overlay(
+    path: str | os.PathLike[str],
+    size: int,
+    *,
+    backing_file: bytes,
+    backing_format: bytes,
+    preallocation: str = "off",
+    **options: Unpack[Qcow2Options],
+) -> None:
+    """Make a qcow2 image in a file that shows its backing file, which is recorded and not opened; complete on return.
+
+    With preallocation the clusters have their places, and show the backing file all the same: that needs extended_l2.
+    Raises as new_image().
+    """
+    name = os.fspath(path)
+    if preallocation != "off" and not options.get("extended_l2"):
+        raise UnsupportedImageError(
+            f"{name}: what is preallocated would hide the backing file; with preallocation={preallocation} a backing "
+            "file needs extended_l2=on"
+        )
+    with new_file(path) as (fd, name):
+        store = GrowingFile(fd, name)
+        create_qcow2(store, size, backing_file=backing_file, backing_format=backing_format, **options)
+        if preallocation == "off":
+            return
+        disk = Qcow2Disk(store, read_header(store), backing=None, compress=None)  # nothing of the disk is read
+        disk.preallocate(0, disk.size, full=preallocation == "full")
+        disk.flush()
+        if preallocation == "falloc":
+            reserve(fd, 0, store.size, name=name)
 
 
 def _check_arguments(name: str, size: int, format_name: str) -> None:

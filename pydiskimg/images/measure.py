@@ -50,7 +50,7 @@ def measure(
         return Measured(whole, whole)
     chosen = chosen_options("the image", options)
     size = round_size(size)
-    l1_entries(size, chosen.cluster_size, name="the image")
+    l1_entries(size, chosen.cluster_size, name="the image", entry_size=chosen.l2_entry_size)
     data = -(-size // chosen.cluster_size) * chosen.cluster_size
     whole = data + _tables(data, chosen)
     if is_preallocated:
@@ -77,7 +77,7 @@ def _tables(data: int, chosen: ChosenOptions) -> int:
     """The bytes of the header and of all tables for so many bytes of data, whole clusters."""
     size: int = chosen.cluster_size
     entries = size // layout.ENTRY_SIZE
-    l2_tables = -(-data // size // entries)
+    l2_tables = -(-data // size // (size // chosen.l2_entry_size))
     l1_clusters = -(-l2_tables // entries)
     others: int = 1 + l2_tables + l1_clusters
     return (others + sum(refcount_clusters(others + data // size, size, chosen.refcount_order))) * size

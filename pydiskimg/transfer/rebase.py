@@ -89,7 +89,7 @@ class _Keeping:
         self._old = old
         self._new = new
         self._top = top
-        self._unit = top.cluster_size
+        self._unit = top.unit
 
     def piece(self, piece: Extent, buffer: memoryview) -> None:
         half = len(buffer) // 2

@@ -145,6 +145,9 @@ OPTION_LISTS = [
     ["nonsense=on"],
     ["compat=0.10,cluster_size=4k"],
     ["cluster_size=8k", "cluster_size=4k"],
+    ["extended_l2=on"],
+    ["extended_l2=on,cluster_size=8k"],
+    ["extended_l2=on,compat=0.10"],
 ]
 OVERLAYS = [
     ["-o", "backing_file=base,backing_fmt=raw"],

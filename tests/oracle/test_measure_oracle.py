@@ -23,6 +23,7 @@ OPTIONS = (
     "cluster_size=4k,refcount_bits=1",
     "compat=0.10",
     "preallocation=full",
+    "extended_l2=on,cluster_size=16k",
 )
 
 

@@ -12,8 +12,8 @@ from pydiskimg.images.qcow2.backing import fill_with_zeros, read_behind
 from pydiskimg.images.qcow2.cache import Cache
 from pydiskimg.images.qcow2.compressed import ClusterDecoder
 from pydiskimg.images.qcow2.header import Header
-from pydiskimg.images.qcow2.mapping import split
 from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, MIXED, Run
+from pydiskimg.images.qcow2.runs_in_table import split
 from pydiskimg.images.qcow2.subclusters import fill, fill_over
 from pydiskimg.protocols import Addressable, Source
 

@@ -16,6 +16,7 @@ from pydiskimg.images.qcow2.cache import Cache
 from pydiskimg.images.qcow2.header import Header
 from pydiskimg.images.qcow2.l2_tables import SAME_KIND, L2Table, TableReader
 from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, MIXED, ZERO, Run
+from pydiskimg.images.qcow2.runs_in_table import runs_in_table, split
 from pydiskimg.images.qcow2.subclusters import coarse
 from pydiskimg.protocols import Source, read_bytes
 
@@ -104,7 +105,7 @@ class Mapping:
             if table is None:
                 yield Run(HOLE, offset, stop - offset)
             else:
-                yield from self._runs_in_table(table, offset, inside, stop)
+                yield from runs_in_table(table, self.header, offset, inside, stop)
             offset = stop
 
     def tables(self, offset: int, length: int) -> Iterator[tuple[int, int, L2Table | None]]:
@@ -225,48 +226,5 @@ class Mapping:
             raise self._invalid(f"L1 entry {index}", text)
         return offset
 
-    def _runs_in_table(self, table: L2Table, offset: int, inside: int, stop: int) -> Iterator[Run]:
-        """inside is offset's distance from the start of what the table maps; stop is not beyond its end."""
-        cluster_size = self.header.cluster_size
-        last = inside + (stop - offset) - 1
-        index, end_index = inside // cluster_size, last // cluster_size + 1
-        while index < end_index:
-            kind = table.kinds[index]
-            after = self._end_of_run(table, index, end_index)
-            skip = offset % cluster_size
-            length = min((after - index) * cluster_size - skip, stop - offset)
-            if kind == DATA:
-                yield Run(kind, offset, length, table.host(index) + skip)
-            elif kind == COMPRESSED:
-                yield Run(kind, offset, length, *self.header.compressed_at(table.entry(index)))
-            elif kind == MIXED:
-                unit = self.header.subcluster_size
-                kinds = table.subclusters(index, after)[skip // unit : -(-(skip + length) // unit)]
-                yield Run(kind, offset, length, table.host(index) + skip, subclusters=kinds)
-            else:
-                yield Run(kind, offset, length)
-            offset += length
-            index = after
-
-    def _end_of_run(self, table: L2Table, index: int, end_index: int) -> int:
-        """The first index after index whose cluster does not continue it, for DATA and MIXED in the file as well."""
-        kind = table.kinds[index]
-        if kind == COMPRESSED:
-            return index + 1
-        same = SAME_KIND.match(table.kinds, index, end_index)
-        end = same.end() if same else index + 1
-        return end if kind in (HOLE, ZERO) else table.end_of_neighbours(index, end, self.header.cluster_size)
-
     def _invalid(self, where: str, text: str) -> InvalidImageError:
         return InvalidImageError(f"{self._file.name}: {where}: {text}; the image is truncated or corrupt")
-
-
-def split(run: Run, unit: int) -> Iterator[Run]:
-    """Yield the runs, each of one kind, that a MIXED one consists of; unit is the bytes of a subcluster."""
-    first, stop = run.start - run.start % unit, run.start + run.length
-    for found in SAME_KIND.finditer(run.subclusters):
-        index, after = found.span()
-        start, end = max(first + index * unit, run.start), min(first + after * unit, stop)
-        if start < end:
-            kind = run.subclusters[index]
-            yield Run(kind, start, end - start, run.host + start - run.start if kind == DATA else 0)

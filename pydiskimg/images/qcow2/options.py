@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         compression_type: str
         refcount_bits: int
         lazy_refcounts: bool
+        extended_l2: bool
 
 
 DEFAULT_CLUSTER_SIZE = 64 << 10
@@ -28,15 +29,16 @@ REFCOUNT_BITS = 16  # what version 2 always has
 
 _Fields = namedtuple(
     "_Fields",
-    ("cluster_size", "version", "compression_type", "refcount_bits", "lazy_refcounts"),
-    defaults=(DEFAULT_CLUSTER_SIZE, 3, "zlib", REFCOUNT_BITS, False),
+    ("cluster_size", "version", "compression_type", "refcount_bits", "lazy_refcounts", "extended_l2"),
+    defaults=(DEFAULT_CLUSTER_SIZE, 3, "zlib", REFCOUNT_BITS, False, False),
 )
 
 
 # dataclasses take longer to import than an empty image takes to make.
 class ChosenOptions(_Fields):
     """The options of a new image: cluster_size (bytes), version (2 or 3), compression_type ("zlib" or "zstd"),
-    refcount_bits (1 to 64), and lazy_refcounts, which lets other writers leave counts to a repair.
+    refcount_bits (1 to 64), lazy_refcounts, which lets other writers leave counts to a repair, and extended_l2, by
+    which a 32nd of a cluster is stored by itself.
     """
 
     __slots__ = ()
@@ -46,6 +48,11 @@ class ChosenOptions(_Fields):
         """refcount_bits as a power of two."""
         order: int = self.refcount_bits.bit_length() - 1
         return order
+
+    @property
+    def l2_entry_size(self) -> int:
+        """Bytes of an L2 entry."""
+        return layout.EXTENDED_ENTRY_SIZE if self.extended_l2 else layout.ENTRY_SIZE
 
 
 def chosen_options(name: str, options: Qcow2Options) -> ChosenOptions:
@@ -67,6 +74,11 @@ def _problem(chosen: ChosenOptions) -> str | None:
     size = chosen.cluster_size
     if not smallest <= size <= largest or size & (size - 1):
         return f"a cluster size of {size} bytes is not possible; expected a power of two from {smallest} to {largest}"
+    if chosen.extended_l2 and size < 1 << layout.MIN_EXTENDED_CLUSTER_BITS:
+        return (
+            f"extended L2 entries (subclusters) are not possible with clusters of {size} bytes; expected "
+            f"{1 << layout.MIN_EXTENDED_CLUSTER_BITS} or more"
+        )
     if chosen.compression_type not in COMPRESSION_TYPES:
         return (
             f"the compression type {chosen.compression_type!r} is not known; expected {' or '.join(COMPRESSION_TYPES)}"
@@ -81,6 +93,7 @@ def _problem_of_version_2(chosen: ChosenOptions) -> str | None:
         (chosen.compression_type != "zlib", f"compression type {chosen.compression_type}"),
         (chosen.refcount_bits != REFCOUNT_BITS, f"reference counts of {chosen.refcount_bits} bits"),
         (chosen.lazy_refcounts, "lazy reference counts"),
+        (chosen.extended_l2, "extended L2 entries"),
     ):
         if is_chosen:
             return f"version 2 (0.10) has no {what}; use version 3 (1.1)"

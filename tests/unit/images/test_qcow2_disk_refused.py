@@ -36,12 +36,6 @@ def test_what_is_not_written(header: dict[str, int], words: str) -> None:
     assert store.data == before
 
 
-def test_extended_l2_is_not_written() -> None:
-    header = {"incompatible_features": layout.INCOMPATIBLE_EXTENDED_L2}
-    with pytest.raises(UnsupportedImageError, match="has extended L2 entries"):
-        open_qcow2_disk(MemoryStore(Craft(cluster_bits=14, size=1 << 20, header=header).build()))
-
-
 @pytest.mark.parametrize("bits", [1, 1 << 40])
 def test_autoclear_bits_go_with_the_first_write(bits: int) -> None:
     store, _ = new_disk(1 << 20)

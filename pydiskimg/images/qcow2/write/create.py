@@ -55,8 +55,9 @@ _Fields = namedtuple(
         "extensions",
         "refcount_order",
         "lazy_refcounts",
+        "extended_l2",
     ),
-    defaults=("zlib", b"", b"", b"", REFCOUNT_ORDER, False),
+    defaults=("zlib", b"", b"", b"", REFCOUNT_ORDER, False, False),
 )
 
 
@@ -89,7 +90,7 @@ def create_qcow2(
     chosen = chosen_options(store.name, options)
     cluster_size, order = chosen.cluster_size, chosen.refcount_order
     size = round_size(size)
-    l1_size = l1_entries(size, cluster_size, name=store.name)
+    l1_size = l1_entries(size, cluster_size, name=store.name, entry_size=chosen.l2_entry_size)
     l1_clusters = -(-l1_size * layout.ENTRY_SIZE // cluster_size)
     table_clusters, blocks = refcount_clusters(1 + l1_clusters, cluster_size, order)
     first_block = 1 + table_clusters
@@ -107,6 +108,7 @@ def create_qcow2(
         backing_format=backing_format,
         refcount_order=order,
         lazy_refcounts=chosen.lazy_refcounts,
+        extended_l2=chosen.extended_l2,
     )
     header = pack_header(plan, name=store.name)
     offsets = b"".join(((first_block + index) * cluster_size).to_bytes(8, "big") for index in range(blocks))
@@ -126,9 +128,12 @@ def round_size(size: int) -> int:
     return -(-size // layout.SECTOR) * layout.SECTOR
 
 
-def l1_entries(size: int, cluster_size: int, *, name: str) -> int:
-    """Return the number of L1 entries for a virtual disk of size bytes; DoesNotFitError when it needs too many."""
-    span = cluster_size // layout.ENTRY_SIZE * cluster_size
+def l1_entries(size: int, cluster_size: int, *, name: str, entry_size: int = layout.ENTRY_SIZE) -> int:
+    """Return the number of L1 entries for a virtual disk of size bytes; DoesNotFitError when it needs too many.
+
+    entry_size is bytes of an L2 entry.
+    """
+    span = cluster_size // entry_size * cluster_size
     largest = min(layout.MAX_L1_TABLE_SIZE // layout.ENTRY_SIZE * span, (1 << 63) - layout.SECTOR)
     if size > largest:
         raise DoesNotFitError(
@@ -188,6 +193,8 @@ def header_length(plan: Plan) -> int:
 
 def _fields(plan: Plan, backing_offset: int) -> bytes:
     number = COMPRESSION_TYPES.index(plan.compression_type)
+    incompatible = layout.INCOMPATIBLE_COMPRESSION_TYPE if number else 0
+    incompatible |= layout.INCOMPATIBLE_EXTENDED_L2 if plan.extended_l2 else 0
     whole: bytes = layout.HEADER.pack(
         magic=layout.MAGIC,
         version=plan.version,
@@ -200,7 +207,7 @@ def _fields(plan: Plan, backing_offset: int) -> bytes:
         l1_table_offset=plan.l1_table_offset,
         refcount_table_offset=plan.refcount_table_offset,
         refcount_table_clusters=plan.refcount_table_clusters,
-        incompatible_features=layout.INCOMPATIBLE_COMPRESSION_TYPE if number else 0,
+        incompatible_features=incompatible,
         compatible_features=layout.COMPATIBLE_LAZY_REFCOUNTS if plan.lazy_refcounts else 0,
         refcount_order=plan.refcount_order,
         header_length=layout.HEADER.size,

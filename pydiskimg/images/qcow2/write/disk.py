@@ -4,29 +4,32 @@
 from __future__ import annotations
 
 import threading
-from array import array
 
 from pydiskimg.errors import UnsupportedImageError, closed_error, read_only_error
 from pydiskimg.extents import Extent, Kind, merged
-from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.compress import compressor
 from pydiskimg.images.qcow2.header import read_header, require_changeable
+from pydiskimg.images.qcow2.runs import HOLE, MIXED, ZERO
+from pydiskimg.images.qcow2.runs_in_table import split
+from pydiskimg.images.qcow2.write.clusters import ClusterWriter
 from pydiskimg.images.qcow2.write.create import change_header, l1_entries, round_size
-from pydiskimg.images.qcow2.write.l2_map import GuestMap, is_in_place, standard_entries
-from pydiskimg.images.qcow2.write.packing import Packing, joined, runs_of, starts_of
+from pydiskimg.images.qcow2.write.l2_map import GuestMap
+from pydiskimg.images.qcow2.write.packing import Packing
 from pydiskimg.images.qcow2.write.preallocate import preallocate_clusters
 from pydiskimg.images.qcow2.write.range_lock import RangeLock
 from pydiskimg.images.qcow2.write.refcounts import Refcounts
+from pydiskimg.images.qcow2.write.subclusters import SubclusterWriter
 from pydiskimg.protocols import Disk, check_range
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pydiskimg.images.qcow2.cluster_reader import ClusterReader
     from pydiskimg.images.qcow2.compress import Compress
     from pydiskimg.images.qcow2.header import Header
     from pydiskimg.protocols import Buffer, Source, Store, WritableBuffer
+
+_SMALLEST_UNIT = 4 << 10  # zeros are not looked for in less
 
 
 class Qcow2Disk(Disk):
@@ -51,21 +54,30 @@ class Qcow2Disk(Disk):
         self.backing = backing
         self._closed = self._read_only = False
         self._store = store
-        self._compress = compress
         self._autoclear = header.autoclear_features
         self._lock = threading.Lock()
         self._ranges = RangeLock()
         self._refcounts = Refcounts(store, header)
-        self._packing = Packing(self._refcounts, header.cluster_size)
-        self._map = GuestMap(store, header, self._refcounts, on_release=self._packing.after_releases)
+        packing = Packing(self._refcounts, header.cluster_size)
+        self._map = GuestMap(store, header, self._refcounts, on_release=packing.after_releases)
         self._header = header
-        self._reader: ClusterReader | None = None
-        self._zeros = bytearray(header.cluster_size)
+        self._clusters = (SubclusterWriter if header.extended_l2 else ClusterWriter)(
+            store,
+            header,
+            self._map,
+            packing,
+            self._lock,
+            backing=backing,
+            compress=compress,
+            data_file=None,
+        )
+        self._unit = header.cluster_size if compress else max(header.subcluster_size, _SMALLEST_UNIT)
+        self._unit = min(self._unit, header.cluster_size)
         self.reads_as_zero = backing is None and self._map.is_empty
 
     @property
     def unit(self) -> int:
-        return self.cluster_size
+        return self._unit
 
     def extents(self) -> Iterator[Extent]:
         """Yield the extents; what is not stored is DATA as far as there is a backing file, and a HOLE beyond."""
@@ -80,7 +92,7 @@ class Qcow2Disk(Disk):
             for cluster, count, start, end in self._by_table(offset, len(view)):
                 with self._lock:
                     entries = self._map.entries(cluster, count)
-                self._read(cluster, entries, start, view[start - offset : end - offset])
+                self._clusters.read(cluster, entries, start, view[start - offset : end - offset])
 
     def write(self, offset: int, data: Buffer) -> None:
         self._require_open(writing=True)
@@ -91,7 +103,7 @@ class Qcow2Disk(Disk):
         with self._ranges.writing(*self._clusters_around(offset, len(view))):
             self._begin()
             for cluster, count, start, end in self._by_table(offset, len(view)):
-                self._write_in_table(cluster, count, start, view[start - offset : end - offset])
+                self._clusters.write(cluster, count, start, view[start - offset : end - offset])
 
     def zero(self, offset: int, length: int) -> None:
         self._require_open(writing=True)
@@ -100,7 +112,7 @@ class Qcow2Disk(Disk):
             return
         with self._ranges.writing(*self._clusters_around(offset, length)):
             self._begin()
-            self._zero(offset, offset + length)
+            self._clusters.zero(offset, offset + length)
 
     def flush(self) -> None:
         self._require_open()
@@ -133,7 +145,7 @@ class Qcow2Disk(Disk):
         size, old = round_size(size), self.size
         if size <= old:
             return
-        l1_size = l1_entries(size, self.cluster_size, name=self.name)
+        l1_size = l1_entries(size, self.cluster_size, name=self.name, entry_size=self._header.l2_entry_size)
         self._begin()
         used = -(-old // (self._map.entries_per_table * self.cluster_size))
         with self._lock:
@@ -148,14 +160,14 @@ class Qcow2Disk(Disk):
         span = self._map.entries_per_table * self.cluster_size
         backing_size = self.backing.size if self.backing is not None else 0
         end = min(size, max(used * span, backing_size))
-        self.size = size
+        self.size = self._clusters.size = size
         try:
             if end > old:
                 self.zero(old, end - old)
             with self._lock:
                 self._map.grow(size, l1_size)
         except BaseException:
-            self.size = old
+            self.size = self._clusters.size = old
             raise
 
     def preallocate(self, offset: int, length: int, *, full: bool = False) -> None:
@@ -204,216 +216,6 @@ class Qcow2Disk(Disk):
             self._store.flush()
             self._autoclear = 0
 
-    def _make_room(self) -> None:
-        if self._map.is_crowded:
-            self._map.commit()
-
-    def _read(self, cluster: int, entries: array[int] | None, start: int, view: memoryview) -> None:
-        """Fill view from start of the disk on, in the clusters from cluster on, which entries map."""
-        if self._reader is None:
-            # Only here: most images that are written are new, and not read.
-            from pydiskimg.images.qcow2.cluster_reader import ClusterReader
-            from pydiskimg.images.qcow2.compressed import ClusterDecoder
-
-            decoder = ClusterDecoder(self._header.compression_type, name=self.name)
-            self._reader = ClusterReader(self._store, self._header, decoder, backing=self.backing)
-        self._reader.read(self._map.runs(cluster, entries, start, start + len(view)), start, view)
-
-    def _write_in_table(self, cluster: int, count: int, start: int, view: memoryview) -> None:
-        """Write view at start, inside of count clusters of one table: ragged ends first, then the rest at once."""
-        size = self.cluster_size
-        first, end = cluster * size, (cluster + count) * size
-        stop = start + len(view)
-        if start > first:
-            some = min(first + size, stop)
-            self._write_partial(cluster, start - first, view[: some - start])
-            cluster, view, start = cluster + 1, view[some - start :], some
-        if len(view) and stop < end:
-            last = stop // size
-            at = max(0, last * size - start)
-            self._write_partial(last, 0, view[at:])
-            view = view[:at]
-        if len(view):
-            self._write_whole(cluster, view)
-
-    def _write_partial(self, cluster: int, inside: int, view: memoryview) -> None:
-        with self._lock:
-            entries = self._map.entries_to_write(cluster, 1)
-        entry = entries[0] if entries else 0
-        if is_in_place(entry):
-            self._store.write((entry & layout.ENTRY_OFFSET) + inside, view)
-            return
-        whole = bytearray(self.cluster_size)
-        start = cluster * self.cluster_size
-        known = min(self.cluster_size, self.size - start)
-        self._read(cluster, entries, start, memoryview(whole)[:known])
-        whole[inside : inside + len(view)] = view
-        if len(view) == known and not entry:
-            self._write_new(cluster, memoryview(whole))  # the end of the disk
-        else:
-            self._write_standard(cluster, memoryview(whole))
-
-    def _write_whole(self, cluster: int, view: memoryview) -> None:
-        """Write whole clusters of one table."""
-        size = self.cluster_size
-        count = len(view) // size
-        with self._lock:
-            entries = self._map.entries_to_write(cluster, count)
-        if entries is None or not any(entries):
-            self._write_new(cluster, view)
-            return
-        start = 0
-        while start < count:
-            end = start + 1
-            if is_in_place(entries[start]):
-                while end < count and entries[end] == entries[end - 1] + size:
-                    end += 1
-                self._store.write(entries[start] & layout.ENTRY_OFFSET, view[start * size : end * size])
-            elif not entries[start]:
-                while end < count and not entries[end]:
-                    end += 1
-                self._write_new(cluster + start, view[start * size : end * size])
-            else:
-                while end < count and entries[end] and not is_in_place(entries[end]):
-                    end += 1
-                self._write_standard(cluster + start, view[start * size : end * size])
-            start = end
-
-    def _write_new(self, cluster: int, view: memoryview) -> None:
-        """Write clusters that are not mapped yet."""
-        if self._compress is None:
-            self._write_standard(cluster, view)
-        else:
-            self._write_compressed(self._compress, cluster, view)
-
-    def _write_standard(self, cluster: int, view: memoryview) -> None:
-        """Write clusters to new host offsets."""
-        size = self.cluster_size
-        while len(view):
-            with self._lock:
-                self._make_room()
-                first, count = self._refcounts.allocate(len(view) // size)
-            try:
-                self._store.write(first * size, view[: count * size])
-                with self._lock:
-                    self._map.put(cluster, standard_entries(first, count, size))
-            except Exception:  # after a signal they may be mapped or not: better wasted
-                with self._lock:
-                    self._refcounts.release(first, count)
-                raise
-            cluster, view = cluster + count, view[count * size :]
-
-    def _write_compressed(self, compress: Compress, cluster: int, view: memoryview) -> None:
-        """Store clusters compressed: nothing for zeros, as they are those that do not become smaller."""
-        size = self.cluster_size
-        indices: list[int] = []
-        pieces: list[bytes] = []
-        kept: list[int] = []
-        for index in range(len(view) // size):
-            part = view[index * size : (index + 1) * size]
-            # Version 2 has no entry for zeros in front of a backing file: there they are compressed like all else.
-            if self._zeros == part and (self.version >= 3 or not self._has_backing(cluster + index)):
-                continue
-            piece = compress(part)
-            if len(piece) < size:
-                indices.append(index)
-                pieces.append(piece)
-            else:
-                kept.append(index)
-        if len(kept) + len(pieces) < len(view) // size:
-            self._zero(cluster * size, min(self.size, cluster * size + len(view)))
-        if pieces:
-            kept += self._write_packed(cluster, indices, pieces)
-        for index, end in runs_of(sorted(kept)):
-            self._write_standard(cluster + index, view[index * size : end * size])
-
-    def _write_packed(self, cluster: int, indices: list[int], pieces: list[bytes]) -> list[int]:
-        """Returns the indices of clusters whose host offset no entry for a compressed cluster can name."""
-        with self._lock:
-            self._make_room()
-            offsets = self._packing.offsets_for([len(piece) for piece in pieces])
-        refused = []
-        waiting = set(range(len(pieces)))  # placed and not mapped yet
-        try:
-            for offset, data in joined(offsets, pieces):
-                self._store.write(offset, data)
-            with self._lock:
-                for (start, end), at in zip(runs_of(indices), starts_of(indices), strict=True):
-                    numbers = range(at, at + end - start)
-                    new = [self._map.compressed_entry(offsets[number], len(pieces[number])) for number in numbers]
-                    self._map.put(cluster + start, array("Q", (entry or 0 for entry in new)))
-                    waiting.difference_update(number for number, entry in zip(numbers, new, strict=True) if entry)
-                    refused += [indices[number] for number, entry in zip(numbers, new, strict=True) if not entry]
-        except Exception:  # as in _write_standard()
-            self._take_back(offsets, pieces, waiting)
-            raise
-        self._take_back(offsets, pieces, waiting)
-        return refused
-
-    def _take_back(self, offsets: list[int], pieces: list[bytes], numbers: set[int]) -> None:
-        with self._lock:
-            for number in numbers:
-                self._packing.take_back(offsets[number], len(pieces[number]))
-
-    def _zero(self, start: int, end: int) -> None:
-        """Zero [start, end): whole clusters by their entries, the rest of others by writing where there is data."""
-        size = self.cluster_size
-        first, last = -(-start // size), end // size
-        if end == self.size:
-            last = -(-end // size)
-        if first > last:
-            self._zero_partial(start, end)
-            return
-        if start < first * size:
-            self._zero_partial(start, min(end, first * size))
-        while first < last:
-            stop = min(last, (first // self._map.entries_per_table + 1) * self._map.entries_per_table)
-            self._zero_clusters(first, stop)
-            first = stop
-        if start <= last * size < end:
-            self._zero_partial(last * size, end)
-
-    def _zero_partial(self, start: int, end: int) -> None:
-        """Zero bytes inside of one cluster."""
-        cluster, inside = divmod(start, self.cluster_size)
-        with self._lock:
-            entries = self._map.entries(cluster, 1)
-        entry = entries[0] if entries else 0
-        if entry & layout.L2_ZERO and not entry & layout.L2_COMPRESSED:
-            return
-        if not entry and not self._has_backing(cluster):
-            return
-        self._write_partial(cluster, inside, memoryview(bytes(end - start)))
-
-    def _zero_clusters(self, first: int, last: int) -> None:
-        """Zero whole clusters of one table."""
-        with self._lock:
-            self._make_room()
-            entries = self._map.entries(first, last - first)
-            backed = [self._has_backing(cluster) for cluster in (first, last - 1)]
-            if not any(backed):
-                if entries is not None and any(entries):
-                    self._map.put(first, array("Q", bytes(8 * (last - first))))
-                return
-            if self.version >= 3:
-                self._map.put(first, array("Q", [layout.L2_ZERO]) * (last - first))
-                return
-        zeros = memoryview(self._zeros)
-        for cluster in range(first, last):
-            self._write_whole_uncompressed(cluster, zeros)
-
-    def _write_whole_uncompressed(self, cluster: int, view: memoryview) -> None:
-        with self._lock:
-            entries = self._map.entries_to_write(cluster, 1)
-        if entries and is_in_place(entries[0]):
-            self._store.write(entries[0] & layout.ENTRY_OFFSET, view)
-        else:
-            self._write_standard(cluster, view)
-
-    def _has_backing(self, cluster: int) -> bool:
-        """True when something may shine through an unmapped cluster."""
-        return self.backing is not None and cluster * self.cluster_size < self.backing.size
-
     def _pad(self) -> None:
         """Let the file end with a cluster, so that the last one can be read whole."""
         end = self._refcounts.end * self.cluster_size
@@ -421,24 +223,19 @@ class Qcow2Disk(Disk):
             self._store.write(end - 1, b"\0")
 
     def _extents(self) -> Iterator[Extent]:
-        per_table, size = self._map.entries_per_table, self.cluster_size
-        span = per_table * size
+        span = self._map.entries_per_table * self.cluster_size
         for start in range(0, self.size, span):
             end = min(self.size, start + span)
-            count = -(-(end - start) // size)
+            cluster = start // self.cluster_size
             with self._lock:
-                entries = self._map.entries(start // size, count)
-            if entries is None:
-                yield from self._unmapped(start, end)
-                continue
-            for index, entry in enumerate(entries):
-                first, last = start + index * size, min(end, start + (index + 1) * size)
-                if not entry & (layout.ENTRY_OFFSET | layout.L2_COMPRESSED | layout.L2_ZERO):
-                    yield from self._unmapped(first, last)
-                elif entry & layout.L2_ZERO and not entry & layout.L2_COMPRESSED:
-                    yield Extent(first, last - first, Kind.ZERO)
-                else:
-                    yield Extent(first, last - first, Kind.DATA)
+                entries = self._map.entries(cluster, -(-(end - start) // self.cluster_size))
+            for coarse in self._map.runs(cluster, entries, start, end):
+                runs = split(coarse, self._header.subcluster_size) if coarse.kind == MIXED else (coarse,)
+                for run in runs:
+                    if run.kind == HOLE:
+                        yield from self._unmapped(run.start, run.start + run.length)
+                    else:
+                        yield Extent(run.start, run.length, Kind.ZERO if run.kind == ZERO else Kind.DATA)
 
     def _unmapped(self, start: int, end: int) -> Iterator[Extent]:
         behind = min(end, max(start, self.backing.size)) if self.backing is not None else start
@@ -465,14 +262,10 @@ def open_qcow2_disk(store: Store, *, backing: Source | None = None, compress: bo
 
 def _require_writable(header: Header, name: str, *, has_backing: bool) -> None:
     require_changeable(header, name)
-    for present, what in (
-        (header.has_data_file, "an external data file"),
-        (header.extended_l2, "extended L2 entries (subclusters)"),
-    ):
-        if present:
-            raise UnsupportedImageError(
-                f"{name}: has {what}, and such images are read but not written; "
-                "convert it with: qemu-img convert -O qcow2 OLD NEW"
-            )
+    if header.has_data_file:
+        raise UnsupportedImageError(
+            f"{name}: has an external data file, and such images are read but not written; "
+            "convert it with: qemu-img convert -O qcow2 OLD NEW"
+        )
     if header.backing_file is not None and not has_backing:
         raise UnsupportedImageError(f"{name}: has a backing file, which must be opened with it")

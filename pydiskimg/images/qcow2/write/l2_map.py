@@ -21,9 +21,11 @@ from array import array
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, ZERO, Run
+from pydiskimg.images.qcow2.runs import HOLE, Run
+from pydiskimg.images.qcow2.runs_in_table import runs_in_table
 from pydiskimg.images.qcow2.words import big_endian, numbers
 from pydiskimg.images.qcow2.write.create import change_header
+from pydiskimg.images.qcow2.write.l2_words import ALLOCATED, L2Words
 from pydiskimg.images.qcow2.write.tables import TableCache
 from pydiskimg.startup import TYPE_CHECKING
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from pydiskimg.images.qcow2.header import Header
     from pydiskimg.images.qcow2.write.refcounts import Refcounts
     from pydiskimg.images.qcow2.write.tables import CachedTable
-    from pydiskimg.protocols import Store
+    from pydiskimg.protocols import Addressable, Store
 
 L2_CACHE = 8 << 20  # for clean and for changed tables each
 COPIED = layout.COPIED  # the reference count is one: may be written in place
@@ -42,16 +44,26 @@ COPIED = layout.COPIED  # the reference count is one: may be written in place
 class GuestMap:
     """Where the clusters of the virtual disk are. Its caller holds the lock.
 
-    Entries come and go as arrays of 64-bit numbers, as the specification's "L2 table entry" has them. on_release is
-    called after clusters became free. Every method may raise InvalidImageError and StorageError.
+    Entries come and go as arrays of 64-bit numbers, as the specification's "L2 table entry" has them: one for a
+    cluster, or two (see words). data_file is where the clusters of data are, of an image that keeps them outside.
+    on_release is called after clusters became free. Every method may raise InvalidImageError and StorageError.
     """
 
     def __init__(
-        self, store: Store, header: Header, refcounts: Refcounts, *, on_release: Callable[[], None] = lambda: None
+        self,
+        store: Store,
+        header: Header,
+        refcounts: Refcounts,
+        *,
+        data_file: Addressable | None = None,
+        on_release: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._refcounts = refcounts
         self._on_release = on_release
+        self.words = L2Words(header)
+        self._header = header
+        self._data_file = data_file
         self._bits = header.cluster_bits
         self.cluster_size = header.cluster_size
         self.entries_per_table = header.l2_entries
@@ -61,7 +73,8 @@ class GuestMap:
         self._l1 = numbers(raw)
         self._l1_changes: set[int] = set()
         self._l2 = TableCache(store, header.cluster_size, L2_CACHE)
-        self._wrong = layout.L2_STANDARD_RESERVED | (layout.ENTRY_OFFSET & (header.cluster_size - 1))
+        self._wrong = layout.ENTRY_OFFSET & (header.cluster_size - 1)
+        self._wrong |= layout.L2_EXTENDED_RESERVED if header.extended_l2 else layout.L2_STANDARD_RESERVED
         if header.version < 3:
             self._wrong |= layout.L2_ZERO
         self._offset_bits = header.compressed_offset_bits
@@ -93,17 +106,20 @@ class GuestMap:
         table = self._table(index)
         if table is None:
             return None
-        found = numbers(table.raw[at * 8 : (at + count) * 8])
-        for number, entry in enumerate(found):
-            if entry:
-                self._check(cluster + number, entry)
+        size, step = self._header.l2_entry_size, self.words.step
+        found = numbers(table.raw[at * size : (at + count) * size])
+        for number in range(0, len(found), step):
+            if found[number] or (step > 1 and found[number + 1]):
+                self._check(cluster + number // step, found[number], found[number + 1] if step > 1 else 0)
         return found
 
     def entries_to_write(self, cluster: int, count: int) -> array[int] | None:
         """As entries(); those that are to be written in place name no tables of the image itself."""
         found = self.entries(cluster, count)
-        for entry in found or ():
-            if is_in_place(entry):
+        if self._data_file is not None:
+            return found
+        for entry in (found or ())[:: self.words.step]:
+            if self.words.is_in_place(entry):
                 host = (entry & layout.ENTRY_OFFSET) >> self._bits
                 if self._refcounts.metadata.first_of(host, 1) is not None:
                     raise self._corrupt(
@@ -115,41 +131,40 @@ class GuestMap:
     def runs(self, cluster: int, entries: array[int] | None, start: int, end: int) -> Iterator[Run]:
         """Yield the runs of [start, end) (bytes), which lies in the clusters that entries, those from cluster on, map.
 
-        None for entries is what entries() gives where nothing is mapped. This may be called without the lock.
+        None for entries is what entries() gives where nothing is mapped. Clusters whose subclusters differ are MIXED.
+        This may be called without the lock.
         """
         if entries is None:
             yield Run(HOLE, start, end - start)
             return
-        size = self.cluster_size
-        while start < end:
-            index, inside = (start >> self._bits) - cluster, start % size
-            entry = entries[index]
-            if entry & layout.L2_COMPRESSED:
-                stop = min(end, start - inside + size)
-                yield Run(COMPRESSED, start, stop - start, *self._compressed_at(entry))
-                start = stop
-                continue
-            is_data = bool(entry & layout.ENTRY_OFFSET) and not entry & layout.L2_ZERO
-            kind = DATA if is_data else ZERO if entry & layout.L2_ZERO else HOLE
-            step, after = size if is_data else 0, index + 1
-            while start - inside + (after - index) * size < end and entries[after] == entries[after - 1] + step:
-                after += 1
-            stop = min(end, start - inside + (after - index) * size)
-            yield Run(kind, start, stop - start, (entry & layout.ENTRY_OFFSET) + inside if is_data else 0)
-            start = stop
+        yield from runs_in_table(self.words.table(entries), self._header, start, start - (cluster << self._bits), end)
+
+    def allocate(self, cluster: int, most: int) -> tuple[int, int]:
+        """Take 1 to most host clusters in a row for the guest clusters from cluster on; returns (first, number)."""
+        if self._data_file is not None:
+            return cluster, most  # there, each cluster has its own place
+        return self._refcounts.allocate(most)
+
+    def release(self, first: int, count: int) -> None:
+        """Give back host clusters from allocate()."""
+        if self._data_file is None:
+            self._refcounts.release(first, count)
 
     def put(self, cluster: int, new: array[int]) -> None:
-        """Map guest clusters, all in one L2 table; what they were mapped to is let go."""
-        old = self.entries(cluster, len(new))
+        """Map guest clusters, all in one L2 table; what they were mapped to, and are not any more, is let go."""
+        size, step = self._header.l2_entry_size, self.words.step
+        old = self.entries(cluster, len(new) // step)
         if old is None and not any(new):
             return
         index, at = divmod(cluster, self.entries_per_table)
         table = self._table_to_write(index)
         # Interrupted in between by a signal, this may leave something counted too often, never too seldom.
-        table.raw[at * 8 : (at + len(new)) * 8] = big_endian(new[:])
-        self._l2.changed(table, at * 8, (at + len(new)) * 8)
-        for entry in old or ():
-            if entry:
+        end = at * size + len(new) * layout.ENTRY_SIZE
+        table.raw[at * size : end] = big_endian(new[:])
+        self._l2.changed(table, at * size, end)
+        for number in range(0, len(old or ()), step):
+            entry = old[number] if old else 0
+            if entry and not _is_same_place(entry, new[number]):
                 self.let_go(entry)
 
     def let_go(self, entry: int) -> None:
@@ -158,7 +173,7 @@ class GuestMap:
             offset, length = self._compressed_at(entry)
             first = offset >> self._bits
             self._refcounts.release(first, ((offset + length - 1) >> self._bits) - first + 1)
-        elif entry & layout.ENTRY_OFFSET:
+        elif entry & layout.ENTRY_OFFSET and self._data_file is None:
             self._refcounts.release((entry & layout.ENTRY_OFFSET) >> self._bits)
 
     def compressed_entry(self, offset: int, length: int) -> int | None:
@@ -280,18 +295,40 @@ class GuestMap:
             self._refcounts.release(table.offset >> self._bits)
         return new
 
-    def _check(self, cluster: int, entry: int) -> None:
+    def _check(self, cluster: int, entry: int, bitmap: int) -> None:
         """Refuse an entry that contradicts the specification or names what the file does not have."""
+        where = f"L2 entry of guest cluster {cluster}"
         if entry & layout.L2_COMPRESSED:
             offset, _ = self._compressed_at(entry)
+            if self._data_file is not None or bitmap:
+                what = "has subclusters" if bitmap else "lies in an external data file"
+                raise self._corrupt(f"{where}: is a compressed cluster that {what}")
         elif entry & self._wrong:
-            raise self._corrupt(
-                f"L2 entry of guest cluster {cluster}: 0x{entry:016x} has reserved bits set or is not aligned"
-            )
+            raise self._corrupt(f"{where}: 0x{entry:016x} has reserved bits set or is not aligned")
         else:
-            offset = 0 if entry & layout.L2_ZERO else entry & layout.ENTRY_OFFSET
+            offset = entry & layout.ENTRY_OFFSET
+            self._check_bitmap(where, entry, bitmap)
+            if self._data_file is not None:
+                self._check_place(where, cluster, entry)
+                return
+            if entry & layout.L2_ZERO:
+                return
         if offset >= self._store.size:
-            raise self._corrupt(f"L2 entry of guest cluster {cluster}: " + self._beyond(f"cluster offset 0x{offset:x}"))
+            raise self._corrupt(f"{where}: " + self._beyond(f"cluster offset 0x{offset:x}"))
+
+    def _check_bitmap(self, where: str, entry: int, bitmap: int) -> None:
+        if bitmap & bitmap >> layout.SUBCLUSTERS & ALLOCATED:
+            raise self._corrupt(f"{where}: the bitmap 0x{bitmap:016x} has subclusters that are allocated and zero")
+        if bitmap & ALLOCATED and not self.words.has_place(entry):
+            raise self._corrupt(f"{where}: has allocated subclusters, and the cluster has no place in the file")
+
+    def _check_place(self, where: str, cluster: int, entry: int) -> None:
+        """As QEMU has it: what is written to one cluster would be another one's otherwise."""
+        if self.words.has_place(entry) and entry & layout.ENTRY_OFFSET != cluster << self._bits:
+            raise self._corrupt(
+                f"{where}: is at 0x{entry & layout.ENTRY_OFFSET:x} of the external data file, expected "
+                f"0x{cluster << self._bits:x}, as on the disk"
+            )
 
     def _beyond(self, what: str) -> str:
         return f"{what} lies beyond the end of the file (0x{self._store.size:x})"
@@ -300,11 +337,7 @@ class GuestMap:
         return InvalidImageError(f"{self._store.name}: {text}; the image is truncated or corrupt")
 
 
-def is_in_place(entry: int) -> bool:
-    """True for a cluster that only this L2 entry refers to, and that holds data as it is."""
-    return bool(entry & COPIED and entry & layout.ENTRY_OFFSET) and not entry & (layout.L2_COMPRESSED | layout.L2_ZERO)
-
-
-def standard_entries(first: int, count: int, size: int) -> array[int]:
-    """Return the L2 entries of count clusters from host cluster first on, each with one reference."""
-    return array("Q", range(first * size | COPIED, (first + count) * size | COPIED, size))
+def _is_same_place(entry: int, new: int) -> bool:
+    """True when an entry that is replaced refers to the cluster that the new one refers to."""
+    offset = entry & layout.ENTRY_OFFSET
+    return bool(offset) and not (entry | new) & layout.L2_COMPRESSED and new & layout.ENTRY_OFFSET == offset

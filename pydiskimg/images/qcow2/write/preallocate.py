@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.write.l2_map import standard_entries
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import MIB
 
@@ -17,24 +15,25 @@ if TYPE_CHECKING:
 def preallocate_clusters(
     store: Store, guest_map: GuestMap, refcounts: Refcounts, cluster: int, count: int, *, full: bool
 ) -> None:
-    """Map those of count guest clusters, all in one L2 table, that have no host offset, to new ones that read as zero.
+    """Give those of count guest clusters, all in one L2 table, that have no host offset new ones.
 
-    They lie at the end of the file, which reads as zero there without being written; full writes the zeros. The
-    caller holds the lock.
+    They read as zero, or as before where they have subclusters. They lie at the end of the file, which reads as zero
+    there without being written; full writes the zeros. The caller holds the lock.
     """
-    cluster_size = guest_map.cluster_size
-    entries = guest_map.entries(cluster, count)
+    cluster_size, words = guest_map.cluster_size, guest_map.words
+    entries = guest_map.entries(cluster, count) or words.unmapped(count)
     index = 0
     while index < count:
         end = index
-        while end < count and not (entries and entries[end] & (layout.ENTRY_OFFSET | layout.L2_COMPRESSED)):
+        while end < count and not words.has_place(entries[end * words.step]):
             end += 1
         while index < end:
             if guest_map.is_crowded:
                 guest_map.commit()
             first, some = refcounts.allocate_at_end(end - index)
             _write_zeros(store, first * cluster_size, some * cluster_size, full=full)
-            guest_map.put(cluster + index, standard_entries(first, some, cluster_size))
+            old = entries[index * words.step : (index + some) * words.step]
+            guest_map.put(cluster + index, words.preallocated(first, old))
             index += some
         index = end + 1
 

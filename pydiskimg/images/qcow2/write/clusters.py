@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: MIT
+"""Clusters are read, written (in place, to new clusters, compressed) and zeroed, those of one L2 table at a time."""
+
+from __future__ import annotations
+
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.write.packing import joined, runs_of, starts_of
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import threading
+    from array import array
+
+    from pydiskimg.images.qcow2.cluster_reader import ClusterReader
+    from pydiskimg.images.qcow2.compress import Compress
+    from pydiskimg.images.qcow2.header import Header
+    from pydiskimg.images.qcow2.write.l2_map import GuestMap
+    from pydiskimg.images.qcow2.write.packing import Packing
+    from pydiskimg.protocols import Disk, Source, Store
+
+
+class ClusterWriter:
+    """Reads and writes in one image; the clusters that a call names are its caller's alone meanwhile.
+
+    lock guards guest_map and packing. compress is for whole clusters that are not mapped yet. data_file is where the
+    clusters of data are, of an image that keeps them outside; nothing is written there after the disk's end. size is
+    the disk's, in bytes, and changes with it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        header: Header,
+        guest_map: GuestMap,
+        packing: Packing,
+        lock: threading.Lock,
+        *,
+        backing: Source | None,
+        compress: Compress | None,
+        data_file: Disk | None,
+    ) -> None:
+        self.size = header.size
+        self._header = header
+        self._version = header.version
+        self._backing = backing
+        self._cluster_size = header.cluster_size
+        self._store = store
+        self._data: Store | Disk = store if data_file is None else data_file
+        self._data_file = data_file
+        self._map = guest_map
+        self._words = guest_map.words
+        self._packing = packing
+        self._lock = lock
+        self._compress = compress
+        self._zeros = bytearray(header.cluster_size)
+        self._reader: ClusterReader | None = None
+
+    def read(self, cluster: int, entries: array[int] | None, start: int, view: memoryview) -> None:
+        """Fill view from start of the disk on, in the clusters from cluster on, which entries map."""
+        if self._reader is None:
+            # Only here: most images that are written are new, and not read.
+            from pydiskimg.images.qcow2.cluster_reader import ClusterReader
+            from pydiskimg.images.qcow2.compressed import ClusterDecoder
+
+            decoder = ClusterDecoder(self._header.compression_type, name=self._store.name)
+            data, backing = self._data_file, self._backing
+            self._reader = ClusterReader(self._store, self._header, decoder, data=data, backing=backing)
+        self._reader.read(self._map.runs(cluster, entries, start, start + len(view)), start, view)
+
+    def write(self, cluster: int, count: int, start: int, view: memoryview) -> None:
+        """Write view at start, inside of count clusters of one table: ragged ends first, then the rest at once."""
+        size = self._cluster_size
+        first, end = cluster * size, (cluster + count) * size
+        stop = start + len(view)
+        if start > first:
+            some = min(first + size, stop)
+            self._write_partial(cluster, start - first, view[: some - start])
+            cluster, view, start = cluster + 1, view[some - start :], some
+        if len(view) and stop < end:
+            last = stop // size
+            at = max(0, last * size - start)
+            self._write_partial(last, 0, view[at:])
+            view = view[:at]
+        if len(view):
+            self._write_whole(cluster, view)
+
+    def zero(self, start: int, end: int) -> None:
+        """Zero [start, end): whole clusters by their entries, the rest of others by writing where there is data."""
+        size = self._cluster_size
+        first, last = -(-start // size), end // size
+        if end == self.size:
+            last = -(-end // size)
+        if first > last:
+            self._zero_partial(start, end)
+            return
+        if start < first * size:
+            self._zero_partial(start, min(end, first * size))
+        while first < last:
+            stop = min(last, (first // self._map.entries_per_table + 1) * self._map.entries_per_table)
+            self._zero_clusters(first, stop)
+            first = stop
+        if start <= last * size < end:
+            self._zero_partial(last * size, end)
+
+    def _write_partial(self, cluster: int, inside: int, view: memoryview) -> None:
+        with self._lock:
+            entries = self._map.entries_to_write(cluster, 1)
+        entry = entries[0] if entries else 0
+        if self._words.is_in_place(entry):
+            self._data.write((entry & layout.ENTRY_OFFSET) + inside, view)
+            return
+        whole = self._whole(cluster, entries)
+        whole[inside : inside + len(view)] = view
+        if len(view) == self._known(cluster) and not entry:
+            self._write_new(cluster, memoryview(whole))  # the end of the disk
+        else:
+            self._write_standard(cluster, memoryview(whole))
+
+    def _write_whole(self, cluster: int, view: memoryview) -> None:
+        """Write whole clusters of one table."""
+        size, in_place = self._cluster_size, self._words.is_in_place
+        count = len(view) // size
+        with self._lock:
+            entries = self._map.entries_to_write(cluster, count)
+        if entries is None or not any(entries):
+            self._write_new(cluster, view)
+            return
+        start = 0
+        while start < count:
+            end = start + 1
+            if in_place(entries[start]):
+                while end < count and entries[end] == entries[end - 1] + size:
+                    end += 1
+                self._data.write(entries[start] & layout.ENTRY_OFFSET, view[start * size : end * size])
+            elif not entries[start]:
+                while end < count and not entries[end]:
+                    end += 1
+                self._write_new(cluster + start, view[start * size : end * size])
+            else:
+                while end < count and entries[end] and not in_place(entries[end]):
+                    end += 1
+                self._write_standard(cluster + start, view[start * size : end * size])
+            start = end
+
+    def _known(self, cluster: int) -> int:
+        """The bytes of a cluster that are on the disk."""
+        return min(self._cluster_size, self.size - cluster * self._cluster_size)
+
+    def _whole(self, cluster: int, entries: array[int] | None) -> bytearray:
+        """What the disk shows in a cluster, zeros after its end."""
+        whole = bytearray(self._cluster_size)
+        self.read(cluster, entries, cluster * self._cluster_size, memoryview(whole)[: self._known(cluster)])
+        return whole
+
+    def _write_new(self, cluster: int, view: memoryview) -> None:
+        """Write clusters that are not mapped yet."""
+        if self._compress is None:
+            self._write_standard(cluster, view)
+        else:
+            self._write_compressed(self._compress, cluster, view)
+
+    def _write_standard(self, cluster: int, view: memoryview) -> None:
+        """Write clusters to new host offsets."""
+        size = self._cluster_size
+        while len(view):
+            first, count = self._allocate(cluster, len(view) // size)
+            try:
+                self._write_data(first * size, view[: count * size])
+                with self._lock:
+                    self._map.put(cluster, self._words.data(first, count))
+            except Exception:  # after a signal they may be mapped or not: better wasted
+                with self._lock:
+                    self._map.release(first, count)
+                raise
+            cluster, view = cluster + count, view[count * size :]
+
+    def _allocate(self, cluster: int, most: int) -> tuple[int, int]:
+        with self._lock:
+            self._make_room()
+            return self._map.allocate(cluster, most)
+
+    def _write_data(self, host: int, view: memoryview) -> None:
+        """Write to a host offset; the padding of the disk's last cluster has no room in an external data file."""
+        self._data.write(host, view if self._data_file is None else view[: max(0, self.size - host)])
+
+    def _write_compressed(self, compress: Compress, cluster: int, view: memoryview) -> None:
+        """Store clusters compressed: nothing for zeros, as they are those that do not become smaller."""
+        size = self._cluster_size
+        indices: list[int] = []
+        pieces: list[bytes] = []
+        kept: list[int] = []
+        for index in range(len(view) // size):
+            part = view[index * size : (index + 1) * size]
+            # Version 2 has no entry for zeros in front of a backing file: there they are compressed like all else.
+            if self._zeros == part and (self._version >= 3 or not self._has_backing(cluster + index)):
+                continue
+            piece = compress(part)
+            if len(piece) < size:
+                indices.append(index)
+                pieces.append(piece)
+            else:
+                kept.append(index)
+        if len(kept) + len(pieces) < len(view) // size:
+            self.zero(cluster * size, min(self.size, cluster * size + len(view)))
+        if pieces:
+            kept += self._write_packed(cluster, indices, pieces)
+        for index, end in runs_of(sorted(kept)):
+            self._write_standard(cluster + index, view[index * size : end * size])
+
+    def _write_packed(self, cluster: int, indices: list[int], pieces: list[bytes]) -> list[int]:
+        """Returns the indices of clusters whose host offset no entry for a compressed cluster can name."""
+        with self._lock:
+            self._make_room()
+            offsets = self._packing.offsets_for([len(piece) for piece in pieces])
+        refused = []
+        waiting = set(range(len(pieces)))  # placed and not mapped yet
+        try:
+            for offset, data in joined(offsets, pieces):
+                self._data.write(offset, data)
+            with self._lock:
+                for (start, end), at in zip(runs_of(indices), starts_of(indices), strict=True):
+                    numbers = range(at, at + end - start)
+                    new = [self._map.compressed_entry(offsets[number], len(pieces[number])) for number in numbers]
+                    self._map.put(cluster + start, self._words.compressed([entry or 0 for entry in new]))
+                    waiting.difference_update(number for number, entry in zip(numbers, new, strict=True) if entry)
+                    refused += [indices[number] for number, entry in zip(numbers, new, strict=True) if not entry]
+        except Exception:  # as in _write_standard()
+            self._take_back(offsets, pieces, waiting)
+            raise
+        self._take_back(offsets, pieces, waiting)
+        return refused
+
+    def _take_back(self, offsets: list[int], pieces: list[bytes], numbers: set[int]) -> None:
+        with self._lock:
+            for number in numbers:
+                self._packing.take_back(offsets[number], len(pieces[number]))
+
+    def _zero_partial(self, start: int, end: int) -> None:
+        """Zero bytes inside of one cluster."""
+        cluster, inside = divmod(start, self._cluster_size)
+        with self._lock:
+            entries = self._map.entries(cluster, 1)
+        entry = entries[0] if entries else 0
+        if entry & layout.L2_ZERO and not entry & layout.L2_COMPRESSED:
+            return
+        if not entry and not self._has_backing(cluster):
+            return
+        self._write_partial(cluster, inside, memoryview(bytes(end - start)))
+
+    def _zero_clusters(self, first: int, last: int) -> None:
+        """Zero whole clusters of one table."""
+        with self._lock:
+            self._make_room()
+            entries = self._map.entries(first, last - first)
+            backed = [self._has_backing(cluster) for cluster in (first, last - 1)]
+            if not any(backed):
+                if entries is not None and any(entries):
+                    self._map.put(first, self._words.unmapped(last - first))
+                return
+            if self._version >= 3:
+                self._map.put(first, self._words.zero(last - first))
+                return
+        zeros = memoryview(self._zeros)
+        for cluster in range(first, last):
+            self._write_whole_uncompressed(cluster, zeros)
+
+    def _write_whole_uncompressed(self, cluster: int, view: memoryview) -> None:
+        with self._lock:
+            entries = self._map.entries_to_write(cluster, 1)
+        if entries and self._words.is_in_place(entries[0]):
+            self._data.write(entries[0] & layout.ENTRY_OFFSET, view)
+        else:
+            self._write_standard(cluster, view)
+
+    def _has_backing(self, cluster: int) -> bool:
+        """True when something may shine through an unmapped cluster."""
+        return self._backing is not None and cluster * self._cluster_size < self._backing.size
+
+    def _make_room(self) -> None:
+        if self._map.is_crowded:
+            self._map.commit()

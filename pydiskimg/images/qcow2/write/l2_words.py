@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""The words of an image's L2 entries: one for each cluster, or two, the entry and its subclusters' bitmap."""
+
+from __future__ import annotations
+
+from array import array
+
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.l2_tables import L2Table
+from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, MIXED, ZERO
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pydiskimg.images.qcow2.header import Header
+
+ALLOCATED = layout.SUBCLUSTERS_ALLOCATED
+ALL_ZERO = layout.SUBCLUSTERS_ALLOCATED << layout.SUBCLUSTERS
+
+
+class L2Words:
+    """Makes and reads the words of an image's L2 entries; step is the words of a cluster."""
+
+    def __init__(self, header: Header) -> None:
+        self.step = header.l2_entry_size // layout.ENTRY_SIZE
+        self._size = header.cluster_size
+        # In an external data file a place is told by the copied flag: its offset may be 0.
+        self._place = layout.ENTRY_OFFSET | (layout.COPIED if header.has_data_file else 0)
+
+    def data(self, first: int, count: int) -> array[int]:
+        """The words of count clusters from host cluster first on, each with one reference and all of it data."""
+        size = self._size
+        places = range(first * size | layout.COPIED, (first + count) * size | layout.COPIED, size)
+        return self._with_bitmaps(places, ALLOCATED, count)
+
+    def preallocated(self, first: int, old: array[int]) -> array[int]:
+        """The words of clusters that get host clusters from first on, and of which the old words told nothing more.
+
+        With subclusters they show what they did; without, they are data.
+        """
+        new = self.data(first, len(old) // self.step)
+        if self.step == 2:
+            new[1::2] = old[1::2]
+        return new
+
+    def compressed(self, entries: list[int]) -> array[int]:
+        """The words of compressed clusters."""
+        return self._with_bitmaps(entries, 0, len(entries))
+
+    def zero(self, count: int) -> array[int]:
+        """The words of clusters that read as zero whatever the backing file has."""
+        return array("Q", (layout.L2_ZERO,) if self.step == 1 else (0, ALL_ZERO)) * count
+
+    def unmapped(self, count: int) -> array[int]:
+        """The words of clusters that show what the backing file has, or zeros."""
+        return array("Q", bytes(count * self.step * layout.ENTRY_SIZE))
+
+    def is_in_place(self, entry: int) -> bool:
+        """True for a cluster that only this entry refers to, and that can be written where it is."""
+        if entry & layout.L2_COMPRESSED or not entry & layout.COPIED or not entry & self._place:
+            return False
+        return self.step > 1 or not entry & layout.L2_ZERO
+
+    def has_place(self, entry: int) -> bool:
+        """True when the entry says where the cluster is, in whatever way it is read."""
+        return bool(entry & (self._place | layout.L2_COMPRESSED))
+
+    def table(self, words: array[int]) -> L2Table:
+        """The words of clusters in a row as a table with their kinds."""
+        step = self.step
+        if step == 1:
+            kinds = bytes(map(self._kind, words))
+        else:
+            kinds = bytes(map(_kind_with_subclusters, words[0::2], words[1::2]))
+        return L2Table(words, kinds, step)
+
+    def _kind(self, entry: int) -> int:
+        if entry & layout.L2_COMPRESSED:
+            return COMPRESSED
+        if entry & layout.L2_ZERO:
+            return ZERO
+        return DATA if entry & self._place else HOLE
+
+    def _with_bitmaps(self, entries: Iterable[int], bitmap: int, count: int) -> array[int]:
+        if self.step == 1:
+            return array("Q", entries)
+        words = array("Q", (0, bitmap)) * count
+        words[0::2] = array("Q", entries)
+        return words
+
+
+def _kind_with_subclusters(entry: int, bitmap: int) -> int:
+    if entry & layout.L2_COMPRESSED:
+        return COMPRESSED
+    return {0: HOLE, ALLOCATED: DATA, ALL_ZERO: ZERO}.get(bitmap, MIXED)
