@@ -21,6 +21,12 @@ def format_size(size: int) -> str:
     return f"{size} bytes"
 
 
+def qemu_size(size: int) -> str:
+    """Return size (bytes) in three digits, as qemu-img prints it: 10 GiB, 1.5 MiB, 512 B, 0.977 MiB (1000 KiB)."""
+    power = next((power for power in range(6, 0, -1) if size >= 1000 << 10 * (power - 1)), 0)
+    return f"{size / (1 << 10 * power):.3g} {' KMGTPE'[power].strip()}{'i' * bool(power)}B"
+
+
 def format_bytes(size: int) -> str:
     """Return size exactly and readably: 10737418240 bytes (10 GiB)."""
     if size < KIB:

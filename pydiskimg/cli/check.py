@@ -32,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
     parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
-    parser.add_argument("-q", dest="quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("-q", dest="quiet", action="store_true", help="print nothing but what is wrong")
     parser.add_argument("-U", dest="force_share", action="store_true", help="accepted; reading takes no lock")
     parser.add_argument("-r", type=_no_repair, metavar="all|leaks", help="refused: repairing is qemu-img's")
     add_output_option(parser)
@@ -51,9 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
             return run_check_volumes(file, arguments)
         with progress(os.path.basename(arguments.file), shown=arguments.progress) as callback:
             result = row.check(file, callback)
+    for text in result.details:
+        tell(f"{file.name}: {text}")
     if not arguments.quiet:
-        for text in result.details:
-            tell(f"{file.name}: {text}")
         show(_facts(result, arguments.file, row.name), _lines(result), arguments.output)
     return _status(result)
 
@@ -86,15 +86,18 @@ def _facts(result: CheckResult, path: str, format_name: str) -> dict[str, object
 
 
 def _lines(result: CheckResult) -> list[str]:
+    """The words of `qemu-img check`, which scripts read."""
     lines = []
     if result.is_clean:
-        lines.append("No errors were found.")
+        lines.append("No errors were found on the image.")
     if result.corruptions:
-        lines.append(f"{result.corruptions} errors were found: data is corrupt, or will be when the image is written.")
+        lines += ["", f"{result.corruptions} errors were found on the image."]
+        lines.append("Data may be corrupted, or further writes to the image may corrupt it.")
     if result.leaks:
-        lines.append(f"{result.leaks} clusters are leaked: space is wasted, and no data is harmed.")
+        lines += ["", f"{result.leaks} leaked clusters were found on the image."]
+        lines.append("This means waste of disk space, but no harm to data.")
     if result.check_errors:
-        lines.append(f"{result.check_errors} times something could not be checked.")
+        lines += ["", f"{result.check_errors} internal errors have occurred during the check."]
     if result.total_clusters and result.allocated_clusters:
         allocated = result.allocated_clusters
         lines.append(

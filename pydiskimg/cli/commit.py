@@ -46,7 +46,9 @@ def run(arguments: argparse.Namespace) -> None:
     _require_qcow2(arguments.file)
     with (
         references(arguments) as policy,
-        progress(os.path.basename(arguments.file), shown=arguments.progress) as callback,
+        progress(
+            os.path.basename(arguments.file), shown=arguments.progress and not arguments.quiet, as_qemu_img=True
+        ) as callback,
     ):
         commit(arguments.file, references=policy, base=arguments.base, empty=not arguments.keep, progress=callback)
     if not arguments.quiet:

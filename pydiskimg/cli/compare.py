@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,6 +19,7 @@ from pydiskimg.images.open import open_image
 from pydiskimg.transfer.compare import Comparison, compare
 
 SAME, DIFFERENT, NOT_OPENED, NOT_READ = 0, 1, 2, 4
+_SECTOR = 512
 
 
 def add_parser(subparsers: Any) -> None:
@@ -56,15 +58,15 @@ def run(arguments: argparse.Namespace) -> int:
             tell(str(error))
             return NOT_OPENED
         try:
-            with progress(os.path.basename(arguments.file), shown=arguments.progress) as callback:
+            with progress(
+                os.path.basename(arguments.file), shown=arguments.progress and not arguments.quiet, as_qemu_img=True
+            ) as callback:
                 found = compare(a, b, strict=arguments.strict, progress=callback)
         except DiskImageError as error:
             tell(str(error))
             return NOT_READ
     if not arguments.quiet:
-        if found.sizes_differ and not arguments.strict:
-            tell("warning: the images differ in size")
-        show(_facts(found), [_line(found)], arguments.output)
+        show(_facts(found), _lines(found, min(a.size, b.size)), arguments.output)
     return SAME if found.identical else DIFFERENT
 
 
@@ -75,9 +77,16 @@ def _facts(found: Comparison) -> dict[str, object]:
     return facts
 
 
-def _line(found: Comparison) -> str:
-    if found.identical:
-        return "Images are identical."
+def _lines(found: Comparison, shorter: int) -> Iterator[str]:
+    """Yield the words of `qemu-img compare`, whose offsets are whole sectors; shorter is the smaller size in bytes."""
     if found.difference == "size":
-        return f"Images differ in size, from offset {found.offset} on."
-    return f"Images differ in {found.difference}, first at offset {found.offset}."
+        yield "Strict mode: Image size mismatch!"
+        return
+    if found.sizes_differ and (found.offset is None or found.offset >= shorter):
+        yield "Warning: Image size mismatch!"
+    if found.offset is None:
+        yield "Images are identical."
+    elif found.difference == "allocation":
+        yield f"Strict mode: Offset {found.offset} block status mismatch!"
+    else:
+        yield f"Content mismatch at offset {found.offset - found.offset % _SECTOR}!"

@@ -95,7 +95,7 @@ def declare_common(parser: Parser) -> None:
         metavar="N",
         help="number of workers, from 1 to 16, of which 8 at most are used (default: by the CPUs)",
     )
-    parser.add_argument("-p", dest="progress", action="store_true", help="show progress on standard error")
+    parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
     parser.add_argument("-q", dest="quiet", action="store_true", help="show no progress, even with -p")
     for option, text in (("-U", "SRC is read without a lock"), ("-W", "the order of writing is free anyway")):
         parser.add_argument(option, dest="ignored", action="store_true", help=_IGNORED + text)
@@ -114,7 +114,8 @@ def run(arguments: Arguments) -> None:
     options = image_options(arguments)
     from_pipe, to_pipe = is_source_pipe(arguments.source), is_destination_pipe(arguments.destination)
     _check_usage(arguments, options, from_pipe=from_pipe, to_pipe=to_pipe)
-    with progress(os.path.basename(arguments.source), shown=arguments.progress and not arguments.quiet) as callback:
+    shown = arguments.progress and not arguments.quiet
+    with progress(os.path.basename(arguments.source), shown=shown, as_qemu_img=not (from_pipe or to_pipe)) as callback:
         if from_pipe:
             _from_pipe(arguments, options, callback, to_pipe=to_pipe)
             return

@@ -7,7 +7,7 @@ import argparse
 import os
 
 from pydiskimg.cli.arguments import require_name, size_argument
-from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options
+from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options, split_options
 from pydiskimg.errors import InUseError, UnsupportedImageError
 from pydiskimg.images import FORMATS
 from pydiskimg.images.create import new_image, new_overlay
@@ -15,8 +15,7 @@ from pydiskimg.images.qcow2.write.create import round_size
 from pydiskimg.images.raw import open_raw
 from pydiskimg.linux.blockdev import is_block_device
 from pydiskimg.startup import TYPE_CHECKING
-from pydiskimg.text import printable
-from pydiskimg.units import format_bytes
+from pydiskimg.text import LINE, printable
 
 if TYPE_CHECKING:
     from typing import Any
@@ -62,13 +61,14 @@ def run(arguments: argparse.Namespace) -> None:
         backing_size = _backing_size(arguments.file, arguments.backing, arguments.backing_format)
         size = backing_size if size is None else size
     assert size is not None
+    formatting = _formatting_line(arguments, options, size)
     size = round_size(size)
     if arguments.backing is None:
         _create(arguments, options, size)
     else:
         _create_overlay(arguments, options, size)
     if not arguments.quiet:
-        print(f"{printable(arguments.file)}: {arguments.format}, {format_bytes(size)}")
+        print(printable(formatting, limit=LINE))
 
 
 def _check_usage(arguments: argparse.Namespace, options: ImageOptions) -> None:
@@ -129,3 +129,30 @@ def _create_overlay(arguments: argparse.Namespace, options: ImageOptions, size: 
         preallocation=options.preallocation,
         **options.of_qcow2(),
     )
+
+
+def _formatting_line(arguments: argparse.Namespace, options: ImageOptions, size: int) -> str:
+    """Return the line that qemu-img create prints: the options that were given or have a default, in its order."""
+    given = dict(
+        pair.split("=", 1) for text in arguments.image_options or () for pair in split_options(text) if "=" in pair
+    )
+    shown = {
+        "encryption": given.get("encryption"),
+        "cluster_size": options.cluster_size,
+        "extended_l2": given.get("extended_l2", "off"),
+        "preallocation": given.get("preallocation"),
+        "compression_type": options.compression_type,
+        "size": size,
+        "compat": given.get("compat"),
+        "backing_file": arguments.backing,
+        "backing_fmt": arguments.backing_format,
+        "data_file": given.get("data_file"),
+        "data_file_raw": given.get("data_file_raw"),
+        "lazy_refcounts": given.get("lazy_refcounts", "off"),
+        "refcount_bits": options.refcount_bits,
+        "nocow": given.get("nocow"),
+    }
+    if not FORMATS[arguments.format].has_options:
+        shown = {key: shown[key] for key in ("size", "nocow", "preallocation")}
+    words = [f"{key}={str(value).replace(',', ',,')}" for key, value in shown.items() if value is not None]
+    return f"Formatting '{arguments.file}', fmt={arguments.format} {' '.join(words)}"

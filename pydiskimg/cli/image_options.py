@@ -156,7 +156,7 @@ def parse_image_options(text: str, options: ImageOptions | None = None, *, empty
         elif key == "preallocation":
             options = options._replace(preallocation=_one_of(key, value, _PREALLOCATIONS))
         else:
-            options = _changed(options._replace(given=True), key, value)
+            options = _changed(options._replace(given=options.given or key != "nocow"), key, value)
     return options
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg info: what an image is, with the facts and field names of `qemu-img info --output=json`."""
+"""pydiskimg info: what an image is, in the words and with the field names of `qemu-img info`."""
 
 from __future__ import annotations
 
-from pydiskimg.cli.output import add_output_option, nested_lines, show, word
+from pydiskimg.cli.output import add_output_option, nested_lines, show
 from pydiskimg.images import FORMATS, detect_image
 from pydiskimg.images.raw import open_raw
 from pydiskimg.startup import TYPE_CHECKING
@@ -85,28 +85,40 @@ def describe_file(file: RawSource, path: str, format_name: str | None) -> Facts:
 
 
 def describe_lines(facts: Facts) -> Iterator[str]:
-    """Yield the lines that tell a person the same."""
-    from pydiskimg.units import format_bytes, format_size
+    """Yield the lines of `qemu-img info` that tell a person the same."""
+    from pydiskimg.units import qemu_size
 
-    rest = dict(facts)
-    virtual, actual = rest.pop("virtual-size"), rest.pop("actual-size")
+    virtual, actual = facts["virtual-size"], facts["actual-size"]
     assert isinstance(virtual, int)
     assert isinstance(actual, int)
-    yield f"image: {rest.pop('filename')}"
-    yield f"file format: {rest.pop('format')}"
-    yield f"virtual size: {format_bytes(virtual)}"
-    yield f"disk size: {format_size(actual)}"
-    dirty, specific = rest.pop("dirty-flag"), rest.pop("format-specific", None)
-    snapshots: Any = rest.pop("snapshots", None)
-    for name, value in rest.items():
-        yield f"{name.replace('-', ' ')}: {word(value)}"
-    if dirty:
-        yield "dirty: yes (the reference counts need a repair; reading is not affected)"
-    if snapshots is not None:
+    yield f"image: {facts['filename']}"
+    yield f"file format: {facts['format']}"
+    yield f"virtual size: {qemu_size(virtual)} ({virtual} bytes)"
+    yield f"disk size: {qemu_size(actual)}"
+    if "encrypted" in facts:
+        yield "encrypted: yes"
+    if "cluster-size" in facts:
+        yield f"cluster_size: {facts['cluster-size']}"
+    if facts["dirty-flag"]:
+        yield "cleanly shut down: no"
+    if "backing-filename" in facts:
+        yield from _backing_lines(facts)
+    if "snapshots" in facts:
         from pydiskimg.cli.snapshot import snapshot_lines
 
-        yield "snapshots:"
+        snapshots: Any = facts["snapshots"]
         yield from snapshot_lines(snapshots)
+    specific = facts.get("format-specific")
     if isinstance(specific, dict):
-        yield "format specific information:"
+        yield "Format specific information:"
         yield from nested_lines(specific["data"], "    ")
+
+
+def _backing_lines(facts: Facts) -> Iterator[str]:
+    name, full = facts["backing-filename"], facts.get("full-backing-filename")
+    if full is None:
+        yield f"backing file: {name} (cannot determine actual path)"
+    else:
+        yield f"backing file: {name}" + (f" (actual path: {full})" if full != name else "")
+    if "backing-filename-format" in facts:
+        yield f"backing file format: {facts['backing-filename-format']}"

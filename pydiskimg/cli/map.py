@@ -89,4 +89,9 @@ def _table(rows: Iterable[Row], files: Sequence[str], name: str) -> Iterator[str
                 "that this table could tell; use --output json"
             )
         if not flags & IS_ZERO:
-            yield f"{hex(start):<16}{hex(length):<16}{hex(host):<16}{shown[depth]}\n"
+            yield f"{_hexadecimal(start):<16}{hex(length):<16}{_hexadecimal(host):<16}{shown[depth]}\n"
+
+
+def _hexadecimal(number: int) -> str:
+    """Return number as C's %#x writes it."""
+    return hex(number) if number else "0"

@@ -91,6 +91,6 @@ def _facts(
 
 def _show(arguments: argparse.Namespace, facts: dict[str, int]) -> None:
     lines = [f"required size: {facts['required']}", f"fully allocated size: {facts['fully-allocated']}"]
-    if facts.get("bitmaps"):
+    if "bitmaps" in facts:
         lines.append(f"bitmaps size: {facts['bitmaps']}")
     show(facts, lines, arguments.output)

@@ -100,8 +100,8 @@ def nested_lines(value: dict[str, object], margin: str = "") -> Iterator[str]:
 
 
 def word(value: object) -> str:
-    """Return value as people read it: yes, no, or what it is."""
-    return ("no", "yes")[value] if isinstance(value, bool) else str(value)
+    """Return value as people read it, and as qemu-img prints it: true, false, or what it is."""
+    return ("false", "true")[value] if isinstance(value, bool) else str(value)
 
 
 def _json_string(text: str) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Progress on standard error: a bar on a terminal, a line now and then in a log."""
+"""Progress: a bar on a terminal, qemu-img's line for programs that read it, a line now and then in a log."""
 
 from __future__ import annotations
 
@@ -15,11 +15,17 @@ LINE_SECONDS = 10.0
 
 
 @contextmanager
-def progress(title: str, *, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Give a Progress callback, or None when nothing is to be shown."""
+def progress(title: str, *, shown: bool, as_qemu_img: bool = False) -> Iterator[Callable[[int, int], None] | None]:
+    """Give a Progress callback, or None when nothing is to be shown.
+
+    as_qemu_img is for what qemu-img does too: standard output gets its line, unless a person reads the bar.
+    """
     title = printable(title)
     if not shown:
         yield None
+    elif as_qemu_img and not (sys.stderr.isatty() and sys.stdout.isatty()):
+        with _percentages() as callback:
+            yield callback
     elif sys.stderr.isatty():
         with _bar(title) as callback:
             yield callback
@@ -38,6 +44,32 @@ def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
             bar.update(done - bar.n)
 
         yield update
+
+
+@contextmanager
+def _percentages() -> Iterator[Callable[[int, int], None]]:
+    """Print `    (12.34/100%)` and a carriage return at each percent, as qemu-img -p does."""
+    shown = -1.0
+
+    def update(done: int, total: int) -> None:
+        nonlocal shown
+        percent = 100 * done / total if total else 100.0
+        if percent - shown >= 1 or percent == 100 > shown:
+            shown = percent
+            _write(f"    ({percent:.2f}/100%)\r")
+
+    try:
+        update(0, 1)
+        yield update
+        update(1, 1)
+    finally:
+        _write("\n")
+
+
+def _write(text: str) -> None:
+    with suppress(OSError):  # a full log must not end the copy
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
 
 def _lines(title: str) -> Callable[[int, int], None]:

@@ -49,7 +49,9 @@ def run(arguments: argparse.Namespace) -> None:
         return
     with (
         references(arguments) as policy,
-        progress(os.path.basename(arguments.file), shown=arguments.progress) as callback,
+        progress(
+            os.path.basename(arguments.file), shown=arguments.progress and not arguments.quiet, as_qemu_img=True
+        ) as callback,
     ):
         rebase(
             arguments.file,

@@ -4,19 +4,18 @@
 from __future__ import annotations
 
 import time
-from itertools import chain
 
 from pydiskimg.images import FORMATS, detect_image
 from pydiskimg.images.raw import open_raw
 from pydiskimg.startup import TYPE_CHECKING
-from pydiskimg.units import format_size
+from pydiskimg.units import qemu_size
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator
     from typing import Any
 
-_COLUMNS = "{:<9} {:<16} {:>8} {:>20} {:>13} {:>11}"
+_COLUMNS = "{} {} {:>8}{:>20}{:>13}{:>11}"
 
 
 def add_parser(subparsers: Any) -> None:
@@ -78,16 +77,23 @@ def _list(arguments: argparse.Namespace) -> None:
     with open_raw(arguments.file) as file:
         if found := FORMATS[arguments.format or detect_image(file)].snapshots(file):
             snapshots = snapshot_facts(found)
-            lines = chain(["Snapshot list:"], snapshot_lines(snapshots))
+            lines = snapshot_lines(snapshots)
     show(snapshots, lines, arguments.output)
 
 
 def snapshot_lines(snapshots: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """Yield a table of the snapshots: the date is local time, the clock is the guest's running time."""
-    yield _COLUMNS.format("ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT")
+    """Yield what `qemu-img snapshot -l` prints: the date is local time, the clock the guest's running time."""
+    yield "Snapshot list:"
+    yield _COLUMNS.format(_padded("ID", 9), _padded("TAG", 16), "VM SIZE", "DATE", "VM CLOCK", "ICOUNT")
     for snapshot in snapshots:
         date = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(snapshot["date-sec"]))
         minutes, seconds = divmod(snapshot["vm-clock-sec"], 60)
         clock = f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}.{snapshot['vm-clock-nsec'] // 1_000_000:03}"
-        size = format_size(snapshot["vm-state-size"])
-        yield _COLUMNS.format(snapshot["id"], snapshot["name"], size, date, clock, str(snapshot.get("icount", "")))
+        size = qemu_size(snapshot["vm-state-size"])
+        names = _padded(snapshot["id"], 9), _padded(snapshot["name"], 16)
+        yield _COLUMNS.format(*names, size, date, clock, str(snapshot.get("icount", "")))
+
+
+def _padded(text: str, width: int) -> str:
+    """Pad text as printf() does, which counts bytes."""
+    return text + " " * (width - len(text.encode("utf-8", "surrogateescape")))

@@ -29,7 +29,7 @@ def in_table() -> dict[str, str]:
     """What the table's rows say of each subcommand."""
     found: dict[str, str] = {}
     name = ""
-    for line in TABLE.read_text().splitlines():
+    for line in TABLE.read_text().partition("\n## ")[0].splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if len(cells) == 3 and cells[0] not in ("subcommand", "---"):
             name = cells[0] or name

@@ -94,23 +94,21 @@ def encryption_facts(file: Source, header: Header) -> dict[str, Any]:
     mode, _, ivgen = luks.cipher_mode.partition("-")
     ivgen, _, ivgen_hash = ivgen.partition(":")
     bits = luks.key_bytes * 8 // (2 if mode == "xts" else 1)  # XTS splits the key in two
-    facts: dict[str, Any] = {
-        "format": "luks",
-        "uuid": luks.uuid,
-        "cipher-alg": f"{luks.cipher_name}-{bits}",
-        "cipher-mode": mode,
+    return {  # in the order in which qemu-img prints them
         "ivgen-alg": ivgen,
         "hash-alg": luks.hash,
+        "cipher-alg": f"{luks.cipher_name}-{bits}",
+        "uuid": luks.uuid,
+        **({"ivgen-hash-alg": ivgen_hash} if ivgen_hash else {}),
+        "format": "luks",
+        "cipher-mode": mode,
+        "slots": [_slot_facts(slot) for slot in luks.slots],
         "payload-offset": luks.payload_offset,
         "master-key-iters": luks.iterations,
-        "slots": [_slot_facts(slot) for slot in luks.slots],
     }
-    if ivgen_hash:
-        facts["ivgen-hash-alg"] = ivgen_hash
-    return facts
 
 
 def _slot_facts(slot: KeySlot) -> dict[str, Any]:
     if slot.iterations is None:
         return {"active": False, "key-offset": slot.offset}
-    return {"active": True, "iters": slot.iterations, "stripes": slot.stripes, "key-offset": slot.offset}
+    return {"active": True, "iters": slot.iterations, "key-offset": slot.offset, "stripes": slot.stripes}

@@ -60,7 +60,7 @@ def test_info(image: Path) -> None:
     assert facts["virtual-size"] == 64 * MIB
     assert facts["format"] == "raw"
     assert facts["filename"] == str(image)
-    assert "virtual size: 67108864 bytes (64 MiB)" in run("info", image).stdout
+    assert "virtual size: 64 MiB (67108864 bytes)" in run("info", image).stdout
 
 
 def test_convert_makes_a_sparse_copy_that_keeps_the_mode_of_what_it_replaces(image: Path, tmp_path: Path) -> None:
@@ -69,7 +69,9 @@ def test_convert_makes_a_sparse_copy_that_keeps_the_mode_of_what_it_replaces(ima
     target.chmod(0o640)
     done = run("convert", "-p", "--verify", image, target)
     assert done.returncode == 0, done.stderr
-    assert "100% (128 MiB of 128 MiB)" in done.stderr
+    assert done.stdout.startswith("    (0.00/100%)\n")  # carriage returns, which are lines to Python
+    assert done.stdout.endswith("    (100.00/100%)\n")
+    assert done.stderr == ""
     assert target.read_bytes() == image.read_bytes()
     assert target.stat().st_blocks * 512 < 5 * MIB
     assert stat.S_IMODE(target.stat().st_mode) == 0o640
@@ -134,7 +136,9 @@ def test_version_and_help() -> None:
 def test_a_bar_on_a_terminal(image: Path, tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
-    with subprocess.Popen([*COMMAND, "convert", "-p", image, tmp_path / "x"], cwd=ROOT, stderr=theirs) as process:
+    with subprocess.Popen(
+        [*COMMAND, "convert", "-p", image, tmp_path / "x"], cwd=ROOT, stdout=theirs, stderr=theirs
+    ) as process:
         os.close(theirs)
         seen = b""
         try:
@@ -203,7 +207,7 @@ def test_closed_descriptors(image: Path, tmp_path: Path, redirections: str) -> N
     """They do not become files that a copy writes to."""
     status, said = redirected(redirections, "convert", "-p", image, tmp_path / "out")
     assert status == 0
-    assert "2>&-" in redirections or said.count("100%") == 1
+    assert said == ""
     assert (tmp_path / "out").read_bytes() == image.read_bytes()
 
 

@@ -160,7 +160,7 @@ def test_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     header, *rows = capsys.readouterr().out.splitlines()
     assert header == "Offset          Length          Mapped to       File"
     assert [row.split() for row in rows] == [
-        ["0x0", "0x200", f"{craft.data_offset:#x}", str(path)],
+        ["0", "0x200", f"{craft.data_offset:#x}", str(path)],
         ["0x200", "0x200", f"{craft.data_offset + 1024:#x}", str(path)],
     ]
     assert main(["map", str(path)]) == 1

@@ -247,9 +247,9 @@ def test_small_hostile_image_takes_little_time_and_memory() -> None:
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "image.qcow2"
     for data, status, line in (
-        (image(), 0, "No errors were found.\n"),
-        (image(refcounts={7: 0}), 2, "2 errors were found"),
-        (image(refcounts={2: 3}), 3, "1 clusters are leaked"),
+        (image(), 0, "No errors were found on the image.\n"),
+        (image(refcounts={7: 0}), 2, "\n2 errors were found on the image.\nData may be corrupted"),
+        (image(refcounts={2: 3}), 3, "\n1 leaked clusters were found on the image.\nThis means waste of disk space"),
         (image()[:100], 1, ""),
     ):
         path.write_bytes(data)
