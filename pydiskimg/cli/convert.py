@@ -57,6 +57,10 @@ def add_parser(subparsers: Any) -> None:
         "what may hold old data; a qcow2 has always whole clusters)",
     )
     add_refused_options(parser)
+    parser.add_argument("--bitmaps", action="store_true", help="copy the dirty bitmaps of SRC; both are qcow2")
+    parser.add_argument(
+        "--skip-broken-bitmaps", action="store_true", help="with --bitmaps: leave out those that are in use, and tell"
+    )
     parser.add_argument(
         "-l",
         dest="snapshot",
@@ -104,7 +108,7 @@ def declare_common(parser: Parser) -> None:
         parser.add_argument(option, dest="ignored", choices=_CACHE_MODES, metavar="CACHE", help=text)
     parser.add_argument("source", metavar="SRC")
     parser.add_argument("destination", metavar="DST")
-    parser.set_defaults(usage_error=parser.error)
+    parser.set_defaults(usage_error=parser.error, bitmaps=False, skip_broken_bitmaps=False)
 
 
 def run(arguments: Arguments) -> None:
@@ -151,6 +155,10 @@ def _check_usage(arguments: Arguments, options: ImageOptions, *, from_pipe: bool
         error("--verify reads everything again, which a pipe cannot do")
     if arguments.used and from_pipe:
         error("--used reads what is free before anything else, which a pipe cannot do: convert it to a file first")
+    if arguments.skip_broken_bitmaps and not arguments.bitmaps:
+        error("--skip-broken-bitmaps is for --bitmaps")
+    if arguments.bitmaps and (from_pipe or to_pipe):
+        error("--bitmaps is for images in files: bitmaps do not go through a pipe")
     if arguments.snapshot is not None and from_pipe:
         error("-l is for an image in a file: a snapshot cannot be read from a pipe")
 
@@ -228,7 +236,7 @@ def _to_pipe(source: Source, arguments: Arguments, options: ImageOptions, callba
 def _to_disk(source: Source, arguments: Arguments, options: ImageOptions, callback: Any) -> None:
     from pydiskimg.transfer.copy import copy
 
-    with _writing(arguments, options, source.size) as disk:
+    with _writing(arguments, options, source.size) as disk, _copied_bitmaps(arguments, disk):
         copy(
             source,
             disk,
@@ -237,6 +245,16 @@ def _to_disk(source: Source, arguments: Arguments, options: ImageOptions, callba
             progress=callback,
             verify=arguments.verify,
         )
+
+
+def _copied_bitmaps(arguments: Arguments, disk: Disk) -> AbstractContextManager[None]:
+    from contextlib import nullcontext
+
+    if not arguments.bitmaps:
+        return nullcontext()
+    from pydiskimg.cli.convert_bitmaps import copied_bitmaps
+
+    return copied_bitmaps(arguments, disk)
 
 
 @contextmanager

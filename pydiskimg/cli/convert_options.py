@@ -26,8 +26,6 @@ _REFUSED = {
 }
 _REFUSED_FLAGS = {
     "--salvage": "bytes that cannot be read are an error",
-    "--bitmaps": "dirty bitmaps are not copied",
-    "--skip-broken-bitmaps": "dirty bitmaps are not copied",
     "--image-opts": "images are named by their path",
     "--target-image-opts": "images are named by their path",
 }

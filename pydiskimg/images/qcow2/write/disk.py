@@ -7,6 +7,7 @@ import threading
 
 from pydiskimg.errors import UnsupportedImageError, closed_error, read_only_error
 from pydiskimg.extents import Extent, Kind, merged
+from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.compress import compressor
 from pydiskimg.images.qcow2.header import read_header, require_changeable
 from pydiskimg.images.qcow2.runs import HOLE, MIXED, ZERO
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from pydiskimg.images.qcow2.compress import Compress
     from pydiskimg.images.qcow2.header import Header
+    from pydiskimg.images.qcow2.write.bitmaps import RecordedBitmaps
     from pydiskimg.protocols import Buffer, Source, Store, WritableBuffer
 
 _SMALLEST_UNIT = 4 << 10  # zeros are not looked for in less
@@ -35,9 +37,8 @@ _SMALLEST_UNIT = 4 << 10  # zeros are not looked for in less
 class Qcow2Disk(Disk):
     """A Disk over a qcow2 image in a Store; both stay the caller's. Made by open_qcow2_disk().
 
-    Safe from several threads; the image is whole whenever the machine stops, and holds all that was written before
-    the last flush(). Memory is bounded, whatever the image's size is: some 32 MiB of tables, and the L1 and the
-    refcount table.
+    Safe from several threads; the image is whole whenever the machine stops, and holds all that was written before the
+    last flush(). Memory is bounded: some 32 MiB of tables, the L1 and the refcount table, and the bits of bitmaps.
     """
 
     name: str
@@ -54,7 +55,9 @@ class Qcow2Disk(Disk):
         self.backing = backing
         self._closed = self._read_only = False
         self._store = store
-        self._autoclear = header.autoclear_features
+        self._bitmaps: RecordedBitmaps | None = None
+        self._kept = layout.AUTOCLEAR_BITMAPS * header.has_bitmaps
+        self._autoclear = header.autoclear_features & ~self._kept
         self._lock = threading.Lock()
         self._ranges = RangeLock()
         self._refcounts = Refcounts(store, header)
@@ -100,6 +103,7 @@ class Qcow2Disk(Disk):
         check_range(self, offset, len(view))
         if not view:
             return
+        self._record(offset, len(view))
         with self._ranges.writing(*self._clusters_around(offset, len(view))):
             self._begin()
             for cluster, count, start, end in self._by_table(offset, len(view)):
@@ -110,6 +114,7 @@ class Qcow2Disk(Disk):
         check_range(self, offset, length)
         if not length:
             return
+        self._record(offset, length)
         with self._ranges.writing(*self._clusters_around(offset, length)):
             self._begin()
             self._clusters.zero(offset, offset + length)
@@ -121,6 +126,18 @@ class Qcow2Disk(Disk):
         with self._lock:
             self._pad()
             self._map.flush()
+            if self._bitmaps is not None and self._bitmaps.save():
+                self._map.flush()  # what they had is free
+
+    @property
+    def bitmaps(self) -> RecordedBitmaps:
+        """The dirty bitmaps of the image; flush() writes them."""
+        if not self._bitmaps:
+            from pydiskimg.images.qcow2.write.bitmaps import RecordedBitmaps
+
+            self._bitmaps = RecordedBitmaps(self._store, self._header, self._refcounts)
+            self._kept = layout.AUTOCLEAR_BITMAPS
+        return self._bitmaps
 
     def close(self) -> None:
         """Refuse everything from now on: the store goes, which stays the caller's; flushes nothing."""
@@ -143,6 +160,8 @@ class Qcow2Disk(Disk):
         """
         self._require_open(writing=True)
         size, old = round_size(size), self.size
+        if self._kept and size > old:
+            self.bitmaps.begin(size)
         if size <= old:
             return
         l1_size = l1_entries(size, self.cluster_size, name=self.name, entry_size=self._header.l2_entry_size)
@@ -155,8 +174,8 @@ class Qcow2Disk(Disk):
                     "delete the snapshot that it belongs to"
                 )
             self._map.grow(old, l1_size)
-        # What lies beyond the old end in its own table, and what the backing file has there, is zero before the
-        # header tells of the new size: a crash must not show it.
+        # What lies beyond the old end in its table, and in the backing file, is zero before the header tells of the new
+        # size: a crash must not show it.
         span = self._map.entries_per_table * self.cluster_size
         backing_size = self.backing.size if self.backing is not None else 0
         end = min(size, max(used * span, backing_size))
@@ -169,6 +188,8 @@ class Qcow2Disk(Disk):
         except BaseException:
             self.size = self._clusters.size = old
             raise
+        if self._kept:
+            self.bitmaps.resize(size)
 
     def preallocate(self, offset: int, length: int, *, full: bool = False) -> None:
         """Store whole clusters around [offset, offset + length) as zeros where nothing was written yet; see flush().
@@ -193,6 +214,12 @@ class Qcow2Disk(Disk):
         if writing and self._read_only:
             raise read_only_error(self.name)
 
+    def _record(self, offset: int, length: int) -> None:
+        """Before [offset, offset + length) is written: record it in the dirty bitmaps."""
+        if self._kept:
+            with self._lock:
+                self.bitmaps.record(offset, offset + length)
+
     def _clusters_around(self, offset: int, length: int) -> tuple[int, int]:
         size = self.cluster_size
         return offset // size * size, -(-(offset + length) // size) * size
@@ -212,7 +239,7 @@ class Qcow2Disk(Disk):
         if not self._autoclear:
             return
         with self._lock:
-            change_header(self._store, autoclear_features=0)
+            change_header(self._store, autoclear_features=self._kept)
             self._store.flush()
             self._autoclear = 0
 
@@ -252,12 +279,8 @@ def open_qcow2_disk(store: Store, *, backing: Source | None = None, compress: bo
     """
     header = read_header(store)
     _require_writable(header, store.name, has_backing=backing is not None)
-    return Qcow2Disk(
-        store,
-        header,
-        backing=backing,
-        compress=compressor(header.compression_type, name=store.name) if compress else None,
-    )
+    by = compressor(header.compression_type, name=store.name) if compress else None
+    return Qcow2Disk(store, header, backing=backing, compress=by)
 
 
 def _require_writable(header: Header, name: str, *, has_backing: bool) -> None:
