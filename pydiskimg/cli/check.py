@@ -11,7 +11,7 @@ from pydiskimg.cli.arguments import require_file_name
 from pydiskimg.cli.output import add_output_option, show, tell
 from pydiskimg.cli.progress import progress
 from pydiskimg.images import FORMATS, detect_image
-from pydiskimg.images.raw import open_raw
+from pydiskimg.images.raw import open_image_file
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,18 +43,18 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check the image that the arguments name; returns the exit status."""
     require_file_name(arguments.file)
-    with open_raw(arguments.file) as file:
+    with open_image_file(arguments.file) as file:
         row = FORMATS[arguments.format or detect_image(file)]
         if not row.is_checked:
             from pydiskimg.cli.check_volumes import run_check_volumes
 
             return run_check_volumes(file, arguments)
-        with progress(os.path.basename(arguments.file), shown=arguments.progress) as callback:
+        with progress(os.path.basename(file.name), shown=arguments.progress) as callback:
             result = row.check(file, callback)
     for text in result.details:
         tell(f"{file.name}: {text}")
     if not arguments.quiet:
-        show(_facts(result, arguments.file, row.name), _lines(result), arguments.output)
+        show(_facts(result, file.name, row.name), _lines(result), arguments.output)
     return _status(result)
 
 

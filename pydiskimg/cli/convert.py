@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from pydiskimg.cli import Arguments, Parser
     from pydiskimg.protocols import Disk, ImageSource, Source
+    from pydiskimg.transfer.receive import Stream
 
 
 _IGNORED = "accepted as by qemu-img, without effect: "
@@ -119,14 +120,23 @@ def run(arguments: Arguments) -> None:
     from_pipe, to_pipe = is_source_pipe(arguments.source), is_destination_pipe(arguments.destination)
     _check_usage(arguments, options, from_pipe=from_pipe, to_pipe=to_pipe)
     shown = arguments.progress and not arguments.quiet
-    with progress(os.path.basename(arguments.source), shown=shown, as_qemu_img=not (from_pipe or to_pipe)) as callback:
+    with progress(_label(arguments.source), shown=shown, as_qemu_img=not (from_pipe or to_pipe)) as callback:
         if from_pipe:
             _from_pipe(arguments, options, callback, to_pipe=to_pipe)
             return
-        with references(arguments) as policy:
-            source = open_image(
-                arguments.source, format=arguments.format, references=policy, snapshot=_snapshot(arguments)
-            )
+        try:
+            with references(arguments) as policy:
+                source = open_image(
+                    arguments.source, format=arguments.format, references=policy, snapshot=_snapshot(arguments)
+                )
+        except DiskImageError as error:
+            if "://" not in arguments.source:
+                raise
+            from pydiskimg.cli.convert_from_address import stream_instead
+
+            with stream_instead(arguments, error) as stream:
+                _from_stream(stream, arguments, options, callback, to_pipe=to_pipe)
+            return
         with source:
             _refuse_own_file(source, arguments.destination)
             wanted = _used(source) if arguments.used else source
@@ -134,6 +144,15 @@ def run(arguments: Arguments) -> None:
                 _to_pipe(wanted, arguments, options, callback)
             else:
                 _to_disk(wanted, arguments, options, callback)
+
+
+def _label(path: str) -> str:
+    """Return what the progress of reading path is called."""
+    if "://" in path:
+        from pydiskimg.text import shown_name
+
+        path = shown_name(path)
+    return os.path.basename(path)
 
 
 def _check_usage(arguments: Arguments, options: ImageOptions, *, from_pipe: bool, to_pipe: bool) -> None:
@@ -189,24 +208,28 @@ def _from_pipe(arguments: Arguments, options: ImageOptions, callback: Any, *, to
         fd, name = stack.enter_context(source_pipe(arguments.source))
         _refuse_own_pipe(fd, arguments.destination)
         stream = stack.enter_context(read_stream(fd, format=arguments.format, name=name))
-        report = _of_unknown_size(callback) if stream.size is None else callback
-        if to_pipe:
-            if arguments.output_format != "raw":
-                raise UnsupportedImageError(
-                    f"{name}: cannot become a qcow2 in a pipe: its tables come first, which needs a source that can be "
-                    "read twice; convert it to a file, and that to the pipe"
-                )
-            with destination_pipe(arguments.destination) as (out, out_name):
-                done = stream.write_to(out, name=out_name, workers=arguments.workers, progress=report)
-        else:
-            with _writing(arguments, options, stream.size) as disk:
-                done = stream.copy_to(
-                    disk,
-                    grow=not arguments.in_place,
-                    unit=disk.unit or arguments.sparse_unit,
-                    workers=arguments.workers,
-                    progress=report,
-                )
+        _from_stream(stream, arguments, options, callback, to_pipe=to_pipe)
+
+
+def _from_stream(stream: Stream, arguments: Arguments, options: ImageOptions, callback: Any, *, to_pipe: bool) -> None:
+    report = _of_unknown_size(callback) if stream.size is None else callback
+    if to_pipe:
+        if arguments.output_format != "raw":
+            raise UnsupportedImageError(
+                f"{stream.name}: cannot become a qcow2 in a pipe: its tables come first, which needs a source that can "
+                "be read twice; convert it to a file, and that to the pipe"
+            )
+        with destination_pipe(arguments.destination) as (out, out_name):
+            done = stream.write_to(out, name=out_name, workers=arguments.workers, progress=report)
+    else:
+        with _writing(arguments, options, stream.size) as disk:
+            done = stream.copy_to(
+                disk,
+                grow=not arguments.in_place,
+                unit=disk.unit or arguments.sparse_unit,
+                workers=arguments.workers,
+                progress=report,
+            )
     if callback is not None and stream.size is None:
         callback(done, done)
 

@@ -58,7 +58,7 @@ def _facts_of_file(arguments: argparse.Namespace, options: ImageOptions) -> dict
     from pydiskimg.cli.snapshot_choice import chosen_snapshot
     from pydiskimg.images import detect_image
     from pydiskimg.images.open import open_image
-    from pydiskimg.images.raw import open_raw
+    from pydiskimg.images.raw import open_image_file
 
     snapshot = arguments.snapshot
     if snapshot is not None:
@@ -67,7 +67,7 @@ def _facts_of_file(arguments: argparse.Namespace, options: ImageOptions) -> dict
         opened = open_image(arguments.file, format=arguments.format, references=policy, snapshot=snapshot)
     with opened as source:
         facts = _facts(arguments, options, source.size, source)
-    with open_raw(arguments.file) as file:
+    with open_image_file(arguments.file) as file:
         header = FORMATS[arguments.format or detect_image(file)].header(file)
         if header is not None and header.version >= 3 and arguments.output_format == "qcow2" and options.version >= 3:
             facts["bitmaps"] = bitmaps_size(file, header, options.cluster_size)

@@ -11,7 +11,7 @@ from pydiskimg.images import FORMATS, detect
 from pydiskimg.images.qcow2.header import Header, read_header, require_readable
 from pydiskimg.images.qcow2.reader import Qcow2Source, open_qcow2
 from pydiskimg.images.raw import RawSource, describe
-from pydiskimg.protocols import Source
+from pydiskimg.protocols import ImageBytes, Source
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import quoted
 
@@ -29,14 +29,14 @@ MAX_BACKING_FILES = 32
 class _Layer:
     """One qcow2 file of the chain, and where its clusters are when they are not in it."""
 
-    def __init__(self, file: RawSource, header: Header, data_file: Source | None) -> None:
+    def __init__(self, file: ImageBytes, header: Header, data_file: Source | None) -> None:
         self.file = file
         self.header = header
         self.data_file = data_file
 
 
 def open_chain(
-    file: RawSource, opened: ExitStack, *, references: AllowedDirectory | None, snapshot: str | None
+    file: ImageBytes, opened: ExitStack, *, references: AllowedDirectory | None, snapshot: str | None
 ) -> Qcow2Source:
     """Return the disk in the qcow2 file over all that it names; close() of it closes opened.
 
@@ -62,7 +62,7 @@ def open_chain(
     return bottom
 
 
-def open_owned_chain(file: RawSource, **how: Any) -> Qcow2Source:
+def open_owned_chain(file: ImageBytes, **how: Any) -> Qcow2Source:
     """As open_chain(); close() of the disk closes the file, too. Nothing but that stays open after an error."""
     with ExitStack() as failure:
         opened = failure.enter_context(ExitStack())
@@ -96,9 +96,9 @@ class _Chain:
         self.layers: list[_Layer] = []
         self._opened = opened
         self._references = references
-        self._seen: dict[tuple[int, int], str] = {}
+        self._seen: dict[tuple[int, int] | str, str] = {}
 
-    def descend(self, file: RawSource) -> Source | None:
+    def descend(self, file: ImageBytes) -> Source | None:
         """Collect the layers below the qcow2 file, itself included; returns what the last one stands on."""
         self._seen[file.identity] = file.name
         while True:
@@ -121,14 +121,14 @@ class _Chain:
                 return row.open(backing, references=self._references, snapshot=None)
             file = backing
 
-    def _data_file(self, file: RawSource, header: Header) -> Source | None:
+    def _data_file(self, file: ImageBytes, header: Header) -> Source | None:
         if not header.has_data_file:
             return None
         if header.data_file is None:
             raise InvalidImageError(f"{file.name}: keeps its data in an external file, and does not say in which")
         return self._open(header.data_file, "data file", file)
 
-    def _open(self, name: bytes, role: str, file: RawSource) -> RawSource:
+    def _open(self, name: bytes, role: str, file: ImageBytes) -> ImageBytes:
         from pydiskimg.images.references import Reference, denied  # only here, as few images name any
 
         reference = Reference(name, role, file.name, os.path.dirname(file.name))
@@ -169,7 +169,7 @@ def stated_backing_format(header: Header, name: str) -> str | None:
     )
 
 
-def require_raw(backing: RawSource, name: str) -> None:
+def require_raw(backing: ImageBytes, name: str) -> None:
     """Let a backing file of no stated format pass only when reading it as raw is what everybody would do."""
     try:
         found = detect(backing)
