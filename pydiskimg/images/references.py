@@ -172,15 +172,13 @@ def check_name(reference: Reference) -> None:
     """Raise UnsupportedImageError for what could never be opened: a protocol, or no text."""
     name = reference.name
     scheme, colon, _ = name.partition(b"/")[0].partition(b":")
-    if is_address(os.fsdecode(name)):
-        raise UnsupportedImageError(
-            f"{reference}; nothing was opened, since addresses are opened only below one that is allowed: "
-            "--allow-references ADDRESS, or references=allow_references(ADDRESS)"
-        )
     if colon:
+        advice = "write the name of a file into the image with: qemu-img rebase -u"
+        if is_address(os.fsdecode(name)):
+            advice = "an address is opened below one that is allowed: --allow-references ADDRESS"
         raise UnsupportedImageError(
             f"{reference}, which would be opened by the protocol {quoted(scheme)}; nothing was opened, since only "
-            "plain names of files are understood; write the name of a file into the image with: qemu-img rebase -u"
+            f"plain names of files are understood; {advice}"
         )
     check_text(reference)
 
