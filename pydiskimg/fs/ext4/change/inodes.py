@@ -14,7 +14,6 @@ from pydiskimg.fs.ext4.inode_fields import owner_fields, time_fields
 from pydiskimg.fs.ext4.inodes import StoredInode, group_of_inode, inode_name, inode_table, intact_inode, read_inode
 from pydiskimg.fs.ext4.tree.files import RefusedError
 from pydiskimg.fs.ext4.xattrs import StoredName, Xattrs, points_back
-from pydiskimg.protocols import read_bytes
 from pydiskimg.records import Value
 
 _SET_GROUP = 0o2000
