@@ -114,6 +114,6 @@ def test_a_wrong_number_of_the_file_is_found(tool: Tool, tmp_path: Path) -> None
     fs = read_file_system(disk)
     with open_ext_tree(disk) as tree:
         file = read_inode(fs, tree.stat("/file").st_ino)
-    [held] = [number for number in range(file.number, fs.geometry.inodes) if fields(fs, number)["i_atime"] == 77]
+    held = next(number for number in range(file.number, fs.geometry.inodes) if fields(fs, number)["i_atime"] == 77)
     put_inode(disk, read_inode(fs, held), {"i_mtime": file.number + 5})
     assert not check_ext(disk).is_clean
