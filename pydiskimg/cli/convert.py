@@ -139,6 +139,8 @@ def run(arguments: Arguments) -> None:
             return
         with source:
             _refuse_own_file(source, arguments.destination)
+            if options.data_file:
+                _refuse_own_file(source, options.data_file)
             wanted = _used(source) if arguments.used else source
             if to_pipe:
                 _to_pipe(wanted, arguments, options, callback)
@@ -237,10 +239,10 @@ def _from_stream(stream: Stream, arguments: Arguments, options: ImageOptions, ca
 def _to_pipe(source: Source, arguments: Arguments, options: ImageOptions, callback: Any) -> None:
     from pydiskimg.transfer.send import write_stream
 
-    if options.extended_l2:
+    if options.extended_l2 or options.data_file:
         raise UnsupportedImageError(
-            f"{source.name}: a qcow2 in a pipe has no extended L2 entries; leave extended_l2=on out, or convert to "
-            "a file"
+            f"{source.name}: a qcow2 in a pipe has no extended L2 entries and no data file; leave extended_l2 and "
+            "data_file out, or convert to a file"
         )
     with destination_pipe(arguments.destination) as (fd, name):
         write_stream(

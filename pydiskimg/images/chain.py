@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
-from pydiskimg.errors import InvalidImageError, UnsupportedImageError
+from pydiskimg.errors import InUseError, InvalidImageError, UnsupportedImageError
 from pydiskimg.images import FORMATS, detect
 from pydiskimg.images.qcow2.header import Header, read_header, require_readable
 from pydiskimg.images.qcow2.reader import Qcow2Source, open_qcow2
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pydiskimg.disks.descriptor import DescriptorDisk
+    from pydiskimg.disks.file import FileDisk
     from pydiskimg.images.qcow2.write.disk import Qcow2Disk
     from pydiskimg.images.references import AllowedDirectory
 
@@ -82,11 +83,28 @@ def open_chain_disk(
     # The image as a reader sees it finds its backing files by the policy, and keeps them open.
     opened = stack.enter_context(ExitStack())
     chain = open_chain(describe(disk.fd, name=disk.name), opened, references=references, snapshot=None)
-    image = open_qcow2_disk(store_of(disk), backing=chain.backing, compress=compress)
+    data_file = _data_file_disk(stack, chain, writable=writable)
+    image = open_qcow2_disk(store_of(disk), backing=chain.backing, data_file=data_file, compress=compress)
     if not writable:
         image.forbid_writing()
     stack.callback(image.close)
     return image
+
+
+def _data_file_disk(stack: ExitStack, chain: Qcow2Source, *, writable: bool) -> FileDisk | None:
+    """Open the data file that a policy has opened for reading, so that it can be written, locked as an image is."""
+    if chain.data is chain.file:
+        return None
+    from pydiskimg.disks.file import FileDisk
+    from pydiskimg.disks.open import enter_raw_disk
+
+    found = chain.data
+    assert isinstance(found, RawSource)
+    disk = enter_raw_disk(stack, found.name, writable=writable)
+    status = os.fstat(disk.fd)
+    if (status.st_dev, status.st_ino) != found.identity or not isinstance(disk, FileDisk):
+        raise InUseError(f"{found.name}: became another file while it was opened", errno=None, filename=found.name)
+    return disk
 
 
 class _Chain:

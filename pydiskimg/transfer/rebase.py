@@ -18,13 +18,12 @@ from pydiskimg.disks.open import enter_raw_disk
 from pydiskimg.disks.store import store_of
 from pydiskimg.errors import InUseError, UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.images.chain import backing_sources, file_of, open_chain
+from pydiskimg.images.chain import backing_sources, file_of, open_chain, open_chain_disk
 from pydiskimg.images.map import IS_PRESENT, map_rows
 from pydiskimg.images.open import open_image
 from pydiskimg.images.qcow2.host_offsets import IS_ZERO
 from pydiskimg.images.qcow2.reader import Qcow2Source
 from pydiskimg.images.qcow2.switch.backing import name_backing_file
-from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
 from pydiskimg.images.raw import describe
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.transfer.pieces import CHUNK_SIZE, cut
@@ -62,8 +61,7 @@ def rebase(
         old = open_chain(describe(disk.fd, name=disk.name), opened, references=references, snapshot=None)
         new = _open_new(stack, disk.name, backing, backing_format, references)
         _refuse_itself(new, disk.name)
-        top = open_qcow2_disk(store_of(disk), backing=old.backing)
-        stack.callback(top.close)
+        top = open_chain_disk(stack, disk, references=references, compress=False, writable=True)
         meter = Meter(progress, 0 if progress is None else sum(piece.length for piece in _shown(old, new)))
         keeping = _Keeping(old, new, top)
         work_on(_shown(old, new), keeping.piece, meter=meter, workers=worker_count(None))
