@@ -109,7 +109,7 @@ def _qcow2_limit(packed: PackedFile, installation: Installation) -> Callable[[in
 
 
 def _raw_limit(packed: PackedFile, installation: Installation) -> Callable[[int], None]:
-    """Return what refuses raw bytes as soon as there are more than the disk has; how many there are shows at the end."""
+    """Return what refuses raw bytes as soon as there are more than the disk has: how many shows at the end."""
     _checked_end(packed, installation)
     disk = installation.disk
 
