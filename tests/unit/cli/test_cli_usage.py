@@ -124,9 +124,7 @@ def test_create_replaces_no_file_unasked(run: Run, tmp_path: Path, command: str)
 def test_wrong_usage_of_check_is_not_corruption(run: Run, qcow2: Path) -> None:
     assert run("check", "--nonsense", "t")[0] == 1
     assert run("check")[0] == 1
-    status, _, err = run("check", "-r", "all", "t")
-    assert status == 1
-    assert "nothing is repaired here; use: qemu-img check -r all" in err
+    assert run("check", "-r", "some", "t")[0] == 1
     assert run("compare", "--nonsense", "t")[0] == 2
 
 
