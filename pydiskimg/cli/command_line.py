@@ -54,7 +54,7 @@ def run(words: Sequence[str]) -> int:
     wanted = words[:1] if words[:1] and words[0] in COMMANDS else [*COMMANDS]
     try:
         arguments, rest = _parser(wanted, [name for name in wanted if name in words]).parse_known_args(words)
-        if rest and not _taken_late(arguments, rest):
+        if rest and not _taken_late(arguments, rest) and not _more_operands(arguments, rest):
             arguments.parser.error(_misplaced(rest))
         status: int | None = arguments.run(arguments)
     except SystemExit as ended:
@@ -77,6 +77,15 @@ def _taken_late(arguments: argparse.Namespace, words: Sequence[str]) -> bool:
     if name is None or len(words) != 1 or words[0].startswith("-") or getattr(arguments, name) is not None:
         return False
     arguments.parser.parse_args(["--", arguments.file, words[0]], namespace=arguments)
+    return True
+
+
+def _more_operands(arguments: argparse.Namespace, words: Sequence[str]) -> bool:
+    """Whether words are more operands of a subcommand that takes any number of them, before and after its options."""
+    name: str | None = getattr(arguments, "more_operands", None)
+    if name is None or any(word.startswith("-") and word != "-" for word in words):
+        return False
+    setattr(arguments, name, words)
     return True
 
 

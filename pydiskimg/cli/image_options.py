@@ -31,10 +31,7 @@ _FIXED = {
     "encryption": _OFF,
     "nocow": _OFF,
 }
-NO_BACKING = "a copy holds all of the data; an image that has a backing file is made by: create -b FILE -F FORMAT"
 _ELSEWHERE = {
-    "backing_file": NO_BACKING,
-    "backing_fmt": NO_BACKING,
     "size": "a copy has the size of what is copied",
     "data_file": "no external data file is written by pydiskimg",
 }
@@ -46,9 +43,11 @@ _KEYS = {
     "refcount_bits": "1, 2, 4, 8, 16 (default), 32, 64",
     "lazy_refcounts": "off (default), on",
     "extended_l2": "off (default), on (clusters of 16k or more)",
+    "backing_file": "as the option for it",
+    "backing_fmt": "as the option for it",
     **{key: f"{values[0]} only" for key, values in _FIXED.items()},
 }
-_KEYS_OF_EMPTY = {"size": "as SIZE", "backing_file": "as -b", "backing_fmt": "as -F"}
+_KEYS_OF_EMPTY = {"size": "as SIZE"}
 
 
 _Fields = namedtuple(
@@ -124,7 +123,7 @@ def add_image_options(parser: argparse.ArgumentParser, *, empty: bool = False) -
 def image_options(arguments: Arguments, *, empty: bool = False) -> ImageOptions:
     """Return the options of every -o, the last of a kind winning; ends with a usage error for a wrong one.
 
-    empty tells that size, backing_file and backing_fmt are among them.
+    empty tells that size is among them.
     """
     options = ImageOptions()
     try:
@@ -149,9 +148,9 @@ def parse_image_options(text: str, options: ImageOptions | None = None, *, empty
             raise ValueError(f"{pair!r} has no value; expected key=value")
         if key == "size" and empty:
             options = options._replace(size=parse_size(value))
-        elif key == "backing_file" and empty:
+        elif key == "backing_file":
             options = options._replace(given=True, backing_file=value)
-        elif key == "backing_fmt" and empty:
+        elif key == "backing_fmt":
             options = options._replace(given=True, backing_format=_one_of(key, value, FORMATS))
         elif key == "preallocation":
             options = options._replace(preallocation=_one_of(key, value, _PREALLOCATIONS))
