@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
-from pydiskimg.cli.arguments import require_name
+from pydiskimg.cli.arguments import CACHE_MODES, open_source, require_name
 from pydiskimg.cli.convert_target import refuse_own_file, refuse_own_pipe, writing
 from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options
 from pydiskimg.cli.pipes import destination_pipe, is_destination_pipe, is_source_pipe, source_pipe
@@ -14,7 +14,6 @@ from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images import FORMATS
-from pydiskimg.images.open import open_image
 from pydiskimg.linux.blockdev import is_block_device
 from pydiskimg.startup import TYPE_CHECKING
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 
 _IGNORED = "accepted as by qemu-img, without effect: "
-_CACHE_MODES = ("none", "writeback", "writethrough", "directsync", "unsafe")
 _PROTOCOLS = ("file", "host_device")  # which qemu-img takes for formats: what is raw
 _NAMES = (*FORMATS, *_PROTOCOLS)
 _WORKERS = tuple(str(number) for number in range(1, 17))
@@ -91,8 +89,8 @@ def declare_common(parser: Parser) -> None:
     for option, text in (("-U", "SRC is read without a lock"), ("-W", "the order of writing is free anyway")):
         parser.add_argument(option, dest="ignored", action="store_true", help=_IGNORED + text)
     for option, whose in (("-t", "DST"), ("-T", "SRC")):
-        text = f"{_IGNORED}how {whose} is cached ({', '.join(_CACHE_MODES)})"
-        parser.add_argument(option, dest="ignored", choices=_CACHE_MODES, metavar="CACHE", help=text)
+        text = f"{_IGNORED}how {whose} is cached ({', '.join(CACHE_MODES)})"
+        parser.add_argument(option, dest="ignored", choices=CACHE_MODES, metavar="CACHE", help=text)
     parser.add_argument("source", metavar="SRC")
     parser.add_argument("destination", metavar="[SRC2 ...] DST")
     parser.set_defaults(usage_error=parser.error, more_operands="more", more=())
@@ -131,7 +129,7 @@ def run(arguments: Any) -> None:
 
 def _open(arguments: Arguments, sources: list[str], policy: AllowedDirectory | None) -> ImageSource:
     if len(sources) == 1 and arguments.snapshot is None and not arguments.salvage:
-        return open_image(sources[0], format=arguments.format, references=policy)
+        return open_source(sources[0], format=arguments.format, references=policy)
     from pydiskimg.cli.convert_source import open_sources
 
     return open_sources(arguments, sources, policy)

@@ -64,6 +64,9 @@ def add_uncommon_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="what cannot be read of SRC becomes zeros, with a warning that says where, and is not an error",
     )
+    parser.add_argument(
+        "--target-image-opts", action="store_true", help="with -n: DST is described, as SRC is with --image-opts"
+    )
     _add_refused_options(parser)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+from pydiskimg.cli.arguments import open_source
 from pydiskimg.cli.output import tell
-from pydiskimg.images.open import open_image
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.transfer.joined import JoinedSource
 from pydiskimg.transfer.salvage import SalvagedSource
@@ -38,8 +38,8 @@ def _open(arguments: Arguments, name: str, policy: AllowedDirectory | None) -> I
     if snapshot is not None:
         from pydiskimg.cli.snapshot_choice import chosen_snapshot
 
-        snapshot = chosen_snapshot(name, arguments.format, snapshot)
-    source = open_image(name, format=arguments.format, references=policy, snapshot=snapshot)
+        snapshot = chosen_snapshot(name, getattr(name, "image_format", arguments.format), snapshot)
+    source = open_source(name, format=arguments.format, references=policy, snapshot=snapshot)
     return SalvagedSource(source, _Warnings(name, quiet=arguments.quiet)) if arguments.salvage else source
 
 

@@ -92,7 +92,14 @@ def existing_disk(
     how: dict[str, Any] = {"format": format, "references": references, "is_zero": is_zero, "compress": compress}
     opened: OpenDisk[Any] = open_disk(path, writable=True, **how)
     with _told_when_incomplete(path, opened, at_all=True) as disk:
-        yield disk
+        yield disk if type(path) is str else _part(disk, path)
+
+
+def _part(disk: Disk, path: str) -> Disk:
+    """The part of disk that is described."""
+    from pydiskimg.cli.described import part_of_disk
+
+    return part_of_disk(disk, path)
 
 
 def _new(

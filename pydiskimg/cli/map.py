@@ -7,13 +7,12 @@ import argparse
 import sys
 from itertools import islice
 
-from pydiskimg.cli.arguments import require_file_name, size_argument
+from pydiskimg.cli.arguments import open_source, require_file_name, size_argument
 from pydiskimg.cli.output import add_output_option
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images import FORMATS
 from pydiskimg.images.map import IS_PRESENT, Row, map_rows
-from pydiskimg.images.open import open_image
 from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET, IS_COMPRESSED, IS_DATA, IS_ZERO
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import printable
@@ -45,7 +44,7 @@ def add_parser(subparsers: Any) -> None:
     add_output_option(parser)
     add_references_option(parser)
     parser.add_argument("file", metavar="FILE")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, reads_descriptions=True)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -53,7 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
     require_file_name(arguments.file)
     with (
         references(arguments) as policy,
-        open_image(arguments.file, format=arguments.format, references=policy) as source,
+        open_source(arguments.file, format=arguments.format, references=policy) as source,
     ):
         start = min(arguments.start_offset, source.size)
         length = source.size - start

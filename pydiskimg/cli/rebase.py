@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from pydiskimg.cli.arguments import require_file_name
+from pydiskimg.cli.arguments import CACHE_MODES, require_file_name
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.images import FORMATS
@@ -35,7 +35,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
     parser.add_argument("-q", dest="quiet", action="store_true", help="accepted as by qemu-img: nothing is printed")
     for option in ("-t", "-T"):
-        parser.add_argument(option, dest="cache", metavar="CACHE", help="accepted: all is durable at the end")
+        parser.add_argument(
+            option, dest="cache", choices=CACHE_MODES, metavar="CACHE", help="accepted: all is durable at the end"
+        )
     add_references_option(parser)
     parser.add_argument("file", metavar="FILE")
     parser.set_defaults(run=run, usage_error=parser.error)
