@@ -59,7 +59,11 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.max_length is not None:
             length = min(length, arguments.max_length)
         files, rows = map_rows(source, start, length)
-        _print(_json_lines(rows) if arguments.output == "json" else _table(rows, files, arguments.file))
+        _print(
+            _json_lines(rows, arguments.start_offset)
+            if arguments.output == "json"
+            else _table(rows, files, arguments.file)
+        )
 
 
 def _print(lines: Iterator[str]) -> None:
@@ -67,13 +71,16 @@ def _print(lines: Iterator[str]) -> None:
         sys.stdout.write("".join(some))
 
 
-def _json_lines(rows: Iterable[Row]) -> Iterator[str]:
+def _json_lines(rows: Iterable[Row], beginning: int) -> Iterator[str]:
+    """Yield the lines; where there are no rows, one of no bytes at the beginning, as qemu-img has it."""
     separator, words = "[", _FLAGS
     for start, length, depth, flags, host in rows:
         offset = f', "offset": {host}' if flags & HAS_OFFSET else ""
         yield f'{separator}{{ "start": {start}, "length": {length}, "depth": {depth}, {words[flags]}{offset}}}'
         separator = ",\n"
-    yield "[]\n" if separator == "[" else "]\n"
+    if separator == "[":
+        yield f'[{{ "start": {beginning}, "length": 0, "depth": 0, {words[0]}}}'
+    yield "]\n"
 
 
 def _table(rows: Iterable[Row], files: Sequence[str], name: str) -> Iterator[str]:
