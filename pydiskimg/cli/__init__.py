@@ -183,6 +183,8 @@ class QuickParser:
         operands: list[str] = []
         rest = iter(words)
         for word in rest:
+            if word.startswith("json:"):  # describes an image
+                self.error(word)
             if word == "-" or not word.startswith("-"):
                 operands.append(word)
                 continue

@@ -13,6 +13,13 @@ from pydiskimg.units import parse_size
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from pydiskimg.images.references import AllowedDirectory
+    from pydiskimg.protocols import ImageSource
+
+
+CACHE_MODES = ("none", "writeback", "writethrough", "directsync", "unsafe")
+"""What qemu-img takes for -t and -T."""
+
 
 def require_name(path: str, what: str = "image") -> None:
     """Raise StorageError for an empty name, which an unset shell variable leaves; what says whose it is."""
@@ -29,6 +36,28 @@ def require_file_name(path: str) -> None:
             errno=errno.ENOENT,
             filename=path,
         )
+
+
+def open_source(
+    name: str,
+    *,
+    format: str | None,  # noqa: A002  qemu-img's word
+    references: AllowedDirectory | None,
+    snapshot: str | None = None,
+) -> ImageSource:
+    """Open the image of this name as open_image() does, or the one that is described where resolved from --image-opts.
+
+    A description is a str of a type of its own, and says the format itself.
+    """
+    if type(name) is str:
+        from pydiskimg.images.open import open_image
+
+        return open_image(name, format=format, references=references, snapshot=snapshot)
+    from pydiskimg.cli.described import open_described
+    from pydiskimg.cli.image_description import ImageDescription
+
+    assert isinstance(name, ImageDescription)
+    return open_described(name, references=references, snapshot=snapshot)
 
 
 def size_argument(text: str) -> int:

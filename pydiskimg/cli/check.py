@@ -10,7 +10,7 @@ import argparse
 import os
 from typing import Any
 
-from pydiskimg.cli.arguments import require_file_name
+from pydiskimg.cli.arguments import CACHE_MODES, require_file_name
 from pydiskimg.cli.output import add_output_option, show, tell
 from pydiskimg.cli.progress import progress
 from pydiskimg.images import FORMATS, detect_image
@@ -37,6 +37,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
     parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
     parser.add_argument("-q", dest="quiet", action="store_true", help="print nothing but what is wrong")
+    parser.add_argument("-T", dest="cache", choices=CACHE_MODES, metavar="CACHE", help="accepted as by qemu-img")
     parser.add_argument("-U", dest="force_share", action="store_true", help="accepted; reading takes no lock")
     parser.add_argument(
         "-r",

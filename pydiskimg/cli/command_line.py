@@ -22,6 +22,7 @@ COMMANDS = {
     "create": "make an empty image",
     "map": "tell where the data of an image is",
     "compare": "compare two images",
+    "dd": "copy a part of an image to a new one",
     "check": "check a qcow2 image, or the ext file systems of a raw disk",
     "bitmap": "change the dirty bitmaps of an image",
     "snapshot": "list, take, apply or delete internal snapshots of an image",
@@ -42,6 +43,11 @@ COMMANDS = {
     "mkdir": "make directories in an image",
     "build": "make a bootable disk from a tarball or directory",
 }
+# Subcommands of qemu-img whose images can be described.
+_TAKE_DESCRIPTIONS = {
+    *("amend", "bitmap", "check", "commit", "compare", "convert", "info", "map", "measure", "rebase", "resize"),
+    *("snapshot", "dd"),
+}
 _COLUMNS = 80  # where there is no terminal
 _WRONG_USAGE = 2  # argparse's exit status
 _OWN_WRONG_USAGE = {"check": 1}  # where 2 says something else: that an image is corrupt
@@ -54,14 +60,24 @@ def run(words: Sequence[str]) -> int:
     wanted = words[:1] if words[:1] and words[0] in COMMANDS else [*COMMANDS]
     try:
         arguments, rest = _parser(wanted, [name for name in wanted if name in words]).parse_known_args(words)
-        if rest and not _taken_late(arguments, rest):
+        if rest and not _taken_late(arguments, rest) and not _more_operands(arguments, rest):
             arguments.parser.error(_misplaced(rest))
+        if words[0] in _TAKE_DESCRIPTIONS - {"dd"} and _describes(arguments, words):
+            from pydiskimg.cli.described import resolve_descriptions
+
+            resolve_descriptions(arguments)
         status: int | None = arguments.run(arguments)
     except SystemExit as ended:
         if ended.code == _WRONG_USAGE:
             sys.exit(_OWN_WRONG_USAGE.get(words[0] if words else "", _WRONG_USAGE))
         raise
     return status or 0
+
+
+def _describes(arguments: argparse.Namespace, words: Sequence[str]) -> bool:
+    """Whether an image may be described rather than named."""
+    by_options = getattr(arguments, "image_opts", False) or getattr(arguments, "target_image_opts", False)
+    return by_options or any(word.startswith("json:") for word in words)
 
 
 def _with_size_last(words: Sequence[str]) -> Sequence[str]:
@@ -77,6 +93,15 @@ def _taken_late(arguments: argparse.Namespace, words: Sequence[str]) -> bool:
     if name is None or len(words) != 1 or words[0].startswith("-") or getattr(arguments, name) is not None:
         return False
     arguments.parser.parse_args(["--", arguments.file, words[0]], namespace=arguments)
+    return True
+
+
+def _more_operands(arguments: argparse.Namespace, words: Sequence[str]) -> bool:
+    """Whether words are more operands of a subcommand that takes any number of them, before and after its options."""
+    name: str | None = getattr(arguments, "more_operands", None)
+    if name is None or any(word.startswith("-") and word != "-" for word in words):
+        return False
+    setattr(arguments, name, words)
     return True
 
 
@@ -104,8 +129,14 @@ def _parser(commands: Sequence[str], named: Sequence[str]) -> argparse.ArgumentP
             import_module(f"pydiskimg.cli.{name.replace('-', '_')}").add_parser(described)
         else:
             described.add_parser(name)
-    for subparser in subparsers.choices.values():
+    for name, subparser in subparsers.choices.items():
         subparser.set_defaults(parser=subparser)
+        if name in named and name in _TAKE_DESCRIPTIONS:
+            subparser.add_argument(
+                "--image-opts",
+                action="store_true",
+                help="images are described: driver=FORMAT,file.filename=FILE and, with raw, offset= and size=",
+            )
     return parser
 
 

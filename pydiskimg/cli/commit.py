@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from pydiskimg.cli.arguments import require_file_name
+from pydiskimg.cli.arguments import CACHE_MODES, require_file_name
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import UnsupportedImageError
@@ -33,7 +33,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
     parser.add_argument("-q", dest="quiet", action="store_true", help="say nothing")
     parser.add_argument(
-        "-t", dest="cache", metavar="CACHE", help="accepted: what is written is always durable at the end"
+        "-t",
+        dest="cache",
+        choices=CACHE_MODES,
+        metavar="CACHE",
+        help="accepted: all is durable at the end",
     )
     add_references_option(parser)
     parser.add_argument("file", metavar="FILE")

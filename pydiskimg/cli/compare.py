@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
-from pydiskimg.cli.arguments import require_file_name
+from pydiskimg.cli.arguments import CACHE_MODES, open_source, require_file_name
 from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import DiskImageError
 from pydiskimg.images import FORMATS
-from pydiskimg.images.open import open_image
 from pydiskimg.transfer.compare import Comparison, compare
 
 SAME, DIFFERENT, NOT_OPENED, NOT_READ = 0, 1, 2, 4
@@ -35,12 +34,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("-s", dest="strict", action="store_true", help="sizes and allocation must be the same as well")
     parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
     parser.add_argument("-q", dest="quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("-T", dest="cache", choices=CACHE_MODES, metavar="CACHE", help="accepted as by qemu-img")
     parser.add_argument("-U", dest="force_share", action="store_true", help="accepted; reading takes no lock")
     parser.add_argument("--output", choices=("human", "json"), default="human", help="form of the result")
     add_references_option(parser)
     parser.add_argument("file", metavar="FILE1")
     parser.add_argument("other_file", metavar="FILE2")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, reads_descriptions=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -50,9 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
             require_file_name(arguments.file)
             require_file_name(arguments.other_file)
             with references(arguments) as policy:
-                a = stack.enter_context(open_image(arguments.file, format=arguments.format, references=policy))
+                a = stack.enter_context(open_source(arguments.file, format=arguments.format, references=policy))
                 b = stack.enter_context(
-                    open_image(arguments.other_file, format=arguments.other_format, references=policy)
+                    open_source(arguments.other_file, format=arguments.other_format, references=policy)
                 )
         except DiskImageError as error:
             tell(str(error))

@@ -1,52 +1,129 @@
 # SPDX-License-Identifier: MIT
-"""Options of qemu-img convert that are refused in a sentence, and -S."""
+"""Options of qemu-img convert that few conversions need, some of them refused in a sentence."""
 
 from __future__ import annotations
 
 import argparse
 
 from pydiskimg.cli.arguments import size_argument
-from pydiskimg.cli.image_options import NO_BACKING
+from pydiskimg.images import FORMATS
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import format_size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any, NoReturn
+
+    from pydiskimg.cli.image_options import ImageOptions
 
 _SECTOR = 512
 _LARGEST_RUN = 16 << 20  # qemu-img's limit
 _LARGEST_UNIT = 2 << 20  # in which zeros are looked for
 
 _REFUSED = {
-    "-B": ("FILE", NO_BACKING),
-    "-F": ("FORMAT", NO_BACKING),
-    "-r": ("RATE", "no rate is kept to; limit what the process may read and write, for example with: systemd-run -p"),
     "-s": ("SNAPSHOT", "a snapshot is chosen by -l"),
     "--object": ("OBJECT", "no secrets are taken, since encrypted images are not read"),
 }
-_REFUSED_FLAGS = {
-    "--salvage": "bytes that cannot be read are an error",
-    "--image-opts": "images are named by their path",
-    "--target-image-opts": "images are named by their path",
-}
 
 
-def add_refused_options(parser: argparse.ArgumentParser) -> None:
+def add_uncommon_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the common form of convert does without."""
+    parser.add_argument("-C", dest="offload", action="store_true", help="accepted: the kernel copies where it can")
+    parser.add_argument(
+        "--target-is-zero", dest="is_zero", action="store_true", help="with -n: DST reads as zero, zero nothing in it"
+    )
+    parser.add_argument(
+        "-B",
+        dest="backing",
+        metavar="BACKING",
+        help="let the qcow2 DST stand on this file, whose name is relative to DST's directory, and write only what SRC "
+        "shows otherwise",
+    )
+    parser.add_argument("-F", dest="backing_format", choices=FORMATS, help="format of BACKING, which must be told")
+    parser.add_argument(
+        "-S",
+        dest="sparse_unit",
+        type=_sparse_unit,
+        metavar="SIZE",
+        help="look for zeros to be left out in pieces of SIZE, or of the power of two below it (default: 4k; 64k onto "
+        "what may hold old data; a qcow2 has always whole clusters); 0 leaves out none and stores all of DST",
+    )
+    parser.add_argument(
+        "-r",
+        dest="rate",
+        type=size_argument,
+        metavar="RATE",
+        help="write RATE bytes a second on average, and no more; 0 (default): no limit",
+    )
+    parser.add_argument(
+        "--salvage",
+        action="store_true",
+        help="what cannot be read of SRC becomes zeros, with a warning that says where, and is not an error",
+    )
+    parser.add_argument(
+        "--target-image-opts", action="store_true", help="with -n: DST is described, as SRC is with --image-opts"
+    )
+    parser.add_argument("--bitmaps", action="store_true", help="copy the dirty bitmaps of SRC; both are qcow2")
+    parser.add_argument(
+        "--skip-broken-bitmaps", action="store_true", help="with --bitmaps: leave out those that are in use, and tell"
+    )
+    _add_refused_options(parser)
+
+
+def check_uncommon_options(arguments: Any, options: ImageOptions, *, from_pipe: bool, to_pipe: bool) -> None:
+    """End with a usage error where these options do not go together; the backing file that -o names is that of -B."""
+    if arguments.backing is None:
+        arguments.backing = options.backing_file
+    if arguments.backing_format is None:
+        arguments.backing_format = options.backing_format
+    for is_given, words in (
+        (arguments.more, "several sources"),
+        (arguments.salvage, "--salvage"),
+        (arguments.backing is not None, "-B"),
+        (arguments.rate, "-r"),
+        (arguments.sparse_unit == 0, "-S 0"),
+        (arguments.bitmaps, "--bitmaps"),
+    ):
+        if is_given and (from_pipe or (to_pipe and words in ("-B", "-r", "-S 0", "--bitmaps"))):
+            arguments.usage_error(f"{words}: not with a pipe; convert to or from a file")
+    for problem in _problems(arguments):
+        arguments.usage_error(problem)
+
+
+def _problems(arguments: Any) -> Iterator[str]:
+    has_backing = arguments.backing is not None
+    if arguments.more and arguments.snapshot is not None:
+        yield "-l chooses a snapshot of one image, and there are several"
+    if arguments.offload and (arguments.salvage or arguments.compress or arguments.sparse_unit is not None):
+        yield "-C lets the kernel copy, which does not go with -c, -S or --salvage"
+    if not has_backing and arguments.backing_format is not None:
+        yield "-F is the format of the file of -B, which is missing"
+    if has_backing and not FORMATS[arguments.output_format].has_options:
+        yield "-B is for a qcow2 image: add -O qcow2"
+    if has_backing and arguments.more:
+        yield "-B is for one source: the file that several stand on cannot be named"
+    if has_backing and arguments.backing_format is None:
+        yield "-B needs -F: the format of a backing file is not guessed"
+    if arguments.bitmaps and arguments.more:
+        yield "--bitmaps is for one source: the bitmaps of several cannot be joined"
+    if arguments.skip_broken_bitmaps and not arguments.bitmaps:
+        yield "--skip-broken-bitmaps is for --bitmaps"
+    if has_backing and arguments.is_zero:
+        yield "--target-is-zero: not with -B, as DST shows its backing file"
+
+
+def _add_refused_options(parser: argparse.ArgumentParser) -> None:
     """Add what qemu-img has, and what is refused with the reason rather than as unknown."""
     for option, (value, reason) in _REFUSED.items():
         parser.add_argument(option, dest="ignored", type=_refusal(reason), metavar=value, help=argparse.SUPPRESS)
-    for option, reason in _REFUSED_FLAGS.items():
-        parser.add_argument(option, dest=reason, action=_RefusedFlag, help=argparse.SUPPRESS)
 
 
-def sparse_unit(text: str) -> int:
-    """Return the unit (bytes) for copy() that -S asks for."""
+def _sparse_unit(text: str) -> int:
+    """Return the unit (bytes) for copy() that -S asks for; 0 leaves out no zeros."""
     size = size_argument(text)
-    if not size:
-        raise argparse.ArgumentTypeError("zeros are never written out: a copy is sparse where it can be")
     if size % _SECTOR or size > _LARGEST_RUN:
         raise argparse.ArgumentTypeError(f"{text} is not a multiple of 512 bytes up to {format_size(_LARGEST_RUN)}")
-    return min(1 << size.bit_length() - 1, _LARGEST_UNIT)
+    return min(1 << size.bit_length() - 1, _LARGEST_UNIT) if size else 0
 
 
 def _refusal(reason: str) -> Any:
@@ -54,13 +131,3 @@ def _refusal(reason: str) -> Any:
         raise argparse.ArgumentTypeError(reason)
 
     return refuse
-
-
-class _RefusedFlag(argparse.Action):
-    """Ends with the reason, which is the dest."""
-
-    def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:  # noqa: A002
-        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
-
-    def __call__(self, *_: object) -> NoReturn:
-        raise argparse.ArgumentError(self, self.dest)

@@ -73,7 +73,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _check_usage(arguments: argparse.Namespace, options: ImageOptions) -> None:
     problem = None
-    if not FORMATS[arguments.format].has_options and (options.given or arguments.backing is not None):
+    if arguments.file.startswith("json:"):
+        problem = "json: describes an image that exists; name a new one by its path"
+    elif not FORMATS[arguments.format].has_options and (options.given or arguments.backing is not None):
         problem = "-o and -b are for qcow2 images: add -f qcow2"
     elif arguments.backing is not None and options.preallocation != "off" and not options.extended_l2:
         problem = (

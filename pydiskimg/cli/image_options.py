@@ -30,10 +30,7 @@ _FIXED = {
     "encryption": _OFF,
     "nocow": _OFF,
 }
-NO_BACKING = "a copy holds all of the data; an image that has a backing file is made by: create -b FILE -F FORMAT"
 _ELSEWHERE = {
-    "backing_file": NO_BACKING,
-    "backing_fmt": NO_BACKING,
     "size": "a copy has the size of what is copied",
 }
 _KEYS = {
@@ -46,9 +43,11 @@ _KEYS = {
     "extended_l2": "off (default), on (clusters of 16k or more)",
     "data_file": "the new file that gets the data",
     "data_file_raw": "off (default), on: the data file is a raw image, too",
+    "backing_file": "as the option for it",
+    "backing_fmt": "as the option for it",
     **{key: f"{values[0]} only" for key, values in _FIXED.items()},
 }
-_KEYS_OF_EMPTY = {"size": "as SIZE", "backing_file": "as -b", "backing_fmt": "as -F"}
+_KEYS_OF_EMPTY = {"size": "as SIZE"}
 
 
 _Fields = namedtuple(
@@ -128,7 +127,7 @@ def add_image_options(parser: argparse.ArgumentParser, *, empty: bool = False) -
 def image_options(arguments: Arguments, *, empty: bool = False) -> ImageOptions:
     """Return the options of every -o, the last of a kind winning; ends with a usage error for a wrong one.
 
-    empty tells that size, backing_file and backing_fmt are among them.
+    empty tells that size is among them.
     """
     options = ImageOptions()
     try:
@@ -153,9 +152,9 @@ def parse_image_options(text: str, options: ImageOptions | None = None, *, empty
             raise ValueError(f"{pair!r} has no value; expected key=value")
         if key == "size" and empty:
             options = options._replace(size=parse_size(value))
-        elif key == "backing_file" and empty:
+        elif key == "backing_file":
             options = options._replace(given=True, backing_file=value)
-        elif key == "backing_fmt" and empty:
+        elif key == "backing_fmt":
             options = options._replace(given=True, backing_format=_one_of(key, value, FORMATS))
         elif key == "preallocation":
             options = options._replace(preallocation=_one_of(key, value, _PREALLOCATIONS))

@@ -7,13 +7,12 @@ import argparse
 import sys
 from itertools import islice
 
-from pydiskimg.cli.arguments import require_file_name, size_argument
+from pydiskimg.cli.arguments import open_source, require_file_name, size_argument
 from pydiskimg.cli.output import add_output_option
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images import FORMATS
 from pydiskimg.images.map import IS_PRESENT, Row, map_rows
-from pydiskimg.images.open import open_image
 from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET, IS_COMPRESSED, IS_DATA, IS_ZERO
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import printable
@@ -45,7 +44,7 @@ def add_parser(subparsers: Any) -> None:
     add_output_option(parser)
     add_references_option(parser)
     parser.add_argument("file", metavar="FILE")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, reads_descriptions=True)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -53,14 +52,18 @@ def run(arguments: argparse.Namespace) -> None:
     require_file_name(arguments.file)
     with (
         references(arguments) as policy,
-        open_image(arguments.file, format=arguments.format, references=policy) as source,
+        open_source(arguments.file, format=arguments.format, references=policy) as source,
     ):
         start = min(arguments.start_offset, source.size)
         length = source.size - start
         if arguments.max_length is not None:
             length = min(length, arguments.max_length)
         files, rows = map_rows(source, start, length)
-        _print(_json_lines(rows) if arguments.output == "json" else _table(rows, files, source.name))
+        _print(
+            _json_lines(rows, arguments.start_offset)
+            if arguments.output == "json"
+            else _table(rows, files, arguments.file)
+        )
 
 
 def _print(lines: Iterator[str]) -> None:
@@ -68,13 +71,16 @@ def _print(lines: Iterator[str]) -> None:
         sys.stdout.write("".join(some))
 
 
-def _json_lines(rows: Iterable[Row]) -> Iterator[str]:
+def _json_lines(rows: Iterable[Row], beginning: int) -> Iterator[str]:
+    """Yield the lines; where there are no rows, one of no bytes at the beginning, as qemu-img has it."""
     separator, words = "[", _FLAGS
     for start, length, depth, flags, host in rows:
         offset = f', "offset": {host}' if flags & HAS_OFFSET else ""
         yield f'{separator}{{ "start": {start}, "length": {length}, "depth": {depth}, {words[flags]}{offset}}}'
         separator = ",\n"
-    yield "[]\n" if separator == "[" else "]\n"
+    if separator == "[":
+        yield f'[{{ "start": {beginning}, "length": 0, "depth": 0, {words[0]}}}'
+    yield "]\n"
 
 
 def _table(rows: Iterable[Row], files: Sequence[str], name: str) -> Iterator[str]:

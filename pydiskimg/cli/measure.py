@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from pydiskimg.cli.arguments import require_file_name, size_argument
+from pydiskimg.cli.arguments import open_source, require_file_name, size_argument
 from pydiskimg.cli.image_options import add_image_options, image_options
 from pydiskimg.cli.output import add_output_option, show
 from pydiskimg.cli.references import add_references_option, references
@@ -35,7 +35,7 @@ def add_parser(subparsers: Any) -> None:
     add_output_option(parser)
     add_references_option(parser)
     parser.add_argument("file", metavar="FILE", nargs="?")
-    parser.set_defaults(run=run, usage_error=parser.error)
+    parser.set_defaults(run=run, reads_descriptions=True, usage_error=parser.error)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -57,18 +57,18 @@ def run(arguments: argparse.Namespace) -> None:
 def _facts_of_file(arguments: argparse.Namespace, options: ImageOptions) -> dict[str, int]:
     from pydiskimg.cli.snapshot_choice import chosen_snapshot
     from pydiskimg.images import detect_image
-    from pydiskimg.images.open import open_image
     from pydiskimg.images.raw import open_image_file
 
+    form = getattr(arguments.file, "image_format", arguments.format)
     snapshot = arguments.snapshot
     if snapshot is not None:
-        snapshot = chosen_snapshot(arguments.file, arguments.format, snapshot)
+        snapshot = chosen_snapshot(arguments.file, form, snapshot)
     with references(arguments) as policy:
-        opened = open_image(arguments.file, format=arguments.format, references=policy, snapshot=snapshot)
+        opened = open_source(arguments.file, format=form, references=policy, snapshot=snapshot)
     with opened as source:
         facts = _facts(arguments, options, source.size, source)
     with open_image_file(arguments.file) as file:
-        header = FORMATS[arguments.format or detect_image(file)].header(file)
+        header = FORMATS[form or detect_image(file)].header(file)
         if header is not None and header.version >= 3 and arguments.output_format == "qcow2" and options.version >= 3:
             facts["bitmaps"] = bitmaps_size(file, header, options.cluster_size)
     return facts

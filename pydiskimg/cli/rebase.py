@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from pydiskimg.cli.arguments import require_file_name
+from pydiskimg.cli.arguments import CACHE_MODES, require_file_name
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.images import FORMATS
@@ -30,10 +30,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("-b", dest="backing", metavar="BACKING", required=True, help="new backing file; '' for none")
     parser.add_argument("-F", dest="backing_format", choices=FORMATS, help="format of BACKING (default: by contents)")
     parser.add_argument("-u", dest="unsafe", action="store_true", help="change the name only: open and compare nothing")
+    parser.add_argument("-c", dest="compress", action="store_true", help="compress the clusters that are written")
+    parser.add_argument("-U", dest="force_share", action="store_true", help="accepted: backing files are not locked")
     parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
     parser.add_argument("-q", dest="quiet", action="store_true", help="accepted as by qemu-img: nothing is printed")
     for option in ("-t", "-T"):
-        parser.add_argument(option, dest="cache", metavar="CACHE", help="accepted: all is durable at the end")
+        parser.add_argument(
+            option, dest="cache", choices=CACHE_MODES, metavar="CACHE", help="accepted: all is durable at the end"
+        )
     add_references_option(parser)
     parser.add_argument("file", metavar="FILE")
     parser.set_defaults(run=run, usage_error=parser.error)
@@ -58,5 +62,6 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.backing,
             backing_format=arguments.backing_format,
             references=policy,
+            compress=arguments.compress,
             progress=callback,
         )

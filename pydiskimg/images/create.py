@@ -26,7 +26,7 @@ from pydiskimg.images.qcow2.write.create import (
 from pydiskimg.images.qcow2.write.disk import Qcow2Disk, open_qcow2_disk, require_compressible
 from pydiskimg.images.qcow2.write.header_last import UnpublishedStore
 from pydiskimg.linux.blockdev import is_block_device
-from pydiskimg.protocols import Disk, Store
+from pydiskimg.protocols import Disk, Source, Store
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import quoted
 
@@ -87,9 +87,13 @@ def new_qcow2(
     *,
     preallocation: str = "off",
     compress: bool = False,
+    backing: Backing | None = None,
     **options: Unpack[Qcow2Options],
 ) -> Iterator[Disk]:
-    """Give the disk of a new qcow2 image as new_image() does; options are those of create_qcow2()."""
+    """Give the disk of a new qcow2 image as new_image() does; options are those of create_qcow2().
+
+    backing is the backing file that the image names, opened: the disk shows it where nothing is written.
+    """
     # Before a device's old beginning is wiped.
     name = os.fspath(path)
     chosen = chosen_options(name, options)
@@ -101,8 +105,10 @@ def new_qcow2(
     with _new_store(path) as store:
         held = UnpublishedStore(store, chosen.cluster_size)
         with _new_data_file(name, chosen, round_size(size), preallocation) as data_file:
-            create_qcow2(held, size, **options)
-            disk = open_qcow2_disk(held, data_file=data_file, compress=compress)
+            named = {} if backing is None else {"backing_file": backing.name, "backing_format": backing.format}
+            create_qcow2(held, size, **named, **options)
+            below = None if backing is None else backing.source
+            disk = open_qcow2_disk(held, backing=below, data_file=data_file, compress=compress)
             try:
                 # What another program writes into a raw data file is to show: all of it has its place, as with QEMU.
                 if preallocation != "off" or chosen.data_file_raw:
@@ -148,6 +154,15 @@ def new_overlay(
         disk.flush()
         if preallocation == "falloc":
             reserve(fd, 0, store.size, name=name)
+
+
+class Backing:
+    """The backing file of a new image: name and format (bytes) as the image records them, source what it shows."""
+
+    def __init__(self, source: Source, *, name: bytes, format: bytes) -> None:  # noqa: A002 - the field's word
+        self.source = source
+        self.name = name
+        self.format = format
 
 
 def _check_arguments(name: str, size: int, format_name: str) -> None:

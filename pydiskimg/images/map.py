@@ -10,6 +10,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
 
+from pydiskimg.disks.region import SourceRegion
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.extents import Kind
 from pydiskimg.images import FORMATS
@@ -79,18 +80,19 @@ class MapLayer(Protocol):
 
 
 class RawLayer:
-    """A raw image: every byte is present, and at its own offset."""
+    """A raw image, or a part of one: every byte is present, and at its own offset."""
 
     below: Source | None = None
 
     def __init__(self, source: Source) -> None:
         self.size = source.size
         self.filename = source.name
+        self._start = source.start if isinstance(source, SourceRegion) else 0
         self._ranges = StoredRanges(source)
 
     def pieces(self, offset: int, length: int) -> Iterator[tuple[int, int, int, int]]:
         for start, piece_length, is_stored in self._ranges.pieces(offset, length):
-            yield start, piece_length, _STORED if is_stored else _UNFILLED, start
+            yield start, piece_length, _STORED if is_stored else _UNFILLED, self._start + start
 
 
 class Qcow2Layer:

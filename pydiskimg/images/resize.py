@@ -66,9 +66,13 @@ def _check_direction(name: str, old: int, size: int, *, shrink: bool, preallocat
         raise UnsupportedImageError(
             f"{name}: has {format_bytes(old)}, and {format_bytes(old - size)} cannot be taken away"
         )
-    if size >= old:
+    if not size:
+        raise UnsupportedImageError(
+            f"{name}: has {format_bytes(old)}, and nothing would be left; expected a size above 0"
+        )
+    if size > old:
         return
-    if not shrink:
+    if size < old and not shrink:
         raise UnsupportedImageError(
             f"{name}: has {format_bytes(old)}, and {format_bytes(size)} is less: what lies beyond would be lost; use "
             "--shrink if that is wanted"

@@ -59,6 +59,7 @@ def copy(
     workers: int | None = None,
     progress: Progress | None = None,
     verify: bool = False,
+    sparse: bool = True,
 ) -> Copied:
     """Make the first source.size bytes of disk equal to source, durably.
 
@@ -71,6 +72,7 @@ def copy(
     least 6, or 4 where source decompresses; never more than 8); memory is bounded by workers * 2 MiB plus what the
     source holds. progress counts the bytes of source, of every kind. verify reads everything back, from the device
     where the system allows it, and compares; what is to be zero and a hole by the disk's own map need not be read.
+    sparse False looks for no zeros and writes those that it knows of, so that all of the disk is stored.
 
     Raises ValueError for another unit and DoesNotFitError when the source is larger than the disk, both before the
     first byte; otherwise the first error of any worker, after all have stopped: the disk is then in an undefined
@@ -81,9 +83,9 @@ def copy(
     least = MIN_WORKERS_DECOMPRESSING if source.is_compressed else MIN_WORKERS
     count = worker_count(workers, least=least)
     spliced = Splicing(source, disk)
-    copying = _Copying(source, disk, unit, spliced)
+    copying = (_Copying if sparse else _Filling)(source, disk, unit, spliced)
     meter = Meter(progress, source.size * (2 if verify else 1))
-    zero_size = WHOLE if disk.reads_as_zero else ZERO_CHUNK_SIZE
+    zero_size = CHUNK_SIZE if not sparse else WHOLE if disk.reads_as_zero else ZERO_CHUNK_SIZE
     try:
         work_on(pieces(source, unit, zero_size=zero_size), copying.piece, meter=meter, workers=count)
     finally:
@@ -147,3 +149,16 @@ class _Copying:
 
     def result(self) -> Copied:
         return Copied(self._source.size, self._written, self._zeroed, self._skipped)
+
+
+class _Filling(_Copying):
+    """Writes every byte, also what is known to be zero."""
+
+    def piece(self, piece: Extent, buffer: memoryview) -> None:
+        with buffer[: piece.length] as view:
+            if piece.kind is Kind.DATA:
+                self._source.read_into(piece.start, view)
+            else:
+                view[:] = bytes(piece.length)
+            self._disk.write(piece.start, view)
+        self._count_written(piece.length)

@@ -20,7 +20,7 @@ from tests.foreign.routing import Call, routed
 
 _JUDGE_SECONDS = 60  # for each call of the real qemu-img that looks at what was made
 _FACTS = ("virtual-size", "format", "cluster-size", "backing-filename", "backing-filename-format")
-_TAKES_REFERENCES = ("info", "convert", "map", "compare")
+_TAKES_REFERENCES = ("info", "convert", "map", "compare", "resize", "commit", "rebase", "measure", "dd")
 
 
 def main(words: list[str]) -> int:
@@ -34,7 +34,7 @@ def main(words: list[str]) -> int:
     line["error"] = done.stderr.decode(errors="replace")[-2000:]
     if call and done.returncode == 0 and call.target:
         line["made"] = _made(*call.target)
-        if ours and call.command == "convert":
+        if ours and _is_a_copy(call):
             line["data"] = _compared(call)
     with open(os.environ["FOREIGN_LOG"], "a") as log:
         log.write(json.dumps(line) + "\n")
@@ -66,6 +66,12 @@ def _made(file: str, image_format: str) -> dict[str, Any]:
     if image_format == "qcow2":
         facts["check"] = _real("check", "-U", "-q", "-f", image_format, file).returncode
     return facts
+
+
+def _is_a_copy(call: Call) -> bool:
+    """Whether the call makes the target hold what one source does, readable or not."""
+    odd = {"--image-opts", "--target-image-opts", "--salvage"} & call.options.keys()
+    return call.command == "convert" and len(call.operands) == 2 and not odd
 
 
 def _compared(call: Call) -> str:

@@ -8,15 +8,25 @@ import re
 from dataclasses import dataclass
 
 # By subcommand: short options and long ones in getopt's notation, and how many operands there may be.
-GRAMMAR = {
-    "info": ("f:U", ("backing-chain", "force-share", "output="), (1,)),
-    "convert": ("f:O:co:nS:m:pqUWCt:T:l:", ("target-is-zero",), (2,)),
-    "create": ("f:o:b:F:uq", (), (1, 2)),
-    "map": ("f:Us:l:", ("force-share", "output=", "start-offset=", "max-length="), (1,)),
-    "compare": ("f:F:spqU", ("output=",), (2,)),
-    "check": ("f:pqU", ("output=",), (1,)),
-    "snapshot": ("lU", ("force-share",), (1,)),
+GRAMMAR: dict[str, tuple[str, tuple[str, ...], range]] = {
+    "info": ("f:U", ("backing-chain", "force-share", "output=", "image-opts"), range(1, 2)),
+    "convert": (
+        "f:O:co:nS:m:pqUWCt:T:l:B:F:r:",
+        ("target-is-zero", "salvage", "image-opts", "target-image-opts"),
+        range(2, 100),
+    ),
+    "create": ("f:o:b:F:uq", (), range(1, 3)),
+    "map": ("f:Us:l:", ("force-share", "output=", "start-offset=", "max-length=", "image-opts"), range(1, 2)),
+    "compare": ("f:F:spqUT:", ("output=", "image-opts"), range(2, 3)),
+    "check": ("f:pqUT:", ("output=", "image-opts"), range(1, 2)),
+    "snapshot": ("lqUc:a:d:", ("force-share", "image-opts"), range(1, 2)),
+    "resize": ("f:q", ("shrink", "preallocation=", "image-opts"), range(2, 3)),
+    "commit": ("f:b:dpqt:", ("image-opts",), range(1, 2)),
+    "rebase": ("f:b:F:upqt:T:U", ("image-opts",), range(1, 2)),
+    "measure": ("O:o:f:l:U", ("output=", "size=", "image-opts"), range(2)),
+    "dd": ("f:O:U", ("image-opts",), range(1, 6)),
 }
+CHANGE_IN_PLACE = ("resize", "commit", "rebase")
 FORMATS = ("raw", "qcow2")
 _OFF = ("off", "false", "no")
 # Keys of -o; with values where pydiskimg has no others.
@@ -24,16 +34,20 @@ IMAGE_OPTIONS: dict[str, tuple[str, ...] | None] = {
     "cluster_size": None,
     "compat": None,
     "compression_type": None,
-    "preallocation": ("off",),
-    "refcount_bits": ("16",),
-    "lazy_refcounts": _OFF,
-    "extended_l2": _OFF,
+    "preallocation": None,
+    "refcount_bits": None,
+    "lazy_refcounts": None,
+    "extended_l2": None,
+    "backing_file": None,
+    "backing_fmt": None,
     "data_file_raw": _OFF,
     "encryption": _OFF,
     "nocow": _OFF,
 }
-CREATE_OPTIONS = IMAGE_OPTIONS | {"size": None, "backing_file": None, "backing_fmt": None}
+CREATE_OPTIONS = IMAGE_OPTIONS | {"size": None}
 _PROTOCOL = re.compile(r"[^/]*:")
+_DRIVER = re.compile(r"driver\"?[=:] ?\"?([\w-]*)")
+_DRIVERS = ("raw", "qcow2", "file", "host_device")
 
 
 @dataclass(frozen=True)
@@ -49,8 +63,13 @@ class Call:
         """The file that the call writes, and its format; None where it writes none."""
         if self.command == "create":
             return self.operands[0], self.options.get("-f", "raw")
-        if self.command == "convert":
-            return self.operands[1], self.options.get("-O", "raw")
+        if self.command == "convert" and "--target-image-opts" not in self.options:
+            return self.operands[-1], self.options.get("-O", "raw")
+        if self.command == "dd":
+            outputs = [word.removeprefix("of=") for word in self.operands if word.startswith("of=")]
+            return (outputs[-1], self.options.get("-O", "raw")) if outputs else None
+        if self.command in CHANGE_IN_PLACE and "-f" in self.options:
+            return self.operands[0], self.options["-f"]
         return None
 
 
@@ -66,16 +85,23 @@ def routed(words: list[str]) -> Call | None:
     call = Call(words[0], dict(pairs), tuple(operands))
     if len(operands) not in counts or not all(_value_known(call.command, *pair) for pair in pairs):
         return None
-    files = call.operands[:1] if call.command == "create" else call.operands
-    if any(_PROTOCOL.match(file) for file in files) or (call.command == "snapshot" and "-l" not in call.options):
+    files = call.operands[:1] if call.command in ("create", "resize") else call.operands
+    if not all(_file_known(call, file) for file in files):
         return None
     return call
+
+
+def _file_known(call: Call, file: str) -> bool:
+    described = file.startswith("json:") and call.command != "create"
+    if described or "--image-opts" in call.options or "--target-image-opts" in call.options:
+        return all(driver in _DRIVERS for driver in _DRIVER.findall(file))
+    return not _PROTOCOL.match(file)
 
 
 def _value_known(command: str, name: str, value: str) -> bool:
     if name in ("-f", "-F", "-O"):
         return value in FORMATS
-    if name == "-b":
+    if name in ("-b", "-B"):
         return not _PROTOCOL.match(value)
     if name == "-o":
         return _image_options_known(value, CREATE_OPTIONS if command == "create" else IMAGE_OPTIONS)

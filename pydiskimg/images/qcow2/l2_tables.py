@@ -17,6 +17,13 @@ from pydiskimg.images.qcow2.header import Header
 from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, MIXED, ZERO
 from pydiskimg.images.qcow2.words import numbers
 from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    Report: TypeAlias = Callable[[int, int, InvalidImageError], None]
 
 # Subclusters are unfolded, a byte for each, of so many clusters at a time.
 UNFOLDED = 1024
@@ -113,6 +120,7 @@ class TableReader:
     def __init__(self, file: Source, header: Header, *, data_size: int | None) -> None:
         self._file = file
         self._header = header
+        self._report: Report | None = None
         self._data_end = file.size
         if header.has_data_file:
             self._data_end = _BEYOND_ANY_FILE if data_size is None else data_size
@@ -127,6 +135,46 @@ class TableReader:
     def read(self, index: int, offset: int) -> L2Table:
         """Return the table at offset in the file; index is its L1 entry's, for messages."""
         raw = read_bytes(self._file, offset, self._header.cluster_size)
+        if self._report is None:
+            return self._table(index, raw)
+        try:
+            return self._table(index, raw)
+        except InvalidImageError:
+            return self._table(index, self._forgiven(self._report, index, raw))
+
+    def forgive(self, report: Report) -> None:
+        """From now on let clusters read as zero whose entries contradict the specification.
+
+        report is called with the number of the table, that of the entry, and what is wrong with this one.
+        """
+        self._report = report
+        self._wrong &= ~layout.L2_ZERO
+
+    def _forgiven(self, report: Report, table: int, raw: bytes) -> bytes:
+        """The table with zeros in place of what is wrong."""
+        size = self._header.l2_entry_size
+        zero = layout.L2_ZERO.to_bytes(8, "big") if size == layout.ENTRY_SIZE else bytes(8) + b"\xff" * 4 + bytes(4)
+        changed = bytearray(raw)
+        for index in range(self._header.l2_entries):
+            words = numbers(raw[index * size : (index + 1) * size])
+            try:
+                self._check(table, index, words)
+            except InvalidImageError as error:
+                report(table, index, error)
+                changed[index * size : (index + 1) * size] = zero
+        return bytes(changed)
+
+    def _check(self, table: int, index: int, words: array[int]) -> None:
+        """Raise InvalidImageError where an entry, and its bitmap where it has one, are wrong."""
+        entry = words[0]
+        self._check_entry(table, index, entry)
+        reads = self._is_stored(entry) and not entry & layout.L2_ZERO
+        if len(words) > 1:
+            self._check_bitmap(table, index, entry, words[1])
+            reads = bool(words[1] & layout.SUBCLUSTERS_ALLOCATED)
+        self._check_offset(table, index, entry, reads=reads)
+
+    def _table(self, index: int, raw: bytes) -> L2Table:
         words = numbers(raw)
         if not raw.strip(b"\0"):
             return L2Table(words, bytes((HOLE,)) * self._header.l2_entries, self._header.l2_entry_size // 8)
@@ -136,9 +184,8 @@ class TableReader:
         parts = [raw[at::8] for at in range(8)]
         compressed = parts[0].translate(_HAS_COMPRESSED_BIT)
         if self._looks_wrong(parts, words, compressed):
-            for index, entry in enumerate(words):
-                self._check_entry(table, index, entry)
-                self._check_offset(table, index, entry, reads=self._is_stored(entry) and not entry & layout.L2_ZERO)
+            for index in range(self._header.l2_entries):
+                self._check(table, index, words[index : index + 1])
         zero = parts[7].translate(_HAS_ZERO_BIT)
         return L2Table(words, _combined(compressed, zero, self._stored(parts)).translate(_STANDARD), 1)
 
@@ -157,10 +204,7 @@ class TableReader:
         wrong = flags.translate(None, _UNSUSPECTED) or self._looks_wrong(entry_bytes, words[0::2], compressed)
         if wrong or any(_common(a, z).strip(b"\0") for a, z in zip(allocated, zero, strict=True)):
             for index in range(self._header.l2_entries):
-                entry, bitmap = words[2 * index], words[2 * index + 1]
-                self._check_entry(table, index, entry)
-                self._check_bitmap(table, index, entry, bitmap)
-                self._check_offset(table, index, entry, reads=bool(bitmap & layout.SUBCLUSTERS_ALLOCATED))
+                self._check(table, index, words[2 * index : 2 * index + 2])
         return L2Table(words, flags.translate(_EXTENDED), 2)
 
     def _looks_wrong(self, parts: list[bytes], entries: array[int], compressed: bytes) -> bool:

@@ -7,7 +7,7 @@ A table is checked whole when it is loaded (l2_tables.py), so that its results c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.extents import Extent, Kind
@@ -62,6 +62,11 @@ class Mapping:
         self._reader = TableReader(file, header, data_size=data_size)
         if l1_table_offset is not None:
             self._check_l1_table(header.l1_size if l1_size is None else l1_size)
+
+    def forgive(self, report: Callable[[int, int, InvalidImageError], None]) -> None:
+        """From now on let clusters read as zero whose L2 entries are wrong; report gets offset, length and error."""
+        span, size = self.header.l2_span, self.header.cluster_size
+        self._reader.forgive(lambda table, index, error: report(table * span + index * size, size, error))
 
     @property
     def size(self) -> int:

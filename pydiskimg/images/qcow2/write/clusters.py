@@ -43,6 +43,8 @@ class ClusterWriter:
         self._header = header
         self._version = header.version
         self._backing = backing
+        self.backed = 0 if backing is None else backing.size  # bytes that may show through, if need be later
+        self.keeps_zeros = False
         self._cluster_size = header.cluster_size
         self._store = store
         self._data: Store | Disk = store if data_file is None else data_file
@@ -198,7 +200,8 @@ class ClusterWriter:
         for index in range(len(view) // size):
             part = view[index * size : (index + 1) * size]
             # Version 2 has no entry for zeros in front of a backing file: there they are compressed like all else.
-            if self._zeros == part and (self._version >= 3 or not self._has_backing(cluster + index)):
+            is_left_out = not self.keeps_zeros and (self._version >= 3 or not self._has_backing(cluster + index))
+            if is_left_out and self._zeros == part:
                 continue
             piece = compress(part)
             if len(piece) < size:
@@ -280,7 +283,7 @@ class ClusterWriter:
 
     def _has_backing(self, cluster: int) -> bool:
         """True when something may shine through an unmapped cluster."""
-        return self._backing is not None and cluster * self._cluster_size < self._backing.size
+        return cluster * self._cluster_size < self.backed
 
     def _make_room(self) -> None:
         if self._map.is_crowded:

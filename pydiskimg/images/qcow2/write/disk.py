@@ -156,6 +156,14 @@ class Qcow2Disk(Disk):
         """Refuse everything from now on: the store goes, which stays the caller's; flushes nothing."""
         self._closed = True
 
+    def will_stand_on(self, size: int) -> None:
+        """Store zeros so that they hide another backing file, of size bytes, which the image is going to name."""
+        self._clusters.backed = max(self._clusters.backed, size)
+
+    def keep_zeros(self) -> None:
+        """Store zeros that write() gets as they are, compressed where all else is."""
+        self._clusters.keeps_zeros = True
+
     def forbid_writing(self) -> None:
         """Refuse what changes the image, as the store was opened for reading only."""
         self._read_only = True

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""convert -B: the copy stands on a backing file and holds what the source shows otherwise."""
+
+from __future__ import annotations
+
+import os
+
+from pydiskimg.cli.convert_target import bitmaps_of_source, refuse_own_file, writing
+from pydiskimg.cli.references import references
+from pydiskimg.disks.fits import check_fits
+from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.images.create import Backing
+from pydiskimg.images.open import open_image
+from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.transfer.differences import write_differences
+from pydiskimg.transfer.verify import read_back
+from pydiskimg.transfer.workers import Meter, worker_count
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pydiskimg.cli import Arguments
+    from pydiskimg.cli.image_options import ImageOptions
+    from pydiskimg.protocols import ImageSource, Source
+
+
+def write_over_backing(source: Source, arguments: Arguments, options: ImageOptions, callback: Any) -> None:
+    """Write the image that the arguments ask for; with -n what it shows is compared, its own backing file included."""
+    if options.preallocation != "off":
+        arguments.usage_error(f"-B and preallocation={options.preallocation}: all of DST would be stored")
+    with _open_backing(arguments) as found:
+        refuse_own_file(found, arguments.destination, named=[found.name])
+        backing = Backing(found, name=os.fsencode(arguments.backing), format=os.fsencode(arguments.backing_format))
+        with (
+            writing(arguments, options, source.size, backing=backing) as disk,
+            bitmaps_of_source(arguments, disk),
+        ):
+            check_fits(source, disk)
+            unit = disk.unit or 1
+            below = disk if arguments.in_place else found
+            write_differences(
+                source,
+                below,
+                disk,
+                unit=unit,
+                sparse=arguments.sparse_unit != 0,
+                workers=arguments.workers,
+                progress=callback,
+            )
+            disk.flush()
+            if arguments.verify:
+                disk.drop_cache()
+                workers = worker_count(arguments.workers)
+                read_back(source, disk, unit=unit, workers=workers, meter=Meter(None, source.size))
+
+
+def _open_backing(arguments: Arguments) -> ImageSource:
+    """The file is the user's own word; what it names needs to be allowed."""
+    name = arguments.backing
+    if ":" in name.partition("/")[0]:
+        raise UnsupportedImageError(f"{name}: is the name of a protocol to QEMU, and only files are opened")
+    path = os.path.join(os.path.dirname(arguments.destination), name)
+    with references(arguments) as policy:
+        return open_image(path, format=arguments.backing_format, references=policy)

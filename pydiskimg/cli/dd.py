@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""pydiskimg dd: a part of an image becomes a new one, with dd's operands."""
+
+from __future__ import annotations
+
+from pydiskimg.cli.arguments import open_source, require_file_name
+from pydiskimg.cli.convert_target import refuse_own_file, written_disk
+from pydiskimg.cli.image_description import JSON, described_image
+from pydiskimg.cli.image_options import ImageOptions
+from pydiskimg.cli.output import tell
+from pydiskimg.cli.references import add_references_option, references
+from pydiskimg.disks.fits import check_size_fits
+from pydiskimg.disks.region import SourceRegion
+from pydiskimg.images import FORMATS
+from pydiskimg.images.qcow2.write.create import round_size
+from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.transfer.copy import copy
+from pydiskimg.transfer.joined import JoinedSource
+from pydiskimg.units import parse_size
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+    from typing import Any
+
+    from pydiskimg.protocols import Source
+
+_BLOCK_SIZE = 512
+_LARGEST_BLOCK = (1 << 31) - 1
+_NUMBERS = ("bs", "count", "skip")
+_NAMES = ("if", "of")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser(
+        "dd",
+        description="Copy a part of the image INPUT to the new image OUTPUT: from block SKIP (default 0) to block "
+        "COUNT of INPUT (default: its end), in blocks of BS bytes (default 512). COUNT is counted from the start of "
+        "INPUT, as by qemu-img and not by dd. Where SKIP lies beyond the end, OUTPUT is empty. OUTPUT has the size of "
+        "what is copied, rounded up to 512 bytes; a block device keeps its own.",
+    )
+    parser.add_argument("-f", dest="format", choices=FORMATS, help="format of INPUT (default: by its contents)")
+    parser.add_argument("-O", dest="output_format", choices=FORMATS, default="raw", help="of OUTPUT (default: raw)")
+    parser.add_argument("-U", dest="force_share", action="store_true", help="accepted; reading takes no lock")
+    add_references_option(parser)
+    parser.add_argument("operand", metavar="if=INPUT of=OUTPUT [bs=BS] [count=COUNT] [skip=SKIP]")
+    parser.set_defaults(run=run, more_operands="more", more=())
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Copy what the operands name."""
+    names, numbers = _operands(arguments, [arguments.operand, *arguments.more])
+    output = names["of"]
+    require_file_name(output)
+    name = _input(arguments, names["if"])
+    with references(arguments) as policy:
+        # Whole sectors, as QEMU sees them.
+        source = JoinedSource([open_source(name, format=arguments.format, references=policy)])
+    with source:
+        refuse_own_file(source, output, named=[name])
+        start, length = _range(source, numbers)
+        size = round_size(length)
+        with written_disk(output, size, format=arguments.output_format, options=ImageOptions()) as disk:
+            check_size_fits("to be copied", size, disk)
+            copy(SourceRegion(source, start, length), disk, unit=disk.unit)
+
+
+def _input(arguments: argparse.Namespace, name: str) -> str:
+    if not arguments.image_opts and not name.startswith(JSON):
+        require_file_name(name)
+        return name
+    if arguments.format is not None:
+        arguments.parser.error("-f is for an image that is named; what is described has driver= for it")
+    return described_image(name, by_options=arguments.image_opts)
+
+
+def _operands(arguments: argparse.Namespace, words: Sequence[str]) -> tuple[dict[str, str], dict[str, int]]:
+    """Return the names, by if and of, and the numbers; the last of a kind wins."""
+    names: dict[str, str] = {}
+    numbers: dict[str, int] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if equals and key in _NAMES:
+            names[key] = value
+        elif equals and key in _NUMBERS:
+            try:
+                numbers[key] = parse_size(value)
+            except ValueError as error:
+                arguments.parser.error(f"{word}: {error}")
+        else:
+            arguments.parser.error(f"{word!r} is not an operand; expected if=, of=, bs=, count= or skip=")
+    if not 1 <= numbers.get("bs", _BLOCK_SIZE) <= _LARGEST_BLOCK:
+        arguments.parser.error(f"bs={numbers['bs']}: expected 1 to {_LARGEST_BLOCK} bytes")
+    if len(names) < len(_NAMES):
+        arguments.parser.error("both if=INPUT and of=OUTPUT are needed")
+    return names, numbers
+
+
+def _range(source: Source, numbers: dict[str, int]) -> tuple[int, int]:
+    """Return where in source the part begins, and its length (bytes)."""
+    block = numbers.get("bs", _BLOCK_SIZE)
+    end = min(source.size, numbers["count"] * block) if "count" in numbers else source.size
+    start = numbers.get("skip", 0) * block
+    if start > end:
+        tell(f"{source.name}: warning: block {start // block} is beyond what is copied; nothing is")
+        return end, 0
+    return start, end - start

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: MIT
+"""Opening what a description describes, and the arguments of a command line that are descriptions."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from pydiskimg.cli.image_description import JSON, ImageDescription, described_image
+from pydiskimg.disks.region import Region, SourceRegion
+from pydiskimg.errors import DoesNotFitError, UnsupportedImageError
+from pydiskimg.images import detect_image
+from pydiskimg.images.open import open_image
+from pydiskimg.images.qcow2.header import read_header
+from pydiskimg.images.qcow2.reader import open_qcow2
+from pydiskimg.images.raw import open_raw
+from pydiskimg.protocols import ImageSource
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pydiskimg.images.raw import RawSource
+    from pydiskimg.images.references import AllowedDirectory
+    from pydiskimg.protocols import Disk, Source
+
+
+class DescribedRegion(SourceRegion, ImageSource):
+    """A part of a raw image that is a disk of its own; close() closes the image."""
+
+    format = "raw"
+
+    def __init__(self, file: RawSource, start: int, length: int) -> None:
+        super().__init__(file, start, length, name=file.name)
+        self._file = file
+
+    def close(self) -> None:
+        """Close the image."""
+        self._file.close()
+
+
+def resolve_descriptions(arguments: argparse.Namespace) -> None:
+    """Replace what describes an image by its description, or by a path and format where the subcommand takes these.
+
+    Raises UnsupportedImageError for a description that cannot be understood, or says more than the subcommand takes.
+    """
+    if getattr(arguments, "more_operands", None) is not None:  # convert
+        names: list[str] = [arguments.source, arguments.destination, *arguments.more]
+        words = [_described(arguments, word, "format") for word in names[:-1]]
+        words.append(_described_target(arguments, names[-1]))
+        arguments.source, arguments.destination, *arguments.more = words
+        return
+    for name, form in (("file", "format"), ("other_file", "other_format")):
+        if (word := getattr(arguments, name, None)) is None:
+            continue
+        found = _described(arguments, word, form)
+        if isinstance(found, ImageDescription) and not getattr(arguments, "reads_descriptions", False):
+            if not found.is_whole:
+                raise UnsupportedImageError(
+                    f"{word}: is a part of a file, or has other files than it names; this command takes whole images"
+                )
+            setattr(arguments, form, found.image_format or getattr(arguments, form, None))
+            found = str(found)
+        setattr(arguments, name, found)
+
+
+def _described(arguments: argparse.Namespace, word: str, form: str) -> str:
+    by_options = getattr(arguments, "image_opts", False)
+    if not by_options and not word.startswith(JSON):
+        return word
+    found = described_image(word, by_options=by_options)
+    if (given := getattr(arguments, form, None)) is not None:
+        if by_options:
+            arguments.parser.error("-f is for an image that is named; --image-opts has driver= for it")
+        if found.image_format not in (None, given):
+            raise UnsupportedImageError(f"{word}: says that it is {found.image_format}, and -f that it is {given}")
+        found.image_format = given
+    return found
+
+
+def _described_target(arguments: argparse.Namespace, word: str) -> str:
+    if not arguments.target_image_opts and not word.startswith(JSON):
+        return word
+    if not arguments.in_place:
+        arguments.parser.error("what is described exists: add -n, or name a new image by its path")
+    found = described_image(word, by_options=arguments.target_image_opts)
+    if found.backing is not None or found.data_file is not None:
+        raise UnsupportedImageError(f"{word}: an image is written with the files that it names itself")
+    arguments.output_format = found.image_format or arguments.output_format
+    return str(found) if found.is_whole else found
+
+
+def open_described(
+    image: ImageDescription, *, references: AllowedDirectory | None, snapshot: str | None
+) -> ImageSource:
+    """Open what is described for reading, as open_image() does; references are for files that images name."""
+    if image.is_whole:
+        return open_image(str(image), format=image.image_format, references=references, snapshot=snapshot)
+    with ExitStack() as failure:
+        file = open_raw(str(image))
+        failure.callback(file.close)
+        if (image.image_format or detect_image(file)) == "raw":
+            opened: ImageSource = DescribedRegion(file, image.offset, _length(file, image))
+        else:
+            opened = _with_other_files(file, image, failure, references, snapshot)
+        failure.pop_all()
+        return opened
+
+
+def part_of_disk(disk: Disk, image: str) -> Disk:
+    """Return the part of disk that is described. Raises DoesNotFitError."""
+    assert isinstance(image, ImageDescription)
+    return Region(disk, image.offset, _length(disk, image), name=disk.name)
+
+
+def _length(file: Source, image: ImageDescription) -> int:
+    """Return the bytes of the part of file that is described. Raises DoesNotFitError."""
+    length = file.size - image.offset if image.length is None else image.length
+    if length < 0 or image.offset + length > file.size:
+        raise DoesNotFitError(
+            f"{file.name}: offset={image.offset},size={length} ends beyond the file, which has {file.size} bytes",
+            needed=image.offset + max(length, 0),
+            available=file.size,
+        )
+    return length
+
+
+def _with_other_files(
+    file: RawSource,
+    image: ImageDescription,
+    opened: ExitStack,
+    references: AllowedDirectory | None,
+    snapshot: str | None,
+) -> ImageSource:
+    """Open a qcow2 image over the files of the description, where it names others itself."""
+    header = read_header(file)
+    if header.has_data_file != (image.data_file is not None):
+        raise UnsupportedImageError(f"{file.name}: data-file goes with an image that has one, and then must be told")
+    if header.backing_file is None and image.backing is not None and image.backing is not False:
+        raise UnsupportedImageError(f"{file.name}: names no backing file, which another one could take the place of")
+    if header.backing_file is not None and image.backing is None:
+        raise UnsupportedImageError(f"{file.name}: names a backing file; say which by backing.file.filename=FILE")
+
+    def other(described: ImageDescription) -> ImageSource:
+        source = open_described(described, references=references, snapshot=None)
+        opened.callback(source.close)
+        return source
+
+    backing: ImageSource | None = None
+    if header.backing_file is not None:  # one of no bytes reads as zero all over
+        backing = other(image.backing) if isinstance(image.backing, ImageDescription) else DescribedRegion(file, 0, 0)
+    data_file = None if image.data_file is None else other(image.data_file)
+    closing = ExitStack()
+    source = open_qcow2(
+        file, header=header, backing=backing, data_file=data_file, snapshot=snapshot, on_close=closing.close
+    )
+    closing.push(opened.pop_all())
+    return source

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: MIT
+"""Images that are described rather than named: --image-opts driver=qcow2,file.filename=X and json:{...}.
+
+    {"driver": "qcow2", "file": {"driver": "file", "filename": "X"}, "backing": {...}}
+
+These are QEMU's block device options, as far as raw and qcow2 in files and devices go. The person at the command line
+describes them, so what they name is opened; a json: name inside an image is refused as any protocol is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydiskimg.cli.arguments import require_name
+from pydiskimg.cli.image_options import split_options
+from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.images import FORMATS
+from pydiskimg.linux.blockdev import is_block_device
+from pydiskimg.units import parse_size
+
+JSON = "json:"
+_PROTOCOLS = ("file", "host_device")
+_DEEPEST = 40  # levels of a description; images stand on fewer files
+_SECTOR = 512
+
+# How QEMU reads and caches, which makes no difference to what is read.
+_WITHOUT_EFFECT = {
+    "aio",
+    "auto-read-only",
+    "cache.direct",
+    "cache.no-flush",
+    "cache-clean-interval",
+    "cache-size",
+    "detect-zeroes",
+    "discard",
+    "drop-cache",
+    "force-share",
+    "l2-cache-entry-size",
+    "l2-cache-size",
+    "locking",
+    "node-name",
+    "overlap-check",
+    "read-only",
+    "refcount-cache-size",
+    "x-check-cache-dropped",
+}
+
+
+class ImageDescription(str):
+    """The path of an image's file, and what is to be taken for the image that it holds.
+
+    image_format is its name, None where the contents decide. offset and length (bytes; None: to the end) are the part
+    of the file that is a raw disk. backing is the description of the backing file in place of the one that the image
+    names, False for none, None for what the image says; data_file is that of the data file.
+    """
+
+    image_format: str | None = None
+    offset = 0
+    length: int | None = None
+    backing: ImageDescription | bool | None = None
+    data_file: ImageDescription | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """True when the path and the format say everything."""
+        return not self.offset and self.length is None and self.backing is None and self.data_file is None
+
+
+def described_image(text: str, *, by_options: bool) -> ImageDescription:
+    """Return what text describes: by_options as key=value,key=value, otherwise by JSON after "json:".
+
+    Raises UnsupportedImageError for what is not understood, or not read here, by its name.
+    """
+    options = _options(text) if by_options and not text.startswith(JSON) else _json(text)
+    return _image(options, shown=text, depth=0)
+
+
+def _options(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    try:
+        parts = split_options(text)
+    except ValueError as error:
+        raise UnsupportedImageError(f"{text}: {error}") from None
+    for part in parts:
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise UnsupportedImageError(f"{text}: {part!r} has no value; expected driver=FORMAT,file.filename=FILE")
+        found[key] = value
+    return found
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text.removeprefix(JSON))
+    except (ValueError, RecursionError) as error:
+        raise UnsupportedImageError(f"{text}: cannot be read as JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise UnsupportedImageError(f'{text}: is not a JSON object; expected json:{{"driver": ...}}')
+    return found
+
+
+def _unfolded(options: Mapping[str, Any], shown: str) -> dict[str, Any]:
+    """Return options with those of dotted keys in dictionaries of their own: {"file.filename": X} as file: filename."""
+    found: dict[str, Any] = {}
+    for key, value in options.items():
+        first, dot, rest = key.partition(".")
+        if not dot or key in _WITHOUT_EFFECT:
+            rest, first = "", key
+        inner = {rest: value} if rest else value
+        known = found.setdefault(first, inner)
+        if known is inner:
+            continue
+        if not isinstance(known, dict) or not isinstance(inner, dict):
+            raise UnsupportedImageError(f"{shown}: says {first!r} twice")
+        found[first] = known | inner
+    return {key: value for key, value in found.items() if key not in _WITHOUT_EFFECT and key != "cache"}
+
+
+def _image(options: Mapping[str, Any], *, shown: str, depth: int) -> ImageDescription:
+    """Read the options of an image: of its format, or of its file alone."""
+    if depth > _DEEPEST:
+        raise UnsupportedImageError(f"{shown}: describes more than {_DEEPEST} images that stand on each other")
+    rest = _unfolded(options, shown)
+    driver = _driver(rest, None, shown)
+    if driver in _PROTOCOLS or (driver is None and "filename" in rest):
+        found = ImageDescription(_file_name(rest, driver, shown))
+        found.image_format = "raw" if driver in _PROTOCOLS else None
+        return found
+    if driver is not None and driver not in FORMATS:
+        raise UnsupportedImageError(f"{shown}: driver={driver!s}; expected one of {', '.join((*FORMATS, *_PROTOCOLS))}")
+    file = _inner(rest, "file", shown)
+    if file is None:
+        raise UnsupportedImageError(f"{shown}: does not say which file; expected file.filename=FILE")
+    found = ImageDescription(_file_name(_unfolded(file, shown), None, shown))
+    found.image_format = driver
+    if driver == "raw":
+        found.offset = _size(rest, "offset", shown) or 0
+        found.length = _size(rest, "size", shown)
+    elif driver == "qcow2":
+        found.backing = _backing(rest, shown, depth)
+        data_file = _inner(rest, "data-file", shown)
+        found.data_file = None if data_file is None else _image(data_file, shown=shown, depth=depth + 1)
+    _require_nothing_left(rest, shown)
+    return found
+
+
+def _driver(options: dict[str, Any], default: str | None, shown: str) -> str | None:
+    driver = options.pop("driver", default)
+    if driver is not None and not isinstance(driver, str):
+        raise UnsupportedImageError(
+            f"{shown}: driver is not a name; expected one of {', '.join((*FORMATS, *_PROTOCOLS))}"
+        )
+    return driver
+
+
+def _inner(options: dict[str, Any], key: str, shown: str) -> dict[str, Any] | None:
+    value = options.pop(key, None)
+    if value is not None and not isinstance(value, dict):
+        raise UnsupportedImageError(f"{shown}: {key} is the name of a node, of which there are none here")
+    return value
+
+
+def _backing(options: dict[str, Any], shown: str, depth: int) -> ImageDescription | bool | None:
+    if "backing" in options and options["backing"] in (None, ""):
+        del options["backing"]
+        return False
+    inner = _inner(options, "backing", shown)
+    return None if inner is None else _image(inner, shown=shown, depth=depth + 1)
+
+
+def _file_name(options: dict[str, Any], driver: str | None, shown: str) -> str:
+    rest = dict(options)
+    driver = _driver(rest, driver, shown)
+    if driver is not None and driver not in _PROTOCOLS:
+        raise UnsupportedImageError(f"{shown}: file.driver={driver!s}; expected {' or '.join(_PROTOCOLS)}")
+    name = rest.pop("filename", None)
+    if not isinstance(name, str) or "\0" in name:
+        raise UnsupportedImageError(f"{shown}: does not say which file; expected file.filename=FILE")
+    _require_nothing_left(rest, shown)
+    require_name(name)
+    if driver == "host_device" and not is_block_device(name):
+        raise UnsupportedImageError(f"{name}: is not a block device, which host_device stands for")
+    return name
+
+
+def _size(options: dict[str, Any], key: str, shown: str) -> int | None:
+    value = options.pop(key, None)
+    if value is None:
+        return None
+    try:
+        size = value if isinstance(value, int) and not isinstance(value, bool) else parse_size(str(value))
+    except ValueError as error:
+        raise UnsupportedImageError(f"{shown}: {key}: {error}") from None
+    if size < 0 or (key == "size" and size % _SECTOR):
+        raise UnsupportedImageError(f"{shown}: {key}={size}: expected 0 or more bytes, as size whole sectors of 512")
+    return size
+
+
+def _require_nothing_left(options: dict[str, Any], shown: str) -> None:
+    for key in options:
+        raise UnsupportedImageError(f"{shown}: the option {key!r} is not understood here")

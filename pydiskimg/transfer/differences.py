@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: MIT
+"""What one Source shows otherwise than another one that an image stands on, written into that image.
+
+source   |  A  |  f  |  g  |  0  |
+below    |  e  |  f  |  y  |  h  |      beyond its end: zeros
+written  |  A  |     |  g  |  0  |      whole clusters; zeros as an entry where the image has one for them
+"""
+
+from __future__ import annotations
+
+from pydiskimg.extents import Kind
+from pydiskimg.images import FORMATS
+from pydiskimg.images.chain import backing_sources, file_of
+from pydiskimg.images.map import IS_PRESENT, map_rows
+from pydiskimg.images.qcow2.backing import read_behind
+from pydiskimg.images.qcow2.host_offsets import IS_ZERO
+from pydiskimg.images.qcow2.reader import Qcow2Source
+from pydiskimg.images.raw import RawSource
+from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.transfer.pieces import CHUNK_SIZE, cut
+from pydiskimg.transfer.workers import Meter, work_on, worker_count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pydiskimg.extents import Extent
+    from pydiskimg.protocols import Disk, Progress, Source
+
+
+def write_differences(
+    source: Source,
+    below: Source | None,
+    disk: Disk,
+    *,
+    unit: int,
+    but_its_own: bool = False,
+    sparse: bool = True,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Write into disk, which shows below (None: zeros), what source shows otherwise, in whole clusters of unit bytes.
+
+    but_its_own leaves out what the topmost image of source holds itself. sparse False writes zeros as data. progress
+    counts the bytes that are compared; nothing is flushed. Raises what reading and writing raise.
+    """
+
+    def found() -> Iterator[Extent]:
+        return _pieces(source, below, unit, but_its_own=but_its_own)
+
+    meter = Meter(progress, 0 if progress is None else sum(piece.length for piece in found()))
+    comparing = _Comparing(source, below, disk, unit, sparse=sparse)
+    work_on(found(), comparing.piece, meter=meter, workers=worker_count(workers))
+
+
+class _Comparing:
+    """Writes what a piece shows, where below shows something else."""
+
+    def __init__(self, source: Source, below: Source | None, disk: Disk, unit: int, *, sparse: bool) -> None:
+        self._source = source
+        self._below = below
+        self._disk = disk
+        self._unit = unit
+        self._zeros = bytearray(unit) if sparse else None
+
+    def piece(self, piece: Extent, buffer: memoryview) -> None:
+        half = len(buffer) // 2
+        for at in range(piece.start, piece.end, max(half, self._unit)):
+            length = min(max(half, self._unit), piece.end - at)
+            if length <= half:
+                self._compare(at, buffer[:length], buffer[half : half + length])
+            else:
+                self._compare(at, buffer[:length], memoryview(bytearray(length)))
+
+    def _compare(self, at: int, wanted: memoryview, found: memoryview) -> None:
+        self._source.read_into(at, wanted)
+        if self._below is None:
+            found[:] = bytes(len(found))
+        else:
+            read_behind(self._below, at, found)
+        if wanted == found:
+            return
+        start, kind = 0, None
+        for offset in range(0, len(wanted), self._unit):
+            stop = min(offset + self._unit, len(wanted))
+            now = self._kind(wanted[offset:stop], found[offset:stop])
+            if now is not kind:
+                self._put(at, wanted, start, offset, kind)
+                start, kind = offset, now
+        self._put(at, wanted, start, len(wanted), kind)
+
+    def _kind(self, wanted: memoryview, found: memoryview) -> Kind | None:
+        """None where both are the same."""
+        if wanted == found:
+            return None
+        return Kind.ZERO if self._zeros is not None and self._zeros[: len(wanted)] == wanted else Kind.DATA
+
+    def _put(self, at: int, wanted: memoryview, start: int, stop: int, kind: Kind | None) -> None:
+        if kind is Kind.ZERO:
+            self._disk.zero(at + start, stop - start)
+        elif kind is Kind.DATA:
+            self._disk.write(at + start, wanted[start:stop])
+
+
+def _pieces(source: Source, below: Source | None, unit: int, *, but_its_own: bool) -> Iterator[Extent]:
+    """Yield what has to be compared, as pieces that begin and end at multiples of unit, or at the end of source."""
+    start = end = 0
+    for first, stop in _ranges(source, below, but_its_own=but_its_own):
+        if first // unit * unit > end:
+            yield from cut(start, end, CHUNK_SIZE, Kind.DATA)
+            start = first // unit * unit
+        end = min(source.size, -(-stop // unit) * unit)
+        whole = end - end % CHUNK_SIZE
+        if start < whole:
+            yield from cut(start, whole, CHUNK_SIZE, Kind.DATA)
+            start = whole
+    yield from cut(start, end, CHUNK_SIZE, Kind.DATA)
+
+
+def _ranges(source: Source, below: Source | None, *, but_its_own: bool) -> Iterator[tuple[int, int]]:
+    """Yield [start, end) of them, ascending: what is zero in both is left out, and what one file shows in both."""
+    common = _depth_of(below, source)
+    data = _Data(below)
+    for start, length, depth, flags in _rows(source):
+        is_own = but_its_own and depth == 0 and flags & IS_PRESENT
+        if is_own or (common is not None and depth >= common):
+            continue
+        if flags & IS_ZERO:
+            yield from data.within(start, start + length)
+        else:
+            yield start, start + length
+
+
+def _rows(source: Source) -> Iterator[tuple[int, int, int, int]]:
+    """Start, length, depth and flags as map_rows() has them; what is not an image has its extents at depth 0."""
+    if source.format in FORMATS:
+        for start, length, depth, flags, _ in map_rows(source, 0, source.size)[1]:
+            yield start, length, depth, flags
+        return
+    for extent in source.extents():
+        yield extent.start, extent.length, 0, 0 if extent.kind is Kind.DATA else IS_ZERO
+
+
+class _Data:
+    """Where a source has data, asked for in ascending order; None has none."""
+
+    def __init__(self, source: Source | None) -> None:
+        extents: Iterable[Extent] = () if source is None else source.extents()
+        self._extents = (extent for extent in extents if extent.kind is Kind.DATA)
+        self._next = next(self._extents, None)
+
+    def within(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yield [start, end) of the data there."""
+        while self._next is not None and self._next.start < end:
+            if self._next.end > start:
+                yield max(start, self._next.start), min(end, self._next.end)
+            if self._next.end > end:
+                return
+            self._next = next(self._extents, None)
+
+
+def _depth_of(below: Source | None, source: Source) -> int | None:
+    """How deep in the chain of source below is, which shows the same in both; None when it is not there."""
+    if not isinstance(below, Qcow2Source | RawSource):
+        return None
+    own = file_of(below).identity
+    return next(
+        (depth for depth, layer in enumerate(backing_sources(source), 1) if file_of(layer).identity == own), None
+    )

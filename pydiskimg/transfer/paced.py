@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""A Disk that takes so many bytes a second and no more."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from pydiskimg.protocols import Disk
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydiskimg.extents import Extent
+    from pydiskimg.protocols import Buffer, WritableBuffer
+
+
+class PacedDisk(Disk):
+    """disk, to which write() writes rate bytes a second on average, from all threads together; it stays the caller's.
+
+    Zeroing is not counted: it writes nothing where the disk can do so.
+    """
+
+    name: str
+    size: int
+
+    def __init__(self, disk: Disk, rate: int) -> None:
+        self.name = disk.name
+        self.size = disk.size
+        self.disk = disk
+        self._rate = rate
+        self._lock = threading.Lock()
+        self._next = time.monotonic()
+
+    @property
+    def sector_size(self) -> int:
+        return self.disk.sector_size
+
+    @property
+    def reads_as_zero(self) -> bool:
+        return self.disk.reads_as_zero
+
+    @property
+    def format(self) -> str:
+        return self.disk.format
+
+    @property
+    def unit(self) -> int | None:
+        return self.disk.unit
+
+    def extents(self) -> Iterator[Extent]:
+        return self.disk.extents()
+
+    def stored_extents(self) -> Iterator[Extent]:
+        return self.disk.stored_extents()
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        self.disk.read_into(offset, buffer)
+
+    def write(self, offset: int, data: Buffer) -> None:
+        with self._lock:
+            begin = max(self._next, time.monotonic())
+            self._next = begin + memoryview(data).nbytes / self._rate
+        if (pause := begin - time.monotonic()) > 0:
+            time.sleep(pause)
+        self.disk.write(offset, data)
+
+    def zero(self, offset: int, length: int) -> None:
+        self.disk.zero(offset, length)
+
+    def flush(self) -> None:
+        self.disk.flush()
+
+    def drop_cache(self) -> None:
+        self.disk.drop_cache()

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: MIT
+"""Images that are described (--image-opts, json:), judged by qemu-img; and what descriptions must not open."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pydiskimg.cli import main
+from tests.fixtures.qcow2_chains import contents, made_chain
+from tests.fixtures.qcow2_images import run
+
+pytestmark = pytest.mark.oracle
+
+KIB = 1 << 10
+MIB = 1 << 20
+
+
+def ours(*words: object) -> int:
+    try:
+        return main([*map(str, words)])
+    except SystemExit as ended:
+        return int(str(ended.code))
+
+
+@pytest.fixture
+def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    monkeypatch.chdir(tmp_path)
+    return made_chain(tmp_path, random.Random(1), sizes=(2 * MIB, 2 * MIB))
+
+
+DESCRIPTIONS = [
+    "driver=qcow2,file.filename=base.qcow2",
+    "driver=qcow2,file.driver=file,file.filename=base.qcow2,file.locking=off,cache.direct=on,read-only=on",
+    "driver=raw,file.filename=base.qcow2",
+    "driver=raw,offset=64k,file.filename=base.qcow2",
+    "driver=raw,offset=4096,size=65536,file.filename=base.qcow2",
+    "driver=file,filename=base.qcow2",
+    "file.filename=base.qcow2",
+    'json:{"driver": "qcow2", "file": {"driver": "file", "filename": "base.qcow2"}}',
+    'json:{"driver": "qcow2", "file.driver": "file", "file.filename": "base.qcow2", "node-name": "n"}',
+    'json:{"driver": "raw", "offset": 512, "size": 1024, "file": {"driver": "file", "filename": "base.qcow2"}}',
+    'json:{"driver": "qcow2", "file": {"driver": "file", "filename": "layer0.qcow2"}, '
+    '"backing": {"driver": "raw", "file": {"driver": "file", "filename": "base.qcow2"}}}',
+    'json:{"driver": "qcow2", "file": {"driver": "file", "filename": "layer0.qcow2"}, '
+    '"backing": {"driver": "raw", "offset": 1024, "file": {"driver": "file", "filename": "base.qcow2"}}}',
+    'json:{"driver": "qcow2", "file": {"driver": "file", "filename": "layer0.qcow2"}, "backing": null}',
+    "driver=qcow2,file.filename=layer0.qcow2,backing.driver=qcow2,backing.file.filename=base.qcow2",
+]
+
+
+@pytest.mark.parametrize("image", DESCRIPTIONS)
+def test_read_as_described(chain: list[Path], image: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [] if image.startswith("json:") else ["--image-opts"]
+    run("qemu-img", "convert", *words, "-O", "raw", image, "expected")
+    assert ours("convert", *words, "-O", "raw", image, "made") == 0
+    assert Path("made").read_bytes() == Path("expected").read_bytes()
+    assert ours("convert", *words, "-O", "raw", image, image, "twice") == 0
+    assert Path("twice").read_bytes() == Path("expected").read_bytes() * 2
+    if not words:
+        assert ours("compare", "-F", "raw", image, "expected") == 0
+    assert ours("dd", *words, f"if={image}", "of=part", "bs=1k", "count=1") == 0
+    assert Path("part").read_bytes() == Path("expected").read_bytes()[:KIB]
+    capsys.readouterr()
+    for command in (["map", "--output=json"], ["measure", "--output=json", "-O", "qcow2"]):
+        assert ours(*command, *words, image) == 0
+        found = json.loads(capsys.readouterr().out)
+        expected = json.loads(run("qemu-img", *command, *words, image))
+        if command[0] == "map":
+            found = [{key: value for key, value in row.items() if key != "compressed"} for row in found]
+        assert found == expected
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "driver=vmdk,file.filename=base.qcow2",
+        "driver=qcow2,file.driver=nbd,file.host=h",
+        "driver=qcow2,file.driver=https,file.url=https://h/",
+        "driver=qcow2,file.filename=base.qcow2,nonsense=1",
+        "driver=qcow2,file.filename=base.qcow2,file.nonsense=1",
+        "driver=qcow2,file.filename=base.qcow2,offset=4",
+        "driver=raw,offset=1G,file.filename=base.qcow2",
+        "driver=raw,size=1000,file.filename=base.qcow2",
+        "driver=raw,size=many,file.filename=base.qcow2",
+        "driver=qcow2",
+        "driver=qcow2,file=base.qcow2",
+        "driver=host_device,filename=base.qcow2",
+        "driver=qcow2,file.filename=missing",
+        "driver=qcow2,file.filename=base.qcow2,backing.driver=raw,backing.file.filename=layer0.qcow2",
+        "base.qcow2",
+        "json:{",
+        "json:7",
+        'json:{"driver": "qcow2", "file": 7}',
+        'json:{"driver": ["qcow2"], "file": {"filename": "base.qcow2"}}',
+        'json:{"driver": "qcow2", "file": {"driver": "file", "filename": 7}}',
+        "json:" + '{"driver": "qcow2", "file": {"filename": "layer0.qcow2"}, "backing": ' * 600,
+    ],
+)
+def test_refused_by_both(chain: list[Path], image: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--image-opts"]
+    for command in ("convert", "map", "info", "resize"):
+        last = {"convert": ["made"], "resize": ["3M"]}.get(command, [])
+        assert ours(command, *words, image, *last) == 1
+        assert capsys.readouterr().err.count("\n") == 1
+    said = subprocess.run(["qemu-img", "info", *words, image], capture_output=True, check=False)
+    assert said.returncode == 1
+
+
+def test_every_command_takes_one(chain: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    base = 'json:{"driver": "qcow2", "file": {"driver": "file", "filename": "base.qcow2"}}'
+    top = "driver=qcow2,file.driver=file,file.filename=layer0.qcow2"
+    before = contents(chain[1], "qcow2")
+    assert ours("info", "--output=json", base) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(run("qemu-img", "info", "--output=json", base))
+    assert ours("check", base) == 0
+    assert ours("resize", "--allow-references", ".", "--image-opts", top, "+1M") == 0
+    for words in (["-c", "s"], ["-l"], ["-d", "s"]):
+        assert ours("snapshot", *words, base) == 0
+    assert ours("rebase", "--allow-references", ".", "--image-opts", "-b", "", top) == 0
+    assert contents(chain[1], "qcow2") == before + bytes(MIB)
+    assert ours("rebase", "-u", "-b", "base.qcow2", "-F", "qcow2", "--image-opts", top) == 0
+    assert ours("commit", "--allow-references", ".", "-d", "--image-opts", top) == 0
+    assert contents(chain[0], "qcow2") == before + bytes(MIB)
+    run("qemu-img", "check", "-q", "base.qcow2")
+    # A part of a file, and -f beside a description.
+    part = "driver=raw,offset=512,file.filename=base.qcow2"
+    for command in (["info"], ["check"], ["resize", "1M"]):
+        assert ours(command[0], "--image-opts", part, *command[1:]) == 1
+        assert "this command takes whole images" in capsys.readouterr().err
+    assert ours("map", "--image-opts", "-f", "qcow2", top) == 2
+    assert ours("create", "-f", "qcow2", base, "1M") == 2
+
+
+def test_a_described_target(chain: list[Path]) -> None:
+    Path("source").write_bytes(random.Random(2).randbytes(64 * KIB))
+    run("qemu-img", "create", "-q", "-f", "qcow2", "target.qcow2", "64k")
+    target = ["--target-image-opts", "source", "driver=qcow2,file.filename=target.qcow2"]
+    assert ours("convert", *target) == 2
+    assert ours("convert", "-n", *target) == 0
+    assert contents(Path("target.qcow2"), "qcow2") == Path("source").read_bytes()
+    Path("whole").write_bytes(b"\1" * MIB)
+    part = 'json:{"driver": "raw", "offset": 65536, "size": 131072, "file": {"driver": "file", "filename": "whole"}}'
+    assert ours("convert", "-n", "source", part) == 0
+    expected = b"\1" * 65536 + Path("source").read_bytes() + b"\1" * (MIB - 131072)
+    assert Path("whole").read_bytes() == expected
+    assert ours("convert", "-n", "-O", "raw", "base.qcow2", part) == 1
+    assert Path("whole").read_bytes() == expected
+
+
+@pytest.mark.parametrize("name", ['json:{"driver":"raw","file":{"driver":"file","filename":"base.qcow2"}}', "json:x"])
+def test_an_image_that_names_a_description(chain: list[Path], name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is refused as every protocol is, also below an allowed directory."""
+    run("qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", name, "layer0.qcow2")
+    for words in (["map"], ["compare", "base.qcow2"], ["info", "--backing-chain"]):
+        assert ours(words[0], "--allow-references", ".", *words[1:], "layer0.qcow2") > 0
+        assert "the protocol 'json'" in capsys.readouterr().err
