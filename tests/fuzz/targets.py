@@ -38,6 +38,7 @@ from pydiskimg.transfer.copy import copy
 from pydiskimg.transfer.receive import read_stream
 from pydiskimg.transfer.send import write_stream
 from tests.fixtures.qcow2_images import BytesSource
+from tests.fuzz.commands import commands
 
 NAME = "test.qcow2"
 SMALL = 8 << 20  # a virtual disk that may be read as a whole
@@ -306,6 +307,7 @@ TARGETS: Mapping[str, Target] = {
     "disk": disk,
     "switch": switch,
     "info": info_and_map,
+    "commands": commands,
 }
 
 
