@@ -14,7 +14,6 @@ import random
 import resource
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections import Counter
