@@ -31,7 +31,7 @@ def add_field_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose fields, which belong to -lR, and the form in which they are printed."""
     import argparse
 
-    class Checksum(argparse.Action):
+    class ChooseChecksum(argparse.Action):
         """--checksum, or --checksum=KIND: what follows without "=" is the image."""
 
         def __call__(self, _: object, namespace: argparse.Namespace, __: object, option: str | None = None) -> None:
@@ -42,7 +42,7 @@ def add_field_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--time-{name}", action="store_const", const=name, dest="ages", help=f"times as {what}")
     words = [f"--checksum={kind}" for kind in CHECKSUMS]
     help_text = f"with -lR, or as JSON: of regular files; --checksum alone is {words[0]}"
-    parser.add_argument("--checksum", *words, action=Checksum, nargs=0, help=help_text)
+    parser.add_argument("--checksum", *words, action=ChooseChecksum, nargs=0, help=help_text)
     parser.add_argument("--csv", action="store_true", help="with -lR: fields separated by commas, quoted where needed")
 
 
