@@ -32,6 +32,7 @@ IMAGES = ("qcow2", "ext4")
 QEMU_EACH = 10  # one case of so many is read by qemu-img too
 
 TURNS = (
+    *("bitmap", "bitmap", "repair", "repair", "repair"),
     *("read", "read", "read", "disk", "disk", "disk", "stream", "stream"),
     *("check", "check", "snapshots", "info", "switch", "switch", "switch", *["commands"] * 8),
 )

@@ -37,8 +37,9 @@ _LARGEST_DEFAULT, _SMALLEST_DEFAULT = 64 << 10, 4 << 10  # QEMU's granularity is
 
 
 class BitmapSet:
-    """The dirty bitmaps of the image in file. Those of an image that a program without bitmaps has changed are gone.
+    """The dirty bitmaps of the image in file, about a disk of disk_size bytes.
 
+    Those of an image that a program without bitmaps has changed are gone.
     A bitmap that is in use was not closed by its last writer: it may miss changes, and can only be removed. All
     methods that name a bitmap raise UnsupportedImageError where the image has none of that name, or where QEMU
     refuses; what reads the file raises InvalidImageError for what contradicts the specification.
@@ -47,10 +48,9 @@ class BitmapSet:
     def __init__(self, file: Addressable, header: Header) -> None:
         self._file = file
         self._header = header
-        self._size = header.size
+        self.disk_size = header.size
         self._contents: dict[int, BitmapContents] = {}  # by the id() of a Bitmap in _bitmaps
         self._left: list[tuple[int, int]] = []  # clusters that are not named any more
-        self._directory = _directory_clusters(header)
         self._packed = b""  # the directory in the file
         self._bitmaps = read_bitmaps(file, header) if header.has_bitmaps else []
         for bitmap in self._bitmaps:
@@ -60,6 +60,7 @@ class BitmapSet:
                     "specification; the image is corrupt, or made by a newer program"
                 )
         self._packed = packed_directory(self._bitmaps)
+        self._directory = _directory_clusters(header)
 
     @property
     def is_changed(self) -> bool:
@@ -150,7 +151,7 @@ class BitmapSet:
         self.check_size(size)
         for bitmap in self._bitmaps:
             self.contents(bitmap.whole_name).resize(size)
-        self._size = size
+        self.disk_size = size
 
     def mark(self, store: Store, *, in_use: bool) -> None:
         """Say in the directory in the file that all bitmaps may miss changes, or those only that did before."""
@@ -203,7 +204,7 @@ class BitmapSet:
 
     def _new_contents(self, granularity: int, table: array[int] | None = None) -> BitmapContents:
         size = self._header.cluster_size
-        return BitmapContents(self._file, size, granularity=granularity, disk_size=self._size, table=table)
+        return BitmapContents(self._file, size, granularity=granularity, disk_size=self.disk_size, table=table)
 
     def _table(self, bitmap: Bitmap) -> array[int]:
         fields = bitmap.fields
@@ -242,7 +243,7 @@ class BitmapSet:
                 f"{where}: a granularity of {granularity} bytes is not possible; expected a power of two from "
                 f"{smallest} to {largest}"
             )
-        self._check_bits(name, granularity, self._size)
+        self._check_bits(name, granularity, self.disk_size)
 
     def _check_bits(self, name: bytes, granularity: int, size: int) -> None:
         bits = -(-size // granularity)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pydiskimg.errors import DiskImageError, UnsupportedImageError
+from pydiskimg.errors import DiskImageError, InvalidImageError, UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.bitmap_set import BitmapSet
 from pydiskimg.images.qcow2.bitmaps import AUTO, BITMAP_ENTRY, BITMAPS, IN_USE
@@ -312,3 +312,12 @@ def _merge(bitmaps: BitmapSet) -> None:
 
 def _clear(bitmaps: BitmapSet) -> None:
     bitmaps.contents(b"three").clear()
+
+
+def test_an_extension_that_is_too_short() -> None:
+    """Found by tests/fuzz: an error of struct's."""
+    store = with_bitmaps(b"one")
+    at = bytes(store.data).index(layout.EXTENSION_BITMAPS.to_bytes(4, "big")) + 4
+    store.data[at : at + 4] = (22).to_bytes(4, "big")
+    with pytest.raises(InvalidImageError, match="the header extension has 22 bytes, expected 24"):
+        change_bitmaps(store, lambda bitmaps: bitmaps.add(b"two"))
