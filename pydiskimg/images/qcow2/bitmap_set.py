@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pydiskimg.protocols import Addressable, Store
 
 _MOST_BITS = 512 << 20  # of one bitmap: QEMU makes no larger ones
+_MOST_TABLES = 64 << 20  # bytes of all tables that are held in memory: those of 4,096 TiB of QEMU's own bitmaps
 _LARGEST_DEFAULT, _SMALLEST_DEFAULT = 64 << 10, 4 << 10  # QEMU's granularity is the cluster size between these
 
 
@@ -52,6 +53,7 @@ class BitmapSet:
         self._contents: dict[int, BitmapContents] = {}  # by the id() of a Bitmap in _bitmaps
         self._left: list[tuple[int, int]] = []  # clusters that are not named any more
         self._packed = b""  # the directory in the file
+        self._table_bytes = 0
         self._bitmaps = read_bitmaps(file, header) if header.has_bitmaps else []
         for bitmap in self._bitmaps:
             if not is_possible_bitmap(header, bitmap.fields):
@@ -93,6 +95,7 @@ class BitmapSet:
         bitmap = self._usable(name)
         contents = self._contents.get(id(bitmap))
         if contents is None:
+            self._check_bits(name, bitmap.granularity, self.disk_size)
             table = self._table(bitmap)
             contents = self._contents[id(bitmap)] = self._new_contents(bitmap.granularity, table)
         return contents
@@ -207,10 +210,13 @@ class BitmapSet:
         return BitmapContents(self._file, size, granularity=granularity, disk_size=self.disk_size, table=table)
 
     def _table(self, bitmap: Bitmap) -> array[int]:
-        fields = bitmap.fields
-        return read_table(
-            self._file, fields["bitmap_table_offset"], fields["bitmap_table_size"], self._header.cluster_size
-        )
+        offset, entries = bitmap.fields["bitmap_table_offset"], bitmap.fields["bitmap_table_size"]
+        self._table_bytes += entries * layout.ENTRY_SIZE
+        if self._table_bytes > _MOST_TABLES:
+            raise UnsupportedImageError(
+                f"{self._file.name}: its bitmaps' tables have more than {_MOST_TABLES} bytes together; remove some"
+            )
+        return read_table(self._file, offset, entries, self._header.cluster_size)
 
     def _found(self, name: bytes) -> Bitmap:
         for bitmap in self._bitmaps:
