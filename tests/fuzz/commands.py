@@ -226,6 +226,24 @@ def overwrite(case: Case, before: bytes | None) -> str:
     return _word(status)
 
 
+def bitmap(case: Case, before: bytes | None) -> str:
+    """Bitmaps are changed; the disk is not."""
+    choice = (["--add"], ["--add", "-g", "512"], ["--remove"], ["--clear", "--enable"], ["--add", "--merge", "b0"])
+    status, _ = case.run("bitmap", *case.rng.choice(choice), case.path, case.rng.choice(("b0", "b0", "new")))
+    _assert_shows(case, before, "bitmap")
+    return _word(status)
+
+
+def repair(case: Case, before: bytes | None) -> str:
+    """What is repaired shows what it did, and a second repair finds nothing."""
+    how = case.rng.choice(("all", "all", "leaks"))
+    status, _ = case.run("check", "-r", how, case.path)
+    _assert_shows(case, before, "check -r")
+    if not status:
+        assert case.run("check", case.path)[0] == 0, "check -r: not clean afterwards"
+    return str(status)
+
+
 def _assert_shows(case: Case, before: bytes | None, what: str) -> None:
     if before is not None:
         assert case.shown(case.path) == before, f"{what}: the disk shows something else"
@@ -244,6 +262,8 @@ READING: Mapping[str, Action] = {
     "create": create,
 }
 CHANGING: Mapping[str, Action] = {
+    "bitmap": bitmap,
+    "repair": repair,
     "snapshot": snapshot,
     "resize": resize,
     "commit": commit,
