@@ -30,6 +30,7 @@ COMMANDS = {
     "measure": "tell how large a new image will be",
     "commit": "write what an image holds into its backing file",
     "rebase": "let an image stand on another backing file",
+    "amend": "change options of a qcow2 image",
     "mkfs": "make an ext2, ext3 or ext4 file system",
     "mkswap": "make a swap area",
     "ls": "list files of an image",
