@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import os
 import random
+from pathlib import Path
 
 import pytest
 
-from pydiskimg.errors import DiskImageError
+from pydiskimg.disks.store import GrowingFile
+from pydiskimg.errors import DiskImageError, UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.check import check_qcow2
 from pydiskimg.images.qcow2.header import read_header
@@ -250,6 +253,22 @@ def test_a_table_that_is_data_as_well() -> None:
 def _first(store: MemoryStore) -> bytes:
     source = open_qcow2(BytesSource(bytes(store.data)))
     return read_bytes(source, 0, source.size)
+
+
+def test_a_file_whose_clusters_no_table_can_count(tmp_path: Path) -> None:
+    """It is mostly a hole: refused soon, before anything is written."""
+    fd = os.open(tmp_path / "long.qcow2", os.O_RDWR | os.O_CREAT)
+    try:
+        os.pwrite(fd, sound(1, refcount_bits=64).data, 0)
+        header = read_header(GrowingFile(fd, "long.qcow2"))
+        os.pwrite(fd, bytes(8), header.refcount_table_offset)
+        kept = os.pread(fd, 1 << 20, 0)
+        os.ftruncate(fd, 3 << 34)
+        with pytest.raises(UnsupportedImageError, match="no refcount table can count so many clusters of 512 bytes"):
+            repair_qcow2(GrowingFile(fd, "long.qcow2"))
+        assert os.pread(fd, 1 << 20, 0).rstrip(b"\0") == kept.rstrip(b"\0")
+    finally:
+        os.close(fd)
 
 
 def test_a_damaged_table_is_left_alone() -> None:

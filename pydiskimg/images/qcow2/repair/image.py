@@ -12,7 +12,6 @@ from typing import cast
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.check import CheckResult, check_qcow2
 from pydiskimg.images.qcow2.header import read_header
-from pydiskimg.images.qcow2.repair.entries import mend_entries
 from pydiskimg.images.qcow2.repair.leaks import free_leaks
 from pydiskimg.images.qcow2.repair.rebuild import rebuild
 from pydiskimg.images.qcow2.write.create import change_header
@@ -60,7 +59,6 @@ def repair_qcow2(store: Store, *, only_leaks: bool = False, progress: Progress |
     if refusal := _refusal(found, store.name):
         return Repair(found, found, refusal)
     if found.corruptions + found.check_errors and not only_leaks:
-        mend_entries(store)
         for _ in range(_ROUNDS):
             rebuild(store)
             left = check_qcow2(file, progress=progress)

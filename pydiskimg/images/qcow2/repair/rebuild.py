@@ -9,6 +9,7 @@ from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.header import read_header
 from pydiskimg.images.qcow2.refcount_reader import is_zero, read_padded
 from pydiskimg.images.qcow2.repair.counts import RebuiltRefcounts
+from pydiskimg.images.qcow2.repair.entries import mend_entries
 from pydiskimg.images.qcow2.repair.references import References
 from pydiskimg.images.qcow2.snapshots import SNAPSHOT, packed_snapshot, snapshot_entries
 from pydiskimg.images.qcow2.words import big_endian, numbers
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from pydiskimg.images.qcow2.header import Header
 
 _COMPLETE = 16  # bytes of extra data that each snapshot of version 3 has
-_PIECE = 1 << 16  # clusters whose references are passed on at a time
 
 
 def rebuild(store: Store) -> None:
@@ -51,6 +51,7 @@ class _Rebuild:
 
     def run(self) -> None:
         header = self._header
+        mend_entries(self._store)
         self._references.run()
         fields = self._new_snapshot_table() | self._new_l1()
         extensions = None
@@ -60,10 +61,8 @@ class _Rebuild:
         self._counts.publish(extensions, **fields)
 
     def _count(self, counter: ReferenceCounter) -> None:
-        end = min(counter.end, self._end)
-        for at in range(counter.first, end, _PIECE):
-            stop = min(at + _PIECE, end)
-            self._counts.count(at, counter.references[at - counter.first : stop - counter.first])
+        for first, references, _ in counter.pages(self._end):
+            self._counts.count(first, references)
 
     def _clusters(self, length: int) -> int:
         return -(-length // self._header.cluster_size)
