@@ -48,6 +48,9 @@ DOCUMENT = ROOT / "docs/foreign-suites.md"
         "create t -- -1024",
         "compare -s a b",
         "check t",
+        "check -r all t",
+        "convert --bitmaps a b",
+        "bitmap --merge x -b other t name",
         "snapshot -l t",
         "snapshot -c name t",
         "convert a b c",
@@ -81,8 +84,6 @@ def test_ours(words: str) -> None:
         "create -f qcow2 -o cluster_size=4k,,x t 1M",
         "create -f qcow2 -b json:{} t 1M",
         "create -f qcow2 -o backing_file=nbd:x t 1M",
-        "check -r all t",
-        "convert --bitmaps a b",
     ],
 )
 def test_theirs(words: str) -> None:
