@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reference counts that are computed again: a new refcount table and blocks, all after the end of the file.
+"""Reference counts that are computed again: a new refcount table and blocks, all after what the image has in use.
 
     | the image as the header names it, unchanged          | new table | new blocks | new L2 tables, L1 table |
                                                              nothing names them until publish()
@@ -34,8 +34,8 @@ class RebuiltRefcounts(Refcounts):
         clusters, _ = refcount_clusters(end + spare, header.cluster_size, header.refcount_order)
         if clusters << header.cluster_bits > layout.MAX_REFCOUNT_TABLE_SIZE:
             raise UnsupportedImageError(
-                f"{store.name}: the file has {store.size} bytes, and no refcount table can count so many clusters of "
-                f"{header.cluster_size} bytes; nothing was changed: copy what can be read with convert"
+                f"{store.name}: is in use up to byte {end << header.cluster_bits}, and no refcount table counts so "
+                f"many clusters of {header.cluster_size} bytes; nothing was changed: copy what can be read with convert"
             )
         new = copy(header)
         new.refcount_table_offset, new.refcount_table_clusters = end << header.cluster_bits, clusters

@@ -25,22 +25,23 @@ if TYPE_CHECKING:
 _COMPLETE = 16  # bytes of extra data that each snapshot of version 3 has
 
 
-def rebuild(store: Store) -> None:
+def rebuild(store: Store, end: int) -> None:
     """Give the image in store new reference counts, and copied flags that agree with them; durable on return.
 
-    A check has found that its other tables are in order. Snapshot entries get the extra data that version 3 wants.
-    Raises InvalidImageError and StorageError; then the image is what it was.
+    end is where its last cluster ends (bytes) that is referred to or counted: what is new goes there. A check has found
+    that its other tables are in order. Snapshot entries get the extra data that version 3 wants. Raises
+    InvalidImageError, UnsupportedImageError where there are more clusters than can be counted, and StorageError; then
+    the image is what it was.
     """
-    _Rebuild(store).run()
+    _Rebuild(store, end).run()
 
 
 class _Rebuild:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, end: int) -> None:
         self._store = store
         self._file = cast("Source", store)
         self._header = header = read_header(store, tables_inside=False)
-        # One more than there are: a range that ends in a last cluster which is not whole may reach into it.
-        self._end = -(-store.size // header.cluster_size) + 1
+        self._end = end >> header.cluster_bits
         self._references = References(self._file, header, self._count, is_rebuilt=True)
         self._l1 = numbers(read_padded(self._file, header.l1_table_offset, header.l1_size * layout.ENTRY_SIZE))
         self._snapshots, self._old_snapshots = self._complete_snapshots()
