@@ -111,6 +111,19 @@ def test_zeros_in_front_of_a_backing_file_are_stored(tmp_path: Path, seed: int) 
     assert digests(path) == before
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+def test_zstd(tmp_path: Path, *, compressed: bool) -> None:
+    """Version 2 has zlib only, which matters where a cluster is compressed."""
+    path = tmp_path / "ours.qcow2"
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "compression_type=zstd", str(path), "1M")
+    run("qemu-io", "-f", "qcow2", "-c", f"write {'-c ' * compressed}-P 5 0 64k", str(path))
+    theirs = twin([path], tmp_path / "theirs")[0]
+    before = digests(path)
+    assert ours(path, "compat=0.10") == by_qemu(theirs, "compat=0.10") == (not compressed)
+    assert told(path) == told(theirs)
+    assert digests(path) == before
+
+
 def test_a_data_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "ours.qcow2"
