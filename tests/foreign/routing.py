@@ -29,9 +29,10 @@ GRAMMAR: dict[str, tuple[str, tuple[str, ...], range]] = {
     "commit": ("f:b:dpqt:", ("image-opts",), range(1, 2)),
     "rebase": ("f:b:F:upqt:T:U", ("image-opts",), range(1, 2)),
     "measure": ("O:o:f:l:U", ("output=", "size=", "image-opts"), range(2)),
+    "amend": ("f:o:pqt:", ("force", "image-opts"), range(1, 2)),
     "dd": ("f:O:U", ("image-opts",), range(1, 6)),
 }
-CHANGE_IN_PLACE = ("resize", "commit", "rebase", "bitmap")
+CHANGE_IN_PLACE = ("resize", "commit", "rebase", "bitmap", "amend")
 FORMATS = ("raw", "qcow2")
 _OFF = ("off", "false", "no")
 # Keys of -o; with values where pydiskimg has no others.
@@ -45,7 +46,8 @@ IMAGE_OPTIONS: dict[str, tuple[str, ...] | None] = {
     "extended_l2": None,
     "backing_file": None,
     "backing_fmt": None,
-    "data_file_raw": _OFF,
+    "data_file": None,
+    "data_file_raw": None,
     "encryption": _OFF,
     "nocow": _OFF,
 }
@@ -109,7 +111,7 @@ def _value_known(command: str, name: str, value: str) -> bool:
     if name in ("-b", "-B"):
         return not _PROTOCOL.match(value)
     if name == "-o":
-        return _image_options_known(value, CREATE_OPTIONS if command == "create" else IMAGE_OPTIONS)
+        return _image_options_known(value, IMAGE_OPTIONS if command == "convert" else CREATE_OPTIONS)
     return True
 
 
@@ -121,6 +123,8 @@ def _image_options_known(text: str, known: dict[str, tuple[str, ...] | None]) ->
         if not separator:
             continue  # help, ?, and what is wrong: everybody's to say
         values = known.get(key, ())
-        if (values is not None and value not in values) or (key == "backing_file" and _PROTOCOL.match(value)):
+        if (values is not None and value not in values) or (
+            key in ("backing_file", "data_file") and _PROTOCOL.match(value)
+        ):
             return False
     return True
