@@ -111,7 +111,7 @@ def _value_known(command: str, name: str, value: str) -> bool:
     if name in ("-b", "-B"):
         return not _PROTOCOL.match(value)
     if name == "-o":
-        return _image_options_known(value, IMAGE_OPTIONS if command == "convert" else CREATE_OPTIONS)
+        return _image_options_known(value, CREATE_OPTIONS if command in ("create", "amend") else IMAGE_OPTIONS)
     return True
 
 
