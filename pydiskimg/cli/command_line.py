@@ -188,13 +188,12 @@ class _Parser(argparse.ArgumentParser):
         super().error(message_text(message).replace("ignored explicit argument", "takes no value; found"))
 
     def format_help(self) -> str:
+        """Return the help, with what of qemu-img is left out at its end."""
         command = self.prog.partition(" ")[2]
         missing = left_out(command, self) if command else LEFT_OUT_SUBCOMMANDS
         rows = "; ".join(f"{name} ({reason})" for name, reason in missing.items() if name not in COMMANDS)
-        plain, self.epilog = (
-            self.epilog,
-            " ".join(filter(None, (self.epilog, rows and f"Of qemu-img left out: {rows}."))),
-        )
+        plain = self.epilog
+        self.epilog = " ".join(filter(None, (plain, f"Of qemu-img left out: {rows}." if rows else "")))
         try:
             return super().format_help()
         finally:

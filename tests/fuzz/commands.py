@@ -234,6 +234,19 @@ def overwrite(case: Case, before: bytes | None) -> str:
     return _word(status)
 
 
+def dd(case: Case, before: bytes | None) -> str:
+    """A part of the image in a raw file."""
+    if case.copied() > COPIED:
+        return "too large"
+    skip, count = case.rng.randrange(20), case.rng.randrange(1, 200)
+    words = ["-O", "raw", "bs=4k", f"skip={skip}", f"count={count}", f"if={case.path}", f"of={case.other}"]
+    status, _ = case.run("dd", *case.references(), "-f", "qcow2", *words)
+    if before is not None and not status:
+        part = before[skip * 4096 : min(count * 4096, len(before))]  # count includes what is skipped, as in qemu-img
+        assert Path(case.other).read_bytes() == part.ljust(-(-len(part) // 512) * 512, b"\0"), "dd: other bytes"
+    return _word(status)
+
+
 def bitmap(case: Case, before: bytes | None) -> str:
     """Bitmaps are changed; the disk is not."""
     choice = (["--add"], ["--add", "-g", "512"], ["--remove"], ["--clear", "--enable"], ["--add", "--merge", "b0"])
@@ -269,6 +282,7 @@ READING: Mapping[str, Action] = {
     "convert": convert,
     "compare": compare,
     "create": create,
+    "dd": dd,
 }
 CHANGING: Mapping[str, Action] = {
     "bitmap": bitmap,

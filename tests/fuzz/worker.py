@@ -14,6 +14,7 @@ import random
 import resource
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections import Counter
@@ -198,6 +199,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGPROF, _break_off)
+    tempfile.tempdir = str(arguments.directory)  # which goes with the run
     fuzzer = fuzzer_of(arguments.images)(arguments.directory, arguments.findings, qemu=not arguments.no_qemu)
     current = os.open(arguments.directory / f"current-{os.getpid()}", os.O_RDWR | os.O_CREAT, 0o600)
     deadline, number, count = time.monotonic() + arguments.seconds, arguments.first, 0

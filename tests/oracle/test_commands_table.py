@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from pydiskimg.cli.command_line import COMMANDS
+from pydiskimg.cli.command_line import COMMANDS, LEFT_OUT_SUBCOMMANDS, _parser, left_out
 
 pytestmark = pytest.mark.oracle
 
@@ -23,6 +24,15 @@ def by_qemu() -> dict[str, set[str]]:
     syntax = text.partition("Command syntax:")[2].partition("Command parameters:")[0]
     lines = [line.split() for line in syntax.splitlines() if line.strip()]
     return {words[0]: set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", " ".join(words[1:]))) for words in lines}
+
+
+def parser_of(command: str) -> argparse.ArgumentParser:
+    """The parser of a subcommand of ours."""
+    subparsers = next(action for action in _parser([command], [command])._actions if isinstance(action.choices, dict))
+    assert isinstance(subparsers.choices, dict)
+    parser = subparsers.choices[command]
+    assert isinstance(parser, argparse.ArgumentParser)
+    return parser
 
 
 def in_table() -> dict[str, str]:
@@ -53,3 +63,24 @@ def test_what_is_not_built_is_not_a_command() -> None:
     for name, row in in_table().items():
         is_whole = re.search(r"\| all: .*\| (not built yet|left out)", row) is not None
         assert (name in COMMANDS) != is_whole, name
+
+
+def words_of(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_help_names_what_is_left_out_and_why_as_the_table_does() -> None:
+    table, general = in_table(), TABLE.read_text().partition("| subcommand |")[0]
+    of_all = words_of(_parser([*COMMANDS], []).format_help())
+    for name, options in by_qemu().items():
+        if name not in COMMANDS:
+            reason = LEFT_OUT_SUBCOMMANDS[name]
+            assert reason in table[name]
+            assert f"{name} ({reason})" in of_all
+            continue
+        parser = parser_of(name)
+        missing, said = left_out(name, parser), words_of(parser.format_help())
+        assert options - set(parser._option_string_actions) <= set(missing), name
+        for option, reason in missing.items():
+            assert reason in general or reason in table[name], (name, option)
+            assert f"{option} ({reason})" in said
