@@ -36,6 +36,8 @@ class SourceRegion(Source):
             first, last = max(extent.start, self.start), min(extent.end, end)
             if first < last:
                 yield Extent(first - self.start, last - first, extent.kind)
+            if extent.end >= end:  # there may be millions after it
+                return
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         check_range(self, offset, len(buffer))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from mmap import mmap
 from pathlib import Path
@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from pydiskimg.disks.file import FileDisk
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.disks.new_file import new_disk_file
-from pydiskimg.disks.region import Region
+from pydiskimg.disks.region import Region, SourceRegion
 from pydiskimg.disks.store import FixedStore, GrowingFile
 from pydiskimg.disks.zeroing import Rung, ZeroLadder
 from pydiskimg.errors import InUseError, StorageError
+from pydiskimg.extents import Extent, Kind
 from pydiskimg.images.create import new_image
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.protocols import Disk
@@ -249,3 +250,18 @@ def test_a_flush_that_failed_once_is_never_a_success(
                 target.flush()
         with pytest.raises(StorageError, match="cannot flush"):
             target.flush()
+
+
+def test_extents_after_a_region_are_not_asked_for() -> None:
+    """A small part of an image with millions of extents: the fuzzer saw dd go through all of them."""
+    taken: list[int] = []
+
+    class Counted(MemoryDisk):
+        def extents(self) -> Iterator[Extent]:
+            for start in range(self.size):
+                taken.append(start)
+                yield Extent(start, 1, Kind.DATA if start % 2 else Kind.HOLE)
+
+    region = SourceRegion(Counted(1000), 10, 5)
+    assert [extent.start for extent in region.extents()] == [0, 1, 2, 3, 4]
+    assert len(taken) == 15
