@@ -265,21 +265,6 @@ def repair(case: Case, before: bytes | None) -> str:
     return str(status)
 
 
-def amend(case: Case, before: bytes | None) -> str:
-    """Options change, and nothing that is shown."""
-    options = (
-        "compat=0.10",
-        "compat=1.1",
-        "lazy_refcounts=on",
-        "refcount_bits=8",
-        "refcount_bits=64",
-        "data_file_raw=off",
-    )
-    status, _ = case.run("amend", "-f", "qcow2", "-o", case.rng.choice(options), case.path)
-    _assert_shows(case, before, "amend")
-    return _word(status)
-
-
 def _assert_shows(case: Case, before: bytes | None, what: str) -> None:
     if before is not None:
         assert case.shown(case.path) == before, f"{what}: the disk shows something else"
