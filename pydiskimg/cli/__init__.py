@@ -2,7 +2,7 @@
 """The `pydiskimg` command. Its subcommands and options are called as qemu-img calls them, where it has them.
 
 What `pydiskimg info` passes through imports nothing that is slow to import: the whole command takes little longer
-than Python's own start. So the common forms of info, convert, ls, cat and stat are understood without argparse, whose
+than Python's own start. So the common forms of some subcommands are understood without argparse, whose
 import takes as long as to copy 30 MiB. A subcommand declares its common options by the same calls of add_argument()
 for both parsers.
 """
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     CommonForm: TypeAlias = tuple[Callable[[Parser], None], Callable[["QuickArguments"], object]]
 
 
+_WITH_COMMON_FORM = ("info", "convert", "cat", "ls", "stat", "measure", "resize", "snapshot")
 _NOT_TOLD = {"compare": 4}  # where 1 says something else: that the images differ
 
 
@@ -119,27 +120,10 @@ def _end_as_interrupted() -> None:
 
 def _common_form(command: str) -> CommonForm | None:
     """Return declare_common() and run() of a subcommand that has a common form."""
-    if command == "info":
-        from pydiskimg.cli import info
-
-        return info.declare_common, info.run
-    if command == "convert":
-        from pydiskimg.cli import convert
-
-        return convert.declare_common, convert.run
-    if command == "cat":
-        from pydiskimg.cli import cat
-
-        return cat.declare_common, cat.run
-    if command == "ls":
-        from pydiskimg.cli import ls
-
-        return ls.declare_common, ls.run
-    if command == "stat":
-        from pydiskimg.cli import stat
-
-        return stat.declare_common, stat.run
-    return None
+    if command not in _WITH_COMMON_FORM:
+        return None
+    module = __import__(f"pydiskimg.cli.{command}", fromlist=["run"])  # importlib takes longer to import
+    return module.declare_common, module.run
 
 
 class UncommonError(Exception):

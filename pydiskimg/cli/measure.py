@@ -12,9 +12,9 @@ from pydiskimg.images.measure import bitmaps_size, measure
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import argparse
     from typing import Any
 
+    from pydiskimg.cli import Arguments, Parser
     from pydiskimg.cli.image_options import ImageOptions
     from pydiskimg.protocols import ImageSource
 
@@ -26,19 +26,30 @@ def add_parser(subparsers: Any) -> None:
         description="Tell how large the file of an image becomes: at most, when FILE is converted to it, or of an "
         "empty one of --size; and when every byte of the disk was written. The numbers are those of qemu-img measure.",
     )
-    parser.add_argument("-O", dest="output_format", choices=FORMATS, default="raw", help="format (default: raw)")
+    _declare_options(parser)
     add_image_options(parser, empty=True)
     parser.add_argument("--size", type=size_argument, help="measure an empty image of this size")
-    parser.add_argument("-f", dest="format", choices=FORMATS, help="format of FILE (default: by the contents)")
     parser.add_argument("-l", dest="snapshot", metavar="SNAPSHOT", help="measure a copy of this internal snapshot")
-    parser.add_argument("-U", dest="force_share", action="store_true", help="accepted; reading takes no lock")
-    add_output_option(parser)
     add_references_option(parser)
     parser.add_argument("file", metavar="FILE", nargs="?")
-    parser.set_defaults(run=run, reads_descriptions=True, usage_error=parser.error)
+    parser.set_defaults(run=run, reads_descriptions=True)
 
 
-def run(arguments: argparse.Namespace) -> None:
+def declare_common(parser: Parser) -> None:
+    """Declare the options of the common form: that of an image."""
+    _declare_options(parser)
+    parser.add_argument("file", metavar="FILE")
+
+
+def _declare_options(parser: Parser) -> None:
+    parser.add_argument("-O", dest="output_format", choices=FORMATS, default="raw", help="format (default: raw)")
+    parser.add_argument("-f", dest="format", choices=FORMATS, help="format of FILE (default: by the contents)")
+    parser.add_argument("-U", dest="force_share", action="store_true", help="accepted; reading takes no lock")
+    add_output_option(parser)
+    parser.set_defaults(usage_error=parser.error)
+
+
+def run(arguments: Arguments) -> None:
     """Print how large the image will be that the arguments describe."""
     options = image_options(arguments, empty=True)
     size = options.size if arguments.size is None else arguments.size
@@ -54,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
     _show(arguments, facts)
 
 
-def _facts_of_file(arguments: argparse.Namespace, options: ImageOptions) -> dict[str, int]:
+def _facts_of_file(arguments: Arguments, options: ImageOptions) -> dict[str, int]:
     from pydiskimg.cli.snapshot_choice import chosen_snapshot
     from pydiskimg.images import detect_image
     from pydiskimg.images.raw import open_image_file
@@ -74,9 +85,7 @@ def _facts_of_file(arguments: argparse.Namespace, options: ImageOptions) -> dict
     return facts
 
 
-def _facts(
-    arguments: argparse.Namespace, options: ImageOptions, size: int, source: ImageSource | None
-) -> dict[str, int]:
+def _facts(arguments: Arguments, options: ImageOptions, size: int, source: ImageSource | None) -> dict[str, int]:
     measured = measure(
         size,
         format=arguments.output_format,
@@ -89,7 +98,7 @@ def _facts(
     return {"required": measured.required, "fully-allocated": measured.fully_allocated}
 
 
-def _show(arguments: argparse.Namespace, facts: dict[str, int]) -> None:
+def _show(arguments: Arguments, facts: dict[str, int]) -> None:
     lines = [f"required size: {facts['required']}", f"fully allocated size: {facts['fully-allocated']}"]
     if "bitmaps" in facts:
         lines.append(f"bitmaps size: {facts['bitmaps']}")

@@ -9,9 +9,10 @@ from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import parse_size
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable
     from typing import Any
+
+    from pydiskimg.cli import Arguments, Parser
 
 
 def add_parser(subparsers: Any) -> None:
@@ -23,6 +24,13 @@ def add_parser(subparsers: Any) -> None:
         "smaller needs --shrink: what lies beyond the new end is lost. An interrupted change leaves the old size or "
         "the new.",
     )
+    declare_common(parser)
+    add_references_option(parser)
+    parser.set_defaults(run=run)
+
+
+def declare_common(parser: Parser) -> None:
+    """Declare the options of the common form."""
     parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
     parser.add_argument(
         "--preallocation",
@@ -33,13 +41,11 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--shrink", action="store_true", help="allow a smaller size, which loses data")
     parser.add_argument("-q", dest="quiet", action="store_true", help="say nothing")
-    add_references_option(parser)
     parser.add_argument("file", metavar="FILE")
     parser.add_argument("size", metavar="[+|-]SIZE", type=_size)
-    parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: Arguments) -> None:
     """Resize the image that the arguments name."""
     from pydiskimg.cli.arguments import require_file_name
     from pydiskimg.images.resize import resize_image
@@ -60,12 +66,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _size(text: str) -> Callable[[int], int]:
     """Return what makes the new size of the old one."""
-    from argparse import ArgumentTypeError
-
     sign = text[:1] if text[:1] in ("+", "-") else ""
     try:
         size = parse_size(text[len(sign) :])
     except ValueError as error:
+        from argparse import ArgumentTypeError  # only here: the common form does without argparse
+
         raise ArgumentTypeError(str(error)) from None
     if sign == "+":
         return lambda old: old + size

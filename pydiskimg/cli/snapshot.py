@@ -11,17 +11,16 @@ from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import qemu_size
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterable, Iterator
     from typing import Any
+
+    from pydiskimg.cli import Arguments, Parser
 
 _COLUMNS = "{} {} {:>8}{:>20}{:>13}{:>11}"
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
-    from pydiskimg.cli.output import add_output_option
-
     parser = subparsers.add_parser(
         "snapshot",
         description="List the internal snapshots of a qcow2 image, take one, give the disk the contents that it had at "
@@ -29,7 +28,18 @@ def add_parser(subparsers: Any) -> None:
         "the image as it was. The state of a virtual machine in a snapshot is kept and cannot be resumed here. One "
         "snapshot is read with convert -l.",
     )
-    actions = parser.add_mutually_exclusive_group()
+    _declare(parser, parser.add_mutually_exclusive_group())
+    parser.set_defaults(run=run)
+
+
+def declare_common(parser: Parser) -> None:
+    """Declare the options of the common form."""
+    _declare(parser, parser)
+
+
+def _declare(parser: Parser, actions: Parser) -> None:
+    from pydiskimg.cli.output import add_output_option
+
     actions.add_argument("-l", dest="list", action="store_true", help="list the snapshots (default)")
     actions.add_argument("-c", dest="take", metavar="NAME", help="take a snapshot")
     actions.add_argument(
@@ -43,15 +53,18 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("-U", "--force-share", action="store_true", help="accepted with -l, which takes no lock")
     add_output_option(parser)
     parser.add_argument("file", metavar="FILE")
-    parser.set_defaults(run=run, usage_error=parser.error)
+    parser.set_defaults(usage_error=parser.error)
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: Arguments) -> None:
     """List or change the snapshots of the image that the arguments name; a raw image has none."""
     from pydiskimg.cli.arguments import require_file_name
 
+    changes = [name for name in (arguments.take, arguments.apply, arguments.delete) if name is not None]
+    if len(changes) + arguments.list > 1:
+        arguments.usage_error("-l, -c, -a and -d do not go together")
     require_file_name(arguments.file)
-    if arguments.take is arguments.apply is arguments.delete is None:
+    if not changes:
         _list(arguments)
         return
     if arguments.force_share:
@@ -68,7 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
             delete_snapshot(store, arguments.delete)
 
 
-def _list(arguments: argparse.Namespace) -> None:
+def _list(arguments: Arguments) -> None:
     from pydiskimg.cli.output import show
     from pydiskimg.images.qcow2.snapshots import snapshot_facts
 

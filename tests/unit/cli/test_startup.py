@@ -11,6 +11,7 @@ import pytest
 
 from pydiskimg.cli.command_line import COMMANDS
 from pydiskimg.disks.memory import MemoryDisk
+from pydiskimg.images.create import new_image
 from pydiskimg.partitions.make import Content, NewPartition, plan_partition_table
 from pydiskimg.units import MIB
 from tests.fixtures.checkout import ROOT
@@ -114,6 +115,24 @@ def test_info_imports_what_it_needs(image: str, options: list[str]) -> None:
     modules = imported("info", *options, image)
     assert modules <= (INFO if options[-1:] == ["raw"] else INFO | QCOW2)
     assert not modules & SLOW
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["snapshot", "-l", "{}"],
+        ["snapshot", "{}"],
+        ["snapshot", "-c", "new", "{}"],
+        ["measure", "-O", "qcow2", "{}"],
+        ["resize", "-q", "{}", "+1M"],
+    ],
+)
+def test_short_changes_import_nothing_that_is_slow(tmp_path: Path, words: list[str]) -> None:
+    path = tmp_path / "image.qcow2"
+    with new_image(path, MIB, format="qcow2"):
+        pass
+    modules = imported(*(word.format(path) for word in words))
+    assert not modules & {"argparse", "dataclasses", "inspect", "json", "typing"}
 
 
 def test_a_rare_form_of_info_imports_argparse(image: str) -> None:
