@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
         _print(
             _json_lines(rows, arguments.start_offset)
             if arguments.output == "json"
-            else _table(rows, files, arguments.file)
+            else _table(rows, files, source.name)
         )
 
 

@@ -26,6 +26,8 @@ _DECIDED = IS_DATA | IS_ZERO
 _LOCATED_DATA = IS_DATA | HAS_OFFSET
 _STORED = IS_DATA | IS_PRESENT | HAS_OFFSET
 _UNFILLED = IS_ZERO | IS_PRESENT | HAS_OFFSET
+# By the flags of a piece, those of a row where nothing lies under the file: what is not decided there is zero.
+_ALONE = [flags | (IS_PRESENT if flags & _DECIDED else IS_ZERO) for flags in range(IS_PRESENT)]
 
 Row = tuple[int, int, int, int, int]
 """start and length (bytes of the virtual disk), depth, flags, host: of bytes that are found in one way, in a row.
@@ -46,7 +48,9 @@ def map_rows(source: Source, offset: int, length: int) -> tuple[list[str], Itera
     """
     check_range(source, offset, length)
     layers = list(_layers(source))
-    return [layer.filename for layer in layers], _joined(_pieces(layers, 0, offset, length))
+    alone = layers[0].rows_alone(offset, length) if len(layers) == 1 else None
+    rows = _pieces(layers, 0, offset, length) if alone is None else alone
+    return [layer.filename for layer in layers], _joined(rows)
 
 
 def _joined(pieces: Iterator[Row]) -> Iterator[Row]:
@@ -78,6 +82,9 @@ class MapLayer(Protocol):
     def pieces(self, offset: int, length: int) -> Iterator[tuple[int, int, int, int]]:
         """Yield (start, length, flags, host) of [offset, offset + length), in order; neighbours may be alike."""
 
+    def rows_alone(self, offset: int, length: int) -> Iterator[Row] | None:
+        """Return the rows of a chain of this file alone; None where it has no shorter way to them than pieces()."""
+
 
 class RawLayer:
     """A raw image, or a part of one: every byte is present, and at its own offset."""
@@ -93,6 +100,9 @@ class RawLayer:
     def pieces(self, offset: int, length: int) -> Iterator[tuple[int, int, int, int]]:
         for start, piece_length, is_stored in self._ranges.pieces(offset, length):
             yield start, piece_length, _STORED if is_stored else _UNFILLED, self._start + start
+
+    def rows_alone(self, offset: int, length: int) -> None:  # noqa: ARG002 - there is no shorter way
+        return None
 
 
 class Qcow2Layer:
@@ -117,6 +127,12 @@ class Qcow2Layer:
                 for at, stored_length, is_stored in self._ranges.pieces(host, piece_length):
                     unfilled = 0 if is_stored else IS_ZERO
                     yield start + at - host, stored_length, _STORED | unfilled, at
+
+    def rows_alone(self, offset: int, length: int) -> Iterator[Row] | None:
+        if self._ranges is not None:
+            return None
+        found = host_ranges(self._mapping, offset, length)
+        return ((start, piece_length, 0, _ALONE[flags], host) for start, piece_length, flags, host in found)
 
 
 def _layers(source: Source) -> Iterator[MapLayer]:

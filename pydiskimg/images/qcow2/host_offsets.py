@@ -17,6 +17,7 @@ Piece = tuple[int, int, int, int]
 """start, length, flags, and the host offset of the first byte (with HAS_OFFSET)."""
 
 _FLAGS = {HOLE: 0, ZERO: IS_ZERO, DATA: IS_DATA, COMPRESSED: IS_DATA | IS_COMPRESSED}
+_WITH_OFFSET = {kind: flags | HAS_OFFSET for kind, flags in _FLAGS.items()}
 _LOCATED_DATA = IS_DATA | HAS_OFFSET
 
 
@@ -84,15 +85,15 @@ def _in_clusters(mapping: Mapping, table: L2Table, index: int, position: int, st
     # The first piece may begin inside a subcluster, and the last one end there.
     first, inside = divmod(position - begin, unit)
     for number, cluster in enumerate(range(begin, stop, size)):
-        has_offset = HAS_OFFSET if _has_offset(mapping, table, index + number) else 0
+        flags_of = _WITH_OFFSET if _has_offset(mapping, table, index + number) else _FLAGS
         host = table.host(index + number) + position - cluster
         after = (number + 1) * layout.SUBCLUSTERS
         for run in SAME_KIND.findall(kinds, first, after):
             length = len(run) * unit - inside
             if position + length >= stop:
-                yield position, stop - position, _FLAGS[run[0]] | has_offset, host
+                yield position, stop - position, flags_of[run[0]], host
                 return
-            yield position, length, _FLAGS[run[0]] | has_offset, host
+            yield position, length, flags_of[run[0]], host
             position += length
             host += length
             inside = 0
