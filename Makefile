@@ -20,9 +20,9 @@ TEST_PACKAGES := acl attr btrfs-progs bzip2 cryptsetup-bin dosfstools dropbear-b
 # What unpacks the source packages whose tests and images `make foreign` takes.
 FOREIGN_PACKAGES := dpkg-dev
 
-# Tests run side by side, a file in one process. Much of their time is waiting for disks, so one more than there are
+# Tests run side by side, a file in one process. Much of their time is waiting for disks, so two more than there are
 # processors; a process is replaced when it ends unasked, and the test that it ran has failed.
-WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
+WORKERS ?= $(shell echo $$(($$(nproc) + 2)))
 SIDE_BY_SIDE := -n $(WORKERS) --maxprocesses=8 --dist=loadfile --no-loadscope-reorder
 
 # Loop devices and mounts need root.

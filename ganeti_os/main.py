@@ -19,12 +19,12 @@ from typing import NoReturn
 from ganeti_os.internal_errors import defect
 from ganeti_os.log import Messages
 from ganeti_os.request import HelpRequested, RequestError, UsageError, apparent_instance, parse_request
-from ganeti_os.settings.kinds import without_password
 from ganeti_os.settings.settings import Paths, read_settings
 from ganeti_os.signals import Ending, TerminatedError
 from pydiskimg.errors import DiskImageError
 from pydiskimg.linux.stdio import end_process, keep_standard_descriptors
 from pydiskimg.startup import OBJECTS_BETWEEN_COLLECTIONS
+from pydiskimg.text import without_password
 
 log = logging.getLogger(__name__)
 

@@ -127,6 +127,11 @@ def storage_error(cause: OSError, where: str, doing: str) -> StorageError:
     reason = os.strerror(cause.errno) if cause.errno else str(cause)
     if cause.errno == numbers.EUCLEAN:  # "Structure needs cleaning", says the kernel
         reason = "the file system is damaged; check it (fsck) and see dmesg"
+    if "://" in where:
+        from pydiskimg.text import is_address, shown_name
+
+        if is_address(where):
+            where, reason = shown_name(where), "a file at an address is only read; download it, and name the copy"
     return StorageError(f"{where}: {doing}: {reason}", errno=cause.errno, filename=where)
 
 

@@ -104,6 +104,22 @@ class ImageSource(Source, Protocol):
         self.close()
 
 
+class ImageBytes(ImageSource, Protocol):
+    """What an image's own bytes are read from: a regular file, a block device, or a file at an address."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def is_block_device(self) -> bool: ...
+
+        @property
+        def identity(self) -> tuple[int, int] | str:
+            """What two names of one file have in common: its device and inode, or the address."""
+
+    def stored(self) -> int | None:
+        """Return how many bytes the file system has set aside for it; None where that is not told."""
+
+
 class Disk(Source, Protocol):
     """A Source that can be written at any offset. Its size does not change.
 

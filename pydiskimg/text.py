@@ -61,6 +61,30 @@ def quoted(name: bytes | str, *, limit: int = 100) -> str:
     return f"{quote}{text if text.isprintable() else text.translate(_NAME)}{quote}{more}"
 
 
+def is_address(text: str) -> bool:
+    """True for an http:// or https:// address, which is not the name of a file."""
+    return text[:8].lower().startswith(("http://", "https://"))
+
+
+def shown_name(text: str) -> str:
+    """Return the name of a file or an address for a message: without what is secret in an address."""
+    if not is_address(text):
+        return text
+    shown, query, _ = without_password(text.partition("#")[0]).partition("?")
+    return f"{shown}?..." if query else shown
+
+
+def without_password(text: str) -> str:
+    """Return a text for a message: without the user and the password of an address, also of one that is misspelt."""
+    before, _, host = text.rpartition("@")
+    if ":" not in before:
+        return text
+    import re  # only here: what starts quickly shows no addresses
+
+    scheme = re.match(r"[a-z][a-z0-9+.-]*://|https?:/*", before, re.IGNORECASE)
+    return f"{scheme[0] if scheme else ''}{host}"
+
+
 def _beginning(name: bytes | str, limit: int) -> tuple[str, str]:
     text = name[:limit]
     more = "..." if len(name) > limit else ""

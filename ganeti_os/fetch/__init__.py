@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Images fetched from IMAGE_URL into CACHE_DIR, each once for all creates on the node."""
 
-from ganeti_os.fetch.errors import FetchError, NotThereError, UnreachableError
 from ganeti_os.fetch.image import fetched, fetched_first
+from pydiskimg.web.errors import FetchError, NotThereError, UnreachableError
 
 __all__ = ["FetchError", "NotThereError", "UnreachableError", "fetched", "fetched_first"]

@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ganeti_os.fetch.checksums import Checksum
-from ganeti_os.fetch.errors import FetchError
 from pydiskimg.errors import storage_error
+from pydiskimg.web.errors import FetchError
 
 log = logging.getLogger(__name__)
 

@@ -4,31 +4,24 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
-import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ganeti_os.fetch.cache import CachedFile, Origin, open_regular
-from ganeti_os.fetch.errors import FetchError, UnreachableError
-from ganeti_os.fetch.site import Answer, Site
+from ganeti_os.fetch.site import Site
 from pydiskimg.errors import DoesNotFitError, StorageError, storage_error
 from pydiskimg.linux.fileio import pwrite_all
 from pydiskimg.protocols import Progress
 from pydiskimg.units import MIB, format_bytes, format_size
-
-log = logging.getLogger(__name__)
-
-ATTEMPTS = 5  # without getting on
-PAUSE_SECONDS = 1.0  # before the second attempt, twice as long before each that follows
+from pydiskimg.web.client import Answer
+from pydiskimg.web.errors import FetchError, UnreachableError
+from pydiskimg.web.retries import retried
+from pydiskimg.web.versions import content_range, validator
 
 _CHUNK = MIB
-_GOT_ON = MIB  # an attempt that brings less counts as one without getting on
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,18})-[0-9]{1,18}|\*)/([0-9]{1,18}|\*)")
 
 
 class NotNeeded(FetchError):  # noqa: N818 - not an error: the answer to a question
@@ -48,42 +41,6 @@ def open_part(file: CachedFile) -> Iterator[int]:
         if not os.fstat(fd).st_size:
             file.discard_part()
         os.close(fd)
-
-
-def retried(
-    attempt: Callable[[], None],
-    check: Callable[[], None],
-    *,
-    attempts: int = ATTEMPTS,
-    brought: Callable[[], int] = lambda: 0,
-) -> None:
-    """Call attempt() until it returns, or has raised UnreachableError that often without getting on.
-
-    brought tells how many bytes are there.
-    """
-    failures, furthest = 0, brought()
-    while True:
-        check()
-        try:
-            attempt()
-        except UnreachableError as error:
-            now = brought()
-            failures = 0 if now >= furthest + _GOT_ON else failures + 1
-            furthest = max(furthest, now)
-            if failures >= attempts:
-                raise
-            seconds = PAUSE_SECONDS * 2 ** max(0, failures - 1)
-            log.info("%s; trying again in %.3g s", error, seconds)
-            _pause(seconds, check)
-        else:
-            return
-
-
-def _pause(seconds: float, check: Callable[[], None]) -> None:
-    end = time.monotonic() + seconds
-    while (rest := end - time.monotonic()) > 0:
-        check()
-        time.sleep(min(rest, 0.2))
 
 
 @dataclass(slots=True)
@@ -143,15 +100,15 @@ class Download:
                 f"{answer.url}: the server does not send the size, so without a checksum (IMAGE_VERIFY=no) a truncated "
                 "image would not be noticed; put a checksum there"
             )
-        self.origin = Origin(self.site.url(self.file.name), _validator(answer), answer.length)
+        self.origin = Origin(self.site.url(self.file.name), validator(answer), answer.length)
         self.file.write_origin(self.origin)
 
     def _is_complete(self, answer: Answer) -> bool:
-        return self.origin is not None and _content_range(answer) == (None, self._size())
+        return self.origin is not None and content_range(answer) == (None, None, self._size())
 
     def _goes_on(self, answer: Answer) -> bool:
         """True when the answer begins where the part ends, and is of the same file."""
-        start, total = _content_range(answer)
+        start, _, total = content_range(answer)
         if self.origin is None or answer.status != 206 or start != self._size():
             return False
         if not self._has_validator(answer, self.origin.validator):
@@ -214,18 +171,3 @@ def _condition(current: Origin | None) -> dict[str, str]:
     if current is None or not current.validator:
         return {}
     return {"If-None-Match" if current.validator.startswith('"') else "If-Modified-Since": current.validator}
-
-
-def _validator(answer: Answer) -> str:
-    """Return what tells this version of the file from others, byte for byte: a weak ETag does not."""
-    tag = answer.headers.get("ETag", "")
-    found = tag if tag.startswith('"') else answer.headers.get("Last-Modified", "")
-    return found if found.isascii() and found.isprintable() and len(found) <= 1024 else ""
-
-
-def _content_range(answer: Answer) -> tuple[int | None, int | None]:
-    """Return first byte and size of the whole file of an answer 206 or 416; None for what it does not say."""
-    match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
-    if match is None:
-        return None, None
-    return int(match[1]) if match[1] else None, int(match[2]) if match[2] != "*" else None

@@ -12,13 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ganeti_os.fetch.checksums import Checksum, NotUnderstoodError, find_checksum
-from ganeti_os.fetch.download import ATTEMPTS, retried
-from ganeti_os.fetch.errors import FetchError, NotThereError, UnreachableError
-from ganeti_os.fetch.site import Answer, Site
+from ganeti_os.fetch.site import Site
 from pydiskimg.errors import storage_error
 from pydiskimg.protocols import Progress
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import MIB, format_size
+from pydiskimg.web.client import Answer
+from pydiskimg.web.errors import FetchError, NotThereError, UnreachableError
+from pydiskimg.web.retries import ATTEMPTS, retried
 
 if TYPE_CHECKING:  # the library is there only where IMAGE_KEYRING is set
     from ganeti_os.fetch.signature import Keyring, Signed

@@ -11,8 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from ganeti_os.fetch.cache import CachedFile, Origin, Record, forgotten, open_cache
 from ganeti_os.fetch.checksums import Checksum
-from ganeti_os.fetch.download import ATTEMPTS, Download, NotNeeded, open_part
-from ganeti_os.fetch.errors import FetchError, NotThereError, UnreachableError
+from ganeti_os.fetch.download import Download, NotNeeded, open_part
 from ganeti_os.fetch.expected_checksum import Expected, digest, fetch_checksum
 from ganeti_os.fetch.lock import Fetcher, ImageLock, using
 from ganeti_os.fetch.site import Site
@@ -21,6 +20,8 @@ from ganeti_os.settings.settings import Settings
 from pydiskimg.errors import storage_error
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import format_size
+from pydiskimg.web.errors import FetchError, NotThereError, UnreachableError
+from pydiskimg.web.retries import ATTEMPTS
 
 if TYPE_CHECKING:
     from ganeti_os.fetch.signature import Keyring

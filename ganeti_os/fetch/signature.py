@@ -16,9 +16,9 @@ from pysequoia import Cert, Sig, verify
 from pysequoia.packet import HashAlgorithm, Packet, PacketPile, Tag
 
 from ganeti_os.fetch.cache import open_regular
-from ganeti_os.fetch.errors import FetchError
 from pydiskimg.errors import storage_error
 from pydiskimg.units import MIB, format_size
+from pydiskimg.web.errors import FetchError
 
 log = logging.getLogger(__name__)
 

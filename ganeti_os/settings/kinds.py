@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from ganeti_os.settings.authorized_keys import LIMIT, parse_keys
 from ganeti_os.settings.image_names import SPELLINGS
-from pydiskimg.text import quoted
+from pydiskimg.text import quoted, without_password
 
 MAX_SIZE_MIB = 16 << 20  # 16 TiB, the largest ext4 file system that is made
 MAX_NAME_BYTES = 200  # of an image: ARCH, a suffix and what a download adds fit in the 255 of a file's name
@@ -27,7 +27,6 @@ _DOMAIN = re.compile(
 )
 # As crypt(5) has them: MD5, bcrypt, SHA-256 and -512, scrypt, yescrypt, gost-yescrypt; or no password at all.
 _CRYPT_HASH = re.compile(r"\$(?:1|2[aby]?|5|6|7|y|gy)\$[./A-Za-z0-9$=,]{8,400}|[*!]")
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://|https?:/*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +44,6 @@ class ValueKind:
 
 class ReasonError(ValueError):
     """What is wrong with a text, where that it is not what was expected would say too little."""
-
-
-def without_password(text: str) -> str:
-    """Return a value for a message: without the user and the password of an address, also of one that is misspelt."""
-    before, _, host = text.rpartition("@")
-    if ":" not in before:
-        return text
-    scheme = _SCHEME.match(before)
-    return f"{scheme[0] if scheme else ''}{host}"
 
 
 def shown(text: str) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from functools import partial
@@ -13,11 +14,11 @@ from ganeti_os.guest.firmware import holds_firmware_variables
 from ganeti_os.guest.ssh.key_pairs import KeyMaker
 from ganeti_os.install.grow import grow, release_grown
 from ganeti_os.install.held_disk import HeldDisk
-from ganeti_os.install.installation import Installation, prepare_identity
+from ganeti_os.install.installation import Installation, prepare_identity, require_mounting
 from ganeti_os.log import Messages
 from ganeti_os.request import Request
 from ganeti_os.settings.settings import Settings
-from pydiskimg.errors import DiskImageError
+from pydiskimg.errors import DiskImageError, StorageError
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.protocols import ShownDisk
 from pydiskimg.transfer.pipe import PipeReader
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _STANDARD_INPUT = 0
 _RESTORED = "everything is restored"
+_KEEP = "IMPORT_IDENTITY=keep restores"
 
 
 class NotAnotherError(DiskImageError):
@@ -58,6 +60,8 @@ def _restore(installation: Installation) -> HeldDisk | None:
     pipe = PipeReader(_STANDARD_INPUT, "standard input")
     kind = backup_kind(pipe, installation.settings.import_format)
     if kind in (BackupKind.QCOW2, BackupKind.RAW):
+        if installation.gives_identity and installation.settings.guest_mount:
+            _require_right_to_mount(pipe, kind)
         return restore_disk(pipe, kind, installation.disk, installation.wiping)
     # Only here, as libarchive and libparted take longer to import than a small disk to restore.
     from ganeti_os.backup.ganeti_instance_image import restore_archive, restore_dump_of_root
@@ -66,6 +70,17 @@ def _restore(installation: Installation) -> HeldDisk | None:
         return restore_archive(pipe, installation)
     restore_dump_of_root(pipe, installation)
     return None
+
+
+def _require_right_to_mount(pipe: PipeReader, kind: BackupKind) -> None:
+    """Refuse what has to be mounted and cannot be, where the beginning tells that; else it is seen on the disk."""
+    try:
+        require_mounting(f"without it {_KEEP} a disk as it was")
+    except StorageError as error:
+        from ganeti_os.backup.beginning import has_to_be_mounted  # only here: an import is nearly always root's
+
+        if error.errno != errno.EPERM or has_to_be_mounted(pipe, kind):
+            raise
 
 
 def _complete(target: HeldDisk, installation: Installation) -> bool:
@@ -94,5 +109,4 @@ def _become_another(disk: ShownDisk, installation: Installation) -> None:
             become_another(disk, installation.request, installation.settings, installation.keys)
     except DiskImageError as error:
         text = "the system could not be made another machine than the one that was backed up, and is left without"
-        hint = "IMPORT_IDENTITY=keep restores it as it was"
-        raise NotAnotherError(f"{text} its partition table: {error}; {hint}") from error
+        raise NotAnotherError(f"{text} its partition table: {error}; {_KEEP} it as it was") from error

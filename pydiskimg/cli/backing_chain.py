@@ -12,7 +12,7 @@ from pydiskimg.cli.references import references
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.images import FORMATS, detect_image
 from pydiskimg.images.chain import MAX_BACKING_FILES, require_raw, stated_backing_format
-from pydiskimg.images.raw import RawSource, open_raw
+from pydiskimg.images.raw import open_image_file
 from pydiskimg.images.references import AllowedDirectory, Reference, denied
 from pydiskimg.startup import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pydiskimg.cli import Arguments
+    from pydiskimg.protocols import ImageBytes
 
 
 def describe_chain(arguments: Arguments) -> Iterator[Facts]:
@@ -36,6 +37,7 @@ def files_of_image(arguments: Arguments) -> dict[tuple[int, int], str]:
     found: dict[tuple[int, int], str] = {}
     for file, _ in _chain(arguments, arguments.image):
         what = f"is a backing file of {arguments.image}" if found else "is the image itself"
+        assert not isinstance(file.identity, str)  # nothing is copied into an image at an address
         found[file.identity] = f"{what}, and cannot be copied into it"
     return found
 
@@ -52,11 +54,11 @@ def check_not_of_image(refused: dict[tuple[int, int], str], file: str | int, *, 
     check_not_refused(refused, status, os.fsencode(name))
 
 
-def _chain(arguments: Arguments, path: str) -> Iterator[tuple[RawSource, str]]:
+def _chain(arguments: Arguments, path: str) -> Iterator[tuple[ImageBytes, str]]:
     """Yield an image and its backing files, each with its format."""
-    seen: dict[tuple[int, int], str] = {}
+    seen: dict[tuple[int, int] | str, str] = {}
     with references(arguments) as policy, ExitStack() as opened:
-        file: RawSource | None = opened.enter_context(open_raw(path))
+        file: ImageBytes | None = opened.enter_context(open_image_file(path))
         format_name: str | None = arguments.format
         while file is not None:
             if file.identity in seen:
@@ -74,8 +76,8 @@ def _chain(arguments: Arguments, path: str) -> Iterator[tuple[RawSource, str]]:
 
 
 def _backing(
-    file: RawSource, format_name: str, policy: AllowedDirectory | None, opened: ExitStack
-) -> tuple[RawSource | None, str | None]:
+    file: ImageBytes, format_name: str, policy: AllowedDirectory | None, opened: ExitStack
+) -> tuple[ImageBytes | None, str | None]:
     """The backing file of an image, and its format where the image tells; None where there is none."""
     header = FORMATS[format_name].header(file)
     if header is None or header.backing_file is None:

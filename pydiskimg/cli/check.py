@@ -1,23 +1,27 @@
 # SPDX-License-Identifier: MIT
-"""pydiskimg check: is a qcow2 file consistent, or the file systems of a raw disk? With qemu-img's field names."""
+"""pydiskimg check: is a qcow2 file consistent, or the file systems of a raw disk? With qemu-img's field names.
+
+A qcow2 file is also repaired (-r).
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
-from typing import Any, NoReturn
+from typing import Any
 
 from pydiskimg.cli.arguments import CACHE_MODES, require_file_name
 from pydiskimg.cli.output import add_output_option, show, tell
 from pydiskimg.cli.progress import progress
 from pydiskimg.images import FORMATS, detect_image
-from pydiskimg.images.raw import open_raw
+from pydiskimg.images.raw import open_image_file
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydiskimg.images.qcow2.check import CheckResult
+    from pydiskimg.protocols import Progress
 
-CONSISTENT, NOT_COMPLETED, CORRUPT, LEAKS = 0, 1, 2, 3
+CONSISTENT, NOT_COMPLETED, CORRUPT, LEAKS, NO_CHECKS = 0, 1, 2, 3, 63
 
 
 def add_parser(subparsers: Any) -> None:
@@ -26,16 +30,21 @@ def add_parser(subparsers: Any) -> None:
         "check",
         description="Compare the reference counts of a qcow2 image with what refers to its clusters, and look for "
         "entries that cannot be. Of a raw disk, a partition or an image of a file system, check ext2, ext3 and ext4 as "
-        "e2fsck -fn does, as the journal will leave them. Nothing is changed: repairing (-r) is left to qemu-img check "
-        "and e2fsck. Exit status: 0 consistent, 1 the check was not completed or the usage is wrong, 2 corrupt, 3 "
-        "clusters are leaked, which is harmless, 63 there is nothing to check.",
+        "e2fsck -fn does, as the journal will leave them. With -r a qcow2 image is repaired, as far as that loses no "
+        "data, and checked once more. Exit status: 0 consistent, 1 the check was not completed or the usage is "
+        "wrong, 2 corrupt, 3 clusters are leaked, which is harmless, 63 there is nothing to check.",
     )
     parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
     parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
     parser.add_argument("-q", dest="quiet", action="store_true", help="print nothing but what is wrong")
     parser.add_argument("-T", dest="cache", choices=CACHE_MODES, metavar="CACHE", help="accepted as by qemu-img")
     parser.add_argument("-U", dest="force_share", action="store_true", help="accepted; reading takes no lock")
-    parser.add_argument("-r", type=_no_repair, metavar="all|leaks", help="refused: repairing is qemu-img's")
+    parser.add_argument(
+        "-r",
+        dest="repair",
+        choices=("all", "leaks"),
+        help="repair a qcow2 image: free leaked clusters, and with all make reference counts right, too",
+    )
     add_output_option(parser)
     parser.add_argument("file", metavar="FILE")
     parser.set_defaults(run=run)
@@ -44,23 +53,46 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check the image that the arguments name; returns the exit status."""
     require_file_name(arguments.file)
-    with open_raw(arguments.file) as file:
+    with open_image_file(arguments.file) as file:
         row = FORMATS[arguments.format or detect_image(file)]
+        if not row.is_checked and arguments.repair:
+            tell(
+                f"{file.name}: is {row.title}, and qcow2 images are repaired; repair an ext file system with: e2fsck -f"
+            )
+            return NO_CHECKS
         if not row.is_checked:
             from pydiskimg.cli.check_volumes import run_check_volumes
 
             return run_check_volumes(file, arguments)
-        with progress(os.path.basename(arguments.file), shown=arguments.progress) as callback:
-            result = row.check(file, callback)
+        with progress(os.path.basename(file.name), shown=arguments.progress) as callback:
+            result = _repaired(arguments, callback) if arguments.repair else row.check(file, callback)
     for text in result.details:
         tell(f"{file.name}: {text}")
     if not arguments.quiet:
-        show(_facts(result, arguments.file, row.name), _lines(result), arguments.output)
+        facts = _facts(result, file.name, row.name)
+        facts |= {name: count for name, count in getattr(arguments, "fixed", {}).items() if count}
+        show(facts, _lines(result), arguments.output)
     return _status(result)
 
 
-def _no_repair(text: str) -> NoReturn:
-    raise argparse.ArgumentTypeError(f"nothing is repaired here; use: qemu-img check -r {text}, or e2fsck -f")
+def _repaired(arguments: argparse.Namespace, callback: Progress | None) -> CheckResult:
+    """Repair the image, and return what a second check found; tells what the first one did where it was another one."""
+    from pydiskimg.images.open_store import open_qcow2_store
+    from pydiskimg.images.qcow2.repair.image import repair_qcow2
+
+    with open_qcow2_store(arguments.file, format=arguments.format) as store:
+        done = repair_qcow2(store, only_leaks=arguments.repair == "leaks", progress=callback)
+    if done.refusal:
+        tell(done.refusal)
+    if done.left is not done.found:
+        for text in done.found.details:
+            tell(f"{arguments.file}: {text}")
+    arguments.fixed = {"leaks-fixed": done.leaks_fixed, "corruptions-fixed": done.corruptions_fixed}
+    if any(arguments.fixed.values()) and not arguments.quiet and arguments.output == "human":
+        print("The following inconsistencies were found and repaired:\n")
+        print(f"    {done.leaks_fixed} leaked clusters\n    {done.corruptions_fixed} corruptions\n")
+        print("Double checking the fixed image now...")
+    return done.left
 
 
 def _status(result: CheckResult) -> int:

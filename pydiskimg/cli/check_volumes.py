@@ -9,16 +9,16 @@ from typing import Any
 
 from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.progress import progress
-from pydiskimg.images.raw import RawSource
+from pydiskimg.protocols import ImageBytes
 from pydiskimg.volumes.check import CheckedVolume, check_volumes
 
 CONSISTENT, NOT_COMPLETED, CORRUPT, LEAKS, NO_CHECKS = 0, 1, 2, 3, 63
 
 
-def run_check_volumes(file: RawSource, arguments: Any) -> int:
+def run_check_volumes(file: ImageBytes, arguments: Any) -> int:
     """Check the volumes of a raw disk, print what was found, and return the exit status."""
     unclear: list[str] = []
-    with progress(os.path.basename(arguments.file), shown=arguments.progress) as callback:
+    with progress(os.path.basename(file.name), shown=arguments.progress) as callback:
         checked = list(check_volumes(file, unclear, progress=callback))
     if all(one.report is None for one in checked) and not unclear:
         found = ", ".join(str(one.volume) for one in checked)
@@ -27,11 +27,11 @@ def run_check_volumes(file: RawSource, arguments: Any) -> int:
     if not arguments.quiet:
         for text in (*unclear, *_sentences(file, checked)):
             tell(text)
-        show(_facts(arguments.file, checked, len(unclear)), _lines(checked), arguments.output)
+        show(_facts(file.name, checked, len(unclear)), _lines(checked), arguments.output)
     return _status(checked, is_unclear=bool(unclear))
 
 
-def _sentences(file: RawSource, checked: list[CheckedVolume]) -> Iterator[str]:
+def _sentences(file: ImageBytes, checked: list[CheckedVolume]) -> Iterator[str]:
     for one in checked:
         where = f"{file.name}, {one.volume.location}"
         if one.report is not None:

@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
             return NOT_OPENED
         try:
             with progress(
-                os.path.basename(arguments.file), shown=arguments.progress and not arguments.quiet, as_qemu_img=True
+                os.path.basename(a.name), shown=arguments.progress and not arguments.quiet, as_qemu_img=True
             ) as callback:
                 found = compare(a, b, strict=arguments.strict, progress=callback)
         except DiskImageError as error:

@@ -7,12 +7,12 @@ import os
 from contextlib import ExitStack
 
 from pydiskimg.cli.arguments import CACHE_MODES, open_source, require_name
-from pydiskimg.cli.convert_target import refuse_own_file, refuse_own_pipe, writing
+from pydiskimg.cli.convert_target import copied_bitmaps_too, paced, refuse_own_file, refuse_own_pipe, writing
 from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options
 from pydiskimg.cli.pipes import destination_pipe, is_destination_pipe, is_source_pipe, source_pipe
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
-from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.errors import DiskImageError, UnsupportedImageError
 from pydiskimg.images import FORMATS
 from pydiskimg.linux.blockdev import is_block_device
 from pydiskimg.startup import TYPE_CHECKING
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pydiskimg.cli import Arguments, Parser
     from pydiskimg.images.references import AllowedDirectory
     from pydiskimg.protocols import ImageSource, Source
+    from pydiskimg.transfer.receive import Stream
 
 
 _IGNORED = "accepted as by qemu-img, without effect: "
@@ -46,6 +47,10 @@ def add_parser(subparsers: Any) -> None:
     declare_common(parser)
     add_image_options(parser)
     add_uncommon_options(parser)
+    parser.add_argument("--bitmaps", action="store_true", help="copy the dirty bitmaps of SRC; both are qcow2")
+    parser.add_argument(
+        "--skip-broken-bitmaps", action="store_true", help="with --bitmaps: leave out those that are in use, and tell"
+    )
     parser.add_argument(
         "-l",
         dest="snapshot",
@@ -93,7 +98,9 @@ def declare_common(parser: Parser) -> None:
         parser.add_argument(option, dest="ignored", choices=CACHE_MODES, metavar="CACHE", help=text)
     parser.add_argument("source", metavar="SRC")
     parser.add_argument("destination", metavar="[SRC2 ...] DST")
-    parser.set_defaults(usage_error=parser.error, more_operands="more", more=())
+    parser.set_defaults(
+        usage_error=parser.error, more_operands="more", more=(), bitmaps=False, skip_broken_bitmaps=False
+    )
 
 
 def run(arguments: Any) -> None:
@@ -112,14 +119,25 @@ def run(arguments: Any) -> None:
 
         check_uncommon_options(arguments, options, from_pipe=from_pipe, to_pipe=to_pipe)
     shown = arguments.progress and not arguments.quiet
-    with progress(os.path.basename(arguments.source), shown=shown, as_qemu_img=not (from_pipe or to_pipe)) as callback:
+    with progress(_label(arguments.source), shown=shown, as_qemu_img=not (from_pipe or to_pipe)) as callback:
         if from_pipe:
             _from_pipe(arguments, options, callback, to_pipe=to_pipe)
             return
-        with references(arguments) as policy:
-            source = _open(arguments, sources, policy)
+        try:
+            with references(arguments) as policy:
+                source = _open(arguments, sources, policy)
+        except DiskImageError as error:
+            if "://" not in arguments.source or not _is_plain(arguments):
+                raise
+            from pydiskimg.cli.convert_from_address import stream_instead
+
+            with stream_instead(arguments, error) as stream:
+                _from_stream(stream, arguments, options, callback, to_pipe=to_pipe)
+            return
         with source:
             refuse_own_file(source, arguments.destination, named=sources)
+            if options.data_file:
+                refuse_own_file(source, options.data_file, named=sources)
             wanted = _used(source) if arguments.used else source
             if to_pipe:
                 _to_pipe(wanted, arguments, options, callback)
@@ -135,6 +153,12 @@ def _open(arguments: Arguments, sources: list[str], policy: AllowedDirectory | N
     return open_sources(arguments, sources, policy)
 
 
+def _is_plain(arguments: Arguments) -> bool:
+    """True when one source is copied as it is, which can be done from front to back."""
+    asked = (arguments.more, arguments.salvage, arguments.backing is not None, arguments.rate, arguments.bitmaps)
+    return not any(asked) and arguments.sparse_unit != 0
+
+
 def _read_protocols(arguments: Arguments, sources: list[str]) -> None:
     """Let file and host_device be raw, once host_device names a device."""
     for attribute, names in (("format", sources), ("output_format", [arguments.destination])):
@@ -145,6 +169,15 @@ def _read_protocols(arguments: Arguments, sources: list[str]) -> None:
             if not is_block_device(name):
                 raise UnsupportedImageError(f"{name}: is not a block device, which host_device stands for")
         setattr(arguments, attribute, "raw")
+
+
+def _label(path: str) -> str:
+    """Return what the progress of reading path is called."""
+    if "://" in path:
+        from pydiskimg.text import shown_name
+
+        path = shown_name(path)
+    return os.path.basename(path)
 
 
 def _check_usage(arguments: Arguments, options: ImageOptions, *, from_pipe: bool, to_pipe: bool) -> None:
@@ -166,6 +199,10 @@ def _check_usage(arguments: Arguments, options: ImageOptions, *, from_pipe: bool
         error("--verify reads everything again, which a pipe cannot do")
     if arguments.used and from_pipe:
         error("--used reads what is free before anything else, which a pipe cannot do: convert it to a file first")
+    if arguments.skip_broken_bitmaps and not arguments.bitmaps:
+        error("--skip-broken-bitmaps is for --bitmaps")
+    if arguments.bitmaps and (from_pipe or to_pipe):
+        error("--bitmaps is for images in files: bitmaps do not go through a pipe")
     if arguments.snapshot is not None and from_pipe:
         error("-l is for an image in a file: a snapshot cannot be read from a pipe")
 
@@ -188,24 +225,28 @@ def _from_pipe(arguments: Arguments, options: ImageOptions, callback: Any, *, to
         fd, name = stack.enter_context(source_pipe(arguments.source))
         refuse_own_pipe(fd, arguments.destination)
         stream = stack.enter_context(read_stream(fd, format=arguments.format, name=name))
-        report = _of_unknown_size(callback) if stream.size is None else callback
-        if to_pipe:
-            if arguments.output_format != "raw":
-                raise UnsupportedImageError(
-                    f"{name}: cannot become a qcow2 in a pipe: its tables come first, which needs a source that can be "
-                    "read twice; convert it to a file, and that to the pipe"
-                )
-            with destination_pipe(arguments.destination) as (out, out_name):
-                done = stream.write_to(out, name=out_name, workers=arguments.workers, progress=report)
-        else:
-            with writing(arguments, options, stream.size) as disk:
-                done = stream.copy_to(
-                    disk,
-                    grow=not arguments.in_place,
-                    unit=disk.unit or arguments.sparse_unit,
-                    workers=arguments.workers,
-                    progress=report,
-                )
+        _from_stream(stream, arguments, options, callback, to_pipe=to_pipe)
+
+
+def _from_stream(stream: Stream, arguments: Arguments, options: ImageOptions, callback: Any, *, to_pipe: bool) -> None:
+    report = _of_unknown_size(callback) if stream.size is None else callback
+    if to_pipe:
+        if arguments.output_format != "raw":
+            raise UnsupportedImageError(
+                f"{stream.name}: cannot become a qcow2 in a pipe: its tables come first, which needs a source that can "
+                "be read twice; convert it to a file, and that to the pipe"
+            )
+        with destination_pipe(arguments.destination) as (out, out_name):
+            done = stream.write_to(out, name=out_name, workers=arguments.workers, progress=report)
+    else:
+        with writing(arguments, options, stream.size) as disk:
+            done = stream.copy_to(
+                disk,
+                grow=not arguments.in_place,
+                unit=disk.unit or arguments.sparse_unit,
+                workers=arguments.workers,
+                progress=report,
+            )
     if callback is not None and stream.size is None:
         callback(done, done)
 
@@ -213,10 +254,10 @@ def _from_pipe(arguments: Arguments, options: ImageOptions, callback: Any, *, to
 def _to_pipe(source: Source, arguments: Arguments, options: ImageOptions, callback: Any) -> None:
     from pydiskimg.transfer.send import write_stream
 
-    if options.extended_l2:
+    if options.extended_l2 or options.data_file:
         raise UnsupportedImageError(
-            f"{source.name}: a qcow2 in a pipe has no extended L2 entries; leave extended_l2=on out, or convert to "
-            "a file"
+            f"{source.name}: a qcow2 in a pipe has no extended L2 entries and no data file; leave extended_l2 and "
+            "data_file out, or convert to a file"
         )
     with destination_pipe(arguments.destination) as (fd, name):
         write_stream(
@@ -240,10 +281,10 @@ def _to_disk(source: Source, arguments: Arguments, options: ImageOptions, callba
 
         write_over_backing(source, arguments, options, callback)
         return
-    with writing(arguments, options, source.size) as disk:
+    with writing(arguments, options, source.size) as disk, copied_bitmaps_too(arguments, disk):
         copy(
             source,
-            disk,
+            paced(disk, arguments.rate),
             unit=disk.unit or arguments.sparse_unit or None,
             workers=arguments.workers,
             progress=callback,

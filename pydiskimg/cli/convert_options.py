@@ -24,10 +24,6 @@ _REFUSED = {
     "-s": ("SNAPSHOT", "a snapshot is chosen by -l"),
     "--object": ("OBJECT", "no secrets are taken, since encrypted images are not read"),
 }
-_REFUSED_FLAGS = {
-    "--bitmaps": "dirty bitmaps are not copied",
-    "--skip-broken-bitmaps": "dirty bitmaps are not copied",
-}
 
 
 def add_uncommon_options(parser: argparse.ArgumentParser) -> None:
@@ -93,6 +89,8 @@ def _problems(arguments: Any) -> Iterator[str]:
     has_backing = arguments.backing is not None
     if arguments.more and arguments.snapshot is not None:
         yield "-l chooses a snapshot of one image, and there are several"
+    if arguments.more and arguments.bitmaps:
+        yield "--bitmaps copies those of one image, and there are several"
     if arguments.offload and (arguments.salvage or arguments.compress or arguments.sparse_unit is not None):
         yield "-C lets the kernel copy, which does not go with -c, -S or --salvage"
     if not has_backing and arguments.backing_format is not None:
@@ -111,8 +109,6 @@ def _add_refused_options(parser: argparse.ArgumentParser) -> None:
     """Add what qemu-img has, and what is refused with the reason rather than as unknown."""
     for option, (value, reason) in _REFUSED.items():
         parser.add_argument(option, dest="ignored", type=_refusal(reason), metavar=value, help=argparse.SUPPRESS)
-    for option, reason in _REFUSED_FLAGS.items():
-        parser.add_argument(option, dest=reason, action=_RefusedFlag, help=argparse.SUPPRESS)
 
 
 def _sparse_unit(text: str) -> int:
@@ -128,13 +124,3 @@ def _refusal(reason: str) -> Any:
         raise argparse.ArgumentTypeError(reason)
 
     return refuse
-
-
-class _RefusedFlag(argparse.Action):
-    """Ends with the reason, which is the dest."""
-
-    def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:  # noqa: A002
-        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
-
-    def __call__(self, *_: object) -> NoReturn:
-        raise argparse.ArgumentError(self, self.dest)

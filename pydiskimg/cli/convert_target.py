@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 
 from pydiskimg.cli.references import references
 from pydiskimg.errors import DiskImageError, InUseError
@@ -45,11 +45,25 @@ def writing(
 
             assert isinstance(disk, Qcow2Disk)
             disk.keep_zeros()
-        if arguments.rate:
-            from pydiskimg.transfer.paced import PacedDisk
-
-            disk = PacedDisk(disk, arguments.rate)
         yield disk
+
+
+def paced(disk: Disk, rate: int | None) -> Disk:
+    """Return disk, to be written at rate bytes a second where there is one."""
+    if not rate:
+        return disk
+    from pydiskimg.transfer.paced import PacedDisk
+
+    return PacedDisk(disk, rate)
+
+
+def copied_bitmaps_too(arguments: Arguments, disk: Disk) -> AbstractContextManager[None]:
+    """Return the context in which disk is written, that copies the bitmaps of the source where this was asked for."""
+    if not arguments.bitmaps:
+        return nullcontext()
+    from pydiskimg.cli.convert_bitmaps import copied_bitmaps
+
+    return copied_bitmaps(arguments, disk)
 
 
 @contextmanager

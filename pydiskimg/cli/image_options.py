@@ -27,13 +27,11 @@ _REFCOUNT_BITS = tuple(str(1 << order) for order in range(7))
 # Options whose only value here is what they are without being named.
 _OFF, _ON = ("off", "false", "no"), ("on", "true", "yes")
 _FIXED = {
-    "data_file_raw": _OFF,
     "encryption": _OFF,
     "nocow": _OFF,
 }
 _ELSEWHERE = {
     "size": "a copy has the size of what is copied",
-    "data_file": "no external data file is written by pydiskimg",
 }
 _KEYS = {
     "cluster_size": "512, 1k, 2k ... 2M (default: 64k)",
@@ -43,6 +41,8 @@ _KEYS = {
     "refcount_bits": "1, 2, 4, 8, 16 (default), 32, 64",
     "lazy_refcounts": "off (default), on",
     "extended_l2": "off (default), on (clusters of 16k or more)",
+    "data_file": "the new file that gets the data",
+    "data_file_raw": "off (default), on: the data file is a raw image, too",
     "backing_file": "as the option for it",
     "backing_fmt": "as the option for it",
     **{key: f"{values[0]} only" for key, values in _FIXED.items()},
@@ -59,13 +59,15 @@ _Fields = namedtuple(
         "refcount_bits",
         "lazy_refcounts",
         "extended_l2",
+        "data_file",
+        "data_file_raw",
         "preallocation",
         "size",
         "given",
         "backing_file",
         "backing_format",
     ),
-    defaults=(65536, 3, "zlib", 16, False, False, "off", None, False, None, None),
+    defaults=(65536, 3, "zlib", 16, False, False, "", False, "off", None, False, None, None),
 )
 
 
@@ -88,6 +90,8 @@ class ImageOptions(_Fields):
             "refcount_bits": self.refcount_bits,
             "lazy_refcounts": self.lazy_refcounts,
             "extended_l2": self.extended_l2,
+            "data_file": self.data_file,
+            "data_file_raw": self.data_file_raw,
         }
 
 
@@ -225,4 +229,6 @@ _READERS: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "refcount_bits": ("refcount_bits", lambda key, value: int(_one_of(key, value, _REFCOUNT_BITS))),
     "lazy_refcounts": ("lazy_refcounts", _on_or_off),
     "extended_l2": ("extended_l2", _on_or_off),
+    "data_file": ("data_file", lambda _, value: value),
+    "data_file_raw": ("data_file_raw", _on_or_off),
 }

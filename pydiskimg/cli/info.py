@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pydiskimg.cli.output import add_output_option, nested_lines, show
 from pydiskimg.images import FORMATS, detect_image
-from pydiskimg.images.raw import open_raw
+from pydiskimg.images.raw import open_image_file
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pydiskimg.cli import Arguments, Parser
-    from pydiskimg.images.raw import RawSource
+    from pydiskimg.protocols import ImageBytes
 
 Facts = dict[str, object]
 
@@ -75,11 +75,11 @@ def describe(path: str, format_name: str | None = None) -> Facts:
     Of snapshots and bitmaps, of which there may be thousands, there are iterators: they can be printed once.
     Raises StorageError, InvalidImageError and UnsupportedImageError as open_image() does.
     """
-    with open_raw(path) as file:
-        return describe_file(file, path, format_name)
+    with open_image_file(path) as file:
+        return describe_file(file, file.name, format_name)
 
 
-def describe_file(file: RawSource, path: str, format_name: str | None) -> Facts:
+def describe_file(file: ImageBytes, path: str, format_name: str | None) -> Facts:
     """Return the facts about the image in an open file, which stays open; path is shown as its name."""
     return FORMATS[format_name or detect_image(file)].facts(file, path)
 
@@ -88,13 +88,12 @@ def describe_lines(facts: Facts) -> Iterator[str]:
     """Yield the lines of `qemu-img info` that tell a person the same."""
     from pydiskimg.units import qemu_size
 
-    virtual, actual = facts["virtual-size"], facts["actual-size"]
+    virtual, actual = facts["virtual-size"], facts.get("actual-size")
     assert isinstance(virtual, int)
-    assert isinstance(actual, int)
     yield f"image: {facts['filename']}"
     yield f"file format: {facts['format']}"
     yield f"virtual size: {qemu_size(virtual)} ({virtual} bytes)"
-    yield f"disk size: {qemu_size(actual)}"
+    yield f"disk size: {qemu_size(actual) if isinstance(actual, int) else 'unavailable'}"
     if "encrypted" in facts:
         yield "encrypted: yes"
     if "cluster-size" in facts:

@@ -34,7 +34,8 @@ def add_references_option(parser: argparse.ArgumentParser) -> None:
         "--allow-references",
         action=Once,
         metavar="DIR",
-        help="let images name backing files and data files below DIR (default: nothing that an image names is opened)",
+        help="let images name backing files and data files below DIR, which may be an http:// or https:// address "
+        "(default: nothing that an image names is opened)",
     )
 
 

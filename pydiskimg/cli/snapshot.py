@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 
 from pydiskimg.images import FORMATS, detect_image
-from pydiskimg.images.raw import open_raw
+from pydiskimg.images.raw import open_image_file
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import qemu_size
 
@@ -74,7 +74,7 @@ def _list(arguments: argparse.Namespace) -> None:
 
     snapshots: Iterator[dict[str, Any]] = iter(())
     lines: Iterator[str] = iter(())
-    with open_raw(arguments.file) as file:
+    with open_image_file(arguments.file) as file:
         if found := FORMATS[arguments.format or detect_image(file)].snapshots(file):
             snapshots = snapshot_facts(found)
             lines = snapshot_lines(snapshots)

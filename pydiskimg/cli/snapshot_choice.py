@@ -8,7 +8,7 @@ from os import fsdecode
 from pydiskimg.cli.image_options import split_options
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images import FORMATS, detect_image
-from pydiskimg.images.raw import open_raw
+from pydiskimg.images.raw import open_image_file
 
 _KEYS = ("snapshot.id", "snapshot.name")
 
@@ -21,7 +21,7 @@ def chosen_snapshot(path: str, format_name: str | None, text: str) -> str:
     if not text.startswith("snapshot."):
         return text
     wanted = _wanted(text)
-    with open_raw(path) as file:
+    with open_image_file(path) as file:
         snapshots = FORMATS[format_name or detect_image(file)].snapshots(file)
         if snapshots is None:
             return text  # open_image() says that there are none
@@ -30,7 +30,7 @@ def chosen_snapshot(path: str, format_name: str | None, text: str) -> str:
             whole = {"snapshot.id": fsdecode(snapshot.whole_id), "snapshot.name": fsdecode(snapshot.whole_name)}
             if all(wanted[key] in (own[key], whole[key]) for key in wanted):
                 return whole["snapshot.id"]
-    raise UnsupportedImageError(f"{path}: has no snapshot {text!r}; list them with: pydiskimg snapshot -l")
+    raise UnsupportedImageError(f"{file.name}: has no snapshot {text!r}; list them with: pydiskimg snapshot -l")
 
 
 def _wanted(text: str) -> dict[str, str]:

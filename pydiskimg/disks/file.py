@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Regular files as Disks: one that keeps its size, and one for contents whose length is known when they end."""
+"""Regular files as Disks; one that its caller has just made is for contents whose length is known when they end."""
 
 from __future__ import annotations
 
@@ -48,13 +48,6 @@ class FileDisk(DescriptorDisk):
         """Yield what Disk.stored_extents() asks for, by the file system's own map."""
         return merged(stored_and_holes(self.fd, self.size, name=self.name))
 
-
-class GrowingDisk(FileDisk):
-    """A Disk over the descriptor of a regular file that the caller has just made, and owns."""
-
-    def __init__(self, fd: int, name: str) -> None:
-        super().__init__(fd, name, reads_as_zero=True)
-
     def grow(self, size: int) -> None:
         """Make the file size bytes long where it is shorter; what is new reads as zero. Raises StorageError."""
         if size <= self.size:
@@ -64,3 +57,10 @@ class GrowingDisk(FileDisk):
         except OSError as error:
             raise storage_error(error, self.name, f"cannot grow to {size} bytes") from error
         self.size = size
+
+
+class GrowingDisk(FileDisk):
+    """A Disk over the descriptor of a regular file that the caller has just made, and owns."""
+
+    def __init__(self, fd: int, name: str) -> None:
+        super().__init__(fd, name, reads_as_zero=True)

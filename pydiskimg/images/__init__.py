@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from pydiskimg.images.qcow2.header import Header
     from pydiskimg.images.qcow2.snapshots import Snapshot
     from pydiskimg.images.qcow2.write.disk import Qcow2Disk
-    from pydiskimg.images.raw import RawSource
-    from pydiskimg.protocols import Disk, ImageSource, Progress, Source
+    from pydiskimg.protocols import Disk, ImageBytes, ImageSource, Progress, Source
 
 _CONVERT = "convert it with: qemu-img convert -O qcow2 OLD NEW"
 
@@ -39,7 +38,7 @@ class Format:
     has_options = False  # for new images, and backing files
     is_checked = False
 
-    def open(self, file: RawSource, *, snapshot: str | None, **how: Any) -> ImageSource:
+    def open(self, file: ImageBytes, *, snapshot: str | None, **how: Any) -> ImageSource:
         """Return the disk in file as open_image() does; its close() closes file, too."""
         del how
         if snapshot is not None:
@@ -59,27 +58,23 @@ class Format:
 
         return new_raw(path, size, preallocation=options["preallocation"])
 
-    def header(self, file: RawSource) -> Header | None:
+    def header(self, file: ImageBytes) -> Header | None:
         """Return what the image says of itself: its size, its backing file; None where it says nothing."""
         del file
         return None
 
-    def facts(self, file: RawSource, path: str) -> dict[str, object]:
+    def facts(self, file: ImageBytes, path: str) -> dict[str, object]:
         """Return the facts of `qemu-img info --output=json`, under its names."""
-        return {
-            "virtual-size": file.size,
-            "filename": path,
-            "format": self.name,
-            "actual-size": file.stored(),
-            "dirty-flag": False,
-        }
+        stored = file.stored()
+        actual = {} if stored is None else {"actual-size": stored}
+        return {"virtual-size": file.size, "filename": path, "format": self.name, **actual, "dirty-flag": False}
 
-    def snapshots(self, file: RawSource) -> list[Snapshot] | None:
+    def snapshots(self, file: ImageBytes) -> list[Snapshot] | None:
         """Return the internal snapshots; None for a format that has none."""
         del file
         return None
 
-    def check(self, file: RawSource, progress: Progress | None) -> CheckResult:
+    def check(self, file: ImageBytes, progress: Progress | None) -> CheckResult:
         """Return what is wrong with the image; UnsupportedImageError for a format that is not is_checked."""
         del progress
         raise UnsupportedImageError(f"{file.name}: is {self.title}, in which there is nothing to check")
@@ -98,7 +93,7 @@ class _Qcow2(Format):
     has_options = True
     is_checked = True
 
-    def open(self, file: RawSource, *, snapshot: str | None, **how: Any) -> ImageSource:
+    def open(self, file: ImageBytes, *, snapshot: str | None, **how: Any) -> ImageSource:
         from pydiskimg.images.chain import open_owned_chain
 
         return open_owned_chain(file, snapshot=snapshot, **how)
@@ -113,22 +108,22 @@ class _Qcow2(Format):
 
         return new_qcow2(path, size, **options)
 
-    def header(self, file: RawSource) -> Header:
+    def header(self, file: ImageBytes) -> Header:
         from pydiskimg.images.qcow2.header import read_header
 
         return read_header(file)
 
-    def facts(self, file: RawSource, path: str) -> dict[str, object]:
+    def facts(self, file: ImageBytes, path: str) -> dict[str, object]:
         from pydiskimg.images.qcow2.header import image_facts
 
         return image_facts(file, path, stored=file.stored())
 
-    def snapshots(self, file: RawSource) -> list[Snapshot]:
+    def snapshots(self, file: ImageBytes) -> list[Snapshot]:
         from pydiskimg.images.qcow2.snapshots import read_snapshots
 
         return read_snapshots(file, self.header(file))
 
-    def check(self, file: RawSource, progress: Progress | None) -> CheckResult:
+    def check(self, file: ImageBytes, progress: Progress | None) -> CheckResult:
         from pydiskimg.images.qcow2.check import check_qcow2
 
         return check_qcow2(file, progress=progress)
@@ -201,7 +196,7 @@ def _unread(head: bytes) -> tuple[str, str] | None:
     return None
 
 
-def detect_image(file: RawSource) -> str:
+def detect_image(file: ImageBytes) -> str:
     """Return the format of an opened image as detect() does; a block device must not look like anything but raw.
 
     Raises UnsupportedImageError for a device that does, and for a known format that is not read.

@@ -6,12 +6,12 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
-from pydiskimg.errors import InvalidImageError, UnsupportedImageError
+from pydiskimg.errors import InUseError, InvalidImageError, UnsupportedImageError
 from pydiskimg.images import FORMATS, detect
 from pydiskimg.images.qcow2.header import Header, read_header, require_readable
 from pydiskimg.images.qcow2.reader import Qcow2Source, open_qcow2
 from pydiskimg.images.raw import RawSource, describe
-from pydiskimg.protocols import Source
+from pydiskimg.protocols import ImageBytes, Source
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import quoted
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pydiskimg.disks.descriptor import DescriptorDisk
+    from pydiskimg.disks.file import FileDisk
     from pydiskimg.images.qcow2.write.disk import Qcow2Disk
     from pydiskimg.images.references import AllowedDirectory
 
@@ -29,14 +30,14 @@ MAX_BACKING_FILES = 32
 class _Layer:
     """One qcow2 file of the chain, and where its clusters are when they are not in it."""
 
-    def __init__(self, file: RawSource, header: Header, data_file: Source | None) -> None:
+    def __init__(self, file: ImageBytes, header: Header, data_file: Source | None) -> None:
         self.file = file
         self.header = header
         self.data_file = data_file
 
 
 def open_chain(
-    file: RawSource, opened: ExitStack, *, references: AllowedDirectory | None, snapshot: str | None
+    file: ImageBytes, opened: ExitStack, *, references: AllowedDirectory | None, snapshot: str | None
 ) -> Qcow2Source:
     """Return the disk in the qcow2 file over all that it names; close() of it closes opened.
 
@@ -62,7 +63,7 @@ def open_chain(
     return bottom
 
 
-def open_owned_chain(file: RawSource, **how: Any) -> Qcow2Source:
+def open_owned_chain(file: ImageBytes, **how: Any) -> Qcow2Source:
     """As open_chain(); close() of the disk closes the file, too. Nothing but that stays open after an error."""
     with ExitStack() as failure:
         opened = failure.enter_context(ExitStack())
@@ -82,11 +83,28 @@ def open_chain_disk(
     # The image as a reader sees it finds its backing files by the policy, and keeps them open.
     opened = stack.enter_context(ExitStack())
     chain = open_chain(describe(disk.fd, name=disk.name), opened, references=references, snapshot=None)
-    image = open_qcow2_disk(store_of(disk), backing=chain.backing, compress=compress)
+    data_file = _data_file_disk(stack, chain, writable=writable)
+    image = open_qcow2_disk(store_of(disk), backing=chain.backing, data_file=data_file, compress=compress)
     if not writable:
         image.forbid_writing()
     stack.callback(image.close)
     return image
+
+
+def _data_file_disk(stack: ExitStack, chain: Qcow2Source, *, writable: bool) -> FileDisk | None:
+    """Open the data file that a policy has opened for reading, so that it can be written, locked as an image is."""
+    if chain.data is chain.file:
+        return None
+    from pydiskimg.disks.file import FileDisk
+    from pydiskimg.disks.open import enter_raw_disk
+
+    found = chain.data
+    assert isinstance(found, RawSource)
+    disk = enter_raw_disk(stack, found.name, writable=writable)
+    status = os.fstat(disk.fd)
+    if (status.st_dev, status.st_ino) != found.identity or not isinstance(disk, FileDisk):
+        raise InUseError(f"{found.name}: became another file while it was opened", errno=None, filename=found.name)
+    return disk
 
 
 class _Chain:
@@ -96,9 +114,9 @@ class _Chain:
         self.layers: list[_Layer] = []
         self._opened = opened
         self._references = references
-        self._seen: dict[tuple[int, int], str] = {}
+        self._seen: dict[tuple[int, int] | str, str] = {}
 
-    def descend(self, file: RawSource) -> Source | None:
+    def descend(self, file: ImageBytes) -> Source | None:
         """Collect the layers below the qcow2 file, itself included; returns what the last one stands on."""
         self._seen[file.identity] = file.name
         while True:
@@ -121,14 +139,14 @@ class _Chain:
                 return row.open(backing, references=self._references, snapshot=None)
             file = backing
 
-    def _data_file(self, file: RawSource, header: Header) -> Source | None:
+    def _data_file(self, file: ImageBytes, header: Header) -> Source | None:
         if not header.has_data_file:
             return None
         if header.data_file is None:
             raise InvalidImageError(f"{file.name}: keeps its data in an external file, and does not say in which")
         return self._open(header.data_file, "data file", file)
 
-    def _open(self, name: bytes, role: str, file: RawSource) -> RawSource:
+    def _open(self, name: bytes, role: str, file: ImageBytes) -> ImageBytes:
         from pydiskimg.images.references import Reference, denied  # only here, as few images name any
 
         reference = Reference(name, role, file.name, os.path.dirname(file.name))
@@ -169,7 +187,7 @@ def stated_backing_format(header: Header, name: str) -> str | None:
     )
 
 
-def require_raw(backing: RawSource, name: str) -> None:
+def require_raw(backing: ImageBytes, name: str) -> None:
     """Let a backing file of no stated format pass only when reading it as raw is what everybody would do."""
     try:
         found = detect(backing)

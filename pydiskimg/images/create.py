@@ -12,7 +12,7 @@ from pydiskimg.disks.fits import check_size_fits
 from pydiskimg.disks.new_file import new_disk_file, new_file
 from pydiskimg.disks.preallocation import check_preallocation, reserve, write_zeros
 from pydiskimg.disks.store import FixedStore, GrowingFile
-from pydiskimg.errors import StorageError, UnsupportedImageError
+from pydiskimg.errors import InUseError, StorageError, UnsupportedImageError
 from pydiskimg.images import FORMATS
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.images.qcow2.compress import compressor
@@ -23,7 +23,7 @@ from pydiskimg.images.qcow2.write.create import (
     l1_entries,
     round_size,
 )
-from pydiskimg.images.qcow2.write.disk import Qcow2Disk, open_qcow2_disk
+from pydiskimg.images.qcow2.write.disk import Qcow2Disk, open_qcow2_disk, require_compressible
 from pydiskimg.images.qcow2.write.header_last import UnpublishedStore
 from pydiskimg.linux.blockdev import is_block_device
 from pydiskimg.protocols import Disk, Source, Store
@@ -33,7 +33,8 @@ from pydiskimg.text import quoted
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from pydiskimg.images.qcow2.options import Qcow2Options
+    from pydiskimg.disks.file import FileDisk
+    from pydiskimg.images.qcow2.options import ChosenOptions, Qcow2Options
 
 
 @contextmanager
@@ -56,7 +57,7 @@ def new_image(
     comes back last, so that an interrupted one is not an image. preallocation stores what is not written: "metadata"
     (qcow2) as tables, "falloc" as reserved room, "full" as zeros. compress compresses what write() gets in whole
     clusters of a qcow2 image, and options are such an image's (cluster_size, version, compression_type, refcount_bits,
-    lazy_refcounts, extended_l2; see ChosenOptions); its size is rounded up to 512 bytes.
+    lazy_refcounts, extended_l2, data_file, data_file_raw; see ChosenOptions); its size is rounded up to 512 bytes.
     Raises UnsupportedImageError for a negative size and DoesNotFitError for a device that is smaller, otherwise as
     create_qcow2(), new_disk_file() and open_disk() do.
     """
@@ -99,19 +100,23 @@ def new_qcow2(
     check_preallocation(name, "qcow2", preallocation)
     l1_entries(round_size(size), chosen.cluster_size, name=name, entry_size=chosen.l2_entry_size)
     if compress:
+        require_compressible(name, has_data_file=bool(chosen.data_file))
         compressor(chosen.compression_type, name=name)
     with _new_store(path) as store:
         held = UnpublishedStore(store, chosen.cluster_size)
-        named = {} if backing is None else {"backing_file": backing.name, "backing_format": backing.format}
-        create_qcow2(held, size, **named, **options)
-        disk = open_qcow2_disk(held, backing=None if backing is None else backing.source, compress=compress)
-        try:
-            if preallocation != "off":
-                disk.preallocate(0, disk.size, full=preallocation == "full")
-            yield disk
-            disk.flush()
-        finally:
-            disk.close()
+        with _new_data_file(name, chosen, round_size(size), preallocation) as data_file:
+            named = {} if backing is None else {"backing_file": backing.name, "backing_format": backing.format}
+            create_qcow2(held, size, **named, **options)
+            below = None if backing is None else backing.source
+            disk = open_qcow2_disk(held, backing=below, data_file=data_file, compress=compress)
+            try:
+                # What another program writes into a raw data file is to show: all of it has its place, as with QEMU.
+                if preallocation != "off" or chosen.data_file_raw:
+                    disk.preallocate(0, disk.size, full=preallocation == "full")
+                yield disk
+                disk.flush()
+            finally:
+                disk.close()
         if preallocation == "falloc" and isinstance(store, GrowingFile):
             reserve(store.fd, 0, store.size, name=name)
         held.publish()
@@ -137,12 +142,14 @@ def new_overlay(
             f"{name}: what is preallocated would hide the backing file; with preallocation={preallocation} a backing "
             "file needs extended_l2=on"
         )
-    with new_file(path) as (fd, name):
+    chosen = chosen_options(name, options)
+    with new_file(path) as (fd, name), _new_data_file(name, chosen, round_size(size), preallocation) as data_file:
         store = GrowingFile(fd, name)
         create_qcow2(store, size, backing_file=backing_file, backing_format=backing_format, **options)
         if preallocation == "off":
             return
-        disk = Qcow2Disk(store, read_header(store), backing=None, compress=None)  # nothing of the disk is read
+        # Nothing of the disk is read.
+        disk = Qcow2Disk(store, read_header(store), backing=None, data_file=data_file, compress=None)
         disk.preallocate(0, disk.size, full=preallocation == "full")
         disk.flush()
         if preallocation == "falloc":
@@ -167,6 +174,38 @@ def _check_arguments(name: str, size: int, format_name: str) -> None:
         )
     if size < 0:
         raise UnsupportedImageError(f"{name}: a size of {size} bytes is not possible; expected 0 or more")
+
+
+@contextmanager
+def _new_data_file(image: str, chosen: ChosenOptions, size: int, preallocation: str) -> Iterator[FileDisk | None]:
+    """Give the new external data file of an image, as new_disk_file() does; None where it has none."""
+    if not chosen.data_file:
+        yield None
+        return
+    path = data_file_path(image, chosen.data_file)
+    with new_disk_file(path, size) as disk:
+        yield disk
+        if preallocation == "falloc":
+            reserve(disk.fd, 0, size, name=path)
+
+
+def data_file_path(image: str, name: str) -> str:
+    """Return where the external data file is that an image at the path image gets under this name.
+
+    Raises UnsupportedImageError for the name of a protocol, and for one that means another file to QEMU, which begins
+    at the current directory and not at the image's.
+    """
+    path = os.path.join(os.path.dirname(image), name)
+    if ":" in name.partition("/")[0]:
+        raise UnsupportedImageError(f"{name}: is the name of a protocol to QEMU, and only files are data files")
+    if os.path.realpath(path) != os.path.realpath(name):
+        raise UnsupportedImageError(
+            f"{image}: the data file {name} would be {path} here and {os.path.abspath(name)} to QEMU; name it by its "
+            "absolute path"
+        )
+    if os.path.realpath(path) == os.path.realpath(image):
+        raise InUseError(f"{path}: is the data file and the new image at once", errno=None, filename=path)
+    return path
 
 
 @contextmanager

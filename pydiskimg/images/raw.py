@@ -9,7 +9,7 @@ import stat
 
 from pydiskimg.errors import StorageError, storage_error
 from pydiskimg.linux.fileio import pread_into
-from pydiskimg.protocols import ImageSource, check_range
+from pydiskimg.protocols import ImageBytes, check_range
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _OTHER_FILES = (
 )
 
 
-class RawSource(ImageSource):
+class RawSource(ImageBytes):
     """A Source over a descriptor of a regular file or block device, whose size (bytes) stays what it was.
 
     The descriptor is closed by close() when it is owned, and left open otherwise.
@@ -34,6 +34,7 @@ class RawSource(ImageSource):
 
     name: str
     size: int
+    is_block_device: bool
     format = "raw"
 
     def __init__(self, fd: int, *, name: str, size: int, is_block_device: bool = False, owned: bool = False) -> None:
@@ -105,6 +106,21 @@ def describe(fd: int, *, name: str) -> RawSource:
         raise storage_error(error, name, "cannot find out its size") from error
     _check_kind(mode, name)
     return RawSource(fd, name=name, size=size, is_block_device=is_block_device)
+
+
+def open_image_file(path: str | os.PathLike[str], *, name: str | None = None) -> ImageBytes:
+    """Open a file as open_raw() does, or what is at an http:// or https:// address, of which it reads ranges.
+
+    Raises what open_raw() does, and for an address FetchError: NoRangesError where the server has only the whole file.
+    """
+    if isinstance(path, str) and "://" in path:
+        from pydiskimg.text import is_address
+
+        if is_address(path):
+            from pydiskimg.images.address import open_address  # takes ten times as long as all else that info imports
+
+            return open_address(path)
+    return open_raw(path, name=name)
 
 
 def open_raw(path: str | os.PathLike[str], *, name: str | None = None) -> RawSource:

@@ -19,7 +19,8 @@ from pydiskimg.errors import ReferenceDeniedError, UnsupportedImageError, storag
 from pydiskimg.images.raw import RawSource
 from pydiskimg.linux.beneath import below, open_beneath
 from pydiskimg.linux.procfs import require_proc
-from pydiskimg.text import quoted
+from pydiskimg.protocols import ImageBytes
+from pydiskimg.text import is_address, quoted, shown_name
 
 MAX_NAME = 1023
 """Bytes in a name, as the qcow2 specification has it for backing files."""
@@ -44,12 +45,13 @@ class Reference:
         return os.path.join(self.directory, self.name.decode("utf-8", "surrogateescape"))
 
     def __str__(self) -> str:
-        return f"{self.image}: names the {self.role} {quoted(self.name)}"
+        name = self.name if b"://" not in self.name else shown_name(os.fsdecode(self.name))
+        return f"{self.image}: names the {self.role} {quoted(name)}"
 
 
 def denied(reference: Reference) -> ReferenceDeniedError:
     """Return the error for a reference when no directory is allowed; nothing is looked at for it."""
-    _check_name(reference)
+    check_name(reference)
     return ReferenceDeniedError(
         f"{reference}, which would be the file {_shown(reference.path)}; it was not opened, since files that an image "
         "names are opened only below a directory that is allowed: --allow-references DIR, or "
@@ -70,13 +72,15 @@ class AllowedDirectory:
         self._path = path
         self._names = [_bytes(path), _bytes(spelling)]
 
-    def open(self, reference: Reference) -> RawSource:
+    def open(self, reference: Reference) -> ImageBytes:
         """Open what reference names, for reading; close() of the result closes it.
 
         Raises UnsupportedImageError for a name that is not a plain file name or leads out of the directory, and for
         anything but a regular file; StorageError when the system refuses.
         """
-        _check_name(reference)
+        check_name(reference)
+        if is_address(reference.directory) and not os.path.isabs(reference.name):
+            raise self._outside(reference)
         require_proc()
         name = reference.path
         inside = self._below(reference)
@@ -133,11 +137,19 @@ class AllowedDirectory:
 def allow_references(directory: str | os.PathLike[str]) -> Iterator[AllowedDirectory]:
     """Allow images to name regular files below directory, while the with block lasts; open_image() takes the result.
 
+    directory may be an http:// or https:// address: then images may name what is below that, and no files.
+
     Names are relative to the directory of the image that has them, as for QEMU; an absolute one is allowed when it
     is below directory. What was opened stays open when the block ends, until its image is closed. Raises
     StorageError when there is no such directory.
     """
     name = os.fsdecode(directory)
+    if is_address(name):
+        from pydiskimg.images.allowed_address import AllowedAddress  # only here: urllib takes long to import
+        from pydiskimg.web.address import parse_address
+
+        yield AllowedAddress(parse_address(name))
+        return
     try:
         fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
@@ -156,15 +168,24 @@ def allow_references(directory: str | os.PathLike[str]) -> Iterator[AllowedDirec
         allowed.close()
 
 
-def _check_name(reference: Reference) -> None:
+def check_name(reference: Reference) -> None:
     """Raise UnsupportedImageError for what could never be opened: a protocol, or no text."""
     name = reference.name
     scheme, colon, _ = name.partition(b"/")[0].partition(b":")
     if colon:
+        advice = "write the name of a file into the image with: qemu-img rebase -u"
+        if is_address(os.fsdecode(name)):
+            advice = "an address is opened below one that is allowed: --allow-references ADDRESS"
         raise UnsupportedImageError(
             f"{reference}, which would be opened by the protocol {quoted(scheme)}; nothing was opened, since only "
-            "plain names of files are understood; write the name of a file into the image with: qemu-img rebase -u"
+            f"plain names of files are understood; {advice}"
         )
+    check_text(reference)
+
+
+def check_text(reference: Reference) -> None:
+    """Raise UnsupportedImageError for a name that is not text, or too long."""
+    name = reference.name
     if len(name) > MAX_NAME:
         raise UnsupportedImageError(
             f"{reference}, whose name has {len(name)} bytes; nothing was opened, at most {MAX_NAME} are allowed"

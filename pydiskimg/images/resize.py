@@ -7,6 +7,7 @@ import os
 from contextlib import ExitStack
 
 from pydiskimg.disks.block import BlockDisk
+from pydiskimg.disks.file import FileDisk
 from pydiskimg.disks.open import enter_raw_disk
 from pydiskimg.disks.preallocation import check_preallocation, reserve, write_zeros
 from pydiskimg.disks.store import cut_file, store_of
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pydiskimg.disks.descriptor import DescriptorDisk
+    from pydiskimg.images.qcow2.write.disk import Qcow2Disk
     from pydiskimg.images.references import AllowedDirectory
 
 
@@ -103,16 +105,28 @@ def _resize_qcow2(
 ) -> int:
     store = store_of(disk)
     header = read_header(store)
-    if size < header.size:
+    if size < header.size and not header.has_data_file:
         cut_file(disk, shrink_qcow2(store, size))
         return size
     require_resizable(header, disk.name)
     image = open_chain_disk(stack, disk, references=references, compress=False, writable=True)
+    if size < header.size:
+        cut_file(disk, shrink_qcow2(store, size))
+        cut_file(_data_file(image), size)
+        return size
     old, file_end = image.size, os.fstat(disk.fd).st_size
     image.grow(size)
-    if preallocation != "off" and size > old:
+    if (preallocation != "off" or header.data_file_raw) and size > old:
         image.preallocate(old, size - old, full=preallocation == "full")
     image.flush()
-    if preallocation == "falloc" and not isinstance(disk, BlockDisk):
+    if preallocation == "falloc" and header.has_data_file:
+        data_file = _data_file(image)
+        reserve(data_file.fd, old, size - old, name=data_file.name)
+    if preallocation == "falloc" and not header.has_data_file and not isinstance(disk, BlockDisk):
         reserve(disk.fd, file_end, os.fstat(disk.fd).st_size - file_end, name=disk.name)
     return size
+
+
+def _data_file(image: Qcow2Disk) -> FileDisk:
+    assert isinstance(image.data_file, FileDisk)  # by open_chain_disk()
+    return image.data_file

@@ -17,10 +17,9 @@ from contextlib import ExitStack
 from pydiskimg.disks.open import enter_raw_disk
 from pydiskimg.disks.store import store_of
 from pydiskimg.errors import InUseError, UnsupportedImageError
-from pydiskimg.images.chain import open_chain
+from pydiskimg.images.chain import open_chain, open_chain_disk
 from pydiskimg.images.open import open_image
 from pydiskimg.images.qcow2.switch.backing import name_backing_file
-from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
 from pydiskimg.images.raw import describe
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.transfer.differences import write_differences
@@ -56,8 +55,7 @@ def rebase(
         old = open_chain(describe(disk.fd, name=disk.name), opened, references=references, snapshot=None)
         new = _open_new(stack, disk.name, backing, backing_format, references)
         _refuse_itself(new, disk.name)
-        top = open_qcow2_disk(store_of(disk), backing=old.backing, compress=compress)
-        stack.callback(top.close)
+        top = open_chain_disk(stack, disk, references=references, compress=compress, writable=True)
         if new is not None:
             top.will_stand_on(new.size)
         write_differences(old, new, top, unit=top.unit, but_its_own=True, progress=progress)

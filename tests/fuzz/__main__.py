@@ -14,7 +14,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz.seeds import make_seeds
+from tests.fuzz import seeds
+from tests.fuzz.ext4 import seeds as ext_seeds
+from tests.fuzz.worker import IMAGES, fuzzer_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HANG = 30.0  # seconds without a new case, after which a process is taken to hang
@@ -30,6 +32,7 @@ class Run:
         self.code = directory / "code"
         self.findings: Path = arguments.findings.absolute()
         self.jobs: int = arguments.jobs
+        self.images: str = arguments.images
         self.qemu: bool = not arguments.no_qemu
         self.next_case = arguments.seed * SPAN
         self.executions = 0
@@ -49,7 +52,7 @@ class Run:
 
     def _start(self, first: int, seconds: float) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tests.fuzz.worker", str(self.directory), str(self.findings)]
-        command += ["--first", str(first), "--step", str(self.jobs), "--seconds", str(seconds)]
+        command += ["--first", str(first), "--step", str(self.jobs), "--seconds", str(seconds), "--images", self.images]
         if not self.qemu:
             command.append("--no-qemu")
         return subprocess.Popen(command, cwd=self.code, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -96,7 +99,8 @@ class Run:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Fuzz everything that takes a qcow2.")
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Fuzz all that takes a qcow2 or an ext.")
+    parser.add_argument("--images", choices=IMAGES, default="qcow2", help="what is changed")
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=1, help="another number gives other cases")
     parser.add_argument("--jobs", type=int, default=2)
@@ -106,8 +110,10 @@ def main() -> int:
     parser.add_argument("--file", nargs=2, metavar=("TARGET", "FILE"), help="put one file through one target")
     arguments = parser.parse_args()
     if arguments.file:
-        from tests.fuzz.targets import outcome
+        from tests.fuzz import targets
+        from tests.fuzz.ext4 import targets as ext_targets
 
+        outcome = (ext_targets if arguments.images == "ext4" else targets).outcome
         case = int("0" + "".join(filter(str.isdigit, Path(arguments.file[1]).stem)))
         sys.stdout.write(f"{outcome(arguments.file[0], Path(arguments.file[1]).read_bytes(), case)}\n")
         return 0
@@ -116,15 +122,14 @@ def main() -> int:
     try:
         (directory / "seeds").mkdir()
         (directory / "made").mkdir()
+        make_seeds = ext_seeds.make_seeds if arguments.images == "ext4" else seeds.make_seeds
         for name, image in make_seeds(directory / "made").items():
             (directory / "seeds" / name).write_bytes(image)
         for package in ("pydiskimg", "tests"):  # what is edited meanwhile does not change this run
             shutil.copytree(ROOT / package, directory / "code" / package)
         run = Run(arguments, directory)
         if arguments.case is not None:
-            from tests.fuzz.worker import Fuzzer
-
-            fuzzer = Fuzzer(directory, arguments.findings, qemu=run.qemu)
+            fuzzer = fuzzer_of(run.images)(directory, arguments.findings, qemu=run.qemu)
             name, target, image = fuzzer.case(arguments.case)
             problem = fuzzer.try_image(target, image, arguments.case)
             sys.stdout.write(f"{name} {target} {problem or dict(fuzzer.outcomes)}\n")

@@ -28,6 +28,7 @@ MEMORY = 256 << 20
 # Address space is more than memory: stacks and arenas of threads that are never touched.
 ADDRESS_SPACE = 1 << 30
 LOOP = 5.0  # seconds of the processor after which a case is broken off
+IMAGES = ("qcow2", "ext4")
 QEMU_EACH = 10  # one case of so many is read by qemu-img too
 
 TURNS = (
@@ -37,12 +38,13 @@ TURNS = (
 
 
 class Fuzzer:
-    """The cases of one process, and what they gave."""
+    """The cases of one process, and what they gave. Those of qcow2; tests/fuzz/ext4/fuzzer.py has others."""
+
+    suffix = ".qcow2"
 
     def __init__(self, directory: Path, findings: Path, *, qemu: bool) -> None:
         self.seeds = {path.name: path.read_bytes() for path in sorted((directory / "seeds").iterdir())}
-        self.places = {name: find_places(image) for name, image in self.seeds.items()}
-        self.suitable = {target: [name for name in self.seeds if self._suits(name, target)] for target in TARGETS}
+        self.find_places()
         self.findings = findings
         self.qemu = qemu
         self.directory = directory
@@ -50,6 +52,11 @@ class Fuzzer:
         self.found: dict[str, int] = {}
         self.slowest = 0.0
         self.largest = 0
+
+    def find_places(self) -> None:
+        """Look into the seeds, once."""
+        self.places = {name: find_places(image) for name, image in self.seeds.items()}
+        self.suitable = {target: [name for name in self.seeds if self._suits(name, target)] for target in TARGETS}
 
     def _suits(self, name: str, target: str) -> bool:
         """True when a seed has what the target looks for; what it has not is refused soon."""
@@ -63,6 +70,13 @@ class Fuzzer:
         target = rng.choice(TURNS)
         name = rng.choice(self.suitable[target])
         return name, target, mutate(self.seeds[name], self.places[name], rng)
+
+    def outcome(self, target: str, image: bytes, number: int) -> str:
+        """Put an image through a target and return its word. Raises what is a finding."""
+        word = outcome(target, image, number)
+        if self.qemu and target == "read" and word == "data" and number % QEMU_EACH == 0:
+            word = compare_with_qemu(image, self.directory / f"qemu-{os.getpid()}")
+        return word
 
     def run(self, number: int) -> None:
         """Try one case, and keep it when something is wrong."""
@@ -82,9 +96,7 @@ class Fuzzer:
         before, start = peak_memory(), time.process_time()
         signal.setitimer(signal.ITIMER_PROF, LOOP)
         try:
-            word = outcome(target, image, number)
-            if self.qemu and target == "read" and word == "data" and number % QEMU_EACH == 0:
-                word = compare_with_qemu(image, self.directory / f"qemu-{os.getpid()}")
+            word = self.outcome(target, image, number)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
             return _where(target, error), traceback.format_exc()
         finally:
@@ -122,7 +134,7 @@ class Fuzzer:
 
     def _keep(self, key: str, text: str, number: int, name: str, target: str, image: bytes) -> None:
         stem = self.findings / f"{target}-{number}"
-        stem.with_suffix(".qcow2").write_bytes(image)
+        stem.with_suffix(self.suffix).write_bytes(image)
         seed = self.seeds[name]
         different = [at for at in range(min(len(seed), len(image))) if seed[at] != image[at]]
         changes = [f"0x{at:x}: {seed[at]:02x} -> {image[at]:02x}" for at in different[:40]]
@@ -161,10 +173,20 @@ def peak_memory() -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) << 10
 
 
+def fuzzer_of(images: str) -> type[Fuzzer]:
+    """Return the class whose cases are those of a kind of images."""
+    if images == "ext4":
+        from tests.fuzz.ext4.fuzzer import ExtFuzzer
+
+        return ExtFuzzer
+    return Fuzzer
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.worker")
     parser.add_argument("directory", type=Path)
     parser.add_argument("findings", type=Path)
+    parser.add_argument("--images", choices=IMAGES, default="qcow2")
     parser.add_argument("--first", type=int, required=True)
     parser.add_argument("--step", type=int, default=1)
     parser.add_argument("--seconds", type=float, required=True)
@@ -173,7 +195,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGPROF, _break_off)
-    fuzzer = Fuzzer(arguments.directory, arguments.findings, qemu=not arguments.no_qemu)
+    fuzzer = fuzzer_of(arguments.images)(arguments.directory, arguments.findings, qemu=not arguments.no_qemu)
     current = os.open(arguments.directory / f"current-{os.getpid()}", os.O_RDWR | os.O_CREAT, 0o600)
     deadline, number, count = time.monotonic() + arguments.seconds, arguments.first, 0
     while time.monotonic() < deadline:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""create and import of tarballs, dumps and disk images by an ordinary user onto a plain file; e2fsck is the judge."""
+"""Tarballs, dumps and disk images become instances for an ordinary user on a plain file; e2fsck is the judge."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import random
 import subprocess
 import sys
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,65 +17,34 @@ import pytest
 
 from pydiskimg import open_tree
 from pydiskimg.disks.region import Region
-from pydiskimg.errors import PartitionError
 from pydiskimg.fs.ext4.change.tree import open_changed_tree
-from pydiskimg.fs.ext4.populate.populate import populate
 from pydiskimg.fs.fat12 import make_fat12
 from pydiskimg.images.open_disk import open_disk
-from pydiskimg.partitions.partition import Partition
-from pydiskimg.partitions.read import read_partition_table
 from pydiskimg.units import MIB
 from tests.fixtures.dumps import Dir, File, dump
 from tests.fixtures.grub_files import DIRECTORY as GRUB
 from tests.fixtures.grub_files import grub_files
-from tests.fixtures.made_entries import folder, regular, symlink
 from tests.fixtures.node import PATH, ROOT, Node, create_environment, last_line, stream_environment
 from tests.fixtures.programs import Tool, run
 from tests.fixtures.tarballs import DIRECTORY, FILE, add
+from tests.fixtures.verbs_of_nobody import (
+    SETTINGS,
+    SIZE,
+    as_nobody,
+    checked,
+    disk_image,
+    node_of_anyone,
+    only_fat,
+    read_table,
+)
 
 pytestmark = pytest.mark.oracle
-SIZE = 64 * MIB
-SETTINGS = {"IMAGE_NAME": "x", "ARCH": "x86_64", "SWAP_SIZE": "8", "BOOT_SIZE": "16"}
 
 
 @pytest.fixture
 def node() -> Iterator[Node]:
-    """A node whose files everybody can read, as the directories of pytest are root's alone."""
-    with tempfile.TemporaryDirectory() as directory:
-        os.chmod(directory, 0o755)
-        made = Node.make(Path(directory) / "a node", IMAGE_TYPE="tarball", **SETTINGS)
-        (made.directory / "disk").touch()
-        os.truncate(made.directory / "disk", SIZE)
+    with node_of_anyone() as made:
         yield made
-
-
-def as_nobody(
-    node: Node,
-    verb: str,
-    environment: dict[str, str],
-    backup: Path | None = None,
-    output: Path | None = None,
-    *,
-    in_namespace: bool = False,
-) -> subprocess.CompletedProcess[str]:
-    """Run a verb as a user with no rights; backup is given on standard input, output takes standard output.
-
-    Root becomes one without capabilities, as the checkout may lie where no other user can read it; in_namespace, one
-    with all of them in a user namespace, where no disk can be mounted either.
-    """
-    without = ["/usr/bin/setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
-    without = ["/usr/bin/unshare", "-r"] if in_namespace else without
-    with open(backup or os.devnull, "rb") as file, open(output or os.devnull, "wb") as written:
-        return subprocess.run(
-            [*without, *node.command(verb)],
-            cwd=ROOT,
-            env={"PATH": PATH, "PYTHONDONTWRITEBYTECODE": "1", **environment},
-            stdin=file,
-            stdout=written,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
 
 
 def tarball(node: Node) -> Path:
@@ -92,20 +60,6 @@ def tarball(node: Node) -> Path:
         for name, data in grub_files().items():
             add(archive, (f".{GRUB}/{name}", FILE, data))
     return path
-
-
-def checked(disk: Path, tool: Tool, work: Path) -> list[Partition]:
-    """Let e2fsck judge what is on the Linux partitions; return all partitions."""
-    with open_disk(str(disk)) as opened:
-        partitions = read_partition_table(opened)
-        assert partitions
-        for partition in (partitions[0], partitions[-1]):
-            image = work / "partition"
-            with disk.open("rb") as source, image.open("wb") as target:
-                source.seek(partition.start)
-                target.write(source.read(partition.length))
-            run(tool("e2fsck"), "-fn", image)
-    return list(partitions)
 
 
 @pytest.mark.parametrize("kind", ["ext2", "ext4"])
@@ -136,26 +90,6 @@ def test_a_tarball_with_an_overlay_becomes_a_bootable_instance(
         assert boot.read("/grub/i386-pc/normal.mod") == grub_files()["normal.mod"]
     with disk.open("rb") as file:
         assert any(file.read(440)), "there is no boot code"
-
-
-def disk_image(node: Node, tool: Tool, kind: str) -> Path:
-    """Make a disk image whose root, with the directory of another's /boot, is in its last partition."""
-    path = node.images / "x-x86_64.raw"
-    with path.open("wb") as file:
-        file.truncate(40 * MIB)
-    run(tool("sfdisk"), "-q", path, given="label: dos\n1M,8M,L\n10M,28M,L\n")
-    root = [
-        *(folder(name) for name in ("etc", "boot", "boot/below", "usr", "usr/lib", "var")),
-        regular("etc/fstab", b"/dev/vda2 / ext4\n/dev/vda1 /boot ext4\n"),
-        regular("etc/os-release", b"ID=debian\n"),
-        regular("etc/motd", b"old"),
-        symlink("lib", "usr/lib"),
-        symlink("loader", "boot/loader"),
-    ]
-    with open_disk(str(path), writable=True) as disk:
-        for start, size, entries in ((1, 8, [folder("loader"), regular("kernel", b"kernel")]), (10, 28, root)):
-            populate(Region(disk, start * MIB, size * MIB, name="partition"), entries, kind=kind)
-    return path
 
 
 def overlay(node: Node) -> dict[str, str]:
@@ -246,15 +180,6 @@ def test_what_the_guest_mounts_over_an_overlays_files_is_told(node: Node, tool: 
     assert told == [f"/run of the guest is left alone ({why}), and what the overlay has there is hidden"]
 
 
-def only_fat(node: Node, tool: Tool) -> Path:
-    """Make a disk image with nothing but a FAT, which may hold a root, and is mounted to be looked into."""
-    path, start, length = node.images / "fat.raw", MIB, MIB
-    volume = make_fat12(length, {}, label="ROOT", serial=1, sector_size=512, hidden_sectors=start // 512)
-    path.write_bytes(bytes(start) + volume)
-    run(tool("sfdisk"), "-q", path, given="label: dos\nstart=1M, size=1M, type=c\n")
-    return path
-
-
 def compressed(image: Path, node: Node) -> dict[str, str]:
     """Compress an image in its place; return the settings for it."""
     name = f"y{image.suffix}.gz"
@@ -332,53 +257,6 @@ def test_an_overlay_that_cannot_be_copied_leaves_no_system_that_looks_complete(n
     where = f"copying the overlay: {node.directory}/overlays/web: entry usr: "
     assert f"{where}a directory that is not empty is in its place" in last_line(done)
     assert read_table(node.directory / "disk") == []
-
-
-def test_a_disk_on_ext_is_imported_and_exported(node: Node, tool: Tool, tmp_path: Path) -> None:
-    """It becomes another machine, without a mount, and a backup that is what came but for that."""
-    backup, disk = disk_image(node, tool, "ext4"), node.directory / "disk"
-    node.configure(IMPORT_IDENTITY="new", IMPORT_FORMAT="raw", **SETTINGS)
-    done = as_nobody(node, "import", stream_environment("import", disk), backup)
-    assert done.returncode == 0, done.stderr
-    checked(disk, tool, tmp_path)
-    with open_tree(str(disk), partition=2) as root:
-        assert root.read("/etc/hostname") == b"inst1\n"
-    stream = tmp_path / "stream"
-    done = as_nobody(node, "export", stream_environment("export", disk), output=stream)
-    assert done.returncode == 0, done.stderr
-    with open_tree(str(stream), format="qcow2", partition=1) as boot:
-        assert boot.list("/") == ["kernel", "loader", "lost+found"]
-
-
-def test_a_disk_on_ext_is_renamed(node: Node, tool: Tool, tmp_path: Path) -> None:
-    disk = disk_image(node, tool, "ext4")
-    environment = create_environment(disk, OLD_INSTANCE_NAME="inst1", INSTANCE_NAME="inst2")
-    done = as_nobody(node, "rename", environment)
-    assert done.returncode == 0, done.stderr
-    checked(disk, tool, tmp_path)
-    with open_tree(str(disk), partition=2) as root:
-        assert root.read("/etc/hostname") == b"inst2\n"
-
-
-def test_a_backup_that_is_to_be_mounted_is_refused_where_it_can_be_looked_at_first(node: Node, tool: Tool) -> None:
-    path, backup, disk = node.images / "disk.img", node.directory / "backup.tar", node.directory / "disk"
-    image = only_fat(node, tool)
-    run(tool("qemu-img"), "convert", "-q", "-O", "qcow2", image, path)
-    with tarfile.open(backup, "w") as archive:
-        archive.add(path, "disk.img")
-    node.configure(IMPORT_IDENTITY="new", EXPORT_DIR=str(node.directory), **SETTINGS)
-    disk.write_bytes(b"\xff" * MIB)
-    os.truncate(disk, SIZE)
-    done = as_nobody(node, "import", stream_environment("import", disk), backup)
-    assert done.returncode == 1
-    assert "mounting needs root (CAP_SYS_ADMIN); without it IMPORT_IDENTITY=keep restores" in last_line(done)
-    assert disk.read_bytes()[:MIB] == b"\xff" * MIB
-    # What comes over a pipe is seen when it is on the disk.
-    node.configure(IMPORT_IDENTITY="new", IMPORT_FORMAT="raw", **SETTINGS)
-    done = as_nobody(node, "import", stream_environment("import", disk), image)
-    assert done.returncode == 1
-    assert "is left without its partition table: " in last_line(done)
-    assert "mounting needs root (CAP_SYS_ADMIN); IMPORT_IDENTITY=keep restores it as it was" in last_line(done)
 
 
 def dumps() -> tuple[bytes, bytes]:
@@ -495,11 +373,3 @@ def test_a_table_is_there_when_all_else_is_and_not_before(node: Node, tool: Tool
         done = create_until(node, disk, stop)
         assert done.returncode == 9, done.stderr
         assert read_table(disk) == [], f"after {stop} of {count} writes"
-
-
-def read_table(disk: Path) -> list[Partition]:
-    with open_disk(str(disk)) as opened:
-        try:
-            return list(read_partition_table(opened))
-        except PartitionError:  # what the file began with
-            return []

@@ -158,13 +158,3 @@ def test_refused(tmp_path: Path, options: str, words: list[str], said: str, caps
     assert main(["resize", *words, str(path), "1M"]) == 1
     assert said in capsys.readouterr().err
     assert path.read_bytes() == before
-
-
-def test_dirty_bitmaps_are_not_forgotten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = written(tmp_path / "disk.qcow2", 2 * MIB)
-    run("qemu-img", "bitmap", "--add", str(path), "b0")
-    before = path.read_bytes()
-    for words in (["3M"], ["--shrink", "1M"]):
-        assert main(["resize", *words[:-1], str(path), words[-1]]) == 1
-        assert "has dirty bitmaps" in capsys.readouterr().err
-    assert path.read_bytes() == before

@@ -16,7 +16,7 @@ from pydiskimg import open_tree
 from tests.fixtures.block_devices import filled_file
 from tests.fixtures.growing import loop, mounted_at
 from tests.fixtures.node import PATH, ROOT, Node, create_environment, last_line, stream_environment
-from tests.oracle.test_create_unprivileged import SETTINGS, overlay, with_efi
+from tests.fixtures.verbs_of_nobody import SETTINGS
 
 pytestmark = pytest.mark.root
 Tool = Callable[[str], str]

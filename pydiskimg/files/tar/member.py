@@ -115,6 +115,8 @@ class Members:
         """
         stream = self._stream
         self.path = None
+        if not stream.position and len(stream.peek(layout.BLOCK)) < layout.BLOCK:
+            raise ValueError("it is shorter than a header, which has 512 bytes; it is truncated or not a tar archive")
         limit = stream.position + _HEADERS_LIMIT
         before = _Before()
         for _ in range(_SPECIAL_HEADERS):

@@ -150,6 +150,15 @@ def first_entry(inode: StoredInode) -> int:
     return first if has_any else 0
 
 
+def points_back(value: StoredInode, inode: StoredInode) -> bool:
+    """Tell whether an inode holds the value of an attribute of another one as Lustre has it, which the kernel reads.
+
+    It names that one by number in i_mtime, and by generation; it has neither a hash nor a count of references.
+    """
+    parent, generation = inode.number, inode.fields["i_generation"]
+    return bool(value.fields["i_mtime"] == parent and value.fields["i_generation"] == generation)
+
+
 def stored_entries(area: bytes, position: int) -> Iterator[tuple[int, int, dict[str, int]]]:
     """Yield (where, end, fields) of the entries from position on. Raises ValueError where they do not end in area."""
     while True:

@@ -51,6 +51,7 @@ class BitmapSet:
         self._contents: dict[int, BitmapContents] = {}  # by the id() of a Bitmap in _bitmaps
         self._left: list[tuple[int, int]] = []  # clusters that are not named any more
         self._directory = _directory_clusters(header)
+        self._packed = b""  # the directory in the file
         self._bitmaps = read_bitmaps(file, header) if header.has_bitmaps else []
         for bitmap in self._bitmaps:
             if not is_possible_bitmap(header, bitmap.fields):
@@ -58,6 +59,12 @@ class BitmapSet:
                     f"{file.name}: bitmap {quoted(bitmap.whole_name)}: its entry in the directory contradicts the "
                     "specification; the image is corrupt, or made by a newer program"
                 )
+        self._packed = packed_directory(self._bitmaps)
+
+    @property
+    def is_changed(self) -> bool:
+        """True when bits were set since they were read or written."""
+        return any(contents.is_changed for contents in self._contents.values())
 
     @property
     def names(self) -> list[bytes]:
@@ -132,13 +139,29 @@ class BitmapSet:
             )
         contents.merge(other)
 
-    def resize(self, size: int) -> None:
-        """Be about a disk of size bytes."""
+    def check_size(self, size: int) -> None:
+        """Raise UnsupportedImageError where the bitmaps cannot be about a disk of size bytes."""
         for bitmap in self._bitmaps:
             self._check_bits(bitmap.whole_name, bitmap.granularity, size)
+            self._usable(bitmap.whole_name)
+
+    def resize(self, size: int) -> None:
+        """Be about a disk of size bytes; raises as check_size()."""
+        self.check_size(size)
         for bitmap in self._bitmaps:
             self.contents(bitmap.whole_name).resize(size)
         self._size = size
+
+    def mark(self, store: Store, *, in_use: bool) -> None:
+        """Say in the directory in the file that all bitmaps may miss changes, or those only that did before."""
+        if self._directory is None:
+            return
+        raw, at = bytearray(self._packed), 0
+        while in_use and at < len(raw):
+            entry = BITMAP_ENTRY.unpack(raw, at)
+            BITMAP_ENTRY.put(raw, {"flags": entry["flags"] | IN_USE}, at)
+            at += -(-(BITMAP_ENTRY.size + entry["name_size"]) // 8) * 8
+        store.write(self._directory[0] * self._header.cluster_size, raw)
 
     def write_new(
         self, store: Store, take: Callable[[int], int], leave: Callable[[int, int], None]
@@ -162,7 +185,7 @@ class BitmapSet:
         self._left.clear()
         extensions = {kind: data for kind, data in self._header.extensions.items() if kind != layout.EXTENSION_BITMAPS}
         if self._bitmaps:
-            directory = packed_directory(self._bitmaps)
+            self._packed = directory = packed_directory(self._bitmaps)
             count = -(-len(directory) // size)
             self._directory = take(count), count
             offset = self._directory[0] * size

@@ -402,7 +402,7 @@ def encryption(header: Header) -> str:
     return "AES" if header.crypt_method == layout.CRYPT_AES else f"an unknown method ({header.crypt_method})"
 
 
-def image_facts(file: Source, path: str, *, stored: int) -> dict[str, Any]:
+def image_facts(file: Source, path: str, *, stored: int | None) -> dict[str, Any]:
     """Return the facts of `qemu-img info --output=json`; path is shown for file, which takes up stored bytes.
 
     Nothing that the image names is opened: one with references is described from its own bytes alone, and so is one
@@ -412,7 +412,7 @@ def image_facts(file: Source, path: str, *, stored: int) -> dict[str, Any]:
     """
     header = read_header(file)
     facts: dict[str, Any] = {"virtual-size": header.size, "filename": path, "cluster-size": header.cluster_size}
-    facts |= {"format": "qcow2", "actual-size": stored, "dirty-flag": header.dirty}
+    facts |= {"format": "qcow2"} | ({} if stored is None else {"actual-size": stored}) | {"dirty-flag": header.dirty}
     if header.crypt_method != layout.CRYPT_NONE:
         facts["encrypted"] = True
     if header.backing_file:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import namedtuple
 
 from pydiskimg.errors import UnsupportedImageError
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
         refcount_bits: int
         lazy_refcounts: bool
         extended_l2: bool
+        data_file: str
+        data_file_raw: bool
 
 
 DEFAULT_CLUSTER_SIZE = 64 << 10
@@ -29,8 +32,17 @@ REFCOUNT_BITS = 16  # what version 2 always has
 
 _Fields = namedtuple(
     "_Fields",
-    ("cluster_size", "version", "compression_type", "refcount_bits", "lazy_refcounts", "extended_l2"),
-    defaults=(DEFAULT_CLUSTER_SIZE, 3, "zlib", REFCOUNT_BITS, False, False),
+    (
+        "cluster_size",
+        "version",
+        "compression_type",
+        "refcount_bits",
+        "lazy_refcounts",
+        "extended_l2",
+        "data_file",
+        "data_file_raw",
+    ),
+    defaults=(DEFAULT_CLUSTER_SIZE, 3, "zlib", REFCOUNT_BITS, False, False, "", False),
 )
 
 
@@ -38,7 +50,8 @@ _Fields = namedtuple(
 class ChosenOptions(_Fields):
     """The options of a new image: cluster_size (bytes), version (2 or 3), compression_type ("zlib" or "zstd"),
     refcount_bits (1 to 64), lazy_refcounts, which lets other writers leave counts to a repair, and extended_l2, by
-    which a 32nd of a cluster is stored by itself.
+    which a 32nd of a cluster is stored by itself. data_file is the name of the external data file that the image gets
+    ("": none), data_file_raw that it is a raw image of the disk at the same time.
     """
 
     __slots__ = ()
@@ -85,7 +98,15 @@ def _problem(chosen: ChosenOptions) -> str | None:
         )
     if chosen.refcount_bits.bit_count() != 1 or chosen.refcount_order > layout.MAX_REFCOUNT_ORDER:
         return f"reference counts of {chosen.refcount_bits} bits are not possible; expected a power of two from 1 to 64"
-    return _problem_of_version_2(chosen) if chosen.version == 2 else None
+    return (_problem_of_version_2(chosen) if chosen.version == 2 else None) or _problem_of_data_file(chosen)
+
+
+def _problem_of_data_file(chosen: ChosenOptions) -> str | None:
+    if chosen.data_file_raw and not chosen.data_file:
+        return "a raw external data file was requested without its name; add data_file"
+    if len(os.fsencode(chosen.data_file)) > layout.MAX_BACKING_FILE_SIZE or "\0" in chosen.data_file:
+        return f"the name of a data file has at most {layout.MAX_BACKING_FILE_SIZE} bytes, none of them zero"
+    return None
 
 
 def _problem_of_version_2(chosen: ChosenOptions) -> str | None:
@@ -94,6 +115,7 @@ def _problem_of_version_2(chosen: ChosenOptions) -> str | None:
         (chosen.refcount_bits != REFCOUNT_BITS, f"reference counts of {chosen.refcount_bits} bits"),
         (chosen.lazy_refcounts, "lazy reference counts"),
         (chosen.extended_l2, "extended L2 entries"),
+        (chosen.data_file, "external data files"),
     ):
         if is_chosen:
             return f"version 2 (0.10) has no {what}; use version 3 (1.1)"

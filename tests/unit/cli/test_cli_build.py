@@ -101,7 +101,7 @@ def test_what_fails_leaves_the_file_that_was_there(tmp_path: Path, tarball: Path
         (tarball, "5M", "bytes (4 MiB) are for the root file system; expected"),
         (tarball, "1k", "the partitions need 2097152 bytes (2 MiB) at least, the disk has 1024 bytes"),
         (tmp_path / "none", "64M", "No such file"),
-        (disk, "64M", "no tar archive"),
+        (disk, "64M", "not a tar archive"),
     ):
         assert words in refused(source, disk, "--size", size), words
         assert disk.read_bytes() == b"kept"

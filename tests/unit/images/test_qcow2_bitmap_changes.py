@@ -14,9 +14,13 @@ from pydiskimg.images.qcow2.bitmap_set import BitmapSet
 from pydiskimg.images.qcow2.bitmaps import AUTO, BITMAP_ENTRY, BITMAPS, IN_USE
 from pydiskimg.images.qcow2.check import check_qcow2
 from pydiskimg.images.qcow2.header import read_header
+from pydiskimg.images.qcow2.reader import open_qcow2
 from pydiskimg.images.qcow2.switch.bitmaps import change_bitmaps
+from pydiskimg.images.qcow2.switch.shrink import shrink_qcow2
 from pydiskimg.images.qcow2.switch.snapshots import take_snapshot
 from pydiskimg.images.qcow2.write.create import change_header, create_qcow2
+from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
+from pydiskimg.protocols import read_bytes
 from tests.fixtures.bitmap_models import Bits, bits_of
 from tests.fixtures.qcow2_disks import CLUSTER, assert_clean, new_disk
 from tests.fixtures.qcow2_images import BytesSource
@@ -228,6 +232,55 @@ def test_what_is_known_of_an_image_stays() -> None:
     assert (header.autoclear_features, header.nb_snapshots) == (layout.AUTOCLEAR_BITMAPS, 1)
     assert header.extensions.keys() == before
     assert_clean(store)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_written_is_recorded_or_the_bitmaps_are_in_use(seed: int) -> None:
+    """Whenever the machine stops: a bitmap that is not in use tells of all that differs."""
+    rng = random.Random(seed)
+    start = with_bitmaps(b"one", b"two")
+    change_bitmaps(start, lambda bitmaps: bitmaps.contents(b"one").clear())
+    before = _whole(bytes(start.data))
+    store = CrashingStore(bytes(start.data))
+    disk = open_qcow2_disk(store)
+    for number in range(6):
+        disk.write(rng.randrange(SIZE - 5000), rng.randbytes(rng.randrange(1, 5000)))
+        if number == 2:
+            disk.grow(SIZE + 512 * rng.randrange(1, 20000))
+        if number % 2:
+            disk.flush()
+    recorded = set()
+    for _, image in store.crashes(rng, each=3):
+        file = BytesSource(image)
+        assert not check_qcow2(file).corruptions
+        bitmaps = BitmapSet(file, read_header(file))
+        recorded.add(not bitmaps.in_use)
+        if not bitmaps.in_use:
+            _, _, bits = bits_of(image)[b"one"]
+            whole = _whole(image)
+            for at in range(0, SIZE, 512):
+                assert whole[at : at + 512] == before[at : at + 512] or at // 512 in bits
+    assert recorded == {True, False}
+
+
+def _whole(image: bytes) -> bytes:
+    source = open_qcow2(BytesSource(image))
+    return read_bytes(source, 0, source.size)
+
+
+@pytest.mark.parametrize("size", [512, 300_032, SIZE - 512])
+def test_a_smaller_disk_and_its_bitmaps_are_one_change(size: int) -> None:
+    start = with_bitmaps(b"one", b"two")
+    before = bits_of(bytes(start.data))
+    store = CrashingStore(bytes(start.data))
+    shrink_qcow2(store, size)
+    after = {
+        name: (granularity, on, frozenset(bit for bit in bits if bit * granularity < size))
+        for name, (granularity, on, bits) in before.items()
+    }
+    for _, image in store.crashes(random.Random(size), each=3):
+        assert_clean(MemoryStore(image))
+        assert bits_of(image) == (after if read_header(BytesSource(image)).size == size else before)
 
 
 def test_images_that_lie_are_refused_or_changed() -> None:

@@ -16,6 +16,7 @@ from pydiskimg.images.qcow2.switch.snapshots import take_snapshot
 from pydiskimg.images.qcow2.write.create import create_qcow2
 from pydiskimg.images.qcow2.write.disk import Qcow2Disk, open_qcow2_disk
 from pydiskimg.protocols import read_bytes
+from tests.fixtures.disk_history import History
 from tests.fixtures.qcow2_disks import assert_clean
 from tests.fixtures.qcow2_images import BytesSource
 from tests.fixtures.stores import CrashingStore, MemoryStore
@@ -124,47 +125,6 @@ def test_a_cluster_of_a_snapshot_is_copied_as_far_as_it_is_stored() -> None:
     assert read_bytes(before, 0, CLUSTER) == bytes(1024) + b"a" * 512 + bytes(6656) + b"b" * 512 + bytes(7680)
 
 
-class History:
-    """A disk that is changed in sectors, and what each sector held between two flushes."""
-
-    def __init__(self, store: CrashingStore) -> None:
-        self.store = store
-        self.data = bytearray(reread(store))
-        self.values: list[list[set[bytes]]] = []
-        self.flushed: list[int] = []
-        self._remember()
-
-    def change(self, disk: Qcow2Disk, rng: random.Random) -> None:
-        for _ in range(rng.randrange(1, 7)):
-            start = rng.randrange(SIZE // 512) * 512
-            length = min(SIZE - start, rng.choice((512, 2048, 9 * 512, 3 * CLUSTER)))
-            if rng.random() < 0.4:
-                disk.zero(start, length)
-                self.data[start : start + length] = bytes(length)
-            else:
-                new = rng.randbytes(length)
-                disk.write(start, new)
-                self.data[start : start + length] = new
-            self._add(start, start + length)
-        disk.flush()
-        self._remember()
-
-    def _add(self, start: int, end: int) -> None:
-        for at in range(start, end, 512):
-            self.values[-1][at // 512].add(bytes(self.data[at : at + 512]))
-
-    def _remember(self) -> None:
-        self.flushed.append(len(self.store.epochs) - 1)
-        self.values.append([{bytes(self.data[at : at + 512])} for at in range(0, SIZE, 512)])
-
-    def assert_possible(self, flushes: int, image: bytes) -> None:
-        first = max(number for number, at in enumerate(self.flushed) if at <= flushes)
-        found = reread(MemoryStore(image))
-        for sector in range(SIZE // 512):
-            allowed = set().union(*(values[sector] for values in self.values[first : first + 2]))
-            assert found[sector * 512 : (sector + 1) * 512] in allowed
-
-
 @pytest.mark.parametrize("preallocated", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 def test_interrupted_at_every_write(seed: int, *, preallocated: bool) -> None:
@@ -177,10 +137,10 @@ def test_interrupted_at_every_write(seed: int, *, preallocated: bool) -> None:
     if seed % 2:
         take_snapshot(begun, "kept", now_ns=0)
     store = CrashingStore(bytes(begun.data))
-    history = History(store)
+    history = History(store, lambda image: reread(MemoryStore(image)))
     disk = open_qcow2_disk(store)
     for _ in range(4):
-        history.change(disk, rng)
+        history.change(disk, rng, longest=3 * CLUSTER)
     for flushes, image in store.crashes(rng, each=3):
         found = check_qcow2(BytesSource(image))
         assert not found.corruptions, found.details
@@ -199,7 +159,7 @@ def entry_of(store: MemoryStore) -> int:
     ("entry", "bitmap", "words"),
     [
         (None, 1 << 32 | 1, "allocated and zero"),
-        (0, 1, "has no place in the file"),
+        (0, 1, "has no host offset"),
         (1 << 62, 1, "a compressed cluster that has subclusters"),
         (1 << 63 | 1, 0, "reserved bits"),
         (1 << 40, 1, "beyond the end of the file"),

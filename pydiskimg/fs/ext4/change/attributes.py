@@ -80,7 +80,7 @@ def _with_values(
     transaction: Transaction, inode: StoredInode, attributes: Mapping[StoredName, bytes], area: int
 ) -> dict[StoredName, bytes | ValueInode]:
     """Return the attributes with those values in inodes of their own that are there or have no room, counted."""
-    references = value_references(transaction, inode)
+    references = value_references(transaction.fs, inode)
     in_force = {name: (number, size) for name, number, size, _ in reversed(references)}
     stored: dict[StoredName, bytes | ValueInode] = dict(attributes)
     for name, (number, size) in in_force.items():
@@ -138,7 +138,7 @@ def _owned(
 
 def without_attributes(transaction: Transaction, inode: StoredInode) -> StoredInode:
     """Return an inode that is given up without the attributes that take anything elsewhere."""
-    if value_references(transaction, inode):
+    if value_references(transaction.fs, inode):
         return with_attributes(transaction, inode, {})
     return without_attribute_block(transaction, inode)
 

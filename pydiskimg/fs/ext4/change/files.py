@@ -22,7 +22,7 @@ from pydiskimg.fs.ext4.change.attributes import (
 )
 from pydiskimg.fs.ext4.change.contents import Contents, Pieces, block_fields, has_map
 from pydiskimg.fs.ext4.change.directories import ChangedDirectory
-from pydiskimg.fs.ext4.change.inodes import changed, load, new_inode, store
+from pydiskimg.fs.ext4.change.inodes import changed, load, new_inode, store, value_references
 from pydiskimg.fs.ext4.change.put_inode import with_device, with_target
 from pydiskimg.fs.ext4.change.quota import keep_quota
 from pydiskimg.fs.ext4.change.transaction import Transaction, WriteOrder
@@ -408,6 +408,7 @@ class FileChanges:
             number = errno.EISDIR if inode.kind == layout.DIRECTORY else errno.EINVAL
             raise RefusedError("is not a regular file", number)
         self.check_changeable(inode)
+        value_references(self._transaction.fs, inode)  # which refuses, before contents are written
 
     def check_changeable(self, inode: StoredInode) -> None:
         """Raise RefusedError for a file that is not changed."""

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.change.transaction import Transaction, WriteOrder
 from pydiskimg.fs.ext4.features import Incompat, RoCompat
+from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.inode_fields import owner_fields, time_fields
-from pydiskimg.fs.ext4.inodes import StoredInode, group_of_inode, inode_table, intact_inode, read_inode
-from pydiskimg.fs.ext4.xattrs import StoredName, Xattrs
+from pydiskimg.fs.ext4.inodes import StoredInode, group_of_inode, inode_name, inode_table, intact_inode, read_inode
+from pydiskimg.fs.ext4.tree.files import RefusedError
+from pydiskimg.fs.ext4.xattrs import StoredName, Xattrs, points_back
 from pydiskimg.records import Value
 
 _SET_GROUP = 0o2000
@@ -120,20 +123,31 @@ def _extra_size(transaction: Transaction) -> int:
     return min(wanted, room)
 
 
-def value_references(transaction: Transaction, inode: StoredInode) -> list[tuple[StoredName, int, int, bool]]:
-    """Return the attributes of an inode with values in other inodes, as Xattrs.references() does."""
-    if Incompat.EA_INODE not in transaction.fs.geometry.features:
+def value_references(fs: FileSystem, inode: StoredInode) -> list[tuple[StoredName, int, int, bool]]:
+    """Return the attributes of an inode with values in other inodes, as Xattrs.references() does.
+
+    Raises RefusedError where one is as Lustre has them: it counts for no file, and names its file by the number.
+    """
+    if Incompat.EA_INODE not in fs.geometry.features:
         return []
 
     def refuse(_number: int, _size: int) -> bytes:
         raise AssertionError("values are not read")
 
-    return Xattrs(transaction.fs, refuse).references(inode)
+    found = Xattrs(fs, refuse).references(inode)
+    for number in {number for _, number, _, _ in found}:
+        if points_back(read_inode(fs, number), inode):
+            raise RefusedError(
+                f"cannot be changed: {inode_name(inode.number)} has an extended attribute with its value in inode "
+                f"{number} as Lustre wrote it, which is read here and not written",
+                errno.EOPNOTSUPP,
+            )
+    return found
 
 
 def value_blocks(transaction: Transaction, inode: StoredInode) -> int:
     """Return the blocks that values in other inodes count as those of an inode."""
-    return sum(size_in_blocks(transaction, size) for _, _, size, _ in value_references(transaction, inode))
+    return sum(size_in_blocks(transaction, size) for _, _, size, _ in value_references(transaction.fs, inode))
 
 
 def size_in_blocks(transaction: Transaction, size: int) -> int:

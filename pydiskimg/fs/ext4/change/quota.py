@@ -20,7 +20,7 @@ def keep_quota(transaction: Transaction) -> None:
     A commit then raises NotBelievedError for a damaged quota file, OutOfSpaceError where it cannot grow.
     """
     transaction.before_commit = _count_usage
-    transaction.usage.count_values = lambda inode: len(value_references(transaction, inode))
+    transaction.usage.count_values = lambda inode: len(value_references(transaction.fs, inode))
 
 
 def _count_usage(transaction: Transaction) -> None:

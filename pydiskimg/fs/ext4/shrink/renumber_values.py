@@ -26,7 +26,7 @@ class NamedValues:
     def of(self, inode: StoredInode, last: int) -> Iterator[int]:
         """Yield the inodes after last that an inode's attributes name. Raises NotBelievedError where one is damaged."""
         is_known = inode.xattr_block in self._blocks
-        for _, number, _, is_in_block in value_references(self._transaction, inode):
+        for _, number, _, is_in_block in value_references(self._transaction.fs, inode):
             if number > last and not (is_in_block and is_known):
                 if is_in_block:
                     self._blocks.add(inode.xattr_block)

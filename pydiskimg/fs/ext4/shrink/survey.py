@@ -12,6 +12,7 @@ from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.bitmaps import runs_of
 from pydiskimg.fs.ext4.change.contents import has_map
 from pydiskimg.fs.ext4.change.groups import ChangedGroups
+from pydiskimg.fs.ext4.change.inodes import value_references
 from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.geometry import Geometry
 from pydiskimg.fs.ext4.inode_table import InodeTable
@@ -36,10 +37,11 @@ def survey(fs: FileSystem, groups: ChangedGroups, new: Geometry, most: int | Non
     """Go through all inodes that are in use; most is how many blocks one commit can change, None: any number.
 
     Raises NotBelievedError where one is damaged or blocks belong to several, FileSystemError for bad blocks beyond the
-    end and for inodes that keep their numbers, and as reading does.
+    end and for inodes that keep their numbers, RefusedError for values that keep their place, and as reading does.
     """
     found, last, taken, leaving = Survey(), new.inodes, 0, leaving_blocks(fs.geometry, new)
     for inode in inodes_in_use(fs, groups):
+        value_references(fs, inode)
         if inode.number > last:
             check_renumbered(fs, inode, most)
             found.leaving.append(inode.number)

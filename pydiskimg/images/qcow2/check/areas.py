@@ -28,6 +28,7 @@ from pydiskimg.images.qcow2.snapshots import MAX_EXTRA_DATA, MAX_TABLE_SIZE, SNA
 from pydiskimg.images.qcow2.words import numbers
 from pydiskimg.protocols import Source
 
+REFCOUNT_TABLE = "the refcount table"  # the one area that repairing replaces
 SNAPSHOT_EXTRA_DATA_V3 = 16  # bytes that version 3 wants
 BITMAP_RESERVED = 0xFF00_0000_0000_01FE  # bits of an entry of a bitmap table
 MAX_BITMAP_TABLE_SIZE = 0x800_0000  # entries
@@ -91,7 +92,7 @@ class Areas:
         self._keep_snapshot_tables(tables)
         yield Area("the snapshot table", header.snapshots_offset, table_size)
         refcount_table_size = header.refcount_table_clusters * header.cluster_size
-        yield Area("the refcount table", header.refcount_table_offset, refcount_table_size)
+        yield Area(REFCOUNT_TABLE, header.refcount_table_offset, refcount_table_size)
         if header.crypt_method == layout.CRYPT_LUKS:
             pointer = CRYPTO_HEADER.unpack(header.extensions[layout.EXTENSION_CRYPTO])
             yield Area("the encryption header", **pointer)
@@ -109,7 +110,8 @@ class Areas:
             if extra_size > MAX_EXTRA_DATA:
                 raise self._invalid(f"snapshot {index}", at, f"has {extra_size} bytes of extra data")
             if header.version >= 3 and extra_size < SNAPSHOT_EXTRA_DATA_V3:
-                self._result.add_corruption(f"snapshot {index}: its entry at 0x{at:x} is incomplete")
+                text = f"snapshot {index}: its entry at 0x{at:x} is incomplete"
+                self._result.add_corruption(text, is_repairable=True)
             at += -(-(SNAPSHOT.size + extra_size + entry["id_str_size"] + entry["name_size"]) // 8) * 8
             if at - header.snapshots_offset > MAX_TABLE_SIZE:
                 raise self._invalid("the snapshot table", header.snapshots_offset, "is longer than 64 MiB")

@@ -15,7 +15,9 @@ class CheckResult:
     corruptions harm data or will when the image is written; leaks only waste space; check_errors counts what could
     not be checked. image_end_offset (bytes) is where the last cluster ends that is in use. The clusters are those
     of the active layer: total_clusters of the virtual disk, allocated_clusters of them with a place in the file,
-    fragmented_clusters not directly after the one before. details has a sentence for each of the first findings.
+    fragmented_clusters not directly after the one before. repairable are those of the corruptions that lie in what can
+    be computed from the rest, such as reference counts; uncounted those of check_errors that do not. details has a
+    sentence for each of the first findings.
     """
 
     total_clusters: int = 0
@@ -26,6 +28,8 @@ class CheckResult:
     corruptions: int = 0
     leaks: int = 0
     check_errors: int = 0
+    repairable: int = 0
+    uncounted: int = 0
     details: list[str] = field(default_factory=list)
 
     @property
@@ -33,9 +37,10 @@ class CheckResult:
         """True when all was checked and nothing was found."""
         return not (self.corruptions or self.leaks or self.check_errors)
 
-    def add_corruption(self, text: str, count: int = 1) -> None:
+    def add_corruption(self, text: str, count: int = 1, *, is_repairable: bool = False) -> None:
         """Count corruptions that one sentence describes."""
         self.corruptions += count
+        self.repairable += count * is_repairable
         self._add_detail(text)
 
     def add_leak(self, text: str) -> None:
@@ -43,9 +48,10 @@ class CheckResult:
         self.leaks += 1
         self._add_detail(text)
 
-    def add_check_error(self, text: str, count: int = 1) -> None:
+    def add_check_error(self, text: str, count: int = 1, *, is_repairable: bool = False) -> None:
         """Count what could not be checked."""
         self.check_errors += count
+        self.uncounted += count * (not is_repairable)
         self._add_detail(text)
 
     @property

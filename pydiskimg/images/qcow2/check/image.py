@@ -13,7 +13,7 @@ from array import array
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.check import reference_counter
-from pydiskimg.images.qcow2.check.areas import Areas
+from pydiskimg.images.qcow2.check.areas import Area, Areas
 from pydiskimg.images.qcow2.check.findings import CheckResult
 from pydiskimg.images.qcow2.check.l1 import L1Walk
 from pydiskimg.images.qcow2.check.reference_counter import MAX_COUNT, ReferenceCounter, agree, used_clusters
@@ -39,11 +39,11 @@ def check_qcow2(file: Source, *, progress: Progress | None = None) -> CheckResul
         raise UnsupportedImageError(
             f"{file.name}: the file has {clusters} clusters, and at most {MAX_CLUSTERS - 1} are checked"
         )
-    return _Check(file, header, clusters, progress).run()
+    return ImageCheck(file, header, clusters, progress).run()
 
 
-class _Check:
-    """One check of one file."""
+class ImageCheck:
+    """One check of one file; what counts its references for another purpose overrides the methods without a line."""
 
     def __init__(self, file: Source, header: Header, clusters: int, progress: Progress | None) -> None:
         self._file = file
@@ -75,14 +75,14 @@ class _Check:
         """Count everything once more, for the clusters of one window."""
         areas, is_first = self._areas, counter.first == 0
         tables = TableChecker(self._file, self._header, counter, self.result, is_first_pass=is_first)
-        for area in areas.all:
+        for area in filter(self.is_counted, areas.all):
             tables.add_range(area.offset, area.length, area.times, area.what)
         for offset in areas.bitmap_clusters():
             tables.add_range(offset, self._header.cluster_size, 1, "a cluster of a bitmap")
         walk = L1Walk(self._file, self._header, tables, counter, self.result, is_first_pass=is_first)
         walk.walk([areas.active_table, *areas.snapshot_tables], self._advance)
-        self._refcount_blocks(counter)
-        self._compare(counter)
+        self.count_refcount_blocks(counter)
+        self.use(counter)
 
     def _advance(self, done: int, total: int) -> None:
         """Tell the progress, of a pass in bytes of L1 tables, over all passes."""
@@ -90,7 +90,11 @@ class _Check:
             passes = -(-self._end // reference_counter.WINDOW)
             self._progress(self._passes_done * total + done, passes * total)
 
-    def _refcount_blocks(self, counter: ReferenceCounter) -> None:
+    def is_counted(self, area: Area) -> bool:  # noqa: ARG002 - a default
+        """Tell whether the references of an area are counted."""
+        return True
+
+    def count_refcount_blocks(self, counter: ReferenceCounter) -> None:
         """Count the refcount blocks, after everything else: none of them may be anything else as well."""
         cluster_size, is_first = self._header.cluster_size, counter.first == 0
         for index, entry in enumerate(self._reader.entries):
@@ -107,16 +111,19 @@ class _Check:
                     continue
                 counter.add(cluster, 1)
                 if self._is_shared(counter.references[cluster - counter.first]):
-                    self.result.add_corruption(f"refcount block {index} at 0x{offset:x} is something else as well")
+                    self.result.add_corruption(
+                        f"refcount block {index} at 0x{offset:x} is something else as well", is_repairable=True
+                    )
                 continue
             if is_first:
-                self.result.add_corruption(f"refcount table entry {index}: 0x{entry:016x} {what}")
+                self.result.add_corruption(f"refcount table entry {index}: 0x{entry:016x} {what}", is_repairable=True)
 
     def _is_shared(self, references: int) -> bool:
         """False also where a reference count cannot tell, so that the surplus is reported and nothing else."""
         return min(references, self._largest) != 1
 
-    def _compare(self, counter: ReferenceCounter) -> None:
+    def use(self, counter: ReferenceCounter) -> None:
+        """Compare what was counted in one window with what the file stores."""
         end = self._clusters
         if counter.is_last and counter.references[self._clusters - counter.first]:
             end += 1
@@ -150,7 +157,8 @@ class _Check:
             return
         where = f"cluster {cluster} (0x{cluster * self._header.cluster_size:x})"
         if count < found:
-            self.result.add_corruption(f"{where} has the reference count {count} and {found} references")
+            text = f"{where} has the reference count {count} and {found} references"
+            self.result.add_corruption(text, is_repairable=True)
         else:
             self.result.add_leak(f"{where} is leaked: it has the reference count {count} and {found} references")
 
@@ -167,7 +175,7 @@ class _Check:
             if self._reader.is_unreadable(start):
                 first, stop = max(start, counter.first), min(start + size, end)
                 self.result.add_check_error(
-                    f"clusters {first} to {stop - 1} have no readable reference count", stop - first
+                    f"clusters {first} to {stop - 1} have no readable reference count", stop - first, is_repairable=True
                 )
 
     def _too_many_to_count(self, lost: int) -> None:

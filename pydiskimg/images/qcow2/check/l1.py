@@ -101,7 +101,8 @@ class L1Walk:
         if (count == 1) != bool(entry & layout.COPIED):
             self._result.add_corruption(
                 f"the L1 table: the entry 0x{entry:016x} has a copied flag that is wrong for the reference count "
-                f"{count} of its L2 table"
+                f"{count} of its L2 table",
+                is_repairable=True,
             )
 
     def _visit(self, progress: Progress) -> None:

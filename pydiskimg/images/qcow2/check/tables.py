@@ -12,6 +12,7 @@ from functools import lru_cache
 from operator import sub
 
 from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.check.areas import REFCOUNT_TABLE
 from pydiskimg.images.qcow2.check.findings import CheckResult
 from pydiskimg.images.qcow2.check.reference_counter import ReferenceCounter
 from pydiskimg.images.qcow2.header import Header
@@ -65,7 +66,7 @@ class TableChecker:
         else:
             self._standard(raw)
 
-    def add_range(self, offset: int, length: int, times: int, what: str) -> None:
+    def add_range(self, offset: int, length: int, times: int, what: str, *, is_repairable: bool = False) -> None:
         """Count the references of a byte range, which may end in the file's last cluster but not beyond it."""
         cluster_size = self._cluster_size
         if length <= 0:
@@ -76,6 +77,7 @@ class TableChecker:
                     f"{what} at 0x{offset:x} ends at 0x{offset + length:x}, beyond the end of the file "
                     f"(0x{self._file.size:x})",
                     times,
+                    is_repairable=is_repairable or what == REFCOUNT_TABLE,
                 )
             return
         first, last = offset // cluster_size, (offset + length - 1) // cluster_size
@@ -189,20 +191,25 @@ class TableChecker:
         offset = entry & layout.ENTRY_OFFSET
         if bitmap >> 32 & bitmap & layout.SUBCLUSTERS_ALLOCATED:
             self._corrupt(f"0x{entry:016x} has subclusters that are allocated and zero (0x{bitmap:016x})")
+        # An offset of what holds no data can be forgotten.
+        is_unused = not bitmap & layout.SUBCLUSTERS_ALLOCATED if self._header.extended_l2 else entry & layout.L2_ZERO
+        is_repairable = bool(offset % self._cluster_size and is_unused)
         if offset % self._cluster_size:
-            self._corrupt(f"0x{entry:016x} names a cluster that is not aligned")
+            self._corrupt(f"0x{entry:016x} names a cluster that is not aligned", is_repairable=is_repairable)
         if self._active and self._is_first_pass:
             self._result.allocated_clusters += self._active
             self._result.fragmented_clusters += (following not in (0, offset)) * self._active
         if not self._header.has_data_file:
-            self.add_range(offset, self._cluster_size, self._times, f"the cluster of an entry of {self._name}")
+            what = f"the cluster of an entry of {self._name}"
+            self.add_range(offset, self._cluster_size, self._times, what, is_repairable=is_repairable)
         if self._active:
             self._check_copied(offset >> self._header.cluster_bits, bool(entry & layout.COPIED))
         return offset + self._cluster_size
 
     def _compressed(self, entry: int, bitmap: int) -> None:
         if entry & layout.COPIED:
-            self._corrupt(f"0x{entry:016x} is compressed and has the copied flag")
+            text = f"0x{entry:016x} is compressed and has the copied flag"
+            self._corrupt(text, is_repairable=True)
         if self._header.has_data_file:
             self._corrupt(f"0x{entry:016x} is compressed in an image with an external data file")
             return
@@ -231,11 +238,12 @@ class TableChecker:
                 f"{self._name}: cluster {cluster} has the reference count {count}, and the copied flag is "
                 f"{'set' if is_copied else 'not set'}",
                 self._active,
+                is_repairable=True,
             )
 
-    def _corrupt(self, text: str) -> None:
+    def _corrupt(self, text: str, *, is_repairable: bool = False) -> None:
         if self._is_first_pass:
-            self._result.add_corruption(f"{self._name}: the entry {text}", self._times)
+            self._result.add_corruption(f"{self._name}: the entry {text}", self._times, is_repairable=is_repairable)
 
     @property
     def _name(self) -> str:

@@ -22,6 +22,10 @@ def name_backing_file(store: Store, name: bytes, format_name: bytes) -> None:
     """
     header = read_header(store)
     require_changeable(header, store.name)
+    if name and header.data_file_raw:
+        raise UnsupportedImageError(
+            f"{store.name}: has an external data file that is a raw image, too, and such an image has no backing file"
+        )
     if len(name) > layout.MAX_BACKING_FILE_SIZE:
         raise UnsupportedImageError(
             f"{store.name}: the backing file's name has {len(name)} bytes, at most {layout.MAX_BACKING_FILE_SIZE} are "

@@ -153,7 +153,12 @@ def has_flags(words: array[int], header: Header) -> bool:
 
 
 def with_flags(words: array[int], header: Header, counts: SwitchedRefcounts) -> array[int]:
-    """Return the words of an L2 table with the copied flag on the entries whose clusters are counted once, alone."""
+    """Return the words of an L2 table with the copied flag on the entries whose clusters are counted once, alone.
+
+    Those of an external data file are not counted, and keep theirs.
+    """
+    if header.has_data_file:
+        return words[:]
     step = header.l2_entry_size // layout.ENTRY_SIZE
     new = words[:]
     for index in range(0, len(words), step):

@@ -7,6 +7,7 @@ from array import array
 
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.bitmap_set import BitmapSet
 from pydiskimg.images.qcow2.switch.layer import references, with_flags
 from pydiskimg.images.qcow2.switch.switch import Switch
 from pydiskimg.images.qcow2.write.create import round_size
@@ -23,7 +24,7 @@ def shrink_qcow2(store: Store, size: int) -> int:
     What lies beyond is lost; snapshots keep theirs. Clusters that nothing refers to any more are free in the file;
     returns where the last cluster in use ends (bytes): the caller may cut the file there. Raises InvalidImageError,
     StorageError, and UnsupportedImageError for a size that is not smaller, for version 2 with snapshots, and for dirty
-    bitmaps; then nothing was changed.
+    bitmaps that are in use; then nothing was changed.
     """
     return _Shrinking(store).to(round_size(size))
 
@@ -39,6 +40,7 @@ class _Shrinking(Switch):
         l1 = active.l1[:needed]
         copy = counts.allocate_one() if needed and l1[-1] and kept < header.l2_entries else None
         new_l1 = self._new_l1(needed)
+        bitmaps = self._smaller_bitmaps(size) if header.has_bitmaps else None
         self._settle()
         for index, cluster in active.tables():
             if index >= needed:
@@ -48,7 +50,7 @@ class _Shrinking(Switch):
         if copy is not None:
             l1[-1] = self._cut(needed - 1, kept, copy)
         self._flag_l1(l1)
-        self._publish(new_l1, l1, size=size)
+        self._publish(new_l1, l1, bitmaps, size=size)
         return min(counts.end_of_used() << header.cluster_bits, self._store.size)
 
     def _cut(self, index: int, kept: int, copy: int) -> int:
@@ -60,6 +62,12 @@ class _Shrinking(Switch):
         counts.lower(self._active.l1[index] >> header.cluster_bits)
         words[at:] = array("Q", bytes((len(words) - at) * layout.ENTRY_SIZE))
         return self._write_l2(copy, with_flags(words, header, counts))
+
+    def _smaller_bitmaps(self, size: int) -> dict[int, bytes]:
+        """Write the bitmaps as they are about a smaller disk; returns the header's extensions."""
+        bitmaps = BitmapSet(self._store, self._header)
+        bitmaps.resize(size)
+        return bitmaps.write_new(self._store, self._counts.take, self._counts.leave)
 
     def _check(self, size: int) -> None:
         header, name = self._header, self._store.name
@@ -74,5 +82,3 @@ def require_resizable(header: Header, name: str) -> None:
         raise UnsupportedImageError(
             f"{name}: an image of version 2 (0.10) cannot change its size with snapshots; delete them first"
         )
-    if layout.EXTENSION_BITMAPS in header.extensions:
-        raise UnsupportedImageError(f"{name}: has dirty bitmaps, whose size is not changed here; use: qemu-img resize")

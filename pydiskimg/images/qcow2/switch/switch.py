@@ -60,6 +60,8 @@ class Switch:
         """Make the changed image the image; extensions are as for SwitchedRefcounts.publish()."""
         self._write_l1(l1_cluster, l1)
         if self._header.version >= 3:
-            fields["autoclear_features"] = self._header.autoclear_features & layout.AUTOCLEAR_BITMAPS
+            kept = layout.AUTOCLEAR_BITMAPS
+            kept |= layout.AUTOCLEAR_DATA_FILE_RAW if self._header.has_data_file else 0
+            fields["autoclear_features"] = self._header.autoclear_features & kept
         offset = l1_cluster << self._header.cluster_bits
         self._counts.publish(extensions, l1_table_offset=offset, l1_size=len(l1), **fields)

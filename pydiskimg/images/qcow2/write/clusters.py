@@ -87,7 +87,13 @@ class ClusterWriter:
             self._write_whole(cluster, view)
 
     def zero(self, start: int, end: int) -> None:
-        """Zero [start, end): whole clusters by their entries, the rest of others by writing where there is data."""
+        """Zero [start, end): whole clusters by their entries, the rest of others by writing where there is data.
+
+        A data file that is a raw image of the disk, too, is zeroed itself; what no entry maps reads as zero.
+        """
+        if self._data_file is not None and self._header.data_file_raw:
+            self._data_file.zero(start, end - start)
+            return
         size = self._cluster_size
         first, last = -(-start // size), end // size
         if end == self.size:

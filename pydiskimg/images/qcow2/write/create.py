@@ -7,6 +7,7 @@ cluster 0   1                    1 + T              1 + T + B        end
 
 from __future__ import annotations
 
+import os
 from collections import namedtuple
 
 from pydiskimg.errors import DoesNotFitError, UnsupportedImageError
@@ -56,8 +57,10 @@ _Fields = namedtuple(
         "refcount_order",
         "lazy_refcounts",
         "extended_l2",
+        "data_file",
+        "data_file_raw",
     ),
-    defaults=("zlib", b"", b"", b"", REFCOUNT_ORDER, False, False),
+    defaults=("zlib", b"", b"", b"", REFCOUNT_ORDER, False, False, b"", False),
 )
 
 
@@ -88,6 +91,10 @@ def create_qcow2(
     exist or go together, StorageError when the store cannot be written.
     """
     chosen = chosen_options(store.name, options)
+    if backing_file and chosen.data_file_raw:
+        raise UnsupportedImageError(
+            f"{store.name}: an image whose external data file is a raw image, too, has no backing file"
+        )
     cluster_size, order = chosen.cluster_size, chosen.refcount_order
     size = round_size(size)
     l1_size = l1_entries(size, cluster_size, name=store.name, entry_size=chosen.l2_entry_size)
@@ -109,6 +116,8 @@ def create_qcow2(
         refcount_order=order,
         lazy_refcounts=chosen.lazy_refcounts,
         extended_l2=chosen.extended_l2,
+        data_file=os.fsencode(chosen.data_file),
+        data_file_raw=chosen.data_file_raw,
     )
     header = pack_header(plan, name=store.name)
     offsets = b"".join(((first_block + index) * cluster_size).to_bytes(8, "big") for index in range(blocks))
@@ -170,6 +179,8 @@ def pack_header(plan: Plan, *, name: str) -> bytes:
     extensions = plan.extensions
     if plan.backing_format:
         extensions += pack_extension(layout.EXTENSION_BACKING_FORMAT, plan.backing_format)
+    if plan.data_file:
+        extensions += pack_extension(layout.EXTENSION_DATA_FILE, plan.data_file)
     names = _feature_names() if plan.version == 3 else b""
     start = header_length(plan)
     end = layout.EXTENSION.pack(type=layout.EXTENSION_END)
@@ -179,9 +190,9 @@ def pack_header(plan: Plan, *, name: str) -> bytes:
     backing_offset = start + len(extensions) if plan.backing_file else 0
     header: bytes = _fields(plan, backing_offset) + extensions + plan.backing_file
     if len(header) > plan.cluster_size:
+        what = "the names of data file and backing file do" if plan.data_file else "the backing file's name does"
         raise UnsupportedImageError(
-            f"{name}: the backing file's name does not fit into a cluster of {plan.cluster_size} bytes; "
-            "use a larger cluster size"
+            f"{name}: {what} not fit into a cluster of {plan.cluster_size} bytes; use a larger cluster size"
         )
     return header
 
@@ -195,6 +206,7 @@ def _fields(plan: Plan, backing_offset: int) -> bytes:
     number = COMPRESSION_TYPES.index(plan.compression_type)
     incompatible = layout.INCOMPATIBLE_COMPRESSION_TYPE if number else 0
     incompatible |= layout.INCOMPATIBLE_EXTENDED_L2 if plan.extended_l2 else 0
+    incompatible |= layout.INCOMPATIBLE_DATA_FILE if plan.data_file else 0
     whole: bytes = layout.HEADER.pack(
         magic=layout.MAGIC,
         version=plan.version,
@@ -209,6 +221,7 @@ def _fields(plan: Plan, backing_offset: int) -> bytes:
         refcount_table_clusters=plan.refcount_table_clusters,
         incompatible_features=incompatible,
         compatible_features=layout.COMPATIBLE_LAZY_REFCOUNTS if plan.lazy_refcounts else 0,
+        autoclear_features=layout.AUTOCLEAR_DATA_FILE_RAW if plan.data_file_raw else 0,
         refcount_order=plan.refcount_order,
         header_length=layout.HEADER.size,
         compression_type=number,

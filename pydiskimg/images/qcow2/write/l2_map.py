@@ -164,7 +164,7 @@ class GuestMap:
         self._l2.changed(table, at * size, end)
         for number in range(0, len(old or ()), step):
             entry = old[number] if old else 0
-            if entry and not _is_same_place(entry, new[number]):
+            if entry and not _is_same_cluster(entry, new[number]):
                 self.let_go(entry)
 
     def let_go(self, entry: int) -> None:
@@ -309,7 +309,7 @@ class GuestMap:
             offset = entry & layout.ENTRY_OFFSET
             self._check_bitmap(where, entry, bitmap)
             if self._data_file is not None:
-                self._check_place(where, cluster, entry)
+                self._check_host_offset(where, cluster, entry)
                 return
             if entry & layout.L2_ZERO:
                 return
@@ -319,12 +319,12 @@ class GuestMap:
     def _check_bitmap(self, where: str, entry: int, bitmap: int) -> None:
         if bitmap & bitmap >> layout.SUBCLUSTERS & ALLOCATED:
             raise self._corrupt(f"{where}: the bitmap 0x{bitmap:016x} has subclusters that are allocated and zero")
-        if bitmap & ALLOCATED and not self.words.has_place(entry):
-            raise self._corrupt(f"{where}: has allocated subclusters, and the cluster has no place in the file")
+        if bitmap & ALLOCATED and not self.words.has_host_offset(entry):
+            raise self._corrupt(f"{where}: has allocated subclusters, and the cluster has no host offset")
 
-    def _check_place(self, where: str, cluster: int, entry: int) -> None:
+    def _check_host_offset(self, where: str, cluster: int, entry: int) -> None:
         """As QEMU has it: what is written to one cluster would be another one's otherwise."""
-        if self.words.has_place(entry) and entry & layout.ENTRY_OFFSET != cluster << self._bits:
+        if self.words.has_host_offset(entry) and entry & layout.ENTRY_OFFSET != cluster << self._bits:
             raise self._corrupt(
                 f"{where}: is at 0x{entry & layout.ENTRY_OFFSET:x} of the external data file, expected "
                 f"0x{cluster << self._bits:x}, as on the disk"
@@ -337,7 +337,7 @@ class GuestMap:
         return InvalidImageError(f"{self._store.name}: {text}; the image is truncated or corrupt")
 
 
-def _is_same_place(entry: int, new: int) -> bool:
+def _is_same_cluster(entry: int, new: int) -> bool:
     """True when an entry that is replaced refers to the cluster that the new one refers to."""
     offset = entry & layout.ENTRY_OFFSET
     return bool(offset) and not (entry | new) & layout.L2_COMPRESSED and new & layout.ENTRY_OFFSET == offset

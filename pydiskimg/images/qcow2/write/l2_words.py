@@ -25,22 +25,23 @@ class L2Words:
     def __init__(self, header: Header) -> None:
         self.step = header.l2_entry_size // layout.ENTRY_SIZE
         self._size = header.cluster_size
-        # In an external data file a place is told by the copied flag: its offset may be 0.
-        self._place = layout.ENTRY_OFFSET | (layout.COPIED if header.has_data_file else 0)
+        self._is_raw = header.data_file_raw
+        # In an external data file a host offset may be 0: there the copied flag tells that there is one.
+        self._host_mask = layout.ENTRY_OFFSET | (layout.COPIED if header.has_data_file else 0)
 
     def data(self, first: int, count: int) -> array[int]:
         """The words of count clusters from host cluster first on, each with one reference and all of it data."""
         size = self._size
-        places = range(first * size | layout.COPIED, (first + count) * size | layout.COPIED, size)
-        return self._with_bitmaps(places, ALLOCATED, count)
+        entries = range(first * size | layout.COPIED, (first + count) * size | layout.COPIED, size)
+        return self._with_bitmaps(entries, ALLOCATED, count)
 
     def preallocated(self, first: int, old: array[int]) -> array[int]:
         """The words of clusters that get host clusters from first on, and of which the old words told nothing more.
 
-        With subclusters they show what they did; without, they are data.
+        With subclusters they show what they did; without, they are data, and so is a raw data file as a whole.
         """
         new = self.data(first, len(old) // self.step)
-        if self.step == 2:
+        if self.step > 1 and not self._is_raw:
             new[1::2] = old[1::2]
         return new
 
@@ -58,13 +59,13 @@ class L2Words:
 
     def is_in_place(self, entry: int) -> bool:
         """True for a cluster that only this entry refers to, and that can be written where it is."""
-        if entry & layout.L2_COMPRESSED or not entry & layout.COPIED or not entry & self._place:
+        if entry & layout.L2_COMPRESSED or not entry & layout.COPIED or not entry & self._host_mask:
             return False
         return self.step > 1 or not entry & layout.L2_ZERO
 
-    def has_place(self, entry: int) -> bool:
+    def has_host_offset(self, entry: int) -> bool:
         """True when the entry says where the cluster is, in whatever way it is read."""
-        return bool(entry & (self._place | layout.L2_COMPRESSED))
+        return bool(entry & (self._host_mask | layout.L2_COMPRESSED))
 
     def table(self, words: array[int]) -> L2Table:
         """The words of clusters in a row as a table with their kinds."""
@@ -80,7 +81,7 @@ class L2Words:
             return COMPRESSED
         if entry & layout.L2_ZERO:
             return ZERO
-        return DATA if entry & self._place else HOLE
+        return DATA if entry & self._host_mask else HOLE
 
     def _with_bitmaps(self, entries: Iterable[int], bitmap: int, count: int) -> array[int]:
         if self.step == 1:

@@ -7,42 +7,70 @@ from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import MIB
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import TypeAlias
+
+    from pydiskimg.images.qcow2.write.data_file import DataFile
     from pydiskimg.images.qcow2.write.l2_map import GuestMap
     from pydiskimg.images.qcow2.write.refcounts import Refcounts
     from pydiskimg.protocols import Store
 
+    Allocate: TypeAlias = Callable[[int, int], tuple[int, int]]
 
-def preallocate_clusters(
-    store: Store, guest_map: GuestMap, refcounts: Refcounts, cluster: int, count: int, *, full: bool
-) -> None:
+
+def preallocate_clusters(guest_map: GuestMap, cluster: int, count: int, allocate: Allocate) -> None:
     """Give those of count guest clusters, all in one L2 table, that have no host offset new ones.
 
-    They read as zero, or as before where they have subclusters. They lie at the end of the file, which reads as zero
-    there without being written; full writes the zeros. The caller holds the lock.
+    They read as zero, or as before where they have subclusters. allocate(cluster, most) returns (first, number) of host
+    clusters that hold zeros, 1 to most, for the guest clusters from cluster on. The caller holds the lock.
     """
-    cluster_size, words = guest_map.cluster_size, guest_map.words
+    words = guest_map.words
     entries = guest_map.entries(cluster, count) or words.unmapped(count)
     index = 0
     while index < count:
         end = index
-        while end < count and not words.has_place(entries[end * words.step]):
+        while end < count and not words.has_host_offset(entries[end * words.step]):
             end += 1
         while index < end:
             if guest_map.is_crowded:
                 guest_map.commit()
-            first, some = refcounts.allocate_at_end(end - index)
-            _write_zeros(store, first * cluster_size, some * cluster_size, full=full)
+            first, some = allocate(cluster + index, end - index)
             old = entries[index * words.step : (index + some) * words.step]
             guest_map.put(cluster + index, words.preallocated(first, old))
             index += some
         index = end + 1
 
 
-def _write_zeros(store: Store, offset: int, length: int, *, full: bool) -> None:
-    """Write zeros where the file has bytes already; full writes all of them."""
-    end = offset + length if full else min(offset + length, store.size)
-    zeros = memoryview(bytes(min(MIB, max(0, end - offset))))
-    while offset < end:
-        some = min(MIB, end - offset)
-        store.write(offset, zeros[:some])
-        offset += some
+def at_end_of(store: Store, refcounts: Refcounts, cluster_size: int, *, full: bool) -> Allocate:
+    """Allocate clusters at the end of the file, which reads as zero there unwritten; full writes the zeros."""
+
+    def allocate(_: int, most: int) -> tuple[int, int]:
+        first, count = refcounts.allocate_at_end(most)
+        start, end = first * cluster_size, (first + count) * cluster_size
+        for at, zeros in _zeros(start, end if full else min(end, store.size)):
+            store.write(at, zeros)
+        return first, count
+
+    return allocate
+
+
+def inside(data_file: DataFile, size: int, cluster_size: int, *, full: bool) -> Allocate:
+    """Allocate clusters in the data file of a disk of size bytes, each where it is on the disk, and zero them."""
+
+    def allocate(cluster: int, most: int) -> tuple[int, int]:
+        start, end = cluster * cluster_size, min(size, (cluster + most) * cluster_size)
+        if not full:
+            data_file.zero(start, end - start)
+        for at, zeros in _zeros(start, end if full else start):
+            data_file.write(at, zeros)
+        return cluster, most
+
+    return allocate
+
+
+def _zeros(start: int, end: int) -> Iterator[tuple[int, memoryview]]:
+    zeros = memoryview(bytes(min(MIB, max(0, end - start))))
+    while start < end:
+        some = min(MIB, end - start)
+        yield start, zeros[:some]
+        start += some

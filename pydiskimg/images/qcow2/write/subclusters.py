@@ -56,15 +56,15 @@ class SubclusterWriter(ClusterWriter):
         low = ((stored & -stored).bit_length() - 1) * self._unit
         high = stored.bit_length() * self._unit
         data = self._filled_up(cluster, words, low, high, inside, view)
-        place, _ = self._allocate(cluster, 1)
+        first, _ = self._allocate(cluster, 1)
         try:
-            self._write_data(place * self._cluster_size + low, data)
-            entry = place * self._cluster_size | layout.COPIED
+            self._write_data(first * self._cluster_size + low, data)
+            entry = first * self._cluster_size | layout.COPIED
             with self._lock:
                 self._map.put(cluster, array("Q", (entry, _with_data(bitmap, wanted))))
         except Exception:  # as in _write_standard()
             with self._lock:
-                self._map.release(place, 1)
+                self._map.release(first, 1)
             raise
 
     def _filled_up(

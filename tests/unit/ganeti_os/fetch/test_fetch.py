@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_os.fetch import FetchError, UnreachableError, download, fetched, site
+from ganeti_os.fetch import FetchError, UnreachableError, fetched
 from ganeti_os.log import Messages
 from ganeti_os.settings.settings import Layer, Settings
+from pydiskimg.web import client, retries
 from tests.fixtures.fetching import DATA, MIB, NAME, fetch, left, refused
 from tests.fixtures.image_server import ImageServer
 
@@ -135,7 +136,7 @@ def test_a_server_in_trouble_is_asked_again(server: ImageServer, cache: Path) ->
 def test_but_not_for_ever(server: ImageServer, cache: Path) -> None:
     server.put(NAME, DATA, always="500")
     assert "the server says 500 Internal Server Error" in refused(server.url, cache)
-    assert server.count(NAME) == download.ATTEMPTS
+    assert server.count(NAME) == retries.ATTEMPTS
 
 
 @pytest.mark.parametrize("fault", ["cut:3000000", "reset:3000000", "chunked-cut:3000000"])
@@ -161,13 +162,13 @@ def test_many_breaks_with_something_each_time(server: ImageServer, cache: Path) 
 def test_breaks_without_getting_on_end(server: ImageServer, cache: Path) -> None:
     server.put(NAME, DATA, etag=None, always="cut:2000000")
     assert "the connection ended after 2000000 of " in refused(server.url, cache)
-    assert server.count(NAME) <= download.ATTEMPTS + 1
+    assert server.count(NAME) <= retries.ATTEMPTS + 1
 
 
 def test_the_same_bytes_again_and_again_are_no_getting_on(server: ImageServer, cache: Path) -> None:
     server.put(NAME, DATA, etag=None, faults=["cut:3000000", "cut:1000"] * 20)
     refused(server.url, cache)
-    assert server.count(NAME) == download.ATTEMPTS + 1
+    assert server.count(NAME) == retries.ATTEMPTS + 1
 
 
 @pytest.mark.parametrize("how", ["a weak ETag", "no validator", "no ranges", "a wrong range"])
@@ -217,14 +218,14 @@ def test_a_body_without_a_length(server: ImageServer, cache: Path, fault: str) -
 
 
 def test_nothing_comes(server: ImageServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(site, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(client, "TIMEOUT_SECONDS", 0.2)
     server.put(NAME, DATA, etag=None, always="stop:1000")
     assert "nothing came for 0 seconds" in refused(server.url, cache)
 
 
 def test_next_to_nothing_comes(server: ImageServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(site, "STALL_SECONDS", 0.1)
-    monkeypatch.setattr(site, "STALL_BYTES", MIB)
+    monkeypatch.setattr(client, "STALL_SECONDS", 0.1)
+    monkeypatch.setattr(client, "STALL_BYTES", MIB)
     server.put(NAME, DATA, etag=None, always="slow:0.05")
     assert "bytes came in 0 seconds" in refused(server.url, cache)
 
@@ -233,7 +234,7 @@ def test_next_to_nothing_comes(server: ImageServer, cache: Path, monkeypatch: py
 def test_what_comes_besides_the_body_counts_for_nothing(
     server: ImageServer, cache: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    monkeypatch.setattr(site, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(client, "STALL_SECONDS", 0.2)
     server.put(NAME, DATA, etag=None).faults += [fault] * 2
     assert fetch(server.url, cache) == DATA
     server.put(NAME + "2", DATA, always=fault)
@@ -242,7 +243,7 @@ def test_what_comes_besides_the_body_counts_for_nothing(
 
 
 def test_nobody_listens(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(retries, "PAUSE_SECONDS", 0.01)
     assert refused("http://127.0.0.1:1/x", cache).endswith("/SHA256SUMS: cannot be fetched: Connection refused")
 
 
@@ -440,7 +441,7 @@ def test_an_encoding_that_was_not_asked_for(
 def test_headers_have_a_deadline_in_all(
     server: ImageServer, cache: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    monkeypatch.setattr(site, "HEADERS_SECONDS", 0.3)
+    monkeypatch.setattr(client, "HEADERS_SECONDS", 0.3)
     server.put(NAME, DATA).faults += [fault] * 3
     assert fetch(server.url, cache) == DATA
     server.put(NAME + "2", DATA, always=fault)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ganeti_os.fetch import download
+from pydiskimg.web import retries
 from tests.fixtures.image_server import ImageServer
 from tests.fixtures.node import Node, last_line
 
@@ -66,7 +66,7 @@ def test_the_first_that_is_there_is_the_only_one_asked_for(server: ImageServer, 
 def test_a_server_that_is_away_leaves_what_is_in_the_cache(
     server: ImageServer, disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(retries, "PAUSE_SECONDS", 0.01)
     server.put("x-amd64.img", DATA)
     node = node_for(server, tmp_path, "x")
     assert node.create(disk).returncode == 0

@@ -10,11 +10,13 @@ from dataclasses import replace
 
 import pytest
 
-from ganeti_os.fetch import FetchError, NotThereError, UnreachableError, download
+from ganeti_os.fetch import FetchError, NotThereError, UnreachableError
 from ganeti_os.fetch.expected_checksum import fetch_checksum
-from ganeti_os.fetch.site import REDIRECTS, Site
+from ganeti_os.fetch.site import Site
 from ganeti_os.settings.settings import Layer, Settings
 from ganeti_os.settings.shellfile import SettingsError
+from pydiskimg.web import retries
+from pydiskimg.web.client import REDIRECTS
 from tests.fixtures.checkout import ROOT
 from tests.fixtures.image_server import ImageServer, image_server
 
@@ -23,7 +25,7 @@ CERTIFICATE = ROOT / "tests" / "fixtures/self_made_certificate.pem"
 
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(retries, "PAUSE_SECONDS", 0.01)
     for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

@@ -9,7 +9,7 @@ from email.message import Message
 
 import pytest
 
-from ganeti_os.fetch.http_exchange import Exchange
+from pydiskimg.web.exchange import Exchange
 
 MIB = 1 << 20
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What fetching an image raises."""
+"""What fetching raises."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pydiskimg.errors import DiskImageError
 
 
 class FetchError(DiskImageError):
-    """An image cannot be fetched, or is not what its checksum says."""
+    """A file cannot be fetched, or is not what was expected of it."""
 
 
 class NotThereError(FetchError):
@@ -16,3 +16,7 @@ class NotThereError(FetchError):
 
 class UnreachableError(FetchError):
     """The server does not answer, breaks off, or has a trouble of its own: another attempt may succeed."""
+
+
+class NoRangesError(FetchError):
+    """The server sends the file as a whole only; it can still be read from front to back."""

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""Reference counts that are computed again: a new refcount table and blocks, all after the end of the file.
+
+    | the image as the header names it, unchanged          | new table | new blocks | new L2 tables, L1 table |
+                                                             nothing names them until publish()
+
+Nothing is written among what the image has: which of its clusters are free is what is in doubt.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from copy import copy
+
+from pydiskimg.images.qcow2.refcount_reader import is_zero
+from pydiskimg.images.qcow2.words import big_endian
+from pydiskimg.images.qcow2.write.create import change_header, refcount_clusters
+from pydiskimg.images.qcow2.write.head import replace_head
+from pydiskimg.images.qcow2.write.refcounts import Refcounts
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydiskimg.images.qcow2.header import Header
+    from pydiskimg.protocols import Store
+
+
+class RebuiltRefcounts(Refcounts):
+    """The counts of an image whose clusters end before cluster end; spare more can be allocated."""
+
+    def __init__(self, store: Store, header: Header, end: int, *, spare: int) -> None:
+        clusters, _ = refcount_clusters(end + spare, header.cluster_size, header.refcount_order)
+        new = copy(header)
+        new.refcount_table_offset, new.refcount_table_clusters = end << header.cluster_bits, clusters
+        new.nb_snapshots = 0  # whose table may be counted with others' clusters, and is not given out either
+        for cluster in range(end, end + clusters):
+            store.write(cluster << header.cluster_bits, bytes(header.cluster_size))
+        super().__init__(store, new)
+        self._header = header
+        self._to_scan = 0  # free clusters of the image are not looked for
+        for cluster in range(end, end + clusters):
+            self._need_block(cluster // self._per_block)
+        self._set(end, clusters, 1)
+
+    def count(self, first: int, references: memoryview) -> None:
+        """Note how often the clusters from first on are referred to, 16 bits for each; none more than largest."""
+        at = 0
+        while at < len(references):
+            number, index = divmod(first + at, self._per_block)
+            some = min(len(references) - at, self._per_block - index)
+            numbers = array("H", references[at : at + some])
+            if not is_zero(numbers.tobytes()):
+                self._count_in_block(number, index, numbers)
+            at += some
+
+    def allocate_one(self) -> int:
+        """Take a cluster, counted once now."""
+        return self.allocate_at_end(1)[0]
+
+    def lower(self, cluster: int, count: int = 1) -> None:
+        """Count clusters once less each."""
+        for each in range(cluster, cluster + count):
+            self._lower(each, 1)
+        self._write_when_crowded()
+
+    def publish(self, extensions: dict[int, bytes] | None, /, **fields: int) -> None:
+        """Make these the counts of the image, whose header gets fields, and extensions where not None; durable."""
+        self._blocks.write()
+        self._store.write(self._table_offset, big_endian(self._table[:]))
+        self._store.flush()
+        fields |= {"refcount_table_offset": self._table_offset, "refcount_table_clusters": self._table_clusters}
+        if extensions is None:
+            change_header(self._store, **fields)
+        else:
+            replace_head(self._store, self._header, extensions, None, **fields)
+        self._store.flush()
+
+    def _count_in_block(self, number: int, index: int, numbers: array[int]) -> None:
+        self._need_block(number)
+        block, entries = self._block(number), self._entries
+        if entries.order >= 3:
+            low, high = entries.span(index, len(numbers))
+            block.raw[low:high] = _widened(numbers, 1 << entries.order - 3)
+        else:
+            for at, value in enumerate(numbers, index):
+                if value:
+                    entries.put(block.raw, at, value)
+        self._blocks.changed(block, *entries.span(index, len(numbers)))
+        self._write_when_crowded()
+
+    def _need_block(self, number: int) -> None:
+        """Let there be a block for the counts of its clusters."""
+        if self._table[number]:
+            return
+        cluster, _ = self._at_end(1)
+        if self._table[number]:  # the clusters at the end needed it, too
+            self._end = cluster
+            return
+        self._make_block(number, cluster)
+        self._set(cluster, 1, 1)
+
+    def _write_when_crowded(self) -> None:
+        """Nothing names the blocks yet: they may go to the file at any time."""
+        if self._blocks.is_crowded:
+            self._blocks.write()
+
+
+def _widened(numbers: array[int], width: int) -> bytes:
+    """The numbers of 16 bits, big-endian, in width bytes each."""
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    raw = numbers.tobytes()
+    if width == 1:
+        return raw[1::2]
+    wide = bytearray(len(numbers) * width)
+    wide[width - 2 :: width], wide[width - 1 :: width] = raw[0::2], raw[1::2]
+    return bytes(wide)

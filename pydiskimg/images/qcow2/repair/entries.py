@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""Entries of L2 tables that are wrong in what nothing depends on, mended where they are: one write of 8 bytes each."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.check.areas import Areas
+from pydiskimg.images.qcow2.check.findings import CheckResult
+from pydiskimg.images.qcow2.header import read_header
+from pydiskimg.images.qcow2.refcount_reader import is_zero, read_padded
+from pydiskimg.images.qcow2.words import numbers
+from pydiskimg.protocols import Source, Store
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydiskimg.images.qcow2.header import Header
+
+_PIECE = 1 << 20
+
+
+def mend_entries(store: Store) -> None:
+    """Mend such entries in the tables of the disk and of all snapshots; durable on return.
+
+    These are the copied flag of a compressed cluster, and an offset, that is not one of a cluster, of what holds no
+    data. A check has found that the L1 tables are in order. Raises what reading and writing raise.
+    """
+    header = read_header(store, tables_inside=False)
+    file = cast("Source", store)
+    for offset in _tables(file, header):
+        raw = read_padded(file, offset, header.cluster_size)
+        if is_zero(raw):
+            continue
+        words = numbers(raw)
+        step = header.l2_entry_size // layout.ENTRY_SIZE
+        for index in range(0, len(words), step):
+            entry = words[index]
+            if entry and (new := _mended(entry, words[index + 1] if step > 1 else None, header)) != entry:
+                store.write(offset + index * layout.ENTRY_SIZE, new.to_bytes(layout.ENTRY_SIZE, "big"))
+    store.flush()
+
+
+def _mended(entry: int, bitmap: int | None, header: Header) -> int:
+    if entry & layout.L2_COMPRESSED:
+        return entry & ~layout.COPIED
+    is_unused = entry & layout.L2_ZERO if bitmap is None else not bitmap & layout.SUBCLUSTERS_ALLOCATED
+    if is_unused and entry & layout.ENTRY_OFFSET & (header.cluster_size - 1):
+        return entry & layout.L2_ZERO if bitmap is None else 0
+    return entry
+
+
+def _tables(file: Source, header: Header) -> Iterator[int]:
+    """Yield the offset of each L2 table once."""
+    areas = Areas(file, header, CheckResult())
+    found: set[int] = set()
+    for table in (areas.active_table, *areas.snapshot_tables):
+        length = table.entries * layout.ENTRY_SIZE
+        for at in range(0, length, _PIECE):
+            entries = numbers(read_padded(file, table.offset + at, min(_PIECE, length - at)))
+            found.update(entry & layout.ENTRY_OFFSET for entry in entries if entry)
+    found.discard(0)
+    yield from sorted(found)

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""repair_qcow2(): leaked clusters become free, and reference counts and copied flags right.
+
+What the disk and its snapshots hold is what their tables say; counts and flags follow from that. Where a table itself
+is damaged, what seems to be free may be what the damaged entry named: such an image is left as it is.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.check import CheckResult, check_qcow2
+from pydiskimg.images.qcow2.header import read_header
+from pydiskimg.images.qcow2.repair.entries import mend_entries
+from pydiskimg.images.qcow2.repair.leaks import free_leaks
+from pydiskimg.images.qcow2.repair.rebuild import rebuild
+from pydiskimg.images.qcow2.write.create import change_header
+from pydiskimg.protocols import Progress, Source, Store
+
+_NOT_CLOSED = layout.INCOMPATIBLE_DIRTY | layout.INCOMPATIBLE_CORRUPT
+
+
+class Repair:
+    """What repair_qcow2() did: found before it and left after it, which are one where nothing was repaired.
+
+    refusal is a sentence that tells why nothing was, where the damage is beyond repair; "" elsewhere.
+    """
+
+    def __init__(self, found: CheckResult, left: CheckResult, refusal: str = "") -> None:
+        self.found = found
+        self.left = left
+        self.refusal = refusal
+
+    @property
+    def leaks_fixed(self) -> int:
+        """Clusters that were leaked and are free."""
+        return max(0, self.found.leaks - self.left.leaks)
+
+    @property
+    def corruptions_fixed(self) -> int:
+        """Corruptions that are gone."""
+        return max(0, self.found.corruptions - self.left.corruptions)
+
+
+def repair_qcow2(store: Store, *, only_leaks: bool = False, progress: Progress | None = None) -> Repair:
+    """Repair the qcow2 image in store, and tell what a check found before and after it; durable on return.
+
+    only_leaks frees clusters that nothing uses, and changes nothing where there are corruptions. What the disk and its
+    snapshots hold stays. An image that is in order afterwards loses the marks that it is corrupt or was not closed.
+    progress is that of the checks. An interruption leaves the image as it was, apart from leaks that are already gone.
+
+    Raises what check_qcow2() does, and StorageError for a store that cannot be written.
+    """
+    file = cast("Source", store)  # of which a check reads bytes
+    found = check_qcow2(file, progress=progress)
+    left = found
+    if refusal := _refusal(found, store.name):
+        return Repair(found, found, refusal)
+    if found.corruptions + found.check_errors and not only_leaks:
+        mend_entries(store)
+        rebuild(store)
+        left = check_qcow2(file, progress=progress)
+    elif found.leaks and not found.corruptions:
+        if not free_leaks(store):
+            rebuild(store)
+        left = check_qcow2(file, progress=progress)
+    marks = read_header(store, tables_inside=False).incompatible_features
+    if marks & _NOT_CLOSED and not left.corruptions and not left.check_errors:
+        change_header(store, incompatible_features=marks & ~_NOT_CLOSED)
+        store.flush()
+    return Repair(found, left)
+
+
+def _refusal(found: CheckResult, name: str) -> str:
+    """Why an image is not repaired in which more than counts and flags is wrong, or in which not all was counted."""
+    beyond = found.corruptions - found.repairable
+    if not beyond and not found.uncounted:
+        return ""
+    what = f"{beyond} of {found.corruptions} errors are" if beyond else "what could not be counted is"
+    return (
+        f"{name}: {what} beyond repair: a table is damaged, and freeing what it named could lose data; nothing was "
+        "changed: copy what can be read with convert, or use a backup"
+    )

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""Counts and copied flags of a whole image, computed again and put into place by one write of its header."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.header import read_header
+from pydiskimg.images.qcow2.refcount_reader import is_zero, read_padded
+from pydiskimg.images.qcow2.repair.counts import RebuiltRefcounts
+from pydiskimg.images.qcow2.repair.references import References
+from pydiskimg.images.qcow2.snapshots import SNAPSHOT, packed_snapshot, snapshot_entries
+from pydiskimg.images.qcow2.words import big_endian, numbers
+from pydiskimg.protocols import Source, Store
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from array import array
+
+    from pydiskimg.images.qcow2.check.reference_counter import ReferenceCounter
+    from pydiskimg.images.qcow2.header import Header
+
+_COMPLETE = 16  # bytes of extra data that each snapshot of version 3 has
+_PIECE = 1 << 16  # clusters whose references are passed on at a time
+
+
+def rebuild(store: Store) -> None:
+    """Give the image in store new reference counts, and copied flags that agree with them; durable on return.
+
+    A check has found that its other tables are in order. Snapshot entries get the extra data that version 3 wants.
+    Raises InvalidImageError and StorageError; then the image is what it was.
+    """
+    _Rebuild(store).run()
+
+
+class _Rebuild:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._file = cast("Source", store)
+        self._header = header = read_header(store, tables_inside=False)
+        # One more than there are: a range that ends in a last cluster which is not whole may reach into it.
+        self._end = -(-store.size // header.cluster_size) + 1
+        self._references = References(self._file, header, self._count, is_rebuilt=True)
+        self._l1 = numbers(read_padded(self._file, header.l1_table_offset, header.l1_size * layout.ENTRY_SIZE))
+        self._snapshots, self._old_snapshots = self._complete_snapshots()
+        tables = {entry & layout.ENTRY_OFFSET for entry in self._l1} - {0}
+        l1_length = self._clusters(len(self._l1) * layout.ENTRY_SIZE)
+        spare = len(tables) + l1_length + self._clusters(len(self._snapshots)) + 1
+        self._counts = RebuiltRefcounts(store, header, self._end, spare=spare)
+
+    def run(self) -> None:
+        header = self._header
+        self._references.run()
+        fields = self._new_snapshot_table() | self._new_l1()
+        extensions = None
+        if not header.has_bitmaps and layout.EXTENSION_BITMAPS in header.extensions:
+            # A program without bitmaps changed the image; the clusters that they had are free now.
+            extensions = {kind: data for kind, data in header.extensions.items() if kind != layout.EXTENSION_BITMAPS}
+        self._counts.publish(extensions, **fields)
+
+    def _count(self, counter: ReferenceCounter) -> None:
+        end = min(counter.end, self._end)
+        for at in range(counter.first, end, _PIECE):
+            stop = min(at + _PIECE, end)
+            self._counts.count(at, counter.references[at - counter.first : stop - counter.first])
+
+    def _clusters(self, length: int) -> int:
+        return -(-length // self._header.cluster_size)
+
+    def _complete_snapshots(self) -> tuple[bytes, int]:
+        """The snapshot table with complete entries, empty where it has them already, and the length of the old one."""
+        entries = snapshot_entries(self._store, self._header) if self._header.version >= 3 else []
+        sizes = [SNAPSHOT.unpack(raw)["extra_data_size"] for _, raw in entries]
+        if all(size >= _COMPLETE for size in sizes):
+            return b"", 0
+        whole = b"".join(
+            raw if size >= _COMPLETE else packed_snapshot(snapshot)
+            for (snapshot, raw), size in zip(entries, sizes, strict=True)
+        )
+        return whole, sum(len(raw) for _, raw in entries)
+
+    def _new_snapshot_table(self) -> dict[str, int]:
+        if not self._snapshots:
+            return {}
+        bits = self._header.cluster_bits
+        count = self._clusters(len(self._snapshots))
+        cluster = self._counts.allocate_together(count)
+        self._store.write(cluster << bits, self._snapshots.ljust(count << bits, b"\0"))
+        self._counts.lower(self._header.snapshots_offset >> bits, self._clusters(self._old_snapshots))
+        return {"snapshots_offset": cluster << bits}
+
+    def _new_l1(self) -> dict[str, int]:
+        """Let all copied flags of the active layer agree with the counts; returns the header's fields."""
+        header, counts, bits = self._header, self._counts, self._header.cluster_bits
+        l1 = self._l1[:]
+        moved: dict[int, int] = {}
+        for index, entry in enumerate(self._l1):
+            offset = entry & layout.ENTRY_OFFSET
+            if not offset:
+                continue
+            if offset not in moved:
+                moved[offset] = self._with_flags(offset)
+            elif moved[offset] != offset:
+                counts.increase(moved[offset] >> bits, 1)
+            if moved[offset] != offset:
+                counts.lower(offset >> bits)
+                l1[index] = moved[offset]
+        for index, entry in enumerate(l1):
+            if offset := entry & layout.ENTRY_OFFSET:
+                l1[index] = offset | (layout.COPIED if counts.get(offset >> bits) == 1 else 0)
+        if l1 == self._l1:
+            return {}
+        count = self._clusters(len(l1) * layout.ENTRY_SIZE)
+        cluster = counts.allocate_together(count)
+        self._store.write(cluster << bits, big_endian(l1).ljust(count << bits, b"\0"))
+        counts.lower(header.l1_table_offset >> bits, count)
+        return {"l1_table_offset": cluster << bits}
+
+    def _with_flags(self, offset: int) -> int:
+        """Return the offset of an L2 table whose flags agree with the counts: the one at offset, or a copy."""
+        raw = read_padded(self._file, offset, self._header.cluster_size)
+        if is_zero(raw):
+            return offset
+        words = numbers(raw)
+        new = with_right_flags(words, self._header, self._counts)
+        if new == words:
+            return offset
+        copy = self._counts.allocate_one() << self._header.cluster_bits
+        self._store.write(copy, big_endian(new))
+        return copy
+
+
+def with_right_flags(words: array[int], header: Header, counts: RebuiltRefcounts) -> array[int]:
+    """Return the words of an L2 table with the copied flag where a cluster is counted once, and nowhere else."""
+    new = words[:]
+    for index in range(0, len(words), header.l2_entry_size // layout.ENTRY_SIZE):
+        entry = words[index]
+        offset = entry & layout.ENTRY_OFFSET
+        if entry & layout.L2_COMPRESSED:
+            new[index] = entry & ~layout.COPIED
+        elif offset:
+            is_alone = header.has_data_file or counts.get(offset >> header.cluster_bits) == 1
+            new[index] = entry & ~layout.COPIED | layout.COPIED * is_alone
+    return new

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Files on servers, requested over HTTP or HTTPS by the standard library; imported only where an address is given."""
