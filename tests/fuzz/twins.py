@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class Twins:
             return {name: _info(name) for name in NAMES if Path(name).exists()}
 
     def create(self, images: dict[str, Any]) -> None:
-        name, form = self._new_name(images), self.rng.choice(("raw", "qcow2", "qcow2", "qcow2"))
+        name, form = self._new_name(images) or NAMES[0], self.rng.choice(("raw", "qcow2", "qcow2", "qcow2"))
         words = ["-q", "-f", form]
         size = [str(self._size())]
         base = self._other(images, name)
@@ -90,8 +90,8 @@ class Twins:
 
     def convert(self, images: dict[str, Any]) -> None:
         source = self.rng.choice(sorted(images))
-        target = self._new_name(images)
-        if target in self._chain(images, source):
+        target = self._new_name(images, but=self._chain(images, source))
+        if target is None:
             return
         form = self.rng.choice(("raw", "qcow2", "qcow2"))
         words = ["-f", images[source]["format"], "-O", form]
@@ -229,9 +229,13 @@ class Twins:
             options += self.rng.choice(([], ["extended_l2=on"], ["compression_type=zstd"]))
         return ["-o", ",".join(options)]
 
-    def _new_name(self, images: dict[str, Any]) -> str:
+    def _new_name(self, images: dict[str, Any], but: Sequence[str] = ()) -> str | None:
+        """A name for a new image, that no image of the names in but stands on; None where there is none."""
         free = [name for name in NAMES if name not in images]
-        name = self.rng.choice(free if free and self.rng.random() < 0.8 else NAMES)
+        names = free if free and self.rng.random() < 0.8 else [name for name in NAMES if name not in but]
+        if not names:
+            return None
+        name = self.rng.choice(names)
         self._forget_overlays(images, name)
         self.resized.discard(name)
         return name
@@ -252,10 +256,10 @@ class Twins:
     def _below(self, name: str) -> list[str]:
         return self._chain(self.images(), name)[1:]
 
-    def _forget_overlays(self, images: dict[str, Any], name: str, but: list[str] | None = None) -> None:
+    def _forget_overlays(self, images: dict[str, Any], name: str, but: Sequence[str] = ()) -> None:
         """Remove what stands on name, which changes: how much of it an overlay stores itself is each program's."""
         for other in sorted(images):
-            if other != name and name in self._chain(images, other) and other not in (but or ()):
+            if other != name and name in self._chain(images, other) and other not in but:
                 self._remove(other)
         for other in [other for other in images if not (self.theirs / other).exists()]:
             del images[other]
