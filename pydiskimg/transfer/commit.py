@@ -47,9 +47,10 @@ def commit(
     """Write what the qcow2 image at path holds into its backing file, and empty the image; durable on return.
 
     references are the files that the image may name, as for open_image(). base is the file of its backing chain that
-    gets the contents of all images above it (None: the next one); images between path and base then show something
-    else than before and are not to be used. empty=False leaves the image as it is, and so does a base that is not
-    the next one. A base that is smaller becomes as large as the image. progress counts the bytes that are written.
+    gets the contents of all images above it (None: the next one), relative to the directory of the image that names
+    it; images between path and base then show something else than before and are not to be used. empty=False leaves
+    the image as it is, and so does a base that is not the next one. A base that is smaller becomes as large as the
+    image. progress counts the bytes that are written.
 
     Both files are locked and refused as open_disk() refuses them. After an interruption the image at path shows what it
     did, and commit() may be called again. Raises UnsupportedImageError where there is no backing file or base is not
@@ -86,9 +87,12 @@ def _base(top: Qcow2Source, base: str | os.PathLike[str] | None) -> tuple[int, S
     """The depth in the chain of what gets the contents, and its source."""
     if top.backing is None:
         raise UnsupportedImageError(f"{top.name}: has no backing file that its contents could go to")
+    above = top.name
     for depth, below in enumerate(backing_sources(top), 1):
-        if base is None or _is_same_file(base, below.name):
+        # As QEMU does: a name is relative to the directory of the image that stands on the file.
+        if base is None or _is_same_file(os.path.join(os.path.dirname(above), base), below.name):
             return depth, below
+        above = below.name
     raise UnsupportedImageError(f"{top.name}: {os.fspath(base or '')} is not a file of its backing chain")
 
 

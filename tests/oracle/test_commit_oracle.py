@@ -55,6 +55,17 @@ def test_into_a_file_further_down(tmp_path: Path) -> None:
     assert ours[-1].read_bytes() == before
 
 
+def test_the_name_of_a_file_further_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is relative to the image, as the names in images are, and not to the current directory."""
+    chain = made_chain(tmp_path, random.Random(8), sizes=(3 * MIB, 3 * MIB, 3 * MIB))
+    monkeypatch.chdir(tmp_path.parent)
+    image, inside = f"{tmp_path.name}/{chain[-1].name}", f"{tmp_path.name}/{chain[0].name}"
+    for name, status in ((inside, 1), (chain[0].name, 0)):
+        command = ["qemu-img", "commit", "-q", "-f", "qcow2", "-b", name, image]
+        assert subprocess.run(command, check=False, capture_output=True).returncode == status
+        assert main(["commit", "-q", "--allow-references", tmp_path.name, "-b", name, image]) == status
+
+
 def test_snapshots_stay(tmp_path: Path) -> None:
     rng = random.Random(2)
     base, top = made_chain(tmp_path, rng, sizes=(3 * MIB, 3 * MIB))

@@ -82,6 +82,29 @@ def test_one_file_further_down(tmp_path: Path, seed: int) -> None:
     assert mapped(chain[-1]) < 3 * MIB
 
 
+@pytest.mark.parametrize("options", ["", "compat=0.10", "extended_l2=on"])
+@pytest.mark.parametrize("compress", [[], ["-c"]])
+def test_zeros_hide_a_larger_base(tmp_path: Path, options: str, compress: list[str]) -> None:
+    """What was zero beyond the old base's end, and zeros in it, are zero over the new one; -c compresses the rest."""
+    old, new, top = (tmp_path / name for name in ("old", "new", "top"))
+    old.write_bytes(b"\1" * 64 * 1024 + bytes(MIB))
+    new.write_bytes(b"\7" * 4 * MIB)
+    words = ["-o", options] if options else []
+    run("qemu-img", "create", "-q", "-f", "qcow2", *words, "-b", "old", "-F", "raw", str(top), "3M")
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 9 2M 100k", str(top))
+    before = contents(top, "qcow2")
+    words = ["rebase", "--allow-references", str(tmp_path), "-U", "-t", "none", *compress, "-b", "new", "-F", "raw"]
+    assert main([*words, str(top)]) == 0
+    assert contents(top, "qcow2") == before
+    info(top)
+    rows = json.loads(run("qemu-img", "map", "--output=json", "-f", "qcow2", str(top)))
+    data = sum(row["length"] for row in rows if row["depth"] == 0 and row["data"])
+    assert data <= (3 * MIB if options == "compat=0.10" else 256 * 1024)
+    if compress:
+        assert main(["check", "--output=json", str(top)]) == 0
+        assert int(run("qemu-img", "check", "-f", "qcow2", str(top)).partition("fragmented, ")[2].partition(".")[0]) > 0
+
+
 def test_onto_none(tmp_path: Path) -> None:
     chain = made_chain(tmp_path, random.Random(3), sizes=(3 * MIB, 4 * MIB))
     before = contents(chain[-1], "qcow2")
