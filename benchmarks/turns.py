@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import os
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 # The installed command: from a checkout, Python may have to compile what it runs.
 COMMAND = str(Path(sys.executable).parent / "pydiskimg")
@@ -33,6 +35,17 @@ def measured_in_turns(
             processor[name].append(sum(os.times()[:4]) - used)
     medians = [{name: statistics.median(values) for name, values in found.items()} for found in (seconds, processor)]
     return medians[0], medians[1]
+
+
+Measured: TypeAlias = tuple[float, float]
+"""Seconds, and seconds of processor time."""
+
+
+def measured(command: Sequence[str], *, cwd: Path) -> Measured:
+    """Run a program that must succeed, and return what it took."""
+    start, used = time.perf_counter(), sum(os.times()[2:4])
+    subprocess.run(command, cwd=cwd, check=True, capture_output=True)
+    return time.perf_counter() - start, sum(os.times()[2:4]) - used
 
 
 def report(title: str, medians: Mapping[str, float], *, ours: str) -> None:

@@ -179,6 +179,10 @@ class Store(Addressable, Protocol):
     def write(self, offset: int, data: Buffer) -> None:
         """Write all of data at offset, growing a file. Raises StorageError: also beyond the end of a device."""
 
+    def discard(self, offset: int, length: int) -> None:  # noqa: ARG002 - a default
+        """Give [offset, offset + length), which nothing uses any more, back where that is possible; its bytes go."""
+        return
+
     def flush(self) -> None:
         """Return once all that was written is on stable storage; raises StorageError otherwise."""
 

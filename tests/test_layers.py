@@ -15,7 +15,7 @@ ONLY_IMPORTER = {
     "parted": "pydiskimg.partitions.make",
     "_ped": "pydiskimg.partitions.make",
     "libarchive": "pydiskimg.files.tar",
-    "yaml": "ganeti_os.guest.files.yaml_nodes",
+    "yaml": "ganeti_os.guest.syntax.yaml_nodes",
     "subprocess": "ganeti_os.install.scripts",
     "pty": "ganeti_os.install.scripts",
     "multiprocessing": "ganeti_os.install.scripts",

@@ -19,14 +19,14 @@ from ganeti_os.install.installation import Installation
 from ganeti_os.install.nameless_file import end_at, nameless_file
 from pydiskimg.disks.fits import check_size_fits
 from pydiskimg.disks.memory import MemoryDisk
-from pydiskimg.errors import InvalidImageError, UnsupportedImageError
+from pydiskimg.errors import DoesNotFitError, InvalidImageError, UnsupportedImageError
 from pydiskimg.files.tar import PackedFile, only_file, open_packed
 from pydiskimg.images import FORMATS, Format, recognised
 from pydiskimg.images.qcow2.layout import HEADER
 from pydiskimg.linux.fileio import pwrite_all
 from pydiskimg.protocols import ImageSource, Progress
 from pydiskimg.transfer.receive import stream_of
-from pydiskimg.units import KIB, MIB, format_size
+from pydiskimg.units import KIB, MIB, format_bytes, format_size
 from pydiskimg.volumes.described_end import LOOK_AT, described_end
 
 log = logging.getLogger(__name__)
@@ -109,8 +109,20 @@ def _qcow2_limit(packed: PackedFile, installation: Installation) -> Callable[[in
 
 
 def _raw_limit(packed: PackedFile, installation: Installation) -> Callable[[int], None]:
+    """Return what refuses raw bytes as soon as there are more than the disk has: how many shows at the end."""
     _checked_end(packed, installation)
-    return lambda position: check_size_fits(packed.name, position, installation.disk)
+    disk = installation.disk
+
+    def check(position: int) -> None:
+        if position > disk.size:
+            raise DoesNotFitError(
+                f"{disk.name}: the image {packed.name} is larger than the disk, which has {format_bytes(disk.size)}; "
+                "nothing was written",
+                needed=position,
+                available=disk.size,
+            )
+
+    return check
 
 
 def _checked_end(packed: PackedFile, installation: Installation) -> int:

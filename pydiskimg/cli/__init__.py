@@ -52,7 +52,8 @@ def launch() -> NoReturn:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 done, 1 failed, 2 wrong usage, 128 and more ended by a signal.
 
-    A subcommand may return another one, where it has more to tell (compare, check).
+    Wrong usage of what qemu-img has is 1. A subcommand may return another one, where it has more to tell (compare,
+    check).
     """
     keep_standard_descriptors()
     if sys.stdout is None:  # what Python makes of a descriptor that is closed

@@ -7,7 +7,7 @@ import os
 from contextlib import ExitStack
 
 from pydiskimg.cli.arguments import CACHE_MODES, open_source, require_name
-from pydiskimg.cli.convert_target import copied_bitmaps_too, paced, refuse_own_file, refuse_own_pipe, writing
+from pydiskimg.cli.convert_target import bitmaps_of_source, paced, refuse_own_file, refuse_own_pipe, writing
 from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options
 from pydiskimg.cli.pipes import destination_pipe, is_destination_pipe, is_source_pipe, source_pipe
 from pydiskimg.cli.progress import progress
@@ -47,10 +47,6 @@ def add_parser(subparsers: Any) -> None:
     declare_common(parser)
     add_image_options(parser)
     add_uncommon_options(parser)
-    parser.add_argument("--bitmaps", action="store_true", help="copy the dirty bitmaps of SRC; both are qcow2")
-    parser.add_argument(
-        "--skip-broken-bitmaps", action="store_true", help="with --bitmaps: leave out those that are in use, and tell"
-    )
     parser.add_argument(
         "-l",
         dest="snapshot",
@@ -98,9 +94,7 @@ def declare_common(parser: Parser) -> None:
         parser.add_argument(option, dest="ignored", choices=CACHE_MODES, metavar="CACHE", help=text)
     parser.add_argument("source", metavar="SRC")
     parser.add_argument("destination", metavar="[SRC2 ...] DST")
-    parser.set_defaults(
-        usage_error=parser.error, more_operands="more", more=(), bitmaps=False, skip_broken_bitmaps=False
-    )
+    parser.set_defaults(usage_error=parser.error, more_operands="more", more=())
 
 
 def run(arguments: Any) -> None:
@@ -127,7 +121,7 @@ def run(arguments: Any) -> None:
             with references(arguments) as policy:
                 source = _open(arguments, sources, policy)
         except DiskImageError as error:
-            if "://" not in arguments.source or not _is_plain(arguments):
+            if "://" not in arguments.source:
                 raise
             from pydiskimg.cli.convert_from_address import stream_instead
 
@@ -145,18 +139,21 @@ def run(arguments: Any) -> None:
                 _to_disk(wanted, arguments, options, callback)
 
 
+def _label(path: str) -> str:
+    """Return what the progress of reading path is called."""
+    if "://" in path:
+        from pydiskimg.text import shown_name
+
+        path = shown_name(path)
+    return os.path.basename(path)
+
+
 def _open(arguments: Arguments, sources: list[str], policy: AllowedDirectory | None) -> ImageSource:
     if len(sources) == 1 and arguments.snapshot is None and not arguments.salvage:
         return open_source(sources[0], format=arguments.format, references=policy)
     from pydiskimg.cli.convert_source import open_sources
 
     return open_sources(arguments, sources, policy)
-
-
-def _is_plain(arguments: Arguments) -> bool:
-    """True when one source is copied as it is, which can be done from front to back."""
-    asked = (arguments.more, arguments.salvage, arguments.backing is not None, arguments.rate, arguments.bitmaps)
-    return not any(asked) and arguments.sparse_unit != 0
 
 
 def _read_protocols(arguments: Arguments, sources: list[str]) -> None:
@@ -169,15 +166,6 @@ def _read_protocols(arguments: Arguments, sources: list[str]) -> None:
             if not is_block_device(name):
                 raise UnsupportedImageError(f"{name}: is not a block device, which host_device stands for")
         setattr(arguments, attribute, "raw")
-
-
-def _label(path: str) -> str:
-    """Return what the progress of reading path is called."""
-    if "://" in path:
-        from pydiskimg.text import shown_name
-
-        path = shown_name(path)
-    return os.path.basename(path)
 
 
 def _check_usage(arguments: Arguments, options: ImageOptions, *, from_pipe: bool, to_pipe: bool) -> None:
@@ -199,10 +187,6 @@ def _check_usage(arguments: Arguments, options: ImageOptions, *, from_pipe: bool
         error("--verify reads everything again, which a pipe cannot do")
     if arguments.used and from_pipe:
         error("--used reads what is free before anything else, which a pipe cannot do: convert it to a file first")
-    if arguments.skip_broken_bitmaps and not arguments.bitmaps:
-        error("--skip-broken-bitmaps is for --bitmaps")
-    if arguments.bitmaps and (from_pipe or to_pipe):
-        error("--bitmaps is for images in files: bitmaps do not go through a pipe")
     if arguments.snapshot is not None and from_pipe:
         error("-l is for an image in a file: a snapshot cannot be read from a pipe")
 
@@ -281,7 +265,7 @@ def _to_disk(source: Source, arguments: Arguments, options: ImageOptions, callba
 
         write_over_backing(source, arguments, options, callback)
         return
-    with writing(arguments, options, source.size) as disk, copied_bitmaps_too(arguments, disk):
+    with writing(arguments, options, source.size) as disk, bitmaps_of_source(arguments, disk):
         copy(
             source,
             paced(disk, arguments.rate),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from pydiskimg.cli.convert_target import copied_bitmaps_too, paced, refuse_own_file, writing
+from pydiskimg.cli.convert_target import bitmaps_of_source, paced, refuse_own_file, writing
 from pydiskimg.cli.references import references
 from pydiskimg.disks.fits import check_fits
 from pydiskimg.errors import UnsupportedImageError
@@ -31,7 +31,10 @@ def write_over_backing(source: Source, arguments: Arguments, options: ImageOptio
     with _open_backing(arguments) as found:
         refuse_own_file(found, arguments.destination, named=[found.name])
         backing = Backing(found, name=os.fsencode(arguments.backing), format=os.fsencode(arguments.backing_format))
-        with writing(arguments, options, source.size, backing=backing) as disk, copied_bitmaps_too(arguments, disk):
+        with (
+            writing(arguments, options, source.size, backing=backing) as disk,
+            bitmaps_of_source(arguments, disk),
+        ):
             check_fits(source, disk)
             unit = disk.unit or 1
             below = disk if arguments.in_place else found

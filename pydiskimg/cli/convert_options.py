@@ -63,6 +63,10 @@ def add_uncommon_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target-image-opts", action="store_true", help="with -n: DST is described, as SRC is with --image-opts"
     )
+    parser.add_argument("--bitmaps", action="store_true", help="copy the dirty bitmaps of SRC; both are qcow2")
+    parser.add_argument(
+        "--skip-broken-bitmaps", action="store_true", help="with --bitmaps: leave out those that are in use, and tell"
+    )
     _add_refused_options(parser)
 
 
@@ -78,8 +82,9 @@ def check_uncommon_options(arguments: Any, options: ImageOptions, *, from_pipe: 
         (arguments.backing is not None, "-B"),
         (arguments.rate, "-r"),
         (arguments.sparse_unit == 0, "-S 0"),
+        (arguments.bitmaps, "--bitmaps"),
     ):
-        if is_given and (from_pipe or (to_pipe and words in ("-B", "-r", "-S 0"))):
+        if is_given and (from_pipe or (to_pipe and words in ("-B", "-r", "-S 0", "--bitmaps"))):
             arguments.usage_error(f"{words}: not with a pipe; convert to or from a file")
     for problem in _problems(arguments):
         arguments.usage_error(problem)
@@ -89,8 +94,6 @@ def _problems(arguments: Any) -> Iterator[str]:
     has_backing = arguments.backing is not None
     if arguments.more and arguments.snapshot is not None:
         yield "-l chooses a snapshot of one image, and there are several"
-    if arguments.more and arguments.bitmaps:
-        yield "--bitmaps copies those of one image, and there are several"
     if arguments.offload and (arguments.salvage or arguments.compress or arguments.sparse_unit is not None):
         yield "-C lets the kernel copy, which does not go with -c, -S or --salvage"
     if not has_backing and arguments.backing_format is not None:
@@ -101,6 +104,10 @@ def _problems(arguments: Any) -> Iterator[str]:
         yield "-B is for one source: the file that several stand on cannot be named"
     if has_backing and arguments.backing_format is None:
         yield "-B needs -F: the format of a backing file is not guessed"
+    if arguments.bitmaps and arguments.more:
+        yield "--bitmaps is for one source: the bitmaps of several cannot be joined"
+    if arguments.skip_broken_bitmaps and not arguments.bitmaps:
+        yield "--skip-broken-bitmaps is for --bitmaps"
     if has_backing and arguments.is_zero:
         yield "--target-is-zero: not with -B, as DST shows its backing file"
 

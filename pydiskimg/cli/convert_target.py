@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 
 from pydiskimg.cli.references import references
 from pydiskimg.errors import DiskImageError, InUseError
@@ -57,9 +57,11 @@ def paced(disk: Disk, rate: int | None) -> Disk:
     return PacedDisk(disk, rate)
 
 
-def copied_bitmaps_too(arguments: Arguments, disk: Disk) -> AbstractContextManager[None]:
-    """Return the context in which disk is written, that copies the bitmaps of the source where this was asked for."""
-    if not arguments.bitmaps:
+def bitmaps_of_source(arguments: Arguments, disk: Disk) -> AbstractContextManager[None]:
+    """While the context lasts, what is written to disk is a copy; its bitmaps are those of the source where asked."""
+    if not getattr(arguments, "bitmaps", False):  # the common form has no such option
+        from contextlib import nullcontext
+
         return nullcontext()
     from pydiskimg.cli.convert_bitmaps import copied_bitmaps
 

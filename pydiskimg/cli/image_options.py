@@ -190,8 +190,8 @@ def split_options(text: str) -> list[str]:
 
 
 def _changed(options: ImageOptions, key: str, value: str) -> ImageOptions:
-    if key in _READERS:
-        name, read = _READERS[key]
+    if key in READERS:
+        name, read = READERS[key]
         return options._replace(**{name: read(key, value)})
     if key in _FIXED:
         if value not in _FIXED[key]:
@@ -222,7 +222,7 @@ def _on_or_off(key: str, value: str) -> bool:
 
 
 # How the value of an option is read, and what it is called in ImageOptions.
-_READERS: dict[str, tuple[str, Callable[[str, str], object]]] = {
+READERS: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "cluster_size": ("cluster_size", _cluster_size),
     "compat": ("version", lambda key, value: _VERSIONS[_one_of(key, value, _VERSIONS)]),
     "compression_type": ("compression_type", lambda key, value: _one_of(key, value, _COMPRESSION_TYPES)),

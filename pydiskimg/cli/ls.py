@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
+    from pydiskimg.cli.ls_fields import add_field_options, check_field_options
     from pydiskimg.cli.references import add_references_option
+
+    def run_checked(arguments: Arguments) -> None:
+        check_field_options(arguments, parser)
+        run(arguments)
 
     parser = subparsers.add_parser(
         "ls",
@@ -30,8 +35,9 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--help", action="help", help="show this help message and exit")
     declare_common(parser)
+    add_field_options(parser)
     add_references_option(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run_checked)
 
 
 def declare_common(parser: Parser) -> None:
@@ -48,10 +54,15 @@ def declare_common(parser: Parser) -> None:
 
 def run(arguments: Arguments) -> None:
     """List what the arguments name."""
+    has_fields = arguments.long and arguments.recursive and arguments.output != "json"
     with tree_argument(arguments) as tree:
-        found = _found(tree, arguments.paths or ["/"], recursive=arguments.recursive)
+        found = _found(tree, arguments.paths or ["/"], recursive=arguments.recursive, with_top=has_fields)
         if arguments.output == "json":
             show((_facts(tree, path, status, arguments) for path, _, status in found), (), "json")
+        elif has_fields:
+            from pydiskimg.cli.ls_fields import field_lines  # only here, as it is rare
+
+            show(None, field_lines(tree, found, arguments), "human")
         elif arguments.long or arguments.times or arguments.extra_stats:
             show(None, (_line(tree, path, name, status, arguments) for path, name, status in found), "human")
         else:
@@ -61,6 +72,10 @@ def run(arguments: Arguments) -> None:
 def _facts(tree: ExtTree, path: str, status: os.stat_result, arguments: Arguments) -> dict[str, Any]:
     facts = file_facts(path, status, target_of(tree, path, status))
     facts |= other_times(status) if arguments.times else {}
+    if arguments.checksum and stat.S_ISREG(status.st_mode):
+        from pydiskimg.cli.ls_fields import checksum_of
+
+        facts[arguments.checksum] = checksum_of(tree.open(path), arguments.checksum)
     return facts | (allocated_bytes(status) if arguments.extra_stats else {})
 
 
@@ -75,8 +90,10 @@ def _line(tree: ExtTree, path: str, name: str, status: os.stat_result, arguments
     )
 
 
-def _found(tree: ExtTree, paths: list[str], *, recursive: bool) -> Iterator[tuple[str, str, os.stat_result]]:
-    """Yield (path, what a line calls it, lstat)."""
+def _found(
+    tree: ExtTree, paths: list[str], *, recursive: bool, with_top: bool
+) -> Iterator[tuple[str, str, os.stat_result]]:
+    """Yield (path, what a line calls it, lstat); with_top: also a directory itself, before what is below it."""
     for path in paths:
         status = tree.stat(path, follow_symlinks=False)
         if stat.S_ISLNK(status.st_mode) and tree.exists(path):
@@ -86,6 +103,8 @@ def _found(tree: ExtTree, paths: list[str], *, recursive: bool) -> Iterator[tupl
         if not leads_to_directory:
             yield path, path, status
         elif recursive:
+            if with_top:
+                yield path, path, tree.stat(path)
             for below, status in tree.walk(path):
                 yield below, below, status
         else:

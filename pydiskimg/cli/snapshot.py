@@ -29,8 +29,8 @@ def add_parser(subparsers: Any) -> None:
         "the image as it was. The state of a virtual machine in a snapshot is kept and cannot be resumed here. One "
         "snapshot is read with convert -l.",
     )
-    actions = parser.add_mutually_exclusive_group(required=True)
-    actions.add_argument("-l", dest="list", action="store_true", help="list the snapshots")
+    actions = parser.add_mutually_exclusive_group()
+    actions.add_argument("-l", dest="list", action="store_true", help="list the snapshots (default)")
     actions.add_argument("-c", dest="take", metavar="NAME", help="take a snapshot")
     actions.add_argument(
         "-a", dest="apply", metavar="SNAPSHOT", help="apply a snapshot: what was written since is lost"
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
     from pydiskimg.cli.arguments import require_file_name
 
     require_file_name(arguments.file)
-    if arguments.list:
+    if arguments.take is arguments.apply is arguments.delete is None:
         _list(arguments)
         return
     if arguments.force_share:

@@ -10,6 +10,7 @@ import threading
 from pydiskimg.disks.block import BlockDisk
 from pydiskimg.disks.descriptor import BorrowedDescriptor, DescriptorDisk
 from pydiskimg.errors import StorageError, storage_error
+from pydiskimg.linux.fallocate import punch_hole
 from pydiskimg.linux.fileio import pread_into, pwrite_all
 from pydiskimg.protocols import Buffer, Disk, Store, WritableBuffer
 from pydiskimg.units import format_bytes
@@ -24,6 +25,7 @@ class GrowingFile(BorrowedDescriptor, Store):
         super().__init__(fd, name)
         self.size = os.fstat(fd).st_size
         self._lock = threading.Lock()
+        self._has_holes = True
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         pread_into(self.fd, offset, buffer, name=self.name)
@@ -34,6 +36,15 @@ class GrowingFile(BorrowedDescriptor, Store):
         if end > self.size:
             with self._lock:
                 self.size = max(self.size, end)
+
+    def discard(self, offset: int, length: int) -> None:
+        """Make a hole, where the file system can: what stays only wastes room."""
+        length = min(length, self.size - offset)
+        if length > 0 and self._has_holes:
+            try:
+                punch_hole(self.fd, offset, length)
+            except OSError:
+                self._has_holes = False
 
 
 class FixedStore(Store):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 
 from pydiskimg.images.create import new_image
@@ -41,7 +42,8 @@ _LUKS = b"LUKS\xba\xbe\0\1" + b"".join(word.ljust(32, b"\0") for word in (b"aes"
 def make_seeds(directory: Path) -> dict[str, bytes]:
     """Make all of them in directory; returns their contents by name."""
     (directory / "base.raw").write_bytes(random.Random(1).randbytes(1 << 16) * 24)
-    seeds = {name: _by_qemu(directory, name, size, options, more) for name, size, options, more in _SHAPES}
+    with chdir(directory):  # what the images name is beside them
+        seeds = {name: _by_qemu(directory, name, size, options, more) for name, size, options, more in _SHAPES}
     seeds["luks"] = with_luks(magic=_LUKS)
     seeds["dense"] = dense()  # 1 MiB, two million extents
     seeds["dense-small"] = dense(1, data=b"abc" * 5000, bitmap=ALTERNATING | ZERO_BETWEEN, disk=8 << 20)
@@ -51,8 +53,8 @@ def make_seeds(directory: Path) -> dict[str, bytes]:
 
 def _by_qemu(directory: Path, name: str, size: int, options: str, more: str) -> bytes:
     rng = random.Random(name)
-    path, options = directory / name, options.replace("data.raw", str(directory / "data.raw"))
-    backing = ["-b", str(directory / "base.raw"), "-F", "raw"] if "backing" in more else []
+    path = directory / name
+    backing = ["-b", "base.raw", "-F", "raw"] if "backing" in more else []
     run("qemu-img", "create", "-q", "-f", "qcow2", *backing, "-o", options, str(path), str(size))
     _write(path, _commands(rng, size, 2 << 20 if "2M" in options else 65536, compressed="compressed" in more))
     if "bitmaps" in more:

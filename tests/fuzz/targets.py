@@ -38,6 +38,8 @@ from pydiskimg.transfer.copy import copy
 from pydiskimg.transfer.receive import read_stream
 from pydiskimg.transfer.send import write_stream
 from tests.fixtures.qcow2_images import BytesSource
+from tests.fuzz.bitmaps_and_repair import bitmap, repair
+from tests.fuzz.commands import commands
 
 NAME = "test.qcow2"
 SMALL = 8 << 20  # a virtual disk that may be read as a whole
@@ -304,8 +306,11 @@ TARGETS: Mapping[str, Target] = {
     "check": check,
     "stream": stream,
     "disk": disk,
+    "bitmap": bitmap,
+    "repair": repair,
     "switch": switch,
     "info": info_and_map,
+    "commands": commands,
 }
 
 

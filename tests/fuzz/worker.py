@@ -32,8 +32,9 @@ IMAGES = ("qcow2", "ext4")
 QEMU_EACH = 10  # one case of so many is read by qemu-img too
 
 TURNS = (
+    *("bitmap", "bitmap", "repair", "repair", "repair"),
     *("read", "read", "read", "disk", "disk", "disk", "stream", "stream"),
-    *("check", "check", "snapshots", "info", "switch", "switch", "switch"),
+    *("check", "check", "snapshots", "info", "switch", "switch", "switch", *["commands"] * 8),
 )
 
 
@@ -57,6 +58,8 @@ class Fuzzer:
         """Look into the seeds, once."""
         self.places = {name: find_places(image) for name, image in self.seeds.items()}
         self.suitable = {target: [name for name in self.seeds if self._suits(name, target)] for target in TARGETS}
+        # Few have a backing file, which commit and rebase need.
+        self.suitable["commands"] += 2 * [name for name, image in self.seeds.items() if any(image[8:16])]
 
     def _suits(self, name: str, target: str) -> bool:
         """True when a seed has what the target looks for; what it has not is refused soon."""

@@ -119,7 +119,7 @@ def test_usage(tmp_path: Path, arguments: list[str]) -> None:
     words = [str(tmp_path / "image") if word == "FILE" else word for word in arguments]
     with pytest.raises(SystemExit) as ended:
         main(["create", *words])
-    assert ended.value.code == 2
+    assert ended.value.code == 1
     assert not (tmp_path / "image").exists()
 
 

@@ -232,7 +232,8 @@ def test_a_compressed_image_larger_than_the_disk_is_refused_before_anything_is_w
     os.truncate(disk, SIZE)
     done = as_nobody(node, "create", create_environment(disk))
     assert done.returncode == 1
-    assert "the disk has 67108864 bytes" in last_line(done)
+    said = "y.raw.gz is larger than the disk, which has 67108864 bytes (64 MiB); nothing was written"
+    assert f"the image {node.images}/{said}" in last_line(done)
     assert disk.read_bytes()[:MIB] == b"\xff" * MIB
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from itertools import count as count_from
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from pydiskimg.disks.memory import MemoryDisk
-from pydiskimg.fs.ext4 import layout
+from pydiskimg.fs.ext4 import directory_writer, layout
 from pydiskimg.fs.ext4.change import index
 from pydiskimg.fs.ext4.change.directories import LARGE_DIRECTORY
 from pydiskimg.fs.ext4.change.files import FileChanges
@@ -19,6 +21,7 @@ from pydiskimg.fs.ext4.change.tree import open_changed_tree
 from pydiskimg.fs.ext4.directory_entries import directory_entries
 from pydiskimg.fs.ext4.directory_hash import DirectoryHash
 from pydiskimg.fs.ext4.directory_index import DirectoryIndex, opened_index
+from pydiskimg.fs.ext4.directory_writer import DirectoryWriter
 from pydiskimg.fs.ext4.file_system import read_file_system
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.populate import filling
@@ -150,6 +153,53 @@ def test_a_tree_grows_by_its_leaves_and_tables(tool: Tool, tmp_path: Path, optio
     judged(tool, tmp_path, disk)
     levels = 1 if "-b 1024" in options else 0
     assert f"Indirect levels: {levels}" in run(tool("debugfs"), "-R", "htree_dump /d", tmp_path / "judged")
+
+
+def test_a_tree_gets_a_third_level(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """large_dir: two full levels of tables get a third one, and a directory that is written again has three."""
+    monkeypatch.setattr(directory_writer, "_LEAF_FILL", (1, 4))  # one name in each leaf, of which three fit
+    checksums = read_file_system(filled(1, 8 * MIB)).checksums
+    writer = DirectoryWriter(KIB, checksums)
+    count = writer.limit(layout.DX_ROOT.size) * writer.limit(layout.DX_NODE.size)
+    path = tmp_path / "image"
+    path.write_bytes(filled(count, 64 * MIB).data)
+    run(tool("tune2fs"), "-O", "large_dir", path)
+    disk = MemoryDisk(0, name="disk")
+    disk.data = bytearray(path.read_bytes())
+    more = _of_the_first_leaf(disk, count)
+    link_all(disk, more, at_once=2)
+    expected = {name_of(number) for number in (*range(count), *more)}
+    assert names_of(disk) == expected
+    assert _levels(tool, tmp_path, disk, "/d") == 2
+    with open_changed_tree(disk) as tree:
+        tree.remove("/d/" + name_of(more[0]).decode())
+        tree.put([regular(b"d/" + name_of(more[1]), b"2"), regular("d/short", b"3")], "/")
+        tree.make_directory("/e")
+        tree.rename("/d", "/e/d")
+    assert _levels(tool, tmp_path, disk, "/e/d") == 2
+    with open_ext_tree(disk) as tree:
+        inode, one = tree.inode("/e/d"), tree.inode("/one").number
+        tree_of_hashes = opened_index(tree.files.fs, inode)
+        assert all(tree_of_hashes.find(name_of(number)) == one for number in range(0, count, 7))
+        assert [tree_of_hashes.find(name_of(number)) in (one, None) for number in more] == [True, False, True]
+        assert tree_of_hashes.find(name_of(more[0])) is None
+        assert tree.read("/e/d/short") == b"3"
+
+
+def _of_the_first_leaf(disk: MemoryDisk, first: int) -> list[int]:
+    """Return three numbers from first on whose names belong into the first leaf."""
+    fs = read_file_system(disk)
+    with open_ext_tree(disk) as tree:
+        tree_of_hashes = opened_index(fs, directory_of(tree))
+    end = tree_of_hashes.path(0)[-1].table.hashes[1]
+    return [*islice((number for number in count_from(first) if tree_of_hashes.hashing(name_of(number)) < end), 3)]
+
+
+def _levels(tool: Tool, tmp_path: Path, disk: MemoryDisk, path: str) -> int:
+    """Return the levels of tables below the root's that a sound directory has."""
+    judged(tool, tmp_path, disk)
+    shown = run(tool("debugfs"), "-R", f"htree_dump {path}", tmp_path / "judged")
+    return int(shown.partition("Indirect levels: ")[2].split()[0])
 
 
 def test_a_tree_that_is_full_is_written_again(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,10 +74,10 @@ def test_a_raw_file(tmp_path: Path, preallocation: str, *, is_stored: bool) -> N
     ("words", "status", "said"),
     [
         (["-f", "raw", "-o", "preallocation=metadata"], 1, "preallocation=metadata is not possible for raw"),
-        (["-f", "raw", "-o", "refcount_bits=8"], 2, "are for qcow2 images"),
-        (["-f", "qcow2", "-o", "compat=v2,refcount_bits=8"], 2, "refcount_bits=8 needs compat=1.1"),
-        (["-f", "qcow2", "-o", "compat=v2,lazy_refcounts=on"], 2, "lazy_refcounts=on needs compat=1.1"),
-        (["-f", "qcow2", "-b", "x", "-F", "raw", "-u", "-o", "preallocation=full"], 2, "would hide the backing file"),
+        (["-f", "raw", "-o", "refcount_bits=8"], 1, "are for qcow2 images"),
+        (["-f", "qcow2", "-o", "compat=v2,refcount_bits=8"], 1, "refcount_bits=8 needs compat=1.1"),
+        (["-f", "qcow2", "-o", "compat=v2,lazy_refcounts=on"], 1, "lazy_refcounts=on needs compat=1.1"),
+        (["-f", "qcow2", "-b", "x", "-F", "raw", "-u", "-o", "preallocation=full"], 1, "would hide the backing file"),
     ],
 )
 def test_refused(tmp_path: Path, words: list[str], status: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:

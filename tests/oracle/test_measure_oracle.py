@@ -106,5 +106,5 @@ def test_lines(images: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> N
 def test_wrong_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["measure", *words])
-    assert ended.value.code == 2
+    assert ended.value.code == 1
     assert "pydiskimg measure: error: " in capsys.readouterr().err

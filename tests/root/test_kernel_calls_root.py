@@ -17,6 +17,7 @@ from tests.fixtures.block_devices import filled_file
 from tests.fixtures.growing import loop, mounted_at
 from tests.fixtures.node import PATH, ROOT, Node, create_environment, last_line, stream_environment
 from tests.fixtures.verbs_of_nobody import SETTINGS
+from tests.oracle.test_create_unprivileged import overlay, with_efi
 
 pytestmark = pytest.mark.root
 Tool = Callable[[str], str]

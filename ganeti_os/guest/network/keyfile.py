@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 
 from ganeti_os.guest.facts.addresses import DEFAULT_ROUTES, Interface
-from ganeti_os.guest.files.ini import IniValue, ini_values
 from ganeti_os.guest.network.files import NetworkFiles
+from ganeti_os.guest.syntax.ini import IniValue, ini_values
 from pydiskimg.system.edits.span import Span
 
 _DIRECTORIES = (

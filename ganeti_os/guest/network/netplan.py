@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from ganeti_os.guest.facts.addresses import DEFAULT_ROUTES, Interface
-from ganeti_os.guest.files.yaml_nodes import Mapping, Node, Scalar, Sequence, YamlError, yaml_document
 from ganeti_os.guest.network.files import NetworkFiles, has_wildcard
+from ganeti_os.guest.syntax.yaml_nodes import Mapping, Node, Scalar, Sequence, YamlError, yaml_document
 
 log = logging.getLogger(__name__)
 

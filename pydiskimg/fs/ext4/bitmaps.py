@@ -11,10 +11,15 @@ Run = tuple[int, int]
 
 def bitmap(runs: Iterable[Run], count: int, block_size: int) -> bytes:
     """Return a bitmap block with the bits of runs set, and those from count on, which stand for nothing."""
-    bits = (1 << block_size * 8) - (1 << count)
+    bits = 0
     for first, last in runs:
         bits |= (1 << last) - (1 << first)
-    return bits.to_bytes(block_size, "little")
+    return bitmap_of(bits, count, block_size)
+
+
+def bitmap_of(bits: int, count: int, block_size: int) -> bytes:
+    """As bitmap(), for bits of which the first is bit 0."""
+    return (bits | (1 << block_size * 8) - (1 << count)).to_bytes(block_size, "little")
 
 
 def bits_in_use(data: bytes, count: int) -> int | None:

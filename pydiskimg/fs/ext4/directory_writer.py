@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
-from itertools import chain, islice
+from itertools import accumulate, chain, islice
 
 from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.checksums import Checksums
@@ -62,7 +62,10 @@ class DirectoryWriter:
         hashing: DirectoryHash | None = None,
         *,
         file_type: int = layout.FILE_TYPE_DIRECTORY,
+        most_levels: int = 1,
     ) -> None:
+        """most_levels is how many tables of hashes there may be below the root's on the way to a block of entries."""
+        self._most_levels = most_levels
         self._block_size = block_size
         self._checksums = checksums
         self._hashing = hashing
@@ -116,25 +119,36 @@ class DirectoryWriter:
     def _indexed(
         self, own: tuple[int, int], entries: Entries, hashing: DirectoryHash, seed: int
     ) -> NewDirectory | None:
-        """Return the directory with a tree; None where two levels of tables are not enough."""
+        """Return the directory with a tree; None where the levels of tables are not enough."""
         order = _by_hashes(entries, hashing)
         filled = self._space * _LEAF_FILL[0] // _LEAF_FILL[1]
         counts = _counts((entries[key & _INDEX] for key in order), filled)
-        root_limit, node_limit = self.limit(layout.DX_ROOT.size), self.limit(layout.DX_NODE.size)
-        nodes = -(-len(counts) // node_limit) if len(counts) > root_limit else 0
-        if nodes > root_limit:
+        sizes = self._sizes(len(counts))
+        if sizes is None:
             return None
-        each = -(-len(counts) // nodes) if nodes else 0
-        nodes = -(-len(counts) // each) if nodes else 0
-        table = [(value, 1 + nodes + index) for index, value in enumerate(_first_hashes(order, counts))]
-        tables = []
-        if nodes:
-            tables = [table[at : at + each] for at in range(0, len(table), each)]
-            table = [(part[0][0], 1 + index) for index, part in enumerate(tables)]
-        root = self.table(seed, self._root(*own, 1 if nodes else 0, hashing.version), table)
+        starts = [*accumulate(sizes, initial=1)]  # the blocks of each level lie together, the leaves last
+        table = [(value, starts[-2] + index) for index, value in enumerate(_first_hashes(order, counts))]
+        tables: list[list[tuple[int, int]]] = []
+        for size, start in zip(sizes[-2::-1], starts[-3::-1], strict=True):
+            each = -(-len(table) // size)
+            parts = [table[at : at + each] for at in range(0, len(table), each)]
+            table = [(part[0][0], start + index) for index, part in enumerate(parts)]
+            tables[:0] = parts
+        root = self.table(seed, self._root(*own, len(sizes) - 1, hashing.version), table)
         leaves = self._leaves((entries[key & _INDEX] for key in order), counts, seed)
         blocks = chain([root], (self.node(seed, part) for part in tables), leaves)
-        return NewDirectory(blocks, 1 + nodes + len(counts), is_indexed=True)
+        return NewDirectory(blocks, starts[-1], is_indexed=True)
+
+    def _sizes(self, leaves: int) -> list[int] | None:
+        """Return how many blocks each level below the root has, the leaves last; None for too many levels."""
+        root_limit, node_limit = self.limit(layout.DX_ROOT.size), self.limit(layout.DX_NODE.size)
+        sizes = [leaves]
+        while sizes[0] > root_limit:
+            if len(sizes) > self._most_levels:
+                return None
+            each = -(-sizes[0] // -(-sizes[0] // node_limit))  # as many in each table
+            sizes.insert(0, -(-sizes[0] // each))
+        return sizes
 
     def _own_entries(self, number: int, parent: int) -> list[DirectoryEntry]:
         return [(number, b".", self._file_type), (parent, b"..", self._file_type)]

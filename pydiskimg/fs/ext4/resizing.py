@@ -8,7 +8,7 @@ small for the change, is marked as not unmounted meanwhile.
 from __future__ import annotations
 
 from pydiskimg.fs.ext4 import layout
-from pydiskimg.fs.ext4.bitmaps import bitmap, runs_of
+from pydiskimg.fs.ext4.bitmaps import bitmap_of
 from pydiskimg.fs.ext4.blocks import BlockWriter
 from pydiskimg.fs.ext4.descriptors import Descriptor, descriptor_record, halves
 from pydiskimg.fs.ext4.features import Incompat
@@ -62,7 +62,7 @@ class Resizing:
         new, group = self._new, descriptor.group
         clusters = new.group_clusters(group)
         free = clusters - bits.bit_count()
-        data = bitmap(runs_of(bits), clusters, new.block_size)
+        data = bitmap_of(bits, clusters, new.block_size)
         self._change(descriptor.block_bitmap, data)
         values = halves(descriptor_record(new), "bg_free_blocks_count", free)
         if self._fs.checksums.active:

@@ -75,7 +75,9 @@ class BitmapContents:
         while bit <= last:
             index, inside = divmod(bit, per_cluster)
             count = min(per_cluster - inside, last + 1 - bit)
-            if self._table[index] != ALL_ONES:
+            if count == per_cluster:
+                self._set_cluster(index)
+            elif index in self._changed or self._table[index] != ALL_ONES:
                 _set_bits(self._to_change(index), inside, count)
             bit += count
 
@@ -153,6 +155,13 @@ class BitmapContents:
             return read_bytes(self._file, offset, self._cluster_size)
         return (b"\xff" if entry == ALL_ONES else b"\0") * self._cluster_size
 
+    def _set_cluster(self, index: int) -> None:
+        """Set all bits of a cluster of bits, none of which is beyond the end of the disk; takes no memory."""
+        self._changed.pop(index, None)
+        self._leave(index)
+        self._table[index] = ALL_ONES
+        self.is_changed = True
+
     def _to_change(self, index: int) -> bytearray:
         bits = self._changed.get(index)
         if bits is None:
@@ -175,7 +184,9 @@ class BitmapContents:
         for index, start, end in self._pieces(at, len(bits)):
             part = bits[position : position + end - start]
             position += end - start
-            if index < len(self._table) and any(part):
+            if index < len(self._table) and part.count(0xFF) == self._cluster_size:
+                self._set_cluster(index)
+            elif index < len(self._table) and any(part):
                 present = self._to_change(index)
                 both = int.from_bytes(part, "little") | int.from_bytes(present[start:end], "little")
                 present[start:end] = both.to_bytes(end - start, "little")

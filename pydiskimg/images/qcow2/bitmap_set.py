@@ -33,12 +33,14 @@ if TYPE_CHECKING:
     from pydiskimg.protocols import Addressable, Store
 
 _MOST_BITS = 512 << 20  # of one bitmap: QEMU makes no larger ones
+_MOST_TABLES = 64 << 20  # bytes of all tables that are held in memory: those of 4,096 TiB of QEMU's own bitmaps
 _LARGEST_DEFAULT, _SMALLEST_DEFAULT = 64 << 10, 4 << 10  # QEMU's granularity is the cluster size between these
 
 
 class BitmapSet:
-    """The dirty bitmaps of the image in file. Those of an image that a program without bitmaps has changed are gone.
+    """The dirty bitmaps of the image in file, about a disk of disk_size bytes.
 
+    Those of an image that a program without bitmaps has changed are gone.
     A bitmap that is in use was not closed by its last writer: it may miss changes, and can only be removed. All
     methods that name a bitmap raise UnsupportedImageError where the image has none of that name, or where QEMU
     refuses; what reads the file raises InvalidImageError for what contradicts the specification.
@@ -47,11 +49,11 @@ class BitmapSet:
     def __init__(self, file: Addressable, header: Header) -> None:
         self._file = file
         self._header = header
-        self._size = header.size
+        self.disk_size = header.size
         self._contents: dict[int, BitmapContents] = {}  # by the id() of a Bitmap in _bitmaps
         self._left: list[tuple[int, int]] = []  # clusters that are not named any more
-        self._directory = _directory_clusters(header)
         self._packed = b""  # the directory in the file
+        self._table_bytes = 0
         self._bitmaps = read_bitmaps(file, header) if header.has_bitmaps else []
         for bitmap in self._bitmaps:
             if not is_possible_bitmap(header, bitmap.fields):
@@ -60,6 +62,7 @@ class BitmapSet:
                     "specification; the image is corrupt, or made by a newer program"
                 )
         self._packed = packed_directory(self._bitmaps)
+        self._directory = _directory_clusters(header)
 
     @property
     def is_changed(self) -> bool:
@@ -92,6 +95,7 @@ class BitmapSet:
         bitmap = self._usable(name)
         contents = self._contents.get(id(bitmap))
         if contents is None:
+            self._check_bits(name, bitmap.granularity, self.disk_size)
             table = self._table(bitmap)
             contents = self._contents[id(bitmap)] = self._new_contents(bitmap.granularity, table)
         return contents
@@ -150,7 +154,7 @@ class BitmapSet:
         self.check_size(size)
         for bitmap in self._bitmaps:
             self.contents(bitmap.whole_name).resize(size)
-        self._size = size
+        self.disk_size = size
 
     def mark(self, store: Store, *, in_use: bool) -> None:
         """Say in the directory in the file that all bitmaps may miss changes, or those only that did before."""
@@ -203,13 +207,16 @@ class BitmapSet:
 
     def _new_contents(self, granularity: int, table: array[int] | None = None) -> BitmapContents:
         size = self._header.cluster_size
-        return BitmapContents(self._file, size, granularity=granularity, disk_size=self._size, table=table)
+        return BitmapContents(self._file, size, granularity=granularity, disk_size=self.disk_size, table=table)
 
     def _table(self, bitmap: Bitmap) -> array[int]:
-        fields = bitmap.fields
-        return read_table(
-            self._file, fields["bitmap_table_offset"], fields["bitmap_table_size"], self._header.cluster_size
-        )
+        offset, entries = bitmap.fields["bitmap_table_offset"], bitmap.fields["bitmap_table_size"]
+        self._table_bytes += entries * layout.ENTRY_SIZE
+        if self._table_bytes > _MOST_TABLES:
+            raise UnsupportedImageError(
+                f"{self._file.name}: its bitmaps' tables have more than {_MOST_TABLES} bytes together; remove some"
+            )
+        return read_table(self._file, offset, entries, self._header.cluster_size)
 
     def _found(self, name: bytes) -> Bitmap:
         for bitmap in self._bitmaps:
@@ -242,7 +249,7 @@ class BitmapSet:
                 f"{where}: a granularity of {granularity} bytes is not possible; expected a power of two from "
                 f"{smallest} to {largest}"
             )
-        self._check_bits(name, granularity, self._size)
+        self._check_bits(name, granularity, self.disk_size)
 
     def _check_bits(self, name: bytes, granularity: int, size: int) -> None:
         bits = -(-size // granularity)

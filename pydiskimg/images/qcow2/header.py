@@ -371,7 +371,7 @@ def warn_of_corruption(header: Header, name: str) -> None:
 
     logging.getLogger(__name__).warning(
         "%s: is marked corrupt by the program that wrote it last; it is read all the same, and what comes out may be "
-        "wrong; repair it with: qemu-img check -r all",
+        "wrong; repair it with: pydiskimg check -r all",
         printable(name),  # logging prints what it gets, escape sequences too
     )
 
@@ -380,7 +380,7 @@ def require_sound(header: Header, name: str) -> None:
     """Raise UnsupportedImageError for an image that is marked corrupt: it must not be written, nor be relied on."""
     if header.corrupt:
         raise UnsupportedImageError(
-            f"{name}: is marked corrupt by the program that wrote it last; repair it with: qemu-img check -r all"
+            f"{name}: is marked corrupt by the program that wrote it last; repair it with: pydiskimg check -r all"
         )
 
 
@@ -391,7 +391,7 @@ def require_changeable(header: Header, name: str) -> None:
     if header.dirty:
         raise UnsupportedImageError(
             f"{name}: was not closed by its last writer, so that its reference counts may be wrong; "
-            "repair it before it is written, with: qemu-img check -r all"
+            "repair it before it is written, with: pydiskimg check -r all"
         )
 
 

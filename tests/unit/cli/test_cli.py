@@ -107,7 +107,7 @@ def test_errors_are_sentences(image: Path, tmp_path: Path) -> None:
     fails("mkfs", "--create", "many", tmp_path / "new", words="'many' is not a size", status=2)
     fails("mkfs", "-L", "a label that is too long", "--create", "9M", tmp_path / "new", words="at most 16")
     fails("mkswap", "--create", "4k", tmp_path / "new", words="40960")
-    fails("convert", "-m", "0", image, "x", words="not a number from 1 to 16", status=2)
+    fails("convert", "-m", "0", image, "x", words="not a number from 1 to 16")
     fails("nonsense", words="invalid choice", status=2)
     assert not (tmp_path / "new").exists()
 
@@ -268,14 +268,14 @@ def test_a_full_log_does_not_end_a_copy(image: Path, tmp_path: Path) -> None:
 
 def test_convert_says_which_options_go_together(image: Path, tmp_path: Path) -> None:
     new = tmp_path / "new"
-    fails("convert", "-c", image, new, words="add -O qcow2", status=2)
-    fails("convert", "-o", "cluster_size=4k", image, new, words="add -O qcow2", status=2)
-    fails("convert", "-n", "-O", "qcow2", "-o", "compat=v2", image, new, words="-o is for a new image", status=2)
-    fails("convert", "-n", image, "-", words="a pipe holds nothing", status=2)
-    fails("convert", "--verify", image, "-", words="a pipe cannot do", status=2)
-    fails("convert", "--verify", "-", new, words="a pipe cannot do", status=2)
-    fails("convert", "-l", "one", "-", new, words="-l is for an image in a file", status=2)
-    fails("convert", "-O", "qcow2", "-o", "cluster_size=1", image, new, words="cluster_size=1", status=2)
+    fails("convert", "-c", image, new, words="add -O qcow2")
+    fails("convert", "-o", "cluster_size=4k", image, new, words="add -O qcow2")
+    fails("convert", "-n", "-O", "qcow2", "-o", "compat=v2", image, new, words="-o is for a new image")
+    fails("convert", "-n", image, "-", words="a pipe holds nothing")
+    fails("convert", "--verify", image, "-", words="a pipe cannot do")
+    fails("convert", "--verify", "-", new, words="a pipe cannot do")
+    fails("convert", "-l", "one", "-", new, words="-l is for an image in a file")
+    fails("convert", "-O", "qcow2", "-o", "cluster_size=1", image, new, words="cluster_size=1")
     fails("convert", image, image, words="is both source and destination; nothing was written")
     assert not new.exists()
 

@@ -124,9 +124,7 @@ def test_create_replaces_no_file_unasked(run: Run, tmp_path: Path, command: str)
 def test_wrong_usage_of_check_is_not_corruption(run: Run, qcow2: Path) -> None:
     assert run("check", "--nonsense", "t")[0] == 1
     assert run("check")[0] == 1
-    status, _, err = run("check", "-r", "all", "t")
-    assert status == 1
-    assert "nothing is repaired here; use: qemu-img check -r all" in err
+    assert run("check", "-r", "some", "t")[0] == 1
     assert run("compare", "--nonsense", "t")[0] == 2
 
 
@@ -159,9 +157,9 @@ def test_an_empty_destination(run: Run, qcow2: Path) -> None:
 
 def test_where_references_may_be(run: Run, qcow2: Path) -> None:
     status, _, err = run("convert", "--allow-references", "", "t", "x")
-    assert (status, "the name of the directory is empty" in err) == (2, True)
+    assert (status, "the name of the directory is empty" in err) == (1, True)
     status, _, err = run("convert", "--allow-references", ".", "--allow-references", ".", "t", "x")
-    assert (status, "--allow-references: is given once only" in err) == (2, True)
+    assert (status, "--allow-references: is given once only" in err) == (1, True)
     assert run("convert", "--allow-references", ".", "t", "x")[0] == 0
 
 
@@ -191,14 +189,14 @@ def test_a_file_of_that_name(run: Run, qcow2: Path) -> None:
 def test_quiet_convert_shows_no_progress(run: Run, qcow2: Path) -> None:
     assert run("convert", "-q", "-p", "-U", "-W", "-t", "none", "-T", "none", "t", "x") == (0, "", "")
     status, _, err = run("convert", "-t", "nonsense", "t", "x")
-    assert (status, "invalid choice: 'nonsense'" in err) == (2, True)
+    assert (status, "invalid choice: 'nonsense'" in err) == (1, True)
 
 
 def test_writing_through_a_descriptor(run: Run, qcow2: Path) -> None:
     with qcow2.with_name("disk").open("wb") as file:
         file.truncate(1 << 20)
         status, _, err = run("convert", "-n", "t", f"/dev/fd/{file.fileno()}")
-    assert (status, "name the file by its path" in err) == (2, True)
+    assert (status, "name the file by its path" in err) == (1, True)
 
 
 def test_what_a_failure_leaves_in_place(run: Run, tmp_path: Path) -> None:
@@ -228,7 +226,7 @@ def test_that_a_disk_is_not_complete_is_said_once(run: Run, tmp_path: Path) -> N
 
 def test_the_number_of_workers_has_few_digits(run: Run) -> None:
     status, _, err = run("convert", "-m", "9" * 5000, "t", "x")
-    assert (status, err.splitlines()[-1].endswith("9' is not a number from 1 to 16")) == (2, True)
+    assert (status, err.splitlines()[-1].endswith("9' is not a number from 1 to 16")) == (1, True)
 
 
 def test_too_little_memory_is_a_sentence(run: Run, qcow2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +322,7 @@ def test_a_pipe_says_which_backing_file(run: Run, tmp_path: Path) -> None:
 )
 def test_convert_says_which_option_it_has_not(run: Run, qcow2: Path, words: list[str], said: str) -> None:
     status, out, err = run("convert", *words)
-    assert (status, out) == (2, "")
+    assert (status, out) == (1, "")
     assert said in err.splitlines()[-1]
     assert err.splitlines()[-1].startswith("pydiskimg convert: error: ")
     assert os.listdir() == ["t"]
@@ -333,7 +331,7 @@ def test_convert_says_which_option_it_has_not(run: Run, qcow2: Path, words: list
 def test_every_command_names_an_unknown_option_alone(run: Run, qcow2: Path) -> None:
     for command in ("info", "map", "check", "create", "snapshot -l", "mkfs"):
         status, _, err = run(*command.split(), "-Z", "t")
-        assert status == (1 if command == "check" else 2)
+        assert status == (2 if command == "mkfs" else 1)
         assert err.endswith("error: there is no option -Z\n")
 
 
@@ -367,7 +365,7 @@ def test_create_takes_the_size_as_an_option(run: Run, tmp_path: Path) -> None:
         assert json.loads(run("info", "--output=json", "o")[1])["virtual-size"] == 3 << 20
     status, _, err = run("create", "-o", "size=3M", "o", "4M")
     assert (status, err.splitlines()[-1]) == (
-        2,
+        1,
         "pydiskimg create: error: SIZE and -o size are the same: give one of them",
     )
     assert run("create", "-f", "qcow2", "-o", "cluster_size=4k", "o")[2].endswith("SIZE is missing\n")
@@ -379,7 +377,7 @@ def test_create_takes_the_size_behind_options(run: Run, tmp_path: Path) -> None:
     assert run("create", str(tmp_path / "b"), "-q", "3M", "-f", "raw")[0] == 0
     assert (tmp_path / "b").stat().st_size == 3 * 1024 * 1024
     for words in (["-q", "1M", "2M"], ["1M", "-q", "2M"], ["-q", "1X"], ["-q", "-X"]):
-        assert run("create", str(tmp_path / "c"), *words)[0] == 2
+        assert run("create", str(tmp_path / "c"), *words)[0] == 1
     assert not (tmp_path / "c").exists()
 
 
@@ -405,14 +403,9 @@ PYTHON = re.compile(
         (["mkfs", "-b", "99", "--force", "t"], 1, "t: 99 is not a block size of ext4; expected 1024, 2048 or 4096"),
         (["mkfs", "swap"], 1, "swap: holds swap (no label, UUID "),
         (["mkfs", "named"], 1, "named: holds swap (label 'some', UUID "),
-        (["info", "--help=1"], 2, "argument -h/--help: takes no value; found '1'"),
-        (["convert", "--verify=yes", "t", "o"], 2, "argument --verify: takes no value; found 'yes'"),
-        (
-            ["snapshot", "t"],
-            2,
-            "error: one of the arguments -l -c -a -d is required",
-        ),
-        (["snapshot", "-c", "x", "-U", "t"], 2, "error: -U goes with -l only: an image that others use is not changed"),
+        (["info", "--help=1"], 1, "argument -h/--help: takes no value; found '1'"),
+        (["convert", "--verify=yes", "t", "o"], 1, "argument --verify: takes no value; found 'yes'"),
+        (["snapshot", "-c", "x", "-U", "t"], 1, "error: -U goes with -l only: an image that others use is not changed"),
         (
             ["info", "-f", "qcow2", "zeros"],
             1,

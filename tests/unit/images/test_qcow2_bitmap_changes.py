@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pydiskimg.errors import DiskImageError, UnsupportedImageError
+from pydiskimg.errors import DiskImageError, InvalidImageError, UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.bitmap_set import BitmapSet
 from pydiskimg.images.qcow2.bitmaps import AUTO, BITMAP_ENTRY, BITMAPS, IN_USE
@@ -312,3 +312,39 @@ def _merge(bitmaps: BitmapSet) -> None:
 
 def _clear(bitmaps: BitmapSet) -> None:
     bitmaps.contents(b"three").clear()
+
+
+def test_an_extension_that_is_too_short() -> None:
+    """Found by tests/fuzz: an error of struct's."""
+    store = with_bitmaps(b"one")
+    at = bytes(store.data).index(layout.EXTENSION_BITMAPS.to_bytes(4, "big")) + 4
+    store.data[at : at + 4] = (22).to_bytes(4, "big")
+    with pytest.raises(InvalidImageError, match="the header extension has 22 bytes, expected 24"):
+        change_bitmaps(store, lambda bitmaps: bitmaps.add(b"two"))
+
+
+def test_many_bits_take_no_memory() -> None:
+    """Clusters of bits that are all set are an entry of the table, which QEMU reads, too."""
+    store = MemoryStore()
+    create_qcow2(store, 1 << 37)
+    change_bitmaps(store, lambda bitmaps: bitmaps.add(b"one", 512))
+    before = store.size
+    change_bitmaps(store, lambda bitmaps: bitmaps.contents(b"one").set_range(1 << 20, 1 << 37))
+    assert store.size < before + 12 * 65536
+    assert_clean(store)
+    bitmaps = BitmapSet(store, read_header(store))
+    found = bitmaps.contents(b"one")
+    assert found.read(0, 300) == bytes(256) + b"\xff" * 44
+    change_bitmaps(store, lambda bitmaps: bitmaps.contents(b"one").set_range(0, 1 << 20))
+    shrink_qcow2(store, (1 << 36) + 512)
+    assert_clean(store)
+
+
+def test_more_than_qemu_makes() -> None:
+    store = MemoryStore()
+    create_qcow2(store, 1 << 30, cluster_size=512)
+    change_bitmaps(store, lambda bitmaps: bitmaps.add(b"one", 1 << 20))
+    bitmaps = BitmapSet(store, read_header(store))
+    bitmaps._bitmaps[0].fields["bitmap_table_size"] = (64 << 17) + 1
+    with pytest.raises(UnsupportedImageError, match="more than 67108864 bytes together"):
+        bitmaps.contents(b"one")

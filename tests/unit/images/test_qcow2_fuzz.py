@@ -115,7 +115,7 @@ def test_changes_where_it_hurts(target: str) -> None:
     for seed in range(60):
         image, places = rng.choice(images)
         seen.add(hold_to_limits(target, mutate(image, places, rng), seed))
-    assert "refused" in seen
+    assert any(word.endswith("refused") for word in seen)
     assert len(seen) > 1
 
 

@@ -227,6 +227,26 @@ def test_an_offset_of_zeros() -> None:
     assert _first(store) == (b"data" * 5000).ljust(SIZE, b"\0")
 
 
+def test_a_table_that_is_data_as_well() -> None:
+    """Found by tests/fuzz: a table that moves leaves its old cluster to the data, which needs the flag then."""
+    store = MemoryStore()
+    create_qcow2(store, SIZE, cluster_size=CLUSTER)
+    disk = open_qcow2_disk(store)
+    disk.write(0, random.Random(1).randbytes(SIZE))
+    disk.flush()
+    header = read_header(store)
+    l1 = range(header.l1_table_offset, header.l1_table_offset + header.l1_size * 8, 8)
+    tables = [int.from_bytes(store.data[at : at + 8], "big") & layout.ENTRY_OFFSET for at in l1]
+    for at, table in zip((tables[0] + 40, tables[2] + 80), (tables[2], tables[3]), strict=True):
+        store.data[at : at + 8] = (table | layout.COPIED).to_bytes(8, "big")
+    for table in tables:
+        store.data[table + 160] ^= 0x80
+    before = _first(store)
+    repair_qcow2(store)
+    assert_clean(store)
+    assert _first(store) == before
+
+
 def _first(store: MemoryStore) -> bytes:
     source = open_qcow2(BytesSource(bytes(store.data)))
     return read_bytes(source, 0, source.size)

@@ -7,9 +7,9 @@ import re
 import uuid
 from collections.abc import Iterator, Sequence
 
-from ganeti_os.guest.files.ini import ini_values
 from ganeti_os.guest.network.writing.existing_files import Foreign
 from ganeti_os.guest.network.writing.nic_plan import NicPlan, is_ours, text_of, write_own_files
+from ganeti_os.guest.syntax.ini import ini_values
 from pydiskimg.system.edits.draft import Draft
 
 _DIRECTORY = "/etc/NetworkManager/system-connections"

@@ -7,9 +7,9 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 
-from ganeti_os.guest.files.yaml_nodes import Mapping, YamlError, yaml_document
 from ganeti_os.guest.network.writing.existing_files import Foreign
 from ganeti_os.guest.network.writing.nic_plan import HEADER, NicPlan, StaticAddress, is_ours, text_of
+from ganeti_os.guest.syntax.yaml_nodes import Mapping, YamlError, yaml_document
 from pydiskimg.system.edits.draft import Draft
 
 _DIRECTORY = "/etc/netplan"

@@ -6,9 +6,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from ganeti_os.guest.files.ini import ini_values
 from ganeti_os.guest.network.writing.existing_files import VIRTUAL, Foreign
 from ganeti_os.guest.network.writing.nic_plan import NicPlan, is_ours, write_own_files
+from ganeti_os.guest.syntax.ini import ini_values
 from pydiskimg.system.edits.draft import Draft
 
 _DIRECTORY = "/etc/systemd/network"

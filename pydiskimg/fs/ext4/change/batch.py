@@ -14,7 +14,7 @@ from pydiskimg.fs.ext4.change.transaction import Transaction
 from pydiskimg.fs.ext4.inodes import StoredInode
 from pydiskimg.fs.ext4.tree.files import RefusedError
 
-_AT_ONCE = 4 << 20  # bytes of changed blocks from which a commit follows
+_AT_ONCE = 8 << 20  # bytes of changed blocks from which a commit follows
 _PART_OF_ROOM = 2  # one change more must fit besides
 _CONTENTS_AT_ONCE = 64 << 20  # bytes of files
 _MORE_CLUSTERS = 4  # for a file: of its map, its attributes, its directory

@@ -14,11 +14,17 @@ from pydiskimg.fs.ext4.change.attributes import inline_data, outlined
 from pydiskimg.fs.ext4.change.contents import Contents
 from pydiskimg.fs.ext4.change.index import GrowingIndex
 from pydiskimg.fs.ext4.change.inodes import changed
-from pydiskimg.fs.ext4.change.leaf import Leaf
+from pydiskimg.fs.ext4.change.leaf import Leaf, has_entries
 from pydiskimg.fs.ext4.change.transaction import Transaction, WriteOrder
 from pydiskimg.fs.ext4.directory_entries import NamedInode, block_entries, directory_blocks
 from pydiskimg.fs.ext4.directory_hash import DirectoryHash
-from pydiskimg.fs.ext4.directory_index import DamagedIndexError, DirectoryIndex, directory_hash, opened_index
+from pydiskimg.fs.ext4.directory_index import (
+    DamagedIndexError,
+    DirectoryIndex,
+    directory_hash,
+    most_levels,
+    opened_index,
+)
 from pydiskimg.fs.ext4.directory_writer import DirectoryWriter
 from pydiskimg.fs.ext4.features import Compat, Incompat
 from pydiskimg.fs.ext4.inodes import StoredInode, inode_name
@@ -27,6 +33,7 @@ from pydiskimg.fs.ext4.tree.files import RefusedError
 
 _DOTDOT = b".."
 FEW_NAMES = 64  # that are changed one after the other, in the blocks that have them
+_BLOCKS_AT_ONCE = 16
 LARGE_DIRECTORY = 1 << 20  # bytes from which names are changed where they are, however many
 
 
@@ -45,7 +52,11 @@ class ChangedDirectory:
         if Compat.DIR_INDEX in fs.geometry.features:
             self._hashing = directory_hash(fs)
         self._writer = DirectoryWriter(
-            fs.geometry.block_size, fs.checksums, self._hashing, file_type=self._file_type(inode)
+            fs.geometry.block_size,
+            fs.checksums,
+            self._hashing,
+            file_type=self._file_type(inode),
+            most_levels=most_levels(fs),
         )
         self.inode = inode
         self._index: DirectoryIndex | None = None
@@ -181,7 +192,10 @@ class ChangedDirectory:
     def _remove_all(self, names: Collection[bytes]) -> None:
         """Take entries away in the blocks that have them, for which no block needs to be free."""
         left = {*names}
-        for block, leaf in self._leaves():
+        for block, data in self._blocks():
+            if not has_entries(data):  # all that were emptied before
+                continue
+            leaf = Leaf.intact(self._fs, block, data, self.inode)
             found = leaf.remove_all(left)
             if found:
                 self._transaction.put(block, leaf.sealed(self.inode.seed), order=WriteOrder.LAST)
@@ -247,17 +261,20 @@ class ChangedDirectory:
             self._index = opened_index(self._fs, self.inode)
         return self._index
 
-    def _blocks(self) -> Iterator[tuple[int, int]]:
-        """Yield (block of the directory, where it is)."""
-        for first, at, count in file_pieces(self._fs, self.inode, self.inode.size // self._fs.geometry.block_size):
-            for index in range(count):
-                yield first + index, at + index
+    def _blocks(self) -> Iterator[tuple[int, bytes]]:
+        """Yield (where it is, contents) of each block, which may then be changed; some are read at once."""
+        size = self._fs.geometry.block_size
+        for _, start, count in file_pieces(self._fs, self.inode, self._size_in_blocks):
+            for first in range(start, start + count, _BLOCKS_AT_ONCE):
+                data = self._fs.read(first, min(_BLOCKS_AT_ONCE, start + count - first))
+                for at in range(0, len(data), size):
+                    yield first + at // size, data[at : at + size]
 
     def _leaves(self, wanted: bytes = b"") -> Iterator[tuple[int, Leaf]]:
         """Yield blocks with their entries; of hashes, too, which look as if they were free; those with wanted in it."""
-        for _, block in self._blocks():
-            if wanted in self._transaction.read(block):
-                yield block, self._leaf(block)
+        for block, data in self._blocks():
+            if wanted in data:
+                yield block, Leaf.intact(self._fs, block, data, self.inode)
 
     def _leaves_of(self, name: bytes) -> Iterator[tuple[int, Leaf]]:
         """Yield blocks that may have a name: in a large directory first those where its hash belongs."""

@@ -366,17 +366,21 @@ class FileChanges:
     ) -> None:
         """Store the inode of a directory whose entries were changed; times are those of atime and mtime."""
         inode = directory.inode
-        count = inode.links
-        if links and count != 1:  # 1: there are more than the field counts (dir_nlink)
-            count += links
-        if count >= _LINK_MAX:
-            if RoCompat.DIR_NLINK not in self._fs.geometry.features:
-                raise RefusedError("would be one directory too many there", errno.EMLINK)
-            count = 1
-        inode = changed(inode, {"i_links_count": count, **self._times("i_mtime", "i_ctime")})
+        inode = changed(inode, {"i_links_count": self.links_with(inode, links), **self._times("i_mtime", "i_ctime")})
         if times is not None:
             inode = changed(inode, {**time_fields(times[0], "i_atime"), **time_fields(times[1], "i_mtime")})
         store(self._transaction, inode, order=max(order, directory.inode_order))
+
+    def links_with(self, inode: StoredInode, more: int) -> int:
+        """Return how many links the inode of a directory says that it has when it gets more."""
+        count = inode.links
+        if more and count != 1:  # 1: there are more than the field counts (dir_nlink)
+            count += more
+        if count < _LINK_MAX:
+            return count
+        if RoCompat.DIR_NLINK not in self._fs.geometry.features:
+            raise RefusedError("would be one directory too many there", errno.EMLINK)
+        return 1
 
     def drop(self, inode: StoredInode) -> None:
         """Take one link of a file away, with its last one the file; a directory has one left when its name goes."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from pydiskimg.fs.ext4 import layout
-from pydiskimg.fs.ext4.bitmaps import bitmap, runs_of
+from pydiskimg.fs.ext4.bitmaps import bitmap_of
 from pydiskimg.fs.ext4.descriptors import descriptor_record, halves, read_descriptor
 from pydiskimg.fs.ext4.groups import block_bitmap_checksum
 from pydiskimg.fs.ext4.usage import ExtUsage
@@ -167,7 +167,7 @@ class ChangedGroups:
         values: dict[str, Value] = {}
         initialised = stored.flags & ~state.flags
         if state.clusters != stored.clusters or initialised & layout.BLOCK_UNINIT:
-            data = bitmap(runs_of(state.clusters), self.clusters(group), geometry.block_size)
+            data = bitmap_of(state.clusters, self.clusters(group), geometry.block_size)
             yield descriptor.block_bitmap, 0, data
             free = self.clusters(group) - state.clusters.bit_count()
             values |= halves(self._record, "bg_free_blocks_count", free)
@@ -175,7 +175,7 @@ class ChangedGroups:
                 values |= block_bitmap_checksum(geometry, checksums, data)
         if state.inodes != stored.inodes or initialised & layout.INODE_UNINIT:
             count = geometry.inodes_per_group
-            data = bitmap(runs_of(state.inodes), count, geometry.block_size)
+            data = bitmap_of(state.inodes, count, geometry.block_size)
             yield descriptor.inode_bitmap, 0, data
             values |= halves(self._record, "bg_free_inodes_count", count - state.inodes.bit_count())
             values |= halves(self._record, "bg_used_dirs_count", state.directories)

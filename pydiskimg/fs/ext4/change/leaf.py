@@ -43,11 +43,17 @@ class Leaf:
         self._where = where
         self.has_tail = fs.checksums.active and _has_tail(data)
         self._end = len(data) - (layout.DIRECTORY_TAIL.size if self.has_tail else 0)
+        self._no_room = 0, 0  # bytes for which there is no room before an offset
 
     @classmethod
     def read(cls, fs: FileSystem, block: int, directory: StoredInode) -> Leaf:
         """Return a block of a directory. Raises NotBelievedError where its checksum does not hold."""
-        data, where = fs.read(block), inode_name(directory.number)
+        return cls.intact(fs, block, fs.read(block), directory)
+
+    @classmethod
+    def intact(cls, fs: FileSystem, block: int, data: bytes, directory: StoredInode) -> Leaf:
+        """As read(), for a block that was read."""
+        where = inode_name(directory.number)
         leaf = cls(fs, data, where)
         if leaf.has_tail and not fs.checksums.directory_block_holds(directory.seed, data):
             raise fs.not_believed(f"{where}: the checksum of its block {block} does not hold")
@@ -58,9 +64,12 @@ class Leaf:
         for at, (inode, length, size, file_type) in self._headers():
             yield Slot(at, length, inode, file_type, bytes(self.data[at + _HEADER : at + _HEADER + size]))
 
-    def _headers(self) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
-        """Yield where each entry is, and its inode, length, length of the name and file_type; raises as slots()."""
-        at, end, data, is_large = 0, self._end, self.data, len(self.data) > _LONGEST
+    def _headers(self, start: int = 0) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
+        """Yield where each entry is, and its inode, length, length of the name and file_type; raises as slots().
+
+        start is where an entry begins.
+        """
+        at, end, data, is_large = start, self._end, self.data, len(self.data) > _LONGEST
         while at < end:
             if end - at < _HEADER:
                 raise self._damaged(at)
@@ -80,10 +89,12 @@ class Leaf:
     def insert(self, inode: int, name: bytes, file_type: int) -> bool:
         """Add an entry where there is room for it; False where there is none."""
         needed = entry_length(name)
-        for at, (other, length, size, _) in self._headers():
+        searched, start = self._no_room
+        for at, (other, length, size, _) in self._headers(start if needed >= searched else 0):
             taken = _HEADER + (size + 3 & ~3) if other else 0
             if length - taken < needed:
                 continue
+            self._no_room = needed, at
             if taken:
                 self._put(at, rec_len=taken)
             start, room = at + taken, length - taken
@@ -95,6 +106,7 @@ class Leaf:
 
     def remove(self, name: bytes) -> bool:
         """Take an entry away; False where there is none."""
+        self._no_room = 0, 0
         before: Slot | None = None
         for slot in self.slots():
             if slot.inode and slot.name == name:
@@ -108,6 +120,7 @@ class Leaf:
 
     def remove_all(self, names: Collection[bytes]) -> set[bytes]:
         """Take all entries away that have one of names, and return which ones there were."""
+        self._no_room = 0, 0
         before: Slot | None = None
         found: set[bytes] = set()
         for slot in self.slots():
@@ -142,6 +155,12 @@ class Leaf:
 
     def _damaged(self, at: int) -> NotBelievedError:
         return self._fs.not_believed(f"{self._where}: a block of its entries makes no sense at byte {at}")
+
+
+def has_entries(data: bytes) -> bool:
+    """Return False for a block without entries, and for one of hashes other than the first, which looks like that."""
+    inode, length, _, _ = layout.DIRECTORY_ENTRY.values(data)
+    return bool(inode) or not len(data) - layout.DIRECTORY_TAIL.size <= length <= len(data)
 
 
 def _has_tail(data: bytes) -> bool:

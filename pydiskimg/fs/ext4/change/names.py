@@ -87,8 +87,10 @@ class Names:
 
     def begin(self, directory: StoredInode, parent: int, name: bytes) -> None:
         """Put a new directory, which has no blocks yet, into parent."""
+        links = self._more_links.get(parent, 0) + 1
+        self._changes.links_with(self._changes.inode(parent), links)  # now, while it is known which file is refused
         self.put(parent, name, directory)
-        self._more_links[parent] = self._more_links.get(parent, 0) + 1
+        self._more_links[parent] = links
         self._known[directory.number], self._waiting[directory.number] = {}, {}
         self._parents[directory.number] = parent
 

@@ -51,10 +51,12 @@ class TableChecker:
         self._unusual = ~(self._aligned | layout.COPIED)
         # Set for the table that is being visited.
         self._table = self._times = self._active = 0
+        self._what = ""
 
     def visit(self, offset: int, active: int, inactive: int) -> None:
         """Check the table at offset, which the active layer names active times, snapshots inactive times."""
         self._table, self._times, self._active = offset, active + inactive, active
+        self._what = f"the cluster of an entry of {self._name}"
         raw = read_padded(self._file, offset, self._cluster_size)
         if is_zero(raw):
             return
@@ -191,17 +193,17 @@ class TableChecker:
         offset = entry & layout.ENTRY_OFFSET
         if bitmap >> 32 & bitmap & layout.SUBCLUSTERS_ALLOCATED:
             self._corrupt(f"0x{entry:016x} has subclusters that are allocated and zero (0x{bitmap:016x})")
-        # An offset of what holds no data can be forgotten.
-        is_unused = not bitmap & layout.SUBCLUSTERS_ALLOCATED if self._header.extended_l2 else entry & layout.L2_ZERO
-        is_repairable = bool(offset % self._cluster_size and is_unused)
+        is_repairable = False
         if offset % self._cluster_size:
+            # An offset of what holds no data can be forgotten.
+            unused = not bitmap & layout.SUBCLUSTERS_ALLOCATED if self._header.extended_l2 else entry & layout.L2_ZERO
+            is_repairable = bool(unused)
             self._corrupt(f"0x{entry:016x} names a cluster that is not aligned", is_repairable=is_repairable)
         if self._active and self._is_first_pass:
             self._result.allocated_clusters += self._active
             self._result.fragmented_clusters += (following not in (0, offset)) * self._active
         if not self._header.has_data_file:
-            what = f"the cluster of an entry of {self._name}"
-            self.add_range(offset, self._cluster_size, self._times, what, is_repairable=is_repairable)
+            self.add_range(offset, self._cluster_size, self._times, self._what, is_repairable=is_repairable)
         if self._active:
             self._check_copied(offset >> self._header.cluster_bits, bool(entry & layout.COPIED))
         return offset + self._cluster_size

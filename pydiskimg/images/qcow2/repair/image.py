@@ -18,6 +18,8 @@ from pydiskimg.images.qcow2.repair.rebuild import rebuild
 from pydiskimg.images.qcow2.write.create import change_header
 from pydiskimg.protocols import Progress, Source, Store
 
+# A table that moves counts its old cluster once less: what else named that cluster may need its flag then.
+_ROUNDS = 3
 _NOT_CLOSED = layout.INCOMPATIBLE_DIRTY | layout.INCOMPATIBLE_CORRUPT
 
 
@@ -59,8 +61,11 @@ def repair_qcow2(store: Store, *, only_leaks: bool = False, progress: Progress |
         return Repair(found, found, refusal)
     if found.corruptions + found.check_errors and not only_leaks:
         mend_entries(store)
-        rebuild(store)
-        left = check_qcow2(file, progress=progress)
+        for _ in range(_ROUNDS):
+            rebuild(store)
+            left = check_qcow2(file, progress=progress)
+            if not left.corruptions:
+                break
     elif found.leaks and not found.corruptions:
         if not free_leaks(store):
             rebuild(store)

@@ -22,6 +22,7 @@ from pydiskimg.startup import TYPE_CHECKING
 
 # For clusters that follow each other; then they are taken at the end of the file.
 MOST_LOOKS = 10_000
+MOST_DISCARDS = 1_000_000  # runs of clusters; what others leave free only wastes room
 
 if TYPE_CHECKING:
     from pydiskimg.images.qcow2.header import Header
@@ -38,6 +39,7 @@ class SwitchedRefcounts(Refcounts):
         self._own: set[int] = set()
         self._left: list[tuple[int, int]] = [(self._table_offset >> self._cluster_bits, self._table_clusters)]
         self._is_settled = False
+        self._lowered: list[tuple[int, int]] = []
 
     def own(self, cluster: int, count: int = 1) -> None:
         """Let the counts of these clusters be changed after settle()."""
@@ -100,7 +102,8 @@ class SwitchedRefcounts(Refcounts):
         self._write_when_crowded()
 
     def lower(self, cluster: int, count: int = 1) -> None:
-        """Count clusters, which are own() or allocated, once less each."""
+        """Count clusters, which are own() or allocated, once less each; publish() gives those back that are free."""
+        self._note_lowered(cluster, count)
         while count:
             some = min(count, self._per_block - cluster % self._per_block)
             self._lower(cluster, some)
@@ -136,6 +139,37 @@ class SwitchedRefcounts(Refcounts):
         else:
             replace_head(self._store, self._header, extensions, None, **fields)
         self._store.flush()
+        self._discard()
+
+    def _note_lowered(self, cluster: int, count: int) -> None:
+        if self._lowered and sum(self._lowered[-1]) == cluster:
+            first, before = self._lowered[-1]
+            self._lowered[-1] = first, before + count
+        elif len(self._lowered) < MOST_DISCARDS:
+            self._lowered.append((cluster, count))
+
+    def _discard(self) -> None:
+        """Give clusters back that became free: the header in the file names none of them any more."""
+        for first, count in self._lowered:
+            start, end = first, first + count
+            while start < end:
+                start += self._discard_some(start, end - start)
+
+    def _discard_some(self, cluster: int, count: int) -> int:
+        """Give free clusters back among these; returns how many of them need not be looked at again."""
+        number, index = divmod(cluster, self._per_block)
+        last = min(self._per_block, index + count)
+        raw = self._block(number).raw
+        start = self._entries.first_zero(raw, index)
+        if start >= last:
+            return last - index
+        free = self._entries.zeros_from(raw, start, last - start)
+        first = cluster + start - index
+        table = self.metadata.first_of(first, free)  # in an image that lies
+        kept = free if table is None else table - first
+        if kept:
+            self._store.discard(first << self._cluster_bits, kept << self._cluster_bits)
+        return start - index + max(kept, 1)
 
     def _block_to_change(self, number: int) -> CachedTable:
         if number in self._own:

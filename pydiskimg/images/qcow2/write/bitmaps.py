@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.bitmap_set import BitmapSet
+from pydiskimg.images.qcow2.header import read_header
 from pydiskimg.images.qcow2.write.head import replace_head
 from pydiskimg.startup import TYPE_CHECKING
 
@@ -71,7 +72,9 @@ class RecordedBitmaps(BitmapSet):
         )
         self._refcounts.write()
         self._store.flush()
-        replace_head(self._store, self._header, extensions, None, autoclear_features=layout.AUTOCLEAR_BITMAPS)
+        autoclear = read_header(self._store).autoclear_features & layout.AUTOCLEAR_DATA_FILE_RAW
+        autoclear |= layout.AUTOCLEAR_BITMAPS
+        replace_head(self._store, self._header, extensions, None, autoclear_features=autoclear)
         self._store.flush()
         self._is_begun = self._must_write = False
         for first, count in left:

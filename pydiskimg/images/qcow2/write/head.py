@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pydiskimg.protocols import Store
 
 # What changes, or is needed to open the image, comes into the first sector where it has room; a convenience last.
-_FIRST = (layout.EXTENSION_BACKING_FORMAT, layout.EXTENSION_BITMAPS)
+_FIRST = (layout.EXTENSION_BACKING_FORMAT, layout.EXTENSION_DATA_FILE, layout.EXTENSION_BITMAPS)
 _LAST = (layout.EXTENSION_FEATURE_NAMES,)
 
 
@@ -22,13 +22,16 @@ def replace_head(
 ) -> None:
     """Give the image other extensions, fields, and backing file (None: as it is), by one write; not durable on return.
 
-    header is what was read of the image. The feature names are left out where they have no room. Raises
-    UnsupportedImageError where the rest has none in the first cluster; then nothing was written.
+    header is what was read of the image; a field version makes the header one of the other version. The feature names
+    are left out where they have no room. Raises UnsupportedImageError where the rest has none in the first cluster;
+    then nothing was written.
     """
     name = (header.backing_file or b"") if backing_file is None else backing_file
     head = bytearray(min(header.cluster_size, store.size))
     store.read_into(0, head)
-    new = _packed(header, bytes(head[: header.header_length]), extensions, name, fields)
+    fields |= {"header_length": _length(header, fields.get("version", header.version))}
+    old = bytes(head[: min(header.header_length, fields["header_length"])])
+    new = _packed(header, old.ljust(fields["header_length"], b"\0"), extensions, name, fields)
     if new is None:
         raise UnsupportedImageError(
             f"{store.name}: the header's extensions and the backing file's name do not fit into a cluster of "
@@ -38,6 +41,13 @@ def replace_head(
     end = len(head.rstrip(b"\0")) if header.cluster_size > layout.SECTOR else len(head)
     length = -(-max(end, len(new)) // layout.SECTOR) * layout.SECTOR
     store.write(0, new.ljust(length, b"\0"))
+
+
+def _length(header: Header, version: int) -> int:
+    """The bytes of the header alone, in that version."""
+    if version == header.version:
+        return header.header_length
+    return layout.HEADER.size if version >= 3 else layout.HEADER_LENGTH_V2
 
 
 def _packed(

@@ -3,6 +3,11 @@
 
 from __future__ import annotations
 
+import sys
+from array import array
+
+_TYPE_CODES = {3: "B", 4: "H", 5: "I", 6: "Q"}
+
 
 class RefcountEntries:
     """How numbers lie in a refcount block: big-endian, or below 8 bits in each byte from its lowest bit on."""
@@ -49,6 +54,28 @@ class RefcountEntries:
             return
         for at in range(index, index + count):
             self.put(raw, at, value)
+
+    def unpacked(self, raw: bytearray) -> list[int]:
+        """The entries in whole bytes of a block."""
+        if self.order >= 3:
+            values = array(_TYPE_CODES[self.order], raw)
+            if sys.byteorder == "little":
+                values.byteswap()
+            return values.tolist()
+        bits = range(0, 8, 1 << self.order)
+        return [byte >> bit & self.largest for byte in raw for bit in bits]
+
+    def packed(self, values: list[int]) -> bytes:
+        """The bytes of entries, which are from 0 to largest and fill whole bytes."""
+        if self.order >= 3:
+            numbers = array(_TYPE_CODES[self.order], values)
+            if sys.byteorder == "little":
+                numbers.byteswap()
+            return numbers.tobytes()
+        number, count = 0, 8 >> self.order
+        for at in range(count):
+            number |= int.from_bytes(bytes(values[at::count]), "big") << (at << self.order)
+        return number.to_bytes(len(values) // count, "big")
 
     def are(self, raw: bytearray, index: int, count: int, value: int) -> bool:
         """True when count entries have this value."""

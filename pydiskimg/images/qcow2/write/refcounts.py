@@ -393,7 +393,7 @@ class Refcounts:
 
     def _corrupt(self, text: str) -> InvalidImageError:
         return InvalidImageError(
-            f"{self._store.name}: {text}; the image is truncated or corrupt: repair it with qemu-img check -r all"
+            f"{self._store.name}: {text}; the image is truncated or corrupt: repair it with: pydiskimg check -r all"
         )
 
 

@@ -16,7 +16,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ganeti_os.guest.files.yaml_nodes import SIZE_LIMIT, Scalar, YamlError, yaml_document
+from ganeti_os.guest.syntax.yaml_nodes import SIZE_LIMIT, Scalar, YamlError, yaml_document
 from tests.fixtures.guests import GuestFiles
 
 PATH = "/etc/netplan/a.yaml"

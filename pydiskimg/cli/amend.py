@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""pydiskimg amend: options of a qcow2 image are changed after it was made."""
+
+from __future__ import annotations
+
+import os
+
+from pydiskimg.cli.arguments import require_file_name
+from pydiskimg.cli.image_options import READERS, split_options
+from pydiskimg.cli.progress import progress
+from pydiskimg.cli.references import add_references_option, references
+from pydiskimg.images import FORMATS
+from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.units import parse_size
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+    from typing import Any
+
+    from pydiskimg.images.amend import Amendment
+
+_KEYS = {
+    "compat": "1.1 or v3, 0.10 or v2",
+    "size": "the virtual size; a smaller one loses data",
+    "refcount_bits": "1, 2, 4, 8, 16, 32, 64",
+    "lazy_refcounts": "off, on",
+    "data_file": "the name of the external data file, which is not opened",
+    "data_file_raw": "off: the data file need not stay a raw image",
+    "backing_file": "as it is: see rebase",
+    "backing_fmt": "as it is: see rebase",
+}
+_ONLY_NEW = ("cluster_size", "compression_type", "preallocation", "extended_l2", "encryption", "nocow")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser(
+        "amend",
+        description="Change options of the qcow2 image FILE. Each is changed by one write of its header, one after the "
+        "other: after an interruption FILE shows what it did.",
+    )
+    parser.add_argument("-f", dest="format", choices=FORMATS, help="format; only qcow2 has options")
+    parser.add_argument(
+        "-o",
+        dest="amendments",
+        action="append",
+        required=True,
+        type=_checked,
+        metavar="OPTIONS",
+        help="key=value,key=value; help lists them and ends: "
+        + "; ".join(f"{key}={values}" for key, values in _KEYS.items()),
+    )
+    parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
+    parser.add_argument("-q", dest="quiet", action="store_true", help="show no progress, even with -p")
+    parser.add_argument("--force", action="store_true", help="accepted: it is for the keys of encrypted images")
+    parser.add_argument("-t", dest="cache", metavar="CACHE", help="accepted: all is durable at the end")
+    add_references_option(parser)
+    parser.add_argument("file", metavar="FILE")
+    parser.set_defaults(run=run, usage_error=parser.error)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Change the options of the image that the arguments name."""
+    from pydiskimg.images.amend import Amendment, amend_image
+
+    require_file_name(arguments.file)
+    amendment = Amendment()
+    try:
+        for text in arguments.amendments:
+            amendment = parse_amendment(text, amendment)
+    except ValueError as error:
+        arguments.usage_error(f"argument -o: {error}")
+    shown = arguments.progress and not arguments.quiet
+    with (
+        references(arguments) as policy,
+        progress(os.path.basename(arguments.file), shown=shown, as_qemu_img=True) as callback,
+    ):
+        amend_image(arguments.file, amendment, format=arguments.format, references=policy, progress=callback)
+
+
+def parse_amendment(text: str, amendment: Amendment) -> Amendment:
+    """Return amendment changed as text asks. Raises ValueError with a sentence for an option that is not one."""
+    for pair in split_options(text):
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise ValueError(f"{pair!r} has no value; expected key=value")
+        if key in _ONLY_NEW or key.partition(".")[0] == "encrypt":
+            raise ValueError(f"{key} is chosen when an image is made, and not changed afterwards; convert the image")
+        if key not in _READERS:
+            raise ValueError(f"the option {key!r} is not known; expected one of {', '.join(_KEYS)}")
+        name, read = _READERS[key]
+        amendment = amendment._replace(**{name: read(key, value)})
+    return amendment
+
+
+def _checked(text: str) -> str:
+    """Return text; where it asks for help, print the keys and values and end, whatever else is wanted."""
+    from argparse import ArgumentTypeError
+
+    try:
+        parts = split_options(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+    if "help" in parts or "?" in parts:
+        print("Amend options for 'qcow2':", *(f"  {key + '=':18}{values}" for key, values in _KEYS.items()), sep="\n")
+        raise SystemExit(0)
+    return text
+
+
+_READERS: dict[str, tuple[str, Callable[[str, str], object]]] = {
+    **{key: READERS[key] for key in ("compat", "refcount_bits", "lazy_refcounts", "data_file", "data_file_raw")},
+    "size": ("size", lambda _, value: parse_size(value)),
+    "backing_file": ("backing_file", lambda _, value: value),
+    "backing_fmt": ("backing_format", lambda _, value: value),
+}
