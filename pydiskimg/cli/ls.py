@@ -49,7 +49,7 @@ def declare_common(parser: Parser) -> None:
     parser.add_argument("--extra-stats", action="store_true", help="inode and blocks of 512 bytes, too")
     add_output_option(parser)
     declare_tree_arguments(parser)
-    parser.add_argument("paths", metavar="PATH", nargs="*", type=path_argument, help="default: /")
+    parser.add_argument("paths", metavar="PATH", nargs="*", default=(), type=path_argument, help="default: /")
 
 
 def run(arguments: Arguments) -> None:

@@ -20,7 +20,7 @@ from tests.foreign.routing import Call, routed
 
 _JUDGE_SECONDS = 60  # for each call of the real qemu-img that looks at what was made
 _FACTS = ("virtual-size", "format", "cluster-size", "backing-filename", "backing-filename-format")
-_TAKES_REFERENCES = ("info", "convert", "map", "compare", "resize", "commit", "rebase", "measure", "dd")
+_TAKES_REFERENCES = ("info", "convert", "map", "compare", "resize", "commit", "rebase", "measure", "amend", "dd")
 
 
 def main(words: list[str]) -> int:

@@ -12,21 +12,27 @@ GRAMMAR: dict[str, tuple[str, tuple[str, ...], range]] = {
     "info": ("f:U", ("backing-chain", "force-share", "output=", "image-opts"), range(1, 2)),
     "convert": (
         "f:O:co:nS:m:pqUWCt:T:l:B:F:r:",
-        ("target-is-zero", "salvage", "image-opts", "target-image-opts"),
+        ("target-is-zero", "salvage", "bitmaps", "skip-broken-bitmaps", "image-opts", "target-image-opts"),
         range(2, 100),
     ),
     "create": ("f:o:b:F:uq", (), range(1, 3)),
     "map": ("f:Us:l:", ("force-share", "output=", "start-offset=", "max-length=", "image-opts"), range(1, 2)),
     "compare": ("f:F:spqUT:", ("output=", "image-opts"), range(2, 3)),
-    "check": ("f:pqUT:", ("output=", "image-opts"), range(1, 2)),
+    "check": ("f:pqr:UT:", ("output=", "image-opts"), range(1, 2)),
+    "bitmap": (
+        "f:b:F:g:",
+        ("add", "remove", "clear", "enable", "disable", "merge=", "image-opts"),
+        range(2, 3),
+    ),
     "snapshot": ("lqUc:a:d:", ("force-share", "image-opts"), range(1, 2)),
     "resize": ("f:q", ("shrink", "preallocation=", "image-opts"), range(2, 3)),
     "commit": ("f:b:dpqt:", ("image-opts",), range(1, 2)),
     "rebase": ("f:b:F:upqt:T:U", ("image-opts",), range(1, 2)),
     "measure": ("O:o:f:l:U", ("output=", "size=", "image-opts"), range(2)),
+    "amend": ("f:o:pqt:", ("force", "image-opts"), range(1, 2)),
     "dd": ("f:O:U", ("image-opts",), range(1, 6)),
 }
-CHANGE_IN_PLACE = ("resize", "commit", "rebase")
+CHANGE_IN_PLACE = ("resize", "commit", "rebase", "bitmap", "amend")
 FORMATS = ("raw", "qcow2")
 _OFF = ("off", "false", "no")
 # Keys of -o; with values where pydiskimg has no others.
@@ -40,7 +46,8 @@ IMAGE_OPTIONS: dict[str, tuple[str, ...] | None] = {
     "extended_l2": None,
     "backing_file": None,
     "backing_fmt": None,
-    "data_file_raw": _OFF,
+    "data_file": None,
+    "data_file_raw": None,
     "encryption": _OFF,
     "nocow": _OFF,
 }
@@ -85,7 +92,7 @@ def routed(words: list[str]) -> Call | None:
     call = Call(words[0], dict(pairs), tuple(operands))
     if len(operands) not in counts or not all(_value_known(call.command, *pair) for pair in pairs):
         return None
-    files = call.operands[:1] if call.command in ("create", "resize") else call.operands
+    files = call.operands[:1] if call.command in ("create", "resize", "bitmap") else call.operands
     if not all(_file_known(call, file) for file in files):
         return None
     return call
@@ -104,7 +111,7 @@ def _value_known(command: str, name: str, value: str) -> bool:
     if name in ("-b", "-B"):
         return not _PROTOCOL.match(value)
     if name == "-o":
-        return _image_options_known(value, CREATE_OPTIONS if command == "create" else IMAGE_OPTIONS)
+        return _image_options_known(value, IMAGE_OPTIONS if command == "convert" else CREATE_OPTIONS)
     return True
 
 
@@ -116,6 +123,8 @@ def _image_options_known(text: str, known: dict[str, tuple[str, ...] | None]) ->
         if not separator:
             continue  # help, ?, and what is wrong: everybody's to say
         values = known.get(key, ())
-        if (values is not None and value not in values) or (key == "backing_file" and _PROTOCOL.match(value)):
+        if (values is not None and value not in values) or (
+            key in ("backing_file", "data_file") and _PROTOCOL.match(value)
+        ):
             return False
     return True

@@ -192,6 +192,14 @@ def resize(case: Case, before: bytes | None) -> str:
     return _word(status)
 
 
+def amend(case: Case, before: bytes | None) -> str:
+    """Options of the image are changed, and not what it shows."""
+    options = case.rng.choice(AMENDMENTS)
+    status, _ = case.run("amend", *case.references(), "-o", options, case.path)
+    _assert_shows(case, before, f"amend -o {options}")
+    return _word(status)
+
+
 def commit(case: Case, before: bytes | None) -> str:
     """The image shows the same afterwards, whether or not it has been emptied."""
     if case.copied() > COPIED:
@@ -253,6 +261,7 @@ def _word(status: int) -> str:
     return "refused" if status else "done"
 
 
+AMENDMENTS = ("compat=0.10", "compat=1.1", "refcount_bits=64", "refcount_bits=1", "lazy_refcounts=on", "data_file=x")
 Action = Callable[[Case, bytes | None], str]
 READING: Mapping[str, Action] = {
     "describe": describe,
@@ -264,6 +273,7 @@ READING: Mapping[str, Action] = {
 CHANGING: Mapping[str, Action] = {
     "bitmap": bitmap,
     "repair": repair,
+    "amend": amend,
     "snapshot": snapshot,
     "resize": resize,
     "commit": commit,

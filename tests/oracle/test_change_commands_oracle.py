@@ -162,7 +162,12 @@ def test_rm_and_mkdir(tool: Tool, image: Path, local: Path, call: Run) -> None:
     assert call("rm", image, "/none") == (1, f"{where}/none: does not exist\n")
     assert call("rm", "-f", image, "/none", "/x/y/local/link") == (0, "")
     assert call("rm", "-rf", image, "/none", "/x") == (0, "")
-    assert call("rm", "-r", image, "/") == (1, f"{where}/: names a directory\n")
+    for words in (["rm", "-r", image, "/"], ["rm", image, "/"], ["mkdir", image, "/"]):
+        assert call(*words) == (1, f"{where}/: is the root directory, which stays where it is\n")
+    assert call("rm", "-r", image, "/etc/.") == (
+        1,
+        f"{where}/etc/.: ends in . or ..; name the directory by its own name\n",
+    )
     assert call("rm", "-r", image, "/tmp") == (0, "")
     checked(tool, image)
     with open_tree(image) as tree:

@@ -151,6 +151,22 @@ def test_a_node_that_takes_it_meanwhile(tmp_path: Path, tool: Tool) -> None:
     assert sorted(contents_of(disk)) == ["/first", "/lost+found"]
 
 
+@pytest.mark.parametrize(
+    ("sequence", "notes"),
+    [
+        (MMP_CLEAN, []),
+        (MMP_FSCK, ["is being checked or changed, or that this was interrupted"]),
+        (7, ["is in use"]),
+    ],
+)
+def test_a_check_tells_of_it(tmp_path: Path, tool: Tool, sequence: int, notes: list[str]) -> None:
+    disk = disk_of(tool, tmp_path, "-t ext4 -b 1024 -O mmp")
+    put_sequence(disk, sequence)
+    report = check_ext(disk)
+    assert report.is_clean
+    assert report.notes == [f"its multiple mount protection says that it {note}" for note in notes]
+
+
 def test_damaged(tmp_path: Path, tool: Tool) -> None:
     for field, message in (("mmp_magic", "is not one of multiple"), ("mmp_time", "the checksum of its multiple")):
         disk = disk_of(tool, tmp_path, "-t ext4 -b 1024 -O mmp")

@@ -118,6 +118,12 @@ def test_what_belongs_to_a_long_recursive_listing(
     assert said in capfdbinary.readouterr().err.decode()
 
 
+def test_the_image_alone_is_required(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    with pytest.raises(SystemExit):
+        main(["ls"])
+    assert capfdbinary.readouterr().err.decode().endswith("the following arguments are required: IMAGE\n")
+
+
 def test_a_checksum_as_json(image: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert main(["ls", "--output", "json", "--checksum", image, "/sparse"]) == 0
     assert f'"md5": "{hashlib.md5(bytes(SPARSE)).hexdigest()}"' in capfdbinary.readouterr().out.decode()

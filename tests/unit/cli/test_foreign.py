@@ -48,6 +48,9 @@ DOCUMENT = ROOT / "docs/foreign-suites.md"
         "create t -- -1024",
         "compare -s a b",
         "check t",
+        "check -r all t",
+        "convert --bitmaps a b",
+        "bitmap --merge x -b other t name",
         "snapshot -l t",
         "snapshot -c name t",
         "convert a b c",
@@ -57,6 +60,8 @@ DOCUMENT = ROOT / "docs/foreign-suites.md"
         'map json:{"driver":"qcow2","file":{"driver":"file","filename":"t"}}',
         "resize -f raw t +1M",
         "rebase -u -b nbd t",
+        "create -f qcow2 -o data_file=x,data_file_raw=on t 1M",
+        "amend -o compat=0.10,size=3M t",
         "dd if=a of=b",
     ],
 )
@@ -77,12 +82,11 @@ def test_ours(words: str) -> None:
         'info json:{"driver":"nbd"}',
         "convert -O vmdk a b",
         "convert -B nbd:base a b",
-        "create -f qcow2 -o data_file=x t 1M",
+        "create -f qcow2 -o data_file=nbd:x t 1M",
+        "amend -o encrypt.state=active t",
         "create -f qcow2 -o cluster_size=4k,,x t 1M",
         "create -f qcow2 -b json:{} t 1M",
         "create -f qcow2 -o backing_file=nbd:x t 1M",
-        "check -r all t",
-        "convert --bitmaps a b",
     ],
 )
 def test_theirs(words: str) -> None:

@@ -34,8 +34,8 @@ Change = Callable[[MemoryStore], None]
 def filled(seed: int, *, version: int = 3, backed: bool = False) -> MemoryStore:
     """An image with data, zeros and two snapshots that share some of it."""
     store = MemoryStore()
-    names = {"backing_file": b"base", "backing_format": b"raw"} if backed else {}
-    create_qcow2(store, SIZE, cluster_size=CLUSTER, version=version, **names)
+    names = (b"base", b"raw") if backed else (b"", b"")
+    create_qcow2(store, SIZE, backing_file=names[0], backing_format=names[1], cluster_size=CLUSTER, version=version)
     rng = random.Random(seed)
     for number in range(3):
         disk = open_qcow2_disk(store, backing=BACKING if backed else None)

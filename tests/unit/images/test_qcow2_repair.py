@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import os
 import random
+from pathlib import Path
 
 import pytest
 
-from pydiskimg.errors import DiskImageError
+from pydiskimg.disks.store import GrowingFile
+from pydiskimg.errors import DiskImageError, UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.check import check_qcow2
 from pydiskimg.images.qcow2.header import read_header
 from pydiskimg.images.qcow2.reader import open_qcow2
+from pydiskimg.images.qcow2.repair.counts import RebuiltRefcounts
 from pydiskimg.images.qcow2.repair.image import repair_qcow2
 from pydiskimg.images.qcow2.snapshots import read_snapshots
 from pydiskimg.images.qcow2.switch.bitmaps import change_bitmaps
@@ -250,6 +254,27 @@ def test_a_table_that_is_data_as_well() -> None:
 def _first(store: MemoryStore) -> bytes:
     source = open_qcow2(BytesSource(bytes(store.data)))
     return read_bytes(source, 0, source.size)
+
+
+def test_a_file_that_is_mostly_a_hole(tmp_path: Path) -> None:
+    """Or a block device: what is new goes after what is in use, and not after the end."""
+    fd = os.open(tmp_path / "long.qcow2", os.O_RDWR | os.O_CREAT)
+    try:
+        os.pwrite(fd, sound(1, refcount_bits=64).data, 0)
+        os.pwrite(fd, bytes(8), read_header(GrowingFile(fd, "long.qcow2")).refcount_table_offset)
+        os.ftruncate(fd, 1 << 33)
+        store = GrowingFile(fd, "long.qcow2")
+        assert repair_qcow2(store).left.is_clean
+        assert store.size == 1 << 33
+        assert os.fstat(fd).st_blocks * 512 < 2 << 20
+    finally:
+        os.close(fd)
+
+
+def test_more_clusters_than_a_table_can_count() -> None:
+    store = sound(1, refcount_bits=64)
+    with pytest.raises(UnsupportedImageError, match="no refcount table counts so many clusters of 512 bytes"):
+        RebuiltRefcounts(store, read_header(store), 1 << 27, spare=1)
 
 
 def test_a_damaged_table_is_left_alone() -> None:

@@ -399,15 +399,17 @@ class ChangedTree(ExtTree, Tree):
     def _located(self, path: str, *, follow_symlinks: bool = False) -> tuple[StoredInode, bytes, StoredInode | None]:
         """Return the directory, the name in it that path ends on, and what is there."""
         name = os.fsencode(path).rstrip(b"/").rpartition(b"/")[2]
-        if name in (b"", b".", b".."):
-            raise RefusedError("names a directory", errno.EISDIR)
+        if not name:
+            raise RefusedError("is the root directory, which stays where it is", errno.EBUSY)
+        if name in (b".", b".."):
+            raise RefusedError("ends in . or ..; name the directory by its own name", errno.EINVAL)
         if b"\0" in name:
             raise RefusedError("is not a name that a file can have", errno.EINVAL)
         steps, missing = self.walked(path.rstrip("/"), follow_symlinks=follow_symlinks, below_file=errno.ENOTDIR)
         if missing is not None:
             return self._changes.inode(steps[-1].inode.number), missing, None
         if len(steps) == 1:
-            raise RefusedError("leads to the root directory", errno.EISDIR)
+            raise RefusedError("leads to the root directory, which stays where it is", errno.EBUSY)
         above, found = steps[-2:]
         return self._changes.inode(above.inode.number), found.name, self._changes.inode(found.inode.number)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reference counts that are computed again: a new refcount table and blocks, all after the end of the file.
+"""Reference counts that are computed again: a new refcount table and blocks, all after what the image has in use.
 
     | the image as the header names it, unchanged          | new table | new blocks | new L2 tables, L1 table |
                                                              nothing names them until publish()
@@ -13,6 +13,8 @@ import sys
 from array import array
 from copy import copy
 
+from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.refcount_reader import is_zero
 from pydiskimg.images.qcow2.words import big_endian
 from pydiskimg.images.qcow2.write.create import change_header, refcount_clusters
@@ -30,6 +32,11 @@ class RebuiltRefcounts(Refcounts):
 
     def __init__(self, store: Store, header: Header, end: int, *, spare: int) -> None:
         clusters, _ = refcount_clusters(end + spare, header.cluster_size, header.refcount_order)
+        if clusters << header.cluster_bits > layout.MAX_REFCOUNT_TABLE_SIZE:
+            raise UnsupportedImageError(
+                f"{store.name}: is in use up to byte {end << header.cluster_bits}, and no refcount table counts so "
+                f"many clusters of {header.cluster_size} bytes; nothing was changed: copy what can be read with convert"
+            )
         new = copy(header)
         new.refcount_table_offset, new.refcount_table_clusters = end << header.cluster_bits, clusters
         new.nb_snapshots = 0  # whose table may be counted with others' clusters, and is not given out either
@@ -42,15 +49,15 @@ class RebuiltRefcounts(Refcounts):
             self._need_block(cluster // self._per_block)
         self._set(end, clusters, 1)
 
-    def count(self, first: int, references: memoryview) -> None:
+    def count(self, first: int, references: bytes) -> None:
         """Note how often the clusters from first on are referred to, 16 bits for each; none more than largest."""
-        at = 0
-        while at < len(references):
+        at, length = 0, len(references) // 2
+        while at < length:
             number, index = divmod(first + at, self._per_block)
-            some = min(len(references) - at, self._per_block - index)
-            numbers = array("H", references[at : at + some])
-            if not is_zero(numbers.tobytes()):
-                self._count_in_block(number, index, numbers)
+            some = min(length - at, self._per_block - index)
+            part = references[2 * at : 2 * (at + some)]
+            if not is_zero(part):
+                self._count_in_block(number, index, array("H", part))
             at += some
 
     def allocate_one(self) -> int:

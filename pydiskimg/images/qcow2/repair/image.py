@@ -12,7 +12,6 @@ from typing import cast
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.check import CheckResult, check_qcow2
 from pydiskimg.images.qcow2.header import read_header
-from pydiskimg.images.qcow2.repair.entries import mend_entries
 from pydiskimg.images.qcow2.repair.leaks import free_leaks
 from pydiskimg.images.qcow2.repair.rebuild import rebuild
 from pydiskimg.images.qcow2.write.create import change_header
@@ -60,21 +59,26 @@ def repair_qcow2(store: Store, *, only_leaks: bool = False, progress: Progress |
     if refusal := _refusal(found, store.name):
         return Repair(found, found, refusal)
     if found.corruptions + found.check_errors and not only_leaks:
-        mend_entries(store)
-        for _ in range(_ROUNDS):
-            rebuild(store)
-            left = check_qcow2(file, progress=progress)
-            if not left.corruptions:
-                break
+        left = _rebuilt(store, found, progress)
     elif found.leaks and not found.corruptions:
-        if not free_leaks(store):
-            rebuild(store)
-        left = check_qcow2(file, progress=progress)
+        is_done = free_leaks(store)
+        left = check_qcow2(file, progress=progress) if is_done else _rebuilt(store, found, progress)
     marks = read_header(store, tables_inside=False).incompatible_features
     if marks & _NOT_CLOSED and not left.corruptions and not left.check_errors:
         change_header(store, incompatible_features=marks & ~_NOT_CLOSED)
         store.flush()
     return Repair(found, left)
+
+
+def _rebuilt(store: Store, found: CheckResult, progress: Progress | None) -> CheckResult:
+    """Rebuild the image, and return what a check finds then."""
+    left = found
+    for _ in range(_ROUNDS):
+        rebuild(store, left.image_end_offset)
+        left = check_qcow2(cast("Source", store), progress=progress)
+        if not left.corruptions:
+            break
+    return left
 
 
 def _refusal(found: CheckResult, name: str) -> str:

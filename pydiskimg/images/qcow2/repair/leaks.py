@@ -6,6 +6,7 @@ from __future__ import annotations
 from array import array
 from typing import cast
 
+from pydiskimg.images.qcow2.check.reference_counter import agree
 from pydiskimg.images.qcow2.header import read_header
 from pydiskimg.images.qcow2.refcount_reader import MANY, REFTABLE_RESERVED, RefcountReader, read_padded
 from pydiskimg.images.qcow2.repair.references import References
@@ -45,6 +46,8 @@ class _Freeing:
 
     def _window(self, counter: ReferenceCounter) -> None:
         for first, references, stored in counter.pages(counter.end):
+            if agree(references, stored):
+                continue
             for number, (found, count) in enumerate(zip(array("H", references), stored, strict=True)):
                 if count > found or count == MANY:
                     self._lower(first + number, found)

@@ -9,6 +9,7 @@ from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.header import read_header
 from pydiskimg.images.qcow2.refcount_reader import is_zero, read_padded
 from pydiskimg.images.qcow2.repair.counts import RebuiltRefcounts
+from pydiskimg.images.qcow2.repair.entries import mend_entries
 from pydiskimg.images.qcow2.repair.references import References
 from pydiskimg.images.qcow2.snapshots import SNAPSHOT, packed_snapshot, snapshot_entries
 from pydiskimg.images.qcow2.words import big_endian, numbers
@@ -22,25 +23,25 @@ if TYPE_CHECKING:
     from pydiskimg.images.qcow2.header import Header
 
 _COMPLETE = 16  # bytes of extra data that each snapshot of version 3 has
-_PIECE = 1 << 16  # clusters whose references are passed on at a time
 
 
-def rebuild(store: Store) -> None:
+def rebuild(store: Store, end: int) -> None:
     """Give the image in store new reference counts, and copied flags that agree with them; durable on return.
 
-    A check has found that its other tables are in order. Snapshot entries get the extra data that version 3 wants.
-    Raises InvalidImageError and StorageError; then the image is what it was.
+    end is where its last cluster ends (bytes) that is referred to or counted: what is new goes there. A check has found
+    that its other tables are in order. Snapshot entries get the extra data that version 3 wants. Raises
+    InvalidImageError, UnsupportedImageError where there are more clusters than can be counted, and StorageError; then
+    the image is what it was.
     """
-    _Rebuild(store).run()
+    _Rebuild(store, end).run()
 
 
 class _Rebuild:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, end: int) -> None:
         self._store = store
         self._file = cast("Source", store)
         self._header = header = read_header(store, tables_inside=False)
-        # One more than there are: a range that ends in a last cluster which is not whole may reach into it.
-        self._end = -(-store.size // header.cluster_size) + 1
+        self._end = end >> header.cluster_bits
         self._references = References(self._file, header, self._count, is_rebuilt=True)
         self._l1 = numbers(read_padded(self._file, header.l1_table_offset, header.l1_size * layout.ENTRY_SIZE))
         self._snapshots, self._old_snapshots = self._complete_snapshots()
@@ -51,6 +52,7 @@ class _Rebuild:
 
     def run(self) -> None:
         header = self._header
+        mend_entries(self._store)
         self._references.run()
         fields = self._new_snapshot_table() | self._new_l1()
         extensions = None
@@ -60,10 +62,8 @@ class _Rebuild:
         self._counts.publish(extensions, **fields)
 
     def _count(self, counter: ReferenceCounter) -> None:
-        end = min(counter.end, self._end)
-        for at in range(counter.first, end, _PIECE):
-            stop = min(at + _PIECE, end)
-            self._counts.count(at, counter.references[at - counter.first : stop - counter.first])
+        for first, references, _ in counter.pages(self._end):
+            self._counts.count(first, references)
 
     def _clusters(self, length: int) -> int:
         return -(-length // self._header.cluster_size)

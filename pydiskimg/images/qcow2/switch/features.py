@@ -7,6 +7,7 @@ from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.header import read_header, require_changeable
 from pydiskimg.images.qcow2.snapshots import snapshot_entries
+from pydiskimg.images.qcow2.switch.layer import DiskLayer
 from pydiskimg.images.qcow2.switch.snapshots import complete_snapshot_table
 from pydiskimg.images.qcow2.switch.zero_clusters import store_zero_clusters
 from pydiskimg.images.qcow2.write.head import replace_head
@@ -51,6 +52,8 @@ def downgrade(store: Store) -> None:
 def require_downgradable(store: Store, header: Header, *, refcount_bits: int | None = None) -> None:
     """Raise UnsupportedImageError for what version 2 does not have; refcount_bits are those that the image gets."""
     problem = next((what for present, what in _only_in_version_3(header, refcount_bits) if present), None)
+    if problem is None and header.compression_type != "zlib" and _has_compressed_clusters(store, header):
+        problem = f"clusters that are compressed with {header.compression_type}; convert it"
     if problem is None and any(snapshot.disk_size != header.size for snapshot, _ in snapshot_entries(store, header)):
         problem = "snapshots whose disk has another size; delete them first"
     if problem is not None:
@@ -63,11 +66,21 @@ def _only_in_version_3(header: Header, refcount_bits: int | None) -> list[tuple[
     bits = refcount_bits or header.refcount_bits
     return [
         (bits != 16, f"reference counts of {bits} bits, rather than 16 (refcount_bits=16)"),
-        (header.compression_type != "zlib", f"compression type {header.compression_type}"),
         (header.extended_l2, "extended L2 entries"),
         (header.has_data_file, "an external data file"),
         (layout.EXTENSION_BITMAPS in header.extensions, "dirty bitmaps; remove them with: pydiskimg bitmap --remove"),
     ]
+
+
+def _has_compressed_clusters(store: Store, header: Header) -> bool:
+    active = header.l1_table_offset, header.l1_size
+    tables = [active, *((each.l1_table_offset, each.l1_size) for each, _ in snapshot_entries(store, header))]
+    for offset, entries in tables:
+        layer = DiskLayer(store, header, offset, entries, what="an L1 table")
+        for index, _ in layer.tables():
+            if any(word & layout.L2_COMPRESSED for word in layer.table(index)):
+                return True
+    return False
 
 
 def set_lazy_refcounts(store: Store, *, lazy: bool) -> None:

@@ -28,7 +28,6 @@ class RecordedBitmaps(BitmapSet):
         super().__init__(store, header)
         self._store = store
         self._refcounts = refcounts
-        self._version = header.version
         self._is_begun = self._must_write = False
 
     def begin(self, size: int | None = None) -> None:
@@ -67,9 +66,7 @@ class RecordedBitmaps(BitmapSet):
             self._is_begun = False
             return False
         left: list[tuple[int, int]] = []
-        extensions = self.write_new(
-            self._store, self._refcounts.allocate_together, lambda first, count: left.append((first, count))
-        )
+        extensions = self.write_new(self._store, self._take, lambda first, count: left.append((first, count)))
         self._refcounts.write()
         self._store.flush()
         autoclear = read_header(self._store).autoclear_features & layout.AUTOCLEAR_DATA_FILE_RAW
@@ -80,3 +77,6 @@ class RecordedBitmaps(BitmapSet):
         for first, count in left:
             self._refcounts.release(first, count)
         return True
+
+    def _take(self, count: int) -> int:
+        return self._refcounts.allocate(1)[0] if count == 1 else self._refcounts.allocate_together(count)
