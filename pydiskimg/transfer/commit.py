@@ -61,7 +61,12 @@ def commit(
         opened = stack.enter_context(ExitStack())
         top = open_chain(describe(disk.fd, name=disk.name), opened, references=references, snapshot=None)
         depth, below = _base(top, base)
-        target = _open_base(stack, below, top.size, references)
+        if below.size < top.size:
+            resize_image(file_of(below).name, lambda _: top.size, format=below.format, references=references)
+            opened.close()  # its tables have moved, and the old ones may be written over
+            top = open_chain(describe(disk.fd, name=disk.name), opened, references=references, snapshot=None)
+            depth, below = _base(top, base)
+        target = _open_base(stack, below, references)
         meter = Meter(progress, 0 if progress is None else sum(piece.length for piece in _changes(top, depth)))
         work_on(_changes(top, depth), _Committing(top, target).piece, meter=meter, workers=worker_count(None))
         target.flush()
@@ -103,11 +108,9 @@ def _is_same_file(one: str | os.PathLike[str], other: str) -> bool:
         return False
 
 
-def _open_base(stack: ExitStack, below: Source, size: int, references: AllowedDirectory | None) -> Disk:
-    """Open a file of the chain, which is open for reading, for writing; as large as size or larger."""
+def _open_base(stack: ExitStack, below: Source, references: AllowedDirectory | None) -> Disk:
+    """Open a file of the chain, which is open for reading, for writing."""
     file = file_of(below)
-    if below.size < size:
-        resize_image(file.name, lambda _: size, format=below.format, references=references)
     disk = enter_raw_disk(stack, file.name, writable=True)
     status = os.fstat(disk.fd)
     if (status.st_dev, status.st_ino) != file.identity:

@@ -224,7 +224,7 @@ class Twins:
 
     def _options(self) -> list[str]:
         options = [f"cluster_size={self.rng.choice(('512', '4k', '16k', '64k'))}"]
-        options += self.rng.choice(([], [], ["compat=0.10"], [f"refcount_bits={self.rng.choice((1, 8, 64))}"]))
+        options += self.rng.choice(([], [], ["compat=0.10"], [f"refcount_bits={self.rng.choice((2, 8, 64))}"]))
         if options[0] in ("cluster_size=16k", "cluster_size=64k") and len(options) == 1:
             options += self.rng.choice(([], ["extended_l2=on"], ["compression_type=zstd"]))
         return ["-o", ",".join(options)]
