@@ -152,6 +152,7 @@ class Twins:
             self._forget_overlays(images, below, but=chain)
         self._forget_overlays(images, name)
         self._both("commit", "-q", *words, name)
+        self.resized.update(chain)  # a smaller base has become larger
         if words:  # what is not emptied shows other files that have changed
             for above in chain if len(words) > 1 else chain[:1]:
                 if above not in chain[1:] or (len(words) > 1 and above != words[1]):
