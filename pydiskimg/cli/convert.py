@@ -7,7 +7,7 @@ import os
 from contextlib import ExitStack
 
 from pydiskimg.cli.arguments import CACHE_MODES, open_source, require_name
-from pydiskimg.cli.convert_target import bitmaps_of_source, refuse_own_file, refuse_own_pipe, writing
+from pydiskimg.cli.convert_target import bitmaps_of_source, paced, refuse_own_file, refuse_own_pipe, writing
 from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_options
 from pydiskimg.cli.pipes import destination_pipe, is_destination_pipe, is_source_pipe, source_pipe
 from pydiskimg.cli.progress import progress
@@ -268,7 +268,7 @@ def _to_disk(source: Source, arguments: Arguments, options: ImageOptions, callba
     with writing(arguments, options, source.size) as disk, bitmaps_of_source(arguments, disk):
         copy(
             source,
-            disk,
+            paced(disk, arguments.rate),
             unit=disk.unit or arguments.sparse_unit or None,
             workers=arguments.workers,
             progress=callback,

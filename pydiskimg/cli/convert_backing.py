@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from pydiskimg.cli.convert_target import bitmaps_of_source, refuse_own_file, writing
+from pydiskimg.cli.convert_target import bitmaps_of_source, paced, refuse_own_file, writing
 from pydiskimg.cli.references import references
 from pydiskimg.disks.fits import check_fits
 from pydiskimg.errors import UnsupportedImageError
@@ -41,7 +41,7 @@ def write_over_backing(source: Source, arguments: Arguments, options: ImageOptio
             write_differences(
                 source,
                 below,
-                disk,
+                paced(disk, arguments.rate),
                 unit=unit,
                 sparse=arguments.sparse_unit != 0,
                 workers=arguments.workers,

@@ -11,7 +11,6 @@ from pydiskimg.images.open_bitmaps import open_bitmaps
 from pydiskimg.images.qcow2.write.disk import Qcow2Disk
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import quoted
-from pydiskimg.transfer.paced import PacedDisk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,8 +27,6 @@ def copied_bitmaps(arguments: Arguments, disk: Disk) -> Iterator[None]:
     Those that are in use are an error, or left out with a message, as the arguments say. Raises before anything is
     written where the source or disk has no bitmaps, or disk has one of a name already.
     """
-    if isinstance(disk, PacedDisk):
-        disk = disk.disk
     if not isinstance(disk, Qcow2Disk) or disk.version < 3:
         raise UnsupportedImageError(f"{arguments.destination}: is to have bitmaps, which only qcow2 of version 3 has")
     with open_bitmaps(arguments.source, format=arguments.format) as bitmaps:

@@ -45,11 +45,16 @@ def writing(
 
             assert isinstance(disk, Qcow2Disk)
             disk.keep_zeros()
-        if arguments.rate:
-            from pydiskimg.transfer.paced import PacedDisk
-
-            disk = PacedDisk(disk, arguments.rate)
         yield disk
+
+
+def paced(disk: Disk, rate: int | None) -> Disk:
+    """Return disk, to be written at rate bytes a second where there is one."""
+    if not rate:
+        return disk
+    from pydiskimg.transfer.paced import PacedDisk
+
+    return PacedDisk(disk, rate)
 
 
 def bitmaps_of_source(arguments: Arguments, disk: Disk) -> AbstractContextManager[None]:

@@ -59,11 +59,10 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.max_length is not None:
             length = min(length, arguments.max_length)
         files, rows = map_rows(source, start, length)
-        _print(
-            _json_lines(rows, arguments.start_offset)
-            if arguments.output == "json"
-            else _table(rows, files, source.name)
-        )
+        if arguments.output == "json":
+            _print(_json_lines(rows, arguments.start_offset))
+        else:
+            _print(_table(rows, files, source.name))
 
 
 def _print(lines: Iterator[str]) -> None:

@@ -28,35 +28,35 @@ class PacedDisk(Disk):
     def __init__(self, disk: Disk, rate: int) -> None:
         self.name = disk.name
         self.size = disk.size
-        self.disk = disk
+        self._disk = disk
         self._rate = rate
         self._lock = threading.Lock()
         self._next = time.monotonic()
 
     @property
     def sector_size(self) -> int:
-        return self.disk.sector_size
+        return self._disk.sector_size
 
     @property
     def reads_as_zero(self) -> bool:
-        return self.disk.reads_as_zero
+        return self._disk.reads_as_zero
 
     @property
     def format(self) -> str:
-        return self.disk.format
+        return self._disk.format
 
     @property
     def unit(self) -> int | None:
-        return self.disk.unit
+        return self._disk.unit
 
     def extents(self) -> Iterator[Extent]:
-        return self.disk.extents()
+        return self._disk.extents()
 
     def stored_extents(self) -> Iterator[Extent]:
-        return self.disk.stored_extents()
+        return self._disk.stored_extents()
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
-        self.disk.read_into(offset, buffer)
+        self._disk.read_into(offset, buffer)
 
     def write(self, offset: int, data: Buffer) -> None:
         with self._lock:
@@ -64,13 +64,13 @@ class PacedDisk(Disk):
             self._next = begin + memoryview(data).nbytes / self._rate
         if (pause := begin - time.monotonic()) > 0:
             time.sleep(pause)
-        self.disk.write(offset, data)
+        self._disk.write(offset, data)
 
     def zero(self, offset: int, length: int) -> None:
-        self.disk.zero(offset, length)
+        self._disk.zero(offset, length)
 
     def flush(self) -> None:
-        self.disk.flush()
+        self._disk.flush()
 
     def drop_cache(self) -> None:
-        self.disk.drop_cache()
+        self._disk.drop_cache()

@@ -43,6 +43,7 @@ class Twins:
         self.rng = rng
         self.done: Counter[str] = Counter()
         self.log: list[str] = []
+        self.resized: set[str] = set()  # info does not tell that a snapshot has another size
 
     def step(self) -> None:
         """Do one command in both, and compare."""
@@ -99,7 +100,7 @@ class Twins:
             words += self._options() + self.rng.choice(([], [], ["-c"]))
         kind = self.rng.randrange(5)
         base = images[source].get("backing-filename")
-        snapshots = [found for found in images[source].get("snapshots", ()) if _has_own_size(found, images[source])]
+        snapshots = images[source].get("snapshots", ()) if source not in self.resized else ()
         if kind == 0 and form == "qcow2" and base is not None and target not in self._chain(images, base):
             words += ["-B", base, "-F", images[base]["format"]]
         elif kind == 1 and snapshots:
@@ -123,6 +124,7 @@ class Twins:
             words += [f"--preallocation={self.rng.choice(('off', 'off', 'metadata', 'falloc', 'full'))}"]
         self._forget_overlays(images, name)
         self._both("resize", *words, name, str(size))
+        self.resized.add(name)
         self._compare(name)
 
     def snapshot(self, images: dict[str, Any]) -> None:
@@ -150,6 +152,7 @@ class Twins:
             self._forget_overlays(images, below, but=chain)
         self._forget_overlays(images, name)
         self._both("commit", "-q", *words, name)
+        self.resized.update(chain)  # a smaller base has become larger
         if words:  # what is not emptied shows other files that have changed
             for above in chain if len(words) > 1 else chain[:1]:
                 if above not in chain[1:] or (len(words) > 1 and above != words[1]):
@@ -235,6 +238,7 @@ class Twins:
             return None
         name = self.rng.choice(names)
         self._forget_overlays(images, name)
+        self.resized.discard(name)
         return name
 
     def _other(self, images: dict[str, Any], name: str) -> str | None:
@@ -301,11 +305,6 @@ def _parsed(said: Said) -> Any:
     for row in found if isinstance(found, list) else ():
         row.pop("compressed", None)  # a field that 7.2 has not
     return found
-
-
-def _has_own_size(snapshot: dict[str, Any], image: dict[str, Any]) -> bool:
-    """False: info does not tell the size of a snapshot, so that one is copied only where the size never changed."""
-    return bool(snapshot) and "resized" not in image
 
 
 def _qemu_io(*words: str) -> None:

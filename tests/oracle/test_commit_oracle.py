@@ -66,20 +66,6 @@ def test_the_name_of_a_file_further_down(tmp_path: Path, monkeypatch: pytest.Mon
         assert main(["commit", "-q", "--allow-references", tmp_path.name, "-b", name, image]) == status
 
 
-def test_a_smaller_base_whose_tables_move(tmp_path: Path) -> None:
-    """The larger L1 table lies elsewhere; where the old one was, data is written while the base is still read."""
-    base, top = tmp_path / "base", tmp_path / "top"
-    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=4k,refcount_bits=64", str(base), "603k")
-    run("qemu-io", "-f", "qcow2", "-c", "write -P 1 0 600k", str(base))
-    words = ["-o", "cluster_size=64k,extended_l2=on", "-b", "base", "-F", "qcow2"]
-    run("qemu-img", "create", "-q", "-f", "qcow2", *words, str(top), "3M")
-    run("qemu-io", "-f", "qcow2", *(f"-c{w}" for w in ("write -P 1 6k 3k", "write -P 1 700k 2M")), str(top))
-    before = contents(top, "qcow2")
-    assert main(["commit", "-q", "-d", "--allow-references", str(tmp_path), str(top)]) == 0
-    assert contents(base, "qcow2") == before
-    run("qemu-img", "check", "-q", str(base))
-
-
 def test_snapshots_stay(tmp_path: Path) -> None:
     rng = random.Random(2)
     base, top = made_chain(tmp_path, rng, sizes=(3 * MIB, 3 * MIB))
