@@ -19,8 +19,8 @@ from typing import NamedTuple
 from pydiskimg.errors import ArchiveError, storage_error
 from pydiskimg.files.tar import layout
 
-READ = 128 << 10
-_INFLATED = 1 << 20
+READ = 512 << 10
+_INFLATED = 2 << 20
 _GATHERED = 128 << 10
 _AHEAD = 4
 
