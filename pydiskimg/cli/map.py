@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from itertools import islice
+from functools import lru_cache
+from itertools import accumulate, chain, repeat
 
 from pydiskimg.cli.arguments import open_source, require_file_name, size_argument
 from pydiskimg.cli.output import add_output_option
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images import FORMATS
-from pydiskimg.images.map import IS_PRESENT, Row, map_rows
+from pydiskimg.images.map import IS_PRESENT, RowSeries, map_series
 from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET, IS_COMPRESSED, IS_DATA, IS_ZERO
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import printable
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
-_LINES = 512  # printed at a time: more would be memory that the system hands out anew each time
+    from pydiskimg.images.qcow2.host_offsets import Parts
+
+_BETWEEN = ",\n"
+_CHARACTERS = 64 << 10  # printed at a time: more would be memory that the system hands out anew each time
 
 _WORDS = {"present": IS_PRESENT, "zero": IS_ZERO, "data": IS_DATA, "compressed": IS_COMPRESSED}
 # The flags of an entry as JSON, for all of them.
@@ -58,45 +62,81 @@ def run(arguments: argparse.Namespace) -> None:
         length = source.size - start
         if arguments.max_length is not None:
             length = min(length, arguments.max_length)
-        files, rows = map_rows(source, start, length)
+        files, found = map_series(source, start, length)
         if arguments.output == "json":
-            _print(_json_lines(rows, arguments.start_offset))
+            _print(_json(found, arguments.start_offset))
         else:
-            _print(_table(rows, files, source.name))
+            _print(_table(found, files, source.name))
 
 
-def _print(lines: Iterator[str]) -> None:
-    while some := list(islice(lines, _LINES)):
-        sys.stdout.write("".join(some))
+def _print(texts: Iterator[str]) -> None:
+    some, size = [], 0
+    for text in texts:
+        some.append(text)
+        size += len(text)
+        if size >= _CHARACTERS:
+            sys.stdout.write("".join(some))
+            some, size = [], 0
+    sys.stdout.write("".join(some))
 
 
-def _json_lines(rows: Iterable[Row], beginning: int) -> Iterator[str]:
-    """Yield the lines; where there are no rows, one of no bytes at the beginning, as qemu-img has it."""
-    separator, words = "[", _FLAGS
-    for start, length, depth, flags, host in rows:
-        offset = f', "offset": {host}' if flags & HAS_OFFSET else ""
-        yield f'{separator}{{ "start": {start}, "length": {length}, "depth": {depth}, {words[flags]}{offset}}}'
-        separator = ",\n"
-    if separator == "[":
-        yield f'[{{ "start": {beginning}, "length": 0, "depth": 0, {words[0]}}}'
+def _json(found: Iterable[RowSeries], beginning: int) -> Iterator[str]:
+    """Yield the rows; where there are none, one of no bytes at the beginning, as qemu-img has it."""
+    between = "["
+    for start, _, depth, parts, host in found:
+        if len(parts) == 1:  # by itself a row is made sooner at once
+            length, flags = parts[0]
+            offset = f', "offset": {host}' if flags & HAS_OFFSET else ""
+            yield f'{between}{{ "start": {start}, "length": {length}, "depth": {depth}, {_FLAGS[flags]}{offset}}}'
+        else:
+            yield between + _BETWEEN.join(map(_json_row, parts, repeat(depth))) % _numbers(start, parts, host)
+        between = _BETWEEN
+    if between == "[":
+        yield f'[{{ "start": {beginning}, "length": 0, "depth": 0, {_FLAGS[0]}}}'
     yield "]\n"
 
 
-def _table(rows: Iterable[Row], files: Sequence[str], name: str) -> Iterator[str]:
+def _numbers(start: int, parts: Parts, host: int) -> tuple[int, ...]:
+    """The numbers that the rows of parts lack."""
+    lengths = [length for length, _ in parts[:-1]]
+    starts = accumulate(lengths, initial=start)
+    if not parts[0][1] & HAS_OFFSET:
+        return tuple(starts)
+    return tuple(chain.from_iterable(zip(starts, accumulate(lengths, initial=host), strict=True)))
+
+
+@lru_cache(1024)
+def _json_row(part: tuple[int, int], depth: int) -> str:
+    """A row that lacks its numbers: the start, and the offset where it has one."""
+    length, flags = part
+    offset = ', "offset": %d' if flags & HAS_OFFSET else ""
+    return f'{{ "start": %d, "length": {length}, "depth": {depth}, {_FLAGS[flags]}{offset}}}'
+
+
+def _table(found: Iterable[RowSeries], files: Sequence[str], name: str) -> Iterator[str]:
     yield f"{'Offset':<16}{'Length':<16}{'Mapped to':<16}File\n"
-    shown = [printable(file) for file in files]
-    for start, length, depth, flags, host in rows:
-        if not flags & IS_DATA:
-            continue
-        if not flags & HAS_OFFSET:
-            raise UnsupportedImageError(
-                f"{name}: guest bytes {start} to {start + length} are compressed, and have no place "
-                "that this table could tell; use --output json"
-            )
-        if not flags & IS_ZERO:
-            yield f"{_hexadecimal(start):<16}{hex(length):<16}{_hexadecimal(host):<16}{shown[depth]}\n"
+    shown = [printable(file).replace("%", "%%") for file in files]
+    for start, _, depth, parts, host in found:
+        at, ahead = start, host - start
+        rows: list[str] = []
+        numbers: list[int] = []
+        for length, flags in parts:
+            if flags & IS_DATA:
+                if not flags & HAS_OFFSET:
+                    raise UnsupportedImageError(
+                        f"{name}: guest bytes {at} to {at + length} are compressed, and have no place "
+                        "that this table could tell; use --output json"
+                    )
+                if not flags & IS_ZERO:
+                    rows.append(_table_row(length, shown[depth], at > 0, at + ahead > 0))
+                    numbers += at, at + ahead
+            at += length
+        if rows:
+            yield "".join(rows) % tuple(numbers)
 
 
-def _hexadecimal(number: int) -> str:
-    """Return number as C's %#x writes it."""
-    return hex(number) if number else "0"
+@lru_cache(1024)
+def _table_row(length: int, file: str, *has_digits: bool) -> str:
+    """A line that lacks its numbers, the start and the offset; C's %#x writes 0 without the 0x."""
+    start, offset = ("%-#16x" if has else "%-16d" for has in has_digits)
+    return f"{start}{hex(length):<16}{offset}{file}\n"

@@ -14,7 +14,7 @@ from pydiskimg.disks.region import SourceRegion
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.extents import Kind
 from pydiskimg.images import FORMATS
-from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET, IS_DATA, IS_ZERO, host_ranges
+from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET, IS_DATA, IS_ZERO, Parts, Series, host_ranges, host_series
 from pydiskimg.images.qcow2.reader import Qcow2Source
 from pydiskimg.images.qcow2.refcount_reader import has_unfilled_clusters
 from pydiskimg.images.raw import RawSource
@@ -27,13 +27,19 @@ _LOCATED_DATA = IS_DATA | HAS_OFFSET
 _STORED = IS_DATA | IS_PRESENT | HAS_OFFSET
 _UNFILLED = IS_ZERO | IS_PRESENT | HAS_OFFSET
 # By the flags of a piece, those of a row where nothing lies under the file: what is not decided there is zero.
-_ALONE = [flags | (IS_PRESENT if flags & _DECIDED else IS_ZERO) for flags in range(IS_PRESENT)]
+_ALONE = tuple(flags | (IS_PRESENT if flags & _DECIDED else IS_ZERO) for flags in range(IS_PRESENT))
 
 Row = tuple[int, int, int, int, int]
 """start and length (bytes of the virtual disk), depth, flags, host: of bytes that are found in one way, in a row.
 
 depth counts the files of the backing chain, 0 being the image itself. host is the offset of the first byte in that
 file, with the flag HAS_OFFSET: compressed data has none.
+"""
+
+RowSeries = tuple[int, int, int, Parts, int]
+"""start, length, depth, parts, host: rows in a row of one file, whose host offsets adjoin as their starts do.
+
+parts has the length and flags of each row; all of them or none have HAS_OFFSET.
 """
 
 
@@ -46,30 +52,45 @@ def map_rows(source: Source, offset: int, length: int) -> tuple[list[str], Itera
     Raises ValueError outside of the source and UnsupportedImageError for one of another kind; the iterator is lazy and
     raises what reading the image raises.
     """
+    names, found = map_series(source, offset, length)
+    return names, _rows(found)
+
+
+def map_series(source: Source, offset: int, length: int) -> tuple[list[str], Iterator[RowSeries]]:
+    """Return what map_rows() does, with many rows in each step of the iterator where they are small."""
     check_range(source, offset, length)
     layers = list(_layers(source))
-    alone = layers[0].rows_alone(offset, length) if len(layers) == 1 else None
-    rows = _pieces(layers, 0, offset, length) if alone is None else alone
-    return [layer.filename for layer in layers], _joined(rows)
+    return [layer.filename for layer in layers], _joined(_series(layers, offset, length))
 
 
-def _joined(pieces: Iterator[Row]) -> Iterator[Row]:
+def _rows(found: Iterator[RowSeries]) -> Iterator[Row]:
+    for start, _, depth, parts, first_host in found:
+        position, host = start, first_host
+        for length, flags in parts:
+            yield position, length, depth, flags, host
+            position += length
+            host += length
+
+
+def _joined(found: Iterator[RowSeries]) -> Iterator[RowSeries]:
     """Join neighbours that are found one after the other and in one way."""
-    start, end, depth, flags, host = 0, 0, -1, 0, 0
-    for piece_start, piece_length, piece_depth, piece_flags, piece_host in pieces:
-        if (
-            piece_flags == flags
-            and piece_depth == depth
-            and (not flags & HAS_OFFSET or piece_host == host + end - start)
-        ):
-            end += piece_length
-            continue
-        if end > start:
-            yield start, end - start, depth, flags, host
-        start, end = piece_start, piece_start + piece_length
-        depth, flags, host = piece_depth, piece_flags, piece_host
+    start, end, depth, flags, host = 0, 0, -1, 0, 0  # the row that the next series may continue
+    for next_start, next_length, next_depth, parts, next_host in found:
+        length, next_flags = parts[0]
+        if next_flags == flags and next_depth == depth and (not flags & HAS_OFFSET or next_host == host + end - start):
+            end += length
+        else:
+            if end > start:
+                yield start, end - start, depth, ((end - start, flags),), host
+            start, end = next_start, next_start + length
+            depth, flags, host = next_depth, next_flags, next_host
+        if len(parts) > 1:
+            last_length, last_flags = parts[-1]
+            last = next_start + next_length - last_length
+            yield start, last - start, depth, ((end - start, flags), *parts[1:-1]), host
+            start, end, flags, host = last, last + last_length, last_flags, host + last - start
     if end > start:
-        yield start, end - start, depth, flags, host
+        yield start, end - start, depth, ((end - start, flags),), host
 
 
 class MapLayer(Protocol):
@@ -82,8 +103,8 @@ class MapLayer(Protocol):
     def pieces(self, offset: int, length: int) -> Iterator[tuple[int, int, int, int]]:
         """Yield (start, length, flags, host) of [offset, offset + length), in order; neighbours may be alike."""
 
-    def rows_alone(self, offset: int, length: int) -> Iterator[Row] | None:
-        """Return the rows of a chain of this file alone; None where it has no shorter way to them than pieces()."""
+    def series_alone(self, offset: int, length: int) -> Iterator[Series] | None:
+        """Return the rows where no file lies under this one; None without a shorter way to them than pieces()."""
 
 
 class RawLayer:
@@ -101,7 +122,7 @@ class RawLayer:
         for start, piece_length, is_stored in self._ranges.pieces(offset, length):
             yield start, piece_length, _STORED if is_stored else _UNFILLED, self._start + start
 
-    def rows_alone(self, offset: int, length: int) -> None:  # noqa: ARG002 - there is no shorter way
+    def series_alone(self, offset: int, length: int) -> None:  # noqa: ARG002 - there is no shorter way
         return None
 
 
@@ -128,11 +149,8 @@ class Qcow2Layer:
                     unfilled = 0 if is_stored else IS_ZERO
                     yield start + at - host, stored_length, _STORED | unfilled, at
 
-    def rows_alone(self, offset: int, length: int) -> Iterator[Row] | None:
-        if self._ranges is not None:
-            return None
-        found = host_ranges(self._mapping, offset, length)
-        return ((start, piece_length, 0, _ALONE[flags], host) for start, piece_length, flags, host in found)
+    def series_alone(self, offset: int, length: int) -> Iterator[Series] | None:
+        return host_series(self._mapping, offset, length, _ALONE) if self._ranges is None else None
 
 
 def _layers(source: Source) -> Iterator[MapLayer]:
@@ -152,6 +170,17 @@ def _layers(source: Source) -> Iterator[MapLayer]:
 def _is_unfilled(source: Qcow2Source) -> bool:
     file = source.file
     return isinstance(file, RawSource) and has_unfilled_clusters(file, source.header, file.stored())
+
+
+def _series(layers: list[MapLayer], offset: int, length: int) -> Iterator[RowSeries]:
+    """The pieces of [offset, offset + length) as the image shows it, as series."""
+    below_size = layers[1].size if len(layers) > 1 else 0
+    covered = min(length, max(0, below_size - offset))
+    alone = layers[0].series_alone(offset + covered, length - covered) if covered < length else ()
+    for start, piece_length, depth, flags, host in _pieces(layers, 0, offset, length if alone is None else covered):
+        yield start, piece_length, depth, ((piece_length, flags),), host
+    for start, series_length, parts, host in alone or ():
+        yield start, series_length, 0, parts, host
 
 
 def _pieces(layers: list[MapLayer], depth: int, offset: int, length: int) -> Iterator[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 
-from pydiskimg.images.map import map_rows
+from pydiskimg.images.map import map_series
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.bitmaps import BITMAP_ENTRY, read_bitmaps
 from pydiskimg.images.qcow2.host_offsets import IS_DATA, IS_ZERO
@@ -14,6 +14,7 @@ from pydiskimg.images.qcow2.write.create import l1_entries, refcount_clusters, r
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Unpack
 
     from pydiskimg.images.qcow2.header import Header
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pydiskimg.protocols import Addressable, ImageSource
 
 
+_STORED = IS_DATA | IS_ZERO  # of these, the flags that tell of data
 _Measured = namedtuple("_Measured", ("required", "fully_allocated"))
 
 
@@ -86,11 +88,23 @@ def _tables(data: int, chosen: ChosenOptions) -> int:
 def _stored(source: ImageSource, cluster_size: int) -> int:
     """The bytes of the clusters in which the source has data, by the map that `qemu-img map` shows, too."""
     clusters = end = 0
-    for start, length, _, flags, _ in map_rows(source, 0, source.size)[1]:
-        if flags & IS_ZERO or not flags & IS_DATA:
-            continue
+    for start, length in _data(source, cluster_size):
         first, stop = start // cluster_size, -(-(start + length) // cluster_size)
         clusters += stop - max(first, end)
         end = stop
     total: int = clusters * cluster_size
     return total
+
+
+def _data(source: ImageSource, cluster_size: int) -> Iterator[tuple[int, int]]:
+    """Yield start and length of what is data; what shares a cluster with it may be included."""
+    for start, length, _, parts, _ in map_series(source, 0, source.size)[1]:
+        if start // cluster_size == (start + length - 1) // cluster_size:
+            if any(flags & _STORED == IS_DATA for _, flags in parts):
+                yield start, length
+            continue
+        position = start
+        for part_length, flags in parts:
+            if flags & _STORED == IS_DATA:
+                yield position, part_length
+            position += part_length

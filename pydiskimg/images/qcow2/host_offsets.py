@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.l2_tables import SAME_KIND, L2Table
@@ -16,36 +17,60 @@ IS_ZERO, IS_DATA, IS_COMPRESSED, HAS_OFFSET = 1, 2, 4, 8
 Piece = tuple[int, int, int, int]
 """start, length, flags, and the host offset of the first byte (with HAS_OFFSET)."""
 
+Parts = Sequence[tuple[int, int]]
+"""(length, flags) of bytes that adjoin; the flags of neighbours differ, all or none of them have HAS_OFFSET."""
+
+Series = tuple[int, int, Parts, int]
+"""start, length, parts and host: pieces in a row whose host offsets, where they have them, adjoin as well.
+
+The subclusters of a cluster are one series: a small image can have millions of pieces, too many for a step each.
+"""
+
 _FLAGS = {HOLE: 0, ZERO: IS_ZERO, DATA: IS_DATA, COMPRESSED: IS_DATA | IS_COMPRESSED}
-_WITH_OFFSET = {kind: flags | HAS_OFFSET for kind, flags in _FLAGS.items()}
 _LOCATED_DATA = IS_DATA | HAS_OFFSET
+_AS_FOUND = tuple(range(16))
 
 
 def host_ranges(mapping: Mapping, offset: int, length: int) -> Iterator[Piece]:
     """Yield the pieces of [offset, offset + length), in order; neighbours may be alike. Errors as of Mapping.runs()."""
+    for start, _, parts, first_host in host_series(mapping, offset, length):
+        position, host = start, first_host
+        for piece_length, flags in parts:
+            yield position, piece_length, flags, host
+            position += piece_length
+            host += piece_length
+
+
+def host_series(
+    mapping: Mapping, offset: int, length: int, translation: tuple[int, ...] = _AS_FOUND
+) -> Iterator[Series]:
+    """Yield what host_ranges() does as series, with translation[flags] in place of the flags of each piece."""
     for start, end, table in mapping.tables(offset, length):
         if table is None:
-            yield start, end - start, 0, 0
+            yield start, end - start, ((end - start, translation[0]),), 0
         else:
-            yield from _in_table(mapping, table, start, end)
+            yield from _in_table(mapping, table, start, end, translation)
 
 
-def _in_table(mapping: Mapping, table: L2Table, start: int, end: int) -> Iterator[Piece]:
+def _in_table(mapping: Mapping, table: L2Table, start: int, end: int, translation: tuple[int, ...]) -> Iterator[Series]:
     header = mapping.header
     bits, first, extended = header.cluster_bits, start - start % header.l2_span, header.extended_l2
     last_index = (end - 1 - first >> bits) + 1
+    located_data = translation[_LOCATED_DATA]
     position = start
     for found in SAME_KIND.finditer(table.kinds, start - first >> bits, last_index):
         index, after = found.span()
         kind, stop = table.kinds[index], min(first + (after << bits), end)
+        length = stop - position
         if kind == MIXED:
-            yield from _in_clusters(mapping, table, index, position, stop)
+            yield from _in_clusters(mapping, table, index, position, stop, translation)
         elif kind == DATA and after == index + 1:
-            yield position, stop - position, _LOCATED_DATA, table.host(index) + position - first - (index << bits)
+            host = table.host(index) + position - first - (index << bits)
+            yield position, length, ((length, located_data),), host
         elif kind == DATA or ((kind == ZERO or (kind == HOLE and extended)) and _have_offsets(table, index, after)):
-            yield from _with_offsets(mapping, table, index, position, stop)
+            yield from _with_offsets(mapping, table, index, position, stop, translation)
         else:
-            yield position, stop - position, _FLAGS[kind], 0
+            yield position, length, ((length, translation[_FLAGS[kind]]),), 0
         position = stop
 
 
@@ -55,17 +80,20 @@ def _have_offsets(table: L2Table, index: int, after: int) -> bool:
     return highest > layout.L2_ZERO
 
 
-def _with_offsets(mapping: Mapping, table: L2Table, index: int, position: int, stop: int) -> Iterator[Piece]:
+def _with_offsets(
+    mapping: Mapping, table: L2Table, index: int, position: int, stop: int, translation: tuple[int, ...]
+) -> Iterator[Series]:
     """The pieces of clusters of one kind that have, or may have, a host offset: split where these do not adjoin."""
     size = mapping.header.cluster_size
     flags = _FLAGS[table.kinds[index]]
     inside = position % size
     while position < stop:
         piece_end = min(position - inside + size, stop)
+        length = piece_end - position
         if _has_offset(mapping, table, index):
-            yield position, piece_end - position, flags | HAS_OFFSET, table.host(index) + inside
+            yield position, length, ((length, translation[flags | HAS_OFFSET]),), table.host(index) + inside
         else:
-            yield position, piece_end - position, flags, 0
+            yield position, length, ((length, translation[flags]),), 0
         position, inside, index = piece_end, 0, index + 1
 
 
@@ -77,24 +105,38 @@ def _has_offset(mapping: Mapping, table: L2Table, index: int) -> bool:
     return mapping.header.has_data_file and can_hold_data and bool(table.entry(index) & layout.COPIED)
 
 
-def _in_clusters(mapping: Mapping, table: L2Table, index: int, position: int, stop: int) -> Iterator[Piece]:
-    """The pieces of clusters whose subclusters differ."""
+def _in_clusters(
+    mapping: Mapping, table: L2Table, index: int, position: int, stop: int, translation: tuple[int, ...]
+) -> Iterator[Series]:
+    """The pieces of clusters whose subclusters differ: a series for each cluster."""
     size, unit = mapping.header.cluster_size, mapping.header.subcluster_size
     begin = position - position % size
     kinds = table.subclusters(index, index + -(-(stop - begin) // size))
-    # The first piece may begin inside a subcluster, and the last one end there.
-    first, inside = divmod(position - begin, unit)
-    for number, cluster in enumerate(range(begin, stop, size)):
-        flags_of = _WITH_OFFSET if _has_offset(mapping, table, index + number) else _FLAGS
-        host = table.host(index + number) + position - cluster
-        after = (number + 1) * layout.SUBCLUSTERS
-        for run in SAME_KIND.findall(kinds, first, after):
-            length = len(run) * unit - inside
-            if position + length >= stop:
-                yield position, stop - position, flags_of[run[0]], host
-                return
-            yield position, length, flags_of[run[0]], host
-            position += length
-            host += length
-            inside = 0
-        first = after
+    at = 0
+    for cluster in range(begin, stop, size):
+        has_offset = _has_offset(mapping, table, index)
+        parts = _parts(kinds[at : at + layout.SUBCLUSTERS], unit, translation, has_offset=has_offset)
+        start, end = max(cluster, position), min(cluster + size, stop)
+        if end - start < size:
+            parts = _cut(parts, start - cluster, end - cluster)
+        yield start, end - start, parts, table.host(index) + start - cluster
+        at += layout.SUBCLUSTERS
+        index += 1
+
+
+@lru_cache(256)
+def _parts(kinds: bytes, unit: int, translation: tuple[int, ...], *, has_offset: bool) -> Parts:
+    """The parts of a whole cluster whose subclusters, of unit bytes each, have these kinds."""
+    of_all = HAS_OFFSET if has_offset else 0
+    return tuple((len(run) * unit, translation[_FLAGS[run[0]] | of_all]) for run in SAME_KIND.findall(kinds))
+
+
+def _cut(parts: Parts, first: int, end: int) -> Parts:
+    """The bytes [first, end) of the parts."""
+    cut, at = [], 0
+    for length, flags in parts:
+        low, high = max(at, first), min(at + length, end)
+        if low < high:
+            cut.append((high - low, flags))
+        at += length
+    return cut
