@@ -38,10 +38,12 @@ class CheckResult:
         return not (self.corruptions or self.leaks or self.check_errors)
 
     def add_corruption(self, text: str, count: int = 1, *, is_repairable: bool = False) -> None:
-        """Count corruptions that one sentence describes."""
+        """Count corruptions that one sentence describes; text is not looked at once there are enough sentences."""
         self.corruptions += count
-        self.repairable += count * is_repairable
-        self._add_detail(text)
+        if is_repairable:
+            self.repairable += count
+        if len(self.details) < MAX_DETAILS:
+            self.details.append(text)
 
     def add_leak(self, text: str) -> None:
         """Count a cluster that nothing uses as often as its reference count says."""

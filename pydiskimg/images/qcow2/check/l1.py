@@ -18,8 +18,10 @@ from pydiskimg.protocols import Progress, Source
 # L2 tables that are remembered before they are visited: about 16 MiB.
 GROUP = 128 << 10
 PIECE = 1 << 20
-# L2 tables at wrong places overlap each other: without a limit a small file would make much work.
+# L2 tables at wrong places overlap each other: without limits, of their number and of the bytes that they have
+# together, a small file would make much work.
 MISALIGNED = 64
+MISALIGNED_BYTES = 1 << 20
 _INACTIVE = 1 << 32  # references by snapshots are counted above those by the active layer
 
 
@@ -44,6 +46,7 @@ class L1Walk:
         self._is_first_pass = is_first_pass
         self._found: dict[int, int] = {}
         self._misaligned: set[int] = set()
+        self._most_misaligned = max(1, min(MISALIGNED, MISALIGNED_BYTES // header.cluster_size))
         self._done = 0
         self._total = 0
 
@@ -85,7 +88,7 @@ class L1Walk:
                 self._result.add_corruption(
                     f"{table.what}: the entry 0x{entry:016x} names an L2 table that is not aligned", table.times
                 )
-            if len(self._misaligned) < MISALIGNED:
+            if len(self._misaligned) < self._most_misaligned:
                 self._misaligned.add(offset)
             elif offset not in self._misaligned:
                 return False

@@ -37,6 +37,8 @@ class ReferenceCounter:
         self.first = first
         self.end = end = min(first + WINDOW, last_end)
         self.is_last = end == last_end
+        # Clusters from here on have no count: the refcount table ends.
+        self.counted = len(reader.entries) * reader.block_clusters
         self.lost = 0
         self._reader = reader
         self._references = _zeros(max(1, (end - first) * 2))
@@ -98,7 +100,7 @@ class ReferenceCounter:
         """The count that the file stores for any cluster."""
         if self.first <= cluster < self.end and (count := self.stored[cluster - self.first]) < MANY:
             return count
-        return self._reader.count(cluster)
+        return self._reader.count(cluster) if cluster < self.counted else 0
 
 
 def _zeros(length: int) -> mmap.mmap:

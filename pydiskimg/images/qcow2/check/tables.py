@@ -39,11 +39,14 @@ class TableChecker:
         self, file: Source, header: Header, counter: ReferenceCounter, result: CheckResult, *, is_first_pass: bool
     ) -> None:
         self._file = file
+        self._file_size = file.size
         self._header = header
         self._counter = counter
         self._result = result
         self._is_first_pass = is_first_pass
         self._cluster_size = header.cluster_size
+        # Properties of the header, which every entry asks for.
+        self._has_data_file, self._is_extended = header.has_data_file, header.extended_l2
         # Clusters of the window that begin inside the file.
         self._size = min(counter.end, -(-file.size // header.cluster_size)) - counter.first
         # Aligned offsets are multiples of this, so that everything else in an entry shows in one mask.
@@ -51,12 +54,13 @@ class TableChecker:
         self._unusual = ~(self._aligned | layout.COPIED)
         # Set for the table that is being visited.
         self._table = self._times = self._active = 0
-        self._what = ""
+        self._what = self._what_compressed = ""
 
     def visit(self, offset: int, active: int, inactive: int) -> None:
         """Check the table at offset, which the active layer names active times, snapshots inactive times."""
         self._table, self._times, self._active = offset, active + inactive, active
         self._what = f"the cluster of an entry of {self._name}"
+        self._what_compressed = f"the compressed cluster of an entry of {self._name}"
         raw = read_padded(self._file, offset, self._cluster_size)
         if is_zero(raw):
             return
@@ -73,14 +77,14 @@ class TableChecker:
         cluster_size = self._cluster_size
         if length <= 0:
             return
-        if offset + length - self._file.size >= cluster_size:
+        if offset + length - self._file_size >= cluster_size:
             if self._is_first_pass:
-                self._result.add_corruption(
-                    f"{what} at 0x{offset:x} ends at 0x{offset + length:x}, beyond the end of the file "
-                    f"(0x{self._file.size:x})",
-                    times,
-                    is_repairable=is_repairable or what == REFCOUNT_TABLE,
-                )
+                text = ""
+                if self._result.wants_details:
+                    end = f"0x{offset + length:x}, beyond the end of the file (0x{self._file_size:x})"
+                    text = f"{what} at 0x{offset:x} ends at {end}"
+                is_repairable = is_repairable or what == REFCOUNT_TABLE
+                self._result.add_corruption(text, times, is_repairable=is_repairable)
             return
         first, last = offset // cluster_size, (offset + length - 1) // cluster_size
         self._counter.add(first, last - first + 1, times)
@@ -180,29 +184,29 @@ class TableChecker:
             self._compressed(entry, bitmap)
             return following
         if entry & layout.L2_STANDARD_RESERVED:
-            self._corrupt(f"0x{entry:016x} has reserved bits set")
+            self._corrupt("has reserved bits set", entry)
         offset = entry & layout.ENTRY_OFFSET
-        is_zero = bool(entry & layout.L2_ZERO) and not self._header.extended_l2
-        if not offset and (is_zero or not (self._header.has_data_file and entry & layout.COPIED)):
+        is_zero = bool(entry & layout.L2_ZERO) and not self._is_extended
+        if not offset and (is_zero or not (self._has_data_file and entry & layout.COPIED)):
             if not is_zero and bitmap & layout.SUBCLUSTERS_ALLOCATED:
-                self._corrupt(f"0x{entry:016x} has no cluster, and subclusters in it (0x{bitmap:016x})")
+                self._corrupt("has no cluster, and subclusters in it", entry, bitmap)
             return following
         return self._allocated(entry, bitmap, following)
 
     def _allocated(self, entry: int, bitmap: int, following: int) -> int:
         offset = entry & layout.ENTRY_OFFSET
         if bitmap >> 32 & bitmap & layout.SUBCLUSTERS_ALLOCATED:
-            self._corrupt(f"0x{entry:016x} has subclusters that are allocated and zero (0x{bitmap:016x})")
+            self._corrupt("has subclusters that are allocated and zero", entry, bitmap)
         is_repairable = False
         if offset % self._cluster_size:
             # An offset of what holds no data can be forgotten.
-            unused = not bitmap & layout.SUBCLUSTERS_ALLOCATED if self._header.extended_l2 else entry & layout.L2_ZERO
+            unused = not bitmap & layout.SUBCLUSTERS_ALLOCATED if self._is_extended else entry & layout.L2_ZERO
             is_repairable = bool(unused)
-            self._corrupt(f"0x{entry:016x} names a cluster that is not aligned", is_repairable=is_repairable)
+            self._corrupt("names a cluster that is not aligned", entry, is_repairable=is_repairable)
         if self._active and self._is_first_pass:
             self._result.allocated_clusters += self._active
             self._result.fragmented_clusters += (following not in (0, offset)) * self._active
-        if not self._header.has_data_file:
+        if not self._has_data_file:
             self.add_range(offset, self._cluster_size, self._times, self._what, is_repairable=is_repairable)
         if self._active:
             self._check_copied(offset >> self._header.cluster_bits, bool(entry & layout.COPIED))
@@ -210,16 +214,15 @@ class TableChecker:
 
     def _compressed(self, entry: int, bitmap: int) -> None:
         if entry & layout.COPIED:
-            text = f"0x{entry:016x} is compressed and has the copied flag"
-            self._corrupt(text, is_repairable=True)
-        if self._header.has_data_file:
-            self._corrupt(f"0x{entry:016x} is compressed in an image with an external data file")
+            self._corrupt("is compressed and has the copied flag", entry, is_repairable=True)
+        if self._has_data_file:
+            self._corrupt("is compressed in an image with an external data file", entry)
             return
         if bitmap:
-            self._corrupt(f"0x{entry:016x} is compressed and has subclusters (0x{bitmap:016x})")
+            self._corrupt("is compressed and has subclusters", entry, bitmap)
             return
         start, length = self._header.compressed_at(entry)
-        self.add_range(start, length, self._times, f"the compressed cluster of an entry of {self._name}")
+        self.add_range(start, length, self._times, self._what_compressed)
         if self._active and self._is_first_pass:
             self._result.allocated_clusters += self._active
             self._result.compressed_clusters += self._active
@@ -232,20 +235,24 @@ class TableChecker:
             return
         if cluster < counter.first or (cluster >= counter.end and not counter.is_last):
             return
-        if counter.is_unreadable(cluster):
+        if cluster < counter.counted and counter.is_unreadable(cluster):
             return
-        count = 1 if self._header.has_data_file else counter.stored_count(cluster)
+        count = 1 if self._has_data_file else counter.stored_count(cluster)
         if (count == 1) != is_copied:
-            self._result.add_corruption(
-                f"{self._name}: cluster {cluster} has the reference count {count}, and the copied flag is "
-                f"{'set' if is_copied else 'not set'}",
-                self._active,
-                is_repairable=True,
-            )
+            text = ""
+            if self._result.wants_details:
+                flag = "set" if is_copied else "not set"
+                text = f"{self._name}: cluster {cluster} has the reference count {count}, and the copied flag is {flag}"
+            self._result.add_corruption(text, self._active, is_repairable=True)
 
-    def _corrupt(self, text: str, *, is_repairable: bool = False) -> None:
+    def _corrupt(self, what: str, entry: int, bitmap: int = 0, *, is_repairable: bool = False) -> None:
+        """Count what is wrong with an entry, in each table once; the sentence is made where it will be kept."""
         if self._is_first_pass:
-            self._result.add_corruption(f"{self._name}: the entry {text}", self._times, is_repairable=is_repairable)
+            text = ""
+            if self._result.wants_details:
+                subclusters = f" (0x{bitmap:016x})" if bitmap else ""
+                text = f"{self._name}: the entry 0x{entry:016x} {what}{subclusters}"
+            self._result.add_corruption(text, self._times, is_repairable=is_repairable)
 
     @property
     def _name(self) -> str:
