@@ -15,7 +15,7 @@ from copy import copy
 
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.refcount_reader import is_zero
+from pydiskimg.images.qcow2.refcount_reader import expanded, is_zero
 from pydiskimg.images.qcow2.words import big_endian
 from pydiskimg.images.qcow2.write.create import change_header, refcount_clusters
 from pydiskimg.images.qcow2.write.head import replace_head
@@ -59,6 +59,22 @@ class RebuiltRefcounts(Refcounts):
             if not is_zero(part):
                 self._count_in_block(number, index, array("H", part))
             at += some
+
+    def are_once(self, first: int, count: int) -> bool:
+        """True when each of count clusters from first on is counted once."""
+        at, end = first, first + count
+        while at < end:
+            number, index = divmod(at, self._per_block)
+            some = min(end - at, self._per_block - index)
+            if number >= len(self._table) or not self._table[number]:
+                return False
+            low, high = self._entries.span(index, some)
+            counts = expanded(self._block(number).raw[low:high], self._entries.order)
+            skipped = index - (low << 3 >> self._entries.order)  # counts before it in the same byte
+            if counts[skipped : skipped + some] != b"\1" * some:
+                return False
+            at += some
+        return True
 
     def allocate_one(self) -> int:
         """Take a cluster, counted once now."""

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
 from typing import cast
 
 from pydiskimg.images.qcow2 import layout
@@ -30,12 +32,15 @@ def mend_entries(store: Store) -> None:
     """
     header = read_header(store, tables_inside=False)
     file = cast("Source", store)
+    suspicious = layout.L2_COMPRESSED | layout.ENTRY_OFFSET & (header.cluster_size - 1)
     for offset in _tables(file, header):
         raw = read_padded(file, offset, header.cluster_size)
         if is_zero(raw):
             continue
         words = numbers(raw)
         step = header.l2_entry_size // layout.ENTRY_SIZE
+        if not reduce(or_, words[::step]) & suspicious:
+            continue
         for index in range(0, len(words), step):
             entry = words[index]
             if entry and (new := _mended(entry, words[index + 1] if step > 1 else None, header)) != entry:

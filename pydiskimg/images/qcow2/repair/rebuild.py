@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from array import array
+from operator import sub
 from typing import cast
 
 from pydiskimg.images.qcow2 import layout
@@ -17,11 +19,12 @@ from pydiskimg.protocols import Source, Store
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from array import array
+    from collections.abc import Iterator
 
     from pydiskimg.images.qcow2.check.reference_counter import ReferenceCounter
     from pydiskimg.images.qcow2.header import Header
 
+_SHORT = 12  # entries: fewer of them are not worth a run of their own
 _COMPLETE = 16  # bytes of extra data that each snapshot of version 3 has
 
 
@@ -134,12 +137,37 @@ class _Rebuild:
 def with_right_flags(words: array[int], header: Header, counts: RebuiltRefcounts) -> array[int]:
     """Return the words of an L2 table with the copied flag where a cluster is counted once, and nowhere else."""
     new = words[:]
-    for index in range(0, len(words), header.l2_entry_size // layout.ENTRY_SIZE):
-        entry = words[index]
-        offset = entry & layout.ENTRY_OFFSET
-        if entry & layout.L2_COMPRESSED:
-            new[index] = entry & ~layout.COPIED
-        elif offset:
-            is_alone = header.has_data_file or counts.get(offset >> header.cluster_bits) == 1
-            new[index] = entry & ~layout.COPIED | layout.COPIED * is_alone
+    step, size = header.l2_entry_size // layout.ENTRY_SIZE, header.cluster_size
+    entries = words[::step]
+    for start, stop in _runs(entries, size):
+        entry, count = entries[start], stop - start
+        first = (entry & layout.ENTRY_OFFSET) >> header.cluster_bits
+        is_run = count >= _SHORT and first and not entry & layout.L2_COMPRESSED and not header.has_data_file
+        if is_run and counts.are_once(first, count):
+            entry |= layout.COPIED
+            new[start * step : stop * step : step] = array("Q", range(entry, entry + count * size, size))
+            continue
+        for index in range(start, stop):
+            if entries[index]:
+                new[index * step] = _with_right_flag(entries[index], header, counts)
     return new
+
+
+def _with_right_flag(entry: int, header: Header, counts: RebuiltRefcounts) -> int:
+    offset = entry & layout.ENTRY_OFFSET
+    if entry & layout.L2_COMPRESSED:
+        return entry & ~layout.COPIED
+    if not offset:
+        return entry
+    is_alone = header.has_data_file or counts.get(offset >> header.cluster_bits) == 1
+    return entry & ~layout.COPIED | layout.COPIED * is_alone
+
+
+def _runs(entries: array[int], size: int) -> Iterator[tuple[int, int]]:
+    """Yield start and end of the entries that follow each other by size, with the same flags; most are alone."""
+    start = 0
+    steps = map(sub, memoryview(entries)[1:], entries)
+    for stop in [index for index, step in enumerate(steps, 1) if step != size]:
+        yield start, stop
+        start = stop
+    yield start, len(entries)
