@@ -74,6 +74,45 @@ def test_the_words_and_fields_are_those_of_qemu_img(
         assert ours == theirs if form == "human" else json.loads(ours) == json.loads(theirs)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "left"),
+    [
+        ({0x40000: 0x00}, {}),  # the flag of the first entry, and nothing else that "leaks" leaves
+        ({0x40000 + 13: 5}, {"corruptions": 1}),  # the second entry names the first one's cluster
+        ({0x40000 + 16: 0x00, 0x40000 + 13: 5}, {"corruptions": 2}),
+        (
+            {0x20000 + 2 * 5 + 1: 0},
+            {"corruptions": 2, "leaks": 2},
+        ),  # a cluster in use counts as free
+    ],
+    ids=["flag", "shared", "both", "rebuild"],
+)
+def test_leaks_beside_corruptions(
+    tmp_path: Path, wrong: dict[int, int], left: dict[str, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "leaky.qcow2"
+    run("qemu-img", "create", "-q", "-f", "qcow2", str(path), "3M")
+    run("qemu-io", "-f", "qcow2", "-c", "write 0 200k", str(path))
+    data = bytearray(path.read_bytes()).ljust(30 << 16, b"\0")
+    data[0x20000 + 2 * 20 : 0x20000 + 2 * 22] = b"\0\1\0\1"
+    for at, byte in wrong.items():
+        data[at] = byte
+    words = ["check", "-r", "leaks", "--output=json", str(path)]
+    path.write_bytes(data)
+    theirs = subprocess.run(["qemu-img", *words], capture_output=True, text=True, check=False)
+    their_status = status_of(path)
+    path.write_bytes(data)
+    capsys.readouterr()
+    status = main(words)
+    ours = json.loads(capsys.readouterr().out)
+    assert status_of(path) == their_status == status
+    assert {name: ours[name] for name in ("corruptions", "leaks") if name in ours} == left
+    if theirs.returncode != 1:  # qemu-img ends without a word for the machine where it would have to rebuild
+        said = json.loads(theirs.stdout)
+        said["image-end-offset"] = ours["image-end-offset"]  # new counts are after what was in use
+        assert ours == said
+
+
 def test_a_machine_that_was_killed(tmp_path: Path) -> None:
     """Lazy reference counts, and the mark that the image was not closed."""
     path = tmp_path / "killed.qcow2"

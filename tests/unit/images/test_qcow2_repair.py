@@ -160,13 +160,13 @@ def test_a_leak_that_hides_a_flag() -> None:
     assert shown(bytes(store.data)) == before
 
 
-def test_only_leaks_changes_nothing_where_there_are_corruptions() -> None:
+def test_only_leaks_changes_nothing_where_counts_have_to_be_rebuilt() -> None:
     store = sound(5)
     with_wrong_counts(store, random.Random(5), 20)
     kept = bytes(store.data)
     done = repair_qcow2(store, only_leaks=True)
     assert done.found is done.left
-    assert done.found.corruptions
+    assert done.found.needs_rebuild
     assert bytes(store.data) == kept
 
 

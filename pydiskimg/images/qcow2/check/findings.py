@@ -16,8 +16,10 @@ class CheckResult:
     not be checked. image_end_offset (bytes) is where the last cluster ends that is in use. The clusters are those
     of the active layer: total_clusters of the virtual disk, allocated_clusters of them with a place in the file,
     fragmented_clusters not directly after the one before. repairable are those of the corruptions that lie in what can
-    be computed from the rest, such as reference counts; uncounted those of check_errors that do not. details has a
-    sentence for each of the first findings.
+    be computed from the rest, such as reference counts; uncounted those of check_errors that do not. wrong_flags are
+    those of the corruptions that are copied flags which contradict the reference counts. needs_rebuild
+    tells that reference counts cannot be mended one by one: a cluster in use counts as free, or the refcount table or
+    a block is not where one can be. details has a sentence for each of the first findings.
     """
 
     total_clusters: int = 0
@@ -30,6 +32,8 @@ class CheckResult:
     check_errors: int = 0
     repairable: int = 0
     uncounted: int = 0
+    wrong_flags: int = 0
+    needs_rebuild: bool = False
     details: list[str] = field(default_factory=list)
 
     @property
@@ -44,6 +48,11 @@ class CheckResult:
             self.repairable += count
         if len(self.details) < MAX_DETAILS:
             self.details.append(text)
+
+    def add_wrong_flag(self, text: str, count: int = 1) -> None:
+        """Count a copied flag, in so many places, that contradicts the reference count."""
+        self.wrong_flags += count
+        self.add_corruption(text, count, is_repairable=True)
 
     def add_leak(self, text: str) -> None:
         """Count a cluster that nothing uses as often as its reference count says."""

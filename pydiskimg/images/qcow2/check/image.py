@@ -111,10 +111,12 @@ class ImageCheck:
                     continue
                 counter.add(cluster, 1)
                 if self._is_shared(counter.references[cluster - counter.first]):
+                    self.result.needs_rebuild = True
                     self.result.add_corruption(
                         f"refcount block {index} at 0x{offset:x} is something else as well", is_repairable=True
                     )
                 continue
+            self.result.needs_rebuild = True
             if is_first:
                 self.result.add_corruption(f"refcount table entry {index}: 0x{entry:016x} {what}", is_repairable=True)
 
@@ -157,6 +159,7 @@ class ImageCheck:
             return
         where = f"cluster {cluster} (0x{cluster * self._header.cluster_size:x})"
         if count < found:
+            self.result.needs_rebuild |= count == 0
             text = f"{where} has the reference count {count} and {found} references"
             self.result.add_corruption(text, is_repairable=True)
         else:

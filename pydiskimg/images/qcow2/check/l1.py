@@ -102,10 +102,9 @@ class L1Walk:
             return
         count = counter.stored_count(cluster)
         if (count == 1) != bool(entry & layout.COPIED):
-            self._result.add_corruption(
+            self._result.add_wrong_flag(
                 f"the L1 table: the entry 0x{entry:016x} has a copied flag that is wrong for the reference count "
-                f"{count} of its L2 table",
-                is_repairable=True,
+                f"{count} of its L2 table"
             )
 
     def _visit(self, progress: Progress) -> None:

@@ -83,7 +83,8 @@ class TableChecker:
                 if self._result.wants_details:
                     end = f"0x{offset + length:x}, beyond the end of the file (0x{self._file_size:x})"
                     text = f"{what} at 0x{offset:x} ends at {end}"
-                is_repairable = is_repairable or what == REFCOUNT_TABLE
+                if what == REFCOUNT_TABLE:
+                    is_repairable = self._result.needs_rebuild = True
                 self._result.add_corruption(text, times, is_repairable=is_repairable)
             return
         first, last = offset // cluster_size, (offset + length - 1) // cluster_size
@@ -243,7 +244,7 @@ class TableChecker:
             if self._result.wants_details:
                 flag = "set" if is_copied else "not set"
                 text = f"{self._name}: cluster {cluster} has the reference count {count}, and the copied flag is {flag}"
-            self._result.add_corruption(text, self._active, is_repairable=True)
+            self._result.add_wrong_flag(text, self._active)
 
     def _corrupt(self, what: str, entry: int, bitmap: int = 0, *, is_repairable: bool = False) -> None:
         """Count what is wrong with an entry, in each table once; the sentence is made where it will be kept."""

@@ -47,9 +47,10 @@ class Repair:
 def repair_qcow2(store: Store, *, only_leaks: bool = False, progress: Progress | None = None) -> Repair:
     """Repair the qcow2 image in store, and tell what a check found before and after it; durable on return.
 
-    only_leaks frees clusters that nothing uses, and changes nothing where there are corruptions. What the disk and its
-    snapshots hold stays. An image that is in order afterwards loses the marks that it is corrupt or was not closed.
-    progress is that of the checks. An interruption leaves the image as it was, apart from leaks that are already gone.
+    only_leaks frees clusters that nothing uses, mends copied flags where nothing else is wrong, and changes nothing
+    where reference counts need a rebuild (CheckResult.needs_rebuild). What the disk and its snapshots hold stays. An
+    image that is in order afterwards loses the marks that it is corrupt or was not closed. progress is that of the
+    checks. An interruption leaves the image as it was, apart from leaks that are already gone.
 
     Raises what check_qcow2() does, and StorageError for a store that cannot be written.
     """
@@ -63,6 +64,12 @@ def repair_qcow2(store: Store, *, only_leaks: bool = False, progress: Progress |
     elif found.leaks and not found.corruptions:
         is_done = free_leaks(store)
         left = check_qcow2(file, progress=progress) if is_done else _rebuilt(store, found, progress)
+    elif found.corruptions and not found.needs_rebuild and not found.check_errors:
+        if found.leaks:
+            free_leaks(store)
+            left = check_qcow2(file, progress=progress)
+        if left.corruptions == left.wrong_flags:
+            left = _rebuilt(store, left, progress)
     marks = read_header(store, tables_inside=False).incompatible_features
     if marks & _NOT_CLOSED and not left.corruptions and not left.check_errors:
         change_header(store, incompatible_features=marks & ~_NOT_CLOSED)
