@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from functools import lru_cache
 from itertools import accumulate, chain, repeat
 
 from pydiskimg.cli.arguments import open_source, require_file_name, size_argument
@@ -19,11 +18,12 @@ from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
     from pydiskimg.images.qcow2.host_offsets import Parts
 
+_MOST_KEPT = 1024
 _BETWEEN = ",\n"
 _CHARACTERS = 64 << 10  # printed at a time: more would be memory that the system hands out anew each time
 
@@ -82,18 +82,34 @@ def _print(texts: Iterator[str]) -> None:
 
 def _json(found: Iterable[RowSeries], beginning: int) -> Iterator[str]:
     """Yield the rows; where there are none, one of no bytes at the beginning, as qemu-img has it."""
-    between = "["
+    between, rows = "[", _Kept(_json_row)
     for start, _, depth, parts, host in found:
         if len(parts) == 1:  # by itself a row is made sooner at once
             length, flags = parts[0]
             offset = f', "offset": {host}' if flags & HAS_OFFSET else ""
             yield f'{between}{{ "start": {start}, "length": {length}, "depth": {depth}, {_FLAGS[flags]}{offset}}}'
         else:
-            yield between + _BETWEEN.join(map(_json_row, parts, repeat(depth))) % _numbers(start, parts, host)
+            yield between + _BETWEEN.join(map(rows.__getitem__, zip(parts, repeat(depth)))) % _numbers(
+                start, parts, host
+            )
         between = _BETWEEN
     if between == "[":
         yield f'[{{ "start": {beginning}, "length": 0, "depth": 0, {_FLAGS[0]}}}'
     yield "]\n"
+
+
+class _Kept(dict):  # type: ignore[type-arg] # Any is not imported
+    """What make(*key) returns, made once for each key as long as there are few of them."""
+
+    def __init__(self, make: Callable[..., str]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, key: tuple[Any, ...]) -> str:
+        if len(self) >= _MOST_KEPT:
+            self.clear()
+        self[key] = made = self._make(*key)
+        return made
 
 
 def _numbers(start: int, parts: Parts, host: int) -> tuple[int, ...]:
@@ -105,7 +121,6 @@ def _numbers(start: int, parts: Parts, host: int) -> tuple[int, ...]:
     return tuple(chain.from_iterable(zip(starts, accumulate(lengths, initial=host), strict=True)))
 
 
-@lru_cache(1024)
 def _json_row(part: tuple[int, int], depth: int) -> str:
     """A row that lacks its numbers: the start, and the offset where it has one."""
     length, flags = part
@@ -115,6 +130,7 @@ def _json_row(part: tuple[int, int], depth: int) -> str:
 
 def _table(found: Iterable[RowSeries], files: Sequence[str], name: str) -> Iterator[str]:
     yield f"{'Offset':<16}{'Length':<16}{'Mapped to':<16}File\n"
+    kept = _Kept(_table_row)
     shown = [printable(file).replace("%", "%%") for file in files]
     for start, _, depth, parts, host in found:
         at, ahead = start, host - start
@@ -128,14 +144,13 @@ def _table(found: Iterable[RowSeries], files: Sequence[str], name: str) -> Itera
                         "that this table could tell; use --output json"
                     )
                 if not flags & IS_ZERO:
-                    rows.append(_table_row(length, shown[depth], at > 0, at + ahead > 0))
+                    rows.append(kept[length, shown[depth], at > 0, at + ahead > 0])
                     numbers += at, at + ahead
             at += length
         if rows:
             yield "".join(rows) % tuple(numbers)
 
 
-@lru_cache(1024)
 def _table_row(length: int, file: str, *has_digits: bool) -> str:
     """A line that lacks its numbers, the start and the offset; C's %#x writes 0 without the 0x."""
     start, offset = ("%-#16x" if has else "%-16d" for has in has_digits)

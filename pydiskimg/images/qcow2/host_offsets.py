@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.l2_tables import SAME_KIND, L2Table
@@ -113,9 +112,11 @@ def _in_clusters(
     begin = position - position % size
     kinds = table.subclusters(index, index + -(-(stop - begin) // size))
     at = 0
+    known: dict[tuple[bytes, bool], Parts] = {}
     for cluster in range(begin, stop, size):
         has_offset = _has_offset(mapping, table, index)
-        parts = _parts(kinds[at : at + layout.SUBCLUSTERS], unit, translation, has_offset=has_offset)
+        key = kinds[at : at + layout.SUBCLUSTERS], has_offset
+        parts = known.get(key) or known.setdefault(key, _parts(*key, unit, translation))
         start, end = max(cluster, position), min(cluster + size, stop)
         if end - start < size:
             parts = _cut(parts, start - cluster, end - cluster)
@@ -124,8 +125,7 @@ def _in_clusters(
         index += 1
 
 
-@lru_cache(256)
-def _parts(kinds: bytes, unit: int, translation: tuple[int, ...], *, has_offset: bool) -> Parts:
+def _parts(kinds: bytes, has_offset: bool, unit: int, translation: tuple[int, ...]) -> Parts:
     """The parts of a whole cluster whose subclusters, of unit bytes each, have these kinds."""
     of_all = HAS_OFFSET if has_offset else 0
     return tuple((len(run) * unit, translation[_FLAGS[run[0]] | of_all]) for run in SAME_KIND.findall(kinds))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+from array import array
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from pydiskimg.images.qcow2.header import read_header
 from pydiskimg.images.qcow2.reader import open_qcow2
 from pydiskimg.images.qcow2.repair.counts import RebuiltRefcounts
 from pydiskimg.images.qcow2.repair.image import repair_qcow2
+from pydiskimg.images.qcow2.repair.rebuild import with_right_flags
 from pydiskimg.images.qcow2.snapshots import read_snapshots
 from pydiskimg.images.qcow2.switch.bitmaps import change_bitmaps
 from pydiskimg.images.qcow2.switch.snapshots import take_snapshot
@@ -323,3 +325,29 @@ def test_images_that_lie() -> None:
             assert lying.size < 2 * len(image) + 64 * CLUSTER
         outcomes["left" if done.refusal else "repaired"] += 1
     assert min(outcomes.values()) > 10, outcomes
+
+
+@pytest.mark.parametrize("refcount_order", range(7))
+def test_flags_of_runs_are_those_of_single_entries(refcount_order: int) -> None:
+    """Clusters in a row get their flags together where each is counted once, and one by one elsewhere."""
+    rng = random.Random(refcount_order)
+    store = MemoryStore()
+    create_qcow2(store, SIZE, cluster_size=CLUSTER, refcount_bits=1 << refcount_order)
+    end = 6000  # clusters, in several refcount blocks
+    counts = RebuiltRefcounts(store, header := read_header(store), end, spare=1)
+    stored = array("H", [1]) * end
+    for _ in range(40):
+        stored[rng.randrange(end)] = 0
+    counts.count(0, stored.tobytes())
+    words, expected = array("Q"), array("Q")
+    while len(words) < 4000:
+        first, count = rng.randrange(1, end - 300), rng.choice((1, 5, 12, 40, 300))
+        flags = rng.choice((0, layout.COPIED, layout.L2_ZERO, layout.L2_COMPRESSED, layout.L2_COMPRESSED | 1 << 63))
+        for cluster in range(first, first + count):
+            entry = cluster * CLUSTER | flags
+            is_copied = stored[cluster] == 1 and not entry & layout.L2_COMPRESSED
+            words.append(entry)
+            expected.append(entry & ~layout.COPIED | layout.COPIED * is_copied)
+        words.append(0)
+        expected.append(0)
+    assert with_right_flags(words, header, counts) == expected
