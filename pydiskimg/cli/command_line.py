@@ -49,8 +49,7 @@ _TAKE_DESCRIPTIONS = {
     *("amend", "bitmap", "check", "commit", "compare", "convert", "info", "map", "measure", "rebase", "resize"),
     *("snapshot", "dd"),
 }
-# What qemu-img has and pydiskimg does not, and why: --help says it, in the words of docs/commands.md. A row of what has
-# been built since is passed over.
+# What qemu-img has and pydiskimg does not, and why: --help says it, in the words of docs/commands.md.
 LEFT_OUT_SUBCOMMANDS = {"bench": "it measures QEMU's own block layer"}
 _SECRETS = {"--object": "secrets are for encrypted images, which are refused by name"}
 LEFT_OUT = {
@@ -191,7 +190,7 @@ class _Parser(argparse.ArgumentParser):
         """Return the help, with what of qemu-img is left out at its end."""
         command = self.prog.partition(" ")[2]
         missing = left_out(command, self) if command else LEFT_OUT_SUBCOMMANDS
-        rows = "; ".join(f"{name} ({reason})" for name, reason in missing.items() if name not in COMMANDS)
+        rows = "; ".join(f"{name} ({reason})" for name, reason in missing.items())
         plain = self.epilog
         self.epilog = " ".join(filter(None, (plain, f"Of qemu-img left out: {rows}." if rows else "")))
         try:

@@ -358,13 +358,6 @@ def test_a_name_that_comes_through_a_pipe_is_shown_safely(tmp_path: Path) -> Non
         assert len(shown) < 5000
 
 
-def test_a_body_of_a_hard_link_is_passed_over(tmp_path: Path) -> None:
-    linked = bytes(header(b"b", 4, flag=b"1", link=b"file")) + padded(b"evil")
-    target = unpack(tmp_path, extended((b"comment", b"this is pax")) + GOOD + linked + plain(b"after") + END)
-    assert (target / "b").read_text() == "data"
-    assert (target / "after").read_text() == "data"
-
-
 def test_gzip_is_checked_to_its_last_byte(tmp_path: Path) -> None:
     whole = gzip.compress(GOOD + END)
     assert (unpack(tmp_path, whole) / "file").read_text() == "data"

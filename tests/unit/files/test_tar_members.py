@@ -18,7 +18,7 @@ from pydiskimg.errors import ArchiveError
 from pydiskimg.files.entry import Entry
 from pydiskimg.files.tar import open_tar
 from tests.fixtures.limits import limits
-from tests.unit.files.test_archive_damage import END, extended, header, padded, plain, record, summed
+from tests.unit.files.test_archive_damage import END, extended, header, padded, plain, record, summed, unpack
 
 
 def entries(tmp_path: Path, data: bytes) -> list[tuple[Entry, bytes]]:
@@ -66,6 +66,13 @@ def test_sizes_of_what_has_no_body_do_not_count(flag: bytes, tmp_path: Path) -> 
 def test_a_hard_link_with_the_size_of_its_file_and_no_body(magic: bytes, after: bytes, tmp_path: Path) -> None:
     link = header(b"b", 4096, flag=b"1", magic=magic, link=b"file")
     assert names(tmp_path, plain() + bytes(link) + after + END)[:2] == [b"file", b"b"]
+
+
+def test_a_body_of_a_hard_link_is_passed_over(tmp_path: Path) -> None:
+    linked = bytes(header(b"b", 4, flag=b"1", link=b"file")) + padded(b"evil")
+    target = unpack(tmp_path, extended((b"comment", b"this is pax")) + plain() + linked + plain(b"after") + END)
+    assert (target / "b").read_text() == "data"
+    assert (target / "after").read_text() == "data"
 
 
 def test_a_sparse_member_with_its_whole_size_in_the_extended_header(tmp_path: Path) -> None:

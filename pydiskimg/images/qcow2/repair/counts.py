@@ -17,8 +17,8 @@ from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.refcount_reader import expanded, is_zero
 from pydiskimg.images.qcow2.words import big_endian
-from pydiskimg.images.qcow2.write.create import change_header, refcount_clusters
-from pydiskimg.images.qcow2.write.head import replace_head
+from pydiskimg.images.qcow2.write.create import refcount_clusters
+from pydiskimg.images.qcow2.write.head import switch_head
 from pydiskimg.images.qcow2.write.refcounts import Refcounts
 from pydiskimg.startup import TYPE_CHECKING
 
@@ -90,13 +90,8 @@ class RebuiltRefcounts(Refcounts):
         """Make these the counts of the image, whose header gets fields, and extensions where not None; durable."""
         self._blocks.write()
         self._store.write(self._table_offset, big_endian(self._table[:]))
-        self._store.flush()
         fields |= {"refcount_table_offset": self._table_offset, "refcount_table_clusters": self._table_clusters}
-        if extensions is None:
-            change_header(self._store, **fields)
-        else:
-            replace_head(self._store, self._header, extensions, None, **fields)
-        self._store.flush()
+        switch_head(self._store, self._header, extensions, **fields)
 
     def _count_in_block(self, number: int, index: int, numbers: array[int]) -> None:
         self._need_block(number)

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.qcow2.words import big_endian
-from pydiskimg.images.qcow2.write.create import change_header
-from pydiskimg.images.qcow2.write.head import replace_head
+from pydiskimg.images.qcow2.write.head import switch_head
 from pydiskimg.images.qcow2.write.refcounts import Refcounts
 from pydiskimg.startup import TYPE_CHECKING
 
@@ -132,13 +131,8 @@ class SwitchedRefcounts(Refcounts):
         assert self._is_settled
         self._blocks.write()
         self._store.write(self._table_offset, big_endian(self._table[:]))
-        self._store.flush()
         fields |= {"refcount_table_offset": self._table_offset, "refcount_table_clusters": self._table_clusters}
-        if extensions is None:
-            change_header(self._store, **fields)
-        else:
-            replace_head(self._store, self._header, extensions, None, **fields)
-        self._store.flush()
+        switch_head(self._store, self._header, extensions, **fields)
         self._discard()
 
     def _note_lowered(self, cluster: int, count: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.write.create import pack_extension
+from pydiskimg.images.qcow2.write.create import change_header, pack_extension
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,6 +41,19 @@ def replace_head(
     end = len(head.rstrip(b"\0")) if header.cluster_size > layout.SECTOR else len(head)
     length = -(-max(end, len(new)) // layout.SECTOR) * layout.SECTOR
     store.write(0, new.ljust(length, b"\0"))
+
+
+def switch_head(store: Store, header: Header, extensions: dict[int, bytes] | None, /, **fields: int) -> None:
+    """Give the image fields, and extensions where not None, once all that was written before is durable; durable too.
+
+    Raises as replace_head().
+    """
+    store.flush()
+    if extensions is None:
+        change_header(store, **fields)
+    else:
+        replace_head(store, header, extensions, None, **fields)
+    store.flush()
 
 
 def _length(header: Header, version: int) -> int:
