@@ -31,6 +31,9 @@ COMMANDS = {
     "commit": "write what an image holds into its backing file",
     "rebase": "let an image stand on another backing file",
     "amend": "change options of a qcow2 image",
+    "hash": "print a checksum of the guest's data",
+    "filesystems": "list the file systems and partitions of an image",
+    "df": "tell how much of the file systems of images is in use",
     "mkfs": "make an ext2, ext3 or ext4 file system",
     "mkswap": "make a swap area",
     "ls": "list files of an image",
@@ -59,7 +62,23 @@ LEFT_OUT = {
 _COLUMNS = 80  # where there is no terminal
 _WRONG_USAGE = 2  # argparse's exit status
 # The other subcommands are qemu-img's, which ends with 1; but 1 of compare says that the images differ.
-_OWN = ("mkfs", "mkswap", "ls", "cat", "stat", "copy-out", "tar-out", "copy-in", "tar-in", "rm", "mkdir", "build")
+_OWN = (
+    "hash",
+    "filesystems",
+    "df",
+    "mkfs",
+    "mkswap",
+    "ls",
+    "cat",
+    "stat",
+    "copy-out",
+    "tar-out",
+    "copy-in",
+    "tar-in",
+    "rm",
+    "mkdir",
+    "build",
+)
 
 
 def run(words: Sequence[str]) -> int:

@@ -73,9 +73,9 @@ def _facts(tree: ExtTree, path: str, status: os.stat_result, arguments: Argument
     facts = file_facts(path, status, target_of(tree, path, status))
     facts |= other_times(status) if arguments.times else {}
     if arguments.checksum and stat.S_ISREG(status.st_mode):
-        from pydiskimg.cli.ls_fields import checksum_of
+        from pydiskimg.transfer.digest import digest  # only here: it imports hashlib
 
-        facts[arguments.checksum] = checksum_of(tree.open(path), arguments.checksum)
+        facts[arguments.checksum] = digest(tree.open(path), arguments.checksum)
     return facts | (allocated_bytes(status) if arguments.extra_stats else {})
 
 

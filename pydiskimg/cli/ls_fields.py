@@ -7,9 +7,11 @@ import os
 import stat
 import time
 
+from pydiskimg.cli.columns import csv_field
 from pydiskimg.cli.file_facts import short_size, target_of
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import printable
+from pydiskimg.transfer.digest import digest
 
 if TYPE_CHECKING:
     import argparse
@@ -17,13 +19,11 @@ if TYPE_CHECKING:
 
     from pydiskimg.cli import Arguments
     from pydiskimg.fs.ext4.tree import ExtTree
-    from pydiskimg.protocols import Source
 
 CHECKSUMS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
 _KINDS = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFLNK, stat.S_IFSOCK)
 _TYPES = dict(zip(_KINDS, "-dcbpls", strict=True))
 _DAY = 86400  # seconds
-_PIECE = 1 << 20
 _LONGEST = 1 << 20  # characters of a path
 
 
@@ -70,22 +70,10 @@ def field_lines(tree: ExtTree, found: Iterable[tuple[str, str, os.stat_result]],
         if arguments.csv:
             names = [path] if target is None else [path, target]
             shown = [printable(name, limit=_LONGEST, exact=True) for name in names]
-            yield ",".join(_quoted(field.strip()) for field in (*fields, *shown))
+            yield ",".join(csv_field(field.strip()) for field in (*fields, *shown))
         else:
             arrow = "" if target is None else f" -> {printable(target)}"
             yield " ".join((*filter(None, fields), printable(path, limit=_LONGEST))) + arrow
-
-
-def checksum_of(contents: Source, kind: str) -> str:
-    """Return a checksum of a file's contents, holes included, in hexadecimal."""
-    import hashlib  # only here: it takes longer to import than a directory to list
-
-    digest, buffer = hashlib.new(kind, usedforsecurity=False), memoryview(bytearray(_PIECE))
-    for start in range(0, contents.size, _PIECE):
-        piece = buffer[: min(_PIECE, contents.size - start)]
-        contents.read_into(start, piece)
-        digest.update(piece)
-    return digest.hexdigest()
 
 
 def _fields(tree: ExtTree, path: str, status: os.stat_result, arguments: Arguments, now: int) -> list[str]:
@@ -102,7 +90,7 @@ def _fields(tree: ExtTree, path: str, status: os.stat_result, arguments: Argumen
         fields += [device, str(status.st_ino), str(status.st_nlink), of_file, str(status.st_blocks)]
     if arguments.checksum:
         is_file = kind == stat.S_IFREG
-        fields.append(checksum_of(tree.open(path), arguments.checksum) if is_file else "")
+        fields.append(digest(tree.open(path), arguments.checksum) if is_file else "")
     return fields
 
 
@@ -114,10 +102,3 @@ def _time(seconds: int, form: str | None, now: int) -> str:
     if form == "days":
         return f"{int((now - seconds) / _DAY):3}"  # towards zero, as a file of the last 24 hours has 0
     return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
-
-
-def _quoted(field: str) -> str:
-    """Return a field of CSV, with quotes where it needs them."""
-    if any(character in field for character in ' ",\n'):
-        return '"' + field.replace('"', '""') + '"'
-    return field

@@ -43,7 +43,10 @@ SUPERBLOCK = Record("xfs_dsb", ">", 264, """
     07d B   sb_rextslog
     07e B   sb_inprogress
     07f B   sb_imax_pct
-    080 96s sb_icount           to sb_features_log_incompat
+    080 Q   sb_icount           inodes that are laid out
+    088 Q   sb_ifree            those of them that are free
+    090 Q   sb_fdblocks         free blocks
+    098 72s sb_frextents        to sb_features_log_incompat
     0e0 4s  sb_crc              version 5; little-endian, of the sector with this field zero
     0e4 I   sb_spino_align
     0e8 Q   sb_pquotino

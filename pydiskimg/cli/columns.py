@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: MIT
+"""Rows of text in columns, or as CSV, as the virt-* tools print their tables."""
+
+from __future__ import annotations
+
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+    from typing import TypeAlias
+
+    from pydiskimg.cli import Arguments
+
+    Row: TypeAlias = Sequence[str | int | None]
+
+_NONE = "-"
+
+
+def add_columns_options(parser: argparse.ArgumentParser) -> None:
+    """Add --csv and --no-title."""
+    parser.add_argument("--csv", action="store_true", help="fields separated by commas, quoted where needed")
+    parser.add_argument("--no-title", action="store_true", help="leave out the line of titles")
+
+
+def table_lines(titles: Sequence[str], rows: Sequence[Row], arguments: Arguments) -> Iterator[str]:
+    """Yield the rows, with their titles first, as the arguments of add_columns_options() ask for; None is nothing."""
+    form = _csv if arguments.csv else _columns
+    return form([] if arguments.no_title else titles, rows)
+
+
+def _columns(titles: Sequence[str], rows: Sequence[Row]) -> Iterator[str]:
+    """Yield lines with the fields below each other, numbers to the right."""
+    table = [list(titles)] if titles else []
+    table += [[_NONE if field in (None, "") else str(field) for field in row] for row in rows]
+    by_column = zip(*table, strict=True)
+    aligned = [_aligned(column, is_number=number) for column, number in zip(by_column, _numeric(rows), strict=False)]
+    for line in zip(*aligned, strict=True):
+        yield "  ".join(line).rstrip()
+
+
+def _numeric(rows: Sequence[Row]) -> Iterator[bool]:
+    """Tell of each column whether it has numbers; without rows there is nothing to tell, and nothing to print."""
+    for column in zip(*rows, strict=True):
+        yield any(isinstance(field, int) for field in column)
+
+
+def _aligned(column: Sequence[str], *, is_number: bool) -> list[str]:
+    width = max(map(len, column))
+    return [field.rjust(width) if is_number else field.ljust(width) for field in column]
+
+
+def _csv(titles: Sequence[str], rows: Sequence[Row]) -> Iterator[str]:
+    for row in [titles, *rows] if titles else rows:
+        yield ",".join(csv_field("" if field is None else str(field)) for field in row)
+
+
+def csv_field(field: str) -> str:
+    """Return a field of CSV, with quotes where it needs them."""
+    if any(character in field for character in ' ",\n'):
+        return '"' + field.replace('"', '""') + '"'
+    return field

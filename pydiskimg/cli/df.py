@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""pydiskimg df: how much of the file systems of images is in use, as virt-df tells it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydiskimg.cli.columns import add_columns_options, table_lines
+from pydiskimg.cli.file_facts import short_size
+from pydiskimg.cli.output import add_output_option, show, tell
+from pydiskimg.cli.volumes_argument import add_volumes_arguments, volume_name, volumes_argument
+from pydiskimg.errors import DiskImageError
+from pydiskimg.protocols import Source
+from pydiskimg.volumes.find import Volume
+from pydiskimg.volumes.space import FileSystemSpace, file_system_space
+
+_EXAMPLES = """\
+examples:
+  pydiskimg df -h disk.qcow2
+  pydiskimg df -i --csv /dev/vg/*
+"""
+_BLOCK = 1024
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser(
+        "df",
+        description="Tell how much of each ext2, ext3, ext4, xfs and btrfs is in use: what df would say if "
+        "it were mounted, by its superblock and group descriptors. Nothing is mounted or written. Exit status 1 "
+        "where a file system cannot be counted.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,  # -h is of df
+    )
+    parser.add_argument("--help", action="help", help="show this help message and exit")
+    parser.add_argument("-h", "--human-readable", action="store_true", help="sizes such as 1.5K and 10G")
+    parser.add_argument("-i", "--inodes", action="store_true", help="inodes in place of blocks")
+    add_columns_options(parser)
+    add_output_option(parser)
+    add_volumes_arguments(parser, dest="images", nargs="+")
+    parser.set_defaults(run=run)
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """A file system of an image, and its space."""
+
+    path: str
+    volume: Volume
+    space: FileSystemSpace
+
+    def facts(self) -> dict[str, object]:
+        """Return what JSON gets; sizes are bytes."""
+        content, space = self.volume.content, self.space
+        return {
+            "filename": self.path,
+            "partition": self.volume.partition.number,
+            "type": content.type if content else None,
+            "size": space.size,
+            "used": space.used,
+            "available": space.available,
+            "inodes": space.inodes,
+            "inodes-used": space.inodes_used,
+        }
+
+    def fields(self, *, inodes: bool, in_units: bool) -> list[str | int | None]:
+        """Return a line of the table."""
+        name = f"{os.path.basename(self.path)}:{volume_name(self.volume.partition.number)}"
+        space = self.space
+        if inodes:
+            if space.inodes is None or space.inodes_used is None:
+                return [name, None, None, None, None]
+            free = space.inodes - space.inodes_used
+            return [name, space.inodes, space.inodes_used, free, _percentage(space.inodes_used, free)]
+        shown = (space.size, space.used, space.available)
+        sizes = [short_size(size) if in_units else size // _BLOCK for size in shown]
+        return [name, *sizes, _percentage(space.used, space.available)]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Tell the space of what the arguments name; returns the exit status."""
+    problems: list[str] = []
+    counted = [one for path in arguments.images for one in _counted(path, arguments, problems)]
+    for text in problems:
+        tell(text)
+    names = ["Inodes", "IUsed", "IFree", "IUse%"] if arguments.inodes else [_size_title(arguments), *_REST]
+    rows = [one.fields(inodes=arguments.inodes, in_units=arguments.human_readable) for one in counted]
+    show((one.facts() for one in counted), table_lines(["Filesystem", *names], rows, arguments), arguments.output)
+    return 1 if problems else 0
+
+
+_REST = ("Used", "Available", "Use%")
+
+
+def _size_title(arguments: argparse.Namespace) -> str:
+    return "Size" if arguments.human_readable else "1K-blocks"
+
+
+def _counted(path: str, arguments: argparse.Namespace, problems: list[str]) -> Iterator[_Counted]:
+    with volumes_argument(path, arguments, problems.append) as (source, volumes):
+        for volume in volumes:
+            try:
+                space = _space(source, volume)
+            except DiskImageError as error:
+                problems.append(str(error))
+                continue
+            if space is not None:
+                yield _Counted(path, volume, space)
+
+
+def _space(source: Source, volume: Volume) -> FileSystemSpace | None:
+    return file_system_space(volume.region(source), volume.content.type) if volume.content else None
+
+
+def _percentage(used: int, available: int) -> str:
+    """Return what df prints: rounded up, of what a user other than root can have."""
+    whole = used + available
+    return f"{-(-100 * used // whole)}%" if whole else "-"

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: MIT
+"""pydiskimg filesystems: the file systems and partitions of an image, as virt-filesystems lists them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydiskimg.cli.columns import add_columns_options, table_lines
+from pydiskimg.cli.file_facts import short_size
+from pydiskimg.cli.output import add_output_option, show, tell
+from pydiskimg.cli.volumes_argument import add_volumes_arguments, volume_name, volumes_argument
+from pydiskimg.volumes.find import Volume
+
+_EXAMPLES = """\
+examples:
+  pydiskimg filesystems disk.qcow2             the names of the file systems
+  pydiskimg filesystems -lh --uuid disk.qcow2  with types, labels, sizes and UUIDs
+  pydiskimg filesystems --all -l /dev/vg/disk  swap areas, partitions and the disk as well
+"""
+_MOUNTABLE = ("ext2", "ext3", "ext4", "xfs", "btrfs", "vfat")
+_UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A line: what of the disk it is about, and what it says of that."""
+
+    name: str
+    kind: str
+    size: int
+    partition: int | None = None
+    vfs: str | None = None
+    label: str | None = None
+    table_type: str | None = None
+    parent: str | None = None
+    uuid: str | None = None
+    start: int = 0
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """Return what JSON gets."""
+        return {
+            "name": self.name,
+            "type": self.kind,
+            "partition": self.partition,
+            "vfs": self.vfs,
+            "label": self.label,
+            "partition-type": self.table_type,
+            "start": self.start,
+            "size": self.size,
+            "parent": self.parent,
+            "uuid": self.uuid,
+        }
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser(
+        "filesystems",
+        description="List the file systems of an image or disk; with other options its swap areas, what else its "
+        "partitions hold, the partitions and the disk. /dev/sda1 is partition 1, and /dev/sda a file system without a "
+        "partition table. Nothing is mounted or written.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,  # -h is of virt-filesystems
+    )
+    parser.add_argument("--help", action="help", help="show this help message and exit")
+    parser.add_argument("-l", "--long", action="store_true", help="types, labels, sizes and more, too")
+    parser.add_argument("-h", "--human-readable", action="store_true", help="with -l: sizes such as 1.5K and 10G")
+    parser.add_argument("--uuid", "--uuids", action="store_true", help="with -l: UUIDs, too")
+    parser.add_argument("--filesystems", action="store_true", help="file systems (default)")
+    parser.add_argument("--extra", action="store_true", help="swap areas and all else that is not mounted, too")
+    parser.add_argument("--partitions", "--parts", action="store_true", help="partitions")
+    parser.add_argument("--block-devices", "--blkdevs", action="store_true", help="the disk")
+    parser.add_argument("--all", action="store_true", help="all of these")
+    add_columns_options(parser)
+    add_output_option(parser)
+    add_volumes_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """List what the arguments name."""
+    unclear: list[str] = []
+    with volumes_argument(arguments.image, arguments, unclear.append) as (source, volumes):
+        rows = list(_rows(volumes, source.size, arguments))
+    for text in unclear:
+        tell(text)
+    is_long = arguments.long
+    titles = ["Name", "Type", "VFS", "Label", "MBR", "Size", "Parent", *(["UUID"] if arguments.uuid else [])]
+    lines = table_lines(
+        titles if is_long else titles[:1],
+        [_fields(row, arguments) if is_long else [row.name] for row in rows],
+        arguments if is_long or arguments.csv else argparse.Namespace(csv=False, no_title=True),
+    )
+    show((row.facts for row in rows), lines, arguments.output)
+
+
+def _fields(row: _Row, arguments: argparse.Namespace) -> list[str | int | None]:
+    size = short_size(row.size) if arguments.human_readable else row.size
+    fields = [row.name, row.kind, row.vfs, row.label, row.table_type, size, row.parent]
+    return [*fields, row.uuid] if arguments.uuid else fields
+
+
+def _rows(volumes: list[Volume], size: int, arguments: argparse.Namespace) -> Iterator[_Row]:
+    """Yield what the options name, in the order in which virt-filesystems does."""
+    chosen = arguments.partitions or arguments.block_devices
+    if arguments.all or arguments.filesystems or arguments.extra or not chosen:
+        yield from _contents(volumes, is_all=arguments.extra or arguments.all)
+    numbered = [volume for volume in volumes if volume.partition.number]
+    if arguments.all or arguments.partitions:
+        yield from map(_partition, numbered)
+    if arguments.all or arguments.block_devices:
+        yield _Row(volume_name(0), "device", size)
+
+
+def _contents(volumes: list[Volume], *, is_all: bool) -> Iterator[_Row]:
+    for volume in volumes:
+        content, part = volume.content, volume.partition
+        vfs = content.type if content else _UNKNOWN
+        if vfs in _MOUNTABLE or is_all:
+            label, uuid = (content.label, content.uuid) if content else (None, None)
+            yield _Row(
+                volume_name(part.number),
+                "filesystem",
+                part.length,
+                part.number,
+                vfs=vfs,
+                label=label,
+                uuid=uuid,
+                start=part.start,
+            )
+
+
+def _partition(volume: Volume) -> _Row:
+    part = volume.partition
+    return _Row(
+        volume_name(part.number),
+        "partition",
+        part.length,
+        part.number,
+        table_type=part.type,
+        label=part.name or None,
+        parent=volume_name(0),
+        uuid=part.uuid or None,
+        start=part.start,
+    )

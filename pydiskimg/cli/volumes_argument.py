@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: MIT
+"""The volumes of an image or disk that filesystems and df tell about."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+from pydiskimg.cli.arguments import open_source, require_file_name
+from pydiskimg.cli.references import add_references_option, references
+from pydiskimg.images import FORMATS
+from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.volumes.find import Volume, volumes_of
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from pydiskimg.protocols import ImageSource
+
+
+def add_volumes_arguments(parser: argparse.ArgumentParser, **operands: Any) -> None:
+    """Add -f, --allow-references and IMAGE, or several with nargs and dest."""
+    parser.add_argument("-f", "--format", dest="format", choices=FORMATS, help="format (default: by the contents)")
+    add_references_option(parser)
+    parser.add_argument(operands.pop("dest", "image"), metavar="IMAGE", help="disk image or block device", **operands)
+
+
+@contextmanager
+def volumes_argument(
+    image: str, arguments: argparse.Namespace, unclear: Callable[[str], object]
+) -> Iterator[tuple[ImageSource, list[Volume]]]:
+    """Give an image of this name, opened as the arguments say, and its volumes.
+
+    unclear is called with a sentence on each volume whose contents cannot be told.
+    """
+    require_file_name(image)
+    with (
+        references(arguments) as policy,
+        open_source(image, format=arguments.format, references=policy) as source,
+    ):
+        yield source, volumes_of(source, unclear)
+
+
+def volume_name(number: int) -> str:
+    """Return the name that the virt-* tools use for a partition, or for the disk (0)."""
+    return f"/dev/sda{number or ''}"

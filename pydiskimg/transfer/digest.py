@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""A checksum of all bytes of a Source, holes included: that of a raw file with the same contents."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+
+from pydiskimg.extents import Kind
+from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.transfer.ordered import Buffers, items_at_once, ordered
+from pydiskimg.transfer.pieces import CHUNK_SIZE, pieces
+from pydiskimg.transfer.workers import Meter
+
+if TYPE_CHECKING:
+    from pydiskimg.extents import Extent
+    from pydiskimg.protocols import Progress, Source
+
+ALGORITHMS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512", "blake2b", "sha3-256")
+"""What digest() takes: the names of coreutils and openssl."""
+
+_READERS = 1  # reading is ahead by some pieces then; the hash itself cannot be divided
+_ZEROS = bytes(CHUNK_SIZE)
+
+
+def digest(source: Source, algorithm: str = "sha256", *, progress: Progress | None = None) -> str:
+    """Return the checksum of source in hexadecimal, as sha256sum and its like print it for a raw file of its contents.
+
+    What is not data is not read, though it is hashed as zeros. progress counts all bytes. Raises ValueError for an
+    algorithm that is not among ALGORITHMS, and what reading source raises.
+    """
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"{algorithm!r} is not one of {', '.join(ALGORITHMS)}")
+    hasher = hashlib.new(algorithm, usedforsecurity=False)
+    meter = Meter(progress, source.size)
+    buffers = Buffers(items_at_once(_READERS), CHUNK_SIZE)
+    for piece, buffer in ordered(pieces(source, 1), partial(_read, source, buffers), workers=_READERS):
+        if buffer is None:
+            for at in range(0, piece.length, CHUNK_SIZE):
+                hasher.update(_ZEROS[: min(CHUNK_SIZE, piece.length - at)])
+        else:
+            hasher.update(buffer[: piece.length])
+            buffers.give(buffer)
+        meter.advance(piece.length)
+    return hasher.hexdigest()
+
+
+def _read(source: Source, buffers: Buffers, piece: Extent) -> tuple[Extent, memoryview | None]:
+    """Return the piece and a buffer of its data; without one where it is zero."""
+    if piece.kind is not Kind.DATA:
+        return piece, None
+    buffer = buffers.take()
+    source.read_into(piece.start, buffer[: piece.length])
+    return piece, buffer

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""How much of a file system is in use and how much is free, as statfs(2) of a mounted one says it.
+
+A superblock counts what was in use when the file system was last unmounted, or its journal's last changes reached it;
+ext2, ext3 and ext4 are read as their journal's recovery would leave them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydiskimg.errors import FileSystemError
+from pydiskimg.fs.ext4.descriptors import read_descriptors
+from pydiskimg.fs.ext4.features import KNOWN_TO_FILES, Incompat
+from pydiskimg.fs.ext4.file_system import FileSystem, NotBelievedError, read_file_system
+from pydiskimg.fs.ext4.geometry import Geometry
+from pydiskimg.fs.ext4.recovery import recovered
+from pydiskimg.fs.probe import btrfs, xfs
+from pydiskimg.protocols import Source, read_bytes
+
+# Linux keeps a 50th, and 4096 clusters at most, for writes that it promised (ext4_calculate_resv_clusters).
+_PROMISED_PART, _PROMISED_MOST = 50, 4096
+_SIZE_IN_JOURNAL_BACKUP = slice(64, 68)  # of s_jnl_blocks: the low half of the journal's i_size
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystemSpace:
+    """Bytes of a file system: size is without its own metadata, available what a user other than root can fill.
+
+    inodes and inodes_used count inodes; they are None where the superblock does not say it (btrfs).
+    """
+
+    size: int
+    used: int
+    available: int
+    inodes: int | None = None
+    inodes_used: int | None = None
+
+
+def file_system_space(source: Source, fs_type: str) -> FileSystemSpace | None:
+    """Return the space of the file system of a type that probe() found on source; None for other than those below.
+
+    ext2, ext3 and ext4 are counted by their group descriptors, xfs and btrfs by their superblocks. Of a btrfs, copies
+    (RAID1, DUP) count once, as in its superblock, and one on several devices counts with all of them. Linux holds back
+    more of both while they are mounted, which df then calls used. Raises
+    FileSystemError where the numbers contradict each other, StorageError as reading does.
+    """
+    if fs_type in ("ext2", "ext3", "ext4"):
+        space = _of_ext(source)
+    elif fs_type == "xfs":
+        space = _of_xfs(xfs.SUPERBLOCK.unpack(read_bytes(source, 0, xfs.SUPERBLOCK.size)))
+    elif fs_type == "btrfs":
+        fields = btrfs.SUPERBLOCK.unpack(read_bytes(source, btrfs.OFFSET, btrfs.SUPERBLOCK.size))
+        size, used = fields["total_bytes"], fields["bytes_used"]
+        space = FileSystemSpace(size, used, size - used)
+    else:
+        return None
+    if not 0 <= space.used <= space.size or (space.inodes_used or 0) > (space.inodes or 0):
+        raise FileSystemError(
+            f"{source.name}: its {fs_type} file system states {space.used} bytes in use of {space.size} and "
+            f"{space.inodes_used} inodes of {space.inodes}; check it"
+        )
+    return space
+
+
+def _of_ext(source: Source) -> FileSystemSpace:
+    try:
+        fs = recovered(read_file_system(source, KNOWN_TO_FILES), KNOWN_TO_FILES)
+    except NotBelievedError as error:
+        raise FileSystemError(f"{source.name}: its space cannot be counted: {error.reason}") from error
+    geometry = fs.geometry
+    free_clusters = free_inodes = 0
+    for descriptor in read_descriptors(fs):
+        if not descriptor.is_intact:
+            raise FileSystemError(
+                f"{source.name}: its space cannot be counted: group {descriptor.group} has a wrong checksum; check it"
+            )
+        free_clusters += descriptor.free_blocks
+        free_inodes += descriptor.free_inodes
+    cluster = geometry.block_size * geometry.cluster_blocks
+    size = geometry.blocks * geometry.block_size - _overhead(fs) * cluster
+    free = free_clusters * cluster
+    kept = geometry.reserved_blocks * geometry.block_size + _promised(geometry) * cluster
+    return FileSystemSpace(size, size - free, max(0, free - kept), geometry.inodes, geometry.inodes - free_inodes)
+
+
+def _overhead(fs: FileSystem) -> int:
+    """Return the clusters that hold metadata: as the superblock says, or where it says nothing, by the layout."""
+    stated = fs.superblock.number("s_overhead_clusters")
+    geometry = fs.geometry
+    if 0 < stated <= geometry.clusters_in(geometry.blocks):
+        return stated
+    journal = 0
+    if fs.superblock.journal_inode:
+        journal = int.from_bytes(fs.superblock.fields["s_jnl_blocks"][_SIZE_IN_JOURNAL_BACKUP], "little")
+    own = sum(geometry.clusters_in(geometry.group_overhead(group)) for group in range(geometry.groups))
+    return geometry.first_data_block + own + geometry.clusters_in(journal // geometry.block_size)
+
+
+def _promised(geometry: Geometry) -> int:
+    if Incompat.EXTENTS not in geometry.features:
+        return 0
+    return min(geometry.blocks // geometry.cluster_blocks // _PROMISED_PART, _PROMISED_MOST)
+
+
+def _of_xfs(fields: dict[str, int]) -> FileSystemSpace:
+    blocks = fields["sb_dblocks"] - (fields["sb_logblocks"] if fields["sb_logstart"] else 0)
+    free, block_size = fields["sb_fdblocks"], fields["sb_blocksize"]
+    # Inodes are laid out as they are needed, in free blocks, up to a share of all blocks.
+    most = fields["sb_dblocks"] * fields["sb_imax_pct"] // 100 << fields["sb_inopblog"]
+    inodes = fields["sb_icount"] + (free << fields["sb_inopblog"])
+    inodes = max(fields["sb_icount"], min(inodes, most)) if most else inodes
+    used_inodes = fields["sb_icount"] - fields["sb_ifree"]
+    return FileSystemSpace(blocks * block_size, (blocks - free) * block_size, free * block_size, inodes, used_inodes)
