@@ -8,6 +8,7 @@ from functools import partial
 
 from pydiskimg.extents import Kind
 from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.text import printable
 from pydiskimg.transfer.ordered import Buffers, items_at_once, ordered
 from pydiskimg.transfer.pieces import CHUNK_SIZE, pieces
 from pydiskimg.transfer.workers import Meter
@@ -30,7 +31,7 @@ def digest(source: Source, algorithm: str = "sha256", *, progress: Progress | No
     algorithm that is not among ALGORITHMS, and what reading source raises.
     """
     if algorithm not in ALGORITHMS:
-        raise ValueError(f"{algorithm!r} is not one of {', '.join(ALGORITHMS)}")
+        raise ValueError(f"{printable(algorithm)} is not a checksum that is known; expected {', '.join(ALGORITHMS)}")
     hasher = hashlib.new(algorithm, usedforsecurity=False)
     meter = Meter(progress, source.size)
     buffers = Buffers(items_at_once(_READERS), CHUNK_SIZE)
