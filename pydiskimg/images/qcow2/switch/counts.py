@@ -144,26 +144,8 @@ class SwitchedRefcounts(Refcounts):
 
     def _discard(self) -> None:
         """Give clusters back that became free: the header in the file names none of them any more."""
-        for first, count in self._lowered:
-            start, end = first, first + count
-            while start < end:
-                start += self._discard_some(start, end - start)
-
-    def _discard_some(self, cluster: int, count: int) -> int:
-        """Give free clusters back among these; returns how many of them need not be looked at again."""
-        number, index = divmod(cluster, self._per_block)
-        last = min(self._per_block, index + count)
-        raw = self._block(number).raw
-        start = self._entries.first_zero(raw, index)
-        if start >= last:
-            return last - index
-        free = self._entries.zeros_from(raw, start, last - start)
-        first = cluster + start - index
-        table = self.metadata.first_of(first, free)  # in an image that lies
-        kept = free if table is None else table - first
-        if kept:
-            self._store.discard(first << self._cluster_bits, kept << self._cluster_bits)
-        return start - index + max(kept, 1)
+        for cluster, count in self._lowered:
+            self.give_back(cluster, count)
 
     def _block_to_change(self, number: int) -> CachedTable:
         if number in self._own:

@@ -142,6 +142,12 @@ class Qcow2Disk(Disk):
             if self._bitmaps is not None and self._bitmaps.save():
                 self._map.flush()  # what they had is free
 
+    def give_back(self) -> None:
+        """Flush, and make holes in the image's file of all its clusters that are free."""
+        self.flush()
+        with self._lock:
+            self._refcounts.give_back(0, -(-self._store.size // self.cluster_size))
+
     @property
     def bitmaps(self) -> RecordedBitmaps:
         """The dirty bitmaps of the image; flush() writes them."""

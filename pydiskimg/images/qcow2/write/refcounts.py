@@ -99,6 +99,32 @@ class Refcounts:
         self.metadata.discard(cluster, count)
         self.release(cluster, count)
 
+    def give_back(self, cluster: int, count: int) -> None:
+        """Make holes in the file of those of count clusters that are free; it must not name them any more, durably."""
+        end = min(cluster + count, self._end)
+        while cluster < end:
+            number, index = divmod(cluster, self._per_block)
+            stop = min(self._per_block, index + end - cluster)
+            if number < len(self._table) and self._table[number]:
+                cluster += self._give_back_some(cluster, index, stop)
+            else:
+                self._store.discard(cluster << self._cluster_bits, (stop - index) << self._cluster_bits)
+                cluster += stop - index
+
+    def _give_back_some(self, cluster: int, index: int, stop: int) -> int:
+        """Give the first free clusters back of a block's from index on; returns how many are done with."""
+        raw = self._block(cluster // self._per_block).raw
+        start = self._entries.first_zero(raw, index)
+        if start >= stop:
+            return stop - index
+        free = self._entries.zeros_from(raw, start, stop - start)
+        first = cluster + start - index
+        table = self.metadata.first_of(first, free)  # in an image that lies
+        kept = free if table is None else table - first
+        if kept:
+            self._store.discard(first << self._cluster_bits, kept << self._cluster_bits)
+        return start - index + max(kept, 1)
+
     def get(self, cluster: int) -> int:
         """The count of a cluster."""
         number, index = divmod(cluster, self._per_block)

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""What a disk's file systems do not use, given back to the storage in place.
+
+stored   |      DATA      |HOLE|        DATA         |
+in use   | DATA |   HOLE       |DATA|     HOLE         |   by the file systems' bitmaps, where they are believed
+zeroed          |/////////|         |////////////////|
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydiskimg.disks.open import OpenDisk
+from pydiskimg.errors import InvalidImageError
+from pydiskimg.extents import Extent, Kind
+from pydiskimg.images import detect_image
+from pydiskimg.images.open_disk import open_disk
+from pydiskimg.images.qcow2.check import check_qcow2
+from pydiskimg.images.qcow2.write.disk import Qcow2Disk
+from pydiskimg.images.raw import open_image_file
+from pydiskimg.images.references import AllowedDirectory
+from pydiskimg.protocols import Disk, ImageBytes, Progress
+from pydiskimg.units import GIB
+from pydiskimg.volumes.used import used_source
+
+_PAGE = 4096
+_STEP = GIB  # zeroed by one call, so that progress moves and signals are answered
+
+
+@dataclass(frozen=True, slots=True)
+class Sparsified:
+    """What sparsify() did: bytes that were zeroed, and those set aside for the file before and after (None: a device).
+
+    notes are sentences on what was left as it is.
+    """
+
+    zeroed: int
+    stored_before: int | None
+    stored_after: int | None
+    notes: list[str]
+
+
+def sparsify(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,  # noqa: A002  qemu-img's word
+    references: AllowedDirectory | None = None,
+    progress: Progress | None = None,
+) -> Sparsified:
+    """Give back what an image or disk stores and no file system on it uses.
+
+    Holes are made where the storage has them: a file becomes smaller, a device gets it discarded. What is free is what
+    used_source() finds; swap areas count as free, hibernated ones do not. format and references are as for
+    open_image(). An interruption harms nothing, as all that is in use is left alone.
+
+    Raises InvalidImageError for a qcow2 image that is not consistent, UnsupportedImageError for a format that is not
+    written, and what open_disk() and reading and writing raise.
+    """
+    name = os.fspath(path)
+    with open_image_file(name) as file, _opened(name, format or detect_image(file), references) as disk:
+        before = file.stored()
+        if isinstance(disk, Qcow2Disk):
+            _require_consistent(file)  # once others are kept from writing
+        zeroed, notes = zero_unused(disk, progress=progress)
+        if isinstance(disk, Qcow2Disk):
+            disk.give_back()
+        disk.flush()
+        return Sparsified(zeroed, before, file.stored(), notes)
+
+
+def _opened(name: str, format_name: str, references: AllowedDirectory | None) -> OpenDisk[Any]:
+    if format_name == "raw":
+        return open_disk(name, writable=True)
+    return open_disk(name, writable=True, format="qcow2", references=references)
+
+
+def _require_consistent(file: ImageBytes) -> None:
+    """A cluster that is in use and counts as free would be lost."""
+    found = check_qcow2(file)
+    if errors := found.corruptions + found.check_errors:
+        raise InvalidImageError(
+            f"{file.name}: is not consistent ({errors} errors), so what is free in its file is not certain; repair it "
+            "first with: pydiskimg check -r all"
+        )
+
+
+def zero_unused(disk: Disk, *, progress: Progress | None = None) -> tuple[int, list[str]]:
+    """Zero what disk stores and no file system on it uses; return how many bytes that were, and notes on the rest.
+
+    Nothing else may use the disk meanwhile. Raises as used_source() and Disk.zero() do.
+    """
+    used, unit = used_source(disk), disk.unit or _PAGE
+    free = list(_whole_units(_stored_and_free(used.extents(), disk.stored_extents()), unit))  # zeroing changes both
+    total, done = sum(end - start for start, end in free), 0
+    for start, end in free:
+        for at in range(start, end, _STEP):
+            length = min(_STEP, end - at)
+            disk.zero(at, length)
+            done += length
+            if progress is not None:
+                progress(done, total)
+    return total, used.notes
+
+
+def _whole_units(ranges: Iterator[tuple[int, int]], unit: int) -> Iterator[tuple[int, int]]:
+    """Yield the ranges without the parts of units (bytes) at their ends, which no hole can be made of."""
+    for start, end in ranges:
+        first, last = start + -start % unit, end - end % unit
+        if first < last:
+            yield first, last
+
+
+def _stored_and_free(used: Iterator[Extent], stored: Iterator[Extent]) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of what is DATA in stored and not in used, ascending; both cover the same bytes."""
+    holds = next(stored, None)
+    for extent in used:
+        while holds is not None and holds.start < extent.end:
+            if extent.kind is not Kind.DATA and holds.kind is Kind.DATA:
+                start, end = max(extent.start, holds.start), min(extent.end, holds.end)
+                if start < end:
+                    yield start, end
+            if holds.end > extent.end:
+                break
+            holds = next(stored, None)
