@@ -2,7 +2,8 @@
 """Stands in for qemu-img while an iotest runs: python qemu_img.py ARGUMENTS. Each call is a line of a log.
 
 Environment: FOREIGN_LOG the log, FOREIGN_REAL the real qemu-img, FOREIGN_OURS 1 or 0 (whether pydiskimg takes what it
-can), FOREIGN_ROOT where pydiskimg is, TEST_DIR below which images may name other files.
+can), FOREIGN_THEIRS the log of the run in which qemu-img took all, FOREIGN_ROOT where pydiskimg is, TEST_DIR below
+which images may name other files, SOCK_DIR a directory of this run.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.foreign import streams
 from tests.foreign.routing import Call, routed
+from tests.foreign.streams import Pieces
 
 _JUDGE_SECONDS = 60  # for each call of the real qemu-img that looks at what was made
 _FACTS = ("virtual-size", "format", "cluster-size", "backing-filename", "backing-filename-format")
@@ -27,18 +30,42 @@ def main(words: list[str]) -> int:
     call, ours = routed(words), os.environ["FOREIGN_OURS"] == "1"
     command = _ours(call, words) if call and ours else [os.environ["FOREIGN_REAL"], *words]
     environment = os.environ | {"PYTHONPATH": os.environ["FOREIGN_ROOT"]} if call and ours else None
-    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, check=False)
-    sys.stderr.buffer.write(done.stderr)
-    sys.stderr.flush()
-    line: dict[str, Any] = {"words": words, "ours": call is not None, "status": done.returncode}
-    line["error"] = done.stderr.decode(errors="replace")[-2000:]
-    if call and done.returncode == 0 and call.target:
+    status, said = streams.run(command, environment)
+    line: dict[str, Any] = {"words": [_lasting(word) for word in words], "ours": call is not None, "status": status}
+    line["said"] = [[stream, _lasting(data.decode(errors="replace"))] for stream, data in said]
+    if call and status == 0 and call.target:
         line["made"] = _made(*call.target)
         if ours and _is_a_copy(call):
             line["data"] = _compared(call)
-    with open(os.environ["FOREIGN_LOG"], "a") as log:
+    with open(os.environ["FOREIGN_LOG"], "a+") as log:
+        log.seek(0)
+        count = len(log.readlines())
         log.write(json.dumps(line) + "\n")
-    return done.returncode if done.returncode >= 0 else 128 - done.returncode
+    streams.write(_with_their_sentences(said, line, count) if ours else said)
+    return status if status >= 0 else 128 - status
+
+
+def _lasting(text: str) -> str:
+    """Return text without what is another one in each run: the process's number and the directory of sockets."""
+    return text.replace(os.environ["SOCK_DIR"], "SOCK_DIR").replace(f"/{os.getppid()}-", "/PID-")
+
+
+def _with_their_sentences(said: Pieces, line: dict[str, Any], number: int) -> Pieces:
+    """Return what we said with qemu-img's standard error, where call number ended alike and both wrote something there.
+
+    Its sentences are its own on purpose; with them a test's output shows what else differs.
+    """
+    with open(os.environ["FOREIGN_THEIRS"]) as log:
+        lines = log.readlines()
+    theirs = json.loads(lines[number]) if number < len(lines) else {}
+    if (theirs.get("words"), theirs.get("status")) != (line["words"], line["status"]):
+        return said
+    return streams.with_errors(said, [(stream, _present(text).encode()) for stream, text in theirs["said"]])
+
+
+def _present(text: str) -> str:
+    """The reverse of _lasting."""
+    return text.replace("/PID-", f"/{os.getppid()}-").replace("SOCK_DIR", os.environ["SOCK_DIR"])
 
 
 def _ours(call: Call, words: list[str]) -> list[str]:

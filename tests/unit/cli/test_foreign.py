@@ -6,7 +6,6 @@ from __future__ import annotations
 import binascii
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,7 +26,7 @@ from tests.foreign.outcomes import (
     summary,
     table,
 )
-from tests.foreign.qemu import Run, compared, state
+from tests.foreign.qemu import starts_more, state
 from tests.foreign.routing import GRAMMAR, routed
 from tests.foreign.sources import KEPT, source_lines, source_stanzas, write_source_parts
 
@@ -156,43 +155,6 @@ def test_what_no_longer_differs_is_named_and_no_fault() -> None:
     assert "passed, though listed as differing: raw 001" in summary("qemu", figures)
 
 
-def call(*words: str, status: int = 0, **more: Any) -> dict[str, Any]:
-    return {"words": list(words), "ours": True, "status": status, "error": "", **more}
-
-
-GOOD = Run("pass", "read 512/512 bytes at offset 0\n", [call("create", "a", made={"format": "raw"})])
-
-
-@pytest.mark.parametrize(
-    ("ours", "kind"),
-    [
-        (GOOD, PASSED),
-        (Run("fail", GOOD.output + "a: raw, 512 bytes (512 bytes)\n", GOOD.calls), WORDING),
-        (Run("fail", GOOD.output + "another line\n", GOOD.calls), "text"),
-        (Run("fail", "Pattern verification failed at offset 0, 512 bytes\n", GOOD.calls), "wrong data"),
-        (Run("pass", GOOD.output, [call("create", "a", status=1)]), "status"),
-        (Run("pass", GOOD.output, [call("create", "a", made={"format": "qcow2"})]), "image"),
-        (Run("pass", GOOD.output, [call("convert", "a", "b", data="differs: at 0")]), "wrong data"),
-        (Run("hang"), "hang"),
-    ],
-)
-def test_the_worst_difference_counts(ours: Run, kind: str) -> None:
-    assert compared(GOOD, ours)[0] == kind
-
-
-def test_a_traceback_is_found_where_a_test_hides_it() -> None:
-    hidden = call("create", "a", status=1) | {"error": "Traceback (most recent call last):\n  x\nKeyError: 1\n"}
-    assert compared(GOOD, Run("pass", GOOD.output, [hidden])) == ("traceback", "create a: KeyError: 1")
-
-
-def test_wrong_usage_is_our_own_status() -> None:
-    assert compared(Run("pass", "", [call("map", "a", status=1)]), Run("pass", "", [call("map", "a", status=2)]))[
-        0
-    ] == (PASSED)
-    ours = Run("pass", "", [call("check", "a", status=2)])
-    assert compared(Run("pass", "", [call("check", "a", status=1)]), ours)[0] == "status"
-
-
 @pytest.mark.parametrize(
     ("said", "found"),
     [
@@ -205,6 +167,22 @@ def test_wrong_usage_is_our_own_status() -> None:
 )
 def test_what_check_says(said: str, found: str) -> None:
     assert state(said, "qcow2", "001") == found
+
+
+@pytest.mark.parametrize(
+    ("line", "starts"),
+    [
+        (b"_supported_proto file fuse", False),
+        (b"echo it is refused", False),
+        (b"$QEMU_IMG create t", False),
+        (b"--export fuse", True),
+        (b"$QEMU -display none", True),
+        (b". ./common.qemu", True),
+        (b"with iotests.VM() as vm", True),
+    ],
+)
+def test_tests_that_start_more_than_qemu_img(line: bytes, starts: bool) -> None:
+    assert starts_more(line) == starts
 
 
 def test_uudecoding() -> None:
