@@ -25,11 +25,14 @@ FOREIGN_PACKAGES := dpkg-dev
 WORKERS ?= $(shell echo $$(($$(nproc) + 2)))
 SIDE_BY_SIDE := -n $(WORKERS) --maxprocesses=8 --dist=loadfile --no-loadscope-reorder
 
+# Modules are compiled once: each process that runs tests imports a thousand, and commands of ours start as often.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Loop devices and mounts need root.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit foreign bench clean packages-run packages-demo packages-test packages-foreign
+.PHONY: help demo test lint unit compiled foreign bench clean packages-run packages-demo packages-test packages-foreign
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,13 +40,18 @@ help: ## list what can be made
 demo: packages-demo $(STAMP) ## install a small Debian onto two instances' disks and show the result
 	@$(SUDO) $(PY) -m tests.demo
 
-test: packages-test $(STAMP) lint ## install what the tests need and pass everything
+test: packages-test $(STAMP) ## install what the tests need and pass everything
+	@$(MAKE) --no-print-directory -j2 lint compiled
 	@$(SUDO) $(if $(SUDO),env CI=$(CI)) $(PY) -m pytest $(SIDE_BY_SIDE)
 
 lint: $(STAMP) ## mypy --strict and ruff
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
+
+# mypy takes one processor; the other one imports all tests, so that every process that runs them finds them compiled.
+compiled: $(STAMP)
+	@$(SUDO) $(PY) -m pytest --collect-only -qq >/dev/null || true  # what is wrong, the run of the tests says
 
 unit: $(STAMP) ## the fast tests that need no root and no other program
 	@$(PY) -m pytest -q -m "not root and not oracle and not boot and not ganeti"
