@@ -34,6 +34,7 @@ COMMANDS = {
     "hash": "print a checksum of the guest's data",
     "filesystems": "list the file systems and partitions of an image",
     "df": "tell how much of the file systems of images is in use",
+    "grow": "let the last partition and its file system fill the disk",
     "sparsify": "give back what the file systems of an image do not use",
     "mkfs": "make an ext2, ext3 or ext4 file system",
     "mkswap": "make a swap area",

@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError, FileSystemError, InUseError, PartitionError
@@ -28,7 +29,7 @@ from pydiskimg.partitions.grow import plan_partition_growth
 from pydiskimg.partitions.growth_plan import NothingToGrowError, PartitionGrowth
 from pydiskimg.partitions.partition import SECTOR_SIZES, Partition
 from pydiskimg.partitions.read import other_sectors
-from pydiskimg.protocols import ShownDisk
+from pydiskimg.protocols import Disk, ShownDisk
 from pydiskimg.units import format_size
 from pydiskimg.volumes.grow_mounted import MOUNTED_AS, grow_mounted
 
@@ -68,13 +69,37 @@ class _Candidate:
         return f"{self} and its {self.content.type} file system reach as far as they can{limits}"
 
 
-def grow_last_volume(disk: ShownDisk, *, may_mount: bool = True) -> str:
+@dataclass(frozen=True, slots=True)
+class VolumeGrowth:
+    """What has grown: a partition (0: the disk itself) and the file system in it; lengths are bytes.
+
+    text says it in a sentence, or why nothing grew; then fs_type is None where nothing that grows was found.
+    """
+
+    text: str
+    partition: int = 0
+    length_before: int = 0
+    length: int = 0
+    fs_type: str | None = None
+    fs_size_before: int = 0
+    fs_size: int = 0
+
+    @property
+    def has_grown(self) -> bool:
+        return (self.length_before, self.fs_size_before) != (self.length, self.fs_size)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def grow_last_volume(disk: Disk, *, may_mount: bool = True) -> VolumeGrowth:
     """Grow the partition that ends last, and the file system in it, to the end of the disk; return what was done.
 
     A disk without a partition table grows the file system it holds. ext2, ext3, ext4, xfs and btrfs grow; where the
     last partition holds swap, LVM, LUKS or nothing that is known, nothing is changed and the sentence says so. xfs and
-    btrfs are mounted for that, which needs root; without may_mount they stay as they are. A process that is killed
-    leaves a disk that is good, with the old or the new table; an ext2 then needs e2fsck -p, as after a crash.
+    btrfs are mounted for that, which needs root and a ShownDisk; without may_mount they stay as they are. A process
+    that is killed leaves a disk that is good, with the old or the new table; an ext2 then needs e2fsck -p, as after a
+    crash.
 
     Raises PartitionError for a table that is damaged or hostile, FileSystemError for a file system that is damaged or
     does not grow, DoesNotFitError for an ext that cannot become so large, InUseError when a btrfs of the same UUID is
@@ -87,18 +112,28 @@ def grow_last_volume(disk: ShownDisk, *, may_mount: bool = True) -> str:
             kind = volume.content.type
             raise NothingToGrowError(f"{volume} holds {kind}, which grows mounted only, and is not to be mounted")
     except NothingToGrowError as reason:
-        return f"{disk.name}: nothing to grow: {reason}"
+        return VolumeGrowth(f"{disk.name}: nothing to grow: {reason}")
     try:
-        size = _grow_ext(disk, volume) if volume.content.type in _EXT else _grow_mounted(disk, volume)
+        is_ext = volume.content.type in _EXT
+        size = _grow_ext(disk, volume) if is_ext else _grow_mounted(cast("ShownDisk", disk), volume)
     except _PartitionOnlyError as error:
         raise FileSystemError(
             f"{disk.name}: {volume} was grown to {format_size(volume.growth.length)}, its {volume.content.type} file "
             f"system of {format_size(volume.before.size)} did not follow, which harms nothing that is in it: {error}"
         ) from error
-    return f"{disk.name}: {_outcome(volume, size)}"
+    growth = volume.growth
+    return VolumeGrowth(
+        f"{disk.name}: {_outcome(volume, size)}",
+        growth.partition.number,
+        growth.partition.length,
+        growth.length,
+        volume.content.type,
+        volume.before.size,
+        size,
+    )
 
 
-def _volume(disk: ShownDisk) -> _Candidate:
+def _volume(disk: Disk) -> _Candidate:
     growth = _plan(disk)
     partition = growth.partition
     region = Region(disk, partition.start, partition.length, name=f"{disk.name}, {_location(partition)}")
@@ -124,7 +159,7 @@ def _volume(disk: ShownDisk) -> _Candidate:
     return volume
 
 
-def _plan(disk: ShownDisk) -> PartitionGrowth:
+def _plan(disk: Disk) -> PartitionGrowth:
     try:
         growth = plan_partition_growth(disk, disk.sector_size)
     except PartitionError as error:
@@ -138,11 +173,11 @@ def _plan(disk: ShownDisk) -> PartitionGrowth:
     return PartitionGrowth(Partition(0, 0, whole, ""), whole, ())
 
 
-def _other_table(sector_size: int, disk: ShownDisk) -> str:
+def _other_table(sector_size: int, disk: Disk) -> str:
     return other_sectors("a partition table", sector_size, disk.sector_size)
 
 
-def _other_sector_size(disk: ShownDisk) -> int | None:
+def _other_sector_size(disk: Disk) -> int | None:
     """Return the sector size, other than the disk's, with which the last partition holds something known."""
     for size in SECTOR_SIZES:
         if size == disk.sector_size:
@@ -156,7 +191,7 @@ def _other_sector_size(disk: ShownDisk) -> int | None:
     return None
 
 
-def _grow_ext(disk: ShownDisk, volume: _Candidate) -> int:
+def _grow_ext(disk: Disk, volume: _Candidate) -> int:
     """Return the size (bytes) that the file system has in the end."""
     growth = volume.growth
     region = Region(disk, growth.partition.start, growth.length, name=f"{disk.name}, {volume}")
@@ -167,7 +202,7 @@ def _grow_ext(disk: ShownDisk, volume: _Candidate) -> int:
 
 
 @contextmanager
-def _after_table(disk: ShownDisk, growth: PartitionGrowth) -> Iterator[None]:
+def _after_table(disk: Disk, growth: PartitionGrowth) -> Iterator[None]:
     """Write the table, if it changes; then a failure of what follows is a _PartitionOnlyError."""
     growth.write(disk)
     try:

@@ -60,7 +60,7 @@ def contents(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def grow(path: Path | str) -> str:
     with open_disk(path, writable=True) as disk:
-        return grow_last_volume(disk)
+        return str(grow_last_volume(disk))
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""pydiskimg grow: the last partition of a disk and its file system reach to the disk's end, without a copy."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from pydiskimg.cli.arguments import require_file_name
+from pydiskimg.cli.output import add_output_option, show
+from pydiskimg.cli.references import add_references_option, references
+from pydiskimg.images import FORMATS, detect_image
+from pydiskimg.images.open_disk import open_disk
+from pydiskimg.images.raw import open_image_file
+from pydiskimg.volumes.grow import VolumeGrowth, grow_last_volume
+
+_EXAMPLES = """\
+examples:
+  pydiskimg resize disk.qcow2 +10G && pydiskimg grow disk.qcow2
+  pydiskimg grow /dev/vg/disk
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser(
+        "grow",
+        description="Let the last partition of an image or disk, and the file system in it, grow to the disk's end, "
+        "as growpart and resize2fs would; a disk without partitions grows the file system that it holds. ext2, ext3 "
+        "and ext4 are not mounted. xfs and btrfs grow mounted only, which needs root, and on raw disks alone. Where "
+        "nothing can grow, a sentence says so and nothing is changed. What is mounted, attached or used by a virtual "
+        "machine is refused. An interruption leaves the old or the new partition table, and a file system that is "
+        "sound once its journal is replayed or e2fsck -p has run.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-f", "--format", dest="format", choices=FORMATS, help="format (default: by the contents)")
+    parser.add_argument("--no-mount", action="store_true", help="leave xfs and btrfs as they are")
+    parser.add_argument("-q", "--quiet", dest="quiet", action="store_true", help="say nothing")
+    add_output_option(parser)
+    add_references_option(parser)
+    parser.add_argument("disk", metavar="DISK", help="disk image or block device")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Grow what the arguments name."""
+    require_file_name(arguments.disk)
+    grown = _grown(arguments)
+    if not arguments.quiet:
+        show(_facts(arguments.disk, grown), [grown.text], arguments.output)
+
+
+def _grown(arguments: argparse.Namespace) -> VolumeGrowth:
+    if _format(arguments) == "raw":
+        with open_disk(arguments.disk, writable=True) as disk:
+            return grow_last_volume(disk, may_mount=not arguments.no_mount)
+    with (
+        references(arguments) as policy,
+        open_disk(arguments.disk, writable=True, format="qcow2", references=policy) as image,
+    ):
+        return grow_last_volume(image, may_mount=False)
+
+
+def _format(arguments: argparse.Namespace) -> str:
+    if arguments.format is not None:
+        return str(arguments.format)
+    with open_image_file(arguments.disk) as file:
+        return detect_image(file)
+
+
+def _facts(path: str, grown: VolumeGrowth) -> dict[str, object]:
+    facts: dict[str, object] = {"filename": path, "grown": grown.has_grown, "text": grown.text}
+    if grown.has_grown:
+        facts |= {
+            "partition": grown.partition,
+            "length-before": grown.length_before,
+            "length": grown.length,
+            "type": grown.fs_type,
+            "file-system-size-before": grown.fs_size_before,
+            "file-system-size": grown.fs_size,
+        }
+    return facts
