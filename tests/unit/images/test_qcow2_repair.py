@@ -302,6 +302,19 @@ def test_bitmaps_of_a_program_without_bitmaps_go() -> None:
     assert layout.EXTENSION_BITMAPS not in read_header(store).extensions
 
 
+@pytest.mark.parametrize("only_leaks", [False, True])
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_autoclear_bits_of_other_programs_go_before_clusters_do(is_damaged: bool, only_leaks: bool) -> None:
+    """What seems leaked may be what such a bit is for, so it must not promise that any longer."""
+    store = sound(7)
+    if is_damaged:
+        with_wrong_counts(store, random.Random(7), 8, only_higher=True)
+    change_header(store, autoclear_features=layout.AUTOCLEAR_BITMAPS | 1 << 63)
+    repair_qcow2(store, only_leaks=only_leaks)
+    assert_clean(store)
+    assert read_header(store).autoclear_features == layout.AUTOCLEAR_BITMAPS
+
+
 def test_images_that_lie() -> None:
     """Whatever is wrong: an error of ours, or an image that shows what it did; never a longer file than twice."""
     image = bytes(sound(8).data)

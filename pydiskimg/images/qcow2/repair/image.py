@@ -49,8 +49,9 @@ def repair_qcow2(store: Store, *, only_leaks: bool = False, progress: Progress |
 
     only_leaks frees clusters that nothing uses, mends copied flags where nothing else is wrong, and changes nothing
     where reference counts need a rebuild (CheckResult.needs_rebuild). What the disk and its snapshots hold stays. An
-    image that is in order afterwards loses the marks that it is corrupt or was not closed. progress is that of the
-    checks. An interruption leaves the image as it was, apart from leaks that are already gone.
+    image that is in order afterwards loses the marks that it is corrupt or was not closed. Autoclear bits of unknown
+    features go in any case, as with each write: clusters that seem leaked may be theirs. progress is that of the
+    checks. An interruption leaves the image as it was, apart from those bits and from leaks that are already gone.
 
     Raises what check_qcow2() does, and StorageError for a store that cannot be written.
     """
@@ -59,6 +60,7 @@ def repair_qcow2(store: Store, *, only_leaks: bool = False, progress: Progress |
     left = found
     if refusal := _refusal(found, store.name):
         return Repair(found, found, refusal)
+    _forget_unknown_features(store)
     if found.corruptions + found.check_errors and not only_leaks:
         left = _rebuilt(store, found, progress)
     elif found.leaks and not found.corruptions:
@@ -75,6 +77,13 @@ def repair_qcow2(store: Store, *, only_leaks: bool = False, progress: Progress |
         change_header(store, incompatible_features=marks & ~_NOT_CLOSED)
         store.flush()
     return Repair(found, left)
+
+
+def _forget_unknown_features(store: Store) -> None:
+    features = read_header(store, tables_inside=False).autoclear_features
+    if features & ~layout.AUTOCLEAR_KNOWN:
+        change_header(store, autoclear_features=features & layout.AUTOCLEAR_KNOWN)
+        store.flush()
 
 
 def _rebuilt(store: Store, found: CheckResult, progress: Progress | None) -> CheckResult:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pydiskimg.protocols import Store
 
 _AT_ONCE = 1 << 16  # counts that are converted in one step
-_KNOWN_AUTOCLEAR = layout.AUTOCLEAR_BITMAPS | layout.AUTOCLEAR_DATA_FILE_RAW
 
 
 def change_refcount_width(store: Store, bits: int) -> None:
@@ -66,7 +65,7 @@ class _Widening(Refcounts):
     def __init__(self, store: Store, order: int) -> None:
         header = read_header(store)
         super().__init__(store, header)
-        self._autoclear = header.autoclear_features & _KNOWN_AUTOCLEAR
+        self._autoclear = header.autoclear_features & layout.AUTOCLEAR_KNOWN
         self._new = RefcountEntries(order)
         self._per_new = self._new.per_block(self._cluster_size)
         first, count = self._table_offset >> self._cluster_bits, self._table_clusters
