@@ -14,10 +14,12 @@ from pydiskimg.cli.output import show, tell
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import DiskImageError
+from pydiskimg.extents import Extent
 from pydiskimg.images import FORMATS
+from pydiskimg.protocols import ImageSource, Source, WritableBuffer
 from pydiskimg.transfer.compare import Comparison, compare
 
-SAME, DIFFERENT, NOT_OPENED, NOT_READ = 0, 1, 2, 4
+SAME, DIFFERENT, NOT_OPENED, NOT_MAPPED, NOT_READ = 0, 1, 2, 3, 4
 _SECTOR = 512
 
 
@@ -26,8 +28,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "compare",
         description="Tell whether two images hold the same bytes; the shorter one counts as continued with zeros. "
-        "Exit status: 0 the same, 1 different, 2 an image cannot be opened or the usage is wrong, 4 an image cannot be "
-        "read.",
+        "Exit status: 0 the same, 1 different, 2 an image cannot be opened or the usage is wrong, 3 the tables of "
+        "an image cannot be read, 4 its data cannot be read.",
     )
     parser.add_argument("-f", dest="format", choices=FORMATS, help="format of FILE1 (default: by its contents)")
     parser.add_argument("-F", dest="other_format", choices=FORMATS, help="format of FILE2 (default: by its contents)")
@@ -43,6 +45,31 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run, reads_descriptions=True)
 
 
+class _Mapped(Source):
+    """source, for comparing; failed is True when its extents could not be told."""
+
+    name: str
+    size: int
+
+    def __init__(self, source: ImageSource) -> None:
+        self.name, self.size = source.name, source.size
+        self.failed = False
+        self._source = source
+
+    def extents(self) -> Iterator[Extent]:
+        return self.coarse_extents(1)
+
+    def coarse_extents(self, unit: int) -> Iterator[Extent]:
+        try:
+            yield from self._source.coarse_extents(unit)
+        except DiskImageError:
+            self.failed = True
+            raise
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        self._source.read_into(offset, buffer)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Compare the images that the arguments name; returns the exit status."""
     with ExitStack() as stack:
@@ -50,9 +77,10 @@ def run(arguments: argparse.Namespace) -> int:
             require_file_name(arguments.file)
             require_file_name(arguments.other_file)
             with references(arguments) as policy:
-                a = stack.enter_context(open_source(arguments.file, format=arguments.format, references=policy))
-                b = stack.enter_context(
-                    open_source(arguments.other_file, format=arguments.other_format, references=policy)
+                pairs = (arguments.file, arguments.format), (arguments.other_file, arguments.other_format)
+                a, b = (
+                    _Mapped(stack.enter_context(open_source(file, format=form, references=policy)))
+                    for file, form in pairs
                 )
         except DiskImageError as error:
             tell(str(error))
@@ -64,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
                 found = compare(a, b, strict=arguments.strict, progress=callback)
         except DiskImageError as error:
             tell(str(error))
-            return NOT_READ
+            return NOT_MAPPED if a.failed or b.failed else NOT_READ
     if not arguments.quiet:
         show(_facts(found), _lines(found, min(a.size, b.size)), arguments.output)
     return SAME if found.identical else DIFFERENT

@@ -54,6 +54,6 @@ class _Warnings:
         if not self._left:
             return
         self._left -= 1
-        tell(f"{self._name}: warning: bytes {offset} to {offset + length} are zeros, as they cannot be read: {error}")
+        tell(f"{self._name}: warning: {length} bytes at offset {offset} are zeros, as they cannot be read: {error}")
         if not self._left:
             tell(f"{self._name}: warning: more cannot be read, of which nothing is said")

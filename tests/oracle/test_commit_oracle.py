@@ -66,6 +66,21 @@ def test_the_name_of_a_file_further_down(tmp_path: Path, monkeypatch: pytest.Mon
         assert main(["commit", "-q", "--allow-references", tmp_path.name, "-b", name, image]) == status
 
 
+def test_a_smaller_base_whose_tables_move(tmp_path: Path) -> None:
+    """A base made larger is read by its new L1 table: the first data written takes the cluster of the old one."""
+    base, top, small = tmp_path / "base", tmp_path / "top", "cluster_size=512"
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", small, str(base), "1M")
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 1 960k 64k", str(base))
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", small, "-b", "base", "-F", "qcow2", str(top), "2304k")
+    # 32 pieces, more than are read ahead; the base is looked up beyond them, when some of them were written.
+    pieces = (("-P 2", "-z")[number % 2] for number in range(32))
+    run("qemu-io", "-f", "qcow2", *(f"-cwrite {kind} {512 * at} 512" for at, kind in enumerate(pieces)), str(top))
+    before = contents(top, "qcow2")
+    assert main(["commit", "-q", "-d", "--allow-references", str(tmp_path), str(top)]) == 0
+    assert contents(base, "qcow2") == before
+    run("qemu-img", "check", "-q", str(base))
+
+
 def test_snapshots_stay(tmp_path: Path) -> None:
     rng = random.Random(2)
     base, top = made_chain(tmp_path, rng, sizes=(3 * MIB, 3 * MIB))

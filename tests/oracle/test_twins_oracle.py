@@ -21,8 +21,3 @@ pytestmark = pytest.mark.oracle
 def test_any_sequence(rng: Random) -> None:
     with tempfile.TemporaryDirectory() as directory:
         run_sequence(Path(directory), rng, steps=8)
-
-
-def test_a_base_whose_tables_move_while_it_is_read(tmp_path: Path) -> None:
-    """A commit made a base larger, and went on reading it by the old L1 table, over which it then wrote data."""
-    run_sequence(tmp_path, Random(50016), steps=12)
