@@ -32,6 +32,8 @@ _SHAPES = (
     ("extended", 900_096, "extended_l2=on,cluster_size=16384", "compressed snapshots"),
     ("extended-64k", 2 << 20, "extended_l2=on", "backing"),
     ("data-file", 1 << 20, "cluster_size=4096,data_file=data.raw", ""),
+    ("data-file-raw", 700_416, "cluster_size=512,data_file=data.raw,data_file_raw=on", "bitmaps"),
+    ("data-file-extended", 900_096, "extended_l2=on,cluster_size=16384,data_file=data.raw", "backing"),
     ("bitmaps", 1 << 20, "cluster_size=4096", "bitmaps snapshots"),
 )
 

@@ -31,6 +31,7 @@ from pydiskimg.images.qcow2.switch.backing import name_backing_file
 from pydiskimg.images.qcow2.switch.empty import empty_qcow2
 from pydiskimg.images.qcow2.switch.shrink import shrink_qcow2
 from pydiskimg.images.qcow2.switch.snapshots import apply_snapshot, delete_snapshot, take_snapshot
+from pydiskimg.images.qcow2.write.data_file import DataFile
 from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
 from pydiskimg.protocols import Buffer, Disk, Source, read_bytes
 from pydiskimg.transfer.compare import compare
@@ -62,6 +63,15 @@ def file_of(image: bytes) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+class MemoryDataFile(MemoryDisk, DataFile):
+    """An external data file in memory, of at most 64 MiB."""
+
+    def grow(self, size: int) -> None:
+        if size > STORE_LIMIT:
+            raise StorageError(f"{self.name}: no space left", errno=errno.ENOSPC, filename=self.name)
+        self.data.extend(bytes(max(0, size - self.size)))
 
 
 class LimitedStore(GrowingFile):
@@ -175,11 +185,15 @@ def stream(image: bytes, rng: random.Random) -> str:
 
 def disk(image: bytes, rng: random.Random) -> str:
     """What was written is read back, by the disk and by a reader of what is in the file then."""
-    backing = None
-    if read_header(BytesSource(image, NAME)).backing_file is not None:
+    header, backing, data_file = read_header(BytesSource(image, NAME)), None, None
+    if header.backing_file is not None:
         backing = BytesSource(BEHIND, "base.raw")
+    if header.has_data_file:
+        data_file = MemoryDataFile(0, name="data.raw")
+        data_file.data.extend(BEHIND)
+    compress = data_file is None and rng.random() < 0.3
     with file_of(image) as fd:
-        changed = open_qcow2_disk(LimitedStore(fd, NAME), backing=backing, compress=rng.random() < 0.3)
+        changed = open_qcow2_disk(LimitedStore(fd, NAME), backing=backing, data_file=data_file, compress=compress)
         in_order = changed.size <= SMALL and not check_qcow2(BytesSource(image, NAME)).corruptions
         model = bytearray(read_bytes(changed, 0, changed.size)) if in_order else None
         for _ in range(rng.randrange(1, 6)):
@@ -189,7 +203,7 @@ def disk(image: bytes, rng: random.Random) -> str:
             return "written"
         assert read_bytes(changed, 0, changed.size) == model, "the disk lost what was written"
         file = BytesSource(os.pread(fd, STORE_LIMIT, 0), NAME)
-    reader = open_qcow2(file, backing=backing)
+    reader = open_qcow2(file, backing=backing, data_file=data_file)
     assert read_bytes(reader, 0, reader.size) == model, "the image lost what was written"
     # Leaks waste space. A missing copied flag costs a copy: the changed image had a cluster of data that a compressed
     # one shared, and when that goes, nobody knows whose flag it is to set.
