@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from pydiskimg.images.qcow2.l2_tables import SAME_KIND
-from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, MIXED, ZERO, Run
+from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, MIXED, ZERO, Run, runs_of_kinds
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,42 +20,43 @@ def runs_in_table(table: L2Table, header: Header, offset: int, inside: int, stop
     """
     cluster_size = header.cluster_size
     last = inside + (stop - offset) - 1
-    index, end_index = inside // cluster_size, last // cluster_size + 1
-    while index < end_index:
-        kind = table.kinds[index]
-        after = _end_of_run(table, index, end_index, cluster_size)
-        skip = offset % cluster_size
-        length = min((after - index) * cluster_size - skip, stop - offset)
-        if kind == DATA:
-            yield Run(kind, offset, length, table.host(index) + skip)
-        elif kind == COMPRESSED:
-            yield Run(kind, offset, length, *header.compressed_at(table.entry(index)))
-        elif kind == MIXED:
-            unit = header.subcluster_size
-            kinds = table.subclusters(index, after)[skip // unit : -(-(skip + length) // unit)]
-            yield Run(kind, offset, length, table.host(index) + skip, subclusters=kinds)
-        else:
-            yield Run(kind, offset, length)
-        offset += length
-        index = after
+    begin = inside // cluster_size
+    for kind, first, after in runs_of_kinds(table.kinds[begin : last // cluster_size + 1]):
+        index, end = begin + first, begin + after
+        while index < end:
+            following = _end_of_neighbours(table, kind, index, end, cluster_size)
+            skip = offset % cluster_size
+            length = min((following - index) * cluster_size - skip, stop - offset)
+            yield _run(table, header, kind, index, following, offset, length)
+            offset += length
+            index = following
 
 
-def _end_of_run(table: L2Table, index: int, end_index: int, cluster_size: int) -> int:
-    """The first index after index whose cluster does not continue it, for DATA and MIXED in the file as well."""
-    kind = table.kinds[index]
+def _end_of_neighbours(table: L2Table, kind: int, index: int, end: int, cluster_size: int) -> int:
+    """The first index after index, at most end, whose cluster of the same kind does not continue it in the file."""
+    if kind in (HOLE, ZERO):
+        return end
+    return index + 1 if kind == COMPRESSED else table.end_of_neighbours(index, end, cluster_size)
+
+
+def _run(table: L2Table, header: Header, kind: int, index: int, after: int, offset: int, length: int) -> Run:
+    """The run of entries from index to after, which begins at offset of the virtual disk, inside of the first one."""
+    skip = offset % header.cluster_size
+    if kind == DATA:
+        return Run(kind, offset, length, table.host(index) + skip)
     if kind == COMPRESSED:
-        return index + 1
-    same = SAME_KIND.match(table.kinds, index, end_index)
-    end = same.end() if same else index + 1
-    return end if kind in (HOLE, ZERO) else table.end_of_neighbours(index, end, cluster_size)
+        return Run(kind, offset, length, *header.compressed_at(table.entry(index)))
+    if kind == MIXED:
+        unit = header.subcluster_size
+        kinds = table.subclusters(index, after)[skip // unit : -(-(skip + length) // unit)]
+        return Run(kind, offset, length, table.host(index) + skip, subclusters=kinds)
+    return Run(kind, offset, length)
 
 
 def split(run: Run, unit: int) -> Iterator[Run]:
     """Yield the runs, each of one kind, that a MIXED one consists of; unit is the bytes of a subcluster."""
     first, stop = run.start - run.start % unit, run.start + run.length
-    for found in SAME_KIND.finditer(run.subclusters):
-        index, after = found.span()
+    for kind, index, after in runs_of_kinds(run.subclusters):
         start, end = max(first + index * unit, run.start), min(first + after * unit, stop)
         if start < end:
-            kind = run.subclusters[index]
             yield Run(kind, start, end - start, run.host + start - run.start if kind == DATA else 0)

@@ -19,7 +19,7 @@ from pydiskimg.errors import InvalidImageError, StorageError
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.header import Header
 from pydiskimg.images.qcow2.words import big_endian, numbers
-from pydiskimg.images.qcow2.write.create import change_header
+from pydiskimg.images.qcow2.write.head import change_header
 from pydiskimg.images.qcow2.write.refcount_entries import RefcountEntries
 from pydiskimg.images.qcow2.write.tables import CachedTable, TableCache
 from pydiskimg.protocols import Store
