@@ -22,6 +22,10 @@ def runs_of_kinds(kinds: bytes) -> Iterator[tuple[int, int, int]]:
     first, end = 0, len(kinds)
     while first < end:
         kind = kinds[first]
+        if first + 1 == end or kinds[first + 1] != kind:
+            yield kind, first, first + 1
+            first += 1
+            continue
         others = where_others.get(kind)
         if others is None:
             others = where_others[kind] = kinds.translate(_OTHERS[kind])
