@@ -77,22 +77,19 @@ def _facts_of_file(arguments: Arguments, options: ImageOptions) -> dict[str, int
         opened = open_source(arguments.file, format=form, references=policy, snapshot=snapshot)
     with opened as source:
         facts = _facts(arguments, options, source.size, source)
-    if arguments.output_format == "qcow2" and options.version >= 3:
-        facts |= _bitmap_facts(arguments.file, form, options.cluster_size)
+        if arguments.output_format == "qcow2" and options.version >= 3 and source.format == "qcow2":
+            facts |= _bitmap_facts(source, options.cluster_size)
     return facts
 
 
-def _bitmap_facts(path: str, form: str | None, cluster_size: int) -> dict[str, int]:
-    """The bytes of the bitmaps in an image of the file at path; nothing for one that cannot have any."""
-    from pydiskimg.images import detect_image
+def _bitmap_facts(source: ImageSource, cluster_size: int) -> dict[str, int]:
+    """The bytes of the source's bitmaps in an image with such clusters; nothing for one that cannot have any."""
     from pydiskimg.images.measure_qcow2 import bitmaps_size
-    from pydiskimg.images.raw import open_image_file
+    from pydiskimg.images.qcow2.reader import Qcow2Source
 
-    with open_image_file(path) as file:
-        header = FORMATS[form or detect_image(file)].header(file)
-        if header is None or header.version < 3:
-            return {}
-        return {"bitmaps": bitmaps_size(file, header, cluster_size)}
+    if not isinstance(source, Qcow2Source) or source.header.version < 3:
+        return {}
+    return {"bitmaps": bitmaps_size(source.file, source.header, cluster_size)}
 
 
 def _facts(arguments: Arguments, options: ImageOptions, size: int, source: ImageSource | None) -> dict[str, int]:

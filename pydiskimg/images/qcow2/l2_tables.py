@@ -35,6 +35,7 @@ _STANDARD = bytes((HOLE, DATA, ZERO, ZERO, *[COMPRESSED] * 4)).ljust(256, b"\0")
 _NOT_NONE = bytes((0, *[1] * 255))
 _WITHOUT_BIT_0 = bytes(byte & 0xFE for byte in range(256))
 
+_ALL_BYTES = bytes(range(256))
 _BEYOND_ANY_FILE = 1 << 64
 
 
@@ -263,4 +264,8 @@ def _largest_offset(entries: array[int]) -> int:
 
 def _bytes_without(mask: int) -> list[bytes]:
     """For each of the eight bytes of an entry: the values that it has when no bit of mask is set."""
-    return [bytes(byte for byte in range(256) if not byte & bits) for bits in mask.to_bytes(8, "big")]
+    found = {0: _ALL_BYTES, 0xFF: b"\0"}
+    for bits in mask.to_bytes(8, "big"):
+        if bits not in found:
+            found[bits] = bytes(byte for byte in _ALL_BYTES if not byte & bits)
+    return [found[bits] for bits in mask.to_bytes(8, "big")]
