@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable
-from functools import partial
+from _thread import allocate_lock
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.images.qcow2.backing import fill_with_zeros, read_behind
 from pydiskimg.images.qcow2.cache import Cache
-from pydiskimg.images.qcow2.compressed import ClusterDecoder
-from pydiskimg.images.qcow2.header import Header
 from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, MIXED, Run
 from pydiskimg.images.qcow2.runs_in_table import split
-from pydiskimg.images.qcow2.subclusters import fill, fill_over
-from pydiskimg.protocols import Addressable, Source
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pydiskimg.images.qcow2.compressed import ClusterDecoder
+    from pydiskimg.images.qcow2.header import Header
+    from pydiskimg.protocols import Addressable, Source
 
 # Compressed clusters that lie close together in the file are fetched by one read of at most this, gaps included.
 BATCH = 1 << 20
@@ -49,7 +51,7 @@ class ClusterReader:
         self._subcluster_size = header.subcluster_size
         self._decoder = decoder
         self._clusters: Cache[bytearray] | None = None if cache is None else Cache(cache)
-        self._gates = [threading.Lock() for _ in range(GATES)]
+        self._gates = [allocate_lock() for _ in range(GATES)]
 
     def read(self, runs: Iterable[Run], offset: int, view: memoryview) -> None:
         """Fill view, which begins at offset of the virtual disk, with what runs, which cover it in order, say.
@@ -82,6 +84,10 @@ class ClusterReader:
             fill_with_zeros(part)
 
     def _read_mixed(self, run: Run, part: memoryview) -> None:
+        from functools import partial
+
+        from pydiskimg.images.qcow2.subclusters import fill, fill_over  # only here: few images have subclusters
+
         unit, read_data = self._subcluster_size, partial(self._read_data, run)
         if run.start % unit or run.length % unit:
             for each in split(run, self._subcluster_size):
