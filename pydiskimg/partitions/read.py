@@ -11,6 +11,8 @@ import zlib
 
 from pydiskimg.errors import PartitionError
 from pydiskimg.partitions.layout import (
+    BIOS_BOOTABLE,
+    BOOTABLE,
     EXTENDED,
     GPT_ENTRY,
     GPT_HEADER,
@@ -112,7 +114,9 @@ def _read_mbr(source: Source, entries: Sequence[dict[str, Any]], sector_size: in
         if kind in EXTENDED and length:
             extended = extended or start
         elif kind and length:
-            yield _inside(source, Partition(number, start * sector_size, length * sector_size, f"{kind:#04x}"))
+            bootable = entry["BootIndicator"] == BOOTABLE
+            part = Partition(number, start * sector_size, length * sector_size, f"{kind:#04x}", bootable=bootable)
+            yield _inside(source, part)
     if extended:
         yield from _read_logical(source, extended, sector_size)
 
@@ -138,9 +142,9 @@ def _read_logical(source: Source, extended: int, sector_size: int) -> Iterator[P
         logical, following = mbr_entries(sector)[:2]
         kind, length = logical["OSType"], logical["SizeInLBA"] * sector_size
         if kind and length:
-            yield _inside(
-                source, Partition(number, (record + logical["StartingLBA"]) * sector_size, length, f"{kind:#04x}")
-            )
+            start = (record + logical["StartingLBA"]) * sector_size
+            bootable = logical["BootIndicator"] == BOOTABLE
+            yield _inside(source, Partition(number, start, length, f"{kind:#04x}", bootable=bootable))
             number += 1
         if following["OSType"] not in EXTENDED or not following["StartingLBA"]:
             return
@@ -220,7 +224,8 @@ def _gpt_partitions(source: Source, array: bytes, sector_size: int) -> Iterator[
         type_guid, own_guid = (guid_text(entry[name]) for name in ("PartitionTypeGUID", "UniquePartitionGUID"))
         start, length = first * sector_size, (last - first + 1) * sector_size
         name = entry["PartitionName"].decode("utf-16-le", "replace").partition("\0")[0]
-        yield _inside(source, Partition(number, start, length, type_guid.upper(), own_guid, name))
+        bootable = bool(entry["Attributes"] & BIOS_BOOTABLE)
+        yield _inside(source, Partition(number, start, length, type_guid.upper(), own_guid, name, bootable=bootable))
 
 
 def _inside(source: Source, partition: Partition) -> Partition:
