@@ -47,22 +47,29 @@ def read_partition_table(source: Source, *, sector_size: int = 512, backup: bool
     GPT whose two copies are both damaged, one that Linux ignores, and one for sectors of another size. Where the first
     copy is damaged, backup says whether the second is read, which Linux does not. At most 8 MiB are read.
     """
+    return list(each_partition(source, sector_size=sector_size, backup=backup))
+
+
+def each_partition(source: Source, *, sector_size: int = 512, backup: bool = True) -> Iterator[Partition]:
+    """Yield what read_partition_table() returns, and raise its errors, before what names the next ones is read.
+
+    The extended boot records of an MBR lie all over the disk.
+    """
     if source.size < 2 * sector_size:
-        return []
+        return
     sector = read_bytes(source, 0, MBR.size)
     if not has_mbr(sector):
-        return []
+        return
     entries = mbr_entries(sector)
     if has_protective(entries):
         problem = protective_problem(entries)
         if problem is not None:
             raise PartitionError(f"{source.name}: {problem}")
-        return _read_gpt(source, sector_size, backup=backup)
-    if not is_partitioned(entries):
-        return []
-    signature = MBR.unpack(sector)["UniqueMBRDiskSignature"]
-    found = _read_mbr(source, entries, sector_size)
-    return [partition.replaced(uuid=f"{signature:08x}-{partition.number:02x}") for partition in found]
+        yield from _read_gpt(source, sector_size, backup=backup)
+    elif is_partitioned(entries):
+        signature = MBR.unpack(sector)["UniqueMBRDiskSignature"]
+        for partition in _read_mbr(source, entries, sector_size):
+            yield partition.replaced(uuid=f"{signature:08x}-{partition.number:02x}")
 
 
 def protective_problem(entries: Sequence[dict[str, Any]]) -> str | None:
