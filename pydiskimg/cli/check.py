@@ -11,7 +11,7 @@ import os
 from typing import Any
 
 from pydiskimg.cli.arguments import CACHE_MODES, require_file_name
-from pydiskimg.cli.output import add_output_option, show, tell
+from pydiskimg.cli.output import add_output_option, in_qemus_order, show, tell
 from pydiskimg.cli.progress import progress
 from pydiskimg.images import FORMATS, detect_image
 from pydiskimg.images.raw import open_image_file
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.quiet:
         facts = _facts(result, file.name, row.name)
         facts |= {name: count for name, count in getattr(arguments, "fixed", {}).items() if count}
-        show(facts, _lines(result), arguments.output)
+        show(in_qemus_order(facts), _lines(result), arguments.output)
     return _status(result)
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from pydiskimg.cli.output import add_output_option, nested_lines, show
+from pydiskimg.cli.output import add_output_option, in_qemus_order, nested_lines, show
 from pydiskimg.images import FORMATS, detect_image
 from pydiskimg.images.raw import open_image_file
 from pydiskimg.startup import TYPE_CHECKING
@@ -59,7 +59,7 @@ def run(arguments: Arguments) -> None:
 
 def _show(images: Iterable[dict[str, object]], output: str, *, chain: bool) -> None:
     """Print one object, or with chain a list of them, each as it comes."""
-    show(images if chain else next(iter(images)), _lines(images), output)
+    show(in_qemus_order(images if chain else next(iter(images))), _lines(images), output)
 
 
 def _lines(images: Iterable[dict[str, object]]) -> Iterator[str]:

@@ -187,3 +187,12 @@ def test_strict_compare(directory: Path) -> None:
     Path("raw").write_bytes(bytes(1 << 20))
     for words in ("-s raw base.qcow2", "-s raw raw", "-s base.qcow2 base.qcow2", "raw base.qcow2", "-p -q raw raw"):
         assert_equal("compare", *words.split())
+
+
+@pytest.mark.parametrize("words", ["check base.qcow2", "measure -O qcow2 base.qcow2", "info base.qcow2", "info bits"])
+def test_json_is_the_same_text(directory: Path, words: str) -> None:
+    """The order of names too: it is that of QEMU's hash table."""
+    run("qemu-img", "create", "-q", "-f", "qcow2", "bits", "8M")
+    run("qemu-img", "bitmap", "--add", "bits", "one")
+    run("qemu-img", "snapshot", "-c", "one", "bits")
+    assert_equal(*words.split(), "--output=json")
