@@ -10,6 +10,7 @@ describes them, so what they name is opened; a json: name inside an image is ref
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ JSON = "json:"
 _PROTOCOLS = ("file", "host_device")
 _DEEPEST = 40  # levels of a description; images stand on fewer files
 _SECTOR = 512
+_STRING = re.compile(r"""(?s)"(?:[^"\\]|\\.)*"|'((?:[^'\\]|\\.)*)'""")
 
 # How QEMU reads and caches, which makes no difference to what is read.
 _WITHOUT_EFFECT = {
@@ -93,12 +95,21 @@ def _options(text: str) -> dict[str, Any]:
 
 def _json(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text.removeprefix(JSON))
+        found = json.loads(_double_quoted(text.removeprefix(JSON)))
     except (ValueError, RecursionError) as error:
         raise UnsupportedImageError(f"{text}: cannot be read as JSON: {error}") from None
     if not isinstance(found, dict):
         raise UnsupportedImageError(f'{text}: is not a JSON object; expected json:{{"driver": ...}}')
     return found
+
+
+def _double_quoted(text: str) -> str:
+    """Return text with its 'strings', which QEMU takes too, as "strings"."""
+    return _STRING.sub(lambda match: match[0] if match[1] is None else f'"{_requoted(match[1])}"', text)
+
+
+def _requoted(inside: str) -> str:
+    return re.sub(r"\\.|\"", lambda match: {"\\'": "'", '"': '\\"'}.get(match[0], match[0]), inside)
 
 
 def _unfolded(options: Mapping[str, Any], shown: str) -> dict[str, Any]:

@@ -53,7 +53,7 @@ IMAGE_OPTIONS: dict[str, tuple[str, ...] | None] = {
 }
 CREATE_OPTIONS = IMAGE_OPTIONS | {"size": None}
 _PROTOCOL = re.compile(r"[^/]*:")
-_DRIVER = re.compile(r"driver\"?[=:] ?\"?([\w-]*)")
+_DRIVER = re.compile(r"""driver["']?[=:] ?["']?([\w-]*)""")
 _DRIVERS = ("raw", "qcow2", "file", "host_device")
 
 

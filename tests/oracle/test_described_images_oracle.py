@@ -53,6 +53,15 @@ DESCRIPTIONS = [
 ]
 
 
+def test_strings_in_single_quotes(chain: list[Path]) -> None:
+    """QEMU's JSON has them."""
+    Path("""it's "one\"""").symlink_to("base.qcow2")
+    image = """json:{'driver': 'qcow2', "file": {'driver': 'file', 'filename': 'it\\'s "one\\u0022'}}"""
+    run("qemu-img", "convert", "-O", "raw", image, "expected")
+    assert ours("convert", "-O", "raw", image, "made") == 0
+    assert Path("made").read_bytes() == Path("expected").read_bytes()
+
+
 @pytest.mark.parametrize("image", DESCRIPTIONS)
 def test_read_as_described(chain: list[Path], image: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = [] if image.startswith("json:") else ["--image-opts"]

@@ -79,6 +79,7 @@ def test_ours(words: str) -> None:
         "info --image-opts driver=nbd,host=h",
         "info nbd:unix:socket",
         'info json:{"driver":"nbd"}',
+        "map json:{'driver':'null-co'}",
         "convert -O vmdk a b",
         "convert -B nbd:base a b",
         "create -f qcow2 -o data_file=nbd:x t 1M",
