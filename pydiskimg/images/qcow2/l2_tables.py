@@ -94,14 +94,20 @@ class L2Table:
         The entries have bitmaps and are not compressed. An image of 1 MiB can have two million of these: they are
         unfolded all together.
         """
+        return unfolded(*self.bitmaps(index, end))
+
+    def bitmaps(self, index: int, end: int) -> tuple[bytes, bytes]:
+        """What is stored and what is zero of the entries from index to end: their bitmaps, four bytes for each."""
         bitmaps = self.words[2 * index + 1 : 2 * end : 2]
         if sys.byteorder == "big":
             bitmaps.byteswap()
         with memoryview(bitmaps.tobytes()).cast("I") as halves:
-            allocated, zero = halves[0::2].tobytes(), halves[1::2].tobytes()
-        return _combined(
-            b"".join(map(_ALLOCATED_BITS.__getitem__, allocated)), b"".join(map(_ZERO_BITS.__getitem__, zero))
-        ).translate(_SUBCLUSTER)
+            return halves[0::2].tobytes(), halves[1::2].tobytes()
+
+    def hosts(self, index: int, end: int) -> list[int]:
+        """The offsets of the clusters of the entries from index to end, which are not compressed."""
+        offset = layout.ENTRY_OFFSET
+        return [word & offset for word in self.words[index * self.step : end * self.step : self.step]]
 
     def end_of_neighbours(self, index: int, end: int, cluster_size: int) -> int:
         """The first index after index, at most end, whose cluster does not follow that of the one before it."""
@@ -268,6 +274,13 @@ class TableReader:
 
     def _invalid(self, where: str, text: str) -> InvalidImageError:
         return InvalidImageError(f"{self._file.name}: {where}: {text}; the image is truncated or corrupt")
+
+
+def unfolded(stored: bytes, zero: bytes) -> bytes:
+    """One byte of kind, HOLE, ZERO or DATA, for each subcluster of which the bitmaps have a bit."""
+    return _combined(
+        b"".join(map(_ALLOCATED_BITS.__getitem__, stored)), b"".join(map(_ZERO_BITS.__getitem__, zero))
+    ).translate(_SUBCLUSTER)
 
 
 def _beyond(what: str, end: int, file: str = "file") -> str:

@@ -15,7 +15,7 @@ from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.cache import Cache
 from pydiskimg.images.qcow2.header import Header
 from pydiskimg.images.qcow2.l2_tables import SAME_KIND, L2Table, TableReader
-from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, MIXED, ZERO, Run
+from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, MIXED, ZERO, MixedRun, Run
 from pydiskimg.images.qcow2.runs_in_table import runs_in_table, split
 from pydiskimg.images.qcow2.subclusters import coarse
 from pydiskimg.protocols import Source, read_bytes
@@ -95,7 +95,7 @@ class Mapping:
     def runs(self, offset: int, length: int) -> Iterator[Run]:
         """Yield the runs that [offset, offset + length) of the virtual disk consists of, in order."""
         for run in self.coarse_runs(offset, length):
-            if run.kind == MIXED:
+            if isinstance(run, MixedRun):
                 yield from split(run, self.header.subcluster_size)
             else:
                 yield run

@@ -10,7 +10,7 @@ from pydiskimg.extents import Extent, Kind, merged
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.compress import compressor
 from pydiskimg.images.qcow2.header import read_header, require_changeable
-from pydiskimg.images.qcow2.runs import HOLE, MIXED, ZERO
+from pydiskimg.images.qcow2.runs import HOLE, ZERO, MixedRun
 from pydiskimg.images.qcow2.runs_in_table import split
 from pydiskimg.images.qcow2.write.clusters import ClusterWriter
 from pydiskimg.images.qcow2.write.create import change_header, l1_entries, round_size
@@ -294,7 +294,7 @@ class Qcow2Disk(Disk):
             with self._lock:
                 entries = self._map.entries(cluster, -(-(end - start) // self.cluster_size))
             for coarse in self._map.runs(cluster, entries, start, end):
-                runs = split(coarse, self._header.subcluster_size) if coarse.kind == MIXED else (coarse,)
+                runs = split(coarse, self._header.subcluster_size) if isinstance(coarse, MixedRun) else (coarse,)
                 for run in runs:
                     if run.kind == HOLE:
                         yield from self._unmapped(run.start, run.start + run.length)
