@@ -143,6 +143,7 @@ def test_only_what_differs_is_stored(tmp_path: Path) -> None:
         ["-C", "-S", "4k"],
         ["-C", "-c", "-O", "qcow2"],
         ["-C", "--salvage"],
+        ["-c", "-O", "qcow2", "-o", "preallocation=metadata"],
         ["-r", "x"],
         ["-f", "host_device"],
         ["-O", "host_device"],
