@@ -59,10 +59,7 @@ _QEMU_IMG = {"create", *_TAKE_DESCRIPTIONS}
 # What qemu-img has and pydiskimg does not, and why: --help says it, in the words of docs/commands.md.
 LEFT_OUT_SUBCOMMANDS = {"bench": "it measures QEMU's own block layer"}
 _SECRETS = {"--object": "secrets are for encrypted images, which are refused by name"}
-LEFT_OUT = {
-    **dict.fromkeys(_QEMU_IMG, _SECRETS),
-    "commit": _SECRETS | {"-r": "the system limits what a process writes"},
-}
+LEFT_OUT = dict.fromkeys(_QEMU_IMG, _SECRETS)
 _COLUMNS = 80  # where there is no terminal
 _WRONG_USAGE = 2  # argparse's exit status
 

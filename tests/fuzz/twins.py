@@ -208,7 +208,8 @@ class Twins:
         if not candidates:
             return
         name = self.rng.choice(candidates)
-        option = self.rng.choice(("compat=0.10", "compat=1.1", "lazy_refcounts=on", "lazy_refcounts=off"))
+        older = [] if _bitmaps(images[name]) else ["compat=0.10"]  # which QEMU lets lose its bitmaps
+        option = self.rng.choice((*older, "compat=1.1", "lazy_refcounts=on", "lazy_refcounts=off"))
         if self.rng.random() < 0.5:
             option = f"refcount_bits={self.rng.choice((2, 16, 64))}"
         self._both("amend", "-q", "-f", "qcow2", "-o", option, name)
@@ -225,8 +226,15 @@ class Twins:
         self._compare(target)
 
     def miscount(self, images: dict[str, Any]) -> None:
-        """Count the header too often in both, and repair that."""
-        candidates = [name for name in sorted(images) if _refcount_bits(images[name]) >= 8]
+        """Count the header too often in both, and repair that.
+
+        Of an image with bitmaps and snapshots, QEMU 7.2 loses the snapshots in that.
+        """
+        candidates = [
+            name
+            for name in sorted(images)
+            if _refcount_bits(images[name]) >= 8 and not (_bitmaps(images[name]) and images[name].get("snapshots"))
+        ]
         if not candidates:
             return
         name, count = self.rng.choice(candidates), self.rng.choice((2, 3, 200))

@@ -81,6 +81,20 @@ def test_a_smaller_base_whose_tables_move(tmp_path: Path) -> None:
     run("qemu-img", "check", "-q", str(base))
 
 
+def test_at_a_rate(tmp_path: Path) -> None:
+    """Two pieces of half a MiB: the second waits until the first has had its time."""
+    base, top = tmp_path / "base", tmp_path / "top"
+    base.write_bytes(bytes(3 * MIB))
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "base", "-F", "raw", str(top))
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 1 0 512k", "-c", "write -P 2 1M 512k", str(top))
+    before = contents(top, "qcow2")
+    begin = time.monotonic()
+    assert main(["commit", "-q", "-r", "1M", "--allow-references", str(tmp_path), str(top)]) == 0
+    assert time.monotonic() - begin >= 0.5
+    assert base.read_bytes() == before
+    assert contents(top, "qcow2") == before
+
+
 def test_snapshots_stay(tmp_path: Path) -> None:
     rng = random.Random(2)
     base, top = made_chain(tmp_path, rng, sizes=(3 * MIB, 3 * MIB))
