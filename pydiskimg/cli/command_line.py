@@ -93,7 +93,8 @@ def _describes(arguments: argparse.Namespace, words: Sequence[str]) -> bool:
 
 def _wrong_usage(command: str) -> int:
     """Return the exit status of a subcommand that is called in a wrong way."""
-    return 1 if command in _QEMU_IMG - {"compare"} else _WRONG_USAGE  # whose 1 says that the images differ
+    is_one = command in _QEMU_IMG and command != "compare"  # whose 1 says that the images differ
+    return 1 if is_one else _WRONG_USAGE
 
 
 def _with_size_last(words: Sequence[str]) -> Sequence[str]:
