@@ -54,8 +54,8 @@ class Pair:
     def shown(self) -> str:
         """A sentence for a reader."""
         if self.difference not in ("status", "image"):
-            outputs = [said(call, OUTPUT).splitlines() for call in (self.theirs, self.ours)]
-            lines = unified_diff(*outputs, n=0, lineterm="")
+            theirs, ours = (said(call, OUTPUT).splitlines() for call in (self.theirs, self.ours))
+            lines = unified_diff(theirs, ours, n=0, lineterm="")
             return f"{self.words}: {' '.join(line for line in lines if line[:2] not in ('--', '++', '@@'))}"
         key = {"status": "status", "image": "made"}[self.difference]
         a, b = self.theirs.get(key), self.ours.get(key)
