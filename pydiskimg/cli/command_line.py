@@ -42,6 +42,7 @@ COMMANDS = {
     "ls": "list files of an image",
     "cat": "print files of an image",
     "stat": "tell all of a file of an image",
+    "diff": "list the files in which two images differ",
     "copy-out": "copy files out of an image",
     "tar-out": "pack a directory of an image as a tar archive",
     "copy-in": "copy files into an image",
