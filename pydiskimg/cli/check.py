@@ -10,11 +10,10 @@ import argparse
 import os
 from typing import Any
 
-from pydiskimg.cli.arguments import CACHE_MODES, require_file_name
+from pydiskimg.cli.arguments import CACHE_MODES, open_file, require_file_name, require_whole
 from pydiskimg.cli.output import add_output_option, in_qemus_order, show, tell
 from pydiskimg.cli.progress import progress
 from pydiskimg.images import FORMATS, detect_image
-from pydiskimg.images.raw import open_image_file
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,13 +46,15 @@ def add_parser(subparsers: Any) -> None:
     )
     add_output_option(parser)
     parser.add_argument("file", metavar="FILE")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, reads_parts=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check the image that the arguments name; returns the exit status."""
     require_file_name(arguments.file)
-    with open_image_file(arguments.file) as file:
+    if arguments.repair:
+        require_whole(arguments.file, "-r")
+    with open_file(arguments.file) as file:
         row = FORMATS[arguments.format or detect_image(file)]
         if not row.is_checked and arguments.repair:
             tell(
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     for text in result.details:
         tell(f"{file.name}: {text}")
     if not arguments.quiet:
-        facts = _facts(result, file.name, row.name)
+        facts = _facts(result, getattr(arguments.file, "text", file.name), row.name)
         facts |= {name: count for name, count in getattr(arguments, "fixed", {}).items() if count}
         show(in_qemus_order(facts), _lines(result), arguments.output)
     return _status(result)

@@ -51,23 +51,33 @@ _WITHOUT_EFFECT = {
 
 
 class ImageDescription(str):
-    """The path of an image's file, and what is to be taken for the image that it holds.
+    """The path of an image's file, and what is to be taken for the image that it holds; text is how that was said.
 
     image_format is its name, None where the contents decide. offset and length (bytes; None: to the end) are the part
-    of the file that is a raw disk. backing is the description of the backing file in place of the one that the image
-    names, False for none, None for what the image says; data_file is that of the data file.
+    of the file that is a raw disk. inner is the description of what shows the file, where that is an image itself: a
+    part of a file, or a qcow2 image of which the disk is a part. backing is the description of the backing file in
+    place of the one that the image names, False for none, None for what the image says; data_file is that of the data
+    file.
     """
 
+    text = ""
     image_format: str | None = None
     offset = 0
     length: int | None = None
+    inner: ImageDescription | None = None
     backing: ImageDescription | bool | None = None
     data_file: ImageDescription | None = None
 
     @property
     def is_whole(self) -> bool:
         """True when the path and the format say everything."""
-        return not self.offset and self.length is None and self.backing is None and self.data_file is None
+        parts = (self.length, self.inner, self.backing, self.data_file)
+        return not self.offset and all(part is None for part in parts)
+
+    @property
+    def has_other_files(self) -> bool:
+        """True when files are described in place of those that the image names."""
+        return self.backing is not None or self.data_file is not None
 
 
 def described_image(text: str, *, by_options: bool) -> ImageDescription:
@@ -76,7 +86,9 @@ def described_image(text: str, *, by_options: bool) -> ImageDescription:
     Raises UnsupportedImageError for what is not understood, or not read here, by its name.
     """
     options = _options(text) if by_options and not text.startswith(JSON) else _json(text)
-    return _image(options, shown=text, depth=0)
+    found = _image(options, shown=text, depth=0)
+    found.text = text
+    return found
 
 
 def _options(text: str) -> dict[str, Any]:
@@ -144,7 +156,7 @@ def _image(options: Mapping[str, Any], *, shown: str, depth: int) -> ImageDescri
     file = _inner(rest, "file", shown)
     if file is None:
         raise UnsupportedImageError(f"{shown}: does not say which file; expected file.filename=FILE")
-    found = ImageDescription(_file_name(_unfolded(file, shown), None, shown))
+    found = _file(file, shown, depth)
     found.image_format = driver
     if driver == "raw":
         found.offset = _size(rest, "offset", shown) or 0
@@ -154,6 +166,17 @@ def _image(options: Mapping[str, Any], *, shown: str, depth: int) -> ImageDescri
         data_file = _inner(rest, "data-file", shown)
         found.data_file = None if data_file is None else _image(data_file, shown=shown, depth=depth + 1)
     _require_nothing_left(rest, shown)
+    return found
+
+
+def _file(file: Mapping[str, Any], shown: str, depth: int) -> ImageDescription:
+    """Read the options of an image's file: it has a name, or is shown by another image."""
+    options = _unfolded(file, shown)
+    if options.get("driver") not in FORMATS:
+        return ImageDescription(_file_name(options, None, shown))
+    inner = _image(file, shown=shown, depth=depth + 1)
+    found = ImageDescription(inner)
+    found.inner = inner
     return found
 
 
@@ -185,7 +208,9 @@ def _file_name(options: dict[str, Any], driver: str | None, shown: str) -> str:
     rest = dict(options)
     driver = _driver(rest, driver, shown)
     if driver is not None and driver not in _PROTOCOLS:
-        raise UnsupportedImageError(f"{shown}: file.driver={driver!s}; expected {' or '.join(_PROTOCOLS)}")
+        raise UnsupportedImageError(
+            f"{shown}: file.driver={driver!s}; expected one of {', '.join((*FORMATS, *_PROTOCOLS))}"
+        )
     name = rest.pop("filename", None)
     if not isinstance(name, str) or "\0" in name:
         raise UnsupportedImageError(f"{shown}: does not say which file; expected file.filename=FILE")

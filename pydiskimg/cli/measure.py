@@ -66,9 +66,9 @@ def run(arguments: Arguments) -> None:
 
 
 def _facts_of_file(arguments: Arguments, options: ImageOptions) -> dict[str, int]:
+    from pydiskimg.cli.arguments import open_file
     from pydiskimg.cli.snapshot_choice import chosen_snapshot
     from pydiskimg.images import detect_image
-    from pydiskimg.images.raw import open_image_file
 
     form = getattr(arguments.file, "image_format", arguments.format)
     snapshot = arguments.snapshot
@@ -78,7 +78,7 @@ def _facts_of_file(arguments: Arguments, options: ImageOptions) -> dict[str, int
         opened = open_source(arguments.file, format=form, references=policy, snapshot=snapshot)
     with opened as source:
         facts = _facts(arguments, options, source.size, source)
-    with open_image_file(arguments.file) as file:
+    with open_file(arguments.file) as file:
         header = FORMATS[form or detect_image(file)].header(file)
         if header is not None and header.version >= 3 and arguments.output_format == "qcow2" and options.version >= 3:
             facts["bitmaps"] = bitmaps_size(file, header, options.cluster_size)

@@ -108,17 +108,28 @@ class MapLayer(Protocol):
 
 
 class RawLayer:
-    """A raw image, or a part of one: every byte is present, and at its own offset."""
+    """A raw image, or a part of one: every byte is present, and at its own offset.
+
+    Of a part of what a qcow2 image shows, the offsets are those of that image's file.
+    """
 
     below: Source | None = None
 
     def __init__(self, source: Source) -> None:
         self.size = source.size
         self.filename = source.name
-        self._start = source.start if isinstance(source, SourceRegion) else 0
+        self._start = 0
         self._ranges = StoredRanges(source)
+        while isinstance(source, SourceRegion):
+            self._start += source.start
+            source = source.source
+        self._layers = list(_layers(source)) if isinstance(source, Qcow2Source) else []
 
     def pieces(self, offset: int, length: int) -> Iterator[tuple[int, int, int, int]]:
+        if self._layers:
+            for start, piece_length, _, flags, host in _pieces(self._layers, 0, self._start + offset, length):
+                yield start - self._start, piece_length, flags, host
+            return
         for start, piece_length, is_stored in self._ranges.pieces(offset, length):
             yield start, piece_length, _STORED if is_stored else _UNFILLED, self._start + start
 
