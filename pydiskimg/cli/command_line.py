@@ -31,6 +31,8 @@ COMMANDS = {
     "commit": "write what an image holds into its backing file",
     "rebase": "let an image stand on another backing file",
     "amend": "change options of a qcow2 image",
+    "write": "write an image onto a device, and read it back",
+    "bmap": "make a block map of an image",
     "hash": "print a checksum of the guest's data",
     "filesystems": "list the file systems and partitions of an image",
     "df": "tell how much of the file systems of images is in use",
