@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.file,
             references=policy,
             base=arguments.base,
-            empty=not arguments.keep,
+            empty=not arguments.keep and arguments.base is None,
             rate=arguments.rate,
             progress=callback,
         )

@@ -157,6 +157,8 @@ def _image(options: Mapping[str, Any], *, shown: str, depth: int) -> ImageDescri
     if file is None:
         raise UnsupportedImageError(f"{shown}: does not say which file; expected file.filename=FILE")
     found = _file(file, shown, depth)
+    if driver is None and rest.keys() & {"backing", "data-file"}:
+        driver = "qcow2"  # the only format that has them
     found.image_format = driver
     if driver == "raw":
         found.offset = _size(rest, "offset", shown) or 0

@@ -55,6 +55,18 @@ def test_into_a_file_further_down(tmp_path: Path) -> None:
     assert ours[-1].read_bytes() == before
 
 
+def test_a_named_backing_file_keeps_the_image(tmp_path: Path) -> None:
+    """-b implies -d, for the next file too."""
+    chain = made_chain(tmp_path, random.Random(9), sizes=(MIB, MIB))
+    theirs = twin(chain, tmp_path / "theirs")
+    before = chain[-1].read_bytes()
+    assert main(["commit", "-q", "--allow-references", str(tmp_path), "-b", chain[0].name, str(chain[-1])]) == 0
+    run("qemu-img", "commit", "-q", "-f", "qcow2", "-b", theirs[0].name, str(theirs[-1]))
+    assert contents(chain[0], "qcow2") == contents(theirs[0], "qcow2")
+    assert theirs[-1].read_bytes() == before
+    assert chain[-1].read_bytes() == before
+
+
 def test_the_name_of_a_file_further_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is relative to the image, as the names in images are, and not to the current directory."""
     chain = made_chain(tmp_path, random.Random(8), sizes=(3 * MIB, 3 * MIB, 3 * MIB))

@@ -50,6 +50,7 @@ DESCRIPTIONS = [
     '"backing": {"driver": "raw", "offset": 1024, "file": {"driver": "file", "filename": "base.qcow2"}}}',
     'json:{"driver": "qcow2", "file": {"driver": "file", "filename": "layer0.qcow2"}, "backing": null}',
     "driver=qcow2,file.filename=layer0.qcow2,backing.driver=qcow2,backing.file.filename=base.qcow2",
+    "file.filename=layer0.qcow2,backing.file.filename=base.qcow2",
 ]
 
 
