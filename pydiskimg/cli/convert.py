@@ -175,7 +175,7 @@ def _check_usage(arguments: Arguments, options: ImageOptions, *, from_pipe: bool
         error("-c and -o are for a qcow2 image: add -O qcow2")
     if arguments.compress and options.preallocation != "off":
         error(f"-c and preallocation={options.preallocation} do not go together: leave one of them out")
-    if arguments.in_place and options.given:
+    if arguments.in_place and arguments.image_options:
         error("-o is for a new image, and with -n there is one already")
     if arguments.in_place and to_pipe:
         error(
