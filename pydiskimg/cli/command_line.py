@@ -34,6 +34,7 @@ COMMANDS = {
     "write": "write an image onto a device, and read it back",
     "bmap": "make a block map of an image",
     "hash": "print a checksum of the guest's data",
+    "show": "draw a disk to scale",
     "filesystems": "list the file systems and partitions of an image",
     "df": "tell how much of the file systems of images is in use",
     "partition": "show, make and change the partition table of an image",
