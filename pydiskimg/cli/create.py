@@ -169,8 +169,9 @@ def _formatting_line(arguments: argparse.Namespace, options: ImageOptions, size:
         "lazy_refcounts": given.get("lazy_refcounts", "off"),
         "refcount_bits": options.refcount_bits,
         "nocow": given.get("nocow"),
+        "extent_size_hint": given.get("extent_size_hint"),
     }
     if not FORMATS[arguments.format].has_options:
-        shown = {key: shown[key] for key in ("size", "nocow", "preallocation")}
+        shown = {key: shown[key] for key in ("size", "nocow", "preallocation", "extent_size_hint")}
     words = [f"{key}={str(value).replace(',', ',,')}" for key, value in shown.items() if value is not None]
     return f"Formatting '{arguments.file}', fmt={arguments.format} {' '.join(words)}"

@@ -58,6 +58,8 @@ DOCUMENT = ROOT / "docs/foreign-suites.md"
         "info --image-opts driver=qcow2,file.filename=t",
         'map json:{"driver":"qcow2","file":{"driver":"file","filename":"t"}}',
         "resize -f raw t +1M",
+        "resize --shrink t -1M",
+        "amend -o nonsense=1 t",
         "rebase -u -b nbd t",
         "create -f qcow2 -o data_file=x,data_file_raw=on t 1M",
         "amend -o compat=0.10,size=3M t",
