@@ -7,7 +7,6 @@ sentence that the administrator needs, because Ganeti shows the tail of the log.
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import sys
@@ -22,8 +21,7 @@ from ganeti_os.request import HelpRequested, RequestError, UsageError, apparent_
 from ganeti_os.settings.settings import Paths, read_settings
 from ganeti_os.signals import Ending, TerminatedError
 from pydiskimg.errors import DiskImageError
-from pydiskimg.linux.stdio import end_process, keep_standard_descriptors
-from pydiskimg.startup import OBJECTS_BETWEEN_COLLECTIONS
+from pydiskimg.linux.stdio import begin_process, end_process, keep_standard_descriptors
 from pydiskimg.text import without_password
 
 log = logging.getLogger(__name__)
@@ -57,7 +55,7 @@ def run_verb(
 
     sysconfdir and localstatedir are the configured directories; argv is without the program's name.
     """
-    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
+    begin_process()
     closed = keep_standard_descriptors()
     ending = Ending(WHAT[verb])
     ending.install(patience_seconds=PATIENCE_SECONDS if verb in STREAMING else 0.0)

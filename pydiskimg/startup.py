@@ -23,13 +23,17 @@ Hence:
 - fs/probe/ imports what judges a file system where one of its marks is there; array imports collections.abc.
 - cli/__init__.py understands the common forms of these commands by the options that argparse gets.
 - cli/command_line.py imports a subcommand when it is named: --help shows what it says of each.
-- Commands and verbs look for garbage less often, and end without taking the interpreter apart (linux/stdio.py).
+- Commands and verbs look for garbage less often, let threads take turns sooner, and end without taking the interpreter
+  apart (linux/stdio.py).
 """
 
 from __future__ import annotations
 
 # With the interpreter's 700, looking through what is imported takes as long as some of the imports.
 OBJECTS_BETWEEN_COLLECTIONS = 50_000
+# A thread that inflates or copies wants the interpreter for a moment between two blocks. With the interpreter's 5 ms it
+# waits for as long as a block takes: a tarball becomes a file system in a twelfth less time so.
+THREADS_TAKE_TURNS_SECONDS = 0.0003
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

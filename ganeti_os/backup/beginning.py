@@ -3,68 +3,89 @@
 
 from __future__ import annotations
 
-from itertools import takewhile
+from collections.abc import Iterator
 
+from ganeti_os.backup.kept_pipe import KeptPipe, NotYetError
 from ganeti_os.backup.kind import LOOK_AT, BackupKind
 from ganeti_os.guest.root import MOUNTABLE, is_ext
-from pydiskimg.errors import DiskImageError
-from pydiskimg.extents import Kind
-from pydiskimg.images.open import open_image
+from pydiskimg.errors import DiskImageError, PartitionError
+from pydiskimg.fs.ext4.tree import open_ext_tree
+from pydiskimg.images import FORMATS
 from pydiskimg.images.qcow2.layout import HEADER
-from pydiskimg.linux.fileio import pwrite_all
-from pydiskimg.linux.memfd import sparse_memfd
-from pydiskimg.partitions.partition import SECTOR_SIZES
-from pydiskimg.protocols import Source, read_bytes
-from pydiskimg.transfer.pipe import PipeReader
-from pydiskimg.units import MIB
-from pydiskimg.volumes.find import Volume, volume_readings
+from pydiskimg.partitions.partition import SECTOR_SIZES, Partition
+from pydiskimg.partitions.read import each_partition, gpt_sector_size
+from pydiskimg.protocols import Disk, Source
+from pydiskimg.volumes.find import probed
 
-# The tables of a qcow2 of 16 GiB, which come first, and where the first partition begins.
-_PEEKED = 6 * MIB
 _LARGEST = 1 << 60
 _SIZE = HEADER.slice_of("size")
 
 
-def has_to_be_mounted(pipe: PipeReader, kind: BackupKind) -> bool:
-    """Tell whether all file systems of the disk begin where that is seen already, and none is one that is read here.
+def has_to_be_mounted(pipe: KeptPipe, kind: BackupKind, disk: Disk) -> bool:
+    """Tell whether the backup has something to look for a root in, and none on an ext, which is read without a mount.
 
-    kind is a disk as a whole. What has come stays to be read from the pipe.
+    kind is a disk as a whole, and goes onto disk. No more of the backup is kept than tells that: up to a root on an
+    ext, or to where its last file system begins. False, too, where more would have to be kept than can be.
     """
-    beginning = pipe.peek(_PEEKED)
-    size = len(beginning)
-    if kind is BackupKind.QCOW2 and size >= HEADER.size:  # more than the file has: what has not come reads as zero
-        size += min(2 * int.from_bytes(beginning[_SIZE], "big"), _LARGEST)
-    try:
-        with sparse_memfd("beginning", size) as fd:
-            pwrite_all(fd, 0, beginning, name=pipe.name)
-            with open_image(f"/proc/self/fd/{fd}", format=kind.value, name=pipe.name) as source:
-                return _is_all_mounted(source, len(beginning))
-    except DiskImageError:  # restoring says what is wrong, or more has to come
-        return False
-
-
-def _is_all_mounted(source: Source, came: int) -> bool:
-    volumes: list[Volume] = []
-    for found in volume_readings(source, SECTOR_SIZES, [], tell=lambda _text: None):
-        volumes += found
-    types = {volume.content.type for volume in volumes if volume.content is not None}
-    if not types & MOUNTABLE or any(map(is_ext, volumes)):
-        return False
-    return all(_has_come(source, volume.partition.start, came) for volume in volumes)
-
-
-def _has_come(source: Source, start: int, came: int) -> bool:
-    """Tell whether what says which file system begins at start is among the bytes that came.
-
-    Something was found on the disk, so that the tables of a qcow2 have come, and what they say is zero is so.
-    """
-    end = min(start + LOOK_AT, source.size)
-    for extent in takewhile(lambda extent: extent.start < end, source.extents()):
-        first, last = max(extent.start, start), min(extent.end, end)
-        if first < last and extent.kind is Kind.DATA:
-            ranges = source.file_ranges(first, last - first)
-            if ranges is None:
-                read_bytes(source, first, last - first)  # compressed: an error where not all of it has come
-            elif any(offset + length > came for _, offset, length in ranges):
+    wanted = LOOK_AT
+    while True:
+        is_enough = pipe.keep(wanted)
+        try:
+            file = pipe.image_file(_most_of_file(pipe, kind, disk))
+            with FORMATS[kind.value].open(file, references=None, snapshot=None) as source:
+                return _is_mounted(source, disk.sector_size)
+        except NotYetError as error:
+            if not is_enough:
                 return False
-    return start < end
+            wanted = max(error.end, pipe.came + pipe.came // 8)  # a hostile one may want them one by one
+        except DiskImageError:  # restoring says what is wrong
+            return False
+
+
+def _most_of_file(pipe: KeptPipe, kind: BackupKind, disk: Disk) -> int:
+    """Return more bytes than the backup has, or its disk where the bytes are that."""
+    if kind is BackupKind.RAW:
+        return max(disk.size, pipe.came)
+    header = pipe.peek(HEADER.size).ljust(HEADER.size, b"\0")
+    return pipe.came + min(2 * int.from_bytes(header[_SIZE], "big"), _LARGEST)
+
+
+def _is_mounted(source: Source, sector_size: int) -> bool:
+    """Judge the volumes as find_guest() does; one after the other, as they come."""
+    with_gpt = gpt_sector_size(source)
+    for size in dict.fromkeys([with_gpt] if with_gpt else [sector_size, *SECTOR_SIZES]):
+        is_known = is_mounted = False
+        try:
+            for partition in _partitions(source, size):
+                volume = probed(source, partition, lambda _text: None)
+                is_known |= volume.content is not None
+                if is_ext(volume):
+                    has_root = _has_root(volume.region(source))
+                    if has_root:
+                        return False
+                    is_mounted |= has_root is None
+                else:
+                    is_mounted |= volume.content is not None and volume.content.type in MOUNTABLE
+        except PartitionError:
+            continue
+        if is_known:
+            return is_mounted
+    return False
+
+
+def _partitions(source: Source, sector_size: int) -> Iterator[Partition]:
+    is_partitioned = False
+    for partition in each_partition(source, sector_size=sector_size):
+        is_partitioned = True
+        yield partition
+    if not is_partitioned:
+        yield Partition(0, 0, source.size, "")
+
+
+def _has_root(source: Source) -> bool | None:
+    """Tell whether an ext has an /etc, for which its beginning is enough; None where it cannot be read."""
+    try:
+        with open_ext_tree(source) as tree:
+            return "etc" in tree.names("/")
+    except DiskImageError:
+        return None

@@ -11,8 +11,7 @@ from ganeti_os.install.wiping import Wiping
 from pydiskimg.disks.descriptor import DescriptorDisk
 from pydiskimg.disks.fits import check_size_fits
 from pydiskimg.errors import InvalidImageError
-from pydiskimg.transfer.pipe import PipeReader
-from pydiskimg.transfer.receive import stream_of
+from pydiskimg.transfer.receive import Incoming, stream_of
 from pydiskimg.units import format_size
 from pydiskimg.volumes.described_end import LOOK_AT, described_end
 
@@ -22,7 +21,7 @@ log = logging.getLogger(__name__)
 _PADDING = {BackupKind.QCOW2: 511, BackupKind.RAW: 0}
 
 
-def restore_disk(pipe: PipeReader, kind: BackupKind, disk: DescriptorDisk, wiping: Wiping) -> HeldDisk:
+def restore_disk(pipe: Incoming, kind: BackupKind, disk: DescriptorDisk, wiping: Wiping) -> HeldDisk:
     """Write the backup to the disk but for its first MiB, which the caller releases.
 
     Raises DoesNotFitError before anything is written; InvalidImageError when the backup ends early or is corrupt, and

@@ -350,7 +350,8 @@ SETTINGS = (
         "EXPORT_DIR",
         DIRECTORY,
         "/var/tmp",  # noqa: S108 - a file without a name
-        "where the import of a disk image made by ganeti-instance-image keeps it meanwhile",
+        "where an import keeps meanwhile a disk image made by ganeti-instance-image, and of other backups the "
+        "beginning where IMPORT_IDENTITY=new may not mount",
     ),
     Setting(
         "IMPORT_FORMAT",

@@ -6,6 +6,8 @@ from __future__ import annotations
 import errno
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from ganeti_os.backup.kind import BackupKind, backup_kind
@@ -21,7 +23,12 @@ from ganeti_os.settings.settings import Settings
 from pydiskimg.errors import DiskImageError, StorageError
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.protocols import ShownDisk
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.transfer.pipe import PipeReader
+from pydiskimg.transfer.receive import Incoming
+
+if TYPE_CHECKING:
+    from ganeti_os.backup.kept_pipe import KeptPipe
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +67,8 @@ def _restore(installation: Installation) -> HeldDisk | None:
     pipe = PipeReader(_STANDARD_INPUT, "standard input")
     kind = backup_kind(pipe, installation.settings.import_format)
     if kind in (BackupKind.QCOW2, BackupKind.RAW):
-        if installation.gives_identity and installation.settings.guest_mount:
-            _require_right_to_mount(pipe, kind)
-        return restore_disk(pipe, kind, installation.disk, installation.wiping)
+        with _looked_into(pipe, kind, installation) as looked_into:
+            return restore_disk(looked_into, kind, installation.disk, installation.wiping)
     # Only here, as libarchive and libparted take longer to import than a small disk to restore.
     from ganeti_os.backup.ganeti_instance_image import restore_archive, restore_dump_of_root
 
@@ -72,15 +78,51 @@ def _restore(installation: Installation) -> HeldDisk | None:
     return None
 
 
-def _require_right_to_mount(pipe: PipeReader, kind: BackupKind) -> None:
-    """Refuse what has to be mounted and cannot be, where the beginning tells that; else it is seen on the disk."""
+@contextmanager
+def _looked_into(pipe: PipeReader, kind: BackupKind, installation: Installation) -> Iterator[Incoming]:
+    """Refuse what has to be mounted and cannot be, before anything is written; else give what to read instead of pipe.
+
+    Some is seen only when it is on the disk (ADR 0141).
+    """
+    refused = None
+    if installation.gives_identity and installation.settings.guest_mount:
+        refused = _refused_to_mount()
+    with ExitStack() as stack:
+        kept = _kept(pipe, installation, stack) if refused else None
+        if kept is None:
+            yield pipe
+            return
+        from ganeti_os.backup.beginning import has_to_be_mounted  # only here: an import is nearly always root's
+
+        if has_to_be_mounted(kept, kind, installation.disk):
+            assert refused is not None
+            raise refused
+        yield kept
+
+
+def _kept(pipe: PipeReader, installation: Installation, stack: ExitStack) -> KeptPipe | None:
+    """Let the beginning of the pipe be kept until stack is closed; None where there is no place for it."""
+    from ganeti_os.backup.kept_pipe import KeptPipe
+    from ganeti_os.install.nameless_file import nameless_file
+
+    directory = installation.settings.export_dir
+    try:
+        fd = stack.enter_context(nameless_file(directory, "the beginning of a backup", setting="EXPORT_DIR"))
+    except StorageError as error:
+        log.info("%s; whether the system has to be mounted is seen when it is on the disk", error)
+        return None
+    return KeptPipe(pipe, fd, directory)
+
+
+def _refused_to_mount() -> StorageError | None:
+    """Return the error with which a user is refused who may not mount; None for one who may."""
     try:
         require_mounting(f"without it {_KEEP} a disk as it was")
     except StorageError as error:
-        from ganeti_os.backup.beginning import has_to_be_mounted  # only here: an import is nearly always root's
-
-        if error.errno != errno.EPERM or has_to_be_mounted(pipe, kind):
+        if error.errno != errno.EPERM:
             raise
+        return error
+    return None
 
 
 def _complete(target: HeldDisk, installation: Installation) -> bool:

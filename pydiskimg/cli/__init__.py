@@ -9,14 +9,13 @@ for both parsers.
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 
 from pydiskimg import __version__
 from pydiskimg.errors import DiskImageError
-from pydiskimg.linux.stdio import end_process, keep_standard_descriptors
-from pydiskimg.startup import OBJECTS_BETWEEN_COLLECTIONS, TYPE_CHECKING
+from pydiskimg.linux.stdio import begin_process, end_process, keep_standard_descriptors
+from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse
@@ -45,7 +44,7 @@ _NOT_TOLD = {"compare": 4}  # where 1 says something else: that the images diffe
 
 def launch() -> NoReturn:
     """Run the command line and end the process: what the launcher and `python -m pydiskimg` do."""
-    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
+    begin_process()
     try:
         status = main()
     except SystemExit as ended:  # argparse's

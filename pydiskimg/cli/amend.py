@@ -30,7 +30,15 @@ _KEYS = {
     "backing_file": "as it is: see rebase",
     "backing_fmt": "as it is: see rebase",
 }
-_ONLY_NEW = ("cluster_size", "compression_type", "preallocation", "extended_l2", "encryption", "nocow")
+_ONLY_NEW = (
+    "cluster_size",
+    "compression_type",
+    "preallocation",
+    "extended_l2",
+    "encryption",
+    "nocow",
+    "extent_size_hint",
+)
 
 
 def add_parser(subparsers: Any) -> None:

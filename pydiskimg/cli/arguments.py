@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import os
 
-from pydiskimg.errors import StorageError
+from pydiskimg.errors import StorageError, UnsupportedImageError
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import parse_size
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from pydiskimg.images.references import AllowedDirectory
-    from pydiskimg.protocols import ImageSource
+    from pydiskimg.protocols import ImageBytes, ImageSource
 
 
 CACHE_MODES = ("none", "writeback", "writethrough", "directsync", "unsafe")
@@ -58,6 +58,23 @@ def open_source(
 
     assert isinstance(name, ImageDescription)
     return open_described(name, references=references, snapshot=snapshot)
+
+
+def open_file(name: str) -> ImageBytes:
+    """Open the file of this name as open_image_file() does, or the part of one that is described."""
+    if type(name) is str:
+        from pydiskimg.images.raw import open_image_file
+
+        return open_image_file(name)
+    from pydiskimg.cli.described import open_described_file
+
+    return open_described_file(name)
+
+
+def require_whole(name: str, option: str) -> None:
+    """Raise UnsupportedImageError where name is a described part of a file, which option is not for."""
+    if type(name) is not str:
+        raise UnsupportedImageError(f"{name}: {option} is for a whole image, and this is a part of a file")
 
 
 def size_argument(text: str) -> int:

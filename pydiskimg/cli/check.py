@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 
-from pydiskimg.cli.arguments import CACHE_MODES, require_file_name
-from pydiskimg.cli.output import add_output_option, show, tell
+from pydiskimg.cli.arguments import CACHE_MODES, open_file, require_file_name, require_whole
+from pydiskimg.cli.output import add_output_option, in_qemus_order, show, tell
 from pydiskimg.images import FORMATS, detect_image
-from pydiskimg.images.raw import open_image_file
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def add_parser(subparsers: Any) -> None:
         "wrong, 2 corrupt, 3 clusters are leaked, which is harmless, 63 there is nothing to check.",
     )
     declare_common(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, reads_parts=True)
 
 
 def declare_common(parser: Parser) -> None:
@@ -59,7 +58,9 @@ def declare_common(parser: Parser) -> None:
 def run(arguments: Arguments) -> int:
     """Check the image that the arguments name; returns the exit status."""
     require_file_name(arguments.file)
-    with open_image_file(arguments.file) as file:
+    if arguments.repair:
+        require_whole(arguments.file, "-r")
+    with open_file(arguments.file) as file:
         row = FORMATS[arguments.format or detect_image(file)]
         if not row.is_checked and arguments.repair:
             tell(
@@ -74,9 +75,9 @@ def run(arguments: Arguments) -> int:
     for text in result.details:
         tell(f"{file.name}: {text}")
     if not arguments.quiet:
-        facts = _facts(result, file.name, row.name)
+        facts = _facts(result, getattr(arguments.file, "text", file.name), row.name)
         facts |= {name: count for name, count in fixed.items() if count}
-        show(facts, _lines(result), arguments.output)
+        show(in_qemus_order(facts), _lines(result), arguments.output)
     return _status(result)
 
 

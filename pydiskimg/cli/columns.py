@@ -29,13 +29,19 @@ def table_lines(titles: Sequence[str], rows: Sequence[Row], arguments: Arguments
     return form([] if arguments.no_title else titles, rows)
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield the rows as lines with the fields below each other."""
+    for line in zip(*(_aligned(column, is_number=False) for column in zip(*rows, strict=True)), strict=True):
+        yield "  ".join(line).rstrip()
+
+
 def _columns(titles: Sequence[str], rows: Sequence[Row]) -> Iterator[str]:
     """Yield lines with the fields below each other, numbers to the right."""
     table = [list(titles)] if titles else []
     table += [[_NONE if field in (None, "") else str(field) for field in row] for row in rows]
     by_column = zip(*table, strict=True)
-    aligned = [_aligned(column, is_number=number) for column, number in zip(by_column, _numeric(rows), strict=False)]
-    for line in zip(*aligned, strict=True):
+    columns = [_aligned(column, is_number=number) for column, number in zip(by_column, _numeric(rows), strict=False)]
+    for line in zip(*columns, strict=True):
         yield "  ".join(line).rstrip()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from pydiskimg.cli.arguments import CACHE_MODES, require_file_name
+from pydiskimg.cli.arguments import CACHE_MODES, require_file_name, size_argument
 from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import UnsupportedImageError
@@ -29,6 +29,13 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("-f", dest="format", choices=("qcow2",), help="format; only qcow2 has backing files")
     parser.add_argument("-b", dest="base", metavar="BASE", help="write into this file of the chain; implies -d")
+    parser.add_argument(
+        "-r",
+        dest="rate",
+        type=size_argument,
+        metavar="RATE",
+        help="write RATE bytes a second on average, and no more; 0 (default): no limit",
+    )
     parser.add_argument("-d", dest="keep", action="store_true", help="do not empty FILE")
     parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
     parser.add_argument("-q", dest="quiet", action="store_true", help="say nothing")
@@ -54,7 +61,14 @@ def run(arguments: argparse.Namespace) -> None:
             os.path.basename(arguments.file), shown=arguments.progress and not arguments.quiet, as_qemu_img=True
         ) as callback,
     ):
-        commit(arguments.file, references=policy, base=arguments.base, empty=not arguments.keep, progress=callback)
+        commit(
+            arguments.file,
+            references=policy,
+            base=arguments.base,
+            empty=not arguments.keep and arguments.base is None,
+            rate=arguments.rate,
+            progress=callback,
+        )
     if not arguments.quiet:
         print("Image committed.")
 

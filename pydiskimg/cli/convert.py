@@ -173,7 +173,9 @@ def _check_usage(arguments: Arguments, options: ImageOptions, *, from_pipe: bool
     error: Callable[[str], None] = arguments.usage_error
     if not FORMATS[arguments.output_format].has_options and (arguments.compress or options.given):
         error("-c and -o are for a qcow2 image: add -O qcow2")
-    if arguments.in_place and options.given:
+    if arguments.compress and options.preallocation != "off":
+        error(f"-c and preallocation={options.preallocation} do not go together: leave one of them out")
+    if arguments.in_place and arguments.image_options:
         error("-o is for a new image, and with -n there is one already")
     if arguments.in_place and to_pipe:
         error(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 
 from pydiskimg.cli.convert_target import bitmaps_of_source, paced, refuse_own_file, writing
 from pydiskimg.cli.references import references
@@ -21,44 +22,42 @@ if TYPE_CHECKING:
 
     from pydiskimg.cli import Arguments
     from pydiskimg.cli.image_options import ImageOptions
-    from pydiskimg.protocols import ImageSource, Source
+    from pydiskimg.protocols import Source
 
 
 def write_over_backing(source: Source, arguments: Arguments, options: ImageOptions, callback: Any) -> None:
-    """Write the image that the arguments ask for; with -n what it shows is compared, its own backing file included."""
+    """Write the image that the arguments ask for; with -n it has its backing file already, and what it shows counts."""
     if options.preallocation != "off":
         arguments.usage_error(f"-B and preallocation={options.preallocation}: all of DST would be stored")
-    with _open_backing(arguments) as found:
-        refuse_own_file(found, arguments.destination, named=[found.name])
-        backing = Backing(found, name=os.fsencode(arguments.backing), format=os.fsencode(arguments.backing_format))
-        with (
-            writing(arguments, options, source.size, backing=backing) as disk,
-            bitmaps_of_source(arguments, disk),
-        ):
-            check_fits(source, disk)
-            unit = disk.unit or 1
-            below = disk if arguments.in_place else found
-            write_differences(
-                source,
-                below,
-                paced(disk, arguments.rate),
-                unit=unit,
-                sparse=arguments.sparse_unit != 0,
-                workers=arguments.workers,
-                progress=callback,
-            )
-            disk.flush()
-            if arguments.verify:
-                disk.drop_cache()
-                workers = worker_count(arguments.workers)
-                read_back(source, disk, unit=unit, workers=workers, meter=Meter(None, source.size))
+    with ExitStack() as stack:
+        backing = None if arguments.in_place else _opened_backing(stack, arguments)
+        disk = stack.enter_context(writing(arguments, options, source.size, backing=backing))
+        stack.enter_context(bitmaps_of_source(arguments, disk))
+        check_fits(source, disk)
+        unit = disk.unit or 1
+        write_differences(
+            source,
+            disk if backing is None else backing.source,
+            paced(disk, arguments.rate),
+            unit=unit,
+            sparse=arguments.sparse_unit != 0,
+            workers=arguments.workers,
+            progress=callback,
+        )
+        disk.flush()
+        if arguments.verify:
+            disk.drop_cache()
+            workers = worker_count(arguments.workers)
+            read_back(source, disk, unit=unit, workers=workers, meter=Meter(None, source.size))
 
 
-def _open_backing(arguments: Arguments) -> ImageSource:
+def _opened_backing(stack: ExitStack, arguments: Arguments) -> Backing:
     """The file is the user's own word; what it names needs to be allowed."""
     name = arguments.backing
     if ":" in name.partition("/")[0]:
         raise UnsupportedImageError(f"{name}: is the name of a protocol to QEMU, and only files are opened")
     path = os.path.join(os.path.dirname(arguments.destination), name)
     with references(arguments) as policy:
-        return open_image(path, format=arguments.backing_format, references=policy)
+        found = stack.enter_context(open_image(path, format=arguments.backing_format, references=policy))
+    refuse_own_file(found, arguments.destination, named=[found.name])
+    return Backing(found, name=os.fsencode(name), format=os.fsencode(arguments.backing_format))

@@ -102,7 +102,7 @@ def _problems(arguments: Any) -> Iterator[str]:
         yield "-B is for a qcow2 image: add -O qcow2"
     if has_backing and arguments.more:
         yield "-B is for one source: the file that several stand on cannot be named"
-    if has_backing and arguments.backing_format is None:
+    if has_backing and arguments.backing_format is None and not arguments.in_place:
         yield "-B needs -F: the format of a backing file is not guessed"
     if arguments.bitmaps and arguments.more:
         yield "--bitmaps is for one source: the bitmaps of several cannot be joined"

@@ -12,10 +12,10 @@ from pydiskimg.errors import InUseError, UnsupportedImageError
 from pydiskimg.images import FORMATS
 from pydiskimg.images.create import new_image, new_overlay
 from pydiskimg.images.qcow2.sizes import round_size
-from pydiskimg.images.raw import open_raw
+from pydiskimg.images.raw import open_image_file, open_raw
 from pydiskimg.linux.blockdev import is_block_device
 from pydiskimg.startup import TYPE_CHECKING
-from pydiskimg.text import LINE, printable
+from pydiskimg.text import LINE, is_address, printable, shown_name
 
 if TYPE_CHECKING:
     from typing import Any
@@ -99,14 +99,30 @@ def _check_usage(arguments: argparse.Namespace, options: ImageOptions) -> None:
 
 def _backing_size(path: str, backing: str, format_name: str) -> int:
     """Return the size of the virtual disk in the backing file. The administrator named it, so it is opened."""
+    if is_address(backing):
+        return _size_at_address(backing, format_name)
     if ":" in backing.partition("/")[0]:
         raise UnsupportedImageError(
-            f"{backing}: is the name of a protocol to QEMU, and only files are opened; write it unseen with -u and SIZE"
+            f"{backing}: is the name of a protocol to QEMU, and only files and http:// or https:// addresses are "
+            "opened; write it unseen with -u and SIZE"
         )
     name = os.path.join(os.path.dirname(path), backing)
     with open_raw(name) as file:
         if os.path.exists(path) and os.path.samefile(path, name):
             raise InUseError(f"{name}: is the backing file and the new image at once", errno=None, filename=name)
+        header = FORMATS[format_name].header(file)
+        return file.size if header is None else header.size
+
+
+def _size_at_address(backing: str, format_name: str) -> int:
+    from pydiskimg.web.address import parse_address
+
+    if parse_address(backing).authorization:
+        raise UnsupportedImageError(
+            f"{shown_name(backing)}: all who read the new image could read the password; leave it out, and give it "
+            "to what reads the image"
+        )
+    with open_image_file(backing) as file:
         header = FORMATS[format_name].header(file)
         return file.size if header is None else header.size
 
@@ -153,8 +169,9 @@ def _formatting_line(arguments: argparse.Namespace, options: ImageOptions, size:
         "lazy_refcounts": given.get("lazy_refcounts", "off"),
         "refcount_bits": options.refcount_bits,
         "nocow": given.get("nocow"),
+        "extent_size_hint": given.get("extent_size_hint"),
     }
     if not FORMATS[arguments.format].has_options:
-        shown = {key: shown[key] for key in ("size", "nocow", "preallocation")}
+        shown = {key: shown[key] for key in ("size", "nocow", "preallocation", "extent_size_hint")}
     words = [f"{key}={str(value).replace(',', ',,')}" for key, value in shown.items() if value is not None]
     return f"Formatting '{arguments.file}', fmt={arguments.format} {' '.join(words)}"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from typing import cast
 
 from pydiskimg.cli.image_description import JSON, ImageDescription, described_image
 from pydiskimg.disks.region import Region, SourceRegion
@@ -11,31 +12,39 @@ from pydiskimg.errors import DoesNotFitError, UnsupportedImageError
 from pydiskimg.images import detect_image
 from pydiskimg.images.open import open_image
 from pydiskimg.images.qcow2.header import read_header
-from pydiskimg.images.qcow2.reader import open_qcow2
+from pydiskimg.images.qcow2.reader import Qcow2Source, open_qcow2
 from pydiskimg.images.raw import open_raw
-from pydiskimg.protocols import ImageSource
+from pydiskimg.protocols import ImageBytes, ImageSource
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse
 
-    from pydiskimg.images.raw import RawSource
     from pydiskimg.images.references import AllowedDirectory
     from pydiskimg.protocols import Disk, Source
 
 
-class DescribedRegion(SourceRegion, ImageSource):
-    """A part of a raw image that is a disk of its own; close() closes the image."""
+class DescribedRegion(SourceRegion, ImageBytes):
+    """A part of what file holds, or what image shows, that is a file or disk of its own; close() closes image."""
 
     format = "raw"
+    is_block_device = False
 
-    def __init__(self, file: RawSource, start: int, length: int) -> None:
-        super().__init__(file, start, length, name=file.name)
+    def __init__(self, image: ImageSource, start: int, length: int, *, file: ImageBytes) -> None:
+        super().__init__(image, start, length, name=file.name)
+        self._image = image
         self._file = file
+
+    @property
+    def identity(self) -> tuple[int, int] | str:
+        return self._file.identity
+
+    def stored(self) -> int | None:
+        return self._file.stored()
 
     def close(self) -> None:
         """Close the image."""
-        self._file.close()
+        self._image.close()
 
 
 def resolve_descriptions(arguments: argparse.Namespace) -> None:
@@ -54,6 +63,10 @@ def resolve_descriptions(arguments: argparse.Namespace) -> None:
             continue
         found = _described(arguments, word, form)
         if isinstance(found, ImageDescription) and not getattr(arguments, "reads_descriptions", False):
+            if not found.is_whole and getattr(arguments, "reads_parts", False) and not found.has_other_files:
+                setattr(arguments, name, found)
+                setattr(arguments, form, found.image_format)
+                continue
             if not found.is_whole:
                 raise UnsupportedImageError(
                     f"{word}: is a part of a file, or has other files than it names; this command takes whole images"
@@ -96,14 +109,36 @@ def open_described(
     if image.is_whole:
         return open_image(str(image), format=image.image_format, references=references, snapshot=snapshot)
     with ExitStack() as failure:
-        file = open_raw(str(image))
-        failure.callback(file.close)
+        file = _open_file(image, failure, references)
         if (image.image_format or detect_image(file)) == "raw":
-            opened: ImageSource = DescribedRegion(file, image.offset, _length(file, image))
+            opened: ImageSource = file
         else:
             opened = _with_other_files(file, image, failure, references, snapshot)
         failure.pop_all()
         return opened
+
+
+def open_described_file(image: str) -> ImageBytes:
+    """Open the file of a described image: the bytes of the image itself, which may be a part of a file."""
+    assert isinstance(image, ImageDescription)
+    with ExitStack() as failure:
+        file = _open_file(image, failure, None)
+        failure.pop_all()
+        return file
+
+
+def _open_file(image: ImageDescription, opened: ExitStack, references: AllowedDirectory | None) -> ImageBytes:
+    """Open what holds the bytes of an image, or of a raw disk; opened closes it."""
+    shown: ImageSource
+    if image.inner is None:
+        shown = open_raw(str(image))
+    else:
+        shown = open_described(image.inner, references=references, snapshot=None)
+    file = cast("ImageBytes", shown.file if isinstance(shown, Qcow2Source) else shown)
+    opened.callback(shown.close)
+    if image.inner is None and not image.offset and image.length is None:
+        return file
+    return DescribedRegion(shown, image.offset, _length(shown, image), file=file)
 
 
 def part_of_disk(disk: Disk, image: str) -> Disk:
@@ -125,7 +160,7 @@ def _length(file: Source, image: ImageDescription) -> int:
 
 
 def _with_other_files(
-    file: RawSource,
+    file: ImageBytes,
     image: ImageDescription,
     opened: ExitStack,
     references: AllowedDirectory | None,
@@ -147,7 +182,11 @@ def _with_other_files(
 
     backing: ImageSource | None = None
     if header.backing_file is not None:  # one of no bytes reads as zero all over
-        backing = other(image.backing) if isinstance(image.backing, ImageDescription) else DescribedRegion(file, 0, 0)
+        backing = (
+            other(image.backing)
+            if isinstance(image.backing, ImageDescription)
+            else DescribedRegion(file, 0, 0, file=file)
+        )
     data_file = None if image.data_file is None else other(image.data_file)
     closing = ExitStack()
     source = open_qcow2(

@@ -64,7 +64,7 @@ def disk_argument(arguments: argparse.Namespace) -> Iterator[Disk]:
     with open_disk(arguments.disk, writable=True) as disk:
         target = disk if arguments.partition is None else _partition(disk, arguments.partition)
         if not arguments.force:
-            _refuse_to_overwrite(target, whole_disk=arguments.partition is None)
+            refuse_to_overwrite(target, whole_disk=arguments.partition is None)
         yield target
         disk.flush()
 
@@ -78,7 +78,7 @@ def _partition(disk: Disk, number: int) -> Region:
     raise PartitionError(f"{disk.name}: has no partition {number}; found: {found}")
 
 
-def _refuse_to_overwrite(disk: Disk, *, whole_disk: bool) -> None:
+def refuse_to_overwrite(disk: Disk, *, whole_disk: bool) -> None:
     try:
         found = _found(disk, whole_disk=whole_disk)
     except (FileSystemError, PartitionError) as error:  # something, and not only one thing or damaged

@@ -10,6 +10,7 @@ describes them, so what they name is opened; a json: name inside an image is ref
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ JSON = "json:"
 _PROTOCOLS = ("file", "host_device")
 _DEEPEST = 40  # levels of a description; images stand on fewer files
 _SECTOR = 512
+_STRING = re.compile(r"""(?s)"(?:[^"\\]|\\.)*"|'((?:[^'\\]|\\.)*)'""")
 
 # How QEMU reads and caches, which makes no difference to what is read.
 _WITHOUT_EFFECT = {
@@ -49,23 +51,33 @@ _WITHOUT_EFFECT = {
 
 
 class ImageDescription(str):
-    """The path of an image's file, and what is to be taken for the image that it holds.
+    """The path of an image's file, and what is to be taken for the image that it holds; text is how that was said.
 
     image_format is its name, None where the contents decide. offset and length (bytes; None: to the end) are the part
-    of the file that is a raw disk. backing is the description of the backing file in place of the one that the image
-    names, False for none, None for what the image says; data_file is that of the data file.
+    of the file that is a raw disk. inner is the description of what shows the file, where that is an image itself: a
+    part of a file, or a qcow2 image of which the disk is a part. backing is the description of the backing file in
+    place of the one that the image names, False for none, None for what the image says; data_file is that of the data
+    file.
     """
 
+    text = ""
     image_format: str | None = None
     offset = 0
     length: int | None = None
+    inner: ImageDescription | None = None
     backing: ImageDescription | bool | None = None
     data_file: ImageDescription | None = None
 
     @property
     def is_whole(self) -> bool:
         """True when the path and the format say everything."""
-        return not self.offset and self.length is None and self.backing is None and self.data_file is None
+        parts = (self.length, self.inner, self.backing, self.data_file)
+        return not self.offset and all(part is None for part in parts)
+
+    @property
+    def has_other_files(self) -> bool:
+        """True when files are described in place of those that the image names."""
+        return self.backing is not None or self.data_file is not None
 
 
 def described_image(text: str, *, by_options: bool) -> ImageDescription:
@@ -74,7 +86,9 @@ def described_image(text: str, *, by_options: bool) -> ImageDescription:
     Raises UnsupportedImageError for what is not understood, or not read here, by its name.
     """
     options = _options(text) if by_options and not text.startswith(JSON) else _json(text)
-    return _image(options, shown=text, depth=0)
+    found = _image(options, shown=text, depth=0)
+    found.text = text
+    return found
 
 
 def _options(text: str) -> dict[str, Any]:
@@ -93,12 +107,21 @@ def _options(text: str) -> dict[str, Any]:
 
 def _json(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text.removeprefix(JSON))
+        found = json.loads(_double_quoted(text.removeprefix(JSON)))
     except (ValueError, RecursionError) as error:
         raise UnsupportedImageError(f"{text}: cannot be read as JSON: {error}") from None
     if not isinstance(found, dict):
         raise UnsupportedImageError(f'{text}: is not a JSON object; expected json:{{"driver": ...}}')
     return found
+
+
+def _double_quoted(text: str) -> str:
+    """Return text with its 'strings', which QEMU takes too, as "strings"."""
+    return _STRING.sub(lambda match: match[0] if match[1] is None else f'"{_requoted(match[1])}"', text)
+
+
+def _requoted(inside: str) -> str:
+    return re.sub(r"\\.|\"", lambda match: {"\\'": "'", '"': '\\"'}.get(match[0], match[0]), inside)
 
 
 def _unfolded(options: Mapping[str, Any], shown: str) -> dict[str, Any]:
@@ -133,7 +156,9 @@ def _image(options: Mapping[str, Any], *, shown: str, depth: int) -> ImageDescri
     file = _inner(rest, "file", shown)
     if file is None:
         raise UnsupportedImageError(f"{shown}: does not say which file; expected file.filename=FILE")
-    found = ImageDescription(_file_name(_unfolded(file, shown), None, shown))
+    found = _file(file, shown, depth)
+    if driver is None and rest.keys() & {"backing", "data-file"}:
+        driver = "qcow2"  # the only format that has them
     found.image_format = driver
     if driver == "raw":
         found.offset = _size(rest, "offset", shown) or 0
@@ -143,6 +168,17 @@ def _image(options: Mapping[str, Any], *, shown: str, depth: int) -> ImageDescri
         data_file = _inner(rest, "data-file", shown)
         found.data_file = None if data_file is None else _image(data_file, shown=shown, depth=depth + 1)
     _require_nothing_left(rest, shown)
+    return found
+
+
+def _file(file: Mapping[str, Any], shown: str, depth: int) -> ImageDescription:
+    """Read the options of an image's file: it has a name, or is shown by another image."""
+    options = _unfolded(file, shown)
+    if options.get("driver") not in FORMATS:
+        return ImageDescription(_file_name(options, None, shown))
+    inner = _image(file, shown=shown, depth=depth + 1)
+    found = ImageDescription(inner)
+    found.inner = inner
     return found
 
 
@@ -174,7 +210,9 @@ def _file_name(options: dict[str, Any], driver: str | None, shown: str) -> str:
     rest = dict(options)
     driver = _driver(rest, driver, shown)
     if driver is not None and driver not in _PROTOCOLS:
-        raise UnsupportedImageError(f"{shown}: file.driver={driver!s}; expected {' or '.join(_PROTOCOLS)}")
+        raise UnsupportedImageError(
+            f"{shown}: file.driver={driver!s}; expected one of {', '.join((*FORMATS, *_PROTOCOLS))}"
+        )
     name = rest.pop("filename", None)
     if not isinstance(name, str) or "\0" in name:
         raise UnsupportedImageError(f"{shown}: does not say which file; expected file.filename=FILE")

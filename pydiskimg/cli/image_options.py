@@ -27,7 +27,9 @@ _OFF, _ON = ("off", "false", "no"), ("on", "true", "yes")
 _FIXED = {
     "encryption": _OFF,
     "nocow": _OFF,
+    "extent_size_hint": ("0",),
 }
+_OF_FILES = ("nocow", "extent_size_hint")  # raw ones have them, too
 _ELSEWHERE = {
     "size": "a copy has the size of what is copied",
 }
@@ -164,7 +166,7 @@ def parse_image_options(text: str, options: ImageOptions | None = None, *, empty
         elif key == "preallocation":
             options = options.replaced(preallocation=_one_of(key, value, _PREALLOCATIONS))
         else:
-            options = _changed(options.replaced(given=options.given or key != "nocow"), key, value)
+            options = _changed(options.replaced(given=options.given or key not in _OF_FILES), key, value)
     return options
 
 

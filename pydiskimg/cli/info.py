@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from pydiskimg.cli.output import add_output_option, nested_lines, show
+from pydiskimg.cli.output import add_output_option, in_qemus_order, nested_lines, show
 from pydiskimg.images import FORMATS, detect_image
 from pydiskimg.images.raw import open_image_file
 from pydiskimg.startup import TYPE_CHECKING
@@ -30,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
     declare_common(parser)
     parser.add_argument("--backing-chain", action="store_true", help="describe the backing files too")
     add_references_option(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, reads_parts=True)
 
 
 def declare_common(parser: Parser) -> None:
@@ -50,8 +50,10 @@ def run(arguments: Arguments) -> None:
     if not arguments.backing_chain:
         _show([describe(arguments.file, arguments.format)], arguments.output, chain=False)
         return
+    from pydiskimg.cli.arguments import require_whole
     from pydiskimg.cli.backing_chain import describe_chain
 
+    require_whole(arguments.file, "--backing-chain")
     for _ in describe_chain(arguments):  # what is wrong with any of them is found before the first is shown
         pass
     _show(describe_chain(arguments), arguments.output, chain=True)
@@ -59,7 +61,7 @@ def run(arguments: Arguments) -> None:
 
 def _show(images: Iterable[dict[str, object]], output: str, *, chain: bool) -> None:
     """Print one object, or with chain a list of them, each as it comes."""
-    show(images if chain else next(iter(images)), _lines(images), output)
+    show(in_qemus_order(images if chain else next(iter(images))), _lines(images), output)
 
 
 def _lines(images: Iterable[dict[str, object]]) -> Iterator[str]:
@@ -75,8 +77,18 @@ def describe(path: str, format_name: str | None = None) -> Facts:
     Of snapshots and bitmaps, of which there may be thousands, there are iterators: they can be printed once.
     Raises StorageError, InvalidImageError and UnsupportedImageError as open_image() does.
     """
+    if type(path) is not str:
+        return _describe_part(path, format_name)
     with open_image_file(path) as file:
         return describe_file(file, file.name, format_name)
+
+
+def _describe_part(image: str, format_name: str | None) -> Facts:
+    """Return the facts about a described part of a file or of another image's disk."""
+    from pydiskimg.cli.described import open_described_file
+
+    with open_described_file(image) as file:
+        return describe_file(file, getattr(image, "text", file.name), format_name)
 
 
 def describe_file(file: ImageBytes, path: str, format_name: str | None) -> Facts:

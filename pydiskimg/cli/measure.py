@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pydiskimg.cli.arguments import open_source, require_file_name, size_argument
 from pydiskimg.cli.image_options import add_image_options, image_options
-from pydiskimg.cli.output import add_output_option, show
+from pydiskimg.cli.output import add_output_option, in_qemus_order, show
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.images import FORMATS
 from pydiskimg.images.measure import measure
@@ -109,4 +109,4 @@ def _show(arguments: Arguments, facts: dict[str, int]) -> None:
     lines = [f"required size: {facts['required']}", f"fully allocated size: {facts['fully-allocated']}"]
     if "bitmaps" in facts:
         lines.append(f"bitmaps size: {facts['bitmaps']}")
-    show(facts, lines, arguments.output)
+    show(in_qemus_order(facts), lines, arguments.output)

@@ -84,6 +84,19 @@ def _json_items(start: str, items: Iterable[tuple[str, object]], end: str, margi
     yield start + end if separator.startswith(start) else f"\n{margin}{end}"
 
 
+def in_qemus_order(value: object) -> object:
+    """Return value with its names in the order in which qemu-img writes them, for what compares its JSON as text."""
+    if isinstance(value, dict):
+        return {name: in_qemus_order(value[name]) for name in sorted(value, key=_bucket)}
+    return map(in_qemus_order, value) if hasattr(value, "__iter__") and not isinstance(value, str) else value
+
+
+def _bucket(name: str) -> int:
+    """The bucket, of 512, in which QEMU's hash table (QDict) has a name."""
+    total = 0x238F13AF * len(name) + sum(byte << index * 5 % 24 for index, byte in enumerate(name.encode()))
+    return (1103515243 * total + 12345) % (1 << 32) % 512
+
+
 def nested_lines(value: dict[str, object], margin: str = "") -> Iterator[str]:
     """Yield value as `name: value` lines, what is inside of it further to the right."""
     for name, item in value.items():

@@ -82,7 +82,7 @@ def run(arguments: Arguments) -> None:
 
 
 def _list(arguments: Arguments) -> None:
-    from pydiskimg.cli.output import show
+    from pydiskimg.cli.output import in_qemus_order, show
     from pydiskimg.images.qcow2.snapshots import snapshot_facts
 
     snapshots: Iterator[dict[str, Any]] = iter(())
@@ -91,7 +91,7 @@ def _list(arguments: Arguments) -> None:
         if found := FORMATS[arguments.format or detect_image(file)].snapshots(file):
             snapshots = snapshot_facts(found)
             lines = snapshot_lines(snapshots)
-    show(snapshots, lines, arguments.output)
+    show(in_qemus_order(snapshots), lines, arguments.output)
 
 
 def snapshot_lines(snapshots: Iterable[dict[str, Any]]) -> Iterator[str]:

@@ -38,7 +38,9 @@ def add_tree_arguments(parser: argparse.ArgumentParser, *, format_options: tuple
 def declare_tree_arguments(parser: Parser, *, format_options: tuple[str, ...] = ("-f",)) -> None:
     """Add -f, --partition and IMAGE, which are common."""
     parser.add_argument(*format_options, dest="format", choices=FORMATS, help="format (default: by the contents)")
-    parser.add_argument("--partition", type=_number, metavar="N", help="the files of partition N; 0: of the whole disk")
+    parser.add_argument(
+        "--partition", type=partition_number, metavar="N", help="the files of partition N; 0: of the whole disk"
+    )
     parser.add_argument("image", metavar="IMAGE", help="disk image or block device")
 
 
@@ -75,7 +77,8 @@ def path_argument(text: str) -> str:
     return text if text.startswith("/") else f"/{text}"
 
 
-def _number(text: str) -> int:
+def partition_number(text: str) -> int:
+    """Return the number of a partition, 0 being the disk, as a type for argparse."""
     if not (text.isascii() and text.isdecimal()) or len(text) > 9:
         from argparse import ArgumentTypeError
 

@@ -113,7 +113,7 @@ def _check(store: Store, header: Header, amendment: Amendment) -> None:
     if amendment.data_file:
         data_file_path(store.name, amendment.data_file)
     if version < 3 <= header.version:
-        require_downgradable(store, header, refcount_bits=bits)
+        require_downgradable(store, header, refcount_bits=bits, size=amendment.size)
 
 
 def _check_backing(name: str, header: Header, amendment: Amendment) -> None:

@@ -60,7 +60,7 @@ def map_rows(source: Source, offset: int, length: int) -> tuple[list[str], Itera
 def map_series(source: Source, offset: int, length: int) -> tuple[list[str], Iterator[RowSeries]]:
     """Return what map_rows() does, with many rows in each step of the iterator where they are small."""
     check_range(source, offset, length)
-    layers = list(_layers(source))
+    layers = list(layers_of(source))
     return [layer.filename for layer in layers], _joined(_series(layers, offset, length))
 
 
@@ -139,7 +139,7 @@ class Qcow2Layer:
         return host_series(self._mapping, offset, length, _ALONE) if self._ranges is None else None
 
 
-def _layers(source: Source) -> Iterator[MapLayer]:
+def layers_of(source: Source) -> Iterator[MapLayer]:
     """The files of the chain, the image itself first."""
     below: Source | None = source
     while below is not None:
@@ -163,13 +163,13 @@ def _series(layers: list[MapLayer], offset: int, length: int) -> Iterator[RowSer
     below_size = layers[1].size if len(layers) > 1 else 0
     covered = min(length, max(0, below_size - offset))
     alone = layers[0].series_alone(offset + covered, length - covered) if covered < length else ()
-    for start, piece_length, depth, flags, host in _pieces(layers, 0, offset, length if alone is None else covered):
+    for start, piece_length, depth, flags, host in pieces_of(layers, 0, offset, length if alone is None else covered):
         yield start, piece_length, depth, ((piece_length, flags),), host
     for start, series_length, parts, host in alone or ():
         yield start, series_length, 0, parts, host
 
 
-def _pieces(layers: list[MapLayer], depth: int, offset: int, length: int) -> Iterator[Row]:
+def pieces_of(layers: list[MapLayer], depth: int, offset: int, length: int) -> Iterator[Row]:
     """The pieces of [offset, offset + length) as the layers from depth on show it."""
     below_size = layers[depth + 1].size if depth + 1 < len(layers) else 0
     for start, piece_length, flags, host in layers[depth].pieces(offset, length):
@@ -180,6 +180,6 @@ def _pieces(layers: list[MapLayer], depth: int, offset: int, length: int) -> Ite
             yield start, piece_length, depth, flags | IS_ZERO, host
             continue
         covered = min(below_size - start, piece_length)
-        yield from _pieces(layers, depth + 1, start, covered)
+        yield from pieces_of(layers, depth + 1, start, covered)
         if covered < piece_length:
             yield start + covered, piece_length - covered, depth, flags | IS_ZERO, host + covered

@@ -8,7 +8,8 @@ from bisect import bisect_right
 
 from pydiskimg.disks.region import SourceRegion
 from pydiskimg.extents import Kind
-from pydiskimg.images.map import STORED, UNFILLED
+from pydiskimg.images.map import STORED, UNFILLED, layers_of, pieces_of
+from pydiskimg.images.qcow2.reader import Qcow2Source
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,17 +19,28 @@ if TYPE_CHECKING:
 
 
 class RawLayer:
-    """A raw image, or a part of one: every byte is present, and at its own offset."""
+    """A raw image, or a part of one: every byte is present, and at its own offset.
+
+    Of a part of what a qcow2 image shows, the offsets are those of that image's file.
+    """
 
     below: Source | None = None
 
     def __init__(self, source: Source) -> None:
         self.size = source.size
         self.filename = source.name
-        self._start = source.start if isinstance(source, SourceRegion) else 0
+        self._start = 0
         self._ranges = StoredRanges(source)
+        while isinstance(source, SourceRegion):
+            self._start += source.start
+            source = source.source
+        self._layers = list(layers_of(source)) if isinstance(source, Qcow2Source) else []
 
     def pieces(self, offset: int, length: int) -> Iterator[tuple[int, int, int, int]]:
+        if self._layers:
+            for start, piece_length, _, flags, host in pieces_of(self._layers, 0, self._start + offset, length):
+                yield start - self._start, piece_length, flags, host
+            return
         for start, piece_length, is_stored in self._ranges.pieces(offset, length):
             yield start, piece_length, STORED if is_stored else UNFILLED, self._start + start
 

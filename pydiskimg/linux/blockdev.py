@@ -15,6 +15,7 @@ BLKSSZGET = 0x1268
 BLKZEROOUT = 0x127F
 BLKFLSBUF = 0x1261
 BLKROGET = 0x125E
+BLKRRPART = 0x125F
 
 
 def is_block_device(path: str | os.PathLike[str]) -> bool:
@@ -55,6 +56,15 @@ def device_size(fd: int) -> int:
 def logical_sector_size(fd: int) -> int:
     """Logical sector size in bytes: the unit of partition tables, and what offsets of ioctls are multiples of."""
     return int(struct.unpack("=i", fcntl.ioctl(fd, BLKSSZGET, bytes(4)))[0])
+
+
+def read_partitions_again(fd: int) -> bool:
+    """Let the kernel read the partition table of the device again; False where it does not know partitions on it."""
+    try:
+        fcntl.ioctl(fd, BLKRRPART)
+    except OSError:
+        return False
+    return True
 
 
 def can_discard(fd: int) -> bool:

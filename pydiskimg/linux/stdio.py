@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Standard input, output and error: of a process that was started without them, and at the end of every process."""
+"""How every process of a command begins and ends: the interpreter's settings, and standard input, output and error."""
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
-from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.startup import OBJECTS_BETWEEN_COLLECTIONS, THREADS_TAKE_TURNS_SECONDS, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import NoReturn
+
+
+def begin_process() -> None:
+    """Set the interpreter as a command needs it: pydiskimg/startup.py says why. It is not for a library to do."""
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
+    sys.setswitchinterval(THREADS_TAKE_TURNS_SECONDS)
 
 
 def keep_standard_descriptors() -> set[int]:

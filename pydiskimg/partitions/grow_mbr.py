@@ -9,32 +9,17 @@ so that what is inside never reaches beyond what it is in:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pydiskimg.errors import PartitionError
 from pydiskimg.partitions.growth_plan import NothingToGrowError, PartitionGrowth, Span, aligned_end, refuse_overlaps
-from pydiskimg.partitions.layout import EXTENDED, MBR, mbr_entries, put_mbr_entry
+from pydiskimg.partitions.layout import EXTENDED, MBR, put_mbr_entry
+from pydiskimg.partitions.mbr_entries import MAX_END, MbrEntry, read_chain, read_entries, spans_of
 from pydiskimg.partitions.partition import Partition
-from pydiskimg.partitions.read import MAX_LOGICAL, read_partition_table
+from pydiskimg.partitions.read import read_partition_table
 from pydiskimg.protocols import Source, read_bytes
-
-# Start, length and the first sector after a partition are counted in 32 bits by some reader or other.
-MAX_END = (1 << 32) - 1
 
 # The geometry that every PC pretends to have, and the address that says "beyond what CHS can count".
 _HEADS, _SECTORS = 255, 63
 _BEYOND_CHS = b"\xfe\xff\xff"
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """An entry that is in use: slot 0 to 3 of the record in a sector; start and end are sectors of the disk."""
-
-    record: int
-    slot: int
-    kind: int
-    start: int
-    end: int
 
 
 def plan_mbr_growth(source: Source, sector_size: int) -> PartitionGrowth | None:
@@ -44,14 +29,14 @@ def plan_mbr_growth(source: Source, sector_size: int) -> PartitionGrowth | None:
     extended partition without logical ones is last.
     """
     numbered = read_partition_table(source, sector_size=sector_size)
-    entries = _entries(source, 0, 0, sector_size)
+    entries = read_entries(source, 0, 0, sector_size)
     containers = [entry for entry in entries if entry.kind in EXTENDED]
     if len(containers) > 1:
         raise PartitionError(
             f"{source.name}: has {len(containers)} extended partitions, expected one; nothing was grown"
         )
-    chain = _chain(source, containers[0], sector_size) if containers else []
-    refuse_overlaps(source.name, [Span(0, 1, "the partition table"), *_spans(entries)])
+    chain = read_chain(source, containers[0], sector_size) if containers else []
+    refuse_overlaps(source.name, [Span(0, 1, "the partition table"), *spans_of(entries)])
     if containers and containers[0].end * sector_size > source.size:
         raise PartitionError(
             f"{source.name}: the extended partition (to sector {containers[0].end}) reaches beyond the end of the disk "
@@ -66,7 +51,7 @@ def plan_mbr_growth(source: Source, sector_size: int) -> PartitionGrowth | None:
 
 
 def _growth(
-    source: Source, sector_size: int, last: Partition, entries: list[_Entry], chain: list[_Entry]
+    source: Source, sector_size: int, last: Partition, entries: list[MbrEntry], chain: list[MbrEntry]
 ) -> PartitionGrowth:
     own = _entry_of(source, last, [*entries, *chain], sector_size)
     container = next((entry for entry in entries if entry.kind in EXTENDED), None)
@@ -84,7 +69,7 @@ def _growth(
     return PartitionGrowth(last, end * sector_size - last.start, tuple(writes), limited_by)
 
 
-def _entry_of(source: Source, partition: Partition, entries: list[_Entry], sector_size: int) -> _Entry:
+def _entry_of(source: Source, partition: Partition, entries: list[MbrEntry], sector_size: int) -> MbrEntry:
     for entry in entries:
         if entry.kind not in EXTENDED and entry.start * sector_size == partition.start:
             return entry
@@ -93,54 +78,7 @@ def _entry_of(source: Source, partition: Partition, entries: list[_Entry], secto
     )
 
 
-def _entries(source: Source, record: int, extended: int, sector_size: int) -> list[_Entry]:
-    """Return the entries in use of a record, the MBR being 0: data counts from there, links from the extended one."""
-    found = []
-    for slot, entry in enumerate(mbr_entries(read_bytes(source, record * sector_size, MBR.size))):
-        kind, length = entry["OSType"], entry["SizeInLBA"]
-        if kind and length:
-            start = entry["StartingLBA"] + (extended if kind in EXTENDED else record)
-            found.append(_Entry(record, slot, kind, start, start + length))
-    return found
-
-
-def _chain(source: Source, container: _Entry, sector_size: int) -> list[_Entry]:
-    """Return the entries of every logical record; the reader has seen before that the chain ends."""
-    chain: list[_Entry] = []
-    areas = []
-    record = container.start
-    for _ in range(MAX_LOGICAL + 1):
-        entries = _entries(source, record, container.start, sector_size)
-        links = [entry for entry in entries if entry.kind in EXTENDED]
-        logical = [entry for entry in entries if entry.kind not in EXTENDED]
-        if any(entry.slot != 0 for entry in logical) or any(entry.slot != 1 for entry in links):
-            raise PartitionError(
-                f"{source.name}: the extended boot record at byte {record * sector_size} is not one that "
-                "partitioners write; nothing was grown"
-            )
-        areas += [Span(record, record + 1, f"the extended boot record in sector {record}"), *_spans(logical)]
-        chain += entries
-        if not links:
-            break
-        record = links[0].start
-    refuse_overlaps(source.name, areas)
-    outside = next((area for area in areas if not container.start <= area.start < area.end <= container.end), None)
-    if outside is not None:
-        raise PartitionError(
-            f"{source.name}: {outside.what} (sectors {outside.start} to {outside.end}) lies outside of its extended "
-            f"partition (sectors {container.start} to {container.end}); nothing was grown"
-        )
-    return chain
-
-
-def _spans(entries: list[_Entry]) -> list[Span]:
-    return [
-        Span(entry.start, entry.end, f"the partition of type {entry.kind:#04x} at sector {entry.start}")
-        for entry in entries
-    ]
-
-
-def _lengthened(source: Source, entry: _Entry, end: int, sector_size: int) -> tuple[int, bytes]:
+def _lengthened(source: Source, entry: MbrEntry, end: int, sector_size: int) -> tuple[int, bytes]:
     """Return the record that holds the entry, with the entry reaching to end; every other byte stays."""
     offset = entry.record * sector_size
     record = bytearray(read_bytes(source, offset, MBR.size))

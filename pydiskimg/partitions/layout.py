@@ -27,6 +27,7 @@ MBR_ENTRY = Record("MBR partition record", "<", 16, """
     c I  SizeInLBA                     sectors
 """)  # fmt: skip
 MBR_SLOTS = 4
+BOOTABLE = 0x80  # BootIndicator
 PROTECTIVE = 0xEE
 EXTENDED = frozenset({0x05, 0x0F, 0x85})
 
@@ -48,6 +49,7 @@ GPT_HEADER = Record("GPT header", "<", 92, """
     58 I   PartitionEntryArrayCRC32
 """)  # fmt: skip
 GPT_SIGNATURE = b"EFI PART"
+BIOS_BOOTABLE = 1 << 2  # of Attributes: "legacy BIOS bootable"
 GPT_ENTRY = Record("GPT partition entry", "<", 128, """
     00 16s PartitionTypeGUID           zero: unused
     10 16s UniquePartitionGUID

@@ -23,18 +23,30 @@ class Partition(ValueObject):
     number is the kernel's (1 to 4 primary, from 5 logical; GPT: the entry). type is the MBR's byte as 0x83 or the
     GPT's GUID in capitals. uuid is the kernel's PARTUUID: the GPT's own GUID of the partition, or the MBR's disk
     signature and the number; empty where there is no table. name is the GPT's name of the partition, arbitrary text.
-    Two are equal that are the same part of a disk, whatever uuid and name are.
+    bootable is the flag of an MBR, or the GPT's attribute for a BIOS. Two are equal that are the same part of a disk,
+    whatever uuid, name and bootable are.
     """
 
-    __slots__ = ("length", "name", "number", "start", "type", "uuid")
+    __slots__ = ("bootable", "length", "name", "number", "start", "type", "uuid")
 
-    def __init__(self, number: int, start: int, length: int, type: str, uuid: str = "", name: str = "") -> None:  # noqa: A002
+    def __init__(
+        self,
+        number: int,
+        start: int,
+        length: int,
+        type: str,  # noqa: A002
+        uuid: str = "",
+        name: str = "",
+        *,
+        bootable: bool = False,
+    ) -> None:
         self.number = number
         self.start = start
         self.length = length
         self.type = type
         self.uuid = uuid
         self.name = name
+        self.bootable = bootable
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Partition) and self._part() == other._part()

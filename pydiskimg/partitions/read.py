@@ -11,6 +11,8 @@ import zlib
 
 from pydiskimg.errors import PartitionError
 from pydiskimg.partitions.layout import (
+    BIOS_BOOTABLE,
+    BOOTABLE,
     EXTENDED,
     GPT_ENTRY,
     GPT_HEADER,
@@ -45,22 +47,29 @@ def read_partition_table(source: Source, *, sector_size: int = 512, backup: bool
     GPT whose two copies are both damaged, one that Linux ignores, and one for sectors of another size. Where the first
     copy is damaged, backup says whether the second is read, which Linux does not. At most 8 MiB are read.
     """
+    return list(each_partition(source, sector_size=sector_size, backup=backup))
+
+
+def each_partition(source: Source, *, sector_size: int = 512, backup: bool = True) -> Iterator[Partition]:
+    """Yield what read_partition_table() returns, and raise its errors, before what names the next ones is read.
+
+    The extended boot records of an MBR lie all over the disk.
+    """
     if source.size < 2 * sector_size:
-        return []
+        return
     sector = read_bytes(source, 0, MBR.size)
     if not has_mbr(sector):
-        return []
+        return
     entries = mbr_entries(sector)
     if has_protective(entries):
         problem = protective_problem(entries)
         if problem is not None:
             raise PartitionError(f"{source.name}: {problem}")
-        return _read_gpt(source, sector_size, backup=backup)
-    if not is_partitioned(entries):
-        return []
-    signature = MBR.unpack(sector)["UniqueMBRDiskSignature"]
-    found = _read_mbr(source, entries, sector_size)
-    return [partition.replaced(uuid=f"{signature:08x}-{partition.number:02x}") for partition in found]
+        yield from _read_gpt(source, sector_size, backup=backup)
+    elif is_partitioned(entries):
+        signature = MBR.unpack(sector)["UniqueMBRDiskSignature"]
+        for partition in _read_mbr(source, entries, sector_size):
+            yield partition.replaced(uuid=f"{signature:08x}-{partition.number:02x}")
 
 
 def protective_problem(entries: Sequence[dict[str, Any]]) -> str | None:
@@ -112,7 +121,9 @@ def _read_mbr(source: Source, entries: Sequence[dict[str, Any]], sector_size: in
         if kind in EXTENDED and length:
             extended = extended or start
         elif kind and length:
-            yield _inside(source, Partition(number, start * sector_size, length * sector_size, f"{kind:#04x}"))
+            bootable = entry["BootIndicator"] == BOOTABLE
+            part = Partition(number, start * sector_size, length * sector_size, f"{kind:#04x}", bootable=bootable)
+            yield _inside(source, part)
     if extended:
         yield from _read_logical(source, extended, sector_size)
 
@@ -138,9 +149,9 @@ def _read_logical(source: Source, extended: int, sector_size: int) -> Iterator[P
         logical, following = mbr_entries(sector)[:2]
         kind, length = logical["OSType"], logical["SizeInLBA"] * sector_size
         if kind and length:
-            yield _inside(
-                source, Partition(number, (record + logical["StartingLBA"]) * sector_size, length, f"{kind:#04x}")
-            )
+            start = (record + logical["StartingLBA"]) * sector_size
+            bootable = logical["BootIndicator"] == BOOTABLE
+            yield _inside(source, Partition(number, start, length, f"{kind:#04x}", bootable=bootable))
             number += 1
         if following["OSType"] not in EXTENDED or not following["StartingLBA"]:
             return
@@ -220,7 +231,8 @@ def _gpt_partitions(source: Source, array: bytes, sector_size: int) -> Iterator[
         type_guid, own_guid = (guid_text(entry[name]) for name in ("PartitionTypeGUID", "UniquePartitionGUID"))
         start, length = first * sector_size, (last - first + 1) * sector_size
         name = entry["PartitionName"].decode("utf-16-le", "replace").partition("\0")[0]
-        yield _inside(source, Partition(number, start, length, type_guid.upper(), own_guid, name))
+        bootable = bool(entry["Attributes"] & BIOS_BOOTABLE)
+        yield _inside(source, Partition(number, start, length, type_guid.upper(), own_guid, name, bootable=bootable))
 
 
 def _inside(source: Source, partition: Partition) -> Partition:

@@ -42,6 +42,7 @@ def commit(
     references: AllowedDirectory | None,
     base: str | os.PathLike[str] | None = None,
     empty: bool = True,
+    rate: int | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Write what the qcow2 image at path holds into its backing file, and empty the image; durable on return.
@@ -50,7 +51,8 @@ def commit(
     gets the contents of all images above it (None: the next one), relative to the directory of the image that names
     it; images between path and base then show something else than before and are not to be used. empty=False leaves
     the image as it is, and so does a base that is not the next one. A base that is smaller becomes as large as the
-    image. progress counts the bytes that are written.
+    image. rate is the bytes a second that are written on average and no more, zeros that need not be written aside
+    (None: no limit). progress counts the bytes that are written.
 
     Both files are locked and refused as open_disk() refuses them. After an interruption the image at path shows what it
     did, and commit() may be called again. Raises UnsupportedImageError where there is no backing file or base is not
@@ -68,7 +70,8 @@ def commit(
             depth, below = _base(top, base)
         target = _open_base(stack, below, references)
         meter = Meter(progress, 0 if progress is None else sum(piece.length for piece in _changes(top, depth)))
-        work_on(_changes(top, depth), _Committing(top, target).piece, meter=meter, workers=worker_count(None))
+        committing = _Committing(top, _paced(target, rate))
+        work_on(_changes(top, depth), committing.piece, meter=meter, workers=worker_count(None))
         target.flush()
         if empty and depth == 1:
             cut_file(disk, empty_qcow2(store_of(disk)))
@@ -116,6 +119,14 @@ def _open_base(stack: ExitStack, below: Source, references: AllowedDirectory | N
     if (status.st_dev, status.st_ino) != file.identity:
         raise InUseError(f"{file.name}: became another file while it was opened", errno=None, filename=file.name)
     return FORMATS[below.format].open_disk(stack, disk, references=references, compress=False, writable=True)
+
+
+def _paced(disk: Disk, rate: int | None) -> Disk:
+    if not rate:
+        return disk
+    from pydiskimg.transfer.paced import PacedDisk
+
+    return PacedDisk(disk, rate)
 
 
 def _changes(top: Qcow2Source, depth: int) -> Iterator[Extent]:

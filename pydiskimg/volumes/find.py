@@ -100,7 +100,7 @@ def volume_readings(
             continue
         if partitions not in seen:
             seen.add(partitions)
-            yield [_probed(source, part, tell) for part in partitions or (Partition(0, 0, source.size, ""),)]
+            yield [probed(source, part, tell) for part in partitions or (Partition(0, 0, source.size, ""),)]
 
 
 def _read(source: Source, sector_size: int) -> Sequence[Partition]:
@@ -111,7 +111,8 @@ def _read(source: Source, sector_size: int) -> Sequence[Partition]:
     return read_partition_table(source, sector_size=sector_size)
 
 
-def _probed(source: Source, partition: Partition, tell: Callable[[str], object] | None) -> Volume:
+def probed(source: Source, partition: Partition, tell: Callable[[str], object] | None) -> Volume:
+    """Return a partition with what it holds; tell is volume_readings()'s."""
     volume = Volume(partition, None)
     try:
         return Volume(partition, probe(volume.region(source)))

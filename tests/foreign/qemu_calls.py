@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from difflib import unified_diff
 from typing import Any
 
 from tests.foreign.outcomes import PASSED, WORDING
@@ -52,12 +53,15 @@ class Pair:
 
     def shown(self) -> str:
         """A sentence for a reader."""
-        key = {"status": "status", "image": "made"}.get(self.difference, "said")
+        if self.difference not in ("status", "image"):
+            theirs, ours = (said(call, OUTPUT).splitlines() for call in (self.theirs, self.ours))
+            lines = unified_diff(theirs, ours, n=0, lineterm="")
+            return f"{self.words}: {' '.join(line for line in lines if line[:2] not in ('--', '++', '@@'))}"
+        key = {"status": "status", "image": "made"}[self.difference]
         a, b = self.theirs.get(key), self.ours.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             a, b = ({name: one.get(name) for name in {*a, *b} if a.get(name) != b.get(name)} for one in (a, b))
-        error = said(self.ours, ERROR).strip()[-200:] if key != "said" else ""
-        return f"{self.words}: expected {a}, got {b}; {error}".rstrip("; ")
+        return f"{self.words}: expected {a}, got {b}; {said(self.ours, ERROR).strip()[-200:]}".rstrip("; ")
 
 
 def said(call: Call, stream: int) -> str:

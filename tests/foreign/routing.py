@@ -28,7 +28,7 @@ GRAMMAR: dict[str, tuple[str, tuple[str, ...], range]] = {
     "resize": ("f:q", ("shrink", "preallocation=", "image-opts"), range(2, 3)),
     "commit": ("f:b:dpqt:", ("image-opts",), range(1, 2)),
     "rebase": ("f:b:F:upqt:T:U", ("image-opts",), range(1, 2)),
-    "measure": ("O:o:f:l:U", ("output=", "size=", "image-opts"), range(2)),
+    "measure": ("O:o:f:l:U", ("output=", "size=", "image-opts"), range(3)),
     "amend": ("f:o:pqt:", ("force", "image-opts"), range(1, 2)),
     "dd": ("f:O:U", ("image-opts",), range(1, 6)),
 }
@@ -50,10 +50,11 @@ IMAGE_OPTIONS: dict[str, tuple[str, ...] | None] = {
     "data_file_raw": None,
     "encryption": _OFF,
     "nocow": _OFF,
+    "extent_size_hint": ("0",),
 }
 CREATE_OPTIONS = IMAGE_OPTIONS | {"size": None}
 _PROTOCOL = re.compile(r"[^/]*:")
-_DRIVER = re.compile(r"driver\"?[=:] ?\"?([\w-]*)")
+_DRIVER = re.compile(r"""driver["']?[=:] ?["']?([\w-]*)""")
 _DRIVERS = ("raw", "qcow2", "file", "host_device")
 
 
@@ -85,8 +86,10 @@ def routed(words: list[str]) -> Call | None:
     if not words or words[0] not in GRAMMAR:
         return None
     short, long, counts = GRAMMAR[words[0]]
+    less = words[-1:] if words[0] == "resize" and re.fullmatch(r"-\d\w*", words[-1]) else []
     try:
-        pairs, operands = getopt.gnu_getopt(words[1:], short, list(long))
+        pairs, operands = getopt.gnu_getopt(words[1 : len(words) - len(less)], short, list(long))
+        operands += less
     except getopt.GetoptError:
         return None
     call = Call(words[0], dict(pairs), tuple(operands))
@@ -110,6 +113,8 @@ def _value_known(command: str, name: str, value: str) -> bool:
         return value in FORMATS
     if name in ("-b", "-B"):
         return not _PROTOCOL.match(value)
+    if name == "-o" and command == "amend" and "encrypt." not in value:
+        return True  # what cannot be amended is refused by both
     if name == "-o":
         return _image_options_known(value, CREATE_OPTIONS if command in ("create", "amend") else IMAGE_OPTIONS)
     return True

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The same commands by pydiskimg and by qemu-img, on twin images: python -m tests.fuzz.twins --sequences 1000
 
-Each sequence makes images, chains of them, snapshots and copies at random, in two directories. After each command the
-images that it changed must be the same to a guest, in `info` and in size, and without an error to qemu-img check; and
-both programs must say the same of ours by map and measure.
+Each sequence makes images, chains of them, snapshots, bitmaps, external data files and copies at random, in two
+directories. After each command the images that it changed must be the same to a guest, in `info` and in size, with the
+same bits in their bitmaps, and without an error to qemu-img check; and both programs must say the same of ours by map
+and measure.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydiskimg.images.qcow2.header import read_header
+from tests.fixtures.bitmap_models import bits_of
 from tests.fixtures.both_programs import Said, by_pydiskimg, by_qemu_img
+from tests.fixtures.qcow2_images import BytesSource
 
 SECTOR = 512
 LARGEST = 3 << 20
 NAMES = ("a", "b", "c", "d")
-TAKE_REFERENCES = ("commit", "compare", "convert", "map", "measure", "rebase", "resize")
+TAKE_REFERENCES = ("amend", "commit", "compare", "convert", "dd", "map", "measure", "rebase", "resize")
 
 # What differs of a snapshot: when it was taken, and that QEMU 7.2 counts no instructions of no machine as 0.
 _OF_SNAPSHOTS = ("date-sec", "date-nsec", "icount")
@@ -44,6 +48,7 @@ class Twins:
         self.done: Counter[str] = Counter()
         self.log: list[str] = []
         self.resized: set[str] = set()  # info does not tell that a snapshot has another size
+        self.copied: set[str] = set()  # by commands that each program does in pieces of its own, which bitmaps record
 
     def step(self) -> None:
         """Do one command in both, and compare."""
@@ -52,6 +57,7 @@ class Twins:
         if images:
             choices += [self.create, self.write, self.convert, self.convert, self.resize, self.snapshot, self.snapshot]
             choices += [self.commit, self.commit, self.rebase, self.rebase, self.rebase]
+            choices += [self.bitmap, self.bitmap, self.amend, self.dd, self.miscount]
         self.rng.choice(choices)(images)
 
     def images(self) -> dict[str, Any]:
@@ -65,11 +71,11 @@ class Twins:
         size = [str(self._size())]
         base = self._other(images, name)
         if form == "qcow2":
-            words += self._options()
+            words += self._options(name)
             if base is not None and self.rng.random() < 0.8:
                 words += ["-b", base, "-F", images[base]["format"]]
                 size = self.rng.choice(([], size))
-        self._both("create", *words, name, *size)
+        self._both("create", *words, name, *size, new=name)
         self._compare(name)
 
     def write(self, images: dict[str, Any]) -> None:
@@ -97,7 +103,8 @@ class Twins:
         words = ["-f", images[source]["format"], "-O", form]
         sources = [source]
         if form == "qcow2":
-            words += self._options() + self.rng.choice(([], [], ["-c"]))
+            words += self._options(target) + self.rng.choice(([], [], ["-c"]))
+            words += ["--bitmaps"] if _bitmaps(images[source]) and self.rng.random() < 0.5 else []
         kind = self.rng.randrange(5)
         base = images[source].get("backing-filename")
         snapshots = images[source].get("snapshots", ()) if source not in self.resized else ()
@@ -110,7 +117,7 @@ class Twins:
         elif kind == 3 and base is None:
             sources.append(source)
         self._forget_overlays(images, target)
-        self._both("convert", *words, *sources, target)
+        self._both("convert", *words, *sources, target, new=target)
         self._compare(target)
 
     def resize(self, images: dict[str, Any]) -> None:
@@ -122,6 +129,8 @@ class Twins:
             words += self.rng.choice((["--shrink"], ["--shrink"], []))
         elif images[name]["format"] == "qcow2" and "backing-filename" not in images[name]:
             words += [f"--preallocation={self.rng.choice(('off', 'off', 'metadata', 'falloc', 'full'))}"]
+        elif "backing-filename" in images[name] and images[name]["format-specific"]["data"]["compat"] == "0.10":
+            return  # QEMU cannot hide the longer backing file of an image of version 2
         self._forget_overlays(images, name)
         self._both("resize", *words, name, str(size))
         self.resized.add(name)
@@ -152,6 +161,7 @@ class Twins:
             self._forget_overlays(images, below, but=chain)
         self._forget_overlays(images, name)
         self._both("commit", "-q", *words, name)
+        self.copied.update(chain)
         self.resized.update(chain)  # a smaller base has become larger
         if words:  # what is not emptied shows other files that have changed
             for above in chain if len(words) > 1 else chain[:1]:
@@ -175,10 +185,69 @@ class Twins:
         if "backing-filename" not in images[name] or images[name].get("snapshots"):
             return
         self._both("rebase", "-f", "qcow2", *words, name)
+        self.copied.add(name)
         self._compare(name)
 
-    def _both(self, command: str, *words: str) -> None:
-        """Run the command in both; the status must be 0 in both or in none."""
+    def bitmap(self, images: dict[str, Any]) -> None:
+        qcow2 = [name for name in sorted(images) if images[name]["format"] == "qcow2"]
+        candidates = [name for name in qcow2 if images[name]["virtual-size"]]  # of no bytes, QEMU loses them
+        if not candidates:
+            return
+        name = self.rng.choice(candidates)
+        there = _bitmaps(images[name])
+        if not there or self.rng.random() < 0.4:
+            words = ["--add", *self.rng.choice(([], ["-g", "512"], ["-g", "64k"], ["--disable"]))]
+            bitmap = f"b{self.rng.randrange(5)}"
+        else:
+            bitmap = self.rng.choice(there)
+            actions = (["--remove"], ["--clear"], ["--enable"], ["--disable"], ["--merge", self.rng.choice(there)])
+            words = self.rng.choice(actions)
+        self._both("bitmap", "-f", "qcow2", *words, name, bitmap)
+        self._compare(name)
+
+    def amend(self, images: dict[str, Any]) -> None:
+        candidates = [name for name in sorted(images) if images[name]["format"] == "qcow2"]
+        if not candidates:
+            return
+        name = self.rng.choice(candidates)
+        older = [] if _bitmaps(images[name]) else ["compat=0.10"]  # which QEMU lets lose its bitmaps
+        option = self.rng.choice((*older, "compat=1.1", "lazy_refcounts=on", "lazy_refcounts=off"))
+        if self.rng.random() < 0.5:
+            option = f"refcount_bits={self.rng.choice((2, 16, 64))}"
+        self._both("amend", "-q", "-f", "qcow2", "-o", option, name)
+        self._compare(name)
+
+    def dd(self, images: dict[str, Any]) -> None:
+        source = self.rng.choice(sorted(images))
+        target = self._new_name(images, but=self._chain(images, source))
+        if target is None:
+            return
+        words = ["-f", images[source]["format"], "-O", self.rng.choice(("raw", "qcow2"))]
+        words += [f"bs={self.rng.choice((512, 4096, 10240, 65536))}", *self.rng.choice(([], ["count=20"], ["skip=3"]))]
+        self._both("dd", *words, f"if={source}", f"of={target}", new=target)
+        self._compare(target)
+
+    def miscount(self, images: dict[str, Any]) -> None:
+        """Count the header too often in both, and repair that.
+
+        Of an image with bitmaps and snapshots, QEMU 7.2 loses the snapshots in that.
+        """
+        candidates = [
+            name
+            for name in sorted(images)
+            if _refcount_bits(images[name]) >= 8 and not (_bitmaps(images[name]) and images[name].get("snapshots"))
+        ]
+        if not candidates:
+            return
+        name, count = self.rng.choice(candidates), self.rng.choice((2, 3, 200))
+        for directory in (self.ours, self.theirs):
+            _count_header(directory / name, count)
+        words = ["-r", self.rng.choice(("leaks", "all"))]
+        self._both("check", "-q", "-f", "qcow2", *words, name)
+        self._compare(name)
+
+    def _both(self, command: str, *words: str, new: str | None = None) -> None:
+        """Run the command in both; the status must be 0 in both or in none, of which qemu-img leaves what is new."""
         self.log.append(" ".join((command, *(word or "''" for word in words))))
         self.done[command] += 1
         extra = ["--allow-references", "."] if command in TAKE_REFERENCES else []
@@ -188,6 +257,8 @@ class Twins:
             ours = by_pydiskimg(command, *extra, *words)
         assert "Traceback" not in ours.err, self._told(ours.err)
         assert bool(ours.status) == bool(theirs.status), self._told(f"{ours.status} {ours.err} / {theirs}")
+        if new is not None and theirs.status:
+            self._remove(new)
 
     def _compare(self, name: str) -> None:
         """Compare an image and what both programs say of it."""
@@ -207,7 +278,13 @@ class Twins:
             self._same_words("map", "-f", form, "--output=json", name)
             self._same_words("measure", "-f", form, "--output=json", "-O", self.rng.choice(("raw", "qcow2")), name)
             self._same_words("info", "-f", form, "--output=json", name)
-        compared = by_qemu_img("compare", "-f", form, "-F", form, self.ours / name, self.theirs / name)
+        if form == "qcow2" and name not in self.copied:
+            ours, theirs = (bits_of((directory / name).read_bytes()) for directory in (self.ours, self.theirs))
+            assert ours == theirs, self._told(f"bitmaps of {name}: {ours} / {theirs}")
+        with _inside(self.theirs):  # QEMU looks for a data file in the current directory
+            assert by_qemu_img("convert", "-f", form, "-O", "raw", name, f"{name}.shown").status == 0, self._told(name)
+        with _inside(self.ours):
+            compared = by_qemu_img("compare", "-f", form, "-F", "raw", name, self.theirs / f"{name}.shown")
         assert compared.status == 0, self._told(f"{name}: {compared}")
 
     def _same_words(self, command: str, *words: str) -> None:
@@ -223,11 +300,17 @@ class Twins:
     def _size(self) -> int:
         return self.rng.choice((0, SECTOR, 1 << 20, self.rng.randrange(LARGEST // SECTOR) * SECTOR, LARGEST))
 
-    def _options(self) -> list[str]:
+    def _options(self, name: str) -> list[str]:
+        """Options of a new image of this name."""
         options = [f"cluster_size={self.rng.choice(('512', '4k', '16k', '64k'))}"]
         options += self.rng.choice(([], [], ["compat=0.10"], [f"refcount_bits={self.rng.choice((2, 8, 64))}"]))
         if options[0] in ("cluster_size=16k", "cluster_size=64k") and len(options) == 1:
             options += self.rng.choice(([], ["extended_l2=on"], ["compression_type=zstd"]))
+        if "compat=0.10" not in options:
+            options += self.rng.choice(([], [], [], ["lazy_refcounts=on"]))
+            data_file = f"data_file={name}.data"
+            options += self.rng.choice(([], [], [], [], [data_file], [data_file, "data_file_raw=on"]))
+        options += self.rng.choice(([], [], [], ["preallocation=metadata"], ["preallocation=falloc"]))
         return ["-o", ",".join(options)]
 
     def _new_name(self, images: dict[str, Any], but: Sequence[str] = ()) -> str | None:
@@ -239,6 +322,7 @@ class Twins:
         name = self.rng.choice(names)
         self._forget_overlays(images, name)
         self.resized.discard(name)
+        self.copied.discard(name)
         return name
 
     def _other(self, images: dict[str, Any], name: str) -> str | None:
@@ -268,6 +352,7 @@ class Twins:
     def _remove(self, name: str) -> None:
         for directory in (self.ours, self.theirs):
             (directory / name).unlink(missing_ok=True)
+            (directory / f"{name}.data").unlink(missing_ok=True)
 
 
 @contextmanager
@@ -290,6 +375,29 @@ def _info(name: str) -> dict[str, Any]:
 def _is_qcow2(name: str) -> bool:
     with open(name, "rb") as file:
         return file.read(4) == b"QFI\xfb"
+
+
+def _bitmaps(info: dict[str, Any]) -> list[str]:
+    data = info.get("format-specific", {}).get("data", {})
+    return [bitmap["name"] for bitmap in data.get("bitmaps", ())]
+
+
+def _refcount_bits(info: dict[str, Any]) -> int:
+    """Of a qcow2 image; 0 of another one."""
+    if info["format"] != "qcow2":
+        return 0
+    bits: int = info["format-specific"]["data"].get("refcount-bits", 16)
+    return bits
+
+
+def _count_header(path: Path, count: int) -> None:
+    """Count the first cluster of the image, its header, so often."""
+    with path.open("r+b") as file:
+        header = read_header(BytesSource(file.read()))
+        file.seek(header.refcount_table_offset)
+        block = int.from_bytes(file.read(8), "big")
+        file.seek(block)
+        file.write(count.to_bytes(header.refcount_bits // 8, "big"))
 
 
 def _comparable(info: dict[str, Any]) -> dict[str, Any]:

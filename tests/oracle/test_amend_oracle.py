@@ -100,6 +100,18 @@ def test_as_by_qemu(tmp_path: Path, options: str, changes: list[str], seed: int)
     told(path)
 
 
+def test_version_2_with_the_size_that_the_snapshots_have(tmp_path: Path) -> None:
+    path = tmp_path / "ours.qcow2"
+    run("qemu-img", "create", "-q", "-f", "qcow2", str(path), "1M")
+    run("qemu-img", "snapshot", "-c", "small", str(path))
+    run("qemu-img", "resize", "-q", str(path), "2M")
+    theirs = twin([path], tmp_path / "theirs")[0]
+    for options, is_possible in (("compat=0.10", False), ("compat=0.10,size=3M", False), ("compat=0.10,size=1M", True)):
+        assert by_qemu(theirs, options) == is_possible
+        assert ours(path, options) == is_possible, options
+    assert told(path) == told(theirs)
+
+
 @pytest.mark.parametrize("seed", [2, 3, 5])
 def test_zeros_in_front_of_a_backing_file_are_stored(tmp_path: Path, seed: int) -> None:
     (tmp_path / "base.raw").write_bytes(b"\x55" * SIZE)

@@ -55,6 +55,18 @@ def test_into_a_file_further_down(tmp_path: Path) -> None:
     assert ours[-1].read_bytes() == before
 
 
+def test_a_named_backing_file_keeps_the_image(tmp_path: Path) -> None:
+    """-b implies -d, for the next file too."""
+    chain = made_chain(tmp_path, random.Random(9), sizes=(MIB, MIB))
+    theirs = twin(chain, tmp_path / "theirs")
+    before = chain[-1].read_bytes()
+    assert main(["commit", "-q", "--allow-references", str(tmp_path), "-b", chain[0].name, str(chain[-1])]) == 0
+    run("qemu-img", "commit", "-q", "-f", "qcow2", "-b", theirs[0].name, str(theirs[-1]))
+    assert contents(chain[0], "qcow2") == contents(theirs[0], "qcow2")
+    assert theirs[-1].read_bytes() == before
+    assert chain[-1].read_bytes() == before
+
+
 def test_the_name_of_a_file_further_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is relative to the image, as the names in images are, and not to the current directory."""
     chain = made_chain(tmp_path, random.Random(8), sizes=(3 * MIB, 3 * MIB, 3 * MIB))
@@ -79,6 +91,20 @@ def test_a_smaller_base_whose_tables_move(tmp_path: Path) -> None:
     assert main(["commit", "-q", "-d", "--allow-references", str(tmp_path), str(top)]) == 0
     assert contents(base, "qcow2") == before
     run("qemu-img", "check", "-q", str(base))
+
+
+def test_at_a_rate(tmp_path: Path) -> None:
+    """Two pieces of half a MiB: the second waits until the first has had its time."""
+    base, top = tmp_path / "base", tmp_path / "top"
+    base.write_bytes(bytes(3 * MIB))
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "base", "-F", "raw", str(top))
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 1 0 512k", "-c", "write -P 2 1M 512k", str(top))
+    before = contents(top, "qcow2")
+    begin = time.monotonic()
+    assert main(["commit", "-q", "-r", "1M", "--allow-references", str(tmp_path), str(top)]) == 0
+    assert time.monotonic() - begin >= 0.5
+    assert base.read_bytes() == before
+    assert contents(top, "qcow2") == before
 
 
 def test_snapshots_stay(tmp_path: Path) -> None:

@@ -106,7 +106,8 @@ def test_a_copy_that_stands_on_a_backing_file(tmp_path: Path, sizes: tuple[int, 
         made = tmp_path / f"over-{base}"
         if "-n" in options:
             run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, str(made), str(sizes[-1]))
-        words = ["-O", "qcow2", "-B", base, "-F", "raw", *options, top]
+        form = [] if "-n" in options else ["-F", "raw"]
+        words = ["-O", "qcow2", "-B", base, *form, *options, top]
         assert ours("--allow-references", tmp_path, *words, made) == 0
         run("qemu-img", "check", "-q", str(made))
         assert contents(made, "qcow2") == contents(top, "qcow2")
@@ -140,9 +141,12 @@ def test_only_what_differs_is_stored(tmp_path: Path) -> None:
         ["-O", "raw", "-B", "base", "-F", "raw"],
         ["-O", "qcow2", "-B", "missing", "-F", "raw"],
         ["-O", "qcow2", "-B", "base", "-F", "raw", "-n"],
+        ["-n", "-O", "qcow2", "-o", "preallocation=metadata"],
+        ["-n", "-O", "raw", "-o", "preallocation=off"],
         ["-C", "-S", "4k"],
         ["-C", "-c", "-O", "qcow2"],
         ["-C", "--salvage"],
+        ["-c", "-O", "qcow2", "-o", "preallocation=metadata"],
         ["-r", "x"],
         ["-f", "host_device"],
         ["-O", "host_device"],

@@ -50,7 +50,17 @@ DESCRIPTIONS = [
     '"backing": {"driver": "raw", "offset": 1024, "file": {"driver": "file", "filename": "base.qcow2"}}}',
     'json:{"driver": "qcow2", "file": {"driver": "file", "filename": "layer0.qcow2"}, "backing": null}',
     "driver=qcow2,file.filename=layer0.qcow2,backing.driver=qcow2,backing.file.filename=base.qcow2",
+    "file.filename=layer0.qcow2,backing.file.filename=base.qcow2",
 ]
+
+
+def test_strings_in_single_quotes(chain: list[Path]) -> None:
+    """QEMU's JSON has them."""
+    Path("""it's "one\"""").symlink_to("base.qcow2")
+    image = """json:{'driver': 'qcow2', "file": {'driver': 'file', 'filename': 'it\\'s "one\\u0022'}}"""
+    run("qemu-img", "convert", "-O", "raw", image, "expected")
+    assert ours("convert", "-O", "raw", image, "made") == 0
+    assert Path("made").read_bytes() == Path("expected").read_bytes()
 
 
 @pytest.mark.parametrize("image", DESCRIPTIONS)
@@ -111,6 +121,53 @@ def test_refused_by_both(chain: list[Path], image: str, capsys: pytest.CaptureFi
     assert said.returncode == 1
 
 
+PARTS = [
+    "driver=raw,offset=64k,size=1M,file.filename=outer",
+    "driver=raw,offset=512k,size=1M,file.driver=qcow2,file.file.filename=base.qcow2",
+    "driver=raw,offset=300k,file.driver=raw,file.offset=64k,file.file.filename=outer",
+    "driver=qcow2,file.driver=raw,file.offset=64k,file.file.filename=outer",
+    'json:{"driver": "qcow2", "file": {"driver": "raw", "offset": 65536, "file": {"filename": "outer"}}}',
+    "driver=qcow2,file.driver=qcow2,file.file.filename=nested.qcow2",
+]
+
+
+@pytest.fixture
+def outer(chain: list[Path]) -> None:
+    """An image in the middle of a file, and one on the disk of another one."""
+    del chain
+    image = Path("base.qcow2").read_bytes()
+    Path("outer").write_bytes(b"\5" * 64 * KIB + image)
+    run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", "base.qcow2", "nested.qcow2")
+
+
+@pytest.mark.usefixtures("outer")
+@pytest.mark.parametrize("image", PARTS)
+def test_parts_of_files_and_of_disks(image: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """info, check and map of a part say what qemu-img says, under the name that it was given."""
+    words = [] if image.startswith("json:") else ["--image-opts"]
+    run("qemu-img", "convert", *words, "-O", "raw", image, "expected")
+    assert ours("convert", *words, "-O", "raw", image, "made") == 0
+    assert Path("made").read_bytes() == Path("expected").read_bytes()
+    capsys.readouterr()
+    for command in ("info", "check", "map", "measure"):
+        options = [command, "--output=json", *(["-O", "raw"] if command == "measure" else []), *words, image]
+        theirs = subprocess.run(["qemu-img", *options], capture_output=True, text=True, check=False)
+        assert ours(*options) == theirs.returncode
+        out = capsys.readouterr().out
+        if theirs.returncode:
+            continue
+        expected, found = json.loads(theirs.stdout), json.loads(out)
+        if command == "map":
+            found = [{key: value for key, value in row.items() if key != "compressed"} for row in found]
+        if command == "info":  # QEMU names it by JSON of its own, and has the cluster size of what is under a raw one
+            assert found.pop("filename") == image
+            del expected["filename"]
+            expected.pop("cluster-size" if found["format"] == "raw" else "", None)
+        assert found == expected
+    assert ours("check", "-r", "all", *words, image) == 1
+    assert "is for a whole image" in capsys.readouterr().err
+
+
 def test_every_command_takes_one(chain: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     base = 'json:{"driver": "qcow2", "file": {"driver": "file", "filename": "base.qcow2"}}'
     top = "driver=qcow2,file.driver=file,file.filename=layer0.qcow2"
@@ -129,7 +186,7 @@ def test_every_command_takes_one(chain: list[Path], capsys: pytest.CaptureFixtur
     run("qemu-img", "check", "-q", "base.qcow2")
     # A part of a file, and -f beside a description.
     part = "driver=raw,offset=512,file.filename=base.qcow2"
-    for command in (["info"], ["check"], ["resize", "1M"]):
+    for command in (["snapshot"], ["commit"], ["resize", "1M"]):
         assert ours(command[0], "--image-opts", part, *command[1:]) == 1
         assert "this command takes whole images" in capsys.readouterr().err
     assert ours("map", "--image-opts", "-f", "qcow2", top) == 1

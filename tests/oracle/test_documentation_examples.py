@@ -65,6 +65,14 @@ def test_qcow2(directory: Path) -> None:
     assert Path("dev/vg0/disk1").read_bytes()[: MIB + 1] == b"x" * MIB + b"\0"
     assert "backing file: " not in run("qemu-img", "info", "srv/images/top.qcow2")
     assert run("qemu-img", "compare", "debian-12.qcow2", "clone.qcow2") == "Images are identical.\n"
+    run("qemu-img", "compare", "machine.qcow2", "small.qcow2")
+    run("qemu-img", "compare", "-F", "raw", "template.qcow2", "salvaged.raw")
+    assert Path("salvaged.raw").stat().st_blocks * 512 >= Path("salvaged.raw").stat().st_size
+    run("qemu-img", "dd", "if=machine.qcow2", "of=expected.raw", "bs=1M", "skip=1", "count=2")
+    assert Path("part.raw").read_bytes() == Path("expected.raw").read_bytes()
+    run("qemu-img", "check", "-q", "small.qcow2")
+    run("qemu-img", "convert", "template.qcow2", "empty.qcow2", "expected.raw")
+    run("qemu-img", "compare", "joined.qcow2", "expected.raw")
 
 
 def test_readme(directory: Path) -> None:

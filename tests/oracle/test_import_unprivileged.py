@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from pydiskimg import open_tree
+from pydiskimg.fs.fat12 import make_fat12
 from pydiskimg.units import MIB
+from tests.fixtures.ext_files import sized
+from tests.fixtures.made_entries import filled_file, folder, regular
 from tests.fixtures.node import Node, create_environment, last_line, stream_environment
 from tests.fixtures.programs import Tool, run
 from tests.fixtures.verbs_of_nobody import (
@@ -74,39 +77,70 @@ def test_a_backup_that_is_to_be_mounted_is_refused_where_it_can_be_looked_at_fir
     assert disk.read_bytes()[:MIB] == b"\xff" * MIB
 
 
+def image_of(node: Node, tool: Tool, *parts: tuple[int, str]) -> Path:
+    """Make a disk image with file systems of 8 MiB, each at so many MiB; of a btrfs its beginning."""
+    path, volume = node.images / "image", node.directory / "volume"
+    path.touch()
+    os.truncate(path, SIZE)
+    for start, kind in parts:
+        if kind == "btrfs":
+            run(tool("mkfs.btrfs"), "-q", sized(volume, 130 * MIB))
+            os.truncate(volume, 8 * MIB)
+        elif kind == "vfat":
+            volume.write_bytes(make_fat12(MIB, {}, label="EFI", serial=1, sector_size=512, hidden_sectors=0))
+        else:
+            entries = [folder("etc"), regular("etc/os-release")] if kind == "root" else [regular("vmlinuz")]
+            filled_file(volume, 8 * MIB, entries)
+        with path.open("r+b") as file:
+            file.seek(start * MIB)
+            file.write(volume.read_bytes())
+        volume.unlink()
+    places = "".join(f"start={start}M, size=8M, type=L\n" for start, _ in parts)
+    run(tool("sfdisk"), "-q", path, given="label: gpt\n" + places)
+    return path
+
+
 @pytest.mark.parametrize("format_", ["raw", "qcow2"])
-def test_a_backup_on_a_pipe_that_is_to_be_mounted_is_refused_where_its_beginning_tells(
-    node: Node, tool: Tool, format_: str
+@pytest.mark.parametrize(
+    "parts", [[(1, "btrfs")], [(1, "vfat"), (50, "btrfs")], [(1, "vfat"), (10, "boot"), (50, "btrfs")]]
+)
+def test_a_backup_on_a_pipe_that_is_to_be_mounted_is_refused_before_the_disk_is_written(
+    node: Node, tool: Tool, format_: str, parts: list[tuple[int, str]]
 ) -> None:
-    backup, disk = only_fat(node, tool), node.directory / "disk"
+    backup, disk = image_of(node, tool, *parts), node.directory / "disk"
     if format_ == "qcow2":
         backup = exported(node, backup)
     node.configure(IMPORT_IDENTITY="new", IMPORT_FORMAT=format_, **SETTINGS)
-    disk.write_bytes(b"\xff" * MIB)
-    os.truncate(disk, SIZE)
+    disk.write_bytes(b"\xff" * SIZE)
     done = as_nobody(node, "import", stream_environment("import", disk), backup)
     assert done.returncode == 1
     assert "mounting needs root (CAP_SYS_ADMIN); without it IMPORT_IDENTITY=keep restores" in last_line(done)
-    assert disk.read_bytes()[:MIB] == b"\xff" * MIB
+    assert disk.read_bytes() == b"\xff" * SIZE
 
 
 def exported(node: Node, image: Path) -> Path:
     node.configure(**SETTINGS)
-    os.truncate(image, SIZE)
     backup = node.directory / "backup"
     assert as_nobody(node, "export", stream_environment("export", image), output=backup).returncode == 0
     return backup
 
 
-def test_a_backup_on_a_pipe_of_which_too_little_is_seen_is_refused_when_it_is_on_the_disk(
-    node: Node, tool: Tool
-) -> None:
-    """Its second partition, which may hold a root that is read without a mount, begins after what is looked at."""
-    image, disk = only_fat(node, tool), node.directory / "disk"
-    os.truncate(image, SIZE)
-    run(tool("sfdisk"), "-q", image, given="label: dos\nstart=1M, size=1M, type=c\nstart=40M, type=83\n")
-    node.configure(IMPORT_IDENTITY="new", IMPORT_FORMAT="raw", **SETTINGS)
+def test_a_root_that_is_found_on_the_pipe_is_restored_and_renamed(node: Node, tool: Tool) -> None:
+    """What was kept to find it is read once more."""
+    backup = exported(node, image_of(node, tool, (1, "vfat"), (10, "btrfs"), (50, "root")))
+    disk = node.directory / "disk"
+    node.configure(IMPORT_IDENTITY="new", **SETTINGS)
+    done = as_nobody(node, "import", stream_environment("import", disk), backup)
+    assert done.returncode == 0, done.stderr
+    with open_tree(str(disk), partition=3) as root:
+        assert root.read("/etc/hostname") == b"inst1\n"
+
+
+def test_without_room_to_keep_what_tells_it_a_backup_is_refused_when_it_is_on_the_disk(node: Node, tool: Tool) -> None:
+    image, disk = image_of(node, tool, (1, "vfat"), (50, "btrfs")), node.directory / "disk"
+    node.configure(IMPORT_IDENTITY="new", IMPORT_FORMAT="raw", EXPORT_DIR="/does/not/exist", **SETTINGS)
     done = as_nobody(node, "import", stream_environment("import", disk), image)
     assert done.returncode == 1
+    assert "/does/not/exist: cannot keep the beginning of a backup there meanwhile (EXPORT_DIR)" in done.stderr
     assert "is left without its partition table: " in last_line(done)
     assert "mounting needs root (CAP_SYS_ADMIN); IMPORT_IDENTITY=keep restores it as it was" in last_line(done)

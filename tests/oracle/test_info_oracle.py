@@ -44,6 +44,7 @@ def assert_equal_info(path: Path, *options: str) -> dict[str, Any]:
         if "data-file" in facts.get("format-specific", {}).get("data", {}):
             del facts["actual-size"]
     assert found == theirs
+    assert json.dumps(found) == json.dumps(theirs), "the order of the names"
     assert_equal_words("info", *options, path, without="disk size" if "actual-size" not in found else None)
     return found
 

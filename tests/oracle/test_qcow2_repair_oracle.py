@@ -84,8 +84,14 @@ def test_the_words_and_fields_are_those_of_qemu_img(
             {0x20000 + 2 * 5 + 1: 0},
             {"corruptions": 2, "leaks": 2},
         ),  # a cluster in use counts as free
+        # The second entry names the first one's cluster, and what is used once is counted three times: the header, ...
+        ({0x20001: 3, 0x40000 + 13: 5}, {"corruptions": 1}),
+        ({0x20000 + 2 * 4 + 1: 3, 0x40000 + 13: 5}, {"corruptions": 1}),  # an L2 table that has the copied flag,
+        ({0x20000 + 2 * 7 + 1: 3, 0x40000 + 16: 0, 0x40000 + 13: 5}, {"corruptions": 2}),  # data that has it not;
+        ({0x20000 + 2 * 7 + 1: 3, 0x40000 + 16: 0}, {}),  # and with nothing else wrong.
+        ({0x20000 + 2 * 7 + 1: 3}, {}),
     ],
-    ids=["flag", "shared", "both", "rebuild"],
+    ids=["flag", "shared", "both", "rebuild", "header", "table", "data", "counts", "set flag"],
 )
 def test_leaks_beside_corruptions(
     tmp_path: Path, wrong: dict[int, int], left: dict[str, int], capsys: pytest.CaptureFixture[str]
@@ -110,6 +116,8 @@ def test_leaks_beside_corruptions(
     if theirs.returncode != 1:  # qemu-img ends without a word for the machine where it would have to rebuild
         said = json.loads(theirs.stdout)
         said["image-end-offset"] = ours["image-end-offset"]  # new counts are after what was in use
+        if 3 in wrong.values():  # a count too high: qemu-img compares flags with the counts that it has mended
+            said["corruptions-fixed"] = ours["corruptions-fixed"] = 0
         assert ours == said
 
 

@@ -171,3 +171,23 @@ def test_64_tib(tmp_path: Path) -> None:
             check=True,
         )
         assert "verification failed" not in done.stdout
+
+
+@pytest.mark.parametrize("kind", [None, "zstd"])
+@pytest.mark.parametrize("cluster_size", [512, 64 << 10])
+@pytest.mark.parametrize("extended", [16 << 10, 2 << 20])
+def test_subclusters_through_a_pipe(tmp_path: Path, extended: int, cluster_size: int, kind: str | None) -> None:
+    """Clusters of the stream, smaller and larger than those of the image, take what subclusters hold, in any order."""
+    image, stream, raw = tmp_path / "extended.qcow2", tmp_path / "stream.qcow2", tmp_path / "disk.raw"
+    options = f"extended_l2=on,cluster_size={extended}"
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", options, str(image), "5M")
+    rng, commands = random.Random(extended), []
+    for verb in ("write -P 1", "write -P 2", "write -z", "write -P 3", "write -z", "write -P 4") * 3:
+        start, length = rng.randrange(9 << 10) * 512, rng.choice((512, 3 << 10, 70 << 10))
+        commands += ["-c", f"{verb} {start} {length}"]
+    run("qemu-io", "-f", "qcow2", *commands, str(image))
+    stream_to(stream, image, cluster_size=cluster_size, compression_type=kind)
+    run("qemu-img", "convert", "-O", "raw", str(image), str(raw))
+    judge(stream, raw)
+    restore(stream, tmp_path / "restored.raw")
+    assert (tmp_path / "restored.raw").read_bytes() == raw.read_bytes()

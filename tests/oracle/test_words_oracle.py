@@ -46,11 +46,11 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "x 1.5M",
         "-q x 1M",
         "-f raw -o preallocation=falloc x 5000",
-        "-f raw -o preallocation=off,nocow=off,size=1k x",
+        "-f raw -o preallocation=off,nocow=off,extent_size_hint=0,size=1k x",
         "-f qcow2 x 3000000",
         "-f qcow2 -o compat=0.10 -o cluster_size=4k,size=3000000 x",
         "-f qcow2 -o preallocation=metadata,compat=v3,cluster_size=4k,refcount_bits=8,compression_type=zstd x 1M",
-        "-f qcow2 -o lazy_refcounts=on,extended_l2=off,encryption=off,nocow=off x 1M",
+        "-f qcow2 -o lazy_refcounts=on,extended_l2=off,encryption=off,nocow=off,extent_size_hint=0 x 1M",
         "-f qcow2 -o compat=1.1,backing_file=base.qcow2,backing_fmt=qcow2 x",
         "-f qcow2 -b base.qcow2 -F qcow2 -o size=2M x",
         "-f qcow2 -u -b a,b -F raw x 5000",
@@ -187,3 +187,12 @@ def test_strict_compare(directory: Path) -> None:
     Path("raw").write_bytes(bytes(1 << 20))
     for words in ("-s raw base.qcow2", "-s raw raw", "-s base.qcow2 base.qcow2", "raw base.qcow2", "-p -q raw raw"):
         assert_equal("compare", *words.split())
+
+
+@pytest.mark.parametrize("words", ["check base.qcow2", "measure -O qcow2 base.qcow2", "info base.qcow2", "info bits"])
+def test_json_is_the_same_text(directory: Path, words: str) -> None:
+    """The order of names too: it is that of QEMU's hash table."""
+    run("qemu-img", "create", "-q", "-f", "qcow2", "bits", "8M")
+    run("qemu-img", "bitmap", "--add", "bits", "one")
+    run("qemu-img", "snapshot", "-c", "one", "bits")
+    assert_equal(*words.split(), "--output=json")

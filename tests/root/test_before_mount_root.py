@@ -26,6 +26,7 @@ from tests.fixtures.ext_files import made_ext, sized
 from tests.fixtures.growing import mounted_at
 from tests.fixtures.node import ROOT, Node, create_environment, last_line
 from tests.fixtures.programs import run
+from tests.fixtures.synced import synced
 
 pytestmark = pytest.mark.root
 Tool = Callable[[str], str]
@@ -215,7 +216,7 @@ def test_a_mount_that_cannot_be_stopped_holds_nobody(tool: Tool, tmp_path: Path)
         disk = sized(frozen / "disk", 24 * MIB)
         run(tool("mke2fs"), "-q", "-F", "-t", "ext4", disk)
         with block_device(disk) as loop:
-            run(tool("sync"))
+            synced(frozen)
             run(tool("fsfreeze"), "--freeze", frozen)
             try:
                 done = subprocess.run(
@@ -253,7 +254,7 @@ def test_a_mount_that_is_interrupted_leaves_nothing_mounted(tool: Tool, tmp_path
         disk = sized(frozen / "disk", 24 * MIB)
         run(tool("mke2fs"), "-q", "-F", "-t", "ext4", disk)
         with block_device(disk) as loop:
-            run(tool("sync"))
+            synced(frozen)
             run(tool("fsfreeze"), "--freeze", frozen)
             try:
                 process = subprocess.Popen(

@@ -25,6 +25,7 @@ from tests.archive_trees import Node, odd_tree, picture, sparse_file, sparse_tre
 from tests.fixtures.limits import assert_sentence, limits
 from tests.fixtures.privileged_files import make_capable, set_acls, set_attributes, set_owners
 from tests.fixtures.programs import Tool, run
+from tests.fixtures.synced import synced
 
 pytestmark = [pytest.mark.root, pytest.mark.oracle]
 MIB = 1 << 20
@@ -73,9 +74,9 @@ def file_system(tool: Tool, work: Path, name: str, *options: str, size: int = 96
             run(tool("umount"), point)
 
 
-def dumped(tool: Tool, device: str, path: Path, *options: str) -> Path:
-    """dump(8) reads the device beside the mounted file system, which must have been written back."""
-    os.sync()
+def dumped(tool: Tool, device: str, point: Path, path: Path, *options: str) -> Path:
+    """dump(8) reads the device beside the file system mounted at point, which must have been written back."""
+    synced(point)
     run(tool("dump"), "-0", "-q", *options, "-f", path, device)
     return path
 
@@ -166,7 +167,7 @@ def source(request: pytest.FixtureRequest, tool: Tool, tmp_path: Path) -> Iterat
 
 def test_everything_comes_out_as_it_was(tool: Tool, tmp_path: Path, source: tuple[str, Path]) -> None:
     device, point = source
-    path = dumped(tool, device, tmp_path / "a.dump", "-z9")
+    path = dumped(tool, device, point, tmp_path / "a.dump", "-z9")
     with file_system(tool, tmp_path, "target", "-t", "ext4") as (_, target):
         before = os.umask(0o077)
         try:
@@ -204,7 +205,7 @@ def test_every_form_and_restore_agree(tool: Tool, tmp_path: Path, options: str) 
     """
     with file_system(tool, tmp_path, "source", "-t", "ext4", size=80 * MIB) as (device, point):
         tree_with_everything(tool, point)
-        path = dumped(tool, device, tmp_path / "a.dump", *DUMPS[options])
+        path = dumped(tool, device, point, tmp_path / "a.dump", *DUMPS[options])
         with file_system(tool, tmp_path, "ours", "-t", "ext4", size=80 * MIB) as (_, ours):
             restored(path, ours)
             assert differences(ours, point) == []
@@ -237,7 +238,7 @@ def test_unwritten_and_beyond_the_end(tool: Tool, tmp_path: Path) -> None:
         (point / "kept").write_bytes(b"data" * 1000)
         run(tool("fallocate"), "-n", "-l", str(3 * MIB), point / "kept")
         (point / "after").write_bytes(b"after")
-        path = dumped(tool, device, tmp_path / "a.dump")
+        path = dumped(tool, device, point, tmp_path / "a.dump")
         target = tmp_path / "target"
         target.mkdir()
         restored(path, target)
@@ -251,7 +252,7 @@ def test_a_directory_alone(tool: Tool, tmp_path: Path) -> None:
         for name in ("kept", "not-dumped"):
             (point / name).write_text(name)
         run(tool("chattr"), "+d", point / "not-dumped")
-        path = dumped(tool, device, tmp_path / "a.dump", "-h", "0")
+        path = dumped(tool, device, point, tmp_path / "a.dump", "-h", "0")
         target = tmp_path / "target"
         target.mkdir()
         done = restored(path, target)
@@ -260,8 +261,8 @@ def test_a_directory_alone(tool: Tool, tmp_path: Path) -> None:
 
 
 def test_a_level_above_0(tool: Tool, tmp_path: Path) -> None:
-    with file_system(tool, tmp_path, "source", "-t", "ext4") as (device, _):
-        os.sync()
+    with file_system(tool, tmp_path, "source", "-t", "ext4") as (device, point):
+        synced(point)
         path = tmp_path / "a.dump"
         run(tool("dump"), "-1", "-q", "-T", "Thu Jan  1 01:00:00 2004", "-f", path, device)
     with pytest.raises(DiskImageError, match="is a dump of level 1, which holds changes only"):
@@ -271,7 +272,7 @@ def test_a_level_above_0(tool: Tool, tmp_path: Path) -> None:
 def test_several_volumes(tool: Tool, tmp_path: Path) -> None:
     with file_system(tool, tmp_path, "source", "-t", "ext4") as (device, point):
         (point / "big").write_bytes(random.Random(1).randbytes(3 * MIB))
-        os.sync()
+        synced(point)
         run(tool("dump"), "-0", "-q", "-B", "1000", "-M", "-f", tmp_path / "v", device)
     target = tmp_path / "target"
     target.mkdir()
@@ -284,7 +285,7 @@ def test_several_volumes(tool: Tool, tmp_path: Path) -> None:
 def test_lzo_is_refused_by_name(tool: Tool, tmp_path: Path) -> None:
     with file_system(tool, tmp_path, "source", "-t", "ext4") as (device, point):
         (point / "zeros").write_bytes(bytes(MIB))
-        path = dumped(tool, device, tmp_path / "a.dump", "-y")
+        path = dumped(tool, device, point, tmp_path / "a.dump", "-y")
     target = tmp_path / "target"
     target.mkdir()
     with pytest.raises(DiskImageError, match="is compressed with LZO, which is not read here"):
@@ -295,7 +296,7 @@ def test_a_full_disk(tool: Tool, tmp_path: Path) -> None:
     with file_system(tool, tmp_path, "source", "-t", "ext4") as (device, point):
         for number in range(5):
             (point / f"big-{number}").write_bytes(random.Random(number).randbytes(4 * MIB))
-        path = dumped(tool, device, tmp_path / "a.dump", "-z1")
+        path = dumped(tool, device, point, tmp_path / "a.dump", "-z1")
     with (
         file_system(tool, tmp_path, "target", "-t", "ext4", size=16 * MIB) as (_, target),
         pytest.raises(NoSpaceError, match=r"a\.dump: /big-\d: cannot write .*: No space left on device") as caught,
@@ -314,7 +315,7 @@ def test_damaged_dumps(tool: Tool, tmp_path: Path, options: str) -> None:
         os.link(point / "a/1", point / "a/b/1")
         os.setxattr(point / "a/2", "user.x", b"y" * 300)
         expected = picture(point)
-        path = dumped(tool, device, tmp_path / "a.dump", *DUMPS[options])
+        path = dumped(tool, device, point, tmp_path / "a.dump", *DUMPS[options])
     original = path.read_bytes()
     rng = random.Random(options)
     refused = 0
@@ -365,8 +366,8 @@ def test_memory_does_not_grow_with_the_files(tool: Tool, tmp_path: Path) -> None
             for number in range(1000):
                 (point / f"{directory}/file-with-a-name-{number}").write_bytes(b"x" * 12000)
             if not directory:
-                few = dumped(tool, device, tmp_path / "few.dump", "-z1")
-        many = dumped(tool, device, tmp_path / "many.dump", "-z1")
+                few = dumped(tool, device, point, tmp_path / "few.dump", "-z1")
+        many = dumped(tool, device, point, tmp_path / "many.dump", "-z1")
     with file_system(tool, tmp_path, "target", "-t", "ext4", "-N", "14000", size=220 * MIB) as (_, target):
         for name in "012":
             (target / name).mkdir()

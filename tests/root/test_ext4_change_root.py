@@ -19,6 +19,7 @@ from tests.fixtures.ext_contents import Found, contents_of
 from tests.fixtures.ext_files import made_ext
 from tests.fixtures.growing import loop, mounted_at
 from tests.fixtures.programs import Tool, run
+from tests.fixtures.synced import synced
 
 pytestmark = pytest.mark.root
 
@@ -115,7 +116,7 @@ def test_a_log_and_orphans_that_the_kernel_left(tool: Tool, tmp_path: Path, opti
     path = made_ext(tool, tmp_path / "image", options, SIZE)
     with loop(path, 0, SIZE) as device, mounted_at(device, tmp_path / "point") as point:
         (point / "kept").write_bytes(b"kept")
-        os.sync()
+        synced(point)
         (point / "fresh").mkdir()
         (point / "kept").rename(point / "fresh/renamed")
         crashed = tmp_path / "crashed"

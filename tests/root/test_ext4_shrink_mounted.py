@@ -22,6 +22,7 @@ from tests.fixtures.ext_contents import contents_of
 from tests.fixtures.ext_files import made_ext
 from tests.fixtures.growing import loop, mounted_at
 from tests.fixtures.programs import Tool, run
+from tests.fixtures.synced import synced
 
 pytestmark = pytest.mark.root
 
@@ -71,7 +72,7 @@ def used_for_long(root: Path) -> None:
             file.write(rng.randbytes(1024))
             (root / f"between {number}").write_bytes(b"k" * 1024)
             if not number % 20:
-                os.sync()
+                synced(root)
     for number in range(0, 300, 2):
         (root / f"between {number}").unlink()
     with (root / "never written").open("wb") as file, suppress(OSError):

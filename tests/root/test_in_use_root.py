@@ -180,8 +180,10 @@ def test_source_and_destination_are_the_same_bytes(loops: dict[str, str], source
 
 
 def test_halves_of_a_file_are_not_the_same_bytes(loops: dict[str, str]) -> None:
-    Path(loops["first"]).write_bytes(b"first half")
-    os.sync()
+    with open(loops["first"], "wb") as file:
+        file.write(b"first half")
+        file.flush()
+        os.fsync(file.fileno())
     done = convert("-f", "raw", "-n", loops["first"], loops["second"])
     assert done.returncode == 0, done.stderr
     with open(loops["second"], "rb") as file:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import threading
 import zlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
+from functools import partial
 from queue import SimpleQueue
-from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from pydiskimg.errors import ArchiveError, storage_error
 from pydiskimg.files.tar import layout
@@ -105,45 +105,76 @@ def _uncompressed(file: ArchiveInput) -> Generator[Inflated, None, None]:
         yield Inflated(data, file.position)
 
 
-def _zlib() -> ModuleType:
+class _Decompressor(Protocol):
+    """One member of gzip, as bz2.BZ2Decompressor has a file of bzip2; input that max_length left over is kept."""
+
+    eof: bool
+    unused_data: bytes
+    needs_input: bool
+
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+class _ZlibDecompressor:
+    """A _Decompressor by zlib."""
+
+    def __init__(self) -> None:
+        self._inflater = zlib.decompressobj(wbits=31)
+        self.eof = False
+        self.unused_data = b""
+        self.needs_input = True
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        inflater = self._inflater
+        inflated = inflater.decompress(inflater.unconsumed_tail + data, max_length)
+        self.eof, self.unused_data = inflater.eof, inflater.unused_data
+        self.needs_input = not inflater.unconsumed_tail
+        return inflated
+
+
+def _gzip_library() -> tuple[Callable[[], _Decompressor], type[Exception]]:
+    """Return what makes a _Decompressor, and what that raises.
+
+    isal's takes the interpreter's lock once for each block, where its decompressobj takes it each time that it doubles
+    its buffer from 16 KiB on, and waits for whoever has it.
+    """
     try:
-        from isal import isal_zlib
+        from isal import igzip_lib
     except ImportError:
-        return zlib
-    module: ModuleType = isal_zlib
-    return module
+        return _ZlibDecompressor, zlib.error
+    library: Any = igzip_lib  # whose stub takes IsalError for an instance
+    return partial(library.IgzipDecompressor, library.DECOMP_GZIP), library.IsalError
 
 
 def _gunzip(file: ArchiveInput) -> Generator[Inflated, None, None]:
-    library, name = _zlib(), file.name
-    inflater = None
+    new_decompressor, failure = _gzip_library()
     pending = b""
     while True:
+        pending = _next_member(pending or file.read(READ), file.position, file.name)
+        if not pending and not file.peek(1):
+            return
         if not pending:
-            pending = file.read(READ)
-        consumed = file.position
-        if inflater is None:
-            pending = _next_member(pending, consumed, name)
-            if not pending and not file.peek(1):
-                return
-            if not pending:
-                continue
-            inflater = library.decompressobj(wbits=31)
-        given = len(pending)
-        try:
-            data = inflater.decompress(pending, _INFLATED)
-        except library.error as error:
-            raise ArchiveError(
-                f"{name}: the gzip data before byte {consumed} of the file are corrupt ({error}); get the file again"
-            ) from error
-        if data:
-            yield Inflated(data, consumed)
-        if inflater.eof:
-            pending, inflater = inflater.unused_data, None
             continue
-        pending = inflater.unconsumed_tail
-        if not data and not given:
-            raise ArchiveError(f"{name}: the gzip data end early, at byte {consumed}; the file is truncated")
+        try:
+            pending = yield from _member(new_decompressor(), pending, file)
+        except failure as error:
+            raise ArchiveError(
+                f"{file.name}: the gzip data before byte {file.position} of the file are corrupt ({error}); "
+                "get the file again"
+            ) from error
+
+
+def _member(decompressor: _Decompressor, pending: bytes, file: ArchiveInput) -> Generator[Inflated, None, bytes]:
+    """Yield the contents of a member of gzip that begins with pending; return what was read after its end."""
+    while True:
+        data = decompressor.decompress(pending, _INFLATED)
+        if data:
+            yield Inflated(data, file.position)
+        if decompressor.eof:
+            return decompressor.unused_data
+        pending = file.read(READ) if decompressor.needs_input else b""
+        if not data and not pending and decompressor.needs_input:
+            raise ArchiveError(f"{file.name}: the gzip data end early, at byte {file.position}; the file is truncated")
 
 
 def _next_member(pending: bytes, consumed: int, name: str) -> bytes:

@@ -24,6 +24,7 @@ _DYNAMIC_REVISION = 1
 _HALF_MD4 = 1
 _SIGNED_HASH = 1
 _XATTR_USER, _ACL = 0x4, 0x8
+_OWN_FILES = ("s_journal_inum", "s_orphan_file_inum", "s_usr_quota_inum", "s_grp_quota_inum", "s_prj_quota_inum")
 _LAST_GROUP_NUMBER = 0xFFFF  # the field has 16 bits
 
 
@@ -68,6 +69,11 @@ class Superblock:
     def journal_inode(self) -> int:
         """The inode of its journal; 0: it has none, or one on another device."""
         return self.number("s_journal_inum") if Compat.HAS_JOURNAL in self.features else 0
+
+    @property
+    def own_files(self) -> frozenset[int]:
+        """The inodes that no directory names. e2fsck takes them for that with their features and without."""
+        return frozenset(map(self.number, _OWN_FILES)) - {0}
 
     @property
     def expected_checksum(self) -> int:

@@ -8,8 +8,7 @@ from _thread import allocate_lock
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.images.qcow2.backing import fill_with_zeros, read_behind
 from pydiskimg.images.qcow2.cache import Cache
-from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, MIXED, Run
-from pydiskimg.images.qcow2.runs_in_table import split
+from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, MixedRun, Run
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,7 +18,8 @@ if TYPE_CHECKING:
     from pydiskimg.images.qcow2.header import Header
     from pydiskimg.protocols import Addressable, Source
 
-# Compressed clusters that lie close together in the file are fetched by one read of at most this, gaps included.
+# Compressed clusters that lie close together in the file are fetched by one read of at most this, gaps included; as
+# many bytes of clusters whose subclusters differ are one step.
 BATCH = 1 << 20
 GAP = 16 << 10
 
@@ -75,36 +75,50 @@ class ClusterReader:
 
     def _read_uncompressed(self, run: Run, part: memoryview) -> None:
         if run.kind == DATA:
-            self._read_data(run, 0, part)
-        elif run.kind == MIXED:
+            self._read_data(run.start, run.host, part)
+        elif isinstance(run, MixedRun):
             self._read_mixed(run, part)
         elif run.kind == HOLE and self._backing is not None:
             read_behind(self._backing, run.start, part)
         else:
             fill_with_zeros(part)
 
-    def _read_mixed(self, run: Run, part: memoryview) -> None:
-        from functools import partial
+    def _read_mixed(self, run: MixedRun, part: memoryview) -> None:
+        """Read whole clusters many at once, and those of which a part is wanted by their runs."""
+        from pydiskimg.images.qcow2.mixed_runs import split  # only here: few images have subclusters
 
-        from pydiskimg.images.qcow2.subclusters import fill, fill_over  # only here: few images have subclusters
+        size, start, stop = self._cluster_size, run.start, run.start + run.length
+        most = max(BATCH, size)
+        while start < stop:
+            inside = start % size
+            is_ragged = inside or stop - start < size
+            end = min(start - inside + size if is_ragged else start + most, stop if is_ragged else stop - stop % size)
+            some, view = run.between(start, end, size), part[start - run.start : end - run.start]
+            if is_ragged:
+                for each in split(some, self._subcluster_size):
+                    self._read_uncompressed(each, view[each.start - start : each.start - start + each.length])
+            else:
+                self._read_whole(some, view)
+            start = end
 
-        unit, read_data = self._subcluster_size, partial(self._read_data, run)
-        if run.start % unit or run.length % unit:
-            for each in split(run, self._subcluster_size):
-                at = each.start - run.start
-                self._read_uncompressed(each, part[at : at + each.length])
-        elif self._backing is None or HOLE not in run.subclusters:
-            fill(run.subclusters, unit, part, read_data)
-        else:
-            fill_over(run.subclusters, unit, part, read_data, partial(self._read_behind, run))
+    def _read_whole(self, run: MixedRun, part: memoryview) -> None:
+        from pydiskimg.images.qcow2.subclusters import fill, fill_over
 
-    def _read_behind(self, run: Run, at: int, part: memoryview) -> None:
-        assert self._backing is not None
-        read_behind(self._backing, run.start + at, part)
+        def read_data(at: int, host: int, some: memoryview) -> None:
+            self._read_data(run.start + at, host, some)
 
-    def _read_data(self, run: Run, at: int, part: memoryview) -> None:
-        """Fill part with what is stored for byte at of run and those after it."""
-        host, guest = run.host + at, run.start + at
+        if self._backing is None:
+            fill(run, self._subcluster_size, part, read_data)
+            return
+        backing = self._backing
+
+        def read_holes(at: int, some: memoryview) -> None:
+            read_behind(backing, run.start + at, some)
+
+        fill_over(run, self._subcluster_size, part, read_data, read_holes)
+
+    def _read_data(self, guest: int, host: int, part: memoryview) -> None:
+        """Fill part, which is for the byte guest of the virtual disk and those after it, from the host offset on."""
         if host + len(part) > self._data.size:
             where = "the file" if self._data is self._file else f"its data file {self._data.name}"
             raise InvalidImageError(

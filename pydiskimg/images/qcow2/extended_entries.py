@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-import sys
-
 from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, MIXED, ZERO
 from pydiskimg.images.qcow2.words import combined, common
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from array import array
     from collections.abc import Sequence
 
 # Flags: whether any and whether all of the subclusters are allocated (1, 2) or zero (8, 16), whether the cluster is
@@ -47,12 +44,8 @@ def entry_flags(compressed: bytes, stored: bytes, allocated: Sequence[bytes], ze
     )
 
 
-def unfolded(bitmaps: array[int]) -> bytes:
-    """Return one byte of kind, HOLE, ZERO or DATA, for each subcluster of the bitmaps; these may be swapped."""
-    if sys.byteorder == "big":
-        bitmaps.byteswap()
-    with memoryview(bitmaps.tobytes()).cast("I") as halves:
-        allocated, zero = halves[0::2].tobytes(), halves[1::2].tobytes()
+def unfolded(stored: bytes, zero: bytes) -> bytes:
+    """Return one byte of kind, HOLE, ZERO or DATA, for each subcluster of which the bitmaps have a bit."""
     return combined(
-        b"".join(map(_ALLOCATED_BITS.__getitem__, allocated)), b"".join(map(_ZERO_BITS.__getitem__, zero))
+        b"".join(map(_ALLOCATED_BITS.__getitem__, stored)), b"".join(map(_ZERO_BITS.__getitem__, zero))
     ).translate(_SUBCLUSTER)

@@ -78,7 +78,20 @@ class L2Table:
         """
         from pydiskimg.images.qcow2.extended_entries import unfolded  # only here: few images have subclusters
 
-        return unfolded(self.words[2 * index + 1 : 2 * end : 2])
+        return unfolded(*self.bitmaps(index, end))
+
+    def bitmaps(self, index: int, end: int) -> tuple[bytes, bytes]:
+        """What is stored and what is zero of the entries from index to end: their bitmaps, four bytes for each."""
+        bitmaps = self.words[2 * index + 1 : 2 * end : 2]
+        if sys.byteorder == "big":
+            bitmaps.byteswap()
+        with memoryview(bitmaps.tobytes()).cast("I") as halves:
+            return halves[0::2].tobytes(), halves[1::2].tobytes()
+
+    def hosts(self, index: int, end: int) -> list[int]:
+        """The offsets of the clusters of the entries from index to end, which are not compressed."""
+        offset = layout.ENTRY_OFFSET
+        return [word & offset for word in self.words[index * self.step : end * self.step : self.step]]
 
     def end_of_neighbours(self, index: int, end: int, cluster_size: int) -> int:
         """The first index after index, at most end, whose cluster does not follow that of the one before it."""

@@ -10,8 +10,8 @@ from pydiskimg.errors import InvalidImageError
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.cache import Cache
 from pydiskimg.images.qcow2.l2_tables import TableReader
-from pydiskimg.images.qcow2.runs import HOLE, MIXED, Run
-from pydiskimg.images.qcow2.runs_in_table import runs_in_table, split
+from pydiskimg.images.qcow2.runs import HOLE, MixedRun, Run
+from pydiskimg.images.qcow2.runs_in_table import runs_in_table
 from pydiskimg.images.qcow2.words import is_zero
 from pydiskimg.protocols import read_bytes
 from pydiskimg.startup import TYPE_CHECKING
@@ -87,7 +87,9 @@ class Mapping:
     def runs(self, offset: int, length: int) -> Iterator[Run]:
         """Yield the runs that [offset, offset + length) of the virtual disk consists of, in order."""
         for run in self.coarse_runs(offset, length):
-            if run.kind == MIXED:
+            if isinstance(run, MixedRun):
+                from pydiskimg.images.qcow2.mixed_runs import split  # only here: few images have subclusters
+
                 yield from split(run, self.header.subcluster_size)
             else:
                 yield run

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 HOLE, ZERO, DATA, COMPRESSED, MIXED = b"HZDCM"
 
+BITMAP = 4  # bytes: a bit for each of 32 subclusters
+
 # Subclusters are unfolded, a byte for each, of so many clusters at a time.
 UNFOLDED = 1024
 # By kind, 1 for each other kind.
@@ -44,23 +46,40 @@ class Run:
     kind is HOLE, ZERO, DATA or COMPRESSED. host is the offset of the first byte (DATA) in the file, or in the
     external data file of an image that has one; or that of the compressed data of the one cluster the run lies in
     (COMPRESSED), which has host_length bytes at most.
-
-    coarse_runs() has MIXED as well, for clusters that follow each other in the file, host being the place of the first
-    byte: subclusters is a byte of kind for each of their subclusters, from the one that holds the first byte on.
     """
 
     # By hand: a frozen dataclass takes three times as long to make, and its module as long to import as all of this.
-    __slots__ = ("host", "host_length", "kind", "length", "start", "subclusters")
+    __slots__ = ("host", "host_length", "kind", "length", "start")
 
-    def __init__(
-        self, kind: int, start: int, length: int, host: int = 0, host_length: int = 0, subclusters: bytes = b""
-    ) -> None:
+    def __init__(self, kind: int, start: int, length: int, host: int = 0, host_length: int = 0) -> None:
         self.kind = kind
         self.start = start
         self.length = length
         self.host = host
         self.host_length = host_length
-        self.subclusters = subclusters
 
     def __repr__(self) -> str:
         return f"Run({self.kind}, {self.start}, {self.length}, {self.host}, {self.host_length})"
+
+
+class MixedRun(Run):
+    """Clusters whose subclusters differ, with few others between them, wherever each of them lies: kind is MIXED.
+
+    hosts has the host offset of each cluster, from the one with the first byte on. stored and zero are their bitmaps,
+    BITMAP bytes for each cluster, the lowest bit of the first byte being the first subcluster's.
+    """
+
+    __slots__ = ("hosts", "stored", "zero")
+
+    def __init__(self, start: int, length: int, hosts: list[int], stored: bytes, zero: bytes) -> None:
+        super().__init__(MIXED, start, length)
+        self.hosts = hosts
+        self.stored = stored
+        self.zero = zero
+
+    def between(self, start: int, end: int, cluster_size: int) -> MixedRun:
+        """The bytes [start, end) of the virtual disk, which are some of those of this run."""
+        first = self.start // cluster_size
+        index, after = start // cluster_size - first, -(-end // cluster_size) - first
+        some = slice(BITMAP * index, BITMAP * after)
+        return MixedRun(start, end - start, self.hosts[index:after], self.stored[some], self.zero[some])

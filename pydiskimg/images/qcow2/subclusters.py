@@ -7,20 +7,20 @@ read          <--------- at once ------->         then zeros are laid over what 
 
 from __future__ import annotations
 
-import re
-
 from pydiskimg.errors import DiskImageError
-from pydiskimg.images.qcow2.backing import fill_with_zeros
+from pydiskimg.images.qcow2.layout import SUBCLUSTERS
 from pydiskimg.images.qcow2.runs import DATA, HOLE, ZERO
+from pydiskimg.images.qcow2.subcluster_bitmaps import INVERTED, copy_where, either, single_runs, spans, zero_where
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from typing import TypeAlias
 
-# To read over a gap of this many bytes is sooner done than to read twice.
-GAP = 16 << 10
+    from pydiskimg.images.qcow2.runs import MixedRun
 
-_DATA, _HOLES, _ZEROS, _NOT_DATA = (re.compile(pattern) for pattern in (b"D+", b"H+", b"Z+", b"[^D]+"))
+    ReadData: TypeAlias = Callable[[int, int, memoryview], None]
+
 _STRENGTH = bytes.maketrans(bytes((ZERO, HOLE, DATA)), b"\1\2\4")
 _STRONGEST = bytes((0, ZERO, HOLE, HOLE, DATA, DATA, DATA, DATA)).ljust(256, b"\0")
 
@@ -34,63 +34,36 @@ def coarse(kinds: bytes, count: int) -> bytes:
     return number.to_bytes(len(kinds) // count, "big").translate(_STRONGEST)
 
 
-def fill(kinds: bytes, unit: int, buffer: memoryview, read_data: Callable[[int, memoryview], None]) -> None:
-    """Fill buffer, under which there is one of kinds for each unit bytes; holes are zero.
+def fill(run: MixedRun, unit: int, buffer: memoryview, read_data: ReadData) -> None:
+    """Fill buffer with the whole clusters of run, the subclusters of which have unit bytes; holes are zero.
 
-    read_data(at, part) fills part with what the clusters store for byte at of the buffer and those after it. It is
-    never asked for a beginning or an end that is not DATA; what lies in between may be.
+    read_data(at, host, part) fills part, which is for byte at of the buffer and those after it, with what is stored at
+    the host offset. It is never asked for a beginning or an end that is not stored; what lies in between may be.
     """
-    for first, after in _joined(kinds, DATA, unit):
-        read_data(first * unit, buffer[first * unit : after * unit])
-    _zero(kinds, _NOT_DATA, unit, buffer)
+    for start, end, host in spans(run.stored, unit, run.hosts):
+        read_data(start, host, buffer[start:end])
+    zero_where(run.stored.translate(INVERTED), unit, buffer)
 
 
 def fill_over(
-    kinds: bytes,
+    run: MixedRun,
     unit: int,
     buffer: memoryview,
-    read_data: Callable[[int, memoryview], None],
+    read_data: ReadData,
     read_holes: Callable[[int, memoryview], None],
 ) -> None:
     """Fill buffer as fill() does; holes show what read_holes(at, part) gives, which may be asked for more as well."""
-    for first, after in _joined(kinds, HOLE, unit):
+    size = unit * SUBCLUSTERS
+    shown = either(run.stored, run.zero)
+    for start, end, _ in spans(shown.translate(INVERTED), unit, range(0, len(run.hosts) * size, size)):
         try:
-            read_holes(first * unit, buffer[first * unit : after * unit])
+            read_holes(start, buffer[start:end])
         except DiskImageError:
             # What is not seen through a hole does not matter: it need not even be readable.
-            for at, end in _parts(kinds, _HOLES, unit, first, after):
-                read_holes(at, buffer[at:end])
-    for first, after in _joined(kinds, DATA, unit):
-        begin = first * unit
-        stored = memoryview(bytearray(after * unit - begin))
-        read_data(begin, stored)
-        for at, end in _parts(kinds, _DATA, unit, first, after):
-            buffer[at:end] = stored[at - begin : end - begin]
-    _zero(kinds, _ZEROS, unit, buffer)
-
-
-def _zero(kinds: bytes, pattern: re.Pattern[bytes], unit: int, buffer: memoryview) -> None:
-    one = bytes(unit)
-    for found in pattern.finditer(kinds):
-        first, after = found.span()
-        if after - first == 1:
-            buffer[first * unit : after * unit] = one
-        else:
-            fill_with_zeros(buffer[first * unit : after * unit])
-
-
-def _joined(kinds: bytes, kind: int, unit: int) -> Iterator[tuple[int, int]]:
-    """(first, after) of the runs of a kind, those with small gaps between them being one."""
-    gap = max(1, GAP // unit)
-    first = kinds.find(kind)
-    while first >= 0:
-        after = first + 1
-        while (following := kinds.rfind(kind, after, after + gap + 1)) >= 0:
-            after = following + 1
-        yield first, after
-        first = kinds.find(kind, after + gap)
-
-
-def _parts(kinds: bytes, pattern: re.Pattern[bytes], unit: int, first: int, after: int) -> Iterator[tuple[int, int]]:
-    for found in pattern.finditer(kinds, first, after):
-        yield found.start() * unit, found.end() * unit
+            for first, after in single_runs(shown.translate(INVERTED), unit, start, end):
+                read_holes(first, buffer[first:after])
+    stored = memoryview(bytearray(len(buffer)))
+    for start, end, host in spans(run.stored, unit, run.hosts):
+        read_data(start, host, stored[start:end])
+    copy_where(run.stored, unit, buffer, stored)
+    zero_where(run.zero, unit, buffer)

@@ -230,3 +230,22 @@ def test_an_address_in_an_image_needs_an_allowed_address(
     for more in ((), ("--allow-references", str(files)), ("--allow-references", "/")):
         assert "--allow-references ADDRESS" in said(capfd, "map", *more, str(overlay))[2]
     assert server.asked == []
+
+
+@pytest.mark.parametrize(("name", "form"), [("disk.qcow2", "qcow2"), ("disk.raw", "raw")])
+def test_a_new_image_on_one_at_an_address(
+    server: ImageServer, files: Path, capfd: pytest.CaptureFixture[str], name: str, form: str
+) -> None:
+    """It is as large, and reads as that does where the address is allowed."""
+    address, new = f"{server.url}/{name}", files / "new.qcow2"
+    assert main(["create", "-q", "-f", "qcow2", "-b", address, "-F", form, str(new)]) == 0
+    words = ("--allow-references", f"{server.url}/", "-F", "raw", str(new), str(files / "disk.raw"))
+    assert said(capfd, "compare", *words)[:2] == (0, "Images are identical.\n")
+
+
+def test_a_password_is_not_written_into_an_image(address: str, files: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ("create", "-f", "qcow2", "-b", f"{address}/disk.raw", "-F", "raw", str(files / "new.qcow2"))
+    status, _, err = said(capfd, *words)
+    assert status == 1
+    assert "could read the password" in err
+    assert not (files / "new.qcow2").exists()

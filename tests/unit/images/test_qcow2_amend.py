@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pydiskimg.errors import DiskImageError, UnsupportedImageError
+from pydiskimg.errors import DiskImageError, InvalidImageError, UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.check import check_qcow2
 from pydiskimg.images.qcow2.header import read_header
@@ -22,7 +22,7 @@ from pydiskimg.images.qcow2.write.create import create_qcow2
 from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
 from pydiskimg.protocols import read_bytes
 from tests.fixtures.qcow2_disks import CLUSTER, assert_clean
-from tests.fixtures.qcow2_images import BytesSource
+from tests.fixtures.qcow2_images import BytesSource, Craft
 from tests.fixtures.stores import CrashingStore, MemoryStore
 
 SIZE = 4 * 32768  # what four L2 tables map
@@ -120,6 +120,16 @@ def test_a_count_that_has_no_room() -> None:
     with pytest.raises(UnsupportedImageError, match=r"has 3 references, and counts of 1 bits are at most 1"):
         change_refcount_width(store, 1)
     assert store.data == before
+
+
+def test_an_image_that_counts_nothing() -> None:
+    """Its refcount table has no block; the fuzzer found that none was looked for all the same."""
+    store = MemoryStore(Craft(l2=[[1 << 63 | 0x800]], data=bytes(512)).build())
+    before = bytes(store.data)
+    with pytest.raises(InvalidImageError, match="the cluster at 0x200 holds reference counts, and is not counted once"):
+        change_refcount_width(store, 64)
+    assert read_header(store).refcount_bits == 16
+    assert bytes(store.data[: len(before)]) == before
 
 
 def test_clusters_that_become_the_disks_alone_are_flagged() -> None:

@@ -22,6 +22,7 @@ from pydiskimg.images.map import map_rows
 from pydiskimg.images.open import open_image
 from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET
 from pydiskimg.images.qcow2.reader import Qcow2Source, open_qcow2
+from pydiskimg.images.qcow2.runs import DATA, HOLE, MixedRun, Run
 from pydiskimg.images.qcow2.subclusters import fill_over
 from pydiskimg.images.raw import open_raw
 from pydiskimg.protocols import Buffer, Disk, WritableBuffer, read_bytes
@@ -31,7 +32,7 @@ from pydiskimg.transfer.pieces import pieces
 from pydiskimg.transfer.send import write_stream
 from tests.fixtures.dense_images import ALTERNATING, ZERO_BETWEEN, dense
 from tests.fixtures.limits import limits
-from tests.fixtures.qcow2_images import BytesSource
+from tests.fixtures.qcow2_images import BytesSource, Craft
 
 SUB = 512
 STORED = random.Random(3).randbytes(1 << 14)
@@ -223,15 +224,18 @@ def test_what_no_hole_shows_of_a_backing_file_may_be_corrupt() -> None:
             raise InvalidImageError("base.qcow2: corrupt at byte 1024")
         part[:] = behind[at : at + len(part)]
 
-    def read_data(at: int, part: memoryview) -> None:
-        part[:] = STORED[at : at + len(part)]
+    def read_data(at: int, host: int, part: memoryview) -> None:
+        part[:] = STORED[host : host + len(part)]
 
-    buffer = bytearray(5 * SUB)
-    fill_over(b"DHDHZ", SUB, memoryview(buffer), read_data, read_holes)
-    expected = [STORED[:SUB], behind[SUB : 2 * SUB], STORED[2 * SUB : 3 * SUB], behind[3 * SUB : 4 * SUB], bytes(SUB)]
-    assert buffer == b"".join(expected)
+    def run(stored: int, zero: int) -> MixedRun:
+        return MixedRun(0, 32 * SUB, [0], stored.to_bytes(4, "little"), zero.to_bytes(4, "little"))
+
+    buffer = bytearray(32 * SUB)
+    fill_over(run(0b00101, 0xFFFF_FFF0), SUB, memoryview(buffer), read_data, read_holes)
+    expected = [STORED[:SUB], behind[SUB : 2 * SUB], STORED[2 * SUB : 3 * SUB], behind[3 * SUB : 4 * SUB]]
+    assert buffer == b"".join(expected).ljust(32 * SUB, b"\0")
     with pytest.raises(InvalidImageError, match="corrupt at byte 1024"):
-        fill_over(b"DHHHZ", SUB, memoryview(buffer), read_data, read_holes)
+        fill_over(run(0b00001, 0xFFFF_FFF0), SUB, memoryview(buffer), read_data, read_holes)
 
 
 def test_a_dense_image_over_a_backing_file() -> None:
@@ -244,3 +248,46 @@ def test_a_dense_image_over_a_backing_file() -> None:
         inside = at % (1 << 14)
         expected = STORED[inside : inside + SUB] if at // SUB % 2 == 0 else backing[at : at + SUB]
         assert found[at : at + SUB] == expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(number=st.integers(0, 1 << 30), bits=st.sampled_from([14, 16]), is_backed=st.booleans(), data=st.data())
+def test_any_bitmaps_and_host_offsets(number: int, bits: int, *, is_backed: bool, data: st.DataObject) -> None:
+    """Clusters of one kind and of several, in any order and some in a row, read at any offset as the bitmaps say."""
+    rng, size, count = random.Random(number), 1 << bits, 12
+    unit = size // 32
+    stored, behind = rng.randbytes(8 * size), rng.randbytes(count * size) if is_backed else b""
+    words, shown = [], bytearray(behind.ljust(count * size, b"\0"))
+    for cluster in range(count):
+        place = rng.choice((cluster % 8, rng.randrange(8)))
+        allocated = rng.choice((0, (1 << 32) - 1, 1 << rng.randrange(32), rng.getrandbits(32), rng.getrandbits(32)))
+        zero = rng.choice((0, (1 << 32) - 1, rng.getrandbits(32))) & ~allocated
+        words += [(4 + place) * size, zero << 32 | allocated]
+        for at in range(32):
+            start = cluster * size + at * unit
+            if allocated >> at & 1:
+                shown[start : start + unit] = stored[place * size + at * unit :][:unit]
+            elif zero >> at & 1:
+                shown[start : start + unit] = bytes(unit)
+    disk = count * size - rng.randrange(size)
+    craft = Craft(cluster_bits=bits, size=disk, l2=[words], data=stored, header={"incompatible_features": 16})
+    source = opened(craft.build(), behind if is_backed else None)
+    for _ in range(3):
+        start = data.draw(st.integers(0, disk))
+        end = data.draw(st.integers(start, disk))
+        assert read_bytes(source, start, end - start) == shown[start:end]
+        assert (
+            b"".join(_by_runs(source, run, stored, behind) for run in source.mapping.runs(start, end - start))
+            == (shown[start:end])
+        )
+    assert read_bytes(source, 0, disk) == shown[:disk]
+
+
+def _by_runs(source: Qcow2Source, run: Run, stored: bytes, behind: bytes) -> bytes:
+    """What a run shows."""
+    if run.kind == DATA:
+        at = run.host - 4 * source.cluster_size
+        return stored[at : at + run.length]
+    return (
+        behind[run.start : run.start + run.length].ljust(run.length, b"\0") if run.kind == HOLE else bytes(run.length)
+    )

@@ -121,6 +121,8 @@ class ChangedInodes:
         self._fs = fs
         self._groups = groups
         self.groups = fs.geometry.groups  # of which inodes are handed out: the first ones
+        self._first = fs.superblock.first_inode
+        self._own = fs.superblock.own_files  # e2fsck takes other files on these numbers away
 
     def beside(self, number: int) -> int | None:
         """Take a free inode that lies in the same block of the table as another one, which is written with it."""
@@ -128,7 +130,7 @@ class ChangedInodes:
         group, index = divmod(number - 1, geometry.inodes_per_group)
         per_block = geometry.block_size // geometry.inode_size
         start = index // per_block * per_block
-        free = ~self._groups[group].inodes >> start & (1 << min(per_block, geometry.inodes_per_group - start)) - 1
+        free = ~self._in_use(group) >> start & (1 << min(per_block, geometry.inodes_per_group - start)) - 1
         if not free or group >= self.groups:
             return None
         return self._take(group, start + (free & -free).bit_length() - 1, is_directory=False)
@@ -141,10 +143,23 @@ class ChangedInodes:
             first = 0
         for groups in (range(first, self.groups), range(first)):
             for group in groups:
-                if self._groups.free_inodes(group):
-                    in_use = self._groups[group].inodes
-                    return self._take(group, (~in_use & in_use + 1).bit_length() - 1, is_directory=is_directory)
+                if not self._groups.free_inodes(group):
+                    continue
+                in_use = self._in_use(group)
+                index = (~in_use & in_use + 1).bit_length() - 1
+                if index < count:
+                    return self._take(group, index, is_directory=is_directory)
         raise OutOfSpaceError("no inode is free")
+
+    def _in_use(self, group: int) -> int:
+        """Return the bits of the inodes of a group that are not handed out: the file system's own among them."""
+        count = self._fs.geometry.inodes_per_group
+        first = group * count + 1
+        bits = self._groups[group].inodes | (1 << min(max(self._first - first, 0), count)) - 1
+        for number in self._own:
+            if first <= number < first + count:
+                bits |= 1 << number - first
+        return bits
 
     def _take(self, group: int, index: int, *, is_directory: bool) -> int:
         state, count = self._groups[group], self._fs.geometry.inodes_per_group

@@ -47,12 +47,11 @@ class Checking:
         """Tell whether an inode is one of the file system's own that no directory names."""
         if number < self.fs.superblock.first_inode:
             return number != layout.ROOT_INODE
-        return number in self._later_own_inodes
+        return number in self._own_files
 
     @cached_property
-    def _later_own_inodes(self) -> frozenset[int]:
-        number = self.fs.superblock.number
-        return frozenset((number("s_orphan_file_inum"), number("s_journal_inum"), *self.quota_inodes))
+    def _own_files(self) -> frozenset[int]:
+        return self.fs.superblock.own_files
 
     def found(self, kind: FindingKind, inode: StoredInode, text: str) -> None:
         """Report what is wrong with an inode."""

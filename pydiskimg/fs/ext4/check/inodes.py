@@ -80,22 +80,28 @@ class InodeChecker:
             if inode.links:
                 self._check_file(inode)
             return
-        checking.inodes.set(number, 0, 0)
+        if self._is_in_force(number):
+            checking.inodes.set(number, 0, 0)
         if number == layout.BAD_BLOCKS_INODE:
             self._claim_bad_blocks(inode)
         elif number == layout.RESIZE_INODE:
             self._check_resize_inode(inode)
-        elif number in self._files_of_its_own():
+        elif number in self._files_of_its_own() or self._is_boot_loader(inode):
             if inode.kind != layout.REGULAR_FILE:
                 checking.found(
                     FindingKind.INODE, inode, f"its mode is {inode.mode:#o}, expected that of a regular file"
                 )
             self._check_blocks(inode, check_map(checking, inode), self._attributes.check(inode)[0])
-        elif number == layout.BOOT_LOADER_INODE and inode.kind == layout.REGULAR_FILE:
-            self._check_blocks(inode, check_map(checking, inode), self._attributes.check(inode)[0])
         elif inode.mode or inode.links or inode.fields["i_blocks_lo"] or any(inode.i_block[:4]):
             text = f"it is reserved and in use, and its mode is {inode.mode:#o}"
             checking.found(FindingKind.INODE, inode, text)
+
+    def _is_boot_loader(self, inode: StoredInode) -> bool:
+        return inode.number == layout.BOOT_LOADER_INODE and inode.kind == layout.REGULAR_FILE
+
+    def _is_in_force(self, number: int) -> bool:
+        """Tell whether an own inode is to be in use: the superblock may name one without the feature that it is for."""
+        return number < self._fs.superblock.first_inode or number in self._files_of_its_own()
 
     def _files_of_its_own(self) -> set[int]:
         checking, files = self._checking, set()

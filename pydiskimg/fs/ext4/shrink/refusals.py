@@ -11,8 +11,6 @@ from pydiskimg.fs.ext4.grow_geometry import refuse_resizing
 from pydiskimg.fs.ext4.inodes import StoredInode, inode_name
 from pydiskimg.fs.ext4.orphans import orphans
 
-_OWN_FILES = ("s_usr_quota_inum", "s_grp_quota_inum", "s_prj_quota_inum", "s_orphan_file_inum", "s_journal_inum")
-
 
 def check_shrinkable(fs: FileSystem) -> None:
     """Raise FileSystemError for a file system that is not made smaller here; as reading does."""
@@ -38,7 +36,7 @@ def check_renumbered(fs: FileSystem, inode: StoredInode, most: int | None) -> No
         blocks = inode.size // fs.geometry.block_size
     if Compat.STABLE_INODES in fs.geometry.features:
         reason = "the feature stable_inodes"
-    elif inode.number in (fs.superblock.number(name) for name in _OWN_FILES):
+    elif inode.number in fs.superblock.own_files:
         reason = "a file of the file system itself"
     elif most is not None and blocks > most:
         reason = f"a directory of {blocks} blocks, of which the journal holds {most} at a time"

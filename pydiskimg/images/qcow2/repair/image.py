@@ -64,11 +64,11 @@ def repair_qcow2(store: Store, *, only_leaks: bool = False, progress: Progress |
     if found.corruptions + found.check_errors and not only_leaks:
         left = _rebuilt(store, found, progress)
     elif found.leaks and not found.corruptions:
-        is_done = free_leaks(store)
+        is_done = free_leaks(store, to_one=False)
         left = check_qcow2(file, progress=progress) if is_done else _rebuilt(store, found, progress)
     elif found.corruptions and not found.needs_rebuild and not found.check_errors:
         if found.leaks:
-            free_leaks(store)
+            free_leaks(store, to_one=True)  # a flag that is missing then costs a copy, and errors are there anyway
             left = check_qcow2(file, progress=progress)
         if left.corruptions == left.wrong_flags:
             left = _rebuilt(store, left, progress)

@@ -20,21 +20,22 @@ if TYPE_CHECKING:
 _SECTOR = 512
 
 
-def free_leaks(store: Store) -> bool:
+def free_leaks(store: Store, *, to_one: bool) -> bool:
     """Lower the counts of the image in store that are higher than the references; durable on return.
 
-    False where some were left: what is referred to once from now on needs the copied flag, too. Raises as
-    check_qcow2() and for a store that cannot be written.
+    What is referred to once from then on needs the copied flag, too: without to_one such a count is left as it is.
+    False where some were left. Raises as check_qcow2() and for a store that cannot be written.
     """
-    freeing = _Freeing(store)
+    freeing = _Freeing(store, to_one=to_one)
     freeing.run()
     store.flush()
     return freeing.is_complete
 
 
 class _Freeing:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, to_one: bool) -> None:
         self.is_complete = True
+        self._to_one = to_one
         self._store = store
         self._file = cast("Source", store)
         self._header = read_header(store, tables_inside=False)
@@ -55,7 +56,7 @@ class _Freeing:
     def _lower(self, cluster: int, found: int) -> None:
         if self._reader.is_unreadable(cluster) or self._reader.count(cluster) <= found:
             return
-        if found == 1:
+        if found == 1 and not self._to_one:
             self.is_complete = False
             return
         number, index = divmod(cluster, self._reader.block_clusters)

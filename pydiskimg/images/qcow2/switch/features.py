@@ -49,12 +49,15 @@ def downgrade(store: Store) -> None:
     store.flush()
 
 
-def require_downgradable(store: Store, header: Header, *, refcount_bits: int | None = None) -> None:
-    """Raise UnsupportedImageError for what version 2 does not have; refcount_bits are those that the image gets."""
+def require_downgradable(
+    store: Store, header: Header, *, refcount_bits: int | None = None, size: int | None = None
+) -> None:
+    """Raise UnsupportedImageError for what version 2 does not have; refcount_bits and size are those that it gets."""
+    size = header.size if size is None else size
     problem = next((what for present, what in _only_in_version_3(header, refcount_bits) if present), None)
     if problem is None and header.compression_type != "zlib" and _has_compressed_clusters(store, header):
         problem = f"clusters that are compressed with {header.compression_type}; convert it"
-    if problem is None and any(snapshot.disk_size != header.size for snapshot, _ in snapshot_entries(store, header)):
+    if problem is None and any(snapshot.disk_size != size for snapshot, _ in snapshot_entries(store, header)):
         problem = "snapshots whose disk has another size; delete them first"
     if problem is not None:
         raise UnsupportedImageError(

@@ -95,7 +95,7 @@ class _Widening(Refcounts):
         used = set(self._used_blocks())
         while True:
             numbers = sorted(used)
-            entries = numbers[-1] + 1
+            entries = numbers[-1] + 1 if numbers else 1  # an image may count nothing at all
             table_clusters = -(-entries * layout.ENTRY_SIZE // self._cluster_size)
             plan = _Plan(numbers, self._end, table_clusters)
             own = range(plan.first // self._per_new, (plan.end - 1) // self._per_new + 1)

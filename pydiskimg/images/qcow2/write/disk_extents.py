@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 from pydiskimg.extents import Extent, Kind, merged
-from pydiskimg.images.qcow2.runs import HOLE, MIXED, ZERO
-from pydiskimg.images.qcow2.runs_in_table import split
+from pydiskimg.images.qcow2.runs import HOLE, ZERO, MixedRun
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,8 +33,14 @@ def _parts(guest_map: GuestMap, lock: LockType, size: int, subcluster_size: int,
         with lock:
             entries = guest_map.entries(cluster, -(-(end - start) // guest_map.cluster_size))
         for coarse in guest_map.runs(cluster, entries, start, end):
-            for run in split(coarse, subcluster_size) if coarse.kind == MIXED else (coarse,):
+            for run in _split(coarse, subcluster_size) if isinstance(coarse, MixedRun) else (coarse,):
                 yield from _of_run(run, backing_size)
+
+
+def _split(run: MixedRun, subcluster_size: int) -> Iterator[Run]:
+    from pydiskimg.images.qcow2.mixed_runs import split  # only here: few images have subclusters
+
+    return split(run, subcluster_size)
 
 
 def _of_run(run: Run, backing_size: int) -> Iterator[Extent]:

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""A pipe whose beginning is kept in a file, so that it can be looked into before it is read in order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from ganeti_os.install.nameless_file import end_at
+from pydiskimg.errors import StorageError
+from pydiskimg.extents import Extent, Kind
+from pydiskimg.linux.fileio import pread_into, pwrite_all
+from pydiskimg.protocols import ImageBytes, WritableBuffer, check_range
+from pydiskimg.transfer.pipe import PipeReader
+from pydiskimg.units import GIB, MIB
+
+log = logging.getLogger(__name__)
+
+# An EFI system partition and a /boot; other things live in the node's directory, too.
+MOST_KEPT = 4 * GIB
+_AT_ONCE = MIB
+_ZEROS = bytes(_AT_ONCE)
+
+
+class NotYetError(Exception):
+    """Bytes are wanted that have not come yet; end is where they end in the pipe."""
+
+    def __init__(self, end: int) -> None:
+        super().__init__(end)
+        self.end = end
+
+
+class KeptPipe:
+    """An Incoming over a pipe of which nothing was read yet. What keep() took from it is read first.
+
+    fd is of an empty file in directory, which stays the caller's as the pipe does; zeros are holes in it. came is how
+    many bytes of the pipe it has, at most most or so, is_whole whether that is all of them.
+    """
+
+    name: str
+
+    def __init__(self, pipe: PipeReader, fd: int, directory: str, *, most: int = MOST_KEPT) -> None:
+        self.name = pipe.name
+        self.position = 0
+        self.came = 0
+        self.is_whole = False
+        self._pipe = pipe
+        self._fd = fd
+        self._directory = directory
+        self._most = most
+
+    def keep(self, end: int) -> bool:
+        """Take bytes up to end from the pipe; False where it ends before, or the file takes no more of them."""
+        while self.came < end and self.came < self._most and not self.is_whole:
+            data = self._pipe.peek(_AT_ONCE)
+            try:
+                self._append(data)
+            except StorageError as error:  # the directory is full; the pipe still has these bytes
+                log.debug("%s", error)
+                self._most = 0
+                break
+            self.is_whole = len(data) < _AT_ONCE
+            self.came += len(self._pipe.read(len(data)))
+        return self.came >= end
+
+    def _append(self, data: bytes) -> None:
+        if data == _ZEROS[: len(data)]:
+            end_at(self._fd, self.came + len(data), self._directory)
+        else:
+            pwrite_all(self._fd, self.came, data, name=self._directory)
+
+    def image_file(self, size: int) -> ImageBytes:
+        """Return an image file whose beginning is what was kept; size is what it has where more is to come."""
+        return _BeginningOfFile(self, self._fd, self.came if self.is_whole else size)
+
+    def peek(self, length: int) -> bytes:
+        """Return the next length bytes, fewer where they end; the next read gives them again."""
+        kept = self._kept(length)
+        return kept + self._pipe.peek(length - len(kept)) if len(kept) < length else kept
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Fill the buffer; less only where the pipe ends. Raises StorageError."""
+        kept = self._kept(len(buffer))
+        buffer[: len(kept)] = kept
+        count = len(kept) + self._pipe.read_into(buffer[len(kept) :])
+        self.position += count
+        if self.came and self.position >= self.came:
+            self.came = 0
+            end_at(self._fd, 0, self._directory)  # its room is free while the rest comes
+        return count
+
+    def _kept(self, length: int) -> bytes:
+        """Return the next bytes of the file, length at most."""
+        data = bytearray(max(0, min(length, self.came - self.position)))
+        pread_into(self._fd, self.position, data, name=self.name)
+        return bytes(data)
+
+
+class _BeginningOfFile(ImageBytes):
+    """An image file that is still on its way: NotYetError for bytes that have not come."""
+
+    name: str
+    size: int
+    is_block_device = False
+    identity = (0, 0)  # nothing that it names is opened
+
+    def __init__(self, pipe: KeptPipe, fd: int, size: int) -> None:
+        self.name = pipe.name
+        self.size = size
+        self._came = pipe.came
+        self._fd = fd
+
+    def extents(self) -> Iterator[Extent]:
+        yield Extent(0, self.size, Kind.DATA)
+
+    def read_into(self, offset: int, buffer: WritableBuffer) -> None:
+        check_range(self, offset, len(buffer))
+        if offset + len(buffer) > self._came:
+            raise NotYetError(offset + len(buffer))
+        pread_into(self._fd, offset, buffer, name=self.name)
+
+    def stored(self) -> None:
+        return None
+
+    def close(self) -> None:
+        """The file is the caller's."""

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""pydiskimg bmap: a block map of an image, as bmaptool create makes it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from pydiskimg.cli.arguments import require_file_name
+from pydiskimg.cli.progress import progress
+from pydiskimg.cli.references import add_references_option, references
+from pydiskimg.disks.new_file import new_file
+from pydiskimg.images import FORMATS
+from pydiskimg.images.open import open_image
+from pydiskimg.linux.fileio import pwrite_all
+from pydiskimg.transfer.bmap import make_bmap
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser(
+        "bmap",
+        description="Make a block map of IMAGE (raw or qcow2): which blocks of its disk hold data, with a SHA-256 of "
+        "each run. bmaptool and pydiskimg write compare a disk with it.",
+    )
+    parser.add_argument("-f", "--format", dest="format", choices=FORMATS, help="format (default: by the contents)")
+    parser.add_argument("-o", "--output", metavar="FILE", help="where it goes (default: standard output)")
+    parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
+    add_references_option(parser)
+    parser.add_argument("image", metavar="IMAGE")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Make the block map that the arguments ask for."""
+    require_file_name(arguments.image)
+    with (
+        references(arguments) as policy,
+        open_image(arguments.image, format=arguments.format, references=policy) as source,
+        progress(os.path.basename(arguments.image), shown=arguments.progress) as callback,
+    ):
+        block_map = make_bmap(source, progress=callback)
+    if arguments.output is None:
+        sys.stdout.write(block_map.decode())
+        return
+    with new_file(arguments.output) as (fd, name):
+        pwrite_all(fd, 0, block_map, name=name)

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: MIT
+"""An MBR that is changed, with its logical partitions (UEFI 2.10, section 5.2, and extended boot records).
+
+    MBR: 4 entries ──> extended partition: record 5 ──> record 6 ──> ...   each the one before its partition's data
+                                             │             │
+                                             5             6
+
+A record lies 1 MiB before the partition that it describes. A new one is written before the link that leads to it; what
+else changes is one sector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydiskimg.errors import PartitionError
+from pydiskimg.partitions.change.free import FreeSpace
+from pydiskimg.partitions.change.table import ChangedTable, PartitionChange, in_sectors, no_partition
+from pydiskimg.partitions.growth_plan import ALIGNMENT, Span
+from pydiskimg.partitions.layout import BOOTABLE, EXTENDED, MBR, MBR_SLOTS, mbr_entries, put_mbr_entry
+from pydiskimg.partitions.mbr_entries import MAX_END, read_chain, read_entries, spans_of
+from pydiskimg.partitions.partition import MBR_SIGNATURE, Partition
+from pydiskimg.partitions.read import MAX_LOGICAL
+from pydiskimg.partitions.types import type_named
+from pydiskimg.protocols import Disk, read_bytes
+
+_BEYOND_CHS = b"\xfe\xff\xff"  # a place that CHS cannot count
+_LINK = 0x05
+_FIRST_LOGICAL = MBR_SLOTS + 1
+_UNUSED: dict[str, int | bytes] = {
+    "BootIndicator": 0,
+    "StartingCHS": bytes(3),
+    "OSType": 0,
+    "EndingCHS": bytes(3),
+    "StartingLBA": 0,
+    "SizeInLBA": 0,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """An extended boot record in a sector; the logical partition's first sector and the one after its last, if any."""
+
+    sector: int
+    start: int = 0
+    end: int = 0
+
+
+class ChangedMbr(ChangedTable):
+    """The MBR of a disk, read and written with sectors of sector_size bytes; see ChangedTable."""
+
+    label = "dos"
+
+    def __init__(self, disk: Disk, sector_size: int) -> None:
+        """Raises PartitionError for a table that is damaged, or that no partitioner makes."""
+        self.disk = disk
+        self.sector_size = sector_size
+        self._end = min(disk.size // sector_size, MAX_END)
+        self._read()
+
+    @property
+    def partitions(self) -> list[Partition]:
+        found = []
+        for slot, entry in enumerate(self._slots()):
+            if entry["OSType"] and entry["SizeInLBA"]:
+                found.append(self._partition(slot + 1, entry, entry["StartingLBA"]))
+        for index, record in enumerate(self._logical()):
+            entry = mbr_entries(self._sector(record.sector))[0]
+            found.append(self._partition(_FIRST_LOGICAL + index, entry, record.start))
+        return found
+
+    def add(
+        self, start: int | None, length: int | None, change: PartitionChange, *, number: int | None, logical: bool
+    ) -> int:
+        _refuse_gpt_fields(self.disk, change)
+        kind = int(type_named(change.type or "linux", "dos"), 16)
+        first, size = in_sectors(self, start, "start"), in_sectors(self, length, "size")
+        if logical:
+            if number is not None or kind in EXTENDED:
+                raise PartitionError(f"{self.disk.name}: a logical partition has the next number, and is not extended")
+            return self._add_logical(first, size, kind, bootable=bool(change.bootable))
+        return self._add_primary(first, size, kind, number, bootable=bool(change.bootable))
+
+    def delete(self, number: int) -> None:
+        if number >= _FIRST_LOGICAL:
+            self._delete_logical(number)
+            return
+        entry = self._primary(number)
+        if entry["OSType"] in EXTENDED and self._logical():
+            raise PartitionError(
+                f"{self.disk.name}: partition {number} is extended, and has logical partitions; delete these first"
+            )
+        self._change_sector(0, number - 1, _UNUSED)
+
+    def set(self, number: int, change: PartitionChange) -> None:
+        _refuse_gpt_fields(self.disk, change)
+        sector, slot = 0, number - 1
+        if number >= _FIRST_LOGICAL:
+            sector, slot = self._record_of(number).sector, 0
+        else:
+            entry = self._primary(number)
+            if change.type is not None and entry["OSType"] in EXTENDED:
+                raise PartitionError(f"{self.disk.name}: partition {number} is an extended one, and stays that")
+        fields: dict[str, int | bytes] = {}
+        if change.type is not None:
+            fields["OSType"] = int(type_named(change.type, "dos"), 16)
+            if fields["OSType"] in EXTENDED:
+                raise PartitionError(f"{self.disk.name}: an extended partition is added; another does not become one")
+        if change.bootable is not None:
+            fields["BootIndicator"] = BOOTABLE if change.bootable else 0
+        self._change_sector(sector, slot, fields)
+
+    def _read(self) -> None:
+        """Read all of the table, and judge it."""
+        entries = read_entries(self.disk, 0, 0, self.sector_size)
+        containers = [entry for entry in entries if entry.kind in EXTENDED]
+        if len(containers) > 1:
+            raise PartitionError(f"{self.disk.name}: has {len(containers)} extended partitions, expected one")
+        self._spans = [Span(0, 1, "the partition table"), *spans_of(entries)]
+        self._container = containers[0] if containers else None
+        self._records: list[_Record] = []
+        for entry in read_chain(self.disk, self._container, self.sector_size) if self._container else []:
+            if not self._records or self._records[-1].sector != entry.record:
+                self._records.append(_Record(entry.record))
+            if entry.kind not in EXTENDED:
+                self._records[-1] = _Record(entry.record, entry.start, entry.end)
+        if self._container is not None and not self._records:
+            self._records.append(_Record(self._container.start))
+
+    def _slots(self) -> list[dict[str, Any]]:
+        return mbr_entries(self._sector(0))
+
+    def _sector(self, sector: int) -> bytes:
+        return read_bytes(self.disk, sector * self.sector_size, MBR.size)
+
+    def _logical(self) -> list[_Record]:
+        return [record for record in self._records if record.end]
+
+    def _partition(self, number: int, entry: dict[str, Any], start: int) -> Partition:
+        signature = MBR.unpack(self._sector(0))["UniqueMBRDiskSignature"]
+        return Partition(
+            number,
+            start * self.sector_size,
+            entry["SizeInLBA"] * self.sector_size,
+            f"{entry['OSType']:#04x}",
+            f"{signature:08x}-{number:02x}",
+            bootable=entry["BootIndicator"] == BOOTABLE,
+        )
+
+    def _primary(self, number: int) -> dict[str, Any]:
+        entry = self._slots()[number - 1] if 1 <= number <= MBR_SLOTS else {"OSType": 0}
+        if not entry["OSType"]:
+            raise no_partition(self, number)
+        return entry
+
+    def _record_of(self, number: int) -> _Record:
+        logical = self._logical()
+        if number - _FIRST_LOGICAL >= len(logical):
+            raise no_partition(self, number)
+        return logical[number - _FIRST_LOGICAL]
+
+    def _add_primary(
+        self, start: int | None, length: int | None, kind: int, number: int | None, *, bootable: bool
+    ) -> int:
+        used = {slot + 1 for slot, entry in enumerate(self._slots()) if entry["OSType"]}
+        unused = [each for each in range(1, MBR_SLOTS + 1) if each not in used]
+        if kind in EXTENDED and self._container is not None:
+            raise PartitionError(f"{self.disk.name}: has an extended partition already")
+        if not unused:
+            hint = "; add a logical one (--logical)" if self._container is not None else ""
+            raise PartitionError(f"{self.disk.name}: all {MBR_SLOTS} entries of the MBR are taken{hint}")
+        number = unused[0] if number is None else number
+        if number not in unused:
+            raise PartitionError(f"{self.disk.name}: the number {number} is taken, or not one of 1 to {MBR_SLOTS}")
+        first, end = self._free(1, self._end, self._spans).choose(start, length)
+        if kind in EXTENDED:  # an empty record ends the chain
+            self._write_record(first, {}, {})
+        self._change_sector(0, number - 1, _entry(kind, first, end, bootable=bootable))
+        return number
+
+    def _add_logical(self, start: int | None, length: int | None, kind: int, *, bootable: bool) -> int:
+        if self._container is None:
+            raise PartitionError(
+                f"{self.disk.name}: has no extended partition for a logical one; add one first: --type extended"
+            )
+        if len(self._records) >= MAX_LOGICAL:
+            raise PartitionError(f"{self.disk.name}: has {len(self._records)} logical partitions, and no more are read")
+        first, end = self._logical_area(start, length)
+        if not self._logical() and len(self._records) == 1:  # the record that an empty chain has
+            sector = self._records[0].sector
+            self._change_sector(sector, 0, _entry(kind, first - sector, end - sector, bootable=bootable))
+        else:
+            sector = first - min(self._align, first - self._gap_before(first))
+            self._write_record(sector, _entry(kind, first - sector, end - sector, bootable=bootable), {})
+            self._link(self._records[-1], sector, end)
+        return MBR_SLOTS + len(self._logical())
+
+    def _logical_area(self, start: int | None, length: int | None) -> tuple[int, int]:
+        """Return the sectors of a new logical partition: after a record of its own, which lies before it."""
+        assert self._container is not None
+        free = self._free(self._container.start, min(self._container.end, self._end), self._logical_spans())
+        is_first = not self._logical()
+        room = 1 if start is not None or is_first else self._align
+        areas = [(first + room, end) for first, end in free.areas if first + room < end]
+        free.areas = areas
+        return free.choose(start, length)
+
+    def _gap_before(self, sector: int) -> int:
+        """The first sector of the free area that ends where a new partition begins."""
+        assert self._container is not None
+        ends = [span.end for span in self._logical_spans() if span.end <= sector]
+        return max([self._container.start, *ends])
+
+    def _logical_spans(self) -> list[Span]:
+        spans = [Span(record.sector, record.sector + 1, "a record") for record in self._records]
+        return spans + [Span(record.start, record.end, "a logical partition") for record in self._logical()]
+
+    def _delete_logical(self, number: int) -> None:
+        record = self._record_of(number)
+        index = self._records.index(record)
+        if index == 0:  # where the extended partition begins, a record stays
+            self._change_sector(record.sector, 0, _UNUSED)
+            return
+        following = self._records[index + 1 :]
+        if following:
+            self._link(self._records[index - 1], following[0].sector, following[0].end or following[0].sector + 1)
+        else:
+            self._change_sector(self._records[index - 1].sector, 1, _UNUSED)
+
+    def _link(self, record: _Record, sector: int, end: int) -> None:
+        """Let record lead to the one in sector, whose area ends before end."""
+        assert self._container is not None
+        start = sector - self._container.start
+        self._change_sector(record.sector, 1, _entry(_LINK, start, start + end - sector, bootable=False))
+
+    def _write_record(self, sector: int, logical: dict[str, int | bytes], link: dict[str, int | bytes]) -> None:
+        contents = bytearray(self.sector_size)
+        MBR.put(contents, {"Signature": MBR_SIGNATURE})
+        put_mbr_entry(contents, 0, **logical)
+        put_mbr_entry(contents, 1, **link)
+        self.disk.write(sector * self.sector_size, contents)
+        self.disk.flush()
+
+    def _change_sector(self, sector: int, slot: int, fields: dict[str, int | bytes]) -> None:
+        contents = bytearray(read_bytes(self.disk, sector * self.sector_size, self.sector_size))
+        put_mbr_entry(contents, slot, **fields)
+        self.disk.write(sector * self.sector_size, contents)
+        self.disk.flush()
+        self._read()
+
+    def _free(self, first: int, end: int, taken: list[Span]) -> FreeSpace:
+        return FreeSpace(self.disk.name, first, end, taken, align=self._align, sector_size=self.sector_size)
+
+    @property
+    def _align(self) -> int:
+        return ALIGNMENT // self.sector_size
+
+
+def _entry(kind: int, start: int, end: int, *, bootable: bool) -> dict[str, int | bytes]:
+    return {
+        "BootIndicator": BOOTABLE if bootable else 0,
+        "StartingCHS": _BEYOND_CHS,
+        "OSType": kind,
+        "EndingCHS": _BEYOND_CHS,
+        "StartingLBA": start,
+        "SizeInLBA": end - start,
+    }
+
+
+def _refuse_gpt_fields(disk: Disk, change: PartitionChange) -> None:
+    if change.name is not None or change.uuid is not None:
+        raise PartitionError(f"{disk.name}: has an MBR, whose partitions have no names and UUIDs")

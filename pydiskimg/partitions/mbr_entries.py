@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""The entries of an MBR and of its chain of extended boot records, judged as what partitioners write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydiskimg.errors import PartitionError
+from pydiskimg.partitions.growth_plan import Span, refuse_overlaps
+from pydiskimg.partitions.layout import EXTENDED, MBR, is_partitioned, mbr_entries
+from pydiskimg.partitions.partition import Partition, has_mbr
+from pydiskimg.partitions.read import MAX_LOGICAL
+from pydiskimg.protocols import Source, read_bytes
+
+# Start, length and the first sector after a partition are counted in 32 bits by some reader or other.
+MAX_END = (1 << 32) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class MbrEntry:
+    """An entry that is in use: slot 0 to 3 of the record in a sector; start and end are sectors of the disk."""
+
+    record: int
+    slot: int
+    kind: int
+    start: int
+    end: int
+
+
+def extended_partitions(source: Source, sector_size: int) -> list[Partition]:
+    """Return the extended partitions of an MBR, which read_partition_table() leaves out; none of a GPT."""
+    sector = read_bytes(source, 0, MBR.size) if source.size >= MBR.size else b""
+    if not has_mbr(sector) or not is_partitioned(mbr_entries(sector)):
+        return []
+    found = []
+    for entry in read_entries(source, 0, 0, sector_size):
+        if entry.kind in EXTENDED:
+            start, end = entry.start * sector_size, entry.end * sector_size
+            found.append(Partition(entry.slot + 1, start, end - start, f"{entry.kind:#04x}"))
+    return found
+
+
+def read_entries(source: Source, record: int, extended: int, sector_size: int) -> list[MbrEntry]:
+    """Return the entries in use of a record, the MBR being 0: data counts from there, links from the extended one."""
+    found = []
+    for slot, entry in enumerate(mbr_entries(read_bytes(source, record * sector_size, MBR.size))):
+        kind, length = entry["OSType"], entry["SizeInLBA"]
+        if kind and length:
+            start = entry["StartingLBA"] + (extended if kind in EXTENDED else record)
+            found.append(MbrEntry(record, slot, kind, start, start + length))
+    return found
+
+
+def read_chain(source: Source, container: MbrEntry, sector_size: int) -> list[MbrEntry]:
+    """Return the entries of every logical record; the reader has seen before that the chain ends."""
+    chain: list[MbrEntry] = []
+    areas = []
+    record = container.start
+    for _ in range(MAX_LOGICAL + 1):
+        entries = read_entries(source, record, container.start, sector_size)
+        links = [entry for entry in entries if entry.kind in EXTENDED]
+        logical = [entry for entry in entries if entry.kind not in EXTENDED]
+        if any(entry.slot != 0 for entry in logical) or any(entry.slot != 1 for entry in links):
+            raise PartitionError(
+                f"{source.name}: the extended boot record at byte {record * sector_size} is not one that "
+                "partitioners write; nothing was grown"
+            )
+        areas += [Span(record, record + 1, f"the extended boot record in sector {record}"), *spans_of(logical)]
+        chain += entries
+        if not links:
+            break
+        record = links[0].start
+    refuse_overlaps(source.name, areas)
+    outside = next((area for area in areas if not container.start <= area.start < area.end <= container.end), None)
+    if outside is not None:
+        raise PartitionError(
+            f"{source.name}: {outside.what} (sectors {outside.start} to {outside.end}) lies outside of its extended "
+            f"partition (sectors {container.start} to {container.end}); nothing was grown"
+        )
+    return chain
+
+
+def spans_of(entries: list[MbrEntry]) -> list[Span]:
+    return [
+        Span(entry.start, entry.end, f"the partition of type {entry.kind:#04x} at sector {entry.start}")
+        for entry in entries
+    ]
