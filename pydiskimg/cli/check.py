@@ -35,7 +35,7 @@ def add_parser(subparsers: Any) -> None:
         "wrong, 2 corrupt, 3 clusters are leaked, which is harmless, 63 there is nothing to check.",
     )
     declare_common(parser)
-    parser.set_defaults(run=run, reads_parts=True)
+    parser.set_defaults(run=run)
 
 
 def declare_common(parser: Parser) -> None:
@@ -53,6 +53,7 @@ def declare_common(parser: Parser) -> None:
     )
     add_output_option(parser)
     parser.add_argument("file", metavar="FILE")
+    parser.set_defaults(reads_parts=True)
 
 
 def run(arguments: Arguments) -> int:
