@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from pydiskimg.transfer.send import write_stream
     from pydiskimg.volumes.tree import open_tree
 
+__version__ = "0.1.0"
+
 __all__ = [
     "DiskImageError",
     "Extent",

@@ -3,25 +3,37 @@
 
 from __future__ import annotations
 
-from enum import Enum
-
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from typing import NoReturn
+    from typing import ClassVar, NoReturn
 
 
-class Kind(Enum):
-    """What a run of bytes holds.
+class Kind:
+    """What a run of bytes holds: one of three objects, told apart by `is`.
 
     DATA is stored and must be read. ZERO is stored as zero: it reads as zero whatever the backing file holds.
     HOLE is not stored: it reads as zero, or as the backing file where there is one.
     """
 
-    DATA = "data"
-    ZERO = "zero"
-    HOLE = "hole"
+    __slots__ = ("_name",)
+
+    DATA: ClassVar[Kind]
+    ZERO: ClassVar[Kind]
+    HOLE: ClassVar[Kind]
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"Kind.{self._name}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return getattr, (Kind, self._name)
+
+
+Kind.DATA, Kind.ZERO, Kind.HOLE = Kind("DATA"), Kind("ZERO"), Kind("HOLE")
 
 
 class Extent:

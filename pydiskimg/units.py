@@ -8,8 +8,12 @@ MIB = 1 << 20
 GIB = 1 << 30
 TIB = 1 << 40
 
-_SUFFIXES = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": TIB, "p": 1 << 50, "e": 1 << 60}
-_SIZE = r"(?P<whole>[0-9]+)(?:\.(?P<part>[0-9]+))?(?: ?(?P<suffix>[kmgtpe])(?:i?b)?|b?)|(?P<hexadecimal>0x[0-9a-f]+)"
+_UNITS = {"": 1, "b": 1} | {
+    space + letter + end: 1 << 10 * power
+    for power, letter in enumerate("kmgtpe", 1)
+    for space in ("", " ")
+    for end in ("", "b", "ib")
+}
 _LONGEST = 100  # characters in a size
 
 
@@ -39,20 +43,28 @@ def parse_size(text: str) -> int:
 
     Raises ValueError for anything else: a negative size, one over 8 EiB, and a fraction of a byte.
     """
-    import re
-
-    match = re.fullmatch(_SIZE, text, re.IGNORECASE | re.ASCII) if len(text) <= _LONGEST else None
-    if match is None:
+    size = _size(text) if text.isascii() and len(text) <= _LONGEST else None
+    if size is None:
         raise ValueError(
             f"{text[:_LONGEST]!r} is not a size; expected a number and k, M, G, T, P or E, such as 512M or 10G"
         )
-    if match["hexadecimal"]:
-        size = int(match["hexadecimal"], 16)
-    else:
-        unit, part = _SUFFIXES[(match["suffix"] or "").lower()], match["part"] or ""
-        size = int(match["whole"] + part) * unit // 10 ** len(part)
-        if int(part or 0) and (unit == 1 or size == 0):
-            raise ValueError(f"{text!r} is not a whole number of bytes")
     if size >= 1 << 63:
         raise ValueError(f"{text!r} is larger than any disk can be (8 EiB)")
+    return size
+
+
+def _size(text: str) -> int | None:
+    """The bytes that text names; None where it is not a size. Raises ValueError for a fraction of a byte."""
+    spelled = text.lower()
+    if spelled.startswith("0x"):
+        digits = spelled[2:]
+        return int(digits, 16) if digits and not digits.strip("0123456789abcdef") else None
+    number = spelled.rstrip("bikmgtpe ")
+    unit = _UNITS.get(spelled[len(number) :])
+    whole, point, part = number.partition(".")
+    if unit is None or not whole.isdecimal() or (point and not part.isdecimal()):
+        return None
+    size: int = int(whole + part) * unit // 10 ** len(part)
+    if int(part or 0) and (unit == 1 or not size):
+        raise ValueError(f"{text!r} is not a whole number of bytes")
     return size

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 
+from pydiskimg import __version__
 from pydiskimg.errors import DiskImageError
 from pydiskimg.linux.stdio import begin_process, end_process, keep_standard_descriptors
 from pydiskimg.startup import TYPE_CHECKING
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
 
         def error(self, message: str) -> NoReturn: ...
 
-    CommonForm: TypeAlias = tuple[Callable[[Parser], None], Callable[["QuickArguments"], object]]
+    CommonForm: TypeAlias = tuple[Callable[[Parser], None], Callable[["QuickArguments"], "int | None"]]
 
 
-_WITH_COMMON_FORM = ("info", "convert", "cat", "ls", "stat", "measure", "resize", "snapshot")
+_WITH_COMMON_FORM = (
+    *("info", "convert", "cat", "ls", "stat", "measure", "resize", "snapshot", "check", "map", "compare"),
+)
 _NOT_TOLD = {"compare": 4}  # where 1 says something else: that the images differ
 
 
@@ -87,6 +90,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
+def print_version() -> None:
+    """Print what --version prints."""
+    print(f"pydiskimg {__version__}")
+
+
 def _tell(text: str) -> None:
     from pydiskimg.cli.output import tell
 
@@ -94,12 +102,15 @@ def _tell(text: str) -> None:
 
 
 def _run(words: list[str]) -> int:
+    if words == ["--version"]:
+        print_version()
+        return 0
     is_short = words[:1] == ["info"]  # too short to be ended by more than what a signal does by itself
     if not is_short:
         _end_as_interrupted()  # before anything else is imported: a signal's exit status is the same early and late
     common = _common_form(words[0]) if words else None
-    if common is not None and run_quickly(words[1:], *common):
-        return 0
+    if common is not None and (status := run_quickly(words[1:], *common)) is not None:
+        return status
     if is_short:
         _end_as_interrupted()
     from pydiskimg.cli.command_line import run
@@ -209,13 +220,15 @@ class QuickParser:
 
 
 def run_quickly(
-    words: Sequence[str], declare: Callable[[Parser], None], run: Callable[[QuickArguments], object]
-) -> bool:
-    """Run a subcommand on words; return False, with nothing done, when they are not of a common form or wrong."""
+    words: Sequence[str], declare: Callable[[Parser], None], run: Callable[[QuickArguments], int | None]
+) -> int | None:
+    """Run a subcommand on words and return its exit status.
+
+    None, with nothing done, is for words that are not of a common form, or wrong.
+    """
     parser = QuickParser()
     declare(parser)
     try:
-        run(parser.parse(words))
+        return run(parser.parse(words)) or 0
     except UncommonError:
-        return False
-    return True
+        return None

@@ -6,19 +6,20 @@ A qcow2 file is also repaired (-r).
 
 from __future__ import annotations
 
-import argparse
 import os
-from typing import Any
 
 from pydiskimg.cli.arguments import CACHE_MODES, open_file, require_file_name, require_whole
 from pydiskimg.cli.output import add_output_option, in_qemus_order, show, tell
-from pydiskimg.cli.progress import progress
 from pydiskimg.images import FORMATS, detect_image
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
+
+    from pydiskimg.cli import Arguments, Parser
+    from pydiskimg.images import Format
     from pydiskimg.images.qcow2.check import CheckResult
-    from pydiskimg.protocols import Progress
+    from pydiskimg.protocols import ImageBytes, Progress
 
 CONSISTENT, NOT_COMPLETED, CORRUPT, LEAKS, NO_CHECKS = 0, 1, 2, 3, 63
 
@@ -33,6 +34,12 @@ def add_parser(subparsers: Any) -> None:
         "data, and checked once more. Exit status: 0 consistent, 1 the check was not completed or the usage is "
         "wrong, 2 corrupt, 3 clusters are leaked, which is harmless, 63 there is nothing to check.",
     )
+    declare_common(parser)
+    parser.set_defaults(run=run)
+
+
+def declare_common(parser: Parser) -> None:
+    """Declare the options, all of which the common form has."""
     parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
     parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
     parser.add_argument("-q", dest="quiet", action="store_true", help="print nothing but what is wrong")
@@ -46,10 +53,10 @@ def add_parser(subparsers: Any) -> None:
     )
     add_output_option(parser)
     parser.add_argument("file", metavar="FILE")
-    parser.set_defaults(run=run, reads_parts=True)
+    parser.set_defaults(reads_parts=True)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: Arguments) -> int:
     """Check the image that the arguments name; returns the exit status."""
     require_file_name(arguments.file)
     if arguments.repair:
@@ -65,18 +72,27 @@ def run(arguments: argparse.Namespace) -> int:
             from pydiskimg.cli.check_volumes import run_check_volumes
 
             return run_check_volumes(file, arguments)
-        with progress(os.path.basename(file.name), shown=arguments.progress) as callback:
-            result = _repaired(arguments, callback) if arguments.repair else row.check(file, callback)
+        result, fixed = _checked(file, row, arguments)
     for text in result.details:
         tell(f"{file.name}: {text}")
     if not arguments.quiet:
         facts = _facts(result, getattr(arguments.file, "text", file.name), row.name)
-        facts |= {name: count for name, count in getattr(arguments, "fixed", {}).items() if count}
+        facts |= {name: count for name, count in fixed.items() if count}
         show(in_qemus_order(facts), _lines(result), arguments.output)
     return _status(result)
 
 
-def _repaired(arguments: argparse.Namespace, callback: Progress | None) -> CheckResult:
+def _checked(file: ImageBytes, row: Format, arguments: Arguments) -> tuple[CheckResult, dict[str, int]]:
+    """Check the image, and repair it before where that is wanted; returns what is wrong, and numbers of what was."""
+    if not arguments.progress:
+        return _repaired(arguments, None) if arguments.repair else (row.check(file, None), {})
+    from pydiskimg.cli.progress import progress
+
+    with progress(os.path.basename(file.name), shown=True) as callback:
+        return _repaired(arguments, callback) if arguments.repair else (row.check(file, callback), {})
+
+
+def _repaired(arguments: Arguments, callback: Progress | None) -> tuple[CheckResult, dict[str, int]]:
     """Repair the image, and return what a second check found; tells what the first one did where it was another one."""
     from pydiskimg.images.open_store import open_qcow2_store
     from pydiskimg.images.qcow2.repair.image import repair_qcow2
@@ -88,12 +104,12 @@ def _repaired(arguments: argparse.Namespace, callback: Progress | None) -> Check
     if done.left is not done.found:
         for text in done.found.details:
             tell(f"{arguments.file}: {text}")
-    arguments.fixed = {"leaks-fixed": done.leaks_fixed, "corruptions-fixed": done.corruptions_fixed}
-    if any(arguments.fixed.values()) and not arguments.quiet and arguments.output == "human":
+    fixed = {"leaks-fixed": done.leaks_fixed, "corruptions-fixed": done.corruptions_fixed}
+    if any(fixed.values()) and not arguments.quiet and arguments.output == "human":
         print("The following inconsistencies were found and repaired:\n")
         print(f"    {done.leaks_fixed} leaked clusters\n    {done.corruptions_fixed} corruptions\n")
         print("Double checking the fixed image now...")
-    return done.left
+    return done.left, fixed
 
 
 def _status(result: CheckResult) -> int:

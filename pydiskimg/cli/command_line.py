@@ -8,6 +8,7 @@ import os
 import sys
 from importlib import import_module
 
+from pydiskimg.cli import print_version
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -224,13 +225,11 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
 
 
 class _Version(argparse.Action):
-    """Looks the version up only when it is asked for."""
+    """Prints the version, and ends."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:  # noqa: A002
         super().__init__(option_strings, dest, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from importlib.metadata import version
-
-        print(f"pydiskimg {version('pydiskimg')}")
+        print_version()
         parser.exit()

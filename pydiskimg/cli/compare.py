@@ -3,21 +3,25 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack
-from typing import Any
 
 from pydiskimg.cli.arguments import CACHE_MODES, open_source, require_file_name
 from pydiskimg.cli.output import show, tell
-from pydiskimg.cli.progress import progress
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import DiskImageError
-from pydiskimg.extents import Extent
 from pydiskimg.images import FORMATS
-from pydiskimg.protocols import ImageSource, Source, WritableBuffer
-from pydiskimg.transfer.compare import Comparison, compare
+from pydiskimg.protocols import Source
+from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.transfer.compare import compare
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from pydiskimg.cli import Arguments, Parser
+    from pydiskimg.extents import Extent
+    from pydiskimg.protocols import ImageSource, WritableBuffer
+    from pydiskimg.transfer.compare import Comparison
 
 SAME, DIFFERENT, NOT_OPENED, NOT_MAPPED, NOT_READ = 0, 1, 2, 3, 4
 _SECTOR = 512
@@ -31,6 +35,13 @@ def add_parser(subparsers: Any) -> None:
         "Exit status: 0 the same, 1 different, 2 an image cannot be opened or the usage is wrong, 3 the tables of "
         "an image cannot be read, 4 its data cannot be read.",
     )
+    declare_common(parser)
+    add_references_option(parser)
+    parser.set_defaults(run=run, reads_descriptions=True)
+
+
+def declare_common(parser: Parser) -> None:
+    """Declare the options of the common form."""
     parser.add_argument("-f", dest="format", choices=FORMATS, help="format of FILE1 (default: by its contents)")
     parser.add_argument("-F", dest="other_format", choices=FORMATS, help="format of FILE2 (default: by its contents)")
     parser.add_argument("-s", dest="strict", action="store_true", help="sizes and allocation must be the same as well")
@@ -39,10 +50,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("-T", dest="cache", choices=CACHE_MODES, metavar="CACHE", help="accepted as by qemu-img")
     parser.add_argument("-U", dest="force_share", action="store_true", help="accepted; reading takes no lock")
     parser.add_argument("--output", choices=("human", "json"), default="human", help="form of the result")
-    add_references_option(parser)
     parser.add_argument("file", metavar="FILE1")
     parser.add_argument("other_file", metavar="FILE2")
-    parser.set_defaults(run=run, reads_descriptions=True)
 
 
 class _Mapped(Source):
@@ -70,32 +79,45 @@ class _Mapped(Source):
         self._source.read_into(offset, buffer)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: Arguments) -> int:
     """Compare the images that the arguments name; returns the exit status."""
-    with ExitStack() as stack:
+    try:
+        opened = _opened(arguments)
+    except DiskImageError as error:
+        tell(str(error))
+        return NOT_OPENED
+    with opened[0], opened[1]:
+        a, b = (_Mapped(source) for source in opened)
         try:
-            require_file_name(arguments.file)
-            require_file_name(arguments.other_file)
-            with references(arguments) as policy:
-                pairs = (arguments.file, arguments.format), (arguments.other_file, arguments.other_format)
-                a, b = (
-                    _Mapped(stack.enter_context(open_source(file, format=form, references=policy)))
-                    for file, form in pairs
-                )
-        except DiskImageError as error:
-            tell(str(error))
-            return NOT_OPENED
-        try:
-            with progress(
-                os.path.basename(a.name), shown=arguments.progress and not arguments.quiet, as_qemu_img=True
-            ) as callback:
-                found = compare(a, b, strict=arguments.strict, progress=callback)
+            found = _compared(a, b, arguments)
         except DiskImageError as error:
             tell(str(error))
             return NOT_MAPPED if a.failed or b.failed else NOT_READ
     if not arguments.quiet:
         show(_facts(found), _lines(found, min(a.size, b.size)), arguments.output)
     return SAME if found.identical else DIFFERENT
+
+
+def _opened(arguments: Arguments) -> tuple[ImageSource, ImageSource]:
+    """Open both images; neither stays open after an error."""
+    require_file_name(arguments.file)
+    require_file_name(arguments.other_file)
+    with references(arguments) as policy:
+        a = open_source(arguments.file, format=arguments.format, references=policy)
+        try:
+            return a, open_source(arguments.other_file, format=arguments.other_format, references=policy)
+        except BaseException:
+            a.close()
+            raise
+
+
+def _compared(a: Source, b: Source, arguments: Arguments) -> Comparison:
+    if arguments.quiet or not arguments.progress:
+        return compare(a, b, strict=arguments.strict)
+    from pydiskimg.cli.progress import progress
+
+    with progress(os.path.basename(a.name), shown=True, as_qemu_img=True) as callback:
+        return compare(a, b, strict=arguments.strict, progress=callback)
 
 
 def _facts(found: Comparison) -> dict[str, object]:

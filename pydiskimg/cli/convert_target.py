@@ -127,7 +127,7 @@ def _new(
         return new_disk_file(path, size)
     from pydiskimg.images.create import new_image, new_qcow2
 
-    how = {**options.of_qcow2(), "preallocation": options.preallocation, "compress": compress}
+    how: dict[str, Any] = {**options.of_qcow2(), "preallocation": options.preallocation, "compress": compress}
     if backing is not None:
         return new_qcow2(path, size, backing=backing, **how)
     return new_image(path, size, format=form, **how)

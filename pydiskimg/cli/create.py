@@ -11,7 +11,7 @@ from pydiskimg.cli.image_options import ImageOptions, add_image_options, image_o
 from pydiskimg.errors import InUseError, UnsupportedImageError
 from pydiskimg.images import FORMATS
 from pydiskimg.images.create import new_image, new_overlay
-from pydiskimg.images.qcow2.write.create import round_size
+from pydiskimg.images.qcow2.sizes import round_size
 from pydiskimg.images.raw import open_image_file, open_raw
 from pydiskimg.linux.blockdev import is_block_device
 from pydiskimg.startup import TYPE_CHECKING

@@ -12,7 +12,7 @@ from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.disks.fits import check_size_fits
 from pydiskimg.disks.region import SourceRegion
 from pydiskimg.images import FORMATS
-from pydiskimg.images.qcow2.write.create import round_size
+from pydiskimg.images.qcow2.sizes import round_size
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.transfer.copy import copy
 from pydiskimg.transfer.joined import JoinedSource

@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
-
 from pydiskimg.images import FORMATS
-from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.startup import TYPE_CHECKING, ValueObject
 from pydiskimg.units import parse_size
 
 if TYPE_CHECKING:
@@ -52,36 +50,43 @@ _KEYS = {
 _KEYS_OF_EMPTY = {"size": "as SIZE"}
 
 
-_Fields = namedtuple(
-    "_Fields",
-    (
-        "cluster_size",
-        "version",
-        "compression_type",
-        "refcount_bits",
-        "lazy_refcounts",
-        "extended_l2",
-        "data_file",
-        "data_file_raw",
-        "preallocation",
-        "size",
-        "given",
-        "backing_file",
-        "backing_format",
-    ),
-    defaults=(65536, 3, "zlib", 16, False, False, "", False, "off", None, False, None, None),
-)
-
-
-# dataclasses and typing, which are for this, take longer to import than the rest of a conversion.
-class ImageOptions(_Fields):
+class ImageOptions(ValueObject):
     """What -o asks of a new image; cluster_size and size are bytes.
 
     given tells whether anything was requested that only a qcow2 has. backing_file and backing_format are None where
     nothing was said of them.
     """
 
-    __slots__ = ()
+    def __init__(  # noqa: PLR0913 - each option is independent, optional and named
+        self,
+        cluster_size: int = 65536,
+        version: int = 3,
+        compression_type: str = "zlib",
+        *,
+        refcount_bits: int = 16,
+        lazy_refcounts: bool = False,
+        extended_l2: bool = False,
+        data_file: str = "",
+        data_file_raw: bool = False,
+        preallocation: str = "off",
+        size: int | None = None,
+        given: bool = False,
+        backing_file: str | None = None,
+        backing_format: str | None = None,
+    ) -> None:
+        self.cluster_size = cluster_size
+        self.version = version
+        self.compression_type = compression_type
+        self.refcount_bits = refcount_bits
+        self.lazy_refcounts = lazy_refcounts
+        self.extended_l2 = extended_l2
+        self.data_file = data_file
+        self.data_file_raw = data_file_raw
+        self.preallocation = preallocation
+        self.size = size
+        self.given = given
+        self.backing_file = backing_file
+        self.backing_format = backing_format
 
     def of_qcow2(self) -> Qcow2Options:
         """Return the options of a qcow2 image, as create_qcow2() takes them."""
@@ -153,15 +158,15 @@ def parse_image_options(text: str, options: ImageOptions | None = None, *, empty
         if not separator:
             raise ValueError(f"{pair!r} has no value; expected key=value")
         if key == "size" and empty:
-            options = options._replace(size=parse_size(value))
+            options = options.replaced(size=parse_size(value))
         elif key == "backing_file":
-            options = options._replace(given=True, backing_file=value)
+            options = options.replaced(given=True, backing_file=value)
         elif key == "backing_fmt":
-            options = options._replace(given=True, backing_format=_one_of(key, value, FORMATS))
+            options = options.replaced(given=True, backing_format=_one_of(key, value, FORMATS))
         elif key == "preallocation":
-            options = options._replace(preallocation=_one_of(key, value, _PREALLOCATIONS))
+            options = options.replaced(preallocation=_one_of(key, value, _PREALLOCATIONS))
         else:
-            options = _changed(options._replace(given=options.given or key not in _OF_FILES), key, value)
+            options = _changed(options.replaced(given=options.given or key not in _OF_FILES), key, value)
     return options
 
 
@@ -194,7 +199,7 @@ def split_options(text: str) -> list[str]:
 def _changed(options: ImageOptions, key: str, value: str) -> ImageOptions:
     if key in READERS:
         name, read = READERS[key]
-        return options._replace(**{name: read(key, value)})
+        return options.replaced(**{name: read(key, value)})
     if key in _FIXED:
         if value not in _FIXED[key]:
             raise ValueError(f"{key}={value} is not written by pydiskimg; expected {' or '.join(_FIXED[key])}")

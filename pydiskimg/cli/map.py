@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from itertools import accumulate, chain, repeat
 
@@ -12,7 +11,7 @@ from pydiskimg.cli.output import add_output_option
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images import FORMATS
-from pydiskimg.images.map import IS_PRESENT, RowSeries, map_series
+from pydiskimg.images.map import IS_PRESENT, map_series
 from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET, IS_COMPRESSED, IS_DATA, IS_ZERO
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import printable
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
+    from pydiskimg.cli import Arguments, Parser
+    from pydiskimg.images.map import RowSeries
     from pydiskimg.images.qcow2.host_offsets import Parts
 
 _MOST_KEPT = 1024
@@ -41,17 +42,22 @@ def add_parser(subparsers: Any) -> None:
         "map",
         description="Tell in which file of the backing chain the bytes of the virtual disk are, and where in it.",
     )
+    declare_common(parser)
+    add_references_option(parser)
+    parser.set_defaults(run=run, reads_descriptions=True)
+
+
+def declare_common(parser: Parser) -> None:
+    """Declare the options of the common form."""
     parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
     parser.add_argument("-U", "--force-share", action="store_true", help="accepted as by qemu-img: nothing is locked")
     parser.add_argument("-s", "--start-offset", type=size_argument, default=0, metavar="N", help="begin at byte N")
     parser.add_argument("-l", "--max-length", type=size_argument, metavar="N", help="tell of N bytes at most")
     add_output_option(parser)
-    add_references_option(parser)
     parser.add_argument("file", metavar="FILE")
-    parser.set_defaults(run=run, reads_descriptions=True)
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: Arguments) -> None:
     """Print the map of the image that the arguments name."""
     require_file_name(arguments.file)
     with (

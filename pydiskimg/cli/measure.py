@@ -8,7 +8,7 @@ from pydiskimg.cli.image_options import add_image_options, image_options
 from pydiskimg.cli.output import add_output_option, in_qemus_order, show
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.images import FORMATS
-from pydiskimg.images.measure import bitmaps_size, measure
+from pydiskimg.images.measure import measure
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def run(arguments: Arguments) -> None:
     if not FORMATS[arguments.output_format].has_options and options.given:
         arguments.usage_error("-o is for qcow2 images: add -O qcow2")
     if arguments.file is None:
+        assert size is not None  # usage_error() does not return
         _show(arguments, _facts(arguments, options, size, None))
         return
     require_file_name(arguments.file)
@@ -66,23 +67,29 @@ def run(arguments: Arguments) -> None:
 
 
 def _facts_of_file(arguments: Arguments, options: ImageOptions) -> dict[str, int]:
-    from pydiskimg.cli.arguments import open_file
-    from pydiskimg.cli.snapshot_choice import chosen_snapshot
-    from pydiskimg.images import detect_image
-
     form = getattr(arguments.file, "image_format", arguments.format)
     snapshot = arguments.snapshot
     if snapshot is not None:
+        from pydiskimg.cli.snapshot_choice import chosen_snapshot
+
         snapshot = chosen_snapshot(arguments.file, form, snapshot)
     with references(arguments) as policy:
         opened = open_source(arguments.file, format=form, references=policy, snapshot=snapshot)
     with opened as source:
         facts = _facts(arguments, options, source.size, source)
-    with open_file(arguments.file) as file:
-        header = FORMATS[form or detect_image(file)].header(file)
-        if header is not None and header.version >= 3 and arguments.output_format == "qcow2" and options.version >= 3:
-            facts["bitmaps"] = bitmaps_size(file, header, options.cluster_size)
+        if arguments.output_format == "qcow2" and options.version >= 3 and source.format == "qcow2":
+            facts |= _bitmap_facts(source, options.cluster_size)
     return facts
+
+
+def _bitmap_facts(source: ImageSource, cluster_size: int) -> dict[str, int]:
+    """The bytes of the source's bitmaps in an image with such clusters; nothing for one that cannot have any."""
+    from pydiskimg.images.measure_qcow2 import bitmaps_size
+    from pydiskimg.images.qcow2.reader import Qcow2Source
+
+    if not isinstance(source, Qcow2Source) or source.header.version < 3:
+        return {}
+    return {"bitmaps": bitmaps_size(source.file, source.header, cluster_size)}
 
 
 def _facts(arguments: Arguments, options: ImageOptions, size: int, source: ImageSource | None) -> dict[str, int]:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,13 +37,23 @@ def add_references_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+class _NoReferences:
+    """Gives the policy that no file may be named."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
 def references(arguments: Arguments) -> AbstractContextManager[AllowedDirectory | None]:
     """Return a context manager that gives the policy for open_image(); it must last until that has returned.
 
     Raises StorageError, when it is entered, for a directory that does not exist.
     """
     if arguments.allow_references is None:
-        return nullcontext()
+        return _NoReferences()
     from pydiskimg.images.references import allow_references
 
     return allow_references(arguments.allow_references)

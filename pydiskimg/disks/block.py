@@ -17,6 +17,8 @@ from pydiskimg.protocols import check_range
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pydiskimg.protocols import Buffer, WritableBuffer
 
 # The page cache works in pages: a range of whole pages never touches a neighbour's dirty half page.
@@ -36,21 +38,26 @@ class BlockDisk(DescriptorDisk):
     cannot discard may take the command of the first and write zeros itself, as fast as it turns.
     """
 
+    is_block_device = True
+    zero_alignment = PAGE_SIZE
+
     def __init__(self, fd: int, name: str, *, direct_fd: int | None = None) -> None:
         super().__init__(
             fd,
             name,
             size=blockdev.device_size(fd),
             sector_size=blockdev.logical_sector_size(fd),
-            rungs=(
-                Rung("punch hole", partial(punch_hole, fd), frees=blockdev.can_discard(fd)),
-                Rung("zero range", partial(zero_range, fd)),
-                Rung("BLKZEROOUT", partial(blockdev.zero_out, fd)),
-            ),
-            zero_alignment=PAGE_SIZE,
         )
         self._direct_fd = direct_fd
         self._reads_directly = False
+
+    def rungs(self) -> Sequence[Rung]:
+        fd = self.fd
+        return (
+            Rung("punch hole", partial(punch_hole, fd), frees=blockdev.can_discard(fd)),
+            Rung("zero range", partial(zero_range, fd)),
+            Rung("BLKZEROOUT", partial(blockdev.zero_out, fd)),
+        )
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         direct_fd = self._direct_fd

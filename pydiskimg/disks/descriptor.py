@@ -6,17 +6,16 @@ from __future__ import annotations
 import errno
 import os
 
-from pydiskimg.disks.zeroing import ZeroLadder
 from pydiskimg.errors import StorageError, closed_error, read_only_error, storage_error
-from pydiskimg.extents import Extent, Kind
 from pydiskimg.linux.fileio import pread_into, pwrite_all
 from pydiskimg.protocols import Disk, check_range
-from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.startup import TYPE_CHECKING, cached_property
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pydiskimg.disks.zeroing import Rung
+    from pydiskimg.disks.zeroing import Rung, ZeroLadder
+    from pydiskimg.extents import Extent
     from pydiskimg.protocols import Buffer, WritableBuffer
 
 
@@ -68,6 +67,8 @@ class DescriptorDisk(BorrowedDescriptor, Disk):
     size: int
     sector_size: int
     reads_as_zero: bool
+    is_block_device = False
+    zero_alignment = 1
 
     def __init__(
         self,
@@ -76,22 +77,32 @@ class DescriptorDisk(BorrowedDescriptor, Disk):
         *,
         size: int,
         sector_size: int,
-        rungs: Sequence[Rung],
-        zero_alignment: int,
         reads_as_zero: bool = False,
     ) -> None:
         super().__init__(fd, name)
         self.size = size
         self.sector_size = sector_size
         self.reads_as_zero = reads_as_zero
-        self.ladder = ZeroLadder(
-            name,
-            rungs,
-            write=lambda offset, zeros: pwrite_all(fd, offset, zeros, name=name),
-            alignment=zero_alignment,
-        )
+
+    def rungs(self) -> Sequence[Rung]:
+        """Return the ways to zero that this kind of file has, the cheapest one first."""
+        raise NotImplementedError
+
+    @cached_property
+    def ladder(self) -> ZeroLadder:
+        """What zeroes by the first of rungs() that works; made when something is zeroed."""
+        from pydiskimg.disks.zeroing import ZeroLadder
+
+        fd, name = self.fd, self.name
+
+        def write(offset: int, zeros: memoryview) -> None:
+            pwrite_all(fd, offset, zeros, name=name)
+
+        return ZeroLadder(name, self.rungs(), write=write, alignment=self.zero_alignment)
 
     def extents(self) -> Iterator[Extent]:
+        from pydiskimg.extents import Extent, Kind  # only here: what changes an image asks for none
+
         if self.fd >= 0 and self.size:
             yield Extent(0, self.size, Kind.DATA)
 

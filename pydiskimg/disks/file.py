@@ -4,19 +4,15 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 
 from pydiskimg.disks.descriptor import DescriptorDisk
-from pydiskimg.disks.zeroing import Rung
 from pydiskimg.errors import storage_error
-from pydiskimg.extents import merged
-from pydiskimg.linux.fallocate import punch_hole, zero_range
-from pydiskimg.linux.holes import stored_and_holes
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from pydiskimg.disks.zeroing import Rung
     from pydiskimg.extents import Extent
 
 
@@ -36,16 +32,25 @@ class FileDisk(DescriptorDisk):
             name,
             size=os.fstat(fd).st_size,
             sector_size=sector_size,
-            rungs=(
-                Rung("punch hole", partial(punch_hole, fd), frees=True),
-                Rung("zero range", partial(zero_range, fd)),
-            ),
-            zero_alignment=1,
             reads_as_zero=reads_as_zero,
+        )
+
+    def rungs(self) -> Sequence[Rung]:
+        from functools import partial
+
+        from pydiskimg.disks.zeroing import Rung
+        from pydiskimg.linux.fallocate import punch_hole, zero_range
+
+        return (
+            Rung("punch hole", partial(punch_hole, self.fd), frees=True),
+            Rung("zero range", partial(zero_range, self.fd)),
         )
 
     def stored_extents(self) -> Iterator[Extent]:
         """Yield what Disk.stored_extents() asks for, by the file system's own map."""
+        from pydiskimg.extents import merged
+        from pydiskimg.linux.holes import stored_and_holes
+
         return merged(stored_and_holes(self.fd, self.size, name=self.name))
 
     def grow(self, size: int) -> None:

@@ -6,19 +6,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import ExitStack
 
-from pydiskimg.disks.block import BlockDisk
-from pydiskimg.disks.descriptor import DescriptorDisk
 from pydiskimg.disks.file import FileDisk
 from pydiskimg.errors import InUseError, StorageError, storage_error
 from pydiskimg.host.claims import claim_device, claim_file, device_holder
-from pydiskimg.linux.blockdev import is_read_only
 from pydiskimg.startup import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
+    from contextlib import ExitStack
     from types import TracebackType
 
+    from pydiskimg.disks.descriptor import DescriptorDisk
     from pydiskimg.protocols import Disk
 
 
@@ -68,29 +66,65 @@ class OpenDisk(Generic[AnyDisk]):
             getLogger(__name__).warning("%s (after another error, which is the one reported)", late)
 
 
-def enter_raw_disk(stack: ExitStack, name: str, *, writable: bool) -> DescriptorDisk:
-    """Open a device or file as it is, as open_disk() describes it; stack closes it."""
-    fd = _open(name, writable=writable)
-    stack.callback(os.close, fd)
-    is_block = stat.S_ISBLK(os.fstat(fd).st_mode)
+class OpenRawDisk:
+    """Owns the descriptors of a device or file: a context manager that gives the Disk, and then closes them."""
+
+    def __init__(self, disk: DescriptorDisk, descriptors: list[int]) -> None:
+        self.disk = disk
+        self._descriptors = descriptors
+
+    def close(self) -> None:
+        """Close what was opened, the last one first; may be called again. Raises OSError."""
+        self.disk.release()
+        _close(self._descriptors)
+
+    def __enter__(self) -> DescriptorDisk:
+        return self.disk
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_raw_disk(name: str, *, writable: bool) -> OpenRawDisk:
+    """Open a device or file as it is, as open_disk() describes it."""
+    descriptors = [_open(name, writable=writable)]
     try:
-        if writable and not is_block:
-            claim_file(fd, name)
-        if is_block and writable:
-            if is_read_only(fd):
-                raise StorageError(f"{name}: the device is read-only", errno=errno.EROFS, filename=name)
-            claim_device(stack, fd, name)
-        disk: DescriptorDisk
-        if is_block:
-            disk = BlockDisk(fd, name, direct_fd=_open_direct(stack, fd) if writable else None)
-        else:
-            disk = FileDisk(fd, name)
-        stack.callback(disk.release)  # first of all
-        return disk
-    except StorageError:
+        return OpenRawDisk(_disk(descriptors, name, writable=writable), descriptors)
+    except BaseException as error:
+        _close(descriptors)
+        if isinstance(error, OSError) and not isinstance(error, StorageError):
+            raise storage_error(error, name, "cannot find out the size") from error
         raise
-    except OSError as error:
-        raise storage_error(error, name, "cannot find out the size") from error
+
+
+def _disk(descriptors: list[int], name: str, *, writable: bool) -> DescriptorDisk:
+    """The disk that the first descriptor is open on, claimed for writing; what is opened besides is appended."""
+    fd = descriptors[0]
+    if not stat.S_ISBLK(os.fstat(fd).st_mode):
+        if writable:
+            claim_file(fd, name)
+        return FileDisk(fd, name)
+    from pydiskimg.disks.block import BlockDisk  # only here, as most images are files
+    from pydiskimg.linux.blockdev import is_read_only
+
+    direct_fd = None
+    if writable:
+        if is_read_only(fd):
+            raise StorageError(f"{name}: the device is read-only", errno=errno.EROFS, filename=name)
+        descriptors += claim_device(fd, name)
+        direct_fd = _open_direct(fd)
+        descriptors += [] if direct_fd is None else [direct_fd]
+    return BlockDisk(fd, name, direct_fd=direct_fd)
+
+
+def _close(descriptors: list[int]) -> None:
+    """Close all, the last one first, also after an error."""
+    while descriptors:
+        try:
+            os.close(descriptors.pop())
+        except OSError:
+            _close(descriptors)
+            raise
 
 
 def _open(name: str, *, writable: bool) -> int:
@@ -119,14 +153,12 @@ def _open(name: str, *, writable: bool) -> int:
         raise StorageError(f"{name!r}: is not a path ({error})", errno=errno.EINVAL, filename=name) from error
 
 
-def _open_direct(stack: ExitStack, fd: int) -> int | None:
+def _open_direct(fd: int) -> int | None:
     """Open the device behind fd once more, past the page cache; None where that is not possible."""
     try:
-        direct_fd = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
     except OSError:
         return None
-    stack.callback(os.close, direct_fd)
-    return direct_fd
 
 
 def _what(mode: int) -> str:

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
+from _thread import allocate_lock
 
-from pydiskimg.disks.block import BlockDisk
 from pydiskimg.disks.descriptor import BorrowedDescriptor, DescriptorDisk
 from pydiskimg.errors import StorageError, storage_error
-from pydiskimg.linux.fallocate import punch_hole
 from pydiskimg.linux.fileio import pread_into, pwrite_all
 from pydiskimg.protocols import Buffer, Disk, Store, WritableBuffer
 from pydiskimg.units import format_bytes
@@ -24,7 +22,7 @@ class GrowingFile(BorrowedDescriptor, Store):
     def __init__(self, fd: int, name: str) -> None:
         super().__init__(fd, name)
         self.size = os.fstat(fd).st_size
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._has_holes = True
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
@@ -41,6 +39,8 @@ class GrowingFile(BorrowedDescriptor, Store):
         """Make a hole, where the file system can: what stays only wastes room."""
         length = min(length, self.size - offset)
         if length > 0 and self._has_holes:
+            from pydiskimg.linux.fallocate import punch_hole
+
             try:
                 punch_hole(self.fd, offset, length)
             except OSError:
@@ -83,12 +83,12 @@ class FixedStore(Store):
 
 def store_of(disk: DescriptorDisk) -> Store:
     """Return the Store of the image that an open device or file holds; disk stays the caller's."""
-    return FixedStore(disk) if isinstance(disk, BlockDisk) else GrowingFile(disk.fd, disk.name)
+    return FixedStore(disk) if disk.is_block_device else GrowingFile(disk.fd, disk.name)
 
 
 def cut_file(disk: DescriptorDisk, end: int) -> None:
     """Let the file of an image end at end (bytes), after which it has nothing; a device keeps its size."""
-    if isinstance(disk, BlockDisk):
+    if disk.is_block_device:
         return
     try:
         os.ftruncate(disk.fd, end)

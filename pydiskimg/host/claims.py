@@ -10,8 +10,6 @@ import stat
 import time
 
 from pydiskimg.errors import InUseError, storage_error
-from pydiskimg.host.same_bytes import loop_backing, overlap
-from pydiskimg.linux.blockdev import open_kernel_node
 from pydiskimg.linux.fileio import system_text
 from pydiskimg.linux.locks import is_read, lock_as_reader, lock_as_writer, lock_holder
 from pydiskimg.startup import TYPE_CHECKING
@@ -41,16 +39,20 @@ def device_holder(path: str) -> str:
 
 def loop_over_file(fd: int) -> str | None:
     """Return the loop device that the regular file behind fd is attached to, if there is one."""
+    attached = [name for name in _names("/sys/block") if os.path.exists(f"/sys/block/{name}/loop")]
+    if not attached:
+        return None
+    from pydiskimg.host.same_bytes import loop_backing
+
     status = os.fstat(fd)
     ours = (status.st_dev, status.st_ino)
-    for name in _names("/sys/block"):
-        if name.startswith("loop") and loop_backing(name, by_name=True) == ours:
-            return f"/dev/{name}"
-    return None
+    return next((f"/dev/{name}" for name in attached if loop_backing(name, by_name=True) == ours), None)
 
 
 def is_same_file(path: str, fd: int) -> bool:
     """True when path names bytes that fd is open on: of the same file or block device, or through loop devices."""
+    from pydiskimg.host.same_bytes import overlap
+
     return overlap(os.stat(path), os.fstat(fd))
 
 
@@ -71,15 +73,24 @@ def claim_file(fd: int, name: str) -> None:
     claim_from_machines(fd, name)
 
 
-def claim_device(stack: ExitStack, fd: int, name: str) -> None:
+def claim_device(fd: int, name: str) -> list[int]:
     """Keep other writers, exports and QEMU from the block device behind fd, whatever node they open.
 
-    That lasts until fd and stack are closed. Raises InUseError when it is used already.
+    That lasts until fd and the descriptors that are returned, the caller's, are closed. Raises InUseError when the
+    device is used already.
     """
+    from pydiskimg.linux.blockdev import open_kernel_node
+
     claim_from_machines(fd, name)
-    node = _kernel_node(stack, fd)
-    if node is not None:
+    node = open_kernel_node(fd)
+    if node is None:
+        return []
+    try:
         claim_from_machines(node, name)
+    except BaseException:
+        os.close(node)
+        raise
+    return [node]
 
 
 def claim_for_reading(stack: ExitStack, fd: int, name: str) -> None:
@@ -87,7 +98,11 @@ def claim_for_reading(stack: ExitStack, fd: int, name: str) -> None:
 
     Other readers do the same side by side, and a virtual machine may go on. Raises InUseError when one of ours writes.
     """
-    node = _kernel_node(stack, fd) if stat.S_ISBLK(os.fstat(fd).st_mode) else None
+    from pydiskimg.linux.blockdev import open_kernel_node
+
+    node = open_kernel_node(fd) if stat.S_ISBLK(os.fstat(fd).st_mode) else None
+    if node is not None:
+        stack.callback(os.close, node)
     for held in (fd, node):
         try:
             if held is None or lock_as_reader(held):
@@ -126,13 +141,6 @@ def _clears_itself(loop: str) -> bool:
         return system_text(f"/sys/block/{os.path.basename(loop)}/loop/autoclear").strip() == "1"
     except OSError:  # it is gone
         return True
-
-
-def _kernel_node(stack: ExitStack, fd: int) -> int | None:
-    node = open_kernel_node(fd)
-    if node is not None:
-        stack.callback(os.close, node)
-    return node
 
 
 def _process(process: int | None) -> str:

@@ -81,7 +81,7 @@ class Format:
 
     def layer(self, source: Source) -> MapLayer:
         """Return where source, of this format, has its bytes, without its backing file, for map_rows()."""
-        from pydiskimg.images.map import RawLayer
+        from pydiskimg.images.raw_layer import RawLayer
 
         return RawLayer(source)
 
@@ -94,9 +94,14 @@ class _Qcow2(Format):
     is_checked = True
 
     def open(self, file: ImageBytes, *, snapshot: str | None, **how: Any) -> ImageSource:
-        from pydiskimg.images.chain import open_owned_chain
+        header = self.header(file)
+        if header.names_files:
+            from pydiskimg.images.chain import open_owned_chain
 
-        return open_owned_chain(file, snapshot=snapshot, **how)
+            return open_owned_chain(file, snapshot=snapshot, **how)
+        from pydiskimg.images.qcow2.reader import open_qcow2
+
+        return open_qcow2(file, header=header, snapshot=snapshot, on_close=file.close)
 
     def open_disk(self, stack: ExitStack, disk: DescriptorDisk, **how: Any) -> DescriptorDisk | Qcow2Disk:
         from pydiskimg.images.chain import open_chain_disk

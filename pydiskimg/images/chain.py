@@ -96,11 +96,11 @@ def _data_file_disk(stack: ExitStack, chain: Qcow2Source, *, writable: bool) -> 
     if chain.data is chain.file:
         return None
     from pydiskimg.disks.file import FileDisk
-    from pydiskimg.disks.open import enter_raw_disk
+    from pydiskimg.disks.open import open_raw_disk
 
     found = chain.data
     assert isinstance(found, RawSource)
-    disk = enter_raw_disk(stack, found.name, writable=writable)
+    disk = stack.enter_context(open_raw_disk(found.name, writable=writable))
     status = os.fstat(disk.fd)
     if (status.st_dev, status.st_ino) != found.identity or not isinstance(disk, FileDisk):
         raise InUseError(f"{found.name}: became another file while it was opened", errno=None, filename=found.name)

@@ -18,11 +18,8 @@ from pydiskimg.images.open_disk import open_disk
 from pydiskimg.images.qcow2.compress import compressor
 from pydiskimg.images.qcow2.header import read_header
 from pydiskimg.images.qcow2.options import chosen_options
-from pydiskimg.images.qcow2.write.create import (
-    create_qcow2,
-    l1_entries,
-    round_size,
-)
+from pydiskimg.images.qcow2.sizes import l1_entries, round_size
+from pydiskimg.images.qcow2.write.create import create_qcow2
 from pydiskimg.images.qcow2.write.disk import Qcow2Disk, open_qcow2_disk, require_compressible
 from pydiskimg.images.qcow2.write.header_last import UnpublishedStore
 from pydiskimg.linux.blockdev import is_block_device

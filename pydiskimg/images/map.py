@@ -6,37 +6,38 @@ It is what `qemu-img map` tells, in the same pieces.
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_right
-from collections.abc import Iterator
-
-from pydiskimg.disks.region import SourceRegion
 from pydiskimg.errors import UnsupportedImageError
-from pydiskimg.extents import Kind
 from pydiskimg.images import FORMATS
-from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET, IS_DATA, IS_ZERO, Parts, Series, host_ranges, host_series
+from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET, IS_DATA, IS_ZERO, host_ranges, host_series
 from pydiskimg.images.qcow2.reader import Qcow2Source
 from pydiskimg.images.qcow2.refcount_reader import has_unfilled_clusters
 from pydiskimg.images.raw import RawSource
-from pydiskimg.protocols import Source, check_range
-from pydiskimg.startup import Protocol
+from pydiskimg.protocols import check_range
+from pydiskimg.startup import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import TypeAlias
+
+    from pydiskimg.images.qcow2.host_offsets import Parts, Series
+    from pydiskimg.protocols import Source
 
 IS_PRESENT = 16  # the file at this depth decides on the bytes; without it no file of the chain does
 _DECIDED = IS_DATA | IS_ZERO
 _LOCATED_DATA = IS_DATA | HAS_OFFSET
-_STORED = IS_DATA | IS_PRESENT | HAS_OFFSET
-_UNFILLED = IS_ZERO | IS_PRESENT | HAS_OFFSET
+STORED = IS_DATA | IS_PRESENT | HAS_OFFSET  # flags of bytes that are there
+UNFILLED = IS_ZERO | IS_PRESENT | HAS_OFFSET  # of bytes that have a place, and are zero as nothing was written there
 # By the flags of a piece, those of a row where nothing lies under the file: what is not decided there is zero.
 _ALONE = tuple(flags | (IS_PRESENT if flags & _DECIDED else IS_ZERO) for flags in range(IS_PRESENT))
 
-Row = tuple[int, int, int, int, int]
+Row: TypeAlias = "tuple[int, int, int, int, int]"
 """start and length (bytes of the virtual disk), depth, flags, host: of bytes that are found in one way, in a row.
 
 depth counts the files of the backing chain, 0 being the image itself. host is the offset of the first byte in that
 file, with the flag HAS_OFFSET: compressed data has none.
 """
 
-RowSeries = tuple[int, int, int, Parts, int]
+RowSeries: TypeAlias = "tuple[int, int, int, Parts, int]"
 """start, length, depth, parts, host: rows in a row of one file, whose host offsets adjoin as their starts do.
 
 parts has the length and flags of each row; all of them or none have HAS_OFFSET.
@@ -59,7 +60,7 @@ def map_rows(source: Source, offset: int, length: int) -> tuple[list[str], Itera
 def map_series(source: Source, offset: int, length: int) -> tuple[list[str], Iterator[RowSeries]]:
     """Return what map_rows() does, with many rows in each step of the iterator where they are small."""
     check_range(source, offset, length)
-    layers = list(_layers(source))
+    layers = list(layers_of(source))
     return [layer.filename for layer in layers], _joined(_series(layers, offset, length))
 
 
@@ -107,36 +108,6 @@ class MapLayer(Protocol):
         """Return the rows where no file lies under this one; None without a shorter way to them than pieces()."""
 
 
-class RawLayer:
-    """A raw image, or a part of one: every byte is present, and at its own offset.
-
-    Of a part of what a qcow2 image shows, the offsets are those of that image's file.
-    """
-
-    below: Source | None = None
-
-    def __init__(self, source: Source) -> None:
-        self.size = source.size
-        self.filename = source.name
-        self._start = 0
-        self._ranges = StoredRanges(source)
-        while isinstance(source, SourceRegion):
-            self._start += source.start
-            source = source.source
-        self._layers = list(_layers(source)) if isinstance(source, Qcow2Source) else []
-
-    def pieces(self, offset: int, length: int) -> Iterator[tuple[int, int, int, int]]:
-        if self._layers:
-            for start, piece_length, _, flags, host in _pieces(self._layers, 0, self._start + offset, length):
-                yield start - self._start, piece_length, flags, host
-            return
-        for start, piece_length, is_stored in self._ranges.pieces(offset, length):
-            yield start, piece_length, _STORED if is_stored else _UNFILLED, self._start + start
-
-    def series_alone(self, offset: int, length: int) -> None:  # noqa: ARG002 - there is no shorter way
-        return None
-
-
 class Qcow2Layer:
     """One qcow2 file of the chain."""
 
@@ -147,7 +118,11 @@ class Qcow2Layer:
         self.filename = source.data.name
         self._mapping = source.mapping
         # The file system is asked about the host offsets of clusters only where QEMU asks it too: it may be slow.
-        self._ranges = StoredRanges(source.data) if _is_unfilled(source) else None
+        self._ranges = None
+        if _is_unfilled(source):
+            from pydiskimg.images.raw_layer import StoredRanges
+
+            self._ranges = StoredRanges(source.data)
 
     def pieces(self, offset: int, length: int) -> Iterator[tuple[int, int, int, int]]:
         for start, piece_length, flags, host in host_ranges(self._mapping, offset, length):
@@ -158,13 +133,13 @@ class Qcow2Layer:
             else:
                 for at, stored_length, is_stored in self._ranges.pieces(host, piece_length):
                     unfilled = 0 if is_stored else IS_ZERO
-                    yield start + at - host, stored_length, _STORED | unfilled, at
+                    yield start + at - host, stored_length, STORED | unfilled, at
 
     def series_alone(self, offset: int, length: int) -> Iterator[Series] | None:
         return host_series(self._mapping, offset, length, _ALONE) if self._ranges is None else None
 
 
-def _layers(source: Source) -> Iterator[MapLayer]:
+def layers_of(source: Source) -> Iterator[MapLayer]:
     """The files of the chain, the image itself first."""
     below: Source | None = source
     while below is not None:
@@ -188,13 +163,13 @@ def _series(layers: list[MapLayer], offset: int, length: int) -> Iterator[RowSer
     below_size = layers[1].size if len(layers) > 1 else 0
     covered = min(length, max(0, below_size - offset))
     alone = layers[0].series_alone(offset + covered, length - covered) if covered < length else ()
-    for start, piece_length, depth, flags, host in _pieces(layers, 0, offset, length if alone is None else covered):
+    for start, piece_length, depth, flags, host in pieces_of(layers, 0, offset, length if alone is None else covered):
         yield start, piece_length, depth, ((piece_length, flags),), host
     for start, series_length, parts, host in alone or ():
         yield start, series_length, 0, parts, host
 
 
-def _pieces(layers: list[MapLayer], depth: int, offset: int, length: int) -> Iterator[Row]:
+def pieces_of(layers: list[MapLayer], depth: int, offset: int, length: int) -> Iterator[Row]:
     """The pieces of [offset, offset + length) as the layers from depth on show it."""
     below_size = layers[depth + 1].size if depth + 1 < len(layers) else 0
     for start, piece_length, flags, host in layers[depth].pieces(offset, length):
@@ -205,36 +180,6 @@ def _pieces(layers: list[MapLayer], depth: int, offset: int, length: int) -> Ite
             yield start, piece_length, depth, flags | IS_ZERO, host
             continue
         covered = min(below_size - start, piece_length)
-        yield from _pieces(layers, depth + 1, start, covered)
+        yield from pieces_of(layers, depth + 1, start, covered)
         if covered < piece_length:
             yield start + covered, piece_length - covered, depth, flags | IS_ZERO, host + covered
-
-
-class StoredRanges:
-    """The extents of a source, read when they are first needed and kept as 8 bytes each.
-
-    Of a raw file that is at most one extent for every block of the file system, and few in practice.
-    """
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._starts = array("Q")
-        self._stored = bytearray()
-
-    def pieces(self, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:
-        """Yield (start, length, whether it is stored) for [offset, offset + length); beyond the end nothing is."""
-        if not self._stored:
-            self._read()
-        end = offset + length
-        index = bisect_right(self._starts, offset) - 1
-        while offset < end:
-            stop = min(self._starts[index + 1], end) if index + 1 < len(self._starts) else end
-            yield offset, stop - offset, bool(self._stored[index])
-            offset, index = stop, index + 1
-
-    def _read(self) -> None:
-        for extent in self._source.extents():
-            self._starts.append(extent.start)
-            self._stored.append(extent.kind is Kind.DATA)
-        self._starts.append(self._source.size)
-        self._stored.append(False)

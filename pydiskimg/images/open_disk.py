@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
-from pydiskimg.disks.open import OpenDisk, enter_raw_disk
+from pydiskimg.disks.open import OpenDisk, open_raw_disk
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images import FORMATS
 from pydiskimg.startup import TYPE_CHECKING
@@ -67,7 +67,7 @@ def open_disk(
     if format not in FORMATS:
         raise UnsupportedImageError(f"{name}: the format {format!r} is not known; expected {' or '.join(FORMATS)}")
     with ExitStack() as stack:
-        disk = enter_raw_disk(stack, name, writable=writable)
+        disk = stack.enter_context(open_raw_disk(name, writable=writable))
         image = FORMATS[format].open_disk(stack, disk, references=references, compress=compress, writable=writable)
         image.reads_as_zero = image.reads_as_zero or is_zero
         return OpenDisk(image, stack.pop_all(), flush=writable and image is not disk)

@@ -1,25 +1,36 @@
 # SPDX-License-Identifier: MIT
-"""open_store(): the bytes of an image file that is changed in place, while no other program uses it."""
+"""open_qcow2_store(): the bytes of an image file that is changed in place, while no other program uses it."""
 
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, contextmanager
 
-from pydiskimg.disks.open import enter_raw_disk
+from pydiskimg.disks.open import open_raw_disk
 from pydiskimg.disks.store import store_of
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images import FORMATS, detect
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from pydiskimg.disks.open import OpenRawDisk
     from pydiskimg.protocols import Store
 
 
-@contextmanager
-def open_qcow2_store(path: str | os.PathLike[str], *, format: str | None = None) -> Iterator[Store]:  # noqa: A002
+class OpenStore:
+    """Owns the file or device of a Store: a context manager that gives the Store, and then closes them."""
+
+    def __init__(self, opened: OpenRawDisk, store: Store) -> None:
+        self._opened = opened
+        self._store = store
+
+    def __enter__(self) -> Store:
+        return self._store
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+
+def open_qcow2_store(path: str | os.PathLike[str], *, format: str | None = None) -> OpenStore:  # noqa: A002
     """Give the bytes of the qcow2 image that a file or block device holds, for the functions that change an image.
 
     The file is opened as open_disk() opens it for writing: one that is mounted, attached to a loop device or used by a
@@ -27,9 +38,12 @@ def open_qcow2_store(path: str | os.PathLike[str], *, format: str | None = None)
     contents. Raises InUseError, StorageError, and UnsupportedImageError for an image that is not qcow2.
     """
     name = os.fspath(path)
-    with ExitStack() as stack:
-        disk = enter_raw_disk(stack, name, writable=True)
-        found = format or detect(disk)
+    opened = open_raw_disk(name, writable=True)
+    try:
+        found = format or detect(opened.disk)
         if found != "qcow2":
             raise UnsupportedImageError(f"{name}: is {FORMATS[found].title}; expected a qcow2 image")
-        yield store_of(disk)
+        return OpenStore(opened, store_of(opened.disk))
+    except BaseException:
+        opened.close()
+        raise

@@ -4,19 +4,14 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
 
-from pydiskimg.disks.block import BlockDisk
-from pydiskimg.disks.file import FileDisk
-from pydiskimg.disks.open import enter_raw_disk
-from pydiskimg.disks.preallocation import check_preallocation, reserve, write_zeros
+from pydiskimg.disks.open import open_raw_disk
 from pydiskimg.disks.store import cut_file, store_of
 from pydiskimg.errors import UnsupportedImageError, storage_error
 from pydiskimg.images import detect
-from pydiskimg.images.chain import open_chain_disk
-from pydiskimg.images.qcow2.header import read_header
-from pydiskimg.images.qcow2.switch.shrink import require_resizable, shrink_qcow2
-from pydiskimg.images.qcow2.write.create import round_size
+from pydiskimg.images.qcow2.header import read_header, require_changeable, require_resizable
+from pydiskimg.images.qcow2.sizes import round_size
+from pydiskimg.images.qcow2.write.grow import grow_by_header
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import format_bytes
 
@@ -24,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pydiskimg.disks.descriptor import DescriptorDisk
+    from pydiskimg.images.qcow2.header import Header
     from pydiskimg.images.qcow2.write.disk import Qcow2Disk
     from pydiskimg.images.references import AllowedDirectory
 
@@ -48,17 +44,23 @@ def resize_image(
     Raises UnsupportedImageError for what cannot be done, InUseError, StorageError and InvalidImageError.
     """
     name = os.fspath(path)
-    with ExitStack() as stack:
-        disk = enter_raw_disk(stack, name, writable=True)
+    with open_raw_disk(name, writable=True) as disk:
         found = format or detect(disk)
-        check_preallocation(name, found, preallocation)
-        old = disk.size if found == "raw" else read_header(store_of(disk)).size
-        size = new_size(old)
-        _check_direction(name, old, size, shrink=shrink, preallocation=preallocation)
+        if preallocation != "off":
+            from pydiskimg.disks.preallocation import check_preallocation
+
+            check_preallocation(name, found, preallocation)
         if found == "raw":
+            size = new_size(disk.size)
+            _check_direction(name, disk.size, size, shrink=shrink, preallocation=preallocation)
             _resize_raw(disk, size, preallocation)
             return size
-        return _resize_qcow2(stack, disk, round_size(size), preallocation, references)
+        header = read_header(store_of(disk))
+        size = new_size(header.size)
+        _check_direction(name, header.size, size, shrink=shrink, preallocation=preallocation)
+        size = round_size(size)
+        _resize_qcow2(disk, header, size, preallocation, references)
+        return size
 
 
 def _check_direction(name: str, old: int, size: int, *, shrink: bool, preallocation: str) -> None:
@@ -82,13 +84,15 @@ def _check_direction(name: str, old: int, size: int, *, shrink: bool, preallocat
 
 
 def _resize_raw(disk: DescriptorDisk, size: int, preallocation: str) -> None:
-    if isinstance(disk, BlockDisk):
+    if disk.is_block_device:
         raise UnsupportedImageError(
             f"{disk.name}: is a block device, whose size is not changed here; use the program that made it, such as "
             "lvextend"
         )
     old = disk.size
     if preallocation != "off":
+        from pydiskimg.disks.preallocation import reserve
+
         reserve(disk.fd, old, size - old, name=disk.name)
     try:
         os.ftruncate(disk.fd, size)
@@ -96,37 +100,69 @@ def _resize_raw(disk: DescriptorDisk, size: int, preallocation: str) -> None:
         raise storage_error(error, disk.name, f"cannot change the size to {size} bytes") from error
     disk.size = size
     if preallocation == "full":
+        from pydiskimg.disks.preallocation import write_zeros
+
         write_zeros(disk, old, size)
     disk.flush()
 
 
 def _resize_qcow2(
-    stack: ExitStack, disk: DescriptorDisk, size: int, preallocation: str, references: AllowedDirectory | None
-) -> int:
-    store = store_of(disk)
-    header = read_header(store)
-    if size < header.size and not header.has_data_file:
-        cut_file(disk, shrink_qcow2(store, size))
-        return size
+    disk: DescriptorDisk, header: Header, size: int, preallocation: str, references: AllowedDirectory | None
+) -> None:
+    require_changeable(header, disk.name)
     require_resizable(header, disk.name)
-    image = open_chain_disk(stack, disk, references=references, compress=False, writable=True)
-    if size < header.size:
-        cut_file(disk, shrink_qcow2(store, size))
-        cut_file(_data_file(image), size)
-        return size
+    if size == header.size:
+        return
+    if size < header.size and not header.has_data_file:
+        _shrink(disk, size)
+    elif header.names_files:
+        _resize_in_chain(disk, size, preallocation, references)
+    elif preallocation != "off" or not grow_by_header(store_of(disk), header, size):
+        from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
+
+        _grow(disk, open_qcow2_disk(store_of(disk)), size, preallocation)
+
+
+def _shrink(disk: DescriptorDisk, size: int) -> None:
+    from pydiskimg.images.qcow2.switch.shrink import shrink_qcow2
+
+    cut_file(disk, shrink_qcow2(store_of(disk), size))
+
+
+def _resize_in_chain(disk: DescriptorDisk, size: int, preallocation: str, references: AllowedDirectory | None) -> None:
+    """Resize an image that names other files, which are opened with it."""
+    from contextlib import ExitStack
+
+    from pydiskimg.images.chain import open_chain_disk
+
+    with ExitStack() as stack:
+        image = open_chain_disk(stack, disk, references=references, compress=False, writable=True)
+        if size > image.size:
+            _grow(disk, image, size, preallocation)
+        else:
+            _shrink(disk, size)
+            cut_file(_data_file(image), size)
+
+
+def _grow(disk: DescriptorDisk, image: Qcow2Disk, size: int, preallocation: str) -> None:
+    """Make the virtual disk in disk larger."""
     old, file_end = image.size, os.fstat(disk.fd).st_size
     image.grow(size)
-    if (preallocation != "off" or header.data_file_raw) and size > old:
+    if preallocation != "off" or image.has_raw_data_file:
         image.preallocate(old, size - old, full=preallocation == "full")
     image.flush()
-    if preallocation == "falloc" and header.has_data_file:
-        data_file = _data_file(image)
-        reserve(data_file.fd, old, size - old, name=data_file.name)
-    if preallocation == "falloc" and not header.has_data_file and not isinstance(disk, BlockDisk):
-        reserve(disk.fd, file_end, os.fstat(disk.fd).st_size - file_end, name=disk.name)
-    return size
+    if preallocation != "falloc" or (disk.is_block_device and image.data_file is None):
+        return
+    from pydiskimg.disks.preallocation import reserve
+
+    file, start, end = disk, file_end, os.fstat(disk.fd).st_size
+    if image.data_file is not None:
+        file, start, end = _data_file(image), old, size
+    reserve(file.fd, start, end - start, name=file.name)
 
 
-def _data_file(image: Qcow2Disk) -> FileDisk:
-    assert isinstance(image.data_file, FileDisk)  # by open_chain_disk()
+def _data_file(image: Qcow2Disk) -> DescriptorDisk:
+    from pydiskimg.disks.descriptor import DescriptorDisk
+
+    assert isinstance(image.data_file, DescriptorDisk)  # by open_chain_disk()
     return image.data_file

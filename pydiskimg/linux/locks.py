@@ -22,10 +22,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import struct
+from _struct import Struct  # struct.py only passes it on
 
 # struct flock, with the machine's alignment: l_type, l_whence, l_start, l_len, l_pid (0 for OFD locks)
-_FLOCK = struct.Struct("hhqqi0q")
+_FLOCK = Struct("hhqqi0q")
 
 _USES = 100
 _REFUSALS = 200

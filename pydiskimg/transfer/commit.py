@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
-from pydiskimg.disks.open import enter_raw_disk
+from pydiskimg.disks.open import open_raw_disk
 from pydiskimg.disks.store import cut_file, store_of
 from pydiskimg.errors import InUseError, UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
@@ -59,7 +59,7 @@ def commit(
     in the chain, and what opening, reading and writing raise.
     """
     with ExitStack() as stack:
-        disk = enter_raw_disk(stack, os.fspath(path), writable=True)
+        disk = stack.enter_context(open_raw_disk(os.fspath(path), writable=True))
         opened = stack.enter_context(ExitStack())
         top = open_chain(describe(disk.fd, name=disk.name), opened, references=references, snapshot=None)
         depth, below = _base(top, base)
@@ -114,7 +114,7 @@ def _is_same_file(one: str | os.PathLike[str], other: str) -> bool:
 def _open_base(stack: ExitStack, below: Source, references: AllowedDirectory | None) -> Disk:
     """Open a file of the chain, which is open for reading, for writing."""
     file = file_of(below)
-    disk = enter_raw_disk(stack, file.name, writable=True)
+    disk = stack.enter_context(open_raw_disk(file.name, writable=True))
     status = os.fstat(disk.fd)
     if (status.st_dev, status.st_ino) != file.identity:
         raise InUseError(f"{file.name}: became another file while it was opened", errno=None, filename=file.name)

@@ -9,14 +9,17 @@ compared |  both  | b is 0?| a is 0?|    -     |
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.protocols import Progress, Source, WritableBuffer
+from pydiskimg.startup import TYPE_CHECKING, ValueObject
 from pydiskimg.transfer.pieces import checked_extents, cut
 from pydiskimg.transfer.workers import Meter, work_on, worker_count
 from pydiskimg.units import KIB
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pydiskimg.protocols import Progress, Source, WritableBuffer
 
 # What is compared in one step: two of them stay in a processor's cache between being read and being compared.
 CHUNK_SIZE = 256 * KIB
@@ -25,17 +28,17 @@ _UNIT = 64 * KIB
 _SMALL = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(ValueObject):
     """What compare() found. offset is the first byte that differs, None when the images are identical.
 
     difference is "content", "allocation" or "size" (both only when strict was asked for), or None. sizes_differ tells
     of images that are not equally long; they may be identical all the same, when the rest of the longer one is zero.
     """
 
-    difference: str | None
-    offset: int | None
-    sizes_differ: bool
+    def __init__(self, difference: str | None, offset: int | None, *, sizes_differ: bool) -> None:
+        self.difference = difference
+        self.offset = offset
+        self.sizes_differ = sizes_differ
 
     @property
     def identical(self) -> bool:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
-from pydiskimg.disks.open import enter_raw_disk
+from pydiskimg.disks.open import open_raw_disk
 from pydiskimg.disks.store import store_of
 from pydiskimg.errors import InUseError, UnsupportedImageError
 from pydiskimg.images.chain import open_chain, open_chain_disk
@@ -50,7 +50,7 @@ def rebase(
     same; rebase() may be called again. Raises what opening, reading and writing raise.
     """
     with ExitStack() as stack:
-        disk = enter_raw_disk(stack, os.fspath(path), writable=True)
+        disk = stack.enter_context(open_raw_disk(os.fspath(path), writable=True))
         opened = stack.enter_context(ExitStack())
         old = open_chain(describe(disk.fd, name=disk.name), opened, references=references, snapshot=None)
         new = _open_new(stack, disk.name, backing, backing_format, references)
@@ -70,7 +70,7 @@ def rename_backing(path: str | os.PathLike[str], backing: str, *, backing_format
     The image shows the same only when the files hold the same, which is the caller's word.
     """
     with ExitStack() as stack:
-        disk = enter_raw_disk(stack, os.fspath(path), writable=True)
+        disk = stack.enter_context(open_raw_disk(os.fspath(path), writable=True))
         name_backing_file(store_of(disk), os.fsencode(backing), backing_format.encode())
 
 

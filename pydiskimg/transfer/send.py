@@ -16,10 +16,10 @@ from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.extents import Extent, Kind
 from pydiskimg.images import FORMATS
 from pydiskimg.images.qcow2.options import DEFAULT_CLUSTER_SIZE, chosen_options
+from pydiskimg.images.qcow2.sizes import l1_entries, round_size
 from pydiskimg.images.qcow2.stream.layout import Contents, Layout, lay_out
 from pydiskimg.images.qcow2.stream.spool import Spool
 from pydiskimg.images.qcow2.stream.writer import Batch, ClusterCompressor, batches, joined, metadata
-from pydiskimg.images.qcow2.write.create import l1_entries, round_size
 from pydiskimg.protocols import Buffer, Progress, Source
 from pydiskimg.transfer.ordered import Buffers, items_at_once, ordered
 from pydiskimg.transfer.pieces import CHUNK_SIZE, WHOLE, ZeroRuns, pieces

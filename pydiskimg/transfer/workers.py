@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from contextlib import suppress
 from mmap import mmap
 
 from pydiskimg.errors import storage_error
@@ -93,8 +92,10 @@ class Pool(Generic[Item]):
             self._all_done.wait()
         except BaseException:  # a signal in the caller's thread: the workers end with their item
             self.stop()
-            with suppress(BaseException):  # a further signal; the first is on its way to the caller
+            try:  # noqa: SIM105 - contextlib is slow to import
                 self.wait()
+            except BaseException:  # noqa: BLE001, S110 - a further signal; the first is on its way to the caller
+                pass
             raise
         self.wait()
         if self._failures:

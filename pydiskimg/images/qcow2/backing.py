@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.protocols import Source
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pydiskimg.protocols import Source
 
 _ZEROS = memoryview(bytes(256 << 10))
 

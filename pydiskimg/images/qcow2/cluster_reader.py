@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable
+from _thread import allocate_lock
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.images.qcow2.backing import fill_with_zeros, read_behind
 from pydiskimg.images.qcow2.cache import Cache
-from pydiskimg.images.qcow2.compressed import ClusterDecoder
-from pydiskimg.images.qcow2.header import Header
 from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, MixedRun, Run
-from pydiskimg.images.qcow2.runs_in_table import split
-from pydiskimg.images.qcow2.subclusters import fill, fill_over
-from pydiskimg.protocols import Addressable, Source
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pydiskimg.images.qcow2.compressed import ClusterDecoder
+    from pydiskimg.images.qcow2.header import Header
+    from pydiskimg.protocols import Addressable, Source
 
 # Compressed clusters that lie close together in the file are fetched by one read of at most this, gaps included; as
 # many bytes of clusters whose subclusters differ are one step.
@@ -49,7 +51,7 @@ class ClusterReader:
         self._subcluster_size = header.subcluster_size
         self._decoder = decoder
         self._clusters: Cache[bytearray] | None = None if cache is None else Cache(cache)
-        self._gates = [threading.Lock() for _ in range(GATES)]
+        self._gates = [allocate_lock() for _ in range(GATES)]
 
     def read(self, runs: Iterable[Run], offset: int, view: memoryview) -> None:
         """Fill view, which begins at offset of the virtual disk, with what runs, which cover it in order, say.
@@ -83,6 +85,8 @@ class ClusterReader:
 
     def _read_mixed(self, run: MixedRun, part: memoryview) -> None:
         """Read whole clusters many at once, and those of which a part is wanted by their runs."""
+        from pydiskimg.images.qcow2.mixed_runs import split  # only here: few images have subclusters
+
         size, start, stop = self._cluster_size, run.start, run.start + run.length
         most = max(BATCH, size)
         while start < stop:
@@ -98,6 +102,8 @@ class ClusterReader:
             start = end
 
     def _read_whole(self, run: MixedRun, part: memoryview) -> None:
+        from pydiskimg.images.qcow2.subclusters import fill, fill_over
+
         def read_data(at: int, host: int, some: memoryview) -> None:
             self._read_data(run.start + at, host, some)
 

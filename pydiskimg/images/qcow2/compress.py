@@ -10,6 +10,7 @@ import threading
 import zlib
 
 from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.compressed import of_zstd_library
 from pydiskimg.startup import TYPE_CHECKING
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 Compress: TypeAlias = "Callable[[Buffer], bytes]"
 """Called with the bytes of one cluster, from any thread; the result may be longer than they are."""
-
-COMPRESSION_TYPES = ("zlib", "zstd")
 
 # QEMU decompresses with a window of 12 bits. zlib itself would take distances beyond it, since QEMU gives it the
 # whole cluster at once; nothing promises that for the other libraries that QEMU is built with.
@@ -44,8 +43,9 @@ def compressor(compression_type: str, *, name: str) -> Compress:
     if compression_type == "zlib":
         return _deflate()
     if compression_type != "zstd":
+        expected = " or ".join(layout.COMPRESSION_TYPES)
         raise UnsupportedImageError(
-            f"{name}: the compression type {compression_type!r} is not known; expected {' or '.join(COMPRESSION_TYPES)}"
+            f"{name}: the compression type {compression_type!r} is not known; expected {expected}"
         )
     problem, advice = f"{name}: cannot be compressed with zstd:", ", or use compression_type=zlib"
     return of_zstd_library(_zstandard, _python_zstd, problem=problem, advice=advice)

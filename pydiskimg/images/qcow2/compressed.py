@@ -7,9 +7,6 @@ has it. All of the libraries give up the interpreter lock while they work.
 
 from __future__ import annotations
 
-import threading
-from contextlib import suppress
-
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.startup import TYPE_CHECKING, TypeVar
 
@@ -108,8 +105,10 @@ def deflate_library() -> tuple[Any, Any]:
     import zlib
 
     library: Any = zlib
-    with suppress(ImportError):
+    try:  # noqa: SIM105 - contextlib is slow to import
         from isal import isal_zlib as library
+    except ImportError:
+        pass
     return library.decompressobj, (zlib.error, library.error)
 
 
@@ -138,8 +137,10 @@ def _zstd_reader(name: str) -> Callable[[memoryview, memoryview], int]:
 def of_zstd_library(*makers: Callable[[], Function], problem: str, advice: str = "") -> Function:
     """Return what the first of makers gives whose zstd library is installed; UnsupportedImageError where none is."""
     for make in makers:
-        with suppress(ImportError):
+        try:
             return make()
+        except ImportError:
+            continue
     raise UnsupportedImageError(
         f"{problem} no zstd library is installed for this Python; install the package python3-zstandard{advice}"
     )
@@ -147,6 +148,8 @@ def of_zstd_library(*makers: Callable[[], Function], problem: str, advice: str =
 
 def _zstandard() -> Callable[[memoryview, memoryview], int]:
     """The package zstandard; a decompressor of it must not be used by two threads at once."""
+    import threading
+
     import zstandard
 
     local = threading.local()

@@ -123,6 +123,11 @@ class Header:
         return bool(self.incompatible_features & layout.INCOMPATIBLE_DATA_FILE)
 
     @property
+    def names_files(self) -> bool:
+        """True when the image stands on another file, or keeps its data in one."""
+        return self.backing_file is not None or self.has_data_file
+
+    @property
     def data_file_raw(self) -> bool:
         """True when the external data file is at the same time a raw image of the disk."""
         return self.has_data_file and bool(self.autoclear_features & layout.AUTOCLEAR_DATA_FILE_RAW)
@@ -392,6 +397,14 @@ def require_changeable(header: Header, name: str) -> None:
         raise UnsupportedImageError(
             f"{name}: was not closed by its last writer, so that its reference counts may be wrong; "
             "repair it before it is written, with: pydiskimg check -r all"
+        )
+
+
+def require_resizable(header: Header, name: str) -> None:
+    """Raise UnsupportedImageError for an image whose size is not changed, larger or smaller; name is for its text."""
+    if header.nb_snapshots and header.version < 3:
+        raise UnsupportedImageError(
+            f"{name}: an image of version 2 (0.10) cannot change its size with snapshots; delete them first"
         )
 
 

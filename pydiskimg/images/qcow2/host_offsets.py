@@ -3,23 +3,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.l2_tables import SAME_KIND, L2Table
-from pydiskimg.images.qcow2.mapping import Mapping
-from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, MIXED, ZERO
+from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, MIXED, ZERO, runs_of_kinds
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import TypeAlias
+
+    from pydiskimg.images.qcow2.l2_tables import L2Table
+    from pydiskimg.images.qcow2.mapping import Mapping
 
 # What is known about a piece; several of them at once. HOLE is none of the first three.
 IS_ZERO, IS_DATA, IS_COMPRESSED, HAS_OFFSET = 1, 2, 4, 8
 
-Piece = tuple[int, int, int, int]
+Piece: TypeAlias = "tuple[int, int, int, int]"
 """start, length, flags, and the host offset of the first byte (with HAS_OFFSET)."""
 
-Parts = Sequence[tuple[int, int]]
+Parts: TypeAlias = "Sequence[tuple[int, int]]"
 """(length, flags) of bytes that adjoin; the flags of neighbours differ, all or none of them have HAS_OFFSET."""
 
-Series = tuple[int, int, Parts, int]
+Series: TypeAlias = "tuple[int, int, Parts, int]"
 """start, length, parts and host: pieces in a row whose host offsets, where they have them, adjoin as well.
 
 The subclusters of a cluster are one series: a small image can have millions of pieces, too many for a step each.
@@ -57,9 +61,10 @@ def _in_table(mapping: Mapping, table: L2Table, start: int, end: int, translatio
     last_index = (end - 1 - first >> bits) + 1
     located_data = translation[_LOCATED_DATA]
     position = start
-    for found in SAME_KIND.finditer(table.kinds, start - first >> bits, last_index):
-        index, after = found.span()
-        kind, stop = table.kinds[index], min(first + (after << bits), end)
+    begin = start - first >> bits
+    for kind, index_in_part, after_in_part in runs_of_kinds(table.kinds[begin:last_index]):
+        index, after = begin + index_in_part, begin + after_in_part
+        stop = min(first + (after << bits), end)
         length = stop - position
         if kind == MIXED:
             yield from _in_clusters(mapping, table, index, position, stop, translation)
@@ -128,7 +133,9 @@ def _in_clusters(
 def _parts(kinds: bytes, has_offset: bool, unit: int, translation: tuple[int, ...]) -> Parts:
     """The parts of a whole cluster whose subclusters, of unit bytes each, have these kinds."""
     of_all = HAS_OFFSET if has_offset else 0
-    return tuple((len(run) * unit, translation[_FLAGS[run[0]] | of_all]) for run in SAME_KIND.findall(kinds))
+    return tuple(
+        ((after - first) * unit, translation[_FLAGS[kind] | of_all]) for kind, first, after in runs_of_kinds(kinds)
+    )
 
 
 def _cut(parts: Parts, first: int, end: int) -> Parts:

@@ -7,53 +7,35 @@ once; only a table that something is wrong or unusual in is walked entry by entr
 
 from __future__ import annotations
 
-import re
 import sys
-from array import array
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.header import Header
-from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, MIXED, ZERO
-from pydiskimg.images.qcow2.words import numbers
-from pydiskimg.protocols import Source, read_bytes
-from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, ZERO
+from pydiskimg.images.qcow2.words import combined, common, is_zero, numbers
+from pydiskimg.protocols import read_bytes
+from pydiskimg.startup import TYPE_CHECKING, cached_property
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Callable
     from typing import TypeAlias
 
+    from pydiskimg.images.qcow2.header import Header
+    from pydiskimg.protocols import Source
+
     Report: TypeAlias = Callable[[int, int, InvalidImageError], None]
 
-# Subclusters are unfolded, a byte for each, of so many clusters at a time.
-UNFOLDED = 1024
-SAME_KIND = re.compile(b"H+|Z+|D+|C+|M{1,%d}" % UNFOLDED)
-
 # Flags of an entry, one byte each while they are put together; the strongest decides on the kind.
-_HAS_COMPRESSED_BIT = bytes(4 * (byte >> 6 & 1) for byte in range(256))
-_HAS_ZERO_BIT = bytes(2 * (byte & 1) for byte in range(256))
-_HAS_COPIED_BIT = bytes(byte >> 7 for byte in range(256))
+_HAS_COMPRESSED_BIT = (bytes(64) + b"\4" * 64) * 2
+_HAS_ZERO_BIT = b"\0\2" * 128
+_HAS_COPIED_BIT = bytes(128) + b"\1" * 128
 _STANDARD = bytes((HOLE, DATA, ZERO, ZERO, *[COMPRESSED] * 4)).ljust(256, b"\0")
 
 _NOT_NONE = bytes((0, *[1] * 255))
 _WITHOUT_BIT_0 = bytes(byte & 0xFE for byte in range(256))
 
-# With subclusters: whether any and whether all of them are allocated (1, 2) or zero (8, 16), and whether the cluster
-# has a place in the file (32).
-_ANY_ALLOCATED, _ANY_ZERO = _NOT_NONE, bytes((0, *[8] * 255))
-_ALL_ALLOCATED, _ALL_ZERO = bytes((*[0] * 255, 2)), bytes((*[0] * 255, 16))
-_STORED = bytes((0, *[32] * 255))
-_EXTENDED = bytes(
-    COMPRESSED if flags & 4 else {0: HOLE, 1 | 2: DATA, 8 | 16: ZERO}.get(flags & 31, MIXED) for flags in range(256)
-)
-# Allocated only where there is a place, compressed only without a bitmap; the others are looked at one by one.
-_UNSUSPECTED = bytes(flags for flags in range(64) if (not flags & 27 if flags & 4 else flags & 32 or not flags & 3))
-
-# Eight subclusters for each byte of a bitmap: 1 where its bit is set, or 2; and the kind of what both give together.
-_ALLOCATED_BITS = [bytes(byte >> bit & 1 for bit in range(8)) for byte in range(256)]
-_ZERO_BITS = [bytes((byte >> bit & 1) * 2 for bit in range(8)) for byte in range(256)]
-_SUBCLUSTER = bytes((HOLE, DATA, ZERO)).ljust(256, b"\0")
-
+_ALL_BYTES = bytes(range(256))
 _BEYOND_ANY_FILE = 1 << 64
 
 
@@ -94,6 +76,8 @@ class L2Table:
         The entries have bitmaps and are not compressed. An image of 1 MiB can have two million of these: they are
         unfolded all together.
         """
+        from pydiskimg.images.qcow2.extended_entries import unfolded  # only here: few images have subclusters
+
         return unfolded(*self.bitmaps(index, end))
 
     def bitmaps(self, index: int, end: int) -> tuple[bytes, bytes]:
@@ -134,9 +118,16 @@ class TableReader:
         self._wrong |= layout.L2_EXTENDED_RESERVED if header.extended_l2 else layout.L2_STANDARD_RESERVED
         if header.version < 3:
             self._wrong |= layout.L2_ZERO
-        self._sound = _bytes_without(self._wrong | layout.L2_COMPRESSED)
-        # Without these bits an offset is below a power of two that is not beyond the end.
-        self._near = _bytes_without(layout.ENTRY_OFFSET & -(1 << max(0, self._data_end.bit_length() - 1)))
+
+    @cached_property
+    def _sound(self) -> list[bytes]:
+        """For each of the eight bytes of an entry, the values that nothing is wrong with."""
+        return _bytes_without(self._wrong | layout.L2_COMPRESSED)
+
+    @cached_property
+    def _near(self) -> list[bytes]:
+        """The values of offsets that are below a power of two which is not beyond the end."""
+        return _bytes_without(layout.ENTRY_OFFSET & -(1 << max(0, self._data_end.bit_length() - 1)))
 
     def read(self, index: int, offset: int) -> L2Table:
         """Return the table at offset in the file; index is its L1 entry's, for messages."""
@@ -182,7 +173,7 @@ class TableReader:
 
     def _table(self, index: int, raw: bytes) -> L2Table:
         words = numbers(raw)
-        if not raw.strip(b"\0"):
+        if is_zero(raw):
             return L2Table(words, bytes((HOLE,)) * self._header.l2_entries, self._header.l2_entry_size // 8)
         return self._extended(index, raw, words) if self._header.extended_l2 else self._standard(index, raw, words)
 
@@ -193,29 +184,24 @@ class TableReader:
             for index in range(self._header.l2_entries):
                 self._check(table, index, words[index : index + 1])
         zero = parts[7].translate(_HAS_ZERO_BIT)
-        return L2Table(words, _combined(compressed, zero, self._stored(parts)).translate(_STANDARD), 1)
+        return L2Table(words, combined(compressed, zero, self._stored(parts)).translate(_STANDARD), 1)
 
     def _extended(self, table: int, raw: bytes, words: array[int]) -> L2Table:
+        from pydiskimg.images.qcow2.extended_entries import KINDS, UNSUSPECTED, entry_flags
+
         parts = [raw[at::16] for at in range(16)]
         entry_bytes, zero, allocated = parts[:8], parts[8:12], parts[12:]
         compressed = parts[0].translate(_HAS_COMPRESSED_BIT)
-        flags = _combined(
-            compressed,
-            _combined(*allocated).translate(_ANY_ALLOCATED),
-            _common(*allocated).translate(_ALL_ALLOCATED),
-            _combined(*zero).translate(_ANY_ZERO),
-            _common(*zero).translate(_ALL_ZERO),
-            self._stored(entry_bytes).translate(_STORED),
-        )
-        wrong = flags.translate(None, _UNSUSPECTED) or self._looks_wrong(entry_bytes, words[0::2], compressed)
-        if wrong or any(_common(a, z).strip(b"\0") for a, z in zip(allocated, zero, strict=True)):
+        flags = entry_flags(compressed, self._stored(entry_bytes), allocated, zero)
+        wrong = flags.translate(None, UNSUSPECTED) or self._looks_wrong(entry_bytes, words[0::2], compressed)
+        if wrong or not all(is_zero(common(a, z)) for a, z in zip(allocated, zero, strict=True)):
             for index in range(self._header.l2_entries):
                 self._check(table, index, words[2 * index : 2 * index + 2])
-        return L2Table(words, flags.translate(_EXTENDED), 2)
+        return L2Table(words, flags.translate(KINDS), 2)
 
     def _looks_wrong(self, parts: list[bytes], entries: array[int], compressed: bytes) -> bool:
         """True unless all entries are known to be sound; parts are their first bytes, their second ones, and so on."""
-        if not compressed.strip(b"\0"):
+        if is_zero(compressed):
             if any(part.translate(None, sound) for part, sound in zip(parts, self._sound, strict=True)):
                 return True
             if not any(part.translate(None, near) for part, near in zip(parts, self._near, strict=True)):
@@ -236,7 +222,7 @@ class TableReader:
         columns = [*parts[1:6], parts[6].translate(_WITHOUT_BIT_0)]
         if self._header.has_data_file:
             columns.append(parts[0].translate(_HAS_COPIED_BIT))
-        return _combined(*columns).translate(_NOT_NONE)
+        return combined(*columns).translate(_NOT_NONE)
 
     def _is_stored(self, entry: int) -> bool:
         return bool(entry & (layout.ENTRY_OFFSET | (layout.COPIED if self._header.has_data_file else 0)))
@@ -276,19 +262,14 @@ class TableReader:
         return InvalidImageError(f"{self._file.name}: {where}: {text}; the image is truncated or corrupt")
 
 
-def unfolded(stored: bytes, zero: bytes) -> bytes:
-    """One byte of kind, HOLE, ZERO or DATA, for each subcluster of which the bitmaps have a bit."""
-    return _combined(
-        b"".join(map(_ALLOCATED_BITS.__getitem__, stored)), b"".join(map(_ZERO_BITS.__getitem__, zero))
-    ).translate(_SUBCLUSTER)
-
-
 def _beyond(what: str, end: int, file: str = "file") -> str:
     return f"{what} lies beyond the end of the {file} (0x{end:x})"
 
 
 def _largest_offset(entries: array[int]) -> int:
     """The largest offset in sound entries, which have nothing above it but the copied bit."""
+    from array import array
+
     raw = bytearray(entries.tobytes())
     raw[7 if sys.byteorder == "little" else 0 :: 8] = bytes(len(entries))
     return max(array("Q", raw)) & layout.ENTRY_OFFSET
@@ -296,21 +277,8 @@ def _largest_offset(entries: array[int]) -> int:
 
 def _bytes_without(mask: int) -> list[bytes]:
     """For each of the eight bytes of an entry: the values that it has when no bit of mask is set."""
-    return [bytes(byte for byte in range(256) if not byte & bits) for bits in mask.to_bytes(8, "big")]
-
-
-def _combined(*flags: bytes) -> bytes:
-    """The bytes of all flags or-ed together, place by place."""
-    number = 0
-    for each in flags:
-        if each.strip(b"\0"):
-            number |= int.from_bytes(each, "big")
-    return number.to_bytes(len(flags[0]), "big")
-
-
-def _common(*flags: bytes) -> bytes:
-    """The bytes of all flags and-ed together, place by place."""
-    number = -1
-    for each in flags:
-        number &= int.from_bytes(each, "big")
-    return number.to_bytes(len(flags[0]), "big")
+    found = {0: _ALL_BYTES, 0xFF: b"\0"}
+    for bits in mask.to_bytes(8, "big"):
+        if bits not in found:
+            found[bits] = bytes(byte for byte in _ALL_BYTES if not byte & bits)
+    return [found[bits] for bits in mask.to_bytes(8, "big")]

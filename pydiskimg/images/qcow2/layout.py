@@ -86,6 +86,7 @@ AUTOCLEAR_KNOWN = (1 << 2) - 1
 
 CRYPT_NONE, CRYPT_AES, CRYPT_LUKS = 0, 1, 2
 COMPRESSION_ZLIB, COMPRESSION_ZSTD = 0, 1
+COMPRESSION_TYPES = ("zlib", "zstd")  # by number
 
 # Section "Cluster mapping": bits of the entries of L1 and L2 tables.
 ENTRY_SIZE = 8

@@ -6,16 +6,20 @@ Where it is: QEMU docs/interop/qcow2, "Full disk encryption header pointer".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.fs.luks import ACTIVE, KEY_SLOT, KEY_SLOTS, LUKS1, MAGIC
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.header import Header
-from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.protocols import read_bytes
 from pydiskimg.records import Record
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from pydiskimg.images.qcow2.header import Header
+    from pydiskimg.protocols import Source
 
 # Section "Full disk encryption header pointer"
 CRYPTO_HEADER = Record(

@@ -6,28 +6,29 @@ A table is checked whole when it is loaded (l2_tables.py), so that its results c
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-
 from pydiskimg.errors import InvalidImageError
-from pydiskimg.extents import Extent, Kind
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.cache import Cache
-from pydiskimg.images.qcow2.header import Header
-from pydiskimg.images.qcow2.l2_tables import SAME_KIND, L2Table, TableReader
-from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, MIXED, ZERO, MixedRun, Run
-from pydiskimg.images.qcow2.runs_in_table import runs_in_table, split
-from pydiskimg.images.qcow2.subclusters import coarse
-from pydiskimg.protocols import Source, read_bytes
+from pydiskimg.images.qcow2.l2_tables import TableReader
+from pydiskimg.images.qcow2.runs import HOLE, MixedRun, Run
+from pydiskimg.images.qcow2.runs_in_table import runs_in_table
+from pydiskimg.images.qcow2.words import is_zero
+from pydiskimg.protocols import read_bytes
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pydiskimg.extents import Extent
+    from pydiskimg.images.qcow2.header import Header
+    from pydiskimg.images.qcow2.l2_tables import L2Table
+    from pydiskimg.protocols import Source
 
 L1_PIECE = 64 << 10
 L1_CACHE = 1 << 20
 L2_CACHE = 16 << 20
 
-_EXTENT_KINDS = {HOLE: Kind.HOLE, ZERO: Kind.ZERO, DATA: Kind.DATA, COMPRESSED: Kind.DATA}
-_GROUPS = re.compile(b"[HZDC]+|" + SAME_KIND.pattern)
-_EXTENTS = re.compile(b"H+|Z+|[DC]+")
-_NOT_ZERO = re.compile(rb"[^\0]")
+_NOT_ZERO = b"\0" + b"\1" * 255
 
 
 class Mapping:
@@ -79,23 +80,16 @@ class Mapping:
         Subclusters smaller than unit (bytes, a power of two) are not told apart: unit bytes, or a whole cluster when
         that is less, are DATA as soon as any of them is, otherwise HOLE as soon as any is.
         """
-        start, current = 0, Kind.HOLE
-        for first, step, kinds in self._kinds(unit):
-            position = first
-            for run in _EXTENTS.findall(kinds):
-                kind = _EXTENT_KINDS[run[0]]
-                if kind is not current:
-                    if position > start:
-                        yield Extent(start, position - start, current)
-                    start, current = position, kind
-                position += len(run) * step
-        if self._size > start:
-            yield Extent(start, self._size - start, current)
+        from pydiskimg.images.qcow2.mapping_extents import mapping_extents  # only here: much is told without them
+
+        return mapping_extents(self, unit)
 
     def runs(self, offset: int, length: int) -> Iterator[Run]:
         """Yield the runs that [offset, offset + length) of the virtual disk consists of, in order."""
         for run in self.coarse_runs(offset, length):
             if isinstance(run, MixedRun):
+                from pydiskimg.images.qcow2.mixed_runs import split  # only here: few images have subclusters
+
                 yield from split(run, self.header.subcluster_size)
             else:
                 yield run
@@ -106,7 +100,7 @@ class Mapping:
         while offset < end:
             index, inside = divmod(offset, self.header.l2_span)
             stop = min(end, (index + 1) * self.header.l2_span)
-            table = self._table(index)
+            table = self.table(index)
             if table is None:
                 yield Run(HOLE, offset, stop - offset)
             else:
@@ -119,8 +113,8 @@ class Mapping:
         What has no L2 table comes as one part with None, however long it is.
         """
         position, end, span = offset, offset + length, self.header.l2_span
-        for index in self._used_l1_indices(offset // span, -(-end // span)):
-            table = self._table(index)
+        for index in self.used_l1_indices(offset // span, -(-end // span)):
+            table = self.table(index)
             if table is None:
                 continue
             start = max(index * span, offset)
@@ -131,39 +125,8 @@ class Mapping:
         if position < end:
             yield position, end, None
 
-    def _kinds(self, unit: int) -> Iterator[tuple[int, int, bytes]]:
-        """Yield (position, step, kinds): one kind for each step bytes from position on, none beyond the end."""
-        size, span, cluster_size = self._size, self.header.l2_span, self.header.cluster_size
-        position = 0
-        for index in self._used_l1_indices():
-            table = self._table(index)
-            if table is None:
-                continue
-            first = index * span
-            if first > position:
-                yield position, first - position, b"H"
-            position = min(first + span, size)
-            clusters = -(-(position - first) // cluster_size)
-            for found in _GROUPS.finditer(table.kinds, 0, clusters):
-                at, after = found.span()
-                start = first + at * cluster_size
-                if table.kinds[at] == MIXED:
-                    step, kinds = self._mixed_kinds(table, at, after, unit)
-                    yield start, step, kinds[: -(-(size - start) // step)]
-                else:
-                    yield start, cluster_size, found.group()
-        if size > position:
-            yield position, size - position, b"H"
-
-    def _mixed_kinds(self, table: L2Table, index: int, after: int, unit: int) -> tuple[int, bytes]:
-        """(step, kinds) of clusters whose subclusters differ."""
-        step = self.header.subcluster_size
-        kinds = table.subclusters(index, after)
-        count = min(unit, self.header.cluster_size) // step
-        return (count * step, coarse(kinds, count)) if count > 1 else (step, kinds)
-
-    def _used_l1_indices(self, start: int = 0, end: int | None = None) -> Iterator[int]:
-        """Indices from start to end of the L1 entries that are not zero, runs of zeros being skipped as bytes.
+    def used_l1_indices(self, start: int = 0, end: int | None = None) -> Iterator[int]:
+        """Yield the indices from start to end of the L1 entries that are not zero; runs of zeros are skipped as bytes.
 
         An L2 table stands under one entry only. A small file whose entries share tables would otherwise keep a
         reader busy for as long as the size that it claims.
@@ -173,19 +136,22 @@ class Mapping:
         end = self._l1_entries if end is None else end
         for first in range(start - start % entries_in_piece, end, entries_in_piece):
             piece = self._l1_piece(first // entries_in_piece)
-            at, stop = max(0, start - first) * layout.ENTRY_SIZE, (end - first) * layout.ENTRY_SIZE
+            begin, stop = max(0, start - first), end - first
             # Only what was asked for: a layer below is asked once for every hole of the one above it.
-            if not piece[at:stop].strip(b"\0"):
+            part = piece[begin * layout.ENTRY_SIZE : stop * layout.ENTRY_SIZE]
+            if is_zero(part):
                 continue
-            while found := _NOT_ZERO.search(piece, at, stop):
-                index = found.start() // layout.ENTRY_SIZE
+            marks = part.translate(_NOT_ZERO)
+            at = marks.find(1)
+            while at >= 0:
+                index = at // layout.ENTRY_SIZE
                 if not left:
                     raise self._invalid(
                         "L1 table", f"it has more L2 tables than the file (0x{self._file.size:x}) holds"
                     )
                 left -= 1
-                yield first + index
-                at = (index + 1) * layout.ENTRY_SIZE
+                yield first + begin + index
+                at = marks.find(1, (index + 1) * layout.ENTRY_SIZE)
 
     def _l1_piece(self, number: int) -> bytes:
         piece = self._l1_pieces.get(number)
@@ -196,8 +162,8 @@ class Mapping:
             self._l1_pieces.put(number, piece, length)
         return piece
 
-    def _table(self, index: int) -> L2Table | None:
-        """The L2 table under L1 entry index; None when nothing is stored there."""
+    def table(self, index: int) -> L2Table | None:
+        """Return the L2 table under L1 entry index; None when nothing is stored there."""
         number, at = divmod(index * layout.ENTRY_SIZE, L1_PIECE)
         entry = int.from_bytes(self._l1_piece(number)[at : at + layout.ENTRY_SIZE], "big")
         offset = self._check_l1_entry(index, entry)

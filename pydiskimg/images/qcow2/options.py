@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import os
-from collections import namedtuple
 
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.compress import COMPRESSION_TYPES
-from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.startup import TYPE_CHECKING, ValueObject
 
 if TYPE_CHECKING:
     from typing import TypedDict
@@ -30,37 +28,39 @@ if TYPE_CHECKING:
 DEFAULT_CLUSTER_SIZE = 64 << 10
 REFCOUNT_BITS = 16  # what version 2 always has
 
-_Fields = namedtuple(
-    "_Fields",
-    (
-        "cluster_size",
-        "version",
-        "compression_type",
-        "refcount_bits",
-        "lazy_refcounts",
-        "extended_l2",
-        "data_file",
-        "data_file_raw",
-    ),
-    defaults=(DEFAULT_CLUSTER_SIZE, 3, "zlib", REFCOUNT_BITS, False, False, "", False),
-)
 
-
-# dataclasses take longer to import than an empty image takes to make.
-class ChosenOptions(_Fields):
+class ChosenOptions(ValueObject):
     """The options of a new image: cluster_size (bytes), version (2 or 3), compression_type ("zlib" or "zstd"),
     refcount_bits (1 to 64), lazy_refcounts, which lets other writers leave counts to a repair, and extended_l2, by
     which a 32nd of a cluster is stored by itself. data_file is the name of the external data file that the image gets
     ("": none), data_file_raw that it is a raw image of the disk at the same time.
     """
 
-    __slots__ = ()
+    def __init__(
+        self,
+        cluster_size: int = DEFAULT_CLUSTER_SIZE,
+        version: int = 3,
+        compression_type: str = "zlib",
+        refcount_bits: int = REFCOUNT_BITS,
+        *,
+        lazy_refcounts: bool = False,
+        extended_l2: bool = False,
+        data_file: str = "",
+        data_file_raw: bool = False,
+    ) -> None:
+        self.cluster_size = cluster_size
+        self.version = version
+        self.compression_type = compression_type
+        self.refcount_bits = refcount_bits
+        self.lazy_refcounts = lazy_refcounts
+        self.extended_l2 = extended_l2
+        self.data_file = data_file
+        self.data_file_raw = data_file_raw
 
     @property
     def refcount_order(self) -> int:
         """refcount_bits as a power of two."""
-        order: int = self.refcount_bits.bit_length() - 1
-        return order
+        return self.refcount_bits.bit_length() - 1
 
     @property
     def l2_entry_size(self) -> int:
@@ -92,10 +92,9 @@ def _problem(chosen: ChosenOptions) -> str | None:
             f"extended L2 entries (subclusters) are not possible with clusters of {size} bytes; expected "
             f"{1 << layout.MIN_EXTENDED_CLUSTER_BITS} or more"
         )
-    if chosen.compression_type not in COMPRESSION_TYPES:
-        return (
-            f"the compression type {chosen.compression_type!r} is not known; expected {' or '.join(COMPRESSION_TYPES)}"
-        )
+    if chosen.compression_type not in layout.COMPRESSION_TYPES:
+        expected = " or ".join(layout.COMPRESSION_TYPES)
+        return f"the compression type {chosen.compression_type!r} is not known; expected {expected}"
     if chosen.refcount_bits.bit_count() != 1 or chosen.refcount_order > layout.MAX_REFCOUNT_ORDER:
         return f"reference counts of {chosen.refcount_bits} bits are not possible; expected a power of two from 1 to 64"
     return (_problem_of_version_2(chosen) if chosen.version == 2 else None) or _problem_of_data_file(chosen)

@@ -3,18 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from _thread import allocate_lock
 
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
-from pydiskimg.extents import Extent, merged
-from pydiskimg.images.qcow2.backing import over
-from pydiskimg.images.qcow2.cluster_reader import ClusterReader
-from pydiskimg.images.qcow2.compressed import ClusterDecoder
-from pydiskimg.images.qcow2.header import Header, read_header, require_readable, warn_of_corruption
+from pydiskimg.images.qcow2.header import read_header, require_readable, warn_of_corruption
 from pydiskimg.images.qcow2.mapping import L2_CACHE, Mapping
 from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE
-from pydiskimg.protocols import FileRange, ImageSource, Source, WritableBuffer, check_range
-from pydiskimg.text import quoted
+from pydiskimg.protocols import ImageSource, Source, check_range
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pydiskimg.extents import Extent
+    from pydiskimg.images.qcow2.cluster_reader import ClusterReader
+    from pydiskimg.images.qcow2.compressed import ClusterDecoder
+    from pydiskimg.images.qcow2.header import Header
+    from pydiskimg.protocols import FileRange, WritableBuffer
 
 # Of decompressed clusters, which are kept only when less than the whole cluster was asked for.
 CLUSTER_CACHE = 8 << 20
@@ -28,8 +33,8 @@ class Qcow2Source(ImageSource):
 
     file is the qcow2 file itself, mapping where its clusters are, backing what is seen where the layer has a HOLE
     (None: zeros), data where the clusters of DATA are (None: in file). All of them stay the caller's and must not
-    change meanwhile; close() only calls on_close. cluster_cache is the bytes of decompressed clusters that are kept.
-    Made by open_qcow2().
+    change meanwhile; close() only calls on_close. decoder is None for that of the image's compression; cluster_cache is
+    the bytes of decompressed clusters that are kept. Made by open_qcow2().
     """
 
     name: str
@@ -39,7 +44,7 @@ class Qcow2Source(ImageSource):
         self,
         file: Source,
         mapping: Mapping,
-        decoder: ClusterDecoder,
+        decoder: ClusterDecoder | None = None,
         *,
         data: Source | None = None,
         backing: Source | None = None,
@@ -52,8 +57,29 @@ class Qcow2Source(ImageSource):
         self.file = file
         self.data = file if data is None else data
         self.mapping = mapping
-        self._reader = ClusterReader(file, self.header, decoder, data=data, backing=backing, cache=cluster_cache)
+        self._decoder = decoder
+        self._cluster_cache = cluster_cache
         self._on_close = on_close
+        self._lock = allocate_lock()
+        self._made_reader: ClusterReader | None = None
+
+    @property
+    def _reader(self) -> ClusterReader:
+        """What reads clusters, made for the first of them: much is told of an image without any."""
+        if self._made_reader is None:
+            with self._lock:
+                self._made_reader = self._made_reader or self._new_reader()
+        return self._made_reader
+
+    def _new_reader(self) -> ClusterReader:
+        from pydiskimg.images.qcow2.cluster_reader import ClusterReader
+        from pydiskimg.images.qcow2.compressed import ClusterDecoder
+
+        decoder = self._decoder or ClusterDecoder(self.header.compression_type, name=self.name)
+        data = None if self.data is self.file else self.data
+        return ClusterReader(
+            self.file, self.header, decoder, data=data, backing=self.backing, cache=self._cluster_cache
+        )
 
     @property
     def size(self) -> int:
@@ -71,11 +97,11 @@ class Qcow2Source(ImageSource):
         Raises InvalidImageError where a table is corrupt.
         """
         own = self.mapping.extents()
-        return own if self.backing is None else merged(over(own, self.backing.extents()))
+        return own if self.backing is None else _over(own, self.backing.extents())
 
     def coarse_extents(self, unit: int) -> Iterator[Extent]:
         own = self.mapping.extents(unit)
-        return own if self.backing is None else merged(over(own, self.backing.coarse_extents(unit)))
+        return own if self.backing is None else _over(own, self.backing.coarse_extents(unit))
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         """Fill buffer as Source.read_into() does."""
@@ -122,6 +148,13 @@ class Qcow2Source(ImageSource):
             on_close()
 
 
+def _over(own: Iterator[Extent], behind: Iterator[Extent]) -> Iterator[Extent]:
+    from pydiskimg.extents import merged
+    from pydiskimg.images.qcow2.backing import over
+
+    return merged(over(own, behind))
+
+
 def open_qcow2(
     file: Source,
     *,
@@ -153,12 +186,13 @@ def open_qcow2(
         location |= {"l1_table_offset": found.l1_table_offset, "l1_size": found.l1_size, "size": found.disk_size}
     if data_file is not None:
         location["data_size"] = data_file.size
-    decoder = ClusterDecoder(header.compression_type, name=file.name)
-    decoder.require_library()
+    if header.compression_type != "zlib":
+        from pydiskimg.images.qcow2.compressed import ClusterDecoder
+
+        ClusterDecoder(header.compression_type, name=file.name).require_library()
     return Qcow2Source(
         file,
         Mapping(file, header, **location),
-        decoder,
         data=data_file,
         backing=backing,
         cluster_cache=CLUSTER_CACHE // cache_share,
@@ -172,8 +206,12 @@ def _require_references(header: Header, name: str, *, backing: Source | None, da
             raise ValueError(f"{name}: has no external data file, and one was handed in")
         if header.data_file is None:
             raise InvalidImageError(f"{name}: keeps its data in an external file, and does not say in which")
+        from pydiskimg.text import quoted
+
         raise UnsupportedImageError(
             f"{name}: keeps its data in the external file {quoted(header.data_file)}, which was not opened"
         )
     if header.backing_file is not None and backing is None:
+        from pydiskimg.text import quoted
+
         raise UnsupportedImageError(f"{name}: has the backing file {quoted(header.backing_file)}, which was not opened")

@@ -3,23 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.header import Header
-from pydiskimg.images.qcow2.words import numbers
-from pydiskimg.protocols import Source
+from pydiskimg.images.qcow2.words import is_zero, numbers
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydiskimg.images.qcow2.header import Header
+    from pydiskimg.protocols import Source
 
 REFTABLE_RESERVED = 0x1FF  # bits 0 to 8 of an entry
 MANY = 255  # what expanded() gives for every count from here on
 _WINDOW = 1 << 20  # clusters that are counted at a time
 
 _NOT_ZERO = bytes([0] + [MANY] * 255)
-# For widths of 1, 2 and 4 bits: what the counts in one byte are, the lowest bits first.
-_UNPACKED = {
-    order: [bytes(byte >> at & (1 << (1 << order)) - 1 for at in range(0, 8, 1 << order)) for byte in range(256)]
-    for order in (0, 1, 2)
-}
+_UNPACKED: dict[int, list[bytes]] = {}
 
 
 class RefcountReader:
@@ -110,7 +109,7 @@ def has_unfilled_clusters(file: Source, header: Header, stored: int) -> bool:
 def expanded(block: bytes | bytearray, order: int) -> bytes | bytearray:
     """The counts in a part of a refcount block, one byte each, MANY standing for all that are larger."""
     if order < 3:
-        return b"".join(map(_UNPACKED[order].__getitem__, block))
+        return b"".join(map(_unpacked(order).__getitem__, block))
     width = 1 << order - 3
     low = block[width - 1 :: width]
     for column in range(width - 1):
@@ -121,6 +120,14 @@ def expanded(block: bytes | bytearray, order: int) -> bytes | bytearray:
     return low
 
 
+def _unpacked(order: int) -> list[bytes]:
+    """For counts of 1, 2 or 4 bits: what those in one byte are, the lowest bits first, for every byte."""
+    if order not in _UNPACKED:
+        width, mask = 1 << order, (1 << (1 << order)) - 1
+        _UNPACKED[order] = [bytes(byte >> at & mask for at in range(0, 8, width)) for byte in range(256)]
+    return _UNPACKED[order]
+
+
 def read_padded(file: Source, offset: int, length: int) -> bytearray:
     """Return length bytes of file from offset on; those beyond its end are zero."""
     buffer = bytearray(length)
@@ -129,8 +136,3 @@ def read_padded(file: Source, offset: int, length: int) -> bytearray:
         with memoryview(buffer) as view:
             file.read_into(offset, view[:inside])
     return buffer
-
-
-def is_zero(raw: bytes | bytearray) -> bool:
-    """True when all bytes are zero; as fast as memory is compared."""
-    return raw == bytes(len(raw))

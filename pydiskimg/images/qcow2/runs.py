@@ -3,9 +3,41 @@
 
 from __future__ import annotations
 
+from pydiskimg.startup import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 HOLE, ZERO, DATA, COMPRESSED, MIXED = b"HZDCM"
 
 BITMAP = 4  # bytes: a bit for each of 32 subclusters
+
+# Subclusters are unfolded, a byte for each, of so many clusters at a time.
+UNFOLDED = 1024
+# By kind, 1 for each other kind.
+_OTHERS = {kind: b"\1" * kind + b"\0" + b"\1" * (255 - kind) for kind in (HOLE, ZERO, DATA, COMPRESSED, MIXED)}
+
+
+def runs_of_kinds(kinds: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield (kind, first, after) of the runs that kinds, one byte each, consists of; MIXED ones of at most UNFOLDED."""
+    where_others: dict[int, bytes] = {}  # by kind, a byte for each of kinds: 1 where it is another one
+    first, end = 0, len(kinds)
+    while first < end:
+        kind = kinds[first]
+        if first + 1 == end or kinds[first + 1] != kind:
+            yield kind, first, first + 1
+            first += 1
+            continue
+        others = where_others.get(kind)
+        if others is None:
+            others = where_others[kind] = kinds.translate(_OTHERS[kind])
+        after = others.find(1, first)
+        if after < 0:
+            after = end
+        if kind == MIXED:
+            after = min(after, first + UNFOLDED)
+        yield kind, first, after
+        first = after
 
 
 class Run:

@@ -1,13 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""From the entries of an L2 table to runs; clusters whose subclusters differ are one run, or split."""
+"""From the entries of an L2 table to runs; clusters whose subclusters differ are runs of their own kind."""
 
 from __future__ import annotations
 
-import re
-
-from pydiskimg.images.qcow2.l2_tables import SAME_KIND, unfolded
-from pydiskimg.images.qcow2.layout import SUBCLUSTERS
-from pydiskimg.images.qcow2.runs import BITMAP, COMPRESSED, DATA, MIXED, MixedRun, Run
+from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, MIXED, ZERO, MixedRun, Run, runs_of_kinds
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,9 +12,6 @@ if TYPE_CHECKING:
     from pydiskimg.images.qcow2.header import Header
     from pydiskimg.images.qcow2.l2_tables import L2Table
 
-# Between clusters whose subclusters differ a few others are taken along: one by one each would be a step.
-_MIXED = re.compile(b"M(?:[DHZ]{0,7}M)*")
-
 
 def runs_in_table(table: L2Table, header: Header, offset: int, inside: int, stop: int) -> Iterator[Run]:
     """Yield the runs of [offset, stop) of the virtual disk, whose clusters the table maps; some may be MIXED.
@@ -26,54 +19,44 @@ def runs_in_table(table: L2Table, header: Header, offset: int, inside: int, stop
     inside is the distance of offset from the start of what the table maps.
     """
     cluster_size = header.cluster_size
-    last = inside + (stop - offset) - 1
-    index, end_index = inside // cluster_size, last // cluster_size + 1
-    while index < end_index:
-        kind = table.kinds[index]
-        after = _end_of_run(table, index, end_index, cluster_size)
-        skip = offset % cluster_size
-        length = min((after - index) * cluster_size - skip, stop - offset)
-        if kind == DATA:
-            yield Run(kind, offset, length, table.host(index) + skip)
-        elif kind == COMPRESSED:
-            yield Run(kind, offset, length, *header.compressed_at(table.entry(index)))
-        elif kind == MIXED:
-            yield MixedRun(offset, length, table.hosts(index, after), *table.bitmaps(index, after))
-        else:
-            yield Run(kind, offset, length)
+    begin, last = inside // cluster_size, inside + (stop - offset) - 1
+    for index, after in _same_in_table(table, begin, last // cluster_size + 1, cluster_size):
+        length = min((after - index) * cluster_size - offset % cluster_size, stop - offset)
+        yield _run(table, header, index, after, offset, length)
         offset += length
-        index = after
 
 
-def _end_of_run(table: L2Table, index: int, end_index: int, cluster_size: int) -> int:
-    """The first index after index whose cluster does not continue it, for DATA in the file as well."""
+def _same_in_table(table: L2Table, begin: int, end: int, cluster_size: int) -> Iterator[tuple[int, int]]:
+    """Yield (index, after) of the entries from begin to end that make a run."""
+    kinds = table.kinds[begin:end]
+    if MIXED in kinds:
+        from pydiskimg.images.qcow2.mixed_runs import runs_with_mixed  # only here: few images have subclusters
+
+        found = runs_with_mixed(kinds)
+    else:
+        found = runs_of_kinds(kinds)
+    for kind, first, after in found:
+        index = begin + first
+        while index < begin + after:
+            following = _end_of_neighbours(table, kind, index, begin + after, cluster_size)
+            yield index, following
+            index = following
+
+
+def _end_of_neighbours(table: L2Table, kind: int, index: int, end: int, cluster_size: int) -> int:
+    """The first index after index, at most end, whose cluster of the same kind does not continue it in the file."""
+    if kind in (HOLE, ZERO, MIXED):
+        return end
+    return index + 1 if kind == COMPRESSED else table.end_of_neighbours(index, end, cluster_size)
+
+
+def _run(table: L2Table, header: Header, index: int, after: int, offset: int, length: int) -> Run:
+    """The run of entries from index to after, which begins at offset of the virtual disk, inside of the first one."""
     kind = table.kinds[index]
+    if kind == DATA:
+        return Run(kind, offset, length, table.host(index) + offset % header.cluster_size)
     if kind == COMPRESSED:
-        return index + 1
-    same = (_MIXED if kind == MIXED else SAME_KIND).match(table.kinds, index, end_index)
-    end = same.end() if same else index + 1
-    return table.end_of_neighbours(index, end, cluster_size) if kind == DATA else end
-
-
-def split(run: MixedRun, unit: int) -> Iterator[Run]:
-    """Yield the runs, each of one kind, that a mixed one consists of; unit is the bytes of a subcluster."""
-    size, stop = unit * SUBCLUSTERS, run.start + run.length
-    first = run.start - run.start % size
-    for index, after in _neighbours(run.hosts, size):
-        begin, some = first + index * size, slice(BITMAP * index, BITMAP * after)
-        kinds = unfolded(run.stored[some], run.zero[some])
-        for found in SAME_KIND.finditer(kinds):
-            start = max(begin + found.start() * unit, run.start)
-            end = min(begin + found.end() * unit, stop)
-            if start < end:
-                kind = kinds[found.start()]
-                yield Run(kind, start, end - start, run.hosts[index] + start - begin if kind == DATA else 0)
-
-
-def _neighbours(hosts: list[int], cluster_size: int) -> Iterator[tuple[int, int]]:
-    """(index, after) of the clusters that follow each other in the file."""
-    index = 0
-    for after in range(1, len(hosts) + 1):
-        if after == len(hosts) or hosts[after] != hosts[after - 1] + cluster_size:
-            yield index, after
-            index = after
+        return Run(kind, offset, length, *header.compressed_at(table.entry(index)))
+    if kind == MIXED:
+        return MixedRun(offset, length, table.hosts(index, after), *table.bitmaps(index, after))
+    return Run(kind, offset, length)

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import os
-from collections import namedtuple
 from itertools import chain
 
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.images.qcow2.header import Header
 from pydiskimg.protocols import Addressable, Source, read_bytes
 from pydiskimg.records import Record
-from pydiskimg.startup import TYPE_CHECKING
+from pydiskimg.startup import TYPE_CHECKING, ValueObject
 from pydiskimg.text import quoted
 
 if TYPE_CHECKING:
@@ -55,44 +54,37 @@ _LISTED = 8  # snapshots that an error message names
 _LONGEST_ID, _LONGEST_NAME = 127, 255
 
 
-_Entry = namedtuple(
-    "_Entry",
-    (
-        "whole_id",
-        "whole_name",
-        "vm_state_size",
-        "date_sec",
-        "date_nsec",
-        "vm_clock_nsec",
-        "icount",
-        "disk_size",
-        "l1_table_offset",
-        "l1_size",
-    ),
-)
-
-
-# Not a dataclass, whose import takes a third of the time that `pydiskimg snapshot -l` takes in all.
-class Snapshot(_Entry):
+class Snapshot(ValueObject):
     """One entry of the snapshot table.
 
     whole_id and whole_name are the bytes up to the first zero byte, where QEMU ends them. Sizes and offsets are bytes,
     l1_size is entries. disk_size is the size that the virtual disk had. icount is None when not recorded.
     """
 
-    __slots__ = ()
-
-    if TYPE_CHECKING:
-        whole_id: bytes
-        whole_name: bytes
-        vm_state_size: int
-        date_sec: int
-        date_nsec: int
-        vm_clock_nsec: int
-        icount: int | None
-        disk_size: int
-        l1_table_offset: int
-        l1_size: int
+    def __init__(  # noqa: PLR0913 - the fields of an entry
+        self,
+        *,
+        whole_id: bytes,
+        whole_name: bytes,
+        vm_state_size: int,
+        date_sec: int,
+        date_nsec: int,
+        vm_clock_nsec: int,
+        icount: int | None,
+        disk_size: int,
+        l1_table_offset: int,
+        l1_size: int,
+    ) -> None:
+        self.whole_id = whole_id
+        self.whole_name = whole_name
+        self.vm_state_size = vm_state_size
+        self.date_sec = date_sec
+        self.date_nsec = date_nsec
+        self.vm_clock_nsec = vm_clock_nsec
+        self.icount = icount
+        self.disk_size = disk_size
+        self.l1_table_offset = l1_table_offset
+        self.l1_size = l1_size
 
     @property
     def id(self) -> str:

@@ -286,7 +286,7 @@ def test_snapshots_of_a_raw_image(image: Path, capsys: pytest.CaptureFixture[str
     ],
 )
 def test_what_is_left_to_argparse(words: list[str]) -> None:
-    assert run_quickly(words, declare_common, run) is False
+    assert run_quickly(words, declare_common, run) is None
 
 
 @pytest.mark.parametrize(

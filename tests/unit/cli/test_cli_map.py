@@ -12,10 +12,11 @@ import pytest
 
 from pydiskimg.cli import main
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
-from pydiskimg.images.map import IS_PRESENT, StoredRanges, map_rows
+from pydiskimg.images.map import IS_PRESENT, map_rows
 from pydiskimg.images.open import open_image
 from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET, IS_COMPRESSED, IS_DATA, IS_ZERO
 from pydiskimg.images.qcow2.reader import open_qcow2
+from pydiskimg.images.raw_layer import StoredRanges
 from tests.fixtures.qcow2_images import BytesSource, Craft, compressed_entry
 
 CLUSTER = 512

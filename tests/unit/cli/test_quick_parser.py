@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydiskimg.cli import QuickParser, UncommonError, cat, convert, ls, stat
+from pydiskimg.cli import QuickParser, UncommonError, cat, check, compare, convert, ls, measure, snapshot, stat
+from pydiskimg.cli import map as map_command
 from pydiskimg.cli.command_line import _parser
 from tests.fixtures.checkout import ROOT
 from tests.fixtures.qcow2_images import Craft
@@ -61,15 +62,24 @@ FILES_WORDS = st.sampled_from(
         *("-l", "-R", "-lR", "-L", "--long", "--long=1", "--output", "--output=json", "json", "--allow-references"),
     ]
 )
+IMAGES_WORDS = st.sampled_from(
+    [
+        *("-f", "-fraw", "raw", "qcow2", "-F", "-O", "-s", "-l", "-p", "-q", "-r", "-T", "-U", "-c", "-a", "-d", "-"),
+        *("all", "none", "1", "0x", "+1M", "-1", "a", "", "--", "--output", "--output=json", "json", "--shrink"),
+        *("--preallocation=full", "--start-offset=1k", "--max-length", "--allow-references", "--size", "--force-share"),
+    ]
+)
+IMAGES = {module.__name__.rpartition(".")[2]: module for module in (check, compare, map_command, measure, snapshot)}
 FILES = {"cat": cat.declare_common, "ls": ls.declare_common, "stat": stat.declare_common}
 
-NOT_COMPARED = ("run", "version", "usage_error", "_image_options_error", "ignored", "parser")
+NOT_COMPARED = ("run", "version", "reads_descriptions", "usage_error", "_image_options_error", "ignored", "parser")
 
 
 def common_form(words: list[str], command: str = "convert") -> dict[str, object]:
     """Return what the quick parser understands, by the names that argparse has; an option not given is None for it."""
     parser = QuickParser()
-    FILES.get(command, convert.declare_common)(parser)
+    others = {name: module.declare_common for name, module in IMAGES.items()}
+    (FILES | others).get(command, convert.declare_common)(parser)
     found = parser.parse(words)
     return {key: getattr(found, key) or None for key in by_argparse(words, command)}
 
@@ -90,6 +100,15 @@ def test_any_words(words: list[str]) -> None:
 
 @given(st.sampled_from(sorted(FILES)), st.lists(FILES_WORDS, max_size=6))
 def test_any_words_of_what_reads_files(command: str, words: list[str]) -> None:
+    try:
+        found = common_form(words, command)
+    except UncommonError:
+        return
+    assert found == by_argparse(words, command)
+
+
+@given(st.sampled_from(sorted(IMAGES)), st.lists(IMAGES_WORDS, max_size=6))
+def test_any_words_of_what_tells_of_images(command: str, words: list[str]) -> None:
     try:
         found = common_form(words, command)
     except UncommonError:

@@ -12,6 +12,8 @@ import pytest
 from pydiskimg.cli.command_line import COMMANDS
 from pydiskimg.disks.memory import MemoryDisk
 from pydiskimg.images.create import new_image
+from pydiskimg.images.open_store import open_qcow2_store
+from pydiskimg.images.qcow2.switch.snapshots import take_snapshot
 from pydiskimg.partitions.make import Content, NewPartition, plan_partition_table
 from pydiskimg.units import MIB
 from tests.fixtures.checkout import ROOT
@@ -45,6 +47,59 @@ QCOW2 = {
     "pydiskimg.images.qcow2.header",
     "pydiskimg.images.qcow2.layout",
     "pydiskimg.records",
+}
+
+VERSION = {
+    *("__future__", "errno", "gc", "pydiskimg", "pydiskimg.cli", "pydiskimg.errors", "pydiskimg.linux"),
+    *("pydiskimg.linux.stdio", "pydiskimg.startup"),
+}
+ARRAY = {  # array, and what it imports
+    *("_collections", "_operator", "array", "collections", "collections.abc", "itertools", "keyword", "operator"),
+    "reprlib",
+}
+_ARGUMENTS = {"pydiskimg.cli.arguments", "pydiskimg.cli.references", "pydiskimg.cli.signals"}
+_TABLES = {"pydiskimg.images.qcow2.l2_tables", "pydiskimg.images.qcow2.runs", "pydiskimg.images.qcow2.words"}
+# What opening a qcow2 image imports.
+READ = {
+    *((INFO - {"pydiskimg.cli.info"}) | QCOW2 | _ARGUMENTS | _TABLES),
+    "_collections",
+    "pydiskimg.images.open",
+    *("pydiskimg.images.qcow2.cache", "pydiskimg.images.qcow2.mapping", "pydiskimg.images.qcow2.reader"),
+    "pydiskimg.images.qcow2.runs_in_table",
+}
+MEASURE = {"pydiskimg.cli.image_options", "pydiskimg.cli.measure", "pydiskimg.images.measure"}
+MEASURE |= {"pydiskimg.images.qcow2.sizes"}
+MAP = {
+    *("pydiskimg.images.map", "pydiskimg.images.qcow2.host_offsets", "pydiskimg.images.qcow2.refcount_reader"),
+}
+MEASURE_QCOW2 = {"pydiskimg.images.measure_qcow2", "pydiskimg.images.qcow2.options"}
+SNAPSHOT = {
+    *("itertools", "pydiskimg.cli.arguments", "pydiskimg.cli.signals", "pydiskimg.cli.snapshot"),
+    *("pydiskimg.images.qcow2.snapshots", "pydiskimg.text"),
+}
+# What opening a file to be changed imports; same_bytes, where some file is attached to a loop device.
+CHANGE = {
+    "fcntl",
+    *("pydiskimg.disks", "pydiskimg.disks.descriptor", "pydiskimg.disks.file", "pydiskimg.disks.open"),
+    "pydiskimg.disks.store",
+    *("pydiskimg.host", "pydiskimg.host.claims", "pydiskimg.host.same_bytes", "pydiskimg.linux.locks"),
+    *("pydiskimg.images.qcow2.words", "pydiskimg.images.qcow2.write", "pydiskimg.images.qcow2.write.head"),
+}
+_REFCOUNTS = {f"pydiskimg.images.qcow2.write.{name}" for name in ("refcount_entries", "refcounts", "tables")}
+SWITCH = {
+    *(_REFCOUNTS | _TABLES),
+    "pydiskimg.images.open_store",
+    *("pydiskimg.images.qcow2.switch", "pydiskimg.images.qcow2.switch.counts", "pydiskimg.images.qcow2.switch.layer"),
+    *("pydiskimg.images.qcow2.switch.snapshots", "pydiskimg.images.qcow2.switch.switch"),
+}
+RESIZE = {
+    *(_ARGUMENTS | {"pydiskimg.cli.resize", "pydiskimg.images.resize"}),
+    *("pydiskimg.images.qcow2.sizes", "pydiskimg.images.qcow2.write.grow"),
+}
+GROW = {
+    *(_REFCOUNTS | _TABLES),
+    *("pydiskimg.images.qcow2.write.disk", "pydiskimg.images.qcow2.write.l2_map"),
+    "pydiskimg.images.qcow2.write.l2_words",
 }
 
 # What finding and reading a file of an ext4 imports, where that has the whole disk and a clean journal.
@@ -117,21 +172,49 @@ def test_info_imports_what_it_needs(image: str, options: list[str]) -> None:
     assert not modules & SLOW
 
 
+@pytest.fixture
+def full_image(tmp_path: Path) -> str:
+    """An image with data in its one L2 table, and a snapshot."""
+    path = tmp_path / "full.qcow2"
+    with new_image(path, MIB, format="qcow2") as disk:
+        disk.write(0, b"x" * 65536)
+        disk.flush()
+    with open_qcow2_store(path) as store:
+        take_snapshot(store, "one", now_ns=0)
+    return str(path)
+
+
 @pytest.mark.parametrize(
-    "words",
+    ("words", "needed"),
     [
-        ["snapshot", "-l", "{}"],
-        ["snapshot", "{}"],
-        ["snapshot", "-c", "new", "{}"],
-        ["measure", "-O", "qcow2", "{}"],
-        ["resize", "-q", "{}", "+1M"],
+        (["--version"], VERSION),
+        (["measure", "-O", "raw", "{}"], READ | MEASURE),
+        (["measure", "-O", "qcow2", "{}"], READ | MEASURE | MAP | ARRAY | MEASURE_QCOW2),
+        (["map", "{}"], READ | MAP | ARRAY | {"pydiskimg.cli.map", "pydiskimg.text"}),
+        (["snapshot", "-l", "{}"], INFO | QCOW2 | SNAPSHOT),
+        (["snapshot", "{}"], INFO | QCOW2 | SNAPSHOT),
+        (["snapshot", "-c", "new", "{}"], INFO | QCOW2 | SNAPSHOT | CHANGE | ARRAY | SWITCH),
+        (["snapshot", "-a", "one", "{}"], INFO | QCOW2 | SNAPSHOT | CHANGE | ARRAY | SWITCH),
+        (["snapshot", "-d", "one", "{}"], INFO | QCOW2 | SNAPSHOT | CHANGE | ARRAY | SWITCH),
+        (["resize", "-q", "{}", "1M"], INFO | QCOW2 | CHANGE | RESIZE),
+        (["resize", "-q", "{}", "+1M"], INFO | QCOW2 | CHANGE | RESIZE | ARRAY | GROW),
+        (["resize", "-q", "{}", "+1G"], INFO | QCOW2 | CHANGE | RESIZE | ARRAY | GROW),
     ],
 )
-def test_short_changes_import_nothing_that_is_slow(tmp_path: Path, words: list[str]) -> None:
+def test_short_commands_import_what_they_need(full_image: str, words: list[str], needed: set[str]) -> None:
+    assert imported(*(word.format(full_image) for word in words)) <= needed
+
+
+def test_a_disk_that_grows_by_its_header_imports_no_tables(tmp_path: Path) -> None:
     path = tmp_path / "image.qcow2"
     with new_image(path, MIB, format="qcow2"):
         pass
-    modules = imported(*(word.format(path) for word in words))
+    assert imported("resize", "-q", str(path), "+1M") <= INFO | QCOW2 | CHANGE | RESIZE
+
+
+@pytest.mark.parametrize("words", [["check", "{}"], ["compare", "{}", "{}"]])
+def test_longer_commands_import_nothing_that_is_slow(full_image: str, words: list[str]) -> None:
+    modules = imported(*(word.format(full_image) for word in words))
     assert not modules & {"argparse", "dataclasses", "inspect", "json", "typing"}
 
 

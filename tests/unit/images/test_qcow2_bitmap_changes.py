@@ -18,8 +18,9 @@ from pydiskimg.images.qcow2.reader import open_qcow2
 from pydiskimg.images.qcow2.switch.bitmaps import change_bitmaps
 from pydiskimg.images.qcow2.switch.shrink import shrink_qcow2
 from pydiskimg.images.qcow2.switch.snapshots import take_snapshot
-from pydiskimg.images.qcow2.write.create import change_header, create_qcow2
+from pydiskimg.images.qcow2.write.create import create_qcow2
 from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
+from pydiskimg.images.qcow2.write.head import change_header
 from pydiskimg.protocols import read_bytes
 from tests.fixtures.bitmap_models import Bits, bits_of
 from tests.fixtures.qcow2_disks import CLUSTER, assert_clean, new_disk

@@ -62,7 +62,7 @@ def layer(kinds: list[Kind], size: int, *, version: int) -> bytes:
     return craft.build()
 
 
-kinds = st.lists(st.sampled_from(list(Kind)), max_size=40)
+kinds = st.lists(st.sampled_from([Kind.DATA, Kind.ZERO, Kind.HOLE]), max_size=40)
 size = st.integers(0, MOST)
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydiskimg.errors import InvalidImageError, StorageError
 from pydiskimg.images.qcow2.check import check_qcow2
 from pydiskimg.images.qcow2.header import read_header
-from pydiskimg.images.qcow2.write.create import create_qcow2, refcount_clusters
+from pydiskimg.images.qcow2.sizes import refcount_clusters
+from pydiskimg.images.qcow2.write.create import create_qcow2
 from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
 from pydiskimg.images.qcow2.write.packing import Packing, joined
 from pydiskimg.images.qcow2.write.refcount_entries import RefcountEntries

@@ -22,8 +22,9 @@ from pydiskimg.images.qcow2.repair.rebuild import with_right_flags
 from pydiskimg.images.qcow2.snapshots import read_snapshots
 from pydiskimg.images.qcow2.switch.bitmaps import change_bitmaps
 from pydiskimg.images.qcow2.switch.snapshots import take_snapshot
-from pydiskimg.images.qcow2.write.create import change_header, create_qcow2
+from pydiskimg.images.qcow2.write.create import create_qcow2
 from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
+from pydiskimg.images.qcow2.write.head import change_header
 from pydiskimg.images.qcow2.write.refcount_entries import RefcountEntries
 from pydiskimg.protocols import read_bytes
 from tests.fixtures.bitmap_models import bits_of

@@ -15,8 +15,9 @@ from pydiskimg.images.qcow2.reader import open_qcow2
 from pydiskimg.images.qcow2.snapshots import Snapshot, read_snapshots
 from pydiskimg.images.qcow2.switch.bitmaps import change_bitmaps
 from pydiskimg.images.qcow2.switch.snapshots import apply_snapshot, delete_snapshot, take_snapshot
-from pydiskimg.images.qcow2.write.create import change_header, create_qcow2
+from pydiskimg.images.qcow2.write.create import create_qcow2
 from pydiskimg.images.qcow2.write.disk import open_qcow2_disk
+from pydiskimg.images.qcow2.write.head import change_header
 from pydiskimg.protocols import read_bytes
 from tests.fixtures.bitmap_models import bits_of
 from tests.fixtures.qcow2_disks import CLUSTER, assert_clean, new_disk

@@ -67,7 +67,18 @@ def snapshots(content: bytes) -> list[Snapshot]:
 
 def test_one_entry() -> None:
     assert snapshots(image(entry(state=7))) == [
-        Snapshot(b"1", b"first", 0, 1000, 2000, 3000, None, SIZE, L1_OLD, 1),
+        Snapshot(
+            whole_id=b"1",
+            whole_name=b"first",
+            vm_state_size=0,
+            date_sec=1000,
+            date_nsec=2000,
+            vm_clock_nsec=3000,
+            icount=None,
+            disk_size=SIZE,
+            l1_table_offset=L1_OLD,
+            l1_size=1,
+        ),
     ]
 
 

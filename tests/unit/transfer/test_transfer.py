@@ -54,7 +54,7 @@ class ListSource(Source):
         buffer[:] = self.image[offset : offset + len(buffer)]
 
 
-KINDS = st.sampled_from(list(Kind))
+KINDS = st.sampled_from([Kind.DATA, Kind.ZERO, Kind.HOLE])
 UNITS = [512, 4096, 65536, 2 << 20]
 
 

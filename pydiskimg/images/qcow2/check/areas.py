@@ -7,8 +7,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.images.qcow2 import layout
@@ -22,11 +20,14 @@ from pydiskimg.images.qcow2.bitmaps import (
 from pydiskimg.images.qcow2.check.acceptable import require_acceptable
 from pydiskimg.images.qcow2.check.findings import CheckResult
 from pydiskimg.images.qcow2.header import Header
-from pydiskimg.images.qcow2.luks import CRYPTO_HEADER
 from pydiskimg.images.qcow2.refcount_reader import read_padded
-from pydiskimg.images.qcow2.snapshots import MAX_EXTRA_DATA, MAX_TABLE_SIZE, SNAPSHOT
 from pydiskimg.images.qcow2.words import numbers
-from pydiskimg.protocols import Source
+from pydiskimg.startup import TYPE_CHECKING, ValueObject
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydiskimg.protocols import Source
 
 REFCOUNT_TABLE = "the refcount table"  # the one area that repairing replaces
 SNAPSHOT_EXTRA_DATA_V3 = 16  # bytes that version 3 wants
@@ -36,24 +37,24 @@ PIECE = 1 << 20
 SLACK = 1 << 20  # bytes by which tables may overlap before it is too much work
 
 
-@dataclass(frozen=True, slots=True)
-class Area:
+class Area(ValueObject):
     """A byte range of the file that is taken times times; what is its name in sentences."""
 
-    what: str
-    offset: int
-    length: int
-    times: int = 1
+    def __init__(self, what: str, offset: int, length: int, times: int = 1) -> None:
+        self.what = what
+        self.offset = offset
+        self.length = length
+        self.times = times
 
 
-@dataclass(frozen=True, slots=True)
-class L1Table:
+class L1Table(ValueObject):
     """An L1 table of entries entries that belongs to the active layer, or to times snapshots."""
 
-    what: str
-    offset: int
-    entries: int
-    times: int = 1
+    def __init__(self, what: str, offset: int, entries: int, times: int = 1) -> None:
+        self.what = what
+        self.offset = offset
+        self.entries = entries
+        self.times = times
 
 
 class Areas:
@@ -94,6 +95,8 @@ class Areas:
         refcount_table_size = header.refcount_table_clusters * header.cluster_size
         yield Area(REFCOUNT_TABLE, header.refcount_table_offset, refcount_table_size)
         if header.crypt_method == layout.CRYPT_LUKS:
+            from pydiskimg.images.qcow2.luks import CRYPTO_HEADER
+
             pointer = CRYPTO_HEADER.unpack(header.extensions[layout.EXTENSION_CRYPTO])
             yield Area("the encryption header", **pointer)
         if header.has_bitmaps:
@@ -104,6 +107,10 @@ class Areas:
         """Find the snapshots' L1 tables, (offset, entries), and the bytes of the snapshot table."""
         header, at = self._header, self._header.snapshots_offset
         tables: Counter[tuple[int, int]] = Counter()
+        if not header.nb_snapshots:
+            return tables, 0
+        from pydiskimg.images.qcow2.snapshots import MAX_EXTRA_DATA, MAX_TABLE_SIZE, SNAPSHOT
+
         for index in range(header.nb_snapshots):
             entry = SNAPSHOT.unpack(read_padded(self._file, at, SNAPSHOT.size))
             offset, entries, extra_size = entry["l1_table_offset"], entry["l1_size"], entry["extra_data_size"]
@@ -117,7 +124,7 @@ class Areas:
                 raise self._invalid("the snapshot table", header.snapshots_offset, "is longer than 64 MiB")
             if self._is_good_l1_table(index, offset, entries):
                 tables[offset, entries] += 1
-        if header.has_data_file and header.nb_snapshots:
+        if header.has_data_file:
             self._result.add_corruption("an image with an external data file has internal snapshots")
         return tables, at - header.snapshots_offset
 

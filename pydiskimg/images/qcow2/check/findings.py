@@ -3,12 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 MAX_DETAILS = 100
 
 
-@dataclass(slots=True)
 class CheckResult:
     """The outcome of a check; the names are those of `qemu-img check --output=json`.
 
@@ -22,19 +19,20 @@ class CheckResult:
     a block is not where one can be. details has a sentence for each of the first findings.
     """
 
-    total_clusters: int = 0
-    allocated_clusters: int = 0
-    compressed_clusters: int = 0
-    fragmented_clusters: int = 0
-    image_end_offset: int = 0
-    corruptions: int = 0
-    leaks: int = 0
-    check_errors: int = 0
-    repairable: int = 0
-    uncounted: int = 0
-    wrong_flags: int = 0
-    needs_rebuild: bool = False
-    details: list[str] = field(default_factory=list)
+    def __init__(self, *, total_clusters: int = 0) -> None:
+        self.total_clusters = total_clusters
+        self.allocated_clusters = 0
+        self.compressed_clusters = 0
+        self.fragmented_clusters = 0
+        self.image_end_offset = 0
+        self.corruptions = 0
+        self.leaks = 0
+        self.check_errors = 0
+        self.repairable = 0
+        self.uncounted = 0
+        self.wrong_flags = 0
+        self.needs_rebuild = False
+        self.details: list[str] = []
 
     @property
     def is_clean(self) -> bool:

@@ -19,7 +19,8 @@ from pydiskimg.images.qcow2.check.l1 import L1Walk
 from pydiskimg.images.qcow2.check.reference_counter import MAX_COUNT, ReferenceCounter, agree, used_clusters
 from pydiskimg.images.qcow2.check.tables import TableChecker
 from pydiskimg.images.qcow2.header import Header, read_header
-from pydiskimg.images.qcow2.refcount_reader import MANY, REFTABLE_RESERVED, RefcountReader, is_zero
+from pydiskimg.images.qcow2.refcount_reader import MANY, REFTABLE_RESERVED, RefcountReader
+from pydiskimg.images.qcow2.words import is_zero
 from pydiskimg.protocols import Progress, Source
 
 # More than this is refused, as QEMU does: 128 TiB in clusters of 64 KiB.

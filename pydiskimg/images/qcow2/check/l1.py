@@ -11,8 +11,8 @@ from pydiskimg.images.qcow2.check.findings import CheckResult
 from pydiskimg.images.qcow2.check.reference_counter import ReferenceCounter
 from pydiskimg.images.qcow2.check.tables import TableChecker
 from pydiskimg.images.qcow2.header import Header
-from pydiskimg.images.qcow2.refcount_reader import is_zero, read_padded
-from pydiskimg.images.qcow2.words import numbers
+from pydiskimg.images.qcow2.refcount_reader import read_padded
+from pydiskimg.images.qcow2.words import is_zero, numbers
 from pydiskimg.protocols import Progress, Source
 
 # L2 tables that are remembered before they are visited: about 16 MiB.

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from pydiskimg.errors import storage_error
-from pydiskimg.images.qcow2.refcount_reader import MANY, RefcountReader, is_zero
+from pydiskimg.images.qcow2.refcount_reader import MANY, RefcountReader
+from pydiskimg.images.qcow2.words import is_zero, length_in_use
 
 # Clusters in a window: those of 2 TiB in clusters of 64 KiB, with their tables, so that these need one pass.
 WINDOW = 34 << 20
@@ -118,8 +119,8 @@ def agree(references: bytes, stored: bytes) -> bool:
 
 def used_clusters(references: bytes, stored: bytes) -> int:
     """How far into a page the last cluster is that has references or a stored count, itself included."""
-    referenced = 0 if is_zero(references) else -(-len(references.rstrip(b"\0")) // 2)
-    return referenced if is_zero(stored) else max(referenced, len(stored.rstrip(b"\0")))
+    referenced = 0 if is_zero(references) else -(-length_in_use(references) // 2)
+    return referenced if is_zero(stored) else max(referenced, length_in_use(stored))
 
 
 @lru_cache(16)

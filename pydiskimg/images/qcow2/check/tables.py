@@ -16,8 +16,8 @@ from pydiskimg.images.qcow2.check.areas import REFCOUNT_TABLE
 from pydiskimg.images.qcow2.check.findings import CheckResult
 from pydiskimg.images.qcow2.check.reference_counter import ReferenceCounter
 from pydiskimg.images.qcow2.header import Header
-from pydiskimg.images.qcow2.refcount_reader import is_zero, read_padded
-from pydiskimg.images.qcow2.words import numbers
+from pydiskimg.images.qcow2.refcount_reader import read_padded
+from pydiskimg.images.qcow2.words import is_zero, numbers
 from pydiskimg.protocols import Source
 
 # Shorter runs are not worth the calls.

@@ -15,9 +15,9 @@ from copy import copy
 
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.refcount_reader import expanded, is_zero
-from pydiskimg.images.qcow2.words import big_endian
-from pydiskimg.images.qcow2.write.create import refcount_clusters
+from pydiskimg.images.qcow2.refcount_reader import expanded
+from pydiskimg.images.qcow2.sizes import refcount_clusters
+from pydiskimg.images.qcow2.words import big_endian, is_zero
 from pydiskimg.images.qcow2.write.head import switch_head
 from pydiskimg.images.qcow2.write.refcounts import Refcounts
 from pydiskimg.startup import TYPE_CHECKING

@@ -11,8 +11,8 @@ from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.check.areas import Areas
 from pydiskimg.images.qcow2.check.findings import CheckResult
 from pydiskimg.images.qcow2.header import read_header
-from pydiskimg.images.qcow2.refcount_reader import is_zero, read_padded
-from pydiskimg.images.qcow2.words import numbers
+from pydiskimg.images.qcow2.refcount_reader import read_padded
+from pydiskimg.images.qcow2.words import is_zero, numbers
 from pydiskimg.protocols import Source, Store
 from pydiskimg.startup import TYPE_CHECKING
 

@@ -14,7 +14,7 @@ from pydiskimg.images.qcow2.check import CheckResult, check_qcow2
 from pydiskimg.images.qcow2.header import read_header
 from pydiskimg.images.qcow2.repair.leaks import free_leaks
 from pydiskimg.images.qcow2.repair.rebuild import rebuild
-from pydiskimg.images.qcow2.write.create import change_header
+from pydiskimg.images.qcow2.write.head import change_header
 from pydiskimg.protocols import Progress, Source, Store
 
 # A table that moves counts its old cluster once less: what else named that cluster may need its flag then.

@@ -9,12 +9,12 @@ from typing import cast
 
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.header import read_header
-from pydiskimg.images.qcow2.refcount_reader import is_zero, read_padded
+from pydiskimg.images.qcow2.refcount_reader import read_padded
 from pydiskimg.images.qcow2.repair.counts import RebuiltRefcounts
 from pydiskimg.images.qcow2.repair.entries import mend_entries
 from pydiskimg.images.qcow2.repair.references import References
 from pydiskimg.images.qcow2.snapshots import SNAPSHOT, packed_snapshot, snapshot_entries
-from pydiskimg.images.qcow2.words import big_endian, numbers
+from pydiskimg.images.qcow2.words import big_endian, is_zero, numbers
 from pydiskimg.protocols import Source, Store
 from pydiskimg.startup import TYPE_CHECKING
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.write.create import pack_extension
+from pydiskimg.images.qcow2.write.head import pack_extension
 from pydiskimg.protocols import Buffer
 from pydiskimg.records import Record
 from pydiskimg.startup import TYPE_CHECKING

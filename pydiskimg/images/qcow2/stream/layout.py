@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.sizes import l1_entries, refcount_clusters
 from pydiskimg.images.qcow2.stream.spool import Spool
 from pydiskimg.images.qcow2.write import create
 from pydiskimg.units import GIB, format_bytes
@@ -106,10 +107,10 @@ def lay_out(contents: Contents, size: int, *, version: int, compression_type: st
     Raises UnsupportedImageError when the image's own limits are too narrow for it.
     """
     cluster_size = contents.cluster_size
-    l1_size = create.l1_entries(size, cluster_size, name=name)
+    l1_size = l1_entries(size, cluster_size, name=name)
     l1_clusters = -(-l1_size * layout.ENTRY_SIZE // cluster_size)
     tables, data = len(contents.table_indices), -(-contents.data_length // cluster_size)
-    table_clusters, blocks = create.refcount_clusters(1 + l1_clusters + tables + data, cluster_size)
+    table_clusters, blocks = refcount_clusters(1 + l1_clusters + tables + data, cluster_size)
     if table_clusters * cluster_size > layout.MAX_REFCOUNT_TABLE_SIZE:
         raise UnsupportedImageError(
             f"{name}: {format_bytes(contents.data_length)} of data need more refcounts than an image with clusters of "

@@ -22,6 +22,7 @@ from pydiskimg.startup import TYPE_CHECKING
 # For clusters that follow each other; then they are taken at the end of the file.
 MOST_LOOKS = 10_000
 MOST_DISCARDS = 1_000_000  # runs of clusters; what others leave free only wastes room
+LEAST_DISCARD = 1 << 20  # bytes in all; less, such as the tables that moved, is soon used again
 
 if TYPE_CHECKING:
     from pydiskimg.images.qcow2.header import Header
@@ -144,6 +145,8 @@ class SwitchedRefcounts(Refcounts):
 
     def _discard(self) -> None:
         """Give clusters back that became free: the header in the file names none of them any more."""
+        if sum(count for _, count in self._lowered) << self._cluster_bits < LEAST_DISCARD:
+            return
         for cluster, count in self._lowered:
             self.give_back(cluster, count)
 

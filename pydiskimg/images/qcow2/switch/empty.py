@@ -7,9 +7,10 @@ from array import array
 
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.header import read_header
+from pydiskimg.images.qcow2.sizes import refcount_clusters
 from pydiskimg.images.qcow2.switch.layer import l1_length
 from pydiskimg.images.qcow2.switch.switch import Switch
-from pydiskimg.images.qcow2.write.create import change_header, refcount_clusters
+from pydiskimg.images.qcow2.write.head import change_header
 from pydiskimg.images.qcow2.write.refcount_entries import RefcountEntries
 from pydiskimg.images.qcow2.write.refcounts import Refcounts
 from pydiskimg.startup import TYPE_CHECKING

@@ -8,7 +8,7 @@ from array import array
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.l2_tables import TableReader
-from pydiskimg.images.qcow2.words import big_endian, numbers
+from pydiskimg.images.qcow2.words import big_endian, nonzero, numbers
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -120,7 +120,9 @@ def references(words: array[int], header: Header) -> Iterator[tuple[int, int]]:
     if header.has_data_file:
         return
     bits, first, count = header.cluster_bits, 0, 0
-    for entry in words[:: header.l2_entry_size // layout.ENTRY_SIZE]:
+    entries = words[:: header.l2_entry_size // layout.ENTRY_SIZE]
+    for index in nonzero(entries):
+        entry = entries[index]
         if entry & layout.L2_COMPRESSED:
             offset, length = header.compressed_at(entry)
             yield offset >> bits, ((offset + length - 1) >> bits) - (offset >> bits) + 1
@@ -149,7 +151,8 @@ def write_l1(store: Store, header: Header, cluster: int, l1: array[int]) -> None
 
 def has_flags(words: array[int], header: Header) -> bool:
     """True when any entry of the L2 table has the copied flag."""
-    return any(entry & layout.COPIED for entry in words[:: header.l2_entry_size // layout.ENTRY_SIZE])
+    entries = words[:: header.l2_entry_size // layout.ENTRY_SIZE]
+    return max(entries) >= layout.COPIED  # the highest bit
 
 
 def with_flags(words: array[int], header: Header, counts: SwitchedRefcounts) -> array[int]:
@@ -161,7 +164,8 @@ def with_flags(words: array[int], header: Header, counts: SwitchedRefcounts) -> 
         return words[:]
     step = header.l2_entry_size // layout.ENTRY_SIZE
     new = words[:]
-    for index in range(0, len(words), step):
+    for number in nonzero(words[::step]):
+        index = number * step
         entry = words[index]
         if entry & layout.ENTRY_OFFSET and not entry & layout.L2_COMPRESSED:
             host = (entry & layout.ENTRY_OFFSET) >> header.cluster_bits
@@ -173,6 +177,6 @@ def without_flags(words: array[int], header: Header) -> array[int]:
     """Return the words of an L2 table without any copied flag."""
     step = header.l2_entry_size // layout.ENTRY_SIZE
     new = words[:]
-    for index in range(0, len(words), step):
-        new[index] &= ~layout.COPIED
+    for number in nonzero(words[::step]):
+        new[number * step] &= ~layout.COPIED
     return new

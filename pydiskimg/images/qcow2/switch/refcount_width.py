@@ -14,7 +14,7 @@ from typing import NamedTuple
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.header import read_header, require_changeable
-from pydiskimg.images.qcow2.write.create import change_header
+from pydiskimg.images.qcow2.write.head import change_header
 from pydiskimg.images.qcow2.write.refcount_entries import RefcountEntries
 from pydiskimg.images.qcow2.write.refcounts import Refcounts
 from pydiskimg.startup import TYPE_CHECKING

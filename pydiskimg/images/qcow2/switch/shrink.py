@@ -8,13 +8,13 @@ from array import array
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.bitmap_set import BitmapSet
+from pydiskimg.images.qcow2.header import require_resizable
+from pydiskimg.images.qcow2.sizes import round_size
 from pydiskimg.images.qcow2.switch.layer import references, with_flags
 from pydiskimg.images.qcow2.switch.switch import Switch
-from pydiskimg.images.qcow2.write.create import round_size
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pydiskimg.images.qcow2.header import Header
     from pydiskimg.protocols import Store
 
 
@@ -74,11 +74,3 @@ class _Shrinking(Switch):
         if size > header.size:
             raise UnsupportedImageError(f"{name}: has {header.size} bytes, and cannot be made smaller to {size}")
         require_resizable(header, name)
-
-
-def require_resizable(header: Header, name: str) -> None:
-    """Raise UnsupportedImageError for an image whose size is not changed, larger or smaller; name is for its text."""
-    if header.nb_snapshots and header.version < 3:
-        raise UnsupportedImageError(
-            f"{name}: an image of version 2 (0.10) cannot change its size with snapshots; delete them first"
-        )

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.write.packing import joined, runs_of, starts_of
+from pydiskimg.images.qcow2.write.range_lock import RangeLock
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import threading
+    from _thread import LockType
     from array import array
 
     from pydiskimg.images.qcow2.cluster_reader import ClusterReader
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ClusterWriter:
-    """Reads and writes in one image; the clusters that a call names are its caller's alone meanwhile.
+    """Reads and writes in one image; the clusters that a call names are its caller's alone meanwhile, by ranges.
 
     lock guards guest_map and packing. compress is for whole clusters that are not mapped yet. data_file is where the
     clusters of data are, of an image that keeps them outside; nothing is written there after the disk's end. size is
@@ -33,13 +34,14 @@ class ClusterWriter:
         header: Header,
         guest_map: GuestMap,
         packing: Packing,
-        lock: threading.Lock,
+        lock: LockType,
         *,
         backing: Source | None,
         compress: Compress | None,
         data_file: Disk | None,
     ) -> None:
         self.size = header.size
+        self.ranges = RangeLock()
         self._header = header
         self._version = header.version
         self._backing = backing
@@ -68,6 +70,10 @@ class ClusterWriter:
             data, backing = self._data_file, self._backing
             self._reader = ClusterReader(self._store, self._header, decoder, data=data, backing=backing)
         self._reader.read(self._map.runs(cluster, entries, start, start + len(view)), start, view)
+
+    def after_releases(self) -> None:
+        """Follow clusters that became free."""
+        self._packing.after_releases()
 
     def write(self, cluster: int, count: int, start: int, view: memoryview) -> None:
         """Write view at start, inside of count clusters of one table: ragged ends first, then the rest at once."""

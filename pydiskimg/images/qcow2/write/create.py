@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 from collections import namedtuple
 
-from pydiskimg.errors import DoesNotFitError, UnsupportedImageError
+from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.compress import COMPRESSION_TYPES
 from pydiskimg.images.qcow2.options import chosen_options
+from pydiskimg.images.qcow2.sizes import REFCOUNT_ORDER, l1_entries, refcount_clusters, round_size
+from pydiskimg.images.qcow2.write.head import pack_extension
 from pydiskimg.images.qcow2.write.refcount_entries import RefcountEntries
 from pydiskimg.startup import TYPE_CHECKING
-from pydiskimg.units import MIB, format_bytes
+from pydiskimg.units import MIB
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from pydiskimg.images.qcow2.options import Qcow2Options
     from pydiskimg.protocols import Store
 
-REFCOUNT_ORDER = 4  # 16 bits
 REFCOUNT_SIZE = 2
 
 # Section "Feature name table": what a program that does not know a bit can call it.
@@ -132,40 +132,6 @@ def create_qcow2(
     store.flush()
 
 
-def round_size(size: int) -> int:
-    """Return the size (bytes) of the virtual disk for contents of size bytes: QEMU sees whole sectors only."""
-    return -(-size // layout.SECTOR) * layout.SECTOR
-
-
-def l1_entries(size: int, cluster_size: int, *, name: str, entry_size: int = layout.ENTRY_SIZE) -> int:
-    """Return the number of L1 entries for a virtual disk of size bytes; DoesNotFitError when it needs too many.
-
-    entry_size is bytes of an L2 entry.
-    """
-    span = cluster_size // entry_size * cluster_size
-    largest = min(layout.MAX_L1_TABLE_SIZE // layout.ENTRY_SIZE * span, (1 << 63) - layout.SECTOR)
-    if size > largest:
-        raise DoesNotFitError(
-            f"{name}: a virtual size of {format_bytes(size)} is too large: clusters of {cluster_size} bytes can map "
-            f"{format_bytes(largest)} at most; nothing was written",
-            needed=size,
-            available=largest,
-        )
-    return -(-size // span)
-
-
-def refcount_clusters(others: int, cluster_size: int, order: int = REFCOUNT_ORDER) -> tuple[int, int]:
-    """Return (table clusters, blocks) that count others clusters and themselves, with counts of 1 << order bits."""
-    per_block, per_table_cluster = cluster_size * 8 >> order, cluster_size // layout.ENTRY_SIZE
-    table, blocks = 1, 1
-    while True:
-        need_blocks = -(-(others + table + blocks) // per_block)
-        need_table = -(-need_blocks // per_table_cluster)
-        if (need_table, need_blocks) == (table, blocks):
-            return table, blocks
-        table, blocks = max(table, need_table), max(blocks, need_blocks)
-
-
 def pack_header(plan: Plan, *, name: str) -> bytes:
     """Return the bytes of the first cluster's beginning: header, extensions, the backing file's name.
 
@@ -203,7 +169,7 @@ def header_length(plan: Plan) -> int:
 
 
 def _fields(plan: Plan, backing_offset: int) -> bytes:
-    number = COMPRESSION_TYPES.index(plan.compression_type)
+    number = layout.COMPRESSION_TYPES.index(plan.compression_type)
     incompatible = layout.INCOMPATIBLE_COMPRESSION_TYPE if number else 0
     incompatible |= layout.INCOMPATIBLE_EXTENDED_L2 if plan.extended_l2 else 0
     incompatible |= layout.INCOMPATIBLE_DATA_FILE if plan.data_file else 0
@@ -229,22 +195,9 @@ def _fields(plan: Plan, backing_offset: int) -> bytes:
     return whole[: header_length(plan)]
 
 
-def change_header(store: Store, **fields: int) -> None:
-    """Change fields of an image's header, all of them by one write into one sector."""
-    raw = bytearray(layout.HEADER.size)
-    store.read_into(0, raw)
-    layout.HEADER.put(raw, fields)
-    store.write(0, raw)
-
-
 def _feature_names() -> bytes:
     names = b"".join(layout.FEATURE_NAME.pack(type=kind, bit=bit, name=name) for kind, bit, name in _FEATURES)
     return pack_extension(layout.EXTENSION_FEATURE_NAMES, names)
-
-
-def pack_extension(kind: int, data: bytes) -> bytes:
-    """Return a header extension of the type kind."""
-    return layout.EXTENSION.pack(type=kind, length=len(data)) + data + bytes(-len(data) % 8)
 
 
 def _write_zeros(store: Store, offset: int, length: int) -> None:

@@ -3,33 +3,26 @@
 
 from __future__ import annotations
 
-import threading
+from _thread import allocate_lock
 
 from pydiskimg.errors import UnsupportedImageError, closed_error, read_only_error
-from pydiskimg.extents import Extent, Kind, merged
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.compress import compressor
 from pydiskimg.images.qcow2.header import read_header, require_changeable
-from pydiskimg.images.qcow2.runs import HOLE, ZERO, MixedRun
-from pydiskimg.images.qcow2.runs_in_table import split
-from pydiskimg.images.qcow2.write.clusters import ClusterWriter
-from pydiskimg.images.qcow2.write.create import change_header, l1_entries, round_size
-from pydiskimg.images.qcow2.write.data_file import StoreWithData
+from pydiskimg.images.qcow2.sizes import l1_entries, round_size
+from pydiskimg.images.qcow2.write.head import change_header
 from pydiskimg.images.qcow2.write.l2_map import GuestMap
-from pydiskimg.images.qcow2.write.packing import Packing
-from pydiskimg.images.qcow2.write.preallocate import at_end_of, inside, preallocate_clusters
-from pydiskimg.images.qcow2.write.range_lock import RangeLock
 from pydiskimg.images.qcow2.write.refcounts import Refcounts
-from pydiskimg.images.qcow2.write.subclusters import SubclusterWriter
 from pydiskimg.protocols import Disk, check_range
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pydiskimg.extents import Extent
     from pydiskimg.images.qcow2.compress import Compress
     from pydiskimg.images.qcow2.header import Header
     from pydiskimg.images.qcow2.write.bitmaps import RecordedBitmaps
+    from pydiskimg.images.qcow2.write.clusters import ClusterWriter
     from pydiskimg.images.qcow2.write.data_file import DataFile
     from pydiskimg.protocols import Buffer, Source, Store, WritableBuffer
 
@@ -60,7 +53,10 @@ class Qcow2Disk(Disk):
     ) -> None:
         self.name = store.name
         self.data_file = data_file
-        store = store if data_file is None else StoreWithData(store, data_file)
+        if data_file is not None:
+            from pydiskimg.images.qcow2.write.data_file import StoreWithData
+
+            store = StoreWithData(store, data_file)
         self.cluster_size = header.cluster_size
         self.size = header.size
         self.version = header.version
@@ -71,25 +67,55 @@ class Qcow2Disk(Disk):
         self._kept = layout.AUTOCLEAR_BITMAPS * header.has_bitmaps
         self._raw_bit = layout.AUTOCLEAR_DATA_FILE_RAW * header.data_file_raw
         self._autoclear = header.autoclear_features & ~(self._kept | self._raw_bit)
-        self._lock = threading.Lock()
-        self._ranges = RangeLock()
+        self._lock = allocate_lock()
         self._refcounts = Refcounts(store, header)
-        packing = Packing(self._refcounts, header.cluster_size)
-        self._map = GuestMap(store, header, self._refcounts, data_file=data_file, on_release=packing.after_releases)
+        self._map = GuestMap(store, header, self._refcounts, data_file=data_file, on_release=self._after_releases)
         self._header = header
-        self._clusters = (SubclusterWriter if header.extended_l2 else ClusterWriter)(
-            store,
-            header,
-            self._map,
-            packing,
-            self._lock,
-            backing=backing,
-            compress=compress,
-            data_file=data_file,
-        )
+        self._compress = compress
+        self._writer: ClusterWriter | None = None
         self._unit = header.cluster_size if compress else max(header.subcluster_size, _SMALLEST_UNIT)
         self._unit = min(self._unit, header.cluster_size)
         self.reads_as_zero = backing is None and self._map.is_empty
+
+    @property
+    def _clusters(self) -> ClusterWriter:
+        """What reads and writes clusters, made when it is first needed: another size needs none."""
+        if self._writer is None:
+            with self._lock:
+                self._writer = self._writer or self._new_writer()
+        return self._writer
+
+    def _new_writer(self) -> ClusterWriter:
+        from pydiskimg.images.qcow2.write.clusters import ClusterWriter
+        from pydiskimg.images.qcow2.write.packing import Packing
+
+        kind = ClusterWriter
+        if self._header.extended_l2:
+            from pydiskimg.images.qcow2.write.subclusters import SubclusterWriter
+
+            kind = SubclusterWriter
+        packing = Packing(self._refcounts, self.cluster_size)
+        writer = kind(
+            self._store,
+            self._header,
+            self._map,
+            packing,
+            self._lock,
+            backing=self.backing,
+            compress=self._compress,
+            data_file=self.data_file,
+        )
+        writer.size = self.size
+        return writer
+
+    def _after_releases(self) -> None:
+        if self._writer is not None:
+            self._writer.after_releases()
+
+    @property
+    def has_raw_data_file(self) -> bool:
+        """True when the external data file is at the same time a raw image of the disk."""
+        return bool(self._raw_bit)
 
     @property
     def unit(self) -> int:
@@ -97,18 +123,27 @@ class Qcow2Disk(Disk):
 
     def extents(self) -> Iterator[Extent]:
         """Yield the extents; what is not stored is DATA as far as there is a backing file, and a HOLE beyond."""
+        from pydiskimg.images.qcow2.write.disk_extents import disk_extents
+
         self._require_open()
-        return merged(self._extents())
+        return disk_extents(
+            self._map,
+            self._lock,
+            size=self.size,
+            subcluster_size=self._header.subcluster_size,
+            backing_size=0 if self.backing is None else self.backing.size,
+        )
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
         self._require_open()
         view = memoryview(buffer)
         check_range(self, offset, len(view))
-        with self._ranges.reading(*self._clusters_around(offset, len(view))):
+        clusters = self._clusters
+        with clusters.ranges.reading(*self._clusters_around(offset, len(view))):
             for cluster, count, start, end in self._by_table(offset, len(view)):
                 with self._lock:
                     entries = self._map.entries(cluster, count)
-                self._clusters.read(cluster, entries, start, view[start - offset : end - offset])
+                clusters.read(cluster, entries, start, view[start - offset : end - offset])
 
     def write(self, offset: int, data: Buffer) -> None:
         self._require_open(writing=True)
@@ -117,10 +152,11 @@ class Qcow2Disk(Disk):
         if not view:
             return
         self._record(offset, len(view))
-        with self._ranges.writing(*self._clusters_around(offset, len(view))):
+        clusters = self._clusters
+        with clusters.ranges.writing(*self._clusters_around(offset, len(view))):
             self._begin()
             for cluster, count, start, end in self._by_table(offset, len(view)):
-                self._clusters.write(cluster, count, start, view[start - offset : end - offset])
+                clusters.write(cluster, count, start, view[start - offset : end - offset])
 
     def zero(self, offset: int, length: int) -> None:
         self._require_open(writing=True)
@@ -128,9 +164,10 @@ class Qcow2Disk(Disk):
         if not length:
             return
         self._record(offset, length)
-        with self._ranges.writing(*self._clusters_around(offset, length)):
+        clusters = self._clusters
+        with clusters.ranges.writing(*self._clusters_around(offset, length)):
             self._begin()
-            self._clusters.zero(offset, offset + length)
+            clusters.zero(offset, offset + length)
 
     def flush(self) -> None:
         self._require_open()
@@ -210,14 +247,14 @@ class Qcow2Disk(Disk):
         span = self._map.entries_per_table * self.cluster_size
         backing_size = self.backing.size if self.backing is not None else 0
         end = min(size, max(used * span, backing_size))
-        self.size = self._clusters.size = size
+        self._set_size(size)
         try:
-            if end > old:
+            if end > old and (backing_size > old or not self._is_unmapped(old, end)):
                 self.zero(old, end - old)
             with self._lock:
                 self._map.grow(size, l1_size)
         except BaseException:
-            self.size = self._clusters.size = old
+            self._set_size(old)
             raise
         if self._kept:
             self.bitmaps.resize(size)
@@ -232,16 +269,29 @@ class Qcow2Disk(Disk):
         check_range(self, offset, length)
         if not length:
             return
+        from pydiskimg.images.qcow2.write.preallocate import at_end_of, inside, preallocate_clusters
+
         if self.data_file is None:
             allocate = at_end_of(self._store, self._refcounts, self.cluster_size, full=full)
         else:
             allocate = inside(self.data_file, self.size, self.cluster_size, full=full)
-        with self._ranges.writing(*self._clusters_around(offset, length)):
+        with self._clusters.ranges.writing(*self._clusters_around(offset, length)):
             self._begin()
             for cluster, count, _, _ in self._by_table(offset, length):
                 with self._lock:
                     preallocate_clusters(self._map, cluster, count, allocate)
                     self._pad()
+
+    def _set_size(self, size: int) -> None:
+        self.size = size
+        if self._writer is not None:
+            self._writer.size = size
+
+    def _is_unmapped(self, start: int, end: int) -> bool:
+        """True when no entry maps any cluster of [start, end), which one L2 table covers."""
+        first = start // self.cluster_size
+        with self._lock:
+            return not any(self._map.entries(first, -(-end // self.cluster_size) - first) or ())
 
     def _require_open(self, *, writing: bool = False) -> None:
         if self._closed:
@@ -286,26 +336,6 @@ class Qcow2Disk(Disk):
         if self._store.size < end:
             self._store.write(end - 1, b"\0")
 
-    def _extents(self) -> Iterator[Extent]:
-        span = self._map.entries_per_table * self.cluster_size
-        for start in range(0, self.size, span):
-            end = min(self.size, start + span)
-            cluster = start // self.cluster_size
-            with self._lock:
-                entries = self._map.entries(cluster, -(-(end - start) // self.cluster_size))
-            for coarse in self._map.runs(cluster, entries, start, end):
-                runs = split(coarse, self._header.subcluster_size) if isinstance(coarse, MixedRun) else (coarse,)
-                for run in runs:
-                    if run.kind == HOLE:
-                        yield from self._unmapped(run.start, run.start + run.length)
-                    else:
-                        yield Extent(run.start, run.length, Kind.ZERO if run.kind == ZERO else Kind.DATA)
-
-    def _unmapped(self, start: int, end: int) -> Iterator[Extent]:
-        behind = min(end, max(start, self.backing.size)) if self.backing is not None else start
-        yield Extent(start, behind - start, Kind.DATA)
-        yield Extent(behind, end - behind, Kind.HOLE)
-
 
 def open_qcow2_disk(
     store: Store, *, backing: Source | None = None, data_file: DataFile | None = None, compress: bool = False
@@ -322,7 +352,11 @@ def open_qcow2_disk(
     _require_references(header, store.name, backing=backing, data_file=data_file)
     if compress:
         require_compressible(store.name, has_data_file=header.has_data_file)
-    by = compressor(header.compression_type, name=store.name) if compress else None
+    by = None
+    if compress:
+        from pydiskimg.images.qcow2.compress import compressor
+
+        by = compressor(header.compression_type, name=store.name)
     return Qcow2Disk(store, header, backing=backing, data_file=data_file, compress=by)
 
 

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The first cluster of an image: its header, extensions and the backing file's name, written as a whole."""
+"""The first cluster of an image: its header, whose fields change, its extensions and the backing file's name."""
 
 from __future__ import annotations
 
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.write.create import change_header, pack_extension
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +14,14 @@ if TYPE_CHECKING:
 # What changes, or is needed to open the image, comes into the first sector where it has room; a convenience last.
 _FIRST = (layout.EXTENSION_BACKING_FORMAT, layout.EXTENSION_DATA_FILE, layout.EXTENSION_BITMAPS)
 _LAST = (layout.EXTENSION_FEATURE_NAMES,)
+
+
+def change_header(store: Store, **fields: int) -> None:
+    """Change fields of an image's header, all of them by one write into one sector."""
+    raw = bytearray(layout.HEADER.size)
+    store.read_into(0, raw)
+    layout.HEADER.put(raw, fields)
+    store.write(0, raw)
 
 
 def replace_head(
@@ -54,6 +61,11 @@ def switch_head(store: Store, header: Header, extensions: dict[int, bytes] | Non
     else:
         replace_head(store, header, extensions, None, **fields)
     store.flush()
+
+
+def pack_extension(kind: int, data: bytes) -> bytes:
+    """Return a header extension of the type kind."""
+    return layout.EXTENSION.pack(type=kind, length=len(data)) + data + bytes(-len(data) % 8)
 
 
 def _length(header: Header, version: int) -> int:

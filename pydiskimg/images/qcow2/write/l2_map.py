@@ -21,10 +21,8 @@ from array import array
 
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.images.qcow2 import layout
-from pydiskimg.images.qcow2.runs import HOLE, Run
-from pydiskimg.images.qcow2.runs_in_table import runs_in_table
 from pydiskimg.images.qcow2.words import big_endian, numbers
-from pydiskimg.images.qcow2.write.create import change_header
+from pydiskimg.images.qcow2.write.head import change_header
 from pydiskimg.images.qcow2.write.l2_words import ALLOCATED, L2Words
 from pydiskimg.images.qcow2.write.tables import TableCache
 from pydiskimg.startup import TYPE_CHECKING
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pydiskimg.images.qcow2.header import Header
+    from pydiskimg.images.qcow2.runs import Run
     from pydiskimg.images.qcow2.write.refcounts import Refcounts
     from pydiskimg.images.qcow2.write.tables import CachedTable
     from pydiskimg.protocols import Addressable, Store
@@ -134,6 +133,9 @@ class GuestMap:
         None for entries is what entries() gives where nothing is mapped. Clusters whose subclusters differ are MIXED.
         This may be called without the lock.
         """
+        from pydiskimg.images.qcow2.runs import HOLE, Run
+        from pydiskimg.images.qcow2.runs_in_table import runs_in_table
+
         if entries is None:
             yield Run(HOLE, start, end - start)
             return

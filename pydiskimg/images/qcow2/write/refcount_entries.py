@@ -6,6 +6,9 @@ from __future__ import annotations
 import sys
 from array import array
 
+from pydiskimg.images.qcow2.words import length_in_use
+from pydiskimg.startup import cached_property
+
 _TYPE_CODES = {3: "B", 4: "H", 5: "I", 6: "Q"}
 
 
@@ -17,9 +20,12 @@ class RefcountEntries:
         self.largest = (1 << (1 << order)) - 1
         self._bytes = 1 << max(0, order - 3)
         self._zero = bytes(self._bytes)
-        # Below 8 bits: 0 for each byte value that has a zero entry in it.
-        width, mask = 1 << min(order, 3), self.largest & 0xFF
-        self._full = bytes(all(byte >> bit & mask for bit in range(0, 8, width)) for byte in range(256))
+
+    @cached_property
+    def _full(self) -> bytes:
+        """Below 8 bits: 0 for each byte value that has a zero entry in it."""
+        bits = range(0, 8, 1 << self.order)
+        return bytes(all(byte >> bit & self.largest for bit in bits) for byte in range(256))
 
     def per_block(self, cluster_size: int) -> int:
         """The number of entries in a block, which is a cluster."""
@@ -116,7 +122,7 @@ class RefcountEntries:
 
     def last_used(self, raw: bytearray) -> int:
         """The last entry that is not zero; -1 when there is none."""
-        stripped = len(raw.rstrip(b"\0"))
+        stripped = length_in_use(raw)
         if not stripped:
             return -1
         index = min(stripped * 8 >> self.order, self.per_block(len(raw)) - 1)

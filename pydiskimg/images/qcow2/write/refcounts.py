@@ -18,8 +18,8 @@ from array import array
 from pydiskimg.errors import InvalidImageError, StorageError
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.header import Header
-from pydiskimg.images.qcow2.words import big_endian, numbers
-from pydiskimg.images.qcow2.write.create import change_header
+from pydiskimg.images.qcow2.words import big_endian, nonzero, numbers
+from pydiskimg.images.qcow2.write.head import change_header
 from pydiskimg.images.qcow2.write.refcount_entries import RefcountEntries
 from pydiskimg.images.qcow2.write.tables import CachedTable, TableCache
 from pydiskimg.protocols import Store
@@ -224,10 +224,8 @@ class Refcounts:
         """The first cluster after the last that is counted, and after all of the tables."""
         last = -1
         empty: set[int] = set()
-        for number in range(len(self._table) - 1, -1, -1):
+        for number in reversed([*nonzero(self._table)]):
             offset = self._table[number]
-            if not offset:
-                continue
             if last < 0 and offset not in empty:
                 index = self._entries.last_used(self._block(number).raw)
                 last = number * self._per_block + index if index >= 0 else -1
