@@ -14,13 +14,18 @@ Hence:
 
 - TYPE_CHECKING, Protocol, Generic and TypeVar come from here, where only a type checker needs them: annotations are
   text. In what no short command imports they may as well come from typing.
-- What `info`, `convert`, `cat`, `ls` and `stat` pass through has classes written by hand or named tuples, not
-  dataclasses; ValueObject and cached_property are below. It names collections.abc for type checkers only.
+- What the commands pass through that cli/__init__.py understands itself has classes written by hand, not dataclasses,
+  named tuples or enumerations; ValueObject and cached_property are below. It names collections.abc for type checkers
+  only, and does without re: runs of kinds are found by qcow2/runs.py.
 - logging, json and importlib.metadata are imported where they are used, and so is everything that mounts or unpacks.
 - pydiskimg/__init__.py finds the public names when they are first used.
 - records.py takes from _struct what struct.py, a module more, only passes on: 0.1 ms; it reads a table of fields when
-  a record is first used. cli/signals.py takes _signal, as signal.py imports enum.
-- fs/probe/ imports what judges a file system where one of its marks is there; array imports collections.abc.
+  a record is first used. cli/signals.py takes _signal, as signal.py imports enum; qcow2/cache.py takes OrderedDict from
+  _collections, and locks come from _thread, where threads are started by others.
+- array imports collections.abc: qcow2/words.py imports it where there is a table.
+- Another size of a disk needs no writer of clusters, nor what reads them: write/disk.py makes that when it is first
+  asked for, and images/resize.py changes the header alone where that is enough.
+- fs/probe/ imports what judges a file system where one of its marks is there.
 - cli/__init__.py understands the common forms of these commands by the options that argparse gets.
 - cli/command_line.py imports a subcommand when it is named: --help shows what it says of each.
 - Commands and verbs look for garbage less often, let threads take turns sooner, and end without taking the interpreter

@@ -88,7 +88,7 @@ CHANGE = {
 _REFCOUNTS = {f"pydiskimg.images.qcow2.write.{name}" for name in ("refcount_entries", "refcounts", "tables")}
 SWITCH = {
     *(_REFCOUNTS | _TABLES),
-    "pydiskimg.images.open_store",
+    *("pydiskimg.images.open_store", "pydiskimg.images.qcow2.cache"),
     *("pydiskimg.images.qcow2.switch", "pydiskimg.images.qcow2.switch.counts", "pydiskimg.images.qcow2.switch.layer"),
     *("pydiskimg.images.qcow2.switch.snapshots", "pydiskimg.images.qcow2.switch.switch"),
 }

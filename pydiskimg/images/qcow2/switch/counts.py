@@ -145,7 +145,8 @@ class SwitchedRefcounts(Refcounts):
 
     def _discard(self) -> None:
         """Give clusters back that became free: the header in the file names none of them any more."""
-        if sum(count for _, count in self._lowered) << self._cluster_bits < LEAST_DISCARD:
+        free = sum(number for lowered in self._lowered for _, number in self.free_runs(*lowered))
+        if free << self._cluster_bits < LEAST_DISCARD:
             return
         for cluster, count in self._lowered:
             self.give_back(cluster, count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.cache import Cache
 from pydiskimg.images.qcow2.header import read_header, require_changeable
 from pydiskimg.images.qcow2.snapshots import snapshot_entries
 from pydiskimg.images.qcow2.switch.layer import DiskLayer
@@ -79,7 +80,7 @@ def _has_compressed_clusters(store: Store, header: Header) -> bool:
     active = header.l1_table_offset, header.l1_size
     tables = [active, *((each.l1_table_offset, each.l1_size) for each, _ in snapshot_entries(store, header))]
     for offset, entries in tables:
-        layer = DiskLayer(store, header, offset, entries, what="an L1 table")
+        layer = DiskLayer(store, header, offset, entries, what="an L1 table", kept=Cache(0))
         for index, _ in layer.tables():
             if any(word & layout.L2_COMPRESSED for word in layer.table(index)):
                 return True

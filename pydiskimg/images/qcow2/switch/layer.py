@@ -14,6 +14,7 @@ from pydiskimg.startup import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pydiskimg.images.qcow2.cache import Cache
     from pydiskimg.images.qcow2.header import Header
     from pydiskimg.images.qcow2.switch.counts import SwitchedRefcounts
     from pydiskimg.protocols import Store
@@ -22,14 +23,18 @@ if TYPE_CHECKING:
 class DiskLayer:
     """The active layer, or that of a snapshot: an L1 table at offset in the file, of so many entries.
 
-    what is its name in messages. Reading it raises InvalidImageError for a table that contradicts the specification.
+    what is its name in messages, and kept has the L2 tables of all layers. Reading it raises InvalidImageError for a
+    table that contradicts the specification.
     """
 
-    def __init__(self, store: Store, header: Header, offset: int, entries: int, *, what: str) -> None:
+    def __init__(
+        self, store: Store, header: Header, offset: int, entries: int, *, what: str, kept: Cache[array[int]]
+    ) -> None:
         self.offset = offset
         self._store = store
         self._header = header
         self._what = what
+        self._kept = kept
         self._reader = TableReader(store, header, data_size=None)  # type: ignore[arg-type]
         self.l1 = self._read_l1(entries)
 
@@ -45,8 +50,16 @@ class DiskLayer:
                 yield index, entry >> self._header.cluster_bits
 
     def table(self, index: int) -> array[int]:
-        """The words of the L2 table under L1 entry index: entries, each with its bitmap after it in extended tables."""
-        return self._reader.read(index, self.l1[index]).words
+        """The words of the L2 table under L1 entry index: entries, each with its bitmap after it in extended tables.
+
+        They are the caller's to change.
+        """
+        offset = self.l1[index]
+        words = self._kept.get(offset)
+        if words is None:
+            words = self._reader.read(index, offset).words
+            self._kept.put(offset, words, len(words) * layout.ENTRY_SIZE)
+        return words[:]
 
     def references(self, index: int) -> Iterator[tuple[int, int]]:
         """Yield (first cluster, number) of what the L2 table under L1 entry index refers to."""

@@ -20,7 +20,7 @@ from pydiskimg.images.qcow2.snapshots import (
     packed_snapshot,
     snapshot_entries,
 )
-from pydiskimg.images.qcow2.switch.layer import DiskLayer, has_flags, with_flags, without_flags
+from pydiskimg.images.qcow2.switch.layer import has_flags, with_flags, without_flags
 from pydiskimg.images.qcow2.switch.switch import Switch
 from pydiskimg.startup import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pydiskimg.images.qcow2.header import Header
+    from pydiskimg.images.qcow2.switch.layer import DiskLayer
     from pydiskimg.protocols import Store
 
 _LEAST_EXTRA_DATA = 16  # bytes that version 3 asks for
@@ -169,7 +170,7 @@ class _Change(Switch):
     def _found(self, wanted: str) -> tuple[Snapshot, DiskLayer]:
         snapshot = find_snapshot([each for each, _ in self._entries], wanted, name=self._store.name)
         what = f"the L1 table of snapshot {snapshot.id}"
-        return snapshot, DiskLayer(self._store, self._header, snapshot.l1_table_offset, snapshot.l1_size, what=what)
+        return snapshot, self._layer(snapshot.l1_table_offset, snapshot.l1_size, what=what)
 
     def _new_snapshot(self, name: str, now_ns: int, l1: int) -> Snapshot:
         whole_name = name.encode("utf-8", "surrogateescape")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.cache import Cache
 from pydiskimg.images.qcow2.header import read_header, require_changeable
 from pydiskimg.images.qcow2.switch.counts import SwitchedRefcounts
 from pydiskimg.images.qcow2.switch.layer import DiskLayer, l1_length, write_l1
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from array import array
 
     from pydiskimg.protocols import Store
+
+
+L2_CACHE = 8 << 20  # bytes of L2 tables
 
 
 class Switch:
@@ -27,7 +31,11 @@ class Switch:
         self._header = header = read_header(store)
         require_changeable(header, store.name)
         self._counts = SwitchedRefcounts(store, header)
-        self._active = DiskLayer(store, header, header.l1_table_offset, header.l1_size, what="the L1 table")
+        self._kept: Cache[array[int]] = Cache(L2_CACHE)
+        self._active = self._layer(header.l1_table_offset, header.l1_size, what="the L1 table")
+
+    def _layer(self, offset: int, entries: int, *, what: str) -> DiskLayer:
+        return DiskLayer(self._store, self._header, offset, entries, what=what, kept=self._kept)
 
     def _new_l1(self, entries: int) -> int:
         """Take clusters for an L1 table of so many entries; returns the first."""

@@ -38,7 +38,7 @@ class _Storing(Switch):
         self._layers = [self._active]
         for snapshot, _ in self._entries:
             what = f"the L1 table of snapshot {snapshot.id}"
-            self._layers.append(DiskLayer(store, self._header, snapshot.l1_table_offset, snapshot.l1_size, what=what))
+            self._layers.append(self._layer(snapshot.l1_table_offset, snapshot.l1_size, what=what))
         self._active_tables = {cluster for _, cluster in self._active.tables()}
         self._new: dict[int, int] = {}  # the cluster of a table: that of its changed copy
         self._stored: dict[int, list[int]] = {}  # the cluster of a table: those that hold zeros now

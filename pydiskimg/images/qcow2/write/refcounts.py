@@ -23,7 +23,11 @@ from pydiskimg.images.qcow2.write.head import change_header
 from pydiskimg.images.qcow2.write.refcount_entries import RefcountEntries
 from pydiskimg.images.qcow2.write.tables import CachedTable, TableCache
 from pydiskimg.protocols import Store
+from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.units import format_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 BLOCK_CACHE = 8 << 20  # for clean and for changed blocks each
 MOST_RELEASES = 100_000  # noted runs of clusters
@@ -101,29 +105,34 @@ class Refcounts:
 
     def give_back(self, cluster: int, count: int) -> None:
         """Make holes in the file of those of count clusters that are free; it must not name them any more, durably."""
+        for first, number in self.free_runs(cluster, count):
+            self._store.discard(first << self._cluster_bits, number << self._cluster_bits)
+
+    def free_runs(self, cluster: int, count: int) -> Iterator[tuple[int, int]]:
+        """Yield (first, number) of those of count clusters that are free."""
         end = min(cluster + count, self._end)
         while cluster < end:
             number, index = divmod(cluster, self._per_block)
             stop = min(self._per_block, index + end - cluster)
             if number < len(self._table) and self._table[number]:
-                cluster += self._give_back_some(cluster, index, stop)
+                first, free, done = self._first_free(cluster, index, stop)
             else:
-                self._store.discard(cluster << self._cluster_bits, (stop - index) << self._cluster_bits)
-                cluster += stop - index
+                first, free, done = cluster, stop - index, stop - index
+            if free:
+                yield first, free
+            cluster += done
 
-    def _give_back_some(self, cluster: int, index: int, stop: int) -> int:
-        """Give the first free clusters back of a block's from index on; returns how many are done with."""
+    def _first_free(self, cluster: int, index: int, stop: int) -> tuple[int, int, int]:
+        """The first free clusters of a block's from index on: (first, number), and how many are done with."""
         raw = self._block(cluster // self._per_block).raw
         start = self._entries.first_zero(raw, index)
         if start >= stop:
-            return stop - index
+            return cluster, 0, stop - index
         free = self._entries.zeros_from(raw, start, stop - start)
         first = cluster + start - index
         table = self.metadata.first_of(first, free)  # in an image that lies
         kept = free if table is None else table - first
-        if kept:
-            self._store.discard(first << self._cluster_bits, kept << self._cluster_bits)
-        return start - index + max(kept, 1)
+        return first, kept, start - index + max(kept, 1)
 
     def get(self, cluster: int) -> int:
         """The count of a cluster."""
