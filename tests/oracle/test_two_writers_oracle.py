@@ -43,6 +43,16 @@ CHANGES = (
     "snapshot -a one IMAGE",
     "snapshot -d one IMAGE",
 )
+OWN_CHANGES = (
+    "copy-in IMAGE raw /",
+    "grow IMAGE",
+    "mkdir IMAGE /srv",
+    "mkfs --force IMAGE",
+    "mkswap --force IMAGE",
+    "partition create --force IMAGE",
+    "rm IMAGE /raw",
+    "sparsify IMAGE",
+)
 READS = (
     "info IMAGE",
     "map IMAGE",
@@ -54,6 +64,7 @@ READS = (
     "snapshot -l IMAGE",
 )
 FOLLOW = ("amend", "commit", "compare", "convert", "dd", "map", "measure", "rebase", "resize")
+OWN_FOLLOW = ("copy-in", "grow", "mkdir", "rm", "sparsify")
 
 
 @contextmanager
@@ -137,7 +148,7 @@ def words_of(command: str) -> list[str]:
 
 
 def ours(words: list[str]) -> list[str]:
-    return [words[0], *(["--allow-references", "."] if words[0] in FOLLOW else []), *words[1:]]
+    return [words[0], *(["--allow-references", "."] if words[0] in FOLLOW + OWN_FOLLOW else []), *words[1:]]
 
 
 def told(name: str) -> tuple[str, str, bytes]:
@@ -152,7 +163,7 @@ def told(name: str) -> tuple[str, str, bytes]:
 def test_a_second_writer_is_refused(image: Path, tool: Tool, holder: Holder) -> None:
     before = {name: told(name) for name in ("image", "overlay", "base", "other")}
     with holder(image, tool):
-        for command in CHANGES:
+        for command in CHANGES + OWN_CHANGES:
             said = by_pydiskimg(*ours(words_of(command)))
             assert said.status == 1, command
             assert "image" in said.err, command
