@@ -19,6 +19,7 @@ from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from pydiskimg.images.references import AllowedDirectory
     from pydiskimg.protocols import Disk, Source
@@ -41,6 +42,9 @@ class DescribedRegion(SourceRegion, ImageBytes):
 
     def stored(self) -> int | None:
         return self._file.stored()
+
+    def files(self) -> Iterator[str]:
+        return self._image.files()
 
     def close(self) -> None:
         """Close the image."""
@@ -98,6 +102,8 @@ def _described_target(arguments: argparse.Namespace, word: str) -> str:
     found = described_image(word, by_options=arguments.target_image_opts)
     if found.backing is not None or found.data_file is not None:
         raise UnsupportedImageError(f"{word}: an image is written with the files that it names itself")
+    if found.inner is not None:
+        raise UnsupportedImageError(f"{word}: is an image in another one; what is written is a file, or a part of one")
     arguments.output_format = found.image_format or arguments.output_format
     return str(found) if found.is_whole else found
 

@@ -168,6 +168,28 @@ def test_parts_of_files_and_of_disks(image: str, capsys: pytest.CaptureFixture[s
     assert "is for a whole image" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("outer")
+@pytest.mark.parametrize("image", [image for image in PARTS if image.count("driver") > 1 and image[0] == "d"])
+def test_an_image_in_another_one_is_not_written(image: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("source").write_bytes(b"\1" * 64 * KIB)
+    before = {path: path.read_bytes() for path in Path().iterdir()}
+    for command in (["convert", "-n", "--target-image-opts", "source"], ["resize", "--image-opts"], ["commit"]):
+        words = [*command, *(["--image-opts"] if command == ["commit"] else []), image]
+        assert ours(*words, *(["+1M"] if command[0] == "resize" else [])) == 1
+        assert capsys.readouterr().err.count("\n") == 1
+    assert before == {path: path.read_bytes() for path in Path().iterdir()}
+
+
+@pytest.mark.usefixtures("outer")
+def test_what_a_part_is_read_from_is_not_written_over(capsys: pytest.CaptureFixture[str]) -> None:
+    for image in PARTS[:2]:
+        name = image.rpartition("=")[2]
+        before = Path(name).read_bytes()
+        assert ours("convert", "--image-opts", image, name) == 1
+        assert name in capsys.readouterr().err
+        assert Path(name).read_bytes() == before
+
+
 def test_every_command_takes_one(chain: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     base = 'json:{"driver": "qcow2", "file": {"driver": "file", "filename": "base.qcow2"}}'
     top = "driver=qcow2,file.driver=file,file.filename=layer0.qcow2"
