@@ -182,3 +182,29 @@ def test_a_new_file_is_there_when_it_is_complete(
         if Path("new").exists():
             assert checked("new") == 0
             assert shown("new") == expected
+
+
+@pytest.mark.parametrize("name", ["old", "image"])
+def test_each_sector_is_the_old_or_the_new_one(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """convert -n writes in place: what is not written yet shows what it did."""
+    monkeypatch.chdir(tmp_path)
+    fresh(made)
+    words = ["convert", "--allow-references", ".", "-n", "-f", "raw", "-O", "qcow2", "other", name]
+    old, rng = whole(name), random.Random(name)
+    took = duration(words)
+    new = whole(name)
+    for number in SIGNALS * ATTEMPTS:
+        fresh(made)
+        interrupted(words, rng.random() * took, number)
+        assert checked(name) in (0, 3), number
+        found = whole(name)
+        assert all(
+            found[at : at + 512] in (old[at : at + 512], new[at : at + 512]) for at in range(0, len(found), 512)
+        ), number
+
+
+def whole(name: str) -> bytes:
+    with allow_references(".") as allowed, open_image(name, references=allowed) as image:
+        return read_bytes(image, 0, image.size)
