@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import left_attached, left_mounted, loop_devices, mounts
-from tests.fixtures.block_devices import block_device, filled_file, has_no_beginning
+from tests.fixtures.block_devices import beginning, block_device, filled_file, has_no_beginning
 from tests.fixtures.judges import packed
 from tests.fixtures.node import ROOT, Node, last_line, stream_environment
 
@@ -189,12 +189,12 @@ def test_a_backup_that_ends_early_is_no_success(node: Node, tmp_path: Path, comp
 
 def test_raw_bytes_that_end_early_are_no_success(node: Node, tmp_path: Path) -> None:
     disk, cut = guest_disk(tmp_path, "xfs"), tmp_path / "cut"
-    cut.write_bytes(disk.read_bytes()[: SIZE - 2 * MIB])
+    cut.write_bytes(beginning(disk, SIZE - 2 * MIB))
     target = filled_file(tmp_path / "target", SIZE)
     done = node.restore(target, cut)
     assert done.returncode == 1
     assert "ended early" in last_line(done)
-    assert target.read_bytes()[:MIB] == bytes(MIB)
+    assert beginning(target, MIB) == bytes(MIB)
 
 
 @pytest.mark.parametrize(

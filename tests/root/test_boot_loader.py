@@ -18,7 +18,7 @@ from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.fs.ext4.make import make_ext
 from pydiskimg.host.mount import mounted
 from pydiskimg.images.open_disk import open_disk
-from tests.fixtures.block_devices import block_device, filled_file
+from tests.fixtures.block_devices import beginning, block_device, filled_file
 from tests.fixtures.grub_files import DIRECTORY, boot_image, grub_files, write_grub
 from tests.fixtures.judges import blkid, inside, partitions
 from tests.fixtures.node import Node, last_line
@@ -179,7 +179,7 @@ def test_a_script_that_fails_leaves_nothing_that_boots(node: Node, tmp_path: Pat
     node.add_script("10-fail", "#!/bin/sh\nexit 1\n")
     disk = filled_file(tmp_path / "disk", SIZE)
     assert node.create(disk).returncode == 1
-    assert disk.read_bytes()[:440] == bytes(440)
+    assert beginning(disk, 440) == bytes(440)
 
 
 def without_boot_loader(head: bytes) -> bool:
@@ -233,7 +233,7 @@ def test_an_unknown_grub(node: Node, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert f"{DIRECTORY}/kernel.img: is not a 32-bit ELF file (found 7f 45 4c 46 02 00 00, " in last_line(done)
     assert "with BOOTLOADER=none the system is installed without it" in last_line(done)
-    assert not any(disk.read_bytes()[:512])
+    assert not any(beginning(disk, 512))
 
 
 def test_a_boot_that_is_full(node: Node, tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_boot_that_is_full(node: Node, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert f"{disk} partition 1, /grub/i386-pc/x" in last_line(done)
     assert last_line(done).endswith(": cannot be written: no block is free; /boot has 16 MiB; set BOOT_SIZE higher")
-    assert not any(disk.read_bytes()[:512])
+    assert not any(beginning(disk, 512))
 
 
 @pytest.mark.parametrize("table", ["mbr", "gpt"])

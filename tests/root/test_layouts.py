@@ -13,6 +13,7 @@ from ganeti_os.guest.mounted_guest import mounted_guest
 from ganeti_os.guest.root import Guest, find_guest
 from pydiskimg.files.mounted_tree import open_mounted_tree
 from pydiskimg.images.open_disk import open_disk
+from tests.fixtures.block_devices import beginning
 from tests.fixtures.growing import loop, mounted_at
 from tests.fixtures.layouts import LAYOUTS, MIB, Layout, build
 from tests.fixtures.node import Node, create_environment, last_line
@@ -205,7 +206,7 @@ def test_a_disk_with_firmware_variables_is_imported_as_it_was(tool: Tool, tmp_pa
     done = node.restore(disk, backup)
     said = done.stderr.decode()
     assert done.returncode == 0, said
-    assert disk.read_bytes()[:MIB] == old.read_bytes()
+    assert beginning(disk, MIB) == old.read_bytes()
     assert f"{disk} holds firmware variables (UEFI) and stays as it was backed up" in said
     assert "warning" not in said
     assert "no identity" not in said

@@ -16,6 +16,7 @@ from pydiskimg.fs.fat12 import read_fat12
 from pydiskimg.fs.luks import LUKS2
 from pydiskimg.images.open_disk import open_disk
 from pydiskimg.volumes.find import find_volumes
+from tests.fixtures.block_devices import beginning
 from tests.fixtures.judges import inside, partitions
 from tests.fixtures.node import NIC, Node, create_environment, last_line
 from tests.fixtures.partition_tables import entry, gpt, record
@@ -169,15 +170,15 @@ def test_volumes_of_a_hostile_guest(tmp_path: Path, disk: Path, where: int) -> N
     with disk.open("r+b") as file:
         file.seek(40 * 512 + where)
         file.write(b"\xff\x5f")
-    before = disk.read_bytes()[: 1 << 20]
+    before = beginning(disk, 1 << 20)
     done = rename(node, disk)
     assert "Traceback" not in done.stderr
     assert "cloud-init in the guest may keep the old name" in done.stderr or done.returncode == 1, last_line(done)
-    assert disk.read_bytes()[: 1 << 20] == before
+    assert beginning(disk, 1 << 20) == before
 
 
 def test_user_data_that_is_missing(tmp_path: Path, disk: Path) -> None:
     done = node_of(tmp_path, luks(), CLOUD_USER_DATA="/nowhere/user-data").create(disk, **NIC)
     assert done.returncode == 1
     assert "/nowhere/user-data: CLOUD_USER_DATA cannot be read" in last_line(done)
-    assert not any(disk.read_bytes()[: 4 << 20])
+    assert not any(beginning(disk, 4 << 20))
