@@ -20,7 +20,7 @@ from tests.fixtures.node import ROOT, Node, create_environment, last_line, strea
 
 pytestmark = pytest.mark.root
 MIB = 1 << 20
-SIZE = 500 * MIB
+SIZE = 256 * MIB
 RULES = "etc/udev/rules.d/z25_persistent-net.rules"
 SCRIPT = '#!/bin/sh\n[ -d "$TARGET/boot" ] && echo "$IMPORT_SCRIPT $BOOT_DEV" >"$TARGET/boot/grub-was-here"\n'
 
