@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from _thread import allocate_lock
 
 from pydiskimg.disks.descriptor import DescriptorDisk
 from pydiskimg.errors import storage_error
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from pydiskimg.disks.zeroing import Rung
     from pydiskimg.extents import Extent
+    from pydiskimg.protocols import Buffer
 
 
 SECTOR_SIZE = 512
@@ -34,6 +36,12 @@ class FileDisk(DescriptorDisk):
             sector_size=sector_size,
             reads_as_zero=reads_as_zero,
         )
+        self._writing = allocate_lock()
+
+    def write(self, offset: int, data: Buffer) -> None:
+        # The kernel lets one thread at a time write to a file; others would wait for it and keep a processor busy.
+        with self._writing:
+            super().write(offset, data)
 
     def rungs(self) -> Sequence[Rung]:
         from functools import partial

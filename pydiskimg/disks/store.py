@@ -29,11 +29,9 @@ class GrowingFile(BorrowedDescriptor, Store):
         pread_into(self.fd, offset, buffer, name=self.name)
 
     def write(self, offset: int, data: Buffer) -> None:
-        pwrite_all(self.fd, offset, data, name=self.name)
-        end = offset + len(data)
-        if end > self.size:
-            with self._lock:
-                self.size = max(self.size, end)
+        with self._lock:  # see FileDisk.write()
+            pwrite_all(self.fd, offset, data, name=self.name)
+            self.size = max(self.size, offset + len(data))
 
     def discard(self, offset: int, length: int) -> None:
         """Make a hole, where the file system can: what stays only wastes room."""

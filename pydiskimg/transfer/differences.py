@@ -8,6 +8,8 @@ written  |  A  |     |  g  |  0  |      whole clusters; zeros as an entry where 
 
 from __future__ import annotations
 
+import threading
+
 from pydiskimg.extents import Kind
 from pydiskimg.images import FORMATS
 from pydiskimg.images.chain import backing_sources, file_of
@@ -19,12 +21,16 @@ from pydiskimg.images.raw import RawSource
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.transfer.pieces import CHUNK_SIZE, cut
 from pydiskimg.transfer.workers import Meter, work_on, worker_count
+from pydiskimg.units import KIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from pydiskimg.extents import Extent
     from pydiskimg.protocols import Disk, Progress, Source
+
+# What is compared in one step: both sides stay in a processor's cache between being read and being compared.
+_STEP = 256 * KIB
 
 
 def write_differences(
@@ -61,23 +67,17 @@ class _Comparing:
         self._disk = disk
         self._unit = unit
         self._zeros = bytearray(unit) if sparse else None
+        self._buffers = threading.local()
 
     def piece(self, piece: Extent, buffer: memoryview) -> None:
-        half = len(buffer) // 2
-        for at in range(piece.start, piece.end, max(half, self._unit)):
-            length = min(max(half, self._unit), piece.end - at)
-            if length <= half:
-                self._compare(at, buffer[:length], buffer[half : half + length])
-            else:
-                self._compare(at, buffer[:length], memoryview(bytearray(length)))
+        step = max(_STEP, self._unit)
+        for at in range(piece.start, piece.end, step):
+            self._compare(at, buffer[: min(step, piece.end - at)])
 
-    def _compare(self, at: int, wanted: memoryview, found: memoryview) -> None:
+    def _compare(self, at: int, wanted: memoryview) -> None:
         self._source.read_into(at, wanted)
-        if self._below is None:
-            found[:] = bytes(len(found))
-        else:
-            read_behind(self._below, at, found)
-        if wanted == found:
+        found = self._found(at, len(wanted))
+        if found == wanted:
             return
         start, kind = 0, None
         for offset in range(0, len(wanted), self._unit):
@@ -88,9 +88,19 @@ class _Comparing:
                 start, kind = offset, now
         self._put(at, wanted, start, len(wanted), kind)
 
-    def _kind(self, wanted: memoryview, found: memoryview) -> Kind | None:
+    def _found(self, at: int, length: int) -> bytearray:
+        """What below shows, in a buffer of this thread; as a bytearray, which on the left compares by memcmp."""
+        found: bytearray | None = getattr(self._buffers, "found", None)
+        if found is None or len(found) != length:
+            found = self._buffers.found = bytearray(length)
+        if self._below is not None:
+            with memoryview(found) as view:
+                read_behind(self._below, at, view)
+        return found
+
+    def _kind(self, wanted: memoryview, found: bytearray) -> Kind | None:
         """None where both are the same."""
-        if wanted == found:
+        if found == wanted:
             return None
         return Kind.ZERO if self._zeros is not None and self._zeros[: len(wanted)] == wanted else Kind.DATA
 
