@@ -349,8 +349,9 @@ def _feature_list(unknown: int, names: bytes) -> str:
     from pydiskimg.text import quoted  # only here, for an image that is refused
 
     size = layout.FEATURE_NAME.size
-    entries = (layout.FEATURE_NAME.unpack(names, at) for at in range(0, len(names) - size + 1, size))
-    table = {entry["bit"]: entry["name"].rstrip(b"\0") for entry in entries if entry["type"] == 0}
+    padded = names + bytes(-len(names) % size)  # the last name may be cut short
+    entries = (layout.FEATURE_NAME.unpack(padded, at) for at in range(0, len(padded), size))
+    table = {entry["bit"]: entry["name"].partition(b"\0")[0] for entry in entries if entry["type"] == 0}
     numbers = [bit for bit in range(64) if unknown >> bit & 1]
     texts = [f"{bit} ({quoted(table[bit])})" if bit in table else str(bit) for bit in numbers[:4]]
     more = f" and {len(numbers) - 4} more" if len(numbers) > 4 else ""

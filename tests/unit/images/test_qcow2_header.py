@@ -24,7 +24,8 @@ NAMES = extension(
     layout.EXTENSION_FEATURE_NAMES,
     layout.FEATURE_NAME.pack(bit=5, name=b"holograms")
     + layout.FEATURE_NAME.pack(type=1, bit=6, name=b"not this one")
-    + b"rest",
+    + layout.FEATURE_NAME.pack(bit=61, name=b"ended\0and more")
+    + layout.FEATURE_NAME.pack(bit=62, name=b"cut short").rstrip(b"\0"),
 )
 NAME_AT = 112 + 16
 
@@ -177,6 +178,10 @@ UNSUPPORTED: list[tuple[Craft, str]] = [
     (
         Craft(header={"incompatible_features": 96}, extensions=NAMES),
         "needs incompatible features 5 ('holograms'), 6, which a reader",
+    ),
+    (
+        Craft(header={"incompatible_features": 3 << 61}, extensions=NAMES),
+        "needs incompatible features 61 ('ended'), 62 ('cut short'), which a reader",
     ),
     (
         Craft(header={"incompatible_features": (1 << 64) - 32}),
