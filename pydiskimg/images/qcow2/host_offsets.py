@@ -12,6 +12,7 @@ from itertools import chain, compress, islice, repeat
 from operator import ne, sub
 
 from pydiskimg.images.qcow2 import layout
+from pydiskimg.images.qcow2.l2_tables import SAME_KIND
 from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, MIXED, ZERO
 from pydiskimg.images.qcow2.subcluster_bitmaps import either
 from pydiskimg.startup import TYPE_CHECKING
@@ -44,10 +45,10 @@ _NOT_NONE = bytes((0, *[1] * 255))
 _OF_ALL = [bytes((flags,)) * layout.SUBCLUSTERS for flags in range(16)]
 _AT_FIRST = [bytes((mark,)).ljust(layout.SUBCLUSTERS, b"\0") for mark in range(2)]
 
-# Clusters that are one step: long runs of what is mostly one row; those with subclusters, and the few between them;
-# others.
-_GROUPS = re.compile(rb"H{16,}|Z{16,}|M(?:[HZDC]{0,7}M){0,31}|(?:D+|C+|H{1,15}(?!H)|Z{1,15}(?!Z)){1,512}")
+# Clusters that are one step: those with subclusters, and the few between them; others.
+_GROUPS = re.compile(rb"M(?:[HZDC]{0,7}M){0,31}|[HZDC]+")
 _MOST = 2048
+_SPARSE = 8  # clusters in a run on average: then one run after the other takes less time than all clusters at once
 
 
 def host_ranges(mapping: Mapping, offset: int, length: int) -> Iterator[Piece]:
@@ -71,16 +72,14 @@ def _in_table(header: Header, table: L2Table, start: int, end: int, translation:
     for index, after in _groups(table.kinds, start - first >> bits, (end - 1 - first >> bits) + 1):
         begin = first + (index << bits)
         low, high = max(begin, start), min(first + (after << bits), end)
-        if _is_one_piece(table, index, after):
-            yield [low], [high - low], [translation[_FLAGS[table.kinds[index]]]], [0]
-        elif table.kinds[index] == MIXED:
+        if table.kinds[index] == MIXED:
             flags, breaks, hosts = _of_subclusters(header, table, index, after)
             unit = header.subcluster_size
             yield _columns(range(begin, high, unit), low, high, flags.translate(translation), breaks, hosts)
+        elif _is_sparse(table.kinds[index:after]):
+            yield _of_runs(header, table, index, after, first, (low, high), translation)
         else:
-            flags, breaks, found = _of_clusters(header, table, index, after)
-            unit = header.cluster_size
-            yield _columns(range(begin, high, unit), low, high, flags.translate(translation), breaks, found)
+            yield _all_at_once(header, table, index, after, (begin, low, high), translation)
 
 
 def _groups(kinds: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -92,12 +91,71 @@ def _groups(kinds: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
             yield at, min(at + step, after)
 
 
+def _is_sparse(kinds: bytes) -> bool:
+    changes = len(kinds) - _changes(kinds).count(0)
+    return changes * _SPARSE < len(kinds)
+
+
+def _of_runs(
+    header: Header,
+    table: L2Table,
+    index: int,
+    after: int,
+    first: int,
+    bounds: tuple[int, int],
+    translation: bytes,
+) -> Columns:
+    """The pieces of [low, high) in clusters of few runs, one run after the other; first is where the table begins."""
+    starts: list[int] = []
+    lengths: list[int] = []
+    flags: list[int] = []
+    hosts: list[int] = []
+    bits, (low, high) = header.cluster_bits, bounds
+    for found in SAME_KIND.finditer(table.kinds, index, after):
+        at, stop = found.span()
+        begin = first + (at << bits)
+        start, end = max(begin, low), min(first + (stop << bits), high)
+        if stop - at == 1 or _is_one_piece(table, at, stop):
+            known, host = _one_cluster(header, table, at)
+            starts.append(start)
+            lengths.append(end - start)
+            flags.append(translation[known])
+            hosts.append(host + start - begin)
+        else:
+            some = _all_at_once(header, table, at, stop, (begin, start, end), translation)
+            starts += some[0]
+            lengths += some[1]
+            flags += some[2]
+            hosts += some[3]
+    return starts, lengths, flags, hosts
+
+
+def _one_cluster(header: Header, table: L2Table, index: int) -> tuple[int, int]:
+    """The flags and the host offset of the cluster."""
+    if table.kinds[index] == COMPRESSED:
+        return IS_DATA | IS_COMPRESSED, 0
+    host = table.host(index)
+    is_located = host or (header.has_data_file and table.entry(index) & layout.COPIED)
+    return _FLAGS[table.kinds[index]] | (HAS_OFFSET if is_located else 0), host
+
+
 def _is_one_piece(table: L2Table, index: int, after: int) -> bool:
-    """True for clusters, read as zero or from the backing file, that have no host offsets either."""
+    """True for clusters of one kind, read as zero or from the backing file, that have no host offsets either."""
     kind = table.kinds[index]
-    if kind not in (HOLE, ZERO) or table.kinds.count(kind, index, after) < after - index:
+    if kind == HOLE and table.step == 1:
+        return True
+    if kind not in (HOLE, ZERO):
         return False
     return max(table.words[index * table.step : after * table.step : table.step]) <= layout.L2_ZERO
+
+
+def _all_at_once(
+    header: Header, table: L2Table, index: int, after: int, bounds: tuple[int, int, int], translation: bytes
+) -> Columns:
+    """The pieces of [low, high) in clusters none of which is MIXED, the first of which begins at begin."""
+    begin, low, high = bounds
+    flags, breaks, hosts = _of_clusters(header, table, index, after)
+    return _columns(range(begin, high, header.cluster_size), low, high, flags.translate(translation), breaks, hosts)
 
 
 def _of_clusters(header: Header, table: L2Table, index: int, after: int) -> tuple[bytes, bytes, list[int]]:
