@@ -188,7 +188,10 @@ class QuickParser:
             name, equals, value = word.partition("=") if word.startswith("--") else (word, "", "")
             dest, how = self._options.get(name) or self.error(name)
             if "action" not in how:
-                setattr(found, dest, self._value(how, value if equals else next(rest, "")))
+                value = value if equals else next(rest, "")
+                if value.startswith("-") and value != "-" and not equals:  # an option, where a value belongs
+                    self.error(value)
+                setattr(found, dest, self._value(how, value))
             elif equals:
                 self.error(word)
             else:

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import sys
-from itertools import accumulate, chain, repeat
+from itertools import chain, compress
 
 from pydiskimg.cli.arguments import open_source, require_file_name, size_argument
 from pydiskimg.cli.output import add_output_option
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images import FORMATS
-from pydiskimg.images.map import IS_PRESENT, map_series
+from pydiskimg.images.map import IS_PRESENT, map_columns
 from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET, IS_COMPRESSED, IS_DATA, IS_ZERO
 from pydiskimg.startup import TYPE_CHECKING
 from pydiskimg.text import printable
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pydiskimg.cli import Arguments, Parser
-    from pydiskimg.images.map import RowSeries
-    from pydiskimg.images.qcow2.host_offsets import Parts
+    from pydiskimg.images.map import RowColumns
 
 _MOST_KEPT = 1024
 _BETWEEN = ",\n"
@@ -34,6 +33,8 @@ _FLAGS = [
     ", ".join(f'"{word}": {"true" if flags & flag else "false"}' for word, flag in _WORDS.items())
     for flags in range(1 << 5)
 ]
+
+_IS_STORED = bytes(flags & (IS_DATA | IS_ZERO) == IS_DATA for flags in range(256))
 
 
 def add_parser(subparsers: Any) -> None:
@@ -68,7 +69,7 @@ def run(arguments: Arguments) -> None:
         length = source.size - start
         if arguments.max_length is not None:
             length = min(length, arguments.max_length)
-        files, found = map_series(source, start, length)
+        files, found = map_columns(source, start, length)
         if arguments.output == "json":
             _print(_json(found, arguments.start_offset))
         else:
@@ -86,18 +87,12 @@ def _print(texts: Iterator[str]) -> None:
     sys.stdout.write("".join(some))
 
 
-def _json(found: Iterable[RowSeries], beginning: int) -> Iterator[str]:
+def _json(found: Iterable[RowColumns], beginning: int) -> Iterator[str]:
     """Yield the rows; where there are none, one of no bytes at the beginning, as qemu-img has it."""
     between, rows = "[", _Kept(_json_row)
-    for start, _, depth, parts, host in found:
-        if len(parts) == 1:  # by itself a row is made sooner at once
-            length, flags = parts[0]
-            offset = f', "offset": {host}' if flags & HAS_OFFSET else ""
-            yield f'{between}{{ "start": {start}, "length": {length}, "depth": {depth}, {_FLAGS[flags]}{offset}}}'
-        else:
-            yield between + _BETWEEN.join(map(rows.__getitem__, zip(parts, repeat(depth)))) % _numbers(
-                start, parts, host
-            )
+    for starts, lengths, depths, flags, hosts in found:
+        lines = _BETWEEN.join(map(rows.__getitem__, zip(lengths, depths, flags, strict=True)))
+        yield between + lines % tuple(chain.from_iterable(zip(starts, hosts, strict=True)))
         between = _BETWEEN
     if between == "[":
         yield f'[{{ "start": {beginning}, "length": 0, "depth": 0, {_FLAGS[0]}}}'
@@ -118,43 +113,42 @@ class _Kept(dict):  # type: ignore[type-arg] # Any is not imported
         return made
 
 
-def _numbers(start: int, parts: Parts, host: int) -> tuple[int, ...]:
-    """The numbers that the rows of parts lack."""
-    lengths = [length for length, _ in parts[:-1]]
-    starts = accumulate(lengths, initial=start)
-    if not parts[0][1] & HAS_OFFSET:
-        return tuple(starts)
-    return tuple(chain.from_iterable(zip(starts, accumulate(lengths, initial=host), strict=True)))
-
-
-def _json_row(part: tuple[int, int], depth: int) -> str:
-    """A row that lacks its numbers: the start, and the offset where it has one."""
-    length, flags = part
-    offset = ', "offset": %d' if flags & HAS_OFFSET else ""
+def _json_row(length: int, depth: int, flags: int) -> str:
+    """A row that lacks its numbers, the start and the offset, of which nothing is shown where it has none."""
+    offset = ', "offset": %d' if flags & HAS_OFFSET else "%.0s"
     return f'{{ "start": %d, "length": {length}, "depth": {depth}, {_FLAGS[flags]}{offset}}}'
 
 
-def _table(found: Iterable[RowSeries], files: Sequence[str], name: str) -> Iterator[str]:
+def _table(found: Iterable[RowColumns], files: Sequence[str], name: str) -> Iterator[str]:
     yield f"{'Offset':<16}{'Length':<16}{'Mapped to':<16}File\n"
-    kept = _Kept(_table_row)
     shown = [printable(file).replace("%", "%%") for file in files]
-    for start, _, depth, parts, host in found:
-        at, ahead = start, host - start
-        rows: list[str] = []
-        numbers: list[int] = []
-        for length, flags in parts:
-            if flags & IS_DATA:
-                if not flags & HAS_OFFSET:
-                    raise UnsupportedImageError(
-                        f"{name}: guest bytes {at} to {at + length} are compressed, and have no place "
-                        "that this table could tell; use --output json"
-                    )
-                if not flags & IS_ZERO:
-                    rows.append(kept[length, shown[depth], at > 0, at + ahead > 0])
-                    numbers += at, at + ahead
-            at += length
-        if rows:
-            yield "".join(rows) % tuple(numbers)
+
+    def row(length: int, depth: int, has_start: bool, has_offset: bool) -> str:
+        return _table_row(length, shown[depth], has_start, has_offset)
+
+    kept = _Kept(row)
+    for columns in found:
+        some = _stored(columns, name)
+        starts, lengths, depths, _, hosts = some
+        rows = map(kept.__getitem__, zip(lengths, depths, map(bool, starts), map(bool, hosts), strict=True))
+        if starts:
+            yield "".join(rows) % tuple(chain.from_iterable(zip(starts, hosts, strict=True)))
+
+
+def _stored(columns: RowColumns, name: str) -> RowColumns:
+    """The rows of what is data and not zero."""
+    starts, lengths, depths, flags, hosts = columns
+    if any(number & (IS_DATA | HAS_OFFSET) == IS_DATA for number in set(flags)):
+        at, length = next(
+            row[:2] for row in zip(starts, lengths, flags, strict=True) if row[2] & (IS_DATA | HAS_OFFSET) == IS_DATA
+        )
+        raise UnsupportedImageError(
+            f"{name}: guest bytes {at} to {at + length} are compressed, and have no place "
+            "that this table could tell; use --output json"
+        )
+    wanted = bytes(flags).translate(_IS_STORED)
+    starts, lengths, depths, flags, hosts = (list(compress(column, wanted)) for column in columns)
+    return starts, lengths, depths, flags, hosts
 
 
 def _table_row(length: int, file: str, *has_digits: bool) -> str:

@@ -6,9 +6,11 @@ It is what `qemu-img map` tells, in the same pieces.
 
 from __future__ import annotations
 
+from itertools import islice
+
 from pydiskimg.errors import UnsupportedImageError
 from pydiskimg.images import FORMATS
-from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET, IS_DATA, IS_ZERO, host_ranges, host_series
+from pydiskimg.images.qcow2.host_offsets import HAS_OFFSET, IS_DATA, IS_ZERO, host_columns, host_ranges
 from pydiskimg.images.qcow2.reader import Qcow2Source
 from pydiskimg.images.qcow2.refcount_reader import has_unfilled_clusters
 from pydiskimg.images.raw import RawSource
@@ -17,9 +19,8 @@ from pydiskimg.startup import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import TypeAlias
 
-    from pydiskimg.images.qcow2.host_offsets import Parts, Series
+    from pydiskimg.images.qcow2.host_offsets import Columns
     from pydiskimg.protocols import Source
 
 IS_PRESENT = 16  # the file at this depth decides on the bytes; without it no file of the chain does
@@ -28,20 +29,19 @@ _LOCATED_DATA = IS_DATA | HAS_OFFSET
 STORED = IS_DATA | IS_PRESENT | HAS_OFFSET  # flags of bytes that are there
 UNFILLED = IS_ZERO | IS_PRESENT | HAS_OFFSET  # of bytes that have a place, and are zero as nothing was written there
 # By the flags of a piece, those of a row where nothing lies under the file: what is not decided there is zero.
-_ALONE = tuple(flags | (IS_PRESENT if flags & _DECIDED else IS_ZERO) for flags in range(IS_PRESENT))
+_ALONE = bytes(flags | (IS_PRESENT if flags & _DECIDED else IS_ZERO) for flags in range(IS_PRESENT))
 
-Row: TypeAlias = "tuple[int, int, int, int, int]"
+_AT_ONCE = 1024  # rows that are found one by one and become columns together
+
+Row = tuple[int, int, int, int, int]
 """start and length (bytes of the virtual disk), depth, flags, host: of bytes that are found in one way, in a row.
 
 depth counts the files of the backing chain, 0 being the image itself. host is the offset of the first byte in that
 file, with the flag HAS_OFFSET: compressed data has none.
 """
 
-RowSeries: TypeAlias = "tuple[int, int, int, Parts, int]"
-"""start, length, depth, parts, host: rows in a row of one file, whose host offsets adjoin as their starts do.
-
-parts has the length and flags of each row; all of them or none have HAS_OFFSET.
-"""
+RowColumns = tuple[list[int], list[int], list[int], list[int], list[int]]
+"""The fields of one row or more, in order: starts, lengths, depths, flags, hosts."""
 
 
 def map_rows(source: Source, offset: int, length: int) -> tuple[list[str], Iterator[Row]]:
@@ -53,45 +53,50 @@ def map_rows(source: Source, offset: int, length: int) -> tuple[list[str], Itera
     Raises ValueError outside of the source and UnsupportedImageError for one of another kind; the iterator is lazy and
     raises what reading the image raises.
     """
-    names, found = map_series(source, offset, length)
+    names, found = map_columns(source, offset, length)
     return names, _rows(found)
 
 
-def map_series(source: Source, offset: int, length: int) -> tuple[list[str], Iterator[RowSeries]]:
-    """Return what map_rows() does, with many rows in each step of the iterator where they are small."""
+def map_columns(source: Source, offset: int, length: int) -> tuple[list[str], Iterator[RowColumns]]:
+    """Return what map_rows() does, with many rows in each step of the iterator; host means nothing without HAS_OFFSET.
+
+    The lists are the caller's.
+    """
     check_range(source, offset, length)
     layers = list(layers_of(source))
-    return [layer.filename for layer in layers], _joined(_series(layers, offset, length))
+    return [layer.filename for layer in layers], _joined(_columns(layers, offset, length))
 
 
-def _rows(found: Iterator[RowSeries]) -> Iterator[Row]:
-    for start, _, depth, parts, first_host in found:
-        position, host = start, first_host
-        for length, flags in parts:
-            yield position, length, depth, flags, host
-            position += length
-            host += length
+def _rows(found: Iterator[RowColumns]) -> Iterator[Row]:
+    for columns in found:
+        for start, length, depth, flags, host in zip(*columns, strict=True):
+            yield start, length, depth, flags, host if flags & HAS_OFFSET else 0
 
 
-def _joined(found: Iterator[RowSeries]) -> Iterator[RowSeries]:
-    """Join neighbours that are found one after the other and in one way."""
-    start, end, depth, flags, host = 0, 0, -1, 0, 0  # the row that the next series may continue
-    for next_start, next_length, next_depth, parts, next_host in found:
-        length, next_flags = parts[0]
-        if next_flags == flags and next_depth == depth and (not flags & HAS_OFFSET or next_host == host + end - start):
-            end += length
+def _joined(found: Iterator[RowColumns]) -> Iterator[RowColumns]:
+    """Join the last row of some columns with the first of the next ones where both are found in one way."""
+    held: Row | None = None  # the row that the next one may continue
+    for columns in found:
+        starts, lengths, depths, flags, hosts = columns
+        if held is None:
+            pass
+        elif _continues(held, depths[0], flags[0], hosts[0]):
+            starts[0], hosts[0] = held[0], held[4]
+            lengths[0] += held[1]
         else:
-            if end > start:
-                yield start, end - start, depth, ((end - start, flags),), host
-            start, end = next_start, next_start + length
-            depth, flags, host = next_depth, next_flags, next_host
-        if len(parts) > 1:
-            last_length, last_flags = parts[-1]
-            last = next_start + next_length - last_length
-            yield start, last - start, depth, ((end - start, flags), *parts[1:-1]), host
-            start, end, flags, host = last, last + last_length, last_flags, host + last - start
-    if end > start:
-        yield start, end - start, depth, ((end - start, flags),), host
+            for column, value in zip(columns, held, strict=True):
+                column.insert(0, value)
+        held = starts.pop(), lengths.pop(), depths.pop(), flags.pop(), hosts.pop()
+        if starts:
+            yield columns
+    if held is not None:
+        start, length, depth, last_flags, host = held
+        yield [start], [length], [depth], [last_flags], [host]
+
+
+def _continues(row: Row, depth: int, flags: int, host: int) -> bool:
+    """True when the row and the next one, of which these are the fields, are one."""
+    return flags == row[3] and depth == row[2] and (not flags & HAS_OFFSET or host == row[4] + row[1])
 
 
 class MapLayer(Protocol):
@@ -104,7 +109,7 @@ class MapLayer(Protocol):
     def pieces(self, offset: int, length: int) -> Iterator[tuple[int, int, int, int]]:
         """Yield (start, length, flags, host) of [offset, offset + length), in order; neighbours may be alike."""
 
-    def series_alone(self, offset: int, length: int) -> Iterator[Series] | None:
+    def columns_alone(self, offset: int, length: int) -> Iterator[Columns] | None:
         """Return the rows where no file lies under this one; None without a shorter way to them than pieces()."""
 
 
@@ -135,8 +140,8 @@ class Qcow2Layer:
                     unfilled = 0 if is_stored else IS_ZERO
                     yield start + at - host, stored_length, STORED | unfilled, at
 
-    def series_alone(self, offset: int, length: int) -> Iterator[Series] | None:
-        return host_series(self._mapping, offset, length, _ALONE) if self._ranges is None else None
+    def columns_alone(self, offset: int, length: int) -> Iterator[Columns] | None:
+        return host_columns(self._mapping, offset, length, _ALONE) if self._ranges is None else None
 
 
 def layers_of(source: Source) -> Iterator[MapLayer]:
@@ -158,15 +163,31 @@ def _is_unfilled(source: Qcow2Source) -> bool:
     return isinstance(file, RawSource) and has_unfilled_clusters(file, source.header, file.stored())
 
 
-def _series(layers: list[MapLayer], offset: int, length: int) -> Iterator[RowSeries]:
-    """The pieces of [offset, offset + length) as the image shows it, as series."""
+def _columns(layers: list[MapLayer], offset: int, length: int) -> Iterator[RowColumns]:
+    """The rows of [offset, offset + length) as the image shows it; where columns meet, two may be one."""
     below_size = layers[1].size if len(layers) > 1 else 0
     covered = min(length, max(0, below_size - offset))
-    alone = layers[0].series_alone(offset + covered, length - covered) if covered < length else ()
-    for start, piece_length, depth, flags, host in pieces_of(layers, 0, offset, length if alone is None else covered):
-        yield start, piece_length, depth, ((piece_length, flags),), host
-    for start, series_length, parts, host in alone or ():
-        yield start, series_length, 0, parts, host
+    alone = layers[0].columns_alone(offset + covered, length - covered) if covered < length else ()
+    rows = _joined_pieces(pieces_of(layers, 0, offset, length if alone is None else covered))
+    while some := list(islice(rows, _AT_ONCE)):
+        starts, lengths, depths, flags, hosts = map(list, zip(*some, strict=True))
+        yield starts, lengths, depths, flags, hosts
+    for starts, lengths, flags, hosts in alone or ():
+        yield starts, lengths, [0] * len(starts), flags, hosts
+
+
+def _joined_pieces(pieces: Iterator[Row]) -> Iterator[Row]:
+    held: Row | None = None
+    for piece in pieces:
+        _, length, depth, flags, host = piece
+        if held is not None and _continues(held, depth, flags, host):
+            held = held[0], held[1] + length, depth, flags, held[4]
+        else:
+            if held is not None:
+                yield held
+            held = piece
+    if held is not None:
+        yield held
 
 
 def pieces_of(layers: list[MapLayer], depth: int, offset: int, length: int) -> Iterator[Row]:

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
-from pydiskimg.images.map import map_series
+from _operator import add, eq  # operator.py only passes them on
+from itertools import compress
+
+from pydiskimg.images.map import map_columns
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.host_offsets import IS_DATA, IS_ZERO
 from pydiskimg.images.qcow2.options import chosen_options
@@ -11,13 +14,11 @@ from pydiskimg.images.qcow2.sizes import l1_entries, refcount_clusters
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pydiskimg.images.qcow2.header import Header
     from pydiskimg.images.qcow2.options import ChosenOptions, Qcow2Options
     from pydiskimg.protocols import Addressable, ImageSource
 
-_STORED = IS_DATA | IS_ZERO  # of these, the flags that tell of data
+_IS_DATA = bytes(flags & (IS_DATA | IS_ZERO) == IS_DATA for flags in range(256))  # by the flags of a row
 
 
 def qcow2_sizes(size: int, source: ImageSource | None, options: Qcow2Options) -> tuple[int, int]:
@@ -61,24 +62,13 @@ def _tables(data: int, chosen: ChosenOptions) -> int:
 
 def _stored(source: ImageSource, cluster_size: int) -> int:
     """The bytes of the clusters in which the source has data, by the map that `qemu-img map` shows, too."""
-    clusters = end = 0
-    for start, length in _data(source, cluster_size):
-        first, stop = start // cluster_size, -(-(start + length) // cluster_size)
-        clusters += stop - max(first, end)
-        end = stop
-    total: int = clusters * cluster_size
-    return total
-
-
-def _data(source: ImageSource, cluster_size: int) -> Iterator[tuple[int, int]]:
-    """Yield start and length of what is data; what shares a cluster with it may be included."""
-    for start, length, _, parts, _ in map_series(source, 0, source.size)[1]:
-        if start // cluster_size == (start + length - 1) // cluster_size:
-            if any(flags & _STORED == IS_DATA for _, flags in parts):
-                yield start, length
-            continue
-        position = start
-        for part_length, flags in parts:
-            if flags & _STORED == IS_DATA:
-                yield position, part_length
-            position += part_length
+    clusters, before = 0, -1  # the last cluster that was counted
+    for starts, lengths, _, flags, _ in map_columns(source, 0, source.size)[1]:
+        is_data = bytes(flags).translate(_IS_DATA)
+        firsts = [start // cluster_size for start in compress(starts, is_data)]
+        lasts = [(end - 1) // cluster_size for end in compress(map(add, starts, lengths), is_data)]
+        if firsts:
+            # One that ends where the next begins is counted once.
+            clusters += sum(lasts) - sum(firsts) + len(firsts) - sum(map(eq, firsts, [before, *lasts]))
+            before = lasts[-1]
+    return clusters * cluster_size

@@ -1,149 +1,214 @@
 # SPDX-License-Identifier: MIT
-"""Where one layer of a qcow2 image keeps the guest's bytes, also those that read as zero and yet have an offset."""
+"""Where one layer of a qcow2 image keeps the guest's bytes, also those that read as zero and yet have an offset.
+
+A small image can have millions of rows, too many for a step each: they come as columns, a list for each field.
+"""
 
 from __future__ import annotations
 
+from _operator import ne, sub  # operator.py only passes them on
+from itertools import chain, compress, islice, repeat
+
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, MIXED, ZERO, runs_of_kinds
+from pydiskimg.images.qcow2.words import combined
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from typing import TypeAlias
 
+    from pydiskimg.images.qcow2.header import Header
     from pydiskimg.images.qcow2.l2_tables import L2Table
     from pydiskimg.images.qcow2.mapping import Mapping
+
+    Piece: TypeAlias = tuple[int, int, int, int]
+    """start, length, flags, and the host offset of the first byte (with HAS_OFFSET)."""
+
+    Columns: TypeAlias = tuple[list[int], list[int], list[int], list[int]]
+    """The fields of one piece or more, in order: starts, lengths, flags, host offsets."""
 
 # What is known about a piece; several of them at once. HOLE is none of the first three.
 IS_ZERO, IS_DATA, IS_COMPRESSED, HAS_OFFSET = 1, 2, 4, 8
 
-Piece: TypeAlias = "tuple[int, int, int, int]"
-"""start, length, flags, and the host offset of the first byte (with HAS_OFFSET)."""
-
-Parts: TypeAlias = "Sequence[tuple[int, int]]"
-"""(length, flags) of bytes that adjoin; the flags of neighbours differ, all or none of them have HAS_OFFSET."""
-
-Series: TypeAlias = "tuple[int, int, Parts, int]"
-"""start, length, parts and host: pieces in a row whose host offsets, where they have them, adjoin as well.
-
-The subclusters of a cluster are one series: a small image can have millions of pieces, too many for a step each.
-"""
-
 _FLAGS = {HOLE: 0, ZERO: IS_ZERO, DATA: IS_DATA, COMPRESSED: IS_DATA | IS_COMPRESSED}
-_LOCATED_DATA = IS_DATA | HAS_OFFSET
-_AS_FOUND = tuple(range(16))
+_OF_KIND = bytes(_FLAGS.get(kind, 0) for kind in range(256))
+_OFFSET_FLAG = bytes((0, HAS_OFFSET)).ljust(256, b"\0")
+_AS_FOUND = bytes(range(16))
+
+# Of the flags of a whole cluster: those that its subclusters have by it.
+_WHOLE = bytes(flags & (HAS_OFFSET if not flags & IS_COMPRESSED else 0xFF) for flags in range(16)).ljust(256, b"\0")
+_NOT_NONE = bytes((0, *[1] * 255))
+_OF_ALL = [bytes((flags,)) * layout.SUBCLUSTERS for flags in range(16)]
+_AT_FIRST = [bytes((mark,)).ljust(layout.SUBCLUSTERS, b"\0") for mark in range(2)]
+
+_MOST = 2048  # clusters that are one step
+_SPARSE = 8  # clusters in a run on average: then one run after the other takes less time than all clusters at once
 
 
 def host_ranges(mapping: Mapping, offset: int, length: int) -> Iterator[Piece]:
     """Yield the pieces of [offset, offset + length), in order; neighbours may be alike. Errors as of Mapping.runs()."""
-    for start, _, parts, first_host in host_series(mapping, offset, length):
-        position, host = start, first_host
-        for piece_length, flags in parts:
-            yield position, piece_length, flags, host
-            position += piece_length
-            host += piece_length
+    for columns in host_columns(mapping, offset, length):
+        yield from zip(*columns, strict=True)
 
 
-def host_series(
-    mapping: Mapping, offset: int, length: int, translation: tuple[int, ...] = _AS_FOUND
-) -> Iterator[Series]:
-    """Yield what host_ranges() does as series, with translation[flags] in place of the flags of each piece."""
-    for start, end, table in mapping.tables(offset, length):
+def host_columns(mapping: Mapping, offset: int, length: int, translation: bytes = _AS_FOUND) -> Iterator[Columns]:
+    """Yield what host_ranges() does as columns, with translation[flags] in place of the flags of each piece."""
+    table_of = translation.ljust(256, b"\0")
+    for start, end, table in mapping.tables(offset, length) if length else ():
         if table is None:
-            yield start, end - start, ((end - start, translation[0]),), 0
+            yield [start], [end - start], [translation[0]], [0]
         else:
-            yield from _in_table(mapping, table, start, end, translation)
+            yield from _in_table(mapping.header, table, start, end, table_of)
 
 
-def _in_table(mapping: Mapping, table: L2Table, start: int, end: int, translation: tuple[int, ...]) -> Iterator[Series]:
-    header = mapping.header
-    bits, first, extended = header.cluster_bits, start - start % header.l2_span, header.extended_l2
-    last_index = (end - 1 - first >> bits) + 1
-    located_data = translation[_LOCATED_DATA]
-    position = start
-    begin = start - first >> bits
-    for kind, index_in_part, after_in_part in runs_of_kinds(table.kinds[begin:last_index]):
-        index, after = begin + index_in_part, begin + after_in_part
-        stop = min(first + (after << bits), end)
-        length = stop - position
-        if kind == MIXED:
-            yield from _in_clusters(mapping, table, index, position, stop, translation)
-        elif kind == DATA and after == index + 1:
-            host = table.host(index) + position - first - (index << bits)
-            yield position, length, ((length, located_data),), host
-        elif kind == DATA or ((kind == ZERO or (kind == HOLE and extended)) and _have_offsets(table, index, after)):
-            yield from _with_offsets(mapping, table, index, position, stop, translation)
+def _in_table(header: Header, table: L2Table, start: int, end: int, translation: bytes) -> Iterator[Columns]:
+    bits, first = header.cluster_bits, start - start % header.l2_span
+    for index, after in _groups(table.kinds, start - first >> bits, (end - 1 - first >> bits) + 1):
+        begin = first + (index << bits)
+        low, high = max(begin, start), min(first + (after << bits), end)
+        if table.kinds[index] == MIXED:
+            flags, breaks, hosts = _of_subclusters(header, table, index, after)
+            unit = header.subcluster_size
+            yield _columns(range(begin, high, unit), low, high, flags.translate(translation), breaks, hosts)
+        elif _is_sparse(table.kinds[index:after]):
+            yield _of_runs(header, table, index, after, first, (low, high), translation)
         else:
-            yield position, length, ((length, translation[_FLAGS[kind]]),), 0
-        position = stop
+            yield _all_at_once(header, table, index, after, (begin, low, high), translation)
 
 
-def _have_offsets(table: L2Table, index: int, after: int) -> bool:
-    """True when one of these clusters, read as zero or from the backing file, has a host offset nevertheless."""
-    highest = max(table.words[index * table.step : after * table.step : table.step])
-    return highest > layout.L2_ZERO
+def _groups(kinds: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """(index, after) of clusters that are one step; only such that begin with a MIXED one have others of these."""
+    if MIXED in kinds[start:end]:
+        from pydiskimg.images.qcow2.mixed_runs import groups_with_mixed  # only here: few images have subclusters
+
+        found = groups_with_mixed(kinds, start, end)
+    else:
+        found = iter([(start, end)])
+    for index, after in found:
+        step = after - index if kinds[index] == MIXED else _MOST
+        for at in range(index, after, step):
+            yield at, min(at + step, after)
 
 
-def _with_offsets(
-    mapping: Mapping, table: L2Table, index: int, position: int, stop: int, translation: tuple[int, ...]
-) -> Iterator[Series]:
-    """The pieces of clusters of one kind that have, or may have, a host offset: split where these do not adjoin."""
-    size = mapping.header.cluster_size
-    flags = _FLAGS[table.kinds[index]]
-    inside = position % size
-    while position < stop:
-        piece_end = min(position - inside + size, stop)
-        length = piece_end - position
-        if _has_offset(mapping, table, index):
-            yield position, length, ((length, translation[flags | HAS_OFFSET]),), table.host(index) + inside
+def _is_sparse(kinds: bytes) -> bool:
+    changes = len(kinds) - _changes(kinds).count(0)
+    return changes * _SPARSE < len(kinds)
+
+
+def _of_runs(
+    header: Header,
+    table: L2Table,
+    index: int,
+    after: int,
+    first: int,
+    bounds: tuple[int, int],
+    translation: bytes,
+) -> Columns:
+    """The pieces of [low, high) in clusters of few runs, one run after the other; first is where the table begins."""
+    starts: list[int] = []
+    lengths: list[int] = []
+    flags: list[int] = []
+    hosts: list[int] = []
+    bits, (low, high) = header.cluster_bits, bounds
+    for _, first_of_kind, after_kind in runs_of_kinds(table.kinds[index:after]):
+        at, stop = index + first_of_kind, index + after_kind
+        begin = first + (at << bits)
+        start, end = max(begin, low), min(first + (stop << bits), high)
+        if stop - at == 1 or _is_one_piece(table, at, stop):
+            known, host = _one_cluster(header, table, at)
+            starts.append(start)
+            lengths.append(end - start)
+            flags.append(translation[known])
+            hosts.append(host + start - begin)
         else:
-            yield position, length, ((length, translation[flags]),), 0
-        position, inside, index = piece_end, 0, index + 1
+            some = _all_at_once(header, table, at, stop, (begin, start, end), translation)
+            starts += some[0]
+            lengths += some[1]
+            flags += some[2]
+            hosts += some[3]
+    return starts, lengths, flags, hosts
 
 
-def _has_offset(mapping: Mapping, table: L2Table, index: int) -> bool:
-    if table.host(index):
+def _one_cluster(header: Header, table: L2Table, index: int) -> tuple[int, int]:
+    """The flags and the host offset of the cluster."""
+    if table.kinds[index] == COMPRESSED:
+        return IS_DATA | IS_COMPRESSED, 0
+    host = table.host(index)
+    is_located = host or (header.has_data_file and table.entry(index) & layout.COPIED)
+    return _FLAGS[table.kinds[index]] | (HAS_OFFSET if is_located else 0), host
+
+
+def _is_one_piece(table: L2Table, index: int, after: int) -> bool:
+    """True for clusters of one kind, read as zero or from the backing file, that have no host offsets either."""
+    kind = table.kinds[index]
+    if kind == HOLE and table.step == 1:
         return True
-    # In an external data file the offset may be 0: then the copied bit tells, for clusters that can hold data.
-    can_hold_data = table.kinds[index] == DATA or mapping.header.extended_l2
-    return mapping.header.has_data_file and can_hold_data and bool(table.entry(index) & layout.COPIED)
+    if kind not in (HOLE, ZERO):
+        return False
+    return max(table.words[index * table.step : after * table.step : table.step]) <= layout.L2_ZERO
 
 
-def _in_clusters(
-    mapping: Mapping, table: L2Table, index: int, position: int, stop: int, translation: tuple[int, ...]
-) -> Iterator[Series]:
-    """The pieces of clusters whose subclusters differ: a series for each cluster."""
-    size, unit = mapping.header.cluster_size, mapping.header.subcluster_size
-    begin = position - position % size
-    kinds = table.subclusters(index, index + -(-(stop - begin) // size))
-    at = 0
-    known: dict[tuple[bytes, bool], Parts] = {}
-    for cluster in range(begin, stop, size):
-        has_offset = _has_offset(mapping, table, index)
-        key = kinds[at : at + layout.SUBCLUSTERS], has_offset
-        parts = known.get(key) or known.setdefault(key, _parts(*key, unit, translation))
-        start, end = max(cluster, position), min(cluster + size, stop)
-        if end - start < size:
-            parts = _cut(parts, start - cluster, end - cluster)
-        yield start, end - start, parts, table.host(index) + start - cluster
-        at += layout.SUBCLUSTERS
-        index += 1
+def _all_at_once(
+    header: Header, table: L2Table, index: int, after: int, bounds: tuple[int, int, int], translation: bytes
+) -> Columns:
+    """The pieces of [low, high) in clusters none of which is MIXED, the first of which begins at begin."""
+    begin, low, high = bounds
+    flags, breaks, hosts = _of_clusters(header, table, index, after)
+    return _columns(range(begin, high, header.cluster_size), low, high, flags.translate(translation), breaks, hosts)
 
 
-def _parts(kinds: bytes, has_offset: bool, unit: int, translation: tuple[int, ...]) -> Parts:
-    """The parts of a whole cluster whose subclusters, of unit bytes each, have these kinds."""
-    of_all = HAS_OFFSET if has_offset else 0
-    return tuple(
-        ((after - first) * unit, translation[_FLAGS[kind] | of_all]) for kind, first, after in runs_of_kinds(kinds)
-    )
+def _of_clusters(header: Header, table: L2Table, index: int, after: int) -> tuple[bytes, bytes, list[int]]:
+    """For each cluster: the flags, 1 where its host offset does not adjoin the one before, and the host offset."""
+    words = table.words[index * table.step : after * table.step : table.step]
+    kinds = table.kinds[index:after]
+    if COMPRESSED in kinds:
+        from array import array  # only here: it takes long to import
+
+        words = array("Q", [0 if word & layout.L2_COMPRESSED else word for word in words])
+    mask = layout.ENTRY_OFFSET
+    hosts = [word & mask for word in words]
+    if header.has_data_file:
+        # There the offset may be 0: then the copied bit tells, for clusters that can hold data.
+        mask |= layout.COPIED
+        located = bytes(map(bool, [word & mask for word in words]))
+    else:
+        located = bytes(map(bool, hosts))
+    apart = bytes((0, *map(ne, map(sub, hosts[1:], hosts), repeat(header.cluster_size))))
+    return combined(kinds.translate(_OF_KIND), located.translate(_OFFSET_FLAG)), _both(apart, located), hosts
 
 
-def _cut(parts: Parts, first: int, end: int) -> Parts:
-    """The bytes [first, end) of the parts."""
-    cut, at = [], 0
-    for length, flags in parts:
-        low, high = max(at, first), min(at + length, end)
-        if low < high:
-            cut.append((high - low, flags))
-        at += length
-    return cut
+def _of_subclusters(header: Header, table: L2Table, index: int, after: int) -> tuple[bytes, bytes, Iterable[int]]:
+    """What _of_clusters() tells, for each subcluster."""
+    of_clusters, apart, hosts = _of_clusters(header, table, index, after)
+    of_kinds = table.subclusters(index, after).translate(_OF_KIND)
+    # What is true of the subclusters of a whole cluster, all that is known of a compressed one.
+    of_all = b"".join(map(_OF_ALL.__getitem__, of_clusters.translate(_WHOLE)))
+    breaks = b"".join(map(_AT_FIRST.__getitem__, apart))
+    size, unit = header.cluster_size, header.subcluster_size
+    ends = map(size.__add__, hosts)
+    return combined(of_kinds, of_all), breaks, chain.from_iterable(map(range, hosts, ends, repeat(unit)))
+
+
+def _columns(units: range, start: int, end: int, flags: bytes, breaks: bytes, hosts: Iterable[int]) -> Columns:
+    """The pieces of [start, end): of units, which begin at or before start, neighbours that are alike are joined.
+
+    There is a flag for each unit, a byte that tells where its host offset does not adjoin, and a host offset.
+    """
+    wanted = slice((start - units.start) // units.step, len(units))
+    flags, breaks = flags[wanted], breaks[wanted]
+    marks = combined(_changes(flags).translate(_NOT_NONE), breaks)
+    starts, found = list(compress(units[wanted], marks)), list(compress(islice(hosts, wanted.start, None), marks))
+    found[0] += start - starts[0]
+    starts[0] = start
+    return starts, list(map(sub, [*starts[1:], end], starts)), list(compress(flags, marks)), found
+
+
+def _changes(flags: bytes) -> bytes:
+    """Not 0 where a byte differs from the one before it, and for the first one."""
+    before = int.from_bytes(b"\xff" + flags[:-1], "big")
+    return (int.from_bytes(flags, "big") ^ before).to_bytes(len(flags), "big")
+
+
+def _both(one: bytes, other: bytes) -> bytes:
+    return (int.from_bytes(one, "big") & int.from_bytes(other, "big")).to_bytes(len(one), "big")

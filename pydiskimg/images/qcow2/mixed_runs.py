@@ -14,13 +14,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Between clusters whose subclusters differ a few others are taken along: one by one each would be a step.
-_GROUPS = re.compile(b"M(?:[DHZ]{0,7}M)*|H+|Z+|D+|C+")
+_RUNS = re.compile(b"M(?:[DHZ]{0,7}M)*|H+|Z+|D+|C+")
+_GROUPS = re.compile(rb"M(?:[HZDC]{0,7}M){0,31}|[HZDC]+")  # of so many that a step has enough to do
 
 
 def runs_with_mixed(kinds: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield (kind, first, after) as runs_of_kinds() does, where MIXED runs take others between them along."""
-    for found in _GROUPS.finditer(kinds):
+    for found in _RUNS.finditer(kinds):
         yield kinds[found.start()], found.start(), found.end()
+
+
+def groups_with_mixed(kinds: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield (index, after) of clusters from start to end that are one step; others may lie between MIXED ones."""
+    for found in _GROUPS.finditer(kinds, start, end):
+        yield found.span()
 
 
 def split(run: MixedRun, unit: int) -> Iterator[Run]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pydiskimg.cli import main
 from pydiskimg.errors import InvalidImageError, UnsupportedImageError
@@ -179,3 +182,42 @@ def test_stored_ranges_in_any_order(tmp_path: Path) -> None:
         assert list(ranges.pieces(0, 1 << 19)) == [(0, 1 << 19, False)]
         assert [stored for _, _, stored in ranges.pieces(0, 2 << 20)] == [False, True, False, False]
         assert list(ranges.pieces(5 << 20, 7)) == [(5 << 20, 7, False)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(number=st.integers(0, 1 << 30), most=st.sampled_from([1, 3, 40, 3000]))
+def test_rows_of_few_and_of_many_clusters(number: int, most: int) -> None:
+    """What one cluster after the other says, joined, is what operations over a whole table give."""
+    rng, size, count = random.Random(number), 1 << 15, 4096
+    kinds = "DEZOCH"
+    table: list[int] = []
+    while len(table) < count:
+        kind, length = rng.choice(kinds), rng.randrange(1, most + 1)
+        at = (4 + rng.randrange(4)) * size
+        row = {"D": at, "E": at, "Z": 1, "O": at | 1, "C": compressed_entry(15, at, 100), "H": 0}[kind]
+        table += [row + size * (step % 190 if kind in "EO" else 0) for step in range(length)]
+    craft = Craft(cluster_bits=15, size=count * size - 700, l2=[table[:count]], data=bytes(196 * size))
+    source = open_qcow2(BytesSource(craft.build()))
+    start = rng.randrange(source.size)
+    length = rng.choice((source.size - start, rng.randrange(source.size - start + 1)))
+    assert entries(source, start, length) == _cluster_by_cluster(table, start, start + length)
+
+
+def _cluster_by_cluster(table: list[int], start: int, end: int) -> list[tuple[int, int, int, str, int | None]]:
+    found: list[tuple[int, int, int, str, int | None]] = []
+    while start < end:
+        index, inside = divmod(start, 1 << 15)
+        entry, stop = table[index], min(end, (index + 1) << 15)
+        if entry >> 62 & 1:
+            letters, host = "pdc", None
+        else:
+            letters = "pz" if entry & 1 else "pd" if entry else "z"
+            host = (entry & ~1) + inside if entry > 1 else None
+        if found and found[-1][3] == letters and (host is None) == (found[-1][4] is None):
+            last = found[-1]
+            if host is None or host == (last[4] or 0) + last[1]:
+                found.pop()
+                start, host = last[0], last[4]
+        found.append((start, stop - start, 0, letters, host))
+        start = stop
+    return found
