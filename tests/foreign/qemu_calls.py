@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from difflib import unified_diff
+from difflib import SequenceMatcher, unified_diff
 from typing import Any
 
 from tests.foreign.outcomes import PASSED, WORDING
@@ -54,14 +54,15 @@ class Pair:
     def shown(self) -> str:
         """A sentence for a reader."""
         if self.difference not in ("status", "image"):
-            theirs, ours = (said(call, OUTPUT).splitlines() for call in (self.theirs, self.ours))
-            lines = unified_diff(theirs, ours, n=0, lineterm="")
+            a, b = (said(call, OUTPUT).splitlines() for call in (self.theirs, self.ours))
+            lines = unified_diff(a, b, n=0, lineterm="")
             return f"{self.words}: {' '.join(line for line in lines if line[:2] not in ('--', '++', '@@'))}"
         key = {"status": "status", "image": "made"}[self.difference]
-        a, b = self.theirs.get(key), self.ours.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            a, b = ({name: one.get(name) for name in {*a, *b} if a.get(name) != b.get(name)} for one in (a, b))
-        return f"{self.words}: expected {a}, got {b}; {said(self.ours, ERROR).strip()[-200:]}".rstrip("; ")
+        wanted, got = self.theirs.get(key), self.ours.get(key)
+        if isinstance(wanted, dict) and isinstance(got, dict):
+            names = [name for name in {*wanted, *got} if wanted.get(name) != got.get(name)]
+            wanted, got = ({name: facts.get(name) for name in names} for facts in (wanted, got))
+        return f"{self.words}: expected {wanted}, got {got}; {said(self.ours, ERROR).strip()[-200:]}".rstrip("; ")
 
 
 def said(call: Call, stream: int) -> str:
@@ -70,12 +71,11 @@ def said(call: Call, stream: int) -> str:
 
 
 def pairs(theirs: Run, ours: Run) -> Iterator[Pair]:
-    """Yield the calls that pydiskimg took, each with qemu-img's; those after which the runs part are left out."""
-    for one, other in zip(theirs.calls, ours.calls, strict=False):
-        if one["words"] != other["words"]:
-            return
-        if other["ours"]:
-            yield Pair(one, other)
+    """Yield the calls that pydiskimg took, each with qemu-img's; what only one of the runs calls is left out."""
+    wanted, got = ([tuple(call["words"]) for call in run.calls] for run in (theirs, ours))
+    for block in SequenceMatcher(None, wanted, got, autojunk=False).get_matching_blocks():
+        both = zip(theirs.calls[block.a :][: block.size], ours.calls[block.b :][: block.size], strict=True)
+        yield from (Pair(one, other) for one, other in both if other["ours"])
 
 
 def compared(theirs: Run, ours: Run) -> tuple[str, str]:
@@ -134,9 +134,9 @@ class Tally:
 
     def table(self) -> str:
         """Return the counts as a table for the document."""
-        lines = ["| subcommand | calls | by pydiskimg | equal |", "| --- | --- | --- | --- |"]
+        lines = ["| subcommand | calls | by pydiskimg | equal | differ |", "| --- | --- | --- | --- | --- |"]
         lines += [_row(name, self.all[name], self.ours[name], self.equal[name]) for name in sorted(self.all)]
-        return "\n".join([*lines, _row("all", *(sum(count.values()) for count in (self.all, self.ours, self.equal)))])
+        return "\n".join([*lines, _row("all", self.all.total(), self.ours.total(), self.equal.total())])
 
 
 def subcommand(call: Call) -> str:
@@ -145,5 +145,5 @@ def subcommand(call: Call) -> str:
     return first if re.fullmatch("[a-z]+", first) else "none"
 
 
-def _row(*cells: object) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
+def _row(name: str, calls: int, ours: int, equal: int) -> str:
+    return f"| {name} | {calls} | {ours} | {equal} | {ours - equal} |"

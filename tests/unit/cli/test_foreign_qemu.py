@@ -10,7 +10,7 @@ import pytest
 
 from tests.foreign import streams
 from tests.foreign.outcomes import PASSED, WORDING
-from tests.foreign.qemu_calls import Run, Tally, compared
+from tests.foreign.qemu_calls import Run, Tally, compared, pairs
 from tests.foreign.streams import ERROR, OUTPUT, Pieces
 
 
@@ -57,15 +57,21 @@ def test_calls_are_counted_by_subcommand() -> None:
     tally = Tally()
     tally.add(theirs, ours)
     assert tally.table().splitlines()[2:] == [
-        "| check | 1 | 1 | 0 |",
-        "| info | 2 | 2 | 2 |",
-        "| none | 1 | 0 | 0 |",
-        "| all | 4 | 3 | 2 |",
+        "| check | 1 | 1 | 0 | 1 |",
+        "| info | 2 | 2 | 2 | 0 |",
+        "| none | 1 | 0 | 0 | 0 |",
+        "| all | 4 | 3 | 2 | 1 |",
     ]
     assert tally.sentences == 1
     again = Tally()
     again.add(theirs, Run("fail", "", ours.calls))
     assert again.equal == {"info": 1}
+
+
+def test_a_call_that_one_run_does_not_make_is_left_out() -> None:
+    theirs = Run("pass", "", [call("info", "a"), call("check", "a", status=3), call("info", "b", output="1")])
+    ours = Run("fail", "", [call("info", "a"), call("info", "b", output="2")])
+    assert [(pair.words, pair.difference) for pair in pairs(theirs, ours)] == [("info a", ""), ("info b", "output")]
 
 
 def test_streams_are_taken_in_the_order_of_writing(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
