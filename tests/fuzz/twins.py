@@ -58,7 +58,7 @@ class Twins:
         choices: list[Callable[[dict[str, Any]], None]] = [self.create]
         if images:
             choices += [self.create, self.write, self.convert, self.convert, self.resize, self.snapshot, self.snapshot]
-            choices += [self.commit, self.commit, self.rebase, self.rebase, self.rebase]
+            choices += [self.rebase] + [self.commit, self.commit, self.rebase] * 3 * bool(self._chained(images))
             choices += [self.bitmap, self.bitmap, self.amend, self.dd, self.miscount]
         self.rng.choice(choices)(images)
 
@@ -161,7 +161,7 @@ class Twins:
         self._compare(name)
 
     def commit(self, images: dict[str, Any]) -> None:
-        candidates = [name for name in sorted(images) if images[name].get("backing-filename") in images]
+        candidates = self._chained(images)
         if not candidates:
             return
         name = self.rng.choice(candidates)
@@ -349,6 +349,9 @@ class Twins:
             chain.append(below)
             below = images[below].get("backing-filename")
         return chain
+
+    def _chained(self, images: dict[str, Any]) -> list[str]:
+        return [name for name in sorted(images) if images[name].get("backing-filename") in images]
 
     def _below(self, name: str) -> list[str]:
         return self._chain(self.images(), name)[1:]
