@@ -61,7 +61,8 @@ class BorrowedDescriptor:
 class DescriptorDisk(BorrowedDescriptor, Disk):
     """A Disk over a descriptor that the caller opened and closes, after release().
 
-    size and sector_size are bytes. Everything is one DATA extent: a disk is read as what it holds.
+    size, sector_size and zero_alignment, of which what rungs() zero is a multiple, are bytes. Everything is one DATA
+    extent: a disk is read as what it holds.
     """
 
     size: int

@@ -145,7 +145,7 @@ class Qcow2Layer:
 
 
 def layers_of(source: Source) -> Iterator[MapLayer]:
-    """The files of the chain, the image itself first."""
+    """Yield the files of the chain, the image itself first."""
     below: Source | None = source
     while below is not None:
         row = FORMATS.get(below.format)
@@ -191,7 +191,7 @@ def _joined_pieces(pieces: Iterator[Row]) -> Iterator[Row]:
 
 
 def pieces_of(layers: list[MapLayer], depth: int, offset: int, length: int) -> Iterator[Row]:
-    """The pieces of [offset, offset + length) as the layers from depth on show it."""
+    """Yield the pieces of [offset, offset + length) as the layers from depth on show it."""
     below_size = layers[depth + 1].size if depth + 1 < len(layers) else 0
     for start, piece_length, flags, host in layers[depth].pieces(offset, length):
         if flags & _DECIDED:
