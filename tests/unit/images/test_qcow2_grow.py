@@ -86,6 +86,7 @@ def test_a_table_that_maps_nothing_beyond_the_end_is_not_written() -> None:
     disk = open_qcow2_disk(store)
     store.epochs = [[]]
     disk.grow(3 * SPAN)
+    disk.flush()
     table = int.from_bytes(read_bytes(store, header_of(store).l1_table_offset, 8), "big") & 0x00FF_FFFF_FFFF_FE00
     assert table not in [offset for epoch in store.epochs for offset, _ in epoch]
     assert_clean(store)

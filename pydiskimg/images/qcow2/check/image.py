@@ -20,7 +20,7 @@ from pydiskimg.images.qcow2.check.reference_counter import MAX_COUNT, ReferenceC
 from pydiskimg.images.qcow2.check.tables import TableChecker
 from pydiskimg.images.qcow2.header import Header, read_header
 from pydiskimg.images.qcow2.refcount_reader import MANY, REFTABLE_RESERVED, RefcountReader
-from pydiskimg.images.qcow2.words import is_zero
+from pydiskimg.images.qcow2.words import is_zero, nonzero
 from pydiskimg.protocols import Progress, Source
 
 # More than this is refused, as QEMU does: 128 TiB in clusters of 64 KiB.
@@ -98,9 +98,8 @@ class ImageCheck:
     def count_refcount_blocks(self, counter: ReferenceCounter) -> None:
         """Count the refcount blocks, after everything else: none of them may be anything else as well."""
         cluster_size, is_first = self._header.cluster_size, counter.first == 0
-        for index, entry in enumerate(self._reader.entries):
-            if not entry:
-                continue
+        for index in nonzero(self._reader.entries):
+            entry = self._reader.entries[index]
             offset = entry & ~REFTABLE_RESERVED
             cluster = offset // cluster_size
             if entry & REFTABLE_RESERVED or offset % cluster_size:

@@ -241,15 +241,18 @@ class Qcow2Disk(Disk):
                     f"{self.name}: cannot be made larger: the state of a saved machine lies beyond the disk's end; "
                     "delete the snapshot that it belongs to"
                 )
-            self._map.grow(old, l1_size)
         # What lies beyond the old end in its table, and in the backing file, is zero before the header tells of the new
         # size: a crash must not show it.
         span = self._map.entries_per_table * self.cluster_size
         backing_size = self.backing.size if self.backing is not None else 0
         end = min(size, max(used * span, backing_size))
+        hides = end > old and (backing_size > old or not self._is_unmapped(old, end))
+        if hides:
+            with self._lock:
+                self._map.grow(old, l1_size)
         self._set_size(size)
         try:
-            if end > old and (backing_size > old or not self._is_unmapped(old, end)):
+            if hides:
                 self.zero(old, end - old)
             with self._lock:
                 self._map.grow(size, l1_size)

@@ -213,7 +213,8 @@ class GuestMap:
     def grow(self, size: int, l1_size: int) -> None:
         """Change the size in the header to size bytes, with l1_size L1 entries or more; durable on return.
 
-        After an error the L1 table is the one that the header named before, and it may be tried again.
+        That the clusters of the old L1 table are free is written by the next commit(). After an error the L1 table is
+        the one that the header named before, and it may be tried again.
         """
         self.flush()
         if l1_size <= len(self._l1):
@@ -228,7 +229,8 @@ class GuestMap:
         self._store.flush()
         if old is not None:
             self._refcounts.give_up(*old)
-            self.flush()
+            self._refcounts.apply_releases()
+            self._on_release()
 
     def clear_cache(self) -> None:
         """Forget what can be read again."""
