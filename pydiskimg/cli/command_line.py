@@ -12,7 +12,7 @@ from pydiskimg.cli import print_version
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any, NoReturn
 
     from _typeshed import SupportsWrite
@@ -71,13 +71,15 @@ _WRONG_USAGE = 2  # argparse's exit status
 
 def run(words: Sequence[str]) -> int:
     """Run the subcommand that words name and return its exit status; argparse exits where the usage is wrong."""
-    words = _with_size_last(words)
+    words = _with_size_last(_asked_for_help(words))
     # A subcommand is imported when it is named only: neither a short command nor --help must pay for the others.
     wanted = words[:1] if words[:1] and words[0] in COMMANDS else [*COMMANDS]
     try:
+        if words[:1] and words[0] not in COMMANDS and not words[0].startswith("-"):
+            _parser(wanted, ()).error(f"{words[0]!r} is not a command{_meant(words[0], COMMANDS)}")
         arguments, rest = _parser(wanted, [name for name in wanted if name in words]).parse_known_args(words)
         if rest and not _taken_late(arguments, rest) and not _more_operands(arguments, rest):
-            arguments.parser.error(_misplaced(rest))
+            arguments.parser.error(_misplaced(rest, arguments.parser))
         if words[0] in _TAKE_DESCRIPTIONS - {"dd"} and _describes(arguments, words):
             from pydiskimg.cli.described import resolve_descriptions
 
@@ -127,12 +129,26 @@ def _more_operands(arguments: argparse.Namespace, words: Sequence[str]) -> bool:
     return True
 
 
-def _misplaced(words: Sequence[str]) -> str:
+def _asked_for_help(words: Sequence[str]) -> Sequence[str]:
+    """Return words with `help`, and `help COMMAND`, as the options that they mean."""
+    return [*words[1:2], "--help"] if words[:1] == ["help"] else words
+
+
+def _misplaced(words: Sequence[str], parser: argparse.ArgumentParser) -> str:
     """What is wrong with words that nothing asks for: an option, or what was meant for one may be among them."""
     for word in words:
         if word.startswith("-") and word != "-":
-            return f"there is no option {word.partition('=')[0]}"
+            option = word.partition("=")[0]
+            return f"there is no option {option}{_meant(option, parser._option_string_actions)}"  # noqa: SLF001
     return f"{words[0]!r} is one argument too many"
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence: which of the known words is like this one, if any is."""
+    from difflib import get_close_matches  # only here: it takes long to import
+
+    found = get_close_matches(word, known, 1)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 def _parser(commands: Sequence[str], named: Sequence[str]) -> argparse.ArgumentParser:

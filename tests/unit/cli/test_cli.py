@@ -108,7 +108,7 @@ def test_errors_are_sentences(image: Path, tmp_path: Path) -> None:
     fails("mkfs", "-L", "a label that is too long", "--create", "9M", tmp_path / "new", words="at most 16")
     fails("mkswap", "--create", "4k", tmp_path / "new", words="40960")
     fails("convert", "-m", "0", image, "x", words="not a number from 1 to 16")
-    fails("nonsense", words="invalid choice", status=2)
+    fails("nonsense", words="is not a command", status=2)
     assert not (tmp_path / "new").exists()
 
 

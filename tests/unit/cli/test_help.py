@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+"""help as a word, and what is said of commands and options that nearly exist."""
+
+from __future__ import annotations
+
+import pytest
+
+from pydiskimg.cli import main
+
+
+@pytest.mark.parametrize(("words", "same"), [(["help"], ["--help"]), (["help", "convert"], ["convert", "--help"])])
+def test_help_is_a_command_too(words: list[str], same: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    said = []
+    for each in (words, same):
+        with pytest.raises(SystemExit) as ended:
+            main(each)
+        assert not ended.value.code
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] != ""
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["inf", "x"], 2, "'inf' is not a command; did you mean info?"),
+        (["covert"], 2, "'covert' is not a command; did you mean convert?"),
+        (["xyz"], 2, "'xyz' is not a command\n"),
+        (["help", "inf"], 2, "'inf' is not a command; did you mean info?"),
+        (["info", "--outptu", "json", "x"], 1, "there is no option --outptu; did you mean --output?"),
+        (["ls", "--recursiv=1", "x"], 2, "takes no value"),
+        (["ls", "--xyz", "x"], 2, "there is no option --xyz\n"),
+    ],
+)
+def test_what_nearly_exists_is_named(
+    words: list[str], status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == status
+    assert message in capsys.readouterr().err
