@@ -63,7 +63,7 @@ class Member:
     @property
     def is_old_directory(self) -> bool:
         """True for a directory as the oldest archives have them: a file with a slash after its name, and no body."""
-        return self.path.endswith(b"/") and self.header.typeflag in _REGULAR
+        return self.header.typeflag in _REGULAR and self.path.endswith(b"/")
 
     @property
     def size(self) -> int:
@@ -73,12 +73,12 @@ class Member:
     @property
     def owner(self) -> int:
         """Number of the user, as it is written: perhaps negative, or larger than any that Linux has."""
-        return self._id(b"uid", self.header.uid)
+        return layout.number(self.header.uid) if self.is_plain else self._id(b"uid", self.header.uid)
 
     @property
     def group(self) -> int:
         """Number of the group, as it is written."""
-        return self._id(b"gid", self.header.gid)
+        return layout.number(self.header.gid) if self.is_plain else self._id(b"gid", self.header.gid)
 
     def _id(self, keyword: bytes, field: bytes) -> int:
         text = self.records.get(keyword)
@@ -120,32 +120,30 @@ class Members:
         limit = stream.position + _HEADERS_LIMIT
         before = _Before()
         for _ in range(_SPECIAL_HEADERS):
-            position = stream.position
             block = stream.take(layout.BLOCK)
             if not block[0] and block == _ZEROS:
-                before.check_nothing_follows(position)
+                before.check_nothing_follows(stream.position - layout.BLOCK)
                 return None
             if not layout.checksum_is_right(block):
-                raise ValueError(_not_a_header(position))
-            header = layout.TarHeader._make(layout.USTAR.unpack(block))
-            if header.typeflag not in _BEFORE_MEMBERS:
-                return self._member(header, block, before, limit)
-            before.add(header.typeflag, self._special_body(header, limit))
-            self._is_pax = self._is_pax or header.typeflag in b"xXg"
+                raise ValueError(_not_a_header(stream.position - layout.BLOCK))
+            typeflag = block[layout.TYPEFLAG]
+            if typeflag not in _BEFORE_MEMBERS:
+                return self._member(block, before, limit)
+            before.add(typeflag, self._special_body(typeflag, block[layout.SIZE], limit))
+            self._is_pax = self._is_pax or typeflag in b"xXg"
         raise ValueError(f"it has more than {_SPECIAL_HEADERS} extension headers")
 
-    def _special_body(self, header: layout.TarHeader, limit: int) -> bytes:
-        size = 0 if header.typeflag == b"V" else layout.number(header.size)
-        end = self._stream.position + layout.padded(size)
+    def _special_body(self, typeflag: bytes, size_field: bytes, limit: int) -> bytes:
+        size = 0 if typeflag == b"V" else layout.number(size_field)
+        start, length = self._stream.position, layout.padded(size)
         if size < 0:
-            raise ValueError(f"the extension header before byte {self._stream.position} has a negative size")
-        if end > limit:
+            raise ValueError(f"the extension header before byte {start} has a negative size")
+        if start + length > limit:
             raise ValueError(layout.HEADERS_TOO_LARGE)
-        body = self._stream.take(size)
-        self._stream.skip_to(end)
-        return body
+        return self._stream.take(length)[:size]
 
-    def _member(self, header: layout.TarHeader, block: bytes, before: _Before, limit: int) -> Member:
+    def _member(self, block: bytes, before: _Before, limit: int) -> Member:
+        header = layout.TarHeader._make(layout.USTAR.unpack(block))
         records = before.records
         link = b""
         if header.typeflag in b"12":

@@ -7,6 +7,7 @@ import base64
 import re
 import stat
 from collections.abc import Mapping
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from pydiskimg.files.acl import AclEntry, check, decode, is_minimal, parse
@@ -20,6 +21,7 @@ _NO_XATTRS = {b"path", b"linkpath", b"size", b"uid", b"gid", b"uname", b"gname",
 _ACLS = {b"SCHILY.acl.access": ACL_ACCESS, b"SCHILY.acl.default": ACL_DEFAULT}
 
 
+@lru_cache(1 << 10)  # many members share their times with others
 def nanoseconds(text: bytes) -> int:
     """Return a time of a pax header ("1700000000.25", "-1.5"), rounded down to nanoseconds. Raises ValueError."""
     match = _TIME.fullmatch(text)

@@ -14,8 +14,8 @@ from pydiskimg.files.tar.member import Member, Members
 from pydiskimg.files.tar.pax import acls, nanoseconds, xattrs
 from pydiskimg.text import printable
 
-_HIGHEST_ID = 0xFFFFFFFE  # the one above is (uid_t)-1, which chown(2) takes for "leave it"
-_SECONDS = range(-(1 << 63), 1 << 63)
+_IDS = range(0xFFFFFFFF)  # the number above is (uid_t)-1, which chown(2) takes for "leave it"
+_TIMES = range(-(1 << 63) * 1_000_000_000, (1 << 63) * 1_000_000_000)
 _SIZES = range(1 << 63)
 _KINDS = {
     b"\0": stat.S_IFREG,
@@ -131,10 +131,11 @@ def _no_marker(position: int) -> str:
 def _check(entry: Entry) -> None:
     if not entry.path or b"\0" in entry.path or b"\0" in entry.link:
         raise ValueError("its name is empty or has a null byte in it")
-    for what, found in (("owner", entry.uid), ("group", entry.gid)):
-        if not 0 <= found <= _HIGHEST_ID:
-            raise ValueError(f"its {what} is {found}; expected a number from 0 to {_HIGHEST_ID}")
+    if entry.uid not in _IDS:
+        raise ValueError(f"its owner is {entry.uid}; expected a number from 0 to {_IDS[-1]}")
+    if entry.gid not in _IDS:
+        raise ValueError(f"its group is {entry.gid}; expected a number from 0 to {_IDS[-1]}")
     if entry.size not in _SIZES:
         raise ValueError(f"its size is {entry.size}; expected a number from 0 to {_SIZES[-1]}")
-    if entry.mtime_ns // 1_000_000_000 not in _SECONDS:
+    if entry.mtime_ns not in _TIMES:
         raise ValueError("its time is beyond what 64 bits of seconds hold")

@@ -36,6 +36,7 @@ _ENTRY = struct.Struct("<IHBB")
 assert _ENTRY.size == layout.DIRECTORY_ENTRY.size
 _LONGEST = 0xFFFF  # rec_len of an entry of 64 KiB
 _LEAF_FILL = 4, 5  # the part of a leaf that is filled, so that a name can be added without splitting it
+_IN_MEMORY = 1 << 10  # entries that are made once, and not each time that they are taken
 _SORTED_AT_ONCE = 1 << 15
 _INDEX = 0xFFFFFFFF  # of an entry, in the lower half of what orders it
 
@@ -79,6 +80,8 @@ class DirectoryWriter:
         checksums; None: that of the first file that has the inode.
         """
         seed = self._checksums.for_inode(number) if seed is None else seed
+        if len(entries) <= _IN_MEMORY:
+            entries = [*_each(entries)]
         own = self._own_entries(number, parent)
         counts = _counts(chain(own, _each(entries)), self._space)
         if len(counts) > 1 and self._hashing:

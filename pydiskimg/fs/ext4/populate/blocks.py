@@ -12,8 +12,8 @@ from pydiskimg.fs.ext4 import layout
 from pydiskimg.fs.ext4.features import Incompat
 from pydiskimg.fs.ext4.file_system import FileSystem
 from pydiskimg.fs.ext4.inodes import StoredInode, stored_inode
-from pydiskimg.fs.ext4.map_reader import FilePiece, MapReader, file_pieces
-from pydiskimg.fs.ext4.map_writer import extent_tree, pointer_tree
+from pydiskimg.fs.ext4.map_reader import MapReader, file_pieces
+from pydiskimg.fs.ext4.map_writer import MapPiece, extent_tree, pointer_tree
 from pydiskimg.fs.ext4.new_file_system import NewFileSystem
 from pydiskimg.fs.ext4.populate.contents import write_contents
 from pydiskimg.fs.ext4.populate.inode_record import Stored
@@ -39,6 +39,8 @@ class FileBlocks:
         self._checksums = new.checksums
         self._output = SequentialWriter(new.writer, self.block_size)
         self._has_extents = Incompat.EXTENTS in new.geometry.features
+        self._tree = extent_tree if self._has_extents else pointer_tree
+        self._map_flag = layout.EXTENTS_FLAG if self._has_extents else 0
         self.fs = FileSystem(new.disk, Superblock({}), new.geometry, new.checksums)
         self.files = ExtFiles(self.fs)
 
@@ -53,14 +55,14 @@ class FileBlocks:
 
     def write_blocks(self, number: int, blocks: Iterator[Buffer], count: int) -> Stored:
         """Write count whole blocks as the contents of the file with this inode."""
-        pieces: list[FilePiece] = []
+        pieces: list[MapPiece] = []
         done = 0
         while done < count:
             start, end = self.space.allocate(0, count - done)
             self._output.seek(start)
             for block in islice(blocks, end - start):
                 self._output.write(block)
-            pieces.append((done, start, end - start))
+            pieces.append((done, start, end - start, True))
             done += end - start
         return self._mapped(number, pieces, count * self.block_size)
 
@@ -113,17 +115,21 @@ class FileBlocks:
         if block:
             self.space.give_back(block, block + 1)
 
-    def _mapped(self, number: int, pieces: list[FilePiece], size: int) -> Stored:
-        written = [(first, at, count, True) for first, at, count in pieces]
-        tree = extent_tree if self._has_extents else pointer_tree
-        encoded = tree(written, self.block_size, self._next_block)
-        seed = self._checksums.for_inode(number) if encoded.nodes else 0
-        for block, content in encoded.nodes.items():
+    def _mapped(self, number: int, pieces: list[MapPiece], size: int) -> Stored:
+        encoded = self._tree(pieces, self.block_size, self._next_block)
+        blocks = pieces[0][2] if len(pieces) == 1 else sum([count for _, _, count, _ in pieces])
+        if encoded.nodes:
+            blocks += len(encoded.nodes)
+            self._write_nodes(number, encoded.nodes)
+        return Stored(encoded.i_block, size, blocks, self._map_flag)
+
+    def _write_nodes(self, number: int, nodes: dict[int, bytearray]) -> None:
+        """Write the blocks of the map of the file with this inode."""
+        seed = self._checksums.for_inode(number)
+        for block, content in nodes.items():
             if self._has_extents:
                 self._checksums.extent_block(seed, content)
             self._write(block, content)
-        blocks = sum(count for _, _, count in pieces) + len(encoded.nodes)
-        return Stored(encoded.i_block, size, blocks, layout.EXTENTS_FLAG if self._has_extents else 0)
 
     def _next_block(self) -> int:
         return self.space.allocate(0, 1)[0]

@@ -160,8 +160,7 @@ class Filler:
             self.names.add(*name, number, layout.FILE_TYPES[entry.kind])
             for path in entry.names:
                 self._link(entry.path, self._located(path))
-            possible = possible_flags(entry.kind, entry.flags)
-            self.flags_left_out += possible != entry.flags
+            self._count_flags(entry)
 
     def _make_directory(self, entry: Entry, name: NewName) -> None:
         found = self.names.find(*name)
@@ -188,7 +187,11 @@ class Filler:
         """Give a directory what the entry says; of what it had, attributes of other names stay."""
         self._later.pop(number, None)
         self._put(number, self.files_of(number).own_directory(number, entry), Stored())
-        self.flags_left_out += possible_flags(entry.kind, entry.flags) != entry.flags
+        self._count_flags(entry)
+
+    def _count_flags(self, entry: Entry) -> None:
+        if entry.flags:
+            self.flags_left_out += possible_flags(entry.kind, entry.flags) != entry.flags
 
     def _make_missing(self, name: NewName) -> int:
         number = self._new_directory(name)

@@ -37,6 +37,8 @@ class NewInodeTable:
         self._directories: dict[int, int] = {}
         self._pieces: OrderedDict[_Piece, bytearray] = OrderedDict()
         self._saved: set[_Piece] = set()
+        self._first = self._end = 0
+        self._piece = bytearray()
 
     @property
     def used(self) -> int:
@@ -103,6 +105,8 @@ class NewInodeTable:
 
     def _found(self, number: int) -> tuple[bytearray, int]:
         """Return the piece that an inode is in, and where in it."""
+        if self._first <= number < self._end:  # in the piece of the last call, as most are
+            return self._piece, (number - self._first) * self._size
         group, index = divmod(number - 1, self._geometry.inodes_per_group)
         part, within = divmod(index, _AT_ONCE)
         key = group, part
@@ -111,6 +115,8 @@ class NewInodeTable:
             piece = self._loaded(key)
         elif len(self._pieces) > 1:
             self._pieces.move_to_end(key)
+        self._first, self._piece = number - within, piece
+        self._end = self._first + len(piece) // self._size
         return piece, within * self._size
 
     def _loaded(self, key: _Piece) -> bytearray:
@@ -123,6 +129,7 @@ class NewInodeTable:
 
     def _save_oldest(self) -> None:
         key, piece = self._pieces.popitem(last=False)
+        self._first = self._end = 0
         group, part = key
         first = group * self._geometry.inodes_per_group + part * _AT_ONCE + 1
         self._checksums.new_inodes(piece, self._size, first)

@@ -107,7 +107,9 @@ class NameTable:
             offset = found * _UNIT
             if names[offset + _LENGTH_AT] == length and names.startswith(key, offset + _DIRECTORY_AT):
                 return slot, offset
-            slot = (slot + 1) % len(slots)
+            slot += 1
+            if slot == len(slots):
+                slot = 0
         return slot, None
 
     def _grow(self) -> None:

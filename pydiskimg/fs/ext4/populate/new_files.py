@@ -131,7 +131,9 @@ class NewFiles:
     def own_directory(self, number: int, entry: Entry) -> Entry:
         """Give back the attributes of a directory; return its entry with those of them that have other names."""
         inode = self.inodes.get(self.local(number))
-        had = self.blocks.attributes(self.local(number), inode) if any(inode) else {}
+        if not any(inode):  # it is new
+            return entry
+        had = self.blocks.attributes(self.local(number), inode)
         fields = layout.INODE.unpack(inode)
         self.blocks.give_back_attributes(int(fields["i_file_acl_lo"] | fields["i_file_acl_high"] << 32))
         return replace(entry, xattrs={**had, **entry.xattrs}) if had else entry

@@ -17,6 +17,7 @@ class SequentialWriter:
         self._writer = writer
         self._block_size = block_size
         self._buffer = memoryview(bytearray(_SIZE))
+        self._zeros = memoryview(bytes(block_size))
         self._start = 0  # where the buffer begins on the disk, in bytes
         self._fill = 0
         self._room = _SIZE
@@ -45,9 +46,9 @@ class SequentialWriter:
                 self.flush()
 
     def zeros(self, length: int) -> None:
-        """Write length zeros, less than a block."""
+        """Write length zeros, at most a block."""
         if length:
-            self.write(bytes(length))
+            self.write(self._zeros[:length])
 
     def flush(self) -> None:
         """Pass on what is in the buffer; errors as for writing to the disk."""
