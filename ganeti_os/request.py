@@ -45,7 +45,7 @@ _GANETI_VARIABLE = re.compile(
 )
 
 
-class HelpRequested(DiskImageError):  # noqa: N818 - not an error: the text is the usage, the exit status 0
+class HelpRequested(Exception):  # noqa: N818 - not an error: the text is the usage, the exit status 0
     """-h or --help was given; the text is what they show."""
 
 

@@ -14,15 +14,19 @@ import os
 class DiskImageError(Exception):
     """Root of every error that bad input, a full disk or a refused system call can cause.
 
-    tells_what_is_left is True where the text ends with what was written: nothing, or not all of it.
+    Its text is one line that may go to a terminal or a log, whatever names of files, images and guests are in it: see
+    text.printable(). tells_what_is_left is True where the text ends with what was written: nothing, or not all of it.
     """
 
     tells_what_is_left = False
 
+    def __init__(self, message: str) -> None:
+        super().__init__(_one_line(message))
+
     def add_what_is_left(self, text: str) -> None:
         """Put a clause that says what was written at the end of the text, which has none yet."""
         if not self.tells_what_is_left:
-            self.args = (f"{self}; {text}", *self.args[1:])
+            self.args = (_one_line(f"{self}; {text}"), *self.args[1:])
             self.tells_what_is_left = True
 
 
@@ -116,6 +120,14 @@ class NoSpaceError(StorageError):
 
 class InUseError(StorageError):
     """The device or file is held by somebody else: mounted, in a running guest, or in another process."""
+
+
+def _one_line(text: str) -> str:
+    if text.isprintable():
+        return text
+    from pydiskimg.text import LINE, printable  # only here: nearly all texts are
+
+    return printable(text, limit=LINE)
 
 
 def storage_error(cause: OSError, where: str, doing: str) -> StorageError:

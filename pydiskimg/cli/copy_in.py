@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 from pydiskimg.cli.arguments import require_name
 from pydiskimg.cli.output import tell
 from pydiskimg.cli.progress import progress
-from pydiskimg.cli.tree_argument import CHANGED, add_tree_arguments, changed_tree_argument, path_argument
+from pydiskimg.cli.tree_argument import (
+    CHANGED,
+    add_tree_arguments,
+    changed_tree_argument,
+    check_directory,
+    path_argument,
+)
 
 if TYPE_CHECKING:
     from pydiskimg.files.directory import DirectoryReader
@@ -40,6 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     for source in arguments.sources:
         require_name(source, "file")
     with changed_tree_argument(arguments) as tree:
+        check_directory(tree, arguments.directory, "files are copied into one, under their own names")
         refused = files_of_image(arguments)
         readers = [_reader(source, refused) for source in arguments.sources]
         for source, reader in zip(arguments.sources, readers, strict=True):

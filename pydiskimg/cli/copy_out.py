@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydiskimg.cli.output import tell
 from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
+from pydiskimg.text import printable
 
 if TYPE_CHECKING:
     from pydiskimg.files.entry import Entry
+    from pydiskimg.fs.ext4.tree import ExtTree
 
 _DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
 
@@ -42,8 +45,9 @@ def run(arguments: argparse.Namespace) -> None:
         tree_argument(arguments) as tree,
         open_writer(arguments.directory, Wording(tree.name, "copy", "copied")) as writer,
     ):
+        _check(tree, arguments.paths)
         for path in arguments.paths:
-            name = path.rstrip("/").rpartition("/")[2]
+            name = _name(path)
             prefix = b"" if name in ("", ".", "..") else name.encode("utf-8", "surrogateescape")
             entries = TreeEntries(tree, path, prefix).entries()
             for entry in entries if os.geteuid() == 0 else _ours(entries):
@@ -51,6 +55,21 @@ def run(arguments: argparse.Namespace) -> None:
         writer.finish()
         if writer.left_out:
             tell(str(writer.left_out))
+
+
+def _check(tree: ExtTree, paths: Sequence[str]) -> None:
+    """Refuse, before anything is copied, what does not exist, and a file that would replace another one of PATH."""
+    seen: dict[str, tuple[str, bool]] = {}
+    for path in paths:
+        is_directory = stat.S_ISDIR(tree.stat(path, follow_symlinks=False).st_mode)
+        first, both = seen.setdefault(_name(path), (path, is_directory))
+        if first != path and not (both and is_directory):
+            text = f"would replace the copy of {printable(first)}, which has the same name; copy it elsewhere"
+            raise tree.error(path, text, errno.EEXIST)
+
+
+def _name(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
 
 
 def _ours(entries: Iterator[Entry]) -> Iterator[Entry]:

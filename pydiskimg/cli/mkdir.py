@@ -4,10 +4,18 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import stat
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from pydiskimg.cli.tree_argument import CHANGED, add_tree_arguments, changed_tree_argument, path_argument
+from pydiskimg.cli.tree_argument import (
+    CHANGED,
+    add_tree_arguments,
+    changed_tree_argument,
+    check_directory,
+    path_argument,
+)
 
 if TYPE_CHECKING:
     from pydiskimg.fs.ext4.change.tree import ChangedTree
@@ -34,10 +42,19 @@ def run(arguments: argparse.Namespace) -> None:
     """Make the directories that the arguments name."""
     with changed_tree_argument(arguments) as tree:
         for path in arguments.paths:
-            if arguments.parents:
-                _make_with_parents(tree, path, arguments.mode)
-            else:
-                tree.make_directory(path, mode=arguments.mode)
+            (_make_with_parents if arguments.parents else _make)(tree, path, arguments.mode)
+
+
+def _make(tree: ChangedTree, path: str, mode: int) -> None:
+    if tree.exists(path):
+        raise tree.error(path, "is there already; -p passes over directories that are", errno.EEXIST)
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    for above in accumulate(f"/{part}" for part in parts[:-1]):
+        if not tree.exists(above):
+            raise tree.error(above, "does not exist; -p makes it, too", errno.ENOENT)
+        if not stat.S_ISDIR(tree.stat(above).st_mode):
+            break  # and making it says so
+    tree.make_directory(path, mode=mode)
 
 
 def _make_with_parents(tree: ChangedTree, path: str, mode: int) -> None:
@@ -45,7 +62,8 @@ def _make_with_parents(tree: ChangedTree, path: str, mode: int) -> None:
     with tree.together():
         for count in range(1, len(parts) + 1):
             above = "/" + "/".join(parts[:count])
-            if tree.exists(above) and stat.S_ISDIR(tree.stat(above).st_mode):
+            if tree.exists(above):
+                check_directory(tree, above, "remove or rename it first")
                 continue
             tree.make_directory(above, mode=mode if count == len(parts) else _MODE)
 

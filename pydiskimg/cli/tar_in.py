@@ -12,7 +12,13 @@ from pydiskimg.cli.arguments import require_name
 from pydiskimg.cli.output import tell
 from pydiskimg.cli.pipes import is_source_pipe, source_pipe
 from pydiskimg.cli.progress import progress
-from pydiskimg.cli.tree_argument import CHANGED, add_tree_arguments, changed_tree_argument, path_argument
+from pydiskimg.cli.tree_argument import (
+    CHANGED,
+    add_tree_arguments,
+    changed_tree_argument,
+    check_directory,
+    path_argument,
+)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -42,6 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
     require_name(arguments.tarball, "archive")
     with ExitStack() as stack:
         tree = stack.enter_context(changed_tree_argument(arguments))
+        check_directory(tree, arguments.directory, "an archive is unpacked into one")
         fd, name = None, arguments.tarball
         if is_source_pipe(name):
             fd, name = stack.enter_context(source_pipe(name))

@@ -8,7 +8,7 @@ import argparse
 from pydiskimg.cli.arguments import require_name
 from pydiskimg.cli.output import tell
 from pydiskimg.cli.pipes import destination_pipe, is_destination_pipe
-from pydiskimg.cli.tree_argument import READ, add_tree_arguments, path_argument, tree_argument
+from pydiskimg.cli.tree_argument import READ, add_tree_arguments, check_directory, path_argument, tree_argument
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ def add_parser(subparsers: Any) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "tar-out",
-        description="Pack the directory PATH of IMAGE, with all that is in it, as the tar archive TARBALL, which is "
-        "not compressed: owners, nanoseconds, hard links, devices, holes, extended attributes and ACLs are in it. "
-        f"{READ}",
+        description="Pack the directory PATH of IMAGE, or the one that a symlink there leads to, with all that is in "
+        "it, as the tar archive TARBALL, which is not compressed: owners, nanoseconds, hard links, devices, holes, "
+        f"extended attributes and ACLs are in it. {READ}",
     )
     add_tree_arguments(parser)
     parser.add_argument("path", metavar="PATH", type=path_argument)
@@ -35,6 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Pack what the arguments name."""
     require_name(arguments.tarball, "archive")
     with tree_argument(arguments) as tree:
+        check_directory(tree, arguments.path, "copy-out copies a single file, and cat shows one")
         if is_destination_pipe(arguments.tarball):
             with destination_pipe(arguments.tarball) as (fd, name):
                 _pack(tree, arguments.path, fd, name)
@@ -49,6 +50,6 @@ def _pack(tree: ExtTree, path: str, fd: int, name: str) -> None:
     from pydiskimg.files.tar.writer import write_archive  # only here: what reads file systems would slow --help down
     from pydiskimg.fs.ext4.tree.entries import TreeEntries
 
-    left_out = write_archive(TreeEntries(tree, path, b".").entries(), fd, name)
+    left_out = write_archive(TreeEntries(tree, path, b".", follow_symlinks=True).entries(), fd, name)
     if left_out:
         tell(f"sockets left out, which no tar archive holds: {left_out}")

@@ -72,6 +72,15 @@ def _opened(arguments: Arguments, **how: Any) -> Any:
         return open_tree(arguments.image, references=policy, **how)
 
 
+def check_directory(tree: ExtTree, path: str, advice: str) -> None:
+    """Raise StorageError, with the advice, where path does not lead to a directory of the tree."""
+    import errno
+    import stat
+
+    if not stat.S_ISDIR(tree.stat(path).st_mode):
+        raise tree.error(path, f"is not a directory; {advice}", errno.ENOTDIR)
+
+
 def path_argument(text: str) -> str:
     """Return a path in the image, as a type for argparse: paths begin at the root, with or without "/"."""
     return text if text.startswith("/") else f"/{text}"

@@ -300,12 +300,15 @@ class ChangedTree(ExtTree, Tree):
         """Give what is at path another path, in place of what is there, as rename(2) does."""
         with self._changing(path) as changes:
             parent, name, _ = self._located(path)
-            changes.rename(parent, name, *self._located(new_path)[:2])
+            with self.errors(new_path):
+                new = self._located(new_path)
+            changes.rename(parent, name, *new[:2])
 
     def link(self, path: str, new_path: str) -> None:
         """Give the file at path, itself if it is a symlink, one more name."""
         with self._changing(new_path) as changes:
-            inode = changes.inode(self.inode(path, follow_symlinks=False).number)
+            with self.errors(path):
+                inode = changes.inode(self.inode(path, follow_symlinks=False).number)
             changes.link(*self._free_name(new_path), inode)
 
     def append(self, path: str, data: bytes) -> None:

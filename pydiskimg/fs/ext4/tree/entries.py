@@ -32,19 +32,21 @@ class TreeEntries:
     """What lies at a path of a tree, and everything below it, as entries in the order of ExtTree.walk().
 
     prefix is the path of the first entry, b"" for none: then those below it have paths without it. A file that is
-    there under several names is an entry once and hard links to it after that.
+    there under several names is an entry once and hard links to it after that. follow_symlinks is for a symlink at the
+    end of path, which is an entry itself otherwise.
     """
 
     tree: ExtTree
     path: str
     prefix: bytes = b""
+    follow_symlinks: bool = False
     _first: dict[int, bytes] = field(default_factory=dict)
     _buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(_CHUNK)))
 
     def entries(self) -> Iterator[Entry]:
         """Raises StorageError where the tree is damaged or encrypted, and as reading does."""
         with self.tree.errors(self.path):
-            top = self.tree.inode(self.path, follow_symlinks=False)
+            top = self.tree.inode(self.path, follow_symlinks=self.follow_symlinks)
         if self.prefix:
             yield self._entry(top, self.prefix, self.path)
         if not stat.S_ISDIR(top.mode):

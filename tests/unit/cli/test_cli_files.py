@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""What a person sees who gives the commands that change and copy files of an image a path that is not for them."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from pydiskimg.cli import main
+from pydiskimg.units import MIB
+from tests.fixtures.made_entries import filled, folder, regular, symlink
+
+ODD = "no\n\x1b[2Jname\udcff"
+SHOWN = r"no\n\x1b[2Jname\xff"
+# The command, and what it says after the image's name and "the whole disk"; a path in it is shown as it was given.
+REFUSED: list[tuple[list[str], str]] = [
+    (["ls", "image", f"/{ODD}"], f"/{SHOWN}: does not exist"),
+    (["cat", "image", f"/etc/{ODD}"], f"/etc/{SHOWN}: does not exist"),
+    (["stat", "image", f"/file/{ODD}"], f"/file/{SHOWN}: does not exist: a part of its path is not a directory"),
+    (["copy-in", "image", "file", f"/{ODD}"], f"/{SHOWN}: does not exist"),
+    (["copy-out", "image", f"/{ODD}", "out"], f"/{SHOWN}: does not exist"),
+    (["tar-in", "image", "t.tar", f"/{ODD}"], f"/{SHOWN}: does not exist"),
+    (["tar-out", "image", f"/{ODD}", "new"], f"/{SHOWN}: does not exist"),
+    (["rm", "image", f"/{ODD}"], f"/{SHOWN}: does not exist"),
+    (["mkdir", "image", f"/{ODD}/below"], f"/{SHOWN}: does not exist; -p makes it, too"),
+    (["cat", "image", "/etc"], "/etc: is not a regular file"),
+    (
+        ["tar-out", "image", "/file", "new"],
+        "/file: is not a directory; copy-out copies a single file, and cat shows one",
+    ),
+    (["tar-in", "image", "t.tar", "/file"], "/file: is not a directory; an archive is unpacked into one"),
+    (
+        ["copy-in", "image", "file", "/file"],
+        "/file: is not a directory; files are copied into one, under their own names",
+    ),
+    (["copy-out", "image", "/etc", "/missing", "out"], "/missing: does not exist"),
+    (
+        ["copy-out", "image", "/file", "/etc/file", "out"],
+        "/etc/file: would replace the copy of /file, which has the same name; copy it elsewhere",
+    ),
+    (["rm", "image", "/etc"], "/etc: is a directory; -r removes directories"),
+    (["rm", "image", "/"], "/: is the root directory, which stays where it is"),
+    (["rm", "-r", "image", "/"], "/: is the root directory, which stays where it is"),
+    (["rm", "-r", "image", "/etc/.."], "/etc/..: ends in . or ..; name the directory by its own name"),
+    (["mkdir", "image", "/etc"], "/etc: is there already; -p passes over directories that are"),
+    (["mkdir", "image", "/"], "/: is there already; -p passes over directories that are"),
+    (["mkdir", "image", "/file"], "/file: is there already; -p passes over directories that are"),
+    (["mkdir", "-p", "image", "/file"], "/file: is not a directory; remove or rename it first"),
+    (["mkdir", "image", "/a/b"], "/a: does not exist; -p makes it, too"),
+    (["mkdir", "image", "/file/b"], "/file/b: does not exist: a part of its path is not a directory"),
+]
+# Those about files of the system that the command runs on, or about IMAGE.
+LOCAL = [
+    (["copy-in", "image", ODD, "/"], f"{SHOWN}: cannot be read to be copied: No such file or directory"),
+    (["copy-out", "image", "/etc", ODD], f"{SHOWN}: cannot open the directory to copy into: No such file or directory"),
+    (["copy-out", "image", "/etc", "file"], "file: cannot open the directory to copy into: Not a directory"),
+    (["tar-in", "image", ODD, "/"], f"{SHOWN}: cannot open the archive: No such file or directory"),
+    (["tar-out", "image", "/etc", f"{ODD}/new"], f"{SHOWN}/new: cannot create: No such file or directory"),
+    (["ls", ODD, "/"], f"{SHOWN}: cannot open the image: No such file or directory"),
+    (["rm", ODD, "/file"], f"{SHOWN}: cannot open the image: No such file or directory"),
+]
+
+
+@pytest.fixture(scope="module")
+def made() -> bytes:
+    entries = [folder("etc"), folder("etc/empty"), regular("etc/file", b"2"), regular("file", b"1")]
+    return bytes(filled([*entries, symlink("to", "etc")], size=8 * MIB).data)
+
+
+@pytest.fixture
+def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: bytes) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "image").write_bytes(made)
+    (tmp_path / "file").write_bytes(b"local")
+    (tmp_path / "out").mkdir()
+    tarfile.open("t.tar", "w").close()
+    return tmp_path / "image"
+
+
+def refused(image: Path, words: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before, files = image.read_bytes(), sorted(os.listdir())
+    assert main(words) == 1
+    assert capsys.readouterr() == ("", f"pydiskimg: {text}\n")
+    assert (image.read_bytes(), sorted(os.listdir()), os.listdir("out")) == (before, files, [])
+
+
+@pytest.mark.parametrize(("words", "text"), REFUSED)
+def test_a_path_that_is_not_for_the_command(
+    image: Path, words: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused(image, words, f"image, the whole disk, {text}", capsys)
+
+
+@pytest.mark.parametrize(("words", "text"), LOCAL)
+def test_a_local_file_that_is_not_for_the_command(
+    image: Path, words: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused(image, words, text, capsys)
+
+
+def test_what_is_close_to_that_and_done(image: Path) -> None:
+    assert main(["mkdir", "-p", "image", "/", "/etc", "/etc/more/below"]) == 0
+    assert main(["rm", "-f", "image", "/missing"]) == 0
+    assert main(["copy-out", "image", "/etc", "/to", "/etc", "out"]) == 0
+    assert sorted(os.listdir("out")) == ["etc", "to"]
+    assert sorted(os.listdir("out/etc")) == ["empty", "file", "more"]
+    assert main(["tar-out", "image", "/to", "new"]) == 0
+    with tarfile.open("new") as archive:
+        assert archive.getnames() == [".", "./empty", "./file", "./more", "./more/below"]
