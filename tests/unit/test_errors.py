@@ -119,14 +119,14 @@ def test_of_what_only_an_ext_has(changed: ChangedTree, number: int) -> None:
 
 
 def test_of_two_paths_the_one_is_named_that_is_wrong(changed: ChangedTree) -> None:
-    for call, path in (
-        (lambda: changed.rename("/missing", "/to"), "/missing"),
-        (lambda: changed.rename("/file", "/missing/to"), "/missing/to"),
-        (lambda: changed.link("/missing", "/to"), "/missing"),
-        (lambda: changed.link("/file", "/missing/to"), "/missing/to"),
+    for call, first, second, path in (
+        (changed.rename, "/missing", "/to", "/missing"),
+        (changed.rename, "/file", "/missing/to", "/missing/to"),
+        (changed.link, "/missing", "/to", "/missing"),
+        (changed.link, "/file", "/missing/to", "/missing/to"),
     ):
         with pytest.raises(StorageError) as caught:
-            call()
+            call(first, second)
         assert (str(caught.value), caught.value.filename) == (f"memory, {path}: does not exist", path)
 
 
