@@ -42,7 +42,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="SOURCE",
         help="set the bits of BITMAP that bitmap SOURCE has set",
     )
-    parser.add_argument("-g", dest="granularity", type=size_argument, metavar="SIZE", help="for --add: bytes for a bit")
+    parser.add_argument("-g", "--granularity", type=size_argument, metavar="SIZE", help="for --add: bytes for a bit")
     parser.add_argument("-b", dest="source_file", metavar="FILE2", help="for --merge: the image that has SOURCE")
     parser.add_argument("-F", dest="source_format", choices=FORMATS, help="format of FILE2 (default: by the contents)")
     parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")

@@ -40,14 +40,14 @@ def add_parser(subparsers: Any) -> None:
 
 def declare_common(parser: Parser) -> None:
     """Declare the options, all of which the common form has."""
-    parser.add_argument("-f", dest="format", choices=FORMATS, help="format (default: by the contents)")
+    parser.add_argument("-f", "--format", choices=FORMATS, help="format (default: by the contents)")
     parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
     parser.add_argument("-q", dest="quiet", action="store_true", help="print nothing but what is wrong")
     parser.add_argument("-T", dest="cache", choices=CACHE_MODES, metavar="CACHE", help="accepted as by qemu-img")
-    parser.add_argument("-U", dest="force_share", action="store_true", help="accepted; reading takes no lock")
+    parser.add_argument("-U", "--force-share", action="store_true", help="accepted; reading takes no lock")
     parser.add_argument(
         "-r",
-        dest="repair",
+        "--repair",
         choices=("all", "leaks"),
         help="repair a qcow2 image: free leaked clusters, and with all make reference counts right, too",
     )

@@ -48,7 +48,7 @@ def declare_common(parser: Parser) -> None:
     parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
     parser.add_argument("-q", dest="quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("-T", dest="cache", choices=CACHE_MODES, metavar="CACHE", help="accepted as by qemu-img")
-    parser.add_argument("-U", dest="force_share", action="store_true", help="accepted; reading takes no lock")
+    parser.add_argument("-U", "--force-share", action="store_true", help="accepted; reading takes no lock")
     parser.add_argument("--output", choices=("human", "json"), default="human", help="form of the result")
     parser.add_argument("file", metavar="FILE1")
     parser.add_argument("other_file", metavar="FILE2")

@@ -87,8 +87,11 @@ def declare_common(parser: Parser) -> None:
     )
     parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
     parser.add_argument("-q", dest="quiet", action="store_true", help="show no progress, even with -p")
-    for option, text in (("-U", "SRC is read without a lock"), ("-W", "the order of writing is free anyway")):
-        parser.add_argument(option, dest="ignored", action="store_true", help=_IGNORED + text)
+    for options, text in (
+        (("-U", "--force-share"), "SRC is read without a lock"),
+        (("-W",), "the order of writing is free anyway"),
+    ):
+        parser.add_argument(*options, dest="ignored", action="store_true", help=_IGNORED + text)
     for option, whose in (("-t", "DST"), ("-T", "SRC")):
         text = f"{_IGNORED}how {whose} is cached ({', '.join(CACHE_MODES)})"
         parser.add_argument(option, dest="ignored", choices=CACHE_MODES, metavar="CACHE", help=text)

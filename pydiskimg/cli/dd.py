@@ -42,7 +42,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("-f", dest="format", choices=FORMATS, help="format of INPUT (default: by its contents)")
     parser.add_argument("-O", dest="output_format", choices=FORMATS, default="raw", help="of OUTPUT (default: raw)")
-    parser.add_argument("-U", dest="force_share", action="store_true", help="accepted; reading takes no lock")
+    parser.add_argument("-U", "--force-share", action="store_true", help="accepted; reading takes no lock")
     add_references_option(parser)
     parser.add_argument("operand", metavar="if=INPUT of=OUTPUT [bs=BS] [count=COUNT] [skip=SKIP]")
     parser.set_defaults(run=run, more_operands="more", more=())

@@ -44,7 +44,7 @@ def declare_common(parser: Parser) -> None:
 def _declare_options(parser: Parser) -> None:
     parser.add_argument("-O", dest="output_format", choices=FORMATS, default="raw", help="format (default: raw)")
     parser.add_argument("-f", dest="format", choices=FORMATS, help="format of FILE (default: by the contents)")
-    parser.add_argument("-U", dest="force_share", action="store_true", help="accepted; reading takes no lock")
+    parser.add_argument("-U", "--force-share", action="store_true", help="accepted; reading takes no lock")
     add_output_option(parser)
     parser.set_defaults(usage_error=parser.error)
 

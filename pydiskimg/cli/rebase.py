@@ -31,7 +31,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("-F", dest="backing_format", choices=FORMATS, help="format of BACKING (default: by contents)")
     parser.add_argument("-u", dest="unsafe", action="store_true", help="change the name only: open and compare nothing")
     parser.add_argument("-c", dest="compress", action="store_true", help="compress the clusters that are written")
-    parser.add_argument("-U", dest="force_share", action="store_true", help="accepted: backing files are not locked")
+    parser.add_argument("-U", "--force-share", action="store_true", help="accepted: backing files are not locked")
     parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
     parser.add_argument("-q", dest="quiet", action="store_true", help="accepted as by qemu-img: nothing is printed")
     for option in ("-t", "-T"):

@@ -21,7 +21,7 @@ GRAMMAR: dict[str, tuple[str, tuple[str, ...], range]] = {
     "check": ("f:pqr:UT:", ("output=", "image-opts"), range(1, 2)),
     "bitmap": (
         "f:b:F:g:",
-        ("add", "remove", "clear", "enable", "disable", "merge=", "image-opts"),
+        ("granularity=", "add", "remove", "clear", "enable", "disable", "merge=", "image-opts"),
         range(2, 3),
     ),
     "snapshot": ("lqUc:a:d:", ("force-share", "image-opts"), range(1, 2)),
@@ -104,7 +104,7 @@ def routed(words: list[str]) -> Call | None:
 def _file_known(call: Call, file: str) -> bool:
     described = file.startswith("json:") and call.command != "create"
     if described or "--image-opts" in call.options or "--target-image-opts" in call.options:
-        return all(driver in _DRIVERS for driver in _DRIVER.findall(file))
+        return "encrypt." not in file and all(driver in _DRIVERS for driver in _DRIVER.findall(file))
     return not _PROTOCOL.match(file)
 
 

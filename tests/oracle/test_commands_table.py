@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pydiskimg.cli.command_line import COMMANDS, LEFT_OUT_SUBCOMMANDS, _parser, left_out
+from tests.foreign.routing import GRAMMAR
 
 pytestmark = pytest.mark.oracle
 
@@ -84,3 +85,13 @@ def test_help_names_what_is_left_out_and_why_as_the_table_does() -> None:
         for option, reason in missing.items():
             assert reason in general or reason in table[name], (name, option)
             assert f"{option} ({reason})" in said
+
+
+@pytest.mark.parametrize("name", sorted(GRAMMAR))
+def test_long_names_that_qemu_img_does_not_list(name: str) -> None:
+    """Its --help has the short ones alone."""
+    known = parser_of(name)._option_string_actions
+    for option in ("--force-share", "--format", "--repair", "--granularity"):
+        command = ["qemu-img", name, option, "x", "1M"]
+        said = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+        assert "unrecognized option" in said or option in known, option

@@ -80,6 +80,7 @@ def test_ours(words: str) -> None:
         "--version",
         "info --image-opts driver=nbd,host=h",
         "info nbd:unix:socket",
+        "info --image-opts driver=qcow2,file.filename=t,encrypt.key-secret=sec0",
         'info json:{"driver":"nbd"}',
         "map json:{'driver':'null-co'}",
         "convert -O vmdk a b",
