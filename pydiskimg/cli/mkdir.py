@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _make(tree: ChangedTree, path: str, mode: int) -> None:
     if tree.exists(path):
-        raise tree.error(path, "is there already; -p passes over directories that are", errno.EEXIST)
+        raise tree.error(path, "exists already; -p accepts a directory that exists", errno.EEXIST)
     parts = [part for part in path.split("/") if part not in ("", ".")]
     for above in accumulate(f"/{part}" for part in parts[:-1]):
         if not tree.exists(above):

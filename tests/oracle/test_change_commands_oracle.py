@@ -99,7 +99,10 @@ def test_copy_in(tool: Tool, image: Path, local: Path, call: Run) -> None:
     for words, text in (
         ((local / "none", "/srv"), f"{local}/none: cannot be read to be copied: No such file or directory"),
         ((local, "/none"), f"{image}, the whole disk, /none: does not exist"),
-        ((local, "/srv/deep/file"), f"{image}, the whole disk, /srv/deep/file: is not a directory"),
+        (
+            (local, "/srv/deep/file"),
+            f"{image}, the whole disk, /srv/deep/file: is not a directory; files are copied into one, under their own names",
+        ),
     ):
         assert call("copy-in", image, *words) == (1, f"pydiskimg: {text}\n")
     checked(tool, image)
@@ -152,7 +155,7 @@ def test_rm_and_mkdir(tool: Tool, image: Path, local: Path, call: Run) -> None:
     where = f"pydiskimg: {image}, the whole disk, "
     free = free_blocks(tool, image)
     assert call("mkdir", "-m", "1777", image, "tmp", "/x") == (0, "")
-    assert call("mkdir", image, "/x") == (1, f"{where}/x: cannot be made: something has this name already\n")
+    assert call("mkdir", image, "/x") == (1, f"{where}/x: exists already; -p accepts a directory that exists\n")
     assert call("mkdir", image, "/none/x")[0] == 1
     assert call("mkdir", "-p", "-m", "700", image, "/x/y/z", "/x") == (0, "")
     assert call("copy-in", image, local, "/x/y") == (0, "")
