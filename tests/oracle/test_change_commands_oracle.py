@@ -165,8 +165,9 @@ def test_rm_and_mkdir(tool: Tool, image: Path, local: Path, call: Run) -> None:
     assert call("rm", image, "/none") == (1, f"{where}/none: does not exist\n")
     assert call("rm", "-f", image, "/none", "/x/y/local/link") == (0, "")
     assert call("rm", "-rf", image, "/none", "/x") == (0, "")
-    for words in (["rm", "-r", image, "/"], ["rm", image, "/"], ["mkdir", image, "/"]):
+    for words in (["rm", "-r", image, "/"], ["rm", image, "/"]):
         assert call(*words) == (1, f"{where}/: is the root directory, which stays where it is\n")
+    assert call("mkdir", image, "/") == (1, f"{where}/: exists already; -p accepts a directory that exists\n")
     assert call("rm", "-r", image, "/etc/.") == (
         1,
         f"{where}/etc/.: ends in . or ..; name the directory by its own name\n",
