@@ -101,7 +101,8 @@ def test_copy_in(tool: Tool, image: Path, local: Path, call: Run) -> None:
         ((local, "/none"), f"{image}, the whole disk, /none: does not exist"),
         (
             (local, "/srv/deep/file"),
-            f"{image}, the whole disk, /srv/deep/file: is not a directory; files are copied into one, under their own names",
+            f"{image}, the whole disk, /srv/deep/file: is not a directory; files are copied into one, under their own "
+            "names",
         ),
     ):
         assert call("copy-in", image, *words) == (1, f"pydiskimg: {text}\n")
