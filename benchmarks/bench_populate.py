@@ -21,8 +21,10 @@ from benchmarks.raw_disk import MIB, run
 from benchmarks.turns import measured_in_turns, report
 
 SIZE = 4096 * MIB
+# As our own programs begin.
 OURS = (
     "import sys; from pydiskimg import open_disk, open_tar, populate\n"
+    "from pydiskimg.linux.stdio import begin_process; begin_process()\n"
     "with open_disk(sys.argv[2], writable=True) as disk, open_tar(sys.argv[1]) as entries: populate(disk, entries)"
 )
 TAR = ("--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls")
