@@ -40,6 +40,7 @@ COMMANDS = {
     "df": "tell how much of the file systems of images is in use",
     "partition": "show, make and change the partition table of an image",
     "grow": "let the last partition and its file system fill the disk",
+    "shrink": "make the last partition and its file system smaller",
     "sparsify": "give back what the file systems of an image do not use",
     "mkfs": "make an ext2, ext3 or ext4 file system",
     "mkswap": "make a swap area",

@@ -9,9 +9,9 @@ from typing import Any
 from pydiskimg.cli.arguments import require_file_name
 from pydiskimg.cli.output import add_output_option, show
 from pydiskimg.cli.references import add_references_option, references
-from pydiskimg.images import FORMATS, detect_image
-from pydiskimg.images.open_disk import open_disk
-from pydiskimg.images.raw import open_image_file
+from pydiskimg.disks.descriptor import DescriptorDisk
+from pydiskimg.images import FORMATS
+from pydiskimg.images.open_disk import open_image_disk
 from pydiskimg.volumes.grow import VolumeGrowth, grow_last_volume
 
 _EXAMPLES = """\
@@ -52,21 +52,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _grown(arguments: argparse.Namespace) -> VolumeGrowth:
-    if _format(arguments) == "raw":
-        with open_disk(arguments.disk, writable=True) as disk:
-            return grow_last_volume(disk, may_mount=not arguments.no_mount)
     with (
         references(arguments) as policy,
-        open_disk(arguments.disk, writable=True, format="qcow2", references=policy) as image,
+        open_image_disk(arguments.disk, format=arguments.format, references=policy) as disk,
     ):
-        return grow_last_volume(image, may_mount=False)
-
-
-def _format(arguments: argparse.Namespace) -> str:
-    if arguments.format is not None:
-        return str(arguments.format)
-    with open_image_file(arguments.disk) as file:
-        return detect_image(file)
+        is_shown = isinstance(disk, DescriptorDisk)  # what is in a qcow2 cannot be mounted
+        return grow_last_volume(disk, may_mount=is_shown and not arguments.no_mount)
 
 
 def _facts(path: str, grown: VolumeGrowth) -> dict[str, object]:

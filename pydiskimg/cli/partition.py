@@ -14,10 +14,9 @@ from pydiskimg.cli.disk_argument import refuse_to_overwrite
 from pydiskimg.cli.output import add_output_option, show
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.disks.block import BlockDisk
-from pydiskimg.images import FORMATS, detect_image
+from pydiskimg.images import FORMATS
 from pydiskimg.images.open import open_image
-from pydiskimg.images.open_disk import open_disk
-from pydiskimg.images.raw import open_image_file
+from pydiskimg.images.open_disk import open_image_disk
 from pydiskimg.linux.blockdev import read_partitions_again
 from pydiskimg.partitions.change import ChangedTable, PartitionChange, new_table, open_table
 from pydiskimg.partitions.mbr_entries import extended_partitions
@@ -208,20 +207,11 @@ def _table(arguments: argparse.Namespace) -> Iterator[ChangedTable]:
 def _disk(arguments: argparse.Namespace) -> Iterator[Disk]:
     """Give the disk to be changed; the kernel reads its table again afterwards, where it knows partitions."""
     require_file_name(arguments.disk)
-    image_format = arguments.format
-    if image_format is None:
-        with open_image_file(arguments.disk) as file:
-            image_format = detect_image(file)
-    if image_format == "raw":
-        with open_disk(arguments.disk, writable=True) as disk:
-            yield disk
-            disk.flush()
-            if isinstance(disk, BlockDisk):
-                read_partitions_again(disk.fd)
-        return
     with (
         references(arguments) as policy,
-        open_disk(arguments.disk, writable=True, format="qcow2", references=policy) as image,
+        open_image_disk(arguments.disk, format=arguments.format, references=policy) as disk,
     ):
-        yield image
-        image.flush()
+        yield disk
+        disk.flush()
+        if isinstance(disk, BlockDisk):
+            read_partitions_again(disk.fd)

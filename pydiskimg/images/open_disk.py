@@ -71,3 +71,25 @@ def open_disk(
         image = FORMATS[format].open_disk(stack, disk, references=references, compress=compress, writable=writable)
         image.reads_as_zero = image.reads_as_zero or is_zero
         return OpenDisk(image, stack.pop_all(), flush=writable and image is not disk)
+
+
+def open_image_disk(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,  # noqa: A002  qemu-img's word
+    references: AllowedDirectory | None = None,
+) -> OpenDisk[Any]:
+    """Open the disk in an image of any format that is written, for writing; the rest is as for open_disk().
+
+    format None finds it out by the contents, as open_image() does.
+    """
+    name = os.fspath(path)
+    if format is None:
+        from pydiskimg.images import detect_image
+        from pydiskimg.images.raw import open_image_file
+
+        with open_image_file(name) as file:
+            format = detect_image(file)  # noqa: A001
+    if format == "qcow2":
+        return open_disk(name, writable=True, format="qcow2", references=references)
+    return open_disk(name, writable=True)

@@ -11,13 +11,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from pydiskimg.disks.open import OpenDisk
 from pydiskimg.errors import InvalidImageError
 from pydiskimg.extents import Extent, Kind
-from pydiskimg.images import detect_image
-from pydiskimg.images.open_disk import open_disk
+from pydiskimg.images.open_disk import open_image_disk
 from pydiskimg.images.qcow2.check import check_qcow2
 from pydiskimg.images.qcow2.write.disk import Qcow2Disk
 from pydiskimg.images.raw import open_image_file
@@ -60,7 +57,7 @@ def sparsify(
     written, and what open_disk() and reading and writing raise.
     """
     name = os.fspath(path)
-    with open_image_file(name) as file, _opened(name, format or detect_image(file), references) as disk:
+    with open_image_disk(name, format=format, references=references) as disk, open_image_file(name) as file:
         before = file.stored()
         if isinstance(disk, Qcow2Disk):
             _require_consistent(file)  # once others are kept from writing
@@ -69,12 +66,6 @@ def sparsify(
             disk.give_back()
         disk.flush()
         return Sparsified(zeroed, before, file.stored(), notes)
-
-
-def _opened(name: str, format_name: str, references: AllowedDirectory | None) -> OpenDisk[Any]:
-    if format_name == "raw":
-        return open_disk(name, writable=True)
-    return open_disk(name, writable=True, format="qcow2", references=references)
 
 
 def _require_consistent(file: ImageBytes) -> None:

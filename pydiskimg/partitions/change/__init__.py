@@ -7,7 +7,7 @@ free ── where there is room
 """
 
 from pydiskimg.partitions.change.new import new_table
-from pydiskimg.partitions.change.open import open_table
+from pydiskimg.partitions.change.open import move_end, open_table
 from pydiskimg.partitions.change.table import ChangedTable, PartitionChange
 
-__all__ = ["ChangedTable", "PartitionChange", "new_table", "open_table"]
+__all__ = ["ChangedTable", "PartitionChange", "move_end", "new_table", "open_table"]

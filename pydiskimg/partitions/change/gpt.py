@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from uuid import UUID, uuid4
 
+from pydiskimg.disks.region import Region
 from pydiskimg.errors import DiskImageError, PartitionError
 from pydiskimg.partitions.change.free import FreeSpace
 from pydiskimg.partitions.change.table import ChangedTable, PartitionChange, in_sectors, no_partition
@@ -16,6 +17,7 @@ from pydiskimg.partitions.read import read_partition_table
 from pydiskimg.partitions.types import type_named
 from pydiskimg.protocols import Disk
 
+_SPAN = ("StartingLBA", "EndingLBA")
 _NAME_UNITS = GPT_ENTRY.slice_of("PartitionName").stop - GPT_ENTRY.slice_of("PartitionName").start
 
 
@@ -93,6 +95,36 @@ class ChangedGpt(ChangedTable):
             fields["Attributes"] = attributes | (BIOS_BOOTABLE if change.bootable else 0)
         self._put(number, **fields)
         self._write()
+
+    def set_length(self, number: int, length: int) -> None:
+        self._require(number)
+        sectors = in_sectors(self, length, "size")
+        first, last = (GPT_ENTRY.unpack(self._array, (number - 1) * GPT_ENTRY.size)[name] for name in _SPAN)
+        if sectors is None or first + sectors - 1 > last:
+            raise PartitionError(
+                f"{self.disk.name}: partition {number} is to become smaller, and has {length} bytes or less"
+            )
+        self._put(number, EndingLBA=first + sectors - 1)
+        self._write()
+
+    @property
+    def end_of_disk(self) -> int:
+        size = self.sector_size
+        ends = [part.start + part.length for part in self.partitions]
+        end = max([self._header.first_usable * size, *ends])
+        return end + (1 + self._header.array_sectors(size)) * size
+
+    def moved_to(self, end: int) -> None:
+        """Put the backup where a disk of end bytes has it; the disk may be larger. Raises PartitionError."""
+        if end % self.sector_size or not self.end_of_disk <= end <= self.disk.size:
+            raise PartitionError(
+                f"{self.disk.name}: its GPT needs {self.end_of_disk} bytes, and is to be for a disk of {end}"
+            )
+        disk = Region(self.disk, 0, end, name=self.disk.name)
+        limit = end // self.sector_size - 1 - self._header.array_sectors(self.sector_size)
+        for offset, contents in table_writes(disk, self.sector_size, self._header, bytes(self._array), limit):
+            disk.write(offset, contents)
+            disk.flush()
 
     def _require(self, number: int) -> None:
         if not 1 <= number <= self._header.count or not self._is_used(number):

@@ -111,6 +111,18 @@ class ChangedMbr(ChangedTable):
             fields["BootIndicator"] = BOOTABLE if change.bootable else 0
         self._change_sector(sector, slot, fields)
 
+    def set_length(self, number: int, length: int) -> None:
+        sectors = in_sectors(self, length, "size")
+        sector, slot = (self._record_of(number).sector, 0) if number >= _FIRST_LOGICAL else (0, number - 1)
+        entry = self._primary(number) if sector == 0 else mbr_entries(self._sector(sector))[0]
+        if entry["OSType"] in EXTENDED or sectors is None or sectors > entry["SizeInLBA"]:
+            raise PartitionError(f"{self.disk.name}: partition {number} is extended, or has {length} bytes or less")
+        self._change_sector(sector, slot, {"EndingCHS": _BEYOND_CHS, "SizeInLBA": sectors})
+
+    @property
+    def end_of_disk(self) -> int:
+        return max([span.end for span in self._spans]) * self.sector_size
+
     def _read(self) -> None:
         """Read all of the table, and judge it."""
         entries = read_entries(self.disk, 0, 0, self.sector_size)

@@ -13,6 +13,18 @@ from pydiskimg.partitions.read import gpt_sector_size, other_sectors
 from pydiskimg.protocols import Disk, read_bytes
 
 
+def move_end(disk: Disk, end: int) -> None:
+    """Let the table of disk be that of a disk of end bytes, which may be cut there then; durable on return.
+
+    Raises PartitionError as open_table() does, and where partitions reach further.
+    """
+    table = open_table(disk)
+    if isinstance(table, ChangedGpt):
+        table.moved_to(end)
+    elif table.end_of_disk > end:
+        raise PartitionError(f"{disk.name}: its partitions need {table.end_of_disk} bytes, and {end} are to be left")
+
+
 def open_table(disk: Disk) -> ChangedTable:
     """Return the partition table of disk, which stays the caller's, as it can be changed.
 

@@ -58,6 +58,13 @@ class ChangedTable(Protocol):
     def set(self, number: int, change: PartitionChange) -> None:
         """Change what the table says of a partition."""
 
+    def set_length(self, number: int, length: int) -> None:
+        """Let a partition end earlier: length is bytes. An extended one, and what a logical one is in, stay."""
+
+    @property
+    def end_of_disk(self) -> int:
+        """How many bytes the disk needs at least, for all partitions and the table."""
+
 
 def in_sectors(table: ChangedTable, length: int | None, what: str) -> int | None:
     """Return bytes as sectors. Raises PartitionError where they are not whole ones, or none."""

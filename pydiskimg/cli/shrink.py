@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""pydiskimg shrink: the last partition and its file system become smaller, and on request the image's file, too."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from pydiskimg.cli.arguments import require_file_name, size_argument
+from pydiskimg.cli.output import add_output_option, show
+from pydiskimg.cli.references import add_references_option, references
+from pydiskimg.errors import UnsupportedImageError
+from pydiskimg.images import FORMATS
+from pydiskimg.images.open_disk import open_image_disk
+from pydiskimg.images.resize import resize_image
+from pydiskimg.linux.blockdev import is_block_device
+from pydiskimg.volumes.shrink import ShrunkVolume, cut_table, shrink_last_volume, text_of
+
+_EXAMPLES = """\
+examples:
+  pydiskimg shrink --cut disk.raw          # as small as it can be
+  pydiskimg shrink --size 2G /dev/vg/disk
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser(
+        "shrink",
+        description="Make the ext2, ext3 or ext4 file system in the last partition of an image or disk smaller, to "
+        "its minimum or to SIZE, and the partition with it; with --cut the image, too. Nothing is mounted. What is "
+        "mounted, attached or used by a virtual machine is refused. An interruption leaves all files, and a file "
+        "system that is sound once its journal is replayed or e2fsck -p has run; the command may be given again then.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-f", "--format", dest="format", choices=FORMATS, help="format (default: by the contents)")
+    parser.add_argument("--size", type=size_argument, metavar="SIZE", help="of the file system (default: its minimum)")
+    parser.add_argument("--cut", action="store_true", help="make the image end where its last partition does")
+    parser.add_argument("-q", "--quiet", dest="quiet", action="store_true", help="say nothing")
+    add_output_option(parser)
+    add_references_option(parser)
+    parser.add_argument("disk", metavar="DISK", help="disk image or block device")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Shrink what the arguments name."""
+    require_file_name(arguments.disk)
+    if arguments.cut and is_block_device(arguments.disk):
+        raise UnsupportedImageError(f"{arguments.disk}: is a block device, which keeps its size; leave out --cut")
+    with references(arguments) as policy:
+        with open_image_disk(arguments.disk, format=arguments.format, references=policy) as disk:
+            image_format = disk.format or "raw"
+            shrunk = shrink_last_volume(disk, arguments.size)
+            if arguments.cut:
+                cut_table(disk, shrunk.end)
+            disk.flush()
+        if arguments.cut:
+            resize_image(
+                arguments.disk, lambda old: min(old, shrunk.end), format=image_format, shrink=True, references=policy
+            )
+    if not arguments.quiet:
+        show(_facts(arguments.disk, shrunk), [f"{arguments.disk}: {text_of(shrunk)}"], arguments.output)
+
+
+def _facts(path: str, shrunk: ShrunkVolume) -> dict[str, object]:
+    return {
+        "filename": path,
+        "partition": shrunk.partition,
+        "length-before": shrunk.length_before,
+        "length": shrunk.length,
+        "type": shrunk.fs_type,
+        "file-system-size": shrunk.fs_size,
+        "end": shrunk.end,
+    }

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: MIT
+"""The last partition of a disk and its ext file system made smaller, and the end that the disk can have then.
+
+file system, by us ── partition table, durably ── the backup of a GPT, to the new end ── the image's file is cut
+
+Each step leaves a disk that is good: a partition may be larger than its file system, and a disk than its table says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydiskimg.disks.region import Region
+from pydiskimg.errors import FileSystemError, PartitionError
+from pydiskimg.fs.ext4.shrink import shrink_ext
+from pydiskimg.fs.probe import probe
+from pydiskimg.partitions.change import ChangedTable, move_end, open_table
+from pydiskimg.partitions.growth_plan import ALIGNMENT
+from pydiskimg.partitions.layout import EXTENDED
+from pydiskimg.partitions.partition import Partition, has_mbr
+from pydiskimg.partitions.read import read_partition_table
+from pydiskimg.protocols import Disk, read_bytes
+from pydiskimg.units import format_bytes
+
+_EXT = ("ext2", "ext3", "ext4")
+_SECTOR = 512
+
+
+@dataclass(frozen=True, slots=True)
+class ShrunkVolume:
+    """What became smaller: a partition (0: the disk itself) and its file system; end is what of the disk is needed.
+
+    All are bytes.
+    """
+
+    partition: int
+    length_before: int
+    length: int
+    fs_type: str
+    fs_size: int
+    end: int
+
+
+def shrink_last_volume(disk: Disk, size: int | None = None) -> ShrunkVolume:
+    """Make the ext file system in the partition that ends last smaller, to at most size bytes or its minimum.
+
+    The partition becomes as small as whole MiB allow; one without a table has none. The disk keeps its size: after
+    cut_table() the bytes from end on can be cut off. Raises FileSystemError where the last partition holds something
+    else or what shrink_ext() refuses, PartitionError for a table that is damaged, DoesNotFitError for a smaller size
+    than the minimum, StorageError.
+    """
+    table = _table(disk)
+    last = _last(disk, table)
+    region = Region(disk, last.start, last.length, name=f"{disk.name}, {_location(last)}")
+    content = probe(region)
+    if content is None or content.type not in _EXT:
+        found = content.type if content else "nothing that is known"
+        raise FileSystemError(f"{region.name}: holds {found}; only ext2, ext3 and ext4 are made smaller")
+    fs_size = shrink_ext(region, size)
+    disk.flush()
+    if table is None:
+        end = -(-fs_size // _SECTOR) * _SECTOR
+        return ShrunkVolume(0, last.length, end, content.type, fs_size, end)
+    length = min(last.length, -(-(last.start + fs_size) // ALIGNMENT) * ALIGNMENT - last.start)
+    if length < last.length:
+        table.set_length(last.number, length)
+    return ShrunkVolume(last.number, last.length, length, content.type, fs_size, table.end_of_disk)
+
+
+def cut_table(disk: Disk, end: int) -> None:
+    """Let the partition table of disk be that of one that has only end bytes: it can be cut there then, durably.
+
+    Raises PartitionError for a table that is damaged, or has partitions beyond end.
+    """
+    if _table(disk) is not None:
+        move_end(disk, end)
+
+
+def _table(disk: Disk) -> ChangedTable | None:
+    """Return the table of the disk; None where a file system is alone on it."""
+    if not has_mbr(read_bytes(disk, 0, min(disk.size, _SECTOR))):
+        return None
+    return open_table(disk) if read_partition_table(disk, sector_size=disk.sector_size) else None
+
+
+def _last(disk: Disk, table: ChangedTable | None) -> Partition:
+    if table is None:
+        return Partition(0, 0, disk.size, "")
+    found = [part for part in table.partitions if not _is_extended(part)]
+    if not found:
+        raise PartitionError(f"{disk.name}: has no partition that could become smaller")
+    return max(found, key=lambda part: part.start + part.length)
+
+
+def _is_extended(part: Partition) -> bool:
+    return part.type.startswith("0x") and int(part.type, 16) in EXTENDED
+
+
+def _location(part: Partition) -> str:
+    return f"partition {part.number}" if part.number else "the whole disk"
+
+
+def text_of(shrunk: ShrunkVolume) -> str:
+    """Return what was done in a sentence."""
+    where = f"partition {shrunk.partition}" if shrunk.partition else "the disk"
+    return (
+        f"the {shrunk.fs_type} file system on {where} has {format_bytes(shrunk.fs_size)}; the disk needs "
+        f"{format_bytes(shrunk.end)}"
+    )
