@@ -208,7 +208,8 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         from pydiskimg.cli.output import message_text
 
-        super().error(message_text(message).replace("ignored explicit argument", "takes no value; found"))
+        text = message_text(message).replace("ignored explicit argument", "takes no value; found")
+        self.exit(_WRONG_USAGE, f"{self.prog}: error: {text}\n{self.format_usage()}")  # the sentence comes first
 
     def format_help(self) -> str:
         """Return the help, with what of qemu-img is left out at its end."""

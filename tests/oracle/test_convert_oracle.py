@@ -51,7 +51,7 @@ def fails(*arguments: str | Path, words: str, data: bytes | None = None, status:
     error = done.stderr.decode()
     assert done.returncode == status, error
     assert "Traceback" not in error
-    assert words in error.splitlines()[-1]
+    assert words in error.splitlines()[0]
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ def fails(*arguments: str | Path, words: str, status: int = 1) -> None:
     done = run(*arguments)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
-    assert words in done.stderr.splitlines()[-1]
+    assert words in done.stderr.splitlines()[0]
     assert done.stdout == ""
 
 

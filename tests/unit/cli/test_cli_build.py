@@ -41,7 +41,7 @@ def refused(*words: str | Path, status: int = 1, date: str | None = None) -> str
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
-    return done.stderr.splitlines()[-1]
+    return done.stderr.splitlines()[0]
 
 
 @pytest.fixture

@@ -226,7 +226,7 @@ def test_that_a_disk_is_not_complete_is_said_once(run: Run, tmp_path: Path) -> N
 
 def test_the_number_of_workers_has_few_digits(run: Run) -> None:
     status, _, err = run("convert", "-m", "9" * 5000, "t", "x")
-    assert (status, err.splitlines()[-1].endswith("9' is not a number from 1 to 16")) == (1, True)
+    assert (status, err.splitlines()[0].endswith("9' is not a number from 1 to 16")) == (1, True)
 
 
 def test_too_little_memory_is_a_sentence(run: Run, qcow2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,8 +323,8 @@ def test_a_pipe_says_which_backing_file(run: Run, tmp_path: Path) -> None:
 def test_convert_says_which_option_it_has_not(run: Run, qcow2: Path, words: list[str], said: str) -> None:
     status, out, err = run("convert", *words)
     assert (status, out) == (1, "")
-    assert said in err.splitlines()[-1]
-    assert err.splitlines()[-1].startswith("pydiskimg convert: error: ")
+    assert said in err.splitlines()[0]
+    assert err.splitlines()[0].startswith("pydiskimg convert: error: ")
     assert os.listdir() == ["t"]
 
 
@@ -332,7 +332,7 @@ def test_every_command_names_an_unknown_option_alone(run: Run, qcow2: Path) -> N
     for command in ("info", "map", "check", "create", "snapshot -l", "mkfs"):
         status, _, err = run(*command.split(), "-Z", "t")
         assert status == (2 if command == "mkfs" else 1)
-        assert err.endswith("error: there is no option -Z\n")
+        assert err.splitlines()[0].endswith("error: there is no option -Z")
 
 
 def test_convert_looks_for_zeros_as_finely_as_it_is_told(run: Run, tmp_path: Path) -> None:
@@ -364,11 +364,11 @@ def test_create_takes_the_size_as_an_option(run: Run, tmp_path: Path) -> None:
         assert run("create", "-q", *words)[0] == 0
         assert json.loads(run("info", "--output=json", "o")[1])["virtual-size"] == 3 << 20
     status, _, err = run("create", "-o", "size=3M", "o", "4M")
-    assert (status, err.splitlines()[-1]) == (
+    assert (status, err.splitlines()[0]) == (
         1,
         "pydiskimg create: error: SIZE and -o size are the same: give one of them",
     )
-    assert run("create", "-f", "qcow2", "-o", "cluster_size=4k", "o")[2].endswith("SIZE is missing\n")
+    assert run("create", "-f", "qcow2", "-o", "cluster_size=4k", "o")[2].splitlines()[0].endswith("SIZE is missing")
 
 
 def test_create_takes_the_size_behind_options(run: Run, tmp_path: Path) -> None:

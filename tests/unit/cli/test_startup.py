@@ -79,6 +79,7 @@ SNAPSHOT = {
 }
 # What opening a file to be changed imports; same_bytes, where some file is attached to a loop device.
 CHANGE = {
+    "pydiskimg.linux.loopctl",  # only where other files are attached to loop devices
     "fcntl",
     *("pydiskimg.disks", "pydiskimg.disks.descriptor", "pydiskimg.disks.file", "pydiskimg.disks.open"),
     "pydiskimg.disks.store",
