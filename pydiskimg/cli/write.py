@@ -35,7 +35,7 @@ _COMPRESSED = ("gz", "xz", "bz2", "zst")
 
 
 class NotConfirmedError(DiskImageError):
-    """Nobody said that the disk may be overwritten."""
+    """The user has not said that the disk may be overwritten."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -134,7 +134,9 @@ def _ask(disk: Disk) -> None:
     """Show what the disk holds and ask whether that may go. Raises NotConfirmedError."""
     tell(f"{disk.name} ({format_size(disk.size)}) will be overwritten. It holds: {'; '.join(_held(disk))}")
     if not sys.stdin.isatty():
-        raise NotConfirmedError(f"{disk.name}: nothing was written, as nobody was asked; use --yes to write without")
+        raise NotConfirmedError(
+            f"{disk.name}: nothing was written: standard input is not a terminal; use --yes to overwrite it"
+        )
     print("Overwrite it? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise NotConfirmedError(f"{disk.name}: nothing was written")

@@ -119,7 +119,7 @@ def test_what_is_refused_leaves_the_device_as_it_was(
     packed_qcow2 = Path(f"{qcow2}.gz")
     packed_qcow2.write_bytes(gzip.compress(qcow2.read_bytes()))
     for words, message in (
-        ([raw, device], "nothing was written, as nobody was asked; use --yes"),
+        ([raw, device], "nothing was written: standard input is not a terminal; use --yes"),
         (["--yes", raw, small], "the disk has 24117248 bytes"),
         (["--yes", packed, small], "by its own tables, the disk"),
         (["--yes", packed_qcow2, device], "holds a qcow2 image"),
