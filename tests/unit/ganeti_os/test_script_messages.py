@@ -66,7 +66,7 @@ def test_failure_is_the_last_line_and_keeps_its_step(messages: Messages, stream:
     fail_in(messages, error)
     messages.failure(error)
     lines = stream.getvalue().splitlines()
-    assert lines[-1] == "image create inst1.example: inner: /dev/x: too small"
+    assert lines[-1] == r"image create inst1.example: inner: /dev/x:\n too small"
     assert ("Traceback" in stream.getvalue()) == debug
     assert all(line.startswith("image create inst1.example: ") for line in lines)
 

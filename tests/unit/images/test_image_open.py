@@ -76,7 +76,7 @@ def test_paths_that_are_no_image(tmp_path: Path) -> None:
             with pytest.raises(StorageError) as caught:
                 open_image(path)
             assert (str(caught.value), caught.value.errno, caught.value.filename) == (
-                f"{path}: {sentence}",
+                f"{path}: {sentence}".replace("\0", "\\x00"),
                 number,
                 path,
             )
