@@ -121,7 +121,8 @@ def test_what_belongs_to_a_long_recursive_listing(
 def test_the_image_alone_is_required(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     with pytest.raises(SystemExit):
         main(["ls"])
-    assert capfdbinary.readouterr().err.decode().endswith("the following arguments are required: IMAGE\n")
+    said = capfdbinary.readouterr().err.decode()
+    assert said.startswith("pydiskimg ls: error: the following arguments are required: IMAGE\n")
 
 
 def test_a_checksum_as_json(image: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
