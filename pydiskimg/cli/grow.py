@@ -7,10 +7,10 @@ import argparse
 from typing import Any
 
 from pydiskimg.cli.arguments import require_file_name
-from pydiskimg.cli.output import add_output_option, show
-from pydiskimg.cli.references import add_references_option, references
+from pydiskimg.cli.output import show
+from pydiskimg.cli.references import references
+from pydiskimg.cli.volumes_argument import add_changed_disk_arguments
 from pydiskimg.disks.descriptor import DescriptorDisk
-from pydiskimg.images import FORMATS
 from pydiskimg.images.open_disk import open_image_disk
 from pydiskimg.volumes.grow import VolumeGrowth, grow_last_volume
 
@@ -34,12 +34,8 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("-f", "--format", dest="format", choices=FORMATS, help="format (default: by the contents)")
     parser.add_argument("--no-mount", action="store_true", help="leave xfs and btrfs as they are")
-    parser.add_argument("-q", "--quiet", dest="quiet", action="store_true", help="say nothing")
-    add_output_option(parser)
-    add_references_option(parser)
-    parser.add_argument("disk", metavar="DISK", help="disk image or block device")
+    add_changed_disk_arguments(parser)
     parser.set_defaults(run=run)
 
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The volumes of an image or disk that filesystems and df tell about."""
+"""The image or disk whose volumes filesystems and df tell about, and grow and shrink change."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 
 from pydiskimg.cli.arguments import open_source, require_file_name
+from pydiskimg.cli.output import add_output_option
 from pydiskimg.cli.references import add_references_option, references
 from pydiskimg.images import FORMATS
 from pydiskimg.startup import TYPE_CHECKING
@@ -24,6 +25,15 @@ def add_volumes_arguments(parser: argparse.ArgumentParser, **operands: Any) -> N
     parser.add_argument("-f", "--format", dest="format", choices=FORMATS, help="format (default: by the contents)")
     add_references_option(parser)
     parser.add_argument(operands.pop("dest", "image"), metavar="IMAGE", help="disk image or block device", **operands)
+
+
+def add_changed_disk_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what grow and shrink have in common: -f, -q, --output, --allow-references, DISK."""
+    parser.add_argument("-f", "--format", dest="format", choices=FORMATS, help="format (default: by the contents)")
+    parser.add_argument("-q", "--quiet", dest="quiet", action="store_true", help="say nothing")
+    add_output_option(parser)
+    add_references_option(parser)
+    parser.add_argument("disk", metavar="DISK", help="disk image or block device")
 
 
 @contextmanager
