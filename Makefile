@@ -13,7 +13,7 @@ RUN_PACKAGES := python3 python3-venv python3-dev gcc libc6-dev pkg-config libpar
 # The demo's input comes from busybox, qemu-img and a kernel package that it unpacks and does not install.
 DEMO_PACKAGES := busybox-static e2fsprogs fdisk qemu-utils tar xz-utils
 # Oracles and peers of the tests and benchmarks.
-TEST_PACKAGES := acl attr bmap-tools btrfs-progs bzip2 cryptsetup-bin dosfstools dropbear-bin dump exfatprogs f2fs-tools ganeti \
+TEST_PACKAGES := acl attr bmap-tools|bmaptool btrfs-progs bzip2 cryptsetup-bin dosfstools dropbear-bin dump exfatprogs f2fs-tools ganeti \
   ganeti-3.0|ganeti-3.1 gdisk gpg gpg-agent grub-pc-bin ifupdown iproute2 jfsutils libarchive-tools libcap2-bin \
   libnm0 lvm2 lz4 lzip mmdebstrap mount mtools ncompress netplan.io nilfs-tools ntfs-3g openssh-client openssh-server \
   openssl parted passwd pigz procps qemu-system-x86 udev udftools util-linux xfsprogs zstd
