@@ -48,6 +48,11 @@ class Partition(ValueObject):
         self.name = name
         self.bootable = bootable
 
+    @property
+    def location(self) -> str:
+        """What messages call it."""
+        return f"partition {self.number}" if self.number else "the whole disk"
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Partition) and self._part() == other._part()
 

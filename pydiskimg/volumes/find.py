@@ -33,7 +33,7 @@ class Volume(ValueObject):
 
     @property
     def location(self) -> str:
-        return f"partition {self.partition.number}" if self.partition.number else "the whole disk"
+        return self.partition.location
 
     def __str__(self) -> str:
         return f"{self.location} ({self.content.type if self.content else 'nothing known'})"

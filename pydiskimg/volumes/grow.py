@@ -56,7 +56,7 @@ class _Candidate:
     before: Coverage
 
     def __str__(self) -> str:
-        return _location(self.growth.partition)
+        return self.growth.partition.location
 
     @property
     def fills_it(self) -> bool:
@@ -136,7 +136,7 @@ def grow_last_volume(disk: Disk, *, may_mount: bool = True) -> VolumeGrowth:
 def _volume(disk: Disk) -> _Candidate:
     growth = _plan(disk)
     partition = growth.partition
-    region = Region(disk, partition.start, partition.length, name=f"{disk.name}, {_location(partition)}")
+    region = Region(disk, partition.start, partition.length, name=f"{disk.name}, {partition.location}")
     content = probe(region)
     if content is None:
         other = _other_sector_size(disk)
@@ -261,7 +261,3 @@ def _outcome(volume: _Candidate, size: int) -> str:
 
 def _last(partition: Partition) -> str:
     return f"the last partition ({partition.number})" if partition.number else "the whole disk"
-
-
-def _location(partition: Partition) -> str:
-    return f"partition {partition.number}" if partition.number else "the whole disk"

@@ -48,9 +48,8 @@ def disk_picture(source: Source, columns: int) -> DiskPicture:
     notes: list[str] = []
     volumes = tuple(_pictured(source, volume, notes) for volume in volumes_of(source, notes.append))
     used = used_source(source)
-    stored = _shares(source.extents(), source.size, columns)
-    in_use = _shares(used.extents(), source.size, columns)
-    total = sum(extent.length for extent in source.extents() if extent.kind is Kind.DATA)
+    total, stored = _shares(source.extents(), source.size, columns)
+    _, in_use = _shares(used.extents(), source.size, columns)
     return DiskPicture(source.name, source.size, volumes, stored, in_use, total, tuple(dict.fromkeys(notes)))
 
 
@@ -63,8 +62,8 @@ def _pictured(source: Source, volume: Volume, notes: list[str]) -> PicturedVolum
     return PicturedVolume(volume, space)
 
 
-def _shares(extents: Iterable[Extent], size: int, columns: int) -> tuple[float, ...]:
-    """Return for each column the share of its bytes that is DATA in extents."""
+def _shares(extents: Iterable[Extent], size: int, columns: int) -> tuple[int, tuple[float, ...]]:
+    """Return how many bytes are DATA in extents, and for each column the share of its bytes."""
     edges = [size * column // columns for column in range(columns + 1)]
     counts = [0] * columns
     for start, end in _data(extents):
@@ -72,7 +71,7 @@ def _shares(extents: Iterable[Extent], size: int, columns: int) -> tuple[float, 
         while column < columns and edges[column] < end:
             counts[column] += min(end, edges[column + 1]) - max(start, edges[column])
             column += 1
-    return tuple(count / max(1, edges[at + 1] - edges[at]) for at, count in enumerate(counts))
+    return sum(counts), tuple(count / max(1, edges[at + 1] - edges[at]) for at, count in enumerate(counts))
 
 
 def _data(extents: Iterable[Extent]) -> Iterator[tuple[int, int]]:

@@ -51,7 +51,7 @@ def shrink_last_volume(disk: Disk, size: int | None = None) -> ShrunkVolume:
     """
     table = _table(disk)
     last = _last(disk, table)
-    region = Region(disk, last.start, last.length, name=f"{disk.name}, {_location(last)}")
+    region = Region(disk, last.start, last.length, name=f"{disk.name}, {last.location}")
     content = probe(region)
     if content is None or content.type not in _EXT:
         found = content.type if content else "nothing that is known"
@@ -94,10 +94,6 @@ def _last(disk: Disk, table: ChangedTable | None) -> Partition:
 
 def _is_extended(part: Partition) -> bool:
     return part.type.startswith("0x") and int(part.type, 16) in EXTENDED
-
-
-def _location(part: Partition) -> str:
-    return f"partition {part.number}" if part.number else "the whole disk"
 
 
 def text_of(shrunk: ShrunkVolume) -> str:

@@ -11,7 +11,7 @@ from itertools import chain, compress, islice, repeat
 
 from pydiskimg.images.qcow2 import layout
 from pydiskimg.images.qcow2.runs import COMPRESSED, DATA, HOLE, MIXED, ZERO, runs_of_kinds
-from pydiskimg.images.qcow2.words import combined
+from pydiskimg.images.qcow2.words import combined, common
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def _of_clusters(header: Header, table: L2Table, index: int, after: int) -> tupl
     else:
         located = bytes(map(bool, hosts))
     apart = bytes((0, *map(ne, map(sub, hosts[1:], hosts), repeat(header.cluster_size))))
-    return combined(kinds.translate(_OF_KIND), located.translate(_OFFSET_FLAG)), _both(apart, located), hosts
+    return combined(kinds.translate(_OF_KIND), located.translate(_OFFSET_FLAG)), common(apart, located), hosts
 
 
 def _of_subclusters(header: Header, table: L2Table, index: int, after: int) -> tuple[bytes, bytes, Iterable[int]]:
@@ -208,7 +208,3 @@ def _changes(flags: bytes) -> bytes:
     """Not 0 where a byte differs from the one before it, and for the first one."""
     before = int.from_bytes(b"\xff" + flags[:-1], "big")
     return (int.from_bytes(flags, "big") ^ before).to_bytes(len(flags), "big")
-
-
-def _both(one: bytes, other: bytes) -> bytes:
-    return (int.from_bytes(one, "big") & int.from_bytes(other, "big")).to_bytes(len(one), "big")

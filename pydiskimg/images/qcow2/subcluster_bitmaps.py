@@ -76,11 +76,6 @@ def single_runs(bitmap: bytes, unit: int, start: int, end: int) -> Iterator[tupl
                 yield first, after
 
 
-def either(one: bytes, other: bytes) -> bytes:
-    """The bits that are set in one bitmap or the other."""
-    return (int.from_bytes(one, "big") | int.from_bytes(other, "big")).to_bytes(len(one), "big")
-
-
 def _words(bitmap: bytes) -> array[int]:
     words = array("I", bitmap)
     if sys.byteorder == "big":

@@ -10,7 +10,8 @@ from __future__ import annotations
 from pydiskimg.errors import DiskImageError
 from pydiskimg.images.qcow2.layout import SUBCLUSTERS
 from pydiskimg.images.qcow2.runs import DATA, HOLE, ZERO
-from pydiskimg.images.qcow2.subcluster_bitmaps import INVERTED, copy_where, either, single_runs, spans, zero_where
+from pydiskimg.images.qcow2.subcluster_bitmaps import INVERTED, copy_where, single_runs, spans, zero_where
+from pydiskimg.images.qcow2.words import combined
 from pydiskimg.startup import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def fill_over(
 ) -> None:
     """Fill buffer as fill() does; holes show what read_holes(at, part) gives, which may be asked for more as well."""
     size = unit * SUBCLUSTERS
-    shown = either(run.stored, run.zero)
+    shown = combined(run.stored, run.zero)
     for start, end, _ in spans(shown.translate(INVERTED), unit, range(0, len(run.hosts) * size, size)):
         try:
             read_holes(start, buffer[start:end])
