@@ -101,7 +101,7 @@ def _looked_into(pipe: PipeReader, kind: BackupKind, installation: Installation)
 
 
 def _kept(pipe: PipeReader, installation: Installation, stack: ExitStack) -> KeptPipe | None:
-    """Let the beginning of the pipe be kept until stack is closed; None where there is no place for it."""
+    """Let the beginning of the pipe be kept until stack is closed; None where no directory can hold it."""
     from ganeti_os.backup.kept_pipe import KeptPipe
     from ganeti_os.install.nameless_file import nameless_file
 

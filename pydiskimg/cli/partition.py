@@ -19,9 +19,9 @@ from pydiskimg.images.open import open_image
 from pydiskimg.images.open_disk import open_image_disk
 from pydiskimg.linux.blockdev import read_partitions_again
 from pydiskimg.partitions.change import ChangedTable, PartitionChange, new_table, open_table
-from pydiskimg.partitions.mbr_entries import extended_partitions
+from pydiskimg.partitions.mbr_entries import with_extended
 from pydiskimg.partitions.partition import SECTOR_SIZES, Partition
-from pydiskimg.partitions.read import gpt_sector_size, read_partition_table
+from pydiskimg.partitions.read import gpt_sector_size
 from pydiskimg.partitions.types import TYPES, name_of
 from pydiskimg.protocols import Disk
 from pydiskimg.units import format_size
@@ -134,8 +134,7 @@ def _list(arguments: argparse.Namespace) -> None:
         open_image(arguments.disk, format=arguments.format, references=policy) as source,
     ):
         sector_size = gpt_sector_size(source) or SECTOR_SIZES[0]
-        found = [*read_partition_table(source, sector_size=sector_size), *extended_partitions(source, sector_size)]
-        found.sort(key=lambda part: part.number)
+        found = with_extended(source, sector_size)
     rows = [
         [
             part.number,

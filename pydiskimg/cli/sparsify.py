@@ -34,7 +34,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--in-place", action="store_true", help="accepted as by virt-sparsify: there is no other way")
+    parser.add_argument("--in-place", action="store_true", help="accepted as by virt-sparsify; nothing else is done")
     parser.add_argument("-f", "--format", dest="format", choices=FORMATS, help="format (default: by the contents)")
     parser.add_argument("-p", dest="progress", action="store_true", help="show progress")
     parser.add_argument("-q", "--quiet", dest="quiet", action="store_true", help="say nothing")

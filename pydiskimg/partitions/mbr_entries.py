@@ -9,7 +9,7 @@ from pydiskimg.errors import PartitionError
 from pydiskimg.partitions.growth_plan import Span, refuse_overlaps
 from pydiskimg.partitions.layout import EXTENDED, MBR, is_partitioned, mbr_entries
 from pydiskimg.partitions.partition import Partition, has_mbr
-from pydiskimg.partitions.read import MAX_LOGICAL
+from pydiskimg.partitions.read import MAX_LOGICAL, read_partition_table
 from pydiskimg.protocols import Source, read_bytes
 
 # Start, length and the first sector after a partition are counted in 32 bits by some reader or other.
@@ -27,8 +27,16 @@ class MbrEntry:
     end: int
 
 
-def extended_partitions(source: Source, sector_size: int) -> list[Partition]:
-    """Return the extended partitions of an MBR, which read_partition_table() leaves out; none of a GPT."""
+def with_extended(source: Source, sector_size: int) -> list[Partition]:
+    """Return the partitions of an MBR or GPT in the order of their numbers, the extended one of an MBR included.
+
+    Raises as read_partition_table() does.
+    """
+    found = [*read_partition_table(source, sector_size=sector_size), *_extended(source, sector_size)]
+    return sorted(found, key=lambda part: part.number)
+
+
+def _extended(source: Source, sector_size: int) -> list[Partition]:
     sector = read_bytes(source, 0, MBR.size) if source.size >= MBR.size else b""
     if not has_mbr(sector) or not is_partitioned(mbr_entries(sector)):
         return []

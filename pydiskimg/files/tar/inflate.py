@@ -136,7 +136,7 @@ def _gzip_library() -> tuple[Callable[[], _Decompressor], type[Exception]]:
     """Return what makes a _Decompressor, and what that raises.
 
     isal's takes the interpreter's lock once for each block, where its decompressobj takes it each time that it doubles
-    its buffer from 16 KiB on, and waits for whoever has it.
+    its buffer from 16 KiB on, and waits for the thread that has it.
     """
     try:
         from isal import igzip_lib

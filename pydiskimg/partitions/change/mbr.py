@@ -19,7 +19,7 @@ from pydiskimg.partitions.change.free import FreeSpace
 from pydiskimg.partitions.change.table import ChangedTable, PartitionChange, in_sectors, no_partition
 from pydiskimg.partitions.growth_plan import ALIGNMENT, Span
 from pydiskimg.partitions.layout import BOOTABLE, EXTENDED, MBR, MBR_SLOTS, mbr_entries, put_mbr_entry
-from pydiskimg.partitions.mbr_entries import MAX_END, read_chain, read_entries, spans_of
+from pydiskimg.partitions.mbr_entries import MAX_END, read_chain, read_entries, spans_of, with_extended
 from pydiskimg.partitions.partition import MBR_SIGNATURE, Partition
 from pydiskimg.partitions.read import MAX_LOGICAL
 from pydiskimg.partitions.types import type_named
@@ -61,14 +61,7 @@ class ChangedMbr(ChangedTable):
 
     @property
     def partitions(self) -> list[Partition]:
-        found = []
-        for slot, entry in enumerate(self._slots()):
-            if entry["OSType"] and entry["SizeInLBA"]:
-                found.append(self._partition(slot + 1, entry, entry["StartingLBA"]))
-        for index, record in enumerate(self._logical()):
-            entry = mbr_entries(self._sector(record.sector))[0]
-            found.append(self._partition(_FIRST_LOGICAL + index, entry, record.start))
-        return found
+        return with_extended(self.disk, self.sector_size)
 
     def add(
         self, start: int | None, length: int | None, change: PartitionChange, *, number: int | None, logical: bool
@@ -148,17 +141,6 @@ class ChangedMbr(ChangedTable):
 
     def _logical(self) -> list[_Record]:
         return [record for record in self._records if record.end]
-
-    def _partition(self, number: int, entry: dict[str, Any], start: int) -> Partition:
-        signature = MBR.unpack(self._sector(0))["UniqueMBRDiskSignature"]
-        return Partition(
-            number,
-            start * self.sector_size,
-            entry["SizeInLBA"] * self.sector_size,
-            f"{entry['OSType']:#04x}",
-            f"{signature:08x}-{number:02x}",
-            bootable=entry["BootIndicator"] == BOOTABLE,
-        )
 
     def _primary(self, number: int) -> dict[str, Any]:
         entry = self._slots()[number - 1] if 1 <= number <= MBR_SLOTS else {"OSType": 0}

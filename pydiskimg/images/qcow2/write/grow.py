@@ -27,7 +27,7 @@ def grow_by_header(store: Store, header: Header, size: int) -> bool:
     at = header.l1_table_offset + first * layout.ENTRY_SIZE
     if not is_zero(read_bytes(store, at, (header.l1_size - first) * layout.ENTRY_SIZE)):
         return False
-    # What only a program that knows an autoclear bit keeps right is no longer, and version 2 has none.
+    # Autoclear bits go: what they vouch for is not kept right here, and version 2 has no such bits.
     autoclear = {"autoclear_features": 0} if header.autoclear_features else {}
     change_header(store, size=size, **autoclear)
     store.flush()
