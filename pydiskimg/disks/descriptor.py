@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+from abc import abstractmethod
 
 from pydiskimg.errors import StorageError, closed_error, read_only_error, storage_error
 from pydiskimg.linux.fileio import pread_into, pwrite_all
@@ -85,9 +86,9 @@ class DescriptorDisk(BorrowedDescriptor, Disk):
         self.sector_size = sector_size
         self.reads_as_zero = reads_as_zero
 
+    @abstractmethod
     def rungs(self) -> Sequence[Rung]:
         """Return the ways to zero that this kind of file has, the cheapest one first."""
-        raise NotImplementedError
 
     @cached_property
     def ladder(self) -> ZeroLadder:
