@@ -1,24 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""CRC-32C (Castagnoli) as ext4 uses it, in plain Python made fast by what a CRC cannot tell apart (docs/adr/0128).
+"""CRC-32C (Castagnoli) as ext4 uses it, in plain Python. Fast because of messages that share a CRC (docs/adr/0128).
 
-A CRC is the remainder by a polynomial, so two messages whose difference is a multiple of it have the same one. The
-polynomial has multiples of four and of six terms: a bit at the beginning of a message does the same to the register as
-the three or five bits at their distances from it. All bits of the first half of a message move on at once so, as one
-large integer that is shifted and added, and a message of 4 KiB becomes one of 42 bytes in nine steps:
+A CRC is the remainder of a division by a polynomial, so two messages have the same CRC if their difference is a
+multiple of that polynomial. The polynomial has multiples with only four or six terms: a bit at the beginning of a
+message has the same effect on the register as three or five bits at fixed distances after it. All bits of the first
+half of a message are therefore moved at once, as one large integer that is shifted and XORed, and nine such steps turn
+a message of 4 KiB into one of 42 bytes:
 
     | first part | rest ...          |
                  | rest ^ first part << one ^ first part << another ^ ... |
 
 Many short messages of one length are computed together, by bytes.translate() on columns, where column i holds byte i of
-every message: the register is the exclusive or of what each byte contributes, and that depends only on its value and
-on the number of bytes that follow.
+every message: the register is the exclusive or of the contributions of all bytes, and a contribution depends only on
+the byte's value and on the number of bytes that follow.
 
     message 0   | b0 b1 b2 ... |         column 0 = b0 of message 0, of message 1, ...
     message 1   | b0 b1 b2 ... |    ->   register column = T[0](column 0) ^ T[1](column 1) ^ ...
 
-Where many are computed, google-crc32c does it, if it is installed: in a twentieth of the time.
+If google-crc32c is installed, it computes large amounts, in a twentieth of the time.
 
-Values are registers: the start value is handed in, and the result is not inverted (Linux crc32c_le() is the same).
+Values are registers: the caller passes the start value, and the result is not inverted (as in Linux's crc32c_le()).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _PIECE = 32 << 10  # bytes; longer integers are no faster for each byte
 _KNOWN_LENGTHS = 64
 _PATIENCE = 400  # messages that take as long as importing google-crc32c
 
-# Distances in bits at which ones have the same effect as a single one at distance 0; ascending.
+# Distances in bits at which a group of ones has the same effect as a single one at distance 0; ascending.
 FOLDS = (
     (11441, 11972, 12446),
     (8965, 9432, 10269),
@@ -52,13 +53,13 @@ FOLDS = (
     (260, 261, 266, 379, 437),
     (157, 165, 237, 278, 299),
 )
-_LEAST = 96  # bits that a step has to take to be worth its time
+_LEAST = 96  # the fewest bits that are worth a step
 
 _Step = tuple[int, int, list[int]]
 
 
 def byte_table(polynomial: int) -> list[int]:
-    """Return the registers that each byte leaves from register 0, for a reflected polynomial."""
+    """Return the registers that each byte value leaves if the register was 0, for a reflected polynomial."""
     table = [0] * 256
     register, bit = 1, 128
     while bit:
@@ -83,7 +84,7 @@ def _bytewise(data: bytes | bytearray, register: int) -> int:
 
 
 def crc32c(data: bytes | bytearray, register: int = START) -> int:
-    """Return the register after data, started from register (chain calls to checksum several pieces as one)."""
+    """Return the register after data, started from register (for several pieces, pass each result to the next call)."""
     if _extend is not None:
         return _extend(register ^ START, bytes(data)) ^ START
     if len(data) > _PIECE:
@@ -94,7 +95,7 @@ def crc32c(data: bytes | bytearray, register: int = START) -> int:
 
 
 def use_package() -> None:
-    """Have google-crc32c compute what is to come, if it is installed with its own library."""
+    """Let google-crc32c compute all further CRCs, if it is installed with its own library."""
     global _extend, _patience  # noqa: PLW0603 - there is one fastest way in a process
     _patience = 1 << 62
     try:
@@ -126,9 +127,9 @@ def _folded(data: bytes | bytearray, register: int) -> int:
 
 
 def _steps_for(bits: int) -> list[_Step]:
-    """Return for each step how many bits it takes from the front, a mask of them, and how far they move.
+    """Return for each step how many bits it removes from the front, a mask of these bits, and how far they move.
 
-    A square has the same multiples: all distances may be doubled.
+    The square of a multiple is a multiple too, so all distances may be doubled.
     """
     folds = list(FOLDS)
     while 2 * folds[0][-1] < bits:
@@ -147,7 +148,7 @@ _translations: list[_Tables] = []
 
 
 def _translation(distance: int) -> _Tables:
-    """Return what a byte and so many zero bytes after it leave from register 0, as four tables for bytes.translate(),
+    """Return the register (from 0) after each byte value and that many zero bytes, as four tables for translate(),
     lowest register byte first.
     """
     if not _translations:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Everything pydiskimg raises for a cause outside the program.
+"""The errors that pydiskimg raises for causes outside the program.
 
 The text of each error is one sentence: where (path, byte offset), what, found and expected, what to do.
-A subclass exists where a caller acts on it, and stores what the caller needs for that.
+A subclass exists where callers handle an error specially; it stores the values that they need.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import os
 class DiskImageError(Exception):
     """Root of every error that bad input, a full disk or a refused system call can cause.
 
-    Its text is one line that may go to a terminal or a log, whatever names of files, images and guests are in it: see
-    text.printable(). tells_what_is_left is True where the text ends with what was written: nothing, or not all of it.
+    Its text is one line that is safe for a terminal or a log, even with hostile names of files, images and guests in
+    it: see text.printable(). tells_what_is_left is True if the text ends by saying what was written: nothing, or not
+    all of it.
     """
 
     tells_what_is_left = False
@@ -24,7 +25,7 @@ class DiskImageError(Exception):
         super().__init__(_one_line(message))
 
     def add_what_is_left(self, text: str) -> None:
-        """Put a clause that says what was written at the end of the text, which has none yet."""
+        """Append a clause that says what was written, unless the text has one."""
         if not self.tells_what_is_left:
             self.args = (_one_line(f"{self}; {text}"), *self.args[1:])
             self.tells_what_is_left = True
@@ -35,11 +36,11 @@ class InvalidImageError(DiskImageError):
 
 
 class UnsupportedImageError(DiskImageError):
-    """A valid image that uses a feature which is not read here, or that is marked unsafe to read."""
+    """A valid image that uses a feature that is not supported here, or that is marked as unsafe to read."""
 
 
 class ReferenceDeniedError(UnsupportedImageError):
-    """An image names a file, and the caller allows none; reference is the beginning of the text, which says which."""
+    """An image refers to a file, and the caller allows none; reference is the part of the text that names it."""
 
     def __init__(self, message: str, *, reference: str) -> None:
         super().__init__(message)
@@ -47,7 +48,7 @@ class ReferenceDeniedError(UnsupportedImageError):
 
 
 class DoesNotFitError(DiskImageError):
-    """What is to be written is larger than the place for it; nothing was written.
+    """The data is larger than the space for it; nothing was written.
 
     needed and available are bytes.
     """
@@ -72,23 +73,23 @@ class ArchiveError(DiskImageError):
 
 
 class MountPointError(ArchiveError):
-    """An entry that is not a directory would take the place of a mount point, which has to be unmounted for it."""
+    """An archive's entry that is not a directory would replace a mount point; unmount that first."""
 
 
 class PartitionError(DiskImageError):
-    """A partition table cannot be made as asked, or cannot be read."""
+    """A partition table cannot be read, or cannot hold what was requested."""
 
 
 class FileSystemError(DiskImageError):
-    """A file system cannot be made as asked, or its metadata cannot be read."""
+    """A file system cannot be made as requested, or its metadata cannot be read."""
 
 
 class BootLoaderError(DiskImageError):
-    """A guest's boot loader cannot be written as bytes: its files are not known, or the disk has no place for it."""
+    """A guest's boot loader cannot be installed: its files are not known, or the disk has no room for it."""
 
 
 class VerificationError(DiskImageError):
-    """Reading back gave other bytes than were written, the first of them at offset (bytes)."""
+    """The bytes read back differ from those written; offset (bytes) is the first difference."""
 
     def __init__(self, message: str, *, offset: int) -> None:
         super().__init__(message)
@@ -111,7 +112,7 @@ class StorageError(DiskImageError, OSError):
 
 
 class NoSpaceError(StorageError):
-    """A file system is full; device is the st_dev of what is on it."""
+    """A file system is full; device is the st_dev of its files."""
 
     def __init__(self, message: str, *, errno: int | None, filename: str | None, device: int) -> None:
         super().__init__(message, errno=errno, filename=filename)
@@ -119,39 +120,39 @@ class NoSpaceError(StorageError):
 
 
 class InUseError(StorageError):
-    """The device or file is held by somebody else: mounted, in a running guest, or in another process."""
+    """The device or file is in use: it is mounted, or a running guest or another process holds it."""
 
 
 def _one_line(text: str) -> str:
     if text.isprintable():
         return text
-    from pydiskimg.text import LINE, printable  # only here: nearly all texts are
+    from pydiskimg.text import LINE, printable  # imported here: most texts do not need it
 
     return printable(text, limit=LINE)
 
 
 def storage_error(cause: OSError, where: str, doing: str) -> StorageError:
-    """Return a StorageError that says where and at what the system call failed; raise it `from` the cause.
+    """Return a StorageError that says where and in which operation a system call failed; raise it `from` the cause.
 
     where is the path (with the byte offset when there is one); doing is a phrase such as "cannot write
     1048576 bytes at offset 0".
     """
     reason = os.strerror(cause.errno) if cause.errno else str(cause)
-    if cause.errno == numbers.EUCLEAN:  # "Structure needs cleaning", says the kernel
+    if cause.errno == numbers.EUCLEAN:  # the kernel's text is "Structure needs cleaning"
         reason = "the file system is damaged; check it (fsck) and see dmesg"
     if "://" in where:
         from pydiskimg.text import is_address, shown_name
 
         if is_address(where):
-            where, reason = shown_name(where), "a file at an address is only read; download it, and name the copy"
+            where, reason = shown_name(where), "an http:// or https:// file is read-only; download it and name the copy"
     return StorageError(f"{where}: {doing}: {reason}", errno=cause.errno, filename=where)
 
 
 def closed_error(where: str) -> StorageError:
-    """Return a StorageError for the use of something after its close."""
+    """Return the StorageError for the use of an object after it was closed."""
     return StorageError(f"{where}: is closed", errno=numbers.EBADF, filename=where)
 
 
 def read_only_error(where: str) -> StorageError:
-    """Return a StorageError for writing to what was opened without asking for that."""
+    """Return the StorageError for a write to an object that was opened for reading only."""
     return StorageError(f"{where}: was opened for reading only", errno=numbers.EBADF, filename=where)

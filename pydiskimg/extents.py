@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Runs of bytes of one kind, and the one way to join them."""
+"""Extents: runs of bytes of one kind, and how neighbours are joined."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class Kind:
-    """What a run of bytes holds: one of three objects, told apart by `is`.
+    """The kind of a run of bytes: one of three objects, compared with `is`.
 
     DATA is stored and must be read. ZERO is stored as zero: it reads as zero whatever the backing file holds.
-    HOLE is not stored: it reads as zero, or as the backing file where there is one.
+    HOLE is not stored: it reads as the backing file does if there is one, otherwise as zero.
     """
 
     __slots__ = ("_name",)
@@ -37,17 +37,17 @@ Kind.DATA, Kind.ZERO, Kind.HOLE = Kind("DATA"), Kind("ZERO"), Kind("HOLE")
 
 
 class Extent:
-    """A run of bytes of one kind; a value: it does not change, and equal ones hash alike.
+    """A run of bytes of one kind; immutable, and equal extents have equal hashes.
 
         0          64K               192K      256K = source.size
         |   DATA    |      HOLE       |  ZERO   |
 
-    start and length are bytes; length > 0. extents() of a Source covers it from 0 to size in this way,
-    without gaps, overlaps, empty extents or two neighbours of one kind.
+    start and length are bytes; length > 0. A Source's extents() covers it from 0 to size in this way, without gaps,
+    overlaps, empty extents or two neighbours of the same kind.
     """
 
-    # By hand, as images consist of millions of them: a frozen dataclass takes 3.5 times as long to make, and the
-    # module dataclasses as long to import as a short command may take in all.
+    # Written by hand because an image has millions of extents: a frozen dataclass takes 3.5 times as long to make, and
+    # importing dataclasses takes as long as all imports of a short command may take.
     __slots__ = ("kind", "length", "start")
     __match_args__ = ("start", "length", "kind")
 
@@ -92,7 +92,7 @@ _set_start, _set_length, _set_kind = (vars(Extent)[name].__set__ for name in Ext
 def merged(extents: Iterable[Extent]) -> Iterator[Extent]:
     """Join neighbours of one kind and drop empty extents.
 
-    The input must be ascending and without gaps; only one extent is held at a time.
+    The input must be ascending and without gaps. Only one extent is held in memory at a time.
     """
     current: Extent | None = None
     for extent in extents:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The contracts between the parts: what a Source and a Disk promise.
 
-Nothing here does I/O by itself. The copy engine, the partition table and the file system makers know these
-names only, so each of them works on a block device, a file, a partition or a test's memory alike.
+Nothing here does I/O by itself. The copy engine, the partition table and the file system makers use only these names,
+so each of them works on a block device, a file, a partition or memory in a test.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ Buffer: TypeAlias = "bytes | bytearray | memoryview"
 WritableBuffer: TypeAlias = "bytearray | memoryview"
 
 FileRange: TypeAlias = "tuple[int, int, int]"
-"""Where a run of bytes lies in a file: its descriptor, the offset there and the length (bytes)."""
+"""The location of a run of bytes in a file: its descriptor, the offset there and the length (bytes)."""
 
 Progress: TypeAlias = "Callable[[int, int], None]"
-"""Called with (done, total) in bytes, from one thread at a time, done never falling."""
+"""Called with (done, total) in bytes, by one thread at a time; done never decreases."""
 
 
 class Addressable(Protocol):
-    """Something whose bytes can be read at any offset.
+    """An object whose bytes can be read at any offset.
 
-    There is no cursor, and every method may be called from several threads at once. Who implements this, or what is
-    built on it, inherits it: what has a default here need not be written.
+    There is no cursor, and every method may be called from several threads at once. Implementations inherit from this
+    class or from the ones below, and so get the default methods.
     """
 
-    if TYPE_CHECKING:  # at run time, what declares them as properties would not let them be set
+    if TYPE_CHECKING:  # at run time, properties declared here could not be set by subclasses
 
         @property
         def name(self) -> str:
-            """What messages call it; a path where there is one."""
+            """The name that messages use; a path if there is one."""
 
         @property
         def size(self) -> int:
@@ -51,44 +51,44 @@ class Addressable(Protocol):
 
 
 class Source(Addressable, Protocol):
-    """Something of a fixed size whose bytes can be read at any offset."""
+    """An object of fixed size whose bytes can be read at any offset."""
 
     def extents(self) -> Iterator[Extent]:
         """Yield the extents from 0 to size as Extent describes them; lazily, in bounded memory."""
 
     @property
     def format(self) -> str:
-        """The image format's name as qemu-img spells it; "" for what is not an image."""
+        """The image format's name as qemu-img spells it; "" for an object that is not an image."""
         return ""
 
     def coarse_extents(self, unit: int) -> Iterator[Extent]:  # noqa: ARG002 - a default
-        """Yield extents for a reader who looks at unit bytes (a power of two) at a time.
+        """Yield extents for a reader that processes unit bytes (a power of two) at a time.
 
-        As extents(), but unit bytes, at a multiple of unit, may be DATA as a whole when any of them is: a source that
-        consists of very small extents then has far fewer of them. What is not DATA reads as zero.
+        As extents(), but a whole unit may be DATA when any of its bytes is: a source that consists of very small
+        extents then yields far fewer of them. All other bytes read as zero.
         """
         return self.extents()
 
     def file_ranges(self, offset: int, length: int) -> list[FileRange] | None:  # noqa: ARG002 - a default
         """Return where [offset, offset + length) lies in files, in order, so that it can be moved without being read.
 
-        None when some of it lies in no file as it is, and where read_into() would raise an error. The
-        descriptors stay the source's, and are valid until it is closed.
+        Return None when a part of it is not stored as such in a file, and when read_into() would raise an error. The
+        source keeps the descriptors, which are valid until it is closed.
         """
         return None
 
     def files(self) -> Iterator[str]:
-        """Yield the names of all files that it is read from."""
+        """Yield the names of all files that the source reads from."""
         yield self.name
 
     @property
     def is_compressed(self) -> bool:
-        """True when reading takes processor time, as what is read is decompressed."""
+        """True when reading takes much processor time, because data is decompressed."""
         return False
 
     @property
     def leaves_out_zeros(self) -> bool:
-        """True for an image whose writer has left out what is zero: looking for zeros in its data finds few."""
+        """True for an image whose writer has left out zeros: looking for zeros in its data finds few."""
         return False
 
 
@@ -105,7 +105,7 @@ class ImageSource(Source, Protocol):
 
 
 class ImageBytes(ImageSource, Protocol):
-    """What an image's own bytes are read from: a regular file, a block device, or a file at an address."""
+    """The storage that an image's own bytes are read from: a regular file, a block device, or a file at an address."""
 
     if TYPE_CHECKING:
 
@@ -114,16 +114,16 @@ class ImageBytes(ImageSource, Protocol):
 
         @property
         def identity(self) -> tuple[int, int] | str:
-            """What two names of one file have in common: its device and inode, or the address."""
+            """The identity of the file, equal for all its names: its device and inode, or the address."""
 
     def stored(self) -> int | None:
-        """Return how many bytes the file system has set aside for it; None where that is not told."""
+        """Return how many bytes the file system has allocated for it; None where that is not known."""
 
 
 class Disk(Source, Protocol):
     """A Source that can be written at any offset. Its size does not change.
 
-    What was written is durable when flush() has returned.
+    Written data is durable when flush() has returned.
     """
 
     if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Disk(Source, Protocol):
 
     @property
     def unit(self) -> int | None:
-        """Bytes that are best written at once, at a multiple of them: a cluster; None where that does not matter."""
+        """The unit in which writes are cheapest, aligned to it: a cluster (bytes); None if the disk has none."""
         return None
 
     def write(self, offset: int, data: Buffer) -> None:
@@ -148,51 +148,51 @@ class Disk(Source, Protocol):
         """Make [offset, offset + length) read as zero, by the cheapest way the disk has. Errors as for write()."""
 
     def flush(self) -> None:
-        """Return once all that was written is on stable storage; raises StorageError otherwise."""
+        """Return when all written data is on stable storage; raise StorageError otherwise."""
 
     def drop_cache(self) -> None:
-        """Make the next reads come from the device where the system can do that; call flush() first."""
+        """Make the next reads come from the device if the system can do that; call flush() first."""
         return
 
     def file_location(self, offset: int, length: int) -> tuple[int, int] | None:  # noqa: ARG002 - a default
-        """Return the descriptor and the offset there that take [offset, offset + length); None where write() does.
+        """Return the descriptor and its offset that [offset, offset + length) can be written to; None: use write().
 
-        What is written there counts as written by write(): flush() makes it durable. The descriptor stays the disk's.
+        Bytes written there count as written by write(): flush() makes them durable. The disk keeps the descriptor.
         """
         return None
 
     def stored_extents(self) -> Iterator[Extent]:
-        """Yield the extents of the disk by its own map of what it stores: what is not DATA reads as zero.
+        """Yield the extents by the disk's own map of what it stores: all but DATA reads as zero.
 
-        A file's extents() are one DATA extent, since a disk is read as what it holds; its file system knows more. What
-        was written and is not flushed may be missing. Errors as for extents().
+        A raw file's extents() are one DATA extent, while this method asks its file system for holes. Data that was
+        written and not flushed may be missing. Errors as for extents().
         """
         return self.extents()
 
 
 class Store(Addressable, Protocol):
-    """Where an image's own bytes live while it is written: a file that grows as it is written, or a block device.
+    """The storage of an image's own bytes while it is written: a file that grows, or a block device.
 
-    size is the bytes that can be read now: of a file, the end of what was written; of a device, its size.
+    size is the number of bytes that can be read now: a file's current end, or a device's size.
     """
 
     def write(self, offset: int, data: Buffer) -> None:
-        """Write all of data at offset, growing a file. Raises StorageError: also beyond the end of a device."""
+        """Write all of data at offset; a file grows as needed. Raises StorageError, also beyond the end of a device."""
 
     def discard(self, offset: int, length: int) -> None:  # noqa: ARG002 - a default
-        """Give [offset, offset + length), which nothing uses any more, back where that is possible; its bytes go."""
+        """Release [offset, offset + length), which is no longer used, if possible; its bytes are lost."""
         return
 
     def flush(self) -> None:
-        """Return once all that was written is on stable storage; raises StorageError otherwise."""
+        """Return when all written data is on stable storage; raise StorageError otherwise."""
 
     def drop_cache(self) -> None:
-        """Make the next reads come from the device where the system can do that; call flush() first."""
+        """Make the next reads come from the device if the system can do that; call flush() first."""
         return
 
 
 class ShownDisk(Disk, Protocol):
-    """A Disk that can be mounted: the kernel sees its bytes through fd, but for a beginning that may be kept back."""
+    """A Disk that can be mounted: the kernel sees its bytes through fd, except a beginning that may be held back."""
 
     if TYPE_CHECKING:
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Ranges of bytes in bounded memory, to be asked in any order."""
+"""Sets of byte ranges in bounded memory, queried in any order."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _FIRST_GAP = 4 * KIB
 class RangeList:
     """Ascending ranges, each its first byte (or block) and the one after its last; 16 bytes of memory each.
 
-    Beyond max_ranges of them, those that lie closest together become one with the gap between them, so that the list
-    covers more than was put in, and never less.
+    When there are more than max_ranges, those closest together are joined across the gap between them, so the list may
+    cover more than the input, but never less.
     """
 
     def __init__(self, ranges: Iterable[tuple[int, int]], *, max_ranges: int = MAX_RANGES) -> None:
-        """Take over ranges, which ascend and do not overlap; empty ones are left out, neighbours joined."""
+        """Add ranges, which ascend and do not overlap; empty ones are skipped, neighbours joined."""
         self._starts, self._ends = array("Q"), array("Q")
         gap = 0
         for start, end in ranges:
@@ -49,7 +49,7 @@ class RangeList:
             index += 1
 
     def _join(self, gap: int) -> None:
-        """Join what lies no further apart than gap."""
+        """Join ranges that are no further apart than gap."""
         starts, ends = self._starts, self._ends
         kept = 0
         for index in range(1, len(starts)):

@@ -1,43 +1,43 @@
 # SPDX-License-Identifier: MIT
-"""What keeps the start of a command short. Everything here, or listed here, is for that alone; nothing is imported.
+"""Helpers that keep the start of a command short. This module imports nothing.
 
-A command such as `info` takes some 5 ms of the processor beside what the interpreter itself takes, and a verb of an
-OS definition runs once for each disk. Importing a module of the standard library costs as follows, in milliseconds of
-a slow processor (python3.11 -I -S, its own start of 14 ms taken off):
+A command such as `info` takes about 5 ms of processor time in addition to the interpreter's own start, and a verb of an
+OS definition runs once for each disk. Importing a module of the standard library takes these times, in milliseconds on
+a slow processor (python3.11 -I -S, without its own start of 14 ms):
 
     importlib.metadata 57   logging 21   dataclasses, with inspect 20   typing 12   argparse 12   re 8   json 8
     contextlib 8   collections.abc 5   threading 4   functools 4   types 2   enum 1
 
-A module of ours costs 0.1 to 0.2 ms.
+A module of this package takes 0.1 to 0.2 ms.
 
-Hence:
+Therefore:
 
-- TYPE_CHECKING, Protocol, Generic and TypeVar come from here, where only a type checker needs them: annotations are
-  text. In what no short command imports they may as well come from typing.
-- What the commands pass through that cli/__init__.py understands itself has classes written by hand, not dataclasses,
-  named tuples or enumerations; ValueObject and cached_property are below. It names collections.abc for type checkers
-  only, and does without re: runs of kinds are found by qcow2/runs.py.
-- logging, json and importlib.metadata are imported where they are used, and so is everything that mounts or unpacks.
-- pydiskimg/__init__.py finds the public names when they are first used.
-- records.py takes from _struct what struct.py, a module more, only passes on: 0.1 ms; it reads a table of fields when
-  a record is first used. cli/signals.py takes _signal, as signal.py imports enum; qcow2/cache.py takes OrderedDict from
-  _collections, and locks come from _thread, where threads are started by others.
-- array imports collections.abc: qcow2/words.py imports it where there is a table.
-- Another size of a disk needs no writer of clusters, nor what reads them: write/disk.py makes that when it is first
-  asked for, and images/resize.py changes the header alone where that is enough.
-- fs/probe/ imports what judges a file system where one of its marks is there.
-- cli/__init__.py understands the common forms of these commands by the options that argparse gets.
-- cli/command_line.py imports a subcommand when it is named: --help shows what it says of each.
-- Commands and verbs look for garbage less often, let threads take turns sooner, and end without taking the interpreter
-  apart (linux/stdio.py).
+- TYPE_CHECKING, Protocol, Generic and TypeVar come from here if only a type checker needs them: annotations are text.
+  Modules that no short command imports may import them from typing.
+- Code that runs in the commands that cli/__init__.py parses itself has classes written by hand, not dataclasses, named
+  tuples or enumerations; ValueObject and cached_property are below. It imports collections.abc for type checkers only,
+  and does not use re: runs of kinds are found by qcow2/runs.py.
+- logging, json and importlib.metadata are imported where they are used, and so are modules that mount or unpack.
+- pydiskimg/__init__.py imports the public names when they are first used.
+- records.py imports _struct instead of struct.py, which only re-exports it: 0.1 ms; it parses a table of fields when a
+  record is first used. cli/signals.py imports _signal, because signal.py imports enum; qcow2/cache.py imports
+  OrderedDict from _collections, and modules that start no threads import locks from _thread.
+- array imports collections.abc: qcow2/words.py imports it only when there is a table to read.
+- Resizing a disk does not need the reader and writer of clusters: write/disk.py makes them on first use, and
+  images/resize.py changes only the header where that is enough.
+- fs/probe/ imports the code that judges a file system when it finds a signature of it.
+- cli/__init__.py parses the common forms of these commands itself, by the same declarations that argparse gets.
+- cli/command_line.py imports a subcommand when it is named; the descriptions for --help are in that file.
+- Commands and verbs run the garbage collector less often, switch threads sooner, and end without finalising the
+  interpreter (linux/stdio.py).
 """
 
 from __future__ import annotations
 
-# With the interpreter's 700, looking through what is imported takes as long as some of the imports.
+# With the interpreter's default of 700, collections during imports take as long as some of the imports.
 OBJECTS_BETWEEN_COLLECTIONS = 50_000
-# A thread that inflates or copies wants the interpreter for a moment between two blocks. With the interpreter's 5 ms it
-# waits for as long as a block takes: a tarball becomes a file system in a twelfth less time so.
+# A thread that inflates or copies needs the interpreter for a moment between two blocks. With the default of 5 ms it
+# waits as long as a block takes; with this value a tarball becomes a file system in a twelfth less time.
 THREADS_TAKE_TURNS_SECONDS = 0.0003
 
 TYPE_CHECKING = False
@@ -52,16 +52,16 @@ else:
     Protocol = object
 
     class Generic:
-        """Takes the place of typing.Generic as a base class."""
+        """Replaces typing.Generic as a base class."""
 
         def __class_getitem__(cls, _):
             return cls
 
     def TypeVar(*_, **__):  # noqa: N802 - typing's name
-        """Take the place of typing.TypeVar."""
+        """Replace typing.TypeVar."""
 
     class cached_property:  # noqa: N801 - functools' name
-        """Takes the place of functools.cached_property."""
+        """Replaces functools.cached_property."""
 
         def __init__(self, compute):
             self._compute = compute
@@ -75,7 +75,7 @@ else:
 
 
 def found_when_used(package: dict[str, Any], homes: dict[str, str]) -> Callable[[str], Any]:
-    """Return the __getattr__ of a package, given its globals(): names by the module below it that has each."""
+    """Return the __getattr__ of a package, given its globals(): it imports each name from the module that has it."""
 
     def found(name: str) -> object:
         if name not in homes:
@@ -90,9 +90,9 @@ def found_when_used(package: dict[str, Any], homes: dict[str, str]) -> Callable[
 
 
 class ValueObject:
-    """A base for what would be a frozen dataclass; its fields are the parameters of __init__.
+    """A base class in place of a frozen dataclass; its fields are the parameters of __init__.
 
-    Equal fields make equal objects of one class. Nothing changes one.
+    Objects of one class are equal if their fields are. They are immutable.
     """
 
     __slots__ = ()
@@ -113,5 +113,5 @@ class ValueObject:
         return {name: getattr(self, name) for name in parameters}
 
     def replaced(self, **changes: object) -> Self:
-        """Return one with other values of some fields."""
+        """Return a copy with other values of some fields."""
         return type(self)(**{**self._fields(), **changes})

@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Hostile text for messages: the one place that decides how names which a guest or an image chose are shown.
+"""Hostile text in messages: the one module that decides how names chosen by a guest or an image are shown.
 
-Such a name must not drive the terminal, forge a line of a log, hide what it is, or fill the screen. So control
-characters, line ends, escape sequences, marks that turn the direction of writing and everything else that is not
-printable (str.isprintable(), which refuses surrogates and unassigned characters too) become backslash escapes, and what
-is too long is cut off.
+Such a name must not control the terminal, forge a line of a log, disguise itself, or fill the screen. Therefore control
+characters, line ends, escape sequences, marks that change the direction of writing and all other characters that are
+not printable (by str.isprintable(), which also refuses surrogates and unassigned characters) become backslash escapes,
+and long text is cut off.
 """
 
 from __future__ import annotations
 
-_LONGEST = 4096  # no path that the kernel takes is longer
+_LONGEST = 4096  # the kernel accepts no longer path
 LINE = 1 << 16  # the limit of a whole line: it holds several names
 _BYTES = range(0xDC80, 0xDD00)  # the surrogates that stand for bytes 0x80 to 0xff of a name that is not UTF-8
-_CACHED = 1 << 12  # characters of which the form is kept
+_CACHED = 1 << 12  # characters whose escapes are cached
 
 
 class _Escapes(dict[int, "int | str"]):
-    """What stands for a character, by its number. str.translate() calls nothing of ours for those that are kept."""
+    """Maps a character's number to its text. str.translate() calls no Python code for cached characters."""
 
     def __init__(self, kept: str, exact: bool) -> None:
         super().__init__({ord(character): ord(character) for character in kept})
@@ -41,11 +41,11 @@ _NAME, _TABBED, _EXACT = _Escapes("", False), _Escapes("\t", False), _Escapes(""
 
 
 def printable(name: bytes | str, *, limit: int = _LONGEST, tabs: bool = False, exact: bool = False) -> str:
-    """Return a name, as bytes or as os.fsdecode() has it, in a form that is safe in a message: one line.
+    """Return a name, as bytes or as from os.fsdecode(), in a form that is safe in a message: one line.
 
-    limit counts bytes or characters; "..." follows what was cut off. tabs stay in a line that we, or a program that the
-    administrator runs, laid out. exact is for a program that reads the text, as labels are spelled by blkid: each byte
-    that is escaped, and a backslash, comes out as \\xNN, so that the text says which bytes there are.
+    limit counts bytes or characters; "..." replaces the rest. With tabs, tabs stay: for lines laid out by this package
+    or by a program that the administrator runs. exact is for text that a program reads, as blkid prints labels: each
+    escaped byte, and a backslash, becomes \\xNN, so that the text gives the exact bytes.
     """
     text, more = _beginning(name, limit)
     if text.isprintable() and not exact:
@@ -54,7 +54,7 @@ def printable(name: bytes | str, *, limit: int = _LONGEST, tabs: bool = False, e
 
 
 def quoted(name: bytes | str, *, limit: int = 100) -> str:
-    """Return a name as printable() does, in quotes, which no name can end: a backslash in it is doubled."""
+    """Return a name as printable() does, in quotes that the name cannot end: a backslash in it is doubled."""
     text, more = _beginning(name, limit)
     quote = '"' if "'" in text and '"' not in text else "'"
     text = text.replace("\\", "\\\\").replace(quote, f"\\{quote}")
@@ -62,12 +62,12 @@ def quoted(name: bytes | str, *, limit: int = 100) -> str:
 
 
 def is_address(text: str) -> bool:
-    """True for an http:// or https:// address, which is not the name of a file."""
+    """True for an http:// or https:// address, as opposed to a file name."""
     return text[:8].lower().startswith(("http://", "https://"))
 
 
 def shown_name(text: str) -> str:
-    """Return the name of a file or an address for a message: without what is secret in an address."""
+    """Return the name of a file or an address for a message, without the secrets in an address."""
     if not is_address(text):
         return text
     shown, query, _ = without_password(text.partition("#")[0]).partition("?")
@@ -75,11 +75,11 @@ def shown_name(text: str) -> str:
 
 
 def without_password(text: str) -> str:
-    """Return a text for a message: without the user and the password of an address, also of one that is misspelt."""
+    """Return a text for a message, without the user and password of an address in it, even if that is misspelt."""
     before, _, host = text.rpartition("@")
     if ":" not in before:
         return text
-    import re  # only here: what starts quickly shows no addresses
+    import re  # imported here: commands that must start quickly show no addresses
 
     scheme = re.match(r"[a-z][a-z0-9+.-]*://|https?:/*", before, re.IGNORECASE)
     return f"{scheme[0] if scheme else ''}{host}"

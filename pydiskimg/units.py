@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Sizes as people write and read them; everything is bytes inside."""
+"""Sizes as people write and read them; inside the program all sizes are bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONGEST = 100  # characters in a size
 
 
 def format_size(size: int) -> str:
-    """Return size (bytes) in the largest binary unit that keeps it at or above one: 10 GiB, 1.5 MiB, 512 bytes."""
+    """Return size (bytes) in the largest binary unit that is not larger than it: 10 GiB, 1.5 MiB, 512 bytes."""
     for suffix, unit in (("EiB", 1 << 60), ("PiB", 1 << 50), ("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
         if size >= unit:
             return f"{size / unit:.3g} {suffix}" if size < 1000 * unit else f"{size // unit} {suffix}"
@@ -26,20 +26,20 @@ def format_size(size: int) -> str:
 
 
 def qemu_size(size: int) -> str:
-    """Return size (bytes) in three digits, as qemu-img prints it: 10 GiB, 1.5 MiB, 512 B, 0.977 MiB (1000 KiB)."""
+    """Return size (bytes) with three digits, as qemu-img prints it: 10 GiB, 1.5 MiB, 512 B, 0.977 MiB (1000 KiB)."""
     power = next((power for power in range(6, 0, -1) if size >= 1000 << 10 * (power - 1)), 0)
     return f"{size / (1 << 10 * power):.3g} {' KMGTPE'[power].strip()}{'i' * bool(power)}B"
 
 
 def format_bytes(size: int) -> str:
-    """Return size exactly and readably: 10737418240 bytes (10 GiB)."""
+    """Return size exactly and in a readable unit: 10737418240 bytes (10 GiB)."""
     if size < KIB:
         return f"{size} bytes"
     return f"{size} bytes ({format_size(size)})"
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes that text names: 1048576, 0x100000, 512k, 10G, 1.5T, as qemu-img reads them (powers of 1024).
+    """Return the bytes that text stands for: 1048576, 0x100000, 512k, 10G, 1.5T, as qemu-img does (powers of 1024).
 
     Raises ValueError for anything else: a negative size, one over 8 EiB, and a fraction of a byte.
     """
@@ -54,7 +54,7 @@ def parse_size(text: str) -> int:
 
 
 def _size(text: str) -> int | None:
-    """The bytes that text names; None where it is not a size. Raises ValueError for a fraction of a byte."""
+    """Return the bytes that text stands for; None if it is not a size. Raises ValueError for a fraction of a byte."""
     spelled = text.lower()
     if spelled.startswith("0x"):
         digits = spelled[2:]

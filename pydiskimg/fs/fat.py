@@ -72,7 +72,7 @@ ENTRY = Record("directory entry", "<", 32, """
     1a  H    DIR_FstClusLO
     1c  I    DIR_FileSize
 """)  # fmt: skip
-# Before the entry of a file, the last part of its name first.
+# Precedes the entry of a file; the last part of the name comes first.
 LONG_NAME = Record("entry of a long name", "<", 32, """
      0  B    LDIR_Ord           number of the part from 1; 0x40 is added to the last part's
      1  10s  LDIR_Name1

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A small FAT12 volume with files in its root directory, made and read as bytes (layout: fat.py).
 
-One sector a cluster, two tables, long names. Times of files are the format's first instant, so that equal files give
-equal bytes.
+It has one sector per cluster, two tables and long names. Times of files are the format's first instant, so that equal
+files give equal bytes.
 
     | boot sector | table | table | root directory | cluster 2, 3, ... |
 """
@@ -31,17 +31,17 @@ from pydiskimg.text import quoted
 _FIRST_DAY = 0x0021  # 1980-01-01
 _END = 0xFFF  # of a chain of clusters
 _CHAINED = range(2, 0xFF0)
-_MAX_CLUSTERS = 4084  # FAT12 has no more
+_MAX_CLUSTERS = 4084  # the most that FAT12 has
 _PART = 13  # characters of a long name in one entry
 _LAST_PART, _MAX_PARTS = 0x40, 20
 _ROOT_ENTRIES = 128
-_LARGEST = 8 << 20  # bytes of a volume that is read
+_LARGEST = 8 << 20  # bytes: the largest volume that is read
 _IN_SHORT_NAMES = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where things are in a volume; sector, root_size and total are bytes, the others sectors or counts."""
+    """The layout of a volume; sector, root_size and total are bytes, the others sectors or counts."""
 
     sector: int
     reserved: int
@@ -76,7 +76,7 @@ def make_fat12(
 ) -> bytes:
     """Return a volume of at most size (bytes) with these files.
 
-    sector_size is 512 to 4096 (bytes) and at least the disk's; hidden_sectors is where on the disk the volume begins.
+    sector_size is 512 to 4096 (bytes) and at least the disk's; hidden_sectors is the volume's first sector on the disk.
     label has at most 11 capital letters, digits and blanks. Names of files are printable ASCII; the root directory has
     room for 63 files with names of at most 13 characters. Raises FileSystemError when the files do not fit, and for
     other names.
@@ -106,8 +106,8 @@ def make_fat12(
 def read_fat12(source: Source) -> dict[str, bytes]:
     """Return the files in the root directory of a FAT12 volume of at most 8 MiB, by name.
 
-    Directories are left out. Raises FileSystemError for anything else than such a volume, and for chains of clusters
-    that are damaged.
+    Directories are left out. Raises FileSystemError if the source is not such a volume, and for damaged chains of
+    clusters.
     """
     if source.size > _LARGEST:
         raise FileSystemError(f"{source.name}: {source.size} bytes; expected at most {_LARGEST} of a small FAT12")
@@ -130,7 +130,7 @@ def _layout(size: int, sector: int) -> _Layout:
     for table_sectors in range(1, 13):
         layout = _Layout(sector, 1, 2, table_sectors, root_size, 1, total * sector)
         excess = layout.clusters - _MAX_CLUSTERS
-        if excess > 0:  # with more clusters it would be a FAT16; the rest of the size stays unused
+        if excess > 0:  # more clusters would make it a FAT16; the rest of the size stays unused
             layout = _Layout(sector, 1, 2, table_sectors, root_size, 1, (total - excess) * sector)
         if layout.clusters > 0 and (layout.clusters + 2) * 3 <= table_sectors * sector * 2:
             return layout
@@ -157,7 +157,7 @@ def _boot_sector(layout: _Layout, label: str, serial: int, hidden_sectors: int) 
         BS_VolID=serial,
         BS_VolLab=_padded(label, 11),
         BS_FilSysType=b"FAT12   ",
-        BS_BootCode=b"\xcd\x18\xeb\xfe",  # for a BIOS that starts it: int 18h (nothing to boot), a jump to itself
+        BS_BootCode=b"\xcd\x18\xeb\xfe",  # for a BIOS that starts it: int 18h (no bootable disk), a jump to itself
         Signature_word=SIGNATURE_WORD,
     )
     return head.ljust(layout.sector, b"\0")
@@ -171,7 +171,7 @@ def _padded(text: str, length: int) -> bytes:
 
 
 def _entries(name: str, number: int, first: int, size: int) -> list[bytes]:
-    """Return the entries of a file, the parts of its long name first."""
+    """Return the entries of a file; the parts of its long name come first."""
     short = _short_name(name, number)
     parts = [name[at : at + _PART] for at in range(0, len(name), _PART)]
     if not 1 <= len(parts) <= _MAX_PARTS or not (name.isascii() and name.isprintable()):
@@ -199,7 +199,7 @@ def _entries(name: str, number: int, first: int, size: int) -> list[bytes]:
 
 
 def _short_name(name: str, number: int) -> bytes:
-    """Return a short name that no other file has: number is the file's own."""
+    """Return a short name that no other file has; number is the file's own."""
     tail = f"~{number}"
     letters = "".join(letter for letter in name.upper() if letter in _IN_SHORT_NAMES)
     return _padded(letters[: 8 - len(tail)] + tail, 11)
@@ -213,7 +213,7 @@ def _checksum(short: bytes) -> int:
 
 
 def _set(table: bytearray, cluster: int, value: int) -> None:
-    """Set a table's entry. Two entries share three bytes; that of the even cluster is the lower 12 bits."""
+    """Set an entry of a table. Two entries share three bytes; the entry of the even cluster is the lower 12 bits."""
     at = cluster * 3 // 2
     word = int.from_bytes(table[at : at + 2], "little")
     word = (word & 0x000F | value << 4) if cluster & 1 else (word & 0xF000 | value)
@@ -251,8 +251,8 @@ def _read_layout(name: str, volume: bytes) -> _Layout:
 def _files(directory: bytes) -> Iterator[tuple[str, int, int]]:
     """Yield (name, first cluster, size) of each file, in the order of the directory.
 
-    A long name counts where it carries the checksum of the short one: software that knows short names only leaves the
-    long name of a file that it removes, before the next file's entry.
+    A long name counts only with the checksum of the short one: software that knows only short names leaves the long
+    name of a file that it removes in front of the next file's entry.
     """
     parts: list[str] = []
     checksum = -1
@@ -280,7 +280,7 @@ def _spelled(short: bytes) -> str:
 
 
 def _contents(name: str, volume: bytes, layout: _Layout, table: bytes, cluster: int, size: int) -> bytes:
-    """Return the size bytes of the file whose first cluster this is."""
+    """Return the contents, size bytes, of the file that begins in the cluster first."""
     found = bytearray()
     while len(found) < size:
         if cluster not in _CHAINED or cluster >= layout.clusters + 2:

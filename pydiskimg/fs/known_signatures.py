@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The offsets where file systems, RAID, volume managers and partition tables keep what they are known by, as data.
+"""The signatures of file systems, RAID, volume managers and partition tables, with their offsets, as data.
 
-From the on-disk formats' own descriptions. A format that keeps copies has a row for each of them, so that it is known
-when the first one is damaged or gone. Offsets are bytes.
+Taken from the descriptions of the on-disk formats. A format that keeps copies has a row for each of them, so that it is
+recognised even if the first one is damaged or gone. Offsets are bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SECTOR = 512
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """An offset so many bytes before the end of the disk, whose size is first rounded down to a multiple of unit."""
+    """An offset counted in bytes from the end of the disk, whose size is first rounded down to a multiple of unit."""
 
     back: int
     unit: int = SECTOR
@@ -29,14 +29,14 @@ Offset = int | End
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What lies on a disk when each of marks, at its distance from offset, is there."""
+    """The disk holds name if each of marks is present, at its distance from offset."""
 
     what: str
     marks: tuple[tuple[int, bytes], ...]
     offset: Offset
 
     def start(self, size: int) -> int | None:
-        """Return where offset is on a disk of size bytes; None where the marks do not fit."""
+        """Return the offset on a disk of size bytes; None if the marks do not fit."""
         at = self.offset
         start = at if isinstance(at, int) else size // at.unit * at.unit - at.back
         fits = all(start + distance >= 0 and start + distance + len(mark) <= size for distance, mark in self.marks)
@@ -77,15 +77,15 @@ def _ufs() -> Iterator[Signature]:
 
 
 def _udf() -> Iterator[Signature]:
-    """The volume recognition sequence: descriptors of 2 KiB or of one sector from 32 KiB on."""
+    """The volume recognition sequence: descriptors of 2 KiB, or of one sector each, from 32 KiB on."""
     for size in (2 * KIB, 4 * KIB):
         for number in range(4):
             for name in (b"BEA01", b"NSR02", b"NSR03", b"BOOT2", b"CDW02", b"TEA01"):
                 yield from _rows("UDF", name, 32 * KIB + 1 + number * size)
 
 
-# What takes a partition or disk over and may leave bytes 1024 to 2048 as they are: it begins elsewhere, or keeps to
-# itself a header at the front or the end while its data goes to offsets of its own choice.
+# Owners that may leave bytes 1024 to 2048 of a partition or disk unchanged: they begin elsewhere, or have a header at
+# the front or the end and put their data at offsets of their own choice.
 TAKES_OVER: tuple[Signature, ...] = (
     *_rows("dm-integrity", b"integrt\0", 0),
     *_rows("dm-verity", b"verity\0\0", 0),
@@ -157,24 +157,24 @@ TAKES_OVER: tuple[Signature, ...] = (
 _EXT = "ext2, ext3 or ext4"
 _EXT_BLOCK_SIZES = (1 * KIB, 2 * KIB, 4 * KIB, 8 * KIB, 16 * KIB, 32 * KIB, 64 * KIB)
 _EXT_BACKUPS = (1, 3, 5, 7, 9)  # groups
-_EXT_CLUSTER = 16  # blocks, of bigalloc, where its maker was not told another number
+_EXT_CLUSTER = 16  # blocks in a cluster of bigalloc, unless mke2fs was given another number
 _PAGES = (4 * KIB, 8 * KIB, 16 * KIB, 32 * KIB, 64 * KIB)
 _SECTORS = (512, 1024, 2048, 4096)
 _SWAP = (b"SWAP-SPACE", b"SWAPSPACE2", b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"LINHIB0001")
 _DRBD = tuple(b"\x83\x74\x02" + version for version in (b"\x6b", b"\x6c", b"\x6d"))
 _LUKS_SECOND = (16 * KIB, 32 * KIB, 64 * KIB, 128 * KIB, 256 * KIB, 512 * KIB, 1 * MIB, 2 * MIB, 4 * MIB)
 _FAT = {0x36: (b"MSDOS", b"FAT16   ", b"FAT12   ", b"FAT     "), 0x52: (b"MSWIN", b"FAT32   ")}
-_FAT_BACKUP = 6  # sectors, as every maker has it
+_FAT_BACKUP = 6  # sectors; every maker uses this value
 _BCACHEFS = bytes.fromhex("c68573f666ce90a9d96a60cf803df7ef")
 
 
 def _ext_group(block_size: int) -> int:
-    """Blocks in a group: as many as a block has bits, as long as 16 bits can count them."""
+    """Blocks in a group: as many as a block has bits, up to the limit of 16 bits."""
     return min(8 * block_size, (1 << 16) - 8)
 
 
 def _ext_copy(block_size: int, group: int, cluster: int = 1) -> Signature:
-    """A backup of the superblock: s_log_block_size and s_magic at the group's start, after the boot block if any."""
+    """A backup of the superblock: s_log_block_size and s_magic at the group's start, after a boot block."""
     start = group * cluster * _ext_group(block_size) * block_size + (KIB if block_size == KIB else 0)
     marks = ((0x18, _le32(block_size.bit_length() - 11)), (0x38, b"\x53\xef"))
     return Signature(_EXT, marks, start)
@@ -185,7 +185,8 @@ def _ext() -> Iterator[Signature]:
     yield from (_ext_copy(4 * KIB, group, _EXT_CLUSTER) for group in _EXT_BACKUPS)
     for block_size in _EXT_BLOCK_SIZES:
         yield from (_ext_copy(block_size, group) for group in _EXT_BACKUPS)
-        for version in (3, 4):  # of the superblock of an external journal, in the block after that of ext
+        # in the superblock of an external journal, which follows the block with ext's superblock
+        for version in (3, 4):
             offset = max(block_size, KIB) + (KIB if block_size == KIB else 0)
             yield from _rows("a journal of ext3 or ext4", b"\xc0\x3b\x39\x98" + _be32(version), offset)
 
@@ -197,7 +198,7 @@ def _swap() -> Iterator[Signature]:
 
 
 def _xfs() -> Iterator[Signature]:
-    """The superblock, and in the sectors after it the headers of the first allocation group."""
+    """The superblock, and the headers of the first allocation group in the sectors after it."""
     yield from _rows("XFS", b"XFSB", 0)
     for sector in _SECTORS:
         for number, magic in enumerate((b"XAGF", b"XAGI", b"XAFL"), start=1):
@@ -206,7 +207,7 @@ def _xfs() -> Iterator[Signature]:
 
 
 def _minix() -> Iterator[Signature]:
-    """Two bytes and s_log_zone_size, which is always zero: the magic alone is in many a superblock of others."""
+    """The two magic bytes and s_log_zone_size, which is always zero: other superblocks may contain the magic alone."""
     for magic in (0x137F, 0x138F, 0x2468, 0x2478):
         mark = magic.to_bytes(2, "little")
         yield from _rows("Minix", {10: b"\0\0", 16: mark}, KIB)
@@ -216,7 +217,7 @@ def _minix() -> Iterator[Signature]:
 
 
 def _hfs() -> Iterator[Signature]:
-    """HFS with the highest and lowest byte of drAlBlkSiz, and HFS+ with that of its version; a copy ends the disk."""
+    """HFS with the highest and lowest byte of drAlBlkSiz, and HFS+ with its version; the disk ends with a copy."""
     for offset in (KIB, End(KIB)):
         yield from _rows("HFS", {0: b"BD", 20: b"\0", 23: b"\0"}, offset)
         yield from _rows("HFS+", b"H+\0", offset)
@@ -244,7 +245,7 @@ def _zfs_uberblocks() -> Iterator[Signature]:
 
 
 def _udf_anchors() -> Iterator[Signature]:
-    """Anchors in block 256, whose tag says where it is, and in the last block."""
+    """Anchors in block 256 (its tag contains its own location) and in the last block."""
     for block in _SECTORS:
         for version in (2, 3):
             tag = b"\2\0" + bytes((version, 0))
@@ -252,9 +253,8 @@ def _udf_anchors() -> Iterator[Signature]:
             yield from _rows("UDF", {0: tag, 5: b"\0"}, End(block, block), End(257 * block, block))
 
 
-# Everything else that may be somebody's data, by its magic and by the copies that it keeps. Two bytes alone are
-# believed at one offset only, so that of disks full of noise one in 20000 is refused
-# (tests/unit/fs/test_signatures.py).
+# All other formats that may hold data, by their signatures and copies. Signatures of two bytes are checked at one
+# offset only, so that of disks full of noise one in 20000 is refused (tests/unit/fs/test_signatures.py).
 KNOWN: tuple[Signature, ...] = (
     *_ext(),
     *_xfs(),
@@ -309,7 +309,7 @@ def _atari() -> Iterator[Signature]:
             yield from _rows("an Atari partition table", b"\x81" + name, 0x1C6 + 12 * slot)
 
 
-# Partition tables, by what Linux, libblkid or their own systems know them by.
+# Partition tables, by the signatures that Linux, libblkid or their own systems check.
 TABLES: tuple[Signature, ...] = (
     *_rows("a GPT", b"EFI PART", *_SECTORS, *(End(sector, sector) for sector in _SECTORS)),
     *_rows("a BSD disklabel", b"\x57\x45\x56\x82", 64, 128),
@@ -329,10 +329,10 @@ TABLES: tuple[Signature, ...] = (
 
 
 def known_by_size(size: int) -> Iterator[Signature]:
-    """Yield the copies whose offsets follow from the size (bytes) that a file system had when it was made.
+    """Yield the copies whose offsets follow from the size (bytes) that the file system had when it was made.
 
-    It is taken for that of the disk: the last block group of ext (sparse_super2), and the second allocation group of
-    XFS, whose number the maker chooses by the size.
+    That size is assumed to be the disk's: the last block group of ext (sparse_super2), and the second allocation group
+    of XFS, since mkfs.xfs chooses the number of groups by the size.
     """
     for block_size in _EXT_BLOCK_SIZES[:3]:
         last = (size // block_size - int(block_size == KIB) - 1) // _ext_group(block_size)

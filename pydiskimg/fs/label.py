@@ -9,7 +9,7 @@ LABEL_SIZE = 16  # bytes, of ext2/3/4 (s_volume_name) and of swap (sws_volume)
 
 
 def encoded_label(label: str, where: str) -> bytes:
-    """Return the label's bytes; where is the disk's name. Raises FileSystemError for one that does not fit."""
+    """Return the label as bytes; where is the disk's name. Raises FileSystemError for a label that does not fit."""
     name = label.encode("utf-8", "surrogateescape")
     if len(name) > LABEL_SIZE or b"\0" in name:
         raise FileSystemError(

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What a partition or disk may hold beside, or instead of, what fs.probe finds: its signatures are looked for.
+"""Signatures of all that a partition or disk may hold besides, or instead of, the file system that fs.probe finds.
 
-fs.probe tells what is to be mounted, by its own superblock. Two other questions are answered here. Is that superblock
-still in force? A member of a RAID, a cache or a pool keeps its own somewhere else, and writes its data over the rest.
-And may there be anything at all? A damaged superblock can be repaired, most often from a copy.
+fs.probe finds the file system to mount, by its superblock. This module answers two other questions. Is that superblock
+still valid? A member of a RAID, a cache or a pool keeps its own superblock elsewhere, and writes its data over the
+rest. And may the disk hold anything at all? A damaged superblock can be repaired, most often from a copy.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pydiskimg.fs.known_signatures import KNOWN, TABLES, TAKES_OVER, Signature, 
 from pydiskimg.protocols import Source, read_bytes
 from pydiskimg.units import KIB
 
-# Reading across what is not looked at costs less than another call to the system.
+# Reading across small gaps costs less than another system call.
 _READ_ACROSS = 64 * KIB
 
 
 def stranger(source: Source) -> str | None:
-    """Return what may have taken source over and left an old superblock or swap header alone, in words, or None.
+    """Return the possible new owner of source that left an old superblock or swap header intact, in words, or None.
 
     Raises StorageError as reading does.
     """
@@ -29,17 +29,16 @@ def stranger(source: Source) -> str | None:
 
 
 def trace(source: Source) -> str | None:
-    """Return what source may hold, or have held, and at which byte that is to be seen; None for nothing known.
+    """Return what source may hold, or have held, and the byte offset of its signature; None if nothing is known.
 
-    A signature is enough, at any of the offsets where its owner keeps one; whether what it begins is sound does not
-    matter. Partition tables are table_trace()'s. About 1 MiB is read, wherever the disk ends; raises StorageError as
-    reading does.
+    A signature at any of its format's offsets is enough; the structure that it begins may be damaged. table_trace()
+    finds partition tables. About 1 MiB is read, whatever the size of the disk. Raises StorageError as reading does.
     """
     return _described(_first(source, (*TAKES_OVER, *KNOWN, *known_by_size(source.size))))
 
 
 def table_trace(source: Source) -> str | None:
-    """Return which partition table source may have, as trace() does; boot code without a table counts as one."""
+    """Return the partition table that source may have, as trace() does; boot code without a table counts as one."""
     return _described(_first(source, TABLES))
 
 
@@ -48,7 +47,7 @@ def _described(found: tuple[str, int] | None) -> str | None:
 
 
 def _first(source: Source, signatures: Iterable[Signature]) -> tuple[str, int] | None:
-    """Return what the first of the signatures that is there says, and the byte from which its marks are counted."""
+    """Return the name that the first matching signature stands for, and the byte from which its marks are counted."""
     located = [(signature, start) for signature in signatures if (start := signature.start(source.size)) is not None]
     pieces = _Pieces(
         source, ((start + at, start + at + len(mark)) for signature, start in located for at, mark in signature.marks)
@@ -60,7 +59,7 @@ def _first(source: Source, signatures: Iterable[Signature]) -> tuple[str, int] |
 
 
 class _Pieces:
-    """The bytes of ranges (first byte, byte after the last), read once; neighbours in one go."""
+    """The bytes of ranges (first byte, byte after the last), each read once; neighbours with one read."""
 
     def __init__(self, source: Source, ranges: Iterable[tuple[int, int]]) -> None:
         joined: list[list[int]] = []

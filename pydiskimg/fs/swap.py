@@ -19,7 +19,7 @@ PAGE_SIZE = 4096  # of the areas made here
 VERSION = 1
 MINIMUM_PAGES = 10
 MAXIMUM_PAGES = 1 << 32  # last_page has 32 bits
-MAGIC = b"SWAPSPACE2"  # ends the first page, whose size is that of the machine's
+MAGIC = b"SWAPSPACE2"  # ends the first page, whose size is the machine's page size
 
 _HEADER = """
     000 1024s bootbits      left for a disk label
@@ -30,7 +30,7 @@ _HEADER = """
     41c 16s   sws_volume    padded with zero bytes
     42c 468s  padding       117 words; after it nr_badpages page numbers
 """
-# In the byte order of the machine that made it; ours is little-endian.
+# In the byte order of the machine that made the area; areas made here are little-endian.
 HEADER = Record("swap_header", "<", 1536, _HEADER)
 HEADER_BIG_ENDIAN = Record("swap_header", ">", 1536, _HEADER)
 _PAGE_SIZES = tuple(size * KIB for size in (4, 8, 16, 32, 64))
@@ -38,7 +38,7 @@ MAGIC_OFFSETS = tuple(size - len(MAGIC) for size in _PAGE_SIZES)
 
 
 class SwapInfo:
-    """A swap area that was made. pages counts the usable ones (the header's page is none); size is in bytes."""
+    """A swap area that was made. pages counts the usable pages (without the header's); size is in bytes."""
 
     def __init__(self, uuid: UUID, label: str, pages: int, size: int) -> None:
         self.uuid = uuid
@@ -48,16 +48,16 @@ class SwapInfo:
 
 
 def make_swap(disk: Disk, *, label: str = "", uuid: UUID | None = None) -> SwapInfo:
-    """Make the whole disk a swap area and return what was made.
+    """Make the whole disk a swap area and return its description.
 
     label has at most 16 bytes of UTF-8; uuid is random unless given. Signatures of earlier file systems are wiped
-    first; the header is written last, so that an interrupted run leaves nothing that looks like swap.
-    Raises DoesNotFitError under 10 pages, FileSystemError for a label that does not fit, StorageError.
+    first; the header is written last, so that an interrupted run leaves no swap signature. Raises DoesNotFitError under
+    10 pages, FileSystemError for a label that does not fit, StorageError.
     """
     name = encoded_label(label, disk.name)
     check_swap(disk)
     pages = min(disk.size // PAGE_SIZE, MAXIMUM_PAGES)
-    from uuid import uuid4  # only here: whether there is swap is found out for a file that is read, too
+    from uuid import uuid4  # imported here: a file that is only read is checked for swap, too
 
     identity = uuid or uuid4()
     wipe_signatures(disk)
@@ -72,7 +72,7 @@ def check_swap(disk: Disk) -> None:
     if disk.size < MINIMUM_PAGES * PAGE_SIZE:
         needed = MINIMUM_PAGES * PAGE_SIZE
         raise DoesNotFitError(
-            f"{disk.name}: a swap area needs at least {format_bytes(needed)}, there are {format_bytes(disk.size)}; "
+            f"{disk.name}: a swap area needs at least {format_bytes(needed)}, the disk has {format_bytes(disk.size)}; "
             "nothing was written",
             needed=needed,
             available=disk.size,
@@ -80,12 +80,12 @@ def check_swap(disk: Disk) -> None:
 
 
 def swap_used(source: Source) -> list[tuple[int, int]] | str:
-    """Return the ranges in use of the swap area that source is, or a clause that says why it is not believed.
+    """Return the used ranges of the swap area on source, or a clause that says why it is not believed.
 
-    A range is its first byte and the byte after its last: the page of the header, which lists the bad pages too, and
-    the bytes after the last page; the rest is the memory of a system that no longer runs. Only the header tells that
-    this still is a swap area, so it must be what mkswap writes, to the byte. An area with a hibernated system has
-    another signature and is not one in this sense. Raises StorageError as reading does.
+    A range is its first byte and the byte after its last. In use are the page of the header, which also lists the bad
+    pages, and the bytes after the last page; the rest is the memory of a system that no longer runs. Only the header
+    shows that this is still a swap area, so it must be exactly what mkswap writes. An area with a hibernated system has
+    another signature and is not believed. Raises StorageError as reading does.
     """
     page_size = next((size for size in _PAGE_SIZES if _has_magic(source, size)), None)
     if page_size is None:
@@ -96,9 +96,9 @@ def swap_used(source: Source) -> list[tuple[int, int]] | str:
         return f"its header is not of version {VERSION}"
     end = (header["last_page"] + 1) * page_size
     if not 2 * page_size <= end <= source.size:
-        return f"its last page ends at byte {end}, and the place for it at {source.size}"
+        return f"its last page ends at byte {end}, its partition at {source.size}"
     if not _is_pristine(page, header):
-        return "its header holds something that mkswap does not write"
+        return "its header has bytes that mkswap does not write"
     return [(0, page_size), (end, source.size)] if end < source.size else [(0, page_size)]
 
 
@@ -107,13 +107,13 @@ def _has_magic(source: Source, page_size: int) -> bool:
 
 
 def read_header(page: bytes) -> dict[str, Any] | None:
-    """Return the fields of the header, in the byte order that makes the version right; None when neither does."""
+    """Return the fields of the header, in the byte order in which the version is right; None if it is wrong in both."""
     found = (record.unpack(page) for record in (HEADER, HEADER_BIG_ENDIAN))
     return next((header for header in found if header["version"] == VERSION), None)
 
 
 def _is_pristine(page: bytes, header: dict[str, Any]) -> bool:
-    """True when there are zeros where mkswap writes zeros."""
+    """True when the bytes that mkswap writes as zeros are zeros."""
     bad_end = HEADER.size + 4 * header["nr_badpages"]
     rest = page[bad_end : len(page) - len(MAGIC)]
     return bad_end <= len(page) - len(MAGIC) and not any(header["bootbits"] + header["padding"] + rest)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Forget what a disk held before: the places where file systems, RAID and volume managers leave their signatures.
+"""Wipe the signatures that file systems, RAID and volume managers have left on a disk.
 
-A maker zeroes them before it writes anything, so that no later look at the disk (libblkid, udev, mdadm, LVM, zpool,
-a boot loader) takes it for what it was. The places, from the on-disk formats:
+A maker zeroes them before it writes anything, so that no program (libblkid, udev, mdadm, LVM, zpool, a boot loader)
+later takes the disk for what it held before. The locations, from the on-disk formats:
 
     0                1 MiB   +4 KiB         2, 4, 64 MiB                              size - 2 MiB       size
     |  everything that starts  |   | second headers |                                 |  superblocks at   |
@@ -35,7 +35,7 @@ def signature_ranges(size: int) -> Iterator[tuple[int, int]]:
     end = max(0, size - _END) // (4 * KIB) * (4 * KIB)
     offsets = [(0, _FRONT), *((offset, offset + _SECOND_HEADER_SIZE) for offset in _SECOND_HEADERS), (end, size)]
     done = 0
-    for start, stop in sorted(offsets):  # on small disks the end begins before some of the second headers
+    for start, stop in sorted(offsets):  # on small disks the area at the end overlaps some of the second headers
         first, last = max(start, done), min(stop, size)
         if first < last:
             yield first, last - first
@@ -43,10 +43,10 @@ def signature_ranges(size: int) -> Iterator[tuple[int, int]]:
 
 
 def wipe_signatures(disk: Disk) -> None:
-    """Zero every place where a signature of an earlier use may be, and return when that is on stable storage.
+    """Zero every location where a signature of an earlier use may be, and return when that is on stable storage.
 
-    This also holds for a disk that reads as zero: somebody may have written to it since it was opened, and zeroing
-    a hole costs nothing. Raises StorageError.
+    Even a disk that reads as zero is zeroed: another program may have written to it since it was opened, and zeroing a
+    hole costs nothing. Raises StorageError.
     """
     for offset, length in signature_ranges(disk.size):
         disk.zero(offset, length)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""One thin typed function for each system call or ioctl that Python does not offer itself."""
+"""One thin typed function for each system call or ioctl that Python itself does not offer."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Opening a path below a directory, absolute symlinks included that lead back into it."""
+"""Open a path below a directory, following absolute symlinks that lead back into the directory."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ _MOST_LINKS = 40  # as many as the kernel follows
 
 
 def open_beneath(dir_fd: int, path: bytes, names: Sequence[bytes]) -> int:
-    """Return a descriptor (O_PATH, the caller's) of path below the directory dir_fd.
+    """Return a descriptor (O_PATH, owned by the caller) of path below the directory dir_fd.
 
-    names are absolute paths of that directory: an absolute symlink that begins with one of them goes on below it.
-    The kernel opens the result beneath dir_fd in any case, so that neither a link nor a race leads out.
+    names are absolute paths of that directory: an absolute symlink that begins with one of them is followed below
+    dir_fd. The kernel opens the result beneath dir_fd in any case, so neither a link nor a race can leave it.
 
     Raises OSError as openat2() does: EXDEV for a path that leaves the directory, ELOOP for too many links.
     """
     try:
         return openat2(dir_fd, path, os.O_PATH, resolve=_RESOLVE)
     except OSError as error:
-        # EXDEV is also what the kernel says of an absolute symlink, wherever that leads.
+        # The kernel reports EXDEV for every absolute symlink, wherever it leads.
         if error.errno != errno.EXDEV:
             raise
     return openat2(dir_fd, _without_links(dir_fd, path, names), os.O_PATH, resolve=_RESOLVE)
 
 
 def below(path: bytes, names: Sequence[bytes]) -> list[bytes] | None:
-    """The parts of an absolute path after one of names, None when it does not begin with one."""
+    """The parts of an absolute path after one of names; None if it does not begin with one."""
     parts = _parts(path)
     for name in names:
         above = _parts(name)
@@ -44,7 +44,7 @@ def below(path: bytes, names: Sequence[bytes]) -> list[bytes] | None:
 
 
 def _without_links(dir_fd: int, path: bytes, names: Sequence[bytes]) -> bytes:
-    """The path with every symlink replaced by what it holds."""
+    """The path with every symlink replaced by its target."""
     parts, done = _parts(path), 0
     for _ in range(_MOST_LINKS):
         target = None
@@ -64,12 +64,13 @@ def _without_links(dir_fd: int, path: bytes, names: Sequence[bytes]) -> bytes:
 
 
 def _link(dir_fd: int, path: bytes) -> bytes | None:
-    """What the symlink holds that path is; None when it is something else. No part of path before is a symlink."""
+    """The target of the symlink at path; None if path is not a symlink. No part of path before is a symlink."""
     fd = openat2(dir_fd, path, os.O_PATH | os.O_NOFOLLOW, resolve=_RESOLVE)
     try:
         return os.readlink(b"", dir_fd=fd)
     except OSError as error:
-        if error.errno in (errno.EINVAL, errno.ENOENT):  # no symlink; Linux says ENOENT of a descriptor's own name
+        # not a symlink; for a descriptor's own name Linux reports ENOENT
+        if error.errno in (errno.EINVAL, errno.ENOENT):
             return None
         raise
     finally:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Block devices: which names are those of one, and its ioctls (linux/fs.h). All sizes are bytes."""
+"""Block devices: recognising their nodes, and their ioctls (linux/fs.h). All sizes are bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BLKRRPART = 0x125F
 
 
 def is_block_device(path: str | os.PathLike[str]) -> bool:
-    """True when path names a block device; False also where it names nothing, or cannot be looked at."""
+    """True when path names a block device; False if it does not exist or cannot be examined."""
     try:
         return stat.S_ISBLK(os.stat(path).st_mode)
     except (OSError, ValueError):
@@ -27,10 +27,10 @@ def is_block_device(path: str | os.PathLike[str]) -> bool:
 
 
 def open_kernel_node(fd: int) -> int | None:
-    """Open the node that the kernel itself made of the block device behind fd, for reading; the caller closes it.
+    """Open the kernel's own node of the block device behind fd for reading; the caller closes it.
 
-    None when fd is open on that node, and where there is none: locks are those of a node, and mknod(2) makes others
-    of the same device.
+    Return None when fd is open on that node, or when there is none. Locks belong to a node, and mknod(2) can make other
+    nodes of the same device.
     """
     status = os.fstat(fd)
     try:
@@ -49,17 +49,17 @@ def open_kernel_node(fd: int) -> int | None:
 
 
 def device_size(fd: int) -> int:
-    """Size of the block device in bytes."""
+    """Return the size of the block device in bytes."""
     return int(struct.unpack("=Q", fcntl.ioctl(fd, BLKGETSIZE64, bytes(8)))[0])
 
 
 def logical_sector_size(fd: int) -> int:
-    """Logical sector size in bytes: the unit of partition tables, and what offsets of ioctls are multiples of."""
+    """Return the logical sector size in bytes: the unit of partition tables, and the alignment of offsets in ioctls."""
     return int(struct.unpack("=i", fcntl.ioctl(fd, BLKSSZGET, bytes(4)))[0])
 
 
 def read_partitions_again(fd: int) -> bool:
-    """Let the kernel read the partition table of the device again; False where it does not know partitions on it."""
+    """Make the kernel read the device's partition table again; False if it does not support partitions on it."""
     try:
         fcntl.ioctl(fd, BLKRRPART)
     except OSError:
@@ -68,7 +68,7 @@ def read_partitions_again(fd: int) -> bool:
 
 
 def can_discard(fd: int) -> bool:
-    """True when the block device says that it can give blocks back; False also where /sys does not tell."""
+    """True when the block device reports that it can discard blocks; False also if /sys does not tell."""
     number = os.fstat(fd).st_rdev
     device = os.path.realpath(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
     for directory in (device, os.path.dirname(device)):  # a partition has no queue of its own
@@ -80,7 +80,7 @@ def can_discard(fd: int) -> bool:
 
 
 def zero_out(fd: int, offset: int, length: int) -> None:
-    """Make [offset, offset + length) read as zero; the kernel writes zeros where the device has no command for it.
+    """Make [offset, offset + length) read as zero; the kernel writes zeros if the device has no command for that.
 
     Both must be multiples of the logical sector size. On thin storage this allocates.
     """
@@ -88,10 +88,10 @@ def zero_out(fd: int, offset: int, length: int) -> None:
 
 
 def is_read_only(fd: int) -> bool:
-    """True when the kernel refuses every write to the device, whatever the descriptor allows."""
+    """True when the kernel refuses every write to the device, even through a writable descriptor."""
     return bool(struct.unpack("=i", fcntl.ioctl(fd, BLKROGET, bytes(4)))[0])
 
 
 def flush_buffers(fd: int) -> None:
-    """Write back and forget the device's page cache."""
+    """Write back and drop the device's page cache."""
     fcntl.ioctl(fd, BLKFLSBUF)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""fallocate(2): holes and zeros without writing them. Files and, since Linux 4.9, block devices."""
+"""fallocate(2): make holes and zeros without writing them. For files and, since Linux 4.9, block devices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FALLOC_FL_ZERO_RANGE = 0x10
 def punch_hole(fd: int, offset: int, length: int) -> None:
     """Free [offset, offset + length) (bytes); it reads as zero afterwards. On a block device: unmap, zeros guaranteed.
 
-    Raises OSError: EOPNOTSUPP where the file system or device cannot.
+    Raises OSError: EOPNOTSUPP if the file system or device cannot do it.
     """
     _fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length)
 
@@ -23,15 +23,15 @@ def zero_range(fd: int, offset: int, length: int) -> None:
 
 
 def allocate(fd: int, offset: int, length: int) -> None:
-    """Reserve room for [offset, offset + length) (bytes) of a file, which may become longer; what is there stays.
+    """Reserve space for [offset, offset + length) (bytes) of a file, which may grow; existing data stays.
 
-    Raises OSError: ENOSPC where there is not so much room, EOPNOTSUPP where the file system cannot.
+    Raises OSError: ENOSPC if there is not enough space, EOPNOTSUPP if the file system cannot do it.
     """
     _fallocate(fd, 0, offset, length)
 
 
 def _fallocate(fd: int, mode: int, offset: int, length: int) -> None:
-    import ctypes  # here, as most commands write nothing and must be quick
+    import ctypes  # imported here, because most commands write nothing and must start quickly
 
     from pydiskimg.linux.libc import call
 

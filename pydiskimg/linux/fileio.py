@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whole reads and writes at an offset: short transfers are continued, failures say where; files of /proc and /sys."""
+"""Whole reads and writes at an offset: short transfers continue, errors give the offset; files of /proc and /sys."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 
 
 def pread_into(fd: int, offset: int, buffer: WritableBuffer, *, name: str) -> None:
-    """Fill buffer from the byte offset on, whatever the file's cursor is.
+    """Fill buffer with the bytes from offset on, independent of the file's cursor.
 
-    Raises InvalidImageError when the file ends before that, StorageError when the system refuses; name is for
-    their text.
+    Raises InvalidImageError when the file ends too early, StorageError when the read fails; name is for their text.
     """
     view = memoryview(buffer)
     done = 0

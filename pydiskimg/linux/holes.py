@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where a file system stores the bytes of a file, and where there is a hole: lseek() with SEEK_DATA and SEEK_HOLE."""
+"""Find where a file has data and where it has holes: lseek() with SEEK_DATA and SEEK_HOLE."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from pydiskimg.startup import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What a file system answers that has no SEEK_DATA and SEEK_HOLE.
+# The errors of a file system that does not support SEEK_DATA and SEEK_HOLE.
 _NO_SEEK_DATA = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS}
 
-# How far to go when a file system's answers do not let us advance.
+# How far to advance when a file system's answers do not.
 _STEP = 4096
 
 
 def stored_and_holes(fd: int, size: int, *, name: str) -> Iterator[Extent]:
-    """Yield DATA and HOLE from 0 to size (bytes) of a regular file, two neighbours perhaps of one kind.
+    """Yield DATA and HOLE from 0 to size (bytes) of a regular file; two neighbours may be of the same kind.
 
-    What was allocated and not written counts as a hole. A file system that does not tell has DATA only. Raises
-    InvalidImageError when the file became shorter than size, StorageError when the system refuses; name is for them.
+    Space that is allocated and not written counts as a hole. If the file system does not support the query, all is
+    DATA. Raises InvalidImageError when the file is now shorter than size, StorageError when the call fails; name is for
+    their text.
     """
     position = 0
     while position < size:
@@ -40,7 +41,7 @@ def stored_and_holes(fd: int, size: int, *, name: str) -> Iterator[Extent]:
 
 
 def _seek(fd: int, position: int, whence: int, size: int, *, missing: int, name: str) -> int:
-    """Where data or a hole starts at or after position; missing when there is none (ENXIO)."""
+    """Return the start of data or of a hole at or after position; missing when there is none (ENXIO)."""
     try:
         found = os.lseek(fd, position, whence)
     except OSError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The flags of an inode that chattr(1) sets: linux/fs.h, FS_IOC_GETFLAGS and FS_IOC_SETFLAGS."""
+"""Read and set the inode flags that chattr(1) sets: linux/fs.h, FS_IOC_GETFLAGS and FS_IOC_SETFLAGS."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FS_NOTAIL_FL = 0x00008000
 FS_DIRSYNC_FL = 0x00010000
 FS_TOPDIR_FL = 0x00020000
 
-# What a file gets back that is restored; the others say how it is stored.
+# The flags that a restored file gets back; the others describe how it is stored.
 RESTORED_FLAGS = (
     FS_SECRM_FL
     | FS_UNRM_FL
@@ -40,12 +40,12 @@ RESTORED_FLAGS = (
 
 
 def get_flags(fd: int) -> int:
-    """Return the flags of the open file or directory. Raises OSError; ENOTTY where the file system has none."""
+    """Return the flags of the open file or directory. Raises OSError; ENOTTY if the file system has none."""
     buffer = bytearray(8)
     fcntl.ioctl(fd, FS_IOC_GETFLAGS, buffer)
     return int(struct.unpack_from("=I", buffer)[0])
 
 
 def set_flags(fd: int, flags: int) -> None:
-    """Set the flags. Raises OSError; EOPNOTSUPP for one that the file system does not have."""
+    """Set the flags. Raises OSError; EOPNOTSUPP for a flag that the file system does not support."""
     fcntl.ioctl(fd, FS_IOC_SETFLAGS, struct.pack("=II", flags, 0))

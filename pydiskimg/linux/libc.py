@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The C library, reached with errno checked: every failure is an OSError."""
+"""The C library with errno checked: every failure is an OSError."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 
-# use_errno keeps a copy of errno for each thread; CDLL (not PyDLL) gives up the interpreter lock during the call.
+# use_errno keeps a copy of errno for each thread; CDLL (not PyDLL) releases the interpreter lock during the call.
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -24,5 +24,5 @@ def call(function: str, *arguments: object) -> int:
 
 
 def syscall(number: int, *arguments: object) -> int:
-    """Make a system call that the C library has no function for; errors as for call()."""
+    """Make a system call that the C library does not wrap; errors as for call()."""
     return call("syscall", ctypes.c_long(number), *arguments)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The locks that QEMU places on the images it has open: single bytes of the file, locked by fcntl(2) ("OFD" locks).
+"""The locks that QEMU places on its open images: single bytes of the file, locked by fcntl(2) ("OFD" locks).
 
         100                        200
     -----+--+--+--+-----------------+--+--+--+-----
@@ -9,12 +9,12 @@
          consistent reading         consistent reading
          held by who does it        held by who tolerates no other that does
 
-All are read locks, so that several programs can hold the same ones. A program that opens an image holds the bytes of
-what it does and of what it does not tolerate, and then looks at the opposite bytes of the others. The bytes need not
-exist, and neither reading nor writing them is hindered.
+All are read locks, so that several programs can hold the same ones. A program that opens an image locks the bytes for
+its own operations and for those that it does not tolerate, and then checks the opposite bytes for locks of others. The
+bytes need not exist, and the locks do not prevent reading or writing them.
 
-Two bytes that QEMU does not look at are our own: 150 is held by every writer of ours, 250 by a reader that does not
-tolerate those. A virtual machine may run while such a reader reads.
+Two bytes that QEMU does not check are pydiskimg's own: 150 is locked by each of its writers, 250 by a reader that does
+not tolerate them. A virtual machine may run while such a reader reads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from _struct import Struct  # struct.py only passes it on
+from _struct import Struct  # struct.py only re-exports it
 
 # struct flock, with the machine's alignment: l_type, l_whence, l_start, l_len, l_pid (0 for OFD locks)
 _FLOCK = Struct("hhqqi0q")
@@ -33,7 +33,7 @@ _READING, _WRITING, _RESIZING = 0, 1, 3
 _OURS = 50
 _END = 300
 
-# What file systems answer that have no such locks: network and FUSE ones.
+# The errors of file systems that do not support such locks: network and FUSE file systems.
 _CANNOT = frozenset({errno.ENOLCK, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
@@ -41,11 +41,11 @@ def lock_as_writer(fd: int) -> bool:
     """Hold the locks of a writer that tolerates readers only, until the open file behind fd is closed.
 
     Returns False when another program writes, or does not tolerate a writer. A QEMU that tolerates one (qemu-img -U)
-    goes on reading. A file system without such locks lets every program pass. Raises OSError for other failures; fd
-    must be open for reading.
+    continues to read. A file system without such locks excludes no program. Raises OSError for other failures; fd must
+    be open for reading.
     """
     try:
-        # Placed before the others' are looked at: of two that come at once none, rather than both, may have it.
+        # Placed before those of others are checked: when two programs come at once, both fail rather than both succeed.
         set_lock(fd, fcntl.F_RDLCK, _USES + _READING, _RESIZING - _READING + 1)
         set_lock(fd, fcntl.F_RDLCK, _USES + _OURS, 1)
         set_lock(fd, fcntl.F_RDLCK, _REFUSALS + _WRITING, _RESIZING - _WRITING + 1)
@@ -57,9 +57,9 @@ def lock_as_writer(fd: int) -> bool:
 
 
 def lock_as_reader(fd: int) -> bool:
-    """Keep our own writers out until the open file behind fd is closed; other readers and QEMU go on.
+    """Exclude pydiskimg's own writers until the open file behind fd is closed; other readers and QEMU continue.
 
-    Returns False when one of them has the file. File systems without locks and errors are as for lock_as_writer().
+    Returns False when a writer has the file. File systems without locks, and errors, are as for lock_as_writer().
     """
     try:
         set_lock(fd, fcntl.F_RDLCK, _REFUSALS + _OURS, 1)
@@ -71,25 +71,25 @@ def lock_as_reader(fd: int) -> bool:
 
 
 def is_read(fd: int) -> bool:
-    """True when another open file holds what lock_as_reader() places. Raises OSError."""
+    """True when another open file holds the locks of lock_as_reader(). Raises OSError."""
     return _is_locked(fd, _REFUSALS + _OURS, _REFUSALS + _OURS + 1)
 
 
 def lock_holder(fd: int) -> int | None:
-    """Return the id of a process that has such locks on the file behind fd, where /proc tells (proc(5), fdinfo)."""
+    """Return the id of a process that has such locks on the file behind fd, if /proc tells (proc(5), fdinfo)."""
     try:
         path = os.readlink(f"/proc/self/fd/{fd}")
         status = os.fstat(fd)
         processes = [name for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
     except OSError:
         return None
-    # A hard link or another node of a device has another path; btrfs tells another device number than fstat(2).
+    # A hard link or another node of a device has another path; btrfs shows another device number than fstat(2).
     inode = f" {os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino} "
     return next((int(process) for process in processes if _holds(process, path, inode)), None)
 
 
 def set_lock(fd: int, kind: int, start: int, length: int) -> None:
-    """Take (F_RDLCK, F_WRLCK) or give up (F_UNLCK) the lock on [start, start + length); EAGAIN: others have it."""
+    """Take (F_RDLCK, F_WRLCK) or release (F_UNLCK) the lock on [start, start + length); EAGAIN: others have it."""
     fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, start, length, 0))
 
 
@@ -105,9 +105,9 @@ def _holds(process: str, path: str, inode: str) -> bool:
         for name in os.listdir(f"/proc/{process}/fd"):
             with open(f"/proc/{process}/fdinfo/{name}", encoding="ascii", errors="replace") as file:
                 locks = [line for line in file if "OFDLCK" in line]
-            # By its name only: a look at the file itself might block.
+            # By its name only: opening the file itself might block.
             if locks and (inode in locks[0] or os.readlink(f"/proc/{process}/fd/{name}") == path):
                 return True
-    except OSError:  # it ended meanwhile, or may not be looked at
+    except OSError:  # the process has ended, or may not be examined
         pass
     return False

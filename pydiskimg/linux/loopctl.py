@@ -38,12 +38,12 @@ LOOP_CONFIG = Record("loop_config", "=", 304, """
 
 
 class LoopStatus:
-    """What a configured loop device says of itself. offset and size_limit are bytes; size_limit 0 is to the end.
+    """The settings of a configured loop device. offset and size_limit are bytes; size_limit 0 means to the end.
 
-    backing is what it shows: (st_dev, st_ino) of a file, (st_rdev, None) of a block device, as os.stat() has them.
+    backing is the file below it: (st_dev, st_ino) of a file, (st_rdev, None) of a block device, as from os.stat().
     """
 
-    __slots__ = ("backing", "flags", "offset", "size_limit")  # dataclasses take longer to import than a disk to open
+    __slots__ = ("backing", "flags", "offset", "size_limit")  # importing dataclasses takes longer than opening a disk
 
     def __init__(self, *, offset: int, size_limit: int, flags: int, backing: tuple[int, int | None]) -> None:
         self.offset = offset
@@ -55,7 +55,7 @@ class LoopStatus:
 def get_free(control_fd: int) -> int:
     """Return the number of a loop device that is free now; control_fd is /dev/loop-control.
 
-    The device is made when there is none. Nothing reserves it: configure() by somebody else may come first.
+    The kernel makes a device if none is free. The number is not reserved: another process may configure it first.
     """
     return fcntl.ioctl(control_fd, LOOP_CTL_GET_FREE)
 
@@ -63,12 +63,12 @@ def get_free(control_fd: int) -> int:
 def configure(
     loop_fd: int, backing_fd: int, *, offset: int, size_limit: int, block_size: int, flags: int, file_name: bytes
 ) -> None:
-    """Give an unbound loop device its file, range, sector size and flags in one step (Linux 5.8).
+    """Bind a loop device to a file, with its range, sector size and flags, in one step (Linux 5.8).
 
-    EBUSY: it is bound already. EINVAL: before Linux 5.8, or one of the values is not valid. The kernel adds
-    LO_FLAGS_READ_ONLY when either descriptor is not open for writing, and cuts the range to the file's end.
+    EBUSY: it is already bound. EINVAL: Linux is older than 5.8, or a value is not valid. The kernel adds
+    LO_FLAGS_READ_ONLY when either descriptor is not open for writing, and cuts the range at the file's end.
     """
-    name = file_name[:63]  # it stays a C string
+    name = file_name[:63]  # the kernel wants a NUL at the end
     info = LOOP_INFO64.pack(lo_offset=offset, lo_sizelimit=size_limit, lo_flags=flags, lo_file_name=name)
     fcntl.ioctl(loop_fd, LOOP_CONFIGURE, LOOP_CONFIG.pack(fd=backing_fd, block_size=block_size, info=info))
 

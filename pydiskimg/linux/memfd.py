@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def sparse_memfd(name: str, size: int) -> Iterator[int]:
-    """Give the descriptor of an empty anonymous file of size bytes; only what is written takes memory."""
+    """Give the descriptor of an empty anonymous file of size bytes; only written parts take memory."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC)
     try:
         os.ftruncate(fd, size)
@@ -27,7 +27,7 @@ def data_ranges(fd: int) -> Iterator[tuple[int, int]]:
         try:
             start = os.lseek(fd, end, os.SEEK_DATA)
         except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but a hole is left
+            if error.errno == errno.ENXIO:  # only a hole is left
                 return
             raise
         end = os.lseek(fd, start, os.SEEK_HOLE)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Which processes use a directory's file systems: what keeps them from being unmounted, found in /proc (proc(5)).
+"""Which processes use a directory's file systems and so keep them from being unmounted, found in /proc (proc(5)).
 
-A use is told by the mount's id (which a bind mount of /dev below the directory has for itself), by the device number
-for mapped files and for mount namespaces of others, and by the path when the directory is not a mount point. Files are
-never looked at through another process: one on a dead network file system would block.
+A use is recognised by the mount's id (a bind mount of /dev below the directory has its own), by the device number for
+mapped files and for mount namespaces of other processes, and by the path if the directory is not a mount point. Files
+are never opened through another process: one on a dead network file system would block.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class _Wanted:
 def holders(target: str, *, ourselves: bool = False) -> list[Holder]:
     """Return the processes that use the file system at target or one mounted below it; this one with ourselves.
 
-    Processes that may not be looked at are left out: as root there are none.
+    Processes that this one may not examine are left out; as root there are none.
     """
     wanted = _wanted(os.path.realpath(target))
     pids = sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
@@ -62,7 +62,7 @@ def _wanted(target: str) -> _Wanted:
     devices = {mount.device for mount in inside} - elsewhere
     status = os.stat(target)
     is_mount_point = any(mount.mount_point == target for mount in inside)
-    if is_mount_point and devices:  # on btrfs files have another device number than the mount
+    if is_mount_point and devices:  # on btrfs, files have another device number than the mount
         devices.add((os.major(status.st_dev), os.minor(status.st_dev)))
         devices -= elsewhere
     return _Wanted(
@@ -74,11 +74,11 @@ def _wanted(target: str) -> _Wanted:
 
 
 def _use(process: str, wanted: _Wanted) -> str:
-    """Return the first use that a process makes of it, or nothing."""
+    """Return the first use that the process makes of it, or nothing."""
     for find in (_links, _files, _mappings, _namespace):
         try:
             use = find(process, wanted)
-        except OSError:  # it ended while it was looked at
+        except OSError:  # the process ended meanwhile
             continue
         if use:
             return use
@@ -92,7 +92,7 @@ def _links(process: str, wanted: _Wanted) -> str:
             path = os.readlink(link)
             if wanted.below(path) or _mount_id(link) in wanted.mounts:
                 return f"{meaning} {path}"
-        except OSError:  # a kernel thread has no program
+        except OSError:  # a kernel thread has no executable
             continue
     return ""
 
@@ -120,7 +120,7 @@ def _files(process: str, wanted: _Wanted) -> str:
             path = os.readlink(link)
             if wanted.below(path) or _mount_id_in(f"/proc/{process}/fdinfo/{name}") in wanted.mounts:
                 return f"open file {printable(path)}"
-        except OSError:  # closed since it was listed
+        except OSError:  # closed meanwhile
             continue
     return ""
 
@@ -147,7 +147,7 @@ def _namespace(process: str, wanted: _Wanted) -> str:
 
 
 def _command(process: str) -> str:
-    """Return the command line, shortened; the short name where there is none."""
+    """Return the command line, shortened; the short name if there is none."""
     try:
         with open(f"/proc/{process}/cmdline", "rb") as file:
             words = file.read(4096).rstrip(b"\0").split(b"\0")

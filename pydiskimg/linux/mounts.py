@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""mount(2), umount2(2), syncfs(2) and what the kernel says of mounts; failures are OSError."""
+"""mount(2), umount2(2), syncfs(2) and the kernel's list of mounts; failures are OSError."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def mount(source: str | None, target: str, fs_type: str | None, flags: int, opti
 
 
 def unmount(target: str) -> None:
-    """Take the uppermost mount off target, now and completely. EBUSY: somebody uses it."""
+    """Unmount the uppermost mount on target, now and completely. EBUSY: a process uses it."""
     libc.call("umount2", _text(target), UMOUNT_NOFOLLOW)
 
 
 def sync_file_system(fd: int) -> None:
-    """Bring the whole file system that fd lies on to stable storage (errors are reported since Linux 5.8)."""
+    """Write the whole file system of fd to stable storage (errors are reported since Linux 5.8)."""
     libc.call("syncfs", fd)
 
 
@@ -50,9 +50,9 @@ class MountEntry:
 
 
 def mount_entries(process: str = "self") -> list[MountEntry]:
-    """Every mount of a process's namespace in the kernel's order: a later one at the same place covers an earlier one.
+    """Every mount of a process's namespace in the kernel's order: a later one on the same directory covers the others.
 
-    Raises OSError for a process that has ended or may not be looked at.
+    Raises OSError for a process that has ended or may not be examined.
     """
     with open(f"/proc/{process}/mountinfo", "rb") as file:
         return [_entry(line) for line in file]

@@ -14,34 +14,35 @@ _INITIAL_USER_NAMESPACE = 0xEFFFFFFD  # PROC_USER_INIT_INO
 
 
 def unshare(flags: int) -> None:
-    """Give the calling thread, and what it starts from now on, namespaces of its own (CLONE_ flags)."""
+    """Give the calling thread, and all that it starts from now on, namespaces of its own (CLONE_ flags)."""
     libc.call("unshare", flags)
 
 
 def mount_namespace() -> str:
-    """Return what the kernel calls the calling thread's mount namespace: mnt:[4026531840]."""
+    """Return the kernel's name of the calling thread's mount namespace: mnt:[4026531840]."""
     return os.readlink("/proc/thread-self/ns/mnt")
 
 
 def in_user_namespace() -> bool:
-    """True in another user namespace than the first: there the kernel mounts no disk, whatever the privileges."""
+    """True in a user namespace other than the first: there the kernel mounts no disk, whatever the privileges."""
     try:
         return os.stat("/proc/self/ns/user").st_ino != _INITIAL_USER_NAMESPACE
-    except FileNotFoundError:  # a kernel without them
+    except FileNotFoundError:  # a kernel without user namespaces
         return False
 
 
 @contextmanager
 def at_root_of_namespace() -> Iterator[None]:
-    """Let "/" be the root of the calling thread's mount namespace while the context lasts, as if chroot(2) never was.
+    """Make "/" the root of the thread's mount namespace while the context lasts, as if chroot(2) had never been called.
 
-    Root and working directory are as before afterwards. The thread must share them with no other one, which unshare()
-    with CLONE_NEWNS sees to, and be the main thread. Needs CAP_SYS_ADMIN, CAP_SYS_CHROOT and Linux 5.8.
+    Root and working directory are restored afterwards. The thread must not share them with another one (unshare() with
+    CLONE_NEWNS ensures that), and must be the main thread. Needs CAP_SYS_ADMIN, CAP_SYS_CHROOT and Linux 5.8.
     """
     root, here = (os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in ("/", "."))
     process = os.pidfd_open(os.getpid())
     try:
-        libc.call("setns", process, CLONE_NEWNS)  # to the namespace we are in: that changes root and directory only
+        # enters the namespace that the thread is in: that changes only root and directory
+        libc.call("setns", process, CLONE_NEWNS)
         try:
             yield
         finally:

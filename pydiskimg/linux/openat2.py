@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""openat2(2): open a path without leaving a directory, whatever symlinks lie on the way."""
+"""openat2(2): open a path without leaving a directory, whatever symlinks the path has."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
-# One number on every architecture but alpha and mips, where it is not a system call and gives ENOSYS.
+# The same number on every architecture except alpha and mips, where it is not a system call and gives ENOSYS.
 _NUMBER = 437
 
-# A rename anywhere on the machine while ".." is walked makes the kernel give up with EAGAIN. Somebody who renames
-# in a loop must not be able to keep us here for ever.
+# A rename anywhere on the machine while ".." is resolved makes the kernel return EAGAIN. A process that renames in a
+# loop must not keep this one here forever.
 _ATTEMPTS = 128
 
 
@@ -38,12 +38,12 @@ assert ctypes.sizeof(_OpenHow) == 24
 def openat2(dir_fd: int, path: str | bytes, flags: int, *, mode: int = 0, resolve: int = 0) -> int:
     """Open path from the directory dir_fd and return a new descriptor, which the caller owns.
 
-    flags are those of os.open(); O_CLOEXEC is always added. mode is for O_CREAT and O_TMPFILE only (the umask
-    applies), resolve any of the RESOLVE_ constants. With RESOLVE_IN_ROOT dir_fd is "/" for absolute paths, absolute
-    symlinks and "..".
+    flags are those of os.open(); O_CLOEXEC is always added. mode is for O_CREAT and O_TMPFILE only (the umask applies);
+    resolve combines RESOLVE_ constants. With RESOLVE_IN_ROOT, dir_fd is "/" for absolute paths, absolute symlinks and
+    "..".
 
     Raises OSError with errno and path: ELOOP for a symlink that resolve forbids, EXDEV for a path that leaves the
-    directory or the mount, EAGAIN when renames on the system kept interrupting it, EINVAL for a path with a null
+    directory or the mount, EAGAIN when renames on the system kept interrupting the call, EINVAL for a path with a null
     byte. Raises StorageError (ENOSYS) on a kernel before 5.6.
     """
     name = os.fsencode(path)
@@ -54,7 +54,7 @@ def openat2(dir_fd: int, path: str | bytes, flags: int, *, mode: int = 0, resolv
     while True:
         try:
             return _openat2(dir_fd, name, how)
-        except InterruptedError:  # a signal; its Python handler has run, and may have raised
+        except InterruptedError:  # a signal arrived; its Python handler has run, and may have raised
             continue
         except OSError as error:
             attempts += 1
@@ -70,6 +70,6 @@ def _openat2(dir_fd: int, name: bytes, how: _OpenHow) -> int:
 
 def _named(error: OSError, path: str | bytes) -> OSError:
     if error.errno == errno.ENOSYS:
-        text = f"{quoted(path)}: cannot be opened safely: this kernel has no openat2(), Linux 5.6 is needed"
+        text = f"{quoted(path)}: cannot be opened safely: this kernel lacks openat2(); Linux 5.6 is needed"
         return StorageError(text, errno=errno.ENOSYS, filename=os.fsdecode(path))
     return OSError(error.errno, error.strerror, path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""splice(2) through a pipe: pages of one file are written to another, and no byte is copied on the way."""
+"""splice(2) through a pipe: pages of one file go to another without being copied through the process."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import errno
 import fcntl
 import os
 
-# What /proc/sys/fs/pipe-max-size allows everybody, until a user has 64 MiB of them.
+# The limit in /proc/sys/fs/pipe-max-size for unprivileged users, who may have 64 MiB of pipes in all.
 WANTED_SIZE = 1 << 20
 
 
 class Pipe:
-    """A pipe that one thread at a time puts bytes into and takes them out of; it never blocks.
+    """A pipe that one thread at a time fills and empties; it never blocks.
 
-    size is how many bytes it holds when they come in whole pages, filled how many it holds now. Raises OSError when
-    the system gives no pipe.
+    size is the number of bytes that it can hold in whole pages, filled the number that it holds now. Raises OSError
+    when the pipe cannot be made.
     """
 
     __slots__ = ("_read_fd", "_write_fd", "filled", "size")
@@ -25,20 +25,20 @@ class Pipe:
         self.filled = 0
         try:
             self.size = fcntl.fcntl(self._write_fd, fcntl.F_SETPIPE_SZ, WANTED_SIZE)
-        except OSError:  # the user has too many of that size
+        except OSError:  # the user has too many pipes of that size
             self.size = fcntl.fcntl(self._write_fd, fcntl.F_GETPIPE_SZ)
 
     def fill(self, fd: int, offset: int, length: int) -> int:
-        """Put at most length bytes of the file fd in, from offset on; returns how many, 0 where the file ends.
+        """Fill the pipe with at most length bytes of the file fd from offset on; return how many, 0 at its end.
 
-        Raises OSError: EINVAL where the file cannot do that, EAGAIN when the pipe is full.
+        Raises OSError: EINVAL if the file does not support splice, EAGAIN when the pipe is full.
         """
         count = os.splice(fd, self._write_fd, length, offset_src=offset)
         self.filled += count
         return count
 
     def empty(self, fd: int, offset: int) -> int:
-        """Write everything to fd at offset; returns how many bytes that were. Raises OSError: the rest stays inside."""
+        """Write the contents to fd at offset; return how many bytes were written. Raises OSError; the rest stays."""
         done = 0
         while self.filled:
             count = os.splice(self._read_fd, fd, self.filled, offset_dst=offset + done)
@@ -49,6 +49,6 @@ class Pipe:
         return done
 
     def close(self) -> None:
-        """Close both ends; what is inside is lost."""
+        """Close both ends; the contents are lost."""
         os.close(self._read_fd)
         os.close(self._write_fd)

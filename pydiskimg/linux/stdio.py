@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How every process of a command begins and ends: the interpreter's settings, and standard input, output and error."""
+"""The beginning and end of a command's process: the interpreter's settings, and standard input, output and error."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 def begin_process() -> None:
-    """Set the interpreter as a command needs it: pydiskimg/startup.py says why. It is not for a library to do."""
+    """Set the interpreter as a command needs it (see pydiskimg/startup.py). A library must not do that."""
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     sys.setswitchinterval(THREADS_TAKE_TURNS_SECONDS)
 
 
 def keep_standard_descriptors() -> set[int]:
-    """Open /dev/null in place of the descriptors 0, 1 and 2 that are closed, and return which these are.
+    """Open /dev/null for those of the descriptors 0, 1 and 2 that are closed, and return their numbers.
 
-    Otherwise the next file to be opened takes the number: a disk could become the standard error that messages and
-    scripts write to. Call it before anything is opened.
+    Otherwise the next opened file gets the number: a disk could become the standard error that messages and scripts
+    write to. Call this before any file is opened.
     """
     closed: set[int] = set()
     while True:
@@ -36,15 +36,15 @@ def keep_standard_descriptors() -> set[int]:
 
 
 def end_process(status: int) -> NoReturn:
-    """Flush standard output and error, and end the process with the status; every file must be closed by then.
+    """Flush standard output and error, and end the process with the status; every file must be closed before.
 
-    An error of the flush changes nothing: a result that was lost has been reported. To take the interpreter apart would
-    be a tenth of the time of a short command, wait for threads whose work is no longer needed, and end with another
-    status where standard error is full.
+    An error of the flush is ignored: a lost result has been reported before. Finalising the interpreter would take a
+    tenth of the time of a short command, wait for threads whose work is no longer needed, and change the status if
+    standard error is full.
     """
     for stream in (sys.stdout, sys.stderr):
         try:  # noqa: SIM105 - contextlib is slow to import
             stream.flush()
-        except (OSError, AttributeError):  # AttributeError: None, what Python makes of a descriptor that is closed
+        except (OSError, AttributeError):  # AttributeError: Python sets a stream to None if its descriptor is closed
             pass
     os._exit(status)

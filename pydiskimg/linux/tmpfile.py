@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A file that gets its name when it is complete: O_TMPFILE, linkat(2), and rename(2) over what had the name."""
+"""A file that gets its name when it is complete: O_TMPFILE, linkat(2), and rename(2) over an existing file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pydiskimg.errors import StorageError
 from pydiskimg.linux.procfs import require_proc
 
-# Said by file systems without O_TMPFILE; the last two by those that take it for O_DIRECTORY.
+# The errors of file systems without O_TMPFILE; the last two from those that take it for O_DIRECTORY.
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 
 
@@ -24,7 +24,7 @@ class UnnamedFile:
         self._temporary = temporary
 
     def publish(self, name: str | bytes) -> None:
-        """Give the file, which is synced, its name in place of what has it, and sync the directory. Raises OSError."""
+        """Give the (synced) file its name, replacing an existing file, and sync the directory. Raises OSError."""
         if self._temporary is None:
             self._temporary = _temporary_name()
             source = f"/proc/self/fd/{self.fd}"
@@ -34,7 +34,7 @@ class UnnamedFile:
         sync_directory(self._directory)
 
     def close(self) -> None:
-        """Let go of the file, which is gone then unless it was published."""
+        """Close the file; unless it was published, it is gone."""
         os.close(self.fd)
         if self._temporary is not None:
             with suppress(OSError):
@@ -43,11 +43,11 @@ class UnnamedFile:
 
 @contextmanager
 def unnamed_file(directory: int, *, mode: int) -> Iterator[UnnamedFile]:
-    """Give a new file in the directory, whose descriptor (O_PATH will do) stays the caller's; the umask masks mode.
+    """Give a new file in the directory; the caller keeps its descriptor (O_PATH will do); the umask masks mode.
 
-    Where the file system has no O_TMPFILE (NFS), or /proc, through which the file gets its name, is not mounted, it is
-    called .pydiskimg-* until then; elsewhere a process that is killed leaves such a name only between link and rename.
-    Raises OSError.
+    If the file system does not support O_TMPFILE (NFS), or /proc, through which the file gets its name, is not mounted,
+    the file is called .pydiskimg-* until it is published. Otherwise a process that is killed leaves such a name only
+    between link and rename. Raises OSError.
     """
     fd, temporary = _opened(directory, mode)
     file = UnnamedFile(fd, directory, temporary)
@@ -58,7 +58,7 @@ def unnamed_file(directory: int, *, mode: int) -> Iterator[UnnamedFile]:
 
 
 def sync_directory(directory: int) -> None:
-    """Sync an open directory, also one that is open with O_PATH. Raises OSError."""
+    """Sync an open directory, even one that is open with O_PATH. Raises OSError."""
     fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
     try:
         os.fsync(fd)

@@ -52,7 +52,7 @@ def _xfs(fd: int, size: int, _name: str) -> None:
 def _btrfs(fd: int, _size: int, name: str) -> None:
     count, highest = fsgrowth.btrfs_devices(fd)
     if count != 1:
-        raise FileSystemError(f"{name}: its btrfs is spread over {count} devices; none of them is grown")
+        raise FileSystemError(f"{name}: its btrfs spans {count} devices; none of them is grown")
     if not fsgrowth.grow_btrfs(fd, highest):
         raise FileSystemError(f"{name}: its btrfs has a balance under way; let it end or cancel it in the guest first")
 

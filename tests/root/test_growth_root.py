@@ -314,7 +314,7 @@ def test_a_btrfs_on_two_devices(tmp_path: Path) -> None:
     os.truncate(second, 340 * MIB)
     with loop(path, 0, 340 * MIB) as one, loop(second, 0, 340 * MIB) as two:
         subprocess.run(["mkfs.btrfs", "-q", "-f", one, two], check=True)
-    with pytest.raises(FileSystemError, match="is spread over 2 devices"):
+    with pytest.raises(FileSystemError, match="spans 2 devices"):
         grow(path)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Which file system lies on a disk or partition: its superblocks are read, nothing is run, mounted or guessed.
+"""Find which file system is on a disk or partition, by its superblock alone: nothing is run, mounted or guessed.
 
-Every check is on a bounded number of bytes at fixed places; the content may be hostile.
+Every check reads a bounded number of bytes at fixed offsets; the content may be hostile.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 __all__ = ["FileSystemKind", "probe"]
 
-# btrfs has its superblock farthest from the start, at 64 KiB; swap of 64 KiB pages its signature just before.
+# btrfs has its superblock farthest from the start, at 64 KiB; swap with pages of 64 KiB has its signature just before.
 _HEAD = (64 + 4) << 10
 
-# Marks, with their offsets or at those of the ends of pages
+# Signatures, with their offsets, or with their offsets from the ends of pages
 _FAT = ((510, b"\x55\xaa"), (54, (b"MSDOS", b"FAT")), (82, (b"MSWIN", b"FAT32")))
 _SWAP = (b"SWAPSPACE2", b"SWAP-SPACE", b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"LINHIB0001")
 _TUX_ON_ICE = b"\xed\xc3\x02\xe9"
 
 
 def probe(source: Source) -> FileSystemKind | None:
-    """Return what lies on the source, or None when it is nothing that is known here.
+    """Return the content of the source, or None when it is not of a known type.
 
     None for a partition table. Raises FileSystemError when two file systems have left their signatures
     (libblkid and mount refuse that too); StorageError or InvalidImageError as reading the source does.
@@ -40,14 +40,14 @@ def probe(source: Source) -> FileSystemKind | None:
     if len(found) > 1:
         names = " and ".join(kind.type for kind in found)
         raise FileSystemError(
-            f"{source.name}: has the signatures of {names}, so what it holds is unclear; wipe the one that is stale"
+            f"{source.name}: has the signatures of {names}, so its content is unclear; wipe the stale one"
         )
     return found[0] if found else None
 
 
-# The order of both is libblkid's. Only what has a mark in head is imported to judge it: most disks have one of them.
+# The order of both is libblkid's. A module is imported only if one of its signatures is in head: most disks have one.
 def _containers(head: bytes) -> Iterator[Callable[[bytes], FileSystemKind | None]]:
-    """Yield what looks for those that hold other devices; the first that is found ends the search."""
+    """Yield the probes for devices that hold other devices; the first one found ends the search."""
     if any(head.startswith(b"LABELONE", sector * 512) for sector in range(4)):
         from pydiskimg.fs.probe.containers import lvm2
 
@@ -59,7 +59,7 @@ def _containers(head: bytes) -> Iterator[Callable[[bytes], FileSystemKind | None
 
 
 def _file_systems(head: bytes) -> Iterator[Callable[[Source, bytes], FileSystemKind | None]]:
-    """Yield what looks for file systems and swap, of which there must be one only."""
+    """Yield the probes for file systems and swap, of which the source may have only one."""
     if any(head.startswith(marks, offset) for offset, marks in _FAT):
         from pydiskimg.fs.probe import vfat
 

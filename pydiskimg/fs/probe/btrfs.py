@@ -10,7 +10,7 @@ from pydiskimg.records import Record
 
 OFFSET = 64 << 10
 MAGIC = b"_BHRfS_M"
-MINIMUM = 1 << 20  # bytes; libblkid looks for none below
+MINIMUM = 1 << 20  # bytes; libblkid ignores smaller devices
 CRC32C = 0  # csum_type
 
 SUPERBLOCK = Record("btrfs superblock", "<", 4096, """
@@ -70,7 +70,7 @@ DEV_ITEM = Record("btrfs dev_item", "<", 98, """
 
 
 def checksum_holds(block: bytes) -> bool:
-    """True when a superblock or a node of a tree begins with the crc32c of the rest."""
+    """True when a superblock or tree node begins with the crc32c of the rest."""
     size = SUPERBLOCK.slice_of("csum").stop
     return crc32c(block[size:]) ^ 0xFFFFFFFF == int.from_bytes(block[:4], "little")
 

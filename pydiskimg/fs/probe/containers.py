@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What holds other block devices: LVM physical volumes and LUKS."""
+"""Devices that hold other block devices: LVM physical volumes and LUKS."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def lvm2(head: bytes) -> FileSystemKind | None:
 
 
 def _lvm_crc(data: bytes) -> int:
-    """CRC-32 from a start value of its own and without the final inversion, which zlib's does at both ends."""
+    """CRC-32 with its own start value and without the final inversion; zlib's inverts at both ends."""
     return zlib.crc32(data, _LVM_CRC_START ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
 
 

@@ -8,7 +8,7 @@ from pydiskimg.fs.ext4.superblock import Superblock, parse_superblock
 from pydiskimg.fs.probe.kind import FileSystemKind, label_text, uuid_text
 from pydiskimg.protocols import Source
 
-_TEST_FILESYS = 0x4  # s_flags: of the time when ext4 was under development
+_TEST_FILESYS = 0x4  # s_flags: from the time when ext4 was under development
 
 
 def probe(_source: Source, head: bytes) -> FileSystemKind | None:
@@ -25,6 +25,6 @@ def probe(_source: Source, head: bytes) -> FileSystemKind | None:
 
 
 def _is_plausible(superblock: Superblock) -> bool:
-    """Tell a superblock from two bytes that happen to be the magic: no driver takes one without these."""
+    """True for a superblock rather than two bytes that happen to be the magic: no driver accepts one without these."""
     counts = ("s_inodes_count", "s_blocks_count_lo", "s_blocks_per_group", "s_inodes_per_group")
     return all(map(superblock.number, counts)) and superblock.block_size is not None

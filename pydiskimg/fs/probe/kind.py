@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a probe says, and how bytes that a guest wrote become text."""
+"""The result of a probe, and how bytes that a guest wrote become text."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pydiskimg.startup import ValueObject
 
 
 class FileSystemKind(ValueObject):
-    """What lies on a disk or partition, spelled as blkid spells it.
+    """The content of a disk or partition, spelled as blkid spells it.
 
     type is ext2, ext3, ext4, xfs, btrfs, vfat, swap, swsuspend (a swap area with a hibernated system), LVM2_member or
     crypto_LUKS. uuid is as in /etc/fstab: lower case in five groups, ABCD-1234 for vfat, six groups of letters and
-    digits for LVM; None when it was never set. label is None when it is empty.
+    digits for LVM; None if it was never set. label is None if it is empty.
     """
 
     __slots__ = ("label", "type", "uuid")
@@ -23,21 +23,21 @@ class FileSystemKind(ValueObject):
 
 
 def uuid_text(raw: bytes) -> str | None:
-    """Return the 16 bytes as text; all zero is none."""
+    """Return the 16 bytes as text; None if all are zero."""
     if not any(raw):
         return None
-    digits = raw.hex()  # by hand: the module uuid takes longer to import than a small file to read
+    digits = raw.hex()  # by hand: importing the module uuid takes longer than reading a small file
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def label_text(raw: bytes) -> str | None:
-    """Return a label up to its first zero byte and without trailing blanks; nothing left is none.
+    """Return a label up to its first zero byte and without trailing blanks; None if nothing is left.
 
-    It is arbitrary bytes of a guest, and safe in messages: see printable(), exact.
+    A label is arbitrary bytes of a guest; the text is safe in messages: see printable(), exact.
     """
     label = raw.split(b"\0", 1)[0].rstrip(b" \t\n\v\f\r")
     if not label:
         return None
-    from pydiskimg.text import printable  # only here: many file systems have no label
+    from pydiskimg.text import printable  # imported here: many file systems have no label
 
     return printable(label, exact=True)

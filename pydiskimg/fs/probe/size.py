@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How much of its device a file system covers, as its superblock says, and how much it ever could."""
+"""How much of its device a file system covers, by its superblock, and how much it could cover at most."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pydiskimg.records import Record
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """size is what the file system covers, limit what it can cover at most, block_size its unit: all bytes."""
+    """size is what the file system covers, limit what it can cover at most, block_size its unit: all in bytes."""
 
     size: int
     block_size: int
@@ -30,10 +30,11 @@ class Coverage:
 
 
 def coverage(source: Source, fs_type: str) -> Coverage:
-    """Return what the file system of a type that probe() found covers: ext2, ext3, ext4, xfs or btrfs.
+    """Return what a file system of a type that probe() found covers: ext2, ext3, ext4, xfs or btrfs.
 
-    Raises FileSystemError when it must not be grown as it is: errors are recorded in it, it was not unmounted and has
-    no journal, it is spread over several devices, or its numbers make no sense. ValueError for another type.
+    Raises FileSystemError when it must not be grown in its present state: errors are recorded in it, it was not
+    unmounted and has no journal, it spans several devices, or its numbers are not plausible. ValueError for another
+    type.
     """
     if fs_type not in _TYPES:
         raise ValueError(f"{source.name}: a {fs_type!r} has no coverage")
@@ -51,10 +52,10 @@ def coverage(source: Source, fs_type: str) -> Coverage:
 
 
 def stated_size(head: bytes) -> int:
-    """Return how many bytes of its device the file system covers whose superblock is in head, the first bytes of it.
+    """Return how many bytes of its device a file system covers; head is the first bytes of the device.
 
-    0: no ext2, ext3, ext4, xfs or btrfs, or one in blocks of a size that no kernel mounts: libblkid calls that no xfs
-    either. The number is the superblock's own: good for a comparison, and nothing else.
+    Return 0 if it is not ext2, ext3, ext4, xfs or btrfs, or has a block size that no kernel mounts (libblkid does not
+    report such an xfs either). The number is unchecked: use it for comparisons only.
     """
     for superblock in (_EXT, _XFS, _BTRFS):
         record, offset, (field, magic) = superblock.record, superblock.offset, superblock.magic
@@ -67,7 +68,7 @@ def stated_size(head: bytes) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Superblock:
-    """Where a superblock lies, what tells that it is one, and how its fields are read; refusal says why not to grow."""
+    """The offset of a superblock, how to recognise it and read its fields; refusal says why not to grow."""
 
     record: Record
     offset: int
@@ -85,7 +86,7 @@ def _ext_covered(fields: dict[str, Any]) -> Coverage:
 
 def _ext_refusal(fields: dict[str, Any]) -> str | None:
     if fields["s_state"] & ERROR_FS:
-        return "errors are recorded in its ext file system, which then does not grow; check it (e2fsck -f)"
+        return "errors are recorded in its ext file system, so it is not grown; check it (e2fsck -f)"
     if not (Compat.HAS_JOURNAL in Superblock(fields).features or fields["s_state"] & VALID_FS):
         return "its ext file system has no journal and was not unmounted; check it (e2fsck -f) first"
     return None
@@ -101,7 +102,7 @@ def _btrfs_covered(fields: dict[str, Any]) -> Coverage:
 
 def _btrfs_refusal(fields: dict[str, Any]) -> str | None:
     count = fields["num_devices"]
-    return None if count == 1 else f"its btrfs is spread over {count} devices; none of them is grown"
+    return None if count == 1 else f"its btrfs spans {count} devices; none of them is grown"
 
 
 _EXT = _Superblock(

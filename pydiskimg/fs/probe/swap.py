@@ -7,7 +7,7 @@ from pydiskimg.fs.probe.kind import FileSystemKind, label_text, uuid_text
 from pydiskimg.fs.swap import HEADER, MAGIC, MAGIC_OFFSETS, MINIMUM_PAGES, PAGE_SIZE, read_header
 from pydiskimg.protocols import Source
 
-_WORDS = slice(4 * 32, 4 * 34)  # of the padding: libblkid believes UUID and label where these are zero
+_WORDS = slice(4 * 32, 4 * 34)  # in the padding: libblkid trusts UUID and label only if these bytes are zero
 _OLD = b"SWAP-SPACE"
 _HIBERNATED = (b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"LINHIB0001")
 _TUX_ON_ICE = bytes.fromhex("edc302e99856e50c")  # at offset 0
@@ -15,7 +15,7 @@ _TUX_ON_ICE = bytes.fromhex("edc302e99856e50c")  # at offset 0
 
 def probe(source: Source, head: bytes) -> FileSystemKind | None:
     """Return the swap area whose header is in head, the first bytes of the source."""
-    if source.size < MINIMUM_PAGES * PAGE_SIZE:  # the kernel takes no smaller one
+    if source.size < MINIMUM_PAGES * PAGE_SIZE:  # the kernel accepts no smaller one
         return None
     signatures = [head[offset : offset + len(MAGIC)] for offset in MAGIC_OFFSETS]
     fields = HEADER.unpack(head)

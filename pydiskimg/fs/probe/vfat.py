@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""FAT12, FAT16 and FAT32 by their boot sector and root directory.
+"""FAT12, FAT16 and FAT32, recognised by their boot sector and root directory.
 
-A boot sector of a partitioned disk may begin like one of a file system. What decides is whether the numbers of the
-BPB describe a FAT file system.
+The boot sector of a partitioned disk may begin like that of a file system. It is a FAT file system if the numbers of
+the BPB describe one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _FOREIGN = (b"JFS     ", b"HPFS    ")  # OS/2 put a BPB in front of them too
 _LARGEST = {12: 0xFF4, 16: 0xFFF4, 32: 0x0FFFFFF6}  # clusters
 
-# What the bytes of an entry with the volume's name have to be, as tables for bytes.translate().
+# The valid bytes of an entry with the volume's name, as tables for bytes.translate().
 _IS_ZERO = bytes(value == 0 for value in range(256))
 _IS_NAMED = bytes(value != DELETED for value in range(256))
 _IS_VOLUME_ID = bytes(
@@ -42,14 +42,14 @@ _CONDITIONS = (
     (ENTRY.offsets["DIR_Attr"], _IS_VOLUME_ID),
     *((at + byte, _IS_ZERO) for at in _FIRST_CLUSTER for byte in (0, 1)),
 )
-_ROOT_CLUSTERS = 100  # of the root directory in FAT32, as far as libblkid looks
+_ROOT_CLUSTERS = 100  # of the root directory in FAT32: libblkid reads no more
 _LARGEST_DIRECTORY = (1 << 16) * ENTRY.size  # bytes
 
 
 class _Geometry:
     """The BPB's numbers, checked; sizes are bytes."""
 
-    bits: int  # of an entry of the allocation table: 12, 16 or 32
+    bits: int  # bits of an entry of the allocation table: 12, 16 or 32
     sector: int
     cluster: int
     table: int  # offset of the first allocation table
@@ -66,7 +66,7 @@ class _Geometry:
 
 
 def probe(source: Source, head: bytes) -> FileSystemKind | None:
-    """Return the FAT file system whose boot sector head begins with; its label is that of the root directory."""
+    """Return the FAT file system whose boot sector begins head; its label is that of the root directory."""
     if len(head) < BOOT_SECTOR.size:
         return None
     older, newer = BOOT_SECTOR.unpack(head), FAT32_BOOT_SECTOR.unpack(head)
@@ -129,13 +129,13 @@ def _power_of_two(number: int) -> bool:
 
 
 def _part(source: Source, offset: int, length: int) -> bytes:
-    """The bytes that there are of the range: a boot sector may promise more than the source has."""
+    """The bytes of the range that exist: a boot sector may promise more than the source has."""
     length = min(length, max(0, source.size - offset))
     return read_bytes(source, offset, length) if length else b""
 
 
 def _info_sector_holds(source: Source, geometry: _Geometry) -> bool:
-    """FAT32's FSInfo sector must carry its two signatures; some makers leave them zero."""
+    """FAT32's FSInfo sector must have its two signatures; some makers leave them zero."""
     if not geometry.info:
         return True
     sector = _part(source, geometry.info, FSINFO.size)
@@ -147,12 +147,12 @@ def _info_sector_holds(source: Source, geometry: _Geometry) -> bool:
 
 
 def _serial(geometry: _Geometry) -> str | None:
-    """The volume's serial number, in the form that the DIR command of DOS gave it."""
+    """The volume's serial number, as the DIR command of DOS prints it."""
     return f"{geometry.serial >> 16:04X}-{geometry.serial & 0xFFFF:04X}" if geometry.serial else None
 
 
 def _volume_names(source: Source, geometry: _Geometry) -> Iterator[bytes | None]:
-    """Yield the volume's name where the root directory has it, None for each part of it without."""
+    """Yield the volume's name if a part of the root directory has it, None for each part without it."""
     if geometry.bits != 32:
         yield _volume_name(_part(source, geometry.root, geometry.root_size))
         return
@@ -166,9 +166,9 @@ def _volume_names(source: Source, geometry: _Geometry) -> Iterator[bytes | None]
 
 
 def _volume_name(directory: bytes) -> bytes | None:
-    """Return the first name of a volume in a part of a directory, None where there is none before its end.
+    """Return the first volume name in a part of a directory, None if the directory ends before one.
 
-    Each condition is looked at for all entries at once: a loop over 65536 of them takes a hundred times as long.
+    Each condition is checked for all entries at once: a loop over 65536 of them takes a hundred times as long.
     """
     size = ENTRY.size
     count = len(directory) // size

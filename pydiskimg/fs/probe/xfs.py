@@ -68,7 +68,7 @@ def probe(_source: Source, head: bytes) -> FileSystemKind | None:
 
 
 def _is_plausible(fields: dict[str, Any]) -> bool:
-    """Tell a superblock from four letters that happen to be the magic: libblkid takes none without these."""
+    """True for a superblock rather than four letters that happen to be the magic: libblkid checks these fields."""
     blocks, group, groups = fields["sb_dblocks"], fields["sb_agblocks"], fields["sb_agcount"]
     block, block_log = fields["sb_blocksize"], fields["sb_blocklog"]
     inode, inode_log = fields["sb_inodesize"], fields["sb_inodelog"]

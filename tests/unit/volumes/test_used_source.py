@@ -147,7 +147,7 @@ def test_a_group_that_is_not_believed() -> None:
 def test_swap_that_is_not_believed() -> None:
     content = bytearray(swap())
     content[3000] = 1
-    all_is_used(partitioned([(1, 2, bytes(content))]), "partition 1 (swap): its header holds something that mkswap")
+    all_is_used(partitioned([(1, 2, bytes(content))]), "partition 1 (swap): its header has bytes that mkswap")
 
 
 def swap_and_xfs() -> bytes:
