@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who holds a disk: for the sentence that says why it was refused; and how it is held by us."""
+"""Find out who holds a disk, for the message that refuses it, and hold a disk against others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydiskimg.linux.fileio import system_text
 from pydiskimg.linux.locks import is_read, lock_as_reader, lock_as_writer, lock_holder
 from pydiskimg.startup import TYPE_CHECKING
 
-# For the kernel to finish a mount that a killed process had begun, and to unmount it.
+# Seconds for the kernel to finish a mount that a killed process had begun, and to unmount it.
 _MOMENT_SECONDS = 2.0
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def device_holder(path: str) -> str:
-    """Return in a few words what holds the block device: its mount points, a device on top, or a process."""
+    """Return in a few words who holds the block device: its mount points, a device on top, or a process."""
     try:
         number = os.stat(path).st_rdev
     except OSError:
@@ -38,7 +38,7 @@ def device_holder(path: str) -> str:
 
 
 def loop_over_file(fd: int) -> str | None:
-    """Return the loop device that the regular file behind fd is attached to, if there is one."""
+    """Return the loop device that is attached to the regular file behind fd, if there is one."""
     attached = [name for name in _names("/sys/block") if os.path.exists(f"/sys/block/{name}/loop")]
     if not attached:
         return None
@@ -50,16 +50,17 @@ def loop_over_file(fd: int) -> str | None:
 
 
 def is_same_file(path: str, fd: int) -> bool:
-    """True when path names bytes that fd is open on: of the same file or block device, or through loop devices."""
+    """True when path names the bytes of fd: the same file or block device, also through loop devices."""
     from pydiskimg.host.same_bytes import overlap
 
     return overlap(os.stat(path), os.fstat(fd))
 
 
 def claim_file(fd: int, name: str) -> None:
-    """Lock the regular file behind fd, until that is closed, against all who would write it.
+    """Lock the regular file behind fd, until that is closed, against all other writers.
 
-    Raises InUseError when a process has locked it (flock), a loop device shows it or a virtual machine has it.
+    Raises InUseError when a process has locked it (flock), a loop device is attached to it or a virtual machine uses
+    it.
     """
     loop = _lasting_loop(fd)
     if loop is not None:
@@ -74,10 +75,10 @@ def claim_file(fd: int, name: str) -> None:
 
 
 def claim_device(fd: int, name: str) -> list[int]:
-    """Keep other writers, exports and QEMU from the block device behind fd, whatever node they open.
+    """Keep other writers, exports and QEMU from the block device behind fd, whichever node they open.
 
-    That lasts until fd and the descriptors that are returned, the caller's, are closed. Raises InUseError when the
-    device is used already.
+    This lasts until the caller closes fd and the returned descriptors. Raises InUseError when the device is already in
+    use.
     """
     from pydiskimg.linux.blockdev import open_kernel_node
 
@@ -94,9 +95,10 @@ def claim_device(fd: int, name: str) -> list[int]:
 
 
 def claim_for_reading(stack: ExitStack, fd: int, name: str) -> None:
-    """Keep our own writers from the file or block device behind fd, until fd and stack are closed.
+    """Keep pydiskimg's own writers from the file or block device behind fd, until fd and stack are closed.
 
-    Other readers do the same side by side, and a virtual machine may go on. Raises InUseError when one of ours writes.
+    Several readers may do this at once, and a virtual machine may continue. Raises InUseError when such a writer has
+    it.
     """
     from pydiskimg.linux.blockdev import open_kernel_node
 
@@ -114,9 +116,9 @@ def claim_for_reading(stack: ExitStack, fd: int, name: str) -> None:
 
 
 def claim_from_machines(fd: int, name: str) -> None:
-    """Keep QEMU from using the file or device behind fd, until that is closed, for more than to look at it.
+    """Keep QEMU from using the file or device behind fd, until that is closed, except to look at it.
 
-    Raises InUseError when it is used already, or is being exported.
+    Raises InUseError when it is already in use, or is being exported.
     """
     try:
         if lock_as_writer(fd):
@@ -129,7 +131,7 @@ def claim_from_machines(fd: int, name: str) -> None:
 
 
 def _lasting_loop(fd: int) -> str | None:
-    """Return the loop device over the file; one of a process that was killed is given a moment to clear itself."""
+    """Return the loop device over the file; that of a killed process is given a moment to detach itself."""
     end = time.monotonic() + _MOMENT_SECONDS
     while (loop := loop_over_file(fd)) is not None and _clears_itself(loop) and time.monotonic() < end:
         time.sleep(0.02)
@@ -139,7 +141,7 @@ def _lasting_loop(fd: int) -> str | None:
 def _clears_itself(loop: str) -> bool:
     try:
         return system_text(f"/sys/block/{os.path.basename(loop)}/loop/autoclear").strip() == "1"
-    except OSError:  # it is gone
+    except OSError:  # it is detached
         return True
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Loop devices that the kernel takes away by itself when we are gone."""
+"""Loop devices that the kernel removes by itself when this process ends."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from pydiskimg.units import format_bytes
 
 CONTROL = "/dev/loop-control"
 
-# Others may take the number that the kernel offered us; each of them that does so makes progress.
+# Other processes may take the number that the kernel offered; each attempt that loses means that another succeeded.
 _ATTACH_SECONDS = 20.0
-# udev and its helpers look at every new block device for a moment and let go by themselves.
+# udev and its helpers open every new block device for a moment and close it again on their own.
 _DETACH_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class LoopDevice:
-    """A block device that shows a range of a file or of another block device; size is bytes.
+    """A block device that shows a range of a file or of another block device; size is in bytes.
 
-    path is /dev/loopN. fd is open for reading and fsync() and belongs to loop_device(); not for writing, because a
-    kernel without CONFIG_BLK_DEV_WRITE_MOUNTED mounts nothing that a process can write to.
+    path is /dev/loopN. fd is open for reading and fsync() and belongs to loop_device(). It is not open for writing,
+    because a kernel without CONFIG_BLK_DEV_WRITE_MOUNTED does not mount a device that a process can write to.
     """
 
     path: str
@@ -41,7 +41,7 @@ class LoopDevice:
 
 @dataclass(frozen=True, slots=True)
 class _Range:
-    """What is to be shown: length bytes from offset of the open file fd, which messages call name."""
+    """The range to be shown: length bytes from offset of the open file fd, called name in messages."""
 
     fd: int
     name: str
@@ -63,14 +63,14 @@ def loop_device(
     """Show [offset, offset + length) of backing as a block device while the context lasts.
 
     backing is the path of a regular file or block device, or a descriptor of one (which stays open, and must be open
-    for writing unless read_only). Somebody may hold a backing block device open with O_EXCL. offset and length are
-    bytes and multiples of sector_size; length None is to the end.
+    for writing unless read_only). A process may hold a backing block device open with O_EXCL. offset and length are
+    bytes and multiples of sector_size; length None means to the end.
 
-    The device is auto-clearing: it goes when the last descriptor and the last mount of it go, so a process that is
-    killed leaves nothing. Leaving writes everything out, waits until the device is really detached, and syncs the
+    The device is auto-clearing: it is removed with the last descriptor and the last mount of it, so a killed process
+    leaves nothing. Leaving the context writes everything out, waits until the device is really detached, and syncs the
     backing file; it never hides an error of the body. Needs root, Linux 5.8 and /sys.
 
-    Raises StorageError (InUseError when somebody still holds the device on leaving), ValueError for a negative offset
+    Raises StorageError (InUseError when a process still holds the device on leaving), ValueError for a negative offset
     or length.
     """
     with ExitStack() as stack:
@@ -81,8 +81,8 @@ def loop_device(
         patience.renew()
         identity = _identity(device.path)
         with teardown(
-            # Detaching alone flushes nothing to stable storage: the last close writes the device's page cache into the
-            # backing file's and stops there. fsync() on the device does that and then syncs the backing file's data.
+            # Detaching alone flushes nothing to stable storage: the last close only writes the device's page cache into
+            # the backing file's. fsync() on the device does that too and then syncs the backing file's data.
             lambda: _sync(device.fd, device.path, shown),
             lambda: os.close(device.fd),
             lambda: _wait_until_detached(device.path, shown, identity),
@@ -103,7 +103,7 @@ def _opened(backing: str | os.PathLike[str] | int, *, read_only: bool) -> Iterat
         return
     path = os.fspath(backing)
     try:
-        # O_NONBLOCK: a FIFO in place of a file must not make us wait for somebody to open its other end.
+        # O_NONBLOCK: opening a FIFO in place of a file must not wait for another process to open its other end.
         fd = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_NONBLOCK)
     except OSError as error:
         raise storage_error(error, path, "cannot be opened to make a loop device") from error
@@ -114,7 +114,7 @@ def _opened(backing: str | os.PathLike[str] | int, *, read_only: bool) -> Iterat
 
 
 def _length(fd: int, name: str, offset: int, length: int | None, sector_size: int) -> int:
-    """Return the bytes to show; refuse what the kernel would cut short without a word."""
+    """Return the range to show; refuse a range that the kernel would cut short silently."""
     if offset < 0 or (length is not None and length < 0):
         raise ValueError(f"{name}: offset {offset} and length {length} must not be negative")
     size = _backing_size(fd, name)
@@ -142,7 +142,7 @@ def _refusal(name: str, text: str, number: int = errno.EINVAL) -> StorageError:
 
 
 def _attach(shown: _Range) -> LoopDevice:
-    """Take a free device and bind it; another process that is faster only makes us take the next one."""
+    """Bind a free device; if another process takes it first, try the next one."""
     control = _open_control(shown.name)
     try:
         deadline = time.monotonic() + _ATTACH_SECONDS
@@ -153,7 +153,7 @@ def _attach(shown: _Range) -> LoopDevice:
             time.sleep(0.001)
     finally:
         os.close(control)
-    text = f"no loop device could be had within {_ATTACH_SECONDS:.0f} seconds; other processes took each one first"
+    text = f"no loop device was free within {_ATTACH_SECONDS:.0f} seconds; other processes took each one first"
     raise InUseError(f"{shown.name}: {text}", errno=errno.EBUSY, filename=shown.name)
 
 
@@ -178,7 +178,7 @@ def _try_attach(control: int, shown: _Range) -> LoopDevice | None:
             _configure(binder, shown)
             fd = os.open(path, os.O_RDONLY)
         except OSError as error:
-            if error.errno in (errno.EBUSY, errno.ENXIO):  # ENXIO: it is just being detached or removed
+            if error.errno in (errno.EBUSY, errno.ENXIO):  # ENXIO: it is being detached or removed
                 return None
             raise _attach_error(error, path, shown) from error
         with ExitStack() as on_failure:
@@ -203,7 +203,7 @@ def _configure(binder: int, shown: _Range) -> None:
 
 def _attach_error(error: OSError, path: str, shown: _Range) -> StorageError:
     if error.errno == errno.ENOENT:
-        text = f"the kernel offers {path} but there is no such node; /dev is not kept by the kernel (devtmpfs)"
+        text = f"the kernel offers {path} but that node does not exist; /dev is not a devtmpfs"
         return _refusal(shown.name, f"cannot make a loop device: {text}", errno.ENOENT)
     if error.errno in (errno.EINVAL, errno.ENOTTY):
         text = f"sectors of {shown.sector_size} bytes may be impossible, and Linux 5.8 is needed"
@@ -212,7 +212,7 @@ def _attach_error(error: OSError, path: str, shown: _Range) -> StorageError:
 
 
 def _check(fd: int, path: str, shown: _Range) -> None:
-    """The kernel cuts a range at the file's end and falls back to read-only in silence; refuse both."""
+    """Refuse a range that the kernel cut at the file's end, and its silent fallback to read-only."""
     size = blockdev.device_size(fd)
     if size != shown.length:
         raise _refusal(shown.name, f"{path} shows {size} of {shown.length} bytes; the file has changed its size")
@@ -221,15 +221,15 @@ def _check(fd: int, path: str, shown: _Range) -> None:
 
 
 def _identity(path: str) -> tuple[str, ...]:
-    """What tells this use of /dev/loopN from the next one, which may be somebody else's; empty when it is unbound."""
+    """Return what distinguishes this use of /dev/loopN from the next one (by another process); empty if unbound."""
     base = f"/sys/block/{os.path.basename(path)}"
     try:
         bound = tuple(system_text(f"{base}/loop/{name}") for name in ("backing_file", "offset", "sizelimit"))
-        # Counts every medium; since Linux 5.15.
+        # Counts every attached medium; since Linux 5.15.
         sequence = f"{base}/diskseq"
         return (*bound, system_text(sequence)) if os.path.exists(sequence) else bound
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):  # gone before or while it was read
+        if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):  # removed before or while it was read
             return ()
         raise
 
@@ -251,8 +251,8 @@ def _wait_until_detached(path: str, shown: _Range, identity: tuple[str, ...]) ->
     while identity and _identity(path) == identity:
         if time.monotonic() > deadline:
             patience.lose()
-            text = f"is still in use {seconds:.0f} seconds after we let go of it"
-            hint = "a process has it open, or it is mounted; it goes away when that ends"
+            text = f"is still in use {seconds:.0f} seconds after it was closed here"
+            hint = "a process has it open, or it is mounted; it is removed when that ends"
             raise InUseError(f"{path} over {shown.name}: {text}; {hint}", errno=errno.EBUSY, filename=path)
         time.sleep(pause)
         pause = min(pause * 2, 0.05)

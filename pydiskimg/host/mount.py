@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Mounts in a mount namespace of our own, which the kernel takes away with the process."""
+"""Mounts in a private mount namespace, which the kernel removes with the process."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from pydiskimg.linux import mounts, namespaces
 from pydiskimg.linux.mount_users import holders
 from pydiskimg.linux.procfs import require_proc
 
-# What each type is always mounted with, and with what besides when nothing may be written. Read-only alone still
-# replays a journal. noinit_itable: a fresh file system is not zeroed in the background while we fill it. nouuid: two
-# guests made from one image have one UUID. skip_balance: one that the guest has begun would go on here, and nothing
-# grows meanwhile. umask: vfat would take the process's.
+# Options that each type is always mounted with, and those added when nothing may be written. Read-only alone still
+# replays a journal. noinit_itable: a fresh file system is not zeroed in the background while it is filled. nouuid: two
+# guests made from one image have the same UUID. skip_balance: the kernel would resume a balance that the guest began,
+# and nothing grows during one. umask: vfat would take the process's.
 _OPTIONS = {
     "ext2": ("errors=remount-ro", ""),
     "ext3": ("errors=remount-ro", "noload"),
@@ -33,7 +33,8 @@ _OPTIONS = {
     "vfat": ("umask=0022", ""),
 }
 
-# Directories that every system has and seldom uses; a private tmpfs hides one of them from us only (ADR 0050).
+# Directories that every system has and seldom uses; a private tmpfs hides one of them from this process only (ADR
+# 0050).
 _DIRECTORIES = ("/mnt", "/media", "/srv", "/opt", "/var/opt", "/var/local")
 _TMPFS_OPTIONS = "mode=0755,size=64k,nr_inodes=64"
 
@@ -44,13 +45,12 @@ _ours: set[str] = set()
 
 
 def enter_private_namespace() -> None:
-    """Give this process a mount namespace of its own, once; further calls do nothing.
+    """Give this process a private mount namespace, once; further calls do nothing.
 
-    In Linux a mount namespace belongs to a thread and is handed on to what the thread starts. Call this in the main
-    thread before other threads are started: those that exist already stay in the system's namespace. Mounts made on
-    the system appear here too, and unmounting there is not held up by us; ours never appear there (ADR 0050).
-
-    In a chroot whose "/" is not a mount point the process is outside of it for an instant (ADR 0070).
+    In Linux a mount namespace belongs to a thread and is inherited by the threads and processes that it starts. Call
+    this in the main thread before other threads are started: existing threads stay in the system's namespace. Mounts
+    made on the system appear here too, and can be unmounted there at any time; mounts made here never appear there (ADR
+    0050). In a chroot whose "/" is not a mount point the process is outside of the chroot for an instant (ADR 0070).
 
     Raises StorageError without CAP_SYS_ADMIN, in a user namespace and where /proc is not mounted, RuntimeError in a
     thread other than the main one.
@@ -74,13 +74,13 @@ def enter_private_namespace() -> None:
 
 
 def _let_nothing_out() -> None:
-    """Make every mount of our namespace a slave: what is mounted here does not appear in the system's."""
+    """Make every mount of the private namespace a slave: mounts made here do not appear in the system's."""
     try:
         mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_SLAVE)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        with namespaces.at_root_of_namespace():  # "/" is not a mount point, and the mount that it lies on is outside
+        with namespaces.at_root_of_namespace():  # "/" is not a mount point, and the mount that contains it is outside
             mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_SLAVE)
 
 
@@ -109,22 +109,22 @@ def mounted(
     options: str = "",
     name: str | None = None,
 ) -> Iterator[str]:
-    """Mount the file system on a block device while the context lasts, and yield where.
+    """Mount the file system on a block device while the context lasts, and yield the mount point.
 
-    fs_type is what probe() found: ext2, ext3, ext4, xfs, btrfs or vfat; the kernel never guesses. target is an
-    existing directory; None gives a private one that leaves no trace. With read_only nothing is written to the device,
-    not even a journal replayed, so what was not yet in place when the guest stopped is missing. options are added to
-    those that are always given for the type. It is always nosuid and nodev, and noexec without programs: scripts that
-    enter the guest run what is in it. name is what messages call the device; None: its path, and the target where it
-    was given.
+    fs_type is the type that probe() found: ext2, ext3, ext4, xfs, btrfs or vfat; the kernel never guesses. target is an
+    existing directory; None gives a private one that leaves no trace. With read_only nothing is written to the device
+    and no journal is replayed, so changes that were only in the journal when the guest stopped are missing. options are
+    added to those that the type always gets. The mount is always nosuid and nodev, and noexec unless programs is set:
+    scripts that enter the guest run its programs. name is the device's name in messages; None means its path, and the
+    target if one was given.
 
-    The mount exists in this process's private namespace only (enter_private_namespace() is called). Leaving brings
-    everything to stable storage and unmounts completely, never lazily; an error of the body is never hidden.
+    The mount exists in this process's private namespace only (enter_private_namespace() is called). Leaving the context
+    writes everything to stable storage and unmounts completely, never lazily; an error of the body is never hidden.
 
-    Raises FileSystemError for a type that is not mounted here, for what require_mountable() refuses (the kernel would
-    open another device, or wait), and when mounting takes longer than MOUNT_SECONDS; InUseError when the device is
-    busy, or on leaving when a process still uses the mount (the message names it); StorageError for everything else the
-    kernel refuses.
+    Raises FileSystemError for a type that is not mounted here, for a file system that require_mountable() refuses (the
+    kernel would open another device, or wait), and when mounting takes longer than MOUNT_SECONDS; InUseError when the
+    device is busy, or on leaving when a process still uses the mount (the message names it); StorageError for all other
+    failures.
     """
     if name is None:
         name = f"{device_path} on {target}" if target is not None else device_path
@@ -156,7 +156,7 @@ def _mounted(wanted: _Mount) -> Iterator[str]:
                 lambda: _sync(os.fsync, device_fd, wanted),  # umount2() reports no error of its last writes
             )
         )
-        # Held from the start: syncfs() then tells of every error since.
+        # Opened at the start, so that syncfs() reports every error since.
         root_fd = _open_root(wanted.target, wanted.name)
         stack.enter_context(
             teardown(
@@ -176,13 +176,13 @@ def _mount(wanted: _Mount) -> None:
         raise _refused(error, wanted) from error
     except MountTimeoutError as error:
         ends = "it was stopped" if error.stopped else "it cannot be stopped, and holds the device until it ends"
-        text = f"the kernel was not done with mounting it after {error.seconds:.0f} seconds"
+        text = f"the kernel had not finished mounting it after {error.seconds:.0f} seconds"
         raise FileSystemError(f"{wanted.name}: the {wanted.fs_type} file system: {text}; {ends}") from error
 
 
 @contextmanager
 def _undone_on_failure(target: str) -> Iterator[None]:
-    """Unmount what the block has mounted on target when it raises: the mount may come before the child is stopped."""
+    """Unmount the file system from target when the block raises: the mount may come before the child is stopped."""
     before = _uppermost(target)
     try:
         yield
@@ -215,7 +215,7 @@ def _refused(error: OSError, wanted: _Mount) -> DiskImageError:
         errno.EROFS: "it must be written to first (its journal replayed), and the device is read-only",
         errno.EACCES: "the device is read-only",
         errno.ENODEV: "this kernel does not know that type; its module is missing",
-        errno.EEXIST: "one with the same UUID is mounted from another device",
+        errno.EEXIST: "a file system with the same UUID is mounted from another device",
         errno.EPERM: "mounting needs root (CAP_SYS_ADMIN)",
         errno.EBUSY: "the device is mounted elsewhere or held by another process",
     }
@@ -237,17 +237,17 @@ def _sync(sync: Callable[[int], object], fd: int, wanted: _Mount) -> None:
     try:
         sync(fd)
     except OSError as error:
-        raise storage_error(error, wanted.name, "what was written did not reach stable storage") from error
+        raise storage_error(error, wanted.name, "written data did not reach stable storage") from error
 
 
 def _check_still_writable(root_fd: int, wanted: _Mount) -> None:
     if not wanted.read_only and os.fstatvfs(root_fd).f_flag & os.ST_RDONLY:
-        text = "the kernel found errors in the file system and made it read-only; not all was written; see dmesg"
+        text = "the kernel found errors in the file system and made it read-only; not all data was written; see dmesg"
         raise StorageError(f"{wanted.name}: {text}", errno=errno.EROFS, filename=wanted.device)
 
 
 def _uppermost(target: str) -> int | None:
-    """The identifier of the mount that a path lookup of target ends on; None when it is not a mount point."""
+    """The id of the mount at target; None when target is not a mount point."""
     directory = os.path.realpath(target)
     return next((entry.mount_id for entry in reversed(mounts.mount_entries()) if entry.mount_point == directory), None)
 
@@ -258,7 +258,7 @@ def _unmount(target: str, mount_id: int | None, name: str) -> None:
     pause = 0.001
     while True:
         if _uppermost(target) != mount_id:
-            text = "another process unmounted it, or something else was mounted over it and not taken away"
+            text = "another process unmounted it, or another file system was mounted over it and not unmounted"
             raise StorageError(f"{name}: {text}", errno=errno.EINVAL, filename=target)
         try:
             mounts.unmount(target)
@@ -279,14 +279,14 @@ def _still_used(target: str, name: str, seconds: float) -> InUseError:
     below = [entry.mount_point for entry in mounts.mount_entries() if entry.mount_point.startswith(directory + "/")]
     users = [f"a mount on {point}" for point in below]
     users += [str(holder) for holder in holders(directory, ourselves=True)]
-    who = ", ".join(users[:10]) or "something that /proc does not show"
+    who = ", ".join(users[:10]) or "a user that /proc does not show"
     text = f"cannot be unmounted, still in use after {seconds:.0f} seconds by {who}"
     return InUseError(f"{name}: {text}", errno=errno.EBUSY, filename=target)
 
 
 @contextmanager
 def _private_directory() -> Iterator[str]:
-    """Yield an empty directory that no other process sees and that is gone with this one."""
+    """Yield an empty directory that other processes do not see and that disappears with this one."""
     namespace = namespaces.mount_namespace()
     tmpfs = _private.get(namespace) or _cover(namespace)
     tmpfs.users += 1
@@ -299,7 +299,7 @@ def _private_directory() -> Iterator[str]:
 
 @dataclass(slots=True)
 class _PrivateTmpfs:
-    """A tmpfs that hides an empty directory from us only; mounts that exist together share it."""
+    """A tmpfs that hides an empty directory from this process only; mounts that exist together share it."""
 
     directory: str
     mount_id: int | None
@@ -307,7 +307,7 @@ class _PrivateTmpfs:
     directories: int = 0
 
     def let_go(self, namespace: str, target: str) -> None:
-        with suppress(OSError):  # something keeps writing there; that is lost with the tmpfs
+        with suppress(OSError):  # a process keeps writing there; its files are lost with the tmpfs
             os.rmdir(target)
         self.users -= 1
         if not self.users:
@@ -315,7 +315,7 @@ class _PrivateTmpfs:
             _unmount(self.directory, self.mount_id, f"the private tmpfs on {self.directory}")
 
 
-# Of each mount namespace.
+# One for each mount namespace.
 _private: dict[str, _PrivateTmpfs] = {}
 
 
@@ -323,7 +323,8 @@ def _cover(namespace: str) -> _PrivateTmpfs:
     directory = next(filter(_is_free, _DIRECTORIES), None)
     if directory is None:
         text = (
-            f"no place to mount on: none of {', '.join(_DIRECTORIES)} is an empty directory that is not a mount point"
+            f"no directory to mount on: none of {', '.join(_DIRECTORIES)} is an empty directory that is not a mount "
+            "point"
         )
         raise StorageError(f"{text}; empty one of them or name a target", errno=errno.ENOENT, filename=_DIRECTORIES[0])
     try:

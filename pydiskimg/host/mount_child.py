@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""mount(2) with a time limit: in a child, which can be left to the kernel (ADR 0074).
+"""mount(2) with a time limit: in a child process that can be abandoned (ADR 0074).
 
-What a guest wrote decides how long the kernel works on it before mount(2) returns: journals, lists of orphans. Most of
-that cannot be interrupted by a signal, and a thread of ours would keep our process from ending.
+A guest's data (journals, lists of orphans) decides how long the kernel works before mount(2) returns. Most of that work
+cannot be interrupted by a signal, and a thread in it would keep its process from ending.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import NoReturn
 from pydiskimg.linux import mounts
 from pydiskimg.linux.processes import close_all_descriptors, die_with
 
-# A log of 2 GiB, the largest of XFS, takes minutes on slow disks. Ganeti waits longer for each verb.
+# A log of 2 GiB, the largest of XFS, takes minutes on slow disks. Ganeti waits longer than this for each verb.
 MOUNT_SECONDS = 900.0
-# Between SIGKILL and giving the child up.
+# Seconds between SIGKILL and abandoning the child.
 _KILL_SECONDS = 5.0
 _NO_ERRNO = 255
 
 
 class MountTimeoutError(Exception):
-    """mount(2) has not returned; stopped tells whether the kernel gave up, or still works on it."""
+    """mount(2) has not returned; stopped tells whether the kernel gave up, or is still working."""
 
     def __init__(self, seconds: float, *, stopped: bool) -> None:
         super().__init__(f"not mounted after {seconds:.0f} seconds")
@@ -38,12 +38,12 @@ class MountTimeoutError(Exception):
 def mount_in_time(source: str, target: str, fs_type: str, flags: int, options: str) -> None:
     """Mount as mount(2) does, in this process's mount namespace, within MOUNT_SECONDS.
 
-    Raises OSError as mount(2), MountTimeoutError when it takes longer. Nothing of ours waits for what the kernel still
-    does then: the child holds no descriptor, and a mount that comes too late goes with the namespace. Whatever is
+    Raises OSError as mount(2), MountTimeoutError when it takes longer. After that nothing here waits for the kernel:
+    the child holds no descriptor, and a mount that succeeds too late disappears with the namespace. Whichever error is
     raised, the mount may have been made in the last instant.
     """
     seconds, status = MOUNT_SECONDS, None
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the child keeps it so
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the child keeps it that way
     try:
         child, pidfd = _start(source, target, fs_type, flags, options)
         try:
@@ -68,7 +68,7 @@ def mount_in_time(source: str, target: str, fs_type: str, flags: int, options: s
 
 
 def _ended(child: int, pidfd: int, seconds: float) -> int | None:
-    """Return the child's exit status, negative for a signal's number; None when it has not ended after seconds."""
+    """Return the child's exit status, negative for a signal's number; None if it has not ended after seconds."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     deadline = time.monotonic() + seconds
@@ -79,7 +79,7 @@ def _ended(child: int, pidfd: int, seconds: float) -> int | None:
 
 
 def _start(source: str, target: str, fs_type: str, flags: int, options: str) -> tuple[int, int]:
-    """Return the child and a pidfd of it. Raises OSError; then the child is killed, and not waited for."""
+    """Return the child and a pidfd of it. Raises OSError; the child is then killed, but not waited for."""
     child = _fork(source, target, fs_type, flags, options)
     try:
         return child, os.pidfd_open(child)
@@ -91,7 +91,8 @@ def _start(source: str, target: str, fs_type: str, flags: int, options: str) -> 
 def _fork(source: str, target: str, fs_type: str, flags: int, options: str) -> int:
     parent = os.getpid()
     with warnings.catch_warnings():
-        # Since Python 3.12, where there are threads. Their locks do not matter to a child that makes system calls only.
+        # Python warns since 3.12, if there are threads. Their locks do not matter to a child that only makes system
+        # calls.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
@@ -100,10 +101,10 @@ def _fork(source: str, target: str, fs_type: str, flags: int, options: str) -> i
 
 
 def _mount_and_exit(parent: int, source: str, target: str, fs_type: str, flags: int, options: str) -> NoReturn:
-    """Be the child: hold nothing that others wait for, die with the parent, mount, and exit with the errno.
+    """Run as the child: hold nothing that others wait for, die with the parent, mount, and exit with the errno.
 
-    Signals are blocked, except SIGKILL: one would interrupt the kernel, and its handler could raise here and go on with
-    what the parent does.
+    Signals other than SIGKILL are blocked: a signal would interrupt the kernel, and its handler could raise and
+    continue with the parent's code.
     """
     status = _NO_ERRNO
     with suppress(BaseException):

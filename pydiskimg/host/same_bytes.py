@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whether two names stand for the same bytes: a file, the loop devices over it, and the partitions of a device."""
+"""Find out whether two names stand for the same bytes: a file, the loop devices over it, the partitions of a device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # The kernel itself refuses loop devices that stand on each other in a circle.
 MAX_DEPTH = 32
 _TO_THE_END = 1 << 64
-_SECTOR_SIZE = 512  # of /sys, whatever the device's own is
+_SECTOR_SIZE = 512  # the unit of /sys, whatever the device's sector size is
 
 
 class _Range:
@@ -33,11 +33,11 @@ class _Range:
 
 
 def overlap(one: os.stat_result, other: os.stat_result) -> bool:
-    """True when a byte of one is a byte of the other, directly or through loop devices and partitions.
+    """True when the two share a byte, directly or through loop devices and partitions.
 
-    Both are what os.stat() says of a file or block device; anything else overlaps with nothing. Two partitions of one
-    device are apart, and so are two loop devices over different parts of one file. What the device-mapper makes of
-    devices is not followed.
+    Both are results of os.stat() for a file or block device; other file types overlap with nothing. Two partitions of
+    one device do not overlap, nor do two loop devices over different parts of one file. Devices of the device-mapper
+    are not resolved.
     """
     others = _ranges(other)
     return any(
@@ -48,9 +48,9 @@ def overlap(one: os.stat_result, other: os.stat_result) -> bool:
 
 
 def loop_backing(name: str, *, by_name: bool = False) -> Identity | None:
-    """Return what the loop device of this name ("loop0") shows, None when that cannot be told or it is detached.
+    """Return the range behind the loop device of this name ("loop0"); None if it is unknown or the device is detached.
 
-    by_name opens the device only when the name of what it shows does not tell: that a device is open has effects.
+    by_name avoids opening the device when the backing file's name is enough: opening a device has effects.
     """
     directory = f"/sys/block/{name}/loop"
     try:
@@ -60,13 +60,14 @@ def loop_backing(name: str, *, by_name: bool = False) -> Identity | None:
     for tell in (_named, _asked) if by_name else (_asked, _named):
         try:
             return tell(name, path)
-        except (OSError, ValueError):  # only root may open a device; deleted, or in another mount namespace
+        # only root may open a device; or the file is deleted, or in another mount namespace
+        except (OSError, ValueError):
             continue
     return None
 
 
 def _ranges(status: os.stat_result) -> list[_Range]:
-    """The range that a file or device is of itself, and those of what is below it."""
+    """The file's or device's own range, and the ranges of the files and devices below it."""
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)):
         return []
     found = [_Range(_identity(status), 0, _TO_THE_END)]
@@ -79,7 +80,7 @@ def _ranges(status: os.stat_result) -> list[_Range]:
 
 
 def _below(top: _Range) -> _Range | None:
-    """The same bytes where the block device keeps them; None when that is the device itself."""
+    """The same bytes on the block device below; None if there is none."""
     number = top.identity[0]
     directory = os.path.realpath(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
     try:
@@ -93,7 +94,7 @@ def _below(top: _Range) -> _Range | None:
             return None
         limit = int(system_text(f"{directory}/loop/sizelimit"))
         return _shifted(top, backing, int(system_text(f"{directory}/loop/offset")), limit or _TO_THE_END)
-    except (OSError, ValueError):  # it went meanwhile
+    except (OSError, ValueError):  # it was removed meanwhile
         return None
 
 
@@ -106,7 +107,7 @@ def _named(_: str, path: bytes) -> Identity:
 
 
 def _asked(name: str, _: bytes) -> Identity:
-    from pydiskimg.linux.loopctl import get_status  # only here, as few names are those of loop devices
+    from pydiskimg.linux.loopctl import get_status  # imported here, because few names are those of loop devices
 
     fd = os.open(f"/dev/{name}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Taking things down in order: every step runs, and the first error is the one that is raised."""
+"""Release resources in order: every step runs, and the first error is raised."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ _HURRIED_SECONDS = 0.2
 
 
 class Patience:
-    """How long taking down waits for others to let go: what is below something that stays busy is busy, too."""
+    """Seconds to wait for other processes to release a resource; the steps below a busy one are busy too."""
 
     def __init__(self) -> None:
         self._in_vain = False
 
     def renew(self) -> None:
-        """Something new was set up."""
+        """Note that another resource was set up."""
         self._in_vain = False
 
     def lose(self) -> None:
-        """Something was waited for in vain."""
+        """Note that a wait was in vain."""
         self._in_vain = True
 
     def seconds(self, wanted: float) -> float:
-        """Return for how many seconds to wait: those wanted, and hardly any after something was waited for in vain."""
+        """Return how many seconds to wait: the given number, or hardly any after a wait was in vain."""
         return min(wanted, _HURRIED_SECONDS) if self._in_vain else wanted
 
 
@@ -38,8 +38,8 @@ patience = Patience()
 def teardown(*steps: Callable[[], object]) -> Iterator[None]:
     """Run every step, in the order given, when the context is left, also after steps that failed with an OSError.
 
-    The error of the body is raised when there is one, else that of the first step that failed; the others are logged.
-    An ExitStack would raise the last one.
+    If the body raised an error, that is raised, otherwise the error of the first step that failed; the others are
+    logged. An ExitStack would raise the last one.
     """
     try:
         yield

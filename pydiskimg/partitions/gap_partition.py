@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""One more entry of a GPT, for a small partition in a gap that the others leave (ADR 0107).
+"""Add an entry to a GPT, for a small partition in a gap between the others (ADR 0107).
 
-Images begin their first partition at 1 MiB, for alignment; a GPT of 128 entries ends at 17 KiB. No boot loader of a GPT
-uses what lies between: GRUB's core image is in a BIOS boot partition. A gap with any byte that is not zero is not used.
+Images begin their first partition at 1 MiB, for alignment; a GPT of 128 entries ends at 17 KiB. No boot loader on a GPT
+disk uses the space between: GRUB's core image is in a BIOS boot partition. A gap with any byte that is not zero is not
+used.
 """
 
 from __future__ import annotations
@@ -27,20 +28,20 @@ from pydiskimg.partitions.read import gpt_sector_size, other_sectors, protective
 from pydiskimg.protocols import Disk, Source, read_bytes
 from pydiskimg.text import quoted
 
-_ALIGNMENT = 4096  # bytes: a physical sector of today's disks
+_ALIGNMENT = 4096  # bytes: the physical sector size of today's disks
 _NAME_LENGTH = 36  # UTF-16 units
 
 
 class NoGapError(DiskImageError):
-    """One more partition has no place on the disk; the text is the reason, without the disk's name."""
+    """The disk has no room for one more partition; the text is the reason, without the disk's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class GapPartition:
-    """A new partition, and the writes that make it.
+    """A new partition, and the writes that add it.
 
-    writes are (byte offset, contents) in the order in which they have to become durable: an interruption leaves a valid
-    table, the old or the new one. The caller writes the partition's contents before.
+    writes are (byte offset, contents) in the order in which they must become durable: an interruption leaves a valid
+    table, the old or the new one. The caller writes the partition's contents first.
     """
 
     partition: Partition
@@ -63,11 +64,11 @@ def plan_gap_partition(
     smallest: int,
     largest: int,
 ) -> GapPartition:
-    """Return a partition of smallest to largest bytes in the first gap before the last partition that holds only zeros.
+    """Return a partition of smallest to largest bytes in the first gap before the last partition that has only zeros.
 
-    It gets the lowest free number; the other partitions keep their places, numbers and attributes. A backup table at
-    the end of a smaller disk moves to the end of this one. Nothing is written. Raises NoGapError where there is no GPT,
-    no free entry or no such gap, PartitionError for a table that is damaged.
+    It gets the lowest free number; the other partitions keep their locations, numbers and attributes. If the table was
+    made for a smaller disk, its backup moves to the end of this one. Nothing is written. Raises NoGapError if there is
+    no GPT, no free entry or no such gap, PartitionError for a damaged table.
     """
     _require_gpt(source, sector_size)
     header = read_header(source, sector_size)
@@ -105,7 +106,7 @@ def _require_gpt(source: Source, sector_size: int) -> None:
         raise NoGapError(problem)
     found = gpt_sector_size(source)
     if found is not None and found != sector_size:
-        raise NoGapError(f"there is {other_sectors('a GPT', found, sector_size)}")
+        raise NoGapError(f"found {other_sectors('a GPT', found, sector_size)}")
     try:
         protective_mbr(source, sector_size)
     except NothingToGrowError as error:
@@ -115,7 +116,7 @@ def _require_gpt(source: Source, sector_size: int) -> None:
 def _first_gap(
     source: Source, begin: int, partitions: list[Partition], *, smallest: int, largest: int
 ) -> tuple[int, int] | None:
-    """Return where the first gap that holds zeros only begins and ends (bytes)."""
+    """Return the start and end (bytes) of the first gap that has only zeros."""
     for after, before in _gaps(begin, partitions):
         start = -(-after // _ALIGNMENT) * _ALIGNMENT
         end = min(before // _ALIGNMENT * _ALIGNMENT, start + largest)

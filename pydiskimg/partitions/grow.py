@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The last partition of a disk, grown to the disk's end: nothing but the table is touched."""
+"""Grow the last partition to the end of the disk: only the table is changed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pydiskimg.protocols import Disk, Source, read_bytes
 
 
 def grow_last_partition(disk: Disk) -> PartitionGrowth | None:
-    """Let the partition that ends last reach the end of the disk; None when there is none or it does so already.
+    """Let the partition that ends last reach the end of the disk; None if there is none or it already does.
 
-    An MBR is followed as far as it can count (2 TiB with sectors of 512 bytes). Number, start, type, flags, names,
-    identifiers and boot code stay. An interruption at any instant leaves a valid table, the old or the new one, and
-    what the partition holds is not touched.
+    With an MBR, the partition ends where the table can count no further (2 TiB with sectors of 512 bytes). Number,
+    start, type, flags, names, identifiers and boot code stay. An interruption at any instant leaves a valid table, the
+    old or the new one, and the contents of the partition are not changed.
 
-    Raises PartitionError for a table that is damaged, hostile or ambiguous, NothingToGrowError for a good one in which
-    nothing can grow; then nothing was written. Raises StorageError when the disk refuses a write.
+    Raises PartitionError for a table that is damaged, hostile or ambiguous, NothingToGrowError for a valid one in which
+    nothing can grow; in both cases nothing was written. Raises StorageError when a write fails.
     """
     growth = plan_partition_growth(disk, disk.sector_size)
     if growth is None or not growth.writes:
@@ -31,9 +31,9 @@ def grow_last_partition(disk: Disk) -> PartitionGrowth | None:
 
 
 def plan_partition_growth(source: Source, sector_size: int) -> PartitionGrowth | None:
-    """Return what grow_last_partition() would do with a table that counts sectors of sector_size (bytes).
+    """Return the changes that grow_last_partition() would make to a table with sectors of sector_size (bytes).
 
-    None where there is no table with a partition. Raises as grow_last_partition() does; nothing is written.
+    Return None if there is no table with a partition. Raises as grow_last_partition() does; nothing is written.
     """
     if source.size < 2 * max(sector_size, MBR.size):
         return None
@@ -55,4 +55,4 @@ def _refuse_other_sectors(source: Source, sector_size: int) -> None:
     if found is None:
         raise PartitionError(f"{source.name}: the GPT is damaged (no header at byte {sector_size}); nothing was grown")
     if found != sector_size and read_bytes(source, sector_size, len(GPT_SIGNATURE)) != GPT_SIGNATURE:
-        raise NothingToGrowError(f"there is {other_sectors('a GPT', found, sector_size)}")
+        raise NothingToGrowError(f"found {other_sectors('a GPT', found, sector_size)}")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The last partition of a GPT made longer, and the backup brought to the end of the disk: UEFI 2.10, section 5.3.
+"""Lengthen the last partition of a GPT, and move the backup to the end of the disk: UEFI 2.10, section 5.3.
 
-The header in sector 1 decides which array of entries counts, and a sector is written whole or not at all. So the header
-points to the backup's array for a moment, while its own is written:
+The header in sector 1 decides which array of entries is valid, and a sector is written whole or not at all. So the
+header points to the backup's array while its own array is written:
 
     sector 0     1        2                                                   end
     | MBR | header | entries |  partitions ...                | entries | header |
@@ -35,7 +35,7 @@ from pydiskimg.protocols import Source, read_bytes
 
 @dataclass(frozen=True, slots=True)
 class GptHeader:
-    """What a header says; all places are sectors. raw are its bytes (HeaderSize of them) as they were read."""
+    """The fields of a header; all locations are sectors. raw is its bytes (HeaderSize of them) as read."""
 
     raw: bytes
     own: int
@@ -48,14 +48,14 @@ class GptHeader:
 
     @property
     def is_unfinished(self) -> bool:
-        """True where a run was interrupted: the entries are those of the backup, after all partitions."""
+        """True after an interrupted run: the header points to the entries of the backup, after all partitions."""
         return self.array > self.last_usable
 
     def array_sectors(self, sector_size: int) -> int:
         return -(-self.count * self.entry_size // sector_size)
 
     def packed(self, array: bytes, sector_size: int) -> bytes:
-        """Return the sector of the header for the entries in array; what is not named here stays as it was read."""
+        """Return the sector of the header for the entries in array; fields that are not given stay as read."""
         header = bytearray(self.raw)
         positions = {"MyLBA": self.own, "AlternateLBA": self.alternate, "PartitionEntryLBA": self.array}
         usable = {"FirstUsableLBA": self.first_usable, "LastUsableLBA": self.last_usable}
@@ -65,11 +65,11 @@ class GptHeader:
 
 
 def plan_gpt_growth(source: Source, sector_size: int) -> PartitionGrowth:
-    """Return how the last partition grows, with nothing to write when it reaches the end.
+    """Return how the last partition grows; there is nothing to write if it reaches the end.
 
-    Only the copy at the start of the disk is believed: where the backup of a smaller disk lies is known from it alone.
-    Raises PartitionError for a table that is damaged, NothingToGrowError for one without partitions or with others in
-    its MBR.
+    Only the copy at the start of the disk is used, because only it tells where the backup of a smaller disk is. Raises
+    PartitionError for a damaged table, NothingToGrowError for one without partitions or with other partitions in its
+    MBR.
     """
     protective = protective_mbr(source, sector_size)
     header = read_header(source, sector_size)
@@ -92,9 +92,9 @@ def plan_gpt_growth(source: Source, sector_size: int) -> PartitionGrowth:
 def table_writes(
     source: Source, sector_size: int, header: GptHeader, array: bytes, limit: int
 ) -> tuple[tuple[int, bytes], ...]:
-    """Return the writes that put the entries in array into both copies; those of the backup begin at sector limit.
+    """Return the writes that put the entries in array into both copies; the backup's begin at sector limit.
 
-    header is as it is to be, but for the places of the copies: the backup ends the disk.
+    header is the new header except for the locations of the copies: the backup is at the end of the disk.
     """
     last_sector = source.size // sector_size - 1
     sectors = header.array_sectors(sector_size)
@@ -113,7 +113,7 @@ def table_writes(
 
 
 def _differing(source: Source, offset: int, contents: bytes, sector_size: int) -> tuple[int, bytes]:
-    """Return the sectors of contents from the first to the last that are not on the disk, at least one."""
+    """Return the sectors of contents from the first to the last that differs from the disk, at least one."""
     old = read_bytes(source, offset, len(contents))
     positions = range(0, len(contents), sector_size)
     changed = [at for at in positions if old[at : at + sector_size] != contents[at : at + sector_size]] or [0]
@@ -121,17 +121,17 @@ def _differing(source: Source, offset: int, contents: bytes, sector_size: int) -
 
 
 def protective_mbr(source: Source, sector_size: int) -> tuple[tuple[int, bytes], ...]:
-    """Return the write that makes the MBR cover the whole disk, or none when it does."""
+    """Return the write that makes the MBR cover the whole disk, or none if it does."""
     sector = bytearray(read_bytes(source, 0, MBR.size))
     used = [(slot, entry) for slot, entry in enumerate(mbr_entries(sector)) if entry["OSType"]]
     if [entry["OSType"] for _, entry in used] != [PROTECTIVE]:
         raise NothingToGrowError(
-            "there are partitions in the MBR beside those of the GPT (a hybrid MBR), "
-            "and which of them counts depends on who reads it"
+            "the MBR has partitions besides those of the GPT (a hybrid MBR), "
+            "and systems differ in which of the two they use"
         )
     slot, entry = used[0]
     covered = min(source.size // sector_size - 1, 0xFFFFFFFF)
-    if entry["SizeInLBA"] >= covered:  # some makers always state the largest number
+    if entry["SizeInLBA"] >= covered:  # some partitioners always write the largest number
         return ()
     put_mbr_entry(sector, slot, EndingCHS=b"\xff" * 3, SizeInLBA=covered)
     return ((0, bytes(sector)),)
@@ -158,7 +158,7 @@ def read_header(source: Source, sector_size: int) -> GptHeader:
 
 
 def read_array(source: Source, header: GptHeader, sector_size: int) -> bytes:
-    """Return the entries that the header speaks for. Raises PartitionError when they are damaged."""
+    """Return the entries that the header describes. Raises PartitionError when they are damaged."""
     array = read_bytes(source, header.array * sector_size, header.count * header.entry_size)
     if zlib.crc32(array) != GPT_HEADER.unpack(header.raw)["PartitionEntryArrayCRC32"]:
         raise damaged(source, f"the CRC of its entries at sector {header.array} is wrong")
@@ -182,7 +182,7 @@ def _check_positions(source: Source, header: GptHeader, sector_size: int) -> Non
 
 
 def partitions_in(source: Source, header: GptHeader, array: bytes | bytearray, sector_size: int) -> list[Partition]:
-    """Return the partitions once it is known that each is in its place and none upon another."""
+    """Return the partitions after checking that each is inside the usable sectors and that none overlap."""
     found, spans = [], []
     for number, entry in gpt_entries(array):
         first, last = entry["StartingLBA"], entry["EndingLBA"]
@@ -200,5 +200,5 @@ def partitions_in(source: Source, header: GptHeader, array: bytes | bytearray, s
 
 
 def damaged(source: Source, what: str) -> PartitionError:
-    """Return the error for a table that is damaged, as what says."""
+    """Return the error for a damaged table; what is the reason."""
     return PartitionError(f"{source.name}: the GPT is damaged ({what}); nothing was written, repair it first")

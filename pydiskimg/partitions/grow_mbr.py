@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The last partition of an MBR, primary or logical, made longer: UEFI 2.10, section 5.2, and extended boot records.
+"""Lengthen the last partition of an MBR, primary or logical: UEFI 2.10, section 5.2, and extended boot records.
 
-A logical partition is described in three places, each a sector of its own. They are written from the outside inwards,
-so that what is inside never reaches beyond what it is in:
+A logical partition is described in three sectors. They are written from the outside inwards, so that a partition never
+reaches beyond the area that contains it:
 
     MBR: extended partition ──> record before: where the next record's area ends ──> its own record
 """
@@ -17,16 +17,16 @@ from pydiskimg.partitions.partition import Partition
 from pydiskimg.partitions.read import read_partition_table
 from pydiskimg.protocols import Source, read_bytes
 
-# The geometry that every PC pretends to have, and the address that says "beyond what CHS can count".
+# The geometry that every PC reports, and the address that means "beyond the range of CHS".
 _HEADS, _SECTORS = 255, 63
 _BEYOND_CHS = b"\xfe\xff\xff"
 
 
 def plan_mbr_growth(source: Source, sector_size: int) -> PartitionGrowth | None:
-    """Return how the last partition grows, with nothing to write when it reaches the end; None without partitions.
+    """Return how the last partition grows; nothing to write if it reaches the end; None without partitions.
 
-    Raises PartitionError for a table that is damaged or that no partitioner makes, NothingToGrowError when an
-    extended partition without logical ones is last.
+    Raises PartitionError for a table that is damaged or unlike those that partitioners make, NothingToGrowError when
+    the last partition is an extended one without logical partitions.
     """
     numbered = read_partition_table(source, sector_size=sector_size)
     entries = read_entries(source, 0, 0, sector_size)
@@ -44,7 +44,7 @@ def plan_mbr_growth(source: Source, sector_size: int) -> PartitionGrowth | None:
         )
     if not numbered:
         if containers:
-            raise NothingToGrowError("the disk has no partition but an empty extended one")
+            raise NothingToGrowError("the only partition of the disk is an empty extended one")
         return None
     last = max(numbered, key=lambda partition: partition.start + partition.length)
     return _growth(source, sector_size, last, entries, chain)
@@ -74,12 +74,13 @@ def _entry_of(source: Source, partition: Partition, entries: list[MbrEntry], sec
         if entry.kind not in EXTENDED and entry.start * sector_size == partition.start:
             return entry
     raise PartitionError(
-        f"{source.name}: partition {partition.number} hangs on a record that not everybody finds; nothing was grown"
+        f"{source.name}: partition {partition.number} is in an extended boot record that some systems do not find; "
+        "nothing was grown"
     )
 
 
 def _lengthened(source: Source, entry: MbrEntry, end: int, sector_size: int) -> tuple[int, bytes]:
-    """Return the record that holds the entry, with the entry reaching to end; every other byte stays."""
+    """Return the record with the end of the entry changed; every other byte stays."""
     offset = entry.record * sector_size
     record = bytearray(read_bytes(source, offset, MBR.size))
     put_mbr_entry(record, entry.slot, EndingCHS=_chs(end - 1), SizeInLBA=end - entry.start)

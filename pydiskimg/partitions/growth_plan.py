@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What growing a partition changes on the disk, decided before anything is written."""
+"""The changes that growing a partition makes to the disk, decided before anything is written."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pydiskimg.partitions.partition import Partition
 from pydiskimg.protocols import Disk
 from pydiskimg.units import MIB
 
-# Ends are aligned as starts are: a program that copies or mirrors the disk in large pieces meets no half of one.
+# Ends are aligned as starts are, so that programs which copy or mirror the disk in large pieces meet only whole ones.
 ALIGNMENT = MIB
 
 
 class NothingToGrowError(DiskImageError):
-    """The disk is good as it is and nothing on it can grow; the text says why, after "nothing to grow: "."""
+    """The disk is valid and nothing on it can grow; the text is the reason, after "nothing to grow: "."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionGrowth:
     """The last partition of a disk, the length (bytes) it can have, and the writes that give it that length.
 
-    length is never below partition.length. writes are (byte offset, contents) in the order in which they have to
-    become durable: before the first, after each, and when one of them is torn between two sectors, the disk has a
-    valid table, the old or the new one. limited_by says what keeps the partition from the end of the disk, if anything.
+    length is never below partition.length. writes are (byte offset, contents) in the order in which they must become
+    durable: before the first, after each, and when one of them is interrupted between two sectors, the disk has a valid
+    table, the old or the new one. limited_by says why the partition cannot reach the end of the disk, if so.
     """
 
     partition: Partition
@@ -42,7 +42,7 @@ class PartitionGrowth:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Sectors from start to before end, and what they are, for messages."""
+    """Sectors from start to before end, and what they contain, for messages."""
 
     start: int
     end: int
@@ -62,5 +62,5 @@ def refuse_overlaps(name: str, spans: Iterable[Span]) -> None:
 
 
 def aligned_end(limit: int, sector_size: int) -> int:
-    """Return the last sector boundary not beyond limit (sectors) where a partition may end."""
+    """Return the last sector boundary up to limit (sectors) where a partition may end."""
     return limit * sector_size // ALIGNMENT * ALIGNMENT // sector_size

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The identifiers of a new partition table, derived from a UUID in place of random ones: the same table each time."""
+"""Identifiers of a new partition table that are derived from a UUID instead of random: the same table each time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def with_identifiers(table: PartitionTable, seed: UUID) -> PartitionTable:
         for start in (table.sector_size, table.disk_size - table.sector_size):
             _identify_gpt(blocks, start, table.sector_size, disk, array)
     else:
-        MBR.put(blocks[0], {"UniqueMBRDiskSignature": int.from_bytes(disk.bytes[:4], "little") | 1})  # 0 is none
+        MBR.put(blocks[0], {"UniqueMBRDiskSignature": int.from_bytes(disk.bytes[:4], "little") | 1})  # 0 means none
     return replace(table, blocks=tuple((offset, bytes(contents)) for offset, contents in blocks.items()))
 
 
@@ -54,7 +54,7 @@ def _read(blocks: dict[int, bytearray], offset: int, length: int) -> bytes:
 
 
 def _write(blocks: dict[int, bytearray], offset: int, data: bytes | bytearray) -> None:
-    """Replace what blocks have of [offset, offset + len(data)); the sectors that they lack are zero in data, too."""
+    """Replace the part of [offset, offset + len(data)) that blocks have; in sectors that they lack, data is zero."""
     for start, contents in blocks.items():
         first, last = max(start, offset), min(start + len(contents), offset + len(data))
         if first < last:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-# The disk's first sector. An extended boot record has its entries and its signature at the same offsets.
+# The disk's first sector. An extended boot record has its entries and signature at the same offsets.
 MBR = Record("MBR", "<", 512, """
     000 440s BootCode
     1b8 I    UniqueMBRDiskSignature
@@ -72,18 +72,18 @@ def put_mbr_entry(sector: bytearray, slot: int, **fields: int | bytes) -> None:
 
 
 def is_partitioned(entries: list[dict[str, Any]]) -> bool:
-    """False for the boot sector of a file system, which has the signature too: its "entries" hold text or code."""
+    """False for the boot sector of a file system, which also has the signature: its "entries" contain text or code."""
     return all(entry["BootIndicator"] in (0, 0x80) for entry in entries)
 
 
 def has_protective(entries: list[dict[str, Any]]) -> bool:
-    """True when one of the entries of an MBR announces a GPT."""
+    """True when an entry of an MBR announces a GPT."""
     return any(entry["OSType"] == PROTECTIVE for entry in entries)
 
 
 def gpt_header_crc(header: bytes | bytearray) -> int:
-    """Return the CRC of a header's bytes (HeaderSize of them), taken as the specification says."""
-    import zlib  # only here: most disks have no GPT
+    """Return the CRC of a header's bytes (HeaderSize of them), computed as the specification says."""
+    import zlib  # imported here: most disks have no GPT
 
     field = GPT_HEADER.slice_of("HeaderCRC32")
     return zlib.crc32(header[: field.start] + bytes(4) + header[field.stop :])

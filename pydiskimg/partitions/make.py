@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Partition tables made by libparted: MBR, and GPT where an MBR cannot count the sectors. The only importer of parted.
+"""Make partition tables with libparted: MBR, or GPT if the disk is too large for an MBR. The only importer of parted.
 
-libparted lays the table on an anonymous sparse file of the disk's size. Only the sectors that it filled go to
-the Disk, so any Disk can be partitioned, and the kernel is never asked to read the table again.
+libparted writes the table to an anonymous sparse file of the disk's size. Only the sectors that it wrote are copied to
+the Disk, so any Disk can be partitioned, and the kernel does not have to read the table again.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from pydiskimg.partitions.provisional import provisional as as_provisional
 from pydiskimg.protocols import Disk, read_bytes
 from pydiskimg.units import MIB, TIB, format_bytes
 
-# Every partition starts at a multiple of this, which suits any device's erase blocks and RAID stripes.
+# Every partition starts at a multiple of this, which suits the erase blocks and RAID stripes of any device.
 ALIGNMENT = MIB
-# An MBR counts 512-byte sectors in 32 bits; a disk of 2 TiB has one sector more than that, and fdisk says so.
+# An MBR counts 512-byte sectors in 32 bits; a disk of 2 TiB has one sector more, as fdisk reports.
 MBR_LIMIT = 2 * TIB - 512
 # Boot code precedes the table in the first sector and belongs to the boot loader's installer.
 BOOT_CODE_SIZE = MBR.slice_of("BootCode").stop
 BIOS_BOOT_SIZE = MIB
-# What pyparted raises has no class in common: PartedException is one among IOException, CreateException and others.
+# pyparted's exceptions have no common class: PartedException is one among IOException, CreateException and others.
 _REFUSALS = tuple(kind for name, kind in vars(_ped).items() if name.endswith("Exception"))
 
 
 class Content(Enum):
-    """What a partition is for; each has its type byte in an MBR (in brackets) and its GUID in a GPT."""
+    """The use of a partition; each has a type byte in an MBR (in brackets) and a GUID in a GPT."""
 
     LINUX = "ext4"  # 0x83
     SWAP = "linux-swap(v1)"  # 0x82
-    BIOS_BOOT = "BIOS boot"  # GPT only: where GRUB puts what an MBR disk keeps before the first partition
+    BIOS_BOOT = "BIOS boot"  # GPT only: for GRUB's core image, which on an MBR disk is before the first partition
 
 
 @dataclass(frozen=True, slots=True)
 class NewPartition:
-    """A partition to be made: length in bytes (rounded up to 1 MiB), None for all that is left (the last one)."""
+    """A partition to be made: length in bytes (rounded up to 1 MiB); None means all that is left (for the last one)."""
 
     content: Content
     length: int | None = None
@@ -57,7 +57,7 @@ class NewPartition:
 
 @dataclass(frozen=True, slots=True)
 class PlannedPartition:
-    """A partition with its place: start and length are bytes, number counts from 1 as the kernel does."""
+    """A partition with its location: start and length are bytes, number counts from 1 as in the kernel."""
 
     number: int
     start: int
@@ -70,8 +70,8 @@ class PlannedPartition:
 class PartitionTable:
     """A table for a disk of one size and sector size (bytes), not yet written.
 
-    label is "dos" or "gpt"; blocks are (byte offset, contents) of the sectors that make the table. boot_code is for the
-    first sector: at most 440 bytes, none for libparted's, which boots nothing.
+    label is "dos" or "gpt"; blocks are (byte offset, contents) of the table's sectors. boot_code is for the first
+    sector: at most 440 bytes; empty for libparted's own, which boots nothing.
     """
 
     label: str
@@ -83,20 +83,20 @@ class PartitionTable:
 
     @property
     def boot_area(self) -> tuple[int, int]:
-        """Where a BIOS's boot loader goes: (start, length) in bytes, of the gap or of a GPT's BIOS boot partition."""
+        """The area for a BIOS's boot loader: (start, length) in bytes, of the gap or of a GPT's BIOS boot partition."""
         first = self.partitions[0]
         if first.content is Content.BIOS_BOOT:
             return first.start, first.length
         return self.sector_size, first.start - self.sector_size
 
     def partuuid(self, number: int) -> str:
-        """Return what Linux calls PARTUUID of the partition of this number."""
+        """Return the PARTUUID (Linux's name) of the partition with this number."""
         beginning = bytearray(max(offset + len(contents) for offset, contents in self.blocks if offset < MIB))
         for offset, contents in self.blocks:
             if offset < MIB:
                 beginning[offset : offset + len(contents)] = contents
         if self.label == "gpt":
-            offset = 2 * self.sector_size + (number - 1) * GPT_ENTRY.size  # where libparted has the array
+            offset = 2 * self.sector_size + (number - 1) * GPT_ENTRY.size  # the sector where libparted puts the array
             return str(UUID(bytes_le=GPT_ENTRY.unpack(beginning, offset)["UniquePartitionGUID"]))
         return f"{MBR.unpack(beginning)['UniqueMBRDiskSignature']:08x}-{number:02x}"
 
@@ -107,13 +107,12 @@ class PartitionTable:
         return replace(self, boot_code=code)
 
     def write(self, disk: Disk, *, provisional: bool = False) -> None:
-        """Write the table and flush it; boot code in the first sector stays, as what a script wrote there.
+        """Write the table and flush it; boot code in the first sector, which a script may have written, stays.
 
-        provisional gives an MBR types that nothing mounts and no boot flag (a GPT stays as it is), and no boot code:
-        for tools that need a table while the disk is still being filled. Its identifiers are those of the table that
-        follows.
-        The disk should have been wiped by wipe_partition_table() before. Raises PartitionError when the disk is
-        not of the planned size, StorageError.
+        A provisional table has no boot code, and an MBR has types that nothing mounts and no boot flag (a GPT is
+        unchanged): for tools that need a table while the disk is still being filled. It has the same identifiers as the
+        final table. The disk should have been wiped by wipe_partition_table() before. Raises PartitionError when the
+        disk does not have the planned size, StorageError.
         """
         if (disk.size, disk.sector_size) != (self.disk_size, self.sector_size):
             raise PartitionError(
@@ -140,10 +139,10 @@ def plan_partition_table(
 ) -> PartitionTable:
     """Lay out the wanted partitions, in their order, each starting at a multiple of 1 MiB.
 
-    disk_size and sector_size (512 or 4096) are bytes. label is "dos" (an MBR) or "gpt"; None: an MBR below 2 TiB, a GPT
-    from there. A GPT begins with a BIOS boot partition.
+    disk_size and sector_size (512 or 4096) are bytes. label is "dos" (an MBR) or "gpt"; None means an MBR below 2 TiB,
+    otherwise a GPT. A GPT begins with a BIOS boot partition.
 
-    Raises DoesNotFitError when the disk is too small, PartitionError for what no table can hold.
+    Raises DoesNotFitError when the disk is too small, PartitionError when the table cannot hold the partitions.
     """
     if label is None:
         label = "dos" if disk_size <= MBR_LIMIT else "gpt"
@@ -154,7 +153,7 @@ def plan_partition_table(
             f"an MBR describes disks below 2 TiB, the disk has {format_bytes(disk_size)}; make a GPT instead"
         )
     elif len(wanted) > MBR_SLOTS:
-        raise PartitionError(f"an MBR holds {MBR_SLOTS} partitions, {len(wanted)} were asked for")
+        raise PartitionError(f"an MBR holds {MBR_SLOTS} partitions, {len(wanted)} were requested")
     partitions = _laid_out(disk_size, label, wanted)
     with _label_on_memfd(disk_size, sector_size, label, partitions) as fd:
         blocks = tuple(_filled_sectors(fd, sector_size))
@@ -167,7 +166,7 @@ def _laid_out(disk_size: int, label: str, wanted: Sequence[NewPartition]) -> tup
     needed = ALIGNMENT + sum(_rounded(partition.length or ALIGNMENT) for partition in wanted)
     if needed > end:
         raise DoesNotFitError(
-            f"the partitions need {format_bytes(needed)} at least, the disk has {format_bytes(disk_size)}; "
+            f"the partitions need at least {format_bytes(needed)}, the disk has {format_bytes(disk_size)}; "
             "nothing was written",
             needed=needed,
             available=disk_size,
@@ -201,7 +200,7 @@ def _label_on_memfd(
                     _add(table, device, partition)
                 table.commitToDevice()
             finally:
-                # libparted keeps every device by path, and the same number may name another file next time.
+                # libparted caches every device by path, and the next file may have the same number.
                 device.removeFromCache()
             yield fd
     except (*_REFUSALS, OSError) as error:
@@ -221,7 +220,7 @@ def _add(table: Any, device: Any, partition: PlannedPartition) -> None:
         made.setFlag(parted.PARTITION_BOOT)
 
 
-# libparted takes the sector size of a file from the environment only, which is the process's own.
+# libparted takes the sector size of a file only from the environment, which belongs to the whole process.
 _environment_lock = threading.Lock()
 
 

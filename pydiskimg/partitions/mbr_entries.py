@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The entries of an MBR and of its chain of extended boot records, judged as what partitioners write."""
+"""The entries of an MBR and of its chain of extended boot records, checked against what partitioners write."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydiskimg.partitions.partition import Partition, has_mbr
 from pydiskimg.partitions.read import MAX_LOGICAL, read_partition_table
 from pydiskimg.protocols import Source, read_bytes
 
-# Start, length and the first sector after a partition are counted in 32 bits by some reader or other.
+# Some readers count start, length and the first sector after a partition in 32 bits.
 MAX_END = (1 << 32) - 1
 
 
@@ -28,7 +28,7 @@ class MbrEntry:
 
 
 def with_extended(source: Source, sector_size: int) -> list[Partition]:
-    """Return the partitions of an MBR or GPT in the order of their numbers, the extended one of an MBR included.
+    """Return the partitions of an MBR or GPT in the order of their numbers, including the extended one of an MBR.
 
     Raises as read_partition_table() does.
     """
@@ -49,7 +49,7 @@ def _extended(source: Source, sector_size: int) -> list[Partition]:
 
 
 def read_entries(source: Source, record: int, extended: int, sector_size: int) -> list[MbrEntry]:
-    """Return the entries in use of a record, the MBR being 0: data counts from there, links from the extended one."""
+    """Return a record's used entries (0: the MBR): data counts from the record, links from the extended partition."""
     found = []
     for slot, entry in enumerate(mbr_entries(read_bytes(source, record * sector_size, MBR.size))):
         kind, length = entry["OSType"], entry["SizeInLBA"]
@@ -60,7 +60,7 @@ def read_entries(source: Source, record: int, extended: int, sector_size: int) -
 
 
 def read_chain(source: Source, container: MbrEntry, sector_size: int) -> list[MbrEntry]:
-    """Return the entries of every logical record; the reader has seen before that the chain ends."""
+    """Return the entries of every logical record; the caller has checked that the chain ends."""
     chain: list[MbrEntry] = []
     areas = []
     record = container.start

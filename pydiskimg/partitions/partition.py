@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A partition of a disk, or the disk as a whole, and how a disk shows that it may have a table of them."""
+"""A partition of a disk, or the disk as a whole, and the signs that a disk has a partition table."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pydiskimg.startup import ValueObject
 MBR_SIGNATURE = b"\x55\xaa"
 _AT = 510  # in the first sector of a disk, and in an extended boot record
 
-# A GPT lies in the second sector, so that its place tells for which of these sizes of sectors it was made.
+# A GPT begins in the second sector, so its offset shows for which of these sector sizes it was made.
 SECTOR_SIZES = (512, 1024, 2048, 4096)
 
 
 def has_mbr(sector: bytes | bytearray) -> bool:
-    """True when the first sector of a disk, or an extended boot record, has its signature; False where it is empty."""
+    """True when the first sector of a disk, or an extended boot record, has its signature; False for an empty one."""
     return sector.startswith(MBR_SIGNATURE, _AT)
 
 
@@ -23,8 +23,8 @@ class Partition(ValueObject):
     number is the kernel's (1 to 4 primary, from 5 logical; GPT: the entry). type is the MBR's byte as 0x83 or the
     GPT's GUID in capitals. uuid is the kernel's PARTUUID: the GPT's own GUID of the partition, or the MBR's disk
     signature and the number; empty where there is no table. name is the GPT's name of the partition, arbitrary text.
-    bootable is the flag of an MBR, or the GPT's attribute for a BIOS. Two are equal that are the same part of a disk,
-    whatever uuid, name and bootable are.
+    bootable is the flag of an MBR, or the GPT's attribute for a BIOS. Two partitions are equal if they are the same
+    part of a disk, even if uuid, name and bootable differ.
     """
 
     __slots__ = ("bootable", "length", "name", "number", "start", "type", "uuid")
@@ -50,7 +50,7 @@ class Partition(ValueObject):
 
     @property
     def location(self) -> str:
-        """What messages call it."""
+        """The partition's name in messages."""
         return f"partition {self.number}" if self.number else "the whole disk"
 
     def __eq__(self, other: object) -> bool:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A table that says "not ready": no boot code, and in an MBR the primary partitions of a type that nothing mounts.
+"""A provisional table, for an incomplete disk: no boot code, and MBR partitions of a type that nothing mounts.
 
-For tools that need a table while a disk is still being changed. The entries of a GPT, which are under checksums, and a
-disk without a table stay as they are.
+For tools that need a table while a disk is still being changed. The entries of a GPT, which have checksums, and a disk
+without a table stay unchanged.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pydiskimg.partitions.partition import has_mbr
 from pydiskimg.protocols import Disk, read_bytes
 
 DIAGNOSTICS = 0x12
-_BOOT_CODE = MBR.slice_of("BootCode")  # it does not look at the types of partitions
+_BOOT_CODE = MBR.slice_of("BootCode")  # it does not check the types of partitions
 _TABLE = MBR.slice_of("PartitionRecord")
 
 
 def provisional(head: bytes) -> bytes:
-    """Return the beginning of a disk with a provisional table, or as it is where there is no table."""
+    """Return the beginning of a disk with a provisional table, or unchanged if it has no table."""
     if not has_mbr(head):
         return head
     entries = mbr_entries(head)
@@ -33,9 +33,9 @@ def provisional(head: bytes) -> bytes:
 
 
 def finish(disk: Disk, head: bytes) -> None:
-    """Put the first sector of head, the disk's beginning as it is to be, in place of the provisional one, and flush.
+    """Replace the provisional first sector by that of head, the disk's final beginning, and flush.
 
-    Boot code that was written meanwhile stays, and so does a table that somebody has changed.
+    Boot code that was written meanwhile stays, and so does a table that another program has changed.
     """
     disk.flush()
     sector = bytearray(read_bytes(disk, 0, disk.sector_size))

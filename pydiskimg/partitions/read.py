@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The partition table of a disk that a guest may have written: MBR with logical partitions, and GPT.
+"""Read the partition table of a disk that a guest may have written: MBR with logical partitions, and GPT.
 
-Read here rather than by libparted, because the bytes are hostile and may lie on any Source. MBR: as in UEFI 2.10,
-section 5.2 and the extended boot records every PC system writes; GPT: UEFI 2.10, section 5.3.
+libparted is not used, because the bytes may be hostile and come from any Source. MBR: UEFI 2.10, section 5.2, and the
+extended boot records that every PC system writes; GPT: UEFI 2.10, section 5.3.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
 
-# The kernel's own bounds are 256 and 128; no system writes a table beyond them.
+# The kernel's own limits are 256 and 128; no system writes a larger table.
 MAX_LOGICAL = 256
 MAX_GPT_ENTRIES = 1024
 
 
 def read_partition_table(source: Source, *, sector_size: int = 512, backup: bool = True) -> list[Partition]:
-    """Return the partitions in the order of their numbers; an empty list where there is no partition table.
+    """Return the partitions in the order of their numbers; an empty list if there is no partition table.
 
-    Extended partitions themselves are left out: their logical ones are listed. A partition that lies wholly or in
-    part beyond the end of the disk raises PartitionError, as do a chain of extended boot records that is circular, a
-    GPT whose two copies are both damaged, one that Linux ignores, and one for sectors of another size. Where the first
-    copy is damaged, backup says whether the second is read, which Linux does not. At most 8 MiB are read.
+    Extended partitions themselves are left out: their logical ones are listed. Raises PartitionError for a partition
+    that reaches beyond the end of the disk, a circular chain of extended boot records, a GPT whose two copies are both
+    damaged, a GPT that Linux ignores, and one for sectors of another size. If the first copy is damaged, backup decides
+    whether the second is read (Linux does not read it). At most 8 MiB are read.
     """
     return list(each_partition(source, sector_size=sector_size, backup=backup))
 
 
 def each_partition(source: Source, *, sector_size: int = 512, backup: bool = True) -> Iterator[Partition]:
-    """Yield what read_partition_table() returns, and raise its errors, before what names the next ones is read.
+    """Yield what read_partition_table() returns, and raise its errors, each before the next record is read.
 
     The extended boot records of an MBR lie all over the disk.
     """
@@ -73,9 +73,9 @@ def each_partition(source: Source, *, sector_size: int = 512, backup: bool = Tru
 
 
 def protective_problem(entries: Sequence[dict[str, Any]]) -> str | None:
-    """Return a clause: why Linux ignores the GPT that the entries of an MBR announce; None where it does not.
+    """Return a clause: why Linux ignores the GPT that the entries of an MBR announce; None if it does not.
 
-    Linux wants an entry of type 0xEE that starts at sector 1, whatever the others are (block/partitions/efi.c).
+    Linux requires an entry of type 0xEE that starts at sector 1, and ignores the others (block/partitions/efi.c).
     """
     starts = [entry["StartingLBA"] for entry in entries if entry["OSType"] == PROTECTIVE]
     if 1 in starts:
@@ -84,7 +84,7 @@ def protective_problem(entries: Sequence[dict[str, Any]]) -> str | None:
 
 
 def gpt_sector_size(source: Source) -> int | None:
-    """Return the size of sectors (bytes) for which source has a GPT, intact or not; None where there is none."""
+    """Return the sector size (bytes) for which source has a GPT, intact or not; None if there is none."""
     for size in SECTOR_SIZES:
         if source.size >= 2 * size and read_bytes(source, size, len(GPT_SIGNATURE)) == GPT_SIGNATURE:
             return size
@@ -92,14 +92,14 @@ def gpt_sector_size(source: Source) -> int | None:
 
 
 def other_sectors(what: str, table: int, disk: int) -> str:
-    """Say that a partition table was made for sectors of another size than the disk has (both bytes)."""
+    """Return a clause that a partition table was made for sectors of another size than the disk has (both bytes)."""
     return f"{what} for sectors of {table} bytes, while the disk has sectors of {disk}"
 
 
 def refuse_hybrid(source: Source, partitions: Sequence[Partition], *, sector_size: int = 512) -> None:
-    """Raise PartitionError when the MBR of source has a partition that is not among those of its GPT.
+    """Raise PartitionError when the MBR of source has a partition that is not in its GPT.
 
-    Firmware and other systems than Linux go by the MBR then. partitions are those that read_partition_table() found.
+    Firmware and systems other than Linux use the MBR then. partitions are those that read_partition_table() found.
     """
     entries = mbr_entries(read_bytes(source, 0, MBR.size)) if partitions else []
     if not has_protective(entries):
@@ -110,7 +110,7 @@ def refuse_hybrid(source: Source, partitions: Sequence[Partition], *, sector_siz
         if kind not in (0, PROTECTIVE) and (start * sector_size, length * sector_size) not in known:
             raise PartitionError(
                 f"{source.name}: entry {slot} of the MBR (type {kind:#04x}, sectors {start} to {start + length}) is "
-                "not a partition of the GPT as well, so which table counts depends on who reads it"
+                "not a partition of the GPT, and systems differ in which table they use"
             )
 
 
@@ -129,7 +129,7 @@ def _read_mbr(source: Source, entries: Sequence[dict[str, Any]], sector_size: in
 
 
 def _read_logical(source: Source, extended: int, sector_size: int) -> Iterator[Partition]:
-    """Follow the chain of extended boot records: each holds one logical partition and the place of the next."""
+    """Follow the chain of extended boot records: each has one logical partition and the location of the next record."""
     record = extended
     number = 5
     seen = set()
@@ -177,14 +177,14 @@ def _read_gpt(source: Source, sector_size: int, *, backup: bool) -> list[Partiti
 
 
 class DamagedGptError(Exception):
-    """What is wrong with one copy of a GPT; the other one may be sound."""
+    """The damage of one copy of a GPT; the other copy may be sound."""
 
 
 def read_gpt_header(source: Source, offset: int, sector_size: int) -> tuple[bytes, dict[str, Any]]:
-    """Return a header's own bytes (HeaderSize of them) and its fields, checked but for where it says the entries are.
+    """Return a header's own bytes (HeaderSize of them) and its fields, checked except for the location of the entries.
 
-    What Linux checks is checked, so that a GPT is not read here that Linux ignores (block/partitions/efi.c). Raises
-    DamagedGptError.
+    All that Linux checks is checked, so that a GPT that Linux ignores is not read here either (block/partitions/efi.c).
+    Raises DamagedGptError.
     """
     sector = read_bytes(source, offset, sector_size)
     header = GPT_HEADER.unpack(sector)
@@ -203,7 +203,7 @@ def read_gpt_header(source: Source, offset: int, sector_size: int) -> tuple[byte
 
 
 def _gpt_array(source: Source, offset: int, sector_size: int) -> bytes:
-    """Return the entries that the header at offset speaks for."""
+    """Return the entries that the header at offset describes."""
     _, header = read_gpt_header(source, offset, sector_size)
     count, size = header["NumberOfPartitionEntries"], header["SizeOfPartitionEntry"]
     if size != GPT_ENTRY.size:

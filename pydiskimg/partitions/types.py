@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What partitions are for: the names that sfdisk and parted know, with the type of each in an MBR and in a GPT."""
+"""Partition types by the names that sfdisk and parted use, with the type of each in an MBR and in a GPT."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _Fields = namedtuple("_Fields", ("name", "mbr", "guid", "others"))
 
 
 class PartitionType(_Fields):
-    """A name, the byte of an MBR and the GUID of a GPT (capitals), and other names; None where a table has none."""
+    """A name, its byte in an MBR, its GUID in a GPT (capitals), and other names; None if a table lacks the type."""
 
     __slots__ = ()
 
@@ -50,10 +50,10 @@ _BYTE = re.compile(r"(?:0x)?([0-9a-f]{1,2})")
 
 
 def type_named(text: str, label: Label) -> str:
-    """Return the type that text names, as Partition.type has it: 0x83 for an MBR ("dos"), a GUID in capitals for a GPT.
+    """Return the type that text names, as in Partition.type: 0x83 for an MBR ("dos"), a GUID in capitals for a GPT.
 
     text is one of the names of TYPES in any case, a byte of an MBR in hexadecimal, or a GUID. Raises PartitionError for
-    a type that is not known, or that such a table does not have.
+    a type that is unknown, or that does not exist in such a table.
     """
     word = text.lower()
     for known in TYPES:
@@ -75,7 +75,7 @@ def type_named(text: str, label: Label) -> str:
 
 
 def name_of(partition_type: str) -> str | None:
-    """Return the name of a type that Partition.type has; None for one that has no name here."""
+    """Return the name of a type that Partition.type has; None if it has no name here."""
     for known in TYPES:
         if partition_type in (known.guid, f"{known.mbr:#04x}" if known.mbr is not None else None):
             return str(known.name)

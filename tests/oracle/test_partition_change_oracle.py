@@ -153,7 +153,7 @@ def test_what_people_see(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["add", "--start", "2M", path], 1, "byte 2097152 is not free; free are bytes"),
         (["add", "--type", "0x83", path], 1, "is not a partition type of a GPT; expected linux,"),
         (["add", "--name", "x" * 37, path], 1, "has 37 UTF-16 units, expected at most 36"),
-        (["add", "--logical", path], 1, "has a GPT, where all partitions are alike"),
+        (["add", "--logical", path], 1, "does not have logical partitions; leave out --logical"),
         (["add", "--size", "100", path], 1, "expected a multiple of a sector"),
         (["add", "--number", "1", path], 1, "the number 1 is taken"),
         (["delete", path, "7"], 1, "has no partition 7; found: 1"),

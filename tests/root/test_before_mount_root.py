@@ -201,9 +201,7 @@ def test_a_guest_cannot_let_rename_wait_for_hours(node: Node, tool: Tool, tmp_pa
 def test_a_mount_that_takes_too_long_is_stopped(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = in_use(tool, tmp_path / "disk", 65535)
     monkeypatch.setattr(mounting, "MOUNT_SECONDS", 0.5)
-    expected = pytest.raises(
-        FileSystemError, match=": the kernel was not done with mounting it after 0 seconds; it was"
-    )
+    expected = pytest.raises(FileSystemError, match=": the kernel had not finished mounting it after 0 seconds; it was")
     with loop_device(disk) as loop, without_the_checks(monkeypatch), expected, mounted(loop.path, fs_type="ext4"):
         pass
 

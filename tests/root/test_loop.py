@@ -168,14 +168,17 @@ def test_others_take_the_device_first(image: Path, monkeypatch: pytest.MonkeyPat
             assert not answers
         monkeypatch.setattr(loop, "_ATTACH_SECONDS", 0.05)
         monkeypatch.setattr(loopctl, "get_free", lambda fd: int(taken.path.removeprefix("/dev/loop")))
-        with pytest.raises(InUseError, match="no loop device could be had"), loop_device(image):
+        with pytest.raises(InUseError, match="no loop device was free"), loop_device(image):
             pass
 
 
 def test_missing_nodes_have_sentences(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(loopctl, "get_free", lambda fd: 999_999)
-        with pytest.raises(StorageError, match=r"offers /dev/loop999999 but there is no such node"), loop_device(image):
+        with (
+            pytest.raises(StorageError, match=r"offers /dev/loop999999 but that node does not exist"),
+            loop_device(image),
+        ):
             pass
     monkeypatch.setattr(loop, "CONTROL", str(tmp_path / "loop-control"))
     with pytest.raises(StorageError, match="is the kernel's module 'loop' loaded"), loop_device(image):

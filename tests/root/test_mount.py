@@ -270,7 +270,7 @@ def test_error_of_the_body_is_told_and_everything_goes(device: LoopDevice) -> No
 
 def test_what_was_mounted_over_it_is_told(device: LoopDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mount, "_UNMOUNT_SECONDS", 0.1)
-    expected = pytest.raises(StorageError, match="something else was mounted over it")
+    expected = pytest.raises(StorageError, match="another file system was mounted over it")
     with expected, mounted(device.path, fs_type="ext4") as target:
         mounts.mount("over", target, "tmpfs", 0)
     for place in (target, target, os.path.dirname(target)):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Checks before a mount: what a guest's superblock would make the kernel do is read and refused (ADR 0073).
+"""Checks before a mount: refuse superblocks that would make the kernel do more than mount (ADR 0073).
 
-ext     open and write the device that the superblock names as its journal; wait for hours; take mount options
+ext     open and write the device that the superblock names as its journal; wait for hours; accept mount options
 xfs     (opens nothing by itself); allocate memory for millions of allocation groups
-btrfs   join what carries the same fsid, open what the chunk tree names (ADR 0076)
+btrfs   join devices with the same fsid, open devices that the chunk tree names (ADR 0076)
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _CHECKS: Mapping[str, _Check] = {
 
 
 def require_mountable(fd: int, fs_type: str, *, read_only: bool, name: str) -> None:
-    """Raise FileSystemError when mounting the device would do more than use that device, or not end.
+    """Raise FileSystemError when mounting the device would use other devices, or not end.
 
     fd is open for reading. Only the bytes that the kernel itself would read are checked; a device without a file system
-    of fs_type passes, because the kernel refuses it. read_only is how it is to be mounted; name is what messages call
-    the device. Raises StorageError when it cannot be read.
+    of fs_type passes, because the kernel refuses it. read_only tells how it will be mounted; name is the device's name
+    in messages. Raises StorageError when it cannot be read.
     """
     check = _CHECKS.get(fs_type)
     if check is None:

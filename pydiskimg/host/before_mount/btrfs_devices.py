@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The devices that a btrfs's chunk tree names: Linux opens each, also one that the superblock does not count.
+"""Find the devices that a btrfs's chunk tree names: Linux opens each, even if the superblock does not count it.
 
-A device item with another fsid makes Linux look for that file system among all that it was ever shown, open its
-devices, and take them as a seed (fs/btrfs/volumes.c, read_one_dev and open_seed_devices). All fields are those of the
-btrfs on-disk format; little-endian.
+A device item with another fsid makes Linux look for that file system among all that it has ever scanned, open its
+devices, and use them as a seed (fs/btrfs/volumes.c, read_one_dev and open_seed_devices). The structures are those of
+the btrfs on-disk format; little-endian.
 """
 
 from __future__ import annotations
@@ -62,15 +62,15 @@ POINTER = Record("btrfs_key_ptr", "<", 33, """
     19 Q   generation
 """)  # fmt: skip
 DEVICE_OBJECT, DEVICE_ITEM, CHUNK_ITEM = 1, 216, 228
-_MIRRORED = 0x10 | 0x20 | 0x200 | 0x400  # RAID1, DUP, RAID1C3, RAID1C4: each stripe has all of it
+_MIRRORED = 0x10 | 0x20 | 0x200 | 0x400  # RAID1, DUP, RAID1C3, RAID1C4: each stripe is a full copy
 _PROFILES = 0x7F8
 _MOST_COPIES = 4
-# The device items come first in the tree: a btrfs of one device has one, and needs one node for each level.
+# The device items come first in the tree: a btrfs of one device has one, in one node of each level.
 _NODES = 64
 
 
 class _UnreadableError(Exception):
-    """The chunk tree is not where a btrfs of one device has it; the text says why."""
+    """The chunk tree is not stored as on a btrfs of one device; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +88,9 @@ class _Tree:
     chunks: tuple[_Chunk, ...]
 
     def copies(self, logical: int, level: int) -> Iterator[bytes]:
-        """Yield each copy of a node that Linux may take: it goes on to the next when one is damaged."""
+        """Yield each copy of a node that Linux may use: it tries the next when one is damaged."""
         chunks = [chunk for chunk in self.chunks if chunk.start <= logical < chunk.start + chunk.length]
-        if len(chunks) != 1:  # none: Linux may find it by the chunks that it has read from the tree's first nodes
+        if len(chunks) != 1:  # none: Linux may find it by the chunks in the tree's first nodes
             raise _UnreadableError(f"a part of its chunk tree lies in {len(chunks)} of its system chunks, not in one")
         for offset in chunks[0].offsets:
             at = offset + logical - chunks[0].start
@@ -106,9 +106,9 @@ class _Tree:
 
 
 def foreign_device(read: Reader, superblock: dict[str, Any]) -> str | None:
-    """Return why the chunk tree names another device than its own; None when it does not, or cannot be mounted.
+    """Return why it must not be mounted: its chunk tree names another device, or cannot be read; otherwise None.
 
-    superblock are the fields of fs.probe.btrfs.SUPERBLOCK.
+    superblock has the fields of fs.probe.btrfs.SUPERBLOCK.
     """
     node_size, level, size = (superblock[name] for name in ("nodesize", "chunk_root_level", "sys_chunk_array_size"))
     array = superblock["sys_chunk_array"]
@@ -128,12 +128,12 @@ def foreign_device(read: Reader, superblock: dict[str, Any]) -> str | None:
                     f"{uuid.UUID(bytes=of_fs)}), which the kernel would open"
                 )
     except _UnreadableError as error:
-        return f"{error}, so it cannot be told which devices the kernel would open"
+        return f"{error}, so it is not known which devices the kernel would open"
     return None
 
 
 def _chunks(array: bytes, devid: int) -> Iterator[_Chunk]:
-    """Yield the chunks that the tree lies in, with their offsets on the device."""
+    """Yield the chunks that contain the tree, with their offsets on the device."""
     at = 0
     while at + KEY.size + CHUNK.size <= len(array):
         key, chunk = KEY.unpack(array, at), CHUNK.unpack(array, at + KEY.size)
@@ -151,7 +151,7 @@ def _chunks(array: bytes, devid: int) -> Iterator[_Chunk]:
 
 
 def _devices(tree: _Tree, root: int, root_level: int) -> Iterator[tuple[int, bytes, bytes]]:
-    """Yield number, UUID and fsid of each device item; those have the lowest keys, which Linux insists on."""
+    """Yield number, UUID and fsid of each device item; these have the lowest keys, as Linux requires."""
     pending, seen = [(root, root_level)], {root}
     while pending:
         logical, level = pending.pop()
@@ -182,6 +182,6 @@ def _children(node: bytes) -> Iterator[int]:
 
 
 def _entries(node: bytes, record: Record) -> Iterator[dict[str, Any]]:
-    """Yield what follows the header of a node, as far as the node goes."""
+    """Yield the records that follow the header of a node, up to its end."""
     count = min(HEADER.unpack(node)["nritems"], (len(node) - HEADER.size) // record.size)
     return (record.unpack(node, HEADER.size + index * record.size) for index in range(count))

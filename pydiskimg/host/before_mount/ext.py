@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What an ext2, ext3 or ext4 superblock makes Linux do besides using its own device (fs/ext4/super.c, mmp.c)."""
+"""Effects of an ext2, ext3 or ext4 superblock on Linux besides using its own device (fs/ext4/super.c, mmp.c)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pydiskimg.host.before_mount.reading import Reader
 
 logger = logging.getLogger(__name__)
 
-# Options that tune2fs may have put into the superblock (s_mount_opts) and that concern the guest's own data only. Not
-# among them: journal_dev and journal_path (another device), max_batch_time (seconds at each fsync), and all new ones.
+# Options that tune2fs may have put into the superblock (s_mount_opts) and that concern only the guest's own data. Not
+# included: journal_dev and journal_path (another device), max_batch_time (seconds at each fsync), and all new ones.
 _HARMLESS_OPTIONS = frozenset(
     (
         *("acl", "noacl", "user_xattr", "nouser_xattr", "barrier", "nobarrier", "data", "commit", "errors"),
@@ -24,27 +24,27 @@ _HARMLESS_OPTIONS = frozenset(
 )
 
 _MMP_SHORTEST = 5  # seconds
-# A guest that was killed leaves an interval of 5 or 10 seconds, for which the kernel waits 22 or 42.
+# A killed guest leaves an interval of 5 or 10 seconds, for which the kernel waits 22 or 42.
 MMP_WAIT_LIMIT = 60  # seconds
 
-# The kernel keeps some 250 bytes for each group. 2^21 groups of the usual size are 16 TiB with blocks of 1 KiB, and
-# 256 TiB with those of 4 KiB.
+# The kernel keeps about 250 bytes for each group. 2^21 groups of the usual size are 16 TiB with blocks of 1 KiB, and
+# 256 TiB with blocks of 4 KiB.
 GROUP_LIMIT = 1 << 21
 
 
 def refusal(read: Reader, read_only: bool) -> str | None:
-    """Return why the file system must not be mounted; None when it may be."""
+    """Return why the file system must not be mounted; None if it may be."""
     superblock = parse_superblock(read(SUPERBLOCK_OFFSET, SUPERBLOCK.size))
     if superblock is None:
         return None
-    # Also read-only, where noload keeps the kernel from opening the journal: it is refused at the first look.
+    # Also for a read-only mount, where noload keeps the kernel from opening the journal: such a guest is refused early.
     reason = _journal(superblock) or _mount_options(superblock) or _groups(superblock)
     return reason if reason or read_only else _mmp(read, superblock)
 
 
 def _journal(superblock: Superblock) -> str | None:
     if Incompat.JOURNAL_DEV in superblock.features:
-        return "it is not a file system but the journal of one"
+        return "it is the journal of a file system, not a file system"
     if Compat.HAS_JOURNAL not in superblock.features:
         return None
     inside = "give it a journal of its own (tune2fs -O ^has_journal, then tune2fs -j)"
@@ -55,7 +55,7 @@ def _journal(superblock: Superblock) -> str | None:
             f"its journal is on another device (s_journal_dev is block device {major}:{minor}), which the kernel would "
             f"open and write to; {inside}"
         )
-    return None if superblock.journal_inode else f"its journal is on another device, of an unknown number; {inside}"
+    return None if superblock.journal_inode else f"its journal is on another device, whose number is unknown; {inside}"
 
 
 def _mount_options(superblock: Superblock) -> str | None:
@@ -64,8 +64,8 @@ def _mount_options(superblock: Superblock) -> str | None:
         name = option.partition("=")[0]
         if name and name not in _HARMLESS_OPTIONS:
             return (
-                f"its superblock requests the mount option '{option}', which is not one of those that concern its own "
-                "data only; take it away (tune2fs -E mount_opts=)"
+                f"its superblock requests the mount option '{option}', which may concern more than its own data; "
+                "remove it (tune2fs -E mount_opts=)"
             )
     return None
 
@@ -92,9 +92,9 @@ def _mmp(read: Reader, superblock: Superblock) -> str | None:
     sequence = block["mmp_seq"]
     if block["mmp_magic"] != MMP_MAGIC or sequence == MMP_CLEAN:
         return None
-    clear = "when nothing uses it, clear that (tune2fs -f -E clear_mmp) and check it (e2fsck -f)"
+    clear = "if no machine uses it, clear that (tune2fs -f -E clear_mmp) and check it (e2fsck -f)"
     if sequence == MMP_FSCK:
-        said = "it is being checked or changed, or that this was interrupted"
+        said = "it is being checked or changed, or that a check or change was interrupted"
         return f"its multiple mount protection says that {said}; {clear}"
     longest = max(_MMP_SHORTEST, block["mmp_check_interval"], superblock.number("s_mmp_interval"))
     seconds = 2 * min(2 * longest + 1, longest + 60)

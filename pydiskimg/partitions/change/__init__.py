@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Partitions added to, removed from and changed in the table of a disk: MBR with logical partitions, and GPT.
+"""Add, remove and change partitions in the table of a disk: MBR with logical partitions, and GPT.
 
-table ── what both have in common, and which of them a disk has
-gpt, mbr ── how each is read to be changed, and written so that an interruption leaves the old table or the new one
-free ── where there is room
+table ── what both have in common gpt, mbr ── how each is read and written, so that an interruption leaves the old table
+or the new one free ── where a new partition fits
 """
 
 from pydiskimg.partitions.change.new import new_table

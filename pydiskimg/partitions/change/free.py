@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where a table has room for another partition. All numbers are sectors."""
+"""Find where a table has room for another partition. All numbers are sectors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydiskimg.units import format_bytes
 
 
 class FreeSpace:
-    """The sectors from first to before end that no span has; starts and ends are aligned to multiples of align."""
+    """The sectors from first to before end that are in no span; starts and ends are aligned to multiples of align."""
 
     def __init__(self, name: str, first: int, end: int, taken: Iterable[Span], *, align: int, sector_size: int) -> None:
         self._name = name
@@ -22,8 +22,8 @@ class FreeSpace:
     def choose(self, start: int | None, length: int | None) -> tuple[int, int]:
         """Return (start, end) of a new partition: at start, or in the first area where it fits.
 
-        Without length it takes all of the area; without both, the largest one. Raises DoesNotFitError where there is no
-        room, PartitionError where start is taken.
+        Without length it takes the whole area; without both, the largest area. Raises DoesNotFitError if there is no
+        room, PartitionError if start is taken.
         """
         if start is not None:
             return self._at(start, length)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A GPT that is changed (UEFI 2.10, section 5.3). Only one whose copy at the start of the disk is sound is touched."""
+"""Change a GPT (UEFI 2.10, section 5.3). It is changed only if its copy at the start of the disk is sound."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ class ChangedGpt(ChangedTable):
         self, start: int | None, length: int | None, change: PartitionChange, *, number: int | None, logical: bool
     ) -> int:
         if logical:
-            raise PartitionError(f"{self.disk.name}: has a GPT, where all partitions are alike; leave out --logical")
+            raise PartitionError(
+                f"{self.disk.name}: has a GPT, which does not have logical partitions; leave out --logical"
+            )
         number = self._free_number() if number is None else number
         if not 1 <= number <= self._header.count or self._is_used(number):
             taken = "is taken" if 1 <= number <= self._header.count else f"is not one of 1 to {self._header.count}"
@@ -102,7 +104,7 @@ class ChangedGpt(ChangedTable):
         first, last = (GPT_ENTRY.unpack(self._array, (number - 1) * GPT_ENTRY.size)[name] for name in _SPAN)
         if sectors is None or first + sectors - 1 > last:
             raise PartitionError(
-                f"{self.disk.name}: partition {number} is to become smaller, and has {length} bytes or less"
+                f"{self.disk.name}: partition {number} cannot shrink to {length} bytes; it has no more than that"
             )
         self._put(number, EndingLBA=first + sectors - 1)
         self._write()
@@ -115,11 +117,9 @@ class ChangedGpt(ChangedTable):
         return end + (1 + self._header.array_sectors(size)) * size
 
     def moved_to(self, end: int) -> None:
-        """Put the backup where a disk of end bytes has it; the disk may be larger. Raises PartitionError."""
+        """Move the backup to where a disk of end bytes has it; the disk may be larger. Raises PartitionError."""
         if end % self.sector_size or not self.end_of_disk <= end <= self.disk.size:
-            raise PartitionError(
-                f"{self.disk.name}: its GPT needs {self.end_of_disk} bytes, and is to be for a disk of {end}"
-            )
+            raise PartitionError(f"{self.disk.name}: its GPT needs a disk of {self.end_of_disk} bytes, more than {end}")
         disk = Region(self.disk, 0, end, name=self.disk.name)
         limit = end // self.sector_size - 1 - self._header.array_sectors(self.sector_size)
         for offset, contents in table_writes(disk, self.sector_size, self._header, bytes(self._array), limit):
@@ -156,12 +156,12 @@ class ChangedGpt(ChangedTable):
         return encoded.ljust(_NAME_UNITS, b"\0")
 
     def _write(self) -> None:
-        """Write what is in the array; the header in memory stays that of the disk."""
+        """Write the entries in the array; the header in memory stays that of the disk."""
         writes = table_writes(self.disk, self.sector_size, self._header, bytes(self._array), self._limit)
         for offset, contents in (*protective_mbr(self.disk, self.sector_size), *writes):
             self.disk.write(offset, contents)
             self.disk.flush()
         try:
             self._header = read_header(self.disk, self.sector_size)
-        except DiskImageError as error:  # a disk that does not keep what is written
+        except DiskImageError as error:  # the disk does not keep what is written
             raise PartitionError(f"{self.disk.name}: the GPT that was written cannot be read: {error}") from error

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""An MBR that is changed, with its logical partitions (UEFI 2.10, section 5.2, and extended boot records).
+"""Change an MBR with its logical partitions (UEFI 2.10, section 5.2, and extended boot records).
 
     MBR: 4 entries ──> extended partition: record 5 ──> record 6 ──> ...   each the one before its partition's data
                                              │             │
                                              5             6
 
-A record lies 1 MiB before the partition that it describes. A new one is written before the link that leads to it; what
-else changes is one sector.
+A record is 1 MiB before the partition that it describes. A new record is written before the link to it; every other
+change is one sector.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pydiskimg.partitions.read import MAX_LOGICAL
 from pydiskimg.partitions.types import type_named
 from pydiskimg.protocols import Disk, read_bytes
 
-_BEYOND_CHS = b"\xfe\xff\xff"  # a place that CHS cannot count
+_BEYOND_CHS = b"\xfe\xff\xff"  # a location that CHS cannot express
 _LINK = 0x05
 _FIRST_LOGICAL = MBR_SLOTS + 1
 _UNUSED: dict[str, int | bytes] = {
@@ -53,7 +53,7 @@ class ChangedMbr(ChangedTable):
     label = "dos"
 
     def __init__(self, disk: Disk, sector_size: int) -> None:
-        """Raises PartitionError for a table that is damaged, or that no partitioner makes."""
+        """Raises PartitionError for a table that is damaged, or unlike those that partitioners make."""
         self.disk = disk
         self.sector_size = sector_size
         self._end = min(disk.size // sector_size, MAX_END)
@@ -71,7 +71,9 @@ class ChangedMbr(ChangedTable):
         first, size = in_sectors(self, start, "start"), in_sectors(self, length, "size")
         if logical:
             if number is not None or kind in EXTENDED:
-                raise PartitionError(f"{self.disk.name}: a logical partition has the next number, and is not extended")
+                raise PartitionError(
+                    f"{self.disk.name}: a logical partition takes the next number and cannot be extended"
+                )
             return self._add_logical(first, size, kind, bootable=bool(change.bootable))
         return self._add_primary(first, size, kind, number, bootable=bool(change.bootable))
 
@@ -82,7 +84,7 @@ class ChangedMbr(ChangedTable):
         entry = self._primary(number)
         if entry["OSType"] in EXTENDED and self._logical():
             raise PartitionError(
-                f"{self.disk.name}: partition {number} is extended, and has logical partitions; delete these first"
+                f"{self.disk.name}: partition {number} is extended and has logical partitions; delete these first"
             )
         self._change_sector(0, number - 1, _UNUSED)
 
@@ -94,12 +96,14 @@ class ChangedMbr(ChangedTable):
         else:
             entry = self._primary(number)
             if change.type is not None and entry["OSType"] in EXTENDED:
-                raise PartitionError(f"{self.disk.name}: partition {number} is an extended one, and stays that")
+                raise PartitionError(f"{self.disk.name}: partition {number} is extended; its type cannot be changed")
         fields: dict[str, int | bytes] = {}
         if change.type is not None:
             fields["OSType"] = int(type_named(change.type, "dos"), 16)
             if fields["OSType"] in EXTENDED:
-                raise PartitionError(f"{self.disk.name}: an extended partition is added; another does not become one")
+                raise PartitionError(
+                    f"{self.disk.name}: a partition cannot be changed into an extended one; add an extended partition"
+                )
         if change.bootable is not None:
             fields["BootIndicator"] = BOOTABLE if change.bootable else 0
         self._change_sector(sector, slot, fields)
@@ -109,7 +113,9 @@ class ChangedMbr(ChangedTable):
         sector, slot = (self._record_of(number).sector, 0) if number >= _FIRST_LOGICAL else (0, number - 1)
         entry = self._primary(number) if sector == 0 else mbr_entries(self._sector(sector))[0]
         if entry["OSType"] in EXTENDED or sectors is None or sectors > entry["SizeInLBA"]:
-            raise PartitionError(f"{self.disk.name}: partition {number} is extended, or has {length} bytes or less")
+            raise PartitionError(
+                f"{self.disk.name}: partition {number} is extended, or has no more than {length} bytes"
+            )
         self._change_sector(sector, slot, {"EndingCHS": _BEYOND_CHS, "SizeInLBA": sectors})
 
     @property
@@ -117,7 +123,7 @@ class ChangedMbr(ChangedTable):
         return max([span.end for span in self._spans]) * self.sector_size
 
     def _read(self) -> None:
-        """Read all of the table, and judge it."""
+        """Read and check the whole table."""
         entries = read_entries(self.disk, 0, 0, self.sector_size)
         containers = [entry for entry in entries if entry.kind in EXTENDED]
         if len(containers) > 1:
@@ -160,7 +166,7 @@ class ChangedMbr(ChangedTable):
         used = {slot + 1 for slot, entry in enumerate(self._slots()) if entry["OSType"]}
         unused = [each for each in range(1, MBR_SLOTS + 1) if each not in used]
         if kind in EXTENDED and self._container is not None:
-            raise PartitionError(f"{self.disk.name}: has an extended partition already")
+            raise PartitionError(f"{self.disk.name}: already has an extended partition")
         if not unused:
             hint = "; add a logical one (--logical)" if self._container is not None else ""
             raise PartitionError(f"{self.disk.name}: all {MBR_SLOTS} entries of the MBR are taken{hint}")
@@ -179,9 +185,11 @@ class ChangedMbr(ChangedTable):
                 f"{self.disk.name}: has no extended partition for a logical one; add one first: --type extended"
             )
         if len(self._records) >= MAX_LOGICAL:
-            raise PartitionError(f"{self.disk.name}: has {len(self._records)} logical partitions, and no more are read")
+            raise PartitionError(
+                f"{self.disk.name}: already has {len(self._records)} logical partitions, the most that are read"
+            )
         first, end = self._logical_area(start, length)
-        if not self._logical() and len(self._records) == 1:  # the record that an empty chain has
+        if not self._logical() and len(self._records) == 1:  # the record of an empty chain
             sector = self._records[0].sector
             self._change_sector(sector, 0, _entry(kind, first - sector, end - sector, bootable=bootable))
         else:
@@ -191,7 +199,7 @@ class ChangedMbr(ChangedTable):
         return MBR_SLOTS + len(self._logical())
 
     def _logical_area(self, start: int | None, length: int | None) -> tuple[int, int]:
-        """Return the sectors of a new logical partition: after a record of its own, which lies before it."""
+        """Return the sectors of a new logical partition, which follows its own record."""
         assert self._container is not None
         free = self._free(self._container.start, min(self._container.end, self._end), self._logical_spans())
         is_first = not self._logical()
@@ -201,7 +209,7 @@ class ChangedMbr(ChangedTable):
         return free.choose(start, length)
 
     def _gap_before(self, sector: int) -> int:
-        """The first sector of the free area that ends where a new partition begins."""
+        """The first sector of the free area that ends at the start of a new partition."""
         assert self._container is not None
         ends = [span.end for span in self._logical_spans() if span.end <= sector]
         return max([self._container.start, *ends])
@@ -213,7 +221,7 @@ class ChangedMbr(ChangedTable):
     def _delete_logical(self, number: int) -> None:
         record = self._record_of(number)
         index = self._records.index(record)
-        if index == 0:  # where the extended partition begins, a record stays
+        if index == 0:  # the record at the start of the extended partition stays
             self._change_sector(record.sector, 0, _UNUSED)
             return
         following = self._records[index + 1 :]
@@ -223,7 +231,7 @@ class ChangedMbr(ChangedTable):
             self._change_sector(self._records[index - 1].sector, 1, _UNUSED)
 
     def _link(self, record: _Record, sector: int, end: int) -> None:
-        """Let record lead to the one in sector, whose area ends before end."""
+        """Let record point to the one in sector, whose area ends before end."""
         assert self._container is not None
         start = sector - self._container.start
         self._change_sector(record.sector, 1, _entry(_LINK, start, start + end - sector, bootable=False))

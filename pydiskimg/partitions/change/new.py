@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A table without partitions, for a disk that gets one after the other."""
+"""An empty partition table, for a disk whose partitions are added one by one."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ _SMALLEST = 4 * MIB  # the table's ends, and a partition between them
 
 
 def new_table(disk: Disk, label: Label | None = None, *, disk_id: str | None = None) -> ChangedTable:
-    """Write a table without partitions onto disk, and return it. What the disk's first and last MiB had is lost.
+    """Write an empty partition table to disk, and return it. The contents of the disk's first and last MiB are lost.
 
-    label is "dos" (an MBR) or "gpt"; None: an MBR below 2 TiB, a GPT from there. disk_id is a GPT's UUID, or an MBR's
-    signature as 0x12345678; a random one by default. Raises PartitionError for what the label cannot have,
-    DoesNotFitError for a disk of less than 4 MiB.
+    label is "dos" (an MBR) or "gpt"; None means an MBR below 2 TiB, otherwise a GPT. disk_id is a GPT's UUID, or an
+    MBR's signature such as 0x12345678; random by default. Raises PartitionError if the label does not fit the disk or
+    disk_id the label, DoesNotFitError for a disk of less than 4 MiB.
     """
     label = label or ("dos" if disk.size <= MBR_LIMIT else "gpt")
     if disk.size < _SMALLEST:
         raise DoesNotFitError(
-            f"{disk.name}: has {format_bytes(disk.size)}, and a partition table needs {format_bytes(_SMALLEST)}",
+            f"{disk.name}: has {format_bytes(disk.size)}, a partition table needs {format_bytes(_SMALLEST)}",
             needed=_SMALLEST,
             available=disk.size,
         )
@@ -63,14 +63,14 @@ def _mbr(disk: Disk, disk_id: str | None) -> list[tuple[int, bytes]]:
     except ValueError:
         signature = -1
     if not 0 <= signature <= _MAX_SECTORS:
-        raise PartitionError(f"{disk.name}: the ID of an MBR is a number of 32 bits such as 0x12345678")
+        raise PartitionError(f"{disk.name}: the ID of an MBR must be a number of 32 bits such as 0x12345678")
     sector = bytearray(MBR.size)
     MBR.put(sector, {"UniqueMBRDiskSignature": signature, "Signature": MBR_SIGNATURE})
     return [(0, bytes(sector))]
 
 
 def _gpt(disk: Disk, disk_id: str | None) -> list[tuple[int, bytes]]:
-    """Return the blocks of a GPT in the order in which they are written: the protective MBR last."""
+    """Return the blocks of a GPT in the order in which they are written: the protective MBR is last."""
     size = disk.sector_size
     last = disk.size // size - 1
     array = bytes(_ENTRIES * GPT_ENTRY.size)
@@ -78,7 +78,7 @@ def _gpt(disk: Disk, disk_id: str | None) -> list[tuple[int, bytes]]:
     try:
         guid = UUID(disk_id) if disk_id is not None else uuid4()
     except ValueError:
-        raise PartitionError(f"{disk.name}: the ID of a GPT is a UUID") from None
+        raise PartitionError(f"{disk.name}: the ID of a GPT must be a UUID") from None
     protective = bytearray(MBR.size)
     MBR.put(protective, {"Signature": MBR_SIGNATURE})
     put_mbr_entry(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The table of a disk, opened to be changed."""
+"""Open the partition table of a disk to change it."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from pydiskimg.protocols import Disk, read_bytes
 
 
 def move_end(disk: Disk, end: int) -> None:
-    """Let the table of disk be that of a disk of end bytes, which may be cut there then; durable on return.
+    """Adapt the partition table to a disk of end bytes, so that disk can be cut there; durable on return.
 
-    Raises PartitionError as open_table() does, and where partitions reach further.
+    Raises PartitionError as open_table() does, and if partitions reach further.
     """
     table = open_table(disk)
     if isinstance(table, ChangedGpt):
         table.moved_to(end)
     elif table.end_of_disk > end:
-        raise PartitionError(f"{disk.name}: its partitions need {table.end_of_disk} bytes, and {end} are to be left")
+        raise PartitionError(f"{disk.name}: its partitions need {table.end_of_disk} bytes, more than {end}")
 
 
 def open_table(disk: Disk) -> ChangedTable:
-    """Return the partition table of disk, which stays the caller's, as it can be changed.
+    """Return the partition table of disk for changes; disk stays the caller's.
 
-    Nothing else may change the table meanwhile. Raises PartitionError for a disk without a table, one for sectors of
-    another size than the disk's, and one that is damaged.
+    No other program may change the table meanwhile. Raises PartitionError for a disk without a table, a table for
+    sectors of another size than the disk's, and a damaged table.
     """
     sector = read_bytes(disk, 0, MBR.size) if disk.size >= MBR.size else b""
     entries = mbr_entries(sector) if has_mbr(sector) else []

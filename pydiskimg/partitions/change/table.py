@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A partition table that is changed: what MBR and GPT have in common."""
+"""A partition table that can be changed: the interface that MBR and GPT share."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PartitionChange:
-    """What a partition is to have; None leaves it as it is, or in a new one as is usual.
+    """The attributes to set on a partition; None leaves one unchanged, or takes the default for a new partition.
 
-    type is as type_named() takes it; name and uuid are those of a GPT. bootable is the flag of an MBR, and the
+    type is a name for type_named(); name and uuid are for a GPT only. bootable is the flag of an MBR, and the
     attribute "legacy BIOS bootable" of a GPT.
     """
 
@@ -33,7 +33,7 @@ class PartitionChange:
 class ChangedTable(Protocol):
     """The table of a disk. Each change is written at once, durably; an interruption leaves the old or the new table.
 
-    Raises PartitionError for what the table cannot hold, DoesNotFitError where there is no room, StorageError.
+    Raises PartitionError if the table cannot hold the change, DoesNotFitError if there is no room, StorageError.
     """
 
     label: Label
@@ -42,32 +42,32 @@ class ChangedTable(Protocol):
 
     @property
     def partitions(self) -> Sequence[Partition]:
-        """The partitions in the order of their numbers, an extended one included."""
+        """The partitions in the order of their numbers, including an extended one."""
 
     def add(
         self, start: int | None, length: int | None, change: PartitionChange, *, number: int | None, logical: bool
     ) -> int:
-        """Add a partition at start, of length (both bytes; None: where there is room, all of it); return its number.
+        """Add a partition at start, of length (bytes; None: the first or all free space); return its number.
 
-        What is in the sectors that it gets stays as it is.
+        The contents of its sectors are not changed.
         """
 
     def delete(self, number: int) -> None:
         """Remove a partition from the table; its contents stay. Logical ones after it get numbers one lower."""
 
     def set(self, number: int, change: PartitionChange) -> None:
-        """Change what the table says of a partition."""
+        """Change the attributes of a partition."""
 
     def set_length(self, number: int, length: int) -> None:
-        """Let a partition end earlier: length is bytes. An extended one, and what a logical one is in, stay."""
+        """Shorten a partition to length (bytes). The extended partition around a logical one keeps its size."""
 
     @property
     def end_of_disk(self) -> int:
-        """How many bytes the disk needs at least, for all partitions and the table."""
+        """The size in bytes that the disk needs at least, for all partitions and the table."""
 
 
 def in_sectors(table: ChangedTable, length: int | None, what: str) -> int | None:
-    """Return bytes as sectors. Raises PartitionError where they are not whole ones, or none."""
+    """Return bytes as sectors. Raises PartitionError if they are not a positive number of whole sectors."""
     if length is None:
         return None
     if length % table.sector_size or length <= 0:
@@ -79,6 +79,6 @@ def in_sectors(table: ChangedTable, length: int | None, what: str) -> int | None
 
 
 def no_partition(table: ChangedTable, number: int) -> PartitionError:
-    """Return the error for a number that no partition has."""
+    """Return the error for a partition number that does not exist."""
     found = ", ".join(str(partition.number) for partition in table.partitions) or "none"
     return PartitionError(f"{table.disk.name}: has no partition {number}; found: {found}")

@@ -99,7 +99,7 @@ def test_what_fails_leaves_the_file_that_was_there(tmp_path: Path, tarball: Path
         (damaged, "64M", "the gzip data end early"),
         (other, "64M", f"{other}: holds no directory /etc, so it is not the root of a Linux system"),
         (tarball, "5M", "bytes (4 MiB) are for the root file system; expected"),
-        (tarball, "1k", "the partitions need 2097152 bytes (2 MiB) at least, the disk has 1024 bytes"),
+        (tarball, "1k", "the partitions need at least 2097152 bytes (2 MiB), the disk has 1024 bytes"),
         (tmp_path / "none", "64M", "No such file"),
         (disk, "64M", "not a tar archive"),
     ):

@@ -47,8 +47,8 @@ def test_what_we_make_is_mounted(kind: str) -> None:
         ({"s_journal_inum": 0, "s_journal_dev": 0x0803}, "s_journal_dev is block device 8:3"),
         ({"s_journal_inum": 0, "s_journal_dev": 0x12345678}, r"block device 1110:74616\)"),
         ({"s_journal_inum": 8, "s_journal_dev": 0x0701}, "block device 7:1"),
-        ({"s_journal_inum": 0}, "of an unknown number"),
-        ({"s_feature_incompat": INCOMPAT_JOURNAL_DEV}, "is not a file system but the journal of one"),
+        ({"s_journal_inum": 0}, "whose number is unknown"),
+        ({"s_feature_incompat": INCOMPAT_JOURNAL_DEV}, "is the journal of a file system"),
         ({"s_mount_opts": b"journal_dev=1793"}, "the mount option 'journal_dev=1793'"),
         ({"s_mount_opts": b"acl,journal_path=/dev/sda,commit=5"}, "the mount option 'journal_path=/dev/sda'"),
         ({"s_mount_opts": b"max_batch_time=4294967295"}, "the mount option 'max_batch_time=4294967295'"),
@@ -90,7 +90,7 @@ def test_what_is_named_as_a_journal_without_one_is_not_opened() -> None:
     ("sequence", "interval", "in_superblock", "words"),
     [
         (MMP_CLEAN, 65535, 65535, None),
-        (MMP_FSCK, 5, 5, "it is being checked or changed, or that this was interrupted"),
+        (MMP_FSCK, 5, 5, "it is being checked or changed, or that a check or change was interrupted"),
         (1, 5, 5, None),  # 22 seconds
         (1, 10, 5, None),  # 42 seconds: what a guest leaves that was killed
         (1, 0, 0, None),

@@ -19,7 +19,7 @@ LINUX = NewPartition(Content.LINUX, 100 * MIB)
 
 def test_a_disk_too_small_is_refused_with_both_sizes() -> None:
     with pytest.raises(
-        DoesNotFitError, match=r"need 106954752 bytes \(102 MiB\) at least, the disk has 50 MiB|52428800"
+        DoesNotFitError, match=r"need at least 106954752 bytes \(102 MiB\), the disk has 50 MiB|52428800"
     ):
         plan_partition_table(50 * MIB, 512, [LINUX, NewPartition(Content.LINUX)])
 
@@ -31,7 +31,7 @@ def test_tiny_disks(size: int) -> None:
 
 
 def test_limits() -> None:
-    with pytest.raises(PartitionError, match="an MBR holds 4 partitions, 5 were asked for"):
+    with pytest.raises(PartitionError, match="an MBR holds 4 partitions, 5 were requested"):
         plan_partition_table(TIB, 512, [LINUX] * 5)
     with pytest.raises(PartitionError, match="only the last partition"):
         plan_partition_table(TIB, 512, [NewPartition(Content.LINUX), LINUX])

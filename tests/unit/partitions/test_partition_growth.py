@@ -312,7 +312,7 @@ LIES: dict[str, tuple[Callable[[], MemoryDisk], str]] = {
     ),
     "link-without-length": (
         lambda: chain((10, record(entry(LINUX, 1, 1), entry(5, 20, 0))), (30, record(entry(LINUX, 1, 1)))),
-        "hangs on a record that not everybody finds",
+        "extended boot record that some systems do not find",
     ),
     "gpt-crc": (lambda: gpt_disk(crc=1), "header at byte 512: CRC"),
     "gpt-array-crc": (lambda: gpt_disk(array_crc=1), "the CRC of its entries at sector 2 is wrong"),
@@ -369,8 +369,8 @@ def test_arrays_of_other_sizes(count: int, size: int) -> None:
     ("make", "message"),
     [
         (lambda: gpt_disk((0, 0)), "the GPT has no partition"),
-        (lambda: chain((10, record())), "no partition but an empty extended one"),
-        (hybrid, "partitions in the MBR beside those of the GPT"),
+        (lambda: chain((10, record())), "is an empty extended one"),
+        (hybrid, "the MBR has partitions besides those of the GPT"),
         (
             lambda: gpt_disk(protective=63),
             "its protective MBR entry starts at sector 63, expected 1",
@@ -400,7 +400,7 @@ def test_a_gpt_for_other_sectors_is_left(own: int, other: int) -> None:
     if own == other:
         assert grow_last_partition(disk)
         return
-    message = f"there is a GPT for sectors of {other} bytes, while the disk has sectors of {own}"
+    message = f"found a GPT for sectors of {other} bytes, while the disk has sectors of {own}"
     with pytest.raises(NothingToGrowError, match=message):
         grow_last_partition(disk)
     assert bytes(disk.data) == before

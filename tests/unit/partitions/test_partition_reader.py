@@ -112,7 +112,7 @@ def test_a_hybrid_mbr() -> None:
     assert len(read_partition_table(disk)) == 1
     assert free(disk) == 0
     assert (
-        "entry 2 of the MBR (type 0x83, sectors 4096 to 12288) is not a partition of the GPT as well"
+        "entry 2 of the MBR (type 0x83, sectors 4096 to 12288) is not a partition of the GPT"
         in (used_source(disk).notes[0])
     )
 
