@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Boot loaders as bytes: GRUB 2 for PCs with a BIOS, built from the files that the guest's own package brought.
+"""Boot loaders as bytes: GRUB 2 for PCs with a BIOS, built from the files of the guest's own package.
 
-A BIOS loads the first sector (boot_sector.py), that loads the core image (core_image.py), which lies where no file
-system is (core_area.py), finds the guest's file system, and reads grub.cfg and further modules from there (files.py).
+A BIOS loads the first sector (boot_sector.py), which loads the core image (core_image.py) from outside of any file
+system (core_area.py). The core image finds the guest's file system and reads grub.cfg and further modules from it
+(files.py).
 """
 
 from pydiskimg.boot.core_area import CoreArea, check_core_area, find_core_area

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""boot.img, the code in the disk's first sector: what is patched in it, and what of the sector stays the disk's own."""
+"""boot.img, the code in the disk's first sector: which fields are patched, and which bytes of the sector stay."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ BOOT_IMAGE = Record("boot.img", "<", SECTOR, """
 JUMP = b"\xeb\x63"
 _FIELDS = slice(BOOT_IMAGE.offsets["kernel_address"], BOOT_IMAGE.offsets["drive_check"] + 1)
 _UNSET = bytes.fromhex("0080 0100000000000000 ff fa eb")
-_NO_CHECK = b"\x90\x90"  # hard disks only: the number of a floppy's drive needs no correction
+_NO_CHECK = b"\x90\x90"  # hard disks only: the number of a floppy drive needs no correction
 MESSAGE = b"GRUB \0Geom\0Hard Disk\0Read\0 Error"
 
 
 def boot_sector(grub: Grub, core_sector: int, old: bytes) -> bytes:
-    """Return the first sector of a disk whose core image begins at core_sector; old is the sector as it was.
+    """Return the first sector of a disk whose core image begins at core_sector; old is the previous sector.
 
     Raises BootLoaderError for a boot.img of an unknown GRUB.
     """
@@ -48,6 +48,6 @@ def boot_sector(grub: Grub, core_sector: int, old: bytes) -> bytes:
 
 
 def names_core(sector: bytes) -> int | None:
-    """Return the sector at which the core image of the GRUB in a disk's first sector begins; None without a GRUB."""
+    """Return the first sector of the core image that the GRUB in a disk's first sector loads; None without a GRUB."""
     fields = BOOT_IMAGE.unpack(sector)
     return int(fields["kernel_sector"]) if fields["jump"] == JUMP and MESSAGE in fields["messages"] else None

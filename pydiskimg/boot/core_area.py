@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Where a core image goes: the gap between an MBR and the first partition, or the BIOS boot partition of a GPT.
+"""The area for a core image: the gap between an MBR and the first partition, or the BIOS boot partition of a GPT.
 
-The gap belongs to no one, so RAIDs and boot managers use it, too: bytes that are neither zero nor GRUB's own are kept.
+RAIDs and boot managers use the gap, too, so bytes that are neither zero nor GRUB's own are never overwritten.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pydiskimg.partitions.read import read_partition_table
 from pydiskimg.protocols import Disk, Source, read_bytes
 
 BIOS_BOOT_TYPE = "21686148-6449-6E6F-744E-656564454649"
-# What libparted puts into a new MBR: code that says no more than that nothing boots here.
+# libparted writes this into a new MBR: code that only prints that the disk does not boot.
 _NOTHING_BOOTS = bytes.fromhex("fa b8 00 10 8e d0 bc 00 b0")
-# Boot managers that are told apart by bytes of their first sector.
+# Boot managers, recognised by bytes of their first sector.
 _OTHERS = (
     (b"LILO", "LILO"),
     (b"\0Geom\0Hard Disk\0", "GRUB Legacy"),
@@ -34,7 +34,7 @@ _SHOWN = 16  # bytes
 
 @dataclass(frozen=True, slots=True)
 class CoreArea:
-    """start and length are bytes, multiples of 512; is_partition: of a BIOS boot partition, else of the gap."""
+    """start and length are bytes, multiples of 512; is_partition is True for a BIOS boot partition, not the gap."""
 
     start: int
     length: int
@@ -46,9 +46,9 @@ class CoreArea:
 
 
 def find_core_area(disk: Source) -> CoreArea:
-    """Return where a core image goes on a disk with a partition table (512-byte sectors).
+    """Return the area for a core image on a disk with a partition table (512-byte sectors).
 
-    Raises BootLoaderError when there is no such area, PartitionError for a table that cannot be read.
+    Raises BootLoaderError if there is no such area, PartitionError for a table that cannot be read.
     """
     partitions = read_partition_table(disk)
     entries = mbr_entries(read_bytes(disk, 0, SECTOR)) if partitions else []
@@ -62,16 +62,16 @@ def find_core_area(disk: Source) -> CoreArea:
     # An extended partition counts: it begins with a table of its own.
     starts = [entry["StartingLBA"] for entry in entries if entry["OSType"]]
     if not starts:
-        raise BootLoaderError(f"{disk.name}: has no partitions, so that no place on it is known to be a boot loader's")
+        raise BootLoaderError(f"{disk.name}: has no partitions, so it has no area for a boot loader")
     return CoreArea(SECTOR, max(0, min(starts) - 1) * SECTOR, is_partition=False)
 
 
 def check_core_area(disk: Source, area: CoreArea, length: int, *, loader: bytes | None = None) -> None:
-    """Raise BootLoaderError when length bytes of area, or the code in the first sector, are not ours to overwrite.
+    """Raise BootLoaderError when length bytes of area, or the code in the first sector, must not be overwritten.
 
     A GRUB that the first sector loads may be replaced, and a core image in area that begins with this loader: see
-    own_ranges(). In a BIOS boot partition only what has a known signature is kept: its type says that the rest is a
-    boot loader's.
+    own_ranges(). In a BIOS boot partition only data with a known signature is kept: the rest is a boot loader's, as the
+    partition's type says.
     """
     sector = read_bytes(disk, 0, SECTOR)
     _check_code(disk, sector)
@@ -83,14 +83,14 @@ def check_core_area(disk: Source, area: CoreArea, length: int, *, loader: bytes 
     foreign = next((index for index, byte in enumerate(held) if byte), None) if any(held) else None
     if foreign is None:
         return
-    start = area.start if area.is_partition else 0  # what has a signature counts from the start of its device
+    start = area.start if area.is_partition else 0  # offsets of signatures count from the start of their device
     known = trace(SourceRegion(disk, start, area.start + area.length - start))
     if area.is_partition and known is None:
         return
     shown = bytes(held[foreign : foreign + _SHOWN]).hex(" ")
     what = known or f"the bytes {shown} at byte {area.start + foreign} are neither zero nor GRUB's"
     raise BootLoaderError(
-        f"{disk.name}: {area.name} holds something other than a boot loader: {what}; nothing was written"
+        f"{disk.name}: {area.name} contains something other than a boot loader: {what}; nothing was written"
     )
 
 
@@ -100,16 +100,17 @@ def _check_code(disk: Source, sector: bytes) -> None:
         return
     name = next((name for mark, name in _OTHERS if mark in code), "an unknown boot manager")
     raise BootLoaderError(
-        f"{disk.name}: the first sector holds {name} (found {code[:_SHOWN].hex(' ')}, expected GRUB 2 or zeros); "
+        f"{disk.name}: the first sector contains {name} (found {code[:_SHOWN].hex(' ')}, expected GRUB 2 or zeros); "
         "nothing was written"
     )
 
 
 def own_ranges(disk: Source, area: CoreArea, *, loader: bytes | None = None) -> Iterator[tuple[int, int]]:
-    """Yield the ranges (first byte, byte after the last) of area that hold a GRUB's core image, if any.
+    """Yield the ranges (first byte, byte after the last) of area that contain a GRUB's core image, if any.
 
-    That is the core image that the first sector loads, or else one at the start of area whose first sector is loader
-    (a diskboot.img) but for its block list: the first sector of a disk that is being installed is written last.
+    That is the core image that the first sector loads, or else one at the start of area whose first sector equals
+    loader (a diskboot.img) except for its block list: on a disk that is being installed the first sector is written
+    last.
     """
     core = names_core(read_bytes(disk, 0, SECTOR))
     if core is None and loader is not None and area.length >= SECTOR and _begins_with(disk, area, loader):
@@ -135,7 +136,7 @@ def _begins_with(disk: Source, area: CoreArea, loader: bytes) -> bool:
 
 
 def check_sectors(disk: Disk) -> None:
-    """Raise BootLoaderError for a disk that no BIOS boots: with sectors of another size than 512 bytes."""
+    """Raise BootLoaderError for a disk that a BIOS cannot boot: its sectors do not have 512 bytes."""
     if disk.sector_size != SECTOR:
         raise BootLoaderError(
             f"{disk.name}: has sectors of {disk.sector_size} bytes; a BIOS boots from sectors of {SECTOR} bytes only"

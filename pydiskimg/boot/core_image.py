@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The core image: a first sector that loads the others, a decompressor, and the compressed payload.
 
-The payload is the kernel, and after it the objects that it finds in memory. A header of three numbers follows the
-kernel, and the objects follow that; each begins with its type and its size, which counts these 8 bytes and the zeros up
-to a multiple of 4. Little-endian.
+The payload is the kernel, a header of three numbers, and the objects that the kernel finds in memory. Each object
+begins with its type and its size, which includes these 8 bytes and the zeros up to a multiple of 4. Little-endian.
 """
 
 from __future__ import annotations
@@ -35,15 +34,15 @@ _ALIGNMENT = 4
 
 
 class ObjectKind(IntEnum):
-    """What an object is."""
+    """The type of an object."""
 
     MODULE = 0
     CONFIG = 2  # commands, ended by NUL
-    PREFIX = 3  # where modules and grub.cfg are, ended by NUL
+    PREFIX = 3  # the directory of modules and grub.cfg, ended by NUL
 
 
 def payload(kernel: bytes, modules: Sequence[bytes], *, config: str, prefix: str) -> bytes:
-    """Return the uncompressed payload. config are GRUB's commands, prefix a path as (,msdos1)/boot/grub; ASCII."""
+    """Return the uncompressed payload. config is GRUB commands, prefix a path such as (,msdos1)/boot/grub; ASCII."""
     objects = [
         *(_object(ObjectKind.MODULE, module) for module in modules),
         _object(ObjectKind.CONFIG, config.encode("ascii") + b"\0"),
@@ -58,7 +57,7 @@ def _object(kind: ObjectKind, data: bytes) -> bytes:
     return _OBJECT.pack(type=kind, size=_OBJECT.size + len(data) + len(padding)) + data + padding
 
 
-# lzma_decompress.img: it has no room for more than 64 KiB of dictionary.
+# lzma_decompress.img: it has memory for a dictionary of at most 64 KiB.
 _FILTERS = [{"id": lzma.FILTER_LZMA1, "lc": 3, "lp": 0, "pb": 2, "dict_size": 64 << 10}]
 _FAR_JUMP = b"\xea"
 _DECOMPRESSOR = Record("lzma_decompress.img", "<", 22, """
@@ -82,7 +81,7 @@ _UNSET = BLOCKS.pack(start=2, segment=_SEGMENT)
 
 @dataclass(frozen=True, slots=True)
 class CoreImage:
-    """A core image without the block list, which depends on its area; size is bytes, a multiple of 512."""
+    """A core image without the block list, which depends on its area; size is in bytes, a multiple of 512."""
 
     first: bytes
     rest: bytes
@@ -92,18 +91,17 @@ class CoreImage:
         return len(self.first) + len(self.rest)
 
     def at(self, sector: int) -> bytes:
-        """Return the bytes for an area that begins at this sector (512 bytes each) of the disk."""
+        """Return the bytes for an area that begins at this sector of the disk (of 512 bytes)."""
         blocks = BLOCKS.pack(start=sector + 1, len=len(self.rest) // SECTOR, segment=_SEGMENT)
         return self.first[: -BLOCKS.size] + blocks + self.rest
 
 
 def make_core(grub: Grub, modules: Sequence[str], *, config: str, prefix: str) -> CoreImage:
-    """Build a core image with the modules, and those that they need, from GRUB's own files.
+    """Build a core image with the given modules and their dependencies, from GRUB's own files.
 
-    config are the commands that it runs first; prefix is where it looks for modules and grub.cfg when these commands
-    set no other. Both are ASCII.
-
-    Raises BootLoaderError for files of an unknown GRUB, and when the image is larger than memory below the BIOS's own.
+    config is the commands that it runs first; prefix is the directory of modules and grub.cfg unless these commands set
+    another. Both are ASCII. Raises BootLoaderError for files of an unknown GRUB, and when the image does not fit in
+    memory below the BIOS's own.
     """
     kernel = read_kernel(grub.file("kernel.img"), grub.path("kernel.img"))
     listed = grub.path("moddep.lst")
@@ -122,7 +120,7 @@ def make_core(grub: Grub, modules: Sequence[str], *, config: str, prefix: str) -
 
 
 def _decompressor(grub: Grub, compressed: int, uncompressed: int) -> bytes:
-    """Return the decompressor with both sizes (bytes), without redundancy."""
+    """Return the decompressor with both sizes (bytes) set, without redundancy."""
     name = "lzma_decompress.img"
     contents, path = grub.file(name), grub.path(name)
     room = LINK_ADDRESS - _DECOMPRESSOR_ADDRESS
@@ -141,7 +139,7 @@ def _decompressor(grub: Grub, compressed: int, uncompressed: int) -> bytes:
 
 
 def _loader(grub: Grub) -> bytes:
-    """Return the first sector, with its block list as GRUB's file has it: at() sets it."""
+    """Return the first sector, with its block list as in GRUB's file; at() sets it."""
     name = "diskboot.img"
     contents, path = grub.file(name), grub.path(name)
     check(path, "has another size", found=len(contents), expected=SECTOR)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""GRUB's files in a guest's tree: those that the boot loader is built from, and the copy that it reads when it boots.
+"""GRUB's files in a guest's tree: those that the boot loader is built from, and the copies that it reads at boot.
 
-The files are the guest's: their sizes and number are bounded, and every path is resolved inside the tree.
+The guest controls these files: their sizes and number are bounded, and every path is resolved inside the tree.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from pydiskimg.boot.modules import NAME, check_module
 from pydiskimg.errors import BootLoaderError
 from pydiskimg.files.tree import Tree
 
-# Debian, Red Hat and Arch; SUSE of today, and before.
+# Debian, Red Hat and Arch; current and older SUSE.
 DIRECTORIES = ("/usr/lib/grub/i386-pc", "/usr/share/grub2/i386-pc", "/usr/lib/grub2/i386-pc")
-# A directory with all that is needed has this file; one without it was left by a package for another platform.
+# A complete directory has this file; a directory without it was left by a package for another platform.
 _ESSENTIAL = "boot.img"
-# Beside the modules and lists: what emulates EFI for some systems, and how the modules were built.
+# Files besides the modules and lists: EFI emulation for some systems, and how the modules were built.
 _OTHERS = frozenset({"efiemu32.o", "efiemu64.o", "modinfo.sh"})
 _COPIED = (".mod", ".lst")
 _FILE_LIMIT = 1 << 20  # bytes; the largest has 300 KiB
-_TOTAL_LIMIT = 32 << 20  # bytes of all that is copied; Debian's have 3.5 MiB
+_TOTAL_LIMIT = 32 << 20  # bytes of all copied files; Debian's have 3.5 MiB
 _NAMES_LIMIT = 1024
 _FONT = "unicode.pf2"
 _FONT_DIRECTORIES = ("/usr/share/grub", "/usr/share/grub2")
 _FONT_LIMIT = 16 << 20
 _ENVIRONMENT_NAME = "grubenv"
 _ENVIRONMENT = b"# GRUB Environment Block\n".ljust(1024, b"#")
-# What the packages of Red Hat and SUSE have, whose GRUB is in /boot/grub2.
+# In the packages of Red Hat and SUSE, whose GRUB is in /boot/grub2.
 _GRUB2 = ("/usr/sbin/grub2-install", "/usr/bin/grub2-install", "/usr/sbin/grub2-mkconfig", "/boot/grub2")
 
 
 class Dress(Protocol):
-    """Says which extended attributes a new file or directory of the guest gets: its policy's SELinux label."""
+    """Returns the extended attributes for a new file or directory of the guest: the SELinux label of its policy."""
 
     def __call__(self, path: str, *, is_directory: bool) -> Mapping[str, bytes]:
         """Return attribute names and values."""
@@ -45,7 +45,7 @@ def _undressed(path: str, *, is_directory: bool) -> Mapping[str, bytes]:  # noqa
 
 
 class Grub:
-    """The files of the GRUB in one directory of a guest's tree; they are read when they are needed."""
+    """The files of the GRUB in one directory of a guest's tree; they are read on demand."""
 
     def __init__(self, tree: Tree, directory: str) -> None:
         self.directory = directory
@@ -57,7 +57,7 @@ class Grub:
         return f"{self.directory}/{name}"
 
     def file(self, name: str) -> bytes:
-        """Return a file's contents. Raises BootLoaderError when there is none, StorageError for more than 1 MiB."""
+        """Return a file's contents. Raises BootLoaderError if it is missing, StorageError for more than 1 MiB."""
         if name not in self._contents:
             try:
                 self._contents[name] = self._tree.read(self.path(name), limit=_FILE_LIMIT)
@@ -68,13 +68,13 @@ class Grub:
         return self._contents[name]
 
     def module(self, name: str) -> bytes:
-        """Return a module's contents; errors as for file(), and BootLoaderError for what is not a module."""
+        """Return a module's contents; errors as for file(), and BootLoaderError if it is not a module."""
         contents = self.file(f"{name}.mod")
         check_module(contents, self.path(f"{name}.mod"))
         return contents
 
     def names(self) -> list[str]:
-        """Return the names of the files that GRUB may read when it runs. Raises BootLoaderError for more than 1024."""
+        """Return the names of the files that GRUB may read at boot. Raises BootLoaderError for more than 1024."""
         names = [
             name
             for name in self._tree.list(self.directory)
@@ -82,13 +82,13 @@ class Grub:
         ]
         if len(names) > _NAMES_LIMIT:
             raise BootLoaderError(
-                f"{self.directory}: holds {len(names)} modules and lists, expected at most {_NAMES_LIMIT}"
+                f"{self.directory}: contains {len(names)} modules and lists, expected at most {_NAMES_LIMIT}"
             )
         return names
 
 
 def read_grub(tree: Tree) -> Grub | None:
-    """Return the GRUB for a BIOS that the tree carries; None where it carries none."""
+    """Return the GRUB for a BIOS in the tree; None if there is none."""
     for directory in DIRECTORIES:
         if tree.exists(f"{directory}/{_ESSENTIAL}"):
             return Grub(tree, directory)
@@ -96,18 +96,17 @@ def read_grub(tree: Tree) -> Grub | None:
 
 
 def grub_home(tree: Tree) -> str:
-    """Return the name of the directory in /boot that the system's own GRUB keeps its files in: grub2 or grub."""
+    """Return the name of the directory in /boot where the system's own GRUB keeps its files: grub2 or grub."""
     return "grub2" if any(tree.exists(path) for path in _GRUB2) else "grub"
 
 
 def copy_modules(tree: Tree, grub: Grub, target: str, *, dress: Dress = _undressed) -> int:
-    """Copy what GRUB reads when it runs to target (as /boot/grub), as grub-install does; return how many files.
+    """Copy the files that GRUB reads at boot to target (as /boot/grub), as grub-install does; return how many.
 
-    Modules and lists go to i386-pc below target, in place of all that are there, the font to fonts; an environment
-    block is made where none is. Directories are made. dress returns the extended attributes of a new file or directory;
-    the modules get those of the first of them. They are on stable storage when the file system was synced or unmounted.
-
-    Raises BootLoaderError for too many or too large files, StorageError.
+    Modules and lists replace those in i386-pc below target, the font goes to fonts, and an environment block is made if
+    there is none. Directories are made as needed. dress returns the extended attributes of a new file or directory; all
+    modules get those of the first. The files are on stable storage once the file system is synced or unmounted. Raises
+    BootLoaderError for too many or too large files, StorageError.
     """
     modules, fonts = f"{target}/i386-pc", f"{target}/fonts"
     names = grub.names()
@@ -116,7 +115,7 @@ def copy_modules(tree: Tree, grub: Grub, target: str, *, dress: Dress = _undress
     for old in tree.list(modules):
         if old.endswith(_COPIED) and old not in known:
             tree.remove(f"{modules}/{old}")
-    # All are read first: what changes a tree forgets what it knew of the tree's directories.
+    # All are read first: changing a tree discards its cache of directories.
     contents = list(_contents(grub, names))
     _write(tree, modules, contents, f"{modules}/{names[0]}" if names else modules, dress)
     font = _font(tree)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Writing GRUB to a disk: the core image, durably, before the first sector that loads it."""
+"""Write GRUB to a disk: the core image, durably, before the first sector that loads it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pydiskimg.units import format_bytes
 def install_core(disk: Disk, core: CoreImage, area: CoreArea, grub: Grub) -> bytes:
     """Write the core image to its area, flush it, and return the first sector that loads it.
 
-    The sector has the disk's own partition table; nothing boots before the caller writes it. What the area holds is
-    overwritten: see check_core_area(). Before the first write raises BootLoaderError for sectors that no BIOS
-    boots from and for an unknown GRUB, and DoesNotFitError; then StorageError.
+    The sector has the disk's own partition table; nothing boots before the caller writes it. The contents of the area
+    are overwritten: see check_core_area(). Raises BootLoaderError for a sector size that no BIOS boots from and for an
+    unknown GRUB, and DoesNotFitError, all before the first write; and StorageError.
     """
     check_sectors(disk)
     if core.size > area.length:
@@ -35,9 +35,9 @@ def install_core(disk: Disk, core: CoreImage, area: CoreArea, grub: Grub) -> byt
 
 
 def write_boot_loader(disk: Disk, core: CoreImage, area: CoreArea, grub: Grub) -> None:
-    """Write the core image and then the first sector, of a disk that has its partition table.
+    """Write the core image and then the first sector, on a disk that has its partition table.
 
-    What a GRUB that is replaced had beyond that becomes zero. Raises as check_core_area() and install_core().
+    The rest of a replaced GRUB's core image is zeroed. Raises as check_core_area() and install_core().
     """
     check_sectors(disk)
     loader = grub.file("diskboot.img")

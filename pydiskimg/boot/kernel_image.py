@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """kernel.img, GRUB's kernel for the BIOS: an ELF file whose one loaded segment is the beginning of the payload.
 
-The segment's code moves itself to where the linker put it, by a fixed number of bytes: those that the file has of it.
-What follows these bytes in memory, the modules, is found there.
+The segment's code moves itself to its link address; it moves exactly as many bytes as the file has. The modules follow
+these bytes in memory.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pydiskimg.boot.refusal import check, unknown
 from pydiskimg.records import Record
 
 LINK_ADDRESS = 0x9000
-# From here on memory may be the BIOS's own; GRUB's own installer keeps the same distance.
+# Memory from here on may belong to the BIOS; GRUB's own installer has the same limit.
 MEMORY_END = 0x78000
-_HEAP_START = 0x68000  # the kernel, with what it zeroes, has to end before it
+_HEAP_START = 0x68000  # the kernel, with the memory that it zeroes, must end before it
 
 # System V ABI, "Object Files"; little-endian.
 ELF_IDENTITY = b"\x7fELF\x01\x01\x01"  # 32 bits, little-endian, version 1
@@ -49,14 +49,14 @@ _PROGRAM_HEADER = Record("Elf32_Phdr", "<", 32, """
 I386 = 3
 _EXECUTABLE, _PT_LOAD = 2, 1
 _MOST_HEADERS = 16
-# "mov ecx, imm32" in front of the instruction that copies.
+# "mov ecx, imm32" before the instruction that copies.
 _MOV_ECX = b"\xb9"
-_STARTUP = 0x80  # bytes of code in which that is looked for
+_STARTUP = 0x80  # bytes of code that are searched for it
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """data is what is loaded of the file; memory_size (bytes) counts what the kernel zeroes after it, too."""
+    """data is the loaded part of the file; memory_size (bytes) includes the memory after it that the kernel zeroes."""
 
     data: bytes
     memory_size: int
@@ -65,7 +65,7 @@ class Kernel:
 def read_kernel(contents: bytes, path: str) -> Kernel:
     """Return the kernel in the contents of a kernel.img; path is for messages.
 
-    Raises BootLoaderError for what differs from the kernels known.
+    Raises BootLoaderError if it differs from the known kernels.
     """
     if len(contents) < ELF_HEADER.size:
         text = f"at least {ELF_HEADER.size}"
@@ -100,7 +100,7 @@ def read_kernel(contents: bytes, path: str) -> Kernel:
 
 
 def _only_segment(contents: bytes, path: str, table: int, count: int) -> dict[str, Any]:
-    """Return the program header of the one segment that is loaded."""
+    """Return the program header of the one loaded segment."""
     if count > _MOST_HEADERS or table + count * _PROGRAM_HEADER.size > len(contents):
         raise unknown(
             path,
@@ -110,5 +110,5 @@ def _only_segment(contents: bytes, path: str, table: int, count: int) -> dict[st
         )
     headers = [_PROGRAM_HEADER.unpack(contents, table + i * _PROGRAM_HEADER.size) for i in range(count)]
     loaded = [header for header in headers if header["p_type"] == _PT_LOAD]
-    check(path, "has another number of segments that are loaded", found=len(loaded), expected=1)
+    check(path, "has another number of loaded segments", found=len(loaded), expected=1)
     return loaded[0]

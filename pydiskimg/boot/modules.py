@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""GRUB's modules: which needs which (moddep.lst), and what a module's file is."""
+"""GRUB's modules: their dependencies (moddep.lst), and the format of a module's file."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from pydiskimg.boot.kernel_image import ELF_HEADER, ELF_IDENTITY, I386
 from pydiskimg.boot.refusal import unknown
 
-# What a module may be called: it becomes the name of a file.
+# A valid module name; it becomes a file name.
 NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,62}+")
 _MOST_MODULES = 2048
 _RELOCATABLE = 1
 
 
 def read_dependencies(contents: bytes, path: str) -> dict[str, tuple[str, ...]]:
-    """Return what moddep.lst says: for each module those that it needs itself, as "name: other other".
+    """Return the contents of moddep.lst: for each module its direct dependencies, from lines "name: other other".
 
-    Raises BootLoaderError for a line of another form.
+    Raises BootLoaderError for any other line.
     """
     found: dict[str, tuple[str, ...]] = {}
     lines = contents.splitlines()
@@ -34,9 +34,10 @@ def read_dependencies(contents: bytes, path: str) -> dict[str, tuple[str, ...]]:
 
 
 def closure(wanted: Sequence[str], dependencies: Mapping[str, Sequence[str]], path: str) -> list[str]:
-    """Return the wanted modules and all that they need, each after those that it needs, in the order of grub-mkimage.
+    """Return the wanted modules and their dependencies, each after its own, in the order of grub-mkimage.
 
-    path is that of moddep.lst, for messages. Raises BootLoaderError for a module that is not listed and for a circle.
+    path is the path of moddep.lst, for messages. Raises BootLoaderError for an unlisted module and for circular
+    dependencies.
     """
     done: dict[str, None] = {}
     for name in wanted:
@@ -45,7 +46,7 @@ def closure(wanted: Sequence[str], dependencies: Mapping[str, Sequence[str]], pa
 
 
 def _add(wanted: str, dependencies: Mapping[str, Sequence[str]], path: str, done: dict[str, None]) -> None:
-    """Add a module after those that it needs; without recursion, since the list is the guest's."""
+    """Add a module after its dependencies; without recursion, because the guest controls the list."""
     pending = [(wanted, False)]
     entered: set[str] = set()
     while pending:
@@ -56,12 +57,12 @@ def _add(wanted: str, dependencies: Mapping[str, Sequence[str]], path: str, done
         if name in done:
             continue
         if name in entered:
-            raise unknown(path, f"the module {name} needs itself", found="a circle", expected="an order")
+            raise unknown(path, f"the module {name} depends on itself", found="a circle", expected="an order")
         if name not in dependencies:
             raise unknown(path, f"does not list the module {name}", found="no line", expected=f"{name}: ...")
         entered.add(name)
         pending.append((name, True))
-        # grub-mkimage takes the last one that is named first.
+        # grub-mkimage takes the last named module first.
         pending += [(other, False) for other in dependencies[name]]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How a GRUB that is not one of those known is refused: which file, what was found, what was expected."""
+"""How an unknown GRUB is refused: which file, what was found, what was expected."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pydiskimg.errors import BootLoaderError
 
 
 def unknown(path: str, what: str, *, found: object, expected: object) -> BootLoaderError:
-    """Return the error for a file of GRUB's that differs from what is known; found bytes are shown in hexadecimal."""
+    """Return the error for a file of GRUB that differs from the known ones; found bytes are shown in hexadecimal."""
     return BootLoaderError(f"{path}: {what} (found {_shown(found)}, expected {_shown(expected)})")
 
 
 def check(path: str, what: str, *, found: object, expected: object) -> None:
-    """Raise BootLoaderError unless found is what was expected."""
+    """Raise BootLoaderError unless found equals expected."""
     if found != expected:
         raise unknown(path, what, found=found, expected=expected)
 

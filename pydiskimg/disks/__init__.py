@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Where bytes are read and written at any offset: block devices, files, memory, parts of them. Each is a Disk."""
+"""Disks, read and written at any offset: block devices, files, memory, and parts of them."""

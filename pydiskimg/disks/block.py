@@ -21,21 +21,20 @@ if TYPE_CHECKING:
 
     from pydiskimg.protocols import Buffer, WritableBuffer
 
-# The page cache works in pages: a range of whole pages never touches a neighbour's dirty half page.
+# The page cache works in pages: writing whole pages never touches a neighbour's partly dirty page.
 PAGE_SIZE = 4096
 
 
 class BlockDisk(DescriptorDisk):
     """A Disk over the descriptor of a block device, which the caller owns (opened O_EXCL for writing).
 
-    direct_fd, also the caller's, is the same device opened with O_DIRECT: whole pages from buffers that lie at page
-    boundaries go to the device past the page cache, which a node needs for better things than a copy of an image.
-    After drop_cache() they come from it in the same way. The kernel keeps both ways coherent. A device that refuses
-    gets everything by fd.
+    direct_fd, also the caller's, is the same device opened with O_DIRECT: whole pages from page-aligned buffers bypass
+    the page cache, which is better used for other data than a copy of an image. After drop_cache() reads bypass it,
+    too. The kernel keeps both ways coherent. If the device refuses direct writes, everything goes through fd.
 
-    Size and sector size come from the device. Zeroing: punch hole unmaps and guarantees zeros (Linux 4.9),
-    zero range keeps the blocks, BLKZEROOUT lets the kernel write where the device cannot; then we write. A drive that
-    cannot discard may take the command of the first and write zeros itself, as fast as it turns.
+    Size and sector size come from the device. The ways to zero: punch hole unmaps and guarantees zeros (Linux 4.9),
+    zero range keeps the blocks, BLKZEROOUT lets the kernel write if the device cannot; the last resort is writing
+    zeros. A drive that cannot discard may accept the first command and write the zeros itself, at disk speed.
     """
 
     is_block_device = True
@@ -89,7 +88,7 @@ class BlockDisk(DescriptorDisk):
             super().write(offset, data)
 
     def file_location(self, offset: int, length: int) -> tuple[int, int] | None:
-        """Return where pages of files can be written directly, for whole pages of a device that takes direct writes."""
+        """Return the location for direct writes from files, for whole pages and a device that accepts direct writes."""
         direct_fd = self._direct_fd
         if direct_fd is None or offset % PAGE_SIZE or length % PAGE_SIZE:
             return None
@@ -101,9 +100,9 @@ class BlockDisk(DescriptorDisk):
         super().release()
 
     def drop_cache(self) -> None:
-        # A loop device is read ten times as fast in this way as through two page caches.
+        # A loop device is read ten times as fast this way as through two page caches.
         self._reads_directly = True
-        # Needs CAP_SYS_ADMIN; without it the advice alone still drops clean pages.
+        # Needs CAP_SYS_ADMIN; without it posix_fadvise alone still drops clean pages.
         with suppress(OSError):
             blockdev.flush_buffers(self.fd)
         super().drop_cache()
@@ -111,14 +110,14 @@ class BlockDisk(DescriptorDisk):
     def _log_refusal(self) -> None:
         from logging import getLogger  # takes longer to import than a small disk to write, and is rarely needed
 
-        getLogger(__name__).info("%s: takes no direct writes; they go through the page cache", self.name)
+        getLogger(__name__).info("%s: does not accept direct writes; they go through the page cache", self.name)
 
 
 def _is_aligned(offset: int, data: Buffer) -> bool:
     """True when offset, length and the address in memory are multiples of a page."""
     if offset % PAGE_SIZE or len(data) % PAGE_SIZE or not len(data):
         return False
-    import ctypes  # first needed when the first piece has been read: other workers read theirs meanwhile
+    import ctypes  # needed only when the first piece has been read; other workers read theirs meanwhile
 
     with memoryview(data) as view:
         return not view.readonly and ctypes.addressof(ctypes.c_char.from_buffer(view)) % PAGE_SIZE == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A disk whose beginning is written last, so that an interrupted copy boots nowhere and looks like nothing."""
+"""A disk whose beginning is written last, so that an interrupted copy does not boot and has no signatures."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pydiskimg.extents import Extent
 from pydiskimg.protocols import Buffer, Disk, WritableBuffer, check_range
 from pydiskimg.units import MIB
 
-# Holds the boot code, the partition table, the primary GPT and the superblock of a file system without a table.
+# Covers the boot code, the partition table, the primary GPT and the superblock of a file system without a table.
 HEAD_SIZE = MIB
 
 
 class DeferredHead(Disk):
-    """A Disk over another one that keeps what is written to the first MiB in memory until commit().
+    """A Disk over another one that keeps writes to the first MiB in memory until commit().
 
-    Making it zeroes the first and the last MiB of the disk, durably: an old partition table and its backup are gone
-    before anything new is written. With keep_end the last MiB stays, for an image that is only the beginning of a disk
-    whose end may hold other things. The disk stays the caller's. Safe from several threads.
+    The constructor zeroes the first and the last MiB of the disk, durably: an old partition table and its backup are
+    gone before anything new is written. With keep_end the last MiB stays, for an image that is only the beginning of a
+    disk whose end may have other data. The disk stays the caller's. Safe from several threads.
     """
 
     name: str
@@ -44,15 +44,15 @@ class DeferredHead(Disk):
 
     @property
     def head(self) -> bytes:
-        """What was written to the first MiB so far."""
+        """The data written to the first MiB so far."""
         return bytes(self._head)
 
     def commit(self) -> None:
-        """Flush what was written so far, then write the beginning and flush that."""
+        """Flush all other data, then write the beginning and flush that."""
         self.write_head(self._head)
 
     def write_head(self, head: Buffer) -> None:
-        """Flush what was written so far, then write head as the beginning, in place of the one kept, and flush that."""
+        """Flush all other data, then write head as the beginning, instead of the one kept, and flush that."""
         self.disk.flush()
         self.disk.write(0, head)
         self.disk.flush()
@@ -75,7 +75,7 @@ class DeferredHead(Disk):
                 self.disk.write(offset + kept, view[kept:])
 
     def file_location(self, offset: int, length: int) -> tuple[int, int] | None:
-        """Return what file_location() of the disk does, for what lies after the head."""
+        """Return the disk's file_location() for ranges after the head."""
         return None if self._kept(offset, length) else self.disk.file_location(offset, length)
 
     def zero(self, offset: int, length: int) -> None:
@@ -86,7 +86,7 @@ class DeferredHead(Disk):
             self.disk.zero(offset + kept, length - kept)
 
     def flush(self) -> None:
-        """Flush what is not kept back."""
+        """Flush all that is not kept back."""
         self.disk.flush()
 
     def drop_cache(self) -> None:

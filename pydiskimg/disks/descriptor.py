@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What block devices and regular files have in common: a Disk over an open descriptor, until that is closed."""
+"""The common part of block devices and regular files: a Disk over an open descriptor."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class BorrowedDescriptor:
     """A descriptor that the caller opened and closes, with its name for messages.
 
-    The caller calls release() before the close: the system gives the number to the next file, which is not ours
-    to write to.
+    The caller calls release() before it closes the descriptor: the system gives the number to the next file, which must
+    not be written to.
     """
 
     def __init__(self, fd: int, name: str) -> None:
@@ -40,13 +40,13 @@ class BorrowedDescriptor:
         return self._fd
 
     def release(self) -> None:
-        """Refuse everything from now on; nothing may be under way."""
+        """Refuse all further calls; none may be running."""
         self._fd = -1
 
     def flush(self) -> None:
         fd = self.fd
         try:
-            # The kernel tells of lost pages once, and calls them clean then: what failed once cannot succeed later.
+            # The kernel reports lost pages once, and then treats them as clean: after a failure no flush can succeed.
             if self._flush_error is not None:
                 raise self._flush_error
             os.fsync(fd)
@@ -55,15 +55,15 @@ class BorrowedDescriptor:
             raise storage_error(error, self.name, "cannot flush written data to stable storage") from error
 
     def drop_cache(self) -> None:
-        """Make the next reads come from the device where the system can do that; call flush() first."""
+        """Make the next reads come from the device if the system can do that; call flush() first."""
         os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class DescriptorDisk(BorrowedDescriptor, Disk):
     """A Disk over a descriptor that the caller opened and closes, after release().
 
-    size, sector_size and zero_alignment, of which what rungs() zero is a multiple, are bytes. Everything is one DATA
-    extent: a disk is read as what it holds.
+    size, sector_size and zero_alignment are bytes; the ways of rungs() zero multiples of zero_alignment. extents() is
+    one DATA extent: all of a disk is read.
     """
 
     size: int
@@ -88,11 +88,11 @@ class DescriptorDisk(BorrowedDescriptor, Disk):
 
     @abstractmethod
     def rungs(self) -> Sequence[Rung]:
-        """Return the ways to zero that this kind of file has, the cheapest one first."""
+        """Return the ways to zero that this kind of file has, the cheapest first."""
 
     @cached_property
     def ladder(self) -> ZeroLadder:
-        """What zeroes by the first of rungs() that works; made when something is zeroed."""
+        """Zeroes by the first of rungs() that works; made on first use."""
         from pydiskimg.disks.zeroing import ZeroLadder
 
         fd, name = self.fd, self.name
@@ -103,7 +103,7 @@ class DescriptorDisk(BorrowedDescriptor, Disk):
         return ZeroLadder(name, self.rungs(), write=write, alignment=self.zero_alignment)
 
     def extents(self) -> Iterator[Extent]:
-        from pydiskimg.extents import Extent, Kind  # only here: what changes an image asks for none
+        from pydiskimg.extents import Extent, Kind  # imported here: changing an image needs no zeroing
 
         if self.fd >= 0 and self.size:
             yield Extent(0, self.size, Kind.DATA)
@@ -126,12 +126,12 @@ class DescriptorDisk(BorrowedDescriptor, Disk):
         self._by_ladder(self.ladder.zero, offset, length)
 
     def free(self, offset: int, length: int) -> bool:
-        """Make [offset, offset + length) read as zero without writing zeros; False where that is not possible."""
+        """Make [offset, offset + length) read as zero without writing zeros; False if that is not possible."""
         return bool(self._by_ladder(self.ladder.free, offset, length))
 
     def _by_ladder(self, do: Callable[[int, int], bool | None], offset: int, length: int) -> bool | None:
         check_range(self, offset, length)
-        if self.fd < 0:  # which raises: the ladder keeps the number
+        if self.fd < 0:  # raises if the disk was released: the ladder keeps the number
             return None
         try:
             return do(offset, length)

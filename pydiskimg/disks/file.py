@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Regular files as Disks; one that its caller has just made is for contents whose length is known when they end."""
+"""Regular files as Disks; a newly made file can take contents whose length is known only at the end."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ SECTOR_SIZE = 512
 class FileDisk(DescriptorDisk):
     """A Disk over the descriptor of a regular file, which the caller owns.
 
-    reads_as_zero is True only for a file that the caller has just made. Sectors are 512 bytes, as hypervisors
-    present a file, unless the caller says otherwise.
+    reads_as_zero is True only for a file that the caller has just made. Sectors are 512 bytes, as hypervisors present a
+    file, unless the caller gives another size.
     """
 
     def __init__(self, fd: int, name: str, *, sector_size: int = SECTOR_SIZE, reads_as_zero: bool = False) -> None:
@@ -55,14 +55,14 @@ class FileDisk(DescriptorDisk):
         )
 
     def stored_extents(self) -> Iterator[Extent]:
-        """Yield what Disk.stored_extents() asks for, by the file system's own map."""
+        """Yield the extents of Disk.stored_extents(), from the file system's own map."""
         from pydiskimg.extents import merged
         from pydiskimg.linux.holes import stored_and_holes
 
         return merged(stored_and_holes(self.fd, self.size, name=self.name))
 
     def grow(self, size: int) -> None:
-        """Make the file size bytes long where it is shorter; what is new reads as zero. Raises StorageError."""
+        """Extend the file to size bytes if it is shorter; the new part reads as zero. Raises StorageError."""
         if size <= self.size:
             return
         try:

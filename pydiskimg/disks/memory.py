@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A disk in memory: the double that tests and callers without a file use."""
+"""A disk in memory, for tests and for callers without a file."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class MemoryDisk(Disk):
-    """A Disk over a bytearray, filled with one byte value (0xFF shows what was left unwritten).
+    """A Disk over a bytearray, filled with one byte value (0xFF shows which bytes were left unwritten).
 
-    It counts the bytes that write() got in bytes_written. Not meant for sizes beyond what memory holds.
+    bytes_written counts the bytes passed to write(). The size is limited by memory.
     """
 
     name: str
@@ -52,4 +52,4 @@ class MemoryDisk(Disk):
         self.data[offset : offset + length] = bytes(length)
 
     def flush(self) -> None:
-        """Memory has nothing to flush."""
+        """Do nothing: memory needs no flush."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A new disk file that appears under its name only when it is complete."""
+"""A new disk file that gets its name only when it is complete."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pydiskimg.units import format_bytes
 def new_disk_file(path: str | os.PathLike[str], size: int) -> Iterator[FileDisk]:
     """Give an empty sparse file of size bytes as a Disk; leaving the context makes it durable under path.
 
-    A regular file of that name is replaced then, in one step, and keeps its mode, and its owner where we may say so;
-    until then, and after an error or a kill, it is as before. It is locked meanwhile, as open_disk() locks a file for
-    writing. Raises DoesNotFitError when the file system cannot hold such a size, InUseError when somebody has the old
-    file locked, a loop device shows it or a virtual machine has it, StorageError when path names something other than
-    a regular file or the directory cannot be written.
+    An existing regular file is then replaced in one step, and keeps its mode, and its owner if this process may set
+    that; until then, and after an error or a kill, it is unchanged. It is locked meanwhile, as open_disk() locks a file
+    for writing. Raises DoesNotFitError when the file system cannot hold such a size, InUseError when a process has
+    locked the old file, a loop device is attached to it or a virtual machine uses it, StorageError when path is not a
+    regular file or the directory cannot be written.
     """
     with new_file(path) as (fd, name):
         _set_size(fd, name, size)
@@ -39,7 +39,7 @@ def new_disk_file(path: str | os.PathLike[str], size: int) -> Iterator[FileDisk]
 def new_file(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
     """Give (descriptor, name) of an empty file that appears under path, durable, when the context is left.
 
-    The descriptor stays ours. Replacing and errors are as for new_disk_file().
+    The context closes the descriptor. Replacing and errors are as for new_disk_file().
     """
     name = resolved_new_name(os.fspath(path))
     with ExitStack() as stack:
@@ -74,7 +74,7 @@ def _flush(fd: int, name: str) -> None:
 
 @contextmanager
 def _replaceable(name: str) -> Iterator[os.stat_result | None]:
-    """Give what is known of the file to be replaced, None where there is none; no process uses it meanwhile."""
+    """Give the status of the file to be replaced, None if there is none; no process uses it meanwhile."""
     try:
         status = os.stat(name)
     except FileNotFoundError:
@@ -97,7 +97,7 @@ def _replaceable(name: str) -> Iterator[os.stat_result | None]:
 
 
 def _opened_to_lock(name: str) -> int | None:
-    """Open the old file, for writing where that may be: NFS locks no others; None where it may not even be read."""
+    """Open the old file, for writing if possible: NFS requires that for locks; None if it may not even be read."""
     for access in (os.O_RDWR, os.O_RDONLY):
         with suppress(OSError):
             return os.open(name, access | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -109,10 +109,10 @@ def _claim(fd: int, name: str) -> None:
         claim_file(fd, name)
     except InUseError:
         raise
-    except StorageError as error:  # a file system without locks; the file can be replaced all the same
-        from logging import getLogger  # takes longer to import than a small file to write, and is rarely needed
+    except StorageError as error:  # a file system without locks; the file can still be replaced
+        from logging import getLogger  # importing it takes longer than writing a small file, and it is rarely needed
 
-        getLogger(__name__).info("%s; it is replaced without", error)
+        getLogger(__name__).info("%s; it is replaced without a lock", error)
 
 
 @contextmanager
@@ -130,7 +130,7 @@ def _set_size(fd: int, name: str, size: int) -> None:
     except (OSError, OverflowError) as error:
         if isinstance(error, OverflowError) or error.errno == errno.EFBIG:
             raise DoesNotFitError(
-                f"{name}: the file system does not hold files of {format_bytes(size)}; nothing was written",
+                f"{name}: the file system does not support files of {format_bytes(size)}; nothing was written",
                 needed=size,
                 available=0,
             ) from error
@@ -146,9 +146,9 @@ _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - a name to compare with
 
 
 def resolved_new_name(path: str) -> str:
-    """Return the absolute path of the file that path names, symlinks followed, also one that leads to nothing yet.
+    """Return the absolute path of the file that path names; symlinks are followed, even one without a target.
 
-    Raises StorageError for an empty path, one that can only name a directory ("x/", "x/."), and one whose directory
+    Raises StorageError for an empty path, a path that can only name a directory ("x/", "x/."), and one whose directory
     does not exist.
     """
     if not path:
@@ -156,7 +156,7 @@ def resolved_new_name(path: str) -> str:
     if os.path.basename(path) in ("", ".", ".."):
         raise StorageError(f"{path}: names a directory; expected the name of a file", errno=errno.EISDIR, filename=path)
     try:
-        # realpath() drops "x/.." without a look at x, which a system call would say is missing.
+        # realpath() drops "x/.." without checking that x exists.
         os.stat(os.path.dirname(path) or ".")
         return os.path.realpath(path)
     except OSError as error:
@@ -164,17 +164,17 @@ def resolved_new_name(path: str) -> str:
 
 
 def refuse_among_devices(directory: int, name: str) -> None:
-    """Raise StorageError where a file in the open directory would lie among devices; name is its absolute path.
+    """Raise StorageError if a file in the open directory would be among devices; name is its absolute path.
 
-    A device's name that is misspelt would become a file in memory. devtmpfs calls itself tmpfs, so it is known by being
-    the file system that /dev is on, wherever else that is mounted; /dev/shm is for files.
+    A misspelt device name would otherwise become a file in memory. devtmpfs reports itself as tmpfs, so it is
+    recognised as the file system of /dev, wherever it is mounted; /dev/shm is for files.
     """
     parent = os.path.dirname(name)
     if _is_below(parent, _SHARED_MEMORY):
         return
     try:
         devices = os.stat(_DEVICES).st_dev
-    except OSError:  # a chroot that has none
+    except OSError:  # a chroot without /dev
         return
     own_file_system = devices != os.stat("/").st_dev
     if os.fstat(directory).st_dev == devices and (own_file_system or _is_below(parent, _DEVICES)):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A block device or a regular file, opened so that no other process writes it meanwhile."""
+"""Open a block device or a regular file so that no other process writes to it meanwhile."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class OpenDisk(Generic[AnyDisk]):
         with open_disk("/dev/drbd3", writable=True) as disk:
             disk.write(0, data)
 
-    close() may be called again; using the Disk afterwards raises StorageError. Leaving the block does not flush a raw
-    disk: call Disk.flush() before success is reported. A qcow2 image is flushed when the block is left without an
-    error: what was written since the last flush() would not be in it otherwise.
+    close() may be called repeatedly; using the Disk afterwards raises StorageError. Leaving the block does not flush a
+    raw disk: call Disk.flush() before reporting success. A qcow2 image is flushed when the block is left without an
+    error: otherwise it would not contain the data written since the last flush().
     """
 
     def __init__(self, disk: AnyDisk, stack: ExitStack, *, flush: bool = False) -> None:
@@ -74,7 +74,7 @@ class OpenRawDisk:
         self._descriptors = descriptors
 
     def close(self) -> None:
-        """Close what was opened, the last one first; may be called again. Raises OSError."""
+        """Close what was opened, in reverse order; may be called repeatedly. Raises OSError."""
         self.disk.release()
         _close(self._descriptors)
 
@@ -86,25 +86,25 @@ class OpenRawDisk:
 
 
 def open_raw_disk(name: str, *, writable: bool) -> OpenRawDisk:
-    """Open a device or file as it is, as open_disk() describes it."""
+    """Open a device or file itself, as open_disk() describes it."""
     descriptors = [_open(name, writable=writable)]
     try:
         return OpenRawDisk(_disk(descriptors, name, writable=writable), descriptors)
     except BaseException as error:
         _close(descriptors)
         if isinstance(error, OSError) and not isinstance(error, StorageError):
-            raise storage_error(error, name, "cannot find out the size") from error
+            raise storage_error(error, name, "cannot determine the size") from error
         raise
 
 
 def _disk(descriptors: list[int], name: str, *, writable: bool) -> DescriptorDisk:
-    """The disk that the first descriptor is open on, claimed for writing; what is opened besides is appended."""
+    """The disk of the first descriptor, claimed for writing; further descriptors are appended."""
     fd = descriptors[0]
     if not stat.S_ISBLK(os.fstat(fd).st_mode):
         if writable:
             claim_file(fd, name)
         return FileDisk(fd, name)
-    from pydiskimg.disks.block import BlockDisk  # only here, as most images are files
+    from pydiskimg.disks.block import BlockDisk  # imported here, because most images are files
     from pydiskimg.linux.blockdev import is_read_only
 
     direct_fd = None
@@ -118,7 +118,7 @@ def _disk(descriptors: list[int], name: str, *, writable: bool) -> DescriptorDis
 
 
 def _close(descriptors: list[int]) -> None:
-    """Close all, the last one first, also after an error."""
+    """Close all, in reverse order, even after an error."""
     while descriptors:
         try:
             os.close(descriptors.pop())
@@ -128,7 +128,7 @@ def _close(descriptors: list[int]) -> None:
 
 
 def _open(name: str, *, writable: bool) -> int:
-    """Open name after looking at what it is: opening a FIFO would block, and a character device may act."""
+    """Open name after checking its type: opening a FIFO would block, and a character device may act."""
     try:
         mode = os.stat(name).st_mode
         if not (stat.S_ISBLK(mode) or stat.S_ISREG(mode)):
@@ -154,7 +154,7 @@ def _open(name: str, *, writable: bool) -> int:
 
 
 def _open_direct(fd: int) -> int | None:
-    """Open the device behind fd once more, past the page cache; None where that is not possible."""
+    """Open the device behind fd a second time, bypassing the page cache; None if that is not possible."""
     try:
         return os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
     except OSError:

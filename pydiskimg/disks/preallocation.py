@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Room for the parts of an image that nothing was written to yet: reserved, or filled with zeros."""
+"""Space for the unwritten parts of an image: reserved, or filled with zeros."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PREALLOCATIONS = {"raw": ("off", "falloc", "full"), "qcow2": ("off", "metadata"
 
 
 def check_preallocation(name: str, format: str, preallocation: str) -> None:  # noqa: A002 - the field's word
-    """Raise UnsupportedImageError unless images of the format can be preallocated so; name is for its text."""
+    """Raise UnsupportedImageError unless the format supports this preallocation; name is for its text."""
     allowed = _PREALLOCATIONS[format]
     if preallocation not in allowed:
         raise UnsupportedImageError(
@@ -26,7 +26,7 @@ def check_preallocation(name: str, format: str, preallocation: str) -> None:  # 
 
 
 def reserve(fd: int, offset: int, length: int, *, name: str) -> None:
-    """Reserve room for [offset, offset + length) of a file, which may become longer. Raises StorageError."""
+    """Reserve space for [offset, offset + length) of a file, which may grow. Raises StorageError."""
     if length <= 0:
         return
     try:
@@ -35,14 +35,14 @@ def reserve(fd: int, offset: int, length: int, *, name: str) -> None:
         if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
             raise storage_error(error, name, f"cannot reserve {length} bytes") from error
         raise StorageError(
-            f"{name}: the file system cannot reserve room for files; use preallocation=full, or off",
+            f"{name}: the file system cannot reserve space for files; use preallocation=full, or off",
             errno=error.errno,
             filename=name,
         ) from error
 
 
 def write_zeros(disk: Disk, start: int, end: int) -> None:
-    """Write zeros, rather than leave a hole, to [start, end) of disk."""
+    """Write zeros instead of leaving a hole, to [start, end) of disk."""
     zeros = memoryview(bytes(MIB))
     for at in range(start, end, MIB):
         disk.write(at, zeros[: min(MIB, end - at)])

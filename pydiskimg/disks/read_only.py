@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A Source where a Disk is expected that is not written to: to learn whether it could be changed."""
+"""A Source as a Disk that refuses writes: to find out whether a change would be possible."""
 
 from __future__ import annotations
 
@@ -37,4 +37,4 @@ class ReadOnlyDisk(Disk):
         raise read_only_error(self.name)
 
     def flush(self) -> None:
-        """There is nothing to flush."""
+        """Do nothing: there are no writes to flush."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class SourceRegion(Source):
     """[start, start + length) of a Source (bytes). Offsets count from start; errors name the source and the region.
 
-    Raises ValueError when the range is not inside the source, which stays the caller's.
+    Raises ValueError when the range is not inside the source. The source stays the caller's.
     """
 
     name: str
@@ -29,14 +29,14 @@ class SourceRegion(Source):
         self.name = name or f"{source.name} (bytes {start} to {start + length})"
 
     def extents(self) -> Iterator[Extent]:
-        from pydiskimg.extents import Extent  # only here: a region whose bytes alone are read needs none
+        from pydiskimg.extents import Extent  # imported here: a region that is only read with read_into() needs none
 
         end = self.start + self.size
         for extent in self.source.extents():
             first, last = max(extent.start, self.start), min(extent.end, end)
             if first < last:
                 yield Extent(first - self.start, last - first, extent.kind)
-            if extent.end >= end:  # there may be millions after it
+            if extent.end >= end:  # there may be millions of extents after it
                 return
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:

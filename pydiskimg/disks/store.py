@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where an image's own bytes go while it is written: a regular file that grows, a device that does not."""
+"""The storage of an image's own bytes while it is written: a regular file that grows, or a device of fixed size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydiskimg.units import format_bytes
 
 
 class GrowingFile(BorrowedDescriptor, Store):
-    """A Store over the descriptor of a regular file, which the caller owns and alone may write meanwhile."""
+    """A Store over the descriptor of a regular file, which the caller owns and no other process may write meanwhile."""
 
     size: int
 
@@ -34,7 +34,7 @@ class GrowingFile(BorrowedDescriptor, Store):
             self.size = max(self.size, offset + len(data))
 
     def discard(self, offset: int, length: int) -> None:
-        """Make a hole, where the file system can: what stays only wastes room."""
+        """Make a hole if the file system can; otherwise the bytes only waste space."""
         length = min(length, self.size - offset)
         if length > 0 and self._has_holes:
             from pydiskimg.linux.fallocate import punch_hole
@@ -64,7 +64,7 @@ class FixedStore(Store):
         if end > self.size:
             raise StorageError(
                 f"{self.name}: is too small: the image needs {format_bytes(end)} or more, "
-                f"the device has {format_bytes(self.size)}; what was written there is incomplete",
+                f"the device has {format_bytes(self.size)}; the image on it is incomplete",
                 errno=errno.ENOSPC,
                 filename=self.name,
                 tells_what_is_left=True,
@@ -75,17 +75,17 @@ class FixedStore(Store):
         self.disk.flush()
 
     def drop_cache(self) -> None:
-        """Make the next reads come from the device where the system can do that; call flush() first."""
+        """Make the next reads come from the device if the system can do that; call flush() first."""
         self.disk.drop_cache()
 
 
 def store_of(disk: DescriptorDisk) -> Store:
-    """Return the Store of the image that an open device or file holds; disk stays the caller's."""
+    """Return the Store of the image on an open device or file; disk stays the caller's."""
     return FixedStore(disk) if disk.is_block_device else GrowingFile(disk.fd, disk.name)
 
 
 def cut_file(disk: DescriptorDisk, end: int) -> None:
-    """Let the file of an image end at end (bytes), after which it has nothing; a device keeps its size."""
+    """Cut the file of an image at end (bytes), after which it has no data; a device keeps its size."""
     if disk.is_block_device:
         return
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Taking away what makes a disk look like a system: its partition table, the table's backup and what is beside them."""
+"""Remove what makes a disk look like a system: its partition table, the table's backup and whole-disk signatures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydiskimg.units import MIB
 
 
 def wipe_partition_table(disk: Disk) -> None:
-    """Zero the first and last MiB, where MBR, GPT, its backup and whole-disk signatures are, and flush."""
+    """Zero the first and last MiB, which contain MBR, GPT, its backup and whole-disk signatures, and flush."""
     length = min(MIB, disk.size)
     disk.zero(0, length)
     disk.zero(disk.size - length, length)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 _ZEROS = bytes(MIB)
 
-# What kernels and devices answer when they cannot do it this way. EIO and EREMOTEIO come from devices that reject
-# the command itself (WRITE SAME, WRITE ZEROES): written zeros then either work or fail with the true error.
+# Errors of kernels and devices that cannot zero in this way. EIO and EREMOTEIO come from devices that reject the
+# command itself (WRITE SAME, WRITE ZEROES): writing zeros then either works or fails with the true error.
 _CANNOT = frozenset(
     {
         errno.EOPNOTSUPP,
@@ -31,9 +31,10 @@ _CANNOT = frozenset(
 
 
 class Rung:
-    """One way to zero: zero(offset, length) in bytes; raises OSError where it does not work.
+    """A way to zero: zero(offset, length) in bytes; raises OSError if it does not work.
 
-    frees tells a way that gives blocks back instead of writing to them, so that its time does not grow with the range.
+    frees is True for a way that releases blocks instead of writing to them, so that its time does not grow with the
+    range.
     """
 
     __slots__ = ("frees", "name", "zero")
@@ -45,10 +46,10 @@ class Rung:
 
 
 class ZeroLadder:
-    """Zeroes by the first rung that works; the last resort, written zeros, needs no rung.
+    """Zeroes by the first rung that works; the last resort is writing zeros.
 
-    A rung that the system cannot do is logged and never tried again. alignment is bytes: the rungs get offsets
-    and lengths that are multiples of it, and the ragged ends are written. Safe from several threads.
+    A rung that the system does not support is logged and never tried again. alignment is bytes: the rungs get offsets
+    and lengths that are multiples of it, and the unaligned ends are written. Safe from several threads.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class ZeroLadder:
 
     @property
     def current(self) -> str:
-        """The name of the rung that the next range gets."""
+        """The name of the rung for the next range."""
         return self._rungs[0].name if self._rungs else "written zeros"
 
     def zero(self, offset: int, length: int) -> None:
@@ -72,9 +73,9 @@ class ZeroLadder:
         self._write_zeros(middle_end, offset + length - middle_end)
 
     def free(self, offset: int, length: int) -> bool:
-        """Make [offset, offset + length) read as zero as zero() does, if blocks are freed for that.
+        """Make [offset, offset + length) read as zero as zero() does, if that frees blocks.
 
-        Returns False, with the range as it was, where that is not possible.
+        Returns False, with the range unchanged, if that is not possible.
         """
         middle, middle_end = self._aligned(offset, length)
         rungs = self._rungs
@@ -85,7 +86,7 @@ class ZeroLadder:
         return True
 
     def _aligned(self, offset: int, length: int) -> tuple[int, int]:
-        """Return where the part of the range that the rungs take begins and ends."""
+        """Return the start and end of the part of the range that the rungs can zero."""
         end = offset + length
         middle = min(-(-offset // self._alignment) * self._alignment, end)
         return middle, max(end // self._alignment * self._alignment, middle)
@@ -97,7 +98,7 @@ class ZeroLadder:
         self._write_zeros(offset, length)
 
     def _attempt(self, rungs: tuple[Rung, ...], offset: int, length: int) -> bool:
-        """Zero by the first of the rungs; False when it does not work here, and is not tried again."""
+        """Zero by the first of the rungs; False if it does not work here; it is then not tried again."""
         rung = rungs[0]
         while length:
             try:
@@ -109,7 +110,7 @@ class ZeroLadder:
                     raise storage_error(
                         error, self._name, f"cannot zero {length} bytes at offset {offset} ({rung.name})"
                     ) from error
-                # Only the rung that failed goes: another thread may have dropped it already.
+                # Remove only the rung that failed: another thread may have dropped it already.
                 if self._rungs is rungs:
                     self._rungs = rungs[1:]
                     self._log(rung, error)

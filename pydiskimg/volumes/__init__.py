@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""A disk's partitions and what each of them holds: what is in use, and growing to the disk's end (ADR 0053)."""
+"""A disk's partitions and their contents: the space in use, and growing to the disk's end (ADR 0053)."""

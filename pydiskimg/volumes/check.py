@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The file systems of a disk checked, each partition by itself; nothing is changed."""
+"""Check the file systems of a disk, each partition by itself; nothing is changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CHECKED = frozenset({"ext2", "ext3", "ext4"})
 
 @dataclass(frozen=True, slots=True)
 class CheckedVolume:
-    """A volume and what a check of it found; report is None where its contents are not checked here."""
+    """A volume and the result of its check; report is None if contents of this type are not checked here."""
 
     volume: Volume
     report: ExtReport | None
@@ -24,8 +24,8 @@ class CheckedVolume:
 def check_volumes(source: Source, unclear: list[str], *, progress: Progress | None = None) -> Iterator[CheckedVolume]:
     """Check the ext2, ext3 and ext4 file systems of a raw disk, a partition or an image of one file system.
 
-    unclear gets a sentence on each volume whose contents cannot be told. Raises PartitionError for a table that cannot
-    be read, StorageError as reading does.
+    unclear is called with a sentence on each volume whose contents are unclear. Raises PartitionError for a table that
+    cannot be read, StorageError as reading does.
     """
     for volume in volumes_of(source, unclear.append):
         is_checked = volume.content is not None and volume.content.type in _CHECKED

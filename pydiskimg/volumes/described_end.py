@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How large a disk must be at least, by what its beginning says: all that tells of raw bytes that they ended early."""
+"""The smallest size of a disk by its own beginning, to detect raw bytes that ended early."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pydiskimg.fs.probe.size import stated_size
 from pydiskimg.partitions.layout import GPT_HEADER, GPT_SIGNATURE, has_protective, is_partitioned, mbr_entries
 from pydiskimg.partitions.partition import SECTOR_SIZES, has_mbr
 
-# As many bytes of a disk as described_end() looks at: up to the superblock of btrfs.
+# The bytes of a disk that described_end() reads: up to the superblock of btrfs.
 LOOK_AT = 68 << 10
 
 
 def described_end(beginning: bytes) -> int:
-    """Return the byte that the partition table, or the file system, in a disk's first LOOK_AT bytes reaches to.
+    """Return the byte up to which the partition table or file system in a disk's first LOOK_AT bytes reaches.
 
-    That is the end of a GPT's backup, or of the last of an MBR's primary partitions, taken for sectors of 512 bytes;
-    where there is no table, the end of an ext2, ext3, ext4, xfs or btrfs file system. 0: none of these.
-    The numbers are the disk's own and may be anything up to 2**80: good for a comparison, and for nothing else.
+    That is the end of a GPT's backup, or of the last of an MBR's primary partitions, assuming sectors of 512 bytes;
+    without a table, the end of an ext2, ext3, ext4, xfs or btrfs file system. 0 means none of these. The numbers are
+    unchecked and may be anything up to 2**80: use them for comparisons only.
     """
     return _table_end(beginning) or stated_size(beginning)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A disk's partitions, or the disk itself where it has no table, each with what it holds."""
+"""A disk's partitions, or the disk itself if it has no table, each with its content."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
 TableReader: TypeAlias = "Callable[[Source, int], Sequence[Partition]]"
-"""Called with a disk and the bytes of a sector; none where the disk has no table. Raises PartitionError."""
+"""Called with a disk and the bytes of a sector; returns none if the disk has no table. Raises PartitionError."""
 
 
 class Volume(ValueObject):
-    """A partition, or the whole disk as number 0, and what is on it (None: nothing that is known).
+    """A partition, or the whole disk as number 0, and its content (None: nothing known).
 
-    options are what it is to be mounted with: the subvolume of a btrfs.
+    options are mount options: the subvolume of a btrfs.
     """
 
     __slots__ = ("content", "options", "partition")
@@ -39,26 +39,26 @@ class Volume(ValueObject):
         return f"{self.location} ({self.content.type if self.content else 'nothing known'})"
 
     def region(self, source: Source) -> SourceRegion:
-        """Return what it holds, from the disk that it is on."""
+        """Return its content, given the disk that it is on."""
         name = f"{source.name}, {self.location}"
         return SourceRegion(source, self.partition.start, self.partition.length, name=name)
 
 
 def find_volumes(disk: Disk) -> list[Volume]:
-    """Return the partitions of the disk with their contents, or the disk itself where it has no table.
+    """Return the partitions of the disk with their contents, or the disk itself if it has no table.
 
-    An image may have been made for sectors of another size than this disk's, which is tried first: the size whose
-    partitions hold something known is the right one. What cannot be told is logged, and holds nothing known. Raises
-    PartitionError when the table can be read with no size.
+    An image may have been made for sectors of another size than this disk's, which is tried first: the right size is
+    the one that leads to known contents. An unclear volume is logged, and its content is None. Raises PartitionError
+    when the table cannot be read with any size.
     """
     return _with_content(disk, (disk.sector_size, *SECTOR_SIZES))
 
 
 def volumes_of(source: Source, tell: Callable[[str], object]) -> list[Volume]:
-    """Return the volumes of what is not written to, by the size of sectors with which they hold something known.
+    """Return the volumes of a source that is only read, with the sector size that leads to known contents.
 
-    Where there is none, it is the first that the table can be read with. tell and errors are those of volume_readings()
-    and find_volumes().
+    If there is no such size, the first is used with which the table can be read. tell and errors are as for
+    volume_readings() and find_volumes().
     """
     return _with_content(source, SECTOR_SIZES, tell)
 
@@ -66,7 +66,7 @@ def volumes_of(source: Source, tell: Callable[[str], object]) -> list[Volume]:
 def _with_content(
     source: Source, sector_sizes: Iterable[int], tell: Callable[[str], object] | None = None
 ) -> list[Volume]:
-    """Return the first reading that has something known, else the first one; as volume_readings()."""
+    """Return the first reading with known contents, otherwise the first one; arguments as for volume_readings()."""
     problems: list[PartitionError] = []
     first = None
     for found in volume_readings(source, sector_sizes, problems, tell=tell):
@@ -86,9 +86,9 @@ def volume_readings(
     read: TableReader | None = None,
     tell: Callable[[str], object] | None = None,
 ) -> Iterator[list[Volume]]:
-    """Yield for each sector size (bytes) the volumes that the table names then; the same ones are yielded once.
+    """Yield for each sector size (bytes) the volumes in the table; equal lists are yielded once.
 
-    A size by which the table cannot be read is left out, and its error goes to problems. read is how the table is read,
+    A size with which the table cannot be read is skipped, and its error is added to problems. read reads the table;
     tell is called with a sentence on each volume whose contents are unclear; by default a warning is logged.
     """
     seen = set()
@@ -106,19 +106,20 @@ def volume_readings(
 def _read(source: Source, sector_size: int) -> Sequence[Partition]:
     if not has_mbr(read_bytes(source, 0, min(source.size, SECTOR_SIZES[0]))):
         return ()
-    from pydiskimg.partitions.read import read_partition_table  # only here: many file systems are alone on their disk
+    # imported here: many file systems are alone on their disk
+    from pydiskimg.partitions.read import read_partition_table
 
     return read_partition_table(source, sector_size=sector_size)
 
 
 def probed(source: Source, partition: Partition, tell: Callable[[str], object] | None) -> Volume:
-    """Return a partition with what it holds; tell is volume_readings()'s."""
+    """Return a partition with its content; tell is as for volume_readings()."""
     volume = Volume(partition, None)
     try:
         return Volume(partition, probe(volume.region(source)))
-    except FileSystemError as error:  # what is looked for may be on another one
+    except FileSystemError as error:  # the wanted content may be on another partition
         if tell is None:
-            import logging  # only here: it takes longer to import than a small file to read
+            import logging  # imported here: importing it takes longer than reading a small file
 
             logging.getLogger(__name__).warning("%s", error)
         else:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The last partition of a disk and the file system in it, grown to the disk's end.
+"""Grow the last partition of a disk and the file system in it to the disk's end.
 
     ext2, ext3, ext4:  plan both ──────────────────────────────────────── table, durably ── file system, by us
     xfs, btrfs:        plan ── loop device over the new range, mount ──── table, durably ── ioctl ── unmount, sync
 
-What is refused is refused before the table is touched, so that nothing has changed then. Data that is there stays good
-whatever happens: a partition larger than its file system is valid, the other way round is not.
+All refusals come before the table is changed. Existing data stays intact in any case: a partition larger than its file
+system is valid, the reverse is not.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pydiskimg.protocols import Disk, ShownDisk
 from pydiskimg.units import format_size
 from pydiskimg.volumes.grow_mounted import MOUNTED_AS, grow_mounted
 
-_SECTOR = 512  # of the loop device: ext4 with blocks of 1 KiB cannot be mounted from larger ones
+_SECTOR = 512  # of the loop device: ext4 with blocks of 1 KiB cannot be mounted with larger ones
 
 _EXT = ("ext2", "ext3", "ext4")
 _NOT_GROWN = {
@@ -44,12 +44,12 @@ _NOT_GROWN = {
 
 
 class _PartitionOnlyError(DiskImageError):
-    """The partition has grown and its file system has not; the text says why."""
+    """The partition was grown and its file system was not; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """What is to grow: a partition, or the whole disk as number 0, and the file system that covers it in part."""
+    """A partition (the whole disk is number 0) that can grow, and the file system that covers a part of it."""
 
     growth: PartitionGrowth
     content: FileSystemKind
@@ -66,14 +66,14 @@ class _Candidate:
     @property
     def full(self) -> str:
         limits = f" ({self.growth.limited_by})" if self.growth.limited_by else ""
-        return f"{self} and its {self.content.type} file system reach as far as they can{limits}"
+        return f"{self} and its {self.content.type} file system already have their full size{limits}"
 
 
 @dataclass(frozen=True, slots=True)
 class VolumeGrowth:
-    """What has grown: a partition (0: the disk itself) and the file system in it; lengths are bytes.
+    """The result of growing: a partition (0: the disk itself) and the file system in it; lengths are bytes.
 
-    text says it in a sentence, or why nothing grew; then fs_type is None where nothing that grows was found.
+    text describes it in a sentence, or says why nothing grew; fs_type is None if nothing that can grow was found.
     """
 
     text: str
@@ -93,24 +93,24 @@ class VolumeGrowth:
 
 
 def grow_last_volume(disk: Disk, *, may_mount: bool = True) -> VolumeGrowth:
-    """Grow the partition that ends last, and the file system in it, to the end of the disk; return what was done.
+    """Grow the partition that ends last, and the file system in it, to the end of the disk; return the result.
 
-    A disk without a partition table grows the file system it holds. ext2, ext3, ext4, xfs and btrfs grow; where the
-    last partition holds swap, LVM, LUKS or nothing that is known, nothing is changed and the sentence says so. xfs and
-    btrfs are mounted for that, which needs root and a ShownDisk; without may_mount they stay as they are. A process
-    that is killed leaves a disk that is good, with the old or the new table; an ext2 then needs e2fsck -p, as after a
-    crash.
+    On a disk without a partition table its file system is grown. ext2, ext3, ext4, xfs and btrfs can grow; if the last
+    partition contains swap, LVM, LUKS or nothing known, nothing is changed and the text says so. xfs and btrfs are
+    mounted to grow them, which needs root and a ShownDisk; without may_mount they are not changed. A killed process
+    leaves a valid disk, with the old or the new table; an ext2 then needs e2fsck -p, as after a crash.
 
-    Raises PartitionError for a table that is damaged or hostile, FileSystemError for a file system that is damaged or
-    does not grow, DoesNotFitError for an ext that cannot become so large, InUseError when a btrfs of the same UUID is
-    mounted, StorageError for what the system refuses. The text says whether the partition was grown; what the disk
-    holds is as good as before.
+    Raises PartitionError for a damaged or hostile table, FileSystemError for a file system that is damaged or cannot
+    grow, DoesNotFitError for an ext that cannot become so large, InUseError when a btrfs with the same UUID is mounted,
+    StorageError for failed system calls. The text says whether the partition was grown; the disk's data is intact.
     """
     try:
         volume = _volume(disk)
         if not may_mount and volume.content.type not in _EXT:
             kind = volume.content.type
-            raise NothingToGrowError(f"{volume} holds {kind}, which grows mounted only, and is not to be mounted")
+            raise NothingToGrowError(
+                f"{volume} contains {kind}, which can grow only while it is mounted, and mounting is not allowed"
+            )
     except NothingToGrowError as reason:
         return VolumeGrowth(f"{disk.name}: nothing to grow: {reason}")
     try:
@@ -119,7 +119,7 @@ def grow_last_volume(disk: Disk, *, may_mount: bool = True) -> VolumeGrowth:
     except _PartitionOnlyError as error:
         raise FileSystemError(
             f"{disk.name}: {volume} was grown to {format_size(volume.growth.length)}, its {volume.content.type} file "
-            f"system of {format_size(volume.before.size)} did not follow, which harms nothing that is in it: {error}"
+            f"system of {format_size(volume.before.size)} was not, and is intact: {error}"
         ) from error
     growth = volume.growth
     return VolumeGrowth(
@@ -140,18 +140,18 @@ def _volume(disk: Disk) -> _Candidate:
     content = probe(region)
     if content is None:
         other = _other_sector_size(disk)
-        hint = f"; there is {_other_table(other, disk)}" if other else ""
-        raise NothingToGrowError(f"{_last(partition)} holds nothing that is known here{hint}")
+        hint = f"; the disk has {_other_table(other, disk)}" if other else ""
+        raise NothingToGrowError(f"{_last(partition)} contains nothing that is known here{hint}")
     if content.type not in (*_EXT, *MOUNTED_AS):
-        raise NothingToGrowError(f"{_last(partition)} holds {_NOT_GROWN.get(content.type, content.type)}")
+        raise NothingToGrowError(f"{_last(partition)} contains {_NOT_GROWN.get(content.type, content.type)}")
     owner = stranger(region)
-    if owner is not None:  # the file system may be what that has left of an earlier use
-        raise NothingToGrowError(f"{_last(partition)} holds {content.type}, and looks like {owner} as well")
+    if owner is not None:  # the file system may be left over from an earlier use
+        raise NothingToGrowError(f"{_last(partition)} contains {content.type}, and looks like {owner} as well")
     before = coverage(region, content.type)
     if before.size > partition.length:
         raise FileSystemError(
-            f"{region.name}: its {content.type} file system has {before.size} bytes, the place for it "
-            f"{partition.length}; the image is incomplete, nothing was grown"
+            f"{region.name}: its {content.type} file system has {before.size} bytes, its partition {partition.length}; "
+            "the image is incomplete, nothing was grown"
         )
     volume = _Candidate(growth, content, before)
     if volume.fills_it:
@@ -165,7 +165,7 @@ def _plan(disk: Disk) -> PartitionGrowth:
     except PartitionError as error:
         other = _other_sector_size(disk)
         if other:
-            raise NothingToGrowError(f"there is {_other_table(other, disk)}") from error
+            raise NothingToGrowError(f"the disk has {_other_table(other, disk)}") from error
         raise
     if growth is not None:
         return growth
@@ -178,7 +178,7 @@ def _other_table(sector_size: int, disk: Disk) -> str:
 
 
 def _other_sector_size(disk: Disk) -> int | None:
-    """Return the sector size, other than the disk's, with which the last partition holds something known."""
+    """Return the sector size, other than the disk's, with which the last partition has known content."""
     for size in SECTOR_SIZES:
         if size == disk.sector_size:
             continue
@@ -192,7 +192,7 @@ def _other_sector_size(disk: Disk) -> int | None:
 
 
 def _grow_ext(disk: Disk, volume: _Candidate) -> int:
-    """Return the size (bytes) that the file system has in the end."""
+    """Return the new size (bytes) of the file system."""
     growth = volume.growth
     region = Region(disk, growth.partition.start, growth.length, name=f"{disk.name}, {volume}")
     planned = plan_ext_growth(region)
@@ -203,7 +203,7 @@ def _grow_ext(disk: Disk, volume: _Candidate) -> int:
 
 @contextmanager
 def _after_table(disk: Disk, growth: PartitionGrowth) -> Iterator[None]:
-    """Write the table, if it changes; then a failure of what follows is a _PartitionOnlyError."""
+    """Write the table, if it changes; later failures become a _PartitionOnlyError."""
     growth.write(disk)
     try:
         yield
@@ -214,7 +214,8 @@ def _after_table(disk: Disk, growth: PartitionGrowth) -> Iterator[None]:
 
 
 def _refuse_twins(disk: ShownDisk, volume: _Candidate) -> None:
-    # Two devices that claim to be the same part of one btrfs: kernels before 6.7 may write to the wrong one.
+    # There would be two devices that claim to be the same part of one btrfs: kernels before 6.7 may write to the wrong
+    # one.
     if volume.content.type == "btrfs" and os.path.exists(f"/sys/fs/btrfs/{volume.content.uuid}"):
         raise InUseError(
             f"{disk.name}: a btrfs with the UUID {volume.content.uuid} is mounted on this machine, so the one on "
@@ -225,7 +226,7 @@ def _refuse_twins(disk: ShownDisk, volume: _Candidate) -> None:
 
 
 def _grow_mounted(disk: ShownDisk, volume: _Candidate) -> int:
-    """Return the size (bytes) that the file system has in the end."""
+    """Return the new size (bytes) of the file system."""
     _refuse_twins(disk, volume)
     growth, fs_type = volume.growth, volume.content.type
     start, length = growth.partition.start, growth.length
@@ -249,13 +250,13 @@ def _outcome(volume: _Candidate, size: int) -> str:
     grown = f"from {format_size(before.size)} to {format_size(size)}"
     if growth.length > before.limit:
         grown += " (it counts no further)"
-    if not growth.writes and size == before.size:  # a little is left that makes no block group
+    if not growth.writes and size == before.size:  # a remainder too small for a block group
         return f"nothing to grow: {volume.full}"
     if not growth.writes:
         return f"{kind} on {volume} was grown {grown}{limits}"
     table = f"{volume} was grown from {format_size(growth.partition.length)} to {format_size(growth.length)}{limits}"
     if size == before.size:
-        return f"{table}; {kind} in it cannot use the little that was added"
+        return f"{table}; {kind} in it cannot use the small space that was added"
     return f"{table}, {kind} in it {grown}"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A disk cut into columns of equal length: what of each is stored, and what its file systems use."""
+"""A disk cut into columns of equal length: how much of each is stored, and how much its file systems use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pydiskimg.volumes.used import used_source
 
 @dataclass(frozen=True, slots=True)
 class PicturedVolume:
-    """A volume, and the space of its file system; None where that is not counted."""
+    """A volume, and the space of its file system; None if that is not counted."""
 
     volume: Volume
     space: FileSystemSpace | None
@@ -25,10 +25,11 @@ class PicturedVolume:
 
 @dataclass(frozen=True, slots=True)
 class DiskPicture:
-    """What a drawing of a disk needs. size is bytes.
+    """The data for a drawing of a disk. size is bytes.
 
-    stored and used have a number from 0 to 1 for each column: the share of its bytes that is stored as data, and that
-    is in use by what the file systems say (all that is not free for certain). notes are sentences on what is unclear.
+    stored and used have a number from 0 to 1 for each column: the share of its bytes that is stored as data, and the
+    share in use according to the file systems (all bytes that are not certainly free). notes are sentences on unclear
+    contents.
     """
 
     name: str
@@ -41,9 +42,9 @@ class DiskPicture:
 
 
 def disk_picture(source: Source, columns: int) -> DiskPicture:
-    """Return the picture of a disk, or of an image of one, in so many columns.
+    """Return the picture of a disk, or of an image of one, in that many columns.
 
-    Raises PartitionError for a table that cannot be read with any size of sectors, and what reading raises.
+    Raises PartitionError for a table that cannot be read with any sector size, and as reading does.
     """
     notes: list[str] = []
     volumes = tuple(_pictured(source, volume, notes) for volume in volumes_of(source, notes.append))
@@ -63,7 +64,7 @@ def _pictured(source: Source, volume: Volume, notes: list[str]) -> PicturedVolum
 
 
 def _shares(extents: Iterable[Extent], size: int, columns: int) -> tuple[int, tuple[float, ...]]:
-    """Return how many bytes are DATA in extents, and for each column the share of its bytes."""
+    """Return how many bytes of extents are DATA, and the share of these bytes in each column."""
     edges = [size * column // columns for column in range(columns + 1)]
     counts = [0] * columns
     for start, end in _data(extents):

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The last partition of a disk and its ext file system made smaller, and the end that the disk can have then.
+"""Shrink the last partition of a disk and its ext file system, and report where the disk can be cut.
 
-file system, by us ── partition table, durably ── the backup of a GPT, to the new end ── the image's file is cut
-
-Each step leaves a disk that is good: a partition may be larger than its file system, and a disk than its table says.
+file system, by us ── partition table, durably ── the backup of a GPT, to the new end ── the image's file is cut Each
+step leaves a valid disk: a partition may be larger than its file system, and a disk larger than its table.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _SECTOR = 512
 
 @dataclass(frozen=True, slots=True)
 class ShrunkVolume:
-    """What became smaller: a partition (0: the disk itself) and its file system; end is what of the disk is needed.
+    """The result: a partition (0: the disk itself) and its file system; end is the size of the disk that is needed.
 
     All are bytes.
     """
@@ -42,12 +41,12 @@ class ShrunkVolume:
 
 
 def shrink_last_volume(disk: Disk, size: int | None = None) -> ShrunkVolume:
-    """Make the ext file system in the partition that ends last smaller, to at most size bytes or its minimum.
+    """Shrink the ext file system in the partition that ends last, to at most size bytes or its minimum.
 
-    The partition becomes as small as whole MiB allow; one without a table has none. The disk keeps its size: after
-    cut_table() the bytes from end on can be cut off. Raises FileSystemError where the last partition holds something
-    else or what shrink_ext() refuses, PartitionError for a table that is damaged, DoesNotFitError for a smaller size
-    than the minimum, StorageError.
+    The partition, if there is one, becomes as small as whole MiB allow. The disk keeps its size: after cut_table() the
+    bytes from end on can be cut off. Raises FileSystemError if the last partition contains something else or
+    shrink_ext() refuses, PartitionError for a damaged table, DoesNotFitError for a size below the minimum,
+    StorageError.
     """
     table = _table(disk)
     last = _last(disk, table)
@@ -55,7 +54,7 @@ def shrink_last_volume(disk: Disk, size: int | None = None) -> ShrunkVolume:
     content = probe(region)
     if content is None or content.type not in _EXT:
         found = content.type if content else "nothing that is known"
-        raise FileSystemError(f"{region.name}: holds {found}; only ext2, ext3 and ext4 are made smaller")
+        raise FileSystemError(f"{region.name}: contains {found}; only ext2, ext3 and ext4 can be shrunk")
     fs_size = shrink_ext(region, size)
     disk.flush()
     if table is None:
@@ -68,16 +67,16 @@ def shrink_last_volume(disk: Disk, size: int | None = None) -> ShrunkVolume:
 
 
 def cut_table(disk: Disk, end: int) -> None:
-    """Let the partition table of disk be that of one that has only end bytes: it can be cut there then, durably.
+    """Adapt the partition table of disk to a disk of only end bytes, durably: it can be cut there then.
 
-    Raises PartitionError for a table that is damaged, or has partitions beyond end.
+    Raises PartitionError for a table that is damaged or has partitions beyond end.
     """
     if _table(disk) is not None:
         move_end(disk, end)
 
 
 def _table(disk: Disk) -> ChangedTable | None:
-    """Return the table of the disk; None where a file system is alone on it."""
+    """Return the table of the disk; None if a file system fills the disk without one."""
     if not has_mbr(read_bytes(disk, 0, min(disk.size, _SECTOR))):
         return None
     return open_table(disk) if read_partition_table(disk, sector_size=disk.sector_size) else None
@@ -88,7 +87,7 @@ def _last(disk: Disk, table: ChangedTable | None) -> Partition:
         return Partition(0, 0, disk.size, "")
     found = [part for part in table.partitions if not _is_extended(part)]
     if not found:
-        raise PartitionError(f"{disk.name}: has no partition that could become smaller")
+        raise PartitionError(f"{disk.name}: has no partition to shrink")
     return max(found, key=lambda part: part.start + part.length)
 
 
@@ -97,7 +96,7 @@ def _is_extended(part: Partition) -> bool:
 
 
 def text_of(shrunk: ShrunkVolume) -> str:
-    """Return what was done in a sentence."""
+    """Return the result as a sentence."""
     where = f"partition {shrunk.partition}" if shrunk.partition else "the disk"
     return (
         f"the {shrunk.fs_type} file system on {where} has {format_bytes(shrunk.fs_size)}; the disk needs "

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""How much of a file system is in use and how much is free, as statfs(2) of a mounted one says it.
+"""How much of a file system is in use and how much is free, as statfs(2) reports it for a mounted one.
 
-A superblock counts what was in use when the file system was last unmounted, or its journal's last changes reached it;
-ext2, ext3 and ext4 are read as their journal's recovery would leave them.
+A superblock's counts date from the last unmount, or from the last journal changes that reached it; ext2, ext3 and ext4
+are read as the recovery of their journal would leave them.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from pydiskimg.fs.ext4.recovery import recovered
 from pydiskimg.fs.probe import btrfs, xfs
 from pydiskimg.protocols import Source, read_bytes
 
-# Linux keeps a 50th, and 4096 clusters at most, for writes that it promised (ext4_calculate_resv_clusters).
+# Linux reserves a 50th, and 4096 clusters at most, for delayed writes (ext4_calculate_resv_clusters).
 _PROMISED_PART, _PROMISED_MOST = 50, 4096
 _SIZE_IN_JOURNAL_BACKUP = slice(64, 68)  # of s_jnl_blocks: the low half of the journal's i_size
 
 
 @dataclass(frozen=True, slots=True)
 class FileSystemSpace:
-    """Bytes of a file system: size is without its own metadata, available what a user other than root can fill.
+    """Bytes of a file system: size is without its own metadata, available what users other than root can fill.
 
-    inodes and inodes_used count inodes; they are None where the superblock does not say it (btrfs).
+    inodes and inodes_used count inodes; None if the superblock has no such count (btrfs).
     """
 
     size: int
@@ -38,12 +38,12 @@ class FileSystemSpace:
 
 
 def file_system_space(source: Source, fs_type: str) -> FileSystemSpace | None:
-    """Return the space of the file system of a type that probe() found on source; None for other than those below.
+    """Return the space of the file system of a type that probe() found on source; None for types not listed below.
 
-    ext2, ext3 and ext4 are counted by their group descriptors, xfs and btrfs by their superblocks. Of a btrfs, copies
-    (RAID1, DUP) count once, as in its superblock, and one on several devices counts with all of them. Linux holds back
-    more of both while they are mounted, which df then calls used. Raises
-    FileSystemError where the numbers contradict each other, StorageError as reading does.
+    ext2, ext3 and ext4 are counted by their group descriptors, xfs and btrfs by their superblocks. In a btrfs, copies
+    (RAID1, DUP) count once, as in its superblock, and all its devices count. Linux reserves more of xfs and btrfs while
+    they are mounted, which df then shows as used. Raises FileSystemError if the numbers contradict each other,
+    StorageError as reading does.
     """
     if fs_type in ("ext2", "ext3", "ext4"):
         space = _of_ext(source)
@@ -85,7 +85,7 @@ def _of_ext(source: Source) -> FileSystemSpace:
 
 
 def _overhead(fs: FileSystem) -> int:
-    """Return the clusters that hold metadata: as the superblock says, or where it says nothing, by the layout."""
+    """Return the clusters that hold metadata: from the superblock, or if it has no number, by the layout."""
     stated = fs.superblock.number("s_overhead_clusters")
     geometry = fs.geometry
     if 0 < stated <= geometry.clusters_in(geometry.blocks):
@@ -106,7 +106,7 @@ def _promised(geometry: Geometry) -> int:
 def _of_xfs(fields: dict[str, int]) -> FileSystemSpace:
     blocks = fields["sb_dblocks"] - (fields["sb_logblocks"] if fields["sb_logstart"] else 0)
     free, block_size = fields["sb_fdblocks"], fields["sb_blocksize"]
-    # Inodes are laid out as they are needed, in free blocks, up to a share of all blocks.
+    # Inodes are allocated on demand, in free blocks, up to a share of all blocks.
     most = fields["sb_dblocks"] * fields["sb_imax_pct"] // 100 << fields["sb_inopblog"]
     inodes = fields["sb_icount"] + (free << fields["sb_inopblog"])
     inodes = max(fields["sb_icount"], min(inodes, most)) if most else inodes

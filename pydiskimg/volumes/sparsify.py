@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What a disk's file systems do not use, given back to the storage in place.
+"""Release the unused space of a disk's file systems to the storage, in place.
 
 stored   |      DATA      |HOLE|        DATA         |
-in use   | DATA |   HOLE       |DATA|     HOLE         |   by the file systems' bitmaps, where they are believed
+in use   | DATA |   HOLE       |DATA|     HOLE         |   by the file systems' bitmaps, if they are believed
 zeroed          |/////////|         |////////////////|
 """
 
@@ -24,14 +24,14 @@ from pydiskimg.units import GIB
 from pydiskimg.volumes.used import used_source
 
 _PAGE = 4096
-_STEP = GIB  # zeroed by one call, so that progress moves and signals are answered
+_STEP = GIB  # zeroed by one call; small enough for progress to move and signals to be answered
 
 
 @dataclass(frozen=True, slots=True)
 class Sparsified:
-    """What sparsify() did: bytes that were zeroed, and those set aside for the file before and after (None: a device).
+    """The result of sparsify(): bytes zeroed, and the file's allocated bytes before and after (None: a device).
 
-    notes are sentences on what was left as it is.
+    notes are sentences on space that was left alone.
     """
 
     zeroed: int
@@ -47,20 +47,19 @@ def sparsify(
     references: AllowedDirectory | None = None,
     progress: Progress | None = None,
 ) -> Sparsified:
-    """Give back what an image or disk stores and no file system on it uses.
+    """Release what an image or disk stores and no file system on it uses.
 
-    Holes are made where the storage has them: a file becomes smaller, a device gets it discarded. What is free is what
-    used_source() finds; swap areas count as free, hibernated ones do not. format and references are as for
-    open_image(). An interruption harms nothing, as all that is in use is left alone.
-
-    Raises InvalidImageError for a qcow2 image that is not consistent, UnsupportedImageError for a format that is not
-    written, and what open_disk() and reading and writing raise.
+    Holes are made if the storage supports them: a file takes less space, a device discards blocks. used_source()
+    determines what is free; swap areas count as free, hibernated ones do not. format and references are as for
+    open_image(). An interruption does no harm, because used space is never changed. Raises InvalidImageError for an
+    inconsistent qcow2 image, UnsupportedImageError for a format that cannot be written, and as open_disk(), reading and
+    writing do.
     """
     name = os.fspath(path)
     with open_image_disk(name, format=format, references=references) as disk, open_image_file(name) as file:
         before = file.stored()
         if isinstance(disk, Qcow2Disk):
-            _require_consistent(file)  # once others are kept from writing
+            _require_consistent(file)  # now that other writers are locked out
         zeroed, notes = zero_unused(disk, progress=progress)
         if isinstance(disk, Qcow2Disk):
             disk.give_back()
@@ -69,19 +68,19 @@ def sparsify(
 
 
 def _require_consistent(file: ImageBytes) -> None:
-    """A cluster that is in use and counts as free would be lost."""
+    """A cluster that is in use and counted as free would be lost."""
     found = check_qcow2(file)
     if errors := found.corruptions + found.check_errors:
         raise InvalidImageError(
-            f"{file.name}: is not consistent ({errors} errors), so what is free in its file is not certain; repair it "
+            f"{file.name}: is not consistent ({errors} errors), so free clusters cannot be determined; repair it "
             "first with: pydiskimg check -r all"
         )
 
 
 def zero_unused(disk: Disk, *, progress: Progress | None = None) -> tuple[int, list[str]]:
-    """Zero what disk stores and no file system on it uses; return how many bytes that were, and notes on the rest.
+    """Zero all bytes that disk stores and no file system on it uses; return how many, and notes on the rest.
 
-    Nothing else may use the disk meanwhile. Raises as used_source() and Disk.zero() do.
+    No other program may use the disk meanwhile. Raises as used_source() and Disk.zero() do.
     """
     used, unit = used_source(disk), disk.unit or _PAGE
     free = list(_whole_units(_stored_and_free(used.extents(), disk.stored_extents()), unit))  # zeroing changes both
@@ -97,7 +96,7 @@ def zero_unused(disk: Disk, *, progress: Progress | None = None) -> tuple[int, l
 
 
 def _whole_units(ranges: Iterator[tuple[int, int]], unit: int) -> Iterator[tuple[int, int]]:
-    """Yield the ranges without the parts of units (bytes) at their ends, which no hole can be made of."""
+    """Yield the ranges without partial units (bytes) at their ends, which cannot become holes."""
     for start, end in ranges:
         first, last = start + -start % unit, end - end % unit
         if first < last:
@@ -105,7 +104,7 @@ def _whole_units(ranges: Iterator[tuple[int, int]], unit: int) -> Iterator[tuple
 
 
 def _stored_and_free(used: Iterator[Extent], stored: Iterator[Extent]) -> Iterator[tuple[int, int]]:
-    """Yield (start, end) of what is DATA in stored and not in used, ascending; both cover the same bytes."""
+    """Yield (start, end) of the bytes that are DATA in stored and not in used, ascending; both cover the same bytes."""
     holds = next(stored, None)
     for extent in used:
         while holds is not None and holds.start < extent.end:

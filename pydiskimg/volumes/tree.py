@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""open_tree(): the one way from an image or disk to the files in it, without a mount."""
+"""open_tree(): open the files in an image or disk, without a mount."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _READ = frozenset({"ext2", "ext3", "ext4"})
 
 
-# Only the checker needs these, and typing takes longer to import than a small file to read.
+# Imported for type checkers only: importing typing takes longer than reading a small file.
 if TYPE_CHECKING:
 
     @overload
@@ -58,26 +58,26 @@ def open_tree(
     references: AllowedDirectory | None = None,
     writable: bool = False,
 ) -> ExtTree:
-    """Open the files of a disk image, block device or open Source; close() of the result ends that.
+    """Open the files of a disk image, block device or open Source; close() of the result closes all.
 
-    partition is the number of the partition that holds them, 0 the disk as a whole. Without it the root file system of
-    a Linux system is looked for, and where there is one file system only, that is taken. ext2, ext3 and ext4 are read,
-    as recovery of their journal would leave them; nothing is mounted or started, so that a guest's disk may hold what
-    it will, and reading needs no root. What image holds is not to change meanwhile. format and references are as for
-    open_image(); a Source stays open.
+    partition is the number of the partition with the files, 0 the disk as a whole. By default the only file system is
+    used, or the root file system of a Linux system. ext2, ext3 and ext4 are read as the recovery of their journal would
+    leave them; nothing is mounted or started, so that a hostile disk is safe to read, and reading does not need root.
+    The contents of image must not change meanwhile. format and references are as for open_image(); a Source stays open.
 
         with open_tree("disk.qcow2") as tree:
             print(tree.read("/etc/hostname"), tree.list("/home"))
 
-    writable gives a ChangedTree, whose files can be changed; nothing is written before the first change. image is
-    opened as by open_disk(): what is mounted, attached or used by a virtual machine is refused. A qcow2 image is
-    written in place, and what its backing file has is copied as it is changed. image may be an open Disk.
+    With writable the result is a ChangedTree, whose files can be changed; nothing is written before the first change.
+    image is opened as by open_disk(): a device or file that is mounted, attached or used by a virtual machine is
+    refused. A qcow2 image is written in place, and clusters of its backing file are copied when they are changed. image
+    may be an open Disk.
 
         with open_tree("disk.qcow2", writable=True) as tree:
             tree.write("/etc/hostname", b"web\\n")
 
-    Raises PartitionError for a partition that there is none of, FileSystemError where there is no file system that is
-    read, or changed, here, or several of which none is a root, and what open_image() and open_disk() raise.
+    Raises PartitionError for a partition that does not exist, FileSystemError if no file system can be read (or
+    changed) here, or if there are several and none is a root, and as open_image() and open_disk() do.
     """
     if writable:
         return _open_changed(image, partition, format, references)
@@ -97,7 +97,7 @@ def _open_changed(
     format: str | None,  # noqa: A002
     references: AllowedDirectory | None,
 ) -> ChangedTree:
-    from contextlib import ExitStack  # only here: reading does without
+    from contextlib import ExitStack  # imported here: reading does not need it
 
     with ExitStack() as stack:
         source: Source
@@ -116,7 +116,7 @@ def _opened_disk(
     format: str | None,  # noqa: A002
     references: AllowedDirectory | None,
 ) -> OpenDisk[Any]:
-    from pydiskimg.images.open_disk import open_disk  # only here: what is only read needs no disks
+    from pydiskimg.images.open_disk import open_disk  # imported here: reading does not need it
 
     name = os.fspath(path)
     if format is None:
@@ -131,7 +131,7 @@ def _changed_tree(volume: Volume, disk: Any, close: Callable[[], None]) -> Chang
     from pydiskimg.fs.ext4.change.tree import open_changed_tree
 
     if not hasattr(disk, "write"):
-        raise ValueError(f"{disk.name}: is a Source, and what is to be changed must be a Disk")
+        raise ValueError(f"{disk.name}: is a Source, and only a Disk can be changed")
     name = f"{disk.name}, {volume.location}"
     region = Region(disk, volume.partition.start, volume.partition.length, name=name)
     return open_changed_tree(region, close=close)
@@ -158,11 +158,11 @@ def _found(source: Source, partition: int | None) -> tuple[Volume, ExtTree]:
         raise FileSystemError(f"{source.name}: no file system can be read: {'; '.join(told)}")
     found = ", ".join(map(str, volumes)) or "none"
     what = "several file systems and no root of a Linux system among them" if opened else "no ext2, ext3 or ext4"
-    raise FileSystemError(f"{source.name}: holds {what}; name a partition; found: {found}")
+    raise FileSystemError(f"{source.name}: contains {what}; name a partition; found: {found}")
 
 
 def _is_root(tree: ExtTree) -> bool:
-    from pydiskimg.volumes.root import is_root  # only here: where there is one file system, it is that
+    from pydiskimg.volumes.root import is_root  # imported here: a single file system is used without it
 
     return is_root(tree)
 
@@ -172,7 +172,7 @@ def _numbered(source: Source, volumes: list[Volume], number: int) -> Volume:
         if volume.partition.number == number:
             if volume.content is not None and volume.content.type not in _READ:
                 raise FileSystemError(
-                    f"{source.name}, {volume.location}: holds {volume.content.type}; its files are not read here, "
+                    f"{source.name}, {volume.location}: contains {volume.content.type}; its files cannot be read here, "
                     "only those of ext2, ext3 and ext4"
                 )
             return volume

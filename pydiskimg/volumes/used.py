@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""A guest's disk without what its file systems say is free: what a backup must hold, and no more.
+"""A guest's disk without the space that its file systems have free: the minimum that a backup must contain.
 
 disk      |MBR| partition 1: ext4                      | partition 2: swap        |gap| partition 3: LVM     |
 in use    |///|////|    |//|            |//////////////|/|                        |///|//////////////////////|
 extents   |  DATA  |HOLE|DA|    HOLE    |     DATA       |          HOLE          |           DATA           |
 
-Nothing is believed that is not confirmed (docs/adr/0024): everything outside of partitions is in use, and so is every
+Nothing is believed without confirmation (docs/adr/0024): all space outside of partitions is in use, and so is every
 partition whose contents are not known or contradict themselves.
 """
 
@@ -30,15 +30,15 @@ from pydiskimg.volumes.find import Volume, volume_readings
 
 _SECTOR_SIZES = (512, 4096)
 _EXT = frozenset({"ext2", "ext3", "ext4"})
-# Reading across what is free costs less than another call to the system.
+# Reading across small free ranges costs less than another system call.
 _READ_ACROSS = 128 * KIB
 
 
 class UsedSource(Source):
-    """A Source that shows of another one what is in use; all else is HOLE and reads as zero.
+    """A Source that shows the used parts of another one; all else is HOLE and reads as zero.
 
-    notes are sentences for the log: what was left out and what was not believed. Where the other source has holes or
-    zeros of its own, these stay.
+    notes are sentences for the log: what was left out and what was not believed. Holes and zeros of the other source
+    stay.
     """
 
     name: str
@@ -53,7 +53,7 @@ class UsedSource(Source):
 
     @property
     def used_bytes(self) -> int:
-        """Bytes that are DATA."""
+        """The number of bytes that are DATA."""
         return sum(extent.length for extent in self.extents() if extent.kind is Kind.DATA)
 
     def extents(self) -> Iterator[Extent]:
@@ -61,7 +61,7 @@ class UsedSource(Source):
         return merged(self._pieces())
 
     def read_into(self, offset: int, buffer: WritableBuffer) -> None:
-        """Fill buffer as Source.read_into() does, with zeros for what is not in use."""
+        """Fill buffer as Source.read_into() does, with zeros for bytes that are not in use."""
         check_range(self, offset, len(buffer))
         view = memoryview(buffer)
         done = start = end = offset
@@ -80,7 +80,7 @@ class UsedSource(Source):
         view[done - offset :] = bytes(offset + len(view) - done)
 
     def file_ranges(self, offset: int, length: int) -> list[FileRange] | None:
-        """Return what Source.file_ranges() of the other source does; None when not all of it is in use."""
+        """Return Source.file_ranges() of the other source; None if a part of the range is not in use."""
         if next(self._used.within(offset, offset + length), None) != (offset, offset + length):
             return None
         return self._source.file_ranges(offset, length)
@@ -108,18 +108,18 @@ class UsedSource(Source):
 
 
 def used_source(source: Source) -> UsedSource:
-    """Find out what of a disk is in use and return a Source of that.
+    """Find the used parts of a disk and return a Source of them.
 
     source has the bytes of the disk itself: a block device, a raw file, or an opened image. It stays the caller's, must
-    stay open, and must not change meanwhile (a snapshot, or the disk of an instance that is stopped). For a file with
-    holes it is best what images.raw gives, which knows them. Raises StorageError as reading the disk does.
+    stay open, and must not change meanwhile (a snapshot, or the disk of a stopped instance). For a file with holes,
+    pass the source of images.raw, which knows them. Raises StorageError as reading the disk does.
     """
     notes: list[str] = []
     return UsedSource(source, RangeList(_used_of_disk(source, notes)), notes)
 
 
 def _used_of_disk(source: Source, notes: list[str]) -> Iterator[tuple[int, int]]:
-    """Yield the ranges in use, ascending; those of neighbours may touch."""
+    """Yield the used ranges, ascending; neighbours may touch."""
     position = 0
     for volume in _apart(_volumes(source, notes), notes):
         start = volume.partition.start
@@ -131,9 +131,9 @@ def _used_of_disk(source: Source, notes: list[str]) -> Iterator[tuple[int, int]]
 
 
 def _volumes(source: Source, notes: list[str]) -> Sequence[Volume]:
-    """Return the partitions of the disk, or the disk itself where it has no table; nothing where that is unclear.
+    """Return the partitions of the disk, or the disk itself if it has no table; nothing if that is unclear.
 
-    The sector size for which the table was written is the one whose partitions hold something known.
+    The right sector size is the one with which the partitions have known contents.
     """
     problems: list[PartitionError] = []
     readings = list(volume_readings(source, _SECTOR_SIZES, problems, read=_read, tell=notes.append))
@@ -142,11 +142,11 @@ def _volumes(source: Source, notes: list[str]) -> Sequence[Volume]:
         if not _has_table(known[0]) or not _has_another_whole(source, notes):
             return known[0]
     elif len(known) > 1:
-        notes.append("the partition table makes sense with two sizes of sectors; the whole disk is copied")
+        notes.append("the partition table is plausible with two sector sizes; the whole disk is copied")
     elif problems and not any(map(_has_table, readings)):
         notes.append(f"the partition table is not believed: {problems[0]}; the whole disk is copied")
     else:
-        notes.append("nothing that is known was found on the disk; all of it is copied")
+        notes.append("the disk contains nothing known; all of it is copied")
     return ()
 
 
@@ -161,7 +161,7 @@ def _has_table(volumes: Sequence[Volume]) -> bool:
 
 
 def _has_another_whole(source: Source, notes: list[str]) -> bool:
-    """True when something lies on the whole disk as well: the partitions may be what is left of an earlier use."""
+    """True when there is a signature of the whole disk as well: the partitions may be left over from an earlier use."""
     try:
         content = probe(source)
         what = content.type if content else stranger(source)
@@ -173,7 +173,7 @@ def _has_another_whole(source: Source, notes: list[str]) -> bool:
 
 
 def _apart(volumes: Sequence[Volume], notes: list[str]) -> list[Volume]:
-    """Return the volumes in the order of their offsets, without those that overlap: they count as in use."""
+    """Return the volumes in the order of their offsets, without overlapping ones, which count as in use."""
     ordered = sorted(volumes, key=lambda volume: volume.partition.start)
     overlapping: set[int] = set()
     farthest = 0
@@ -189,7 +189,7 @@ def _apart(volumes: Sequence[Volume], notes: list[str]) -> list[Volume]:
 
 
 def _used_of_volume(source: Source, volume: Volume, notes: list[str]) -> Sequence[tuple[int, int]] | RangeList:
-    """Return the ranges in use, from the volume's start on."""
+    """Return the used ranges, counted from the volume's start."""
     part = SourceRegion(source, volume.partition.start, volume.partition.length)
     everything = [(0, part.size)]
     if volume.content is None or volume.content.type not in _EXT | {"swap"}:
@@ -214,13 +214,13 @@ def _used_of_volume(source: Source, volume: Volume, notes: list[str]) -> Sequenc
 
 
 def _sign_of_another_use(part: Source) -> str | None:
-    """Return a clause: what may have taken the volume over and left its superblock alone; None for nothing."""
+    """Return a clause: what may have taken the volume over and left its superblock intact; None if nothing."""
     other = stranger(part)
     if other is not None:
         return f"looks like {other}"
-    if gpt_sector_size(part) is not None:  # also one that Linux ignores, for want of a protective MBR
+    if gpt_sector_size(part) is not None:  # also a GPT that Linux ignores because the protective MBR is missing
         return "has a GPT of its own"
-    try:  # an MBR leaves a superblock at byte 1024 where it is
+    try:  # an MBR does not overwrite a superblock at byte 1024
         has_table = any(read_partition_table(part, sector_size=sector_size) for sector_size in _SECTOR_SIZES)
     except PartitionError:
         has_table = True
@@ -229,9 +229,10 @@ def _sign_of_another_use(part: Source) -> str | None:
 
 def _used_of_ext(part: Source, volume: Volume, notes: list[str]) -> RangeList:
     usage = ExtUsage(part)
-    used = RangeList(usage.ranges())  # in full, before a byte is called free: the journal may prove damaged late
+    # read completely before any byte counts as free: damage of the journal may show late
+    used = RangeList(usage.ranges())
     if usage.replayed_blocks:
-        notes.append(f"{volume}: is read as {usage.replayed_blocks} blocks in its journal will make it")
+        notes.append(f"{volume}: is read with {usage.replayed_blocks} blocks of its journal replayed")
     if usage.doubtful_groups:
         notes.append(
             f"{volume}: {usage.doubtful_groups} of {usage.groups} groups are not believed and copied as a whole "

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Addresses of files on servers, and what of them may be shown."""
+"""Addresses of files on servers, and the parts of them that may be shown."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _SHOWN = 200  # characters
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a file is: parts are those of its address, without user, password and fragment.
+    """The address of a file: parts are its components, without user, password and fragment.
 
-    authorization is the header that carries user and password, empty without them. Messages show str() of an address:
-    it leaves out the query, which may be a key, too.
+    authorization is the header with user and password, or empty. Messages show str() of an address, which also leaves
+    out the query, because that may be a key.
     """
 
     parts: SplitResult
@@ -40,7 +40,7 @@ class Address:
 
     @property
     def target(self) -> str:
-        """The path and the query, as a request names them."""
+        """The path and the query, as in a request."""
         return self.parts._replace(scheme="", netloc="", path=self.parts.path or "/").geturl()
 
     def __str__(self) -> str:
@@ -48,25 +48,25 @@ class Address:
         return f"{shown}?..." if self.parts.query else shown
 
     def redirected(self, location: str) -> Address:
-        """Return the address that a redirection from this one names, without a password.
+        """Return the address that a redirection from this one leads to, without a password.
 
-        Raises FetchError for one that is not http or https, and from https to http.
+        Raises FetchError for an address that is not http or https, and for a redirection from https to http.
         """
         try:
             found = parse_address(urljoin(self.url, quote(location, safe="!#$%&'()*+,/:;=?@[]~")))
         except ValueError:
-            found = parse_address(location)  # which says what is wrong with it
+            found = parse_address(location)  # raises the error that describes the address
         if self.parts.scheme == "https" and found.parts.scheme != "https":
-            raise FetchError(f"{self}: is redirected from https to {found}, which nothing protects")
+            raise FetchError(f"{self}: is redirected from https to {found}, which is not encrypted")
         return Address(found.parts)
 
 
 def parse_address(text: str) -> Address:
-    """Return the address that text spells. Raises FetchError for anything but http:// and https://."""
+    """Return the address in text. Raises FetchError if it is not http:// or https://."""
     try:
         parts = urlsplit(text)
         valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is not a number, brackets that do not match
+    except ValueError:  # a port that is not a number, or unbalanced brackets
         valid = False
     if not valid or len(text) > _URL_LIMIT or not text.isascii() or not text.isprintable() or " " in text:
         raise FetchError(

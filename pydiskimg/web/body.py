@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A file on a server that is read once, from front to back."""
+"""A file on a server that is read once, from start to end."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pydiskimg.web.errors import FetchError, UnreachableError
 
 
 class Body:
-    """The bytes of an answer. Made by open_body(). name is for messages, position the bytes that read_into() gave.
+    """The bytes of an answer. Made by open_body(). name is for messages, position counts the bytes read so far.
 
-    An answer that ends before its length raises UnreachableError: that of a chunked one is what its chunks say.
+    Raises UnreachableError if the answer ends before its length; a chunked answer's length is in its chunks.
     """
 
     def __init__(self, answer: Answer) -> None:
@@ -23,16 +23,16 @@ class Body:
         self.position = 0
         self._answer = answer
         self._ahead = b""
-        self._taken = 0  # bytes that the answer gave
+        self._taken = 0  # bytes of the answer received so far
 
     def peek(self, length: int) -> bytes:
-        """Return the next length bytes, fewer where the file ends; the next read gives them again."""
+        """Return the next length bytes, fewer at the end of the file; the next read returns them again."""
         while len(self._ahead) < length and (more := self._read(length - len(self._ahead))):
             self._ahead += more
         return self._ahead[:length]
 
     def read_into(self, buffer: memoryview) -> int:
-        """Fill the buffer; returns its length, or less at the end of the file. Raises UnreachableError."""
+        """Fill the buffer; return its length, or less at the end of the file. Raises UnreachableError."""
         done = 0
         while done < len(buffer) and (piece := self._next(len(buffer) - done)):
             buffer[done : done + len(piece)] = piece
@@ -57,11 +57,11 @@ class Body:
 def open_body(client: Client, address: Address) -> Iterator[Body]:
     """Request a whole file and give it while the context lasts.
 
-    Raises what Client.open() does, and FetchError for a server that does not tell where the file ends.
+    Raises as Client.open() does, and FetchError if the server does not say where the file ends.
     """
     with client.open(address) as answer:
         if answer.status != 200:
-            raise FetchError(f"{address}: the server says {answer.status} to a request for the whole file")
+            raise FetchError(f"{address}: the server answers a request for the whole file with status {answer.status}")
         if not answer.marks_its_end:
             raise FetchError(
                 f"{address}: the server does not send the size, so an image that ends early would not be noticed; "

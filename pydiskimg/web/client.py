@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Requests and their answers: redirections, statuses, and a time for everything."""
+"""Requests and their answers: redirections, statuses, and time limits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STALL_BYTES = 1024
 REDIRECTS = 5
 
 _REDIRECTED = frozenset({301, 302, 303, 307, 308})
-_NOT_THERE = frozenset({403, 404, 410})  # 403: object stores say so of what they do not have
+_NOT_THERE = frozenset({403, 404, 410})  # 403: object stores answer so for missing files
 _ASKED_FOR = frozenset({206, 304, 416})  # answers to Range and If-None-Match
 _PASSING = frozenset({408, 425, 429})  # besides 500 and above
 _SHOWN = 200  # characters of what a server says
@@ -33,14 +33,14 @@ _SUFFIXES = {"gzip": (".gz", ".tgz"), "x-gzip": (".gz", ".tgz"), "zstd": (".zst"
 
 
 class _Pace:
-    """Finds a connection on which something comes now and then, but next to nothing."""
+    """Detects a connection that still receives something now and then, but next to nothing."""
 
     def __init__(self) -> None:
         self._since = time.monotonic()
         self._bytes = 0
 
     def is_fair(self, count: int) -> bool:
-        """Count bytes that came; False when STALL_SECONDS have brought less than STALL_BYTES."""
+        """Count received bytes; return False if there were fewer than STALL_BYTES in STALL_SECONDS."""
         self._bytes += count
         now = time.monotonic()
         if now - self._since < STALL_SECONDS:
@@ -52,7 +52,7 @@ class _Pace:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the server said: status 200, 206, 304 or 416, the headers, and the body, to be read once."""
+    """A server's answer: status 200, 206, 304 or 416, the headers, and the body, to be read once."""
 
     address: Address
     status: int
@@ -68,22 +68,22 @@ class Answer:
 
     @property
     def length(self) -> int | None:
-        """Bytes of the body as Content-Length says; None when it says nothing that can be used."""
+        """Bytes of the body by Content-Length; None if that is missing or invalid."""
         text = self.headers.get("Content-Length", "")
         chunked = self.headers.get("Transfer-Encoding", "").lower() not in ("", "identity")
         return int(text) if _is_number(text) and not chunked else None
 
     @property
     def marks_its_end(self) -> bool:
-        """True when a body that ends early can be told from a whole one."""
+        """True if a body that ends early can be recognised."""
         return self.length is not None or self.headers.get("Transfer-Encoding", "").lower() == "chunked"
 
     def read(self, size: int) -> bytes:
-        """Return up to size bytes of the body, as many as have arrived; none at its end. Raises UnreachableError."""
+        """Return up to size bytes of the body, as many as have arrived; empty at its end. Raises UnreachableError."""
         try:
             data = self.body.read(size, self._waiting)
         except TimeoutError as error:
-            raise UnreachableError(f"{self.url}: nothing came for {TIMEOUT_SECONDS:.0f} seconds") from error
+            raise UnreachableError(f"{self.url}: no bytes arrived for {TIMEOUT_SECONDS:.0f} seconds") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise UnreachableError(f"{self.url}: the connection broke off: {_reason(error)}") from error
         if data:
@@ -91,20 +91,21 @@ class Answer:
         return data
 
     def _waiting(self) -> None:
-        """Be called while nothing comes of the body: chunk sizes and trailers count for nothing, however long."""
+        """Called while the body brings no bytes: chunk sizes and trailers do not count, however long they are."""
         self.check()
         self._count(0)
 
     def _count(self, count: int) -> None:
         if not self.pace.is_fair(count):
-            raise UnreachableError(f"{self.url}: less than {STALL_BYTES} bytes came in {STALL_SECONDS:.0f} seconds")
+            raise UnreachableError(f"{self.url}: less than {STALL_BYTES} bytes arrived in {STALL_SECONDS:.0f} seconds")
 
 
 class Client:
-    """Requests files through a proxy, or those of the environment; agent is the program's name for the servers.
+    """Requests files through a proxy, or the proxies of the environment; agent is the program's name for the servers.
 
-    A user and a password in an address go to its server only, and into no message. check is called several times in a
-    second while a server is waited for, and may raise. kept is how many idle connections are kept until close().
+    A user and a password in an address go to its server only, never into a message. check is called several times per
+    second while waiting for a server, and may raise. kept is the number of idle connections that are kept until
+    close().
     """
 
     def __init__(self, proxy: str = "", *, agent: str, check: Callable[[], None] = lambda: None, kept: int = 0) -> None:
@@ -115,11 +116,11 @@ class Client:
 
     @contextmanager
     def open(self, address: Address, headers: Mapping[str, str] | None = None, *, name: str = "") -> Iterator[Answer]:
-        """Request a file and give the answer while the context lasts, at most REDIRECTS redirections away.
+        """Request a file and give the answer while the context lasts; at most REDIRECTS redirections are followed.
 
-        name is the file's where its ending may tell of the Content-Encoding that the server names. Raises NotThereError
-        when the server has no such file, UnreachableError when another attempt may succeed, and FetchError for the
-        rest: a certificate that does not verify, a redirection from https to http.
+        name is the file's name, whose ending may explain the server's Content-Encoding. Raises NotThereError if the
+        server does not have the file, UnreachableError if another attempt may succeed, and FetchError otherwise: for a
+        certificate that does not verify, or a redirection from https to http.
         """
         at = address
         for _ in range(REDIRECTS + 1):
@@ -135,7 +136,7 @@ class Client:
         raise FetchError(f"{address}: is redirected more than {REDIRECTS} times, at last to {at}")
 
     def close(self) -> None:
-        """Close the connections that are kept. May be called again."""
+        """Close the connections that are kept. May be called repeatedly."""
         self._connections.close()
 
     def _exchange(self, address: Address, headers: dict[str, str]) -> Exchange:
@@ -154,7 +155,7 @@ class Client:
 def _redirection(answer: Answer, first: Address) -> Address:
     location = answer.headers.get("Location", "")
     if not location:
-        raise FetchError(f"{answer.url}: the server redirects (status {answer.status}) and does not say where to")
+        raise FetchError(f"{answer.url}: the server redirects (status {answer.status}) without a new address")
     found = answer.address.redirected(location)
     return Address(found.parts, first.authorization) if found.origin == first.origin else found
 
@@ -163,7 +164,7 @@ def _check_status(answer: Answer, reason: str) -> None:
     status = answer.status
     if status in _ASKED_FOR or status == 200:
         return
-    text = f"{answer.url}: the server says {status} {printable(reason, limit=_SHOWN)}".rstrip()
+    text = f"{answer.url}: the server answers {status} {printable(reason, limit=_SHOWN)}".rstrip()
     if status in _NOT_THERE:
         raise NotThereError(text)
     if status in _PASSING or status >= 500:
@@ -172,9 +173,9 @@ def _check_status(answer: Answer, reason: str) -> None:
 
 
 def _check_encoding(answer: Answer, name: str) -> None:
-    """Raise FetchError for a body that was encoded although the request said not to: it is not the file's bytes.
+    """Raise FetchError for a body that is encoded against the request: it is not the file's bytes.
 
-    A server may say "gzip" of a file that is one, and then the bytes are the file's.
+    A server may state "gzip" for a gzip file; the bytes are then those of the file.
     """
     encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity") and not name.endswith(_SUFFIXES.get(encoding, ())):
@@ -188,7 +189,9 @@ def _failure(where: str, error: Exception) -> FetchError:
     if isinstance(error, ssl.SSLCertVerificationError):
         return FetchError(f"{where}: the server's certificate is not accepted: {error.verify_message}")
     if isinstance(error, NoAnswerError):
-        return UnreachableError(f"{where}: the headers of the answer did not come within {HEADERS_SECONDS:.0f} seconds")
+        return UnreachableError(
+            f"{where}: the headers of the answer did not arrive within {HEADERS_SECONDS:.0f} seconds"
+        )
     if isinstance(error, TimeoutError):
         return UnreachableError(f"{where}: the server did not answer within {TIMEOUT_SECONDS:.0f} seconds")
     return UnreachableError(f"{where}: cannot be fetched: {_reason(error)}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Connections to servers and through proxies, of which some are kept for the next request."""
+"""Connections to servers and through proxies; some are kept for the next request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _USUAL_PORTS = {"http": 80, "https": 443}
 
 
 class KeptResponse:
-    """An answer whose connection serves the next request when its body was read to the end."""
+    """An answer whose connection serves the next request if its body was read to the end."""
 
     def __init__(self, response: http.client.HTTPResponse, connection: _Connection, connections: Connections) -> None:
         self.status = response.status
@@ -37,7 +37,7 @@ class KeptResponse:
 
 
 class _Connection:
-    """One connection; whose tells which server it leads to, prefix what a proxy wants before the path."""
+    """A connection; whose identifies the server that it leads to, prefix is what a proxy wants before the path."""
 
     def __init__(self, whose: tuple[str, str, int | None], http: http.client.HTTPConnection) -> None:
         self.whose = whose
@@ -53,10 +53,10 @@ class _Connection:
 
 
 class Connections:
-    """At most kept idle ones are kept, until close(). Safe from several threads.
+    """Keeps at most kept idle connections, until close(). Safe from several threads.
 
-    proxy is http://HOST:PORT; where none is named, proxies are those of the environment, as urllib.request takes them.
-    timeout (seconds) is that of making a connection, and of each read.
+    proxy is http://HOST:PORT; by default the proxies of the environment are used, as by urllib.request. timeout
+    (seconds) applies to making a connection, and to each read.
     """
 
     def __init__(self, proxy: str = "", *, timeout: float, kept: int = 0) -> None:
@@ -71,10 +71,10 @@ class Connections:
         return ssl.create_default_context()
 
     def ask(self, address: Address, headers: Mapping[str, str]) -> KeptResponse:
-        """Send a request and return its answer once the headers have come.
+        """Send a request and return its answer once the headers have arrived.
 
-        Raises FetchError for a proxy that cannot be understood, OSError, http.client.HTTPException and ValueError as
-        http.client does.
+        Raises FetchError for an invalid proxy, and OSError, http.client.HTTPException and ValueError as http.client
+        does.
         """
         headers = dict(headers) if self._kept else {**headers, "Connection": "close"}
         connection = self._idle_one(address)
@@ -99,7 +99,7 @@ class Connections:
         connection.http.close()
 
     def close(self) -> None:
-        """Close what is idle, and what is given back from now on. May be called again."""
+        """Close idle connections, and those that are returned later. May be called repeatedly."""
         with self._lock:
             self._kept, idle, self._idle = 0, self._idle, []
         for connection in idle:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What fetching raises."""
+"""The errors of fetching."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pydiskimg.errors import DiskImageError
 
 
 class FetchError(DiskImageError):
-    """A file cannot be fetched, or is not what was expected of it."""
+    """A file cannot be fetched, or is not the expected one."""
 
 
 class NotThereError(FetchError):
-    """The server answers, and has no such file."""
+    """The server answers that it does not have the file."""
 
 
 class UnreachableError(FetchError):
-    """The server does not answer, breaks off, or has a trouble of its own: another attempt may succeed."""
+    """The server does not answer, breaks off, or reports a problem of its own: another attempt may succeed."""
 
 
 class NoRangesError(FetchError):
-    """The server sends the file as a whole only; it can still be read from front to back."""
+    """The server sends only whole files; the file can still be read from start to end."""

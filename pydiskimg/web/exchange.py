@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""One request and its answer in a thread of its own, so that the caller can be interrupted and has a deadline.
+"""A request and its answer in a thread, so that the caller can be interrupted and has a deadline.
 
-The look-up of a name, a connection, TLS and each header line can take as long as the other side likes, and none of them
-ends when a signal comes. Here they only keep a thread that ends with the process.
+A name look-up, a connection, TLS and each header line can take as long as the server likes, and a signal does not end
+them. Here they only occupy a thread that ends with the process.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Protocol, Self
 
 _POLL_SECONDS = 0.1
 _PIECE = 1 << 20
-_AHEAD = 4 << 20  # bytes that are read before they are asked for
+_AHEAD = 4 << 20  # bytes that are read ahead
 
 
 class NoAnswerError(Exception):
-    """The headers of the answer have not come in the time that they were given."""
+    """The headers of the answer did not arrive in time."""
 
 
 class Response(Protocol):
-    """What urllib gives for an answer of any status."""
+    """A response of urllib with any status."""
 
     status: int
     headers: Message
@@ -37,7 +37,7 @@ class Response(Protocol):
 
 
 class Exchange:
-    """Made by begin(), which returns when the headers have come; close() lets go of the connection.
+    """Made by begin(), which returns when the headers have arrived; close() ends the connection.
 
     Only one thread may call its methods.
     """
@@ -59,10 +59,10 @@ class Exchange:
         self.close()
 
     def begin(self, check: Callable[[], None], *, seconds: float) -> Response:
-        """Ask, and return the answer with its headers; of its methods none may be called.
+        """Call ask, and return the answer with its headers; the caller must not call methods of that answer.
 
-        check is called several times in a second and may raise. Raises what ask() raises, NoAnswerError after so many
-        seconds, RuntimeError when the system starts no thread.
+        check is called several times per second and may raise. Raises what ask() raises, NoAnswerError after seconds,
+        RuntimeError when the system would not start a thread.
         """
         threading.Thread(target=self._run, daemon=True).start()
         end = time.monotonic() + seconds
@@ -76,9 +76,9 @@ class Exchange:
             return self._response
 
     def read(self, size: int, check: Callable[[], None]) -> bytes:
-        """Return up to size bytes of the body, as many as have come; none at its end, and at once for a size of 0.
+        """Return up to size bytes of the body, as many as have arrived; empty at its end, and at once for a size of 0.
 
-        check is as for begin(). Raises what reading raises.
+        check is as for begin(). Raises as reading does.
         """
         with self._changed:
             while size and not self._pieces:
@@ -92,7 +92,7 @@ class Exchange:
             return taken
 
     def close(self) -> None:
-        """Give the connection up; its thread ends as soon as the other side says something or its time is over."""
+        """Abandon the connection; its thread ends as soon as the server sends something or the time is over."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -126,7 +126,7 @@ class Exchange:
             self._fail(error)
         finally:
             if response is not None:
-                with suppress(Exception):  # what has come has come
+                with suppress(Exception):  # keep what has arrived
                     response.close()
             with self._changed:
                 self._ended = True

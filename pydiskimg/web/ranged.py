@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A file on a server of which any range can be requested, as long as it stays the same file."""
+"""A file on a server of which any range can be requested, as long as the file does not change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHOWN = 80  # characters of a header
 
 @dataclass(frozen=True, slots=True)
 class _Version:
-    """What the headers of every answer have to say again. if_range is what a request names it by, where it can."""
+    """The identity that the headers of every answer must repeat. if_range identifies it in a request, if possible."""
 
     etag: str | None
     modified: str | None
@@ -27,7 +27,7 @@ class _Version:
 
     @property
     def header(self) -> str:
-        """The name of the header that tells it from others."""
+        """The name of the header that identifies the version."""
         return "Last-Modified" if self.etag is None else "ETag"
 
     def is_of(self, answer: Answer) -> bool:
@@ -36,9 +36,9 @@ class _Version:
 
 
 class RangedFile:
-    """One version of a file. Made by open_ranged(). Safe from several threads.
+    """A version of a file. Made by open_ranged(). Safe from several threads.
 
-    size is its bytes, beginning the first of them.
+    size is in bytes; beginning is its first bytes.
     """
 
     def __init__(self, client: Client, address: Address, at: Address, version: _Version, beginning: bytes) -> None:
@@ -47,13 +47,13 @@ class RangedFile:
         self.beginning = beginning
         self._client = client
         self._address = address
-        self._at = at  # where redirections led
+        self._at = at  # the address after redirections
         self._version = version
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """Fill the view with the bytes from offset on, all of which the file must have.
 
-        Raises UnreachableError after several attempts, FetchError where the file has changed or the server contradicts
+        Raises UnreachableError after several attempts, FetchError if the file has changed or the server contradicts
         itself.
         """
         done = 0
@@ -74,7 +74,7 @@ class RangedFile:
         def attempt_here_or_there() -> None:
             try:
                 attempt()
-            except NotThereError:  # what a redirection leads to may be valid for a while only
+            except NotThereError:  # the target of a redirection may be valid for a short time only
                 if self._at is self._address:
                     raise
                 self._at = self._address
@@ -84,23 +84,23 @@ class RangedFile:
             retried(attempt_here_or_there, self._client.check, brought=lambda: done)
 
     def close(self) -> None:
-        """Close the connections that are idle. May be called again."""
+        """Close idle connections. May be called repeatedly."""
         self._client.close()
 
     def _check(self, answer: Answer, offset: int, length: int) -> None:
         if answer.status != 206 or not self._version.is_of(answer):
             raise FetchError(
-                f"{self.name}: the file has changed on the server while it was read (found status {answer.status}, "
+                f"{self.name}: the file changed on the server while it was read (found status {answer.status}, "
                 f"{_told(answer)}, {_told(answer, self._version.header)}); start again"
             )
         _check_range(answer, offset, length)
 
 
 def open_ranged(client: Client, address: Address, *, first: int) -> RangedFile:
-    """Request the first bytes of a file, so many or as many as it has, and return it; the client stays the caller's.
+    """Request the first bytes of a file, that many or as many as it has, and return it; the client stays the caller's.
 
-    Raises NoRangesError where the server sends the whole file instead, UnreachableError, and FetchError for a server
-    that does not say how large the file is and which version of it is sent.
+    Raises NoRangesError if the server sends the whole file instead, UnreachableError, and FetchError if the server does
+    not state the size of the file and its version.
     """
     found: list[RangedFile] = []
 
@@ -115,12 +115,12 @@ def open_ranged(client: Client, address: Address, *, first: int) -> RangedFile:
 def _opened(client: Client, address: Address, answer: Answer, first: int) -> RangedFile:
     if answer.status == 200:
         raise NoRangesError(
-            f"{address}: the server sends the file as a whole only, and ranges of it are needed; download it "
-            "(convert without -l, --used and --verify reads it from front to back)"
+            f"{address}: the server sends only the whole file, and ranges of it are needed; download it "
+            "(convert without -l, --used and --verify reads it from start to end)"
         )
     size = content_range(answer).total
     if size is None or (answer.status == 416 and size):
-        raise FetchError(f"{address}: the server does not tell the size of the file ({_told(answer)})")
+        raise FetchError(f"{address}: the server does not state the size of the file ({_told(answer)})")
     length = min(first, size)
     if length:
         _check_range(answer, 0, length)
@@ -159,7 +159,7 @@ def _piece(answer: Answer, size: int) -> bytes:
 
 
 def _read_end(answer: Answer) -> None:
-    """Let the connection be kept for the next request; of an answer without length nothing tells that it has ended."""
+    """Let the connection be kept for the next request; without a length, the end of an answer is unknown."""
     if answer.length is not None:
         answer.read(1)
 

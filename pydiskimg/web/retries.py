@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Attempts at what a server may fail at now and then."""
+"""Retries of requests that may fail temporarily."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 5  # without getting on
 PAUSE_SECONDS = 1.0  # before the second attempt, twice as long before each that follows
 
-_GOT_ON = MIB  # an attempt that brings less counts as one without getting on
+_GOT_ON = MIB  # an attempt that receives less counts as one without progress
 
 
 def retried(
@@ -25,9 +25,9 @@ def retried(
     attempts: int = ATTEMPTS,
     brought: Callable[[], int] = lambda: 0,
 ) -> None:
-    """Call attempt() until it returns, or has raised UnreachableError that often without getting on.
+    """Call attempt() until it returns, or has raised UnreachableError that often without progress.
 
-    brought tells how many bytes are there.
+    brought returns how many bytes have been received.
     """
     failures, furthest = 0, brought()
     while True:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What headers say of the version of a file, and of the part of it that an answer has."""
+"""The version of a file, and the part of it in an answer, by the headers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,
 
 
 class ContentRange(NamedTuple):
-    """First and last byte of the part that an answer has, and the size of the whole file; None where it is not told."""
+    """First and last byte of the part in an answer, and the size of the whole file; None if not stated."""
 
     first: int | None = None
     last: int | None = None
@@ -20,14 +20,14 @@ class ContentRange(NamedTuple):
 
 
 def validator(answer: Answer) -> str:
-    """Return what tells this version of the file from others, byte for byte: a weak ETag does not."""
+    """Return what identifies this version of the file byte for byte: a weak ETag does not."""
     tag = answer.headers.get("ETag", "")
     found = tag if tag.startswith('"') else answer.headers.get("Last-Modified", "")
     return found if found.isascii() and found.isprintable() and len(found) <= 1024 else ""
 
 
 def content_range(answer: Answer) -> ContentRange:
-    """Return what an answer 206 or 416 says of its part of the file."""
+    """Return the part of the file that the headers of a 206 or 416 answer state."""
     match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
     if match is None:
         return ContentRange()

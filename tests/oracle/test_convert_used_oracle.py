@@ -136,7 +136,7 @@ def test_what_a_log_will_put_in_place_is_in_use(tmp_path: Path, tool: Tool) -> N
     path, copy = tmp_path / "disk", tmp_path / "copy"
     path.write_bytes(disk.data)
     _, messages = convert("--used", path, copy)
-    assert "blocks in its journal will make it" in messages
+    assert "blocks of its journal replayed" in messages
     for one in (path, copy):
         run(tool("e2fsck"), "-fp", one, expect=(0, 1))
         run(tool("e2fsck"), "-fn", one)

@@ -73,5 +73,5 @@ def test_what_cannot_grow_stays_as_it_is(tmp_path: Path, tool: Tool, capsys: pyt
     run(tool("qemu-img"), "resize", "-q", str(path), "+64M")
     before = path.read_bytes()
     assert main(["grow", str(path)]) == 0
-    assert "holds xfs, which grows mounted only" in capsys.readouterr().out
+    assert "contains xfs, which can grow only while it is mounted" in capsys.readouterr().out
     assert path.read_bytes() == before

@@ -109,7 +109,7 @@ def test_what_does_not_become_smaller_is_left_alone(
     before = path.read_bytes()
     assert main(["shrink", str(path)]) == 1
     assert (
-        "partition 2: holds nothing that is known; only ext2, ext3 and ext4 are made smaller" in capsys.readouterr().err
+        "partition 2: contains nothing that is known; only ext2, ext3 and ext4 can be shrunk" in capsys.readouterr().err
     )
     assert path.read_bytes() == before
 

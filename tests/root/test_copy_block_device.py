@@ -232,4 +232,4 @@ def test_a_device_without_direct_writes_gets_buffered_ones(
             disk.write(0, page)
             disk.flush()
         assert Path(device).read_bytes()[:4097] == b"\x44" * 4096 + b"\xff"
-    assert "takes no direct writes" in caplog.text
+    assert "does not accept direct writes" in caplog.text

@@ -188,9 +188,7 @@ def test_a_table_for_larger_sectors_is_left(tmp_path: Path, sector_size: int) ->
     before = state(path)
     with block_device(path) as device:
         said = grow(device)
-    assert (
-        f"nothing to grow: there is a GPT for sectors of {sector_size} bytes, while the disk has sectors of 512" in said
-    )
+    assert f"nothing to grow: found a GPT for sectors of {sector_size} bytes, while the disk has sectors of 512" in said
     assert state(path) == before
 
 
@@ -233,7 +231,7 @@ def test_a_gpt_that_linux_ignores_is_left(tmp_path: Path) -> None:
     [
         (["mkswap"], "holds swap"),
         (["mkfs.vfat"], "holds vfat"),
-        (["true"], "holds nothing that is known here"),
+        (["true"], "contains nothing that is known here"),
         (["cryptsetup", "-q", "luksFormat", "--type", "luks1", "-i", "1", "-d", "/dev/zero", "-l", "8"], "holds LUKS"),
     ],
 )
@@ -272,7 +270,7 @@ def test_an_image_that_is_incomplete(tmp_path: Path) -> None:
     table[446 + 32 + 12 : 446 + 32 + 16] = (290 * MIB // 512).to_bytes(4, "little")
     with path.open("r+b") as file:
         file.write(table)
-    with pytest.raises(FileSystemError, match="its xfs file system has 325058560 bytes, the place for it 304087040"):
+    with pytest.raises(FileSystemError, match="its xfs file system has 325058560 bytes, its partition 304087040"):
         grow(path)
     assert beginning(path, 512) == table
 
@@ -366,7 +364,7 @@ def test_no_room_for_the_file_of_the_disk(tmp_path: Path, contents: str, fs_type
         path = disk_with(small / "disk", "mbr", fs_type)
         status = os.statvfs(small)
         (small / "ballast").write_bytes(bytes(status.f_bavail * status.f_frsize - 8192))
-        with pytest.raises(FileSystemError, match=r"partition 3 was grown to 570 MiB, .* did not follow"):
+        with pytest.raises(FileSystemError, match=r"partition 3 was grown to 570 MiB, .* was not, and is intact"):
             grow(path)
         (small / "ballast").unlink()
         assert "was grown from 310 MiB to 570 MiB" in grow(path)

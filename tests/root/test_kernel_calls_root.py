@@ -140,7 +140,7 @@ def test_an_image_that_is_never_mounted(node: Node, tool: Tool, tmp_path: Path) 
     assert done.returncode == 0
     assert "warning: GUEST_MOUNT=no: the customisation scripts in " in done.stderr
     assert "name, network and keys stay those of the image, and the overlay is not copied: " in done.stderr
-    assert "holds xfs, which grows mounted only, and is not to be mounted" in done.stderr
+    assert "contains xfs, which can grow only while it is mounted" in done.stderr
 
 
 @pytest.mark.parametrize("fs_type", SIZES)

@@ -183,7 +183,7 @@ def test_a_bios_boot_partition_is_a_boot_loaders() -> None:
 )
 def test_another_boot_manager_is_named(code: bytes, name: str) -> None:
     made = with_mbr((0x83, 2048, 100), code=code)
-    with pytest.raises(BootLoaderError, match=f"the first sector holds {name}.*nothing was written"):
+    with pytest.raises(BootLoaderError, match=f"the first sector contains {name}.*nothing was written"):
         write_boot_loader(made, CORE, find_core_area(made), GRUB)
 
 

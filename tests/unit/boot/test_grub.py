@@ -124,8 +124,8 @@ def test_many_ways_through_the_modules_take_no_time() -> None:
 @pytest.mark.parametrize(
     ("listed", "expected"),
     [
-        (b"a: b\nb: c\nc: a\n", r"moddep.lst: the module a needs itself"),
-        (b"a: a\n", "the module a needs itself"),
+        (b"a: b\nb: c\nc: a\n", r"moddep.lst: the module a depends on itself"),
+        (b"a: a\n", "the module a depends on itself"),
         (b"a: b\n", r"does not list the module b \(found no line, expected b: ...\)"),
         (b"b:\n", "does not list the module a"),
     ],
@@ -162,8 +162,8 @@ KERNEL, BOOT, LOADER, UNPACKER = (
         ("kernel.img", changed(KERNEL, 42, b"\x38"), "has program headers of another size"),
         ("kernel.img", changed(KERNEL, 44, b"\xff\xff"), "its program headers do not fit the file"),
         ("kernel.img", changed(KERNEL, 28, b"\xff\xff\xff\xff"), "its program headers do not fit the file"),
-        ("kernel.img", changed(KERNEL, 84, b"\1\0\0\0"), r"segments that are loaded \(found 2, expected 1\)"),
-        ("kernel.img", changed(KERNEL, 52, b"\0"), r"segments that are loaded \(found 0, expected 1\)"),
+        ("kernel.img", changed(KERNEL, 84, b"\1\0\0\0"), r"loaded segments \(found 2, expected 1\)"),
+        ("kernel.img", changed(KERNEL, 52, b"\0"), r"loaded segments \(found 0, expected 1\)"),
         ("kernel.img", changed(KERNEL, 60, struct.pack("<I", 0x100000)), "is loaded to another address"),
         ("kernel.img", KERNEL[:-1], "its segment does not fit the file"),
         ("kernel.img", changed(KERNEL, 72, b"\1\0\0\0"), "its segment does not fit the file"),

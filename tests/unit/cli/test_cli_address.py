@@ -132,7 +132,7 @@ def test_what_needs_ranges_says_so(
     server.files["/images/disk.raw"].always = "no-range"
     status, out, err = said(capfd, *(word.format(f"{address}/disk.raw") for word in words))
     assert status in (1, 2)
-    assert "the server sends the file as a whole only" in err
+    assert "the server sends only the whole file" in err
     assert out == ""
 
 

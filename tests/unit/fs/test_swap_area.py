@@ -32,7 +32,7 @@ def test_the_header() -> None:
 def test_ten_pages_are_the_least() -> None:
     assert make_swap(MemoryDisk(40960)).pages == 9
     disk = MemoryDisk(40959, fill=0xFF)
-    with pytest.raises(DoesNotFitError, match=r"at least 40960 bytes .* there are 40959") as caught:
+    with pytest.raises(DoesNotFitError, match=r"at least 40960 bytes .* the disk has 40959") as caught:
         make_swap(disk)
     assert (caught.value.needed, caught.value.available) == (40960, 40959)
     assert disk.data == b"\xff" * 40959

@@ -63,7 +63,7 @@ def test_bad_pages() -> None:
         (4086, b"S1SUSPEND\0", "no signature"),
         (4086, b"SWAP-SPACE", "no signature"),
         (1024, b"\2", "not of version 1"),
-        (1028, struct.pack("<I", SIZE // 4096), f"ends at byte {SIZE + 4096}, and the place for it at {SIZE}"),
+        (1028, struct.pack("<I", SIZE // 4096), f"ends at byte {SIZE + 4096}, its partition at {SIZE}"),
         (1028, bytes(4), "ends at byte 4096"),
         (1032, b"\xff\xff\xff\xff", "mkswap does not write"),
         (1032, struct.pack("<I", 638), "mkswap does not write"),

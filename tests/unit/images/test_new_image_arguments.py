@@ -38,4 +38,4 @@ def test_no_path(kind: str) -> None:
 
 def test_create_says_so_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["create", str(tmp_path / "p"), "9223372036854775807"]) == 1
-    assert "does not hold files of 9223372036854775808 bytes" in capsys.readouterr().err
+    assert "does not support files of 9223372036854775808 bytes" in capsys.readouterr().err

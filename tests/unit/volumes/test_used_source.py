@@ -105,9 +105,9 @@ def all_is_used(disk: MemoryDisk, note: str) -> None:
 
 
 def test_nothing_known() -> None:
-    all_is_used(MemoryDisk(MIB, fill=0xA5), "nothing that is known was found")
-    all_is_used(partitioned([(1, 9, b"")]), "nothing that is known was found")
-    all_is_used(MemoryDisk(0), "nothing that is known was found")
+    all_is_used(MemoryDisk(MIB, fill=0xA5), "the disk contains nothing known")
+    all_is_used(partitioned([(1, 9, b"")]), "the disk contains nothing known")
+    all_is_used(MemoryDisk(0), "the disk contains nothing known")
     all_is_used(
         partitioned([(1, 9, b"LUKS\xba\xbe\0\2" + bytes(4096))]), "partition 1 (crypto_LUKS): all of it is copied"
     )
@@ -281,7 +281,7 @@ def test_two_tables_in_one() -> None:
     struct.pack_into("<II", disk.data, 446 + 8, 2048, 256)
     disk.data[MIB : MIB + 4096] = bytes(1024) + struct.pack("<3I", 1, 31, 0) + bytes(3050) + b"SWAPSPACE2"
     struct.pack_into("<I", disk.data, 8 * MIB + 1028, 255)
-    all_is_used(disk, "the partition table makes sense with two sizes of sectors")
+    all_is_used(disk, "the partition table is plausible with two sector sizes")
 
 
 @settings(max_examples=100)

@@ -97,7 +97,7 @@ def test_checksum_files_that_do_not_help_are_told(server: ImageServer, cache: Pa
 def test_an_image_that_the_server_does_not_have_lacks_no_checksum(server: ImageServer, cache: Path, sums: str) -> None:
     if sums:
         server.sums(sums)
-    assert refused(server.url, cache) == (f"{server.url}/{NAME}: the server says 404 Not Found")
+    assert refused(server.url, cache) == (f"{server.url}/{NAME}: the server answers 404 Not Found")
 
 
 def test_two_checksums_are_none(server: ImageServer, cache: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_large_checksum_file_is_refused(server: ImageServer, cache: Path) -> N
 @pytest.mark.parametrize("status", [401, 403, 404, 410, 451])
 def test_an_image_that_cannot_be_had(server: ImageServer, cache: Path, status: int) -> None:
     server.put(NAME, DATA, always=str(status))
-    assert refused(server.url, cache).startswith(f"{server.url}/{NAME}: the server says {status} ")
+    assert refused(server.url, cache).startswith(f"{server.url}/{NAME}: the server answers {status} ")
     assert server.count(NAME) == 1
     assert left(cache) == set()
 
@@ -135,7 +135,7 @@ def test_a_server_in_trouble_is_asked_again(server: ImageServer, cache: Path) ->
 
 def test_but_not_for_ever(server: ImageServer, cache: Path) -> None:
     server.put(NAME, DATA, always="500")
-    assert "the server says 500 Internal Server Error" in refused(server.url, cache)
+    assert "the server answers 500 Internal Server Error" in refused(server.url, cache)
     assert server.count(NAME) == retries.ATTEMPTS
 
 
@@ -220,14 +220,14 @@ def test_a_body_without_a_length(server: ImageServer, cache: Path, fault: str) -
 def test_nothing_comes(server: ImageServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "TIMEOUT_SECONDS", 0.2)
     server.put(NAME, DATA, etag=None, always="stop:1000")
-    assert "nothing came for 0 seconds" in refused(server.url, cache)
+    assert "no bytes arrived for 0 seconds" in refused(server.url, cache)
 
 
 def test_next_to_nothing_comes(server: ImageServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "STALL_SECONDS", 0.1)
     monkeypatch.setattr(client, "STALL_BYTES", MIB)
     server.put(NAME, DATA, etag=None, always="slow:0.05")
-    assert "bytes came in 0 seconds" in refused(server.url, cache)
+    assert "bytes arrived in 0 seconds" in refused(server.url, cache)
 
 
 @pytest.mark.parametrize("fault", ["chunk-size", "trailers"])
@@ -238,7 +238,7 @@ def test_what_comes_besides_the_body_counts_for_nothing(
     server.put(NAME, DATA, etag=None).faults += [fault] * 2
     assert fetch(server.url, cache) == DATA
     server.put(NAME + "2", DATA, always=fault)
-    with pytest.raises(UnreachableError, match="less than 1024 bytes came in 0 seconds"):
+    with pytest.raises(UnreachableError, match="less than 1024 bytes arrived in 0 seconds"):
         fetch(server.url, cache, name=NAME + "2")
 
 
@@ -445,5 +445,5 @@ def test_headers_have_a_deadline_in_all(
     server.put(NAME, DATA).faults += [fault] * 3
     assert fetch(server.url, cache) == DATA
     server.put(NAME + "2", DATA, always=fault)
-    with pytest.raises(UnreachableError, match="the headers of the answer did not come within 0 seconds"):
+    with pytest.raises(UnreachableError, match="the headers of the answer did not arrive within 0 seconds"):
         fetch(server.url, cache, name=NAME + "2")

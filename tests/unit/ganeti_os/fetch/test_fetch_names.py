@@ -51,7 +51,7 @@ def test_a_name_without_an_ending_is_not_asked_for(server: ImageServer, disk: Pa
     done = node_for(server, tmp_path, "debian-12").create(disk)
     assert done.returncode == 1
     assert (
-        f"{server.url}/debian-12-x86_64.img: the server says 404 Not Found, nor does it have debian-12-amd64.img or "
+        f"{server.url}/debian-12-x86_64.img: the server answers 404 Not Found, nor does it have debian-12-amd64.img or "
         "debian-12-x64.img; the name comes from IMAGE_NAME, ARCH and IMAGE_TYPE"
     ) in last_line(done)
     assert server.count("debian-12") == 0
